@@ -1,0 +1,178 @@
+#include "base/log.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <ctime>
+#include <mutex>
+
+namespace iscsi_blkback {
+namespace {
+
+// One write(2) a line, so that lines of several processes do not mix.
+void write_stderr(std::string& line) {
+  line += '\n';
+  std::string_view rest = line;
+  while (!rest.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, rest.data(), rest.size());
+    if (written <= 0) {
+      return;  // nowhere to complain
+    }
+    rest.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+// sd-daemon(3): the journal reads the syslog priority from "<N>".
+class JournalSink : public LogSink {
+ public:
+  void write(LogLevel level, std::string_view line) noexcept override {
+    static constexpr char kPriorities[] = {'3', '4', '6', '7'};
+    std::string text = {'<', kPriorities[static_cast<std::size_t>(level)], '>'};
+    text += line;
+    write_stderr(text);
+  }
+};
+
+class TimestampSink : public LogSink {
+ public:
+  void write(LogLevel level, std::string_view line) noexcept override {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);  // for people; nothing measures time with it
+    tm local{};
+    localtime_r(&now.tv_sec, &local);
+    std::string text = fmt::format(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:03} {}: {}", local.tm_year + 1900, local.tm_mon + 1,
+        local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec, now.tv_nsec / 1000000,
+        to_string(level), line);
+    write_stderr(text);
+  }
+};
+
+bool stderr_is_journal() {
+  const char* stream = std::getenv("JOURNAL_STREAM");
+  struct stat status {};
+  return stream != nullptr && fstat(STDERR_FILENO, &status) == 0 &&
+         fmt::format("{}:{}", status.st_dev, status.st_ino) == stream;
+}
+
+struct Log {
+  std::mutex mutex;
+  std::unique_ptr<LogSink> sink = make_stderr_log_sink();
+  std::string prefix;
+};
+
+// Never destroyed: threads and destructors of other statics may still log at exit.
+Log& the_log() {
+  static Log* const log = new Log;
+  return *log;
+}
+
+std::atomic<LogLevel> log_level{LogLevel::info};
+
+void append_escaped(std::string& line, std::string_view text) {
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += c;
+    }
+  }
+}
+
+}  // namespace
+
+const char* to_string(LogLevel level) {
+  switch (level) {
+    case LogLevel::error:
+      return "error";
+    case LogLevel::warning:
+      return "warning";
+    case LogLevel::info:
+      return "info";
+    case LogLevel::debug:
+      return "debug";
+  }
+  return "unknown";
+}
+
+std::unique_ptr<LogSink> make_stderr_log_sink() {
+  if (stderr_is_journal()) {
+    return std::make_unique<JournalSink>();
+  }
+  return std::make_unique<TimestampSink>();
+}
+
+void MemoryLogSink::write(LogLevel level, std::string_view line) noexcept {
+  lines_.push_back(fmt::format("{}: {}", to_string(level), line));
+}
+
+bool MemoryLogSink::contains(std::string_view text) const {
+  return std::any_of(lines_.begin(), lines_.end(), [text](const std::string& line) {
+    return line.find(text) != std::string::npos;
+  });
+}
+
+std::unique_ptr<LogSink> set_log_sink(std::unique_ptr<LogSink> sink) {
+  if (sink == nullptr) {
+    sink = make_stderr_log_sink();
+  }
+  Log& log = the_log();
+  const std::lock_guard lock(log.mutex);
+  return std::exchange(log.sink, std::move(sink));
+}
+
+void set_log_level(LogLevel level) { log_level.store(level, std::memory_order_relaxed); }
+
+bool log_enabled(LogLevel level) { return level <= log_level.load(std::memory_order_relaxed); }
+
+void set_log_prefix(std::string prefix) {
+  Log& log = the_log();
+  const std::lock_guard lock(log.mutex);
+  log.prefix = std::move(prefix);
+}
+
+void log_message(LogLevel level, std::string_view component, std::string_view message) noexcept {
+  if (!log_enabled(level)) {
+    return;
+  }
+  Log& log = the_log();
+  const std::lock_guard lock(log.mutex);
+  std::string line;
+  if (!log.prefix.empty()) {
+    line = log.prefix + ": ";
+  }
+  line += component;
+  line += ": ";
+  append_escaped(line, message.substr(0, kMaxLogMessageBytes));
+  if (message.size() > kMaxLogMessageBytes) {
+    line += "...";
+  }
+  log.sink->write(level, line);
+}
+
+bool LogLimiter::allow(TimePoint now) {
+  if (tokens_ < burst_) {
+    const auto earned = (now - refilled_) / interval_;
+    if (earned >= static_cast<Duration::rep>(burst_ - tokens_)) {
+      tokens_ = burst_;
+    } else if (earned > 0) {
+      tokens_ += static_cast<std::uint32_t>(earned);
+      refilled_ += earned * interval_;
+    }
+  }
+  if (tokens_ == 0) {
+    ++suppressed_;
+    return false;
+  }
+  if (tokens_ == burst_) {
+    refilled_ = now;  // a full bucket earns nothing: the interval starts with the first message
+  }
+  --tokens_;
+  return true;
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,138 @@
+// Reactor: one thread's event loop; everything on the I/O path runs on one. Real: io_uring. In
+// tests: virtual time and a seeded order among simultaneous events.
+//
+// A turn: (1) dispatch what the kernel has completed and the timers that are due, (2) take messages
+// posted from other threads, (3) run deferred tasks in order until none is left, (4) one
+// io_uring_enter that submits everything queued and waits. Work that should happen once per turn
+// however often it is asked for (one send per session, one notify per ring) is a Deferred.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/byte_stream.h"
+#include "base/clock.h"
+#include "base/intrusive_list.h"
+
+namespace iscsi_blkback {
+
+class Reactor;
+
+// Caller-owned; fires once per start, never before its deadline and never from inside a call.
+// Destroying or stopping an armed timer is fine, from its own callback too. The order of timers with
+// the same deadline is not specified.
+class Timer {
+ public:
+  using Callback = void (*)(void* owner) noexcept;
+  Timer(Reactor& reactor, Callback callback, void* owner)
+      : reactor_(reactor), callback_(callback), owner_(owner) {}
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  ~Timer() { stop(); }
+
+  void start_at(TimePoint deadline);        // re-arms when armed
+  void start_after(Duration delay);
+  void stop();
+  [[nodiscard]] bool armed() const { return heap_index_ != kNotArmed; }
+  [[nodiscard]] TimePoint deadline() const { return deadline_; }
+
+ private:
+  friend class Reactor;
+  static constexpr std::size_t kNotArmed = ~std::size_t{0};
+  Reactor& reactor_;
+  Callback callback_;
+  void* owner_;
+  TimePoint deadline_{};
+  std::uint64_t tie_ = 0;                   // orders timers with the same deadline
+  std::uint64_t armed_in_run_ = 0;          // see Reactor::run_due_timers
+  std::size_t heap_index_ = kNotArmed;      // place in the reactor's heap of armed timers
+};
+
+// Caller-owned; runs once per schedule(), later in the same turn, in the order in which tasks were
+// deferred. A task runs at most once a turn: one that schedules itself again goes on in the next
+// turn, which then does not wait, so that the kernel's completions get their share.
+class Deferred : public ListHook<Deferred> {
+ public:
+  using Callback = void (*)(void* owner) noexcept;
+  Deferred(Reactor& reactor, Callback callback, void* owner)
+      : reactor_(reactor), callback_(callback), owner_(owner) {}
+  ~Deferred() { cancel(); }
+
+  void schedule();                          // does nothing when already scheduled
+  void cancel();
+  [[nodiscard]] bool scheduled() const { return linked(); }
+
+ private:
+  friend class Reactor;
+  Reactor& reactor_;
+  Callback callback_;
+  void* owner_;
+  std::uint64_t ran_in_turn_ = 0;
+};
+
+// Caller-owned; calls back in every turn in which fd is readable (level-triggered). The fd must
+// outlive the watch. Destroying it stops it, from its own callback too: no callback comes afterwards.
+class FdWatch {
+ public:
+  using Callback = void (*)(void* owner) noexcept;
+  virtual ~FdWatch() = default;
+};
+
+class Reactor {
+ public:
+  virtual ~Reactor();
+  Reactor(const Reactor&) = delete;
+  Reactor& operator=(const Reactor&) = delete;
+
+  [[nodiscard]] virtual TimePoint now() const = 0;
+
+  // Runs task on this reactor's thread, in the order of posting; the only call that other threads
+  // may make. Not for the I/O path: it allocates.
+  virtual void post(std::function<void()> task) = 0;
+
+  [[nodiscard]] virtual std::unique_ptr<FdWatch> watch_readable(int fd, FdWatch::Callback callback,
+                                                                void* owner) = 0;
+
+  // Never fails here: what is wrong (interface unknown, no route) comes as owner.on_closed.
+  [[nodiscard]] virtual std::unique_ptr<ByteStream> connect(const ConnectOptions& options,
+                                                            ByteStream::Owner& owner) = 0;
+
+  // A seeded or real random number, for jitter; not for secrets.
+  [[nodiscard]] virtual std::uint64_t random() = 0;
+
+ protected:
+  Reactor() = default;
+
+  // For implementations.
+  [[nodiscard]] bool has_deferred() const { return !deferred_.empty() || !deferred_again_.empty(); }
+  [[nodiscard]] bool next_deadline(TimePoint& deadline) const;   // false: no timer armed
+  // Fires every timer that is due and was armed before this call: a timer that re-arms itself with no
+  // delay fires again in the next turn.
+  void run_due_timers(TimePoint now);
+  void run_deferred();
+  // Orders timers with the same deadline, the smaller first. At first in the order of arming; a
+  // simulation draws it.
+  [[nodiscard]] virtual std::uint64_t timer_tie() { return ++last_tie_; }
+
+ private:
+  friend class Timer;
+  friend class Deferred;
+  void arm(Timer& timer);
+  void disarm(Timer& timer);
+  [[nodiscard]] static bool fires_before(const Timer& a, const Timer& b);
+  void place(Timer& timer, std::size_t index);
+  void move_up(Timer& timer, std::size_t index);
+  void move_down(Timer& timer, std::size_t index);
+
+  IntrusiveList<Deferred> deferred_;
+  IntrusiveList<Deferred> deferred_again_;  // have run in this turn and wait for the next
+  std::uint64_t turn_ = 1;                  // counts run_deferred()
+  std::vector<Timer*> timers_;              // a binary heap, the next to fire at 0
+  std::uint64_t timer_run_ = 1;             // counts run_due_timers()
+  TimePoint latest_run_{};                  // now of the latest run_due_timers()
+  std::uint64_t last_tie_ = 0;
+};
+
+}  // namespace iscsi_blkback

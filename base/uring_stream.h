@@ -1,0 +1,78 @@
+// UringStream: a TCP connection on a UringReactor. At most three operations are in the kernel at a
+// time: connect or send, receive, cancel. Everything that they point at is a member, so nothing is
+// allocated after the stream is made, and the stream stays until all of them have come back.
+//
+// Closing, whatever the reason: linger 0, cancel, wait until every operation has come back, close()
+// (this sends RST and drops what was not sent yet), then on_closed.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "base/byte_stream.h"
+#include "base/reactor.h"
+#include "base/unique_fd.h"
+#include "base/uring_reactor.h"
+
+namespace iscsi_blkback {
+
+class UringStream : public ByteStream {
+ public:
+  UringStream(UringReactor& reactor, const ConnectOptions& options, Owner& owner);
+  ~UringStream() override;                  // after on_closed only
+
+  void send(std::span<const iovec> parts) noexcept override;
+  void receive(std::span<const iovec> parts) noexcept override;
+  void reset() noexcept override;
+
+ private:
+  enum class State : std::uint8_t {
+    connecting,
+    open,
+    closing,                                // on_closed comes when nothing is in the kernel
+    closed,
+  };
+
+  // The parts that one outstanding send or receive has left.
+  struct Transfer {
+    UringOperation operation;
+    bool in_kernel = false;
+    std::array<iovec, kMaxParts> parts;
+    std::size_t first = 0;
+    std::size_t end = 0;
+    msghdr message{};
+
+    void set(std::span<const iovec> of);
+    // Count bytes are done; false: nothing is left.
+    bool advance(std::size_t count);
+  };
+
+  Result<void> open_socket(const ConnectOptions& options);
+  void start_connect();
+  void start_send();
+  void on_connect_done(std::int32_t result) noexcept;
+  void on_send_done(std::int32_t result) noexcept;
+  void on_receive_done(std::int32_t result) noexcept;
+  void begin_close(Error error) noexcept;
+  // Every operation that came back while closing ends here.
+  void close_if_idle() noexcept;
+  void finish_close() noexcept;
+  [[nodiscard]] Error describe(int errno_value) const;
+
+  UringReactor& reactor_;
+  Owner& owner_;
+  State state_ = State::connecting;
+  UniqueFd fd_;
+  SocketAddress address_;                   // stable: the kernel reads it when it connects
+  bool connect_in_kernel_ = false;
+  bool cancel_in_kernel_ = false;
+  UringOperation connect_;
+  UringOperation cancel_;
+  Transfer send_;
+  Transfer receive_;
+  std::optional<Error> close_error_;
+  Deferred close_task_;
+};
+
+}  // namespace iscsi_blkback

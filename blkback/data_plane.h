@@ -1,0 +1,81 @@
+// DataPlane: what the control side of a guest process asks of the I/O side, and what it hears back.
+// Every call and every event happens on the control thread; the implementation carries them to and
+// from the reactor. Calls return at once. A disk is known by a number that is never used twice.
+//
+// Life of a disk: open_device, then rings as often as the frontend comes and goes (connect_ring ...
+// on_ring_disconnected), then close_device ... on_device_closed.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/block_device.h"
+#include "blkback/disk_target.h"
+#include "blkback/xen/grant_table.h"
+#include "blkback/xenbus_node.h"
+#include "multipath/multipath_device.h"
+
+namespace iscsi_blkback {
+
+using DiskHandle = std::uint32_t;
+
+struct RingStatistics {
+  std::uint64_t read_requests = 0;
+  std::uint64_t write_requests = 0;
+  std::uint64_t flush_requests = 0;
+  std::uint64_t error_responses = 0;
+  std::uint64_t read_sectors = 0;
+  std::uint64_t written_sectors = 0;
+  std::uint32_t in_flight = 0;
+};
+
+struct DiskReport {
+  DiskHandle disk = 0;
+  MultipathSnapshot multipath;
+  std::optional<RingStatistics> ring;      // nullopt while there is no ring
+};
+
+class DataPlane {
+ public:
+  class Events {
+   public:
+    // Once per disk: a first path has told what the LUN is.
+    virtual void on_device_ready(DiskHandle disk, const Geometry& geometry) = 0;
+    // While no path has been found: why, one sentence. Only when it changes.
+    virtual void on_device_trouble(DiskHandle disk, const std::string& why) = 0;
+    // After connect_ring(): connected, or what was wrong with the guest's references or port.
+    virtual void on_ring_connected(DiskHandle disk, const Result<void>& result) = 0;
+    // The guest broke the ring's protocol; the ring is served no more. disconnect_ring() is due.
+    virtual void on_ring_broken(DiskHandle disk, const std::string& why) = 0;
+    virtual void on_ring_disconnected(DiskHandle disk) = 0;
+    // Nothing of the disk is left: no request at a target, no session that only it used.
+    virtual void on_device_closed(DiskHandle disk) = 0;
+
+   protected:
+    ~Events() = default;
+  };
+
+  virtual ~DataPlane() = default;
+  virtual void set_events(Events* events) = 0;     // before the first call
+
+  virtual void open_device(DiskHandle disk, DiskSpecification specification) = 0;
+  // More ways to the same LUN, found later; those that the disk has already are ignored.
+  virtual void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) = 0;
+  // Device ready only.
+  virtual void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) = 0;
+  // Ends in on_ring_disconnected when no request of this ring is left. abandon: the guest's memory
+  // may not be touched any more and nobody waits for answers; bounded then, whatever the paths do.
+  virtual void disconnect_ring(DiskHandle disk, bool abandon) = 0;
+  // No ring connected. abandon: the guest is gone, lost writes need not be fenced off.
+  virtual void close_device(DiskHandle disk, bool abandon) = 0;
+  // The guest is suspended (or goes on): what it may re-issue elsewhere is not tried again here.
+  virtual void set_suspended(bool suspended) = 0;
+  // done: on the control thread; never called if the reactor does not answer.
+  virtual void query(std::function<void(std::vector<DiskReport>)> done) = 0;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,596 @@
+#include "blkback/disk_target.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::string_view kLibxlPrefix = "aio:";
+constexpr std::string_view kScheme = "iscsi:";
+constexpr std::size_t kMaxHostBytes = 253;       // RFC 1035 2.3.4, as text
+constexpr std::size_t kMaxAliasBytes = 64;
+constexpr std::size_t kMaxDescribedTrouble = 600;
+
+Error invalid(std::string sentence) {
+  return Error{ErrorCode::invalid_argument, std::move(sentence)};
+}
+
+std::string_view without_prefix(std::string_view params) {
+  if (params.starts_with(kLibxlPrefix)) {
+    params.remove_prefix(kLibxlPrefix.size());
+  }
+  return params;
+}
+
+bool is_ascii_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+std::string lower(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) {
+    if (c >= 'A' && c <= 'Z') {
+      c = static_cast<char>(c - 'A' + 'a');
+    }
+  }
+  return result;
+}
+
+// Whoever can read the guest's backend node (the guest can) would know the secret, and messages about
+// the target string would spread it: so this is looked for first, in the whole string.
+bool contains_secret(std::string_view text) {
+  const std::string_view authority = text.starts_with("//") ? text.substr(2, text.find('/', 2) - 2)
+                                                            : text.substr(0, text.find('/'));
+  // libiscsi's user[%password]@host; a '%' alone is a password whose '@' was forgotten.
+  const std::string_view host_part = authority.substr(0, authority.find('?'));
+  if (text.starts_with("//") && host_part.find('%') != std::string_view::npos) {
+    return true;
+  }
+  const std::string searched = lower(text);
+  constexpr std::array<std::string_view, 6> kSecretWords = {"@",    "password", "passwd",
+                                                            "chap", "secret",   "username"};
+  return std::any_of(kSecretWords.begin(), kSecretWords.end(), [&](std::string_view word) {
+    // A target may well be called "...:chapter1": words count in the query only, '@' anywhere.
+    const std::size_t from = word == "@" ? 0 : std::min(searched.find('?'), searched.size());
+    return searched.find(word, from) != std::string::npos;
+  });
+}
+
+template <class Number>
+std::optional<Number> parse_number(std::string_view text, Number least, Number most) {
+  if (text.empty() || !std::all_of(text.begin(), text.end(), is_digit)) {
+    return std::nullopt;
+  }
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+int hex_digit(char c) {
+  if (is_digit(c)) {
+    return c - '0';
+  }
+  const char folded = static_cast<char>(c | 0x20);
+  return folded >= 'a' && folded <= 'f' ? folded - 'a' + 10 : -1;
+}
+
+std::optional<std::string> percent_decoded(std::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] != '%') {
+      result.push_back(text[at]);
+      continue;
+    }
+    if (at + 2 >= text.size() || hex_digit(text[at + 1]) < 0 || hex_digit(text[at + 2]) < 0) {
+      return std::nullopt;
+    }
+    result.push_back(static_cast<char>(hex_digit(text[at + 1]) * 16 + hex_digit(text[at + 2])));
+    at += 2;
+  }
+  return result;
+}
+
+bool is_target_name_type(std::string_view text) {
+  const std::string start = lower(text.substr(0, 4));
+  return start == "iqn." || start == "eui." || start == "naa.";
+}
+
+Result<std::string> parse_target_name(std::string_view text) {
+  const std::optional<std::string> name = percent_decoded(text);
+  if (!name) {
+    return tl::unexpected(invalid("the target name has a '%' without two hexadecimal digits"));
+  }
+  if (auto checked = check_iscsi_name("the target name", *name); !checked) {
+    return tl::unexpected(checked.error());
+  }
+  return *name;
+}
+
+Result<std::uint16_t> parse_lun(std::string_view text) {
+  const auto lun = parse_number<std::uint16_t>(text, 0, kMaxLun);
+  if (!lun) {
+    return tl::unexpected(invalid(fmt::format("the LUN is not a number from 0 to {}", kMaxLun)));
+  }
+  return *lun;
+}
+
+bool is_host_character(char c) {
+  return is_ascii_letter(c) || is_digit(c) || c == '-' || c == '.' || c == '_';
+}
+
+Result<std::vector<Portal>> parse_portals(std::string_view text) {
+  std::vector<Portal> portals;
+  while (true) {
+    const std::size_t comma = text.find(',');
+    Result<Portal> portal = parse_portal(text.substr(0, comma));
+    if (!portal) {
+      return tl::unexpected(portal.error());
+    }
+    if (std::find(portals.begin(), portals.end(), *portal) != portals.end()) {
+      return tl::unexpected(invalid("a portal is named twice"));
+    }
+    if (portals.size() == kMaxPortalsPerDisk) {
+      return tl::unexpected(
+          invalid(fmt::format("more than {} portals are named", kMaxPortalsPerDisk)));
+    }
+    portals.push_back(std::move(*portal));
+    if (comma == std::string_view::npos) {
+      return portals;
+    }
+    text.remove_prefix(comma + 1);
+  }
+}
+
+Result<void> parse_seconds(std::string_view key, std::string_view value, unsigned least,
+                           std::optional<std::chrono::seconds>& setting) {
+  constexpr unsigned kMost = 3600;
+  const auto seconds = parse_number<unsigned>(value, least, kMost);
+  if (!seconds) {
+    return tl::unexpected(invalid(
+        fmt::format("{} is not a number of seconds from {} to {}", key, least, kMost)));
+  }
+  setting = std::chrono::seconds(*seconds);
+  return {};
+}
+
+Result<void> apply_setting(std::string_view key, std::string_view value, DiskSettings& settings) {
+  if (key == "path_grouping_policy") {
+    const auto policy = parse_path_grouping_policy(value);
+    if (!policy) {
+      return tl::unexpected(policy.error());
+    }
+    settings.path_grouping_policy = *policy;
+    return {};
+  }
+  if (key == "path_selector") {
+    const auto selector = parse_path_selector(value == "round-robin%200" ? "round-robin" : value);
+    if (!selector) {
+      return tl::unexpected(selector.error());
+    }
+    settings.path_selector = *selector;
+    return {};
+  }
+  if (key == "rr_min_io") {
+    settings.rr_min_io = parse_number<std::uint32_t>(value, 1, 100000);
+    return settings.rr_min_io ? Result<void>{}
+                              : tl::unexpected(invalid("rr_min_io is not a number from 1 to 100000"));
+  }
+  if (key == "no_path_retry") {
+    const auto checked = parse_no_path_retry(value, std::chrono::seconds(5));
+    if (!checked) {
+      return tl::unexpected(checked.error());
+    }
+    settings.no_path_retry = std::string(value);
+    return {};
+  }
+  if (key == "polling_interval") {
+    return parse_seconds(key, value, 1, settings.polling_interval);
+  }
+  if (key == "checker_timeout") {
+    return parse_seconds(key, value, 1, settings.checker_timeout);
+  }
+  if (key == "login_timeout") {
+    return parse_seconds(key, value, 1, settings.login_timeout);
+  }
+  if (key == "logout_timeout") {
+    return parse_seconds(key, value, 1, settings.logout_timeout);
+  }
+  if (key == "noop_out_interval") {
+    return parse_seconds(key, value, 0, settings.noop_out_interval);
+  }
+  if (key == "noop_out_timeout") {
+    return parse_seconds(key, value, 1, settings.noop_out_timeout);
+  }
+  return tl::unexpected(invalid(
+      "a setting behind '?' is unknown; known are path_grouping_policy, path_selector, rr_min_io, "
+      "no_path_retry, polling_interval, checker_timeout, login_timeout, logout_timeout, "
+      "noop_out_interval and noop_out_timeout"));
+}
+
+Result<DiskSettings> parse_settings(std::string_view query) {
+  DiskSettings settings;
+  std::vector<std::string_view> seen;
+  while (true) {
+    const std::size_t end = query.find('&');
+    const std::string_view item = query.substr(0, end);
+    const std::size_t equals = item.find('=');
+    if (item.empty() || equals == std::string_view::npos) {
+      return tl::unexpected(invalid("a setting behind '?' is not of the form key=value"));
+    }
+    const std::string_view key = item.substr(0, equals);
+    if (auto applied = apply_setting(key, item.substr(equals + 1), settings); !applied) {
+      return tl::unexpected(applied.error());
+    }
+    if (std::find(seen.begin(), seen.end(), key) != seen.end()) {
+      return tl::unexpected(invalid(fmt::format("{} is set twice", key)));
+    }
+    seen.push_back(key);
+    if (end == std::string_view::npos) {
+      return settings;
+    }
+    query.remove_prefix(end + 1);
+  }
+}
+
+// HOST[:PORT][,...]/TARGET-NAME/LUN
+Result<DiskTarget> parse_url_body(std::string_view text) {
+  DiskTarget target;
+  const std::size_t name_at = text.find('/');
+  if (name_at == std::string_view::npos) {
+    return tl::unexpected(invalid("the target name and the LUN are missing: the form is "
+                                  "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"));
+  }
+  auto portals = parse_portals(text.substr(0, name_at));
+  if (!portals) {
+    return tl::unexpected(portals.error());
+  }
+  target.portals = std::move(*portals);
+  const std::string_view path = text.substr(name_at + 1);
+  const std::size_t lun_at = path.rfind('/');
+  if (lun_at == std::string_view::npos) {
+    return tl::unexpected(invalid("the LUN is missing: the form is "
+                                  "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"));
+  }
+  auto name = parse_target_name(path.substr(0, lun_at));
+  if (!name) {
+    return tl::unexpected(name.error());
+  }
+  target.target_name = std::move(*name);
+  const auto lun = parse_lun(path.substr(lun_at + 1));
+  if (!lun) {
+    return tl::unexpected(lun.error());
+  }
+  target.lun = *lun;
+  return target;
+}
+
+// TARGET-NAME[/LUN] or ALIAS
+Result<DiskTarget> parse_name_body(std::string_view text) {
+  DiskTarget target;
+  if (is_target_name_type(text)) {
+    const std::size_t lun_at = text.rfind('/');
+    auto name = parse_target_name(text.substr(0, lun_at));
+    if (!name) {
+      return tl::unexpected(name.error());
+    }
+    target.target_name = std::move(*name);
+    if (lun_at != std::string_view::npos) {
+      const auto lun = parse_lun(text.substr(lun_at + 1));
+      if (!lun) {
+        return tl::unexpected(lun.error());
+      }
+      target.lun = *lun;
+    }
+    return target;
+  }
+  if (!is_alias(text)) {
+    return tl::unexpected(invalid(
+        "behind iscsi: stands neither //HOST/TARGET-NAME/LUN, nor a target name, nor an alias"));
+  }
+  target.alias = std::string(text);
+  return target;
+}
+
+void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptions& multipath) {
+  if (settings.path_grouping_policy) {
+    multipath.path_grouping_policy = *settings.path_grouping_policy;
+  }
+  if (settings.path_selector) {
+    multipath.path_selector = *settings.path_selector;
+  }
+  if (settings.rr_min_io) {
+    multipath.rr_min_io = *settings.rr_min_io;
+  }
+  if (settings.polling_interval) {
+    multipath.polling_interval = *settings.polling_interval;
+  }
+  if (settings.checker_timeout) {
+    multipath.checker_timeout = *settings.checker_timeout;
+  }
+  if (!settings.no_path_retry.empty()) {
+    multipath.no_path_retry =
+        parse_no_path_retry(settings.no_path_retry, multipath.polling_interval).value();
+  }
+  if (settings.login_timeout) {
+    session.login_timeout = *settings.login_timeout;
+  }
+  if (settings.logout_timeout) {
+    session.logout_timeout = *settings.logout_timeout;
+  }
+  if (settings.noop_out_interval) {
+    session.noop_out_interval = *settings.noop_out_interval;
+  }
+  if (settings.noop_out_timeout) {
+    session.noop_out_timeout = *settings.noop_out_timeout;
+  }
+}
+
+void add_trouble(std::string& trouble, const std::string& sentence) {
+  if (trouble.find(sentence) != std::string::npos || trouble.size() > kMaxDescribedTrouble) {
+    return;
+  }
+  trouble += trouble.empty() ? sentence : "; " + sentence;
+}
+
+// The portals that lead to the target, each once, in the order of the list.
+std::vector<Portal> discovered_portals(const DiskPlan& plan, PortalDirectory& directory,
+                                       std::string& trouble) {
+  std::vector<Portal> found;
+  for (const Portal& at : plan.discovery_portals) {
+    auto portals = directory.discover(at, plan.session, plan.target_name);
+    if (!portals) {
+      add_trouble(trouble, portals.error().message);
+      continue;
+    }
+    for (Portal& portal : *portals) {
+      if (found.size() < kMaxPortalsPerDisk &&
+          std::find(found.begin(), found.end(), portal) == found.end()) {
+        found.push_back(std::move(portal));
+      }
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+Result<void> check_iscsi_name(std::string_view what, std::string_view name) {
+  if (!is_target_name_type(name)) {
+    return tl::unexpected(invalid(
+        fmt::format("{} does not begin with iqn., eui. or naa. (RFC 7143 4.2.7)", what)));
+  }
+  if (name.size() <= 4 || name.size() > kMaxTargetNameBytes) {
+    return tl::unexpected(invalid(fmt::format("{} has {} bytes, 5 to {} are allowed", what,
+                                              name.size(), kMaxTargetNameBytes)));
+  }
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte <= 0x20 || byte == 0x7f) {
+      return tl::unexpected(
+          invalid(fmt::format("{} contains a blank or a control character", what)));
+    }
+  }
+  return {};
+}
+
+bool is_alias(std::string_view text) {
+  return !text.empty() && text.size() <= kMaxAliasBytes && !is_target_name_type(text) &&
+         std::all_of(text.begin(), text.end(), is_host_character);
+}
+
+Result<Portal> parse_portal(std::string_view text) {
+  Portal portal;
+  std::string_view host = text;
+  std::string_view port;
+  bool has_port = false;
+  if (text.starts_with('[')) {
+    const std::size_t end = text.find(']');
+    if (end == std::string_view::npos) {
+      return tl::unexpected(invalid("a portal's IPv6 address has no closing bracket"));
+    }
+    host = text.substr(1, end - 1);
+    const std::string_view rest = text.substr(end + 1);
+    if (!rest.empty() && rest.front() != ':') {
+      return tl::unexpected(invalid("after a portal's IPv6 address only :PORT may follow"));
+    }
+    has_port = !rest.empty();
+    port = has_port ? rest.substr(1) : std::string_view{};
+    if (host.empty() || host.size() > 45 ||
+        !std::all_of(host.begin(), host.end(),
+                     [](char c) { return hex_digit(c) >= 0 || c == ':' || c == '.'; })) {
+      return tl::unexpected(invalid("a portal has no valid IPv6 address within its brackets"));
+    }
+  } else {
+    const std::size_t colon = text.find(':');
+    if (colon != std::string_view::npos) {
+      host = text.substr(0, colon);
+      port = text.substr(colon + 1);
+      has_port = true;
+    }
+    if (host.empty()) {
+      return tl::unexpected(invalid("a portal has no host name or address"));
+    }
+    if (host.size() > kMaxHostBytes || !std::all_of(host.begin(), host.end(), is_host_character)) {
+      return tl::unexpected(invalid("a portal's host has a character that host names do not have "
+                                    "(IPv6 addresses need brackets), or is too long"));
+    }
+  }
+  portal.host = std::string(host);
+  if (has_port) {
+    const auto number = parse_number<std::uint16_t>(port, 1, 65535);
+    if (!number) {
+      return tl::unexpected(invalid("a portal's port is not a number from 1 to 65535"));
+    }
+    portal.port = *number;
+  }
+  return portal;
+}
+
+Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text) {
+  if (text == "failover") {
+    return PathGroupingPolicy::failover;
+  }
+  if (text == "multibus") {
+    return PathGroupingPolicy::multibus;
+  }
+  return tl::unexpected(invalid("path_grouping_policy is neither failover nor multibus"));
+}
+
+Result<PathSelectorKind> parse_path_selector(std::string_view text) {
+  // multipath.conf writes the selector's arguments behind it: "round-robin 0".
+  if (text == "round-robin" || text == "round-robin 0") {
+    return PathSelectorKind::round_robin;
+  }
+  return tl::unexpected(invalid("path_selector is not round-robin"));
+}
+
+bool is_iscsi_params(std::string_view params) {
+  return without_prefix(params).starts_with(kScheme);
+}
+
+Result<DiskTarget> parse_disk_target(std::string_view params) {
+  std::string_view text = without_prefix(params);
+  if (!text.starts_with(kScheme)) {
+    return tl::unexpected(invalid("the target does not begin with iscsi:"));
+  }
+  text.remove_prefix(kScheme.size());
+  if (contains_secret(text)) {
+    return tl::unexpected(invalid("the target contains credentials, which the guest could read; "
+                                  "put them into the configuration file instead"));
+  }
+  if (params.size() > kMaxParamsBytes) {
+    return tl::unexpected(invalid(fmt::format("the target has {} bytes, at most {} are allowed",
+                                              params.size(), kMaxParamsBytes)));
+  }
+  const std::size_t query_at = text.find('?');
+  std::string_view body = text.substr(0, query_at);
+  auto target = body.starts_with("//") ? parse_url_body(body.substr(2)) : parse_name_body(body);
+  if (!target || query_at == std::string_view::npos) {
+    return target;
+  }
+  auto settings = parse_settings(text.substr(query_at + 1));
+  if (!settings) {
+    return tl::unexpected(settings.error());
+  }
+  target->settings = std::move(*settings);
+  return target;
+}
+
+Result<std::optional<std::chrono::milliseconds>> parse_no_path_retry(
+    std::string_view text, std::chrono::milliseconds polling_interval) {
+  using Wait = std::optional<std::chrono::milliseconds>;
+  if (text == "queue") {
+    return Wait{};
+  }
+  if (text == "fail") {
+    return Wait{std::chrono::milliseconds(0)};
+  }
+  const bool seconds = text.ends_with('s');
+  const auto number =
+      parse_number<unsigned>(seconds ? text.substr(0, text.size() - 1) : text, 1, 86400);
+  if (!number) {
+    return tl::unexpected(invalid("no_path_retry is neither queue, fail, a number of checks (1 to "
+                                  "86400), nor a number of seconds with an s behind it"));
+  }
+  if (seconds) {
+    return Wait{std::chrono::seconds(*number)};
+  }
+  return Wait{polling_interval * static_cast<int>(*number)};
+}
+
+Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& configuration,
+                           const std::string& name, bool read_only) {
+  DiskPlan plan;
+  plan.session = configuration.session;
+  plan.multipath = configuration.multipath;
+  plan.multipath.alias = name;
+  plan.target_name = target.target_name;
+  plan.lun = target.lun;
+  plan.portals = target.portals;
+
+  const ConfiguredLun* configured = nullptr;
+  if (!target.alias.empty()) {
+    const auto found = configuration.luns.find(target.alias);
+    if (found == configuration.luns.end()) {
+      return tl::unexpected(Error{ErrorCode::not_found,
+                                  fmt::format("the configuration file names no LUN with the alias {}",
+                                              target.alias)});
+    }
+    configured = &found->second;
+  } else {
+    // A LUN that the configuration names keeps its alias and settings however the disk line says it.
+    for (const auto& [alias, lun] : configuration.luns) {
+      if (lun.target_name == target.target_name && lun.lun == target.lun) {
+        configured = &lun;
+        break;
+      }
+    }
+  }
+  if (configured != nullptr) {
+    plan.session = configured->session;
+    plan.multipath = configured->multipath;
+    plan.multipath.alias = configured->alias;
+    plan.target_name = configured->target_name;
+    plan.lun = configured->lun;
+    if (plan.portals.empty()) {
+      plan.portals = configured->portals;
+    }
+  }
+  apply(target.settings, plan.session, plan.multipath);
+  plan.session.target_name = plan.target_name;
+  if (plan.session.initiator_name.empty()) {
+    plan.session.initiator_name = configuration.initiator_name;
+  }
+  plan.multipath.read_only = plan.multipath.read_only || read_only;
+  if (plan.portals.empty()) {
+    plan.discovery_portals = configuration.discovery_portals;
+    if (plan.discovery_portals.empty()) {
+      return tl::unexpected(invalid(fmt::format(
+          "no portal is known for {}: name portals in the disk's target or in the configuration file",
+          plan.target_name)));
+    }
+  }
+  return plan;
+}
+
+Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directory) {
+  ResolvedDisk disk;
+  disk.specification.lun = plan.lun;
+  disk.specification.session = plan.session;
+  disk.specification.multipath = plan.multipath;
+  const bool ask = plan.portals.empty();
+  const std::vector<Portal> portals =
+      ask ? discovered_portals(plan, directory, disk.trouble) : plan.portals;
+  if (portals.empty()) {
+    add_trouble(disk.trouble, fmt::format("no discovery portal tells of {}", plan.target_name));
+    return tl::unexpected(Error{ErrorCode::unavailable, disk.trouble});
+  }
+  for (const Portal& portal : portals) {
+    auto address = directory.resolve(portal);
+    if (!address) {
+      add_trouble(disk.trouble, address.error().message);
+      continue;
+    }
+    const bool known = std::any_of(
+        disk.specification.portals.begin(), disk.specification.portals.end(),
+        [&](const ResolvedPortal& other) {
+          return other.address == *address && other.portal.interface_name == portal.interface_name;
+        });
+    if (!known) {
+      disk.specification.portals.push_back(ResolvedPortal{portal, *address});
+    }
+  }
+  if (disk.specification.portals.empty()) {
+    return tl::unexpected(Error{ErrorCode::unavailable, disk.trouble});
+  }
+  return disk;
+}
+
+}  // namespace iscsi_blkback

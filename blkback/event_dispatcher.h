@@ -1,0 +1,60 @@
+// EventDispatcher: hands the doorbells that arrive on one event-channel fd to whoever bound the port.
+// One per reactor thread and EventChannels, shared by all disks of a guest process.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/log.h"
+#include "base/reactor.h"
+#include "blkback/xen/event_channel.h"
+
+namespace iscsi_blkback {
+
+class EventDispatcher {
+ public:
+  class Handler {
+   public:
+    // The port has rung and is masked until unmask().
+    virtual void on_event() noexcept = 0;
+    // The event-channel device has failed: no doorbell will be heard any more.
+    virtual void on_events_lost(const Error& error) noexcept = 0;
+
+   protected:
+    ~Handler() = default;
+  };
+
+  // Both outlive the dispatcher.
+  EventDispatcher(Reactor& reactor, EventChannels& channels);
+  ~EventDispatcher();                       // after the last unbind()
+  EventDispatcher(const EventDispatcher&) = delete;
+  EventDispatcher& operator=(const EventDispatcher&) = delete;
+
+  // handler hears the port until unbind(). Binding rings it once.
+  [[nodiscard]] Result<LocalPort> bind(DomainId domain, std::uint32_t remote_port,
+                                       Handler& handler);
+  void unbind(LocalPort port);
+
+  // After the work for an event is done, never before: until then a flooding guest throttles itself
+  // (XSA-332). Failures of these two are logged: there is nothing else to do about them.
+  void unmask(LocalPort port);
+  void notify(LocalPort port);
+
+ private:
+  struct Binding {
+    LocalPort port;
+    Handler* handler;
+  };
+
+  void on_readable();
+  void report(const Result<void>& result);
+
+  Reactor& reactor_;
+  EventChannels& channels_;
+  std::vector<Binding> bindings_;           // one a disk: few
+  std::unique_ptr<FdWatch> watch_;          // while anything is bound
+  LogLimiter log_limiter_;
+};
+
+}  // namespace iscsi_blkback

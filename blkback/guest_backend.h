@@ -1,0 +1,156 @@
+// GuestBackend: the control side of one guest's process: finds the guest's disks that are ours in
+// xenstore, carries each through the xenbus handshake, has its portals looked up, and tells the I/O
+// side what to do. It holds no thread of its own, so that tests run it with in-memory twins.
+//
+// Everything happens on the control thread, driven by its reactor; xenstore calls block it. Watch
+// events only mark what has to be looked at; looking happens at most every kMinimumGap, so that a
+// guest that floods its nodes costs a bounded amount of work and memory (XSA-349).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/reactor.h"
+#include "blkback/configuration.h"
+#include "blkback/data_plane.h"
+#include "blkback/disk_resolver.h"
+#include "blkback/xen/domain_info.h"
+#include "blkback/xen/xenstore.h"
+#include "blkback/xenbus_node.h"
+#include "blkback/xenbus_state.h"
+
+namespace iscsi_blkback {
+
+// One disk as the control side sees it, for status and tests.
+struct DiskStatus {
+  XenbusNodeId node;
+  std::string virtual_device;
+  std::string params;                    // never with a secret
+  bool read_only = false;
+  XenbusState backend_state = XenbusState::unknown;      // as last looked at
+  XenbusState frontend_state = XenbusState::unknown;
+  std::string hotplug_error;
+  std::optional<DiskReport> report;      // nullopt: not open, or the reactor did not answer
+};
+
+struct GuestStatus {
+  DomainId guest = 0;
+  bool complete = false;                 // the reactor answered in time
+  std::vector<DiskStatus> disks;
+};
+
+class GuestBackend final : public DataPlane::Events {
+ public:
+  using StoreFactory = std::function<Result<std::unique_ptr<XenStore>>()>;
+
+  struct Environment {
+    Reactor& control;
+    StoreFactory open_store;             // again after xenstored has gone
+    DomainInfo* domains;                 // null: not allowed to ask; only xenstore tells then
+    DataPlane& data_plane;
+    DiskResolver& resolver;
+  };
+
+  // on_finished: no disk is left or expected, and the I/O side holds nothing of any; the caller ends
+  // the process. Called once, from the reactor.
+  GuestBackend(Environment environment, const Configuration& configuration, DomainId own_domain,
+               DomainId guest, std::function<void()> on_finished);
+  ~GuestBackend();
+  GuestBackend(const GuestBackend&) = delete;
+  GuestBackend& operator=(const GuestBackend&) = delete;
+
+  // The error is the first connection's to xenstore.
+  [[nodiscard]] Result<void> start();
+
+  // done: once, on the control thread, at most kQueryTimeout later.
+  void query(std::function<void(GuestStatus)> done);
+
+  static constexpr std::chrono::milliseconds kMinimumGap{5};
+  static constexpr std::chrono::milliseconds kQueryTimeout{500};
+  // State 6 waits for the device to be closed, but not longer: libxl gives up after 10 s.
+  static constexpr std::chrono::milliseconds kCloseTimeout{6000};
+  // A ring that its guest has left waits this long for its last requests, then they are given up:
+  // with no path they would hold up the guest's next ring for ever.
+  static constexpr std::chrono::milliseconds kDrainTimeout{3000};
+  static constexpr std::chrono::milliseconds kRetryMin{1000};
+  static constexpr std::chrono::milliseconds kRetryMax{30000};
+  static constexpr std::chrono::milliseconds kReopenInterval{1000};
+  static constexpr std::size_t kMaxDisks = 256;
+  static constexpr std::size_t kMaxEventsPerTurn = 1024;
+
+  void on_device_ready(DiskHandle disk, const Geometry& geometry) override;
+  void on_device_trouble(DiskHandle disk, const std::string& why) override;
+  void on_ring_connected(DiskHandle disk, const Result<void>& result) override;
+  void on_ring_broken(DiskHandle disk, const std::string& why) override;
+  void on_ring_disconnected(DiskHandle disk) override;
+  void on_device_closed(DiskHandle disk) override;
+
+ private:
+  struct Disk;
+  struct Query;
+
+  Result<void> open_store();
+  void reopen_store();
+  void lose_store(const Error& why);
+  void watch_frontend(Disk& disk);
+  void take_events();
+  void note_event(const WatchEvent& event);
+
+  void schedule_look();
+  void look_again_later();
+  void look();
+  void check_domain();
+  void scan();
+  void adopt(const XenbusNodeId& id);
+  void advance(Disk& disk);
+  bool perform(Disk& disk, XenbusAction action, const XenbusStates& states);
+  bool wrote(Disk& disk, const Result<void>& result, const char* what);
+
+  bool announce(Disk& disk, XenbusState now);
+  void prepare_device(Disk& disk);
+  void look_up(Disk& disk);
+  void on_resolved(DiskHandle handle, Result<ResolvedDisk> result);
+  void retry_later(Disk& disk);
+  bool connect(Disk& disk);
+  bool publish(Disk& disk, XenbusState now);
+  void disconnect(Disk& disk, bool abandon);
+  void close_device(Disk& disk, bool abandon);
+  void on_bound(Disk& disk);
+  void forget(Disk& disk, bool rescan);
+  void set_error(Disk& disk, const std::string& sentence);
+  void write_hotplug(Disk& disk);
+
+  void answer(Query& query, std::vector<DiskReport>* reports);
+  [[nodiscard]] Disk* find(DiskHandle handle);
+  void finish_if_done();
+
+  Environment environment_;
+  const Configuration& configuration_;
+  DomainId own_domain_;
+  DomainId guest_;
+  std::function<void()> on_finished_;
+  std::unique_ptr<XenStore> store_;
+  std::unique_ptr<FdWatch> store_watch_;
+  std::map<DiskHandle, std::unique_ptr<Disk>> disks_;
+  std::map<DiskHandle, std::unique_ptr<Disk>> retired_;    // forgotten, the device still closes
+  std::vector<std::unique_ptr<Query>> queries_;
+  DiskHandle next_handle_ = 1;
+  std::uint64_t next_query_ = 1;
+  Timer look_timer_;
+  Timer reopen_timer_;
+  TimePoint last_look_{};
+  bool scan_due_ = false;
+  bool domain_check_due_ = false;
+  bool guest_runs_ = true;
+  bool suspended_ = false;
+  bool finished_ = false;
+  LogLimiter limiter_;
+};
+
+}  // namespace iscsi_blkback

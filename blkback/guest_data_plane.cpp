@@ -1,0 +1,314 @@
+#include "blkback/guest_data_plane.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr const char* kComponent = "disk";
+constexpr std::size_t kMaxTroubleBytes = 600;
+
+// Why no path is up, one sentence; empty while nothing has failed yet.
+std::string trouble_of(const MultipathSnapshot& map) {
+  std::string trouble;
+  for (const PathSnapshot& path : map.paths) {
+    if (path.state == PathState::up) {
+      return {};
+    }
+    if (path.last_error.empty() || trouble.size() > kMaxTroubleBytes) {
+      continue;
+    }
+    if (!trouble.empty()) {
+      trouble += "; ";
+    }
+    const bool says_where = path.last_error.find(path.portal) != std::string::npos ||
+                            path.last_error.find(path.address) != std::string::npos;
+    trouble += says_where ? path.last_error : path.portal + ": " + path.last_error;
+  }
+  return trouble;
+}
+
+}  // namespace
+
+// A disk from open_device to on_device_closed.
+class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd::Owner {
+ public:
+  Disk(GuestDataPlane& plane, DiskHandle handle, DiskSpecification specification)
+      : plane_(plane), handle_(handle), lun_(specification.lun),
+        session_options_(std::move(specification.session)),
+        name_(fmt::format("{} of guest {}", specification.multipath.alias, plane.guest_)),
+        device_(plane.reactor_, std::move(specification.multipath), *this),
+        trouble_timer_(plane.reactor_,
+                       [](void* self) noexcept { static_cast<Disk*>(self)->report_trouble(); },
+                       this),
+        patience_timer_(plane.reactor_,
+                        [](void* self) noexcept { static_cast<Disk*>(self)->give_up(); }, this) {
+    add_portals(specification.portals);
+    trouble_timer_.start_after(kTroubleInterval);
+  }
+
+  // Gone from the device and from every ring: closed() is true.
+  ~Disk() {
+    ISCSI_BLKBACK_ASSERT(vbd_ == nullptr);
+  }
+
+  void add_portals(const std::vector<ResolvedPortal>& portals) {
+    for (const ResolvedPortal& resolved : portals) {
+      const bool known = std::any_of(sessions_.begin(), sessions_.end(), [&](Session* session) {
+        return session->options().portal == resolved.address &&
+               session->options().interface_name == resolved.portal.interface_name;
+      });
+      if (known || closing_) {
+        continue;
+      }
+      SessionOptions options = session_options_;
+      options.portal = resolved.address;
+      options.portal_name = resolved.portal.to_string();
+      options.interface_name = resolved.portal.interface_name;
+      auto session = plane_.sessions_.acquire(std::move(options));
+      if (!session) {
+        log_error(kComponent, "{}: the path by {} is not used: {}", name_,
+                  resolved.portal.to_string(), session.error().message);
+        continue;
+      }
+      sessions_.push_back(*session);
+      device_.add_path(**session, lun_);
+    }
+  }
+
+  void connect(DomainId guest, FrontendRing ring) {
+    Result<void> result;
+    if (closing_ || vbd_ != nullptr || !device_.ready()) {
+      result = fail(ErrorCode::unavailable, "the disk is not ready");
+    } else {
+      RingParameters parameters;
+      parameters.domain = guest;
+      parameters.abi = ring.abi;
+      parameters.ring_references = std::move(ring.references);
+      parameters.event_port = ring.event_channel;
+      VbdOptions options;
+      options.name = name_;
+      auto vbd = Vbd::open(plane_.reactor_, plane_.grants_, plane_.dispatcher_, device_, parameters,
+                           std::move(options), *this);
+      if (vbd) {
+        vbd_ = std::move(*vbd);
+      } else {
+        result = tl::unexpected(vbd.error());
+      }
+    }
+    plane_.tell([handle = handle_, result = std::move(result)](Events& events) {
+      events.on_ring_connected(handle, result);
+    });
+  }
+
+  void disconnect(bool abandon) {
+    if (vbd_ == nullptr) {
+      plane_.tell([handle = handle_](Events& events) { events.on_ring_disconnected(handle); });
+    } else {
+      if (!std::exchange(vbd_closing_, true)) {
+        vbd_->close([](void* self) noexcept { static_cast<Disk*>(self)->on_vbd_closed(); }, this);
+      }
+      if (abandon) {
+        vbd_->abandon();
+      }
+    }
+    if (abandon) {
+      close(true);
+    }
+  }
+
+  void close(bool abandon) {
+    if (abandon && !std::exchange(impatient_, true)) {
+      patience_timer_.start_after(kPatience);
+    }
+    if (std::exchange(closing_, true)) {
+      return;
+    }
+    trouble_timer_.stop();
+    device_.close(
+        !abandon, [](void* self) noexcept { static_cast<Disk*>(self)->on_device_closed(); }, this);
+  }
+
+  [[nodiscard]] bool closed() const { return device_closed_ && vbd_ == nullptr; }
+  [[nodiscard]] const std::vector<Session*>& sessions() const { return sessions_; }
+
+  [[nodiscard]] DiskReport report() const {
+    DiskReport report;
+    report.disk = handle_;
+    report.multipath = device_.snapshot();
+    if (vbd_ != nullptr) {
+      const VbdStatistics& statistics = vbd_->statistics();
+      RingStatistics& ring = report.ring.emplace();
+      ring.read_requests = statistics.reads;
+      ring.write_requests = statistics.writes;
+      ring.flush_requests = statistics.flushes;
+      ring.error_responses = statistics.errors;
+      ring.read_sectors = statistics.read_sectors;
+      ring.written_sectors = statistics.written_sectors;
+      ring.in_flight = vbd_->in_flight();
+    }
+    return report;
+  }
+
+ private:
+  void on_ready(MultipathDevice& device) noexcept override {
+    trouble_timer_.stop();
+    plane_.tell([handle = handle_, geometry = device.geometry()](Events& events) {
+      events.on_device_ready(handle, geometry);
+    });
+  }
+
+  void on_paths_changed(MultipathDevice&) noexcept override {}
+
+  void on_vbd_broken(Vbd&, const Error& error) noexcept override {
+    plane_.tell([handle = handle_, why = error.message](Events& events) {
+      events.on_ring_broken(handle, why);
+    });
+  }
+
+  void on_vbd_closed() {
+    vbd_.reset();
+    vbd_closing_ = false;
+    plane_.tell([handle = handle_](Events& events) { events.on_ring_disconnected(handle); });
+    plane_.collect_.schedule();
+  }
+
+  void on_device_closed() {
+    device_closed_ = true;
+    plane_.collect_.schedule();
+  }
+
+  void report_trouble() {
+    std::string trouble = trouble_of(device_.snapshot());
+    if (!trouble.empty() && trouble != told_trouble_) {
+      told_trouble_ = trouble;
+      plane_.tell([handle = handle_, why = std::move(trouble)](Events& events) {
+        events.on_device_trouble(handle, why);
+      });
+    }
+    trouble_timer_.start_after(kTroubleInterval);
+  }
+
+  void give_up() {
+    for (Session* session : sessions_) {
+      plane_.sessions_.give_up(*session);
+    }
+  }
+
+  GuestDataPlane& plane_;
+  DiskHandle handle_;
+  std::uint16_t lun_;
+  SessionOptions session_options_;       // of every path, but for where it leads
+  std::string name_;
+  MultipathDevice device_;
+  std::vector<Session*> sessions_;
+  std::unique_ptr<Vbd> vbd_;
+  bool vbd_closing_ = false;
+  bool closing_ = false;
+  bool impatient_ = false;
+  bool device_closed_ = false;
+  std::string told_trouble_;
+  Timer trouble_timer_;
+  Timer patience_timer_;
+};
+
+GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants,
+                               EventChannels& channels, DomainId own_domain, DomainId guest)
+    : reactor_(reactor), control_(control), grants_(grants), guest_(guest),
+      dispatcher_(reactor, channels), sessions_(reactor, own_domain, guest),
+      collect_(reactor, [](void* self) noexcept { static_cast<GuestDataPlane*>(self)->collect(); },
+               this) {
+  sessions_.on_change(
+      [](void* self) noexcept { static_cast<GuestDataPlane*>(self)->collect_.schedule(); }, this);
+}
+
+GuestDataPlane::~GuestDataPlane() = default;
+
+template <class Tell>
+void GuestDataPlane::tell(Tell&& event) {
+  control_.post([this, event = std::forward<Tell>(event)] {
+    if (events_ != nullptr) {
+      event(*events_);
+    }
+  });
+}
+
+template <class Use>
+void GuestDataPlane::with_disk(DiskHandle handle, Use&& use) {
+  reactor_.post([this, handle, use = std::forward<Use>(use)]() mutable {
+    const auto found = disks_.find(handle);
+    if (found != disks_.end()) {
+      use(*found->second);
+    }
+  });
+}
+
+void GuestDataPlane::open_device(DiskHandle disk, DiskSpecification specification) {
+  reactor_.post([this, disk, specification = std::move(specification)]() mutable {
+    disks_.emplace(disk, std::make_unique<Disk>(*this, disk, std::move(specification)));
+  });
+}
+
+void GuestDataPlane::add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) {
+  with_disk(disk, [portals = std::move(portals)](Disk& found) { found.add_portals(portals); });
+}
+
+void GuestDataPlane::connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) {
+  with_disk(disk, [guest, ring = std::move(ring)](Disk& found) mutable {
+    found.connect(guest, std::move(ring));
+  });
+}
+
+void GuestDataPlane::disconnect_ring(DiskHandle disk, bool abandon) {
+  with_disk(disk, [abandon](Disk& found) { found.disconnect(abandon); });
+}
+
+void GuestDataPlane::close_device(DiskHandle disk, bool abandon) {
+  with_disk(disk, [abandon](Disk& found) { found.close(abandon); });
+}
+
+void GuestDataPlane::set_suspended(bool suspended) {
+  (void)suspended;
+}
+
+void GuestDataPlane::query(std::function<void(std::vector<DiskReport>)> done) {
+  reactor_.post([this, done = std::move(done)]() mutable {
+    std::vector<DiskReport> reports;
+    for (auto& [handle, disk] : disks_) {
+      reports.push_back(disk->report());
+    }
+    control_.post([done = std::move(done), reports = std::move(reports)]() mutable {
+      done(std::move(reports));
+    });
+  });
+}
+
+// Disks that have nothing under way any more give back their sessions; they are reported as closed
+// when those are gone, too. Sessions end within their timeouts, whatever the targets do.
+void GuestDataPlane::collect() {
+  for (auto at = disks_.begin(); at != disks_.end();) {
+    if (!at->second->closed()) {
+      ++at;
+      continue;
+    }
+    const std::vector<Session*> sessions = at->second->sessions();
+    released_.push_back(at->first);
+    at = disks_.erase(at);
+    for (Session* session : sessions) {
+      sessions_.release(*session);
+    }
+  }
+  if (released_.empty() || sessions_.stopping()) {
+    return;
+  }
+  for (const DiskHandle handle : std::exchange(released_, {})) {
+    tell([handle](Events& events) { events.on_device_closed(handle); });
+  }
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,66 @@
+// GuestDataPlane: the I/O side of a guest's process: its sessions, multipath devices and rings, all on
+// one reactor thread; and the messages between that and the control thread. The DataPlane calls are
+// the control thread's; everything else is the reactor's. (In tests both are one.)
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/reactor.h"
+#include "blkback/data_plane.h"
+#include "blkback/event_dispatcher.h"
+#include "blkback/session_pool.h"
+#include "blkback/vbd.h"
+#include "blkback/xen/event_channel.h"
+#include "blkback/xen/grant_table.h"
+
+namespace iscsi_blkback {
+
+class GuestDataPlane final : public DataPlane {
+ public:
+  // All references outlive it. Made and destroyed while the reactor does not run, destroyed when
+  // every disk that was opened has been closed.
+  GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants, EventChannels& channels,
+                 DomainId own_domain, DomainId guest);
+  ~GuestDataPlane() override;
+
+  void set_events(Events* events) override { events_ = events; }
+  void open_device(DiskHandle disk, DiskSpecification specification) override;
+  void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) override;
+  void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override;
+  void disconnect_ring(DiskHandle disk, bool abandon) override;
+  void close_device(DiskHandle disk, bool abandon) override;
+  void set_suspended(bool suspended) override;
+  void query(std::function<void(std::vector<DiskReport>)> done) override;
+
+  // How often the sentence for hotplug-error is looked at while a device is not ready.
+  static constexpr std::chrono::milliseconds kTroubleInterval{500};
+  // Commands of a guest that has gone may still end in order for so long, since a guest that is
+  // started anew could otherwise be overtaken by its own old writes; then connections are dropped.
+  static constexpr std::chrono::milliseconds kPatience{1000};
+
+ private:
+  class Disk;
+
+  // Runs the event on the control thread.
+  template <class Tell>
+  void tell(Tell&& event);
+  // Runs use on the reactor's thread, with the disk if there is such a one.
+  template <class Use>
+  void with_disk(DiskHandle handle, Use&& use);
+  void collect();
+
+  Reactor& reactor_;
+  Reactor& control_;
+  GrantTable& grants_;
+  DomainId guest_;
+  Events* events_ = nullptr;               // control thread's
+  EventDispatcher dispatcher_;
+  SessionPool sessions_;
+  std::map<DiskHandle, std::unique_ptr<Disk>> disks_;
+  std::vector<DiskHandle> released_;       // closed, their sessions are on the way out
+  Deferred collect_;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,64 @@
+// The system's look-ups behind PortalDirectory: getaddrinfo and SendTargets discovery.
+#include <mutex>
+#include <utility>
+
+#include "blkback/disk_target.h"
+#include "initiator/discovery.h"
+#include "initiator/resolve.h"
+
+namespace iscsi_blkback {
+namespace {
+
+class SystemPortalDirectory final : public PortalDirectory {
+ public:
+  Result<SocketAddress> resolve(const Portal& portal) override {
+    auto addresses = iscsi_blkback::resolve(portal.host, portal.port);
+    if (!addresses) {
+      return tl::unexpected(addresses.error());
+    }
+    return addresses->front();         // the resolver's first choice (RFC 6724)
+  }
+
+  Result<std::vector<Portal>> discover(const Portal& at, const SessionOptions& session,
+                                       const std::string& target_name) override {
+    auto address = resolve(at);
+    if (!address) {
+      return tl::unexpected(address.error());
+    }
+    Result<std::vector<DiscoveredTarget>> targets;
+    {
+      // One at a time: it changes the process's environment.
+      const std::lock_guard lock(discovery_);
+      targets = iscsi_blkback::discover(*address, session.initiator_name, session.login_timeout);
+    }
+    if (!targets) {
+      return tl::unexpected(targets.error());
+    }
+    std::vector<Portal> portals;
+    for (DiscoveredTarget& target : *targets) {
+      if (target.name != target_name) {
+        continue;
+      }
+      for (DiscoveredPortal& found : target.portals) {
+        Portal& portal = portals.emplace_back();
+        portal.host = std::move(found.host);
+        portal.port = found.port;
+        portal.interface_name = at.interface_name;
+      }
+    }
+    return portals;
+  }
+
+ private:
+  std::mutex discovery_;
+};
+
+}  // namespace
+
+PortalDirectory& system_portal_directory() {
+  // Never destroyed: a worker may hang in the system's resolver when the process ends.
+  static auto* const directory = new SystemPortalDirectory;
+  return *directory;
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,51 @@
+// DomainInfo: what only the hypervisor knows of a guest: whether it exists, is being destroyed, or has
+// shut down and why (a suspend for migration must stop our retries of writes; xenstore does not say
+// it). Real: libxenctrl. In memory: tests. Used by a control thread only, since calls block.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/result.h"
+#include "blkback/xen/grant_table.h"
+
+namespace iscsi_blkback {
+
+enum class DomainLife : std::uint8_t {
+  running,      // or paused, or blocked
+  shut_down,    // ended by itself; shutdown_reason says how. It may be resumed after a suspend.
+  dying,        // being destroyed
+  gone,         // no such domain
+};
+
+// SHUTDOWN_* of xen/include/public/sched.h.
+enum class ShutdownReason : std::uint8_t {
+  poweroff = 0,
+  reboot = 1,
+  suspend = 2,
+  crash = 3,
+  watchdog = 4,
+  soft_reset = 5,
+};
+
+struct DomainStatus {
+  DomainLife life = DomainLife::gone;
+  ShutdownReason shutdown_reason = ShutdownReason::poweroff;   // only for shut_down
+
+  bool operator==(const DomainStatus&) const = default;
+};
+
+[[nodiscard]] const char* to_string(DomainLife life);
+[[nodiscard]] const char* to_string(ShutdownReason reason);
+
+class DomainInfo {
+ public:
+  virtual ~DomainInfo() = default;
+  // A domain that does not exist is a status (gone), not an error.
+  [[nodiscard]] virtual Result<DomainStatus> status(DomainId domain) = 0;
+};
+
+// The error says what is missing (not a Xen control domain, no permission).
+[[nodiscard]] Result<std::unique_ptr<DomainInfo>> open_domain_info();
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,36 @@
+// EventChannels: a guest's doorbells. Real: libxenevtchn. In memory: tests. One per reactor thread.
+// A port stays masked from its event until unmask(), which is the end-of-interrupt: unmask only after
+// the work is done, so that a flooding guest throttles itself (XSA-332).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/result.h"
+#include "blkback/xen/grant_table.h"
+
+namespace iscsi_blkback {
+
+using LocalPort = std::uint32_t;
+
+class EventChannels {
+ public:
+  virtual ~EventChannels() = default;
+
+  // Readable (level) while a bound port is pending and not yet fetched.
+  [[nodiscard]] virtual int fd() const = 0;
+
+  // Binding always makes the local port pending once: no doorbell rung before the bind is lost.
+  [[nodiscard]] virtual Result<LocalPort> bind_interdomain(DomainId domain,
+                                                           std::uint32_t remote_port) = 0;
+  virtual void unbind(LocalPort port) = 0;
+
+  // The next pending port (now masked), or not_found when there is none; never blocks.
+  [[nodiscard]] virtual Result<LocalPort> next_pending() = 0;
+  [[nodiscard]] virtual Result<void> unmask(LocalPort port) = 0;
+  [[nodiscard]] virtual Result<void> notify(LocalPort port) = 0;
+};
+
+[[nodiscard]] Result<std::unique_ptr<EventChannels>> open_event_channels();
+
+}  // namespace iscsi_blkback

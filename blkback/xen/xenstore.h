@@ -1,0 +1,63 @@
+// XenStore: the tree through which toolstack, backend and frontend meet. Real: libxenstore. In
+// memory: tests. Used by a control thread only, since calls block. Values are hostile input: read
+// once into a snapshot, then parse.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace iscsi_blkback {
+
+struct WatchEvent {
+  std::string path;    // what changed (or the watched path itself, on registration)
+  std::string token;   // as given to watch()
+};
+
+// Reads and writes, either directly or inside one transaction.
+class XenStoreAccess {
+ public:
+  // not_found when there is no such node. At most kMaxValueBytes (xenstore's own payload limit).
+  [[nodiscard]] virtual Result<std::string> read(const std::string& path) = 0;
+  [[nodiscard]] virtual Result<void> write(const std::string& path, std::string_view value) = 0;
+  // Removes the node and everything below; not_found when it is not there.
+  [[nodiscard]] virtual Result<void> remove(const std::string& path) = 0;
+  // The names of the children, unsorted; not_found when there is no such node.
+  [[nodiscard]] virtual Result<std::vector<std::string>> list(const std::string& path) = 0;
+
+  static constexpr std::size_t kMaxValueBytes = 4096;
+
+ protected:
+  ~XenStoreAccess() = default;
+};
+
+class XenStore : public XenStoreAccess {
+ public:
+  virtual ~XenStore() = default;
+
+  // body runs again from the start when another writer got in between (bounded number of times). It
+  // returns an error to give up: nothing is written then.
+  [[nodiscard]] virtual Result<void> transaction(
+      const std::function<Result<void>(XenStoreAccess&)>& body) = 0;
+
+  // Fires once at registration, then for every change at path or below.
+  [[nodiscard]] virtual Result<void> watch(const std::string& path, const std::string& token) = 0;
+  virtual void unwatch(const std::string& path, const std::string& token) = 0;
+
+  // Readable (level) while next_event() has something.
+  [[nodiscard]] virtual int fd() const = 0;
+  // Never blocks; nothing: no event is waiting. An error means that the connection to xenstored is
+  // gone: open a new one, watch again, read everything again.
+  [[nodiscard]] virtual Result<std::optional<WatchEvent>> next_event() = 0;
+};
+
+// The error says what is missing (no xenstored, no permission).
+[[nodiscard]] Result<std::unique_ptr<XenStore>> open_xenstore();
+
+}  // namespace iscsi_blkback

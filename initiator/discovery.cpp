@@ -1,0 +1,208 @@
+#include "initiator/discovery.h"
+
+#include <fmt/format.h>
+#include <iscsi/iscsi.h>
+#include <iscsi/scsi-lowlevel.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <memory>
+
+#include "initiator/login_text.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::size_t kMaxTargets = 4096;
+constexpr std::size_t kMaxPortalsOfTarget = 256;
+
+// Each of these changes what a libiscsi context does behind its user's back.
+constexpr std::array kEnvironment = {
+    "LIBISCSI_DEBUG",
+    "LIBISCSI_TCP_USER_TIMEOUT",
+    "LIBISCSI_TCP_KEEPCNT",
+    "LIBISCSI_TCP_KEEPINTVL",
+    "LIBISCSI_TCP_KEEPIDLE",
+    "LIBISCSI_TCP_SYNCNT",
+    "LIBISCSI_BIND_INTERFACES",
+    "LIBISCSI_CACHE_ALLOCATIONS",
+    "LIBISCSI_CHAP_USERNAME",
+    "LIBISCSI_CHAP_PASSWORD",
+    "LIBISCSI_CHAP_TARGET_USERNAME",
+    "LIBISCSI_CHAP_TARGET_PASSWORD",
+    "LIBISCSI_IGNORE_NOP_OUT_ON_STUCK_WAITPDU_QUEUE",
+    "LIBISCSI_DROP_CONN_ON_ASYNC_EVENT1",
+};
+
+// What the callbacks write; outlives the context, whose destruction calls back once more.
+struct Inquiry {
+  bool done = false;
+  bool failed = false;
+  const char* doing = "connecting";
+  std::vector<DiscoveredTarget> targets;
+};
+
+using Context = std::unique_ptr<iscsi_context, int (*)(iscsi_context*)>;
+
+void fail_inquiry(Inquiry& inquiry) {
+  inquiry.failed = true;
+  inquiry.done = true;
+}
+
+void take_targets(Inquiry& inquiry, const iscsi_discovery_address* first) {
+  for (const iscsi_discovery_address* entry = first;
+       entry != nullptr && inquiry.targets.size() < kMaxTargets; entry = entry->next) {
+    if (entry->target_name == nullptr) {
+      continue;
+    }
+    DiscoveredTarget target{.name = entry->target_name, .portals = {}};
+    for (const iscsi_target_portal* portal = entry->portals;
+         portal != nullptr && target.portals.size() < kMaxPortalsOfTarget;
+         portal = portal->next) {
+      if (portal->portal != nullptr) {
+        if (auto parsed = parse_target_address(portal->portal)) {
+          target.portals.push_back(std::move(*parsed));
+        }
+      }
+    }
+    // libiscsi prepends to its lists; the target's own order is the other way round.
+    std::reverse(target.portals.begin(), target.portals.end());
+    inquiry.targets.push_back(std::move(target));
+  }
+  std::reverse(inquiry.targets.begin(), inquiry.targets.end());
+}
+
+void on_discovered(iscsi_context*, int status, void* data, void* owner) {
+  auto& inquiry = *static_cast<Inquiry*>(owner);
+  if (status != SCSI_STATUS_GOOD) {
+    fail_inquiry(inquiry);
+    return;
+  }
+  take_targets(inquiry, static_cast<const iscsi_discovery_address*>(data));
+  inquiry.done = true;
+}
+
+void on_login(iscsi_context* context, int status, void*, void* owner) {
+  auto& inquiry = *static_cast<Inquiry*>(owner);
+  inquiry.doing = "asking for its targets";
+  if (status != SCSI_STATUS_GOOD || iscsi_discovery_async(context, on_discovered, owner) != 0) {
+    inquiry.doing = "logging in";
+    fail_inquiry(inquiry);
+  }
+}
+
+void on_connect(iscsi_context* context, int status, void*, void* owner) {
+  auto& inquiry = *static_cast<Inquiry*>(owner);
+  if (status != SCSI_STATUS_GOOD) {
+    fail_inquiry(inquiry);
+    return;
+  }
+  inquiry.doing = "logging in";
+  if (iscsi_login_async(context, on_login, owner) != 0) {
+    fail_inquiry(inquiry);
+  }
+}
+
+}  // namespace
+
+Result<DiscoveredPortal> parse_target_address(const std::string& text) {
+  const auto wrong = [&] {
+    return fail(ErrorCode::protocol, fmt::format("{} is not a target address", text));
+  };
+  DiscoveredPortal portal;
+  std::string rest = text;
+  if (const std::size_t comma = rest.rfind(','); comma != std::string::npos) {
+    const auto tag = parse_text_number(rest.substr(comma + 1), 0, 65535);
+    if (!tag) {
+      return wrong();
+    }
+    portal.group_tag = static_cast<std::uint16_t>(*tag);
+    rest.erase(comma);
+  }
+  std::string port;
+  if (rest.starts_with('[')) {
+    const std::size_t bracket = rest.find(']');
+    if (bracket == std::string::npos) {
+      return wrong();
+    }
+    portal.host = rest.substr(1, bracket - 1);
+    rest.erase(0, bracket + 1);
+    if (!rest.empty() && rest[0] != ':') {
+      return wrong();
+    }
+    port = rest.empty() ? rest : rest.substr(1);
+  } else {
+    const std::size_t colon = rest.find(':');
+    portal.host = rest.substr(0, colon);
+    port = colon == std::string::npos ? std::string() : rest.substr(colon + 1);
+  }
+  if (portal.host.empty()) {
+    return wrong();
+  }
+  if (!port.empty()) {
+    const auto number = parse_text_number(port, 1, 65535);
+    if (!number) {
+      return wrong();
+    }
+    portal.port = static_cast<std::uint16_t>(*number);
+  }
+  return portal;
+}
+
+Result<std::vector<DiscoveredTarget>> discover(const SocketAddress& portal,
+                                               const std::string& initiator_name,
+                                               std::chrono::milliseconds timeout) {
+  // Real time: this blocks a thread of its own and is no part of a reactor.
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  for (const char* variable : kEnvironment) {
+    ::unsetenv(variable);
+  }
+  const std::string where = portal.to_string();
+  Inquiry inquiry;
+  const Context context(iscsi_create_context(initiator_name.c_str()), &iscsi_destroy_context);
+  if (!context) {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("cannot discover targets as {}: not a usable initiator name",
+                            initiator_name));
+  }
+  const auto failed = [&](const char* doing) {
+    const char* why = iscsi_get_error(context.get());
+    return fail(ErrorCode::unavailable,
+                fmt::format("discovery at {} failed while {}: {}", where, doing,
+                            why != nullptr && *why != '\0' ? why : "the connection ended"));
+  };
+  iscsi_set_noautoreconnect(context.get(), 1);
+  if (iscsi_set_session_type(context.get(), ISCSI_SESSION_DISCOVERY) != 0 ||
+      iscsi_set_header_digest(context.get(), ISCSI_HEADER_DIGEST_NONE) != 0 ||
+      iscsi_connect_async(context.get(), where.c_str(), on_connect, &inquiry) != 0) {
+    return failed("connecting");
+  }
+  while (!inquiry.done) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
+    if (left.count() <= 0) {
+      return fail(ErrorCode::timed_out,
+                  fmt::format("discovery at {} got no answer in time while {}", where,
+                              inquiry.doing));
+    }
+    pollfd descriptor{.fd = iscsi_get_fd(context.get()),
+                      .events = static_cast<short>(iscsi_which_events(context.get())),
+                      .revents = 0};
+    // libiscsi's own timers, too, want to be looked after now and then.
+    const auto wait = std::min<std::int64_t>(left.count(), 100);
+    if (::poll(&descriptor, 1, static_cast<int>(wait)) < 0 && errno != EINTR) {
+      return tl::unexpected(system_error("poll", errno));
+    }
+    if (iscsi_service(context.get(), descriptor.revents) < 0) {
+      return failed(inquiry.doing);
+    }
+  }
+  if (inquiry.failed) {
+    return failed(inquiry.doing);
+  }
+  return std::move(inquiry.targets);
+}
+
+}  // namespace iscsi_blkback

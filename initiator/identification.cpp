@@ -1,0 +1,293 @@
+#include "initiator/identification.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "initiator/vpd.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// Unit attentions queue up at a target, one for each thing that happened; BUSY ends by itself.
+constexpr std::uint32_t kMaxRetries = 20;
+constexpr std::chrono::milliseconds kBusyDelay{100};
+
+constexpr std::uint16_t kInvalidOperation = 0x2000;
+constexpr std::uint16_t kNoSuchLun = 0x2500;
+
+}  // namespace
+
+LogicalUnit::Identification::Identification(Reactor& reactor, LogicalUnit& unit,
+                                            Identified on_done, void* owner)
+    : unit_(unit),
+      session_(unit.session_),
+      lun_(unit.lun_),
+      on_done_(on_done),
+      owner_(owner),
+      retry_timer_(reactor,
+                   [](void* self) noexcept { static_cast<Identification*>(self)->send(); }, this) {
+  task_.owner = this;
+  task_.on_complete = &Identification::on_complete;
+}
+
+void LogicalUnit::Identification::begin() { send(); }
+
+bool LogicalUnit::Identification::abandon() {
+  abandoned_ = true;
+  retry_timer_.stop();
+  return outstanding_;
+}
+
+void LogicalUnit::Identification::send() {
+  std::uint16_t bytes = 0;
+  switch (step_) {
+    case Step::test_unit_ready: task_.cdb = test_unit_ready_cdb(); break;
+    case Step::inquiry: task_.cdb = inquiry_cdb(-1, bytes = 96); break;
+    case Step::supported_pages: task_.cdb = inquiry_cdb(0x00, bytes = 255); break;
+    case Step::unit_serial_number: task_.cdb = inquiry_cdb(0x80, bytes = 255); break;
+    case Step::device_identification: task_.cdb = inquiry_cdb(0x83, bytes = kBufferBytes); break;
+    case Step::block_limits: task_.cdb = inquiry_cdb(0xb0, bytes = 64); break;
+    case Step::block_characteristics: task_.cdb = inquiry_cdb(0xb1, bytes = 64); break;
+    case Step::logical_block_provisioning: task_.cdb = inquiry_cdb(0xb2, bytes = 255); break;
+    case Step::read_capacity16: task_.cdb = read_capacity16_cdb(bytes = 32); break;
+    case Step::read_capacity10:
+      task_.cdb = read_capacity10_cdb();
+      bytes = 8;
+      break;
+    case Step::mode_sense: task_.cdb = mode_sense6_cdb(0x3f, 192); bytes = 192; break;
+    case Step::done: ISCSI_BLKBACK_ASSERT(false);
+  }
+  buffer_.fill(std::byte{0});
+  task_.lun = lun_;
+  task_.direction = bytes == 0 ? DataDirection::none : DataDirection::in;
+  task_.data = bytes == 0 ? nullptr : buffer_.data();
+  task_.data_length_bytes = bytes;
+  outstanding_ = true;
+  session_.submit(task_);
+}
+
+void LogicalUnit::Identification::on_complete(ScsiTask& task) noexcept {
+  auto* self = static_cast<Identification*>(task.owner);
+  self->outstanding_ = false;
+  if (self->abandoned_) {
+    delete self;
+    return;
+  }
+  self->take_completion();
+}
+
+void LogicalUnit::Identification::take_completion() {
+  if (retry_wanted()) {
+    ++retries_;
+    const bool attention = task_.status == ScsiStatus::check_condition;
+    retry_timer_.start_after(attention ? Duration::zero() : Duration{kBusyDelay});
+    return;
+  }
+  const Result<Step> next = take_answer();
+  if (!next) {
+    finish(tl::unexpected(next.error()));
+    return;
+  }
+  step_ = *next;
+  if (step_ == Step::done) {
+    unit_.logical_block_bytes_ = identity_.logical_block_bytes;
+    unit_.has_16_byte_commands_ = has_16_byte_commands_;
+    finish(std::move(identity_));
+    return;
+  }
+  send();
+}
+
+void LogicalUnit::Identification::finish(Result<LogicalUnitIdentity> identity) {
+  const Identified on_done = on_done_;
+  void* const owner = owner_;
+  // The unit may be asked again, or go, from inside the call.
+  const std::unique_ptr<Identification> self = std::move(unit_.identification_);
+  on_done(owner, std::move(identity));
+}
+
+bool LogicalUnit::Identification::retry_wanted() const {
+  if (task_.outcome != TaskOutcome::completed || retries_ >= kMaxRetries) {
+    return false;
+  }
+  return task_.status == ScsiStatus::busy || task_.status == ScsiStatus::task_set_full ||
+         (task_.status == ScsiStatus::check_condition && task_.sense.valid &&
+          task_.sense.key == SenseKey::unit_attention);
+}
+
+bool LogicalUnit::Identification::refused_as_unknown() const {
+  return task_.outcome == TaskOutcome::completed && task_.status == ScsiStatus::check_condition &&
+         task_.sense.valid && task_.sense.key == SenseKey::illegal_request &&
+         task_.sense.code() != kNoSuchLun;
+}
+
+std::span<const std::byte> LogicalUnit::Identification::answer() const {
+  return {buffer_.data(), task_.transferred_bytes};
+}
+
+Error LogicalUnit::Identification::failure() const {
+  const auto lun = fmt::format("LUN {} of {}", lun_ >> 48 & 0x3fff,
+                               session_.options().target_name);
+  if (task_.outcome == TaskOutcome::target_failure) {
+    return {ErrorCode::io, fmt::format("{}: the target failed with iSCSI response 0x{:02x}", lun,
+                                       task_.response_code)};
+  }
+  if (task_.outcome != TaskOutcome::completed) {
+    return {ErrorCode::unavailable, fmt::format("{}: the connection was lost", lun)};
+  }
+  if (task_.status == ScsiStatus::check_condition && task_.sense.valid) {
+    if (task_.sense.code() == kNoSuchLun) {
+      return {ErrorCode::not_found, lun + " does not exist; check the LUN's number and mapping"};
+    }
+    const bool waiting = task_.sense.key == SenseKey::not_ready;
+    return {waiting ? ErrorCode::unavailable : ErrorCode::io,
+            fmt::format("{} {}: sense {:x}/{:02x}/{:02x}", lun,
+                        waiting ? "is not ready" : "refuses to be identified",
+                        static_cast<unsigned>(task_.sense.key), task_.sense.asc,
+                        task_.sense.ascq)};
+  }
+  return {ErrorCode::io, fmt::format("{} refuses to be identified: SCSI status 0x{:02x}", lun,
+                                     static_cast<unsigned>(task_.status))};
+}
+
+Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answer() {
+  const bool good =
+      task_.outcome == TaskOutcome::completed && task_.status == ScsiStatus::good;
+  switch (step_) {
+    case Step::test_unit_ready:
+      // Some devices know no TEST UNIT READY on a LUN that INQUIRY then says more about.
+      if (!good && !(refused_as_unknown() && task_.sense.code() == kInvalidOperation)) {
+        return tl::unexpected(failure());
+      }
+      return Step::inquiry;
+    case Step::inquiry:
+      if (!good) {
+        return tl::unexpected(failure());
+      }
+      return take_inquiry();
+    case Step::supported_pages:
+    case Step::unit_serial_number:
+    case Step::device_identification:
+    case Step::block_limits:
+    case Step::block_characteristics:
+    case Step::logical_block_provisioning:
+      if (!good && !refused_as_unknown()) {
+        return tl::unexpected(failure());
+      }
+      return good ? take_page() : Result<Step>{next_page(step_)};
+    case Step::read_capacity16:
+      if (refused_as_unknown()) {
+        has_16_byte_commands_ = false;
+        return Step::read_capacity10;
+      }
+      [[fallthrough]];
+    case Step::read_capacity10:
+      if (!good) {
+        return tl::unexpected(failure());
+      }
+      return take_capacity();
+    case Step::mode_sense:
+      // Optional: without it a write tells.
+      if (good && answer().size() >= 3) {
+        identity_.write_protected = (std::to_integer<unsigned>(answer()[2]) & 0x80) != 0;
+      }
+      if (task_.outcome != TaskOutcome::completed) {
+        return tl::unexpected(failure());
+      }
+      return Step::done;
+    case Step::done: break;
+  }
+  return Step::done;
+}
+
+Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_inquiry() {
+  const Result<InquiryData> inquiry = parse_inquiry(answer());
+  if (!inquiry) {
+    return tl::unexpected(inquiry.error());
+  }
+  if (inquiry->peripheral_qualifier != 0 || inquiry->device_type == 0x1f) {
+    return fail(ErrorCode::not_found,
+                fmt::format("LUN {} of {} does not exist; check the LUN's number and mapping",
+                            lun_ >> 48 & 0x3fff, session_.options().target_name));
+  }
+  if (inquiry->device_type != 0x00 && inquiry->device_type != 0x0e) {
+    return fail(ErrorCode::unsupported,
+                fmt::format("LUN {} of {} is not a disk (SCSI device type 0x{:02x})",
+                            lun_ >> 48 & 0x3fff, session_.options().target_name,
+                            inquiry->device_type));
+  }
+  identity_.vendor = inquiry->vendor;
+  identity_.product = inquiry->product;
+  identity_.revision = inquiry->revision;
+  identity_.tpgs = inquiry->tpgs;
+  return Step::supported_pages;
+}
+
+Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_page() {
+  if (step_ == Step::supported_pages) {
+    const auto pages = parse_supported_pages(answer());
+    if (!pages) {
+      return tl::unexpected(pages.error());
+    }
+    pages_ = *pages;
+  } else if (step_ == Step::unit_serial_number) {
+    auto serial = parse_unit_serial_number(answer());
+    if (!serial) {
+      return tl::unexpected(serial.error());
+    }
+    identity_.serial = std::move(*serial);
+    if (!identity_.serial.empty()) {
+      identity_.wwid = "S" + identity_.serial;
+    }
+  } else if (step_ == Step::device_identification) {
+    auto wwid = parse_device_identification(answer());
+    if (!wwid) {
+      return tl::unexpected(wwid.error());
+    }
+    if (!wwid->empty()) {
+      identity_.wwid = std::move(*wwid);
+    }
+  } else if (step_ == Step::block_limits) {
+    if (const auto limits = parse_block_limits(answer())) {
+      identity_.max_transfer_blocks = limits->max_transfer_blocks;
+    }
+  }
+  // Pages 0xB1 and 0xB2 are hints for which there is no use yet beyond knowing that they can be read.
+  return next_page(step_);
+}
+
+Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_capacity() {
+  const auto capacity = step_ == Step::read_capacity16 ? parse_read_capacity16(answer())
+                                                       : parse_read_capacity10(answer());
+  if (!capacity) {
+    return tl::unexpected(capacity.error());
+  }
+  identity_.block_count = capacity->block_count;
+  identity_.logical_block_bytes = capacity->logical_block_bytes;
+  identity_.physical_block_bytes = capacity->physical_block_bytes;
+  identity_.thin_provisioned = capacity->thin_provisioned;
+  if (!has_16_byte_commands_ &&
+      (identity_.max_transfer_blocks == 0 || identity_.max_transfer_blocks > 65535)) {
+    identity_.max_transfer_blocks = 65535;   // what READ(10) and WRITE(10) can say
+  }
+  return Step::mode_sense;
+}
+
+LogicalUnit::Identification::Step LogicalUnit::Identification::next_page(Step after) const {
+  static constexpr std::array<std::pair<Step, std::uint8_t>, 5> kPages{{
+      {Step::unit_serial_number, std::uint8_t{0x80}},
+      {Step::device_identification, std::uint8_t{0x83}},
+      {Step::block_limits, std::uint8_t{0xb0}},
+      {Step::block_characteristics, std::uint8_t{0xb1}},
+      {Step::logical_block_provisioning, std::uint8_t{0xb2}},
+  }};
+  for (const auto& [step, page] : kPages) {
+    if (step > after && std::find(pages_.begin(), pages_.end(), page) != pages_.end()) {
+      return step;
+    }
+  }
+  return Step::read_capacity16;
+}
+
+}  // namespace iscsi_blkback

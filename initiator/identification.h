@@ -1,0 +1,76 @@
+// LogicalUnit::Identification: the sequence of commands that asks a LUN who it is, one after the
+// other; included by logical_unit.cpp and identification.cpp only. Reactor thread.
+//
+// A cancelled one lives on by itself until its command is back, because the command's buffer is its
+// own.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "base/reactor.h"
+#include "initiator/cdb.h"
+#include "initiator/logical_unit.h"
+#include "initiator/scsi_task.h"
+
+namespace iscsi_blkback {
+
+class LogicalUnit::Identification {
+ public:
+  Identification(Reactor& reactor, LogicalUnit& unit, Identified on_done, void* owner);
+
+  void begin();
+  // True: deletes itself when its command is back. False: nothing is outstanding.
+  [[nodiscard]] bool abandon();
+
+ private:
+  enum class Step : std::uint8_t {
+    test_unit_ready,
+    inquiry,
+    supported_pages,
+    unit_serial_number,
+    device_identification,
+    block_limits,
+    block_characteristics,
+    logical_block_provisioning,
+    read_capacity16,
+    read_capacity10,
+    mode_sense,
+    done,
+  };
+  static constexpr std::size_t kBufferBytes = 4096;
+
+  static void on_complete(ScsiTask& task) noexcept;
+  void send();
+  void take_completion();
+  [[nodiscard]] bool retry_wanted() const;
+  [[nodiscard]] bool refused_as_unknown() const;
+  // Reads the answer and chooses the next step; an error ends the identification.
+  [[nodiscard]] Result<Step> take_answer();
+  [[nodiscard]] Result<Step> take_inquiry();
+  [[nodiscard]] Result<Step> take_page();
+  [[nodiscard]] Result<Step> take_capacity();
+  [[nodiscard]] Step next_page(Step after) const;
+  [[nodiscard]] Error failure() const;
+  [[nodiscard]] std::span<const std::byte> answer() const;
+  void finish(Result<LogicalUnitIdentity> identity);
+
+  LogicalUnit& unit_;
+  Session& session_;
+  const std::uint64_t lun_;
+  Identified on_done_;
+  void* owner_;
+  Timer retry_timer_;
+  Step step_ = Step::test_unit_ready;
+  std::uint32_t retries_ = 0;
+  bool outstanding_ = false;
+  bool abandoned_ = false;
+  bool has_16_byte_commands_ = true;
+  std::vector<std::uint8_t> pages_;
+  LogicalUnitIdentity identity_;
+  ScsiTask task_;
+  std::array<std::byte, kBufferBytes> buffer_;
+};
+
+}  // namespace iscsi_blkback

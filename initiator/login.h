@@ -1,0 +1,77 @@
+// Login: the login phase of one connection (RFC 7143 section 6.3) as a state machine over PDUs; it
+// does no I/O. It passes through the security stage even without authentication: tgt terminates an
+// older session of the same ISID only when a login came through that stage. Reactor thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "initiator/login_text.h"
+#include "initiator/negotiation.h"
+#include "initiator/pdu.h"
+#include "initiator/session_options.h"
+
+namespace iscsi_blkback {
+
+class Login {
+ public:
+  enum class Progress : std::uint8_t {
+    request,      // send next_request()
+    complete,     // full feature phase
+    redirected,   // close, and log in at redirect_address()
+  };
+
+  // options outlives the login. initiator_task_tag and cmd_sn: of every request of this login.
+  Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn);
+
+  // Refuses names that no login can carry (empty, too long, with control characters).
+  [[nodiscard]] Result<void> check_options() const;
+
+  // Writes the next request, header and padded text, to pdu.
+  void next_request(std::vector<std::byte>& pdu);
+
+  // header and data segment (without padding) of the target's answer to the last request. An error
+  // ends the login; its message says what to fix.
+  [[nodiscard]] Result<Progress> receive(BhsBytes header, std::span<const std::byte> data);
+
+  // After complete.
+  [[nodiscard]] NegotiatedParameters negotiated() const { return negotiation_.outcome(); }
+  [[nodiscard]] const TargetNumbers& numbers() const { return numbers_; }
+
+  // After redirected: "host[:port]" with the host as the target wrote it, portal group tag removed.
+  [[nodiscard]] const std::string& redirect_address() const { return redirect_address_; }
+
+  // Status class and detail of the last response as one number, e.g. 0x0201.
+  [[nodiscard]] std::uint16_t status() const { return status_; }
+
+ private:
+  [[nodiscard]] Result<void> check_response(const LoginResponsePdu& response);
+  [[nodiscard]] Result<Progress> take_text();
+  [[nodiscard]] Result<Progress> take_redirect();
+  [[nodiscard]] Result<Progress> advance(const LoginResponsePdu& response);
+
+  const SessionOptions& options_;
+  Negotiation negotiation_;
+  LoginStage stage_ = LoginStage::security_negotiation;
+  LoginText out_;                    // what the next request says
+  std::string in_;                   // text of the responses that the C bit joins
+  bool asked_ = false;               // this stage's keys have been sent
+  bool transit_asked_ = false;       // the last request asked to leave the stage
+  bool continuing_ = false;          // the last response had the C bit
+  bool first_response_ = true;
+  std::uint32_t requests_ = 0;
+  std::uint32_t initiator_task_tag_;
+  std::uint32_t cmd_sn_;
+  TargetNumbers numbers_;
+  std::uint16_t status_ = 0;
+  std::string redirect_address_;
+};
+
+// One sentence about a login status (11.13.5) that says what to fix.
+[[nodiscard]] std::string describe_login_status(std::uint16_t status);
+
+}  // namespace iscsi_blkback

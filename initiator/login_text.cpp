@@ -1,0 +1,86 @@
+#include "initiator/login_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+namespace iscsi_blkback {
+
+Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
+  std::vector<TextPair> pairs;
+  while (!text.empty()) {
+    const std::size_t end = text.find('\0');
+    if (end == std::string_view::npos) {
+      return fail(ErrorCode::protocol, "the login text does not end in a NUL byte");
+    }
+    const std::string_view pair = text.substr(0, end);
+    text.remove_prefix(end + 1);
+    if (pair.empty()) {
+      continue;   // some targets pad their text with NULs that the length counts
+    }
+    const std::size_t equals = pair.find('=');
+    if (equals == std::string_view::npos || equals == 0) {
+      return fail(ErrorCode::protocol, "the login text holds a pair without a key and '='");
+    }
+    const TextPair parsed{pair.substr(0, equals), pair.substr(equals + 1)};
+    if (parsed.key.size() > kMaxTextKeyBytes || parsed.value.size() > kMaxTextValueBytes) {
+      return fail(ErrorCode::protocol,
+                  "the login text holds a key of more than 63 or a value of more than 255 bytes");
+    }
+    const bool repeated = std::any_of(pairs.begin(), pairs.end(), [&](const TextPair& other) {
+      return other.key == parsed.key;
+    });
+    if (repeated && parsed.key != "TargetAddress") {
+      return fail(ErrorCode::protocol,
+                  fmt::format("the login text gives the key {} twice", parsed.key));
+    }
+    if (pairs.size() == kMaxTextPairs) {
+      return fail(ErrorCode::protocol,
+                  fmt::format("the login text holds more than {} keys", kMaxTextPairs));
+    }
+    pairs.push_back(parsed);
+  }
+  return pairs;
+}
+
+std::optional<std::uint32_t> parse_text_number(std::string_view value, std::uint32_t low,
+                                               std::uint32_t high) {
+  int base = 10;
+  if (value.starts_with("0x") || value.starts_with("0X")) {
+    base = 16;
+    value.remove_prefix(2);
+  }
+  std::uint32_t number = 0;
+  const char* end = value.data() + value.size();
+  const auto [stopped_at, error] = std::from_chars(value.data(), end, number, base);
+  if (error != std::errc{} || stopped_at != end || number < low || number > high) {
+    return std::nullopt;
+  }
+  return number;
+}
+
+std::optional<bool> parse_text_boolean(std::string_view value) {
+  if (value == "Yes") {
+    return true;
+  }
+  if (value == "No") {
+    return false;
+  }
+  return std::nullopt;
+}
+
+void LoginText::add(std::string_view key, std::string_view value) {
+  text_.append(key);
+  text_.push_back('=');
+  text_.append(value);
+  text_.push_back('\0');
+}
+
+void LoginText::add(std::string_view key, std::uint32_t value) { add(key, fmt::to_string(value)); }
+
+void LoginText::add(std::string_view key, bool value) {
+  add(key, std::string_view{value ? "Yes" : "No"});
+}
+
+}  // namespace iscsi_blkback

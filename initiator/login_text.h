@@ -1,0 +1,52 @@
+// The key=value text of login negotiation (RFC 7143 section 6): building and parsing, with bounds on
+// everything that a target can send. Pure functions and a builder; no thread of its own.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace iscsi_blkback {
+
+inline constexpr std::size_t kMaxTextKeyBytes = 63;         // 6.1
+inline constexpr std::size_t kMaxTextValueBytes = 255;      // 6.1
+inline constexpr std::size_t kMaxTextPairs = 128;           // ours
+inline constexpr std::size_t kMaxLoginDataBytes = 8192;     // one login PDU, both ways (13.12)
+inline constexpr std::size_t kMaxLoginTextBytes = 65536;    // ours: all PDUs that the C bit joins
+
+struct TextPair {
+  std::string_view key;
+  std::string_view value;
+};
+
+// The pairs point into text. Refuses a pair without '=', without its NUL, with a key or value that
+// is too long, a key given twice (TargetAddress may repeat), and more pairs than kMaxTextPairs.
+[[nodiscard]] Result<std::vector<TextPair>> parse_login_text(std::string_view text);
+
+// A decimal or 0x-prefixed number within [low, high], else nothing.
+[[nodiscard]] std::optional<std::uint32_t> parse_text_number(std::string_view value,
+                                                             std::uint32_t low,
+                                                             std::uint32_t high);
+// "Yes" or "No", else nothing.
+[[nodiscard]] std::optional<bool> parse_text_boolean(std::string_view value);
+
+class LoginText {
+ public:
+  void add(std::string_view key, std::string_view value);
+  void add(std::string_view key, std::uint32_t value);
+  void add(std::string_view key, bool value);
+
+  [[nodiscard]] const std::string& text() const { return text_; }
+  [[nodiscard]] bool empty() const { return text_.empty(); }
+  void clear() { text_.clear(); }
+
+ private:
+  std::string text_;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,187 @@
+#include "initiator/negotiation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint32_t kMinLength = 512;
+constexpr std::uint32_t kMaxLength = 16777215;
+
+constexpr std::string_view kHeaderDigest = "HeaderDigest";
+constexpr std::string_view kDataDigest = "DataDigest";
+
+}  // namespace
+
+Negotiation::Negotiation(const SessionOptions& options)
+    : keys_{{
+          {"MaxConnections", Rule::minimum, 1, 65535, 1, 1, 1, 1, false},
+          {"InitialR2T", Rule::logical_or, 0, 1, 1, options.initial_r2t, kAny, 1, false},
+          {"ImmediateData", Rule::logical_and, 0, 1, 1, options.immediate_data, kAny, 1, false},
+          {"MaxBurstLength", Rule::minimum, kMinLength, kMaxLength, 262144,
+           options.max_burst_length, kAny, 262144, false},
+          {"FirstBurstLength", Rule::minimum, kMinLength, kMaxLength, 65536,
+           std::min(options.first_burst_length, options.max_burst_length), kAny, 65536, false},
+          {"DefaultTime2Wait", Rule::maximum, 0, 3600, 2, options.default_time2wait, kAny, 2,
+           false},
+          {"DefaultTime2Retain", Rule::minimum, 0, 3600, 20, options.default_time2retain, kAny, 20,
+           false},
+          {"MaxOutstandingR2T", Rule::minimum, 1, 65535, 1, options.max_outstanding_r2t, kAny, 1,
+           false},
+          {"DataPDUInOrder", Rule::logical_or, 0, 1, 1, 1, 1, 1, false},
+          {"DataSequenceInOrder", Rule::logical_or, 0, 1, 1, 1, 1, 1, false},
+          {"ErrorRecoveryLevel", Rule::minimum, 0, 2, 0, 0, 0, 0, false},
+      }},
+      max_recv_data_segment_length_(options.max_recv_data_segment_length) {}
+
+void Negotiation::offer(LoginText& text) {
+  offered_ = true;
+  text.add(kHeaderDigest, std::string_view{"None"});
+  text.add(kDataDigest, std::string_view{"None"});
+  text.add("MaxRecvDataSegmentLength", max_recv_data_segment_length_);
+  for (const Key& key : keys_) {
+    if (key.rule == Rule::logical_or || key.rule == Rule::logical_and) {
+      text.add(key.name, key.offered != 0);
+    } else {
+      text.add(key.name, key.offered);
+    }
+  }
+}
+
+Result<void> Negotiation::take(const TextPair& pair, LoginText& answers) {
+  if (Key* key = find(pair.key)) {
+    return take_answer(*key, pair.value);
+  }
+  if (pair.key == kHeaderDigest || pair.key == kDataDigest) {
+    return take_digest(pair);
+  }
+  if (pair.key == "MaxRecvDataSegmentLength" || pair.key == "TargetPortalGroupTag" ||
+      pair.key == "TargetAlias") {
+    return take_declaration(pair);
+  }
+  if (pair.key == "TargetAddress" || pair.key == "AuthMethod") {
+    return {};   // the login's business
+  }
+  // Our own answers have no answer, or two sides could keep each other busy for ever.
+  if (pair.value != "NotUnderstood" && pair.value != "Irrelevant" && pair.value != "Reject") {
+    answers.add(pair.key, std::string_view{"NotUnderstood"});
+  }
+  return {};
+}
+
+Result<void> Negotiation::take_answer(Key& key, std::string_view value) {
+  if (!offered_ || key.answered) {
+    return fail(ErrorCode::protocol,
+                fmt::format("the target answered {}, which was not asked", key.name));
+  }
+  key.answered = true;
+  if (value == "Irrelevant" || value == "NotUnderstood") {
+    // Whoever answers so does not use the key; the default is what such a target does.
+    return {};
+  }
+  if (value == "Reject") {
+    return fail(ErrorCode::protocol, fmt::format("the target refuses our value of {}", key.name));
+  }
+  std::uint32_t answer = 0;
+  if (key.rule == Rule::logical_or || key.rule == Rule::logical_and) {
+    const std::optional<bool> parsed = parse_text_boolean(value);
+    if (!parsed) {
+      return fail(ErrorCode::protocol,
+                  fmt::format("the target answered {} with neither Yes nor No", key.name));
+    }
+    answer = *parsed ? 1 : 0;
+  } else {
+    const std::optional<std::uint32_t> parsed = parse_text_number(value, key.low, key.high);
+    if (!parsed) {
+      return fail(ErrorCode::protocol,
+                  fmt::format("the target answered {} with a value outside {}..{}", key.name,
+                              key.low, key.high));
+    }
+    answer = *parsed;
+  }
+  // The answer of a target is the outcome (6.2.2); it must be one that our offer allows. Combining it
+  // with the offer again keeps us on the safe side of a target that only states its own value.
+  switch (key.rule) {
+    case Rule::minimum:
+    case Rule::logical_and:
+      key.result = std::min(answer, key.offered);
+      break;
+    case Rule::maximum:
+    case Rule::logical_or:
+      key.result = std::max(answer, key.offered);
+      break;
+  }
+  if (key.required != kAny && key.result != key.required) {
+    return fail(ErrorCode::protocol, fmt::format("the target insists on {}={}, which is not "
+                                                 "supported",
+                                                 key.name, value));
+  }
+  return {};
+}
+
+Result<void> Negotiation::take_digest(const TextPair& pair) {
+  if (pair.value != "None" && pair.value != "NotUnderstood" && pair.value != "Irrelevant") {
+    return fail(ErrorCode::unsupported,
+                fmt::format("the target insists on {}; allow {}=None on the target", pair.key,
+                            pair.key));
+  }
+  return {};
+}
+
+Result<void> Negotiation::take_declaration(const TextPair& pair) {
+  if (pair.key == "TargetAlias") {
+    declared_.target_alias = std::string(pair.value);
+    return {};
+  }
+  if (pair.key == "TargetPortalGroupTag") {
+    const std::optional<std::uint32_t> tag = parse_text_number(pair.value, 0, 65535);
+    if (!tag) {
+      return fail(ErrorCode::protocol,
+                  "the target declared a TargetPortalGroupTag outside 0..65535");
+    }
+    declared_.target_portal_group_tag = static_cast<std::uint16_t>(*tag);
+    declared_.target_portal_group_tag_known = true;
+    return {};
+  }
+  const std::optional<std::uint32_t> length =
+      parse_text_number(pair.value, kMinLength, kMaxLength);
+  if (!length) {
+    return fail(ErrorCode::protocol,
+                "the target declared a MaxRecvDataSegmentLength outside 512..16777215");
+  }
+  declared_.max_send_data_segment_length = *length;
+  return {};
+}
+
+NegotiatedParameters Negotiation::outcome() const {
+  NegotiatedParameters outcome = declared_;
+  outcome.max_recv_data_segment_length = max_recv_data_segment_length_;
+  outcome.initial_r2t = result_of("InitialR2T") != 0;
+  outcome.immediate_data = result_of("ImmediateData") != 0;
+  outcome.max_burst_length = result_of("MaxBurstLength");
+  outcome.first_burst_length = std::min(result_of("FirstBurstLength"), outcome.max_burst_length);
+  outcome.max_outstanding_r2t = static_cast<std::uint16_t>(result_of("MaxOutstandingR2T"));
+  outcome.default_time2wait = static_cast<std::uint16_t>(result_of("DefaultTime2Wait"));
+  outcome.default_time2retain = static_cast<std::uint16_t>(result_of("DefaultTime2Retain"));
+  return outcome;
+}
+
+Negotiation::Key* Negotiation::find(std::string_view name) {
+  const auto found = std::find_if(keys_.begin(), keys_.end(),
+                                  [&](const Key& key) { return key.name == name; });
+  return found == keys_.end() ? nullptr : &*found;
+}
+
+std::uint32_t Negotiation::result_of(std::string_view name) const {
+  const auto found = std::find_if(keys_.begin(), keys_.end(),
+                                  [&](const Key& key) { return key.name == name; });
+  ISCSI_BLKBACK_ASSERT(found != keys_.end());
+  if (found->rule == Rule::logical_and || found->rule == Rule::minimum) {
+    return std::min(found->result, found->offered);
+  }
+  return std::max(found->result, found->offered);
+}
+
+}  // namespace iscsi_blkback

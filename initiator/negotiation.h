@@ -1,0 +1,59 @@
+// Negotiation: the operational keys of a login (RFC 7143 section 13): what we offer, what each answer
+// of the target means, and the outcome. One object for one login; reactor thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "base/result.h"
+#include "initiator/login_text.h"
+#include "initiator/session_options.h"
+
+namespace iscsi_blkback {
+
+class Negotiation {
+ public:
+  explicit Negotiation(const SessionOptions& options);
+
+  // Adds every key that we offer or declare in the operational stage; from then on a key of the
+  // target's is an answer.
+  void offer(LoginText& text);
+
+  // Takes one pair of the target's, in any stage. What needs an answer of ours is added to answers
+  // (an unknown key: NotUnderstood).
+  [[nodiscard]] Result<void> take(const TextPair& pair, LoginText& answers);
+
+  // After the last pair. A key that the target did not answer has its RFC default, except that
+  // nothing becomes larger than what we offered.
+  [[nodiscard]] NegotiatedParameters outcome() const;
+
+ private:
+  enum class Rule : std::uint8_t { minimum, maximum, logical_or, logical_and };
+  // One key whose outcome is a number (or a boolean as 0 or 1) reached from both sides' values.
+  struct Key {
+    std::string_view name;
+    Rule rule;
+    std::uint32_t low;
+    std::uint32_t high;
+    std::uint32_t fallback;    // the RFC's default
+    std::uint32_t offered;
+    std::uint32_t required;    // kAny, or the only outcome that we can work with
+    std::uint32_t result;
+    bool answered;
+  };
+  static constexpr std::uint32_t kAny = 0xffffffff;
+
+  [[nodiscard]] Result<void> take_answer(Key& key, std::string_view value);
+  [[nodiscard]] Result<void> take_digest(const TextPair& pair);
+  [[nodiscard]] Result<void> take_declaration(const TextPair& pair);
+  [[nodiscard]] Key* find(std::string_view name);
+  [[nodiscard]] std::uint32_t result_of(std::string_view name) const;
+
+  std::array<Key, 11> keys_;
+  std::uint32_t max_recv_data_segment_length_;
+  NegotiatedParameters declared_;
+  bool offered_ = false;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,49 @@
+#include "initiator/resolve.h"
+
+#include <fmt/format.h>
+#include <netdb.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+namespace iscsi_blkback {
+
+Result<std::vector<SocketAddress>> resolve(const std::string& host, std::uint16_t port) {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  const int status = ::getaddrinfo(host.c_str(), fmt::to_string(port).c_str(), &hints, &found);
+  if (status != 0) {
+    const std::string why = status == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(status);
+    return fail(status == EAI_AGAIN ? ErrorCode::unavailable : ErrorCode::not_found,
+                fmt::format("cannot resolve the host name {}: {}; check its spelling and the DNS "
+                            "settings of this host",
+                            host, why));
+  }
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found, &::freeaddrinfo);
+  std::vector<SocketAddress> addresses;
+  for (const addrinfo* entry = found; entry != nullptr; entry = entry->ai_next) {
+    SocketAddress address;
+    if (entry->ai_addrlen > sizeof(address.storage) ||
+        (entry->ai_family != AF_INET && entry->ai_family != AF_INET6)) {
+      continue;
+    }
+    std::memcpy(&address.storage, entry->ai_addr, entry->ai_addrlen);
+    address.length_bytes = entry->ai_addrlen;
+    if (std::find(addresses.begin(), addresses.end(), address) == addresses.end()) {
+      addresses.push_back(address);
+    }
+  }
+  if (addresses.empty()) {
+    return fail(ErrorCode::not_found,
+                fmt::format("the host name {} has no IPv4 or IPv6 address", host));
+  }
+  return addresses;
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,476 @@
+#include "initiator/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "initiator/session_impl.h"
+#include "initiator/session_tags.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint32_t kMaxRedirectHops = 10;
+constexpr std::uint16_t kMaxOutstandingR2ts = 8;
+constexpr std::size_t kPingReplies = 16;
+constexpr std::size_t kReceiveBytes = 512 * 1024;
+// Header, the largest additional header segments and padding around the largest data segment.
+constexpr std::size_t kPduOverheadBytes = kBhsBytes + 1020 + 4;
+// A session that was up for less than this counts as one more failure, so that a target that accepts
+// logins and drops them is not asked ten times a second.
+constexpr std::chrono::seconds kStableAfter{5};
+
+SessionOptions within_bounds(SessionOptions options) {
+  options.max_commands = static_cast<std::uint16_t>(
+      std::clamp<std::uint32_t>(options.max_commands, 1, TaskTable::kMaxSlots));
+  options.max_outstanding_r2t =
+      std::clamp<std::uint16_t>(options.max_outstanding_r2t, 1, kMaxOutstandingR2ts);
+  options.max_recv_data_segment_length =
+      std::clamp<std::uint32_t>(options.max_recv_data_segment_length, 512, kMaxDataSegmentBytes);
+  options.max_burst_length =
+      std::clamp<std::uint32_t>(options.max_burst_length, 512, kMaxDataSegmentBytes);
+  options.first_burst_length =
+      std::clamp<std::uint32_t>(options.first_burst_length, 512, options.max_burst_length);
+  options.relogin_backoff_min =
+      std::max(options.relogin_backoff_min, std::chrono::milliseconds{1});
+  options.relogin_backoff_max = std::max(options.relogin_backoff_max, options.relogin_backoff_min);
+  return options;
+}
+
+// "host", "host:port", "[v6]" or "[v6]:port" with a numeric host.
+Result<SocketAddress> parse_portal(const std::string& text) {
+  std::string host = text;
+  std::string port;
+  if (const std::size_t bracket = text.find(']'); text.starts_with('[') &&
+                                                  bracket != std::string::npos) {
+    host = text.substr(1, bracket - 1);
+    if (bracket + 1 < text.size() && text[bracket + 1] == ':') {
+      port = text.substr(bracket + 2);
+    }
+  } else if (const std::size_t colon = text.find(':');
+             colon != std::string::npos && text.find(':', colon + 1) == std::string::npos) {
+    host = text.substr(0, colon);
+    port = text.substr(colon + 1);
+  }
+  const std::optional<std::uint32_t> number =
+      port.empty() ? std::optional<std::uint32_t>{3260} : parse_text_number(port, 1, 65535);
+  if (!number) {
+    return fail(ErrorCode::invalid_argument, "its port is not a number");
+  }
+  return SocketAddress::parse(host, static_cast<std::uint16_t>(*number));
+}
+
+}  // namespace
+
+const char* to_string(SessionState state) {
+  switch (state) {
+    case SessionState::free: return "free";
+    case SessionState::connecting: return "connecting";
+    case SessionState::in_login: return "in_login";
+    case SessionState::logged_in: return "logged_in";
+    case SessionState::in_logout: return "in_logout";
+    case SessionState::cleanup_wait: return "cleanup_wait";
+    case SessionState::transport_wait: return "transport_wait";
+  }
+  return "unknown";
+}
+
+Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options)
+    : options_(within_bounds(std::move(options))),
+      session_(session),
+      reactor_(reactor),
+      events_(reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->process_events(); },
+              this),
+      flush_(reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->flush(); }, this),
+      timer_(reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_timer(); }, this),
+      table_(options_.max_commands),
+      bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
+      ping_replies_(kPingReplies),
+      received_(std::max<std::size_t>(
+          kReceiveBytes, options_.max_recv_data_segment_length + kPduOverheadBytes)) {}
+
+Session::Impl::~Impl() { ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stream_); }
+
+void Session::Impl::start() {
+  ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
+  failures_ = 0;
+  redirect_hops_ = 0;
+  wait_demanded_ = {};
+  connect();
+}
+
+void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
+  ISCSI_BLKBACK_ASSERT(!stopping_);
+  stopping_ = true;
+  on_stopped_ = on_stopped;
+  on_stopped_owner_ = owner;
+  const Error why{ErrorCode::unavailable, "stopped"};
+  switch (state_) {
+    case SessionState::free:
+    case SessionState::cleanup_wait: break;
+    case SessionState::transport_wait: timer_.stop(); break;
+    case SessionState::connecting:
+    case SessionState::in_login: leave_connection(why); break;
+    case SessionState::logged_in: begin_logout(why, options_.logout_timeout); break;
+    case SessionState::in_logout: break;   // the target asked for it a moment ago
+  }
+  events_.schedule();
+}
+
+void Session::Impl::submit(ScsiTask& task) {
+  if (state_ != SessionState::logged_in) {
+    refused_.push_back(task);
+    events_.schedule();
+    return;
+  }
+  if (commands_in_flight_++ == 0) {
+    busy_since_ = reactor_.now();
+    if (idle_tick_) {
+      start_tick();
+    }
+  }
+  waiting_.push_back(task);
+  schedule_flush();
+}
+
+void Session::Impl::drop(const Error& why) { fail_connection(why); }
+
+void Session::Impl::retry_now() {
+  if (state_ == SessionState::transport_wait && !stopping_) {
+    timer_.stop();
+    connect();
+  }
+}
+
+bool Session::Impl::connection_active() const {
+  return state_ == SessionState::in_login || full_feature_phase();
+}
+
+bool Session::Impl::full_feature_phase() const {
+  return state_ == SessionState::logged_in || state_ == SessionState::in_logout;
+}
+
+std::string Session::Impl::where() const {
+  const std::string address = (redirected_to_ ? *redirected_to_ : options_.portal).to_string();
+  return options_.portal_name.empty() || options_.portal_name == address
+             ? fmt::format("{} at {}", options_.target_name, address)
+             : fmt::format("{} at {} ({})", options_.target_name, options_.portal_name, address);
+}
+
+void Session::Impl::connect() {
+  state_ = SessionState::connecting;
+  login_deadline_ = reactor_.now() + options_.login_timeout;
+  timer_.start_after(std::min(options_.connect_timeout, options_.login_timeout));
+  stream_ = reactor_.connect({.address = redirected_to_ ? *redirected_to_ : options_.portal,
+                              .interface_name = options_.interface_name,
+                              .tcp_user_timeout = options_.tcp_user_timeout},
+                             *this);
+}
+
+void Session::Impl::on_connected() noexcept {
+  if (state_ != SessionState::connecting) {
+    return;   // given up meanwhile; on_closed follows
+  }
+  state_ = SessionState::in_login;
+  timer_.start_at(login_deadline_);
+  cmd_sn_ = options_.initial_cmd_sn;
+  received_begin_ = received_end_ = skip_bytes_ = 0;
+  direct_ = {};
+  login_.emplace(options_, kLoginTag, cmd_sn_);
+  if (const Result<void> checked = login_->check_options(); !checked) {
+    fail_connection(checked.error());
+    return;
+  }
+  send_login_request();
+  receive_more();
+}
+
+void Session::Impl::on_sent() noexcept {
+  sending_ = false;
+  while (ScsiTask* task = finishing_.pop_front()) {
+    complete(*task);
+  }
+  if (state_ == SessionState::in_login && login_request_due_) {
+    login_request_due_ = false;
+    send_login_request();
+  } else if (full_feature_phase()) {
+    schedule_flush();
+  }
+}
+
+void Session::Impl::on_closed(const Error& error) noexcept {
+  closed_ = true;
+  if (state_ == SessionState::connecting || connection_active()) {
+    leave_connection({error.code, fmt::format("the connection to {} {}: {}", where(),
+                                              state_ == SessionState::connecting ? "failed"
+                                                                                 : "was lost",
+                                              error.message)});
+  }
+  events_.schedule();
+}
+
+void Session::Impl::fail_protocol(std::string what) {
+  fail_connection({ErrorCode::protocol,
+                   fmt::format("{} broke the iSCSI protocol: {}", where(), std::move(what))});
+}
+
+void Session::Impl::fail_connection(Error why) {
+  if (state_ == SessionState::connecting || connection_active()) {
+    leave_connection(std::move(why));
+  }
+}
+
+// From any state with a connection to cleanup_wait. After a failure and after a logout alike, the
+// connection is reset: nothing that is still on its way may reach the target.
+void Session::Impl::leave_connection(Error why) {
+  const bool was_up = full_feature_phase();
+  if (was_up) {
+    ++statistics_.connection_losses;
+    if (reactor_.now() - up_since_ >= kStableAfter) {
+      failures_ = 0;
+    }
+  } else if (!redirecting_) {
+    ++statistics_.login_failures;
+  }
+  if (!stopping_ && !redirecting_) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}", why.message);
+  }
+  session_down_pending_ = session_down_pending_ || state_ == SessionState::logged_in;
+  last_error_ = std::move(why);
+  state_ = SessionState::cleanup_wait;
+  timer_.stop();
+  flush_.cancel();
+  if (!closed_) {
+    stream_->reset();
+  }
+  events_.schedule();
+}
+
+void Session::Impl::redirect() {
+  const Result<SocketAddress> address = parse_portal(login_->redirect_address());
+  if (!address) {
+    fail_connection({ErrorCode::unsupported,
+                     fmt::format("{} redirects to {}, which is not a numeric address; configure "
+                                 "the address that it means as a portal",
+                                 where(), login_->redirect_address())});
+    return;
+  }
+  if (++redirect_hops_ > kMaxRedirectHops) {
+    fail_connection({ErrorCode::protocol, fmt::format("{} redirects in a circle", where())});
+    return;
+  }
+  redirecting_ = true;
+  leave_connection({ErrorCode::unavailable,
+                    fmt::format("{} redirects to {}", where(), address->to_string())});
+  redirected_to_ = *address;
+}
+
+// Everything that tells others of a change of state happens here, in one place and never from inside
+// a call of theirs.
+void Session::Impl::process_events() {
+  deliver_session_down();
+  if (closed_) {
+    clean_up_connection();
+  }
+  complete_refused();
+  if (!stopping_ || stream_ || !refused_.empty() || events_.scheduled()) {
+    return;
+  }
+  timer_.stop();
+  stopping_ = false;
+  state_ = SessionState::free;
+  on_stopped_(on_stopped_owner_);   // may delete the session
+}
+
+void Session::Impl::deliver_session_down() {
+  if (!std::exchange(session_down_pending_, false)) {
+    return;
+  }
+  observers_.for_each(
+      [this](SessionObserver& observer) { observer.on_session_down(session_, last_error_); });
+}
+
+void Session::Impl::clean_up_connection() {
+  closed_ = false;
+  stream_.reset();
+  login_.reset();
+  login_request_due_ = false;
+  sending_ = false;
+  ping_outstanding_ = ping_queued_ = logout_queued_ = false;
+  bursts_.clear();
+  ping_replies_.clear();
+  // The state for the callbacks below is that of a session without a connection.
+  schedule_retry();
+
+  while (ScsiTask* task = finishing_.pop_front()) {
+    complete(*task);
+  }
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr) {
+      ScsiTask& task = table_.remove(slot);
+      task.outcome = TaskOutcome::connection_lost;
+      task.transferred_bytes = 0;
+      complete(task);
+    }
+  }
+  while (ScsiTask* task = waiting_.pop_front()) {
+    task->outcome = TaskOutcome::not_sent;
+    task->transferred_bytes = 0;
+    complete(*task);
+  }
+}
+
+void Session::Impl::complete_refused() {
+  // Only those that are here now: a submitter that submits again from its completion gets its answer
+  // in a later call, after everybody else had a turn.
+  IntrusiveList<ScsiTask> refused;
+  refused.take_all(refused_);
+  while (ScsiTask* task = refused.pop_front()) {
+    task->outcome = TaskOutcome::not_sent;
+    task->transferred_bytes = 0;
+    task->on_complete(*task);
+  }
+}
+
+void Session::Impl::schedule_retry() {
+  if (stopping_) {
+    return;   // process_events finishes the stop
+  }
+  state_ = SessionState::transport_wait;
+  if (std::exchange(redirecting_, false)) {
+    timer_.start_after(Duration::zero());
+    return;
+  }
+  redirected_to_.reset();   // the next try starts at the portal that was configured
+  redirect_hops_ = 0;
+  const std::uint32_t doublings = std::min(failures_++, 16U);
+  const Duration longest = std::min<Duration>(options_.relogin_backoff_max,
+                                              options_.relogin_backoff_min * (1U << doublings));
+  // Between half and all of it, so that the paths of many guests do not come back in step.
+  const auto half = static_cast<std::uint64_t>(longest.count() / 2);
+  const Duration jittered = longest / 2 + Duration{static_cast<std::int64_t>(
+                                              reactor_.random() % (half + 1))};
+  timer_.start_after(std::max(jittered, std::exchange(wait_demanded_, Duration::zero())));
+}
+
+void Session::Impl::begin_logout(const Error& why, Duration limit) {
+  if (state_ != SessionState::logged_in) {
+    return;
+  }
+  state_ = SessionState::in_logout;
+  last_error_ = why;
+  session_down_pending_ = true;
+  logout_queued_ = true;
+  timer_.start_after(std::min<Duration>(limit, options_.logout_timeout));
+  events_.schedule();
+  schedule_flush();
+}
+
+void Session::Impl::on_timer() {
+  switch (state_) {
+    case SessionState::connecting:
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} does not answer; check the address, cable and firewall",
+                                   where())});
+      return;
+    case SessionState::in_login:
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} accepts the connection but does not answer the login",
+                                   where())});
+      return;
+    case SessionState::logged_in: tick(); return;
+    case SessionState::in_logout:
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} did not finish the logout in time", where())});
+      return;
+    case SessionState::transport_wait: connect(); return;
+    case SessionState::free:
+    case SessionState::cleanup_wait: return;
+  }
+}
+
+// One coarse timer watches all commands: it asks whether anything at all has arrived, not which
+// command is late; a command that is late on a living session is its submitter's business.
+void Session::Impl::tick() {
+  const TimePoint now = reactor_.now();
+  const bool busy = commands_in_flight_ != 0;
+  if (ping_outstanding_) {
+    TimePoint deadline =
+        std::max(last_received_, ping_since_) + Duration{options_.noop_out_timeout};
+    if (busy && options_.path_timeout.count() != 0) {
+      // Silence for path_timeout in all, of which the ping had at least three quarters of its share.
+      const Duration share =
+          std::max<Duration>(options_.path_timeout - options_.stall_probe, options_.path_timeout / 4);
+      deadline = std::min(deadline,
+                          std::max(std::max(last_received_, busy_since_) +
+                                       Duration{options_.path_timeout},
+                                   ping_since_ + share * 3 / 4));
+    }
+    if (now >= deadline) {
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} has stopped answering (no reply to a NOP-Out)", where())});
+      return;
+    }
+  } else {
+    const Duration quiet = now - last_received_;
+    const Duration stalled = busy ? now - std::max(last_received_, busy_since_) : Duration::zero();
+    if ((options_.stall_probe.count() != 0 && stalled >= options_.stall_probe) ||
+        (options_.noop_out_interval.count() != 0 && quiet >= options_.noop_out_interval)) {
+      queue_ping();
+    }
+  }
+  start_tick();
+}
+
+void Session::Impl::start_tick() {
+  // Without commands only noop_out_interval matters, and nothing wakes up more often than that asks.
+  idle_tick_ = commands_in_flight_ == 0 && !ping_outstanding_;
+  Duration period = std::chrono::milliseconds{125};
+  if (idle_tick_) {
+    if (options_.noop_out_interval.count() == 0) {
+      timer_.stop();
+      return;
+    }
+    timer_.start_at(std::max(last_received_ + Duration{options_.noop_out_interval},
+                             reactor_.now() + Duration{std::chrono::milliseconds{1}}));
+    return;
+  }
+  for (const auto limit : {options_.stall_probe, options_.path_timeout}) {
+    if (limit.count() != 0) {
+      period = std::min<Duration>(period, std::max<Duration>(Duration{limit} / 8,
+                                                             std::chrono::milliseconds{1}));
+    }
+  }
+  timer_.start_after(period);
+}
+
+Session::Session(Reactor& reactor, SessionOptions options)
+    : impl_(std::make_unique<Impl>(*this, reactor, std::move(options))) {}
+
+Session::~Session() = default;
+
+void Session::add_observer(SessionObserver& observer) { impl_->observers_.push_back(observer); }
+
+void Session::remove_observer(SessionObserver& observer) {
+  static_cast<ListHook<SessionObserver>&>(observer).unlink();
+}
+
+void Session::start() { impl_->start(); }
+void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
+  impl_->stop(on_stopped, owner);
+}
+void Session::submit(ScsiTask& task) { impl_->submit(task); }
+void Session::drop(const Error& why) { impl_->drop(why); }
+void Session::retry_now() { impl_->retry_now(); }
+SessionState Session::state() const { return impl_->state_; }
+const SessionOptions& Session::options() const { return impl_->options_; }
+const NegotiatedParameters& Session::negotiated() const { return impl_->negotiated_; }
+std::uint64_t Session::login_epoch() const { return impl_->login_epoch_; }
+const Error& Session::last_error() const { return impl_->last_error_; }
+std::uint32_t Session::commands_in_flight() const { return impl_->commands_in_flight_; }
+TimePoint Session::last_received() const { return impl_->last_received_; }
+const SessionStatistics& Session::statistics() const { return impl_->statistics_; }
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,99 @@
+// Session: one iSCSI session over one connection at error recovery level 0, shared by the logical
+// units behind one portal. It logs in, keeps the connection alive with NOP-Outs, and after a failure
+// logs in again for ever (backoff with jitter, same ISID). Reactor thread.
+//
+// After a failure: observers hear on_session_down at once (so that no new command is sent here); the
+// connection is reset; when the kernel holds nothing of it any more, the tasks complete with
+// not_sent or connection_lost. A command never moves by itself to the next connection.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/intrusive_list.h"
+#include "base/reactor.h"
+#include "initiator/scsi_task.h"
+#include "initiator/session_options.h"
+
+namespace iscsi_blkback {
+
+class Session;
+
+enum class SessionState : std::uint8_t {
+  free,           // not started, or stopped
+  connecting,
+  in_login,
+  logged_in,
+  in_logout,
+  cleanup_wait,   // failed; the kernel still holds something of the connection
+  transport_wait, // failed; waiting for the next try
+};
+
+[[nodiscard]] const char* to_string(SessionState state);
+
+// Calls come from the reactor, never from inside a call to the session. An observer may submit tasks
+// from on_session_up, and may remove itself from any of them.
+class SessionObserver : public ListHook<SessionObserver> {
+ public:
+  // A login succeeded; whatever an earlier connection of this session left at the target has been
+  // terminated by the target (session reinstatement).
+  virtual void on_session_up(Session& session) noexcept = 0;
+  // The session was up and is not any more; comes before its tasks complete.
+  virtual void on_session_down(Session& session, const Error& why) noexcept = 0;
+
+ protected:
+  ~SessionObserver() = default;
+};
+
+struct SessionStatistics {
+  std::uint64_t logins = 0;
+  std::uint64_t login_failures = 0;
+  std::uint64_t connection_losses = 0;
+  std::uint64_t commands = 0;
+  std::uint64_t sends = 0;                 // ByteStream::send calls
+  std::uint64_t receives = 0;              // completed ByteStream::receive calls
+  std::uint64_t bytes_sent = 0;
+  std::uint64_t bytes_received = 0;
+};
+
+class Session {
+ public:
+  Session(Reactor& reactor, SessionOptions options);
+  ~Session();                              // state free only
+
+  void add_observer(SessionObserver& observer);   // does not replay an earlier on_session_up
+  void remove_observer(SessionObserver& observer);
+
+  // From state free.
+  void start();
+  // Logs out when logged in (bounded by logout_timeout), else drops the connection; outstanding
+  // tasks complete first where the target answers in time. on_stopped(owner) comes exactly once,
+  // from the reactor, when nothing is left; then the session may be started again or deleted.
+  void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
+
+  // Never completes from inside. Commands beyond the target's window (MaxCmdSN) wait here in order.
+  // While the session is not logged in, a task completes with not_sent.
+  void submit(ScsiTask& task);
+
+  // Treats the connection as failed (a checker's verdict); as after any other failure the session
+  // then logs in again.
+  void drop(const Error& why);
+  // While waiting for the next try: tries now (a sibling path came back, an operator asked).
+  void retry_now();
+
+  [[nodiscard]] SessionState state() const;
+  [[nodiscard]] const SessionOptions& options() const;
+  [[nodiscard]] const NegotiatedParameters& negotiated() const;   // of the last login
+  [[nodiscard]] std::uint64_t login_epoch() const;                // counts successful logins
+  [[nodiscard]] const Error& last_error() const;                  // why it is not logged in
+  [[nodiscard]] std::uint32_t commands_in_flight() const;         // submitted, not completed
+  [[nodiscard]] TimePoint last_received() const;                  // when a PDU last arrived
+  [[nodiscard]] const SessionStatistics& statistics() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace iscsi_blkback

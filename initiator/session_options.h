@@ -1,0 +1,72 @@
+// What a session needs to know before it starts. The negotiable keys have their RFC 7143 names and
+// are what we offer; the outcome is in NegotiatedParameters.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "base/byte_stream.h"
+
+namespace iscsi_blkback {
+
+// RFC 7143 11.12.5; fixed for each path, so that a login after a failure reinstates the session and
+// makes the target terminate the old one's tasks (6.3.5).
+using Isid = std::array<std::uint8_t, 6>;
+
+struct SessionOptions {
+  std::string initiator_name;             // iqn., eui. or naa. name
+  std::string initiator_alias;            // sent when not empty
+  std::string target_name;
+  SocketAddress portal;
+  std::string portal_name;                // as the operator wrote it, for messages
+  std::string interface_name;             // SO_BINDTODEVICE when not empty
+  Isid isid{};
+
+  bool initial_r2t = false;
+  bool immediate_data = true;
+  std::uint32_t max_recv_data_segment_length = 262144;
+  std::uint32_t max_burst_length = 16776192;
+  std::uint32_t first_burst_length = 262144;
+  std::uint16_t max_outstanding_r2t = 1;                 // 1..8
+  std::uint16_t default_time2wait = 2;
+  std::uint16_t default_time2retain = 0;
+
+  // At most this many commands at the target at once, whatever its window allows; up to 4096.
+  std::uint16_t max_commands = 1024;
+  // The CmdSN of the first command of a connection.
+  std::uint32_t initial_cmd_sn = 1;
+
+  // One TCP connection attempt. Short, because a path that comes back is found by the next attempt,
+  // while the kernel repeats a lost SYN only after 1, 3, 7 seconds.
+  std::chrono::milliseconds connect_timeout{1500};
+  std::chrono::milliseconds login_timeout{15000};        // connect and login together
+  std::chrono::milliseconds logout_timeout{5000};
+  std::chrono::milliseconds noop_out_interval{5000};     // 0: none
+  std::chrono::milliseconds noop_out_timeout{5000};
+  // With commands outstanding and nothing received for this long, a NOP-Out asks at once.
+  std::chrono::milliseconds stall_probe{1000};
+  // ... and when nothing has arrived for this long in all, the connection is dropped.
+  std::chrono::milliseconds path_timeout{2000};
+  std::chrono::milliseconds tcp_user_timeout{10000};
+  std::chrono::milliseconds relogin_backoff_min{100};    // doubles, with jitter, up to max
+  std::chrono::milliseconds relogin_backoff_max{5000};
+};
+
+struct NegotiatedParameters {
+  bool initial_r2t = true;
+  bool immediate_data = false;
+  std::uint32_t max_send_data_segment_length = 8192;     // the target's MaxRecvDataSegmentLength
+  std::uint32_t max_recv_data_segment_length = 8192;     // ours
+  std::uint32_t max_burst_length = 262144;
+  std::uint32_t first_burst_length = 65536;
+  std::uint16_t max_outstanding_r2t = 1;
+  std::uint16_t default_time2wait = 2;
+  std::uint16_t default_time2retain = 20;
+  std::uint16_t target_portal_group_tag = 0;
+  bool target_portal_group_tag_known = false;
+  std::string target_alias;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,336 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/byte_order.h"
+#include "base/log.h"
+#include "initiator/session_impl.h"
+#include "initiator/session_tags.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint8_t kRejectImmediateCommand = 0x06;   // 11.17.1
+constexpr std::chrono::seconds kMaxTime2Wait{60};        // ours: a target cannot park us for long
+
+}  // namespace
+
+void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data) {
+  if (!full_feature_phase()) {
+    handle_login_pdu(bytes, header, data);
+    return;
+  }
+  switch (header.opcode) {
+    case Opcode::data_in: {
+      const DataInPdu pdu = decode_data_in(bytes);
+      handle_data_in(pdu, data);
+      return;
+    }
+    case Opcode::scsi_response: handle_scsi_response(decode_scsi_response(bytes), data); return;
+    case Opcode::r2t: handle_r2t(decode_r2t(bytes)); return;
+    case Opcode::nop_in: handle_nop_in(decode_nop_in(bytes)); return;
+    case Opcode::async_message: handle_async_message(decode_async_message(bytes), data); return;
+    case Opcode::reject: handle_reject(decode_reject(bytes), data); return;
+    case Opcode::logout_response: handle_logout_response(decode_logout_response(bytes)); return;
+    case Opcode::nop_out:
+    case Opcode::scsi_command:
+    case Opcode::task_management_request:
+    case Opcode::login_request:
+    case Opcode::text_request:
+    case Opcode::data_out:
+    case Opcode::logout_request:
+    case Opcode::snack_request:
+    case Opcode::task_management_response:
+    case Opcode::login_response:
+    case Opcode::text_response: break;
+  }
+  fail_protocol(fmt::format("an unexpected {} (opcode 0x{:02x})", to_string(header.opcode),
+                            static_cast<unsigned>(header.opcode)));
+}
+
+void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
+                                     const std::byte* data) {
+  const Result<Login::Progress> progress = login_->receive(bytes, {data, header.data_bytes});
+  if (!progress) {
+    const Error& error = progress.error();
+    if (login_->status() >> 8 == 2) {
+      // What an operator has to put right does not get better by asking often.
+      failures_ = 32;
+    }
+    fail_connection({error.code, fmt::format("login to {} failed: {}", where(), error.message)});
+    return;
+  }
+  switch (*progress) {
+    case Login::Progress::request: send_login_request(); return;
+    case Login::Progress::complete: enter_full_feature_phase(); return;
+    case Login::Progress::redirected: redirect(); return;
+  }
+}
+
+void Session::Impl::send_login_request() {
+  if (sending_) {
+    // The answer was faster than the news that the kernel has taken all of the last request.
+    login_request_due_ = true;
+    return;
+  }
+  login_->next_request(login_request_);
+  const iovec part{.iov_base = login_request_.data(), .iov_len = login_request_.size()};
+  sending_ = true;
+  ++statistics_.sends;
+  statistics_.bytes_sent += login_request_.size();
+  stream_->send({&part, 1});
+}
+
+void Session::Impl::enter_full_feature_phase() {
+  negotiated_ = login_->negotiated();
+  exp_stat_sn_ = login_->numbers().stat_sn + 1;
+  max_cmd_sn_ = login_->numbers().max_cmd_sn;
+  login_.reset();
+  state_ = SessionState::logged_in;
+  redirect_hops_ = 0;
+  up_since_ = reactor_.now();
+  ++login_epoch_;
+  ++statistics_.logins;
+  start_tick();
+  observers_.for_each([this](SessionObserver& observer) { observer.on_session_up(session_); });
+}
+
+void Session::Impl::take_numbers(const TargetNumbers& numbers, bool advances_stat_sn) {
+  if (advances_stat_sn && !serial_before(numbers.stat_sn, exp_stat_sn_)) {
+    exp_stat_sn_ = numbers.stat_sn + 1;
+  }
+  // 4.2.2.1: a MaxCmdSN below ExpCmdSN-1 is to be ignored, and the window never shrinks.
+  if (!serial_before(numbers.max_cmd_sn + 1, numbers.exp_cmd_sn) &&
+      serial_before(max_cmd_sn_, numbers.max_cmd_sn)) {
+    max_cmd_sn_ = numbers.max_cmd_sn;
+    if (!waiting_.empty()) {
+      schedule_flush();
+    }
+  }
+}
+
+TaskSlot* Session::Impl::accept_data_in(const DataInPdu& pdu) {
+  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  if (slot == nullptr) {
+    fail_protocol("a Data-In for a task that does not exist");
+    return nullptr;
+  }
+  const ScsiTask& task = *slot->task;
+  if (task.direction != DataDirection::in) {
+    fail_protocol("a Data-In for a task that reads nothing");
+    return nullptr;
+  }
+  // DataPDUInOrder and DataSequenceInOrder are Yes: data come without gap or overlap, so that the
+  // count of what has arrived proves that the buffer is full.
+  if (pdu.data_sn != slot->next_sn) {
+    fail_protocol(fmt::format("a Data-In with DataSN {} in place of {}", pdu.data_sn,
+                              slot->next_sn));
+    return nullptr;
+  }
+  if (pdu.buffer_offset != slot->arrived_bytes ||
+      pdu.data_bytes > task.data_length_bytes - slot->arrived_bytes) {
+    fail_protocol(fmt::format("a Data-In of {} bytes at offset {} in place of {} (of {})",
+                              pdu.data_bytes, pdu.buffer_offset, slot->arrived_bytes,
+                              task.data_length_bytes));
+    return nullptr;
+  }
+  ++slot->next_sn;
+  return slot;
+}
+
+void Session::Impl::handle_data_in(const DataInPdu& pdu, const std::byte* data) {
+  TaskSlot* slot = accept_data_in(pdu);
+  if (slot == nullptr) {
+    return;
+  }
+  if (pdu.data_bytes != 0) {
+    std::memcpy(slot->task->data + pdu.buffer_offset, data, pdu.data_bytes);
+  }
+  finish_data_in(pdu);
+}
+
+void Session::Impl::finish_data_in(const DataInPdu& pdu) {
+  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  ISCSI_BLKBACK_ASSERT(slot != nullptr);
+  slot->arrived_bytes += pdu.data_bytes;
+  take_numbers(pdu.numbers, pdu.has_status);
+  if (!pdu.has_status) {
+    return;
+  }
+  ScsiTask& task = *slot->task;
+  task.outcome = TaskOutcome::completed;
+  task.status = static_cast<ScsiStatus>(pdu.status);
+  task.response_code = 0;
+  task.sense = SenseData{};
+  set_transferred(*slot, pdu.underflow, pdu.overflow, pdu.residual_bytes);
+  finish(*slot);
+}
+
+void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::byte* data) {
+  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  if (slot == nullptr) {
+    fail_protocol("a SCSI Response for a task that does not exist");
+    return;
+  }
+  take_numbers(pdu.numbers, true);
+  ScsiTask& task = *slot->task;
+  task.response_code = pdu.response;
+  task.outcome = pdu.response == 0 ? TaskOutcome::completed : TaskOutcome::target_failure;
+  task.status = static_cast<ScsiStatus>(pdu.status);
+  task.sense = SenseData{};
+  if (pdu.data_bytes >= 2) {
+    // 11.4.7: a 2-byte length, the sense data, then data of the iSCSI response.
+    const std::size_t length =
+        std::min<std::size_t>(load_be16(data), std::size_t{pdu.data_bytes} - 2);
+    task.sense = parse_sense({data + 2, length});
+  }
+  set_transferred(*slot, pdu.underflow, pdu.overflow, pdu.residual_bytes);
+  finish(*slot);
+}
+
+void Session::Impl::set_transferred(TaskSlot& slot, bool underflow, bool overflow,
+                                    std::uint32_t residual) {
+  ScsiTask& task = *slot.task;
+  const std::uint32_t missing = underflow ? std::min(residual, task.data_length_bytes) : 0;
+  const std::uint32_t moved =
+      task.direction == DataDirection::in ? slot.arrived_bytes : slot.staged_bytes;
+  task.overflow = overflow;
+  task.transferred_bytes = std::min(task.data_length_bytes - missing, moved);
+}
+
+void Session::Impl::finish(TaskSlot& slot) {
+  const bool still_referred_to = sending_ && slot.last_batch == batch_number_;
+  ScsiTask& task = table_.remove(slot);
+  if (!waiting_.empty()) {
+    schedule_flush();
+  }
+  if (still_referred_to) {
+    // The target answered before the kernel has let go of the data; the submitter must not get its
+    // buffer back before that.
+    finishing_.push_back(task);
+  } else {
+    complete(task);
+  }
+}
+
+void Session::Impl::complete(ScsiTask& task) {
+  --commands_in_flight_;
+  if (commands_in_flight_ == 0 && state_ == SessionState::in_logout) {
+    schedule_flush();   // the Logout may go now
+  }
+  task.on_complete(task);
+}
+
+void Session::Impl::handle_r2t(const R2tPdu& pdu) {
+  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  if (slot == nullptr || slot->task->direction != DataDirection::out) {
+    fail_protocol("an R2T for a task that does not exist or writes nothing");
+    return;
+  }
+  const ScsiTask& task = *slot->task;
+  if (pdu.r2t_sn != slot->next_sn || pdu.target_transfer_tag == kReservedTag) {
+    fail_protocol("an R2T out of order or without a transfer tag");
+    return;
+  }
+  if (pdu.buffer_offset != slot->requested_bytes || pdu.desired_bytes == 0 ||
+      pdu.desired_bytes > task.data_length_bytes - slot->requested_bytes ||
+      pdu.desired_bytes > negotiated_.max_burst_length) {
+    fail_protocol(fmt::format("an R2T for {} bytes at offset {} (of {}, {} asked for before)",
+                              pdu.desired_bytes, pdu.buffer_offset, task.data_length_bytes,
+                              slot->requested_bytes));
+    return;
+  }
+  if (slot->outstanding_r2ts >= negotiated_.max_outstanding_r2t || bursts_.full()) {
+    fail_protocol("more R2Ts than MaxOutstandingR2T allows");
+    return;
+  }
+  ++slot->next_sn;
+  ++slot->outstanding_r2ts;
+  slot->requested_bytes += pdu.desired_bytes;
+  take_numbers(pdu.numbers, false);
+  bursts_.push({.initiator_task_tag = pdu.initiator_task_tag,
+                .target_transfer_tag = pdu.target_transfer_tag,
+                .offset = pdu.buffer_offset,
+                .end = pdu.buffer_offset + pdu.desired_bytes,
+                .data_sn = 0});
+  schedule_flush();
+}
+
+void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
+  if (pdu.initiator_task_tag != kReservedTag) {
+    if (pdu.initiator_task_tag != kPingTag || !ping_outstanding_ || ping_queued_) {
+      fail_protocol("a NOP-In that answers no NOP-Out");
+      return;
+    }
+    ping_outstanding_ = false;
+    take_numbers(pdu.numbers, true);
+    return;
+  }
+  take_numbers(pdu.numbers, false);
+  if (pdu.target_transfer_tag == kReservedTag) {
+    return;   // only there for its sequence numbers
+  }
+  if (ping_replies_.full()) {
+    fail_protocol("more NOP-Ins at once than any target has a use for");
+    return;
+  }
+  ping_replies_.push({.lun = pdu.lun, .target_transfer_tag = pdu.target_transfer_tag});
+  schedule_flush();
+}
+
+void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::byte* data) {
+  take_numbers(pdu.numbers, true);
+  switch (pdu.event) {
+    case AsyncEvent::scsi_event: {
+      const std::size_t length =
+          pdu.data_bytes >= 2
+              ? std::min<std::size_t>(load_be16(data), std::size_t{pdu.data_bytes} - 2)
+              : 0;
+      const SenseData sense =
+          length != 0 ? parse_sense({data + 2, length}) : SenseData{};
+      log_limited(log_limiter_, reactor_.now(), LogLevel::info, "session",
+                  "{} reports a SCSI event: sense {:x}/{:04x}", where(),
+                  static_cast<unsigned>(sense.key), sense.code());
+      return;
+    }
+    case AsyncEvent::logout_request:
+      begin_logout({ErrorCode::unavailable, fmt::format("{} asks for a logout", where())},
+                   std::chrono::seconds{std::max<std::uint16_t>(pdu.parameter3, 1)});
+      return;
+    case AsyncEvent::connection_drop:
+    case AsyncEvent::session_drop:
+      wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.parameter2}, kMaxTime2Wait);
+      fail_connection(
+          {ErrorCode::unavailable, fmt::format("{} drops the connection", where())});
+      return;
+    case AsyncEvent::negotiation_request:
+      // Negotiation within the full feature phase is not worth having; a new login is the same.
+      begin_logout({ErrorCode::unavailable, fmt::format("{} asks for new parameters", where())},
+                   std::chrono::seconds{std::max<std::uint16_t>(pdu.parameter3, 1)});
+      return;
+  }
+  // Other events are the vendor's and demand nothing.
+}
+
+void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
+  take_numbers(pdu.numbers, true);
+  if (pdu.reason == kRejectImmediateCommand && ping_outstanding_ && pdu.data_bytes >= kBhsBytes &&
+      decode_header(BhsBytes{data, kBhsBytes}).initiator_task_tag == kPingTag) {
+    ping_outstanding_ = false;   // too busy for a ping, but alive
+    return;
+  }
+  fail_protocol(fmt::format("a Reject with reason 0x{:02x}", pdu.reason));
+}
+
+void Session::Impl::handle_logout_response(const LogoutResponsePdu& pdu) {
+  if (state_ != SessionState::in_logout || pdu.initiator_task_tag != kLogoutTag ||
+      logout_queued_ || commands_in_flight_ != 0) {
+    fail_protocol("a Logout Response that answers no Logout");
+    return;
+  }
+  wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.time2wait}, kMaxTime2Wait);
+  leave_connection({ErrorCode::unavailable, fmt::format("logged out of {}", where())});
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,15 @@
+// Initiator task tags of the session's own PDUs; TaskTable never gives them out.
+#pragma once
+
+#include <cstdint>
+
+#include "initiator/task_table.h"
+
+namespace iscsi_blkback {
+
+inline constexpr std::uint32_t kLoginTag = 0xfff0;
+inline constexpr std::uint32_t kPingTag = 0xfff1;
+inline constexpr std::uint32_t kLogoutTag = 0xfff2;
+static_assert(kLoginTag >= TaskTable::kMaxSlots);
+
+}  // namespace iscsi_blkback

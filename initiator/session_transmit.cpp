@@ -1,0 +1,170 @@
+#include <algorithm>
+
+#include "initiator/session_impl.h"
+#include "initiator/session_tags.h"
+
+namespace iscsi_blkback {
+
+void Session::Impl::schedule_flush() {
+  // While a send is under way, on_sent schedules the next flush.
+  if (!sending_) {
+    flush_.schedule();
+  }
+}
+
+// Fills one batch with everything that may be sent now, in the order: answers to the target, data
+// that it waits for, new commands as far as its window and our table allow.
+void Session::Impl::flush() {
+  if (!full_feature_phase() || sending_) {
+    return;
+  }
+  batch_.clear();
+  ++batch_number_;
+  stage_control_pdus();
+  stage_bursts();
+  stage_commands();
+  if (batch_.empty()) {
+    return;
+  }
+  sending_ = true;
+  ++statistics_.sends;
+  statistics_.bytes_sent += batch_.total_bytes();
+  stream_->send(batch_.parts());
+}
+
+void Session::Impl::stage_control_pdus() {
+  while (!ping_replies_.empty()) {
+    const PingReply& reply = ping_replies_.front();
+    encode(NopOutPdu{.immediate = true,
+                     .data_bytes = 0,
+                     .lun = reply.lun,
+                     .initiator_task_tag = kReservedTag,
+                     .target_transfer_tag = reply.target_transfer_tag,
+                     .cmd_sn = cmd_sn_,
+                     .exp_stat_sn = exp_stat_sn_},
+           batch_.add_header());
+    ping_replies_.pop();
+  }
+  if (ping_queued_) {
+    ping_queued_ = false;
+    encode(NopOutPdu{.immediate = true,
+                     .data_bytes = 0,
+                     .lun = 0,
+                     .initiator_task_tag = kPingTag,
+                     .target_transfer_tag = kReservedTag,
+                     .cmd_sn = cmd_sn_,
+                     .exp_stat_sn = exp_stat_sn_},
+           batch_.add_header());
+  }
+  if (logout_queued_ && commands_in_flight_ == 0) {
+    logout_queued_ = false;
+    encode(LogoutRequestPdu{.reason = 0,
+                            .initiator_task_tag = kLogoutTag,
+                            .cid = 0,
+                            .cmd_sn = cmd_sn_,
+                            .exp_stat_sn = exp_stat_sn_},
+           batch_.add_header());
+  }
+}
+
+void Session::Impl::stage_bursts() {
+  while (!bursts_.empty() && stage_burst(bursts_.front())) {
+    bursts_.pop();
+  }
+}
+
+// Returns whether the burst needs nothing more.
+bool Session::Impl::stage_burst(DataOutBurst& burst) {
+  TaskSlot* slot = table_.find(burst.initiator_task_tag);
+  if (slot == nullptr) {
+    return true;   // the target answered without waiting for its data
+  }
+  const ScsiTask& task = *slot->task;
+  while (burst.offset != burst.end) {
+    const std::uint32_t bytes =
+        std::min(burst.end - burst.offset, negotiated_.max_send_data_segment_length);
+    if (!batch_.has_room(bytes)) {
+      return false;
+    }
+    encode(DataOutPdu{.final = burst.offset + bytes == burst.end,
+                      .data_bytes = bytes,
+                      .lun = task.lun,
+                      .initiator_task_tag = burst.initiator_task_tag,
+                      .target_transfer_tag = burst.target_transfer_tag,
+                      .exp_stat_sn = exp_stat_sn_,
+                      .data_sn = burst.data_sn++,
+                      .buffer_offset = burst.offset},
+           batch_.add_header());
+    if (batch_.add_data(task.data + burst.offset, bytes)) {
+      slot->last_batch = batch_number_;
+    }
+    burst.offset += bytes;
+    slot->staged_bytes += bytes;
+  }
+  if (burst.target_transfer_tag != kReservedTag) {
+    --slot->outstanding_r2ts;
+  }
+  return true;
+}
+
+void Session::Impl::stage_commands() {
+  // A burst that did not fit goes before any new command.
+  while (bursts_.empty() && !waiting_.empty() && !table_.full() &&
+         !serial_before(max_cmd_sn_, cmd_sn_)) {
+    const std::uint32_t at_most =
+        std::min(negotiated_.first_burst_length, negotiated_.max_send_data_segment_length);
+    const ScsiTask& next = waiting_.front();
+    if (!batch_.has_room(std::min(next.data_length_bytes, at_most))) {
+      return;
+    }
+    stage_command(*waiting_.pop_front());
+  }
+}
+
+void Session::Impl::stage_command(ScsiTask& task) {
+  const std::uint32_t tag = table_.insert(task);
+  TaskSlot& slot = *table_.find(tag);
+  const bool writes = task.direction == DataDirection::out;
+  const std::uint32_t unasked =
+      writes ? std::min(task.data_length_bytes, negotiated_.first_burst_length) : 0;
+  const std::uint32_t immediate =
+      negotiated_.immediate_data ? std::min(unasked, negotiated_.max_send_data_segment_length) : 0;
+  const std::uint32_t unsolicited = negotiated_.initial_r2t ? immediate : unasked;
+
+  encode(ScsiCommandPdu{.final = immediate == unsolicited,
+                        .read = task.direction == DataDirection::in,
+                        .write = writes,
+                        .data_bytes = immediate,
+                        .lun = task.lun,
+                        .initiator_task_tag = tag,
+                        .expected_data_bytes = task.data_length_bytes,
+                        .cmd_sn = cmd_sn_++,
+                        .exp_stat_sn = exp_stat_sn_,
+                        .cdb = task.cdb},
+         batch_.add_header());
+  if (batch_.add_data(task.data, immediate)) {
+    slot.last_batch = batch_number_;
+  }
+  slot.staged_bytes = immediate;
+  slot.requested_bytes = unsolicited;
+  ++statistics_.commands;
+  if (immediate != unsolicited) {
+    DataOutBurst burst{.initiator_task_tag = tag,
+                       .target_transfer_tag = kReservedTag,
+                       .offset = immediate,
+                       .end = unsolicited,
+                       .data_sn = 0};
+    if (!stage_burst(burst)) {
+      bursts_.push(burst);
+    }
+  }
+}
+
+void Session::Impl::queue_ping() {
+  ping_outstanding_ = true;
+  ping_queued_ = true;
+  ping_since_ = reactor_.now();
+  schedule_flush();
+}
+
+}  // namespace iscsi_blkback

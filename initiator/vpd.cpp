@@ -1,0 +1,233 @@
+#include "initiator/vpd.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/byte_order.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using Bytes = std::span<const std::byte>;
+
+std::uint8_t u8(Bytes bytes, std::size_t at) { return std::to_integer<std::uint8_t>(bytes[at]); }
+
+// Text of a target's, safe to print and compare: anything that is not printable ASCII becomes '_'.
+std::string text_of(Bytes bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) {
+    const char letter = static_cast<char>(byte);
+    if (letter == '\0') {
+      break;
+    }
+    text.push_back(letter >= ' ' && letter <= '~' ? letter : '_');
+  }
+  text.erase(text.find_last_not_of(' ') + 1);
+  return text;
+}
+
+std::string without_leading_blanks(std::string text) {
+  text.erase(0, std::min(text.find_first_not_of(' '), text.size()));
+  return text;
+}
+
+std::string hexadecimal(Bytes bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) {
+    text += fmt::format("{:02x}", std::to_integer<unsigned>(byte));
+  }
+  return text;
+}
+
+// The part of a VPD page after its 4-byte header, no longer than the page says and than what arrived.
+Result<Bytes> page_body(Bytes bytes, std::uint8_t page) {
+  if (bytes.size() < 4) {
+    return fail(ErrorCode::protocol, fmt::format("VPD page 0x{:02x} is cut off", page));
+  }
+  if (u8(bytes, 1) != page) {
+    return fail(ErrorCode::protocol,
+                fmt::format("asked for VPD page 0x{:02x}, the LUN sent page 0x{:02x}", page,
+                            u8(bytes, 1)));
+  }
+  const std::size_t length = load_be16(bytes.data() + 2);
+  return bytes.subspan(4, std::min(length, bytes.size() - 4));
+}
+
+// Which designator names the medium best. 0: none that is usable. The order is that of scsi_id:
+// NAA 6, 5, 3, others, EUI-64, SCSI name, T10 vendor id.
+int strength(std::uint8_t type, Bytes designator) {
+  if (designator.empty()) {
+    return 0;
+  }
+  switch (type) {
+    case 3:
+      switch (u8(designator, 0) >> 4) {
+        case 6: return designator.size() == 16 ? 90 : 0;
+        case 5: return designator.size() == 8 ? 80 : 0;
+        case 2: return designator.size() == 8 ? 70 : 0;
+        case 3: return designator.size() == 8 ? 60 : 0;   // locally assigned
+        default: return 0;
+      }
+    case 2:
+      return designator.size() == 8 || designator.size() == 12 || designator.size() == 16 ? 50 : 0;
+    case 8: return 40;
+    case 1: return 30;
+    default: return 0;
+  }
+}
+
+Result<Capacity> checked(Capacity capacity) {
+  const std::uint32_t block = capacity.logical_block_bytes;
+  if (block < 512 || block > 4096 || (block & (block - 1)) != 0) {
+    return fail(ErrorCode::unsupported,
+                fmt::format("the LUN has logical blocks of {} bytes; 512, 1024, 2048 and 4096 are "
+                            "supported",
+                            block));
+  }
+  // Sectors of 512 bytes must be countable, and their byte offsets too.
+  if (capacity.block_count == 0 || capacity.block_count > (std::uint64_t{1} << 63) / block) {
+    return fail(ErrorCode::protocol, "the LUN reports an impossible capacity");
+  }
+  return capacity;
+}
+
+}  // namespace
+
+Result<InquiryData> parse_inquiry(Bytes bytes) {
+  if (bytes.size() < 36) {
+    return fail(ErrorCode::protocol, "the INQUIRY data is cut off");
+  }
+  InquiryData data;
+  data.peripheral_qualifier = static_cast<std::uint8_t>(u8(bytes, 0) >> 5);
+  data.device_type = u8(bytes, 0) & 0x1f;
+  data.tpgs = static_cast<std::uint8_t>(u8(bytes, 5) >> 4 & 3);
+  data.vendor = text_of(bytes.subspan(8, 8));
+  data.product = text_of(bytes.subspan(16, 16));
+  data.revision = text_of(bytes.subspan(32, 4));
+  return data;
+}
+
+Result<std::vector<std::uint8_t>> parse_supported_pages(Bytes bytes) {
+  const Result<Bytes> body = page_body(bytes, 0x00);
+  if (!body) {
+    return tl::unexpected(body.error());
+  }
+  std::vector<std::uint8_t> pages;
+  for (const std::byte page : *body) {
+    pages.push_back(std::to_integer<std::uint8_t>(page));
+  }
+  return pages;
+}
+
+Result<std::string> parse_unit_serial_number(Bytes bytes) {
+  return page_body(bytes, 0x80).map([](Bytes body) {
+    return without_leading_blanks(text_of(body));
+  });
+}
+
+Result<std::string> parse_device_identification(Bytes bytes) {
+  const Result<Bytes> body = page_body(bytes, 0x83);
+  if (!body) {
+    return tl::unexpected(body.error());
+  }
+  Bytes rest = *body;
+  Bytes best;
+  std::uint8_t best_type = 0;
+  int best_strength = 0;
+  while (rest.size() >= 4) {
+    const std::uint8_t association = u8(rest, 1) >> 4 & 3;
+    const std::uint8_t type = u8(rest, 1) & 0x0f;
+    const std::size_t length = u8(rest, 3);
+    if (length > rest.size() - 4) {
+      // A cut-off designator would make another name of the same LUN; better none at all.
+      return fail(ErrorCode::protocol, "VPD page 0x83 is cut off");
+    }
+    const Bytes designator = rest.subspan(4, length);
+    rest = rest.subspan(4 + length);
+    if (association == 0 && strength(type, designator) > best_strength) {
+      best = designator;
+      best_type = type;
+      best_strength = strength(type, designator);
+    }
+  }
+  if (best_strength == 0) {
+    return std::string();
+  }
+  const bool binary = best_type == 2 || best_type == 3;
+  return fmt::format("{}{}", best_type, binary ? hexadecimal(best) : text_of(best));
+}
+
+Result<BlockLimits> parse_block_limits(Bytes bytes) {
+  return page_body(bytes, 0xb0).map([](Bytes body) {
+    return BlockLimits{.max_transfer_blocks = body.size() >= 8 ? load_be32(body.data() + 4) : 0};
+  });
+}
+
+Result<BlockCharacteristics> parse_block_characteristics(Bytes bytes) {
+  return page_body(bytes, 0xb1).map([](Bytes body) {
+    return BlockCharacteristics{
+        .rotation_rate = body.size() >= 2 ? load_be16(body.data()) : std::uint16_t{0}};
+  });
+}
+
+Result<LogicalBlockProvisioning> parse_logical_block_provisioning(Bytes bytes) {
+  return page_body(bytes, 0xb2).map([](Bytes body) {
+    LogicalBlockProvisioning provisioning;
+    if (body.size() >= 3) {
+      provisioning.unmap = (u8(body, 1) & 0x80) != 0;
+      provisioning.provisioning_type = u8(body, 2) & 0x07;
+    }
+    return provisioning;
+  });
+}
+
+Result<Capacity> parse_read_capacity10(Bytes bytes) {
+  if (bytes.size() < 8) {
+    return fail(ErrorCode::protocol, "the READ CAPACITY(10) data is cut off");
+  }
+  const std::uint32_t last = load_be32(bytes.data());
+  const std::uint32_t block = load_be32(bytes.data() + 4);
+  if (last == 0xffffffff) {
+    return fail(ErrorCode::unsupported,
+                "the LUN is too large for READ CAPACITY(10) and refuses READ CAPACITY(16)");
+  }
+  return checked({.block_count = std::uint64_t{last} + 1,
+                  .logical_block_bytes = block,
+                  .physical_block_bytes = block,
+                  .thin_provisioned = false});
+}
+
+Result<Capacity> parse_read_capacity16(Bytes bytes) {
+  if (bytes.size() < 12) {
+    return fail(ErrorCode::protocol, "the READ CAPACITY(16) data is cut off");
+  }
+  Capacity capacity;
+  const std::uint64_t last = load_be64(bytes.data());
+  capacity.block_count = last + 1;   // 0 when it wraps, which is refused below
+  capacity.logical_block_bytes = load_be32(bytes.data() + 8);
+  capacity.physical_block_bytes = capacity.logical_block_bytes;
+  if (bytes.size() >= 15) {
+    const unsigned exponent = u8(bytes, 13) & 0x0f;
+    // More than 1 MiB is a mistake of the target's, and only a hint anyway.
+    if (exponent <= 8) {
+      capacity.physical_block_bytes = capacity.logical_block_bytes << exponent;
+    }
+    capacity.thin_provisioned = (u8(bytes, 14) & 0x80) != 0;
+  }
+  return checked(capacity);
+}
+
+Result<std::vector<std::uint64_t>> parse_report_luns(Bytes bytes) {
+  if (bytes.size() < 8) {
+    return fail(ErrorCode::protocol, "the REPORT LUNS data is cut off");
+  }
+  const std::size_t length = std::min<std::size_t>(load_be32(bytes.data()), bytes.size() - 8);
+  std::vector<std::uint64_t> luns;
+  for (std::size_t at = 0; at + 8 <= length; at += 8) {
+    luns.push_back(load_be64(bytes.data() + 8 + at));
+  }
+  return luns;
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,140 @@
+#include "multipath/multipath_device.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "multipath/multipath_device_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// A path can lose no more than its queue before it comes up again; room for some of that.
+constexpr std::size_t kUnfencedPerRequest = 4;
+
+std::string no_path_retry_text(const MultipathOptions& options) {
+  if (!options.no_path_retry) {
+    return "queue";
+  }
+  return options.no_path_retry->count() == 0 ? "fail"
+                                             : fmt::format("{} ms", options.no_path_retry->count());
+}
+
+}  // namespace
+
+std::size_t MultipathSnapshot::paths_up() const {
+  return static_cast<std::size_t>(
+      std::count_if(paths.begin(), paths.end(),
+                    [](const PathSnapshot& path) { return path.state == PathState::up; }));
+}
+
+MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options,
+                            Observer& observer)
+    : device_(device),
+      reactor_(reactor),
+      options_(std::move(options)),
+      observer_(observer),
+      fencer_(SessionFencer::of(reactor)),
+      groups_(options_.path_grouping_policy, options_.path_selector, options_.rr_min_io),
+      unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
+      fence_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
+      no_path_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
+      finish_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->complete_finished(); },
+          this),
+      pump_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->pump(); }, this),
+      release_held_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->release_held(); }, this),
+      notify_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->notify(); }, this),
+      check_closed_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->check_closed(); }, this) {
+  for (std::uint32_t slot = 0; slot < std::max(options_.max_requests, 1U); ++slot) {
+    free_.push_back(pool_.emplace_back(reactor, *this));
+  }
+}
+
+MultipathDevice::Impl::~Impl() {
+  ISCSI_BLKBACK_ASSERT(closing_ && on_closed_ == nullptr);
+  while (free_.pop_front() != nullptr) {
+  }
+}
+
+void MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun) {
+  ISCSI_BLKBACK_ASSERT(paths_.size() < kMaxPaths && !closing_);
+  const auto index = static_cast<std::uint32_t>(paths_.size());
+  groups_.add_path(index);
+  fencer_->add(session, *this);
+  paths_.push_back(std::make_unique<Path>(
+      reactor_, session, lun, index,
+      PathOptions{options_.polling_interval, options_.checker_timeout}, *this));
+  paths_.back()->start();
+}
+
+MultipathSnapshot MultipathDevice::Impl::snapshot() const {
+  MultipathSnapshot snapshot;
+  snapshot.alias = options_.alias;
+  snapshot.wwid = identity_.wwid;
+  snapshot.vendor = identity_.vendor;
+  snapshot.product = identity_.product;
+  snapshot.revision = identity_.revision;
+  snapshot.geometry = geometry_;
+  snapshot.ready = ready_;
+  snapshot.queueing = up_ == 0 && !failing();
+  snapshot.queued = queued_count_;
+  snapshot.held = held_count_;
+  snapshot.path_selector = fmt::format("{} {}", to_string(options_.path_selector), 0);
+  snapshot.path_grouping_policy = to_string(options_.path_grouping_policy);
+  snapshot.no_path_retry = no_path_retry_text(options_);
+  snapshot.active_group = groups_.current();
+  for (const std::unique_ptr<Path>& path : paths_) {
+    const SessionOptions& session = path->session().options();
+    snapshot.in_flight += path->in_flight();
+    snapshot.paths.push_back({.portal = session.portal_name,
+                              .address = session.portal.to_string(),
+                              .interface_name = session.interface_name,
+                              .target_name = session.target_name,
+                              .lun = path->lun(),
+                              .state = path->state(),
+                              .session_state = path->session().state(),
+                              .last_error = path->last_error(),
+                              .in_flight = path->in_flight(),
+                              .requests = path->requests(),
+                              .failures = path->failures(),
+                              .priority = 1,
+                              .group = groups_.group_of(path->index())});
+  }
+  return snapshot;
+}
+
+MultipathDevice::MultipathDevice(Reactor& reactor, MultipathOptions options, Observer& observer)
+    : impl_(std::make_unique<Impl>(*this, reactor, std::move(options), observer)) {}
+
+MultipathDevice::~MultipathDevice() = default;
+
+void MultipathDevice::add_path(Session& session, std::uint16_t lun) {
+  impl_->add_path(session, lun);
+}
+
+bool MultipathDevice::ready() const { return impl_->ready_; }
+
+const Geometry& MultipathDevice::geometry() const { return impl_->geometry_; }
+
+void MultipathDevice::submit(BlockRequest& request) noexcept { impl_->submit(request); }
+
+void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
+                            void* owner) {
+  impl_->close(wait_for_fences, on_closed, owner);
+}
+
+MultipathSnapshot MultipathDevice::snapshot() const { return impl_->snapshot(); }
+
+void MultipathDevice::disable_hold_of_overlapping_writes() {
+  impl_->hold_overlapping_writes_ = false;
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,134 @@
+// MultipathDevice: one disk over N paths; the BlockDevice that a guest's ring submits to. It chooses
+// a path for each request, retries what a path lost, and queues while there is no path. Reactor
+// thread.
+//
+// Why no write is lost or reordered. Only a write that was sent and never answered can be executed
+// late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement),
+// by a fence session through a sibling portal, or by quiesce_time. Until then its range is unfenced:
+//  1. The write itself may go to another path at once and be answered: executed late, it writes what
+//     is there already, as long as nothing newer has been written there.
+//  2. So nothing newer may be: every write of another request that overlaps an unfenced range waits
+//     for the fence, whether it is new or a retry.
+//  3. A write that overlaps and was already under way on a path when the first was lost cannot be
+//     held back. Then the lost one waits: until that write has ended (its retry is then the newest
+//     data, and rule 1 holds again) or until it is fenced itself.
+//  4. Among writes that are unanswered at the same time blkif promises no order, so a request that
+//     waits anywhere here (for a path, for its retry, for a fence) needs no place in a line.
+// A write that was not sent, or that the target answered with an error, leaves nothing behind. Reads
+// and flushes are retried anywhere at any time: SYNCHRONIZE CACHE reaches the whole logical unit,
+// and every write acknowledged before it had been executed before it is sent.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/block_device.h"
+#include "base/reactor.h"
+#include "initiator/logical_unit.h"
+#include "initiator/session.h"
+#include "multipath/path.h"
+#include "multipath/path_group.h"
+#include "multipath/path_selector.h"
+
+namespace iscsi_blkback {
+
+struct MultipathOptions {
+  std::string alias;
+  PathGroupingPolicy path_grouping_policy = PathGroupingPolicy::multibus;
+  PathSelectorKind path_selector = PathSelectorKind::round_robin;
+  std::uint32_t rr_min_io = 1;
+  // How long requests wait while there is no path. nullopt: for ever (queue); 0: not at all (fail).
+  std::optional<std::chrono::milliseconds> no_path_retry;
+  std::chrono::milliseconds polling_interval{5000};      // path checker on idle paths: TEST UNIT READY
+  std::chrono::milliseconds checker_timeout{5000};
+  // After a connection is gone, how long the target may still execute its writes when no fence has
+  // succeeded; longer than the target's own connection timeout (LIO: 45 s).
+  std::chrono::milliseconds quiesce_time{60000};
+  std::uint32_t max_requests = 1024;                      // submitted and not completed at once
+  bool read_only = false;
+};
+
+struct PathSnapshot {
+  std::string portal;            // as configured
+  std::string address;           // numeric, with port
+  std::string interface_name;
+  std::string target_name;
+  std::uint16_t lun = 0;
+  PathState state = PathState::pending;
+  SessionState session_state = SessionState::free;
+  std::string last_error;        // why it is not up
+  std::uint32_t in_flight = 0;
+  std::uint64_t requests = 0;
+  std::uint64_t failures = 0;
+  int priority = 1;
+  std::uint32_t group = 0;
+};
+
+struct MultipathSnapshot {
+  std::string alias;
+  std::string wwid;                // empty until ready, or when the LUN has none
+  std::string vendor;
+  std::string product;
+  std::string revision;
+  Geometry geometry;
+  bool ready = false;
+  bool queueing = false;         // no path now, requests wait
+  std::uint32_t queued = 0;
+  std::uint32_t held = 0;        // writes that wait for a fence
+  std::uint32_t in_flight = 0;
+  std::string path_selector;
+  std::string path_grouping_policy;
+  std::string no_path_retry;
+  std::uint32_t active_group = 0;
+  std::vector<PathSnapshot> paths;
+
+  [[nodiscard]] std::size_t paths_up() const;
+};
+
+class MultipathDevice final : public BlockDevice {
+ public:
+  class Observer {
+   public:
+    // The first good path has told the geometry. Once.
+    virtual void on_ready(MultipathDevice& device) noexcept = 0;
+    // A path changed state, or queueing began or ended; for logs and status.
+    virtual void on_paths_changed(MultipathDevice& device) noexcept = 0;
+
+   protected:
+    ~Observer() = default;
+  };
+
+  MultipathDevice(Reactor& reactor, MultipathOptions options, Observer& observer);
+  ~MultipathDevice() override;             // after close() has finished only
+
+  // At most kMaxPaths. The session is shared, outlives the device, and is started and stopped by its
+  // owner. Siblings of the same portal group are found by target name and portal group tag.
+  void add_path(Session& session, std::uint16_t lun);
+
+  [[nodiscard]] bool ready() const;
+  [[nodiscard]] const Geometry& geometry() const override;
+  void submit(BlockRequest& request) noexcept override;
+
+  // Stops retrying. Requests that wait or are held complete with aborted in this turn; those at a
+  // path complete when the path answers or its connection is gone (the caller bounds that by
+  // stopping the sessions). on_closed(owner) comes exactly once, from the reactor, with nothing left;
+  // it may delete the device. wait_for_fences: also waits for the fences of lost writes, at most
+  // quiesce_time.
+  void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
+
+  [[nodiscard]] MultipathSnapshot snapshot() const;
+
+ private:
+  // Switches rules 2 and 3 off, so that the simulation can prove that its oracle notices.
+  friend struct MultipathDeviceCanary;
+  void disable_hold_of_overlapping_writes();
+
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace iscsi_blkback

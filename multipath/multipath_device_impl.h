@@ -1,0 +1,167 @@
+// The inside of MultipathDevice; included by multipath_device*.cpp only.
+//
+//   multipath_device.cpp         the public calls, life, snapshot
+//   multipath_device_io.cpp      a request's way: dispatch, completion, retry, hold
+//   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/log.h"
+#include "multipath/error_policy.h"
+#include "multipath/multipath_device.h"
+#include "multipath/session_fencer.h"
+#include "multipath/unfenced_writes.h"
+
+namespace iscsi_blkback {
+
+class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Client {
+ public:
+  Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
+  ~Impl();
+
+  void add_path(Session& session, std::uint16_t lun);
+  void submit(BlockRequest& block);
+  void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
+  [[nodiscard]] MultipathSnapshot snapshot() const;
+
+  bool ready_ = false;
+  Geometry geometry_;
+  bool hold_overlapping_writes_ = true;   // false only for the canary of the simulation
+
+ private:
+  // One request under way: a slot of the pool. It is in exactly one of the lists below, or at a path.
+  struct Request : ListHook<Request> {
+    enum class Place : std::uint8_t {
+      free,       // free_
+      queued,     // queued_: no path, or no room on one
+      delayed,    // delayed_: its timer brings it back
+      held,       // held_: until a fence, or until an overlapping write has ended
+      at_path,    // in no list; the session has its task
+      finished,   // finished_: to be completed later in this turn
+    };
+
+    Request(Reactor& reactor, Impl& impl_owner)
+        : impl(impl_owner),
+          timer(
+              reactor,
+              [](void* self) noexcept {
+                auto& request = *static_cast<Request*>(self);
+                request.impl.on_delay_over(request);
+              },
+              this) {}
+
+    [[nodiscard]] bool is_write() const { return block->operation == BlockOperation::write; }
+    [[nodiscard]] std::uint64_t first_sector() const { return block->sector; }
+    [[nodiscard]] std::uint64_t end_sector() const { return block->sector + block->sector_count; }
+
+    Impl& impl;
+    Place place = Place::free;
+    BlockRequest* block = nullptr;
+    ScsiTask task;
+    std::uint64_t serial = 0;            // unlike any other request's of this device
+    std::uint32_t path = 0;              // where it is or was last
+    std::optional<std::uint32_t> prefer; // a retry on the same path
+    PathMask avoid = 0;                  // a retry preferably elsewhere
+    RetryState retries;
+    bool somebody_waits = false;         // a held request waits for the end of this one
+    IoStatus result = IoStatus::ok;
+    Timer timer;
+  };
+
+  // Path::Owner
+  void on_path_session_up(Path& path) noexcept override;
+  Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
+  void on_path_changed(Path& path) noexcept override;
+  void on_path_idle(Path& path) noexcept override;
+  // SessionFencer::Client
+  void on_fenced(Session& session, std::uint64_t login_epoch) noexcept override;
+  void on_withdrawn() noexcept override;
+
+  // multipath_device_io.cpp
+  void start(Request& request, BlockRequest& block);
+  void dispatch(Request& request);
+  [[nodiscard]] bool must_wait_for_overlap(const Request& request);
+  [[nodiscard]] bool try_send(Request& request);
+  void queue(Request& request);
+  void send(Request& request, Path& path);
+  void on_task_complete(Request& request);
+  void retry(Request& request, ErrorClass error, const ErrorRule& rule);
+  void record_unfenced(const Request& request, Path& path);
+  void on_delay_over(Request& request);
+  void release_held();
+  void pump();
+  // Completes later in this turn: never from inside submit or close.
+  void finish(Request& request, IoStatus status);
+  // Only from the reactor.
+  void complete(Request& request, IoStatus status);
+  void complete_finished();
+
+  // multipath_device_paths.cpp
+  [[nodiscard]] bool failing() const;
+  void fail_waiting_if_no_path();
+  void on_no_path_timer();
+  void on_fence_timer();
+  void after_fencing();
+  void start_fence_timer();
+  void update_able(const Path& path);
+  void notify();
+  void check_closed();
+  [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
+  [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
+
+  MultipathDevice& device_;
+  Reactor& reactor_;
+  const MultipathOptions options_;
+  Observer& observer_;
+  std::shared_ptr<SessionFencer> fencer_;
+
+  std::vector<std::unique_ptr<Path>> paths_;
+  PathGroups groups_;
+  PathMask up_ = 0;                      // paths in state up
+  PathMask able_ = 0;                    // those of them with room
+
+  LogicalUnitIdentity identity_;         // of the disk, once ready_
+  std::string identity_target_;          // where it was read; matters for a LUN without an identity
+  std::uint16_t identity_lun_ = 0;
+
+  std::deque<Request> pool_;             // all slots; never grows
+  IntrusiveList<Request> free_;
+  IntrusiveList<Request> queued_;
+  IntrusiveList<Request> delayed_;
+  IntrusiveList<Request> held_;
+  IntrusiveList<Request> finished_;
+  IntrusiveList<BlockRequest> waiting_for_slot_;
+  std::uint64_t last_serial_ = 0;
+  std::uint32_t requests_ = 0;           // slots in use
+  std::uint32_t queued_count_ = 0;
+  std::uint32_t held_count_ = 0;
+
+  UnfencedWrites unfenced_;
+  Timer fence_timer_;
+
+  // No path: since when requests only wait. expired: no_path_retry is over.
+  Timer no_path_timer_;
+  bool no_path_expired_ = false;
+
+  LogLimiter log_limiter_;
+
+  Deferred finish_;
+  Deferred pump_;
+  Deferred release_held_;
+  Deferred notify_;
+  bool ready_told_ = false;
+
+  bool closing_ = false;
+  bool wait_for_fences_ = false;
+  bool withdrawn_ = false;               // withdraw() has been called
+  bool nothing_at_fencer_ = false;
+  void (*on_closed_)(void* owner) noexcept = nullptr;
+  void* on_closed_owner_ = nullptr;
+  Deferred check_closed_;
+};
+
+}  // namespace iscsi_blkback

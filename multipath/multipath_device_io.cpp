@@ -1,0 +1,268 @@
+// A request's way through a MultipathDevice: dispatch, completion, retry, hold.
+#include "multipath/multipath_device_impl.h"
+
+namespace iscsi_blkback {
+
+void MultipathDevice::Impl::submit(BlockRequest& block) {
+  Request* slot = free_.pop_front();
+  if (slot == nullptr) {
+    waiting_for_slot_.push_back(block);
+    return;
+  }
+  start(*slot, block);
+}
+
+void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
+  ++requests_;
+  request.block = &block;
+  request.serial = ++last_serial_;
+  request.prefer.reset();
+  request.avoid = 0;
+  request.retries = RetryState();
+  request.somebody_waits = false;
+  if (closing_) {
+    finish(request, IoStatus::aborted);
+    return;
+  }
+  if (geometry_.read_only && block.operation != BlockOperation::read) {
+    // No write command leaves, and there is nothing of ours to flush.
+    finish(request, request.is_write() ? IoStatus::write_protected : IoStatus::ok);
+    return;
+  }
+  dispatch(request);
+}
+
+// Brings a request that is in no list to a path, or to where it waits.
+void MultipathDevice::Impl::dispatch(Request& request) {
+  if (request.is_write() && must_wait_for_overlap(request)) {
+    request.place = Request::Place::held;
+    held_.push_back(request);
+    ++held_count_;
+    if (failing()) {
+      fail_waiting_if_no_path();
+    }
+    return;
+  }
+  // Not past those that wait for room already.
+  if (!queued_.empty() || !try_send(request)) {
+    queue(request);
+  }
+}
+
+// Rules 2 and 3 of multipath_device.h.
+bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
+  if (unfenced_.empty() || !hold_overlapping_writes_) [[likely]] {
+    return false;
+  }
+  if (unfenced_.endangers(request.first_sector(), request.end_sector(), request.serial)) {
+    return true;
+  }
+  if (!unfenced_.has_owner(request.serial)) {
+    return false;
+  }
+  bool wait = false;
+  for (Request& other : pool_) {
+    if (&other != &request && other.place == Request::Place::at_path && other.is_write() &&
+        other.first_sector() < request.end_sector() &&
+        request.first_sector() < other.end_sector()) {
+      other.somebody_waits = true;
+      wait = true;
+    }
+  }
+  return wait;
+}
+
+bool MultipathDevice::Impl::try_send(Request& request) {
+  if (request.prefer && (able_ & path_bit(*request.prefer)) != 0 &&
+      paths_[*request.prefer]->able()) {
+    send(request, *paths_[*request.prefer]);
+    return true;
+  }
+  PathMask candidates = able_;
+  while (candidates != 0) {
+    const PathMask elsewhere = candidates & ~request.avoid;
+    const std::uint32_t index = groups_.select(up_, elsewhere != 0 ? elsewhere : candidates);
+    if (paths_[index]->able()) [[likely]] {
+      send(request, *paths_[index]);
+      return true;
+    }
+    candidates &= ~path_bit(index);      // its session has just gone and is about to say so
+  }
+  return false;
+}
+
+void MultipathDevice::Impl::queue(Request& request) {
+  request.place = Request::Place::queued;
+  queued_.push_back(request);
+  ++queued_count_;
+  if (failing()) {
+    fail_waiting_if_no_path();
+  } else if (able_ != 0) {
+    pump_.schedule();
+  }
+}
+
+void MultipathDevice::Impl::send(Request& request, Path& path) {
+  request.place = Request::Place::at_path;
+  request.path = path.index();
+  request.prefer.reset();
+  request.avoid = 0;
+  request.task.owner = &request;
+  request.task.on_complete = [](ScsiTask& task) noexcept {
+    Request& completed = *static_cast<Request*>(task.owner);
+    completed.impl.on_task_complete(completed);
+  };
+  path.submit(request.task, *request.block);
+  if (!path.able()) [[unlikely]] {
+    update_able(path);
+  }
+}
+
+void MultipathDevice::Impl::on_task_complete(Request& request) {
+  Path& path = *paths_[request.path];
+  const ErrorClass error =
+      request.task.succeeded() ? ErrorClass::success : classify(request.task);
+  path.ended(error);
+  if (error != ErrorClass::success || (able_ & path_bit(path.index())) == 0) [[unlikely]] {
+    update_able(path);                   // there may be room again, or less of it
+  }
+  if (!queued_.empty() && able_ != 0) {
+    pump_.schedule();
+  }
+  if (request.somebody_waits) {
+    request.somebody_waits = false;
+    release_held_.schedule();
+  }
+  if (error == ErrorClass::success) [[likely]] {
+    complete(request, IoStatus::ok);
+    return;
+  }
+
+  if (error == ErrorClass::connection_lost && request.is_write()) {
+    record_unfenced(request, path);
+  }
+  const ErrorRule rule = rule_for(error);
+  switch (rule.path) {
+    case PathVerdict::keep:
+      break;
+    case PathVerdict::fail:
+      path.fail(to_string(error));
+      break;
+    case PathVerdict::verify:
+      path.verify(to_string(error));
+      break;
+  }
+  retry(request, error, rule);
+}
+
+void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const ErrorRule& rule) {
+  const RetryState::Step step = request.retries.next(error, rule);
+  if (step == RetryState::Step::answer) {
+    complete(request, rule.answer);
+    return;
+  }
+  if (closing_) {
+    complete(request, IoStatus::aborted);
+    return;
+  }
+  if (step == RetryState::Step::here) {
+    request.prefer = request.path;
+  } else {
+    request.avoid = path_bit(request.path);
+  }
+  Duration delay = request.retries.delay(rule.delay, reactor_.random());
+  if (rule.delay == RetryDelay::pause && request.retries.first() && (able_ & ~request.avoid) != 0) {
+    delay = Duration::zero();            // the other path may be ready now
+  }
+  if (delay == Duration::zero()) {
+    dispatch(request);
+    return;
+  }
+  request.place = Request::Place::delayed;
+  delayed_.push_back(request);
+  request.timer.start_after(delay);
+}
+
+void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) {
+  const Session& session = path.session();
+  unfenced_.add({.first_sector = request.first_sector(),
+                 .end_sector = request.end_sector(),
+                 .owner = request.serial,
+                 .path = path.index(),
+                 .portal_group = session.negotiated().target_portal_group_tag,
+                 .login_epoch = session.login_epoch(),
+                 .harmless_at = reactor_.now() + options_.quiesce_time});
+  if (!fence_timer_.armed()) {
+    start_fence_timer();
+  }
+  if (!withdrawn_) {
+    fencer_->fence(path.session());
+  }
+}
+
+void MultipathDevice::Impl::on_delay_over(Request& request) {
+  request.unlink();
+  dispatch(request);
+}
+
+// Something that held requests wait for has happened; each finds out for itself whether it was that.
+void MultipathDevice::Impl::release_held() {
+  IntrusiveList<Request> released;
+  released.take_all(held_);
+  held_count_ = 0;
+  while (Request* request = released.pop_front()) {
+    dispatch(*request);
+  }
+}
+
+void MultipathDevice::Impl::pump() {
+  while (!queued_.empty() && able_ != 0) {
+    Request& request = queued_.front();
+    request.unlink();
+    --queued_count_;
+    if (request.is_write() && must_wait_for_overlap(request)) {
+      request.place = Request::Place::held;
+      held_.push_back(request);
+      ++held_count_;
+    } else if (!try_send(request)) {
+      request.place = Request::Place::queued;
+      queued_.push_front(request);
+      ++queued_count_;
+      return;
+    }
+  }
+}
+
+void MultipathDevice::Impl::finish(Request& request, IoStatus status) {
+  request.place = Request::Place::finished;
+  request.result = status;
+  finished_.push_back(request);
+  finish_.schedule();
+}
+
+void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
+  BlockRequest& block = *request.block;
+  request.place = Request::Place::free;
+  request.block = nullptr;
+  free_.push_front(request);             // the slot that the cache knows best
+  --requests_;
+  if (!waiting_for_slot_.empty()) [[unlikely]] {
+    BlockRequest* next = waiting_for_slot_.pop_front();
+    start(*free_.pop_front(), *next);
+  }
+  if (closing_) {
+    check_closed_.schedule();
+  }
+  block.on_complete(block, status);
+}
+
+void MultipathDevice::Impl::complete_finished() {
+  // Only those of now: a completion that submits anew must not keep this loop alive.
+  IntrusiveList<Request> finished;
+  finished.take_all(finished_);
+  while (Request* request = finished.pop_front()) {
+    complete(*request, request->result);
+  }
+}
+
+}  // namespace iscsi_blkback

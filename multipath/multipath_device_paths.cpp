@@ -1,0 +1,259 @@
+// What paths and fences tell a MultipathDevice: identity, no path, end of a hold, closing.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/log.h"
+#include "multipath/multipath_device_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// Largest capacity whose byte count still fits 63 bits.
+constexpr std::uint64_t kMaxCapacityBytes = std::uint64_t{1} << 62;
+
+}  // namespace
+
+void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
+  // The target has terminated what the session lost in its earlier logins, if this login led to the
+  // same portal group. Tasks of a connection complete before the next login, so that all of it is
+  // recorded by now.
+  const Session& session = path.session();
+  if (unfenced_.fence(path.index(), session.negotiated().target_portal_group_tag,
+                      session.login_epoch() - 1)) {
+    after_fencing();
+  }
+}
+
+void MultipathDevice::Impl::on_fenced(Session& session, std::uint64_t login_epoch) noexcept {
+  bool removed = false;
+  for (const std::unique_ptr<Path>& path : paths_) {
+    if (&path->session() == &session) {
+      // The fencer has made sure that the fence reached the portal group of the last login.
+      removed = unfenced_.fence(path->index(), session.negotiated().target_portal_group_tag,
+                                login_epoch) ||
+                removed;
+    }
+  }
+  if (removed) {
+    after_fencing();
+  }
+}
+
+void MultipathDevice::Impl::on_fence_timer() {
+  if (unfenced_.expire(reactor_.now())) {
+    after_fencing();
+  } else {
+    start_fence_timer();
+  }
+}
+
+void MultipathDevice::Impl::after_fencing() {
+  start_fence_timer();
+  release_held_.schedule();
+  if (closing_) {
+    check_closed_.schedule();
+  }
+}
+
+void MultipathDevice::Impl::start_fence_timer() {
+  if (unfenced_.empty()) {
+    fence_timer_.stop();
+  } else {
+    fence_timer_.start_at(unfenced_.next_expiry());
+  }
+}
+
+Result<void> MultipathDevice::Impl::check_identity(Path& path,
+                                                   const LogicalUnitIdentity& identity) {
+  return ready_ ? compare(path, identity) : adopt(path, identity);
+}
+
+Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIdentity& identity) {
+  const std::uint32_t block_bytes = identity.logical_block_bytes;
+  if (!std::has_single_bit(block_bytes) || block_bytes < 512 || block_bytes > 4096) {
+    return fail(ErrorCode::unsupported,
+                fmt::format("its logical blocks are {} bytes; 512, 1024, 2048 and 4096 can be "
+                            "served",
+                            block_bytes));
+  }
+  if (identity.block_count == 0 || identity.block_count > kMaxCapacityBytes / block_bytes) {
+    return fail(ErrorCode::unsupported,
+                fmt::format("its capacity of {} blocks cannot be right", identity.block_count));
+  }
+  const std::uint32_t block_sectors = block_bytes / kSectorBytes;
+  geometry_.sector_count = identity.block_count * block_sectors;
+  geometry_.logical_block_bytes = block_bytes;
+  geometry_.physical_block_bytes = std::max(identity.physical_block_bytes, block_bytes);
+  geometry_.max_transfer_sectors = static_cast<std::uint32_t>(std::min<std::uint64_t>(
+      std::uint64_t{identity.max_transfer_blocks} * block_sectors, 0xffffffffU / kSectorBytes));
+  geometry_.read_only = options_.read_only || identity.write_protected;
+  identity_ = identity;
+  identity_target_ = path.session().options().target_name;
+  identity_lun_ = path.lun();
+  ready_ = true;
+  notify_.schedule();
+  return {};
+}
+
+Result<void> MultipathDevice::Impl::compare(const Path& path,
+                                            const LogicalUnitIdentity& identity) const {
+  if (identity.wwid != identity_.wwid) {
+    return fail(ErrorCode::conflict,
+                fmt::format("leads to another LUN: its identity is \"{}\", the disk's is \"{}\"",
+                            identity.wwid, identity_.wwid));
+  }
+  // A LUN without any identity can be recognized by its place only.
+  if (identity_.wwid.empty() && (path.session().options().target_name != identity_target_ ||
+                                 path.lun() != identity_lun_)) {
+    return fail(ErrorCode::conflict,
+                "the LUN reports no identity, so that paths through another target or LUN number "
+                "cannot be known to lead to it");
+  }
+  if (identity.logical_block_bytes != identity_.logical_block_bytes) {
+    return fail(ErrorCode::conflict,
+                fmt::format("its logical blocks are {} bytes, the disk's are {}",
+                            identity.logical_block_bytes, identity_.logical_block_bytes));
+  }
+  // A LUN that is known to be the same and has grown serves the disk as before; the disk keeps the
+  // size that the guest knows.
+  if (identity.block_count < identity_.block_count ||
+      (identity_.wwid.empty() && identity.block_count != identity_.block_count)) {
+    return fail(ErrorCode::conflict,
+                fmt::format("its capacity is {} blocks, the disk's is {}", identity.block_count,
+                            identity_.block_count));
+  }
+  return {};
+}
+
+void MultipathDevice::Impl::update_able(const Path& path) {
+  const PathMask bit = path_bit(path.index());
+  able_ = path.able() ? able_ | bit : able_ & ~bit;
+}
+
+void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
+  const Session& session = path.session();
+  if (path.state() == PathState::up) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
+                "{}: path {} of LUN {} is up", options_.alias, session.options().portal_name,
+                path.lun());
+  } else if (path.state() != PathState::pending) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+                "{}: path {} of LUN {} is {}: {}", options_.alias, session.options().portal_name,
+                path.lun(), to_string(path.state()), path.last_error());
+  }
+
+  const bool had_path = up_ != 0;
+  const PathMask bit = path_bit(path.index());
+  up_ = path.state() == PathState::up ? up_ | bit : up_ & ~bit;
+  update_able(path);
+  notify_.schedule();
+  if (closing_) {
+    return;
+  }
+  if (up_ != 0) {
+    no_path_timer_.stop();
+    no_path_expired_ = false;
+    pump_.schedule();
+  } else if (had_path && options_.no_path_retry) {
+    no_path_timer_.start_after(*options_.no_path_retry);
+  }
+  if (failing()) {
+    fail_waiting_if_no_path();
+  }
+}
+
+// no_path_retry is over, and no path is just being looked at (a unit attention on the only path is
+// not an outage).
+bool MultipathDevice::Impl::failing() const {
+  return no_path_expired_ && up_ == 0 &&
+         std::none_of(paths_.begin(), paths_.end(),
+                      [](const std::unique_ptr<Path>& path) {
+                        return path->state() == PathState::pending && path->identifying();
+                      });
+}
+
+void MultipathDevice::Impl::on_no_path_timer() {
+  no_path_expired_ = true;
+  log_warning("multipath", "{}: no path came back within no_path_retry; requests fail now",
+              options_.alias);
+  if (failing()) {
+    fail_waiting_if_no_path();
+  }
+  notify_.schedule();
+}
+
+// Reads and writes; a flush waits on, because its failure would tell the guest that data which it
+// was promised is lost.
+void MultipathDevice::Impl::fail_waiting_if_no_path() {
+  queued_.for_each([this](Request& request) {
+    if (request.block->operation != BlockOperation::flush) {
+      request.unlink();
+      --queued_count_;
+      finish(request, IoStatus::no_path);
+    }
+  });
+  while (Request* request = held_.pop_front()) {
+    --held_count_;
+    finish(*request, IoStatus::no_path);
+  }
+}
+
+void MultipathDevice::Impl::on_path_idle(Path& /*path*/) noexcept { check_closed_.schedule(); }
+
+void MultipathDevice::Impl::on_withdrawn() noexcept {
+  nothing_at_fencer_ = true;
+  check_closed_.schedule();
+}
+
+void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
+                                  void* owner) {
+  ISCSI_BLKBACK_ASSERT(!closing_);
+  closing_ = true;
+  wait_for_fences_ = wait_for_fences;
+  on_closed_ = on_closed;
+  on_closed_owner_ = owner;
+  no_path_timer_.stop();
+  for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
+    while (Request* request = waiting->pop_front()) {
+      request->timer.stop();
+      finish(*request, IoStatus::aborted);
+    }
+  }
+  queued_count_ = held_count_ = 0;
+  for (const std::unique_ptr<Path>& path : paths_) {
+    path->stop();
+  }
+  check_closed_.schedule();
+}
+
+void MultipathDevice::Impl::check_closed() {
+  if (!closing_ || on_closed_ == nullptr || requests_ != 0 ||
+      !std::all_of(paths_.begin(), paths_.end(),
+                   [](const std::unique_ptr<Path>& path) { return path->idle(); }) ||
+      (wait_for_fences_ && !unfenced_.empty())) {
+    return;
+  }
+  if (!withdrawn_) {
+    withdrawn_ = true;
+    unfenced_.clear();
+    fence_timer_.stop();
+    nothing_at_fencer_ = fencer_->withdraw(*this);
+  }
+  if (nothing_at_fencer_) {
+    notify_.cancel();
+    auto* on_closed = std::exchange(on_closed_, nullptr);
+    on_closed(on_closed_owner_);         // may delete the device
+  }
+}
+
+void MultipathDevice::Impl::notify() {
+  if (ready_ && !ready_told_) {
+    ready_told_ = true;
+    observer_.on_ready(device_);
+  }
+  observer_.on_paths_changed(device_);
+}
+
+}  // namespace iscsi_blkback

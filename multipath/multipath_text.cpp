@@ -1,0 +1,137 @@
+#include "multipath/multipath_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstddef>
+
+namespace iscsi_blkback {
+namespace {
+
+struct PathLine {
+  std::string portal;
+  std::string lun;
+  const char* device_mapper_state = "undef";
+  const char* checker_state = "undef";
+  const char* device_state = "offline";
+  const PathSnapshot* path = nullptr;
+};
+
+const char* device_mapper_state(PathState state) {
+  switch (state) {
+    case PathState::pending:
+      return "undef";
+    case PathState::up:
+      return "active";
+    case PathState::down:
+    case PathState::quarantined:
+      return "failed";
+  }
+  return "undef";
+}
+
+const char* checker_state(PathState state) {
+  switch (state) {
+    case PathState::pending:
+      return "i/o pending";
+    case PathState::up:
+      return "ready";
+    case PathState::down:
+      return "faulty";
+    case PathState::quarantined:
+      return "quarantined";
+  }
+  return "undef";
+}
+
+PathLine path_line(const PathSnapshot& path) {
+  return {.portal = path.interface_name.empty()
+                        ? path.portal
+                        : fmt::format("{},{}", path.portal, path.interface_name),
+          .lun = fmt::format("lun {}", path.lun),
+          .device_mapper_state = device_mapper_state(path.state),
+          .checker_state = checker_state(path.state),
+          .device_state = path.session_state == SessionState::logged_in ? "running" : "offline",
+          .path = &path};
+}
+
+std::string header(const MultipathSnapshot& snapshot, std::string_view device_name) {
+  std::string name = snapshot.alias.empty() ? snapshot.wwid : snapshot.alias;
+  if (!snapshot.wwid.empty() && name != snapshot.wwid) {
+    name += fmt::format(" ({})", snapshot.wwid);
+  }
+  if (!device_name.empty()) {
+    name += fmt::format(" {}", device_name);
+  }
+  const bool queues = snapshot.no_path_retry == "queue" ||
+                      (snapshot.no_path_retry != "fail" && (!snapshot.ready || snapshot.queueing ||
+                                                            snapshot.paths_up() != 0));
+  return fmt::format("{} {},{}\nsize={} features='{}' hwhandler='0' wp={}\n", name,
+                     snapshot.vendor.empty() ? "##" : snapshot.vendor,
+                     snapshot.product.empty() ? "##" : snapshot.product,
+                     render_size(snapshot.geometry.sector_count),
+                     queues ? "1 queue_if_no_path" : "0", snapshot.geometry.read_only ? "ro" : "rw");
+}
+
+}  // namespace
+
+std::string render_size(std::uint64_t sector_count) {
+  double size = static_cast<double>(sector_count) / 2;
+  constexpr std::string_view units = "KMGTPE";
+  std::size_t unit = 0;
+  while (size >= 1024 && unit + 1 < units.size()) {
+    size /= 1024;
+    ++unit;
+  }
+  return size < 10 ? fmt::format("{:.1f}{}", size, units[unit])
+                   : fmt::format("{:.0f}{}", size, units[unit]);
+}
+
+std::string render_topology(const MultipathSnapshot& snapshot, std::string_view device_name) {
+  std::vector<PathLine> lines;
+  std::size_t portal_width = 0;
+  std::size_t lun_width = 0;
+  std::size_t checker_width = 0;
+  std::size_t state_width = 0;
+  std::uint32_t groups = 0;
+  for (const PathSnapshot& path : snapshot.paths) {
+    const PathLine& line = lines.emplace_back(path_line(path));
+    portal_width = std::max(portal_width, line.portal.size());
+    lun_width = std::max(lun_width, line.lun.size());
+    state_width = std::max(state_width, std::string_view(line.device_mapper_state).size());
+    checker_width = std::max(checker_width, std::string_view(line.checker_state).size());
+    groups = std::max(groups, path.group + 1);
+  }
+
+  std::string text = header(snapshot, device_name);
+  for (std::uint32_t group = 0; group < groups; ++group) {
+    std::vector<const PathLine*> members;
+    for (const PathLine& line : lines) {
+      if (line.path->group == group) {
+        members.push_back(&line);
+      }
+    }
+    const bool last_group = group + 1 == groups;
+    const bool active = group == snapshot.active_group &&
+                        std::any_of(members.begin(), members.end(), [](const PathLine* line) {
+                          return line->path->state == PathState::up;
+                        });
+    text += fmt::format("{}-+- policy='{}' prio={} status={}\n", last_group ? '`' : '|',
+                        snapshot.path_selector, members.empty() ? 0 : members[0]->path->priority,
+                        active ? "active" : "enabled");
+    for (std::size_t index = 0; index < members.size(); ++index) {
+      const PathLine& line = *members[index];
+      text += fmt::format("{} {}- {:<{}} {:<{}} {:<{}} {:<{}} {}", last_group ? ' ' : '|',
+                          index + 1 == members.size() ? '`' : '|', line.portal, portal_width,
+                          line.lun, lun_width, line.device_mapper_state, state_width,
+                          line.checker_state, checker_width, line.device_state);
+      if (line.path->state != PathState::up && !line.path->last_error.empty()) {
+        text += fmt::format(" [{}]", line.path->last_error);
+      }
+      text += '\n';
+    }
+  }
+  return text;
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,29 @@
+// The topology of a disk as text, in the layout of multipath -ll.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "multipath/multipath_device.h"
+
+namespace iscsi_blkback {
+
+// mpio (360a98000deadbeef) IET,VIRTUAL-DISK
+// size=1.0G features='1 queue_if_no_path' hwhandler='0' wp=rw
+// `-+- policy='round-robin 0' prio=1 status=active
+//   |- 192.0.2.1:3260,eth1 lun 1 active ready  running
+//   `- 192.0.2.2:3260      lun 1 failed faulty offline [connection refused]
+//
+// Where multipath -ll has H:C:I:L, device name and numbers, there are the portal, the interface when
+// one is set, and the LUN. A path that is not up ends in the reason, in brackets. Words:
+// group    active (in use and able to carry I/O), enabled
+// path     active, failed, undef; then the checker's: ready, faulty, i/o pending, quarantined;
+//          then running (session logged in) or offline
+// Ends in a newline. device_name: what stands where multipath -ll has dm-N, when not empty.
+[[nodiscard]] std::string render_topology(const MultipathSnapshot& snapshot,
+                                          std::string_view device_name = {});
+
+// "1.0G", "20G": as multipath -ll prints sizes.
+[[nodiscard]] std::string render_size(std::uint64_t sector_count);
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,293 @@
+#include "multipath/path.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace iscsi_blkback {
+namespace {
+
+// A path that an error has failed is looked at more often than a good one, so that a disk without
+// any other path is back soon.
+constexpr std::chrono::milliseconds kFailedPollingInterval{1000};
+// A check that stays unanswered for so many checker_timeouts on a live connection: the LUN is stuck,
+// and only dropping the connection frees the requests that are stuck with it.
+constexpr int kStuckTimeouts = 6;
+// Unit attentions that one check clears before it leaves the rest to the next.
+constexpr std::uint32_t kMaxCheckAttentions = 5;
+constexpr Duration kLimitRaiseInterval = std::chrono::seconds(1);
+
+}  // namespace
+
+const char* to_string(PathState state) {
+  switch (state) {
+    case PathState::pending:
+      return "pending";
+    case PathState::up:
+      return "up";
+    case PathState::down:
+      return "down";
+    case PathState::quarantined:
+      return "quarantined";
+  }
+  return "unknown";
+}
+
+Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t index,
+           const PathOptions& options, Owner& owner)
+    : reactor_(reactor),
+      session_(session),
+      lun_(lun),
+      index_(index),
+      options_(options),
+      owner_(owner),
+      logical_unit_(reactor, session, encode_lun(lun)),
+      poll_timer_(
+          reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_poll_timer(); }, this) {}
+
+Path::~Path() {
+  ISCSI_BLKBACK_ASSERT(idle());
+  if (identifying_) {
+    logical_unit_.cancel_identify();
+  }
+  if (started_) {
+    session_.remove_observer(*this);
+  }
+}
+
+void Path::start() {
+  ISCSI_BLKBACK_ASSERT(!started_);
+  started_ = true;
+  session_.add_observer(*this);
+  if (session_.state() == SessionState::logged_in) {
+    identify();
+  }
+}
+
+void Path::stop() {
+  stopped_ = true;
+  poll_timer_.stop();
+  if (identifying_) {
+    identifying_ = false;
+    logical_unit_.cancel_identify();
+  }
+}
+
+void Path::submit(ScsiTask& task, const BlockRequest& request) {
+  logical_unit_.prepare_io(task, request);
+  ++in_flight_;
+  ++requests_;
+  session_.submit(task);
+}
+
+void Path::ended(ErrorClass error) {
+  ISCSI_BLKBACK_ASSERT(in_flight_ > 0);
+  --in_flight_;
+  if (error == ErrorClass::success) {
+    succeeded_since_poll_ = true;
+    if (command_limit_ != kNoLimit) [[unlikely]] {
+      adjust_command_limit(false);
+    }
+    return;
+  }
+  ++failures_;
+  if (error == ErrorClass::task_set_full) {
+    adjust_command_limit(true);
+  }
+}
+
+void Path::adjust_command_limit(bool full) {
+  const TimePoint now = reactor_.now();
+  if (full) {
+    // A burst of refusals that were sent together counts once.
+    if (command_limit_ == kNoLimit || now - limit_changed_ >= std::chrono::milliseconds(100)) {
+      command_limit_ = std::max(std::min(command_limit_, in_flight_ + 1) / 2, 1U);
+      limit_changed_ = now;
+    }
+    return;
+  }
+  if (now - limit_changed_ >= kLimitRaiseInterval) {
+    command_limit_ += std::max(command_limit_ / 8, 1U);
+    limit_changed_ = now;
+    if (command_limit_ > session_.options().max_commands) {
+      command_limit_ = kNoLimit;
+    }
+  }
+}
+
+void Path::fail(const std::string& why) {
+  if (state_ == PathState::up) {
+    set_state(PathState::down, why);
+    schedule_poll();
+  }
+}
+
+void Path::verify(const std::string& why) {
+  if (stopped_ || session_.state() != SessionState::logged_in) {
+    return;                              // the next login verifies
+  }
+  // A quarantined path stays that until it has shown to lead to the disk after all.
+  identify();
+  if (state_ != PathState::quarantined) {
+    set_state(PathState::pending, why);
+  }
+}
+
+std::string Path::last_error() const {
+  const bool session_up = session_.state() == SessionState::logged_in;
+  return state_ == PathState::up ? std::string()
+         : session_up            ? last_error_
+                                 : session_.last_error().message;
+}
+
+void Path::on_session_up(Session& /*session*/) noexcept {
+  command_limit_ = kNoLimit;
+  owner_.on_path_session_up(*this);
+  if (!stopped_) {
+    identify();
+    set_state(PathState::pending, "being identified");
+  }
+}
+
+void Path::on_session_down(Session& /*session*/, const Error& why) noexcept {
+  poll_timer_.stop();
+  if (identifying_) {
+    identifying_ = false;
+    logical_unit_.cancel_identify();
+  }
+  if (!stopped_) {
+    set_state(PathState::down, why.message);
+  }
+}
+
+void Path::identify() {
+  if (identifying_) {
+    identify_again_ = true;
+    return;
+  }
+  identifying_ = true;
+  identify_again_ = false;
+  logical_unit_.identify(
+      [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
+        static_cast<Path*>(self)->on_identified(std::move(identity));
+      },
+      this);
+  poll_timer_.start_after(options_.checker_timeout);
+}
+
+void Path::on_identified(Result<LogicalUnitIdentity> identity) {
+  identifying_ = false;
+  if (identify_again_) {
+    identify();
+    return;
+  }
+  if (!identity) {
+    set_state(PathState::down, identity.error().message);
+  } else if (Result<void> same = owner_.check_identity(*this, *identity); !same) {
+    set_state(PathState::quarantined, same.error().message);
+  } else {
+    set_state(PathState::up, {});
+  }
+  schedule_poll();
+}
+
+void Path::schedule_poll() {
+  if (stopped_ || identifying_ || session_.state() != SessionState::logged_in) {
+    return;
+  }
+  if (check_outstanding_) {              // from before the identification that has just ended
+    poll_timer_.start_after(options_.checker_timeout);
+    return;
+  }
+  const Duration interval =
+      state_ == PathState::down ? std::min(options_.polling_interval, kFailedPollingInterval)
+                                : options_.polling_interval;
+  // Up to a tenth less, so that the checks of many paths do not fall together.
+  const auto jitter = static_cast<Duration::rep>(
+      reactor_.random() % static_cast<std::uint64_t>(interval.count() / 10 + 1));
+  poll_timer_.start_after(interval - Duration(jitter));
+}
+
+void Path::on_poll_timer() {
+  if (identifying_) {
+    identifying_ = false;
+    logical_unit_.cancel_identify();
+    set_state(PathState::down, "the logical unit does not answer INQUIRY or READ CAPACITY");
+    schedule_poll();
+    return;
+  }
+  if (check_outstanding_) {
+    if (check_overdue_) {
+      session_.drop(Error{ErrorCode::timed_out, "the logical unit does not answer for too long"});
+      return;
+    }
+    check_overdue_ = true;
+    if (state_ == PathState::up) {
+      set_state(PathState::down, "TEST UNIT READY is not answered");
+    }
+    poll_timer_.start_after(options_.checker_timeout * (kStuckTimeouts - 1));
+    return;
+  }
+  if (state_ == PathState::up && std::exchange(succeeded_since_poll_, false)) {
+    schedule_poll();
+    return;
+  }
+  check_attentions_ = 0;
+  check();
+}
+
+void Path::check() {
+  if (session_.state() != SessionState::logged_in) {
+    return;
+  }
+  logical_unit_.prepare_test_unit_ready(check_task_);
+  check_task_.owner = this;
+  check_task_.on_complete = [](ScsiTask& task) noexcept {
+    static_cast<Path*>(task.owner)->on_check_complete();
+  };
+  check_outstanding_ = true;
+  check_overdue_ = false;
+  poll_timer_.start_after(options_.checker_timeout);
+  session_.submit(check_task_);
+}
+
+void Path::on_check_complete() {
+  check_outstanding_ = false;
+  if (stopped_) {
+    owner_.on_path_idle(*this);
+    return;
+  }
+  const ErrorClass error = classify(check_task_);
+  const PathVerdict verdict = rule_for(error).path;
+  if (error == ErrorClass::connection_lost || error == ErrorClass::not_sent ||
+      identifying_) {
+    return;                              // the session's events, or the identification, decide
+  }
+  if (error == ErrorClass::success || error == ErrorClass::reservation_conflict) {
+    // As for multipathd, a conflict shows that the path works.
+    if (state_ == PathState::down) {
+      identify();
+      set_state(PathState::pending, "being identified again");
+    }
+  } else if (verdict == PathVerdict::verify) {
+    verify(to_string(error));
+  } else if (error == ErrorClass::unit_attention && ++check_attentions_ <= kMaxCheckAttentions) {
+    check();
+    return;
+  } else if (verdict == PathVerdict::fail && state_ != PathState::quarantined) {
+    set_state(PathState::down, to_string(error));
+  } else if (state_ == PathState::down) {
+    last_error_ = to_string(error);
+  }
+  schedule_poll();
+}
+
+void Path::set_state(PathState state, std::string why) {
+  last_error_ = std::move(why);
+  if (state == state_) {
+    return;
+  }
+  state_ = state;
+  owner_.on_path_changed(*this);
+}
+
+}  // namespace iscsi_blkback

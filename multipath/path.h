@@ -1,0 +1,136 @@
+// Path: one way to the disk, a logical unit over a session that other disks may share. It knows
+// whether guest I/O may go this way: only while the session is up, after the LUN's identity,
+// capacity and block size have been read in this login and found to be the disk's, and as long as
+// neither an error nor the checker says otherwise. Reactor thread.
+//
+// The checker sends TEST UNIT READY when nothing else has shown that the path works: to an up path
+// without a success since the last look, to a down path of a live session until it answers GOOD
+// (then its identity is read again). It never waits and never blocks others. Silent death of the
+// connection is the session's affair (NOP-Out).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "base/reactor.h"
+#include "initiator/logical_unit.h"
+#include "initiator/session.h"
+#include "multipath/error_policy.h"
+
+namespace iscsi_blkback {
+
+// Words of multipath -ll.
+enum class PathState : std::uint8_t {
+  pending,      // not logged in yet, or being identified
+  up,           // ready
+  down,         // faulty
+  quarantined,  // leads to another LUN than the disk's, or to one of another size
+};
+
+[[nodiscard]] const char* to_string(PathState state);
+
+struct PathOptions {
+  std::chrono::milliseconds polling_interval{5000};
+  std::chrono::milliseconds checker_timeout{5000};
+};
+
+class Path final : private SessionObserver {
+ public:
+  class Owner {
+   public:
+    // A login succeeded: what the session's earlier connections left at the target is terminated.
+    virtual void on_path_session_up(Path& path) noexcept = 0;
+    // Whether the LUN is the disk's; the first one asked about decides what the disk is.
+    [[nodiscard]] virtual Result<void> check_identity(Path& path,
+                                                      const LogicalUnitIdentity& identity) = 0;
+    virtual void on_path_changed(Path& path) noexcept = 0;
+    // After stop(): nothing of the path's is outstanding any more.
+    virtual void on_path_idle(Path& path) noexcept = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t index,
+       const PathOptions& options, Owner& owner);
+  ~Path();                                     // idle() only
+
+  void start();
+  // No probe is started any more; the session is still observed, because its logins are fences.
+  void stop();
+  // Nothing of the path's own (checks, identification) is outstanding. Guest I/O is the owner's.
+  [[nodiscard]] bool idle() const { return !check_outstanding_; }
+
+  // Guest I/O. submit: only when able(). The owner then tells how each command ended.
+  [[nodiscard]] bool able() const {
+    return state_ == PathState::up && in_flight_ < command_limit_ &&
+           session_.state() == SessionState::logged_in;
+  }
+  void submit(ScsiTask& task, const BlockRequest& request);
+  void ended(ErrorClass error);
+
+  // Verdicts of the error policy.
+  void fail(const std::string& why);
+  void verify(const std::string& why);
+
+  [[nodiscard]] PathState state() const { return state_; }
+  // The session is up and the LUN is being asked who it is: an answer comes soon.
+  [[nodiscard]] bool identifying() const { return identifying_; }
+  [[nodiscard]] Session& session() const { return session_; }
+  [[nodiscard]] std::uint16_t lun() const { return lun_; }
+  [[nodiscard]] std::uint32_t index() const { return index_; }
+  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
+  [[nodiscard]] std::uint64_t requests() const { return requests_; }
+  [[nodiscard]] std::uint64_t failures() const { return failures_; }
+  // Why it is not up; the session's reason while that is down.
+  [[nodiscard]] std::string last_error() const;
+
+ private:
+  void on_session_up(Session& session) noexcept override;
+  void on_session_down(Session& session, const Error& why) noexcept override;
+
+  void identify();
+  void on_identified(Result<LogicalUnitIdentity> identity);
+  void on_poll_timer();
+  void check();
+  void on_check_complete();
+  void schedule_poll();
+  void adjust_command_limit(bool full);
+  void set_state(PathState state, std::string why);
+
+  Reactor& reactor_;
+  Session& session_;
+  const std::uint16_t lun_;
+  const std::uint32_t index_;
+  const PathOptions options_;
+  Owner& owner_;
+  LogicalUnit logical_unit_;
+
+  PathState state_ = PathState::pending;
+  std::string last_error_ = "not logged in yet";
+  bool started_ = false;
+  bool stopped_ = false;
+
+  bool identifying_ = false;
+  bool identify_again_ = false;          // something happened while it was being identified
+
+  // poll_timer_: the next look; while a check or an identification runs, its deadline.
+  Timer poll_timer_;
+  ScsiTask check_task_;
+  bool check_outstanding_ = false;
+  bool check_overdue_ = false;
+  std::uint32_t check_attentions_ = 0;   // unit attentions in a row
+  bool succeeded_since_poll_ = false;
+
+  std::uint32_t in_flight_ = 0;
+  std::uint64_t requests_ = 0;
+  std::uint64_t failures_ = 0;
+  // TASK SET FULL halves it, success raises it again, slowly.
+  std::uint32_t command_limit_ = kNoLimit;
+  TimePoint limit_changed_{};
+
+  static constexpr std::uint32_t kNoLimit = ~std::uint32_t{0};
+};
+
+}  // namespace iscsi_blkback

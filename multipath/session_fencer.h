@@ -1,0 +1,76 @@
+// SessionFencer: fences the nexus of a lost session through a sibling portal, so that writes that
+// wait for the fence need not wait until the lost portal is back. One for all disks of a reactor,
+// because disks share sessions, and two fences of one session would end each other. Reactor thread.
+//
+// How: a login with the lost session's ISID and TSIH 0 to another portal of the same target portal
+// group makes the target terminate the old session's tasks (session reinstatement, RFC 7143 6.3.5).
+// The fence session logs out as soon as it is in.
+//
+// Two sessions of one ISID end each other, so the fence must not fight with the lost session's own
+// next login, which is a fence itself:
+//  - when the session comes up by itself, the fence session stops at once, whatever it was doing,
+//    and what it says after that is ignored;
+//  - a fence session that is in has done its work and stops at once: the session's own login then
+//    finds nothing to fight with, and if it was faster, the fence session has ended already;
+//  - what remains is a fence login that reaches the target just after the session's own: it ends
+//    that session, which then logs in once more. So that this cannot go on, the fence of a session
+//    that was lost just after it came up beside a fence session starts with a delay, twice as long
+//    each time.
+//  - a fence vouches only for logins of the lost session up to the one that was lost when the fence
+//    session was started.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/reactor.h"
+#include "initiator/session.h"
+
+namespace iscsi_blkback {
+
+class SessionFencer {
+ public:
+  class Client {
+   public:
+    // Nothing that the session sent in a login up to and including login_epoch can be executed any
+    // more. Not called for the session's own logins; those the client observes itself.
+    virtual void on_fenced(Session& session, std::uint64_t login_epoch) noexcept = 0;
+    // After withdraw() returned false: nothing of this client's is left.
+    virtual void on_withdrawn() noexcept = 0;
+
+   protected:
+    ~Client() = default;
+  };
+
+  // The fencer of this reactor; it lives as long as somebody holds it. Call it on the reactor's
+  // thread.
+  [[nodiscard]] static std::shared_ptr<SessionFencer> of(Reactor& reactor);
+
+  explicit SessionFencer(Reactor& reactor);
+  ~SessionFencer();                        // when all clients have withdrawn
+  SessionFencer(const SessionFencer&) = delete;
+  SessionFencer& operator=(const SessionFencer&) = delete;
+
+  // The client uses the session: it may ask for fences of it, and the session's portal may serve for
+  // the fences of others. Sessions outlive their clients' interest.
+  void add(Session& session, Client& client);
+  // The session is lost and writes of its last login are outstanding.
+  void fence(Session& lost);
+  // The client is no longer interested in anything. True: nothing is left now; false: a fence
+  // session that only this client wanted is still going away, on_withdrawn follows.
+  [[nodiscard]] bool withdraw(Client& client);
+
+ private:
+  class Entry;
+
+  [[nodiscard]] Session* find_sibling(const Entry& lost) const;
+  void on_session_up(Session& session);
+  void remove_finished();
+
+  Reactor& reactor_;
+  std::vector<std::unique_ptr<Entry>> entries_;
+  Deferred remove_finished_;
+};
+
+}  // namespace iscsi_blkback

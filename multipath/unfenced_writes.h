@@ -1,0 +1,56 @@
+// UnfencedWrites: the writes that a lost connection may have left at a target, which may execute
+// them late ("ghost writes") until that connection's nexus is fenced. A set of sector ranges, almost
+// always empty, and then asking costs one comparison. Reactor thread; allocates only in add().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/clock.h"
+
+namespace iscsi_blkback {
+
+struct UnfencedWrite {
+  std::uint64_t first_sector = 0;
+  std::uint64_t end_sector = 0;        // one past the last
+  std::uint64_t owner = 0;             // the request that it was sent for; never 0
+  std::uint32_t path = 0;
+  // A fence reaches only the portal group that the connection was made to (RFC 7143 6.3.5).
+  std::uint32_t portal_group = 0;
+  std::uint64_t login_epoch = 0;       // of the session, when the write was sent
+  TimePoint harmless_at{};             // then the target has given up the connection by itself
+};
+
+class UnfencedWrites {
+ public:
+  // Beyond limit writes, the newest are kept as one range that no fence clears, time alone does:
+  // a bound that is safe, not precise. (A session that comes up again fences what it lost before,
+  // so that more than one full queue per path takes a target that keeps moving between groups.)
+  explicit UnfencedWrites(std::size_t limit) : limit_(limit) {}
+
+  void add(const UnfencedWrite& write);
+
+  [[nodiscard]] bool empty() const { return writes_.empty(); }
+  [[nodiscard]] std::size_t size() const { return writes_.size(); }
+
+  // Whether new data in [first_sector, end_sector) could be overwritten by a late write of another
+  // request than asking. Its own late writes carry the same data and do no harm.
+  [[nodiscard]] bool endangers(std::uint64_t first_sector, std::uint64_t end_sector,
+                               std::uint64_t asking) const;
+  [[nodiscard]] bool has_owner(std::uint64_t owner) const;
+
+  // Removes what the path lost to that portal group in epochs up to and including login_epoch.
+  // True when something was removed.
+  bool fence(std::uint32_t path, std::uint32_t portal_group, std::uint64_t login_epoch);
+  bool expire(TimePoint now);
+  void clear() { writes_.clear(); }
+
+  [[nodiscard]] TimePoint next_expiry() const;   // not empty
+
+ private:
+  std::size_t limit_;
+  std::vector<UnfencedWrite> writes_;
+};
+
+}  // namespace iscsi_blkback

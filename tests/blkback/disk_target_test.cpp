@@ -1,0 +1,370 @@
+#include "blkback/disk_target.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace iscsi_blkback {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::HasSubstr;
+using testing::Not;
+
+DiskTarget parsed(const std::string& params) {
+  auto target = parse_disk_target(params);
+  EXPECT_TRUE(target) << params << ": " << (target ? "" : target.error().message);
+  return target ? *target : DiskTarget{};
+}
+
+std::string refusal(const std::string& params) {
+  auto target = parse_disk_target(params);
+  EXPECT_FALSE(target) << params;
+  return target ? "" : target.error().message;
+}
+
+TEST(DiskTarget, OnlyIscsiIsOurs) {
+  EXPECT_TRUE(is_iscsi_params("aio:iscsi://h/iqn.a/1"));
+  EXPECT_TRUE(is_iscsi_params("iscsi:alias"));
+  EXPECT_TRUE(is_iscsi_params("aio:iscsi:"));
+  EXPECT_FALSE(is_iscsi_params("aio:/dev/vg/lv"));
+  EXPECT_FALSE(is_iscsi_params("qcow2:iscsi:x"));
+  EXPECT_FALSE(is_iscsi_params(""));
+  EXPECT_FALSE(is_iscsi_params("iscsi"));
+}
+
+TEST(DiskTarget, UrlWithOnePortal) {
+  const DiskTarget target = parsed("aio:iscsi://192.0.2.1/iqn.2009-02.com.example:disk/1");
+  ASSERT_EQ(target.portals.size(), 1u);
+  EXPECT_EQ(target.portals[0].host, "192.0.2.1");
+  EXPECT_EQ(target.portals[0].port, 3260);
+  EXPECT_EQ(target.target_name, "iqn.2009-02.com.example:disk");
+  EXPECT_EQ(target.lun, 1);
+}
+
+TEST(DiskTarget, UrlWithSeveralPortals) {
+  const DiskTarget target =
+      parsed("iscsi://storage-1:860,[2001:db8::2]:3261,[2001:db8::3],192.0.2.4/naa.5000/16383");
+  ASSERT_EQ(target.portals.size(), 4u);
+  EXPECT_EQ(target.portals[0].to_string(), "storage-1:860");
+  EXPECT_EQ(target.portals[1].to_string(), "[2001:db8::2]:3261");
+  EXPECT_EQ(target.portals[2].to_string(), "[2001:db8::3]:3260");
+  EXPECT_EQ(target.portals[3].to_string(), "192.0.2.4:3260");
+  EXPECT_EQ(target.lun, 16383);
+}
+
+TEST(DiskTarget, UrlWithAnEscapedTargetName) {
+  EXPECT_EQ(parsed("iscsi://h/iqn.2009-02.com.example%3adisk%2F1/0").target_name,
+            "iqn.2009-02.com.example:disk/1");
+}
+
+TEST(DiskTarget, TargetNameWithAndWithoutLun) {
+  EXPECT_EQ(parsed("iscsi:iqn.2009-02.com.example:disk/3").lun, 3);
+  const DiskTarget target = parsed("aio:iscsi:eui.0123456789abcdef");
+  EXPECT_EQ(target.target_name, "eui.0123456789abcdef");
+  EXPECT_EQ(target.lun, 0);
+  EXPECT_TRUE(target.portals.empty());
+}
+
+TEST(DiskTarget, Alias) {
+  const DiskTarget target = parsed("iscsi:web-01_data.root");
+  EXPECT_EQ(target.alias, "web-01_data.root");
+  EXPECT_TRUE(target.target_name.empty());
+}
+
+TEST(DiskTarget, Settings) {
+  const DiskTarget target = parsed(
+      "iscsi:a?path_grouping_policy=failover&path_selector=round-robin 0&rr_min_io=8"
+      "&no_path_retry=30s&polling_interval=2&checker_timeout=3&login_timeout=4"
+      "&logout_timeout=5&noop_out_interval=0&noop_out_timeout=6");
+  EXPECT_EQ(target.settings.path_grouping_policy, PathGroupingPolicy::failover);
+  EXPECT_EQ(target.settings.path_selector, PathSelectorKind::round_robin);
+  EXPECT_EQ(target.settings.rr_min_io, 8u);
+  EXPECT_EQ(target.settings.no_path_retry, "30s");
+  EXPECT_EQ(target.settings.polling_interval, 2s);
+  EXPECT_EQ(target.settings.checker_timeout, 3s);
+  EXPECT_EQ(target.settings.login_timeout, 4s);
+  EXPECT_EQ(target.settings.logout_timeout, 5s);
+  EXPECT_EQ(target.settings.noop_out_interval, 0s);
+  EXPECT_EQ(target.settings.noop_out_timeout, 6s);
+}
+
+TEST(DiskTarget, NoPathRetry) {
+  EXPECT_EQ(parse_no_path_retry("queue", 5s).value(), std::nullopt);
+  EXPECT_EQ(parse_no_path_retry("fail", 5s).value(), 0ms);
+  EXPECT_EQ(parse_no_path_retry("12", 5s).value(), 60s);
+  EXPECT_EQ(parse_no_path_retry("12s", 5s).value(), 12s);
+  for (const char* wrong : {"", "0", "s", "-1", "1.5", "12m", "86401", "99999999999999999999"}) {
+    EXPECT_FALSE(parse_no_path_retry(wrong, 5s)) << wrong;
+  }
+}
+
+TEST(DiskTarget, RefusesASecretWithoutRepeatingIt) {
+  for (const char* params : {
+           "aio:iscsi://joe%hunter2@192.0.2.1/iqn.2009-02.com.example:d/1",
+           "iscsi://joe%hunter2/iqn.2009-02.com.example:d/1",
+           "iscsi://hunter2@192.0.2.1/iqn.2009-02.com.example:d/1",
+           "iscsi://192.0.2.1/iqn.2009-02.com.example:d/1?target_password=hunter2",
+           "iscsi://192.0.2.1/iqn.2009-02.com.example:d/1?target_user=joe&PASSWORD=hunter2",
+           "iscsi://192.0.2.1/iqn.2009-02.com.example:d/1?chap=hunter2",
+           "iscsi://192.0.2.1/iqn.2009-02.com.example:d/1?chap_secret=hunter2",
+           "iscsi:alias?username=hunter2",
+           "iscsi:hunter2@alias",
+       }) {
+    const std::string sentence = refusal(params);
+    EXPECT_THAT(sentence, HasSubstr("credentials")) << params;
+    EXPECT_THAT(sentence, Not(HasSubstr("hunter2"))) << params;
+    EXPECT_THAT(sentence, Not(HasSubstr("joe"))) << params;
+  }
+}
+
+TEST(DiskTarget, ATargetNamedLikeASecretIsFine) {
+  EXPECT_EQ(parsed("iscsi://h/iqn.2009-02.com.example:chapter-secret/1").target_name,
+            "iqn.2009-02.com.example:chapter-secret");
+}
+
+TEST(DiskTarget, NoRefusalRepeatsWhatItWasGiven) {
+  // A secret may stand in any wrong place; only the names of known settings are repeated.
+  for (const char* params : {
+           "iscsi://hunter2", "iscsi://h/hunter2/1", "iscsi://h/iqn.a:b/hunter2",
+           "iscsi://h:hunter2/iqn.a:b/1", "iscsi://[hunter2]/iqn.a:b/1", "iscsi:hunter2:x",
+           "iscsi:a?hunter2=1", "iscsi:a?rr_min_io=hunter2", "iscsi:a?no_path_retry=hunter2",
+           "iscsi:a?hunter2", "iscsi:a?path_selector=hunter2", "iscsi:a?login_timeout=hunter2",
+       }) {
+    EXPECT_THAT(refusal(params), Not(HasSubstr("hunter2"))) << params;
+  }
+}
+
+TEST(DiskTarget, RefusesAMissingLun) {
+  EXPECT_THAT(refusal("iscsi://h/iqn.2009-02.com.example:d"), HasSubstr("LUN is missing"));
+}
+
+TEST(DiskTarget, RefusesAMissingTargetName) {
+  EXPECT_THAT(refusal("iscsi://h"), HasSubstr("target name"));
+  EXPECT_THAT(refusal("iscsi://h//1"), HasSubstr("target name"));
+}
+
+TEST(DiskTarget, RefusesATargetNameOfNoKnownType) {
+  EXPECT_THAT(refusal("iscsi://h/disk/1"), HasSubstr("iqn., eui. or naa."));
+}
+
+TEST(DiskTarget, RefusesATargetNameThatIsTooLong) {
+  EXPECT_THAT(refusal("iscsi://h/iqn." + std::string(220, 'a') + "/1"), HasSubstr("224 bytes"));
+}
+
+TEST(DiskTarget, RefusesABrokenEscape) {
+  EXPECT_THAT(refusal("iscsi://h/iqn.a%3/1"), HasSubstr("%"));
+  EXPECT_THAT(refusal("iscsi://h/iqn.a%zz/1"), HasSubstr("%"));
+}
+
+TEST(DiskTarget, RefusesControlCharactersInATargetName) {
+  EXPECT_THAT(refusal("iscsi://h/iqn.a%00b/1"), HasSubstr("control"));
+  EXPECT_THAT(refusal("iscsi://h/iqn.a%20b/1"), HasSubstr("blank"));
+}
+
+TEST(DiskTarget, RefusesALunThatIsNoNumber) {
+  for (const char* lun : {"x", "-1", "1x", "", "16384", "99999999999", "0x1"}) {
+    EXPECT_THAT(refusal(std::string("iscsi://h/iqn.a:b/") + lun), HasSubstr("LUN")) << lun;
+  }
+}
+
+TEST(DiskTarget, RefusesAPortalWithoutAHost) {
+  EXPECT_THAT(refusal("iscsi:///iqn.a:b/1"), HasSubstr("no host"));
+  EXPECT_THAT(refusal("iscsi://:3260/iqn.a:b/1"), HasSubstr("no host"));
+  EXPECT_THAT(refusal("iscsi://h,/iqn.a:b/1"), HasSubstr("no host"));
+}
+
+TEST(DiskTarget, RefusesAWrongPort) {
+  for (const char* port : {"0", "65536", "x", "", "-1"}) {
+    EXPECT_THAT(refusal(std::string("iscsi://h:") + port + "/iqn.a:b/1"), HasSubstr("port"))
+        << port;
+  }
+}
+
+TEST(DiskTarget, RefusesIpv6WithoutBrackets) {
+  EXPECT_FALSE(parse_disk_target("iscsi://2001:db8::1/iqn.a:b/1"));
+}
+
+TEST(DiskTarget, RefusesBrokenBrackets) {
+  EXPECT_THAT(refusal("iscsi://[2001:db8::1/iqn.a:b/1"), HasSubstr("bracket"));
+  EXPECT_THAT(refusal("iscsi://[]/iqn.a:b/1"), HasSubstr("brackets"));
+  EXPECT_THAT(refusal("iscsi://[::1]x/iqn.a:b/1"), HasSubstr("PORT"));
+}
+
+TEST(DiskTarget, RefusesAPortalNamedTwice) {
+  EXPECT_THAT(refusal("iscsi://h,h:3260/iqn.a:b/1"), HasSubstr("twice"));
+}
+
+TEST(DiskTarget, RefusesTooManyPortals) {
+  std::string portals = "h0";
+  for (int i = 1; i <= 16; ++i) {
+    portals += ",h" + std::to_string(i);
+  }
+  EXPECT_THAT(refusal("iscsi://" + portals + "/iqn.a:b/1"), HasSubstr("more than 16"));
+}
+
+TEST(DiskTarget, RefusesAnUnknownSetting) {
+  EXPECT_THAT(refusal("iscsi:a?no_path_rety=queue"), HasSubstr("unknown"));
+}
+
+TEST(DiskTarget, RefusesASettingTwice) {
+  EXPECT_THAT(refusal("iscsi:a?rr_min_io=1&rr_min_io=2"), HasSubstr("twice"));
+}
+
+TEST(DiskTarget, RefusesASettingWithoutValue) {
+  for (const char* query : {"", "rr_min_io", "&", "rr_min_io=1&"}) {
+    EXPECT_THAT(refusal(std::string("iscsi:a?") + query), HasSubstr("key=value")) << query;
+  }
+}
+
+TEST(DiskTarget, RefusesAnAliasThatIsNone) {
+  for (const char* alias : {"", "/dev/sda", "a/b", "a b", "//"}) {
+    EXPECT_FALSE(parse_disk_target(std::string("iscsi:") + alias)) << alias;
+  }
+  EXPECT_FALSE(parse_disk_target("iscsi:" + std::string(65, 'a')));
+}
+
+TEST(DiskTarget, RefusesWhatIsTooLong) {
+  EXPECT_THAT(refusal("iscsi:" + std::string(3000, 'a')), HasSubstr("bytes"));
+}
+
+Portal portal(const std::string& host) {
+  Portal result;
+  result.host = host;
+  return result;
+}
+
+Configuration configuration() {
+  Configuration result;
+  result.initiator_name = "iqn.2026-01.test:host";
+  result.session.noop_out_interval = 7s;
+  result.multipath.polling_interval = 3s;
+  ConfiguredLun lun;
+  lun.alias = "data";
+  lun.target_name = "iqn.2009-02.com.example:disk";
+  lun.lun = 4;
+  lun.portals = {Portal{"configured", 3260, "eth1"}};
+  lun.session = result.session;
+  lun.multipath = result.multipath;
+  lun.multipath.path_grouping_policy = PathGroupingPolicy::failover;
+  result.luns["data"] = lun;
+  return result;
+}
+
+TEST(DiskPlan, AliasComesFromTheConfiguration) {
+  const auto plan = plan_disk(parsed("iscsi:data?no_path_retry=10"), configuration(), "xvda", true);
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ(plan->target_name, "iqn.2009-02.com.example:disk");
+  EXPECT_EQ(plan->session.target_name, "iqn.2009-02.com.example:disk");
+  EXPECT_EQ(plan->session.initiator_name, "iqn.2026-01.test:host");
+  EXPECT_EQ(plan->lun, 4);
+  ASSERT_EQ(plan->portals.size(), 1u);
+  EXPECT_EQ(plan->portals[0].host, "configured");
+  EXPECT_EQ(plan->multipath.alias, "data");
+  EXPECT_EQ(plan->multipath.path_grouping_policy, PathGroupingPolicy::failover);
+  EXPECT_EQ(plan->multipath.no_path_retry, 30s);     // 10 checks, 3 s apart
+  EXPECT_TRUE(plan->multipath.read_only);
+}
+
+TEST(DiskPlan, RefusesAnUnknownAlias) {
+  const auto plan = plan_disk(parsed("iscsi:nope"), configuration(), "xvda", false);
+  ASSERT_FALSE(plan);
+  EXPECT_THAT(plan.error().message, HasSubstr("nope"));
+}
+
+TEST(DiskPlan, AConfiguredLunKeepsItsSettingsWhenNamedInFull) {
+  const auto plan = plan_disk(parsed("iscsi://h/iqn.2009-02.com.example:disk/4"), configuration(),
+                              "xvda", false);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->multipath.alias, "data");
+  EXPECT_EQ(plan->portals[0].host, "h");
+}
+
+TEST(DiskPlan, RefusesATargetWithoutAnyPortal) {
+  const auto plan = plan_disk(parsed("iscsi:iqn.a:b/1"), configuration(), "xvda", false);
+  ASSERT_FALSE(plan);
+  EXPECT_THAT(plan.error().message, HasSubstr("no portal is known"));
+}
+
+class FakeDirectory final : public PortalDirectory {
+ public:
+  Result<SocketAddress> resolve(const Portal& portal) override {
+    const auto found = addresses.find(portal.host);
+    if (found == addresses.end()) {
+      return fail(ErrorCode::not_found, "host " + portal.host + " is unknown");
+    }
+    return SocketAddress::parse(found->second, portal.port);
+  }
+  Result<std::vector<Portal>> discover(const Portal& at, const SessionOptions& session,
+                                       const std::string& target_name) override {
+    EXPECT_EQ(session.initiator_name, "iqn.2026-01.test:host");
+    EXPECT_EQ(target_name, "iqn.a:b");
+    const auto found = portals.find(at.host);
+    if (found == portals.end()) {
+      return fail(ErrorCode::unavailable, "portal " + at.host + " does not answer");
+    }
+    return found->second;
+  }
+
+  std::map<std::string, std::string> addresses;
+  std::map<std::string, std::vector<Portal>> portals;
+};
+
+TEST(ResolveDisk, UsesThePortalsThatCanBeResolved) {
+  FakeDirectory directory;
+  directory.addresses["one"] = "192.0.2.1";
+  const auto plan = plan_disk(parsed("iscsi://one,two/iqn.a:b/1"), configuration(), "xvda", false);
+  const auto disk = resolve_disk(plan.value(), directory);
+  ASSERT_TRUE(disk) << disk.error().message;
+  ASSERT_EQ(disk->specification.portals.size(), 1u);
+  EXPECT_EQ(disk->specification.portals[0].address.to_string(), "192.0.2.1:3260");
+  EXPECT_EQ(disk->specification.lun, 1);
+  EXPECT_EQ(disk->trouble, "host two is unknown");
+}
+
+TEST(ResolveDisk, TwoNamesOfOneAddressAreOnePath) {
+  FakeDirectory directory;
+  directory.addresses["one"] = directory.addresses["two"] = "192.0.2.1";
+  const auto plan = plan_disk(parsed("iscsi://one,two/iqn.a:b/1"), configuration(), "xvda", false);
+  EXPECT_EQ(resolve_disk(plan.value(), directory)->specification.portals.size(), 1u);
+}
+
+TEST(ResolveDisk, UnknownHost) {
+  FakeDirectory directory;
+  const auto plan = plan_disk(parsed("iscsi://one,two/iqn.a:b/1"), configuration(), "xvda", false);
+  const auto disk = resolve_disk(plan.value(), directory);
+  ASSERT_FALSE(disk);
+  EXPECT_EQ(disk.error().message, "host one is unknown; host two is unknown");
+}
+
+TEST(ResolveDisk, DiscoveryAsksEveryPortalAndTakesEachPortalOnce) {
+  Configuration with_discovery = configuration();
+  with_discovery.discovery_portals = {portal("dead"), portal("a"), portal("b")};
+  FakeDirectory directory;
+  directory.portals["a"] = {portal("192.0.2.1"), portal("192.0.2.2")};
+  directory.portals["b"] = {portal("192.0.2.2"), portal("192.0.2.3")};
+  for (const char* address : {"192.0.2.1", "192.0.2.2", "192.0.2.3"}) {
+    directory.addresses[address] = address;
+  }
+  const auto plan = plan_disk(parsed("iscsi:iqn.a:b/1"), with_discovery, "xvda", false);
+  ASSERT_TRUE(plan);
+  const auto disk = resolve_disk(*plan, directory);
+  ASSERT_TRUE(disk);
+  EXPECT_EQ(disk->specification.portals.size(), 3u);
+  EXPECT_EQ(disk->trouble, "portal dead does not answer");
+}
+
+TEST(ResolveDisk, TargetThatDiscoveryDoesNotTell) {
+  Configuration with_discovery = configuration();
+  with_discovery.discovery_portals = {portal("a")};
+  FakeDirectory directory;
+  directory.portals["a"] = {};
+  const auto plan = plan_disk(parsed("iscsi:iqn.a:b/1"), with_discovery, "xvda", false);
+  const auto disk = resolve_disk(plan.value(), directory);
+  ASSERT_FALSE(disk);
+  EXPECT_EQ(disk.error().message, "no discovery portal tells of iqn.a:b");
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,952 @@
+// The whole life of a guest's disks: the code of a guest process, control side and I/O side, on one
+// simulated reactor, between an in-memory Xen with unforgiving frontends and a simulated target.
+#include "blkback/guest_backend.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "blkback/guest_data_plane.h"
+#include "tests/support/fake_frontend.h"
+#include "tests/support/fake_toolstack.h"
+#include "tests/support/mem_xen.h"
+#include "tests/support/sim_reactor.h"
+#include "tests/support/sim_target.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr DomainId kGuest = 5;
+constexpr const char* kTargetName = "iqn.2026-01.test:target";
+constexpr const char* kParams = "aio:iscsi://192.0.2.1,192.0.2.2/iqn.2026-01.test:target/1";
+
+// Answers on the reactor, some time later. Hosts are numeric or unknown.
+class SimResolver final : public DiskResolver, private PortalDirectory {
+ public:
+  explicit SimResolver(SimReactor& reactor) : reactor_(reactor) {}
+
+  void resolve(DiskPlan plan, Done done) override {
+    ++lookups;
+    reactor_.schedule(1ms, [this, plan = std::move(plan), done = std::move(done)] {
+      done(resolve_disk(plan, *this));
+    });
+  }
+
+  std::map<std::string, std::string> names;
+  std::vector<Portal> discovered;
+  int lookups = 0;
+
+ private:
+  Result<SocketAddress> resolve(const Portal& portal) override {
+    const auto named = names.find(portal.host);
+    auto address = SocketAddress::parse(named == names.end() ? portal.host : named->second,
+                                        portal.port);
+    if (!address) {
+      return fail(ErrorCode::not_found, "host " + portal.host + " is unknown");
+    }
+    return address;
+  }
+  Result<std::vector<Portal>> discover(const Portal&, const SessionOptions&,
+                                       const std::string&) override {
+    return discovered;
+  }
+
+  SimReactor& reactor_;
+};
+
+SimTargetOptions target_options() {
+  SimTargetOptions options;
+  options.name = kTargetName;
+  options.portals = {SimPortal{SocketAddress::parse("192.0.2.1", 3260).value(), 1},
+                     SimPortal{SocketAddress::parse("192.0.2.2", 3260).value(), 1}};
+  return options;
+}
+
+class GuestBackendTest : public testing::Test {
+ protected:
+  GuestBackendTest() : target_(reactor_, target_options()) {
+    target_.add_lun(1, std::make_shared<SimLun>(SimLunOptions{}));
+    SimLunOptions second;
+    second.serial = "SERIAL2";
+    second.naa_extension = 2;
+    target_.add_lun(2, std::make_shared<SimLun>(second));
+    configuration_.initiator_name = "iqn.2026-01.test:host";
+    xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}});
+  }
+
+  ~GuestBackendTest() override {
+    halt_guests();
+    if (backend_ != nullptr && !finished_) {
+      // Whatever the test was about, the end of the guest ends everything.
+      end_guest(DomainLife::gone);
+      EXPECT_TRUE(reactor_.run_until([&] { return finished_; }, 60s)) << "the process does not end";
+    }
+    expect_nothing_left();
+    halted_.clear();
+    backend_.reset();
+    plane_.reset();
+    EXPECT_THAT(target_.violations, IsEmpty());
+  }
+
+  void expect_nothing_left() {
+    EXPECT_EQ(target_.sessions(), 0u);
+    EXPECT_EQ(xen_.grants().mapped_pages(), 0u);
+    EXPECT_EQ(xen_.events().bound_ports(), 0u);
+  }
+
+  void start(DomainId own_domain = 0) {
+    own_domain_ = own_domain;
+    grants_ = xen_.grants().open(own_domain);
+    channels_ = xen_.events().open(own_domain);
+    domains_ = xen_.open_domain_info();
+    plane_ = std::make_unique<GuestDataPlane>(reactor_, reactor_, *grants_, *channels_, own_domain,
+                                              kGuest);
+    backend_ = std::make_unique<GuestBackend>(
+        GuestBackend::Environment{
+            reactor_,
+            [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
+              return std::unique_ptr<XenStore>(xen_.store().connect(own_domain));
+            },
+            domains_.get(), *plane_, resolver_},
+        configuration_, own_domain, kGuest, [this] { finished_ = true; });
+    ASSERT_TRUE(backend_->start());
+  }
+
+  FakeDisk disk(const std::string& params = kParams, std::uint32_t device_id = 51712,
+                const std::string& kind = "qdisk") {
+    FakeDisk result;
+    result.guest = kGuest;
+    result.backend = own_domain_;
+    result.device_id = device_id;
+    result.virtual_device = fmt::format("xvd{}", static_cast<char>('a' + (device_id - 51712) / 16));
+    result.kind = kind;
+    result.params = params;
+    return result;
+  }
+
+  FakeFrontend& boot(const FakeDisk& disk, BlkifAbi abi = BlkifAbi::x86_64,
+                     std::uint32_t ring_pages = 1) {
+    FakeFrontend::Options options;
+    options.domain = kGuest;
+    options.backend = disk.backend;
+    options.abi = abi;
+    options.ring_pages = ring_pages;
+    options.device_id = disk.device_id;
+    frontends_.push_back(std::make_unique<FakeFrontend>(xen_, options));
+    FakeFrontend& frontend = *frontends_.back();
+    frontend.start();
+    return frontend;
+  }
+
+  // The guest's kernel is no more; its pages stay as long as they are mapped.
+  void halt_guests() {
+    for (auto& frontend : frontends_) {
+      halted_.push_back(std::move(frontend));
+    }
+    frontends_.clear();
+  }
+
+  // The guests' kernels run whenever something happens.
+  void step_guests() {
+    for (auto& frontend : frontends_) {
+      frontend->step();
+      if (frontend->connected()) {
+        frontend->poll();
+      }
+    }
+  }
+
+  bool run_until(const std::function<bool()>& predicate, Duration at_most = 20s) {
+    const TimePoint end = reactor_.now() + at_most;
+    while (!predicate()) {
+      if (reactor_.now() >= end) {
+        return false;
+      }
+      reactor_.run_for(1ms);
+      step_guests();
+    }
+    return true;
+  }
+  void run_for(Duration span) {
+    (void)run_until([] { return false; }, span);
+  }
+
+  bool connect(FakeFrontend& frontend) {
+    return run_until([&] { return frontend.connected(); });
+  }
+
+  std::vector<std::byte> pattern(std::size_t sectors, int seed) {
+    std::vector<std::byte> data(sectors * kSectorBytes);
+    for (std::size_t at = 0; at < data.size(); ++at) {
+      data[at] = static_cast<std::byte>((at * 7 + at / 512 + static_cast<std::size_t>(seed)) & 0xff);
+    }
+    return data;
+  }
+
+  void write(FakeFrontend& frontend, std::uint64_t sector, const std::vector<std::byte>& data,
+             Duration at_most = 20s) {
+    const auto id = frontend.write(sector, data);
+    ASSERT_TRUE(id);
+    frontend.push();
+    expect_answer(frontend, *id, at_most);
+  }
+
+  void expect_answer(FakeFrontend& frontend, FakeFrontend::RequestId id, Duration at_most = 20s) {
+    std::optional<FakeFrontend::Answer> answer;
+    ASSERT_TRUE(run_until(
+        [&] {
+          answer = frontend.take_completion(id);
+          return answer.has_value();
+        },
+        at_most));
+    EXPECT_EQ(answer->status, kBlkifOkay);
+  }
+
+  void expect_read(FakeFrontend& frontend, std::uint64_t sector,
+                   const std::vector<std::byte>& expected) {
+    const auto id =
+        frontend.read(sector, static_cast<std::uint32_t>(expected.size() / kSectorBytes));
+    ASSERT_TRUE(id);
+    frontend.push();
+    std::optional<FakeFrontend::Answer> answer;
+    ASSERT_TRUE(run_until([&] {
+      answer = frontend.take_completion(*id);
+      return answer.has_value();
+    }));
+    EXPECT_EQ(answer->status, kBlkifOkay);
+    EXPECT_EQ(answer->data, expected);
+  }
+
+  void do_io(FakeFrontend& frontend, int seed = 1) {
+    const auto data = pattern(16, seed);
+    ASSERT_NO_FATAL_FAILURE(write(frontend, 64, data));
+    ASSERT_NO_FATAL_FAILURE(expect_read(frontend, 64, data));
+    const auto id = frontend.flush();
+    ASSERT_TRUE(id);
+    frontend.push();
+    ASSERT_NO_FATAL_FAILURE(expect_answer(frontend, *id));
+  }
+
+  void end_guest(DomainLife life) {
+    xen_.set_domain(kGuest, DomainStatus{life, {}});
+    if (life == DomainLife::dying) {
+      xen_.store().fire_special("@releaseDomain");
+    }
+  }
+
+  std::string error_of(const FakeDisk& disk) {
+    return toolstack_.backend_value(disk, "hotplug-error");
+  }
+
+  SimReactor reactor_{1};
+  MemXen xen_;
+  FakeToolstack toolstack_{xen_};
+  SimTarget target_;
+  SimResolver resolver_{reactor_};
+  Configuration configuration_;
+  DomainId own_domain_ = 0;
+  std::unique_ptr<GrantTable> grants_;
+  std::unique_ptr<EventChannels> channels_;
+  std::unique_ptr<DomainInfo> domains_;
+  std::unique_ptr<GuestDataPlane> plane_;
+  std::unique_ptr<GuestBackend> backend_;
+  std::vector<std::unique_ptr<FakeFrontend>> frontends_;
+  std::vector<std::unique_ptr<FakeFrontend>> halted_;
+  bool finished_ = false;
+};
+
+TEST_F(GuestBackendTest, AttachConnectAndDoInputOutput) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest)) << xen_.store().dump();
+  EXPECT_EQ(guest.sectors(), 2048u);
+  EXPECT_EQ(guest.sector_size(), 512u);
+  EXPECT_EQ(guest.physical_sector_size(), 4096u);
+  EXPECT_TRUE(guest.flush_supported());
+  EXPECT_EQ(toolstack_.backend_value(xvda, "hotplug-status"), "connected");
+  EXPECT_EQ(error_of(xvda), "");
+  do_io(guest);
+  EXPECT_EQ(target_.sessions(), 2u);
+}
+
+TEST_F(GuestBackendTest, BothKindsAllAbisAllRingSizes) {
+  start();
+  std::uint32_t device_id = 51712;
+  std::vector<FakeDisk> disks;
+  for (const char* kind : {"qdisk", "vbd3"}) {
+    for (const BlkifAbi abi : {BlkifAbi::native, BlkifAbi::x86_32, BlkifAbi::x86_64}) {
+      for (const std::uint32_t pages : {1u, 16u}) {
+        disks.push_back(disk(kParams, device_id, kind));
+        device_id += 16;
+        toolstack_.add(disks.back());
+        FakeFrontend& guest = boot(disks.back(), abi, pages);
+        ASSERT_TRUE(connect(guest)) << kind;
+        ASSERT_NO_FATAL_FAILURE(do_io(guest, static_cast<int>(device_id)));
+      }
+    }
+  }
+  EXPECT_EQ(target_.sessions(), 2u) << "the disks of a guest share their sessions";
+}
+
+TEST_F(GuestBackendTest, CapabilitiesAndStateTwoComeBeforeAnyLogin) {
+  target_.stop();
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  run_for(10ms);
+  EXPECT_EQ(toolstack_.backend_state(xvda), 2);
+  EXPECT_EQ(toolstack_.backend_value(xvda, "feature-flush-cache"), "1");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "feature-barrier"), "0");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "feature-persistent"), "0");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "max-ring-page-order"), "4");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "hotplug-status"), "");
+  EXPECT_EQ(target_.counters.logins, 0u);
+}
+
+TEST_F(GuestBackendTest, AForeignDiskIsLeftAlone) {
+  const FakeDisk file = disk("aio:/dev/vg/lv");
+  toolstack_.add(file);
+  const FakeDisk ours = disk(kParams, 51728);
+  toolstack_.add(ours);
+  start();
+  run_for(100ms);
+  EXPECT_EQ(toolstack_.backend_state(file), 1);
+  EXPECT_EQ(toolstack_.backend_value(file, "max-ring-page-order"), "");
+  EXPECT_EQ(toolstack_.backend_state(ours), 2);
+}
+
+TEST_F(GuestBackendTest, WithoutADiskOfOursTheProcessEnds) {
+  toolstack_.add(disk("aio:/dev/vg/lv"));
+  start();
+  EXPECT_TRUE(run_until([&] { return finished_; }));
+}
+
+TEST_F(GuestBackendTest, NothingIsWrittenIntoTheFrontendsDirectory) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  const std::string before = xen_.store().dump(xvda.frontend_path());
+  start();
+  run_for(1s);
+  EXPECT_EQ(xen_.store().dump(xvda.frontend_path()), before);
+}
+
+TEST_F(GuestBackendTest, AFrontendThatResumesWithoutWaiting) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  FakeFrontend& guest = boot(xvda);
+  guest.resume();
+  start();
+  ASSERT_TRUE(connect(guest)) << xen_.store().dump();
+  do_io(guest);
+}
+
+TEST_F(GuestBackendTest, AReadOnlyDisk) {
+  FakeDisk xvda = disk();
+  xvda.mode = "r";
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(guest.info() & 4, 4u);
+  const auto id = guest.write(0, pattern(8, 1));
+  guest.push();
+  std::optional<FakeFrontend::Answer> answer;
+  ASSERT_TRUE(run_until([&] {
+    answer = guest.take_completion(*id);
+    return answer.has_value();
+  }));
+  EXPECT_EQ(answer->status, kBlkifError);
+  EXPECT_EQ(target_.lun(1).counters.writes, 0u);
+}
+
+TEST_F(GuestBackendTest, OnePathIsCutUnderWrites) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  for (int round = 0; round < 20; ++round) {
+    if (round == 5) {
+      target_.close_portal(0);
+    }
+    if (round == 15) {
+      target_.open_portal(0);
+    }
+    ASSERT_NO_FATAL_FAILURE(do_io(guest, round)) << round;
+  }
+  ASSERT_TRUE(run_until([&] { return target_.sessions() == 2; }));
+}
+
+TEST_F(GuestBackendTest, BothPathsGoneForThirtySecondsAndBack) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  ASSERT_NO_FATAL_FAILURE(do_io(guest));
+  target_.close_portal(0);
+  target_.close_portal(1);
+  const auto data = pattern(8, 3);
+  const auto id = guest.write(8, data);
+  guest.push();
+  run_for(30s);
+  EXPECT_FALSE(guest.take_completion(*id));
+  target_.open_portal(0);
+  target_.open_portal(1);
+  ASSERT_NO_FATAL_FAILURE(expect_answer(guest, *id));
+  expect_read(guest, 8, data);
+}
+
+TEST_F(GuestBackendTest, DetachUnderARunningGuest) {
+  const FakeDisk xvda = disk();
+  const FakeDisk xvdb = disk("aio:iscsi://192.0.2.1,192.0.2.2/iqn.2026-01.test:target/2", 51728);
+  toolstack_.add(xvda);
+  toolstack_.add(xvdb);
+  start();
+  FakeFrontend& a = boot(xvda);
+  FakeFrontend& b = boot(xvdb);
+  ASSERT_TRUE(connect(a) && connect(b));
+  do_io(a);
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 6; }, 10s));
+  toolstack_.remove(xvda);
+  do_io(b);
+  EXPECT_FALSE(finished_);
+  EXPECT_EQ(xen_.store().dump(xvda.backend_path()), "") << "no node comes back to life";
+  toolstack_.request_detach(xvdb);
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvdb) == 6; }, 10s));
+  ASSERT_TRUE(run_until([&] { return finished_; }));
+  expect_nothing_left();
+}
+
+TEST_F(GuestBackendTest, DetachOfADiskThatIsInUseGoesOnServing) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  guest.set_busy(true);
+  ASSERT_TRUE(connect(guest));
+  toolstack_.request_detach(xvda);
+  run_for(12s);                        // libxl has given up
+  EXPECT_EQ(toolstack_.backend_state(xvda), 5);
+  // The guest's kernel says Closing and goes on doing I/O on the disk that it has open.
+  const auto data = pattern(8, 1);
+  const auto id = guest.write(0, data);
+  guest.push();
+  ASSERT_TRUE(run_until([&] {
+    guest.poll();
+    return guest.take_completion(*id).has_value();
+  }));
+}
+
+TEST_F(GuestBackendTest, DetachWhileAllPathsAreDown) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  target_.close_portal(0);
+  target_.close_portal(1);
+  run_for(1s);
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 6; }, 10s));
+  ASSERT_TRUE(run_until([&] { return finished_; }, 10s));
+}
+
+TEST_F(GuestBackendTest, DetachWithRequestsWaitingForAPath) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  target_.set_hung(true);
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  run_for(10ms);
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 6; }, 10s));
+  target_.set_hung(false);
+  ASSERT_TRUE(run_until([&] { return finished_; }, 90s));
+}
+
+TEST_F(GuestBackendTest, ForcedDetach) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  do_io(guest);
+  halt_guests();                       // a fake frontend does not bear losing its nodes
+  toolstack_.force_detach(xvda);
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 6; }, 10s));
+  ASSERT_TRUE(run_until([&] { return finished_; }, 10s));
+}
+
+TEST_F(GuestBackendTest, DetachOfADiskWhoseTargetNeverAnswered) {
+  target_.stop();
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  boot(xvda);
+  run_for(3s);
+  EXPECT_NE(error_of(xvda), "");
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 6; }, 10s));
+  ASSERT_TRUE(run_until([&] { return finished_; }, 10s));
+}
+
+TEST_F(GuestBackendTest, AttachAgainAfterDetach) {
+  const FakeDisk xvda = disk();
+  const FakeDisk xvdb = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/2", 51728);
+  toolstack_.add(xvdb);
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& first = boot(xvda);
+  ASSERT_TRUE(connect(first));
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 6; }, 10s));
+  toolstack_.remove(xvda);
+  toolstack_.add(xvda);
+  FakeFrontend& second = boot(xvda);
+  ASSERT_TRUE(connect(second));
+  do_io(second);
+}
+
+TEST_F(GuestBackendTest, GuestShutsDown) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::poweroff});
+  ASSERT_TRUE(run_until([&] { return finished_; }, 2s));
+  EXPECT_EQ(toolstack_.backend_state(xvda), 6);
+  expect_nothing_left();
+}
+
+TEST_F(GuestBackendTest, DestroyDuringInputOutput) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda, BlkifAbi::x86_64, 4);
+  ASSERT_TRUE(connect(guest));
+  while (guest.write(0, pattern(8, 1))) {
+  }
+  guest.push();
+  run_for(1ms);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(run_until([&] { return finished_; }, 5s));
+  expect_nothing_left();
+  toolstack_.remove(xvda);
+  run_for(1s);
+  EXPECT_EQ(xen_.store().dump(xvda.backend_path()), "");
+}
+
+TEST_F(GuestBackendTest, DestroyDuringAnOutageWithRequestsUnderWay) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  target_.set_hung(true);
+  while (guest.write(0, pattern(8, 1))) {
+  }
+  guest.push();
+  run_for(10ms);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(run_until([&] { return xen_.grants().mapped_pages() == 0; }, 100ms));
+  ASSERT_TRUE(run_until([&] { return finished_; }, 10s));
+  target_.set_hung(false);
+  run_for(1s);
+}
+
+TEST_F(GuestBackendTest, ToolstackWritesStateSixItself) {
+  // libxl, for a qdisk of a paused guest: no Closing, 2 s later state 6.
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  halt_guests();
+  ASSERT_TRUE(toolstack_.store().write(xvda.backend_path() + "/state", "6"));
+  ASSERT_TRUE(run_until([&] { return finished_; }, 2s));
+  EXPECT_EQ(toolstack_.backend_state(xvda), 6);
+}
+
+TEST_F(GuestBackendTest, TheNodeVanishes) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  toolstack_.remove(xvda);
+  ASSERT_TRUE(run_until([&] { return finished_; }, 2s));
+  EXPECT_EQ(xen_.store().dump(xvda.backend_path()), "");
+}
+
+TEST_F(GuestBackendTest, GuestRestartsItsFrontend) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_TRUE(connect(guest)) << round;
+    ASSERT_NO_FATAL_FAILURE(do_io(guest, round));
+    guest.restart();
+    ASSERT_TRUE(run_until([&] { return !guest.connected(); }));
+  }
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(target_.counters.logins, 2u) << "sessions stay while the guest restarts";
+}
+
+TEST_F(GuestBackendTest, GuestCrashesIntoANewKernelWithoutClosing) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& first = boot(xvda);
+  ASSERT_TRUE(connect(first));
+  halt_guests();                       // its memory is the new kernel's
+  ASSERT_TRUE(toolstack_.store().write(xvda.frontend_path() + "/state", "1"));
+  FakeFrontend& second = boot(xvda);
+  ASSERT_TRUE(connect(second)) << xen_.store().dump();
+  do_io(second);
+}
+
+TEST_F(GuestBackendTest, RestartOfAFrontendDuringAnOutage) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  target_.stop();
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  run_for(1s);
+  guest.restart();
+  ASSERT_TRUE(run_until([&] { return guest.state() == 3; }, 30s)) << xen_.store().dump();
+  target_.start();
+  ASSERT_TRUE(run_until([&] { return guest.connected(); }, 120s)) << xen_.store().dump();
+  do_io(guest);
+}
+
+TEST_F(GuestBackendTest, ADriverDomainRemovesItsNode) {
+  own_domain_ = 3;
+  // As libxl leaves it: a domain may read what is its own.
+  MemXenStoreTree::Permissions readable;
+  readable.listed[3] = MemXenStoreTree::Access::read;
+  ASSERT_TRUE(toolstack_.store().write("/local/domain/3", ""));
+  ASSERT_TRUE(toolstack_.store().set_permissions("/local/domain/3", readable));
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start(3);
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest)) << xen_.store().dump();
+  do_io(guest);
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(run_until([&] { return finished_; }, 10s));
+  EXPECT_EQ(toolstack_.backend_state(xvda), 0);
+}
+
+TEST_F(GuestBackendTest, XenstoredRestarts) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  xen_.store().break_connections();
+  halt_guests();                       // its connection is dead, too: it does not close in order
+  FakeToolstack after(xen_);
+  run_for(3s);
+  EXPECT_EQ(after.backend_state(xvda), 4);
+  after.force_detach(xvda);
+  ASSERT_TRUE(run_until([&] { return finished_; }, 10s));
+  EXPECT_EQ(after.backend_state(xvda), 6);
+}
+
+// --- Bad input: one sentence in hotplug-error, and the guest's other disk works --------------------
+
+class GuestBackendBadInput : public GuestBackendTest {
+ protected:
+  void expect_error(const std::string& params, const std::string& sentence,
+                    Duration after = 3s) {
+    const FakeDisk bad = disk(params);
+    const FakeDisk good = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/2", 51728);
+    toolstack_.add(bad);
+    toolstack_.add(good);
+    start();
+    FakeFrontend& broken = boot(bad);
+    FakeFrontend& guest = boot(good);
+    ASSERT_TRUE(connect(guest));
+    do_io(guest);
+    run_for(after);
+    EXPECT_THAT(error_of(bad), HasSubstr(sentence));
+    EXPECT_EQ(toolstack_.backend_value(bad, "hotplug-status"), "");
+    EXPECT_FALSE(broken.connected());
+    // It does not spin either: half a minute of simulated time costs few look-ups and logins.
+    const int lookups = resolver_.lookups;
+    run_for(30s);
+    EXPECT_LT(resolver_.lookups - lookups, 10);
+  }
+};
+
+TEST_F(GuestBackendBadInput, UnknownHost) {
+  expect_error("aio:iscsi://nowhere/iqn.2026-01.test:target/1", "nowhere is unknown");
+}
+
+TEST_F(GuestBackendBadInput, DeadPortal) {
+  expect_error("aio:iscsi://192.0.2.99/iqn.2026-01.test:target/1", "192.0.2.99");
+}
+
+TEST_F(GuestBackendBadInput, WrongTargetName) {
+  expect_error("aio:iscsi://192.0.2.1/iqn.2026-01.test:other/1", "192.0.2.1");
+}
+
+TEST_F(GuestBackendBadInput, MissingLun) {
+  expect_error("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/7", "192.0.2.1");
+}
+
+TEST_F(GuestBackendBadInput, SecretInTheTarget) {
+  expect_error("aio:iscsi://joe%hunter2@192.0.2.1/iqn.2026-01.test:target/1", "credentials");
+  std::string params;
+  backend_->query([&](const GuestStatus& status) { params = status.disks.at(0).params; });
+  run_for(10ms);
+  EXPECT_EQ(params, "iscsi:(not shown)");
+}
+
+TEST_F(GuestBackendBadInput, MalformedTarget) {
+  expect_error("aio:iscsi://192.0.2.1", "target name");
+}
+
+TEST_F(GuestBackendBadInput, UnknownAlias) {
+  expect_error("aio:iscsi:nothing", "no LUN with the alias nothing");
+}
+
+TEST_F(GuestBackendTest, ARefusedDiskDoesNotKeepTheGuestsBootWaiting) {
+  const FakeDisk xvda = disk("aio:iscsi:nothing");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(run_until([&] { return guest.state() == 6; }));
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 6; }));
+}
+
+TEST_F(GuestBackendTest, ADeadPortalThatComesBackMakesTheDiskComeUp) {
+  target_.stop();
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  run_for(60s);
+  EXPECT_NE(error_of(xvda), "");
+  EXPECT_FALSE(guest.connected());
+  target_.start();
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(error_of(xvda), "");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "hotplug-status"), "connected");
+}
+
+TEST_F(GuestBackendTest, AHostThatIsKnownLaterAddsItsPath) {
+  const FakeDisk xvda = disk("aio:iscsi://192.0.2.1,two/iqn.2026-01.test:target/1");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(target_.sessions(), 1u);
+  resolver_.names["two"] = "192.0.2.2";
+  ASSERT_TRUE(run_until([&] { return target_.sessions() == 2; }, 60s));
+}
+
+TEST_F(GuestBackendTest, PortalsByDiscovery) {
+  Portal portal;
+  portal.host = "192.0.2.1";
+  configuration_.discovery_portals = {portal};
+  resolver_.discovered = {portal};
+  resolver_.discovered.push_back(portal);
+  resolver_.discovered[1].host = "192.0.2.2";
+  const FakeDisk xvda = disk("aio:iscsi:iqn.2026-01.test:target/1");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  ASSERT_TRUE(run_until([&] { return target_.sessions() == 2; }));
+}
+
+// --- A hostile guest -------------------------------------------------------------------------------
+
+class GuestBackendHostileGuest : public GuestBackendTest {
+ protected:
+  // A frontend that writes these keys instead of good ones and claims to be initialised.
+  void expect_refused(const std::vector<std::pair<std::string, std::string>>& keys,
+                      const std::string& sentence) {
+    const FakeDisk xvda = disk();
+    const FakeDisk xvdb = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/2", 51728);
+    toolstack_.add(xvda);
+    toolstack_.add(xvdb);
+    auto store = xen_.store().connect(kGuest);
+    for (const auto& [key, value] : keys) {
+      ASSERT_TRUE(store->write(xvda.frontend_path() + "/" + key, value));
+    }
+    ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", "3"));
+    start();
+    FakeFrontend& other = boot(xvdb);
+    ASSERT_TRUE(connect(other));
+    ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 5; }))
+        << xen_.store().dump();
+    EXPECT_THAT(error_of(xvda), HasSubstr(sentence));
+    do_io(other);
+  }
+};
+
+TEST_F(GuestBackendHostileGuest, NoKeys) { expect_refused({}, "ring-ref"); }
+
+TEST_F(GuestBackendHostileGuest, RingReferenceThatIsNoNumber) {
+  expect_refused({{"ring-ref", "x"}, {"event-channel", "1"}}, "not a number");
+}
+
+TEST_F(GuestBackendHostileGuest, RingReferenceThatIsTooLarge) {
+  expect_refused({{"ring-ref", "99999999999"}, {"event-channel", "1"}}, "not a number");
+}
+
+TEST_F(GuestBackendHostileGuest, RingReferenceThatWasNeverGranted) {
+  expect_refused({{"ring-ref", "4000000"}, {"event-channel", "1"}}, "");
+}
+
+TEST_F(GuestBackendHostileGuest, RingOrderAboveTheOffer) {
+  expect_refused({{"ring-page-order", "5"}, {"event-channel", "1"}}, "at most 4");
+}
+
+TEST_F(GuestBackendHostileGuest, RingOrderWithoutItsReferences) {
+  expect_refused({{"ring-page-order", "1"}, {"ring-ref0", "8"}, {"event-channel", "1"}},
+                 "ring-ref1");
+}
+
+TEST_F(GuestBackendHostileGuest, EventChannelZero) {
+  expect_refused({{"ring-ref", "8"}, {"event-channel", "0"}}, "event-channel is 0");
+}
+
+TEST_F(GuestBackendHostileGuest, EventChannelMissing) {
+  expect_refused({{"ring-ref", "8"}}, "event-channel");
+}
+
+TEST_F(GuestBackendHostileGuest, UnknownProtocol) {
+  expect_refused({{"ring-ref", "8"}, {"event-channel", "1"}, {"protocol", "ppc64-abi"}},
+                 "protocol is unknown");
+}
+
+TEST_F(GuestBackendHostileGuest, BrokenRingCostsOnlyItsOwnDisk) {
+  const FakeDisk xvda = disk();
+  const FakeDisk xvdb = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/2", 51728);
+  toolstack_.add(xvda);
+  toolstack_.add(xvdb);
+  start();
+  FakeFrontend& evil = boot(xvda);
+  FakeFrontend& good = boot(xvdb);
+  ASSERT_TRUE(connect(evil) && connect(good));
+  evil.set_request_producer(evil.request_producer() + 1000);
+  evil.ring_doorbell();
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) >= 5; }));
+  EXPECT_NE(error_of(xvda), "");
+  do_io(good);
+}
+
+TEST_F(GuestBackendHostileGuest, FloodOfStateChanges) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  auto store = xen_.store().connect(kGuest);
+  for (int round = 0; round < 500; ++round) {
+    ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", std::to_string(round % 10)));
+    if (round % 7 == 0) {
+      reactor_.run_for(1ms);
+    }
+  }
+  ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", "1"));
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 2; }));
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest)) << xen_.store().dump();
+  do_io(guest);
+}
+
+TEST_F(GuestBackendTest, ADeadPredecessorsRingIsNotTakenUp) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  auto store = xen_.store().connect(kGuest);
+  ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", "4"));
+  ASSERT_TRUE(toolstack_.store().write(xvda.backend_path() + "/state", "4"));
+  start();
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 5; }));
+}
+
+// --- Status ------------------------------------------------------------------------------------------
+
+TEST_F(GuestBackendTest, StatusOfAConnectedDisk) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  do_io(guest);
+  run_for(20ms);
+  std::optional<GuestStatus> status;
+  backend_->query([&](GuestStatus answer) { status = std::move(answer); });
+  ASSERT_TRUE(run_until([&] { return status.has_value(); }));
+  EXPECT_TRUE(status->complete);
+  ASSERT_EQ(status->disks.size(), 1u);
+  const DiskStatus& disk = status->disks[0];
+  EXPECT_EQ(disk.virtual_device, "xvda");
+  EXPECT_EQ(disk.params, kParams);
+  EXPECT_EQ(disk.backend_state, XenbusState::connected);
+  EXPECT_EQ(disk.frontend_state, XenbusState::connected);
+  ASSERT_TRUE(disk.report && disk.report->ring);
+  EXPECT_EQ(disk.report->multipath.paths.size(), 2u);
+  EXPECT_EQ(disk.report->ring->write_requests, 1u);
+  EXPECT_EQ(disk.report->ring->read_requests, 1u);
+  EXPECT_EQ(disk.report->ring->flush_requests, 1u);
+}
+
+// --- Every place where a call to Xen can fail --------------------------------------------------------
+
+// Fails the n-th call to xenstore, grant table or event channels, for n = 1, 2 ... until a run has
+// not reached its n-th call: whatever fails, the guest's end leaves nothing behind.
+TEST(GuestBackendFaults, EveryFailureOfACallEndsCleanly) {
+  for (std::uint64_t nth = 1; nth < 400; ++nth) {
+    struct Run : GuestBackendTest {
+      void TestBody() override {}
+      bool run(std::uint64_t n) {
+        const FakeDisk xvda = disk();
+        toolstack_.add(xvda);
+        start();
+        // Nothing but the product may meet the fault.
+        FakeFrontend& guest = boot(xvda);
+        reactor_.run_for(1us);
+        xen_.faults().fail_nth(n);
+        (void)guest;
+        reactor_.run_for(5s);
+        const bool fired = !xen_.faults().fired().empty();
+        xen_.faults().disarm();
+        EXPECT_TRUE(connect(guest) || toolstack_.backend_state(xvda) >= 5) << n;
+        return fired;
+      }
+    };
+    Run run;
+    if (!run.run(nth)) {
+      break;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,10 @@
+iscsi_blkback_test(blkback_ring_test
+  SOURCES blkback/back_ring_test.cpp blkback/request_parser_test.cpp blkback/vbd_test.cpp
+  LIBRARIES iscsi_blkback_blkback)
+
+# In memory here; `xen_contract_test --real` in a Xen domain (component "tests" carries it there).
+iscsi_blkback_test(xen_contract_test LABEL contract
+  SOURCES blkback/xen_contract_test.cpp blkback/xen_rig_memory.cpp blkback/xen_rig_real.cpp
+  LIBRARIES iscsi_blkback_blkback PkgConfig::XEN)
+install(TARGETS xen_contract_test
+  RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/iscsi-blkback COMPONENT tests EXCLUDE_FROM_ALL)

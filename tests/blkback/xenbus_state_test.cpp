@@ -1,0 +1,302 @@
+#include "blkback/xenbus_state.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace iscsi_blkback {
+namespace {
+
+using State = XenbusState;
+using Action = XenbusAction;
+
+// A disk whose guest and we are connected.
+XenbusView connected() {
+  XenbusView view;
+  view.frontend = State::connected;
+  view.backend = State::connected;
+  view.announced = true;
+  view.device_ready = view.device_open = true;
+  view.ring = RingPhase::connected;
+  return view;
+}
+
+// A disk that the toolstack has just made.
+XenbusView fresh() {
+  XenbusView view;
+  view.frontend = State::initialising;
+  view.backend = State::initialising;
+  return view;
+}
+
+// Does what next_action says to a model of the disk until there is nothing to do, with an I/O side
+// that finishes at once. Every step must change something, so a handful of them is enough.
+std::vector<Action> settle(XenbusView& view) {
+  std::vector<Action> done;
+  for (int step = 0; step < 12; ++step) {
+    const Action action = next_action(view);
+    switch (action) {
+      case Action::none:
+        return done;
+      case Action::announce:
+        view.backend = State::init_wait;
+        view.announced = true;
+        view.wrote_closed = false;
+        view.device_open = view.device_ready = !view.refused;
+        break;
+      case Action::connect:
+        view.ring = RingPhase::connected;
+        break;
+      case Action::publish:
+        view.backend = State::connected;
+        break;
+      case Action::write_closing:
+        view.backend = State::closing;
+        break;
+      case Action::disconnect:
+        view.ring = RingPhase::idle;
+        break;
+      case Action::close_device:
+        view.device_open = view.device_ready = false;
+        break;
+      case Action::write_closed:
+        view.backend = State::closed;
+        view.wrote_closed = true;
+        break;
+      case Action::finish:
+      case Action::replace:
+        done.push_back(action);
+        return done;
+    }
+    done.push_back(action);
+  }
+  ADD_FAILURE() << "the handshake does not come to rest";
+  return done;
+}
+
+using Actions = std::vector<Action>;
+
+TEST(XenbusState, ParsesTheProtocolsNumbersOnly) {
+  EXPECT_EQ(parse_xenbus_state("1"), State::initialising);
+  EXPECT_EQ(parse_xenbus_state("8"), State::reconfigured);
+  for (const char* junk : {"", "0", "9", "44", " 4", "4 ", "-1", "four"}) {
+    EXPECT_EQ(parse_xenbus_state(junk), State::unknown) << junk;
+  }
+}
+
+TEST(XenbusState, AnnouncesBeforeTheDeviceIsReady) {
+  EXPECT_EQ(next_action(fresh()), Action::announce);
+}
+
+TEST(XenbusState, WaitsForTheDeviceBeforeConnecting) {
+  XenbusView view = fresh();
+  view.announced = true;
+  view.backend = State::init_wait;
+  view.frontend = State::initialised;
+  EXPECT_EQ(next_action(view), Action::none);
+  view.device_ready = view.device_open = true;
+  EXPECT_EQ(settle(view), (Actions{Action::connect, Action::publish}));
+}
+
+TEST(XenbusState, AcceptsAFrontendThatDoesNotWaitForInitWait) {
+  for (const State frontend : {State::initialised, State::connected}) {
+    XenbusView view = fresh();
+    view.frontend = frontend;          // blkfront_resume
+    EXPECT_EQ(settle(view), (Actions{Action::announce, Action::connect, Action::publish}));
+  }
+}
+
+TEST(XenbusState, KeepsServingAClosingFrontend) {
+  XenbusView view = connected();
+  view.frontend = State::closing;
+  EXPECT_EQ(settle(view), (Actions{Action::write_closing}));
+  EXPECT_EQ(view.ring, RingPhase::connected);
+  view.frontend = State::closed;
+  EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::write_closed}));
+}
+
+TEST(XenbusState, ADiskThatStaysOnlineWaitsForItsFrontendToComeBack) {
+  XenbusView view = connected();
+  view.frontend = State::closed;
+  settle(view);
+  EXPECT_TRUE(view.device_open);
+  view.frontend = State::initialising;
+  EXPECT_EQ(settle(view), (Actions{Action::announce}));
+  view.frontend = State::initialised;
+  EXPECT_EQ(settle(view), (Actions{Action::connect, Action::publish}));
+}
+
+TEST(XenbusState, AFrontendThatRestartsWithoutClosingIsDisconnectedFirst) {
+  for (const State backend : {State::connected, State::closing}) {
+    XenbusView view = connected();
+    view.backend = backend;
+    view.frontend = State::initialising;
+    EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::announce}));
+  }
+}
+
+TEST(XenbusState, DetachOfARunningGuest) {
+  XenbusView view = connected();
+  view.online = false;
+  view.backend = State::closing;
+  EXPECT_EQ(settle(view), Actions{});              // the guest's turn
+  view.frontend = State::closed;
+  EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::close_device, Action::write_closed,
+                                   Action::finish}));
+}
+
+TEST(XenbusState, StateSixWaitsForTheDevice) {
+  XenbusView view = connected();
+  view.online = false;
+  view.frontend = State::closed;
+  view.backend = State::closing;
+  view.ring = RingPhase::idle;
+  view.device_open = view.device_ready = false;
+  view.device_closing = true;
+  EXPECT_EQ(next_action(view), Action::none);
+  view.device_closing = false;                     // closed, or it took too long
+  EXPECT_EQ(next_action(view), Action::write_closed);
+}
+
+TEST(XenbusState, DetachBeforeAnyDriverHasStarted) {
+  for (const State frontend : {State::initialising, State::init_wait}) {
+    XenbusView view = fresh();
+    settle(view);
+    view.frontend = frontend;
+    view.online = false;
+    view.backend = State::closing;
+    EXPECT_EQ(settle(view),
+              (Actions{Action::close_device, Action::write_closed, Action::finish}));
+  }
+}
+
+TEST(XenbusState, ForcedDetachRemovesTheFrontendFirst) {
+  XenbusView view = connected();
+  view.frontend = State::unknown;
+  view.online = false;
+  view.backend = State::closing;
+  EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::close_device, Action::write_closed,
+                                   Action::finish}));
+}
+
+TEST(XenbusState, ToolstackClosesTheDiskOfADeadGuestItself) {
+  XenbusView view = connected();
+  view.backend = State::closed;                    // not ours
+  EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::close_device, Action::finish}));
+}
+
+TEST(XenbusState, NothingIsWrittenToANodeThatHasGone) {
+  XenbusView view = connected();
+  view.backend = State::unknown;
+  EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::finish}));
+}
+
+TEST(XenbusState, AnEndedGuestIsLeftAtOnce) {
+  XenbusView view = connected();
+  view.guest_runs = false;
+  EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::close_device, Action::write_closed,
+                                   Action::finish}));
+}
+
+TEST(XenbusState, ANodeMadeAnewIsLookedAtAnew) {
+  XenbusView view = connected();
+  view.backend = State::initialising;
+  view.frontend = State::initialising;
+  EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::replace}));
+}
+
+TEST(XenbusState, ARefusedDiskIsClosedWhenItsFrontendConnects) {
+  XenbusView view = fresh();
+  view.refused = true;
+  EXPECT_EQ(settle(view), (Actions{Action::announce}));
+  view.frontend = State::initialised;
+  EXPECT_EQ(settle(view), (Actions{Action::write_closing}));
+  view.frontend = State::closed;
+  EXPECT_EQ(settle(view), (Actions{Action::write_closed}));
+}
+
+TEST(XenbusState, ABrokenRingIsNotTakenUpAgain) {
+  XenbusView view = connected();
+  view.ring = RingPhase::idle;
+  EXPECT_EQ(settle(view), (Actions{Action::write_closing}));
+}
+
+TEST(XenbusState, TheRingOfADeadProcessIsNotTakenUpAgain) {
+  XenbusView view = connected();
+  view.announced = false;
+  view.device_open = view.device_ready = false;
+  view.ring = RingPhase::idle;
+  EXPECT_EQ(settle(view), (Actions{Action::write_closing}));
+}
+
+TEST(XenbusState, OnlyLiveNodesAreAdopted) {
+  EXPECT_TRUE(should_adopt(State::initialising, State::initialising, true));
+  EXPECT_TRUE(should_adopt(State::connected, State::connected, true));
+  EXPECT_TRUE(should_adopt(State::closing, State::closing, false));
+  EXPECT_TRUE(should_adopt(State::closed, State::initialising, true));    // between two handshakes
+  EXPECT_FALSE(should_adopt(State::closed, State::initialising, false));
+  EXPECT_FALSE(should_adopt(State::closed, State::connected, true));
+  EXPECT_FALSE(should_adopt(State::unknown, State::initialising, true));
+}
+
+// Whatever the two ends' nodes say: the handshake comes to rest, a ring is never connected twice or
+// without a ready device, state 4 is never written without a ring, and nothing at all is written
+// when the node has gone.
+TEST(XenbusState, EveryCombinationComesToRest) {
+  for (unsigned bits = 0; bits < 1u << 7; ++bits) {
+    for (unsigned frontend = 0; frontend <= 8; ++frontend) {
+      for (unsigned backend = 0; backend <= 8; ++backend) {
+        for (const RingPhase ring : {RingPhase::idle, RingPhase::connected}) {
+          XenbusView view;
+          view.frontend = static_cast<State>(frontend);
+          view.backend = static_cast<State>(backend);
+          view.online = (bits & 1) != 0;
+          view.announced = (bits & 2) != 0;
+          view.wrote_closed = (bits & 4) != 0;
+          view.guest_runs = (bits & 8) != 0;
+          view.device_open = view.device_ready = (bits & 16) != 0;
+          view.refused = (bits & 32) != 0;
+          view.device_closing = !view.device_open && (bits & 64) != 0;
+          view.ring = ring;
+          const bool started_ready = view.device_ready;
+          const Actions actions = settle(view);
+          bool have_ring = ring == RingPhase::connected;
+          bool have_device = started_ready;
+          for (const Action action : actions) {
+            switch (action) {
+              case Action::announce:
+                have_device = have_device || (bits & 32) == 0;
+                break;
+              case Action::connect:
+                EXPECT_TRUE(have_device && !have_ring);
+                have_ring = true;
+                break;
+              case Action::publish:
+                EXPECT_TRUE(have_ring);
+                break;
+              case Action::disconnect:
+                EXPECT_TRUE(have_ring);
+                have_ring = false;
+                break;
+              case Action::close_device:
+              case Action::write_closed:
+              case Action::finish:
+              case Action::replace:
+                EXPECT_FALSE(have_ring) << to_string(action);
+                break;
+              case Action::none:
+              case Action::write_closing:
+                break;
+            }
+            const bool writes = action == Action::announce || action == Action::publish ||
+                                action == Action::write_closing || action == Action::write_closed;
+            EXPECT_FALSE(backend == 0 && writes);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

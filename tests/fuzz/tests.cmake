@@ -1,0 +1,1 @@
+iscsi_blkback_fuzz(ring LIBRARIES iscsi_blkback_blkback)

@@ -1,0 +1,452 @@
+#include "initiator/login.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/scripted_target.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string text_of(std::initializer_list<std::string> pairs) {
+  std::string text;
+  for (const std::string& pair : pairs) {
+    text += pair + '\0';
+  }
+  return text;
+}
+
+TEST(LoginText, ParsesPairsInOrder) {
+  const std::string text = text_of({"A=1", "B=", "", "C=x=y"});
+  const auto pairs = parse_login_text(text);
+  ASSERT_TRUE(pairs);
+  ASSERT_EQ(pairs->size(), 3U);
+  EXPECT_EQ((*pairs)[1].value, "");
+  EXPECT_EQ((*pairs)[2].value, "x=y");
+}
+
+TEST(LoginText, RefusesTextWithoutItsNul) {
+  EXPECT_FALSE(parse_login_text("A=1"));
+}
+TEST(LoginText, RefusesPairWithoutEquals) { EXPECT_FALSE(parse_login_text(text_of({"abc"}))); }
+TEST(LoginText, RefusesPairWithoutKey) { EXPECT_FALSE(parse_login_text(text_of({"=abc"}))); }
+TEST(LoginText, RefusesKeyThatIsTooLong) {
+  EXPECT_TRUE(parse_login_text(text_of({std::string(63, 'k') + "=1"})));
+  EXPECT_FALSE(parse_login_text(text_of({std::string(64, 'k') + "=1"})));
+}
+TEST(LoginText, RefusesValueThatIsTooLong) {
+  EXPECT_TRUE(parse_login_text(text_of({"k=" + std::string(255, 'v')})));
+  EXPECT_FALSE(parse_login_text(text_of({"k=" + std::string(256, 'v')})));
+}
+TEST(LoginText, RefusesRepeatedKeyButTargetAddress) {
+  EXPECT_FALSE(parse_login_text(text_of({"A=1", "A=1"})));
+  EXPECT_TRUE(parse_login_text(text_of({"TargetAddress=1", "TargetAddress=2"})));
+}
+TEST(LoginText, RefusesTooManyPairs) {
+  std::string text;
+  for (int i = 0; i < 129; ++i) {
+    text += "k" + std::to_string(i) + "=1" + '\0';
+  }
+  EXPECT_FALSE(parse_login_text(text));
+}
+
+TEST(LoginText, ParsesNumbersWithinTheirRangeOnly) {
+  EXPECT_EQ(parse_text_number("512", 512, 1000), 512U);
+  EXPECT_EQ(parse_text_number("0x200", 512, 1000), 512U);
+  EXPECT_FALSE(parse_text_number("511", 512, 1000));
+  EXPECT_FALSE(parse_text_number("1001", 512, 1000));
+  EXPECT_FALSE(parse_text_number("", 0, 1000));
+  EXPECT_FALSE(parse_text_number("-1", 0, 1000));
+  EXPECT_FALSE(parse_text_number("12x", 0, 1000));
+  EXPECT_FALSE(parse_text_number("4294967296", 0, 0xffffffff));
+}
+
+SessionOptions options() {
+  SessionOptions options;
+  options.initiator_name = "iqn.2026-01.test:i";
+  options.target_name = "iqn.2026-01.test:t";
+  options.isid = {0x80, 0, 0, 1, 0, 2};
+  return options;
+}
+
+// The outcome of negotiating with a target that answers these keys.
+Result<NegotiatedParameters> negotiate(
+    const SessionOptions& with, std::initializer_list<std::pair<const char*, const char*>> answers,
+    LoginText* said = nullptr) {
+  Negotiation negotiation(with);
+  LoginText text;
+  negotiation.offer(text);
+  text.clear();
+  for (const auto& [key, value] : answers) {
+    if (auto taken = negotiation.take({key, value}, text); !taken) {
+      return tl::unexpected(taken.error());
+    }
+  }
+  if (said != nullptr) {
+    *said = text;
+  }
+  return negotiation.outcome();
+}
+
+TEST(Negotiation, TakesTheResultOfEachRule) {
+  const auto outcome = negotiate(options(), {{"InitialR2T", "No"},
+                                             {"ImmediateData", "Yes"},
+                                             {"MaxBurstLength", "131072"},
+                                             {"FirstBurstLength", "65536"},
+                                             {"MaxRecvDataSegmentLength", "16384"},
+                                             {"DefaultTime2Wait", "5"},
+                                             {"DefaultTime2Retain", "0"},
+                                             {"MaxOutstandingR2T", "1"},
+                                             {"TargetPortalGroupTag", "7"},
+                                             {"TargetAlias", "array"}});
+  ASSERT_TRUE(outcome);
+  EXPECT_FALSE(outcome->initial_r2t);
+  EXPECT_TRUE(outcome->immediate_data);
+  EXPECT_EQ(outcome->max_burst_length, 131072U);
+  EXPECT_EQ(outcome->first_burst_length, 65536U);
+  EXPECT_EQ(outcome->max_send_data_segment_length, 16384U);
+  EXPECT_EQ(outcome->max_recv_data_segment_length, 262144U);
+  EXPECT_EQ(outcome->default_time2wait, 5);
+  EXPECT_EQ(outcome->max_outstanding_r2t, 1);
+  EXPECT_TRUE(outcome->target_portal_group_tag_known);
+  EXPECT_EQ(outcome->target_portal_group_tag, 7);
+  EXPECT_EQ(outcome->target_alias, "array");
+}
+
+TEST(Negotiation, SilentTargetMeansTheDefaults) {
+  const auto outcome = negotiate(options(), {});
+  ASSERT_TRUE(outcome);
+  EXPECT_TRUE(outcome->initial_r2t);
+  EXPECT_EQ(outcome->max_send_data_segment_length, 8192U);
+  EXPECT_EQ(outcome->max_burst_length, 262144U);
+  EXPECT_EQ(outcome->first_burst_length, 65536U);
+  EXPECT_FALSE(outcome->target_portal_group_tag_known);
+}
+
+TEST(Negotiation, NothingBecomesLargerThanOffered) {
+  SessionOptions small = options();
+  small.max_burst_length = 65536;
+  small.first_burst_length = 8192;
+  small.immediate_data = false;
+  small.initial_r2t = true;
+  const auto outcome = negotiate(small, {{"MaxBurstLength", "16776192"},
+                                         {"FirstBurstLength", "262144"},
+                                         {"ImmediateData", "Yes"},
+                                         {"InitialR2T", "No"}});
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->max_burst_length, 65536U);
+  EXPECT_EQ(outcome->first_burst_length, 8192U);
+  EXPECT_FALSE(outcome->immediate_data);
+  EXPECT_TRUE(outcome->initial_r2t);
+}
+
+TEST(Negotiation, FirstBurstNeverExceedsMaxBurst) {
+  const auto outcome =
+      negotiate(options(), {{"MaxBurstLength", "8192"}, {"FirstBurstLength", "65536"}});
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->first_burst_length, 8192U);
+}
+
+TEST(Negotiation, UnknownKeyIsAnsweredWithNotUnderstood) {
+  LoginText said;
+  ASSERT_TRUE(negotiate(options(), {{"X-com.example.key", "1"}, {"Y", "NotUnderstood"}}, &said));
+  EXPECT_EQ(said.text(), text_of({"X-com.example.key=NotUnderstood"}));
+}
+
+struct Refusal {
+  const char* name;
+  const char* key;
+  const char* value;
+  const char* message;
+};
+void PrintTo(const Refusal& refusal, std::ostream* out) { *out << refusal.name; }
+
+class NegotiationRefuses : public ::testing::TestWithParam<Refusal> {};
+TEST_P(NegotiationRefuses, Answer) {
+  const auto outcome = negotiate(options(), {{GetParam().key, GetParam().value}});
+  ASSERT_FALSE(outcome);
+  EXPECT_THAT(outcome.error().message, HasSubstr(GetParam().message));
+}
+INSTANTIATE_TEST_SUITE_P(
+    Negotiation, NegotiationRefuses,
+    ::testing::Values(
+        Refusal{"BooleanThatIsNone", "InitialR2T", "Maybe", "neither Yes nor No"},
+        Refusal{"NumberBelowRange", "MaxBurstLength", "511", "outside 512"},
+        Refusal{"NumberAboveRange", "MaxBurstLength", "16777216", "outside 512"},
+        Refusal{"NoNumber", "MaxOutstandingR2T", "one", "outside 1"},
+        Refusal{"RejectedKey", "MaxConnections", "Reject", "refuses our value"},
+        Refusal{"HeaderDigest", "HeaderDigest", "CRC32C", "HeaderDigest=None"},
+        Refusal{"DataDigest", "DataDigest", "Reject", "DataDigest=None"},
+        Refusal{"SegmentLengthBelowRange", "MaxRecvDataSegmentLength", "511", "outside 512"},
+        Refusal{"SegmentLengthAboveRange", "MaxRecvDataSegmentLength", "99999999", "outside 512"},
+        Refusal{"PortalGroupTag", "TargetPortalGroupTag", "65536", "outside 0..65535"}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+TEST(Negotiation, RefusesAnswerThatComesTwice) {
+  EXPECT_FALSE(negotiate(options(), {{"InitialR2T", "No"}, {"InitialR2T", "No"}}));
+}
+
+TEST(Negotiation, RefusesOperationalKeyBeforeTheOffer) {
+  Negotiation negotiation(options());
+  LoginText said;
+  EXPECT_FALSE(negotiation.take({"MaxBurstLength", "8192"}, said));
+}
+
+// A conversation with a Login: what it asks, and answers to that.
+class LoginTest : public ::testing::Test {
+ protected:
+  LoginRequestPdu ask() {
+    login.next_request(request_bytes);
+    const LoginRequestPdu request = decode_login_request(BhsBytes{request_bytes.data(), kBhsBytes});
+    request_text.assign(reinterpret_cast<const char*>(request_bytes.data()) + kBhsBytes,
+                        request.data_bytes);
+    return request;
+  }
+  Result<Login::Progress> answer(LoginResponsePdu response, std::vector<std::string> pairs = {}) {
+    const std::vector<std::byte> text = text_bytes(pairs);
+    response.data_bytes = static_cast<std::uint32_t>(text.size());
+    response.initiator_task_tag = tag;
+    response.numbers.stat_sn = stat_sn++;
+    std::array<std::byte, kBhsBytes> header;
+    encode(response, BhsBuffer{header});
+    return login.receive(BhsBytes{header}, text);
+  }
+  static LoginResponsePdu security_done() {
+    LoginResponsePdu response;
+    response.transit = true;
+    response.current_stage = LoginStage::security_negotiation;
+    response.next_stage = LoginStage::operational_negotiation;
+    return response;
+  }
+  static LoginResponsePdu operational_done() {
+    LoginResponsePdu response;
+    response.transit = true;
+    response.current_stage = LoginStage::operational_negotiation;
+    response.next_stage = LoginStage::full_feature_phase;
+    return response;
+  }
+  static LoginResponsePdu refused(std::uint8_t status_class, std::uint8_t detail) {
+    LoginResponsePdu response;
+    response.status_class = status_class;
+    response.status_detail = detail;
+    return response;
+  }
+
+  static constexpr std::uint32_t tag = 0xfff0;
+  SessionOptions session_options = options();
+  Login login{session_options, tag, 17};
+  std::vector<std::byte> request_bytes;
+  std::string request_text;
+  std::uint32_t stat_sn = 0xfffffffe;
+};
+
+TEST_F(LoginTest, GoesThroughSecurityAndOperationalStage) {
+  const LoginRequestPdu security = ask();
+  EXPECT_EQ(security.current_stage, LoginStage::security_negotiation);
+  EXPECT_EQ(security.next_stage, LoginStage::operational_negotiation);
+  EXPECT_TRUE(security.transit);
+  EXPECT_EQ(security.tsih, 0);
+  EXPECT_EQ(security.cmd_sn, 17U);
+  EXPECT_EQ(security.isid, session_options.isid);
+  EXPECT_EQ(request_text,
+            text_of({"InitiatorName=iqn.2026-01.test:i", "TargetName=iqn.2026-01.test:t",
+                     "SessionType=Normal", "AuthMethod=None"}));
+  EXPECT_EQ(request_bytes.size() % 4, 0U);
+  EXPECT_EQ(answer(security_done(), {"AuthMethod=None", "TargetPortalGroupTag=3"}),
+            Login::Progress::request);
+
+  const LoginRequestPdu operational = ask();
+  EXPECT_EQ(operational.current_stage, LoginStage::operational_negotiation);
+  EXPECT_EQ(operational.next_stage, LoginStage::full_feature_phase);
+  EXPECT_EQ(operational.exp_stat_sn, 0xffffffff) << "StatSN near its wrap is followed";
+  for (const char* key : {"HeaderDigest=None", "DataDigest=None", "MaxRecvDataSegmentLength=",
+                          "InitialR2T=No", "ImmediateData=Yes", "MaxBurstLength=",
+                          "FirstBurstLength=", "MaxOutstandingR2T=1", "ErrorRecoveryLevel=0",
+                          "DataPDUInOrder=Yes", "DataSequenceInOrder=Yes", "MaxConnections=1"}) {
+    EXPECT_THAT(request_text, HasSubstr(key));
+  }
+  EXPECT_EQ(answer(operational_done(), {"InitialR2T=No"}), Login::Progress::complete);
+  EXPECT_EQ(login.negotiated().target_portal_group_tag, 3);
+  EXPECT_FALSE(login.negotiated().initial_r2t);
+  EXPECT_EQ(login.numbers().stat_sn, 0xffffffffU);
+}
+
+TEST_F(LoginTest, JoinsTextThatComesInSeveralPdus) {
+  static_cast<void>(ask());
+  LoginResponsePdu part;
+  part.more = true;
+  part.current_stage = LoginStage::security_negotiation;
+  // The cut goes through the middle of a key: the pieces are not terminated.
+  const std::string first = "TargetPortal";
+  std::array<std::byte, kBhsBytes> header;
+  part.initiator_task_tag = tag;
+  part.numbers.stat_sn = stat_sn++;
+  part.data_bytes = static_cast<std::uint32_t>(first.size());
+  encode(part, BhsBuffer{header});
+  EXPECT_EQ(login.receive(BhsBytes{header}, std::as_bytes(std::span{first})),
+            Login::Progress::request);
+  const LoginRequestPdu empty = ask();
+  EXPECT_EQ(empty.data_bytes, 0U);
+  EXPECT_FALSE(empty.transit);
+  LoginResponsePdu rest = security_done();
+  rest.transit = false;
+  EXPECT_EQ(answer(rest, {"GroupTag=5"}), Login::Progress::request);
+  EXPECT_TRUE(ask().transit);
+  EXPECT_EQ(answer(security_done()), Login::Progress::request);
+  static_cast<void>(ask());
+  EXPECT_EQ(answer(operational_done()), Login::Progress::complete);
+  EXPECT_EQ(login.negotiated().target_portal_group_tag, 5);
+}
+
+TEST_F(LoginTest, AnswersUnknownKeysInTheNextRequest) {
+  static_cast<void>(ask());
+  LoginResponsePdu stay = security_done();
+  stay.transit = false;
+  EXPECT_EQ(answer(stay, {"X-key=1"}), Login::Progress::request);
+  static_cast<void>(ask());
+  EXPECT_EQ(request_text, text_of({"X-key=NotUnderstood"}));
+}
+
+TEST_F(LoginTest, RefusesTransitWhileTextContinues) {
+  static_cast<void>(ask());
+  LoginResponsePdu both = security_done();
+  both.more = true;
+  EXPECT_FALSE(answer(both));
+}
+
+TEST_F(LoginTest, RefusesEndlessNegotiation) {
+  LoginResponsePdu stay = security_done();
+  stay.transit = false;
+  Result<Login::Progress> progress = Login::Progress::request;
+  int rounds = 0;
+  for (; progress && rounds < 1000; ++rounds) {
+    static_cast<void>(ask());
+    progress = answer(stay);
+  }
+  EXPECT_FALSE(progress);
+  EXPECT_LT(rounds, 100);
+}
+
+TEST_F(LoginTest, RefusesTextThatIsTooLong) {
+  static_cast<void>(ask());
+  Result<Login::Progress> progress = Login::Progress::request;
+  const std::vector<std::byte> text(8000, std::byte{'a'});
+  for (int i = 0; progress && i < 20; ++i) {
+    LoginResponsePdu part;
+    part.more = true;
+    part.initiator_task_tag = tag;
+    part.numbers.stat_sn = stat_sn++;
+    part.data_bytes = 8000;
+    std::array<std::byte, kBhsBytes> header;
+    encode(part, BhsBuffer{header});
+    progress = login.receive(BhsBytes{header}, text);
+    static_cast<void>(ask());
+  }
+  ASSERT_FALSE(progress);
+  EXPECT_THAT(progress.error().message, HasSubstr("too long"));
+}
+
+TEST_F(LoginTest, RefusesAuthenticationThatIsNotConfigured) {
+  static_cast<void>(ask());
+  const auto progress = answer(security_done(), {"AuthMethod=CHAP"});
+  ASSERT_FALSE(progress);
+  EXPECT_THAT(progress.error().message, HasSubstr("CHAP"));
+}
+
+TEST_F(LoginTest, RefusesAnswerOfAnotherKind) {
+  static_cast<void>(ask());
+  std::array<std::byte, kBhsBytes> header;
+  encode(NopInPdu{}, BhsBuffer{header});
+  const auto progress = login.receive(BhsBytes{header}, {});
+  ASSERT_FALSE(progress);
+  EXPECT_THAT(progress.error().message, HasSubstr("NOP-In"));
+}
+
+TEST_F(LoginTest, RefusesAnswerOfAnotherStage) {
+  static_cast<void>(ask());
+  EXPECT_FALSE(answer(operational_done()));
+}
+
+TEST_F(LoginTest, RefusesJumpToTheFullFeaturePhase) {
+  static_cast<void>(ask());
+  LoginResponsePdu jump = security_done();
+  jump.next_stage = LoginStage::full_feature_phase;
+  EXPECT_FALSE(answer(jump));
+}
+
+TEST_F(LoginTest, RefusesWrongStatSn) {
+  static_cast<void>(ask());
+  ASSERT_TRUE(answer(security_done()));
+  static_cast<void>(ask());
+  stat_sn += 1;
+  EXPECT_FALSE(answer(operational_done()));
+}
+
+TEST_F(LoginTest, RefusesWrongTaskTag) {
+  static_cast<void>(ask());
+  LoginResponsePdu other = security_done();
+  other.initiator_task_tag = 1;
+  std::array<std::byte, kBhsBytes> header;
+  encode(other, BhsBuffer{header});
+  EXPECT_FALSE(login.receive(BhsBytes{header}, {}));
+}
+
+TEST_F(LoginTest, RefusesIscsiVersionOtherThanZero) {
+  static_cast<void>(ask());
+  LoginResponsePdu newer = security_done();
+  newer.version_active = 1;
+  EXPECT_FALSE(answer(newer));
+}
+
+TEST_F(LoginTest, FollowsARedirect) {
+  static_cast<void>(ask());
+  EXPECT_EQ(answer(refused(1, 1), {"TargetAddress=10.0.0.9:3261,1"}),
+            Login::Progress::redirected);
+  EXPECT_EQ(login.redirect_address(), "10.0.0.9:3261");
+}
+
+TEST_F(LoginTest, RefusesRedirectToNowhere) {
+  static_cast<void>(ask());
+  const auto progress = answer(refused(1, 2), {"TargetAddress="});
+  ASSERT_FALSE(progress);
+  EXPECT_THAT(progress.error().message, HasSubstr("does not say where"));
+}
+
+TEST_F(LoginTest, RefusedLoginsSayWhatToFix) {
+  const std::pair<std::uint16_t, const char*> cases[] = {
+      {0x0201, "CHAP"},          {0x0202, "access list"},   {0x0203, "check the IQN"},
+      {0x0206, "too many"},      {0x0300, "internal error"}, {0x0301, "not available"},
+      {0x0302, "out of resources"}, {0x02ff, "0x02ff"},
+  };
+  for (const auto& [status, message] : cases) {
+    Login fresh{session_options, tag, 1};
+    fresh.next_request(request_bytes);
+    LoginResponsePdu response = refused(static_cast<std::uint8_t>(status >> 8),
+                                        static_cast<std::uint8_t>(status & 0xff));
+    response.initiator_task_tag = tag;
+    std::array<std::byte, kBhsBytes> header;
+    encode(response, BhsBuffer{header});
+    const auto progress = fresh.receive(BhsBytes{header}, {});
+    ASSERT_FALSE(progress);
+    EXPECT_THAT(progress.error().message, HasSubstr(message));
+    EXPECT_EQ(fresh.status(), status);
+  }
+}
+
+TEST(Login, RefusesUnusableNames) {
+  for (const std::string& name : {std::string(), std::string(224, 'a'), std::string("with blank"),
+                                  std::string("new\nline"), std::string("nul\0", 4)}) {
+    SessionOptions wrong = options();
+    wrong.initiator_name = name;
+    EXPECT_FALSE(Login(wrong, 1, 1).check_options());
+    wrong = options();
+    wrong.target_name = name;
+    EXPECT_FALSE(Login(wrong, 1, 1).check_options());
+  }
+  EXPECT_TRUE(Login(options(), 1, 1).check_options());
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

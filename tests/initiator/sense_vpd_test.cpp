@@ -1,0 +1,174 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "initiator/sense.h"
+#include "initiator/vpd.h"
+#include "tests/support/sim_lun.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+Bytes bytes(std::initializer_list<int> values) {
+  Bytes result;
+  for (const int value : values) {
+    result.push_back(static_cast<std::byte>(value));
+  }
+  return result;
+}
+
+Bytes page(int code, Bytes body) {
+  Bytes result = bytes({0, code, static_cast<int>(body.size() >> 8),
+                        static_cast<int>(body.size() & 0xff)});
+  result.insert(result.end(), body.begin(), body.end());
+  return result;
+}
+
+TEST(Sense, ParsesFixedFormat) {
+  const SenseData sense = parse_sense(make_sense(SenseKey::unit_attention, 0x2a09));
+  EXPECT_TRUE(sense.valid);
+  EXPECT_EQ(sense.key, SenseKey::unit_attention);
+  EXPECT_EQ(sense.code(), 0x2a09);
+}
+
+TEST(Sense, ParsesDescriptorFormat) {
+  const SenseData sense = parse_sense(bytes({0x72, 0x02, 0x04, 0x0b, 0, 0, 0, 0}));
+  EXPECT_TRUE(sense.valid);
+  EXPECT_EQ(sense.key, SenseKey::not_ready);
+  EXPECT_EQ(sense.code(), 0x040b);
+}
+
+TEST(Sense, NeverReadsPastTheEnd) {
+  const Bytes whole = make_sense(SenseKey::medium_error, 0x1100);
+  for (std::size_t length = 0; length <= whole.size(); ++length) {
+    // A copy of exactly this length, so that the sanitizer sees a step too far.
+    const Bytes cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));
+    const SenseData sense = parse_sense(cut);
+    EXPECT_EQ(sense.valid, length >= 3);
+    EXPECT_EQ(sense.asc, length >= 14 ? 0x11 : 0);
+  }
+}
+
+TEST(Sense, AdditionalLengthLimitsTheCodes) {
+  Bytes sense = make_sense(SenseKey::medium_error, 0x1100);
+  sense[7] = std::byte{4};   // bytes 12 and 13 are not part of it
+  EXPECT_EQ(parse_sense(sense).asc, 0);
+}
+
+TEST(Sense, UnknownResponseCodeIsNotValid) {
+  EXPECT_FALSE(parse_sense(bytes({0x7f, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0})).valid);
+}
+
+TEST(Vpd, InquiryStripsBlanksAndUnprintables) {
+  Bytes data(36, std::byte{' '});
+  data[0] = std::byte{0x00};
+  data[5] = std::byte{0x10};
+  data[8] = std::byte{'A'};
+  data[9] = std::byte{0x1b};
+  const auto inquiry = parse_inquiry(data);
+  ASSERT_TRUE(inquiry);
+  EXPECT_EQ(inquiry->vendor, "A_");
+  EXPECT_EQ(inquiry->product, "");
+  EXPECT_EQ(inquiry->tpgs, 1);
+}
+
+TEST(Vpd, RefusesInquiryThatIsCutOff) { EXPECT_FALSE(parse_inquiry(Bytes(35))); }
+TEST(Vpd, RefusesAnotherPageThanAsked) {
+  EXPECT_FALSE(parse_unit_serial_number(page(0x83, bytes({'x'}))));
+}
+TEST(Vpd, RefusesPageThatIsCutOff) { EXPECT_FALSE(parse_unit_serial_number(bytes({0, 0x80, 0}))); }
+
+TEST(Vpd, SerialNumberLosesItsBlanks) {
+  EXPECT_EQ(parse_unit_serial_number(page(0x80, bytes({' ', 'S', 'N', '1', ' '}))), "SN1");
+}
+
+TEST(Vpd, ChoosesTheStrongestDesignatorOfTheLogicalUnit) {
+  const Bytes t10 = bytes({2, 1, 0, 4, 'T', 'G', 'T', ' '});
+  const Bytes eui = bytes({1, 2, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8});
+  const Bytes naa = bytes({1, 3, 0, 8, 0x50, 1, 2, 3, 4, 5, 6, 7});
+  const Bytes port = bytes({1, 0x93, 0, 16, 0x60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9});
+  const auto of = [](std::initializer_list<Bytes> list) {
+    Bytes body;
+    for (const Bytes& designator : list) {
+      body.insert(body.end(), designator.begin(), designator.end());
+    }
+    return parse_device_identification(page(0x83, body));
+  };
+  EXPECT_EQ(of({t10}), "1TGT");
+  EXPECT_EQ(of({t10, eui}), "20102030405060708");
+  EXPECT_EQ(of({naa, t10, eui, port}), "35001020304050607");
+  EXPECT_EQ(of({port}), "");
+  EXPECT_EQ(of({}), "");
+}
+
+TEST(Vpd, RefusesDesignatorThatIsCutOff) {
+  EXPECT_FALSE(parse_device_identification(page(0x83, bytes({1, 3, 0, 8, 0x50, 1, 2}))));
+}
+
+TEST(Vpd, NaaOfWrongLengthIsNotUsed) {
+  EXPECT_EQ(parse_device_identification(page(0x83, bytes({1, 3, 0, 4, 0x60, 1, 2, 3}))), "");
+}
+
+TEST(Vpd, BlockLimitsWithAndWithoutTheField) {
+  Bytes body(60);
+  body[7] = std::byte{9};
+  EXPECT_EQ(parse_block_limits(page(0xb0, body))->max_transfer_blocks, 9U);
+  EXPECT_EQ(parse_block_limits(page(0xb0, Bytes(4)))->max_transfer_blocks, 0U);
+}
+
+Bytes capacity16(std::uint64_t last, std::uint32_t block) {
+  Bytes data(32);
+  for (int i = 0; i < 8; ++i) {
+    data[static_cast<std::size_t>(i)] = static_cast<std::byte>(last >> (56 - 8 * i));
+  }
+  for (int i = 0; i < 4; ++i) {
+    data[static_cast<std::size_t>(8 + i)] = static_cast<std::byte>(block >> (24 - 8 * i));
+  }
+  return data;
+}
+
+TEST(Vpd, CapacityOfBothCommands) {
+  Bytes data = capacity16(99, 512);
+  data[13] = std::byte{3};
+  data[14] = std::byte{0x80};
+  const auto capacity = parse_read_capacity16(data);
+  ASSERT_TRUE(capacity);
+  EXPECT_EQ(capacity->block_count, 100U);
+  EXPECT_EQ(capacity->physical_block_bytes, 4096U);
+  EXPECT_TRUE(capacity->thin_provisioned);
+  const auto small = parse_read_capacity10(bytes({0, 0, 0, 99, 0, 0, 16, 0}));
+  ASSERT_TRUE(small);
+  EXPECT_EQ(small->block_count, 100U);
+  EXPECT_EQ(small->logical_block_bytes, 4096U);
+}
+
+TEST(Vpd, RefusesCapacityThatIsCutOff) {
+  EXPECT_FALSE(parse_read_capacity16(Bytes(11)));
+  EXPECT_FALSE(parse_read_capacity10(Bytes(7)));
+}
+TEST(Vpd, RefusesBlockSizesOutOfRange) {
+  for (const std::uint32_t block : {0U, 1U, 256U, 520U, 8192U, 0xffffffffU}) {
+    EXPECT_FALSE(parse_read_capacity16(capacity16(99, block))) << block;
+  }
+}
+TEST(Vpd, RefusesImpossibleCapacity) {
+  EXPECT_FALSE(parse_read_capacity16(capacity16(0xffffffffffffffff, 512)));
+  EXPECT_FALSE(parse_read_capacity16(capacity16(0x7fffffffffffffff, 4096)));
+}
+TEST(Vpd, RefusesCapacity10ThatDoesNotFit) {
+  EXPECT_FALSE(parse_read_capacity10(bytes({255, 255, 255, 255, 0, 0, 2, 0})));
+}
+
+TEST(Vpd, ReportLunsStopsAtWhatArrived) {
+  Bytes data(8 + 16 + 4);
+  data[2] = std::byte{1};   // 256 bytes of list, it says
+  data[9] = std::byte{1};
+  data[17] = std::byte{2};
+  EXPECT_THAT(parse_report_luns(data).value(),
+              ::testing::ElementsAre(std::uint64_t{1} << 48, std::uint64_t{2} << 48));
+  EXPECT_FALSE(parse_report_luns(Bytes(7)));
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,239 @@
+// The initiator against a real target on loopback, on the real reactor.
+#include <gtest/gtest.h>
+
+#include <csignal>
+
+#include "base/uring_reactor.h"
+#include "initiator/discovery.h"
+#include "initiator/logical_unit.h"
+#include "initiator/session.h"
+#include "tests/initiator/tgt_process.h"
+#include "tests/support/sim_random.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr std::uint64_t kDiskBytes = std::uint64_t{16} << 20;
+constexpr seconds kDeadline{60};   // generous: only bounds a hang
+
+struct Io {
+  BlockRequest request;
+  ScsiTask task;
+  std::vector<std::byte> data;
+  bool done = false;
+
+  void submit(LogicalUnit& unit, BlockOperation operation, std::uint64_t sector) {
+    done = false;
+    request.operation = operation;
+    request.sector = sector;
+    request.sector_count = static_cast<std::uint32_t>(data.size() / kSectorBytes);
+    request.data = data.data();
+    unit.prepare_io(task, request);
+    task.owner = this;
+    task.on_complete = [](ScsiTask& completed) noexcept {
+      static_cast<Io*>(completed.owner)->done = true;
+    };
+    unit.session().submit(task);
+  }
+};
+
+class TgtTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!TgtProcess::available()) {
+      GTEST_SKIP() << "needs root and the package tgt";
+    }
+    auto created = UringReactor::create();
+    if (!created) {
+      GTEST_SKIP() << created.error().message;
+    }
+    ::signal(SIGPIPE, SIG_IGN);
+    reactor = std::move(*created);
+    const auto started = tgt.start(kDiskBytes);
+    ASSERT_TRUE(started) << started.error().message;
+    SessionOptions options;
+    options.initiator_name = "iqn.2026-01.test:initiator";
+    options.target_name = TgtProcess::kTargetName;
+    options.portal = address();
+    options.isid = {0x80, 0, 0, 1, 0, 1};
+    options.relogin_backoff_max = milliseconds{500};
+    session = std::make_unique<Session>(*reactor, options);
+    unit = std::make_unique<LogicalUnit>(*reactor, *session, encode_lun(1));
+    session->start();
+  }
+  void TearDown() override {
+    if (session) {
+      bool stopped = false;
+      session->stop([](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &stopped);
+      EXPECT_TRUE(run_until([&] { return stopped; }));
+    }
+    unit.reset();
+    session.reset();
+  }
+
+  [[nodiscard]] SocketAddress address() const {
+    return SocketAddress::parse("127.0.0.1", tgt.port()).value();
+  }
+
+  template <class Condition>
+  [[nodiscard]] bool run_until(Condition condition) {
+    const TimePoint end = reactor->now() + kDeadline;
+    while (!condition()) {
+      if (reactor->now() > end) {
+        return false;
+      }
+      reactor->run_once(milliseconds{50});
+    }
+    return true;
+  }
+  [[nodiscard]] bool logged_in() {
+    return run_until([this] { return session->state() == SessionState::logged_in; });
+  }
+  [[nodiscard]] Result<LogicalUnitIdentity> identify() {
+    std::optional<Result<LogicalUnitIdentity>> identity;
+    unit->identify(
+        [](void* owner, Result<LogicalUnitIdentity> result) noexcept {
+          *static_cast<std::optional<Result<LogicalUnitIdentity>>*>(owner) = std::move(result);
+        },
+        &identity);
+    if (!run_until([&] { return identity.has_value(); })) {
+      unit->cancel_identify();
+      return fail(ErrorCode::timed_out, "identify() does not end");
+    }
+    return *identity;
+  }
+
+  TgtProcess tgt;
+  std::unique_ptr<UringReactor> reactor;
+  std::unique_ptr<Session> session;
+  std::unique_ptr<LogicalUnit> unit;
+};
+
+TEST_F(TgtTest, IdentifiesTheLogicalUnit) {
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
+  const auto identity = identify();
+  ASSERT_TRUE(identity) << identity.error().message;
+  EXPECT_EQ(identity->vendor, "IET");
+  EXPECT_EQ(identity->serial, "SN1");
+  EXPECT_FALSE(identity->wwid.empty());
+  EXPECT_EQ(identity->block_count, kDiskBytes / 512);
+  EXPECT_EQ(identity->logical_block_bytes, 512U);
+  EXPECT_FALSE(identity->write_protected);
+  EXPECT_TRUE(session->negotiated().target_portal_group_tag_known);
+}
+
+TEST_F(TgtTest, WritesFlushesAndReadsBackAtDepth) {
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
+  ASSERT_TRUE(identify());
+  for (const std::size_t bytes : {4096U, 65536U, 524288U}) {
+    std::vector<std::unique_ptr<Io>> writes;
+    SimRandom random(bytes);
+    for (std::uint64_t i = 0; i < 16; ++i) {
+      writes.push_back(std::make_unique<Io>());
+      writes.back()->data.resize(bytes);
+      for (std::byte& byte : writes.back()->data) {
+        byte = static_cast<std::byte>(random.next());
+      }
+      writes.back()->submit(*unit, BlockOperation::write, i * bytes / kSectorBytes);
+    }
+    for (const auto& write : writes) {
+      ASSERT_TRUE(run_until([&] { return write->done; })) << session->last_error().message;
+      EXPECT_TRUE(write->task.succeeded());
+    }
+    Io flush;
+    flush.submit(*unit, BlockOperation::flush, 0);
+    ASSERT_TRUE(run_until([&] { return flush.done; }));
+    EXPECT_TRUE(flush.task.succeeded());
+    for (std::uint64_t i = 0; i < 16; ++i) {
+      Io read;
+      read.data.assign(bytes, std::byte{0});
+      read.submit(*unit, BlockOperation::read, i * bytes / kSectorBytes);
+      ASSERT_TRUE(run_until([&] { return read.done; }));
+      EXPECT_TRUE(read.task.succeeded());
+      EXPECT_EQ(read.data, writes[i]->data);
+    }
+  }
+  EXPECT_EQ(session->statistics().connection_losses, 0U);
+}
+
+TEST_F(TgtTest, ComesBackAfterTheTargetWasKilled) {
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
+  ASSERT_TRUE(identify());
+  Io write;
+  write.data.assign(65536, std::byte{0x5a});
+  write.submit(*unit, BlockOperation::write, 8);
+  ASSERT_TRUE(run_until([&] { return write.done; }));
+  ASSERT_TRUE(write.task.succeeded());
+
+  tgt.kill();
+  ASSERT_TRUE(run_until([this] { return session->state() == SessionState::transport_wait; }));
+  Io refused;
+  refused.data.resize(4096);
+  refused.submit(*unit, BlockOperation::read, 8);
+  EXPECT_FALSE(refused.done);
+  ASSERT_TRUE(run_until([&] { return refused.done; }));
+  EXPECT_EQ(refused.task.outcome, TaskOutcome::not_sent);
+
+  ASSERT_TRUE(tgt.start(kDiskBytes));
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
+  ASSERT_TRUE(identify());
+  Io read;
+  read.data.resize(65536);
+  read.submit(*unit, BlockOperation::read, 8);
+  ASSERT_TRUE(run_until([&] { return read.done; }));
+  EXPECT_TRUE(read.task.succeeded());
+  EXPECT_EQ(read.data, write.data);
+  EXPECT_EQ(session->login_epoch(), 2U);
+}
+
+TEST_F(TgtTest, DropsATargetThatHangs) {
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
+  ASSERT_TRUE(identify());
+  tgt.signal(SIGSTOP);
+  Io read;
+  read.data.resize(4096);
+  read.submit(*unit, BlockOperation::read, 0);
+  ASSERT_TRUE(run_until([&] { return read.done; }));
+  EXPECT_EQ(read.task.outcome, TaskOutcome::connection_lost);
+  tgt.signal(SIGCONT);
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
+}
+
+TEST_F(TgtTest, LunThatDoesNotExistIsSaidSo) {
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
+  unit = std::make_unique<LogicalUnit>(*reactor, *session, encode_lun(9));
+  const auto identity = identify();
+  ASSERT_FALSE(identity);
+  EXPECT_EQ(identity.error().code, ErrorCode::not_found);
+}
+
+TEST_F(TgtTest, DiscoversItsTarget) {
+  const auto targets = discover(address(), "iqn.2026-01.test:initiator", milliseconds{30000});
+  ASSERT_TRUE(targets) << targets.error().message;
+  ASSERT_EQ(targets->size(), 1U);
+  EXPECT_EQ(targets->front().name, TgtProcess::kTargetName);
+  ASSERT_EQ(targets->front().portals.size(), 1U);
+  EXPECT_EQ(targets->front().portals.front().host, "127.0.0.1");
+  EXPECT_EQ(targets->front().portals.front().port, tgt.port());
+}
+
+TEST_F(TgtTest, DiscoveryAtADeadPortalEnds) {
+  tgt.kill();
+  const auto targets = discover(address(), "iqn.2026-01.test:initiator", milliseconds{30000});
+  ASSERT_FALSE(targets);
+  EXPECT_EQ(targets.error().code, ErrorCode::unavailable);
+}
+
+TEST_F(TgtTest, DiscoveryAtAHungPortalEnds) {
+  tgt.signal(SIGSTOP);
+  const auto targets = discover(address(), "iqn.2026-01.test:initiator", milliseconds{300});
+  tgt.signal(SIGCONT);
+  ASSERT_FALSE(targets);
+  EXPECT_EQ(targets.error().code, ErrorCode::timed_out);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,13 @@
+iscsi_blkback_test(initiator_test
+  SOURCES
+    initiator/login_test.cpp
+    initiator/pdu_test.cpp
+    initiator/sense_vpd_test.cpp
+    initiator/session_io_test.cpp
+  LIBRARIES iscsi_blkback_initiator)
+
+iscsi_blkback_test(initiator_target_test LABEL target
+  SOURCES
+    initiator/target_test.cpp
+    initiator/tgt_process.cpp
+  LIBRARIES iscsi_blkback_initiator)

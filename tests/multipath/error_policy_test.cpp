@@ -1,0 +1,369 @@
+#include "multipath/error_policy.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+namespace iscsi_blkback {
+namespace {
+
+using enum ErrorClass;
+using std::chrono::milliseconds;
+using Codes = std::initializer_list<std::uint16_t>;
+
+// A task and what became of it; 4096 bytes were asked for.
+std::unique_ptr<ScsiTask> answered(ScsiStatus status, std::uint32_t transferred = 0) {
+  auto task = std::make_unique<ScsiTask>();
+  task->data_length_bytes = 4096;
+  task->status = status;
+  task->transferred_bytes = transferred;
+  return task;
+}
+
+ErrorClass class_of_status(ScsiStatus status) { return classify(*answered(status)); }
+
+ErrorClass class_of_sense(SenseKey key, std::uint16_t code, std::uint32_t transferred = 0) {
+  const auto task = answered(ScsiStatus::check_condition, transferred);
+  task->sense = {.valid = true,
+                 .key = key,
+                 .asc = static_cast<std::uint8_t>(code >> 8),
+                 .ascq = static_cast<std::uint8_t>(code & 0xff)};
+  return classify(*task);
+}
+
+ErrorClass class_of_outcome(TaskOutcome outcome) {
+  const auto task = answered(ScsiStatus::good, 4096);
+  task->outcome = outcome;
+  return classify(*task);
+}
+
+void expect_rule(ErrorClass error, PathVerdict path, std::uint16_t here, std::uint16_t elsewhere,
+                 RetryDelay delay, IoStatus answer) {
+  const ErrorRule rule = rule_for(error);
+  EXPECT_EQ(rule.path, path);
+  EXPECT_EQ(rule.retries_here, here);
+  EXPECT_EQ(rule.retries_elsewhere, elsewhere);
+  EXPECT_EQ(rule.delay, delay);
+  EXPECT_EQ(rule.answer, answer);
+}
+
+void expect_answer_at_once(ErrorClass error, IoStatus answer) {
+  expect_rule(error, PathVerdict::keep, 0, 0, RetryDelay::none, answer);
+}
+
+void expect_path_fails(ErrorClass error) {
+  expect_rule(error, PathVerdict::fail, 0, kUnlimitedRetries, RetryDelay::none, IoStatus::no_path);
+}
+
+TEST(ErrorPolicy, GoodWithTheFullLengthIsSuccess) {
+  EXPECT_EQ(classify(*answered(ScsiStatus::good, 4096)), success);
+  EXPECT_EQ(rule_for(success).answer, IoStatus::ok);
+}
+
+TEST(ErrorPolicy, ConditionMetWithTheFullLengthIsSuccess) {
+  EXPECT_EQ(classify(*answered(ScsiStatus::condition_met, 4096)), success);
+}
+
+TEST(ErrorPolicy, RecoveredErrorWithTheFullLengthIsSuccess) {
+  EXPECT_EQ(class_of_sense(SenseKey::recovered_error, 0x1701, 4096), success);
+}
+
+TEST(ErrorPolicy, RecoveredErrorWithoutTheFullLengthIsAShortTransfer) {
+  EXPECT_EQ(class_of_sense(SenseKey::recovered_error, 0x1701, 512), short_transfer);
+}
+
+TEST(ErrorPolicy, ConnectionLostGoesToAnotherPathWithoutLimit) {
+  EXPECT_EQ(class_of_outcome(TaskOutcome::connection_lost), connection_lost);
+  expect_rule(connection_lost, PathVerdict::keep, 0, kUnlimitedRetries, RetryDelay::none,
+              IoStatus::no_path);
+}
+
+TEST(ErrorPolicy, NotSentGoesToAnotherPathWithoutLimit) {
+  EXPECT_EQ(class_of_outcome(TaskOutcome::not_sent), not_sent);
+  expect_rule(not_sent, PathVerdict::keep, 0, kUnlimitedRetries, RetryDelay::none,
+              IoStatus::no_path);
+}
+
+// A status of GOOD counts for nothing beside another response code.
+TEST(ErrorPolicy, TargetFailureIsRetriedHereThenElsewhereThenAnError) {
+  EXPECT_EQ(class_of_outcome(TaskOutcome::target_failure), target_failure);
+  expect_rule(target_failure, PathVerdict::keep, 1, 4, RetryDelay::brief, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, GoodWithoutTheFullLengthIsRetriedOnceThenAnError) {
+  EXPECT_EQ(classify(*answered(ScsiStatus::good, 4095)), short_transfer);
+  EXPECT_EQ(classify(*answered(ScsiStatus::good, 0)), short_transfer);
+  expect_rule(short_transfer, PathVerdict::keep, 1, 0, RetryDelay::none, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, BusyIsRetriedHereForAWhileThenElsewhere) {
+  EXPECT_EQ(class_of_status(ScsiStatus::busy), busy);
+  expect_rule(busy, PathVerdict::keep, 8, 112, RetryDelay::brief, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, TaskSetFullIsRetriedHereForAWhileThenElsewhere) {
+  EXPECT_EQ(class_of_status(ScsiStatus::task_set_full), task_set_full);
+  expect_rule(task_set_full, PathVerdict::keep, 8, 232, RetryDelay::brief, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, ReservationConflictIsTheGuests) {
+  EXPECT_EQ(class_of_status(ScsiStatus::reservation_conflict), reservation_conflict);
+  expect_answer_at_once(reservation_conflict, IoStatus::reservation_conflict);
+}
+
+TEST(ErrorPolicy, TaskAbortedIsRetried) {
+  EXPECT_EQ(class_of_status(ScsiStatus::task_aborted), task_aborted);
+  expect_rule(task_aborted, PathVerdict::keep, 5, 5, RetryDelay::attention, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, AcaActiveIsRetriedThenAnError) {
+  EXPECT_EQ(class_of_status(ScsiStatus::aca_active), aca_active);
+  expect_rule(aca_active, PathVerdict::keep, 2, 3, RetryDelay::brief, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, AStatusThatDoesNotExistIsNoSuccess) {
+  EXPECT_EQ(classify(*answered(static_cast<ScsiStatus>(0x77), 4096)), unknown_status);
+  expect_rule(unknown_status, PathVerdict::keep, 1, 1, RetryDelay::none, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, CheckConditionWithoutUsableSenseIsRetriedThenAnError) {
+  EXPECT_EQ(class_of_status(ScsiStatus::check_condition), unusable_sense);
+  EXPECT_EQ(class_of_sense(SenseKey::no_sense, 0, 4096), unusable_sense);
+  expect_rule(unusable_sense, PathVerdict::keep, 1, 2, RetryDelay::brief, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, BecomingReadyIsWaitedFor) {
+  for (const std::uint16_t code : Codes{0x0401, 0x0405, 0x0406, 0x0407, 0x0408, 0x0409, 0x0411, 0x0414,
+                                   0x041a, 0x041b, 0x041d}) {
+    EXPECT_EQ(class_of_sense(SenseKey::not_ready, code), becoming_ready) << code;
+  }
+  expect_rule(becoming_ready, PathVerdict::keep, 0, 60, RetryDelay::pause, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, FormatInProgressIsWaitedForLonger) {
+  EXPECT_EQ(class_of_sense(SenseKey::not_ready, 0x0404), format_in_progress);
+  expect_rule(format_in_progress, PathVerdict::keep, 0, 600, RetryDelay::pause,
+              IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, AccessStateTransitionIsWaitedForElsewhere) {
+  EXPECT_EQ(class_of_sense(SenseKey::not_ready, 0x040a), access_transition);
+  EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x040a), access_transition);
+  expect_rule(access_transition, PathVerdict::keep, 0, 120, RetryDelay::pause,
+              IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, StandbyUnavailableAndOfflineFailThePath) {
+  for (const std::uint16_t code : Codes{0x040b, 0x040c, 0x0412}) {
+    EXPECT_EQ(class_of_sense(SenseKey::not_ready, code), access_state) << code;
+  }
+  expect_path_fails(access_state);
+}
+
+TEST(ErrorPolicy, NotReadyForAnyOtherReasonFailsThePath) {
+  for (const std::uint16_t code : Codes{0x0400, 0x0402, 0x0403, 0x040d, 0x3a00, 0x3e00}) {
+    EXPECT_EQ(class_of_sense(SenseKey::not_ready, code), not_ready) << code;
+  }
+  expect_path_fails(not_ready);
+}
+
+TEST(ErrorPolicy, UnrecoveredMediumErrorIsTriedOnceHereOnceElsewhere) {
+  for (const std::uint16_t code : Codes{0x1100, 0x1104, 0x1300, 0x1401}) {
+    EXPECT_EQ(class_of_sense(SenseKey::medium_error, code), medium_unrecovered) << code;
+  }
+  expect_rule(medium_unrecovered, PathVerdict::keep, 1, 1, RetryDelay::none,
+              IoStatus::medium_error);
+}
+
+TEST(ErrorPolicy, OtherMediumErrorsNeverFailThePath) {
+  EXPECT_EQ(class_of_sense(SenseKey::medium_error, 0x0c00), medium_other);
+  expect_rule(medium_other, PathVerdict::keep, 2, 1, RetryDelay::none, IoStatus::medium_error);
+}
+
+TEST(ErrorPolicy, HardwareErrorIsTriedOnceElsewhere) {
+  EXPECT_EQ(class_of_sense(SenseKey::hardware_error, 0x4400), hardware_error);
+  expect_rule(hardware_error, PathVerdict::keep, 0, 1, RetryDelay::none, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, AnUnknownCommandIsNotSupported) {
+  EXPECT_EQ(class_of_sense(SenseKey::illegal_request, 0x2000), command_unsupported);
+  expect_answer_at_once(command_unsupported, IoStatus::not_supported);
+}
+
+TEST(ErrorPolicy, AnAddressOutOfRangeIsTheGuests) {
+  EXPECT_EQ(class_of_sense(SenseKey::illegal_request, 0x2100), out_of_range);
+  expect_answer_at_once(out_of_range, IoStatus::out_of_range);
+}
+
+TEST(ErrorPolicy, AMissingLunFailsThePath) {
+  EXPECT_EQ(class_of_sense(SenseKey::illegal_request, 0x2500), lun_missing);
+  expect_path_fails(lun_missing);
+}
+
+TEST(ErrorPolicy, OtherIllegalRequestsAreTheGuests) {
+  for (const std::uint16_t code : Codes{0x2400, 0x2200, 0x2600, 0x2501}) {
+    EXPECT_EQ(class_of_sense(SenseKey::illegal_request, code), illegal_request) << code;
+  }
+  expect_answer_at_once(illegal_request, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, UnitAttentionIsRetriedHere) {
+  for (const std::uint16_t code : Codes{0x2a01, 0x2a06, 0x3807, 0x3f05, 0x0000}) {
+    EXPECT_EQ(class_of_sense(SenseKey::unit_attention, code), unit_attention) << code;
+  }
+  expect_rule(unit_attention, PathVerdict::keep, 30, 30, RetryDelay::attention,
+              IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, MediumMayHaveChangedVerifiesTheIdentity) {
+  EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x2800), identity_attention);
+}
+
+TEST(ErrorPolicy, EveryResetVerifiesTheIdentity) {
+  for (const std::uint16_t code : Codes{0x2900, 0x2901, 0x2902, 0x2903, 0x2904, 0x2907}) {
+    EXPECT_EQ(class_of_sense(SenseKey::unit_attention, code), identity_attention) << code;
+  }
+}
+
+TEST(ErrorPolicy, ChangedCapacityVerifiesTheIdentity) {
+  EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x2a09), identity_attention);
+}
+
+TEST(ErrorPolicy, ChangedInquiryDataVerifiesTheIdentity) {
+  EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x3f03), identity_attention);
+}
+
+TEST(ErrorPolicy, ChangedLunsVerifyTheIdentity) {
+  EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x3f0e), identity_attention);
+}
+
+TEST(ErrorPolicy, IdentityAttentionStopsThePathUntilItIsVerified) {
+  expect_rule(identity_attention, PathVerdict::verify, 0, 60, RetryDelay::attention,
+              IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, WriteProtectedIsTheGuests) {
+  for (const std::uint16_t code : Codes{0x2700, 0x2701, 0x2702}) {
+    EXPECT_EQ(class_of_sense(SenseKey::data_protect, code), write_protected) << code;
+  }
+  expect_answer_at_once(write_protected, IoStatus::write_protected);
+}
+
+TEST(ErrorPolicy, NoSpaceIsTheGuests) {
+  EXPECT_EQ(class_of_sense(SenseKey::data_protect, 0x2707), no_space);
+  expect_answer_at_once(no_space, IoStatus::no_space);
+}
+
+TEST(ErrorPolicy, OtherDataProtectIsTheGuests) {
+  EXPECT_EQ(class_of_sense(SenseKey::data_protect, 0x2704), data_protect);
+  expect_answer_at_once(data_protect, IoStatus::write_protected);
+}
+
+TEST(ErrorPolicy, DurationLimitIsTheGuests) {
+  EXPECT_EQ(class_of_sense(SenseKey::aborted_command, 0x2e01), duration_limit);
+  EXPECT_EQ(class_of_sense(SenseKey::aborted_command, 0x2e03), duration_limit);
+  expect_answer_at_once(duration_limit, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, AbortedCommandIsRetriedHereThenElsewhere) {
+  EXPECT_EQ(class_of_sense(SenseKey::aborted_command, 0x4700), aborted_command);
+  EXPECT_EQ(class_of_sense(SenseKey::aborted_command, 0x2e04), aborted_command);
+  expect_rule(aborted_command, PathVerdict::keep, 2, 3, RetryDelay::brief, IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, TheRemainingSenseKeysAreTheGuests) {
+  for (const SenseKey key : {SenseKey::blank_check, SenseKey::vendor_specific,
+                             SenseKey::copy_aborted, SenseKey::reserved, SenseKey::volume_overflow,
+                             SenseKey::miscompare, SenseKey::completed}) {
+    EXPECT_EQ(class_of_sense(key, 0x0000), refused);
+  }
+  expect_answer_at_once(refused, IoStatus::target_error);
+}
+
+// Whatever a target answers, it is either one of the classes or an assertion's business.
+TEST(ErrorPolicy, EverySenseCodeHasARuleThatEndsOrWaitsForAPath) {
+  for (int key = 0; key < 16; ++key) {
+    for (int code = 0; code < 0x10000; ++code) {
+      const ErrorRule rule = rule_for(
+          class_of_sense(static_cast<SenseKey>(key), static_cast<std::uint16_t>(code)));
+      const bool waits_for_path = rule.retries_elsewhere == kUnlimitedRetries;
+      ASSERT_TRUE(!waits_for_path || rule.path == PathVerdict::fail) << key << ' ' << code;
+      ASSERT_TRUE(rule.answer != IoStatus::ok) << key << ' ' << code;
+    }
+  }
+}
+
+using Step = RetryState::Step;
+
+TEST(RetryState, CountsHereThenElsewhereThenAnswers) {
+  RetryState state;
+  const ErrorRule rule = rule_for(aborted_command);
+  EXPECT_EQ(state.next(aborted_command, rule), Step::here);
+  EXPECT_EQ(state.next(aborted_command, rule), Step::here);
+  EXPECT_EQ(state.next(aborted_command, rule), Step::elsewhere);
+  EXPECT_EQ(state.next(aborted_command, rule), Step::elsewhere);
+  EXPECT_EQ(state.next(aborted_command, rule), Step::elsewhere);
+  EXPECT_EQ(state.next(aborted_command, rule), Step::answer);
+}
+
+TEST(RetryState, AnotherErrorStartsANewCount) {
+  RetryState state;
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_NE(state.next(busy, rule_for(busy)), Step::answer);
+  }
+  EXPECT_EQ(state.next(unit_attention, rule_for(unit_attention)), Step::here);
+}
+
+TEST(RetryState, AlternatingErrorsAreBoundedToo) {
+  RetryState state;
+  int retries = 0;
+  while (state.next(retries % 2 == 0 ? busy : unit_attention, rule_for(busy)) != Step::answer) {
+    ASSERT_LE(++retries, RetryState::kMaxRetries);
+  }
+  EXPECT_EQ(retries, RetryState::kMaxRetries);
+}
+
+TEST(RetryState, TransportErrorsNeverAnswer) {
+  RetryState state;
+  for (int i = 0; i < 100000; ++i) {
+    ASSERT_EQ(state.next(connection_lost, rule_for(connection_lost)), Step::elsewhere);
+  }
+}
+
+TEST(RetryState, BriefDelayDoublesUpToASecondWithJitter) {
+  RetryState state;
+  Duration longest_before{};
+  for (int i = 0; i < 12; ++i) {
+    static_cast<void>(state.next(busy, rule_for(busy)));
+    const Duration full = std::min<Duration>(milliseconds(10) * (1 << i), milliseconds(1000));
+    for (const std::uint64_t random : {std::uint64_t{0}, std::uint64_t{123456789},
+                                       ~std::uint64_t{0}}) {
+      const Duration delay = state.delay(RetryDelay::brief, random);
+      EXPECT_GE(delay, full / 2);
+      EXPECT_LE(delay, full);
+    }
+    EXPECT_GE(full, longest_before);
+    longest_before = full;
+  }
+}
+
+TEST(RetryState, AStormOfUnitAttentionsIsSlowedDown) {
+  RetryState state;
+  for (int i = 0; i < 4; ++i) {
+    static_cast<void>(state.next(unit_attention, rule_for(unit_attention)));
+    EXPECT_EQ(state.delay(RetryDelay::attention, 1), Duration::zero());
+  }
+  static_cast<void>(state.next(unit_attention, rule_for(unit_attention)));
+  EXPECT_GT(state.delay(RetryDelay::attention, 1), Duration::zero());
+}
+
+TEST(RetryState, PauseIsHalfASecondToOne) {
+  RetryState state;
+  static_cast<void>(state.next(becoming_ready, rule_for(becoming_ready)));
+  EXPECT_TRUE(state.first());
+  EXPECT_GE(state.delay(RetryDelay::pause, 0), milliseconds(500));
+  EXPECT_LE(state.delay(RetryDelay::pause, ~std::uint64_t{0}), milliseconds(1000));
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

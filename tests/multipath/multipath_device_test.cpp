@@ -1,0 +1,559 @@
+// MultipathDevice over the real engine: paths, queueing, errors, closing. What concerns lost writes
+// is in lost_writes_test.cpp.
+#include "tests/multipath/multipath_fixture.h"
+
+namespace iscsi_blkback {
+namespace {
+
+TEST_F(MultipathTest, ReadsBackWhatWasWritten) {
+  start();
+  EXPECT_EQ(answer(write(8, 8, 0x5a)), IoStatus::ok);
+  const GuestRequest& back = read(0, 24);
+  EXPECT_EQ(answer(back), IoStatus::ok);
+  EXPECT_EQ(back.data[7 * kSectorBytes], std::byte{0});
+  EXPECT_EQ(back.data[8 * kSectorBytes], std::byte{0x5a});
+  EXPECT_EQ(back.data[16 * kSectorBytes - 1], std::byte{0x5a});
+  EXPECT_EQ(back.data[16 * kSectorBytes], std::byte{0});
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+TEST_F(MultipathTest, TellsTheGeometryOnceAndTheIdentity) {
+  lun_options_.block_count = 4096;
+  lun_options_.block_bytes = 4096;
+  start();
+  EXPECT_EQ(ready_calls_, 1);
+  EXPECT_EQ(device_->geometry().sector_count, 4096U * 8);
+  EXPECT_EQ(device_->geometry().logical_block_bytes, 4096U);
+  EXPECT_FALSE(device_->geometry().read_only);
+  const MultipathSnapshot snapshot = device_->snapshot();
+  EXPECT_TRUE(snapshot.ready);
+  EXPECT_EQ(snapshot.vendor, "SIM");
+  EXPECT_NE(snapshot.wwid, "");
+  EXPECT_EQ(snapshot.paths.at(1).portal, "10.0.0.2:3260");
+  EXPECT_EQ(snapshot.paths.at(1).session_state, SessionState::logged_in);
+}
+
+TEST_F(MultipathTest, UsesAllPathsSideBySide) {
+  start({1, 1, 1});
+  for (int i = 0; i < 30; ++i) {
+    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  }
+  for (std::size_t index = 0; index < 3; ++index) {
+    EXPECT_EQ(path(index).requests, 10U);
+  }
+}
+
+TEST_F(MultipathTest, FailoverUsesOnePathAndTheNextWhenItIsLost) {
+  options_.path_grouping_policy = PathGroupingPolicy::failover;
+  start();
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  }
+  EXPECT_EQ(path(0).requests + path(1).requests, 10U);
+  EXPECT_TRUE(path(0).requests == 10 || path(1).requests == 10);
+  const std::size_t used = path(0).requests == 10 ? 0 : 1;
+  cut(used);
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  EXPECT_GE(path(1 - used).requests, 1U);
+}
+
+TEST_F(MultipathTest, IsReadyAtTheFirstGoodPathWhileAnotherPortalIsDead) {
+  start_target({1, 1, 1, 1});
+  drop_silently(2);
+  start_device(false);
+  EXPECT_TRUE(reactor_.run_until([this] { return ready_calls_ == 1; }, milliseconds(100)));
+  const GuestRequest& first = read(0, 8);
+  EXPECT_EQ(answer(first, milliseconds(100)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, APortalThatComesUpLaterIsUsed) {
+  start_target();
+  refuse(1);
+  start_device(false);
+  ASSERT_TRUE(wait_for_up(1));
+  accept(1);
+  EXPECT_TRUE(wait_for_up(2, seconds(6)));
+}
+
+TEST_F(MultipathTest, AResetPathDelaysNoRequestForMoreThan50Milliseconds) {
+  start();
+  for (std::uint64_t i = 0; i < 32; ++i) {
+    write(i * 8, 8, 1);
+    read(1024, 8);
+  }
+  reactor_.run_for(std::chrono::microseconds(500));
+  refuse(0);
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+    EXPECT_LE(request->took(), milliseconds(50));
+  }
+  EXPECT_EQ(path(0).state, PathState::down);
+  EXPECT_NE(path(0).last_error, "");
+}
+
+TEST_F(MultipathTest, ASilentlyDroppedPathDelaysNoRequestForMoreThanTwoSeconds) {
+  start();
+  drop_silently(0);
+  for (std::uint64_t i = 0; i < 32; ++i) {
+    write(i * 8, 8, 1);
+    read(1024, 8);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+    EXPECT_LE(request->took(), milliseconds(2200));
+  }
+  EXPECT_EQ(path(0).state, PathState::down);
+}
+
+TEST_F(MultipathTest, QueuesForEverWithoutAPathAndResumesWithTheFirst) {
+  start();
+  refuse(0);
+  refuse(1);
+  reactor_.run_for(milliseconds(10));
+  const GuestRequest& waiting_write = write(0, 8, 7);
+  const GuestRequest& waiting_read = read(64, 8);
+  const GuestRequest& waiting_flush = flush();
+  reactor_.run_for(std::chrono::hours(2));
+  EXPECT_TRUE(pending(waiting_write) && pending(waiting_read) && pending(waiting_flush));
+  EXPECT_TRUE(device_->snapshot().queueing);
+  EXPECT_EQ(device_->snapshot().queued, 3U);
+
+  accept(1);
+  ASSERT_TRUE(wait_for_up(1));
+  EXPECT_EQ(answer(waiting_write, milliseconds(10)), IoStatus::ok);
+  EXPECT_EQ(answer(waiting_read, milliseconds(10)), IoStatus::ok);
+  EXPECT_EQ(answer(waiting_flush, milliseconds(10)), IoStatus::ok);
+  EXPECT_EQ(medium(0), 7);
+}
+
+TEST_F(MultipathTest, FailsReadsAndWritesAfterNoPathRetryAndLetsFlushWait) {
+  options_.no_path_retry = seconds(30);
+  start();
+  refuse(0);
+  refuse(1);
+  reactor_.run_for(milliseconds(10));
+  const GuestRequest& lost_write = write(0, 8, 7);
+  const GuestRequest& lost_read = read(64, 8);
+  const GuestRequest& waiting_flush = flush();
+  reactor_.run_for(seconds(29));
+  EXPECT_TRUE(pending(lost_write) && pending(lost_read));
+  EXPECT_EQ(answer(lost_write, seconds(2)), IoStatus::no_path);
+  EXPECT_EQ(answer(lost_read, seconds(2)), IoStatus::no_path);
+
+  EXPECT_EQ(answer(read(64, 8), milliseconds(1)), IoStatus::no_path) << "fails fast now";
+  EXPECT_FALSE(device_->snapshot().queueing);
+  reactor_.run_for(seconds(300));
+  EXPECT_TRUE(pending(waiting_flush));
+
+  accept(0);
+  ASSERT_TRUE(wait_for_up(1));
+  EXPECT_EQ(answer(waiting_flush, milliseconds(10)), IoStatus::ok);
+  EXPECT_EQ(answer(read(64, 8), milliseconds(10)), IoStatus::ok);
+
+  refuse(0);
+  reactor_.run_for(milliseconds(10));
+  const GuestRequest& queued_again = read(64, 8);
+  reactor_.run_for(seconds(20));
+  EXPECT_TRUE(pending(queued_again)) << "no_path_retry starts anew";
+}
+
+TEST_F(MultipathTest, NoPathRetryOfZeroFailsAtOnce) {
+  options_.no_path_retry = milliseconds(0);
+  start();
+  const GuestRequest& at_path = read(0, 8);
+  refuse(0);
+  refuse(1);
+  EXPECT_EQ(answer(at_path, milliseconds(50)), IoStatus::no_path);
+  EXPECT_EQ(answer(write(0, 8, 1), milliseconds(1)), IoStatus::no_path);
+}
+
+TEST_F(MultipathTest, AUnitAttentionOnTheOnlyPathIsNoOutageEvenWithNoPathRetryOfZero) {
+  options_.no_path_retry = milliseconds(0);
+  start({1});
+  target_->add_unit_attention(0x3f0e);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, BusyStormsAreWaitedFor) {
+  start();
+  target_->inject(status_fault(ScsiStatus::busy, 100));
+  for (std::uint64_t i = 0; i < 10; ++i) {
+    write(i * 8, 8, 3);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+  }
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(MultipathTest, TaskSetFullLowersTheQueueUntilAllFits) {
+  start({1});
+  // A target with room for four commands.
+  std::uint32_t at_target = 0;
+  SimFault full = status_fault(ScsiStatus::task_set_full, 0);
+  full.matches = [&](const SimCommand& command) {
+    if (!is_write(command)) {
+      return false;
+    }
+    if (at_target < 4) {
+      ++at_target;
+      reactor_.schedule(milliseconds(1), [&] { --at_target; });
+      return false;
+    }
+    return true;
+  };
+  target_->inject(full);
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    write(i * 8, 8, 3);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request, seconds(60)), IoStatus::ok);
+  }
+  target_->clear_faults();
+}
+
+TEST_F(MultipathTest, UnitAttentionsAreRetriedAndTheGuestSeesNone) {
+  start();
+  for (const std::uint16_t code : {std::uint16_t{0x2900}, std::uint16_t{0x2a01},
+                                   std::uint16_t{0x2a09}, std::uint16_t{0x3f0e},
+                                   std::uint16_t{0x3f03}, std::uint16_t{0x2800}}) {
+    target_->add_unit_attention(code);
+    EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  }
+  EXPECT_TRUE(wait_for_up(2));
+}
+
+TEST_F(MultipathTest, AStormOfUnitAttentionsDoesNotBecomeAnError) {
+  start();
+  target_->inject(sense_fault(SenseKey::unit_attention, 0x3f0e, 40));
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(60)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, StandbyPathIsLeftForTheOtherAndTakenBackWhenItIsReady) {
+  start();
+  SimFault standby = sense_fault(SenseKey::not_ready, 0x040b, 0);
+  standby.matches = [](const SimCommand& command) { return command.portal == 0; };
+  target_->inject(standby);
+  for (int i = 0; i < 4; ++i) {
+    const GuestRequest& request = write(0, 8, 1);
+    EXPECT_EQ(answer(request), IoStatus::ok);
+    EXPECT_LE(request.took(), milliseconds(20));
+  }
+  EXPECT_EQ(path(0).state, PathState::down);
+  EXPECT_EQ(path(0).session_state, SessionState::logged_in);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(path(0).state, PathState::down);
+  target_->clear_faults();
+  EXPECT_TRUE(wait_for_up(2, seconds(2)));
+}
+
+TEST_F(MultipathTest, BecomingReadyOnAllPathsIsWaitedFor) {
+  start();
+  SimFault starting = sense_fault(SenseKey::not_ready, 0x0401, 0);
+  target_->inject(starting);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(10));
+  EXPECT_TRUE(pending(request));
+  target_->clear_faults();
+  EXPECT_EQ(answer(request, seconds(2)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, MediumErrorIsTheGuestsAfterOneTryElsewhere) {
+  start();
+  target_->inject(sense_fault(SenseKey::medium_error, 0x1100, 3));
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::medium_error);
+  EXPECT_EQ(path(0).failures + path(1).failures, 3U);
+  EXPECT_GE(path(0).failures, 1U);
+  EXPECT_GE(path(1).failures, 1U);
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(MultipathTest, ReservationConflictIsTheGuestsAndThePathStaysUp) {
+  start();
+  target_->inject(status_fault(ScsiStatus::reservation_conflict, 1));
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::reservation_conflict);
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(MultipathTest, ATargetFailureWithStatusGoodIsNoSuccess) {
+  start();
+  SimFault failure;
+  failure.matches = any_io();
+  failure.count = 0;
+  failure.response_code = 1;
+  target_->inject(failure);
+  EXPECT_EQ(answer(write(0, 8, 9)), IoStatus::target_error);
+  EXPECT_EQ(medium(0), 0);
+}
+
+TEST_F(MultipathTest, AShortReadIsNoSuccess) {
+  start();
+  SimFault shortened;
+  shortened.matches = any_io();
+  shortened.count = 0;
+  shortened.cut_bytes = 512;
+  target_->inject(shortened);
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::target_error);
+}
+
+TEST_F(MultipathTest, AFlushThatTheTargetDoesNotKnowIsNotSupported) {
+  start();
+  SimFault unknown = sense_fault(SenseKey::illegal_request, 0x2000, 0);
+  unknown.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kSynchronizeCache10 ||
+           command.cdb[0] == scsi_operation::kSynchronizeCache16;
+  };
+  target_->inject(unknown);
+  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, NoWriteCommandLeavesAReadOnlyDisk) {
+  options_.read_only = true;
+  start();
+  EXPECT_TRUE(device_->geometry().read_only);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::write_protected);
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.writes, 0U);
+  EXPECT_EQ(lun_->counters.flushes, 0U);
+}
+
+TEST_F(MultipathTest, AWriteProtectedLunMakesAReadOnlyDisk) {
+  lun_options_.read_only = true;
+  start();
+  EXPECT_TRUE(device_->geometry().read_only);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::write_protected);
+}
+
+TEST_F(MultipathTest, APathToAnotherLunIsQuarantined) {
+  start_target();
+  SimTargetOptions other_options;
+  other_options.portals = {{portal_address(7), 1}};
+  SimTarget other(reactor_, other_options);
+  SimLunOptions other_lun;
+  other_lun.naa_extension = 2;
+  other.add_lun(0, std::make_shared<SimLun>(other_lun));
+  start_device();
+
+  Session& session = add_session(7);
+  session.start();
+  device_->add_path(session, 0);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(2).state == PathState::quarantined; }));
+  EXPECT_NE(path(2).last_error.find("another LUN"), std::string::npos) << path(2).last_error;
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  }
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(path(2).state, PathState::quarantined);
+  EXPECT_EQ(other.lun(0).counters.writes, 0U);
+  close();
+  stop_sessions();
+}
+
+TEST_F(MultipathTest, APathToASmallerLunIsQuarantined) {
+  start();
+  cut(1);
+  ASSERT_TRUE(wait_for_up(1));
+  lun_->options.block_count = 1024;
+  restore(1);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(1).state == PathState::quarantined; },
+                                 seconds(20)));
+  EXPECT_NE(path(1).last_error.find("capacity"), std::string::npos) << path(1).last_error;
+  lun_->options.block_count = 2048;
+}
+
+TEST_F(MultipathTest, APathToTheSameLunThatHasGrownIsUsed) {
+  start();
+  cut(1);
+  ASSERT_TRUE(wait_for_up(1));
+  lun_->resize(4096);
+  restore(1);
+  EXPECT_TRUE(wait_for_up(2));
+  EXPECT_EQ(device_->geometry().sector_count, 2048U);
+}
+
+TEST_F(MultipathTest, APathToALunWithOtherBlocksIsQuarantined) {
+  start();
+  cut(1);
+  ASSERT_TRUE(wait_for_up(1));
+  lun_->options.block_bytes = 4096;
+  restore(1);
+  EXPECT_TRUE(reactor_.run_until([this] { return path(1).state == PathState::quarantined; },
+                                 seconds(20)));
+  lun_->options.block_bytes = 512;
+}
+
+TEST_F(MultipathTest, ALunThatBecomesAnotherOneUnderALiveSessionIsQuarantined) {
+  start();
+  lun_->options.naa_extension = 99;
+  target_->add_unit_attention(0x3f0e);
+  const GuestRequest& request = write(0, 8, 1);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::quarantined &&
+                                                 path(1).state == PathState::quarantined; },
+                                 seconds(20)));
+  reactor_.run_for(seconds(60));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(lun_->counters.writes, 0U) << "no guest data on a foreign LUN";
+
+  lun_->options.naa_extension = 1;
+  target_->add_unit_attention(0x3f03);
+  EXPECT_EQ(answer(request, seconds(20)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, ALunWithoutIdentityIsRecognizedByItsPlace) {
+  lun_options_.naa_extension = 0;
+  lun_options_.serial.clear();
+  start();
+  EXPECT_EQ(device_->snapshot().wwid, "");
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(MultipathTest, AMissingLunTakesThePathDownUntilItIsBack) {
+  start();
+  target_->remove_lun(0);
+  const GuestRequest& request = write(0, 8, 4);
+  reactor_.run_for(seconds(20));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(up(), 0U);
+  target_->add_lun(0, lun_);
+  EXPECT_EQ(answer(request, seconds(2)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, TheCheckerFindsAnIdlePathThatHasStoppedServing) {
+  start();
+  SimFault unavailable = sense_fault(SenseKey::not_ready, 0x040c, 0);
+  unavailable.matches = [](const SimCommand& command) {
+    return command.portal == 1 && command.cdb[0] == scsi_operation::kTestUnitReady;
+  };
+  target_->inject(unavailable);
+  EXPECT_TRUE(reactor_.run_until([this] { return path(1).state == PathState::down; }, seconds(6)));
+  target_->clear_faults();
+  EXPECT_TRUE(wait_for_up(2, seconds(2)));
+}
+
+TEST_F(MultipathTest, TheCheckerLeavesABusyPathAlone) {
+  start({1});
+  std::uint64_t checks = 0;
+  SimFault count;
+  count.count = 0;
+  count.matches = [&](const SimCommand& command) {
+    checks += command.cdb[0] == scsi_operation::kTestUnitReady ? 1 : 0;
+    return false;
+  };
+  target_->inject(count);
+  for (int i = 0; i < 60; ++i) {
+    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+    reactor_.run_for(seconds(1));
+  }
+  EXPECT_EQ(checks, 0U);
+  reactor_.run_for(seconds(60));
+  EXPECT_GE(checks, 10U);
+  EXPECT_LE(checks, 14U);
+}
+
+TEST_F(MultipathTest, AStuckLunIsLeftForTheOtherPathAndInTheEndItsSessionIsDropped) {
+  start();
+  SimFault stuck;
+  stuck.matches = [](const SimCommand& command) { return command.portal == 0; };
+  stuck.count = 0;
+  stuck.answer = false;
+  target_->inject(stuck);
+  const GuestRequest& first = read(0, 8);
+  const GuestRequest& second = read(8, 8);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(12)));
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  }
+  EXPECT_EQ(answer(first, seconds(60)), IoStatus::ok);
+  EXPECT_EQ(answer(second, seconds(60)), IoStatus::ok);
+  target_->clear_faults();
+}
+
+TEST_F(MultipathTest, MoreRequestsThanThePoolHoldsWaitForASlot) {
+  options_.max_requests = 4;
+  start();
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    write(i * 8, 8, static_cast<int>(i + 1));
+  }
+  EXPECT_LE(device_->snapshot().in_flight, 4U);
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+  }
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    EXPECT_EQ(medium(i * 8), static_cast<int>(i + 1));
+  }
+}
+
+TEST_F(MultipathTest, CloseAbortsWhatWaitsInTheSameTurn) {
+  options_.max_requests = 2;
+  start();
+  refuse(0);
+  refuse(1);
+  reactor_.run_for(milliseconds(10));
+  for (int i = 0; i < 5; ++i) {
+    write(0, 8, 1);
+  }
+  close();
+  for (const auto& request : requests_) {
+    EXPECT_EQ(request->status, IoStatus::aborted);
+    EXPECT_EQ(request->took(), milliseconds(0));
+  }
+}
+
+TEST_F(MultipathTest, CloseLetsAPathAnswer) {
+  start();
+  const GuestRequest& at_path = write(0, 8, 6);
+  close();
+  EXPECT_EQ(at_path.status, IoStatus::ok);
+  EXPECT_EQ(medium(0), 6);
+}
+
+TEST_F(MultipathTest, CloseEndsWhenTheSessionsAreStoppedUnderAHungTarget) {
+  start();
+  target_->set_hung(true);
+  const GuestRequest& at_path = write(0, 8, 6);
+  reactor_.run_for(milliseconds(10));
+  close();
+  EXPECT_EQ(at_path.status, IoStatus::aborted);
+  stop_sessions();
+  target_->stop();
+}
+
+TEST_F(MultipathTest, CloseBeforeAnyPathWasUp) {
+  start_target();
+  refuse(0);
+  refuse(1);
+  start_device(false);
+  reactor_.run_for(milliseconds(500));
+  EXPECT_FALSE(device_->ready());
+  close();
+}
+
+TEST_F(MultipathTest, CloseWhileAPathIsBeingIdentified) {
+  start_target();
+  target_->options().command_delay = milliseconds(100);
+  start_device(false);
+  reactor_.run_for(milliseconds(150));
+  close();
+}
+
+TEST_F(MultipathTest, TwoDisksShareTheirSessions) {
+  start();
+  auto second_lun = std::make_shared<SimLun>(SimLunOptions{.naa_extension = 2});
+  target_->add_lun(300, second_lun);
+  MultipathDevice second(reactor_, options_, *this);
+  second.add_path(*sessions_[0], 300);
+  second.add_path(*sessions_[1], 300);
+  ASSERT_TRUE(reactor_.run_until([&] { return second.snapshot().paths_up() == 2; }));
+  EXPECT_EQ(target_->sessions(), 2U);
+  bool closed = false;
+  second.close(false, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  EXPECT_TRUE(reactor_.run_until([&] { return closed; }, seconds(1)));
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

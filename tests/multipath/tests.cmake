@@ -1,0 +1,10 @@
+# The pure parts, and the device over the real engine on the simulated network.
+iscsi_blkback_test(multipath_test
+  SOURCES
+    multipath/error_policy_test.cpp
+    multipath/lost_writes_test.cpp
+    multipath/multipath_device_test.cpp
+    multipath/multipath_text_test.cpp
+    multipath/path_selector_test.cpp
+    multipath/unfenced_writes_test.cpp
+  LIBRARIES iscsi_blkback_multipath)

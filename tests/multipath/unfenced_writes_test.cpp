@@ -1,0 +1,146 @@
+#include "multipath/unfenced_writes.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/sim_random.h"
+
+namespace iscsi_blkback {
+namespace {
+
+TimePoint at(std::int64_t seconds) { return TimePoint(std::chrono::seconds(seconds)); }
+
+UnfencedWrite write_of(std::uint64_t first, std::uint64_t end, std::uint64_t owner = 1) {
+  return {.first_sector = first,
+          .end_sector = end,
+          .owner = owner,
+          .path = 0,
+          .portal_group = 1,
+          .login_epoch = 1,
+          .harmless_at = at(60)};
+}
+
+TEST(UnfencedWrites, EmptyEndangersNothing) {
+  UnfencedWrites writes(8);
+  EXPECT_TRUE(writes.empty());
+  EXPECT_FALSE(writes.endangers(0, ~std::uint64_t{0}, 9));
+}
+
+TEST(UnfencedWrites, EndangersWhatOverlapsAndNothingBeside) {
+  UnfencedWrites writes(8);
+  writes.add(write_of(100, 108));
+  EXPECT_FALSE(writes.endangers(92, 100, 9));
+  EXPECT_TRUE(writes.endangers(92, 101, 9));
+  EXPECT_TRUE(writes.endangers(103, 104, 9));
+  EXPECT_TRUE(writes.endangers(0, 1000, 9));
+  EXPECT_TRUE(writes.endangers(107, 108, 9));
+  EXPECT_FALSE(writes.endangers(108, 116, 9));
+}
+
+TEST(UnfencedWrites, DoesNotEndangerItsOwnRetry) {
+  UnfencedWrites writes(8);
+  writes.add(write_of(100, 108, 5));
+  EXPECT_FALSE(writes.endangers(100, 108, 5));
+  EXPECT_TRUE(writes.endangers(100, 108, 6));
+  EXPECT_TRUE(writes.has_owner(5));
+  EXPECT_FALSE(writes.has_owner(6));
+}
+
+TEST(UnfencedWrites, AFenceClearsItsPathUpToItsEpochOnly) {
+  UnfencedWrites writes(8);
+  UnfencedWrite other_path = write_of(0, 8);
+  other_path.path = 1;
+  UnfencedWrite later = write_of(16, 24);
+  later.login_epoch = 3;
+  writes.add(write_of(8, 16));
+  writes.add(other_path);
+  writes.add(later);
+
+  EXPECT_TRUE(writes.fence(0, 1, 2));
+  EXPECT_FALSE(writes.endangers(8, 16, 9));
+  EXPECT_TRUE(writes.endangers(0, 8, 9));
+  EXPECT_TRUE(writes.endangers(16, 24, 9));
+  EXPECT_FALSE(writes.fence(0, 1, 2));
+  EXPECT_TRUE(writes.fence(0, 1, 3));
+  EXPECT_TRUE(writes.fence(1, 1, 1));
+  EXPECT_TRUE(writes.empty());
+}
+
+TEST(UnfencedWrites, AFenceInAnotherPortalGroupClearsNothing) {
+  UnfencedWrites writes(8);
+  writes.add(write_of(0, 8));
+  EXPECT_FALSE(writes.fence(0, 2, 9));
+  EXPECT_TRUE(writes.endangers(0, 8, 9));
+}
+
+TEST(UnfencedWrites, ExpireWhenTheTargetHasGivenUp) {
+  UnfencedWrites writes(8);
+  UnfencedWrite later = write_of(8, 16);
+  later.harmless_at = at(61);
+  writes.add(later);
+  writes.add(write_of(0, 8));
+  EXPECT_EQ(writes.next_expiry(), at(60));
+  EXPECT_FALSE(writes.expire(at(59)));
+  EXPECT_TRUE(writes.expire(at(60)));
+  EXPECT_FALSE(writes.endangers(0, 8, 9));
+  EXPECT_TRUE(writes.endangers(8, 16, 9));
+  EXPECT_EQ(writes.next_expiry(), at(61));
+}
+
+TEST(UnfencedWrites, BeyondTheLimitARangeIsWidenedAndClearedByTimeAlone) {
+  UnfencedWrites writes(2);
+  writes.add(write_of(0, 8, 1));
+  writes.add(write_of(100, 108, 2));
+  UnfencedWrite third = write_of(200, 208, 3);
+  third.harmless_at = at(70);
+  writes.add(third);
+  EXPECT_EQ(writes.size(), 2U);
+  EXPECT_TRUE(writes.endangers(150, 151, 9));
+  EXPECT_TRUE(writes.endangers(200, 208, 3)) << "its owner is forgotten";
+
+  EXPECT_TRUE(writes.fence(0, 1, 9));
+  EXPECT_FALSE(writes.endangers(0, 8, 9));
+  EXPECT_TRUE(writes.endangers(100, 208, 9));
+  EXPECT_FALSE(writes.expire(at(60)));
+  EXPECT_TRUE(writes.expire(at(70)));
+  EXPECT_TRUE(writes.empty());
+}
+
+// Against a bitmap, with everything random.
+TEST(UnfencedWrites, AgreesWithAModel) {
+  SimRandom random(7);
+  for (int round = 0; round < 200; ++round) {
+    UnfencedWrites writes(64);
+    std::vector<UnfencedWrite> model;
+    for (int step = 0; step < 60; ++step) {
+      const std::uint64_t first = random.below(64);
+      const std::uint64_t end = first + 1 + random.below(16);
+      if (random.one_in(2)) {
+        UnfencedWrite write = write_of(first, end, 1 + random.below(8));
+        write.path = static_cast<std::uint32_t>(random.below(3));
+        write.login_epoch = random.below(4);
+        writes.add(write);
+        model.push_back(write);
+      } else if (random.one_in(4)) {
+        const auto path = static_cast<std::uint32_t>(random.below(3));
+        const std::uint64_t epoch = random.below(4);
+        writes.fence(path, 1, epoch);
+        std::erase_if(model, [&](const UnfencedWrite& write) {
+          return write.path == path && write.login_epoch <= epoch;
+        });
+      }
+      const std::uint64_t asking = random.below(9);
+      bool expected = false;
+      for (const UnfencedWrite& write : model) {
+        for (std::uint64_t sector = first; sector < end; ++sector) {
+          expected = expected || (write.owner != asking && sector >= write.first_sector &&
+                                  sector < write.end_sector);
+        }
+      }
+      ASSERT_EQ(writes.endangers(first, end, asking), expected);
+      ASSERT_EQ(writes.size(), model.size());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,196 @@
+#include "tests/support/sim_lun.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/byte_order.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using namespace scsi_operation;
+
+constexpr std::uint16_t kInvalidOperation = 0x2000;
+constexpr std::uint16_t kOutOfRange = 0x2100;
+constexpr std::uint16_t kInvalidField = 0x2400;
+constexpr std::uint16_t kWriteProtected = 0x2700;
+
+const std::byte* at(const Cdb& cdb, std::size_t index) {
+  return reinterpret_cast<const std::byte*>(cdb.data()) + index;
+}
+
+SimScsiResult check_condition(SenseKey key, std::uint16_t code) {
+  return {.status = ScsiStatus::check_condition, .sense = make_sense(key, code), .data = {}};
+}
+
+SimScsiResult good(std::vector<std::byte> data, std::size_t allocation) {
+  data.resize(std::min(data.size(), allocation));
+  return {.status = ScsiStatus::good, .sense = {}, .data = std::move(data)};
+}
+
+void put_text(std::vector<std::byte>& to, std::size_t offset, const std::string& text,
+              std::size_t width) {
+  for (std::size_t i = 0; i < width; ++i) {
+    to[offset + i] = static_cast<std::byte>(i < text.size() ? text[i] : ' ');
+  }
+}
+
+}  // namespace
+
+std::vector<std::byte> make_sense(SenseKey key, std::uint16_t code) {
+  std::vector<std::byte> sense(18, std::byte{0});
+  sense[0] = std::byte{0x70};
+  sense[2] = static_cast<std::byte>(key);
+  sense[7] = std::byte{10};
+  store_be16(sense.data() + 12, code);
+  return sense;
+}
+
+SimLun::SimLun(SimLunOptions initial) : options(std::move(initial)) { resize(options.block_count); }
+
+void SimLun::resize(std::uint64_t block_count) {
+  options.block_count = block_count;
+  medium_.resize(block_count * options.block_bytes);
+}
+
+SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data) {
+  const bool is_16 = cdb[0] >= 0x80 && cdb[0] < 0xa0;
+  if (is_16 && !options.has_16_byte_commands) {
+    return check_condition(SenseKey::illegal_request, kInvalidOperation);
+  }
+  switch (cdb[0]) {
+    case kTestUnitReady: ++counters.others; return {};
+    case kInquiry: ++counters.others; return inquiry(cdb);
+    case kModeSense6: {
+      if (!options.has_mode_sense) {
+        return check_condition(SenseKey::illegal_request, kInvalidOperation);
+      }
+      ++counters.others;
+      std::vector<std::byte> mode(4, std::byte{0});
+      mode[0] = std::byte{3};
+      mode[2] = options.read_only ? std::byte{0x80} : std::byte{0};
+      return good(mode, cdb[4]);
+    }
+    case kReadCapacity10: {
+      ++counters.others;
+      std::vector<std::byte> capacity(8);
+      store_be32(capacity.data(), static_cast<std::uint32_t>(std::min<std::uint64_t>(
+                                      options.block_count - 1, 0xffffffff)));
+      store_be32(capacity.data() + 4, options.block_bytes);
+      return good(capacity, 8);
+    }
+    case kServiceActionIn16: {
+      if ((cdb[1] & 0x1f) != kReadCapacity16Action) {
+        return check_condition(SenseKey::illegal_request, kInvalidField);
+      }
+      ++counters.others;
+      std::vector<std::byte> capacity(32, std::byte{0});
+      store_be64(capacity.data(), options.block_count - 1);
+      store_be32(capacity.data() + 8, options.block_bytes);
+      capacity[13] = std::byte{options.physical_block_exponent};
+      capacity[14] = options.thin_provisioned ? std::byte{0x80} : std::byte{0};
+      return good(capacity, load_be32(at(cdb, 10)));
+    }
+    case kRead10:
+      return transfer(false, load_be32(at(cdb, 2)), load_be16(at(cdb, 7)), data);
+    case kWrite10: return transfer(true, load_be32(at(cdb, 2)), load_be16(at(cdb, 7)), data);
+    case kRead16: return transfer(false, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
+    case kWrite16: return transfer(true, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
+    case kSynchronizeCache10:
+    case kSynchronizeCache16: ++counters.flushes; return {};
+    default: return check_condition(SenseKey::illegal_request, kInvalidOperation);
+  }
+}
+
+SimScsiResult SimLun::inquiry(const Cdb& cdb) const {
+  const std::size_t allocation = load_be16(at(cdb, 3));
+  std::vector<std::byte> page(4, std::byte{0});
+  page[0] = std::byte{options.device_type};
+  if ((cdb[1] & 1) == 0) {
+    page.resize(36, std::byte{0});
+    page[2] = std::byte{5};
+    page[3] = std::byte{2};
+    page[4] = std::byte{31};
+    put_text(page, 8, options.vendor, 8);
+    put_text(page, 16, options.product, 16);
+    put_text(page, 32, options.revision, 4);
+    return good(page, allocation);
+  }
+  page[1] = std::byte{cdb[2]};
+  const auto append = [&](std::initializer_list<int> bytes) {
+    for (const int byte : bytes) {
+      page.push_back(static_cast<std::byte>(byte));
+    }
+  };
+  switch (cdb[2]) {
+    case 0x00:
+      append({0x00});
+      if (!options.serial.empty()) {
+        append({0x80});
+      }
+      if (options.naa_extension != 0) {
+        append({0x83});
+      }
+      append({0xb0, 0xb1, 0xb2});
+      break;
+    case 0x80:
+      for (const char letter : options.serial) {
+        append({letter});
+      }
+      break;
+    case 0x83: {
+      // A port's designator first, to be passed over, then the LUN's T10 one and its NAA one.
+      append({0x01, 0x94, 0, 4, 0, 0, 0, 1});
+      append({0x02, 0x01, 0, 8, 'S', 'I', 'M', ' ', 'D', 'I', 'S', 'K'});
+      append({0x01, 0x03, 0, 16, 0x60, 0x01, 0x40, 0x50, 0, 0, 0, 0});
+      for (int shift = 56; shift >= 0; shift -= 8) {
+        append({static_cast<int>(options.naa_extension >> shift & 0xff)});
+      }
+      break;
+    }
+    case 0xb0:
+      page.resize(64, std::byte{0});
+      store_be32(page.data() + 8, options.max_transfer_blocks);
+      break;
+    case 0xb1:
+      page.resize(64, std::byte{0});
+      store_be16(page.data() + 4, 1);
+      break;
+    case 0xb2: append({0, options.thin_provisioned ? 0x80 : 0, options.thin_provisioned ? 2 : 0, 0}); break;
+    default: return check_condition(SenseKey::illegal_request, kInvalidField);
+  }
+  const bool absent = (cdb[2] == 0x80 && options.serial.empty()) ||
+                      (cdb[2] == 0x83 && options.naa_extension == 0);
+  if (absent) {
+    return check_condition(SenseKey::illegal_request, kInvalidField);
+  }
+  store_be16(page.data() + 2, static_cast<std::uint16_t>(page.size() - 4));
+  return good(page, allocation);
+}
+
+SimScsiResult SimLun::transfer(bool write, std::uint64_t block,
+                               std::uint64_t count, std::span<const std::byte> data) {
+  if (block > options.block_count || count > options.block_count - block) {
+    return check_condition(SenseKey::illegal_request, kOutOfRange);
+  }
+  const std::size_t offset = block * options.block_bytes;
+  const std::size_t bytes = count * options.block_bytes;
+  if (!write) {
+    ++counters.reads;
+    return {.status = ScsiStatus::good,
+            .sense = {},
+            .data = {medium_.begin() + static_cast<std::ptrdiff_t>(offset),
+                     medium_.begin() + static_cast<std::ptrdiff_t>(offset + bytes)}};
+  }
+  if (options.read_only) {
+    return check_condition(SenseKey::data_protect, kWriteProtected);
+  }
+  if (data.size() < bytes) {
+    return check_condition(SenseKey::aborted_command, 0x0c02);
+  }
+  std::memcpy(medium_.data() + offset, data.data(), bytes);
+  ++counters.writes;
+  return {};
+}
+
+}  // namespace iscsi_blkback

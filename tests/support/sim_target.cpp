@@ -1,0 +1,325 @@
+#include "tests/support/sim_target.h"
+
+#include <algorithm>
+
+#include "base/byte_order.h"
+#include "tests/support/sim_target_connection.h"
+
+namespace iscsi_blkback {
+
+bool is_read(const SimCommand& command) {
+  return command.cdb[0] == scsi_operation::kRead10 || command.cdb[0] == scsi_operation::kRead16;
+}
+
+bool is_write(const SimCommand& command) {
+  return command.cdb[0] == scsi_operation::kWrite10 || command.cdb[0] == scsi_operation::kWrite16;
+}
+
+void SimTarget::Portal::open() {
+  if (!listener_) {
+    listener_ = target_.reactor_.network().listen(target_.options_.portals[index_].address, *this);
+  }
+}
+
+void SimTarget::Portal::close() {
+  listener_.reset();
+  const auto closing = connections;
+  for (const auto& connection : closing) {
+    connection->kill();
+  }
+}
+
+void SimTarget::Portal::on_accept(std::unique_ptr<SimStream> stream) noexcept {
+  auto connection = std::make_shared<SimTargetConnection>(target_, index_, std::move(stream));
+  connections.push_back(connection);
+  connection->begin();
+}
+
+SimTarget::SimTarget(SimReactor& reactor, SimTargetOptions options)
+    : reactor_(reactor), options_(std::move(options)) {
+  for (std::size_t index = 0; index < options_.portals.size(); ++index) {
+    portals_.push_back(std::make_unique<Portal>(*this, index));
+    portals_.back()->open();
+  }
+}
+
+SimTarget::~SimTarget() {
+  stop();
+  *alive_ = false;
+}
+
+void SimTarget::add_lun(std::uint16_t number, std::shared_ptr<SimLun> lun) {
+  luns_[number] = std::move(lun);
+}
+
+void SimTarget::remove_lun(std::uint16_t number) { luns_.erase(number); }
+
+void SimTarget::inject(SimFault fault) { faults_.push_back(std::move(fault)); }
+
+void SimTarget::release_held() {
+  const auto held = std::exchange(held_, {});
+  for (const auto& task : held) {
+    schedule_execution(task, {});
+  }
+}
+
+void SimTarget::add_unit_attention(std::uint16_t code) {
+  for (const auto& connection : connections()) {
+    if (connection->logged_in()) {
+      for (const auto& [number, lun] : luns_) {
+        connection->unit_attentions[number].push_back(code);
+      }
+    }
+  }
+}
+
+void SimTarget::refuse_logins(std::size_t portal, std::uint16_t status) {
+  portals_[portal]->login_status = status;
+}
+
+void SimTarget::redirect_logins(std::size_t portal, std::string address) {
+  portals_[portal]->redirect = std::move(address);
+}
+
+void SimTarget::set_hung(bool hung) {
+  hung_ = hung;
+  if (hung) {
+    return;
+  }
+  for (const auto& task : std::exchange(hung_tasks_, {})) {
+    schedule_execution(task, {});
+  }
+  for (const auto& connection : connections()) {
+    connection->resume();
+  }
+}
+
+void SimTarget::stop() {
+  terminate([](const Task&) { return true; });
+  for (const auto& portal : portals_) {
+    portal->close();
+  }
+}
+
+void SimTarget::start() {
+  for (const auto& portal : portals_) {
+    portal->open();
+  }
+}
+
+void SimTarget::close_portal(std::size_t portal) { portals_[portal]->close(); }
+void SimTarget::open_portal(std::size_t portal) { portals_[portal]->open(); }
+
+void SimTarget::ping() {
+  for (const auto& connection : connections()) {
+    connection->ping();
+  }
+}
+
+void SimTarget::send_async_message(AsyncEvent event, std::uint16_t parameter1,
+                                   std::uint16_t parameter2, std::uint16_t parameter3) {
+  for (const auto& connection : connections()) {
+    connection->send_async_message(event, parameter1, parameter2, parameter3);
+  }
+}
+
+std::size_t SimTarget::sessions() const {
+  std::size_t count = 0;
+  for (std::size_t portal = 0; portal < portals_.size(); ++portal) {
+    count += sessions_at(portal);
+  }
+  return count;
+}
+
+std::size_t SimTarget::sessions_at(std::size_t portal) const {
+  const auto& connections = portals_[portal]->connections;
+  return static_cast<std::size_t>(
+      std::count_if(connections.begin(), connections.end(),
+                    [](const auto& connection) { return connection->logged_in(); }));
+}
+
+std::vector<std::shared_ptr<SimTargetConnection>> SimTarget::connections() const {
+  std::vector<std::shared_ptr<SimTargetConnection>> all;
+  for (const auto& portal : portals_) {
+    all.insert(all.end(), portal->connections.begin(), portal->connections.end());
+  }
+  return all;
+}
+
+// A login has succeeded: the old session of the same nexus, and everything it left, ends first.
+void SimTarget::reinstate(const SimTargetConnection& successor) {
+  const std::uint16_t group = options_.portals[successor.portal].group_tag;
+  const std::uint64_t before = counters.terminated_tasks;
+  terminate([&](const Task& task) {
+    return task.command.initiator_name == successor.initiator_name &&
+           task.command.isid == successor.isid && task.group_tag == group;
+  });
+  bool replaced = counters.terminated_tasks != before;
+  for (const auto& other : connections()) {
+    if (other.get() != &successor && other->logged_in() &&
+        other->initiator_name == successor.initiator_name && other->isid == successor.isid &&
+        options_.portals[other->portal].group_tag == group) {
+      other->kill();
+      replaced = true;
+    }
+  }
+  counters.reinstatements += replaced ? 1 : 0;
+}
+
+void SimTarget::terminate(const std::function<bool(const Task&)>& which) {
+  tasks_.remove_if([&](const std::shared_ptr<Task>& task) {
+    if (!which(*task)) {
+      return false;
+    }
+    task->terminated = true;
+    ++counters.terminated_tasks;
+    return true;
+  });
+  std::erase_if(held_, [](const auto& task) { return task->terminated; });
+  std::erase_if(hung_tasks_, [](const auto& task) { return task->terminated; });
+}
+
+std::optional<SimFault> SimTarget::take_fault(const SimCommand& command) {
+  for (auto fault = faults_.begin(); fault != faults_.end(); ++fault) {
+    if (fault->matches && !fault->matches(command)) {
+      continue;
+    }
+    SimFault taken = *fault;
+    if (fault->count != 0 && --fault->count == 0) {
+      faults_.erase(fault);
+    }
+    return taken;
+  }
+  return std::nullopt;
+}
+
+void SimTarget::arrived(std::shared_ptr<Task> task) {
+  tasks_.push_back(task);
+  task->fault = take_fault(task->command);
+  Duration delay = options_.command_delay;
+  if (options_.command_jitter.count() > 0) {
+    delay += Duration{static_cast<std::int64_t>(reactor_.schedule_random().below(
+        static_cast<std::uint64_t>(options_.command_jitter.count())))};
+  }
+  if (task->fault) {
+    delay += task->fault->extra_delay;
+    if (task->fault->hold) {
+      task->fault->hold = false;
+      held_.push_back(std::move(task));
+      return;
+    }
+  }
+  schedule_execution(std::move(task), delay);
+}
+
+void SimTarget::schedule_execution(std::shared_ptr<Task> task, Duration delay) {
+  reactor_.schedule(delay, [this, alive = alive_, task = std::move(task)] {
+    if (*alive) {
+      execute(task);
+    }
+  });
+}
+
+void SimTarget::execute(const std::shared_ptr<Task>& task) {
+  if (task->terminated) {
+    return;
+  }
+  if (hung_) {
+    hung_tasks_.push_back(task);
+    return;
+  }
+  const std::shared_ptr<SimTargetConnection> connection = task->connection.lock();
+  const bool connected = connection && !connection->dead();
+  if (!connected && !task->lingered && options_.linger_delay.count() > 0) {
+    task->lingered = true;
+    schedule_execution(task, options_.linger_delay);
+    return;
+  }
+  tasks_.remove(task);
+  SimScsiResult result;
+  if (!task->fault || task->fault->execute) {
+    result = perform(*task);
+    if (!connected && is_write(task->command) && result.status == ScsiStatus::good) {
+      ++counters.executed_after_close;
+    }
+  }
+  if (!connected) {
+    return;
+  }
+  if (task->fault) {
+    if (task->fault->drop_connection) {
+      connection->kill();
+      return;
+    }
+    if (!task->fault->answer) {
+      return;
+    }
+    if (task->fault->cut_bytes != 0) {
+      result = perform(*task);
+      result.data.resize(result.data.size() -
+                         std::min<std::size_t>(result.data.size(), task->fault->cut_bytes));
+    } else {
+      const bool plain = task->fault->status == ScsiStatus::good &&
+                         task->fault->response_code == 0 && task->fault->sense.empty();
+      if (plain && !task->fault->execute) {
+        result = perform(*task);   // a fault that only delays or holds
+      } else if (!plain) {
+        result = {.status = task->fault->status, .sense = task->fault->sense, .data = {}};
+      }
+    }
+  }
+  connection->answer(*task, result);
+}
+
+SimScsiResult SimTarget::perform(Task& task) {
+  const auto connection = task.connection.lock();
+  const auto found = luns_.find(task.command.lun);
+  const std::uint8_t operation = task.command.cdb[0];
+  if (operation == scsi_operation::kReportLuns) {
+    std::vector<std::byte> list(8, std::byte{0});
+    for (const auto& [number, lun] : luns_) {
+      list.resize(list.size() + 8, std::byte{0});
+      store_be64(list.data() + list.size() - 8, number < 256
+                                                    ? std::uint64_t{number} << 48
+                                                    : (std::uint64_t{number} | 0x4000) << 48);
+    }
+    store_be32(list.data(), static_cast<std::uint32_t>(list.size() - 8));
+    list.resize(std::min<std::size_t>(
+        list.size(), load_be32(reinterpret_cast<const std::byte*>(task.command.cdb.data()) + 6)));
+    return {.status = ScsiStatus::good, .sense = {}, .data = std::move(list)};
+  }
+  if (found == luns_.end()) {
+    if (operation == scsi_operation::kInquiry) {
+      std::vector<std::byte> nothing(36, std::byte{0});
+      nothing[0] = std::byte{0x7f};
+      return {.status = ScsiStatus::good, .sense = {}, .data = std::move(nothing)};
+    }
+    return {.status = ScsiStatus::check_condition,
+            .sense = make_sense(SenseKey::illegal_request, 0x2500),
+            .data = {}};
+  }
+  if (connection && operation != scsi_operation::kInquiry) {
+    auto& attentions = connection->unit_attentions[task.command.lun];
+    if (!attentions.empty()) {
+      const std::uint16_t code = attentions.front();
+      attentions.pop_front();
+      return {.status = ScsiStatus::check_condition,
+              .sense = make_sense(SenseKey::unit_attention, code),
+              .data = {}};
+    }
+  }
+  return found->second->execute(task.command.cdb, task.data);
+}
+
+void SimTarget::forget(SimTargetConnection& connection) {
+  // Not now: the connection is in a callback of its stream.
+  reactor_.schedule({}, [this, alive = alive_, portal = connection.portal,
+                         gone = connection.weak_from_this()] {
+    if (*alive) {
+      std::erase_if(portals_[portal]->connections,
+                    [&](const auto& other) { return other == gone.lock(); });
+    }
+  });
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,473 @@
+#include "tests/support/sim_target_connection.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/byte_order.h"
+#include "initiator/login_text.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::size_t kReceiveBytes = 256 * 1024;
+
+std::uint16_t lun_number(std::uint64_t field) {
+  return static_cast<std::uint16_t>(field >> 48 & 0x3fff);
+}
+
+}  // namespace
+
+SimTargetConnection::SimTargetConnection(SimTarget& target, std::size_t portal_index,
+                                         std::unique_ptr<SimStream> stream)
+    : portal(portal_index),
+      target_(target),
+      stream_(std::move(stream)),
+      receive_buffer_(kReceiveBytes),
+      stat_sn_(target.options_.initial_stat_sn) {}
+
+void SimTargetConnection::begin() {
+  stream_->set_owner(*this);
+  resume();
+}
+
+void SimTargetConnection::resume() {
+  if (dead_) {
+    return;
+  }
+  parse();
+  if (!dead_ && !receiving_ && !target_.hung_) {
+    receiving_ = true;
+    const iovec part{.iov_base = receive_buffer_.data(), .iov_len = receive_buffer_.size()};
+    stream_->receive({&part, 1});
+  }
+}
+
+void SimTargetConnection::kill() {
+  if (!dead_) {
+    dead_ = true;
+    stream_->reset();
+    target_.forget(*this);
+  }
+}
+
+void SimTargetConnection::on_closed(const Error&) noexcept {
+  if (!dead_) {
+    dead_ = true;
+    target_.forget(*this);
+  }
+}
+
+void SimTargetConnection::on_received(std::size_t count) noexcept {
+  receiving_ = false;
+  inbox_.insert(inbox_.end(), receive_buffer_.begin(),
+                receive_buffer_.begin() + static_cast<std::ptrdiff_t>(count));
+  resume();
+}
+
+void SimTargetConnection::on_sent() noexcept {
+  sending_.clear();
+  pump();
+}
+
+void SimTargetConnection::pump() {
+  if (dead_ || !sending_.empty()) {
+    return;
+  }
+  if (outbox_.empty()) {
+    if (finish_after_send_) {
+      stream_->finish();
+    }
+    return;
+  }
+  sending_.swap(outbox_);
+  const iovec part{.iov_base = sending_.data(), .iov_len = sending_.size()};
+  stream_->send({&part, 1});
+}
+
+template <class Pdu>
+void SimTargetConnection::send(const Pdu& pdu, std::span<const std::byte> data) {
+  const std::size_t at = outbox_.size();
+  outbox_.resize(at + kBhsBytes + padded(data.size()), std::byte{0});
+  encode(pdu, BhsBuffer{outbox_.data() + at, kBhsBytes});
+  if (!data.empty()) {
+    std::memcpy(outbox_.data() + at + kBhsBytes, data.data(), data.size());
+  }
+  pump();
+}
+
+TargetNumbers SimTargetConnection::numbers(bool advances_stat_sn) {
+  const std::uint32_t window = std::max<std::uint32_t>(target_.options_.window, 1);
+  const std::uint32_t free = window - std::min(window, outstanding_);
+  const std::uint32_t max = exp_cmd_sn_ + free - 1;
+  if (serial_before(max_cmd_sn_, max)) {
+    max_cmd_sn_ = max;
+  }
+  return {.stat_sn = advances_stat_sn ? stat_sn_++ : stat_sn_,
+          .exp_cmd_sn = exp_cmd_sn_,
+          .max_cmd_sn = max_cmd_sn_};
+}
+
+void SimTargetConnection::violation(std::string what) {
+  target_.violations.push_back(std::move(what));
+  kill();
+}
+
+void SimTargetConnection::parse() {
+  while (!dead_ && !target_.hung_ && inbox_.size() >= kBhsBytes) {
+    const PduHeader header = decode_header(BhsBytes{inbox_.data(), kBhsBytes});
+    if (header.data_bytes > target_.options_.max_recv_data_segment_length) {
+      violation("a data segment larger than MaxRecvDataSegmentLength");
+      return;
+    }
+    if (inbox_.size() < header.total_bytes()) {
+      return;
+    }
+    const std::vector<std::byte> pdu(
+        inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(header.total_bytes()));
+    inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(pdu.size()));
+    handle(BhsBytes{pdu.data(), kBhsBytes}, header,
+           std::span{pdu}.subspan(kBhsBytes + header.ahs_bytes, header.data_bytes));
+  }
+}
+
+void SimTargetConnection::handle(BhsBytes bytes, const PduHeader& header,
+                                 std::span<const std::byte> data) {
+  if (!logged_in_ && header.opcode != Opcode::login_request) {
+    violation(fmt::format("a {} before the end of the login", to_string(header.opcode)));
+    return;
+  }
+  switch (header.opcode) {
+    case Opcode::login_request: handle_login(decode_login_request(bytes), data); return;
+    case Opcode::scsi_command: handle_command(decode_scsi_command(bytes), data); return;
+    case Opcode::data_out: handle_data_out(decode_data_out(bytes), data); return;
+    case Opcode::nop_out: {
+      const NopOutPdu nop = decode_nop_out(bytes);
+      if (!nop.immediate || nop.cmd_sn != exp_cmd_sn_) {
+        violation("a NOP-Out that is not immediate or has a wrong CmdSN");
+      } else if (nop.initiator_task_tag != kReservedTag) {
+        send(NopInPdu{.data_bytes = 0,
+                      .lun = nop.lun,
+                      .initiator_task_tag = nop.initiator_task_tag,
+                      .target_transfer_tag = kReservedTag,
+                      .numbers = numbers(true)});
+      } else {
+        ++target_.counters.pings_answered;
+      }
+      return;
+    }
+    case Opcode::logout_request: {
+      const LogoutRequestPdu logout = decode_logout_request(bytes);
+      ++target_.counters.logouts;
+      finish_after_send_ = true;
+      logged_in_ = false;
+      send(LogoutResponsePdu{.response = 0,
+                             .initiator_task_tag = logout.initiator_task_tag,
+                             .numbers = numbers(true),
+                             .time2wait = 0,
+                             .time2retain = 0});
+      return;
+    }
+    default:
+      violation(fmt::format("a {}, which this target does not know", to_string(header.opcode)));
+  }
+}
+
+void SimTargetConnection::handle_login(const LoginRequestPdu& request,
+                                       std::span<const std::byte> data) {
+  if (logged_in_) {
+    violation("a Login Request in the full feature phase");
+    return;
+  }
+  const SimTarget::Portal& at = *target_.portals_[portal];
+  login_text_.append(reinterpret_cast<const char*>(data.data()), data.size());
+  LoginResponsePdu response{.transit = request.transit,
+                            .more = false,
+                            .current_stage = request.current_stage,
+                            .next_stage = request.next_stage,
+                            .version_max = 0,
+                            .version_active = 0,
+                            .data_bytes = 0,
+                            .isid = request.isid,
+                            .tsih = 0,
+                            .initiator_task_tag = request.initiator_task_tag,
+                            .numbers = {},
+                            .status_class = 0,
+                            .status_detail = 0};
+  exp_cmd_sn_ = request.cmd_sn;
+  max_cmd_sn_ = request.cmd_sn - 1;
+  isid = request.isid;
+  std::string text;
+  std::uint16_t status = at.login_status;
+  if (status == 0 && !at.redirect.empty()) {
+    status = 0x0101;
+    text = "TargetAddress=" + at.redirect + '\0';
+  }
+  if (status == 0 && !request.more) {
+    text = negotiate(login_text_);
+    login_text_.clear();
+    if (dead_) {
+      return;
+    }
+    if (text == "?") {
+      status = 0x0203;
+      text.clear();
+    }
+  }
+  response.status_class = static_cast<std::uint8_t>(status >> 8);
+  response.status_detail = static_cast<std::uint8_t>(status & 0xff);
+  const bool complete = status == 0 && request.transit &&
+                        request.next_stage == LoginStage::full_feature_phase;
+  if (status != 0) {
+    response.transit = false;
+    finish_after_send_ = true;
+  } else if (complete) {
+    response.tsih = target_.next_tsih_++;
+    target_.reinstate(*this);
+    ++target_.counters.logins;
+    logged_in_ = true;
+    if (target_.options_.power_on_unit_attention) {
+      for (const auto& [number, lun] : target_.luns_) {
+        unit_attentions[number].push_back(0x2900);
+      }
+    }
+  }
+  response.data_bytes = static_cast<std::uint32_t>(text.size());
+  response.numbers = numbers(true);
+  send(response, std::as_bytes(std::span{text}));
+}
+
+// The target's half of the negotiation; "?" when there is no target of that name.
+std::string SimTargetConnection::negotiate(const std::string& text) {
+  const auto pairs = parse_login_text(text);
+  if (!pairs) {
+    violation(pairs.error().message);
+    return {};
+  }
+  const SimTargetOptions& options = target_.options_;
+  LoginText answer;
+  const auto minimum = [&](const TextPair& pair, std::uint32_t ours) {
+    const std::uint32_t result =
+        std::min(ours, parse_text_number(pair.value, 0, 0xffffffff).value_or(0));
+    answer.add(pair.key, result);
+    return result;
+  };
+  for (const TextPair& pair : *pairs) {
+    const bool yes = pair.value == "Yes";
+    if (pair.key == "InitiatorName") {
+      initiator_name = std::string(pair.value);
+    } else if (pair.key == "TargetName") {
+      if (pair.value != options.name) {
+        return "?";
+      }
+      answer.add("TargetPortalGroupTag", std::uint32_t{options.portals[portal].group_tag});
+    } else if (pair.key == "AuthMethod" || pair.key == "HeaderDigest" ||
+               pair.key == "DataDigest") {
+      answer.add(pair.key, std::string_view{"None"});
+    } else if (pair.key == "MaxRecvDataSegmentLength") {
+      initiator_max_data_ = parse_text_number(pair.value, 512, kMaxDataSegmentBytes).value_or(512);
+      answer.add(pair.key, options.max_recv_data_segment_length);
+    } else if (pair.key == "InitialR2T") {
+      initial_r2t_ = yes || options.initial_r2t;
+      answer.add(pair.key, initial_r2t_);
+    } else if (pair.key == "ImmediateData") {
+      immediate_data_ = yes && options.immediate_data;
+      answer.add(pair.key, immediate_data_);
+    } else if (pair.key == "MaxBurstLength") {
+      max_burst_ = minimum(pair, options.max_burst_length);
+    } else if (pair.key == "FirstBurstLength") {
+      first_burst_ = minimum(pair, std::min(options.first_burst_length, max_burst_));
+    } else if (pair.key == "DefaultTime2Wait") {
+      answer.add(pair.key, std::uint32_t{2});
+    } else if (pair.key == "MaxConnections" || pair.key == "MaxOutstandingR2T") {
+      minimum(pair, 1);
+    } else if (pair.key == "ErrorRecoveryLevel" || pair.key == "DefaultTime2Retain") {
+      minimum(pair, 0);
+    } else if (pair.key == "DataPDUInOrder" || pair.key == "DataSequenceInOrder") {
+      answer.add(pair.key, true);
+    } else if (pair.key != "SessionType" && pair.key != "InitiatorAlias" &&
+               pair.value != "NotUnderstood") {
+      answer.add(pair.key, std::string_view{"NotUnderstood"});
+    }
+  }
+  return answer.text();
+}
+
+void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
+                                         std::span<const std::byte> data) {
+  if (command.cmd_sn != exp_cmd_sn_ || serial_before(max_cmd_sn_, command.cmd_sn)) {
+    violation(fmt::format("CmdSN {} where {} was expected and {} allowed", command.cmd_sn,
+                          exp_cmd_sn_, max_cmd_sn_));
+    return;
+  }
+  ++exp_cmd_sn_;
+  ++outstanding_;
+  auto task = std::make_shared<SimTarget::Task>();
+  task->command = {.portal = portal,
+                   .initiator_name = initiator_name,
+                   .isid = isid,
+                   .lun = lun_number(command.lun),
+                   .cdb = command.cdb,
+                   .expected_bytes = command.expected_data_bytes};
+  task->lun_field = command.lun;
+  task->initiator_task_tag = command.initiator_task_tag;
+  task->read = command.read;
+  task->write = command.write;
+  task->group_tag = target_.options_.portals[portal].group_tag;
+  task->connection = weak_from_this();
+  if (!command.write) {
+    target_.arrived(std::move(task));
+    return;
+  }
+  const std::uint32_t unasked = std::min(first_burst_, command.expected_data_bytes);
+  if ((!data.empty() && !immediate_data_) || data.size() > unasked ||
+      (!command.final && initial_r2t_)) {
+    violation("immediate or unsolicited data that was not negotiated");
+    return;
+  }
+  task->data.assign(data.begin(), data.end());
+  task->data.resize(command.expected_data_bytes);
+  Write write{.task = std::move(task), .arrived = static_cast<std::uint32_t>(data.size())};
+  write.burst_end = command.final ? write.arrived : unasked;
+  const auto [at, inserted] = writes_.insert({command.initiator_task_tag, std::move(write)});
+  if (!inserted) {
+    violation("an initiator task tag that is in use");
+    return;
+  }
+  if (at->second.arrived == at->second.burst_end) {
+    burst_done(at->first, at->second);
+  }
+}
+
+void SimTargetConnection::handle_data_out(const DataOutPdu& pdu, std::span<const std::byte> data) {
+  const auto found = writes_.find(pdu.initiator_task_tag);
+  if (found == writes_.end()) {
+    return;   // of a command that was answered early
+  }
+  Write& write = found->second;
+  if (pdu.target_transfer_tag != write.transfer_tag || pdu.buffer_offset != write.arrived ||
+      pdu.data_sn != write.data_sn || data.size() > write.burst_end - write.arrived ||
+      pdu.lun != write.task->lun_field) {
+    violation("a Data-Out with wrong tag, offset, DataSN, length or LUN");
+    return;
+  }
+  ++write.data_sn;
+  std::memcpy(write.task->data.data() + write.arrived, data.data(), data.size());
+  write.arrived += static_cast<std::uint32_t>(data.size());
+  if (pdu.final != (write.arrived == write.burst_end)) {
+    violation("a Data-Out whose F bit is in the wrong place");
+    return;
+  }
+  if (pdu.final) {
+    burst_done(found->first, write);
+  }
+}
+
+void SimTargetConnection::burst_done(std::uint32_t tag, Write& write) {
+  const auto expected = static_cast<std::uint32_t>(write.task->data.size());
+  if (write.arrived == expected) {
+    std::shared_ptr<SimTarget::Task> task = std::move(write.task);
+    writes_.erase(tag);
+    target_.arrived(std::move(task));
+    return;
+  }
+  const std::uint32_t desired = std::min(max_burst_, expected - write.arrived);
+  write.burst_end = write.arrived + desired;
+  write.data_sn = 0;
+  write.transfer_tag = next_transfer_tag_++;
+  send(R2tPdu{.lun = write.task->lun_field,
+              .initiator_task_tag = tag,
+              .target_transfer_tag = write.transfer_tag,
+              .numbers = numbers(false),
+              .r2t_sn = write.r2t_sn++,
+              .buffer_offset = write.arrived,
+              .desired_bytes = desired});
+}
+
+void SimTargetConnection::answer(const SimTarget::Task& task, const SimScsiResult& result) {
+  --outstanding_;
+  const std::uint32_t expected = task.command.expected_bytes;
+  const std::size_t available = task.read ? result.data.size() : expected;
+  const bool underflow = task.read && result.status == ScsiStatus::good && available < expected;
+  const bool overflow = available > expected;
+  const auto residual = static_cast<std::uint32_t>(
+      underflow ? expected - available : overflow ? available - expected : 0);
+  const std::uint8_t response = task.fault ? task.fault->response_code : std::uint8_t{0};
+  const bool with_data = target_.options_.status_with_data && response == 0 &&
+                         result.status == ScsiStatus::good && task.read && available != 0;
+  std::uint32_t data_sn = 0;
+  if (task.read && result.status == ScsiStatus::good && response == 0) {
+    std::span<const std::byte> rest{result.data};
+    rest = rest.first(std::min<std::size_t>(rest.size(), expected));
+    std::uint32_t offset = 0;
+    std::size_t at_most = initiator_max_data_;
+    if (target_.options_.max_data_in_bytes != 0) {
+      at_most = std::min<std::size_t>(at_most, target_.options_.max_data_in_bytes);
+    }
+    while (!rest.empty()) {
+      const std::span<const std::byte> piece = rest.first(std::min(at_most, rest.size()));
+      rest = rest.subspan(piece.size());
+      const bool last = rest.empty();
+      send(DataInPdu{.final = last,
+                     .acknowledge = false,
+                     .overflow = last && with_data && overflow,
+                     .underflow = last && with_data && underflow,
+                     .has_status = last && with_data,
+                     .status = 0,
+                     .data_bytes = static_cast<std::uint32_t>(piece.size()),
+                     .initiator_task_tag = task.initiator_task_tag,
+                     .target_transfer_tag = kReservedTag,
+                     .numbers = numbers(last && with_data),
+                     .data_sn = data_sn++,
+                     .buffer_offset = offset,
+                     .residual_bytes = last && with_data ? residual : 0},
+           piece);
+      offset += static_cast<std::uint32_t>(piece.size());
+    }
+  }
+  if (with_data) {
+    return;
+  }
+  std::vector<std::byte> sense;
+  if (!result.sense.empty()) {
+    sense.resize(2);
+    store_be16(sense.data(), static_cast<std::uint16_t>(result.sense.size()));
+    sense.insert(sense.end(), result.sense.begin(), result.sense.end());
+  }
+  send(ScsiResponsePdu{.overflow = overflow,
+                       .underflow = underflow,
+                       .response = response,
+                       .status = static_cast<std::uint8_t>(result.status),
+                       .data_bytes = static_cast<std::uint32_t>(sense.size()),
+                       .initiator_task_tag = task.initiator_task_tag,
+                       .numbers = numbers(true),
+                       .exp_data_sn = data_sn,
+                       .residual_bytes = residual},
+       sense);
+}
+
+void SimTargetConnection::ping() {
+  if (logged_in()) {
+    send(NopInPdu{.data_bytes = 0,
+                  .lun = 0,
+                  .initiator_task_tag = kReservedTag,
+                  .target_transfer_tag = next_transfer_tag_++,
+                  .numbers = numbers(false)});
+  }
+}
+
+void SimTargetConnection::send_async_message(AsyncEvent event, std::uint16_t parameter1,
+                                             std::uint16_t parameter2, std::uint16_t parameter3) {
+  if (logged_in()) {
+    send(AsyncMessagePdu{.event = event,
+                         .data_bytes = 0,
+                         .lun = 0,
+                         .numbers = numbers(true),
+                         .parameter1 = parameter1,
+                         .parameter2 = parameter2,
+                         .parameter3 = parameter3});
+  }
+}
+
+}  // namespace iscsi_blkback

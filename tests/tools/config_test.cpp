@@ -1,0 +1,582 @@
+// The configuration file: what it may say, and each refusal by name, with file and line.
+#include "tools/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+namespace iscsi_blkback {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+Configuration accepted(const std::string& text) {
+  auto configuration = parse_configuration(text, "c.toml");
+  EXPECT_TRUE(configuration.has_value()) << configuration.error().message;
+  return configuration.value_or(Configuration{});
+}
+
+std::string refusal(const std::string& text) {
+  const auto configuration = parse_configuration(text, "c.toml");
+  return configuration ? "accepted" : configuration.error().message;
+}
+
+const std::string kLun =
+    "[luns.root]\n"
+    "target = 'iqn.2009-02.com.example:t'\n"
+    "lun = 1\n";
+
+TEST(Config, EmptyFileIsAllDefaults) {
+  const Configuration configuration = accepted("");
+  EXPECT_EQ(configuration.initiator_name, "");
+  EXPECT_EQ(configuration.session.noop_out_interval, SessionOptions{}.noop_out_interval);
+  EXPECT_EQ(configuration.multipath.no_path_retry, std::nullopt);
+  EXPECT_EQ(configuration.run_directory, "/run/iscsi-blkback");
+  EXPECT_TRUE(configuration.luns.empty());
+}
+
+TEST(Config, TopOptions) {
+  const Configuration configuration = accepted(
+      "initiator_name = 'iqn.2009-02.com.example:host'\n"
+      "initiator_alias = 'a host'\n"
+      "portals = ['192.0.2.1', '[2001:db8::1]:3261', { portal = 'san1:3262', interface = 'eth1' "
+      "}]\n"
+      "log_level = 'debug'\n"
+      "run_directory = '/run/other'\n"
+      "max_ring_page_order = 0\n");
+  EXPECT_EQ(configuration.initiator_name, "iqn.2009-02.com.example:host");
+  EXPECT_EQ(configuration.session.initiator_name, configuration.initiator_name);
+  EXPECT_EQ(configuration.session.initiator_alias, "a host");
+  const std::vector<Portal> portals = {
+      {"192.0.2.1", 3260, ""}, {"2001:db8::1", 3261, ""}, {"san1", 3262, "eth1"}};
+  EXPECT_EQ(configuration.discovery_portals, portals);
+  EXPECT_EQ(configuration.log_level, "debug");
+  EXPECT_EQ(configuration.run_directory, "/run/other");
+  EXPECT_EQ(configuration.max_ring_page_order, 0U);
+}
+
+TEST(Config, PortalsAsArrayOfTables) {
+  const Configuration configuration =
+      accepted("[[portals]]\nportal = 'a'\n[[portals]]\nportal = 'b'\ninterface = 'eth0'\n");
+  ASSERT_EQ(configuration.discovery_portals.size(), 2U);
+  EXPECT_EQ(configuration.discovery_portals[1].interface_name, "eth0");
+}
+
+TEST(Config, MultipathOptionsUnderTheirNames) {
+  const MultipathOptions options = accepted(
+                                       "[defaults]\n"
+                                       "path_grouping_policy = 'failover'\n"
+                                       "path_selector = 'round-robin 0'\n"
+                                       "rr_min_io = 100\n"
+                                       "no_path_retry = 12\n"
+                                       "polling_interval = 2\n"
+                                       "checker_timeout = 1.5\n"
+                                       "quiesce_time = 0\n")
+                                       .multipath;
+  EXPECT_EQ(options.path_grouping_policy, PathGroupingPolicy::failover);
+  EXPECT_EQ(options.rr_min_io, 100U);
+  EXPECT_EQ(options.no_path_retry, seconds(24));  // 12 checks, 2 s apart
+  EXPECT_EQ(options.polling_interval, seconds(2));
+  EXPECT_EQ(options.checker_timeout, milliseconds(1500));
+  EXPECT_EQ(options.quiesce_time, seconds(0));
+}
+
+TEST(Config, NoPathRetryInAllItsForms) {
+  const auto value = [](const std::string& text) {
+    return accepted("[defaults]\nno_path_retry = " + text).multipath.no_path_retry;
+  };
+  EXPECT_EQ(value("'queue'"), std::nullopt);
+  EXPECT_EQ(value("'fail'"), seconds(0));
+  EXPECT_EQ(value("'30s'"), seconds(30));
+  EXPECT_EQ(value("'3'"), seconds(15));
+  EXPECT_EQ(value("3"), seconds(15));
+}
+
+TEST(Config, SessionOptionsUnderTheirNames) {
+  const SessionOptions options = accepted(
+                                     "[defaults]\n"
+                                     "login_timeout = 20\n"
+                                     "noop_out_interval = 0\n"
+                                     "noop_out_timeout = 0.25\n"
+                                     "cmds_max = 128\n"
+                                     "InitialR2T = 'Yes'\n"
+                                     "ImmediateData = false\n"
+                                     "FirstBurstLength = 65536\n"
+                                     "MaxBurstLength = 65536\n"
+                                     "MaxOutstandingR2T = 8\n")
+                                     .session;
+  EXPECT_EQ(options.login_timeout, seconds(20));
+  EXPECT_EQ(options.noop_out_interval, seconds(0));
+  EXPECT_EQ(options.noop_out_timeout, milliseconds(250));
+  EXPECT_EQ(options.max_commands, 128);
+  EXPECT_TRUE(options.initial_r2t);
+  EXPECT_FALSE(options.immediate_data);
+  EXPECT_EQ(options.first_burst_length, 65536U);
+  EXPECT_EQ(options.max_outstanding_r2t, 8);
+}
+
+TEST(Config, LongNamesOfIscsidConf) {
+  const SessionOptions options = accepted(
+                                     "[defaults]\n"
+                                     "'node.conn[0].timeo.noop_out_interval' = 7\n"
+                                     "node.session.cmds_max = 64\n"
+                                     "node.session.iscsi.InitialR2T = 'No'\n")
+                                     .session;
+  EXPECT_EQ(options.noop_out_interval, seconds(7));
+  EXPECT_EQ(options.max_commands, 64);
+  EXPECT_FALSE(options.initial_r2t);
+}
+
+TEST(Config, LunsOverrideTheDefaults) {
+  const Configuration configuration = accepted(
+      "initiator_name = 'iqn.2009-02.com.example:host'\n"
+      "[defaults]\n"
+      "rr_min_io = 10\n"
+      "no_path_retry = 3\n"
+      "path_timeout = 3\n" +
+      kLun +
+      "portals = ['192.0.2.1']\n"
+      "rr_min_io = 20\n"
+      "polling_interval = 1\n");
+  ASSERT_EQ(configuration.luns.count("root"), 1U);
+  const ConfiguredLun& lun = configuration.luns.at("root");
+  EXPECT_EQ(lun.alias, "root");
+  EXPECT_EQ(lun.target_name, "iqn.2009-02.com.example:t");
+  EXPECT_EQ(lun.lun, 1);
+  EXPECT_EQ(lun.portals.size(), 1U);
+  EXPECT_EQ(lun.session.initiator_name, "iqn.2009-02.com.example:host");
+  EXPECT_EQ(lun.session.path_timeout, seconds(3));
+  EXPECT_EQ(lun.multipath.alias, "root");
+  EXPECT_EQ(lun.multipath.rr_min_io, 20U);
+  EXPECT_EQ(lun.multipath.no_path_retry, seconds(3));  // its own polling_interval counts
+  EXPECT_EQ(configuration.multipath.rr_min_io, 10U);
+  EXPECT_EQ(configuration.multipath.no_path_retry, seconds(15));
+}
+
+TEST(Config, DefaultsMayStandBehindTheLuns) {
+  EXPECT_EQ(accepted(kLun + "[defaults]\nrr_min_io = 9\n").luns.at("root").multipath.rr_min_io, 9U);
+}
+
+// --- Refusals
+// --------------------------------------------------------------------------------------
+
+TEST(ConfigRefuses, BrokenToml) {
+  EXPECT_THAT(refusal("[defaults]\nrr_min_io = \n"), StartsWith("c.toml:2: "));
+}
+
+TEST(ConfigRefuses, KeyTwice) {
+  EXPECT_THAT(refusal("log_level='info'\nlog_level='info'\n"), StartsWith("c.toml:2: "));
+}
+
+TEST(ConfigRefuses, UnknownTopOption) {
+  EXPECT_EQ(refusal("\ninitiatorname = 'x'\n"),
+            "c.toml:2: initiatorname is not an option of this file; did you mean initiator_name?");
+}
+
+TEST(ConfigRefuses, UnknownSection) {
+  EXPECT_EQ(refusal("[default]\nrr_min_io = 1\n"),
+            "c.toml:1: default is not an option of this file; did you mean defaults?");
+}
+
+TEST(ConfigRefuses, UnknownDefault) {
+  EXPECT_EQ(refusal("[defaults]\n\nfast_io_fail_tmo = 5\n"),
+            "c.toml:3: fast_io_fail_tmo is not an option of [defaults]");
+}
+
+TEST(ConfigRefuses, MisspeltDefault) {
+  EXPECT_EQ(refusal("[defaults]\nno-path_rety = 'queue'\n"),
+            "c.toml:2: no-path_rety is not an option of [defaults]; did you mean no_path_retry?");
+  EXPECT_THAT(refusal("[defaults]\ninitialr2t = 'No'\n"), HasSubstr("did you mean InitialR2T?"));
+}
+
+TEST(ConfigRefuses, UnknownLongName) {
+  EXPECT_EQ(refusal("[defaults]\nnode.session.auth.username = 'me'\n"),
+            "c.toml:2: node.session.auth.username is not an option of [defaults]");
+}
+
+TEST(ConfigRefuses, UnknownLunOption) {
+  EXPECT_EQ(refusal(kLun + "portal = '192.0.2.1'\n"),
+            "c.toml:4: portal is not an option of a LUN; did you mean portals?");
+}
+
+TEST(ConfigRefuses, UnknownPortalOption) {
+  EXPECT_EQ(refusal("portals = [\n { portal = 'a', iface = 'eth1' } ]\n"),
+            "c.toml:2: iface is not an option of a portal");
+}
+
+TEST(ConfigRefuses, SettingAtTheTop) {
+  EXPECT_EQ(refusal("no_path_retry = 'queue'\n"),
+            "c.toml:1: no_path_retry belongs into [defaults] or [luns.ALIAS]");
+}
+
+TEST(ConfigRefuses, TopOptionInSection) {
+  EXPECT_THAT(refusal("[defaults]\ninitiator_name = 'iqn.x'\n"),
+              StartsWith("c.toml:2: initiator_name does not belong into a section"));
+}
+
+TEST(ConfigRefuses, SettingTwiceUnderBothNames) {
+  EXPECT_EQ(refusal("[defaults]\ncmds_max = 1\n'node.session.cmds_max' = 2\n"),
+            "c.toml:3: cmds_max is set twice, see line 2");
+}
+
+TEST(ConfigRefuses, InitiatorNameThatIsNone) {
+  EXPECT_THAT(refusal("initiator_name = 'host1'\n"),
+              StartsWith("c.toml:1: initiator_name does not begin with iqn., eui. or naa."));
+}
+
+TEST(ConfigRefuses, InitiatorNameWithBlank) {
+  EXPECT_THAT(refusal("initiator_name = 'iqn.2009-02.com.example:a b'\n"), HasSubstr("blank"));
+}
+
+TEST(ConfigRefuses, InitiatorNameTooLong) {
+  EXPECT_THAT(refusal("initiator_name = 'iqn." + std::string(300, 'x') + "'\n"),
+              HasSubstr("304 bytes"));
+}
+
+TEST(ConfigRefuses, InitiatorNameOfWrongType) {
+  EXPECT_EQ(refusal("initiator_name = 1\n"),
+            "c.toml:1: initiator_name must be a string, not a whole number");
+}
+
+TEST(ConfigRefuses, AliasWithControlCharacter) {
+  EXPECT_THAT(refusal("initiator_alias = \"a\\nb\"\n"), StartsWith("c.toml:1: initiator_alias"));
+}
+
+TEST(ConfigRefuses, UnknownLogLevel) {
+  EXPECT_EQ(refusal("log_level = 'verbose'\n"),
+            "c.toml:1: log_level must be error, warning, info or debug");
+}
+
+TEST(ConfigRefuses, RelativeRunDirectory) {
+  EXPECT_THAT(refusal("run_directory = 'run'\n"), HasSubstr("absolute path"));
+}
+
+TEST(ConfigRefuses, RingPageOrderTooLarge) {
+  EXPECT_EQ(refusal("max_ring_page_order = 5\n"),
+            "c.toml:1: max_ring_page_order must be a whole number from 0 to 4, not 5");
+}
+
+TEST(ConfigRefuses, PortalsThatAreNoArray) {
+  EXPECT_THAT(refusal("portals = '192.0.2.1'\n"), HasSubstr("must be an array"));
+}
+
+TEST(ConfigRefuses, NoPortals) {
+  EXPECT_EQ(refusal("portals = []\n"), "c.toml:1: portals names no portal");
+}
+
+TEST(ConfigRefuses, PortalTwice) {
+  EXPECT_EQ(refusal("portals = [ 'a',\n 'a:3260' ]\n"), "c.toml:2: portals names a:3260 twice");
+}
+
+TEST(ConfigRefuses, TooManyPortals) {
+  std::string text = "portals = [";
+  for (int number = 1; number <= 17; ++number) {
+    text += "'192.0.2." + std::to_string(number) + "',";
+  }
+  EXPECT_THAT(refusal(text + "]\n"), HasSubstr("more than 16 portals"));
+}
+
+TEST(ConfigRefuses, PortalWithBadPort) {
+  EXPECT_THAT(refusal("portals = ['a:99999']\n"),
+              HasSubstr("port is not a number from 1 to 65535"));
+}
+
+TEST(ConfigRefuses, PortalOfWrongType) {
+  EXPECT_THAT(refusal("portals = [3260]\n"), HasSubstr("must be a string \"HOST[:PORT]\""));
+}
+
+TEST(ConfigRefuses, PortalTableWithoutPortal) {
+  EXPECT_THAT(refusal("portals = [{ interface = 'eth1' }]\n"), HasSubstr("needs portal ="));
+}
+
+TEST(ConfigRefuses, InterfaceNameTooLong) {
+  EXPECT_THAT(refusal("portals = [{ portal = 'a', interface = 'abcdefghijklmnop' }]\n"),
+              HasSubstr("network interface"));
+}
+
+TEST(ConfigRefuses, UnknownPolicy) {
+  EXPECT_EQ(refusal("[defaults]\npath_grouping_policy = 'group_by_prio'\n"),
+            "c.toml:2: path_grouping_policy is neither failover nor multibus");
+}
+
+TEST(ConfigRefuses, UnknownSelector) {
+  EXPECT_EQ(refusal("[defaults]\npath_selector = 'service-time 0'\n"),
+            "c.toml:2: path_selector is not round-robin");
+}
+
+TEST(ConfigRefuses, BadNoPathRetry) {
+  EXPECT_THAT(refusal("[defaults]\nno_path_retry = 'soon'\n"),
+              StartsWith("c.toml:2: no_path_retry"));
+  EXPECT_THAT(refusal("[defaults]\nno_path_retry = -1\n"), StartsWith("c.toml:2: no_path_retry"));
+  EXPECT_THAT(refusal("[defaults]\nno_path_retry = true\n"), HasSubstr("not true or false"));
+}
+
+TEST(ConfigRefuses, SecondsOutOfRange) {
+  EXPECT_EQ(refusal("[defaults]\nnoop_out_interval = 4000\n"),
+            "c.toml:2: noop_out_interval must be a number of seconds from 0 to 3600, not 4000");
+  EXPECT_EQ(refusal("[defaults]\nlogin_timeout = 0.05\n"),
+            "c.toml:2: login_timeout must be a number of seconds from 0.1 to 3600, not 0.05");
+  EXPECT_THAT(refusal("[defaults]\nlogin_timeout = -1\n"), HasSubstr("not -1"));
+}
+
+TEST(ConfigRefuses, SecondsThatAreNoNumber) {
+  EXPECT_THAT(refusal("[defaults]\nlogin_timeout = nan\n"), HasSubstr("not nan"));
+  EXPECT_THAT(refusal("[defaults]\nlogin_timeout = inf\n"), HasSubstr("not inf"));
+  EXPECT_EQ(refusal("[defaults]\nlogin_timeout = '15'\n"),
+            "c.toml:2: login_timeout must be a number of seconds, not a string");
+}
+
+TEST(ConfigRefuses, WholeNumberOutOfRange) {
+  EXPECT_THAT(refusal("[defaults]\nMaxOutstandingR2T = 9\n"), HasSubstr("from 1 to 8, not 9"));
+  EXPECT_THAT(refusal("[defaults]\ncmds_max = 9223372036854775807\n"), HasSubstr("from 1 to 4096"));
+}
+
+TEST(ConfigRefuses, DecimalWhereWholeNumber) {
+  EXPECT_THAT(refusal("[defaults]\nrr_min_io = 1.5\n"), HasSubstr("not a decimal number"));
+}
+
+TEST(ConfigRefuses, BadYesNo) {
+  EXPECT_THAT(refusal("[defaults]\nInitialR2T = 'maybe'\n"), HasSubstr("\"Yes\" or \"No\""));
+  EXPECT_THAT(refusal("[defaults]\nInitialR2T = 1\n"), HasSubstr("not a whole number"));
+}
+
+TEST(ConfigRefuses, FirstBurstLongerThanMaxBurst) {
+  EXPECT_EQ(refusal("[defaults]\nMaxBurstLength = 4096\nFirstBurstLength = 8192\n"),
+            "c.toml:3: FirstBurstLength (8192) must not be greater than MaxBurstLength (4096) "
+            "(RFC 7143 13.14)");
+}
+
+TEST(ConfigRefuses, LunThatContradictsTheDefaults) {
+  EXPECT_THAT(refusal("[defaults]\nFirstBurstLength = 8192\n" + kLun + "MaxBurstLength = 4096\n"),
+              StartsWith("c.toml:6: FirstBurstLength"));
+}
+
+TEST(ConfigRefuses, BackoffUpsideDown) {
+  EXPECT_EQ(refusal("[defaults]\nrelogin_backoff_max = 0.05\n"),
+            "c.toml:2: relogin_backoff_min (0.1 s) must not be longer than relogin_backoff_max "
+            "(0.05 s)");
+}
+
+TEST(ConfigRefuses, ConnectTimeoutBeyondLoginTimeout) {
+  EXPECT_THAT(refusal("[defaults]\nlogin_timeout = 1\n"), StartsWith("c.toml:2: connect_timeout"));
+}
+
+TEST(ConfigRefuses, StallProbeBeyondPathTimeout) {
+  EXPECT_THAT(refusal("[defaults]\npath_timeout = 0.5\n"), StartsWith("c.toml:2: stall_probe"));
+}
+
+TEST(ConfigRefuses, DefaultsThatAreNoSection) {
+  EXPECT_EQ(refusal("defaults = 1\n"),
+            "c.toml:1: defaults must be a section [defaults], not a whole number");
+}
+
+TEST(ConfigRefuses, LunThatIsNoSection) {
+  EXPECT_THAT(refusal("[luns]\nroot = 'iqn.x'\n"), StartsWith("c.toml:2: root must be a section"));
+}
+
+TEST(ConfigRefuses, BadAlias) {
+  EXPECT_THAT(refusal("[luns.'a b']\ntarget = 'iqn.x:y'\nlun = 0\n"),
+              StartsWith("c.toml:1: a LUN's alias"));
+  EXPECT_THAT(refusal("[luns.'iqn.x']\ntarget = 'iqn.x:y'\nlun = 0\n"),
+              StartsWith("c.toml:1: a LUN's alias"));
+}
+
+TEST(ConfigRefuses, LunWithoutTarget) {
+  EXPECT_EQ(refusal("[luns.root]\nlun = 0\n"), "c.toml:1: luns.root has no target = \"iqn...\"");
+}
+
+TEST(ConfigRefuses, LunWithoutNumber) {
+  EXPECT_EQ(refusal("[luns.root]\ntarget = 'iqn.x:y'\n"),
+            "c.toml:1: luns.root has no lun = NUMBER");
+}
+
+TEST(ConfigRefuses, LunNumberOutOfRange) {
+  EXPECT_THAT(refusal("[luns.root]\nlun = 16384\n"), HasSubstr("from 0 to 16383"));
+}
+
+TEST(ConfigRefuses, BadTargetName) {
+  EXPECT_THAT(refusal("[luns.root]\ntarget = 'disk'\n"),
+              StartsWith("c.toml:2: target does not begin with"));
+}
+
+TEST(ConfigRefuses, FileTooLarge) {
+  EXPECT_THAT(refusal(std::string(kMaxConfigurationBytes + 1, '#')), HasSubstr("has more than"));
+}
+
+TEST(Config, FirstMistakeOfTheFileIsReported) {
+  EXPECT_THAT(refusal("log_level = 'x'\nabc = 1\n"), StartsWith("c.toml:1: "));
+  EXPECT_THAT(refusal("xyz = 1\nabc = 1\n"), StartsWith("c.toml:1: "));
+}
+
+// --- The initiator's name
+// --------------------------------------------------------------------------
+
+Result<std::string> name_in(const std::string& text) {
+  return parse_initiator_name(text, "i.iscsi");
+}
+
+TEST(InitiatorName, OfOpenIscsi) {
+  EXPECT_EQ(name_in("## a comment\n# InitiatorName=iqn.no\n InitiatorName = iqn.1993-08.org.debian:"
+                    "01:ab \r\n"),
+            "iqn.1993-08.org.debian:01:ab");
+  EXPECT_EQ(name_in("InitiatorName=eui.02004567A425678D"), "eui.02004567A425678D");
+}
+
+TEST(InitiatorName, RefusesFileWithoutAny) {
+  EXPECT_EQ(name_in("# nothing\nx\n").error().message, "i.iscsi has no line InitiatorName=");
+}
+
+TEST(InitiatorName, RefusesNameNotGeneratedYet) {
+  EXPECT_THAT(name_in("# once\nGenerateName=yes\n").error().message,
+              StartsWith("i.iscsi:2: GenerateName"));
+}
+
+TEST(InitiatorName, RefusesNameThatIsNone) {
+  EXPECT_THAT(name_in("\nInitiatorName=host\n").error().message,
+              StartsWith("i.iscsi:2: InitiatorName does not begin"));
+}
+
+// --- Files
+// -----------------------------------------------------------------------------------------
+
+class ConfigFiles : public testing::Test {
+ protected:
+  ConfigFiles() {
+    std::string pattern = testing::TempDir() + "config-XXXXXX";
+    folder_ = ::mkdtemp(pattern.data());
+    files_.configuration = folder_ / "iscsi-blkback.toml";
+    files_.initiator_name = folder_ / "initiatorname.iscsi";
+  }
+  ~ConfigFiles() override { std::filesystem::remove_all(folder_); }
+
+  static void write(const std::string& path, const std::string& text) {
+    std::ofstream(path) << text;
+  }
+
+  std::filesystem::path folder_;
+  ConfigurationFiles files_;
+};
+
+TEST_F(ConfigFiles, MissingFileMeansDefaults) {
+  write(files_.initiator_name, "InitiatorName=iqn.x:host\n");
+  const auto configuration = load_configuration(files_);
+  ASSERT_TRUE(configuration) << configuration.error().message;
+  EXPECT_EQ(configuration->initiator_name, "iqn.x:host");
+  EXPECT_EQ(configuration->session.initiator_name, "iqn.x:host");
+}
+
+TEST_F(ConfigFiles, MissingFileThatWasNamedIsRefused) {
+  write(files_.initiator_name, "InitiatorName=iqn.x:host\n");
+  files_.must_exist = true;
+  const auto configuration = load_configuration(files_);
+  ASSERT_FALSE(configuration);
+  EXPECT_THAT(configuration.error().message, HasSubstr("iscsi-blkback.toml: No such file"));
+}
+
+TEST_F(ConfigFiles, FolderInsteadOfFileIsRefused) {
+  std::filesystem::create_directory(files_.configuration);
+  EXPECT_THAT(read_configuration(files_).error().message, HasSubstr("Is a directory"));
+}
+
+TEST_F(ConfigFiles, OwnNameComesFirst) {
+  write(files_.configuration, "initiator_name = 'iqn.x:own'\n");
+  write(files_.initiator_name, "InitiatorName=iqn.x:other\n");
+  EXPECT_EQ(load_configuration(files_)->initiator_name, "iqn.x:own");
+}
+
+TEST_F(ConfigFiles, NameReachesTheLuns) {
+  write(files_.configuration, kLun);
+  write(files_.initiator_name, "InitiatorName=iqn.x:host\n");
+  EXPECT_EQ(load_configuration(files_)->luns.at("root").session.initiator_name, "iqn.x:host");
+}
+
+TEST_F(ConfigFiles, NoInitiatorNameAnywhereIsRefused) {
+  const auto configuration = load_configuration(files_);
+  ASSERT_FALSE(configuration);
+  EXPECT_THAT(configuration.error().message, StartsWith("there is no initiator name: "));
+  EXPECT_THAT(configuration.error().message, HasSubstr("initiatorname.iscsi: No such file"));
+}
+
+// --- Documentation
+// ---------------------------------------------------------------------------------
+
+std::string source_file(const std::string& name) {
+  std::ifstream file(std::string(ISCSI_BLKBACK_SOURCE_FOLDER) + "/tools/" + name);
+  EXPECT_TRUE(file.good()) << name;
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+TEST(ConfigDocumentation, ManPageHasEveryOption) {
+  const std::string page = source_file("iscsi-blkback.toml.5");
+  for (const std::string_view name : configuration_settings()) {
+    EXPECT_THAT(page, HasSubstr(std::string(name)));
+  }
+}
+
+TEST(ConfigDocumentation, ExampleHasEveryOption) {
+  const std::string example = source_file("iscsi-blkback.toml");
+  for (const std::string_view name : configuration_settings()) {
+    EXPECT_THAT(example, HasSubstr("\n#" + std::string(name) + " = "));
+  }
+}
+
+TEST(ConfigDocumentation, ExampleAsInstalledIsAllDefaults) {
+  const Configuration configuration = accepted(source_file("iscsi-blkback.toml"));
+  EXPECT_TRUE(configuration.luns.empty());
+  EXPECT_TRUE(configuration.discovery_portals.empty());
+}
+
+// What stands commented out is either the default or an example, and can be used as it is.
+TEST(ConfigDocumentation, ExampleWithEverythingUncommentedIsTheDefaultsToo) {
+  std::istringstream lines(source_file("iscsi-blkback.toml"));
+  std::string text;
+  for (std::string line; std::getline(lines, line);) {
+    const bool option = line.size() > 1 && line[0] == '#' && line[1] != ' ';
+    text += (option ? line.substr(1) : line) + "\n";
+  }
+  const Configuration configuration = accepted(text);
+  ASSERT_EQ(configuration.luns.size(), 1U);
+  EXPECT_EQ(configuration.discovery_portals.size(), 2U);
+  EXPECT_EQ(configuration.max_ring_page_order, Configuration{}.max_ring_page_order);
+  EXPECT_EQ(configuration.run_directory, Configuration{}.run_directory);
+  const MultipathOptions& multipath = configuration.multipath;
+  EXPECT_EQ(multipath.path_grouping_policy, MultipathOptions{}.path_grouping_policy);
+  EXPECT_EQ(multipath.rr_min_io, MultipathOptions{}.rr_min_io);
+  EXPECT_EQ(multipath.no_path_retry, MultipathOptions{}.no_path_retry);
+  EXPECT_EQ(multipath.polling_interval, MultipathOptions{}.polling_interval);
+  EXPECT_EQ(multipath.checker_timeout, MultipathOptions{}.checker_timeout);
+  EXPECT_EQ(multipath.quiesce_time, MultipathOptions{}.quiesce_time);
+  const SessionOptions& session = configuration.session;
+  const SessionOptions defaults;
+  EXPECT_EQ(session.login_timeout, defaults.login_timeout);
+  EXPECT_EQ(session.logout_timeout, defaults.logout_timeout);
+  EXPECT_EQ(session.noop_out_interval, defaults.noop_out_interval);
+  EXPECT_EQ(session.noop_out_timeout, defaults.noop_out_timeout);
+  EXPECT_EQ(session.max_commands, defaults.max_commands);
+  EXPECT_EQ(session.initial_r2t, defaults.initial_r2t);
+  EXPECT_EQ(session.immediate_data, defaults.immediate_data);
+  EXPECT_EQ(session.first_burst_length, defaults.first_burst_length);
+  EXPECT_EQ(session.max_burst_length, defaults.max_burst_length);
+  EXPECT_EQ(session.max_recv_data_segment_length, defaults.max_recv_data_segment_length);
+  EXPECT_EQ(session.max_outstanding_r2t, defaults.max_outstanding_r2t);
+  EXPECT_EQ(session.default_time2wait, defaults.default_time2wait);
+  EXPECT_EQ(session.default_time2retain, defaults.default_time2retain);
+  EXPECT_EQ(session.connect_timeout, defaults.connect_timeout);
+  EXPECT_EQ(session.stall_probe, defaults.stall_probe);
+  EXPECT_EQ(session.path_timeout, defaults.path_timeout);
+  EXPECT_EQ(session.tcp_user_timeout, defaults.tcp_user_timeout);
+  EXPECT_EQ(session.relogin_backoff_min, defaults.relogin_backoff_min);
+  EXPECT_EQ(session.relogin_backoff_max, defaults.relogin_backoff_max);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,119 @@
+// block-iscsi-blkback with xenstore's commands played by scripts: a node is a file, and
+// xenstore-watch does what the test says between its events.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/tools/command.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr const char* kScript = ISCSI_BLKBACK_SOURCE_FOLDER "/tools/block-iscsi-blkback";
+
+class HotplugScript : public testing::Test {
+ protected:
+  HotplugScript() {
+    std::filesystem::create_directories(store_);
+    command("xenstore-read", "f=" + store_ + "/${1##*/}\n[ -e \"$f\" ] && cat \"$f\"");
+    command("xenstore-write", "printf %s \"$2\" > " + store_ + "/${1##*/}");
+    command("logger", "shift 2; echo \"$@\" >&2");
+    node("state", "2");
+  }
+
+  void command(const std::string& name, const std::string& body) {
+    std::ofstream(folder_ / name) << "#!/bin/sh\n" << body << "\n";
+    std::filesystem::permissions(folder_ / name, std::filesystem::perms::owner_all);
+  }
+  void node(const std::string& name, const std::string& value) {
+    std::ofstream(store_ + "/" + name) << value;
+  }
+  // The event that a watch gives when it is set, then the script.
+  void watch(const std::string& body) {
+    command("xenstore-watch", "echo \"$1\"\nset_node() { printf %s \"$2\" > " + store_ +
+                                  "/$1; echo \"$1\"; }\n" + body);
+  }
+  CommandResult run(const std::string& arguments) {
+    return run_command("PATH='" + folder_.path() +
+                       "':\"$PATH\" XENBUS_PATH=backend/vbd3/5/51712 timeout 60 sh '" +
+                       std::string(kScript) + "' " + arguments);
+  }
+
+  TemporaryFolder folder_;
+  std::string store_ = folder_ / "store";
+};
+
+TEST_F(HotplugScript, EndsAtOnceWhenTheLunIsReady) {
+  node("hotplug-status", "connected");
+  watch("exec sleep 50");
+  EXPECT_EQ(run("add").exit_code, 0);
+}
+
+TEST_F(HotplugScript, WaitsForTheLun) {
+  watch("set_node feature-flush-cache 1\nset_node hotplug-status connected\nexec sleep 50");
+  EXPECT_EQ(run("add").exit_code, 0);
+  EXPECT_FALSE(std::filesystem::exists(store_ + "/hotplug-error"));
+}
+
+TEST_F(HotplugScript, ForgetsTheWatch) {
+  watch("echo $$ > " + store_ + "/pid\nset_node hotplug-status connected\nexec sleep 50");
+  EXPECT_EQ(run("add").exit_code, 0);
+  // The signal is sent before the script ends; the process may take a moment to go.
+  EXPECT_EQ(run_command("pid=$(cat " + store_ +
+                        "/pid)\nfor i in $(seq 200); do\n"
+                        "kill -0 $pid 2> /dev/null || exit 0; sleep 0.1; done; exit 1")
+                .exit_code,
+            0);
+}
+
+TEST_F(HotplugScript, FailsWithTheSentenceOfTheService) {
+  watch("set_node hotplug-error 'the target has no LUN 7'\nexec sleep 50");
+  const CommandResult result = run("add");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.errors, HasSubstr("the target has no LUN 7"));
+  EXPECT_EQ(read_whole(store_ + "/hotplug-error"), "the target has no LUN 7");
+}
+
+TEST_F(HotplugScript, FailsWhenTheDiskIsRemovedMeanwhile) {
+  watch("rm " + store_ + "/state\necho gone\nexec sleep 50");
+  const CommandResult result = run("add");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.errors, HasSubstr("was removed"));
+  EXPECT_FALSE(std::filesystem::exists(store_ + "/hotplug-error"));
+}
+
+TEST_F(HotplugScript, SaysSoWhenNothingHappensInTime) {
+  watch("exit 0");  // as when the time is over
+  EXPECT_EQ(run("add").exit_code, 1);
+  EXPECT_THAT(read_whole(store_ + "/hotplug-error"), HasSubstr("the LUN was not ready in 35 s"));
+}
+
+TEST_F(HotplugScript, GivesUpBeforeLibxlDoes) {
+  command("timeout", "echo $1 > " + store_ + "/patience");
+  run_command("true");
+  EXPECT_EQ(run_command("PATH='" + folder_.path() + "':\"$PATH\" XENBUS_PATH=b/v/5/1 sh '" +
+                        std::string(kScript) + "' add")
+                .exit_code,
+            1);
+  EXPECT_LT(std::stoi(read_whole(store_ + "/patience")), 40);
+}
+
+TEST_F(HotplugScript, RemoveHasNothingToDo) {
+  EXPECT_EQ(run("remove").exit_code, 0);
+}
+
+TEST_F(HotplugScript, RefusesOtherWords) {
+  EXPECT_EQ(run("frobnicate").exit_code, 2);
+  EXPECT_EQ(run("").exit_code, 2);
+}
+
+TEST_F(HotplugScript, RefusesToRunWithoutLibxl) {
+  EXPECT_EQ(
+      run_command("PATH='" + folder_.path() + "':\"$PATH\" sh '" + std::string(kScript) + "' add")
+          .exit_code,
+      1);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,319 @@
+// iscsi-blkctl against processes played by the test: a socket in a folder, scripted replies.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "blkback/control_server.h"
+#include "tests/tools/command.h"
+#include "tools/status_text.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+// Plays a service or a guest's process: accepts one client after the other, reads its line, and
+// answers with a text, or with nothing.
+class ScriptedProcess {
+ public:
+  enum class Manner { answers, is_silent, hangs_up };
+
+  ScriptedProcess(const std::string& path, std::string reply, Manner manner = Manner::answers)
+      : reply_(std::move(reply)), manner_(manner), listener_(::socket(AF_UNIX, SOCK_STREAM, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+    EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address),
+              0);
+    EXPECT_EQ(::listen(listener_.get(), 4), 0);
+    thread_ = std::thread([this] { serve(); });
+  }
+  ~ScriptedProcess() {
+    ::shutdown(listener_.get(), SHUT_RDWR);
+    thread_.join();
+  }
+
+ private:
+  void serve() {
+    std::vector<UniqueFd> clients;
+    while (true) {
+      clients.emplace_back(::accept(listener_.get(), nullptr, nullptr));
+      const int client = clients.back().get();
+      if (client < 0) {
+        return;
+      }
+      if (manner_ == Manner::is_silent) {
+        continue;
+      }
+      std::string request;
+      for (char c = 0; ::recv(client, &c, 1, 0) == 1 && c != '\n';) {
+        request += c;
+      }
+      if (manner_ == Manner::answers) {
+        // In two pieces, since a stream may do that.
+        const std::string line = reply_ + "\n";
+        ::send(client, line.data(), line.size() / 2, MSG_NOSIGNAL);
+        ::send(client, line.data() + line.size() / 2, line.size() - line.size() / 2, MSG_NOSIGNAL);
+      }
+      EXPECT_EQ(request, "{\"command\":\"status\"}");
+      clients.pop_back();
+    }
+  }
+
+  std::string reply_;
+  Manner manner_;
+  UniqueFd listener_;
+  std::thread thread_;
+};
+
+json path(const std::string& portal, const std::string& state) {
+  const bool up = state == "ready";
+  return {{"dev", portal},
+          {"dm_st", up ? "active" : "failed"},
+          {"dev_st", up ? "running" : "offline"},
+          {"chk_st", state},
+          {"pri", 1},
+          {"target_wwnn", "iqn.2009-02.com.example:t"},
+          {"lun_hex", "0x0001"},
+          {"portal", portal},
+          {"address", portal},
+          {"interface", ""},
+          {"session_state", up ? "LOGGED IN" : "FREE"},
+          {"quarantined", state == "quarantined"},
+          {"last_error", up ? "" : "Connection refused"}};
+}
+
+json map(const std::string& name) {
+  return {{"name", name},
+          {"uuid", "360000000000000000e00000000010001"},
+          {"sysfs", "xvda"},
+          {"queueing", "on"},
+          {"write_prot", "rw"},
+          {"features", "1 queue_if_no_path"},
+          {"vend", "IET"},
+          {"prod", "VIRTUAL-DISK"},
+          {"rev", "0001"},
+          {"size_bytes", 1073741824U},
+          {"ready", true},
+          {"path_groups",
+           {{{"selector", "round-robin 0"},
+             {"pri", 1},
+             {"dm_st", "active"},
+             {"group", 1},
+             {"paths", {path("192.0.2.1:3260", "ready"), path("192.0.2.2:3260", "faulty")}}}}}};
+}
+
+std::string guest_reply(unsigned domain, const json& map, const std::string& error = "") {
+  return json{{"ok", true},
+              {"type", "guest"},
+              {"domid", domain},
+              {"complete", true},
+              {"disks",
+               {{{"vdev", "xvda"},
+                 {"kind", "qdisk"},
+                 {"mode", "w"},
+                 {"hotplug_error", error},
+                 {"map", map}}}}}
+      .dump();
+}
+
+const std::string kServiceReply = R"({"ok":true,"type":"service","guests":[]})";
+
+class Ctl : public testing::Test {
+ protected:
+  CommandResult ctl(const std::string& arguments) {
+    return run_command("'" ISCSI_BLKBACK_CTL "' --run-directory '" + folder_.path() + "' " +
+                       arguments);
+  }
+  void plays_service(const std::string& reply = kServiceReply) {
+    processes_.push_back(
+        std::make_unique<ScriptedProcess>(service_socket_path(folder_.path()), reply));
+  }
+  void plays_guest(unsigned domain, const std::string& reply,
+                   ScriptedProcess::Manner manner = ScriptedProcess::Manner::answers) {
+    processes_.push_back(std::make_unique<ScriptedProcess>(
+        guest_socket_path(folder_.path(), domain), reply, manner));
+  }
+
+  TemporaryFolder folder_;
+  std::vector<std::unique_ptr<ScriptedProcess>> processes_;
+};
+
+TEST_F(Ctl, ListsLikeMultipath) {
+  plays_service();
+  plays_guest(5, guest_reply(5, map("root")));
+  const CommandResult result = ctl("ll");
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_EQ(result.output,
+            "root (360000000000000000e00000000010001) dom5/xvda IET,VIRTUAL-DISK\n"
+            "size=1.0G features='1 queue_if_no_path' hwhandler='0' wp=rw\n"
+            "`-+- policy='round-robin 0' prio=1 status=active\n"
+            "  |- 192.0.2.1:3260 lun 1 active ready  running\n"
+            "  `- 192.0.2.2:3260 lun 1 failed faulty offline [Connection refused]\n");
+  EXPECT_EQ(result.errors, "");
+}
+
+TEST_F(Ctl, GuestsInTheOrderOfTheirNumbers) {
+  plays_service();
+  plays_guest(10, guest_reply(10, map("ten")));
+  plays_guest(9, guest_reply(9, map("nine")));
+  const std::string output = ctl("ll").output;
+  EXPECT_LT(output.find("dom9/xvda"), output.find("dom10/xvda"));
+}
+
+TEST_F(Ctl, JsonHasTheKeysOfMultipathd) {
+  plays_service();
+  plays_guest(5, guest_reply(5, map("root")));
+  plays_guest(6, guest_reply(6, nullptr, "no portal answers"));
+  const CommandResult result = ctl("ll --json");
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  const json document = json::parse(result.output);
+  ASSERT_EQ(document["maps"].size(), 1U);
+  EXPECT_EQ(document["maps"][0]["name"], "root");
+  EXPECT_EQ(document["maps"][0]["path_groups"][0]["paths"].size(), 2U);
+  EXPECT_EQ(document["maps"][0]["disk"]["domid"], 5);
+  EXPECT_EQ(document["maps"][0]["disk"]["vdev"], "xvda");
+  ASSERT_EQ(document["disks_without_map"].size(), 1U);
+  EXPECT_EQ(document["disks_without_map"][0]["hotplug_error"], "no portal answers");
+}
+
+TEST_F(Ctl, OneDiskByAnyOfItsNames) {
+  plays_service();
+  plays_guest(5, guest_reply(5, map("root")));
+  plays_guest(6, guest_reply(6, map("data")));
+  EXPECT_THAT(ctl("ll data").output, testing::StartsWith("data "));
+  EXPECT_THAT(ctl("ll dom5/xvda").output, testing::StartsWith("root "));
+  EXPECT_EQ(json::parse(ctl("ll -j xvda").output)["maps"].size(), 2U);
+  EXPECT_EQ(json::parse(ctl("ll -j 360000000000000000e00000000010001").output)["maps"].size(), 2U);
+}
+
+TEST_F(Ctl, NoDiskOfThatNameIsAnError) {
+  plays_service();
+  plays_guest(5, guest_reply(5, map("root")));
+  const CommandResult result = ctl("ll other");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.output, "");
+  EXPECT_EQ(result.errors, "iscsi-blkctl: there is no disk other\n");
+}
+
+TEST_F(Ctl, DiskWithoutPathsYetIsOneLine) {
+  plays_service();
+  plays_guest(5, guest_reply(5, nullptr, "host nowhere is unknown"));
+  EXPECT_EQ(ctl("ll").output, "dom5/xvda: host nowhere is unknown\n");
+}
+
+TEST_F(Ctl, NoGuestsIsNoError) {
+  plays_service();
+  const CommandResult result = ctl("ll");
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_EQ(result.output, "");
+}
+
+TEST_F(Ctl, NoServiceIsOneClearSentence) {
+  const CommandResult result = ctl("ll");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.errors, "iscsi-blkctl: no iscsi-blkback service is running (nobody answers in " +
+                               folder_.path() + ")\n");
+}
+
+TEST_F(Ctl, SocketsLeftBehindAreNobody) {
+  plays_service();
+  plays_guest(5, "");
+  processes_.clear();  // the files stay
+  EXPECT_THAT(ctl("ll").errors, HasSubstr("no iscsi-blkback service is running"));
+}
+
+TEST_F(Ctl, GuestsWithoutServiceAreShownWithARemark) {
+  plays_guest(5, guest_reply(5, map("root")));
+  const CommandResult result = ctl("ll");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("dom5/xvda"));
+  EXPECT_THAT(result.errors, HasSubstr("the service is not running"));
+}
+
+TEST_F(Ctl, SilentProcessDelaysNobodyAndIsNamed) {
+  plays_service();
+  for (unsigned domain = 5; domain < 10; ++domain) {
+    plays_guest(domain, "", ScriptedProcess::Manner::is_silent);
+  }
+  plays_guest(10, guest_reply(10, map("root")));
+  const auto started = std::chrono::steady_clock::now();
+  const CommandResult result = ctl("ll");
+  // One second for all together; five would show that they were asked one after the other.
+  EXPECT_LT(std::chrono::steady_clock::now() - started, std::chrono::seconds(4));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("dom10/xvda"));
+  EXPECT_THAT(result.errors,
+              HasSubstr("iscsi-blkctl: guest 5: its process gives no status: it does not answer"));
+}
+
+TEST_F(Ctl, ProcessThatHangsUpIsNobody) {
+  plays_service();
+  plays_guest(5, "", ScriptedProcess::Manner::hangs_up);
+  EXPECT_EQ(ctl("ll").output, "");
+}
+
+TEST_F(Ctl, WaitingGuestOfTheServiceIsNamed) {
+  plays_service(R"({"ok":true,"type":"service","guests":[{"domid":7,"pid":0,"state":"waiting"}]})");
+  EXPECT_THAT(ctl("ll").errors, HasSubstr("guest 7: its process has ended"));
+}
+
+TEST_F(Ctl, RefusalIsShown) {
+  plays_service();
+  plays_guest(5, R"({"ok":false,"error":"busy"})");
+  EXPECT_THAT(ctl("ll").errors, HasSubstr("it says: busy"));
+}
+
+// What the process of a guest says may come from the guest.
+TEST_F(Ctl, BelievesNothing) {
+  plays_service();
+  json hostile = map("\x1b[31mred\nline");
+  hostile["path_groups"][0]["paths"][0]["last_error"] = 5;
+  hostile["path_groups"][0]["paths"][1] = "text";
+  hostile["size_bytes"] = -5;
+  plays_guest(5, guest_reply(5, hostile));
+  plays_guest(6, std::string(100000, '['));
+  plays_guest(7, R"({"ok":true,"type":"guest","complete":true,"disks":{"a":[1]}})");
+  plays_guest(8, R"({"ok":true,"type":"service"})");
+  const CommandResult result = ctl("ll");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("?[31mred?line"));
+  EXPECT_THAT(result.output, HasSubstr("size=0.0K"));
+  EXPECT_THAT(result.errors, HasSubstr("guest 6: its process gives no status"));
+  EXPECT_THAT(result.errors, HasSubstr("guest 8: its process gives no status"));
+  EXPECT_FALSE(json::parse(ctl("ll --json").output, nullptr, false).is_discarded());
+}
+
+TEST_F(Ctl, EndlessReplyIsGivenUp) {
+  plays_service();
+  plays_guest(5, std::string(ControlServer::kMaxReplyBytes + 10, 'x'));
+  EXPECT_THAT(ctl("ll").errors, HasSubstr("its answer is too long"));
+}
+
+TEST_F(Ctl, FilesThatAreNoSocketsOfOursAreIgnored) {
+  plays_service();
+  for (const char* name : {"guest-x.sock", "guest-.sock", "guest-99999999999.sock", "other"}) {
+    std::ofstream(folder_ / name) << "";
+  }
+  EXPECT_EQ(ctl("ll").exit_code, 0);
+}
+
+TEST_F(Ctl, RunDirectoryComesFromTheConfiguration) {
+  plays_service();
+  const TemporaryFolder other;
+  std::ofstream(other / "c.toml") << "run_directory = '" << folder_.path() << "'\n";
+  EXPECT_EQ(run_command("'" ISCSI_BLKBACK_CTL "' -c '" + (other / "c.toml") + "' ll").exit_code, 0);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,18 @@
+iscsi_blkback_test(tools_config_test SOURCES tools/config_test.cpp LIBRARIES iscsi_blkback_tools)
+target_compile_definitions(tools_config_test PRIVATE
+  ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
+
+iscsi_blkback_test(tools_status_test SOURCES tools/status_test.cpp LIBRARIES iscsi_blkback_tools)
+target_compile_definitions(tools_status_test PRIVATE
+  ISCSI_BLKBACK_CTL="$<TARGET_FILE:iscsi-blkctl>")
+add_dependencies(tools_status_test iscsi-blkctl)
+
+iscsi_blkback_test(tools_hotplug_script_test SOURCES tools/hotplug_script_test.cpp)
+target_compile_definitions(tools_hotplug_script_test PRIVATE
+  ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
+
+iscsi_blkback_test(tools_programs_test SOURCES tools/programs_test.cpp LIBRARIES iscsi_blkback_tools)
+target_compile_definitions(tools_programs_test PRIVATE
+  ISCSI_BLKBACK_DAEMON="$<TARGET_FILE:iscsi-blkback>" ISCSI_BLKBACK_CTL="$<TARGET_FILE:iscsi-blkctl>"
+  ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
+add_dependencies(tools_programs_test iscsi-blkback iscsi-blkctl)

@@ -1,0 +1,80 @@
+# Functions for the scripts that scenarios run inside a guest (busybox sh).
+
+# Waits for a disk to appear, or to go.
+wait_disk() { tries=0; while [ ! -b "/dev/$1" ]; do tries=$((tries + 1)); [ $tries -lt 600 ] || { echo "/dev/$1 did not appear"; return 1; }; usleep 100000; done; } # VDEV
+wait_no_disk() { tries=0; while [ -b "/dev/$1" ]; do tries=$((tries + 1)); [ $tries -lt 600 ] || { echo "/dev/$1 did not go away"; return 1; }; usleep 100000; done; } # VDEV
+
+# mkfs, mount, a file with a checksum written, unmounted and read again.
+check_filesystem() { # VDEV
+  wait_disk "$1" || return
+  mkdir -p "/mnt/$1"
+  mkfs.ext4 -q -F "/dev/$1" || { echo "mkfs failed"; return 1; }
+  mount -t ext4 "/dev/$1" "/mnt/$1" || { echo "mount failed"; return 1; }
+  dd if=/dev/urandom of="/mnt/$1/file" bs=64k count=32 2> /dev/null || { echo "write failed"; return 1; }
+  before=$(md5sum < "/mnt/$1/file")
+  umount "/mnt/$1" || { echo "umount failed"; return 1; }
+  mount -t ext4 "/dev/$1" "/mnt/$1" || { echo "second mount failed"; return 1; }
+  after=$(md5sum < "/mnt/$1/file")
+  umount "/mnt/$1"
+  [ "$before" = "$after" ] || { echo "the file changed: $before, $after"; return 1; }
+  echo "file system on $1 ok"
+}
+
+# fio writes at random and reads everything back, for about so many seconds; any wrong byte or I/O
+# error makes it fail. More fio arguments may follow.
+fio_verify() { # VDEV SECONDS [FIO_ARGUMENT]...
+  vdev=$1 seconds=$2; shift 2
+  wait_disk "$vdev" || return
+  echo running
+  fio --name="$vdev" --filename="/dev/$vdev" --rw=randwrite --bsrange=4k-64k --size=32M --ioengine=libaio \
+    --direct=1 --iodepth=8 --verify=crc32c --verify_backlog=64 --verify_fatal=1 --verify_state_save=0 \
+    --time_based --runtime="$seconds" --thread --minimal --output="/tmp/fio.$vdev" "$@" ||
+    { cat "/tmp/fio.$vdev"; echo "fio on $vdev failed"; return 1; }
+  awk -F';' '{ printf "fio: error %d, %d KiB written, %d KiB read back\n", $5, $47, $6; exit $5 != 0 || $47 == 0 || $6 == 0 }' "/tmp/fio.$vdev"
+}
+
+# A number in the last sectors of a disk, to be found again after a reboot.
+leave_mark() { wait_disk "$1" && echo "mark of $1" | dd of="/dev/$1" bs=512 seek=120000 conv=sync,fsync 2> /dev/null; } # VDEV
+find_mark() { wait_disk "$1" && dd if="/dev/$1" bs=512 skip=120000 count=1 2> /dev/null | grep -qa "^mark of $1\$"; } # VDEV
+
+### Measuring what a guest sees of an event outside
+
+# Time on the clock that fio's log uses too (CLOCK_MONOTONIC, in ms).
+mark() { echo "$1 $(awk '{ print int($1 * 1000) }' /proc/uptime)" >> /tmp/marks; } # NAME
+
+# fio as in fio_verify, with every request's latency in a log.
+measured_fio() { # VDEV SECONDS
+  wait_disk "$1" || return
+  mark start
+  echo started
+  fio_verify "$1" "$2" --write_lat_log=/tmp/latency --log_alternate_epoch=1 --log_alternate_epoch_clock_id=1
+}
+
+# Prints, for the time before, during and after the cut: requests per second, MiB/s, and the longest
+# time that any request took; then the totals. "key value" per line.
+report_fio() { # VDEV
+  awk -v marks="$(tr '\n' ' ' < /tmp/marks)" -F', *' '
+    BEGIN {
+      split(marks, m, " "); for (i = 1; i in m; i += 2) at[m[i]] = m[i + 1]
+    }
+    {
+      if (!first || $1 < first) first = $1
+      if ($1 > last) last = $1
+      phase = $1 < at["cut"] ? "before" : $1 < at["back"] ? "during" : "after"
+      requests[phase]++; bytes[phase] += $4
+      ms = $2 / 1e6; if (ms > worst[phase]) worst[phase] = ms; if (ms > longest) longest = ms
+    }
+    END {
+      seconds["before"] = (at["cut"] - first) / 1000
+      seconds["during"] = (at["back"] - at["cut"]) / 1000
+      seconds["after"] = (last - at["back"]) / 1000
+      split("before during after", order, " ")
+      for (i = 1; i <= 3; i++) {
+        p = order[i]; s = seconds[p] > 0 ? seconds[p] : 1
+        printf "%s_seconds %.1f\n%s_iops %.0f\n%s_mib_per_s %.2f\n%s_longest_ms %.0f\n",
+          p, seconds[p], p, requests[p] / s, p, bytes[p] / s / 1048576, p, worst[p]
+      }
+      printf "longest_stall_ms %.0f\n", longest
+    }' /tmp/latency_lat.1.log
+  awk -F';' '{ printf "written_kib %d\nverified_kib %d\nerrors %d\n", $47, $6, $5 }' "/tmp/fio.$1"
+}

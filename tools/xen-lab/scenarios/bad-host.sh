@@ -1,0 +1,19 @@
+# What is wrong with the host is said in one sentence, and the program ends.
+# runs: trixie:- bookworm:-
+refuses() { # WHAT COMMAND...
+  local what=$1 output status; shift
+  output=$(timeout $((20 * patience)) "$@" 2>&1); status=$?
+  note "$what: status $status: $output"
+  [ "$status" != 0 ] || fail "$what: the program went on or ended well"
+  [ "$status" != 124 ] || fail "$what: the program did not end"
+  [ "$(grep -c . <<< "$output")" = 1 ] || fail "$what: not one sentence but: $output"
+}
+scenario() {
+  refuses 'no /dev/xen' unshare --mount sh -c 'mount -t tmpfs none /dev/xen && exec iscsi-blkback'
+  config=$scenario_dir/config.toml
+  echo 'no_such_key = 1' > "$config"; chmod 600 "$config"
+  refuses 'unknown key in the config file' iscsi-blkback --config "$config"
+  : > "$config"; chmod 644 "$config"
+  refuses 'config file that everybody may read' iscsi-blkback --config "$config"
+  assert_service_healthy
+}

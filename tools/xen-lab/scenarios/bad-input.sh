@@ -1,0 +1,45 @@
+# Disk lines that cannot work: each gets one sentence in its backend node and in the log, the guest's
+# other disk goes on, nothing spins, and the bad disk can be detached.
+# runs: trixie:qdisk trixie:vbd3 bookworm:qdisk
+# timeout: 240
+bad() { # NAME TARGET
+  local kind=$variant line error node
+  note "--- $1: $2"
+  line=$(disk_of "$kind" xvdc "$2")
+  if [ "$kind" = vbd3 ]; then
+    # libxl waits for the hotplug script, which must say what is wrong.
+    ! attach g "$line" || fail "$1: xl block-attach accepted it"
+    error=$(cat "$scenario_dir/attach.log")
+    grep -q 'hotplug script\|hotplug-error\|script:' <<< "$error" || note "$1: xl says: $error"
+  else
+    attach g "$line" || fail "$1: xl block-attach failed: $(cat "$scenario_dir/attach.log")"
+    node=$(backend_node g xvdc)
+    wait_until 30 "$1: the backend node has a hotplug-error" node_is_set "$node/hotplug-error"
+    error=$(xenstore-read "$node/hotplug-error")
+    [ "$(wc -l <<< "$error")" = 1 ] || fail "$1: hotplug-error is not one sentence: $error"
+  fi
+  note "$1: $error"
+  ! grep -q "$secret" <<< "$error" || fail "$1: the error shows the secret"
+  cpu_before=$(service_cpu_ticks)
+  sleep 3
+  cpu=$(($(service_cpu_ticks) - cpu_before))
+  [ "$cpu" -lt 150 ] || fail "$1: the service used $cpu of 300 ticks of processor time"
+  detach g xvdc --force || [ -z "$(backend_node g xvdc)" ] || fail "$1: the bad disk cannot be detached: $(cat "$scenario_dir/detach.log")"
+  assert_service_healthy
+}
+scenario() {
+  secret=topsecret99
+  target_start tgt 2
+  guest_create g pv "$(disk qdisk xvda 1)"
+  iqn=$(target_iqn)
+  bad 'unknown host' "iscsi://no-such-host.invalid/$iqn/2"
+  bad 'dead portal' "iscsi://10.$scenario_index.1.99/$iqn/2"
+  bad 'wrong IQN' "iscsi://$(portal 1)/$iqn-wrong/2"
+  bad 'missing LUN' "iscsi://$(portal 1)/$iqn/77"
+  bad 'malformed URL' "iscsi://$(portal 1):port/$iqn"
+  bad 'URL with a secret' "iscsi://user%$secret@$(portal 1)/$iqn/2"
+  guest_run g fio 60 'fio_verify xvda 3'
+  ! grep -q "$secret" /tmp/results/iscsi-blkback.log || fail "the log shows the secret"
+  guest_shutdown g
+  assert_nothing_left
+}
