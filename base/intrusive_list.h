@@ -1,6 +1,6 @@
 // A doubly linked list whose hooks live in the elements, so that linking never allocates. The list
 // does not own its elements. Single-threaded. An element derives from ListHook<Tag> once for each
-// list that it can be in at the same time.
+// list that it can be in at the same time; the tag is its own type, or another one for further lists.
 #pragma once
 
 #include "base/result.h"
@@ -10,7 +10,7 @@ namespace iscsi_blkback {
 template <class T, class Tag>
 class IntrusiveList;
 
-template <class Tag = void>
+template <class Tag>
 class ListHook {
  public:
   ListHook() = default;

@@ -1,9 +1,9 @@
-// BackRing: the backend's end of one shared ring. It owns the private indices; the memory belongs to
-// the guest, which may write anything there at any time. One thread.
+// BackRing: the backend's end of one shared ring. It owns the private indices; the memory belongs
+// to the guest, which may write anything there at any time. One thread.
 //
 // The guest's producer index is checked at one door, poll(): it can never be further ahead of the
-// responses than the ring is long. A guest that says otherwise gets a broken ring, for ever; clamping
-// would process slots that hold no request (XSA-39).
+// responses than the ring is long. A guest that says otherwise gets a broken ring, for ever;
+// clamping would process slots that hold no request (XSA-39).
 #pragma once
 
 #include <atomic>
@@ -85,7 +85,7 @@ class BackRing {
   // Writes a response into the next slot; the guest does not see it before publish(). The struct
   // starts as zeros: padding must not carry our stack to the guest (XSA-216).
   void put_response(std::uint64_t id, std::uint8_t operation, std::int16_t status) {
-    ISCSI_BLKBACK_ASSERT(produced_ != consumed_);   // one response for each consumed request
+    ISCSI_BLKBACK_ASSERT(produced_ != consumed_);  // one response for each consumed request
     Response response{};
     response.id = id;
     response.operation = operation;
@@ -119,10 +119,10 @@ class BackRing {
   SharedRingHeader& header_;
   std::byte* slots_;
   std::uint32_t slot_count_;
-  std::uint32_t consumed_;             // requests copied out of the ring
-  std::uint32_t produced_;             // responses written
-  std::uint32_t published_;            // responses shown
-  std::uint32_t known_producer_ = 0;   // request_producer as of the last poll()
+  std::uint32_t consumed_;            // requests copied out of the ring
+  std::uint32_t produced_;            // responses written
+  std::uint32_t published_;           // responses shown
+  std::uint32_t known_producer_ = 0;  // request_producer as of the last poll()
   bool broken_ = false;
 };
 

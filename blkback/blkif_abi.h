@@ -1,7 +1,8 @@
-// The layout of blkif's shared ring in its ABIs, from Xen's public io/blkif.h and io/ring.h (facts of
-// the protocol; the macros there cannot express a single fetch, so they are not used). A guest states
-// its ABI in the "protocol" node. 64-bit fields are aligned to 8 bytes in x86_64-abi and to 4 in
-// x86_32-abi; native is this host's own, which on every 64-bit host is the layout of x86_64-abi.
+// The layout of blkif's shared ring in its ABIs, from Xen's public io/blkif.h and io/ring.h (facts
+// of the protocol; the macros there cannot express a single fetch, so they are not used). A guest
+// states its ABI in the "protocol" node. 64-bit fields are aligned to 8 bytes in x86_64-abi and to
+// 4 in x86_32-abi; native is this host's own, which on every 64-bit host is the layout of
+// x86_64-abi.
 #pragma once
 
 #include <array>
@@ -26,9 +27,9 @@ inline constexpr std::int16_t kBlkifOkay = 0;
 inline constexpr std::int16_t kBlkifError = -1;
 inline constexpr std::int16_t kBlkifNotSupported = -2;
 
-inline constexpr std::size_t kMaxDirectSegments = 11;         // BLKIF_MAX_SEGMENTS_PER_REQUEST
-inline constexpr std::size_t kMaxRingPages = 16;              // ring-page-order 4
-inline constexpr std::uint8_t kSectorsPerPage = 8;            // of 512 bytes
+inline constexpr std::size_t kMaxDirectSegments = 11;  // BLKIF_MAX_SEGMENTS_PER_REQUEST
+inline constexpr std::size_t kMaxRingPages = 16;       // ring-page-order 4
+inline constexpr std::uint8_t kSectorsPerPage = 8;     // of 512 bytes
 
 // first_sector and last_sector count 512-byte sectors inside the granted page, both inclusive.
 struct BlkifSegment {
@@ -45,8 +46,8 @@ struct BlkifX86_64 {
     std::uint8_t segment_count;
     std::uint16_t handle;
     std::uint32_t padding;
-    std::uint64_t id;                // the guest's own, echoed verbatim
-    std::uint64_t sector;            // always in units of 512 bytes
+    std::uint64_t id;      // the guest's own, echoed verbatim
+    std::uint64_t sector;  // always in units of 512 bytes
     std::array<BlkifSegment, kMaxDirectSegments> segments;
   };
   struct Response {
@@ -101,10 +102,10 @@ using BlkifRequest = BlkifX86_64::Request;
 
 // The start of the ring's first page. All four indices run freely and wrap at 2^32.
 struct SharedRingHeader {
-  std::uint32_t request_producer;      // guest writes
-  std::uint32_t request_event;         // backend writes: ring the doorbell when this index is reached
-  std::uint32_t response_producer;     // backend writes
-  std::uint32_t response_event;        // guest writes
+  std::uint32_t request_producer;   // guest writes
+  std::uint32_t request_event;      // backend writes: ring the doorbell when this index is reached
+  std::uint32_t response_producer;  // backend writes
+  std::uint32_t response_event;     // guest writes
   std::array<std::uint32_t, 12> padding;
 };
 static_assert(sizeof(SharedRingHeader) == 64);
@@ -120,6 +121,7 @@ template <class Abi>
       std::bit_floor((ring_bytes - sizeof(SharedRingHeader)) / kSlotBytes<Abi>));
 }
 static_assert(ring_slots<BlkifX86_64>(4096) == 32 && ring_slots<BlkifX86_32>(4096) == 32);
-static_assert(ring_slots<BlkifX86_64>(16 * 4096) == 512 && ring_slots<BlkifX86_32>(16 * 4096) == 512);
+static_assert(ring_slots<BlkifX86_64>(16 * 4096) == 512 &&
+              ring_slots<BlkifX86_32>(16 * 4096) == 512);
 
 }  // namespace iscsi_blkback

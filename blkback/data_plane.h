@@ -70,7 +70,7 @@ class DataPlane {
   // Ends in on_ring_disconnected when no request of this ring is left. abandon: the guest's memory
   // may not be touched any more and nobody waits for answers; bounded then, whatever the paths do.
   virtual void disconnect_ring(DiskHandle disk, bool abandon) = 0;
-  // No ring connected. abandon: the guest is gone, lost writes need not be fenced off.
+  // abandon: the guest is gone, lost writes need not be fenced off; may follow one without it.
   virtual void close_device(DiskHandle disk, bool abandon) = 0;
   // The guest is suspended (or goes on): what it may re-issue elsewhere is not tried again here.
   virtual void set_suspended(bool suspended) = 0;

@@ -7,7 +7,9 @@ namespace iscsi_blkback {
 EventDispatcher::EventDispatcher(Reactor& reactor, EventChannels& channels)
     : reactor_(reactor), channels_(channels) {}
 
-EventDispatcher::~EventDispatcher() { ISCSI_BLKBACK_ASSERT(bindings_.empty()); }
+EventDispatcher::~EventDispatcher() {
+  ISCSI_BLKBACK_ASSERT(bindings_.empty());
+}
 
 Result<LocalPort> EventDispatcher::bind(DomainId domain, std::uint32_t remote_port,
                                         Handler& handler) {
@@ -32,9 +34,13 @@ void EventDispatcher::unbind(LocalPort port) {
   }
 }
 
-void EventDispatcher::unmask(LocalPort port) { report(channels_.unmask(port)); }
+void EventDispatcher::unmask(LocalPort port) {
+  report(channels_.unmask(port));
+}
 
-void EventDispatcher::notify(LocalPort port) { report(channels_.notify(port)); }
+void EventDispatcher::notify(LocalPort port) {
+  report(channels_.notify(port));
+}
 
 void EventDispatcher::on_readable() {
   // Every port can be pending once: it is masked from then on. One more finds the queue empty.

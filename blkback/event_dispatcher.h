@@ -1,5 +1,5 @@
-// EventDispatcher: hands the doorbells that arrive on one event-channel fd to whoever bound the port.
-// One per reactor thread and EventChannels, shared by all disks of a guest process.
+// EventDispatcher: hands the doorbells that arrive on one event-channel fd to whoever bound the
+// port. One per reactor thread and EventChannels, shared by all disks of a guest process.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ class EventDispatcher {
 
   // Both outlive the dispatcher.
   EventDispatcher(Reactor& reactor, EventChannels& channels);
-  ~EventDispatcher();                       // after the last unbind()
+  ~EventDispatcher();  // after the last unbind()
   EventDispatcher(const EventDispatcher&) = delete;
   EventDispatcher& operator=(const EventDispatcher&) = delete;
 
@@ -52,8 +52,8 @@ class EventDispatcher {
 
   Reactor& reactor_;
   EventChannels& channels_;
-  std::vector<Binding> bindings_;           // one a disk: few
-  std::unique_ptr<FdWatch> watch_;          // while anything is bound
+  std::vector<Binding> bindings_;   // one a disk: few
+  std::unique_ptr<FdWatch> watch_;  // while anything is bound
   LogLimiter log_limiter_;
 };
 

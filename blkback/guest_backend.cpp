@@ -104,6 +104,29 @@ GuestBackend::~GuestBackend() { environment_.data_plane.set_events(nullptr); }
 
 Result<void> GuestBackend::start() { return open_store(); }
 
+void GuestBackend::stop() {
+  if (std::exchange(stopping_, true)) {
+    return;
+  }
+  look_timer_.stop();
+  reopen_timer_.stop();
+  for (auto& [handle, disk] : disks_) {
+    disk->retry_timer.stop();
+    disk->bound_timer.stop();
+    disk->reopen = false;
+    if (disk->device == DevicePhase::open) {
+      // Leaves the ring, if there is one, and closes the device with it.
+      environment_.data_plane.disconnect_ring(handle, true);
+      disk->device = DevicePhase::closing;
+    }
+    if (disk->device == DevicePhase::closing) {
+      retired_.emplace(handle, std::move(disk));
+    }
+  }
+  disks_.clear();
+  finish_if_done();
+}
+
 // ---- xenstore's connection ----
 
 Result<void> GuestBackend::open_store() {
@@ -145,6 +168,10 @@ void GuestBackend::reopen_store() {
 }
 
 void GuestBackend::lose_store(const Error& why) {
+  if (stopping_) {
+    store_watch_.reset();
+    return;
+  }
   log_warning(kComponent, "the connection to xenstore is lost, disks go on being served: {}",
               why.message);
   store_watch_.reset();
@@ -203,6 +230,9 @@ void GuestBackend::note_event(const WatchEvent& event) {
 // ---- looking ----
 
 void GuestBackend::schedule_look() {
+  if (stopping_) {
+    return;
+  }
   const TimePoint now = environment_.control.now();
   const TimePoint due = std::max(now, last_look_ + kMinimumGap);
   if (!look_timer_.armed() || look_timer_.deadline() > due) {
@@ -211,7 +241,7 @@ void GuestBackend::schedule_look() {
 }
 
 void GuestBackend::look_again_later() {
-  if (!look_timer_.armed()) {
+  if (!look_timer_.armed() && !stopping_) {
     look_timer_.start_after(kWriteRetry);
   }
 }
@@ -272,11 +302,22 @@ void GuestBackend::check_domain() {
     log_info(kComponent, "the guest {}", suspended ? "is suspended" : "goes on");
     environment_.data_plane.set_suspended(suspended);
   }
+  if (suspended) {
+    // Nothing in xenstore changes when a suspended domain is resumed where it is.
+    domain_check_due_ = true;
+    look_again_later();
+  }
   if (guest_runs_ && !runs) {
     guest_runs_ = false;               // for good: only a suspended domain comes back
     log_info(kComponent, "the guest has ended");
     for (auto& [handle, disk] : disks_) {
       disk->dirty = true;
+      if (disk->device == DevicePhase::closing) {
+        environment_.data_plane.close_device(handle, true);
+      }
+    }
+    for (auto& [handle, disk] : retired_) {
+      environment_.data_plane.close_device(handle, true);
     }
   }
 }
@@ -756,7 +797,8 @@ GuestBackend::Disk* GuestBackend::find(DiskHandle handle) {
 }
 
 void GuestBackend::finish_if_done() {
-  if (!finished_ && disks_.empty() && retired_.empty() && !scan_due_ && store_ != nullptr) {
+  const bool none_expected = stopping_ || (!scan_due_ && store_ != nullptr);
+  if (!finished_ && disks_.empty() && retired_.empty() && none_expected) {
     finished_ = true;
     look_timer_.stop();
     on_finished_();

@@ -68,6 +68,10 @@ class GuestBackend final : public DataPlane::Events {
   // The error is the first connection's to xenstore.
   [[nodiscard]] Result<void> start();
 
+  // Ends serving without detaching anything: rings are left as they are, devices are closed, the
+  // nodes keep their states. on_finished comes when that is done.
+  void stop();
+
   // done: once, on the control thread, at most kQueryTimeout later.
   void query(std::function<void(GuestStatus)> done);
 
@@ -149,6 +153,7 @@ class GuestBackend final : public DataPlane::Events {
   bool domain_check_due_ = false;
   bool guest_runs_ = true;
   bool suspended_ = false;
+  bool stopping_ = false;
   bool finished_ = false;
   LogLimiter limiter_;
 };

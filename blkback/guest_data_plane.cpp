@@ -48,6 +48,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
                        this),
         patience_timer_(plane.reactor_,
                         [](void* self) noexcept { static_cast<Disk*>(self)->give_up(); }, this) {
+    device_.set_suspended(plane.suspended_);
     add_portals(specification.portals);
     trouble_timer_.start_after(kTroubleInterval);
   }
@@ -127,12 +128,18 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
       patience_timer_.start_after(kPatience);
     }
     if (std::exchange(closing_, true)) {
+      if (abandon && !device_closed_ && std::exchange(waits_for_fences_, false)) {
+        device_.stop_waiting_for_fences();
+      }
       return;
     }
+    waits_for_fences_ = !abandon;
     trouble_timer_.stop();
     device_.close(
         !abandon, [](void* self) noexcept { static_cast<Disk*>(self)->on_device_closed(); }, this);
   }
+
+  void set_suspended(bool suspended) { device_.set_suspended(suspended); }
 
   [[nodiscard]] bool closed() const { return device_closed_ && vbd_ == nullptr; }
   [[nodiscard]] const std::vector<Session*>& sessions() const { return sessions_; }
@@ -210,6 +217,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   std::unique_ptr<Vbd> vbd_;
   bool vbd_closing_ = false;
   bool closing_ = false;
+  bool waits_for_fences_ = false;
   bool impatient_ = false;
   bool device_closed_ = false;
   std::string told_trouble_;
@@ -273,7 +281,12 @@ void GuestDataPlane::close_device(DiskHandle disk, bool abandon) {
 }
 
 void GuestDataPlane::set_suspended(bool suspended) {
-  (void)suspended;
+  reactor_.post([this, suspended] {
+    suspended_ = suspended;
+    for (auto& [handle, disk] : disks_) {
+      disk->set_suspended(suspended);
+    }
+  });
 }
 
 void GuestDataPlane::query(std::function<void(std::vector<DiskReport>)> done) {

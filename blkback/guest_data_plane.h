@@ -59,6 +59,7 @@ class GuestDataPlane final : public DataPlane {
   EventDispatcher dispatcher_;
   SessionPool sessions_;
   std::map<DiskHandle, std::unique_ptr<Disk>> disks_;
+  bool suspended_ = false;
   std::vector<DiskHandle> released_;       // closed, their sessions are on the way out
   Deferred collect_;
 };

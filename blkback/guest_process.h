@@ -16,7 +16,4 @@ namespace iscsi_blkback {
 // from main(), before any other thread exists.
 [[nodiscard]] Result<void> run_guest_process(const Configuration& configuration, DomainId domain);
 
-// The file that the process of a guest holds locked (flock) while it runs; it contains the pid.
-[[nodiscard]] std::string guest_lock_path(const std::string& run_directory, DomainId domain);
-
 }  // namespace iscsi_blkback

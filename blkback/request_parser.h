@@ -1,5 +1,5 @@
-// From a request as a guest wrote it (already copied out of the ring) to one that may be executed, or
-// to one precise reason why not. Pure functions: nothing here looks at guest memory again.
+// From a request as a guest wrote it (already copied out of the ring) to one that may be executed,
+// or to one precise reason why not. Pure functions: nothing here looks at guest memory again.
 #pragma once
 
 #include <array>
@@ -17,8 +17,8 @@ namespace iscsi_blkback {
 // frontends agree as long as sector-size is 512).
 struct RequestLimits {
   std::uint64_t sector_count = 0;
-  std::uint32_t sectors_per_block = 1;      // a power of two: the LUN's logical block
-  std::uint32_t max_transfer_sectors = 0;   // 0: no limit below that of the protocol
+  std::uint32_t sectors_per_block = 1;     // a power of two: the LUN's logical block
+  std::uint32_t max_transfer_sectors = 0;  // 0: no limit below that of the protocol
   bool read_only = false;
 
   [[nodiscard]] static RequestLimits of(const Geometry& geometry, bool read_only_disk);
@@ -34,23 +34,23 @@ struct RequestSegment {
 struct ParsedRequest {
   BlockOperation operation = BlockOperation::flush;
   std::uint64_t sector = 0;
-  std::uint32_t sector_count = 0;           // the sum of the segments; 0 for flush only
+  std::uint32_t sector_count = 0;  // the sum of the segments; 0 for flush only
   std::uint8_t segment_count = 0;
-  std::array<RequestSegment, kMaxDirectSegments> segments;    // segment_count are valid
+  std::array<RequestSegment, kMaxDirectSegments> segments;  // segment_count are valid
 };
 
 enum class Refusal : std::uint8_t {
   none,
-  operation_not_supported,    // answered with EOPNOTSUPP; everything else with ERROR
-  no_segments,                // a read or write of nothing
+  operation_not_supported,  // answered with EOPNOTSUPP; everything else with ERROR
+  no_segments,              // a read or write of nothing
   too_many_segments,
   flush_with_data,
-  bad_sectors_in_page,        // first_sector > last_sector, or last_sector beyond the page
-  sector_overflow,            // the range wraps at 2^64
+  bad_sectors_in_page,  // first_sector > last_sector, or last_sector beyond the page
+  sector_overflow,      // the range wraps at 2^64
   beyond_end_of_disk,
   write_to_read_only_disk,
-  not_aligned_to_block,       // start or length is no multiple of the LUN's logical block
-  too_large_for_device,       // more than the LUN takes in one command
+  not_aligned_to_block,  // start or length is no multiple of the LUN's logical block
+  too_large_for_device,  // more than the LUN takes in one command
 };
 
 [[nodiscard]] const char* to_string(Refusal refusal);

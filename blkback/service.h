@@ -10,7 +10,8 @@
 namespace iscsi_blkback {
 
 struct ServiceOptions {
-  // The configuration file handed on to the guests' processes (--config); empty: their default.
+  // The configuration file that the guests' processes are told (--config); empty: their default.
+  // They are also told run_directory and log_level of the Configuration.
   std::string configuration_path;
 };
 

@@ -67,7 +67,7 @@ Vbd::Vbd(Reactor& reactor, GrantTable& grants, EventDispatcher& events, BlockDev
             Vbd& vbd = *static_cast<Vbd*>(self);
             vbd.disconnect();
             vbd.state_ = State::closed;
-            vbd.on_closed_(vbd.on_closed_owner_);    // may delete the Vbd
+            vbd.on_closed_(vbd.on_closed_owner_);  // may delete the Vbd
           },
           this) {}
 
@@ -95,12 +95,12 @@ Result<void> Vbd::connect(const RingParameters& ring) {
   switch (ring.abi) {
     case BlkifAbi::native:
     case BlkifAbi::x86_64:
-      slot_count = ring_.emplace<BackRing<BlkifX86_64>>(mapped_->bytes(), ring.start_index)
-                       .slot_count();
+      slot_count =
+          ring_.emplace<BackRing<BlkifX86_64>>(mapped_->bytes(), ring.start_index).slot_count();
       break;
     case BlkifAbi::x86_32:
-      slot_count = ring_.emplace<BackRing<BlkifX86_32>>(mapped_->bytes(), ring.start_index)
-                       .slot_count();
+      slot_count =
+          ring_.emplace<BackRing<BlkifX86_32>>(mapped_->bytes(), ring.start_index).slot_count();
       break;
   }
   if (Result<void> allocated = allocate(slot_count); !allocated) {
@@ -122,9 +122,8 @@ Result<void> Vbd::allocate(std::uint32_t slot_count) {
   void* arena = mmap(nullptr, arena_bytes_, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (arena == MAP_FAILED) {
-    return tl::unexpected(
-        system_error(fmt::format("no {} bytes for the buffers of {}", arena_bytes_, options_.name),
-                     errno));
+    return tl::unexpected(system_error(
+        fmt::format("no {} bytes for the buffers of {}", arena_bytes_, options_.name), errno));
   }
   arena_ = static_cast<std::byte*>(arena);
   slots_ = std::vector<Slot>(slot_count);
@@ -139,7 +138,7 @@ Result<void> Vbd::allocate(std::uint32_t slot_count) {
   return {};
 }
 
-// --- requests: ring -> device ---------------------------------------------------------------------
+// --- requests: ring -> device ------------------------------------------------------------------
 
 void Vbd::on_event() noexcept {
   masked_ = true;
@@ -148,7 +147,9 @@ void Vbd::on_event() noexcept {
   }
 }
 
-void Vbd::on_events_lost(const Error& error) noexcept { break_ring(error); }
+void Vbd::on_events_lost(const Error& error) noexcept {
+  break_ring(error);
+}
 
 void Vbd::consume() noexcept {
   if (auto* ring = std::get_if<BackRing<BlkifX86_64>>(&ring_)) {
@@ -161,9 +162,10 @@ void Vbd::consume() noexcept {
 template <class Abi>
 void Vbd::consume_from(BackRing<Abi>& ring) noexcept {
   const RequestLimits limits = RequestLimits::of(device_.geometry(), options_.read_only);
+  const TimePoint now = reactor_.now();
   bool ring_is_empty = false;
-  // Every look at the ring costs, not only every request: a guest that flips its producer index back
-  // and forth must not keep the loop going.
+  // Every look at the ring costs, not only every request: a guest that flips its producer index
+  // back and forth must not keep the loop going.
   for (std::uint32_t budget = options_.max_requests_per_turn; budget > 0; --budget) {
     std::uint32_t waiting = ring.poll();
     if (ring.broken()) {
@@ -181,22 +183,22 @@ void Vbd::consume_from(BackRing<Abi>& ring) noexcept {
       break;
     }
     for (; waiting > 1 && budget > 1; --waiting, --budget) {
-      accept(ring.consume(), limits);
+      accept(ring.consume(), limits, now);
     }
-    accept(ring.consume(), limits);
+    accept(ring.consume(), limits, now);
   }
   submit_accepted();
   if (state_ != State::serving) {
     return;
   }
   if (!ring_is_empty) {
-    consume_.schedule();                 // the others first; the rest in the next turn
+    consume_.schedule();  // the others first; the rest in the next turn
   } else if (std::exchange(masked_, false)) {
     events_.unmask(port_);
   }
 }
 
-void Vbd::accept(const BlkifRequest& request, const RequestLimits& limits) noexcept {
+void Vbd::accept(const BlkifRequest& request, const RequestLimits& limits, TimePoint now) noexcept {
   // There are as many slots as requests in a ring, and a request frees its place in the ring only
   // when it is answered.
   ISCSI_BLKBACK_ASSERT(!free_slots_.empty());
@@ -206,11 +208,13 @@ void Vbd::accept(const BlkifRequest& request, const RequestLimits& limits) noexc
   slot.id = request.id;
   slot.ring_operation = request.operation;
   slot.response = kBlkifOkay;
+  slot.submitted = false;
+  slot.accepted_at = now;
   const Refusal refusal = parse_request(request, limits, slot.parsed);
   if (refusal != Refusal::none) {
     ++statistics_.refused;
     slot.response = response_status(refusal);
-    log_limited(refusal_limiter_, reactor_.now(), LogLevel::warning, "vbd",
+    log_limited(refusal_limiter_, now, LogLevel::warning, "vbd",
                 "{}: request refused: {} (operation {}, sector {}, {} segments)", options_.name,
                 to_string(refusal), request.operation, request.sector, request.segment_count);
     finished_.push_back(slot);
@@ -248,6 +252,7 @@ void Vbd::submit_accepted() noexcept {
         ++statistics_.flushes;
         break;
     }
+    slot->submitted = true;
     device_.submit(*slot);
   }
 }
@@ -263,7 +268,7 @@ void Vbd::break_ring(Error error) noexcept {
   report_broken_.schedule();
 }
 
-// --- answers: device -> ring ----------------------------------------------------------------------
+// --- answers: device -> ring -------------------------------------------------------------------
 
 void Vbd::on_request_complete(BlockRequest& request, IoStatus status) noexcept {
   Slot& slot = static_cast<Slot&>(request);
@@ -302,10 +307,9 @@ void Vbd::answer_finished() noexcept {
 // The only place where the guest is told anything.
 template <class Abi>
 void Vbd::publish(BackRing<Abi>& ring) noexcept {
+  const TimePoint now = reactor_.now();
   finished_.for_each([&](Slot& slot) {
-    if (slot.response != kBlkifOkay) {
-      ++statistics_.errors;
-    }
+    count_answer(slot, now);
     ring.put_response(slot.id, slot.ring_operation, slot.response);
   });
   if (ring.publish()) {
@@ -313,7 +317,27 @@ void Vbd::publish(BackRing<Abi>& ring) noexcept {
   }
 }
 
-// --- grant copies ---------------------------------------------------------------------------------
+void Vbd::count_answer(const Slot& slot, TimePoint now) {
+  if (slot.response != kBlkifOkay) {
+    ++statistics_.errors;
+  }
+  if (!slot.submitted) {
+    return;
+  }
+  switch (slot.operation) {
+    case BlockOperation::read:
+      statistics_.read_latency.record(now - slot.accepted_at);
+      break;
+    case BlockOperation::write:
+      statistics_.write_latency.record(now - slot.accepted_at);
+      break;
+    case BlockOperation::flush:
+      statistics_.flush_latency.record(now - slot.accepted_at);
+      break;
+  }
+}
+
+// --- grant copies ------------------------------------------------------------------------------
 
 void Vbd::add_copies(Slot& slot, GrantCopyDirection direction) {
   slot.first_copy = static_cast<std::uint32_t>(copies_.size());
@@ -359,7 +383,7 @@ void Vbd::copy_and_check(SlotList& slots, BlockOperation operation) noexcept {
   copies_.clear();
 }
 
-// --- end --------------------------------------------------------------------------------------------
+// --- end ---------------------------------------------------------------------------------------
 
 void Vbd::close(void (*on_closed)(void* owner) noexcept, void* owner) {
   ISCSI_BLKBACK_ASSERT(state_ == State::serving || state_ == State::broken);

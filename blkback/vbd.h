@@ -1,9 +1,10 @@
-// Vbd: the data path of one guest disk: its ring, its event channel, its requests in flight. Reactor
-// thread, all of it.
+// Vbd: the data path of one guest disk: its ring, its event channel, its requests in flight.
+// Reactor thread, all of it.
 //
-// The way of a request: doorbell -> once per turn: copied out of the ring, parsed, all writes of the
-// turn copied in with one grant copy, submitted to the BlockDevice -> completed -> once per turn: all
-// finished reads copied out with one grant copy, responses written, published, one doorbell.
+// The way of a request: doorbell -> once per turn: copied out of the ring, parsed, all writes of
+// the turn copied in with one grant copy, submitted to the BlockDevice -> completed -> once per
+// turn: all finished reads copied out with one grant copy, responses written, published, one
+// doorbell.
 //
 // The guest is hostile: nothing of its is looked at twice, no number of its is used unchecked, and
 // whatever it does costs only its own disk. A request is answered exactly once, with its own id and
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "base/block_device.h"
+#include "base/latency_histogram.h"
 #include "base/log.h"
 #include "base/reactor.h"
 #include "blkback/back_ring.h"
@@ -32,26 +34,30 @@ namespace iscsi_blkback {
 struct RingParameters {
   DomainId domain = 0;
   BlkifAbi abi = BlkifAbi::native;
-  std::vector<GrantReference> ring_references;   // 1, 2, 4, 8 or 16 pages, in order
-  std::uint32_t event_port = 0;                  // the guest's port
-  std::uint32_t start_index = 0;                 // all before it has been consumed and answered
+  std::vector<GrantReference> ring_references;  // 1, 2, 4, 8 or 16 pages, in order
+  std::uint32_t event_port = 0;                 // the guest's port
+  std::uint32_t start_index = 0;                // all before it has been consumed and answered
 };
 
 struct VbdOptions {
-  std::string name;                              // for the log: "xvda of guest 5"
-  bool read_only = false;                        // in addition to the device's own
+  std::string name;        // for the log: "xvda of guest 5"
+  bool read_only = false;  // in addition to the device's own
   // One disk's share of a reactor turn.
   std::uint32_t max_requests_per_turn = 128;
 };
 
 struct VbdStatistics {
-  std::uint64_t reads = 0;                       // requests of each kind that were submitted
+  std::uint64_t reads = 0;  // requests of each kind that were submitted
   std::uint64_t writes = 0;
   std::uint64_t flushes = 0;
   std::uint64_t read_sectors = 0;
   std::uint64_t written_sectors = 0;
-  std::uint64_t refused = 0;                     // malformed, or not for this disk
-  std::uint64_t errors = 0;                      // answered with anything but OKAY, refused included
+  std::uint64_t refused = 0;  // malformed, or not for this disk
+  std::uint64_t errors = 0;   // answered with anything but OKAY, refused included
+  // From a request's copy out of the ring to its answer, of those that were submitted.
+  LatencyHistogram read_latency;
+  LatencyHistogram write_latency;
+  LatencyHistogram flush_latency;
 };
 
 class Vbd final : private EventDispatcher::Handler {
@@ -66,18 +72,19 @@ class Vbd final : private EventDispatcher::Handler {
     ~Owner() = default;
   };
 
-  // Maps the ring and binds the event channel; the error says what was wrong with the guest's values,
-  // and nothing stays mapped or bound then. All references outlive the Vbd.
+  // Maps the ring and binds the event channel; the error says what was wrong with the guest's
+  // values, and nothing stays mapped or bound then. All references outlive the Vbd.
   [[nodiscard]] static Result<std::unique_ptr<Vbd>> open(Reactor& reactor, GrantTable& grants,
                                                          EventDispatcher& events,
                                                          BlockDevice& device,
                                                          const RingParameters& ring,
                                                          VbdOptions options, Owner& owner);
-  ~Vbd();                                        // closed, or never used
+  ~Vbd();  // closed, or never used
 
   // Consumes nothing any more, answers what is in flight when the device has completed it, then
-  // unmaps the ring and unbinds the event channel. on_closed comes once, from the reactor, never from
-  // inside close(); the Vbd may be deleted there. How long the device takes is its owner's business.
+  // unmaps the ring and unbinds the event channel. on_closed comes once, from the reactor, never
+  // from inside close(); the Vbd may be deleted there. How long the device takes is its owner's
+  // business.
   void close(void (*on_closed)(void* owner) noexcept, void* owner);
   // From now on the guest's memory is not touched and no answer is given: the ring is unmapped and
   // the event channel unbound at once. Requests in flight still end, unseen by the guest; the Vbd
@@ -92,9 +99,11 @@ class Vbd final : private EventDispatcher::Handler {
   // initiator sends and receives it as such.
   struct Slot : BlockRequest, ListHook<Slot> {
     std::uint64_t id = 0;
-    std::uint8_t ring_operation = 0;             // as the guest wrote it: echoed
+    std::uint8_t ring_operation = 0;  // as the guest wrote it: echoed
     std::int16_t response = kBlkifOkay;
-    std::uint32_t first_copy = 0;                // in copies_, during one batch
+    bool submitted = false;        // false: refused, or its data could not be copied
+    std::uint32_t first_copy = 0;  // in copies_, during one batch
+    TimePoint accepted_at{};
     ParsedRequest parsed;
     std::byte* buffer = nullptr;
   };
@@ -115,16 +124,16 @@ class Vbd final : private EventDispatcher::Handler {
   void consume() noexcept;
   template <class Abi>
   void consume_from(BackRing<Abi>& ring) noexcept;
-  void accept(const BlkifRequest& request, const RequestLimits& limits) noexcept;
+  void accept(const BlkifRequest& request, const RequestLimits& limits, TimePoint now) noexcept;
   void submit_accepted() noexcept;
   void break_ring(Error error) noexcept;
 
   static void on_request_complete(BlockRequest& request, IoStatus status) noexcept;
   void answer_finished() noexcept;
-  void copy_finished_reads() noexcept;
   template <class Abi>
   void publish(BackRing<Abi>& ring) noexcept;
 
+  void count_answer(const Slot& slot, TimePoint now);
   void add_copies(Slot& slot, GrantCopyDirection direction);
   // One grant copy for all of copies_; fails every slot of the list one of whose segments failed.
   void copy_and_check(SlotList& slots, BlockOperation operation) noexcept;
@@ -144,17 +153,17 @@ class Vbd final : private EventDispatcher::Handler {
   Ring ring_;
   LocalPort port_ = 0;
   bool bound_ = false;
-  bool masked_ = false;                          // the port has rung and waits for our unmask
+  bool masked_ = false;  // the port has rung and waits for our unmask
   Error broken_because_{ErrorCode::protocol, {}};
 
-  std::byte* arena_ = nullptr;                   // buffers of all slots
+  std::byte* arena_ = nullptr;  // buffers of all slots
   std::size_t arena_bytes_ = 0;
   std::vector<Slot> slots_;
-  std::vector<Slot*> free_slots_;                // last in, first out: warm buffers first
-  std::vector<GrantCopySegment> copies_;         // of the batch at hand; capacity for a full ring
-  SlotList accepted_;                            // copied and parsed in this turn
-  SlotList finished_;                            // to be answered in this turn
-  std::uint32_t in_flight_ = 0;                  // slots in use
+  std::vector<Slot*> free_slots_;         // last in, first out: warm buffers first
+  std::vector<GrantCopySegment> copies_;  // of the batch at hand; capacity for a full ring
+  SlotList accepted_;                     // copied and parsed in this turn
+  SlotList finished_;                     // to be answered in this turn
+  std::uint32_t in_flight_ = 0;           // slots in use
 
   Deferred consume_;
   Deferred answer_;

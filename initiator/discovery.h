@@ -4,20 +4,16 @@
 #pragma once
 
 #include <chrono>
-#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "base/byte_stream.h"
 #include "base/result.h"
+#include "initiator/target_address.h"
 
 namespace iscsi_blkback {
 
-struct DiscoveredPortal {
-  std::string host;                        // a name or a numeric address, without brackets
-  std::uint16_t port = 3260;
-  std::uint16_t group_tag = 0;
-};
+using DiscoveredPortal = TargetAddress;
 
 struct DiscoveredTarget {
   std::string name;
@@ -29,8 +25,5 @@ struct DiscoveredTarget {
 [[nodiscard]] Result<std::vector<DiscoveredTarget>> discover(const SocketAddress& portal,
                                                              const std::string& initiator_name,
                                                              std::chrono::milliseconds timeout);
-
-// "192.0.2.1:3260,1", "[2001:db8::1]:3260,1", "san.example,2": a TargetAddress (13.8).
-[[nodiscard]] Result<DiscoveredPortal> parse_target_address(const std::string& text);
 
 }  // namespace iscsi_blkback

@@ -12,37 +12,57 @@ namespace {
 constexpr std::uint32_t kMaxRequests = 32;
 constexpr std::size_t kMaxNameBytes = 223;   // 4.2.7.1
 
-bool usable_name(const std::string& name, std::size_t max_bytes) {
-  return name.size() <= max_bytes && std::none_of(name.begin(), name.end(), [](char letter) {
-           return static_cast<unsigned char>(letter) <= ' ' || letter == 0x7f;
+bool usable(const std::string& text, std::size_t max_bytes, char lowest) {
+  return text.size() <= max_bytes && std::none_of(text.begin(), text.end(), [&](char letter) {
+           return static_cast<unsigned char>(letter) < static_cast<unsigned char>(lowest) ||
+                  letter == 0x7f;
          });
+}
+
+bool usable_name(const std::string& name) {
+  return !name.empty() && usable(name, kMaxNameBytes, '!');
 }
 
 }  // namespace
 
-std::string describe_login_status(std::uint16_t status) {
+Error describe_login_status(std::uint16_t status) {
   switch (status) {
-    case 0x0101: return "the target has moved temporarily";
-    case 0x0102: return "the target has moved permanently";
-    case 0x0200: return "the target refuses the login as the initiator's error";
+    case 0x0101: return {ErrorCode::unavailable, "the target has moved temporarily"};
+    case 0x0102: return {ErrorCode::unavailable, "the target has moved permanently"};
+    case 0x0200: return {ErrorCode::protocol, "the target calls the login the initiator's error"};
     case 0x0201:
-      return "authentication failed: the target wants CHAP credentials; set them on both sides or "
-             "allow this initiator without authentication";
+      return {ErrorCode::permission_denied,
+              "authentication failed: the target wants CHAP credentials; set them on both sides "
+              "or allow this initiator without authentication"};
     case 0x0202:
-      return "the target does not allow this initiator; add the initiator name to its access list";
-    case 0x0203: return "there is no target of this name at this portal; check the IQN";
-    case 0x0204: return "the target was removed from this portal for good";
-    case 0x0205: return "the target does not support this iSCSI version";
-    case 0x0206: return "the target has too many connections; close some or raise its limit";
-    case 0x0207: return "the target misses a parameter in the login";
-    case 0x0208: return "the target cannot include this connection in the session";
-    case 0x0209: return "the target does not support this type of session";
-    case 0x020a: return "the target does not know the session any more";
-    case 0x020b: return "the target calls the login request invalid";
-    case 0x0300: return "the target has an internal error; its log should say more";
-    case 0x0301: return "the target's service is not available now";
-    case 0x0302: return "the target is out of resources";
-    default: return fmt::format("the target refuses the login with status 0x{:04x}", status);
+      return {ErrorCode::permission_denied,
+              "the target does not allow this initiator; add the initiator name to its access "
+              "list"};
+    case 0x0203:
+      return {ErrorCode::not_found,
+              "there is no target of this name at this portal; check the IQN"};
+    case 0x0204:
+      return {ErrorCode::not_found, "the target was removed from this portal for good"};
+    case 0x0205:
+      return {ErrorCode::unsupported, "the target does not support this iSCSI version"};
+    case 0x0206:
+      return {ErrorCode::unavailable,
+              "the target has too many connections; close some or raise its limit"};
+    case 0x0207: return {ErrorCode::protocol, "the target misses a parameter in the login"};
+    case 0x0208:
+      return {ErrorCode::protocol, "the target cannot include this connection in the session"};
+    case 0x0209:
+      return {ErrorCode::unsupported, "the target does not support this type of session"};
+    case 0x020a: return {ErrorCode::protocol, "the target does not know the session any more"};
+    case 0x020b: return {ErrorCode::protocol, "the target calls the login request invalid"};
+    case 0x0300:
+      return {ErrorCode::unavailable,
+              "the target has an internal error; its log should say more"};
+    case 0x0301: return {ErrorCode::unavailable, "the target's service is not available now"};
+    case 0x0302: return {ErrorCode::unavailable, "the target is out of resources"};
+    default:
+      return {ErrorCode::unavailable,
+              fmt::format("the target refuses the login with status 0x{:04x}", status)};
   }
 }
 
@@ -53,16 +73,17 @@ Login::Login(const SessionOptions& options, std::uint32_t initiator_task_tag, st
       cmd_sn_(cmd_sn) {}
 
 Result<void> Login::check_options() const {
-  if (options_.initiator_name.empty() || !usable_name(options_.initiator_name, kMaxNameBytes)) {
+  if (!usable_name(options_.initiator_name)) {
     return fail(ErrorCode::invalid_argument,
                 "the initiator name is empty, too long or has blanks; set one like "
                 "iqn.2026-01.org.example:host");
   }
-  if (options_.target_name.empty() || !usable_name(options_.target_name, kMaxNameBytes)) {
+  if (!usable_name(options_.target_name)) {
     return fail(ErrorCode::invalid_argument, "the target name is empty, too long or has blanks");
   }
-  if (!usable_name(options_.initiator_alias, kMaxTextValueBytes)) {
-    return fail(ErrorCode::invalid_argument, "the initiator alias is too long or has blanks");
+  if (!usable(options_.initiator_alias, kMaxTextValueBytes, ' ')) {
+    return fail(ErrorCode::invalid_argument,
+                "the initiator alias is too long or has control characters");
   }
   return {};
 }
@@ -125,8 +146,7 @@ Result<Login::Progress> Login::receive(BhsBytes header, std::span<const std::byt
     if (status_ >> 8 == 1) {
       return take_redirect();
     }
-    return fail(status_ >> 8 == 3 ? ErrorCode::unavailable : ErrorCode::permission_denied,
-                describe_login_status(status_));
+    return tl::unexpected(describe_login_status(status_));
   }
   continuing_ = response.more;
   if (requests_ >= kMaxRequests) {
@@ -172,7 +192,7 @@ Result<Login::Progress> Login::take_text() {
   }
   for (const TextPair& pair : *pairs) {
     if (pair.key == "AuthMethod" && pair.value != "None") {
-      return fail(ErrorCode::permission_denied, describe_login_status(0x0201));
+      return tl::unexpected(describe_login_status(0x0201));
     }
     if (auto taken = negotiation_.take(pair, out_); !taken) {
       return tl::unexpected(taken.error());
@@ -192,11 +212,12 @@ Result<Login::Progress> Login::take_redirect() {
   }
   for (const TextPair& pair : *pairs) {
     if (pair.key == "TargetAddress" && !pair.value.empty()) {
-      redirect_address_ = std::string(pair.value.substr(0, pair.value.find(',')));
+      redirect_address_ = std::string(pair.value);
       return Progress::redirected;
     }
   }
-  return fail(ErrorCode::protocol, describe_login_status(status_) + " but it does not say where to");
+  return fail(ErrorCode::protocol,
+              describe_login_status(status_).message + " but it does not say where to");
 }
 
 Result<Login::Progress> Login::advance(const LoginResponsePdu& response) {

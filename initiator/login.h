@@ -42,11 +42,8 @@ class Login {
   [[nodiscard]] NegotiatedParameters negotiated() const { return negotiation_.outcome(); }
   [[nodiscard]] const TargetNumbers& numbers() const { return numbers_; }
 
-  // After redirected: "host[:port]" with the host as the target wrote it, portal group tag removed.
+  // After redirected: the TargetAddress as the target wrote it.
   [[nodiscard]] const std::string& redirect_address() const { return redirect_address_; }
-
-  // Status class and detail of the last response as one number, e.g. 0x0201.
-  [[nodiscard]] std::uint16_t status() const { return status_; }
 
  private:
   [[nodiscard]] Result<void> check_response(const LoginResponsePdu& response);
@@ -71,7 +68,7 @@ class Login {
   std::string redirect_address_;
 };
 
-// One sentence about a login status (11.13.5) that says what to fix.
-[[nodiscard]] std::string describe_login_status(std::uint16_t status);
+// What a login status (11.13.5; class and detail as one number, e.g. 0x0201) means and what to fix.
+[[nodiscard]] Error describe_login_status(std::uint16_t status);
 
 }  // namespace iscsi_blkback

@@ -1,6 +1,7 @@
 // The inside of Session; included by session*.cpp only.
 //
-//   session.cpp           life: start, stop, failure, clean-up, back-off, timers
+//   session.cpp           life: start, stop, connection, failure, clean-up
+//   session_timers.cpp    back-off between logins, keep-alive
 //   session_receive.cpp   bytes to PDUs: staging buffer, direct reception of large Data-In
 //   session_pdus.cpp      what each PDU of the target means
 //   session_transmit.cpp  what goes into the one send of a reactor turn
@@ -80,13 +81,15 @@ class Session::Impl final : public ByteStream::Owner {
   void deliver_session_down();
   void clean_up_connection();
   void complete_refused();
-  void schedule_retry();
-  void on_timer();
-  void tick();
-  void start_tick();
   void begin_logout(const Error& why, Duration limit);
   void redirect();
   [[nodiscard]] std::string where() const;
+
+  // session_timers.cpp
+  void on_timer();
+  void tick();
+  void start_tick();
+  void schedule_retry();
 
   // session_receive.cpp
   void receive_more();

@@ -54,10 +54,6 @@ void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
   const Result<Login::Progress> progress = login_->receive(bytes, {data, header.data_bytes});
   if (!progress) {
     const Error& error = progress.error();
-    if (login_->status() >> 8 == 2) {
-      // What an operator has to put right does not get better by asking often.
-      failures_ = 32;
-    }
     fail_connection({error.code, fmt::format("login to {} failed: {}", where(), error.message)});
     return;
   }
@@ -93,6 +89,7 @@ void Session::Impl::enter_full_feature_phase() {
   ++login_epoch_;
   ++statistics_.logins;
   start_tick();
+  log_limited(log_limiter_, up_since_, LogLevel::info, "session", "logged in to {}", where());
   observers_.for_each([this](SessionObserver& observer) { observer.on_session_up(session_); });
 }
 

@@ -10,25 +10,25 @@ ErrorClass classify_not_ready(std::uint8_t asc, std::uint8_t ascq) {
     return ErrorClass::not_ready;
   }
   switch (ascq) {
-    case 0x01:   // is in process of becoming ready
-    case 0x05:   // rebuild in progress
-    case 0x06:   // recalculation in progress
-    case 0x07:   // operation in progress
-    case 0x08:   // long write in progress
-    case 0x09:   // self-test in progress
-    case 0x11:   // notify (enable spinup) required
-    case 0x14:   // space allocation in progress
-    case 0x1a:   // start stop unit command in progress
-    case 0x1b:   // sanitize in progress
-    case 0x1d:   // configuration in progress
+    case 0x01:  // is in process of becoming ready
+    case 0x05:  // rebuild in progress
+    case 0x06:  // recalculation in progress
+    case 0x07:  // operation in progress
+    case 0x08:  // long write in progress
+    case 0x09:  // self-test in progress
+    case 0x11:  // notify (enable spinup) required
+    case 0x14:  // space allocation in progress
+    case 0x1a:  // start stop unit command in progress
+    case 0x1b:  // sanitize in progress
+    case 0x1d:  // configuration in progress
       return ErrorClass::becoming_ready;
     case 0x04:
       return ErrorClass::format_in_progress;
-    case 0x0a:   // asymmetric access state transition
+    case 0x0a:  // asymmetric access state transition
       return ErrorClass::access_transition;
-    case 0x0b:   // target port in standby state
-    case 0x0c:   // target port in unavailable state
-    case 0x12:   // offline
+    case 0x0b:  // target port in standby state
+    case 0x0c:  // target port in unavailable state
+    case 0x12:  // offline
       return ErrorClass::access_state;
     default:
       return ErrorClass::not_ready;
@@ -52,10 +52,10 @@ ErrorClass classify_unit_attention(std::uint8_t asc, std::uint16_t code) {
   switch (code) {
     case 0x040a:
       return ErrorClass::access_transition;
-    case 0x2800:   // not ready to ready change, medium may have changed
-    case 0x2a09:   // capacity data has changed
-    case 0x3f03:   // inquiry data has changed
-    case 0x3f0e:   // reported LUNs data has changed
+    case 0x2800:  // not ready to ready change, medium may have changed
+    case 0x2a09:  // capacity data has changed
+    case 0x3f03:  // inquiry data has changed
+    case 0x3f0e:  // reported LUNs data has changed
       return ErrorClass::identity_attention;
     default:
       // 29/xx, power on and resets: the LUN behind it may have been set up anew.
@@ -127,14 +127,13 @@ ErrorClass classify_status(const ScsiTask& task) {
     case ScsiStatus::task_aborted:
       return ErrorClass::task_aborted;
   }
-  return ErrorClass::unknown_status;   // the byte is the target's and may be anything
+  return ErrorClass::unknown_status;  // the byte is the target's and may be anything
 }
 
 Duration brief_delay(std::uint16_t attempt, std::uint64_t random) {
   using std::chrono::milliseconds;
-  const Duration full =
-      std::min<Duration>(milliseconds(10) * (1 << std::min<std::uint16_t>(attempt, 7)),
-                         milliseconds(1000));
+  const Duration full = std::min<Duration>(
+      milliseconds(10) * (1 << std::min<std::uint16_t>(attempt, 7)), milliseconds(1000));
   // Half of it fixed, half random, so that requests refused together do not return together.
   return full / 2 + Duration(static_cast<Duration::rep>(
                         random % static_cast<std::uint64_t>(full.count() / 2 + 1)));
@@ -153,7 +152,7 @@ ErrorClass classify(const ScsiTask& task) {
     case TaskOutcome::connection_lost:
       return ErrorClass::connection_lost;
   }
-  return ErrorClass::connection_lost;   // the worst assumption: a write may still be executed
+  return ErrorClass::connection_lost;  // the worst assumption: a write may still be executed
 }
 
 ErrorRule rule_for(ErrorClass error) {
@@ -174,15 +173,16 @@ ErrorRule rule_for(ErrorClass error) {
     case ErrorClass::short_transfer:
       return {keep, 1, 0, RetryDelay::none, IoStatus::target_error};
 
-    // A busy target is not an error of the path; after two seconds another path is worth a try.
+    // A busy target is not an error of the path; after two seconds another path is worth a try,
+    // after two minutes this one is none.
     case ErrorClass::busy:
-      return {keep, 8, 112, RetryDelay::brief, IoStatus::target_error};
+      return {keep, 8, 112, RetryDelay::brief, IoStatus::no_path};
     // The path's queue limit goes down with each (see Path), so that this ends by itself.
     case ErrorClass::task_set_full:
-      return {keep, 8, 232, RetryDelay::brief, IoStatus::target_error};
+      return {keep, 8, 112, RetryDelay::brief, IoStatus::no_path};
     case ErrorClass::reservation_conflict:
       return {keep, 0, 0, RetryDelay::none, IoStatus::reservation_conflict};
-    case ErrorClass::task_aborted:   // another initiator has reset the LUN
+    case ErrorClass::task_aborted:  // another initiator has reset the LUN
       return {keep, 5, 5, RetryDelay::attention, IoStatus::target_error};
     case ErrorClass::aca_active:
       return {keep, 2, 3, RetryDelay::brief, IoStatus::target_error};
@@ -192,11 +192,10 @@ ErrorRule rule_for(ErrorClass error) {
       return {keep, 1, 2, RetryDelay::brief, IoStatus::target_error};
 
     case ErrorClass::becoming_ready:
-      return {keep, 0, 60, RetryDelay::pause, IoStatus::target_error};
     case ErrorClass::format_in_progress:
-      return {keep, 0, 600, RetryDelay::pause, IoStatus::target_error};
+      return {keep, 0, 60, RetryDelay::pause, IoStatus::no_path};
     case ErrorClass::access_transition:
-      return {keep, 0, 120, RetryDelay::pause, IoStatus::target_error};
+      return {keep, 0, 120, RetryDelay::pause, IoStatus::no_path};
     case ErrorClass::access_state:
     case ErrorClass::not_ready:
     case ErrorClass::lun_missing:
@@ -206,7 +205,7 @@ ErrorRule rule_for(ErrorClass error) {
       return {keep, 1, 1, RetryDelay::none, IoStatus::medium_error};
     case ErrorClass::medium_other:
       return {keep, 2, 1, RetryDelay::none, IoStatus::medium_error};
-    case ErrorClass::hardware_error:   // may be one controller's
+    case ErrorClass::hardware_error:  // may be one controller's
       return {keep, 0, 1, RetryDelay::none, IoStatus::target_error};
 
     case ErrorClass::command_unsupported:
@@ -239,38 +238,70 @@ ErrorRule rule_for(ErrorClass error) {
 
 const char* to_string(ErrorClass error) {
   switch (error) {
-    case ErrorClass::success: return "success";
-    case ErrorClass::connection_lost: return "connection lost";
-    case ErrorClass::not_sent: return "not sent";
-    case ErrorClass::target_failure: return "target failure";
-    case ErrorClass::short_transfer: return "short transfer";
-    case ErrorClass::busy: return "busy";
-    case ErrorClass::task_set_full: return "task set full";
-    case ErrorClass::reservation_conflict: return "reservation conflict";
-    case ErrorClass::task_aborted: return "task aborted";
-    case ErrorClass::aca_active: return "ACA active";
-    case ErrorClass::unknown_status: return "unknown status";
-    case ErrorClass::unusable_sense: return "check condition without usable sense data";
-    case ErrorClass::becoming_ready: return "becoming ready";
-    case ErrorClass::format_in_progress: return "format in progress";
-    case ErrorClass::access_transition: return "asymmetric access state transition";
-    case ErrorClass::access_state: return "target port in standby or unavailable state";
-    case ErrorClass::not_ready: return "not ready";
-    case ErrorClass::medium_unrecovered: return "unrecovered medium error";
-    case ErrorClass::medium_other: return "medium error";
-    case ErrorClass::hardware_error: return "hardware error";
-    case ErrorClass::command_unsupported: return "command not supported";
-    case ErrorClass::out_of_range: return "address out of range";
-    case ErrorClass::lun_missing: return "logical unit not supported";
-    case ErrorClass::illegal_request: return "illegal request";
-    case ErrorClass::unit_attention: return "unit attention";
-    case ErrorClass::identity_attention: return "unit attention: the logical unit may have changed";
-    case ErrorClass::write_protected: return "write protected";
-    case ErrorClass::no_space: return "no space";
-    case ErrorClass::data_protect: return "data protect";
-    case ErrorClass::duration_limit: return "command duration limit";
-    case ErrorClass::aborted_command: return "aborted command";
-    case ErrorClass::refused: return "refused";
+    case ErrorClass::success:
+      return "success";
+    case ErrorClass::connection_lost:
+      return "connection lost";
+    case ErrorClass::not_sent:
+      return "not sent";
+    case ErrorClass::target_failure:
+      return "target failure";
+    case ErrorClass::short_transfer:
+      return "short transfer";
+    case ErrorClass::busy:
+      return "busy";
+    case ErrorClass::task_set_full:
+      return "task set full";
+    case ErrorClass::reservation_conflict:
+      return "reservation conflict";
+    case ErrorClass::task_aborted:
+      return "task aborted";
+    case ErrorClass::aca_active:
+      return "ACA active";
+    case ErrorClass::unknown_status:
+      return "unknown status";
+    case ErrorClass::unusable_sense:
+      return "check condition without usable sense data";
+    case ErrorClass::becoming_ready:
+      return "becoming ready";
+    case ErrorClass::format_in_progress:
+      return "format in progress";
+    case ErrorClass::access_transition:
+      return "asymmetric access state transition";
+    case ErrorClass::access_state:
+      return "target port in standby or unavailable state";
+    case ErrorClass::not_ready:
+      return "not ready";
+    case ErrorClass::medium_unrecovered:
+      return "unrecovered medium error";
+    case ErrorClass::medium_other:
+      return "medium error";
+    case ErrorClass::hardware_error:
+      return "hardware error";
+    case ErrorClass::command_unsupported:
+      return "command not supported";
+    case ErrorClass::out_of_range:
+      return "address out of range";
+    case ErrorClass::lun_missing:
+      return "logical unit not supported";
+    case ErrorClass::illegal_request:
+      return "illegal request";
+    case ErrorClass::unit_attention:
+      return "unit attention";
+    case ErrorClass::identity_attention:
+      return "unit attention: the logical unit may have changed";
+    case ErrorClass::write_protected:
+      return "write protected";
+    case ErrorClass::no_space:
+      return "no space";
+    case ErrorClass::data_protect:
+      return "data protect";
+    case ErrorClass::duration_limit:
+      return "command duration limit";
+    case ErrorClass::aborted_command:
+      return "aborted command";
+    case ErrorClass::refused:
+      return "refused";
   }
   return "unknown";
 }

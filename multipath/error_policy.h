@@ -16,55 +16,56 @@ namespace iscsi_blkback {
 // What the target's answer, or its absence, means. One row of the table each.
 enum class ErrorClass : std::uint8_t {
   success,
-  connection_lost,         // sent, no answer, the connection is gone
+  connection_lost,  // sent, no answer, the connection is gone
   not_sent,
-  target_failure,          // an iSCSI response code other than 0
-  short_transfer,          // good status without all of the data
+  target_failure,  // an iSCSI response code other than 0
+  short_transfer,  // good status without all of the data
   busy,
   task_set_full,
   reservation_conflict,
   task_aborted,
   aca_active,
   unknown_status,
-  unusable_sense,          // CHECK CONDITION with no or malformed sense data, or NO SENSE
-  becoming_ready,          // 02/04/01 and the like: wait
-  format_in_progress,      // 02/04/04
-  access_transition,       // ALUA: 02/04/0A, 06/04/0A
-  access_state,            // ALUA: standby, unavailable, offline: this path does not serve it now
-  not_ready,               // every other 02
-  medium_unrecovered,      // 03/11, 03/13, 03/14
+  unusable_sense,      // CHECK CONDITION with no or malformed sense data, or NO SENSE
+  becoming_ready,      // 02/04/01 and the like: wait
+  format_in_progress,  // 02/04/04
+  access_transition,   // ALUA: 02/04/0A, 06/04/0A
+  access_state,        // ALUA: standby, unavailable, offline: this path does not serve it now
+  not_ready,           // every other 02
+  medium_unrecovered,  // 03/11, 03/13, 03/14
   medium_other,
   hardware_error,
-  command_unsupported,     // 05/20/00
-  out_of_range,            // 05/21/00
-  lun_missing,             // 05/25/00
-  illegal_request,         // every other 05
+  command_unsupported,  // 05/20/00
+  out_of_range,         // 05/21/00
+  lun_missing,          // 05/25/00
+  illegal_request,      // every other 05
   unit_attention,
-  identity_attention,      // the LUN behind the path may be another one, or of another size
-  write_protected,         // 07/27/00 to 02
-  no_space,                // 07/27/07
-  data_protect,            // every other 07
-  duration_limit,          // 0B/2E/01 to 03
+  identity_attention,  // the LUN behind the path may be another one, or of another size
+  write_protected,     // 07/27/00 to 02
+  no_space,            // 07/27/07
+  data_protect,        // every other 07
+  duration_limit,      // 0B/2E/01 to 03
   aborted_command,
-  refused,                 // the remaining sense keys
+  refused,  // the remaining sense keys
 };
 
 enum class PathVerdict : std::uint8_t {
   keep,
-  fail,      // down until the checker or a new login finds it good
-  verify,    // no guest I/O until its identity has been read again
+  fail,    // down until the checker or a new login finds it good
+  verify,  // no guest I/O until its identity has been read again
 };
 
 enum class RetryDelay : std::uint8_t {
   none,
-  brief,     // 10 ms, doubling up to 1 s, with jitter
-  attention, // none for the first few, then brief: a storm of unit attentions
-  pause,     // 0.5 to 1 s; none for the first time when another path is there
+  brief,      // 10 ms, doubling up to 1 s, with jitter
+  attention,  // none for the first few, then brief: a storm of unit attentions
+  pause,      // 0.5 to 1 s; none for the first time when another path is there
 };
 
 struct ErrorRule {
   PathVerdict path = PathVerdict::keep;
   // So often on the same path, then so often preferably on another; when both are used up, answer.
+  // An answer of no_path is none yet: the path fails, and the request waits for one that works.
   std::uint16_t retries_here = 0;
   std::uint16_t retries_elsewhere = 0;
   RetryDelay delay = RetryDelay::none;
@@ -96,7 +97,7 @@ class RetryState {
 
  private:
   ErrorClass last_ = ErrorClass::success;
-  std::uint16_t count_ = 0;           // of the last class in a row
+  std::uint16_t count_ = 0;  // of the last class in a row
   std::uint16_t bounded_total_ = 0;
 };
 

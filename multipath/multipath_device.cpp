@@ -120,18 +120,34 @@ void MultipathDevice::add_path(Session& session, std::uint16_t lun) {
   impl_->add_path(session, lun);
 }
 
-bool MultipathDevice::ready() const { return impl_->ready_; }
+bool MultipathDevice::ready() const {
+  return impl_->ready_;
+}
 
-const Geometry& MultipathDevice::geometry() const { return impl_->geometry_; }
+const Geometry& MultipathDevice::geometry() const {
+  return impl_->geometry_;
+}
 
-void MultipathDevice::submit(BlockRequest& request) noexcept { impl_->submit(request); }
+void MultipathDevice::submit(BlockRequest& request) noexcept {
+  impl_->submit(request);
+}
+
+void MultipathDevice::set_suspended(bool suspended) {
+  impl_->set_suspended(suspended);
+}
 
 void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
                             void* owner) {
   impl_->close(wait_for_fences, on_closed, owner);
 }
 
-MultipathSnapshot MultipathDevice::snapshot() const { return impl_->snapshot(); }
+void MultipathDevice::stop_waiting_for_fences() {
+  impl_->stop_waiting_for_fences();
+}
+
+MultipathSnapshot MultipathDevice::snapshot() const {
+  return impl_->snapshot();
+}
 
 void MultipathDevice::disable_hold_of_overlapping_writes() {
   impl_->hold_overlapping_writes_ = false;

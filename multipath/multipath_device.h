@@ -1,12 +1,13 @@
-// MultipathDevice: one disk over N paths; the BlockDevice that a guest's ring submits to. It chooses
-// a path for each request, retries what a path lost, and queues while there is no path. Reactor
-// thread.
+// MultipathDevice: one disk over N paths; the BlockDevice that a guest's ring submits to. It
+// chooses a path for each request, retries what a path lost, and queues while there is no path.
+// Reactor thread.
 //
 // Why no write is lost or reordered. Only a write that was sent and never answered can be executed
 // late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement),
-// by a fence session through a sibling portal, or by quiesce_time. Until then its range is unfenced:
-//  1. The write itself may go to another path at once and be answered: executed late, it writes what
-//     is there already, as long as nothing newer has been written there.
+// by a fence session through a sibling portal, or by quiesce_time. Until then its range is
+// unfenced:
+//  1. The write itself may go to another path at once and be answered: executed late, it writes
+//     what is there already, as long as nothing newer has been written there.
 //  2. So nothing newer may be: every write of another request that overlaps an unfenced range waits
 //     for the fence, whether it is new or a retry.
 //  3. A write that overlaps and was already under way on a path when the first was lost cannot be
@@ -14,9 +15,9 @@
 //     data, and rule 1 holds again) or until it is fenced itself.
 //  4. Among writes that are unanswered at the same time blkif promises no order, so a request that
 //     waits anywhere here (for a path, for its retry, for a fence) needs no place in a line.
-// A write that was not sent, or that the target answered with an error, leaves nothing behind. Reads
-// and flushes are retried anywhere at any time: SYNCHRONIZE CACHE reaches the whole logical unit,
-// and every write acknowledged before it had been executed before it is sent.
+// A write that was not sent, or that the target answered with an error, leaves nothing behind.
+// Reads and flushes are retried anywhere at any time: SYNCHRONIZE CACHE reaches the whole logical
+// unit, and every write acknowledged before it had been executed before it is sent.
 #pragma once
 
 #include <chrono>
@@ -43,24 +44,24 @@ struct MultipathOptions {
   std::uint32_t rr_min_io = 1;
   // How long requests wait while there is no path. nullopt: for ever (queue); 0: not at all (fail).
   std::optional<std::chrono::milliseconds> no_path_retry;
-  std::chrono::milliseconds polling_interval{5000};      // path checker on idle paths: TEST UNIT READY
+  std::chrono::milliseconds polling_interval{5000};  // path checker on idle paths: TEST UNIT READY
   std::chrono::milliseconds checker_timeout{5000};
   // After a connection is gone, how long the target may still execute its writes when no fence has
   // succeeded; longer than the target's own connection timeout (LIO: 45 s).
   std::chrono::milliseconds quiesce_time{60000};
-  std::uint32_t max_requests = 1024;                      // submitted and not completed at once
+  std::uint32_t max_requests = 1024;  // submitted and not completed at once
   bool read_only = false;
 };
 
 struct PathSnapshot {
-  std::string portal;            // as configured
-  std::string address;           // numeric, with port
+  std::string portal;   // as configured
+  std::string address;  // numeric, with port
   std::string interface_name;
   std::string target_name;
   std::uint16_t lun = 0;
   PathState state = PathState::pending;
   SessionState session_state = SessionState::free;
-  std::string last_error;        // why it is not up
+  std::string last_error;  // why it is not up
   std::uint32_t in_flight = 0;
   std::uint64_t requests = 0;
   std::uint64_t failures = 0;
@@ -70,15 +71,15 @@ struct PathSnapshot {
 
 struct MultipathSnapshot {
   std::string alias;
-  std::string wwid;                // empty until ready, or when the LUN has none
+  std::string wwid;  // empty until ready, or when the LUN has none
   std::string vendor;
   std::string product;
   std::string revision;
   Geometry geometry;
   bool ready = false;
-  bool queueing = false;         // no path now, requests wait
+  bool queueing = false;  // no path now, requests wait
   std::uint32_t queued = 0;
-  std::uint32_t held = 0;        // writes that wait for a fence
+  std::uint32_t held = 0;  // writes that wait for a fence
   std::uint32_t in_flight = 0;
   std::string path_selector;
   std::string path_grouping_policy;
@@ -103,22 +104,29 @@ class MultipathDevice final : public BlockDevice {
   };
 
   MultipathDevice(Reactor& reactor, MultipathOptions options, Observer& observer);
-  ~MultipathDevice() override;             // after close() has finished only
+  ~MultipathDevice() override;  // after close() has finished only
 
-  // At most kMaxPaths. The session is shared, outlives the device, and is started and stopped by its
-  // owner. Siblings of the same portal group are found by target name and portal group tag.
+  // At most kMaxPaths. The session is shared, outlives the device, and is started and stopped by
+  // its owner. Siblings of the same portal group are found by target name and portal group tag.
   void add_path(Session& session, std::uint16_t lun);
 
   [[nodiscard]] bool ready() const;
   [[nodiscard]] const Geometry& geometry() const override;
   void submit(BlockRequest& request) noexcept override;
 
+  // While suspended nothing is sent to a path, neither new requests nor retries: they wait. For the
+  // source of a migration, whose guest may issue them again elsewhere.
+  void set_suspended(bool suspended);
+
   // Stops retrying. Requests that wait or are held complete with aborted in this turn; those at a
   // path complete when the path answers or its connection is gone (the caller bounds that by
-  // stopping the sessions). on_closed(owner) comes exactly once, from the reactor, with nothing left;
-  // it may delete the device. wait_for_fences: also waits for the fences of lost writes, at most
-  // quiesce_time.
+  // stopping the sessions). on_closed(owner) comes exactly once, from the reactor, with nothing
+  // left; it may delete the device. wait_for_fences: also waits for the fences of lost writes, at
+  // most quiesce_time.
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
+
+  // After close(true): waits for the fences no longer.
+  void stop_waiting_for_fences();
 
   [[nodiscard]] MultipathSnapshot snapshot() const;
 

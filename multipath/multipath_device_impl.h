@@ -25,23 +25,26 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
 
   void add_path(Session& session, std::uint16_t lun);
   void submit(BlockRequest& block);
+  void set_suspended(bool suspended);
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
+  void stop_waiting_for_fences();
   [[nodiscard]] MultipathSnapshot snapshot() const;
 
   bool ready_ = false;
   Geometry geometry_;
-  bool hold_overlapping_writes_ = true;   // false only for the canary of the simulation
+  bool hold_overlapping_writes_ = true;  // false only for the canary of the simulation
 
  private:
-  // One request under way: a slot of the pool. It is in exactly one of the lists below, or at a path.
+  // One request under way: a slot of the pool. It is in exactly one of the lists below, or at a
+  // path.
   struct Request : ListHook<Request> {
     enum class Place : std::uint8_t {
-      free,       // free_
-      queued,     // queued_: no path, or no room on one
-      delayed,    // delayed_: its timer brings it back
-      held,       // held_: until a fence, or until an overlapping write has ended
-      at_path,    // in no list; the session has its task
-      finished,   // finished_: to be completed later in this turn
+      free,      // free_
+      queued,    // queued_: no path, or no room on one
+      delayed,   // delayed_: its timer brings it back
+      held,      // held_: until a fence, or until an overlapping write has ended
+      at_path,   // in no list; the session has its task
+      finished,  // finished_: to be completed later in this turn
     };
 
     Request(Reactor& reactor, Impl& impl_owner)
@@ -62,12 +65,12 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
     Place place = Place::free;
     BlockRequest* block = nullptr;
     ScsiTask task;
-    std::uint64_t serial = 0;            // unlike any other request's of this device
-    std::uint32_t path = 0;              // where it is or was last
-    std::optional<std::uint32_t> prefer; // a retry on the same path
-    PathMask avoid = 0;                  // a retry preferably elsewhere
+    std::uint64_t serial = 0;             // unlike any other request's of this device
+    std::uint32_t path = 0;               // where it is or was last
+    std::optional<std::uint32_t> prefer;  // a retry on the same path
+    PathMask avoid = 0;                   // a retry preferably elsewhere
     RetryState retries;
-    bool somebody_waits = false;         // a held request waits for the end of this one
+    bool somebody_waits = false;  // a held request waits for the end of this one
     IoStatus result = IoStatus::ok;
     Timer timer;
   };
@@ -121,14 +124,14 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
 
   std::vector<std::unique_ptr<Path>> paths_;
   PathGroups groups_;
-  PathMask up_ = 0;                      // paths in state up
-  PathMask able_ = 0;                    // those of them with room
+  PathMask up_ = 0;    // paths in state up
+  PathMask able_ = 0;  // those of them with room
 
-  LogicalUnitIdentity identity_;         // of the disk, once ready_
-  std::string identity_target_;          // where it was read; matters for a LUN without an identity
+  LogicalUnitIdentity identity_;  // of the disk, once ready_
+  std::string identity_target_;   // where it was read; matters for a LUN without an identity
   std::uint16_t identity_lun_ = 0;
 
-  std::deque<Request> pool_;             // all slots; never grows
+  std::deque<Request> pool_;  // all slots; never grows
   IntrusiveList<Request> free_;
   IntrusiveList<Request> queued_;
   IntrusiveList<Request> delayed_;
@@ -136,7 +139,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   IntrusiveList<Request> finished_;
   IntrusiveList<BlockRequest> waiting_for_slot_;
   std::uint64_t last_serial_ = 0;
-  std::uint32_t requests_ = 0;           // slots in use
+  std::uint32_t requests_ = 0;  // slots in use
   std::uint32_t queued_count_ = 0;
   std::uint32_t held_count_ = 0;
 
@@ -155,9 +158,10 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   Deferred notify_;
   bool ready_told_ = false;
 
+  bool suspended_ = false;
   bool closing_ = false;
   bool wait_for_fences_ = false;
-  bool withdrawn_ = false;               // withdraw() has been called
+  bool withdrawn_ = false;  // withdraw() has been called
   bool nothing_at_fencer_ = false;
   void (*on_closed_)(void* owner) noexcept = nullptr;
   void* on_closed_owner_ = nullptr;

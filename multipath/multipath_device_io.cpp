@@ -73,6 +73,9 @@ bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
 }
 
 bool MultipathDevice::Impl::try_send(Request& request) {
+  if (suspended_) [[unlikely]] {
+    return false;
+  }
   if (request.prefer && (able_ & path_bit(*request.prefer)) != 0 &&
       paths_[*request.prefer]->able()) {
     send(request, *paths_[*request.prefer]);
@@ -86,7 +89,7 @@ bool MultipathDevice::Impl::try_send(Request& request) {
       send(request, *paths_[index]);
       return true;
     }
-    candidates &= ~path_bit(index);      // its session has just gone and is about to say so
+    candidates &= ~path_bit(index);  // its session has just gone and is about to say so
   }
   return false;
 }
@@ -120,11 +123,10 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
 
 void MultipathDevice::Impl::on_task_complete(Request& request) {
   Path& path = *paths_[request.path];
-  const ErrorClass error =
-      request.task.succeeded() ? ErrorClass::success : classify(request.task);
+  const ErrorClass error = request.task.succeeded() ? ErrorClass::success : classify(request.task);
   path.ended(error);
   if (error != ErrorClass::success || (able_ & path_bit(path.index())) == 0) [[unlikely]] {
-    update_able(path);                   // there may be room again, or less of it
+    update_able(path);  // there may be room again, or less of it
   }
   if (!queued_.empty() && able_ != 0) {
     pump_.schedule();
@@ -156,7 +158,13 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
 }
 
 void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const ErrorRule& rule) {
-  const RetryState::Step step = request.retries.next(error, rule);
+  RetryState::Step step = request.retries.next(error, rule);
+  RetryDelay delay_kind = rule.delay;
+  if (step == RetryState::Step::answer && rule.answer == IoStatus::no_path) {
+    paths_[request.path]->fail(to_string(error));
+    step = RetryState::Step::elsewhere;
+    delay_kind = RetryDelay::none;
+  }
   if (step == RetryState::Step::answer) {
     complete(request, rule.answer);
     return;
@@ -170,9 +178,9 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
   } else {
     request.avoid = path_bit(request.path);
   }
-  Duration delay = request.retries.delay(rule.delay, reactor_.random());
-  if (rule.delay == RetryDelay::pause && request.retries.first() && (able_ & ~request.avoid) != 0) {
-    delay = Duration::zero();            // the other path may be ready now
+  Duration delay = request.retries.delay(delay_kind, reactor_.random());
+  if (delay_kind == RetryDelay::pause && request.retries.first() && (able_ & ~request.avoid) != 0) {
+    delay = Duration::zero();  // the other path may be ready now
   }
   if (delay == Duration::zero()) {
     dispatch(request);
@@ -205,13 +213,21 @@ void MultipathDevice::Impl::on_delay_over(Request& request) {
   dispatch(request);
 }
 
-// Something that held requests wait for has happened; each finds out for itself whether it was that.
+// Something that held requests wait for has happened; each finds out for itself whether it was
+// that.
 void MultipathDevice::Impl::release_held() {
   IntrusiveList<Request> released;
   released.take_all(held_);
   held_count_ = 0;
   while (Request* request = released.pop_front()) {
     dispatch(*request);
+  }
+}
+
+void MultipathDevice::Impl::set_suspended(bool suspended) {
+  suspended_ = suspended;
+  if (!suspended_) {
+    pump_.schedule();
   }
 }
 
@@ -244,7 +260,7 @@ void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
   BlockRequest& block = *request.block;
   request.place = Request::Place::free;
   request.block = nullptr;
-  free_.push_front(request);             // the slot that the cache knows best
+  free_.push_front(request);  // the slot that the cache knows best
   --requests_;
   if (!waiting_for_slot_.empty()) [[unlikely]] {
     BlockRequest* next = waiting_for_slot_.pop_front();

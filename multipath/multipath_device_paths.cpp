@@ -105,8 +105,8 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
                             identity.wwid, identity_.wwid));
   }
   // A LUN without any identity can be recognized by its place only.
-  if (identity_.wwid.empty() && (path.session().options().target_name != identity_target_ ||
-                                 path.lun() != identity_lun_)) {
+  if (identity_.wwid.empty() &&
+      (path.session().options().target_name != identity_target_ || path.lun() != identity_lun_)) {
     return fail(ErrorCode::conflict,
                 "the LUN reports no identity, so that paths through another target or LUN number "
                 "cannot be known to lead to it");
@@ -120,9 +120,8 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
   // size that the guest knows.
   if (identity.block_count < identity_.block_count ||
       (identity_.wwid.empty() && identity.block_count != identity_.block_count)) {
-    return fail(ErrorCode::conflict,
-                fmt::format("its capacity is {} blocks, the disk's is {}", identity.block_count,
-                            identity_.block_count));
+    return fail(ErrorCode::conflict, fmt::format("its capacity is {} blocks, the disk's is {}",
+                                                 identity.block_count, identity_.block_count));
   }
   return {};
 }
@@ -168,10 +167,9 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
 // not an outage).
 bool MultipathDevice::Impl::failing() const {
   return no_path_expired_ && up_ == 0 &&
-         std::none_of(paths_.begin(), paths_.end(),
-                      [](const std::unique_ptr<Path>& path) {
-                        return path->state() == PathState::pending && path->identifying();
-                      });
+         std::none_of(paths_.begin(), paths_.end(), [](const std::unique_ptr<Path>& path) {
+           return path->state() == PathState::pending && path->identifying();
+         });
 }
 
 void MultipathDevice::Impl::on_no_path_timer() {
@@ -200,7 +198,9 @@ void MultipathDevice::Impl::fail_waiting_if_no_path() {
   }
 }
 
-void MultipathDevice::Impl::on_path_idle(Path& /*path*/) noexcept { check_closed_.schedule(); }
+void MultipathDevice::Impl::on_path_idle(Path& /*path*/) noexcept {
+  check_closed_.schedule();
+}
 
 void MultipathDevice::Impl::on_withdrawn() noexcept {
   nothing_at_fencer_ = true;
@@ -228,6 +228,12 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   check_closed_.schedule();
 }
 
+void MultipathDevice::Impl::stop_waiting_for_fences() {
+  ISCSI_BLKBACK_ASSERT(closing_);
+  wait_for_fences_ = false;
+  check_closed_.schedule();
+}
+
 void MultipathDevice::Impl::check_closed() {
   if (!closing_ || on_closed_ == nullptr || requests_ != 0 ||
       !std::all_of(paths_.begin(), paths_.end(),
@@ -244,7 +250,7 @@ void MultipathDevice::Impl::check_closed() {
   if (nothing_at_fencer_) {
     notify_.cancel();
     auto* on_closed = std::exchange(on_closed_, nullptr);
-    on_closed(on_closed_owner_);         // may delete the device
+    on_closed(on_closed_owner_);  // may delete the device
   }
 }
 

@@ -14,10 +14,10 @@ namespace iscsi_blkback {
 //   |- 192.0.2.1:3260,eth1 lun 1 active ready  running
 //   `- 192.0.2.2:3260      lun 1 failed faulty offline [connection refused]
 //
-// Where multipath -ll has H:C:I:L, device name and numbers, there are the portal, the interface when
-// one is set, and the LUN. A path that is not up ends in the reason, in brackets. Words:
-// group    active (in use and able to carry I/O), enabled
-// path     active, failed, undef; then the checker's: ready, faulty, i/o pending, quarantined;
+// Where multipath -ll has H:C:I:L, device name and numbers, there are the portal, the interface
+// when one is set, and the LUN. A path that is not up ends in the reason, in brackets. Words: group
+// active (in use and able to carry I/O), enabled path     active, failed, undef; then the
+// checker's: ready, faulty, i/o pending, quarantined;
 //          then running (session logged in) or offline
 // Ends in a newline. device_name: what stands where multipath -ll has dm-N, when not empty.
 [[nodiscard]] std::string render_topology(const MultipathSnapshot& snapshot,

@@ -9,8 +9,8 @@ namespace {
 // A path that an error has failed is looked at more often than a good one, so that a disk without
 // any other path is back soon.
 constexpr std::chrono::milliseconds kFailedPollingInterval{1000};
-// A check that stays unanswered for so many checker_timeouts on a live connection: the LUN is stuck,
-// and only dropping the connection frees the requests that are stuck with it.
+// A check that stays unanswered for so many checker_timeouts on a live connection: the LUN is
+// stuck, and only dropping the connection frees the requests that are stuck with it.
 constexpr int kStuckTimeouts = 6;
 // Unit attentions that one check clears before it leaves the rest to the next.
 constexpr std::uint32_t kMaxCheckAttentions = 5;
@@ -123,7 +123,7 @@ void Path::fail(const std::string& why) {
 
 void Path::verify(const std::string& why) {
   if (stopped_ || session_.state() != SessionState::logged_in) {
-    return;                              // the next login verifies
+    return;  // the next login verifies
   }
   // A quarantined path stays that until it has shown to lead to the disk after all.
   identify();
@@ -194,12 +194,12 @@ void Path::schedule_poll() {
   if (stopped_ || identifying_ || session_.state() != SessionState::logged_in) {
     return;
   }
-  if (check_outstanding_) {              // from before the identification that has just ended
+  if (check_outstanding_) {  // from before the identification that has just ended
     poll_timer_.start_after(options_.checker_timeout);
     return;
   }
-  const Duration interval =
-      state_ == PathState::down ? std::min(options_.polling_interval, kFailedPollingInterval)
+  const Duration interval = state_ == PathState::down
+                                ? std::min(options_.polling_interval, kFailedPollingInterval)
                                 : options_.polling_interval;
   // Up to a tenth less, so that the checks of many paths do not fall together.
   const auto jitter = static_cast<Duration::rep>(
@@ -258,9 +258,8 @@ void Path::on_check_complete() {
   }
   const ErrorClass error = classify(check_task_);
   const PathVerdict verdict = rule_for(error).path;
-  if (error == ErrorClass::connection_lost || error == ErrorClass::not_sent ||
-      identifying_) {
-    return;                              // the session's events, or the identification, decide
+  if (error == ErrorClass::connection_lost || error == ErrorClass::not_sent || identifying_) {
+    return;  // the session's events, or the identification, decide
   }
   if (error == ErrorClass::success || error == ErrorClass::reservation_conflict) {
     // As for multipathd, a conflict shows that the path works.

@@ -54,7 +54,7 @@ class Path final : private SessionObserver {
 
   Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t index,
        const PathOptions& options, Owner& owner);
-  ~Path();                                     // idle() only
+  ~Path();  // idle() only
 
   void start();
   // No probe is started any more; the session is still observed, because its logins are fences.
@@ -113,14 +113,14 @@ class Path final : private SessionObserver {
   bool stopped_ = false;
 
   bool identifying_ = false;
-  bool identify_again_ = false;          // something happened while it was being identified
+  bool identify_again_ = false;  // something happened while it was being identified
 
   // poll_timer_: the next look; while a check or an identification runs, its deadline.
   Timer poll_timer_;
   ScsiTask check_task_;
   bool check_outstanding_ = false;
   bool check_overdue_ = false;
-  std::uint32_t check_attentions_ = 0;   // unit attentions in a row
+  std::uint32_t check_attentions_ = 0;  // unit attentions in a row
   bool succeeded_since_poll_ = false;
 
   std::uint32_t in_flight_ = 0;

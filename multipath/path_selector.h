@@ -1,6 +1,6 @@
-// PathSelector: which of a group's paths takes the next request. Paths are numbered; who may take one
-// at all (up, and with room in its queue) is a mask that the caller keeps, so that choosing costs no
-// look at the paths. Nothing allocates in select(). Reactor thread.
+// PathSelector: which of a group's paths takes the next request. Paths are numbered; who may take
+// one at all (up, and with room in its queue) is a mask that the caller keeps, so that choosing
+// costs no look at the paths. Nothing allocates in select(). Reactor thread.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,9 @@ enum class PathSelectorKind : std::uint8_t { round_robin };
 using PathMask = std::uint64_t;
 inline constexpr std::uint32_t kMaxPaths = 64;
 
-[[nodiscard]] constexpr PathMask path_bit(std::uint32_t index) { return PathMask{1} << index; }
+[[nodiscard]] constexpr PathMask path_bit(std::uint32_t index) {
+  return PathMask{1} << index;
+}
 
 class PathSelector {
  public:
@@ -32,7 +34,7 @@ class PathSelector {
 // round-robin as it was when it still honoured rr_min_io).
 class RoundRobinSelector final : public PathSelector {
  public:
-  explicit RoundRobinSelector(std::uint32_t rr_min_io);   // 0 counts as 1
+  explicit RoundRobinSelector(std::uint32_t rr_min_io);  // 0 counts as 1
 
   void add_path(std::uint32_t index) override;
   [[nodiscard]] std::uint32_t select(PathMask eligible) override;
@@ -41,12 +43,12 @@ class RoundRobinSelector final : public PathSelector {
   const std::uint32_t rr_min_io_;
   std::vector<std::uint32_t> paths_;
   bool started_ = false;
-  std::size_t current_ = 0;            // place in paths_, once started
-  std::uint32_t left_ = 0;             // requests that the current path still takes in a row
+  std::size_t current_ = 0;  // place in paths_, once started
+  std::uint32_t left_ = 0;   // requests that the current path still takes in a row
 };
 
 [[nodiscard]] std::unique_ptr<PathSelector> make_path_selector(PathSelectorKind kind,
                                                                std::uint32_t rr_min_io);
-[[nodiscard]] const char* to_string(PathSelectorKind kind);   // "round-robin"
+[[nodiscard]] const char* to_string(PathSelectorKind kind);  // "round-robin"
 
 }  // namespace iscsi_blkback

@@ -113,7 +113,7 @@ class SessionFencer::Entry final : public SessionObserver {
   };
 
   void on_session_up(Session& session) noexcept override {
-    wanted_ = false;                       // this login was the fence
+    wanted_ = false;  // this login was the fence
     waiting_for_sibling_ = false;
     timer_.stop();
     session_up_at_ = fencer_.reactor_.now();
@@ -166,7 +166,7 @@ class SessionFencer::Entry final : public SessionObserver {
         negotiated.target_portal_group_tag != portal_group_) {
       return;
     }
-    wanted_ = false;
+    wanted_ = session_->login_epoch() > fence_epoch_;  // lost once more in the meantime
     log_info("multipath", "{}: the lost session is fenced", session_->options().portal_name);
     const std::vector<Client*> clients = clients_;
     for (Client* client : clients) {
@@ -181,8 +181,7 @@ class SessionFencer::Entry final : public SessionObserver {
     stopping_ = true;
     timer_.stop();
     fence_->remove_observer(fence_observer_);
-    fence_->stop(
-        [](void* self) noexcept { static_cast<Entry*>(self)->on_fence_stopped(); }, this);
+    fence_->stop([](void* self) noexcept { static_cast<Entry*>(self)->on_fence_stopped(); }, this);
   }
 
   void on_fence_stopped() {
@@ -207,25 +206,25 @@ class SessionFencer::Entry final : public SessionObserver {
 
  private:
   SessionFencer& fencer_;
-  Session* session_;                       // null when no client is left
+  Session* session_;  // null when no client is left
   std::vector<Client*> clients_;
-  Client* leaving_ = nullptr;              // the last client, waiting for the fence session to go
+  Client* leaving_ = nullptr;  // the last client, waiting for the fence session to go
 
   bool wanted_ = false;
   bool waiting_for_sibling_ = false;
   TimePoint session_up_at_{};
-  bool fence_was_about_ = false;           // when the session came up
-  Duration delay_{};                       // of the last start
+  bool fence_was_about_ = false;  // when the session came up
+  Duration delay_{};              // of the last start
 
   std::unique_ptr<Session> fence_;
   FenceObserver fence_observer_;
   bool stopping_ = false;
   bool fence_gone_ = false;
   bool start_when_gone_ = false;
-  Session* sibling_ = nullptr;             // of this or the last attempt; compared, not used
+  Session* sibling_ = nullptr;  // of this or the last attempt; compared, not used
   std::uint64_t fence_epoch_ = 0;
   std::uint16_t portal_group_ = 0;
-  Timer timer_;                            // until the start; while fence_ runs, its deadline
+  Timer timer_;  // until the start; while fence_ runs, its deadline
   Deferred stop_fence_;
 };
 
@@ -246,8 +245,8 @@ SessionFencer::SessionFencer(Reactor& reactor)
     : reactor_(reactor),
       remove_finished_(
           reactor,
-          [](void* self) noexcept { static_cast<SessionFencer*>(self)->remove_finished(); },
-          this) {}
+          [](void* self) noexcept { static_cast<SessionFencer*>(self)->remove_finished(); }, this) {
+}
 
 SessionFencer::~SessionFencer() = default;
 
@@ -329,16 +328,15 @@ void SessionFencer::remove_finished() {
     }
     return true;
   });
-  std::erase_if(withdrawn, [&](Client* client) {   // other fence sessions of it still go away
-    return std::any_of(entries_.begin(), entries_.end(),
-                       [&](const std::unique_ptr<Entry>& entry) {
-                         return entry->is_leaving(*client);
-                       });
+  std::erase_if(withdrawn, [&](Client* client) {  // other fence sessions of it still go away
+    return std::any_of(entries_.begin(), entries_.end(), [&](const std::unique_ptr<Entry>& entry) {
+      return entry->is_leaving(*client);
+    });
   });
   std::sort(withdrawn.begin(), withdrawn.end());
   withdrawn.erase(std::unique(withdrawn.begin(), withdrawn.end()), withdrawn.end());
   for (Client* client : withdrawn) {
-    client->on_withdrawn();                // may delete the client and with it this fencer
+    client->on_withdrawn();  // may delete the client and with it this fencer
   }
 }
 

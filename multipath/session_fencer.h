@@ -48,12 +48,12 @@ class SessionFencer {
   [[nodiscard]] static std::shared_ptr<SessionFencer> of(Reactor& reactor);
 
   explicit SessionFencer(Reactor& reactor);
-  ~SessionFencer();                        // when all clients have withdrawn
+  ~SessionFencer();  // when all clients have withdrawn
   SessionFencer(const SessionFencer&) = delete;
   SessionFencer& operator=(const SessionFencer&) = delete;
 
-  // The client uses the session: it may ask for fences of it, and the session's portal may serve for
-  // the fences of others. Sessions outlive their clients' interest.
+  // The client uses the session: it may ask for fences of it, and the session's portal may serve
+  // for the fences of others. Sessions outlive their clients' interest.
   void add(Session& session, Client& client);
   // The session is lost and writes of its last login are outstanding.
   void fence(Session& lost);

@@ -47,9 +47,8 @@ bool UnfencedWrites::fence(std::uint32_t path, std::uint32_t portal_group,
 }
 
 bool UnfencedWrites::expire(TimePoint now) {
-  return std::erase_if(writes_, [&](const UnfencedWrite& write) {
-           return write.harmless_at <= now;
-         }) != 0;
+  return std::erase_if(writes_,
+                       [&](const UnfencedWrite& write) { return write.harmless_at <= now; }) != 0;
 }
 
 TimePoint UnfencedWrites::next_expiry() const {

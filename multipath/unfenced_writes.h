@@ -1,6 +1,7 @@
 // UnfencedWrites: the writes that a lost connection may have left at a target, which may execute
-// them late ("ghost writes") until that connection's nexus is fenced. A set of sector ranges, almost
-// always empty, and then asking costs one comparison. Reactor thread; allocates only in add().
+// them late ("ghost writes") until that connection's nexus is fenced. A set of sector ranges,
+// almost always empty, and then asking costs one comparison. Reactor thread; allocates only in
+// add().
 #pragma once
 
 #include <cstddef>
@@ -13,13 +14,13 @@ namespace iscsi_blkback {
 
 struct UnfencedWrite {
   std::uint64_t first_sector = 0;
-  std::uint64_t end_sector = 0;        // one past the last
-  std::uint64_t owner = 0;             // the request that it was sent for; never 0
+  std::uint64_t end_sector = 0;  // one past the last
+  std::uint64_t owner = 0;       // the request that it was sent for; never 0
   std::uint32_t path = 0;
   // A fence reaches only the portal group that the connection was made to (RFC 7143 6.3.5).
   std::uint32_t portal_group = 0;
-  std::uint64_t login_epoch = 0;       // of the session, when the write was sent
-  TimePoint harmless_at{};             // then the target has given up the connection by itself
+  std::uint64_t login_epoch = 0;  // of the session, when the write was sent
+  TimePoint harmless_at{};        // then the target has given up the connection by itself
 };
 
 class UnfencedWrites {
@@ -46,7 +47,7 @@ class UnfencedWrites {
   bool expire(TimePoint now);
   void clear() { writes_.clear(); }
 
-  [[nodiscard]] TimePoint next_expiry() const;   // not empty
+  [[nodiscard]] TimePoint next_expiry() const;  // not empty
 
  private:
   std::size_t limit_;

@@ -1,6 +1,6 @@
-// DomainInfo: what only the hypervisor knows of a guest: whether it exists, is being destroyed, or has
-// shut down and why (a suspend for migration must stop our retries of writes; xenstore does not say
-// it). Real: libxenctrl. In memory: tests. Used by a control thread only, since calls block.
+// DomainInfo: what only the hypervisor knows of a guest: whether it exists, is being destroyed, or
+// has shut down and why (a suspend for migration must stop our retries of writes; xenstore does not
+// say it). Real: libxenctrl. In memory: tests. Used by a control thread only, since calls block.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,10 @@
 namespace iscsi_blkback {
 
 enum class DomainLife : std::uint8_t {
-  running,      // or paused, or blocked
-  shut_down,    // ended by itself; shutdown_reason says how. It may be resumed after a suspend.
-  dying,        // being destroyed
-  gone,         // no such domain
+  running,    // or paused, or blocked
+  shut_down,  // ended by itself; shutdown_reason says how. It may be resumed after a suspend.
+  dying,      // being destroyed
+  gone,       // no such domain
 };
 
 // SHUTDOWN_* of xen/include/public/sched.h.
@@ -30,7 +30,7 @@ enum class ShutdownReason : std::uint8_t {
 
 struct DomainStatus {
   DomainLife life = DomainLife::gone;
-  ShutdownReason shutdown_reason = ShutdownReason::poweroff;   // only for shut_down
+  ShutdownReason shutdown_reason = ShutdownReason::poweroff;  // only for shut_down
 
   bool operator==(const DomainStatus&) const = default;
 };

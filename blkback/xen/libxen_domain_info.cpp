@@ -1,5 +1,5 @@
-// DomainInfo on libxenctrl, whose ABI changes with every Xen release: this file is the only one that
-// depends on it.
+// DomainInfo on libxenctrl, whose ABI changes with every Xen release: this file is the only one
+// that depends on it.
 #include <fmt/format.h>
 
 #include <cerrno>

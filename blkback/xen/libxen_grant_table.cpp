@@ -48,8 +48,8 @@ class LibxenGrantTable final : public GrantTable {
     void* base = xengnttab_map_domain_grant_refs(handle_, count, domain, copied.data(),
                                                  PROT_READ | PROT_WRITE);
     if (base == nullptr) {
-      return tl::unexpected(system_error(
-          fmt::format("mapping {} granted pages of domain {}", count, domain), errno));
+      return tl::unexpected(
+          system_error(fmt::format("mapping {} granted pages of domain {}", count, domain), errno));
     }
     return std::make_unique<LibxenMappedGrants>(handle_, static_cast<std::byte*>(base), count);
   }
@@ -89,8 +89,8 @@ class LibxenGrantTable final : public GrantTable {
       to.flags = reads ? GNTCOPY_source_gref : GNTCOPY_dest_gref;
       to.status = GNTST_general_error;
     }
-    if (xengnttab_grant_copy(handle_, static_cast<std::uint32_t>(segments.size()),
-                             batch_.data()) != 0) {
+    if (xengnttab_grant_copy(handle_, static_cast<std::uint32_t>(segments.size()), batch_.data()) !=
+        0) {
       return tl::unexpected(system_error(
           fmt::format("copying {} segments of granted pages", segments.size()), errno));
     }

@@ -1,5 +1,5 @@
-// XenStore on libxenstore. Its reader thread feeds a pipe that holds one byte for the whole queue of
-// watch events: the fd is readable while the queue is not empty, and only reading until there is
+// XenStore on libxenstore. Its reader thread feeds a pipe that holds one byte for the whole queue
+// of watch events: the fd is readable while the queue is not empty, and only reading until there is
 // nothing clears it.
 #include <fmt/format.h>
 
@@ -134,8 +134,8 @@ class LibxenXenStore final : public XenStore {
         return tl::unexpected(xenstore_error("ending a transaction for", "(all)"));
       }
     }
-    return fail(ErrorCode::conflict, fmt::format("a xenstore transaction conflicted {} times",
-                                                 kMaxTransactionAttempts));
+    return fail(ErrorCode::conflict,
+                fmt::format("a xenstore transaction conflicted {} times", kMaxTransactionAttempts));
   }
 
   Result<void> watch(const std::string& path, const std::string& token) override {
@@ -173,9 +173,8 @@ class LibxenXenStore final : public XenStore {
 Result<std::unique_ptr<XenStore>> open_xenstore() {
   xs_handle* handle = xs_open(XS_UNWATCH_FILTER);
   if (handle == nullptr) {
-    return tl::unexpected(
-        system_error("cannot reach xenstored (no /run/xenstored/socket and no /dev/xen/xenbus)",
-                     errno));
+    return tl::unexpected(system_error(
+        "cannot reach xenstored (no /run/xenstored/socket and no /dev/xen/xenbus)", errno));
   }
   return std::make_unique<LibxenXenStore>(handle);
 }

@@ -7,7 +7,7 @@
 namespace iscsi_blkback {
 namespace {
 
-struct Element : ListHook<> {
+struct Element : ListHook<Element> {
   explicit Element(int number_in) : number(number_in) {}
   int number;
 };

@@ -1,3 +1,8 @@
+iscsi_blkback_test(base_test LABEL unit
+  SOURCES base/byte_order_test.cpp base/intrusive_list_test.cpp base/latency_histogram_test.cpp
+          base/log_test.cpp base/sim_network_test.cpp base/uring_reactor_test.cpp
+          base/values_test.cpp
+  LIBRARIES iscsi_blkback_base)
 iscsi_blkback_test(base_contract_test LABEL contract
-  SOURCES base/contract_world.cpp base/reactor_contract_test.cpp base/byte_stream_contract_test.cpp
+  SOURCES base/byte_stream_contract_test.cpp base/contract_world.cpp base/reactor_contract_test.cpp
   LIBRARIES iscsi_blkback_base)

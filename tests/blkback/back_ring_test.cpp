@@ -42,9 +42,7 @@ class BackRingTest : public testing::Test {
     std::array<std::byte, 4096> bytes{};
   };
 
-  SharedRingHeader& header() {
-    return *reinterpret_cast<SharedRingHeader*>(page_.bytes.data());
-  }
+  SharedRingHeader& header() { return *reinterpret_cast<SharedRingHeader*>(page_.bytes.data()); }
   std::byte* slot(std::uint32_t index) {
     return page_.bytes.data() + sizeof(SharedRingHeader) + (index % 32) * kSlotBytes<Abi>;
   }

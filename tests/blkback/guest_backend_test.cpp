@@ -537,6 +537,63 @@ TEST_F(GuestBackendTest, GuestShutsDown) {
   expect_nothing_left();
 }
 
+// Design rule: the source of a migration stops retrying when its guest has suspended; where the guest
+// goes on, the requests are issued again, and an old write of ours could land after theirs.
+TEST_F(GuestBackendTest, ASuspendedGuestsWritesAreNotRetried) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  target_.stop();
+  const auto data = pattern(8, 1);
+  const auto id = guest.write(0, data);
+  guest.push();
+  run_for(1s);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+  run_for(100ms);
+  target_.start();
+  run_for(30s);
+  EXPECT_EQ(target_.lun(1).counters.writes, 0u);
+  EXPECT_EQ(toolstack_.backend_state(xvda), 4);
+  // The migration failed: the guest goes on here, and so does its write.
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}});
+  ASSERT_NO_FATAL_FAILURE(expect_answer(guest, *id));
+  expect_read(guest, 0, data);
+}
+
+TEST_F(GuestBackendTest, AMigratedGuestIsDestroyedWithItsWritesUnissued) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  target_.stop();
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  run_for(1s);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+  run_for(100ms);
+  target_.start();
+  run_for(1s);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(run_until([&] { return finished_; }, 10s));
+  EXPECT_EQ(target_.lun(1).counters.writes, 0u);
+}
+
+TEST_F(GuestBackendTest, StopLeavesTheNodesAsTheyAre) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  halt_guests();
+  backend_->stop();
+  ASSERT_TRUE(run_until([&] { return finished_; }, 10s));
+  EXPECT_EQ(toolstack_.backend_state(xvda), 4);
+  expect_nothing_left();
+}
+
 TEST_F(GuestBackendTest, DestroyDuringInputOutput) {
   const FakeDisk xvda = disk();
   toolstack_.add(xvda);

@@ -8,3 +8,13 @@ iscsi_blkback_test(xen_contract_test LABEL contract
   LIBRARIES iscsi_blkback_blkback PkgConfig::XEN)
 install(TARGETS xen_contract_test
   RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/iscsi-blkback COMPONENT tests EXCLUDE_FROM_ALL)
+
+# The control side.
+iscsi_blkback_test(blkback_control_test
+  SOURCES blkback/control_server_test.cpp blkback/disk_target_test.cpp blkback/guest_keeper_test.cpp
+          blkback/guest_threads_test.cpp blkback/process_lock_test.cpp blkback/session_pool_test.cpp blkback/status_report_test.cpp
+          blkback/xenbus_state_test.cpp
+  LIBRARIES iscsi_blkback_service)
+iscsi_blkback_test(guest_backend_test LABEL simulation
+  SOURCES blkback/guest_backend_test.cpp
+  LIBRARIES iscsi_blkback_service)

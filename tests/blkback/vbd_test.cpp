@@ -97,16 +97,22 @@ class Bench final : public Vbd::Owner {
   void close_and_run() {
     close();
     disk.release();
+    ASSERT_TRUE(reactor.run_until([this] { return vbd == nullptr; }, std::chrono::seconds(10)));
     reactor.run_until_idle();
-    ASSERT_EQ(vbd, nullptr);
   }
 
   // Pushes, runs until everything is quiet, and takes the answer to one request.
   FakeFrontend::Answer answer(std::optional<FakeFrontend::RequestId> id) {
     EXPECT_TRUE(id.has_value());
     frontend->push();
+    std::optional<FakeFrontend::Answer> answer;
+    (void)reactor.run_until(
+        [&] {
+          answer = frontend->take_completion(id.value_or(0));
+          return answer.has_value();
+        },
+        std::chrono::seconds(10));
     reactor.run_until_idle();
-    std::optional<FakeFrontend::Answer> answer = frontend->take_completion(id.value_or(0));
     EXPECT_TRUE(answer.has_value()) << "no answer";
     return answer.value_or(FakeFrontend::Answer{99, 99, {}});
   }
@@ -141,7 +147,7 @@ BlkifRequest raw_read(std::uint64_t sector, GrantReference reference) {
   return request;
 }
 
-// --- the three ABIs and all ring sizes ------------------------------------------------------------
+// --- the three ABIs and all ring sizes ---------------------------------------------------------
 
 struct Shape {
   BlkifAbi abi;
@@ -154,24 +160,23 @@ class VbdShapeTest : public testing::TestWithParam<Shape> {
     FakeFrontend::Options options;
     options.abi = GetParam().abi;
     options.ring_pages = GetParam().pages;
-    options.start_index = 0xffffff00U;      // the indices wrap during the test
+    options.start_index = 0xffffff00U;  // the indices wrap during the test
     return options;
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    All, VbdShapeTest,
-    testing::Values(Shape{BlkifAbi::native, 1}, Shape{BlkifAbi::x86_64, 1},
-                    Shape{BlkifAbi::x86_64, 2}, Shape{BlkifAbi::x86_64, 4},
-                    Shape{BlkifAbi::x86_64, 8}, Shape{BlkifAbi::x86_64, 16},
-                    Shape{BlkifAbi::x86_32, 1}, Shape{BlkifAbi::x86_32, 4},
-                    Shape{BlkifAbi::x86_32, 16}),
-    [](const auto& shape) {
-      const char* abi = shape.param.abi == BlkifAbi::native   ? "native"
-                        : shape.param.abi == BlkifAbi::x86_32 ? "x86_32"
-                                                              : "x86_64";
-      return fmt::format("{}_{}pages", abi, shape.param.pages);
-    });
+INSTANTIATE_TEST_SUITE_P(All, VbdShapeTest,
+                         testing::Values(Shape{BlkifAbi::native, 1}, Shape{BlkifAbi::x86_64, 1},
+                                         Shape{BlkifAbi::x86_64, 2}, Shape{BlkifAbi::x86_64, 4},
+                                         Shape{BlkifAbi::x86_64, 8}, Shape{BlkifAbi::x86_64, 16},
+                                         Shape{BlkifAbi::x86_32, 1}, Shape{BlkifAbi::x86_32, 4},
+                                         Shape{BlkifAbi::x86_32, 16}),
+                         [](const auto& shape) {
+                           const char* abi = shape.param.abi == BlkifAbi::native   ? "native"
+                                             : shape.param.abi == BlkifAbi::x86_32 ? "x86_32"
+                                                                                   : "x86_64";
+                           return fmt::format("{}_{}pages", abi, shape.param.pages);
+                         });
 
 TEST_P(VbdShapeTest, WritesAndReadsBack) {
   Bench bench(options());
@@ -281,7 +286,7 @@ TEST_P(VbdShapeTest, AFullRingIsServed) {
   }
 }
 
-// --- batching --------------------------------------------------------------------------------------
+// --- batching ----------------------------------------------------------------------------------
 
 TEST(VbdBatching, OneGrantCopyForAllWritesOfATurnAndOneDoorbell) {
   Bench bench;
@@ -359,7 +364,21 @@ TEST(VbdFairness, OneTurnTakesNoMoreThanTheDisksShare) {
   EXPECT_EQ(bench.frontend->outstanding(), 0U);
 }
 
-// --- refusals: only the bad request suffers -------------------------------------------------------
+TEST(VbdStatisticsTest, LatencyRunsFromTheRingToTheAnswer) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  bench.memory.set_delay([] { return milliseconds(7); });
+  EXPECT_EQ(bench.answer(bench.frontend->read(0, 8)).status, kBlkifOkay);
+  EXPECT_EQ(bench.answer(bench.frontend->write(0, pattern(512, 1))).status, kBlkifOkay);
+  EXPECT_EQ(bench.answer(bench.frontend->read(kDiskSectors, 8)).status, kBlkifError);
+  const VbdStatistics& statistics = bench.vbd->statistics();
+  EXPECT_EQ(statistics.read_latency.count(), 1U) << "a refused request has no latency";
+  EXPECT_EQ(statistics.read_latency.max(), milliseconds(7));
+  EXPECT_EQ(statistics.write_latency.max(), milliseconds(7));
+  EXPECT_EQ(statistics.flush_latency.count(), 0U);
+}
+
+// --- refusals: only the bad request suffers ----------------------------------------------------
 
 class VbdRefusalTest : public testing::Test {
  protected:
@@ -507,7 +526,7 @@ TEST(VbdLog, AGuestCannotFillTheLog) {
   EXPECT_LT(lines.lines().size(), 50U);
 }
 
-// --- errors of the device ---------------------------------------------------------------------------
+// --- errors of the device ----------------------------------------------------------------------
 
 TEST(VbdDeviceErrors, AreAnsweredAsErrors) {
   Bench bench;
@@ -541,7 +560,7 @@ TEST(VbdDeviceErrors, AFailedReadLeavesTheGuestsPagesAlone) {
   EXPECT_EQ(bench.frontend->spare_page()[100], std::byte{0x5a});
 }
 
-// --- a guest that breaks the rules -----------------------------------------------------------------
+// --- a guest that breaks the rules -------------------------------------------------------------
 
 TEST(VbdEvil, ProducerOverflowBreaksTheRingAndNothingElse) {
   Bench bench;
@@ -641,7 +660,7 @@ TEST(VbdEvil, DoorbellsWithoutRequestsAreHarmless) {
   EXPECT_EQ(bench.answer(bench.frontend->read(0, 8)).status, kBlkifOkay);
 }
 
-// --- connecting ---------------------------------------------------------------------------------------
+// --- connecting --------------------------------------------------------------------------------
 
 class VbdConnectTest : public testing::Test {
  protected:
@@ -716,7 +735,7 @@ TEST_F(VbdConnectTest, CanBeConnectedAgainAndAgain) {
   EXPECT_EQ(bench_.closed, 50);
 }
 
-// --- closing --------------------------------------------------------------------------------------------
+// --- closing -----------------------------------------------------------------------------------
 
 TEST(VbdClose, WithRequestsInFlightAnswersThemFirst) {
   Bench bench;
@@ -789,7 +808,7 @@ TEST(VbdClose, InTheTurnInWhichTheRingBreaksReportsNothing) {
   EXPECT_TRUE(bench.broken.empty());
 }
 
-// --- every call to Xen fails once ---------------------------------------------------------------------
+// --- every call to Xen fails once --------------------------------------------------------------
 
 TEST(VbdFaults, EveryFailingCallLeavesEverythingClean) {
   std::uint64_t n = 1;

@@ -1,5 +1,6 @@
-// The contract of the Xen seams: one suite that the in-memory twins pass everywhere and libxen* passes
-// in a Xen domain. Without arguments: in memory. --real: on the hypervisor; fails when there is none.
+// The contract of the Xen seams: one suite that the in-memory twins pass everywhere and libxen*
+// passes in a Xen domain. Without arguments: in memory. --real: on the hypervisor; fails when there
+// is none.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -18,7 +19,7 @@ namespace {
 
 bool g_real = false;
 
-constexpr int kWaitMilliseconds = 10000;      // bounds a hang; nothing takes that long
+constexpr int kWaitMilliseconds = 10000;  // bounds a hang; nothing takes that long
 
 class XenContract : public testing::Test {
  protected:
@@ -36,7 +37,7 @@ class XenContract : public testing::Test {
   std::unique_ptr<XenRig> rig_;
 };
 
-// --- grants -----------------------------------------------------------------------------------------
+// --- grants ------------------------------------------------------------------------------------
 
 class GrantTableContract : public XenContract {
  protected:
@@ -195,7 +196,8 @@ TEST_F(GrantTableContract, AReadOnlyGrantIsNotWritten) {
   ASSERT_FALSE(shared.bytes.empty());
   std::array<std::byte, 512> local{};
   local.fill(std::byte{5});
-  std::array to = {segment(GrantCopyDirection::to_guest, shared.references[0], 0, 512, local.data())};
+  std::array to = {
+      segment(GrantCopyDirection::to_guest, shared.references[0], 0, 512, local.data())};
   ASSERT_TRUE(table_->copy(to));
   EXPECT_FALSE(to[0].ok);
   std::array from = {
@@ -221,9 +223,11 @@ TEST_F(GrantTableContract, ACopyBeyondThePageIsRefusedAsAWhole) {
   EXPECT_FALSE(segments[0].ok);
 }
 
-TEST_F(GrantTableContract, NoSegmentsIsFine) { EXPECT_TRUE(table_->copy({})); }
+TEST_F(GrantTableContract, NoSegmentsIsFine) {
+  EXPECT_TRUE(table_->copy({}));
+}
 
-// --- event channels -----------------------------------------------------------------------------------
+// --- event channels ----------------------------------------------------------------------------
 
 class EventChannelsContract : public XenContract {
  protected:
@@ -336,7 +340,7 @@ TEST_F(EventChannelsContract, TwoPortsAreToldApart) {
   channels_->unbind(second);
 }
 
-// --- xenstore -----------------------------------------------------------------------------------------
+// --- xenstore ----------------------------------------------------------------------------------
 
 class XenStoreContract : public XenContract {
  protected:
@@ -536,7 +540,7 @@ TEST_F(XenStoreContract, ATransactionRemovesAndLists) {
   EXPECT_EQ(code(store_->read(path("t/a"))), ErrorCode::not_found);
 }
 
-// --- domains --------------------------------------------------------------------------------------------
+// --- domains -----------------------------------------------------------------------------------
 
 TEST_F(XenContract, ADomainThatRunsIsRunning) {
   const auto info = rig_->domain_info();

@@ -1,6 +1,6 @@
-// XenRig: what the contract suite of the Xen seams needs beside the seams themselves: the guest's side.
-// In memory: a guest of MemXen. Real: this very domain plays both sides (grants to itself through
-// /dev/xen/gntalloc, event channels to itself, its own corner of xenstore).
+// XenRig: what the contract suite of the Xen seams needs beside the seams themselves: the guest's
+// side. In memory: a guest of MemXen. Real: this very domain plays both sides (grants to itself
+// through /dev/xen/gntalloc, event channels to itself, its own corner of xenstore).
 #pragma once
 
 #include <cstddef>
@@ -32,7 +32,8 @@ class XenRig {
     std::span<std::byte> bytes;
     std::vector<GrantReference> references;
   };
-  // count pages of the guest's, granted to us until the rig is destroyed. bytes is empty on failure.
+  // count pages of the guest's, granted to us until the rig is destroyed. bytes is empty on
+  // failure.
   [[nodiscard]] virtual SharedPages share(std::size_t count, bool writable) = 0;
 
   // A port of the guest's, for us to bind.

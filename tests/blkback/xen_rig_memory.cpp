@@ -36,8 +36,7 @@ class MemoryRig final : public XenRig {
     SharedPages shared;
     shared.bytes = memory_.back()->pages(0, count);
     for (std::size_t page = 0; page < count; ++page) {
-      shared.references.push_back(
-          xen_.grants().grant(kGuest, *memory_.back(), page, 0, !writable));
+      shared.references.push_back(xen_.grants().grant(kGuest, *memory_.back(), page, 0, !writable));
       references_.push_back(shared.references.back());
     }
     return shared;
@@ -65,6 +64,8 @@ class MemoryRig final : public XenRig {
 
 }  // namespace
 
-std::unique_ptr<XenRig> make_memory_rig() { return std::make_unique<MemoryRig>(); }
+std::unique_ptr<XenRig> make_memory_rig() {
+  return std::make_unique<MemoryRig>();
+}
 
 }  // namespace iscsi_blkback

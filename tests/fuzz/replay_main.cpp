@@ -1,5 +1,5 @@
-// Runs a fuzz target over files or folders of inputs, with any compiler: the corpus as a test, and a
-// way to look at one finding. Usage: fuzz_NAME FILE-OR-FOLDER...
+// Runs a fuzz target over files or folders of inputs, with any compiler: the corpus as a test, and
+// a way to look at one finding. Usage: fuzz_NAME FILE-OR-FOLDER...
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>

@@ -1,8 +1,8 @@
 // Fuzz target: a guest that does anything to its ring. The bytes are a list of actions of a
 // FakeFrontend, good and evil ones mixed, with changes of the ring between push and poll; the disk
-// below fails and hangs as they say, and the Vbd is closed and opened again. Nothing the guest does may
-// crash the backend, leave a grant mapped or a port bound, or answer a request twice (FakeFrontend
-// checks every response; MemXen aborts on what it finds).
+// below fails and hangs as they say, and the Vbd is closed and opened again. Nothing the guest does
+// may crash the backend, leave a grant mapped or a port bound, or answer a request twice
+// (FakeFrontend checks every response; MemXen aborts on what it finds).
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -133,7 +133,8 @@ class Machine final : public Vbd::Owner {
 
   void act() {
     switch (bytes_.u8() % 14) {
-      // One byte a statement where several are used: the order of arguments is the compiler's choice.
+      // One byte a statement where several are used: the order of arguments is the compiler's
+      // choice.
       case 0: {
         const std::uint64_t sector = bytes_.u16();
         frontend_->read(sector, 1 + bytes_.u8() % 88U);
@@ -191,7 +192,7 @@ class Machine final : public Vbd::Owner {
     BlkifRequest request{};
     request.operation = bytes_.u8();
     if ((request.operation & 0x80) == 0) {
-      request.operation &= 1;               // mostly reads and writes
+      request.operation &= 1;  // mostly reads and writes
     }
     request.segment_count = bytes_.u8() % 14;
     request.sector = (bytes_.u8() & 1) != 0 ? bytes_.u64() : bytes_.u16() % kSectors;
@@ -242,7 +243,7 @@ class Machine final : public Vbd::Owner {
   std::unique_ptr<Vbd> vbd_;
   FaultyDisk::Action plan_;
   bool broken_ = false;
-  bool hostile_ = false;                    // since the last connect: some requests may be lost
+  bool hostile_ = false;  // since the last connect: some requests may be lost
 };
 
 }  // namespace

@@ -20,7 +20,9 @@ std::unique_ptr<ScsiTask> answered(ScsiStatus status, std::uint32_t transferred 
   return task;
 }
 
-ErrorClass class_of_status(ScsiStatus status) { return classify(*answered(status)); }
+ErrorClass class_of_status(ScsiStatus status) {
+  return classify(*answered(status));
+}
 
 ErrorClass class_of_sense(SenseKey key, std::uint16_t code, std::uint32_t transferred = 0) {
   const auto task = answered(ScsiStatus::check_condition, transferred);
@@ -96,14 +98,14 @@ TEST(ErrorPolicy, GoodWithoutTheFullLengthIsRetriedOnceThenAnError) {
   expect_rule(short_transfer, PathVerdict::keep, 1, 0, RetryDelay::none, IoStatus::target_error);
 }
 
-TEST(ErrorPolicy, BusyIsRetriedHereForAWhileThenElsewhere) {
+TEST(ErrorPolicy, BusyIsRetriedHereForAWhileThenElsewhereThenThePathFails) {
   EXPECT_EQ(class_of_status(ScsiStatus::busy), busy);
-  expect_rule(busy, PathVerdict::keep, 8, 112, RetryDelay::brief, IoStatus::target_error);
+  expect_rule(busy, PathVerdict::keep, 8, 112, RetryDelay::brief, IoStatus::no_path);
 }
 
-TEST(ErrorPolicy, TaskSetFullIsRetriedHereForAWhileThenElsewhere) {
+TEST(ErrorPolicy, TaskSetFullIsRetriedHereForAWhileThenElsewhereThenThePathFails) {
   EXPECT_EQ(class_of_status(ScsiStatus::task_set_full), task_set_full);
-  expect_rule(task_set_full, PathVerdict::keep, 8, 232, RetryDelay::brief, IoStatus::target_error);
+  expect_rule(task_set_full, PathVerdict::keep, 8, 112, RetryDelay::brief, IoStatus::no_path);
 }
 
 TEST(ErrorPolicy, ReservationConflictIsTheGuests) {
@@ -132,25 +134,23 @@ TEST(ErrorPolicy, CheckConditionWithoutUsableSenseIsRetriedThenAnError) {
   expect_rule(unusable_sense, PathVerdict::keep, 1, 2, RetryDelay::brief, IoStatus::target_error);
 }
 
-TEST(ErrorPolicy, BecomingReadyIsWaitedFor) {
-  for (const std::uint16_t code : Codes{0x0401, 0x0405, 0x0406, 0x0407, 0x0408, 0x0409, 0x0411, 0x0414,
-                                   0x041a, 0x041b, 0x041d}) {
+TEST(ErrorPolicy, BecomingReadyIsWaitedForThenThePathFails) {
+  for (const std::uint16_t code : Codes{0x0401, 0x0405, 0x0406, 0x0407, 0x0408, 0x0409, 0x0411,
+                                        0x0414, 0x041a, 0x041b, 0x041d}) {
     EXPECT_EQ(class_of_sense(SenseKey::not_ready, code), becoming_ready) << code;
   }
-  expect_rule(becoming_ready, PathVerdict::keep, 0, 60, RetryDelay::pause, IoStatus::target_error);
+  expect_rule(becoming_ready, PathVerdict::keep, 0, 60, RetryDelay::pause, IoStatus::no_path);
 }
 
-TEST(ErrorPolicy, FormatInProgressIsWaitedForLonger) {
+TEST(ErrorPolicy, FormatInProgressIsWaitedForThenThePathFails) {
   EXPECT_EQ(class_of_sense(SenseKey::not_ready, 0x0404), format_in_progress);
-  expect_rule(format_in_progress, PathVerdict::keep, 0, 600, RetryDelay::pause,
-              IoStatus::target_error);
+  expect_rule(format_in_progress, PathVerdict::keep, 0, 60, RetryDelay::pause, IoStatus::no_path);
 }
 
-TEST(ErrorPolicy, AccessStateTransitionIsWaitedForElsewhere) {
+TEST(ErrorPolicy, AccessStateTransitionIsWaitedForElsewhereThenThePathFails) {
   EXPECT_EQ(class_of_sense(SenseKey::not_ready, 0x040a), access_transition);
   EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x040a), access_transition);
-  expect_rule(access_transition, PathVerdict::keep, 0, 120, RetryDelay::pause,
-              IoStatus::target_error);
+  expect_rule(access_transition, PathVerdict::keep, 0, 120, RetryDelay::pause, IoStatus::no_path);
 }
 
 TEST(ErrorPolicy, StandbyUnavailableAndOfflineFailThePath) {
@@ -272,9 +272,9 @@ TEST(ErrorPolicy, AbortedCommandIsRetriedHereThenElsewhere) {
 }
 
 TEST(ErrorPolicy, TheRemainingSenseKeysAreTheGuests) {
-  for (const SenseKey key : {SenseKey::blank_check, SenseKey::vendor_specific,
-                             SenseKey::copy_aborted, SenseKey::reserved, SenseKey::volume_overflow,
-                             SenseKey::miscompare, SenseKey::completed}) {
+  for (const SenseKey key :
+       {SenseKey::blank_check, SenseKey::vendor_specific, SenseKey::copy_aborted,
+        SenseKey::reserved, SenseKey::volume_overflow, SenseKey::miscompare, SenseKey::completed}) {
     EXPECT_EQ(class_of_sense(key, 0x0000), refused);
   }
   expect_answer_at_once(refused, IoStatus::target_error);
@@ -284,10 +284,10 @@ TEST(ErrorPolicy, TheRemainingSenseKeysAreTheGuests) {
 TEST(ErrorPolicy, EverySenseCodeHasARuleThatEndsOrWaitsForAPath) {
   for (int key = 0; key < 16; ++key) {
     for (int code = 0; code < 0x10000; ++code) {
-      const ErrorRule rule = rule_for(
-          class_of_sense(static_cast<SenseKey>(key), static_cast<std::uint16_t>(code)));
-      const bool waits_for_path = rule.retries_elsewhere == kUnlimitedRetries;
-      ASSERT_TRUE(!waits_for_path || rule.path == PathVerdict::fail) << key << ' ' << code;
+      const ErrorRule rule =
+          rule_for(class_of_sense(static_cast<SenseKey>(key), static_cast<std::uint16_t>(code)));
+      const bool unlimited = rule.retries_elsewhere == kUnlimitedRetries;
+      ASSERT_TRUE(!unlimited || rule.path == PathVerdict::fail) << key << ' ' << code;
       ASSERT_TRUE(rule.answer != IoStatus::ok) << key << ' ' << code;
     }
   }
@@ -336,8 +336,8 @@ TEST(RetryState, BriefDelayDoublesUpToASecondWithJitter) {
   for (int i = 0; i < 12; ++i) {
     static_cast<void>(state.next(busy, rule_for(busy)));
     const Duration full = std::min<Duration>(milliseconds(10) * (1 << i), milliseconds(1000));
-    for (const std::uint64_t random : {std::uint64_t{0}, std::uint64_t{123456789},
-                                       ~std::uint64_t{0}}) {
+    for (const std::uint64_t random :
+         {std::uint64_t{0}, std::uint64_t{123456789}, ~std::uint64_t{0}}) {
       const Duration delay = state.delay(RetryDelay::brief, random);
       EXPECT_GE(delay, full / 2);
       EXPECT_LE(delay, full);

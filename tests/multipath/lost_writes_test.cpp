@@ -37,7 +37,7 @@ class LostWrites : public MultipathTest {
 // The hazard itself: W1 is lost at portal 0, retried at portal 1 and answered; W2 must not overtake
 // the old W1.
 TEST_F(LostWrites, ANewerOverlappingWriteWaitsUntilTheSessionIsBack) {
-  start({1, 2});   // portal groups of their own: nobody else can fence
+  start({1, 2});  // portal groups of their own: nobody else can fence
   GuestRequest& first = write_held_at(0, 0, 8, 1);
   refuse(0);
   EXPECT_EQ(answer(first, milliseconds(50)), IoStatus::ok) << "retried elsewhere at once";
@@ -49,7 +49,7 @@ TEST_F(LostWrites, ANewerOverlappingWriteWaitsUntilTheSessionIsBack) {
   EXPECT_EQ(device_->snapshot().held, 1U);
   EXPECT_EQ(answer(read(0, 8)), IoStatus::ok) << "reads never wait";
 
-  target_->release_held();   // the old W1 strikes
+  target_->release_held();  // the old W1 strikes
   reactor_.run_for(milliseconds(10));
   EXPECT_EQ(target_->counters.executed_after_close, 1U);
   accept(0);
@@ -121,8 +121,8 @@ TEST_F(LostWrites, AWriteThatWasNotSentHoldsNothing) {
   EXPECT_EQ(held, 1) << "only what was sent and not answered";
 }
 
-// W2 is under way at portal 1 when W1, which overlaps, is lost at portal 0: W1 waits for W2, so that
-// what is on the medium after both is newer than any ghost, and stays.
+// W2 is under way at portal 1 when W1, which overlaps, is lost at portal 0: W1 waits for W2, so
+// that what is on the medium after both is newer than any ghost, and stays.
 TEST_F(LostWrites, ALostWriteWaitsForAnOverlappingOneThatIsUnderWay) {
   start({1, 2});
   GuestRequest& first = write_held_at(0, 0, 8, 1);
@@ -270,7 +270,8 @@ TEST_F(LostWrites, TwoDisksOfOneSessionShareItsFence) {
   EXPECT_EQ(target_->counters.logins, logins + 1) << "one fence session for both";
 
   bool closed = false;
-  device_->close(false, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  device_->close(
+      false, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
   ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(1)));
   device_ = std::move(first_device);
 }
@@ -287,6 +288,21 @@ TEST_F(LostWrites, CloseWaitsForTheFenceWhenAsked) {
   EXPECT_EQ(held.status, IoStatus::aborted);
   EXPECT_GE(reactor_.now() - start, seconds(19));
   EXPECT_LE(reactor_.now() - start, seconds(21));
+}
+
+TEST_F(LostWrites, CloseCanStopWaitingForTheFence) {
+  start({1, 2});
+  GuestRequest& first = write_held_at(0, 0, 8, 1);
+  refuse(0);
+  EXPECT_EQ(answer(first), IoStatus::ok);
+  bool closed = false;
+  device_->close(
+      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  reactor_.run_for(seconds(10));
+  EXPECT_FALSE(closed);
+  device_->stop_waiting_for_fences();
+  EXPECT_TRUE(reactor_.run_until([&] { return closed; }, milliseconds(1)));
+  device_.reset();
 }
 
 TEST_F(LostWrites, CloseDoesNotWaitForTheFenceUnlessAsked) {

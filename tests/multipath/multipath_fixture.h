@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
 #include "multipath/multipath_device.h"
 #include "tests/support/sim_reactor.h"
 #include "tests/support/sim_stream.h"
@@ -39,6 +40,7 @@ struct GuestRequest {
 class MultipathTest : public testing::Test, public MultipathDevice::Observer {
  protected:
   explicit MultipathTest(std::uint64_t seed = 1) : reactor_(seed) {
+    set_log_level(LogLevel::error);
     options_.alias = "disk";
     target_options_.command_delay = milliseconds(1);
   }
@@ -231,7 +233,7 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
   MultipathOptions options_;
   std::unique_ptr<SimTarget> target_;
   std::shared_ptr<SimLun> lun_;
-  std::vector<std::unique_ptr<Session>> sessions_;   // outlive device_
+  std::vector<std::unique_ptr<Session>> sessions_;  // outlive device_
   bool sessions_stopped_ = false;
   std::unique_ptr<MultipathDevice> device_;
   std::vector<std::unique_ptr<GuestRequest>> requests_;

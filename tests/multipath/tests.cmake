@@ -4,7 +4,9 @@ iscsi_blkback_test(multipath_test
     multipath/error_policy_test.cpp
     multipath/lost_writes_test.cpp
     multipath/multipath_device_test.cpp
+    multipath/multipath_errors_test.cpp
     multipath/multipath_text_test.cpp
+    multipath/path_identity_test.cpp
     multipath/path_selector_test.cpp
     multipath/unfenced_writes_test.cpp
   LIBRARIES iscsi_blkback_multipath)

@@ -7,7 +7,9 @@
 namespace iscsi_blkback {
 namespace {
 
-TimePoint at(std::int64_t seconds) { return TimePoint(std::chrono::seconds(seconds)); }
+TimePoint at(std::int64_t seconds) {
+  return TimePoint(std::chrono::seconds(seconds));
+}
 
 UnfencedWrite write_of(std::uint64_t first, std::uint64_t end, std::uint64_t owner = 1) {
   return {.first_sector = first,

@@ -74,8 +74,8 @@ void FakeFrontend::set_up_ring() {
   // From the last page to the first, so that the references do not ascend.
   ring_references_.resize(options_.ring_pages);
   for (std::size_t page = options_.ring_pages; page-- > 0;) {
-    ring_references_[page] = xen_.grants().grant(options_.domain, *ring_memory_, page,
-                                                 options_.backend, false);
+    ring_references_[page] =
+        xen_.grants().grant(options_.domain, *ring_memory_, page, options_.backend, false);
   }
   const std::size_t spare = slot_count_ * kMaxDirectSegments;
   spare_reference_ =
@@ -188,12 +188,11 @@ std::optional<FakeFrontend::RequestId> FakeFrontend::data_request(
   const std::span<std::byte> pages = data_pages(*taken);
   const std::size_t first_page = *taken * kMaxDirectSegments;
   for (std::uint32_t done = 0; done < sector_count;) {
-    const std::uint32_t count = std::min<std::uint32_t>(layout.sectors_per_segment,
-                                                        sector_count - done);
+    const std::uint32_t count =
+        std::min<std::uint32_t>(layout.sectors_per_segment, sector_count - done);
     const std::size_t index = slot.segment_count++;
-    slot.references[index] =
-        xen_.grants().grant(options_.domain, *data_memory_, first_page + index, options_.backend,
-                            operation != kBlkifRead);
+    slot.references[index] = xen_.grants().grant(options_.domain, *data_memory_, first_page + index,
+                                                 options_.backend, operation != kBlkifRead);
     BlkifSegment& segment = request.segments[index];
     segment.reference = slot.references[index];
     segment.first_sector = layout.first_sector;
@@ -215,8 +214,8 @@ std::optional<FakeFrontend::RequestId> FakeFrontend::read(std::uint64_t sector,
 }
 
 std::optional<FakeFrontend::RequestId> FakeFrontend::read(std::uint64_t sector,
-                                                          std::uint32_t sector_count,
-                                                          Layout layout, std::uint64_t tag) {
+                                                          std::uint32_t sector_count, Layout layout,
+                                                          std::uint64_t tag) {
   return data_request(kBlkifRead, sector, sector_count, layout, {}, tag);
 }
 
@@ -341,8 +340,8 @@ void FakeFrontend::end_grants(Slot& slot) {
   }
   for (std::size_t i = 0; i < slot.segment_count; ++i) {
     if (!xen_.grants().end_access(options_.domain, slot.references[i])) {
-      violation(fmt::format("grant {} is still mapped when its request is answered",
-                            slot.references[i]));
+      violation(
+          fmt::format("grant {} is still mapped when its request is answered", slot.references[i]));
       xen_.grants().revoke(options_.domain, slot.references[i]);
     }
   }
@@ -385,7 +384,7 @@ void FakeFrontend::violation(const std::string& text) {
   xen_.faults().report(fmt::format("frontend of domain {}: {}", options_.domain, text));
 }
 
-// --- xenstore -----------------------------------------------------------------------------------
+// --- xenstore ----------------------------------------------------------------------------------
 
 std::string FakeFrontend::path() const {
   return fmt::format("/local/domain/{}/device/vbd/{}", options_.domain, options_.device_id);
@@ -465,7 +464,9 @@ void FakeFrontend::restart() {
   write_state(kClosing);
 }
 
-void FakeFrontend::restart_abruptly() { write_state(kInitialising); }
+void FakeFrontend::restart_abruptly() {
+  write_state(kInitialising);
+}
 
 void FakeFrontend::write_state(int state) {
   state_ = state;
@@ -473,8 +474,7 @@ void FakeFrontend::write_state(int state) {
 }
 
 void FakeFrontend::talk_to_backend() {
-  const std::uint64_t order =
-      parse_number(store_->read(backend_path_ + "/max-ring-page-order"), 0);
+  const std::uint64_t order = parse_number(store_->read(backend_path_ + "/max-ring-page-order"), 0);
   const std::uint32_t wanted = options_.ring_pages;
   options_.ring_pages = std::min(wanted, std::uint32_t{1} << std::min<std::uint64_t>(order, 4));
   if (ring_up_) {
@@ -514,7 +514,7 @@ void FakeFrontend::read_capacity() {
   flush_supported_ = parse_number(store_->read(backend_path_ + "/feature-flush-cache"), 0) == 1;
 }
 
-// --- evil ---------------------------------------------------------------------------------------
+// --- evil --------------------------------------------------------------------------------------
 
 std::optional<FakeFrontend::RequestId> FakeFrontend::raw(BlkifRequest request) {
   const std::optional<std::uint32_t> taken = take_slot();
@@ -539,7 +539,9 @@ void FakeFrontend::set_request_producer(std::uint32_t index) {
   ring_doorbell();
 }
 
-void FakeFrontend::ring_doorbell() { (void)events_->notify(port_); }
+void FakeFrontend::ring_doorbell() {
+  (void)events_->notify(port_);
+}
 
 void FakeFrontend::revoke_data(RequestId id) {
   Slot& slot = slots_[static_cast<std::uint32_t>(id)];

@@ -3,8 +3,8 @@
 // benches drive the backend through it. One thread (which need not be the backend's).
 //
 // It is as unforgiving as blkfront: a response that answers nothing, twice, or with another
-// operation, that comes while a grant is still mapped, or that runs ahead of the requests, is reported
-// to MemFaults. And it can be evil: see the calls at the end.
+// operation, that comes while a grant is still mapped, or that runs ahead of the requests, is
+// reported to MemFaults. And it can be evil: see the calls at the end.
 #pragma once
 
 #include <array>
@@ -28,12 +28,12 @@ class FakeFrontend {
     DomainId domain = 1;
     DomainId backend = 0;
     BlkifAbi abi = BlkifAbi::x86_64;
-    std::uint32_t ring_pages = 1;              // 1, 2, 4, 8 or 16; with xenstore: at most that
-    std::uint32_t start_index = 0;             // both ends of the ring begin here
+    std::uint32_t ring_pages = 1;   // 1, 2, 4, 8 or 16; with xenstore: at most that
+    std::uint32_t start_index = 0;  // both ends of the ring begin here
     // Only for the xenstore handshake.
-    std::uint32_t device_id = 51712;           // xvda
-    bool write_protocol = true;                // very old guests do not
-    bool busy_at_closing = false;              // disk open: answers 5 with 5 and goes on
+    std::uint32_t device_id = 51712;  // xvda
+    bool write_protocol = true;       // very old guests do not
+    bool busy_at_closing = false;     // disk open: answers 5 with 5 and goes on
   };
 
   // Where a request's data lies in its pages, from 512-byte sector first_sector of each page on.
@@ -47,21 +47,23 @@ class FakeFrontend {
     RequestId id = 0;
     std::uint8_t operation = 0;
     std::int16_t status = 0;
-    std::span<const std::byte> data;           // of a read; valid until the next request is made
-    std::uint64_t tag = 0;                     // what the caller gave with the request
+    std::span<const std::byte> data;  // of a read; valid until the next request is made
+    std::uint64_t tag = 0;            // what the caller gave with the request
   };
 
   FakeFrontend(MemXen& xen, Options options);
-  ~FakeFrontend();                             // the guest's pages must not be mapped any more
+  ~FakeFrontend();  // the guest's pages must not be mapped any more
   FakeFrontend(const FakeFrontend&) = delete;
   FakeFrontend& operator=(const FakeFrontend&) = delete;
 
-  // --- The ring, without xenstore ---------------------------------------------------------------
+  // --- The ring, without xenstore --------------------------------------------------------------
   void set_up_ring();
-  // Takes the ring back; a page that is still mapped is a violation. Unanswered requests are dropped
-  // (their number is returned).
+  // Takes the ring back; a page that is still mapped is a violation. Unanswered requests are
+  // dropped (their number is returned).
   std::size_t tear_down_ring();
-  [[nodiscard]] const std::vector<GrantReference>& ring_references() const { return ring_references_; }
+  [[nodiscard]] const std::vector<GrantReference>& ring_references() const {
+    return ring_references_;
+  }
   [[nodiscard]] std::uint32_t event_port() const { return port_; }
   [[nodiscard]] std::uint32_t slot_count() const { return slot_count_; }
 
@@ -97,28 +99,28 @@ class FakeFrontend {
   // The answer to a request, once; nullopt while there is none.
   [[nodiscard]] std::optional<Answer> take_completion(RequestId id);
 
-  // --- xenstore: as the toolstack has prepared it (FakeToolstack) ---------------------------------
+  // --- xenstore: as the toolstack has prepared it (FakeToolstack) ------------------------------
   // The driver starts: watches the backend's state. Nothing happens before step().
   void start();
   // Reacts to what has changed in xenstore since the last step; true if anything had.
   bool step();
   // As after a migration: goes to Initialised at once, without waiting for the backend's InitWait.
   void resume();
-  // As a kexec'ed kernel or Windows at boot: Closing, Closed, Initialising, each when the backend has
-  // followed; step() does it.
+  // As a kexec'ed kernel or Windows at boot: Closing, Closed, Initialising, each when the backend
+  // has followed; step() does it.
   void restart();
-  // As a kernel that crashed into another without a word: Initialising out of any state. The old ring
-  // stays until the backend offers InitWait.
+  // As a kernel that crashed into another without a word: Initialising out of any state. The old
+  // ring stays until the backend offers InitWait.
   void restart_abruptly();
   void set_busy(bool busy) { options_.busy_at_closing = busy; }
-  [[nodiscard]] int state() const { return state_; }           // XenbusState's numbers
+  [[nodiscard]] int state() const { return state_; }  // XenbusState's numbers
   [[nodiscard]] bool connected() const { return state_ == 4; }
   [[nodiscard]] std::uint64_t sectors() const { return sectors_; }
   [[nodiscard]] std::uint32_t sector_size() const { return sector_size_; }
   [[nodiscard]] std::uint32_t physical_sector_size() const { return physical_sector_size_; }
   [[nodiscard]] std::uint32_t info() const { return info_; }
   [[nodiscard]] bool flush_supported() const { return flush_supported_; }
-  [[nodiscard]] int fd() const { return store_->fd(); }        // readable: step() has work
+  [[nodiscard]] int fd() const { return store_->fd(); }  // readable: step() has work
   [[nodiscard]] std::string path() const;
 
   // --- Evil ------------------------------------------------------------------------------------
@@ -129,9 +131,9 @@ class FakeFrontend {
   [[nodiscard]] GrantReference spare_reference() const { return spare_reference_; }
   [[nodiscard]] GrantReference spare_read_only_reference() const { return spare_read_only_; }
   [[nodiscard]] std::span<std::byte> spare_page() const;
-  // Changes one byte of the ring's slots; offset counts from the first slot on and wraps. It may hit a
-  // request in flight or a response, so one odd response is tolerated for each call, and that a
-  // request is never answered.
+  // Changes one byte of the ring's slots; offset counts from the first slot on and wraps. It may
+  // hit a request in flight or a response, so one odd response is tolerated for each call, and that
+  // a request is never answered.
   void scribble(std::size_t offset, std::byte value);
   // Sets the producer index, whatever is in the slots, and rings. Odd responses are tolerated.
   void set_request_producer(std::uint32_t index);
@@ -143,7 +145,7 @@ class FakeFrontend {
  private:
   struct Slot {
     bool used = false;
-    bool data_is_ours = false;                 // references were granted here, for this request
+    bool data_is_ours = false;  // references were granted here, for this request
     std::uint32_t generation = 0;
     std::uint8_t operation = 0;
     std::uint8_t segment_count = 0;
@@ -181,11 +183,11 @@ class FakeFrontend {
   LocalPort port_ = 0;
   bool ring_up_ = false;
   std::uint32_t slot_count_ = 0;
-  std::uint32_t produced_ = 0;                 // requests put into the ring
-  std::uint32_t pushed_ = 0;                   // requests shown
-  std::uint32_t consumed_ = 0;                 // responses taken
+  std::uint32_t produced_ = 0;  // requests put into the ring
+  std::uint32_t pushed_ = 0;    // requests shown
+  std::uint32_t consumed_ = 0;  // responses taken
   std::uint32_t outstanding_ = 0;
-  std::uint32_t tolerated_ = 0;                // odd responses after scribbling
+  std::uint32_t tolerated_ = 0;  // odd responses after scribbling
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_;
   std::vector<std::byte> gathered_;

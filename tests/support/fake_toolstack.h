@@ -14,8 +14,8 @@ struct FakeDisk {
   DomainId backend = 0;
   std::uint32_t device_id = 51712;
   std::string virtual_device = "xvda";
-  std::string kind = "qdisk";               // or "vbd3", or another's "vbd"
-  std::string params;                       // "aio:iscsi:..."
+  std::string kind = "qdisk";  // or "vbd3", or another's "vbd"
+  std::string params;          // "aio:iscsi:..."
   std::string mode = "w";
   std::string device_type = "disk";
 
@@ -36,7 +36,7 @@ class FakeToolstack {
   // After state 6, or when libxl gave up waiting.
   void remove(const FakeDisk& disk);
 
-  [[nodiscard]] int backend_state(const FakeDisk& disk);      // 0: no such node
+  [[nodiscard]] int backend_state(const FakeDisk& disk);  // 0: no such node
   [[nodiscard]] int frontend_state(const FakeDisk& disk);
   // A node below the backend's; empty when it is not there.
   [[nodiscard]] std::string backend_value(const FakeDisk& disk, const std::string& key);

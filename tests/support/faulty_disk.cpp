@@ -4,7 +4,9 @@ namespace iscsi_blkback {
 
 FaultyDisk::FaultyDisk(Reactor& reactor, BlockDevice& below) : reactor_(reactor), below_(below) {}
 
-FaultyDisk::~FaultyDisk() { ISCSI_BLKBACK_ASSERT(held_.empty()); }
+FaultyDisk::~FaultyDisk() {
+  ISCSI_BLKBACK_ASSERT(held_.empty());
+}
 
 void FaultyDisk::submit(BlockRequest& request) noexcept {
   const Action action = plan_ ? plan_(request, number_++) : Action{};

@@ -1,5 +1,5 @@
-// FaultyDisk: a decorator that makes requests of another BlockDevice fail, wait or hang, as a test's
-// plan says. Reactor thread.
+// FaultyDisk: a decorator that makes requests of another BlockDevice fail, wait or hang, as a
+// test's plan says. Reactor thread.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,9 @@ class FaultyDisk final : public BlockDevice {
  public:
   struct Action {
     enum class Kind : std::uint8_t {
-      pass,      // on to the device below
-      fail,      // completes with status, without reaching the device
-      hold,      // waits for release(); then goes on to the device
+      pass,  // on to the device below
+      fail,  // completes with status, without reaching the device
+      hold,  // waits for release(); then goes on to the device
     };
     Kind kind = Kind::pass;
     IoStatus status = IoStatus::target_error;
@@ -25,7 +25,7 @@ class FaultyDisk final : public BlockDevice {
   using Plan = std::function<Action(const BlockRequest& request, std::uint64_t number)>;
 
   FaultyDisk(Reactor& reactor, BlockDevice& below);
-  ~FaultyDisk() override;                    // nothing held any more
+  ~FaultyDisk() override;  // nothing held any more
 
   void set_plan(Plan plan) { plan_ = std::move(plan); }
   [[nodiscard]] const Geometry& geometry() const override { return below_.geometry(); }

@@ -110,7 +110,7 @@ void MemEventChannels::unbind(LocalPort port) {
   if (local->remote_port != 0) {
     MemEvents::Port* remote = events_.find(local->remote_domain, local->remote_port);
     if (remote != nullptr) {
-      remote->remote_port = 0;     // unbound again: the same domain may bind it once more
+      remote->remote_port = 0;  // unbound again: the same domain may bind it once more
     }
   }
   const auto queued = std::find(pending_.begin(), pending_.end(), port);

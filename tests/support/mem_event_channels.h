@@ -1,11 +1,11 @@
-// The in-memory twin of Xen's event channels: ports of every domain, and EventChannels on them under
-// the rules of Linux's evtchn driver. Both the guest's side and the backend's side are MemEventChannels.
-// Any thread.
+// The in-memory twin of Xen's event channels: ports of every domain, and EventChannels on them
+// under the rules of Linux's evtchn driver. Both the guest's side and the backend's side are
+// MemEventChannels. Any thread.
 //
 // Enforced: only the domain that a port was offered to may bind it; a port stays masked from its
 // event until unmask(); events in between are not lost but delivered at unmask(); binding makes the
-// local port pending once; an event to a port that nobody holds vanishes; nothing stays bound when a
-// handle is closed.
+// local port pending once; an event to a port that nobody holds vanishes; nothing stays bound when
+// a handle is closed.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ class MemEvents {
   [[nodiscard]] std::size_t bound_ports() const;
 
   struct Counters {
-    std::uint64_t notifies = 0;      // notify() calls of this domain
+    std::uint64_t notifies = 0;  // notify() calls of this domain
     std::uint64_t unmasks = 0;
   };
   [[nodiscard]] Counters counters(DomainId domain) const;
@@ -42,10 +42,10 @@ class MemEvents {
   struct Port {
     MemEventChannels* holder = nullptr;
     DomainId remote_domain = 0;
-    LocalPort remote_port = 0;       // 0: unbound, waits for remote_domain to bind
+    LocalPort remote_port = 0;  // 0: unbound, waits for remote_domain to bind
     bool masked = false;
-    bool queued = false;             // delivered, not fetched yet
-    bool latched = false;            // rung while masked
+    bool queued = false;   // delivered, not fetched yet
+    bool latched = false;  // rung while masked
   };
   using Key = std::pair<DomainId, LocalPort>;
 
@@ -81,7 +81,7 @@ class MemEventChannels final : public EventChannels {
   MemEvents& events_;
   DomainId self_;
   int fd_;
-  std::deque<LocalPort> pending_;    // the eventfd is readable while this is not empty
+  std::deque<LocalPort> pending_;  // the eventfd is readable while this is not empty
 };
 
 }  // namespace iscsi_blkback

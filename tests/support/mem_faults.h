@@ -1,6 +1,6 @@
-// MemFaults: makes the n-th fallible call to an in-memory seam fail, so that a test can walk through
-// every place where a call can fail (SQLite's method: n = 1, 2, ... until a run ends with no failure
-// fired). Also collects what the twins found wrong. Any thread.
+// MemFaults: makes the n-th fallible call to an in-memory seam fail, so that a test can walk
+// through every place where a call can fail (SQLite's method: n = 1, 2, ... until a run ends with
+// no failure fired). Also collects what the twins found wrong. Any thread.
 #pragma once
 
 #include <cstdint>

@@ -23,7 +23,7 @@ constexpr bool kAliasMappings = true;
 constexpr bool kAliasMappings = true;
 #endif
 
-constexpr GrantReference kReservedReferences = 8;   // as in Linux: never handed out
+constexpr GrantReference kReservedReferences = 8;  // as in Linux: never handed out
 
 }  // namespace
 
@@ -31,8 +31,7 @@ GuestMemory::GuestMemory(std::size_t pages)
     : pages_(pages), fd_(memfd_create("guest", MFD_CLOEXEC)), base_(nullptr) {
   ISCSI_BLKBACK_ASSERT(fd_ >= 0);
   ISCSI_BLKBACK_ASSERT(ftruncate(fd_, static_cast<off_t>(pages * kXenPageBytes)) == 0);
-  void* mapped =
-      mmap(nullptr, pages * kXenPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  void* mapped = mmap(nullptr, pages * kXenPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
   ISCSI_BLKBACK_ASSERT(mapped != MAP_FAILED);
   base_ = static_cast<std::byte*>(mapped);
 }
@@ -42,7 +41,9 @@ GuestMemory::~GuestMemory() {
   close(fd_);
 }
 
-std::span<std::byte> GuestMemory::page(std::size_t index) const { return pages(index, 1); }
+std::span<std::byte> GuestMemory::page(std::size_t index) const {
+  return pages(index, 1);
+}
 
 std::span<std::byte> GuestMemory::pages(std::size_t first, std::size_t count) const {
   ISCSI_BLKBACK_ASSERT(count <= pages_ && first <= pages_ - count);
@@ -122,12 +123,11 @@ class MemGrantTable final : public GrantTable {
                                 domain, references[i], self_));
       }
       first = i == 0 ? entry : first;
-      contiguous =
-          contiguous && entry->memory == first->memory && entry->page == first->page + i;
+      contiguous = contiguous && entry->memory == first->memory && entry->page == first->page + i;
     }
     const bool alias = kAliasMappings || !contiguous;
-    std::byte* base = alias ? map_alias(domain, references)
-                            : first->memory->page(first->page).data();
+    std::byte* base =
+        alias ? map_alias(domain, references) : first->memory->page(first->page).data();
     for (const GrantReference reference : references) {
       ++grants_.find(domain, reference)->mappings;
     }
@@ -145,6 +145,10 @@ class MemGrantTable final : public GrantTable {
       }
     }
     if (grants_.faults_.hit("grant copy")) {
+      // "Nothing is known of any segment": who looks at ok all the same is misled.
+      for (GrantCopySegment& segment : segments) {
+        segment.ok = true;
+      }
       return fail(ErrorCode::io, "grant copy failed (injected)");
     }
     for (GrantCopySegment& segment : segments) {

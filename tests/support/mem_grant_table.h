@@ -1,10 +1,10 @@
 // The in-memory twin of Xen's grant tables: guests' memory, what they granted to whom, and
-// GrantTables that map and copy it under the hypervisor's rules. Any thread; the guest's side and the
-// backend's may be on different ones.
+// GrantTables that map and copy it under the hypervisor's rules. Any thread; the guest's side and
+// the backend's may be on different ones.
 //
-// Enforced: only the domain that a page was granted to may use it, read-only grants are not written,
-// a copy stays inside one page, a page that is mapped cannot be taken back, nothing stays mapped when
-// a GrantTable is closed, and no more pages are mapped than max_mapped_pages.
+// Enforced: only the domain that a page was granted to may use it, read-only grants are not
+// written, a copy stays inside one page, a page that is mapped cannot be taken back, nothing stays
+// mapped when a GrantTable is closed, and no more pages are mapped than max_mapped_pages.
 #pragma once
 
 #include <cstddef>
@@ -20,8 +20,8 @@
 
 namespace iscsi_blkback {
 
-// A guest's pages, in a memfd so that the backend's mapping is another address of the same memory: a
-// use after unmap is then a fault and not luck.
+// A guest's pages, in a memfd so that the backend's mapping is another address of the same memory:
+// a use after unmap is then a fault and not luck.
 class GuestMemory {
  public:
   explicit GuestMemory(std::size_t pages);
@@ -76,7 +76,7 @@ class MemGrants {
   friend class MemMappedGrants;
 
   struct Entry {
-    GuestMemory* memory = nullptr;     // null: free
+    GuestMemory* memory = nullptr;  // null: free
     std::size_t page = 0;
     DomainId to = 0;
     bool read_only = false;

@@ -1,6 +1,6 @@
-// MemXen: a Xen host in memory: grants, event channels, xenstore and domains, with one set of faults
-// for all of them. What the twins found wrong (a leak, a page freed while mapped) and nobody took
-// with faults().take_violations() aborts the test program at the end. Any thread.
+// MemXen: a Xen host in memory: grants, event channels, xenstore and domains, with one set of
+// faults for all of them. What the twins found wrong (a leak, a page freed while mapped) and nobody
+// took with faults().take_violations() aborts the test program at the end. Any thread.
 #pragma once
 
 #include <map>

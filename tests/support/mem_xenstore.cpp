@@ -10,10 +10,12 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::size_t kMaxAbsolutePathBytes = 3072;   // xs_wire.h: XENSTORE_ABS_PATH_MAX
-constexpr std::size_t kMaxPayloadBytes = 4096;        // xs_wire.h: XENSTORE_PAYLOAD_MAX
+constexpr std::size_t kMaxAbsolutePathBytes = 3072;  // xs_wire.h: XENSTORE_ABS_PATH_MAX
+constexpr std::size_t kMaxPayloadBytes = 4096;       // xs_wire.h: XENSTORE_PAYLOAD_MAX
 
-bool is_special(const std::string& path) { return !path.empty() && path.front() == '@'; }
+bool is_special(const std::string& path) {
+  return !path.empty() && path.front() == '@';
+}
 
 bool is_valid(const std::string& path) {
   if (path.empty() || path.size() > kMaxAbsolutePathBytes || path.find("//") != std::string::npos ||
@@ -21,8 +23,8 @@ bool is_valid(const std::string& path) {
     return false;
   }
   return std::all_of(path.begin(), path.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '-' || c == '/' || c == '_' || c == '@';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '/' || c == '_' || c == '@';
   });
 }
 
@@ -42,7 +44,9 @@ tl::unexpected<Error> no_permission(DomainId domain, const std::string& path) {
 
 }  // namespace
 
-MemXenStoreTree::MemXenStoreTree(MemFaults& faults) : faults_(faults) { nodes_["/"] = Node{}; }
+MemXenStoreTree::MemXenStoreTree(MemFaults& faults) : faults_(faults) {
+  nodes_["/"] = Node{};
+}
 
 std::unique_ptr<MemXenStore> MemXenStoreTree::connect(DomainId self) {
   return std::make_unique<MemXenStore>(*this, self);
@@ -116,14 +120,15 @@ const MemXenStoreTree::Permissions& MemXenStoreTree::effective(const Nodes& node
 }
 
 bool MemXenStoreTree::is_at_or_below(const std::string& path, const std::string& top) {
-  return top == "/" || (path.starts_with(top) &&
-                        (path.size() == top.size() || path[top.size()] == '/'));
+  return top == "/" ||
+         (path.starts_with(top) && (path.size() == top.size() || path[top.size()] == '/'));
 }
 
 void MemXenStoreTree::fire(const std::string& path, bool exact_only) {
   for (MemXenStore* connection : connections_) {
     for (const MemXenStore::Watch& watch : connection->watches_) {
-      const bool matches = exact_only ? path == watch.absolute : is_at_or_below(path, watch.absolute);
+      const bool matches =
+          exact_only ? path == watch.absolute : is_at_or_below(path, watch.absolute);
       if (!matches || !may(effective(nodes_, path), connection->self_, Access::read)) {
         continue;
       }
@@ -181,8 +186,8 @@ Result<void> MemXenStoreTree::remove_node(Nodes& nodes, DomainId self, const std
   return {};
 }
 
-// A transaction works on a copy of the tree; it conflicts when anything was written meanwhile, which
-// is stricter than xenstored (there: only when a node that it used was).
+// A transaction works on a copy of the tree; it conflicts when anything was written meanwhile,
+// which is stricter than xenstored (there: only when a node that it used was).
 class MemXenStore::Transaction final : public XenStoreAccess {
  public:
   Transaction(MemXenStore& store, MemXenStoreTree::Nodes nodes)
@@ -315,8 +320,7 @@ Result<void> MemXenStore::write(const std::string& path, std::string_view value)
     return tl::unexpected(at.error());
   }
   std::vector<MemXenStoreTree::Change> changes;
-  if (Result<void> written =
-          MemXenStoreTree::write_node(tree_.nodes_, self_, *at, value, changes);
+  if (Result<void> written = MemXenStoreTree::write_node(tree_.nodes_, self_, *at, value, changes);
       !written) {
     return written;
   }
@@ -420,9 +424,8 @@ Result<void> MemXenStore::watch(const std::string& path, const std::string& toke
 
 void MemXenStore::unwatch(const std::string& path, const std::string& token) {
   const std::lock_guard lock(tree_.mutex_);
-  std::erase_if(watches_, [&](const Watch& watch) {
-    return watch.path == path && watch.token == token;
-  });
+  std::erase_if(watches_,
+                [&](const Watch& watch) { return watch.path == path && watch.token == token; });
   const bool had_events = !events_.empty();
   std::erase_if(events_, [&](const WatchEvent& event) {
     return event.token == token && MemXenStoreTree::is_at_or_below(event.path, path);

@@ -2,9 +2,10 @@
 // daemon's rules. Any thread.
 //
 // Enforced: permissions (domain 0 may do everything; others by owner and list, inherited from the
-// parent at creation), syntax and length of paths, size of values, a watch fires once at registration
-// and for every change at or below it that its owner may read, transactions that see another writer's
-// commit conflict, watches and relative paths as in xenstored (below /local/domain/<self>).
+// parent at creation), syntax and length of paths, size of values, a watch fires once at
+// registration and for every change at or below it that its owner may read, transactions that see
+// another writer's commit conflict, watches and relative paths as in xenstored (below
+// /local/domain/<self>).
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,7 @@ class MemXenStoreTree {
 
   struct Permissions {
     DomainId owner = 0;
-    Access others = Access::none;            // for everybody who is not listed
+    Access others = Access::none;  // for everybody who is not listed
     std::map<DomainId, Access> listed;
   };
 
@@ -56,7 +57,7 @@ class MemXenStoreTree {
     std::string value;
     Permissions permissions;
   };
-  using Nodes = std::map<std::string, Node>;       // by absolute path; "/" is the root
+  using Nodes = std::map<std::string, Node>;  // by absolute path; "/" is the root
 
   static bool may(const Permissions& permissions, DomainId domain, Access wanted);
   // The permissions that count for path: its own, else those of the nearest node above.
@@ -66,7 +67,7 @@ class MemXenStoreTree {
 
   struct Change {
     std::string path;
-    bool exact_only = false;     // below a removed node: only a watch of exactly this node fires
+    bool exact_only = false;  // below a removed node: only a watch of exactly this node fires
   };
   static Result<void> write_node(Nodes& nodes, DomainId self, const std::string& path,
                                  std::string_view value, std::vector<Change>& changes);
@@ -76,7 +77,7 @@ class MemXenStoreTree {
   MemFaults& faults_;
   mutable std::mutex mutex_;
   Nodes nodes_;
-  std::uint64_t generation_ = 0;                   // changes with every write
+  std::uint64_t generation_ = 0;  // changes with every write
   std::uint32_t conflicts_to_inject_ = 0;
   std::set<MemXenStore*> connections_;
 };
@@ -110,7 +111,7 @@ class MemXenStore final : public XenStore {
   class Transaction;
 
   struct Watch {
-    std::string path;       // as registered
+    std::string path;  // as registered
     std::string token;
     std::string absolute;
   };
@@ -124,7 +125,7 @@ class MemXenStore final : public XenStore {
   int fd_;
   bool broken_ = false;
   std::vector<Watch> watches_;
-  std::deque<WatchEvent> events_;    // the eventfd is readable while this is not empty or broken_
+  std::deque<WatchEvent> events_;  // the eventfd is readable while this is not empty or broken_
 };
 
 }  // namespace iscsi_blkback

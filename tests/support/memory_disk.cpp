@@ -26,7 +26,9 @@ MemoryDisk::MemoryDisk(Reactor& reactor, Geometry geometry)
           },
           this) {}
 
-MemoryDisk::~MemoryDisk() { ISCSI_BLKBACK_ASSERT(in_flight_ == 0); }
+MemoryDisk::~MemoryDisk() {
+  ISCSI_BLKBACK_ASSERT(in_flight_ == 0);
+}
 
 void MemoryDisk::set_geometry(const Geometry& geometry) {
   geometry_ = geometry;

@@ -15,7 +15,7 @@ namespace iscsi_blkback {
 class MemoryDisk final : public BlockDevice {
  public:
   MemoryDisk(Reactor& reactor, Geometry geometry);
-  ~MemoryDisk() override;                    // idle
+  ~MemoryDisk() override;  // idle
 
   // How long a request takes; drawn anew for each. Nothing set: completes later in the same turn.
   void set_delay(std::function<Duration()> delay) { delay_ = std::move(delay); }
@@ -39,7 +39,7 @@ class MemoryDisk final : public BlockDevice {
   std::function<Duration()> delay_;
   std::uint32_t in_flight_ = 0;
   std::uint64_t submitted_ = 0;
-  IntrusiveList<BlockRequest, BlockRequest> ready_;        // complete when finish_all_ runs
+  IntrusiveList<BlockRequest, BlockRequest> ready_;  // complete when finish_all_ runs
   Deferred finish_all_;
   std::vector<std::unique_ptr<Pending>> pool_;
   std::vector<Pending*> free_;

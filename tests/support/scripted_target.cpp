@@ -131,7 +131,7 @@ bool ScriptedTarget::accept_login(std::vector<std::pair<std::string, std::string
           {"MaxOutstandingR2T", "1"},      {"DataPDUInOrder", "Yes"},
           {"DataSequenceInOrder", "Yes"},  {"ErrorRecoveryLevel", "0"}};
       for (const auto& [key, value] : keys) {
-        std::erase_if(answers, [&](const auto& answer) { return answer.first == key; });
+        std::erase_if(answers, [&name = key](const auto& answer) { return answer.first == name; });
         answers.emplace_back(key, value);
       }
       for (const auto& [key, value] : answers) {

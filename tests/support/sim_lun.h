@@ -35,8 +35,8 @@ struct SimLunOptions {
 
 struct SimScsiResult {
   ScsiStatus status = ScsiStatus::good;
-  std::vector<std::byte> sense;              // with CHECK CONDITION
-  std::vector<std::byte> data;               // Data-In
+  std::vector<std::byte> sense = {};         // with CHECK CONDITION
+  std::vector<std::byte> data = {};          // Data-In
 };
 
 class SimLun {

@@ -51,7 +51,7 @@ struct SimTargetOptions {
 // One command as a fault's filter sees it.
 struct SimCommand {
   std::size_t portal = 0;
-  std::string initiator_name;
+  std::string initiator_name = {};
   Isid isid{};
   std::uint16_t lun = 0;
   Cdb cdb{};
@@ -60,7 +60,7 @@ struct SimCommand {
 
 // What happens to commands in place of, or in addition to, their execution.
 struct SimFault {
-  std::function<bool(const SimCommand&)> matches;   // empty: every command
+  std::function<bool(const SimCommand&)> matches = {};   // empty: every command
   std::uint32_t count = 1;                   // how many commands it takes; 0: all from now on
   bool execute = false;                      // execute as well (its own status is not reported)
   bool answer = true;                        // false: never answered
@@ -69,7 +69,7 @@ struct SimFault {
   Duration extra_delay{};
   std::uint8_t response_code = 0;            // of the iSCSI response
   ScsiStatus status = ScsiStatus::good;
-  std::vector<std::byte> sense;              // make_sense(...)
+  std::vector<std::byte> sense = {};         // make_sense(...)
   std::uint32_t cut_bytes = 0;               // reads: so many bytes less than asked, as underflow
 };
 

@@ -2,6 +2,7 @@
 // Included by sim_target*.cpp only.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <string>
@@ -89,7 +90,14 @@ class SimTargetConnection final : public ByteStream::Owner,
   void violation(std::string what);
   [[nodiscard]] TargetNumbers numbers(bool advances_stat_sn);
   template <class Pdu>
-  void send(const Pdu& pdu, std::span<const std::byte> data = {});
+  void send(const Pdu& pdu, std::span<const std::byte> data = {}) {
+    const std::size_t at = outbox_.size();
+    outbox_.resize(at + kBhsBytes + padded(data.size()), std::byte{0});
+    encode(pdu, BhsBuffer{outbox_.data() + at, kBhsBytes});
+    std::copy(data.begin(), data.end(),
+              outbox_.begin() + static_cast<std::ptrdiff_t>(at + kBhsBytes));
+    pump();
+  }
   void pump();
 
   SimTarget& target_;

@@ -171,6 +171,30 @@ TEST(ConfigRefuses, BrokenToml) {
   EXPECT_THAT(refusal("[defaults]\nrr_min_io = \n"), StartsWith("c.toml:2: "));
 }
 
+TEST(ConfigRefuses, SectionThatIsNotClosed) {
+  EXPECT_THAT(refusal("[\nlog_level = 'info'\n"), StartsWith("c.toml:"));
+  EXPECT_THAT(refusal("[defaults\n"), StartsWith("c.toml:"));
+  EXPECT_THAT(refusal("["), StartsWith("c.toml:"));
+}
+
+TEST(ConfigRefuses, LineTooLong) {
+  std::string parts = "[defaults]\na";
+  while (parts.size() < 200000) {
+    parts += ".a";
+  }
+  EXPECT_EQ(refusal(parts + " = 1\n"), "c.toml:2: the line has more than 1024 bytes");
+}
+
+TEST(ConfigRefuses, CharactersBeyondAscii) {
+  EXPECT_EQ(refusal("# gr\xc3\xbc\xc3\x9f\n\nlog_level = 'gr\xc3\xbc\xc3\x9f'\n"),
+            "c.toml:3: characters beyond ASCII may only stand in lines that begin with #");
+  EXPECT_THAT(refusal("\xcc\x8c = 1\n"), StartsWith("c.toml:1: characters beyond ASCII"));
+}
+
+TEST(Config, CommentsInAnyLanguage) {
+  accepted("  # gr\xc3\xbc\xc3\x9f \xff\nlog_level = 'info'\n# \xe2\x82\xac");
+}
+
 TEST(ConfigRefuses, KeyTwice) {
   EXPECT_THAT(refusal("log_level='info'\nlog_level='info'\n"), StartsWith("c.toml:2: "));
 }

@@ -32,6 +32,7 @@ list_scenarios() { # SUITE
 # scenario_index (its own number, for addresses and names), scenario_dir (its scratch and results).
 
 note() { echo "$(cut -d' ' -f1 /proc/uptime) $*"; }
+tell() { note "$*"; echo "scenario $scenario_name: $*" >&5; }   # for the person who watches
 fail() { note "FAIL: $*"; echo "$*" > "$scenario_dir/reason"; exit 1; }
 
 # Runs a command again and again until it succeeds; the only way in which scenarios wait.
@@ -188,7 +189,7 @@ target_sessions() {
 }
 has_no_sessions() { [ -z "$(connections)" ] && [ -z "$(target_sessions)" ]; }
 
-portal_in_use() { target_ns ss -Htn state established src "$(portal "$1")" sport = :3260 | grep -q .; } # N
+portal_in_use() { $stock || target_ns ss -Htn state established src "$(portal "$1")" sport = :3260 | grep -q .; } # N
 
 ### Disks ########################################################################################
 
@@ -256,10 +257,15 @@ guest_config() { # GUEST pv|pvh DISK_LINE...
   echo "$file"
 }
 guest_create() { # GUEST pv|pvh DISK_LINE...
-  local file
+  local file try
   file=$(guest_config "$@")
   note "xl create $(domain "$1") ($2)"; printf '  %s\n' "${@:3}"
-  xl create "$file" > "$scenario_dir/$1.xl.log" 2>&1 || { cat "$scenario_dir/$1.xl.log"; fail "xl create of $1 failed"; }
+  # libxl gives QEMU 10 s, whatever the machine; an emulator on a busy one may need a second try.
+  for try in $(seq "$patience"); do
+    xl create "$file" > "$scenario_dir/$1.xl.log" 2>&1 && break
+    cat "$scenario_dir/$1.xl.log"
+    [ "$try" -lt "$patience" ] && grep -q 'rc=-9' "$scenario_dir/$1.xl.log" || fail "xl create of $1 failed"
+  done
   domid "$1" >> "$scenario_dir/domids"
   guest_up "$1" 1
 }

@@ -29,8 +29,11 @@ fio_verify() { # VDEV SECONDS [FIO_ARGUMENT]...
   fio --name="$vdev" --filename="/dev/$vdev" --rw=randwrite --bsrange=4k-64k --size=32M --ioengine=libaio \
     --direct=1 --iodepth=8 --verify=crc32c --verify_backlog=64 --verify_fatal=1 --verify_state_save=0 \
     --time_based --runtime="$seconds" --thread --minimal --output="/tmp/fio.$vdev" "$@" ||
+    [ -f /tmp/stopped ] ||
     { cat "/tmp/fio.$vdev"; echo "fio on $vdev failed"; return 1; }
-  awk -F';' '{ printf "fio: error %d, %d KiB written, %d KiB read back\n", $5, $47, $6; exit $5 != 0 || $47 == 0 || $6 == 0 }' "/tmp/fio.$vdev"
+  # Of fio's terse report: error, KiB written, KiB read. Lines of other kinds may stand around it.
+  awk -F';' 'NF > 46 { seen = 1; printf "fio: error %d, %d KiB written, %d KiB read back\n", $5, $47, $6; bad = $5 != 0 || $47 == 0 || $6 == 0 }
+    END { exit bad || !seen }' "/tmp/fio.$vdev"
 }
 
 # A number in the last sectors of a disk, to be found again after a reboot.
@@ -42,13 +45,14 @@ find_mark() { wait_disk "$1" && dd if="/dev/$1" bs=512 skip=120000 count=1 2> /d
 # Time on the clock that fio's log uses too (CLOCK_MONOTONIC, in ms).
 mark() { echo "$1 $(awk '{ print int($1 * 1000) }' /proc/uptime)" >> /tmp/marks; } # NAME
 
-# fio as in fio_verify, with every request's latency in a log.
-measured_fio() { # VDEV SECONDS
-  wait_disk "$1" || return
-  mark start
-  echo started
-  fio_verify "$1" "$2" --write_lat_log=/tmp/latency --log_alternate_epoch=1 --log_alternate_epoch_clock_id=1
+# fio as in fio_verify, until stop_fio, with every request's latency in a log.
+measured_fio() { # VDEV
+  rm -f /tmp/stopped
+  fio_verify "$1" 600 --write_lat_log=/tmp/latency --log_alternate_epoch=1 --log_alternate_epoch_clock_id=1
 }
+
+# fio ends with a status of its own then; its report still counts the errors.
+stop_fio() { touch /tmp/stopped; killall -INT fio; }
 
 # Prints, for the time before, during and after the cut: requests per second, MiB/s, and the longest
 # time that any request took; then the totals. "key value" per line.
@@ -76,5 +80,5 @@ report_fio() { # VDEV
       }
       printf "longest_stall_ms %.0f\n", longest
     }' /tmp/latency_lat.1.log
-  awk -F';' '{ printf "written_kib %d\nverified_kib %d\nerrors %d\n", $47, $6, $5 }' "/tmp/fio.$1"
+  awk -F';' 'NF > 46 { printf "written_kib %d\nverified_kib %d\nerrors %d\n", $47, $6, $5 }' "/tmp/fio.$1"
 }

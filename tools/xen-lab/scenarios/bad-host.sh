@@ -4,7 +4,8 @@ refuses() { # WHAT COMMAND...
   local what=$1 output status; shift
   output=$(timeout $((20 * patience)) "$@" 2>&1); status=$?
   note "$what: status $status: $output"
-  [ "$status" != 0 ] || fail "$what: the program went on or ended well"
+  [ "$status" != 0 ] || fail "$what: the program ended well"
+  [ "$status" -lt 126 ] || fail "$what: the program did not run"
   [ "$status" != 124 ] || fail "$what: the program did not end"
   [ "$(grep -c . <<< "$output")" = 1 ] || fail "$what: not one sentence but: $output"
 }

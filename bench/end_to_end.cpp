@@ -1,0 +1,229 @@
+// end_to_end: from a guest's ring to tgt on loopback and back, beside iscsi-perf on the same target
+// in the same run. Rounds are interleaved and medians are shown, so that what else the machine does
+// hits both; what counts are the ratios.
+//
+// iscsi-perf reads only, over one session, and has no ring: rows with two paths are compared with
+// its one session, rows with writes with nothing. Its CPU time is that of its whole process; ours
+// is that of the I/O thread, which does all the work but the guest's own.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "bench/guest_load.h"
+#include "bench/iscsi_perf.h"
+#include "bench/tgt_server.h"
+#include "tools/program_version.h"
+
+namespace iscsi_blkback {
+namespace {
+
+struct Cell {
+  bool write = false;
+  std::uint32_t io_bytes = 0;
+  std::uint32_t depth = 0;
+  std::uint32_t paths = 0;
+
+  // One number a round.
+  std::vector<double> rate;
+  std::vector<double> cpu_us;
+  std::vector<double> p50_us;
+  std::vector<double> p99_us;
+  std::vector<double> perf_rate;
+  std::vector<double> perf_cpu_us;
+  std::vector<double> rate_ratio;
+  std::vector<double> cpu_ratio;
+
+  [[nodiscard]] std::string name() const {
+    return fmt::format("{:>3} KiB {} QD{:<2} {} path{}", io_bytes / 1024, write ? "write" : "read ",
+                       depth, paths, paths == 1 ? " " : "s");
+  }
+};
+
+double median(std::vector<double> values) {
+  if (values.empty()) {
+    return std::nan("");
+  }
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  if (values.size() % 2 == 1) {
+    return *middle;
+  }
+  return (*middle + *std::max_element(values.begin(), middle)) / 2;
+}
+
+std::vector<Cell> make_cells(bool with_writes) {
+  std::vector<Cell> cells;
+  for (const bool write : {false, true}) {
+    if (write && !with_writes) {
+      continue;
+    }
+    for (const std::uint32_t io_bytes : {4096U, 131072U}) {
+      for (const std::uint32_t depth : {1U, 32U}) {
+        for (const std::uint32_t paths : {1U, 2U}) {
+          Cell cell;
+          cell.write = write;
+          cell.io_bytes = io_bytes;
+          cell.depth = depth;
+          cell.paths = paths;
+          cells.push_back(std::move(cell));
+        }
+      }
+    }
+  }
+  return cells;
+}
+
+double microseconds(Duration duration) {
+  return std::chrono::duration<double, std::micro>(duration).count();
+}
+
+Result<void> measure_ours(const TgtServer& server, Cell& cell, std::chrono::milliseconds duration) {
+  GuestLoad::Disk disk;
+  disk.target_name = TgtServer::kTargetName;
+  disk.lun = TgtServer::kLun;
+  disk.bytes = TgtServer::kBytes;
+  disk.ports.assign(server.ports().begin(), server.ports().begin() + cell.paths);
+  auto load = GuestLoad::start(disk);
+  if (!load) {
+    return tl::unexpected(load.error());
+  }
+  const LoadResult result = (*load)->run(cell.write, cell.io_bytes, cell.depth, duration);
+  if (result.errors != 0) {
+    return fail(ErrorCode::io, fmt::format("{}: {} errors", cell.name(), result.errors));
+  }
+  cell.rate.push_back(result.ios_per_second);
+  cell.cpu_us.push_back(result.cpu_us_per_io);
+  cell.p50_us.push_back(microseconds(result.latency.percentile(50)));
+  cell.p99_us.push_back(microseconds(result.latency.percentile(99)));
+  return {};
+}
+
+Result<void> measure_perf(const TgtServer& server, Cell& cell, std::chrono::milliseconds duration) {
+  const std::string url = fmt::format("iscsi://127.0.0.1:{}/{}/{}", server.ports()[0],
+                                      TgtServer::kTargetName, TgtServer::kLun);
+  const auto result = run_iscsi_perf(url, cell.io_bytes, cell.depth, duration);
+  if (!result) {
+    return tl::unexpected(result.error());
+  }
+  cell.perf_rate.push_back(result->ios_per_second);
+  cell.perf_cpu_us.push_back(result->cpu_us_per_io);
+  return {};
+}
+
+Result<void> measure(const TgtServer& server, Cell& cell, int round,
+                     std::chrono::milliseconds duration) {
+  // Who begins changes from round to round.
+  for (const bool ours : {round % 2 == 0, round % 2 != 0}) {
+    if (!ours && cell.write) {
+      continue;
+    }
+    auto done = ours ? measure_ours(server, cell, duration) : measure_perf(server, cell, duration);
+    if (!done) {
+      return done;
+    }
+  }
+  if (!cell.write) {
+    cell.rate_ratio.push_back(cell.rate.back() / cell.perf_rate.back());
+    cell.cpu_ratio.push_back(cell.cpu_us.back() / cell.perf_cpu_us.back());
+  }
+  return {};
+}
+
+std::string number(double value, int decimals) {
+  return std::isnan(value) ? "-" : fmt::format("{:.{}f}", value, decimals);
+}
+
+void print_table(const std::vector<Cell>& cells) {
+  fmt::print("{:<27} {:>9} {:>10} {:>6}   {:>8} {:>10} {:>6}   {:>8} {:>8}\n", "", "IO/s",
+             "iscsi-perf", "ratio", "CPU us", "iscsi-perf", "ratio", "p50 us", "p99 us");
+  for (const Cell& cell : cells) {
+    fmt::print("{:<27} {:>9} {:>10} {:>6}   {:>8} {:>10} {:>6}   {:>8} {:>8}\n", cell.name(),
+               number(median(cell.rate), 0), number(median(cell.perf_rate), 0),
+               number(median(cell.rate_ratio), 2), number(median(cell.cpu_us), 2),
+               number(median(cell.perf_cpu_us), 2), number(median(cell.cpu_ratio), 2),
+               number(median(cell.p50_us), 0), number(median(cell.p99_us), 0));
+  }
+}
+
+nlohmann::json to_json(const std::vector<Cell>& cells) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const Cell& cell : cells) {
+    rows.push_back({{"operation", cell.write ? "write" : "read"},
+                    {"io_bytes", cell.io_bytes},
+                    {"queue_depth", cell.depth},
+                    {"paths", cell.paths},
+                    {"ios_per_second", cell.rate},
+                    {"cpu_us_per_io", cell.cpu_us},
+                    {"latency_p50_us", cell.p50_us},
+                    {"latency_p99_us", cell.p99_us},
+                    {"iscsi_perf_ios_per_second", cell.perf_rate},
+                    {"iscsi_perf_cpu_us_per_io", cell.perf_cpu_us},
+                    {"rate_ratio", cell.rate_ratio},
+                    {"cpu_ratio", cell.cpu_ratio}});
+  }
+  return rows;
+}
+
+int run(int argc, char** argv) {
+  int rounds = 5;
+  double seconds = 2;
+  bool with_writes = false;
+  std::string json_file;
+  CLI::App app("Measures the way from a guest's ring to tgt on loopback, beside iscsi-perf.",
+               "end_to_end");
+  app.set_version_flag("--version", program_version("end_to_end"));
+  app.add_option("--rounds", rounds, "rounds; the table shows medians")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--seconds", seconds, "seconds a measurement")
+      ->check(CLI::Range(0.1, 600.0))
+      ->capture_default_str();
+  app.add_flag("--writes", with_writes, "writes too (iscsi-perf has none to compare with)");
+  app.add_option("--json", json_file, "every single number into this file");
+  CLI11_PARSE(app, argc, argv);
+
+  set_log_level(LogLevel::warning);
+  const std::chrono::milliseconds duration(std::llround(seconds * 1000));
+  auto server = TgtServer::start();
+  if (!server) {
+    fmt::print(stderr, "end_to_end: {}\n", server.error().message);
+    return 1;
+  }
+  std::vector<Cell> cells = make_cells(with_writes);
+  for (int round = 0; round < rounds; ++round) {
+    for (Cell& cell : cells) {
+      fmt::print(stderr, "\rround {} of {}: {}    ", round + 1, rounds, cell.name());
+      if (auto measured = measure(**server, cell, round, duration); !measured) {
+        fmt::print(stderr, "\nend_to_end: {}\n", measured.error().message);
+        return 1;
+      }
+    }
+  }
+  fmt::print(stderr, "\n");
+  fmt::print("{}; tgt on loopback, {} rounds of {} s, medians, ratios of each round\n",
+             program_version("end_to_end"), rounds, seconds);
+#ifndef NDEBUG
+  fmt::print("built without optimisation: these numbers say nothing\n");
+#endif
+  print_table(cells);
+  if (!json_file.empty()) {
+    std::ofstream(json_file) << to_json(cells).dump(2) << "\n";
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
+
+int main(int argc, char** argv) {
+  return iscsi_blkback::run(argc, argv);
+}

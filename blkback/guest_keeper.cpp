@@ -1,0 +1,276 @@
+#include "blkback/guest_keeper.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "blkback/disk_target.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr const char* kComponent = "service";
+
+template <class Number>
+std::optional<Number> parse_decimal(std::string_view text) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc{} || end != text.data() + text.size()) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+}  // namespace
+
+struct GuestKeeper::Guest {
+  Guest(GuestKeeper& owner, DomainId domain)
+      : keeper(owner), number(domain),
+        restart_timer(
+            owner.control_,
+            [](void* self) noexcept {
+              Guest& guest = *static_cast<Guest*>(self);
+              guest.keeper.due_.insert(guest.number);
+              guest.keeper.schedule_look();
+            },
+            this) {}
+
+  GuestKeeper& keeper;
+  DomainId number;
+  pid_t pid = 0;
+  bool adopted = false;
+  std::uint32_t restarts = 0;
+  TimePoint started{};
+  std::chrono::milliseconds delay = kRestartMin;
+  Timer restart_timer;
+};
+
+GuestKeeper::GuestKeeper(Reactor& control, StoreFactory open_store, GuestLauncher& launcher,
+                         DomainId own_domain)
+    : control_(control), open_store_(std::move(open_store)), launcher_(launcher),
+      own_domain_(own_domain),
+      look_timer_(control, [](void* self) noexcept { static_cast<GuestKeeper*>(self)->look(); },
+                  this),
+      reopen_timer_(
+          control,
+          [](void* self) noexcept {
+            auto& keeper = *static_cast<GuestKeeper*>(self);
+            if (!keeper.open_store()) {
+              keeper.reopen_timer_.start_after(kReopenInterval);
+            }
+          },
+          this) {}
+
+GuestKeeper::~GuestKeeper() = default;
+
+Result<void> GuestKeeper::start() { return open_store(); }
+
+Result<void> GuestKeeper::open_store() {
+  auto store = open_store_();
+  if (!store) {
+    return tl::unexpected(store.error());
+  }
+  for (const BackendKind kind : kBackendKinds) {
+    auto watched = (*store)->watch(backend_kind_path(own_domain_, kind), to_string(kind));
+    if (!watched) {
+      return watched;
+    }
+  }
+  store_ = std::move(*store);
+  store_watch_ = control_.watch_readable(
+      store_->fd(), [](void* self) noexcept { static_cast<GuestKeeper*>(self)->take_events(); },
+      this);
+  all_due_ = true;
+  schedule_look();
+  return {};
+}
+
+void GuestKeeper::take_events() {
+  for (std::size_t count = 0; count < kMaxEventsPerTurn; ++count) {
+    auto event = store_->next_event();
+    if (!event) {
+      log_warning(kComponent, "the connection to xenstore is lost: {}", event.error().message);
+      store_watch_.reset();
+      store_.reset();
+      reopen_timer_.start_after(kReopenInterval);
+      return;
+    }
+    if (!*event) {
+      return;
+    }
+    note_event(**event);
+  }
+}
+
+// KIND's folder, then GUEST/DEVID/...: most events say which guest they are about.
+void GuestKeeper::note_event(const WatchEvent& event) {
+  for (const BackendKind kind : kBackendKinds) {
+    const std::string folder = backend_kind_path(own_domain_, kind) + "/";
+    if (event.path.starts_with(folder)) {
+      const std::string_view rest = std::string_view(event.path).substr(folder.size());
+      if (const auto guest = parse_decimal<DomainId>(rest.substr(0, rest.find('/')))) {
+        due_.insert(*guest);
+      }
+      schedule_look();
+      return;
+    }
+  }
+  all_due_ = true;
+  schedule_look();
+}
+
+void GuestKeeper::schedule_look() {
+  const TimePoint due = std::max(control_.now(), last_look_ + kMinimumGap);
+  if (!look_timer_.armed() || look_timer_.deadline() > due) {
+    look_timer_.start_at(due);
+  }
+}
+
+void GuestKeeper::look() {
+  last_look_ = control_.now();
+  if (store_ == nullptr) {
+    return;
+  }
+  if (all_due_) {
+    auto listed = listed_guests();
+    if (!listed) {
+      log_limited(limiter_, control_.now(), LogLevel::warning, kComponent,
+                  "the guests cannot be listed: {}", listed.error().message);
+      look_timer_.start_after(kReopenInterval);
+      return;
+    }
+    all_due_ = false;
+    due_.insert(listed->begin(), listed->end());
+  }
+  for (const DomainId guest : std::exchange(due_, {})) {
+    look_at(guest);
+  }
+}
+
+void GuestKeeper::look_at(DomainId number) {
+  const auto found = guests_.find(number);
+  const bool running = found != guests_.end() && found->second->pid != 0;
+  const bool waiting = found != guests_.end() && found->second->restart_timer.armed();
+  if (running || waiting) {
+    return;                            // its process sees its new disks itself
+  }
+  if (!has_disk_of_ours(number)) {
+    if (found != guests_.end()) {
+      guests_.erase(found);
+    }
+    return;
+  }
+  if (found != guests_.end()) {
+    launch(*found->second);
+    return;
+  }
+  if (guests_.size() >= kMaxGuests) {
+    log_limited(limiter_, control_.now(), LogLevel::error, kComponent,
+                "{} guests are served already, domain {} is not", kMaxGuests, number);
+    return;
+  }
+  launch(*guests_.emplace(number, std::make_unique<Guest>(*this, number)).first->second);
+}
+
+Result<std::vector<DomainId>> GuestKeeper::listed_guests() {
+  std::vector<DomainId> guests;
+  for (const auto& [number, guest] : guests_) {
+    guests.push_back(number);
+  }
+  for (const BackendKind kind : kBackendKinds) {
+    auto children = store_->list(backend_kind_path(own_domain_, kind));
+    if (!children) {
+      if (children.error().code == ErrorCode::not_found) {
+        continue;
+      }
+      return tl::unexpected(children.error());
+    }
+    for (const std::string& child : *children) {
+      if (const auto number = parse_decimal<DomainId>(child)) {
+        guests.push_back(*number);
+      }
+    }
+  }
+  return guests;
+}
+
+bool GuestKeeper::has_disk_of_ours(DomainId guest) {
+  for (const BackendKind kind : kBackendKinds) {
+    auto children = store_->list(backend_guest_path(own_domain_, kind, guest));
+    if (!children) {
+      continue;
+    }
+    for (const std::string& child : *children) {
+      const auto device_id = parse_decimal<std::uint32_t>(child);
+      if (!device_id) {
+        continue;
+      }
+      const XenbusNode node(XenbusNodeId{kind, own_domain_, guest, *device_id});
+      auto description = node.read_description(*store_);
+      if (!description || !is_iscsi_params(description->params)) {
+        continue;
+      }
+      auto states = node.read_states(*store_, description->frontend_path);
+      if (states && should_adopt(states->backend, states->frontend, states->online)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+void GuestKeeper::launch(Guest& guest) {
+  guest.started = control_.now();
+  if (const auto pid = launcher_.adopt(guest.number)) {
+    guest.pid = *pid;
+    guest.adopted = true;
+    log_info(kComponent, "domain {} is served by process {} already", guest.number, guest.pid);
+    return;
+  }
+  auto pid = launcher_.start(guest.number);
+  if (!pid) {
+    log_limited(limiter_, control_.now(), LogLevel::error, kComponent,
+                "domain {}: its process cannot be started: {}", guest.number, pid.error().message);
+    wait_for_restart(guest);
+    return;
+  }
+  guest.pid = *pid;
+  guest.adopted = false;
+  log_info(kComponent, "domain {} is served by process {}", guest.number, guest.pid);
+}
+
+void GuestKeeper::on_exit(DomainId number, bool clean) {
+  const auto found = guests_.find(number);
+  if (found == guests_.end()) {
+    return;
+  }
+  Guest& guest = *found->second;
+  guest.pid = 0;
+  if (!clean) {
+    ++guest.restarts;
+    log_error(kComponent, "the process of domain {} has failed", number);
+  }
+  wait_for_restart(guest);
+}
+
+// Also after a clean end: a disk may have come in the very last moment, and if the process and we do
+// not agree about what is there to serve, that must not spin.
+void GuestKeeper::wait_for_restart(Guest& guest) {
+  if (control_.now() - guest.started >= kSettled) {
+    guest.delay = kRestartMin;
+  }
+  guest.restart_timer.start_after(guest.delay);
+  guest.delay = std::min(guest.delay * 2, kRestartMax);
+}
+
+std::vector<ServedGuest> GuestKeeper::guests() const {
+  std::vector<ServedGuest> served;
+  for (const auto& [number, guest] : guests_) {
+    served.push_back(ServedGuest{number, guest->pid, guest->restarts, guest->adopted});
+  }
+  return served;
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,97 @@
+// GuestKeeper: decides which guests need a process and sees to it that each has one: started when a
+// disk of ours appears, taken over when one is at work already, started again (ever more slowly) when
+// it has ended while disks are left. Control thread of the service; tests give it a launcher of their
+// own.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/reactor.h"
+#include "blkback/xen/grant_table.h"
+#include "blkback/xen/xenstore.h"
+#include "blkback/xenbus_node.h"
+
+namespace iscsi_blkback {
+
+// Starts, finds and watches processes; on_exit of GuestKeeper hears of each one's end.
+class GuestLauncher {
+ public:
+  virtual ~GuestLauncher() = default;
+  [[nodiscard]] virtual Result<pid_t> start(DomainId guest) = 0;
+  // The process that serves the guest already, watched from now on; nullopt: none.
+  [[nodiscard]] virtual std::optional<pid_t> adopt(DomainId guest) = 0;
+};
+
+struct ServedGuest {
+  DomainId guest = 0;
+  pid_t pid = 0;                         // 0: waiting to be started again
+  std::uint32_t restarts = 0;
+  bool adopted = false;
+};
+
+class GuestKeeper {
+ public:
+  using StoreFactory = std::function<Result<std::unique_ptr<XenStore>>()>;
+
+  GuestKeeper(Reactor& control, StoreFactory open_store, GuestLauncher& launcher,
+              DomainId own_domain);
+  ~GuestKeeper();
+  GuestKeeper(const GuestKeeper&) = delete;
+  GuestKeeper& operator=(const GuestKeeper&) = delete;
+
+  [[nodiscard]] Result<void> start();
+
+  // A process has ended. clean: with status 0, so it had nothing left to serve.
+  void on_exit(DomainId guest, bool clean);
+
+  [[nodiscard]] std::vector<ServedGuest> guests() const;
+
+  static constexpr std::chrono::milliseconds kMinimumGap{5};
+  static constexpr std::chrono::milliseconds kReopenInterval{1000};
+  static constexpr std::chrono::milliseconds kRestartMin{200};
+  static constexpr std::chrono::milliseconds kRestartMax{30000};
+  // A process that ran for so long starts the waiting times anew when it ends.
+  static constexpr std::chrono::seconds kSettled{60};
+  static constexpr std::size_t kMaxGuests = 1024;
+  static constexpr std::size_t kMaxEventsPerTurn = 4096;
+
+ private:
+  struct Guest;
+
+  Result<void> open_store();
+  void take_events();
+  void note_event(const WatchEvent& event);
+  void schedule_look();
+  void look();
+  void look_at(DomainId guest);
+  [[nodiscard]] Result<std::vector<DomainId>> listed_guests();
+  [[nodiscard]] bool has_disk_of_ours(DomainId guest);
+  void launch(Guest& guest);
+  void wait_for_restart(Guest& guest);
+
+  Reactor& control_;
+  StoreFactory open_store_;
+  GuestLauncher& launcher_;
+  DomainId own_domain_;
+  std::unique_ptr<XenStore> store_;
+  std::unique_ptr<FdWatch> store_watch_;
+  std::map<DomainId, std::unique_ptr<Guest>> guests_;
+  std::set<DomainId> due_;
+  bool all_due_ = false;
+  TimePoint last_look_{};
+  Timer look_timer_;
+  Timer reopen_timer_;
+  LogLimiter limiter_;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,191 @@
+#include "blkback/guest_process.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "base/log.h"
+#include "base/uring_reactor.h"
+#include "blkback/control_server.h"
+#include "blkback/disk_resolver.h"
+#include "blkback/guest_backend.h"
+#include "blkback/guest_data_plane.h"
+#include "blkback/own_domain.h"
+#include "blkback/process_lock.h"
+#include "blkback/process_signals.h"
+#include "blkback/status_report.h"
+#include "blkback/xen/domain_info.h"
+#include "blkback/xen/event_channel.h"
+#include "blkback/xen/xenstore.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr const char* kComponent = "guest";
+// After SIGTERM; logouts and resets are done by then, or something is wrong.
+constexpr std::chrono::seconds kTerminateTimeout{15};
+
+// The I/O thread: runs the reactor until it is destroyed.
+class ReactorThread {
+ public:
+  explicit ReactorThread(UringReactor& reactor)
+      : reactor_(reactor), thread_([&reactor] { reactor.run(); }) {}
+  ~ReactorThread() {
+    reactor_.stop();
+    thread_.join();
+  }
+  ReactorThread(const ReactorThread&) = delete;
+  ReactorThread& operator=(const ReactorThread&) = delete;
+
+ private:
+  UringReactor& reactor_;
+  std::thread thread_;
+};
+
+// Everything of a guest's process. Members are in the order in which they depend on each other.
+class GuestProcess {
+ public:
+  GuestProcess(const Configuration& configuration, DomainId domain)
+      : configuration_(configuration), domain_(domain) {}
+
+  // Opens what the process needs, in the order in which its absence is most telling.
+  Result<void> open() {
+    auto lock = ProcessLock::acquire(guest_lock_path(configuration_.run_directory, domain_),
+                                     fmt::format("domain {} is served", domain_));
+    if (!lock) {
+      return tl::unexpected(lock.error());
+    }
+    lock_.emplace(std::move(*lock));
+    auto own_domain = read_own_domain();
+    if (!own_domain) {
+      return tl::unexpected(own_domain.error());
+    }
+    own_domain_ = *own_domain;
+    auto grants = open_grant_table();
+    if (!grants) {
+      return tl::unexpected(grants.error());
+    }
+    grants_ = std::move(*grants);
+    auto channels = open_event_channels();
+    if (!channels) {
+      return tl::unexpected(channels.error());
+    }
+    channels_ = std::move(*channels);
+    for (std::unique_ptr<UringReactor>* reactor : {&control_, &io_}) {
+      auto made = UringReactor::create();
+      if (!made) {
+        return tl::unexpected(made.error());
+      }
+      *reactor = std::move(*made);
+    }
+    auto domains = open_domain_info();
+    if (domains) {
+      domains_ = std::move(*domains);
+    } else {
+      log_warning(kComponent, "the guest's end is only seen in xenstore: {}",
+                  domains.error().message);
+    }
+    return {};
+  }
+
+  Result<void> run() {
+    terminate_timer_.emplace(
+        *control_, [](void*) noexcept { give_up(); }, this);
+    auto signals = ProcessSignals::create(
+        *control_, [](void* self) noexcept { static_cast<GuestProcess*>(self)->terminate(); }, this);
+    if (!signals) {
+      return tl::unexpected(signals.error());
+    }
+    plane_ = std::make_unique<GuestDataPlane>(*io_, *control_, *grants_, *channels_, own_domain_,
+                                              domain_);
+    resolver_ = make_threaded_resolver(*control_, system_portal_directory());
+    backend_ = std::make_unique<GuestBackend>(
+        GuestBackend::Environment{*control_, [] { return open_xenstore(); }, domains_.get(),
+                                  *plane_, *resolver_},
+        configuration_, own_domain_, domain_, [this] { control_->stop(); });
+    if (auto started = backend_->start(); !started) {
+      return started;
+    }
+    auto server = ControlServer::listen(
+        *control_, guest_socket_path(configuration_.run_directory, domain_),
+        [this](const std::string& request, ControlServer::Reply reply) {
+          answer(request, std::move(reply));
+        });
+    if (!server) {
+      log_warning(kComponent, "no status for iscsi-blkctl: {}", server.error().message);
+    }
+    {
+      const ReactorThread io_thread(*io_);
+      control_->run();
+    }
+    return {};
+  }
+
+  ~GuestProcess() {
+    // The resolver first: no late answer reaches the backend.
+    resolver_.reset();
+    backend_.reset();
+    plane_.reset();
+  }
+
+ private:
+  void answer(const std::string& request, ControlServer::Reply reply) {
+    const auto command = parse_control_request(request);
+    if (!command) {
+      reply(control_refusal(command.error().message));
+    } else if (*command != "status") {
+      reply(control_refusal("the only command is status"));
+    } else {
+      backend_->query(
+          [reply = std::move(reply)](const GuestStatus& status) { reply(guest_status_line(status)); });
+    }
+  }
+
+  void terminate() {
+    log_info(kComponent, "asked to end; disks stay attached and wait for the next process");
+    terminate_timer_->start_after(kTerminateTimeout);
+    backend_->stop();
+  }
+
+  [[noreturn]] static void give_up() {
+    log_error(kComponent, "connections do not end in time, leaving them");
+    ::_exit(1);
+  }
+
+  const Configuration& configuration_;
+  DomainId domain_;
+  DomainId own_domain_ = 0;
+  std::optional<ProcessLock> lock_;
+  std::unique_ptr<GrantTable> grants_;
+  std::unique_ptr<EventChannels> channels_;
+  std::unique_ptr<DomainInfo> domains_;
+  std::unique_ptr<UringReactor> control_;
+  std::unique_ptr<UringReactor> io_;
+  std::optional<Timer> terminate_timer_;
+  std::unique_ptr<DiskResolver> resolver_;
+  std::unique_ptr<GuestDataPlane> plane_;
+  std::unique_ptr<GuestBackend> backend_;
+};
+
+}  // namespace
+
+Result<void> run_guest_process(const Configuration& configuration, DomainId domain) {
+  set_log_prefix(fmt::format("guest {}", domain));
+  GuestProcess process(configuration, domain);
+  if (auto opened = process.open(); !opened) {
+    return opened;
+  }
+  log_info(kComponent, "serving domain {}", domain);
+  auto ended = process.run();
+  if (ended) {
+    log_info(kComponent, "nothing left to serve");
+  }
+  return ended;
+}
+
+}  // namespace iscsi_blkback

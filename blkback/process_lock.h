@@ -1,0 +1,41 @@
+// ProcessLock: a file that one process holds locked while it runs and that names its pid, so that no
+// second one serves the same guest, and a restarted service finds those that are still at work. The
+// lock (an open file description lock, fcntl(2)) vanishes with its holder, however that ends; the file
+// is removed by a holder that ends in order.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "blkback/xen/grant_table.h"
+
+namespace iscsi_blkback {
+
+class ProcessLock {
+ public:
+  // conflict: another process holds it; what: for that message, "domain 5 is served". The folder is
+  // made when it does not exist.
+  [[nodiscard]] static Result<ProcessLock> acquire(const std::string& path,
+                                                   const std::string& what);
+
+  // The pid of the process that holds the lock now; nullopt: nobody does.
+  [[nodiscard]] static std::optional<pid_t> holder(const std::string& path);
+
+  ProcessLock(ProcessLock&&) noexcept = default;
+  ProcessLock& operator=(ProcessLock&&) = delete;
+  ~ProcessLock();
+
+ private:
+  ProcessLock(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+  UniqueFd fd_;
+  std::string path_;
+};
+
+[[nodiscard]] std::string guest_lock_path(const std::string& run_directory, DomainId domain);
+[[nodiscard]] std::string service_lock_path(const std::string& run_directory);
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,261 @@
+#include "blkback/service.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/log.h"
+#include "base/unique_fd.h"
+#include "base/uring_reactor.h"
+#include "blkback/control_server.h"
+#include "blkback/guest_keeper.h"
+#include "blkback/own_domain.h"
+#include "blkback/process_lock.h"
+#include "blkback/process_signals.h"
+#include "blkback/version.h"
+#include "blkback/xen/event_channel.h"
+#include "blkback/xen/xenstore.h"
+
+extern char** environ;
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr const char* kComponent = "service";
+
+// systemd's readiness protocol (sd_notify(3)): a datagram to the socket that NOTIFY_SOCKET names.
+void notify_systemd(std::string_view message) {
+  const char* const path = std::getenv("NOTIFY_SOCKET");
+  sockaddr_un address{};
+  const std::size_t length = path == nullptr ? 0 : std::strlen(path);
+  if (length == 0 || length >= sizeof address.sun_path) {
+    return;
+  }
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path, length);
+  if (address.sun_path[0] == '@') {
+    address.sun_path[0] = '\0';        // an abstract socket
+  }
+  const UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  if (!socket.valid() ||
+      ::sendto(socket.get(), message.data(), message.size(), MSG_NOSIGNAL,
+               reinterpret_cast<const sockaddr*>(&address), size) < 0) {
+    log_warning(kComponent, "systemd cannot be told that the service runs");
+  }
+}
+
+// Starts this very program again for a guest, and hears of the end of such processes by their pidfds.
+class ProcessLauncher final : public GuestLauncher {
+ public:
+  ProcessLauncher(Reactor& control, const Configuration& configuration,
+                  const ServiceOptions& options)
+      : control_(control), run_directory_(configuration.run_directory),
+        log_level_(configuration.log_level), configuration_path_(options.configuration_path) {}
+
+  void set_keeper(GuestKeeper& keeper) { keeper_ = &keeper; }
+
+  Result<pid_t> start(DomainId guest) override {
+    std::vector<std::string> arguments = {"iscsi-blkback",   "--guest",      std::to_string(guest),
+                                          "--run-directory", run_directory_, "--log-level",
+                                          log_level_};
+    if (!configuration_path_.empty()) {
+      arguments.insert(arguments.end(), {"--config", configuration_path_});
+    }
+    std::vector<char*> pointers;
+    for (std::string& argument : arguments) {
+      pointers.push_back(argument.data());
+    }
+    pointers.push_back(nullptr);
+
+    // Its own session, default signals, and none of our descriptors but the standard ones.
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_t actions;
+    sigset_t none;
+    sigset_t all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_init(&attributes);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes,
+                             static_cast<short>(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                                POSIX_SPAWN_SETSID));
+    posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+    pid_t pid = 0;
+    const int failure =
+        ::posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, pointers.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    if (failure != 0) {
+      return tl::unexpected(system_error("starting /proc/self/exe", failure));
+    }
+    if (auto watched = watch(guest, pid); !watched) {
+      ::kill(pid, SIGKILL);            // unwatched it would serve without anybody knowing
+      ::waitpid(pid, nullptr, 0);
+      return tl::unexpected(watched.error());
+    }
+    return pid;
+  }
+
+  std::optional<pid_t> adopt(DomainId guest) override {
+    const std::string path = guest_lock_path(run_directory_, guest);
+    const auto pid = ProcessLock::holder(path);
+    // Looked at again once it is watched: the pid may have ended, and be another's, in between.
+    if (!pid || !watch(guest, *pid)) {
+      return std::nullopt;
+    }
+    if (ProcessLock::holder(path) != pid) {
+      processes_.erase(guest);
+      return std::nullopt;
+    }
+    return pid;
+  }
+
+ private:
+  struct Process {
+    ProcessLauncher* launcher = nullptr;
+    DomainId guest = 0;
+    pid_t pid = 0;
+    UniqueFd pidfd;
+    std::unique_ptr<FdWatch> watch;
+  };
+
+  Result<void> watch(DomainId guest, pid_t pid) {
+    UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    if (!pidfd.valid()) {
+      return tl::unexpected(system_error("watching a process", errno));
+    }
+    auto process = std::make_unique<Process>();
+    process->launcher = this;
+    process->guest = guest;
+    process->pid = pid;
+    process->pidfd = std::move(pidfd);
+    process->watch = control_.watch_readable(
+        process->pidfd.get(),
+        [](void* self) noexcept {
+          Process& ended = *static_cast<Process*>(self);
+          ended.launcher->on_end(ended);
+        },
+        process.get());
+    processes_[guest] = std::move(process);
+    return {};
+  }
+
+  void on_end(Process& process) {
+    int status = 0;
+    const pid_t reaped = ::waitpid(process.pid, &status, WNOHANG);
+    if (reaped == 0) {
+      return;
+    }
+    // An adopted process is nobody's child here: how it ended is not known.
+    const bool clean = reaped < 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    if (reaped > 0 && WIFSIGNALED(status)) {
+      log_error(kComponent, "process {} of domain {} was ended by signal {}", process.pid,
+                process.guest, WTERMSIG(status));
+    }
+    const DomainId guest = process.guest;
+    processes_.erase(guest);
+    keeper_->on_exit(guest, clean);
+  }
+
+  Reactor& control_;
+  std::string run_directory_;
+  std::string log_level_;
+  std::string configuration_path_;
+  GuestKeeper* keeper_ = nullptr;
+  std::map<DomainId, std::unique_ptr<Process>> processes_;
+};
+
+std::string status_line(const GuestKeeper& keeper, DomainId own_domain) {
+  nlohmann::json guests = nlohmann::json::array();
+  for (const ServedGuest& guest : keeper.guests()) {
+    guests.push_back({{"domid", guest.guest},
+                      {"pid", guest.pid},
+                      {"state", guest.pid == 0 ? "waiting" : "serving"},
+                      {"restarts", guest.restarts},
+                      {"adopted", guest.adopted}});
+  }
+  return nlohmann::json{{"ok", true},
+                        {"type", "service"},
+                        {"version", kVersion},
+                        {"domid", own_domain},
+                        {"pid", ::getpid()},
+                        {"guests", std::move(guests)}}
+      .dump();
+}
+
+}  // namespace
+
+Result<void> run_service(const Configuration& configuration, const ServiceOptions& options) {
+  auto own_domain = read_own_domain();
+  if (!own_domain) {
+    return tl::unexpected(own_domain.error());
+  }
+  // Only to say at once what every guest's process would fail with.
+  if (auto grants = open_grant_table(); !grants) {
+    return tl::unexpected(grants.error());
+  }
+  if (auto channels = open_event_channels(); !channels) {
+    return tl::unexpected(channels.error());
+  }
+  auto lock = ProcessLock::acquire(service_lock_path(configuration.run_directory),
+                                   "the service is run");
+  if (!lock) {
+    return tl::unexpected(lock.error());
+  }
+  auto control = UringReactor::create();
+  if (!control) {
+    return tl::unexpected(control.error());
+  }
+  auto signals = ProcessSignals::create(
+      **control, [](void* reactor) noexcept { static_cast<UringReactor*>(reactor)->stop(); },
+      control->get());
+  if (!signals) {
+    return tl::unexpected(signals.error());
+  }
+  ProcessLauncher launcher(**control, configuration, options);
+  GuestKeeper keeper(**control, [] { return open_xenstore(); }, launcher, *own_domain);
+  launcher.set_keeper(keeper);
+  if (auto started = keeper.start(); !started) {
+    return started;
+  }
+  auto server = ControlServer::listen(
+      **control, service_socket_path(configuration.run_directory),
+      [&keeper, own = *own_domain](const std::string& request, ControlServer::Reply reply) {
+        const auto command = parse_control_request(request);
+        if (!command) {
+          reply(control_refusal(command.error().message));
+        } else if (*command != "status") {
+          reply(control_refusal("the only command is status"));
+        } else {
+          reply(status_line(keeper, own));
+        }
+      });
+  if (!server) {
+    return tl::unexpected(server.error());
+  }
+  log_info(kComponent, "version {} serves domain {}'s disks", kVersion, *own_domain);
+  notify_systemd("READY=1");
+  (*control)->run();
+  notify_systemd("STOPPING=1");
+  log_info(kComponent, "ends; the guests' processes go on serving");
+  return {};
+}
+
+}  // namespace iscsi_blkback

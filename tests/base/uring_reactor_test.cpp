@@ -1,0 +1,247 @@
+// What only the real reactor has: threads, a kernel that refuses io_uring, small queues, file
+// descriptors.
+#include "base/uring_reactor.h"
+
+#include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include <array>
+#include <cerrno>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdio>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+namespace iscsi_blkback {
+namespace {
+
+using namespace std::chrono_literals;
+
+std::unique_ptr<UringReactor> make_reactor(const UringReactor::Options& options = {}) {
+  Result<std::unique_ptr<UringReactor>> created = UringReactor::create(options);
+  if (!created) {
+    std::fprintf(stderr, "%s\n", created.error().message.c_str());
+    std::abort();
+  }
+  return std::move(*created);
+}
+
+template <class Predicate>
+[[nodiscard]] bool run_until(UringReactor& reactor, Predicate&& predicate) {
+  const TimePoint end = reactor.now() + 60s;
+  while (!predicate()) {
+    if (reactor.now() > end) {
+      return false;
+    }
+    reactor.run_once(10ms);
+  }
+  return true;
+}
+
+TEST(UringReactor, RunsWhatOtherThreadsPostInTheOrderOfEachThread) {
+  const auto reactor = make_reactor();
+  constexpr int kThreads = 4, kTasks = 500;
+  std::array<int, kThreads> next{};
+  int done = 0;
+  std::vector<std::thread> threads;
+  for (std::size_t thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (int i = 0; i < kTasks; ++i) {
+        reactor->post([&, thread, i] {
+          EXPECT_EQ(next[thread]++, i);
+          if (++done == kThreads * kTasks) {
+            reactor->stop();
+          }
+        });
+      }
+    });
+  }
+  reactor->run();
+  EXPECT_EQ(done, kThreads * kTasks);
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+}
+
+TEST(UringReactor, IsMadeOnOneThreadRunOnAnotherAndStoppedFromOutside) {
+  const auto reactor = make_reactor();
+  int turns = 0;
+  Timer timer(
+      *reactor, [](void* counter) noexcept { ++*static_cast<int*>(counter); }, &turns);
+  timer.start_after(1ms);
+  std::thread thread([&] { reactor->run(); });
+  std::optional<bool> seen;
+  std::mutex mutex;
+  std::condition_variable changed;
+  reactor->post([&] {
+    const std::lock_guard lock(mutex);
+    seen = true;
+    changed.notify_one();
+  });
+  {
+    std::unique_lock lock(mutex);
+    EXPECT_TRUE(changed.wait_for(lock, 60s, [&] { return seen.has_value(); }));
+  }
+  reactor->stop();
+  thread.join();
+}
+
+TEST(UringReactor, StopBeforeRunEndsItAtOnceAndItRunsAgain) {
+  const auto reactor = make_reactor();
+  reactor->stop();
+  reactor->run();
+  bool ran = false;
+  reactor->post([&] {
+    ran = true;
+    reactor->stop();
+  });
+  reactor->run();
+  EXPECT_TRUE(ran);
+}
+
+TEST(UringReactor, MoreOperationsThanItsQueuesHold) {
+  UringReactor::Options options;
+  options.submission_entries = 2;
+  options.completion_entries = 4;
+  for (const bool deferred : {true, false}) {
+    options.deferred_task_run = deferred;
+    const auto reactor = make_reactor(options);
+    constexpr int kWatches = 200;
+    int calls = 0;
+    std::vector<UniqueFd> fds;
+    std::vector<std::unique_ptr<FdWatch>> watches;
+    for (int i = 0; i < kWatches; ++i) {
+      fds.emplace_back(eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC));
+      watches.push_back(reactor->watch_readable(
+          fds.back().get(), [](void* counter) noexcept { ++*static_cast<int*>(counter); }, &calls));
+    }
+    EXPECT_TRUE(run_until(*reactor, [&] { return calls >= 3 * kWatches; }));
+    watches.clear();
+    calls = 0;
+    reactor->run_once(1ms);
+    EXPECT_EQ(calls, 0);
+  }
+}
+
+// In a child: a filter as container runtimes have it, then what create() says.
+[[noreturn]] void create_with_syscall_refused(int errno_value) {
+  std::array<sock_filter, 4> program = {{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(errno_value)),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  }};
+  const sock_fprog filter{program.size(), program.data()};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) {
+    std::perror("seccomp");
+    std::_Exit(2);
+  }
+  const auto created = UringReactor::create();
+  std::fprintf(stderr, "%s: %s\n", created ? "created" : to_string(created.error().code),
+               created ? "" : created.error().message.c_str());
+  std::_Exit(created ? 1 : 0);
+}
+
+TEST(UringReactor, SaysSoWhenTheKernelHasNoIoUring) {
+  EXPECT_EXIT(create_with_syscall_refused(ENOSYS), testing::ExitedWithCode(0),
+              "unsupported: io_uring is not there.*seccomp");
+}
+
+TEST(UringReactor, SaysSoWhenIoUringIsForbidden) {
+  EXPECT_EXIT(create_with_syscall_refused(EPERM), testing::ExitedWithCode(0),
+              "permission denied: io_uring is forbidden.*(seccomp|io_uring_disabled)");
+}
+
+TEST(UringReactor, SaysSoWhenTheKernelIsTooOld) {
+  EXPECT_EXIT(create_with_syscall_refused(EINVAL), testing::ExitedWithCode(0),
+              "unsupported: this kernel's io_uring is too old");
+}
+
+TEST(UringReactor, SaysSoWhenMemoryIsNotEnough) {
+  EXPECT_EXIT(create_with_syscall_refused(ENOMEM), testing::ExitedWithCode(0),
+              "exhausted: no memory for an io_uring");
+}
+
+std::size_t open_fds() {
+  const std::filesystem::directory_iterator fds("/proc/self/fd");
+  return static_cast<std::size_t>(std::distance(begin(fds), end(fds)));
+}
+
+struct ClosedRecorder final : ByteStream::Owner {
+  void on_connected() noexcept override { connected = true; }
+  void on_sent() noexcept override {}
+  void on_received(std::size_t) noexcept override {}
+  void on_closed(const Error& why) noexcept override {
+    closed = why;
+    fds_at_close = open_fds();
+    stream.reset();
+  }
+  std::unique_ptr<ByteStream> stream;
+  bool connected = false;
+  std::optional<Error> closed;
+  std::size_t fds_at_close = 0;
+};
+
+TEST(UringStream, RefusesAnUnknownInterface) {
+  const auto reactor = make_reactor();
+  ClosedRecorder recorder;
+  ConnectOptions options;
+  options.address = SocketAddress::parse("127.0.0.1", 1).value();
+  options.interface_name = "nosuchif0";
+  recorder.stream = reactor->connect(options, recorder);
+  EXPECT_FALSE(recorder.closed);
+  ASSERT_TRUE(run_until(*reactor, [&] { return recorder.closed.has_value(); }));
+  EXPECT_NE(recorder.closed->message.find("nosuchif0"), std::string::npos);
+  EXPECT_EQ(recorder.closed->code, ErrorCode::not_found);
+}
+
+TEST(UringStream, BindsToAnInterface) {
+  const auto reactor = make_reactor();
+  ClosedRecorder recorder;
+  ConnectOptions options;
+  options.address = SocketAddress::parse("127.0.0.1", 1).value();
+  options.interface_name = "lo";
+  recorder.stream = reactor->connect(options, recorder);
+  ASSERT_TRUE(run_until(*reactor, [&] { return recorder.closed.has_value(); }));
+  EXPECT_NE(recorder.closed->message.find("Connection refused"), std::string::npos)
+      << recorder.closed->message;
+}
+
+TEST(UringStream, TheSocketIsGoneBeforeOnClosed) {
+  const auto reactor = make_reactor();
+  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  SocketAddress address = SocketAddress::parse("127.0.0.1", 0).value();
+  ASSERT_EQ(bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.storage),
+                 address.length_bytes), 0);
+  ASSERT_EQ(listen(listener.get(), 1), 0);
+  ASSERT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address.storage),
+                        &address.length_bytes), 0);
+  const std::size_t before = open_fds();
+  ClosedRecorder recorder;
+  ConnectOptions options;
+  options.address = address;
+  recorder.stream = reactor->connect(options, recorder);
+  ASSERT_TRUE(run_until(*reactor, [&] { return recorder.connected; }));
+  std::vector<std::byte> big(32 * 1024 * 1024), in(4096);
+  const iovec out_part{big.data(), big.size()}, in_part{in.data(), in.size()};
+  recorder.stream->send({&out_part, 1});
+  recorder.stream->receive({&in_part, 1});
+  reactor->run_once(1ms);
+  EXPECT_EQ(open_fds(), before + 1);
+  recorder.stream->reset();
+  ASSERT_TRUE(run_until(*reactor, [&] { return recorder.closed.has_value(); }));
+  EXPECT_EQ(recorder.fds_at_close, before);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

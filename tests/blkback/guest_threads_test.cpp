@@ -1,0 +1,110 @@
+// A guest's process as it really is threaded: the control side on one thread, the I/O side on
+// another, look-ups on a third, all on the real reactor; in-memory Xen, and portals on loopback that
+// nobody listens on. Made for the thread sanitizer; what the disks do is guest_backend_test's matter.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "base/uring_reactor.h"
+#include "blkback/guest_backend.h"
+#include "blkback/guest_data_plane.h"
+#include "tests/support/fake_toolstack.h"
+#include "tests/support/mem_xen.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr DomainId kGuest = 5;
+constexpr std::uint16_t kDeadPort = 1;       // tcpmux: nobody's any more
+
+class LoopbackDirectory final : public PortalDirectory {
+ public:
+  Result<SocketAddress> resolve(const Portal&) override {
+    ++lookups;
+    return SocketAddress::parse("127.0.0.1", kDeadPort);
+  }
+  Result<std::vector<Portal>> discover(const Portal&, const SessionOptions&,
+                                       const std::string&) override {
+    return fail(ErrorCode::unavailable, "no discovery here");
+  }
+  std::atomic<int> lookups = 0;
+};
+
+TEST(GuestThreads, AttachStatusAndDetachAcrossThreads) {
+  MemXen xen;
+  FakeToolstack toolstack(xen);
+  LoopbackDirectory directory;
+  Configuration configuration;
+  configuration.initiator_name = "iqn.2026-01.test:host";
+  xen.set_domain(kGuest, DomainStatus{DomainLife::running, {}});
+  std::vector<FakeDisk> disks;
+  for (std::uint32_t number = 0; number < 3; ++number) {
+    FakeDisk disk;
+    disk.guest = kGuest;
+    disk.device_id = 51712 + 16 * number;
+    disk.params = "aio:iscsi://host/iqn.2026-01.test:target/" + std::to_string(number);
+    toolstack.add(disk);
+    disks.push_back(disk);
+  }
+
+  auto control = UringReactor::create();
+  auto io = UringReactor::create();
+  if (!control || !io) {
+    GTEST_SKIP() << "no io_uring here";
+  }
+  auto grants = xen.grants().open(0);
+  auto channels = xen.events().open(0);
+  auto domains = xen.open_domain_info();
+  auto plane = std::make_unique<GuestDataPlane>(**io, **control, *grants, *channels, DomainId{0},
+                                                kGuest);
+  auto resolver = make_threaded_resolver(**control, directory);
+  bool finished = false;
+  auto backend = std::make_unique<GuestBackend>(
+      GuestBackend::Environment{
+          **control,
+          [&]() -> Result<std::unique_ptr<XenStore>> {
+            return std::unique_ptr<XenStore>(xen.store().connect(0));
+          },
+          domains.get(), *plane, *resolver},
+      configuration, DomainId{0}, kGuest, [&] { finished = true; });
+  ASSERT_TRUE(backend->start());
+  std::thread io_thread([&] { (*io)->run(); });
+
+  const auto run_until = [&](const std::function<bool()>& predicate) {
+    const TimePoint end = (*control)->now() + 60s;
+    while (!predicate() && (*control)->now() < end) {
+      (*control)->run_once(10ms);
+    }
+    return predicate();
+  };
+  for (const FakeDisk& disk : disks) {
+    EXPECT_TRUE(run_until([&] {
+      return !toolstack.backend_value(disk, "hotplug-error").empty();
+    }));
+    EXPECT_EQ(toolstack.backend_state(disk), 2);
+  }
+  EXPECT_EQ(directory.lookups, 3);
+  int answers = 0;
+  for (int i = 0; i < 20; ++i) {
+    backend->query([&](const GuestStatus& status) {
+      EXPECT_EQ(status.disks.size(), 3u);
+      ++answers;
+    });
+  }
+  EXPECT_TRUE(run_until([&] { return answers == 20; }));
+  for (const FakeDisk& disk : disks) {
+    toolstack.request_detach(disk);
+  }
+  EXPECT_TRUE(run_until([&] { return finished; }));
+  (*io)->stop();
+  io_thread.join();
+  resolver.reset();
+  backend.reset();
+  plane.reset();
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,80 @@
+#include "blkback/process_lock.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+namespace iscsi_blkback {
+namespace {
+
+class ProcessLockTest : public testing::Test {
+ protected:
+  ProcessLockTest() {
+    char folder[] = "/tmp/iscsi-blkback-lock-XXXXXX";
+    folder_ = ::mkdtemp(folder);
+    path_ = guest_lock_path(folder_ + "/run", 5);
+  }
+  ~ProcessLockTest() override { std::filesystem::remove_all(folder_); }
+
+  std::string folder_;
+  std::string path_;
+};
+
+TEST_F(ProcessLockTest, NamesItsHolder) {
+  EXPECT_EQ(ProcessLock::holder(path_), std::nullopt);
+  {
+    const auto lock = ProcessLock::acquire(path_, "domain 5 is served");
+    ASSERT_TRUE(lock) << lock.error().message;
+    EXPECT_EQ(ProcessLock::holder(path_), ::getpid());
+  }
+  EXPECT_EQ(ProcessLock::holder(path_), std::nullopt);
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+TEST_F(ProcessLockTest, RefusesASecondHolder) {
+  const auto lock = ProcessLock::acquire(path_, "domain 5 is served");
+  ASSERT_TRUE(lock);
+  const auto second = ProcessLock::acquire(path_, "domain 5 is served");
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::conflict);
+  EXPECT_THAT(second.error().message, testing::StartsWith("domain 5 is served by another process"));
+}
+
+TEST_F(ProcessLockTest, EndsWithItsHolder) {
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const auto lock = ProcessLock::acquire(path_, "");
+    (void)!::write(ready[1], lock ? "y" : "n", 1);
+    ::pause();
+    ::_exit(0);
+  }
+  char got = 0;
+  ASSERT_EQ(::read(ready[0], &got, 1), 1);
+  EXPECT_EQ(got, 'y');
+  EXPECT_EQ(ProcessLock::holder(path_), child);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_EQ(ProcessLock::holder(path_), std::nullopt);
+  EXPECT_TRUE(ProcessLock::acquire(path_, ""));
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
+TEST_F(ProcessLockTest, AStaleFileLocksNobodyOut) {
+  std::filesystem::create_directories(folder_ + "/run");
+  std::ofstream(path_) << "12345\n and more that was in it before";
+  EXPECT_EQ(ProcessLock::holder(path_), std::nullopt);
+  const auto lock = ProcessLock::acquire(path_, "");
+  ASSERT_TRUE(lock);
+  EXPECT_EQ(ProcessLock::holder(path_), ::getpid());
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

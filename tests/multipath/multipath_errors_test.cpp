@@ -1,0 +1,257 @@
+// What a guest sees, and does not see, of the errors that a target reports.
+#include "tests/multipath/multipath_fixture.h"
+
+namespace iscsi_blkback {
+namespace {
+
+TEST_F(MultipathTest, AUnitAttentionOnTheOnlyPathIsNoOutageEvenWithNoPathRetryOfZero) {
+  options_.no_path_retry = milliseconds(0);
+  start({1});
+  target_->add_unit_attention(0x3f0e);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, BusyStormsAreWaitedFor) {
+  start();
+  target_->inject(status_fault(ScsiStatus::busy, 100));
+  for (std::uint64_t i = 0; i < 10; ++i) {
+    write(i * 8, 8, 3);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+  }
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(MultipathTest, TaskSetFullLowersTheQueueUntilAllFits) {
+  start({1});
+  // A target with room for four commands.
+  std::uint32_t at_target = 0;
+  SimFault full = status_fault(ScsiStatus::task_set_full, 0);
+  full.matches = [&](const SimCommand& command) {
+    if (!is_write(command)) {
+      return false;
+    }
+    if (at_target < 4) {
+      ++at_target;
+      reactor_.schedule(milliseconds(1), [&] { --at_target; });
+      return false;
+    }
+    return true;
+  };
+  target_->inject(full);
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    write(i * 8, 8, 3);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request, seconds(60)), IoStatus::ok);
+  }
+  target_->clear_faults();
+}
+
+TEST_F(MultipathTest, UnitAttentionsAreRetriedAndTheGuestSeesNone) {
+  start();
+  for (const std::uint16_t code :
+       {std::uint16_t{0x2900}, std::uint16_t{0x2a01}, std::uint16_t{0x2a09}, std::uint16_t{0x3f0e},
+        std::uint16_t{0x3f03}, std::uint16_t{0x2800}}) {
+    target_->add_unit_attention(code);
+    EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  }
+  EXPECT_TRUE(wait_for_up(2));
+}
+
+TEST_F(MultipathTest, AStormOfUnitAttentionsDoesNotBecomeAnError) {
+  start();
+  target_->inject(sense_fault(SenseKey::unit_attention, 0x3f0e, 40));
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(60)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, StandbyPathIsLeftForTheOtherAndTakenBackWhenItIsReady) {
+  start();
+  SimFault standby = sense_fault(SenseKey::not_ready, 0x040b, 0);
+  standby.matches = [](const SimCommand& command) { return command.portal == 0; };
+  target_->inject(standby);
+  for (int i = 0; i < 4; ++i) {
+    const GuestRequest& request = write(0, 8, 1);
+    EXPECT_EQ(answer(request), IoStatus::ok);
+    EXPECT_LE(request.took(), milliseconds(20));
+  }
+  EXPECT_EQ(path(0).state, PathState::down);
+  EXPECT_EQ(path(0).session_state, SessionState::logged_in);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(path(0).state, PathState::down);
+  target_->clear_faults();
+  EXPECT_TRUE(wait_for_up(2, seconds(2)));
+}
+
+TEST_F(MultipathTest, BecomingReadyOnAllPathsIsWaitedFor) {
+  start();
+  SimFault starting = sense_fault(SenseKey::not_ready, 0x0401, 0);
+  target_->inject(starting);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(10));
+  EXPECT_TRUE(pending(request));
+  target_->clear_faults();
+  EXPECT_EQ(answer(request, seconds(2)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, BecomingReadyForLongerThanThatIsNoErrorEither) {
+  start({1});
+  target_->inject(sense_fault(SenseKey::not_ready, 0x0401, 0));
+  SimFault check = sense_fault(SenseKey::not_ready, 0x0401, 0);
+  check.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kTestUnitReady;
+  };
+  target_->inject(check);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(600));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(up(), 0U);
+  target_->clear_faults();
+  EXPECT_EQ(answer(request, seconds(2)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, ABusyTargetForMinutesIsNoErrorEither) {
+  start();
+  SimFault busy = status_fault(ScsiStatus::busy, 0);
+  busy.matches = {};
+  target_->inject(busy);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(600));
+  EXPECT_TRUE(pending(request));
+  target_->clear_faults();
+  EXPECT_EQ(answer(request, seconds(3)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, MediumErrorIsTheGuestsAfterOneTryElsewhere) {
+  start();
+  target_->inject(sense_fault(SenseKey::medium_error, 0x1100, 3));
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::medium_error);
+  EXPECT_EQ(path(0).failures + path(1).failures, 3U);
+  EXPECT_GE(path(0).failures, 1U);
+  EXPECT_GE(path(1).failures, 1U);
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(MultipathTest, ReservationConflictIsTheGuestsAndThePathStaysUp) {
+  start();
+  target_->inject(status_fault(ScsiStatus::reservation_conflict, 1));
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::reservation_conflict);
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(MultipathTest, ATargetFailureWithStatusGoodIsNoSuccess) {
+  start();
+  SimFault failure;
+  failure.matches = any_io();
+  failure.count = 0;
+  failure.response_code = 1;
+  target_->inject(failure);
+  EXPECT_EQ(answer(write(0, 8, 9)), IoStatus::target_error);
+  EXPECT_EQ(medium(0), 0);
+}
+
+TEST_F(MultipathTest, AShortReadIsNoSuccess) {
+  start();
+  SimFault shortened;
+  shortened.matches = any_io();
+  shortened.count = 0;
+  shortened.cut_bytes = 512;
+  target_->inject(shortened);
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::target_error);
+}
+
+TEST_F(MultipathTest, AFlushThatTheTargetDoesNotKnowIsNotSupported) {
+  start();
+  SimFault unknown = sense_fault(SenseKey::illegal_request, 0x2000, 0);
+  unknown.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kSynchronizeCache10 ||
+           command.cdb[0] == scsi_operation::kSynchronizeCache16;
+  };
+  target_->inject(unknown);
+  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, NoWriteCommandLeavesAReadOnlyDisk) {
+  options_.read_only = true;
+  start();
+  EXPECT_TRUE(device_->geometry().read_only);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::write_protected);
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.writes, 0U);
+  EXPECT_EQ(lun_->counters.flushes, 0U);
+}
+
+TEST_F(MultipathTest, AWriteProtectedLunMakesAReadOnlyDisk) {
+  lun_options_.read_only = true;
+  start();
+  EXPECT_TRUE(device_->geometry().read_only);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::write_protected);
+}
+
+TEST_F(MultipathTest, AMissingLunTakesThePathDownUntilItIsBack) {
+  start();
+  target_->remove_lun(0);
+  const GuestRequest& request = write(0, 8, 4);
+  reactor_.run_for(seconds(20));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(up(), 0U);
+  target_->add_lun(0, lun_);
+  EXPECT_EQ(answer(request, seconds(2)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, TheCheckerFindsAnIdlePathThatHasStoppedServing) {
+  start();
+  SimFault unavailable = sense_fault(SenseKey::not_ready, 0x040c, 0);
+  unavailable.matches = [](const SimCommand& command) {
+    return command.portal == 1 && command.cdb[0] == scsi_operation::kTestUnitReady;
+  };
+  target_->inject(unavailable);
+  EXPECT_TRUE(reactor_.run_until([this] { return path(1).state == PathState::down; }, seconds(6)));
+  target_->clear_faults();
+  EXPECT_TRUE(wait_for_up(2, seconds(2)));
+}
+
+TEST_F(MultipathTest, TheCheckerLeavesABusyPathAlone) {
+  start({1});
+  std::uint64_t checks = 0;
+  SimFault count;
+  count.count = 0;
+  count.matches = [&](const SimCommand& command) {
+    checks += command.cdb[0] == scsi_operation::kTestUnitReady ? 1 : 0;
+    return false;
+  };
+  target_->inject(count);
+  for (int i = 0; i < 60; ++i) {
+    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+    reactor_.run_for(seconds(1));
+  }
+  EXPECT_EQ(checks, 0U);
+  reactor_.run_for(seconds(60));
+  EXPECT_GE(checks, 10U);
+  EXPECT_LE(checks, 14U);
+}
+
+TEST_F(MultipathTest, AStuckLunIsLeftForTheOtherPathAndInTheEndItsSessionIsDropped) {
+  start();
+  SimFault stuck;
+  stuck.matches = [](const SimCommand& command) { return command.portal == 0; };
+  stuck.count = 0;
+  stuck.answer = false;
+  target_->inject(stuck);
+  const GuestRequest& first = read(0, 8);
+  const GuestRequest& second = read(8, 8);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(12)));
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  }
+  EXPECT_EQ(answer(first, seconds(60)), IoStatus::ok);
+  EXPECT_EQ(answer(second, seconds(60)), IoStatus::ok);
+  target_->clear_faults();
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,399 @@
+#include "tests/simulation/disk_simulation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+
+#include "tests/simulation/simulated_disk.h"
+#include "tests/support/sim_random.h"
+#include "tests/support/sim_stream.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr Duration kFaultTime = seconds(12);
+// After the last fault: the longest back-off of a login, a check of a failed path, and the hold of
+// a write until the target has given up its connection.
+constexpr Duration kRecoveryTime = seconds(90);
+constexpr std::size_t kMaxFailures = 5;
+
+class Simulation final : public SimulatedDisk::World {
+ public:
+  explicit Simulation(const SimulationOptions& options)
+      : options_(options), random_(options.seed * 0x9e3779b9 + 17), reactor_(options.seed) {}
+
+  SimulationResult run();
+
+  [[nodiscard]] SimReactor& reactor() override { return reactor_; }
+  void fail(std::string what) override {
+    if (result_.failures.size() < kMaxFailures) {
+      const auto at = std::chrono::duration_cast<microseconds>(reactor_.now() - began_);
+      result_.failures.push_back(fmt::format("at {} us: {}", at.count(), std::move(what)));
+    }
+  }
+  [[nodiscard]] bool failed() const { return !result_.failures.empty(); }
+  // All requests go to the same few sectors, and writes are lost more often than anything else.
+  [[nodiscard]] bool contended() const override { return contended_; }
+  [[nodiscard]] SectorOracle::Version next_version() override { return ++last_version_; }
+  void count_answer(BlockOperation operation, IoStatus status) override;
+
+ private:
+  [[nodiscard]] SocketAddress address(std::size_t portal) const {
+    return SocketAddress::parse(fmt::format("10.0.0.{}", portal + 1), 3260).value();
+  }
+  void build();
+  void plan_faults();
+  void inject_fault();
+  void lose_writes(std::size_t portal, Duration length);
+  void end_faults();
+  void settle();
+  void finish();
+  [[nodiscard]] Duration random_duration(Duration at_most) {
+    return Duration{
+        static_cast<Duration::rep>(random_.below(static_cast<std::uint64_t>(at_most.count())))};
+  }
+  // Mostly short.
+  [[nodiscard]] Duration outage() {
+    return random_.one_in(4) ? random_duration(seconds(6)) : random_duration(milliseconds(400));
+  }
+  void later(Duration delay, std::function<void()> what) {
+    reactor_.schedule(delay, std::move(what));
+  }
+
+  const SimulationOptions options_;
+  SimRandom random_;
+  SimReactor reactor_;
+  TimePoint began_{};
+  std::size_t portals_ = 0;
+  bool contended_ = false;
+  std::unique_ptr<SimTarget> target_;
+  std::vector<std::unique_ptr<Session>> sessions_;
+  std::vector<std::unique_ptr<SimulatedDisk>> disks_;
+  bool faults_ended_ = false;
+  SectorOracle::Version last_version_ = 0;
+  SimulationResult result_;
+};
+
+void Simulation::count_answer(BlockOperation operation, IoStatus status) {
+  ++result_.requests;
+  const std::uint64_t parts[] = {
+      static_cast<std::uint64_t>(reactor_.now().time_since_epoch().count()),
+      static_cast<std::uint64_t>(operation), static_cast<std::uint64_t>(status)};
+  for (const std::uint64_t part : parts) {
+    result_.fingerprint = (result_.fingerprint ^ part) * 0x100000001b3;
+  }
+}
+
+void Simulation::build() {
+  contended_ = random_.one_in(3);
+  portals_ = random_.between(contended_ ? 2 : 1, 4);
+  SimTargetOptions target_options;
+  const std::uint64_t grouping = random_.below(3);
+  std::string groups;
+  for (std::size_t portal = 0; portal < portals_; ++portal) {
+    const std::uint64_t tag = grouping == 0 ? 1 : grouping == 1 ? portal + 1 : portal / 2 + 1;
+    groups += fmt::format(" {}", tag);
+    target_options.portals.push_back({address(portal), static_cast<std::uint16_t>(tag)});
+    reactor_.network().set_latency(address(portal), microseconds(random_.between(20, 2000)),
+                                   microseconds(random_.below(500)));
+    reactor_.network().set_reset_policy(address(portal), SimResetPolicy::random);
+  }
+  target_options.initial_r2t = random_.one_in(3);
+  target_options.immediate_data = !random_.one_in(3);
+  target_options.first_burst_length = random_.one_in(2) ? 65536 : 2048;
+  target_options.max_recv_data_segment_length = random_.one_in(2) ? 65536 : 1024;
+  target_options.window = static_cast<std::uint32_t>(random_.between(2, 64));
+  target_options.command_delay = microseconds(random_.below(2000));
+  target_options.command_jitter = microseconds(random_.below(5000));
+  target_options.linger_delay = random_.one_in(2) ? random_duration(seconds(3)) : Duration{};
+  target_options.status_with_data = random_.one_in(2);
+  target_ = std::make_unique<SimTarget>(reactor_, target_options);
+
+  MultipathOptions options;
+  options.path_grouping_policy =
+      random_.one_in(3) ? PathGroupingPolicy::failover : PathGroupingPolicy::multibus;
+  options.rr_min_io = static_cast<std::uint32_t>(random_.between(1, 10));
+  options.max_requests = static_cast<std::uint32_t>(random_.between(4, 64));
+  options.polling_interval = seconds(2);
+  if (random_.one_in(4)) {
+    options.no_path_retry = milliseconds(random_.below(3000));
+  }
+  const std::uint64_t disks = random_.between(1, 2);
+  for (std::uint64_t disk = 0; disk < disks; ++disk) {
+    options.alias = fmt::format("disk{}", disk);
+    disks_.push_back(std::make_unique<SimulatedDisk>(*this, random_.next(),
+                                                     static_cast<std::uint16_t>(disk), options));
+    target_->add_lun(static_cast<std::uint16_t>(disk), disks_.back()->lun());
+    if (options_.canary) {
+      MultipathDeviceCanary::disable_hold(disks_.back()->device());
+    }
+  }
+  for (std::size_t portal = 0; portal < portals_; ++portal) {
+    SessionOptions session;
+    session.initiator_name = "iqn.2026-01.test:guest";
+    session.target_name = target_options.name;
+    session.portal = address(portal);
+    session.portal_name = session.portal.to_string();
+    session.isid = {0x80, 0, 0, 1, 0, static_cast<std::uint8_t>(portal + 1)};
+    session.max_commands = static_cast<std::uint16_t>(random_.between(4, 64));
+    session.max_outstanding_r2t = static_cast<std::uint16_t>(random_.between(1, 4));
+    sessions_.push_back(std::make_unique<Session>(reactor_, session));
+    for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
+      disk->add_path(*sessions_.back());
+    }
+    sessions_.back()->start();
+  }
+  result_.plan = fmt::format(
+      "{}{} disks, portal groups{}, {}, window {}, R2T {}, immediate {}, linger {} ms, "
+      "no_path_retry {}",
+      contended_ ? "contended, " : "", disks, groups, to_string(options.path_grouping_policy),
+      target_options.window, target_options.initial_r2t, target_options.immediate_data,
+      std::chrono::duration_cast<milliseconds>(target_options.linger_delay).count(),
+      options.no_path_retry ? fmt::format("{} ms", options.no_path_retry->count()) : "queue");
+}
+
+void Simulation::plan_faults() {
+  Duration at = milliseconds(50);
+  const Duration mean = milliseconds(random_.between(50, 800));
+  while (at < kFaultTime) {
+    later(at, [this] {
+      if (!faults_ended_) {
+        ++result_.faults;
+        inject_fault();
+      }
+    });
+    at += random_duration(mean * 2) + microseconds(1);
+  }
+}
+
+void Simulation::inject_fault() {
+  SimNetwork& network = reactor_.network();
+  const std::size_t portal = random_.below(portals_);
+  const SocketAddress where = address(portal);
+  const Duration length = outage();
+  if (contended_ && !random_.one_in(4)) {
+    lose_writes(portal, length);
+    return;
+  }
+  switch (random_.below(15)) {
+    case 0:
+    case 1:
+      network.reset_connections(where);
+      return;
+    case 2:
+      network.set_refusing(where, true);
+      network.reset_connections(where);
+      later(length, [this, where] { reactor_.network().set_refusing(where, false); });
+      return;
+    case 3:
+      network.set_dropping(where, true);
+      later(length, [this, where] { reactor_.network().set_dropping(where, false); });
+      return;
+    case 4: {
+      const SimDirection direction =
+          random_.one_in(2) ? SimDirection::to_server : SimDirection::to_client;
+      network.set_dropping(where, direction, true);
+      later(length,
+            [this, where, direction] { reactor_.network().set_dropping(where, direction, false); });
+      return;
+    }
+    case 5:  // stalled in the network, released later: old data arrives late
+      network.set_held(where, SimDirection::to_server, true);
+      later(length,
+            [this, where] { reactor_.network().set_held(where, SimDirection::to_server, false); });
+      if (random_.one_in(2)) {
+        later(random_duration(length + microseconds(1)),
+              [this, where] { reactor_.network().reset_connections(where); });
+      }
+      return;
+    case 6:  // the process of the target dies and comes back
+      target_->stop();
+      later(length, [this] { target_->start(); });
+      return;
+    case 7:
+      target_->close_portal(portal);
+      later(length, [this, portal] { target_->open_portal(portal); });
+      return;
+    case 8: {
+      SimFault busy;
+      busy.count = static_cast<std::uint32_t>(random_.between(1, 60));
+      busy.status = random_.one_in(2) ? ScsiStatus::busy : ScsiStatus::task_set_full;
+      target_->inject(busy);
+      return;
+    }
+    case 9: {
+      constexpr std::uint16_t kCodes[] = {0x2900, 0x2903, 0x2a01, 0x2a06,
+                                          0x2a09, 0x2800, 0x3f03, 0x3f0e};
+      target_->add_unit_attention(kCodes[random_.below(std::size(kCodes))]);
+      return;
+    }
+    case 10:
+      for (std::size_t each = 0; each < portals_; ++each) {
+        network.set_refusing(address(each), true);
+        network.reset_connections(address(each));
+        later(length + random_duration(milliseconds(500)),
+              [this, each] { reactor_.network().set_refusing(address(each), false); });
+      }
+      return;
+    case 11:
+      target_->set_hung(true);
+      later(length, [this] { target_->set_hung(false); });
+      return;
+    case 12: {
+      SimFault standby;
+      standby.matches = [portal](const SimCommand& command) { return command.portal == portal; };
+      standby.count = static_cast<std::uint32_t>(random_.between(1, 8));
+      standby.status = ScsiStatus::check_condition;
+      standby.sense = make_sense(SenseKey::not_ready, random_.one_in(2) ? 0x040b : 0x0401);
+      target_->inject(standby);
+      return;
+    }
+    default:
+      lose_writes(portal, length);
+      return;
+  }
+}
+
+// Writes stay in the target, their connection goes, and later they strike.
+void Simulation::lose_writes(std::size_t portal, Duration length) {
+  const SocketAddress where = address(portal);
+  SimFault hold;
+  hold.matches = [portal](const SimCommand& command) {
+    return command.portal == portal && is_write(command);
+  };
+  hold.count = static_cast<std::uint32_t>(random_.between(1, 6));
+  hold.hold = true;
+  hold.execute = true;
+  target_->inject(hold);
+  const Duration until_reset = random_duration(milliseconds(60));
+  later(until_reset, [this, where, refuse = contended_ || random_.one_in(2), length] {
+    if (refuse) {
+      reactor_.network().set_refusing(where, true);
+      later(length, [this, where] { reactor_.network().set_refusing(where, false); });
+    }
+    reactor_.network().reset_connections(where);
+  });
+  later(until_reset + random_duration(length + milliseconds(100)),
+        [this] { target_->release_held(); });
+}
+
+void Simulation::end_faults() {
+  faults_ended_ = true;
+  for (std::size_t portal = 0; portal < portals_; ++portal) {
+    reactor_.network().set_dropping(address(portal), false);
+    reactor_.network().set_held(address(portal), SimDirection::to_server, false);
+    reactor_.network().set_refusing(address(portal), false);
+  }
+  target_->set_hung(false);
+  target_->start();
+  target_->clear_faults();
+  target_->release_held();
+}
+
+// The guest stops; everything must complete, and what the medium then holds must stay.
+void Simulation::settle() {
+  // Some faults end by themselves a little after the others.
+  reactor_.run_for(seconds(8));
+  end_faults();
+  reactor_.run_for(seconds(1));
+  for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
+    disk->stop_guest();
+  }
+  const auto all_idle = [this] {
+    return std::all_of(disks_.begin(), disks_.end(),
+                       [](const std::unique_ptr<SimulatedDisk>& disk) { return disk->idle(); });
+  };
+  if (!reactor_.run_until(all_idle, kRecoveryTime)) {
+    for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
+      const MultipathSnapshot snapshot = disk->device().snapshot();
+      fail(fmt::format("{} requests are stuck: {} queued, {} held, {} in flight, {} paths up",
+                       disk->open(), snapshot.queued, snapshot.held, snapshot.in_flight,
+                       snapshot.paths_up()));
+    }
+    return;
+  }
+  const auto all_up = [this] {
+    return std::all_of(disks_.begin(), disks_.end(),
+                       [this](const std::unique_ptr<SimulatedDisk>& disk) {
+                         return disk->device().snapshot().paths_up() == portals_;
+                       });
+  };
+  if (!reactor_.run_until(all_up, kRecoveryTime)) {
+    fail("not all paths came back");
+    return;
+  }
+  for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
+    disk->read_back();
+  }
+  if (!reactor_.run_until(all_idle, kRecoveryTime)) {
+    fail("the last reads are stuck");
+    return;
+  }
+  // Whatever old writes are still about now had their time.
+  target_->release_held();
+  reactor_.run_for(seconds(10));
+  for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
+    disk->check_medium();
+  }
+}
+
+void Simulation::finish() {
+  for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
+    disk->stop_guest();
+    disk->close();
+  }
+  const auto all_closed = [this] {
+    return std::all_of(disks_.begin(), disks_.end(),
+                       [](const std::unique_ptr<SimulatedDisk>& disk) { return disk->closed(); });
+  };
+  const bool closed = reactor_.run_until(all_closed, seconds(failed() ? 1 : 10));
+  std::size_t stopped = 0;
+  for (const std::unique_ptr<Session>& session : sessions_) {
+    result_.connection_losses += session->statistics().connection_losses;
+    session->stop([](void* count) noexcept { ++*static_cast<std::size_t*>(count); }, &stopped);
+  }
+  if (!reactor_.run_until([&] { return stopped == sessions_.size() && all_closed(); },
+                          seconds(60)) ||
+      !closed) {
+    fail("the devices or sessions did not close in time");
+  }
+  ISCSI_BLKBACK_ASSERT(all_closed() && stopped == sessions_.size());
+  for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
+    disk->check_nothing_left();
+  }
+  reactor_.run_for(seconds(1));
+  if (target_->sessions() != 0) {
+    fail(fmt::format("{} sessions are left at the target", target_->sessions()));
+  }
+  for (const std::string& violation : target_->violations) {
+    fail("the initiator broke the protocol: " + violation);
+  }
+  result_.ghost_writes = target_->counters.executed_after_close;
+  result_.fenced_tasks = target_->counters.terminated_tasks;
+}
+
+SimulationResult Simulation::run() {
+  began_ = reactor_.now();
+  build();
+  plan_faults();
+  reactor_.run_for(kFaultTime);
+  settle();
+  finish();
+  disks_.clear();
+  sessions_.clear();
+  return std::move(result_);
+}
+
+}  // namespace
+
+SimulationResult run_simulation(const SimulationOptions& options) {
+  return Simulation(options).run();
+}
+
+}  // namespace iscsi_blkback

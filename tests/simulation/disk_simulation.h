@@ -1,0 +1,48 @@
+// DiskSimulation: one run of disks over several paths with a random guest and a plan of faults, all
+// drawn from a seed, in virtual time: MultipathDevice over the real engine, the simulated network
+// and target. Every answer goes through the oracle.
+//
+// What the run checks, beyond the data (see SectorOracle):
+//  - each request completes exactly once, never from inside submit, and with ok, except reads and
+//    writes where the plan allows no_path;
+//  - a flush that succeeded has reached the LUN after it was asked for;
+//  - when the faults have ended, everything completes within a bounded time;
+//  - after closing, nothing is left: no request, no session at the target;
+//  - the initiator has broken no rule of RFC 7143 that the target knows.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "multipath/multipath_device.h"
+#include "tests/support/sim_reactor.h"
+#include "tests/support/sim_target.h"
+
+namespace iscsi_blkback {
+
+// A test's way to a device that does not hold overlapping writes; see multipath_device.h.
+struct MultipathDeviceCanary {
+  static void disable_hold(MultipathDevice& device) { device.disable_hold_of_overlapping_writes(); }
+};
+
+struct SimulationOptions {
+  std::uint64_t seed = 1;
+  bool canary = false;  // the hold of overlapping writes is off
+};
+
+struct SimulationResult {
+  std::vector<std::string> failures;  // at most a few; empty: all good
+  std::string plan;                   // what the seed has chosen, for a person
+  std::uint64_t requests = 0;
+  std::uint64_t faults = 0;
+  std::uint64_t fingerprint = 0;  // of all answers and their times
+  std::uint64_t connection_losses = 0;
+  std::uint64_t ghost_writes = 0;  // executed after their connection was gone
+  std::uint64_t fenced_tasks = 0;  // terminated at the target
+};
+
+[[nodiscard]] SimulationResult run_simulation(const SimulationOptions& options);
+
+}  // namespace iscsi_blkback

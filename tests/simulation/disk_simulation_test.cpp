@@ -1,0 +1,126 @@
+// Runs the simulation over a range of seeds. A failure prints the seed and how to run it again.
+//
+//   simulation_test --seeds=17          one seed
+//   simulation_test --seeds=1-100000    a range (also: environment SIMULATION_SEEDS)
+#include "tests/simulation/disk_simulation.h"
+
+#include <gtest/gtest.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "base/log.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// ThreadSanitizer makes a run some twenty times as long, and there is only one thread.
+#if defined(__SANITIZE_THREAD__)
+constexpr std::uint64_t kDefaultSeeds = 5;
+#else
+constexpr std::uint64_t kDefaultSeeds = 40;
+#endif
+
+struct SeedRange {
+  std::uint64_t first = 1;
+  std::uint64_t last = kDefaultSeeds;
+};
+
+SeedRange seeds;  // NOLINT: set once in main
+
+bool parse_seeds(std::string_view text) {
+  const char* end = text.data() + text.size();
+  auto [at, error] = std::from_chars(text.data(), end, seeds.first);
+  seeds.last = seeds.first;
+  if (error == std::errc() && at != end && *at == '-') {
+    std::tie(at, error) = [&] {
+      const auto parsed = std::from_chars(at + 1, end, seeds.last);
+      return std::pair(parsed.ptr, parsed.ec);
+    }();
+  }
+  return error == std::errc() && at == end && seeds.first <= seeds.last;
+}
+
+std::string report(std::uint64_t seed, const SimulationResult& result) {
+  std::string text = "seed " + std::to_string(seed) + " (" + result.plan + ", " +
+                     std::to_string(result.faults) + " faults):\n";
+  for (const std::string& failure : result.failures) {
+    text += "  " + failure + "\n";
+  }
+  return text + "run it again: simulation_test --gtest_filter=DiskSimulation.Seeds --seeds=" +
+         std::to_string(seed);
+}
+
+TEST(DiskSimulation, Seeds) {
+  SimulationResult total;
+  for (std::uint64_t seed = seeds.first; seed <= seeds.last; ++seed) {
+    const SimulationResult result = run_simulation({.seed = seed});
+    EXPECT_TRUE(result.failures.empty()) << report(seed, result);
+    total.requests += result.requests;
+    total.faults += result.faults;
+    total.connection_losses += result.connection_losses;
+    total.ghost_writes += result.ghost_writes;
+    total.fenced_tasks += result.fenced_tasks;
+  }
+  std::printf(
+      "seeds %llu-%llu: %llu requests, %llu faults, %llu lost connections, %llu ghost "
+      "writes, %llu tasks fenced\n",
+      static_cast<unsigned long long>(seeds.first), static_cast<unsigned long long>(seeds.last),
+      static_cast<unsigned long long>(total.requests),
+      static_cast<unsigned long long>(total.faults),
+      static_cast<unsigned long long>(total.connection_losses),
+      static_cast<unsigned long long>(total.ghost_writes),
+      static_cast<unsigned long long>(total.fenced_tasks));
+  if (seeds.last - seeds.first >= 20) {  // the plans do what they are for
+    EXPECT_GT(total.requests, 10000U);
+    EXPECT_GT(total.connection_losses, 100U);
+    EXPECT_GT(total.ghost_writes, 10U);
+    EXPECT_GT(total.fenced_tasks, 10U);
+  }
+}
+
+TEST(DiskSimulation, TheSameSeedGivesTheSameRun) {
+  const SimulationResult first = run_simulation({.seed = 5});
+  const SimulationResult second = run_simulation({.seed = 5});
+  EXPECT_EQ(first.fingerprint, second.fingerprint);
+  EXPECT_EQ(first.requests, second.requests);
+  EXPECT_NE(first.fingerprint, run_simulation({.seed = 6}).fingerprint);
+}
+
+// A device that does not hold overlapping writes loses data, and the oracle must see that.
+TEST(DiskSimulation, TheOracleCatchesADeviceWithoutTheHold) {
+  std::string caught;
+  std::uint64_t seed = 0;
+  while (caught.empty() && seed < 100) {
+    const SimulationResult result = run_simulation({.seed = ++seed, .canary = true});
+    for (const std::string& failure : result.failures) {
+      if (failure.find("overwritten before") != std::string::npos) {
+        caught = failure;
+      }
+    }
+  }
+  EXPECT_FALSE(caught.empty());
+  std::printf("caught with seed %llu: %s\n", static_cast<unsigned long long>(seed), caught.c_str());
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  const char* wanted = std::getenv("SIMULATION_SEEDS");
+  constexpr std::string_view kOption = "--seeds=";
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]).starts_with(kOption)) {
+      wanted = argv[i] + kOption.size();
+    }
+  }
+  if (wanted != nullptr && !iscsi_blkback::parse_seeds(wanted)) {
+    std::fprintf(stderr, "seeds: a number or a range like 1-1000, not \"%s\"\n", wanted);
+    return 2;
+  }
+  iscsi_blkback::set_log_level(iscsi_blkback::LogLevel::error);
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,178 @@
+#include "tests/simulation/simulated_disk.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace iscsi_blkback {
+
+using std::chrono::microseconds;
+
+SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun_number,
+                             const MultipathOptions& options)
+    : world_(world),
+      lun_number_(lun_number),
+      may_fail_without_path_(options.no_path_retry.has_value()),
+      random_(seed) {
+  SimLunOptions lun_options;
+  lun_options.block_count = kSimulatedSectors;
+  lun_options.naa_extension = lun_number + 1U;
+  lun_ = std::make_shared<SimLun>(lun_options);
+  device_ = std::make_unique<MultipathDevice>(world.reactor(), options, *this);
+}
+
+void SimulatedDisk::on_ready(MultipathDevice& /*device*/) noexcept {
+  const std::uint64_t depth = random_.between(2, 16);
+  for (std::uint64_t i = 0; i < depth; ++i) {
+    slots_.push_back(std::make_unique<Slot>());
+    schedule_next(*slots_.back());
+  }
+}
+
+void SimulatedDisk::schedule_next(Slot& slot) {
+  if (guest_stopped_) {
+    return;
+  }
+  const std::uint64_t pause_us = random_.one_in(3) ? 0 : random_.below(20000);
+  world_.reactor().schedule(microseconds(pause_us), [this, &slot] {
+    if (!guest_stopped_) {
+      submit_random(slot);
+    }
+  });
+}
+
+void SimulatedDisk::submit_random(Slot& slot) {
+  const std::uint64_t kind = random_.below(20);
+  if (kind == 0) {
+    submit(slot, BlockOperation::flush, 0, 0);
+    return;
+  }
+  // Overlaps are what it is about: half of the requests go to a place that moves now and then.
+  if (random_.one_in(50)) {
+    hot_sector_ = random_.below(kSimulatedSectors - 16);
+  }
+  if (world_.contended()) {
+    const std::uint64_t sector = random_.below(4);
+    submit(slot, kind < 8 ? BlockOperation::write : BlockOperation::read, sector,
+           static_cast<std::uint32_t>(random_.between(1, 4)));
+    return;
+  }
+  const auto count = static_cast<std::uint32_t>(random_.between(1, 16));
+  const std::uint64_t sector =
+      random_.one_in(2) ? std::min(hot_sector_ + random_.below(8), kSimulatedSectors - count)
+                        : random_.below(kSimulatedSectors - count + 1);
+  submit(slot, kind < 11 ? BlockOperation::write : BlockOperation::read, sector, count);
+}
+
+void SimulatedDisk::submit(Slot& slot, BlockOperation operation, std::uint64_t sector,
+                           std::uint32_t count) {
+  slot.disk = this;
+  slot.open = true;
+  ++open_;
+  slot.data.assign(std::size_t{count} * kSectorBytes, std::byte{0xa5});
+  slot.block.operation = operation;
+  slot.block.sector = sector;
+  slot.block.sector_count = count;
+  slot.block.data = count != 0 ? slot.data.data() : nullptr;
+  slot.block.owner = &slot;
+  slot.block.on_complete = [](BlockRequest& block, IoStatus status) noexcept {
+    Slot& done = *static_cast<Slot*>(block.owner);
+    done.disk->completed(done, status);
+  };
+  switch (operation) {
+    case BlockOperation::read:
+      slot.ticket = oracle_.read_begins();
+      break;
+    case BlockOperation::write:
+      slot.version = world_.next_version();
+      SectorOracle::fill(slot.data, sector, slot.version);
+      oracle_.write_begins(sector, count, slot.version);
+      break;
+    case BlockOperation::flush:
+      slot.flushes_before = lun_->counters.flushes;
+      break;
+  }
+  slot.submitting = true;
+  device_->submit(slot.block);
+  slot.submitting = false;
+}
+
+void SimulatedDisk::completed(Slot& slot, IoStatus status) {
+  if (!slot.open) {
+    fail("a request completed twice");
+    return;
+  }
+  if (slot.submitting) {
+    fail("a request completed from inside submit");
+  }
+  slot.open = false;
+  --open_;
+  const BlockRequest& block = slot.block;
+  world_.count_answer(block.operation, status);
+  const bool ok = status == IoStatus::ok;
+  if (!ok && !(may_fail_without_path_ && status == IoStatus::no_path &&
+               block.operation != BlockOperation::flush)) {
+    fail(fmt::format("{} of sector {} ended with {}", to_string(block.operation), block.sector,
+                     to_string(status)));
+  }
+  switch (block.operation) {
+    case BlockOperation::read:
+      if (ok) {
+        if (std::string wrong = oracle_.read_ends(block.sector, slot.data, slot.ticket);
+            !wrong.empty()) {
+          fail(std::move(wrong));
+        }
+      }
+      break;
+    case BlockOperation::write: {
+      std::vector<std::byte> expected(slot.data.size());
+      SectorOracle::fill(expected, block.sector, slot.version);
+      if (expected != slot.data) {
+        fail("the device changed the data of a write");
+      }
+      oracle_.write_ends(block.sector, block.sector_count, slot.version, ok);
+      // The buffer is the guest's again; what is still sent from it now must not reach the medium.
+      std::fill(slot.data.begin(), slot.data.end(), std::byte{0xee});
+      break;
+    }
+    case BlockOperation::flush:
+      if (ok && lun_->counters.flushes == slot.flushes_before) {
+        fail("a flush succeeded without having reached the LUN");
+      }
+      break;
+  }
+  if (&slot != &reader_) {
+    schedule_next(slot);
+  }
+}
+
+void SimulatedDisk::read_back() {
+  submit(reader_, BlockOperation::read, 0, kSimulatedSectors);
+}
+
+void SimulatedDisk::check_medium() {
+  const std::uint64_t ticket = oracle_.read_begins();
+  if (std::string wrong = oracle_.read_ends(0, lun_->medium(), ticket); !wrong.empty()) {
+    fail("in the end " + wrong);
+  }
+}
+
+void SimulatedDisk::close() {
+  device_->close(
+      false, [](void* self) noexcept { static_cast<SimulatedDisk*>(self)->closed_ = true; }, this);
+}
+
+void SimulatedDisk::check_nothing_left() {
+  const MultipathSnapshot snapshot = device_->snapshot();
+  if (snapshot.queued != 0 || snapshot.held != 0 || snapshot.in_flight != 0 || open_ != 0) {
+    fail(fmt::format("after closing {} queued, {} held, {} in flight, {} open", snapshot.queued,
+                     snapshot.held, snapshot.in_flight, open_));
+  }
+}
+
+void SimulatedDisk::fail(std::string what) {
+  world_.fail(fmt::format("disk {}: {}", lun_number_, std::move(what)));
+}
+
+}  // namespace iscsi_blkback

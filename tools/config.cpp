@@ -1,0 +1,202 @@
+#include "tools/config.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+
+#include "base/unique_fd.h"
+#include "blkback/disk_target.h"
+#include "tools/config_reader.h"
+#include "tools/config_settings.h"
+
+namespace iscsi_blkback {
+namespace {
+
+Result<std::string> read_file(const std::string& path) {
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) {
+    return tl::unexpected(system_error(fmt::format("cannot open {}", path), errno));
+  }
+  std::string text;
+  std::array<char, 16384> piece{};
+  while (true) {
+    const ssize_t got = ::read(file.get(), piece.data(), piece.size());
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      return tl::unexpected(system_error(fmt::format("cannot read {}", path), errno));
+    }
+    if (got == 0) {
+      return text;
+    }
+    text.append(piece.data(), static_cast<std::size_t>(got));
+    if (text.size() > kMaxConfigurationBytes) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("{} has more than {} bytes", path, kMaxConfigurationBytes));
+    }
+  }
+}
+
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kBlanks = " \t\r";
+  const std::size_t first = text.find_first_not_of(kBlanks);
+  if (first == std::string_view::npos) {
+    return {};
+  }
+  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+}
+
+// What toml++ cannot cope with: where it looks for blanks and finds a letter like an umlaut, its
+// behaviour is undefined, and no option needs one (comments may have them and are made harmless
+// here); and a key of very many parts, a.a.a..., exhausts the stack.
+Result<std::string> screened(std::string_view text, const std::string& name) {
+  std::string result(text);
+  std::uint32_t line = 1;
+  std::size_t line_bytes = 0;
+  bool blank_so_far = true;
+  bool comment = false;
+  for (char& c : result) {
+    if (c == '\n') {
+      ++line;
+      line_bytes = 0;
+      blank_so_far = true;
+      comment = false;
+      continue;
+    }
+    if (++line_bytes > kMaxConfigurationLineBytes) {
+      return fail(ErrorCode::invalid_argument, fmt::format("{}:{}: the line has more than {} bytes",
+                                                           name, line, kMaxConfigurationLineBytes));
+    }
+    if (static_cast<unsigned char>(c) >= 0x80) {
+      if (!comment) {
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{}:{}: characters beyond ASCII may only stand in lines that begin "
+                                "with #",
+                                name, line));
+      }
+      c = '?';
+    }
+    comment = comment || (blank_so_far && c == '#');
+    blank_so_far = blank_so_far && (c == ' ' || c == '\t');
+  }
+  return result;
+}
+
+}  // namespace
+
+Result<Configuration> parse_configuration(std::string_view text, const std::string& name) {
+  if (text.size() > kMaxConfigurationBytes) {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("{} has more than {} bytes", name, kMaxConfigurationBytes));
+  }
+  const auto safe = screened(text, name);
+  if (!safe) {
+    return tl::unexpected(safe.error());
+  }
+  const toml::parse_result parsed = toml::parse(*safe, std::string_view{});
+  if (parsed.failed()) {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("{}:{}: {}", name, parsed.error().source().begin.line,
+                            parsed.error().description()));
+  }
+  return read_document(parsed.table(), name);
+}
+
+Result<std::string> parse_initiator_name(std::string_view text, const std::string& name) {
+  std::uint32_t number = 0;
+  std::uint32_t generated_at = 0;
+  while (!text.empty()) {
+    ++number;
+    const std::size_t end = text.find('\n');
+    const std::string_view line = trimmed(text.substr(0, end));
+    text = end == std::string_view::npos ? std::string_view{} : text.substr(end + 1);
+    if (line.starts_with('#')) {
+      continue;
+    }
+    const std::size_t equals = line.find('=');
+    const std::string_view key = trimmed(line.substr(0, equals));
+    if (equals == std::string_view::npos) {
+      continue;
+    }
+    if (key == "InitiatorName") {
+      const std::string_view value = trimmed(line.substr(equals + 1));
+      if (auto checked = check_iscsi_name("InitiatorName", value); !checked) {
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{}:{}: {}", name, number, checked.error().message));
+      }
+      return std::string(value);
+    }
+    if (key == "GenerateName") {
+      generated_at = number;
+    }
+  }
+  if (generated_at != 0) {
+    return fail(ErrorCode::not_found,
+                fmt::format("{}:{}: GenerateName says that open-iscsi has not generated a name yet",
+                            name, generated_at));
+  }
+  return fail(ErrorCode::not_found, fmt::format("{} has no line InitiatorName=", name));
+}
+
+Result<Configuration> read_configuration(const ConfigurationFiles& files) {
+  const auto text = read_file(files.configuration);
+  if (!text) {
+    if (text.error().code == ErrorCode::not_found && !files.must_exist) {
+      return Configuration{};
+    }
+    return tl::unexpected(text.error());
+  }
+  return parse_configuration(*text, files.configuration);
+}
+
+Result<Configuration> load_configuration(const ConfigurationFiles& files) {
+  auto configuration = read_configuration(files);
+  if (!configuration || !configuration->initiator_name.empty()) {
+    return configuration;
+  }
+  auto text = read_file(files.initiator_name);
+  auto name = text ? parse_initiator_name(*text, files.initiator_name)
+                   : Result<std::string>(tl::unexpected(text.error()));
+  if (!name) {
+    return fail(name.error().code,
+                fmt::format("there is no initiator name: {} sets no initiator_name, and {}",
+                            files.configuration, name.error().message));
+  }
+  configuration->initiator_name = *name;
+  configuration->session.initiator_name = *name;
+  for (auto& [alias, lun] : configuration->luns) {
+    lun.session.initiator_name = *name;
+  }
+  return configuration;
+}
+
+std::optional<LogLevel> parse_log_level(std::string_view text) {
+  for (const LogLevel level :
+       {LogLevel::error, LogLevel::warning, LogLevel::info, LogLevel::debug}) {
+    if (text == to_string(level)) {
+      return level;
+    }
+  }
+  return std::nullopt;
+}
+
+bool is_run_directory(std::string_view text) {
+  return text.size() > 1 && text.size() <= kMaxRunDirectoryBytes && text.front() == '/' &&
+         text.find('\0') == std::string_view::npos;
+}
+
+std::vector<std::string_view> configuration_settings() {
+  std::vector<std::string_view> names;
+  names.reserve(all_settings().size());
+  for (const Setting& setting : all_settings()) {
+    names.push_back(setting.name);
+  }
+  return names;
+}
+
+}  // namespace iscsi_blkback

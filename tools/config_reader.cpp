@@ -1,0 +1,386 @@
+#include "tools/config_reader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <map>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "blkback/disk_target.h"
+#include "tools/config.h"
+#include "tools/config_settings.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using Milliseconds = std::chrono::milliseconds;
+
+constexpr std::array<std::string_view, 6> kTopNames = {"initiator_name", "initiator_alias",
+                                                       "portals",        "log_level",
+                                                       "run_directory",  "max_ring_page_order"};
+constexpr std::array<std::string_view, 3> kLunNames = {"target", "lun", "portals"};
+
+bool contains(std::span<const std::string_view> names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+class Reader {
+ public:
+  explicit Reader(const std::string& file) : file_(&file) {}
+
+  Result<Configuration> read(const toml::table& root) const;
+
+ private:
+  // Settings as they stand after a table, with where each was written.
+  struct Settings {
+    SessionOptions session;
+    MultipathOptions multipath;
+    std::string no_path_retry = "queue";
+    std::map<std::string_view, std::uint32_t> lines;
+
+    SessionOptions& owner_of(auto SessionOptions::*) { return session; }
+    MultipathOptions& owner_of(auto MultipathOptions::*) { return multipath; }
+  };
+
+  Result<void> top(const ConfigurationEntry& entry, Configuration& configuration) const;
+  Result<void> apply(const Setting& setting, const ConfigurationEntry& entry,
+                     Settings& settings) const;
+  Result<void> set(const SecondsSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const WholeSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const YesNoSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const GroupingPolicySetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const SelectorSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const NoPathRetrySetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> finish(const ConfigurationEntry& section, Settings& settings) const;
+  Result<void> defaults(const ConfigurationEntry& section, Settings& settings) const;
+  Result<ConfiguredLun> lun(const ConfigurationEntry& entry, const Settings& defaults) const;
+
+  const std::string* file_;
+};
+
+Result<void> Reader::top(const ConfigurationEntry& entry, Configuration& configuration) const {
+  if (entry.name == "portals") {
+    auto list = portals_of(entry);
+    if (!list) {
+      return tl::unexpected(list.error());
+    }
+    configuration.discovery_portals = std::move(*list);
+    return {};
+  }
+  if (entry.name == "max_ring_page_order") {
+    const auto order = whole_of(entry, 0, 4);
+    if (!order) {
+      return tl::unexpected(order.error());
+    }
+    configuration.max_ring_page_order = static_cast<std::uint32_t>(*order);
+    return {};
+  }
+  auto value = text_of(entry);
+  if (!value) {
+    return tl::unexpected(value.error());
+  }
+  if (entry.name == "initiator_name") {
+    if (auto checked = check_iscsi_name("initiator_name", *value); !checked) {
+      return refuse(entry, checked.error().message);
+    }
+    configuration.initiator_name = std::move(*value);
+  } else if (entry.name == "initiator_alias") {
+    const bool plain = std::none_of(value->begin(), value->end(), [](char c) {
+      return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+    });
+    if (value->empty() || value->size() > 255 || !plain) {  // RFC 7143 6.1: 255 bytes
+      return refuse(entry, "initiator_alias must have 1 to 255 bytes and no control character");
+    }
+    configuration.session.initiator_alias = std::move(*value);
+  } else if (entry.name == "log_level") {
+    if (!parse_log_level(*value)) {
+      return refuse(entry, "log_level must be error, warning, info or debug");
+    }
+    configuration.log_level = std::move(*value);
+  } else {
+    if (!is_run_directory(*value)) {
+      return refuse(entry, fmt::format("run_directory must be an absolute path of at most {} bytes",
+                                       kMaxRunDirectoryBytes));
+    }
+    configuration.run_directory = std::move(*value);
+  }
+  return {};
+}
+
+Result<void> Reader::set(const SecondsSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto value = seconds_of(entry, kind.least, kind.most);
+  if (!value) {
+    return tl::unexpected(value.error());
+  }
+  std::visit([&](auto member) { settings.owner_of(member).*member = *value; }, kind.member);
+  return {};
+}
+
+Result<void> Reader::set(const WholeSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto value = whole_of(entry, kind.least, kind.most);
+  if (!value) {
+    return tl::unexpected(value.error());
+  }
+  std::visit(
+      [&](auto member) {
+        auto& target = settings.owner_of(member).*member;
+        target = static_cast<std::remove_reference_t<decltype(target)>>(*value);
+      },
+      kind.member);
+  return {};
+}
+
+Result<void> Reader::set(const YesNoSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto value = yes_no_of(entry);
+  if (!value) {
+    return tl::unexpected(value.error());
+  }
+  settings.session.*kind.member = *value;
+  return {};
+}
+
+Result<void> Reader::set(const GroupingPolicySetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto word = text_of(entry);
+  if (!word) {
+    return tl::unexpected(word.error());
+  }
+  const auto policy = parse_path_grouping_policy(*word);
+  if (!policy) {
+    return refuse(entry, policy.error().message);
+  }
+  settings.multipath.path_grouping_policy = *policy;
+  return {};
+}
+
+Result<void> Reader::set(const SelectorSetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto word = text_of(entry);
+  if (!word) {
+    return tl::unexpected(word.error());
+  }
+  const auto selector = parse_path_selector(*word);
+  if (!selector) {
+    return refuse(entry, selector.error().message);
+  }
+  settings.multipath.path_selector = *selector;
+  return {};
+}
+
+Result<void> Reader::set(const NoPathRetrySetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  std::string word;
+  if (const auto* number = entry.value->as_integer()) {
+    word = fmt::format("{}", number->get());
+  } else if (const auto* string = entry.value->as_string()) {
+    word = string->get();
+  } else {
+    return refuse_type(entry, "\"queue\", \"fail\", a number of checks, or seconds like \"30s\"");
+  }
+  if (auto parsed = parse_no_path_retry(word, Milliseconds(1000)); !parsed) {
+    return refuse(entry, parsed.error().message);
+  }
+  settings.no_path_retry = std::move(word);
+  return {};
+}
+
+Result<void> Reader::apply(const Setting& setting, const ConfigurationEntry& entry,
+                           Settings& settings) const {
+  if (!settings.lines.emplace(setting.name, entry.line).second) {
+    return refuse(entry, fmt::format("{} is set twice, see line {}", setting.name,
+                                     settings.lines[setting.name]));
+  }
+  return std::visit([&](const auto& kind) { return set(kind, entry, settings); }, setting.kind);
+}
+
+// What only the whole section can tell.
+Result<void> Reader::finish(const ConfigurationEntry& section, Settings& settings) const {
+  // Points to the later of the two options; to the section when it has neither.
+  const auto where = [&](std::string_view one, std::string_view other) {
+    ConfigurationEntry entry = section;
+    std::uint32_t line = 0;
+    for (const std::string_view name : {one, other}) {
+      if (const auto found = settings.lines.find(name); found != settings.lines.end()) {
+        line = std::max(line, found->second);
+      }
+    }
+    entry.line = line == 0 ? section.line : line;
+    return entry;
+  };
+  const SessionOptions& session = settings.session;
+  if (session.first_burst_length > session.max_burst_length) {
+    return refuse(where("FirstBurstLength", "MaxBurstLength"),
+                  fmt::format("FirstBurstLength ({}) must not be greater than MaxBurstLength ({}) "
+                              "(RFC 7143 13.14)",
+                              session.first_burst_length, session.max_burst_length));
+  }
+  const auto ordered = [&](std::string_view lesser, Milliseconds less, std::string_view greater,
+                           Milliseconds great) -> Result<void> {
+    if (less > great) {
+      return refuse(where(lesser, greater),
+                    fmt::format("{} ({} s) must not be longer than {} ({} s)", lesser,
+                                in_seconds(less), greater, in_seconds(great)));
+    }
+    return {};
+  };
+  for (const auto& checked :
+       {ordered("relogin_backoff_min", session.relogin_backoff_min, "relogin_backoff_max",
+                session.relogin_backoff_max),
+        ordered("connect_timeout", session.connect_timeout, "login_timeout", session.login_timeout),
+        ordered("stall_probe", session.stall_probe, "path_timeout", session.path_timeout)}) {
+    if (!checked) {
+      return checked;
+    }
+  }
+  settings.multipath.no_path_retry =
+      parse_no_path_retry(settings.no_path_retry, settings.multipath.polling_interval).value();
+  return {};
+}
+
+Result<void> Reader::defaults(const ConfigurationEntry& section, Settings& settings) const {
+  for (const ConfigurationEntry& entry : entries_of(*section.value->as_table(), file_, true)) {
+    const Setting* setting = find_setting(entry.name);
+    if (setting == nullptr) {
+      if (contains(kTopNames, entry.name)) {
+        return refuse(
+            entry, fmt::format("{} does not belong into a section: put it at the top of the file",
+                               entry.name));
+      }
+      return refuse_unknown(entry, "of [defaults]", configuration_settings());
+    }
+    if (auto done = apply(*setting, entry, settings); !done) {
+      return done;
+    }
+  }
+  return finish(section, settings);
+}
+
+Result<ConfiguredLun> Reader::lun(const ConfigurationEntry& entry, const Settings& defaults) const {
+  if (!is_alias(entry.name)) {
+    return refuse(entry,
+                  "a LUN's alias must have 1 to 64 letters, digits, dots, dashes and underscores, "
+                  "and not begin like an iSCSI name");
+  }
+  const toml::table* table = entry.value->as_table();
+  if (table == nullptr) {
+    return refuse_type(entry, "a section [luns.ALIAS]");
+  }
+  ConfiguredLun result;
+  result.alias = entry.name;
+  Settings settings = defaults;
+  settings.lines.clear();
+  bool has_lun = false;
+  for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
+    if (inner.name == "target") {
+      auto name = text_of(inner);
+      if (!name) {
+        return tl::unexpected(name.error());
+      }
+      if (auto checked = check_iscsi_name("target", *name); !checked) {
+        return refuse(inner, checked.error().message);
+      }
+      result.target_name = std::move(*name);
+    } else if (inner.name == "lun") {
+      const auto number = whole_of(inner, 0, kMaxLun);
+      if (!number) {
+        return tl::unexpected(number.error());
+      }
+      result.lun = static_cast<std::uint16_t>(*number);
+      has_lun = true;
+    } else if (inner.name == "portals") {
+      auto list = portals_of(inner);
+      if (!list) {
+        return tl::unexpected(list.error());
+      }
+      result.portals = std::move(*list);
+    } else if (const Setting* setting = find_setting(inner.name)) {
+      if (auto done = apply(*setting, inner, settings); !done) {
+        return tl::unexpected(done.error());
+      }
+    } else {
+      auto known = configuration_settings();
+      known.insert(known.end(), kLunNames.begin(), kLunNames.end());
+      return refuse_unknown(inner, "of a LUN", known);
+    }
+  }
+  if (result.target_name.empty()) {
+    return refuse(entry, fmt::format("luns.{} has no target = \"iqn...\"", entry.name));
+  }
+  if (!has_lun) {
+    return refuse(entry, fmt::format("luns.{} has no lun = NUMBER", entry.name));
+  }
+  if (auto done = finish(entry, settings); !done) {
+    return tl::unexpected(done.error());
+  }
+  result.session = settings.session;
+  result.multipath = settings.multipath;
+  result.multipath.alias = result.alias;
+  return result;
+}
+
+Result<Configuration> Reader::read(const toml::table& root) const {
+  Configuration configuration;
+  ConfigurationEntry default_section;
+  ConfigurationEntry luns;
+  for (const ConfigurationEntry& entry : entries_of(root, file_)) {
+    if (entry.name == "defaults" || entry.name == "luns") {
+      const bool is_luns = entry.name == "luns";
+      if (!entry.value->is_table()) {
+        return refuse_type(entry, is_luns ? "sections [luns.ALIAS]" : "a section [defaults]");
+      }
+      (is_luns ? luns : default_section) = entry;
+    } else if (contains(kTopNames, entry.name)) {
+      if (auto done = top(entry, configuration); !done) {
+        return tl::unexpected(done.error());
+      }
+    } else if (find_setting(entry.name) != nullptr) {
+      return refuse(entry, fmt::format("{} belongs into [defaults] or [luns.ALIAS]", entry.name));
+    } else {
+      std::vector<std::string_view> known(kTopNames.begin(), kTopNames.end());
+      known.insert(known.end(), {"defaults", "luns"});
+      return refuse_unknown(entry, "of this file", known);
+    }
+  }
+  Settings settings;
+  settings.session = configuration.session;
+  if (default_section.value != nullptr) {
+    if (auto done = defaults(default_section, settings); !done) {
+      return tl::unexpected(done.error());
+    }
+  }
+  configuration.session = settings.session;
+  configuration.multipath = settings.multipath;
+  if (luns.value != nullptr) {
+    for (const ConfigurationEntry& entry : entries_of(*luns.value->as_table(), file_)) {
+      auto one = lun(entry, settings);
+      if (!one) {
+        return tl::unexpected(one.error());
+      }
+      one->session.initiator_name = configuration.initiator_name;
+      configuration.luns.emplace(entry.name, std::move(*one));
+    }
+  }
+  configuration.session.initiator_name = configuration.initiator_name;
+  return configuration;
+}
+
+}  // namespace
+
+Result<Configuration> read_document(const toml::table& root, const std::string& file) {
+  return Reader(file).read(root);
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,16 @@
+// From the parsed document to a Configuration: which options there are and where, and what they
+// must not contradict. The first mistake in the file is the one reported.
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "blkback/configuration.h"
+#include "tools/config_values.h"
+
+namespace iscsi_blkback {
+
+// file: its name, for messages.
+[[nodiscard]] Result<Configuration> read_document(const toml::table& root, const std::string& file);
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,58 @@
+// The options that [defaults] and [luns.ALIAS] of the configuration file may have, as a table:
+// name, the key that iscsid.conf has for it, what sort of value, and where it goes. Constant data.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "initiator/session_options.h"
+#include "multipath/multipath_device.h"
+
+namespace iscsi_blkback {
+
+// A number of seconds, decimals allowed.
+struct SecondsSetting {
+  std::variant<std::chrono::milliseconds SessionOptions::*,
+               std::chrono::milliseconds MultipathOptions::*>
+      member;
+  std::chrono::milliseconds least;
+  std::chrono::milliseconds most;
+};
+
+struct WholeSetting {
+  std::variant<std::uint16_t SessionOptions::*, std::uint32_t SessionOptions::*,
+               std::uint32_t MultipathOptions::*>
+      member;
+  std::uint32_t least;
+  std::uint32_t most;
+};
+
+struct YesNoSetting {
+  bool SessionOptions::*member;
+};
+
+struct GroupingPolicySetting {};
+struct SelectorSetting {};
+struct NoPathRetrySetting {};
+
+struct Setting {
+  std::string_view name;
+  std::string_view iscsid_name;  // the key in iscsid.conf, accepted as well; or empty
+  std::variant<SecondsSetting, WholeSetting, YesNoSetting, GroupingPolicySetting, SelectorSetting,
+               NoPathRetrySetting>
+      kind;
+};
+
+[[nodiscard]] std::span<const Setting> all_settings();
+// By either name; nullptr when there is none.
+[[nodiscard]] const Setting* find_setting(std::string_view name);
+
+// "; did you mean X?" when one of the known names is at most two letters away, else empty.
+[[nodiscard]] std::string suggestion(std::string_view name,
+                                     std::span<const std::string_view> known);
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,212 @@
+#include "tools/config_values.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <optional>
+#include <utility>
+
+#include "blkback/disk_target.h"
+#include "tools/config_settings.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using Milliseconds = std::chrono::milliseconds;
+
+constexpr std::array<std::string_view, 2> kPortalNames = {"portal", "interface"};
+constexpr std::size_t kMaxInterfaceBytes = 15;  // IFNAMSIZ - 1
+
+void collect(const toml::table& table, const std::string& file, const std::string& prefix,
+             bool join, std::vector<ConfigurationEntry>& entries) {
+  for (auto&& [key, value] : table) {
+    const std::string name = prefix + std::string(key.str());
+    if (const toml::table* inner = value.as_table(); join && inner != nullptr && !inner->empty()) {
+      collect(*inner, file, name + ".", join, entries);
+    } else {
+      entries.push_back({&file, name, key.source().begin.line, &value});
+    }
+  }
+}
+
+const char* described(const toml::node& node) {
+  switch (node.type()) {
+    case toml::node_type::table:
+      return "a table";
+    case toml::node_type::array:
+      return "an array";
+    case toml::node_type::string:
+      return "a string";
+    case toml::node_type::integer:
+      return "a whole number";
+    case toml::node_type::floating_point:
+      return "a decimal number";
+    case toml::node_type::boolean:
+      return "true or false";
+    default:
+      return "a date or time";
+  }
+}
+
+Result<Portal> portal_of(const ConfigurationEntry& entry) {
+  const toml::table* table = entry.value->as_table();
+  if (table == nullptr) {
+    if (!entry.value->is_string()) {
+      return refuse_type(entry, "a string \"HOST[:PORT]\" or a table with portal and interface");
+    }
+    auto parsed = parse_portal(entry.value->as_string()->get());
+    if (!parsed) {
+      return refuse(entry, fmt::format("{}: {}", entry.name, parsed.error().message));
+    }
+    return *parsed;
+  }
+  std::optional<Portal> result;
+  std::string interface_name;
+  for (const ConfigurationEntry& inner : entries_of(*table, entry.file)) {
+    if (std::find(kPortalNames.begin(), kPortalNames.end(), inner.name) == kPortalNames.end()) {
+      return refuse_unknown(inner, "of a portal", kPortalNames);
+    }
+    auto value = text_of(inner);
+    if (!value) {
+      return tl::unexpected(value.error());
+    }
+    if (inner.name == "interface") {
+      const bool plain = std::all_of(value->begin(), value->end(), [](char c) {
+        return c > ' ' && c != '/' && c != ':' && c != 0x7f;
+      });
+      if (value->empty() || value->size() > kMaxInterfaceBytes || !plain) {
+        return refuse(inner, "interface must be the name of a network interface, like \"eth1\"");
+      }
+      interface_name = std::move(*value);
+      continue;
+    }
+    auto parsed = parse_portal(*value);
+    if (!parsed) {
+      return refuse(inner, fmt::format("portal: {}", parsed.error().message));
+    }
+    result = std::move(*parsed);
+  }
+  if (!result) {
+    return refuse(entry, "a portal's table needs portal = \"HOST[:PORT]\"");
+  }
+  result->interface_name = std::move(interface_name);
+  return *result;
+}
+
+}  // namespace
+
+std::vector<ConfigurationEntry> entries_of(const toml::table& table, const std::string* file,
+                                           bool join_dotted_keys) {
+  std::vector<ConfigurationEntry> entries;
+  collect(table, *file, {}, join_dotted_keys, entries);
+  std::stable_sort(entries.begin(), entries.end(),
+                   [](const auto& left, const auto& right) { return left.line < right.line; });
+  return entries;
+}
+
+tl::unexpected<Error> refuse(const ConfigurationEntry& entry, std::string_view sentence) {
+  return fail(ErrorCode::invalid_argument,
+              fmt::format("{}:{}: {}", *entry.file, entry.line, sentence));
+}
+
+tl::unexpected<Error> refuse_type(const ConfigurationEntry& entry, std::string_view wanted) {
+  return refuse(entry,
+                fmt::format("{} must be {}, not {}", entry.name, wanted, described(*entry.value)));
+}
+
+tl::unexpected<Error> refuse_unknown(const ConfigurationEntry& entry, std::string_view where,
+                                     std::span<const std::string_view> known) {
+  return refuse(entry, fmt::format("{} is not an option {}{}", entry.name, where,
+                                   suggestion(entry.name, known)));
+}
+
+Result<std::string> text_of(const ConfigurationEntry& entry) {
+  const auto* value = entry.value->as_string();
+  if (value == nullptr) {
+    return refuse_type(entry, "a string");
+  }
+  return value->get();
+}
+
+Result<std::int64_t> whole_of(const ConfigurationEntry& entry, std::int64_t least,
+                              std::int64_t most) {
+  const auto* value = entry.value->as_integer();
+  const std::string wanted = fmt::format("a whole number from {} to {}", least, most);
+  if (value == nullptr) {
+    return refuse_type(entry, wanted);
+  }
+  if (value->get() < least || value->get() > most) {
+    return refuse(entry, fmt::format("{} must be {}, not {}", entry.name, wanted, value->get()));
+  }
+  return value->get();
+}
+
+Result<Milliseconds> seconds_of(const ConfigurationEntry& entry, Milliseconds least,
+                                Milliseconds most) {
+  double value = 0;
+  if (const auto* number = entry.value->as_integer()) {
+    value = static_cast<double>(number->get());
+  } else if (const auto* decimal = entry.value->as_floating_point()) {
+    value = decimal->get();
+  } else {
+    return refuse_type(entry, "a number of seconds");
+  }
+  // Written so that not-a-number is refused too.
+  if (!(value * 1000 >= static_cast<double>(least.count()) &&
+        value * 1000 <= static_cast<double>(most.count()))) {
+    return refuse(entry, fmt::format("{} must be a number of seconds from {} to {}, not {}",
+                                     entry.name, in_seconds(least), in_seconds(most), value));
+  }
+  return Milliseconds(std::llround(value * 1000));
+}
+
+Result<bool> yes_no_of(const ConfigurationEntry& entry) {
+  if (const auto* value = entry.value->as_boolean()) {
+    return value->get();
+  }
+  // iscsid.conf writes them so.
+  if (const auto* value = entry.value->as_string()) {
+    if (value->get() == "Yes" || value->get() == "No") {
+      return value->get() == "Yes";
+    }
+    return refuse(entry, fmt::format("{} must be true, false, \"Yes\" or \"No\"", entry.name));
+  }
+  return refuse_type(entry, "true, false, \"Yes\" or \"No\"");
+}
+
+Result<std::vector<Portal>> portals_of(const ConfigurationEntry& entry) {
+  const toml::array* array = entry.value->as_array();
+  if (array == nullptr) {
+    return refuse_type(entry, "an array like [\"192.0.2.1:3260\", \"192.0.2.2\"]");
+  }
+  std::vector<Portal> result;
+  for (const toml::node& node : *array) {
+    const ConfigurationEntry element{entry.file, entry.name, node.source().begin.line, &node};
+    auto one = portal_of(element);
+    if (!one) {
+      return tl::unexpected(one.error());
+    }
+    if (std::find(result.begin(), result.end(), *one) != result.end()) {
+      return refuse(element, fmt::format("{} names {} twice", entry.name, one->to_string()));
+    }
+    if (result.size() == kMaxPortalsPerDisk) {
+      return refuse(element,
+                    fmt::format("{} names more than {} portals", entry.name, kMaxPortalsPerDisk));
+    }
+    result.push_back(std::move(*one));
+  }
+  if (result.empty()) {
+    return refuse(entry, fmt::format("{} names no portal", entry.name));
+  }
+  return result;
+}
+
+std::string in_seconds(Milliseconds time) {
+  return time.count() % 1000 == 0 ? fmt::format("{}", time.count() / 1000)
+                                  : fmt::format("{}", static_cast<double>(time.count()) / 1000.0);
+}
+
+}  // namespace iscsi_blkback

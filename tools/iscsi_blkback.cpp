@@ -1,0 +1,113 @@
+// iscsi-blkback: the service, or with --guest the process of one guest, which the service starts.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <optional>
+#include <string>
+
+#include "base/log.h"
+#include "blkback/guest_process.h"
+#include "blkback/service.h"
+#include "tools/config.h"
+#include "tools/program_version.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr int kOk = 0;
+constexpr int kError = 1;
+constexpr int kUsage = 2;
+
+// Xen's numbers for special domains begin here (DOMID_FIRST_RESERVED in xen.h).
+constexpr unsigned kFirstReservedDomain = 0x7ff0;
+
+struct Arguments {
+  ConfigurationFiles files;
+  std::optional<unsigned> guest;
+  std::string log_level;
+  std::string run_directory;
+  bool check = false;
+};
+
+int serve(const Arguments& arguments, const Configuration& configuration) {
+  Result<void> ended;
+  if (arguments.guest) {
+    ended = run_guest_process(configuration, static_cast<DomainId>(*arguments.guest));
+  } else {
+    ServiceOptions options;
+    if (arguments.files.must_exist) {
+      options.configuration_path = arguments.files.configuration;
+    }
+    ended = run_service(configuration, options);
+  }
+  if (!ended) {
+    log_error("main", "{}", ended.error().message);
+    return kError;
+  }
+  return kOk;
+}
+
+int run(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app(
+      "Serves iSCSI LUNs to Xen guests as disks. Without --guest: the service, which starts one "
+      "process for each guest.",
+      "iscsi-blkback");
+  app.set_version_flag("--version", program_version("iscsi-blkback"));
+  const CLI::Option* config =
+      app.add_option("-c,--config", arguments.files.configuration, "configuration file")
+          ->capture_default_str();
+  app.add_option("--guest", arguments.guest, "serve this guest's disks only (the service does it)")
+      ->type_name("DOMID")
+      ->check(CLI::Range(0U, kFirstReservedDomain - 1));
+  app.add_option("--log-level", arguments.log_level,
+                 "error, warning, info or debug, instead of what the configuration file says")
+      ->check([](const std::string& text) {
+        return parse_log_level(text) ? std::string{} : "must be error, warning, info or debug";
+      });
+  app.add_option("-D,--run-directory", arguments.run_directory,
+                 "folder of the control sockets, instead of what the configuration file says")
+      ->check([](const std::string& text) {
+        return is_run_directory(text) ? std::string{} : "must be an absolute path, and not long";
+      });
+  app.add_flag("--check-config", arguments.check,
+               "read the configuration, say whether it is right, and end");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kOk : kUsage;
+  }
+  arguments.files.must_exist = config->count() != 0;
+
+  auto configuration = load_configuration(arguments.files);
+  if (!configuration) {
+    if (arguments.check) {
+      fmt::print(stderr, "{}\n", configuration.error().message);
+    } else {
+      log_error("config", "{}", configuration.error().message);
+    }
+    return kError;
+  }
+  if (arguments.check) {
+    fmt::print("{} is right; initiator name {}, {} LUNs by alias\n", arguments.files.configuration,
+               configuration->initiator_name, configuration->luns.size());
+    return kOk;
+  }
+  if (!arguments.log_level.empty()) {
+    configuration->log_level = arguments.log_level;
+  }
+  if (!arguments.run_directory.empty()) {
+    configuration->run_directory = arguments.run_directory;
+  }
+  set_log_level(parse_log_level(configuration->log_level).value_or(LogLevel::info));
+  return serve(arguments, *configuration);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
+
+int main(int argc, char** argv) {
+  return iscsi_blkback::run(argc, argv);
+}

@@ -1,0 +1,41 @@
+// From the replies of the service and the guests' processes to what iscsi-blkctl prints. A reply is
+// believed in nothing: the process of a guest may have been taken over by it, so that texts are
+// stripped of control characters, numbers are checked and nesting is bounded. Pure functions.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tools/status_client.h"
+
+namespace iscsi_blkback {
+
+struct GuestDisk {
+  unsigned domain = 0;
+  nlohmann::json disk;  // an object, as in blkback/control_server.h
+
+  [[nodiscard]] std::string device_name() const;  // "dom5/xvda"
+};
+
+struct StatusOverview {
+  bool service_running = false;
+  bool any_process = false;  // somebody answered, or at least holds a socket open
+  std::vector<GuestDisk> disks;
+  std::vector<unsigned> unresponsive;  // guests
+  // Sentences about processes that did not answer or cannot serve.
+  std::vector<std::string> remarks;
+};
+
+[[nodiscard]] StatusOverview read_status(const std::vector<StatusReply>& replies);
+
+// Keeps the disks with this alias, WWID, virtual device ("xvda") or device name ("dom5/xvda").
+void keep_only(StatusOverview& overview, std::string_view name);
+
+// The layout of multipath -ll.
+[[nodiscard]] std::string topology_text(const StatusOverview& overview);
+// The layout of multipathd's "show maps json", with keys of our own besides.
+[[nodiscard]] std::string topology_json(const StatusOverview& overview);
+
+}  // namespace iscsi_blkback
