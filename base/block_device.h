@@ -3,7 +3,8 @@
 //
 // The contract, both ways:
 //  - The caller checks operation, sector range and alignment against geometry() before submit; the
-//    device may assume them. The caller keeps request and buffer alive and untouched until complete.
+//    device may assume them. The caller keeps request and buffer alive and untouched until
+//    complete.
 //  - The device completes every submitted request exactly once, from the reactor, never from inside
 //    submit, and touches neither request nor buffer afterwards. Success means that every byte was
 //    transferred and that the target said so.
@@ -25,15 +26,15 @@ enum class BlockOperation : std::uint8_t { read, write, flush };
 // logs and counters.
 enum class IoStatus : std::uint8_t {
   ok,
-  medium_error,          // the target could not read or write the medium
-  target_error,          // the target refused or failed the command for another reason
+  medium_error,  // the target could not read or write the medium
+  target_error,  // the target refused or failed the command for another reason
   not_supported,
   out_of_range,
   write_protected,
-  no_space,              // a thinly provisioned LUN is full
+  no_space,  // a thinly provisioned LUN is full
   reservation_conflict,
-  no_path,               // no path came back within no_path_retry
-  aborted,               // the device is being closed
+  no_path,  // no path came back within no_path_retry
+  aborted,  // the device is being closed
 };
 
 [[nodiscard]] const char* to_string(IoStatus status);
@@ -42,19 +43,21 @@ enum class IoStatus : std::uint8_t {
 struct BlockRequest : ListHook<BlockRequest> {
   BlockOperation operation = BlockOperation::read;
   std::uint64_t sector = 0;
-  std::uint32_t sector_count = 0;      // 0 for flush only
-  std::byte* data = nullptr;           // sector_count * kSectorBytes bytes; null for flush
+  std::uint32_t sector_count = 0;  // 0 for flush only
+  std::byte* data = nullptr;       // sector_count * kSectorBytes bytes; null for flush
   void (*on_complete)(BlockRequest& request, IoStatus status) noexcept = nullptr;
-  void* owner = nullptr;               // for on_complete
+  void* owner = nullptr;  // for on_complete
 
-  [[nodiscard]] std::size_t length_bytes() const { return std::size_t{sector_count} * kSectorBytes; }
+  [[nodiscard]] std::size_t length_bytes() const {
+    return std::size_t{sector_count} * kSectorBytes;
+  }
 };
 
 struct Geometry {
-  std::uint64_t sector_count = 0;              // capacity
-  std::uint32_t logical_block_bytes = 512;     // a power of two, 512..4096
+  std::uint64_t sector_count = 0;           // capacity
+  std::uint32_t logical_block_bytes = 512;  // a power of two, 512..4096
   std::uint32_t physical_block_bytes = 512;
-  std::uint32_t max_transfer_sectors = 0;      // 0: no limit of the device's
+  std::uint32_t max_transfer_sectors = 0;  // 0: no limit of the device's
   bool read_only = false;
 
   bool operator==(const Geometry&) const = default;

@@ -1,5 +1,6 @@
 // BufferPool: a fixed number of page-aligned buffers of one size, made before I/O begins. What the
-// I/O path takes and gives back never allocates, and running out is a bound, not an error. One thread.
+// I/O path takes and gives back never allocates, and running out is a bound, not an error. One
+// thread.
 //
 // Last in, first out: the buffer that was used last is the one that is still in the caches.
 #pragma once
@@ -22,7 +23,7 @@ class BufferPool {
                                                                   std::size_t capacity);
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
-  ~BufferPool();                            // every buffer has been released by now
+  ~BufferPool();  // every buffer has been released by now
 
   // Null: none is free. The contents are whatever the last user left.
   [[nodiscard]] std::byte* acquire();
@@ -38,7 +39,7 @@ class BufferPool {
   std::byte* memory_;
   std::size_t buffer_bytes_;
   std::size_t capacity_;
-  std::vector<std::byte*> free_;            // a stack
+  std::vector<std::byte*> free_;  // a stack
 };
 
 }  // namespace iscsi_blkback

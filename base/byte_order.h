@@ -1,5 +1,6 @@
-// Big-endian loads and stores on raw bytes, for the wire formats of iSCSI and SCSI. Written as shifts:
-// no alignment, aliasing or host byte order to think of, and both compilers make one bswap of each.
+// Big-endian loads and stores on raw bytes, for the wire formats of iSCSI and SCSI. Written as
+// shifts: no alignment, aliasing or host byte order to think of, and both compilers make one bswap
+// of each.
 #pragma once
 
 #include <cstddef>

@@ -1,11 +1,12 @@
-// ByteStream: one connection's bytes, in order, both ways; the seam between the iSCSI engine and TCP.
-// Real: a socket on the io_uring reactor. In tests: a pair on the simulated reactor that can be cut,
-// stalled and split at any byte. All calls and callbacks on the reactor's thread.
+// ByteStream: one connection's bytes, in order, both ways; the seam between the iSCSI engine and
+// TCP. Real: a socket on the io_uring reactor. In tests: a pair on the simulated reactor that can
+// be cut, stalled and split at any byte. All calls and callbacks on the reactor's thread.
 //
 // Life: Reactor::connect() creates it; on_connected or on_closed follows. At most one send and one
 // receive are outstanding. After on_closed nothing of the stream's is held by the kernel any more
-// (outstanding operations have been reaped), so buffers may be reused and the stream be deleted; that
-// is the only callback after which deleting it is allowed. No callback comes from inside a call.
+// (outstanding operations have been reaped), so buffers may be reused and the stream be deleted;
+// that is the only callback after which deleting it is allowed. No callback comes from inside a
+// call.
 #pragma once
 
 #include <sys/socket.h>
@@ -35,7 +36,7 @@ struct SocketAddress {
 
 struct ConnectOptions {
   SocketAddress address;
-  std::string interface_name;              // SO_BINDTODEVICE when not empty
+  std::string interface_name;  // SO_BINDTODEVICE when not empty
   std::chrono::milliseconds tcp_user_timeout{10000};
 };
 
@@ -48,7 +49,8 @@ class ByteStream {
     virtual void on_sent() noexcept = 0;
     // count bytes (at least 1) have arrived in the buffers that receive() was given.
     virtual void on_received(std::size_t count) noexcept = 0;
-    // The last callback. error: why (connection refused, reset by peer, end of stream, reset() ...).
+    // The last callback. error: why (connection refused, reset by peer, end of stream, reset()
+    // ...).
     virtual void on_closed(const Error& error) noexcept = 0;
 
    protected:

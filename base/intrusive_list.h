@@ -1,6 +1,7 @@
 // A doubly linked list whose hooks live in the elements, so that linking never allocates. The list
 // does not own its elements. Single-threaded. An element derives from ListHook<Tag> once for each
-// list that it can be in at the same time; the tag is its own type, or another one for further lists.
+// list that it can be in at the same time; the tag is its own type, or another one for further
+// lists.
 #pragma once
 
 #include "base/result.h"

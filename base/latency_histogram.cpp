@@ -35,9 +35,13 @@ void LatencyHistogram::merge(const LatencyHistogram& other) {
   count_ += other.count_;
 }
 
-Duration LatencyHistogram::min() const { return to_duration(min_ns_); }
+Duration LatencyHistogram::min() const {
+  return to_duration(min_ns_);
+}
 
-Duration LatencyHistogram::max() const { return to_duration(max_ns_); }
+Duration LatencyHistogram::max() const {
+  return to_duration(max_ns_);
+}
 
 Duration LatencyHistogram::mean() const {
   return to_duration(count_ == 0 ? 0 : sum_ns_ / count_);

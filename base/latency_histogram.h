@@ -13,7 +13,7 @@ namespace iscsi_blkback {
 class LatencyHistogram {
  public:
   static constexpr unsigned kMaxBits = 40;
-  static constexpr Duration kMax{(std::int64_t{1} << kMaxBits) - 1};   // about 18 minutes
+  static constexpr Duration kMax{(std::int64_t{1} << kMaxBits) - 1};  // about 18 minutes
 
   // Negative counts as 0; what is beyond kMax counts as kMax in percentile(), exactly in max().
   void record(Duration latency);
@@ -21,7 +21,7 @@ class LatencyHistogram {
   void clear() { *this = LatencyHistogram(); }
 
   [[nodiscard]] std::uint64_t count() const { return count_; }
-  [[nodiscard]] Duration min() const;       // zero when empty, like all of these
+  [[nodiscard]] Duration min() const;  // zero when empty, like all of these
   [[nodiscard]] Duration max() const;
   [[nodiscard]] Duration mean() const;
   // The smallest recorded duration (rounded up to its bucket's end, never beyond max()) that at
@@ -29,11 +29,11 @@ class LatencyHistogram {
   [[nodiscard]] Duration percentile(double percent) const;
 
  private:
-  static constexpr unsigned kSubBits = 5;                       // 32 buckets a power of two
+  static constexpr unsigned kSubBits = 5;  // 32 buckets a power of two
   static constexpr std::size_t kBuckets = (kMaxBits - kSubBits + 1) << kSubBits;
 
   static std::size_t bucket_of(std::uint64_t nanoseconds);
-  static std::uint64_t last_of(std::size_t bucket);             // the longest that falls into it
+  static std::uint64_t last_of(std::size_t bucket);  // the longest that falls into it
 
   std::array<std::uint64_t, kBuckets> buckets_{};
   std::uint64_t count_ = 0;

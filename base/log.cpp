@@ -43,10 +43,10 @@ class TimestampSink : public LogSink {
     clock_gettime(CLOCK_REALTIME, &now);  // for people; nothing measures time with it
     tm local{};
     localtime_r(&now.tv_sec, &local);
-    std::string text = fmt::format(
-        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:03} {}: {}", local.tm_year + 1900, local.tm_mon + 1,
-        local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec, now.tv_nsec / 1000000,
-        to_string(level), line);
+    std::string text =
+        fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:03} {}: {}", local.tm_year + 1900,
+                    local.tm_mon + 1, local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec,
+                    now.tv_nsec / 1000000, to_string(level), line);
     write_stderr(text);
   }
 };
@@ -125,9 +125,13 @@ std::unique_ptr<LogSink> set_log_sink(std::unique_ptr<LogSink> sink) {
   return std::exchange(log.sink, std::move(sink));
 }
 
-void set_log_level(LogLevel level) { log_level.store(level, std::memory_order_relaxed); }
+void set_log_level(LogLevel level) {
+  log_level.store(level, std::memory_order_relaxed);
+}
 
-bool log_enabled(LogLevel level) { return level <= log_level.load(std::memory_order_relaxed); }
+bool log_enabled(LogLevel level) {
+  return level <= log_level.load(std::memory_order_relaxed);
+}
 
 void set_log_prefix(std::string prefix) {
   Log& log = the_log();

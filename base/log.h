@@ -1,5 +1,5 @@
-// The log: one line a message, for the person who runs the host. Callable from any thread, but never
-// on the way of a request: it takes a lock and writes to a file descriptor.
+// The log: one line a message, for the person who runs the host. Callable from any thread, but
+// never on the way of a request: it takes a lock and writes to a file descriptor.
 //
 // Whatever a guest or a target can cause as often as it likes goes through a LogLimiter (XSA-180: a
 // guest must not be able to fill dom0's disk with log lines). Text from outside may be part of a
@@ -44,7 +44,7 @@ class MemoryLogSink : public LogSink {
   [[nodiscard]] bool contains(std::string_view text) const;
 
  private:
-  std::vector<std::string> lines_;          // "error: session: text"
+  std::vector<std::string> lines_;  // "error: session: text"
 };
 
 // Replaces the sink (at first: standard error); returns the one before. Null is standard error.

@@ -10,7 +10,9 @@ void Timer::start_at(TimePoint deadline) {
   reactor_.arm(*this);
 }
 
-void Timer::start_after(Duration delay) { start_at(reactor_.now() + delay); }
+void Timer::start_after(Duration delay) {
+  start_at(reactor_.now() + delay);
+}
 
 void Timer::stop() {
   if (armed()) {

@@ -21,8 +21,8 @@ namespace iscsi_blkback {
 class Reactor;
 
 // Caller-owned; fires once per start, never before its deadline and never from inside a call.
-// Destroying or stopping an armed timer is fine, from its own callback too. The order of timers with
-// the same deadline is not specified.
+// Destroying or stopping an armed timer is fine, from its own callback too. The order of timers
+// with the same deadline is not specified.
 class Timer {
  public:
   using Callback = void (*)(void* owner) noexcept;
@@ -32,7 +32,7 @@ class Timer {
   Timer& operator=(const Timer&) = delete;
   ~Timer() { stop(); }
 
-  void start_at(TimePoint deadline);        // re-arms when armed
+  void start_at(TimePoint deadline);  // re-arms when armed
   void start_after(Duration delay);
   void stop();
   [[nodiscard]] bool armed() const { return heap_index_ != kNotArmed; }
@@ -45,9 +45,9 @@ class Timer {
   Callback callback_;
   void* owner_;
   TimePoint deadline_{};
-  std::uint64_t tie_ = 0;                   // orders timers with the same deadline
-  std::uint64_t armed_in_run_ = 0;          // see Reactor::run_due_timers
-  std::size_t heap_index_ = kNotArmed;      // place in the reactor's heap of armed timers
+  std::uint64_t tie_ = 0;               // orders timers with the same deadline
+  std::uint64_t armed_in_run_ = 0;      // see Reactor::run_due_timers
+  std::size_t heap_index_ = kNotArmed;  // place in the reactor's heap of armed timers
 };
 
 // Caller-owned; runs once per schedule(), later in the same turn, in the order in which tasks were
@@ -60,7 +60,7 @@ class Deferred : public ListHook<Deferred> {
       : reactor_(reactor), callback_(callback), owner_(owner) {}
   ~Deferred() { cancel(); }
 
-  void schedule();                          // does nothing when already scheduled
+  void schedule();  // does nothing when already scheduled
   void cancel();
   [[nodiscard]] bool scheduled() const { return linked(); }
 
@@ -73,7 +73,8 @@ class Deferred : public ListHook<Deferred> {
 };
 
 // Caller-owned; calls back in every turn in which fd is readable (level-triggered). The fd must
-// outlive the watch. Destroying it stops it, from its own callback too: no callback comes afterwards.
+// outlive the watch. Destroying it stops it, from its own callback too: no callback comes
+// afterwards.
 class FdWatch {
  public:
   using Callback = void (*)(void* owner) noexcept;
@@ -107,9 +108,9 @@ class Reactor {
 
   // For implementations.
   [[nodiscard]] bool has_deferred() const { return !deferred_.empty() || !deferred_again_.empty(); }
-  [[nodiscard]] bool next_deadline(TimePoint& deadline) const;   // false: no timer armed
-  // Fires every timer that is due and was armed before this call: a timer that re-arms itself with no
-  // delay fires again in the next turn.
+  [[nodiscard]] bool next_deadline(TimePoint& deadline) const;  // false: no timer armed
+  // Fires every timer that is due and was armed before this call: a timer that re-arms itself with
+  // no delay fires again in the next turn.
   void run_due_timers(TimePoint now);
   void run_deferred();
   // Orders timers with the same deadline, the smaller first. At first in the order of arming; a

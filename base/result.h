@@ -12,15 +12,15 @@
 namespace iscsi_blkback {
 
 enum class ErrorCode : std::uint8_t {
-  invalid_argument,   // the caller's or the operator's input is wrong
+  invalid_argument,  // the caller's or the operator's input is wrong
   not_found,
   permission_denied,
-  unavailable,        // the other side is not there now; a retry may help
+  unavailable,  // the other side is not there now; a retry may help
   timed_out,
-  protocol,           // the other side broke its protocol
-  io,                 // a system call failed
-  exhausted,          // a bound of ours was reached
-  conflict,           // a transaction must be retried, or somebody else holds it
+  protocol,   // the other side broke its protocol
+  io,         // a system call failed
+  exhausted,  // a bound of ours was reached
+  conflict,   // a transaction must be retried, or somebody else holds it
   unsupported,
 };
 
@@ -42,12 +42,12 @@ using Result = tl::expected<T, Error>;
 [[nodiscard]] Error system_error(std::string what, int errno_value);
 
 // On in release too: going on after a broken invariant can lose data, stopping cannot.
-#define ISCSI_BLKBACK_ASSERT(condition)                                                        \
-  do {                                                                                         \
-    if (!(condition)) [[unlikely]] {                                                           \
-      std::fprintf(stderr, "%s:%d: assertion failed: %s\n", __FILE__, __LINE__, #condition);   \
-      std::abort();                                                                            \
-    }                                                                                          \
+#define ISCSI_BLKBACK_ASSERT(condition)                                                      \
+  do {                                                                                       \
+    if (!(condition)) [[unlikely]] {                                                         \
+      std::fprintf(stderr, "%s:%d: assertion failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                          \
+    }                                                                                        \
   } while (false)
 
 }  // namespace iscsi_blkback

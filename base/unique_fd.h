@@ -26,7 +26,8 @@ class UniqueFd {
 
   void reset(int fd = -1) {
     if (fd_ >= 0) {
-      // Not repeated on EINTR: Linux has given the number back by then, and it may be someone else's.
+      // Not repeated on EINTR: Linux has given the number back by then, and it may be someone
+      // else's.
       ::close(fd_);
     }
     fd_ = fd;

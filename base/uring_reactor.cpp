@@ -130,12 +130,12 @@ class UringReactor::Watch : public FdWatch {
 Result<std::unique_ptr<UringReactor>> UringReactor::create(const Options& options) {
   auto ring = std::make_unique<Ring>();
   // Disabled at first, so that the thread which runs the reactor, not this one, is its issuer.
-  constexpr unsigned kFlags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL |
-                              IORING_SETUP_R_DISABLED;
+  constexpr unsigned kFlags =
+      IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED;
   constexpr unsigned kBest = kFlags | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
   // Linux 5.19, the oldest that can also cancel by fd, as UringStream does.
   constexpr unsigned kOldest = kFlags | IORING_SETUP_COOP_TASKRUN;
-  int result = -EINVAL;                     // a flag that this kernel does not know
+  int result = -EINVAL;  // a flag that this kernel does not know
   for (const unsigned flags : {kBest, kOldest}) {
     if (result == -EINVAL && (flags != kBest || options.deferred_task_run)) {
       io_uring_params params{};
@@ -175,7 +175,7 @@ UringReactor::UringReactor(std::unique_ptr<Ring> ring, UniqueFd wake_fd)
 
 UringReactor::~UringReactor() {
   wake_watch_.reset();
-  posted_.clear();                          // may own objects that live on this reactor
+  posted_.clear();  // may own objects that live on this reactor
   // What is left of watches has been stopped; the kernel drops these polls with the ring.
   ring_.reset();
   ISCSI_BLKBACK_ASSERT(std::all_of(watch_states_.begin(), watch_states_.end(),
@@ -196,7 +196,7 @@ void UringReactor::run() {
 
 void UringReactor::stop() {
   stopped_.store(true, std::memory_order_release);
-  post([] {});                              // ends the wait
+  post([] {});  // ends the wait
 }
 
 void UringReactor::run_once(Duration at_most) {
@@ -267,7 +267,7 @@ io_uring_sqe& UringReactor::next_entry() {
     // Full: what is queued goes to the kernel now.
     const int result = io_uring_submit(&ring_->ring);
     if (result == -EAGAIN || result == -EBUSY) {
-      collect_completions();                // the kernel is short of room; callbacks run later
+      collect_completions();  // the kernel is short of room; callbacks run later
     } else if (result < 0 && result != -EINTR) {
       die("submit", -result);
     }
@@ -311,8 +311,7 @@ void UringReactor::enter(Duration at_most) {
     result = io_uring_submit_and_wait_timeout(&ring_->ring, &first, 1, &timeout, nullptr);
   }
   // EAGAIN and EBUSY: short of memory or of room for completions; the next turn tries again.
-  if (result < 0 && result != -ETIME && result != -EINTR && result != -EAGAIN &&
-      result != -EBUSY) {
+  if (result < 0 && result != -ETIME && result != -EINTR && result != -EAGAIN && result != -EBUSY) {
     die("enter", -result);
   }
 }
@@ -336,7 +335,7 @@ void UringReactor::run_posted() {
   }
   for (std::function<void()>& task : running_) {
     task();
-    task = nullptr;                         // what it holds goes away before the next one runs
+    task = nullptr;  // what it holds goes away before the next one runs
   }
   running_.clear();
 }

@@ -2,8 +2,8 @@
 // run_once(); only post() and stop() may be called from others. Objects may be created on it before
 // it runs.
 //
-// A turn enters the kernel once: everything queued is submitted, completions are awaited when there is
-// nothing else to do. Completions are copied out of the ring before the first callback runs: no
+// A turn enters the kernel once: everything queued is submitted, completions are awaited when there
+// is nothing else to do. Completions are copied out of the ring before the first callback runs: no
 // recursion, no stack that grows with load, and a callback may queue as much as it likes.
 #pragma once
 
@@ -50,7 +50,7 @@ class UringReactor : public Reactor {
 
   // Runs turns until stop(); one that came before ends it at once.
   void run();
-  void stop();                              // any thread
+  void stop();  // any thread
   // One turn, which waits at most this long for something to do.
   void run_once(Duration at_most);
 
@@ -79,7 +79,7 @@ class UringReactor : public Reactor {
 
   explicit UringReactor(std::unique_ptr<Ring> ring, UniqueFd wake_fd);
 
-  void enable();                            // from the owning thread, before the first submission
+  void enable();  // from the owning thread, before the first submission
   void enter(Duration at_most);
   void collect_completions();
   void run_posted();
@@ -87,15 +87,15 @@ class UringReactor : public Reactor {
 
   std::unique_ptr<Ring> ring_;
   bool enabled_ = false;
-  std::vector<Completion> completions_;     // to be dispatched
+  std::vector<Completion> completions_;  // to be dispatched
   std::vector<std::unique_ptr<WatchState>> watch_states_;
   std::uint64_t random_state_;
 
-  UniqueFd wake_fd_;                        // an eventfd: something was posted
+  UniqueFd wake_fd_;  // an eventfd: something was posted
   std::unique_ptr<FdWatch> wake_watch_;
-  std::mutex posted_mutex_;                 // of posted_
+  std::mutex posted_mutex_;  // of posted_
   std::vector<std::function<void()>> posted_;
-  std::vector<std::function<void()>> running_;   // taken from posted_
+  std::vector<std::function<void()>> running_;  // taken from posted_
   std::atomic<bool> stopped_ = false;
 };
 

@@ -23,7 +23,7 @@ void UringStream::Transfer::set(std::span<const iovec> of) {
   std::copy(of.begin(), of.end(), parts.begin());
   first = 0;
   end = of.size();
-  ISCSI_BLKBACK_ASSERT(advance(0));         // at least one byte
+  ISCSI_BLKBACK_ASSERT(advance(0));  // at least one byte
 }
 
 bool UringStream::Transfer::advance(std::size_t count) {
@@ -57,8 +57,8 @@ UringStream::UringStream(UringReactor& reactor, const ConnectOptions& options, O
               },
               this},
       close_task_(
-          reactor,
-          [](void* self) noexcept { static_cast<UringStream*>(self)->finish_close(); }, this) {
+          reactor, [](void* self) noexcept { static_cast<UringStream*>(self)->finish_close(); },
+          this) {
   send_.operation = {[](void* self, std::int32_t result) noexcept {
                        static_cast<UringStream*>(self)->on_send_done(result);
                      },
@@ -74,11 +74,13 @@ UringStream::UringStream(UringReactor& reactor, const ConnectOptions& options, O
   }
 }
 
-UringStream::~UringStream() { ISCSI_BLKBACK_ASSERT(state_ == State::closed); }
+UringStream::~UringStream() {
+  ISCSI_BLKBACK_ASSERT(state_ == State::closed);
+}
 
 void UringStream::send(std::span<const iovec> parts) noexcept {
   ISCSI_BLKBACK_ASSERT(state_ == State::open || state_ == State::closing);
-  if (state_ == State::open) {              // else on_closed is on its way
+  if (state_ == State::open) {  // else on_closed is on its way
     send_.set(parts);
     start_send();
   }
@@ -117,9 +119,9 @@ Result<void> UringStream::open_socket(const ConnectOptions& options) {
   if (!options.interface_name.empty() &&
       setsockopt(fd_.get(), SOL_SOCKET, SO_BINDTODEVICE, options.interface_name.data(),
                  static_cast<socklen_t>(options.interface_name.size())) != 0) {
-    return tl::unexpected(system_error("connect to " + address_.to_string() +
-                                           " through interface " + options.interface_name,
-                                       errno));
+    return tl::unexpected(system_error(
+        "connect to " + address_.to_string() + " through interface " + options.interface_name,
+        errno));
   }
   const auto user_timeout_ms = static_cast<unsigned>(options.tcp_user_timeout.count());
   if (!set_option(fd_.get(), IPPROTO_TCP, TCP_NODELAY, int{1}) ||
@@ -164,7 +166,7 @@ void UringStream::on_send_done(std::int32_t result) noexcept {
   } else if (result <= 0) {
     begin_close(describe(result == 0 ? EPIPE : -result));
   } else if (send_.advance(static_cast<std::size_t>(result))) {
-    start_send();                           // older kernels ignore MSG_WAITALL here
+    start_send();  // older kernels ignore MSG_WAITALL here
   } else {
     owner_.on_sent();
   }
@@ -177,8 +179,8 @@ void UringStream::on_receive_done(std::int32_t result) noexcept {
   } else if (result < 0) {
     begin_close(describe(-result));
   } else if (result == 0) {
-    begin_close({ErrorCode::unavailable,
-                 "connection to " + address_.to_string() + ": end of stream"});
+    begin_close(
+        {ErrorCode::unavailable, "connection to " + address_.to_string() + ": end of stream"});
   } else {
     owner_.on_received(static_cast<std::size_t>(result));
   }
@@ -211,7 +213,7 @@ void UringStream::finish_close() noexcept {
   fd_.reset();
   state_ = State::closed;
   const Error error = std::move(*close_error_);
-  owner_.on_closed(error);                  // may delete this
+  owner_.on_closed(error);  // may delete this
 }
 
 Error UringStream::describe(int errno_value) const {

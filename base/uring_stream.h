@@ -20,7 +20,7 @@ namespace iscsi_blkback {
 class UringStream : public ByteStream {
  public:
   UringStream(UringReactor& reactor, const ConnectOptions& options, Owner& owner);
-  ~UringStream() override;                  // after on_closed only
+  ~UringStream() override;  // after on_closed only
 
   void send(std::span<const iovec> parts) noexcept override;
   void receive(std::span<const iovec> parts) noexcept override;
@@ -30,7 +30,7 @@ class UringStream : public ByteStream {
   enum class State : std::uint8_t {
     connecting,
     open,
-    closing,                                // on_closed comes when nothing is in the kernel
+    closing,  // on_closed comes when nothing is in the kernel
     closed,
   };
 
@@ -64,7 +64,7 @@ class UringStream : public ByteStream {
   Owner& owner_;
   State state_ = State::connecting;
   UniqueFd fd_;
-  SocketAddress address_;                   // stable: the kernel reads it when it connects
+  SocketAddress address_;  // stable: the kernel reads it when it connects
   bool connect_in_kernel_ = false;
   bool cancel_in_kernel_ = false;
   UringOperation connect_;

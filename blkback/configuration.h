@@ -1,5 +1,6 @@
-// The operator's settings as plain data, after validation: what /etc/iscsi-blkback/iscsi-blkback.toml
-// says, with defaults filled in. Read once at start and on reload, then immutable; any thread.
+// The operator's settings as plain data, after validation: what
+// /etc/iscsi-blkback/iscsi-blkback.toml says, with defaults filled in. Read once at start and on
+// reload, then immutable; any thread.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +18,11 @@ inline constexpr std::uint16_t kIscsiPort = 3260;
 
 // Where a target listens, as written: a host name or numeric address, and the NIC to use.
 struct Portal {
-  std::string host;                        // no brackets
+  std::string host;  // no brackets
   std::uint16_t port = kIscsiPort;
-  std::string interface_name;              // empty: whatever the routing says
+  std::string interface_name;  // empty: whatever the routing says
 
-  [[nodiscard]] std::string to_string() const;   // "host:port", brackets around IPv6
+  [[nodiscard]] std::string to_string() const;  // "host:port", brackets around IPv6
   bool operator==(const Portal&) const = default;
 };
 
@@ -30,19 +31,19 @@ struct ConfiguredLun {
   std::string alias;
   std::string target_name;
   std::uint16_t lun = 0;
-  std::vector<Portal> portals;             // empty: found by discovery on the portal list
-  SessionOptions session;                  // global settings with this LUN's over them; portal,
-  MultipathOptions multipath;              // target and isid are filled in at attach
+  std::vector<Portal> portals;  // empty: found by discovery on the portal list
+  SessionOptions session;       // global settings with this LUN's over them; portal,
+  MultipathOptions multipath;   // target and isid are filled in at attach
 };
 
 struct Configuration {
   std::string initiator_name;
   std::vector<Portal> discovery_portals;
-  SessionOptions session;                  // defaults for every session
-  MultipathOptions multipath;              // defaults for every disk
-  std::map<std::string, ConfiguredLun> luns;     // by alias
-  std::uint32_t max_ring_page_order = 4;   // log2 of the most ring pages offered to a guest
-  std::string run_directory = "/run/iscsi-blkback";     // control sockets
+  SessionOptions session;                     // defaults for every session
+  MultipathOptions multipath;                 // defaults for every disk
+  std::map<std::string, ConfiguredLun> luns;  // by alias
+  std::uint32_t max_ring_page_order = 4;      // log2 of the most ring pages offered to a guest
+  std::string run_directory = "/run/iscsi-blkback";  // control sockets
   std::string log_level = "info";
 };
 

@@ -26,9 +26,12 @@ constexpr int kBacklog = 16;
 class ControlServer::Impl {
  public:
   Impl(Reactor& control, UniqueFd socket, std::string path, Handler handler)
-      : control_(control), socket_(std::move(socket)), path_(std::move(path)),
+      : control_(control),
+        socket_(std::move(socket)),
+        path_(std::move(path)),
         handler_(std::move(handler)),
-        collect_(control, [](void* self) noexcept { static_cast<Impl*>(self)->collect(); }, this) {
+        collect_(
+            control, [](void* self) noexcept { static_cast<Impl*>(self)->collect(); }, this) {
     watch_ = control_.watch_readable(
         socket_.get(), [](void* self) noexcept { static_cast<Impl*>(self)->accept(); }, this);
   }
@@ -42,11 +45,14 @@ class ControlServer::Impl {
   // Replies hold a weak reference: the client may be gone when the answer comes.
   struct Client : std::enable_shared_from_this<Client> {
     Client(Impl& server, UniqueFd connection)
-        : owner(server), socket(std::move(connection)),
-          timeout(server.control_, [](void* self) noexcept { static_cast<Client*>(self)->close(); },
-                  this),
-          send_retry(server.control_,
-                     [](void* self) noexcept { static_cast<Client*>(self)->send(); }, this) {}
+        : owner(server),
+          socket(std::move(connection)),
+          timeout(
+              server.control_, [](void* self) noexcept { static_cast<Client*>(self)->close(); },
+              this),
+          send_retry(
+              server.control_, [](void* self) noexcept { static_cast<Client*>(self)->send(); },
+              this) {}
 
     void start() {
       timeout.start_after(kClientTimeout);
@@ -88,7 +94,7 @@ class ControlServer::Impl {
       const std::string request = input.substr(0, end);
       input.erase(0, end + 1);
       busy = true;
-      watch.reset();                   // no more input until this is answered
+      watch.reset();  // no more input until this is answered
       timeout.start_after(kClientTimeout);
       owner.handler_(request, [client = weak_from_this()](std::string line) {
         if (const auto alive = client.lock()) {
@@ -118,7 +124,8 @@ class ControlServer::Impl {
           continue;
         }
         if (count < 0 && errno == EAGAIN) {
-          send_retry.start_after(kSendRetry);   // a reader that is merely slow; timeout ends the rest
+          send_retry.start_after(
+              kSendRetry);  // a reader that is merely slow; timeout ends the rest
           return;
         }
         if (count < 0) {
@@ -136,7 +143,7 @@ class ControlServer::Impl {
       if (watch == nullptr) {
         watch_input();
       }
-      owner.pending_.push_back(weak_from_this());    // it may have asked more already
+      owner.pending_.push_back(weak_from_this());  // it may have asked more already
       owner.collect_.schedule();
     }
 
@@ -156,7 +163,7 @@ class ControlServer::Impl {
     std::string input;
     std::string output;
     std::size_t sent = 0;
-    bool busy = false;                 // a request is being answered
+    bool busy = false;  // a request is being answered
     bool last = false;
     bool closed = false;
   };

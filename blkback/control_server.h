@@ -12,8 +12,8 @@
 // Reply of the service:
 //   {"ok":true, "type":"service", "version":"0.1.0", "domid":0, "pid":812,
 //    "guests":[{"domid":5, "pid":901, "state":"serving", "restarts":0, "adopted":false}]}
-//   state: serving | waiting (crashed, to be restarted soon); pid is 0 while waiting; adopted: found
-//   running by a restarted service.
+//   state: serving | waiting (crashed, to be restarted soon); pid is 0 while waiting; adopted:
+//   found running by a restarted service.
 //
 // Reply of a guest process:
 //   {"ok":true, "type":"guest", "version":"0.1.0", "domid":5, "pid":901,
@@ -21,9 +21,9 @@
 //                                  "map" or "statistics"
 //    "disks":[{
 //      "vdev":"xvda", "devid":51712, "kind":"qdisk", "mode":"w",
-//      "params":"aio:iscsi://192.0.2.1/iqn.2009-02.com.example:t/1",    as in xenstore; never a secret
-//      "state":"Connected", "frontend_state":"Connected",    xenbus names, "Unknown" without a node
-//      "hotplug_error":"",         why the disk cannot be used, one sentence; else empty
+//      "params":"aio:iscsi://192.0.2.1/iqn.2009-02.com.example:t/1",    as in xenstore; never a
+//      secret "state":"Connected", "frontend_state":"Connected",    xenbus names, "Unknown" without
+//      a node "hotplug_error":"",         why the disk cannot be used, one sentence; else empty
 //      "map":{                     null until the disk's target is resolved; multipathd's key names
 //        "name":"xvda", "uuid":"36001405...", "sysfs":"xvda", "failback":"immediate",
 //        "queueing":"on",          on | off | "30 sec" (no_path_retry)
@@ -33,8 +33,8 @@
 //        "switch_grp":0, "map_loads":1, "total_q_time":0, "q_timeouts":0,
 //        "size_bytes":1073741824, "ready":true, "queued":0, "held":0, "in_flight":0,
 //        "path_groups":[{
-//          "selector":"round-robin 0", "pri":1, "dm_st":"active", "marginal_st":"normal", "group":1,
-//          "paths":[{
+//          "selector":"round-robin 0", "pri":1, "dm_st":"active", "marginal_st":"normal",
+//          "group":1, "paths":[{
 //            "dev":"192.0.2.1:3260", "dev_t":"-", "dm_st":"active", "dev_st":"running",
 //            "chk_st":"ready",     ready | faulty | i/o pending; a quarantined path is faulty
 //            "checker":"tur", "pri":1, "host_wwnn":"[undef]",
@@ -44,7 +44,8 @@
 //            "portal":"storage1:3260", "address":"192.0.2.1:3260", "interface":"",
 //            "session_state":"LOGGED IN", "quarantined":false,
 //            "in_flight":0, "requests":10, "failures":0, "last_error":""}]}]},
-//      "statistics":{"read_requests":0, "write_requests":0, "flush_requests":0, "error_responses":0,
+//      "statistics":{"read_requests":0, "write_requests":0, "flush_requests":0,
+//      "error_responses":0,
 //                    "read_sectors":0, "written_sectors":0, "in_flight":0}   null while no ring
 //    }]}
 #pragma once
@@ -77,7 +78,7 @@ class ControlServer {
   [[nodiscard]] static Result<std::unique_ptr<ControlServer>> listen(Reactor& control,
                                                                      const std::string& path,
                                                                      Handler handler);
-  ~ControlServer();                        // closes every connection and removes the file
+  ~ControlServer();  // closes every connection and removes the file
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 

@@ -36,7 +36,7 @@ struct RingStatistics {
 struct DiskReport {
   DiskHandle disk = 0;
   MultipathSnapshot multipath;
-  std::optional<RingStatistics> ring;      // nullopt while there is no ring
+  std::optional<RingStatistics> ring;  // nullopt while there is no ring
 };
 
 class DataPlane {
@@ -60,7 +60,7 @@ class DataPlane {
   };
 
   virtual ~DataPlane() = default;
-  virtual void set_events(Events* events) = 0;     // before the first call
+  virtual void set_events(Events* events) = 0;  // before the first call
 
   virtual void open_device(DiskHandle disk, DiskSpecification specification) = 0;
   // More ways to the same LUN, found later; those that the disk has already are ignored.

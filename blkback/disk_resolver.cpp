@@ -76,8 +76,8 @@ class ThreadedResolver final : public DiskResolver {
         Job job = std::move(work_->jobs.back());
         work_->jobs.pop_back();
         work_->control->post([answer = std::move(job.done), errno_value = failure.code().value()] {
-          answer(tl::unexpected(system_error("a thread for name resolution cannot be started",
-                                             errno_value)));
+          answer(tl::unexpected(
+              system_error("a thread for name resolution cannot be started", errno_value)));
         });
       }
     }

@@ -20,8 +20,8 @@ class DiskResolver {
 };
 
 // At most kMaxResolverThreads threads, started when there is work and gone when there is none. The
-// directory outlives the process: a look-up that hangs in the system's resolver cannot be stopped, so
-// its thread is left behind.
+// directory outlives the process: a look-up that hangs in the system's resolver cannot be stopped,
+// so its thread is left behind.
 inline constexpr unsigned kMaxResolverThreads = 4;
 [[nodiscard]] std::unique_ptr<DiskResolver> make_threaded_resolver(Reactor& control,
                                                                    PortalDirectory& directory);

@@ -4,14 +4,15 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
+
+#include "base/decimal.h"
 
 namespace iscsi_blkback {
 namespace {
 
 constexpr std::string_view kLibxlPrefix = "aio:";
 constexpr std::string_view kScheme = "iscsi:";
-constexpr std::size_t kMaxHostBytes = 253;       // RFC 1035 2.3.4, as text
+constexpr std::size_t kMaxHostBytes = 253;  // RFC 1035 2.3.4, as text
 constexpr std::size_t kMaxAliasBytes = 64;
 constexpr std::size_t kMaxDescribedTrouble = 600;
 
@@ -26,8 +27,12 @@ std::string_view without_prefix(std::string_view params) {
   return params;
 }
 
-bool is_ascii_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_ascii_letter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
 
 std::string lower(std::string_view text) {
   std::string result(text);
@@ -39,8 +44,8 @@ std::string lower(std::string_view text) {
   return result;
 }
 
-// Whoever can read the guest's backend node (the guest can) would know the secret, and messages about
-// the target string would spread it: so this is looked for first, in the whole string.
+// Whoever can read the guest's backend node (the guest can) would know the secret, and messages
+// about the target string would spread it: so this is looked for first, in the whole string.
 bool contains_secret(std::string_view text) {
   const std::string_view authority = text.starts_with("//") ? text.substr(2, text.find('/', 2) - 2)
                                                             : text.substr(0, text.find('/'));
@@ -61,15 +66,8 @@ bool contains_secret(std::string_view text) {
 
 template <class Number>
 std::optional<Number> parse_number(std::string_view text, Number least, Number most) {
-  if (text.empty() || !std::all_of(text.begin(), text.end(), is_digit)) {
-    return std::nullopt;
-  }
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || value < least || value > most) {
-    return std::nullopt;
-  }
-  return value;
+  const auto value = parse_decimal<Number>(text);
+  return value && *value >= least && *value <= most ? value : std::nullopt;
 }
 
 int hex_digit(char c) {
@@ -153,8 +151,8 @@ Result<void> parse_seconds(std::string_view key, std::string_view value, unsigne
   constexpr unsigned kMost = 3600;
   const auto seconds = parse_number<unsigned>(value, least, kMost);
   if (!seconds) {
-    return tl::unexpected(invalid(
-        fmt::format("{} is not a number of seconds from {} to {}", key, least, kMost)));
+    return tl::unexpected(
+        invalid(fmt::format("{} is not a number of seconds from {} to {}", key, least, kMost)));
   }
   setting = std::chrono::seconds(*seconds);
   return {};
@@ -179,8 +177,9 @@ Result<void> apply_setting(std::string_view key, std::string_view value, DiskSet
   }
   if (key == "rr_min_io") {
     settings.rr_min_io = parse_number<std::uint32_t>(value, 1, 100000);
-    return settings.rr_min_io ? Result<void>{}
-                              : tl::unexpected(invalid("rr_min_io is not a number from 1 to 100000"));
+    return settings.rr_min_io
+               ? Result<void>{}
+               : tl::unexpected(invalid("rr_min_io is not a number from 1 to 100000"));
   }
   if (key == "no_path_retry") {
     const auto checked = parse_no_path_retry(value, std::chrono::seconds(5));
@@ -244,8 +243,9 @@ Result<DiskTarget> parse_url_body(std::string_view text) {
   DiskTarget target;
   const std::size_t name_at = text.find('/');
   if (name_at == std::string_view::npos) {
-    return tl::unexpected(invalid("the target name and the LUN are missing: the form is "
-                                  "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"));
+    return tl::unexpected(
+        invalid("the target name and the LUN are missing: the form is "
+                "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"));
   }
   auto portals = parse_portals(text.substr(0, name_at));
   if (!portals) {
@@ -255,8 +255,9 @@ Result<DiskTarget> parse_url_body(std::string_view text) {
   const std::string_view path = text.substr(name_at + 1);
   const std::size_t lun_at = path.rfind('/');
   if (lun_at == std::string_view::npos) {
-    return tl::unexpected(invalid("the LUN is missing: the form is "
-                                  "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"));
+    return tl::unexpected(
+        invalid("the LUN is missing: the form is "
+                "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"));
   }
   auto name = parse_target_name(path.substr(0, lun_at));
   if (!name) {
@@ -363,8 +364,8 @@ std::vector<Portal> discovered_portals(const DiskPlan& plan, PortalDirectory& di
 
 Result<void> check_iscsi_name(std::string_view what, std::string_view name) {
   if (!is_target_name_type(name)) {
-    return tl::unexpected(invalid(
-        fmt::format("{} does not begin with iqn., eui. or naa. (RFC 7143 4.2.7)", what)));
+    return tl::unexpected(
+        invalid(fmt::format("{} does not begin with iqn., eui. or naa. (RFC 7143 4.2.7)", what)));
   }
   if (name.size() <= 4 || name.size() > kMaxTargetNameBytes) {
     return tl::unexpected(invalid(fmt::format("{} has {} bytes, 5 to {} are allowed", what,
@@ -402,9 +403,9 @@ Result<Portal> parse_portal(std::string_view text) {
     }
     has_port = !rest.empty();
     port = has_port ? rest.substr(1) : std::string_view{};
-    if (host.empty() || host.size() > 45 ||
-        !std::all_of(host.begin(), host.end(),
-                     [](char c) { return hex_digit(c) >= 0 || c == ':' || c == '.'; })) {
+    if (host.empty() || host.size() > 45 || !std::all_of(host.begin(), host.end(), [](char c) {
+          return hex_digit(c) >= 0 || c == ':' || c == '.';
+        })) {
       return tl::unexpected(invalid("a portal has no valid IPv6 address within its brackets"));
     }
   } else {
@@ -418,8 +419,9 @@ Result<Portal> parse_portal(std::string_view text) {
       return tl::unexpected(invalid("a portal has no host name or address"));
     }
     if (host.size() > kMaxHostBytes || !std::all_of(host.begin(), host.end(), is_host_character)) {
-      return tl::unexpected(invalid("a portal's host has a character that host names do not have "
-                                    "(IPv6 addresses need brackets), or is too long"));
+      return tl::unexpected(
+          invalid("a portal's host has a character that host names do not have "
+                  "(IPv6 addresses need brackets), or is too long"));
     }
   }
   portal.host = std::string(host);
@@ -462,8 +464,9 @@ Result<DiskTarget> parse_disk_target(std::string_view params) {
   }
   text.remove_prefix(kScheme.size());
   if (contains_secret(text)) {
-    return tl::unexpected(invalid("the target contains credentials, which the guest could read; "
-                                  "put them into the configuration file instead"));
+    return tl::unexpected(
+        invalid("the target contains credentials, which the guest could read; "
+                "put them into the configuration file instead"));
   }
   if (params.size() > kMaxParamsBytes) {
     return tl::unexpected(invalid(fmt::format("the target has {} bytes, at most {} are allowed",
@@ -496,8 +499,9 @@ Result<std::optional<std::chrono::milliseconds>> parse_no_path_retry(
   const auto number =
       parse_number<unsigned>(seconds ? text.substr(0, text.size() - 1) : text, 1, 86400);
   if (!number) {
-    return tl::unexpected(invalid("no_path_retry is neither queue, fail, a number of checks (1 to "
-                                  "86400), nor a number of seconds with an s behind it"));
+    return tl::unexpected(
+        invalid("no_path_retry is neither queue, fail, a number of checks (1 to "
+                "86400), nor a number of seconds with an s behind it"));
   }
   if (seconds) {
     return Wait{std::chrono::seconds(*number)};
@@ -519,13 +523,14 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
   if (!target.alias.empty()) {
     const auto found = configuration.luns.find(target.alias);
     if (found == configuration.luns.end()) {
-      return tl::unexpected(Error{ErrorCode::not_found,
-                                  fmt::format("the configuration file names no LUN with the alias {}",
-                                              target.alias)});
+      return tl::unexpected(Error{
+          ErrorCode::not_found,
+          fmt::format("the configuration file names no LUN with the alias {}", target.alias)});
     }
     configured = &found->second;
   } else {
-    // A LUN that the configuration names keeps its alias and settings however the disk line says it.
+    // A LUN that the configuration names keeps its alias and settings however the disk line says
+    // it.
     for (const auto& [alias, lun] : configuration.luns) {
       if (lun.target_name == target.target_name && lun.lun == target.lun) {
         configured = &lun;
@@ -552,9 +557,10 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
   if (plan.portals.empty()) {
     plan.discovery_portals = configuration.discovery_portals;
     if (plan.discovery_portals.empty()) {
-      return tl::unexpected(invalid(fmt::format(
-          "no portal is known for {}: name portals in the disk's target or in the configuration file",
-          plan.target_name)));
+      return tl::unexpected(
+          invalid(fmt::format("no portal is known for {}: name portals in the disk's target or in "
+                              "the configuration file",
+                              plan.target_name)));
     }
   }
   return plan;

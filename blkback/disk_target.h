@@ -1,15 +1,16 @@
 // What a disk line's `target=` says, and what it comes to with the operator's configuration.
 //
-// The string is the toolstack's (`params` in the backend node); the guest can read it, so a secret in
-// it is refused, in a sentence that does not repeat it. Forms, after libxl's prefix "aio:":
-//   iscsi://HOST[:PORT][,HOST[:PORT]...]/TARGET-NAME/LUN[?key=value&...]     libiscsi's URL, several
+// The string is the toolstack's (`params` in the backend node); the guest can read it, so a secret
+// in it is refused, in a sentence that does not repeat it. Forms, after libxl's prefix "aio:":
+//   iscsi://HOST[:PORT][,HOST[:PORT]...]/TARGET-NAME/LUN[?key=value&...]     libiscsi's URL,
+//   several
 //                                                  portals; IPv6 in brackets; %xx in the name
 //   iscsi:TARGET-NAME[/LUN][?...]                  portals from the configuration or by discovery
 //   iscsi:ALIAS[?...]                              a LUN of the configuration file
 // Keys are multipath.conf's (path_grouping_policy, path_selector, no_path_retry, rr_min_io,
 // polling_interval, checker_timeout) and iscsid.conf's timers (login_timeout, logout_timeout,
-// noop_out_interval, noop_out_timeout); times are in seconds. Disks of a guest share a session to the
-// same portal: the timers of the disk that started it hold.
+// noop_out_interval, noop_out_timeout); times are in seconds. Disks of a guest share a session to
+// the same portal: the timers of the disk that started it hold.
 //
 // parse and plan are pure; resolve_disk() blocks (names, discovery) and belongs on a worker thread.
 #pragma once
@@ -31,7 +32,7 @@ struct DiskSettings {
   std::optional<PathGroupingPolicy> path_grouping_policy;
   std::optional<PathSelectorKind> path_selector;
   std::optional<std::uint32_t> rr_min_io;
-  std::string no_path_retry;               // as written (checked); empty: not set
+  std::string no_path_retry;  // as written (checked); empty: not set
   std::optional<std::chrono::seconds> polling_interval;
   std::optional<std::chrono::seconds> checker_timeout;
   std::optional<std::chrono::seconds> login_timeout;
@@ -41,17 +42,17 @@ struct DiskSettings {
 };
 
 struct DiskTarget {
-  std::vector<Portal> portals;             // first form only
-  std::string target_name;                 // first two forms
-  std::uint16_t lun = 0;                   // first two forms
-  std::string alias;                       // third form
+  std::vector<Portal> portals;  // first form only
+  std::string target_name;      // first two forms
+  std::uint16_t lun = 0;        // first two forms
+  std::string alias;            // third form
   DiskSettings settings;
 };
 
 inline constexpr std::size_t kMaxParamsBytes = 2048;
 inline constexpr std::size_t kMaxPortalsPerDisk = 16;
-inline constexpr std::uint16_t kMaxLun = 16383;              // see encode_lun()
-inline constexpr std::size_t kMaxTargetNameBytes = 223;      // RFC 7143 4.2.7.1
+inline constexpr std::uint16_t kMaxLun = 16383;          // see encode_lun()
+inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 
 // Whether params is meant for us at all; everything else is left alone.
 [[nodiscard]] bool is_iscsi_params(std::string_view params);
@@ -60,7 +61,7 @@ inline constexpr std::size_t kMaxTargetNameBytes = 223;      // RFC 7143 4.2.7.1
 [[nodiscard]] Result<DiskTarget> parse_disk_target(std::string_view params);
 
 // Parts of it, which the configuration file has too. Errors are sentences; what: "the target name".
-[[nodiscard]] Result<Portal> parse_portal(std::string_view text);      // "HOST[:PORT]"
+[[nodiscard]] Result<Portal> parse_portal(std::string_view text);  // "HOST[:PORT]"
 [[nodiscard]] Result<void> check_iscsi_name(std::string_view what, std::string_view name);
 [[nodiscard]] bool is_alias(std::string_view text);
 [[nodiscard]] Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text);
@@ -74,14 +75,15 @@ inline constexpr std::size_t kMaxTargetNameBytes = 223;      // RFC 7143 4.2.7.1
 struct DiskPlan {
   std::string target_name;
   std::uint16_t lun = 0;
-  std::vector<Portal> portals;             // empty: ask the discovery portals
+  std::vector<Portal> portals;  // empty: ask the discovery portals
   std::vector<Portal> discovery_portals;
-  SessionOptions session;                  // portal, portal_name, interface_name and isid are open
+  SessionOptions session;  // portal, portal_name, interface_name and isid are open
   MultipathOptions multipath;
 };
 
 // name: what the disk is called when the configuration has no alias for it ("xvda").
-[[nodiscard]] Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& configuration,
+[[nodiscard]] Result<DiskPlan> plan_disk(const DiskTarget& target,
+                                         const Configuration& configuration,
                                          const std::string& name, bool read_only);
 
 struct ResolvedPortal {
@@ -92,14 +94,14 @@ struct ResolvedPortal {
 // Everything that the I/O side needs to open the disk.
 struct DiskSpecification {
   std::uint16_t lun = 0;
-  SessionOptions session;                  // with target_name
+  SessionOptions session;  // with target_name
   MultipathOptions multipath;
-  std::vector<ResolvedPortal> portals;     // at least one
+  std::vector<ResolvedPortal> portals;  // at least one
 };
 
 struct ResolvedDisk {
   DiskSpecification specification;
-  std::string trouble;                     // why some portals are missing: try again later; or empty
+  std::string trouble;  // why some portals are missing: try again later; or empty
 };
 
 // The blocking look-ups; any thread, several at once.

@@ -3,30 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
+
+#include "base/decimal.h"
 
 namespace iscsi_blkback {
 namespace {
 
-constexpr const char* kComponent = "xenbus";
-constexpr int kMaxSteps = 16;                       // of one disk in one look
+constexpr const char* kXenbusLog = "xenbus";
+constexpr int kMaxSteps = 16;  // of one disk in one look
 constexpr std::size_t kMaxQueries = 32;
 constexpr std::chrono::seconds kWriteRetry{1};
-constexpr std::string_view kFrontendToken = "f/";   // + the disk's number
-constexpr std::string_view kBackendToken = "b/";    // + the kind
+constexpr std::string_view kFrontendToken = "f/";  // + the disk's number
+constexpr std::string_view kBackendToken = "b/";   // + the kind
 constexpr const char* kDomainToken = "d";
 constexpr const char* kReleaseDomain = "@releaseDomain";
-
-template <class Number>
-std::optional<Number> parse_decimal(std::string_view text) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc{} || end != text.data() + text.size()) {
-    return std::nullopt;
-  }
-  return value;
-}
 
 }  // namespace
 
@@ -35,7 +26,10 @@ enum class DevicePhase : std::uint8_t { none, resolving, open, closing };
 
 struct GuestBackend::Disk {
   Disk(GuestBackend& owner, DiskHandle number, const XenbusNodeId& id, DiskDescription said)
-      : backend(owner), handle(number), node(id), description(std::move(said)),
+      : backend(owner),
+        handle(number),
+        node(id),
+        description(std::move(said)),
         retry_timer(owner.environment_.control, &Disk::on_retry, this),
         bound_timer(owner.environment_.control, &Disk::on_bound, this) {}
 
@@ -52,30 +46,31 @@ struct GuestBackend::Disk {
   DiskHandle handle;
   XenbusNode node;
   DiskDescription description;
-  XenbusStates states;                 // as last read
+  XenbusStates states;  // as last read
   bool dirty = true;
   bool announced = false;
   bool wrote_closed = false;
-  bool refused = false;                // the target can never be used as it is written
-  bool hide_params = false;            // they may hold a secret
-  bool ring_refused = false;           // until the frontend starts anew
-  bool reopen = false;                 // when the device is closed
+  bool refused = false;       // the target can never be used as it is written
+  bool hide_params = false;   // they may hold a secret
+  bool ring_refused = false;  // until the frontend starts anew
+  bool reopen = false;        // when the device is closed
   bool close_overdue = false;
   DevicePhase device = DevicePhase::none;
   RingPhase ring = RingPhase::idle;
-  std::optional<Geometry> geometry;    // device ready
+  std::optional<Geometry> geometry;  // device ready
   std::string hotplug_error;
-  std::string written_error;           // what hotplug-error says in xenstore
+  std::string written_error;  // what hotplug-error says in xenstore
   bool written_connected = false;
   DiskPlan plan;
   std::chrono::milliseconds retry_delay = kRetryMin;
   Timer retry_timer;
-  Timer bound_timer;                   // of a drain or a close
+  Timer bound_timer;  // of a drain or a close
 };
 
 struct GuestBackend::Query {
   Query(GuestBackend& owner, std::function<void(GuestStatus)> callback)
-      : backend(owner), done(std::move(callback)),
+      : backend(owner),
+        done(std::move(callback)),
         timer(owner.environment_.control, &Query::on_timeout, this) {}
   static void on_timeout(void* self) noexcept {
     Query& query = *static_cast<Query*>(self);
@@ -90,19 +85,27 @@ struct GuestBackend::Query {
 
 GuestBackend::GuestBackend(Environment environment, const Configuration& configuration,
                            DomainId own_domain, DomainId guest, std::function<void()> on_finished)
-    : environment_(std::move(environment)), configuration_(configuration), own_domain_(own_domain),
-      guest_(guest), on_finished_(std::move(on_finished)),
-      look_timer_(environment_.control,
-                  [](void* self) noexcept { static_cast<GuestBackend*>(self)->look(); }, this),
-      reopen_timer_(environment_.control,
-                    [](void* self) noexcept { static_cast<GuestBackend*>(self)->reopen_store(); },
-                    this) {
+    : environment_(std::move(environment)),
+      configuration_(configuration),
+      own_domain_(own_domain),
+      guest_(guest),
+      on_finished_(std::move(on_finished)),
+      look_timer_(
+          environment_.control,
+          [](void* self) noexcept { static_cast<GuestBackend*>(self)->look(); }, this),
+      reopen_timer_(
+          environment_.control,
+          [](void* self) noexcept { static_cast<GuestBackend*>(self)->reopen_store(); }, this) {
   environment_.data_plane.set_events(this);
 }
 
-GuestBackend::~GuestBackend() { environment_.data_plane.set_events(nullptr); }
+GuestBackend::~GuestBackend() {
+  environment_.data_plane.set_events(nullptr);
+}
 
-Result<void> GuestBackend::start() { return open_store(); }
+Result<void> GuestBackend::start() {
+  return open_store();
+}
 
 void GuestBackend::stop() {
   if (std::exchange(stopping_, true)) {
@@ -142,7 +145,7 @@ Result<void> GuestBackend::open_store() {
     }
   }
   if (auto watched = (*store)->watch(kReleaseDomain, kDomainToken); !watched) {
-    log_warning(kComponent, "the end of the guest cannot be watched for, only its disks' nodes: {}",
+    log_warning(kXenbusLog, "the end of the guest cannot be watched for, only its disks' nodes: {}",
                 watched.error().message);
   }
   store_ = std::move(*store);
@@ -161,7 +164,7 @@ Result<void> GuestBackend::open_store() {
 
 void GuestBackend::reopen_store() {
   if (auto opened = open_store(); !opened) {
-    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kComponent,
+    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                 "xenstore cannot be reached: {}", opened.error().message);
     reopen_timer_.start_after(kReopenInterval);
   }
@@ -172,7 +175,7 @@ void GuestBackend::lose_store(const Error& why) {
     store_watch_.reset();
     return;
   }
-  log_warning(kComponent, "the connection to xenstore is lost, disks go on being served: {}",
+  log_warning(kXenbusLog, "the connection to xenstore is lost, disks go on being served: {}",
               why.message);
   store_watch_.reset();
   store_.reset();
@@ -183,7 +186,7 @@ void GuestBackend::watch_frontend(Disk& disk) {
   auto watched = store_->watch(disk.description.frontend_path + "/state",
                                fmt::format("{}{}", kFrontendToken, disk.handle));
   if (!watched) {
-    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kComponent,
+    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                 "{}: the frontend cannot be watched: {}", disk.node.id().name(),
                 watched.error().message);
   }
@@ -277,7 +280,7 @@ void GuestBackend::check_domain() {
   if (environment_.domains != nullptr) {
     auto status = environment_.domains->status(guest_);
     if (!status) {
-      log_limited(limiter_, environment_.control.now(), LogLevel::warning, kComponent,
+      log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                   "the state of domain {} is not known: {}", guest_, status.error().message);
       return;
     }
@@ -299,7 +302,7 @@ void GuestBackend::check_domain() {
   }
   if (suspended != suspended_) {
     suspended_ = suspended;
-    log_info(kComponent, "the guest {}", suspended ? "is suspended" : "goes on");
+    log_info(kXenbusLog, "the guest {}", suspended ? "is suspended" : "goes on");
     environment_.data_plane.set_suspended(suspended);
   }
   if (suspended) {
@@ -308,8 +311,8 @@ void GuestBackend::check_domain() {
     look_again_later();
   }
   if (guest_runs_ && !runs) {
-    guest_runs_ = false;               // for good: only a suspended domain comes back
-    log_info(kComponent, "the guest has ended");
+    guest_runs_ = false;  // for good: only a suspended domain comes back
+    log_info(kXenbusLog, "the guest has ended");
     for (auto& [handle, disk] : disks_) {
       disk->dirty = true;
       if (disk->device == DevicePhase::closing) {
@@ -327,7 +330,7 @@ void GuestBackend::scan() {
     auto children = store_->list(backend_guest_path(own_domain_, kind, guest_));
     if (!children) {
       if (children.error().code != ErrorCode::not_found) {
-        log_limited(limiter_, environment_.control.now(), LogLevel::warning, kComponent,
+        log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                     "the disks of domain {} cannot be listed: {}", guest_,
                     children.error().message);
       }
@@ -340,7 +343,8 @@ void GuestBackend::scan() {
       }
       const XenbusNodeId id{kind, own_domain_, guest_, *device_id};
       const bool known = std::any_of(disks_.begin(), disks_.end(), [&](const auto& entry) {
-        return entry.second->node.id().kind == kind && entry.second->node.id().device_id == *device_id;
+        return entry.second->node.id().kind == kind &&
+               entry.second->node.id().device_id == *device_id;
       });
       if (!known) {
         adopt(id);
@@ -354,7 +358,7 @@ void GuestBackend::adopt(const XenbusNodeId& id) {
   auto description = node.read_description(*store_);
   if (!description) {
     if (description.error().code != ErrorCode::not_found) {
-      log_limited(limiter_, environment_.control.now(), LogLevel::warning, kComponent,
+      log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                   "{}: the node cannot be used: {}", id.name(), description.error().message);
     }
     return;
@@ -367,13 +371,13 @@ void GuestBackend::adopt(const XenbusNodeId& id) {
     return;
   }
   if (disks_.size() == kMaxDisks) {
-    log_limited(limiter_, environment_.control.now(), LogLevel::error, kComponent,
+    log_limited(limiter_, environment_.control.now(), LogLevel::error, kXenbusLog,
                 "{}: the guest has {} disks already, no more are served", id.name(), kMaxDisks);
     return;
   }
   const DiskHandle handle = next_handle_++;
   auto disk = std::make_unique<Disk>(*this, handle, id, std::move(*description));
-  log_info(kComponent, "{}: serving {}", id.name(), disk->description.virtual_device);
+  log_info(kXenbusLog, "{}: serving {}", id.name(), disk->description.virtual_device);
   watch_frontend(*disk);
   disks_.emplace(handle, std::move(disk));
 }
@@ -400,7 +404,7 @@ void GuestBackend::advance(Disk& disk) {
     view.ring = disk.ring;
     const XenbusAction action = next_action(view);
     if (action != XenbusAction::none) {
-      log_debug(kComponent, "{}: frontend {}, backend {}{}: {}", disk.node.id().name(),
+      log_debug(kXenbusLog, "{}: frontend {}, backend {}{}: {}", disk.node.id().name(),
                 to_string(view.frontend), to_string(view.backend), view.online ? "" : ", offline",
                 to_string(action));
     }
@@ -427,8 +431,7 @@ bool GuestBackend::perform(Disk& disk, XenbusAction action, const XenbusStates& 
       return wrote(disk, disk.node.write_state(*store_, states.backend, XenbusState::closing),
                    "state");
     case XenbusAction::disconnect: {
-      const bool closed_by_toolstack =
-          states.backend == XenbusState::closed && !disk.wrote_closed;
+      const bool closed_by_toolstack = states.backend == XenbusState::closed && !disk.wrote_closed;
       const bool removed = states.backend == XenbusState::unknown ||
                            (states.frontend == XenbusState::unknown && !states.online);
       disconnect(disk, !guest_runs_ || closed_by_toolstack || removed);
@@ -446,7 +449,7 @@ bool GuestBackend::perform(Disk& disk, XenbusAction action, const XenbusStates& 
     case XenbusAction::finish:
       if (own_domain_ != 0 && states.backend == XenbusState::closed) {
         if (auto removed = disk.node.remove(*store_); !removed) {
-          log_limited(limiter_, environment_.control.now(), LogLevel::warning, kComponent,
+          log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                       "{}: the node cannot be removed: {}", disk.node.id().name(),
                       removed.error().message);
         }
@@ -460,8 +463,8 @@ bool GuestBackend::perform(Disk& disk, XenbusAction action, const XenbusStates& 
   return false;
 }
 
-// A write that came too late because somebody changed the state is no failure: the next look sees the
-// new one.
+// A write that came too late because somebody changed the state is no failure: the next look sees
+// the new one.
 bool GuestBackend::wrote(Disk& disk, const Result<void>& result, const char* what) {
   if (result) {
     return true;
@@ -471,7 +474,7 @@ bool GuestBackend::wrote(Disk& disk, const Result<void>& result, const char* wha
     schedule_look();
     return false;
   }
-  log_limited(limiter_, environment_.control.now(), LogLevel::warning, kComponent,
+  log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
               "{}: xenstore refuses ({}): {}", disk.node.id().name(), what, result.error().message);
   disk.dirty = true;
   look_again_later();
@@ -539,7 +542,7 @@ void GuestBackend::on_resolved(DiskHandle handle, Result<ResolvedDisk> result) {
     return;
   }
   if (!result->trouble.empty()) {
-    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kComponent,
+    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                 "{}: some portals cannot be used yet: {}", disk->node.id().name(), result->trouble);
     retry_later(*disk);
   }
@@ -579,7 +582,7 @@ bool GuestBackend::publish(Disk& disk, XenbusState now) {
       !wrote(disk, disk.node.write_state(*store_, now, XenbusState::connected), "state")) {
     return false;
   }
-  log_info(kComponent, "{}: connected, {} sectors{}", disk.node.id().name(),
+  log_info(kXenbusLog, "{}: connected, {} sectors{}", disk.node.id().name(),
            disk.geometry->sector_count, disk.geometry->read_only ? ", read-only" : "");
   return true;
 }
@@ -587,7 +590,7 @@ bool GuestBackend::publish(Disk& disk, XenbusState now) {
 void GuestBackend::disconnect(Disk& disk, bool abandon) {
   disk.ring = RingPhase::disconnecting;
   if (abandon && disk.device == DevicePhase::open) {
-    disk.device = DevicePhase::closing;      // the I/O side begins with it at once
+    disk.device = DevicePhase::closing;  // the I/O side begins with it at once
     disk.retry_timer.stop();
     disk.bound_timer.start_after(kCloseTimeout);
   } else {
@@ -610,7 +613,7 @@ void GuestBackend::on_bound(Disk& disk) {
     disk.dirty = true;
     schedule_look();
   } else if (disk.ring == RingPhase::disconnecting && disk.device == DevicePhase::open) {
-    log_warning(kComponent, "{}: the last requests of a closed ring do not end, giving them up",
+    log_warning(kXenbusLog, "{}: the last requests of a closed ring do not end, giving them up",
                 disk.node.id().name());
     disk.reopen = true;
     close_device(disk, false);
@@ -618,7 +621,7 @@ void GuestBackend::on_bound(Disk& disk) {
 }
 
 void GuestBackend::forget(Disk& disk, bool rescan) {
-  log_info(kComponent, "{}: no longer serving {}", disk.node.id().name(),
+  log_info(kXenbusLog, "{}: no longer serving {}", disk.node.id().name(),
            disk.description.virtual_device);
   store_->unwatch(disk.description.frontend_path + "/state",
                   fmt::format("{}{}", kFrontendToken, disk.handle));
@@ -640,7 +643,7 @@ void GuestBackend::forget(Disk& disk, bool rescan) {
 
 void GuestBackend::set_error(Disk& disk, const std::string& sentence) {
   if (disk.hotplug_error != sentence && !sentence.empty()) {
-    log_limited(limiter_, environment_.control.now(), LogLevel::error, kComponent, "{} ({}): {}",
+    log_limited(limiter_, environment_.control.now(), LogLevel::error, kXenbusLog, "{} ({}): {}",
                 disk.node.id().name(), disk.description.virtual_device, sentence);
   }
   disk.hotplug_error = sentence;
@@ -655,7 +658,7 @@ void GuestBackend::write_hotplug(Disk& disk) {
   }
   auto written = disk.node.write_hotplug(*store_, connected, disk.hotplug_error);
   if (!written) {
-    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kComponent,
+    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                 "{}: hotplug-status cannot be written: {}", disk.node.id().name(),
                 written.error().message);
     return;
@@ -695,7 +698,7 @@ void GuestBackend::on_ring_connected(DiskHandle handle, const Result<void>& resu
     disk->ring_refused = true;
     set_error(*disk, result.error().message);
   } else if (!disk->hotplug_error.empty()) {
-    set_error(*disk, "");              // of an earlier ring
+    set_error(*disk, "");  // of an earlier ring
   }
   disk->dirty = true;
   schedule_look();

@@ -31,17 +31,17 @@ namespace iscsi_blkback {
 struct DiskStatus {
   XenbusNodeId node;
   std::string virtual_device;
-  std::string params;                    // never with a secret
+  std::string params;  // never with a secret
   bool read_only = false;
-  XenbusState backend_state = XenbusState::unknown;      // as last looked at
+  XenbusState backend_state = XenbusState::unknown;  // as last looked at
   XenbusState frontend_state = XenbusState::unknown;
   std::string hotplug_error;
-  std::optional<DiskReport> report;      // nullopt: not open, or the reactor did not answer
+  std::optional<DiskReport> report;  // nullopt: not open, or the reactor did not answer
 };
 
 struct GuestStatus {
   DomainId guest = 0;
-  bool complete = false;                 // the reactor answered in time
+  bool complete = false;  // the reactor answered in time
   std::vector<DiskStatus> disks;
 };
 
@@ -51,14 +51,14 @@ class GuestBackend final : public DataPlane::Events {
 
   struct Environment {
     Reactor& control;
-    StoreFactory open_store;             // again after xenstored has gone
-    DomainInfo* domains;                 // null: not allowed to ask; only xenstore tells then
+    StoreFactory open_store;  // again after xenstored has gone
+    DomainInfo* domains;      // null: not allowed to ask; only xenstore tells then
     DataPlane& data_plane;
     DiskResolver& resolver;
   };
 
-  // on_finished: no disk is left or expected, and the I/O side holds nothing of any; the caller ends
-  // the process. Called once, from the reactor.
+  // on_finished: no disk is left or expected, and the I/O side holds nothing of any; the caller
+  // ends the process. Called once, from the reactor.
   GuestBackend(Environment environment, const Configuration& configuration, DomainId own_domain,
                DomainId guest, std::function<void()> on_finished);
   ~GuestBackend();
@@ -142,7 +142,7 @@ class GuestBackend final : public DataPlane::Events {
   std::unique_ptr<XenStore> store_;
   std::unique_ptr<FdWatch> store_watch_;
   std::map<DiskHandle, std::unique_ptr<Disk>> disks_;
-  std::map<DiskHandle, std::unique_ptr<Disk>> retired_;    // forgotten, the device still closes
+  std::map<DiskHandle, std::unique_ptr<Disk>> retired_;  // forgotten, the device still closes
   std::vector<std::unique_ptr<Query>> queries_;
   DiskHandle next_handle_ = 1;
   std::uint64_t next_query_ = 1;

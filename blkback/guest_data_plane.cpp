@@ -10,7 +10,7 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr const char* kComponent = "disk";
+constexpr const char* kDiskLog = "disk";
 constexpr std::size_t kMaxTroubleBytes = 600;
 
 // Why no path is up, one sentence; empty while nothing has failed yet.
@@ -39,24 +39,25 @@ std::string trouble_of(const MultipathSnapshot& map) {
 class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd::Owner {
  public:
   Disk(GuestDataPlane& plane, DiskHandle handle, DiskSpecification specification)
-      : plane_(plane), handle_(handle), lun_(specification.lun),
+      : plane_(plane),
+        handle_(handle),
+        lun_(specification.lun),
         session_options_(std::move(specification.session)),
         name_(fmt::format("{} of guest {}", specification.multipath.alias, plane.guest_)),
         device_(plane.reactor_, std::move(specification.multipath), *this),
-        trouble_timer_(plane.reactor_,
-                       [](void* self) noexcept { static_cast<Disk*>(self)->report_trouble(); },
-                       this),
-        patience_timer_(plane.reactor_,
-                        [](void* self) noexcept { static_cast<Disk*>(self)->give_up(); }, this) {
+        trouble_timer_(
+            plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->report_trouble(); },
+            this),
+        patience_timer_(
+            plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->give_up(); },
+            this) {
     device_.set_suspended(plane.suspended_);
     add_portals(specification.portals);
     trouble_timer_.start_after(kTroubleInterval);
   }
 
   // Gone from the device and from every ring: closed() is true.
-  ~Disk() {
-    ISCSI_BLKBACK_ASSERT(vbd_ == nullptr);
-  }
+  ~Disk() { ISCSI_BLKBACK_ASSERT(vbd_ == nullptr); }
 
   void add_portals(const std::vector<ResolvedPortal>& portals) {
     for (const ResolvedPortal& resolved : portals) {
@@ -73,7 +74,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
       options.interface_name = resolved.portal.interface_name;
       auto session = plane_.sessions_.acquire(std::move(options));
       if (!session) {
-        log_error(kComponent, "{}: the path by {} is not used: {}", name_,
+        log_error(kDiskLog, "{}: the path by {} is not used: {}", name_,
                   resolved.portal.to_string(), session.error().message);
         continue;
       }
@@ -210,7 +211,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   GuestDataPlane& plane_;
   DiskHandle handle_;
   std::uint16_t lun_;
-  SessionOptions session_options_;       // of every path, but for where it leads
+  SessionOptions session_options_;  // of every path, but for where it leads
   std::string name_;
   MultipathDevice device_;
   std::vector<Session*> sessions_;
@@ -227,10 +228,15 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
 GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants,
                                EventChannels& channels, DomainId own_domain, DomainId guest)
-    : reactor_(reactor), control_(control), grants_(grants), guest_(guest),
-      dispatcher_(reactor, channels), sessions_(reactor, own_domain, guest),
-      collect_(reactor, [](void* self) noexcept { static_cast<GuestDataPlane*>(self)->collect(); },
-               this) {
+    : reactor_(reactor),
+      control_(control),
+      grants_(grants),
+      guest_(guest),
+      dispatcher_(reactor, channels),
+      sessions_(reactor, own_domain, guest),
+      collect_(
+          reactor, [](void* self) noexcept { static_cast<GuestDataPlane*>(self)->collect(); },
+          this) {
   sessions_.on_change(
       [](void* self) noexcept { static_cast<GuestDataPlane*>(self)->collect_.schedule(); }, this);
 }

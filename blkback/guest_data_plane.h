@@ -1,6 +1,6 @@
-// GuestDataPlane: the I/O side of a guest's process: its sessions, multipath devices and rings, all on
-// one reactor thread; and the messages between that and the control thread. The DataPlane calls are
-// the control thread's; everything else is the reactor's. (In tests both are one.)
+// GuestDataPlane: the I/O side of a guest's process: its sessions, multipath devices and rings, all
+// on one reactor thread; and the messages between that and the control thread. The DataPlane calls
+// are the control thread's; everything else is the reactor's. (In tests both are one.)
 #pragma once
 
 #include <map>
@@ -55,12 +55,12 @@ class GuestDataPlane final : public DataPlane {
   Reactor& control_;
   GrantTable& grants_;
   DomainId guest_;
-  Events* events_ = nullptr;               // control thread's
+  Events* events_ = nullptr;  // control thread's
   EventDispatcher dispatcher_;
   SessionPool sessions_;
   std::map<DiskHandle, std::unique_ptr<Disk>> disks_;
   bool suspended_ = false;
-  std::vector<DiskHandle> released_;       // closed, their sessions are on the way out
+  std::vector<DiskHandle> released_;  // closed, their sessions are on the way out
   Deferred collect_;
 };
 

@@ -3,31 +3,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
+#include "base/decimal.h"
 #include "blkback/disk_target.h"
 
 namespace iscsi_blkback {
 namespace {
 
-constexpr const char* kComponent = "service";
-
-template <class Number>
-std::optional<Number> parse_decimal(std::string_view text) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc{} || end != text.data() + text.size()) {
-    return std::nullopt;
-  }
-  return value;
-}
+constexpr const char* kKeeperLog = "service";
 
 }  // namespace
 
 struct GuestKeeper::Guest {
   Guest(GuestKeeper& owner, DomainId domain)
-      : keeper(owner), number(domain),
+      : keeper(owner),
+        number(domain),
         restart_timer(
             owner.control_,
             [](void* self) noexcept {
@@ -49,10 +40,12 @@ struct GuestKeeper::Guest {
 
 GuestKeeper::GuestKeeper(Reactor& control, StoreFactory open_store, GuestLauncher& launcher,
                          DomainId own_domain)
-    : control_(control), open_store_(std::move(open_store)), launcher_(launcher),
+    : control_(control),
+      open_store_(std::move(open_store)),
+      launcher_(launcher),
       own_domain_(own_domain),
-      look_timer_(control, [](void* self) noexcept { static_cast<GuestKeeper*>(self)->look(); },
-                  this),
+      look_timer_(
+          control, [](void* self) noexcept { static_cast<GuestKeeper*>(self)->look(); }, this),
       reopen_timer_(
           control,
           [](void* self) noexcept {
@@ -65,7 +58,9 @@ GuestKeeper::GuestKeeper(Reactor& control, StoreFactory open_store, GuestLaunche
 
 GuestKeeper::~GuestKeeper() = default;
 
-Result<void> GuestKeeper::start() { return open_store(); }
+Result<void> GuestKeeper::start() {
+  return open_store();
+}
 
 Result<void> GuestKeeper::open_store() {
   auto store = open_store_();
@@ -91,7 +86,7 @@ void GuestKeeper::take_events() {
   for (std::size_t count = 0; count < kMaxEventsPerTurn; ++count) {
     auto event = store_->next_event();
     if (!event) {
-      log_warning(kComponent, "the connection to xenstore is lost: {}", event.error().message);
+      log_warning(kKeeperLog, "the connection to xenstore is lost: {}", event.error().message);
       store_watch_.reset();
       store_.reset();
       reopen_timer_.start_after(kReopenInterval);
@@ -136,7 +131,7 @@ void GuestKeeper::look() {
   if (all_due_) {
     auto listed = listed_guests();
     if (!listed) {
-      log_limited(limiter_, control_.now(), LogLevel::warning, kComponent,
+      log_limited(limiter_, control_.now(), LogLevel::warning, kKeeperLog,
                   "the guests cannot be listed: {}", listed.error().message);
       look_timer_.start_after(kReopenInterval);
       return;
@@ -154,7 +149,7 @@ void GuestKeeper::look_at(DomainId number) {
   const bool running = found != guests_.end() && found->second->pid != 0;
   const bool waiting = found != guests_.end() && found->second->restart_timer.armed();
   if (running || waiting) {
-    return;                            // its process sees its new disks itself
+    return;  // its process sees its new disks itself
   }
   if (!has_disk_of_ours(number)) {
     if (found != guests_.end()) {
@@ -167,7 +162,7 @@ void GuestKeeper::look_at(DomainId number) {
     return;
   }
   if (guests_.size() >= kMaxGuests) {
-    log_limited(limiter_, control_.now(), LogLevel::error, kComponent,
+    log_limited(limiter_, control_.now(), LogLevel::error, kKeeperLog,
                 "{} guests are served already, domain {} is not", kMaxGuests, number);
     return;
   }
@@ -226,19 +221,19 @@ void GuestKeeper::launch(Guest& guest) {
   if (const auto pid = launcher_.adopt(guest.number)) {
     guest.pid = *pid;
     guest.adopted = true;
-    log_info(kComponent, "domain {} is served by process {} already", guest.number, guest.pid);
+    log_info(kKeeperLog, "domain {} is served by process {} already", guest.number, guest.pid);
     return;
   }
   auto pid = launcher_.start(guest.number);
   if (!pid) {
-    log_limited(limiter_, control_.now(), LogLevel::error, kComponent,
+    log_limited(limiter_, control_.now(), LogLevel::error, kKeeperLog,
                 "domain {}: its process cannot be started: {}", guest.number, pid.error().message);
     wait_for_restart(guest);
     return;
   }
   guest.pid = *pid;
   guest.adopted = false;
-  log_info(kComponent, "domain {} is served by process {}", guest.number, guest.pid);
+  log_info(kKeeperLog, "domain {} is served by process {}", guest.number, guest.pid);
 }
 
 void GuestKeeper::on_exit(DomainId number, bool clean) {
@@ -250,13 +245,13 @@ void GuestKeeper::on_exit(DomainId number, bool clean) {
   guest.pid = 0;
   if (!clean) {
     ++guest.restarts;
-    log_error(kComponent, "the process of domain {} has failed", number);
+    log_error(kKeeperLog, "the process of domain {} has failed", number);
   }
   wait_for_restart(guest);
 }
 
-// Also after a clean end: a disk may have come in the very last moment, and if the process and we do
-// not agree about what is there to serve, that must not spin.
+// Also after a clean end: a disk may have come in the very last moment, and if the process and we
+// do not agree about what is there to serve, that must not spin.
 void GuestKeeper::wait_for_restart(Guest& guest) {
   if (control_.now() - guest.started >= kSettled) {
     guest.delay = kRestartMin;

@@ -1,7 +1,7 @@
 // GuestKeeper: decides which guests need a process and sees to it that each has one: started when a
-// disk of ours appears, taken over when one is at work already, started again (ever more slowly) when
-// it has ended while disks are left. Control thread of the service; tests give it a launcher of their
-// own.
+// disk of ours appears, taken over when one is at work already, started again (ever more slowly)
+// when it has ended while disks are left. Control thread of the service; tests give it a launcher
+// of their own.
 #pragma once
 
 #include <sys/types.h>
@@ -34,7 +34,7 @@ class GuestLauncher {
 
 struct ServedGuest {
   DomainId guest = 0;
-  pid_t pid = 0;                         // 0: waiting to be started again
+  pid_t pid = 0;  // 0: waiting to be started again
   std::uint32_t restarts = 0;
   bool adopted = false;
 };

@@ -26,7 +26,7 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr const char* kComponent = "guest";
+constexpr const char* kGuestLog = "guest";
 // After SIGTERM; logouts and resets are done by then, or something is wrong.
 constexpr std::chrono::seconds kTerminateTimeout{15};
 
@@ -87,7 +87,7 @@ class GuestProcess {
     if (domains) {
       domains_ = std::move(*domains);
     } else {
-      log_warning(kComponent, "the guest's end is only seen in xenstore: {}",
+      log_warning(kGuestLog, "the guest's end is only seen in xenstore: {}",
                   domains.error().message);
     }
     return {};
@@ -97,7 +97,8 @@ class GuestProcess {
     terminate_timer_.emplace(
         *control_, [](void*) noexcept { give_up(); }, this);
     auto signals = ProcessSignals::create(
-        *control_, [](void* self) noexcept { static_cast<GuestProcess*>(self)->terminate(); }, this);
+        *control_, [](void* self) noexcept { static_cast<GuestProcess*>(self)->terminate(); },
+        this);
     if (!signals) {
       return tl::unexpected(signals.error());
     }
@@ -111,13 +112,13 @@ class GuestProcess {
     if (auto started = backend_->start(); !started) {
       return started;
     }
-    auto server = ControlServer::listen(
-        *control_, guest_socket_path(configuration_.run_directory, domain_),
-        [this](const std::string& request, ControlServer::Reply reply) {
-          answer(request, std::move(reply));
-        });
+    auto server =
+        ControlServer::listen(*control_, guest_socket_path(configuration_.run_directory, domain_),
+                              [this](const std::string& request, ControlServer::Reply reply) {
+                                answer(request, std::move(reply));
+                              });
     if (!server) {
-      log_warning(kComponent, "no status for iscsi-blkctl: {}", server.error().message);
+      log_warning(kGuestLog, "no status for iscsi-blkctl: {}", server.error().message);
     }
     {
       const ReactorThread io_thread(*io_);
@@ -141,19 +142,20 @@ class GuestProcess {
     } else if (*command != "status") {
       reply(control_refusal("the only command is status"));
     } else {
-      backend_->query(
-          [reply = std::move(reply)](const GuestStatus& status) { reply(guest_status_line(status)); });
+      backend_->query([reply = std::move(reply)](const GuestStatus& status) {
+        reply(guest_status_line(status));
+      });
     }
   }
 
   void terminate() {
-    log_info(kComponent, "asked to end; disks stay attached and wait for the next process");
+    log_info(kGuestLog, "asked to end; disks stay attached and wait for the next process");
     terminate_timer_->start_after(kTerminateTimeout);
     backend_->stop();
   }
 
   [[noreturn]] static void give_up() {
-    log_error(kComponent, "connections do not end in time, leaving them");
+    log_error(kGuestLog, "connections do not end in time, leaving them");
     ::_exit(1);
   }
 
@@ -180,10 +182,10 @@ Result<void> run_guest_process(const Configuration& configuration, DomainId doma
   if (auto opened = process.open(); !opened) {
     return opened;
   }
-  log_info(kComponent, "serving domain {}", domain);
+  log_info(kGuestLog, "serving domain {}", domain);
   auto ended = process.run();
   if (ended) {
-    log_info(kComponent, "nothing left to serve");
+    log_info(kGuestLog, "nothing left to serve");
   }
   return ended;
 }

@@ -1,7 +1,6 @@
 #include "blkback/own_domain.h"
 
-#include <charconv>
-
+#include "base/decimal.h"
 #include "blkback/xen/xenstore.h"
 
 namespace iscsi_blkback {
@@ -16,14 +15,13 @@ Result<DomainId> read_own_domain() {
     if (text.error().code != ErrorCode::not_found) {
       return tl::unexpected(text.error());
     }
-    return DomainId{0};                // toolstacks may leave it out for dom0
+    return DomainId{0};  // toolstacks may leave it out for dom0
   }
-  DomainId domain = 0;
-  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), domain);
-  if (text->empty() || error != std::errc{} || end != text->data() + text->size()) {
+  const auto domain = parse_decimal<DomainId>(*text);
+  if (!domain) {
     return fail(ErrorCode::protocol, "xenstore's node domid is not a number");
   }
-  return domain;
+  return *domain;
 }
 
 }  // namespace iscsi_blkback

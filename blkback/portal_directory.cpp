@@ -16,7 +16,7 @@ class SystemPortalDirectory final : public PortalDirectory {
     if (!addresses) {
       return tl::unexpected(addresses.error());
     }
-    return addresses->front();         // the resolver's first choice (RFC 6724)
+    return addresses->front();  // the resolver's first choice (RFC 6724)
   }
 
   Result<std::vector<Portal>> discover(const Portal& at, const SessionOptions& session,

@@ -69,7 +69,7 @@ Result<ProcessLock> ProcessLock::acquire(const std::string& path, const std::str
 
 ProcessLock::~ProcessLock() {
   if (fd_.valid()) {
-    ::unlink(path_.c_str());           // while it is locked, so that no other's file goes
+    ::unlink(path_.c_str());  // while it is locked, so that no other's file goes
   }
 }
 

@@ -1,7 +1,7 @@
-// ProcessLock: a file that one process holds locked while it runs and that names its pid, so that no
-// second one serves the same guest, and a restarted service finds those that are still at work. The
-// lock (an open file description lock, fcntl(2)) vanishes with its holder, however that ends; the file
-// is removed by a holder that ends in order.
+// ProcessLock: a file that one process holds locked while it runs and that names its pid, so that
+// no second one serves the same guest, and a restarted service finds those that are still at work.
+// The lock (an open file description lock, fcntl(2)) vanishes with its holder, however that ends;
+// the file is removed by a holder that ends in order.
 #pragma once
 
 #include <sys/types.h>

@@ -9,8 +9,7 @@
 namespace iscsi_blkback {
 
 Result<std::unique_ptr<ProcessSignals>> ProcessSignals::create(Reactor& reactor,
-                                                               Callback on_terminate,
-                                                               void* owner) {
+                                                               Callback on_terminate, void* owner) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -25,8 +24,7 @@ Result<std::unique_ptr<ProcessSignals>> ProcessSignals::create(Reactor& reactor,
   if (!fd.valid()) {
     return tl::unexpected(system_error("signals cannot be set up", errno));
   }
-  std::unique_ptr<ProcessSignals> result(
-      new ProcessSignals(std::move(fd), on_terminate, owner));
+  std::unique_ptr<ProcessSignals> result(new ProcessSignals(std::move(fd), on_terminate, owner));
   result->watch_ = reactor.watch_readable(
       result->fd_.get(), [](void* self) noexcept { static_cast<ProcessSignals*>(self)->take(); },
       result.get());

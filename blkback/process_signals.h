@@ -1,5 +1,5 @@
-// ProcessSignals: SIGTERM and SIGINT as events of a reactor. Make it before any other thread exists:
-// the signals are blocked in this thread and in those that it starts.
+// ProcessSignals: SIGTERM and SIGINT as events of a reactor. Make it before any other thread
+// exists: the signals are blocked in this thread and in those that it starts.
 #pragma once
 
 #include <memory>

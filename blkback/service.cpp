@@ -35,7 +35,7 @@ extern char** environ;
 namespace iscsi_blkback {
 namespace {
 
-constexpr const char* kComponent = "service";
+constexpr const char* kServiceLog = "service";
 
 // systemd's readiness protocol (sd_notify(3)): a datagram to the socket that NOTIFY_SOCKET names.
 void notify_systemd(std::string_view message) {
@@ -48,24 +48,26 @@ void notify_systemd(std::string_view message) {
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path, length);
   if (address.sun_path[0] == '@') {
-    address.sun_path[0] = '\0';        // an abstract socket
+    address.sun_path[0] = '\0';  // an abstract socket
   }
   const UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (!socket.valid() ||
-      ::sendto(socket.get(), message.data(), message.size(), MSG_NOSIGNAL,
-               reinterpret_cast<const sockaddr*>(&address), size) < 0) {
-    log_warning(kComponent, "systemd cannot be told that the service runs");
+  if (!socket.valid() || ::sendto(socket.get(), message.data(), message.size(), MSG_NOSIGNAL,
+                                  reinterpret_cast<const sockaddr*>(&address), size) < 0) {
+    log_warning(kServiceLog, "systemd cannot be told that the service runs");
   }
 }
 
-// Starts this very program again for a guest, and hears of the end of such processes by their pidfds.
+// Starts this very program again for a guest, and hears of the end of such processes by their
+// pidfds.
 class ProcessLauncher final : public GuestLauncher {
  public:
   ProcessLauncher(Reactor& control, const Configuration& configuration,
                   const ServiceOptions& options)
-      : control_(control), run_directory_(configuration.run_directory),
-        log_level_(configuration.log_level), configuration_path_(options.configuration_path) {}
+      : control_(control),
+        run_directory_(configuration.run_directory),
+        log_level_(configuration.log_level),
+        configuration_path_(options.configuration_path) {}
 
   void set_keeper(GuestKeeper& keeper) { keeper_ = &keeper; }
 
@@ -93,9 +95,9 @@ class ProcessLauncher final : public GuestLauncher {
     posix_spawn_file_actions_init(&actions);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
-    posix_spawnattr_setflags(&attributes,
-                             static_cast<short>(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                                POSIX_SPAWN_SETSID));
+    posix_spawnattr_setflags(
+        &attributes,
+        static_cast<short>(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID));
     posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
     pid_t pid = 0;
     const int failure =
@@ -106,7 +108,7 @@ class ProcessLauncher final : public GuestLauncher {
       return tl::unexpected(system_error("starting /proc/self/exe", failure));
     }
     if (auto watched = watch(guest, pid); !watched) {
-      ::kill(pid, SIGKILL);            // unwatched it would serve without anybody knowing
+      ::kill(pid, SIGKILL);  // unwatched it would serve without anybody knowing
       ::waitpid(pid, nullptr, 0);
       return tl::unexpected(watched.error());
     }
@@ -166,7 +168,7 @@ class ProcessLauncher final : public GuestLauncher {
     // An adopted process is nobody's child here: how it ended is not known.
     const bool clean = reaped < 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0);
     if (reaped > 0 && WIFSIGNALED(status)) {
-      log_error(kComponent, "process {} of domain {} was ended by signal {}", process.pid,
+      log_error(kServiceLog, "process {} of domain {} was ended by signal {}", process.pid,
                 process.guest, WTERMSIG(status));
     }
     const DomainId guest = process.guest;
@@ -191,12 +193,8 @@ std::string status_line(const GuestKeeper& keeper, DomainId own_domain) {
                       {"restarts", guest.restarts},
                       {"adopted", guest.adopted}});
   }
-  return nlohmann::json{{"ok", true},
-                        {"type", "service"},
-                        {"version", kVersion},
-                        {"domid", own_domain},
-                        {"pid", ::getpid()},
-                        {"guests", std::move(guests)}}
+  return nlohmann::json{{"ok", true},          {"type", "service"}, {"version", kVersion},
+                        {"domid", own_domain}, {"pid", ::getpid()}, {"guests", std::move(guests)}}
       .dump();
 }
 
@@ -214,8 +212,8 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
   if (auto channels = open_event_channels(); !channels) {
     return tl::unexpected(channels.error());
   }
-  auto lock = ProcessLock::acquire(service_lock_path(configuration.run_directory),
-                                   "the service is run");
+  auto lock =
+      ProcessLock::acquire(service_lock_path(configuration.run_directory), "the service is run");
   if (!lock) {
     return tl::unexpected(lock.error());
   }
@@ -230,7 +228,8 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
     return tl::unexpected(signals.error());
   }
   ProcessLauncher launcher(**control, configuration, options);
-  GuestKeeper keeper(**control, [] { return open_xenstore(); }, launcher, *own_domain);
+  GuestKeeper keeper(
+      **control, [] { return open_xenstore(); }, launcher, *own_domain);
   launcher.set_keeper(keeper);
   if (auto started = keeper.start(); !started) {
     return started;
@@ -250,11 +249,11 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
   if (!server) {
     return tl::unexpected(server.error());
   }
-  log_info(kComponent, "version {} serves domain {}'s disks", kVersion, *own_domain);
+  log_info(kServiceLog, "version {} serves domain {}'s disks", kVersion, *own_domain);
   notify_systemd("READY=1");
   (*control)->run();
   notify_systemd("STOPPING=1");
-  log_info(kComponent, "ends; the guests' processes go on serving");
+  log_info(kServiceLog, "ends; the guests' processes go on serving");
   return {};
 }
 

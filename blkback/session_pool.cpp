@@ -12,7 +12,7 @@ std::uint32_t fnv1a(std::uint32_t hash, std::string_view text) {
   for (const char c : text) {
     hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
   }
-  return (hash ^ 0xffu) * 16777619u;   // an end mark, so that "ab","c" differs from "a","bc"
+  return (hash ^ 0xffu) * 16777619u;  // an end mark, so that "ab","c" differs from "a","bc"
 }
 
 }  // namespace
@@ -27,8 +27,9 @@ Isid make_isid(DomainId own_domain, DomainId guest, const std::string& target_na
   hash = fnv1a(hash, interface_name);
   hash = (hash >> 24 ^ hash) + attempt;
   const auto byte = [](std::uint32_t value) { return static_cast<std::uint8_t>(value & 0xff); };
-  return Isid{0x80,       byte(hash >> 16),   byte(hash >> 8),
-              byte(hash), byte(std::uint32_t{guest} >> 8), byte(guest)};
+  return Isid{
+      0x80,       byte(hash >> 16), byte(hash >> 8), byte(hash), byte(std::uint32_t{guest} >> 8),
+      byte(guest)};
 }
 
 struct SessionPool::Entry {
@@ -38,17 +39,21 @@ struct SessionPool::Entry {
   SessionPool& pool;
   Session session;
   std::uint32_t users = 0;
-  std::uint32_t impatient_users = 0;       // those that gave up
+  std::uint32_t impatient_users = 0;  // those that gave up
   bool stopping = false;
   bool stopped = false;
 };
 
 SessionPool::SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest)
-    : reactor_(reactor), own_domain_(own_domain), guest_(guest),
-      collect_(reactor, [](void* self) noexcept { static_cast<SessionPool*>(self)->collect(); },
-               this) {}
+    : reactor_(reactor),
+      own_domain_(own_domain),
+      guest_(guest),
+      collect_(
+          reactor, [](void* self) noexcept { static_cast<SessionPool*>(self)->collect(); }, this) {}
 
-SessionPool::~SessionPool() { ISCSI_BLKBACK_ASSERT(entries_.empty()); }
+SessionPool::~SessionPool() {
+  ISCSI_BLKBACK_ASSERT(entries_.empty());
+}
 
 Result<Session*> SessionPool::acquire(SessionOptions options) {
   for (auto& entry : entries_) {
@@ -121,9 +126,8 @@ SessionPool::Entry& SessionPool::entry_of(const Session& session) {
 
 bool SessionPool::isid_taken(const Isid& isid) const {
   // A session that is being stopped counts: a login with its ISID would end its logout.
-  return std::any_of(entries_.begin(), entries_.end(), [&](const auto& entry) {
-    return entry->session.options().isid == isid;
-  });
+  return std::any_of(entries_.begin(), entries_.end(),
+                     [&](const auto& entry) { return entry->session.options().isid == isid; });
 }
 
 void SessionPool::collect() {

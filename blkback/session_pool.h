@@ -1,6 +1,6 @@
-// SessionPool: the sessions of one guest's process: one for each (target, portal address, interface),
-// shared by all disks of the guest that need it. Started when the first needs it, stopped when the
-// last has gone. Reactor thread.
+// SessionPool: the sessions of one guest's process: one for each (target, portal address,
+// interface), shared by all disks of the guest that need it. Started when the first needs it,
+// stopped when the last has gone. Reactor thread.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@
 namespace iscsi_blkback {
 
 // RFC 7143 11.12.5, type "random" (0x80): a 24-bit hash of what the session leads to, then the
-// guest's number as qualifier. A restarted process of the same guest comes to the same ISID, so that
-// its login ends what the old one left at the target (6.3.5); two guests never share one.
+// guest's number as qualifier. A restarted process of the same guest comes to the same ISID, so
+// that its login ends what the old one left at the target (6.3.5); two guests never share one.
 // attempt: 0, then 1, 2 ... while the ISID is taken within this process.
 [[nodiscard]] Isid make_isid(DomainId own_domain, DomainId guest, const std::string& target_name,
                              const SocketAddress& portal, const std::string& interface_name,
@@ -29,15 +29,15 @@ class SessionPool {
   static constexpr std::size_t kMaxSessions = 256;
 
   SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest);
-  ~SessionPool();                          // empty() only
+  ~SessionPool();  // empty() only
   SessionPool(const SessionPool&) = delete;
   SessionPool& operator=(const SessionPool&) = delete;
 
-  // options: complete but for the ISID, which is filled in here. A session that exists already keeps
-  // its options. exhausted: kMaxSessions exist.
+  // options: complete but for the ISID, which is filled in here. A session that exists already
+  // keeps its options. exhausted: kMaxSessions exist.
   [[nodiscard]] Result<Session*> acquire(SessionOptions options);
-  // The last user's release stops the session (logout, bounded by its logout_timeout). Nothing of the
-  // user's may be at the session any more, and it must not use it afterwards.
+  // The last user's release stops the session (logout, bounded by its logout_timeout). Nothing of
+  // the user's may be at the session any more, and it must not use it afterwards.
   void release(Session& session);
 
   // This user waits no longer for the session's outstanding commands. When no user does, and the

@@ -15,20 +15,26 @@ using nlohmann::json;
 
 const char* checker_state(PathState state) {
   switch (state) {
-    case PathState::up: return "ready";
-    case PathState::pending: return "i/o pending";
+    case PathState::up:
+      return "ready";
+    case PathState::pending:
+      return "i/o pending";
     case PathState::down:
-    case PathState::quarantined: return "faulty";
+    case PathState::quarantined:
+      return "faulty";
   }
   return "undef";
 }
 
 const char* dm_state(PathState state) {
   switch (state) {
-    case PathState::up: return "active";
-    case PathState::pending: return "undef";
+    case PathState::up:
+      return "active";
+    case PathState::pending:
+      return "undef";
     case PathState::down:
-    case PathState::quarantined: return "failed";
+    case PathState::quarantined:
+      return "failed";
   }
   return "undef";
 }
@@ -141,12 +147,9 @@ json map_json(const MultipathSnapshot& map, const std::string& virtual_device) {
 
 json statistics_json(const RingStatistics& ring) {
   return json{
-      {"read_requests", ring.read_requests},
-      {"write_requests", ring.write_requests},
-      {"flush_requests", ring.flush_requests},
-      {"error_responses", ring.error_responses},
-      {"read_sectors", ring.read_sectors},
-      {"written_sectors", ring.written_sectors},
+      {"read_requests", ring.read_requests},   {"write_requests", ring.write_requests},
+      {"flush_requests", ring.flush_requests}, {"error_responses", ring.error_responses},
+      {"read_sectors", ring.read_sectors},     {"written_sectors", ring.written_sectors},
       {"in_flight", ring.in_flight},
   };
 }

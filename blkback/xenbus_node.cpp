@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
+
+#include "base/decimal.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -11,7 +12,7 @@ namespace {
 constexpr std::size_t kMaxPathBytes = 512;
 constexpr std::size_t kMaxNumberBytes = 10;
 constexpr std::size_t kMaxHotplugErrorBytes = 900;
-constexpr std::uint32_t kInfoCdrom = 1;          // VDISK_CDROM and the next two: blkif.h
+constexpr std::uint32_t kInfoCdrom = 1;  // VDISK_CDROM and the next two: blkif.h
 constexpr std::uint32_t kInfoRemovable = 2;
 constexpr std::uint32_t kInfoReadOnly = 4;
 
@@ -43,13 +44,11 @@ Result<std::uint32_t> read_number(XenStoreAccess& store, const std::string& dire
     }
     return tl::unexpected(text.error());
   }
-  std::uint32_t number = 0;
-  const char* const end = text->data() + text->size();
-  const auto [stop, error] = std::from_chars(text->data(), end, number);
-  if (text->empty() || text->size() > kMaxNumberBytes || error != std::errc{} || stop != end) {
+  const auto number = parse_decimal<std::uint32_t>(*text);
+  if (!number || text->size() > kMaxNumberBytes) {
     return fail(ErrorCode::invalid_argument, fmt::format("the frontend's {} is not a number", key));
   }
-  return number;
+  return *number;
 }
 
 Result<BlkifAbi> read_abi(XenStoreAccess& store, const std::string& directory) {
@@ -84,8 +83,8 @@ Result<FrontendRing> read_frontend_ring(XenStoreAccess& store, const std::string
     }
     if (*order > max_ring_page_order) {
       return fail(ErrorCode::invalid_argument,
-                  fmt::format("the frontend's ring-page-order is {}, at most {} was offered", *order,
-                              max_ring_page_order));
+                  fmt::format("the frontend's ring-page-order is {}, at most {} was offered",
+                              *order, max_ring_page_order));
     }
     pages = std::uint32_t{1} << *order;
   }
@@ -121,8 +120,10 @@ Result<FrontendRing> read_frontend_ring(XenStoreAccess& store, const std::string
 
 const char* to_string(BackendKind kind) {
   switch (kind) {
-    case BackendKind::qdisk: return "qdisk";
-    case BackendKind::vbd3: return "vbd3";
+    case BackendKind::qdisk:
+      return "qdisk";
+    case BackendKind::vbd3:
+      return "vbd3";
   }
   return "qdisk";
 }
@@ -157,8 +158,9 @@ Result<DiskDescription> XenbusNode::read_description(XenStoreAccess& store) cons
   // The toolstack writes it, and only it can; a path elsewhere would make us watch other nodes.
   const std::string expected = fmt::format("/local/domain/{}/device/vbd/", id_.guest);
   if (!frontend->starts_with(expected) || frontend->size() > kMaxPathBytes) {
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("{}: the frontend's path is not one of domain {}", id_.name(), id_.guest));
+    return fail(
+        ErrorCode::invalid_argument,
+        fmt::format("{}: the frontend's path is not one of domain {}", id_.name(), id_.guest));
   }
   description.frontend_path = std::move(*frontend);
   auto name = read_or(store, path_ + "/dev", "");
@@ -170,8 +172,9 @@ Result<DiskDescription> XenbusNode::read_description(XenStoreAccess& store) cons
       return tl::unexpected(value->error());
     }
   }
-  const bool plain = !name->empty() && name->size() <= 32 &&
-                     std::all_of(name->begin(), name->end(), [](char c) { return c > ' ' && c < 0x7f; });
+  const bool plain =
+      !name->empty() && name->size() <= 32 &&
+      std::all_of(name->begin(), name->end(), [](char c) { return c > ' ' && c < 0x7f; });
   description.virtual_device = plain ? *name : std::to_string(id_.device_id);
   description.cdrom = *device_type == "cdrom";
   description.read_only = description.cdrom || !mode->starts_with('w');
@@ -221,7 +224,8 @@ Result<FrontendRing> XenbusNode::read_ring(XenStore& store, const std::string& f
   return ring;
 }
 
-Result<void> XenbusNode::write(XenStore& store, XenbusState expected, const Entries& entries) const {
+Result<void> XenbusNode::write(XenStore& store, XenbusState expected,
+                               const Entries& entries) const {
   return store.transaction([&](XenStoreAccess& access) -> Result<void> {
     auto state = read_state(access, path_ + "/state");
     if (!state) {
@@ -284,7 +288,8 @@ XenbusNode::Entries XenbusNode::capabilities(std::uint32_t max_ring_page_order) 
   };
 }
 
-XenbusNode::Entries XenbusNode::sizes(const Geometry& geometry, const DiskDescription& description) {
+XenbusNode::Entries XenbusNode::sizes(const Geometry& geometry,
+                                      const DiskDescription& description) {
   std::uint32_t info = 0;
   info |= description.cdrom ? kInfoCdrom : 0;
   info |= description.removable ? kInfoRemovable : 0;

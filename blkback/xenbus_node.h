@@ -23,7 +23,7 @@ namespace iscsi_blkback {
 enum class BackendKind : std::uint8_t { qdisk, vbd3 };
 inline constexpr BackendKind kBackendKinds[] = {BackendKind::qdisk, BackendKind::vbd3};
 
-[[nodiscard]] const char* to_string(BackendKind kind);     // "qdisk", "vbd3": as in paths
+[[nodiscard]] const char* to_string(BackendKind kind);  // "qdisk", "vbd3": as in paths
 
 // Which node: /local/domain/OWN/backend/KIND/GUEST/DEVID.
 struct XenbusNodeId {
@@ -33,7 +33,7 @@ struct XenbusNodeId {
   std::uint32_t device_id = 0;
 
   [[nodiscard]] std::string path() const;
-  [[nodiscard]] std::string name() const;          // "qdisk/5/51712", for messages
+  [[nodiscard]] std::string name() const;  // "qdisk/5/51712", for messages
 };
 
 // /local/domain/OWN/backend/KIND, and the same with /GUEST.
@@ -43,7 +43,7 @@ struct XenbusNodeId {
 // What the toolstack says of the disk when it is made; it does not change afterwards.
 struct DiskDescription {
   std::string params;
-  std::string virtual_device;            // "xvda"
+  std::string virtual_device;  // "xvda"
   std::string frontend_path;
   bool read_only = false;
   bool cdrom = false;
@@ -58,10 +58,10 @@ struct XenbusStates {
 
 // What a frontend asks to be connected to, parsed.
 struct FrontendRing {
-  std::vector<GrantReference> references;    // 1, 2, 4, 8 or 16
-  std::uint32_t event_channel = 0;           // the guest's port; never 0
-  // Without the key "protocol": x86_32, as Linux's xen-blkback has it. Frontends that never write the
-  // key are 32-bit ones from before it existed.
+  std::vector<GrantReference> references;  // 1, 2, 4, 8 or 16
+  std::uint32_t event_channel = 0;         // the guest's port; never 0
+  // Without the key "protocol": x86_32, as Linux's xen-blkback has it. Frontends that never write
+  // the key are 32-bit ones from before it existed.
   BlkifAbi abi = BlkifAbi::x86_32;
 };
 
@@ -83,7 +83,7 @@ class XenbusNode {
 
   // The frontend's ring keys; invalid_argument: one sentence about what the guest got wrong.
   [[nodiscard]] Result<FrontendRing> read_ring(XenStore& store, const std::string& frontend_path,
-                                                 std::uint32_t max_ring_page_order) const;
+                                               std::uint32_t max_ring_page_order) const;
 
   // Writes entries while the node's state is expected; conflict when it is not any more.
   [[nodiscard]] Result<void> write(XenStore& store, XenbusState expected,

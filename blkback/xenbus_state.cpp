@@ -30,7 +30,7 @@ XenbusAction rest(const XenbusView& view) {
 
 XenbusAction frontend_starts(const XenbusView& view) {
   if (view.ring == RingPhase::connected) {
-    return XenbusAction::disconnect;   // it restarted without closing: kexec, crash, Windows
+    return XenbusAction::disconnect;  // it restarted without closing: kexec, crash, Windows
   }
   if (!view.online) {
     return end(view);
@@ -89,15 +89,24 @@ XenbusAction frontend_connects(const XenbusView& view) {
 
 const char* to_string(XenbusState state) {
   switch (state) {
-    case XenbusState::unknown: return "Unknown";
-    case XenbusState::initialising: return "Initialising";
-    case XenbusState::init_wait: return "InitWait";
-    case XenbusState::initialised: return "Initialised";
-    case XenbusState::connected: return "Connected";
-    case XenbusState::closing: return "Closing";
-    case XenbusState::closed: return "Closed";
-    case XenbusState::reconfiguring: return "Reconfiguring";
-    case XenbusState::reconfigured: return "Reconfigured";
+    case XenbusState::unknown:
+      return "Unknown";
+    case XenbusState::initialising:
+      return "Initialising";
+    case XenbusState::init_wait:
+      return "InitWait";
+    case XenbusState::initialised:
+      return "Initialised";
+    case XenbusState::connected:
+      return "Connected";
+    case XenbusState::closing:
+      return "Closing";
+    case XenbusState::closed:
+      return "Closed";
+    case XenbusState::reconfiguring:
+      return "Reconfiguring";
+    case XenbusState::reconfigured:
+      return "Reconfigured";
   }
   return "Unknown";
 }
@@ -111,23 +120,33 @@ XenbusState parse_xenbus_state(std::string_view text) {
 
 const char* to_string(XenbusAction action) {
   switch (action) {
-    case XenbusAction::none: return "none";
-    case XenbusAction::announce: return "announce";
-    case XenbusAction::connect: return "connect";
-    case XenbusAction::publish: return "publish";
-    case XenbusAction::write_closing: return "write_closing";
-    case XenbusAction::disconnect: return "disconnect";
-    case XenbusAction::close_device: return "close_device";
-    case XenbusAction::write_closed: return "write_closed";
-    case XenbusAction::finish: return "finish";
-    case XenbusAction::replace: return "replace";
+    case XenbusAction::none:
+      return "none";
+    case XenbusAction::announce:
+      return "announce";
+    case XenbusAction::connect:
+      return "connect";
+    case XenbusAction::publish:
+      return "publish";
+    case XenbusAction::write_closing:
+      return "write_closing";
+    case XenbusAction::disconnect:
+      return "disconnect";
+    case XenbusAction::close_device:
+      return "close_device";
+    case XenbusAction::write_closed:
+      return "write_closed";
+    case XenbusAction::finish:
+      return "finish";
+    case XenbusAction::replace:
+      return "replace";
   }
   return "none";
 }
 
 XenbusAction next_action(const XenbusView& view) {
   if (view.ring == RingPhase::connecting || view.ring == RingPhase::disconnecting) {
-    return XenbusAction::none;         // its end is an event of its own
+    return XenbusAction::none;  // its end is an event of its own
   }
   const bool ring_connected = view.ring == RingPhase::connected;
   if (view.backend == XenbusState::unknown) {
@@ -140,16 +159,16 @@ XenbusAction next_action(const XenbusView& view) {
     return end(view);
   }
   if (view.backend == XenbusState::closed && view.announced && !view.wrote_closed) {
-    return end(view);                  // libxl closes the disk of a dying or paused guest itself
+    return end(view);  // libxl closes the disk of a dying or paused guest itself
   }
   switch (view.frontend) {
     case XenbusState::unknown:
     case XenbusState::closed:
       return view.online ? rest(view) : end(view);
     case XenbusState::closing: {
-      // Linux before 5.14 goes on using a disk that it has open, so the ring is served until Closed.
-      const bool told =
-          view.backend == XenbusState::closing || view.backend == XenbusState::closed;
+      // Linux before 5.14 goes on using a disk that it has open, so the ring is served until
+      // Closed.
+      const bool told = view.backend == XenbusState::closing || view.backend == XenbusState::closed;
       return told ? XenbusAction::none : XenbusAction::write_closing;
     }
     case XenbusState::initialising:
@@ -161,7 +180,7 @@ XenbusAction next_action(const XenbusView& view) {
       return frontend_connects(view);
     case XenbusState::reconfiguring:
     case XenbusState::reconfigured:
-      break;                           // a guest may write anything
+      break;  // a guest may write anything
   }
   return XenbusAction::none;
 }

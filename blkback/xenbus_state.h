@@ -1,8 +1,8 @@
 // The xenbus handshake of one disk as a pure function: what both ends' state nodes say and what we
-// hold now, to the one thing to do next. The caller does it and asks again, until there is nothing to
-// do. Order of events does not matter, only what is true now, so lost, repeated and reordered watch
-// events are harmless. Sources: xen/io/xenbus.h, Linux xen-blkback xenbus.c (frontend_changed), QEMU
-// hw/xen/xen-bus.c, libxl_device.c (generic remove).
+// hold now, to the one thing to do next. The caller does it and asks again, until there is nothing
+// to do. Order of events does not matter, only what is true now, so lost, repeated and reordered
+// watch events are harmless. Sources: xen/io/xenbus.h, Linux xen-blkback xenbus.c
+// (frontend_changed), QEMU hw/xen/xen-bus.c, libxl_device.c (generic remove).
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace iscsi_blkback {
 
 // The numbers are the protocol's (xen/io/xenbus.h).
 enum class XenbusState : std::uint8_t {
-  unknown = 0,          // no such node
+  unknown = 0,  // no such node
   initialising = 1,
   init_wait = 2,
   initialised = 3,
@@ -37,29 +37,29 @@ enum class RingPhase : std::uint8_t {
 
 struct XenbusView {
   XenbusState frontend = XenbusState::unknown;
-  XenbusState backend = XenbusState::unknown;      // our own node, as it is in xenstore now
-  bool online = true;                              // the toolstack wants the disk
-  bool announced = false;                          // we have written state 2 or later to this node
-  bool wrote_closed = false;                       // the backend's 6 is ours
-  bool guest_runs = true;                          // not shut down, crashed or dying
+  XenbusState backend = XenbusState::unknown;  // our own node, as it is in xenstore now
+  bool online = true;                          // the toolstack wants the disk
+  bool announced = false;                      // we have written state 2 or later to this node
+  bool wrote_closed = false;                   // the backend's 6 is ours
+  bool guest_runs = true;                      // not shut down, crashed or dying
   bool device_ready = false;
-  bool device_open = false;                        // it may hold sessions, nobody has closed it yet
-  bool device_closing = false;                     // being closed, and the time for that is not over
-  bool refused = false;                            // the disk can never be used as it is configured
+  bool device_open = false;     // it may hold sessions, nobody has closed it yet
+  bool device_closing = false;  // being closed, and the time for that is not over
+  bool refused = false;         // the disk can never be used as it is configured
   RingPhase ring = RingPhase::idle;
 };
 
 enum class XenbusAction : std::uint8_t {
   none,
-  announce,             // write the capability nodes and state 2
-  connect,              // snapshot the frontend's keys, map, bind
-  publish,              // write the sizes and state 4
-  write_closing,        // state 5; the ring goes on being served
-  disconnect,           // drain, unmap, unbind
-  close_device,         // nobody will use it any more
-  write_closed,         // state 6
-  finish,               // forget the disk: close the device, drop the watches
-  replace,              // the node was made anew under us: forget the disk, then look again
+  announce,       // write the capability nodes and state 2
+  connect,        // snapshot the frontend's keys, map, bind
+  publish,        // write the sizes and state 4
+  write_closing,  // state 5; the ring goes on being served
+  disconnect,     // drain, unmap, unbind
+  close_device,   // nobody will use it any more
+  write_closed,   // state 6
+  finish,         // forget the disk: close the device, drop the watches
+  replace,        // the node was made anew under us: forget the disk, then look again
 };
 
 [[nodiscard]] const char* to_string(XenbusAction action);

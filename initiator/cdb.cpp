@@ -35,12 +35,14 @@ Cdb block_command16(std::uint8_t operation, std::uint64_t block, std::uint32_t b
 
 }  // namespace
 
-Cdb test_unit_ready_cdb() { return with_operation(scsi_operation::kTestUnitReady); }
+Cdb test_unit_ready_cdb() {
+  return with_operation(scsi_operation::kTestUnitReady);
+}
 
 Cdb inquiry_cdb(int page, std::uint16_t allocation_bytes) {
   Cdb cdb = with_operation(scsi_operation::kInquiry);
   if (page >= 0) {
-    cdb[1] = 0x01;   // EVPD
+    cdb[1] = 0x01;  // EVPD
     cdb[2] = static_cast<std::uint8_t>(page);
   }
   put(cdb, 3, allocation_bytes);
@@ -49,13 +51,15 @@ Cdb inquiry_cdb(int page, std::uint16_t allocation_bytes) {
 
 Cdb mode_sense6_cdb(std::uint8_t page, std::uint8_t allocation_bytes) {
   Cdb cdb = with_operation(scsi_operation::kModeSense6);
-  cdb[1] = 0x08;   // DBD: no block descriptors
+  cdb[1] = 0x08;  // DBD: no block descriptors
   cdb[2] = page;
   cdb[4] = allocation_bytes;
   return cdb;
 }
 
-Cdb read_capacity10_cdb() { return with_operation(scsi_operation::kReadCapacity10); }
+Cdb read_capacity10_cdb() {
+  return with_operation(scsi_operation::kReadCapacity10);
+}
 
 Cdb read_capacity16_cdb(std::uint32_t allocation_bytes) {
   Cdb cdb = with_operation(scsi_operation::kServiceActionIn16);

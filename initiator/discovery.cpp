@@ -10,7 +10,6 @@
 #include <cstdlib>
 #include <memory>
 
-
 namespace iscsi_blkback {
 namespace {
 
@@ -58,8 +57,7 @@ void take_targets(Inquiry& inquiry, const iscsi_discovery_address* first) {
     }
     DiscoveredTarget target{.name = entry->target_name, .portals = {}};
     for (const iscsi_target_portal* portal = entry->portals;
-         portal != nullptr && target.portals.size() < kMaxPortalsOfTarget;
-         portal = portal->next) {
+         portal != nullptr && target.portals.size() < kMaxPortalsOfTarget; portal = portal->next) {
       if (portal->portal != nullptr) {
         if (auto parsed = parse_target_address(portal->portal)) {
           target.portals.push_back(std::move(*parsed));
@@ -118,9 +116,9 @@ Result<std::vector<DiscoveredTarget>> discover(const SocketAddress& portal,
   Inquiry inquiry;
   const Context context(iscsi_create_context(initiator_name.c_str()), &iscsi_destroy_context);
   if (!context) {
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("cannot discover targets as {}: not a usable initiator name",
-                            initiator_name));
+    return fail(
+        ErrorCode::invalid_argument,
+        fmt::format("cannot discover targets as {}: not a usable initiator name", initiator_name));
   }
   const auto failed = [&](const char* doing) {
     const char* why = iscsi_get_error(context.get());
@@ -138,9 +136,9 @@ Result<std::vector<DiscoveredTarget>> discover(const SocketAddress& portal,
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         deadline - std::chrono::steady_clock::now());
     if (left.count() <= 0) {
-      return fail(ErrorCode::timed_out,
-                  fmt::format("discovery at {} got no answer in time while {}", where,
-                              inquiry.doing));
+      return fail(
+          ErrorCode::timed_out,
+          fmt::format("discovery at {} got no answer in time while {}", where, inquiry.doing));
     }
     pollfd descriptor{.fd = iscsi_get_fd(context.get()),
                       .events = static_cast<short>(iscsi_which_events(context.get())),

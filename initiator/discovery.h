@@ -17,7 +17,7 @@ using DiscoveredPortal = TargetAddress;
 
 struct DiscoveredTarget {
   std::string name;
-  std::vector<DiscoveredPortal> portals;   // those that the target tells; tgt: only the one asked
+  std::vector<DiscoveredPortal> portals;  // those that the target tells; tgt: only the one asked
 };
 
 // Asks one portal for all its targets, within timeout. Unsets the LIBISCSI_* variables of the

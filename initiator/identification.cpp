@@ -18,20 +18,22 @@ constexpr std::uint16_t kNoSuchLun = 0x2500;
 
 }  // namespace
 
-LogicalUnit::Identification::Identification(Reactor& reactor, LogicalUnit& unit,
-                                            Identified on_done, void* owner)
+LogicalUnit::Identification::Identification(Reactor& reactor, LogicalUnit& unit, Identified on_done,
+                                            void* owner)
     : unit_(unit),
       session_(unit.session_),
       lun_(unit.lun_),
       on_done_(on_done),
       owner_(owner),
-      retry_timer_(reactor,
-                   [](void* self) noexcept { static_cast<Identification*>(self)->send(); }, this) {
+      retry_timer_(
+          reactor, [](void* self) noexcept { static_cast<Identification*>(self)->send(); }, this) {
   task_.owner = this;
   task_.on_complete = &Identification::on_complete;
 }
 
-void LogicalUnit::Identification::begin() { send(); }
+void LogicalUnit::Identification::begin() {
+  send();
+}
 
 bool LogicalUnit::Identification::abandon() {
   abandoned_ = true;
@@ -42,21 +44,43 @@ bool LogicalUnit::Identification::abandon() {
 void LogicalUnit::Identification::send() {
   std::uint16_t bytes = 0;
   switch (step_) {
-    case Step::test_unit_ready: task_.cdb = test_unit_ready_cdb(); break;
-    case Step::inquiry: task_.cdb = inquiry_cdb(-1, bytes = 96); break;
-    case Step::supported_pages: task_.cdb = inquiry_cdb(0x00, bytes = 255); break;
-    case Step::unit_serial_number: task_.cdb = inquiry_cdb(0x80, bytes = 255); break;
-    case Step::device_identification: task_.cdb = inquiry_cdb(0x83, bytes = kBufferBytes); break;
-    case Step::block_limits: task_.cdb = inquiry_cdb(0xb0, bytes = 64); break;
-    case Step::block_characteristics: task_.cdb = inquiry_cdb(0xb1, bytes = 64); break;
-    case Step::logical_block_provisioning: task_.cdb = inquiry_cdb(0xb2, bytes = 255); break;
-    case Step::read_capacity16: task_.cdb = read_capacity16_cdb(bytes = 32); break;
+    case Step::test_unit_ready:
+      task_.cdb = test_unit_ready_cdb();
+      break;
+    case Step::inquiry:
+      task_.cdb = inquiry_cdb(-1, bytes = 96);
+      break;
+    case Step::supported_pages:
+      task_.cdb = inquiry_cdb(0x00, bytes = 255);
+      break;
+    case Step::unit_serial_number:
+      task_.cdb = inquiry_cdb(0x80, bytes = 255);
+      break;
+    case Step::device_identification:
+      task_.cdb = inquiry_cdb(0x83, bytes = kBufferBytes);
+      break;
+    case Step::block_limits:
+      task_.cdb = inquiry_cdb(0xb0, bytes = 64);
+      break;
+    case Step::block_characteristics:
+      task_.cdb = inquiry_cdb(0xb1, bytes = 64);
+      break;
+    case Step::logical_block_provisioning:
+      task_.cdb = inquiry_cdb(0xb2, bytes = 255);
+      break;
+    case Step::read_capacity16:
+      task_.cdb = read_capacity16_cdb(bytes = 32);
+      break;
     case Step::read_capacity10:
       task_.cdb = read_capacity10_cdb();
       bytes = 8;
       break;
-    case Step::mode_sense: task_.cdb = mode_sense6_cdb(0x3f, 192); bytes = 192; break;
-    case Step::done: ISCSI_BLKBACK_ASSERT(false);
+    case Step::mode_sense:
+      task_.cdb = mode_sense6_cdb(0x3f, 192);
+      bytes = 192;
+      break;
+    case Step::done:
+      ISCSI_BLKBACK_ASSERT(false);
   }
   buffer_.fill(std::byte{0});
   task_.lun = lun_;
@@ -127,8 +151,7 @@ std::span<const std::byte> LogicalUnit::Identification::answer() const {
 }
 
 Error LogicalUnit::Identification::failure() const {
-  const auto lun = fmt::format("LUN {} of {}", lun_ >> 48 & 0x3fff,
-                               session_.options().target_name);
+  const auto lun = fmt::format("LUN {} of {}", lun_ >> 48 & 0x3fff, session_.options().target_name);
   if (task_.outcome == TaskOutcome::target_failure) {
     return {ErrorCode::io, fmt::format("{}: the target failed with iSCSI response 0x{:02x}", lun,
                                        task_.response_code)};
@@ -144,16 +167,14 @@ Error LogicalUnit::Identification::failure() const {
     return {waiting ? ErrorCode::unavailable : ErrorCode::io,
             fmt::format("{} {}: sense {:x}/{:02x}/{:02x}", lun,
                         waiting ? "is not ready" : "refuses to be identified",
-                        static_cast<unsigned>(task_.sense.key), task_.sense.asc,
-                        task_.sense.ascq)};
+                        static_cast<unsigned>(task_.sense.key), task_.sense.asc, task_.sense.ascq)};
   }
   return {ErrorCode::io, fmt::format("{} refuses to be identified: SCSI status 0x{:02x}", lun,
                                      static_cast<unsigned>(task_.status))};
 }
 
 Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answer() {
-  const bool good =
-      task_.outcome == TaskOutcome::completed && task_.status == ScsiStatus::good;
+  const bool good = task_.outcome == TaskOutcome::completed && task_.status == ScsiStatus::good;
   switch (step_) {
     case Step::test_unit_ready:
       // Some devices know no TEST UNIT READY on a LUN that INQUIRY then says more about.
@@ -196,7 +217,8 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
         return tl::unexpected(failure());
       }
       return Step::done;
-    case Step::done: break;
+    case Step::done:
+      break;
   }
   return Step::done;
 }
@@ -212,10 +234,10 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_inqu
                             lun_ >> 48 & 0x3fff, session_.options().target_name));
   }
   if (inquiry->device_type != 0x00 && inquiry->device_type != 0x0e) {
-    return fail(ErrorCode::unsupported,
-                fmt::format("LUN {} of {} is not a disk (SCSI device type 0x{:02x})",
-                            lun_ >> 48 & 0x3fff, session_.options().target_name,
-                            inquiry->device_type));
+    return fail(
+        ErrorCode::unsupported,
+        fmt::format("LUN {} of {} is not a disk (SCSI device type 0x{:02x})", lun_ >> 48 & 0x3fff,
+                    session_.options().target_name, inquiry->device_type));
   }
   identity_.vendor = inquiry->vendor;
   identity_.product = inquiry->product;
@@ -253,7 +275,8 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_page
       identity_.max_transfer_blocks = limits->max_transfer_blocks;
     }
   }
-  // Pages 0xB1 and 0xB2 are hints for which there is no use yet beyond knowing that they can be read.
+  // Pages 0xB1 and 0xB2 are hints for which there is no use yet beyond knowing that they can be
+  // read.
   return next_page(step_);
 }
 
@@ -269,7 +292,7 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_capa
   identity_.thin_provisioned = capacity->thin_provisioned;
   if (!has_16_byte_commands_ &&
       (identity_.max_transfer_blocks == 0 || identity_.max_transfer_blocks > 65535)) {
-    identity_.max_transfer_blocks = 65535;   // what READ(10) and WRITE(10) can say
+    identity_.max_transfer_blocks = 65535;  // what READ(10) and WRITE(10) can say
   }
   return Step::mode_sense;
 }

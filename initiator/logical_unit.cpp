@@ -8,10 +8,16 @@ namespace iscsi_blkback {
 LogicalUnit::LogicalUnit(Reactor& reactor, Session& session, std::uint64_t lun)
     : reactor_(reactor), session_(session), lun_(lun) {}
 
-LogicalUnit::~LogicalUnit() { ISCSI_BLKBACK_ASSERT(!identification_); }
+LogicalUnit::~LogicalUnit() {
+  ISCSI_BLKBACK_ASSERT(!identification_);
+}
 
-Session& LogicalUnit::session() { return session_; }
-std::uint64_t LogicalUnit::lun() const { return lun_; }
+Session& LogicalUnit::session() {
+  return session_;
+}
+std::uint64_t LogicalUnit::lun() const {
+  return lun_;
+}
 
 void LogicalUnit::identify(Identified on_done, void* owner) {
   ISCSI_BLKBACK_ASSERT(!identification_);
@@ -21,7 +27,7 @@ void LogicalUnit::identify(Identified on_done, void* owner) {
 
 void LogicalUnit::cancel_identify() {
   if (identification_ && identification_->abandon()) {
-    static_cast<void>(identification_.release());   // deletes itself
+    static_cast<void>(identification_.release());  // deletes itself
   }
   identification_.reset();
 }

@@ -10,7 +10,7 @@ namespace {
 
 // A login takes two requests; a target that keeps asking is cut off here.
 constexpr std::uint32_t kMaxRequests = 32;
-constexpr std::size_t kMaxNameBytes = 223;   // 4.2.7.1
+constexpr std::size_t kMaxNameBytes = 223;  // 4.2.7.1
 
 bool usable(const std::string& text, std::size_t max_bytes, char lowest) {
   return text.size() <= max_bytes && std::none_of(text.begin(), text.end(), [&](char letter) {
@@ -27,9 +27,12 @@ bool usable_name(const std::string& name) {
 
 Error describe_login_status(std::uint16_t status) {
   switch (status) {
-    case 0x0101: return {ErrorCode::unavailable, "the target has moved temporarily"};
-    case 0x0102: return {ErrorCode::unavailable, "the target has moved permanently"};
-    case 0x0200: return {ErrorCode::protocol, "the target calls the login the initiator's error"};
+    case 0x0101:
+      return {ErrorCode::unavailable, "the target has moved temporarily"};
+    case 0x0102:
+      return {ErrorCode::unavailable, "the target has moved permanently"};
+    case 0x0200:
+      return {ErrorCode::protocol, "the target calls the login the initiator's error"};
     case 0x0201:
       return {ErrorCode::permission_denied,
               "authentication failed: the target wants CHAP credentials; set them on both sides "
@@ -48,18 +51,22 @@ Error describe_login_status(std::uint16_t status) {
     case 0x0206:
       return {ErrorCode::unavailable,
               "the target has too many connections; close some or raise its limit"};
-    case 0x0207: return {ErrorCode::protocol, "the target misses a parameter in the login"};
+    case 0x0207:
+      return {ErrorCode::protocol, "the target misses a parameter in the login"};
     case 0x0208:
       return {ErrorCode::protocol, "the target cannot include this connection in the session"};
     case 0x0209:
       return {ErrorCode::unsupported, "the target does not support this type of session"};
-    case 0x020a: return {ErrorCode::protocol, "the target does not know the session any more"};
-    case 0x020b: return {ErrorCode::protocol, "the target calls the login request invalid"};
+    case 0x020a:
+      return {ErrorCode::protocol, "the target does not know the session any more"};
+    case 0x020b:
+      return {ErrorCode::protocol, "the target calls the login request invalid"};
     case 0x0300:
-      return {ErrorCode::unavailable,
-              "the target has an internal error; its log should say more"};
-    case 0x0301: return {ErrorCode::unavailable, "the target's service is not available now"};
-    case 0x0302: return {ErrorCode::unavailable, "the target is out of resources"};
+      return {ErrorCode::unavailable, "the target has an internal error; its log should say more"};
+    case 0x0301:
+      return {ErrorCode::unavailable, "the target's service is not available now"};
+    case 0x0302:
+      return {ErrorCode::unavailable, "the target is out of resources"};
     default:
       return {ErrorCode::unavailable,
               fmt::format("the target refuses the login with status 0x{:04x}", status)};
@@ -222,7 +229,7 @@ Result<Login::Progress> Login::take_redirect() {
 
 Result<Login::Progress> Login::advance(const LoginResponsePdu& response) {
   if (!response.transit) {
-    return Progress::request;   // the target wants another round in this stage
+    return Progress::request;  // the target wants another round in this stage
   }
   if (!transit_asked_) {
     return fail(ErrorCode::protocol, "the target left the login stage without being asked");

@@ -20,9 +20,9 @@ namespace iscsi_blkback {
 class Login {
  public:
   enum class Progress : std::uint8_t {
-    request,      // send next_request()
-    complete,     // full feature phase
-    redirected,   // close, and log in at redirect_address()
+    request,     // send next_request()
+    complete,    // full feature phase
+    redirected,  // close, and log in at redirect_address()
   };
 
   // options outlives the login. initiator_task_tag and cmd_sn: of every request of this login.
@@ -54,11 +54,11 @@ class Login {
   const SessionOptions& options_;
   Negotiation negotiation_;
   LoginStage stage_ = LoginStage::security_negotiation;
-  LoginText out_;                    // what the next request says
-  std::string in_;                   // text of the responses that the C bit joins
-  bool asked_ = false;               // this stage's keys have been sent
-  bool transit_asked_ = false;       // the last request asked to leave the stage
-  bool continuing_ = false;          // the last response had the C bit
+  LoginText out_;               // what the next request says
+  std::string in_;              // text of the responses that the C bit joins
+  bool asked_ = false;          // this stage's keys have been sent
+  bool transit_asked_ = false;  // the last request asked to leave the stage
+  bool continuing_ = false;     // the last response had the C bit
   bool first_response_ = true;
   std::uint32_t requests_ = 0;
   std::uint32_t initiator_task_tag_;

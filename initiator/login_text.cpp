@@ -17,7 +17,7 @@ Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
     const std::string_view pair = text.substr(0, end);
     text.remove_prefix(end + 1);
     if (pair.empty()) {
-      continue;   // some targets pad their text with NULs that the length counts
+      continue;  // some targets pad their text with NULs that the length counts
     }
     const std::size_t equals = pair.find('=');
     if (equals == std::string_view::npos || equals == 0) {
@@ -28,9 +28,8 @@ Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
       return fail(ErrorCode::protocol,
                   "the login text holds a key of more than 63 or a value of more than 255 bytes");
     }
-    const bool repeated = std::any_of(pairs.begin(), pairs.end(), [&](const TextPair& other) {
-      return other.key == parsed.key;
-    });
+    const bool repeated = std::any_of(
+        pairs.begin(), pairs.end(), [&](const TextPair& other) { return other.key == parsed.key; });
     if (repeated && parsed.key != "TargetAddress") {
       return fail(ErrorCode::protocol,
                   fmt::format("the login text gives the key {} twice", parsed.key));
@@ -77,7 +76,9 @@ void LoginText::add(std::string_view key, std::string_view value) {
   text_.push_back('\0');
 }
 
-void LoginText::add(std::string_view key, std::uint32_t value) { add(key, fmt::to_string(value)); }
+void LoginText::add(std::string_view key, std::uint32_t value) {
+  add(key, fmt::to_string(value));
+}
 
 void LoginText::add(std::string_view key, bool value) {
   add(key, std::string_view{value ? "Yes" : "No"});

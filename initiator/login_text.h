@@ -1,5 +1,5 @@
-// The key=value text of login negotiation (RFC 7143 section 6): building and parsing, with bounds on
-// everything that a target can send. Pure functions and a builder; no thread of its own.
+// The key=value text of login negotiation (RFC 7143 section 6): building and parsing, with bounds
+// on everything that a target can send. Pure functions and a builder; no thread of its own.
 #pragma once
 
 #include <cstddef>
@@ -13,11 +13,11 @@
 
 namespace iscsi_blkback {
 
-inline constexpr std::size_t kMaxTextKeyBytes = 63;         // 6.1
-inline constexpr std::size_t kMaxTextValueBytes = 255;      // 6.1
-inline constexpr std::size_t kMaxTextPairs = 128;           // ours
-inline constexpr std::size_t kMaxLoginDataBytes = 8192;     // one login PDU, both ways (13.12)
-inline constexpr std::size_t kMaxLoginTextBytes = 65536;    // ours: all PDUs that the C bit joins
+inline constexpr std::size_t kMaxTextKeyBytes = 63;       // 6.1
+inline constexpr std::size_t kMaxTextValueBytes = 255;    // 6.1
+inline constexpr std::size_t kMaxTextPairs = 128;         // ours
+inline constexpr std::size_t kMaxLoginDataBytes = 8192;   // one login PDU, both ways (13.12)
+inline constexpr std::size_t kMaxLoginTextBytes = 65536;  // ours: all PDUs that the C bit joins
 
 struct TextPair {
   std::string_view key;
@@ -30,8 +30,7 @@ struct TextPair {
 
 // A decimal or 0x-prefixed number within [low, high], else nothing.
 [[nodiscard]] std::optional<std::uint32_t> parse_text_number(std::string_view value,
-                                                             std::uint32_t low,
-                                                             std::uint32_t high);
+                                                             std::uint32_t low, std::uint32_t high);
 // "Yes" or "No", else nothing.
 [[nodiscard]] std::optional<bool> parse_text_boolean(std::string_view value);
 

@@ -62,7 +62,7 @@ Result<void> Negotiation::take(const TextPair& pair, LoginText& answers) {
     return take_declaration(pair);
   }
   if (pair.key == "TargetAddress" || pair.key == "AuthMethod") {
-    return {};   // the login's business
+    return {};  // the login's business
   }
   // Our own answers have no answer, or two sides could keep each other busy for ever.
   if (pair.value != "NotUnderstood" && pair.value != "Irrelevant" && pair.value != "Reject") {
@@ -101,8 +101,8 @@ Result<void> Negotiation::take_answer(Key& key, std::string_view value) {
     }
     answer = *parsed;
   }
-  // The answer of a target is the outcome (6.2.2); it must be one that our offer allows. Combining it
-  // with the offer again keeps us on the safe side of a target that only states its own value.
+  // The answer of a target is the outcome (6.2.2); it must be one that our offer allows. Combining
+  // it with the offer again keeps us on the safe side of a target that only states its own value.
   switch (key.rule) {
     case Rule::minimum:
     case Rule::logical_and:
@@ -123,9 +123,9 @@ Result<void> Negotiation::take_answer(Key& key, std::string_view value) {
 
 Result<void> Negotiation::take_digest(const TextPair& pair) {
   if (pair.value != "None" && pair.value != "NotUnderstood" && pair.value != "Irrelevant") {
-    return fail(ErrorCode::unsupported,
-                fmt::format("the target insists on {}; allow {}=None on the target", pair.key,
-                            pair.key));
+    return fail(
+        ErrorCode::unsupported,
+        fmt::format("the target insists on {}; allow {}=None on the target", pair.key, pair.key));
   }
   return {};
 }
@@ -145,8 +145,7 @@ Result<void> Negotiation::take_declaration(const TextPair& pair) {
     declared_.target_portal_group_tag_known = true;
     return {};
   }
-  const std::optional<std::uint32_t> length =
-      parse_text_number(pair.value, kMinLength, kMaxLength);
+  const std::optional<std::uint32_t> length = parse_text_number(pair.value, kMinLength, kMaxLength);
   if (!length) {
     return fail(ErrorCode::protocol,
                 "the target declared a MaxRecvDataSegmentLength outside 512..16777215");
@@ -169,14 +168,14 @@ NegotiatedParameters Negotiation::outcome() const {
 }
 
 Negotiation::Key* Negotiation::find(std::string_view name) {
-  const auto found = std::find_if(keys_.begin(), keys_.end(),
-                                  [&](const Key& key) { return key.name == name; });
+  const auto found =
+      std::find_if(keys_.begin(), keys_.end(), [&](const Key& key) { return key.name == name; });
   return found == keys_.end() ? nullptr : &*found;
 }
 
 std::uint32_t Negotiation::result_of(std::string_view name) const {
-  const auto found = std::find_if(keys_.begin(), keys_.end(),
-                                  [&](const Key& key) { return key.name == name; });
+  const auto found =
+      std::find_if(keys_.begin(), keys_.end(), [&](const Key& key) { return key.name == name; });
   ISCSI_BLKBACK_ASSERT(found != keys_.end());
   if (found->rule == Rule::logical_and || found->rule == Rule::minimum) {
     return std::min(found->result, found->offered);

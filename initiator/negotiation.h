@@ -1,5 +1,5 @@
-// Negotiation: the operational keys of a login (RFC 7143 section 13): what we offer, what each answer
-// of the target means, and the outcome. One object for one login; reactor thread.
+// Negotiation: the operational keys of a login (RFC 7143 section 13): what we offer, what each
+// answer of the target means, and the outcome. One object for one login; reactor thread.
 #pragma once
 
 #include <array>
@@ -36,9 +36,9 @@ class Negotiation {
     Rule rule;
     std::uint32_t low;
     std::uint32_t high;
-    std::uint32_t fallback;    // the RFC's default
+    std::uint32_t fallback;  // the RFC's default
     std::uint32_t offered;
-    std::uint32_t required;    // kAny, or the only outcome that we can work with
+    std::uint32_t required;  // kAny, or the only outcome that we can work with
     std::uint32_t result;
     bool answered;
   };

@@ -30,12 +30,22 @@ constexpr std::size_t kResidual = 44;
 std::uint8_t byte_at(BhsBytes bytes, std::size_t at) {
   return std::to_integer<std::uint8_t>(bytes[at]);
 }
-std::uint16_t u16_at(BhsBytes bytes, std::size_t at) { return load_be16(bytes.data() + at); }
-std::uint32_t u32_at(BhsBytes bytes, std::size_t at) { return load_be32(bytes.data() + at); }
-std::uint64_t u64_at(BhsBytes bytes, std::size_t at) { return load_be64(bytes.data() + at); }
-std::uint32_t data_length(BhsBytes bytes) { return u32_at(bytes, kAhsLength) & 0xffffff; }
+std::uint16_t u16_at(BhsBytes bytes, std::size_t at) {
+  return load_be16(bytes.data() + at);
+}
+std::uint32_t u32_at(BhsBytes bytes, std::size_t at) {
+  return load_be32(bytes.data() + at);
+}
+std::uint64_t u64_at(BhsBytes bytes, std::size_t at) {
+  return load_be64(bytes.data() + at);
+}
+std::uint32_t data_length(BhsBytes bytes) {
+  return u32_at(bytes, kAhsLength) & 0xffffff;
+}
 
-void put(BhsBuffer bytes, std::size_t at, std::uint8_t value) { bytes[at] = std::byte{value}; }
+void put(BhsBuffer bytes, std::size_t at, std::uint8_t value) {
+  bytes[at] = std::byte{value};
+}
 void put(BhsBuffer bytes, std::size_t at, std::uint16_t value) {
   store_be16(bytes.data() + at, value);
 }
@@ -46,7 +56,9 @@ void put(BhsBuffer bytes, std::size_t at, std::uint64_t value) {
   store_be64(bytes.data() + at, value);
 }
 
-std::uint8_t bit(bool set, std::uint8_t mask) { return set ? mask : std::uint8_t{0}; }
+std::uint8_t bit(bool set, std::uint8_t mask) {
+  return set ? mask : std::uint8_t{0};
+}
 
 // Flags are combined in int by the language; each is a byte.
 template <class... Bits>
@@ -59,7 +71,7 @@ void begin(BhsBuffer bytes, Opcode opcode, bool immediate, std::uint8_t flags,
   std::memset(bytes.data(), 0, kBhsBytes);
   put(bytes, 0, all_of(static_cast<std::uint8_t>(opcode), bit(immediate, kImmediateBit)));
   put(bytes, kFlags, flags);
-  put(bytes, kAhsLength, data_bytes & 0xffffff);   // no additional header segment
+  put(bytes, kAhsLength, data_bytes & 0xffffff);  // no additional header segment
 }
 
 void put_numbers(BhsBuffer bytes, const TargetNumbers& numbers) {
@@ -73,7 +85,9 @@ std::uint8_t login_flags(bool transit, bool more, LoginStage current, LoginStage
                 transit ? static_cast<std::uint8_t>(next) : std::uint8_t{0});
 }
 
-LoginStage stage_of(int bits) { return static_cast<LoginStage>(bits & 3); }
+LoginStage stage_of(int bits) {
+  return static_cast<LoginStage>(bits & 3);
+}
 
 void put_isid(BhsBuffer bytes, const Isid& isid, std::uint16_t tsih) {
   std::memcpy(bytes.data() + kLun, isid.data(), isid.size());
@@ -90,24 +104,42 @@ Isid isid_of(BhsBytes bytes) {
 
 const char* to_string(Opcode opcode) {
   switch (opcode) {
-    case Opcode::nop_out: return "NOP-Out";
-    case Opcode::scsi_command: return "SCSI Command";
-    case Opcode::task_management_request: return "Task Management Request";
-    case Opcode::login_request: return "Login Request";
-    case Opcode::text_request: return "Text Request";
-    case Opcode::data_out: return "Data-Out";
-    case Opcode::logout_request: return "Logout Request";
-    case Opcode::snack_request: return "SNACK Request";
-    case Opcode::nop_in: return "NOP-In";
-    case Opcode::scsi_response: return "SCSI Response";
-    case Opcode::task_management_response: return "Task Management Response";
-    case Opcode::login_response: return "Login Response";
-    case Opcode::text_response: return "Text Response";
-    case Opcode::data_in: return "Data-In";
-    case Opcode::logout_response: return "Logout Response";
-    case Opcode::r2t: return "R2T";
-    case Opcode::async_message: return "Asynchronous Message";
-    case Opcode::reject: return "Reject";
+    case Opcode::nop_out:
+      return "NOP-Out";
+    case Opcode::scsi_command:
+      return "SCSI Command";
+    case Opcode::task_management_request:
+      return "Task Management Request";
+    case Opcode::login_request:
+      return "Login Request";
+    case Opcode::text_request:
+      return "Text Request";
+    case Opcode::data_out:
+      return "Data-Out";
+    case Opcode::logout_request:
+      return "Logout Request";
+    case Opcode::snack_request:
+      return "SNACK Request";
+    case Opcode::nop_in:
+      return "NOP-In";
+    case Opcode::scsi_response:
+      return "SCSI Response";
+    case Opcode::task_management_response:
+      return "Task Management Response";
+    case Opcode::login_response:
+      return "Login Response";
+    case Opcode::text_response:
+      return "Text Response";
+    case Opcode::data_in:
+      return "Data-In";
+    case Opcode::logout_response:
+      return "Logout Response";
+    case Opcode::r2t:
+      return "R2T";
+    case Opcode::async_message:
+      return "Asynchronous Message";
+    case Opcode::reject:
+      return "Reject";
   }
   return "PDU of unknown opcode";
 }

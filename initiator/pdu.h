@@ -16,8 +16,8 @@
 namespace iscsi_blkback {
 
 inline constexpr std::size_t kBhsBytes = 48;
-inline constexpr std::uint32_t kReservedTag = 0xffffffff;         // an ITT or TTT that names nothing
-inline constexpr std::uint32_t kMaxDataSegmentBytes = 0xffffff;   // a 24-bit field
+inline constexpr std::uint32_t kReservedTag = 0xffffffff;        // an ITT or TTT that names nothing
+inline constexpr std::uint32_t kMaxDataSegmentBytes = 0xffffff;  // a 24-bit field
 
 using BhsBytes = std::span<const std::byte, kBhsBytes>;
 using BhsBuffer = std::span<std::byte, kBhsBytes>;
@@ -54,8 +54,8 @@ enum class Opcode : std::uint8_t {
 struct PduHeader {
   Opcode opcode{};
   bool immediate = false;
-  std::uint16_t ahs_bytes = 0;              // additional header segments, at most 1020
-  std::uint32_t data_bytes = 0;             // data segment without padding
+  std::uint16_t ahs_bytes = 0;   // additional header segments, at most 1020
+  std::uint32_t data_bytes = 0;  // data segment without padding
   std::uint32_t initiator_task_tag = 0;
 
   // The whole PDU on the wire.
@@ -82,7 +82,7 @@ struct ScsiCommandPdu {
   bool final = true;
   bool read = false;
   bool write = false;
-  std::uint32_t data_bytes = 0;             // immediate data
+  std::uint32_t data_bytes = 0;  // immediate data
   std::uint64_t lun = 0;
   std::uint32_t initiator_task_tag = 0;
   std::uint32_t expected_data_bytes = 0;
@@ -119,7 +119,7 @@ struct DataInPdu {
   bool acknowledge = false;
   bool overflow = false;
   bool underflow = false;
-  bool has_status = false;                  // the S bit: status and stat_sn are valid
+  bool has_status = false;  // the S bit: status and stat_sn are valid
   std::uint8_t status = 0;
   std::uint32_t data_bytes = 0;
   std::uint32_t initiator_task_tag = 0;
@@ -168,7 +168,7 @@ enum class LoginStage : std::uint8_t {
 
 struct LoginRequestPdu {
   bool transit = false;
-  bool more = false;                        // the C bit
+  bool more = false;  // the C bit
   LoginStage current_stage{};
   LoginStage next_stage{};
   std::uint8_t version_max = 0;
@@ -199,7 +199,7 @@ struct LoginResponsePdu {
 };
 
 struct LogoutRequestPdu {
-  std::uint8_t reason = 0;                  // 0: close the session
+  std::uint8_t reason = 0;  // 0: close the session
   std::uint32_t initiator_task_tag = 0;
   std::uint16_t cid = 0;
   std::uint32_t cmd_sn = 0;
@@ -207,11 +207,11 @@ struct LogoutRequestPdu {
 };
 
 struct LogoutResponsePdu {
-  std::uint8_t response = 0;                // 0: closed
+  std::uint8_t response = 0;  // 0: closed
   std::uint32_t initiator_task_tag = 0;
   TargetNumbers numbers;
-  std::uint16_t time2wait = 0;              // seconds
-  std::uint16_t time2retain = 0;            // seconds
+  std::uint16_t time2wait = 0;    // seconds
+  std::uint16_t time2retain = 0;  // seconds
 };
 
 // Asynchronous events (11.9.1).
@@ -235,7 +235,7 @@ struct AsyncMessagePdu {
 
 struct RejectPdu {
   std::uint8_t reason = 0;
-  std::uint32_t data_bytes = 0;             // the header of what was rejected
+  std::uint32_t data_bytes = 0;  // the header of what was rejected
   TargetNumbers numbers;
 };
 

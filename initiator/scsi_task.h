@@ -26,33 +26,33 @@ enum class ScsiStatus : std::uint8_t {
 };
 
 enum class TaskOutcome : std::uint8_t {
-  completed,         // the target answered with response code 0: status, sense and residual are valid
-  target_failure,    // the target answered with another iSCSI response code (RFC 7143 11.4.3)
-  not_sent,          // the connection went before a byte of the command was given to it
-  connection_lost,   // sent, wholly or in part, and the connection is gone for good; the target may
-                     // have executed the command, or may still do so until the nexus is fenced
+  completed,       // the target answered with response code 0: status, sense and residual are valid
+  target_failure,  // the target answered with another iSCSI response code (RFC 7143 11.4.3)
+  not_sent,        // the connection went before a byte of the command was given to it
+  connection_lost,  // sent, wholly or in part, and the connection is gone for good; the target may
+                    // have executed the command, or may still do so until the nexus is fenced
 };
 
 // The list hook is the session's between submit and on_complete.
 struct ScsiTask : ListHook<ScsiTask> {
   // Set by the submitter, unchanged until completion.
   std::array<std::uint8_t, 16> cdb{};
-  std::uint64_t lun = 0;                  // the 8-byte LUN of SAM-5 as a big-endian number
+  std::uint64_t lun = 0;  // the 8-byte LUN of SAM-5 as a big-endian number
   DataDirection direction = DataDirection::none;
-  std::byte* data = nullptr;              // data_length_bytes of it; not touched after completion
-  std::uint32_t data_length_bytes = 0;    // the expected data transfer length
+  std::byte* data = nullptr;            // data_length_bytes of it; not touched after completion
+  std::uint32_t data_length_bytes = 0;  // the expected data transfer length
   void (*on_complete)(ScsiTask& task) noexcept = nullptr;
   void* owner = nullptr;
 
   // Set by the session before on_complete.
   TaskOutcome outcome = TaskOutcome::completed;
   ScsiStatus status = ScsiStatus::good;
-  std::uint8_t response_code = 0;         // the iSCSI response code
-  std::uint32_t transferred_bytes = 0;    // data_length_bytes less the residual, and for reads never
-                                          // more than what really arrived
-  bool overflow = false;                  // the target had more than data_length_bytes to transfer:
-                                          // it understands the command as another length
-  SenseData sense;                        // valid with check_condition
+  std::uint8_t response_code = 0;       // the iSCSI response code
+  std::uint32_t transferred_bytes = 0;  // data_length_bytes less the residual, and for reads never
+                                        // more than what really arrived
+  bool overflow = false;                // the target had more than data_length_bytes to transfer:
+                                        // it understands the command as another length
+  SenseData sense;                      // valid with check_condition
 
   // Status GOOD, response code 0, the full length transferred: the only thing that is success.
   [[nodiscard]] bool succeeded() const {

@@ -27,15 +27,13 @@ enum class SenseKey : std::uint8_t {
 };
 
 struct SenseData {
-  bool valid = false;               // a known response code, and key and codes lie within the data
+  bool valid = false;  // a known response code, and key and codes lie within the data
   SenseKey key = SenseKey::no_sense;
-  std::uint8_t asc = 0;             // additional sense code
-  std::uint8_t ascq = 0;            // additional sense code qualifier
+  std::uint8_t asc = 0;   // additional sense code
+  std::uint8_t ascq = 0;  // additional sense code qualifier
 
   // asc and ascq as one number, e.g. 0x2900.
-  [[nodiscard]] std::uint16_t code() const {
-    return static_cast<std::uint16_t>(asc << 8 | ascq);
-  }
+  [[nodiscard]] std::uint16_t code() const { return static_cast<std::uint16_t>(asc << 8 | ascq); }
 };
 
 // bytes: sense data without the 2-byte length of the iSCSI data segment. Never reads past its end.

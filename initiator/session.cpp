@@ -18,8 +18,8 @@ constexpr std::size_t kPingReplies = 16;
 constexpr std::size_t kReceiveBytes = 512 * 1024;
 // Header, the largest additional header segments and padding around the largest data segment.
 constexpr std::size_t kPduOverheadBytes = kBhsBytes + 1020 + 4;
-// A session that was up for less than this counts as one more failure, so that a target that accepts
-// logins and drops them is not asked ten times a second.
+// A session that was up for less than this counts as one more failure, so that a target that
+// accepts logins and drops them is not asked ten times a second.
 constexpr std::chrono::seconds kStableAfter{5};
 
 SessionOptions within_bounds(SessionOptions options) {
@@ -33,8 +33,7 @@ SessionOptions within_bounds(SessionOptions options) {
       std::clamp<std::uint32_t>(options.max_burst_length, 512, kMaxDataSegmentBytes);
   options.first_burst_length =
       std::clamp<std::uint32_t>(options.first_burst_length, 512, options.max_burst_length);
-  options.relogin_backoff_min =
-      std::max(options.relogin_backoff_min, std::chrono::milliseconds{1});
+  options.relogin_backoff_min = std::max(options.relogin_backoff_min, std::chrono::milliseconds{1});
   options.relogin_backoff_max = std::max(options.relogin_backoff_max, options.relogin_backoff_min);
   return options;
 }
@@ -43,13 +42,20 @@ SessionOptions within_bounds(SessionOptions options) {
 
 const char* to_string(SessionState state) {
   switch (state) {
-    case SessionState::free: return "free";
-    case SessionState::connecting: return "connecting";
-    case SessionState::in_login: return "in_login";
-    case SessionState::logged_in: return "logged_in";
-    case SessionState::in_logout: return "in_logout";
-    case SessionState::cleanup_wait: return "cleanup_wait";
-    case SessionState::transport_wait: return "transport_wait";
+    case SessionState::free:
+      return "free";
+    case SessionState::connecting:
+      return "connecting";
+    case SessionState::in_login:
+      return "in_login";
+    case SessionState::logged_in:
+      return "logged_in";
+    case SessionState::in_logout:
+      return "in_logout";
+    case SessionState::cleanup_wait:
+      return "cleanup_wait";
+    case SessionState::transport_wait:
+      return "transport_wait";
   }
   return "unknown";
 }
@@ -58,17 +64,21 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options)
     : options_(within_bounds(std::move(options))),
       session_(session),
       reactor_(reactor),
-      events_(reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->process_events(); },
-              this),
-      flush_(reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->flush(); }, this),
-      timer_(reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_timer(); }, this),
+      events_(
+          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->process_events(); }, this),
+      flush_(
+          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->flush(); }, this),
+      timer_(
+          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_timer(); }, this),
       table_(options_.max_commands),
       bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
       ping_replies_(kPingReplies),
-      received_(std::max<std::size_t>(
-          kReceiveBytes, options_.max_recv_data_segment_length + kPduOverheadBytes)) {}
+      received_(std::max<std::size_t>(kReceiveBytes,
+                                      options_.max_recv_data_segment_length + kPduOverheadBytes)) {}
 
-Session::Impl::~Impl() { ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stream_); }
+Session::Impl::~Impl() {
+  ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stream_);
+}
 
 void Session::Impl::start() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
@@ -88,12 +98,20 @@ void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) 
   const Error why{ErrorCode::unavailable, "stopped"};
   switch (state_) {
     case SessionState::free:
-    case SessionState::cleanup_wait: break;
-    case SessionState::transport_wait: timer_.stop(); break;
+    case SessionState::cleanup_wait:
+      break;
+    case SessionState::transport_wait:
+      timer_.stop();
+      break;
     case SessionState::connecting:
-    case SessionState::in_login: leave_connection(why); break;
-    case SessionState::logged_in: begin_logout(why, options_.logout_timeout); break;
-    case SessionState::in_logout: break;   // the target asked for it a moment ago
+    case SessionState::in_login:
+      leave_connection(why);
+      break;
+    case SessionState::logged_in:
+      begin_logout(why, options_.logout_timeout);
+      break;
+    case SessionState::in_logout:
+      break;  // the target asked for it a moment ago
   }
   events_.schedule();
 }
@@ -114,7 +132,9 @@ void Session::Impl::submit(ScsiTask& task) {
   schedule_flush();
 }
 
-void Session::Impl::drop(const Error& why) { fail_connection(why); }
+void Session::Impl::drop(const Error& why) {
+  fail_connection(why);
+}
 
 void Session::Impl::retry_now() {
   if (state_ == SessionState::transport_wait && !stopping_) {
@@ -150,7 +170,7 @@ void Session::Impl::connect() {
 
 void Session::Impl::on_connected() noexcept {
   if (state_ != SessionState::connecting) {
-    return;   // given up meanwhile; on_closed follows
+    return;  // given up meanwhile; on_closed follows
   }
   state_ = SessionState::in_login;
   timer_.start_at(login_deadline_);
@@ -182,10 +202,10 @@ void Session::Impl::on_sent() noexcept {
 void Session::Impl::on_closed(const Error& error) noexcept {
   closed_ = true;
   if (state_ == SessionState::connecting || connection_active()) {
-    leave_connection({error.code, fmt::format("the connection to {} {}: {}", where(),
-                                              state_ == SessionState::connecting ? "failed"
-                                                                                 : "was lost",
-                                              error.message)});
+    leave_connection(
+        {error.code,
+         fmt::format("the connection to {} {}: {}", where(),
+                     state_ == SessionState::connecting ? "failed" : "was lost", error.message)});
   }
   events_.schedule();
 }
@@ -213,7 +233,9 @@ void Session::Impl::leave_connection(Error why) {
   } else if (!redirecting_) {
     ++statistics_.login_failures;
   }
-  if (!stopping_ && !redirecting_) {
+  // A portal that stays away fails the same way every second: once is enough.
+  const bool repeated = state_ != SessionState::logged_in && why.message == last_error_.message;
+  if (!stopping_ && !redirecting_ && !repeated) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}", why.message);
   }
   session_down_pending_ = session_down_pending_ || state_ == SessionState::logged_in;
@@ -244,13 +266,13 @@ void Session::Impl::redirect() {
     return;
   }
   redirecting_ = true;
-  leave_connection({ErrorCode::unavailable,
-                    fmt::format("{} redirects to {}", where(), address->to_string())});
+  leave_connection(
+      {ErrorCode::unavailable, fmt::format("{} redirects to {}", where(), address->to_string())});
   redirected_to_ = *address;
 }
 
-// Everything that tells others of a change of state happens here, in one place and never from inside
-// a call of theirs.
+// Everything that tells others of a change of state happens here, in one place and never from
+// inside a call of theirs.
 void Session::Impl::process_events() {
   deliver_session_down();
   if (closed_) {
@@ -263,7 +285,7 @@ void Session::Impl::process_events() {
   timer_.stop();
   stopping_ = false;
   state_ = SessionState::free;
-  on_stopped_(on_stopped_owner_);   // may delete the session
+  on_stopped_(on_stopped_owner_);  // may delete the session
 }
 
 void Session::Impl::deliver_session_down() {
@@ -306,8 +328,8 @@ void Session::Impl::clean_up_connection() {
 }
 
 void Session::Impl::complete_refused() {
-  // Only those that are here now: a submitter that submits again from its completion gets its answer
-  // in a later call, after everybody else had a turn.
+  // Only those that are here now: a submitter that submits again from its completion gets its
+  // answer in a later call, after everybody else had a turn.
   IntrusiveList<ScsiTask> refused;
   refused.take_all(refused_);
   while (ScsiTask* task = refused.pop_front()) {
@@ -335,26 +357,52 @@ Session::Session(Reactor& reactor, SessionOptions options)
 
 Session::~Session() = default;
 
-void Session::add_observer(SessionObserver& observer) { impl_->observers_.push_back(observer); }
+void Session::add_observer(SessionObserver& observer) {
+  impl_->observers_.push_back(observer);
+}
 
 void Session::remove_observer(SessionObserver& observer) {
   static_cast<ListHook<SessionObserver>&>(observer).unlink();
 }
 
-void Session::start() { impl_->start(); }
+void Session::start() {
+  impl_->start();
+}
 void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
   impl_->stop(on_stopped, owner);
 }
-void Session::submit(ScsiTask& task) { impl_->submit(task); }
-void Session::drop(const Error& why) { impl_->drop(why); }
-void Session::retry_now() { impl_->retry_now(); }
-SessionState Session::state() const { return impl_->state_; }
-const SessionOptions& Session::options() const { return impl_->options_; }
-const NegotiatedParameters& Session::negotiated() const { return impl_->negotiated_; }
-std::uint64_t Session::login_epoch() const { return impl_->login_epoch_; }
-const Error& Session::last_error() const { return impl_->last_error_; }
-std::uint32_t Session::commands_in_flight() const { return impl_->commands_in_flight_; }
-TimePoint Session::last_received() const { return impl_->last_received_; }
-const SessionStatistics& Session::statistics() const { return impl_->statistics_; }
+void Session::submit(ScsiTask& task) {
+  impl_->submit(task);
+}
+void Session::drop(const Error& why) {
+  impl_->drop(why);
+}
+void Session::retry_now() {
+  impl_->retry_now();
+}
+SessionState Session::state() const {
+  return impl_->state_;
+}
+const SessionOptions& Session::options() const {
+  return impl_->options_;
+}
+const NegotiatedParameters& Session::negotiated() const {
+  return impl_->negotiated_;
+}
+std::uint64_t Session::login_epoch() const {
+  return impl_->login_epoch_;
+}
+const Error& Session::last_error() const {
+  return impl_->last_error_;
+}
+std::uint32_t Session::commands_in_flight() const {
+  return impl_->commands_in_flight_;
+}
+TimePoint Session::last_received() const {
+  return impl_->last_received_;
+}
+const SessionStatistics& Session::statistics() const {
+  return impl_->statistics_;
+}
 
 }  // namespace iscsi_blkback

@@ -1,9 +1,9 @@
 // Session: one iSCSI session over one connection at error recovery level 0, shared by the logical
-// units behind one portal. It logs in, keeps the connection alive with NOP-Outs, and after a failure
-// logs in again for ever (backoff with jitter, same ISID). Reactor thread.
+// units behind one portal. It logs in, keeps the connection alive with NOP-Outs, and after a
+// failure logs in again for ever (backoff with jitter, same ISID). Reactor thread.
 //
-// After a failure: observers hear on_session_down at once (so that no new command is sent here); the
-// connection is reset; when the kernel holds nothing of it any more, the tasks complete with
+// After a failure: observers hear on_session_down at once (so that no new command is sent here);
+// the connection is reset; when the kernel holds nothing of it any more, the tasks complete with
 // not_sent or connection_lost. A command never moves by itself to the next connection.
 #pragma once
 
@@ -21,19 +21,19 @@ namespace iscsi_blkback {
 class Session;
 
 enum class SessionState : std::uint8_t {
-  free,           // not started, or stopped
+  free,  // not started, or stopped
   connecting,
   in_login,
   logged_in,
   in_logout,
-  cleanup_wait,   // failed; the kernel still holds something of the connection
-  transport_wait, // failed; waiting for the next try
+  cleanup_wait,    // failed; the kernel still holds something of the connection
+  transport_wait,  // failed; waiting for the next try
 };
 
 [[nodiscard]] const char* to_string(SessionState state);
 
-// Calls come from the reactor, never from inside a call to the session. An observer may submit tasks
-// from on_session_up, and may remove itself from any of them.
+// Calls come from the reactor, never from inside a call to the session. An observer may submit
+// tasks from on_session_up, and may remove itself from any of them.
 class SessionObserver : public ListHook<SessionObserver> {
  public:
   // A login succeeded; whatever an earlier connection of this session left at the target has been
@@ -51,8 +51,8 @@ struct SessionStatistics {
   std::uint64_t login_failures = 0;
   std::uint64_t connection_losses = 0;
   std::uint64_t commands = 0;
-  std::uint64_t sends = 0;                 // ByteStream::send calls
-  std::uint64_t receives = 0;              // completed ByteStream::receive calls
+  std::uint64_t sends = 0;     // ByteStream::send calls
+  std::uint64_t receives = 0;  // completed ByteStream::receive calls
   std::uint64_t bytes_sent = 0;
   std::uint64_t bytes_received = 0;
 };
@@ -60,9 +60,9 @@ struct SessionStatistics {
 class Session {
  public:
   Session(Reactor& reactor, SessionOptions options);
-  ~Session();                              // state free only
+  ~Session();  // state free only
 
-  void add_observer(SessionObserver& observer);   // does not replay an earlier on_session_up
+  void add_observer(SessionObserver& observer);  // does not replay an earlier on_session_up
   void remove_observer(SessionObserver& observer);
 
   // From state free.
@@ -84,11 +84,11 @@ class Session {
 
   [[nodiscard]] SessionState state() const;
   [[nodiscard]] const SessionOptions& options() const;
-  [[nodiscard]] const NegotiatedParameters& negotiated() const;   // of the last login
-  [[nodiscard]] std::uint64_t login_epoch() const;                // counts successful logins
-  [[nodiscard]] const Error& last_error() const;                  // why it is not logged in
-  [[nodiscard]] std::uint32_t commands_in_flight() const;         // submitted, not completed
-  [[nodiscard]] TimePoint last_received() const;                  // when a PDU last arrived
+  [[nodiscard]] const NegotiatedParameters& negotiated() const;  // of the last login
+  [[nodiscard]] std::uint64_t login_epoch() const;               // counts successful logins
+  [[nodiscard]] const Error& last_error() const;                 // why it is not logged in
+  [[nodiscard]] std::uint32_t commands_in_flight() const;        // submitted, not completed
+  [[nodiscard]] TimePoint last_received() const;                 // when a PDU last arrived
   [[nodiscard]] const SessionStatistics& statistics() const;
 
  private:

@@ -59,7 +59,7 @@ class Session::Impl final : public ByteStream::Owner {
   // A Data-In whose data goes from the socket straight to the task's buffer.
   struct DirectReception {
     std::byte* destination = nullptr;
-    std::size_t remaining_bytes = 0;      // 0: none under way
+    std::size_t remaining_bytes = 0;  // 0: none under way
     std::size_t padding_bytes = 0;
     DataInPdu pdu;
   };
@@ -131,18 +131,18 @@ class Session::Impl final : public ByteStream::Owner {
   std::unique_ptr<ByteStream> stream_;
   Deferred events_;
   Deferred flush_;
-  Timer timer_;                               // its meaning depends on state_
+  Timer timer_;  // its meaning depends on state_
 
   // Life.
-  bool closed_ = false;                       // the stream has called on_closed
-  bool session_down_pending_ = false;         // observers have heard up and are to hear down
+  bool closed_ = false;                // the stream has called on_closed
+  bool session_down_pending_ = false;  // observers have heard up and are to hear down
   bool stopping_ = false;
   void (*on_stopped_)(void* owner) noexcept = nullptr;
   void* on_stopped_owner_ = nullptr;
-  std::uint32_t failures_ = 0;                // in a row; decides the back-off
+  std::uint32_t failures_ = 0;  // in a row; decides the back-off
   TimePoint up_since_{};
   TimePoint login_deadline_{};
-  Duration wait_demanded_{};                  // the target's Time2Wait for the next try
+  Duration wait_demanded_{};  // the target's Time2Wait for the next try
   std::optional<SocketAddress> redirected_to_;
   std::uint32_t redirect_hops_ = 0;
   bool redirecting_ = false;
@@ -155,10 +155,10 @@ class Session::Impl final : public ByteStream::Owner {
 
   // Commands.
   TaskTable table_;
-  IntrusiveList<ScsiTask> waiting_;           // no byte of them was sent
-  IntrusiveList<ScsiTask> finishing_;         // answered, but a send still refers to their data
-  IntrusiveList<ScsiTask> refused_;           // submitted while not logged in
-  std::uint32_t cmd_sn_ = 0;                  // of the next command
+  IntrusiveList<ScsiTask> waiting_;    // no byte of them was sent
+  IntrusiveList<ScsiTask> finishing_;  // answered, but a send still refers to their data
+  IntrusiveList<ScsiTask> refused_;    // submitted while not logged in
+  std::uint32_t cmd_sn_ = 0;           // of the next command
   std::uint32_t max_cmd_sn_ = 0;
   std::uint32_t exp_stat_sn_ = 0;
 
@@ -172,16 +172,16 @@ class Session::Impl final : public ByteStream::Owner {
   bool logout_queued_ = false;
 
   // Keep-alive.
-  bool ping_outstanding_ = false;             // queued or sent, not answered
+  bool ping_outstanding_ = false;  // queued or sent, not answered
   TimePoint ping_since_{};
-  TimePoint busy_since_{};                    // when commands_in_flight_ last left 0
-  bool idle_tick_ = false;                    // the timer waits for noop_out_interval
+  TimePoint busy_since_{};  // when commands_in_flight_ last left 0
+  bool idle_tick_ = false;  // the timer waits for noop_out_interval
 
   // Receiving: [received_begin_, received_end_) of the staging buffer is not parsed yet.
   std::vector<std::byte> received_;
   std::size_t received_begin_ = 0;
   std::size_t received_end_ = 0;
-  std::size_t skip_bytes_ = 0;                // padding of a direct reception that is still to come
+  std::size_t skip_bytes_ = 0;  // padding of a direct reception that is still to come
   DirectReception direct_;
 };
 

@@ -16,12 +16,12 @@ namespace iscsi_blkback {
 using Isid = std::array<std::uint8_t, 6>;
 
 struct SessionOptions {
-  std::string initiator_name;             // iqn., eui. or naa. name
-  std::string initiator_alias;            // sent when not empty
+  std::string initiator_name;   // iqn., eui. or naa. name
+  std::string initiator_alias;  // sent when not empty
   std::string target_name;
   SocketAddress portal;
-  std::string portal_name;                // as the operator wrote it, for messages
-  std::string interface_name;             // SO_BINDTODEVICE when not empty
+  std::string portal_name;     // as the operator wrote it, for messages
+  std::string interface_name;  // SO_BINDTODEVICE when not empty
   Isid isid{};
 
   bool initial_r2t = false;
@@ -29,7 +29,7 @@ struct SessionOptions {
   std::uint32_t max_recv_data_segment_length = 262144;
   std::uint32_t max_burst_length = 16776192;
   std::uint32_t first_burst_length = 262144;
-  std::uint16_t max_outstanding_r2t = 1;                 // 1..8
+  std::uint16_t max_outstanding_r2t = 1;  // 1..8
   std::uint16_t default_time2wait = 2;
   std::uint16_t default_time2retain = 0;
 
@@ -41,24 +41,24 @@ struct SessionOptions {
   // One TCP connection attempt. Short, because a path that comes back is found by the next attempt,
   // while the kernel repeats a lost SYN only after 1, 3, 7 seconds.
   std::chrono::milliseconds connect_timeout{1500};
-  std::chrono::milliseconds login_timeout{15000};        // connect and login together
+  std::chrono::milliseconds login_timeout{15000};  // connect and login together
   std::chrono::milliseconds logout_timeout{5000};
-  std::chrono::milliseconds noop_out_interval{5000};     // 0: none
+  std::chrono::milliseconds noop_out_interval{5000};  // 0: none
   std::chrono::milliseconds noop_out_timeout{5000};
   // With commands outstanding and nothing received for this long, a NOP-Out asks at once.
   std::chrono::milliseconds stall_probe{1000};
   // ... and when nothing has arrived for this long in all, the connection is dropped.
   std::chrono::milliseconds path_timeout{2000};
   std::chrono::milliseconds tcp_user_timeout{10000};
-  std::chrono::milliseconds relogin_backoff_min{100};    // doubles, with jitter, up to max
-  std::chrono::milliseconds relogin_backoff_max{5000};
+  std::chrono::milliseconds relogin_backoff_min{100};  // doubles, with jitter, up to max
+  std::chrono::milliseconds relogin_backoff_max{1000};
 };
 
 struct NegotiatedParameters {
   bool initial_r2t = true;
   bool immediate_data = false;
-  std::uint32_t max_send_data_segment_length = 8192;     // the target's MaxRecvDataSegmentLength
-  std::uint32_t max_recv_data_segment_length = 8192;     // ours
+  std::uint32_t max_send_data_segment_length = 8192;  // the target's MaxRecvDataSegmentLength
+  std::uint32_t max_recv_data_segment_length = 8192;  // ours
   std::uint32_t max_burst_length = 262144;
   std::uint32_t first_burst_length = 65536;
   std::uint16_t max_outstanding_r2t = 1;

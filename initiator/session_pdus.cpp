@@ -11,8 +11,8 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::uint8_t kRejectImmediateCommand = 0x06;   // 11.17.1
-constexpr std::chrono::seconds kMaxTime2Wait{60};        // ours: a target cannot park us for long
+constexpr std::uint8_t kRejectImmediateCommand = 0x06;  // 11.17.1
+constexpr std::chrono::seconds kMaxTime2Wait{60};       // ours: a target cannot park us for long
 
 }  // namespace
 
@@ -27,12 +27,24 @@ void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const st
       handle_data_in(pdu, data);
       return;
     }
-    case Opcode::scsi_response: handle_scsi_response(decode_scsi_response(bytes), data); return;
-    case Opcode::r2t: handle_r2t(decode_r2t(bytes)); return;
-    case Opcode::nop_in: handle_nop_in(decode_nop_in(bytes)); return;
-    case Opcode::async_message: handle_async_message(decode_async_message(bytes), data); return;
-    case Opcode::reject: handle_reject(decode_reject(bytes), data); return;
-    case Opcode::logout_response: handle_logout_response(decode_logout_response(bytes)); return;
+    case Opcode::scsi_response:
+      handle_scsi_response(decode_scsi_response(bytes), data);
+      return;
+    case Opcode::r2t:
+      handle_r2t(decode_r2t(bytes));
+      return;
+    case Opcode::nop_in:
+      handle_nop_in(decode_nop_in(bytes));
+      return;
+    case Opcode::async_message:
+      handle_async_message(decode_async_message(bytes), data);
+      return;
+    case Opcode::reject:
+      handle_reject(decode_reject(bytes), data);
+      return;
+    case Opcode::logout_response:
+      handle_logout_response(decode_logout_response(bytes));
+      return;
     case Opcode::nop_out:
     case Opcode::scsi_command:
     case Opcode::task_management_request:
@@ -43,7 +55,8 @@ void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const st
     case Opcode::snack_request:
     case Opcode::task_management_response:
     case Opcode::login_response:
-    case Opcode::text_response: break;
+    case Opcode::text_response:
+      break;
   }
   fail_protocol(fmt::format("an unexpected {} (opcode 0x{:02x})", to_string(header.opcode),
                             static_cast<unsigned>(header.opcode)));
@@ -58,9 +71,15 @@ void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
     return;
   }
   switch (*progress) {
-    case Login::Progress::request: send_login_request(); return;
-    case Login::Progress::complete: enter_full_feature_phase(); return;
-    case Login::Progress::redirected: redirect(); return;
+    case Login::Progress::request:
+      send_login_request();
+      return;
+    case Login::Progress::complete:
+      enter_full_feature_phase();
+      return;
+    case Login::Progress::redirected:
+      redirect();
+      return;
   }
 }
 
@@ -121,8 +140,8 @@ TaskSlot* Session::Impl::accept_data_in(const DataInPdu& pdu) {
   // DataPDUInOrder and DataSequenceInOrder are Yes: data come without gap or overlap, so that the
   // count of what has arrived proves that the buffer is full.
   if (pdu.data_sn != slot->next_sn) {
-    fail_protocol(fmt::format("a Data-In with DataSN {} in place of {}", pdu.data_sn,
-                              slot->next_sn));
+    fail_protocol(
+        fmt::format("a Data-In with DataSN {} in place of {}", pdu.data_sn, slot->next_sn));
     return nullptr;
   }
   if (pdu.buffer_offset != slot->arrived_bytes ||
@@ -214,7 +233,7 @@ void Session::Impl::finish(TaskSlot& slot) {
 void Session::Impl::complete(ScsiTask& task) {
   --commands_in_flight_;
   if (commands_in_flight_ == 0 && state_ == SessionState::in_logout) {
-    schedule_flush();   // the Logout may go now
+    schedule_flush();  // the Logout may go now
   }
   task.on_complete(task);
 }
@@ -266,7 +285,7 @@ void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
   }
   take_numbers(pdu.numbers, false);
   if (pdu.target_transfer_tag == kReservedTag) {
-    return;   // only there for its sequence numbers
+    return;  // only there for its sequence numbers
   }
   if (ping_replies_.full()) {
     fail_protocol("more NOP-Ins at once than any target has a use for");
@@ -284,8 +303,7 @@ void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::
           pdu.data_bytes >= 2
               ? std::min<std::size_t>(load_be16(data), std::size_t{pdu.data_bytes} - 2)
               : 0;
-      const SenseData sense =
-          length != 0 ? parse_sense({data + 2, length}) : SenseData{};
+      const SenseData sense = length != 0 ? parse_sense({data + 2, length}) : SenseData{};
       log_limited(log_limiter_, reactor_.now(), LogLevel::info, "session",
                   "{} reports a SCSI event: sense {:x}/{:04x}", where(),
                   static_cast<unsigned>(sense.key), sense.code());
@@ -298,8 +316,7 @@ void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::
     case AsyncEvent::connection_drop:
     case AsyncEvent::session_drop:
       wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.parameter2}, kMaxTime2Wait);
-      fail_connection(
-          {ErrorCode::unavailable, fmt::format("{} drops the connection", where())});
+      fail_connection({ErrorCode::unavailable, fmt::format("{} drops the connection", where())});
       return;
     case AsyncEvent::negotiation_request:
       // Negotiation within the full feature phase is not worth having; a new login is the same.
@@ -314,15 +331,15 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
   take_numbers(pdu.numbers, true);
   if (pdu.reason == kRejectImmediateCommand && ping_outstanding_ && pdu.data_bytes >= kBhsBytes &&
       decode_header(BhsBytes{data, kBhsBytes}).initiator_task_tag == kPingTag) {
-    ping_outstanding_ = false;   // too busy for a ping, but alive
+    ping_outstanding_ = false;  // too busy for a ping, but alive
     return;
   }
   fail_protocol(fmt::format("a Reject with reason 0x{:02x}", pdu.reason));
 }
 
 void Session::Impl::handle_logout_response(const LogoutResponsePdu& pdu) {
-  if (state_ != SessionState::in_logout || pdu.initiator_task_tag != kLogoutTag ||
-      logout_queued_ || commands_in_flight_ != 0) {
+  if (state_ != SessionState::in_logout || pdu.initiator_task_tag != kLogoutTag || logout_queued_ ||
+      commands_in_flight_ != 0) {
     fail_protocol("a Logout Response that answers no Logout");
     return;
   }

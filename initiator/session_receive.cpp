@@ -7,8 +7,8 @@
 namespace iscsi_blkback {
 namespace {
 
-// Data of a Data-In that has not arrived whole goes straight to its buffer from this size on; below,
-// one copy out of the (hot) staging buffer is cheaper than a receive of its own.
+// Data of a Data-In that has not arrived whole goes straight to its buffer from this size on;
+// below, one copy out of the (hot) staging buffer is cheaper than a receive of its own.
 constexpr std::size_t kDirectBytes = 16 * 1024;
 
 }  // namespace
@@ -29,7 +29,7 @@ void Session::Impl::on_received(std::size_t count) noexcept {
   statistics_.bytes_received += count;
   last_received_ = reactor_.now();
   if (!connection_active()) {
-    return;   // being reset; on_closed follows
+    return;  // being reset; on_closed follows
   }
   if (direct_.remaining_bytes != 0) {
     const std::size_t taken = std::min(count, direct_.remaining_bytes);
@@ -75,8 +75,8 @@ void Session::Impl::parse_received() {
     received_begin_ += header.total_bytes();
     handle_pdu(bytes, header, bytes.data() + kBhsBytes + header.ahs_bytes);
   }
-  // What is left is less than one PDU; with the staging buffer empty again, the next receive has all
-  // of it and no PDU ever wraps.
+  // What is left is less than one PDU; with the staging buffer empty again, the next receive has
+  // all of it and no PDU ever wraps.
   const std::size_t left = received_end_ - received_begin_;
   if (left != 0 && received_begin_ != 0) {
     std::memmove(received_.data(), received_.data() + received_begin_, left);
@@ -95,7 +95,7 @@ bool Session::Impl::begin_direct_reception(BhsBytes bytes, const PduHeader& head
   const DataInPdu pdu = decode_data_in(bytes);
   TaskSlot* slot = accept_data_in(pdu);
   if (slot == nullptr) {
-    return true;   // the connection has failed
+    return true;  // the connection has failed
   }
   const std::size_t arrived = available - data_at;
   std::byte* destination = slot->task->data + pdu.buffer_offset;

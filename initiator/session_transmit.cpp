@@ -77,7 +77,7 @@ void Session::Impl::stage_bursts() {
 bool Session::Impl::stage_burst(DataOutBurst& burst) {
   TaskSlot* slot = table_.find(burst.initiator_task_tag);
   if (slot == nullptr) {
-    return true;   // the target answered without waiting for its data
+    return true;  // the target answered without waiting for its data
   }
   const ScsiTask& task = *slot->task;
   while (burst.offset != burst.end) {

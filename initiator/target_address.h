@@ -1,5 +1,5 @@
-// TargetAddress: where a target says that it can be reached, in SendTargets and in redirects (RFC 7143
-// 13.8). Pure.
+// TargetAddress: where a target says that it can be reached, in SendTargets and in redirects (RFC
+// 7143 13.8). Pure.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,9 @@
 namespace iscsi_blkback {
 
 struct TargetAddress {
-  std::string host;                        // a name or a numeric address, without brackets
+  std::string host;  // a name or a numeric address, without brackets
   std::uint16_t port = 3260;
-  std::uint16_t group_tag = 0;             // 0 when it has none
+  std::uint16_t group_tag = 0;  // 0 when it has none
 };
 
 // "192.0.2.1:3260,1", "[2001:db8::1]:3260,1", "san.example,2", "san.example".

@@ -1,6 +1,6 @@
-// TaskTable: the commands that a session has at the target, in a fixed array indexed by the low half
-// of the initiator task tag; the high half is a generation that makes a late or forged answer for an
-// earlier user of the slot miss. No allocation, no search. Reactor thread.
+// TaskTable: the commands that a session has at the target, in a fixed array indexed by the low
+// half of the initiator task tag; the high half is a generation that makes a late or forged answer
+// for an earlier user of the slot miss. No allocation, no search. Reactor thread.
 #pragma once
 
 #include <cstddef>
@@ -13,14 +13,14 @@
 namespace iscsi_blkback {
 
 struct TaskSlot {
-  ScsiTask* task = nullptr;                // null: free
+  ScsiTask* task = nullptr;  // null: free
   std::uint16_t generation = 0;
   std::uint16_t outstanding_r2ts = 0;
-  std::uint32_t next_sn = 0;               // of the next Data-In (reads) or R2T (writes)
-  std::uint32_t arrived_bytes = 0;         // reads: data so far, always in order
-  std::uint32_t staged_bytes = 0;          // writes: data given to the connection so far
-  std::uint32_t requested_bytes = 0;       // writes: end of what was sent unasked or asked for
-  std::uint64_t last_batch = 0;            // the last send that refers to the task's buffer
+  std::uint32_t next_sn = 0;          // of the next Data-In (reads) or R2T (writes)
+  std::uint32_t arrived_bytes = 0;    // reads: data so far, always in order
+  std::uint32_t staged_bytes = 0;     // writes: data given to the connection so far
+  std::uint32_t requested_bytes = 0;  // writes: end of what was sent unasked or asked for
+  std::uint64_t last_batch = 0;       // the last send that refers to the task's buffer
 };
 
 class TaskTable {

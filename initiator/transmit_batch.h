@@ -1,6 +1,6 @@
-// TransmitBatch: what one ByteStream::send carries: headers and small data copied into one contiguous
-// staging buffer, larger data referred to where it lies. Built and sent once per reactor turn; its
-// memory is fixed. Reactor thread.
+// TransmitBatch: what one ByteStream::send carries: headers and small data copied into one
+// contiguous staging buffer, larger data referred to where it lies. Built and sent once per reactor
+// turn; its memory is fixed. Reactor thread.
 #pragma once
 
 #include <sys/uio.h>
@@ -47,8 +47,8 @@ class TransmitBatch {
   // A header to be filled in; has_room() said yes for its data.
   [[nodiscard]] BhsBuffer add_header() { return BhsBuffer{stage(kBhsBytes), kBhsBytes}; }
 
-  // The data segment of the last header, padded. Returns whether the batch refers to data, which then
-  // stays untouched until the batch is sent.
+  // The data segment of the last header, padded. Returns whether the batch refers to data, which
+  // then stays untouched until the batch is sent.
   bool add_data(const std::byte* data, std::size_t bytes) {
     const std::size_t padding = padded(bytes) - bytes;
     if (bytes < kReferBytes) {
@@ -59,7 +59,7 @@ class TransmitBatch {
       }
       return false;
     }
-    add_part(const_cast<std::byte*>(data), bytes);   // iovec has no const; send() only reads
+    add_part(const_cast<std::byte*>(data), bytes);  // iovec has no const; send() only reads
     if (padding != 0) {
       std::memset(stage(padding), 0, padding);
     }

@@ -11,7 +11,9 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-std::uint8_t u8(Bytes bytes, std::size_t at) { return std::to_integer<std::uint8_t>(bytes[at]); }
+std::uint8_t u8(Bytes bytes, std::size_t at) {
+  return std::to_integer<std::uint8_t>(bytes[at]);
+}
 
 // Text of a target's, safe to print and compare: anything that is not printable ASCII becomes '_'.
 std::string text_of(Bytes bytes) {
@@ -40,15 +42,16 @@ std::string hexadecimal(Bytes bytes) {
   return text;
 }
 
-// The part of a VPD page after its 4-byte header, no longer than the page says and than what arrived.
+// The part of a VPD page after its 4-byte header, no longer than the page says and than what
+// arrived.
 Result<Bytes> page_body(Bytes bytes, std::uint8_t page) {
   if (bytes.size() < 4) {
     return fail(ErrorCode::protocol, fmt::format("VPD page 0x{:02x} is cut off", page));
   }
   if (u8(bytes, 1) != page) {
-    return fail(ErrorCode::protocol,
-                fmt::format("asked for VPD page 0x{:02x}, the LUN sent page 0x{:02x}", page,
-                            u8(bytes, 1)));
+    return fail(
+        ErrorCode::protocol,
+        fmt::format("asked for VPD page 0x{:02x}, the LUN sent page 0x{:02x}", page, u8(bytes, 1)));
   }
   const std::size_t length = load_be16(bytes.data() + 2);
   return bytes.subspan(4, std::min(length, bytes.size() - 4));
@@ -63,17 +66,25 @@ int strength(std::uint8_t type, Bytes designator) {
   switch (type) {
     case 3:
       switch (u8(designator, 0) >> 4) {
-        case 6: return designator.size() == 16 ? 90 : 0;
-        case 5: return designator.size() == 8 ? 80 : 0;
-        case 2: return designator.size() == 8 ? 70 : 0;
-        case 3: return designator.size() == 8 ? 60 : 0;   // locally assigned
-        default: return 0;
+        case 6:
+          return designator.size() == 16 ? 90 : 0;
+        case 5:
+          return designator.size() == 8 ? 80 : 0;
+        case 2:
+          return designator.size() == 8 ? 70 : 0;
+        case 3:
+          return designator.size() == 8 ? 60 : 0;  // locally assigned
+        default:
+          return 0;
       }
     case 2:
       return designator.size() == 8 || designator.size() == 12 || designator.size() == 16 ? 50 : 0;
-    case 8: return 40;
-    case 1: return 30;
-    default: return 0;
+    case 8:
+      return 40;
+    case 1:
+      return 30;
+    default:
+      return 0;
   }
 }
 
@@ -166,8 +177,8 @@ Result<BlockLimits> parse_block_limits(Bytes bytes) {
 
 Result<BlockCharacteristics> parse_block_characteristics(Bytes bytes) {
   return page_body(bytes, 0xb1).map([](Bytes body) {
-    return BlockCharacteristics{
-        .rotation_rate = body.size() >= 2 ? load_be16(body.data()) : std::uint16_t{0}};
+    return BlockCharacteristics{.rotation_rate =
+                                    body.size() >= 2 ? load_be16(body.data()) : std::uint16_t{0}};
   });
 }
 
@@ -204,7 +215,7 @@ Result<Capacity> parse_read_capacity16(Bytes bytes) {
   }
   Capacity capacity;
   const std::uint64_t last = load_be64(bytes.data());
-  capacity.block_count = last + 1;   // 0 when it wraps, which is refused below
+  capacity.block_count = last + 1;  // 0 when it wraps, which is refused below
   capacity.logical_block_bytes = load_be32(bytes.data() + 8);
   capacity.physical_block_bytes = capacity.logical_block_bytes;
   if (bytes.size() >= 15) {

@@ -1,6 +1,6 @@
 // What a LUN answers when it is asked who it is: INQUIRY, vital product data pages, READ CAPACITY
-// and REPORT LUNS, parsed with bounds. Pure functions: bytes is what really arrived, and every length
-// inside it is checked against that.
+// and REPORT LUNS, parsed with bounds. Pure functions: bytes is what really arrived, and every
+// length inside it is checked against that.
 #pragma once
 
 #include <cstddef>
@@ -15,9 +15,9 @@ namespace iscsi_blkback {
 
 struct InquiryData {
   std::uint8_t peripheral_qualifier = 0;
-  std::uint8_t device_type = 0;            // 0: direct access
+  std::uint8_t device_type = 0;  // 0: direct access
   std::uint8_t tpgs = 0;
-  std::string vendor;                      // printable, blanks at the end removed
+  std::string vendor;  // printable, blanks at the end removed
   std::string product;
   std::string revision;
 };
@@ -36,28 +36,28 @@ struct InquiryData {
 [[nodiscard]] Result<std::string> parse_device_identification(std::span<const std::byte> bytes);
 
 struct BlockLimits {
-  std::uint32_t max_transfer_blocks = 0;   // 0: not limited
+  std::uint32_t max_transfer_blocks = 0;  // 0: not limited
 };
-[[nodiscard]] Result<BlockLimits> parse_block_limits(std::span<const std::byte> bytes);   // 0xB0
+[[nodiscard]] Result<BlockLimits> parse_block_limits(std::span<const std::byte> bytes);  // 0xB0
 
 struct BlockCharacteristics {
-  std::uint16_t rotation_rate = 0;         // 1: not rotating; 0: not reported
+  std::uint16_t rotation_rate = 0;  // 1: not rotating; 0: not reported
 };
 [[nodiscard]] Result<BlockCharacteristics> parse_block_characteristics(
-    std::span<const std::byte> bytes);                                                    // 0xB1
+    std::span<const std::byte> bytes);  // 0xB1
 
 struct LogicalBlockProvisioning {
-  bool unmap = false;                      // LBPU
-  std::uint8_t provisioning_type = 0;      // 2: thin
+  bool unmap = false;                  // LBPU
+  std::uint8_t provisioning_type = 0;  // 2: thin
 };
 [[nodiscard]] Result<LogicalBlockProvisioning> parse_logical_block_provisioning(
-    std::span<const std::byte> bytes);                                                    // 0xB2
+    std::span<const std::byte> bytes);  // 0xB2
 
 struct Capacity {
   std::uint64_t block_count = 0;
-  std::uint32_t logical_block_bytes = 0;   // a power of two, 512..4096
+  std::uint32_t logical_block_bytes = 0;  // a power of two, 512..4096
   std::uint32_t physical_block_bytes = 0;
-  bool thin_provisioned = false;           // LBPME
+  bool thin_provisioned = false;  // LBPME
 };
 [[nodiscard]] Result<Capacity> parse_read_capacity10(std::span<const std::byte> bytes);
 [[nodiscard]] Result<Capacity> parse_read_capacity16(std::span<const std::byte> bytes);

@@ -38,7 +38,7 @@ std::uint32_t PathGroups::select(PathMask up, PathMask eligible) {
       return group.select(eligible);
     }
   }
-  ISCSI_BLKBACK_ASSERT(!"no path is eligible");
+  ISCSI_BLKBACK_ASSERT(false && "no path is eligible");
   return 0;
 }
 
@@ -48,7 +48,7 @@ std::uint32_t PathGroups::group_of(std::uint32_t path) const {
       return group;
     }
   }
-  ISCSI_BLKBACK_ASSERT(!"unknown path");
+  ISCSI_BLKBACK_ASSERT(false && "unknown path");
   return 0;
 }
 

@@ -30,7 +30,7 @@ std::uint32_t RoundRobinSelector::select(PathMask eligible) {
       return paths_[at];
     }
   }
-  ISCSI_BLKBACK_ASSERT(!"no path of the group is eligible");
+  ISCSI_BLKBACK_ASSERT(false && "no path of the group is eligible");
   return 0;
 }
 
@@ -39,7 +39,7 @@ std::unique_ptr<PathSelector> make_path_selector(PathSelectorKind kind, std::uin
     case PathSelectorKind::round_robin:
       return std::make_unique<RoundRobinSelector>(rr_min_io);
   }
-  ISCSI_BLKBACK_ASSERT(!"unknown path selector");
+  ISCSI_BLKBACK_ASSERT(false && "unknown path selector");
   return nullptr;
 }
 

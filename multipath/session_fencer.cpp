@@ -268,7 +268,7 @@ void SessionFencer::fence(Session& lost) {
       return;
     }
   }
-  ISCSI_BLKBACK_ASSERT(!"fence of a session that was not added");
+  ISCSI_BLKBACK_ASSERT(false && "fence of a session that was not added");
 }
 
 bool SessionFencer::withdraw(Client& client) {

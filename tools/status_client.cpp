@@ -9,12 +9,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <memory>
 #include <string_view>
 #include <utility>
 
+#include "base/decimal.h"
 #include "base/unique_fd.h"
 #include "blkback/control_server.h"
 
@@ -49,12 +49,7 @@ std::optional<unsigned> guest_of(std::string_view file) {
   }
   file.remove_prefix(kStart.size());
   file.remove_suffix(kEnd.size());
-  unsigned domain = 0;
-  const auto [end, error] = std::from_chars(file.data(), file.data() + file.size(), domain);
-  if (error != std::errc{} || end != file.data() + file.size()) {
-    return std::nullopt;
-  }
-  return domain;
+  return parse_decimal<unsigned>(file);
 }
 
 struct Found {

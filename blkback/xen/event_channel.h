@@ -1,6 +1,6 @@
 // EventChannels: a guest's doorbells. Real: libxenevtchn. In memory: tests. One per reactor thread.
-// A port stays masked from its event until unmask(), which is the end-of-interrupt: unmask only after
-// the work is done, so that a flooding guest throttles itself (XSA-332).
+// A port stays masked from its event until unmask(), which is the end-of-interrupt: unmask only
+// after the work is done, so that a flooding guest throttles itself (XSA-332).
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // GrantTable: access to pages that a guest has granted to us. Real: libxengnttab. In memory: tests.
-// One per reactor thread. Everything that a guest hands over (references, offsets) is hostile: calls
-// fail as values and leave nothing mapped behind.
+// One per reactor thread. Everything that a guest hands over (references, offsets) is hostile:
+// calls fail as values and leave nothing mapped behind.
 #pragma once
 
 #include <cstddef>

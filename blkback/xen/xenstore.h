@@ -16,8 +16,8 @@
 namespace iscsi_blkback {
 
 struct WatchEvent {
-  std::string path;    // what changed (or the watched path itself, on registration)
-  std::string token;   // as given to watch()
+  std::string path;   // what changed (or the watched path itself, on registration)
+  std::string token;  // as given to watch()
 };
 
 // Reads and writes, either directly or inside one transaction.

@@ -7,9 +7,9 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::array<std::byte, 9> kBytes = {
-    std::byte{0xff}, std::byte{0x01}, std::byte{0x82}, std::byte{0x03}, std::byte{0xf4},
-    std::byte{0x05}, std::byte{0x06}, std::byte{0xe7}, std::byte{0x08}};
+constexpr std::array<std::byte, 9> kBytes = {std::byte{0xff}, std::byte{0x01}, std::byte{0x82},
+                                             std::byte{0x03}, std::byte{0xf4}, std::byte{0x05},
+                                             std::byte{0x06}, std::byte{0xe7}, std::byte{0x08}};
 
 TEST(ByteOrder, LoadsTheFirstByteAsTheHighest) {
   const std::byte* unaligned = kBytes.data() + 1;

@@ -1,11 +1,10 @@
 // What every ByteStream does, the real one and the simulated one.
-#include "base/byte_stream.h"
-
 #include <gtest/gtest.h>
 
 #include <memory>
 #include <optional>
 
+#include "base/byte_stream.h"
 #include "tests/base/contract_world.h"
 #include "tests/support/sim_random.h"
 
@@ -34,8 +33,12 @@ class Client final : public ByteStream::Owner {
     call([&] { stream = world.reactor().connect(options, *this); });
   }
 
-  void send(const std::vector<Bytes*>& parts) { call([&] { stream->send(vectors(parts)); }); }
-  void receive(const std::vector<Bytes*>& parts) { call([&] { stream->receive(vectors(parts)); }); }
+  void send(const std::vector<Bytes*>& parts) {
+    call([&] { stream->send(vectors(parts)); });
+  }
+  void receive(const std::vector<Bytes*>& parts) {
+    call([&] { stream->receive(vectors(parts)); });
+  }
   void reset() {
     call([&] { stream->reset(); });
   }
@@ -74,7 +77,7 @@ class Client final : public ByteStream::Owner {
   std::unique_ptr<ByteStream> stream;
   bool connected = false;
   int sent = 0;
-  std::vector<std::size_t> received;        // what each on_received said
+  std::vector<std::size_t> received;  // what each on_received said
   std::optional<Error> closed;
   std::function<void(std::size_t)> then_received;
   std::function<void()> then_closed;
@@ -131,8 +134,8 @@ TEST_P(ByteStreamContract, SendsAllPartsInOrder) {
   Bytes expected = first;
   expected.insert(expected.end(), second.begin(), second.end());
   expected.insert(expected.end(), third.begin(), third.end());
-  ASSERT_TRUE(run_until(
-      [&] { return client->sent == 1 && peer->received().size() == expected.size(); }));
+  ASSERT_TRUE(
+      run_until([&] { return client->sent == 1 && peer->received().size() == expected.size(); }));
   EXPECT_EQ(peer->received(), expected);
   client->send({&first});
   ASSERT_TRUE(run_until([&] {
@@ -191,7 +194,7 @@ TEST_P(ByteStreamContract, ReceivesIntoThePartsInOrder) {
   peer->send(sent);
   ASSERT_TRUE(run_until([&] { return all.size() == sent.size(); }));
   EXPECT_EQ(all, sent);
-  EXPECT_GT(client->received.size(), 3U);   // 310 bytes at a time at most
+  EXPECT_GT(client->received.size(), 3U);  // 310 bytes at a time at most
   close(*client);
 }
 
@@ -287,7 +290,7 @@ TEST_P(ByteStreamContract, ResetMayBeCalledMoreThanOnce) {
   client->reset();
   ASSERT_TRUE(client->wait_closed());
   client->reset();
-  world->settle();                          // check(): no second on_closed
+  world->settle();  // check(): no second on_closed
 }
 
 TEST_P(ByteStreamContract, ResetWhileConnecting) {

@@ -128,7 +128,7 @@ class UringWorld : public ContractWorld {
   }
   std::unique_ptr<ContractPeer> make_peer() override { return std::make_unique<SocketPeer>(*this); }
   SocketAddress refusing_address() override {
-    refusing_ = bound_socket();             // bound, so that nobody else listens there
+    refusing_ = bound_socket();  // bound, so that nobody else listens there
     return local_address(refusing_.get());
   }
   SocketAddress silent_address() override {
@@ -166,16 +166,16 @@ SocketPeer::SocketPeer(UringWorld& world) : world_(world) {
   world_.peers.push_back(this);
 }
 
-SocketPeer::~SocketPeer() { std::erase(world_.peers, this); }
+SocketPeer::~SocketPeer() {
+  std::erase(world_.peers, this);
+}
 
 // ---- simulated
 
 class SimPeer final : public ContractPeer, private SimListener::Owner, private ByteStream::Owner {
  public:
   SimPeer(SimReactor& reactor, const SocketAddress& address)
-      : reactor_(reactor),
-        address_(address),
-        listener_(reactor.network().listen(address, *this)) {}
+      : reactor_(reactor), address_(address), listener_(reactor.network().listen(address, *this)) {}
 
   SocketAddress address() const override { return address_; }
   bool accepted() const override { return stream_ != nullptr; }
@@ -211,7 +211,7 @@ class SimPeer final : public ContractPeer, private SimListener::Owner, private B
   void on_closed(const Error& error) noexcept override {
     if (end_ == End::none) {
       end_ = error.message.find("end of stream") != std::string::npos ? End::end_of_stream
-                                                                       : End::reset;
+                                                                      : End::reset;
     }
   }
   void receive() {
@@ -272,7 +272,8 @@ std::vector<ContractWorldKind> contract_worlds() {
       {"UringPlain", [] { return std::make_unique<UringWorld>(false); }},
   };
   for (std::uint64_t seed = 1; seed <= 8; ++seed) {
-    kinds.push_back({"Sim" + std::to_string(seed), [seed] { return std::make_unique<SimWorld>(seed); }});
+    kinds.push_back(
+        {"Sim" + std::to_string(seed), [seed] { return std::make_unique<SimWorld>(seed); }});
   }
   return kinds;
 }

@@ -1,6 +1,6 @@
 // ContractWorld: a reactor and, for streams, a peer, so that one suite of tests holds for the real
-// reactor and for the simulated one. The real one's peer is a plain socket on loopback that the test's
-// thread works between turns.
+// reactor and for the simulated one. The real one's peer is a plain socket on loopback that the
+// test's thread works between turns.
 #pragma once
 
 #include <functional>
@@ -25,8 +25,8 @@ class ContractPeer {
   [[nodiscard]] virtual bool accepted() const = 0;
   virtual void set_reading(bool reading) = 0;
   [[nodiscard]] virtual const Bytes& received() const = 0;
-  [[nodiscard]] virtual End end() const = 0;             // as far as it has read
-  virtual void send(const Bytes& bytes) = 0;             // a few KiB at most
+  [[nodiscard]] virtual End end() const = 0;  // as far as it has read
+  virtual void send(const Bytes& bytes) = 0;  // a few KiB at most
   virtual void finish() = 0;
   virtual void reset() = 0;
 };
@@ -53,7 +53,9 @@ struct ContractWorldKind {
   std::function<std::unique_ptr<ContractWorld>()> make;
 };
 
-inline void PrintTo(const ContractWorldKind& kind, std::ostream* out) { *out << kind.name; }
+inline void PrintTo(const ContractWorldKind& kind, std::ostream* out) {
+  *out << kind.name;
+}
 
 // Uring, UringPlain (without deferred task run), Sim with some seeds.
 [[nodiscard]] std::vector<ContractWorldKind> contract_worlds();

@@ -46,8 +46,8 @@ TEST(LatencyHistogram, AgreesWithASortedListToOnePartIn32) {
   }
   std::sort(all.begin(), all.end());
   for (const double percent : {0.1, 1.0, 25.0, 50.0, 90.0, 99.0, 99.9, 100.0}) {
-    const auto rank = static_cast<std::size_t>(
-        std::ceil(percent / 100.0 * static_cast<double>(all.size())));
+    const auto rank =
+        static_cast<std::size_t>(std::ceil(percent / 100.0 * static_cast<double>(all.size())));
     const std::int64_t exact = all[rank - 1];
     const std::int64_t found = histogram.percentile(percent).count();
     EXPECT_GE(found, exact) << percent;

@@ -90,10 +90,10 @@ TEST_F(LogTest, LimiterLetsABurstThroughThenOneAnInterval) {
   EXPECT_EQ(lines().back(), "warning: vbd: bad request (197 more like it were not logged)");
   now += 25s;
   EXPECT_EQ(flood(100), 2U);
-  now += 5s;                                // the half interval above is not lost
+  now += 5s;  // the half interval above is not lost
   EXPECT_EQ(flood(100), 1U);
   now += 1h;
-  EXPECT_EQ(flood(100), 3U);                // never more than the burst
+  EXPECT_EQ(flood(100), 3U);  // never more than the burst
 }
 
 TEST_F(LogTest, LimiterDoesNotCountWhatTheLevelDrops) {

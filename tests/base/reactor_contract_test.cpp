@@ -108,9 +108,7 @@ TEST_P(ReactorContract, ATimerMayStopAnotherThatIsDue) {
 
 TEST_P(ReactorContract, ATimerMayDestroyItself) {
   auto timer = std::make_unique<RecordingTimer>(*this, 1);
-  timer->then = [&] {
-    timer.reset();
-  };
+  timer->then = [&] { timer.reset(); };
   timer->what.start_after(1ms);
   ASSERT_TRUE(run_until_count(1));
   EXPECT_EQ(timer, nullptr);
@@ -128,7 +126,8 @@ TEST_P(ReactorContract, ATimerThatIsAlwaysDueStarvesNobody) {
   busy.what.start_after(0ns);
   late.what.start_after(0ns);
   reactor().post([&] { posted = true; });
-  ASSERT_TRUE(world->run_until([&] { return posted && std::count(order.begin(), order.end(), 2); }));
+  ASSERT_TRUE(
+      world->run_until([&] { return posted && std::count(order.begin(), order.end(), 2); }));
   EXPECT_LT(rounds, 1000);
 }
 
@@ -157,9 +156,8 @@ TEST_P(ReactorContract, ManyTimersAgreeWithASortedList) {
     return timers[static_cast<std::size_t>(number)]->what.deadline();
   };
   ASSERT_TRUE(run_until_count(expected.size()));
-  EXPECT_TRUE(std::is_sorted(order.begin(), order.end(), [&](int a, int b) {
-    return deadline_of(a) < deadline_of(b);
-  }));
+  EXPECT_TRUE(std::is_sorted(order.begin(), order.end(),
+                             [&](int a, int b) { return deadline_of(a) < deadline_of(b); }));
   std::sort(order.begin(), order.end());
   EXPECT_EQ(order, expected);
 }
@@ -191,7 +189,7 @@ TEST_P(ReactorContract, ACancelledOrDestroyedTaskDoesNotRun) {
 }
 
 TEST_P(ReactorContract, ATaskThatATaskSchedulesRunsInTheSameTurn) {
-  RecordingTimer timer(*this, 0);           // of a later turn
+  RecordingTimer timer(*this, 0);  // of a later turn
   RecordingTask one(*this, 1), two(*this, 2);
   one.then = [&] {
     timer.what.start_after(0ns);
@@ -217,8 +215,8 @@ TEST_P(ReactorContract, ATaskThatSchedulesItselfGoesOnWithoutWaitingAndStarvesNo
   const auto watch = reactor().watch_readable(
       fd.get(), [](void* seen) noexcept { *static_cast<bool*>(seen) = true; }, &readable);
   busy.what.schedule();
-  ASSERT_TRUE(world->run_until(
-      [&] { return readable && std::count(order.begin(), order.end(), 2) == 1; }));
+  ASSERT_TRUE(
+      world->run_until([&] { return readable && std::count(order.begin(), order.end(), 2) == 1; }));
   EXPECT_LT(rounds, 2000);
   ASSERT_TRUE(world->run_until([&] { return rounds == 2000; }));
 }
@@ -292,8 +290,14 @@ TEST_P(ReactorContract, AWatchMayBeDestroyedInItsCallback) {
 
 TEST_P(ReactorContract, AWatchMayDestroyAnotherThatIsReadable) {
   EventCounter one(reactor()), two(reactor());
-  one.on_readable = [&] { two.watch.reset(); one.drain(); };
-  two.on_readable = [&] { one.watch.reset(); two.drain(); };
+  one.on_readable = [&] {
+    two.watch.reset();
+    one.drain();
+  };
+  two.on_readable = [&] {
+    one.watch.reset();
+    two.drain();
+  };
   one.signal();
   two.signal();
   world->settle();

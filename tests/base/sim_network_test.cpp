@@ -69,9 +69,7 @@ class SimNetworkTest : public testing::TestWithParam<std::uint64_t>, public SimL
     server.connected = true;
     server.receive();
   }
-  void start_connecting() {
-    client.stream = reactor.connect({address, "", 10s}, client);
-  }
+  void start_connecting() { client.stream = reactor.connect({address, "", 10s}, client); }
   void connect() {
     start_connecting();
     ASSERT_TRUE(reactor.run_until([&] { return client.connected; }));
@@ -168,7 +166,7 @@ TEST_P(SimNetworkTest, ADropDelaysWhatBothEndsSurvive) {
   const Bytes bytes = pattern(1000);
   client.send(bytes);
   reactor.run_for(9s);
-  EXPECT_EQ(client.sent, 1);                // the send buffer has it
+  EXPECT_EQ(client.sent, 1);  // the send buffer has it
   EXPECT_TRUE(server.received.empty());
   EXPECT_FALSE(client.closed);
   network().set_dropping(address, false);
@@ -196,7 +194,7 @@ TEST_P(SimNetworkTest, UserTimeoutEndsAConnectionThatIsNotAcknowledged) {
     network().set_dropping(address, direction, false);
     reactor.run_for(1s);
     EXPECT_EQ(server.received.empty(), direction == SimDirection::to_server);
-    EXPECT_FALSE(server.closed);            // it has not heard of it
+    EXPECT_FALSE(server.closed);  // it has not heard of it
     server.send(bytes);
     reactor.run_for(1s);
     EXPECT_TRUE(server.closed_with("reset by peer"));
@@ -333,7 +331,7 @@ TEST(SimReactor, TimeJumpsAndStopsWhereItShould) {
       reactor, [](void* counter) noexcept { ++*static_cast<int*>(counter); }, &fired);
   timer.start_after(10min);
   reactor.run_until_idle();
-  EXPECT_EQ(fired, 0);                      // a timer alone does not keep it going
+  EXPECT_EQ(fired, 0);  // a timer alone does not keep it going
   EXPECT_EQ(reactor.now(), start);
   reactor.run_for(9min);
   EXPECT_EQ(fired, 0);

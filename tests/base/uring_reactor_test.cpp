@@ -222,10 +222,12 @@ TEST(UringStream, TheSocketIsGoneBeforeOnClosed) {
   const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   SocketAddress address = SocketAddress::parse("127.0.0.1", 0).value();
   ASSERT_EQ(bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.storage),
-                 address.length_bytes), 0);
+                 address.length_bytes),
+            0);
   ASSERT_EQ(listen(listener.get(), 1), 0);
   ASSERT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address.storage),
-                        &address.length_bytes), 0);
+                        &address.length_bytes),
+            0);
   const std::size_t before = open_fds();
   ClosedRecorder recorder;
   ConnectOptions options;

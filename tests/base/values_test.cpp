@@ -68,7 +68,7 @@ TEST(UniqueFd, ClosesOnce) {
     number = first.get();
     ASSERT_TRUE(first.valid());
     UniqueFd second = std::move(first);
-    EXPECT_FALSE(first.valid());            // NOLINT(bugprone-use-after-move): what is tested
+    EXPECT_FALSE(first.valid());  // NOLINT(bugprone-use-after-move): what is tested
     EXPECT_EQ(second.get(), number);
     EXPECT_NE(fcntl(number, F_GETFD), -1);
   }
@@ -76,8 +76,8 @@ TEST(UniqueFd, ClosesOnce) {
 }
 
 TEST(BufferPool, HandsOutEachBufferOnceAlignedAndLastInFirstOut) {
-  constexpr std::size_t kBytes = 3 * BufferPool::kPageBytes;
-  auto pool = BufferPool::create(kBytes, 4).value();
+  constexpr std::size_t kBufferBytes = 3 * BufferPool::kPageBytes;
+  auto pool = BufferPool::create(kBufferBytes, 4).value();
   EXPECT_EQ(pool->capacity(), 4U);
   std::set<std::byte*> taken;
   for (std::size_t left = 4; left > 0; --left) {
@@ -86,9 +86,9 @@ TEST(BufferPool, HandsOutEachBufferOnceAlignedAndLastInFirstOut) {
     ASSERT_NE(buffer, nullptr);
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer) % BufferPool::kPageBytes, 0U);
     for (std::byte* other : taken) {
-      EXPECT_TRUE(buffer >= other + kBytes || other >= buffer + kBytes);
+      EXPECT_TRUE(buffer >= other + kBufferBytes || other >= buffer + kBufferBytes);
     }
-    std::fill(buffer, buffer + kBytes, std::byte{1});
+    std::fill(buffer, buffer + kBufferBytes, std::byte{1});
     taken.insert(buffer);
   }
   EXPECT_EQ(pool->acquire(), nullptr);

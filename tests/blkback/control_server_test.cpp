@@ -108,7 +108,8 @@ TEST_F(ControlServerTest, ReplacesAStaleSocketAndRemovesItsOwn) {
 
 TEST_F(ControlServerTest, AnswersThatComeLaterFindTheirClient) {
   std::vector<ControlServer::Reply> waiting;
-  listen([&](const std::string&, ControlServer::Reply reply) { waiting.push_back(std::move(reply)); });
+  listen(
+      [&](const std::string&, ControlServer::Reply reply) { waiting.push_back(std::move(reply)); });
   const UniqueFd a = client();
   UniqueFd b = client();
   send(a, "a\n");
@@ -118,7 +119,7 @@ TEST_F(ControlServerTest, AnswersThatComeLaterFindTheirClient) {
   ASSERT_EQ(waiting.size(), 2u);
   b.reset();
   reactor_.run_for(10ms);
-  waiting[1]("for b");                 // has gone
+  waiting[1]("for b");  // has gone
   waiting[0]("for a");
   reactor_.run_for(10ms);
   EXPECT_EQ(receive(a), "for a\n");
@@ -155,9 +156,8 @@ TEST_F(ControlServerTest, ASilentClientIsSentAway) {
 }
 
 TEST_F(ControlServerTest, AClientThatDoesNotReadDelaysNobody) {
-  listen([](const std::string&, ControlServer::Reply reply) {
-    reply(std::string(1024 * 1024, 'x'));
-  });
+  listen(
+      [](const std::string&, ControlServer::Reply reply) { reply(std::string(1024 * 1024, 'x')); });
   const UniqueFd slow = client();
   send(slow, "a\n");
   reactor_.run_for(100ms);
@@ -169,7 +169,7 @@ TEST_F(ControlServerTest, AClientThatDoesNotReadDelaysNobody) {
     got += receive(other);
   }
   EXPECT_EQ(got.size(), 1024u * 1024 + 1);
-  reactor_.run_for(6s);                // its time is over
+  reactor_.run_for(6s);  // its time is over
   (void)receive(slow);
   EXPECT_TRUE(closed_);
 }

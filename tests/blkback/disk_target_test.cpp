@@ -127,10 +127,18 @@ TEST(DiskTarget, ATargetNamedLikeASecretIsFine) {
 TEST(DiskTarget, NoRefusalRepeatsWhatItWasGiven) {
   // A secret may stand in any wrong place; only the names of known settings are repeated.
   for (const char* params : {
-           "iscsi://hunter2", "iscsi://h/hunter2/1", "iscsi://h/iqn.a:b/hunter2",
-           "iscsi://h:hunter2/iqn.a:b/1", "iscsi://[hunter2]/iqn.a:b/1", "iscsi:hunter2:x",
-           "iscsi:a?hunter2=1", "iscsi:a?rr_min_io=hunter2", "iscsi:a?no_path_retry=hunter2",
-           "iscsi:a?hunter2", "iscsi:a?path_selector=hunter2", "iscsi:a?login_timeout=hunter2",
+           "iscsi://hunter2",
+           "iscsi://h/hunter2/1",
+           "iscsi://h/iqn.a:b/hunter2",
+           "iscsi://h:hunter2/iqn.a:b/1",
+           "iscsi://[hunter2]/iqn.a:b/1",
+           "iscsi:hunter2:x",
+           "iscsi:a?hunter2=1",
+           "iscsi:a?rr_min_io=hunter2",
+           "iscsi:a?no_path_retry=hunter2",
+           "iscsi:a?hunter2",
+           "iscsi:a?path_selector=hunter2",
+           "iscsi:a?login_timeout=hunter2",
        }) {
     EXPECT_THAT(refusal(params), Not(HasSubstr("hunter2"))) << params;
   }
@@ -263,7 +271,7 @@ TEST(DiskPlan, AliasComesFromTheConfiguration) {
   EXPECT_EQ(plan->portals[0].host, "configured");
   EXPECT_EQ(plan->multipath.alias, "data");
   EXPECT_EQ(plan->multipath.path_grouping_policy, PathGroupingPolicy::failover);
-  EXPECT_EQ(plan->multipath.no_path_retry, 30s);     // 10 checks, 3 s apart
+  EXPECT_EQ(plan->multipath.no_path_retry, 30s);  // 10 checks, 3 s apart
   EXPECT_TRUE(plan->multipath.read_only);
 }
 
@@ -274,8 +282,8 @@ TEST(DiskPlan, RefusesAnUnknownAlias) {
 }
 
 TEST(DiskPlan, AConfiguredLunKeepsItsSettingsWhenNamedInFull) {
-  const auto plan = plan_disk(parsed("iscsi://h/iqn.2009-02.com.example:disk/4"), configuration(),
-                              "xvda", false);
+  const auto plan =
+      plan_disk(parsed("iscsi://h/iqn.2009-02.com.example:disk/4"), configuration(), "xvda", false);
   ASSERT_TRUE(plan);
   EXPECT_EQ(plan->multipath.alias, "data");
   EXPECT_EQ(plan->portals[0].host, "h");

@@ -50,8 +50,8 @@ class SimResolver final : public DiskResolver, private PortalDirectory {
  private:
   Result<SocketAddress> resolve(const Portal& portal) override {
     const auto named = names.find(portal.host);
-    auto address = SocketAddress::parse(named == names.end() ? portal.host : named->second,
-                                        portal.port);
+    auto address =
+        SocketAddress::parse(named == names.end() ? portal.host : named->second, portal.port);
     if (!address) {
       return fail(ErrorCode::not_found, "host " + portal.host + " is unknown");
     }
@@ -113,12 +113,12 @@ class GuestBackendTest : public testing::Test {
     plane_ = std::make_unique<GuestDataPlane>(reactor_, reactor_, *grants_, *channels_, own_domain,
                                               kGuest);
     backend_ = std::make_unique<GuestBackend>(
-        GuestBackend::Environment{
-            reactor_,
-            [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
-              return std::unique_ptr<XenStore>(xen_.store().connect(own_domain));
-            },
-            domains_.get(), *plane_, resolver_},
+        GuestBackend::Environment{reactor_,
+                                  [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
+                                    return std::unique_ptr<XenStore>(
+                                        xen_.store().connect(own_domain));
+                                  },
+                                  domains_.get(), *plane_, resolver_},
         configuration_, own_domain, kGuest, [this] { finished_ = true; });
     ASSERT_TRUE(backend_->start());
   }
@@ -189,7 +189,8 @@ class GuestBackendTest : public testing::Test {
   std::vector<std::byte> pattern(std::size_t sectors, int seed) {
     std::vector<std::byte> data(sectors * kSectorBytes);
     for (std::size_t at = 0; at < data.size(); ++at) {
-      data[at] = static_cast<std::byte>((at * 7 + at / 512 + static_cast<std::size_t>(seed)) & 0xff);
+      data[at] =
+          static_cast<std::byte>((at * 7 + at / 512 + static_cast<std::size_t>(seed)) & 0xff);
     }
     return data;
   }
@@ -440,7 +441,7 @@ TEST_F(GuestBackendTest, DetachOfADiskThatIsInUseGoesOnServing) {
   guest.set_busy(true);
   ASSERT_TRUE(connect(guest));
   toolstack_.request_detach(xvda);
-  run_for(12s);                        // libxl has given up
+  run_for(12s);  // libxl has given up
   EXPECT_EQ(toolstack_.backend_state(xvda), 5);
   // The guest's kernel says Closing and goes on doing I/O on the disk that it has open.
   const auto data = pattern(8, 1);
@@ -489,7 +490,7 @@ TEST_F(GuestBackendTest, ForcedDetach) {
   FakeFrontend& guest = boot(xvda);
   ASSERT_TRUE(connect(guest));
   do_io(guest);
-  halt_guests();                       // a fake frontend does not bear losing its nodes
+  halt_guests();  // a fake frontend does not bear losing its nodes
   toolstack_.force_detach(xvda);
   ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 6; }, 10s));
   ASSERT_TRUE(run_until([&] { return finished_; }, 10s));
@@ -537,8 +538,8 @@ TEST_F(GuestBackendTest, GuestShutsDown) {
   expect_nothing_left();
 }
 
-// Design rule: the source of a migration stops retrying when its guest has suspended; where the guest
-// goes on, the requests are issued again, and an old write of ours could land after theirs.
+// Design rule: the source of a migration stops retrying when its guest has suspended; where the
+// guest goes on, the requests are issued again, and an old write of ours could land after theirs.
 TEST_F(GuestBackendTest, ASuspendedGuestsWritesAreNotRetried) {
   const FakeDisk xvda = disk();
   toolstack_.add(xvda);
@@ -675,7 +676,7 @@ TEST_F(GuestBackendTest, GuestCrashesIntoANewKernelWithoutClosing) {
   start();
   FakeFrontend& first = boot(xvda);
   ASSERT_TRUE(connect(first));
-  halt_guests();                       // its memory is the new kernel's
+  halt_guests();  // its memory is the new kernel's
   ASSERT_TRUE(toolstack_.store().write(xvda.frontend_path() + "/state", "1"));
   FakeFrontend& second = boot(xvda);
   ASSERT_TRUE(connect(second)) << xen_.store().dump();
@@ -724,7 +725,7 @@ TEST_F(GuestBackendTest, XenstoredRestarts) {
   FakeFrontend& guest = boot(xvda);
   ASSERT_TRUE(connect(guest));
   xen_.store().break_connections();
-  halt_guests();                       // its connection is dead, too: it does not close in order
+  halt_guests();  // its connection is dead, too: it does not close in order
   FakeToolstack after(xen_);
   run_for(3s);
   EXPECT_EQ(after.backend_state(xvda), 4);
@@ -733,12 +734,12 @@ TEST_F(GuestBackendTest, XenstoredRestarts) {
   EXPECT_EQ(after.backend_state(xvda), 6);
 }
 
-// --- Bad input: one sentence in hotplug-error, and the guest's other disk works --------------------
+// --- Bad input: one sentence in hotplug-error, and the guest's other disk works
+// --------------------
 
 class GuestBackendBadInput : public GuestBackendTest {
  protected:
-  void expect_error(const std::string& params, const std::string& sentence,
-                    Duration after = 3s) {
+  void expect_error(const std::string& params, const std::string& sentence, Duration after = 3s) {
     const FakeDisk bad = disk(params);
     const FakeDisk good = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/2", 51728);
     toolstack_.add(bad);
@@ -841,7 +842,8 @@ TEST_F(GuestBackendTest, PortalsByDiscovery) {
   ASSERT_TRUE(run_until([&] { return target_.sessions() == 2; }));
 }
 
-// --- A hostile guest -------------------------------------------------------------------------------
+// --- A hostile guest
+// -------------------------------------------------------------------------------
 
 class GuestBackendHostileGuest : public GuestBackendTest {
  protected:
@@ -867,7 +869,9 @@ class GuestBackendHostileGuest : public GuestBackendTest {
   }
 };
 
-TEST_F(GuestBackendHostileGuest, NoKeys) { expect_refused({}, "ring-ref"); }
+TEST_F(GuestBackendHostileGuest, NoKeys) {
+  expect_refused({}, "ring-ref");
+}
 
 TEST_F(GuestBackendHostileGuest, RingReferenceThatIsNoNumber) {
   expect_refused({{"ring-ref", "x"}, {"event-channel", "1"}}, "not a number");
@@ -947,7 +951,8 @@ TEST_F(GuestBackendTest, ADeadPredecessorsRingIsNotTakenUp) {
   ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) == 5; }));
 }
 
-// --- Status ------------------------------------------------------------------------------------------
+// --- Status
+// ------------------------------------------------------------------------------------------
 
 TEST_F(GuestBackendTest, StatusOfAConnectedDisk) {
   const FakeDisk xvda = disk();
@@ -974,7 +979,8 @@ TEST_F(GuestBackendTest, StatusOfAConnectedDisk) {
   EXPECT_EQ(disk.report->ring->flush_requests, 1u);
 }
 
-// --- Every place where a call to Xen can fail --------------------------------------------------------
+// --- Every place where a call to Xen can fail
+// --------------------------------------------------------
 
 // Fails the n-th call to xenstore, grant table or event channels, for n = 1, 2 ... until a run has
 // not reached its n-th call: whatever fails, the guest's end leaves nothing behind.

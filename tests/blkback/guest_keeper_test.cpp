@@ -31,7 +31,7 @@ class FakeLauncher final : public GuestLauncher {
     return found == running.end() ? std::nullopt : std::optional<pid_t>(found->second);
   }
 
-  std::map<DomainId, pid_t> running;     // not started by us
+  std::map<DomainId, pid_t> running;  // not started by us
   std::vector<DomainId> started;
   int fail_next = 0;
   pid_t last_pid = 1000;

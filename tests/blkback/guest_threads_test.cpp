@@ -1,6 +1,7 @@
 // A guest's process as it really is threaded: the control side on one thread, the I/O side on
-// another, look-ups on a third, all on the real reactor; in-memory Xen, and portals on loopback that
-// nobody listens on. Made for the thread sanitizer; what the disks do is guest_backend_test's matter.
+// another, look-ups on a third, all on the real reactor; in-memory Xen, and portals on loopback
+// that nobody listens on. Made for the thread sanitizer; what the disks do is guest_backend_test's
+// matter.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -18,7 +19,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr DomainId kGuest = 5;
-constexpr std::uint16_t kDeadPort = 1;       // tcpmux: nobody's any more
+constexpr std::uint16_t kDeadPort = 1;  // tcpmux: nobody's any more
 
 class LoopbackDirectory final : public PortalDirectory {
  public:
@@ -58,17 +59,16 @@ TEST(GuestThreads, AttachStatusAndDetachAcrossThreads) {
   auto grants = xen.grants().open(0);
   auto channels = xen.events().open(0);
   auto domains = xen.open_domain_info();
-  auto plane = std::make_unique<GuestDataPlane>(**io, **control, *grants, *channels, DomainId{0},
-                                                kGuest);
+  auto plane =
+      std::make_unique<GuestDataPlane>(**io, **control, *grants, *channels, DomainId{0}, kGuest);
   auto resolver = make_threaded_resolver(**control, directory);
   bool finished = false;
   auto backend = std::make_unique<GuestBackend>(
-      GuestBackend::Environment{
-          **control,
-          [&]() -> Result<std::unique_ptr<XenStore>> {
-            return std::unique_ptr<XenStore>(xen.store().connect(0));
-          },
-          domains.get(), *plane, *resolver},
+      GuestBackend::Environment{**control,
+                                [&]() -> Result<std::unique_ptr<XenStore>> {
+                                  return std::unique_ptr<XenStore>(xen.store().connect(0));
+                                },
+                                domains.get(), *plane, *resolver},
       configuration, DomainId{0}, kGuest, [&] { finished = true; });
   ASSERT_TRUE(backend->start());
   std::thread io_thread([&] { (*io)->run(); });
@@ -81,9 +81,7 @@ TEST(GuestThreads, AttachStatusAndDetachAcrossThreads) {
     return predicate();
   };
   for (const FakeDisk& disk : disks) {
-    EXPECT_TRUE(run_until([&] {
-      return !toolstack.backend_value(disk, "hotplug-error").empty();
-    }));
+    EXPECT_TRUE(run_until([&] { return !toolstack.backend_value(disk, "hotplug-error").empty(); }));
     EXPECT_EQ(toolstack.backend_state(disk), 2);
   }
   EXPECT_EQ(directory.lookups, 3);

@@ -13,7 +13,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-SocketAddress address(const std::string& host) { return SocketAddress::parse(host, 3260).value(); }
+SocketAddress address(const std::string& host) {
+  return SocketAddress::parse(host, 3260).value();
+}
 
 class SessionPoolTest : public testing::Test {
  protected:
@@ -97,8 +99,8 @@ TEST_F(SessionPoolTest, RefusesMoreSessionsThanTheBound) {
   SessionPool pool(reactor_, 0, 5);
   std::vector<Session*> sessions;
   for (std::size_t i = 0; i < SessionPool::kMaxSessions; ++i) {
-    auto session = pool.acquire(options("10.0." + std::to_string(i / 256) + "." +
-                                        std::to_string(i % 256)));
+    auto session =
+        pool.acquire(options("10.0." + std::to_string(i / 256) + "." + std::to_string(i % 256)));
     ASSERT_TRUE(session);
     sessions.push_back(*session);
   }

@@ -16,7 +16,7 @@ extern "C" {
 namespace iscsi_blkback {
 namespace {
 
-constexpr int kWaitMilliseconds = 10000;
+constexpr int kDoorbellWaitMilliseconds = 10000;
 
 class RealRig final : public XenRig {
  public:
@@ -77,7 +77,7 @@ class RealRig final : public XenRig {
   void guest_notify(std::uint32_t port) override { (void)xenevtchn_notify(events_, port); }
   bool guest_heard(std::uint32_t port) override {
     pollfd readable{xenevtchn_fd(events_), POLLIN, 0};
-    if (poll(&readable, 1, kWaitMilliseconds) != 1) {
+    if (poll(&readable, 1, kDoorbellWaitMilliseconds) != 1) {
       return false;
     }
     const xenevtchn_port_or_error_t pending = xenevtchn_pending(events_);

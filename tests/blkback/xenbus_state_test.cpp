@@ -101,7 +101,7 @@ TEST(XenbusState, WaitsForTheDeviceBeforeConnecting) {
 TEST(XenbusState, AcceptsAFrontendThatDoesNotWaitForInitWait) {
   for (const State frontend : {State::initialised, State::connected}) {
     XenbusView view = fresh();
-    view.frontend = frontend;          // blkfront_resume
+    view.frontend = frontend;  // blkfront_resume
     EXPECT_EQ(settle(view), (Actions{Action::announce, Action::connect, Action::publish}));
   }
 }
@@ -139,7 +139,7 @@ TEST(XenbusState, DetachOfARunningGuest) {
   XenbusView view = connected();
   view.online = false;
   view.backend = State::closing;
-  EXPECT_EQ(settle(view), Actions{});              // the guest's turn
+  EXPECT_EQ(settle(view), Actions{});  // the guest's turn
   view.frontend = State::closed;
   EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::close_device, Action::write_closed,
                                    Action::finish}));
@@ -154,7 +154,7 @@ TEST(XenbusState, StateSixWaitsForTheDevice) {
   view.device_open = view.device_ready = false;
   view.device_closing = true;
   EXPECT_EQ(next_action(view), Action::none);
-  view.device_closing = false;                     // closed, or it took too long
+  view.device_closing = false;  // closed, or it took too long
   EXPECT_EQ(next_action(view), Action::write_closed);
 }
 
@@ -165,8 +165,7 @@ TEST(XenbusState, DetachBeforeAnyDriverHasStarted) {
     view.frontend = frontend;
     view.online = false;
     view.backend = State::closing;
-    EXPECT_EQ(settle(view),
-              (Actions{Action::close_device, Action::write_closed, Action::finish}));
+    EXPECT_EQ(settle(view), (Actions{Action::close_device, Action::write_closed, Action::finish}));
   }
 }
 
@@ -181,7 +180,7 @@ TEST(XenbusState, ForcedDetachRemovesTheFrontendFirst) {
 
 TEST(XenbusState, ToolstackClosesTheDiskOfADeadGuestItself) {
   XenbusView view = connected();
-  view.backend = State::closed;                    // not ours
+  view.backend = State::closed;  // not ours
   EXPECT_EQ(settle(view), (Actions{Action::disconnect, Action::close_device, Action::finish}));
 }
 
@@ -233,7 +232,7 @@ TEST(XenbusState, OnlyLiveNodesAreAdopted) {
   EXPECT_TRUE(should_adopt(State::initialising, State::initialising, true));
   EXPECT_TRUE(should_adopt(State::connected, State::connected, true));
   EXPECT_TRUE(should_adopt(State::closing, State::closing, false));
-  EXPECT_TRUE(should_adopt(State::closed, State::initialising, true));    // between two handshakes
+  EXPECT_TRUE(should_adopt(State::closed, State::initialising, true));  // between two handshakes
   EXPECT_FALSE(should_adopt(State::closed, State::initialising, false));
   EXPECT_FALSE(should_adopt(State::closed, State::connected, true));
   EXPECT_FALSE(should_adopt(State::unknown, State::initialising, true));

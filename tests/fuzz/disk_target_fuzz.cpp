@@ -1,5 +1,5 @@
-// The target string of a disk line: any bytes end in a target within its bounds or in a sentence, and
-// no sentence repeats what was given.
+// The target string of a disk line: any bytes end in a target within its bounds or in a sentence,
+// and no sentence repeats what was given.
 #include <cstddef>
 #include <cstdint>
 #include <string>

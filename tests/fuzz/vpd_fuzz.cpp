@@ -13,13 +13,27 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   const auto* input = reinterpret_cast<const std::byte*>(bytes);
   const std::vector<std::byte> data(input + 1, input + size);
   switch (bytes[0] % 10) {
-    case 0: static_cast<void>(parse_inquiry(data)); break;
-    case 1: static_cast<void>(parse_supported_pages(data)); break;
-    case 2: static_cast<void>(parse_unit_serial_number(data)); break;
-    case 3: static_cast<void>(parse_device_identification(data)); break;
-    case 4: static_cast<void>(parse_block_limits(data)); break;
-    case 5: static_cast<void>(parse_block_characteristics(data)); break;
-    case 6: static_cast<void>(parse_logical_block_provisioning(data)); break;
+    case 0:
+      static_cast<void>(parse_inquiry(data));
+      break;
+    case 1:
+      static_cast<void>(parse_supported_pages(data));
+      break;
+    case 2:
+      static_cast<void>(parse_unit_serial_number(data));
+      break;
+    case 3:
+      static_cast<void>(parse_device_identification(data));
+      break;
+    case 4:
+      static_cast<void>(parse_block_limits(data));
+      break;
+    case 5:
+      static_cast<void>(parse_block_characteristics(data));
+      break;
+    case 6:
+      static_cast<void>(parse_logical_block_provisioning(data));
+      break;
     case 7:
     case 8: {
       const auto capacity =
@@ -30,7 +44,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
       }
       break;
     }
-    default: static_cast<void>(parse_report_luns(data));
+    default:
+      static_cast<void>(parse_report_luns(data));
   }
   return 0;
 }

@@ -87,8 +87,8 @@ TEST_F(LogicalUnitTest, BusyIsRetried) {
 }
 
 TEST_F(LogicalUnitTest, NotReadyIsUnavailable) {
-  target->inject({.status = ScsiStatus::check_condition,
-                  .sense = make_sense(SenseKey::not_ready, 0x0403)});
+  target->inject(
+      {.status = ScsiStatus::check_condition, .sense = make_sense(SenseKey::not_ready, 0x0403)});
   const auto identity = identify(unit);
   ASSERT_FALSE(identity);
   EXPECT_EQ(identity.error().code, ErrorCode::unavailable);
@@ -141,7 +141,7 @@ TEST_F(LogicalUnitTest, CancelledIdentifyTellsNobody) {
       nullptr);
   ASSERT_TRUE(runs_until(reactor, [&] { return target->held() == 1; }));
   cancelled->cancel_identify();
-  cancelled.reset();   // the command is still at the target
+  cancelled.reset();  // the command is still at the target
   target->release_held();
   reactor.run_for(seconds(1));
   EXPECT_EQ(initiator.session.commands_in_flight(), 0U);
@@ -164,9 +164,9 @@ TEST_F(LogicalUnitTest, LunWithout16ByteCommandsIsDrivenWith10) {
   request.sector = 8;
   request.sector_count = 16;
   ScsiTask task;
-  for (const auto& [operation, code] :
-       {std::pair{BlockOperation::read, 0x28}, {BlockOperation::write, 0x2a},
-        {BlockOperation::flush, 0x35}}) {
+  for (const auto& [operation, code] : {std::pair{BlockOperation::read, 0x28},
+                                        {BlockOperation::write, 0x2a},
+                                        {BlockOperation::flush, 0x35}}) {
     request.operation = operation;
     unit.prepare_io(task, request);
     EXPECT_EQ(task.cdb[0], code);

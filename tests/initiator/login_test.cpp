@@ -30,8 +30,12 @@ TEST(LoginText, ParsesPairsInOrder) {
 TEST(LoginText, RefusesTextWithoutItsNul) {
   EXPECT_FALSE(parse_login_text("A=1"));
 }
-TEST(LoginText, RefusesPairWithoutEquals) { EXPECT_FALSE(parse_login_text(text_of({"abc"}))); }
-TEST(LoginText, RefusesPairWithoutKey) { EXPECT_FALSE(parse_login_text(text_of({"=abc"}))); }
+TEST(LoginText, RefusesPairWithoutEquals) {
+  EXPECT_FALSE(parse_login_text(text_of({"abc"})));
+}
+TEST(LoginText, RefusesPairWithoutKey) {
+  EXPECT_FALSE(parse_login_text(text_of({"=abc"})));
+}
 TEST(LoginText, RefusesKeyThatIsTooLong) {
   EXPECT_TRUE(parse_login_text(text_of({std::string(63, 'k') + "=1"})));
   EXPECT_FALSE(parse_login_text(text_of({std::string(64, 'k') + "=1"})));
@@ -161,7 +165,9 @@ struct Refusal {
   const char* value;
   const char* message;
 };
-void PrintTo(const Refusal& refusal, std::ostream* out) { *out << refusal.name; }
+void PrintTo(const Refusal& refusal, std::ostream* out) {
+  *out << refusal.name;
+}
 
 class NegotiationRefuses : public ::testing::TestWithParam<Refusal> {};
 TEST_P(NegotiationRefuses, Answer) {
@@ -261,10 +267,11 @@ TEST_F(LoginTest, GoesThroughSecurityAndOperationalStage) {
   EXPECT_EQ(operational.current_stage, LoginStage::operational_negotiation);
   EXPECT_EQ(operational.next_stage, LoginStage::full_feature_phase);
   EXPECT_EQ(operational.exp_stat_sn, 0xffffffff) << "StatSN near its wrap is followed";
-  for (const char* key : {"HeaderDigest=None", "DataDigest=None", "MaxRecvDataSegmentLength=",
-                          "InitialR2T=No", "ImmediateData=Yes", "MaxBurstLength=",
-                          "FirstBurstLength=", "MaxOutstandingR2T=1", "ErrorRecoveryLevel=0",
-                          "DataPDUInOrder=Yes", "DataSequenceInOrder=Yes", "MaxConnections=1"}) {
+  for (const char* key :
+       {"HeaderDigest=None", "DataDigest=None", "MaxRecvDataSegmentLength=", "InitialR2T=No",
+        "ImmediateData=Yes", "MaxBurstLength=", "FirstBurstLength=", "MaxOutstandingR2T=1",
+        "ErrorRecoveryLevel=0", "DataPDUInOrder=Yes", "DataSequenceInOrder=Yes",
+        "MaxConnections=1"}) {
     EXPECT_THAT(request_text, HasSubstr(key));
   }
   EXPECT_EQ(answer(operational_done(), {"InitialR2T=No"}), Login::Progress::complete);
@@ -402,8 +409,7 @@ TEST_F(LoginTest, RefusesIscsiVersionOtherThanZero) {
 
 TEST_F(LoginTest, FollowsARedirect) {
   static_cast<void>(ask());
-  EXPECT_EQ(answer(refused(1, 1), {"TargetAddress=10.0.0.9:3261,1"}),
-            Login::Progress::redirected);
+  EXPECT_EQ(answer(refused(1, 1), {"TargetAddress=10.0.0.9:3261,1"}), Login::Progress::redirected);
   EXPECT_EQ(login.redirect_address(), "10.0.0.9:3261,1");
 }
 
@@ -416,15 +422,20 @@ TEST_F(LoginTest, RefusesRedirectToNowhere) {
 
 TEST_F(LoginTest, RefusedLoginsSayWhatToFix) {
   const std::pair<std::uint16_t, const char*> cases[] = {
-      {0x0201, "CHAP"},          {0x0202, "access list"},   {0x0203, "check the IQN"},
-      {0x0206, "too many"},      {0x0300, "internal error"}, {0x0301, "not available"},
-      {0x0302, "out of resources"}, {0x02ff, "0x02ff"},
+      {0x0201, "CHAP"},
+      {0x0202, "access list"},
+      {0x0203, "check the IQN"},
+      {0x0206, "too many"},
+      {0x0300, "internal error"},
+      {0x0301, "not available"},
+      {0x0302, "out of resources"},
+      {0x02ff, "0x02ff"},
   };
   for (const auto& [status, message] : cases) {
     Login fresh{session_options, tag, 1};
     fresh.next_request(request_bytes);
-    LoginResponsePdu response = refused(static_cast<std::uint8_t>(status >> 8),
-                                        static_cast<std::uint8_t>(status & 0xff));
+    LoginResponsePdu response =
+        refused(static_cast<std::uint8_t>(status >> 8), static_cast<std::uint8_t>(status & 0xff));
     response.initiator_task_tag = tag;
     std::array<std::byte, kBhsBytes> header;
     encode(response, BhsBuffer{header});

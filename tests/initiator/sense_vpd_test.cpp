@@ -19,8 +19,8 @@ Bytes bytes(std::initializer_list<int> values) {
 }
 
 Bytes page(int code, Bytes body) {
-  Bytes result = bytes({0, code, static_cast<int>(body.size() >> 8),
-                        static_cast<int>(body.size() & 0xff)});
+  Bytes result =
+      bytes({0, code, static_cast<int>(body.size() >> 8), static_cast<int>(body.size() & 0xff)});
   result.insert(result.end(), body.begin(), body.end());
   return result;
 }
@@ -52,7 +52,7 @@ TEST(Sense, NeverReadsPastTheEnd) {
 
 TEST(Sense, AdditionalLengthLimitsTheCodes) {
   Bytes sense = make_sense(SenseKey::medium_error, 0x1100);
-  sense[7] = std::byte{4};   // bytes 12 and 13 are not part of it
+  sense[7] = std::byte{4};  // bytes 12 and 13 are not part of it
   EXPECT_EQ(parse_sense(sense).asc, 0);
 }
 
@@ -73,11 +73,15 @@ TEST(Vpd, InquiryStripsBlanksAndUnprintables) {
   EXPECT_EQ(inquiry->tpgs, 1);
 }
 
-TEST(Vpd, RefusesInquiryThatIsCutOff) { EXPECT_FALSE(parse_inquiry(Bytes(35))); }
+TEST(Vpd, RefusesInquiryThatIsCutOff) {
+  EXPECT_FALSE(parse_inquiry(Bytes(35)));
+}
 TEST(Vpd, RefusesAnotherPageThanAsked) {
   EXPECT_FALSE(parse_unit_serial_number(page(0x83, bytes({'x'}))));
 }
-TEST(Vpd, RefusesPageThatIsCutOff) { EXPECT_FALSE(parse_unit_serial_number(bytes({0, 0x80, 0}))); }
+TEST(Vpd, RefusesPageThatIsCutOff) {
+  EXPECT_FALSE(parse_unit_serial_number(bytes({0, 0x80, 0})));
+}
 
 TEST(Vpd, SerialNumberLosesItsBlanks) {
   EXPECT_EQ(parse_unit_serial_number(page(0x80, bytes({' ', 'S', 'N', '1', ' '}))), "SN1");
@@ -162,7 +166,7 @@ TEST(Vpd, RefusesCapacity10ThatDoesNotFit) {
 
 TEST(Vpd, ReportLunsStopsAtWhatArrived) {
   Bytes data(8 + 16 + 4);
-  data[2] = std::byte{1};   // 256 bytes of list, it says
+  data[2] = std::byte{1};  // 256 bytes of list, it says
   data[9] = std::byte{1};
   data[17] = std::byte{2};
   EXPECT_THAT(parse_report_luns(data).value(),

@@ -1,5 +1,5 @@
-// What the session tests share: a simulated reactor, a simulated target with one LUN, a session and a
-// log of what the session told its observer.
+// What the session tests share: a simulated reactor, a simulated target with one LUN, a session and
+// a log of what the session told its observer.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -115,7 +115,7 @@ TEST_F(SessionTest, TargetThatTransfersMoreThanAskedIsNoSuccess) {
   ASSERT_TRUE(initiator.start());
   TestCommand read;
   read.data.assign(512, std::byte{0});
-  read.task.cdb = read16_cdb(0, 8);   // 4096 bytes, but only 512 expected
+  read.task.cdb = read16_cdb(0, 8);  // 4096 bytes, but only 512 expected
   read.task.direction = DataDirection::in;
   read.submit(initiator.session);
   ASSERT_TRUE(runs_until(reactor, [&] { return read.done; }));
@@ -161,7 +161,7 @@ TEST_F(SessionTest, SequenceNumbersMayWrap) {
   SessionOptions options = test_session_options();
   options.initial_cmd_sn = 0xfffffffa;
   TestSession initiator(reactor, options);
-  ASSERT_TRUE(initiator.start());   // the target's StatSN starts at 0xfffffff0
+  ASSERT_TRUE(initiator.start());  // the target's StatSN starts at 0xfffffff0
   for (int i = 0; i < 40; ++i) {
     TestCommand command;
     command.submit_read(initiator.session, 3, 1);
@@ -222,7 +222,7 @@ TEST_P(SessionDataTest, WritesAndReadsBackEverySize) {
   std::vector<std::unique_ptr<TestCommand>> writes;
   std::vector<std::unique_ptr<TestCommand>> reads;
   std::uint64_t block = 0;
-  const std::vector<std::size_t> sizes = {512,    4096,   7680,   8192,   16384,  65536,
+  const std::vector<std::size_t> sizes = {512,   4096,   7680,   8192,   16384,  65536,
                                           66048, 131072, 262144, 262656, 1048576};
   for (const std::size_t bytes : sizes) {
     writes.push_back(std::make_unique<TestCommand>());
@@ -264,7 +264,8 @@ TEST_F(SessionTest, SmallSegmentsOfTheTargetAreRespected) {
   EXPECT_TRUE(std::equal(write.data.begin(), write.data.end(), lun->medium().begin()));
 }
 
-// The same run again and again, with the stream (less than 2200 bytes) cut at four places each time.
+// The same run again and again, with the stream (less than 2200 bytes) cut at four places each
+// time.
 TEST_F(SessionTest, StreamMayBeCutAtEveryByte) {
   TestCommand fill;
   {

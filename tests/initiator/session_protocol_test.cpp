@@ -1,5 +1,6 @@
 // What a session does with every kind of PDU that a target should not have sent: the connection is
-// dropped, the task completes once, nothing outside the buffers is touched. One test for each refusal.
+// dropped, the task completes once, nothing outside the buffers is touched. One test for each
+// refusal.
 #include <gmock/gmock.h>
 
 #include "base/byte_order.h"
@@ -76,7 +77,8 @@ class SessionProtocolTest : public ::testing::Test {
             .desired_bytes = bytes};
   }
   void expect_dropped(const char* why) {
-    EXPECT_TRUE(runs_until(reactor, [&] { return initiator.observer.downs == 1; }, seconds(1)));
+    EXPECT_TRUE(runs_until(
+        reactor, [&] { return initiator.observer.downs == 1; }, seconds(1)));
     EXPECT_THAT(initiator.observer.reason, HasSubstr(why));
     reactor.run_for(milliseconds(20));
     EXPECT_TRUE(!command.task.linked() && (command.done || command.task.on_complete == nullptr));
@@ -173,7 +175,7 @@ TEST_F(SessionProtocolTest, AdditionalHeaderSegmentsArePassedOver) {
   const std::uint32_t tag = read();
   std::array<std::byte, kBhsBytes> header;
   encode(response(tag, 8), BhsBuffer{header});
-  header[4] = std::byte{2};   // eight bytes of additional headers
+  header[4] = std::byte{2};  // eight bytes of additional headers
   target.send_bytes(header);
   target.send_bytes(std::vector<std::byte>(8, std::byte{0xaa}));
   ASSERT_TRUE(runs_until(reactor, [&] { return command.done; }));
@@ -181,7 +183,7 @@ TEST_F(SessionProtocolTest, AdditionalHeaderSegmentsArePassedOver) {
 }
 
 TEST_F(SessionProtocolTest, ExpStatSnFollowsTheTarget) {
-  target.stat_sn = 0x7ffffffe;   // far ahead of what it was: taken as it comes
+  target.stat_sn = 0x7ffffffe;  // far ahead of what it was: taken as it comes
   target.send(response(read()));
   ASSERT_TRUE(runs_until(reactor, [&] { return command.done; }));
   TestCommand next;

@@ -17,7 +17,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr std::uint64_t kDiskBytes = std::uint64_t{16} << 20;
-constexpr seconds kDeadline{60};   // generous: only bounds a hang
+constexpr seconds kDeadline{60};  // generous: only bounds a hang
 
 struct Io {
   BlockRequest request;

@@ -21,7 +21,9 @@ namespace iscsi_blkback {
 namespace {
 
 // Every tgtd needs its own control number; the process id of the test keeps parallel tests apart.
-std::string control_number() { return fmt::to_string(1000 + ::getpid() % 30000); }
+std::string control_number() {
+  return fmt::to_string(1000 + ::getpid() % 30000);
+}
 
 std::uint16_t free_port() {
   const UniqueFd probe(::socket(AF_INET, SOCK_STREAM, 0));
@@ -113,8 +115,7 @@ Result<void> TgtProcess::start(std::uint64_t disk_bytes) {
 }
 
 Result<void> TgtProcess::administer(const std::vector<std::string>& arguments) {
-  std::vector<std::string> command = {"/usr/sbin/tgtadm", "-C", control_number(), "--lld",
-                                      "iscsi"};
+  std::vector<std::string> command = {"/usr/sbin/tgtadm", "-C", control_number(), "--lld", "iscsi"};
   command.insert(command.end(), arguments.begin(), arguments.end());
   const pid_t child = spawn(command, folder_ + "/log", folder_ + "/tgt");
   int status = 0;

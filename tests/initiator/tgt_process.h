@@ -1,5 +1,5 @@
-// TgtProcess: a real tgtd on loopback for a test: own control socket, a free port, one disk of a file
-// in a temporary folder. Dies with the test.
+// TgtProcess: a real tgtd on loopback for a test: own control socket, a free port, one disk of a
+// file in a temporary folder. Dies with the test.
 #pragma once
 
 #include <sys/types.h>
@@ -18,13 +18,13 @@ class TgtProcess {
   [[nodiscard]] static bool available();
 
   TgtProcess();
-  ~TgtProcess();                             // kills tgtd, removes the folder
+  ~TgtProcess();  // kills tgtd, removes the folder
   TgtProcess(const TgtProcess&) = delete;
   TgtProcess& operator=(const TgtProcess&) = delete;
 
   // Starts tgtd and creates the target with LUN 1; again after kill() with the same port and file.
   [[nodiscard]] Result<void> start(std::uint64_t disk_bytes);
-  void kill();                               // SIGKILL: connections are reset
+  void kill();  // SIGKILL: connections are reset
   void signal(int number);
   // tgtadm --lld iscsi with these arguments.
   [[nodiscard]] Result<void> administer(const std::vector<std::string>& arguments);

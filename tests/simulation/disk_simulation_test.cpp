@@ -32,15 +32,12 @@ SeedRange seeds;  // NOLINT: set once in main
 
 bool parse_seeds(std::string_view text) {
   const char* end = text.data() + text.size();
-  auto [at, error] = std::from_chars(text.data(), end, seeds.first);
+  std::from_chars_result parsed = std::from_chars(text.data(), end, seeds.first);
   seeds.last = seeds.first;
-  if (error == std::errc() && at != end && *at == '-') {
-    std::tie(at, error) = [&] {
-      const auto parsed = std::from_chars(at + 1, end, seeds.last);
-      return std::pair(parsed.ptr, parsed.ec);
-    }();
+  if (parsed.ec == std::errc() && parsed.ptr != end && *parsed.ptr == '-') {
+    parsed = std::from_chars(parsed.ptr + 1, end, seeds.last);
   }
-  return error == std::errc() && at == end && seeds.first <= seeds.last;
+  return parsed.ec == std::errc() && parsed.ptr == end && seeds.first <= seeds.last;
 }
 
 std::string report(std::uint64_t seed, const SimulationResult& result) {

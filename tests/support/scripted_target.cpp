@@ -96,7 +96,9 @@ void ScriptedTarget::pump() {
   stream_->send({&part, 1});
 }
 
-void ScriptedTarget::reset() { stream_->reset(); }
+void ScriptedTarget::reset() {
+  stream_->reset();
+}
 
 void ScriptedTarget::finish() {
   finish_after_send_ = true;
@@ -123,13 +125,13 @@ bool ScriptedTarget::accept_login(std::vector<std::pair<std::string, std::string
       pairs = {"AuthMethod=None", "TargetPortalGroupTag=1"};
     } else {
       std::vector<std::pair<std::string, std::string>> answers = {
-          {"HeaderDigest", "None"},        {"DataDigest", "None"},
-          {"MaxConnections", "1"},         {"InitialR2T", "No"},
-          {"ImmediateData", "Yes"},        {"MaxRecvDataSegmentLength", "8192"},
-          {"MaxBurstLength", "262144"},    {"FirstBurstLength", "65536"},
-          {"DefaultTime2Wait", "2"},       {"DefaultTime2Retain", "0"},
-          {"MaxOutstandingR2T", "1"},      {"DataPDUInOrder", "Yes"},
-          {"DataSequenceInOrder", "Yes"},  {"ErrorRecoveryLevel", "0"}};
+          {"HeaderDigest", "None"},       {"DataDigest", "None"},
+          {"MaxConnections", "1"},        {"InitialR2T", "No"},
+          {"ImmediateData", "Yes"},       {"MaxRecvDataSegmentLength", "8192"},
+          {"MaxBurstLength", "262144"},   {"FirstBurstLength", "65536"},
+          {"DefaultTime2Wait", "2"},      {"DefaultTime2Retain", "0"},
+          {"MaxOutstandingR2T", "1"},     {"DataPDUInOrder", "Yes"},
+          {"DataSequenceInOrder", "Yes"}, {"ErrorRecoveryLevel", "0"}};
       for (const auto& [key, value] : keys) {
         std::erase_if(answers, [&name = key](const auto& answer) { return answer.first == name; });
         answers.emplace_back(key, value);

@@ -1,6 +1,7 @@
-// ScriptedTarget: a target that does exactly what a test tells it to, right or wrong: it collects what
-// the initiator sends and sends any bytes. Delays are the test's (SimReactor::run_for), cuts within
-// PDUs the network's (SimNetwork::set_split, set_boundaries). For good behaviour see SimTarget.
+// ScriptedTarget: a target that does exactly what a test tells it to, right or wrong: it collects
+// what the initiator sends and sends any bytes. Delays are the test's (SimReactor::run_for), cuts
+// within PDUs the network's (SimNetwork::set_split, set_boundaries). For good behaviour see
+// SimTarget.
 #pragma once
 
 #include <deque>
@@ -16,7 +17,7 @@
 namespace iscsi_blkback {
 
 struct ReceivedPdu {
-  std::vector<std::byte> bytes;              // header, additional headers, data, padding
+  std::vector<std::byte> bytes;  // header, additional headers, data, padding
   PduHeader header;
 
   [[nodiscard]] BhsBytes bhs() const { return BhsBytes{bytes.data(), kBhsBytes}; }
@@ -51,17 +52,16 @@ class ScriptedTarget final : private SimListener::Owner, private ByteStream::Own
   }
   void send_bytes(std::span<const std::byte> bytes);
   void reset();
-  void finish();                             // end of the stream after what was sent
+  void finish();  // end of the stream after what was sent
 
   // Goes through a login: answers the security stage, then the operational stage with this text on
   // top of the usual answers. first_stat_sn: of the first response. False: the initiator did not
   // play along.
-  [[nodiscard]] bool accept_login(
-      std::vector<std::pair<std::string, std::string>> keys = {}, std::uint32_t first_stat_sn = 1,
-      std::uint32_t window = 64);
+  [[nodiscard]] bool accept_login(std::vector<std::pair<std::string, std::string>> keys = {},
+                                  std::uint32_t first_stat_sn = 1, std::uint32_t window = 64);
 
   // Sequence numbers of the connection, kept by accept_login() and for the test to use and change.
-  std::uint32_t stat_sn = 1;                 // of the next PDU with a status
+  std::uint32_t stat_sn = 1;  // of the next PDU with a status
   std::uint32_t exp_cmd_sn = 1;
   std::uint32_t max_cmd_sn = 64;
   [[nodiscard]] TargetNumbers numbers() const { return {stat_sn, exp_cmd_sn, max_cmd_sn}; }

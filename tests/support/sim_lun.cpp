@@ -46,7 +46,9 @@ std::vector<std::byte> make_sense(SenseKey key, std::uint16_t code) {
   return sense;
 }
 
-SimLun::SimLun(SimLunOptions initial) : options(std::move(initial)) { resize(options.block_count); }
+SimLun::SimLun(SimLunOptions initial) : options(std::move(initial)) {
+  resize(options.block_count);
+}
 
 void SimLun::resize(std::uint64_t block_count) {
   options.block_count = block_count;
@@ -59,8 +61,12 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data) {
     return check_condition(SenseKey::illegal_request, kInvalidOperation);
   }
   switch (cdb[0]) {
-    case kTestUnitReady: ++counters.others; return {};
-    case kInquiry: ++counters.others; return inquiry(cdb);
+    case kTestUnitReady:
+      ++counters.others;
+      return {};
+    case kInquiry:
+      ++counters.others;
+      return inquiry(cdb);
     case kModeSense6: {
       if (!options.has_mode_sense) {
         return check_condition(SenseKey::illegal_request, kInvalidOperation);
@@ -93,12 +99,18 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data) {
     }
     case kRead10:
       return transfer(false, load_be32(at(cdb, 2)), load_be16(at(cdb, 7)), data);
-    case kWrite10: return transfer(true, load_be32(at(cdb, 2)), load_be16(at(cdb, 7)), data);
-    case kRead16: return transfer(false, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
-    case kWrite16: return transfer(true, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
+    case kWrite10:
+      return transfer(true, load_be32(at(cdb, 2)), load_be16(at(cdb, 7)), data);
+    case kRead16:
+      return transfer(false, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
+    case kWrite16:
+      return transfer(true, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
     case kSynchronizeCache10:
-    case kSynchronizeCache16: ++counters.flushes; return {};
-    default: return check_condition(SenseKey::illegal_request, kInvalidOperation);
+    case kSynchronizeCache16:
+      ++counters.flushes;
+      return {};
+    default:
+      return check_condition(SenseKey::illegal_request, kInvalidOperation);
   }
 }
 
@@ -156,11 +168,14 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb) const {
       page.resize(64, std::byte{0});
       store_be16(page.data() + 4, 1);
       break;
-    case 0xb2: append({0, options.thin_provisioned ? 0x80 : 0, options.thin_provisioned ? 2 : 0, 0}); break;
-    default: return check_condition(SenseKey::illegal_request, kInvalidField);
+    case 0xb2:
+      append({0, options.thin_provisioned ? 0x80 : 0, options.thin_provisioned ? 2 : 0, 0});
+      break;
+    default:
+      return check_condition(SenseKey::illegal_request, kInvalidField);
   }
-  const bool absent = (cdb[2] == 0x80 && options.serial.empty()) ||
-                      (cdb[2] == 0x83 && options.naa_extension == 0);
+  const bool absent =
+      (cdb[2] == 0x80 && options.serial.empty()) || (cdb[2] == 0x83 && options.naa_extension == 0);
   if (absent) {
     return check_condition(SenseKey::illegal_request, kInvalidField);
   }
@@ -168,8 +183,8 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb) const {
   return good(page, allocation);
 }
 
-SimScsiResult SimLun::transfer(bool write, std::uint64_t block,
-                               std::uint64_t count, std::span<const std::byte> data) {
+SimScsiResult SimLun::transfer(bool write, std::uint64_t block, std::uint64_t count,
+                               std::span<const std::byte> data) {
   if (block > options.block_count || count > options.block_count - block) {
     return check_condition(SenseKey::illegal_request, kOutOfRange);
   }

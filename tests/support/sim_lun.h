@@ -1,5 +1,6 @@
-// SimLun: a disk in memory that understands the SCSI commands of the initiator; behind the portals of
-// one or several SimTargets. Executing a command is immediate; delays and faults are the target's.
+// SimLun: a disk in memory that understands the SCSI commands of the initiator; behind the portals
+// of one or several SimTargets. Executing a command is immediate; delays and faults are the
+// target's.
 #pragma once
 
 #include <cstddef>
@@ -21,12 +22,12 @@ struct SimLunOptions {
   std::string vendor = "SIM";
   std::string product = "DISK";
   std::string revision = "0001";
-  std::string serial = "SERIAL0";            // empty: no page 0x80
-  std::uint64_t naa_extension = 1;           // the last 8 of the 16 bytes of NAA 6...; 0: no page 0x83
+  std::string serial = "SERIAL0";   // empty: no page 0x80
+  std::uint64_t naa_extension = 1;  // the last 8 of the 16 bytes of NAA 6...; 0: no page 0x83
   std::uint8_t device_type = 0;
   bool read_only = false;
   bool thin_provisioned = false;
-  bool has_16_byte_commands = true;          // READ(16), READ CAPACITY(16) ...
+  bool has_16_byte_commands = true;  // READ(16), READ CAPACITY(16) ...
   bool has_mode_sense = true;
 };
 
@@ -35,8 +36,8 @@ struct SimLunOptions {
 
 struct SimScsiResult {
   ScsiStatus status = ScsiStatus::good;
-  std::vector<std::byte> sense = {};         // with CHECK CONDITION
-  std::vector<std::byte> data = {};          // Data-In
+  std::vector<std::byte> sense = {};  // with CHECK CONDITION
+  std::vector<std::byte> data = {};   // Data-In
 };
 
 class SimLun {
@@ -58,12 +59,12 @@ class SimLun {
     std::uint64_t flushes = 0;
     std::uint64_t others = 0;
   };
-  Counters counters;                         // commands that were executed with GOOD
+  Counters counters;  // commands that were executed with GOOD
 
  private:
   [[nodiscard]] SimScsiResult inquiry(const Cdb& cdb) const;
-  [[nodiscard]] SimScsiResult transfer(bool write, std::uint64_t block,
-                                       std::uint64_t count, std::span<const std::byte> data);
+  [[nodiscard]] SimScsiResult transfer(bool write, std::uint64_t block, std::uint64_t count,
+                                       std::span<const std::byte> data);
 
   std::vector<std::byte> medium_;
 };

@@ -13,8 +13,8 @@ namespace {
 // Not zero, so that a TimePoint nobody set is in the past.
 constexpr TimePoint kStart = TimePoint(std::chrono::hours(1));
 
-// Something that has work in every turn without end (a readable fd that nobody reads, two tasks that
-// wake each other) would stop virtual time for ever.
+// Something that has work in every turn without end (a readable fd that nobody reads, two tasks
+// that wake each other) would stop virtual time for ever.
 constexpr std::uint32_t kMaxTurnsAtOneTime = 1'000'000;
 
 }  // namespace
@@ -54,7 +54,9 @@ SimReactor::~SimReactor() {
   ISCSI_BLKBACK_ASSERT(watches_.empty());
 }
 
-void SimReactor::post(std::function<void()> task) { posted_.push_back(std::move(task)); }
+void SimReactor::post(std::function<void()> task) {
+  posted_.push_back(std::move(task));
+}
 
 std::unique_ptr<FdWatch> SimReactor::watch_readable(int fd, FdWatch::Callback callback,
                                                     void* owner) {
@@ -67,8 +69,8 @@ std::unique_ptr<ByteStream> SimReactor::connect(const ConnectOptions& options,
 }
 
 void SimReactor::schedule(Duration delay, std::function<void()> event, EventKind kind) {
-  events_.push_back({now_ + std::max(delay, Duration::zero()), schedule_random_.next(), kind,
-                     std::move(event)});
+  events_.push_back(
+      {now_ + std::max(delay, Duration::zero()), schedule_random_.next(), kind, std::move(event)});
   std::push_heap(events_.begin(), events_.end(), runs_later);
   normal_events_ += kind == EventKind::normal ? 1 : 0;
 }
@@ -124,8 +126,7 @@ bool SimReactor::find_readable() {
 
 bool SimReactor::work_now() {
   TimePoint next;
-  return has_deferred() || !posted_.empty() || (next_time(next) && next <= now_) ||
-         find_readable();
+  return has_deferred() || !posted_.empty() || (next_time(next) && next <= now_) || find_readable();
 }
 
 bool SimReactor::next_time(TimePoint& at) const {
@@ -185,8 +186,8 @@ void SimReactor::run_due_events() {
   // Taken out first: an event that these schedule for now belongs to the next turn. Often only some
   // of them, as completions trickle in.
   std::vector<Event> due;
-  const std::uint64_t at_most = schedule_random_.one_in(2) ? ~std::uint64_t{0}
-                                                           : schedule_random_.between(1, 4);
+  const std::uint64_t at_most =
+      schedule_random_.one_in(2) ? ~std::uint64_t{0} : schedule_random_.between(1, 4);
   while (!events_.empty() && events_.front().at <= now_ && due.size() < at_most) {
     std::pop_heap(events_.begin(), events_.end(), runs_later);
     due.push_back(std::move(events_.back()));

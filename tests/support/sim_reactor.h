@@ -24,7 +24,7 @@ class SimReactor : public Reactor {
   ~SimReactor() override;
 
   [[nodiscard]] TimePoint now() const override { return now_; }
-  void post(std::function<void()> task) override;        // from the reactor's thread only
+  void post(std::function<void()> task) override;  // from the reactor's thread only
   [[nodiscard]] std::unique_ptr<FdWatch> watch_readable(int fd, FdWatch::Callback callback,
                                                         void* owner) override;
   [[nodiscard]] std::unique_ptr<ByteStream> connect(const ConnectOptions& options,
@@ -44,8 +44,8 @@ class SimReactor : public Reactor {
   void run_until_idle();
   // Runs everything that happens in this span; now() is its end afterwards.
   void run_for(Duration span);
-  // Runs until predicate holds (looked at before every turn), for at most this long in virtual time.
-  // False: it never held.
+  // Runs until predicate holds (looked at before every turn), for at most this long in virtual
+  // time. False: it never held.
   [[nodiscard]] bool run_until(const std::function<bool()>& predicate,
                                Duration at_most = std::chrono::hours(1));
 
@@ -53,7 +53,7 @@ class SimReactor : public Reactor {
   class Watch;
   struct Event {
     TimePoint at;
-    std::uint64_t tie;                      // random: the order among simultaneous events
+    std::uint64_t tie;  // random: the order among simultaneous events
     EventKind kind;
     std::function<void()> run;
   };
@@ -61,7 +61,7 @@ class SimReactor : public Reactor {
   [[nodiscard]] std::uint64_t timer_tie() override { return schedule_random_.next(); }
 
   static bool runs_later(const Event& a, const Event& b);
-  [[nodiscard]] bool find_readable();       // fills readable_
+  [[nodiscard]] bool find_readable();  // fills readable_
   [[nodiscard]] bool work_now();
   [[nodiscard]] bool next_time(TimePoint& at) const;
   // One turn at now_.
@@ -75,11 +75,11 @@ class SimReactor : public Reactor {
   TimePoint now_;
   SimRandom schedule_random_;
   SimRandom product_random_;
-  std::vector<Event> events_;               // a heap
+  std::vector<Event> events_;  // a heap
   std::size_t normal_events_ = 0;
   std::deque<std::function<void()>> posted_;
   std::vector<Watch*> watches_;
-  std::vector<Watch*> readable_;            // of this turn; null: stopped in the meantime
+  std::vector<Watch*> readable_;  // of this turn; null: stopped in the meantime
   std::uint32_t turns_at_this_time_ = 0;
   std::unique_ptr<SimNetwork> network_;
 };

@@ -15,7 +15,9 @@ constexpr Duration kMaxReapDelay = std::chrono::microseconds(50);
 // Linux gives up on a connection request after about so long without TCP_USER_TIMEOUT.
 constexpr Duration kSynTimeout = std::chrono::seconds(127);
 
-std::size_t index(SimDirection direction) { return static_cast<std::size_t>(direction); }
+std::size_t index(SimDirection direction) {
+  return static_cast<std::size_t>(direction);
+}
 
 SimDirection opposite(SimDirection direction) {
   return direction == SimDirection::to_server ? SimDirection::to_client : SimDirection::to_server;
@@ -77,7 +79,8 @@ struct SimLink {
   }
 };
 
-// The wire between two ends. Everything here runs as an event of the reactor; the ends only schedule.
+// The wire between two ends. Everything here runs as an event of the reactor; the ends only
+// schedule.
 class SimConnection : public std::enable_shared_from_this<SimConnection> {
  public:
   SimConnection(SimReactor& reactor, SimLink& link, Duration user_timeout)
@@ -117,19 +120,19 @@ class SimConnection : public std::enable_shared_from_this<SimConnection> {
     Kind kind;
     TimePoint arrives;
     std::vector<std::byte> bytes;
-    std::size_t delivered = 0;              // of bytes; the rest waits for room
+    std::size_t delivered = 0;  // of bytes; the rest waits for room
 
     [[nodiscard]] std::size_t left() const { return bytes.size() - delivered; }
   };
   struct Channel {
-    std::deque<Segment> in_flight;          // in order
+    std::deque<Segment> in_flight;  // in order
     std::size_t in_flight_bytes = 0;
-    std::size_t unacknowledged_bytes = 0;   // arrived, but the sender does not know
-    ByteQueue received;                     // arrived, not read
-    std::uint64_t read_offset = 0;          // in the stream, of the next byte to be read
-    bool finished = false;                  // FIN has arrived
+    std::size_t unacknowledged_bytes = 0;  // arrived, but the sender does not know
+    ByteQueue received;                    // arrived, not read
+    std::uint64_t read_offset = 0;         // in the stream, of the next byte to be read
+    bool finished = false;                 // FIN has arrived
     TimePoint last_arrival{};
-    TimePoint progress{};                   // when the oldest byte in the send buffer changed
+    TimePoint progress{};  // when the oldest byte in the send buffer changed
     bool timeout_armed = false;
   };
 
@@ -165,9 +168,9 @@ class SimConnection : public std::enable_shared_from_this<SimConnection> {
   SimReactor& reactor_;
   SimLink& link_;
   Duration user_timeout_;
-  std::array<SimStream*, 2> ends_{};        // by the direction in which they receive
+  std::array<SimStream*, 2> ends_{};  // by the direction in which they receive
   std::array<Channel, 2> channels_;
-  bool request_lost_ = false;               // the connection request waits for the drop's end
+  bool request_lost_ = false;  // the connection request waits for the drop's end
 };
 
 // ---- SimConnection
@@ -277,11 +280,10 @@ std::size_t SimConnection::hand_out(SimDirection direction, SimStream::Operation
       count = static_cast<std::size_t>(std::min<std::uint64_t>(count, boundary - in.read_offset));
     }
   }
-  operation.advance(count,
-                    [&in](std::byte* to, std::size_t size) { in.received.pop(to, size); });
+  operation.advance(count, [&in](std::byte* to, std::size_t size) { in.received.pop(to, size); });
   in.read_offset += count;
   if (count != 0 && !in.in_flight.empty()) {
-    schedule_delivery(direction, Duration::zero());   // the window has opened
+    schedule_delivery(direction, Duration::zero());  // the window has opened
   }
   return count;
 }
@@ -385,7 +387,7 @@ void SimConnection::check_user_timeout(SimDirection direction) {
     arm_user_timeout(direction);
     return;
   }
-  cut_in_flight(direction);                 // Linux says nothing to the peer here
+  cut_in_flight(direction);  // Linux says nothing to the peer here
   end->failed(system_error("connection to " + link_.name, ETIMEDOUT));
 }
 
@@ -534,8 +536,8 @@ void SimStream::reset() noexcept {
     if (state_ == State::open && !socket_error_) {
       connection_->send_reset(sends_);
     }
-    begin_close(Error{ErrorCode::unavailable, "connection to " + connection_->link().name +
-                                                  " was reset by this side"});
+    begin_close(Error{ErrorCode::unavailable,
+                      "connection to " + connection_->link().name + " was reset by this side"});
   }
 }
 
@@ -563,7 +565,7 @@ void SimStream::failed(const Error& error) noexcept {
   } else if (state_ == State::open && !socket_error_) {
     socket_error_ = error;
     if (receive_.outstanding) {
-      connection_->schedule_receive(opposite(sends_));   // which reads what had arrived before
+      connection_->schedule_receive(opposite(sends_));  // which reads what had arrived before
     }
   }
 }
@@ -590,9 +592,8 @@ void SimStream::touch_buffers() noexcept {
   }
   if (receive_.outstanding) {
     SimRandom& random = connection_->reactor().schedule_random();
-    receive_.advance(random.below(receive_.left() + 1), [](std::byte* to, std::size_t size) {
-      std::memset(to, 0xdb, size);
-    });
+    receive_.advance(random.below(receive_.left() + 1),
+                     [](std::byte* to, std::size_t size) { std::memset(to, 0xdb, size); });
   }
 }
 
@@ -602,7 +603,7 @@ void SimStream::deliver_closed() noexcept {
   connection_->sender(sends_) = nullptr;
   const Error error = std::move(close_error_);
   if (owner_ != nullptr) {
-    owner_->on_closed(error);               // may delete this
+    owner_->on_closed(error);  // may delete this
   }
 }
 
@@ -644,7 +645,9 @@ SimListener::SimListener(SimLink& link, Owner& owner) : link_(link) {
   link_.listener = &owner;
 }
 
-SimListener::~SimListener() { link_.listener = nullptr; }
+SimListener::~SimListener() {
+  link_.listener = nullptr;
+}
 
 SimNetwork::SimNetwork(SimReactor& reactor) : reactor_(reactor) {}
 

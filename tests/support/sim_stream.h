@@ -3,19 +3,22 @@
 //
 // What is modelled, and what may go wrong, per listening address ("link"):
 //  - connecting takes a round trip; bytes arrive in order after the latency plus a seeded jitter;
-//  - a send completes when the send buffer has taken its last byte, and the buffer is freed when the
+//  - a send completes when the send buffer has taken its last byte, and the buffer is freed when
+//  the
 //    peer's kernel has the bytes and the acknowledgement comes back: the peer may stop reading;
 //  - receives see the stream cut anywhere (seeded), or at the places a test asks for;
 //  - refuse: SYNs are answered with RST. reset_connections: RST to both ends, now;
 //  - drop: packets of a direction, acknowledgements and RST too, vanish. Bytes are sent again when
-//    the drop ends; what the sender gave up in the meantime (reset, TCP_USER_TIMEOUT) is lost, and the
-//    peer may not know for ever;
-//  - hold: packets of a direction wait in the network and arrive when it is released, even those that
+//    the drop ends; what the sender gave up in the meantime (reset, TCP_USER_TIMEOUT) is lost, and
+//    the peer may not know for ever;
+//  - hold: packets of a direction wait in the network and arrive when it is released, even those
+//  that
 //    left before a reset: how an old write reaches a target late;
-//  - TCP_USER_TIMEOUT ends a client's connection with ETIMEDOUT when bytes stay unacknowledged or the
+//  - TCP_USER_TIMEOUT ends a client's connection with ETIMEDOUT when bytes stay unacknowledged or
+//  the
 //    connection request stays unanswered for so long.
-// Not modelled: half-closed connections, urgent data, loss within a connection that both ends survive
-// other than as delay.
+// Not modelled: half-closed connections, urgent data, loss within a connection that both ends
+// survive other than as delay.
 #pragma once
 
 #include <array>
@@ -39,9 +42,9 @@ struct SimLink;
 
 enum class SimDirection : std::uint8_t { to_server, to_client };
 
-// One end. A client's end obeys ByteStream's rule that only on_closed allows deleting it (asserted); a
-// server's end may be deleted at any time, which resets the connection as the death of its process
-// would.
+// One end. A client's end obeys ByteStream's rule that only on_closed allows deleting it
+// (asserted); a server's end may be deleted at any time, which resets the connection as the death
+// of its process would.
 class SimStream : public ByteStream {
  public:
   ~SimStream() override;
@@ -64,7 +67,7 @@ class SimStream : public ByteStream {
   enum class State : std::uint8_t {
     connecting,
     open,
-    closing,                                // on_closed is on its way
+    closing,  // on_closed is on its way
     closed,
   };
 
@@ -75,8 +78,8 @@ class SimStream : public ByteStream {
   struct Operation {
     bool outstanding = false;
     std::vector<iovec> parts;
-    std::size_t part = 0;                   // the first with something left
-    std::size_t offset = 0;                 // done of it
+    std::size_t part = 0;    // the first with something left
+    std::size_t offset = 0;  // done of it
 
     void start(std::span<const iovec> of);
     [[nodiscard]] std::size_t left() const;
@@ -86,7 +89,7 @@ class SimStream : public ByteStream {
   };
 
   void connected() noexcept;
-  void failed(const Error& error) noexcept;     // what a RST or a timeout does to the socket
+  void failed(const Error& error) noexcept;  // what a RST or a timeout does to the socket
   void begin_close(const Error& error) noexcept;
   void touch_buffers() noexcept;
   void deliver_closed() noexcept;
@@ -99,7 +102,7 @@ class SimStream : public ByteStream {
   Owner* owner_ = nullptr;
   Operation send_;
   Operation receive_;
-  std::optional<Error> socket_error_;       // seen by the next operation that cannot go on
+  std::optional<Error> socket_error_;  // seen by the next operation that cannot go on
   Error close_error_{};
 };
 
@@ -151,7 +154,7 @@ class SimNetwork {
                       std::vector<std::uint64_t> offsets);
   void set_reset_policy(const SocketAddress& address, SimResetPolicy policy);
   void set_refusing(const SocketAddress& address, bool refusing);
-  void set_dropping(const SocketAddress& address, bool dropping);   // both directions
+  void set_dropping(const SocketAddress& address, bool dropping);  // both directions
   void set_dropping(const SocketAddress& address, SimDirection direction, bool dropping);
   void set_held(const SocketAddress& address, SimDirection direction, bool held);
   void reset_connections(const SocketAddress& address);
@@ -165,7 +168,7 @@ class SimNetwork {
   void resume(SimLink& link, Duration at_most);
 
   SimReactor& reactor_;
-  std::map<std::string, std::unique_ptr<SimLink>> links_;   // by address
+  std::map<std::string, std::unique_ptr<SimLink>> links_;  // by address
 };
 
 }  // namespace iscsi_blkback

@@ -52,9 +52,13 @@ void SimTarget::add_lun(std::uint16_t number, std::shared_ptr<SimLun> lun) {
   luns_[number] = std::move(lun);
 }
 
-void SimTarget::remove_lun(std::uint16_t number) { luns_.erase(number); }
+void SimTarget::remove_lun(std::uint16_t number) {
+  luns_.erase(number);
+}
 
-void SimTarget::inject(SimFault fault) { faults_.push_back(std::move(fault)); }
+void SimTarget::inject(SimFault fault) {
+  faults_.push_back(std::move(fault));
+}
 
 void SimTarget::release_held() {
   const auto held = std::exchange(held_, {});
@@ -107,8 +111,12 @@ void SimTarget::start() {
   }
 }
 
-void SimTarget::close_portal(std::size_t portal) { portals_[portal]->close(); }
-void SimTarget::open_portal(std::size_t portal) { portals_[portal]->open(); }
+void SimTarget::close_portal(std::size_t portal) {
+  portals_[portal]->close();
+}
+void SimTarget::open_portal(std::size_t portal) {
+  portals_[portal]->open();
+}
 
 void SimTarget::ping() {
   for (const auto& connection : connections()) {
@@ -262,7 +270,7 @@ void SimTarget::execute(const std::shared_ptr<Task>& task) {
       const bool plain = task->fault->status == ScsiStatus::good &&
                          task->fault->response_code == 0 && task->fault->sense.empty();
       if (plain && !task->fault->execute) {
-        result = perform(*task);   // a fault that only delays or holds
+        result = perform(*task);  // a fault that only delays or holds
       } else if (!plain) {
         result = {.status = task->fault->status, .sense = task->fault->sense, .data = {}};
       }
@@ -313,13 +321,13 @@ SimScsiResult SimTarget::perform(Task& task) {
 
 void SimTarget::forget(SimTargetConnection& connection) {
   // Not now: the connection is in a callback of its stream.
-  reactor_.schedule({}, [this, alive = alive_, portal = connection.portal,
-                         gone = connection.weak_from_this()] {
-    if (*alive) {
-      std::erase_if(portals_[portal]->connections,
-                    [&](const auto& other) { return other == gone.lock(); });
-    }
-  });
+  reactor_.schedule(
+      {}, [this, alive = alive_, portal = connection.portal, gone = connection.weak_from_this()] {
+        if (*alive) {
+          std::erase_if(portals_[portal]->connections,
+                        [&](const auto& other) { return other == gone.lock(); });
+        }
+      });
 }
 
 }  // namespace iscsi_blkback

@@ -1,10 +1,11 @@
-// SimTarget: a well-behaved iSCSI target in memory, on the simulated network: portals, portal groups,
-// LUNs, sessions with reinstatement, immediate and solicited data. What it does wrong, it does because
-// a test asked for it (SimFault, set_hung, refuse_logins ...).
+// SimTarget: a well-behaved iSCSI target in memory, on the simulated network: portals, portal
+// groups, LUNs, sessions with reinstatement, immediate and solicited data. What it does wrong, it
+// does because a test asked for it (SimFault, set_hung, refuse_logins ...).
 //
-// A command whose bytes had all arrived when its connection ended may still execute, after its delay
-// and linger_delay, unless a login with the same initiator name, ISID and portal group has terminated
-// it (RFC 7143 6.3.5) or the target was stopped. That is what makes a blind retry dangerous.
+// A command whose bytes had all arrived when its connection ended may still execute, after its
+// delay and linger_delay, unless a login with the same initiator name, ISID and portal group has
+// terminated it (RFC 7143 6.3.5) or the target was stopped. That is what makes a blind retry
+// dangerous.
 #pragma once
 
 #include <cstddef>
@@ -38,14 +39,14 @@ struct SimTargetOptions {
   std::uint32_t max_recv_data_segment_length = 65536;
   std::uint32_t max_burst_length = 262144;
   std::uint32_t first_burst_length = 65536;
-  std::uint32_t window = 128;                // commands that MaxCmdSN allows at once
-  std::uint32_t initial_stat_sn = 0xfffffff0; // wraps early in every test
-  std::uint32_t max_data_in_bytes = 0;       // a Data-In PDU; 0: what the initiator declared
+  std::uint32_t window = 128;                  // commands that MaxCmdSN allows at once
+  std::uint32_t initial_stat_sn = 0xfffffff0;  // wraps early in every test
+  std::uint32_t max_data_in_bytes = 0;         // a Data-In PDU; 0: what the initiator declared
   Duration command_delay{};
-  Duration command_jitter{};                 // more than 0 reorders
+  Duration command_jitter{};  // more than 0 reorders
   Duration linger_delay{};
-  bool status_with_data = true;              // else a separate SCSI Response after Data-In
-  bool power_on_unit_attention = true;       // 06/29/00 for the first command of a new session
+  bool status_with_data = true;         // else a separate SCSI Response after Data-In
+  bool power_on_unit_attention = true;  // 06/29/00 for the first command of a new session
 };
 
 // One command as a fault's filter sees it.
@@ -60,17 +61,17 @@ struct SimCommand {
 
 // What happens to commands in place of, or in addition to, their execution.
 struct SimFault {
-  std::function<bool(const SimCommand&)> matches = {};   // empty: every command
-  std::uint32_t count = 1;                   // how many commands it takes; 0: all from now on
-  bool execute = false;                      // execute as well (its own status is not reported)
-  bool answer = true;                        // false: never answered
-  bool hold = false;                         // wait for release_held()
-  bool drop_connection = false;              // instead of the answer
+  std::function<bool(const SimCommand&)> matches = {};  // empty: every command
+  std::uint32_t count = 1;       // how many commands it takes; 0: all from now on
+  bool execute = false;          // execute as well (its own status is not reported)
+  bool answer = true;            // false: never answered
+  bool hold = false;             // wait for release_held()
+  bool drop_connection = false;  // instead of the answer
   Duration extra_delay{};
-  std::uint8_t response_code = 0;            // of the iSCSI response
+  std::uint8_t response_code = 0;  // of the iSCSI response
   ScsiStatus status = ScsiStatus::good;
-  std::vector<std::byte> sense = {};         // make_sense(...)
-  std::uint32_t cut_bytes = 0;               // reads: so many bytes less than asked, as underflow
+  std::vector<std::byte> sense = {};  // make_sense(...)
+  std::uint32_t cut_bytes = 0;        // reads: so many bytes less than asked, as underflow
 };
 
 [[nodiscard]] bool is_read(const SimCommand& command);
@@ -79,7 +80,7 @@ struct SimFault {
 class SimTarget {
  public:
   SimTarget(SimReactor& reactor, SimTargetOptions options);
-  ~SimTarget();                              // resets every connection
+  ~SimTarget();  // resets every connection
   SimTarget(const SimTarget&) = delete;
   SimTarget& operator=(const SimTarget&) = delete;
 
@@ -92,7 +93,7 @@ class SimTarget {
   void clear_faults() { faults_.clear(); }
   void release_held();
   [[nodiscard]] std::size_t held() const { return held_.size(); }
-  void add_unit_attention(std::uint16_t code);     // for every session that exists now, every LUN
+  void add_unit_attention(std::uint16_t code);  // for every session that exists now, every LUN
 
   // Login status (e.g. 0x0203) of every login at this portal from now on; 0: accept.
   void refuse_logins(std::size_t portal, std::uint16_t status);
@@ -103,7 +104,7 @@ class SimTarget {
   // The process dies: connections are reset, tasks are gone; media stay. And comes back.
   void stop();
   void start();
-  void close_portal(std::size_t portal);           // connections reset, new ones refused
+  void close_portal(std::size_t portal);  // connections reset, new ones refused
   void open_portal(std::size_t portal);
   // To every connection.
   void ping();
@@ -113,21 +114,21 @@ class SimTarget {
   [[nodiscard]] const SocketAddress& address(std::size_t portal) const {
     return options_.portals[portal].address;
   }
-  [[nodiscard]] std::size_t sessions() const;      // logged in
+  [[nodiscard]] std::size_t sessions() const;  // logged in
   [[nodiscard]] std::size_t sessions_at(std::size_t portal) const;
 
   struct Counters {
     std::uint64_t logins = 0;
     std::uint64_t logouts = 0;
     std::uint64_t reinstatements = 0;
-    std::uint64_t terminated_tasks = 0;            // by reinstatement or stop
-    std::uint64_t executed_after_close = 0;        // writes of a connection that was gone
-    std::uint64_t pings_answered = 0;              // by the initiator
+    std::uint64_t terminated_tasks = 0;      // by reinstatement or stop
+    std::uint64_t executed_after_close = 0;  // writes of a connection that was gone
+    std::uint64_t pings_answered = 0;        // by the initiator
   };
   Counters counters;
   // What initiators did against RFC 7143; a test expects none.
   std::vector<std::string> violations;
-  SimTargetOptions& options() { return options_; } // for later logins and commands
+  SimTargetOptions& options() { return options_; }  // for later logins and commands
 
  private:
   friend class SimTargetConnection;
@@ -149,12 +150,12 @@ class SimTarget {
   std::map<std::uint16_t, std::shared_ptr<SimLun>> luns_;
   std::vector<std::unique_ptr<Portal>> portals_;
   std::list<SimFault> faults_;
-  std::list<std::shared_ptr<Task>> tasks_;         // arrived and neither executed nor terminated
+  std::list<std::shared_ptr<Task>> tasks_;  // arrived and neither executed nor terminated
   std::vector<std::shared_ptr<Task>> held_;
   std::vector<std::shared_ptr<Task>> hung_tasks_;
   bool hung_ = false;
   std::uint16_t next_tsih_ = 1;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);   // events outlive the target
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // events outlive the target
 };
 
 }  // namespace iscsi_blkback

@@ -127,9 +127,15 @@ void SimTargetConnection::handle(BhsBytes bytes, const PduHeader& header,
     return;
   }
   switch (header.opcode) {
-    case Opcode::login_request: handle_login(decode_login_request(bytes), data); return;
-    case Opcode::scsi_command: handle_command(decode_scsi_command(bytes), data); return;
-    case Opcode::data_out: handle_data_out(decode_data_out(bytes), data); return;
+    case Opcode::login_request:
+      handle_login(decode_login_request(bytes), data);
+      return;
+    case Opcode::scsi_command:
+      handle_command(decode_scsi_command(bytes), data);
+      return;
+    case Opcode::data_out:
+      handle_data_out(decode_data_out(bytes), data);
+      return;
     case Opcode::nop_out: {
       const NopOutPdu nop = decode_nop_out(bytes);
       if (!nop.immediate || nop.cmd_sn != exp_cmd_sn_) {
@@ -211,7 +217,7 @@ void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
 void SimTargetConnection::handle_data_out(const DataOutPdu& pdu, std::span<const std::byte> data) {
   const auto found = writes_.find(pdu.initiator_task_tag);
   if (found == writes_.end()) {
-    return;   // of a command that was answered early
+    return;  // of a command that was answered early
   }
   Write& write = found->second;
   if (pdu.target_transfer_tag != write.transfer_tag || pdu.buffer_offset != write.arrived ||
@@ -259,8 +265,9 @@ void SimTargetConnection::answer(const SimTarget::Task& task, const SimScsiResul
   const std::size_t available = task.read ? result.data.size() : expected;
   const bool underflow = task.read && result.status == ScsiStatus::good && available < expected;
   const bool overflow = available > expected;
-  const auto residual = static_cast<std::uint32_t>(
-      underflow ? expected - available : overflow ? available - expected : 0);
+  const auto residual = static_cast<std::uint32_t>(underflow  ? expected - available
+                                                   : overflow ? available - expected
+                                                              : 0);
   const std::uint8_t response = task.fault ? task.fault->response_code : std::uint8_t{0};
   const bool with_data = target_.options_.status_with_data && response == 0 &&
                          result.status == ScsiStatus::good && task.read && available != 0;

@@ -19,7 +19,7 @@ struct SimTarget::Task {
   bool read = false;
   bool write = false;
   std::uint16_t group_tag = 0;
-  std::vector<std::byte> data;               // of a write
+  std::vector<std::byte> data;  // of a write
   std::weak_ptr<SimTargetConnection> connection;
   std::optional<SimFault> fault;
   bool lingered = false;
@@ -51,7 +51,7 @@ class SimTargetConnection final : public ByteStream::Owner,
   void begin();
   // RST, and nothing more comes of this connection.
   void kill();
-  void resume();                             // after a hang
+  void resume();  // after a hang
   void answer(const SimTarget::Task& task, const SimScsiResult& result);
   void ping();
   void send_async_message(AsyncEvent event, std::uint16_t parameter1, std::uint16_t parameter2,
@@ -69,7 +69,7 @@ class SimTargetConnection final : public ByteStream::Owner,
   struct Write {
     std::shared_ptr<SimTarget::Task> task;
     std::uint32_t arrived = 0;
-    std::uint32_t burst_end = 0;             // of the burst that is under way
+    std::uint32_t burst_end = 0;  // of the burst that is under way
     std::uint32_t data_sn = 0;
     std::uint32_t r2t_sn = 0;
     std::uint32_t transfer_tag = kReservedTag;

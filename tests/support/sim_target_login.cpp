@@ -48,8 +48,8 @@ void SimTargetConnection::handle_login(const LoginRequestPdu& request,
   }
   response.status_class = static_cast<std::uint8_t>(status >> 8);
   response.status_detail = static_cast<std::uint8_t>(status & 0xff);
-  const bool complete = status == 0 && request.transit &&
-                        request.next_stage == LoginStage::full_feature_phase;
+  const bool complete =
+      status == 0 && request.transit && request.next_stage == LoginStage::full_feature_phase;
   if (status != 0) {
     response.transit = false;
     finish_after_send_ = true;
@@ -93,8 +93,7 @@ std::string SimTargetConnection::negotiate(const std::string& text) {
         return "?";
       }
       answer.add("TargetPortalGroupTag", std::uint32_t{options.portals[portal].group_tag});
-    } else if (pair.key == "AuthMethod" || pair.key == "HeaderDigest" ||
-               pair.key == "DataDigest") {
+    } else if (pair.key == "AuthMethod" || pair.key == "HeaderDigest" || pair.key == "DataDigest") {
       answer.add(pair.key, std::string_view{"None"});
     } else if (pair.key == "MaxRecvDataSegmentLength") {
       initiator_max_data_ = parse_text_number(pair.value, 512, kMaxDataSegmentBytes).value_or(512);

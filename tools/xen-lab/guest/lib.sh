@@ -21,14 +21,15 @@ check_filesystem() { # VDEV
 }
 
 # fio writes at random and reads everything back, for about so many seconds; any wrong byte or I/O
-# error makes it fail. More fio arguments may follow.
+# error makes it fail. More fio arguments may follow. Its rate is limited, so that many guests can
+# run side by side in an emulator; fio_iops=0 lifts the limit.
 fio_verify() { # VDEV SECONDS [FIO_ARGUMENT]...
   vdev=$1 seconds=$2; shift 2
   wait_disk "$vdev" || return
   echo running
   fio --name="$vdev" --filename="/dev/$vdev" --rw=randwrite --bsrange=4k-64k --size=32M --ioengine=libaio \
-    --direct=1 --iodepth=8 --verify=crc32c --verify_backlog=64 --verify_fatal=1 --verify_state_save=0 \
-    --time_based --runtime="$seconds" --thread --minimal --output="/tmp/fio.$vdev" "$@" ||
+    --direct=1 --iodepth=8 --verify=crc32c --verify_backlog=8 --verify_fatal=1 --verify_state_save=0 \
+    --rate_iops="${fio_iops:-50}" --time_based --runtime="$seconds" --thread --minimal --output="/tmp/fio.$vdev" "$@" ||
     [ -f /tmp/stopped ] ||
     { cat "/tmp/fio.$vdev"; echo "fio on $vdev failed"; return 1; }
   # Of fio's terse report: error, KiB written, KiB read. Lines of other kinds may stand around it.
@@ -48,7 +49,7 @@ mark() { echo "$1 $(awk '{ print int($1 * 1000) }' /proc/uptime)" >> /tmp/marks;
 # fio as in fio_verify, until stop_fio, with every request's latency in a log.
 measured_fio() { # VDEV
   rm -f /tmp/stopped
-  fio_verify "$1" 600 --write_lat_log=/tmp/latency --log_alternate_epoch=1 --log_alternate_epoch_clock_id=1
+  fio_iops=0 fio_verify "$1" 600 --write_lat_log=/tmp/latency --log_alternate_epoch=1 --log_alternate_epoch_clock_id=1
 }
 
 # fio ends with a status of its own then; its report still counts the errors.
