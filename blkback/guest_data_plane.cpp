@@ -13,14 +13,14 @@ namespace {
 constexpr const char* kDiskLog = "disk";
 constexpr std::size_t kMaxTroubleBytes = 600;
 
-// Why no path is up, one sentence; empty while nothing has failed yet.
+// Why no path is up, one sentence; empty while a path is up or still on its first try.
 std::string trouble_of(const MultipathSnapshot& map) {
   std::string trouble;
   for (const PathSnapshot& path : map.paths) {
-    if (path.state == PathState::up) {
+    if (path.state == PathState::up || path.last_error.empty()) {
       return {};
     }
-    if (path.last_error.empty() || trouble.size() > kMaxTroubleBytes) {
+    if (trouble.size() > kMaxTroubleBytes) {
       continue;
     }
     if (!trouble.empty()) {
@@ -28,7 +28,8 @@ std::string trouble_of(const MultipathSnapshot& map) {
     }
     const bool says_where = path.last_error.find(path.portal) != std::string::npos ||
                             path.last_error.find(path.address) != std::string::npos;
-    trouble += says_where ? path.last_error : path.portal + ": " + path.last_error;
+    trouble += says_where ? path.last_error
+                          : fmt::format("LUN {} at {}: {}", path.lun, path.portal, path.last_error);
   }
   return trouble;
 }

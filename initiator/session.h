@@ -86,9 +86,10 @@ class Session {
   [[nodiscard]] const SessionOptions& options() const;
   [[nodiscard]] const NegotiatedParameters& negotiated() const;  // of the last login
   [[nodiscard]] std::uint64_t login_epoch() const;               // counts successful logins
-  [[nodiscard]] const Error& last_error() const;                 // why it is not logged in
-  [[nodiscard]] std::uint32_t commands_in_flight() const;        // submitted, not completed
-  [[nodiscard]] TimePoint last_received() const;                 // when a PDU last arrived
+  // Why it is not logged in; an empty message before a first failure.
+  [[nodiscard]] const Error& last_error() const;
+  [[nodiscard]] std::uint32_t commands_in_flight() const;  // submitted, not completed
+  [[nodiscard]] TimePoint last_received() const;           // when a PDU last arrived
   [[nodiscard]] const SessionStatistics& statistics() const;
 
  private:

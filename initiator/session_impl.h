@@ -38,7 +38,7 @@ class Session::Impl final : public ByteStream::Owner {
   const SessionOptions options_;
   NegotiatedParameters negotiated_;
   std::uint64_t login_epoch_ = 0;
-  Error last_error_{ErrorCode::unavailable, "not started"};
+  Error last_error_{ErrorCode::unavailable, ""};
   std::uint32_t commands_in_flight_ = 0;
   TimePoint last_received_{};
   SessionStatistics statistics_;

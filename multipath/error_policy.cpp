@@ -283,7 +283,7 @@ const char* to_string(ErrorClass error) {
     case ErrorClass::out_of_range:
       return "address out of range";
     case ErrorClass::lun_missing:
-      return "logical unit not supported";
+      return "the target has no such logical unit, or does not show it to this initiator";
     case ErrorClass::illegal_request:
       return "illegal request";
     case ErrorClass::unit_attention:

@@ -14,7 +14,8 @@ scenario() {
   config=$scenario_dir/config.toml
   echo 'no_such_key = 1' > "$config"; chmod 600 "$config"
   refuses 'unknown key in the config file' iscsi-blkback --config "$config"
-  : > "$config"; chmod 644 "$config"
-  refuses 'config file that everybody may read' iscsi-blkback --config "$config"
+  echo 'path_selector = 7' > "$config"
+  refuses 'wrong value in the config file' iscsi-blkback --config "$config"
+  refuses 'a second service' iscsi-blkback
   assert_service_healthy
 }
