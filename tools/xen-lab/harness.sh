@@ -3,7 +3,7 @@
 #
 # A scenario is a file scenarios/NAME.sh. Its head says where it runs and how long it may take:
 #   # runs: trixie:pv trixie:pvh bookworm:pv      one run per SUITE:VARIANT; `-` for no variant
-#   # timeout: 120                                seconds, default 120
+#   # timeout: 120                                seconds, default 300
 # and it defines a function `scenario`, which passes when it returns. Everything a scenario makes (its
 # guests, its target, its network) is its own and is taken away after it, whether it passed or not,
 # so that scenarios run side by side and one that fails does not spoil the next. Only the service

@@ -1,6 +1,5 @@
 # Disks come and go under a running guest, which meanwhile keeps its first disk busy.
 # runs: trixie:pv trixie:pvh bookworm:pv
-# timeout: 240
 scenario() {
   target_start tgt 2
   guest_create g "$variant" "$(disk qdisk xvda 1)"

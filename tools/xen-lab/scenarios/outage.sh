@@ -1,6 +1,5 @@
 # Both paths are gone for 30 s, one loudly and one silently, and come back: the guest sees a pause.
 # runs: trixie:pv trixie:pvh bookworm:pv
-# timeout: 180
 scenario() {
   target_start tgt 2
   mapfile -t disks < <(all_disks)

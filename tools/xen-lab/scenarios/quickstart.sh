@@ -1,6 +1,5 @@
 # What tools/quickstart shows: a guest writes and verifies, a path is cut meanwhile (quickstart.pv-reset,
 # quickstart.pvh-drop, ...). Not among the tests: it has no `runs`, tools/quickstart names it. Results: quickstart.txt, one "key value" per line.
-# timeout: 180
 scenario() {
   phase_s=7 guest=${variant%-*} cut=${variant#*-}
   target_start tgt 2 64
