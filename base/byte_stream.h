@@ -18,6 +18,7 @@
 #include <span>
 #include <string>
 
+#include "base/interface_binding.h"
 #include "base/result.h"
 
 namespace iscsi_blkback {
@@ -36,7 +37,7 @@ struct SocketAddress {
 
 struct ConnectOptions {
   SocketAddress address;
-  std::string interface_name;  // SO_BINDTODEVICE when not empty
+  InterfaceBinding interface_binding;
   std::chrono::milliseconds tcp_user_timeout{10000};
 };
 
@@ -45,7 +46,9 @@ class ByteStream {
   class Owner {
    public:
     virtual void on_connected() noexcept = 0;
-    // The whole of what send() was given is in the kernel; its buffers are free again.
+    // The whole of what send() was given is in the kernel; its buffers are free again. It may come
+    // only when the reactor's next wait ends: who has more to send keeps it from waiting
+    // (Deferred).
     virtual void on_sent() noexcept = 0;
     // count bytes (at least 1) have arrived in the buffers that receive() was given.
     virtual void on_received(std::size_t count) noexcept = 0;

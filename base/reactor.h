@@ -88,6 +88,9 @@ class Reactor {
   Reactor& operator=(const Reactor&) = delete;
 
   [[nodiscard]] virtual TimePoint now() const = 0;
+  // When this turn began: now() without a look at the clock, for what happens with every request.
+  // From the reactor's callbacks only.
+  [[nodiscard]] virtual TimePoint turn_time() const { return now(); }
 
   // Runs task on this reactor's thread, in the order of posting; the only call that other threads
   // may make. Not for the I/O path: it allocates.

@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <ctime>
+#include <utility>
 
 #include "base/uring_stream.h"
 
@@ -136,8 +137,10 @@ Result<std::unique_ptr<UringReactor>> UringReactor::create(const Options& option
   // Linux 5.19, the oldest that can also cancel by fd, as UringStream does.
   constexpr unsigned kOldest = kFlags | IORING_SETUP_COOP_TASKRUN;
   int result = -EINVAL;  // a flag that this kernel does not know
+  bool best = false;
   for (const unsigned flags : {kBest, kOldest}) {
     if (result == -EINVAL && (flags != kBest || options.deferred_task_run)) {
+      best = flags == kBest;
       io_uring_params params{};
       params.flags = flags;
       params.cq_entries = options.completion_entries;
@@ -152,12 +155,22 @@ Result<std::unique_ptr<UringReactor>> UringReactor::create(const Options& option
   if (!wake_fd.valid()) {
     return tl::unexpected(system_error("eventfd", errno));
   }
-  return std::unique_ptr<UringReactor>(new UringReactor(std::move(ring), std::move(wake_fd)));
+  std::unique_ptr<UringReactor> reactor(new UringReactor(std::move(ring), std::move(wake_fd)));
+  // Linux 6.1: kernels before it forget how much of a refused send was sent.
+  reactor->can_start_at_once_ = best;
+  return reactor;
 }
 
 UringReactor::UringReactor(std::unique_ptr<Ring> ring, UniqueFd wake_fd)
-    : ring_(std::move(ring)), wake_fd_(std::move(wake_fd)) {
+    : ring_(std::move(ring)),
+      alarm_{[](void* owner, std::int32_t) noexcept {
+               static_cast<UringReactor*>(owner)->alarm_set_ = false;
+             },
+             this},
+      wake_fd_(std::move(wake_fd)) {
   completions_.reserve(ring_->ring.cq.ring_entries);
+  at_once_.reserve(ring_->ring.sq.ring_entries);
+  finishing_.reserve(ring_->ring.sq.ring_entries);
   if (getrandom(&random_state_, sizeof random_state_, GRND_NONBLOCK) !=
       static_cast<ssize_t>(sizeof random_state_)) {
     random_state_ = static_cast<std::uint64_t>(now().time_since_epoch().count());
@@ -203,13 +216,15 @@ void UringReactor::run_once(Duration at_most) {
   enable();
   enter(at_most);
   collect_completions();
+  turn_time_ = now();
+  finish_at_once();
   // By index: next_entry() may have to add some.
   for (std::size_t i = 0; i < completions_.size(); ++i) {
     const Completion completion = completions_[i];
     completion.operation->on_complete(completion.operation->owner, completion.result);
   }
   completions_.clear();
-  run_due_timers(now());
+  run_due_timers(turn_time_);
   run_posted();
   run_deferred();
 }
@@ -265,6 +280,7 @@ io_uring_sqe& UringReactor::next_entry() {
   while (entry == nullptr) {
     enable();
     // Full: what is queued goes to the kernel now.
+    ++kernel_entries_;
     const int result = io_uring_submit(&ring_->ring);
     if (result == -EAGAIN || result == -EBUSY) {
       collect_completions();  // the kernel is short of room; callbacks run later
@@ -280,6 +296,28 @@ void UringReactor::start(io_uring_sqe& entry, UringOperation* operation) {
   io_uring_sqe_set_data(&entry, operation);
 }
 
+void UringReactor::start_at_once(io_uring_sqe& entry, UringOperation& operation,
+                                 std::int32_t success) {
+  io_uring_sqe_set_data(&entry, &operation);
+  entry.flags |= IOSQE_CQE_SKIP_SUCCESS;
+  operation.unanswered = true;
+  at_once_.push_back({&operation, success});
+}
+
+// Before the completions: what was sent has been sent when its answer is looked at.
+void UringReactor::finish_at_once() {
+  if (at_once_.empty() || io_uring_sq_ready(&ring_->ring) != 0) {
+    return;  // none, or the kernel has not taken everything
+  }
+  finishing_.swap(at_once_);  // callbacks may start more
+  for (const AtOnce& started : finishing_) {
+    if (std::exchange(started.operation->unanswered, false)) {
+      started.operation->on_complete(started.operation->owner, started.success);
+    }
+  }
+  finishing_.clear();
+}
+
 void UringReactor::enable() {
   if (!enabled_) {
     // liburing 2.3 declares io_uring_enable_rings() but does not export it.
@@ -292,12 +330,21 @@ void UringReactor::enable() {
 }
 
 void UringReactor::enter(Duration at_most) {
+  // Sooner than this, a wait with a time costs less than an alarm of its own.
+  constexpr Duration kSoon = std::chrono::milliseconds(1);
   TimePoint deadline;
-  if (next_deadline(deadline)) {
-    at_most = std::min(at_most, deadline - now());
+  if (has_deferred()) {
+    at_most = Duration::zero();
+  } else if (next_deadline(deadline)) {
+    if (at_most != Duration::max() || deadline - turn_time_ < kSoon) {
+      at_most = std::min(at_most, deadline - now());
+    } else {
+      set_alarm(deadline);
+    }
   }
   int result = 0;
-  if (has_deferred() || at_most <= Duration::zero()) {
+  ++kernel_entries_;
+  if (at_most <= Duration::zero()) {
     // Not just a look at the ring: with DEFER_TASKRUN completions are produced in this call.
     result = io_uring_submit_and_get_events(&ring_->ring);
   } else if (at_most == Duration::max()) {
@@ -316,12 +363,38 @@ void UringReactor::enter(Duration at_most) {
   }
 }
 
+// An alarm that comes too early does no harm; a timer that was stopped leaves one.
+void UringReactor::set_alarm(TimePoint deadline) {
+  if (alarm_set_ && alarm_deadline_ <= deadline) {
+    return;
+  }
+  const Duration since_epoch = deadline.time_since_epoch();
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(since_epoch);
+  alarm_time_ = {seconds.count(), (since_epoch - seconds).count()};
+  static_assert(sizeof alarm_time_ == sizeof(__kernel_timespec));
+  auto* time = reinterpret_cast<__kernel_timespec*>(alarm_time_.data());
+  io_uring_sqe& entry = next_entry();
+  if (alarm_set_) {
+    io_uring_prep_timeout_update(&entry, time, reinterpret_cast<std::uintptr_t>(&alarm_),
+                                 IORING_TIMEOUT_ABS);
+    start(entry, nullptr);
+  } else {
+    io_uring_prep_timeout(&entry, time, 0, IORING_TIMEOUT_ABS);
+    start(entry, &alarm_);
+  }
+  alarm_set_ = true;
+  alarm_deadline_ = deadline;
+}
+
 void UringReactor::collect_completions() {
   std::array<io_uring_cqe*, 64> batch{};
   while (const unsigned count = io_uring_peek_batch_cqe(&ring_->ring, batch.data(), batch.size())) {
     for (unsigned i = 0; i < count; ++i) {
-      if (void* operation = io_uring_cqe_get_data(batch[i])) {
-        completions_.push_back({static_cast<UringOperation*>(operation), batch[i]->res});
+      if (void* data = io_uring_cqe_get_data(batch[i])) {
+        auto* operation = static_cast<UringOperation*>(data);
+        operation->unanswered = false;
+        operation->flags = batch[i]->flags;
+        completions_.push_back({operation, batch[i]->res});
       }
     }
     io_uring_cq_advance(&ring_->ring, count);

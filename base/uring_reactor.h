@@ -7,6 +7,7 @@
 // recursion, no stack that grows with load, and a callback may queue as much as it likes.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -27,6 +28,8 @@ struct UringOperation {
   // result: what the system call would have returned, or -errno.
   void (*on_complete)(void* owner, std::int32_t result) noexcept;
   void* owner;
+  std::uint32_t flags = 0;  // of its latest completion (IORING_CQE_F_...)
+  bool unanswered = false;  // the reactor's: see start_at_once()
 };
 
 class UringReactor : public Reactor {
@@ -55,6 +58,7 @@ class UringReactor : public Reactor {
   void run_once(Duration at_most);
 
   [[nodiscard]] TimePoint now() const override;
+  [[nodiscard]] TimePoint turn_time() const override { return turn_time_; }
   void post(std::function<void()> task) override;
   [[nodiscard]] std::unique_ptr<FdWatch> watch_readable(int fd, FdWatch::Callback callback,
                                                         void* owner) override;
@@ -62,17 +66,30 @@ class UringReactor : public Reactor {
                                                     ByteStream::Owner& owner) override;
   [[nodiscard]] std::uint64_t random() override;
 
+  // How often run() and run_once() have entered the kernel: what a turn costs in system calls.
+  [[nodiscard]] std::uint64_t kernel_entries() const { return kernel_entries_; }
+
   // For what runs operations on this reactor: a free entry, to be filled by an io_uring_prep_*
   // function and then given to start(), which submits it with this turn. Operation null: nobody
   // wants to know how it ends.
   [[nodiscard]] io_uring_sqe& next_entry();
   void start(io_uring_sqe& entry, UringOperation* operation);
+  // For what the kernel does or refuses while it takes the entry, without waiting for anything
+  // (MSG_DONTWAIT). Success makes no completion, which would end the turn's wait; on_complete comes
+  // in the next turn, with success as its result unless the kernel said otherwise.
+  void start_at_once(io_uring_sqe& entry, UringOperation& operation, std::int32_t success);
+  // Whether start_at_once() may be used; else start() does the same with a completion.
+  [[nodiscard]] bool can_start_at_once() const { return can_start_at_once_; }
 
  private:
   struct Ring;
   struct Completion {
     UringOperation* operation;
     std::int32_t result;
+  };
+  struct AtOnce {
+    UringOperation* operation;
+    std::int32_t success;
   };
   struct WatchState;
   class Watch;
@@ -82,14 +99,27 @@ class UringReactor : public Reactor {
   void enable();  // from the owning thread, before the first submission
   void enter(Duration at_most);
   void collect_completions();
+  void finish_at_once();
+  void set_alarm(TimePoint deadline);
   void run_posted();
   void release(WatchState& state);
 
   std::unique_ptr<Ring> ring_;
   bool enabled_ = false;
+  bool can_start_at_once_ = false;
   std::vector<Completion> completions_;  // to be dispatched
+  std::vector<AtOnce> at_once_;          // started, not finished
+  std::vector<AtOnce> finishing_;        // taken from at_once_
   std::vector<std::unique_ptr<WatchState>> watch_states_;
   std::uint64_t random_state_;
+  std::uint64_t kernel_entries_ = 0;
+  TimePoint turn_time_{};
+
+  // The next timer, as an operation in the kernel: a wait that is given a time costs more.
+  UringOperation alarm_;
+  bool alarm_set_ = false;
+  TimePoint alarm_deadline_{};
+  std::array<std::int64_t, 2> alarm_time_{};  // a __kernel_timespec
 
   UniqueFd wake_fd_;  // an eventfd: something was posted
   std::unique_ptr<FdWatch> wake_watch_;

@@ -41,6 +41,7 @@ class UringStream : public ByteStream {
     std::array<iovec, kMaxParts> parts;
     std::size_t first = 0;
     std::size_t end = 0;
+    std::size_t left_bytes = 0;
     msghdr message{};
 
     void set(std::span<const iovec> of);
@@ -49,8 +50,10 @@ class UringStream : public ByteStream {
   };
 
   Result<void> open_socket(const ConnectOptions& options);
+  Result<void> bind_socket(const InterfaceBinding& binding);
   void start_connect();
   void start_send();
+  void start_send_at_once();
   void on_connect_done(std::int32_t result) noexcept;
   void on_send_done(std::int32_t result) noexcept;
   void on_receive_done(std::int32_t result) noexcept;
@@ -71,6 +74,7 @@ class UringStream : public ByteStream {
   UringOperation cancel_;
   Transfer send_;
   Transfer receive_;
+  TimePoint received_in_turn_{};
   std::optional<Error> close_error_;
   Deferred close_task_;
 };

@@ -20,11 +20,13 @@
 #include "base/log.h"
 #include "bench/guest_load.h"
 #include "bench/iscsi_perf.h"
-#include "bench/tgt_server.h"
+#include "tests/support/tgt_process.h"
 #include "tools/program_version.h"
 
 namespace iscsi_blkback {
 namespace {
+
+constexpr std::uint64_t kDiskBytes = 256ULL * 1024 * 1024;
 
 struct Cell {
   bool write = false;
@@ -86,12 +88,15 @@ double microseconds(Duration duration) {
   return std::chrono::duration<double, std::micro>(duration).count();
 }
 
-Result<void> measure_ours(const TgtServer& server, Cell& cell, std::chrono::milliseconds duration) {
+Result<void> measure_ours(const TgtProcess& server, Cell& cell,
+                          std::chrono::milliseconds duration) {
   GuestLoad::Disk disk;
-  disk.target_name = TgtServer::kTargetName;
-  disk.lun = TgtServer::kLun;
-  disk.bytes = TgtServer::kBytes;
-  disk.ports.assign(server.ports().begin(), server.ports().begin() + cell.paths);
+  disk.target_name = TgtProcess::kTargetName;
+  disk.lun = TgtProcess::kLun;
+  disk.bytes = kDiskBytes;
+  for (std::size_t path = 0; path < cell.paths; ++path) {
+    disk.ports.push_back(server.port(path));
+  }
   auto load = GuestLoad::start(disk);
   if (!load) {
     return tl::unexpected(load.error());
@@ -107,9 +112,10 @@ Result<void> measure_ours(const TgtServer& server, Cell& cell, std::chrono::mill
   return {};
 }
 
-Result<void> measure_perf(const TgtServer& server, Cell& cell, std::chrono::milliseconds duration) {
-  const std::string url = fmt::format("iscsi://127.0.0.1:{}/{}/{}", server.ports()[0],
-                                      TgtServer::kTargetName, TgtServer::kLun);
+Result<void> measure_perf(const TgtProcess& server, Cell& cell,
+                          std::chrono::milliseconds duration) {
+  const std::string url = fmt::format("iscsi://127.0.0.1:{}/{}/{}", server.port(),
+                                      TgtProcess::kTargetName, TgtProcess::kLun);
   const auto result = run_iscsi_perf(url, cell.io_bytes, cell.depth, duration);
   if (!result) {
     return tl::unexpected(result.error());
@@ -119,7 +125,7 @@ Result<void> measure_perf(const TgtServer& server, Cell& cell, std::chrono::mill
   return {};
 }
 
-Result<void> measure(const TgtServer& server, Cell& cell, int round,
+Result<void> measure(const TgtProcess& server, Cell& cell, int round,
                      std::chrono::milliseconds duration) {
   // Who begins changes from round to round.
   for (const bool ours : {round % 2 == 0, round % 2 != 0}) {
@@ -193,16 +199,17 @@ int run(int argc, char** argv) {
 
   set_log_level(LogLevel::warning);
   const std::chrono::milliseconds duration(std::llround(seconds * 1000));
-  auto server = TgtServer::start();
-  if (!server) {
-    fmt::print(stderr, "end_to_end: {}\n", server.error().message);
+  TgtProcess server;
+  if (const auto started = server.start({.disk_bytes = kDiskBytes, .filled = true, .portals = 2});
+      !started) {
+    fmt::print(stderr, "end_to_end: {}\n", started.error().message);
     return 1;
   }
   std::vector<Cell> cells = make_cells(with_writes);
   for (int round = 0; round < rounds; ++round) {
     for (Cell& cell : cells) {
       fmt::print(stderr, "\rround {} of {}: {}    ", round + 1, rounds, cell.name());
-      if (auto measured = measure(**server, cell, round, duration); !measured) {
+      if (auto measured = measure(server, cell, round, duration); !measured) {
         fmt::print(stderr, "\nend_to_end: {}\n", measured.error().message);
         return 1;
       }

@@ -1,4 +1,4 @@
-// The path selector: one choice for each request.
+// The path selectors: what one request costs them.
 #include <benchmark/benchmark.h>
 
 #include "multipath/path_selector.h"
@@ -6,21 +6,33 @@
 namespace iscsi_blkback {
 namespace {
 
-void round_robin(benchmark::State& state) {
+void choose(benchmark::State& state, PathSelectorKind kind) {
   const auto paths = static_cast<std::uint32_t>(state.range(0));
-  RoundRobinSelector selector(static_cast<std::uint32_t>(state.range(1)));
+  const auto selector = make_path_selector(kind, 1);
   PathMask eligible = 0;
   for (std::uint32_t index = 0; index < paths; ++index) {
-    selector.add_path(index);
+    selector->add_path(index);
     // Every other path is down when there are many.
     eligible |= paths < 4 || index % 2 == 0 ? path_bit(index) : 0;
   }
   for (auto _ : state) {
-    benchmark::DoNotOptimize(selector.select(eligible));
+    const std::uint32_t chosen = selector->select(eligible, 4096, {});
+    selector->on_started(chosen, 4096);
+    selector->on_ended(chosen, 4096, {}, {});
   }
   state.SetItemsProcessed(state.iterations());
 }
-BENCHMARK(round_robin)->ArgNames({"paths", "rr_min_io"})->ArgsProduct({{1, 2, 8, 64}, {1, 100}});
+#define ISCSI_BLKBACK_SELECTOR_BENCH(kind)                \
+  BENCHMARK_CAPTURE(choose, kind, PathSelectorKind::kind) \
+      ->ArgName("paths")                                  \
+      ->Arg(1)                                            \
+      ->Arg(2)                                            \
+      ->Arg(8)                                            \
+      ->Arg(64)
+ISCSI_BLKBACK_SELECTOR_BENCH(round_robin);
+ISCSI_BLKBACK_SELECTOR_BENCH(queue_length);
+ISCSI_BLKBACK_SELECTOR_BENCH(service_time);
+ISCSI_BLKBACK_SELECTOR_BENCH(historical_service_time);
 
 }  // namespace
 }  // namespace iscsi_blkback

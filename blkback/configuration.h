@@ -20,10 +20,26 @@ inline constexpr std::uint16_t kIscsiPort = 3260;
 struct Portal {
   std::string host;  // no brackets
   std::uint16_t port = kIscsiPort;
-  std::string interface_name;  // empty: whatever the routing says
+  InterfaceBinding interface_binding;  // empty: those of the paths, or whatever the routing says
 
   [[nodiscard]] std::string to_string() const;  // "host:port", brackets around IPv6
   bool operator==(const Portal&) const = default;
+};
+
+// How many paths a portal makes.
+struct PortalOptions {
+  // One path through each, to every portal that does not say itself which interface it is for;
+  // none: one path, whatever the routing says.
+  std::vector<InterfaceBinding> interfaces;
+  std::uint16_t sessions_per_portal = 1;  // and interface; 1..kMaxSessionsPerPortal
+};
+inline constexpr std::uint16_t kMaxSessionsPerPortal = 8;
+
+// What the config file says of a target as a whole.
+struct ConfiguredTarget {
+  SessionOptions session;
+  MultipathOptions multipath;
+  PortalOptions paths;
 };
 
 // A LUN named in the config file.
@@ -34,15 +50,18 @@ struct ConfiguredLun {
   std::vector<Portal> portals;  // empty: found by discovery on the portal list
   SessionOptions session;       // global settings with this LUN's over them; portal,
   MultipathOptions multipath;   // target and isid are filled in at attach
+  PortalOptions paths;
 };
 
 struct Configuration {
   std::string initiator_name;
   std::vector<Portal> discovery_portals;
-  SessionOptions session;                     // defaults for every session
-  MultipathOptions multipath;                 // defaults for every disk
-  std::map<std::string, ConfiguredLun> luns;  // by alias
-  std::uint32_t max_ring_page_order = 4;      // log2 of the most ring pages offered to a guest
+  SessionOptions session;      // defaults for every session
+  MultipathOptions multipath;  // defaults for every disk
+  PortalOptions paths;
+  std::map<std::string, ConfiguredTarget> targets;  // by name; global settings with these over them
+  std::map<std::string, ConfiguredLun> luns;        // by alias
+  std::uint32_t max_ring_page_order = 4;  // log2 of the most ring pages offered to a guest
   std::string run_directory = "/run/iscsi-blkback";  // control sockets
   std::string log_level = "info";
 };

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "base/block_device.h"
-#include "blkback/disk_target.h"
+#include "blkback/disk_plan.h"
 #include "blkback/xen/grant_table.h"
 #include "blkback/xenbus_node.h"
 #include "multipath/multipath_device.h"

@@ -7,7 +7,7 @@
 
 #include "base/reactor.h"
 #include "base/result.h"
-#include "blkback/disk_target.h"
+#include "blkback/disk_plan.h"
 
 namespace iscsi_blkback {
 

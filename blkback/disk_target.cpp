@@ -14,7 +14,6 @@ constexpr std::string_view kLibxlPrefix = "aio:";
 constexpr std::string_view kScheme = "iscsi:";
 constexpr std::size_t kMaxHostBytes = 253;  // RFC 1035 2.3.4, as text
 constexpr std::size_t kMaxAliasBytes = 64;
-constexpr std::size_t kMaxDescribedTrouble = 600;
 
 Error invalid(std::string sentence) {
   return Error{ErrorCode::invalid_argument, std::move(sentence)};
@@ -168,7 +167,9 @@ Result<void> apply_setting(std::string_view key, std::string_view value, DiskSet
     return {};
   }
   if (key == "path_selector") {
-    const auto selector = parse_path_selector(value == "round-robin%200" ? "round-robin" : value);
+    // "%20" is the blank before the selector's number of arguments.
+    const auto selector =
+        parse_path_selector(value.ends_with("%200") ? value.substr(0, value.size() - 4) : value);
     if (!selector) {
       return tl::unexpected(selector.error());
     }
@@ -299,67 +300,6 @@ Result<DiskTarget> parse_name_body(std::string_view text) {
   return target;
 }
 
-void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptions& multipath) {
-  if (settings.path_grouping_policy) {
-    multipath.path_grouping_policy = *settings.path_grouping_policy;
-  }
-  if (settings.path_selector) {
-    multipath.path_selector = *settings.path_selector;
-  }
-  if (settings.rr_min_io) {
-    multipath.rr_min_io = *settings.rr_min_io;
-  }
-  if (settings.polling_interval) {
-    multipath.polling_interval = *settings.polling_interval;
-  }
-  if (settings.checker_timeout) {
-    multipath.checker_timeout = *settings.checker_timeout;
-  }
-  if (!settings.no_path_retry.empty()) {
-    multipath.no_path_retry =
-        parse_no_path_retry(settings.no_path_retry, multipath.polling_interval).value();
-  }
-  if (settings.login_timeout) {
-    session.login_timeout = *settings.login_timeout;
-  }
-  if (settings.logout_timeout) {
-    session.logout_timeout = *settings.logout_timeout;
-  }
-  if (settings.noop_out_interval) {
-    session.noop_out_interval = *settings.noop_out_interval;
-  }
-  if (settings.noop_out_timeout) {
-    session.noop_out_timeout = *settings.noop_out_timeout;
-  }
-}
-
-void add_trouble(std::string& trouble, const std::string& sentence) {
-  if (trouble.find(sentence) != std::string::npos || trouble.size() > kMaxDescribedTrouble) {
-    return;
-  }
-  trouble += trouble.empty() ? sentence : "; " + sentence;
-}
-
-// The portals that lead to the target, each once, in the order of the list.
-std::vector<Portal> discovered_portals(const DiskPlan& plan, PortalDirectory& directory,
-                                       std::string& trouble) {
-  std::vector<Portal> found;
-  for (const Portal& at : plan.discovery_portals) {
-    auto portals = directory.discover(at, plan.session, plan.target_name);
-    if (!portals) {
-      add_trouble(trouble, portals.error().message);
-      continue;
-    }
-    for (Portal& portal : *portals) {
-      if (found.size() < kMaxPortalsPerDisk &&
-          std::find(found.begin(), found.end(), portal) == found.end()) {
-        found.push_back(std::move(portal));
-      }
-    }
-  }
-  return found;
-}
-
 }  // namespace
 
 Result<void> check_iscsi_name(std::string_view what, std::string_view name) {
@@ -446,11 +386,12 @@ Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text) {
 }
 
 Result<PathSelectorKind> parse_path_selector(std::string_view text) {
-  // multipath.conf writes the selector's arguments behind it: "round-robin 0".
-  if (text == "round-robin" || text == "round-robin 0") {
-    return PathSelectorKind::round_robin;
+  if (const auto kind = path_selector_named(text)) {
+    return *kind;
   }
-  return tl::unexpected(invalid("path_selector is not round-robin"));
+  return tl::unexpected(
+      invalid("path_selector is none of round-robin, queue-length, service-time and "
+              "historical-service-time"));
 }
 
 bool is_iscsi_params(std::string_view params) {
@@ -507,96 +448,6 @@ Result<std::optional<std::chrono::milliseconds>> parse_no_path_retry(
     return Wait{std::chrono::seconds(*number)};
   }
   return Wait{polling_interval * static_cast<int>(*number)};
-}
-
-Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& configuration,
-                           const std::string& name, bool read_only) {
-  DiskPlan plan;
-  plan.session = configuration.session;
-  plan.multipath = configuration.multipath;
-  plan.multipath.alias = name;
-  plan.target_name = target.target_name;
-  plan.lun = target.lun;
-  plan.portals = target.portals;
-
-  const ConfiguredLun* configured = nullptr;
-  if (!target.alias.empty()) {
-    const auto found = configuration.luns.find(target.alias);
-    if (found == configuration.luns.end()) {
-      return tl::unexpected(Error{
-          ErrorCode::not_found,
-          fmt::format("the configuration file names no LUN with the alias {}", target.alias)});
-    }
-    configured = &found->second;
-  } else {
-    // A LUN that the configuration names keeps its alias and settings however the disk line says
-    // it.
-    for (const auto& [alias, lun] : configuration.luns) {
-      if (lun.target_name == target.target_name && lun.lun == target.lun) {
-        configured = &lun;
-        break;
-      }
-    }
-  }
-  if (configured != nullptr) {
-    plan.session = configured->session;
-    plan.multipath = configured->multipath;
-    plan.multipath.alias = configured->alias;
-    plan.target_name = configured->target_name;
-    plan.lun = configured->lun;
-    if (plan.portals.empty()) {
-      plan.portals = configured->portals;
-    }
-  }
-  apply(target.settings, plan.session, plan.multipath);
-  plan.session.target_name = plan.target_name;
-  if (plan.session.initiator_name.empty()) {
-    plan.session.initiator_name = configuration.initiator_name;
-  }
-  plan.multipath.read_only = plan.multipath.read_only || read_only;
-  if (plan.portals.empty()) {
-    plan.discovery_portals = configuration.discovery_portals;
-    if (plan.discovery_portals.empty()) {
-      return tl::unexpected(
-          invalid(fmt::format("no portal is known for {}: name portals in the disk's target or in "
-                              "the configuration file",
-                              plan.target_name)));
-    }
-  }
-  return plan;
-}
-
-Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directory) {
-  ResolvedDisk disk;
-  disk.specification.lun = plan.lun;
-  disk.specification.session = plan.session;
-  disk.specification.multipath = plan.multipath;
-  const bool ask = plan.portals.empty();
-  const std::vector<Portal> portals =
-      ask ? discovered_portals(plan, directory, disk.trouble) : plan.portals;
-  if (portals.empty()) {
-    add_trouble(disk.trouble, fmt::format("no discovery portal tells of {}", plan.target_name));
-    return tl::unexpected(Error{ErrorCode::unavailable, disk.trouble});
-  }
-  for (const Portal& portal : portals) {
-    auto address = directory.resolve(portal);
-    if (!address) {
-      add_trouble(disk.trouble, address.error().message);
-      continue;
-    }
-    const bool known = std::any_of(
-        disk.specification.portals.begin(), disk.specification.portals.end(),
-        [&](const ResolvedPortal& other) {
-          return other.address == *address && other.portal.interface_name == portal.interface_name;
-        });
-    if (!known) {
-      disk.specification.portals.push_back(ResolvedPortal{portal, *address});
-    }
-  }
-  if (disk.specification.portals.empty()) {
-    return tl::unexpected(Error{ErrorCode::unavailable, disk.trouble});
-  }
-  return disk;
 }
 
 }  // namespace iscsi_blkback

@@ -1,18 +1,17 @@
-// What a disk line's `target=` says, and what it comes to with the operator's configuration.
+// DiskTarget: what a disk line's `target=` says. Pure; any thread. What it comes to with the
+// operator's configuration is disk_plan.h.
 //
 // The string is the toolstack's (`params` in the backend node); the guest can read it, so a secret
 // in it is refused, in a sentence that does not repeat it. Forms, after libxl's prefix "aio:":
-//   iscsi://HOST[:PORT][,HOST[:PORT]...]/TARGET-NAME/LUN[?key=value&...]     libiscsi's URL,
-//   several
-//                                                  portals; IPv6 in brackets; %xx in the name
+//   iscsi://HOST[:PORT][,HOST[:PORT]...]/TARGET-NAME/LUN[?key=value&...]
+//                                                  libiscsi's URL, several portals; IPv6 in
+//                                                  brackets; %xx in the name
 //   iscsi:TARGET-NAME[/LUN][?...]                  portals from the configuration or by discovery
 //   iscsi:ALIAS[?...]                              a LUN of the configuration file
 // Keys are multipath.conf's (path_grouping_policy, path_selector, no_path_retry, rr_min_io,
 // polling_interval, checker_timeout) and iscsid.conf's timers (login_timeout, logout_timeout,
 // noop_out_interval, noop_out_timeout); times are in seconds. Disks of a guest share a session to
 // the same portal: the timers of the disk that started it hold.
-//
-// parse and plan are pure; resolve_disk() blocks (names, discovery) and belongs on a worker thread.
 #pragma once
 
 #include <chrono>
@@ -51,6 +50,7 @@ struct DiskTarget {
 
 inline constexpr std::size_t kMaxParamsBytes = 2048;
 inline constexpr std::size_t kMaxPortalsPerDisk = 16;
+inline constexpr std::size_t kMaxPathsPerDisk = 64;
 inline constexpr std::uint16_t kMaxLun = 16383;          // see encode_lun()
 inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 
@@ -70,55 +70,5 @@ inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 // "queue", "fail", "N" (checks, polling_interval apart) or "Ns" (seconds); nullopt: for ever.
 [[nodiscard]] Result<std::optional<std::chrono::milliseconds>> parse_no_path_retry(
     std::string_view text, std::chrono::milliseconds polling_interval);
-
-// What has to be looked up before the disk can be opened.
-struct DiskPlan {
-  std::string target_name;
-  std::uint16_t lun = 0;
-  std::vector<Portal> portals;  // empty: ask the discovery portals
-  std::vector<Portal> discovery_portals;
-  SessionOptions session;  // portal, portal_name, interface_name and isid are open
-  MultipathOptions multipath;
-};
-
-// name: what the disk is called when the configuration has no alias for it ("xvda").
-[[nodiscard]] Result<DiskPlan> plan_disk(const DiskTarget& target,
-                                         const Configuration& configuration,
-                                         const std::string& name, bool read_only);
-
-struct ResolvedPortal {
-  Portal portal;
-  SocketAddress address;
-};
-
-// Everything that the I/O side needs to open the disk.
-struct DiskSpecification {
-  std::uint16_t lun = 0;
-  SessionOptions session;  // with target_name
-  MultipathOptions multipath;
-  std::vector<ResolvedPortal> portals;  // at least one
-};
-
-struct ResolvedDisk {
-  DiskSpecification specification;
-  std::string trouble;  // why some portals are missing: try again later; or empty
-};
-
-// The blocking look-ups; any thread, several at once.
-class PortalDirectory {
- public:
-  virtual ~PortalDirectory() = default;
-  [[nodiscard]] virtual Result<SocketAddress> resolve(const Portal& portal) = 0;
-  // Portals of the target as SendTargets on this portal tells them.
-  [[nodiscard]] virtual Result<std::vector<Portal>> discover(const Portal& at,
-                                                             const SessionOptions& session,
-                                                             const std::string& target_name) = 0;
-};
-
-// The real one: the system's resolver and SendTargets discovery.
-[[nodiscard]] PortalDirectory& system_portal_directory();
-
-// Fails when not one portal can be used.
-[[nodiscard]] Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directory);
 
 }  // namespace iscsi_blkback

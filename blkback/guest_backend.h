@@ -1,6 +1,7 @@
-// GuestBackend: the control side of one guest's process: finds the guest's disks that are ours in
-// xenstore, carries each through the xenbus handshake, has its portals looked up, and tells the I/O
-// side what to do. It holds no thread of its own, so that tests run it with in-memory twins.
+// GuestBackend: the control side of one guest's process: keeps the connection to xenstore, finds
+// the guest's disks that are ours there, notices when the guest ends or is suspended, and has each
+// GuestDisk look again when something of it changed. It holds no thread of its own, so that tests
+// run it with in-memory twins.
 //
 // Everything happens on the control thread, driven by its reactor; xenstore calls block it. Watch
 // events only mark what has to be looked at; looking happens at most every kMinimumGap, so that a
@@ -20,24 +21,12 @@
 #include "blkback/configuration.h"
 #include "blkback/data_plane.h"
 #include "blkback/disk_resolver.h"
+#include "blkback/guest_disk.h"
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/xenstore.h"
 #include "blkback/xenbus_node.h"
-#include "blkback/xenbus_state.h"
 
 namespace iscsi_blkback {
-
-// One disk as the control side sees it, for status and tests.
-struct DiskStatus {
-  XenbusNodeId node;
-  std::string virtual_device;
-  std::string params;  // never with a secret
-  bool read_only = false;
-  XenbusState backend_state = XenbusState::unknown;  // as last looked at
-  XenbusState frontend_state = XenbusState::unknown;
-  std::string hotplug_error;
-  std::optional<DiskReport> report;  // nullopt: not open, or the reactor did not answer
-};
 
 struct GuestStatus {
   DomainId guest = 0;
@@ -45,7 +34,7 @@ struct GuestStatus {
   std::vector<DiskStatus> disks;
 };
 
-class GuestBackend final : public DataPlane::Events {
+class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
  public:
   using StoreFactory = std::function<Result<std::unique_ptr<XenStore>>()>;
 
@@ -77,13 +66,6 @@ class GuestBackend final : public DataPlane::Events {
 
   static constexpr std::chrono::milliseconds kMinimumGap{5};
   static constexpr std::chrono::milliseconds kQueryTimeout{500};
-  // State 6 waits for the device to be closed, but not longer: libxl gives up after 10 s.
-  static constexpr std::chrono::milliseconds kCloseTimeout{6000};
-  // A ring that its guest has left waits this long for its last requests, then they are given up:
-  // with no path they would hold up the guest's next ring for ever.
-  static constexpr std::chrono::milliseconds kDrainTimeout{3000};
-  static constexpr std::chrono::milliseconds kRetryMin{1000};
-  static constexpr std::chrono::milliseconds kRetryMax{30000};
   static constexpr std::chrono::milliseconds kReopenInterval{1000};
   static constexpr std::size_t kMaxDisks = 256;
   static constexpr std::size_t kMaxEventsPerTurn = 1024;
@@ -96,42 +78,28 @@ class GuestBackend final : public DataPlane::Events {
   void on_device_closed(DiskHandle disk) override;
 
  private:
-  struct Disk;
   struct Query;
+  using Disks = std::map<DiskHandle, std::unique_ptr<GuestDisk>>;
+
+  // GuestDisk::Host.
+  [[nodiscard]] XenStore* store() override { return store_.get(); }
+  [[nodiscard]] bool guest_runs() const override { return guest_runs_; }
+  void look_soon() override;
+  void look_later() override;
+  void look_up(DiskHandle handle, const DiskPlan& plan) override;
 
   Result<void> open_store();
   void reopen_store();
   void lose_store(const Error& why);
-  void watch_frontend(Disk& disk);
   void take_events();
   void note_event(const WatchEvent& event);
-
-  void schedule_look();
-  void look_again_later();
   void look();
   void check_domain();
   void scan();
   void adopt(const XenbusNodeId& id);
-  void advance(Disk& disk);
-  bool perform(Disk& disk, XenbusAction action, const XenbusStates& states);
-  bool wrote(Disk& disk, const Result<void>& result, const char* what);
-
-  bool announce(Disk& disk, XenbusState now);
-  void prepare_device(Disk& disk);
-  void look_up(Disk& disk);
-  void on_resolved(DiskHandle handle, Result<ResolvedDisk> result);
-  void retry_later(Disk& disk);
-  bool connect(Disk& disk);
-  bool publish(Disk& disk, XenbusState now);
-  void disconnect(Disk& disk, bool abandon);
-  void close_device(Disk& disk, bool abandon);
-  void on_bound(Disk& disk);
-  void forget(Disk& disk, bool rescan);
-  void set_error(Disk& disk, const std::string& sentence);
-  void write_hotplug(Disk& disk);
-
+  void forget(DiskHandle handle, GuestDisk::Outcome outcome);
   void answer(Query& query, std::vector<DiskReport>* reports);
-  [[nodiscard]] Disk* find(DiskHandle handle);
+  [[nodiscard]] GuestDisk* find(DiskHandle handle);
   void finish_if_done();
 
   Environment environment_;
@@ -141,8 +109,8 @@ class GuestBackend final : public DataPlane::Events {
   std::function<void()> on_finished_;
   std::unique_ptr<XenStore> store_;
   std::unique_ptr<FdWatch> store_watch_;
-  std::map<DiskHandle, std::unique_ptr<Disk>> disks_;
-  std::map<DiskHandle, std::unique_ptr<Disk>> retired_;  // forgotten, the device still closes
+  Disks disks_;
+  Disks retired_;  // forgotten, the device still closes
   std::vector<std::unique_ptr<Query>> queries_;
   DiskHandle next_handle_ = 1;
   std::uint64_t next_query_ = 1;

@@ -6,33 +6,12 @@
 #include <utility>
 
 #include "base/log.h"
+#include "multipath/multipath_text.h"
 
 namespace iscsi_blkback {
 namespace {
 
 constexpr const char* kDiskLog = "disk";
-constexpr std::size_t kMaxTroubleBytes = 600;
-
-// Why no path is up, one sentence; empty while a path is up or still on its first try.
-std::string trouble_of(const MultipathSnapshot& map) {
-  std::string trouble;
-  for (const PathSnapshot& path : map.paths) {
-    if (path.state == PathState::up || path.last_error.empty()) {
-      return {};
-    }
-    if (trouble.size() > kMaxTroubleBytes) {
-      continue;
-    }
-    if (!trouble.empty()) {
-      trouble += "; ";
-    }
-    const bool says_where = path.last_error.find(path.portal) != std::string::npos ||
-                            path.last_error.find(path.address) != std::string::npos;
-    trouble += says_where ? path.last_error
-                          : fmt::format("LUN {} at {}: {}", path.lun, path.portal, path.last_error);
-  }
-  return trouble;
-}
 
 }  // namespace
 
@@ -64,15 +43,25 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
     for (const ResolvedPortal& resolved : portals) {
       const bool known = std::any_of(sessions_.begin(), sessions_.end(), [&](Session* session) {
         return session->options().portal == resolved.address &&
-               session->options().interface_name == resolved.portal.interface_name;
+               session->options().interface_binding == resolved.portal.interface_binding &&
+               session->options().session_number == resolved.session_number;
       });
       if (known || closing_) {
+        continue;
+      }
+      if (sessions_.size() == kMaxPaths) {
+        log_error(kDiskLog, "{}: the path by {} is not used: the disk has {} already", name_,
+                  resolved.portal.to_string(), kMaxPaths);
         continue;
       }
       SessionOptions options = session_options_;
       options.portal = resolved.address;
       options.portal_name = resolved.portal.to_string();
-      options.interface_name = resolved.portal.interface_name;
+      options.interface_binding = resolved.portal.interface_binding;
+      options.session_number = resolved.session_number;
+      if (resolved.session_number != 0) {
+        options.portal_name += fmt::format("#{}", resolved.session_number + 1);
+      }
       auto session = plane_.sessions_.acquire(std::move(options));
       if (!session) {
         log_error(kDiskLog, "{}: the path by {} is not used: {}", name_,
@@ -193,7 +182,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   }
 
   void report_trouble() {
-    std::string trouble = trouble_of(device_.snapshot());
+    std::string trouble = describe_trouble(device_.snapshot());
     if (!trouble.empty() && trouble != told_trouble_) {
       told_trouble_ = trouble;
       plane_.tell([handle = handle_, why = std::move(trouble)](Events& events) {

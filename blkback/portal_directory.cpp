@@ -1,8 +1,9 @@
-// The system's look-ups behind PortalDirectory: getaddrinfo and SendTargets discovery.
+// The system's look-ups: getaddrinfo and SendTargets discovery.
+#include "blkback/portal_directory.h"
+
 #include <mutex>
 #include <utility>
 
-#include "blkback/disk_target.h"
 #include "initiator/discovery.h"
 #include "initiator/resolve.h"
 
@@ -29,7 +30,8 @@ class SystemPortalDirectory final : public PortalDirectory {
     {
       // One at a time: it changes the process's environment.
       const std::lock_guard lock(discovery_);
-      targets = iscsi_blkback::discover(*address, session.initiator_name, session.login_timeout);
+      targets = iscsi_blkback::discover(*address, session.initiator_name, session.login_timeout,
+                                        session.discovery_chap, at.interface_binding);
     }
     if (!targets) {
       return tl::unexpected(targets.error());
@@ -43,7 +45,7 @@ class SystemPortalDirectory final : public PortalDirectory {
         Portal& portal = portals.emplace_back();
         portal.host = std::move(found.host);
         portal.port = found.port;
-        portal.interface_name = at.interface_name;
+        portal.interface_binding = at.interface_binding;
       }
     }
     return portals;

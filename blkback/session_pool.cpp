@@ -18,13 +18,16 @@ std::uint32_t fnv1a(std::uint32_t hash, std::string_view text) {
 }  // namespace
 
 Isid make_isid(DomainId own_domain, DomainId guest, const std::string& target_name,
-               const SocketAddress& portal, const std::string& interface_name,
-               std::uint32_t attempt) {
+               const SocketAddress& portal, const InterfaceBinding& interface,
+               std::uint16_t session_number, std::uint32_t attempt) {
   std::uint32_t hash = 2166136261u;
   hash = fnv1a(hash, std::to_string(own_domain));
   hash = fnv1a(hash, target_name);
   hash = fnv1a(hash, portal.to_string());
-  hash = fnv1a(hash, interface_name);
+  hash = fnv1a(hash, interface.to_string());
+  if (session_number != 0) {
+    hash = fnv1a(hash, std::to_string(session_number));
+  }
   hash = (hash >> 24 ^ hash) + attempt;
   const auto byte = [](std::uint32_t value) { return static_cast<std::uint8_t>(value & 0xff); };
   return Isid{
@@ -59,7 +62,9 @@ Result<Session*> SessionPool::acquire(SessionOptions options) {
   for (auto& entry : entries_) {
     const SessionOptions& existing = entry->session.options();
     if (!entry->stopping && existing.target_name == options.target_name &&
-        existing.portal == options.portal && existing.interface_name == options.interface_name) {
+        existing.portal == options.portal &&
+        existing.interface_binding == options.interface_binding &&
+        existing.session_number == options.session_number) {
       ++entry->users;
       return &entry->session;
     }
@@ -71,7 +76,7 @@ Result<Session*> SessionPool::acquire(SessionOptions options) {
   std::uint32_t attempt = 0;
   do {
     options.isid = make_isid(own_domain_, guest_, options.target_name, options.portal,
-                             options.interface_name, attempt++);
+                             options.interface_binding, options.session_number, attempt++);
   } while (isid_taken(options.isid));
   entries_.push_back(std::make_unique<Entry>(*this, std::move(options)));
   Entry& entry = *entries_.back();

@@ -1,6 +1,6 @@
 // SessionPool: the sessions of one guest's process: one for each (target, portal address,
-// interface), shared by all disks of the guest that need it. Started when the first needs it,
-// stopped when the last has gone. Reactor thread.
+// interface, number), shared by all disks of the guest that need it. Started when the first needs
+// it, stopped when the last has gone. Reactor thread.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ namespace iscsi_blkback {
 // that its login ends what the old one left at the target (6.3.5); two guests never share one.
 // attempt: 0, then 1, 2 ... while the ISID is taken within this process.
 [[nodiscard]] Isid make_isid(DomainId own_domain, DomainId guest, const std::string& target_name,
-                             const SocketAddress& portal, const std::string& interface_name,
-                             std::uint32_t attempt);
+                             const SocketAddress& portal, const InterfaceBinding& interface,
+                             std::uint16_t session_number, std::uint32_t attempt);
 
 class SessionPool {
  public:

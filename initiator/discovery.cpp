@@ -4,15 +4,20 @@
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 #include <poll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdlib>
 #include <memory>
+#include <string_view>
 
 namespace iscsi_blkback {
 namespace {
 
+constexpr const char* kConnecting = "connecting";
 constexpr std::size_t kMaxTargets = 4096;
 constexpr std::size_t kMaxPortalsOfTarget = 256;
 
@@ -38,7 +43,7 @@ constexpr std::array kEnvironment = {
 struct Inquiry {
   bool done = false;
   bool failed = false;
-  const char* doing = "connecting";
+  const char* doing = kConnecting;
   std::vector<DiscoveredTarget> targets;
 };
 
@@ -102,11 +107,39 @@ void on_connect(iscsi_context* context, int status, void*, void* owner) {
   }
 }
 
+Result<void> prepare(iscsi_context* context, const ChapOptions& chap,
+                     const InterfaceBinding& binding) {
+  if (chap.enabled()) {
+    // libiscsi draws its challenges with rand(), which nobody else here uses.
+    unsigned seed = 0;
+    if (::getrandom(&seed, sizeof seed, 0) != static_cast<ssize_t>(sizeof seed)) {
+      return fail(ErrorCode::io, "no random bytes for CHAP");
+    }
+    ::srand(seed);
+    if (iscsi_set_initiator_username_pwd(context, chap.username.c_str(), chap.password.c_str()) !=
+            0 ||
+        (chap.mutual() && iscsi_set_target_username_pwd(context, chap.username_in.c_str(),
+                                                        chap.password_in.c_str()) != 0)) {
+      return fail(ErrorCode::invalid_argument, "libiscsi does not take the CHAP credentials");
+    }
+  }
+  if (!binding.empty()) {
+    Result<std::string> name = interface_of(binding);
+    if (!name) {
+      return tl::unexpected(name.error());
+    }
+    iscsi_set_bind_interfaces(context, name->data());
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::vector<DiscoveredTarget>> discover(const SocketAddress& portal,
                                                const std::string& initiator_name,
-                                               std::chrono::milliseconds timeout) {
+                                               std::chrono::milliseconds timeout,
+                                               const ChapOptions& chap,
+                                               const InterfaceBinding& binding) {
   // Real time: this blocks a thread of its own and is no part of a reactor.
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   for (const char* variable : kEnvironment) {
@@ -121,12 +154,20 @@ Result<std::vector<DiscoveredTarget>> discover(const SocketAddress& portal,
         fmt::format("cannot discover targets as {}: not a usable initiator name", initiator_name));
   }
   const auto failed = [&](const char* doing) {
-    const char* why = iscsi_get_error(context.get());
+    const char* text = iscsi_get_error(context.get());
+    std::string why = text != nullptr ? text : "";
+    while (why.ends_with('\n')) {
+      why.pop_back();
+    }
     return fail(ErrorCode::unavailable,
                 fmt::format("discovery at {} failed while {}: {}", where, doing,
-                            why != nullptr && *why != '\0' ? why : "the connection ended"));
+                            why.empty() ? "the connection ended" : why));
   };
   iscsi_set_noautoreconnect(context.get(), 1);
+  if (auto prepared = prepare(context.get(), chap, binding); !prepared) {
+    return fail(prepared.error().code,
+                fmt::format("discovery at {} failed: {}", where, prepared.error().message));
+  }
   if (iscsi_set_session_type(context.get(), ISCSI_SESSION_DISCOVERY) != 0 ||
       iscsi_set_header_digest(context.get(), ISCSI_HEADER_DIGEST_NONE) != 0 ||
       iscsi_connect_async(context.get(), where.c_str(), on_connect, &inquiry) != 0) {
@@ -147,6 +188,16 @@ Result<std::vector<DiscoveredTarget>> discover(const SocketAddress& portal,
     const auto wait = std::min<std::int64_t>(left.count(), 100);
     if (::poll(&descriptor, 1, static_cast<int>(wait)) < 0 && errno != EINTR) {
       return tl::unexpected(system_error("poll", errno));
+    }
+    if (std::string_view(inquiry.doing) == kConnecting &&
+        (descriptor.revents & (POLLERR | POLLHUP)) != 0) {
+      // libiscsi's own words would not say why.
+      int error = 0;
+      socklen_t length = sizeof error;
+      if (::getsockopt(descriptor.fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error != 0) {
+        return fail(ErrorCode::unavailable,
+                    system_error(fmt::format("discovery at {} failed", where), error).message);
+      }
     }
     if (iscsi_service(context.get(), descriptor.revents) < 0) {
       return failed(inquiry.doing);

@@ -9,6 +9,7 @@
 
 #include "base/byte_stream.h"
 #include "base/result.h"
+#include "initiator/chap.h"
 #include "initiator/target_address.h"
 
 namespace iscsi_blkback {
@@ -20,10 +21,14 @@ struct DiscoveredTarget {
   std::vector<DiscoveredPortal> portals;  // those that the target tells; tgt: only the one asked
 };
 
-// Asks one portal for all its targets, within timeout. Unsets the LIBISCSI_* variables of the
-// environment first, which would change what libiscsi does.
+// Asks one portal for all its targets, within timeout. chap: check_chap_options() has accepted it;
+// libiscsi knows MD5 only. Through the interface that binding means, by whichever of its parts; its
+// source address as such libiscsi cannot use. Unsets the LIBISCSI_* variables of the environment
+// first, which would change what libiscsi does.
 [[nodiscard]] Result<std::vector<DiscoveredTarget>> discover(const SocketAddress& portal,
                                                              const std::string& initiator_name,
-                                                             std::chrono::milliseconds timeout);
+                                                             std::chrono::milliseconds timeout,
+                                                             const ChapOptions& chap = {},
+                                                             const InterfaceBinding& binding = {});
 
 }  // namespace iscsi_blkback

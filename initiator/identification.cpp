@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "initiator/mode_pages.h"
 #include "initiator/vpd.h"
 
 namespace iscsi_blkback {
@@ -75,9 +76,13 @@ void LogicalUnit::Identification::send() {
       task_.cdb = read_capacity10_cdb();
       bytes = 8;
       break;
-    case Step::mode_sense:
+    case Step::mode_sense6:
+      // All pages; more than 192 bytes confuse some devices.
       task_.cdb = mode_sense6_cdb(0x3f, 192);
       bytes = 192;
+      break;
+    case Step::mode_sense10:
+      task_.cdb = mode_sense10_cdb(0x3f, bytes = 512);
       break;
     case Step::done:
       ISCSI_BLKBACK_ASSERT(false);
@@ -151,10 +156,14 @@ std::span<const std::byte> LogicalUnit::Identification::answer() const {
 }
 
 Error LogicalUnit::Identification::failure() const {
-  const auto lun = fmt::format("LUN {} of {}", lun_ >> 48 & 0x3fff, session_.options().target_name);
+  const auto lun = fmt::format("LUN {} of {}", lun_text(lun_), session_.options().target_name);
   if (task_.outcome == TaskOutcome::target_failure) {
     return {ErrorCode::io, fmt::format("{}: the target failed with iSCSI response 0x{:02x}", lun,
                                        task_.response_code)};
+  }
+  if (task_.outcome == TaskOutcome::aborted) {
+    return {ErrorCode::timed_out,
+            fmt::format("{} does not answer; the command was aborted after command_timeout", lun)};
   }
   if (task_.outcome != TaskOutcome::completed) {
     return {ErrorCode::unavailable, fmt::format("{}: the connection was lost", lun)};
@@ -164,10 +173,10 @@ Error LogicalUnit::Identification::failure() const {
       return {ErrorCode::not_found, lun + " does not exist; check the LUN's number and mapping"};
     }
     const bool waiting = task_.sense.key == SenseKey::not_ready;
-    return {waiting ? ErrorCode::unavailable : ErrorCode::io,
-            fmt::format("{} {}: sense {:x}/{:02x}/{:02x}", lun,
-                        waiting ? "is not ready" : "refuses to be identified",
-                        static_cast<unsigned>(task_.sense.key), task_.sense.asc, task_.sense.ascq)};
+    return {
+        waiting ? ErrorCode::unavailable : ErrorCode::io,
+        fmt::format("{} {}: sense {}", lun, waiting ? "is not ready" : "refuses to be identified",
+                    sense_text(task_.sense))};
   }
   return {ErrorCode::io, fmt::format("{} refuses to be identified: SCSI status 0x{:02x}", lun,
                                      static_cast<unsigned>(task_.status))};
@@ -208,13 +217,18 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
         return tl::unexpected(failure());
       }
       return take_capacity();
-    case Step::mode_sense:
-      // Optional: without it a write tells.
-      if (good && answer().size() >= 3) {
-        identity_.write_protected = (std::to_integer<unsigned>(answer()[2]) & 0x80) != 0;
+    case Step::mode_sense6:
+      if (refused_as_unknown() && task_.sense.code() == kInvalidOperation) {
+        return Step::mode_sense10;
       }
+      [[fallthrough]];
+    case Step::mode_sense10:
+      // Optional: without it a write tells of write protection, and flushes are sent in any case.
       if (task_.outcome != TaskOutcome::completed) {
         return tl::unexpected(failure());
+      }
+      if (good) {
+        take_mode_data();
       }
       return Step::done;
     case Step::done:
@@ -231,13 +245,12 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_inqu
   if (inquiry->peripheral_qualifier != 0 || inquiry->device_type == 0x1f) {
     return fail(ErrorCode::not_found,
                 fmt::format("LUN {} of {} does not exist; check the LUN's number and mapping",
-                            lun_ >> 48 & 0x3fff, session_.options().target_name));
+                            lun_text(lun_), session_.options().target_name));
   }
   if (inquiry->device_type != 0x00 && inquiry->device_type != 0x0e) {
-    return fail(
-        ErrorCode::unsupported,
-        fmt::format("LUN {} of {} is not a disk (SCSI device type 0x{:02x})", lun_ >> 48 & 0x3fff,
-                    session_.options().target_name, inquiry->device_type));
+    return fail(ErrorCode::unsupported,
+                fmt::format("LUN {} of {} is not a disk (SCSI device type 0x{:02x})",
+                            lun_text(lun_), session_.options().target_name, inquiry->device_type));
   }
   identity_.vendor = inquiry->vendor;
   identity_.product = inquiry->product;
@@ -272,11 +285,18 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_page
     }
   } else if (step_ == Step::block_limits) {
     if (const auto limits = parse_block_limits(answer())) {
+      identity_.limits = *limits;
       identity_.max_transfer_blocks = limits->max_transfer_blocks;
     }
+  } else if (step_ == Step::block_characteristics) {
+    if (const auto characteristics = parse_block_characteristics(answer())) {
+      identity_.rotation_rate = characteristics->rotation_rate;
+    }
+  } else if (step_ == Step::logical_block_provisioning) {
+    if (const auto provisioning = parse_logical_block_provisioning(answer())) {
+      identity_.provisioning = *provisioning;
+    }
   }
-  // Pages 0xB1 and 0xB2 are hints for which there is no use yet beyond knowing that they can be
-  // read.
   return next_page(step_);
 }
 
@@ -290,11 +310,30 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_capa
   identity_.logical_block_bytes = capacity->logical_block_bytes;
   identity_.physical_block_bytes = capacity->physical_block_bytes;
   identity_.thin_provisioned = capacity->thin_provisioned;
+  identity_.provisioning.reads_zeros = identity_.provisioning.reads_zeros || capacity->reads_zeros;
+  identity_.has_16_byte_commands = has_16_byte_commands_;
   if (!has_16_byte_commands_ &&
       (identity_.max_transfer_blocks == 0 || identity_.max_transfer_blocks > 65535)) {
     identity_.max_transfer_blocks = 65535;  // what READ(10) and WRITE(10) can say
   }
-  return Step::mode_sense;
+  return Step::mode_sense6;
+}
+
+void LogicalUnit::Identification::take_mode_data() {
+  const Result<ModeData> mode =
+      step_ == Step::mode_sense6 ? parse_mode_sense6(answer()) : parse_mode_sense10(answer());
+  if (!mode) {
+    return;
+  }
+  identity_.force_unit_access = mode->force_unit_access;
+  if (mode->caching) {
+    identity_.write_cache = mode->caching->write_cache;
+  }
+  if (mode->control) {
+    identity_.software_write_protect = mode->control->software_write_protect;
+    identity_.task_aborted_status = mode->control->task_aborted_status;
+  }
+  identity_.write_protected = mode->write_protected || identity_.software_write_protect;
 }
 
 LogicalUnit::Identification::Step LogicalUnit::Identification::next_page(Step after) const {

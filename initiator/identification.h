@@ -36,7 +36,8 @@ class LogicalUnit::Identification {
     logical_block_provisioning,
     read_capacity16,
     read_capacity10,
-    mode_sense,
+    mode_sense6,
+    mode_sense10,
     done,
   };
   static constexpr std::size_t kBufferBytes = 4096;
@@ -51,6 +52,7 @@ class LogicalUnit::Identification {
   [[nodiscard]] Result<Step> take_inquiry();
   [[nodiscard]] Result<Step> take_page();
   [[nodiscard]] Result<Step> take_capacity();
+  void take_mode_data();
   [[nodiscard]] Step next_page(Step after) const;
   [[nodiscard]] Error failure() const;
   [[nodiscard]] std::span<const std::byte> answer() const;

@@ -1,6 +1,7 @@
 #include "initiator/logical_unit.h"
 
-#include "initiator/cdb.h"
+#include <algorithm>
+
 #include "initiator/identification.h"
 
 namespace iscsi_blkback {
@@ -32,7 +33,8 @@ void LogicalUnit::cancel_identify() {
   identification_.reset();
 }
 
-void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request) const {
+void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request,
+                             ForceUnitAccess fua) const {
   task.lun = lun_;
   task.data = request.data;
   task.data_length_bytes = static_cast<std::uint32_t>(request.length_bytes());
@@ -46,11 +48,13 @@ void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request) const 
   switch (request.operation) {
     case BlockOperation::read:
       task.direction = DataDirection::in;
-      task.cdb = has_16_byte_commands_ ? read16_cdb(block, count) : read10_cdb(block32, count16);
+      task.cdb =
+          has_16_byte_commands_ ? read16_cdb(block, count, fua) : read10_cdb(block32, count16, fua);
       return;
     case BlockOperation::write:
       task.direction = DataDirection::out;
-      task.cdb = has_16_byte_commands_ ? write16_cdb(block, count) : write10_cdb(block32, count16);
+      task.cdb = has_16_byte_commands_ ? write16_cdb(block, count, fua)
+                                       : write10_cdb(block32, count16, fua);
       return;
     case BlockOperation::flush:
       task.direction = DataDirection::none;
@@ -61,18 +65,87 @@ void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request) const 
   }
 }
 
-void LogicalUnit::prepare_test_unit_ready(ScsiTask& task) const {
+void LogicalUnit::prepare(ScsiTask& task, const Cdb& cdb, DataDirection direction,
+                          std::span<std::byte> data) const {
+  task.cdb = cdb;
   task.lun = lun_;
-  task.direction = DataDirection::none;
-  task.data = nullptr;
-  task.data_length_bytes = 0;
-  task.cdb = test_unit_ready_cdb();
+  task.direction = direction;
+  task.data = data.empty() ? nullptr : data.data();
+  task.data_length_bytes = static_cast<std::uint32_t>(data.size());
 }
 
-std::uint64_t encode_lun(std::uint16_t number) {
-  const std::uint64_t field =
-      number < 256 ? number : static_cast<std::uint64_t>(number & 0x3fff) | 0x4000;
-  return field << 48;
+void LogicalUnit::prepare_test_unit_ready(ScsiTask& task) const {
+  prepare(task, test_unit_ready_cdb(), DataDirection::none, {});
+}
+
+BlockRange LogicalUnit::in_blocks(SectorRange range) const {
+  const std::uint32_t sectors_per_block = logical_block_bytes_ / kSectorBytes;
+  ISCSI_BLKBACK_ASSERT(range.sector % sectors_per_block == 0 &&
+                       range.sector_count % sectors_per_block == 0);
+  return {.block = range.sector / sectors_per_block,
+          .block_count = range.sector_count / sectors_per_block};
+}
+
+void LogicalUnit::prepare_unmap(ScsiTask& task, std::span<const SectorRange> ranges,
+                                std::span<std::byte> buffer) const {
+  // A range at a time into the list: no memory but the caller's.
+  const std::size_t bytes = unmap_list_bytes(ranges.size());
+  ISCSI_BLKBACK_ASSERT(ranges.size() <= kMaxUnmapRanges && buffer.size() >= bytes);
+  begin_unmap_list(ranges.size(), buffer);
+  for (std::size_t index = 0; index < ranges.size(); ++index) {
+    put_unmap_range(in_blocks(ranges[index]), index, buffer);
+  }
+  prepare(task, unmap_cdb(static_cast<std::uint16_t>(bytes)), DataDirection::out,
+          buffer.first(bytes));
+}
+
+void LogicalUnit::prepare_write_zeros(ScsiTask& task, SectorRange range, bool unmap,
+                                      std::span<std::byte> buffer) const {
+  ISCSI_BLKBACK_ASSERT(buffer.size() >= logical_block_bytes_);
+  const std::span<std::byte> zeros = buffer.first(logical_block_bytes_);
+  std::fill(zeros.begin(), zeros.end(), std::byte{0});
+  const BlockRange blocks = in_blocks(range);
+  prepare(task, write_same16_cdb(blocks.block, blocks.block_count, unmap), DataDirection::out,
+          zeros);
+}
+
+void LogicalUnit::prepare_report_target_port_groups(ScsiTask& task, std::span<std::byte> buffer,
+                                                    bool extended) const {
+  prepare(task, report_target_port_groups_cdb(static_cast<std::uint32_t>(buffer.size()), extended),
+          DataDirection::in, buffer);
+}
+
+void LogicalUnit::prepare_set_target_port_groups(ScsiTask& task,
+                                                 std::span<const SetTargetPortGroup> groups,
+                                                 std::span<std::byte> buffer) const {
+  const std::size_t bytes = set_target_port_groups_list_bytes(groups.size());
+  encode_set_target_port_groups_list(groups, buffer);
+  prepare(task, set_target_port_groups_cdb(static_cast<std::uint32_t>(bytes)), DataDirection::out,
+          buffer.first(bytes));
+}
+
+void LogicalUnit::prepare_reserve_in(ScsiTask& task, ReserveInAction action,
+                                     std::span<std::byte> buffer) const {
+  const std::span<std::byte> used = buffer.first(std::min<std::size_t>(buffer.size(), 0xffff));
+  prepare(task,
+          persistent_reserve_in_cdb(static_cast<std::uint8_t>(action),
+                                    static_cast<std::uint16_t>(used.size())),
+          DataDirection::in, used);
+}
+
+void LogicalUnit::prepare_reserve_out(ScsiTask& task, ReserveOutAction action, ReservationType type,
+                                      const ReserveOutList& values,
+                                      std::span<std::byte> buffer) const {
+  encode_reserve_out_list(values, buffer);
+  prepare(task,
+          persistent_reserve_out_cdb(static_cast<std::uint8_t>(action),
+                                     static_cast<std::uint8_t>(type), kReserveOutListBytes),
+          DataDirection::out, buffer.first(kReserveOutListBytes));
+}
+
+void LogicalUnit::prepare_report_luns(ScsiTask& task, std::span<std::byte> buffer) const {
+  prepare(task, report_luns_cdb(static_cast<std::uint32_t>(buffer.size())), DataDirection::in,
+          buffer);
 }
 
 }  // namespace iscsi_blkback

@@ -1,15 +1,23 @@
-// LogicalUnit: one LUN as seen through one session: builds the CDBs of reads, writes and flushes,
-// and asks the LUN who it is (INQUIRY, VPD 0x80/0x83/0xB0/0xB1/0xB2, READ CAPACITY(16)). It decides
-// nothing about errors: that is the multipath layer's table. Reactor thread.
+// LogicalUnit: one LUN as seen through one session: builds the commands of reads, writes, flushes,
+// deallocation, ALUA and reservations, and asks the LUN who it is (INQUIRY, VPD 0x80, 0x83, 0xB0 to
+// 0xB2, READ CAPACITY, MODE SENSE). It decides nothing about errors: that is the multipath layer's
+// table. Reactor thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/block_device.h"
+#include "initiator/cdb.h"
+#include "initiator/lun_address.h"
+#include "initiator/persistent_reservation.h"
 #include "initiator/scsi_task.h"
 #include "initiator/session.h"
+#include "initiator/target_port_groups.h"
+#include "initiator/vpd.h"
 
 namespace iscsi_blkback {
 
@@ -27,9 +35,17 @@ struct LogicalUnitIdentity {
   std::uint64_t block_count = 0;
   std::uint32_t logical_block_bytes = 512;
   std::uint32_t physical_block_bytes = 512;
-  std::uint32_t max_transfer_blocks = 0;  // VPD 0xB0; 0: not limited
+  std::uint32_t max_transfer_blocks = 0;  // 0: not limited; VPD 0xB0, or what the CDBs can say
+  BlockLimits limits;                     // VPD 0xB0
+  LogicalBlockProvisioning provisioning;  // VPD 0xB2
+  std::uint16_t rotation_rate = 0;        // VPD 0xB1; 1: not rotating, 0: not told
   bool write_protected = false;           // as far as known
   bool thin_provisioned = false;          // READ CAPACITY(16) LBPME
+  bool write_cache = false;               // as far as known: a flush is needed
+  bool force_unit_access = false;         // DPOFUA: writes may have the FUA bit
+  bool software_write_protect = false;    // control page, SWP
+  bool task_aborted_status = false;       // control page, TAS
+  bool has_16_byte_commands = true;
 };
 
 class LogicalUnit {
@@ -48,14 +64,49 @@ class LogicalUnit {
   void cancel_identify();  // on_done does not come; the buffers stay ours until the
                            // target has answered or the connection is gone
 
-  // Fill cdb, lun, direction, data of a task for this LUN; the caller sets on_complete and owner
-  // and submits it. request: within the geometry that identify() gave, aligned to the logical
-  // block.
-  void prepare_io(ScsiTask& task, const BlockRequest& request) const;
+  // All prepare_ calls fill cdb, lun, direction and data of a task for this LUN; the caller sets
+  // on_complete and owner and submits it. Buffers are the caller's, and like the task untouched
+  // until completion. Sectors and requests: within the geometry that identify() gave, aligned to
+  // the logical block.
+  void prepare_io(ScsiTask& task, const BlockRequest& request,
+                  ForceUnitAccess fua = ForceUnitAccess::no) const;
   void prepare_test_unit_ready(ScsiTask& task) const;
+
+  struct SectorRange {
+    std::uint64_t sector = 0;
+    std::uint32_t sector_count = 0;
+  };
+  // Deallocates; what the sectors read as afterwards, provisioning.reads_zeros says. At most
+  // limits.max_unmap_ranges ranges of limits.max_unmap_blocks in all; buffer: at least
+  // unmap_list_bytes(ranges.size()).
+  void prepare_unmap(ScsiTask& task, std::span<const SectorRange> ranges,
+                     std::span<std::byte> buffer) const;
+  // Zeros, by WRITE SAME(16). unmap: by deallocation where the LUN can. At most
+  // limits.max_write_same_blocks; buffer: a logical block.
+  void prepare_write_zeros(ScsiTask& task, SectorRange range, bool unmap,
+                           std::span<std::byte> buffer) const;
+
+  // Into buffer; see target_port_groups.h.
+  void prepare_report_target_port_groups(ScsiTask& task, std::span<std::byte> buffer,
+                                         bool extended) const;
+  void prepare_set_target_port_groups(ScsiTask& task, std::span<const SetTargetPortGroup> groups,
+                                      std::span<std::byte> buffer) const;
+
+  // See persistent_reservation.h. buffer: at most 65535 bytes used; at least kReserveOutListBytes.
+  void prepare_reserve_in(ScsiTask& task, ReserveInAction action,
+                          std::span<std::byte> buffer) const;
+  void prepare_reserve_out(ScsiTask& task, ReserveOutAction action, ReservationType type,
+                           const ReserveOutList& values, std::span<std::byte> buffer) const;
+
+  // Of the target, through this LUN; see vpd.h.
+  void prepare_report_luns(ScsiTask& task, std::span<std::byte> buffer) const;
 
  private:
   class Identification;
+  [[nodiscard]] BlockRange in_blocks(SectorRange range) const;
+  void prepare(ScsiTask& task, const Cdb& cdb, DataDirection direction,
+               std::span<std::byte> data) const;
+
   Reactor& reactor_;
   Session& session_;
   std::uint64_t lun_;
@@ -64,8 +115,5 @@ class LogicalUnit {
   bool has_16_byte_commands_ = true;
   std::unique_ptr<Identification> identification_;
 };
-
-// SAM-5 4.7: peripheral addressing below 256, flat space addressing up to 16383.
-[[nodiscard]] std::uint64_t encode_lun(std::uint16_t number);
 
 }  // namespace iscsi_blkback

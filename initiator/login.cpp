@@ -25,59 +25,13 @@ bool usable_name(const std::string& name) {
 
 }  // namespace
 
-Error describe_login_status(std::uint16_t status) {
-  switch (status) {
-    case 0x0101:
-      return {ErrorCode::unavailable, "the target has moved temporarily"};
-    case 0x0102:
-      return {ErrorCode::unavailable, "the target has moved permanently"};
-    case 0x0200:
-      return {ErrorCode::protocol, "the target calls the login the initiator's error"};
-    case 0x0201:
-      return {ErrorCode::permission_denied,
-              "authentication failed: the target wants CHAP credentials; set them on both sides "
-              "or allow this initiator without authentication"};
-    case 0x0202:
-      return {ErrorCode::permission_denied,
-              "the target does not allow this initiator; add the initiator name to its access "
-              "list"};
-    case 0x0203:
-      return {ErrorCode::not_found,
-              "there is no target of this name at this portal; check the IQN"};
-    case 0x0204:
-      return {ErrorCode::not_found, "the target was removed from this portal for good"};
-    case 0x0205:
-      return {ErrorCode::unsupported, "the target does not support this iSCSI version"};
-    case 0x0206:
-      return {ErrorCode::unavailable,
-              "the target has too many connections; close some or raise its limit"};
-    case 0x0207:
-      return {ErrorCode::protocol, "the target misses a parameter in the login"};
-    case 0x0208:
-      return {ErrorCode::protocol, "the target cannot include this connection in the session"};
-    case 0x0209:
-      return {ErrorCode::unsupported, "the target does not support this type of session"};
-    case 0x020a:
-      return {ErrorCode::protocol, "the target does not know the session any more"};
-    case 0x020b:
-      return {ErrorCode::protocol, "the target calls the login request invalid"};
-    case 0x0300:
-      return {ErrorCode::unavailable, "the target has an internal error; its log should say more"};
-    case 0x0301:
-      return {ErrorCode::unavailable, "the target's service is not available now"};
-    case 0x0302:
-      return {ErrorCode::unavailable, "the target is out of resources"};
-    default:
-      return {ErrorCode::unavailable,
-              fmt::format("the target refuses the login with status 0x{:04x}", status)};
-  }
-}
-
-Login::Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn)
+Login::Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn,
+             std::span<const ChapAlgorithm> without)
     : options_(options),
       negotiation_(options),
       initiator_task_tag_(initiator_task_tag),
-      cmd_sn_(cmd_sn) {}
+      cmd_sn_(cmd_sn),
+      without_(without.begin(), without.end()) {}
 
 Result<void> Login::check_options() const {
   if (!usable_name(options_.initiator_name)) {
@@ -92,38 +46,58 @@ Result<void> Login::check_options() const {
     return fail(ErrorCode::invalid_argument,
                 "the initiator alias is too long or has control characters");
   }
-  return {};
+  return check_chap_options(options_.chap);
+}
+
+// Adds what this stage begins with; what answers the target has been added before.
+void Login::compose() {
+  if (asked_) {
+    return;
+  }
+  asked_ = true;
+  if (stage_ == LoginStage::operational_negotiation) {
+    negotiation_.offer(out_);
+    return;
+  }
+  out_.add("InitiatorName", std::string_view{options_.initiator_name});
+  if (!options_.initiator_alias.empty()) {
+    out_.add("InitiatorAlias", std::string_view{options_.initiator_alias});
+  }
+  out_.add("TargetName", std::string_view{options_.target_name});
+  out_.add("SessionType", std::string_view{"Normal"});
+  // A target that has to prove itself may not get around that by choosing None.
+  out_.add("AuthMethod", std::string_view{!options_.chap.enabled() ? "None"
+                                          : options_.chap.mutual() ? "CHAP"
+                                                                   : "CHAP,None"});
+}
+
+bool Login::authenticated() const {
+  return chap_ ? chap_->complete() : auth_method_known_ || !options_.chap.enabled();
 }
 
 void Login::next_request(std::vector<std::byte>& pdu) {
-  if (!asked_ && !continuing_) {
-    asked_ = true;
-    if (stage_ == LoginStage::security_negotiation) {
-      out_.add("InitiatorName", std::string_view{options_.initiator_name});
-      if (!options_.initiator_alias.empty()) {
-        out_.add("InitiatorAlias", std::string_view{options_.initiator_alias});
-      }
-      out_.add("TargetName", std::string_view{options_.target_name});
-      out_.add("SessionType", std::string_view{"Normal"});
-      out_.add("AuthMethod", std::string_view{"None"});
-    } else {
-      negotiation_.offer(out_);
-    }
-  }
   // While the target still sends the rest of its text, the request is empty and asks for nothing.
-  transit_asked_ = !continuing_;
+  if (!continuing_) {
+    compose();
+  }
+  const std::string_view text =
+      continuing_ ? std::string_view{} : std::string_view{out_.text()}.substr(sent_bytes_);
+  const std::string_view piece = text.substr(0, kMaxLoginDataBytes);
+  const bool more = piece.size() < text.size();
+  const bool security = stage_ == LoginStage::security_negotiation;
+  const bool ready =
+      !security || (chap_ ? chap_->answered() : auth_method_known_ || !options_.chap.enabled());
+  transit_asked_ = !continuing_ && !more && ready;
   ++requests_;
-  const std::string& text = out_.text();
-  pdu.assign(kBhsBytes + padded(text.size()), std::byte{0});
+  pdu.assign(kBhsBytes + padded(piece.size()), std::byte{0});
   encode(LoginRequestPdu{.transit = transit_asked_,
-                         .more = false,
+                         .more = more,
                          .current_stage = stage_,
-                         .next_stage = stage_ == LoginStage::security_negotiation
-                                           ? LoginStage::operational_negotiation
-                                           : LoginStage::full_feature_phase,
+                         .next_stage = security ? LoginStage::operational_negotiation
+                                                : LoginStage::full_feature_phase,
                          .version_max = 0,
                          .version_min = 0,
-                         .data_bytes = static_cast<std::uint32_t>(text.size()),
+                         .data_bytes = static_cast<std::uint32_t>(piece.size()),
                          .isid = options_.isid,
                          .tsih = 0,
                          .initiator_task_tag = initiator_task_tag_,
@@ -131,8 +105,15 @@ void Login::next_request(std::vector<std::byte>& pdu) {
                          .cmd_sn = cmd_sn_,
                          .exp_stat_sn = first_response_ ? 0 : numbers_.stat_sn + 1},
          BhsBuffer{pdu.data(), kBhsBytes});
-  std::memcpy(pdu.data() + kBhsBytes, text.data(), text.size());
-  out_.clear();
+  if (!piece.empty()) {
+    std::memcpy(pdu.data() + kBhsBytes, piece.data(), piece.size());
+  }
+  if (more) {
+    sent_bytes_ += piece.size();
+  } else if (!continuing_) {
+    sent_bytes_ = 0;
+    out_.clear();
+  }
 }
 
 Result<Login::Progress> Login::receive(BhsBytes header, std::span<const std::byte> data) {
@@ -155,10 +136,16 @@ Result<Login::Progress> Login::receive(BhsBytes header, std::span<const std::byt
     }
     return tl::unexpected(describe_login_status(status_));
   }
-  continuing_ = response.more;
   if (requests_ >= kMaxRequests) {
     return fail(ErrorCode::protocol, "the login does not end; the target keeps asking");
   }
+  if (sent_bytes_ != 0) {
+    if (!data.empty() || response.transit || response.more) {
+      return fail(ErrorCode::protocol, "the target answers before it has all of the login text");
+    }
+    return Progress::request;
+  }
+  continuing_ = response.more;
   if (continuing_) {
     if (response.transit) {
       return fail(ErrorCode::protocol, "the target's login response has both the T and the C bit");
@@ -166,7 +153,7 @@ Result<Login::Progress> Login::receive(BhsBytes header, std::span<const std::byt
     return Progress::request;
   }
   if (auto taken = take_text(); !taken) {
-    return taken;
+    return tl::unexpected(taken.error());
   }
   return advance(response);
 }
@@ -192,24 +179,58 @@ Result<void> Login::check_response(const LoginResponsePdu& response) {
   return {};
 }
 
-Result<Login::Progress> Login::take_text() {
+Result<void> Login::take_text() {
   const auto pairs = parse_login_text(in_);
   if (!pairs) {
     return tl::unexpected(pairs.error());
   }
+  const bool security = stage_ == LoginStage::security_negotiation;
+  const bool expects_chap = chap_.has_value() && !chap_->complete();
   for (const TextPair& pair : *pairs) {
-    if (pair.key == "AuthMethod" && pair.value != "None") {
-      return tl::unexpected(describe_login_status(0x0201));
+    Result<void> taken;
+    if (pair.key == "AuthMethod") {
+      taken = take_auth_method(pair.value);
+    } else if (pair.key.starts_with("CHAP_")) {
+      taken = expects_chap
+                  ? chap_->take(pair)
+                  : fail(ErrorCode::protocol,
+                         fmt::format("the target sends {}, which was not asked", pair.key));
+    } else {
+      taken = negotiation_.take(pair, out_);
     }
-    if (auto taken = negotiation_.take(pair, out_); !taken) {
-      return tl::unexpected(taken.error());
+    if (!taken) {
+      return taken;
     }
-  }
-  if (out_.text().size() > kMaxLoginDataBytes) {
-    return fail(ErrorCode::protocol, "the target asks for too many keys that do not exist");
   }
   in_.clear();
-  return Progress::request;
+  if (security && expects_chap) {
+    return chap_->advance(out_);
+  }
+  if (security && chap_ && !chap_->answered()) {
+    return chap_->offer(out_);  // the target has just agreed to CHAP
+  }
+  return {};
+}
+
+Result<void> Login::take_auth_method(std::string_view method) {
+  if (stage_ != LoginStage::security_negotiation || auth_method_known_) {
+    return fail(ErrorCode::protocol, "the target answers AuthMethod, which was not asked");
+  }
+  auth_method_known_ = true;
+  const ChapOptions& chap = options_.chap;
+  if (method == "CHAP" && chap.enabled()) {
+    chap_.emplace(chap, without_);
+    return {};
+  }
+  if (method == "None" && !chap.mutual()) {
+    return {};
+  }
+  if (chap.mutual()) {
+    return fail(ErrorCode::permission_denied,
+                "the target does not do CHAP, but it must prove who it is; set CHAP up on the "
+                "target, or remove username_in and password_in here");
+  }
+  return tl::unexpected(describe_login_status(kAuthenticationFailed));
 }
 
 Result<Login::Progress> Login::take_redirect() {
@@ -234,8 +255,15 @@ Result<Login::Progress> Login::advance(const LoginResponsePdu& response) {
   if (!transit_asked_) {
     return fail(ErrorCode::protocol, "the target left the login stage without being asked");
   }
+  if (!authenticated()) {
+    return fail(ErrorCode::permission_denied,
+                "the target ended the security stage before it had proved who it is");
+  }
   const bool from_security = stage_ == LoginStage::security_negotiation;
   if (response.next_stage == LoginStage::full_feature_phase && !from_security) {
+    if (auto checked = negotiation_.check_complete(); !checked) {
+      return tl::unexpected(checked.error());
+    }
     return Progress::complete;
   }
   if (response.next_stage != LoginStage::operational_negotiation || !from_security) {

@@ -1,15 +1,20 @@
 // Login: the login phase of one connection (RFC 7143 section 6.3) as a state machine over PDUs; it
 // does no I/O. It passes through the security stage even without authentication: tgt terminates an
-// older session of the same ISID only when a login came through that stage. Reactor thread.
+// older session of the same ISID only when a login came through that stage. Text that does not fit
+// into one PDU goes in several, both ways (the C bit). Reactor thread.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
+#include "initiator/chap.h"
+#include "initiator/login_status.h"
 #include "initiator/login_text.h"
 #include "initiator/negotiation.h"
 #include "initiator/pdu.h"
@@ -26,9 +31,12 @@ class Login {
   };
 
   // options outlives the login. initiator_task_tag and cmd_sn: of every request of this login.
-  Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn);
+  // without: CHAP algorithms that this login does not offer.
+  Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn,
+        std::span<const ChapAlgorithm> without = {});
 
-  // Refuses names that no login can carry (empty, too long, with control characters).
+  // Refuses names that no login can carry (empty, too long, with control characters) and CHAP
+  // options that no login may use.
   [[nodiscard]] Result<void> check_options() const;
 
   // Writes the next request, header and padded text, to pdu.
@@ -42,33 +50,44 @@ class Login {
   [[nodiscard]] NegotiatedParameters negotiated() const { return negotiation_.outcome(); }
   [[nodiscard]] const TargetNumbers& numbers() const { return numbers_; }
 
-  // After redirected: the TargetAddress as the target wrote it.
+  // The CHAP algorithm that the target has chosen, while authentication is under way.
+  [[nodiscard]] std::optional<ChapAlgorithm> chap_algorithm() const {
+    return chap_ && stage_ == LoginStage::security_negotiation ? chap_->algorithm() : std::nullopt;
+  }
+
+  // After redirected: the TargetAddress as the target wrote it, and whether the target has moved
+  // there for good.
   [[nodiscard]] const std::string& redirect_address() const { return redirect_address_; }
+  [[nodiscard]] bool moved_permanently() const { return status_ == kMovedPermanently; }
 
  private:
   [[nodiscard]] Result<void> check_response(const LoginResponsePdu& response);
-  [[nodiscard]] Result<Progress> take_text();
+  void compose();
+  [[nodiscard]] Result<void> take_text();
+  [[nodiscard]] Result<void> take_auth_method(std::string_view method);
   [[nodiscard]] Result<Progress> take_redirect();
   [[nodiscard]] Result<Progress> advance(const LoginResponsePdu& response);
+  [[nodiscard]] bool authenticated() const;
 
   const SessionOptions& options_;
   Negotiation negotiation_;
   LoginStage stage_ = LoginStage::security_negotiation;
-  LoginText out_;               // what the next request says
+  std::optional<ChapExchange> chap_;
+  bool auth_method_known_ = false;
+  LoginText out_;               // what the next requests say
+  std::size_t sent_bytes_ = 0;  // of out_; more than 0 while its rest waits for the target's turn
   std::string in_;              // text of the responses that the C bit joins
-  bool asked_ = false;          // this stage's keys have been sent
+  bool asked_ = false;          // this stage's keys have been added to out_
   bool transit_asked_ = false;  // the last request asked to leave the stage
   bool continuing_ = false;     // the last response had the C bit
   bool first_response_ = true;
   std::uint32_t requests_ = 0;
   std::uint32_t initiator_task_tag_;
   std::uint32_t cmd_sn_;
+  std::vector<ChapAlgorithm> without_;
   TargetNumbers numbers_;
   std::uint16_t status_ = 0;
   std::string redirect_address_;
 };
-
-// What a login status (11.13.5; class and detail as one number, e.g. 0x0201) means and what to fix.
-[[nodiscard]] Error describe_login_status(std::uint16_t status);
 
 }  // namespace iscsi_blkback

@@ -24,7 +24,9 @@ Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
       return fail(ErrorCode::protocol, "the login text holds a pair without a key and '='");
     }
     const TextPair parsed{pair.substr(0, equals), pair.substr(equals + 1)};
-    if (parsed.key.size() > kMaxTextKeyBytes || parsed.value.size() > kMaxTextValueBytes) {
+    const bool large_binary = parsed.key == "CHAP_C" || parsed.key == "CHAP_R";
+    if (parsed.key.size() > kMaxTextKeyBytes ||
+        parsed.value.size() > (large_binary ? kMaxLargeBinaryBytes : kMaxTextValueBytes)) {
       return fail(ErrorCode::protocol,
                   "the login text holds a key of more than 63 or a value of more than 255 bytes");
     }

@@ -13,9 +13,10 @@
 
 namespace iscsi_blkback {
 
-inline constexpr std::size_t kMaxTextKeyBytes = 63;       // 6.1
-inline constexpr std::size_t kMaxTextValueBytes = 255;    // 6.1
-inline constexpr std::size_t kMaxTextPairs = 128;         // ours
+inline constexpr std::size_t kMaxTextKeyBytes = 63;                // 6.1
+inline constexpr std::size_t kMaxTextValueBytes = 255;             // 6.1; but CHAP_C and CHAP_R:
+inline constexpr std::size_t kMaxLargeBinaryBytes = 2 + 2 * 1024;  // 12.1.3, in hexadecimal
+inline constexpr std::size_t kMaxTextPairs = 128;                  // ours
 inline constexpr std::size_t kMaxLoginDataBytes = 8192;   // one login PDU, both ways (13.12)
 inline constexpr std::size_t kMaxLoginTextBytes = 65536;  // ours: all PDUs that the C bit joins
 

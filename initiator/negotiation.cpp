@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 namespace iscsi_blkback {
 namespace {
@@ -12,6 +13,28 @@ constexpr std::uint32_t kMaxLength = 16777215;
 
 constexpr std::string_view kHeaderDigest = "HeaderDigest";
 constexpr std::string_view kDataDigest = "DataDigest";
+constexpr std::string_view kCrc32c = "CRC32C";
+
+// The login's business, or only ours to declare: what a target says of them changes nothing.
+constexpr std::array<std::string_view, 5> kNotNegotiated = {
+    "TargetAddress", "InitiatorName", "InitiatorAlias", "TargetName", "SessionType"};
+// 13.25: answered with Reject, unlike what is unknown.
+constexpr std::array<std::string_view, 4> kObsolete = {"IFMarker", "OFMarker", "IFMarkInt",
+                                                       "OFMarkInt"};
+
+std::string_view digest_list(DigestOffer offer) {
+  switch (offer) {
+    case DigestOffer::none:
+      return "None";
+    case DigestOffer::crc32c:
+      return kCrc32c;
+    case DigestOffer::crc32c_or_none:
+      return "CRC32C,None";
+    case DigestOffer::none_or_crc32c:
+      return "None,CRC32C";
+  }
+  return "None";
+}
 
 }  // namespace
 
@@ -34,12 +57,14 @@ Negotiation::Negotiation(const SessionOptions& options)
           {"DataSequenceInOrder", Rule::logical_or, 0, 1, 1, 1, 1, 1, false},
           {"ErrorRecoveryLevel", Rule::minimum, 0, 2, 0, 0, 0, 0, false},
       }},
+      header_digest_{kHeaderDigest, options.header_digest, false, false},
+      data_digest_{kDataDigest, options.data_digest, false, false},
       max_recv_data_segment_length_(options.max_recv_data_segment_length) {}
 
 void Negotiation::offer(LoginText& text) {
   offered_ = true;
-  text.add(kHeaderDigest, std::string_view{"None"});
-  text.add(kDataDigest, std::string_view{"None"});
+  text.add(kHeaderDigest, digest_list(header_digest_.offered));
+  text.add(kDataDigest, digest_list(data_digest_.offered));
   text.add("MaxRecvDataSegmentLength", max_recv_data_segment_length_);
   for (const Key& key : keys_) {
     if (key.rule == Rule::logical_or || key.rule == Rule::logical_and) {
@@ -54,15 +79,21 @@ Result<void> Negotiation::take(const TextPair& pair, LoginText& answers) {
   if (Key* key = find(pair.key)) {
     return take_answer(*key, pair.value);
   }
-  if (pair.key == kHeaderDigest || pair.key == kDataDigest) {
-    return take_digest(pair);
+  for (Digest* digest : {&header_digest_, &data_digest_}) {
+    if (pair.key == digest->name) {
+      return take_digest(*digest, pair.value);
+    }
   }
   if (pair.key == "MaxRecvDataSegmentLength" || pair.key == "TargetPortalGroupTag" ||
       pair.key == "TargetAlias") {
     return take_declaration(pair);
   }
-  if (pair.key == "TargetAddress" || pair.key == "AuthMethod") {
-    return {};  // the login's business
+  if (std::find(kNotNegotiated.begin(), kNotNegotiated.end(), pair.key) != kNotNegotiated.end()) {
+    return {};
+  }
+  if (std::find(kObsolete.begin(), kObsolete.end(), pair.key) != kObsolete.end()) {
+    answers.add(pair.key, std::string_view{"Reject"});
+    return {};
   }
   // Our own answers have no answer, or two sides could keep each other busy for ever.
   if (pair.value != "NotUnderstood" && pair.value != "Irrelevant" && pair.value != "Reject") {
@@ -121,13 +152,29 @@ Result<void> Negotiation::take_answer(Key& key, std::string_view value) {
   return {};
 }
 
-Result<void> Negotiation::take_digest(const TextPair& pair) {
-  if (pair.value != "None" && pair.value != "NotUnderstood" && pair.value != "Irrelevant") {
-    return fail(
-        ErrorCode::unsupported,
-        fmt::format("the target insists on {}; allow {}=None on the target", pair.key, pair.key));
+Result<void> Negotiation::take_digest(Digest& digest, std::string_view value) {
+  if (!offered_ || digest.answered) {
+    return fail(ErrorCode::protocol,
+                fmt::format("the target answered {}, which was not asked", digest.name));
   }
-  return {};
+  digest.answered = true;
+  if (value == kCrc32c && digest.offered != DigestOffer::none) {
+    digest.result = true;
+    return {};
+  }
+  if (value != kCrc32c && digest.offered == DigestOffer::crc32c) {
+    return fail(ErrorCode::unsupported,
+                fmt::format("the target does not do {}=CRC32C, which is demanded here; allow it on "
+                            "the target, or None here",
+                            digest.name));
+  }
+  if (value == "None" || value == "NotUnderstood" || value == "Irrelevant") {
+    return {};
+  }
+  return fail(ErrorCode::unsupported,
+              fmt::format("the target insists on a {} that was not offered; allow {}={} on the "
+                          "target",
+                          digest.name, digest.name, digest_list(digest.offered)));
 }
 
 Result<void> Negotiation::take_declaration(const TextPair& pair) {
@@ -154,8 +201,21 @@ Result<void> Negotiation::take_declaration(const TextPair& pair) {
   return {};
 }
 
+Result<void> Negotiation::check_complete() const {
+  for (const Digest* digest : {&header_digest_, &data_digest_}) {
+    if (digest->offered == DigestOffer::crc32c && !digest->answered) {
+      return fail(ErrorCode::unsupported,
+                  fmt::format("the target says nothing to {}=CRC32C, which is demanded here; allow "
+                              "it on the target, or None here",
+                              digest->name));
+    }
+  }
+  return {};
+}
+
 NegotiatedParameters Negotiation::outcome() const {
   NegotiatedParameters outcome = declared_;
+  outcome.digests = {.header = header_digest_.result, .data = data_digest_.result};
   outcome.max_recv_data_segment_length = max_recv_data_segment_length_;
   outcome.initial_r2t = result_of("InitialR2T") != 0;
   outcome.immediate_data = result_of("ImmediateData") != 0;

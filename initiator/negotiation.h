@@ -24,6 +24,9 @@ class Negotiation {
   // (an unknown key: NotUnderstood).
   [[nodiscard]] Result<void> take(const TextPair& pair, LoginText& answers);
 
+  // After the last pair: refuses a target that left out what must not be left out.
+  [[nodiscard]] Result<void> check_complete() const;
+
   // After the last pair. A key that the target did not answer has its RFC default, except that
   // nothing becomes larger than what we offered.
   [[nodiscard]] NegotiatedParameters outcome() const;
@@ -42,15 +45,23 @@ class Negotiation {
     std::uint32_t result;
     bool answered;
   };
+  struct Digest {
+    std::string_view name;
+    DigestOffer offered;
+    bool result;  // CRC32C
+    bool answered;
+  };
   static constexpr std::uint32_t kAny = 0xffffffff;
 
   [[nodiscard]] Result<void> take_answer(Key& key, std::string_view value);
-  [[nodiscard]] Result<void> take_digest(const TextPair& pair);
+  [[nodiscard]] Result<void> take_digest(Digest& digest, std::string_view value);
   [[nodiscard]] Result<void> take_declaration(const TextPair& pair);
   [[nodiscard]] Key* find(std::string_view name);
   [[nodiscard]] std::uint32_t result_of(std::string_view name) const;
 
   std::array<Key, 11> keys_;
+  Digest header_digest_;
+  Digest data_digest_;
   std::uint32_t max_recv_data_segment_length_;
   NegotiatedParameters declared_;
   bool offered_ = false;

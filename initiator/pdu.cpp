@@ -17,11 +17,13 @@ constexpr std::size_t kAhsLength = 4;
 constexpr std::size_t kLun = 8;
 constexpr std::size_t kInitiatorTaskTag = 16;
 constexpr std::size_t kTargetTransferTag = 20;
+constexpr std::size_t kReferencedTaskTag = 20;
 constexpr std::size_t kStatSn = 24;
 constexpr std::size_t kCmdSn = 24;
 constexpr std::size_t kExpStatSn = 28;
 constexpr std::size_t kExpCmdSn = 28;
 constexpr std::size_t kMaxCmdSn = 32;
+constexpr std::size_t kRefCmdSn = 32;
 constexpr std::size_t kCdb = 32;
 constexpr std::size_t kDataSn = 36;
 constexpr std::size_t kBufferOffset = 40;
@@ -191,7 +193,10 @@ ScsiCommandPdu decode_scsi_command(BhsBytes bytes) {
 
 void encode(const ScsiResponsePdu& pdu, BhsBuffer bytes) {
   begin(bytes, Opcode::scsi_response, false,
-        all_of(kFinalBit, bit(pdu.overflow, 0x04), bit(pdu.underflow, 0x02)), pdu.data_bytes);
+        all_of(kFinalBit, bit(pdu.bidirectional_overflow, 0x10),
+               bit(pdu.bidirectional_underflow, 0x08), bit(pdu.overflow, 0x04),
+               bit(pdu.underflow, 0x02)),
+        pdu.data_bytes);
   put(bytes, 2, pdu.response);
   put(bytes, 3, pdu.status);
   put(bytes, kInitiatorTaskTag, pdu.initiator_task_tag);
@@ -203,6 +208,8 @@ void encode(const ScsiResponsePdu& pdu, BhsBuffer bytes) {
 ScsiResponsePdu decode_scsi_response(BhsBytes bytes) {
   ScsiResponsePdu pdu;
   const std::uint8_t flags = byte_at(bytes, kFlags);
+  pdu.bidirectional_overflow = (flags & 0x10) != 0;
+  pdu.bidirectional_underflow = (flags & 0x08) != 0;
   pdu.overflow = (flags & 0x04) != 0;
   pdu.underflow = (flags & 0x02) != 0;
   pdu.response = byte_at(bytes, 2);
@@ -212,6 +219,44 @@ ScsiResponsePdu decode_scsi_response(BhsBytes bytes) {
   pdu.numbers = decode_target_numbers(bytes);
   pdu.exp_data_sn = u32_at(bytes, kDataSn);
   pdu.residual_bytes = u32_at(bytes, kResidual);
+  return pdu;
+}
+
+void encode(const TaskManagementRequestPdu& pdu, BhsBuffer bytes) {
+  begin(bytes, Opcode::task_management_request, true,
+        all_of(kFinalBit, static_cast<std::uint8_t>(pdu.function)), 0);
+  put(bytes, kLun, pdu.lun);
+  put(bytes, kInitiatorTaskTag, pdu.initiator_task_tag);
+  put(bytes, kReferencedTaskTag, pdu.referenced_task_tag);
+  put(bytes, kCmdSn, pdu.cmd_sn);
+  put(bytes, kExpStatSn, pdu.exp_stat_sn);
+  put(bytes, kRefCmdSn, pdu.ref_cmd_sn);
+}
+
+TaskManagementRequestPdu decode_task_management_request(BhsBytes bytes) {
+  TaskManagementRequestPdu pdu;
+  pdu.function = static_cast<TaskFunction>(byte_at(bytes, kFlags) & 0x7f);
+  pdu.lun = u64_at(bytes, kLun);
+  pdu.initiator_task_tag = u32_at(bytes, kInitiatorTaskTag);
+  pdu.referenced_task_tag = u32_at(bytes, kReferencedTaskTag);
+  pdu.cmd_sn = u32_at(bytes, kCmdSn);
+  pdu.exp_stat_sn = u32_at(bytes, kExpStatSn);
+  pdu.ref_cmd_sn = u32_at(bytes, kRefCmdSn);
+  return pdu;
+}
+
+void encode(const TaskManagementResponsePdu& pdu, BhsBuffer bytes) {
+  begin(bytes, Opcode::task_management_response, false, kFinalBit, 0);
+  put(bytes, 2, pdu.response);
+  put(bytes, kInitiatorTaskTag, pdu.initiator_task_tag);
+  put_numbers(bytes, pdu.numbers);
+}
+
+TaskManagementResponsePdu decode_task_management_response(BhsBytes bytes) {
+  TaskManagementResponsePdu pdu;
+  pdu.response = byte_at(bytes, 2);
+  pdu.initiator_task_tag = u32_at(bytes, kInitiatorTaskTag);
+  pdu.numbers = decode_target_numbers(bytes);
   return pdu;
 }
 

@@ -1,6 +1,6 @@
 // The codec of iSCSI PDUs (RFC 7143 section 11): pure functions between the 48 bytes of a basic
 // header segment and one struct for each kind of PDU that error recovery level 0 uses. Both
-// directions are here, so that the simulated targets of the tests share it. No digests.
+// directions are here, so that the simulated targets of the tests share it.
 //
 // Decoding copies fields and checks nothing: whoever uses a field checks it against what it knows
 // (task table, declared limits). Encoding writes all 48 bytes.
@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <span>
 
+#include "initiator/digest.h"
 #include "initiator/session_options.h"
 
 namespace iscsi_blkback {
@@ -58,9 +59,17 @@ struct PduHeader {
   std::uint32_t data_bytes = 0;  // data segment without padding
   std::uint32_t initiator_task_tag = 0;
 
+  // The header with what belongs to it: the data segment begins behind it.
+  [[nodiscard]] std::size_t data_offset(Digests digests = {}) const {
+    return kBhsBytes + ahs_bytes + digests.header_bytes();
+  }
+  // What follows the data: padding and digest.
+  [[nodiscard]] std::size_t trailer_bytes(Digests digests = {}) const {
+    return padded(data_bytes) - data_bytes + (data_bytes != 0 ? digests.data_bytes() : 0);
+  }
   // The whole PDU on the wire.
-  [[nodiscard]] std::size_t total_bytes() const {
-    return kBhsBytes + ahs_bytes + padded(data_bytes);
+  [[nodiscard]] std::size_t total_bytes(Digests digests = {}) const {
+    return data_offset(digests) + data_bytes + trailer_bytes(digests);
   }
 };
 [[nodiscard]] PduHeader decode_header(BhsBytes bytes);
@@ -94,6 +103,8 @@ struct ScsiCommandPdu {
 struct ScsiResponsePdu {
   bool overflow = false;
   bool underflow = false;
+  bool bidirectional_overflow = false;  // of the data read by a command that also writes
+  bool bidirectional_underflow = false;
   std::uint8_t response = 0;
   std::uint8_t status = 0;
   std::uint32_t data_bytes = 0;
@@ -101,6 +112,31 @@ struct ScsiResponsePdu {
   TargetNumbers numbers;
   std::uint32_t exp_data_sn = 0;
   std::uint32_t residual_bytes = 0;
+};
+
+// Functions of 11.5.1 that error recovery level 0 has.
+enum class TaskFunction : std::uint8_t {
+  abort_task = 1,
+  abort_task_set = 2,
+  logical_unit_reset = 5,
+  target_warm_reset = 6,
+  target_cold_reset = 7,
+};
+
+struct TaskManagementRequestPdu {
+  TaskFunction function{};
+  std::uint64_t lun = 0;
+  std::uint32_t initiator_task_tag = 0;
+  std::uint32_t referenced_task_tag = kReservedTag;  // of the task to abort
+  std::uint32_t cmd_sn = 0;
+  std::uint32_t exp_stat_sn = 0;
+  std::uint32_t ref_cmd_sn = 0;  // CmdSN of the task to abort
+};
+
+struct TaskManagementResponsePdu {
+  std::uint8_t response = 0;  // 11.6.1
+  std::uint32_t initiator_task_tag = 0;
+  TargetNumbers numbers;
 };
 
 struct DataOutPdu {
@@ -241,6 +277,8 @@ struct RejectPdu {
 
 void encode(const ScsiCommandPdu& pdu, BhsBuffer bytes);
 void encode(const ScsiResponsePdu& pdu, BhsBuffer bytes);
+void encode(const TaskManagementRequestPdu& pdu, BhsBuffer bytes);
+void encode(const TaskManagementResponsePdu& pdu, BhsBuffer bytes);
 void encode(const DataOutPdu& pdu, BhsBuffer bytes);
 void encode(const DataInPdu& pdu, BhsBuffer bytes);
 void encode(const R2tPdu& pdu, BhsBuffer bytes);
@@ -255,6 +293,8 @@ void encode(const RejectPdu& pdu, BhsBuffer bytes);
 
 [[nodiscard]] ScsiCommandPdu decode_scsi_command(BhsBytes bytes);
 [[nodiscard]] ScsiResponsePdu decode_scsi_response(BhsBytes bytes);
+[[nodiscard]] TaskManagementRequestPdu decode_task_management_request(BhsBytes bytes);
+[[nodiscard]] TaskManagementResponsePdu decode_task_management_response(BhsBytes bytes);
 [[nodiscard]] DataOutPdu decode_data_out(BhsBytes bytes);
 [[nodiscard]] DataInPdu decode_data_in(BhsBytes bytes);
 [[nodiscard]] R2tPdu decode_r2t(BhsBytes bytes);

@@ -28,7 +28,9 @@ enum class ScsiStatus : std::uint8_t {
 enum class TaskOutcome : std::uint8_t {
   completed,       // the target answered with response code 0: status, sense and residual are valid
   target_failure,  // the target answered with another iSCSI response code (RFC 7143 11.4.3)
-  not_sent,        // the connection went before a byte of the command was given to it
+  aborted,   // a task management function ended it, and the target has confirmed that: it will not
+             // be executed any further, but some of it may have been
+  not_sent,  // the connection went before a byte of the command was given to it
   connection_lost,  // sent, wholly or in part, and the connection is gone for good; the target may
                     // have executed the command, or may still do so until the nexus is fenced
 };
@@ -50,8 +52,9 @@ struct ScsiTask : ListHook<ScsiTask> {
   std::uint8_t response_code = 0;       // the iSCSI response code
   std::uint32_t transferred_bytes = 0;  // data_length_bytes less the residual, and for reads never
                                         // more than what really arrived
-  bool overflow = false;                // the target had more than data_length_bytes to transfer:
-                                        // it understands the command as another length
+  bool overflow = false;                // the target had more than data_length_bytes to transfer,
+                                        // or a residual of another kind: it understands the
+                                        // command in another way
   SenseData sense;                      // valid with check_condition
 
   // Status GOOD, response code 0, the full length transferred: the only thing that is success.

@@ -7,17 +7,16 @@
 
 #include "initiator/session_impl.h"
 #include "initiator/session_tags.h"
-#include "initiator/target_address.h"
 
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::uint32_t kMaxRedirectHops = 10;
 constexpr std::uint16_t kMaxOutstandingR2ts = 8;
 constexpr std::size_t kPingReplies = 16;
 constexpr std::size_t kReceiveBytes = 512 * 1024;
-// Header, the largest additional header segments and padding around the largest data segment.
-constexpr std::size_t kPduOverheadBytes = kBhsBytes + 1020 + 4;
+// Header, the largest additional header segments, padding and digests around the largest data
+// segment.
+constexpr std::size_t kPduOverheadBytes = kBhsBytes + 1020 + 4 + 2 * kDigestBytes;
 // A session that was up for less than this counts as one more failure, so that a target that
 // accepts logins and drops them is not asked ten times a second.
 constexpr std::chrono::seconds kStableAfter{5};
@@ -33,6 +32,10 @@ SessionOptions within_bounds(SessionOptions options) {
       std::clamp<std::uint32_t>(options.max_burst_length, 512, kMaxDataSegmentBytes);
   options.first_burst_length =
       std::clamp<std::uint32_t>(options.first_burst_length, 512, options.max_burst_length);
+  for (std::chrono::milliseconds* timeout :
+       {&options.abort_timeout, &options.lu_reset_timeout, &options.tgt_reset_timeout}) {
+    *timeout = std::max(*timeout, std::chrono::milliseconds{1});
+  }
   options.relogin_backoff_min = std::max(options.relogin_backoff_min, std::chrono::milliseconds{1});
   options.relogin_backoff_max = std::max(options.relogin_backoff_max, options.relogin_backoff_min);
   return options;
@@ -60,7 +63,8 @@ const char* to_string(SessionState state) {
   return "unknown";
 }
 
-Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options)
+Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
+                    NameResolver& resolver)
     : options_(within_bounds(std::move(options))),
       session_(session),
       reactor_(reactor),
@@ -70,11 +74,14 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options)
           reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->flush(); }, this),
       timer_(
           reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_timer(); }, this),
+      resolver_(resolver),
       table_(options_.max_commands),
       bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
       ping_replies_(kPingReplies),
       received_(std::max<std::size_t>(kReceiveBytes,
-                                      options_.max_recv_data_segment_length + kPduOverheadBytes)) {}
+                                      options_.max_recv_data_segment_length + kPduOverheadBytes)),
+      gather_timer_(
+          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->receive_more(); }, this) {}
 
 Session::Impl::~Impl() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stream_);
@@ -83,9 +90,9 @@ Session::Impl::~Impl() {
 void Session::Impl::start() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
   failures_ = 0;
-  redirect_hops_ = 0;
-  redirecting_ = false;
-  redirected_to_.reset();
+  failed_algorithms_.clear();
+  forget_redirects();
+  moved_to_.reset();
   wait_demanded_ = {};
   connect();
 }
@@ -102,13 +109,14 @@ void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) 
       break;
     case SessionState::transport_wait:
       timer_.stop();
+      lookup_.reset();
       break;
     case SessionState::connecting:
     case SessionState::in_login:
       leave_connection(why);
       break;
     case SessionState::logged_in:
-      begin_logout(why, options_.logout_timeout);
+      begin_logout(why, options_.logout_timeout * 4 / 5, options_.logout_timeout);
       break;
     case SessionState::in_logout:
       break;  // the target asked for it a moment ago
@@ -123,7 +131,7 @@ void Session::Impl::submit(ScsiTask& task) {
     return;
   }
   if (commands_in_flight_++ == 0) {
-    busy_since_ = reactor_.now();
+    busy_since_ = reactor_.turn_time();
     if (idle_tick_) {
       start_tick();
     }
@@ -137,7 +145,7 @@ void Session::Impl::drop(const Error& why) {
 }
 
 void Session::Impl::retry_now() {
-  if (state_ == SessionState::transport_wait && !stopping_) {
+  if (state_ == SessionState::transport_wait && !stopping_ && !lookup_) {
     timer_.stop();
     connect();
   }
@@ -152,18 +160,23 @@ bool Session::Impl::full_feature_phase() const {
 }
 
 std::string Session::Impl::where() const {
-  const std::string address = (redirected_to_ ? *redirected_to_ : options_.portal).to_string();
-  return options_.portal_name.empty() || options_.portal_name == address
-             ? fmt::format("{} at {}", options_.target_name, address)
-             : fmt::format("{} at {} ({})", options_.target_name, options_.portal_name, address);
+  const std::string address = login_address().to_string();
+  std::string text =
+      options_.portal_name.empty() || options_.portal_name == address
+          ? fmt::format("{} at {}", options_.target_name, address)
+          : fmt::format("{} at {} ({})", options_.target_name, options_.portal_name, address);
+  if (!options_.interface_binding.empty()) {
+    text += fmt::format(" through {}", options_.interface_binding.to_string());
+  }
+  return text;
 }
 
 void Session::Impl::connect() {
   state_ = SessionState::connecting;
   login_deadline_ = reactor_.now() + options_.login_timeout;
   timer_.start_after(std::min(options_.connect_timeout, options_.login_timeout));
-  stream_ = reactor_.connect({.address = redirected_to_ ? *redirected_to_ : options_.portal,
-                              .interface_name = options_.interface_name,
+  stream_ = reactor_.connect({.address = login_address(),
+                              .interface_binding = options_.interface_binding,
                               .tcp_user_timeout = options_.tcp_user_timeout},
                              *this);
 }
@@ -175,9 +188,11 @@ void Session::Impl::on_connected() noexcept {
   state_ = SessionState::in_login;
   timer_.start_at(login_deadline_);
   cmd_sn_ = options_.initial_cmd_sn;
-  received_begin_ = received_end_ = skip_bytes_ = 0;
+  received_begin_ = received_end_ = 0;
+  receive_due_ = false;
   direct_ = {};
-  login_.emplace(options_, kLoginTag, cmd_sn_);
+  digests_ = {};
+  login_.emplace(options_, kLoginTag, cmd_sn_, failed_algorithms_);
   if (const Result<void> checked = login_->check_options(); !checked) {
     fail_connection(checked.error());
     return;
@@ -231,7 +246,9 @@ void Session::Impl::leave_connection(Error why) {
       failures_ = 0;
     }
   } else if (!redirecting_) {
+    learn_from_failed_login();
     ++statistics_.login_failures;
+    moved_to_.reset();
   }
   // A portal that stays away fails the same way every second: once is enough.
   const bool repeated = state_ != SessionState::logged_in && why.message == last_error_.message;
@@ -243,32 +260,29 @@ void Session::Impl::leave_connection(Error why) {
   state_ = SessionState::cleanup_wait;
   timer_.stop();
   flush_.cancel();
+  gather_timer_.stop();
   if (!closed_) {
     stream_->reset();
   }
   events_.schedule();
 }
 
-void Session::Impl::redirect() {
-  const Result<SocketAddress> address =
-      parse_target_address(login_->redirect_address()).and_then([](const TargetAddress& parsed) {
-        return SocketAddress::parse(parsed.host, parsed.port);
-      });
-  if (!address) {
-    fail_connection({ErrorCode::unsupported,
-                     fmt::format("{} redirects to {}, which is not a numeric address; configure "
-                                 "the address that it means as a portal",
-                                 where(), login_->redirect_address())});
+// Targets do not agree on the numbers of CHAP's algorithms: tgt takes 7 for SHA-1, which by the RFC
+// is SHA-256. What the target has chosen is left out next time, until nothing is left; then all of
+// it is offered again, so that a secret that was wrong for a while does no lasting harm.
+void Session::Impl::learn_from_failed_login() {
+  const auto algorithm = login_ ? login_->chap_algorithm() : std::nullopt;
+  if (!algorithm) {
     return;
   }
-  if (++redirect_hops_ > kMaxRedirectHops) {
-    fail_connection({ErrorCode::protocol, fmt::format("{} redirects in a circle", where())});
-    return;
+  failed_algorithms_.push_back(*algorithm);
+  const auto offered = options_.chap.offered();
+  if (std::all_of(offered.begin(), offered.end(), [&](ChapAlgorithm one) {
+        return std::find(failed_algorithms_.begin(), failed_algorithms_.end(), one) !=
+               failed_algorithms_.end();
+      })) {
+    failed_algorithms_.clear();
   }
-  redirecting_ = true;
-  leave_connection(
-      {ErrorCode::unavailable, fmt::format("{} redirects to {}", where(), address->to_string())});
-  redirected_to_ = *address;
 }
 
 // Everything that tells others of a change of state happens here, in one place and never from
@@ -279,7 +293,9 @@ void Session::Impl::process_events() {
     clean_up_connection();
   }
   complete_refused();
-  if (!stopping_ || stream_ || !refused_.empty() || events_.scheduled()) {
+  complete_refused_functions();
+  if (!stopping_ || stream_ || !refused_.empty() || !functions_refused_.empty() ||
+      events_.scheduled()) {
     return;
   }
   timer_.stop();
@@ -302,7 +318,7 @@ void Session::Impl::clean_up_connection() {
   login_.reset();
   login_request_due_ = false;
   sending_ = false;
-  ping_outstanding_ = ping_queued_ = logout_queued_ = false;
+  ping_outstanding_ = ping_queued_ = logout_queued_ = logout_sent_ = drain_over_ = false;
   bursts_.clear();
   ping_replies_.clear();
   // The state for the callbacks below is that of a session without a connection.
@@ -325,6 +341,7 @@ void Session::Impl::clean_up_connection() {
     task->transferred_bytes = 0;
     complete(*task);
   }
+  complete_functions(FunctionOutcome::connection_lost, FunctionOutcome::not_sent);
 }
 
 void Session::Impl::complete_refused() {
@@ -339,7 +356,9 @@ void Session::Impl::complete_refused() {
   }
 }
 
-void Session::Impl::begin_logout(const Error& why, Duration limit) {
+// Commands have until drain to end by themselves; then the Logout goes in any case, and what is
+// still at the target ends with the session. At limit the connection is dropped.
+void Session::Impl::begin_logout(const Error& why, Duration drain, Duration limit) {
   if (state_ != SessionState::logged_in) {
     return;
   }
@@ -347,13 +366,15 @@ void Session::Impl::begin_logout(const Error& why, Duration limit) {
   last_error_ = why;
   session_down_pending_ = true;
   logout_queued_ = true;
-  timer_.start_after(std::min<Duration>(limit, options_.logout_timeout));
+  drain_deadline_ = reactor_.now() + drain;
+  logout_deadline_ = reactor_.now() + limit;
+  start_tick();
   events_.schedule();
   schedule_flush();
 }
 
-Session::Session(Reactor& reactor, SessionOptions options)
-    : impl_(std::make_unique<Impl>(*this, reactor, std::move(options))) {}
+Session::Session(Reactor& reactor, SessionOptions options, NameResolver& resolver)
+    : impl_(std::make_unique<Impl>(*this, reactor, std::move(options), resolver)) {}
 
 Session::~Session() = default;
 
@@ -373,6 +394,9 @@ void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
 }
 void Session::submit(ScsiTask& task) {
   impl_->submit(task);
+}
+void Session::manage(TaskManagement& function) {
+  impl_->manage(function);
 }
 void Session::drop(const Error& why) {
   impl_->drop(why);

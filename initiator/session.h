@@ -5,6 +5,11 @@
 // After a failure: observers hear on_session_down at once (so that no new command is sent here);
 // the connection is reset; when the kernel holds nothing of it any more, the tasks complete with
 // not_sent or connection_lost. A command never moves by itself to the next connection.
+//
+// A command that is stuck on a live connection (command_timeout) is never given up locally: ABORT
+// TASK asks the target to, LOGICAL UNIT RESET does where the LUN is ours alone, and where neither
+// is answered the connection is dropped. A command's buffer is its submitter's again only when the
+// target has answered or the connection is gone for good.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +18,10 @@
 
 #include "base/intrusive_list.h"
 #include "base/reactor.h"
+#include "initiator/resolve.h"
 #include "initiator/scsi_task.h"
 #include "initiator/session_options.h"
+#include "initiator/task_management.h"
 
 namespace iscsi_blkback {
 
@@ -41,6 +48,10 @@ class SessionObserver : public ListHook<SessionObserver> {
   virtual void on_session_up(Session& session) noexcept = 0;
   // The session was up and is not any more; comes before its tasks complete.
   virtual void on_session_down(Session& session, const Error& why) noexcept = 0;
+  // The target reports a SCSI event of a LUN without a command (RFC 7143 11.9.1, event 0), e.g. a
+  // unit attention.
+  virtual void on_scsi_event(Session& /*session*/, std::uint64_t /*lun*/,
+                             const SenseData& /*sense*/) noexcept {}
 
  protected:
   ~SessionObserver() = default;
@@ -51,15 +62,18 @@ struct SessionStatistics {
   std::uint64_t login_failures = 0;
   std::uint64_t connection_losses = 0;
   std::uint64_t commands = 0;
-  std::uint64_t sends = 0;     // ByteStream::send calls
-  std::uint64_t receives = 0;  // completed ByteStream::receive calls
+  std::uint64_t stuck_commands = 0;  // those that were at the target for command_timeout
+  std::uint64_t sends = 0;           // ByteStream::send calls
+  std::uint64_t receives = 0;        // completed ByteStream::receive calls
   std::uint64_t bytes_sent = 0;
   std::uint64_t bytes_received = 0;
 };
 
 class Session {
  public:
-  Session(Reactor& reactor, SessionOptions options);
+  // resolver: for redirects to a host name; outlives the session.
+  Session(Reactor& reactor, SessionOptions options,
+          NameResolver& resolver = system_name_resolver());
   ~Session();  // state free only
 
   void add_observer(SessionObserver& observer);  // does not replay an earlier on_session_up
@@ -68,13 +82,20 @@ class Session {
   // From state free.
   void start();
   // Logs out when logged in (bounded by logout_timeout), else drops the connection; outstanding
-  // tasks complete first where the target answers in time. on_stopped(owner) comes exactly once,
-  // from the reactor, when nothing is left; then the session may be started again or deleted.
+  // tasks complete first where the target answers within four fifths of that. on_stopped(owner)
+  // comes exactly once, from the reactor, when nothing is left; then the session may be started
+  // again or deleted.
   void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
 
   // Never completes from inside. Commands beyond the target's window (MaxCmdSN) wait here in order.
   // While the session is not logged in, a task completes with not_sent.
   void submit(ScsiTask& task);
+
+  // Sends a task management function, at once and past the command window. The tasks that it aborts
+  // complete with aborted before it does. Never completes from inside. A command that was not sent
+  // yet is only taken back (not_sent). A target that does not answer within abort_timeout,
+  // lu_reset_timeout or tgt_reset_timeout loses the connection.
+  void manage(TaskManagement& function);
 
   // Treats the connection as failed (a checker's verdict); as after any other failure the session
   // then logs in again.

@@ -1,12 +1,17 @@
 // The inside of Session; included by session*.cpp only.
 //
 //   session.cpp           life: start, stop, connection, failure, clean-up
+//   session_redirect.cpp  where the next login goes when a target sends us elsewhere
 //   session_timers.cpp    back-off between logins, keep-alive
+//   session_recovery.cpp  commands that are stuck on a live connection
+//   session_functions.cpp task management functions
 //   session_receive.cpp   bytes to PDUs: staging buffer, direct reception of large Data-In
-//   session_pdus.cpp      what each PDU of the target means
+//   session_pdus.cpp      what each PDU of the target means: login, data, status, R2T
+//   session_messages.cpp  likewise: pings, asynchronous messages, rejects, logout
 //   session_transmit.cpp  what goes into the one send of a reactor turn
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,9 +19,12 @@
 #include "base/log.h"
 #include "base/reactor.h"
 #include "initiator/fixed_queue.h"
+#include "initiator/gather_policy.h"
 #include "initiator/login.h"
 #include "initiator/pdu.h"
 #include "initiator/session.h"
+#include "initiator/session_tags.h"
+#include "initiator/target_address.h"
 #include "initiator/task_table.h"
 #include "initiator/transmit_batch.h"
 
@@ -24,12 +32,13 @@ namespace iscsi_blkback {
 
 class Session::Impl final : public ByteStream::Owner {
  public:
-  Impl(Session& session, Reactor& reactor, SessionOptions options);
+  Impl(Session& session, Reactor& reactor, SessionOptions options, NameResolver& resolver);
   ~Impl();
 
   void start();
   void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
   void submit(ScsiTask& task);
+  void manage(TaskManagement& function);
   void drop(const Error& why);
   void retry_now();
 
@@ -56,11 +65,33 @@ class Session::Impl final : public ByteStream::Owner {
     std::uint64_t lun = 0;
     std::uint32_t target_transfer_tag = 0;
   };
+  // A task management function at the target, or about to be sent.
+  struct FunctionSlot {
+    enum class State : std::uint8_t {
+      free,
+      queued,
+      sent,
+      deferred,   // the target had no room for it; to be sent again
+      answered,   // no_such_task, while we still wait for the task's own answer
+      abandoned,  // overtaken by the task's own answer, or by a reset of the LUN
+    };
+    State state = State::free;
+    std::uint16_t generation = 0;
+    TaskFunction function{};
+    std::uint64_t lun = 0;
+    std::uint32_t referenced_task_tag = kReservedTag;
+    std::uint32_t ref_cmd_sn = 0;
+    std::uint32_t cmd_sn = 0;  // commands before it are those that it can end
+    TimePoint deadline{};
+    TaskManagement* request = nullptr;  // null: the session's own, for a stuck command
+  };
   // A Data-In whose data goes from the socket straight to the task's buffer.
   struct DirectReception {
     std::byte* destination = nullptr;
-    std::size_t remaining_bytes = 0;  // 0: none under way
-    std::size_t padding_bytes = 0;
+    std::size_t remaining_bytes = 0;  // of the data
+    std::size_t trailer_bytes = 0;    // padding and digest, not parsed yet
+    bool under_way = false;
+    std::uint32_t checksum = 0;  // of what has arrived, when the connection has data digests
     DataInPdu pdu;
   };
 
@@ -81,9 +112,19 @@ class Session::Impl final : public ByteStream::Owner {
   void deliver_session_down();
   void clean_up_connection();
   void complete_refused();
-  void begin_logout(const Error& why, Duration limit);
-  void redirect();
+  void learn_from_failed_login();
+  void begin_logout(const Error& why, Duration drain, Duration limit);
+  void on_logout_timer();
   [[nodiscard]] std::string where() const;
+
+  // session_redirect.cpp
+  [[nodiscard]] const SocketAddress& login_address() const;
+  void redirect();
+  void follow_redirect();
+  void on_redirect_resolved(Result<std::vector<SocketAddress>> addresses);
+  void redirect_to(const SocketAddress& address);
+  void give_up_redirect(Error why);
+  void forget_redirects();
 
   // session_timers.cpp
   void on_timer();
@@ -91,11 +132,38 @@ class Session::Impl final : public ByteStream::Owner {
   void start_tick();
   void schedule_retry();
 
+  // session_recovery.cpp
+  void watch_commands();
+  void look_for_stuck_commands();
+  void abort_stuck_command(TaskSlot& slot);
+  void escalate(std::uint64_t lun);
+  void check_function_deadlines();
+
+  // session_functions.cpp
+  [[nodiscard]] bool withdraw_waiting(const ScsiTask& task);
+  void start_waiting_functions();
+  [[nodiscard]] FunctionSlot* free_function_slot();
+  void start_function(FunctionSlot& slot, TaskFunction function, std::uint64_t lun);
+  void stage_functions();
+  void handle_task_management_response(const TaskManagementResponsePdu& pdu);
+  [[nodiscard]] FunctionSlot* find_function(std::uint32_t tag);
+  [[nodiscard]] std::uint32_t tag_of(const FunctionSlot& slot) const;
+  void function_answered(FunctionSlot& slot, FunctionOutcome outcome);
+  void release_function(FunctionSlot& slot);
+  void end_tasks(const FunctionSlot& slot);
+  void complete_functions(FunctionOutcome sent, FunctionOutcome not_sent);
+  void complete_function(TaskManagement& function, FunctionOutcome outcome);
+  void complete_refused_functions();
+  [[nodiscard]] Duration function_timeout(TaskFunction function) const;
+
   // session_receive.cpp
   void receive_more();
   void parse_received();
   [[nodiscard]] bool begin_direct_reception(BhsBytes bytes, const PduHeader& header,
                                             std::size_t available);
+  void take_direct(std::size_t count);
+  [[nodiscard]] bool finish_direct_reception();
+  void fail_digest(const char* which, Opcode opcode);
 
   // session_pdus.cpp
   void handle_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data);
@@ -107,11 +175,17 @@ class Session::Impl final : public ByteStream::Owner {
   void finish_data_in(const DataInPdu& pdu);
   void handle_scsi_response(const ScsiResponsePdu& pdu, const std::byte* data);
   void handle_r2t(const R2tPdu& pdu);
+
+  // session_messages.cpp
   void handle_nop_in(const NopInPdu& pdu);
   void handle_async_message(const AsyncMessagePdu& pdu, const std::byte* data);
+  void logout_as_asked(const char* what, std::uint16_t limit_seconds);
   void handle_reject(const RejectPdu& pdu, const std::byte* data);
   void handle_logout_response(const LogoutResponsePdu& pdu);
-  void take_numbers(const TargetNumbers& numbers, bool advances_stat_sn);
+
+  // session_pdus.cpp, for all of them
+  [[nodiscard]] bool take_status_numbers(const TargetNumbers& numbers);
+  void take_window(const TargetNumbers& numbers);
   void set_transferred(TaskSlot& slot, bool underflow, bool overflow, std::uint32_t residual);
   void finish(TaskSlot& slot);
   void complete(ScsiTask& task);
@@ -119,9 +193,11 @@ class Session::Impl final : public ByteStream::Owner {
   // session_transmit.cpp
   void schedule_flush();
   void flush();
+  void send_batch();
   void stage_control_pdus();
   void stage_bursts();
   [[nodiscard]] bool stage_burst(DataOutBurst& burst);
+  [[nodiscard]] bool may_stage_command() const;
   void stage_commands();
   void stage_command(ScsiTask& task);
   void queue_ping();
@@ -143,13 +219,23 @@ class Session::Impl final : public ByteStream::Owner {
   TimePoint up_since_{};
   TimePoint login_deadline_{};
   Duration wait_demanded_{};  // the target's Time2Wait for the next try
-  std::optional<SocketAddress> redirected_to_;
+
+  // Redirects. A temporary one is for one login; where permanent ones lead is where logins begin
+  // from then on, until one fails there.
+  NameResolver& resolver_;
+  std::unique_ptr<NameLookup> lookup_;
+  bool redirecting_ = false;  // the next login is a hop of the last one
   std::uint32_t redirect_hops_ = 0;
-  bool redirecting_ = false;
+  TargetAddress redirect_target_;               // as the target wrote it
+  std::optional<SocketAddress> redirected_to_;  // the last hop of this login
+  bool all_hops_permanent_ = true;
+  std::optional<SocketAddress> permanent_hop_;  // the last of the permanent hops it began with
+  std::optional<SocketAddress> moved_to_;
   LogLimiter log_limiter_;
 
   // Login.
   std::optional<Login> login_;
+  std::vector<ChapAlgorithm> failed_algorithms_;  // not offered by the next login
   std::vector<std::byte> login_request_;
   bool login_request_due_ = false;
 
@@ -161,6 +247,7 @@ class Session::Impl final : public ByteStream::Owner {
   std::uint32_t cmd_sn_ = 0;           // of the next command
   std::uint32_t max_cmd_sn_ = 0;
   std::uint32_t exp_stat_sn_ = 0;
+  Digests digests_;  // of the connection; none during the login
 
   // Sending.
   TransmitBatch batch_;
@@ -170,6 +257,22 @@ class Session::Impl final : public ByteStream::Owner {
   FixedQueue<PingReply> ping_replies_;
   bool ping_queued_ = false;
   bool logout_queued_ = false;
+  bool logout_sent_ = false;
+  bool drain_over_ = false;      // the Logout goes although commands are outstanding
+  TimePoint drain_deadline_{};   // in_logout: when drain_over_ is to be set
+  TimePoint logout_deadline_{};  // in_logout: when the connection is dropped
+
+  // Task management functions.
+  std::array<FunctionSlot, kMaxFunctions> functions_;
+  std::uint32_t functions_used_ = 0;
+  IntrusiveList<TaskManagement> functions_waiting_;  // for a slot
+  IntrusiveList<TaskManagement> functions_refused_;  // done without being sent
+
+  // Stuck commands: looks at all commands, numbered; see session_recovery.cpp.
+  std::uint32_t look_ = 0;
+  TimePoint next_look_{};
+  std::uint64_t commands_at_look_ = 0;  // statistics_.commands
+  std::uint32_t window_stalls_ = 0;     // looks in a row at a window that lets nothing through
 
   // Keep-alive.
   bool ping_outstanding_ = false;  // queued or sent, not answered
@@ -181,8 +284,11 @@ class Session::Impl final : public ByteStream::Owner {
   std::vector<std::byte> received_;
   std::size_t received_begin_ = 0;
   std::size_t received_end_ = 0;
-  std::size_t skip_bytes_ = 0;  // padding of a direct reception that is still to come
   DirectReception direct_;
+  bool receive_due_ = false;  // flush() starts it
+  Timer gather_timer_;        // ... or this, a moment later
+  GatherPolicy gather_policy_;
+  std::uint32_t answers_ = 0;  // in this on_received
 };
 
 }  // namespace iscsi_blkback

@@ -8,6 +8,8 @@
 #include <string>
 
 #include "base/byte_stream.h"
+#include "initiator/chap.h"
+#include "initiator/digest.h"
 
 namespace iscsi_blkback {
 
@@ -15,15 +17,24 @@ namespace iscsi_blkback {
 // makes the target terminate the old one's tasks (6.3.5).
 using Isid = std::array<std::uint8_t, 6>;
 
+// What is offered of a digest, the first choice first (RFC 7143 13.1). The target picks.
+enum class DigestOffer : std::uint8_t { none, crc32c, crc32c_or_none, none_or_crc32c };
+
 struct SessionOptions {
   std::string initiator_name;   // iqn., eui. or naa. name
   std::string initiator_alias;  // sent when not empty
   std::string target_name;
   SocketAddress portal;
-  std::string portal_name;     // as the operator wrote it, for messages
-  std::string interface_name;  // SO_BINDTODEVICE when not empty
+  std::string portal_name;  // as the operator wrote it, for messages
+  InterfaceBinding interface_binding;
+  std::uint16_t session_number = 0;  // tells sessions of the same portal and interface apart
   Isid isid{};
 
+  ChapOptions chap;
+  ChapOptions discovery_chap;  // of SendTargets discovery
+
+  DigestOffer header_digest = DigestOffer::none;
+  DigestOffer data_digest = DigestOffer::none;
   bool initial_r2t = false;
   bool immediate_data = true;
   std::uint32_t max_recv_data_segment_length = 262144;
@@ -50,11 +61,22 @@ struct SessionOptions {
   // ... and when nothing has arrived for this long in all, the connection is dropped.
   std::chrono::milliseconds path_timeout{2000};
   std::chrono::milliseconds tcp_user_timeout{10000};
+  // A command that has not moved for this long, while no older one of the session has either, is
+  // stuck: ABORT TASK. 0: never. Controllers that take over for each other can need a minute.
+  std::chrono::milliseconds command_timeout{30000};
+  // For the answers to ABORT TASK, LOGICAL UNIT RESET and TARGET WARM or COLD RESET.
+  std::chrono::milliseconds abort_timeout{10000};
+  std::chrono::milliseconds lu_reset_timeout{20000};
+  std::chrono::milliseconds tgt_reset_timeout{30000};
+  // Nobody but us uses the target's LUNs: a LUN whose commands cannot be aborted may be reset,
+  // which ends everybody's commands, before the connection is dropped.
+  bool exclusive_luns = false;
   std::chrono::milliseconds relogin_backoff_min{100};  // doubles, with jitter, up to max
   std::chrono::milliseconds relogin_backoff_max{1000};
 };
 
 struct NegotiatedParameters {
+  Digests digests;
   bool initial_r2t = true;
   bool immediate_data = false;
   std::uint32_t max_send_data_segment_length = 8192;  // the target's MaxRecvDataSegmentLength

@@ -4,17 +4,10 @@
 #include <cstring>
 
 #include "base/byte_order.h"
-#include "base/log.h"
 #include "initiator/session_impl.h"
 #include "initiator/session_tags.h"
 
 namespace iscsi_blkback {
-namespace {
-
-constexpr std::uint8_t kRejectImmediateCommand = 0x06;  // 11.17.1
-constexpr std::chrono::seconds kMaxTime2Wait{60};       // ours: a target cannot park us for long
-
-}  // namespace
 
 void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data) {
   if (!full_feature_phase()) {
@@ -39,6 +32,9 @@ void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const st
     case Opcode::async_message:
       handle_async_message(decode_async_message(bytes), data);
       return;
+    case Opcode::task_management_response:
+      handle_task_management_response(decode_task_management_response(bytes));
+      return;
     case Opcode::reject:
       handle_reject(decode_reject(bytes), data);
       return;
@@ -53,7 +49,6 @@ void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const st
     case Opcode::data_out:
     case Opcode::logout_request:
     case Opcode::snack_request:
-    case Opcode::task_management_response:
     case Opcode::login_response:
     case Opcode::text_response:
       break;
@@ -101,10 +96,16 @@ void Session::Impl::enter_full_feature_phase() {
   negotiated_ = login_->negotiated();
   exp_stat_sn_ = login_->numbers().stat_sn + 1;
   max_cmd_sn_ = login_->numbers().max_cmd_sn;
+  digests_ = negotiated_.digests;
   login_.reset();
   state_ = SessionState::logged_in;
+  if (permanent_hop_) {
+    moved_to_ = permanent_hop_;
+  }
   redirect_hops_ = 0;
   up_since_ = reactor_.now();
+  next_look_ = up_since_;
+  window_stalls_ = 0;
   ++login_epoch_;
   ++statistics_.logins;
   start_tick();
@@ -112,10 +113,23 @@ void Session::Impl::enter_full_feature_phase() {
   observers_.for_each([this](SessionObserver& observer) { observer.on_session_up(session_); });
 }
 
-void Session::Impl::take_numbers(const TargetNumbers& numbers, bool advances_stat_sn) {
-  if (advances_stat_sn && !serial_before(numbers.stat_sn, exp_stat_sn_)) {
-    exp_stat_sn_ = numbers.stat_sn + 1;
+// For a PDU that has a StatSN of its own. False: the connection has failed.
+bool Session::Impl::take_status_numbers(const TargetNumbers& numbers) {
+  // At error recovery level 0 nothing is sent again, so a gap means that an answer is lost for good
+  // (11.4.9, 7.1.4.4). One that is too old says nothing, and the PDU stands on its other fields.
+  if (serial_before(exp_stat_sn_, numbers.stat_sn)) {
+    fail_protocol(fmt::format("a gap in its sequence: StatSN {} in place of {}", numbers.stat_sn,
+                              exp_stat_sn_));
+    return false;
   }
+  if (numbers.stat_sn == exp_stat_sn_) {
+    ++exp_stat_sn_;
+  }
+  take_window(numbers);
+  return true;
+}
+
+void Session::Impl::take_window(const TargetNumbers& numbers) {
   // 4.2.2.1: a MaxCmdSN below ExpCmdSN-1 is to be ignored, and the window never shrinks.
   if (!serial_before(numbers.max_cmd_sn + 1, numbers.exp_cmd_sn) &&
       serial_before(max_cmd_sn_, numbers.max_cmd_sn)) {
@@ -151,7 +165,15 @@ TaskSlot* Session::Impl::accept_data_in(const DataInPdu& pdu) {
                               task.data_length_bytes));
     return nullptr;
   }
+  // 11.7.1: status only in the last PDU of a sequence, residual bits only with status; 11.7.2: the
+  // acknowledgement that the A bit asks for exists from error recovery level 1 on.
+  if (pdu.acknowledge || (pdu.has_status && !pdu.final) ||
+      (!pdu.has_status && (pdu.overflow || pdu.underflow)) || (pdu.overflow && pdu.underflow)) {
+    fail_protocol("a Data-In whose flags contradict each other");
+    return nullptr;
+  }
   ++slot->next_sn;
+  slot->moved_at = look_;
   return slot;
 }
 
@@ -170,8 +192,11 @@ void Session::Impl::finish_data_in(const DataInPdu& pdu) {
   TaskSlot* slot = table_.find(pdu.initiator_task_tag);
   ISCSI_BLKBACK_ASSERT(slot != nullptr);
   slot->arrived_bytes += pdu.data_bytes;
-  take_numbers(pdu.numbers, pdu.has_status);
   if (!pdu.has_status) {
+    take_window(pdu.numbers);
+    return;
+  }
+  if (!take_status_numbers(pdu.numbers)) {
     return;
   }
   ScsiTask& task = *slot->task;
@@ -189,7 +214,21 @@ void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::
     fail_protocol("a SCSI Response for a task that does not exist");
     return;
   }
-  take_numbers(pdu.numbers, true);
+  if (pdu.overflow && pdu.underflow) {
+    fail_protocol("a SCSI Response with both residual overflow and underflow");
+    return;
+  }
+  // 11.4.8: the count of Data-In (reads) or R2T (writes). More than have arrived are lost, and at
+  // error recovery level 0 nobody sends them again. Fewer say nothing: targets leave the field out.
+  if (pdu.response == 0 && slot->task->direction != DataDirection::none &&
+      serial_before(slot->next_sn, pdu.exp_data_sn)) {
+    fail_protocol(fmt::format("a SCSI Response after {} Data-In or R2T, of which {} arrived",
+                              pdu.exp_data_sn, slot->next_sn));
+    return;
+  }
+  if (!take_status_numbers(pdu.numbers)) {
+    return;
+  }
   ScsiTask& task = *slot->task;
   task.response_code = pdu.response;
   task.outcome = pdu.response == 0 ? TaskOutcome::completed : TaskOutcome::target_failure;
@@ -201,7 +240,10 @@ void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::
         std::min<std::size_t>(load_be16(data), std::size_t{pdu.data_bytes} - 2);
     task.sense = parse_sense({data + 2, length});
   }
-  set_transferred(*slot, pdu.underflow, pdu.overflow, pdu.residual_bytes);
+  // No command of ours transfers both ways: an answer that speaks of that is one to another
+  // command.
+  const bool overflow = pdu.overflow || pdu.bidirectional_overflow || pdu.bidirectional_underflow;
+  set_transferred(*slot, pdu.underflow, overflow, pdu.residual_bytes);
   finish(*slot);
 }
 
@@ -216,6 +258,7 @@ void Session::Impl::set_transferred(TaskSlot& slot, bool underflow, bool overflo
 }
 
 void Session::Impl::finish(TaskSlot& slot) {
+  ++answers_;
   const bool still_referred_to = sending_ && slot.last_batch == batch_number_;
   ScsiTask& task = table_.remove(slot);
   if (!waiting_.empty()) {
@@ -264,87 +307,14 @@ void Session::Impl::handle_r2t(const R2tPdu& pdu) {
   ++slot->next_sn;
   ++slot->outstanding_r2ts;
   slot->requested_bytes += pdu.desired_bytes;
-  take_numbers(pdu.numbers, false);
+  slot->moved_at = look_;
+  take_window(pdu.numbers);
   bursts_.push({.initiator_task_tag = pdu.initiator_task_tag,
                 .target_transfer_tag = pdu.target_transfer_tag,
                 .offset = pdu.buffer_offset,
                 .end = pdu.buffer_offset + pdu.desired_bytes,
                 .data_sn = 0});
   schedule_flush();
-}
-
-void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
-  if (pdu.initiator_task_tag != kReservedTag) {
-    if (pdu.initiator_task_tag != kPingTag || !ping_outstanding_ || ping_queued_) {
-      fail_protocol("a NOP-In that answers no NOP-Out");
-      return;
-    }
-    ping_outstanding_ = false;
-    take_numbers(pdu.numbers, true);
-    return;
-  }
-  take_numbers(pdu.numbers, false);
-  if (pdu.target_transfer_tag == kReservedTag) {
-    return;  // only there for its sequence numbers
-  }
-  if (ping_replies_.full()) {
-    fail_protocol("more NOP-Ins at once than any target has a use for");
-    return;
-  }
-  ping_replies_.push({.lun = pdu.lun, .target_transfer_tag = pdu.target_transfer_tag});
-  schedule_flush();
-}
-
-void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::byte* data) {
-  take_numbers(pdu.numbers, true);
-  switch (pdu.event) {
-    case AsyncEvent::scsi_event: {
-      const std::size_t length =
-          pdu.data_bytes >= 2
-              ? std::min<std::size_t>(load_be16(data), std::size_t{pdu.data_bytes} - 2)
-              : 0;
-      const SenseData sense = length != 0 ? parse_sense({data + 2, length}) : SenseData{};
-      log_limited(log_limiter_, reactor_.now(), LogLevel::info, "session",
-                  "{} reports a SCSI event: sense {:x}/{:04x}", where(),
-                  static_cast<unsigned>(sense.key), sense.code());
-      return;
-    }
-    case AsyncEvent::logout_request:
-      begin_logout({ErrorCode::unavailable, fmt::format("{} asks for a logout", where())},
-                   std::chrono::seconds{std::max<std::uint16_t>(pdu.parameter3, 1)});
-      return;
-    case AsyncEvent::connection_drop:
-    case AsyncEvent::session_drop:
-      wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.parameter2}, kMaxTime2Wait);
-      fail_connection({ErrorCode::unavailable, fmt::format("{} drops the connection", where())});
-      return;
-    case AsyncEvent::negotiation_request:
-      // Negotiation within the full feature phase is not worth having; a new login is the same.
-      begin_logout({ErrorCode::unavailable, fmt::format("{} asks for new parameters", where())},
-                   std::chrono::seconds{std::max<std::uint16_t>(pdu.parameter3, 1)});
-      return;
-  }
-  // Other events are the vendor's and demand nothing.
-}
-
-void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
-  take_numbers(pdu.numbers, true);
-  if (pdu.reason == kRejectImmediateCommand && ping_outstanding_ && pdu.data_bytes >= kBhsBytes &&
-      decode_header(BhsBytes{data, kBhsBytes}).initiator_task_tag == kPingTag) {
-    ping_outstanding_ = false;  // too busy for a ping, but alive
-    return;
-  }
-  fail_protocol(fmt::format("a Reject with reason 0x{:02x}", pdu.reason));
-}
-
-void Session::Impl::handle_logout_response(const LogoutResponsePdu& pdu) {
-  if (state_ != SessionState::in_logout || pdu.initiator_task_tag != kLogoutTag || logout_queued_ ||
-      commands_in_flight_ != 0) {
-    fail_protocol("a Logout Response that answers no Logout");
-    return;
-  }
-  wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.time2wait}, kMaxTime2Wait);
-  leave_connection({ErrorCode::unavailable, fmt::format("logged out of {}", where())});
 }
 
 }  // namespace iscsi_blkback

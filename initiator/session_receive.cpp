@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -27,38 +29,53 @@ void Session::Impl::receive_more() {
 void Session::Impl::on_received(std::size_t count) noexcept {
   ++statistics_.receives;
   statistics_.bytes_received += count;
-  last_received_ = reactor_.now();
+  last_received_ = reactor_.turn_time();
   if (!connection_active()) {
     return;  // being reset; on_closed follows
   }
+  const std::uint32_t were_in_flight = commands_in_flight_;
+  const std::size_t arrived = count;
+  answers_ = 0;
   if (direct_.remaining_bytes != 0) {
     const std::size_t taken = std::min(count, direct_.remaining_bytes);
-    direct_.destination += taken;
-    direct_.remaining_bytes -= taken;
+    take_direct(taken);
     count -= taken;
-    if (direct_.remaining_bytes == 0) {
-      skip_bytes_ = direct_.padding_bytes;
-      finish_data_in(direct_.pdu);
-    }
   }
   received_end_ += count;
-  parse_received();
-  if (connection_active()) {
-    receive_more();
+  if (!direct_.under_way || finish_direct_reception()) {
+    parse_received();
   }
+  if (!full_feature_phase()) {
+    if (connection_active()) {
+      receive_more();
+    }
+    return;
+  }
+  gather_policy_.received(arrived, answers_, were_in_flight, last_received_);
+  // After what is sent in this turn: the answers to it may be there then.
+  receive_due_ = true;
+  schedule_flush();
 }
 
 void Session::Impl::parse_received() {
   while (connection_active()) {
-    const std::size_t skipped = std::min(skip_bytes_, received_end_ - received_begin_);
-    skip_bytes_ -= skipped;
-    received_begin_ += skipped;
     const std::size_t available = received_end_ - received_begin_;
     if (available < kBhsBytes) {
       break;
     }
     const BhsBytes bytes{received_.data() + received_begin_, kBhsBytes};
     const PduHeader header = decode_header(bytes);
+    const std::size_t data_at = header.data_offset(digests_);
+    if (digests_.header) {
+      // Before any other field is believed.
+      if (available < data_at) {
+        break;
+      }
+      if (!digest_follows({bytes.data(), data_at - kDigestBytes})) {
+        fail_digest("header", header.opcode);
+        return;
+      }
+    }
     const std::size_t limit =
         full_feature_phase() ? options_.max_recv_data_segment_length : kMaxLoginDataBytes;
     if (header.data_bytes > limit) {
@@ -66,14 +83,19 @@ void Session::Impl::parse_received() {
                     " with more data than MaxRecvDataSegmentLength allows");
       return;
     }
-    if (available < header.total_bytes()) {
+    if (available < header.total_bytes(digests_)) {
       if (begin_direct_reception(bytes, header, available)) {
         return;
       }
       break;
     }
-    received_begin_ += header.total_bytes();
-    handle_pdu(bytes, header, bytes.data() + kBhsBytes + header.ahs_bytes);
+    if (digests_.data && header.data_bytes != 0 &&
+        !digest_follows({bytes.data() + data_at, padded(header.data_bytes)})) {
+      fail_digest("data", header.opcode);
+      return;
+    }
+    received_begin_ += header.total_bytes(digests_);
+    handle_pdu(bytes, header, bytes.data() + data_at);
   }
   // What is left is less than one PDU; with the staging buffer empty again, the next receive has
   // all of it and no PDU ever wraps.
@@ -87,7 +109,7 @@ void Session::Impl::parse_received() {
 
 bool Session::Impl::begin_direct_reception(BhsBytes bytes, const PduHeader& header,
                                            std::size_t available) {
-  const std::size_t data_at = kBhsBytes + header.ahs_bytes;
+  const std::size_t data_at = header.data_offset(digests_);
   if (header.opcode != Opcode::data_in || header.data_bytes < kDirectBytes ||
       !full_feature_phase() || available < data_at || available >= data_at + header.data_bytes) {
     return false;
@@ -100,13 +122,54 @@ bool Session::Impl::begin_direct_reception(BhsBytes bytes, const PduHeader& head
   const std::size_t arrived = available - data_at;
   std::byte* destination = slot->task->data + pdu.buffer_offset;
   std::memcpy(destination, bytes.data() + data_at, arrived);
-  direct_ = {.destination = destination + arrived,
-             .remaining_bytes = header.data_bytes - arrived,
-             .padding_bytes = padded(header.data_bytes) - header.data_bytes,
+  direct_ = {.destination = destination,
+             .remaining_bytes = header.data_bytes,
+             .trailer_bytes = header.trailer_bytes(digests_),
+             .under_way = true,
+             .checksum = 0,
              .pdu = pdu};
+  take_direct(arrived);
   received_begin_ = 0;
   received_end_ = 0;
   return true;
+}
+
+// So many bytes of the data have arrived at their destination. They are summed up at once, while
+// they are in the cache.
+void Session::Impl::take_direct(std::size_t count) {
+  if (digests_.data) {
+    direct_.checksum = crc32c({direct_.destination, count}, direct_.checksum);
+  }
+  direct_.destination += count;
+  direct_.remaining_bytes -= count;
+}
+
+// Returns whether all of it is there; what follows the data is at the start of the staging buffer.
+bool Session::Impl::finish_direct_reception() {
+  if (direct_.remaining_bytes != 0 || received_end_ < direct_.trailer_bytes) {
+    return false;
+  }
+  if (digests_.data) {
+    const std::size_t padding_bytes = direct_.trailer_bytes - kDigestBytes;
+    const std::byte* trailer = received_.data();
+    if (!digest_is(crc32c({trailer, padding_bytes}, direct_.checksum), trailer + padding_bytes)) {
+      fail_digest("data", Opcode::data_in);
+      return false;
+    }
+  }
+  received_begin_ = direct_.trailer_bytes;
+  direct_.under_way = false;
+  finish_data_in(direct_.pdu);
+  return true;
+}
+
+// At error recovery level 0 a digest that is wrong ends the connection (RFC 7143 7.8): nothing is
+// known of what was sent.
+void Session::Impl::fail_digest(const char* which, Opcode opcode) {
+  fail_connection({ErrorCode::io,
+                   fmt::format("a {} from {} arrived damaged (wrong {} digest); the network or a "
+                               "network card alters data",
+                               to_string(opcode), where(), which)});
 }
 
 }  // namespace iscsi_blkback

@@ -23,10 +23,16 @@ void Session::Impl::on_timer() {
       tick();
       return;
     case SessionState::in_logout:
-      fail_connection(
-          {ErrorCode::timed_out, fmt::format("{} did not finish the logout in time", where())});
+      on_logout_timer();
       return;
     case SessionState::transport_wait:
+      if (lookup_) {
+        give_up_redirect({ErrorCode::timed_out,
+                          fmt::format("{} redirects to {}, whose address the name servers do not "
+                                      "tell in time; check the DNS settings of this host",
+                                      where(), redirect_target_.host)});
+        return;
+      }
       connect();
       return;
     case SessionState::free:
@@ -35,9 +41,31 @@ void Session::Impl::on_timer() {
   }
 }
 
-// One coarse timer watches all commands: it asks whether anything at all has arrived, not which
-// command is late; a command that is late on a living session is its submitter's business.
+void Session::Impl::on_logout_timer() {
+  const TimePoint now = reactor_.now();
+  if (now >= logout_deadline_) {
+    fail_connection(
+        {ErrorCode::timed_out, fmt::format("{} did not finish the logout in time", where())});
+    return;
+  }
+  if (now >= drain_deadline_ && !drain_over_) {
+    drain_over_ = true;
+    schedule_flush();
+  }
+  if (logout_sent_) {
+    start_tick();
+  } else {
+    tick();  // a target that has died meanwhile is not waited for
+  }
+}
+
+// One coarse timer watches the connection: it asks whether anything at all has arrived. Which
+// command is late on a living one, watch_commands() finds out.
 void Session::Impl::tick() {
+  watch_commands();
+  if (!full_feature_phase()) {
+    return;
+  }
   const TimePoint now = reactor_.now();
   const bool busy = commands_in_flight_ != 0;
   if (ping_outstanding_) {
@@ -69,9 +97,14 @@ void Session::Impl::tick() {
 }
 
 void Session::Impl::start_tick() {
+  if (state_ == SessionState::in_logout && logout_sent_) {
+    timer_.start_at(logout_deadline_);
+    return;
+  }
   // Without commands only noop_out_interval matters, and nothing wakes up more often than that
   // asks.
-  idle_tick_ = commands_in_flight_ == 0 && !ping_outstanding_;
+  idle_tick_ = commands_in_flight_ == 0 && functions_used_ == 0 && !ping_outstanding_ &&
+               state_ == SessionState::logged_in;
   Duration period = std::chrono::milliseconds{125};
   if (idle_tick_) {
     if (options_.noop_out_interval.count() == 0) {
@@ -88,7 +121,22 @@ void Session::Impl::start_tick() {
           period, std::max<Duration>(Duration{limit} / 8, std::chrono::milliseconds{1}));
     }
   }
-  timer_.start_after(period);
+  if (options_.command_timeout.count() != 0) {
+    period = std::min<Duration>(period, std::max<Duration>(Duration{options_.command_timeout} / 16,
+                                                           std::chrono::milliseconds{1}));
+  }
+  if (functions_used_ != 0) {
+    for (const auto limit :
+         {options_.abort_timeout, options_.lu_reset_timeout, options_.tgt_reset_timeout}) {
+      period = std::min<Duration>(
+          period, std::max<Duration>(Duration{limit} / 8, std::chrono::milliseconds{1}));
+    }
+  }
+  TimePoint next = reactor_.now() + period;
+  if (state_ == SessionState::in_logout) {
+    next = std::min(next, drain_over_ ? logout_deadline_ : drain_deadline_);
+  }
+  timer_.start_at(next);
 }
 
 void Session::Impl::schedule_retry() {
@@ -97,11 +145,10 @@ void Session::Impl::schedule_retry() {
   }
   state_ = SessionState::transport_wait;
   if (std::exchange(redirecting_, false)) {
-    timer_.start_after(Duration::zero());
+    follow_redirect();
     return;
   }
-  redirected_to_.reset();  // the next try starts at the portal that was configured
-  redirect_hops_ = 0;
+  forget_redirects();
   const std::uint32_t doublings = std::min(failures_++, 16U);
   const Duration longest = std::min<Duration>(options_.relogin_backoff_max,
                                               options_.relogin_backoff_min * (1U << doublings));

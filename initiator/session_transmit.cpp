@@ -6,30 +6,52 @@
 namespace iscsi_blkback {
 
 void Session::Impl::schedule_flush() {
-  // While a send is under way, on_sent schedules the next flush.
-  if (!sending_) {
-    flush_.schedule();
-  }
+  // Even while a send is under way: in the turn of that send this keeps the reactor from waiting
+  // before on_sent has come. Later flush() finds nothing to do, and on_sent schedules it again.
+  flush_.schedule();
 }
 
 // Fills one batch with everything that may be sent now, in the order: answers to the target, data
 // that it waits for, new commands as far as its window and our table allow.
 void Session::Impl::flush() {
-  if (!full_feature_phase() || sending_) {
+  if (!full_feature_phase()) {
     return;
   }
-  batch_.clear();
+  if (!sending_ && !logout_sent_) {  // 11.14: nothing follows a Logout
+    send_batch();
+  }
+  if (!receive_due_) {
+    return;
+  }
+  receive_due_ = false;
+  // A receive without an answer has brought a part of one: the rest is on its way.
+  if (const Duration moment = gather_policy_.moment(commands_in_flight_);
+      moment > Duration::zero() && answers_ != 0 && !direct_.under_way) {
+    gather_timer_.start_at(reactor_.turn_time() + moment);
+  } else {
+    receive_more();
+  }
+}
+
+void Session::Impl::send_batch() {
+  batch_.clear(digests_);
   ++batch_number_;
   stage_control_pdus();
-  stage_bursts();
-  stage_commands();
+  if (!logout_sent_) {
+    stage_bursts();
+    stage_commands();
+  }
   if (batch_.empty()) {
     return;
   }
+  batch_.seal();
   sending_ = true;
   ++statistics_.sends;
   statistics_.bytes_sent += batch_.total_bytes();
   stream_->send(batch_.parts());
+  if (!bursts_.empty() || may_stage_command()) {
+    schedule_flush();  // there was more than a batch takes; on_sent shall come soon
+  }
 }
 
 void Session::Impl::stage_control_pdus() {
@@ -56,8 +78,12 @@ void Session::Impl::stage_control_pdus() {
                      .exp_stat_sn = exp_stat_sn_},
            batch_.add_header());
   }
-  if (logout_queued_ && commands_in_flight_ == 0) {
+  stage_functions();
+  if (logout_queued_ && (commands_in_flight_ == 0 || drain_over_)) {
     logout_queued_ = false;
+    logout_sent_ = true;
+    logout_deadline_ = std::min(logout_deadline_, reactor_.now() + options_.logout_timeout);
+    start_tick();
     encode(LogoutRequestPdu{.reason = 0,
                             .initiator_task_tag = kLogoutTag,
                             .cid = 0,
@@ -100,6 +126,7 @@ bool Session::Impl::stage_burst(DataOutBurst& burst) {
     }
     burst.offset += bytes;
     slot->staged_bytes += bytes;
+    slot->moved_at = look_;
   }
   if (burst.target_transfer_tag != kReservedTag) {
     --slot->outstanding_r2ts;
@@ -107,10 +134,14 @@ bool Session::Impl::stage_burst(DataOutBurst& burst) {
   return true;
 }
 
+// There is one, with a slot for it, within the target's window.
+bool Session::Impl::may_stage_command() const {
+  return !waiting_.empty() && !table_.full() && !serial_before(max_cmd_sn_, cmd_sn_);
+}
+
 void Session::Impl::stage_commands() {
   // A burst that did not fit goes before any new command.
-  while (bursts_.empty() && !waiting_.empty() && !table_.full() &&
-         !serial_before(max_cmd_sn_, cmd_sn_)) {
+  while (bursts_.empty() && may_stage_command()) {
     const std::uint32_t at_most =
         std::min(negotiated_.first_burst_length, negotiated_.max_send_data_segment_length);
     const ScsiTask& next = waiting_.front();
@@ -138,10 +169,12 @@ void Session::Impl::stage_command(ScsiTask& task) {
                         .lun = task.lun,
                         .initiator_task_tag = tag,
                         .expected_data_bytes = task.data_length_bytes,
-                        .cmd_sn = cmd_sn_++,
+                        .cmd_sn = cmd_sn_,
                         .exp_stat_sn = exp_stat_sn_,
                         .cdb = task.cdb},
          batch_.add_header());
+  slot.cmd_sn = cmd_sn_++;
+  slot.moved_at = look_;
   if (batch_.add_data(task.data, immediate)) {
     slot.last_batch = batch_number_;
   }

@@ -20,7 +20,9 @@ struct TaskSlot {
   std::uint32_t arrived_bytes = 0;    // reads: data so far, always in order
   std::uint32_t staged_bytes = 0;     // writes: data given to the connection so far
   std::uint32_t requested_bytes = 0;  // writes: end of what was sent unasked or asked for
-  std::uint64_t last_batch = 0;       // the last send that refers to the task's buffer
+  std::uint32_t cmd_sn = 0;
+  std::uint32_t moved_at = 0;    // the look (session_recovery.cpp) before which it last moved
+  std::uint64_t last_batch = 0;  // the last send that refers to the task's buffer
 };
 
 class TaskTable {
@@ -71,6 +73,13 @@ class TaskTable {
   }
 
   [[nodiscard]] TaskSlot& slot_at(std::size_t index) { return slots_[index]; }
+  // Of a slot in use.
+  [[nodiscard]] std::uint32_t tag_at(std::size_t index) const {
+    return static_cast<std::uint32_t>(index) | std::uint32_t{slots_[index].generation} << 16;
+  }
+  [[nodiscard]] std::uint32_t tag_of(const TaskSlot& slot) const {
+    return tag_at(static_cast<std::size_t>(&slot - slots_.data()));
+  }
 
  private:
   std::vector<TaskSlot> slots_;

@@ -31,7 +31,10 @@ class TransmitBatch {
   [[nodiscard]] std::size_t total_bytes() const { return total_bytes_; }
   [[nodiscard]] std::span<const iovec> parts() const { return {parts_.data(), part_count_}; }
 
-  void clear() {
+  // Empties it for a connection that has these digests.
+  void clear(Digests digests = {}) {
+    digests_ = digests;
+    unsealed_header_ = nullptr;
     staged_bytes_ = 0;
     total_bytes_ = 0;
     part_count_ = 0;
@@ -40,12 +43,18 @@ class TransmitBatch {
   // Whether a PDU with this much data still fits.
   [[nodiscard]] bool has_room(std::size_t data_bytes) const {
     const std::size_t copied = data_bytes < kReferBytes ? padded(data_bytes) : 4;
-    return total_bytes_ < kEnoughBytes && staged_bytes_ + kBhsBytes + copied <= kStagingBytes &&
+    return total_bytes_ < kEnoughBytes &&
+           staged_bytes_ + kBhsBytes + copied + 2 * kDigestBytes <= kStagingBytes &&
            part_count_ + 3 <= parts_.size();
   }
 
   // A header to be filled in; has_room() said yes for its data.
-  [[nodiscard]] BhsBuffer add_header() { return BhsBuffer{stage(kBhsBytes), kBhsBytes}; }
+  [[nodiscard]] BhsBuffer add_header() {
+    seal();
+    std::byte* header = stage(kBhsBytes + digests_.header_bytes());
+    unsealed_header_ = digests_.header ? header : nullptr;
+    return BhsBuffer{header, kBhsBytes};
+  }
 
   // The data segment of the last header, padded. Returns whether the batch refers to data, which
   // then stays untouched until the batch is sent.
@@ -53,17 +62,32 @@ class TransmitBatch {
     const std::size_t padding = padded(bytes) - bytes;
     if (bytes < kReferBytes) {
       if (bytes != 0) {
-        std::byte* copy = stage(bytes + padding);
+        std::byte* copy = stage(bytes + padding + digests_.data_bytes());
         std::memcpy(copy, data, bytes);
         std::memset(copy + bytes, 0, padding);
+        if (digests_.data) {
+          put_digest(crc32c({copy, bytes + padding}), copy + bytes + padding);
+        }
       }
       return false;
     }
     add_part(const_cast<std::byte*>(data), bytes);  // iovec has no const; send() only reads
-    if (padding != 0) {
-      std::memset(stage(padding), 0, padding);
+    if (const std::size_t trailer = padding + digests_.data_bytes(); trailer != 0) {
+      std::byte* end = stage(trailer);
+      std::memset(end, 0, padding);
+      if (digests_.data) {
+        put_digest(crc32c({end, padding}, crc32c({data, bytes})), end + padding);
+      }
     }
     return true;
+  }
+
+  // After the last PDU: gives its header the digest, which covers what add_header()'s caller wrote.
+  void seal() {
+    if (unsealed_header_ != nullptr) {
+      put_digest(crc32c({unsealed_header_, kBhsBytes}), unsealed_header_ + kBhsBytes);
+      unsealed_header_ = nullptr;
+    }
   }
 
  private:
@@ -89,6 +113,8 @@ class TransmitBatch {
     total_bytes_ += bytes;
   }
 
+  Digests digests_;
+  std::byte* unsealed_header_ = nullptr;  // its digest is still to be written
   std::unique_ptr<std::byte[]> staging_;
   std::size_t staged_bytes_ = 0;
   std::size_t total_bytes_ = 0;

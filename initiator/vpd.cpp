@@ -34,7 +34,7 @@ std::string without_leading_blanks(std::string text) {
   return text;
 }
 
-std::string hexadecimal(Bytes bytes) {
+std::string hex_text(Bytes bytes) {
   std::string text;
   for (const std::byte byte : bytes) {
     text += fmt::format("{:02x}", std::to_integer<unsigned>(byte));
@@ -166,12 +166,26 @@ Result<std::string> parse_device_identification(Bytes bytes) {
     return std::string();
   }
   const bool binary = best_type == 2 || best_type == 3;
-  return fmt::format("{}{}", best_type, binary ? hexadecimal(best) : text_of(best));
+  return fmt::format("{}{}", best_type, binary ? hex_text(best) : text_of(best));
 }
 
 Result<BlockLimits> parse_block_limits(Bytes bytes) {
   return page_body(bytes, 0xb0).map([](Bytes body) {
-    return BlockLimits{.max_transfer_blocks = body.size() >= 8 ? load_be32(body.data() + 4) : 0};
+    // Older targets send a shorter page: what is not there is not limited. Offsets are those of the
+    // standard's table less the page's header.
+    const auto field = [&](std::size_t at) {
+      return body.size() >= at + 4 ? load_be32(body.data() + at) : std::uint32_t{0};
+    };
+    BlockLimits limits;
+    limits.max_transfer_blocks = field(4);
+    limits.optimal_transfer_blocks = field(8);
+    limits.max_unmap_blocks = field(16);
+    limits.max_unmap_ranges = field(20);
+    limits.unmap_granularity_blocks = field(24);
+    const std::uint32_t alignment = field(28);
+    limits.unmap_alignment_blocks = (alignment & 0x80000000) != 0 ? alignment & 0x7fffffff : 0;
+    limits.max_write_same_blocks = body.size() >= 40 ? load_be64(body.data() + 32) : 0;
+    return limits;
   });
 }
 
@@ -187,6 +201,8 @@ Result<LogicalBlockProvisioning> parse_logical_block_provisioning(Bytes bytes) {
     LogicalBlockProvisioning provisioning;
     if (body.size() >= 3) {
       provisioning.unmap = (u8(body, 1) & 0x80) != 0;
+      provisioning.write_same_unmap = (u8(body, 1) & 0x40) != 0;
+      provisioning.reads_zeros = (u8(body, 1) & 0x1c) == 0x04;  // xx1b: zeros
       provisioning.provisioning_type = u8(body, 2) & 0x07;
     }
     return provisioning;
@@ -206,7 +222,8 @@ Result<Capacity> parse_read_capacity10(Bytes bytes) {
   return checked({.block_count = std::uint64_t{last} + 1,
                   .logical_block_bytes = block,
                   .physical_block_bytes = block,
-                  .thin_provisioned = false});
+                  .thin_provisioned = false,
+                  .reads_zeros = false});
 }
 
 Result<Capacity> parse_read_capacity16(Bytes bytes) {
@@ -225,6 +242,7 @@ Result<Capacity> parse_read_capacity16(Bytes bytes) {
       capacity.physical_block_bytes = capacity.logical_block_bytes << exponent;
     }
     capacity.thin_provisioned = (u8(bytes, 14) & 0x80) != 0;
+    capacity.reads_zeros = (u8(bytes, 14) & 0x40) != 0;
   }
   return checked(capacity);
 }

@@ -35,8 +35,16 @@ struct InquiryData {
 // page has none for the logical unit.
 [[nodiscard]] Result<std::string> parse_device_identification(std::span<const std::byte> bytes);
 
+// All in logical blocks; 0: not told, or not limited.
 struct BlockLimits {
-  std::uint32_t max_transfer_blocks = 0;  // 0: not limited
+  std::uint32_t max_transfer_blocks = 0;
+  std::uint32_t optimal_transfer_blocks = 0;
+  std::uint32_t max_unmap_blocks =
+      0;  // of one UNMAP; 0: the LUN has no UNMAP. 0xffffffff: no limit
+  std::uint32_t max_unmap_ranges = 0;
+  std::uint32_t unmap_granularity_blocks = 0;
+  std::uint32_t unmap_alignment_blocks = 0;  // of the first whole unit
+  std::uint64_t max_write_same_blocks = 0;
 };
 [[nodiscard]] Result<BlockLimits> parse_block_limits(std::span<const std::byte> bytes);  // 0xB0
 
@@ -47,7 +55,9 @@ struct BlockCharacteristics {
     std::span<const std::byte> bytes);  // 0xB1
 
 struct LogicalBlockProvisioning {
-  bool unmap = false;                  // LBPU
+  bool unmap = false;                  // LBPU: UNMAP
+  bool write_same_unmap = false;       // LBPWS: WRITE SAME(16) with the UNMAP bit
+  bool reads_zeros = false;            // LBPRZ: an unmapped block reads as zeros
   std::uint8_t provisioning_type = 0;  // 2: thin
 };
 [[nodiscard]] Result<LogicalBlockProvisioning> parse_logical_block_provisioning(
@@ -58,6 +68,7 @@ struct Capacity {
   std::uint32_t logical_block_bytes = 0;  // a power of two, 512..4096
   std::uint32_t physical_block_bytes = 0;
   bool thin_provisioned = false;  // LBPME
+  bool reads_zeros = false;       // LBPRZ, for LUNs without page 0xB2
 };
 [[nodiscard]] Result<Capacity> parse_read_capacity10(std::span<const std::byte> bytes);
 [[nodiscard]] Result<Capacity> parse_read_capacity16(std::span<const std::byte> bytes);

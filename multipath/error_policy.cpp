@@ -63,17 +63,24 @@ ErrorClass classify_unit_attention(std::uint8_t asc, std::uint16_t code) {
   }
 }
 
+// All of the data was transferred, and it was all that the target had to transfer.
+bool whole(const ScsiTask& task) {
+  return task.transferred_bytes == task.data_length_bytes && !task.overflow;
+}
+
 ErrorClass classify_sense(const ScsiTask& task) {
   const SenseData& sense = task.sense;
   if (!sense.valid) {
     return ErrorClass::unusable_sense;
   }
+  if (sense.deferred) {
+    return ErrorClass::deferred_error;
+  }
   switch (sense.key) {
     case SenseKey::no_sense:
       return ErrorClass::unusable_sense;
     case SenseKey::recovered_error:
-      return task.transferred_bytes == task.data_length_bytes ? ErrorClass::success
-                                                              : ErrorClass::short_transfer;
+      return whole(task) ? ErrorClass::success : ErrorClass::short_transfer;
     case SenseKey::not_ready:
       return classify_not_ready(sense.asc, sense.ascq);
     case SenseKey::medium_error:
@@ -112,8 +119,7 @@ ErrorClass classify_status(const ScsiTask& task) {
   switch (task.status) {
     case ScsiStatus::good:
     case ScsiStatus::condition_met:
-      return task.transferred_bytes == task.data_length_bytes ? ErrorClass::success
-                                                              : ErrorClass::short_transfer;
+      return whole(task) ? ErrorClass::success : ErrorClass::short_transfer;
     case ScsiStatus::check_condition:
       return classify_sense(task);
     case ScsiStatus::busy:
@@ -145,6 +151,8 @@ ErrorClass classify(const ScsiTask& task) {
   switch (task.outcome) {
     case TaskOutcome::completed:
       return classify_status(task);
+    case TaskOutcome::aborted:
+      return ErrorClass::command_stuck;
     case TaskOutcome::target_failure:
       return ErrorClass::target_failure;
     case TaskOutcome::not_sent:
@@ -168,6 +176,11 @@ ErrorRule rule_for(ErrorClass error) {
     case ErrorClass::not_sent:
       return {keep, 0, unlimited, RetryDelay::none, IoStatus::no_path};
 
+    // The target has confirmed that it is gone: free to go anywhere, without a fence. A LUN on
+    // which command after command is stuck is no good path.
+    case ErrorClass::command_stuck:
+      return {keep, 0, 5, RetryDelay::none, IoStatus::no_path};
+
     case ErrorClass::target_failure:
       return {keep, 1, 4, RetryDelay::brief, IoStatus::target_error};
     case ErrorClass::short_transfer:
@@ -190,6 +203,8 @@ ErrorRule rule_for(ErrorClass error) {
       return {keep, 1, 1, RetryDelay::none, IoStatus::target_error};
     case ErrorClass::unusable_sense:
       return {keep, 1, 2, RetryDelay::brief, IoStatus::target_error};
+    case ErrorClass::deferred_error:
+      return {keep, 5, 5, RetryDelay::attention, IoStatus::target_error};
 
     case ErrorClass::becoming_ready:
     case ErrorClass::format_in_progress:
@@ -244,6 +259,8 @@ const char* to_string(ErrorClass error) {
       return "connection lost";
     case ErrorClass::not_sent:
       return "not sent";
+    case ErrorClass::command_stuck:
+      return "command not answered in time and aborted";
     case ErrorClass::target_failure:
       return "target failure";
     case ErrorClass::short_transfer:
@@ -262,6 +279,8 @@ const char* to_string(ErrorClass error) {
       return "unknown status";
     case ErrorClass::unusable_sense:
       return "check condition without usable sense data";
+    case ErrorClass::deferred_error:
+      return "error of an earlier command";
     case ErrorClass::becoming_ready:
       return "becoming ready";
     case ErrorClass::format_in_progress:

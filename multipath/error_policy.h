@@ -18,8 +18,9 @@ enum class ErrorClass : std::uint8_t {
   success,
   connection_lost,  // sent, no answer, the connection is gone
   not_sent,
+  command_stuck,   // not answered in command_timeout, and ended by ABORT TASK or a reset of ours
   target_failure,  // an iSCSI response code other than 0
-  short_transfer,  // good status without all of the data
+  short_transfer,  // good status without all of the data, or with more than there was to transfer
   busy,
   task_set_full,
   reservation_conflict,
@@ -27,6 +28,7 @@ enum class ErrorClass : std::uint8_t {
   aca_active,
   unknown_status,
   unusable_sense,      // CHECK CONDITION with no or malformed sense data, or NO SENSE
+  deferred_error,      // sense data about an earlier command; this one was not executed
   becoming_ready,      // 02/04/01 and the like: wait
   format_in_progress,  // 02/04/04
   access_transition,   // ALUA: 02/04/0A, 06/04/0A

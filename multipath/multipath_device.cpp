@@ -96,7 +96,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
     snapshot.in_flight += path->in_flight();
     snapshot.paths.push_back({.portal = session.portal_name,
                               .address = session.portal.to_string(),
-                              .interface_name = session.interface_name,
+                              .interface_name = session.interface_binding.to_string(),
                               .target_name = session.target_name,
                               .lun = path->lun(),
                               .state = path->state(),

@@ -16,6 +16,7 @@
 //  4. Among writes that are unanswered at the same time blkif promises no order, so a request that
 //     waits anywhere here (for a path, for its retry, for a fence) needs no place in a line.
 // A write that was not sent, or that the target answered with an error, leaves nothing behind.
+// A request that is larger than what the LUN takes at once goes in pieces, one after the other.
 // Reads and flushes are retried anywhere at any time: SYNCHRONIZE CACHE reaches the whole logical
 // unit, and every write acknowledged before it had been executed before it is sent.
 #pragma once

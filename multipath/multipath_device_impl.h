@@ -60,6 +60,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
     [[nodiscard]] bool is_write() const { return block->operation == BlockOperation::write; }
     [[nodiscard]] std::uint64_t first_sector() const { return block->sector; }
     [[nodiscard]] std::uint64_t end_sector() const { return block->sector + block->sector_count; }
+    [[nodiscard]] std::uint32_t length_bytes() const { return block->sector_count * kSectorBytes; }
 
     Impl& impl;
     Place place = Place::free;
@@ -67,6 +68,8 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
     ScsiTask task;
     std::uint64_t serial = 0;             // unlike any other request's of this device
     std::uint32_t path = 0;               // where it is or was last
+    TimePoint started{};                  // there
+    std::uint32_t done_sectors = 0;       // of a request that goes in pieces
     std::optional<std::uint32_t> prefer;  // a retry on the same path
     PathMask avoid = 0;                   // a retry preferably elsewhere
     RetryState retries;
@@ -89,9 +92,13 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   void dispatch(Request& request);
   [[nodiscard]] bool must_wait_for_overlap(const Request& request);
   [[nodiscard]] bool try_send(Request& request);
+  [[nodiscard]] TimePoint selector_time() const {
+    return groups_.timed() ? reactor_.now() : TimePoint{};
+  }
   void queue(Request& request);
   void send(Request& request, Path& path);
   void on_task_complete(Request& request);
+  void send_next_piece(Request& request);
   void retry(Request& request, ErrorClass error, const ErrorRule& rule);
   void record_unfenced(const Request& request, Path& path);
   void on_delay_over(Request& request);
@@ -113,6 +120,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   void update_able(const Path& path);
   void notify();
   void check_closed();
+  void limit_pieces(const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
 
@@ -130,6 +138,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   LogicalUnitIdentity identity_;  // of the disk, once ready_
   std::string identity_target_;   // where it was read; matters for a LUN without an identity
   std::uint16_t identity_lun_ = 0;
+  std::uint32_t piece_sectors_ = 0;  // a larger request goes in pieces, one after the other
 
   std::deque<Request> pool_;  // all slots; never grows
   IntrusiveList<Request> free_;

@@ -1,4 +1,6 @@
 // A request's way through a MultipathDevice: dispatch, completion, retry, hold.
+#include <algorithm>
+
 #include "multipath/multipath_device_impl.h"
 
 namespace iscsi_blkback {
@@ -15,6 +17,7 @@ void MultipathDevice::Impl::submit(BlockRequest& block) {
 void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
   ++requests_;
   request.block = &block;
+  request.done_sectors = 0;
   request.serial = ++last_serial_;
   request.prefer.reset();
   request.avoid = 0;
@@ -84,7 +87,8 @@ bool MultipathDevice::Impl::try_send(Request& request) {
   PathMask candidates = able_;
   while (candidates != 0) {
     const PathMask elsewhere = candidates & ~request.avoid;
-    const std::uint32_t index = groups_.select(up_, elsewhere != 0 ? elsewhere : candidates);
+    const std::uint32_t index = groups_.select(up_, elsewhere != 0 ? elsewhere : candidates,
+                                               request.length_bytes(), selector_time());
     if (paths_[index]->able()) [[likely]] {
       send(request, *paths_[index]);
       return true;
@@ -115,7 +119,19 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
     Request& completed = *static_cast<Request*>(task.owner);
     completed.impl.on_task_complete(completed);
   };
-  path.submit(request.task, *request.block);
+  request.started = selector_time();
+  groups_.on_started(request.path, request.length_bytes());
+  const BlockRequest& whole = *request.block;
+  if (whole.sector_count <= piece_sectors_) [[likely]] {
+    path.submit(request.task, whole);
+  } else {
+    BlockRequest piece;
+    piece.operation = whole.operation;
+    piece.sector = whole.sector + request.done_sectors;
+    piece.sector_count = std::min(piece_sectors_, whole.sector_count - request.done_sectors);
+    piece.data = whole.data + std::size_t{request.done_sectors} * kSectorBytes;
+    path.submit(request.task, piece);
+  }
   if (!path.able()) [[unlikely]] {
     update_able(path);
   }
@@ -125,6 +141,7 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   Path& path = *paths_[request.path];
   const ErrorClass error = request.task.succeeded() ? ErrorClass::success : classify(request.task);
   path.ended(error);
+  groups_.on_ended(request.path, request.length_bytes(), request.started, selector_time());
   if (error != ErrorClass::success || (able_ & path_bit(path.index())) == 0) [[unlikely]] {
     update_able(path);  // there may be room again, or less of it
   }
@@ -136,7 +153,12 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     release_held_.schedule();
   }
   if (error == ErrorClass::success) [[likely]] {
-    complete(request, IoStatus::ok);
+    request.done_sectors += request.task.data_length_bytes / kSectorBytes;
+    if (request.done_sectors < request.block->sector_count) [[unlikely]] {
+      send_next_piece(request);
+    } else {
+      complete(request, IoStatus::ok);
+    }
     return;
   }
 
@@ -155,6 +177,17 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
       break;
   }
   retry(request, error, rule);
+}
+
+// What the LUN takes at most with one command is less than the request. Its range as a whole is
+// what overlapping writes wait for, so that a piece that is lost is fenced like any write.
+void MultipathDevice::Impl::send_next_piece(Request& request) {
+  if (closing_) {
+    complete(request, IoStatus::aborted);
+    return;
+  }
+  request.retries = RetryState();
+  dispatch(request);
 }
 
 void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const ErrorRule& rule) {

@@ -67,7 +67,23 @@ void MultipathDevice::Impl::start_fence_timer() {
 
 Result<void> MultipathDevice::Impl::check_identity(Path& path,
                                                    const LogicalUnitIdentity& identity) {
-  return ready_ ? compare(path, identity) : adopt(path, identity);
+  const Result<void> checked = ready_ ? compare(path, identity) : adopt(path, identity);
+  if (checked) {
+    limit_pieces(identity);
+  }
+  return checked;
+}
+
+// The least that any path has told: a request may go any way.
+void MultipathDevice::Impl::limit_pieces(const LogicalUnitIdentity& identity) {
+  const std::uint32_t block_sectors = identity.logical_block_bytes / kSectorBytes;
+  // The expected data transfer length of a command has 32 bits.
+  std::uint64_t blocks = 0xffffffffU / identity.logical_block_bytes;
+  if (identity.max_transfer_blocks != 0) {
+    blocks = std::min<std::uint64_t>(blocks, identity.max_transfer_blocks);
+  }
+  const auto sectors = static_cast<std::uint32_t>(blocks * block_sectors);
+  piece_sectors_ = piece_sectors_ == 0 ? sectors : std::min(piece_sectors_, sectors);
 }
 
 Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIdentity& identity) {
@@ -86,8 +102,7 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
   geometry_.sector_count = identity.block_count * block_sectors;
   geometry_.logical_block_bytes = block_bytes;
   geometry_.physical_block_bytes = std::max(identity.physical_block_bytes, block_bytes);
-  geometry_.max_transfer_sectors = static_cast<std::uint32_t>(std::min<std::uint64_t>(
-      std::uint64_t{identity.max_transfer_blocks} * block_sectors, 0xffffffffU / kSectorBytes));
+  geometry_.max_transfer_sectors = 0;  // larger requests go in pieces
   geometry_.read_only = options_.read_only || identity.write_protected;
   identity_ = identity;
   identity_target_ = path.session().options().target_name;

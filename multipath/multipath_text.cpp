@@ -8,6 +8,8 @@
 namespace iscsi_blkback {
 namespace {
 
+constexpr std::size_t kMaxTroubleBytes = 600;
+
 struct PathLine {
   std::string portal;
   std::string lun;
@@ -133,6 +135,26 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
     }
   }
   return text;
+}
+
+std::string describe_trouble(const MultipathSnapshot& snapshot) {
+  std::string trouble;
+  for (const PathSnapshot& path : snapshot.paths) {
+    if (path.state == PathState::up || path.last_error.empty()) {
+      return {};
+    }
+    if (trouble.size() > kMaxTroubleBytes) {
+      continue;
+    }
+    if (!trouble.empty()) {
+      trouble += "; ";
+    }
+    const bool says_where = path.last_error.find(path.portal) != std::string::npos ||
+                            path.last_error.find(path.address) != std::string::npos;
+    trouble += says_where ? path.last_error
+                          : fmt::format("LUN {} at {}: {}", path.lun, path.portal, path.last_error);
+  }
+  return trouble;
 }
 
 }  // namespace iscsi_blkback

@@ -23,6 +23,9 @@ namespace iscsi_blkback {
 [[nodiscard]] std::string render_topology(const MultipathSnapshot& snapshot,
                                           std::string_view device_name = {});
 
+// Why no path is up, one sentence; empty while a path is up or still on its first try.
+[[nodiscard]] std::string describe_trouble(const MultipathSnapshot& snapshot);
+
 // "1.0G", "20G": as multipath -ll prints sizes.
 [[nodiscard]] std::string render_size(std::uint64_t sector_count);
 

@@ -9,12 +9,12 @@ namespace {
 // A path that an error has failed is looked at more often than a good one, so that a disk without
 // any other path is back soon.
 constexpr std::chrono::milliseconds kFailedPollingInterval{1000};
-// A check that stays unanswered for so many checker_timeouts on a live connection: the LUN is
-// stuck, and only dropping the connection frees the requests that are stuck with it.
+// A check that stays unanswered on a live connection is aborted by the session, as any command
+// (command_timeout). Where that is switched off, after so many checker_timeouts only dropping the
+// connection frees the requests that are stuck with it.
 constexpr int kStuckTimeouts = 6;
 // Unit attentions that one check clears before it leaves the rest to the next.
 constexpr std::uint32_t kMaxCheckAttentions = 5;
-constexpr Duration kLimitRaiseInterval = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -42,7 +42,8 @@ Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t 
       owner_(owner),
       logical_unit_(reactor, session, encode_lun(lun)),
       poll_timer_(
-          reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_poll_timer(); }, this) {}
+          reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_poll_timer(); }, this),
+      depth_(session.options().max_commands) {}
 
 Path::~Path() {
   ISCSI_BLKBACK_ASSERT(idle());
@@ -84,33 +85,16 @@ void Path::ended(ErrorClass error) {
   --in_flight_;
   if (error == ErrorClass::success) {
     succeeded_since_poll_ = true;
-    if (command_limit_ != kNoLimit) [[unlikely]] {
-      adjust_command_limit(false);
+    if (depth_.limited()) [[unlikely]] {
+      depth_.on_success(reactor_.now());
     }
     return;
   }
   ++failures_;
   if (error == ErrorClass::task_set_full) {
-    adjust_command_limit(true);
-  }
-}
-
-void Path::adjust_command_limit(bool full) {
-  const TimePoint now = reactor_.now();
-  if (full) {
-    // A burst of refusals that were sent together counts once.
-    if (command_limit_ == kNoLimit || now - limit_changed_ >= std::chrono::milliseconds(100)) {
-      command_limit_ = std::max(std::min(command_limit_, in_flight_ + 1) / 2, 1U);
-      limit_changed_ = now;
-    }
-    return;
-  }
-  if (now - limit_changed_ >= kLimitRaiseInterval) {
-    command_limit_ += std::max(command_limit_ / 8, 1U);
-    limit_changed_ = now;
-    if (command_limit_ > session_.options().max_commands) {
-      command_limit_ = kNoLimit;
-    }
+    depth_.on_task_set_full(reactor_.now(), in_flight_);
+  } else if (error == ErrorClass::busy) {
+    depth_.on_busy(reactor_.now(), in_flight_);
   }
 }
 
@@ -140,7 +124,7 @@ std::string Path::last_error() const {
 }
 
 void Path::on_session_up(Session& /*session*/) noexcept {
-  command_limit_ = kNoLimit;
+  depth_.reset();
   owner_.on_path_session_up(*this);
   if (!stopped_) {
     identify();
@@ -156,6 +140,21 @@ void Path::on_session_down(Session& /*session*/, const Error& why) noexcept {
   }
   if (!stopped_) {
     set_state(PathState::down, why.message);
+  }
+}
+
+// As if a command had met the same unit attention; other events are for the log (the session's).
+void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseData& sense) noexcept {
+  constexpr std::uint16_t kReportedLunsChanged = 0x3f0e;  // says something of every LUN
+  if (lun != logical_unit_.lun() && sense.code() != kReportedLunsChanged) {
+    return;
+  }
+  ScsiTask event;
+  event.status = ScsiStatus::check_condition;
+  event.sense = sense;
+  const ErrorClass error = classify(event);
+  if (rule_for(error).path == PathVerdict::verify) {
+    verify(to_string(error));
   }
 }
 
@@ -224,7 +223,10 @@ void Path::on_poll_timer() {
     if (state_ == PathState::up) {
       set_state(PathState::down, "TEST UNIT READY is not answered");
     }
-    poll_timer_.start_after(options_.checker_timeout * (kStuckTimeouts - 1));
+    const SessionOptions& session = session_.options();
+    if (session.command_timeout.count() == 0) {
+      poll_timer_.start_after(options_.checker_timeout * (kStuckTimeouts - 1));
+    }
     return;
   }
   if (state_ == PathState::up && std::exchange(succeeded_since_poll_, false)) {

@@ -17,6 +17,7 @@
 #include "initiator/logical_unit.h"
 #include "initiator/session.h"
 #include "multipath/error_policy.h"
+#include "multipath/queue_depth.h"
 
 namespace iscsi_blkback {
 
@@ -64,7 +65,7 @@ class Path final : private SessionObserver {
 
   // Guest I/O. submit: only when able(). The owner then tells how each command ended.
   [[nodiscard]] bool able() const {
-    return state_ == PathState::up && in_flight_ < command_limit_ &&
+    return state_ == PathState::up && in_flight_ < depth_.limit() &&
            session_.state() == SessionState::logged_in;
   }
   void submit(ScsiTask& task, const BlockRequest& request);
@@ -89,6 +90,7 @@ class Path final : private SessionObserver {
  private:
   void on_session_up(Session& session) noexcept override;
   void on_session_down(Session& session, const Error& why) noexcept override;
+  void on_scsi_event(Session& session, std::uint64_t lun, const SenseData& sense) noexcept override;
 
   void identify();
   void on_identified(Result<LogicalUnitIdentity> identity);
@@ -96,7 +98,6 @@ class Path final : private SessionObserver {
   void check();
   void on_check_complete();
   void schedule_poll();
-  void adjust_command_limit(bool full);
   void set_state(PathState state, std::string why);
 
   Reactor& reactor_;
@@ -126,11 +127,7 @@ class Path final : private SessionObserver {
   std::uint32_t in_flight_ = 0;
   std::uint64_t requests_ = 0;
   std::uint64_t failures_ = 0;
-  // TASK SET FULL halves it, success raises it again, slowly.
-  std::uint32_t command_limit_ = kNoLimit;
-  TimePoint limit_changed_{};
-
-  static constexpr std::uint32_t kNoLimit = ~std::uint32_t{0};
+  QueueDepth depth_;
 };
 
 }  // namespace iscsi_blkback

@@ -1,54 +1,58 @@
 #include "multipath/path_selector.h"
 
-#include <algorithm>
+#include <array>
+#include <utility>
 
-#include "base/result.h"
+#include "multipath/historical_service_time_selector.h"
+#include "multipath/load_selectors.h"
+#include "multipath/round_robin_selector.h"
 
 namespace iscsi_blkback {
+namespace {
 
-RoundRobinSelector::RoundRobinSelector(std::uint32_t rr_min_io)
-    : rr_min_io_(std::max(rr_min_io, 1U)) {}
+constexpr std::array<std::pair<PathSelectorKind, const char*>, 4> kSelectorNames = {{
+    {PathSelectorKind::round_robin, "round-robin"},
+    {PathSelectorKind::queue_length, "queue-length"},
+    {PathSelectorKind::service_time, "service-time"},
+    {PathSelectorKind::historical_service_time, "historical-service-time"},
+}};
 
-void RoundRobinSelector::add_path(std::uint32_t index) {
-  ISCSI_BLKBACK_ASSERT(index < kMaxPaths);
-  paths_.push_back(index);
-}
+}  // namespace
 
-std::uint32_t RoundRobinSelector::select(PathMask eligible) {
-  if (left_ > 0 && (eligible & path_bit(paths_[current_])) != 0) {
-    --left_;
-    return paths_[current_];
-  }
-  // left_ is 0 before the very first choice too; that one starts at the first path.
-  std::size_t at = started_ ? current_ : paths_.size() - 1;
-  for (std::size_t step = 0; step < paths_.size(); ++step) {
-    at = at + 1 < paths_.size() ? at + 1 : 0;
-    if ((eligible & path_bit(paths_[at])) != 0) {
-      started_ = true;
-      current_ = at;
-      left_ = rr_min_io_ - 1;
-      return paths_[at];
+const char* to_string(PathSelectorKind kind) {
+  for (const auto& [known, name] : kSelectorNames) {
+    if (known == kind) {
+      return name;
     }
   }
-  ISCSI_BLKBACK_ASSERT(false && "no path of the group is eligible");
-  return 0;
+  return "unknown";
+}
+
+std::optional<PathSelectorKind> path_selector_named(std::string_view name) {
+  if (name.ends_with(" 0")) {
+    name.remove_suffix(2);
+  }
+  for (const auto& [kind, known] : kSelectorNames) {
+    if (name == known) {
+      return kind;
+    }
+  }
+  return std::nullopt;
 }
 
 std::unique_ptr<PathSelector> make_path_selector(PathSelectorKind kind, std::uint32_t rr_min_io) {
   switch (kind) {
     case PathSelectorKind::round_robin:
       return std::make_unique<RoundRobinSelector>(rr_min_io);
+    case PathSelectorKind::queue_length:
+      return std::make_unique<QueueLengthSelector>();
+    case PathSelectorKind::service_time:
+      return std::make_unique<ServiceTimeSelector>();
+    case PathSelectorKind::historical_service_time:
+      return std::make_unique<HistoricalServiceTimeSelector>();
   }
   ISCSI_BLKBACK_ASSERT(false && "unknown path selector");
   return nullptr;
-}
-
-const char* to_string(PathSelectorKind kind) {
-  switch (kind) {
-    case PathSelectorKind::round_robin:
-      return "round-robin";
-  }
-  return "unknown";
 }
 
 }  // namespace iscsi_blkback

@@ -1,16 +1,31 @@
 // PathSelector: which of a group's paths takes the next request. Paths are numbered; who may take
-// one at all (up, and with room in its queue) is a mask that the caller keeps, so that choosing
-// costs no look at the paths. Nothing allocates in select(). Reactor thread.
+// one at all (up, and with room in its queue) is a mask that the caller keeps. The choices are
+// those of dm-mpath's path selectors of the same names. Nothing allocates but add_path(). Reactor
+// thread.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string_view>
 #include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
 
 namespace iscsi_blkback {
 
 // The names are multipath.conf's.
-enum class PathSelectorKind : std::uint8_t { round_robin };
+enum class PathSelectorKind : std::uint8_t {
+  round_robin,
+  queue_length,
+  service_time,
+  historical_service_time,
+};
+
+[[nodiscard]] const char* to_string(PathSelectorKind kind);  // "round-robin"
+// multipath.conf's spellings: "round-robin", also with the " 0" for "no arguments" behind it.
+[[nodiscard]] std::optional<PathSelectorKind> path_selector_named(std::string_view name);
 
 // Bit i stands for path i of the disk.
 using PathMask = std::uint64_t;
@@ -26,29 +41,37 @@ class PathSelector {
 
   // index: below kMaxPaths, not added before.
   virtual void add_path(std::uint32_t index) = 0;
-  // eligible: at least one of the paths added; other bits are ignored.
-  [[nodiscard]] virtual std::uint32_t select(PathMask eligible) = 0;
+  // eligible: at least one of the paths added; other bits are ignored. length_bytes: of the
+  // request.
+  [[nodiscard]] virtual std::uint32_t select(PathMask eligible, std::uint32_t length_bytes,
+                                             TimePoint now) = 0;
+  // A request was given to the path, by this selector's choice or not; and it has come back, with
+  // whatever result.
+  virtual void on_started(std::uint32_t /*index*/, std::uint32_t /*length_bytes*/) {}
+  virtual void on_ended(std::uint32_t /*index*/, std::uint32_t /*length_bytes*/,
+                        TimePoint /*started*/, TimePoint /*now*/) {}
 };
 
-// Stays with a path for rr_min_io requests, then takes the next one that is eligible (dm-mpath's
-// round-robin as it was when it still honoured rr_min_io).
-class RoundRobinSelector final : public PathSelector {
- public:
-  explicit RoundRobinSelector(std::uint32_t rr_min_io);  // 0 counts as 1
-
-  void add_path(std::uint32_t index) override;
-  [[nodiscard]] std::uint32_t select(PathMask eligible) override;
-
- private:
-  const std::uint32_t rr_min_io_;
-  std::vector<std::uint32_t> paths_;
-  bool started_ = false;
-  std::size_t current_ = 0;  // place in paths_, once started
-  std::uint32_t left_ = 0;   // requests that the current path still takes in a row
-};
-
+// rr_min_io: of round-robin; 0 counts as 1.
 [[nodiscard]] std::unique_ptr<PathSelector> make_path_selector(PathSelectorKind kind,
                                                                std::uint32_t rr_min_io);
-[[nodiscard]] const char* to_string(PathSelectorKind kind);  // "round-robin"
+
+// The best of the eligible entries by better(one, other), the first one after `last` among equals:
+// so that equal paths take turns. Entry has `index`. Returns a place in entries.
+template <typename Entry, typename Better>
+[[nodiscard]] std::size_t best_in_turn(const std::vector<Entry>& entries, PathMask eligible,
+                                       std::size_t last, Better better) {
+  std::size_t best = entries.size();
+  std::size_t at = last;
+  for (std::size_t step = 0; step < entries.size(); ++step) {
+    at = at + 1 < entries.size() ? at + 1 : 0;
+    if ((eligible & path_bit(entries[at].index)) != 0 &&
+        (best == entries.size() || better(entries[at], entries[best]))) {
+      best = at;
+    }
+  }
+  ISCSI_BLKBACK_ASSERT(best != entries.size() && "no path of the group is eligible");
+  return best;
+}
 
 }  // namespace iscsi_blkback

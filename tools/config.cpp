@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
@@ -16,12 +18,23 @@
 namespace iscsi_blkback {
 namespace {
 
-Result<std::string> read_file(const std::string& path) {
+struct FileText {
+  std::string text;
+  bool others_may_read = false;
+};
+
+Result<FileText> read_file(const std::string& path) {
   const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file.valid()) {
     return tl::unexpected(system_error(fmt::format("cannot open {}", path), errno));
   }
-  std::string text;
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) {
+    return tl::unexpected(system_error(fmt::format("cannot read {}", path), errno));
+  }
+  FileText result;
+  result.others_may_read = (status.st_mode & (S_IRWXG | S_IRWXO)) != 0;
+  std::string& text = result.text;
   std::array<char, 16384> piece{};
   while (true) {
     const ssize_t got = ::read(file.get(), piece.data(), piece.size());
@@ -32,7 +45,7 @@ Result<std::string> read_file(const std::string& path) {
       return tl::unexpected(system_error(fmt::format("cannot read {}", path), errno));
     }
     if (got == 0) {
-      return text;
+      return result;
     }
     text.append(piece.data(), static_cast<std::size_t>(got));
     if (text.size() > kMaxConfigurationBytes) {
@@ -85,6 +98,17 @@ Result<std::string> screened(std::string_view text, const std::string& name) {
     blank_so_far = blank_so_far && (c == ' ' || c == '\t');
   }
   return result;
+}
+
+bool has_secrets(const Configuration& configuration) {
+  const auto of = [](const SessionOptions& session) {
+    return !session.chap.password.empty() || !session.discovery_chap.password.empty();
+  };
+  return of(configuration.session) ||
+         std::any_of(configuration.targets.begin(), configuration.targets.end(),
+                     [&](const auto& target) { return of(target.second.session); }) ||
+         std::any_of(configuration.luns.begin(), configuration.luns.end(),
+                     [&](const auto& lun) { return of(lun.second.session); });
 }
 
 }  // namespace
@@ -151,7 +175,13 @@ Result<Configuration> read_configuration(const ConfigurationFiles& files) {
     }
     return tl::unexpected(text.error());
   }
-  return parse_configuration(*text, files.configuration);
+  auto configuration = parse_configuration(text->text, files.configuration);
+  if (configuration && text->others_may_read && has_secrets(*configuration)) {
+    return fail(ErrorCode::permission_denied,
+                fmt::format("{} has passwords in it and others may read it: chmod 600 {}",
+                            files.configuration, files.configuration));
+  }
+  return configuration;
 }
 
 Result<Configuration> load_configuration(const ConfigurationFiles& files) {
@@ -160,7 +190,7 @@ Result<Configuration> load_configuration(const ConfigurationFiles& files) {
     return configuration;
   }
   auto text = read_file(files.initiator_name);
-  auto name = text ? parse_initiator_name(*text, files.initiator_name)
+  auto name = text ? parse_initiator_name(text->text, files.initiator_name)
                    : Result<std::string>(tl::unexpected(text.error()));
   if (!name) {
     return fail(name.error().code,
@@ -171,6 +201,9 @@ Result<Configuration> load_configuration(const ConfigurationFiles& files) {
   configuration->session.initiator_name = *name;
   for (auto& [alias, lun] : configuration->luns) {
     lun.session.initiator_name = *name;
+  }
+  for (auto& [target, settings] : configuration->targets) {
+    settings.session.initiator_name = *name;
   }
   return configuration;
 }

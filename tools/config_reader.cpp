@@ -28,6 +28,21 @@ bool contains(std::span<const std::string_view> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+Result<std::string> alias_of(const ConfigurationEntry& entry) {
+  auto value = text_of(entry);
+  if (!value) {
+    return value;
+  }
+  const bool plain = std::none_of(value->begin(), value->end(), [](char c) {
+    return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+  });
+  if (value->empty() || value->size() > 255 || !plain) {  // RFC 7143 6.1: 255 bytes
+    return refuse(entry,
+                  fmt::format("{} must have 1 to 255 bytes and no control character", entry.name));
+  }
+  return value;
+}
+
 class Reader {
  public:
   explicit Reader(const std::string& file) : file_(&file) {}
@@ -39,11 +54,31 @@ class Reader {
   struct Settings {
     SessionOptions session;
     MultipathOptions multipath;
+    PortalOptions paths;
+    InterfaceBinding interface;  // of the options iface.*
     std::string no_path_retry = "queue";
+    // authmethod = "None": the credentials stay for a section that says CHAP again.
+    bool chap_off = false;
+    bool discovery_chap_off = false;
     std::map<std::string_view, std::uint32_t> lines;
 
     SessionOptions& owner_of(auto SessionOptions::*) { return session; }
     MultipathOptions& owner_of(auto MultipathOptions::*) { return multipath; }
+    PortalOptions& owner_of(auto PortalOptions::*) { return paths; }
+    bool& off(ChapMember chap) {
+      return chap == &SessionOptions::chap ? chap_off : discovery_chap_off;
+    }
+    // What the sections up to here come to.
+    [[nodiscard]] SessionOptions result() const {
+      SessionOptions options = session;
+      if (chap_off) {
+        options.chap = {};
+      }
+      if (discovery_chap_off) {
+        options.discovery_chap = {};
+      }
+      return options;
+    }
   };
 
   Result<void> top(const ConfigurationEntry& entry, Configuration& configuration) const;
@@ -55,15 +90,35 @@ class Reader {
                    Settings& settings) const;
   Result<void> set(const YesNoSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
+  Result<void> set(const FixedSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const AliasSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const DigestSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const AuthMethodSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const ChapAlgorithmsSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const CredentialSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const InterfaceSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const InterfacesSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
   Result<void> set(const GroupingPolicySetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
   Result<void> set(const SelectorSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
   Result<void> set(const NoPathRetrySetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
+  Result<void> check_chap(std::string_view prefix, ChapMember chap, Settings& settings,
+                          const ConfigurationEntry& section) const;
   Result<void> finish(const ConfigurationEntry& section, Settings& settings) const;
   Result<void> defaults(const ConfigurationEntry& section, Settings& settings) const;
-  Result<ConfiguredLun> lun(const ConfigurationEntry& entry, const Settings& defaults) const;
+  Result<Settings> target(const ConfigurationEntry& entry, const Settings& defaults) const;
+  Result<ConfiguredLun> lun(const ConfigurationEntry& entry, const Settings& defaults,
+                            const std::map<std::string, Settings>& targets) const;
 
   const std::string* file_;
 };
@@ -95,13 +150,11 @@ Result<void> Reader::top(const ConfigurationEntry& entry, Configuration& configu
     }
     configuration.initiator_name = std::move(*value);
   } else if (entry.name == "initiator_alias") {
-    const bool plain = std::none_of(value->begin(), value->end(), [](char c) {
-      return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-    });
-    if (value->empty() || value->size() > 255 || !plain) {  // RFC 7143 6.1: 255 bytes
-      return refuse(entry, "initiator_alias must have 1 to 255 bytes and no control character");
+    auto alias = alias_of(entry);
+    if (!alias) {
+      return tl::unexpected(alias.error());
     }
-    configuration.session.initiator_alias = std::move(*value);
+    configuration.session.initiator_alias = std::move(*alias);
   } else if (entry.name == "log_level") {
     if (!parse_log_level(*value)) {
       return refuse(entry, "log_level must be error, warning, info or debug");
@@ -149,6 +202,133 @@ Result<void> Reader::set(const YesNoSetting& kind, const ConfigurationEntry& ent
     return tl::unexpected(value.error());
   }
   settings.session.*kind.member = *value;
+  return {};
+}
+
+Result<void> Reader::set(const FixedSetting& kind, const ConfigurationEntry& entry,
+                         Settings&) const {
+  bool right = false;
+  if (kind.yes_no) {
+    const auto value = yes_no_of(entry);
+    if (!value) {
+      return tl::unexpected(value.error());
+    }
+    right = *value == (kind.value != 0);
+  } else {
+    const auto* value = entry.value->as_integer();
+    right = value != nullptr && value->get() == static_cast<std::int64_t>(kind.value);
+  }
+  if (!right) {
+    const std::string only =
+        kind.yes_no ? std::string(kind.value != 0 ? "Yes" : "No") : fmt::format("{}", kind.value);
+    return refuse(entry, fmt::format("{} can only be {}: {}", entry.name, only, kind.because));
+  }
+  return {};
+}
+
+Result<void> Reader::set(const AliasSetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  auto alias = alias_of(entry);
+  if (!alias) {
+    return tl::unexpected(alias.error());
+  }
+  settings.session.initiator_alias = std::move(*alias);
+  return {};
+}
+
+Result<void> Reader::set(const DigestSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto word = text_of(entry);
+  if (!word) {
+    return tl::unexpected(word.error());
+  }
+  constexpr std::array kOffers = {
+      std::pair{std::string_view{"None"}, DigestOffer::none},
+      std::pair{std::string_view{"CRC32C"}, DigestOffer::crc32c},
+      std::pair{std::string_view{"CRC32C,None"}, DigestOffer::crc32c_or_none},
+      std::pair{std::string_view{"None,CRC32C"}, DigestOffer::none_or_crc32c}};
+  for (const auto& [text, offer] : kOffers) {
+    if (*word == text) {
+      settings.session.*kind.member = offer;
+      return {};
+    }
+  }
+  return refuse(entry, fmt::format("{} must be \"None\", \"CRC32C\", \"CRC32C,None\" or "
+                                   "\"None,CRC32C\"",
+                                   entry.name));
+}
+
+Result<void> Reader::set(const AuthMethodSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto word = text_of(entry);
+  if (!word) {
+    return tl::unexpected(word.error());
+  }
+  if (*word != "None" && *word != "CHAP") {
+    return refuse(entry, fmt::format("{} must be \"None\" or \"CHAP\"", entry.name));
+  }
+  settings.off(kind.chap) = *word == "None";
+  return {};
+}
+
+Result<void> Reader::set(const ChapAlgorithmsSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto words = text_of(entry);
+  if (!words) {
+    return tl::unexpected(words.error());
+  }
+  std::vector<ChapAlgorithm> algorithms;
+  std::string_view rest = *words;
+  while (true) {
+    const std::size_t comma = rest.find(',');
+    const auto algorithm = parse_chap_algorithm(rest.substr(0, comma));
+    if (!algorithm ||
+        std::find(algorithms.begin(), algorithms.end(), *algorithm) != algorithms.end()) {
+      return refuse(entry, fmt::format("{} must be a list of SHA3-256, SHA256, SHA1 and MD5, the "
+                                       "first choice first, like \"SHA256,MD5\"",
+                                       entry.name));
+    }
+    algorithms.push_back(*algorithm);
+    if (comma == std::string_view::npos) {
+      break;
+    }
+    rest.remove_prefix(comma + 1);
+  }
+  (settings.session.*kind.chap).algorithms = std::move(algorithms);
+  return {};
+}
+
+Result<void> Reader::set(const CredentialSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  auto value = text_of(entry);
+  if (!value) {
+    return tl::unexpected(value.error());
+  }
+  if (value->empty()) {
+    return refuse(entry, fmt::format("{} must not be empty", entry.name));
+  }
+  (settings.session.*kind.chap).*kind.member = std::move(*value);
+  return {};
+}
+
+Result<void> Reader::set(const InterfaceSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  InterfaceBinding part;
+  if (auto done = read_interface_part(entry, kind.member, part); !done) {
+    return done;
+  }
+  settings.interface.*kind.member = part.*kind.member;
+  settings.paths.interfaces = {settings.interface};
+  return {};
+}
+
+Result<void> Reader::set(const InterfacesSetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  auto list = interfaces_of(entry);
+  if (!list) {
+    return tl::unexpected(list.error());
+  }
+  settings.paths.interfaces = std::move(*list);
   return {};
 }
 
@@ -206,6 +386,50 @@ Result<void> Reader::apply(const Setting& setting, const ConfigurationEntry& ent
   return std::visit([&](const auto& kind) { return set(kind, entry, settings); }, setting.kind);
 }
 
+Result<void> Reader::check_chap(std::string_view prefix, ChapMember chap, Settings& settings,
+                                const ConfigurationEntry& section) const {
+  const ChapOptions& options = settings.session.*chap;
+  // Points to the last option of the section that has to do with it.
+  ConfigurationEntry where = section;
+  bool demanded = false;
+  std::uint32_t line = 0;
+  for (const Setting& setting : all_settings()) {
+    const auto found = settings.lines.find(setting.name);
+    if (found == settings.lines.end()) {
+      continue;
+    }
+    const bool related = std::visit(
+        [&](const auto& kind) {
+          if constexpr (requires { kind.chap; }) {
+            return kind.chap == chap;
+          }
+          return false;
+        },
+        setting.kind);
+    if (related) {
+      line = std::max(line, found->second);
+      demanded = demanded || std::holds_alternative<AuthMethodSetting>(setting.kind);
+    }
+  }
+  where.line = line == 0 ? section.line : line;
+  if (settings.off(chap)) {
+    return {};
+  }
+  if (demanded && !options.enabled()) {
+    return refuse(where, fmt::format("{}: CHAP needs a username and a password", prefix));
+  }
+  if (auto checked = check_chap_options(options); !checked) {
+    return refuse(where, fmt::format("{}: {}", prefix, checked.error().message));
+  }
+  if (chap == &SessionOptions::discovery_chap && options.enabled() &&
+      std::find(options.offered().begin(), options.offered().end(), ChapAlgorithm::md5) ==
+          options.offered().end()) {
+    return refuse(
+        where, fmt::format("{}: discovery knows MD5 only, so that chap_algs must have it", prefix));
+  }
+  return {};
+}
+
 // What only the whole section can tell.
 Result<void> Reader::finish(const ConfigurationEntry& section, Settings& settings) const {
   // Points to the later of the two options; to the section when it has neither.
@@ -220,6 +444,23 @@ Result<void> Reader::finish(const ConfigurationEntry& section, Settings& setting
     entry.line = line == 0 ? section.line : line;
     return entry;
   };
+  if (settings.lines.contains("interfaces")) {
+    for (const std::string_view part :
+         {"iface.net_ifacename", "iface.ipaddress", "iface.hwaddress"}) {
+      if (settings.lines.contains(part)) {
+        return refuse(where("interfaces", part),
+                      fmt::format("either interfaces or {} may be set, not both", part));
+      }
+    }
+  }
+  for (const auto& checked :
+       {check_chap("node.session.auth", &SessionOptions::chap, settings, section),
+        check_chap("discovery.sendtargets.auth", &SessionOptions::discovery_chap, settings,
+                   section)}) {
+    if (!checked) {
+      return checked;
+    }
+  }
   const SessionOptions& session = settings.session;
   if (session.first_burst_length > session.max_burst_length) {
     return refuse(where("FirstBurstLength", "MaxBurstLength"),
@@ -268,7 +509,34 @@ Result<void> Reader::defaults(const ConfigurationEntry& section, Settings& setti
   return finish(section, settings);
 }
 
-Result<ConfiguredLun> Reader::lun(const ConfigurationEntry& entry, const Settings& defaults) const {
+Result<Reader::Settings> Reader::target(const ConfigurationEntry& entry,
+                                        const Settings& defaults) const {
+  if (auto checked = check_iscsi_name("the target name", entry.name); !checked) {
+    return refuse(entry, checked.error().message);
+  }
+  const toml::table* table = entry.value->as_table();
+  if (table == nullptr) {
+    return refuse_type(entry, "a section [targets.\"NAME\"]");
+  }
+  Settings settings = defaults;
+  settings.lines.clear();
+  for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
+    const Setting* setting = find_setting(inner.name);
+    if (setting == nullptr) {
+      return refuse_unknown(inner, "of a target", configuration_settings());
+    }
+    if (auto done = apply(*setting, inner, settings); !done) {
+      return tl::unexpected(done.error());
+    }
+  }
+  if (auto done = finish(entry, settings); !done) {
+    return tl::unexpected(done.error());
+  }
+  return settings;
+}
+
+Result<ConfiguredLun> Reader::lun(const ConfigurationEntry& entry, const Settings& defaults,
+                                  const std::map<std::string, Settings>& targets) const {
   if (!is_alias(entry.name)) {
     return refuse(entry,
                   "a LUN's alias must have 1 to 64 letters, digits, dots, dashes and underscores, "
@@ -280,7 +548,13 @@ Result<ConfiguredLun> Reader::lun(const ConfigurationEntry& entry, const Setting
   }
   ConfiguredLun result;
   result.alias = entry.name;
+  // The options of its target come first, wherever its name stands in the section.
   Settings settings = defaults;
+  if (const auto* name = table->get_as<std::string>("target")) {
+    if (const auto whole = targets.find(name->get()); whole != targets.end()) {
+      settings = whole->second;
+    }
+  }
   settings.lines.clear();
   bool has_lun = false;
   for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
@@ -325,8 +599,9 @@ Result<ConfiguredLun> Reader::lun(const ConfigurationEntry& entry, const Setting
   if (auto done = finish(entry, settings); !done) {
     return tl::unexpected(done.error());
   }
-  result.session = settings.session;
+  result.session = settings.result();
   result.multipath = settings.multipath;
+  result.paths = settings.paths;
   result.multipath.alias = result.alias;
   return result;
 }
@@ -335,13 +610,17 @@ Result<Configuration> Reader::read(const toml::table& root) const {
   Configuration configuration;
   ConfigurationEntry default_section;
   ConfigurationEntry luns;
+  ConfigurationEntry targets;
   for (const ConfigurationEntry& entry : entries_of(root, file_)) {
-    if (entry.name == "defaults" || entry.name == "luns") {
+    if (entry.name == "defaults" || entry.name == "targets" || entry.name == "luns") {
       const bool is_luns = entry.name == "luns";
+      const bool is_targets = entry.name == "targets";
       if (!entry.value->is_table()) {
-        return refuse_type(entry, is_luns ? "sections [luns.ALIAS]" : "a section [defaults]");
+        return refuse_type(entry, is_luns      ? "sections [luns.ALIAS]"
+                                  : is_targets ? "sections [targets.\"NAME\"]"
+                                               : "a section [defaults]");
       }
-      (is_luns ? luns : default_section) = entry;
+      (is_luns ? luns : is_targets ? targets : default_section) = entry;
     } else if (contains(kTopNames, entry.name)) {
       if (auto done = top(entry, configuration); !done) {
         return tl::unexpected(done.error());
@@ -350,7 +629,7 @@ Result<Configuration> Reader::read(const toml::table& root) const {
       return refuse(entry, fmt::format("{} belongs into [defaults] or [luns.ALIAS]", entry.name));
     } else {
       std::vector<std::string_view> known(kTopNames.begin(), kTopNames.end());
-      known.insert(known.end(), {"defaults", "luns"});
+      known.insert(known.end(), {"defaults", "targets", "luns"});
       return refuse_unknown(entry, "of this file", known);
     }
   }
@@ -361,11 +640,25 @@ Result<Configuration> Reader::read(const toml::table& root) const {
       return tl::unexpected(done.error());
     }
   }
-  configuration.session = settings.session;
+  configuration.session = settings.result();
   configuration.multipath = settings.multipath;
+  configuration.paths = settings.paths;
+  std::map<std::string, Settings> of_targets;
+  if (targets.value != nullptr) {
+    for (const ConfigurationEntry& entry : entries_of(*targets.value->as_table(), file_)) {
+      auto one = target(entry, settings);
+      if (!one) {
+        return tl::unexpected(one.error());
+      }
+      ConfiguredTarget& configured = configuration.targets[entry.name];
+      configured = {one->result(), one->multipath, one->paths};
+      configured.session.initiator_name = configuration.initiator_name;
+      of_targets.emplace(entry.name, std::move(*one));
+    }
+  }
   if (luns.value != nullptr) {
     for (const ConfigurationEntry& entry : entries_of(*luns.value->as_table(), file_)) {
-      auto one = lun(entry, settings);
+      auto one = lun(entry, settings, of_targets);
       if (!one) {
         return tl::unexpected(one.error());
       }

@@ -35,9 +35,58 @@ constexpr std::array kSettings = {
             SecondsSetting{&SessionOptions::noop_out_interval, Milliseconds(0), kHour}},
     Setting{"noop_out_timeout", "node.conn[0].timeo.noop_out_timeout",
             SecondsSetting{&SessionOptions::noop_out_timeout, Milliseconds(100), kHour}},
+    Setting{"abort_timeout", "node.session.err_timeo.abort_timeout",
+            SecondsSetting{&SessionOptions::abort_timeout, Milliseconds(100), kHour}},
+    Setting{"lu_reset_timeout", "node.session.err_timeo.lu_reset_timeout",
+            SecondsSetting{&SessionOptions::lu_reset_timeout, Milliseconds(100), kHour}},
+    Setting{"tgt_reset_timeout", "node.session.err_timeo.tgt_reset_timeout",
+            SecondsSetting{&SessionOptions::tgt_reset_timeout, Milliseconds(100), kHour}},
     Setting{"cmds_max", "node.session.cmds_max",
             WholeSetting{&SessionOptions::max_commands, 1, 4096}},
+    Setting{"nr_sessions", "node.session.nr_sessions",
+            WholeSetting{&PortalOptions::sessions_per_portal, 1, kMaxSessionsPerPortal}},
+    Setting{"authmethod", "node.session.auth.authmethod", AuthMethodSetting{&SessionOptions::chap}},
+    Setting{"chap_algs", "node.session.auth.chap_algs",
+            ChapAlgorithmsSetting{&SessionOptions::chap}},
+    Setting{"username", "node.session.auth.username",
+            CredentialSetting{&SessionOptions::chap, &ChapOptions::username}},
+    Setting{"password", "node.session.auth.password",
+            CredentialSetting{&SessionOptions::chap, &ChapOptions::password}},
+    Setting{"username_in", "node.session.auth.username_in",
+            CredentialSetting{&SessionOptions::chap, &ChapOptions::username_in}},
+    Setting{"password_in", "node.session.auth.password_in",
+            CredentialSetting{&SessionOptions::chap, &ChapOptions::password_in}},
+    Setting{"discovery.sendtargets.auth.authmethod", "",
+            AuthMethodSetting{&SessionOptions::discovery_chap}},
+    Setting{"discovery.sendtargets.auth.chap_algs", "",
+            ChapAlgorithmsSetting{&SessionOptions::discovery_chap}},
+    Setting{"discovery.sendtargets.auth.username", "",
+            CredentialSetting{&SessionOptions::discovery_chap, &ChapOptions::username}},
+    Setting{"discovery.sendtargets.auth.password", "",
+            CredentialSetting{&SessionOptions::discovery_chap, &ChapOptions::password}},
+    Setting{"discovery.sendtargets.auth.username_in", "",
+            CredentialSetting{&SessionOptions::discovery_chap, &ChapOptions::username_in}},
+    Setting{"discovery.sendtargets.auth.password_in", "",
+            CredentialSetting{&SessionOptions::discovery_chap, &ChapOptions::password_in}},
+    // iscsiadm's interfaces
+    Setting{"interfaces", "", InterfacesSetting{}},
+    Setting{"iface.net_ifacename", "", InterfaceSetting{&InterfaceBinding::name}},
+    Setting{"iface.ipaddress", "", InterfaceSetting{&InterfaceBinding::address}},
+    Setting{"iface.hwaddress", "", InterfaceSetting{&InterfaceBinding::hardware_address}},
     // RFC 7143, section 13
+    Setting{"HeaderDigest", "node.conn[0].iscsi.HeaderDigest",
+            DigestSetting{&SessionOptions::header_digest}},
+    Setting{"DataDigest", "node.conn[0].iscsi.DataDigest",
+            DigestSetting{&SessionOptions::data_digest}},
+    Setting{"InitiatorAlias", "", AliasSetting{}},
+    Setting{"ErrorRecoveryLevel", "node.session.iscsi.ERL",
+            FixedSetting{0, false, "a lost connection is replaced by a new session"}},
+    Setting{"MaxConnections", "node.session.iscsi.MaxConnections",
+            FixedSetting{1, false, "more sessions do the same, see nr_sessions"}},
+    Setting{"DataPDUInOrder", "node.session.iscsi.DataPDUInOrder",
+            FixedSetting{1, true, "data that comes out of order proves nothing"}},
+    Setting{"DataSequenceInOrder", "node.session.iscsi.DataSequenceInOrder",
+            FixedSetting{1, true, "data that comes out of order proves nothing"}},
     Setting{"InitialR2T", "node.session.iscsi.InitialR2T",
             YesNoSetting{&SessionOptions::initial_r2t}},
     Setting{"ImmediateData", "node.session.iscsi.ImmediateData",
@@ -61,6 +110,9 @@ constexpr std::array kSettings = {
             SecondsSetting{&SessionOptions::stall_probe, Milliseconds(10), kHour}},
     Setting{"path_timeout", "",
             SecondsSetting{&SessionOptions::path_timeout, Milliseconds(20), kHour}},
+    Setting{"command_timeout", "",
+            SecondsSetting{&SessionOptions::command_timeout, Milliseconds(0), kHour}},
+    Setting{"exclusive_luns", "", YesNoSetting{&SessionOptions::exclusive_luns}},
     Setting{"tcp_user_timeout", "",
             SecondsSetting{&SessionOptions::tcp_user_timeout, Milliseconds(100), kHour}},
     Setting{"relogin_backoff_min", "",
@@ -69,6 +121,35 @@ constexpr std::array kSettings = {
             SecondsSetting{&SessionOptions::relogin_backoff_max, Milliseconds(10), kHour}},
     Setting{"quiesce_time", "",
             SecondsSetting{&MultipathOptions::quiesce_time, Milliseconds(0), kHour}},
+};
+
+struct MeaninglessSetting {
+  std::string_view name;
+  std::string_view iscsid_name;
+  std::string_view why;
+};
+
+constexpr std::string_view kFailsOverAtOnce =
+    "the commands of a lost connection go to another path at once, and without any path "
+    "no_path_retry says how long they wait";
+constexpr std::string_view kTriesForEver = "logging in is tried for ever";
+
+constexpr std::array kMeaningless = {
+    MeaninglessSetting{"replacement_timeout", "node.session.timeo.replacement_timeout",
+                       kFailsOverAtOnce},
+    MeaninglessSetting{"fast_io_fail_tmo", "", kFailsOverAtOnce},
+    MeaninglessSetting{"dev_loss_tmo", "", kFailsOverAtOnce},
+    MeaninglessSetting{"host_reset_timeout", "node.session.err_timeo.host_reset_timeout",
+                       "there is no host adapter to reset; the last resort is to drop the "
+                       "connection"},
+    MeaninglessSetting{"auth_timeout", "node.conn[0].timeo.auth_timeout",
+                       "authentication is part of the login, which login_timeout bounds"},
+    MeaninglessSetting{"initial_login_retry_max", "node.session.initial_login_retry_max",
+                       kTriesForEver},
+    MeaninglessSetting{"reopen_max", "node.session.reopen_max", kTriesForEver},
+    MeaninglessSetting{"queue_depth", "node.session.queue_depth",
+                       "each path finds its own from the target's TASK SET FULL; cmds_max bounds a "
+                       "session"},
 };
 
 char folded(char c) {
@@ -104,6 +185,14 @@ const Setting* find_setting(std::string_view name) {
     return name == setting.name || (!name.empty() && name == setting.iscsid_name);
   });
   return found == kSettings.end() ? nullptr : found;
+}
+
+std::string_view why_meaningless(std::string_view name) {
+  const auto found = std::find_if(
+      kMeaningless.begin(), kMeaningless.end(), [&](const MeaninglessSetting& setting) {
+        return name == setting.name || (!name.empty() && name == setting.iscsid_name);
+      });
+  return found == kMeaningless.end() ? std::string_view{} : found->why;
 }
 
 std::string suggestion(std::string_view name, std::span<const std::string_view> known) {

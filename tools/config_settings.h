@@ -9,6 +9,7 @@
 #include <string_view>
 #include <variant>
 
+#include "blkback/configuration.h"
 #include "initiator/session_options.h"
 #include "multipath/multipath_device.h"
 
@@ -25,7 +26,7 @@ struct SecondsSetting {
 
 struct WholeSetting {
   std::variant<std::uint16_t SessionOptions::*, std::uint32_t SessionOptions::*,
-               std::uint32_t MultipathOptions::*>
+               std::uint32_t MultipathOptions::*, std::uint16_t PortalOptions::*>
       member;
   std::uint32_t least;
   std::uint32_t most;
@@ -35,6 +36,39 @@ struct YesNoSetting {
   bool SessionOptions::*member;
 };
 
+// The only value that error recovery level 0 over one connection allows; accepted so that whoever
+// writes it down is not refused.
+struct FixedSetting {
+  std::uint32_t value;
+  bool yes_no;
+  std::string_view because;
+};
+
+struct AliasSetting {};  // InitiatorAlias
+
+struct DigestSetting {
+  DigestOffer SessionOptions::*member;
+};
+
+// CHAP of sessions or of discovery.
+using ChapMember = ChapOptions SessionOptions::*;
+struct AuthMethodSetting {
+  ChapMember chap;
+};
+struct ChapAlgorithmsSetting {
+  ChapMember chap;
+};
+struct CredentialSetting {
+  ChapMember chap;
+  std::string ChapOptions::*member;
+};
+
+// Part of the one interface for all portals.
+struct InterfaceSetting {
+  std::string InterfaceBinding::*member;
+};
+struct InterfacesSetting {};
+
 struct GroupingPolicySetting {};
 struct SelectorSetting {};
 struct NoPathRetrySetting {};
@@ -42,7 +76,9 @@ struct NoPathRetrySetting {};
 struct Setting {
   std::string_view name;
   std::string_view iscsid_name;  // the key in iscsid.conf, accepted as well; or empty
-  std::variant<SecondsSetting, WholeSetting, YesNoSetting, GroupingPolicySetting, SelectorSetting,
+  std::variant<SecondsSetting, WholeSetting, YesNoSetting, FixedSetting, AliasSetting,
+               DigestSetting, AuthMethodSetting, ChapAlgorithmsSetting, CredentialSetting,
+               InterfaceSetting, InterfacesSetting, GroupingPolicySetting, SelectorSetting,
                NoPathRetrySetting>
       kind;
 };
@@ -50,6 +86,9 @@ struct Setting {
 [[nodiscard]] std::span<const Setting> all_settings();
 // By either name; nullptr when there is none.
 [[nodiscard]] const Setting* find_setting(std::string_view name);
+
+// Why an option of iscsid.conf or multipath.conf has no counterpart here; empty for all other names.
+[[nodiscard]] std::string_view why_meaningless(std::string_view name);
 
 // "; did you mean X?" when one of the known names is at most two letters away, else empty.
 [[nodiscard]] std::string suggestion(std::string_view name,

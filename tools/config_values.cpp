@@ -17,8 +17,9 @@ namespace {
 
 using Milliseconds = std::chrono::milliseconds;
 
-constexpr std::array<std::string_view, 2> kPortalNames = {"portal", "interface"};
-constexpr std::size_t kMaxInterfaceBytes = 15;  // IFNAMSIZ - 1
+constexpr std::array<std::string_view, 5> kPortalNames = {
+    "portal", "interface", "iface.net_ifacename", "iface.ipaddress", "iface.hwaddress"};
+constexpr std::size_t kMaxInterfaces = 16;
 
 void collect(const toml::table& table, const std::string& file, const std::string& prefix,
              bool join, std::vector<ConfigurationEntry>& entries) {
@@ -51,6 +52,14 @@ const char* described(const toml::node& node) {
   }
 }
 
+Result<void> read_interface(const ConfigurationEntry& entry, InterfaceBinding& binding) {
+  return read_interface_part(entry,
+                             entry.name == "iface.ipaddress"   ? &InterfaceBinding::address
+                             : entry.name == "iface.hwaddress" ? &InterfaceBinding::hardware_address
+                                                               : &InterfaceBinding::name,
+                             binding);
+}
+
 Result<Portal> portal_of(const ConfigurationEntry& entry) {
   const toml::table* table = entry.value->as_table();
   if (table == nullptr) {
@@ -64,24 +73,20 @@ Result<Portal> portal_of(const ConfigurationEntry& entry) {
     return *parsed;
   }
   std::optional<Portal> result;
-  std::string interface_name;
-  for (const ConfigurationEntry& inner : entries_of(*table, entry.file)) {
+  InterfaceBinding binding;
+  for (const ConfigurationEntry& inner : entries_of(*table, entry.file, true)) {
     if (std::find(kPortalNames.begin(), kPortalNames.end(), inner.name) == kPortalNames.end()) {
       return refuse_unknown(inner, "of a portal", kPortalNames);
+    }
+    if (inner.name != "portal") {
+      if (auto done = read_interface(inner, binding); !done) {
+        return tl::unexpected(done.error());
+      }
+      continue;
     }
     auto value = text_of(inner);
     if (!value) {
       return tl::unexpected(value.error());
-    }
-    if (inner.name == "interface") {
-      const bool plain = std::all_of(value->begin(), value->end(), [](char c) {
-        return c > ' ' && c != '/' && c != ':' && c != 0x7f;
-      });
-      if (value->empty() || value->size() > kMaxInterfaceBytes || !plain) {
-        return refuse(inner, "interface must be the name of a network interface, like \"eth1\"");
-      }
-      interface_name = std::move(*value);
-      continue;
     }
     auto parsed = parse_portal(*value);
     if (!parsed) {
@@ -92,8 +97,39 @@ Result<Portal> portal_of(const ConfigurationEntry& entry) {
   if (!result) {
     return refuse(entry, "a portal's table needs portal = \"HOST[:PORT]\"");
   }
-  result->interface_name = std::move(interface_name);
+  result->interface_binding = std::move(binding);
   return *result;
+}
+
+Result<InterfaceBinding> interface_of(const ConfigurationEntry& entry) {
+  InterfaceBinding binding;
+  const toml::table* table = entry.value->as_table();
+  if (table == nullptr) {
+    if (!entry.value->is_string()) {
+      return refuse_type(entry,
+                         "the name of a network interface, or a table like "
+                         "{ iface.hwaddress = \"52:54:00:12:34:56\" }");
+    }
+    if (auto done = read_interface_part(entry, &InterfaceBinding::name, binding); !done) {
+      return tl::unexpected(done.error());
+    }
+    return binding;
+  }
+  constexpr auto kNames = std::span{kPortalNames}.subspan(1);
+  for (const ConfigurationEntry& inner : entries_of(*table, entry.file, true)) {
+    if (std::find(kNames.begin(), kNames.end(), inner.name) == kNames.end()) {
+      return refuse_unknown(inner, "of an interface", kNames);
+    }
+    if (auto done = read_interface(inner, binding); !done) {
+      return tl::unexpected(done.error());
+    }
+  }
+  if (binding.empty()) {
+    return refuse(entry,
+                  "an interface's table needs iface.net_ifacename, iface.ipaddress or "
+                  "iface.hwaddress");
+  }
+  return binding;
 }
 
 }  // namespace
@@ -119,6 +155,9 @@ tl::unexpected<Error> refuse_type(const ConfigurationEntry& entry, std::string_v
 
 tl::unexpected<Error> refuse_unknown(const ConfigurationEntry& entry, std::string_view where,
                                      std::span<const std::string_view> known) {
+  if (const std::string_view why = why_meaningless(entry.name); !why.empty()) {
+    return refuse(entry, fmt::format("{} has no meaning here: {}", entry.name, why));
+  }
   return refuse(entry, fmt::format("{} is not an option {}{}", entry.name, where,
                                    suggestion(entry.name, known)));
 }
@@ -200,6 +239,63 @@ Result<std::vector<Portal>> portals_of(const ConfigurationEntry& entry) {
   }
   if (result.empty()) {
     return refuse(entry, fmt::format("{} names no portal", entry.name));
+  }
+  return result;
+}
+
+Result<void> read_interface_part(const ConfigurationEntry& entry,
+                                 std::string InterfaceBinding::*member, InterfaceBinding& binding) {
+  auto value = text_of(entry);
+  if (!value) {
+    return tl::unexpected(value.error());
+  }
+  if (!(binding.*member).empty()) {
+    return refuse(entry, fmt::format("{} names a second interface", entry.name));
+  }
+  if (member == &InterfaceBinding::address) {
+    if (!SocketAddress::parse(*value, 0)) {
+      return refuse(entry, fmt::format("{} must be a numeric IPv4 or IPv6 address of this host, "
+                                       "without a port",
+                                       entry.name));
+    }
+  } else if (member == &InterfaceBinding::hardware_address) {
+    auto address = parse_hardware_address(*value);
+    if (!address) {
+      return refuse(entry, fmt::format("{} must be a hardware address like \"52:54:00:12:34:56\"",
+                                       entry.name));
+    }
+    value = std::move(*address);
+  } else if (!is_interface_name(*value)) {
+    return refuse(entry, fmt::format("{} must be the name of a network interface, like \"eth1\"",
+                                     entry.name));
+  }
+  binding.*member = std::move(*value);
+  return {};
+}
+
+Result<std::vector<InterfaceBinding>> interfaces_of(const ConfigurationEntry& entry) {
+  const toml::array* array = entry.value->as_array();
+  if (array == nullptr) {
+    return refuse_type(entry, "an array like [\"eth1\", \"eth2\"]");
+  }
+  std::vector<InterfaceBinding> result;
+  for (const toml::node& node : *array) {
+    const ConfigurationEntry element{entry.file, entry.name, node.source().begin.line, &node};
+    auto one = interface_of(element);
+    if (!one) {
+      return tl::unexpected(one.error());
+    }
+    if (std::find(result.begin(), result.end(), *one) != result.end()) {
+      return refuse(element, fmt::format("{} names {} twice", entry.name, one->to_string()));
+    }
+    if (result.size() == kMaxInterfaces) {
+      return refuse(element,
+                    fmt::format("{} names more than {} interfaces", entry.name, kMaxInterfaces));
+    }
+    result.push_back(std::move(*one));
+  }
+  if (result.empty()) {
+    return refuse(entry, fmt::format("{} names no interface", entry.name));
   }
   return result;
 }

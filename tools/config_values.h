@@ -57,8 +57,16 @@ struct ConfigurationEntry {
                                                            std::chrono::milliseconds most);
 // true and false, or "Yes" and "No" as in iscsid.conf.
 [[nodiscard]] Result<bool> yes_no_of(const ConfigurationEntry& entry);
-// Strings "HOST[:PORT]" or tables { portal = "HOST[:PORT]", interface = "eth1" }; at least one.
+// Strings "HOST[:PORT]" or tables { portal = "HOST[:PORT]", interface = "eth1" }, or with iface.
+// and its parts; at least one.
 [[nodiscard]] Result<std::vector<Portal>> portals_of(const ConfigurationEntry& entry);
+
+// Strings "eth1" or tables { iface.hwaddress = "52:54:00:12:34:56" }; at least one.
+[[nodiscard]] Result<std::vector<InterfaceBinding>> interfaces_of(const ConfigurationEntry& entry);
+// One part, checked; a part that binding has already is refused.
+[[nodiscard]] Result<void> read_interface_part(const ConfigurationEntry& entry,
+                                               std::string InterfaceBinding::*member,
+                                               InterfaceBinding& binding);
 
 [[nodiscard]] std::string in_seconds(std::chrono::milliseconds time);  // "1.5"
 

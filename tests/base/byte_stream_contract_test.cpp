@@ -29,7 +29,7 @@ class Client final : public ByteStream::Owner {
       : world_(world) {
     ConnectOptions options;
     options.address = address;
-    options.interface_name = std::move(interface_name);
+    options.interface_binding.name = std::move(interface_name);
     call([&] { stream = world.reactor().connect(options, *this); });
   }
 
@@ -172,6 +172,27 @@ TEST_P(ByteStreamContract, ASendIsDoneOnlyWhenTheKernelHasAllOfIt) {
   ASSERT_TRUE(
       run_until([&] { return client->sent == 1 && peer->received().size() == big.size(); }));
   EXPECT_TRUE(peer->received() == big);
+  close(*client);
+}
+
+TEST_P(ByteStreamContract, SendsGoOnWhereAFullBufferStoppedThem) {
+  auto client = connected_client();
+  Bytes expected;
+  Bytes chunk;
+  int begun = 0;
+  while (client->sent == begun) {
+    ASSERT_LT(expected.size(), 2 * world->more_than_buffered_bytes());
+    chunk = pattern(100001, static_cast<std::uint64_t>(begun));
+    expected.insert(expected.end(), chunk.begin(), chunk.end());
+    client->send({&chunk});
+    ++begun;
+    world->settle();
+  }
+  EXPECT_EQ(client->sent, begun - 1);
+  peer->set_reading(true);
+  ASSERT_TRUE(run_until(
+      [&] { return client->sent == begun && peer->received().size() == expected.size(); }));
+  EXPECT_TRUE(peer->received() == expected);
   close(*client);
 }
 

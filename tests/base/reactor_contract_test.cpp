@@ -319,6 +319,17 @@ TEST_P(ReactorContract, AWatchMayBeReplacedOnTheSameFd) {
   EXPECT_EQ(counter.calls, 3);
 }
 
+TEST_P(ReactorContract, TheTimeOfATurnIsNotAheadOfTheClock) {
+  RecordingTimer timer(*this, 1);
+  const TimePoint start = reactor().now();
+  TimePoint turn;
+  timer.then = [&] { turn = reactor().turn_time(); };
+  timer.what.start_at(start + 2ms);
+  ASSERT_TRUE(run_until_count(1));
+  EXPECT_GE(turn, start + 2ms);
+  EXPECT_LE(turn, reactor().now());
+}
+
 TEST_P(ReactorContract, RandomNumbersDiffer) {
   EXPECT_NE(reactor().random(), reactor().random());
 }

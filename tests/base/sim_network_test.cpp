@@ -69,7 +69,10 @@ class SimNetworkTest : public testing::TestWithParam<std::uint64_t>, public SimL
     server.connected = true;
     server.receive();
   }
-  void start_connecting() { client.stream = reactor.connect({address, "", 10s}, client); }
+  void start_connecting() {
+    client.stream = reactor.connect(
+        {.address = address, .interface_binding = {}, .tcp_user_timeout = 10s}, client);
+  }
   void connect() {
     start_connecting();
     ASSERT_TRUE(reactor.run_until([&] { return client.connected; }));
@@ -306,7 +309,8 @@ std::vector<std::int64_t> trace_of(std::uint64_t seed) {
   Acceptor acceptor;
   End client;
   const auto listener = reactor.network().listen(address, acceptor);
-  client.stream = reactor.connect({address, "", 10s}, client);
+  client.stream = reactor.connect(
+      {.address = address, .interface_binding = {}, .tcp_user_timeout = 10s}, client);
   reactor.run_until_idle();
   const Bytes bytes(5000);
   client.send(bytes);

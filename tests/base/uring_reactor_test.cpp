@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -16,6 +18,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -93,6 +96,43 @@ TEST(UringReactor, IsMadeOnOneThreadRunOnAnotherAndStoppedFromOutside) {
   }
   reactor->stop();
   thread.join();
+}
+
+// A timer of run(), which waits without a limit.
+struct RunTimer {
+  RunTimer(UringReactor& reactor, std::vector<int>& order_in, int number_in)
+      : order(order_in), number(number_in), timer(reactor, &RunTimer::fired, this) {}
+  static void fired(void* self) noexcept {
+    auto& fired = *static_cast<RunTimer*>(self);
+    fired.order.push_back(fired.number);
+    if (fired.then) {
+      fired.then();
+    }
+  }
+  std::vector<int>& order;
+  int number;
+  std::function<void()> then;
+  Timer timer;
+};
+
+TEST(UringReactor, AWaitWithoutALimitEndsForTimers) {
+  const auto reactor = make_reactor();
+  std::vector<int> order;
+  RunTimer first(*reactor, order, 1), second(*reactor, order, 2), last(*reactor, order, 3);
+  RunTimer stopped(*reactor, order, 4);
+  last.timer.start_after(1h);
+  stopped.timer.start_after(8ms);
+  first.timer.start_after(4ms);
+  first.then = [&] {
+    stopped.timer.stop();
+    second.timer.start_after(12ms);  // later than what the kernel knows of
+    last.timer.start_after(30ms);    // earlier than it was
+  };
+  last.then = [&] { reactor->stop(); };
+  const TimePoint start = reactor->now();
+  reactor->run();
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
+  EXPECT_GE(reactor->now() - start, 34ms);
 }
 
 TEST(UringReactor, StopBeforeRunEndsItAtOnceAndItRunsAgain) {
@@ -197,7 +237,7 @@ TEST(UringStream, RefusesAnUnknownInterface) {
   ClosedRecorder recorder;
   ConnectOptions options;
   options.address = SocketAddress::parse("127.0.0.1", 1).value();
-  options.interface_name = "nosuchif0";
+  options.interface_binding.name = "nosuchif0";
   recorder.stream = reactor->connect(options, recorder);
   EXPECT_FALSE(recorder.closed);
   ASSERT_TRUE(run_until(*reactor, [&] { return recorder.closed.has_value(); }));
@@ -210,11 +250,102 @@ TEST(UringStream, BindsToAnInterface) {
   ClosedRecorder recorder;
   ConnectOptions options;
   options.address = SocketAddress::parse("127.0.0.1", 1).value();
-  options.interface_name = "lo";
+  options.interface_binding.name = "lo";
   recorder.stream = reactor->connect(options, recorder);
   ASSERT_TRUE(run_until(*reactor, [&] { return recorder.closed.has_value(); }));
   EXPECT_NE(recorder.closed->message.find("Connection refused"), std::string::npos)
       << recorder.closed->message;
+}
+
+// Where a connection to a listener on loopback says that it comes from; empty: it failed.
+std::string source_of(const InterfaceBinding& binding, std::string& error) {
+  const auto reactor = make_reactor();
+  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  SocketAddress address = SocketAddress::parse("127.0.0.1", 0).value();
+  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.storage),
+           address.length_bytes) != 0 ||
+      listen(listener.get(), 1) != 0 ||
+      getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address.storage),
+                  &address.length_bytes) != 0) {
+    return "no listener";
+  }
+  ClosedRecorder recorder;
+  ConnectOptions options;
+  options.address = address;
+  options.interface_binding = binding;
+  recorder.stream = reactor->connect(options, recorder);
+  SocketAddress from;
+  from.length_bytes = sizeof from.storage;
+  UniqueFd accepted;
+  const bool ended = run_until(*reactor, [&] {
+    accepted.reset(
+        accept(listener.get(), reinterpret_cast<sockaddr*>(&from.storage), &from.length_bytes));
+    return accepted.valid() || recorder.closed;
+  });
+  EXPECT_TRUE(ended);
+  if (!recorder.closed) {
+    recorder.stream->reset();
+    EXPECT_TRUE(run_until(*reactor, [&] { return recorder.closed.has_value(); }));
+  } else {
+    error = recorder.closed->message;
+  }
+  const std::string text = accepted.valid() ? from.to_string() : "";
+  return text.substr(0, text.find(':'));
+}
+
+TEST(UringStream, BindsToASourceAddress) {
+  std::string error;
+  EXPECT_EQ(source_of({}, error), "127.0.0.1");
+  EXPECT_EQ(source_of({.address = "127.0.0.77"}, error), "127.0.0.77") << error;
+  EXPECT_EQ(source_of({.name = "lo", .address = "127.0.0.78"}, error), "127.0.0.78") << error;
+}
+
+TEST(UringStream, RefusesASourceAddressThatThisHostDoesNotHave) {
+  std::string error;
+  EXPECT_EQ(source_of({.address = "192.0.2.77"}, error), "");
+  EXPECT_NE(error.find("source address 192.0.2.77"), std::string::npos) << error;
+}
+
+TEST(UringStream, RefusesAHardwareAddressThatThisHostDoesNotHave) {
+  std::string error;
+  EXPECT_EQ(source_of({.hardware_address = "02:de:ad:be:ef:99"}, error), "");
+  EXPECT_NE(error.find("02:de:ad:be:ef:99"), std::string::npos) << error;
+}
+
+// What bounds a peer that stops acknowledging; the simulated network shows what it does.
+TEST(UringStream, SetsTheUserTimeoutOfTheConnection) {
+  const auto reactor = make_reactor();
+  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  SocketAddress address = SocketAddress::parse("127.0.0.1", 0).value();
+  ASSERT_EQ(bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.storage),
+                 address.length_bytes),
+            0);
+  ASSERT_EQ(listen(listener.get(), 1), 0);
+  ASSERT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address.storage),
+                        &address.length_bytes),
+            0);
+  ClosedRecorder recorder;
+  ConnectOptions options;
+  options.address = address;
+  options.tcp_user_timeout = 12345ms;
+  recorder.stream = reactor->connect(options, recorder);
+  ASSERT_TRUE(run_until(*reactor, [&] { return recorder.connected; }));
+  int found = 0;
+  for (int fd = 0; fd < 1024; ++fd) {
+    SocketAddress peer;
+    peer.length_bytes = sizeof peer.storage;
+    unsigned timeout_ms = 0;
+    socklen_t length = sizeof timeout_ms;
+    if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer.storage), &peer.length_bytes) == 0 &&
+        peer == address &&
+        getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, &length) == 0) {
+      ++found;
+      EXPECT_EQ(timeout_ms, 12345U);
+    }
+  }
+  EXPECT_EQ(found, 1);
+  recorder.stream->reset();
+  ASSERT_TRUE(run_until(*reactor, [&] { return recorder.closed.has_value(); }));
 }
 
 TEST(UringStream, TheSocketIsGoneBeforeOnClosed) {

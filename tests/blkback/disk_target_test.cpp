@@ -1,4 +1,4 @@
-#include "blkback/disk_target.h"
+#include "blkback/disk_plan.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@ namespace iscsi_blkback {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -252,7 +253,7 @@ Configuration configuration() {
   lun.alias = "data";
   lun.target_name = "iqn.2009-02.com.example:disk";
   lun.lun = 4;
-  lun.portals = {Portal{"configured", 3260, "eth1"}};
+  lun.portals = {Portal{"configured", 3260, {.name = "eth1"}}};
   lun.session = result.session;
   lun.multipath = result.multipath;
   lun.multipath.path_grouping_policy = PathGroupingPolicy::failover;
@@ -344,6 +345,79 @@ TEST(ResolveDisk, UnknownHost) {
   const auto disk = resolve_disk(plan.value(), directory);
   ASSERT_FALSE(disk);
   EXPECT_EQ(disk.error().message, "host one is unknown; host two is unknown");
+}
+
+std::vector<std::string> paths_of(const Result<ResolvedDisk>& disk) {
+  std::vector<std::string> paths;
+  for (const ResolvedPortal& path : disk->specification.portals) {
+    paths.push_back(path.address.to_string() + " " + path.portal.interface_binding.to_string() +
+                    " " + std::to_string(path.session_number));
+  }
+  return paths;
+}
+
+TEST(ResolveDisk, TwoInterfacesMakeTwoPathsToEachPortal) {
+  FakeDirectory directory;
+  directory.addresses["one"] = "192.0.2.1";
+  directory.addresses["two"] = "192.0.2.2";
+  Configuration with_interfaces = configuration();
+  with_interfaces.paths.interfaces = {{.name = "eth1"}, {.hardware_address = "52:54:00:12:34:56"}};
+  const auto plan = plan_disk(parsed("iscsi://one,two/iqn.a:b/1"), with_interfaces, "xvda", false);
+  EXPECT_THAT(paths_of(resolve_disk(plan.value(), directory)),
+              ElementsAre("192.0.2.1:3260 eth1 0", "192.0.2.1:3260 52:54:00:12:34:56 0",
+                          "192.0.2.2:3260 eth1 0", "192.0.2.2:3260 52:54:00:12:34:56 0"));
+}
+
+TEST(ResolveDisk, APortalWithItsOwnInterfaceKeepsIt) {
+  FakeDirectory directory;
+  directory.addresses["configured"] = "192.0.2.1";
+  Configuration with_interfaces = configuration();
+  with_interfaces.luns["data"].paths.interfaces = {{.name = "eth7"}};
+  const auto plan = plan_disk(parsed("iscsi:data"), with_interfaces, "xvda", false);
+  EXPECT_THAT(paths_of(resolve_disk(plan.value(), directory)),
+              ElementsAre("192.0.2.1:3260 eth1 0"));
+}
+
+TEST(ResolveDisk, SeveralSessionsMakeSeveralPathsToAPortal) {
+  FakeDirectory directory;
+  directory.addresses["one"] = "192.0.2.1";
+  Configuration with_sessions = configuration();
+  with_sessions.paths.sessions_per_portal = 3;
+  const auto plan = plan_disk(parsed("iscsi://one/iqn.a:b/1"), with_sessions, "xvda", false);
+  EXPECT_THAT(paths_of(resolve_disk(plan.value(), directory)),
+              ElementsAre("192.0.2.1:3260  0", "192.0.2.1:3260  1", "192.0.2.1:3260  2"));
+}
+
+TEST(ResolveDisk, MakesNoMorePathsThanADiskCanHave) {
+  FakeDirectory directory;
+  std::string portals;
+  for (int i = 0; i < 16; ++i) {
+    const std::string host = "h" + std::to_string(i);
+    directory.addresses[host] = "192.0.2." + std::to_string(i + 1);
+    portals += (i == 0 ? "" : ",") + host;
+  }
+  Configuration with_sessions = configuration();
+  with_sessions.paths.sessions_per_portal = 8;
+  const auto plan =
+      plan_disk(parsed("iscsi://" + portals + "/iqn.a:b/1"), with_sessions, "xvda", false);
+  const auto disk = resolve_disk(plan.value(), directory);
+  EXPECT_EQ(disk->specification.portals.size(), kMaxPathsPerDisk);
+  EXPECT_THAT(disk->trouble, HasSubstr("no more are made"));
+}
+
+TEST(DiskPlan, ATargetOfTheConfigurationHasItsSettings) {
+  Configuration with_target = configuration();
+  ConfiguredTarget& whole = with_target.targets["iqn.a:b"];
+  whole.session.chap.username = "host1";
+  whole.paths.sessions_per_portal = 2;
+  const auto plan = plan_disk(parsed("iscsi://h/iqn.a:b/1"), with_target, "xvda", false);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->session.chap.username, "host1");
+  EXPECT_EQ(plan->paths.sessions_per_portal, 2);
+  EXPECT_EQ(plan->multipath.alias, "xvda");
+  EXPECT_EQ(plan->session.initiator_name, "iqn.2026-01.test:host");
+  EXPECT_FALSE(
+      plan_disk(parsed("iscsi://h/iqn.a:c/1"), with_target, "xvda", false)->session.chap.enabled());
 }
 
 TEST(ResolveDisk, DiscoveryAsksEveryPortalAndTakesEachPortalOnce) {

@@ -65,13 +65,32 @@ TEST_F(SessionPoolTest, OneSessionForEachPortalWhoeverAsks) {
 TEST_F(SessionPoolTest, AnInterfaceMakesItAnotherSession) {
   SessionPool pool(reactor_, 0, 5);
   SessionOptions with_interface = options("192.0.2.1");
-  with_interface.interface_name = "eth1";
+  with_interface.interface_binding.name = "eth1";
   Session* const one = pool.acquire(options("192.0.2.1")).value();
   Session* const two = pool.acquire(with_interface).value();
   EXPECT_NE(one, two);
   EXPECT_NE(one->options().isid, two->options().isid);
   pool.release(*one);
   pool.release(*two);
+  ASSERT_TRUE(reactor_.run_until([&] { return pool.empty(); }, 20s));
+}
+
+TEST_F(SessionPoolTest, SeveralSessionsToOnePortalAreDistinct) {
+  SessionPool pool(reactor_, 0, 5);
+  std::vector<Session*> sessions;
+  std::set<Isid> isids;
+  for (std::uint16_t number = 0; number < 4; ++number) {
+    SessionOptions numbered = options("192.0.2.1");
+    numbered.session_number = number;
+    sessions.push_back(pool.acquire(numbered).value());
+    isids.insert(sessions.back()->options().isid);
+  }
+  EXPECT_EQ(isids.size(), 4u);
+  ASSERT_TRUE(reactor_.run_until([&] { return target_.sessions() == 4; }, 5s));
+  EXPECT_EQ(target_.counters.reinstatements, 0u);
+  for (Session* session : sessions) {
+    pool.release(*session);
+  }
   ASSERT_TRUE(reactor_.run_until([&] { return pool.empty(); }, 20s));
 }
 
@@ -116,7 +135,7 @@ TEST_F(SessionPoolTest, RefusesMoreSessionsThanTheBound) {
 }
 
 TEST(MakeIsid, IsOfTheRandomTypeAndCarriesTheGuest) {
-  const Isid isid = make_isid(0, 0x1234, "iqn.a:b", address("192.0.2.1"), "", 0);
+  const Isid isid = make_isid(0, 0x1234, "iqn.a:b", address("192.0.2.1"), {}, 0, 0);
   EXPECT_EQ(isid[0], 0x80);
   EXPECT_EQ(isid[4], 0x12);
   EXPECT_EQ(isid[5], 0x34);
@@ -130,7 +149,8 @@ TEST(MakeIsid, DiffersByEverythingThatASessionIsKnownBy) {
         for (const char* host : {"192.0.2.1", "192.0.2.2"}) {
           for (const char* interface_name : {"", "eth0", "eth1"}) {
             for (const std::uint32_t attempt : {0u, 1u}) {
-              isids.insert(make_isid(own, guest, target, address(host), interface_name, attempt));
+              isids.insert(make_isid(own, guest, target, address(host),
+                                     InterfaceBinding{.name = interface_name}, 0, attempt));
             }
           }
         }
@@ -142,7 +162,8 @@ TEST(MakeIsid, DiffersByEverythingThatASessionIsKnownBy) {
 
 // A changed hash would let the old process's commands run beside the new one's.
 TEST(MakeIsid, NeverChanges) {
-  const Isid isid = make_isid(0, 5, "iqn.2026-01.test:target", address("192.0.2.1"), "eth0", 0);
+  const Isid isid = make_isid(0, 5, "iqn.2026-01.test:target", address("192.0.2.1"),
+                              InterfaceBinding{.name = "eth0"}, 0, 0);
   const Isid expected{0x80, 0x44, 0x61, 0xe6, 0x00, 0x05};
   EXPECT_EQ(isid, expected);
 }

@@ -1,17 +1,53 @@
-// Everything that a LUN says about itself: the first byte chooses the parser.
+// Everything that a LUN says about itself: the first byte chooses the parser; from 0x80 on those of
+// mode pages, target port groups and reservations.
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "initiator/lun_address.h"
+#include "initiator/mode_pages.h"
+#include "initiator/persistent_reservation.h"
+#include "initiator/target_port_groups.h"
 #include "initiator/vpd.h"
 
+namespace {
+
+using namespace iscsi_blkback;
+
+void parse_other(unsigned which, const std::vector<std::byte>& data) {
+  switch (which % 6) {
+    case 0:
+      static_cast<void>(parse_mode_sense6(data));
+      return;
+    case 1:
+      static_cast<void>(parse_mode_sense10(data));
+      return;
+    case 2:
+      static_cast<void>(parse_target_port_groups(data));
+      return;
+    case 3:
+      static_cast<void>(parse_reservation_keys(data));
+      return;
+    case 4:
+      static_cast<void>(parse_reservation(data));
+      return;
+    default:
+      static_cast<void>(parse_reservation_capabilities(data));
+  }
+}
+
+}  // namespace
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
-  using namespace iscsi_blkback;
   if (size == 0) {
     return 0;
   }
   const auto* input = reinterpret_cast<const std::byte*>(bytes);
   const std::vector<std::byte> data(input + 1, input + size);
+  if (bytes[0] >= 0x80) {
+    parse_other(bytes[0] - 0x80U, data);
+    return 0;
+  }
   switch (bytes[0] % 10) {
     case 0:
       static_cast<void>(parse_inquiry(data));
@@ -45,7 +81,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
       break;
     }
     default:
-      static_cast<void>(parse_report_luns(data));
+      if (const auto luns = parse_report_luns(data)) {
+        for (const std::uint64_t lun : *luns) {
+          static_cast<void>(lun_text(lun));
+        }
+      }
   }
   return 0;
 }

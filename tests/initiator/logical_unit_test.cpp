@@ -217,11 +217,186 @@ TEST_F(LogicalUnitTest, FlushAndTestUnitReadyMoveNoData) {
   EXPECT_TRUE(ready.task.succeeded());
 }
 
-TEST(EncodeLun, UsesPeripheralAndFlatAddressing) {
-  EXPECT_EQ(encode_lun(0), 0U);
-  EXPECT_EQ(encode_lun(255), 0x00ff000000000000U);
-  EXPECT_EQ(encode_lun(256), 0x4100000000000000U);
-  EXPECT_EQ(encode_lun(16383), 0x7fff000000000000U);
+// Every command that is more than a read or a write, and what it does to the LUN.
+class LogicalUnitCommandsTest : public LogicalUnitTest {
+ protected:
+  LogicalUnitCommandsTest() {
+    lun->options.thin_provisioned = true;
+    lun->options.tpgs = 3;
+    lun->options.port_groups = {{.tag = 1, .state = AccessState::active_optimized, .ports = {1}},
+                                {.tag = 2, .state = AccessState::standby, .ports = {2}}};
+  }
+  void run() {
+    bool done = false;
+    task.owner = &done;
+    task.on_complete = [](ScsiTask& completed) noexcept {
+      *static_cast<bool*>(completed.owner) = true;
+    };
+    initiator.session.submit(task);
+    ASSERT_TRUE(runs_until(reactor, [&] { return done; }));
+  }
+  void fill(std::byte value) { std::fill(lun->medium().begin(), lun->medium().end(), value); }
+  [[nodiscard]] bool sectors_are(std::uint64_t first, std::uint64_t count, std::byte value) const {
+    const auto begin = lun->medium().begin() + static_cast<std::ptrdiff_t>(first * 512);
+    return std::all_of(begin, begin + static_cast<std::ptrdiff_t>(count * 512),
+                       [value](std::byte byte) { return byte == value; });
+  }
+
+  std::array<std::byte, 4096> buffer{};
+  ScsiTask task;
+};
+
+TEST_F(LogicalUnitCommandsTest, IdentityTellsWhatTheLunCanDo) {
+  const auto identity = identify(unit);
+  ASSERT_TRUE(identity);
+  EXPECT_EQ(identity->tpgs, 3);
+  EXPECT_TRUE(identity->write_cache);
+  EXPECT_TRUE(identity->force_unit_access);
+  EXPECT_TRUE(identity->task_aborted_status);
+  EXPECT_FALSE(identity->software_write_protect);
+  EXPECT_TRUE(identity->has_16_byte_commands);
+  EXPECT_TRUE(identity->provisioning.unmap);
+  EXPECT_TRUE(identity->provisioning.write_same_unmap);
+  EXPECT_TRUE(identity->provisioning.reads_zeros);
+  EXPECT_EQ(identity->limits.max_unmap_blocks, 1024U);
+  EXPECT_EQ(identity->limits.max_unmap_ranges, 16U);
+  EXPECT_EQ(identity->limits.unmap_granularity_blocks, 8U);
+  EXPECT_EQ(identity->limits.unmap_alignment_blocks, 4U);
+  EXPECT_EQ(identity->limits.max_write_same_blocks, 4096U);
+  EXPECT_EQ(identity->rotation_rate, 1);
+}
+
+TEST_F(LogicalUnitCommandsTest, ModeSense10WhereThereIsNo6) {
+  lun->options.has_mode_sense6 = false;
+  lun->options.write_cache = false;
+  lun->options.force_unit_access = false;
+  lun->options.software_write_protect = true;
+  const auto identity = identify(unit);
+  ASSERT_TRUE(identity);
+  EXPECT_FALSE(identity->write_cache);
+  EXPECT_FALSE(identity->force_unit_access);
+  EXPECT_TRUE(identity->software_write_protect);
+  EXPECT_TRUE(identity->write_protected) << "whichever way";
+}
+
+TEST_F(LogicalUnitCommandsTest, WriteWithForceUnitAccess) {
+  BlockRequest request;
+  request.operation = BlockOperation::write;
+  request.sector = 2;
+  request.sector_count = 1;
+  request.data = buffer.data();
+  unit.prepare_io(task, request);
+  run();
+  EXPECT_EQ(lun->counters.fua_writes, 0U);
+  unit.prepare_io(task, request, ForceUnitAccess::yes);
+  run();
+  EXPECT_TRUE(task.succeeded());
+  EXPECT_EQ(lun->counters.fua_writes, 1U);
+}
+
+TEST_F(LogicalUnitCommandsTest, UnmapOfSeveralRanges) {
+  fill(std::byte{7});
+  const std::array<LogicalUnit::SectorRange, 2> ranges = {
+      {{.sector = 8, .sector_count = 16}, {.sector = 100, .sector_count = 1}}};
+  unit.prepare_unmap(task, ranges, buffer);
+  run();
+  EXPECT_TRUE(task.succeeded());
+  EXPECT_EQ(lun->counters.unmaps, 1U);
+  EXPECT_TRUE(sectors_are(8, 16, std::byte{0}) && sectors_are(100, 1, std::byte{0}));
+  EXPECT_TRUE(sectors_are(0, 8, std::byte{7}) && sectors_are(24, 76, std::byte{7}));
+}
+
+TEST_F(LogicalUnitCommandsTest, RefusedUnmapBringsItsSense) {
+  const std::array<LogicalUnit::SectorRange, 1> ranges = {{{.sector = 16380, .sector_count = 16}}};
+  unit.prepare_unmap(task, ranges, buffer);
+  run();
+  EXPECT_FALSE(task.succeeded());
+  EXPECT_EQ(task.sense.code(), 0x2100);
+}
+
+TEST_F(LogicalUnitCommandsTest, ZerosByWriteSame) {
+  fill(std::byte{7});
+  for (const bool unmap : {false, true}) {
+    std::fill(buffer.begin(), buffer.end(), std::byte{0xee});
+    unit.prepare_write_zeros(task, {.sector = 8, .sector_count = 4000}, unmap, buffer);
+    EXPECT_EQ(task.cdb[1], unmap ? 0x08 : 0x00);
+    run();
+    EXPECT_TRUE(task.succeeded());
+    EXPECT_TRUE(sectors_are(8, 4000, std::byte{0}));
+    EXPECT_TRUE(sectors_are(4008, 1, std::byte{7}));
+    fill(std::byte{7});
+  }
+}
+
+TEST_F(LogicalUnitCommandsTest, DeallocationInLogicalBlocksOf4096) {
+  auto large = std::make_shared<SimLun>(
+      SimLunOptions{.block_count = 100, .block_bytes = 4096, .thin_provisioned = true});
+  std::fill(large->medium().begin(), large->medium().end(), std::byte{7});
+  target->add_lun(20, large);
+  LogicalUnit big(reactor, initiator.session, encode_lun(20));
+  ASSERT_TRUE(identify(big));
+  const std::array<LogicalUnit::SectorRange, 1> ranges = {{{.sector = 8, .sector_count = 16}}};
+  big.prepare_unmap(task, ranges, buffer);
+  run();
+  EXPECT_TRUE(task.succeeded());
+  big.prepare_write_zeros(task, {.sector = 40, .sector_count = 8}, false, buffer);
+  EXPECT_EQ(task.data_length_bytes, 4096U);
+  run();
+  EXPECT_TRUE(task.succeeded());
+  for (std::size_t block = 0; block < 8; ++block) {
+    const bool zero = block == 1 || block == 2 || block == 5;
+    EXPECT_EQ(large->medium()[block * 4096 + 4095], zero ? std::byte{0} : std::byte{7}) << block;
+  }
+}
+
+TEST_F(LogicalUnitCommandsTest, TargetPortGroupsAreReportedAndSet) {
+  lun->options.implicit_transition_seconds = 30;
+  unit.prepare_report_target_port_groups(task, buffer, true);
+  run();
+  auto groups = parse_target_port_groups(std::span{buffer}.first(task.transferred_bytes));
+  ASSERT_TRUE(groups);
+  EXPECT_EQ(groups->implicit_transition_seconds, 30);
+  ASSERT_EQ(groups->groups.size(), 2U);
+  EXPECT_EQ(groups->groups[1].state, AccessState::standby);
+  const std::array<SetTargetPortGroup, 2> wanted = {
+      {{.tag = 1, .state = AccessState::standby},
+       {.tag = 2, .state = AccessState::active_optimized}}};
+  unit.prepare_set_target_port_groups(task, wanted, buffer);
+  run();
+  EXPECT_TRUE(task.succeeded());
+  unit.prepare_report_target_port_groups(task, buffer, false);
+  run();
+  groups = parse_target_port_groups(std::span{buffer}.first(task.transferred_bytes));
+  ASSERT_TRUE(groups);
+  EXPECT_EQ(groups->groups[0].state, AccessState::standby);
+  EXPECT_EQ(groups->groups[1].state, AccessState::active_optimized);
+}
+
+TEST_F(LogicalUnitCommandsTest, ReportLunsTellsNumbersBelowAndAbove256) {
+  target->add_lun(300, std::make_shared<SimLun>(SimLunOptions{.block_count = 8}));
+  unit.prepare_report_luns(task, buffer);
+  run();
+  const auto luns = parse_report_luns(std::span{buffer}.first(task.transferred_bytes));
+  ASSERT_TRUE(luns);
+  ASSERT_EQ(luns->size(), 2U);
+  EXPECT_EQ(decode_lun((*luns)[0]), 0U);
+  EXPECT_EQ(decode_lun((*luns)[1]), 300U);
+}
+
+TEST_F(LogicalUnitCommandsTest, ReservationCommandsAreSentAsTheyAre) {
+  unit.prepare_reserve_in(task, ReserveInAction::read_keys, buffer);
+  EXPECT_EQ(task.cdb[0], 0x5e);
+  EXPECT_EQ(task.direction, DataDirection::in);
+  EXPECT_EQ(task.data_length_bytes, 4096U);
+  run();
+  EXPECT_EQ(task.sense.code(), 0x2000) << "this LUN has none";
+  unit.prepare_reserve_out(task, ReserveOutAction::reserve, ReservationType::exclusive_access,
+                           {.key = 5, .service_action_key = 0}, buffer);
+  EXPECT_EQ(task.cdb[1], 0x01);
+  EXPECT_EQ(task.cdb[2], 0x03);
+  EXPECT_EQ(task.data_length_bytes, kReserveOutListBytes);
+  run();
+  EXPECT_EQ(task.status, ScsiStatus::check_condition);
 }
 
 }  // namespace

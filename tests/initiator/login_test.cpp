@@ -1,7 +1,10 @@
 #include "initiator/login.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <map>
 
 #include "tests/support/scripted_target.h"
 
@@ -44,6 +47,10 @@ TEST(LoginText, RefusesValueThatIsTooLong) {
   EXPECT_TRUE(parse_login_text(text_of({"k=" + std::string(255, 'v')})));
   EXPECT_FALSE(parse_login_text(text_of({"k=" + std::string(256, 'v')})));
 }
+TEST(LoginText, ChapChallengesMayBeLonger) {
+  EXPECT_TRUE(parse_login_text(text_of({"CHAP_C=" + std::string(2050, '0')})));
+  EXPECT_FALSE(parse_login_text(text_of({"CHAP_C=" + std::string(2051, '0')})));
+}
 TEST(LoginText, RefusesRepeatedKeyButTargetAddress) {
   EXPECT_FALSE(parse_login_text(text_of({"A=1", "A=1"})));
   EXPECT_TRUE(parse_login_text(text_of({"TargetAddress=1", "TargetAddress=2"})));
@@ -51,7 +58,7 @@ TEST(LoginText, RefusesRepeatedKeyButTargetAddress) {
 TEST(LoginText, RefusesTooManyPairs) {
   std::string text;
   for (int i = 0; i < 129; ++i) {
-    text += "k" + std::to_string(i) + "=1" + '\0';
+    text += fmt::format("k{}=1", i) + '\0';
   }
   EXPECT_FALSE(parse_login_text(text));
 }
@@ -153,6 +160,26 @@ TEST(Negotiation, FirstBurstNeverExceedsMaxBurst) {
   EXPECT_EQ(outcome->first_burst_length, 8192U);
 }
 
+TEST(Negotiation, MarkersAreRejected) {
+  LoginText said;
+  ASSERT_TRUE(negotiate(options(), {{"OFMarker", "Yes"}, {"IFMarkInt", "2048~8192"}}, &said));
+  EXPECT_EQ(said.text(), text_of({"OFMarker=Reject", "IFMarkInt=Reject"}));
+}
+
+TEST(Negotiation, DeclarationsThatAreOursChangeNothing) {
+  LoginText said;
+  ASSERT_TRUE(negotiate(options(), {{"InitiatorName", "iqn.x"}, {"SessionType", "Normal"}}, &said));
+  EXPECT_TRUE(said.empty());
+}
+
+TEST(Negotiation, KeysThatTheTargetDoesNotUseKeepTheirDefault) {
+  const auto outcome = negotiate(
+      options(), {{"MaxOutstandingR2T", "Irrelevant"}, {"DefaultTime2Wait", "NotUnderstood"}});
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->max_outstanding_r2t, 1);
+  EXPECT_EQ(outcome->default_time2wait, 2);
+}
+
 TEST(Negotiation, UnknownKeyIsAnsweredWithNotUnderstood) {
   LoginText said;
   ASSERT_TRUE(negotiate(options(), {{"X-com.example.key", "1"}, {"Y", "NotUnderstood"}}, &said));
@@ -190,6 +217,47 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"PortalGroupTag", "TargetPortalGroupTag", "65536", "outside 0..65535"}),
     [](const auto& test) { return std::string(test.param.name); });
 
+Result<NegotiatedParameters> negotiate_digest(DigestOffer offer, const char* answer) {
+  SessionOptions with = options();
+  with.header_digest = with.data_digest = offer;
+  return negotiate(with, {{"HeaderDigest", answer}, {"DataDigest", answer}});
+}
+
+TEST(Negotiation, TheTargetPicksTheDigestFromTheOffer) {
+  for (const DigestOffer offer :
+       {DigestOffer::crc32c, DigestOffer::crc32c_or_none, DigestOffer::none_or_crc32c}) {
+    const auto outcome = negotiate_digest(offer, "CRC32C");
+    ASSERT_TRUE(outcome);
+    EXPECT_TRUE(outcome->digests.header && outcome->digests.data);
+  }
+  for (const DigestOffer offer :
+       {DigestOffer::none, DigestOffer::crc32c_or_none, DigestOffer::none_or_crc32c}) {
+    const auto outcome = negotiate_digest(offer, "None");
+    ASSERT_TRUE(outcome);
+    EXPECT_FALSE(outcome->digests.header || outcome->digests.data);
+  }
+}
+
+TEST(Negotiation, RefusesDigestThatWasNotOffered) {
+  EXPECT_FALSE(negotiate_digest(DigestOffer::none, "CRC32C"));
+  EXPECT_FALSE(negotiate_digest(DigestOffer::crc32c_or_none, "CRC16"));
+}
+
+TEST(Negotiation, RefusesNoDigestWhereOneIsDemanded) {
+  for (const char* answer : {"None", "NotUnderstood", "Reject"}) {
+    const auto outcome = negotiate_digest(DigestOffer::crc32c, answer);
+    ASSERT_FALSE(outcome);
+    EXPECT_THAT(outcome.error().message, HasSubstr("HeaderDigest=CRC32C"));
+  }
+  SessionOptions with = options();
+  with.data_digest = DigestOffer::crc32c;
+  Negotiation silent(with);
+  LoginText said;
+  silent.offer(said);
+  EXPECT_THAT(said.text(), HasSubstr("DataDigest=CRC32C"));
+  EXPECT_FALSE(silent.check_complete());
+}
+
 TEST(Negotiation, RefusesAnswerThatComesTwice) {
   EXPECT_FALSE(negotiate(options(), {{"InitialR2T", "No"}, {"InitialR2T", "No"}}));
 }
@@ -218,6 +286,19 @@ class LoginTest : public ::testing::Test {
     std::array<std::byte, kBhsBytes> header;
     encode(response, BhsBuffer{header});
     return login.receive(BhsBytes{header}, text);
+  }
+  // With the C bit, so that more than 8192 bytes get through.
+  Result<Login::Progress> answer_in_two(LoginResponsePdu response, std::vector<std::string> pairs) {
+    const std::vector<std::string> second(
+        pairs.begin() + static_cast<std::ptrdiff_t>(pairs.size() / 2), pairs.end());
+    pairs.resize(pairs.size() / 2);
+    LoginResponsePdu part = response;
+    part.more = true;
+    if (auto first = answer(part, pairs); !first) {
+      return first;
+    }
+    static_cast<void>(ask());
+    return answer(response, second);
   }
   static LoginResponsePdu security_done() {
     LoginResponsePdu response;
@@ -420,18 +501,29 @@ TEST_F(LoginTest, RefusesRedirectToNowhere) {
   EXPECT_THAT(progress.error().message, HasSubstr("does not say where"));
 }
 
+// Each row of 11.13.5 has its own sentence, and the part of it that says what to do.
 TEST_F(LoginTest, RefusedLoginsSayWhatToFix) {
-  const std::pair<std::uint16_t, const char*> cases[] = {
-      {0x0201, "CHAP"},
+  const std::map<std::uint16_t, const char*> remedies = {
+      {0x0101, "moved temporarily"},
+      {0x0102, "moved permanently"},
+      {0x0200, "its log"},
+      {0x0201, "compare the CHAP user name and secret"},
       {0x0202, "access list"},
       {0x0203, "check the IQN"},
-      {0x0206, "too many"},
+      {0x0204, "take the portal out of the configuration"},
+      {0x0205, "iSCSI version"},
+      {0x0206, "close some or raise its limit"},
+      {0x0207, "may want CHAP"},
+      {0x0208, "same initiator name"},
+      {0x0209, "for discovery only"},
+      {0x020a, "next login makes a new one"},
+      {0x020b, "its log should say why"},
       {0x0300, "internal error"},
-      {0x0301, "not available"},
-      {0x0302, "out of resources"},
-      {0x02ff, "0x02ff"},
+      {0x0301, "enabled at this portal"},
+      {0x0302, "close sessions"},
   };
-  for (const auto& [status, message] : cases) {
+  EXPECT_EQ(remedies.size(), all_login_statuses().size());
+  for (const auto& [status, remedy] : remedies) {
     Login fresh{session_options, tag, 1};
     fresh.next_request(request_bytes);
     LoginResponsePdu response =
@@ -441,8 +533,60 @@ TEST_F(LoginTest, RefusedLoginsSayWhatToFix) {
     encode(response, BhsBuffer{header});
     const auto progress = fresh.receive(BhsBytes{header}, {});
     ASSERT_FALSE(progress);
-    EXPECT_THAT(progress.error().message, HasSubstr(message));
+    EXPECT_THAT(progress.error().message, HasSubstr(remedy)) << status;
   }
+}
+
+TEST(LoginStatus, OneThatNoStandardDefinesSaysItsNumber) {
+  EXPECT_THAT(describe_login_status(0x02ff).message, HasSubstr("0x02ff"));
+  EXPECT_THAT(describe_login_status(0x03ff).message, HasSubstr("0x03ff"));
+  EXPECT_EQ(describe_login_status(0x0377).code, ErrorCode::unavailable);
+  EXPECT_THAT(describe_login_status(0x0901).message, HasSubstr("0x0901"));
+}
+
+TEST_F(LoginTest, TextThatIsTooLongForOnePduGoesInSeveral) {
+  static_cast<void>(ask());
+  LoginResponsePdu stay = security_done();
+  stay.transit = false;
+  // 120 keys that we do not know: our answer has more than 8192 bytes.
+  std::vector<std::string> keys;
+  for (int i = 0; i < 120; ++i) {
+    keys.push_back(fmt::format("X-{:061}=1", i));
+  }
+  ASSERT_EQ(answer_in_two(stay, keys), Login::Progress::request);
+  LoginRequestPdu request = ask();
+  EXPECT_TRUE(request.data_bytes == 8192 && !request.transit);
+  EXPECT_TRUE(decode_login_request(BhsBytes{request_bytes.data(), kBhsBytes}).more);
+  std::string all = request_text;
+  ASSERT_EQ(answer(stay), Login::Progress::request);
+  request = ask();
+  EXPECT_TRUE(request.transit);
+  EXPECT_FALSE(decode_login_request(BhsBytes{request_bytes.data(), kBhsBytes}).more);
+  all += request_text;
+  const auto pairs = parse_login_text(all);
+  ASSERT_TRUE(pairs);
+  EXPECT_EQ(pairs->size(), 120U);
+  EXPECT_EQ(answer(security_done()), Login::Progress::request);
+  EXPECT_EQ(ask().current_stage, LoginStage::operational_negotiation);
+}
+
+TEST_F(LoginTest, RefusesAnswerBeforeAllOfOurTextIsThere) {
+  static_cast<void>(ask());
+  LoginResponsePdu stay = security_done();
+  stay.transit = false;
+  std::vector<std::string> keys;
+  for (int i = 0; i < 120; ++i) {
+    keys.push_back(fmt::format("X-{:061}=1", i));
+  }
+  ASSERT_EQ(answer_in_two(stay, keys), Login::Progress::request);
+  static_cast<void>(ask());
+  EXPECT_FALSE(answer(stay, {"Y=1"}));
+}
+
+TEST_F(LoginTest, RemembersThatTheTargetHasMovedForGood) {
+  static_cast<void>(ask());
+  ASSERT_EQ(answer(refused(1, 2), {"TargetAddress=10.0.0.9"}), Login::Progress::redirected);
+  EXPECT_TRUE(login.moved_permanently());
 }
 
 TEST(Login, RefusesUnusableNames) {

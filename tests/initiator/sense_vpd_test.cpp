@@ -60,6 +60,71 @@ TEST(Sense, UnknownResponseCodeIsNotValid) {
   EXPECT_FALSE(parse_sense(bytes({0x7f, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0})).valid);
 }
 
+TEST(Sense, InformationAndProgressOfTheFixedFormat) {
+  Bytes sense = make_sense(SenseKey::not_ready, 0x0404);
+  EXPECT_FALSE(parse_sense(sense).progress);
+  sense[15] = std::byte{0x80};
+  sense[16] = std::byte{0x40};
+  EXPECT_EQ(parse_sense(sense).progress, 0x4000);
+  EXPECT_EQ(sense_text(parse_sense(sense)), "2/04/04 (not ready: format in progress, 25 % done)");
+  sense = make_sense(SenseKey::medium_error, 0x1100);
+  sense[15] = std::byte{0x80};
+  sense[6] = std::byte{9};
+  EXPECT_FALSE(parse_sense(sense).information) << "the VALID bit is not set";
+  sense[0] = std::byte{0xf0};
+  EXPECT_EQ(parse_sense(sense).information, 9U);
+  EXPECT_FALSE(parse_sense(sense).progress) << "a retry count, with this key";
+  EXPECT_EQ(sense_text(parse_sense(sense)),
+            "3/11/00 (medium error: unrecovered read error, at block 9)");
+}
+
+TEST(Sense, InformationAndProgressOfTheDescriptorFormat) {
+  const Bytes whole = bytes({0x72, 0x02, 0x04, 0x04, 0,    0,    0, 20,              //
+                             0x00, 0x0a, 0x80, 0,    1,    2,    3, 4,  5, 6, 7, 8,  //
+                             0x02, 0x06, 0,    0,    0x80, 0x80, 0, 0});
+  const SenseData sense = parse_sense(whole);
+  EXPECT_EQ(sense.information, 0x0102030405060708U);
+  EXPECT_EQ(sense.progress, 0x8000);
+  for (std::size_t length = 0; length < whole.size(); ++length) {
+    const Bytes cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));
+    const SenseData parsed = parse_sense(cut);
+    EXPECT_EQ(parsed.valid, length >= 4);
+    EXPECT_EQ(parsed.information.has_value(), length >= 20);
+    EXPECT_FALSE(parsed.progress);
+  }
+}
+
+TEST(Sense, DescriptorsEndWithTheAdditionalLength) {
+  Bytes sense =
+      bytes({0x72, 0x03, 0x11, 0, 0, 0, 0, 4, 0x00, 0x0a, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 1});
+  EXPECT_FALSE(parse_sense(sense).information);
+  sense[7] = std::byte{12};
+  EXPECT_EQ(parse_sense(sense).information, 1U);
+  sense[9] = std::byte{0xff};  // a descriptor longer than all of it
+  EXPECT_FALSE(parse_sense(sense).information);
+}
+
+TEST(Sense, DeferredErrorsAreToldApart) {
+  Bytes fixed = make_sense(SenseKey::medium_error, 0x0c00);
+  EXPECT_FALSE(parse_sense(fixed).deferred);
+  fixed[0] = std::byte{0x71};
+  EXPECT_TRUE(parse_sense(fixed).deferred);
+  EXPECT_EQ(sense_text(parse_sense(fixed)),
+            "3/0c/00 (medium error: write error, of an earlier command)");
+  EXPECT_TRUE(parse_sense(bytes({0x73, 0x03, 0x0c, 0, 0, 0, 0, 0})).deferred);
+  EXPECT_FALSE(parse_sense(bytes({0x73})).deferred) << "cut off: nothing is known";
+}
+
+TEST(Sense, EveryCodeHasWordsOrNone) {
+  for (int code = 0; code < 0x10000; ++code) {
+    ASSERT_NE(additional_sense_text(static_cast<std::uint16_t>(code)), nullptr);
+  }
+  EXPECT_STREQ(additional_sense_text(0x2a09), "capacity data has changed");
+  EXPECT_STREQ(additional_sense_text(0x1177), "unrecovered read error") << "the ASC's words";
+  EXPECT_STREQ(additional_sense_text(0x8001), "");
+  EXPECT_EQ(sense_text(SenseData{}), "no usable sense data");
+}
+
 TEST(Vpd, InquiryStripsBlanksAndUnprintables) {
   Bytes data(36, std::byte{' '});
   data[0] = std::byte{0x00};
@@ -119,6 +184,43 @@ TEST(Vpd, BlockLimitsWithAndWithoutTheField) {
   body[7] = std::byte{9};
   EXPECT_EQ(parse_block_limits(page(0xb0, body))->max_transfer_blocks, 9U);
   EXPECT_EQ(parse_block_limits(page(0xb0, Bytes(4)))->max_transfer_blocks, 0U);
+}
+
+TEST(Vpd, BlockLimitsOfDeallocation) {
+  Bytes body(60);
+  body[11] = std::byte{8};     // optimal transfer
+  body[19] = std::byte{16};    // blocks of an UNMAP
+  body[23] = std::byte{4};     // ranges
+  body[27] = std::byte{32};    // granularity
+  body[28] = std::byte{0x80};  // alignment is valid
+  body[31] = std::byte{3};
+  body[39] = std::byte{64};  // WRITE SAME
+  const auto limits = parse_block_limits(page(0xb0, body));
+  ASSERT_TRUE(limits);
+  EXPECT_EQ(limits->optimal_transfer_blocks, 8U);
+  EXPECT_EQ(limits->max_unmap_blocks, 16U);
+  EXPECT_EQ(limits->max_unmap_ranges, 4U);
+  EXPECT_EQ(limits->unmap_granularity_blocks, 32U);
+  EXPECT_EQ(limits->unmap_alignment_blocks, 3U);
+  EXPECT_EQ(limits->max_write_same_blocks, 64U);
+  body[28] = std::byte{0};
+  EXPECT_EQ(parse_block_limits(page(0xb0, body))->unmap_alignment_blocks, 0U);
+  for (std::size_t length = 0; length < body.size(); ++length) {
+    const Bytes cut(body.begin(), body.begin() + static_cast<std::ptrdiff_t>(length));
+    EXPECT_TRUE(parse_block_limits(page(0xb0, cut))) << length;
+  }
+}
+
+TEST(Vpd, ProvisioningBits) {
+  const auto thin = parse_logical_block_provisioning(page(0xb2, bytes({0, 0xc4, 2, 0})));
+  ASSERT_TRUE(thin);
+  EXPECT_TRUE(thin->unmap && thin->write_same_unmap && thin->reads_zeros);
+  EXPECT_EQ(thin->provisioning_type, 2);
+  const auto full = parse_logical_block_provisioning(page(0xb2, bytes({0, 0, 0, 0})));
+  ASSERT_TRUE(full);
+  EXPECT_FALSE(full->unmap || full->write_same_unmap || full->reads_zeros);
+  EXPECT_FALSE(parse_logical_block_provisioning(page(0xb2, bytes({0, 0x88, 2})))->reads_zeros)
+      << "another pattern";
 }
 
 Bytes capacity16(std::uint64_t last, std::uint32_t block) {

@@ -90,8 +90,16 @@ class RecordingObserver final : public SessionObserver {
     reason = why.message;
     tasks_done_at_down = tasks_done ? tasks_done() : 0;
   }
+  void on_scsi_event(Session&, std::uint64_t lun, const SenseData& sense) noexcept override {
+    ++events;
+    event_lun = lun;
+    event_sense = sense;
+  }
   int ups = 0;
   int downs = 0;
+  int events = 0;
+  std::uint64_t event_lun = 0;
+  SenseData event_sense;
   std::string reason;
   std::function<int()> tasks_done;
   int tasks_done_at_down = 0;
@@ -100,8 +108,9 @@ class RecordingObserver final : public SessionObserver {
 // A session that is stopped and taken apart in order at the end of a test.
 class TestSession {
  public:
-  TestSession(SimReactor& reactor, SessionOptions options)
-      : reactor_(reactor), session(reactor, std::move(options)) {
+  TestSession(SimReactor& reactor, SessionOptions options,
+              NameResolver& resolver = system_name_resolver())
+      : reactor_(reactor), session(reactor, std::move(options), resolver) {
     session.add_observer(observer);
   }
   ~TestSession() {

@@ -170,6 +170,28 @@ TEST_F(SessionTest, SequenceNumbersMayWrap) {
   }
 }
 
+// A deep queue behind a small window, with CmdSN, MaxCmdSN and StatSN all passing zero on the way.
+TEST_F(SessionTest, WindowMovesAcrossTheWrap) {
+  target->options().window = 3;
+  target->options().command_delay = milliseconds(1);
+  target->options().command_jitter = milliseconds(2);
+  for (const std::uint32_t first : {0xfffffff0U, 0xfffffffdU, 0xffffffffU, 0x7ffffff8U}) {
+    SessionOptions options = test_session_options();
+    options.initial_cmd_sn = first;
+    TestSession initiator(reactor, options);
+    ASSERT_TRUE(initiator.start());
+    std::vector<TestCommand> commands(64);
+    for (TestCommand& command : commands) {
+      command.submit_read(initiator.session, 0, 1);
+    }
+    ASSERT_TRUE(runs_until(reactor, [&] { return initiator.session.commands_in_flight() == 0; }));
+    for (const TestCommand& command : commands) {
+      EXPECT_TRUE(command.task.succeeded());
+    }
+    EXPECT_EQ(initiator.session.statistics().connection_losses, 0U);
+  }
+}
+
 TEST_F(SessionTest, OneSendCarriesEverythingOfATurn) {
   TestSession initiator(reactor, test_session_options());
   ASSERT_TRUE(initiator.start());

@@ -3,114 +3,12 @@
 
 #include <csignal>
 
-#include "base/uring_reactor.h"
 #include "initiator/discovery.h"
-#include "initiator/logical_unit.h"
-#include "initiator/session.h"
-#include "tests/initiator/tgt_process.h"
+#include "tests/initiator/target_fixture.h"
 #include "tests/support/sim_random.h"
 
 namespace iscsi_blkback {
 namespace {
-
-using std::chrono::milliseconds;
-using std::chrono::seconds;
-
-constexpr std::uint64_t kDiskBytes = std::uint64_t{16} << 20;
-constexpr seconds kDeadline{60};  // generous: only bounds a hang
-
-struct Io {
-  BlockRequest request;
-  ScsiTask task;
-  std::vector<std::byte> data;
-  bool done = false;
-
-  void submit(LogicalUnit& unit, BlockOperation operation, std::uint64_t sector) {
-    done = false;
-    request.operation = operation;
-    request.sector = sector;
-    request.sector_count = static_cast<std::uint32_t>(data.size() / kSectorBytes);
-    request.data = data.data();
-    unit.prepare_io(task, request);
-    task.owner = this;
-    task.on_complete = [](ScsiTask& completed) noexcept {
-      static_cast<Io*>(completed.owner)->done = true;
-    };
-    unit.session().submit(task);
-  }
-};
-
-class TgtTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (!TgtProcess::available()) {
-      GTEST_SKIP() << "needs root and the package tgt";
-    }
-    auto created = UringReactor::create();
-    if (!created) {
-      GTEST_SKIP() << created.error().message;
-    }
-    ::signal(SIGPIPE, SIG_IGN);
-    reactor = std::move(*created);
-    const auto started = tgt.start(kDiskBytes);
-    ASSERT_TRUE(started) << started.error().message;
-    SessionOptions options;
-    options.initiator_name = "iqn.2026-01.test:initiator";
-    options.target_name = TgtProcess::kTargetName;
-    options.portal = address();
-    options.isid = {0x80, 0, 0, 1, 0, 1};
-    options.relogin_backoff_max = milliseconds{500};
-    session = std::make_unique<Session>(*reactor, options);
-    unit = std::make_unique<LogicalUnit>(*reactor, *session, encode_lun(1));
-    session->start();
-  }
-  void TearDown() override {
-    if (session) {
-      bool stopped = false;
-      session->stop([](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &stopped);
-      EXPECT_TRUE(run_until([&] { return stopped; }));
-    }
-    unit.reset();
-    session.reset();
-  }
-
-  [[nodiscard]] SocketAddress address() const {
-    return SocketAddress::parse("127.0.0.1", tgt.port()).value();
-  }
-
-  template <class Condition>
-  [[nodiscard]] bool run_until(Condition condition) {
-    const TimePoint end = reactor->now() + kDeadline;
-    while (!condition()) {
-      if (reactor->now() > end) {
-        return false;
-      }
-      reactor->run_once(milliseconds{50});
-    }
-    return true;
-  }
-  [[nodiscard]] bool logged_in() {
-    return run_until([this] { return session->state() == SessionState::logged_in; });
-  }
-  [[nodiscard]] Result<LogicalUnitIdentity> identify() {
-    std::optional<Result<LogicalUnitIdentity>> identity;
-    unit->identify(
-        [](void* owner, Result<LogicalUnitIdentity> result) noexcept {
-          *static_cast<std::optional<Result<LogicalUnitIdentity>>*>(owner) = std::move(result);
-        },
-        &identity);
-    if (!run_until([&] { return identity.has_value(); })) {
-      unit->cancel_identify();
-      return fail(ErrorCode::timed_out, "identify() does not end");
-    }
-    return *identity;
-  }
-
-  TgtProcess tgt;
-  std::unique_ptr<UringReactor> reactor;
-  std::unique_ptr<Session> session;
-  std::unique_ptr<LogicalUnit> unit;
-};
 
 TEST_F(TgtTest, IdentifiesTheLogicalUnit) {
   ASSERT_TRUE(logged_in()) << session->last_error().message;
@@ -177,7 +75,7 @@ TEST_F(TgtTest, ComesBackAfterTheTargetWasKilled) {
   ASSERT_TRUE(run_until([&] { return refused.done; }));
   EXPECT_EQ(refused.task.outcome, TaskOutcome::not_sent);
 
-  ASSERT_TRUE(tgt.start(kDiskBytes));
+  ASSERT_TRUE(tgt.start({.disk_bytes = kDiskBytes}));
   ASSERT_TRUE(logged_in()) << session->last_error().message;
   ASSERT_TRUE(identify());
   Io read;

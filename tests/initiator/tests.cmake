@@ -1,17 +1,30 @@
 iscsi_blkback_test(initiator_test
   SOURCES
+    initiator/chap_test.cpp
+    initiator/digest_test.cpp
+    initiator/cdb_test.cpp
     initiator/discovery_test.cpp
+    initiator/gather_policy_test.cpp
+    initiator/libiscsi_bugs_test.cpp
     initiator/logical_unit_test.cpp
     initiator/login_test.cpp
     initiator/pdu_test.cpp
     initiator/sense_vpd_test.cpp
+    initiator/session_answers_test.cpp
+    initiator/session_chap_test.cpp
     initiator/session_failure_test.cpp
+    initiator/session_functions_test.cpp
     initiator/session_io_test.cpp
     initiator/session_protocol_test.cpp
+    initiator/session_recovery_test.cpp
+    initiator/session_redirect_test.cpp
   LIBRARIES iscsi_blkback_initiator)
 
 iscsi_blkback_test(initiator_target_test LABEL target
   SOURCES
+    initiator/bad_network_test.cpp
+    initiator/target_login_test.cpp
+    initiator/target_commands_test.cpp
     initiator/target_test.cpp
-    initiator/tgt_process.cpp
+    initiator/tcp_proxy_test.cpp
   LIBRARIES iscsi_blkback_initiator)

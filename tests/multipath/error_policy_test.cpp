@@ -86,6 +86,22 @@ TEST(ErrorPolicy, NotSentGoesToAnotherPathWithoutLimit) {
               IoStatus::no_path);
 }
 
+// The target has confirmed its end, so it may go anywhere at once; nothing to fence.
+TEST(ErrorPolicy, AbortedCommandGoesElsewhereAndInTheEndThePathFails) {
+  EXPECT_EQ(class_of_outcome(TaskOutcome::aborted), command_stuck);
+  expect_rule(command_stuck, PathVerdict::keep, 0, 5, RetryDelay::none, IoStatus::no_path);
+}
+
+// The full length is there, but the target had more: it has understood another command.
+TEST(ErrorPolicy, GoodWithOverflowIsNoSuccess) {
+  const auto task = answered(ScsiStatus::good, 4096);
+  task->overflow = true;
+  EXPECT_EQ(classify(*task), short_transfer);
+  task->status = ScsiStatus::check_condition;
+  task->sense = {.valid = true, .key = SenseKey::recovered_error, .asc = 0x17, .ascq = 0};
+  EXPECT_EQ(classify(*task), short_transfer);
+}
+
 // A status of GOOD counts for nothing beside another response code.
 TEST(ErrorPolicy, TargetFailureIsRetriedHereThenElsewhereThenAnError) {
   EXPECT_EQ(class_of_outcome(TaskOutcome::target_failure), target_failure);
@@ -132,6 +148,18 @@ TEST(ErrorPolicy, CheckConditionWithoutUsableSenseIsRetriedThenAnError) {
   EXPECT_EQ(class_of_status(ScsiStatus::check_condition), unusable_sense);
   EXPECT_EQ(class_of_sense(SenseKey::no_sense, 0, 4096), unusable_sense);
   expect_rule(unusable_sense, PathVerdict::keep, 1, 2, RetryDelay::brief, IoStatus::target_error);
+}
+
+// Response codes 71h and 73h: whatever it says, this command has not been executed (SPC-4 4.5.7).
+TEST(ErrorPolicy, DeferredErrorIsRetried) {
+  for (const SenseKey key :
+       {SenseKey::medium_error, SenseKey::recovered_error, SenseKey::hardware_error}) {
+    const auto task = answered(ScsiStatus::check_condition, 4096);
+    task->sense = {.valid = true, .deferred = true, .key = key, .asc = 0x0c, .ascq = 0};
+    EXPECT_EQ(classify(*task), deferred_error);
+  }
+  expect_rule(deferred_error, PathVerdict::keep, 5, 5, RetryDelay::attention,
+              IoStatus::target_error);
 }
 
 TEST(ErrorPolicy, BecomingReadyIsWaitedForThenThePathFails) {

@@ -235,22 +235,160 @@ TEST_F(MultipathTest, TheCheckerLeavesABusyPathAlone) {
   EXPECT_LE(checks, 14U);
 }
 
-TEST_F(MultipathTest, AStuckLunIsLeftForTheOtherPathAndInTheEndItsSessionIsDropped) {
+// RECOVERED ERROR with all of the data: the LUN says that it took some effort, no more.
+TEST_F(MultipathTest, ARecoveredErrorIsSuccess) {
   start();
-  SimFault stuck;
-  stuck.matches = [](const SimCommand& command) { return command.portal == 0; };
-  stuck.count = 0;
-  stuck.answer = false;
-  target_->inject(stuck);
-  const GuestRequest& first = read(0, 8);
-  const GuestRequest& second = read(8, 8);
-  ASSERT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(12)));
-  for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
-  }
-  EXPECT_EQ(answer(first, seconds(60)), IoStatus::ok);
-  EXPECT_EQ(answer(second, seconds(60)), IoStatus::ok);
+  SimFault recovered = sense_fault(SenseKey::recovered_error, 0x0c01, 0);
+  recovered.execute = true;
+  target_->inject(recovered);
+  EXPECT_EQ(answer(write(0, 8, 9)), IoStatus::ok);
+  EXPECT_EQ(medium(0), 9);
+  EXPECT_EQ(lun_->counters.writes, 1U) << "no retry";
   target_->clear_faults();
+}
+
+// A deferred error is about an earlier command; this one has not been executed.
+TEST_F(MultipathTest, ADeferredErrorIsRetried) {
+  start();
+  SimFault deferred = sense_fault(SenseKey::medium_error, 0x0c00, 2);
+  deferred.sense[0] = std::byte{0x71};
+  target_->inject(deferred);
+  EXPECT_EQ(answer(write(0, 8, 9)), IoStatus::ok);
+  EXPECT_EQ(medium(0), 9);
+}
+
+TEST_F(MultipathTest, AWriteThatTheTargetUnderstandsOtherwiseIsNoSuccess) {
+  start();
+  SimFault overflow;
+  overflow.matches = any_io();
+  overflow.count = 0;
+  overflow.overflow_bytes = 512;
+  overflow.execute = true;
+  target_->inject(overflow);
+  EXPECT_EQ(answer(write(0, 8, 9)), IoStatus::target_error);
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::target_error);
+  target_->clear_faults();
+}
+
+// As for multipathd: the path works, whoever may use the LUN.
+TEST_F(MultipathTest, AReservationConflictOfTheCheckShowsThatThePathWorks) {
+  start();
+  SimFault conflict = status_fault(ScsiStatus::reservation_conflict, 0);
+  conflict.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kTestUnitReady;
+  };
+  target_->inject(conflict);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(up(), 2U);
+  target_->clear_faults();
+}
+
+// BUSY takes room too, but TASK SET FULL more of it; both only on the path that says so.
+TEST_F(MultipathTest, TaskSetFullOnOnePathLeavesTheOtherAlone) {
+  start();
+  SimFault full = status_fault(ScsiStatus::task_set_full, 0);
+  std::uint32_t at_target = 0;
+  std::uint32_t most_elsewhere = 0;
+  std::uint32_t elsewhere = 0;
+  full.matches = [&](const SimCommand& command) {
+    if (!is_write(command)) {
+      return false;
+    }
+    if (command.portal == 1) {
+      most_elsewhere = std::max(most_elsewhere, ++elsewhere);
+      reactor_.schedule(milliseconds(1), [&] { --elsewhere; });
+      return false;
+    }
+    if (at_target < 2) {
+      ++at_target;
+      reactor_.schedule(milliseconds(1), [&] { --at_target; });
+      return false;
+    }
+    return true;
+  };
+  target_->inject(full);
+  for (std::uint64_t i = 0; i < 128; ++i) {
+    write(i * 8, 8, 3);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request, seconds(60)), IoStatus::ok);
+  }
+  EXPECT_GE(most_elsewhere, 32U);
+  EXPECT_EQ(up(), 2U);
+  target_->clear_faults();
+}
+
+class StuckLunTest : public MultipathTest {
+ protected:
+  // Everything at one of the two portals is taken and not answered any more, while pings are.
+  void run(bool aborts_answered = true) {
+    start();
+    if (!aborts_answered) {
+      target_->fault_functions(TaskFunction::abort_task, SimFunctionFault{.answer = false});
+    }
+    SimFault stuck;
+    stuck.matches = [](const SimCommand& command) { return command.portal == 0; };
+    stuck.count = 0;
+    stuck.answer = false;
+    target_->inject(stuck);
+    const GuestRequest& first = write(0, 8, 1);
+    const GuestRequest& second = write(8, 8, 2);
+    ASSERT_TRUE(
+        reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(12)));
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_EQ(answer(read(16, 8)), IoStatus::ok);
+    }
+    EXPECT_EQ(answer(first, seconds(60)), IoStatus::ok);
+    EXPECT_EQ(answer(second, seconds(60)), IoStatus::ok);
+    EXPECT_EQ(medium(0), 1);
+    EXPECT_EQ(medium(8), 2);
+    target_->clear_faults();
+  }
+};
+
+TEST_F(StuckLunTest, ItsCommandsAreAbortedAndGoToTheOtherPath) {
+  run();
+  EXPECT_GE(target_->counters.aborts, 1U);
+  EXPECT_EQ(sessions_[0]->statistics().connection_losses, 0U);
+  EXPECT_TRUE(wait_for_up(2));
+}
+
+TEST_F(StuckLunTest, WhereAbortDoesNotHelpTheConnectionIsDropped) {
+  run(false);
+  EXPECT_EQ(sessions_[0]->statistics().connection_losses, 1U);
+  EXPECT_TRUE(wait_for_up(2));
+}
+
+// Asynchronous Message 0 says the same as a unit attention, without a command that meets it.
+TEST_F(MultipathTest, ScsiEventOfTheLunVerifiesThePathWithoutACommand) {
+  for (const std::uint16_t code : {std::uint16_t{0x2a09}, std::uint16_t{0x3f0e}}) {
+    if (!device_) {
+      start({1});
+    }
+    const std::uint64_t others = lun_->counters.others;
+    target_->send_scsi_event(0, SenseKey::unit_attention, code);
+    reactor_.run_for(milliseconds(50));
+    EXPECT_GT(lun_->counters.others, others + 3) << "the LUN was asked who it is";
+    EXPECT_EQ(up(), 1U);
+  }
+}
+
+TEST_F(MultipathTest, ScsiEventOfAnotherLunIsNotOurs) {
+  start({1});
+  const std::uint64_t others = lun_->counters.others;
+  target_->send_scsi_event(3, SenseKey::unit_attention, 0x2a09);
+  reactor_.run_for(milliseconds(50));
+  EXPECT_EQ(lun_->counters.others, others);
+}
+
+TEST_F(MultipathTest, ScsiEventThatAnotherLunIsThereQuarantinesThePath) {
+  start({1, 1});
+  auto other = std::make_shared<SimLun>(SimLunOptions{.naa_extension = 99});
+  target_->remove_lun(0);
+  target_->add_lun(0, other);
+  target_->send_scsi_event(0, SenseKey::unit_attention, 0x3f0e);
+  EXPECT_TRUE(reactor_.run_until(
+      [this] { return path(0).state == PathState::quarantined && up() == 0; }, seconds(2)));
 }
 
 }  // namespace

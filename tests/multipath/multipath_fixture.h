@@ -126,6 +126,8 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     ASSERT_TRUE(reactor_.run_until([&] { return stopped == sessions_.size(); }, seconds(60)));
   }
 
+  // Fills each sector of a request with its place in the request, counted from 1.
+  static constexpr int kSectorNumbers = -1;
   GuestRequest& submit(BlockOperation operation, std::uint64_t sector = 0, std::uint32_t count = 0,
                        int fill = 0) {
     requests_.push_back(std::make_unique<GuestRequest>());
@@ -133,6 +135,9 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     request.reactor = &reactor_;
     request.submitted_at = reactor_.now();
     request.data.assign(std::size_t{count} * kSectorBytes, static_cast<std::byte>(fill));
+    for (std::size_t i = 0; fill == kSectorNumbers && i < request.data.size(); ++i) {
+      request.data[i] = static_cast<std::byte>(i / kSectorBytes + 1);
+    }
     request.block.operation = operation;
     request.block.sector = sector;
     request.block.sector_count = count;

@@ -8,5 +8,7 @@ iscsi_blkback_test(multipath_test
     multipath/multipath_text_test.cpp
     multipath/path_identity_test.cpp
     multipath/path_selector_test.cpp
+    multipath/queue_depth_test.cpp
+    multipath/split_requests_test.cpp
     multipath/unfenced_writes_test.cpp
   LIBRARIES iscsi_blkback_multipath)

@@ -51,6 +51,8 @@ class Simulation final : public SimulatedDisk::World {
   void plan_faults();
   void inject_fault();
   void lose_writes(std::size_t portal, Duration length);
+  void stick_commands(std::size_t portal);
+  void spoil_functions(Duration length);
   void end_faults();
   void settle();
   void finish();
@@ -118,6 +120,7 @@ void Simulation::build() {
   MultipathOptions options;
   options.path_grouping_policy =
       random_.one_in(3) ? PathGroupingPolicy::failover : PathGroupingPolicy::multibus;
+  options.path_selector = static_cast<PathSelectorKind>(random_.below(4));
   options.rr_min_io = static_cast<std::uint32_t>(random_.between(1, 10));
   options.max_requests = static_cast<std::uint32_t>(random_.between(4, 64));
   options.polling_interval = seconds(2);
@@ -142,6 +145,12 @@ void Simulation::build() {
     session.portal_name = session.portal.to_string();
     session.isid = {0x80, 0, 0, 1, 0, static_cast<std::uint8_t>(portal + 1)};
     session.max_commands = static_cast<std::uint16_t>(random_.between(4, 64));
+    if (!random_.one_in(3)) {
+      session.command_timeout = milliseconds(random_.between(200, 1500));
+      session.abort_timeout = milliseconds(random_.between(100, 1000));
+      session.lu_reset_timeout = milliseconds(random_.between(100, 1000));
+      session.exclusive_luns = random_.one_in(4);
+    }
     session.max_outstanding_r2t = static_cast<std::uint16_t>(random_.between(1, 4));
     sessions_.push_back(std::make_unique<Session>(reactor_, session));
     for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
@@ -181,7 +190,7 @@ void Simulation::inject_fault() {
     lose_writes(portal, length);
     return;
   }
-  switch (random_.below(15)) {
+  switch (random_.below(18)) {
     case 0:
     case 1:
       network.reset_connections(where);
@@ -254,10 +263,47 @@ void Simulation::inject_fault() {
       target_->inject(standby);
       return;
     }
+    case 13:
+    case 14:
+      stick_commands(portal);
+      return;
+    case 15:
+      spoil_functions(length);
+      return;
     default:
       lose_writes(portal, length);
       return;
   }
+}
+
+// Commands that a living target never answers, whether it executes them or not; some it would
+// execute much later, had they not been aborted.
+void Simulation::stick_commands(std::size_t portal) {
+  SimFault stuck;
+  stuck.matches = [portal](const SimCommand& command) { return command.portal == portal; };
+  stuck.count = static_cast<std::uint32_t>(random_.between(1, 8));
+  stuck.execute = random_.one_in(2);
+  if (random_.one_in(2)) {
+    stuck.hold = true;
+    stuck.execute = true;
+    later(random_duration(seconds(5)), [this] { target_->release_held(); });
+  } else {
+    stuck.answer = false;
+  }
+  target_->inject(stuck);
+}
+
+// For a while, aborts and resets are not answered, or refused.
+void Simulation::spoil_functions(Duration length) {
+  const TaskFunction which =
+      random_.one_in(3) ? TaskFunction::logical_unit_reset : TaskFunction::abort_task;
+  SimFunctionFault fault;
+  fault.answer = random_.one_in(2);
+  fault.execute = false;
+  constexpr std::uint8_t kResponses[] = {1, 5, 255};
+  fault.response = kResponses[random_.below(std::size(kResponses))];
+  target_->fault_functions(which, fault);
+  later(length, [this, which] { target_->fault_functions(which, std::nullopt); });
 }
 
 // Writes stay in the target, their connection goes, and later they strike.
@@ -293,6 +339,8 @@ void Simulation::end_faults() {
   target_->set_hung(false);
   target_->start();
   target_->clear_faults();
+  target_->fault_functions(TaskFunction::abort_task, std::nullopt);
+  target_->fault_functions(TaskFunction::logical_unit_reset, std::nullopt);
   target_->release_held();
 }
 
@@ -356,6 +404,7 @@ void Simulation::finish() {
   std::size_t stopped = 0;
   for (const std::unique_ptr<Session>& session : sessions_) {
     result_.connection_losses += session->statistics().connection_losses;
+    result_.stuck_commands += session->statistics().stuck_commands;
     session->stop([](void* count) noexcept { ++*static_cast<std::size_t*>(count); }, &stopped);
   }
   if (!reactor_.run_until([&] { return stopped == sessions_.size() && all_closed(); },
@@ -376,6 +425,7 @@ void Simulation::finish() {
   }
   result_.ghost_writes = target_->counters.executed_after_close;
   result_.fenced_tasks = target_->counters.terminated_tasks;
+  result_.aborted_tasks = target_->counters.aborted_tasks;
 }
 
 SimulationResult Simulation::run() {

@@ -41,6 +41,8 @@ struct SimulationResult {
   std::uint64_t connection_losses = 0;
   std::uint64_t ghost_writes = 0;  // executed after their connection was gone
   std::uint64_t fenced_tasks = 0;  // terminated at the target
+  std::uint64_t stuck_commands = 0;
+  std::uint64_t aborted_tasks = 0;  // ended at the target by ABORT TASK or a reset
 };
 
 [[nodiscard]] SimulationResult run_simulation(const SimulationOptions& options);

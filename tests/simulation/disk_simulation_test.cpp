@@ -60,21 +60,27 @@ TEST(DiskSimulation, Seeds) {
     total.connection_losses += result.connection_losses;
     total.ghost_writes += result.ghost_writes;
     total.fenced_tasks += result.fenced_tasks;
+    total.stuck_commands += result.stuck_commands;
+    total.aborted_tasks += result.aborted_tasks;
   }
   std::printf(
       "seeds %llu-%llu: %llu requests, %llu faults, %llu lost connections, %llu ghost "
-      "writes, %llu tasks fenced\n",
+      "writes, %llu tasks fenced, %llu commands stuck, %llu tasks aborted\n",
       static_cast<unsigned long long>(seeds.first), static_cast<unsigned long long>(seeds.last),
       static_cast<unsigned long long>(total.requests),
       static_cast<unsigned long long>(total.faults),
       static_cast<unsigned long long>(total.connection_losses),
       static_cast<unsigned long long>(total.ghost_writes),
-      static_cast<unsigned long long>(total.fenced_tasks));
+      static_cast<unsigned long long>(total.fenced_tasks),
+      static_cast<unsigned long long>(total.stuck_commands),
+      static_cast<unsigned long long>(total.aborted_tasks));
   if (seeds.last - seeds.first >= 20) {  // the plans do what they are for
     EXPECT_GT(total.requests, 10000U);
     EXPECT_GT(total.connection_losses, 100U);
     EXPECT_GT(total.ghost_writes, 10U);
     EXPECT_GT(total.fenced_tasks, 10U);
+    EXPECT_GT(total.stuck_commands, 50U);
+    EXPECT_GT(total.aborted_tasks, 50U);
   }
 }
 

@@ -18,6 +18,9 @@ SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun
   SimLunOptions lun_options;
   lun_options.block_count = kSimulatedSectors;
   lun_options.naa_extension = lun_number + 1U;
+  if (random_.one_in(3)) {
+    lun_options.max_transfer_blocks = static_cast<std::uint32_t>(random_.between(3, 12));
+  }
   lun_ = std::make_shared<SimLun>(lun_options);
   device_ = std::make_unique<MultipathDevice>(world.reactor(), options, *this);
 }

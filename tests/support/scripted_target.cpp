@@ -15,6 +15,24 @@ std::vector<std::byte> text_bytes(const std::vector<std::string>& pairs) {
   return bytes;
 }
 
+bool digests_match(std::span<const std::byte> pdu, const PduHeader& header, Digests digests) {
+  const std::size_t data_at = header.data_offset(digests);
+  return (!digests.header || digest_follows(pdu.first(data_at - kDigestBytes))) &&
+         (!digests.data || header.data_bytes == 0 ||
+          digest_follows(pdu.subspan(data_at, padded(header.data_bytes))));
+}
+
+void put_digests(std::span<std::byte> pdu, const PduHeader& header, Digests digests) {
+  const std::size_t data_at = header.data_offset(digests);
+  if (digests.header) {
+    put_digest(crc32c(pdu.first(data_at - kDigestBytes)), pdu.data() + data_at - kDigestBytes);
+  }
+  if (digests.data && header.data_bytes != 0) {
+    const auto data = pdu.subspan(data_at, padded(header.data_bytes));
+    put_digest(crc32c(data), data.data() + data.size());
+  }
+}
+
 ScriptedTarget::ScriptedTarget(SimReactor& reactor, const SocketAddress& address)
     : reactor_(reactor), buffer_(std::size_t{256} * 1024) {
   listener_ = reactor.network().listen(address, *this);
@@ -35,6 +53,7 @@ void ScriptedTarget::on_accept(std::unique_ptr<SimStream> stream) noexcept {
   outbox_.clear();
   sending_.clear();
   finish_after_send_ = false;
+  digests = {};
   receive();
 }
 
@@ -48,11 +67,15 @@ void ScriptedTarget::on_received(std::size_t count) noexcept {
                 buffer_.begin() + static_cast<std::ptrdiff_t>(count));
   while (inbox_.size() >= kBhsBytes) {
     const PduHeader header = decode_header(BhsBytes{inbox_.data(), kBhsBytes});
-    if (inbox_.size() < header.total_bytes()) {
+    if (inbox_.size() < header.total_bytes(digests)) {
       break;
     }
-    const auto end = inbox_.begin() + static_cast<std::ptrdiff_t>(header.total_bytes());
-    received.push_back({.bytes = {inbox_.begin(), end}, .header = header});
+    const auto end = inbox_.begin() + static_cast<std::ptrdiff_t>(header.total_bytes(digests));
+    if (digests_match({inbox_.data(), header.total_bytes(digests)}, header, digests)) {
+      received.push_back({.bytes = {inbox_.begin(), end}, .header = header, .digests = digests});
+    } else {
+      ++digest_errors;
+    }
     inbox_.erase(inbox_.begin(), end);
   }
   receive();
@@ -155,6 +178,10 @@ bool ScriptedTarget::accept_login(std::vector<std::pair<std::string, std::string
                           .status_class = 0,
                           .status_detail = 0},
          text);
+  }
+  for (const auto& [key, value] : keys) {
+    digests.header = digests.header || (key == "HeaderDigest" && value == "CRC32C");
+    digests.data = digests.data || (key == "DataDigest" && value == "CRC32C");
   }
   return true;
 }

@@ -19,12 +19,34 @@ namespace iscsi_blkback {
 struct ReceivedPdu {
   std::vector<std::byte> bytes;  // header, additional headers, data, padding
   PduHeader header;
+  Digests digests;  // that it has, and that were right
 
   [[nodiscard]] BhsBytes bhs() const { return BhsBytes{bytes.data(), kBhsBytes}; }
   [[nodiscard]] std::span<const std::byte> data() const {
-    return std::span{bytes}.subspan(kBhsBytes + header.ahs_bytes, header.data_bytes);
+    return std::span{bytes}.subspan(header.data_offset(digests), header.data_bytes);
   }
 };
+
+// Whether all digests of a whole PDU are right.
+[[nodiscard]] bool digests_match(std::span<const std::byte> pdu, const PduHeader& header,
+                                 Digests digests);
+// Puts them in; pdu has room for them.
+void put_digests(std::span<std::byte> pdu, const PduHeader& header, Digests digests);
+
+// A PDU as it goes onto the wire.
+template <class Pdu>
+[[nodiscard]] std::vector<std::byte> pdu_bytes(const Pdu& pdu, std::span<const std::byte> data = {},
+                                               Digests digests = {}) {
+  std::vector<std::byte> bytes(kBhsBytes);
+  encode(pdu, BhsBuffer{bytes.data(), kBhsBytes});
+  PduHeader header = decode_header(BhsBytes{bytes.data(), kBhsBytes});
+  header.data_bytes = static_cast<std::uint32_t>(data.size());
+  bytes.resize(header.total_bytes(digests), std::byte{0});
+  std::copy(data.begin(), data.end(),
+            bytes.begin() + static_cast<std::ptrdiff_t>(header.data_offset(digests)));
+  put_digests(bytes, header, digests);
+  return bytes;
+}
 
 class ScriptedTarget final : private SimListener::Owner, private ByteStream::Owner {
  public:
@@ -45,10 +67,7 @@ class ScriptedTarget final : private SimListener::Owner, private ByteStream::Own
 
   template <class Pdu>
   void send(const Pdu& pdu, std::span<const std::byte> data = {}) {
-    std::vector<std::byte> bytes(kBhsBytes + padded(data.size()), std::byte{0});
-    encode(pdu, BhsBuffer{bytes.data(), kBhsBytes});
-    std::copy(data.begin(), data.end(), bytes.begin() + kBhsBytes);
-    send_bytes(bytes);
+    send_bytes(pdu_bytes(pdu, data, digests));
   }
   void send_bytes(std::span<const std::byte> bytes);
   void reset();
@@ -59,6 +78,11 @@ class ScriptedTarget final : private SimListener::Owner, private ByteStream::Own
   // play along.
   [[nodiscard]] bool accept_login(std::vector<std::pair<std::string, std::string>> keys = {},
                                   std::uint32_t first_stat_sn = 1, std::uint32_t window = 64);
+
+  // Of the connection; accept_login() sets them as it answers. What arrives with a wrong digest, or
+  // without one, counts as an error and is not delivered.
+  Digests digests;
+  int digest_errors = 0;
 
   // Sequence numbers of the connection, kept by accept_login() and for the test to use and change.
   std::uint32_t stat_sn = 1;  // of the next PDU with a status

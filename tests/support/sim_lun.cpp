@@ -67,16 +67,24 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data) {
     case kInquiry:
       ++counters.others;
       return inquiry(cdb);
-    case kModeSense6: {
-      if (!options.has_mode_sense) {
+    case kModeSense6:
+    case kModeSense10:
+      if (!options.has_mode_sense || (cdb[0] == kModeSense6 && !options.has_mode_sense6)) {
         return check_condition(SenseKey::illegal_request, kInvalidOperation);
       }
       ++counters.others;
-      std::vector<std::byte> mode(4, std::byte{0});
-      mode[0] = std::byte{3};
-      mode[2] = options.read_only ? std::byte{0x80} : std::byte{0};
-      return good(mode, cdb[4]);
-    }
+      return mode_sense(cdb);
+    case kUnmap:
+      return unmap(data);
+    case kWriteSame16:
+      return write_same(cdb, data);
+    case kMaintenanceIn:
+    case kMaintenanceOut:
+      if (options.tpgs == 0 || (cdb[1] & 0x1f) != kTargetPortGroupsAction) {
+        return check_condition(SenseKey::illegal_request, kInvalidOperation);
+      }
+      ++counters.others;
+      return cdb[0] == kMaintenanceIn ? report_port_groups(cdb) : set_port_groups(data);
     case kReadCapacity10: {
       ++counters.others;
       std::vector<std::byte> capacity(8);
@@ -94,16 +102,18 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data) {
       store_be64(capacity.data(), options.block_count - 1);
       store_be32(capacity.data() + 8, options.block_bytes);
       capacity[13] = std::byte{options.physical_block_exponent};
-      capacity[14] = options.thin_provisioned ? std::byte{0x80} : std::byte{0};
+      capacity[14] = options.thin_provisioned ? std::byte{0xc0} : std::byte{0};
       return good(capacity, load_be32(at(cdb, 10)));
     }
     case kRead10:
       return transfer(false, load_be32(at(cdb, 2)), load_be16(at(cdb, 7)), data);
     case kWrite10:
+      counters.fua_writes += (cdb[1] & 0x08) != 0 ? 1 : 0;
       return transfer(true, load_be32(at(cdb, 2)), load_be16(at(cdb, 7)), data);
     case kRead16:
       return transfer(false, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
     case kWrite16:
+      counters.fua_writes += (cdb[1] & 0x08) != 0 ? 1 : 0;
       return transfer(true, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
     case kSynchronizeCache10:
     case kSynchronizeCache16:
@@ -122,6 +132,7 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb) const {
     page.resize(36, std::byte{0});
     page[2] = std::byte{5};
     page[3] = std::byte{2};
+    page[5] = static_cast<std::byte>(options.tpgs << 4);
     page[4] = std::byte{31};
     put_text(page, 8, options.vendor, 8);
     put_text(page, 16, options.product, 16);
@@ -163,13 +174,20 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb) const {
     case 0xb0:
       page.resize(64, std::byte{0});
       store_be32(page.data() + 8, options.max_transfer_blocks);
+      if (options.thin_provisioned) {
+        store_be32(page.data() + 20, options.max_unmap_blocks);
+        store_be32(page.data() + 24, 16);
+        store_be32(page.data() + 28, 8);
+        store_be32(page.data() + 32, 0x80000004);
+        store_be64(page.data() + 36, 4096);
+      }
       break;
     case 0xb1:
       page.resize(64, std::byte{0});
       store_be16(page.data() + 4, 1);
       break;
     case 0xb2:
-      append({0, options.thin_provisioned ? 0x80 : 0, options.thin_provisioned ? 2 : 0, 0});
+      append({0, options.thin_provisioned ? 0xc4 : 0, options.thin_provisioned ? 2 : 0, 0});
       break;
     default:
       return check_condition(SenseKey::illegal_request, kInvalidField);
@@ -183,10 +201,121 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb) const {
   return good(page, allocation);
 }
 
+SimScsiResult SimLun::mode_sense(const Cdb& cdb) const {
+  const bool six = cdb[0] == kModeSense6;
+  std::vector<std::byte> mode(six ? 4 : 8, std::byte{0});
+  mode[six ? 2 : 3] = static_cast<std::byte>((options.read_only ? 0x80 : 0) |
+                                             (options.force_unit_access ? 0x10 : 0));
+  const auto append = [&](std::initializer_list<int> head, std::size_t bytes) {
+    const std::size_t at = mode.size();
+    mode.resize(at + bytes, std::byte{0});
+    std::size_t i = at;
+    for (const int byte : head) {
+      mode[i++] = static_cast<std::byte>(byte);
+    }
+  };
+  append({0x01, 0x0a}, 12);       // read-write error recovery, of no interest
+  append({0x5c, 0x03, 0, 4}, 8);  // a page with a subpage code
+  append({0x08, 0x12, options.write_cache ? 0x04 : 0x00}, 20);
+  append({0x0a, 0x0a, 0x20, 0, options.software_write_protect ? 0x08 : 0x00, 0x40}, 12);
+  if (six) {
+    mode[0] = static_cast<std::byte>(mode.size() - 1);
+    return good(mode, cdb[4]);
+  }
+  store_be16(mode.data(), static_cast<std::uint16_t>(mode.size() - 2));
+  return good(mode, load_be16(at(cdb, 7)));
+}
+
+SimScsiResult SimLun::unmap(std::span<const std::byte> list) {
+  constexpr std::uint16_t kInvalidParameter = 0x2600;
+  if (!options.thin_provisioned) {
+    return check_condition(SenseKey::illegal_request, kInvalidOperation);
+  }
+  if (write_protected()) {
+    return check_condition(SenseKey::data_protect, kWriteProtected);
+  }
+  if (list.size() < 8 || load_be16(list.data()) != list.size() - 2 ||
+      load_be16(list.data() + 2) != list.size() - 8 || list.size() % 16 != 8) {
+    return check_condition(SenseKey::illegal_request, kInvalidParameter);
+  }
+  for (std::size_t entry = 8; entry < list.size(); entry += 16) {
+    const std::uint64_t block = load_be64(list.data() + entry);
+    const std::uint32_t count = load_be32(list.data() + entry + 8);
+    if (block > options.block_count || count > options.block_count - block) {
+      return check_condition(SenseKey::illegal_request, kOutOfRange);
+    }
+    if (count > options.max_unmap_blocks) {
+      return check_condition(SenseKey::illegal_request, kInvalidParameter);
+    }
+    const std::size_t bytes = std::size_t{count} * options.block_bytes;
+    std::memset(medium_.data() + block * options.block_bytes, 0, bytes);
+  }
+  ++counters.unmaps;
+  return {};
+}
+
+SimScsiResult SimLun::write_same(const Cdb& cdb, std::span<const std::byte> block) {
+  if (write_protected()) {
+    return check_condition(SenseKey::data_protect, kWriteProtected);
+  }
+  if (block.size() != options.block_bytes) {
+    return check_condition(SenseKey::illegal_request, kInvalidField);
+  }
+  const std::uint64_t first = load_be64(at(cdb, 2));
+  const std::uint32_t count = load_be32(at(cdb, 10));
+  if (first > options.block_count || count > options.block_count - first) {
+    return check_condition(SenseKey::illegal_request, kOutOfRange);
+  }
+  for (std::uint64_t index = first; index < first + count; ++index) {
+    std::memcpy(medium_.data() + index * options.block_bytes, block.data(), block.size());
+  }
+  ++counters.write_sames;
+  return {};
+}
+
+SimScsiResult SimLun::report_port_groups(const Cdb& cdb) const {
+  std::vector<std::byte> data(4, std::byte{0});
+  if ((cdb[1] & 0x20) != 0) {
+    data.resize(8, std::byte{0});
+    data[4] = std::byte{0x10};
+    data[5] = std::byte{options.implicit_transition_seconds};
+  }
+  for (const TargetPortGroup& group : options.port_groups) {
+    const std::size_t entry = data.size();
+    data.resize(entry + 8 + group.ports.size() * 4, std::byte{0});
+    data[entry] =
+        static_cast<std::byte>(static_cast<int>(group.state) | (group.preferred ? 0x80 : 0));
+    data[entry + 1] = std::byte{group.supported_states};
+    store_be16(data.data() + entry + 2, group.tag);
+    data[entry + 5] = std::byte{group.status_code};
+    data[entry + 7] = static_cast<std::byte>(group.ports.size());
+    for (std::size_t port = 0; port < group.ports.size(); ++port) {
+      store_be16(data.data() + entry + 8 + port * 4 + 2, group.ports[port]);
+    }
+  }
+  store_be32(data.data(), static_cast<std::uint32_t>(data.size() - 4));
+  return good(data, load_be32(at(cdb, 6)));
+}
+
+SimScsiResult SimLun::set_port_groups(std::span<const std::byte> list) {
+  for (std::size_t entry = 4; entry + 4 <= list.size(); entry += 4) {
+    for (TargetPortGroup& group : options.port_groups) {
+      if (group.tag == load_be16(list.data() + entry + 2)) {
+        group.state = static_cast<AccessState>(std::to_integer<int>(list[entry]) & 0x0f);
+        group.status_code = 1;
+      }
+    }
+  }
+  return {};
+}
+
 SimScsiResult SimLun::transfer(bool write, std::uint64_t block, std::uint64_t count,
                                std::span<const std::byte> data) {
   if (block > options.block_count || count > options.block_count - block) {
     return check_condition(SenseKey::illegal_request, kOutOfRange);
+  }
+  if (options.max_transfer_blocks != 0 && count > options.max_transfer_blocks) {
+    return check_condition(SenseKey::illegal_request, kInvalidField);
   }
   const std::size_t offset = block * options.block_bytes;
   const std::size_t bytes = count * options.block_bytes;
@@ -197,7 +326,7 @@ SimScsiResult SimLun::transfer(bool write, std::uint64_t block, std::uint64_t co
             .data = {medium_.begin() + static_cast<std::ptrdiff_t>(offset),
                      medium_.begin() + static_cast<std::ptrdiff_t>(offset + bytes)}};
   }
-  if (options.read_only) {
+  if (write_protected()) {
     return check_condition(SenseKey::data_protect, kWriteProtected);
   }
   if (data.size() < bytes) {

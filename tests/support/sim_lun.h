@@ -11,6 +11,7 @@
 
 #include "initiator/cdb.h"
 #include "initiator/scsi_task.h"
+#include "initiator/target_port_groups.h"
 
 namespace iscsi_blkback {
 
@@ -29,6 +30,14 @@ struct SimLunOptions {
   bool thin_provisioned = false;
   bool has_16_byte_commands = true;  // READ(16), READ CAPACITY(16) ...
   bool has_mode_sense = true;
+  bool has_mode_sense6 = true;
+  bool write_cache = true;              // caching page
+  bool software_write_protect = false;  // control page; refuses writes
+  bool force_unit_access = true;        // DPOFUA
+  std::uint32_t max_unmap_blocks = 1024;
+  std::uint8_t tpgs = 0;  // not 0: answers REPORT and SET TARGET PORT GROUPS
+  std::vector<TargetPortGroup> port_groups = {};
+  std::uint8_t implicit_transition_seconds = 0;
 };
 
 // Sense data of a CHECK CONDITION, fixed format, as it goes over the wire.
@@ -57,12 +66,23 @@ class SimLun {
     std::uint64_t reads = 0;
     std::uint64_t writes = 0;
     std::uint64_t flushes = 0;
+    std::uint64_t fua_writes = 0;
+    std::uint64_t unmaps = 0;
+    std::uint64_t write_sames = 0;
     std::uint64_t others = 0;
   };
   Counters counters;  // commands that were executed with GOOD
 
  private:
   [[nodiscard]] SimScsiResult inquiry(const Cdb& cdb) const;
+  [[nodiscard]] SimScsiResult mode_sense(const Cdb& cdb) const;
+  [[nodiscard]] SimScsiResult unmap(std::span<const std::byte> list);
+  [[nodiscard]] SimScsiResult write_same(const Cdb& cdb, std::span<const std::byte> block);
+  [[nodiscard]] SimScsiResult report_port_groups(const Cdb& cdb) const;
+  [[nodiscard]] SimScsiResult set_port_groups(std::span<const std::byte> list);
+  [[nodiscard]] bool write_protected() const {
+    return options.read_only || options.software_write_protect;
+  }
   [[nodiscard]] SimScsiResult transfer(bool write, std::uint64_t block, std::uint64_t count,
                                        std::span<const std::byte> data);
 

@@ -81,7 +81,8 @@ void SimTarget::refuse_logins(std::size_t portal, std::uint16_t status) {
   portals_[portal]->login_status = status;
 }
 
-void SimTarget::redirect_logins(std::size_t portal, std::string address) {
+void SimTarget::redirect_logins(std::size_t portal, std::string address, std::uint16_t status) {
+  portals_[portal]->redirect_status = status;
   portals_[portal]->redirect = std::move(address);
 }
 
@@ -128,6 +129,12 @@ void SimTarget::send_async_message(AsyncEvent event, std::uint16_t parameter1,
                                    std::uint16_t parameter2, std::uint16_t parameter3) {
   for (const auto& connection : connections()) {
     connection->send_async_message(event, parameter1, parameter2, parameter3);
+  }
+}
+
+void SimTarget::send_scsi_event(std::uint16_t lun, SenseKey key, std::uint16_t code) {
+  for (const auto& connection : connections()) {
+    connection->send_scsi_event(lun, key, code);
   }
 }
 
@@ -185,6 +192,67 @@ void SimTarget::terminate(const std::function<bool(const Task&)>& which) {
   });
   std::erase_if(held_, [](const auto& task) { return task->terminated; });
   std::erase_if(hung_tasks_, [](const auto& task) { return task->terminated; });
+  std::erase_if(stuck_, [&](const auto& task) { return which(*task); });
+}
+
+void SimTarget::fault_functions(TaskFunction function, std::optional<SimFunctionFault> fault) {
+  if (fault) {
+    function_faults_[function] = *fault;
+  } else {
+    function_faults_.erase(function);
+  }
+}
+
+// Tasks of any connection; those of other initiators end without an answer (TAS is 0).
+std::size_t SimTarget::abort(const std::function<bool(const Task&)>& which) {
+  std::size_t count = 0;
+  const auto end = [&](const std::shared_ptr<Task>& task) {
+    if (!which(*task)) {
+      return false;
+    }
+    task->terminated = true;
+    ++count;
+    ++counters.aborted_tasks;
+    if (const auto connection = task->connection.lock()) {
+      connection->task_aborted();
+    }
+    return true;
+  };
+  tasks_.remove_if(end);
+  std::erase_if(stuck_, end);
+  std::erase_if(held_, [](const auto& task) { return task->terminated; });
+  std::erase_if(hung_tasks_, [](const auto& task) { return task->terminated; });
+  return count;
+}
+
+std::uint8_t SimTarget::manage(SimTargetConnection& connection,
+                               const TaskManagementRequestPdu& request) {
+  const auto lun = static_cast<std::uint16_t>(request.lun >> 48 & 0x3fff);
+  const auto own = [&](const Task& task) { return task.connection.lock().get() == &connection; };
+  switch (request.function) {
+    case TaskFunction::abort_task:
+      ++counters.aborts;
+      return abort([&](const Task& task) {
+               return own(task) && task.initiator_task_tag == request.referenced_task_tag;
+             }) != 0 ||
+                     connection.forget_write(request.referenced_task_tag)
+                 ? 0
+                 : 1;
+    case TaskFunction::abort_task_set:
+      static_cast<void>(
+          abort([&](const Task& task) { return own(task) && task.command.lun == lun; }));
+      return 0;
+    case TaskFunction::logical_unit_reset:
+      ++counters.resets;
+      static_cast<void>(abort([&](const Task& task) { return task.command.lun == lun; }));
+      return luns_.contains(lun) ? 0 : 2;
+    case TaskFunction::target_warm_reset:
+    case TaskFunction::target_cold_reset:
+      ++counters.resets;
+      static_cast<void>(abort([](const Task&) { return true; }));
+      return 0;
+  }
+  return 5;
 }
 
 std::optional<SimFault> SimTarget::take_fault(const SimCommand& command) {
@@ -260,6 +328,7 @@ void SimTarget::execute(const std::shared_ptr<Task>& task) {
       return;
     }
     if (!task->fault->answer) {
+      stuck_.push_back(task);
       return;
     }
     if (task->fault->cut_bytes != 0) {

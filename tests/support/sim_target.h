@@ -34,6 +34,8 @@ struct SimPortal {
 struct SimTargetOptions {
   std::string name = "iqn.2026-01.test:target";
   std::vector<SimPortal> portals;
+  bool header_digest = false;  // CRC32C when the initiator allows it
+  bool data_digest = false;
   bool initial_r2t = false;
   bool immediate_data = true;
   std::uint32_t max_recv_data_segment_length = 65536;
@@ -72,6 +74,14 @@ struct SimFault {
   ScsiStatus status = ScsiStatus::good;
   std::vector<std::byte> sense = {};  // make_sense(...)
   std::uint32_t cut_bytes = 0;        // reads: so many bytes less than asked, as underflow
+  std::uint32_t overflow_bytes = 0;   // says that so much more was to be transferred
+};
+
+// What happens to task management functions in place of their execution.
+struct SimFunctionFault {
+  bool answer = true;         // false: never answered
+  bool execute = true;        // do what was asked for, where answered
+  std::uint8_t response = 0;  // of the answer; 0: the true one
 };
 
 [[nodiscard]] bool is_read(const SimCommand& command);
@@ -93,12 +103,19 @@ class SimTarget {
   void clear_faults() { faults_.clear(); }
   void release_held();
   [[nodiscard]] std::size_t held() const { return held_.size(); }
+  // nullopt: as they are meant. For the function given.
+  void fault_functions(TaskFunction function, std::optional<SimFunctionFault> fault);
   void add_unit_attention(std::uint16_t code);  // for every session that exists now, every LUN
 
   // Login status (e.g. 0x0203) of every login at this portal from now on; 0: accept.
   void refuse_logins(std::size_t portal, std::uint16_t status);
-  // Where logins at this portal are sent (status 0x0101); empty: nowhere.
-  void redirect_logins(std::size_t portal, std::string address);
+  // One bit of the next PDU with data that goes to an initiator is turned over on its way.
+  void damage_next_data() { damage_next_data_ = true; }
+  // Where logins at this portal are sent, for now (status 0x0101) or for good (0x0102); empty:
+  // nowhere.
+  void redirect_logins(std::size_t portal, std::string address, std::uint16_t status = 0x0101);
+  // MaxCmdSN stays where it is, whatever is answered.
+  void keep_window_closed(bool closed) { window_closed_ = closed; }
   // A hung target: connections stay, nothing is read, executed or answered until it goes on.
   void set_hung(bool hung);
   // The process dies: connections are reset, tasks are gone; media stay. And comes back.
@@ -110,6 +127,7 @@ class SimTarget {
   void ping();
   void send_async_message(AsyncEvent event, std::uint16_t parameter1 = 0,
                           std::uint16_t parameter2 = 0, std::uint16_t parameter3 = 0);
+  void send_scsi_event(std::uint16_t lun, SenseKey key, std::uint16_t code);
 
   [[nodiscard]] const SocketAddress& address(std::size_t portal) const {
     return options_.portals[portal].address;
@@ -124,6 +142,9 @@ class SimTarget {
     std::uint64_t terminated_tasks = 0;      // by reinstatement or stop
     std::uint64_t executed_after_close = 0;  // writes of a connection that was gone
     std::uint64_t pings_answered = 0;        // by the initiator
+    std::uint64_t aborts = 0;                // ABORT TASK received
+    std::uint64_t resets = 0;                // of a LUN or the target, received
+    std::uint64_t aborted_tasks = 0;         // by either
   };
   Counters counters;
   // What initiators did against RFC 7143; a test expects none.
@@ -142,6 +163,10 @@ class SimTarget {
   [[nodiscard]] std::optional<SimFault> take_fault(const SimCommand& command);
   void schedule_execution(std::shared_ptr<Task> task, Duration delay);
   void forget(SimTargetConnection& connection);
+  // Returns the response (11.6.1).
+  [[nodiscard]] std::uint8_t manage(SimTargetConnection& connection,
+                                    const TaskManagementRequestPdu& request);
+  [[nodiscard]] std::size_t abort(const std::function<bool(const Task&)>& which);
   void terminate(const std::function<bool(const Task&)>& which);
   [[nodiscard]] std::vector<std::shared_ptr<SimTargetConnection>> connections() const;
 
@@ -153,7 +178,11 @@ class SimTarget {
   std::list<std::shared_ptr<Task>> tasks_;  // arrived and neither executed nor terminated
   std::vector<std::shared_ptr<Task>> held_;
   std::vector<std::shared_ptr<Task>> hung_tasks_;
+  std::vector<std::shared_ptr<Task>> stuck_;  // never to be answered
+  std::map<TaskFunction, SimFunctionFault> function_faults_;
   bool hung_ = false;
+  bool damage_next_data_ = false;
+  bool window_closed_ = false;
   std::uint16_t next_tsih_ = 1;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // events outlive the target
 };

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/byte_order.h"
+#include "initiator/logical_unit.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -89,7 +90,7 @@ TargetNumbers SimTargetConnection::numbers(bool advances_stat_sn) {
   const std::uint32_t window = std::max<std::uint32_t>(target_.options_.window, 1);
   const std::uint32_t free = window - std::min(window, outstanding_);
   const std::uint32_t max = exp_cmd_sn_ + free - 1;
-  if (serial_before(max_cmd_sn_, max)) {
+  if (!target_.window_closed_ && serial_before(max_cmd_sn_, max)) {
     max_cmd_sn_ = max;
   }
   return {.stat_sn = advances_stat_sn ? stat_sn_++ : stat_sn_,
@@ -109,14 +110,19 @@ void SimTargetConnection::parse() {
       violation("a data segment larger than MaxRecvDataSegmentLength");
       return;
     }
-    if (inbox_.size() < header.total_bytes()) {
+    const std::size_t total_bytes = header.total_bytes(digests_);
+    if (inbox_.size() < total_bytes) {
       return;
     }
-    const std::vector<std::byte> pdu(
-        inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(header.total_bytes()));
+    const std::vector<std::byte> pdu(inbox_.begin(),
+                                     inbox_.begin() + static_cast<std::ptrdiff_t>(total_bytes));
+    if (!digests_match(pdu, header, digests_)) {
+      violation(fmt::format("a {} with a wrong digest", to_string(header.opcode)));
+      return;
+    }
     inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(pdu.size()));
     handle(BhsBytes{pdu.data(), kBhsBytes}, header,
-           std::span{pdu}.subspan(kBhsBytes + header.ahs_bytes, header.data_bytes));
+           std::span{pdu}.subspan(header.data_offset(digests_), header.data_bytes));
   }
 }
 
@@ -151,6 +157,9 @@ void SimTargetConnection::handle(BhsBytes bytes, const PduHeader& header,
       }
       return;
     }
+    case Opcode::task_management_request:
+      handle_function(decode_task_management_request(bytes));
+      return;
     case Opcode::logout_request: {
       const LogoutRequestPdu logout = decode_logout_request(bytes);
       ++target_.counters.logouts;
@@ -214,10 +223,42 @@ void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
   }
 }
 
+void SimTargetConnection::handle_function(const TaskManagementRequestPdu& request) {
+  if (request.cmd_sn != exp_cmd_sn_) {
+    violation("a task management function with a wrong CmdSN");
+    return;
+  }
+  if (request.function == TaskFunction::abort_task &&
+      !serial_before(request.ref_cmd_sn, request.cmd_sn)) {
+    violation("an ABORT TASK of a command that was not sent");
+    return;
+  }
+  SimFunctionFault fault;
+  if (const auto found = target_.function_faults_.find(request.function);
+      found != target_.function_faults_.end()) {
+    fault = found->second;
+  }
+  const std::uint8_t response =
+      fault.execute && fault.answer ? target_.manage(*this, request) : std::uint8_t{0};
+  if (fault.answer) {
+    send(TaskManagementResponsePdu{.response = fault.response != 0 ? fault.response : response,
+                                   .initiator_task_tag = request.initiator_task_tag,
+                                   .numbers = numbers(true)});
+  }
+}
+
+bool SimTargetConnection::forget_write(std::uint32_t tag) {
+  if (writes_.erase(tag) == 0) {
+    return false;
+  }
+  --outstanding_;
+  return true;
+}
+
 void SimTargetConnection::handle_data_out(const DataOutPdu& pdu, std::span<const std::byte> data) {
   const auto found = writes_.find(pdu.initiator_task_tag);
   if (found == writes_.end()) {
-    return;  // of a command that was answered early
+    return;  // of a command that was answered early, or aborted
   }
   Write& write = found->second;
   if (pdu.target_transfer_tag != write.transfer_tag || pdu.buffer_offset != write.arrived ||
@@ -262,7 +303,8 @@ void SimTargetConnection::burst_done(std::uint32_t tag, Write& write) {
 void SimTargetConnection::answer(const SimTarget::Task& task, const SimScsiResult& result) {
   --outstanding_;
   const std::uint32_t expected = task.command.expected_bytes;
-  const std::size_t available = task.read ? result.data.size() : expected;
+  const std::size_t more = task.fault ? task.fault->overflow_bytes : 0;
+  const std::size_t available = (task.read ? result.data.size() : expected) + more;
   const bool underflow = task.read && result.status == ScsiStatus::good && available < expected;
   const bool overflow = available > expected;
   const auto residual = static_cast<std::uint32_t>(underflow  ? expected - available
@@ -343,6 +385,19 @@ void SimTargetConnection::send_async_message(AsyncEvent event, std::uint16_t par
                          .parameter2 = parameter2,
                          .parameter3 = parameter3});
   }
+}
+
+void SimTargetConnection::send_scsi_event(std::uint16_t lun, SenseKey key, std::uint16_t code) {
+  if (!logged_in()) {
+    return;
+  }
+  std::vector<std::byte> segment = make_sense(key, code);
+  segment.insert(segment.begin(), {std::byte{0}, static_cast<std::byte>(segment.size())});
+  send(AsyncMessagePdu{.event = AsyncEvent::scsi_event,
+                       .data_bytes = static_cast<std::uint32_t>(segment.size()),
+                       .lun = encode_lun(lun),
+                       .numbers = numbers(true)},
+       segment);
 }
 
 }  // namespace iscsi_blkback

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/scripted_target.h"
 #include "tests/support/sim_target.h"
 
 namespace iscsi_blkback {
@@ -35,6 +36,7 @@ class SimTarget::Portal final : public SimListener::Owner {
 
   std::uint16_t login_status = 0;
   std::string redirect;
+  std::uint16_t redirect_status = 0x0101;
   std::vector<std::shared_ptr<SimTargetConnection>> connections;
 
  private:
@@ -56,6 +58,10 @@ class SimTargetConnection final : public ByteStream::Owner,
   void ping();
   void send_async_message(AsyncEvent event, std::uint16_t parameter1, std::uint16_t parameter2,
                           std::uint16_t parameter3);
+  void send_scsi_event(std::uint16_t lun, SenseKey key, std::uint16_t code);
+  void task_aborted() { --outstanding_; }
+  // A write whose data is still arriving; false: there is none.
+  [[nodiscard]] bool forget_write(std::uint32_t tag);
 
   [[nodiscard]] bool logged_in() const { return logged_in_ && !dead_; }
   [[nodiscard]] bool dead() const { return dead_; }
@@ -85,6 +91,7 @@ class SimTargetConnection final : public ByteStream::Owner,
   void handle_login(const LoginRequestPdu& request, std::span<const std::byte> data);
   [[nodiscard]] std::string negotiate(const std::string& text);
   void handle_command(const ScsiCommandPdu& command, std::span<const std::byte> data);
+  void handle_function(const TaskManagementRequestPdu& request);
   void handle_data_out(const DataOutPdu& pdu, std::span<const std::byte> data);
   void burst_done(std::uint32_t tag, Write& write);
   void violation(std::string what);
@@ -92,10 +99,11 @@ class SimTargetConnection final : public ByteStream::Owner,
   template <class Pdu>
   void send(const Pdu& pdu, std::span<const std::byte> data = {}) {
     const std::size_t at = outbox_.size();
-    outbox_.resize(at + kBhsBytes + padded(data.size()), std::byte{0});
-    encode(pdu, BhsBuffer{outbox_.data() + at, kBhsBytes});
-    std::copy(data.begin(), data.end(),
-              outbox_.begin() + static_cast<std::ptrdiff_t>(at + kBhsBytes));
+    const std::vector<std::byte> bytes = pdu_bytes(pdu, data, digests_);
+    outbox_.insert(outbox_.end(), bytes.begin(), bytes.end());
+    if (!data.empty() && std::exchange(target_.damage_next_data_, false)) {
+      outbox_[at + kBhsBytes + digests_.header_bytes() + data.size() / 2] ^= std::byte{0x10};
+    }
     pump();
   }
   void pump();
@@ -111,6 +119,8 @@ class SimTargetConnection final : public ByteStream::Owner,
   std::vector<std::byte> outbox_;
   std::vector<std::byte> sending_;
   std::string login_text_;
+  Digests negotiated_digests_;
+  Digests digests_;  // none until the login has ended
   std::uint32_t initiator_max_data_ = 8192;
   bool initial_r2t_ = true;
   bool immediate_data_ = true;

@@ -32,7 +32,7 @@ void SimTargetConnection::handle_login(const LoginRequestPdu& request,
   std::string text;
   std::uint16_t status = at.login_status;
   if (status == 0 && !at.redirect.empty()) {
-    status = 0x0101;
+    status = at.redirect_status;
     text = "TargetAddress=" + at.redirect + '\0';
   }
   if (status == 0 && !request.more) {
@@ -67,6 +67,9 @@ void SimTargetConnection::handle_login(const LoginRequestPdu& request,
   response.data_bytes = static_cast<std::uint32_t>(text.size());
   response.numbers = numbers(true);
   send(response, std::as_bytes(std::span{text}));
+  if (complete) {
+    digests_ = negotiated_digests_;
+  }
 }
 
 // The target's half of the negotiation; "?" when there is no target of that name.
@@ -93,8 +96,15 @@ std::string SimTargetConnection::negotiate(const std::string& text) {
         return "?";
       }
       answer.add("TargetPortalGroupTag", std::uint32_t{options.portals[portal].group_tag});
-    } else if (pair.key == "AuthMethod" || pair.key == "HeaderDigest" || pair.key == "DataDigest") {
+    } else if (pair.key == "AuthMethod") {
       answer.add(pair.key, std::string_view{"None"});
+    } else if (pair.key == "HeaderDigest" || pair.key == "DataDigest") {
+      const bool header = pair.key == "HeaderDigest";
+      const bool crc = (header ? options.header_digest : options.data_digest) &&
+                       pair.value.find("CRC32C") != std::string_view::npos;
+      (header ? negotiated_digests_.header : negotiated_digests_.data) = crc;
+      const bool none = pair.value.find("None") != std::string_view::npos;
+      answer.add(pair.key, std::string_view{crc ? "CRC32C" : none ? "None" : "Reject"});
     } else if (pair.key == "MaxRecvDataSegmentLength") {
       initiator_max_data_ = parse_text_number(pair.value, 512, kMaxDataSegmentBytes).value_or(512);
       answer.add(pair.key, options.max_recv_data_segment_length);

@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -55,7 +57,7 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.session.initiator_name, configuration.initiator_name);
   EXPECT_EQ(configuration.session.initiator_alias, "a host");
   const std::vector<Portal> portals = {
-      {"192.0.2.1", 3260, ""}, {"2001:db8::1", 3261, ""}, {"san1", 3262, "eth1"}};
+      {"192.0.2.1", 3260, {}}, {"2001:db8::1", 3261, {}}, {"san1", 3262, {.name = "eth1"}}};
   EXPECT_EQ(configuration.discovery_portals, portals);
   EXPECT_EQ(configuration.log_level, "debug");
   EXPECT_EQ(configuration.run_directory, "/run/other");
@@ -66,7 +68,7 @@ TEST(Config, PortalsAsArrayOfTables) {
   const Configuration configuration =
       accepted("[[portals]]\nportal = 'a'\n[[portals]]\nportal = 'b'\ninterface = 'eth0'\n");
   ASSERT_EQ(configuration.discovery_portals.size(), 2U);
-  EXPECT_EQ(configuration.discovery_portals[1].interface_name, "eth0");
+  EXPECT_EQ(configuration.discovery_portals[1].interface_binding.name, "eth0");
 }
 
 TEST(Config, MultipathOptionsUnderTheirNames) {
@@ -132,6 +134,94 @@ TEST(Config, LongNamesOfIscsidConf) {
   EXPECT_EQ(options.noop_out_interval, seconds(7));
   EXPECT_EQ(options.max_commands, 64);
   EXPECT_FALSE(options.initial_r2t);
+}
+
+const std::string kChap =
+    "[defaults]\n"
+    "node.session.auth.authmethod = 'CHAP'\n"
+    "node.session.auth.username = 'host1'\n"
+    "node.session.auth.password = 'initiator-secret'\n";
+
+TEST(Config, ChapCredentials) {
+  const Configuration configuration =
+      accepted(kChap +
+               "username_in = 'array'\n"
+               "password_in = 'the-target-secret'\n"
+               "chap_algs = 'SHA256,MD5'\n"
+               "discovery.sendtargets.auth.username = 'finder'\n"
+               "discovery.sendtargets.auth.password = 'discovery-secret'\n");
+  const ChapOptions& chap = configuration.session.chap;
+  EXPECT_EQ(chap.username, "host1");
+  EXPECT_EQ(chap.password, "initiator-secret");
+  EXPECT_EQ(chap.username_in, "array");
+  EXPECT_EQ(chap.password_in, "the-target-secret");
+  const std::vector<ChapAlgorithm> algorithms = {ChapAlgorithm::sha256, ChapAlgorithm::md5};
+  EXPECT_EQ(chap.algorithms, algorithms);
+  EXPECT_EQ(configuration.session.discovery_chap.username, "finder");
+  EXPECT_EQ(configuration.session.discovery_chap.password, "discovery-secret");
+}
+
+TEST(Config, TargetsOverrideTheDefaultsAndLunsTheirTarget) {
+  const Configuration configuration =
+      accepted("initiator_name = 'iqn.2009-02.com.example:host'\n" + kLun +
+               "password = 'secret-of-the-lun'\n"
+               "[targets.'iqn.2009-02.com.example:t']\n"
+               "username = 'tenant'\n"
+               "password = 'secret-of-target'\n"
+               "HeaderDigest = 'CRC32C,None'\n" +
+               kChap);
+  ASSERT_EQ(configuration.targets.count("iqn.2009-02.com.example:t"), 1U);
+  const ConfiguredTarget& target = configuration.targets.at("iqn.2009-02.com.example:t");
+  EXPECT_EQ(target.session.chap.username, "tenant");
+  EXPECT_EQ(target.session.initiator_name, "iqn.2009-02.com.example:host");
+  const SessionOptions& lun = configuration.luns.at("root").session;
+  EXPECT_EQ(lun.chap.username, "tenant");
+  EXPECT_EQ(lun.chap.password, "secret-of-the-lun");
+  EXPECT_EQ(lun.header_digest, DigestOffer::crc32c_or_none);
+  EXPECT_EQ(configuration.session.chap.username, "host1");
+}
+
+TEST(Config, AuthmethodNoneTurnsChapOffForASection) {
+  const Configuration configuration = accepted(kChap + kLun + "authmethod = 'None'\n");
+  EXPECT_TRUE(configuration.session.chap.enabled());
+  EXPECT_FALSE(configuration.luns.at("root").session.chap.enabled());
+}
+
+TEST(Config, Digests) {
+  const SessionOptions options = accepted(
+                                     "[defaults]\n"
+                                     "HeaderDigest = 'None,CRC32C'\n"
+                                     "'node.conn[0].iscsi.DataDigest' = 'CRC32C'\n")
+                                     .session;
+  EXPECT_EQ(options.header_digest, DigestOffer::none_or_crc32c);
+  EXPECT_EQ(options.data_digest, DigestOffer::crc32c);
+}
+
+TEST(Config, InterfacesForEveryPortal) {
+  const Configuration configuration = accepted(
+      "portals = [{ portal = 'a', iface.ipaddress = '192.0.2.10' }, 'b']\n"
+      "[defaults]\n"
+      "interfaces = ['eth1', { iface.hwaddress = '52-54-00-AB-CD-EF' }]\n"
+      "nr_sessions = 2\n" +
+      kLun + "iface.net_ifacename = 'eth7'\n");
+  EXPECT_EQ(configuration.discovery_portals[0].interface_binding.address, "192.0.2.10");
+  const std::vector<InterfaceBinding> both = {{.name = "eth1"},
+                                              {.hardware_address = "52:54:00:ab:cd:ef"}};
+  EXPECT_EQ(configuration.paths.interfaces, both);
+  EXPECT_EQ(configuration.paths.sessions_per_portal, 2);
+  const std::vector<InterfaceBinding> one = {{.name = "eth7"}};
+  EXPECT_EQ(configuration.luns.at("root").paths.interfaces, one);
+  EXPECT_EQ(configuration.luns.at("root").paths.sessions_per_portal, 2);
+}
+
+TEST(Config, KeysWithOneValueMayBeWrittenDown) {
+  accepted(
+      "[defaults]\n"
+      "ErrorRecoveryLevel = 0\n"
+      "MaxConnections = 1\n"
+      "DataPDUInOrder = 'Yes'\n"
+      "node.session.iscsi.DataSequenceInOrder = true\n"
+      "InitiatorAlias = 'a host'\n");
 }
 
 TEST(Config, LunsOverrideTheDefaults) {
@@ -210,8 +300,44 @@ TEST(ConfigRefuses, UnknownSection) {
 }
 
 TEST(ConfigRefuses, UnknownDefault) {
-  EXPECT_EQ(refusal("[defaults]\n\nfast_io_fail_tmo = 5\n"),
-            "c.toml:3: fast_io_fail_tmo is not an option of [defaults]");
+  EXPECT_EQ(refusal("[defaults]\n\nno_such_thing = 5\n"),
+            "c.toml:3: no_such_thing is not an option of [defaults]");
+}
+
+TEST(ConfigRefuses, OptionsOfTheKernelStackThatHaveNoCounterpart) {
+  for (const char* name :
+       {"replacement_timeout", "node.session.timeo.replacement_timeout", "fast_io_fail_tmo",
+        "dev_loss_tmo", "host_reset_timeout", "node.session.err_timeo.host_reset_timeout",
+        "'node.conn[0].timeo.auth_timeout'", "node.session.initial_login_retry_max",
+        "node.session.reopen_max", "node.session.queue_depth"}) {
+    EXPECT_THAT(refusal(std::string("[defaults]\n") + name + " = 5\n"),
+                HasSubstr("has no meaning here: "))
+        << name;
+  }
+  EXPECT_THAT(refusal("[defaults]\nreplacement_timeout = 5\n"), HasSubstr("no_path_retry"));
+}
+
+TEST(Config, TimersOfIscsidConfUnderBothNamesInMilliseconds) {
+  const auto timers = [](const char* text) {
+    return accepted(std::string("[defaults]\n") + text).session;
+  };
+  EXPECT_EQ(timers("abort_timeout = 1.001\n").abort_timeout, milliseconds(1001));
+  EXPECT_EQ(timers("node.session.err_timeo.abort_timeout = 2.5\n").abort_timeout,
+            milliseconds(2500));
+  EXPECT_EQ(timers("lu_reset_timeout = 0.123\n").lu_reset_timeout, milliseconds(123));
+  EXPECT_EQ(timers("node.session.err_timeo.lu_reset_timeout = 20\n").lu_reset_timeout, seconds(20));
+  EXPECT_EQ(timers("tgt_reset_timeout = 0.25\n").tgt_reset_timeout, milliseconds(250));
+  EXPECT_EQ(timers("node.session.err_timeo.tgt_reset_timeout = 31\n").tgt_reset_timeout,
+            seconds(31));
+  EXPECT_EQ(timers("'node.conn[0].timeo.login_timeout' = 3.5\n").login_timeout, milliseconds(3500));
+  EXPECT_EQ(timers("'node.conn[0].timeo.logout_timeout' = 0.5\n").logout_timeout,
+            milliseconds(500));
+  EXPECT_EQ(timers("'node.conn[0].timeo.noop_out_timeout' = 0.75\n").noop_out_timeout,
+            milliseconds(750));
+  EXPECT_EQ(timers("command_timeout = 0\n").command_timeout, seconds(0));
+  EXPECT_EQ(timers("command_timeout = 12.345\n").command_timeout, milliseconds(12345));
+  EXPECT_FALSE(timers("").exclusive_luns);
+  EXPECT_TRUE(timers("exclusive_luns = 'Yes'\n").exclusive_luns);
 }
 
 TEST(ConfigRefuses, MisspeltDefault) {
@@ -221,8 +347,105 @@ TEST(ConfigRefuses, MisspeltDefault) {
 }
 
 TEST(ConfigRefuses, UnknownLongName) {
-  EXPECT_EQ(refusal("[defaults]\nnode.session.auth.username = 'me'\n"),
-            "c.toml:2: node.session.auth.username is not an option of [defaults]");
+  EXPECT_EQ(refusal("[defaults]\nnode.session.auth.user = 'me'\n"),
+            "c.toml:2: node.session.auth.user is not an option of [defaults]");
+}
+
+TEST(ConfigRefuses, SecretThatIsTooShort) {
+  const std::string message = refusal("[defaults]\nusername = 'a'\npassword = 'tooshort'\n");
+  EXPECT_THAT(message, StartsWith("c.toml:3: node.session.auth: password must have 12"));
+  EXPECT_THAT(message, testing::Not(HasSubstr("tooshort")));
+}
+TEST(ConfigRefuses, OneSecretForBothDirections) {
+  EXPECT_THAT(refusal(kChap + "username_in = 'array'\npassword_in = 'initiator-secret'\n"),
+              testing::AllOf(StartsWith("c.toml:6: "), HasSubstr("must not be the same"),
+                             testing::Not(HasSubstr("initiator-secret"))));
+}
+TEST(ConfigRefuses, SecretThatIsNoString) {
+  EXPECT_EQ(refusal("[defaults]\npassword = 123456789012\n"),
+            "c.toml:2: password must be a string, not a whole number");
+}
+TEST(ConfigRefuses, ChapWithoutAName) {
+  EXPECT_THAT(refusal("[defaults]\nauthmethod = 'CHAP'\n"),
+              StartsWith("c.toml:2: node.session.auth: CHAP needs a username"));
+  EXPECT_THAT(refusal("[defaults]\npassword = 'initiator-secret'\n"), HasSubstr("CHAP needs"));
+}
+TEST(ConfigRefuses, UnknownAuthmethod) {
+  EXPECT_EQ(refusal("[defaults]\nauthmethod = 'SRP'\n"),
+            "c.toml:2: authmethod must be \"None\" or \"CHAP\"");
+}
+TEST(ConfigRefuses, UnknownChapAlgorithm) {
+  for (const char* list : {"MD4", "", "SHA256,", "MD5,MD5"}) {
+    EXPECT_THAT(refusal(std::string("[defaults]\nchap_algs = '") + list + "'\n"),
+                StartsWith("c.toml:2: chap_algs must be a list"));
+  }
+}
+TEST(ConfigRefuses, DiscoveryWithoutMd5) {
+  EXPECT_THAT(refusal("[defaults]\n"
+                      "discovery.sendtargets.auth.username = 'finder'\n"
+                      "discovery.sendtargets.auth.password = 'discovery-secret'\n"
+                      "discovery.sendtargets.auth.chap_algs = 'SHA256'\n"),
+              StartsWith("c.toml:4: discovery.sendtargets.auth: discovery knows MD5 only"));
+}
+TEST(ConfigRefuses, UnknownDigest) {
+  EXPECT_THAT(refusal("[defaults]\nHeaderDigest = 'CRC32'\n"),
+              StartsWith("c.toml:2: HeaderDigest must be \"None\""));
+}
+TEST(ConfigRefuses, OtherValuesOfKeysWithOneValue) {
+  EXPECT_EQ(refusal("[defaults]\nErrorRecoveryLevel = 2\n"),
+            "c.toml:2: ErrorRecoveryLevel can only be 0: a lost connection is replaced by a new "
+            "session");
+  EXPECT_THAT(refusal("[defaults]\nMaxConnections = 2\n"), HasSubstr("nr_sessions"));
+  EXPECT_THAT(refusal("[defaults]\nDataPDUInOrder = 'No'\n"), HasSubstr("can only be Yes"));
+}
+TEST(ConfigRefuses, AliasWithControlCharacters) {
+  EXPECT_THAT(refusal("[defaults]\nInitiatorAlias = \"a\\nb\"\n"), HasSubstr("control character"));
+}
+TEST(ConfigRefuses, BothWaysToNameInterfaces) {
+  EXPECT_EQ(refusal("[defaults]\ninterfaces = ['eth1']\niface.ipaddress = '192.0.2.1'\n"),
+            "c.toml:3: either interfaces or iface.ipaddress may be set, not both");
+}
+TEST(ConfigRefuses, WhatIsNoInterface) {
+  EXPECT_THAT(refusal("[defaults]\niface.ipaddress = 'host'\n"), HasSubstr("numeric IPv4"));
+  EXPECT_THAT(refusal("[defaults]\niface.hwaddress = '52:54'\n"), HasSubstr("hardware address"));
+  EXPECT_THAT(refusal("[defaults]\niface.net_ifacename = 'a b'\n"), HasSubstr("network interface"));
+  EXPECT_THAT(refusal("[defaults]\ninterfaces = []\n"), HasSubstr("names no interface"));
+  EXPECT_THAT(refusal("[defaults]\ninterfaces = ['a', 'a']\n"), HasSubstr("names a twice"));
+  EXPECT_THAT(refusal("[defaults]\ninterfaces = [{}]\n"), HasSubstr("needs iface."));
+  EXPECT_THAT(refusal("[defaults]\ninterfaces = [{ portal = 'a' }]\n"),
+              HasSubstr("not an option of an interface"));
+  EXPECT_THAT(refusal("portals = [{ portal = 'a', interface = 'b', iface.net_ifacename = 'c' }]\n"),
+              HasSubstr("names a second interface"));
+}
+TEST(ConfigRefuses, MoreSessionsThanAPortalMayHave) {
+  EXPECT_THAT(refusal("[defaults]\nnr_sessions = 9\n"), HasSubstr("from 1 to 8"));
+}
+TEST(ConfigRefuses, TargetSectionWithoutATargetName) {
+  EXPECT_THAT(refusal("[targets.array]\n"), HasSubstr("does not begin with iqn."));
+}
+TEST(ConfigRefuses, UnknownTargetOption) {
+  EXPECT_THAT(refusal("[targets.'iqn.2009-02.com.example:t']\nlun = 1\n"),
+              HasSubstr("lun is not an option of a target"));
+}
+
+TEST(ConfigSecrets, PasswordsThatOthersMayReadAreRefused) {
+  std::string path = (std::filesystem::temp_directory_path() / "config-test-XXXXXX").string();
+  const int descriptor = ::mkstemp(path.data());
+  ASSERT_GE(descriptor, 0);
+  ::close(descriptor);
+  std::ofstream(path) << kChap;
+  ConfigurationFiles files;
+  files.configuration = path;
+  EXPECT_TRUE(read_configuration(files));
+  for (const mode_t mode : {mode_t{0640}, mode_t{0604}, mode_t{0620}}) {
+    ::chmod(path.c_str(), mode);
+    const auto refused = read_configuration(files);
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().message, HasSubstr("chmod 600"));
+  }
+  std::ofstream(path) << "[defaults]\n";
+  EXPECT_TRUE(read_configuration(files)) << "without passwords it is nobody's business";
+  std::filesystem::remove(path);
 }
 
 TEST(ConfigRefuses, UnknownLunOption) {
@@ -331,8 +554,9 @@ TEST(ConfigRefuses, UnknownPolicy) {
 }
 
 TEST(ConfigRefuses, UnknownSelector) {
-  EXPECT_EQ(refusal("[defaults]\npath_selector = 'service-time 0'\n"),
-            "c.toml:2: path_selector is not round-robin");
+  EXPECT_EQ(refusal("[defaults]\npath_selector = 'least-busy 0'\n"),
+            "c.toml:2: path_selector is none of round-robin, queue-length, service-time and "
+            "historical-service-time");
 }
 
 TEST(ConfigRefuses, BadNoPathRetry) {

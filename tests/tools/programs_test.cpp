@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <regex>
 #include <set>
 
@@ -18,10 +19,16 @@ struct Program {
   std::string name;
   std::string path;
   std::vector<std::string> help_commands;  // arguments
+  char section = '8';                      // of the manual
 };
 
 const Program kDaemon{"iscsi-blkback", ISCSI_BLKBACK_DAEMON, {"--help"}};
 const Program kCtl{"iscsi-blkctl", ISCSI_BLKBACK_CTL, {"--help", "ll --help"}};
+
+const Program kLunex{"lunex",
+                     ISCSI_BLKBACK_LUNEX,
+                     {"--help", "run --help", "verify --help", "info --help", "discover --help"},
+                     '1'};
 
 CommandResult run(const Program& program, const std::string& arguments) {
   return run_command("'" + program.path + "' " + arguments);
@@ -36,17 +43,21 @@ std::set<std::string> long_options(const std::string& text) {
   return options;
 }
 
-std::string man_page(const std::string& name) {
-  const std::string page = read_whole(ISCSI_BLKBACK_SOURCE_FOLDER "/tools/" + name + ".8");
-  EXPECT_NE(page, "") << name;
+std::string man_page(const Program& program) {
+  const std::string page =
+      read_whole(ISCSI_BLKBACK_SOURCE_FOLDER "/tools/" + program.name + '.' + program.section);
+  EXPECT_NE(page, "") << program.name;
   return std::regex_replace(page, std::regex(R"(\\-)"), "-");
 }
 
 class Programs : public testing::TestWithParam<const Program*> {};
 
-INSTANTIATE_TEST_SUITE_P(All, Programs, testing::Values(&kDaemon, &kCtl), [](const auto& program) {
-  return program.param->name == "iscsi-blkctl" ? "ctl" : "daemon";
-});
+INSTANTIATE_TEST_SUITE_P(All, Programs, testing::Values(&kDaemon, &kCtl, &kLunex),
+                         [](const auto& program) {
+                           return program.param == &kDaemon ? "daemon"
+                                  : program.param == &kCtl  ? "ctl"
+                                                            : "lunex";
+                         });
 
 TEST_P(Programs, HelpAndManPageHaveTheSameOptions) {
   std::set<std::string> of_help;
@@ -56,7 +67,7 @@ TEST_P(Programs, HelpAndManPageHaveTheSameOptions) {
     of_help.merge(long_options(help.output));
   }
   EXPECT_GE(of_help.size(), 3U);
-  EXPECT_EQ(of_help, long_options(man_page(GetParam()->name)));
+  EXPECT_EQ(of_help, long_options(man_page(*GetParam())));
 }
 
 TEST_P(Programs, VersionIsThatOfTheProject) {
@@ -126,6 +137,62 @@ TEST_F(Daemon, RefusesRelativeRunDirectory) {
 
 TEST(CtlCommandLine, NeedsACommand) {
   EXPECT_EQ(run(kCtl, "").exit_code, 2);
+}
+
+class LunexCommandLine : public testing::Test {
+ protected:
+  // What is wrong is said in one sentence, before anybody is asked.
+  void expect_refused(const std::string& arguments, const std::string& sentence) {
+    std::ofstream(folder_ / "c.toml") << "initiator_name = 'iqn.x:host'\n";
+    const CommandResult result = run(kLunex, arguments + " --config '" + folder_ / "c.toml" + "'");
+    EXPECT_EQ(result.exit_code, 2) << arguments;
+    EXPECT_EQ(result.output, "") << arguments;
+    EXPECT_THAT(result.errors, testing::StartsWith("lunex: "));
+    EXPECT_THAT(result.errors, HasSubstr(sentence)) << arguments;
+    EXPECT_EQ(std::count(result.errors.begin(), result.errors.end(), '\n'), 1) << result.errors;
+  }
+  static constexpr const char* kUrl = " iscsi://127.0.0.1:1/iqn.x:target/1 ";
+  TemporaryFolder folder_;
+};
+
+TEST_F(LunexCommandLine, NeedsACommand) {
+  EXPECT_EQ(run(kLunex, "").exit_code, 2);
+}
+
+TEST_F(LunexCommandLine, RefusesWordsThatItDoesNotKnow) {
+  expect_refused(std::string("run --rw=trim") + kUrl, "read, write, randread");
+  expect_refused(std::string("run --bs=4x") + kUrl, "--bs");
+  expect_refused(std::string("run --bs=32m") + kUrl, "at most 16 MiB");
+  expect_refused(std::string("run --iodepth=0") + kUrl, "--iodepth");
+  expect_refused(std::string("run --iodepth=5000") + kUrl, "--iodepth");
+  expect_refused(std::string("run --runtime=soon") + kUrl, "--runtime");
+  expect_refused(std::string("run --number_ios=0") + kUrl, "--number_ios");
+  expect_refused(std::string("run --rwmixread=101") + kUrl, "--rwmixread");
+  expect_refused(std::string("run --sessions=65") + kUrl, "--sessions");
+  expect_refused(std::string("run --frobnicate") + kUrl, "--frobnicate");
+  expect_refused("run", "URL");
+}
+
+TEST_F(LunexCommandLine, RefusesUrlsThatAreNone) {
+  expect_refused("run http://127.0.0.1/", "begin with iscsi:");
+  expect_refused("run iscsi://127.0.0.1/iqn.x:target", "LUN");
+  expect_refused("run iscsi://user%secret@127.0.0.1/iqn.x:target/1", "credentials");
+  expect_refused("run iscsi:nobody", "no LUN with the alias nobody");
+  expect_refused(std::string("run --initiator-name=me") + kUrl, "--initiator-name");
+  expect_refused("discover ''", "portal");
+}
+
+TEST_F(LunexCommandLine, RefusesToWriteWithoutBeingTold) {
+  expect_refused(std::string("run --rw=randwrite") + kUrl, "--write-ok");
+  expect_refused(std::string("verify") + kUrl, "--write-ok");
+}
+
+TEST_F(LunexCommandLine, RefusesAWrongConfiguration) {
+  std::ofstream(folder_ / "wrong.toml") << "xyz = 1\n";
+  const CommandResult result =
+      run(kLunex, std::string("run") + kUrl + "--config '" + folder_ / "wrong.toml" + "'");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.errors, HasSubstr("wrong.toml:1: xyz is not an option of this file"));
 }
 
 }  // namespace

@@ -11,8 +11,17 @@ iscsi_blkback_test(tools_hotplug_script_test SOURCES tools/hotplug_script_test.c
 target_compile_definitions(tools_hotplug_script_test PRIVATE
   ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
 
+iscsi_blkback_test(tools_lunex_test SOURCES tools/lunex_test.cpp
+  LIBRARIES iscsi_blkback_lunex iscsi_blkback_multipath)
+
+iscsi_blkback_test(tools_lunex_target_test LABEL target SOURCES tools/lunex_target_test.cpp)
+target_include_directories(tools_lunex_target_test SYSTEM PRIVATE ${NLOHMANN_JSON_INCLUDE_DIR})
+target_compile_definitions(tools_lunex_target_test PRIVATE
+  ISCSI_BLKBACK_LUNEX="$<TARGET_FILE:lunex>")
+add_dependencies(tools_lunex_target_test lunex)
+
 iscsi_blkback_test(tools_programs_test SOURCES tools/programs_test.cpp LIBRARIES iscsi_blkback_tools)
 target_compile_definitions(tools_programs_test PRIVATE
   ISCSI_BLKBACK_DAEMON="$<TARGET_FILE:iscsi-blkback>" ISCSI_BLKBACK_CTL="$<TARGET_FILE:iscsi-blkctl>"
-  ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
-add_dependencies(tools_programs_test iscsi-blkback iscsi-blkctl)
+  ISCSI_BLKBACK_LUNEX="$<TARGET_FILE:lunex>" ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
+add_dependencies(tools_programs_test iscsi-blkback iscsi-blkctl lunex)

@@ -4,7 +4,10 @@
 # A scenario is a file scenarios/NAME.sh. Its head says where it runs and how long it may take:
 #   # runs: trixie:pv trixie:pvh bookworm:pv      one run per SUITE:VARIANT; `-` for no variant
 #   # timeout: 120                                seconds, default 300
-# and it defines a function `scenario`, which passes when it returns. Everything a scenario makes (its
+#   # steps: verify outage                        a long one, cut into parts that pass or fail by name
+# and it defines a function `scenario`, which passes when it returns; with steps it calls `step NAME`
+# where each begins. It may define `service_settings`, which prints what it wants in the service's
+# configuration file. Everything a scenario makes (its
 # guests, its target, its network) is its own and is taken away after it, whether it passed or not,
 # so that scenarios run side by side and one that fails does not spoil the next. Only the service
 # under test is shared by all.
@@ -24,6 +27,13 @@ list_scenarios() { # SUITE
     done
   done
 }
+# Prints the names of the results that a scenario gives: its own, or one per step.
+list_results() { # NAME
+  local step steps
+  steps=$(header "$harness_dir/scenarios/${1%%.*}.sh" steps)
+  [ -n "$steps" ] || echo "$1"
+  for step in $steps; do echo "$1.$step"; done
+}
 [ "${1:-}" != list ] || return 0
 
 ### What a scenario can rely on, and how it ends #################################################
@@ -34,19 +44,22 @@ list_scenarios() { # SUITE
 note() { echo "$(cut -d' ' -f1 /proc/uptime) $*"; }
 tell() { note "$*"; echo "scenario $scenario_name: $*" >&5; }   # for the person who watches
 fail() { note "FAIL: $*"; echo "$*" > "$scenario_dir/reason"; exit 1; }
+# Begins the next of a scenario's steps; the one before it has passed.
+step() { note "--- step $1"; echo "$1" >> "$scenario_dir/steps"; } # NAME
 
 # Runs a command again and again until it succeeds; the only way in which scenarios wait.
 wait_until() { # SECONDS WHAT COMMAND...
-  local seconds=$(($1 * patience)) what=$2 end; shift 2
+  local seconds=$(($1 * patience)) what=$2 end nap_s=0.3; shift 2
   end=$((SECONDS + seconds))
   until "$@"; do
     [ "$SECONDS" -lt "$end" ] || fail "waited $seconds s in vain: $what"
-    nap
+    nap $nap_s
+    nap_s=0.8
   done
 }
 # A short sleep without a process: under emulation each one costs tens of milliseconds of processor
 # time, which the guests need. (Reads from a pipe that nobody writes to.)
-nap() { [ -n "${nap_fd:-}" ] || exec {nap_fd}<> <(:); read -rt 0.4 -u "$nap_fd" || true; }
+nap() { [ -n "${nap_fd:-}" ] || exec {nap_fd}<> <(:); read -rt "$1" -u "$nap_fd" || true; } # SECONDS
 not() { ! "$@"; }
 
 ### The target and the links to it ###############################################################
@@ -140,6 +153,18 @@ lio_start() { # one|many PORTALS LUNS
   done
   for group in $(seq "$groups"); do echo 1 > "$iqn/tpgt_$group/enable"; done
   echo "$iqn" > "$scenario_dir/lio"
+}
+
+# From now on LIO wants CHAP, proves that it knows a secret itself, and insists on digests.
+lio_secure() { # USERNAME PASSWORD USERNAME_IN PASSWORD_IN
+  local group
+  for group in "$(cat "$scenario_dir/lio")"/tpgt_*; do
+    echo 1 > "$group/attrib/authentication"
+    # LIO takes the line's end for a part of the value.
+    printf %s "$1" > "$group/auth/userid"; printf %s "$2" > "$group/auth/password"
+    printf %s "$3" > "$group/auth/userid_mutual"; printf %s "$4" > "$group/auth/password_mutual"
+    echo CRC32C > "$group/param/HeaderDigest"; echo CRC32C > "$group/param/DataDigest"
+  done
 }
 
 lio_stop() {

@@ -25,6 +25,7 @@ check_filesystem() { # VDEV
 # run side by side in an emulator; fio_iops=0 lifts the limit.
 fio_verify() { # VDEV SECONDS [FIO_ARGUMENT]...
   vdev=$1 seconds=$2; shift 2
+  rm -f /tmp/stopped
   wait_disk "$vdev" || return
   echo running
   fio --name="$vdev" --filename="/dev/$vdev" --rw=randwrite --bsrange=4k-64k --size=32M --ioengine=libaio \
@@ -48,7 +49,6 @@ mark() { echo "$1 $(awk '{ print int($1 * 1000) }' /proc/uptime)" >> /tmp/marks;
 
 # fio as in fio_verify, until stop_fio, with every request's latency in a log.
 measured_fio() { # VDEV
-  rm -f /tmp/stopped
   fio_iops=0 fio_verify "$1" 600 --write_lat_log=/tmp/latency --log_alternate_epoch=1 --log_alternate_epoch_clock_id=1
 }
 

@@ -1,6 +1,6 @@
 # Disk lines that cannot work: each gets one sentence in its backend node and in the log, the guest's
 # other disk goes on, nothing spins, and the bad disk can be detached.
-# runs: trixie:qdisk trixie:vbd3 bookworm:qdisk
+# runs: trixie:vbd3 bookworm:qdisk
 bad() { # NAME TARGET
   local kind=$variant line error node
   note "--- $1: $2"

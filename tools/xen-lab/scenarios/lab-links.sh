@@ -1,6 +1,6 @@
 # The lab's own promises, without the product: portals answer, a cut portal refuses or is silent, only
 # that one, and comes back; with both targets. A lab that lies would make every other test worthless.
-# runs: trixie:tgt trixie:lio bookworm:tgt bookworm:lio
+# runs: trixie:tgt bookworm:lio
 answers() { # PORTAL_NUMBER LUN
   timeout $((5 * patience)) iscsi-inq "iscsi://$(portal "$1")/$(target_iqn)/$2" > /dev/null 2>&1
 }

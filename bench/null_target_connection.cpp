@@ -1,0 +1,481 @@
+#include "bench/null_target_connection.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/byte_order.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// Data of a write that has not arrived whole goes from the socket to the medium from this size on.
+constexpr std::size_t kDirectWriteBytes = 16 * 1024;
+
+constexpr auto due_later = [](const auto& a, const auto& b) {
+  return a.due != b.due ? a.due > b.due : a.order > b.order;
+};
+
+std::uint16_t number_of_lun(std::uint64_t field) {
+  return static_cast<std::uint16_t>(field >> 48 & 0x3fff);
+}
+
+}  // namespace
+
+NullTargetConnection::NullTargetConnection(const NullTargetSettings& settings, SimLun& lun,
+                                           std::uint16_t group_tag, std::uint16_t tsih)
+    : settings_(settings),
+      lun_(lun),
+      group_tag_(group_tag),
+      tsih_(tsih),
+      stat_sn_(settings.protocol.initial_stat_sn) {}
+
+bool NullTargetConnection::same_nexus(const NullTargetConnection& other) const {
+  return logged_in_ && other.logged_in_ && initiator_name_ == other.initiator_name_ &&
+         isid_ == other.isid_ && group_tag_ == other.group_tag_;
+}
+
+void NullTargetConnection::violate(std::string what) {
+  violation_ = std::move(what);
+  finished_ = true;
+}
+
+std::size_t NullTargetConnection::consume(std::span<const std::byte> input, bool may_go_direct,
+                                          ReplyBatch& replies, TimePoint now) {
+  std::size_t taken = 0;
+  while (!finished_ && direct_.empty() && !replies.enough() &&
+         !(settings_.one_at_a_time && !replies.empty())) {
+    const std::span<const std::byte> rest = input.subspan(taken);
+    if (rest.size() < kBhsBytes) {
+      break;
+    }
+    const BhsBytes bytes = rest.first<kBhsBytes>();
+    const PduHeader header = decode_header(bytes);
+    if (header.data_bytes > settings_.protocol.max_recv_data_segment_length) {
+      violate("a data segment larger than MaxRecvDataSegmentLength");
+      break;
+    }
+    const std::size_t data_at = header.data_offset(digests_);
+    const bool whole = rest.size() >= header.total_bytes(digests_);
+    const bool writes = header.opcode == Opcode::scsi_command || header.opcode == Opcode::data_out;
+    // With a digest behind them, data are looked at before they go anywhere.
+    const bool direct = may_go_direct && writes && !digests_.data &&
+                        header.data_bytes >= kDirectWriteBytes && header.data_bytes % 4 == 0 &&
+                        rest.size() >= data_at;
+    if (!whole && !direct) {
+      break;
+    }
+    if (digests_.header && !digest_follows(rest.first(data_at - kDigestBytes))) {
+      violate("a wrong header digest");
+      break;
+    }
+    if (digests_.data && header.data_bytes != 0 &&
+        !digest_follows(rest.subspan(data_at, padded(header.data_bytes)))) {
+      violate("a wrong data digest");
+      break;
+    }
+    const std::size_t here = std::min<std::size_t>(header.data_bytes, rest.size() - data_at);
+    taken += whole ? header.total_bytes(digests_) : rest.size();
+    handle(bytes, header, rest.subspan(data_at, here), replies, now);
+  }
+  return taken;
+}
+
+void NullTargetConnection::received_direct(std::size_t count, ReplyBatch& replies, TimePoint now) {
+  direct_ = direct_.subspan(count);
+  if (direct_.empty()) {
+    const auto write = std::find_if(writes_.begin(), writes_.end(), [this](const Write& candidate) {
+      return candidate.initiator_task_tag == direct_tag_;
+    });
+    ISCSI_BLKBACK_ASSERT(write != writes_.end());
+    write_data_arrived(*write, direct_bytes_, replies, now);
+  }
+}
+
+void NullTargetConnection::handle(BhsBytes bytes, const PduHeader& header,
+                                  std::span<const std::byte> data, ReplyBatch& replies,
+                                  TimePoint now) {
+  if (!logged_in_ && header.opcode != Opcode::login_request) {
+    violate(fmt::format("a {} before the end of the login", to_string(header.opcode)));
+    return;
+  }
+  switch (header.opcode) {
+    case Opcode::login_request:
+      handle_login(decode_login_request(bytes), data, replies);
+      return;
+    case Opcode::scsi_command:
+      handle_command(decode_scsi_command(bytes), data, replies, now);
+      return;
+    case Opcode::data_out: {
+      const DataOutPdu pdu = decode_data_out(bytes);
+      if (Write* write = accept_data_out(pdu)) {
+        take_write_data(*write, pdu.data_bytes, data, replies, now);
+      }
+      return;
+    }
+    case Opcode::nop_out: {
+      const NopOutPdu nop = decode_nop_out(bytes);
+      if (!nop.immediate || nop.cmd_sn != exp_cmd_sn_) {
+        violate("a NOP-Out that is not immediate or has a wrong CmdSN");
+      } else if (nop.initiator_task_tag != kReservedTag) {
+        send(NopInPdu{.data_bytes = 0,
+                      .lun = nop.lun,
+                      .initiator_task_tag = nop.initiator_task_tag,
+                      .target_transfer_tag = kReservedTag,
+                      .numbers = numbers(true)},
+             {}, false, replies);
+      }
+      return;
+    }
+    case Opcode::logout_request: {
+      const LogoutRequestPdu logout = decode_logout_request(bytes);
+      finished_ = true;
+      logged_in_ = false;
+      send(LogoutResponsePdu{.response = 0,
+                             .initiator_task_tag = logout.initiator_task_tag,
+                             .numbers = numbers(true),
+                             .time2wait = 0,
+                             .time2retain = 0},
+           {}, false, replies);
+      return;
+    }
+    default:
+      violate(fmt::format("a {}, which this target does not know", to_string(header.opcode)));
+  }
+}
+
+std::byte* NullTargetConnection::plain_transfer(const ScsiCommandPdu& command) const {
+  const auto* cdb = reinterpret_cast<const std::byte*>(command.cdb.data());
+  std::uint64_t block = 0;
+  std::uint64_t count = 0;
+  switch (command.cdb[0]) {
+    case scsi_operation::kRead10:
+    case scsi_operation::kWrite10:
+      block = load_be32(cdb + 2);
+      count = load_be16(cdb + 7);
+      break;
+    case scsi_operation::kRead16:
+    case scsi_operation::kWrite16:
+      if (!lun_.options.has_16_byte_commands) {
+        return nullptr;
+      }
+      block = load_be64(cdb + 2);
+      count = load_be32(cdb + 10);
+      break;
+    default:
+      return nullptr;
+  }
+  const bool read =
+      command.cdb[0] == scsi_operation::kRead10 || command.cdb[0] == scsi_operation::kRead16;
+  if (!unit_attentions_.empty() || number_of_lun(command.lun) != settings_.lun_number ||
+      block > lun_.options.block_count || count > lun_.options.block_count - block ||
+      count * lun_.options.block_bytes != command.expected_data_bytes || count == 0 ||
+      (!read && lun_.options.read_only) || command.read != read || command.write == read) {
+    return nullptr;
+  }
+  return lun_.medium().data() + block * lun_.options.block_bytes;
+}
+
+void NullTargetConnection::handle_command(const ScsiCommandPdu& command,
+                                          std::span<const std::byte> data, ReplyBatch& replies,
+                                          TimePoint now) {
+  if (command.cmd_sn != exp_cmd_sn_ || serial_before(max_cmd_sn_, command.cmd_sn)) {
+    violate(fmt::format("CmdSN {} where {} was expected and {} allowed", command.cmd_sn,
+                        exp_cmd_sn_, max_cmd_sn_));
+    return;
+  }
+  ++exp_cmd_sn_;
+  ++outstanding_;
+  if (command.write) {
+    begin_write(command, data, replies, now);
+    return;
+  }
+  Answer answer;
+  answer.initiator_task_tag = command.initiator_task_tag;
+  answer.expected_bytes = command.expected_data_bytes;
+  answer.read = command.read;
+  answer.data = plain_transfer(command);
+  if (answer.data == nullptr) {
+    answer.result = execute(command.cdb, command.lun, {});
+  }
+  finish(std::move(answer), replies, now);
+}
+
+void NullTargetConnection::begin_write(const ScsiCommandPdu& command,
+                                       std::span<const std::byte> data, ReplyBatch& replies,
+                                       TimePoint now) {
+  const std::uint32_t unasked = std::min(first_burst_, command.expected_data_bytes);
+  if ((command.data_bytes != 0 && !immediate_data_) || command.data_bytes > unasked ||
+      (!command.final && initial_r2t_)) {
+    violate("immediate or unsolicited data that was not negotiated");
+    return;
+  }
+  std::byte* destination = plain_transfer(command);
+  if (destination != nullptr && data.size() == command.expected_data_bytes && command.final) {
+    // All of it is here: what most writes are.
+    std::memcpy(destination, data.data(), data.size());
+    Answer answer;
+    answer.initiator_task_tag = command.initiator_task_tag;
+    answer.expected_bytes = command.expected_data_bytes;
+    finish(std::move(answer), replies, now);
+    return;
+  }
+  for (const Write& other : writes_) {
+    if (other.initiator_task_tag == command.initiator_task_tag) {
+      violate("an initiator task tag that is in use");
+      return;
+    }
+  }
+  Write& write = writes_.emplace_back();
+  write.initiator_task_tag = command.initiator_task_tag;
+  write.lun_field = command.lun;
+  write.cdb = command.cdb;
+  write.expected_bytes = command.expected_data_bytes;
+  write.destination = destination;
+  if (destination == nullptr) {
+    write.buffer.resize(command.expected_data_bytes);
+  }
+  write.burst_end = command.final ? command.data_bytes : unasked;
+  take_write_data(write, command.data_bytes, data, replies, now);
+}
+
+NullTargetConnection::Write* NullTargetConnection::accept_data_out(const DataOutPdu& pdu) {
+  const auto found = std::find_if(writes_.begin(), writes_.end(), [&](const Write& write) {
+    return write.initiator_task_tag == pdu.initiator_task_tag;
+  });
+  if (found == writes_.end()) {
+    violate("a Data-Out for no write");
+    return nullptr;
+  }
+  Write& write = *found;
+  if (pdu.target_transfer_tag != write.transfer_tag || pdu.buffer_offset != write.arrived ||
+      pdu.data_sn != write.data_sn || pdu.data_bytes > write.burst_end - write.arrived ||
+      pdu.lun != write.lun_field) {
+    violate("a Data-Out with wrong tag, offset, DataSN, length or LUN");
+    return nullptr;
+  }
+  if (pdu.final != (write.arrived + pdu.data_bytes == write.burst_end)) {
+    violate("a Data-Out whose F bit is in the wrong place");
+    return nullptr;
+  }
+  ++write.data_sn;
+  return &write;
+}
+
+// arrived: the first bytes of a data segment of data_bytes; the rest, if any, comes directly.
+void NullTargetConnection::take_write_data(Write& write, std::uint32_t data_bytes,
+                                           std::span<const std::byte> arrived, ReplyBatch& replies,
+                                           TimePoint now) {
+  std::byte* place = write.place() + write.arrived;
+  if (!arrived.empty()) {
+    std::memcpy(place, arrived.data(), arrived.size());
+  }
+  if (arrived.size() < data_bytes) {
+    direct_ = {place + arrived.size(), data_bytes - arrived.size()};
+    direct_tag_ = write.initiator_task_tag;
+    direct_bytes_ = data_bytes;
+    return;
+  }
+  write_data_arrived(write, data_bytes, replies, now);
+}
+
+void NullTargetConnection::write_data_arrived(Write& write, std::uint32_t bytes,
+                                              ReplyBatch& replies, TimePoint now) {
+  write.arrived += bytes;
+  if (write.arrived == write.burst_end) {
+    burst_done(write, replies, now);
+  }
+}
+
+void NullTargetConnection::burst_done(Write& write, ReplyBatch& replies, TimePoint now) {
+  if (write.arrived == write.expected_bytes) {
+    Answer answer;
+    answer.initiator_task_tag = write.initiator_task_tag;
+    answer.expected_bytes = write.expected_bytes;
+    if (write.destination == nullptr) {
+      answer.result = execute(write.cdb, write.lun_field, write.buffer);
+    }
+    if (&write != &writes_.back()) {
+      write = std::move(writes_.back());
+    }
+    writes_.pop_back();
+    finish(std::move(answer), replies, now);
+    return;
+  }
+  const std::uint32_t desired = std::min(max_burst_, write.expected_bytes - write.arrived);
+  write.burst_end = write.arrived + desired;
+  write.data_sn = 0;
+  write.transfer_tag = next_transfer_tag_++;
+  send(R2tPdu{.lun = write.lun_field,
+              .initiator_task_tag = write.initiator_task_tag,
+              .target_transfer_tag = write.transfer_tag,
+              .numbers = numbers(false),
+              .r2t_sn = write.r2t_sn++,
+              .buffer_offset = write.arrived,
+              .desired_bytes = desired},
+       {}, false, replies);
+}
+
+SimScsiResult NullTargetConnection::execute(const Cdb& cdb, std::uint64_t lun_field,
+                                            std::span<const std::byte> data) {
+  if (cdb[0] == scsi_operation::kReportLuns) {
+    std::vector<std::byte> list(16, std::byte{0});
+    store_be32(list.data(), 8);
+    const std::uint64_t number = settings_.lun_number;
+    store_be64(list.data() + 8, (number < 256 ? number : number | 0x4000) << 48);
+    list.resize(std::min<std::size_t>(
+        list.size(), load_be32(reinterpret_cast<const std::byte*>(cdb.data()) + 6)));
+    return {.status = ScsiStatus::good, .sense = {}, .data = std::move(list)};
+  }
+  if (number_of_lun(lun_field) != settings_.lun_number) {
+    if (cdb[0] == scsi_operation::kInquiry) {
+      std::vector<std::byte> nothing(36, std::byte{0});
+      nothing[0] = std::byte{0x7f};
+      return {.status = ScsiStatus::good, .sense = {}, .data = std::move(nothing)};
+    }
+    return {.status = ScsiStatus::check_condition,
+            .sense = make_sense(SenseKey::illegal_request, 0x2500),
+            .data = {}};
+  }
+  if (cdb[0] != scsi_operation::kInquiry && !unit_attentions_.empty()) {
+    const std::uint16_t code = unit_attentions_.front();
+    unit_attentions_.pop_front();
+    return {.status = ScsiStatus::check_condition,
+            .sense = make_sense(SenseKey::unit_attention, code),
+            .data = {}};
+  }
+  return lun_.execute(cdb, data);
+}
+
+void NullTargetConnection::finish(Answer finished, ReplyBatch& replies, TimePoint now) {
+  if (settings_.latency_max <= Duration::zero()) {
+    answer(finished, replies);
+    return;
+  }
+  random_ ^= random_ << 13;
+  random_ ^= random_ >> 7;
+  random_ ^= random_ << 17;
+  const auto range =
+      static_cast<std::uint64_t>((settings_.latency_max - settings_.latency_min).count()) + 1;
+  finished.due = now + settings_.latency_min + Duration{static_cast<std::int64_t>(random_ % range)};
+  finished.order = order_++;
+  delayed_.push_back(std::move(finished));
+  std::push_heap(delayed_.begin(), delayed_.end(), due_later);
+}
+
+void NullTargetConnection::answer_due(ReplyBatch& replies, TimePoint now) {
+  while (!delayed_.empty() && delayed_.front().due <= now && !replies.enough() &&
+         !(settings_.one_at_a_time && !replies.empty())) {
+    std::pop_heap(delayed_.begin(), delayed_.end(), due_later);
+    answer(delayed_.back(), replies);
+    delayed_.pop_back();
+  }
+}
+
+// The same PDUs in the same order as SimTargetConnection::answer().
+void NullTargetConnection::answer(Answer& finished, ReplyBatch& replies) {
+  --outstanding_;
+  const bool plain = finished.data != nullptr;
+  const std::uint32_t expected = finished.expected_bytes;
+  const bool good = finished.result.status == ScsiStatus::good;
+  std::span<const std::byte> rest;
+  if (finished.read && good) {
+    rest = plain ? std::span{finished.data, expected}
+                 : std::span{replies.keep(std::move(finished.result.data))};
+  }
+  const std::size_t available = finished.read ? rest.size() : expected;
+  const bool underflow = finished.read && good && available < expected;
+  const bool overflow = available > expected;
+  const auto residual = static_cast<std::uint32_t>(underflow  ? expected - available
+                                                   : overflow ? available - expected
+                                                              : 0);
+  const bool with_data =
+      settings_.protocol.status_with_data && good && finished.read && available != 0;
+  std::uint32_t data_sn = 0;
+  rest = rest.first(std::min<std::size_t>(rest.size(), expected));
+  std::uint32_t offset = 0;
+  std::size_t at_most = initiator_max_data_;
+  if (settings_.protocol.max_data_in_bytes != 0) {
+    at_most = std::min<std::size_t>(at_most, settings_.protocol.max_data_in_bytes);
+  }
+  while (!rest.empty()) {
+    const std::span<const std::byte> piece = rest.first(std::min(at_most, rest.size()));
+    rest = rest.subspan(piece.size());
+    const bool last = rest.empty();
+    send(DataInPdu{.final = last,
+                   .acknowledge = false,
+                   .overflow = last && with_data && overflow,
+                   .underflow = last && with_data && underflow,
+                   .has_status = last && with_data,
+                   .status = 0,
+                   .data_bytes = static_cast<std::uint32_t>(piece.size()),
+                   .initiator_task_tag = finished.initiator_task_tag,
+                   .target_transfer_tag = kReservedTag,
+                   .numbers = numbers(last && with_data),
+                   .data_sn = data_sn++,
+                   .buffer_offset = offset,
+                   .residual_bytes = last && with_data ? residual : 0},
+         piece, true, replies);
+    offset += static_cast<std::uint32_t>(piece.size());
+  }
+  if (with_data) {
+    return;
+  }
+  std::vector<std::byte> sense;
+  if (!finished.result.sense.empty()) {
+    sense.resize(2);
+    store_be16(sense.data(), static_cast<std::uint16_t>(finished.result.sense.size()));
+    sense.insert(sense.end(), finished.result.sense.begin(), finished.result.sense.end());
+  }
+  send(ScsiResponsePdu{.overflow = overflow,
+                       .underflow = underflow,
+                       .response = 0,
+                       .status = static_cast<std::uint8_t>(finished.result.status),
+                       .data_bytes = static_cast<std::uint32_t>(sense.size()),
+                       .initiator_task_tag = finished.initiator_task_tag,
+                       .numbers = numbers(true),
+                       .exp_data_sn = data_sn,
+                       .residual_bytes = residual},
+       sense, false, replies);
+}
+
+TargetNumbers NullTargetConnection::numbers(bool advances_stat_sn) {
+  const std::uint32_t window = std::max<std::uint32_t>(settings_.protocol.window, 1);
+  const std::uint32_t free = window - std::min(window, outstanding_);
+  const std::uint32_t max = exp_cmd_sn_ + free - 1;
+  if (serial_before(max_cmd_sn_, max)) {
+    max_cmd_sn_ = max;
+  }
+  return {.stat_sn = advances_stat_sn ? stat_sn_++ : stat_sn_,
+          .exp_cmd_sn = exp_cmd_sn_,
+          .max_cmd_sn = max_cmd_sn_};
+}
+
+template <class Pdu>
+void NullTargetConnection::send(const Pdu& pdu, std::span<const std::byte> data, bool refer,
+                                ReplyBatch& replies) {
+  std::byte* header = replies.stage(kBhsBytes + digests_.header_bytes());
+  encode(pdu, BhsBuffer{header, kBhsBytes});
+  if (digests_.header) {
+    put_digest(crc32c({header, kBhsBytes}), header + kBhsBytes);
+  }
+  if (data.empty()) {
+    return;
+  }
+  if (refer) {
+    replies.refer(data.data(), data.size());
+  } else {
+    std::copy(data.begin(), data.end(), replies.stage(data.size()));
+  }
+  const std::size_t padding = padded(data.size()) - data.size();
+  if (const std::size_t trailer = padding + digests_.data_bytes(); trailer != 0) {
+    std::byte* end = replies.stage(trailer);
+    std::fill_n(end, padding, std::byte{0});
+    if (digests_.data) {
+      put_digest(crc32c({end, padding}, crc32c(data)), end + padding);
+    }
+  }
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,407 @@
+#include "blkback/guest_disk.h"
+
+#include <algorithm>
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr int kMaxSteps = 16;  // of one disk in one look
+
+}  // namespace
+
+GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const XenbusNodeId& id,
+                     DiskDescription description)
+    : environment_(environment),
+      handle_(handle),
+      node_(id),
+      description_(std::move(description)),
+      retry_timer_(
+          environment.control,
+          [](void* self) noexcept {
+            auto& disk = *static_cast<GuestDisk*>(self);
+            disk.environment_.host.look_up(disk.handle_, disk.plan_);
+          },
+          this),
+      bound_timer_(
+          environment.control,
+          [](void* self) noexcept { static_cast<GuestDisk*>(self)->on_bound(); }, this) {
+  log_info(kXenbusLog, "{}: serving {}", id.name(), description_.virtual_device);
+}
+
+void GuestDisk::changed() {
+  dirty_ = true;
+  environment_.host.look_soon();
+}
+
+// ---- xenstore ----
+
+void GuestDisk::watch_frontend(const std::string& token) {
+  auto watched = environment_.host.store()->watch(description_.frontend_path + "/state", token);
+  if (!watched) {
+    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                "{}: the frontend cannot be watched: {}", node_.id().name(),
+                watched.error().message);
+  }
+}
+
+void GuestDisk::unwatch_frontend(const std::string& token) {
+  environment_.host.store()->unwatch(description_.frontend_path + "/state", token);
+}
+
+GuestDisk::Outcome GuestDisk::advance() {
+  for (int step = 0; step < kMaxSteps; ++step) {
+    auto states = node_.read_states(*environment_.host.store(), description_.frontend_path);
+    if (!states) {
+      (void)wrote(tl::unexpected(states.error()), "read");
+      return Outcome::settled;
+    }
+    states_ = *states;
+    XenbusView view;
+    view.frontend = states->frontend;
+    view.backend = states->backend;
+    view.online = states->online;
+    view.announced = announced_;
+    view.wrote_closed = wrote_closed_;
+    view.guest_runs = environment_.host.guest_runs();
+    view.device_ready = device_ == DevicePhase::open && geometry_.has_value();
+    view.device_open = device_ == DevicePhase::open;
+    view.device_closing = device_ == DevicePhase::closing && !close_overdue_;
+    view.refused = refused_ || ring_refused_;
+    view.ring = ring_;
+    const XenbusAction action = next_action(view);
+    if (action != XenbusAction::none) {
+      log_debug(kXenbusLog, "{}: frontend {}, backend {}{}: {}", node_.id().name(),
+                to_string(view.frontend), to_string(view.backend), view.online ? "" : ", offline",
+                to_string(action));
+    }
+    if (const auto outcome = perform(action)) {
+      return *outcome;
+    }
+  }
+  dirty_ = true;
+  environment_.host.look_later();
+  return Outcome::settled;
+}
+
+// Nothing: look at the states again, there may be more to do.
+std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action) {
+  const auto again_if = [](bool done) {
+    return done ? std::optional<Outcome>() : std::optional<Outcome>(Outcome::settled);
+  };
+  const bool guest_runs = environment_.host.guest_runs();
+  switch (action) {
+    case XenbusAction::none:
+      return Outcome::settled;
+    case XenbusAction::announce:
+      return again_if(announce());
+    case XenbusAction::connect:
+      return again_if(connect());
+    case XenbusAction::publish:
+      return again_if(publish());
+    case XenbusAction::write_closing:
+      return again_if(wrote(
+          node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closing),
+          "state"));
+    case XenbusAction::disconnect: {
+      const bool closed_by_toolstack = states_.backend == XenbusState::closed && !wrote_closed_;
+      const bool removed = states_.backend == XenbusState::unknown ||
+                           (states_.frontend == XenbusState::unknown && !states_.online);
+      disconnect(!guest_runs || closed_by_toolstack || removed);
+      return {};
+    }
+    case XenbusAction::close_device:
+      close_device(!guest_runs);
+      return {};
+    case XenbusAction::write_closed: {
+      const bool written =
+          wrote(node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closed),
+                "state");
+      wrote_closed_ = wrote_closed_ || written;
+      return again_if(written);
+    }
+    case XenbusAction::finish:
+      remove_node();
+      return Outcome::finished;
+    case XenbusAction::replace:
+      return Outcome::replaced;
+  }
+  return Outcome::settled;
+}
+
+// A write that came too late because somebody changed the state is no failure: the next look sees
+// the new one.
+bool GuestDisk::wrote(const Result<void>& result, const char* what) {
+  if (result) {
+    return true;
+  }
+  if (result.error().code == ErrorCode::conflict) {
+    changed();
+    return false;
+  }
+  log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
+              "{}: xenstore refuses ({}): {}", node_.id().name(), what, result.error().message);
+  dirty_ = true;
+  environment_.host.look_later();
+  return false;
+}
+
+bool GuestDisk::announce() {
+  XenbusNode::Entries entries =
+      XenbusNode::capabilities(environment_.configuration.max_ring_page_order);
+  entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::init_wait)));
+  if (!wrote(node_.write(*environment_.host.store(), states_.backend, entries), "capabilities")) {
+    return false;
+  }
+  announced_ = true;
+  wrote_closed_ = false;
+  ring_refused_ = false;
+  prepare_device();
+  return true;
+}
+
+bool GuestDisk::connect() {
+  auto ring = node_.read_ring(*environment_.host.store(), description_.frontend_path,
+                              environment_.configuration.max_ring_page_order);
+  if (!ring) {
+    if (ring.error().code != ErrorCode::invalid_argument) {
+      return wrote(tl::unexpected(ring.error()), "ring");
+    }
+    ring_refused_ = true;
+    set_error(ring.error().message);
+    return true;
+  }
+  ring_ = RingPhase::connecting;
+  environment_.data_plane.connect_ring(handle_, node_.id().guest, std::move(*ring));
+  return true;
+}
+
+bool GuestDisk::publish() {
+  ISCSI_BLKBACK_ASSERT(geometry_.has_value());
+  XenStore& store = *environment_.host.store();
+  const XenbusNode::Entries sizes = XenbusNode::sizes(*geometry_, description_);
+  if (!wrote(node_.write(store, states_.backend, sizes), "sizes") ||
+      !wrote(node_.write_state(store, states_.backend, XenbusState::connected), "state")) {
+    return false;
+  }
+  log_info(kXenbusLog, "{}: connected, {} sectors{}", node_.id().name(), geometry_->sector_count,
+           geometry_->read_only ? ", read-only" : "");
+  return true;
+}
+
+// In dom0 the toolstack removes the node, in a driver domain nobody else does.
+void GuestDisk::remove_node() {
+  if (node_.id().own_domain == 0 || states_.backend != XenbusState::closed) {
+    return;
+  }
+  if (auto removed = node_.remove(*environment_.host.store()); !removed) {
+    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                "{}: the node cannot be removed: {}", node_.id().name(), removed.error().message);
+  }
+}
+
+void GuestDisk::set_error(const std::string& sentence) {
+  if (hotplug_error_ != sentence && !sentence.empty()) {
+    log_limited(environment_.limiter, environment_.control.now(), LogLevel::error, kXenbusLog,
+                "{} ({}): {}", node_.id().name(), description_.virtual_device, sentence);
+  }
+  hotplug_error_ = sentence;
+  write_hotplug();
+}
+
+void GuestDisk::write_hotplug() {
+  XenStore* store = environment_.host.store();
+  const bool connected = geometry_.has_value();
+  if (store == nullptr || (written_error_ == hotplug_error_ && written_connected_ == connected)) {
+    return;
+  }
+  if (auto written = node_.write_hotplug(*store, connected, hotplug_error_); !written) {
+    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                "{}: hotplug-status cannot be written: {}", node_.id().name(),
+                written.error().message);
+    return;
+  }
+  written_error_ = hotplug_error_;
+  written_connected_ = connected;
+}
+
+// ---- the device ----
+
+void GuestDisk::prepare_device() {
+  if (device_ != DevicePhase::none || refused_) {
+    return;
+  }
+  auto target = parse_disk_target(description_.params);
+  if (!target) {
+    refused_ = hide_params_ = true;
+    set_error(target.error().message);
+    return;
+  }
+  auto plan = plan_disk(*target, environment_.configuration, description_.virtual_device,
+                        description_.read_only);
+  if (!plan) {
+    refused_ = true;
+    set_error(plan.error().message);
+    return;
+  }
+  plan_ = std::move(*plan);
+  device_ = DevicePhase::resolving;
+  environment_.host.look_up(handle_, plan_);
+}
+
+void GuestDisk::on_resolved(Result<ResolvedDisk> result) {
+  if (device_ != DevicePhase::resolving && device_ != DevicePhase::open) {
+    return;
+  }
+  if (!result) {
+    if (device_ == DevicePhase::resolving) {
+      set_error(result.error().message);
+    }
+    retry_later();
+    return;
+  }
+  if (!result->trouble.empty()) {
+    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                "{}: some portals cannot be used yet: {}", node_.id().name(), result->trouble);
+    retry_later();
+  }
+  if (device_ == DevicePhase::open) {
+    environment_.data_plane.add_portals(handle_, std::move(result->specification.portals));
+    return;
+  }
+  device_ = DevicePhase::open;
+  environment_.data_plane.open_device(handle_, std::move(result->specification));
+}
+
+void GuestDisk::retry_later() {
+  retry_timer_.start_after(retry_delay_);
+  retry_delay_ = std::min(retry_delay_ * 2, kRetryMax);
+}
+
+void GuestDisk::close_device(bool abandon) {
+  device_ = DevicePhase::closing;
+  close_overdue_ = false;
+  retry_timer_.stop();
+  bound_timer_.start_after(kCloseTimeout);
+  environment_.data_plane.close_device(handle_, abandon);
+}
+
+void GuestDisk::guest_ended() {
+  dirty_ = true;
+  if (device_ == DevicePhase::closing) {
+    environment_.data_plane.close_device(handle_, true);
+  }
+}
+
+bool GuestDisk::retire(bool leave_ring) {
+  if (device_ == DevicePhase::open) {
+    if (leave_ring) {
+      // Leaves the ring, if there is one, and closes the device with it.
+      environment_.data_plane.disconnect_ring(handle_, true);
+      device_ = DevicePhase::closing;
+    } else {
+      close_device(true);
+    }
+  }
+  retry_timer_.stop();
+  bound_timer_.stop();
+  reopen_ = false;
+  return device_ == DevicePhase::closing;
+}
+
+void GuestDisk::on_device_ready(const Geometry& geometry) {
+  if (device_ != DevicePhase::open) {
+    return;
+  }
+  geometry_ = geometry;
+  retry_delay_ = kRetryMin;
+  set_error("");
+  changed();
+}
+
+void GuestDisk::on_device_trouble(const std::string& why) {
+  if (device_ == DevicePhase::open && !geometry_) {
+    set_error(why);
+  }
+}
+
+void GuestDisk::on_device_closed() {
+  device_ = DevicePhase::none;
+  close_overdue_ = false;
+  geometry_.reset();
+  written_connected_ = false;
+  bound_timer_.stop();
+  if (std::exchange(reopen_, false)) {
+    prepare_device();
+  }
+  changed();
+}
+
+// ---- the ring ----
+
+void GuestDisk::disconnect(bool abandon) {
+  ring_ = RingPhase::disconnecting;
+  if (abandon && device_ == DevicePhase::open) {
+    device_ = DevicePhase::closing;  // the I/O side begins with it at once
+    retry_timer_.stop();
+    bound_timer_.start_after(kCloseTimeout);
+  } else {
+    bound_timer_.start_after(kDrainTimeout);
+  }
+  environment_.data_plane.disconnect_ring(handle_, abandon);
+}
+
+void GuestDisk::on_bound() {
+  if (device_ == DevicePhase::closing) {
+    close_overdue_ = true;
+    changed();
+  } else if (ring_ == RingPhase::disconnecting && device_ == DevicePhase::open) {
+    log_warning(kXenbusLog, "{}: the last requests of a closed ring do not end, giving them up",
+                node_.id().name());
+    reopen_ = true;
+    close_device(false);
+  }
+}
+
+void GuestDisk::on_ring_connected(const Result<void>& result) {
+  if (ring_ != RingPhase::connecting) {
+    return;
+  }
+  ring_ = result ? RingPhase::connected : RingPhase::idle;
+  if (!result) {
+    ring_refused_ = true;
+    set_error(result.error().message);
+  } else if (!hotplug_error_.empty()) {
+    set_error("");  // of an earlier ring
+  }
+  changed();
+}
+
+void GuestDisk::on_ring_broken(const std::string& why) {
+  if (ring_ != RingPhase::connected) {
+    return;
+  }
+  set_error(why);
+  disconnect(false);
+}
+
+void GuestDisk::on_ring_disconnected() {
+  ring_ = RingPhase::idle;
+  if (device_ == DevicePhase::open) {
+    bound_timer_.stop();
+  }
+  changed();
+}
+
+DiskStatus GuestDisk::status() const {
+  DiskStatus status;
+  status.node = node_.id();
+  status.virtual_device = description_.virtual_device;
+  status.params = hide_params_ ? "iscsi:(not shown)" : description_.params;
+  status.read_only = description_.read_only;
+  status.backend_state = states_.backend;
+  status.frontend_state = states_.frontend;
+  status.hotplug_error = hotplug_error_;
+  return status;
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,161 @@
+// GuestDisk: one disk of a guest on the control side. Reads what both ends' nodes in xenstore say,
+// does what next_action() finds due (announce, connect, publish, ... finish), has the disk's
+// portals looked up, and keeps what it was told by the I/O side. Owned by GuestBackend, control
+// thread only.
+//
+// Rings come and go with the frontend; the device (paths, sessions) is opened once and closed when
+// the disk is no longer wanted. Every wait for the I/O side is bounded.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/log.h"
+#include "base/reactor.h"
+#include "blkback/configuration.h"
+#include "blkback/data_plane.h"
+#include "blkback/disk_plan.h"
+#include "blkback/xen/xenstore.h"
+#include "blkback/xenbus_node.h"
+#include "blkback/xenbus_state.h"
+
+namespace iscsi_blkback {
+
+// The log component of everything that concerns the handshake.
+inline constexpr const char* kXenbusLog = "xenbus";
+
+// One disk as the control side sees it, for status and tests.
+struct DiskStatus {
+  XenbusNodeId node;
+  std::string virtual_device;
+  std::string params;  // never with a secret
+  bool read_only = false;
+  XenbusState backend_state = XenbusState::unknown;  // as last looked at
+  XenbusState frontend_state = XenbusState::unknown;
+  std::string hotplug_error;
+  std::optional<DiskReport> report;  // nullopt: not open, or the reactor did not answer
+};
+
+class GuestDisk {
+ public:
+  // What a disk needs of whoever serves the guest. Outlives it.
+  class Host {
+   public:
+    // Null while xenstored cannot be reached.
+    [[nodiscard]] virtual XenStore* store() = 0;
+    [[nodiscard]] virtual bool guest_runs() const = 0;
+    // advance() is wanted for every marked disk: soon, or after a pause.
+    virtual void look_soon() = 0;
+    virtual void look_later() = 0;
+    // Ends in on_resolved(), if the disk is still there then.
+    virtual void look_up(DiskHandle disk, const DiskPlan& plan) = 0;
+
+   protected:
+    ~Host() = default;
+  };
+
+  struct Environment {
+    Host& host;
+    Reactor& control;
+    DataPlane& data_plane;
+    const Configuration& configuration;
+    LogLimiter& limiter;  // one for all disks of the guest
+  };
+
+  enum class Outcome : std::uint8_t {
+    settled,   // nothing to do until something changes
+    finished,  // the disk is over
+    replaced,  // the same, and its node was made anew: look for disks again
+  };
+
+  GuestDisk(const Environment& environment, DiskHandle handle, const XenbusNodeId& id,
+            DiskDescription description);
+  GuestDisk(const GuestDisk&) = delete;
+  GuestDisk& operator=(const GuestDisk&) = delete;
+
+  // State 6 waits for the device to be closed, but not longer: libxl gives up after 10 s.
+  static constexpr std::chrono::milliseconds kCloseTimeout{6000};
+  // A ring that its guest has left waits this long for its last requests, then they are given up:
+  // with no path they would hold up the guest's next ring for ever.
+  static constexpr std::chrono::milliseconds kDrainTimeout{3000};
+  static constexpr std::chrono::milliseconds kRetryMin{1000};
+  static constexpr std::chrono::milliseconds kRetryMax{30000};
+
+  [[nodiscard]] const XenbusNode& node() const { return node_; }
+
+  // Something about the disk may have changed: advance() is due.
+  void mark() { dirty_ = true; }
+  [[nodiscard]] bool take_mark() { return std::exchange(dirty_, false); }
+  // With xenstore at hand only.
+  [[nodiscard]] Outcome advance();
+
+  // With each new connection to xenstore. token: of this disk alone.
+  void watch_frontend(const std::string& token);
+  void unwatch_frontend(const std::string& token);
+
+  // The guest has ended: what is being closed need not be fenced any more.
+  void guest_ended();
+  // Ends serving. False: nothing of the disk is left at the I/O side; true: on_device_closed()
+  // will come. leave_ring: the ring stays as it is, for whoever serves it next.
+  [[nodiscard]] bool retire(bool leave_ring);
+
+  // DataPlane::Events of this disk.
+  void on_device_ready(const Geometry& geometry);
+  void on_device_trouble(const std::string& why);
+  void on_ring_connected(const Result<void>& result);
+  void on_ring_broken(const std::string& why);
+  void on_ring_disconnected();
+  void on_device_closed();
+  // Of Host::look_up().
+  void on_resolved(Result<ResolvedDisk> result);
+
+  [[nodiscard]] DiskStatus status() const;
+
+ private:
+  // How far the I/O side is with the disk.
+  enum class DevicePhase : std::uint8_t { none, resolving, open, closing };
+
+  [[nodiscard]] std::optional<Outcome> perform(XenbusAction action);
+  bool wrote(const Result<void>& result, const char* what);
+  bool announce();
+  void prepare_device();
+  void retry_later();
+  bool connect();
+  bool publish();
+  void disconnect(bool abandon);
+  void close_device(bool abandon);
+  void remove_node();
+  void on_bound();
+  void set_error(const std::string& sentence);
+  void write_hotplug();
+  void changed();
+
+  Environment environment_;
+  DiskHandle handle_;
+  XenbusNode node_;
+  DiskDescription description_;
+  XenbusStates states_;  // as last read
+  bool dirty_ = true;
+  bool announced_ = false;
+  bool wrote_closed_ = false;
+  bool refused_ = false;       // the target can never be used as it is written
+  bool hide_params_ = false;   // they may hold a secret
+  bool ring_refused_ = false;  // until the frontend starts anew
+  bool reopen_ = false;        // when the device is closed
+  bool close_overdue_ = false;
+  DevicePhase device_ = DevicePhase::none;
+  RingPhase ring_ = RingPhase::idle;
+  std::optional<Geometry> geometry_;  // device ready
+  std::string hotplug_error_;
+  std::string written_error_;  // what hotplug-error says in xenstore
+  bool written_connected_ = false;
+  DiskPlan plan_;
+  std::chrono::milliseconds retry_delay_ = kRetryMin;
+  Timer retry_timer_;
+  Timer bound_timer_;  // of a drain or a close
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,26 @@
+// PortalDirectory: the look-ups behind a disk's portals that block: names and SendTargets
+// discovery. Any thread, several at once.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "blkback/configuration.h"
+
+namespace iscsi_blkback {
+
+class PortalDirectory {
+ public:
+  virtual ~PortalDirectory() = default;
+  [[nodiscard]] virtual Result<SocketAddress> resolve(const Portal& portal) = 0;
+  // Portals of the target as SendTargets on this portal tells them.
+  [[nodiscard]] virtual Result<std::vector<Portal>> discover(const Portal& at,
+                                                             const SessionOptions& session,
+                                                             const std::string& target_name) = 0;
+};
+
+// The real one: the system's resolver and SendTargets discovery.
+[[nodiscard]] PortalDirectory& system_portal_directory();
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,168 @@
+// Commands that are stuck on a live connection. There is no timer and no clock reading per command:
+// the session's tick looks at all commands sixteen times in command_timeout, looks are numbered,
+// and a command remembers the look before which it was sent or last moved data.
+//
+// The ladder: ABORT TASK; where the target refuses or does not answer within abort_timeout,
+// LOGICAL UNIT RESET if the LUN is ours alone; where that fails too, the connection is dropped, and
+// what was at the target is its submitter's to retry and to fence.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "initiator/lun_address.h"
+#include "initiator/session_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint32_t kLooks = 16;
+
+}  // namespace
+
+void Session::Impl::watch_commands() {
+  const TimePoint now = reactor_.now();
+  if (options_.command_timeout.count() != 0 && now >= next_look_) {
+    next_look_ = now + Duration{options_.command_timeout} / kLooks;
+    ++look_;
+    look_for_stuck_commands();
+  }
+  if (functions_used_ != 0 && full_feature_phase()) {
+    check_function_deadlines();
+  }
+}
+
+void Session::Impl::look_for_stuck_commands() {
+  if (commands_in_flight_ == 0) {
+    window_stalls_ = 0;
+    return;
+  }
+  // A command that waits behind an older one which is being served is not stuck: the target may
+  // well take them in order.
+  const auto moved = [this](const TaskSlot& slot) { return look_ - slot.moved_at <= kLooks; };
+  std::uint32_t oldest_moving = cmd_sn_;
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    const TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr && moved(slot) && serial_before(slot.cmd_sn, oldest_moving)) {
+      oldest_moving = slot.cmd_sn;
+    }
+  }
+  for (std::size_t index = 0; index < table_.size() && full_feature_phase(); ++index) {
+    TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr && !moved(slot) && serial_before(slot.cmd_sn, oldest_moving)) {
+      abort_stuck_command(slot);
+    }
+  }
+  // A window that nothing gets through: no command to abort, and no way on but a new login.
+  const bool stalled = !waiting_.empty() && oldest_moving == cmd_sn_ && functions_used_ == 0 &&
+                       statistics_.commands == commands_at_look_;
+  commands_at_look_ = statistics_.commands;
+  window_stalls_ = stalled ? window_stalls_ + 1 : 0;
+  if (window_stalls_ > kLooks) {
+    fail_connection(
+        {ErrorCode::timed_out,
+         fmt::format("{} has kept its command window closed for command_timeout", where())});
+  }
+}
+
+void Session::Impl::abort_stuck_command(TaskSlot& slot) {
+  const std::uint32_t tag = table_.tag_of(slot);
+  const std::uint64_t lun = slot.task->lun;
+  for (const FunctionSlot& function : functions_) {
+    const bool aborting =
+        function.function == TaskFunction::abort_task && function.referenced_task_tag == tag;
+    const bool resetting =
+        function.function == TaskFunction::logical_unit_reset && function.lun == lun;
+    if (function.state != FunctionSlot::State::free &&
+        function.state != FunctionSlot::State::abandoned && (aborting || resetting)) {
+      return;
+    }
+  }
+  FunctionSlot* free = free_function_slot();
+  if (free == nullptr) {
+    // Its turn comes when one of those under way is answered; that each of them is, or is given up,
+    // is the deadlines' affair. Abandoned ones have none.
+    if (std::all_of(functions_.begin(), functions_.end(), [](const FunctionSlot& function) {
+          return function.state == FunctionSlot::State::abandoned;
+        })) {
+      escalate(lun);
+    }
+    return;
+  }
+  ++statistics_.stuck_commands;
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session",
+              "{}: a command for LUN {} (operation 0x{:02x}) is not answered; it is aborted",
+              where(), lun_text(lun), slot.task->cdb[0]);
+  free->request = nullptr;
+  free->referenced_task_tag = tag;
+  free->ref_cmd_sn = slot.cmd_sn;
+  start_function(*free, TaskFunction::abort_task, lun);
+}
+
+// ABORT TASK has not helped.
+void Session::Impl::escalate(std::uint64_t lun) {
+  const auto resetting =
+      std::find_if(functions_.begin(), functions_.end(), [lun](const FunctionSlot& function) {
+        return function.state != FunctionSlot::State::free && function.request == nullptr &&
+               function.function == TaskFunction::logical_unit_reset && function.lun == lun;
+      });
+  if (resetting != functions_.end()) {
+    return;
+  }
+  FunctionSlot* free = options_.exclusive_luns ? free_function_slot() : nullptr;
+  if (free == nullptr) {
+    fail_connection({ErrorCode::timed_out,
+                     fmt::format("{} answers, but not a command for LUN {}, nor does it abort it",
+                                 where(), lun_text(lun))});
+    return;
+  }
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session",
+              "{}: a command for LUN {} cannot be aborted; the LUN is reset", where(),
+              lun_text(lun));
+  free->request = nullptr;
+  free->referenced_task_tag = kReservedTag;
+  free->ref_cmd_sn = 0;
+  start_function(*free, TaskFunction::logical_unit_reset, lun);
+}
+
+void Session::Impl::check_function_deadlines() {
+  using State = FunctionSlot::State;
+  const TimePoint now = reactor_.now();
+  for (FunctionSlot& slot : functions_) {
+    if (!full_feature_phase()) {
+      return;
+    }
+    if (slot.state == State::free || slot.state == State::abandoned) {
+      continue;
+    }
+    const bool own_abort = slot.request == nullptr && slot.function == TaskFunction::abort_task;
+    if (own_abort && table_.find(slot.referenced_task_tag) == nullptr) {
+      if (slot.state == State::sent) {
+        slot.state = State::abandoned;  // its answer may still come
+      } else {
+        release_function(slot);
+      }
+      continue;
+    }
+    if (slot.state == State::deferred) {
+      slot.state = State::queued;
+      schedule_flush();
+    }
+    if (now < slot.deadline) {
+      continue;
+    }
+    if (!own_abort) {
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} does not answer a {}", where(), to_string(slot.function))});
+      return;
+    }
+    if (slot.state == State::sent) {
+      slot.state = State::abandoned;
+    } else {
+      release_function(slot);
+    }
+    escalate(slot.lun);
+  }
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,36 @@
+#include "multipath/round_robin_selector.h"
+
+#include <algorithm>
+
+namespace iscsi_blkback {
+
+RoundRobinSelector::RoundRobinSelector(std::uint32_t rr_min_io)
+    : rr_min_io_(std::max(rr_min_io, 1U)) {}
+
+void RoundRobinSelector::add_path(std::uint32_t index) {
+  ISCSI_BLKBACK_ASSERT(index < kMaxPaths);
+  paths_.push_back(index);
+}
+
+std::uint32_t RoundRobinSelector::select(PathMask eligible, std::uint32_t /*length_bytes*/,
+                                         TimePoint /*now*/) {
+  if (left_ > 0 && (eligible & path_bit(paths_[current_])) != 0) {
+    --left_;
+    return paths_[current_];
+  }
+  // left_ is 0 before the very first choice too; that one starts at the first path.
+  std::size_t at = started_ ? current_ : paths_.size() - 1;
+  for (std::size_t step = 0; step < paths_.size(); ++step) {
+    at = at + 1 < paths_.size() ? at + 1 : 0;
+    if ((eligible & path_bit(paths_[at])) != 0) {
+      started_ = true;
+      current_ = at;
+      left_ = rr_min_io_ - 1;
+      return paths_[at];
+    }
+  }
+  ISCSI_BLKBACK_ASSERT(false && "no path of the group is eligible");
+  return 0;
+}
+
+}  // namespace iscsi_blkback

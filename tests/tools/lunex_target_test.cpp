@@ -1,0 +1,279 @@
+// lunex as its user sees it, against a real target on loopback.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/unique_fd.h"
+#include "tests/support/tcp_proxy.h"
+#include "tests/support/tgt_process.h"
+#include "tests/tools/command.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+constexpr std::uint64_t kLunBytes = std::uint64_t{16} << 20;
+constexpr int kWaitMs = 60000;  // generous: only bounds a hang
+
+class Lunex : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!TgtProcess::available()) {
+      GTEST_SKIP() << "needs root and the package tgt";
+    }
+    const auto started = tgt.start({.disk_bytes = kLunBytes, .portals = 2});
+    ASSERT_TRUE(started) << started.error().message;
+    std::ofstream(folder / "lunex.toml") << "initiator_name = 'iqn.2026-01.test:lunex'\n";
+  }
+
+  CommandResult lunex(const std::string& arguments) const {
+    const CommandResult result = run_command("'" ISCSI_BLKBACK_LUNEX "' " + arguments +
+                                             " --config '" + folder / "lunex.toml" + "'");
+    // Whatever is wrong is said in one line.
+    EXPECT_LE(std::count(result.errors.begin(), result.errors.end(), '\n'), 1) << result.errors;
+    EXPECT_EQ(result.exit_code == 0, result.errors.empty()) << result.errors;
+    return result;
+  }
+  nlohmann::json json_of(const std::string& arguments, int exit_code = 0) const {
+    const CommandResult result = lunex(arguments + " --json");
+    EXPECT_EQ(result.exit_code, exit_code) << result.errors;
+    return nlohmann::json::parse(result.output, nullptr, false);
+  }
+  std::string url(const std::vector<std::uint16_t>& ports, const std::string& lun = "1") const {
+    std::string portals;
+    for (const std::uint16_t port : ports) {
+      portals += (portals.empty() ? "127.0.0.1:" : ",127.0.0.1:") + std::to_string(port);
+    }
+    return fmt::format("'iscsi://{}/{}/{}'", portals, TgtProcess::kTargetName, lun);
+  }
+  std::string url() const { return url({tgt.port()}); }
+
+  template <class Condition>
+  static bool wait_for(Condition condition) {
+    for (int i = 0; i < kWaitMs; ++i) {
+      if (condition()) {
+        return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
+  }
+
+  TemporaryFolder folder;
+  TgtProcess tgt;
+};
+
+TEST_F(Lunex, DiscoversTargets) {
+  const CommandResult text = lunex(fmt::format("discover 127.0.0.1:{}", tgt.port()));
+  EXPECT_EQ(text.output, fmt::format("127.0.0.1:{},1 {}\n", tgt.port(), TgtProcess::kTargetName));
+  const auto json = json_of(fmt::format("discover 127.0.0.1:{}", tgt.port()));
+  ASSERT_EQ(json["targets"].size(), 1U);
+  EXPECT_EQ(json["targets"][0]["target"], TgtProcess::kTargetName);
+  EXPECT_EQ(json["targets"][0]["portals"][0]["port"], tgt.port());
+}
+
+TEST_F(Lunex, DiscoveryAtADeadPortalFails) {
+  const std::uint16_t port = tgt.port();
+  tgt.kill();
+  const CommandResult result = lunex(fmt::format("discover 127.0.0.1:{}", port));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.errors, HasSubstr(fmt::format("discovery at 127.0.0.1:{} failed: Connection "
+                                                   "refused",
+                                                   port)));
+}
+
+TEST_F(Lunex, MeasuresReads) {
+  const auto json =
+      json_of("run --rw=randread --bs=4k --iodepth=32 --runtime=0.3 --sessions=1 " + url());
+  EXPECT_GT(json["iops"].get<double>(), 0);
+  EXPECT_NEAR(json["bandwidth_bytes_per_s"].get<double>(), json["iops"].get<double>() * 4096, 1);
+  EXPECT_GT(json["latency_ns"]["p50"].get<std::int64_t>(), 0);
+  EXPECT_GE(json["latency_ns"]["p99"], json["latency_ns"]["p50"]);
+  EXPECT_GE(json["latency_ns"]["p99_9"], json["latency_ns"]["p99"]);
+  EXPECT_GE(json["latency_ns"]["max"], json["latency_ns"]["p99_9"]);
+  EXPECT_GT(json["client_cpu_us_per_io"].get<double>(), 0);
+  EXPECT_GT(json["syscalls_per_io"].get<double>(), 0);
+  EXPECT_EQ(json["errors"], 0);
+  EXPECT_EQ(json["write"]["requests"], 0);
+}
+
+TEST_F(Lunex, MeasuresSeveralSessionsAtSeveralPortals) {
+  const auto json =
+      json_of("run --sessions=3 --iodepth=12 --number_ios=2000 " + url({tgt.port(0), tgt.port(1)}));
+  EXPECT_EQ(json["paths_up"], 6);
+  EXPECT_EQ(json["requests"], 2000);
+  EXPECT_EQ(json["errors"], 0);
+}
+
+TEST_F(Lunex, MeasuresMixedWritesAndVerifiesThem) {
+  const auto json = json_of(
+      "run --rw=randrw --rwmixread=30 --bs=8k --iodepth=16 --number_ios=5000 --size=4m --verify "
+      "--write-ok " +
+      url());
+  EXPECT_EQ(json["requests"], 5000);
+  EXPECT_GT(json["read"]["requests"].get<int>(), 1000);
+  EXPECT_GT(json["write"]["requests"].get<int>(), 3000);
+  EXPECT_EQ(json["errors"], 0);
+  EXPECT_TRUE(json["mismatch"].is_null());
+}
+
+TEST_F(Lunex, TextHasTheNumbersToo) {
+  const CommandResult result = lunex("run --rw=read --bs=64k --size=1m " + url());
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_THAT(result.output, StartsWith("read of 65536 bytes, 1 at once"));
+  EXPECT_THAT(result.output, HasSubstr("16 requests"));
+  EXPECT_THAT(result.output, HasSubstr("p99.9"));
+  EXPECT_THAT(result.output, HasSubstr("errors: 0"));
+}
+
+TEST_F(Lunex, RefusesToWriteWithoutBeingTold) {
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  const std::string proxied = url({(*proxy)->port()});
+  for (const char* command : {"run --rw=write ", "run --rw=randrw ", "verify "}) {
+    const CommandResult result = lunex(command + proxied);
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_THAT(result.errors, HasSubstr("--write-ok"));
+  }
+  EXPECT_EQ((*proxy)->accepted(), 0U);  // refused before anybody was asked
+}
+
+TEST_F(Lunex, VerifiesTheWholeLun) {
+  const auto json = json_of("verify --write-ok " + url());
+  EXPECT_EQ(json["verified"], true);
+  EXPECT_EQ(json["compared_bytes"], 2 * kLunBytes);
+  EXPECT_TRUE(json["mismatch"].is_null());
+  const CommandResult text = lunex("verify --write-ok --size=1m --passes=1 " + url());
+  EXPECT_EQ(text.exit_code, 0);
+  EXPECT_THAT(text.output, HasSubstr("pass 1 of 1: read back and compared 1048576 bytes"));
+  EXPECT_THAT(text.output, HasSubstr("every block is right"));
+}
+
+TEST_F(Lunex, VerifyFindsTheBlockThatTheTargetSpoils) {
+  std::promise<CommandResult> ended;
+  std::thread run([&] {
+    ended.set_value(lunex("verify --write-ok --bs=4k --size=1m --passes=100000 --json " + url()));
+  });
+  // Again and again, because the next pass writes over it.
+  const UniqueFd disk(::open(tgt.disk_path().c_str(), O_RDWR | O_CLOEXEC));
+  auto result = ended.get_future();
+  while (result.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) {
+    EXPECT_EQ(::pwrite(disk.get(), "spoilt", 6, 1001 * 512 + 100), 6);
+  }
+  run.join();
+  const CommandResult verified = result.get();
+  EXPECT_EQ(verified.exit_code, 1);
+  EXPECT_THAT(verified.errors, HasSubstr("block 1001: expected generation "));
+  EXPECT_THAT(verified.errors, HasSubstr("torn or damaged"));
+  const auto json = nlohmann::json::parse(verified.output, nullptr, false);
+  EXPECT_EQ(json["verified"], false);
+  EXPECT_EQ(json["mismatch"]["block"], 1001);
+  EXPECT_EQ(json["mismatch"]["found_generation"], json["mismatch"]["expected_generation"]);
+  EXPECT_NE(json["mismatch"]["computed_checksum"], json["mismatch"]["found_checksum"]);
+}
+
+TEST_F(Lunex, GoesOnByTheOtherPathWhenOneIsLost) {
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  std::promise<CommandResult> ended;
+  std::thread run([&] {
+    ended.set_value(
+        lunex("run --rw=randrw --write-ok --verify --iodepth=8 --number_ios=60000 "
+              "--json " +
+              url({(*proxy)->port(), tgt.port()})));
+  });
+  EXPECT_TRUE(wait_for([&] { return (*proxy)->forwarded(TcpProxy::Way::to_initiator) > 1000000; }));
+  (*proxy)->set_refusing(true);
+  (*proxy)->reset();
+  run.join();
+  const CommandResult result = ended.get_future().get();
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  const auto json = nlohmann::json::parse(result.output, nullptr, false);
+  EXPECT_EQ(json["requests"], 60000);
+  EXPECT_EQ(json["errors"], 0);
+  EXPECT_EQ(json["connection_losses"], 1);
+}
+
+TEST_F(Lunex, SaysThatTheTargetWentAway) {
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  std::string failing = url({(*proxy)->port()});
+  failing.insert(failing.size() - 1, "?no_path_retry=fail");
+  std::promise<CommandResult> ended;
+  std::thread run(
+      [&] { ended.set_value(lunex("run --iodepth=8 --number_ios=1000000 " + failing)); });
+  EXPECT_TRUE(wait_for([&] { return (*proxy)->forwarded(TcpProxy::Way::to_initiator) > 1000000; }));
+  (*proxy)->set_refusing(true);
+  (*proxy)->reset();
+  run.join();
+  const CommandResult result = ended.get_future().get();
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.errors, HasSubstr("read of 4096 bytes at byte "));
+  EXPECT_THAT(result.output, HasSubstr("connections lost: 1"));
+}
+
+TEST_F(Lunex, EndsWithResultsWhenInterrupted) {
+  const CommandResult result = run_command(fmt::format(
+      "timeout --preserve-status -s INT 1 '{}' run --runtime=1h --json --config '{}' {}",
+      ISCSI_BLKBACK_LUNEX, folder / "lunex.toml", url()));
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  const auto json = nlohmann::json::parse(result.output, nullptr, false);
+  EXPECT_EQ(json["interrupted"], true);
+  EXPECT_GT(json["requests"].get<int>(), 0);
+  EXPECT_EQ(json["errors"], 0);
+}
+
+TEST_F(Lunex, SaysThatThereIsNoSuchLun) {
+  const CommandResult result = lunex("run " + url({tgt.port()}, "9"));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.errors, StartsWith("lunex: "));
+  EXPECT_THAT(result.errors, HasSubstr("LUN"));
+}
+
+TEST_F(Lunex, SaysThatNobodyListens) {
+  const std::uint16_t port = tgt.port();
+  tgt.kill();
+  const CommandResult result = lunex("run " + url({port}));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.errors, HasSubstr("refused"));
+}
+
+TEST_F(Lunex, RefusesBlocksSmallerThanTheLuns) {
+  ASSERT_TRUE(tgt.add_lun(2, kLunBytes, 4096));
+  const CommandResult result = lunex("run --bs=512 " + url({tgt.port()}, "2"));
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.errors, HasSubstr("logical blocks of 4096 bytes"));
+  EXPECT_EQ(json_of("verify --write-ok --bs=64k " + url({tgt.port()}, "2"))["verified"], true);
+}
+
+TEST_F(Lunex, PrintsWhatTheLunSaysOfItself) {
+  ASSERT_TRUE(tgt.add_lun(2, 2 * kLunBytes, 4096));
+  const auto json = json_of("info " + url());
+  EXPECT_EQ(json["vendor"], "IET");
+  EXPECT_EQ(json["serial"], "SN1");
+  EXPECT_NE(json["wwid"], "");
+  EXPECT_EQ(json["capacity_bytes"], kLunBytes);
+  EXPECT_EQ(json["logical_block_bytes"], 512);
+  EXPECT_EQ(json["write_protected"], false);
+  EXPECT_EQ(json["luns"], nlohmann::json({"0", "1", "2"}));  // LUN 0 is tgt's controller
+  EXPECT_EQ(json["reservation"], nlohmann::json());
+  EXPECT_EQ(json["login"]["HeaderDigest"], "None");
+  const auto second = json_of("info " + url({tgt.port()}, "2"));
+  EXPECT_EQ(second["capacity_bytes"], 2 * kLunBytes);
+  EXPECT_EQ(second["logical_block_bytes"], 4096);
+  const CommandResult text = lunex("info " + url());
+  EXPECT_THAT(text.output, HasSubstr("IET VIRTUAL-DISK"));
+  EXPECT_THAT(text.output, HasSubstr("32768 blocks of 512 bytes"));
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,484 @@
+// lunex below its command line: words, patterns, and the job that keeps a disk busy, in virtual
+// time.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/faulty_disk.h"
+#include "tests/support/memory_disk.h"
+#include "tests/support/sim_reactor.h"
+#include "tools/lunex_disk.h"
+#include "tools/lunex_job.h"
+#include "tools/lunex_options.h"
+#include "tools/lunex_pattern.h"
+#include "tools/lunex_report.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using testing::HasSubstr;
+
+TEST(LunexSize, TakesFiosWords) {
+  EXPECT_EQ(parse_lunex_size("4096").value(), 4096U);
+  EXPECT_EQ(parse_lunex_size("4k").value(), 4096U);
+  EXPECT_EQ(parse_lunex_size("4K").value(), 4096U);
+  EXPECT_EQ(parse_lunex_size("4KiB").value(), 4096U);
+  EXPECT_EQ(parse_lunex_size("1m").value(), 1U << 20);
+  EXPECT_EQ(parse_lunex_size("3g").value(), std::uint64_t{3} << 30);
+  EXPECT_EQ(parse_lunex_size("2TB").value(), std::uint64_t{2} << 40);
+  EXPECT_EQ(parse_lunex_size("512b").value(), 512U);
+}
+
+TEST(LunexSize, RefusesWhatIsNoSize) {
+  for (const char* text : {"", "k", "0", "0k", "-1", "4x", "4kk", "4 k", "4ib", "1.5k",
+                           "99999999999999999999", "99999999p", "0x10"}) {
+    EXPECT_FALSE(parse_lunex_size(text)) << text;
+  }
+}
+
+TEST(LunexTime, TakesSecondsAndUnits) {
+  EXPECT_EQ(parse_lunex_time("10").value(), std::chrono::seconds(10));
+  EXPECT_EQ(parse_lunex_time("0.5").value(), milliseconds(500));
+  EXPECT_EQ(parse_lunex_time("250ms").value(), milliseconds(250));
+  EXPECT_EQ(parse_lunex_time("2m").value(), std::chrono::minutes(2));
+  EXPECT_EQ(parse_lunex_time("1h").value(), std::chrono::hours(1));
+  EXPECT_EQ(parse_lunex_time("3s").value(), std::chrono::seconds(3));
+}
+
+TEST(LunexTime, RefusesWhatIsNoTime) {
+  for (const char* text : {"", "s", "0", "0.0001", "-1", "1.2.3", "5d", "1e3", ".5", "2000h"}) {
+    EXPECT_FALSE(parse_lunex_time(text)) << text;
+  }
+}
+
+TEST(LunexRw, TakesFiosWords) {
+  LunexJobOptions options;
+  ASSERT_TRUE(parse_lunex_rw("randrw", options));
+  EXPECT_TRUE(options.reads && options.writes && options.random);
+  ASSERT_TRUE(parse_lunex_rw("write", options));
+  EXPECT_TRUE(!options.reads && options.writes && !options.random);
+  ASSERT_TRUE(parse_lunex_rw("read", options));
+  EXPECT_TRUE(options.reads && !options.writes && !options.random);
+  EXPECT_FALSE(parse_lunex_rw("trim", options));
+}
+
+TEST(LunexIsid, IsNeverThatOfAGuestsSession) {
+  const Isid isid = make_lunex_isid(0xffffffff, 63);
+  EXPECT_EQ(isid[0], 0x80);        // type "random"
+  EXPECT_GE(isid[4] & 0x80, 0x80)  // the qualifier; Xen's numbers of guests end below 0x7ff0
+      << int{isid[4]};
+  EXPECT_NE(make_lunex_isid(1, 0), make_lunex_isid(1, 1));
+}
+
+class LunexPattern : public testing::Test {
+ protected:
+  static constexpr PatternStamp kStamp{.run = 0x1122334455667788, .block = 77, .generation = 3};
+  std::vector<std::byte> filled(const PatternStamp& stamp) const {
+    std::vector<std::byte> block(512);
+    fill_pattern(block, stamp);
+    return block;
+  }
+};
+
+TEST_F(LunexPattern, RightBlockIsRight) {
+  EXPECT_FALSE(check_pattern(filled(kStamp), kStamp));
+}
+
+TEST_F(LunexPattern, DiffersWithBlockRunAndGeneration) {
+  EXPECT_NE(filled(kStamp), filled({kStamp.run, kStamp.block + 1, kStamp.generation}));
+  EXPECT_NE(filled(kStamp), filled({kStamp.run + 1, kStamp.block, kStamp.generation}));
+  EXPECT_NE(filled(kStamp), filled({kStamp.run, kStamp.block, kStamp.generation + 1}));
+}
+
+TEST_F(LunexPattern, EveryChangedByteIsNoticed) {
+  const std::vector<std::byte> right = filled(kStamp);
+  for (std::size_t at = 0; at < right.size(); ++at) {
+    std::vector<std::byte> wrong = right;
+    wrong[at] ^= std::byte{0x10};
+    EXPECT_TRUE(check_pattern(wrong, kStamp)) << at;
+  }
+}
+
+TEST_F(LunexPattern, SaysThatANewerWriteIsMissing) {
+  const auto mismatch = check_pattern(filled({kStamp.run, kStamp.block, 2}), kStamp);
+  ASSERT_TRUE(mismatch);
+  EXPECT_EQ(mismatch->expected.generation, 3U);
+  EXPECT_EQ(mismatch->found.generation, 2U);
+  EXPECT_EQ(mismatch->found_checksum, mismatch->computed_checksum);
+  EXPECT_THAT(mismatch->describe(), HasSubstr("block 77: expected generation 3, checksum 0x"));
+  EXPECT_THAT(mismatch->describe(), HasSubstr("found generation 2"));
+  EXPECT_THAT(mismatch->describe(), HasSubstr("a newer write is missing"));
+}
+
+TEST_F(LunexPattern, SaysThatABlockIsTorn) {
+  std::vector<std::byte> torn = filled(kStamp);
+  const std::vector<std::byte> older = filled({kStamp.run, kStamp.block, 2});
+  std::copy(older.begin() + 256, older.end(), torn.begin() + 256);
+  EXPECT_THAT(check_pattern(torn, kStamp)->describe(), HasSubstr("torn or damaged"));
+}
+
+TEST_F(LunexPattern, SaysThatABlockIsAtTheWrongPlace) {
+  const auto mismatch = check_pattern(filled({kStamp.run, 78, 3}), kStamp);
+  EXPECT_THAT(mismatch->describe(), HasSubstr("of block 78: it was written or read at the wrong"));
+}
+
+TEST_F(LunexPattern, SaysThatABlockIsOfAnotherRun) {
+  const auto mismatch = check_pattern(filled({5, kStamp.block, 3}), kStamp);
+  EXPECT_THAT(mismatch->describe(), HasSubstr("of another run of lunex"));
+}
+
+TEST_F(LunexPattern, SaysThatThereIsNoPattern) {
+  EXPECT_THAT(check_pattern(std::vector<std::byte>(512), kStamp)->describe(),
+              HasSubstr("found zeroes"));
+  EXPECT_THAT(check_pattern(std::vector<std::byte>(512, std::byte{'x'}), kStamp)->describe(),
+              HasSubstr("no pattern of lunex"));
+}
+
+class LunexJobTest : public testing::Test {
+ protected:
+  static constexpr std::uint64_t kSectors = 2048;  // 1 MiB
+  static constexpr std::uint32_t kBlock = 4096;
+
+  static Geometry geometry() {
+    Geometry geometry;
+    geometry.sector_count = kSectors;
+    return geometry;
+  }
+
+  std::unique_ptr<LunexJob> make(const LunexJobOptions& options,
+                                 LunexGenerations* verified = nullptr) {
+    auto job = LunexJob::create(reactor, disk, options, verified);
+    EXPECT_TRUE(job) << job.error().message;
+    return std::move(*job);
+  }
+  std::string refusal(const LunexJobOptions& options, LunexGenerations* verified = nullptr) {
+    const auto job = LunexJob::create(reactor, disk, options, verified);
+    EXPECT_FALSE(job);
+    return job ? std::string() : job.error().message;
+  }
+  void run(LunexJob& job) {
+    job.start();
+    ASSERT_TRUE(reactor.run_until([&] { return job.done(); }));
+  }
+
+  SimReactor reactor{1};
+  MemoryDisk memory{reactor, geometry()};
+  FaultyDisk disk{reactor, memory};
+  LunexGenerations generations{42};
+};
+
+TEST_F(LunexJobTest, GoesOnceThroughEveryBlockWithoutAnyLimit) {
+  LunexJobOptions options;
+  options.random = false;
+  options.depth = 3;
+  std::vector<std::uint64_t> sectors;
+  disk.set_plan([&](const BlockRequest& request, std::uint64_t) {
+    sectors.push_back(request.sector);
+    return FaultyDisk::Action{};
+  });
+  const auto job = make(options);
+  run(*job);
+  ASSERT_EQ(sectors.size(), kSectors * kSectorBytes / kBlock);
+  for (std::size_t i = 0; i < sectors.size(); ++i) {
+    EXPECT_EQ(sectors[i], i * kBlock / kSectorBytes);
+  }
+  EXPECT_EQ(job->result().read.requests, sectors.size());
+  EXPECT_EQ(job->result().bytes(), kSectors * kSectorBytes);
+  EXPECT_EQ(job->result().errors, 0U);
+}
+
+TEST_F(LunexJobTest, TheLastBlockMayBeShort) {
+  LunexJobOptions options;
+  options.random = false;
+  options.block_bytes = 3 * 512;
+  options.size_bytes = 10 * 512;
+  const auto job = make(options);
+  run(*job);
+  EXPECT_EQ(job->result().read.requests, 4U);
+  EXPECT_EQ(job->result().bytes(), 10U * 512);
+}
+
+TEST_F(LunexJobTest, KeepsTheDepthAndEndsAfterTheRuntime) {
+  LunexJobOptions options;
+  options.depth = 7;
+  options.runtime = milliseconds(10);
+  memory.set_delay([] { return microseconds(100); });
+  const auto job = make(options);
+  job->start();
+  reactor.run_for(milliseconds(1));
+  EXPECT_EQ(job->in_flight(), 7U);
+  ASSERT_TRUE(reactor.run_until([&] { return job->done(); }));
+  const LunexJobResult& result = job->result();
+  EXPECT_NEAR(static_cast<double>(result.requests()), 700, 8);
+  EXPECT_GE(result.elapsed, milliseconds(10));
+  EXPECT_LE(result.elapsed, milliseconds(11));
+  EXPECT_EQ(result.read.latency.count(), result.requests());
+  EXPECT_EQ(result.read.latency.max(), microseconds(100));
+}
+
+TEST_F(LunexJobTest, EndsAfterTheNumberOfRequests) {
+  LunexJobOptions options;
+  options.depth = 16;
+  options.requests = 5;
+  const auto job = make(options);
+  run(*job);
+  EXPECT_EQ(job->result().requests(), 5U);
+}
+
+TEST_F(LunexJobTest, StaysWithinItsPart) {
+  LunexJobOptions options;
+  options.offset_bytes = 64 * 1024;
+  options.size_bytes = 32 * 1024;
+  options.requests = 1000;
+  disk.set_plan([&](const BlockRequest& request, std::uint64_t) {
+    EXPECT_GE(request.sector, 128U);
+    EXPECT_LE(request.sector + request.sector_count, 192U);
+    return FaultyDisk::Action{};
+  });
+  const auto job = make(options);
+  run(*job);
+  EXPECT_EQ(job->result().requests(), 1000U);
+}
+
+TEST_F(LunexJobTest, MixesAsAskedFor) {
+  LunexJobOptions options;
+  options.writes = true;
+  options.read_percent = 70;
+  options.requests = 10000;
+  const auto job = make(options);
+  run(*job);
+  EXPECT_NEAR(static_cast<double>(job->result().read.requests), 7000, 200);
+  EXPECT_EQ(job->result().requests(), 10000U);
+}
+
+TEST_F(LunexJobTest, FlushesAtTheEnd) {
+  LunexJobOptions options;
+  options.writes = true;
+  options.reads = false;
+  options.requests = 10;
+  options.depth = 4;
+  options.flush_at_end = true;
+  std::uint64_t flushed_at = 0;
+  disk.set_plan([&](const BlockRequest& request, std::uint64_t number) {
+    if (request.operation == BlockOperation::flush) {
+      flushed_at = number;
+    }
+    return FaultyDisk::Action{};
+  });
+  const auto job = make(options);
+  run(*job);
+  EXPECT_EQ(flushed_at, 10U);
+  EXPECT_EQ(job->result().requests(), 10U);
+}
+
+TEST_F(LunexJobTest, CountsErrorsAndKeepsTheFirst) {
+  LunexJobOptions options;
+  options.random = false;
+  options.requests = 10;
+  disk.set_plan([](const BlockRequest&, std::uint64_t number) {
+    FaultyDisk::Action action;
+    if (number == 3 || number == 5) {
+      action.kind = FaultyDisk::Action::Kind::fail;
+      action.status = number == 3 ? IoStatus::medium_error : IoStatus::target_error;
+    }
+    return action;
+  });
+  const auto job = make(options);
+  run(*job);
+  EXPECT_EQ(job->result().errors, 2U);
+  EXPECT_EQ(job->result().requests(), 8U);
+  EXPECT_THAT(job->result().first_error, HasSubstr("read of 4096 bytes at byte 12288: "));
+  EXPECT_THAT(job->result().first_error, HasSubstr(to_string(IoStatus::medium_error)));
+}
+
+TEST_F(LunexJobTest, CountsWhatIsNeverAnswered) {
+  LunexJobOptions options;
+  options.depth = 4;
+  options.runtime = milliseconds(5);
+  disk.set_plan([](const BlockRequest&, std::uint64_t) {
+    return FaultyDisk::Action{FaultyDisk::Action::Kind::hold, IoStatus::ok};
+  });
+  const auto job = make(options);
+  job->start();
+  reactor.run_for(milliseconds(20));
+  EXPECT_TRUE(job->stopping());
+  EXPECT_FALSE(job->done());
+  disk.fail_held(IoStatus::aborted);
+  reactor.run_until_idle();
+  EXPECT_TRUE(job->done());
+  EXPECT_EQ(job->result().unanswered, 4U);
+  EXPECT_EQ(job->result().errors, 0U);
+}
+
+TEST_F(LunexJobTest, VerifiesWhatItHasWritten) {
+  LunexJobOptions options;
+  options.writes = true;
+  options.depth = 32;
+  options.requests = 5000;
+  memory.set_delay([this] { return microseconds(reactor.schedule_random().below(50)); });
+  const auto job = make(options, &generations);
+  run(*job);
+  EXPECT_FALSE(job->result().mismatch) << job->result().mismatch->describe();
+  EXPECT_EQ(job->result().requests(), 5000U);
+}
+
+TEST_F(LunexJobTest, FindsTheLowestOfSeveralWrongBlocks) {
+  LunexJobOptions write;
+  write.random = false;
+  write.reads = false;
+  write.writes = true;
+  const auto writer = make(write, &generations);
+  run(*writer);
+  for (const std::size_t sector : {100U, 57U, 90U}) {
+    memory.contents()[sector * kSectorBytes + 300] ^= std::byte{1};
+  }
+  LunexJobOptions read;
+  read.random = false;
+  read.depth = 64;  // all of them are under way when the first is found
+  const auto reader = make(read, &generations);
+  run(*reader);
+  ASSERT_TRUE(reader->result().mismatch);
+  EXPECT_EQ(reader->result().mismatch->expected.block, 57U);
+  EXPECT_EQ(reader->result().mismatch->expected.generation, 1U);
+  EXPECT_NE(reader->result().mismatch->found_checksum,
+            reader->result().mismatch->computed_checksum);
+}
+
+TEST_F(LunexJobTest, FindsALostWrite) {
+  LunexJobOptions options;
+  options.random = false;
+  options.reads = false;
+  options.writes = true;
+  const auto first = make(options, &generations);
+  run(*first);
+  const std::vector<std::byte> before = memory.contents();
+  const auto second = make(options, &generations);
+  run(*second);
+  // Of the second generation the disk has forgotten one block of 512 bytes.
+  std::copy_n(before.begin() + 33 * 512, 512, memory.contents().begin() + 33 * 512);
+  LunexJobOptions read;
+  read.random = false;
+  const auto reader = make(read, &generations);
+  run(*reader);
+  ASSERT_TRUE(reader->result().mismatch);
+  EXPECT_EQ(reader->result().mismatch->expected.block, 33U);
+  EXPECT_EQ(reader->result().mismatch->expected.generation, 2U);
+  EXPECT_EQ(reader->result().mismatch->found.generation, 1U);
+}
+
+TEST_F(LunexJobTest, DoesNotJudgeWhatItHasNotWritten) {
+  LunexJobOptions read;
+  const auto reader = make(read, &generations);
+  run(*reader);
+  EXPECT_FALSE(reader->result().mismatch);
+}
+
+TEST_F(LunexJobTest, DoesNotJudgeABlockWhoseWriteFailed) {
+  LunexJobOptions write;
+  write.random = false;
+  write.reads = false;
+  write.writes = true;
+  disk.set_plan([](const BlockRequest&, std::uint64_t number) {
+    FaultyDisk::Action action;
+    if (number == 7) {
+      action.kind = FaultyDisk::Action::Kind::fail;
+    }
+    return action;
+  });
+  const auto writer = make(write, &generations);
+  run(*writer);
+  disk.set_plan({});
+  LunexJobOptions read;
+  read.random = false;
+  const auto reader = make(read, &generations);
+  run(*reader);
+  EXPECT_FALSE(reader->result().mismatch);
+}
+
+TEST_F(LunexJobTest, RefusesBlocksThatAreNoMultipleOfTheLuns) {
+  Geometry large = geometry();
+  large.logical_block_bytes = 4096;
+  memory.set_geometry(large);
+  LunexJobOptions options;
+  options.block_bytes = 512;
+  EXPECT_THAT(refusal(options), HasSubstr("multiples of the LUN's logical blocks of 4096 bytes"));
+}
+
+TEST_F(LunexJobTest, RefusesAPartBeyondTheEnd) {
+  LunexJobOptions options;
+  options.offset_bytes = kSectors * kSectorBytes;
+  EXPECT_THAT(refusal(options), HasSubstr("beyond the end of the LUN, which has 1048576 bytes"));
+  options.offset_bytes = 4096;
+  options.size_bytes = kSectors * kSectorBytes;
+  EXPECT_THAT(refusal(options), HasSubstr("beyond the end"));
+}
+
+TEST_F(LunexJobTest, RefusesAPartSmallerThanABlock) {
+  LunexJobOptions options;
+  options.size_bytes = 512;
+  EXPECT_THAT(refusal(options), HasSubstr("less than a block"));
+}
+
+TEST_F(LunexJobTest, RefusesMoreThanTheLunTakesAtOnce) {
+  Geometry small = geometry();
+  small.max_transfer_sectors = 8;
+  memory.set_geometry(small);
+  LunexJobOptions options;
+  options.block_bytes = 8192;
+  EXPECT_THAT(refusal(options), HasSubstr("at most 4096 bytes with one command"));
+}
+
+TEST_F(LunexJobTest, RefusesToWriteToAReadOnlyLun) {
+  Geometry fixed = geometry();
+  fixed.read_only = true;
+  memory.set_geometry(fixed);
+  LunexJobOptions options;
+  options.writes = true;
+  EXPECT_THAT(refusal(options), HasSubstr("write-protected"));
+}
+
+TEST_F(LunexJobTest, RefusesTooMuchMemory) {
+  LunexJobOptions options;
+  options.block_bytes = 1 << 20;
+  options.depth = 4096;
+  EXPECT_THAT(refusal(options), HasSubstr("1 GiB"));
+}
+
+TEST_F(LunexJobTest, RefusesToVerifyMoreRequestsThanBlocks) {
+  LunexJobOptions options;
+  options.size_bytes = 8 * 4096;
+  options.depth = 9;
+  EXPECT_THAT(refusal(options, &generations), HasSubstr("only 8 blocks for 9 requests"));
+}
+
+TEST(LunexReport, JsonHasTheKeysOfItsManPage) {
+  LunexMeasure measure;
+  measure.result.elapsed = std::chrono::seconds(2);
+  measure.result.read.requests = 1000;
+  measure.result.read.bytes = 4096000;
+  for (int i = 1; i <= 1000; ++i) {
+    measure.result.read.latency.record(microseconds(i));
+  }
+  measure.client_cpu = microseconds(2000);
+  measure.system_calls = 100;
+  const nlohmann::json json = run_json({"randread", 4096, 32}, MultipathSnapshot{}, measure);
+  EXPECT_EQ(json["iops"], 500.0);
+  EXPECT_EQ(json["bandwidth_bytes_per_s"], 2048000.0);
+  EXPECT_EQ(json["client_cpu_us_per_io"], 2.0);
+  EXPECT_EQ(json["syscalls_per_io"], 0.1);
+  EXPECT_EQ(json["errors"], 0);
+  EXPECT_NEAR(json["latency_ns"]["p50"].get<double>(), 500e3, 20e3);
+  EXPECT_NEAR(json["latency_ns"]["p99"].get<double>(), 990e3, 35e3);
+  EXPECT_NEAR(json["latency_ns"]["p99_9"].get<double>(), 999e3, 35e3);
+  EXPECT_EQ(json["latency_ns"]["max"], 1000000);
+}
+
+TEST(LunexReport, AJobWithoutAnyAnswerHasRatesOfZero) {
+  const nlohmann::json json = run_json({"read", 4096, 1}, MultipathSnapshot{}, LunexMeasure{});
+  EXPECT_EQ(json["iops"], 0.0);
+  EXPECT_EQ(json["client_cpu_us_per_io"], 0.0);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

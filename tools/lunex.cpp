@@ -1,0 +1,573 @@
+// lunex: the LUN exerciser. Reads, writes, verifies and describes iSCSI LUNs by the engine that
+// serves the guests' disks, without Xen.
+
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/uring_reactor.h"
+#include "blkback/process_signals.h"
+#include "initiator/discovery.h"
+#include "initiator/resolve.h"
+#include "multipath/multipath_text.h"
+#include "tools/config.h"
+#include "tools/lunex_disk.h"
+#include "tools/lunex_info.h"
+#include "tools/lunex_job.h"
+#include "tools/lunex_options.h"
+#include "tools/lunex_report.h"
+#include "tools/program_version.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr int kOk = 0;
+constexpr int kError = 1;
+constexpr int kUsage = 2;
+
+// How long the last answers of a job may take.
+constexpr std::chrono::seconds kDrainPatience{5};
+
+// timeout(1) sends its signal to the process and to the process group at once.
+constexpr std::chrono::milliseconds kSameSignal{300};
+
+struct Arguments {
+  ConfigurationFiles files;
+  std::string initiator_name;
+  std::string log_level = "error";
+  bool json = false;
+  std::string url;
+  std::vector<std::string> portals;
+  std::string rw = "randread";
+  std::optional<std::uint16_t> sessions;
+  std::uint32_t passes = 2;
+  bool verify = false;
+  bool write_ok = false;
+  LunexJobOptions job;
+};
+
+void complain(const std::string& sentence) {
+  fmt::print(stderr, "lunex: {}\n", sentence);
+}
+
+int complain(const Error& error) {
+  complain(error.message);
+  return error.code == ErrorCode::invalid_argument ? kUsage : kError;
+}
+
+bool print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return std::fflush(stdout) == 0;
+}
+
+// The configuration as the daemon reads it; whatever is wrong with it is the operator's input.
+Result<Configuration> configure(const Arguments& arguments) {
+  auto configuration = arguments.initiator_name.empty() ? load_configuration(arguments.files)
+                                                        : read_configuration(arguments.files);
+  if (!configuration) {
+    return fail(ErrorCode::invalid_argument, configuration.error().message);
+  }
+  if (!arguments.initiator_name.empty()) {
+    if (auto right = check_iscsi_name("--initiator-name", arguments.initiator_name); !right) {
+      return tl::unexpected(right.error());
+    }
+    configuration->initiator_name = arguments.initiator_name;
+    configuration->session.initiator_name = arguments.initiator_name;
+    for (auto& [alias, lun] : configuration->luns) {
+      lun.session.initiator_name = arguments.initiator_name;
+    }
+  }
+  return configuration;
+}
+
+std::uint64_t random_number() {
+  std::uint64_t number = 0;
+  if (::getrandom(&number, sizeof number, 0) != sizeof number) {
+    number = static_cast<std::uint64_t>(::getpid());
+  }
+  return number;
+}
+
+// The reactor, SIGINT and SIGTERM, and the LUN; closes it in order whatever happened.
+class Bench {
+ public:
+  Bench() = default;
+  ~Bench() { close(); }
+  Bench(const Bench&) = delete;
+  Bench& operator=(const Bench&) = delete;
+
+  // Ends when every path is up or has failed once, with at least one up.
+  Result<void> open(const Arguments& arguments, bool read_only) {
+    const auto configuration = configure(arguments);
+    if (!configuration) {
+      return tl::unexpected(configuration.error());
+    }
+    const auto found = look_up_lun(*configuration, arguments.url, read_only, arguments.sessions);
+    if (!found) {
+      return tl::unexpected(found.error());
+    }
+    if (!found->trouble.empty()) {
+      complain(found->trouble);
+    }
+    const DiskSpecification& specification = found->specification;
+    auto reactor = UringReactor::create();
+    if (!reactor) {
+      return tl::unexpected(reactor.error());
+    }
+    reactor_ = std::move(*reactor);
+    auto signals = ProcessSignals::create(
+        *reactor_, [](void* self) noexcept { static_cast<Bench*>(self)->on_signal(); }, this);
+    if (!signals) {
+      return tl::unexpected(signals.error());
+    }
+    signals_ = std::move(*signals);
+    const Duration patience = specification.session.login_timeout + std::chrono::seconds(5);
+    disk_ = std::make_unique<LunexDisk>(*reactor_, specification, arguments.job.depth);
+    const bool settled = run_until([this] { return interrupted_ || disk_->settled(); }, patience);
+    if (interrupted_) {
+      return fail(ErrorCode::unavailable, "interrupted before the LUN was reached");
+    }
+    if (const std::string trouble = describe_trouble(disk_->snapshot()); !trouble.empty()) {
+      return fail(ErrorCode::unavailable, trouble);
+    }
+    if (!disk_->device().ready()) {
+      return fail(ErrorCode::timed_out,
+                  settled ? "no path to the LUN can be used" : "the LUN did not answer in time");
+    }
+    for (const PathSnapshot& path : disk_->snapshot().paths) {
+      if (path.state != PathState::up) {
+        complain(fmt::format("without the path by {}: {}", path.portal, path.last_error));
+      }
+    }
+    return {};
+  }
+
+  // Runs the job to its end or to a signal, and measures it.
+  Result<LunexMeasure> measure(const LunexJobOptions& options, LunexGenerations* generations) {
+    auto created = LunexJob::create(*reactor_, disk_->device(), options, generations);
+    if (!created) {
+      return tl::unexpected(created.error());
+    }
+    LunexJob& job = **created;
+    LunexMeasure measure;
+    const std::uint64_t calls = reactor_->kernel_entries();
+    const std::chrono::microseconds cpu = cpu_time();
+    job.start();
+    while (!job.done() && !job.stopping() && !interrupted_) {
+      reactor_->run_once(std::chrono::seconds(1));
+    }
+    job.stop();
+    if (!run_until([&] { return job.done(); }, kDrainPatience)) {
+      disk_->close();  // completes what is left
+      run_until([&] { return job.done(); }, kDrainPatience);
+    }
+    measure.client_cpu = cpu_time() - cpu;
+    measure.system_calls = reactor_->kernel_entries() - calls;
+    measure.result = job.result();
+    measure.connection_losses = disk_->connection_losses();
+    measure.interrupted = interrupted_;
+    return measure;
+  }
+
+  [[nodiscard]] LunexDisk& disk() { return *disk_; }
+  [[nodiscard]] Reactor& reactor() { return *reactor_; }
+  [[nodiscard]] bool interrupted() const { return interrupted_; }
+
+  template <class Condition>
+  bool run_until(Condition condition, Duration at_most) {
+    const TimePoint end = reactor_->now() + at_most;
+    while (!condition()) {
+      if (reactor_->now() > end) {
+        return false;
+      }
+      reactor_->run_once(std::chrono::milliseconds(100));
+    }
+    return true;
+  }
+
+ private:
+  static std::chrono::microseconds cpu_time() {
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    const auto of = [](const timeval& time) {
+      return std::chrono::seconds(time.tv_sec) + std::chrono::microseconds(time.tv_usec);
+    };
+    return of(usage.ru_utime) + of(usage.ru_stime);
+  }
+
+  void on_signal() {
+    const TimePoint now = reactor_->now();
+    if (!std::exchange(interrupted_, true)) {
+      interrupted_at_ = now;
+    } else if (now - interrupted_at_ > kSameSignal) {
+      std::_Exit(kError);  // asked twice: now
+    }
+  }
+
+  void close() {
+    if (disk_) {
+      disk_->close();
+      while (!disk_->closed()) {
+        reactor_->run_once(std::chrono::milliseconds(100));
+      }
+      disk_.reset();
+    }
+  }
+
+  std::unique_ptr<UringReactor> reactor_;
+  std::unique_ptr<ProcessSignals> signals_;
+  std::unique_ptr<LunexDisk> disk_;
+  bool interrupted_ = false;
+  TimePoint interrupted_at_{};
+};
+
+int refuse_writes() {
+  complain("this writes to the LUN, whose contents are lost; say --write-ok if that is meant");
+  return kUsage;
+}
+
+// What a measure says beside its numbers; the exit status.
+int judge(const LunexMeasure& measure) {
+  const LunexJobResult& result = measure.result;
+  if (!result.first_error.empty()) {
+    complain(result.first_error);
+  }
+  if (result.unanswered != 0) {
+    complain(fmt::format("{} requests were never answered", result.unanswered));
+  }
+  if (result.mismatch) {
+    complain(result.mismatch->describe());
+  }
+  return result.errors == 0 && result.unanswered == 0 && !result.mismatch ? kOk : kError;
+}
+
+int run_job(Arguments& arguments) {
+  if (auto known = parse_lunex_rw(arguments.rw, arguments.job); !known) {
+    complain("--rw " + known.error().message);
+    return kUsage;
+  }
+  if (arguments.job.writes && !arguments.write_ok) {
+    return refuse_writes();
+  }
+  Bench bench;
+  if (auto opened = bench.open(arguments, !arguments.job.writes); !opened) {
+    return complain(opened.error());
+  }
+  LunexGenerations generations(random_number());
+  const MultipathSnapshot disk = bench.disk().snapshot();
+  const auto measure = bench.measure(arguments.job, arguments.verify ? &generations : nullptr);
+  if (!measure) {
+    return complain(measure.error());
+  }
+  const LunexRunWords words{arguments.rw, arguments.job.block_bytes, arguments.job.depth};
+  const bool printed = print(arguments.json ? run_json(words, disk, *measure).dump(2) + "\n"
+                                            : run_text(words, disk, *measure));
+  const int status = judge(*measure);
+  return printed ? status : kError;
+}
+
+int verify(Arguments& arguments) {
+  if (!arguments.write_ok) {
+    return refuse_writes();
+  }
+  Bench bench;
+  if (auto opened = bench.open(arguments, false); !opened) {
+    return complain(opened.error());
+  }
+  LunexGenerations generations(random_number());
+  nlohmann::json passes = nlohmann::json::array();
+  std::uint64_t verified = 0;
+  int status = kOk;
+  LunexMeasure last;
+  for (std::uint32_t pass = 1; pass <= arguments.passes && status == kOk; ++pass) {
+    for (const bool write : {true, false}) {
+      LunexJobOptions options = arguments.job;
+      options.random = false;
+      options.reads = !write;
+      options.writes = write;
+      options.flush_at_end = write;
+      auto measure = bench.measure(options, &generations);
+      if (!measure) {
+        return complain(measure.error());
+      }
+      status = judge(*measure);
+      last = std::move(*measure);
+      if (status != kOk || last.interrupted) {
+        break;
+      }
+      if (!write) {
+        verified += last.result.read.bytes;
+      }
+      if (!arguments.json) {
+        print(fmt::format("pass {} of {}: {} {} bytes in {:.2f} s\n", pass, arguments.passes,
+                          write ? "wrote" : "read back and compared", last.result.bytes(),
+                          std::chrono::duration<double>(last.result.elapsed).count()));
+      }
+    }
+    if (last.interrupted) {
+      break;
+    }
+  }
+  const bool right = status == kOk && !last.interrupted;
+  if (arguments.json) {
+    const LunexJobResult& result = last.result;
+    nlohmann::json json = {
+        {"verified", right},
+        {"passes", arguments.passes},
+        {"compared_bytes", verified},
+        {"interrupted", last.interrupted},
+        {"errors", result.errors + result.unanswered + (result.mismatch ? 1 : 0)},
+        {"first_error", result.first_error}};
+    json["mismatch"] = result.mismatch ? mismatch_json(*result.mismatch) : nlohmann::json();
+    return print(json.dump(2) + "\n") ? status : kError;
+  }
+  return print(right              ? "every block is right\n"
+               : last.interrupted ? "interrupted\n"
+                                  : "the LUN is not right\n")
+             ? status
+             : kError;
+}
+
+int describe(const Arguments& arguments) {
+  Bench bench;
+  if (auto opened = bench.open(arguments, true); !opened) {
+    return complain(opened.error());
+  }
+  Session* session = bench.disk().live_session();
+  if (session == nullptr) {
+    complain("the connection was lost");
+    return kError;
+  }
+  const auto info = ask_lun(bench.reactor(), *session, bench.disk().lun(),
+                            [&bench](const std::function<bool()>& condition) {
+                              return bench.run_until(condition, kDrainPatience);
+                            });
+  if (!info) {
+    return complain(info.error());
+  }
+  return print(arguments.json ? info_json(*info).dump(2) + "\n" : info_text(*info)) ? kOk : kError;
+}
+
+int find_targets(const Arguments& arguments) {
+  const auto configuration = configure(arguments);
+  if (!configuration) {
+    return complain(configuration.error());
+  }
+  std::vector<Portal> portals;
+  for (const std::string& text : arguments.portals) {
+    auto portal = parse_portal(text);
+    if (!portal) {
+      return complain(portal.error());
+    }
+    portals.push_back(std::move(*portal));
+  }
+  nlohmann::json list = nlohmann::json::array();
+  std::string lines;
+  int status = kOk;
+  for (const Portal& portal : portals) {
+    const auto addresses = resolve(portal.host, portal.port);
+    const auto targets =
+        addresses
+            ? discover(addresses->front(), configuration->initiator_name,
+                       configuration->session.login_timeout, configuration->session.discovery_chap)
+            : Result<std::vector<DiscoveredTarget>>(tl::unexpected(addresses.error()));
+    if (!targets) {
+      complain(targets.error().message);
+      status = kError;
+      continue;
+    }
+    for (const DiscoveredTarget& target : *targets) {
+      nlohmann::json found = nlohmann::json::array();
+      for (const DiscoveredPortal& at : target.portals) {
+        const Portal written{at.host, at.port, {}};
+        lines += fmt::format("{},{} {}\n", written.to_string(), at.group_tag, target.name);
+        found.push_back({{"host", at.host}, {"port", at.port}, {"group_tag", at.group_tag}});
+      }
+      list.push_back({{"target", target.name}, {"portals", found}, {"asked", portal.to_string()}});
+    }
+  }
+  const bool printed =
+      print(arguments.json ? nlohmann::json{{"targets", list}}.dump(2) + "\n" : lines);
+  return printed ? status : kError;
+}
+
+// Checks and converts an option's text with one of the parse_lunex_* functions.
+template <class Parse, class Take>
+CLI::Option* add_parsed(CLI::App& app, const char* names, Parse parse, Take take,
+                        const char* description, const char* type) {
+  return app
+      .add_option_function<std::string>(
+          names,
+          [=](const std::string& text) {
+            auto value = parse(text);
+            if (!value) {
+              throw CLI::ValidationError(names, value.error().message);
+            }
+            if (auto wrong = take(*value); !wrong.empty()) {
+              throw CLI::ValidationError(names, wrong);
+            }
+          },
+          description)
+      ->type_name(type);
+}
+
+void add_common(CLI::App& command, Arguments& arguments) {
+  command.add_flag("-j,--json", arguments.json, "print JSON");
+  command.add_option("-c,--config", arguments.files.configuration, "configuration file")
+      ->capture_default_str();
+  command.add_option("-i,--initiator-name", arguments.initiator_name,
+                     "initiator name, instead of the configured one");
+  command
+      .add_option("--log-level", arguments.log_level,
+                  "error, warning, info or debug: what of the engine's log is shown")
+      ->check([](const std::string& text) {
+        return parse_log_level(text) ? std::string{} : "must be error, warning, info or debug";
+      })
+      ->capture_default_str();
+}
+
+void add_url(CLI::App& command, Arguments& arguments) {
+  command
+      .add_option("URL", arguments.url,
+                  "the LUN, as in a guest's disk line: iscsi://HOST[:PORT][,...]/TARGET/LUN[?...], "
+                  "iscsi:TARGET/LUN or iscsi:ALIAS")
+      ->required();
+}
+
+void add_region(CLI::App& command, Arguments& arguments) {
+  LunexJobOptions& job = arguments.job;
+  add_parsed(
+      command, "--bs", parse_lunex_size,
+      [&job](std::uint64_t bytes) {
+        job.block_bytes = static_cast<std::uint32_t>(bytes);
+        return bytes > kMaxLunexBlockBytes ? std::string("must be at most 16 MiB") : std::string();
+      },
+      "bytes of a request", "SIZE");
+  command.add_option("--iodepth", job.depth, "requests under way at once, over all sessions")
+      ->check(CLI::Range(1U, kMaxLunexDepth))
+      ->capture_default_str();
+  add_parsed(
+      command, "--size", parse_lunex_size,
+      [&job](std::uint64_t bytes) {
+        job.size_bytes = bytes;
+        return std::string();
+      },
+      "bytes of the LUN to use, from the offset on (default: up to its end)", "SIZE");
+  add_parsed(
+      command, "--offset", parse_lunex_size,
+      [&job](std::uint64_t bytes) {
+        job.offset_bytes = bytes;
+        return std::string();
+      },
+      "where to begin (default: the LUN's first byte)", "SIZE");
+  command
+      .add_option("--sessions", arguments.sessions,
+                  "sessions at each portal, instead of the configured number")
+      ->check(CLI::Range(std::uint16_t{1}, kMaxSessionsPerPortal));
+  command.add_flag("--write-ok", arguments.write_ok, "the LUN may be written to");
+}
+
+void add_run(CLI::App& command, Arguments& arguments) {
+  LunexJobOptions& job = arguments.job;
+  command.add_option("--rw", arguments.rw, "read, write, randread, randwrite, rw or randrw")
+      ->capture_default_str();
+  add_region(command, arguments);
+  command.add_option("--rwmixread", job.read_percent, "percentage of reads in rw and randrw")
+      ->check(CLI::Range(0U, 100U))
+      ->capture_default_str();
+  add_parsed(
+      command, "--runtime", parse_lunex_time,
+      [&job](Duration time) {
+        job.runtime = time;
+        return std::string();
+      },
+      "end after this time (default: when every block had its turn)", "TIME");
+  command
+      .add_option_function<std::uint64_t>(
+          "--number_ios", [&job](const std::uint64_t& number) { job.requests = number; },
+          "end after this many requests")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--randseed", job.seed, "seed of offsets and mix")->capture_default_str();
+  command.add_flag("--verify", arguments.verify,
+                   "stamp every block written, and compare those read that this run has written");
+}
+
+int run(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("Exercises iSCSI LUNs with the engine of iscsi-blkback, without Xen.", "lunex");
+  app.set_version_flag("--version", program_version("lunex"));
+  app.require_subcommand(1);
+
+  CLI::App* run_command = app.add_subcommand("run", "measure reads and writes, in fio's words");
+  add_url(*run_command, arguments);
+  add_run(*run_command, arguments);
+  add_common(*run_command, arguments);
+
+  CLI::App* verify_command =
+      app.add_subcommand("verify", "write a pattern to the LUN and compare it when read back");
+  add_url(*verify_command, arguments);
+  add_region(*verify_command, arguments);
+  verify_command->add_option("--passes", arguments.passes, "times to write and read back")
+      ->check(CLI::Range(1U, 1000000U))
+      ->capture_default_str();
+  add_common(*verify_command, arguments);
+
+  CLI::App* info_command = app.add_subcommand("info", "print what the LUN says of itself");
+  add_url(*info_command, arguments);
+  add_common(*info_command, arguments);
+
+  CLI::App* discover_command =
+      app.add_subcommand("discover", "ask portals for their targets (SendTargets)");
+  discover_command->add_option("PORTAL", arguments.portals, "HOST[:PORT]")->required();
+  add_common(*discover_command, arguments);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) {
+      return app.exit(error);
+    }
+    complain(error.what());
+    return kUsage;
+  }
+  for (const CLI::App* command : app.get_subcommands()) {
+    arguments.files.must_exist = command->count("--config") != 0;
+  }
+  set_log_level(parse_log_level(arguments.log_level).value_or(LogLevel::error));
+  // Discovery writes to sockets by libiscsi, before ProcessSignals exists.
+  std::signal(SIGPIPE, SIG_IGN);
+
+  if (run_command->parsed()) {
+    return run_job(arguments);
+  }
+  if (verify_command->parsed()) {
+    if (verify_command->count("--bs") == 0) {
+      arguments.job.block_bytes = 64 * 1024;
+    }
+    if (verify_command->count("--iodepth") == 0) {
+      arguments.job.depth = 16;
+    }
+    return verify(arguments);
+  }
+  if (info_command->parsed()) {
+    return describe(arguments);
+  }
+  return find_targets(arguments);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
+
+int main(int argc, char** argv) {
+  return iscsi_blkback::run(argc, argv);
+}

@@ -1,0 +1,130 @@
+#include "tools/lunex_disk.h"
+
+#include <fmt/format.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "multipath/multipath_text.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// How long requests that are still under way may take once the disk is being closed.
+constexpr std::chrono::milliseconds kClosePatience{500};
+
+bool is_settled(const PathSnapshot& path) {
+  return path.state != PathState::pending ||
+         (path.session_state != SessionState::logged_in && !path.last_error.empty());
+}
+
+}  // namespace
+
+Isid make_lunex_isid(std::uint32_t random, std::uint32_t number) {
+  const auto byte = [](std::uint32_t value) { return static_cast<std::uint8_t>(value & 0xff); };
+  // Guests' numbers end below 0x7ff0.
+  return Isid{0x80,
+              byte(random >> 16),
+              byte(random >> 8),
+              byte(random),
+              static_cast<std::uint8_t>(0x80 | byte(number >> 8)),
+              byte(number)};
+}
+
+Result<ResolvedDisk> look_up_lun(const Configuration& configuration, const std::string& url,
+                                 bool read_only, std::optional<std::uint16_t> sessions) {
+  if (!is_iscsi_params(url)) {
+    return fail(ErrorCode::invalid_argument, "the URL does not begin with iscsi:");
+  }
+  const auto target = parse_disk_target(url);
+  if (!target) {
+    return tl::unexpected(target.error());
+  }
+  auto plan = plan_disk(*target, configuration, "lunex", read_only);
+  if (!plan) {
+    return fail(ErrorCode::invalid_argument, plan.error().message);
+  }
+  plan->paths.sessions_per_portal = sessions.value_or(plan->paths.sessions_per_portal);
+  return resolve_disk(*plan, system_portal_directory());
+}
+
+LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth)
+    : lun_(specification.lun),
+      patience_timer_(
+          reactor, [](void* self) noexcept { static_cast<LunexDisk*>(self)->give_up(); }, this) {
+  MultipathOptions multipath = specification.multipath;
+  multipath.max_requests = depth;
+  MultipathDevice::Observer& observer = *this;
+  device_.emplace(reactor, std::move(multipath), observer);
+  std::uint32_t random = 0;
+  if (::getrandom(&random, sizeof random, 0) != sizeof random) {
+    random = static_cast<std::uint32_t>(reactor.random());
+  }
+  for (const ResolvedPortal& resolved : specification.portals) {
+    SessionOptions options = specification.session;
+    options.portal = resolved.address;
+    options.portal_name = resolved.portal.to_string();
+    options.interface_binding = resolved.portal.interface_binding;
+    options.isid = make_lunex_isid(random, static_cast<std::uint32_t>(sessions_.size()));
+    sessions_.push_back(std::make_unique<Session>(reactor, std::move(options)));
+    device_->add_path(*sessions_.back(), lun_);
+    sessions_.back()->start();
+  }
+}
+
+LunexDisk::~LunexDisk() {
+  ISCSI_BLKBACK_ASSERT(closed());
+}
+
+bool LunexDisk::settled() const {
+  const MultipathSnapshot now = device_->snapshot();
+  return std::all_of(now.paths.begin(), now.paths.end(), is_settled);
+}
+
+std::string LunexDisk::trouble() const {
+  return settled() ? describe_trouble(device_->snapshot()) : std::string();
+}
+
+Session* LunexDisk::live_session() {
+  const auto found = std::find_if(sessions_.begin(), sessions_.end(), [](const auto& session) {
+    return session->state() == SessionState::logged_in;
+  });
+  return found == sessions_.end() ? nullptr : found->get();
+}
+
+std::uint64_t LunexDisk::connection_losses() const {
+  std::uint64_t losses = 0;
+  for (const auto& session : sessions_) {
+    losses += session->statistics().connection_losses;
+  }
+  return losses;
+}
+
+void LunexDisk::close() {
+  if (std::exchange(closing_, true)) {
+    return;
+  }
+  patience_timer_.start_after(kClosePatience);
+  device_->close(
+      false, [](void* self) noexcept { static_cast<LunexDisk*>(self)->on_device_closed(); }, this);
+}
+
+void LunexDisk::on_device_closed() {
+  patience_timer_.stop();
+  device_.reset();
+  for (const auto& session : sessions_) {
+    session->stop([](void* self) noexcept { ++static_cast<LunexDisk*>(self)->stopped_; }, this);
+  }
+}
+
+void LunexDisk::give_up() {
+  for (const auto& session : sessions_) {
+    if (session->state() == SessionState::logged_in && session->commands_in_flight() != 0) {
+      session->drop(Error{ErrorCode::timed_out, "the target does not answer"});
+    }
+  }
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,71 @@
+// LunexDisk: a LUN opened by its URL as the daemon would open it: one session or several for each
+// portal, a path over each, a MultipathDevice above them. Its sessions have ISIDs of their own, so
+// that it never takes over a session of the daemon's. Reactor thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/reactor.h"
+#include "base/result.h"
+#include "blkback/disk_plan.h"
+#include "initiator/session.h"
+#include "multipath/multipath_device.h"
+#include "tools/config.h"
+
+namespace iscsi_blkback {
+
+// A type "random" ISID (RFC 7143 11.12.5) with a qualifier that no guest's number has. number: of
+// the session within this process.
+[[nodiscard]] Isid make_lunex_isid(std::uint32_t random, std::uint32_t number);
+
+// Configuration and URL to what can be opened; looks up names and asks discovery portals (blocks).
+// sessions: at each portal, instead of the configured number. Errors: invalid_argument for what the
+// operator wrote; else the network's.
+[[nodiscard]] Result<ResolvedDisk> look_up_lun(const Configuration& configuration,
+                                               const std::string& url, bool read_only,
+                                               std::optional<std::uint16_t> sessions);
+
+class LunexDisk final : private MultipathDevice::Observer {
+ public:
+  // depth: requests under way at once.
+  LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth);
+  ~LunexDisk();  // closed()
+  LunexDisk(const LunexDisk&) = delete;
+  LunexDisk& operator=(const LunexDisk&) = delete;
+
+  // Every path is up, or has failed once.
+  [[nodiscard]] bool settled() const;
+  // Why not one path is up; empty while one is, or is on its first try.
+  [[nodiscard]] std::string trouble() const;
+  [[nodiscard]] MultipathDevice& device() { return *device_; }  // until close()
+  [[nodiscard]] MultipathSnapshot snapshot() const { return device_->snapshot(); }
+  // A session that is logged in, or null; and the LUN's number.
+  [[nodiscard]] Session* live_session();
+  [[nodiscard]] std::uint16_t lun() const { return lun_; }
+  // Times that a session was up and went down.
+  [[nodiscard]] std::uint64_t connection_losses() const;
+
+  // Logs out. What is still under way completes with aborted, and its connection is reset. closed()
+  // follows within the logout timeout.
+  void close();
+  [[nodiscard]] bool closed() const { return !device_ && stopped_ == sessions_.size(); }
+
+ private:
+  void on_ready(MultipathDevice&) noexcept override {}
+  void on_paths_changed(MultipathDevice&) noexcept override {}
+  void on_device_closed();
+  void give_up();
+
+  std::uint16_t lun_;
+  std::vector<std::unique_ptr<Session>> sessions_;
+  std::optional<MultipathDevice> device_;
+  Timer patience_timer_;
+  bool closing_ = false;
+  std::size_t stopped_ = 0;  // sessions
+};
+
+}  // namespace iscsi_blkback
