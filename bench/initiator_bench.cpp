@@ -28,6 +28,8 @@ namespace {
 
 constexpr int kClientCore = 0;
 constexpr int kTargetCore = 1;
+// Longer than any client takes between two requests: the null target has its core for itself.
+constexpr std::chrono::milliseconds kTargetBusyPoll{1};
 constexpr std::uint64_t kTgtBytes = std::uint64_t{256} << 20;
 
 // The targets that one line needs.
@@ -50,6 +52,7 @@ class Targets {
       return targets;
     }
     NullTargetOptions options = null_target_defaults();
+    options.busy_poll = kTargetBusyPoll;
     options.settings.one_at_a_time = line.target == TargetKind::null_one_at_a_time;
     if (line.target == TargetKind::null_latency) {
       options.settings.latency_min = std::chrono::microseconds(50);
@@ -125,6 +128,7 @@ struct Run {
   int rounds = 5;
   double seconds = 0.6;
   bool programs = true;
+  std::vector<std::string> clients;  // names; none: all
   std::mt19937 random{std::random_device{}()};
   std::set<std::string> notes;  // why clients are missing
 };
@@ -138,6 +142,12 @@ Result<void> measure(Comparison& line, Run& run) {
   if (!run.programs) {
     std::erase_if(line.clients, [](Client client) {
       return client == Client::iscsi_perf || client == Client::qemu_img || client == Client::fio;
+    });
+  }
+  if (!run.clients.empty()) {
+    std::erase_if(line.clients, [&run](Client client) {
+      return std::find(run.clients.begin(), run.clients.end(), to_string(client)) ==
+             run.clients.end();
     });
   }
   std::vector<Client> order = line.clients;
@@ -212,6 +222,7 @@ int run(int argc, char** argv) {
       ->check(CLI::Range(0.01, 600.0))
       ->capture_default_str();
   app.add_option("--only", only, "lines whose name contains one of these");
+  app.add_option("--clients", run.clients, "these only, by their names in the table");
   app.add_flag("--list", list, "the lines' names");
   app.add_flag("--no-programs", no_programs, "leave out the peers that are programs of their own");
   app.add_option("--json", json_file, "every single number into this file");

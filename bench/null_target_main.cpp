@@ -15,6 +15,7 @@ int run(int argc, char** argv) {
   std::uint64_t mebibytes = 512;
   std::uint32_t latency_min_us = 0;
   std::uint32_t latency_max_us = 0;
+  std::uint32_t busy_poll_us = 0;
   int core = -1;
   bool r2t = false;
   bool no_immediate = false;
@@ -39,6 +40,8 @@ int run(int argc, char** argv) {
   app.add_option("--latency-min", latency_min_us, "microseconds that a command takes at least");
   app.add_option("--latency-max", latency_max_us,
                  "... and at most; random in between, so that replies change their order");
+  app.add_option("--busy-poll", busy_poll_us, "microseconds without a request until it sleeps")
+      ->capture_default_str();
   app.add_flag("--initial-r2t", r2t, "ask for all data that is not immediate");
   app.add_flag("--no-immediate-data", no_immediate);
   app.add_flag("--separate-status", separate_status, "a SCSI Response after the data of a read");
@@ -50,6 +53,7 @@ int run(int argc, char** argv) {
   options.settings.latency_min = std::chrono::microseconds(latency_min_us);
   options.settings.latency_max =
       std::chrono::microseconds(std::max(latency_min_us, latency_max_us));
+  options.busy_poll = std::chrono::microseconds(busy_poll_us);
   protocol.initial_r2t = r2t;
   protocol.immediate_data = !no_immediate;
   protocol.status_with_data = !separate_status;
@@ -63,6 +67,7 @@ int run(int argc, char** argv) {
   }
   std::fflush(stdout);
   pin_to_core(core);
+  (*target)->take_memory();
   const std::atomic<bool> never = false;
   (*target)->run(never);
   for (const std::string& violation : (*target)->violations()) {
