@@ -285,6 +285,7 @@ class Session::Impl final : public ByteStream::Owner {
   std::size_t received_begin_ = 0;
   std::size_t received_end_ = 0;
   DirectReception direct_;
+  bool large_data_ = false;   // the last Data-In was one that is worth a receive of its own
   bool receive_due_ = false;  // flush() starts it
   Timer gather_timer_;        // ... or this, a moment later
   GatherPolicy gather_policy_;

@@ -12,6 +12,9 @@ namespace {
 // Data of a Data-In that has not arrived whole goes straight to its buffer from this size on;
 // below, one copy out of the (hot) staging buffer is cheaper than a receive of its own.
 constexpr std::size_t kDirectBytes = 16 * 1024;
+// While a target sends such large ones, a receive takes no more than this behind what it is waiting
+// for: the next header and what fits of a small answer. More would be copied twice.
+constexpr std::size_t kBesideLargeBytes = 4 * 1024 + 512;
 
 }  // namespace
 
@@ -21,8 +24,9 @@ void Session::Impl::receive_more() {
   if (direct_.remaining_bytes != 0) {
     parts[count++] = {.iov_base = direct_.destination, .iov_len = direct_.remaining_bytes};
   }
+  const std::size_t room = received_.size() - received_end_;
   parts[count++] = {.iov_base = received_.data() + received_end_,
-                    .iov_len = received_.size() - received_end_};
+                    .iov_len = large_data_ ? std::min(room, kBesideLargeBytes) : room};
   stream_->receive({parts.data(), count});
 }
 
@@ -94,6 +98,9 @@ void Session::Impl::parse_received() {
       fail_digest("data", header.opcode);
       return;
     }
+    if (header.opcode == Opcode::data_in) {
+      large_data_ = header.data_bytes >= kDirectBytes;
+    }
     received_begin_ += header.total_bytes(digests_);
     handle_pdu(bytes, header, bytes.data() + data_at);
   }
@@ -122,6 +129,7 @@ bool Session::Impl::begin_direct_reception(BhsBytes bytes, const PduHeader& head
   const std::size_t arrived = available - data_at;
   std::byte* destination = slot->task->data + pdu.buffer_offset;
   std::memcpy(destination, bytes.data() + data_at, arrived);
+  large_data_ = true;
   direct_ = {.destination = destination,
              .remaining_bytes = header.data_bytes,
              .trailer_bytes = header.trailer_bytes(digests_),
