@@ -43,6 +43,27 @@ Result<Interfaces> list_interfaces() {
   return Interfaces(first, &::freeifaddrs);
 }
 
+bool same_host(const sockaddr& one, const SocketAddress& other) {
+  if (one.sa_family != other.storage.ss_family) {
+    return false;
+  }
+  if (one.sa_family == AF_INET) {
+    sockaddr_in a{};
+    sockaddr_in b{};
+    std::memcpy(&a, &one, sizeof a);
+    std::memcpy(&b, &other.storage, sizeof b);
+    return a.sin_addr.s_addr == b.sin_addr.s_addr;
+  }
+  if (one.sa_family == AF_INET6) {
+    sockaddr_in6 a{};
+    sockaddr_in6 b{};
+    std::memcpy(&a, &one, sizeof a);
+    std::memcpy(&b, &other.storage, sizeof b);
+    return std::memcmp(&a.sin6_addr, &b.sin6_addr, sizeof a.sin6_addr) == 0;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string InterfaceBinding::to_string() const {
@@ -126,26 +147,20 @@ Result<std::string> interface_of(const InterfaceBinding& binding) {
   if (!wanted) {
     return tl::unexpected(wanted.error());
   }
+  return interface_having(*wanted);
+}
+
+Result<std::string> interface_having(const SocketAddress& address) {
   const Result<Interfaces> interfaces = list_interfaces();
   if (!interfaces) {
     return tl::unexpected(interfaces.error());
   }
   for (const ifaddrs* entry = interfaces->get(); entry != nullptr; entry = entry->ifa_next) {
-    const int family = entry->ifa_addr == nullptr ? AF_UNSPEC : entry->ifa_addr->sa_family;
-    SocketAddress address;
-    address.length_bytes = family == AF_INET    ? sizeof(sockaddr_in)
-                           : family == AF_INET6 ? sizeof(sockaddr_in6)
-                                                : 0;
-    if (address.length_bytes == 0) {
-      continue;
-    }
-    std::memcpy(&address.storage, entry->ifa_addr, address.length_bytes);
-    if (address == *wanted) {
+    if (entry->ifa_addr != nullptr && same_host(*entry->ifa_addr, address)) {
       return std::string(entry->ifa_name);
     }
   }
-  return fail(ErrorCode::not_found,
-              fmt::format("no network interface has the address {}", binding.address));
+  return fail(ErrorCode::not_found, "no network interface has the address " + address.to_string());
 }
 
 }  // namespace iscsi_blkback

@@ -10,6 +10,8 @@
 
 namespace iscsi_blkback {
 
+struct SocketAddress;
+
 // Empty parts demand nothing. A connection that cannot have what is demanded fails.
 struct InterfaceBinding {
   std::string name = {};              // "eth1": SO_BINDTODEVICE
@@ -34,6 +36,9 @@ struct InterfaceBinding {
 // up again for each connection. Among several, as a bridge and its port are, the one that has an IP
 // address.
 [[nodiscard]] Result<std::string> find_interface(const std::string& hardware_address);
+
+// The name of the interface that has the address, whatever its port.
+[[nodiscard]] Result<std::string> interface_having(const SocketAddress& address);
 
 // The name of the interface that a binding which is not empty means: its name, else by hardware
 // address, else the interface that has the source address.

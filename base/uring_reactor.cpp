@@ -14,6 +14,8 @@
 #include <ctime>
 #include <utility>
 
+#include "base/link_watch.h"
+#include "base/log.h"
 #include "base/uring_stream.h"
 
 namespace iscsi_blkback {
@@ -187,6 +189,7 @@ UringReactor::UringReactor(std::unique_ptr<Ring> ring, UniqueFd wake_fd)
 }
 
 UringReactor::~UringReactor() {
+  link_watch_.reset();
   wake_watch_.reset();
   posted_.clear();  // may own objects that live on this reactor
   // What is left of watches has been stopped; the kernel drops these polls with the ring.
@@ -265,6 +268,27 @@ std::unique_ptr<FdWatch> UringReactor::watch_readable(int fd, FdWatch::Callback 
 std::unique_ptr<ByteStream> UringReactor::connect(const ConnectOptions& options,
                                                   ByteStream::Owner& owner) {
   return std::make_unique<UringStream>(*this, options, owner);
+}
+
+void UringReactor::watch_link_of(UringStream& stream) {
+  if (!link_watch_ && !link_watch_failed_) {
+    auto watch = LinkWatch::create(
+        *this,
+        [](void* self, int interface_index) noexcept {
+          // A stream closes later in the turn, or in the next: none leaves the list here.
+          static_cast<UringReactor*>(self)->connected_.for_each(
+              [interface_index](UringStream& one) { one.link_lost(interface_index); });
+        },
+        this);
+    if (watch) {
+      link_watch_ = std::move(*watch);
+    } else {
+      link_watch_failed_ = true;
+      log_warning("reactor", "{}; a lost link is noticed only when the target does not answer",
+                  watch.error().message);
+    }
+  }
+  connected_.push_back(stream);
 }
 
 std::uint64_t UringReactor::random() {

@@ -32,6 +32,9 @@ struct UringOperation {
   bool unanswered = false;  // the reactor's: see start_at_once()
 };
 
+class LinkWatch;
+class UringStream;
+
 class UringReactor : public Reactor {
  public:
   struct Options {
@@ -65,6 +68,9 @@ class UringReactor : public Reactor {
   [[nodiscard]] std::unique_ptr<ByteStream> connect(const ConnectOptions& options,
                                                     ByteStream::Owner& owner) override;
   [[nodiscard]] std::uint64_t random() override;
+
+  // For connected streams: link_lost() tells them when an interface has lost its link.
+  void watch_link_of(UringStream& stream);
 
   // How often run() and run_once() have entered the kernel: what a turn costs in system calls.
   [[nodiscard]] std::uint64_t kernel_entries() const { return kernel_entries_; }
@@ -111,6 +117,9 @@ class UringReactor : public Reactor {
   std::vector<AtOnce> at_once_;          // started, not finished
   std::vector<AtOnce> finishing_;        // taken from at_once_
   std::vector<std::unique_ptr<WatchState>> watch_states_;
+  std::unique_ptr<LinkWatch> link_watch_;  // from the first stream on
+  bool link_watch_failed_ = false;
+  IntrusiveList<UringStream> connected_;
   std::uint64_t random_state_;
   std::uint64_t kernel_entries_ = 0;
   TimePoint turn_time_{};

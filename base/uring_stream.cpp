@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/link_watch.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -127,6 +129,13 @@ void UringStream::reset() noexcept {
   }
 }
 
+void UringStream::link_lost(int interface_index) noexcept {
+  if (state_ == State::open && interface_index == interface_index_) {
+    begin_close({ErrorCode::unavailable, "connection to " + address_.to_string() +
+                                             ": the network interface has lost its link"});
+  }
+}
+
 Result<void> UringStream::open_socket(const ConnectOptions& options) {
   // Blocking on purpose: io_uring gives EAGAIN back for a non-blocking file instead of waiting.
   fd_.reset(socket(address_.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
@@ -217,6 +226,8 @@ void UringStream::on_connect_done(std::int32_t result) noexcept {
     begin_close(describe(-result));
   } else {
     state_ = State::open;
+    interface_index_ = interface_of_socket(fd_.get());
+    reactor_.watch_link_of(*this);
     owner_.on_connected();
   }
 }
@@ -277,6 +288,9 @@ void UringStream::close_if_idle() noexcept {
 void UringStream::finish_close() noexcept {
   fd_.reset();
   state_ = State::closed;
+  if (linked()) {
+    unlink();
+  }
   const Error error = std::move(*close_error_);
   owner_.on_closed(error);  // may delete this
 }

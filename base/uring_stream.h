@@ -11,13 +11,14 @@
 #include <optional>
 
 #include "base/byte_stream.h"
+#include "base/intrusive_list.h"
 #include "base/reactor.h"
 #include "base/unique_fd.h"
 #include "base/uring_reactor.h"
 
 namespace iscsi_blkback {
 
-class UringStream : public ByteStream {
+class UringStream : public ByteStream, public ListHook<UringStream> {
  public:
   UringStream(UringReactor& reactor, const ConnectOptions& options, Owner& owner);
   ~UringStream() override;  // after on_closed only
@@ -25,6 +26,9 @@ class UringStream : public ByteStream {
   void send(std::span<const iovec> parts) noexcept override;
   void receive(std::span<const iovec> parts) noexcept override;
   void reset() noexcept override;
+
+  // The interface with this index has lost its link.
+  void link_lost(int interface_index) noexcept;
 
  private:
   enum class State : std::uint8_t {
@@ -67,7 +71,8 @@ class UringStream : public ByteStream {
   Owner& owner_;
   State state_ = State::connecting;
   UniqueFd fd_;
-  SocketAddress address_;  // stable: the kernel reads it when it connects
+  int interface_index_ = 0;  // of the local address, once connected
+  SocketAddress address_;    // stable: the kernel reads it when it connects
   bool connect_in_kernel_ = false;
   bool cancel_in_kernel_ = false;
   UringOperation connect_;

@@ -1,0 +1,45 @@
+// LinkWatch: hears from the kernel (rtnetlink) when a network interface loses its link, so that the
+// connections through it end at once instead of waiting for an answer that cannot come. One for
+// each reactor, its streams' owner; reactor thread.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/byte_stream.h"
+#include "base/reactor.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace iscsi_blkback {
+
+// The indexes of the interfaces of which these messages of the kernel say that they are down, have
+// no carrier or are gone. Anything malformed ends the reading.
+[[nodiscard]] std::vector<int> links_down(std::span<const std::byte> messages);
+
+// The index of the interface that has the local address of a connected socket; 0: none.
+[[nodiscard]] int interface_of_socket(int fd);
+
+class LinkWatch {
+ public:
+  using Callback = void (*)(void* owner, int interface_index) noexcept;
+
+  // Errors: whatever keeps the process from opening such a socket.
+  [[nodiscard]] static Result<std::unique_ptr<LinkWatch>> create(Reactor& reactor,
+                                                                 Callback callback, void* owner);
+
+ private:
+  LinkWatch(UniqueFd socket, Callback callback, void* owner)
+      : socket_(std::move(socket)), callback_(callback), owner_(owner) {}
+  void on_readable();
+
+  UniqueFd socket_;
+  Callback callback_;
+  void* owner_;
+  std::unique_ptr<FdWatch> watch_;
+};
+
+}  // namespace iscsi_blkback
