@@ -355,17 +355,21 @@ has_no_child() { ! pgrep -f "iscsi-blkback --guest $1( |\$)" > /dev/null; } # DO
 has_no_nodes() { # DOMID
   ! xenstore-ls -f 2> /dev/null | cut -d' ' -f1 | grep -qE "^/local/domain/$1(/|$)|^/local/domain/0/(.*/)?(qdisk|vbd3|vbd)/$1(/|$)"
 }
-# Grants of a domain that somebody still uses (pinned), by Xen's own tables.
+# Grants of a domain that somebody still uses (pinned), by Xen's own tables: a line for each.
 grants_in_use() { # DOMID
   (
     flock 9   # the hypervisor's log is one for all scenarios
-    xl dmesg -c > /dev/null
+    xl dmesg -c >> "$xen_log"
     xl debug-keys g
-    sleep 0.5
-    xl dmesg
-  ) 9> /run/lab-xl-dmesg.lock | awk -v domain="d$1" '
-    /grant-table for remote/ { mine = 0; for (i = 1; i <= NF; i++) if ($i == domain) mine = 1 }
-    mine && /^\(XEN\) *\[/ { print }'
+    for _ in $(seq 100); do   # it prints at the speed of the serial line
+      xl dmesg > "$scenario_dir/xen-tables"
+      ! grep -q 'gnttab_usage_print_all *\] done' "$scenario_dir/xen-tables" || break
+      sleep 0.1
+    done
+    awk -v domain="d$1" '
+      /grant-table for remote/ { mine = 0; for (i = 1; i <= NF; i++) if ($i == domain) mine = 1 }
+      mine && /^\(XEN\) *\[0x/ { print }' "$scenario_dir/xen-tables"
+  ) 9> /run/lab-xl-dmesg.lock
 }
 
 # A stopped guest leaves nothing: no domain (Xen keeps a dead domain as long as anybody maps one of
