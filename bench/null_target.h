@@ -6,6 +6,7 @@
 // data of a write), each reply 48 bytes (and the data of a read), batched the same way.
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <atomic>
@@ -96,6 +97,9 @@ class NullTargetProcess {
   NullTargetProcess& operator=(const NullTargetProcess&) = delete;
 
   [[nodiscard]] const std::vector<std::uint16_t>& ports() const { return ports_; }
+  // SIGSTOP and SIGCONT: a target that hangs while its kernel goes on.
+  void stop() { kill(process_, SIGSTOP); }
+  void go_on() { kill(process_, SIGCONT); }
 
  private:
   NullTargetProcess() = default;
