@@ -452,30 +452,4 @@ TargetNumbers NullTargetConnection::numbers(bool advances_stat_sn) {
           .max_cmd_sn = max_cmd_sn_};
 }
 
-template <class Pdu>
-void NullTargetConnection::send(const Pdu& pdu, std::span<const std::byte> data, bool refer,
-                                ReplyBatch& replies) {
-  std::byte* header = replies.stage(kBhsBytes + digests_.header_bytes());
-  encode(pdu, BhsBuffer{header, kBhsBytes});
-  if (digests_.header) {
-    put_digest(crc32c({header, kBhsBytes}), header + kBhsBytes);
-  }
-  if (data.empty()) {
-    return;
-  }
-  if (refer) {
-    replies.refer(data.data(), data.size());
-  } else {
-    std::copy(data.begin(), data.end(), replies.stage(data.size()));
-  }
-  const std::size_t padding = padded(data.size()) - data.size();
-  if (const std::size_t trailer = padding + digests_.data_bytes(); trailer != 0) {
-    std::byte* end = replies.stage(trailer);
-    std::fill_n(end, padding, std::byte{0});
-    if (digests_.data) {
-      put_digest(crc32c({end, padding}, crc32c(data)), end + padding);
-    }
-  }
-}
-
 }  // namespace iscsi_blkback

@@ -4,6 +4,7 @@
 // plain transfer goes to SimLun, as it does there. One thread.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -139,5 +140,31 @@ class NullTargetConnection {
   std::uint32_t direct_tag_ = 0;    // of the write that it belongs to
   std::uint32_t direct_bytes_ = 0;  // of the whole data segment
 };
+
+template <class Pdu>
+void NullTargetConnection::send(const Pdu& pdu, std::span<const std::byte> data, bool refer,
+                                ReplyBatch& replies) {
+  std::byte* header = replies.stage(kBhsBytes + digests_.header_bytes());
+  encode(pdu, BhsBuffer{header, kBhsBytes});
+  if (digests_.header) {
+    put_digest(crc32c({header, kBhsBytes}), header + kBhsBytes);
+  }
+  if (data.empty()) {
+    return;
+  }
+  if (refer) {
+    replies.refer(data.data(), data.size());
+  } else {
+    std::copy(data.begin(), data.end(), replies.stage(data.size()));
+  }
+  const std::size_t padding = padded(data.size()) - data.size();
+  if (const std::size_t trailer = padding + digests_.data_bytes(); trailer != 0) {
+    std::byte* end = replies.stage(trailer);
+    std::fill_n(end, padding, std::byte{0});
+    if (digests_.data) {
+      put_digest(crc32c({end, padding}, crc32c(data)), end + padding);
+    }
+  }
+}
 
 }  // namespace iscsi_blkback
