@@ -32,8 +32,9 @@ NullTargetConnection::NullTargetConnection(const NullTargetSettings& settings, S
       stat_sn_(settings.protocol.initial_stat_sn) {}
 
 bool NullTargetConnection::same_nexus(const NullTargetConnection& other) const {
-  return logged_in_ && other.logged_in_ && initiator_name_ == other.initiator_name_ &&
-         isid_ == other.isid_ && group_tag_ == other.group_tag_;
+  return logged_in_ && other.logged_in_ &&
+         negotiated_.initiator_name == other.negotiated_.initiator_name && isid_ == other.isid_ &&
+         group_tag_ == other.group_tag_;
 }
 
 void NullTargetConnection::violate(std::string what) {
@@ -205,9 +206,9 @@ void NullTargetConnection::handle_command(const ScsiCommandPdu& command,
 void NullTargetConnection::begin_write(const ScsiCommandPdu& command,
                                        std::span<const std::byte> data, ReplyBatch& replies,
                                        TimePoint now) {
-  const std::uint32_t unasked = std::min(first_burst_, command.expected_data_bytes);
-  if ((command.data_bytes != 0 && !immediate_data_) || command.data_bytes > unasked ||
-      (!command.final && initial_r2t_)) {
+  const std::uint32_t unasked = std::min(negotiated_.first_burst, command.expected_data_bytes);
+  if ((command.data_bytes != 0 && !negotiated_.immediate_data) || command.data_bytes > unasked ||
+      (!command.final && negotiated_.initial_r2t)) {
     violate("immediate or unsolicited data that was not negotiated");
     return;
   }
@@ -303,7 +304,8 @@ void NullTargetConnection::burst_done(Write& write, ReplyBatch& replies, TimePoi
     finish(std::move(answer), replies, now);
     return;
   }
-  const std::uint32_t desired = std::min(max_burst_, write.expected_bytes - write.arrived);
+  const std::uint32_t desired =
+      std::min(negotiated_.max_burst, write.expected_bytes - write.arrived);
   write.burst_end = write.arrived + desired;
   write.data_sn = 0;
   write.transfer_tag = next_transfer_tag_++;
@@ -395,7 +397,7 @@ void NullTargetConnection::answer(Answer& finished, ReplyBatch& replies) {
   std::uint32_t data_sn = 0;
   rest = rest.first(std::min<std::size_t>(rest.size(), expected));
   std::uint32_t offset = 0;
-  std::size_t at_most = initiator_max_data_;
+  std::size_t at_most = negotiated_.initiator_max_data;
   if (settings_.protocol.max_data_in_bytes != 0) {
     at_most = std::min<std::size_t>(at_most, settings_.protocol.max_data_in_bytes);
   }

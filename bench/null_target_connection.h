@@ -17,6 +17,7 @@
 #include "initiator/pdu.h"
 #include "tests/support/sim_lun.h"
 #include "tests/support/sim_target.h"
+#include "tests/support/target_negotiation.h"
 
 namespace iscsi_blkback {
 
@@ -87,7 +88,6 @@ class NullTargetConnection {
               ReplyBatch& replies, TimePoint now);
   void handle_login(const LoginRequestPdu& request, std::span<const std::byte> data,
                     ReplyBatch& replies);
-  [[nodiscard]] std::string negotiate(const std::string& text);
   void handle_command(const ScsiCommandPdu& command, std::span<const std::byte> data,
                       ReplyBatch& replies, TimePoint now);
   void begin_write(const ScsiCommandPdu& command, std::span<const std::byte> data,
@@ -117,16 +117,10 @@ class NullTargetConnection {
   bool finished_ = false;
   std::string violation_;
   std::string login_text_;
-  std::string initiator_name_;
+  TargetNegotiation negotiated_;
   Isid isid_{};
   std::deque<std::uint16_t> unit_attentions_;
-  Digests digests_;
-  Digests negotiated_digests_;  // in force after the login
-  std::uint32_t initiator_max_data_ = 8192;
-  bool initial_r2t_ = true;
-  bool immediate_data_ = true;
-  std::uint32_t max_burst_ = 262144;
-  std::uint32_t first_burst_ = 65536;
+  Digests digests_;  // none until the login has ended
   std::uint32_t stat_sn_;
   std::uint32_t exp_cmd_sn_ = 0;
   std::uint32_t max_cmd_sn_ = 0;

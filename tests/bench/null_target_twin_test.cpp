@@ -353,6 +353,18 @@ TEST_P(NullTargetTwin, KnowsNoOtherTarget) {
   EXPECT_TRUE(null->finished());
 }
 
+TEST_P(NullTargetTwin, EndsALoginWhoseTextHasNoEnd) {
+  Bytes data = text({"InitiatorName=iqn.2026-01.test:twin"});
+  data.pop_back();
+  EXPECT_TRUE(ask(login_request(LoginStage::security_negotiation,
+                                LoginStage::operational_negotiation, data))
+                  .empty());
+  EXPECT_TRUE(client->closed());
+  EXPECT_TRUE(null->finished());
+  EXPECT_EQ(sim->violations, std::vector<std::string>{null->violation()});
+  sim->violations.clear();
+}
+
 TEST_P(NullTargetTwin, EndsAConnectionThatBreaksTheProtocol) {
   login();
   ScsiCommandPdu skipped = command(test_unit_ready_cdb(), 0, DataDirection::none);

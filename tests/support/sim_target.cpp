@@ -166,13 +166,13 @@ void SimTarget::reinstate(const SimTargetConnection& successor) {
   const std::uint16_t group = options_.portals[successor.portal].group_tag;
   const std::uint64_t before = counters.terminated_tasks;
   terminate([&](const Task& task) {
-    return task.command.initiator_name == successor.initiator_name &&
+    return task.command.initiator_name == successor.initiator_name() &&
            task.command.isid == successor.isid && task.group_tag == group;
   });
   bool replaced = counters.terminated_tasks != before;
   for (const auto& other : connections()) {
     if (other.get() != &successor && other->logged_in() &&
-        other->initiator_name == successor.initiator_name && other->isid == successor.isid &&
+        other->initiator_name() == successor.initiator_name() && other->isid == successor.isid &&
         options_.portals[other->portal].group_tag == group) {
       other->kill();
       replaced = true;

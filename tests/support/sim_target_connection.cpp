@@ -188,7 +188,7 @@ void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
   ++outstanding_;
   auto task = std::make_shared<SimTarget::Task>();
   task->command = {.portal = portal,
-                   .initiator_name = initiator_name,
+                   .initiator_name = initiator_name(),
                    .isid = isid,
                    .lun = lun_number(command.lun),
                    .cdb = command.cdb,
@@ -203,9 +203,9 @@ void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
     target_.arrived(std::move(task));
     return;
   }
-  const std::uint32_t unasked = std::min(first_burst_, command.expected_data_bytes);
-  if ((!data.empty() && !immediate_data_) || data.size() > unasked ||
-      (!command.final && initial_r2t_)) {
+  const std::uint32_t unasked = std::min(negotiated_.first_burst, command.expected_data_bytes);
+  if ((!data.empty() && !negotiated_.immediate_data) || data.size() > unasked ||
+      (!command.final && negotiated_.initial_r2t)) {
     violation("immediate or unsolicited data that was not negotiated");
     return;
   }
@@ -287,7 +287,7 @@ void SimTargetConnection::burst_done(std::uint32_t tag, Write& write) {
     target_.arrived(std::move(task));
     return;
   }
-  const std::uint32_t desired = std::min(max_burst_, expected - write.arrived);
+  const std::uint32_t desired = std::min(negotiated_.max_burst, expected - write.arrived);
   write.burst_end = write.arrived + desired;
   write.data_sn = 0;
   write.transfer_tag = next_transfer_tag_++;
@@ -318,7 +318,7 @@ void SimTargetConnection::answer(const SimTarget::Task& task, const SimScsiResul
     std::span<const std::byte> rest{result.data};
     rest = rest.first(std::min<std::size_t>(rest.size(), expected));
     std::uint32_t offset = 0;
-    std::size_t at_most = initiator_max_data_;
+    std::size_t at_most = negotiated_.initiator_max_data;
     if (target_.options_.max_data_in_bytes != 0) {
       at_most = std::min<std::size_t>(at_most, target_.options_.max_data_in_bytes);
     }

@@ -10,6 +10,7 @@
 
 #include "tests/support/scripted_target.h"
 #include "tests/support/sim_target.h"
+#include "tests/support/target_negotiation.h"
 
 namespace iscsi_blkback {
 
@@ -65,8 +66,8 @@ class SimTargetConnection final : public ByteStream::Owner,
 
   [[nodiscard]] bool logged_in() const { return logged_in_ && !dead_; }
   [[nodiscard]] bool dead() const { return dead_; }
+  [[nodiscard]] const std::string& initiator_name() const { return negotiated_.initiator_name; }
 
-  std::string initiator_name;
   Isid isid{};
   const std::size_t portal;
   std::map<std::uint16_t, std::deque<std::uint16_t>> unit_attentions;
@@ -89,7 +90,6 @@ class SimTargetConnection final : public ByteStream::Owner,
   void parse();
   void handle(BhsBytes bytes, const PduHeader& header, std::span<const std::byte> data);
   void handle_login(const LoginRequestPdu& request, std::span<const std::byte> data);
-  [[nodiscard]] std::string negotiate(const std::string& text);
   void handle_command(const ScsiCommandPdu& command, std::span<const std::byte> data);
   void handle_function(const TaskManagementRequestPdu& request);
   void handle_data_out(const DataOutPdu& pdu, std::span<const std::byte> data);
@@ -119,13 +119,8 @@ class SimTargetConnection final : public ByteStream::Owner,
   std::vector<std::byte> outbox_;
   std::vector<std::byte> sending_;
   std::string login_text_;
-  Digests negotiated_digests_;
+  TargetNegotiation negotiated_;
   Digests digests_;  // none until the login has ended
-  std::uint32_t initiator_max_data_ = 8192;
-  bool initial_r2t_ = true;
-  bool immediate_data_ = true;
-  std::uint32_t max_burst_ = 262144;
-  std::uint32_t first_burst_ = 65536;
   std::uint32_t stat_sn_;
   std::uint32_t exp_cmd_sn_ = 0;
   std::uint32_t max_cmd_sn_ = 0;

@@ -1,0 +1,70 @@
+#include "tests/support/target_negotiation.h"
+
+#include <algorithm>
+
+#include "initiator/login_text.h"
+
+namespace iscsi_blkback {
+
+Result<std::string> TargetNegotiation::answer(std::string_view request,
+                                              const SimTargetOptions& options,
+                                              std::uint16_t group_tag) {
+  const auto pairs = parse_login_text(request);
+  if (!pairs) {
+    return tl::unexpected(pairs.error());
+  }
+  LoginText answer;
+  const auto minimum = [&](const TextPair& pair, std::uint32_t ours) {
+    const std::uint32_t result =
+        std::min(ours, parse_text_number(pair.value, 0, 0xffffffff).value_or(0));
+    answer.add(pair.key, result);
+    return result;
+  };
+  for (const TextPair& pair : *pairs) {
+    const bool yes = pair.value == "Yes";
+    if (pair.key == "InitiatorName") {
+      initiator_name = std::string(pair.value);
+    } else if (pair.key == "TargetName") {
+      if (pair.value != options.name) {
+        return fail(ErrorCode::not_found, "there is no target " + std::string(pair.value));
+      }
+      answer.add("TargetPortalGroupTag", std::uint32_t{group_tag});
+    } else if (pair.key == "AuthMethod") {
+      answer.add(pair.key, std::string_view{"None"});
+    } else if (pair.key == "HeaderDigest" || pair.key == "DataDigest") {
+      const bool header = pair.key == "HeaderDigest";
+      const bool crc = (header ? options.header_digest : options.data_digest) &&
+                       pair.value.find("CRC32C") != std::string_view::npos;
+      (header ? digests.header : digests.data) = crc;
+      const bool none = pair.value.find("None") != std::string_view::npos;
+      answer.add(pair.key, std::string_view{crc ? "CRC32C" : none ? "None" : "Reject"});
+    } else if (pair.key == "MaxRecvDataSegmentLength") {
+      initiator_max_data = parse_text_number(pair.value, 512, kMaxDataSegmentBytes).value_or(512);
+      answer.add(pair.key, options.max_recv_data_segment_length);
+    } else if (pair.key == "InitialR2T") {
+      initial_r2t = yes || options.initial_r2t;
+      answer.add(pair.key, initial_r2t);
+    } else if (pair.key == "ImmediateData") {
+      immediate_data = yes && options.immediate_data;
+      answer.add(pair.key, immediate_data);
+    } else if (pair.key == "MaxBurstLength") {
+      max_burst = minimum(pair, options.max_burst_length);
+    } else if (pair.key == "FirstBurstLength") {
+      first_burst = minimum(pair, std::min(options.first_burst_length, max_burst));
+    } else if (pair.key == "DefaultTime2Wait") {
+      answer.add(pair.key, std::uint32_t{2});
+    } else if (pair.key == "MaxConnections" || pair.key == "MaxOutstandingR2T") {
+      minimum(pair, 1);
+    } else if (pair.key == "ErrorRecoveryLevel" || pair.key == "DefaultTime2Retain") {
+      minimum(pair, 0);
+    } else if (pair.key == "DataPDUInOrder" || pair.key == "DataSequenceInOrder") {
+      answer.add(pair.key, true);
+    } else if (pair.key != "SessionType" && pair.key != "InitiatorAlias" &&
+               pair.value != "NotUnderstood") {
+      answer.add(pair.key, std::string_view{"NotUnderstood"});
+    }
+  }
+  return answer.text();
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,34 @@
+// TargetNegotiation: a target's half of the login text (RFC 7143 section 13): what it answers, and
+// what the two have agreed on. Held by each connection of SimTarget and of the null target; on
+// their thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "initiator/digest.h"
+#include "tests/support/sim_target.h"
+
+namespace iscsi_blkback {
+
+class TargetNegotiation {
+ public:
+  // The answer to one request's text; ErrorCode::not_found when it asks for a target of another
+  // name, ErrorCode::protocol when it is no such text.
+  [[nodiscard]] Result<std::string> answer(std::string_view request,
+                                           const SimTargetOptions& options,
+                                           std::uint16_t group_tag);
+
+  // As agreed on so far; until then the standard's defaults.
+  std::string initiator_name;
+  Digests digests;  // in force after the login
+  std::uint32_t initiator_max_data = 8192;
+  bool initial_r2t = true;
+  bool immediate_data = true;
+  std::uint32_t max_burst = 262144;
+  std::uint32_t first_burst = 65536;
+};
+
+}  // namespace iscsi_blkback
