@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "base/byte_order.h"
+#include "tests/support/target_answer.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -375,71 +377,30 @@ void NullTargetConnection::answer_due(ReplyBatch& replies, TimePoint now) {
   }
 }
 
-// The same PDUs in the same order as SimTargetConnection::answer().
 void NullTargetConnection::answer(Answer& finished, ReplyBatch& replies) {
   --outstanding_;
-  const bool plain = finished.data != nullptr;
-  const std::uint32_t expected = finished.expected_bytes;
-  const bool good = finished.result.status == ScsiStatus::good;
-  std::span<const std::byte> rest;
-  if (finished.read && good) {
-    rest = plain ? std::span{finished.data, expected}
-                 : std::span{replies.keep(std::move(finished.result.data))};
+  SimScsiResult& result = finished.result;
+  std::span<const std::byte> data;
+  if (finished.data != nullptr) {
+    data = {finished.data, finished.expected_bytes};
+  } else if (finished.read && result.status == ScsiStatus::good) {
+    data = replies.keep(std::move(result.data));
   }
-  const std::size_t available = finished.read ? rest.size() : expected;
-  const bool underflow = finished.read && good && available < expected;
-  const bool overflow = available > expected;
-  const auto residual = static_cast<std::uint32_t>(underflow  ? expected - available
-                                                   : overflow ? available - expected
-                                                              : 0);
-  const bool with_data =
-      settings_.protocol.status_with_data && good && finished.read && available != 0;
-  std::uint32_t data_sn = 0;
-  rest = rest.first(std::min<std::size_t>(rest.size(), expected));
-  std::uint32_t offset = 0;
-  std::size_t at_most = negotiated_.initiator_max_data;
-  if (settings_.protocol.max_data_in_bytes != 0) {
-    at_most = std::min<std::size_t>(at_most, settings_.protocol.max_data_in_bytes);
-  }
-  while (!rest.empty()) {
-    const std::span<const std::byte> piece = rest.first(std::min(at_most, rest.size()));
-    rest = rest.subspan(piece.size());
-    const bool last = rest.empty();
-    send(DataInPdu{.final = last,
-                   .acknowledge = false,
-                   .overflow = last && with_data && overflow,
-                   .underflow = last && with_data && underflow,
-                   .has_status = last && with_data,
-                   .status = 0,
-                   .data_bytes = static_cast<std::uint32_t>(piece.size()),
-                   .initiator_task_tag = finished.initiator_task_tag,
-                   .target_transfer_tag = kReservedTag,
-                   .numbers = numbers(last && with_data),
-                   .data_sn = data_sn++,
-                   .buffer_offset = offset,
-                   .residual_bytes = last && with_data ? residual : 0},
-         piece, true, replies);
-    offset += static_cast<std::uint32_t>(piece.size());
-  }
-  if (with_data) {
-    return;
-  }
-  std::vector<std::byte> sense;
-  if (!finished.result.sense.empty()) {
-    sense.resize(2);
-    store_be16(sense.data(), static_cast<std::uint16_t>(finished.result.sense.size()));
-    sense.insert(sense.end(), finished.result.sense.begin(), finished.result.sense.end());
-  }
-  send(ScsiResponsePdu{.overflow = overflow,
-                       .underflow = underflow,
-                       .response = 0,
-                       .status = static_cast<std::uint8_t>(finished.result.status),
-                       .data_bytes = static_cast<std::uint32_t>(sense.size()),
-                       .initiator_task_tag = finished.initiator_task_tag,
-                       .numbers = numbers(true),
-                       .exp_data_sn = data_sn,
-                       .residual_bytes = residual},
-       sense, false, replies);
+  send_answer(
+      {.initiator_task_tag = finished.initiator_task_tag,
+       .expected_bytes = finished.expected_bytes,
+       .read = finished.read,
+       .status = result.status,
+       .data = data,
+       .sense = result.sense,
+       .status_with_data = settings_.protocol.status_with_data,
+       .data_in_bytes = negotiated_.data_in_bytes(settings_.protocol)},
+      [this](bool advances_stat_sn) { return numbers(advances_stat_sn); },
+      [&](const auto& pdu, std::span<const std::byte> segment) {
+        // Data stay where they are until the batch is sent; sense is gone by then.
+        constexpr bool refer = std::is_same_v<decltype(pdu), const DataInPdu&>;
+        send(pdu, segment, refer, replies);
+      });
 }
 
 TargetNumbers NullTargetConnection::numbers(bool advances_stat_sn) {

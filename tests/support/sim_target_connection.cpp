@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/byte_order.h"
 #include "initiator/logical_unit.h"
+#include "tests/support/target_answer.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -302,66 +302,19 @@ void SimTargetConnection::burst_done(std::uint32_t tag, Write& write) {
 
 void SimTargetConnection::answer(const SimTarget::Task& task, const SimScsiResult& result) {
   --outstanding_;
-  const std::uint32_t expected = task.command.expected_bytes;
-  const std::size_t more = task.fault ? task.fault->overflow_bytes : 0;
-  const std::size_t available = (task.read ? result.data.size() : expected) + more;
-  const bool underflow = task.read && result.status == ScsiStatus::good && available < expected;
-  const bool overflow = available > expected;
-  const auto residual = static_cast<std::uint32_t>(underflow  ? expected - available
-                                                   : overflow ? available - expected
-                                                              : 0);
-  const std::uint8_t response = task.fault ? task.fault->response_code : std::uint8_t{0};
-  const bool with_data = target_.options_.status_with_data && response == 0 &&
-                         result.status == ScsiStatus::good && task.read && available != 0;
-  std::uint32_t data_sn = 0;
-  if (task.read && result.status == ScsiStatus::good && response == 0) {
-    std::span<const std::byte> rest{result.data};
-    rest = rest.first(std::min<std::size_t>(rest.size(), expected));
-    std::uint32_t offset = 0;
-    std::size_t at_most = negotiated_.initiator_max_data;
-    if (target_.options_.max_data_in_bytes != 0) {
-      at_most = std::min<std::size_t>(at_most, target_.options_.max_data_in_bytes);
-    }
-    while (!rest.empty()) {
-      const std::span<const std::byte> piece = rest.first(std::min(at_most, rest.size()));
-      rest = rest.subspan(piece.size());
-      const bool last = rest.empty();
-      send(DataInPdu{.final = last,
-                     .acknowledge = false,
-                     .overflow = last && with_data && overflow,
-                     .underflow = last && with_data && underflow,
-                     .has_status = last && with_data,
-                     .status = 0,
-                     .data_bytes = static_cast<std::uint32_t>(piece.size()),
-                     .initiator_task_tag = task.initiator_task_tag,
-                     .target_transfer_tag = kReservedTag,
-                     .numbers = numbers(last && with_data),
-                     .data_sn = data_sn++,
-                     .buffer_offset = offset,
-                     .residual_bytes = last && with_data ? residual : 0},
-           piece);
-      offset += static_cast<std::uint32_t>(piece.size());
-    }
-  }
-  if (with_data) {
-    return;
-  }
-  std::vector<std::byte> sense;
-  if (!result.sense.empty()) {
-    sense.resize(2);
-    store_be16(sense.data(), static_cast<std::uint16_t>(result.sense.size()));
-    sense.insert(sense.end(), result.sense.begin(), result.sense.end());
-  }
-  send(ScsiResponsePdu{.overflow = overflow,
-                       .underflow = underflow,
-                       .response = response,
-                       .status = static_cast<std::uint8_t>(result.status),
-                       .data_bytes = static_cast<std::uint32_t>(sense.size()),
-                       .initiator_task_tag = task.initiator_task_tag,
-                       .numbers = numbers(true),
-                       .exp_data_sn = data_sn,
-                       .residual_bytes = residual},
-       sense);
+  send_answer(
+      {.initiator_task_tag = task.initiator_task_tag,
+       .expected_bytes = task.command.expected_bytes,
+       .read = task.read,
+       .response = task.fault ? task.fault->response_code : std::uint8_t{0},
+       .status = result.status,
+       .data = result.data,
+       .sense = result.sense,
+       .overflow_bytes = task.fault ? task.fault->overflow_bytes : 0,
+       .status_with_data = target_.options_.status_with_data,
+       .data_in_bytes = negotiated_.data_in_bytes(target_.options_)},
+      [this](bool advances_stat_sn) { return numbers(advances_stat_sn); },
+      [this](const auto& pdu, std::span<const std::byte> data) { send(pdu, data); });
 }
 
 void SimTargetConnection::ping() {
@@ -391,8 +344,7 @@ void SimTargetConnection::send_scsi_event(std::uint16_t lun, SenseKey key, std::
   if (!logged_in()) {
     return;
   }
-  std::vector<std::byte> segment = make_sense(key, code);
-  segment.insert(segment.begin(), {std::byte{0}, static_cast<std::byte>(segment.size())});
+  const std::vector<std::byte> segment = sense_segment(make_sense(key, code));
   send(AsyncMessagePdu{.event = AsyncEvent::scsi_event,
                        .data_bytes = static_cast<std::uint32_t>(segment.size()),
                        .lun = encode_lun(lun),

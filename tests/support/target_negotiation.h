@@ -3,6 +3,7 @@
 // their thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -20,6 +21,12 @@ class TargetNegotiation {
   [[nodiscard]] Result<std::string> answer(std::string_view request,
                                            const SimTargetOptions& options,
                                            std::uint16_t group_tag);
+
+  // A Data-In PDU's data, at most.
+  [[nodiscard]] std::uint32_t data_in_bytes(const SimTargetOptions& options) const {
+    return options.max_data_in_bytes != 0 ? std::min(options.max_data_in_bytes, initiator_max_data)
+                                          : initiator_max_data;
+  }
 
   // As agreed on so far; until then the standard's defaults.
   std::string initiator_name;
