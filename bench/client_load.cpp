@@ -1,20 +1,15 @@
 #include "bench/client_load.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 #include <ctime>
 
-#include "base/unique_fd.h"
-#include "bench/core_pinning.h"
+#include "bench/child_process.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -93,20 +88,8 @@ Result<ClientResult> run_client_process(const std::function<Result<ClientResult>
     ClientResult result;
     std::array<char, 512> error{};
   };
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return tl::unexpected(system_error("cannot make a pipe", errno));
-  }
-  const UniqueFd output(ends[0]);
-  UniqueFd input(ends[1]);
-  const pid_t process = fork();
-  if (process < 0) {
-    return tl::unexpected(system_error("cannot fork", errno));
-  }
-  if (process == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const auto process = start_child(core, [&client](int output) {
     alarm(kLongestSeconds);
-    pin_to_core(core);
     Report report;
     const Result<ClientResult> result = client();
     report.good = result.has_value();
@@ -115,14 +98,16 @@ Result<ClientResult> run_client_process(const std::function<Result<ClientResult>
     } else {
       std::strncpy(report.error.data(), result.error().message.c_str(), report.error.size() - 1);
     }
-    const ssize_t written = write(input.get(), &report, sizeof report);
+    const ssize_t written = write(output, &report, sizeof report);
     _exit(written == static_cast<ssize_t>(sizeof report) ? 0 : 1);
+  });
+  if (!process) {
+    return tl::unexpected(process.error());
   }
-  input.reset();
   Report report;
-  const ssize_t got = read(output.get(), &report, sizeof report);
+  const ssize_t got = read(process->output.get(), &report, sizeof report);
   int status = 0;
-  waitpid(process, &status, 0);
+  waitpid(process->id, &status, 0);
   if (got != static_cast<ssize_t>(sizeof report)) {
     return fail(ErrorCode::unavailable, "a client ended without a result");
   }

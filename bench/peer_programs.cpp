@@ -1,21 +1,16 @@
 // Peers that are programs: qemu-img bench and fio, each run for about the workload's duration.
 // Their start is in the CPU time that getrusage() tells, so they run a little longer than the rest.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "base/unique_fd.h"
+#include "bench/child_process.h"
 #include "bench/client_load.h"
-#include "bench/core_pinning.h"
 #include "bench/iscsi_perf.h"
 
 namespace iscsi_blkback {
@@ -28,21 +23,9 @@ struct ProgramResult {
 };
 
 Result<ProgramResult> run_program(const std::vector<std::string>& words, int core) {
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return tl::unexpected(system_error("cannot make a pipe", errno));
-  }
-  const UniqueFd output(ends[0]);
-  UniqueFd input(ends[1]);
-  const pid_t process = fork();
-  if (process < 0) {
-    return tl::unexpected(system_error("cannot fork", errno));
-  }
-  if (process == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    pin_to_core(core);
-    dup2(input.get(), 1);
-    dup2(input.get(), 2);
+  const auto process = start_child(core, [&words](int output) {
+    dup2(output, 1);
+    dup2(output, 2);
     std::vector<char*> arguments;
     for (const std::string& word : words) {
       arguments.push_back(const_cast<char*>(word.c_str()));
@@ -50,15 +33,17 @@ Result<ProgramResult> run_program(const std::vector<std::string>& words, int cor
     arguments.push_back(nullptr);
     execvp(arguments[0], arguments.data());
     _exit(127);
+  });
+  if (!process) {
+    return tl::unexpected(process.error());
   }
-  input.reset();
   ProgramResult result;
   std::array<char, 4096> piece{};
-  for (ssize_t got = 0; (got = read(output.get(), piece.data(), piece.size())) > 0;) {
+  for (ssize_t got = 0; (got = read(process->output.get(), piece.data(), piece.size())) > 0;) {
     result.output.append(piece.data(), static_cast<std::size_t>(got));
   }
   rusage usage{};
-  wait4(process, &result.status, 0, &usage);
+  wait4(process->id, &result.status, 0, &usage);
   result.cpu_seconds = cpu_seconds(usage);
   return result;
 }
