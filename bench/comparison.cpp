@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "bench/median.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -178,18 +180,6 @@ double metric_of(const ClientResult& result, Metric metric) {
       return result.system_calls_per_io;
   }
   return 0;
-}
-
-double median(std::vector<double> values) {
-  if (values.empty()) {
-    return std::nan("");
-  }
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  if (values.size() % 2 == 1) {
-    return *middle;
-  }
-  return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
 double Comparison::median_of(Client client, Metric metric) const {

@@ -59,7 +59,6 @@ struct Comparison {
 [[nodiscard]] std::vector<Comparison> initiator_comparisons();
 
 [[nodiscard]] double metric_of(const ClientResult& result, Metric metric);
-[[nodiscard]] double median(std::vector<double> values);
 
 // What the clients of one line did, and then what became of its goals.
 [[nodiscard]] std::string details(const Comparison& line);

@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -20,6 +19,7 @@
 #include "base/log.h"
 #include "bench/guest_load.h"
 #include "bench/iscsi_perf.h"
+#include "bench/median.h"
 #include "tests/support/tgt_process.h"
 #include "tools/program_version.h"
 
@@ -49,18 +49,6 @@ struct Cell {
                        depth, paths, paths == 1 ? " " : "s");
   }
 };
-
-double median(std::vector<double> values) {
-  if (values.empty()) {
-    return std::nan("");
-  }
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  if (values.size() % 2 == 1) {
-    return *middle;
-  }
-  return (*middle + *std::max_element(values.begin(), middle)) / 2;
-}
 
 std::vector<Cell> make_cells(bool with_writes) {
   std::vector<Cell> cells;
