@@ -31,7 +31,7 @@ NullTargetConnection::NullTargetConnection(const NullTargetSettings& settings, S
       lun_(lun),
       group_tag_(group_tag),
       tsih_(tsih),
-      stat_sn_(settings.protocol.initial_stat_sn) {}
+      sequence_(settings.protocol.initial_stat_sn) {}
 
 bool NullTargetConnection::same_nexus(const NullTargetConnection& other) const {
   return logged_in_ && other.logged_in_ &&
@@ -119,7 +119,7 @@ void NullTargetConnection::handle(BhsBytes bytes, const PduHeader& header,
     }
     case Opcode::nop_out: {
       const NopOutPdu nop = decode_nop_out(bytes);
-      if (!nop.immediate || nop.cmd_sn != exp_cmd_sn_) {
+      if (!nop.immediate || nop.cmd_sn != sequence_.exp_cmd_sn()) {
         violate("a NOP-Out that is not immediate or has a wrong CmdSN");
       } else if (nop.initiator_task_tag != kReservedTag) {
         send(NopInPdu{.data_bytes = 0,
@@ -183,13 +183,10 @@ std::byte* NullTargetConnection::plain_transfer(const ScsiCommandPdu& command) c
 void NullTargetConnection::handle_command(const ScsiCommandPdu& command,
                                           std::span<const std::byte> data, ReplyBatch& replies,
                                           TimePoint now) {
-  if (command.cmd_sn != exp_cmd_sn_ || serial_before(max_cmd_sn_, command.cmd_sn)) {
-    violate(fmt::format("CmdSN {} where {} was expected and {} allowed", command.cmd_sn,
-                        exp_cmd_sn_, max_cmd_sn_));
+  if (!sequence_.take(command.cmd_sn)) {
+    violate(sequence_.refusal(command.cmd_sn));
     return;
   }
-  ++exp_cmd_sn_;
-  ++outstanding_;
   if (command.write) {
     begin_write(command, data, replies, now);
     return;
@@ -378,7 +375,7 @@ void NullTargetConnection::answer_due(ReplyBatch& replies, TimePoint now) {
 }
 
 void NullTargetConnection::answer(Answer& finished, ReplyBatch& replies) {
-  --outstanding_;
+  sequence_.finish();
   SimScsiResult& result = finished.result;
   std::span<const std::byte> data;
   if (finished.data != nullptr) {
@@ -404,15 +401,7 @@ void NullTargetConnection::answer(Answer& finished, ReplyBatch& replies) {
 }
 
 TargetNumbers NullTargetConnection::numbers(bool advances_stat_sn) {
-  const std::uint32_t window = std::max<std::uint32_t>(settings_.protocol.window, 1);
-  const std::uint32_t free = window - std::min(window, outstanding_);
-  const std::uint32_t max = exp_cmd_sn_ + free - 1;
-  if (serial_before(max_cmd_sn_, max)) {
-    max_cmd_sn_ = max;
-  }
-  return {.stat_sn = advances_stat_sn ? stat_sn_++ : stat_sn_,
-          .exp_cmd_sn = exp_cmd_sn_,
-          .max_cmd_sn = max_cmd_sn_};
+  return sequence_.numbers(advances_stat_sn, std::max(settings_.protocol.window, 1U));
 }
 
 }  // namespace iscsi_blkback

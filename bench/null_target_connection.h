@@ -18,6 +18,7 @@
 #include "tests/support/sim_lun.h"
 #include "tests/support/sim_target.h"
 #include "tests/support/target_negotiation.h"
+#include "tests/support/target_sequence.h"
 
 namespace iscsi_blkback {
 
@@ -121,10 +122,7 @@ class NullTargetConnection {
   Isid isid_{};
   std::deque<std::uint16_t> unit_attentions_;
   Digests digests_;  // none until the login has ended
-  std::uint32_t stat_sn_;
-  std::uint32_t exp_cmd_sn_ = 0;
-  std::uint32_t max_cmd_sn_ = 0;
-  std::uint32_t outstanding_ = 0;
+  TargetSequence sequence_;
   std::uint32_t next_transfer_tag_ = 1;
   std::vector<Write> writes_;    // that wait for data
   std::vector<Answer> delayed_;  // a heap, the next to be answered in front

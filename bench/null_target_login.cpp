@@ -15,8 +15,7 @@ void NullTargetConnection::handle_login(const LoginRequestPdu& request,
   response.next_stage = request.next_stage;
   response.isid = request.isid;
   response.initiator_task_tag = request.initiator_task_tag;
-  exp_cmd_sn_ = request.cmd_sn;
-  max_cmd_sn_ = request.cmd_sn - 1;
+  sequence_.begin(request.cmd_sn);
   isid_ = request.isid;
   std::string text;
   if (!request.more) {

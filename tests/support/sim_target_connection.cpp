@@ -25,7 +25,7 @@ SimTargetConnection::SimTargetConnection(SimTarget& target, std::size_t portal_i
       target_(target),
       stream_(std::move(stream)),
       receive_buffer_(kReceiveBytes),
-      stat_sn_(target.options_.initial_stat_sn) {}
+      sequence_(target.options_.initial_stat_sn) {}
 
 void SimTargetConnection::begin() {
   stream_->set_owner(*this);
@@ -87,15 +87,8 @@ void SimTargetConnection::pump() {
 }
 
 TargetNumbers SimTargetConnection::numbers(bool advances_stat_sn) {
-  const std::uint32_t window = std::max<std::uint32_t>(target_.options_.window, 1);
-  const std::uint32_t free = window - std::min(window, outstanding_);
-  const std::uint32_t max = exp_cmd_sn_ + free - 1;
-  if (!target_.window_closed_ && serial_before(max_cmd_sn_, max)) {
-    max_cmd_sn_ = max;
-  }
-  return {.stat_sn = advances_stat_sn ? stat_sn_++ : stat_sn_,
-          .exp_cmd_sn = exp_cmd_sn_,
-          .max_cmd_sn = max_cmd_sn_};
+  const std::uint32_t window = std::max(target_.options_.window, 1U);
+  return sequence_.numbers(advances_stat_sn, target_.window_closed_ ? 0 : window);
 }
 
 void SimTargetConnection::violation(std::string what) {
@@ -144,7 +137,7 @@ void SimTargetConnection::handle(BhsBytes bytes, const PduHeader& header,
       return;
     case Opcode::nop_out: {
       const NopOutPdu nop = decode_nop_out(bytes);
-      if (!nop.immediate || nop.cmd_sn != exp_cmd_sn_) {
+      if (!nop.immediate || nop.cmd_sn != sequence_.exp_cmd_sn()) {
         violation("a NOP-Out that is not immediate or has a wrong CmdSN");
       } else if (nop.initiator_task_tag != kReservedTag) {
         send(NopInPdu{.data_bytes = 0,
@@ -179,13 +172,10 @@ void SimTargetConnection::handle(BhsBytes bytes, const PduHeader& header,
 
 void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
                                          std::span<const std::byte> data) {
-  if (command.cmd_sn != exp_cmd_sn_ || serial_before(max_cmd_sn_, command.cmd_sn)) {
-    violation(fmt::format("CmdSN {} where {} was expected and {} allowed", command.cmd_sn,
-                          exp_cmd_sn_, max_cmd_sn_));
+  if (!sequence_.take(command.cmd_sn)) {
+    violation(sequence_.refusal(command.cmd_sn));
     return;
   }
-  ++exp_cmd_sn_;
-  ++outstanding_;
   auto task = std::make_shared<SimTarget::Task>();
   task->command = {.portal = portal,
                    .initiator_name = initiator_name(),
@@ -224,7 +214,7 @@ void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
 }
 
 void SimTargetConnection::handle_function(const TaskManagementRequestPdu& request) {
-  if (request.cmd_sn != exp_cmd_sn_) {
+  if (request.cmd_sn != sequence_.exp_cmd_sn()) {
     violation("a task management function with a wrong CmdSN");
     return;
   }
@@ -251,7 +241,7 @@ bool SimTargetConnection::forget_write(std::uint32_t tag) {
   if (writes_.erase(tag) == 0) {
     return false;
   }
-  --outstanding_;
+  sequence_.finish();
   return true;
 }
 
@@ -301,7 +291,7 @@ void SimTargetConnection::burst_done(std::uint32_t tag, Write& write) {
 }
 
 void SimTargetConnection::answer(const SimTarget::Task& task, const SimScsiResult& result) {
-  --outstanding_;
+  sequence_.finish();
   send_answer(
       {.initiator_task_tag = task.initiator_task_tag,
        .expected_bytes = task.command.expected_bytes,

@@ -11,6 +11,7 @@
 #include "tests/support/scripted_target.h"
 #include "tests/support/sim_target.h"
 #include "tests/support/target_negotiation.h"
+#include "tests/support/target_sequence.h"
 
 namespace iscsi_blkback {
 
@@ -60,7 +61,7 @@ class SimTargetConnection final : public ByteStream::Owner,
   void send_async_message(AsyncEvent event, std::uint16_t parameter1, std::uint16_t parameter2,
                           std::uint16_t parameter3);
   void send_scsi_event(std::uint16_t lun, SenseKey key, std::uint16_t code);
-  void task_aborted() { --outstanding_; }
+  void task_aborted() { sequence_.finish(); }
   // A write whose data is still arriving; false: there is none.
   [[nodiscard]] bool forget_write(std::uint32_t tag);
 
@@ -121,10 +122,7 @@ class SimTargetConnection final : public ByteStream::Owner,
   std::string login_text_;
   TargetNegotiation negotiated_;
   Digests digests_;  // none until the login has ended
-  std::uint32_t stat_sn_;
-  std::uint32_t exp_cmd_sn_ = 0;
-  std::uint32_t max_cmd_sn_ = 0;
-  std::uint32_t outstanding_ = 0;
+  TargetSequence sequence_;
   std::uint32_t next_transfer_tag_ = 1;
   std::map<std::uint32_t, Write> writes_;
 };

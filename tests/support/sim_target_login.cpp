@@ -23,8 +23,7 @@ void SimTargetConnection::handle_login(const LoginRequestPdu& request,
                             .numbers = {},
                             .status_class = 0,
                             .status_detail = 0};
-  exp_cmd_sn_ = request.cmd_sn;
-  max_cmd_sn_ = request.cmd_sn - 1;
+  sequence_.begin(request.cmd_sn);
   isid = request.isid;
   std::string text;
   std::uint16_t status = at.login_status;
