@@ -19,10 +19,6 @@ constexpr auto due_later = [](const auto& a, const auto& b) {
   return a.due != b.due ? a.due > b.due : a.order > b.order;
 };
 
-std::uint16_t number_of_lun(std::uint64_t field) {
-  return static_cast<std::uint16_t>(field >> 48 & 0x3fff);
-}
-
 }  // namespace
 
 NullTargetConnection::NullTargetConnection(const NullTargetSettings& settings, SimLun& lun,
@@ -171,7 +167,7 @@ std::byte* NullTargetConnection::plain_transfer(const ScsiCommandPdu& command) c
   }
   const bool read =
       command.cdb[0] == scsi_operation::kRead10 || command.cdb[0] == scsi_operation::kRead16;
-  if (!unit_attentions_.empty() || number_of_lun(command.lun) != settings_.lun_number ||
+  if (!unit_attentions_.empty() || addressed_lun(command.lun) != settings_.lun_number ||
       block > lun_.options.block_count || count > lun_.options.block_count - block ||
       count * lun_.options.block_bytes != command.expected_data_bytes || count == 0 ||
       (!read && lun_.options.read_only) || command.read != read || command.write == read) {
@@ -321,30 +317,15 @@ void NullTargetConnection::burst_done(Write& write, ReplyBatch& replies, TimePoi
 SimScsiResult NullTargetConnection::execute(const Cdb& cdb, std::uint64_t lun_field,
                                             std::span<const std::byte> data) {
   if (cdb[0] == scsi_operation::kReportLuns) {
-    std::vector<std::byte> list(16, std::byte{0});
-    store_be32(list.data(), 8);
-    const std::uint64_t number = settings_.lun_number;
-    store_be64(list.data() + 8, (number < 256 ? number : number | 0x4000) << 48);
-    list.resize(std::min<std::size_t>(
-        list.size(), load_be32(reinterpret_cast<const std::byte*>(cdb.data()) + 6)));
-    return {.status = ScsiStatus::good, .sense = {}, .data = std::move(list)};
+    return report_luns(cdb, {&settings_.lun_number, 1});
   }
-  if (number_of_lun(lun_field) != settings_.lun_number) {
-    if (cdb[0] == scsi_operation::kInquiry) {
-      std::vector<std::byte> nothing(36, std::byte{0});
-      nothing[0] = std::byte{0x7f};
-      return {.status = ScsiStatus::good, .sense = {}, .data = std::move(nothing)};
-    }
-    return {.status = ScsiStatus::check_condition,
-            .sense = make_sense(SenseKey::illegal_request, 0x2500),
-            .data = {}};
+  if (addressed_lun(lun_field) != settings_.lun_number) {
+    return answer_without_lun(cdb);
   }
   if (cdb[0] != scsi_operation::kInquiry && !unit_attentions_.empty()) {
     const std::uint16_t code = unit_attentions_.front();
     unit_attentions_.pop_front();
-    return {.status = ScsiStatus::check_condition,
-            .sense = make_sense(SenseKey::unit_attention, code),
-            .data = {}};
+    return check_condition(SenseKey::unit_attention, code);
   }
   return lun_.execute(cdb, data);
 }

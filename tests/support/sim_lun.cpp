@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/byte_order.h"
+#include "initiator/lun_address.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -13,14 +14,11 @@ using namespace scsi_operation;
 constexpr std::uint16_t kInvalidOperation = 0x2000;
 constexpr std::uint16_t kOutOfRange = 0x2100;
 constexpr std::uint16_t kInvalidField = 0x2400;
+constexpr std::uint16_t kNoSuchLun = 0x2500;
 constexpr std::uint16_t kWriteProtected = 0x2700;
 
 const std::byte* at(const Cdb& cdb, std::size_t index) {
   return reinterpret_cast<const std::byte*>(cdb.data()) + index;
-}
-
-SimScsiResult check_condition(SenseKey key, std::uint16_t code) {
-  return {.status = ScsiStatus::check_condition, .sense = make_sense(key, code), .data = {}};
 }
 
 SimScsiResult good(std::vector<std::byte> data, std::size_t allocation) {
@@ -44,6 +42,28 @@ std::vector<std::byte> make_sense(SenseKey key, std::uint16_t code) {
   sense[7] = std::byte{10};
   store_be16(sense.data() + 12, code);
   return sense;
+}
+
+SimScsiResult check_condition(SenseKey key, std::uint16_t code) {
+  return {.status = ScsiStatus::check_condition, .sense = make_sense(key, code), .data = {}};
+}
+
+SimScsiResult answer_without_lun(const Cdb& cdb) {
+  if (cdb[0] == kInquiry) {
+    std::vector<std::byte> nothing(36, std::byte{0});
+    nothing[0] = std::byte{0x7f};
+    return {.status = ScsiStatus::good, .sense = {}, .data = std::move(nothing)};
+  }
+  return check_condition(SenseKey::illegal_request, kNoSuchLun);
+}
+
+SimScsiResult report_luns(const Cdb& cdb, std::span<const std::uint16_t> numbers) {
+  std::vector<std::byte> list(8 + 8 * numbers.size(), std::byte{0});
+  store_be32(list.data(), static_cast<std::uint32_t>(8 * numbers.size()));
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    store_be64(list.data() + 8 + 8 * i, encode_lun(numbers[i]));
+  }
+  return good(std::move(list), load_be32(at(cdb, 6)));
 }
 
 SimLun::SimLun(SimLunOptions initial) : options(std::move(initial)) {

@@ -49,6 +49,16 @@ struct SimScsiResult {
   std::vector<std::byte> data = {};   // Data-In
 };
 
+[[nodiscard]] SimScsiResult check_condition(SenseKey key, std::uint16_t code);
+
+// What a target itself answers: the number in a PDU's LUN field, the commands to a LUN that is not
+// there, and REPORT LUNS for those that are.
+[[nodiscard]] inline std::uint16_t addressed_lun(std::uint64_t field) {
+  return static_cast<std::uint16_t>(field >> 48 & 0x3fff);
+}
+[[nodiscard]] SimScsiResult answer_without_lun(const Cdb& cdb);
+[[nodiscard]] SimScsiResult report_luns(const Cdb& cdb, std::span<const std::uint16_t> numbers);
+
 class SimLun {
  public:
   explicit SimLun(SimLunOptions options);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/byte_order.h"
 #include "tests/support/sim_target_connection.h"
 
 namespace iscsi_blkback {
@@ -227,7 +226,7 @@ std::size_t SimTarget::abort(const std::function<bool(const Task&)>& which) {
 
 std::uint8_t SimTarget::manage(SimTargetConnection& connection,
                                const TaskManagementRequestPdu& request) {
-  const auto lun = static_cast<std::uint16_t>(request.lun >> 48 & 0x3fff);
+  const std::uint16_t lun = addressed_lun(request.lun);
   const auto own = [&](const Task& task) { return task.connection.lock().get() == &connection; };
   switch (request.function) {
     case TaskFunction::abort_task:
@@ -353,36 +352,21 @@ SimScsiResult SimTarget::perform(Task& task) {
   const auto found = luns_.find(task.command.lun);
   const std::uint8_t operation = task.command.cdb[0];
   if (operation == scsi_operation::kReportLuns) {
-    std::vector<std::byte> list(8, std::byte{0});
+    std::vector<std::uint16_t> numbers;
     for (const auto& [number, lun] : luns_) {
-      list.resize(list.size() + 8, std::byte{0});
-      store_be64(list.data() + list.size() - 8, number < 256
-                                                    ? std::uint64_t{number} << 48
-                                                    : (std::uint64_t{number} | 0x4000) << 48);
+      numbers.push_back(number);
     }
-    store_be32(list.data(), static_cast<std::uint32_t>(list.size() - 8));
-    list.resize(std::min<std::size_t>(
-        list.size(), load_be32(reinterpret_cast<const std::byte*>(task.command.cdb.data()) + 6)));
-    return {.status = ScsiStatus::good, .sense = {}, .data = std::move(list)};
+    return report_luns(task.command.cdb, numbers);
   }
   if (found == luns_.end()) {
-    if (operation == scsi_operation::kInquiry) {
-      std::vector<std::byte> nothing(36, std::byte{0});
-      nothing[0] = std::byte{0x7f};
-      return {.status = ScsiStatus::good, .sense = {}, .data = std::move(nothing)};
-    }
-    return {.status = ScsiStatus::check_condition,
-            .sense = make_sense(SenseKey::illegal_request, 0x2500),
-            .data = {}};
+    return answer_without_lun(task.command.cdb);
   }
   if (connection && operation != scsi_operation::kInquiry) {
     auto& attentions = connection->unit_attentions[task.command.lun];
     if (!attentions.empty()) {
       const std::uint16_t code = attentions.front();
       attentions.pop_front();
-      return {.status = ScsiStatus::check_condition,
-              .sense = make_sense(SenseKey::unit_attention, code),
-              .data = {}};
+      return check_condition(SenseKey::unit_attention, code);
     }
   }
   return found->second->execute(task.command.cdb, task.data);

@@ -13,10 +13,6 @@ namespace {
 
 constexpr std::size_t kReceiveBytes = 256 * 1024;
 
-std::uint16_t lun_number(std::uint64_t field) {
-  return static_cast<std::uint16_t>(field >> 48 & 0x3fff);
-}
-
 }  // namespace
 
 SimTargetConnection::SimTargetConnection(SimTarget& target, std::size_t portal_index,
@@ -180,7 +176,7 @@ void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
   task->command = {.portal = portal,
                    .initiator_name = initiator_name(),
                    .isid = isid,
-                   .lun = lun_number(command.lun),
+                   .lun = addressed_lun(command.lun),
                    .cdb = command.cdb,
                    .expected_bytes = command.expected_data_bytes};
   task->lun_field = command.lun;
