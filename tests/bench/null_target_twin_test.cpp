@@ -315,6 +315,17 @@ TEST_P(NullTargetTwin, TellsResiduals) {
   write(write16_cdb(0, 8), pattern(2048), 0);
 }
 
+// Its status has no Data-In PDU to go with.
+TEST_P(NullTargetTwin, AnswersAReadOfNothing) {
+  login();
+  read(test_unit_ready_cdb(), 0);
+  const Bytes reply = read(report_luns_cdb(64), 0);
+  ASSERT_EQ(reply.size(), kBhsBytes + digests.header_bytes());
+  const ScsiResponsePdu response = decode_scsi_response(BhsBytes{reply.data(), kBhsBytes});
+  EXPECT_TRUE(response.overflow);
+  EXPECT_EQ(response.residual_bytes, 16U);
+}
+
 TEST_P(NullTargetTwin, RefusesTheSame) {
   login();
   read(test_unit_ready_cdb(), 0);

@@ -44,11 +44,11 @@ void send_answer(const TargetAnswer& answer, Numbers numbers, Send send) {
                                                    : overflow ? available - expected
                                                               : 0);
   const bool transfers = answer.read && good && answer.response == 0;
-  const bool with_data = transfers && answer.status_with_data && available != 0;
   std::span<const std::byte> rest;
   if (transfers) {
     rest = answer.data.first(std::min(answer.data.size(), expected));
   }
+  const bool with_data = answer.status_with_data && !rest.empty();
   std::uint32_t data_sn = 0;
   std::uint32_t offset = 0;
   while (!rest.empty()) {
