@@ -257,16 +257,24 @@ TEST(UringStream, BindsToAnInterface) {
       << recorder.closed->message;
 }
 
+// A socket that listens at this address, on a port of the kernel's choice; none: it failed.
+UniqueFd listen_on_loopback(SocketAddress& address) {
+  UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  address = SocketAddress::parse("127.0.0.1", 0).value();
+  auto* generic = reinterpret_cast<sockaddr*>(&address.storage);
+  if (bind(listener.get(), generic, address.length_bytes) != 0 || listen(listener.get(), 1) != 0 ||
+      getsockname(listener.get(), generic, &address.length_bytes) != 0) {
+    listener.reset();
+  }
+  return listener;
+}
+
 // Where a connection to a listener on loopback says that it comes from; empty: it failed.
 std::string source_of(const InterfaceBinding& binding, std::string& error) {
   const auto reactor = make_reactor();
-  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  SocketAddress address = SocketAddress::parse("127.0.0.1", 0).value();
-  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.storage),
-           address.length_bytes) != 0 ||
-      listen(listener.get(), 1) != 0 ||
-      getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address.storage),
-                  &address.length_bytes) != 0) {
+  SocketAddress address;
+  const UniqueFd listener = listen_on_loopback(address);
+  if (!listener.valid()) {
     return "no listener";
   }
   ClosedRecorder recorder;
@@ -315,15 +323,9 @@ TEST(UringStream, RefusesAHardwareAddressThatThisHostDoesNotHave) {
 // What bounds a peer that stops acknowledging; the simulated network shows what it does.
 TEST(UringStream, SetsTheUserTimeoutOfTheConnection) {
   const auto reactor = make_reactor();
-  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  SocketAddress address = SocketAddress::parse("127.0.0.1", 0).value();
-  ASSERT_EQ(bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.storage),
-                 address.length_bytes),
-            0);
-  ASSERT_EQ(listen(listener.get(), 1), 0);
-  ASSERT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address.storage),
-                        &address.length_bytes),
-            0);
+  SocketAddress address;
+  const UniqueFd listener = listen_on_loopback(address);
+  ASSERT_TRUE(listener.valid());
   ClosedRecorder recorder;
   ConnectOptions options;
   options.address = address;
@@ -350,15 +352,9 @@ TEST(UringStream, SetsTheUserTimeoutOfTheConnection) {
 
 TEST(UringStream, TheSocketIsGoneBeforeOnClosed) {
   const auto reactor = make_reactor();
-  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  SocketAddress address = SocketAddress::parse("127.0.0.1", 0).value();
-  ASSERT_EQ(bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.storage),
-                 address.length_bytes),
-            0);
-  ASSERT_EQ(listen(listener.get(), 1), 0);
-  ASSERT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address.storage),
-                        &address.length_bytes),
-            0);
+  SocketAddress address;
+  const UniqueFd listener = listen_on_loopback(address);
+  ASSERT_TRUE(listener.valid());
   ClosedRecorder recorder;
   ConnectOptions options;
   options.address = address;

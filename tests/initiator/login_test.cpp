@@ -544,16 +544,20 @@ TEST(LoginStatus, OneThatNoStandardDefinesSaysItsNumber) {
   EXPECT_THAT(describe_login_status(0x0901).message, HasSubstr("0x0901"));
 }
 
-TEST_F(LoginTest, TextThatIsTooLongForOnePduGoesInSeveral) {
-  static_cast<void>(ask());
-  LoginResponsePdu stay = security_done();
-  stay.transit = false;
-  // 120 keys that we do not know: our answer has more than 8192 bytes.
+// Our answer to so many keys that we do not know has more than 8192 bytes.
+std::vector<std::string> many_unknown_keys() {
   std::vector<std::string> keys;
   for (int i = 0; i < 120; ++i) {
     keys.push_back(fmt::format("X-{:061}=1", i));
   }
-  ASSERT_EQ(answer_in_two(stay, keys), Login::Progress::request);
+  return keys;
+}
+
+TEST_F(LoginTest, TextThatIsTooLongForOnePduGoesInSeveral) {
+  static_cast<void>(ask());
+  LoginResponsePdu stay = security_done();
+  stay.transit = false;
+  ASSERT_EQ(answer_in_two(stay, many_unknown_keys()), Login::Progress::request);
   LoginRequestPdu request = ask();
   EXPECT_TRUE(request.data_bytes == 8192 && !request.transit);
   EXPECT_TRUE(decode_login_request(BhsBytes{request_bytes.data(), kBhsBytes}).more);
@@ -574,11 +578,7 @@ TEST_F(LoginTest, RefusesAnswerBeforeAllOfOurTextIsThere) {
   static_cast<void>(ask());
   LoginResponsePdu stay = security_done();
   stay.transit = false;
-  std::vector<std::string> keys;
-  for (int i = 0; i < 120; ++i) {
-    keys.push_back(fmt::format("X-{:061}=1", i));
-  }
-  ASSERT_EQ(answer_in_two(stay, keys), Login::Progress::request);
+  ASSERT_EQ(answer_in_two(stay, many_unknown_keys()), Login::Progress::request);
   static_cast<void>(ask());
   EXPECT_FALSE(answer(stay, {"Y=1"}));
 }
