@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -30,6 +31,25 @@ Result<ChildProcess> start_child(int core, const std::function<void(int output)>
     _exit(1);
   }
   return ChildProcess{.id = process, .output = std::move(output)};
+}
+
+ChildEnd wait_for_end(const ChildProcess& process) {
+  ChildEnd end;
+  std::array<char, 4096> piece{};
+  for (ssize_t got = 0; (got = read(process.output.get(), piece.data(), piece.size())) > 0;) {
+    end.output.append(piece.data(), static_cast<std::size_t>(got));
+  }
+  rusage usage{};
+  wait4(process.id, &end.status, 0, &usage);
+  end.cpu_seconds = cpu_seconds(usage);
+  return end;
+}
+
+double cpu_seconds(const rusage& usage) {
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 }  // namespace iscsi_blkback

@@ -2,9 +2,11 @@
 // It ends with its parent; the parent waits for it.
 #pragma once
 
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include <functional>
+#include <string>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -20,5 +22,16 @@ struct ChildProcess {
 // with status 1. core: negative for any.
 [[nodiscard]] Result<ChildProcess> start_child(int core,
                                                const std::function<void(int output)>& child);
+
+struct ChildEnd {
+  int status = 0;  // waitpid()'s
+  double cpu_seconds = 0;
+  std::string output;
+};
+// Reads all of its output, until it ends.
+[[nodiscard]] ChildEnd wait_for_end(const ChildProcess& process);
+
+// User and system time.
+[[nodiscard]] double cpu_seconds(const rusage& usage);
 
 }  // namespace iscsi_blkback

@@ -1,6 +1,7 @@
 #include "bench/client_load.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,13 +28,6 @@ double microseconds_of(Duration duration) {
 }
 
 }  // namespace
-
-double cpu_seconds(const rusage& usage) {
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 TimePoint monotonic_now() {
   timespec time{};

@@ -2,8 +2,6 @@
 // in a process of its own on core 0, so that getrusage() counts nothing else.
 #pragma once
 
-#include <sys/resource.h>
-
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -97,7 +95,6 @@ class RandomPlace {
   std::uint64_t state_ = 0x2545f4914f6cdd1d;
 };
 
-[[nodiscard]] double cpu_seconds(const rusage& usage);
 [[nodiscard]] TimePoint monotonic_now();
 
 // Runs client in a child pinned to this core; its result, or why there is none.

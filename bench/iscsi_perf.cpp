@@ -1,26 +1,18 @@
 #include "bench/iscsi_perf.h"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstdlib>
 #include <string_view>
 #include <thread>
 
-#include "base/unique_fd.h"
+#include "bench/child_process.h"
 
 namespace iscsi_blkback {
 namespace {
-
-double seconds_of(const timeval& time) {
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-}
 
 // The number behind the last "iops average "; 0 when there is none.
 double last_average(std::string_view output) {
@@ -33,44 +25,29 @@ double last_average(std::string_view output) {
 
 Result<IscsiPerfResult> run_once(const std::string& url, std::uint32_t io_bytes,
                                  std::uint32_t depth, std::chrono::milliseconds duration) {
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return tl::unexpected(system_error("cannot make a pipe", errno));
-  }
-  const UniqueFd output(ends[0]);
-  UniqueFd input(ends[1]);
-  const pid_t process = ::fork();
-  if (process < 0) {
-    return tl::unexpected(system_error("cannot fork", errno));
-  }
-  if (process == 0) {
-    ::dup2(input.get(), 1);
-    ::dup2(input.get(), 2);
+  const auto process = start_child(-1, [&](int output) {
+    ::dup2(output, 1);
+    ::dup2(output, 2);
     ::execlp("iscsi-perf", "iscsi-perf", "-i", "iqn.2026-01.local.iscsi-blkback:perf", "-r", "-b",
              std::to_string(io_bytes / 512).c_str(), "-m", std::to_string(depth).c_str(),
              url.c_str(), nullptr);
     ::_exit(127);
+  });
+  if (!process) {
+    return tl::unexpected(process.error());
   }
-  input.reset();
   std::this_thread::sleep_for(duration);
-  ::kill(process, SIGINT);
-  std::string text;
-  std::array<char, 4096> piece{};
-  for (ssize_t got = 0; (got = ::read(output.get(), piece.data(), piece.size())) > 0;) {
-    text.append(piece.data(), static_cast<std::size_t>(got));
-  }
-  int status = 0;
-  rusage usage{};
-  ::wait4(process, &status, 0, &usage);
+  ::kill(process->id, SIGINT);
+  const ChildEnd end = wait_for_end(*process);
 
   IscsiPerfResult result;
-  result.ios_per_second = last_average(text);
+  result.ios_per_second = last_average(end.output);
   if (result.ios_per_second <= 0) {
     return fail(ErrorCode::unavailable,
                 "iscsi-perf says no rate; is the package libiscsi-bin installed?");
   }
   const double ios = result.ios_per_second * std::chrono::duration<double>(duration).count();
-  result.cpu_us_per_io = (seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime)) * 1e6 / ios;
+  result.cpu_us_per_io = end.cpu_seconds * 1e6 / ios;
   return result;
 }
 

@@ -1,11 +1,9 @@
 // Peers that are programs: qemu-img bench and fio, each run for about the workload's duration.
 // Their start is in the CPU time that getrusage() tells, so they run a little longer than the rest.
 #include <fmt/format.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -16,13 +14,7 @@
 namespace iscsi_blkback {
 namespace {
 
-struct ProgramResult {
-  int status = 0;
-  double cpu_seconds = 0;
-  std::string output;
-};
-
-Result<ProgramResult> run_program(const std::vector<std::string>& words, int core) {
+Result<ChildEnd> run_program(const std::vector<std::string>& words, int core) {
   const auto process = start_child(core, [&words](int output) {
     dup2(output, 1);
     dup2(output, 2);
@@ -37,15 +29,7 @@ Result<ProgramResult> run_program(const std::vector<std::string>& words, int cor
   if (!process) {
     return tl::unexpected(process.error());
   }
-  ProgramResult result;
-  std::array<char, 4096> piece{};
-  for (ssize_t got = 0; (got = read(process->output.get(), piece.data(), piece.size())) > 0;) {
-    result.output.append(piece.data(), static_cast<std::size_t>(got));
-  }
-  rusage usage{};
-  wait4(process->id, &result.status, 0, &usage);
-  result.cpu_seconds = cpu_seconds(usage);
-  return result;
+  return wait_for_end(*process);
 }
 
 // The program can do it; asked once.
