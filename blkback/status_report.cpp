@@ -17,6 +17,8 @@ const char* checker_state(PathState state) {
   switch (state) {
     case PathState::up:
       return "ready";
+    case PathState::ghost:
+      return "ghost";
     case PathState::pending:
       return "i/o pending";
     case PathState::down:
@@ -29,6 +31,7 @@ const char* checker_state(PathState state) {
 const char* dm_state(PathState state) {
   switch (state) {
     case PathState::up:
+    case PathState::ghost:
       return "active";
     case PathState::pending:
       return "undef";
@@ -82,12 +85,11 @@ json groups_json(const MultipathSnapshot& map) {
   json groups = json::array();
   for (const std::uint32_t number : numbers) {
     json paths = json::array();
-    int priority = 0;
+    const int priority = number < map.groups.size() ? map.groups[number].priority : 0;
     bool usable = false;
     for (const PathSnapshot& path : map.paths) {
       if (path.group == number) {
         paths.push_back(path_json(path));
-        priority = std::max(priority, path.priority);
         usable = usable || path.state == PathState::up;
       }
     }
@@ -120,7 +122,7 @@ json map_json(const MultipathSnapshot& map, const std::string& virtual_device) {
       {"name", map.alias.empty() ? virtual_device : map.alias},
       {"uuid", map.wwid},
       {"sysfs", virtual_device},
-      {"failback", "immediate"},
+      {"failback", map.failback},
       {"queueing", queueing_word(map.no_path_retry)},
       {"paths", map.paths.size()},
       {"write_prot", map.geometry.read_only ? "ro" : "rw"},
@@ -132,7 +134,7 @@ json map_json(const MultipathSnapshot& map, const std::string& virtual_device) {
       {"vend", map.vendor},
       {"prod", map.product},
       {"rev", map.revision},
-      {"switch_grp", 0},
+      {"switch_grp", map.group_switches},
       {"map_loads", 1},
       {"total_q_time", 0},
       {"q_timeouts", 0},

@@ -36,7 +36,14 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       options_(std::move(options)),
       observer_(observer),
       fencer_(SessionFencer::of(reactor)),
-      groups_(options_.path_grouping_policy, options_.path_selector, options_.rr_min_io),
+      policy_settings_(options_),
+      policies_(decide_policies(policy_settings_, nullptr, nullptr)),
+      groups_(policies_.path_grouping_policy, policies_.path_selector, policies_.rr_min_io),
+      priority_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_priority_timer(); },
+          this),
+      failback_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->fail_back(); }, this),
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
@@ -67,11 +74,13 @@ MultipathDevice::Impl::~Impl() {
 void MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun) {
   ISCSI_BLKBACK_ASSERT(paths_.size() < kMaxPaths && !closing_);
   const auto index = static_cast<std::uint32_t>(paths_.size());
+  facts_.emplace_back();
   groups_.add_path(index);
   fencer_->add(session, *this);
   paths_.push_back(std::make_unique<Path>(
       reactor_, session, lun, index,
       PathOptions{options_.polling_interval, options_.checker_timeout}, *this));
+  update_priorities();
   paths_.back()->start();
 }
 
@@ -87,10 +96,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queueing = up_ == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_;
-  snapshot.path_selector = fmt::format("{} {}", to_string(options_.path_selector), 0);
-  snapshot.path_grouping_policy = to_string(options_.path_grouping_policy);
   snapshot.no_path_retry = no_path_retry_text(options_);
-  snapshot.active_group = groups_.current();
   for (const std::unique_ptr<Path>& path : paths_) {
     const SessionOptions& session = path->session().options();
     snapshot.in_flight += path->in_flight();
@@ -104,10 +110,9 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                               .last_error = path->last_error(),
                               .in_flight = path->in_flight(),
                               .requests = path->requests(),
-                              .failures = path->failures(),
-                              .priority = 1,
-                              .group = groups_.group_of(path->index())});
+                              .failures = path->failures()});
   }
+  add_group_snapshots(snapshot);
   return snapshot;
 }
 
@@ -134,6 +139,10 @@ void MultipathDevice::submit(BlockRequest& request) noexcept {
 
 void MultipathDevice::set_suspended(bool suspended) {
   impl_->set_suspended(suspended);
+}
+
+void MultipathDevice::change_policies(const PathPolicySettings& changes) {
+  impl_->change_policies(changes);
 }
 
 void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,

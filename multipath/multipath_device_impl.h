@@ -3,6 +3,7 @@
 //   multipath_device.cpp         the public calls, life, snapshot
 //   multipath_device_io.cpp      a request's way: dispatch, completion, retry, hold
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
+//   multipath_device_groups.cpp  which paths are used: policies, priorities, groups, failback
 #pragma once
 
 #include <deque>
@@ -28,6 +29,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   void set_suspended(bool suspended);
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
   void stop_waiting_for_fences();
+  void change_policies(const PathPolicySettings& changes);
   [[nodiscard]] MultipathSnapshot snapshot() const;
 
   bool ready_ = false;
@@ -82,6 +84,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   void on_path_session_up(Path& path) noexcept override;
   Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
   void on_path_changed(Path& path) noexcept override;
+  void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
   void on_path_idle(Path& path) noexcept override;
   // SessionFencer::Client
   void on_fenced(Session& session, std::uint64_t login_epoch) noexcept override;
@@ -93,7 +96,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   [[nodiscard]] bool must_wait_for_overlap(const Request& request);
   [[nodiscard]] bool try_send(Request& request);
   [[nodiscard]] TimePoint selector_time() const {
-    return groups_.timed() ? reactor_.now() : TimePoint{};
+    return groups_.timed() || measures_latency_ ? reactor_.now() : TimePoint{};
   }
   void queue(Request& request);
   void send(Request& request, Path& path);
@@ -124,6 +127,27 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
 
+  // multipath_device_groups.cpp
+  // What the groups and priorities are made of, for each path.
+  struct PathFacts {
+    bool known = false;  // the LUN has told who it is
+    bool fresh = false;  // and the path has not been up since
+    LogicalUnitAccess access;
+    std::string serial;
+    LatencyEstimate latency;
+  };
+  void apply_policies();
+  // The caller regroups. True: something has changed.
+  bool update_priority(std::uint32_t index);
+  void update_priorities();
+  void share_port_groups(const Path& path);
+  void note_group_in_use();
+  void regroup_after(const Path& path);
+  void consider_failback(std::uint32_t came_up);
+  void fail_back();
+  void on_priority_timer();
+  void add_group_snapshots(MultipathSnapshot& snapshot) const;
+
   MultipathDevice& device_;
   Reactor& reactor_;
   const MultipathOptions options_;
@@ -131,9 +155,18 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   std::shared_ptr<SessionFencer> fencer_;
 
   std::vector<std::unique_ptr<Path>> paths_;
+  std::vector<PathFacts> facts_;  // of paths_
+  PathPolicySettings policy_settings_;
+  PathPolicies policies_;
   PathGroups groups_;
-  PathMask up_ = 0;    // paths in state up
-  PathMask able_ = 0;  // those of them with room
+  Timer priority_timer_;
+  Timer failback_timer_;
+  bool measures_latency_ = false;
+  PathMask group_in_use_ = 0;
+  std::uint64_t group_switches_ = 0;
+  PathMask up_ = 0;     // paths in state up
+  PathMask ghost_ = 0;  // in state ghost
+  PathMask able_ = 0;   // those that are up, with room
 
   LogicalUnitIdentity identity_;  // of the disk, once ready_
   std::string identity_target_;   // where it was read; matters for a LUN without an identity

@@ -86,9 +86,14 @@ bool MultipathDevice::Impl::try_send(Request& request) {
   }
   PathMask candidates = able_;
   while (candidates != 0) {
-    const PathMask elsewhere = candidates & ~request.avoid;
-    const std::uint32_t index = groups_.select(up_, elsewhere != 0 ? elsewhere : candidates,
-                                               request.length_bytes(), selector_time());
+    const PathMask elsewhere = request.avoid != 0 ? candidates & ~request.avoid : 0;
+    const std::uint32_t index =
+        elsewhere != 0
+            ? groups_.select_elsewhere(elsewhere, request.length_bytes(), selector_time())
+            : groups_.select(up_, candidates, request.length_bytes(), selector_time());
+    if (index == PathGroups::kNoPath) {
+      return false;  // the group in use is full
+    }
     if (paths_[index]->able()) [[likely]] {
       send(request, *paths_[index]);
       return true;
@@ -141,7 +146,11 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   Path& path = *paths_[request.path];
   const ErrorClass error = request.task.succeeded() ? ErrorClass::success : classify(request.task);
   path.ended(error);
-  groups_.on_ended(request.path, request.length_bytes(), request.started, selector_time());
+  const TimePoint now = selector_time();
+  groups_.on_ended(request.path, request.length_bytes(), request.started, now);
+  if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
+    facts_[request.path].latency.add(now - request.started);
+  }
   if (error != ErrorClass::success || (able_ & path_bit(path.index())) == 0) [[unlikely]] {
     update_able(path);  // there may be room again, or less of it
   }

@@ -67,8 +67,12 @@ void MultipathDevice::Impl::start_fence_timer() {
 
 Result<void> MultipathDevice::Impl::check_identity(Path& path,
                                                    const LogicalUnitIdentity& identity) {
+  facts_[path.index()].serial = identity.serial;
+  if (identity.block_count == 0 && !ready_) {
+    return {};  // not served here now, so that it can be no measure for others; nor is it used
+  }
   const Result<void> checked = ready_ ? compare(path, identity) : adopt(path, identity);
-  if (checked) {
+  if (checked && identity.block_count != 0) {
     limit_pieces(identity);
   }
   return checked;
@@ -108,6 +112,7 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
   identity_target_ = path.session().options().target_name;
   identity_lun_ = path.lun();
   ready_ = true;
+  apply_policies();
   notify_.schedule();
   return {};
 }
@@ -125,6 +130,9 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
     return fail(ErrorCode::conflict,
                 "the LUN reports no identity, so that paths through another target or LUN number "
                 "cannot be known to lead to it");
+  }
+  if (identity.block_count == 0) {
+    return {};  // not served here now; the rest is compared before it is used
   }
   if (identity.logical_block_bytes != identity_.logical_block_bytes) {
     return fail(ErrorCode::conflict,
@@ -161,11 +169,13 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   const bool had_path = up_ != 0;
   const PathMask bit = path_bit(path.index());
   up_ = path.state() == PathState::up ? up_ | bit : up_ & ~bit;
+  ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
   update_able(path);
   notify_.schedule();
   if (closing_) {
     return;
   }
+  regroup_after(path);
   if (up_ != 0) {
     no_path_timer_.stop();
     no_path_expired_ = false;
@@ -230,6 +240,8 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   on_closed_ = on_closed;
   on_closed_owner_ = owner;
   no_path_timer_.stop();
+  priority_timer_.stop();
+  failback_timer_.stop();
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();

@@ -24,6 +24,7 @@ const char* device_mapper_state(PathState state) {
     case PathState::pending:
       return "undef";
     case PathState::up:
+    case PathState::ghost:
       return "active";
     case PathState::down:
     case PathState::quarantined:
@@ -38,6 +39,8 @@ const char* checker_state(PathState state) {
       return "i/o pending";
     case PathState::up:
       return "ready";
+    case PathState::ghost:
+      return "ghost";
     case PathState::down:
       return "faulty";
     case PathState::quarantined:
@@ -96,7 +99,7 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
   std::size_t lun_width = 0;
   std::size_t checker_width = 0;
   std::size_t state_width = 0;
-  std::uint32_t groups = 0;
+  std::uint32_t groups = static_cast<std::uint32_t>(snapshot.groups.size());
   for (const PathSnapshot& path : snapshot.paths) {
     const PathLine& line = lines.emplace_back(path_line(path));
     portal_width = std::max(portal_width, line.portal.size());
@@ -120,7 +123,8 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
                           return line->path->state == PathState::up;
                         });
     text += fmt::format("{}-+- policy='{}' prio={} status={}\n", last_group ? '`' : '|',
-                        snapshot.path_selector, members.empty() ? 0 : members[0]->path->priority,
+                        snapshot.path_selector,
+                        group < snapshot.groups.size() ? snapshot.groups[group].priority : 0,
                         active ? "active" : "enabled");
     for (std::size_t index = 0; index < members.size(); ++index) {
       const PathLine& line = *members[index];

@@ -64,6 +64,7 @@ class Reader {
 
     SessionOptions& owner_of(auto SessionOptions::*) { return session; }
     MultipathOptions& owner_of(auto MultipathOptions::*) { return multipath; }
+    PathPolicySettings& owner_of(auto PathPolicySettings::*) { return multipath; }
     PortalOptions& owner_of(auto PortalOptions::*) { return paths; }
     bool& off(ChapMember chap) {
       return chap == &SessionOptions::chap ? chap_off : discovery_chap_off;
@@ -189,7 +190,11 @@ Result<void> Reader::set(const WholeSetting& kind, const ConfigurationEntry& ent
   std::visit(
       [&](auto member) {
         auto& target = settings.owner_of(member).*member;
-        target = static_cast<std::remove_reference_t<decltype(target)>>(*value);
+        if constexpr (requires { target.value(); }) {
+          target = static_cast<std::uint32_t>(*value);
+        } else {
+          target = static_cast<std::remove_reference_t<decltype(target)>>(*value);
+        }
       },
       kind.member);
   return {};

@@ -20,7 +20,7 @@ constexpr std::array kSettings = {
     // multipath.conf
     Setting{"path_grouping_policy", "", GroupingPolicySetting{}},
     Setting{"path_selector", "", SelectorSetting{}},
-    Setting{"rr_min_io", "", WholeSetting{&MultipathOptions::rr_min_io, 1, 100000}},
+    Setting{"rr_min_io", "", WholeSetting{&PathPolicySettings::rr_min_io, 1, 100000}},
     Setting{"no_path_retry", "", NoPathRetrySetting{}},
     Setting{"polling_interval", "",
             SecondsSetting{&MultipathOptions::polling_interval, Milliseconds(100), kHour}},

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,7 +27,7 @@ struct SecondsSetting {
 
 struct WholeSetting {
   std::variant<std::uint16_t SessionOptions::*, std::uint32_t SessionOptions::*,
-               std::uint32_t MultipathOptions::*, std::uint16_t PortalOptions::*>
+               std::optional<std::uint32_t> PathPolicySettings::*, std::uint16_t PortalOptions::*>
       member;
   std::uint32_t least;
   std::uint32_t most;
@@ -87,7 +88,8 @@ struct Setting {
 // By either name; nullptr when there is none.
 [[nodiscard]] const Setting* find_setting(std::string_view name);
 
-// Why an option of iscsid.conf or multipath.conf has no counterpart here; empty for all other names.
+// Why an option of iscsid.conf or multipath.conf has no counterpart here; empty for all other
+// names.
 [[nodiscard]] std::string_view why_meaningless(std::string_view name);
 
 // "; did you mean X?" when one of the known names is at most two letters away, else empty.

@@ -18,6 +18,7 @@ iscsi_blkback_test(initiator_test
     initiator/session_protocol_test.cpp
     initiator/session_recovery_test.cpp
     initiator/session_redirect_test.cpp
+    initiator/vendor_pages_test.cpp
   LIBRARIES iscsi_blkback_initiator)
 
 iscsi_blkback_test(initiator_target_test LABEL target

@@ -6,8 +6,11 @@ iscsi_blkback_test(multipath_test
     multipath/multipath_device_test.cpp
     multipath/multipath_errors_test.cpp
     multipath/multipath_text_test.cpp
+    multipath/path_group_test.cpp
     multipath/path_identity_test.cpp
+    multipath/path_policies_test.cpp
     multipath/path_selector_test.cpp
+    multipath/prioritizer_test.cpp
     multipath/queue_depth_test.cpp
     multipath/split_requests_test.cpp
     multipath/unfenced_writes_test.cpp

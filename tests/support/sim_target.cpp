@@ -385,7 +385,9 @@ SimScsiResult SimTarget::perform(Task& task) {
               .data = {}};
     }
   }
-  return found->second->execute(task.command.cdb, task.data);
+  return found->second->execute(
+      task.command.cdb, task.data,
+      static_cast<std::uint16_t>(options_.first_relative_port + task.command.portal));
 }
 
 void SimTarget::forget(SimTargetConnection& connection) {

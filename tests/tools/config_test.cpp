@@ -549,8 +549,9 @@ TEST(ConfigRefuses, InterfaceNameTooLong) {
 }
 
 TEST(ConfigRefuses, UnknownPolicy) {
-  EXPECT_EQ(refusal("[defaults]\npath_grouping_policy = 'group_by_prio'\n"),
-            "c.toml:2: path_grouping_policy is neither failover nor multibus");
+  EXPECT_EQ(refusal("[defaults]\npath_grouping_policy = 'group_by_node_name'\n"),
+            "c.toml:2: path_grouping_policy is none of failover, multibus, group_by_prio, "
+            "group_by_tpg and group_by_serial");
 }
 
 TEST(ConfigRefuses, UnknownSelector) {
@@ -797,8 +798,9 @@ TEST(ConfigDocumentation, ExampleWithEverythingUncommentedIsTheDefaultsToo) {
   EXPECT_EQ(configuration.max_ring_page_order, Configuration{}.max_ring_page_order);
   EXPECT_EQ(configuration.run_directory, Configuration{}.run_directory);
   const MultipathOptions& multipath = configuration.multipath;
-  EXPECT_EQ(multipath.path_grouping_policy, MultipathOptions{}.path_grouping_policy);
-  EXPECT_EQ(multipath.rr_min_io, MultipathOptions{}.rr_min_io);
+  EXPECT_EQ(multipath.path_grouping_policy, PathPolicies{}.path_grouping_policy);
+  EXPECT_EQ(multipath.path_selector, PathPolicies{}.path_selector);
+  EXPECT_EQ(multipath.rr_min_io, PathPolicies{}.rr_min_io);
   EXPECT_EQ(multipath.no_path_retry, MultipathOptions{}.no_path_retry);
   EXPECT_EQ(multipath.polling_interval, MultipathOptions{}.polling_interval);
   EXPECT_EQ(multipath.checker_timeout, MultipathOptions{}.checker_timeout);
