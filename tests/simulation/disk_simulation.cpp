@@ -161,7 +161,7 @@ void Simulation::build() {
   result_.plan = fmt::format(
       "{}{} disks, portal groups{}, {}, window {}, R2T {}, immediate {}, linger {} ms, "
       "no_path_retry {}",
-      contended_ ? "contended, " : "", disks, groups, to_string(options.path_grouping_policy),
+      contended_ ? "contended, " : "", disks, groups, to_string(*options.path_grouping_policy),
       target_options.window, target_options.initial_r2t, target_options.immediate_data,
       std::chrono::duration_cast<milliseconds>(target_options.linger_delay).count(),
       options.no_path_retry ? fmt::format("{} ms", options.no_path_retry->count()) : "queue");
