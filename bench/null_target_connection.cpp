@@ -478,4 +478,8 @@ void NullTargetConnection::send(const Pdu& pdu, std::span<const std::byte> data,
   }
 }
 
+// null_target_login.cpp sends these.
+template void NullTargetConnection::send(const LoginResponsePdu&, std::span<const std::byte>, bool,
+                                         ReplyBatch&);
+
 }  // namespace iscsi_blkback
