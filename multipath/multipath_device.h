@@ -90,6 +90,7 @@ struct MultipathSnapshot {
   std::string path_selector;
   std::string path_grouping_policy;
   std::string prio;
+  std::string hardware_handler;  // what activates ghost paths: "1 alua", "1 rdac" or "0"
   std::string failback;
   std::string no_path_retry;
   std::uint32_t active_group = 0;

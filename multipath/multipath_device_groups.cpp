@@ -165,6 +165,7 @@ void MultipathDevice::Impl::regroup_after(const Path& path) {
   }
   consider_failback(came_up ? path.index() : PathGroups::kNoPath);
   note_group_in_use();
+  activation_after(path);
 }
 
 // came_up: the path that has just done so, or kNoPath.
@@ -172,7 +173,7 @@ void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
   if (groups_.groups().empty()) {
     return;
   }
-  const std::uint32_t best = groups_.best();
+  const std::uint32_t best = wanted_group();
   if (best == groups_.current()) {
     failback_timer_.stop();
     return;
@@ -198,7 +199,13 @@ void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
 }
 
 void MultipathDevice::Impl::fail_back() {
-  const std::uint32_t best = groups_.best();
+  const std::uint32_t best = wanted_group();
+  if ((groups_.groups()[best].members & up_) == 0) {
+    if (up_ != 0) {
+      activate(best);  // used when it is up
+    }
+    return;
+  }
   if (best != groups_.current()) {
     groups_.use(best);
     note_group_in_use();
@@ -227,6 +234,9 @@ void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) con
   snapshot.path_selector = fmt::format("{} 0", to_string(policies_.path_selector));
   snapshot.path_grouping_policy = to_string(policies_.path_grouping_policy);
   snapshot.prio = to_string(policies_.prio.kind);
+  snapshot.hardware_handler = identity_.access.tpgs != 0 ? "1 alua"
+                              : identity_.access.rdac    ? "1 rdac"
+                                                         : "0";
   snapshot.failback = to_string(policies_.failback);
   snapshot.active_group = groups_.current();
   snapshot.group_switches = group_switches_;

@@ -3,6 +3,7 @@
 //   multipath_device.cpp         the public calls, life, snapshot
 //   multipath_device_io.cpp      a request's way: dispatch, completion, retry, hold
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
+//   multipath_device_activation.cpp  ghost paths: the array is told to serve the LUN there
 //   multipath_device_groups.cpp  which paths are used: policies, priorities, groups, failback
 #pragma once
 
@@ -14,6 +15,7 @@
 #include "base/log.h"
 #include "multipath/error_policy.h"
 #include "multipath/multipath_device.h"
+#include "multipath/path_activation.h"
 #include "multipath/session_fencer.h"
 #include "multipath/unfenced_writes.h"
 
@@ -148,6 +150,18 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   void on_priority_timer();
   void add_group_snapshots(MultipathSnapshot& snapshot) const;
 
+  // multipath_device_activation.cpp
+  [[nodiscard]] PathMask activatable() const;
+  [[nodiscard]] std::uint32_t wanted_group() const;
+  void activate(std::uint32_t group);
+  void try_activation();
+  void on_activation_done(PathActivation::Outcome outcome) noexcept;
+  void on_activation_timer();
+  void give_activation_up();
+  void end_activation();
+  void activation_after(const Path& path);
+  void activate_if_needed();
+
   MultipathDevice& device_;
   Reactor& reactor_;
   const MultipathOptions options_;
@@ -162,6 +176,12 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   Timer priority_timer_;
   Timer failback_timer_;
   bool measures_latency_ = false;
+  PathActivation activation_;
+  Timer activation_timer_;
+  std::optional<std::uint32_t> activating_;  // the path; also between two tries
+  std::uint32_t activation_tries_ = 0;
+  PathMask bypassed_ = 0;  // ghosts whose activation has failed
+  bool ghost_delay_over_ = false;
   PathMask group_in_use_ = 0;
   std::uint64_t group_switches_ = 0;
   PathMask up_ = 0;     // paths in state up

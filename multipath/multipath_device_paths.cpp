@@ -191,7 +191,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
 // no_path_retry is over, and no path is just being looked at (a unit attention on the only path is
 // not an outage).
 bool MultipathDevice::Impl::failing() const {
-  return no_path_expired_ && up_ == 0 &&
+  return no_path_expired_ && up_ == 0 && !activating_ &&
          std::none_of(paths_.begin(), paths_.end(), [](const std::unique_ptr<Path>& path) {
            return path->state() == PathState::pending && path->identifying();
          });
@@ -242,6 +242,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   no_path_timer_.stop();
   priority_timer_.stop();
   failback_timer_.stop();
+  activation_timer_.stop();
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();
@@ -265,7 +266,7 @@ void MultipathDevice::Impl::check_closed() {
   if (!closing_ || on_closed_ == nullptr || requests_ != 0 ||
       !std::all_of(paths_.begin(), paths_.end(),
                    [](const std::unique_ptr<Path>& path) { return path->idle(); }) ||
-      (wait_for_fences_ && !unfenced_.empty())) {
+      activation_.outstanding() || (wait_for_fences_ && !unfenced_.empty())) {
     return;
   }
   if (!withdrawn_) {

@@ -85,9 +85,14 @@ PathPolicies decide_policies(const PathPolicySettings& settings, const ArrayTabl
   PathPolicySettings merged = settings;
   if (arrays != nullptr && identity != nullptr) {
     for (auto row = arrays->rbegin(); row != arrays->rend(); ++row) {
-      if (fits(*row, *identity)) {
-        fill(merged, row->policies);
+      if (!fits(*row, *identity)) {
+        continue;
       }
+      PathPolicySettings policies = row->policies;
+      if (row->prio_without_alua && identity->tpgs != 0) {
+        policies.prio.reset();
+      }
+      fill(merged, policies);
     }
   }
   PathPolicies result;

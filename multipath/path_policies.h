@@ -60,6 +60,7 @@ struct ArrayRow {
   std::string product;
   std::string revision;
   PathPolicySettings policies;
+  bool prio_without_alua = false;  // its prio is only for LUNs that do not report ALUA
 };
 using ArrayTable = std::vector<ArrayRow>;  // a later row that fits overrules the ones before it
 

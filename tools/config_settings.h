@@ -72,6 +72,12 @@ struct InterfacesSetting {};
 
 struct GroupingPolicySetting {};
 struct SelectorSetting {};
+struct PrioritizerSetting {};
+struct PrioArgumentsSetting {};
+struct FailbackSetting {};
+struct RrWeightSetting {};
+struct PathWeightsSetting {};
+struct PgInitDelaySetting {};
 struct NoPathRetrySetting {};
 
 struct Setting {
@@ -80,8 +86,11 @@ struct Setting {
   std::variant<SecondsSetting, WholeSetting, YesNoSetting, FixedSetting, AliasSetting,
                DigestSetting, AuthMethodSetting, ChapAlgorithmsSetting, CredentialSetting,
                InterfaceSetting, InterfacesSetting, GroupingPolicySetting, SelectorSetting,
-               NoPathRetrySetting>
+               PrioritizerSetting, PrioArgumentsSetting, FailbackSetting, RrWeightSetting,
+               PathWeightsSetting, PgInitDelaySetting, NoPathRetrySetting>
       kind;
+  // Says how the paths of a kind of array are used: a [[device]] section may have it.
+  bool of_device = false;
 };
 
 [[nodiscard]] std::span<const Setting> all_settings();

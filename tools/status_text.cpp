@@ -132,6 +132,7 @@ MultipathSnapshot map_snapshot(const json& map) {
   snapshot.queueing = text_at(map, "features").starts_with('1');
   const std::string queueing = text_at(map, "queueing");
   snapshot.no_path_retry = queueing == "on" ? "queue" : queueing == "off" ? "fail" : queueing;
+  snapshot.hardware_handler = text_at(map, "hwhandler");
   std::uint32_t number = 0;
   for (const json& group : list_at(map, "path_groups")) {
     if (!group.is_object()) {

@@ -6,6 +6,7 @@ iscsi_blkback_test(multipath_test
     multipath/multipath_device_test.cpp
     multipath/multipath_errors_test.cpp
     multipath/multipath_text_test.cpp
+    multipath/path_activation_test.cpp
     multipath/path_group_test.cpp
     multipath/path_identity_test.cpp
     multipath/path_policies_test.cpp
