@@ -48,7 +48,7 @@ json path_json(const PathSnapshot& path) {
       {"dev_t", "-"},
       {"dm_st", dm_state(path.state)},
       {"dev_st", path.session_state == SessionState::logged_in ? "running" : "offline"},
-      {"chk_st", checker_state(path.state)},
+      {"chk_st", path.suspect ? "i/o pending" : checker_state(path.state)},
       {"checker", "tur"},
       {"pri", path.priority},
       {"host_wwnn", "[undef]"},

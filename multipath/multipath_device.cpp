@@ -12,6 +12,8 @@ namespace {
 
 // A path can lose no more than its queue before it comes up again; room for some of that.
 constexpr std::size_t kUnfencedPerRequest = 4;
+// Requests of silent paths that are asked for elsewhere at once. The rest waits for path_timeout.
+constexpr std::uint32_t kMaxHedges = 256;
 
 std::string no_path_retry_text(const MultipathOptions& options) {
   if (!options.no_path_retry) {
@@ -69,13 +71,19 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       check_closed_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->check_closed(); }, this) {
   for (std::uint32_t slot = 0; slot < std::max(options_.max_requests, 1U); ++slot) {
-    free_.push_back(pool_.emplace_back(reactor, *this));
+    free_.push_back(pool_.emplace_back(reactor, *this, free_));
+  }
+  for (std::uint32_t slot = 0; slot < std::clamp(options_.max_requests, 1U, kMaxHedges); ++slot) {
+    spare_.push_back(pool_.emplace_back(reactor, *this, spare_));
+    free_hedges_.push_back(hedges_.emplace_back(*this));
   }
 }
 
 MultipathDevice::Impl::~Impl() {
   ISCSI_BLKBACK_ASSERT(closing_ && on_closed_ == nullptr);
-  while (free_.pop_front() != nullptr) {
+  ISCSI_BLKBACK_ASSERT(hedge_bytes_ == 0);
+  while (free_.pop_front() != nullptr || spare_.pop_front() != nullptr ||
+         free_hedges_.pop_front() != nullptr) {
   }
 }
 
@@ -88,6 +96,7 @@ void MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun) {
   paths_.push_back(std::make_unique<Path>(
       reactor_, session, lun, index,
       PathOptions{options_.polling_interval, options_.checker_timeout}, *this));
+  silences_.emplace_back(reactor_, session, index, *this);
   update_priorities();
   paths_.back()->start();
 }
@@ -104,6 +113,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queueing = up_ == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_;
+  snapshot.hedged = hedged_;
   snapshot.no_path_retry = no_path_retry_text(options_);
   for (const std::unique_ptr<Path>& path : paths_) {
     const SessionOptions& session = path->session().options();
@@ -117,6 +127,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                               .session_state = path->session().state(),
                               .last_error = path->last_error(),
                               .in_flight = path->in_flight(),
+                              .suspect = (suspect_ & path_bit(path->index())) != 0,
                               .requests = path->requests(),
                               .failures = path->failures()});
   }
@@ -168,6 +179,10 @@ MultipathSnapshot MultipathDevice::snapshot() const {
 
 void MultipathDevice::disable_hold_of_overlapping_writes() {
   impl_->hold_overlapping_writes_ = false;
+}
+
+void MultipathDevice::disable_rule_of_buffers() {
+  impl_->divert_answered_reads_ = false;
 }
 
 }  // namespace iscsi_blkback

@@ -64,6 +64,7 @@ struct PathSnapshot {
   SessionState session_state = SessionState::free;
   std::string last_error;  // why it is not up
   std::uint32_t in_flight = 0;
+  bool suspect = false;  // silent with I/O outstanding; not used while another path is there
   std::uint64_t requests = 0;
   std::uint64_t failures = 0;
   int priority = 1;
@@ -87,6 +88,7 @@ struct MultipathSnapshot {
   std::uint32_t queued = 0;
   std::uint32_t held = 0;  // writes that wait for a fence
   std::uint32_t in_flight = 0;
+  std::uint64_t hedged = 0;  // reads and flushes that were asked for twice, so far
   std::string path_selector;
   std::string path_grouping_policy;
   std::string prio;
@@ -145,9 +147,11 @@ class MultipathDevice final : public BlockDevice {
   [[nodiscard]] MultipathSnapshot snapshot() const;
 
  private:
-  // Switches rules 2 and 3 off, so that the simulation can prove that its oracle notices.
+  // Switch rules 2 and 3 off, or the rule of the buffers (multipath_device_hedges.cpp), so that the
+  // simulation can prove that it notices.
   friend struct MultipathDeviceCanary;
   void disable_hold_of_overlapping_writes();
+  void disable_rule_of_buffers();
 
   class Impl;
   std::unique_ptr<Impl> impl_;

@@ -151,7 +151,14 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
 
 void MultipathDevice::Impl::update_able(const Path& path) {
   const PathMask bit = path_bit(path.index());
-  able_ = path.able() ? able_ | bit : able_ & ~bit;
+  const bool avoided = (suspect_ & bit) != 0 && (up_ & ~suspect_) != 0;
+  able_ = path.able() && !avoided ? able_ | bit : able_ & ~bit;
+}
+
+void MultipathDevice::Impl::update_able() {
+  for (const std::unique_ptr<Path>& path : paths_) {
+    update_able(*path);
+  }
 }
 
 void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
@@ -170,12 +177,13 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   const PathMask bit = path_bit(path.index());
   up_ = path.state() == PathState::up ? up_ | bit : up_ & ~bit;
   ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
-  update_able(path);
+  update_able();
   notify_.schedule();
   if (closing_) {
     return;
   }
   regroup_after(path);
+  hedge_silent_paths();
   if (up_ != 0) {
     no_path_timer_.stop();
     no_path_expired_ = false;

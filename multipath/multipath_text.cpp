@@ -55,7 +55,7 @@ PathLine path_line(const PathSnapshot& path) {
                         : fmt::format("{},{}", path.portal, path.interface_name),
           .lun = fmt::format("lun {}", path.lun),
           .device_mapper_state = device_mapper_state(path.state),
-          .checker_state = checker_state(path.state),
+          .checker_state = path.suspect ? "i/o pending" : checker_state(path.state),
           .device_state = path.session_state == SessionState::logged_in ? "running" : "offline",
           .path = &path};
 }

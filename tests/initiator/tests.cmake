@@ -15,6 +15,7 @@ iscsi_blkback_test(initiator_test
     initiator/session_failure_test.cpp
     initiator/session_functions_test.cpp
     initiator/session_io_test.cpp
+    initiator/session_ping_test.cpp
     initiator/session_protocol_test.cpp
     initiator/session_recovery_test.cpp
     initiator/session_redirect_test.cpp

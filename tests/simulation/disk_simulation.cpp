@@ -133,8 +133,10 @@ void Simulation::build() {
     disks_.push_back(std::make_unique<SimulatedDisk>(*this, random_.next(),
                                                      static_cast<std::uint16_t>(disk), options));
     target_->add_lun(static_cast<std::uint16_t>(disk), disks_.back()->lun());
-    if (options_.canary) {
+    if (options_.canary == Canary::no_hold) {
       MultipathDeviceCanary::disable_hold(disks_.back()->device());
+    } else if (options_.canary == Canary::no_rule_of_buffers) {
+      MultipathDeviceCanary::disable_rule_of_buffers(disks_.back()->device());
     }
   }
   for (std::size_t portal = 0; portal < portals_; ++portal) {
@@ -394,6 +396,7 @@ void Simulation::settle() {
 void Simulation::finish() {
   for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
     disk->stop_guest();
+    result_.hedged += disk->device().snapshot().hedged;
     disk->close();
   }
   const auto all_closed = [this] {

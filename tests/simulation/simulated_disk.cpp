@@ -9,6 +9,12 @@ namespace iscsi_blkback {
 
 using std::chrono::microseconds;
 
+namespace {
+
+constexpr std::byte kAnswered{0xee};
+
+}  // namespace
+
 SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun_number,
                              const MultipathOptions& options)
     : world_(world),
@@ -70,9 +76,12 @@ void SimulatedDisk::submit_random(Slot& slot) {
 
 void SimulatedDisk::submit(Slot& slot, BlockOperation operation, std::uint64_t sector,
                            std::uint32_t count) {
+  check_untouched(slot);
   slot.disk = this;
   slot.open = true;
   ++open_;
+  // In one place for ever: a device that is broken on purpose still writes there.
+  slot.data.reserve(std::size_t{kSimulatedSectors} * kSectorBytes);
   slot.data.assign(std::size_t{count} * kSectorBytes, std::byte{0xa5});
   slot.block.operation = operation;
   slot.block.sector = sector;
@@ -99,6 +108,14 @@ void SimulatedDisk::submit(Slot& slot, BlockOperation operation, std::uint64_t s
   slot.submitting = true;
   device_->submit(slot.block);
   slot.submitting = false;
+}
+
+void SimulatedDisk::check_untouched(const Slot& slot) {
+  if (!slot.open && std::any_of(slot.data.begin(), slot.data.end(),
+                                [](std::byte byte) { return byte != kAnswered; })) {
+    fail(fmt::format("the buffer of a {} was written to after its answer",
+                     to_string(slot.block.operation)));
+  }
 }
 
 void SimulatedDisk::completed(Slot& slot, IoStatus status) {
@@ -135,8 +152,6 @@ void SimulatedDisk::completed(Slot& slot, IoStatus status) {
         fail("the device changed the data of a write");
       }
       oracle_.write_ends(block.sector, block.sector_count, slot.version, ok);
-      // The buffer is the guest's again; what is still sent from it now must not reach the medium.
-      std::fill(slot.data.begin(), slot.data.end(), std::byte{0xee});
       break;
     }
     case BlockOperation::flush:
@@ -145,6 +160,9 @@ void SimulatedDisk::completed(Slot& slot, IoStatus status) {
       }
       break;
   }
+  // The buffer is the guest's again: what is still sent from it now must not reach the medium, and
+  // nothing may arrive in it.
+  std::fill(slot.data.begin(), slot.data.end(), kAnswered);
   if (&slot != &reader_) {
     schedule_next(slot);
   }
@@ -167,6 +185,9 @@ void SimulatedDisk::close() {
 }
 
 void SimulatedDisk::check_nothing_left() {
+  for (const std::unique_ptr<Slot>& slot : slots_) {
+    check_untouched(*slot);
+  }
   const MultipathSnapshot snapshot = device_->snapshot();
   if (snapshot.queued != 0 || snapshot.held != 0 || snapshot.in_flight != 0 || open_ != 0) {
     fail(fmt::format("after closing {} queued, {} held, {} in flight, {} open", snapshot.queued,

@@ -68,6 +68,7 @@ class SimulatedDisk final : public MultipathDevice::Observer {
 
   void schedule_next(Slot& slot);
   void submit_random(Slot& slot);
+  void check_untouched(const Slot& slot);
   void submit(Slot& slot, BlockOperation operation, std::uint64_t sector, std::uint32_t count);
   void completed(Slot& slot, IoStatus status);
   void fail(std::string what);

@@ -812,7 +812,7 @@ TEST(ConfigRefuses, ConnectTimeoutBeyondLoginTimeout) {
 }
 
 TEST(ConfigRefuses, StallProbeBeyondPathTimeout) {
-  EXPECT_THAT(refusal("[defaults]\npath_timeout = 0.5\n"), StartsWith("c.toml:2: stall_probe"));
+  EXPECT_THAT(refusal("[defaults]\npath_timeout = 0.1\n"), StartsWith("c.toml:2: stall_probe"));
 }
 
 TEST(ConfigRefuses, DefaultsThatAreNoSection) {
