@@ -241,8 +241,7 @@ void Simulation::inject_fault() {
       return;
     case 17:
     case 18:  // answers arrive late, perhaps when another path has given them
-      hold_back(where, SimDirection::to_client,
-                random_.one_in(2) ? milliseconds(random_.between(150, 2500)) : length);
+      hold_back(where, SimDirection::to_client, milliseconds(random_.between(150, 2500)));
       return;
     case 19:  // cut, wherever in a PDU it is
       network.set_reset_policy(
@@ -255,14 +254,14 @@ void Simulation::inject_fault() {
       slow_down(where, length);
       return;
     case 21:
-      fail_over_controller(length);
+      fail_over_controller(std::min<Duration>(length, seconds(1)));
       return;
     case 22:
-      swap_luns(length);
+      swap_luns(std::min<Duration>(length, seconds(1)));
       return;
     case 23: {  // a storm
       SimFault busy;
-      busy.count = static_cast<std::uint32_t>(random_.between(100, 1000));
+      busy.count = static_cast<std::uint32_t>(random_.between(100, 300));
       busy.status = random_.one_in(2) ? ScsiStatus::busy : ScsiStatus::task_set_full;
       target_->inject(busy);
       return;
