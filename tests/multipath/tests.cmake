@@ -17,3 +17,7 @@ iscsi_blkback_test(multipath_test
     multipath/split_requests_test.cpp
     multipath/unfenced_writes_test.cpp
   LIBRARIES iscsi_blkback_multipath)
+
+iscsi_blkback_test(multipath_target_test LABEL target
+  SOURCES multipath/failover_target_test.cpp
+  LIBRARIES iscsi_blkback_multipath)

@@ -143,10 +143,12 @@ void Simulation::build() {
     options.no_path_retry = milliseconds(random_.below(3000));
   }
   const std::uint64_t disks = random_.between(1, 2);
+  // The ring copies, so that a canary could only be seen at the device.
+  const bool through_ring = random_.one_in(3) && options_.canary == Canary::none;
   for (std::uint64_t disk = 0; disk < disks; ++disk) {
     options.alias = fmt::format("disk{}", disk);
-    disks_.push_back(std::make_unique<SimulatedDisk>(*this, random_.next(),
-                                                     static_cast<std::uint16_t>(disk), options));
+    disks_.push_back(std::make_unique<SimulatedDisk>(
+        *this, random_.next(), static_cast<std::uint16_t>(disk), options, through_ring));
     target_->add_lun(static_cast<std::uint16_t>(disk), disks_.back()->lun());
     if (options_.canary == Canary::no_hold) {
       MultipathDeviceCanary::disable_hold(disks_.back()->device());
@@ -176,10 +178,11 @@ void Simulation::build() {
     sessions_.back()->start();
   }
   result_.plan = fmt::format(
-      "{}{} disks, portal groups{}, {}, window {}, R2T {}, immediate {}, linger {} ms, "
+      "{}{} disks{}, portal groups{}, {}, window {}, R2T {}, immediate {}, linger {} ms, "
       "no_path_retry {}",
-      contended_ ? "contended, " : "", disks, groups, to_string(*options.path_grouping_policy),
-      target_options.window, target_options.initial_r2t, target_options.immediate_data,
+      contended_ ? "contended, " : "", disks, through_ring ? " through rings" : "", groups,
+      to_string(*options.path_grouping_policy), target_options.window, target_options.initial_r2t,
+      target_options.immediate_data,
       std::chrono::duration_cast<milliseconds>(target_options.linger_delay).count(),
       options.no_path_retry ? fmt::format("{} ms", options.no_path_retry->count()) : "queue");
 }

@@ -16,11 +16,12 @@ constexpr std::byte kAnswered{0xee};
 }  // namespace
 
 SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun_number,
-                             const MultipathOptions& options)
+                             const MultipathOptions& options, bool through_ring)
     : world_(world),
       lun_number_(lun_number),
       may_fail_without_path_(options.no_path_retry.has_value()),
-      random_(seed) {
+      random_(seed),
+      through_ring_(through_ring) {
   SimLunOptions lun_options;
   lun_options.block_count = kSimulatedSectors;
   lun_options.naa_extension = lun_number + 1U;
@@ -32,6 +33,10 @@ SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun
 }
 
 void SimulatedDisk::on_ready(MultipathDevice& /*device*/) noexcept {
+  if (through_ring_) {
+    ring_ = std::make_unique<RingGuest>(world_.reactor(), *device_,
+                                        static_cast<std::uint32_t>(random_.next()));
+  }
   const std::uint64_t depth = random_.between(2, 16);
   for (std::uint64_t i = 0; i < depth; ++i) {
     slots_.push_back(std::make_unique<Slot>());
@@ -106,7 +111,11 @@ void SimulatedDisk::submit(Slot& slot, BlockOperation operation, std::uint64_t s
       break;
   }
   slot.submitting = true;
-  device_->submit(slot.block);
+  if (ring_ != nullptr && count <= RingGuest::kMaxSectors) {
+    ring_->submit(slot.block);
+  } else {
+    device_->submit(slot.block);
+  }
   slot.submitting = false;
 }
 
@@ -131,8 +140,9 @@ void SimulatedDisk::completed(Slot& slot, IoStatus status) {
   const BlockRequest& block = slot.block;
   world_.count_answer(block.operation, status);
   const bool ok = status == IoStatus::ok;
-  if (!ok && !(may_fail_without_path_ && status == IoStatus::no_path &&
-               block.operation != BlockOperation::flush)) {
+  const bool no_path = status == (ring_ != nullptr && &slot != &reader_ ? IoStatus::target_error
+                                                                        : IoStatus::no_path);
+  if (!ok && !(may_fail_without_path_ && no_path && block.operation != BlockOperation::flush)) {
     fail(fmt::format("{} of sector {} ended with {}", to_string(block.operation), block.sector,
                      to_string(status)));
   }
@@ -180,11 +190,19 @@ void SimulatedDisk::check_medium() {
 }
 
 void SimulatedDisk::close() {
+  if (ring_ != nullptr) {
+    ring_->close();
+  }
   device_->close(
       false, [](void* self) noexcept { static_cast<SimulatedDisk*>(self)->closed_ = true; }, this);
 }
 
 void SimulatedDisk::check_nothing_left() {
+  if (ring_ != nullptr) {
+    for (const std::string& violation : ring_->take_violations()) {
+      fail("at the ring: " + violation);
+    }
+  }
   for (const std::unique_ptr<Slot>& slot : slots_) {
     check_untouched(*slot);
   }
