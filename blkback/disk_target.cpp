@@ -376,13 +376,12 @@ Result<Portal> parse_portal(std::string_view text) {
 }
 
 Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text) {
-  if (text == "failover") {
-    return PathGroupingPolicy::failover;
+  if (const auto policy = path_grouping_policy_named(text)) {
+    return *policy;
   }
-  if (text == "multibus") {
-    return PathGroupingPolicy::multibus;
-  }
-  return tl::unexpected(invalid("path_grouping_policy is neither failover nor multibus"));
+  return tl::unexpected(
+      invalid("path_grouping_policy is none of failover, multibus, group_by_prio, group_by_tpg and "
+              "group_by_serial"));
 }
 
 Result<PathSelectorKind> parse_path_selector(std::string_view text) {

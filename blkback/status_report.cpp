@@ -17,6 +17,8 @@ const char* checker_state(PathState state) {
   switch (state) {
     case PathState::up:
       return "ready";
+    case PathState::ghost:
+      return "ghost";
     case PathState::pending:
       return "i/o pending";
     case PathState::down:
@@ -29,6 +31,7 @@ const char* checker_state(PathState state) {
 const char* dm_state(PathState state) {
   switch (state) {
     case PathState::up:
+    case PathState::ghost:
       return "active";
     case PathState::pending:
       return "undef";
@@ -45,7 +48,7 @@ json path_json(const PathSnapshot& path) {
       {"dev_t", "-"},
       {"dm_st", dm_state(path.state)},
       {"dev_st", path.session_state == SessionState::logged_in ? "running" : "offline"},
-      {"chk_st", checker_state(path.state)},
+      {"chk_st", path.suspect ? "i/o pending" : checker_state(path.state)},
       {"checker", "tur"},
       {"pri", path.priority},
       {"host_wwnn", "[undef]"},
@@ -82,12 +85,11 @@ json groups_json(const MultipathSnapshot& map) {
   json groups = json::array();
   for (const std::uint32_t number : numbers) {
     json paths = json::array();
-    int priority = 0;
+    const int priority = number < map.groups.size() ? map.groups[number].priority : 0;
     bool usable = false;
     for (const PathSnapshot& path : map.paths) {
       if (path.group == number) {
         paths.push_back(path_json(path));
-        priority = std::max(priority, path.priority);
         usable = usable || path.state == PathState::up;
       }
     }
@@ -120,19 +122,21 @@ json map_json(const MultipathSnapshot& map, const std::string& virtual_device) {
       {"name", map.alias.empty() ? virtual_device : map.alias},
       {"uuid", map.wwid},
       {"sysfs", virtual_device},
-      {"failback", "immediate"},
+      {"failback", map.failback},
       {"queueing", queueing_word(map.no_path_retry)},
       {"paths", map.paths.size()},
       {"write_prot", map.geometry.read_only ? "ro" : "rw"},
       {"dm_st", "active"},
       {"features", map.no_path_retry == "fail" ? "0" : "1 queue_if_no_path"},
-      {"hwhandler", "0"},
+      {"hwhandler", map.hardware_handler},
+      {"prio", map.prio},
+      {"pgpolicy", map.path_grouping_policy},
       {"action", ""},
       {"path_faults", faults},
       {"vend", map.vendor},
       {"prod", map.product},
       {"rev", map.revision},
-      {"switch_grp", 0},
+      {"switch_grp", map.group_switches},
       {"map_loads", 1},
       {"total_q_time", 0},
       {"q_timeouts", 0},

@@ -76,6 +76,18 @@ Cdb mode_sense10_cdb(std::uint8_t page, std::uint16_t allocation_bytes) {
   return cdb;
 }
 
+Cdb mode_select6_cdb(std::uint8_t list_bytes) {
+  Cdb cdb = with_operation(scsi_operation::kModeSelect6);
+  cdb[4] = list_bytes;
+  return cdb;
+}
+
+Cdb mode_select10_cdb(std::uint16_t list_bytes) {
+  Cdb cdb = with_operation(scsi_operation::kModeSelect10);
+  put(cdb, 7, list_bytes);
+  return cdb;
+}
+
 Cdb read_capacity10_cdb() {
   return with_operation(scsi_operation::kReadCapacity10);
 }

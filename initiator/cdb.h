@@ -15,12 +15,14 @@ using Cdb = std::array<std::uint8_t, 16>;
 namespace scsi_operation {
 inline constexpr std::uint8_t kTestUnitReady = 0x00;
 inline constexpr std::uint8_t kInquiry = 0x12;
+inline constexpr std::uint8_t kModeSelect6 = 0x15;
 inline constexpr std::uint8_t kModeSense6 = 0x1a;
 inline constexpr std::uint8_t kReadCapacity10 = 0x25;
 inline constexpr std::uint8_t kRead10 = 0x28;
 inline constexpr std::uint8_t kWrite10 = 0x2a;
 inline constexpr std::uint8_t kSynchronizeCache10 = 0x35;
 inline constexpr std::uint8_t kUnmap = 0x42;
+inline constexpr std::uint8_t kModeSelect10 = 0x55;
 inline constexpr std::uint8_t kModeSense10 = 0x5a;
 inline constexpr std::uint8_t kPersistentReserveIn = 0x5e;
 inline constexpr std::uint8_t kPersistentReserveOut = 0x5f;
@@ -44,6 +46,9 @@ inline constexpr std::uint8_t kTargetPortGroupsAction = 0x0a;  // of MAINTENANCE
 // Current values, without block descriptors. page 0x3f: all.
 [[nodiscard]] Cdb mode_sense6_cdb(std::uint8_t page, std::uint8_t allocation_bytes);
 [[nodiscard]] Cdb mode_sense10_cdb(std::uint8_t page, std::uint16_t allocation_bytes);
+// Vendor-specific pages (PF 0), not saved.
+[[nodiscard]] Cdb mode_select6_cdb(std::uint8_t list_bytes);
+[[nodiscard]] Cdb mode_select10_cdb(std::uint16_t list_bytes);
 [[nodiscard]] Cdb read_capacity10_cdb();
 [[nodiscard]] Cdb read_capacity16_cdb(std::uint32_t allocation_bytes);
 [[nodiscard]] Cdb report_luns_cdb(std::uint32_t allocation_bytes);

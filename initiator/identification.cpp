@@ -17,6 +17,11 @@ constexpr std::chrono::milliseconds kBusyDelay{100};
 constexpr std::uint16_t kInvalidOperation = 0x2000;
 constexpr std::uint16_t kNoSuchLun = 0x2500;
 
+constexpr std::uint8_t kEmcUnitPath = 0xc0;
+constexpr std::uint8_t kRdacSoftwareVersion = 0xc2;
+constexpr std::uint8_t kRdacVolumeAccess = 0xc9;
+constexpr const char* kEmcVendor = "DGC";  // others use page 0xC0 for something else
+
 }  // namespace
 
 LogicalUnit::Identification::Identification(Reactor& reactor, LogicalUnit& unit, Identified on_done,
@@ -33,6 +38,22 @@ LogicalUnit::Identification::Identification(Reactor& reactor, LogicalUnit& unit,
 }
 
 void LogicalUnit::Identification::begin() {
+  send();
+}
+
+void LogicalUnit::Identification::begin_access(const LogicalUnitAccess& known) {
+  only_access_ = true;
+  LogicalUnitAccess& access = identity_.access;
+  access.tpgs = known.tpgs;
+  access.port = known.port;
+  access.rdac_max_lun = known.rdac_max_lun;
+  if (known.rdac) {
+    pages_.push_back(kRdacVolumeAccess);
+  }
+  if (known.emc) {
+    pages_.push_back(kEmcUnitPath);
+    identity_.vendor = kEmcVendor;
+  }
   send();
 }
 
@@ -68,6 +89,19 @@ void LogicalUnit::Identification::send() {
       break;
     case Step::logical_block_provisioning:
       task_.cdb = inquiry_cdb(0xb2, bytes = 255);
+      break;
+    case Step::rdac_software_version:
+      task_.cdb = inquiry_cdb(kRdacSoftwareVersion, bytes = 255);
+      break;
+    case Step::rdac_volume_access:
+      task_.cdb = inquiry_cdb(kRdacVolumeAccess, bytes = 48);
+      break;
+    case Step::emc_unit_path:
+      task_.cdb = inquiry_cdb(kEmcUnitPath, bytes = 128);
+      break;
+    case Step::target_port_groups:
+      // Without the extended header: some devices refuse it, and all that it adds is a time limit.
+      task_.cdb = report_target_port_groups_cdb(bytes = kBufferBytes, false);
       break;
     case Step::read_capacity16:
       task_.cdb = read_capacity16_cdb(bytes = 32);
@@ -120,8 +154,11 @@ void LogicalUnit::Identification::take_completion() {
   }
   step_ = *next;
   if (step_ == Step::done) {
-    unit_.logical_block_bytes_ = identity_.logical_block_bytes;
-    unit_.has_16_byte_commands_ = has_16_byte_commands_;
+    unit_.access_ = identity_.access;
+    if (identity_.block_count != 0) {
+      unit_.logical_block_bytes_ = identity_.logical_block_bytes;
+      unit_.has_16_byte_commands_ = has_16_byte_commands_;
+    }
     finish(std::move(identity_));
     return;
   }
@@ -187,10 +224,12 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
   switch (step_) {
     case Step::test_unit_ready:
       // Some devices know no TEST UNIT READY on a LUN that INQUIRY then says more about.
-      if (!good && !(refused_as_unknown() && task_.sense.code() == kInvalidOperation)) {
+      identity_.access.refused = refused_here();
+      if (!good && !identity_.access.refused &&
+          !(refused_as_unknown() && task_.sense.code() == kInvalidOperation)) {
         return tl::unexpected(failure());
       }
-      return Step::inquiry;
+      return only_access_ ? next_of_access(Step::test_unit_ready) : Step::inquiry;
     case Step::inquiry:
       if (!good) {
         return tl::unexpected(failure());
@@ -202,11 +241,16 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
     case Step::block_limits:
     case Step::block_characteristics:
     case Step::logical_block_provisioning:
+    case Step::rdac_software_version:
       if (!good && !refused_as_unknown()) {
         return tl::unexpected(failure());
       }
       return good ? take_page() : Result<Step>{next_page(step_)};
     case Step::read_capacity16:
+      if (const auto refused = refused_here()) {
+        identity_.access.refused = refused;  // the capacity is asked for again when it is served
+        return next_of_access(Step::mode_sense10);
+      }
       if (refused_as_unknown()) {
         has_16_byte_commands_ = false;
         return Step::read_capacity10;
@@ -230,7 +274,17 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
       if (good) {
         take_mode_data();
       }
-      return Step::done;
+      return next_of_access(Step::mode_sense10);
+    case Step::rdac_volume_access:
+    case Step::emc_unit_path:
+    case Step::target_port_groups:
+      if (task_.outcome != TaskOutcome::completed) {
+        return tl::unexpected(failure());
+      }
+      if (good) {
+        take_access();
+      }
+      return next_of_access(step_);
     case Step::done:
       break;
   }
@@ -256,6 +310,7 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_inqu
   identity_.product = inquiry->product;
   identity_.revision = inquiry->revision;
   identity_.tpgs = inquiry->tpgs;
+  identity_.access.tpgs = inquiry->tpgs;
   return Step::supported_pages;
 }
 
@@ -283,6 +338,7 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_page
     if (!wwid->empty()) {
       identity_.wwid = std::move(*wwid);
     }
+    identity_.access.port = parse_target_port_ids(answer());
   } else if (step_ == Step::block_limits) {
     if (const auto limits = parse_block_limits(answer())) {
       identity_.limits = *limits;
@@ -296,6 +352,8 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_page
     if (const auto provisioning = parse_logical_block_provisioning(answer())) {
       identity_.provisioning = *provisioning;
     }
+  } else if (step_ == Step::rdac_software_version) {
+    identity_.access.rdac_max_lun = parse_rdac_max_lun(answer()).value_or(0);
   }
   return next_page(step_);
 }
@@ -337,19 +395,73 @@ void LogicalUnit::Identification::take_mode_data() {
 }
 
 LogicalUnit::Identification::Step LogicalUnit::Identification::next_page(Step after) const {
-  static constexpr std::array<std::pair<Step, std::uint8_t>, 5> kPages{{
+  static constexpr std::array<std::pair<Step, std::uint8_t>, 6> kPages{{
       {Step::unit_serial_number, std::uint8_t{0x80}},
       {Step::device_identification, std::uint8_t{0x83}},
       {Step::block_limits, std::uint8_t{0xb0}},
       {Step::block_characteristics, std::uint8_t{0xb1}},
       {Step::logical_block_provisioning, std::uint8_t{0xb2}},
+      {Step::rdac_software_version, kRdacSoftwareVersion},
   }};
   for (const auto& [step, page] : kPages) {
-    if (step > after && std::find(pages_.begin(), pages_.end(), page) != pages_.end()) {
+    if (step > after && has_page(page) &&
+        (step != Step::rdac_software_version || has_page(kRdacVolumeAccess))) {
       return step;
     }
   }
   return Step::read_capacity16;
+}
+
+LogicalUnit::Identification::Step LogicalUnit::Identification::next_of_access(Step after) const {
+  if (after < Step::rdac_volume_access && has_page(kRdacVolumeAccess)) {
+    return Step::rdac_volume_access;
+  }
+  if (after < Step::emc_unit_path && has_page(kEmcUnitPath) && identity_.vendor == kEmcVendor) {
+    return Step::emc_unit_path;
+  }
+  if (after < Step::target_port_groups && identity_.access.tpgs != 0) {
+    return Step::target_port_groups;
+  }
+  return Step::done;
+}
+
+// What is not understood is not known; that is no reason to do without the path.
+void LogicalUnit::Identification::take_access() {
+  LogicalUnitAccess& access = identity_.access;
+  if (step_ == Step::rdac_volume_access) {
+    if (const auto parsed = parse_rdac_volume_access(answer())) {
+      access.rdac = *parsed;
+    }
+  } else if (step_ == Step::emc_unit_path) {
+    if (const auto parsed = parse_emc_unit_path(answer())) {
+      access.emc = *parsed;
+    }
+  } else if (auto parsed = parse_target_port_groups(answer())) {
+    access.groups = std::move(parsed->groups);
+  }
+}
+
+bool LogicalUnit::Identification::has_page(std::uint8_t page) const {
+  return std::find(pages_.begin(), pages_.end(), page) != pages_.end();
+}
+
+std::optional<AccessState> LogicalUnit::Identification::refused_here() const {
+  if (task_.outcome != TaskOutcome::completed || task_.status != ScsiStatus::check_condition ||
+      !task_.sense.valid || task_.sense.key != SenseKey::not_ready) {
+    return std::nullopt;
+  }
+  switch (task_.sense.code()) {
+    case 0x040a:
+      return AccessState::transitioning;
+    case 0x040b:
+      return AccessState::standby;
+    case 0x040c:
+      return AccessState::unavailable;
+    case 0x0412:
+      return AccessState::offline;
+    default:
+      return std::nullopt;
+  }
 }
 
 }  // namespace iscsi_blkback

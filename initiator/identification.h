@@ -7,6 +7,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/reactor.h"
@@ -21,6 +22,8 @@ class LogicalUnit::Identification {
   Identification(Reactor& reactor, LogicalUnit& unit, Identified on_done, void* owner);
 
   void begin();
+  // Only the steps that tell how well the LUN is served here. known: of the last identification.
+  void begin_access(const LogicalUnitAccess& known);
   // True: deletes itself when its command is back. False: nothing is outstanding.
   [[nodiscard]] bool abandon();
 
@@ -34,10 +37,14 @@ class LogicalUnit::Identification {
     block_limits,
     block_characteristics,
     logical_block_provisioning,
+    rdac_software_version,
     read_capacity16,
     read_capacity10,
     mode_sense6,
     mode_sense10,
+    rdac_volume_access,
+    emc_unit_path,
+    target_port_groups,
     done,
   };
   static constexpr std::size_t kBufferBytes = 4096;
@@ -54,6 +61,11 @@ class LogicalUnit::Identification {
   [[nodiscard]] Result<Step> take_capacity();
   void take_mode_data();
   [[nodiscard]] Step next_page(Step after) const;
+  [[nodiscard]] Step next_of_access(Step after) const;
+  void take_access();
+  [[nodiscard]] bool has_page(std::uint8_t page) const;
+  // The LUN is not served through this target port now; it still tells who it is.
+  [[nodiscard]] std::optional<AccessState> refused_here() const;
   [[nodiscard]] Error failure() const;
   [[nodiscard]] std::span<const std::byte> answer() const;
   void finish(Result<LogicalUnitIdentity> identity);
@@ -68,6 +80,7 @@ class LogicalUnit::Identification {
   std::uint32_t retries_ = 0;
   bool outstanding_ = false;
   bool abandoned_ = false;
+  bool only_access_ = false;
   bool has_16_byte_commands_ = true;
   std::vector<std::uint8_t> pages_;
   LogicalUnitIdentity identity_;

@@ -6,6 +6,17 @@
 
 namespace iscsi_blkback {
 
+const TargetPortGroup* LogicalUnitAccess::group() const {
+  const auto found = std::find_if(groups.begin(), groups.end(), [this](const auto& candidate) {
+    if (port.target_port_group) {
+      return candidate.tag == *port.target_port_group;
+    }
+    return port.relative_port && std::find(candidate.ports.begin(), candidate.ports.end(),
+                                           *port.relative_port) != candidate.ports.end();
+  });
+  return found == groups.end() ? nullptr : &*found;
+}
+
 LogicalUnit::LogicalUnit(Reactor& reactor, Session& session, std::uint64_t lun)
     : reactor_(reactor), session_(session), lun_(lun) {}
 
@@ -24,6 +35,12 @@ void LogicalUnit::identify(Identified on_done, void* owner) {
   ISCSI_BLKBACK_ASSERT(!identification_);
   identification_ = std::make_unique<Identification>(reactor_, *this, on_done, owner);
   identification_->begin();
+}
+
+void LogicalUnit::read_access(Identified on_done, void* owner) {
+  ISCSI_BLKBACK_ASSERT(!identification_);
+  identification_ = std::make_unique<Identification>(reactor_, *this, on_done, owner);
+  identification_->begin_access(access_);
 }
 
 void LogicalUnit::cancel_identify() {
@@ -122,6 +139,18 @@ void LogicalUnit::prepare_set_target_port_groups(ScsiTask& task,
   encode_set_target_port_groups_list(groups, buffer);
   prepare(task, set_target_port_groups_cdb(static_cast<std::uint32_t>(bytes)), DataDirection::out,
           buffer.first(bytes));
+}
+
+void LogicalUnit::prepare_rdac_take_over(ScsiTask& task, std::uint8_t max_lun,
+                                         std::span<std::byte> buffer) const {
+  const bool long_form = max_lun >= kRdacShortLuns;
+  const std::size_t bytes = long_form ? kRdacLongListBytes : kRdacShortListBytes;
+  // Such arrays number the LUNs of a host up to 255 (peripheral addressing): the second byte.
+  encode_rdac_take_over(static_cast<std::uint8_t>(lun_ >> 48), long_form, buffer);
+  prepare(task,
+          long_form ? mode_select10_cdb(static_cast<std::uint16_t>(bytes))
+                    : mode_select6_cdb(static_cast<std::uint8_t>(bytes)),
+          DataDirection::out, buffer.first(bytes));
 }
 
 void LogicalUnit::prepare_reserve_in(ScsiTask& task, ReserveInAction action,

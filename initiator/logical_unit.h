@@ -7,8 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/block_device.h"
 #include "initiator/cdb.h"
@@ -17,22 +19,38 @@
 #include "initiator/scsi_task.h"
 #include "initiator/session.h"
 #include "initiator/target_port_groups.h"
+#include "initiator/vendor_pages.h"
 #include "initiator/vpd.h"
 
 namespace iscsi_blkback {
+
+// How well the LUN is served by the target port and controller that it is reached through.
+struct LogicalUnitAccess {
+  // TEST UNIT READY says that it is not served here now (02/04/0A to 0C, 12); nullopt: it is.
+  std::optional<AccessState> refused;
+  std::uint8_t tpgs = 0;                 // INQUIRY: bit 0 implicit, bit 1 explicit ALUA
+  TargetPortIds port;                    // VPD 0x83
+  std::vector<TargetPortGroup> groups;   // REPORT TARGET PORT GROUPS; empty: not told
+  std::optional<RdacVolumeAccess> rdac;  // VPD 0xC9
+  std::uint8_t rdac_max_lun = 0;         // VPD 0xC2
+  std::optional<EmcUnitPath> emc;        // VPD 0xC0
+
+  // The group of the port; nullptr when it is not known.
+  [[nodiscard]] const TargetPortGroup* group() const;
+};
 
 // What identifies the medium, whichever path leads to it.
 struct LogicalUnitIdentity {
   std::string vendor;  // INQUIRY, trailing blanks removed
   std::string product;
   std::string revision;
-  std::string serial;     // VPD 0x80; empty when the LUN has none
-  std::string wwid;       // the strongest LUN-associated designator of VPD 0x83 as
-                          // scsi_id prints it: type digit, then hex (NAA, EUI) or
-                          // text (T10, name); from VPD 0x80 with prefix 'S' when
-                          // there is no 0x83, empty when there is neither
-  std::uint8_t tpgs = 0;  // INQUIRY: target port group support
-  std::uint64_t block_count = 0;
+  std::string serial;             // VPD 0x80; empty when the LUN has none
+  std::string wwid;               // the strongest LUN-associated designator of VPD 0x83 as
+                                  // scsi_id prints it: type digit, then hex (NAA, EUI) or
+                                  // text (T10, name); from VPD 0x80 with prefix 'S' when
+                                  // there is no 0x83, empty when there is neither
+  std::uint8_t tpgs = 0;          // INQUIRY: target port group support
+  std::uint64_t block_count = 0;  // 0: not told, because the LUN is not served here now
   std::uint32_t logical_block_bytes = 512;
   std::uint32_t physical_block_bytes = 512;
   std::uint32_t max_transfer_blocks = 0;  // 0: not limited; VPD 0xB0, or what the CDBs can say
@@ -46,6 +64,7 @@ struct LogicalUnitIdentity {
   bool software_write_protect = false;    // control page, SWP
   bool task_aborted_status = false;       // control page, TAS
   bool has_16_byte_commands = true;
+  LogicalUnitAccess access;  // of the path; says nothing of the medium
 };
 
 class LogicalUnit {
@@ -61,8 +80,12 @@ class LogicalUnit {
   // reactor; unit attentions met on the way are retried, bounded.
   using Identified = void (*)(void* owner, Result<LogicalUnitIdentity> identity) noexcept;
   void identify(Identified on_done, void* owner);
-  void cancel_identify();  // on_done does not come; the buffers stay ours until the
-                           // target has answered or the connection is gone
+  // After an identify(): asks only how well the LUN is served here; the answer has access and
+  // nothing else. Not while an identify() runs.
+  void read_access(Identified on_done, void* owner);
+  // Of either: on_done does not come; the buffers stay ours until the target has answered or the
+  // connection is gone.
+  void cancel_identify();
 
   // All prepare_ calls fill cdb, lun, direction and data of a task for this LUN; the caller sets
   // on_complete and owner and submits it. Buffers are the caller's, and like the task untouched
@@ -91,6 +114,10 @@ class LogicalUnit {
                                          bool extended) const;
   void prepare_set_target_port_groups(ScsiTask& task, std::span<const SetTargetPortGroup> groups,
                                       std::span<std::byte> buffer) const;
+  // The controller takes the LUN over; buffer: at least kRdacLongListBytes. max_lun: as
+  // LogicalUnitAccess has it.
+  void prepare_rdac_take_over(ScsiTask& task, std::uint8_t max_lun,
+                              std::span<std::byte> buffer) const;
 
   // See persistent_reservation.h. buffer: at most 65535 bytes used; at least kReserveOutListBytes.
   void prepare_reserve_in(ScsiTask& task, ReserveInAction action,
@@ -113,6 +140,7 @@ class LogicalUnit {
   // Of the last successful identify().
   std::uint32_t logical_block_bytes_ = 512;
   bool has_16_byte_commands_ = true;
+  LogicalUnitAccess access_;
   std::unique_ptr<Identification> identification_;
 };
 

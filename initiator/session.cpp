@@ -140,6 +140,17 @@ void Session::Impl::submit(ScsiTask& task) {
   schedule_flush();
 }
 
+bool Session::Impl::divert(ScsiTask& task, std::byte* elsewhere) {
+  if (direct_.under_way) {
+    const TaskSlot* slot = table_.find(direct_.pdu.initiator_task_tag);
+    if (slot != nullptr && slot->task == &task) {
+      return false;
+    }
+  }
+  task.data = elsewhere;
+  return true;
+}
+
 void Session::Impl::drop(const Error& why) {
   fail_connection(why);
 }
@@ -289,6 +300,7 @@ void Session::Impl::learn_from_failed_login() {
 // inside a call of theirs.
 void Session::Impl::process_events() {
   deliver_session_down();
+  deliver_ping_answered();
   if (closed_) {
     clean_up_connection();
   }
@@ -318,7 +330,8 @@ void Session::Impl::clean_up_connection() {
   login_.reset();
   login_request_due_ = false;
   sending_ = false;
-  ping_outstanding_ = ping_queued_ = logout_queued_ = logout_sent_ = drain_over_ = false;
+  ping_outstanding_ = ping_queued_ = ping_asked_for_ = logout_queued_ = logout_sent_ = drain_over_ =
+      false;
   bursts_.clear();
   ping_replies_.clear();
   // The state for the callbacks below is that of a session without a connection.
@@ -397,6 +410,12 @@ void Session::submit(ScsiTask& task) {
 }
 void Session::manage(TaskManagement& function) {
   impl_->manage(function);
+}
+void Session::ping() {
+  impl_->ping();
+}
+bool Session::divert(ScsiTask& task, std::byte* elsewhere) {
+  return impl_->divert(task, elsewhere);
 }
 void Session::drop(const Error& why) {
   impl_->drop(why);

@@ -48,6 +48,8 @@ class SessionObserver : public ListHook<SessionObserver> {
   virtual void on_session_up(Session& session) noexcept = 0;
   // The session was up and is not any more; comes before its tasks complete.
   virtual void on_session_down(Session& session, const Error& why) noexcept = 0;
+  // After ping(): the target has answered a NOP-Out; the connection lives.
+  virtual void on_ping_answered(Session& /*session*/) noexcept {}
   // The target reports a SCSI event of a LUN without a command (RFC 7143 11.9.1, event 0), e.g. a
   // unit attention.
   virtual void on_scsi_event(Session& /*session*/, std::uint64_t /*lun*/,
@@ -96,6 +98,16 @@ class Session {
   // yet is only taken back (not_sent). A target that does not answer within abort_timeout,
   // lu_reset_timeout or tgt_reset_timeout loses the connection.
   void manage(TaskManagement& function);
+
+  // Asks at once, with a NOP-Out, whether the connection lives; one that is under way already
+  // serves. Observers hear on_ping_answered. Without an answer and anything else from the target
+  // within path_timeout the connection is dropped, commands outstanding or not. Logged in only;
+  // else nothing happens.
+  void ping();
+  // Takes the buffer of a command that reads away from it while it is outstanding: what still
+  // arrives goes to `elsewhere`, which has the same length and is the task's until it completes.
+  // False: the connection is just receiving into the old buffer, which stays the task's.
+  [[nodiscard]] bool divert(ScsiTask& task, std::byte* elsewhere);
 
   // Treats the connection as failed (a checker's verdict); as after any other failure the session
   // then logs in again.

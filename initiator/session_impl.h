@@ -39,6 +39,8 @@ class Session::Impl final : public ByteStream::Owner {
   void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
   void submit(ScsiTask& task);
   void manage(TaskManagement& function);
+  void ping();
+  [[nodiscard]] bool divert(ScsiTask& task, std::byte* elsewhere);
   void drop(const Error& why);
   void retry_now();
 
@@ -130,6 +132,9 @@ class Session::Impl final : public ByteStream::Owner {
   void on_timer();
   void tick();
   void start_tick();
+  [[nodiscard]] TimePoint ping_deadline() const;
+  void ping_answered();
+  void deliver_ping_answered();
   void schedule_retry();
 
   // session_recovery.cpp
@@ -277,8 +282,10 @@ class Session::Impl final : public ByteStream::Owner {
   // Keep-alive.
   bool ping_outstanding_ = false;  // queued or sent, not answered
   TimePoint ping_since_{};
-  TimePoint busy_since_{};  // when commands_in_flight_ last left 0
-  bool idle_tick_ = false;  // the timer waits for noop_out_interval
+  bool ping_asked_for_ = false;         // ping(): somebody waits for the answer
+  bool ping_answered_pending_ = false;  // observers are to hear of it
+  TimePoint busy_since_{};              // when commands_in_flight_ last left 0
+  bool idle_tick_ = false;              // the timer waits for noop_out_interval
 
   // Receiving: [received_begin_, received_end_) of the staging buffer is not parsed yet.
   std::vector<std::byte> received_;

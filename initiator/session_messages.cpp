@@ -56,7 +56,7 @@ void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
       fail_protocol("a NOP-In that answers no NOP-Out");
       return;
     }
-    ping_outstanding_ = false;
+    ping_answered();
     static_cast<void>(take_status_numbers(pdu.numbers));
     return;
   }
@@ -130,7 +130,7 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
     // Too busy for it, but alive.
     if (rejected.opcode == Opcode::nop_out) {
       if (rejected.initiator_task_tag == kPingTag && !ping_queued_) {
-        ping_outstanding_ = false;
+        ping_answered();
       }
       return;
     }

@@ -69,18 +69,7 @@ void Session::Impl::tick() {
   const TimePoint now = reactor_.now();
   const bool busy = commands_in_flight_ != 0;
   if (ping_outstanding_) {
-    TimePoint deadline =
-        std::max(last_received_, ping_since_) + Duration{options_.noop_out_timeout};
-    if (busy && options_.path_timeout.count() != 0) {
-      // Silence for path_timeout in all, of which the ping had at least three quarters of its
-      // share.
-      const Duration share = std::max<Duration>(options_.path_timeout - options_.stall_probe,
-                                                options_.path_timeout / 4);
-      deadline = std::min(deadline, std::max(std::max(last_received_, busy_since_) +
-                                                 Duration{options_.path_timeout},
-                                             ping_since_ + share * 3 / 4));
-    }
-    if (now >= deadline) {
+    if (now >= ping_deadline()) {
       fail_connection({ErrorCode::timed_out,
                        fmt::format("{} has stopped answering (no reply to a NOP-Out)", where())});
       return;
@@ -94,6 +83,48 @@ void Session::Impl::tick() {
     }
   }
   start_tick();
+}
+
+TimePoint Session::Impl::ping_deadline() const {
+  const TimePoint deadline =
+      std::max(last_received_, ping_since_) + Duration{options_.noop_out_timeout};
+  const bool busy = commands_in_flight_ != 0;
+  if ((!busy && !ping_asked_for_) || options_.path_timeout.count() == 0) {
+    return deadline;
+  }
+  // Silence for path_timeout in all, of which the ping had at least three quarters of its share.
+  const TimePoint asked = ping_asked_for_ ? ping_since_ : TimePoint::max();
+  const TimePoint since = busy ? std::min(busy_since_, asked) : asked;
+  const Duration share =
+      std::max<Duration>(options_.path_timeout - options_.stall_probe, options_.path_timeout / 4);
+  return std::min(deadline,
+                  std::max(std::max(last_received_, since) + Duration{options_.path_timeout},
+                           ping_since_ + share * 3 / 4));
+}
+
+void Session::Impl::ping() {
+  if (state_ != SessionState::logged_in) {
+    return;
+  }
+  ping_asked_for_ = true;
+  if (!ping_outstanding_) {
+    queue_ping();
+  }
+  start_tick();
+}
+
+void Session::Impl::ping_answered() {
+  ping_outstanding_ = false;
+  if (std::exchange(ping_asked_for_, false)) {
+    ping_answered_pending_ = true;
+    events_.schedule();
+  }
+}
+
+void Session::Impl::deliver_ping_answered() {
+  if (std::exchange(ping_answered_pending_, false) && state_ == SessionState::logged_in) {
+    observers_.for_each([this](SessionObserver& observer) { observer.on_ping_answered(session_); });
+  }
 }
 
 void Session::Impl::start_tick() {
@@ -115,11 +146,9 @@ void Session::Impl::start_tick() {
                              reactor_.now() + Duration{std::chrono::milliseconds{1}}));
     return;
   }
-  for (const auto limit : {options_.stall_probe, options_.path_timeout}) {
-    if (limit.count() != 0) {
-      period = std::min<Duration>(
-          period, std::max<Duration>(Duration{limit} / 8, std::chrono::milliseconds{1}));
-    }
+  if (options_.path_timeout.count() != 0) {
+    period = std::min<Duration>(period, std::max<Duration>(Duration{options_.path_timeout} / 8,
+                                                           std::chrono::milliseconds{1}));
   }
   if (options_.command_timeout.count() != 0) {
     period = std::min<Duration>(period, std::max<Duration>(Duration{options_.command_timeout} / 16,
@@ -133,6 +162,15 @@ void Session::Impl::start_tick() {
     }
   }
   TimePoint next = reactor_.now() + period;
+  // What somebody waits for comes exactly then.
+  if (options_.command_timeout.count() != 0 && next_look_ > reactor_.now()) {
+    next = std::min(next, next_look_);
+  }
+  if (ping_outstanding_) {
+    next = std::min(next, ping_deadline());
+  } else if (commands_in_flight_ != 0 && options_.stall_probe.count() != 0) {
+    next = std::min(next, std::max(last_received_, busy_since_) + Duration{options_.stall_probe});
+  }
   if (state_ == SessionState::in_logout) {
     next = std::min(next, drain_over_ ? logout_deadline_ : drain_deadline_);
   }

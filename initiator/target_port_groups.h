@@ -27,9 +27,9 @@ struct TargetPortGroup {
   std::uint16_t tag = 0;
   AccessState state{};
   bool preferred = false;
-  std::uint8_t supported_states = 0;  // bits as in the descriptor: 0x01 active/optimized ...
-  std::uint8_t status_code = 0;       // 1: changed by SET TARGET PORT GROUPS, 2: by the target
-  std::vector<std::uint16_t> ports;   // relative target port identifiers
+  std::uint8_t supported_states = 0;      // bits as in the descriptor: 0x01 active/optimized ...
+  std::uint8_t status_code = 0;           // 1: changed by SET TARGET PORT GROUPS, 2: by the target
+  std::vector<std::uint16_t> ports = {};  // relative target port identifiers
 };
 
 struct TargetPortGroups {

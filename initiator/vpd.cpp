@@ -169,6 +169,23 @@ Result<std::string> parse_device_identification(Bytes bytes) {
   return fmt::format("{}{}", best_type, binary ? hex_text(best) : text_of(best));
 }
 
+TargetPortIds parse_target_port_ids(Bytes bytes) {
+  TargetPortIds ids;
+  Bytes rest = page_body(bytes, 0x83).value_or(Bytes{});
+  while (rest.size() >= 4 && u8(rest, 3) <= rest.size() - 4) {
+    const std::uint8_t association = u8(rest, 1) >> 4 & 3;
+    const std::uint8_t type = u8(rest, 1) & 0x0f;
+    const std::size_t length = u8(rest, 3);
+    if (association == 1 && length == 4 && type == 4) {
+      ids.relative_port = load_be16(rest.data() + 6);
+    } else if (association == 1 && length == 4 && type == 5) {
+      ids.target_port_group = load_be16(rest.data() + 6);
+    }
+    rest = rest.subspan(4 + length);
+  }
+  return ids;
+}
+
 Result<BlockLimits> parse_block_limits(Bytes bytes) {
   return page_body(bytes, 0xb0).map([](Bytes body) {
     // Older targets send a shorter page: what is not there is not limited. Offsets are those of the

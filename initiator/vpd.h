@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,6 +35,13 @@ struct InquiryData {
 // the designator in hexadecimal (NAA, EUI-64) or as text (T10 vendor id, SCSI name). Empty when the
 // page has none for the logical unit.
 [[nodiscard]] Result<std::string> parse_device_identification(std::span<const std::byte> bytes);
+
+// Page 0x83 again: the target port that it was read through.
+struct TargetPortIds {
+  std::optional<std::uint16_t> relative_port = {};
+  std::optional<std::uint16_t> target_port_group = {};
+};
+[[nodiscard]] TargetPortIds parse_target_port_ids(std::span<const std::byte> bytes);
 
 // All in logical blocks; 0: not told, or not limited.
 struct BlockLimits {

@@ -21,6 +21,7 @@ ErrorClass classify_not_ready(std::uint8_t asc, std::uint8_t ascq) {
     case 0x1a:  // start stop unit command in progress
     case 0x1b:  // sanitize in progress
     case 0x1d:  // configuration in progress
+    case 0xa1:  // vendor-specific, RDAC: quiescence in progress or achieved
       return ErrorClass::becoming_ready;
     case 0x04:
       return ErrorClass::format_in_progress;
@@ -43,6 +44,8 @@ ErrorClass classify_illegal_request(std::uint16_t code) {
       return ErrorClass::out_of_range;
     case 0x2500:
       return ErrorClass::lun_missing;
+    case 0x9401:  // vendor-specific, RDAC: the other controller owns the LUN
+      return ErrorClass::access_state;
     default:
       return ErrorClass::illegal_request;
   }
@@ -52,6 +55,9 @@ ErrorClass classify_unit_attention(std::uint8_t asc, std::uint16_t code) {
   switch (code) {
     case 0x040a:
       return ErrorClass::access_transition;
+    case 0x2a06:  // asymmetric access state changed
+    case 0x2a07:  // implicit asymmetric access state transition failed
+      return ErrorClass::access_changed;
     case 0x2800:  // not ready to ready change, medium may have changed
     case 0x2a09:  // capacity data has changed
     case 0x3f03:  // inquiry data has changed
@@ -231,6 +237,7 @@ ErrorRule rule_for(ErrorClass error) {
       return {keep, 0, 0, RetryDelay::none, IoStatus::target_error};
 
     case ErrorClass::unit_attention:
+    case ErrorClass::access_changed:
       return {keep, 30, 30, RetryDelay::attention, IoStatus::target_error};
     case ErrorClass::identity_attention:
       return {verify, 0, 60, RetryDelay::attention, IoStatus::target_error};
@@ -249,6 +256,11 @@ ErrorRule rule_for(ErrorClass error) {
       return {keep, 0, 0, RetryDelay::none, IoStatus::target_error};
   }
   return {};
+}
+
+bool concerns_access(ErrorClass error) {
+  return error == ErrorClass::access_changed || error == ErrorClass::access_state ||
+         error == ErrorClass::access_transition;
 }
 
 const char* to_string(ErrorClass error) {
@@ -288,7 +300,10 @@ const char* to_string(ErrorClass error) {
     case ErrorClass::access_transition:
       return "asymmetric access state transition";
     case ErrorClass::access_state:
-      return "target port in standby or unavailable state";
+      return "not served here now: target port in standby or unavailable state, or LUN owned by "
+             "another controller";
+    case ErrorClass::access_changed:
+      return "unit attention: asymmetric access state changed";
     case ErrorClass::not_ready:
       return "not ready";
     case ErrorClass::medium_unrecovered:

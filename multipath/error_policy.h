@@ -32,7 +32,8 @@ enum class ErrorClass : std::uint8_t {
   becoming_ready,      // 02/04/01 and the like: wait
   format_in_progress,  // 02/04/04
   access_transition,   // ALUA: 02/04/0A, 06/04/0A
-  access_state,        // ALUA: standby, unavailable, offline: this path does not serve it now
+  access_state,        // ALUA: standby, unavailable, offline; RDAC: another controller owns it
+  access_changed,      // unit attention: ALUA states or priorities have changed
   not_ready,           // every other 02
   medium_unrecovered,  // 03/11, 03/13, 03/14
   medium_other,
@@ -79,6 +80,8 @@ inline constexpr std::uint16_t kUnlimitedRetries = 0xffff;
 
 [[nodiscard]] ErrorClass classify(const ScsiTask& task);
 [[nodiscard]] ErrorRule rule_for(ErrorClass error);
+// How well the path serves the LUN is to be asked again.
+[[nodiscard]] bool concerns_access(ErrorClass error);
 [[nodiscard]] const char* to_string(ErrorClass error);
 
 // Where a request stands with its retries.

@@ -12,6 +12,8 @@ namespace {
 
 // A path can lose no more than its queue before it comes up again; room for some of that.
 constexpr std::size_t kUnfencedPerRequest = 4;
+// Requests of silent paths that are asked for elsewhere at once. The rest waits for path_timeout.
+constexpr std::uint32_t kMaxHedges = 256;
 
 std::string no_path_retry_text(const MultipathOptions& options) {
   if (!options.no_path_retry) {
@@ -36,7 +38,22 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       options_(std::move(options)),
       observer_(observer),
       fencer_(SessionFencer::of(reactor)),
-      groups_(options_.path_grouping_policy, options_.path_selector, options_.rr_min_io),
+      policy_settings_(options_),
+      policies_(decide_policies(policy_settings_, nullptr, nullptr)),
+      groups_(policies_.path_grouping_policy, policies_.path_selector, policies_.rr_min_io),
+      priority_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_priority_timer(); },
+          this),
+      failback_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->fail_back(); }, this),
+      activation_(
+          [](void* self, PathActivation::Outcome outcome) noexcept {
+            static_cast<Impl*>(self)->on_activation_done(outcome);
+          },
+          this),
+      activation_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_activation_timer(); },
+          this),
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
@@ -54,24 +71,33 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       check_closed_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->check_closed(); }, this) {
   for (std::uint32_t slot = 0; slot < std::max(options_.max_requests, 1U); ++slot) {
-    free_.push_back(pool_.emplace_back(reactor, *this));
+    free_.push_back(pool_.emplace_back(reactor, *this, free_));
+  }
+  for (std::uint32_t slot = 0; slot < std::clamp(options_.max_requests, 1U, kMaxHedges); ++slot) {
+    spare_.push_back(pool_.emplace_back(reactor, *this, spare_));
+    free_hedges_.push_back(hedges_.emplace_back(*this));
   }
 }
 
 MultipathDevice::Impl::~Impl() {
   ISCSI_BLKBACK_ASSERT(closing_ && on_closed_ == nullptr);
-  while (free_.pop_front() != nullptr) {
+  ISCSI_BLKBACK_ASSERT(hedge_bytes_ == 0);
+  while (free_.pop_front() != nullptr || spare_.pop_front() != nullptr ||
+         free_hedges_.pop_front() != nullptr) {
   }
 }
 
 void MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun) {
   ISCSI_BLKBACK_ASSERT(paths_.size() < kMaxPaths && !closing_);
   const auto index = static_cast<std::uint32_t>(paths_.size());
+  facts_.emplace_back();
   groups_.add_path(index);
   fencer_->add(session, *this);
   paths_.push_back(std::make_unique<Path>(
       reactor_, session, lun, index,
       PathOptions{options_.polling_interval, options_.checker_timeout}, *this));
+  silences_.emplace_back(reactor_, session, index, *this);
+  update_priorities();
   paths_.back()->start();
 }
 
@@ -87,10 +113,8 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queueing = up_ == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_;
-  snapshot.path_selector = fmt::format("{} {}", to_string(options_.path_selector), 0);
-  snapshot.path_grouping_policy = to_string(options_.path_grouping_policy);
+  snapshot.hedged = hedged_;
   snapshot.no_path_retry = no_path_retry_text(options_);
-  snapshot.active_group = groups_.current();
   for (const std::unique_ptr<Path>& path : paths_) {
     const SessionOptions& session = path->session().options();
     snapshot.in_flight += path->in_flight();
@@ -103,11 +127,11 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                               .session_state = path->session().state(),
                               .last_error = path->last_error(),
                               .in_flight = path->in_flight(),
+                              .suspect = (suspect_ & path_bit(path->index())) != 0,
                               .requests = path->requests(),
-                              .failures = path->failures(),
-                              .priority = 1,
-                              .group = groups_.group_of(path->index())});
+                              .failures = path->failures()});
   }
+  add_group_snapshots(snapshot);
   return snapshot;
 }
 
@@ -136,6 +160,10 @@ void MultipathDevice::set_suspended(bool suspended) {
   impl_->set_suspended(suspended);
 }
 
+void MultipathDevice::change_policies(const PathPolicySettings& changes) {
+  impl_->change_policies(changes);
+}
+
 void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
                             void* owner) {
   impl_->close(wait_for_fences, on_closed, owner);
@@ -151,6 +179,10 @@ MultipathSnapshot MultipathDevice::snapshot() const {
 
 void MultipathDevice::disable_hold_of_overlapping_writes() {
   impl_->hold_overlapping_writes_ = false;
+}
+
+void MultipathDevice::disable_rule_of_buffers() {
+  impl_->divert_answered_reads_ = false;
 }
 
 }  // namespace iscsi_blkback

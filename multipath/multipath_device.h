@@ -33,16 +33,16 @@
 #include "initiator/logical_unit.h"
 #include "initiator/session.h"
 #include "multipath/path.h"
-#include "multipath/path_group.h"
-#include "multipath/path_selector.h"
+#include "multipath/path_policies.h"
 
 namespace iscsi_blkback {
 
-struct MultipathOptions {
+// What of PathPolicySettings is not set, the LUN decides.
+struct MultipathOptions : PathPolicySettings {
   std::string alias;
-  PathGroupingPolicy path_grouping_policy = PathGroupingPolicy::multibus;
-  PathSelectorKind path_selector = PathSelectorKind::round_robin;
-  std::uint32_t rr_min_io = 1;
+  std::shared_ptr<const ArrayTable> arrays;
+  // Shares of paths, see PathSelector::set_weight(); 1 where no rule fits.
+  std::vector<PathRule> path_weights;
   // How long requests wait while there is no path. nullopt: for ever (queue); 0: not at all (fail).
   std::optional<std::chrono::milliseconds> no_path_retry;
   std::chrono::milliseconds polling_interval{5000};  // path checker on idle paths: TEST UNIT READY
@@ -64,10 +64,16 @@ struct PathSnapshot {
   SessionState session_state = SessionState::free;
   std::string last_error;  // why it is not up
   std::uint32_t in_flight = 0;
+  bool suspect = false;  // silent with I/O outstanding; not used while another path is there
   std::uint64_t requests = 0;
   std::uint64_t failures = 0;
   int priority = 1;
-  std::uint32_t group = 0;
+  std::uint32_t group = 0;  // in MultipathSnapshot::groups
+};
+
+struct PathGroupSnapshot {
+  int priority = 0;
+  bool marginal = false;
 };
 
 struct MultipathSnapshot {
@@ -82,10 +88,16 @@ struct MultipathSnapshot {
   std::uint32_t queued = 0;
   std::uint32_t held = 0;  // writes that wait for a fence
   std::uint32_t in_flight = 0;
+  std::uint64_t hedged = 0;  // reads and flushes that were asked for twice, so far
   std::string path_selector;
   std::string path_grouping_policy;
+  std::string prio;
+  std::string hardware_handler;  // what activates ghost paths: "1 alua", "1 rdac" or "0"
+  std::string failback;
   std::string no_path_retry;
   std::uint32_t active_group = 0;
+  std::uint64_t group_switches = 0;
+  std::vector<PathGroupSnapshot> groups;  // best first
   std::vector<PathSnapshot> paths;
 
   [[nodiscard]] std::size_t paths_up() const;
@@ -119,6 +131,9 @@ class MultipathDevice final : public BlockDevice {
   // source of a migration, whose guest may issue them again elsewhere.
   void set_suspended(bool suspended);
 
+  // What is set takes the place of what was set before, from the next request on.
+  void change_policies(const PathPolicySettings& changes);
+
   // Stops retrying. Requests that wait or are held complete with aborted in this turn; those at a
   // path complete when the path answers or its connection is gone (the caller bounds that by
   // stopping the sessions). on_closed(owner) comes exactly once, from the reactor, with nothing
@@ -132,9 +147,11 @@ class MultipathDevice final : public BlockDevice {
   [[nodiscard]] MultipathSnapshot snapshot() const;
 
  private:
-  // Switches rules 2 and 3 off, so that the simulation can prove that its oracle notices.
+  // Switch rules 2 and 3 off, or the rule of the buffers (multipath_device_hedges.cpp), so that the
+  // simulation can prove that it notices.
   friend struct MultipathDeviceCanary;
   void disable_hold_of_overlapping_writes();
+  void disable_rule_of_buffers();
 
   class Impl;
   std::unique_ptr<Impl> impl_;

@@ -2,7 +2,10 @@
 //
 //   multipath_device.cpp         the public calls, life, snapshot
 //   multipath_device_io.cpp      a request's way: dispatch, completion, retry, hold
+//   multipath_device_hedges.cpp  silent paths: what waits there is asked for once more elsewhere
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
+//   multipath_device_activation.cpp  ghost paths: the array is told to serve the LUN there
+//   multipath_device_groups.cpp  which paths are used: policies, priorities, groups, failback
 #pragma once
 
 #include <deque>
@@ -13,12 +16,16 @@
 #include "base/log.h"
 #include "multipath/error_policy.h"
 #include "multipath/multipath_device.h"
+#include "multipath/path_activation.h"
+#include "multipath/path_silence.h"
 #include "multipath/session_fencer.h"
 #include "multipath/unfenced_writes.h"
 
 namespace iscsi_blkback {
 
-class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Client {
+class MultipathDevice::Impl final : public Path::Owner,
+                                    public PathSilence::Owner,
+                                    public SessionFencer::Client {
  public:
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
   ~Impl();
@@ -28,13 +35,18 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   void set_suspended(bool suspended);
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
   void stop_waiting_for_fences();
+  void change_policies(const PathPolicySettings& changes);
   [[nodiscard]] MultipathSnapshot snapshot() const;
 
   bool ready_ = false;
   Geometry geometry_;
-  bool hold_overlapping_writes_ = true;  // false only for the canary of the simulation
+  // False only for the canaries of the simulation.
+  bool hold_overlapping_writes_ = true;
+  bool divert_answered_reads_ = true;
 
  private:
+  struct Hedge;
+
   // One request under way: a slot of the pool. It is in exactly one of the lists below, or at a
   // path.
   struct Request : ListHook<Request> {
@@ -45,10 +57,13 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
       held,      // held_: until a fence, or until an overlapping write has ended
       at_path,   // in no list; the session has its task
       finished,  // finished_: to be completed later in this turn
+      hedged,    // in no list: lost at its path, its hedge will answer
+      answered,  // in no list: its hedge has answered, the session still has its task
     };
 
-    Request(Reactor& reactor, Impl& impl_owner)
+    Request(Reactor& reactor, Impl& impl_owner, IntrusiveList<Request>& home_list)
         : impl(impl_owner),
+          home(&home_list),
           timer(
               reactor,
               [](void* self) noexcept {
@@ -63,12 +78,16 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
     [[nodiscard]] std::uint32_t length_bytes() const { return block->sector_count * kSectorBytes; }
 
     Impl& impl;
+    IntrusiveList<Request>* home;  // where it is when free: free_ or spare_
+    Hedge* hedge = nullptr;
     Place place = Place::free;
     BlockRequest* block = nullptr;
     ScsiTask task;
     std::uint64_t serial = 0;             // unlike any other request's of this device
     std::uint32_t path = 0;               // where it is or was last
-    TimePoint started{};                  // there
+    TimePoint started{};                  // there, for the selector
+    TimePoint sent_at{};                  // in the time of turns
+    std::uint32_t selected_bytes = 0;     // what the selector was told
     std::uint32_t done_sectors = 0;       // of a request that goes in pieces
     std::optional<std::uint32_t> prefer;  // a retry on the same path
     PathMask avoid = 0;                   // a retry preferably elsewhere
@@ -78,11 +97,30 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
     Timer timer;
   };
 
+  // A read or flush that waits at a silent path, asked for once more: a request of our own, which
+  // goes the way of any other. Its buffer is its own, because the silent path may still deliver
+  // into the first one's; see multipath_device_hedges.cpp.
+  struct Hedge : ListHook<Hedge> {
+    explicit Hedge(Impl& impl_owner) : impl(impl_owner) {}
+    Impl& impl;
+    BlockRequest block;
+    std::unique_ptr<std::byte[]> buffer;
+    std::uint64_t first_byte = 0;  // where the buffer begins in the first one's
+    Request* original = nullptr;   // null: answered without this hedge
+    bool under_way = false;
+    bool succeeded = false;  // and the first one's buffer cannot be had yet
+  };
+
   // Path::Owner
   void on_path_session_up(Path& path) noexcept override;
   Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
   void on_path_changed(Path& path) noexcept override;
+  void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
   void on_path_idle(Path& path) noexcept override;
+  // PathSilence::Owner
+  void on_suspect(std::uint32_t path) noexcept override;
+  void on_suspicion_over(std::uint32_t path) noexcept override;
+  void on_silence_goes_on(std::uint32_t path) noexcept override;
   // SessionFencer::Client
   void on_fenced(Session& session, std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override;
@@ -93,7 +131,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   [[nodiscard]] bool must_wait_for_overlap(const Request& request);
   [[nodiscard]] bool try_send(Request& request);
   [[nodiscard]] TimePoint selector_time() const {
-    return groups_.timed() ? reactor_.now() : TimePoint{};
+    return groups_.timed() || measures_latency_ ? reactor_.now() : TimePoint{};
   }
   void queue(Request& request);
   void send(Request& request, Path& path);
@@ -109,6 +147,19 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   // Only from the reactor.
   void complete(Request& request, IoStatus status);
   void complete_finished();
+  void to_its_home(Request& request);
+  void start_waiting();
+
+  // multipath_device_hedges.cpp
+  void hedge_silent_paths();
+  void hedge(Request& request);
+  void on_hedge_complete(Hedge& hedge, IoStatus status);
+  [[nodiscard]] bool divert(Request& request);
+  void answer_from(Hedge& hedge);
+  void drop_if_stuck_in_answer(Path& path);
+  // The request does without its hedge.
+  void leave_hedge(Request& request);
+  void release(Hedge& hedge);
 
   // multipath_device_paths.cpp
   [[nodiscard]] bool failing() const;
@@ -118,11 +169,45 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   void after_fencing();
   void start_fence_timer();
   void update_able(const Path& path);
+  void update_able();
   void notify();
   void check_closed();
   void limit_pieces(const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
+
+  // multipath_device_groups.cpp
+  // What the groups and priorities are made of, for each path.
+  struct PathFacts {
+    bool known = false;  // the LUN has told who it is
+    bool fresh = false;  // and the path has not been up since
+    LogicalUnitAccess access;
+    std::string serial;
+    LatencyEstimate latency;
+  };
+  void apply_policies();
+  // The caller regroups. True: something has changed.
+  bool update_priority(std::uint32_t index);
+  void update_priorities();
+  void share_port_groups(const Path& path);
+  void note_group_in_use();
+  void regroup_after(const Path& path);
+  void consider_failback(std::uint32_t came_up);
+  void fail_back();
+  void on_priority_timer();
+  void add_group_snapshots(MultipathSnapshot& snapshot) const;
+
+  // multipath_device_activation.cpp
+  [[nodiscard]] PathMask activatable() const;
+  [[nodiscard]] std::uint32_t wanted_group() const;
+  void activate(std::uint32_t group);
+  void try_activation();
+  void on_activation_done(PathActivation::Outcome outcome) noexcept;
+  void on_activation_timer();
+  void give_activation_up();
+  void end_activation();
+  void activation_after(const Path& path);
+  void activate_if_needed();
 
   MultipathDevice& device_;
   Reactor& reactor_;
@@ -131,9 +216,27 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   std::shared_ptr<SessionFencer> fencer_;
 
   std::vector<std::unique_ptr<Path>> paths_;
+  std::deque<PathSilence> silences_;  // of the paths
+  std::vector<PathFacts> facts_;      // of paths_
+  PathPolicySettings policy_settings_;
+  PathPolicies policies_;
   PathGroups groups_;
-  PathMask up_ = 0;    // paths in state up
-  PathMask able_ = 0;  // those of them with room
+  Timer priority_timer_;
+  Timer failback_timer_;
+  bool measures_latency_ = false;
+  PathActivation activation_;
+  Timer activation_timer_;
+  std::optional<std::uint32_t> activating_;  // the path; also between two tries
+  std::uint32_t activation_tries_ = 0;
+  PathMask bypassed_ = 0;  // ghosts whose activation has failed
+  bool ghost_delay_over_ = false;
+  PathMask group_in_use_ = 0;
+  std::uint64_t group_switches_ = 0;
+  PathMask up_ = 0;       // paths in state up
+  PathMask ghost_ = 0;    // in state ghost
+  PathMask suspect_ = 0;  // paths that are silent
+  PathMask able_ = 0;     // those of up_ that take a request: with room, and not suspect while
+                          // another one is not
 
   LogicalUnitIdentity identity_;  // of the disk, once ready_
   std::string identity_target_;   // where it was read; matters for a LUN without an identity
@@ -142,6 +245,11 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
 
   std::deque<Request> pool_;  // all slots; never grows
   IntrusiveList<Request> free_;
+  IntrusiveList<Request> spare_;  // for hedges
+  std::deque<Hedge> hedges_;      // never grows
+  IntrusiveList<Hedge> free_hedges_;
+  std::size_t hedge_bytes_ = 0;  // in buffers of hedges
+  std::uint64_t hedged_ = 0;     // so far
   IntrusiveList<Request> queued_;
   IntrusiveList<Request> delayed_;
   IntrusiveList<Request> held_;

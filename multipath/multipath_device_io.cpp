@@ -23,6 +23,7 @@ void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
   request.avoid = 0;
   request.retries = RetryState();
   request.somebody_waits = false;
+  request.hedge = nullptr;
   if (closing_) {
     finish(request, IoStatus::aborted);
     return;
@@ -86,9 +87,14 @@ bool MultipathDevice::Impl::try_send(Request& request) {
   }
   PathMask candidates = able_;
   while (candidates != 0) {
-    const PathMask elsewhere = candidates & ~request.avoid;
-    const std::uint32_t index = groups_.select(up_, elsewhere != 0 ? elsewhere : candidates,
-                                               request.length_bytes(), selector_time());
+    const PathMask elsewhere = request.avoid != 0 ? candidates & ~request.avoid : 0;
+    const std::uint32_t index =
+        elsewhere != 0
+            ? groups_.select_elsewhere(elsewhere, request.length_bytes(), selector_time())
+            : groups_.select(up_, candidates, request.length_bytes(), selector_time());
+    if (index == PathGroups::kNoPath) {
+      return false;  // the group in use is full
+    }
     if (paths_[index]->able()) [[likely]] {
       send(request, *paths_[index]);
       return true;
@@ -120,7 +126,10 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
     completed.impl.on_task_complete(completed);
   };
   request.started = selector_time();
-  groups_.on_started(request.path, request.length_bytes());
+  request.sent_at = reactor_.turn_time();
+  request.selected_bytes = request.length_bytes();
+  groups_.on_started(request.path, request.selected_bytes);
+  silences_[request.path].sent(request.sent_at);
   const BlockRequest& whole = *request.block;
   if (whole.sector_count <= piece_sectors_) [[likely]] {
     path.submit(request.task, whole);
@@ -141,7 +150,16 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   Path& path = *paths_[request.path];
   const ErrorClass error = request.task.succeeded() ? ErrorClass::success : classify(request.task);
   path.ended(error);
-  groups_.on_ended(request.path, request.length_bytes(), request.started, selector_time());
+  const TimePoint now = selector_time();
+  groups_.on_ended(request.path, request.selected_bytes, request.started, now);
+  if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
+    facts_[request.path].latency.add(now - request.started);
+  }
+  PathSilence& silence = silences_[request.path];
+  silence.ended();
+  if (error != ErrorClass::connection_lost && error != ErrorClass::not_sent) [[likely]] {
+    silence.answered(reactor_.turn_time() - request.sent_at);
+  }
   if (error != ErrorClass::success || (able_ & path_bit(path.index())) == 0) [[unlikely]] {
     update_able(path);  // there may be room again, or less of it
   }
@@ -151,6 +169,10 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   if (request.somebody_waits) {
     request.somebody_waits = false;
     release_held_.schedule();
+  }
+  if (request.place == Request::Place::answered) [[unlikely]] {
+    release(*request.hedge);
+    return;
   }
   if (error == ErrorClass::success) [[likely]] {
     request.done_sectors += request.task.data_length_bytes / kSectorBytes;
@@ -176,6 +198,17 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
       path.verify(to_string(error));
       break;
   }
+  if (request.hedge != nullptr) [[unlikely]] {
+    if (request.hedge->succeeded) {
+      request.place = Request::Place::hedged;
+      answer_from(*request.hedge);
+      return;
+    }
+    if (error == ErrorClass::connection_lost || error == ErrorClass::not_sent) {
+      request.place = Request::Place::hedged;
+      return;
+    }
+  }
   retry(request, error, rule);
 }
 
@@ -184,6 +217,11 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
 void MultipathDevice::Impl::send_next_piece(Request& request) {
   if (closing_) {
     complete(request, IoStatus::aborted);
+    return;
+  }
+  if (request.hedge != nullptr && request.hedge->succeeded) {
+    request.place = Request::Place::hedged;
+    answer_from(*request.hedge);
     return;
   }
   request.retries = RetryState();
@@ -260,6 +298,7 @@ void MultipathDevice::Impl::release_held() {
 void MultipathDevice::Impl::set_suspended(bool suspended) {
   suspended_ = suspended;
   if (!suspended_) {
+    hedge_silent_paths();
     pump_.schedule();
   }
 }
@@ -290,19 +329,32 @@ void MultipathDevice::Impl::finish(Request& request, IoStatus status) {
 }
 
 void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
+  if (request.hedge != nullptr) [[unlikely]] {
+    leave_hedge(request);
+  }
   BlockRequest& block = *request.block;
+  to_its_home(request);
+  block.on_complete(block, status);
+}
+
+void MultipathDevice::Impl::to_its_home(Request& request) {
   request.place = Request::Place::free;
   request.block = nullptr;
-  free_.push_front(request);  // the slot that the cache knows best
+  request.home->push_front(request);  // the slot that the cache knows best
   --requests_;
   if (!waiting_for_slot_.empty()) [[unlikely]] {
-    BlockRequest* next = waiting_for_slot_.pop_front();
-    start(*free_.pop_front(), *next);
+    start_waiting();
   }
   if (closing_) {
     check_closed_.schedule();
   }
-  block.on_complete(block, status);
+}
+
+void MultipathDevice::Impl::start_waiting() {
+  if (!waiting_for_slot_.empty() && !free_.empty()) {
+    BlockRequest* next = waiting_for_slot_.pop_front();
+    start(*free_.pop_front(), *next);
+  }
 }
 
 void MultipathDevice::Impl::complete_finished() {

@@ -67,8 +67,12 @@ void MultipathDevice::Impl::start_fence_timer() {
 
 Result<void> MultipathDevice::Impl::check_identity(Path& path,
                                                    const LogicalUnitIdentity& identity) {
+  facts_[path.index()].serial = identity.serial;
+  if (identity.block_count == 0 && !ready_) {
+    return {};  // not served here now, so that it can be no measure for others; nor is it used
+  }
   const Result<void> checked = ready_ ? compare(path, identity) : adopt(path, identity);
-  if (checked) {
+  if (checked && identity.block_count != 0) {
     limit_pieces(identity);
   }
   return checked;
@@ -108,6 +112,7 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
   identity_target_ = path.session().options().target_name;
   identity_lun_ = path.lun();
   ready_ = true;
+  apply_policies();
   notify_.schedule();
   return {};
 }
@@ -126,6 +131,9 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
                 "the LUN reports no identity, so that paths through another target or LUN number "
                 "cannot be known to lead to it");
   }
+  if (identity.block_count == 0) {
+    return {};  // not served here now; the rest is compared before it is used
+  }
   if (identity.logical_block_bytes != identity_.logical_block_bytes) {
     return fail(ErrorCode::conflict,
                 fmt::format("its logical blocks are {} bytes, the disk's are {}",
@@ -143,7 +151,14 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
 
 void MultipathDevice::Impl::update_able(const Path& path) {
   const PathMask bit = path_bit(path.index());
-  able_ = path.able() ? able_ | bit : able_ & ~bit;
+  const bool avoided = (suspect_ & bit) != 0 && (up_ & ~suspect_) != 0;
+  able_ = path.able() && !avoided ? able_ | bit : able_ & ~bit;
+}
+
+void MultipathDevice::Impl::update_able() {
+  for (const std::unique_ptr<Path>& path : paths_) {
+    update_able(*path);
+  }
 }
 
 void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
@@ -161,11 +176,14 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   const bool had_path = up_ != 0;
   const PathMask bit = path_bit(path.index());
   up_ = path.state() == PathState::up ? up_ | bit : up_ & ~bit;
-  update_able(path);
+  ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
+  update_able();
   notify_.schedule();
   if (closing_) {
     return;
   }
+  regroup_after(path);
+  hedge_silent_paths();
   if (up_ != 0) {
     no_path_timer_.stop();
     no_path_expired_ = false;
@@ -181,7 +199,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
 // no_path_retry is over, and no path is just being looked at (a unit attention on the only path is
 // not an outage).
 bool MultipathDevice::Impl::failing() const {
-  return no_path_expired_ && up_ == 0 &&
+  return no_path_expired_ && up_ == 0 && !activating_ &&
          std::none_of(paths_.begin(), paths_.end(), [](const std::unique_ptr<Path>& path) {
            return path->state() == PathState::pending && path->identifying();
          });
@@ -230,6 +248,9 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   on_closed_ = on_closed;
   on_closed_owner_ = owner;
   no_path_timer_.stop();
+  priority_timer_.stop();
+  failback_timer_.stop();
+  activation_timer_.stop();
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();
@@ -253,7 +274,7 @@ void MultipathDevice::Impl::check_closed() {
   if (!closing_ || on_closed_ == nullptr || requests_ != 0 ||
       !std::all_of(paths_.begin(), paths_.end(),
                    [](const std::unique_ptr<Path>& path) { return path->idle(); }) ||
-      (wait_for_fences_ && !unfenced_.empty())) {
+      activation_.outstanding() || (wait_for_fences_ && !unfenced_.empty())) {
     return;
   }
   if (!withdrawn_) {

@@ -24,6 +24,7 @@ const char* device_mapper_state(PathState state) {
     case PathState::pending:
       return "undef";
     case PathState::up:
+    case PathState::ghost:
       return "active";
     case PathState::down:
     case PathState::quarantined:
@@ -38,6 +39,8 @@ const char* checker_state(PathState state) {
       return "i/o pending";
     case PathState::up:
       return "ready";
+    case PathState::ghost:
+      return "ghost";
     case PathState::down:
       return "faulty";
     case PathState::quarantined:
@@ -52,7 +55,7 @@ PathLine path_line(const PathSnapshot& path) {
                         : fmt::format("{},{}", path.portal, path.interface_name),
           .lun = fmt::format("lun {}", path.lun),
           .device_mapper_state = device_mapper_state(path.state),
-          .checker_state = checker_state(path.state),
+          .checker_state = path.suspect ? "i/o pending" : checker_state(path.state),
           .device_state = path.session_state == SessionState::logged_in ? "running" : "offline",
           .path = &path};
 }
@@ -68,11 +71,12 @@ std::string header(const MultipathSnapshot& snapshot, std::string_view device_na
   const bool queues = snapshot.no_path_retry == "queue" ||
                       (snapshot.no_path_retry != "fail" &&
                        (!snapshot.ready || snapshot.queueing || snapshot.paths_up() != 0));
-  return fmt::format("{} {},{}\nsize={} features='{}' hwhandler='0' wp={}\n", name,
+  return fmt::format("{} {},{}\nsize={} features='{}' hwhandler='{}' wp={}\n", name,
                      snapshot.vendor.empty() ? "##" : snapshot.vendor,
                      snapshot.product.empty() ? "##" : snapshot.product,
                      render_size(snapshot.geometry.sector_count),
                      queues ? "1 queue_if_no_path" : "0",
+                     snapshot.hardware_handler.empty() ? "0" : snapshot.hardware_handler,
                      snapshot.geometry.read_only ? "ro" : "rw");
 }
 
@@ -96,7 +100,7 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
   std::size_t lun_width = 0;
   std::size_t checker_width = 0;
   std::size_t state_width = 0;
-  std::uint32_t groups = 0;
+  std::uint32_t groups = static_cast<std::uint32_t>(snapshot.groups.size());
   for (const PathSnapshot& path : snapshot.paths) {
     const PathLine& line = lines.emplace_back(path_line(path));
     portal_width = std::max(portal_width, line.portal.size());
@@ -120,7 +124,8 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
                           return line->path->state == PathState::up;
                         });
     text += fmt::format("{}-+- policy='{}' prio={} status={}\n", last_group ? '`' : '|',
-                        snapshot.path_selector, members.empty() ? 0 : members[0]->path->priority,
+                        snapshot.path_selector,
+                        group < snapshot.groups.size() ? snapshot.groups[group].priority : 0,
                         active ? "active" : "enabled");
     for (std::size_t index = 0; index < members.size(); ++index) {
       const PathLine& line = *members[index];

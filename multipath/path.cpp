@@ -1,5 +1,7 @@
 #include "multipath/path.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -15,6 +17,38 @@ constexpr std::chrono::milliseconds kFailedPollingInterval{1000};
 constexpr int kStuckTimeouts = 6;
 // Unit attentions that one check clears before it leaves the rest to the next.
 constexpr std::uint32_t kMaxCheckAttentions = 5;
+// An ALUA transition that takes longer is no transition (the limit of Linux).
+constexpr std::chrono::seconds kTransitionTimeout{60};
+
+// What the LUN's answers about access mean for guest I/O through this path.
+AccessState state_here(const LogicalUnitAccess& access) {
+  if (access.refused) {
+    return *access.refused;
+  }
+  if (const TargetPortGroup* group = access.group()) {
+    return group->state;
+  }
+  if (access.rdac) {
+    const RdacVolumeAccess& rdac = *access.rdac;
+    if (rdac.state == AccessState::unavailable) {
+      return AccessState::unavailable;
+    }
+    if (rdac.state == AccessState::transitioning) {
+      // Both: a transfer is under way. This one alone: the controller is starting.
+      return rdac.other_state == AccessState::transitioning ? AccessState::transitioning
+                                                            : AccessState::unavailable;
+    }
+    if (!rdac.owned && !rdac.shared && !rdac.automatic_transfer) {
+      return AccessState::standby;
+    }
+  }
+  return AccessState::active_optimized;
+}
+
+bool serves(AccessState state) {
+  return state == AccessState::active_optimized || state == AccessState::active_non_optimized ||
+         state == AccessState::block_dependent;
+}
 
 }  // namespace
 
@@ -24,6 +58,8 @@ const char* to_string(PathState state) {
       return "pending";
     case PathState::up:
       return "up";
+    case PathState::ghost:
+      return "ghost";
     case PathState::down:
       return "down";
     case PathState::quarantined:
@@ -47,9 +83,7 @@ Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t 
 
 Path::~Path() {
   ISCSI_BLKBACK_ASSERT(idle());
-  if (identifying_) {
-    logical_unit_.cancel_identify();
-  }
+  cancel_questions();
   if (started_) {
     session_.remove_observer(*this);
   }
@@ -67,8 +101,12 @@ void Path::start() {
 void Path::stop() {
   stopped_ = true;
   poll_timer_.stop();
-  if (identifying_) {
-    identifying_ = false;
+  cancel_questions();
+}
+
+void Path::cancel_questions() {
+  if (identifying_ || reading_access_) {
+    identifying_ = reading_access_ = false;
     logical_unit_.cancel_identify();
   }
 }
@@ -91,6 +129,9 @@ void Path::ended(ErrorClass error) {
     return;
   }
   ++failures_;
+  if (concerns_access(error)) {
+    refresh_access();
+  }
   if (error == ErrorClass::task_set_full) {
     depth_.on_task_set_full(reactor_.now(), in_flight_);
   } else if (error == ErrorClass::busy) {
@@ -134,10 +175,8 @@ void Path::on_session_up(Session& /*session*/) noexcept {
 
 void Path::on_session_down(Session& /*session*/, const Error& why) noexcept {
   poll_timer_.stop();
-  if (identifying_) {
-    identifying_ = false;
-    logical_unit_.cancel_identify();
-  }
+  cancel_questions();
+  transitioning_until_.reset();
   if (!stopped_) {
     set_state(PathState::down, why.message);
   }
@@ -155,6 +194,8 @@ void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseDat
   const ErrorClass error = classify(event);
   if (rule_for(error).path == PathVerdict::verify) {
     verify(to_string(error));
+  } else if (concerns_access(error)) {
+    refresh_access();
   }
 }
 
@@ -163,6 +204,7 @@ void Path::identify() {
     identify_again_ = true;
     return;
   }
+  cancel_questions();
   identifying_ = true;
   identify_again_ = false;
   logical_unit_.identify(
@@ -184,9 +226,80 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   } else if (Result<void> same = owner_.check_identity(*this, *identity); !same) {
     set_state(PathState::quarantined, same.error().message);
   } else {
-    set_state(PathState::up, {});
+    owner_.on_path_access(*this, identity->access);
+    set_state_of(identity->access);
   }
   schedule_poll();
+}
+
+void Path::refresh_access() {
+  if (stopped_ || identifying_ || session_.state() != SessionState::logged_in) {
+    return;  // an identification tells it too
+  }
+  if (reading_access_) {
+    read_access_again_ = true;
+    return;
+  }
+  reading_access_ = true;
+  read_access_again_ = false;
+  logical_unit_.read_access(
+      [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
+        static_cast<Path*>(self)->on_access(std::move(identity));
+      },
+      this);
+}
+
+void Path::on_access(Result<LogicalUnitIdentity> identity) {
+  reading_access_ = false;
+  if (read_access_again_) {
+    refresh_access();
+    return;
+  }
+  if (!identity || state_ == PathState::quarantined) {
+    return;  // what an unanswered question means, the session and the checker say
+  }
+  owner_.on_path_access(*this, identity->access);
+  if (!serves(state_here(identity->access))) {
+    set_state_of(identity->access);
+    schedule_poll();
+  } else if (state_ == PathState::ghost || transitioning_until_) {
+    // Capacity could not be asked for while the LUN was not served here: all of it anew. A path
+    // that an error has failed is the checker's.
+    transitioning_until_.reset();
+    identify();
+    set_state(PathState::pending, "being identified again");
+  }
+}
+
+void Path::set_state_of(const LogicalUnitAccess& access) {
+  const AccessState state = state_here(access);
+  if (state != AccessState::transitioning) {
+    transitioning_until_.reset();
+  }
+  switch (state) {
+    case AccessState::active_optimized:
+    case AccessState::active_non_optimized:
+    case AccessState::block_dependent:
+      set_state(PathState::up, {});
+      return;
+    case AccessState::standby:
+      set_state(PathState::ghost, "the LUN is not served here until this is made the active side");
+      return;
+    case AccessState::transitioning:
+      if (!transitioning_until_) {
+        transitioning_until_ = reactor_.now() + kTransitionTimeout;
+      }
+      if (reactor_.now() < *transitioning_until_) {
+        set_state(PathState::pending, "the target port is changing its access state");
+        return;
+      }
+      break;
+    case AccessState::unavailable:
+    case AccessState::offline:
+      break;
+  }
+  // Reserved values too, as the byte is the target's.
+  set_state(PathState::down, fmt::format("the target port's access state is {}", to_string(state)));
 }
 
 void Path::schedule_poll() {
@@ -197,9 +310,10 @@ void Path::schedule_poll() {
     poll_timer_.start_after(options_.checker_timeout);
     return;
   }
-  const Duration interval = state_ == PathState::down
-                                ? std::min(options_.polling_interval, kFailedPollingInterval)
-                                : options_.polling_interval;
+  const bool waiting =
+      state_ == PathState::down || state_ == PathState::ghost || transitioning_until_;
+  const Duration interval = waiting ? std::min(options_.polling_interval, kFailedPollingInterval)
+                                    : options_.polling_interval;
   // Up to a tenth less, so that the checks of many paths do not fall together.
   const auto jitter = static_cast<Duration::rep>(
       reactor_.random() % static_cast<std::uint64_t>(interval.count() / 10 + 1));
@@ -230,6 +344,11 @@ void Path::on_poll_timer() {
     return;
   }
   if (state_ == PathState::up && std::exchange(succeeded_since_poll_, false)) {
+    schedule_poll();
+    return;
+  }
+  if (state_ == PathState::ghost || transitioning_until_) {
+    refresh_access();
     schedule_poll();
     return;
   }
@@ -271,6 +390,8 @@ void Path::on_check_complete() {
     }
   } else if (verdict == PathVerdict::verify) {
     verify(to_string(error));
+  } else if (concerns_access(error)) {
+    refresh_access();
   } else if (error == ErrorClass::unit_attention && ++check_attentions_ <= kMaxCheckAttentions) {
     check();
     return;

@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/reactor.h"
@@ -25,6 +26,7 @@ namespace iscsi_blkback {
 enum class PathState : std::uint8_t {
   pending,      // not logged in yet, or being identified
   up,           // ready
+  ghost,        // not served here until an activation (ALUA standby, RDAC: not the owner)
   down,         // faulty
   quarantined,  // leads to another LUN than the disk's, or to one of another size
 };
@@ -46,6 +48,8 @@ class Path final : private SessionObserver {
     [[nodiscard]] virtual Result<void> check_identity(Path& path,
                                                       const LogicalUnitIdentity& identity) = 0;
     virtual void on_path_changed(Path& path) noexcept = 0;
+    // How well the path serves the LUN, as read now; perhaps as before.
+    virtual void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept = 0;
     // After stop(): nothing of the path's is outstanding any more.
     virtual void on_path_idle(Path& path) noexcept = 0;
 
@@ -75,9 +79,17 @@ class Path final : private SessionObserver {
   void fail(const std::string& why);
   void verify(const std::string& why);
 
+  // Reads again how well the LUN is served here; guest I/O goes on meanwhile.
+  void refresh_access();
+
   [[nodiscard]] PathState state() const { return state_; }
-  // The session is up and the LUN is being asked who it is: an answer comes soon.
-  [[nodiscard]] bool identifying() const { return identifying_; }
+  // The session is up, and the LUN is being asked who it is or changes its access state: an answer
+  // comes soon.
+  [[nodiscard]] bool identifying() const {
+    return identifying_ || (transitioning_until_ && state_ == PathState::pending);
+  }
+  // For commands of the owner's own. It is busy while identifying.
+  [[nodiscard]] LogicalUnit& logical_unit() { return logical_unit_; }
   [[nodiscard]] Session& session() const { return session_; }
   [[nodiscard]] std::uint16_t lun() const { return lun_; }
   [[nodiscard]] std::uint32_t index() const { return index_; }
@@ -94,6 +106,9 @@ class Path final : private SessionObserver {
 
   void identify();
   void on_identified(Result<LogicalUnitIdentity> identity);
+  void on_access(Result<LogicalUnitIdentity> identity);
+  void cancel_questions();
+  void set_state_of(const LogicalUnitAccess& access);
   void on_poll_timer();
   void check();
   void on_check_complete();
@@ -115,6 +130,10 @@ class Path final : private SessionObserver {
 
   bool identifying_ = false;
   bool identify_again_ = false;  // something happened while it was being identified
+  bool reading_access_ = false;
+  bool read_access_again_ = false;
+  // The target port is between two access states; at this time at the latest that is over.
+  std::optional<TimePoint> transitioning_until_;
 
   // poll_timer_: the next look; while a check or an identification runs, its deadline.
   Timer poll_timer_;

@@ -1,47 +1,187 @@
 #include "multipath/path_group.h"
 
+#include <algorithm>
+#include <bit>
+#include <tuple>
+#include <utility>
+
 #include "base/result.h"
 
 namespace iscsi_blkback {
+namespace {
+
+constexpr std::array<std::pair<PathGroupingPolicy, const char*>, 5> kPolicyNames = {{
+    {PathGroupingPolicy::failover, "failover"},
+    {PathGroupingPolicy::multibus, "multibus"},
+    {PathGroupingPolicy::group_by_prio, "group_by_prio"},
+    {PathGroupingPolicy::group_by_tpg, "group_by_tpg"},
+    {PathGroupingPolicy::group_by_serial, "group_by_serial"},
+}};
+
+}  // namespace
 
 const char* to_string(PathGroupingPolicy policy) {
-  switch (policy) {
-    case PathGroupingPolicy::failover:
-      return "failover";
-    case PathGroupingPolicy::multibus:
-      return "multibus";
+  for (const auto& [known, name] : kPolicyNames) {
+    if (known == policy) {
+      return name;
+    }
   }
   return "unknown";
 }
 
-void PathGroups::add_path(std::uint32_t index) {
-  if (groups_.empty() || policy_ == PathGroupingPolicy::failover) {
-    groups_.emplace_back(make_path_selector(selector_, rr_min_io_));
+std::optional<PathGroupingPolicy> path_grouping_policy_named(std::string_view name) {
+  for (const auto& [policy, known] : kPolicyNames) {
+    if (name == known) {
+      return policy;
+    }
   }
-  groups_.back().add_path(index);
-  group_of_[index] = static_cast<std::uint8_t>(groups_.size() - 1);
+  return std::nullopt;
+}
+
+PathGroups::PathGroups(PathGroupingPolicy policy, PathSelectorKind selector,
+                       std::uint32_t rr_min_io)
+    : policy_(policy),
+      selector_kind_(selector),
+      selector_(make_path_selector(selector, rr_min_io)) {
+  weights_.fill(1);
+}
+
+void PathGroups::add_path(std::uint32_t index) {
+  ISCSI_BLKBACK_ASSERT(index == paths_ && index < kMaxPaths);
+  ++paths_;
+  selector_->add_path(index);
+  regroup();
+}
+
+void PathGroups::set_policy(PathGroupingPolicy policy) {
+  policy_ = policy;
+  regroup();
+}
+
+void PathGroups::set_selector(PathSelectorKind selector, std::uint32_t rr_min_io, TimePoint now) {
+  selector_kind_ = selector;
+  selector_ = make_path_selector(selector, rr_min_io);
+  timed_since_ = now;
+  for (std::uint32_t path = 0; path < paths_; ++path) {
+    selector_->add_path(path);
+    selector_->set_weight(path, weights_[path]);
+    selector_->set_load(path, load_[path].requests, load_[path].bytes);
+  }
+}
+
+void PathGroups::set_weight(std::uint32_t index, std::uint32_t weight) {
+  weights_[index] = weight;
+  selector_->set_weight(index, weight);
+}
+
+void PathGroups::set_states(PathMask up, PathMask usable) {
+  up_ = up;
+  usable_ = usable | up;
+  regroup();
+}
+
+bool PathGroups::same_group(std::uint32_t one, std::uint32_t other) const {
+  const PathTraits& left = traits_[one];
+  const PathTraits& right = traits_[other];
+  if (left.marginal != right.marginal) {
+    return false;
+  }
+  switch (policy_) {
+    case PathGroupingPolicy::failover:
+      return false;
+    case PathGroupingPolicy::multibus:
+      return true;
+    case PathGroupingPolicy::group_by_prio:
+      return left.priority == right.priority;
+    case PathGroupingPolicy::group_by_tpg:
+      return left.target_port_group == right.target_port_group;
+    case PathGroupingPolicy::group_by_serial:
+      return left.serial == right.serial;
+  }
+  return false;
+}
+
+void PathGroups::regroup() {
+  const PathMask members_in_use = count_ == 0 ? 0 : groups_[current_].members;
+  count_ = 0;
+  for (std::uint32_t path = 0; path < paths_; ++path) {
+    std::uint32_t group = 0;
+    while (group < count_ && !same_group(path, static_cast<std::uint32_t>(
+                                                   std::countr_zero(groups_[group].members)))) {
+      ++group;
+    }
+    if (group == count_) {
+      groups_[count_++] = PathGroup{.marginal = traits_[path].marginal};
+    }
+    groups_[group].members |= path_bit(path);
+  }
+  for (PathGroup& group : std::span(groups_).first(count_)) {
+    int sum = 0;
+    for (std::uint32_t path = 0; path < paths_; ++path) {
+      if ((group.members & usable_ & path_bit(path)) != 0) {
+        sum += std::max(traits_[path].priority, 0);
+      }
+    }
+    const int usable = std::popcount(group.members & usable_);
+    group.priority = usable == 0 ? 0 : sum / usable;
+  }
+  const auto rank = [this](const PathGroup& group) {
+    return std::tuple(group.marginal, -group.priority, -std::popcount(group.members & up_),
+                      std::countr_zero(group.members));
+  };
+  std::sort(groups_.begin(), groups_.begin() + count_,
+            [&](const PathGroup& one, const PathGroup& other) { return rank(one) < rank(other); });
+
+  int most = -1;
+  for (std::uint32_t group = 0; group < count_; ++group) {
+    const PathMask members = groups_[group].members;
+    for (std::uint32_t path = 0; path < paths_; ++path) {
+      if ((members & path_bit(path)) != 0) {
+        group_of_[path] = static_cast<std::uint8_t>(group);
+      }
+    }
+    const int kept = std::popcount(members & members_in_use & up_);
+    if (kept > most) {
+      most = kept;
+      current_ = group;
+    }
+  }
+  if (most <= 0) {
+    current_ = best();
+  }
+}
+
+std::uint32_t PathGroups::best() const {
+  for (std::uint32_t group = 0; group < count_; ++group) {
+    if ((groups_[group].members & up_) != 0) {
+      return group;
+    }
+  }
+  return current_;
 }
 
 std::uint32_t PathGroups::select(PathMask up, PathMask eligible, std::uint32_t length_bytes,
                                  TimePoint now) {
-  if ((groups_[current_].members() & up) == 0) {
-    for (std::uint32_t group = 0; group < groups_.size(); ++group) {
-      if ((groups_[group].members() & up) != 0) {
-        current_ = group;
+  PathMask members = groups_[current_].members;
+  if ((members & up) == 0) [[unlikely]] {
+    for (const PathGroup& group : groups()) {
+      if ((group.members & up) != 0) {
+        members = group.members;
         break;
       }
     }
   }
-  if ((groups_[current_].members() & eligible) != 0) {
-    return groups_[current_].select(eligible, length_bytes, now);
+  const PathMask candidates = members & eligible;
+  return candidates == 0 ? kNoPath : selector_->select(candidates, length_bytes, now);
+}
+
+std::uint32_t PathGroups::select_elsewhere(PathMask eligible, std::uint32_t length_bytes,
+                                           TimePoint now) {
+  PathMask candidates = groups_[current_].members & eligible;
+  for (std::uint32_t group = 0; candidates == 0 && group < count_; ++group) {
+    candidates = groups_[group].members & eligible;
   }
-  for (PathGroup& group : groups_) {
-    if ((group.members() & eligible) != 0) {
-      return group.select(eligible, length_bytes, now);
-    }
-  }
-  ISCSI_BLKBACK_ASSERT(false && "no path is eligible");
-  return 0;
+  return candidates == 0 ? kNoPath : selector_->select(candidates, length_bytes, now);
 }
 
 }  // namespace iscsi_blkback

@@ -41,6 +41,12 @@ class PathSelector {
 
   // index: below kMaxPaths, not added before.
   virtual void add_path(std::uint32_t index) = 0;
+  // The path's share, 1 when never told: so many times rr_min_io requests in a row (round-robin),
+  // its throughput relative to the others' (service-time; 0: only where the others have 0 too).
+  virtual void set_weight(std::uint32_t /*index*/, std::uint32_t /*weight*/) {}
+  // What is under way on the path already, of a selector that takes over from another.
+  virtual void set_load(std::uint32_t /*index*/, std::uint32_t /*requests*/,
+                        std::uint64_t /*bytes*/) {}
   // eligible: at least one of the paths added; other bits are ignored. length_bytes: of the
   // request.
   [[nodiscard]] virtual std::uint32_t select(PathMask eligible, std::uint32_t length_bytes,

@@ -5,11 +5,17 @@
 namespace iscsi_blkback {
 
 RoundRobinSelector::RoundRobinSelector(std::uint32_t rr_min_io)
-    : rr_min_io_(std::max(rr_min_io, 1U)) {}
+    : rr_min_io_(std::max(rr_min_io, 1U)) {
+  weights_.fill(1);
+}
 
 void RoundRobinSelector::add_path(std::uint32_t index) {
   ISCSI_BLKBACK_ASSERT(index < kMaxPaths);
   paths_.push_back(index);
+}
+
+void RoundRobinSelector::set_weight(std::uint32_t index, std::uint32_t weight) {
+  weights_[index] = std::max(weight, 1U);
 }
 
 std::uint32_t RoundRobinSelector::select(PathMask eligible, std::uint32_t /*length_bytes*/,
@@ -25,7 +31,7 @@ std::uint32_t RoundRobinSelector::select(PathMask eligible, std::uint32_t /*leng
     if ((eligible & path_bit(paths_[at])) != 0) {
       started_ = true;
       current_ = at;
-      left_ = rr_min_io_ - 1;
+      left_ = rr_min_io_ * weights_[paths_[at]] - 1;
       return paths_[at];
     }
   }

@@ -171,7 +171,7 @@ Result<Configuration> read_configuration(const ConfigurationFiles& files) {
   const auto text = read_file(files.configuration);
   if (!text) {
     if (text.error().code == ErrorCode::not_found && !files.must_exist) {
-      return Configuration{};
+      return parse_configuration("", files.configuration);
     }
     return tl::unexpected(text.error());
   }

@@ -5,12 +5,17 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <initializer_list>
+#include <iterator>
 #include <map>
+#include <memory>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <variant>
 
 #include "blkback/disk_target.h"
+#include "tools/array_table.h"
 #include "tools/config.h"
 #include "tools/config_settings.h"
 
@@ -22,6 +27,7 @@ using Milliseconds = std::chrono::milliseconds;
 constexpr std::array<std::string_view, 6> kTopNames = {"initiator_name", "initiator_alias",
                                                        "portals",        "log_level",
                                                        "run_directory",  "max_ring_page_order"};
+constexpr std::array<std::string_view, 3> kDeviceNames = {"vendor", "product", "revision"};
 constexpr std::array<std::string_view, 3> kLunNames = {"target", "lun", "portals"};
 
 bool contains(std::span<const std::string_view> names, std::string_view name) {
@@ -48,6 +54,7 @@ class Reader {
   explicit Reader(const std::string& file) : file_(&file) {}
 
   Result<Configuration> read(const toml::table& root) const;
+  Result<ArrayTable> devices(const ConfigurationEntry& entry) const;
 
  private:
   // Settings as they stand after a table, with where each was written.
@@ -57,6 +64,8 @@ class Reader {
     PortalOptions paths;
     InterfaceBinding interface;  // of the options iface.*
     std::string no_path_retry = "queue";
+    std::optional<PrioritizerKind> prio;
+    std::vector<std::string> prio_args;
     // authmethod = "None": the credentials stay for a section that says CHAP again.
     bool chap_off = false;
     bool discovery_chap_off = false;
@@ -64,6 +73,7 @@ class Reader {
 
     SessionOptions& owner_of(auto SessionOptions::*) { return session; }
     MultipathOptions& owner_of(auto MultipathOptions::*) { return multipath; }
+    PathPolicySettings& owner_of(auto PathPolicySettings::*) { return multipath; }
     PortalOptions& owner_of(auto PortalOptions::*) { return paths; }
     bool& off(ChapMember chap) {
       return chap == &SessionOptions::chap ? chap_off : discovery_chap_off;
@@ -110,6 +120,20 @@ class Reader {
                    Settings& settings) const;
   Result<void> set(const SelectorSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
+  Result<void> set(const PrioritizerSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const PrioArgumentsSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const FailbackSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const RrWeightSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const PathWeightsSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> set(const PgInitDelaySetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
+  Result<void> check_policies(const ConfigurationEntry& section, Settings& settings) const;
+  Result<ArrayRow> device(const ConfigurationEntry& entry) const;
   Result<void> set(const NoPathRetrySetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
   Result<void> check_chap(std::string_view prefix, ChapMember chap, Settings& settings,
@@ -189,7 +213,11 @@ Result<void> Reader::set(const WholeSetting& kind, const ConfigurationEntry& ent
   std::visit(
       [&](auto member) {
         auto& target = settings.owner_of(member).*member;
-        target = static_cast<std::remove_reference_t<decltype(target)>>(*value);
+        if constexpr (requires { target.value(); }) {
+          target = static_cast<std::uint32_t>(*value);
+        } else {
+          target = static_cast<std::remove_reference_t<decltype(target)>>(*value);
+        }
       },
       kind.member);
   return {};
@@ -360,6 +388,89 @@ Result<void> Reader::set(const SelectorSetting&, const ConfigurationEntry& entry
   return {};
 }
 
+Result<void> Reader::set(const PrioritizerSetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto word = text_of(entry);
+  if (!word) {
+    return tl::unexpected(word.error());
+  }
+  settings.prio = prioritizer_named(*word);
+  if (!settings.prio) {
+    return refuse(entry,
+                  "prio is none of const, alua, rdac, emc, weightedpath, iet and path_latency");
+  }
+  return {};
+}
+
+Result<void> Reader::set(const PrioArgumentsSetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  auto words = texts_of(entry);
+  if (!words) {
+    return tl::unexpected(words.error());
+  }
+  settings.prio_args = std::move(*words);
+  return {};
+}
+
+Result<void> Reader::set(const FailbackSetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  std::string word;
+  if (const auto* number = entry.value->as_integer()) {
+    word = fmt::format("{}", number->get());
+  } else if (const auto* string = entry.value->as_string()) {
+    word = string->get();
+  } else {
+    return refuse_type(entry, "\"immediate\", \"manual\", \"followover\" or a number of seconds");
+  }
+  const auto failback = parse_failback(word);
+  if (!failback) {
+    return refuse(entry, failback.error().message);
+  }
+  settings.multipath.failback = *failback;
+  return {};
+}
+
+Result<void> Reader::set(const RrWeightSetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto word = text_of(entry);
+  if (!word) {
+    return tl::unexpected(word.error());
+  }
+  if (*word != "uniform" && *word != "priorities") {
+    return refuse(entry, "rr_weight is neither uniform nor priorities");
+  }
+  settings.multipath.rr_weight = *word == "uniform" ? RrWeight::uniform : RrWeight::priorities;
+  return {};
+}
+
+Result<void> Reader::set(const PathWeightsSetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  constexpr std::uint32_t kMaxWeight = 100;  // dm-mpath's relative_throughput
+  const auto words = texts_of(entry);
+  if (!words) {
+    return tl::unexpected(words.error());
+  }
+  settings.multipath.path_weights.clear();
+  for (const std::string& word : *words) {
+    auto rule = parse_path_rule(word, kMaxWeight);
+    if (!rule) {
+      return refuse(entry, "path_weights " + rule.error().message);
+    }
+    settings.multipath.path_weights.push_back(std::move(*rule));
+  }
+  return {};
+}
+
+Result<void> Reader::set(const PgInitDelaySetting&, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto value = seconds_of(entry, Milliseconds(10), Milliseconds(60000));
+  if (!value) {
+    return tl::unexpected(value.error());
+  }
+  settings.multipath.pg_init_delay = *value;
+  return {};
+}
+
 Result<void> Reader::set(const NoPathRetrySetting&, const ConfigurationEntry& entry,
                          Settings& settings) const {
   std::string word;
@@ -430,6 +541,60 @@ Result<void> Reader::check_chap(std::string_view prefix, ChapMember chap, Settin
   return {};
 }
 
+Result<void> Reader::check_policies(const ConfigurationEntry& section, Settings& settings) const {
+  // Points to the last of the options that the section itself has; to the section when it has none.
+  const auto where = [&](std::initializer_list<std::string_view> names) {
+    ConfigurationEntry entry = section;
+    std::uint32_t line = 0;
+    for (const std::string_view name : names) {
+      if (const auto found = settings.lines.find(name); found != settings.lines.end()) {
+        line = std::max(line, found->second);
+      }
+    }
+    entry.line = line == 0 ? section.line : line;
+    return entry;
+  };
+  if (settings.lines.contains("prio") && !settings.lines.contains("prio_args")) {
+    settings.prio_args.clear();  // those were for another prio
+  }
+  MultipathOptions& multipath = settings.multipath;
+  if (settings.prio) {
+    auto made = make_prioritizer(*settings.prio, settings.prio_args);
+    if (!made) {
+      return refuse(where({"prio", "prio_args"}), made.error().message);
+    }
+    multipath.prio = std::move(*made);
+  } else if (!settings.prio_args.empty()) {
+    return refuse(where({"prio_args"}), "prio_args needs a prio that they are for");
+  }
+  if (multipath.path_grouping_policy == PathGroupingPolicy::group_by_prio && settings.prio &&
+      *settings.prio == PrioritizerKind::constant) {
+    return refuse(
+        where({"path_grouping_policy", "prio"}),
+        "path_grouping_policy group_by_prio contradicts prio const, which gives all paths "
+        "the same priority: say multibus, or another prio");
+  }
+  const PathSelectorKind selector = multipath.path_selector.value_or(PathSelectorKind::round_robin);
+  if (multipath.rr_weight == RrWeight::priorities && selector != PathSelectorKind::round_robin) {
+    return refuse(where({"rr_weight", "path_selector"}),
+                  fmt::format("rr_weight priorities is for path_selector round-robin, not {}",
+                              to_string(selector)));
+  }
+  if (!multipath.path_weights.empty()) {
+    if (selector != PathSelectorKind::round_robin && selector != PathSelectorKind::service_time) {
+      return refuse(where({"path_weights", "path_selector"}),
+                    fmt::format("path_weights is for path_selector service-time and round-robin, "
+                                "not {}",
+                                to_string(selector)));
+    }
+    if (multipath.rr_weight == RrWeight::priorities) {
+      return refuse(where({"path_weights", "rr_weight"}),
+                    "either path_weights or rr_weight priorities may be set, not both");
+    }
+  }
+  return {};
+}
+
 // What only the whole section can tell.
 Result<void> Reader::finish(const ConfigurationEntry& section, Settings& settings) const {
   // Points to the later of the two options; to the section when it has neither.
@@ -460,6 +625,9 @@ Result<void> Reader::finish(const ConfigurationEntry& section, Settings& setting
     if (!checked) {
       return checked;
     }
+  }
+  if (auto checked = check_policies(section, settings); !checked) {
+    return checked;
   }
   const SessionOptions& session = settings.session;
   if (session.first_burst_length > session.max_burst_length) {
@@ -606,13 +774,81 @@ Result<ConfiguredLun> Reader::lun(const ConfigurationEntry& entry, const Setting
   return result;
 }
 
+Result<ArrayRow> Reader::device(const ConfigurationEntry& entry) const {
+  const toml::table* table = entry.value->as_table();
+  if (table == nullptr) {
+    return refuse_type(entry, "a section [[device]]");
+  }
+  ArrayRow row;
+  Settings settings;
+  for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
+    std::string* const pattern = inner.name == "vendor"     ? &row.vendor
+                                 : inner.name == "product"  ? &row.product
+                                 : inner.name == "revision" ? &row.revision
+                                                            : nullptr;
+    if (pattern != nullptr) {
+      auto value = text_of(inner);
+      if (!value) {
+        return tl::unexpected(value.error());
+      }
+      *pattern = std::move(*value);
+      continue;
+    }
+    const Setting* setting = find_setting(inner.name);
+    if (setting == nullptr || !setting->of_device) {
+      std::vector<std::string_view> known(kDeviceNames.begin(), kDeviceNames.end());
+      for (const Setting& candidate : all_settings()) {
+        if (candidate.of_device) {
+          known.push_back(candidate.name);
+        }
+      }
+      return refuse_unknown(inner, "of a device", known);
+    }
+    if (auto done = apply(*setting, inner, settings); !done) {
+      return tl::unexpected(done.error());
+    }
+  }
+  if (row.vendor.empty() && row.product.empty()) {
+    return refuse(entry, "a device needs a vendor or a product");
+  }
+  if (auto done = check_policies(entry, settings); !done) {
+    return tl::unexpected(done.error());
+  }
+  row.policies = settings.multipath;
+  return row;
+}
+
+Result<ArrayTable> Reader::devices(const ConfigurationEntry& entry) const {
+  const toml::array* array = entry.value->as_array();
+  if (array == nullptr) {
+    return refuse_type(entry, "sections [[device]]");
+  }
+  ArrayTable table;
+  for (const toml::node& node : *array) {
+    auto row = device({entry.file, entry.name, node.source().begin.line, &node});
+    if (!row) {
+      return tl::unexpected(row.error());
+    }
+    table.push_back(std::move(*row));
+  }
+  return table;
+}
+
 Result<Configuration> Reader::read(const toml::table& root) const {
   Configuration configuration;
   ConfigurationEntry default_section;
   ConfigurationEntry luns;
   ConfigurationEntry targets;
+  const auto arrays = std::make_shared<ArrayTable>(built_in_arrays());
   for (const ConfigurationEntry& entry : entries_of(root, file_)) {
-    if (entry.name == "defaults" || entry.name == "targets" || entry.name == "luns") {
+    if (entry.name == "device") {
+      auto rows = devices(entry);
+      if (!rows) {
+        return tl::unexpected(rows.error());
+      }
+      arrays->insert(arrays->end(), std::make_move_iterator(rows->begin()),
+                     std::make_move_iterator(rows->end()));
+    } else if (entry.name == "defaults" || entry.name == "targets" || entry.name == "luns") {
       const bool is_luns = entry.name == "luns";
       const bool is_targets = entry.name == "targets";
       if (!entry.value->is_table()) {
@@ -629,12 +865,13 @@ Result<Configuration> Reader::read(const toml::table& root) const {
       return refuse(entry, fmt::format("{} belongs into [defaults] or [luns.ALIAS]", entry.name));
     } else {
       std::vector<std::string_view> known(kTopNames.begin(), kTopNames.end());
-      known.insert(known.end(), {"defaults", "targets", "luns"});
+      known.insert(known.end(), {"defaults", "targets", "luns", "device"});
       return refuse_unknown(entry, "of this file", known);
     }
   }
   Settings settings;
   settings.session = configuration.session;
+  settings.multipath.arrays = arrays;
   if (default_section.value != nullptr) {
     if (auto done = defaults(default_section, settings); !done) {
       return tl::unexpected(done.error());
@@ -674,6 +911,25 @@ Result<Configuration> Reader::read(const toml::table& root) const {
 
 Result<Configuration> read_document(const toml::table& root, const std::string& file) {
   return Reader(file).read(root);
+}
+
+Result<ArrayTable> read_arrays(const toml::table& root, const std::string& file) {
+  const Reader reader(file);
+  ArrayTable table;
+  for (const ConfigurationEntry& entry : entries_of(root, &file)) {
+    if (entry.name != "device") {
+      return refuse_unknown(entry, "of an array table", {});
+    }
+    auto rows = reader.devices(entry);
+    if (!rows) {
+      return rows;
+    }
+    table = std::move(*rows);
+  }
+  for (ArrayRow& row : table) {
+    row.prio_without_alua = true;
+  }
+  return table;
 }
 
 }  // namespace iscsi_blkback

@@ -10,6 +10,9 @@
 
 namespace iscsi_blkback {
 
+// The same for a table of arrays alone, whose prio gives way to the ALUA that a LUN reports.
+[[nodiscard]] Result<ArrayTable> read_arrays(const toml::table& root, const std::string& file);
+
 // file: its name, for messages.
 [[nodiscard]] Result<Configuration> read_document(const toml::table& root, const std::string& file);
 

@@ -18,9 +18,16 @@ constexpr Milliseconds kHour{3600 * 1000};
 
 constexpr std::array kSettings = {
     // multipath.conf
-    Setting{"path_grouping_policy", "", GroupingPolicySetting{}},
-    Setting{"path_selector", "", SelectorSetting{}},
-    Setting{"rr_min_io", "", WholeSetting{&MultipathOptions::rr_min_io, 1, 100000}},
+    Setting{"path_grouping_policy", "", GroupingPolicySetting{}, true},
+    Setting{"path_selector", "", SelectorSetting{}, true},
+    Setting{"rr_min_io", "", WholeSetting{&PathPolicySettings::rr_min_io, 1, 100000}, true},
+    Setting{"rr_weight", "", RrWeightSetting{}, true},
+    Setting{"prio", "", PrioritizerSetting{}, true},
+    Setting{"prio_args", "", PrioArgumentsSetting{}, true},
+    Setting{"failback", "", FailbackSetting{}, true},
+    Setting{"pg_init_retries", "", WholeSetting{&PathPolicySettings::pg_init_retries, 1, 50}, true},
+    Setting{"pg_init_delay", "", PgInitDelaySetting{}, true},
+    Setting{"path_weights", "", PathWeightsSetting{}},
     Setting{"no_path_retry", "", NoPathRetrySetting{}},
     Setting{"polling_interval", "",
             SecondsSetting{&MultipathOptions::polling_interval, Milliseconds(100), kHour}},
@@ -132,6 +139,8 @@ struct MeaninglessSetting {
 constexpr std::string_view kFailsOverAtOnce =
     "the commands of a lost connection go to another path at once, and without any path "
     "no_path_retry says how long they wait";
+constexpr std::string_view kDetected =
+    "prio and path_grouping_policy are detected exactly where they are not set";
 constexpr std::string_view kTriesForEver = "logging in is tried for ever";
 
 constexpr std::array kMeaningless = {
@@ -147,6 +156,12 @@ constexpr std::array kMeaningless = {
     MeaninglessSetting{"initial_login_retry_max", "node.session.initial_login_retry_max",
                        kTriesForEver},
     MeaninglessSetting{"reopen_max", "node.session.reopen_max", kTriesForEver},
+    MeaninglessSetting{"detect_prio", "", kDetected},
+    MeaninglessSetting{"detect_pgpolicy", "", kDetected},
+    MeaninglessSetting{"hardware_handler", "",
+                       "whether a path is activated by ALUA or RDAC, the LUN says"},
+    MeaninglessSetting{"retain_attached_hw_handler", "",
+                       "whether a path is activated by ALUA or RDAC, the LUN says"},
     MeaninglessSetting{"queue_depth", "node.session.queue_depth",
                        "each path finds its own from the target's TASK SET FULL; cmds_max bounds a "
                        "session"},

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,7 +27,7 @@ struct SecondsSetting {
 
 struct WholeSetting {
   std::variant<std::uint16_t SessionOptions::*, std::uint32_t SessionOptions::*,
-               std::uint32_t MultipathOptions::*, std::uint16_t PortalOptions::*>
+               std::optional<std::uint32_t> PathPolicySettings::*, std::uint16_t PortalOptions::*>
       member;
   std::uint32_t least;
   std::uint32_t most;
@@ -71,6 +72,12 @@ struct InterfacesSetting {};
 
 struct GroupingPolicySetting {};
 struct SelectorSetting {};
+struct PrioritizerSetting {};
+struct PrioArgumentsSetting {};
+struct FailbackSetting {};
+struct RrWeightSetting {};
+struct PathWeightsSetting {};
+struct PgInitDelaySetting {};
 struct NoPathRetrySetting {};
 
 struct Setting {
@@ -79,15 +86,19 @@ struct Setting {
   std::variant<SecondsSetting, WholeSetting, YesNoSetting, FixedSetting, AliasSetting,
                DigestSetting, AuthMethodSetting, ChapAlgorithmsSetting, CredentialSetting,
                InterfaceSetting, InterfacesSetting, GroupingPolicySetting, SelectorSetting,
-               NoPathRetrySetting>
+               PrioritizerSetting, PrioArgumentsSetting, FailbackSetting, RrWeightSetting,
+               PathWeightsSetting, PgInitDelaySetting, NoPathRetrySetting>
       kind;
+  // Says how the paths of a kind of array are used: a [[device]] section may have it.
+  bool of_device = false;
 };
 
 [[nodiscard]] std::span<const Setting> all_settings();
 // By either name; nullptr when there is none.
 [[nodiscard]] const Setting* find_setting(std::string_view name);
 
-// Why an option of iscsid.conf or multipath.conf has no counterpart here; empty for all other names.
+// Why an option of iscsid.conf or multipath.conf has no counterpart here; empty for all other
+// names.
 [[nodiscard]] std::string_view why_meaningless(std::string_view name);
 
 // "; did you mean X?" when one of the known names is at most two letters away, else empty.

@@ -170,6 +170,26 @@ Result<std::string> text_of(const ConfigurationEntry& entry) {
   return value->get();
 }
 
+Result<std::vector<std::string>> texts_of(const ConfigurationEntry& entry) {
+  std::vector<std::string> texts;
+  if (const auto* value = entry.value->as_string()) {
+    texts.push_back(value->get());
+    return texts;
+  }
+  const toml::array* array = entry.value->as_array();
+  if (array == nullptr) {
+    return refuse_type(entry, "a string or an array of strings");
+  }
+  for (const toml::node& node : *array) {
+    auto text = text_of({entry.file, entry.name, node.source().begin.line, &node});
+    if (!text) {
+      return tl::unexpected(text.error());
+    }
+    texts.push_back(std::move(*text));
+  }
+  return texts;
+}
+
 Result<std::int64_t> whole_of(const ConfigurationEntry& entry, std::int64_t least,
                               std::int64_t most) {
   const auto* value = entry.value->as_integer();

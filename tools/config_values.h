@@ -49,6 +49,8 @@ struct ConfigurationEntry {
                                                    std::span<const std::string_view> known);
 
 [[nodiscard]] Result<std::string> text_of(const ConfigurationEntry& entry);
+// A string or an array of strings.
+[[nodiscard]] Result<std::vector<std::string>> texts_of(const ConfigurationEntry& entry);
 [[nodiscard]] Result<std::int64_t> whole_of(const ConfigurationEntry& entry, std::int64_t least,
                                             std::int64_t most);
 // A number of seconds, decimals allowed, to the millisecond.

@@ -147,6 +147,13 @@ Result<LunexInfo> ask_lun(Reactor& reactor, Session& session, std::uint32_t lun,
     return tl::unexpected(identity->error());
   }
   info.identity = std::move(**identity);
+  if (info.identity.block_count == 0) {
+    return fail(
+        ErrorCode::unavailable,
+        fmt::format("LUN {} of {} is not served through this portal now: it is {} there", lun,
+                    info.target_name,
+                    to_string(info.identity.access.refused.value_or(AccessState::unavailable))));
+  }
 
   Asker asker(session, unit, run_until);
   if (info.identity.tpgs != 0) {

@@ -108,6 +108,7 @@ PathSnapshot path_snapshot(const json& path, const std::string& word, std::uint3
   snapshot.lun = static_cast<std::uint16_t>(std::strtoul(lun.c_str(), nullptr, 16));
   snapshot.state = true_at(path, "quarantined") ? PathState::quarantined
                    : word == "ready"            ? PathState::up
+                   : word == "ghost"            ? PathState::ghost
                    : word == "i/o pending"      ? PathState::pending
                                                 : PathState::down;
   snapshot.session_state =
@@ -131,12 +132,15 @@ MultipathSnapshot map_snapshot(const json& map) {
   snapshot.queueing = text_at(map, "features").starts_with('1');
   const std::string queueing = text_at(map, "queueing");
   snapshot.no_path_retry = queueing == "on" ? "queue" : queueing == "off" ? "fail" : queueing;
+  snapshot.hardware_handler = text_at(map, "hwhandler");
   std::uint32_t number = 0;
   for (const json& group : list_at(map, "path_groups")) {
     if (!group.is_object()) {
       continue;
     }
     snapshot.path_selector = text_at(group, "selector");
+    snapshot.groups.push_back({.priority = number_at<int>(group, "pri"),
+                               .marginal = text_at(group, "marginal_st") == "marginal"});
     if (text_at(group, "dm_st") == "active") {
       snapshot.active_group = number;
     }

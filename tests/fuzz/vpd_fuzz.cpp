@@ -8,6 +8,7 @@
 #include "initiator/mode_pages.h"
 #include "initiator/persistent_reservation.h"
 #include "initiator/target_port_groups.h"
+#include "initiator/vendor_pages.h"
 #include "initiator/vpd.h"
 
 namespace {
@@ -15,7 +16,7 @@ namespace {
 using namespace iscsi_blkback;
 
 void parse_other(unsigned which, const std::vector<std::byte>& data) {
-  switch (which % 6) {
+  switch (which % 10) {
     case 0:
       static_cast<void>(parse_mode_sense6(data));
       return;
@@ -30,6 +31,18 @@ void parse_other(unsigned which, const std::vector<std::byte>& data) {
       return;
     case 4:
       static_cast<void>(parse_reservation(data));
+      return;
+    case 5:
+      static_cast<void>(parse_rdac_volume_access(data));
+      return;
+    case 6:
+      static_cast<void>(parse_rdac_max_lun(data));
+      return;
+    case 7:
+      static_cast<void>(parse_emc_unit_path(data));
+      return;
+    case 8:
+      static_cast<void>(parse_target_port_ids(data));
       return;
     default:
       static_cast<void>(parse_reservation_capabilities(data));

@@ -298,8 +298,16 @@ TEST_P(SessionProtocolTest, DropsRejectThatDoesNotSayOfWhat) {
   expect_dropped("does not say of what");
 }
 
-class SessionRejectTest : public SessionProtocolTest {
+class SessionRejectTest : public ProtocolTest {
  protected:
+  // The target below sees nothing but what the test is about, no NOP-Out in between.
+  static SessionOptions without_stall_probe() {
+    SessionOptions options = test_session_options();
+    options.stall_probe = options.path_timeout;
+    return options;
+  }
+  SessionRejectTest() : ProtocolTest(without_stall_probe()) {}
+
   // A Reject of the command that was sent last.
   void reject(std::uint8_t reason) {
     command.submit_read(initiator.session, 0, 8);

@@ -15,9 +15,11 @@ iscsi_blkback_test(initiator_test
     initiator/session_failure_test.cpp
     initiator/session_functions_test.cpp
     initiator/session_io_test.cpp
+    initiator/session_ping_test.cpp
     initiator/session_protocol_test.cpp
     initiator/session_recovery_test.cpp
     initiator/session_redirect_test.cpp
+    initiator/vendor_pages_test.cpp
   LIBRARIES iscsi_blkback_initiator)
 
 iscsi_blkback_test(initiator_target_test LABEL target

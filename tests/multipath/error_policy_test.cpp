@@ -236,11 +236,32 @@ TEST(ErrorPolicy, OtherIllegalRequestsAreTheGuests) {
 }
 
 TEST(ErrorPolicy, UnitAttentionIsRetriedHere) {
-  for (const std::uint16_t code : Codes{0x2a01, 0x2a06, 0x3807, 0x3f05, 0x0000}) {
+  for (const std::uint16_t code : Codes{0x2a01, 0x3807, 0x3f05, 0x0000}) {
     EXPECT_EQ(class_of_sense(SenseKey::unit_attention, code), unit_attention) << code;
   }
   expect_rule(unit_attention, PathVerdict::keep, 30, 30, RetryDelay::attention,
               IoStatus::target_error);
+}
+
+TEST(ErrorPolicy, AChangedAccessStateIsReadAgainAndTheRequestRetriedHere) {
+  for (const std::uint16_t code : Codes{0x2a06, 0x2a07}) {
+    EXPECT_EQ(class_of_sense(SenseKey::unit_attention, code), access_changed) << code;
+  }
+  expect_rule(access_changed, PathVerdict::keep, 30, 30, RetryDelay::attention,
+              IoStatus::target_error);
+  EXPECT_TRUE(concerns_access(access_changed));
+  EXPECT_TRUE(concerns_access(access_state));
+  EXPECT_TRUE(concerns_access(access_transition));
+  EXPECT_FALSE(concerns_access(unit_attention));
+}
+
+TEST(ErrorPolicy, AnRdacControllerThatIsNotTheOwnerFailsThePath) {
+  EXPECT_EQ(class_of_sense(SenseKey::illegal_request, 0x9401), access_state);
+  expect_path_fails(access_state);
+}
+
+TEST(ErrorPolicy, RdacQuiescenceIsWaitedFor) {
+  EXPECT_EQ(class_of_sense(SenseKey::not_ready, 0x04a1), becoming_ready);
 }
 
 TEST(ErrorPolicy, MediumMayHaveChangedVerifiesTheIdentity) {

@@ -77,10 +77,10 @@ TEST_F(MultipathTest, StandbyPathIsLeftForTheOtherAndTakenBackWhenItIsReady) {
     EXPECT_EQ(answer(request), IoStatus::ok);
     EXPECT_LE(request.took(), milliseconds(20));
   }
-  EXPECT_EQ(path(0).state, PathState::down);
+  EXPECT_EQ(path(0).state, PathState::ghost);
   EXPECT_EQ(path(0).session_state, SessionState::logged_in);
   reactor_.run_for(seconds(30));
-  EXPECT_EQ(path(0).state, PathState::down);
+  EXPECT_EQ(path(0).state, PathState::ghost);
   target_->clear_faults();
   EXPECT_TRUE(wait_for_up(2, seconds(2)));
 }

@@ -26,6 +26,7 @@ MultipathSnapshot disk() {
   snapshot.ready = true;
   snapshot.path_selector = "round-robin 0";
   snapshot.no_path_retry = "queue";
+  snapshot.groups = {{.priority = 1}};
   return snapshot;
 }
 
@@ -48,14 +49,15 @@ TEST(RenderTopology, AGroupEachForFailover) {
   snapshot.no_path_retry = "fail";
   snapshot.geometry.read_only = true;
   snapshot.active_group = 1;
+  snapshot.groups = {{.priority = 0}, {.priority = 10}};
   snapshot.paths.push_back(path_at("a:3260", PathState::pending, 0));
   snapshot.paths.push_back(path_at("b:3260", PathState::up, 1));
   EXPECT_EQ(render_topology(snapshot),
             "mpio (360a98000deadbeef) IET,VIRTUAL-DISK\n"
             "size=1.0G features='0' hwhandler='0' wp=ro\n"
-            "|-+- policy='round-robin 0' prio=1 status=enabled\n"
+            "|-+- policy='round-robin 0' prio=0 status=enabled\n"
             "| `- a:3260 lun 1 undef  i/o pending running\n"
-            "`-+- policy='round-robin 0' prio=1 status=active\n"
+            "`-+- policy='round-robin 0' prio=10 status=active\n"
             "  `- b:3260 lun 1 active ready       running\n");
 }
 
@@ -69,8 +71,22 @@ TEST(RenderTopology, ADiskThatNobodyHasSeenYet) {
   EXPECT_EQ(render_topology(snapshot),
             "db ##,##\n"
             "size=0.0K features='1 queue_if_no_path' hwhandler='0' wp=rw\n"
-            "`-+- policy='round-robin 0' prio=1 status=enabled\n"
+            "`-+- policy='round-robin 0' prio=0 status=enabled\n"
             "  `- a:3260 lun 1 failed quarantined running [leads to another LUN]\n");
+}
+
+TEST(RenderTopology, AGhostPathWaitsBehindTheActiveGroup) {
+  MultipathSnapshot snapshot = disk();
+  snapshot.groups = {{.priority = 50}, {.priority = 1}};
+  snapshot.paths.push_back(path_at("a:3260", PathState::up, 0));
+  snapshot.paths.push_back(path_at("b:3260", PathState::ghost, 1));
+  EXPECT_EQ(render_topology(snapshot),
+            "mpio (360a98000deadbeef) IET,VIRTUAL-DISK\n"
+            "size=1.0G features='1 queue_if_no_path' hwhandler='0' wp=rw\n"
+            "|-+- policy='round-robin 0' prio=50 status=active\n"
+            "| `- a:3260 lun 1 active ready running\n"
+            "`-+- policy='round-robin 0' prio=1 status=enabled\n"
+            "  `- b:3260 lun 1 active ghost running\n");
 }
 
 TEST(RenderTopology, NoPathLeftOfALimitedQueue) {
@@ -78,6 +94,7 @@ TEST(RenderTopology, NoPathLeftOfALimitedQueue) {
   snapshot.alias.clear();
   snapshot.no_path_retry = "30000 ms";
   snapshot.queueing = false;
+  snapshot.groups.clear();
   EXPECT_EQ(render_topology(snapshot),
             "360a98000deadbeef IET,VIRTUAL-DISK\n"
             "size=1.0G features='0' hwhandler='0' wp=rw\n");

@@ -2,9 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "multipath/historical_service_time_selector.h"
 #include "multipath/load_selectors.h"
-#include "multipath/path_group.h"
 #include "multipath/round_robin_selector.h"
 
 namespace iscsi_blkback {
@@ -208,42 +209,34 @@ TEST(PathSelectorNames, AreThoseOfMultipathConf) {
   EXPECT_EQ(path_selector_named(""), std::nullopt);
 }
 
-PathGroups groups_of(PathGroupingPolicy policy) {
-  PathGroups groups(policy, PathSelectorKind::round_robin, 1);
-  for (std::uint32_t path : {0U, 1U, 2U}) {
-    groups.add_path(path);
+TEST(ServiceTimeSelector, WeighsBytesByThroughput) {
+  auto selector = with_three_paths<ServiceTimeSelector>();
+  selector.set_weight(1, 4);
+  std::array<int, 3> taken{};
+  for (int i = 0; i < 60; ++i) {
+    const std::uint32_t path = selector.select(kThree, 4096, {});
+    selector.on_started(path, 4096);
+    ++taken[path];
   }
-  return groups;
+  EXPECT_EQ(taken, (std::array<int, 3>{10, 40, 10}));
 }
 
-TEST(PathGroups, MultibusUsesAllPathsSideBySide) {
-  PathGroups groups = groups_of(PathGroupingPolicy::multibus);
-  EXPECT_EQ(groups.select(kThree, kThree, 4096, {}), 0U);
-  EXPECT_EQ(groups.select(kThree, kThree, 4096, {}), 1U);
-  EXPECT_EQ(groups.group_of(0), groups.group_of(2));
+TEST(ServiceTimeSelector, AWeightOfZeroIsForWhenNothingElseIsThere) {
+  auto selector = with_three_paths<ServiceTimeSelector>();
+  selector.set_weight(0, 0);
+  for (int i = 0; i < 10; ++i) {
+    const std::uint32_t path = selector.select(kThree, 4096, {});
+    selector.on_started(path, 1 << 20);
+    EXPECT_NE(path, 0U);
+  }
+  EXPECT_EQ(selector.select(path_bit(0), 4096, {}), 0U);
 }
 
-TEST(PathGroups, FailoverUsesOnePathUntilItIsDown) {
-  PathGroups groups = groups_of(PathGroupingPolicy::failover);
-  EXPECT_EQ(groups.select(kThree, kThree, 4096, {}), 0U);
-  EXPECT_EQ(groups.select(kThree, kThree, 4096, {}), 0U);
-  const PathMask rest = path_bit(1) | path_bit(2);
-  EXPECT_EQ(groups.select(rest, rest, 4096, {}), 1U);
-  EXPECT_EQ(groups.select(rest, rest, 4096, {}), 1U);
-  EXPECT_EQ(groups.current(), 1U);
-}
-
-TEST(PathGroups, FailoverStaysWhereItIsWhenAnEarlierPathComesBack) {
-  PathGroups groups = groups_of(PathGroupingPolicy::failover);
-  EXPECT_EQ(groups.select(path_bit(2), path_bit(2), 4096, {}), 2U);
-  EXPECT_EQ(groups.select(kThree, kThree, 4096, {}), 2U);
-}
-
-TEST(PathGroups, ARetryElsewhereBorrowsAnotherGroupWithoutSwitching) {
-  PathGroups groups = groups_of(PathGroupingPolicy::failover);
-  EXPECT_EQ(groups.select(kThree, kThree & ~path_bit(0), 4096, {}), 1U);
-  EXPECT_EQ(groups.select(kThree, kThree, 4096, {}), 0U);
-  EXPECT_EQ(groups.current(), 0U);
+TEST(RoundRobinSelector, AWeightMultipliesRrMinIo) {
+  RoundRobinSelector selector = three_paths(2);
+  selector.set_weight(1, 2);
+  selector.set_weight(2, 0);
+  EXPECT_EQ(choices(selector, kThree, 9), (Choices{0, 0, 1, 1, 1, 1, 2, 2, 0}));
 }
 
 }  // namespace

@@ -6,9 +6,18 @@ iscsi_blkback_test(multipath_test
     multipath/multipath_device_test.cpp
     multipath/multipath_errors_test.cpp
     multipath/multipath_text_test.cpp
+    multipath/path_activation_test.cpp
+    multipath/path_group_test.cpp
     multipath/path_identity_test.cpp
+    multipath/path_policies_test.cpp
     multipath/path_selector_test.cpp
+    multipath/prioritizer_test.cpp
     multipath/queue_depth_test.cpp
+    multipath/silent_path_test.cpp
     multipath/split_requests_test.cpp
     multipath/unfenced_writes_test.cpp
+  LIBRARIES iscsi_blkback_multipath)
+
+iscsi_blkback_test(multipath_target_test LABEL target
+  SOURCES multipath/failover_target_test.cpp
   LIBRARIES iscsi_blkback_multipath)

@@ -51,6 +51,11 @@ class Simulation final : public SimulatedDisk::World {
   void plan_faults();
   void inject_fault();
   void lose_writes(std::size_t portal, Duration length);
+  void hold_back(const SocketAddress& where, SimDirection direction, Duration length);
+  void slow_down(const SocketAddress& where, Duration length);
+  void fail_over_controller(Duration length);
+  void swap_luns(Duration length);
+  void map_luns(bool foreign);
   void stick_commands(std::size_t portal);
   void spoil_functions(Duration length);
   void end_faults();
@@ -75,6 +80,8 @@ class Simulation final : public SimulatedDisk::World {
   std::size_t portals_ = 0;
   bool contended_ = false;
   std::unique_ptr<SimTarget> target_;
+  std::shared_ptr<SimLun> foreign_lun_;
+  bool swapped_ = false;
   std::vector<std::unique_ptr<Session>> sessions_;
   std::vector<std::unique_ptr<SimulatedDisk>> disks_;
   bool faults_ended_ = false;
@@ -105,6 +112,12 @@ void Simulation::build() {
     reactor_.network().set_latency(address(portal), microseconds(random_.between(20, 2000)),
                                    microseconds(random_.below(500)));
     reactor_.network().set_reset_policy(address(portal), SimResetPolicy::random);
+    if (random_.one_in(3)) {  // PDUs arrive in pieces
+      reactor_.network().set_split(address(portal), SimDirection::to_client,
+                                   random_.between(1000, 20000));
+      reactor_.network().set_split(address(portal), SimDirection::to_server,
+                                   random_.between(1000, 20000));
+    }
   }
   target_options.initial_r2t = random_.one_in(3);
   target_options.immediate_data = !random_.one_in(3);
@@ -116,6 +129,8 @@ void Simulation::build() {
   target_options.linger_delay = random_.one_in(2) ? random_duration(seconds(3)) : Duration{};
   target_options.status_with_data = random_.one_in(2);
   target_ = std::make_unique<SimTarget>(reactor_, target_options);
+  foreign_lun_ = std::make_shared<SimLun>(
+      SimLunOptions{.block_count = kSimulatedSectors, .serial = "FOREIGN", .naa_extension = 99});
 
   MultipathOptions options;
   options.path_grouping_policy =
@@ -128,13 +143,17 @@ void Simulation::build() {
     options.no_path_retry = milliseconds(random_.below(3000));
   }
   const std::uint64_t disks = random_.between(1, 2);
+  // The ring copies, so that a canary could only be seen at the device.
+  const bool through_ring = random_.one_in(3) && options_.canary == Canary::none;
   for (std::uint64_t disk = 0; disk < disks; ++disk) {
     options.alias = fmt::format("disk{}", disk);
-    disks_.push_back(std::make_unique<SimulatedDisk>(*this, random_.next(),
-                                                     static_cast<std::uint16_t>(disk), options));
+    disks_.push_back(std::make_unique<SimulatedDisk>(
+        *this, random_.next(), static_cast<std::uint16_t>(disk), options, through_ring));
     target_->add_lun(static_cast<std::uint16_t>(disk), disks_.back()->lun());
-    if (options_.canary) {
+    if (options_.canary == Canary::no_hold) {
       MultipathDeviceCanary::disable_hold(disks_.back()->device());
+    } else if (options_.canary == Canary::no_rule_of_buffers) {
+      MultipathDeviceCanary::disable_rule_of_buffers(disks_.back()->device());
     }
   }
   for (std::size_t portal = 0; portal < portals_; ++portal) {
@@ -159,10 +178,11 @@ void Simulation::build() {
     sessions_.back()->start();
   }
   result_.plan = fmt::format(
-      "{}{} disks, portal groups{}, {}, window {}, R2T {}, immediate {}, linger {} ms, "
+      "{}{} disks{}, portal groups{}, {}, window {}, R2T {}, immediate {}, linger {} ms, "
       "no_path_retry {}",
-      contended_ ? "contended, " : "", disks, groups, to_string(options.path_grouping_policy),
-      target_options.window, target_options.initial_r2t, target_options.immediate_data,
+      contended_ ? "contended, " : "", disks, through_ring ? " through rings" : "", groups,
+      to_string(*options.path_grouping_policy), target_options.window, target_options.initial_r2t,
+      target_options.immediate_data,
       std::chrono::duration_cast<milliseconds>(target_options.linger_delay).count(),
       options.no_path_retry ? fmt::format("{} ms", options.no_path_retry->count()) : "queue");
 }
@@ -190,7 +210,7 @@ void Simulation::inject_fault() {
     lose_writes(portal, length);
     return;
   }
-  switch (random_.below(18)) {
+  switch (random_.below(26)) {
     case 0:
     case 1:
       network.reset_connections(where);
@@ -212,15 +232,43 @@ void Simulation::inject_fault() {
             [this, where, direction] { reactor_.network().set_dropping(where, direction, false); });
       return;
     }
-    case 5:  // stalled in the network, released later: old data arrives late
-      network.set_held(where, SimDirection::to_server, true);
-      later(length,
-            [this, where] { reactor_.network().set_held(where, SimDirection::to_server, false); });
+    case 5:
+      hold_back(where, SimDirection::to_server, length);
       if (random_.one_in(2)) {
         later(random_duration(length + microseconds(1)),
               [this, where] { reactor_.network().reset_connections(where); });
       }
       return;
+    case 16:  // longer than path_timeout: when it arrives, the path has been given up
+      hold_back(where, SimDirection::to_server, milliseconds(random_.between(1900, 6000)));
+      return;
+    case 17:
+    case 18:  // answers arrive late, perhaps when another path has given them
+      hold_back(where, SimDirection::to_client, milliseconds(random_.between(150, 2500)));
+      return;
+    case 19:  // cut, wherever in a PDU it is
+      network.set_reset_policy(
+          where, random_.one_in(2) ? SimResetPolicy::nothing : SimResetPolicy::everything);
+      network.reset_connections(where);
+      later(milliseconds(1),
+            [this, where] { reactor_.network().set_reset_policy(where, SimResetPolicy::random); });
+      return;
+    case 20:
+      slow_down(where, length);
+      return;
+    case 21:
+      fail_over_controller(std::min<Duration>(length, seconds(1)));
+      return;
+    case 22:
+      swap_luns(std::min<Duration>(length, seconds(1)));
+      return;
+    case 23: {  // a storm
+      SimFault busy;
+      busy.count = static_cast<std::uint32_t>(random_.between(100, 300));
+      busy.status = random_.one_in(2) ? ScsiStatus::busy : ScsiStatus::task_set_full;
+      target_->inject(busy);
+      return;
+    }
     case 6:  // the process of the target dies and comes back
       target_->stop();
       later(length, [this] { target_->start(); });
@@ -274,6 +322,65 @@ void Simulation::inject_fault() {
       lose_writes(portal, length);
       return;
   }
+}
+
+// Stalled in the network and delivered later, even what was sent before a reset.
+void Simulation::hold_back(const SocketAddress& where, SimDirection direction, Duration length) {
+  reactor_.network().set_held(where, direction, true);
+  later(length, [this, where, direction] { reactor_.network().set_held(where, direction, false); });
+}
+
+// One path becomes slow, so that what the paths carry arrives in another order than it was sent.
+void Simulation::slow_down(const SocketAddress& where, Duration length) {
+  reactor_.network().set_latency(where, milliseconds(random_.between(5, 150)),
+                                 milliseconds(random_.below(100)));
+  later(length, [this, where] {
+    reactor_.network().set_latency(where, microseconds(200), microseconds(100));
+  });
+}
+
+// Half of the portals go with their controller; the other one answers not ready while it takes
+// over, and then says that something has happened.
+void Simulation::fail_over_controller(Duration length) {
+  const std::size_t half = random_.below(2);
+  for (std::size_t portal = half; portal < portals_; portal += 2) {
+    target_->close_portal(portal);
+    later(length + random_duration(milliseconds(200)),
+          [this, portal] { target_->open_portal(portal); });
+  }
+  SimFault taking_over;
+  taking_over.count = static_cast<std::uint32_t>(random_.between(1, 30));
+  taking_over.status = ScsiStatus::check_condition;
+  taking_over.sense = make_sense(SenseKey::not_ready, random_.one_in(2) ? 0x0401 : 0x040a);
+  target_->inject(taking_over);
+  later(random_duration(length + microseconds(1)),
+        [this] { target_->add_unit_attention(random_.one_in(2) ? 0x2a06 : 0x2900); });
+}
+
+// After a restart, other LUNs are behind the numbers, for a while.
+void Simulation::swap_luns(Duration length) {
+  const bool all_ready = std::all_of(
+      disks_.begin(), disks_.end(),
+      [](const std::unique_ptr<SimulatedDisk>& disk) { return disk->device().ready(); });
+  if (swapped_ || !all_ready) {
+    return;
+  }
+  map_luns(true);
+  later(length, [this] { map_luns(false); });
+}
+
+void Simulation::map_luns(bool foreign) {
+  if (swapped_ == foreign) {
+    return;
+  }
+  swapped_ = foreign;
+  target_->stop();
+  for (std::size_t disk = 0; disk < disks_.size(); ++disk) {
+    const auto number = static_cast<std::uint16_t>(disk);
+    target_->remove_lun(number);
+    target_->add_lun(number, foreign ? foreign_lun_ : disks_[disk]->lun());
+  }
+  target_->start();
 }
 
 // Commands that a living target never answers, whether it executes them or not; some it would
@@ -334,9 +441,11 @@ void Simulation::end_faults() {
   for (std::size_t portal = 0; portal < portals_; ++portal) {
     reactor_.network().set_dropping(address(portal), false);
     reactor_.network().set_held(address(portal), SimDirection::to_server, false);
+    reactor_.network().set_held(address(portal), SimDirection::to_client, false);
     reactor_.network().set_refusing(address(portal), false);
   }
   target_->set_hung(false);
+  map_luns(false);
   target_->start();
   target_->clear_faults();
   target_->fault_functions(TaskFunction::abort_task, std::nullopt);
@@ -394,6 +503,7 @@ void Simulation::settle() {
 void Simulation::finish() {
   for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
     disk->stop_guest();
+    result_.hedged += disk->device().snapshot().hedged;
     disk->close();
   }
   const auto all_closed = [this] {
@@ -419,6 +529,9 @@ void Simulation::finish() {
   reactor_.run_for(seconds(1));
   if (target_->sessions() != 0) {
     fail(fmt::format("{} sessions are left at the target", target_->sessions()));
+  }
+  if (foreign_lun_->counters.reads + foreign_lun_->counters.writes != 0) {
+    fail("I/O reached a LUN that is not the disk's");
   }
   for (const std::string& violation : target_->violations) {
     fail("the initiator broke the protocol: " + violation);

@@ -5,6 +5,7 @@
 // What the run checks, beyond the data (see SectorOracle):
 //  - each request completes exactly once, never from inside submit, and with ok, except reads and
 //    writes where the plan allows no_path;
+//  - the buffer of a request is not touched any more once it is answered;
 //  - a flush that succeeded has reached the LUN after it was asked for;
 //  - when the faults have ended, everything completes within a bounded time;
 //  - after closing, nothing is left: no request, no session at the target;
@@ -22,14 +23,18 @@
 
 namespace iscsi_blkback {
 
-// A test's way to a device that does not hold overlapping writes; see multipath_device.h.
+// A test's way to a device that does not hold overlapping writes, or that answers a read while the
+// connection still has its buffer; see multipath_device.h.
 struct MultipathDeviceCanary {
   static void disable_hold(MultipathDevice& device) { device.disable_hold_of_overlapping_writes(); }
+  static void disable_rule_of_buffers(MultipathDevice& device) { device.disable_rule_of_buffers(); }
 };
+
+enum class Canary : std::uint8_t { none, no_hold, no_rule_of_buffers };
 
 struct SimulationOptions {
   std::uint64_t seed = 1;
-  bool canary = false;  // the hold of overlapping writes is off
+  Canary canary = Canary::none;  // what is broken
 };
 
 struct SimulationResult {
@@ -42,6 +47,7 @@ struct SimulationResult {
   std::uint64_t ghost_writes = 0;  // executed after their connection was gone
   std::uint64_t fenced_tasks = 0;  // terminated at the target
   std::uint64_t stuck_commands = 0;
+  std::uint64_t hedged = 0;         // reads and flushes asked for twice
   std::uint64_t aborted_tasks = 0;  // ended at the target by ABORT TASK or a reset
 };
 

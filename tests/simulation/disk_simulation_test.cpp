@@ -62,10 +62,11 @@ TEST(DiskSimulation, Seeds) {
     total.fenced_tasks += result.fenced_tasks;
     total.stuck_commands += result.stuck_commands;
     total.aborted_tasks += result.aborted_tasks;
+    total.hedged += result.hedged;
   }
   std::printf(
       "seeds %llu-%llu: %llu requests, %llu faults, %llu lost connections, %llu ghost "
-      "writes, %llu tasks fenced, %llu commands stuck, %llu tasks aborted\n",
+      "writes, %llu tasks fenced, %llu commands stuck, %llu tasks aborted, %llu hedges\n",
       static_cast<unsigned long long>(seeds.first), static_cast<unsigned long long>(seeds.last),
       static_cast<unsigned long long>(total.requests),
       static_cast<unsigned long long>(total.faults),
@@ -73,7 +74,8 @@ TEST(DiskSimulation, Seeds) {
       static_cast<unsigned long long>(total.ghost_writes),
       static_cast<unsigned long long>(total.fenced_tasks),
       static_cast<unsigned long long>(total.stuck_commands),
-      static_cast<unsigned long long>(total.aborted_tasks));
+      static_cast<unsigned long long>(total.aborted_tasks),
+      static_cast<unsigned long long>(total.hedged));
   if (seeds.last - seeds.first >= 20) {  // the plans do what they are for
     EXPECT_GT(total.requests, 10000U);
     EXPECT_GT(total.connection_losses, 100U);
@@ -81,6 +83,7 @@ TEST(DiskSimulation, Seeds) {
     EXPECT_GT(total.fenced_tasks, 10U);
     EXPECT_GT(total.stuck_commands, 50U);
     EXPECT_GT(total.aborted_tasks, 50U);
+    EXPECT_GT(total.hedged, 50U);
   }
 }
 
@@ -92,20 +95,29 @@ TEST(DiskSimulation, TheSameSeedGivesTheSameRun) {
   EXPECT_NE(first.fingerprint, run_simulation({.seed = 6}).fingerprint);
 }
 
-// A device that does not hold overlapping writes loses data, and the oracle must see that.
-TEST(DiskSimulation, TheOracleCatchesADeviceWithoutTheHold) {
-  std::string caught;
-  std::uint64_t seed = 0;
-  while (caught.empty() && seed < 100) {
-    const SimulationResult result = run_simulation({.seed = ++seed, .canary = true});
-    for (const std::string& failure : result.failures) {
-      if (failure.find("overwritten before") != std::string::npos) {
-        caught = failure;
+// The first failure with that text which a broken device brings about.
+std::string caught(Canary canary, const char* text) {
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    for (const std::string& failure : run_simulation({.seed = seed, .canary = canary}).failures) {
+      if (failure.find(text) != std::string::npos) {
+        return "seed " + std::to_string(seed) + ", " + failure;
       }
     }
   }
-  EXPECT_FALSE(caught.empty());
-  std::printf("caught with seed %llu: %s\n", static_cast<unsigned long long>(seed), caught.c_str());
+  return {};
+}
+
+// A device that does not hold overlapping writes loses data, and the oracle must see that.
+TEST(DiskSimulation, TheOracleCatchesADeviceWithoutTheHold) {
+  const std::string failure = caught(Canary::no_hold, "overwritten before");
+  EXPECT_FALSE(failure.empty());
+  std::printf("caught with %s\n", failure.c_str());
+}
+
+TEST(DiskSimulation, ADeviceThatAnswersWithABufferInUseIsCaught) {
+  const std::string failure = caught(Canary::no_rule_of_buffers, "after its answer");
+  EXPECT_FALSE(failure.empty());
+  std::printf("caught with %s\n", failure.c_str());
 }
 
 }  // namespace

@@ -9,12 +9,19 @@ namespace iscsi_blkback {
 
 using std::chrono::microseconds;
 
+namespace {
+
+constexpr std::byte kAnswered{0xee};
+
+}  // namespace
+
 SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun_number,
-                             const MultipathOptions& options)
+                             const MultipathOptions& options, bool through_ring)
     : world_(world),
       lun_number_(lun_number),
       may_fail_without_path_(options.no_path_retry.has_value()),
-      random_(seed) {
+      random_(seed),
+      through_ring_(through_ring) {
   SimLunOptions lun_options;
   lun_options.block_count = kSimulatedSectors;
   lun_options.naa_extension = lun_number + 1U;
@@ -26,6 +33,10 @@ SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun
 }
 
 void SimulatedDisk::on_ready(MultipathDevice& /*device*/) noexcept {
+  if (through_ring_) {
+    ring_ = std::make_unique<RingGuest>(world_.reactor(), *device_,
+                                        static_cast<std::uint32_t>(random_.next()));
+  }
   const std::uint64_t depth = random_.between(2, 16);
   for (std::uint64_t i = 0; i < depth; ++i) {
     slots_.push_back(std::make_unique<Slot>());
@@ -70,9 +81,12 @@ void SimulatedDisk::submit_random(Slot& slot) {
 
 void SimulatedDisk::submit(Slot& slot, BlockOperation operation, std::uint64_t sector,
                            std::uint32_t count) {
+  check_untouched(slot);
   slot.disk = this;
   slot.open = true;
   ++open_;
+  // In one place for ever: a device that is broken on purpose still writes there.
+  slot.data.reserve(std::size_t{kSimulatedSectors} * kSectorBytes);
   slot.data.assign(std::size_t{count} * kSectorBytes, std::byte{0xa5});
   slot.block.operation = operation;
   slot.block.sector = sector;
@@ -97,8 +111,20 @@ void SimulatedDisk::submit(Slot& slot, BlockOperation operation, std::uint64_t s
       break;
   }
   slot.submitting = true;
-  device_->submit(slot.block);
+  if (ring_ != nullptr && count <= RingGuest::kMaxSectors) {
+    ring_->submit(slot.block);
+  } else {
+    device_->submit(slot.block);
+  }
   slot.submitting = false;
+}
+
+void SimulatedDisk::check_untouched(const Slot& slot) {
+  if (!slot.open && std::any_of(slot.data.begin(), slot.data.end(),
+                                [](std::byte byte) { return byte != kAnswered; })) {
+    fail(fmt::format("the buffer of a {} was written to after its answer",
+                     to_string(slot.block.operation)));
+  }
 }
 
 void SimulatedDisk::completed(Slot& slot, IoStatus status) {
@@ -114,8 +140,9 @@ void SimulatedDisk::completed(Slot& slot, IoStatus status) {
   const BlockRequest& block = slot.block;
   world_.count_answer(block.operation, status);
   const bool ok = status == IoStatus::ok;
-  if (!ok && !(may_fail_without_path_ && status == IoStatus::no_path &&
-               block.operation != BlockOperation::flush)) {
+  const bool no_path = status == (ring_ != nullptr && &slot != &reader_ ? IoStatus::target_error
+                                                                        : IoStatus::no_path);
+  if (!ok && !(may_fail_without_path_ && no_path && block.operation != BlockOperation::flush)) {
     fail(fmt::format("{} of sector {} ended with {}", to_string(block.operation), block.sector,
                      to_string(status)));
   }
@@ -135,8 +162,6 @@ void SimulatedDisk::completed(Slot& slot, IoStatus status) {
         fail("the device changed the data of a write");
       }
       oracle_.write_ends(block.sector, block.sector_count, slot.version, ok);
-      // The buffer is the guest's again; what is still sent from it now must not reach the medium.
-      std::fill(slot.data.begin(), slot.data.end(), std::byte{0xee});
       break;
     }
     case BlockOperation::flush:
@@ -145,6 +170,9 @@ void SimulatedDisk::completed(Slot& slot, IoStatus status) {
       }
       break;
   }
+  // The buffer is the guest's again: what is still sent from it now must not reach the medium, and
+  // nothing may arrive in it.
+  std::fill(slot.data.begin(), slot.data.end(), kAnswered);
   if (&slot != &reader_) {
     schedule_next(slot);
   }
@@ -162,11 +190,22 @@ void SimulatedDisk::check_medium() {
 }
 
 void SimulatedDisk::close() {
+  if (ring_ != nullptr) {
+    ring_->close();
+  }
   device_->close(
       false, [](void* self) noexcept { static_cast<SimulatedDisk*>(self)->closed_ = true; }, this);
 }
 
 void SimulatedDisk::check_nothing_left() {
+  if (ring_ != nullptr) {
+    for (const std::string& violation : ring_->take_violations()) {
+      fail("at the ring: " + violation);
+    }
+  }
+  for (const std::unique_ptr<Slot>& slot : slots_) {
+    check_untouched(*slot);
+  }
   const MultipathSnapshot snapshot = device_->snapshot();
   if (snapshot.queued != 0 || snapshot.held != 0 || snapshot.in_flight != 0 || open_ != 0) {
     fail(fmt::format("after closing {} queued, {} held, {} in flight, {} open", snapshot.queued,

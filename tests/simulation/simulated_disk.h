@@ -1,5 +1,6 @@
 // SimulatedDisk: one disk of a simulation: a LUN, the MultipathDevice that serves it, a guest that
-// keeps it busy with random requests, and the oracle that judges every answer.
+// keeps it busy with random requests, directly or through a ring, and the oracle that judges every
+// answer.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "multipath/multipath_device.h"
+#include "tests/simulation/ring_guest.h"
 #include "tests/simulation/sector_oracle.h"
 #include "tests/support/sim_random.h"
 #include "tests/support/sim_reactor.h"
@@ -33,8 +35,9 @@ class SimulatedDisk final : public MultipathDevice::Observer {
     ~World() = default;
   };
 
+  // through_ring: the guest's requests go through a ring and a Vbd.
   SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun_number,
-                const MultipathOptions& options);
+                const MultipathOptions& options, bool through_ring);
 
   void add_path(Session& session) { device_->add_path(session, lun_number_); }
   [[nodiscard]] MultipathDevice& device() { return *device_; }
@@ -48,7 +51,7 @@ class SimulatedDisk final : public MultipathDevice::Observer {
   // What the medium holds must be what a read may return.
   void check_medium();
   void close();
-  [[nodiscard]] bool closed() const { return closed_; }
+  [[nodiscard]] bool closed() const { return closed_ && (ring_ == nullptr || ring_->closed()); }
   void check_nothing_left();
 
  private:
@@ -68,6 +71,7 @@ class SimulatedDisk final : public MultipathDevice::Observer {
 
   void schedule_next(Slot& slot);
   void submit_random(Slot& slot);
+  void check_untouched(const Slot& slot);
   void submit(Slot& slot, BlockOperation operation, std::uint64_t sector, std::uint32_t count);
   void completed(Slot& slot, IoStatus status);
   void fail(std::string what);
@@ -78,6 +82,8 @@ class SimulatedDisk final : public MultipathDevice::Observer {
   SimRandom random_;
   std::shared_ptr<SimLun> lun_;
   std::unique_ptr<MultipathDevice> device_;
+  const bool through_ring_;
+  std::unique_ptr<RingGuest> ring_;
   SectorOracle oracle_{kSimulatedSectors};
   std::vector<std::unique_ptr<Slot>> slots_;
   Slot reader_;

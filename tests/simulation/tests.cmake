@@ -5,7 +5,8 @@ iscsi_blkback_test(simulation_test
   SOURCES
     simulation/disk_simulation.cpp
     simulation/disk_simulation_test.cpp
+    simulation/ring_guest.cpp
     simulation/sector_oracle.cpp
     simulation/sector_oracle_test.cpp
     simulation/simulated_disk.cpp
-  LIBRARIES iscsi_blkback_multipath)
+  LIBRARIES iscsi_blkback_blkback iscsi_blkback_multipath)

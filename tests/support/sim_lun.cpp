@@ -75,7 +75,10 @@ void SimLun::resize(std::uint64_t block_count) {
   medium_.resize(block_count * options.block_bytes);
 }
 
-SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data) {
+SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data, std::uint16_t port) {
+  if (auto refused = refuse(cdb, port)) {
+    return *refused;
+  }
   const bool is_16 = cdb[0] >= 0x80 && cdb[0] < 0xa0;
   if (is_16 && !options.has_16_byte_commands) {
     return check_condition(SenseKey::illegal_request, kInvalidOperation);
@@ -86,7 +89,7 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data) {
       return {};
     case kInquiry:
       ++counters.others;
-      return inquiry(cdb);
+      return inquiry(cdb, port);
     case kModeSense6:
     case kModeSense10:
       if (!options.has_mode_sense || (cdb[0] == kModeSense6 && !options.has_mode_sense6)) {
@@ -94,6 +97,9 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data) {
       }
       ++counters.others;
       return mode_sense(cdb);
+    case kModeSelect6:
+    case kModeSelect10:
+      return take_over(cdb, data, port);
     case kUnmap:
       return unmap(data);
     case kWriteSame16:
@@ -144,7 +150,70 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data) {
   }
 }
 
-SimScsiResult SimLun::inquiry(const Cdb& cdb) const {
+const TargetPortGroup* SimLun::group_of(std::uint16_t port) const {
+  for (const TargetPortGroup& group : options.port_groups) {
+    if (std::find(group.ports.begin(), group.ports.end(), port) != group.ports.end()) {
+      return &group;
+    }
+  }
+  return nullptr;
+}
+
+std::optional<SimScsiResult> SimLun::refuse(const Cdb& cdb, std::uint16_t port) {
+  constexpr std::uint16_t kNotOwner = 0x9401;
+  const bool io = cdb[0] == kRead10 || cdb[0] == kRead16 || cdb[0] == kWrite10 ||
+                  cdb[0] == kWrite16 || cdb[0] == kSynchronizeCache10 ||
+                  cdb[0] == kSynchronizeCache16 || cdb[0] == kUnmap || cdb[0] == kWriteSame16;
+  const bool needs_service =
+      io || cdb[0] == kTestUnitReady || cdb[0] == kReadCapacity10 || cdb[0] == kServiceActionIn16;
+  if (const TargetPortGroup* group = group_of(port); group != nullptr && needs_service) {
+    switch (group->state) {
+      case AccessState::standby:
+        return check_condition(SenseKey::not_ready, 0x040b);
+      case AccessState::unavailable:
+        return check_condition(SenseKey::not_ready, 0x040c);
+      case AccessState::offline:
+        return check_condition(SenseKey::not_ready, 0x0412);
+      case AccessState::transitioning:
+        return check_condition(SenseKey::not_ready, 0x040a);
+      case AccessState::active_optimized:
+      case AccessState::active_non_optimized:
+      case AccessState::block_dependent:
+        break;
+    }
+  }
+  const int controller = (port - 1) % 2;
+  if (options.rdac && io && options.rdac_owner != controller && !options.rdac_shared) {
+    if (!options.rdac_automatic_transfer) {
+      return check_condition(SenseKey::illegal_request, kNotOwner);
+    }
+    options.rdac_owner = controller;
+  }
+  return std::nullopt;
+}
+
+SimScsiResult SimLun::take_over(const Cdb& cdb, std::span<const std::byte> list,
+                                std::uint16_t port) {
+  const bool long_form = cdb[0] == kModeSelect10;
+  const std::size_t bytes = long_form ? 8 + 4 + 38 + 256 + 2 : 4 + 2 + 38 + 32 + 34;
+  if (!options.rdac || list.size() != bytes || long_form != (options.rdac_max_lun >= 32)) {
+    return check_condition(SenseKey::illegal_request, kInvalidField);
+  }
+  const auto byte = [&list](std::size_t index) { return std::to_integer<int>(list[index]); };
+  const bool right_page = long_form
+                              ? byte(8) == 0x6c && byte(9) == 1 && byte(10) == 1 && byte(11) == 0x28
+                              : byte(4) == 0x2c && byte(5) == 0x68;
+  const std::size_t common = long_form ? 12 : 6;
+  // LUN 0 is the only one that this disk can have there.
+  if (!right_page || byte(common + 33) != 2 || byte(common + 38) != 0x81) {
+    return check_condition(SenseKey::illegal_request, 0x2600);
+  }
+  options.rdac_owner = (port - 1) % 2;
+  ++counters.take_overs;
+  return {};
+}
+
+SimScsiResult SimLun::inquiry(const Cdb& cdb, std::uint16_t port) const {
   const std::size_t allocation = load_be16(at(cdb, 3));
   std::vector<std::byte> page(4, std::byte{0});
   page[0] = std::byte{options.device_type};
@@ -175,15 +244,27 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb) const {
         append({0x83});
       }
       append({0xb0, 0xb1, 0xb2});
+      if (options.emc) {
+        append({0xc0});
+      }
+      if (options.rdac) {
+        append({0xc2, 0xc9});
+      }
       break;
-    case 0x80:
-      for (const char letter : options.serial) {
+    case 0x80: {
+      const auto own = options.serials_of_ports.find(port);
+      for (const char letter :
+           own == options.serials_of_ports.end() ? options.serial : own->second) {
         append({letter});
       }
       break;
+    }
     case 0x83: {
       // A port's designator first, to be passed over, then the LUN's T10 one and its NAA one.
-      append({0x01, 0x94, 0, 4, 0, 0, 0, 1});
+      append({0x01, 0x94, 0, 4, 0, 0, port >> 8, port & 0xff});
+      if (const TargetPortGroup* group = group_of(port)) {
+        append({0x01, 0x95, 0, 4, 0, 0, group->tag >> 8, group->tag & 0xff});
+      }
       append({0x02, 0x01, 0, 8, 'S', 'I', 'M', ' ', 'D', 'I', 'S', 'K'});
       append({0x01, 0x03, 0, 16, 0x60, 0x01, 0x40, 0x50, 0, 0, 0, 0});
       for (int shift = 56; shift >= 0; shift -= 8) {
@@ -209,11 +290,31 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb) const {
     case 0xb2:
       append({0, options.thin_provisioned ? 0xc4 : 0, options.thin_provisioned ? 2 : 0, 0});
       break;
+    case 0xc0: {
+      const int processor = (port - 1) % 2;
+      append({processor == options.emc_owner ? 2 : 1, options.emc_default, 0, 0, processor, 0});
+      page.resize(64, std::byte{0});
+      break;
+    }
+    case 0xc2:
+      append({'s', 'w', 'r', '4', 7, 0, 0, 9, 1, 1, 0, options.rdac_max_lun});
+      break;
+    case 0xc9: {
+      const int controller = (port - 1) % 2;
+      append({'v', 'a', 'c', 'e',
+              (options.rdac_automatic_transfer ? 0x80 : 0) | (options.rdac_shared ? 0x20 : 0) |
+                  (controller == options.rdac_owner ? 1 : 0),
+              controller == options.rdac_preferred ? 1 : 2});
+      page.resize(48, std::byte{0});
+      break;
+    }
     default:
       return check_condition(SenseKey::illegal_request, kInvalidField);
   }
-  const bool absent =
-      (cdb[2] == 0x80 && options.serial.empty()) || (cdb[2] == 0x83 && options.naa_extension == 0);
+  const bool absent = (cdb[2] == 0x80 && options.serial.empty()) ||
+                      (cdb[2] == 0x83 && options.naa_extension == 0) ||
+                      (cdb[2] == 0xc0 && !options.emc) ||
+                      ((cdb[2] == 0xc2 || cdb[2] == 0xc9) && !options.rdac);
   if (absent) {
     return check_condition(SenseKey::illegal_request, kInvalidField);
   }
@@ -318,6 +419,10 @@ SimScsiResult SimLun::report_port_groups(const Cdb& cdb) const {
 }
 
 SimScsiResult SimLun::set_port_groups(std::span<const std::byte> list) {
+  if ((options.tpgs & 2) == 0) {
+    return check_condition(SenseKey::illegal_request, kInvalidOperation);
+  }
+  ++counters.set_port_groups;
   for (std::size_t entry = 4; entry + 4 <= list.size(); entry += 4) {
     for (TargetPortGroup& group : options.port_groups) {
       if (group.tag == load_be16(list.data() + entry + 2)) {

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -36,8 +38,22 @@ struct SimLunOptions {
   bool force_unit_access = true;        // DPOFUA
   std::uint32_t max_unmap_blocks = 1024;
   std::uint8_t tpgs = 0;  // not 0: answers REPORT and SET TARGET PORT GROUPS
+  // A port in a group that is neither active nor block dependent refuses what touches the medium.
   std::vector<TargetPortGroup> port_groups = {};
   std::uint8_t implicit_transition_seconds = 0;
+  // Two RDAC controllers, 0 and 1; port N belongs to controller (N - 1) % 2. I/O at the one that is
+  // not the owner is refused, or moves the LUN there (AVT).
+  bool rdac = false;
+  int rdac_owner = 0;
+  int rdac_preferred = 0;
+  bool rdac_automatic_transfer = false;
+  bool rdac_shared = false;  // IOSHIP
+  std::uint8_t rdac_max_lun = 255;
+  // Two CLARiiON service processors in the same way; only the pages differ.
+  bool emc = false;
+  int emc_owner = 0;
+  int emc_default = 0;
+  std::map<std::uint16_t, std::string> serials_of_ports = {};  // in place of serial
 };
 
 // Sense data of a CHECK CONDITION, fixed format, as it goes over the wire.
@@ -63,8 +79,9 @@ class SimLun {
  public:
   explicit SimLun(SimLunOptions options);
 
-  // data: what the initiator wrote.
-  [[nodiscard]] SimScsiResult execute(const Cdb& cdb, std::span<const std::byte> data);
+  // data: what the initiator wrote. port: relative identifier of the target port that it came to.
+  [[nodiscard]] SimScsiResult execute(const Cdb& cdb, std::span<const std::byte> data,
+                                      std::uint16_t port = 1);
 
   // Tests may change these at any time; medium() keeps its size in step with block_count after
   // resize().
@@ -80,11 +97,18 @@ class SimLun {
     std::uint64_t unmaps = 0;
     std::uint64_t write_sames = 0;
     std::uint64_t others = 0;
+    std::uint64_t take_overs = 0;  // MODE SELECT of the RDAC page
+    std::uint64_t set_port_groups = 0;
   };
   Counters counters;  // commands that were executed with GOOD
 
  private:
-  [[nodiscard]] SimScsiResult inquiry(const Cdb& cdb) const;
+  [[nodiscard]] SimScsiResult inquiry(const Cdb& cdb, std::uint16_t port) const;
+  // The answer of a port through which the LUN is not served now.
+  [[nodiscard]] std::optional<SimScsiResult> refuse(const Cdb& cdb, std::uint16_t port);
+  [[nodiscard]] SimScsiResult take_over(const Cdb& cdb, std::span<const std::byte> list,
+                                        std::uint16_t port);
+  [[nodiscard]] const TargetPortGroup* group_of(std::uint16_t port) const;
   [[nodiscard]] SimScsiResult mode_sense(const Cdb& cdb) const;
   [[nodiscard]] SimScsiResult unmap(std::span<const std::byte> list);
   [[nodiscard]] SimScsiResult write_same(const Cdb& cdb, std::span<const std::byte> block);

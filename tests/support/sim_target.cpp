@@ -369,7 +369,9 @@ SimScsiResult SimTarget::perform(Task& task) {
       return check_condition(SenseKey::unit_attention, code);
     }
   }
-  return found->second->execute(task.command.cdb, task.data);
+  return found->second->execute(
+      task.command.cdb, task.data,
+      static_cast<std::uint16_t>(options_.first_relative_port + task.command.portal));
 }
 
 void SimTarget::forget(SimTargetConnection& connection) {

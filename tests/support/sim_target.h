@@ -34,6 +34,8 @@ struct SimPortal {
 struct SimTargetOptions {
   std::string name = "iqn.2026-01.test:target";
   std::vector<SimPortal> portals;
+  // Relative target port identifier of the first portal; each has one of its own.
+  std::uint16_t first_relative_port = 1;
   bool header_digest = false;  // CRC32C when the initiator allows it
   bool data_digest = false;
   bool initial_r2t = false;

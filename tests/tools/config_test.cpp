@@ -11,6 +11,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "tools/array_table.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -88,6 +90,104 @@ TEST(Config, MultipathOptionsUnderTheirNames) {
   EXPECT_EQ(options.polling_interval, seconds(2));
   EXPECT_EQ(options.checker_timeout, milliseconds(1500));
   EXPECT_EQ(options.quiesce_time, seconds(0));
+}
+
+TEST(Config, PoliciesOfPathsUnderTheirNames) {
+  const MultipathOptions options = accepted(
+                                       "[defaults]\n"
+                                       "path_grouping_policy = 'group_by_tpg'\n"
+                                       "path_selector = 'service-time 0'\n"
+                                       "path_weights = ['interface eth1 4', 'portal * 2']\n"
+                                       "prio = 'weightedpath'\n"
+                                       "prio_args = ['target *:b 7']\n"
+                                       "failback = 30\n"
+                                       "pg_init_retries = 50\n"
+                                       "pg_init_delay = 0.5\n")
+                                       .multipath;
+  EXPECT_EQ(options.path_grouping_policy, PathGroupingPolicy::group_by_tpg);
+  EXPECT_EQ(options.path_selector, PathSelectorKind::service_time);
+  ASSERT_EQ(options.path_weights.size(), 2U);
+  EXPECT_EQ(options.path_weights[0], (PathRule{PathRule::Key::interface, "eth1", 4}));
+  ASSERT_TRUE(options.prio);
+  EXPECT_EQ(options.prio->kind, PrioritizerKind::weighted);
+  EXPECT_EQ(options.prio->rules[0], (PathRule{PathRule::Key::target, "*:b", 7}));
+  EXPECT_EQ(options.failback, (Failback{Failback::Kind::after, seconds(30)}));
+  EXPECT_EQ(options.pg_init_retries, 50U);
+  EXPECT_EQ(options.pg_init_delay, milliseconds(500));
+}
+
+TEST(Config, WhatIsNotSetOfPoliciesIsLeftToTheLun) {
+  const MultipathOptions options = accepted("").multipath;
+  EXPECT_EQ(options.path_grouping_policy, std::nullopt);
+  EXPECT_EQ(options.prio, std::nullopt);
+  EXPECT_EQ(options.failback, std::nullopt);
+  EXPECT_EQ(options.rr_weight, std::nullopt);
+  ASSERT_NE(options.arrays, nullptr);
+}
+
+TEST(Config, AnotherPrioForgetsTheArgumentsOfTheOneBefore) {
+  const Configuration configuration = accepted(
+      "[defaults]\nprio = 'weightedpath'\nprio_args = 'portal * 5'\n" + kLun + "prio = 'alua'\n");
+  EXPECT_EQ(configuration.luns.begin()->second.multipath.prio->kind, PrioritizerKind::alua);
+}
+
+TEST(Config, DeviceSectionsComeAfterTheBuiltInTable) {
+  const Configuration configuration = accepted(
+      "[[device]]\nvendor = 'IET'\npath_grouping_policy = 'failover'\n"
+      "[[device]]\nproduct = 'MD3*'\nrevision = '07*'\nprio = 'rdac'\nrr_min_io = 3\n");
+  const ArrayTable& table = *configuration.multipath.arrays;
+  ASSERT_EQ(table.size(), built_in_arrays().size() + 2);
+  EXPECT_EQ(table.back().product, "MD3*");
+  EXPECT_EQ(table.back().revision, "07*");
+  EXPECT_EQ(table.back().policies.rr_min_io, 3U);
+  EXPECT_FALSE(table.back().prio_without_alua) << "the operator means it";
+  LogicalUnitIdentity identity;
+  identity.vendor = "IET";
+  EXPECT_EQ(decide_policies({}, &table, &identity).path_grouping_policy,
+            PathGroupingPolicy::failover);
+}
+
+// Values of the built-in rows where they matter most.
+TEST(ArrayTable, KnowsTheArraysOfTheTable) {
+  const auto policies = [](std::string vendor, std::string product, std::uint8_t tpgs = 0) {
+    LogicalUnitIdentity identity;
+    identity.vendor = std::move(vendor);
+    identity.product = std::move(product);
+    identity.tpgs = tpgs;
+    return decide_policies({}, &built_in_arrays(), &identity);
+  };
+  for (const char* product : {"MD3000i", "MD32xxi", "MD36xxi"}) {
+    const PathPolicies rdac = policies("DELL", product);
+    EXPECT_EQ(rdac.prio.kind, PrioritizerKind::rdac) << product;
+    EXPECT_EQ(rdac.pg_init_retries, 50U);
+    EXPECT_EQ(rdac.failback.kind, Failback::Kind::immediate);
+  }
+  EXPECT_EQ(policies("DELL", "MD32xxi", 1).prio.kind, PrioritizerKind::alua)
+      << "ALUA, where the LUN reports it";
+  EXPECT_EQ(policies("IBM", "1815      FAStT").prio.kind, PrioritizerKind::rdac) << "DS4800";
+  EXPECT_EQ(policies("IBM", "1726-3xx  FAStT").prio.kind, PrioritizerKind::rdac) << "DS3300";
+  EXPECT_EQ(policies("EQLOGIC", "100E-00").path_grouping_policy, PathGroupingPolicy::multibus);
+  EXPECT_EQ(policies("IET", "VIRTUAL-DISK").path_grouping_policy, PathGroupingPolicy::multibus);
+  EXPECT_EQ(policies("NEXENTA", "COMSTAR").path_grouping_policy,
+            PathGroupingPolicy::group_by_serial);
+  EXPECT_EQ(policies("DGC", "VRAID").prio.kind, PrioritizerKind::emc);
+  for (const auto& [vendor, product] :
+       std::vector<std::pair<const char*, const char*>>{{"LIO-ORG", "disk0"},
+                                                        {"SCST_BIO", "disk"},
+                                                        {"SCST_FIO", "disk"},
+                                                        {"NETAPP", "LUN C-Mode"},
+                                                        {"Nimble", "Server"},
+                                                        {"PURE", "FlashArray"},
+                                                        {"COMPELNT", "Compellent Vol"},
+                                                        {"DellEMC", "PowerStore"},
+                                                        {"DataCore", "Virtual Disk"},
+                                                        {"HPE", "MSA 2050 SAN"},
+                                                        {"3PARdata", "VV"}}) {
+    const PathPolicies alua = policies(vendor, product, 1);
+    EXPECT_EQ(alua.path_grouping_policy, PathGroupingPolicy::group_by_prio) << vendor;
+    EXPECT_EQ(alua.prio.kind, PrioritizerKind::alua) << vendor;
+    EXPECT_EQ(alua.failback.kind, Failback::Kind::immediate) << vendor;
+  }
 }
 
 TEST(Config, NoPathRetryInAllItsForms) {
@@ -549,8 +649,103 @@ TEST(ConfigRefuses, InterfaceNameTooLong) {
 }
 
 TEST(ConfigRefuses, UnknownPolicy) {
-  EXPECT_EQ(refusal("[defaults]\npath_grouping_policy = 'group_by_prio'\n"),
-            "c.toml:2: path_grouping_policy is neither failover nor multibus");
+  EXPECT_EQ(refusal("[defaults]\npath_grouping_policy = 'group_by_node_name'\n"),
+            "c.toml:2: path_grouping_policy is none of failover, multibus, group_by_prio, "
+            "group_by_tpg and group_by_serial");
+}
+
+TEST(ConfigRefuses, UnknownPrio) {
+  EXPECT_EQ(refusal("[defaults]\nprio = 'random'\n"),
+            "c.toml:2: prio is none of const, alua, rdac, emc, weightedpath, iet and path_latency");
+}
+
+TEST(ConfigRefuses, PrioWithArgumentsOfAnother) {
+  EXPECT_EQ(refusal("[defaults]\nprio = 'rdac'\nprio_args = 'preferredip=192.0.2.1'\n"),
+            "c.toml:3: prio_args \"preferredip=192.0.2.1\" is nothing that prio rdac knows: it "
+            "takes none");
+}
+
+TEST(ConfigRefuses, PrioArgumentsWithoutPrio) {
+  EXPECT_EQ(refusal("[defaults]\nprio_args = 'portal * 1'\n"),
+            "c.toml:2: prio_args needs a prio that they are for");
+}
+
+TEST(ConfigRefuses, PrioArgumentsThatAreNoTexts) {
+  EXPECT_EQ(refusal("[defaults]\nprio = 'alua'\nprio_args = [1]\n"),
+            "c.toml:3: prio_args must be a string, not a whole number");
+  EXPECT_EQ(refusal("[defaults]\nprio = 'alua'\nprio_args = 1\n"),
+            "c.toml:3: prio_args must be a string or an array of strings, not a whole number");
+}
+
+TEST(ConfigRefuses, UnknownFailback) {
+  const std::string sentence =
+      "c.toml:2: failback is neither immediate, manual, followover nor a number of seconds from 1 "
+      "to "
+      "3600";
+  EXPECT_EQ(refusal("[defaults]\nfailback = 'fast'\n"), sentence);
+  EXPECT_EQ(refusal("[defaults]\nfailback = 0\n"), sentence);
+  EXPECT_THAT(refusal("[defaults]\nfailback = true\n"), HasSubstr("failback must be"));
+}
+
+TEST(ConfigRefuses, UnknownRrWeight) {
+  EXPECT_EQ(refusal("[defaults]\nrr_weight = 'equal'\n"),
+            "c.toml:2: rr_weight is neither uniform nor priorities");
+}
+
+TEST(ConfigRefuses, PathWeightOutOfRange) {
+  EXPECT_EQ(refusal("[defaults]\npath_weights = ['portal * 101']\n"),
+            "c.toml:2: path_weights \"portal * 101\" is not \"portal PATTERN NUMBER\", \"interface "
+            "PATTERN NUMBER\" or \"target PATTERN NUMBER\" with a number from 0 to 100");
+}
+
+TEST(ConfigRefuses, GroupByPrioOfEqualPriorities) {
+  EXPECT_EQ(refusal("[defaults]\npath_grouping_policy = 'group_by_prio'\nprio = 'const'\n"),
+            "c.toml:3: path_grouping_policy group_by_prio contradicts prio const, which gives all "
+            "paths the same priority: say multibus, or another prio");
+}
+
+TEST(ConfigRefuses, RrWeightPrioritiesOfAnotherSelector) {
+  EXPECT_EQ(refusal("[defaults]\npath_selector = 'queue-length'\nrr_weight = 'priorities'\n"),
+            "c.toml:3: rr_weight priorities is for path_selector round-robin, not queue-length");
+}
+
+TEST(ConfigRefuses, PathWeightsOfASelectorWithoutThem) {
+  EXPECT_EQ(refusal("[defaults]\npath_weights = 'portal * 1'\npath_selector = 'queue-length'\n"),
+            "c.toml:3: path_weights is for path_selector service-time and round-robin, not "
+            "queue-length");
+}
+
+TEST(ConfigRefuses, PathWeightsAndRrWeightPriorities) {
+  EXPECT_EQ(refusal("[defaults]\npath_weights = 'portal * 1'\nrr_weight = 'priorities'\n"),
+            "c.toml:3: either path_weights or rr_weight priorities may be set, not both");
+}
+
+TEST(ConfigRefuses, DetectPrio) {
+  EXPECT_EQ(refusal("[defaults]\ndetect_prio = 'yes'\n"),
+            "c.toml:2: detect_prio has no meaning here: prio and path_grouping_policy are detected "
+            "exactly where they are not set");
+}
+
+TEST(ConfigRefuses, DeviceWithoutVendorAndProduct) {
+  EXPECT_EQ(refusal("[[device]]\nprio = 'rdac'\n"),
+            "c.toml:1: a device needs a vendor or a product");
+}
+
+TEST(ConfigRefuses, DeviceWithAnOptionOfSessions) {
+  EXPECT_EQ(refusal("[[device]]\nvendor = 'IET'\nlogin_timeout = 3\n"),
+            "c.toml:3: login_timeout is not an option of a device");
+  EXPECT_EQ(refusal("[[device]]\nvendor = 'IET'\nprios = 'alua'\n"),
+            "c.toml:3: prios is not an option of a device; did you mean prio?");
+}
+
+TEST(ConfigRefuses, DeviceThatContradictsItself) {
+  EXPECT_EQ(refusal("[[device]]\nvendor = 'IET'\nprio = 'weightedpath'\n"),
+            "c.toml:3: prio weightedpath needs prio_args like [\"portal 192.0.2.* 50\"]");
+}
+
+TEST(ConfigRefuses, DeviceThatIsNoSection) {
+  EXPECT_THAT(refusal("device = 3\n"), HasSubstr("c.toml:1: device must be sections [[device]]"));
+  EXPECT_THAT(refusal("device = [3]\n"), HasSubstr("device must be a section [[device]]"));
 }
 
 TEST(ConfigRefuses, UnknownSelector) {
@@ -617,7 +812,7 @@ TEST(ConfigRefuses, ConnectTimeoutBeyondLoginTimeout) {
 }
 
 TEST(ConfigRefuses, StallProbeBeyondPathTimeout) {
-  EXPECT_THAT(refusal("[defaults]\npath_timeout = 0.5\n"), StartsWith("c.toml:2: stall_probe"));
+  EXPECT_THAT(refusal("[defaults]\npath_timeout = 0.1\n"), StartsWith("c.toml:2: stall_probe"));
 }
 
 TEST(ConfigRefuses, DefaultsThatAreNoSection) {
@@ -797,8 +992,9 @@ TEST(ConfigDocumentation, ExampleWithEverythingUncommentedIsTheDefaultsToo) {
   EXPECT_EQ(configuration.max_ring_page_order, Configuration{}.max_ring_page_order);
   EXPECT_EQ(configuration.run_directory, Configuration{}.run_directory);
   const MultipathOptions& multipath = configuration.multipath;
-  EXPECT_EQ(multipath.path_grouping_policy, MultipathOptions{}.path_grouping_policy);
-  EXPECT_EQ(multipath.rr_min_io, MultipathOptions{}.rr_min_io);
+  EXPECT_EQ(multipath.path_grouping_policy, PathPolicies{}.path_grouping_policy);
+  EXPECT_EQ(multipath.path_selector, PathPolicies{}.path_selector);
+  EXPECT_EQ(multipath.rr_min_io, PathPolicies{}.rr_min_io);
   EXPECT_EQ(multipath.no_path_retry, MultipathOptions{}.no_path_retry);
   EXPECT_EQ(multipath.polling_interval, MultipathOptions{}.polling_interval);
   EXPECT_EQ(multipath.checker_timeout, MultipathOptions{}.checker_timeout);

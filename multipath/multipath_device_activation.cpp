@@ -1,0 +1,154 @@
+// Ghost paths of a MultipathDevice: the array is told to serve the LUN through one of them when no
+// path is up any more, or when they are the better side and failback says so. Requests wait
+// meanwhile.
+#include <algorithm>
+#include <bit>
+
+#include "multipath/multipath_device_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// How long a disk that has not been ready yet waits for a path that needs no activation.
+constexpr std::chrono::seconds kGhostDelay{5};
+// After every ghost path has failed to become active, all of them are tried again.
+constexpr std::chrono::seconds kRepeatActivation{10};
+
+}  // namespace
+
+PathMask MultipathDevice::Impl::activatable() const {
+  PathMask result = 0;
+  for (const std::unique_ptr<Path>& path : paths_) {
+    const PathMask bit = path_bit(path->index());
+    if ((ghost_ & ~bypassed_ & bit) != 0 &&
+        PathActivation::possible(facts_[path->index()].access)) {
+      result |= bit;
+    }
+  }
+  return result;
+}
+
+// The best group that is up or can be made so; the current one when there is none.
+std::uint32_t MultipathDevice::Impl::wanted_group() const {
+  const PathMask usable = up_ | activatable();
+  for (std::uint32_t group = 0; group < groups_.groups().size(); ++group) {
+    if ((groups_.groups()[group].members & usable) != 0) {
+      return group;
+    }
+  }
+  return groups_.current();
+}
+
+void MultipathDevice::Impl::activate(std::uint32_t group) {
+  const PathMask candidates = groups_.groups()[group].members & activatable();
+  if (activating_ || activation_.outstanding() || candidates == 0 || closing_) {
+    return;
+  }
+  activating_ = static_cast<std::uint32_t>(std::countr_zero(candidates));
+  activation_tries_ = 0;
+  Path& path = *paths_[*activating_];
+  log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
+              "{}: asking the array to serve LUN {} through {}", options_.alias, path.lun(),
+              path.session().options().portal_name);
+  try_activation();
+}
+
+void MultipathDevice::Impl::try_activation() {
+  ++activation_tries_;
+  activation_.start(*paths_[*activating_], facts_[*activating_].access);
+}
+
+void MultipathDevice::Impl::on_activation_done(PathActivation::Outcome outcome) noexcept {
+  if (closing_) {
+    check_closed_.schedule();
+    return;
+  }
+  if (!activating_) {
+    activate_if_needed();  // the path was given up while its answer was awaited
+    return;
+  }
+  switch (outcome) {
+    case PathActivation::Outcome::done:
+      // What the array makes of it, each path finds out by itself.
+      for (const std::unique_ptr<Path>& path : paths_) {
+        path->refresh_access();
+      }
+      activation_timer_.start_after(policies_.pg_init_delay);
+      return;
+    case PathActivation::Outcome::retry:
+      activation_timer_.start_after(policies_.pg_init_delay);
+      return;
+    case PathActivation::Outcome::failed:
+    case PathActivation::Outcome::lost:
+      give_activation_up();
+      return;
+  }
+}
+
+void MultipathDevice::Impl::on_activation_timer() {
+  if (!activating_) {
+    ghost_delay_over_ = true;
+    bypassed_ = 0;
+    activate_if_needed();
+  } else if (activation_tries_ > policies_.pg_init_retries) {
+    give_activation_up();
+  } else {
+    try_activation();
+  }
+}
+
+void MultipathDevice::Impl::give_activation_up() {
+  const Path& path = *paths_[*activating_];
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+              "{}: the array does not serve LUN {} through {}", options_.alias, path.lun(),
+              path.session().options().portal_name);
+  bypassed_ |= path_bit(*activating_);
+  end_activation();
+  activate_if_needed();
+  if (failing()) {
+    fail_waiting_if_no_path();
+  }
+}
+
+void MultipathDevice::Impl::end_activation() {
+  activating_.reset();
+  activation_timer_.stop();
+}
+
+// A path has changed its state.
+void MultipathDevice::Impl::activation_after(const Path& path) {
+  const PathState state = path.state();
+  if (state != PathState::ghost) {
+    bypassed_ &= ~path_bit(path.index());
+  }
+  if (activating_ == path.index() && state != PathState::ghost && state != PathState::pending) {
+    end_activation();
+  }
+  activate_if_needed();
+}
+
+void MultipathDevice::Impl::activate_if_needed() {
+  if (up_ != 0 || ghost_ == 0 || activating_) {
+    return;
+  }
+  if (std::any_of(paths_.begin(), paths_.end(),
+                  [](const std::unique_ptr<Path>& path) { return path->identifying(); })) {
+    return;  // it may be the active side
+  }
+  if (suspended_) {
+    return;
+  }
+  // At attach, the active side may only be late: what takes the LUN from it waits a little.
+  if (!ready_ && !ghost_delay_over_) {
+    if (!activation_timer_.armed()) {
+      activation_timer_.start_after(kGhostDelay);
+    }
+    return;
+  }
+  activate(wanted_group());
+  if (!activating_ && (ghost_ & bypassed_) != 0 && !activation_timer_.armed()) {
+    activation_timer_.start_after(kRepeatActivation);
+  }
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,253 @@
+// Which of a MultipathDevice's paths are used: policies, priorities, groups, failback.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "multipath/multipath_device_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+PathPlace place_of(const Path& path) {
+  const SessionOptions& session = path.session().options();
+  return {.portal = session.portal_name,
+          .address = session.portal.to_string(),
+          .interface_name = session.interface_binding.to_string(),
+          .target_name = session.target_name};
+}
+
+// A latency on the border of two levels does not make a path change its group to and fro.
+int steady_latency_priority(Duration mean, double base_number, int before) {
+  for (const Duration near : {mean, mean + mean / 7, mean - mean / 8}) {
+    if (latency_priority(near, base_number) == before) {
+      return before;
+    }
+  }
+  return latency_priority(mean, base_number);
+}
+
+}  // namespace
+
+void MultipathDevice::Impl::apply_policies() {
+  const PathPolicies before = policies_;
+  policies_ =
+      decide_policies(policy_settings_, options_.arrays.get(), ready_ ? &identity_ : nullptr);
+  measures_latency_ = policies_.prio.kind == PrioritizerKind::path_latency;
+  groups_.set_policy(policies_.path_grouping_policy);
+  if (policies_.path_selector != before.path_selector || policies_.rr_min_io != before.rr_min_io) {
+    groups_.set_selector(policies_.path_selector, policies_.rr_min_io, reactor_.now());
+  }
+  update_priorities();
+  if (is_dynamic(policies_.prio.kind)) {
+    priority_timer_.start_after(options_.polling_interval);
+  } else {
+    priority_timer_.stop();
+  }
+  notify_.schedule();
+}
+
+void MultipathDevice::Impl::change_policies(const PathPolicySettings& changes) {
+  overrule(changes, policy_settings_);
+  apply_policies();
+  pump_.schedule();
+}
+
+void MultipathDevice::Impl::on_path_access(Path& path, const LogicalUnitAccess& access) noexcept {
+  PathFacts& facts = facts_[path.index()];
+  facts.access = access;
+  if (!facts.known) {
+    facts.known = true;
+    facts.fresh = true;
+  }
+  share_port_groups(path);
+  update_priorities();
+}
+
+// What one port tells of the target's port groups holds for its other ports, and is known of all at
+// the same time, so that two sides that change roles are never in one group.
+void MultipathDevice::Impl::share_port_groups(const Path& path) {
+  const LogicalUnitAccess& told = facts_[path.index()].access;
+  if (told.groups.empty()) {
+    return;
+  }
+  for (const std::unique_ptr<Path>& other : paths_) {
+    LogicalUnitAccess& access = facts_[other->index()].access;
+    const TargetPortGroup* before = access.group();
+    if (other.get() == &path || before == nullptr || other->lun() != path.lun() ||
+        other->session().options().target_name != path.session().options().target_name) {
+      continue;
+    }
+    const AccessState state_before = before->state;
+    access.groups = told.groups;
+    if (const TargetPortGroup* now = access.group(); now == nullptr || now->state != state_before) {
+      other->refresh_access();
+    }
+  }
+}
+
+void MultipathDevice::Impl::update_priorities() {
+  bool changed = false;
+  for (const std::unique_ptr<Path>& path : paths_) {
+    changed = update_priority(path->index()) || changed;
+  }
+  if (changed) {
+    groups_.regroup();
+    consider_failback(PathGroups::kNoPath);
+    note_group_in_use();
+    notify_.schedule();
+  }
+}
+
+bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
+  const PathFacts& facts = facts_[index];
+  const PathPlace place = place_of(*paths_[index]);
+  PathTraits traits = groups_.traits(index);
+  const int before = traits.priority;
+  if (facts.known) {
+    const auto priority = path_priority(policies_.prio, facts.access, place, facts.latency);
+    if (!priority) {
+      // Not known: as it was; a path that must carry I/O before anything is known, with the best.
+      traits.priority = std::max(before, 0);
+      if (measures_latency_) {
+        for (const std::unique_ptr<Path>& other : paths_) {
+          traits.priority = std::max(traits.priority, groups_.traits(other->index()).priority);
+        }
+      }
+    } else if (measures_latency_) {
+      traits.priority =
+          steady_latency_priority(*facts.latency.mean(), policies_.prio.base_number, before);
+    } else {
+      traits.priority = *priority;
+    }
+    traits.target_port_group.reset();
+    if (const TargetPortGroup* group = facts.access.group()) {
+      traits.target_port_group = group->tag;
+    } else {
+      traits.target_port_group = facts.access.port.target_port_group;
+    }
+    traits.serial = facts.serial;
+  }
+  const bool by_priority = policies_.rr_weight == RrWeight::priorities &&
+                           policies_.path_selector == PathSelectorKind::round_robin;
+  groups_.set_weight(index, by_priority ? static_cast<std::uint32_t>(std::max(traits.priority, 0))
+                                        : value_for(place, options_.path_weights, 1));
+  if (traits == groups_.traits(index)) {
+    return false;
+  }
+  groups_.set_traits(index, traits);
+  return true;
+}
+
+void MultipathDevice::Impl::note_group_in_use() {
+  const PathMask members = groups_.groups()[groups_.current()].members;
+  if ((members & up_) == 0) {
+    return;
+  }
+  if (group_in_use_ != 0 && (members & group_in_use_) == 0) {
+    ++group_switches_;
+  }
+  group_in_use_ = members;
+}
+
+// After up_ and ghost_ have been brought up to date.
+void MultipathDevice::Impl::regroup_after(const Path& path) {
+  PathFacts& facts = facts_[path.index()];
+  groups_.set_states(up_, ghost_);
+  const bool came_up = path.state() == PathState::up;
+  if (came_up && std::exchange(facts.fresh, false)) {
+    // A path that the disk did not have before: as when multipathd loads a new map, the best group
+    // is used whatever failback says.
+    groups_.use(groups_.best());
+  }
+  if (!came_up && path.state() != PathState::pending) {
+    failback_timer_.stop();
+  }
+  consider_failback(came_up ? path.index() : PathGroups::kNoPath);
+  note_group_in_use();
+  activation_after(path);
+}
+
+// came_up: the path that has just done so, or kNoPath.
+void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
+  if (groups_.groups().empty()) {
+    return;
+  }
+  const std::uint32_t best = wanted_group();
+  if (best == groups_.current()) {
+    failback_timer_.stop();
+    return;
+  }
+  switch (policies_.failback.kind) {
+    case Failback::Kind::manual:
+      return;
+    case Failback::Kind::immediate:
+      fail_back();
+      return;
+    case Failback::Kind::followover:
+      if (came_up != PathGroups::kNoPath &&
+          (groups_.groups()[best].members & up_) == path_bit(came_up)) {
+        fail_back();
+      }
+      return;
+    case Failback::Kind::after:
+      if (came_up != PathGroups::kNoPath || !failback_timer_.armed()) {
+        failback_timer_.start_after(policies_.failback.delay);
+      }
+      return;
+  }
+}
+
+void MultipathDevice::Impl::fail_back() {
+  const std::uint32_t best = wanted_group();
+  if ((groups_.groups()[best].members & up_) == 0) {
+    if (up_ != 0) {
+      activate(best);  // used when it is up
+    }
+    return;
+  }
+  if (best != groups_.current()) {
+    groups_.use(best);
+    note_group_in_use();
+    log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
+                "{}: path group {} is used now (prio {}, failback {})", options_.alias, best + 1,
+                groups_.groups()[best].priority, to_string(policies_.failback));
+    notify_.schedule();
+    pump_.schedule();
+  }
+}
+
+void MultipathDevice::Impl::on_priority_timer() {
+  priority_timer_.start_after(options_.polling_interval);
+  if (measures_latency_) {
+    update_priorities();
+    return;
+  }
+  for (const std::unique_ptr<Path>& path : paths_) {
+    if (path->state() == PathState::up || path->state() == PathState::ghost) {
+      path->refresh_access();
+    }
+  }
+}
+
+void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) const {
+  snapshot.path_selector = fmt::format("{} 0", to_string(policies_.path_selector));
+  snapshot.path_grouping_policy = to_string(policies_.path_grouping_policy);
+  snapshot.prio = to_string(policies_.prio.kind);
+  snapshot.hardware_handler = identity_.access.tpgs != 0 ? "1 alua"
+                              : identity_.access.rdac    ? "1 rdac"
+                                                         : "0";
+  snapshot.failback = to_string(policies_.failback);
+  snapshot.active_group = groups_.current();
+  snapshot.group_switches = group_switches_;
+  for (const PathGroup& group : groups_.groups()) {
+    snapshot.groups.push_back({.priority = group.priority, .marginal = group.marginal});
+  }
+  for (const std::unique_ptr<Path>& path : paths_) {
+    PathSnapshot& one = snapshot.paths[path->index()];
+    one.priority = std::max(groups_.traits(path->index()).priority, 0);
+    one.group = groups_.group_of(path->index());
+  }
+}
+
+}  // namespace iscsi_blkback

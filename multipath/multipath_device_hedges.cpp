@@ -1,0 +1,209 @@
+// Silent paths of a MultipathDevice. While a path is suspect (path_silence.h), other paths take
+// what is new, and the reads and flushes that wait there are asked for once more elsewhere; which
+// of the two is answered first, counts. A write waits until its path answers or is gone: only then
+// is it known what can still become of it.
+//
+// The rule of the buffers. The guest's buffer belongs to the first command until its connection has
+// answered it or is gone. So the second one, the hedge, reads into a buffer of its own. When that
+// has arrived first, the session is told to put what may still come for the first command there,
+// too; from then on nothing reaches the guest's buffer, it takes a copy of the data, and the guest
+// gets its answer. If just then the connection is receiving into the guest's buffer, in the middle
+// of a PDU, that cannot be taken away from it: unless it goes on in a moment, it is dropped.
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "multipath/multipath_device_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::size_t kMaxHedgeBytes = std::size_t{16} << 20;
+
+}  // namespace
+
+void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
+  const Session& session = paths_[index]->session();
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+              "{}: path {} of LUN {} is silent with requests outstanding", options_.alias,
+              session.options().portal_name, paths_[index]->lun());
+  suspect_ |= path_bit(index);
+  update_able();
+  // What has silenced it may have silenced others that have nothing to do: before a write goes
+  // there, that shall be known.
+  for (PathSilence& silence : silences_) {
+    silence.probe();
+  }
+  hedge_silent_paths();
+  pump_.schedule();
+  notify_.schedule();
+}
+
+void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
+  suspect_ &= ~path_bit(index);
+  update_able();
+  hedge_silent_paths();
+  pump_.schedule();
+  notify_.schedule();
+}
+
+void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
+  drop_if_stuck_in_answer(*paths_[index]);
+}
+
+// All that waits at a suspect path, as long as there is a better one.
+void MultipathDevice::Impl::hedge_silent_paths() {
+  if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended_) [[likely]] {
+    return;
+  }
+  for (Request& request : pool_) {
+    if (request.place == Request::Place::at_path && !request.is_write() &&
+        request.hedge == nullptr && (suspect_ & path_bit(request.path)) != 0) {
+      hedge(request);
+    }
+  }
+}
+
+void MultipathDevice::Impl::hedge(Request& request) {
+  const std::size_t done_bytes = std::size_t{request.done_sectors} * kSectorBytes;
+  const std::size_t bytes = request.length_bytes() - done_bytes;
+  if (free_hedges_.empty() || spare_.empty() || hedge_bytes_ + bytes > kMaxHedgeBytes) {
+    return;
+  }
+  std::unique_ptr<std::byte[]> buffer;
+  if (bytes != 0) {
+    buffer.reset(new (std::nothrow) std::byte[bytes]);
+    if (buffer == nullptr) {
+      return;
+    }
+  }
+  Hedge& hedge = *free_hedges_.pop_front();
+  hedge_bytes_ += bytes;
+  hedge.buffer = std::move(buffer);
+  hedge.first_byte = done_bytes;
+  hedge.original = &request;
+  hedge.under_way = true;
+  hedge.succeeded = false;
+  hedge.block.operation = request.block->operation;
+  hedge.block.sector = request.first_sector() + request.done_sectors;
+  hedge.block.sector_count = request.block->sector_count - request.done_sectors;
+  hedge.block.data = hedge.buffer.get();
+  hedge.block.owner = &hedge;
+  hedge.block.on_complete = [](BlockRequest& block, IoStatus status) noexcept {
+    Hedge& ended = *static_cast<Hedge*>(block.owner);
+    ended.impl.on_hedge_complete(ended, status);
+  };
+  request.hedge = &hedge;
+  ++hedged_;
+  start(*spare_.pop_front(), hedge.block);
+}
+
+void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
+  hedge.under_way = false;
+  if (hedge.original == nullptr) {
+    release(hedge);
+    return;
+  }
+  Request& request = *hedge.original;
+  if (status != IoStatus::ok) {
+    leave_hedge(request);
+    if (request.place == Request::Place::hedged) {
+      complete(request, status);
+    }
+    return;
+  }
+  switch (request.place) {
+    case Request::Place::at_path:
+      if (divert(request)) {
+        answer_from(hedge);
+      } else {
+        hedge.succeeded = true;
+        if (silences_[request.path].silence_goes_on()) {
+          drop_if_stuck_in_answer(*paths_[request.path]);
+        }
+      }
+      return;
+    case Request::Place::queued:
+      --queued_count_;
+      [[fallthrough]];
+    case Request::Place::delayed:
+      request.timer.stop();
+      request.unlink();
+      [[fallthrough]];
+    case Request::Place::hedged:
+      answer_from(hedge);
+      return;
+    case Request::Place::finished:
+    case Request::Place::free:
+    case Request::Place::held:
+    case Request::Place::answered:
+      leave_hedge(request);
+      return;
+  }
+}
+
+// Whether the guest's buffer is ours from now on.
+bool MultipathDevice::Impl::divert(Request& request) {
+  if (request.block->data == nullptr || !divert_answered_reads_) {
+    return true;  // a flush
+  }
+  const auto piece_at = static_cast<std::size_t>(request.task.data - request.block->data);
+  std::byte* elsewhere = request.hedge->buffer.get() + (piece_at - request.hedge->first_byte);
+  return paths_[request.path]->session().divert(request.task, elsewhere);
+}
+
+// The guest gets the answer of the hedge. At a path, the request stays behind, with the hedge's
+// buffer, until the path has let go of it.
+void MultipathDevice::Impl::answer_from(Hedge& hedge) {
+  Request& request = *hedge.original;
+  BlockRequest& block = *request.block;
+  if (block.data != nullptr) {
+    std::memcpy(block.data + hedge.first_byte, hedge.buffer.get(), hedge.block.length_bytes());
+  }
+  if (request.place != Request::Place::at_path) {
+    complete(request, IoStatus::ok);
+    return;
+  }
+  request.place = Request::Place::answered;
+  // It holds its slot for longer than the guest knows of it: the guest gets another in its place.
+  if (request.home == &free_) {
+    Request& spare = *spare_.pop_front();  // the hedge's, at least
+    request.home = &spare_;
+    spare.home = &free_;
+    free_.push_front(spare);
+    start_waiting();
+  }
+  block.on_complete(block, IoStatus::ok);
+}
+
+void MultipathDevice::Impl::drop_if_stuck_in_answer(Path& path) {
+  const bool stuck = std::any_of(pool_.begin(), pool_.end(), [&path](const Request& request) {
+    return request.place == Request::Place::at_path && request.path == path.index() &&
+           request.hedge != nullptr && request.hedge->succeeded;
+  });
+  if (stuck) {
+    path.session().drop(
+        Error{ErrorCode::timed_out, "the connection has gone silent in the middle of an answer"});
+  }
+}
+
+void MultipathDevice::Impl::leave_hedge(Request& request) {
+  Hedge& hedge = *std::exchange(request.hedge, nullptr);
+  hedge.original = nullptr;
+  if (!hedge.under_way) {
+    release(hedge);
+  }
+}
+
+void MultipathDevice::Impl::release(Hedge& hedge) {
+  if (Request* request = std::exchange(hedge.original, nullptr); request != nullptr) {
+    request->hedge = nullptr;
+    to_its_home(*request);
+  }
+  hedge_bytes_ -= hedge.block.length_bytes();
+  hedge.buffer.reset();
+  free_hedges_.push_front(hedge);
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,84 @@
+// PathPolicies: how a disk's paths are grouped, ordered and chosen. Each setting may be left open:
+// then the row of the array table that fits the LUN decides, then what the LUN says of itself, then
+// the default. Constant data and pure functions.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "multipath/path_group.h"
+#include "multipath/path_rules.h"
+#include "multipath/path_selector.h"
+#include "multipath/prioritizer.h"
+
+namespace iscsi_blkback {
+
+// When the best group is used again after a worse one has been in use.
+struct Failback {
+  enum class Kind : std::uint8_t {
+    manual,      // when the one in use has failed
+    immediate,   // as soon as one of its paths is up
+    followover,  // when the first of its paths comes up after all were down
+    after,       // when it has been the best for so long, without a path lost meanwhile
+  };
+  Kind kind = Kind::manual;
+  std::chrono::seconds delay{};
+
+  bool operator==(const Failback&) const = default;
+};
+
+[[nodiscard]] std::string to_string(const Failback& failback);
+// "immediate", "manual", "followover" or a number of seconds (1 to 3600). The error is a sentence.
+[[nodiscard]] Result<Failback> parse_failback(std::string_view text);
+
+enum class RrWeight : std::uint8_t { uniform, priorities };
+
+struct PathPolicySettings {
+  std::optional<PathGroupingPolicy> path_grouping_policy;
+  std::optional<PathSelectorKind> path_selector;
+  std::optional<std::uint32_t> rr_min_io;
+  std::optional<RrWeight> rr_weight;
+  std::optional<Prioritizer> prio;
+  std::optional<Failback> failback;
+  // How often and how far apart the activation of a ghost path is tried.
+  std::optional<std::uint32_t> pg_init_retries;
+  std::optional<std::chrono::milliseconds> pg_init_delay;
+};
+
+// What is set in changes replaces what is in settings.
+void overrule(const PathPolicySettings& changes, PathPolicySettings& settings);
+
+// A kind of array. Patterns as in PathRule, over what INQUIRY says; empty: anything.
+struct ArrayRow {
+  std::string vendor;
+  std::string product;
+  std::string revision;
+  PathPolicySettings policies;
+  bool prio_without_alua = false;  // its prio is only for LUNs that do not report ALUA
+};
+using ArrayTable = std::vector<ArrayRow>;  // a later row that fits overrules the ones before it
+
+// All decided.
+struct PathPolicies {
+  PathGroupingPolicy path_grouping_policy = PathGroupingPolicy::multibus;
+  PathSelectorKind path_selector = PathSelectorKind::round_robin;
+  std::uint32_t rr_min_io = 1;
+  RrWeight rr_weight = RrWeight::uniform;
+  Prioritizer prio;
+  Failback failback;
+  std::uint32_t pg_init_retries = 5;
+  std::chrono::milliseconds pg_init_delay{2000};
+};
+
+// identity: what the LUN says of itself; nullptr before it has said anything.
+[[nodiscard]] PathPolicies decide_policies(const PathPolicySettings& settings,
+                                           const ArrayTable* arrays,
+                                           const LogicalUnitIdentity* identity);
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,94 @@
+#include "multipath/path_rules.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+namespace iscsi_blkback {
+namespace {
+
+bool matches_portal(std::string_view pattern, std::string_view portal) {
+  std::string_view host = portal.substr(0, portal.rfind(':'));
+  if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+  }
+  return matches_pattern(pattern, portal) || matches_pattern(pattern, host);
+}
+
+std::string_view next_word(std::string_view& text) {
+  text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+  const std::string_view word = text.substr(0, text.find(' '));
+  text.remove_prefix(word.size());
+  return word;
+}
+
+}  // namespace
+
+// Patterns and texts are short, and a * is tried again only from the last one: linear enough.
+bool matches_pattern(std::string_view pattern, std::string_view text) {
+  std::size_t at = 0;
+  std::size_t star = std::string_view::npos;
+  std::size_t star_text = 0;
+  for (std::size_t index = 0; index < text.size();) {
+    if (at < pattern.size() && pattern[at] == '*') {
+      star = at++;
+      star_text = index;
+    } else if (at < pattern.size() && (pattern[at] == '?' || pattern[at] == text[index])) {
+      ++at;
+      ++index;
+    } else if (star != std::string_view::npos) {
+      at = star + 1;
+      index = ++star_text;
+    } else {
+      return false;
+    }
+  }
+  return pattern.find_first_not_of('*', at) == std::string_view::npos;
+}
+
+Result<PathRule> parse_path_rule(std::string_view text, std::uint32_t most) {
+  std::string_view rest = text;
+  const std::string_view key = next_word(rest);
+  const std::string_view pattern = next_word(rest);
+  const std::string_view number = next_word(rest);
+  PathRule rule;
+  rule.pattern = pattern;
+  const auto [end, error] =
+      std::from_chars(number.data(), number.data() + number.size(), rule.value);
+  const bool known = key == "portal" || key == "interface" || key == "target";
+  if (!known || pattern.empty() || number.empty() || error != std::errc() ||
+      end != number.data() + number.size() || rule.value > most ||
+      rest.find_first_not_of(' ') != std::string_view::npos) {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("\"{}\" is not \"portal PATTERN NUMBER\", \"interface PATTERN NUMBER\" "
+                            "or \"target PATTERN NUMBER\" with a number from 0 to {}",
+                            text, most));
+  }
+  rule.key = key == "portal"      ? PathRule::Key::portal
+             : key == "interface" ? PathRule::Key::interface
+                                  : PathRule::Key::target;
+  return rule;
+}
+
+bool fits(const PathRule& rule, const PathPlace& place) {
+  switch (rule.key) {
+    case PathRule::Key::portal:
+      return matches_portal(rule.pattern, place.portal) ||
+             matches_portal(rule.pattern, place.address);
+    case PathRule::Key::interface:
+      return matches_pattern(rule.pattern, place.interface_name);
+    case PathRule::Key::target:
+      return matches_pattern(rule.pattern, place.target_name);
+  }
+  return false;
+}
+
+std::uint32_t value_for(const PathPlace& place, std::span<const PathRule> rules,
+                        std::uint32_t otherwise) {
+  const auto found = std::find_if(rules.begin(), rules.end(),
+                                  [&](const PathRule& rule) { return fits(rule, place); });
+  return found == rules.end() ? otherwise : found->value;
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,187 @@
+// A disk over two portals of a real target, each behind a proxy that stalls one of them: nothing
+// that the network kept for later overwrites what is newer, and reads do not wait for it.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/log.h"
+#include "base/uring_reactor.h"
+#include "initiator/pdu.h"
+#include "multipath/multipath_device.h"
+#include "tests/support/tcp_proxy.h"
+#include "tests/support/tgt_process.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using Way = TcpProxy::Way;
+
+constexpr seconds kDeadline{60};  // generous: only bounds a hang
+constexpr std::size_t kPaths = 2;
+
+struct Request {
+  BlockRequest block;
+  std::vector<std::byte> data;
+  std::optional<IoStatus> status;
+};
+
+class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer {
+ protected:
+  void SetUp() override {
+    if (!TgtProcess::available()) {
+      GTEST_SKIP() << "needs root and the package tgt";
+    }
+    auto created = UringReactor::create();
+    if (!created) {
+      GTEST_SKIP() << created.error().message;
+    }
+    ::signal(SIGPIPE, SIG_IGN);
+    set_log_level(LogLevel::error);
+    reactor = std::move(*created);
+    const auto started = tgt.start({.disk_bytes = std::uint64_t{16} << 20, .portals = kPaths});
+    ASSERT_TRUE(started) << started.error().message;
+    MultipathOptions options;
+    options.alias = "disk";
+    device = std::make_unique<MultipathDevice>(*reactor, options, *this);
+    for (std::size_t path = 0; path < kPaths; ++path) {
+      auto proxy = TcpProxy::start(tgt.port(path));
+      ASSERT_TRUE(proxy) << proxy.error().message;
+      proxies.push_back(std::move(*proxy));
+      SessionOptions session;
+      session.portal = SocketAddress::parse("127.0.0.1", proxies.back()->port()).value();
+      session.portal_name = session.portal.to_string();
+      session.initiator_name = "iqn.2026-01.test:initiator";
+      session.target_name = TgtProcess::kTargetName;
+      session.isid = {0x80, 0, 0, 1, 0, static_cast<std::uint8_t>(path + 1)};
+      session.path_timeout = milliseconds{1000};  // bounds only how long the tests take
+      sessions.push_back(std::make_unique<Session>(*reactor, session));
+      device->add_path(*sessions.back(), TgtProcess::kLun);
+      sessions.back()->start();
+    }
+    ASSERT_TRUE(run_until([this] { return device->snapshot().paths_up() == kPaths; }));
+  }
+
+  void TearDown() override {
+    bool closed = device == nullptr;
+    if (device) {
+      device->close(
+          true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+    }
+    EXPECT_TRUE(run_until([&] { return closed; }));
+    device.reset();
+    std::size_t stopped = 0;
+    for (const auto& session : sessions) {
+      session->stop([](void* count) noexcept { ++*static_cast<std::size_t*>(count); }, &stopped);
+    }
+    EXPECT_TRUE(run_until([&] { return stopped == sessions.size(); }));
+  }
+
+  void on_ready(MultipathDevice&) noexcept override {}
+  void on_paths_changed(MultipathDevice&) noexcept override {}
+
+  template <class Condition>
+  [[nodiscard]] bool run_until(Condition condition) {
+    const TimePoint end = reactor ? reactor->now() + kDeadline : TimePoint{};
+    while (!condition()) {
+      if (reactor->now() > end) {
+        return false;
+      }
+      reactor->run_once(milliseconds{20});
+    }
+    return true;
+  }
+
+  Request& submit(BlockOperation operation, std::uint64_t sector, std::uint32_t count,
+                  int fill = 0) {
+    Request& request = requests.emplace_back();
+    request.data.assign(std::size_t{count} * kSectorBytes, static_cast<std::byte>(fill));
+    request.block.operation = operation;
+    request.block.sector = sector;
+    request.block.sector_count = count;
+    request.block.data = request.data.data();
+    request.block.owner = &request;
+    request.block.on_complete = [](BlockRequest& block, IoStatus status) noexcept {
+      static_cast<Request*>(block.owner)->status = status;
+    };
+    device->submit(request.block);
+    return request;
+  }
+  [[nodiscard]] IoStatus answer(const Request& request) {
+    EXPECT_TRUE(run_until([&] { return request.status.has_value(); }));
+    return request.status.value_or(IoStatus::aborted);
+  }
+  void expect_contents(std::uint64_t sector, std::uint32_t count, int fill) {
+    Request& read = submit(BlockOperation::read, sector, count);
+    ASSERT_EQ(answer(read), IoStatus::ok);
+    EXPECT_EQ(read.data, std::vector<std::byte>(read.data.size(), static_cast<std::byte>(fill)));
+  }
+  // Writes to one place until one of the writes is in the proxy, which keeps it.
+  Request& write_stalled_at(std::size_t path, std::uint64_t sector, int fill) {
+    while (true) {
+      const std::uint32_t before = device->snapshot().paths[path].in_flight;
+      Request& request = submit(BlockOperation::write, sector, 8, fill);
+      if (device->snapshot().paths[path].in_flight != before) {
+        EXPECT_TRUE(
+            run_until([&] { return proxies[path]->stalled(Way::to_target) >= kBhsBytes + 4096; }));
+        return request;
+      }
+      EXPECT_EQ(answer(request), IoStatus::ok);
+    }
+  }
+
+  TgtProcess tgt;
+  std::unique_ptr<UringReactor> reactor;
+  std::vector<std::unique_ptr<TcpProxy>> proxies;
+  std::vector<std::unique_ptr<Session>> sessions;  // outlive device
+  std::deque<Request> requests;
+  std::unique_ptr<MultipathDevice> device;
+};
+
+TEST_F(FailoverTarget, AStaleWriteThatIsReleasedAfterAFailoverDoesNoHarm) {
+  for (int round = 1; round <= 3; ++round) {
+    proxies[0]->stall(Way::to_target);
+    Request& stale = write_stalled_at(0, 512, round);
+    EXPECT_EQ(answer(stale), IoStatus::ok) << "by the other path";
+    Request& newer = submit(BlockOperation::write, 512, 8, round + 100);
+    EXPECT_EQ(answer(newer), IoStatus::ok);
+    proxies[0]->release();
+    ASSERT_TRUE(run_until([this] { return device->snapshot().paths_up() == kPaths; }));
+    ASSERT_TRUE(run_until([this] { return proxies[0]->open() == 1; })) << "the old one has ended";
+    for (int look = 0; look < 10; ++look) {
+      expect_contents(512, 8, round + 100);
+    }
+  }
+}
+
+TEST_F(FailoverTarget, ReadsDoNotWaitForAStalledPath) {
+  ASSERT_EQ(answer(submit(BlockOperation::write, 0, 128, 7)), IoStatus::ok);
+  proxies[0]->stall(Way::to_initiator);
+  std::vector<Request*> reads;
+  for (std::uint64_t i = 0; i < 16; ++i) {
+    reads.push_back(&submit(BlockOperation::read, i * 8, 8));
+  }
+  ASSERT_TRUE(run_until([&] { return device->snapshot().hedged != 0; }));
+  for (const Request* read : reads) {
+    EXPECT_EQ(answer(*read), IoStatus::ok);
+    EXPECT_EQ(read->data, std::vector<std::byte>(read->data.size(), std::byte{7}));
+  }
+  EXPECT_NE(device->snapshot().in_flight, 0U) << "the stalled path still has its half of them";
+  // What arrives now is for nobody.
+  for (Request* read : reads) {
+    std::fill(read->data.begin(), read->data.end(), std::byte{9});
+  }
+  proxies[0]->release();
+  ASSERT_TRUE(run_until([this] { return device->snapshot().in_flight == 0; }));
+  for (const Request* read : reads) {
+    EXPECT_EQ(read->data, std::vector<std::byte>(read->data.size(), std::byte{9}));
+  }
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
