@@ -384,7 +384,16 @@ void GuestBackend::on_device_closed(DiskHandle handle) {
   }
 }
 
-// ---- status ----
+// ---- commands and status ----
+
+Result<void> GuestBackend::change(const ControlRequest& request) {
+  for (auto& [handle, disk] : disks_) {
+    if (disk->node().id().device_id == request.device_id) {
+      return disk->change(request);
+    }
+  }
+  return fail(ErrorCode::not_found, fmt::format("the guest has no disk {}", request.device_id));
+}
 
 void GuestBackend::query(std::function<void(GuestStatus)> done) {
   auto query = std::make_unique<Query>(*this, std::move(done));

@@ -61,6 +61,9 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
   // nodes keep their states. on_finished comes when that is done.
   void stop();
 
+  // An operator's wish for one disk; see control_server.h. The error is one sentence.
+  [[nodiscard]] Result<void> change(const ControlRequest& request);
+
   // done: once, on the control thread, at most kQueryTimeout later.
   void query(std::function<void(GuestStatus)> done);
 

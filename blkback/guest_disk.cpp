@@ -1,5 +1,7 @@
 #include "blkback/guest_disk.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace iscsi_blkback {
@@ -226,24 +228,30 @@ void GuestDisk::write_hotplug() {
 
 // ---- the device ----
 
+Result<DiskPlan> GuestDisk::make_plan() {
+  auto target = parse_disk_target(description_.params);
+  if (!target) {
+    hide_params_ = true;
+    return tl::unexpected(target.error());
+  }
+  return plan_disk(*target, environment_.configuration, description_.virtual_device,
+                   description_.read_only);
+}
+
 void GuestDisk::prepare_device() {
   if (device_ != DevicePhase::none || refused_) {
     return;
   }
-  auto target = parse_disk_target(description_.params);
-  if (!target) {
-    refused_ = hide_params_ = true;
-    set_error(target.error().message);
-    return;
-  }
-  auto plan = plan_disk(*target, environment_.configuration, description_.virtual_device,
-                        description_.read_only);
+  auto plan = make_plan();
   if (!plan) {
     refused_ = true;
     set_error(plan.error().message);
     return;
   }
   plan_ = std::move(*plan);
+  if (no_path_retry_) {
+    plan_.multipath.no_path_retry = *no_path_retry_;
+  }
   device_ = DevicePhase::resolving;
   environment_.host.look_up(handle_, plan_);
 }
@@ -334,6 +342,41 @@ void GuestDisk::on_device_closed() {
     prepare_device();
   }
   changed();
+}
+
+// ---- an operator's wishes ----
+
+Result<void> GuestDisk::change(const ControlRequest& request) {
+  using Wait = std::optional<std::chrono::milliseconds>;
+  std::optional<Wait> wait;
+  if (request.command == "disablequeueing") {
+    wait = Wait{std::chrono::milliseconds(0)};
+  } else if (request.command == "restorequeueing") {
+    // As the configuration and the disk line have it.
+  } else if (request.command == "set" && request.setting == "no_path_retry") {
+    auto parsed = parse_no_path_retry(request.value, plan_.multipath.polling_interval);
+    if (!parsed) {
+      return tl::unexpected(parsed.error());
+    }
+    wait = *parsed;
+  } else if (request.command == "set") {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("{} cannot be changed while a disk is in use; no_path_retry can",
+                            request.setting));
+  } else {
+    return fail(ErrorCode::unsupported, "the command is unknown");
+  }
+  no_path_retry_ = wait;
+  if (!wait) {
+    auto plan = make_plan();
+    if (!plan) {
+      return tl::unexpected(plan.error());
+    }
+    wait = plan->multipath.no_path_retry;
+  }
+  plan_.multipath.no_path_retry = *wait;
+  environment_.data_plane.set_no_path_retry(handle_, *wait);
+  return {};
 }
 
 // ---- the ring ----

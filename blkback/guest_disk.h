@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/reactor.h"
 #include "blkback/configuration.h"
+#include "blkback/control_server.h"
 #include "blkback/data_plane.h"
 #include "blkback/disk_plan.h"
 #include "blkback/xen/xenstore.h"
@@ -112,6 +113,10 @@ class GuestDisk {
   // Of Host::look_up().
   void on_resolved(Result<ResolvedDisk> result);
 
+  // An operator's wish (see control_server.h), until the guest's process ends. The error is one
+  // sentence.
+  [[nodiscard]] Result<void> change(const ControlRequest& request);
+
   [[nodiscard]] DiskStatus status() const;
 
  private:
@@ -121,6 +126,7 @@ class GuestDisk {
   [[nodiscard]] std::optional<Outcome> perform(XenbusAction action);
   bool wrote(const Result<void>& result, const char* what);
   bool announce();
+  [[nodiscard]] Result<DiskPlan> make_plan();
   void prepare_device();
   void retry_later();
   bool connect();
@@ -153,6 +159,8 @@ class GuestDisk {
   std::string written_error_;  // what hotplug-error says in xenstore
   bool written_connected_ = false;
   DiskPlan plan_;
+  // What an operator wants instead of the plan's.
+  std::optional<std::optional<std::chrono::milliseconds>> no_path_retry_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;
   Timer retry_timer_;
   Timer bound_timer_;  // of a drain or a close

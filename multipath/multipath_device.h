@@ -91,7 +91,9 @@ struct MultipathSnapshot {
   std::string path_grouping_policy;
   std::string prio;
   std::string failback;
-  std::string no_path_retry;
+  std::string no_path_retry;         // queue, fail, or the time: "30 sec"
+  Duration queued_time{};            // in all, that requests had to wait because there was no path
+  std::uint64_t queue_timeouts = 0;  // how often no_path_retry was over
   std::uint32_t active_group = 0;
   std::uint64_t group_switches = 0;
   std::vector<PathGroupSnapshot> groups;  // best first
@@ -119,6 +121,10 @@ class MultipathDevice final : public BlockDevice {
   // At most kMaxPaths. The session is shared, outlives the device, and is started and stopped by
   // its owner. Siblings of the same portal group are found by target name and portal group tag.
   void add_path(Session& session, std::uint16_t lun);
+
+  // Changes the option of that name, for what waits now, too: the time counts from when the last
+  // path was lost.
+  void set_no_path_retry(std::optional<std::chrono::milliseconds> wait);
 
   [[nodiscard]] bool ready() const;
   [[nodiscard]] const Geometry& geometry() const override;

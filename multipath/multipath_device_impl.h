@@ -25,6 +25,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   ~Impl();
 
   void add_path(Session& session, std::uint16_t lun);
+  void set_no_path_retry(std::optional<std::chrono::milliseconds> wait);
   void submit(BlockRequest& block);
   void set_suspended(bool suspended);
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
@@ -116,6 +117,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   // multipath_device_paths.cpp
   [[nodiscard]] bool failing() const;
   void fail_waiting_if_no_path();
+  void start_no_path_timer();
   void on_no_path_timer();
   void on_fence_timer();
   void after_fencing();
@@ -189,6 +191,11 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   Timer fence_timer_;
 
   // No path: since when requests only wait. expired: no_path_retry is over.
+  std::optional<std::chrono::milliseconds> no_path_retry_;
+  std::optional<TimePoint> no_path_since_;  // the disk had one before
+  TimePoint queueing_since_{};
+  Duration queued_time_{};  // before that
+  std::uint64_t queue_timeouts_ = 0;
   Timer no_path_timer_;
   bool no_path_expired_ = false;
 

@@ -177,11 +177,14 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   regroup_after(path);
   if (up_ != 0) {
+    if (std::exchange(no_path_since_, std::nullopt) && !std::exchange(no_path_expired_, false)) {
+      queued_time_ += reactor_.now() - queueing_since_;
+    }
     no_path_timer_.stop();
-    no_path_expired_ = false;
     pump_.schedule();
-  } else if (had_path && options_.no_path_retry) {
-    no_path_timer_.start_after(*options_.no_path_retry);
+  } else if (had_path) {
+    no_path_since_ = queueing_since_ = reactor_.now();
+    start_no_path_timer();
   }
   if (failing()) {
     fail_waiting_if_no_path();
@@ -197,8 +200,28 @@ bool MultipathDevice::Impl::failing() const {
          });
 }
 
+void MultipathDevice::Impl::start_no_path_timer() {
+  if (no_path_retry_) {
+    no_path_timer_.start_at(*no_path_since_ + *no_path_retry_);
+  }
+}
+
+void MultipathDevice::Impl::set_no_path_retry(std::optional<std::chrono::milliseconds> wait) {
+  no_path_retry_ = wait;
+  if (closing_ || !no_path_since_) {
+    return;
+  }
+  no_path_timer_.stop();
+  if (std::exchange(no_path_expired_, false)) {
+    queueing_since_ = reactor_.now();
+  }
+  start_no_path_timer();
+}
+
 void MultipathDevice::Impl::on_no_path_timer() {
   no_path_expired_ = true;
+  ++queue_timeouts_;
+  queued_time_ += reactor_.now() - queueing_since_;
   log_warning("multipath", "{}: no path came back within no_path_retry; requests fail now",
               options_.alias);
   if (failing()) {

@@ -411,6 +411,57 @@ TEST_F(GuestBackendTest, BothPathsGoneForThirtySecondsAndBack) {
   expect_read(guest, 8, data);
 }
 
+TEST_F(GuestBackendTest, QueueingIsDisabledRestoredAndLimited) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  target_.close_portal(0);
+  target_.close_portal(1);
+  run_for(100ms);
+  const auto ask = [&] {
+    const auto id = guest.read(8, 8);
+    guest.push();
+    return id.value();
+  };
+  const auto fails_within = [&](FakeFrontend::RequestId id, Duration at_most) {
+    std::optional<FakeFrontend::Answer> answer;
+    (void)run_until([&] { return (answer = guest.take_completion(id)).has_value(); }, at_most);
+    return answer && answer->status == kBlkifError;
+  };
+  ControlRequest request;
+  request.device_id = 51712;
+
+  FakeFrontend::RequestId waiting = ask();
+  EXPECT_FALSE(fails_within(waiting, 10s));
+  request.command = "disablequeueing";
+  ASSERT_TRUE(backend_->change(request));
+  EXPECT_TRUE(fails_within(waiting, 10ms));
+  EXPECT_TRUE(fails_within(ask(), 10ms));
+
+  request.command = "restorequeueing";
+  ASSERT_TRUE(backend_->change(request));
+  waiting = ask();
+  EXPECT_FALSE(fails_within(waiting, 60s));
+
+  request.command = "set";
+  request.setting = "no_path_retry";
+  request.value = "100s";
+  ASSERT_TRUE(backend_->change(request));
+  EXPECT_FALSE(fails_within(waiting, 20s));
+  EXPECT_TRUE(fails_within(waiting, 20s));
+
+  request.value = "soon";
+  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("no_path_retry is neither"));
+  request.setting = "rr_min_io";
+  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("rr_min_io cannot be changed"));
+  request.command = "explode";
+  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("unknown"));
+  request.device_id = 51728;
+  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("no disk 51728"));
+}
+
 TEST_F(GuestBackendTest, DetachUnderARunningGuest) {
   const FakeDisk xvda = disk();
   const FakeDisk xvdb = disk("aio:iscsi://192.0.2.1,192.0.2.2/iqn.2026-01.test:target/2", 51728);
