@@ -37,7 +37,8 @@
 //        "features":"1 queue_if_no_path", "hwhandler":"0", "action":"",
 //        "path_faults":0, "vend":"IET", "prod":"VIRTUAL-DISK", "rev":"0001",
 //        "switch_grp":0, "map_loads":1, "total_q_time":0, "q_timeouts":0,
-//        "size_bytes":1073741824, "ready":true, "queued":0, "held":0, "in_flight":0,
+//        "size_bytes":1073741824, "ready":true, "queued":0, "held":0,
+//        "waiting_for_space":0, "in_flight":0,
 //        "path_groups":[{
 //          "selector":"round-robin 0", "pri":1, "dm_st":"active", "marginal_st":"normal",
 //          "group":1, "paths":[{

@@ -45,6 +45,8 @@ class DataPlane {
    public:
     // Once per disk: a first path has told what the LUN is.
     virtual void on_device_ready(DiskHandle disk, const Geometry& geometry) = 0;
+    // The LUN has grown, and the disk with it.
+    virtual void on_device_grown(DiskHandle disk, const Geometry& geometry) = 0;
     // While no path has been found: why, one sentence. Only when it changes.
     virtual void on_device_trouble(DiskHandle disk, const std::string& why) = 0;
     // After connect_ring(): connected, or what was wrong with the guest's references or port.

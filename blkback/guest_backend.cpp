@@ -352,6 +352,12 @@ void GuestBackend::on_device_ready(DiskHandle handle, const Geometry& geometry) 
   }
 }
 
+void GuestBackend::on_device_grown(DiskHandle handle, const Geometry& geometry) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_device_grown(geometry);
+  }
+}
+
 void GuestBackend::on_device_trouble(DiskHandle handle, const std::string& why) {
   if (GuestDisk* disk = find(handle)) {
     disk->on_device_trouble(why);

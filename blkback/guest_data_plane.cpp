@@ -164,6 +164,12 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
   void on_paths_changed(MultipathDevice&) noexcept override {}
 
+  void on_grown(MultipathDevice& device) noexcept override {
+    plane_.tell([handle = handle_, geometry = device.geometry()](Events& events) {
+      events.on_device_grown(handle, geometry);
+    });
+  }
+
   void on_vbd_broken(Vbd&, const Error& error) noexcept override {
     plane_.tell([handle = handle_, why = error.message](Events& events) {
       events.on_ring_broken(handle, why);

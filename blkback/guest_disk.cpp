@@ -69,6 +69,7 @@ GuestDisk::Outcome GuestDisk::advance() {
     view.device_open = device_ == DevicePhase::open;
     view.device_closing = device_ == DevicePhase::closing && !close_overdue_;
     view.refused = refused_ || ring_refused_;
+    view.size_changed = geometry_ && geometry_->sector_count != published_sectors_;
     view.ring = ring_;
     const XenbusAction action = next_action(view);
     if (action != XenbusAction::none) {
@@ -100,6 +101,8 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action) {
       return again_if(connect());
     case XenbusAction::publish:
       return again_if(publish());
+    case XenbusAction::tell_size:
+      return again_if(tell_size());
     case XenbusAction::write_closing:
       return again_if(wrote(
           node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closing),
@@ -185,8 +188,23 @@ bool GuestDisk::publish() {
       !wrote(node_.write_state(store, states_.backend, XenbusState::connected), "state")) {
     return false;
   }
+  published_sectors_ = geometry_->sector_count;
   log_info(kXenbusLog, "{}: connected, {} sectors{}", node_.id().name(), geometry_->sector_count,
            geometry_->read_only ? ", read-only" : "");
+  return true;
+}
+
+// Linux's blkfront takes a repeated state 4 as the hint to look at `sectors` again
+// (blkback_changed, since 2.6.36); a frontend that does not know it keeps the size it knows.
+bool GuestDisk::tell_size() {
+  XenbusNode::Entries entries = XenbusNode::sizes(*geometry_, description_);
+  entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::connected)));
+  if (!wrote(node_.write(*environment_.host.store(), states_.backend, entries), "sectors")) {
+    return false;
+  }
+  log_info(kXenbusLog, "{}: {} sectors now, before {}", node_.id().name(), geometry_->sector_count,
+           published_sectors_);
+  published_sectors_ = geometry_->sector_count;
   return true;
 }
 
@@ -324,6 +342,13 @@ void GuestDisk::on_device_ready(const Geometry& geometry) {
   retry_delay_ = kRetryMin;
   set_error("");
   changed();
+}
+
+void GuestDisk::on_device_grown(const Geometry& geometry) {
+  if (device_ == DevicePhase::open && geometry_) {
+    geometry_ = geometry;
+    changed();
+  }
 }
 
 void GuestDisk::on_device_trouble(const std::string& why) {

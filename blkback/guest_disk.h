@@ -105,6 +105,7 @@ class GuestDisk {
 
   // DataPlane::Events of this disk.
   void on_device_ready(const Geometry& geometry);
+  void on_device_grown(const Geometry& geometry);
   void on_device_trouble(const std::string& why);
   void on_ring_connected(const Result<void>& result);
   void on_ring_broken(const std::string& why);
@@ -131,6 +132,7 @@ class GuestDisk {
   void retry_later();
   bool connect();
   bool publish();
+  bool tell_size();
   void disconnect(bool abandon);
   void close_device(bool abandon);
   void remove_node();
@@ -154,7 +156,8 @@ class GuestDisk {
   bool close_overdue_ = false;
   DevicePhase device_ = DevicePhase::none;
   RingPhase ring_ = RingPhase::idle;
-  std::optional<Geometry> geometry_;  // device ready
+  std::optional<Geometry> geometry_;     // device ready
+  std::uint64_t published_sectors_ = 0;  // with state 4
   std::string hotplug_error_;
   std::string written_error_;  // what hotplug-error says in xenstore
   bool written_connected_ = false;

@@ -142,6 +142,7 @@ json map_json(const MultipathSnapshot& map, const std::string& virtual_device) {
       {"ready", map.ready},
       {"queued", map.queued},
       {"held", map.held},
+      {"waiting_for_space", map.waiting_for_space},
       {"in_flight", map.in_flight},
       {"path_groups", groups_json(map)},
   };

@@ -51,6 +51,9 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       no_path_retry_(options_.no_path_retry),
       no_path_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
+      capacity_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_capacity_timer(); },
+          this),
       finish_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->complete_finished(); },
           this),
@@ -98,6 +101,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queueing = up_ == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_;
+  snapshot.waiting_for_space = waiting_for_space_;
   snapshot.no_path_retry = no_path_retry_text(no_path_retry_);
   snapshot.queued_time = queued_time_;
   if (no_path_since_ && !no_path_expired_) {

@@ -37,6 +37,12 @@
 
 namespace iscsi_blkback {
 
+// What becomes of writes that a thinly provisioned LUN refuses because it is full.
+enum class NoSpacePolicy : std::uint8_t {
+  hold,  // they wait, and are tried again until there is space
+  fail,
+};
+
 // What of PathPolicySettings is not set, the LUN decides.
 struct MultipathOptions : PathPolicySettings {
   std::string alias;
@@ -47,6 +53,11 @@ struct MultipathOptions : PathPolicySettings {
   std::optional<std::chrono::milliseconds> no_path_retry;
   std::chrono::milliseconds polling_interval{5000};  // path checker on idle paths: TEST UNIT READY
   std::chrono::milliseconds checker_timeout{5000};
+  // Whether the disk grows with its LUN: when all paths see the new size (auto_resize grow_only).
+  bool grows = true;
+  // How often the paths are asked for the LUN's size, since not every target tells; 0: never.
+  std::chrono::milliseconds capacity_polling_interval{30000};
+  NoSpacePolicy no_space = NoSpacePolicy::hold;
   // After a connection is gone, how long the target may still execute its writes when no fence has
   // succeeded; longer than the target's own connection timeout (LIO: 45 s).
   std::chrono::milliseconds quiesce_time{60000};
@@ -85,7 +96,8 @@ struct MultipathSnapshot {
   bool ready = false;
   bool queueing = false;  // no path now, requests wait
   std::uint32_t queued = 0;
-  std::uint32_t held = 0;  // writes that wait for a fence
+  std::uint32_t held = 0;               // writes that wait for a fence
+  std::uint32_t waiting_for_space = 0;  // writes that a full LUN has refused
   std::uint32_t in_flight = 0;
   std::string path_selector;
   std::string path_grouping_policy;
@@ -110,6 +122,8 @@ class MultipathDevice final : public BlockDevice {
     virtual void on_ready(MultipathDevice& device) noexcept = 0;
     // A path changed state, or queueing began or ended; for logs and status.
     virtual void on_paths_changed(MultipathDevice& device) noexcept = 0;
+    // The geometry has more sectors than before.
+    virtual void on_grown(MultipathDevice& /*device*/) noexcept {}
 
    protected:
     ~Observer() = default;

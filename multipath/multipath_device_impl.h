@@ -76,7 +76,8 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
     std::optional<std::uint32_t> prefer;  // a retry on the same path
     PathMask avoid = 0;                   // a retry preferably elsewhere
     RetryState retries;
-    bool somebody_waits = false;  // a held request waits for the end of this one
+    bool waits_for_space = false;  // delayed, or tried again since
+    bool somebody_waits = false;   // a held request waits for the end of this one
     IoStatus result = IoStatus::ok;
     Timer timer;
   };
@@ -86,6 +87,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
   void on_path_changed(Path& path) noexcept override;
   void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
+  void on_space_low(Path& path) noexcept override;
   void on_path_idle(Path& path) noexcept override;
   // SessionFencer::Client
   void on_fenced(Session& session, std::uint64_t login_epoch) noexcept override;
@@ -104,6 +106,8 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   void on_task_complete(Request& request);
   void send_next_piece(Request& request);
   void retry(Request& request, ErrorClass error, const ErrorRule& rule);
+  void wait_for_space(Request& request);
+  void end_wait_for_space(Request& request, IoStatus status);
   void record_unfenced(const Request& request, Path& path);
   void on_delay_over(Request& request);
   void release_held();
@@ -122,6 +126,8 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   void on_fence_timer();
   void after_fencing();
   void start_fence_timer();
+  void grow_if_all_agree(const Path& changed);
+  void on_capacity_timer();
   void update_able(const Path& path);
   void notify();
   void check_closed();
@@ -186,6 +192,7 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   std::uint32_t requests_ = 0;  // slots in use
   std::uint32_t queued_count_ = 0;
   std::uint32_t held_count_ = 0;
+  std::uint32_t waiting_for_space_ = 0;
 
   UnfencedWrites unfenced_;
   Timer fence_timer_;
@@ -198,6 +205,9 @@ class MultipathDevice::Impl final : public Path::Owner, public SessionFencer::Cl
   std::uint64_t queue_timeouts_ = 0;
   Timer no_path_timer_;
   bool no_path_expired_ = false;
+
+  Timer capacity_timer_;
+  bool grown_ = false;  // and not told yet
 
   LogLimiter log_limiter_;
 

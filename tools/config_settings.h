@@ -10,6 +10,7 @@
 #include <string_view>
 #include <variant>
 
+#include "base/result.h"
 #include "blkback/configuration.h"
 #include "initiator/session_options.h"
 #include "multipath/multipath_device.h"
@@ -70,6 +71,11 @@ struct InterfaceSetting {
 };
 struct InterfacesSetting {};
 
+// One of a few words. read: the error is a sentence about the value.
+struct WordSetting {
+  Result<void> (*read)(std::string_view word, MultipathOptions& options);
+};
+
 struct GroupingPolicySetting {};
 struct SelectorSetting {};
 struct NoPathRetrySetting {};
@@ -80,7 +86,7 @@ struct Setting {
   std::variant<SecondsSetting, WholeSetting, YesNoSetting, FixedSetting, AliasSetting,
                DigestSetting, AuthMethodSetting, ChapAlgorithmsSetting, CredentialSetting,
                InterfaceSetting, InterfacesSetting, GroupingPolicySetting, SelectorSetting,
-               NoPathRetrySetting>
+               NoPathRetrySetting, WordSetting>
       kind;
 };
 

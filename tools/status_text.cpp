@@ -136,6 +136,7 @@ MultipathSnapshot map_snapshot(const json& map) {
   snapshot.geometry.read_only = text_at(map, "write_prot") == "ro";
   snapshot.ready = true_at(map, "ready");
   snapshot.queueing = text_at(map, "features").starts_with('1');
+  snapshot.waiting_for_space = number_at<std::uint32_t>(map, "waiting_for_space");
   const std::string queueing = text_at(map, "queueing");
   snapshot.no_path_retry = queueing == "on" ? "queue" : queueing == "off" ? "fail" : queueing;
   std::uint32_t number = 0;

@@ -462,6 +462,45 @@ TEST_F(GuestBackendTest, QueueingIsDisabledRestoredAndLimited) {
   EXPECT_THAT(backend_->change(request).error().message, HasSubstr("no disk 51728"));
 }
 
+TEST_F(GuestBackendTest, AGuestThatRunsIsToldThatItsDiskHasGrown) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(guest.sectors(), 2048U);
+  target_.lun(1).resize(8192);
+  ASSERT_TRUE(run_until([&] { return guest.sectors() == 8192U; }, 31s));
+  EXPECT_TRUE(guest.connected());
+  EXPECT_EQ(toolstack_.backend_value(xvda, "sectors"), "8192");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "state"), "4");
+  const auto data = pattern(8, 9);
+  ASSERT_NO_FATAL_FAILURE(write(guest, 8184, data));
+  ASSERT_NO_FATAL_FAILURE(expect_read(guest, 8184, data));
+
+  // A frontend that connects later is told the size of then.
+  guest.restart();
+  ASSERT_TRUE(run_until([&] { return !guest.connected(); }));
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(guest.sectors(), 8192U);
+}
+
+TEST_F(GuestBackendTest, AGuestIsToldOfANewSizeWhateverXenstoreRefusesAtFirst) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  for (std::uint64_t n = 1; n <= 8; ++n) {
+    const std::uint64_t sectors = 2048 + n * 1024;
+    target_.lun(1).resize(sectors);
+    xen_.faults().fail_nth(n);
+    EXPECT_TRUE(run_until([&] { return guest.sectors() == sectors; }, 33s)) << n;
+    EXPECT_NE(xen_.faults().fired(), "") << n;
+    xen_.faults().disarm();
+  }
+}
+
 TEST_F(GuestBackendTest, DetachUnderARunningGuest) {
   const FakeDisk xvda = disk();
   const FakeDisk xvdb = disk("aio:iscsi://192.0.2.1,192.0.2.2/iqn.2026-01.test:target/2", 51728);

@@ -71,6 +71,20 @@ TEST(Config, PortalsAsArrayOfTables) {
   EXPECT_EQ(configuration.discovery_portals[1].interface_binding.name, "eth0");
 }
 
+TEST(Config, GrowthAndSpace) {
+  const MultipathOptions options = accepted(
+                                       "[defaults]\n"
+                                       "auto_resize = 'never'\n"
+                                       "capacity_polling_interval = 0\n"
+                                       "no_space = 'fail'\n")
+                                       .multipath;
+  EXPECT_FALSE(options.grows);
+  EXPECT_EQ(options.capacity_polling_interval.count(), 0);
+  EXPECT_EQ(options.no_space, NoSpacePolicy::fail);
+  EXPECT_TRUE(MultipathOptions{}.grows);
+  EXPECT_EQ(MultipathOptions{}.no_space, NoSpacePolicy::hold);
+}
+
 TEST(Config, MultipathOptionsUnderTheirNames) {
   const MultipathOptions options = accepted(
                                        "[defaults]\n"
@@ -552,6 +566,17 @@ TEST(ConfigRefuses, UnknownPolicy) {
   EXPECT_EQ(refusal("[defaults]\npath_grouping_policy = 'group_by_node_name'\n"),
             "c.toml:2: path_grouping_policy is none of failover, multibus, group_by_prio, "
             "group_by_tpg and group_by_serial");
+}
+
+TEST(ConfigRefuses, UnknownAutoResize) {
+  EXPECT_EQ(refusal("[defaults]\nauto_resize = 'yes'\n"),
+            "c.toml:2: auto_resize is neither \"grow_only\" nor \"never\"");
+  EXPECT_THAT(refusal("[defaults]\nauto_resize = 'grow_shrink'\n"), HasSubstr("shrinks"));
+}
+
+TEST(ConfigRefuses, UnknownNoSpace) {
+  EXPECT_EQ(refusal("[defaults]\nno_space = 'queue'\n"),
+            "c.toml:2: no_space is neither \"hold\" nor \"fail\"");
 }
 
 TEST(ConfigRefuses, UnknownSelector) {
