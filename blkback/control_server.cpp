@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <list>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -236,16 +237,38 @@ std::string service_socket_path(const std::string& run_directory) {
   return run_directory + "/service.sock";
 }
 
-Result<std::string> parse_control_request(const std::string& line) {
+Result<ControlRequest> parse_control_request(const std::string& line) {
   const nlohmann::json request = nlohmann::json::parse(line, nullptr, false);
   if (!request.is_object()) {
     return fail(ErrorCode::invalid_argument, "the request is not a JSON object");
   }
-  const auto command = request.find("command");
-  if (command == request.end() || !command->is_string()) {
+  ControlRequest parsed;
+  const auto text = [&request](const char* key, std::string& value) {
+    const auto found = request.find(key);
+    if (found != request.end() && found->is_string()) {
+      value = found->get<std::string>();
+    }
+  };
+  text("command", parsed.command);
+  text("setting", parsed.setting);
+  text("value", parsed.value);
+  if (parsed.command.empty()) {
     return fail(ErrorCode::invalid_argument, "the request has no \"command\"");
   }
-  return command->get<std::string>();
+  if (parsed.command == "status") {
+    return parsed;
+  }
+  const auto device = request.find("devid");
+  if (device == request.end() || !device->is_number_unsigned() ||
+      device->get<std::uint64_t>() > std::numeric_limits<std::uint32_t>::max()) {
+    return fail(ErrorCode::invalid_argument, "the request has no \"devid\"");
+  }
+  parsed.device_id = device->get<std::uint32_t>();
+  return parsed;
+}
+
+std::string control_answer(const Result<void>& result) {
+  return result ? "{\"ok\":true}" : control_refusal(result.error().message);
 }
 
 std::string control_refusal(const std::string& sentence) {

@@ -8,6 +8,12 @@
 //
 // Request:  {"command":"status"}
 // Refusal:  {"ok":false,"error":"one sentence"}
+// Done:     {"ok":true}
+//
+// Requests to a guest process that change one of its disks, multipathd's words where it has them:
+//   {"command":"disablequeueing", "devid":51712}      no_path_retry = fail
+//   {"command":"restorequeueing", "devid":51712}      no_path_retry as configured
+//   {"command":"set", "devid":51712, "setting":"no_path_retry", "value":"120s"}
 //
 // Reply of the service:
 //   {"ok":true, "type":"service", "version":"0.1.0", "domid":0, "pid":812,
@@ -31,7 +37,8 @@
 //        "features":"1 queue_if_no_path", "hwhandler":"0", "prio":"const", "pgpolicy":"multibus", "action":"",
 //        "path_faults":0, "vend":"IET", "prod":"VIRTUAL-DISK", "rev":"0001",
 //        "switch_grp":0, "map_loads":1, "total_q_time":0, "q_timeouts":0,
-//        "size_bytes":1073741824, "ready":true, "queued":0, "held":0, "in_flight":0,
+//        "size_bytes":1073741824, "ready":true, "queued":0, "held":0,
+//        "waiting_for_space":0, "in_flight":0,
 //        "path_groups":[{
 //          "selector":"round-robin 0", "pri":1, "dm_st":"active", "marginal_st":"normal",
 //          "group":1, "paths":[{
@@ -52,6 +59,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -92,8 +100,16 @@ class ControlServer {
 [[nodiscard]] std::string guest_socket_path(const std::string& run_directory, unsigned domain);
 [[nodiscard]] std::string service_socket_path(const std::string& run_directory);
 
-// The command of a request line; the error is the sentence for the refusal.
-[[nodiscard]] Result<std::string> parse_control_request(const std::string& line);
+struct ControlRequest {
+  std::string command;
+  std::uint32_t device_id = 0;
+  std::string setting;
+  std::string value;
+};
+
+// The error is the sentence for the refusal.
+[[nodiscard]] Result<ControlRequest> parse_control_request(const std::string& line);
 [[nodiscard]] std::string control_refusal(const std::string& sentence);
+[[nodiscard]] std::string control_answer(const Result<void>& result);
 
 }  // namespace iscsi_blkback

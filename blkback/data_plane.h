@@ -45,6 +45,8 @@ class DataPlane {
    public:
     // Once per disk: a first path has told what the LUN is.
     virtual void on_device_ready(DiskHandle disk, const Geometry& geometry) = 0;
+    // The LUN has grown, and the disk with it.
+    virtual void on_device_grown(DiskHandle disk, const Geometry& geometry) = 0;
     // While no path has been found: why, one sentence. Only when it changes.
     virtual void on_device_trouble(DiskHandle disk, const std::string& why) = 0;
     // After connect_ring(): connected, or what was wrong with the guest's references or port.
@@ -65,6 +67,9 @@ class DataPlane {
   virtual void open_device(DiskHandle disk, DiskSpecification specification) = 0;
   // More ways to the same LUN, found later; those that the disk has already are ignored.
   virtual void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) = 0;
+  // Changes MultipathOptions::no_path_retry of an open disk.
+  virtual void set_no_path_retry(DiskHandle disk,
+                                 std::optional<std::chrono::milliseconds> wait) = 0;
   // Device ready only.
   virtual void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) = 0;
   // Ends in on_ring_disconnected when no request of this ring is left. abandon: the guest's memory

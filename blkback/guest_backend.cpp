@@ -352,6 +352,12 @@ void GuestBackend::on_device_ready(DiskHandle handle, const Geometry& geometry) 
   }
 }
 
+void GuestBackend::on_device_grown(DiskHandle handle, const Geometry& geometry) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_device_grown(geometry);
+  }
+}
+
 void GuestBackend::on_device_trouble(DiskHandle handle, const std::string& why) {
   if (GuestDisk* disk = find(handle)) {
     disk->on_device_trouble(why);
@@ -384,7 +390,16 @@ void GuestBackend::on_device_closed(DiskHandle handle) {
   }
 }
 
-// ---- status ----
+// ---- commands and status ----
+
+Result<void> GuestBackend::change(const ControlRequest& request) {
+  for (auto& [handle, disk] : disks_) {
+    if (disk->node().id().device_id == request.device_id) {
+      return disk->change(request);
+    }
+  }
+  return fail(ErrorCode::not_found, fmt::format("the guest has no disk {}", request.device_id));
+}
 
 void GuestBackend::query(std::function<void(GuestStatus)> done) {
   auto query = std::make_unique<Query>(*this, std::move(done));

@@ -61,6 +61,9 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
   // nodes keep their states. on_finished comes when that is done.
   void stop();
 
+  // An operator's wish for one disk; see control_server.h. The error is one sentence.
+  [[nodiscard]] Result<void> change(const ControlRequest& request);
+
   // done: once, on the control thread, at most kQueryTimeout later.
   void query(std::function<void(GuestStatus)> done);
 
@@ -71,6 +74,7 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
   static constexpr std::size_t kMaxEventsPerTurn = 1024;
 
   void on_device_ready(DiskHandle disk, const Geometry& geometry) override;
+  void on_device_grown(DiskHandle disk, const Geometry& geometry) override;
   void on_device_trouble(DiskHandle disk, const std::string& why) override;
   void on_ring_connected(DiskHandle disk, const Result<void>& result) override;
   void on_ring_broken(DiskHandle disk, const std::string& why) override;

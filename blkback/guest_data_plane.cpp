@@ -132,6 +132,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
   void set_suspended(bool suspended) { device_.set_suspended(suspended); }
 
+  [[nodiscard]] MultipathDevice& device() { return device_; }
   [[nodiscard]] bool closed() const { return device_closed_ && vbd_ == nullptr; }
   [[nodiscard]] const std::vector<Session*>& sessions() const { return sessions_; }
 
@@ -162,6 +163,12 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   }
 
   void on_paths_changed(MultipathDevice&) noexcept override {}
+
+  void on_grown(MultipathDevice& device) noexcept override {
+    plane_.tell([handle = handle_, geometry = device.geometry()](Events& events) {
+      events.on_device_grown(handle, geometry);
+    });
+  }
 
   void on_vbd_broken(Vbd&, const Error& error) noexcept override {
     plane_.tell([handle = handle_, why = error.message](Events& events) {
@@ -260,6 +267,11 @@ void GuestDataPlane::open_device(DiskHandle disk, DiskSpecification specificatio
 
 void GuestDataPlane::add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) {
   with_disk(disk, [portals = std::move(portals)](Disk& found) { found.add_portals(portals); });
+}
+
+void GuestDataPlane::set_no_path_retry(DiskHandle disk,
+                                       std::optional<std::chrono::milliseconds> wait) {
+  with_disk(disk, [wait](Disk& found) { found.device().set_no_path_retry(wait); });
 }
 
 void GuestDataPlane::connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) {

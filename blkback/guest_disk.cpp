@@ -1,5 +1,7 @@
 #include "blkback/guest_disk.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace iscsi_blkback {
@@ -67,6 +69,7 @@ GuestDisk::Outcome GuestDisk::advance() {
     view.device_open = device_ == DevicePhase::open;
     view.device_closing = device_ == DevicePhase::closing && !close_overdue_;
     view.refused = refused_ || ring_refused_;
+    view.size_changed = geometry_ && geometry_->sector_count != published_sectors_;
     view.ring = ring_;
     const XenbusAction action = next_action(view);
     if (action != XenbusAction::none) {
@@ -98,6 +101,8 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action) {
       return again_if(connect());
     case XenbusAction::publish:
       return again_if(publish());
+    case XenbusAction::tell_size:
+      return again_if(tell_size());
     case XenbusAction::write_closing:
       return again_if(wrote(
           node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closing),
@@ -183,8 +188,23 @@ bool GuestDisk::publish() {
       !wrote(node_.write_state(store, states_.backend, XenbusState::connected), "state")) {
     return false;
   }
+  published_sectors_ = geometry_->sector_count;
   log_info(kXenbusLog, "{}: connected, {} sectors{}", node_.id().name(), geometry_->sector_count,
            geometry_->read_only ? ", read-only" : "");
+  return true;
+}
+
+// Linux's blkfront takes a repeated state 4 as the hint to look at `sectors` again
+// (blkback_changed, since 2.6.36); a frontend that does not know it keeps the size it knows.
+bool GuestDisk::tell_size() {
+  XenbusNode::Entries entries = XenbusNode::sizes(*geometry_, description_);
+  entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::connected)));
+  if (!wrote(node_.write(*environment_.host.store(), states_.backend, entries), "sectors")) {
+    return false;
+  }
+  log_info(kXenbusLog, "{}: {} sectors now, before {}", node_.id().name(), geometry_->sector_count,
+           published_sectors_);
+  published_sectors_ = geometry_->sector_count;
   return true;
 }
 
@@ -226,24 +246,30 @@ void GuestDisk::write_hotplug() {
 
 // ---- the device ----
 
+Result<DiskPlan> GuestDisk::make_plan() {
+  auto target = parse_disk_target(description_.params);
+  if (!target) {
+    hide_params_ = true;
+    return tl::unexpected(target.error());
+  }
+  return plan_disk(*target, environment_.configuration, description_.virtual_device,
+                   description_.read_only);
+}
+
 void GuestDisk::prepare_device() {
   if (device_ != DevicePhase::none || refused_) {
     return;
   }
-  auto target = parse_disk_target(description_.params);
-  if (!target) {
-    refused_ = hide_params_ = true;
-    set_error(target.error().message);
-    return;
-  }
-  auto plan = plan_disk(*target, environment_.configuration, description_.virtual_device,
-                        description_.read_only);
+  auto plan = make_plan();
   if (!plan) {
     refused_ = true;
     set_error(plan.error().message);
     return;
   }
   plan_ = std::move(*plan);
+  if (no_path_retry_) {
+    plan_.multipath.no_path_retry = *no_path_retry_;
+  }
   device_ = DevicePhase::resolving;
   environment_.host.look_up(handle_, plan_);
 }
@@ -318,6 +344,13 @@ void GuestDisk::on_device_ready(const Geometry& geometry) {
   changed();
 }
 
+void GuestDisk::on_device_grown(const Geometry& geometry) {
+  if (device_ == DevicePhase::open && geometry_) {
+    geometry_ = geometry;
+    changed();
+  }
+}
+
 void GuestDisk::on_device_trouble(const std::string& why) {
   if (device_ == DevicePhase::open && !geometry_) {
     set_error(why);
@@ -334,6 +367,41 @@ void GuestDisk::on_device_closed() {
     prepare_device();
   }
   changed();
+}
+
+// ---- an operator's wishes ----
+
+Result<void> GuestDisk::change(const ControlRequest& request) {
+  using Wait = std::optional<std::chrono::milliseconds>;
+  std::optional<Wait> wait;
+  if (request.command == "disablequeueing") {
+    wait = Wait{std::chrono::milliseconds(0)};
+  } else if (request.command == "restorequeueing") {
+    // As the configuration and the disk line have it.
+  } else if (request.command == "set" && request.setting == "no_path_retry") {
+    auto parsed = parse_no_path_retry(request.value, plan_.multipath.polling_interval);
+    if (!parsed) {
+      return tl::unexpected(parsed.error());
+    }
+    wait = *parsed;
+  } else if (request.command == "set") {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("{} cannot be changed while a disk is in use; no_path_retry can",
+                            request.setting));
+  } else {
+    return fail(ErrorCode::unsupported, "the command is unknown");
+  }
+  no_path_retry_ = wait;
+  if (!wait) {
+    auto plan = make_plan();
+    if (!plan) {
+      return tl::unexpected(plan.error());
+    }
+    wait = plan->multipath.no_path_retry;
+  }
+  plan_.multipath.no_path_retry = *wait;
+  environment_.data_plane.set_no_path_retry(handle_, *wait);
+  return {};
 }
 
 // ---- the ring ----

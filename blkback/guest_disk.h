@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/reactor.h"
 #include "blkback/configuration.h"
+#include "blkback/control_server.h"
 #include "blkback/data_plane.h"
 #include "blkback/disk_plan.h"
 #include "blkback/xen/xenstore.h"
@@ -104,6 +105,7 @@ class GuestDisk {
 
   // DataPlane::Events of this disk.
   void on_device_ready(const Geometry& geometry);
+  void on_device_grown(const Geometry& geometry);
   void on_device_trouble(const std::string& why);
   void on_ring_connected(const Result<void>& result);
   void on_ring_broken(const std::string& why);
@@ -111,6 +113,10 @@ class GuestDisk {
   void on_device_closed();
   // Of Host::look_up().
   void on_resolved(Result<ResolvedDisk> result);
+
+  // An operator's wish (see control_server.h), until the guest's process ends. The error is one
+  // sentence.
+  [[nodiscard]] Result<void> change(const ControlRequest& request);
 
   [[nodiscard]] DiskStatus status() const;
 
@@ -121,10 +127,12 @@ class GuestDisk {
   [[nodiscard]] std::optional<Outcome> perform(XenbusAction action);
   bool wrote(const Result<void>& result, const char* what);
   bool announce();
+  [[nodiscard]] Result<DiskPlan> make_plan();
   void prepare_device();
   void retry_later();
   bool connect();
   bool publish();
+  bool tell_size();
   void disconnect(bool abandon);
   void close_device(bool abandon);
   void remove_node();
@@ -148,11 +156,14 @@ class GuestDisk {
   bool close_overdue_ = false;
   DevicePhase device_ = DevicePhase::none;
   RingPhase ring_ = RingPhase::idle;
-  std::optional<Geometry> geometry_;  // device ready
+  std::optional<Geometry> geometry_;     // device ready
+  std::uint64_t published_sectors_ = 0;  // with state 4
   std::string hotplug_error_;
   std::string written_error_;  // what hotplug-error says in xenstore
   bool written_connected_ = false;
   DiskPlan plan_;
+  // What an operator wants instead of the plan's.
+  std::optional<std::optional<std::chrono::milliseconds>> no_path_retry_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;
   Timer retry_timer_;
   Timer bound_timer_;  // of a drain or a close

@@ -136,11 +136,11 @@ class GuestProcess {
 
  private:
   void answer(const std::string& request, ControlServer::Reply reply) {
-    const auto command = parse_control_request(request);
-    if (!command) {
-      reply(control_refusal(command.error().message));
-    } else if (*command != "status") {
-      reply(control_refusal("the only command is status"));
+    const auto parsed = parse_control_request(request);
+    if (!parsed) {
+      reply(control_refusal(parsed.error().message));
+    } else if (parsed->command != "status") {
+      reply(control_answer(backend_->change(*parsed)));
     } else {
       backend_->query([reply = std::move(reply)](const GuestStatus& status) {
         reply(guest_status_line(status));

@@ -240,8 +240,8 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
         const auto command = parse_control_request(request);
         if (!command) {
           reply(control_refusal(command.error().message));
-        } else if (*command != "status") {
-          reply(control_refusal("the only command is status"));
+        } else if (command->command != "status") {
+          reply(control_refusal("the only command of the service is status"));
         } else {
           reply(status_line(keeper, own));
         }

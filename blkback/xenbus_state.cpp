@@ -55,7 +55,13 @@ XenbusAction frontend_connects(const XenbusView& view) {
   const bool before_connected =
       view.backend == XenbusState::init_wait || view.backend == XenbusState::initialised;
   if (view.ring == RingPhase::connected) {
-    return before_connected ? XenbusAction::publish : XenbusAction::none;
+    if (before_connected) {
+      return XenbusAction::publish;
+    }
+    return view.size_changed && view.backend == XenbusState::connected &&
+                   view.frontend == XenbusState::connected
+               ? XenbusAction::tell_size
+               : XenbusAction::none;
   }
   switch (view.backend) {
     case XenbusState::initialising:
@@ -128,6 +134,8 @@ const char* to_string(XenbusAction action) {
       return "connect";
     case XenbusAction::publish:
       return "publish";
+    case XenbusAction::tell_size:
+      return "tell_size";
     case XenbusAction::write_closing:
       return "write_closing";
     case XenbusAction::disconnect:

@@ -46,6 +46,7 @@ struct XenbusView {
   bool device_open = false;     // it may hold sessions, nobody has closed it yet
   bool device_closing = false;  // being closed, and the time for that is not over
   bool refused = false;         // the disk can never be used as it is configured
+  bool size_changed = false;    // since it was published
   RingPhase ring = RingPhase::idle;
 };
 
@@ -54,6 +55,7 @@ enum class XenbusAction : std::uint8_t {
   announce,       // write the capability nodes and state 2
   connect,        // snapshot the frontend's keys, map, bind
   publish,        // write the sizes and state 4
+  tell_size,      // the same again, for a frontend that is connected
   write_closing,  // state 5; the ring goes on being served
   disconnect,     // drain, unmap, unbind
   close_device,   // nobody will use it any more

@@ -95,6 +95,23 @@ void LogicalUnit::prepare_test_unit_ready(ScsiTask& task) const {
   prepare(task, test_unit_ready_cdb(), DataDirection::none, {});
 }
 
+void LogicalUnit::prepare_read_capacity(ScsiTask& task, std::span<std::byte> buffer) const {
+  constexpr std::uint32_t kCapacity10Bytes = 8;
+  ISCSI_BLKBACK_ASSERT(buffer.size() >= kCapacityBytes);
+  if (has_16_byte_commands_) {
+    prepare(task, read_capacity16_cdb(kCapacityBytes), DataDirection::in,
+            buffer.first(kCapacityBytes));
+  } else {
+    prepare(task, read_capacity10_cdb(), DataDirection::in, buffer.first(kCapacity10Bytes));
+  }
+}
+
+Result<Capacity> LogicalUnit::capacity_of(const ScsiTask& task) const {
+  const auto bytes = std::span<const std::byte>(task.data, task.data_length_bytes)
+                         .first(std::min(task.transferred_bytes, task.data_length_bytes));
+  return has_16_byte_commands_ ? parse_read_capacity16(bytes) : parse_read_capacity10(bytes);
+}
+
 BlockRange LogicalUnit::in_blocks(SectorRange range) const {
   const std::uint32_t sectors_per_block = logical_block_bytes_ / kSectorBytes;
   ISCSI_BLKBACK_ASSERT(range.sector % sectors_per_block == 0 &&

@@ -94,6 +94,11 @@ class LogicalUnit {
   void prepare_io(ScsiTask& task, const BlockRequest& request,
                   ForceUnitAccess fua = ForceUnitAccess::no) const;
   void prepare_test_unit_ready(ScsiTask& task) const;
+  // READ CAPACITY, the form that identify() found. buffer: kCapacityBytes.
+  static constexpr std::size_t kCapacityBytes = 32;
+  void prepare_read_capacity(ScsiTask& task, std::span<std::byte> buffer) const;
+  // Of such a task that has completed with GOOD.
+  [[nodiscard]] Result<Capacity> capacity_of(const ScsiTask& task) const;
 
   struct SectorRange {
     std::uint64_t sector = 0;

@@ -58,6 +58,8 @@ ErrorClass classify_unit_attention(std::uint8_t asc, std::uint16_t code) {
     case 0x2a06:  // asymmetric access state changed
     case 0x2a07:  // implicit asymmetric access state transition failed
       return ErrorClass::access_changed;
+    case 0x3807:
+      return ErrorClass::space_attention;
     case 0x2800:  // not ready to ready change, medium may have changed
     case 0x2a09:  // capacity data has changed
     case 0x3f03:  // inquiry data has changed
@@ -238,6 +240,7 @@ ErrorRule rule_for(ErrorClass error) {
 
     case ErrorClass::unit_attention:
     case ErrorClass::access_changed:
+    case ErrorClass::space_attention:
       return {keep, 30, 30, RetryDelay::attention, IoStatus::target_error};
     case ErrorClass::identity_attention:
       return {verify, 0, 60, RetryDelay::attention, IoStatus::target_error};
@@ -322,6 +325,8 @@ const char* to_string(ErrorClass error) {
       return "illegal request";
     case ErrorClass::unit_attention:
       return "unit attention";
+    case ErrorClass::space_attention:
+      return "unit attention: thin provisioning soft threshold reached";
     case ErrorClass::identity_attention:
       return "unit attention: the logical unit may have changed";
     case ErrorClass::write_protected:

@@ -43,6 +43,7 @@ enum class ErrorClass : std::uint8_t {
   lun_missing,          // 05/25/00
   illegal_request,      // every other 05
   unit_attention,
+  space_attention,     // 06/38/07: a thinly provisioned LUN has come to its soft threshold
   identity_attention,  // the LUN behind the path may be another one, or of another size
   write_protected,     // 07/27/00 to 02
   no_space,            // 07/27/07

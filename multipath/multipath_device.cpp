@@ -15,12 +15,13 @@ constexpr std::size_t kUnfencedPerRequest = 4;
 // Requests of silent paths that are asked for elsewhere at once. The rest waits for path_timeout.
 constexpr std::uint32_t kMaxHedges = 256;
 
-std::string no_path_retry_text(const MultipathOptions& options) {
-  if (!options.no_path_retry) {
+// multipathd's words for times.
+std::string no_path_retry_text(std::optional<std::chrono::milliseconds> wait) {
+  if (!wait) {
     return "queue";
   }
-  return options.no_path_retry->count() == 0 ? "fail"
-                                             : fmt::format("{} ms", options.no_path_retry->count());
+  return wait->count() == 0 ? "fail"
+                            : fmt::format("{} sec", std::chrono::duration<double>(*wait).count());
 }
 
 }  // namespace
@@ -57,8 +58,12 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
+      no_path_retry_(options_.no_path_retry),
       no_path_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
+      capacity_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_capacity_timer(); },
+          this),
       finish_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->complete_finished(); },
           this),
@@ -114,7 +119,13 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queued = queued_count_;
   snapshot.held = held_count_;
   snapshot.hedged = hedged_;
-  snapshot.no_path_retry = no_path_retry_text(options_);
+  snapshot.waiting_for_space = waiting_for_space_;
+  snapshot.no_path_retry = no_path_retry_text(no_path_retry_);
+  snapshot.queued_time = queued_time_;
+  if (no_path_since_ && !no_path_expired_) {
+    snapshot.queued_time += reactor_.now() - queueing_since_;
+  }
+  snapshot.queue_timeouts = queue_timeouts_;
   for (const std::unique_ptr<Path>& path : paths_) {
     const SessionOptions& session = path->session().options();
     snapshot.in_flight += path->in_flight();
@@ -142,6 +153,10 @@ MultipathDevice::~MultipathDevice() = default;
 
 void MultipathDevice::add_path(Session& session, std::uint16_t lun) {
   impl_->add_path(session, lun);
+}
+
+void MultipathDevice::set_no_path_retry(std::optional<std::chrono::milliseconds> wait) {
+  impl_->set_no_path_retry(wait);
 }
 
 bool MultipathDevice::ready() const {

@@ -37,6 +37,12 @@
 
 namespace iscsi_blkback {
 
+// What becomes of writes that a thinly provisioned LUN refuses because it is full.
+enum class NoSpacePolicy : std::uint8_t {
+  hold,  // they wait, and are tried again until there is space
+  fail,
+};
+
 // What of PathPolicySettings is not set, the LUN decides.
 struct MultipathOptions : PathPolicySettings {
   std::string alias;
@@ -47,6 +53,11 @@ struct MultipathOptions : PathPolicySettings {
   std::optional<std::chrono::milliseconds> no_path_retry;
   std::chrono::milliseconds polling_interval{5000};  // path checker on idle paths: TEST UNIT READY
   std::chrono::milliseconds checker_timeout{5000};
+  // Whether the disk grows with its LUN: when all paths see the new size (auto_resize grow_only).
+  bool grows = true;
+  // How often the paths are asked for the LUN's size, since not every target tells; 0: never.
+  std::chrono::milliseconds capacity_polling_interval{30000};
+  NoSpacePolicy no_space = NoSpacePolicy::hold;
   // After a connection is gone, how long the target may still execute its writes when no fence has
   // succeeded; longer than the target's own connection timeout (LIO: 45 s).
   std::chrono::milliseconds quiesce_time{60000};
@@ -86,7 +97,8 @@ struct MultipathSnapshot {
   bool ready = false;
   bool queueing = false;  // no path now, requests wait
   std::uint32_t queued = 0;
-  std::uint32_t held = 0;  // writes that wait for a fence
+  std::uint32_t held = 0;               // writes that wait for a fence
+  std::uint32_t waiting_for_space = 0;  // writes that a full LUN has refused
   std::uint32_t in_flight = 0;
   std::uint64_t hedged = 0;  // reads and flushes that were asked for twice, so far
   std::string path_selector;
@@ -94,7 +106,9 @@ struct MultipathSnapshot {
   std::string prio;
   std::string hardware_handler;  // what activates ghost paths: "1 alua", "1 rdac" or "0"
   std::string failback;
-  std::string no_path_retry;
+  std::string no_path_retry;         // queue, fail, or the time: "30 sec"
+  Duration queued_time{};            // in all, that requests had to wait because there was no path
+  std::uint64_t queue_timeouts = 0;  // how often no_path_retry was over
   std::uint32_t active_group = 0;
   std::uint64_t group_switches = 0;
   std::vector<PathGroupSnapshot> groups;  // best first
@@ -111,6 +125,8 @@ class MultipathDevice final : public BlockDevice {
     virtual void on_ready(MultipathDevice& device) noexcept = 0;
     // A path changed state, or queueing began or ended; for logs and status.
     virtual void on_paths_changed(MultipathDevice& device) noexcept = 0;
+    // The geometry has more sectors than before.
+    virtual void on_grown(MultipathDevice& /*device*/) noexcept {}
 
    protected:
     ~Observer() = default;
@@ -122,6 +138,10 @@ class MultipathDevice final : public BlockDevice {
   // At most kMaxPaths. The session is shared, outlives the device, and is started and stopped by
   // its owner. Siblings of the same portal group are found by target name and portal group tag.
   void add_path(Session& session, std::uint16_t lun);
+
+  // Changes the option of that name, for what waits now, too: the time counts from when the last
+  // path was lost.
+  void set_no_path_retry(std::optional<std::chrono::milliseconds> wait);
 
   [[nodiscard]] bool ready() const;
   [[nodiscard]] const Geometry& geometry() const override;

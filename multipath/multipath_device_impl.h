@@ -31,6 +31,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   ~Impl();
 
   void add_path(Session& session, std::uint16_t lun);
+  void set_no_path_retry(std::optional<std::chrono::milliseconds> wait);
   void submit(BlockRequest& block);
   void set_suspended(bool suspended);
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
@@ -92,7 +93,8 @@ class MultipathDevice::Impl final : public Path::Owner,
     std::optional<std::uint32_t> prefer;  // a retry on the same path
     PathMask avoid = 0;                   // a retry preferably elsewhere
     RetryState retries;
-    bool somebody_waits = false;  // a held request waits for the end of this one
+    bool waits_for_space = false;  // delayed, or tried again since
+    bool somebody_waits = false;   // a held request waits for the end of this one
     IoStatus result = IoStatus::ok;
     Timer timer;
   };
@@ -116,6 +118,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
   void on_path_changed(Path& path) noexcept override;
   void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
+  void on_space_low(Path& path) noexcept override;
   void on_path_idle(Path& path) noexcept override;
   // PathSilence::Owner
   void on_suspect(std::uint32_t path) noexcept override;
@@ -138,6 +141,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_task_complete(Request& request);
   void send_next_piece(Request& request);
   void retry(Request& request, ErrorClass error, const ErrorRule& rule);
+  void wait_for_space(Request& request);
+  void end_wait_for_space(Request& request, IoStatus status);
   void record_unfenced(const Request& request, Path& path);
   void on_delay_over(Request& request);
   void release_held();
@@ -164,10 +169,13 @@ class MultipathDevice::Impl final : public Path::Owner,
   // multipath_device_paths.cpp
   [[nodiscard]] bool failing() const;
   void fail_waiting_if_no_path();
+  void start_no_path_timer();
   void on_no_path_timer();
   void on_fence_timer();
   void after_fencing();
   void start_fence_timer();
+  void grow_if_all_agree(const Path& changed);
+  void on_capacity_timer();
   void update_able(const Path& path);
   void update_able();
   void notify();
@@ -259,13 +267,22 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::uint32_t requests_ = 0;  // slots in use
   std::uint32_t queued_count_ = 0;
   std::uint32_t held_count_ = 0;
+  std::uint32_t waiting_for_space_ = 0;
 
   UnfencedWrites unfenced_;
   Timer fence_timer_;
 
   // No path: since when requests only wait. expired: no_path_retry is over.
+  std::optional<std::chrono::milliseconds> no_path_retry_;
+  std::optional<TimePoint> no_path_since_;  // the disk had one before
+  TimePoint queueing_since_{};
+  Duration queued_time_{};  // before that
+  std::uint64_t queue_timeouts_ = 0;
   Timer no_path_timer_;
   bool no_path_expired_ = false;
+
+  Timer capacity_timer_;
+  bool grown_ = false;  // and not told yet
 
   LogLimiter log_limiter_;
 

@@ -1,9 +1,16 @@
 // A request's way through a MultipathDevice: dispatch, completion, retry, hold.
 #include <algorithm>
+#include <utility>
 
 #include "multipath/multipath_device_impl.h"
 
 namespace iscsi_blkback {
+namespace {
+
+// Each write that a full LUN has refused is tried again so often.
+constexpr std::chrono::seconds kSpaceRetryInterval{5};
+
+}  // namespace
 
 void MultipathDevice::Impl::submit(BlockRequest& block) {
   Request* slot = free_.pop_front();
@@ -229,6 +236,10 @@ void MultipathDevice::Impl::send_next_piece(Request& request) {
 }
 
 void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const ErrorRule& rule) {
+  if (error == ErrorClass::no_space && options_.no_space == NoSpacePolicy::hold && !closing_) {
+    wait_for_space(request);
+    return;
+  }
   RetryState::Step step = request.retries.next(error, rule);
   RetryDelay delay_kind = rule.delay;
   if (step == RetryState::Step::answer && rule.answer == IoStatus::no_path) {
@@ -260,6 +271,27 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
   request.place = Request::Place::delayed;
   delayed_.push_back(request);
   request.timer.start_after(delay);
+}
+
+// The target has refused the write for good: nothing of it is left there.
+void MultipathDevice::Impl::wait_for_space(Request& request) {
+  if (!std::exchange(request.waits_for_space, true) && waiting_for_space_++ == 0) {
+    log_error("multipath",
+              "{}: the LUN has no space left; writes wait until it has (no_space = \"hold\")",
+              options_.alias);
+    notify_.schedule();
+  }
+  request.place = Request::Place::delayed;
+  delayed_.push_back(request);
+  request.timer.start_after(kSpaceRetryInterval);
+}
+
+void MultipathDevice::Impl::end_wait_for_space(Request& request, IoStatus status) {
+  request.waits_for_space = false;
+  if (--waiting_for_space_ == 0 && status == IoStatus::ok) {
+    log_info("multipath", "{}: the LUN has space again", options_.alias);
+    notify_.schedule();
+  }
 }
 
 void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) {
@@ -333,6 +365,9 @@ void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
     leave_hedge(request);
   }
   BlockRequest& block = *request.block;
+  if (request.waits_for_space) [[unlikely]] {
+    end_wait_for_space(request, status);
+  }
   to_its_home(request);
   block.on_complete(block, status);
 }

@@ -139,14 +139,64 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
                 fmt::format("its logical blocks are {} bytes, the disk's are {}",
                             identity.logical_block_bytes, identity_.logical_block_bytes));
   }
-  // A LUN that is known to be the same and has grown serves the disk as before; the disk keeps the
-  // size that the guest knows.
-  if (identity.block_count < identity_.block_count ||
-      (identity_.wwid.empty() && identity.block_count != identity_.block_count)) {
+  // A LUN that is known to be the same and has grown serves the disk as before; see
+  // grow_if_all_agree().
+  if (identity.block_count < identity_.block_count) {
+    return fail(
+        ErrorCode::conflict,
+        fmt::format("the LUN is smaller than the disk, whose guest may have data behind its "
+                    "end: its capacity is {} blocks, the disk's is {}",
+                    identity.block_count, identity_.block_count));
+  }
+  if (identity_.wwid.empty() && identity.block_count != identity_.block_count) {
     return fail(ErrorCode::conflict, fmt::format("its capacity is {} blocks, the disk's is {}",
                                                  identity.block_count, identity_.block_count));
   }
   return {};
+}
+
+// With the least that a path has told, when none is just being asked. Others than the one that has
+// told more than the disk's size may know by now, too.
+void MultipathDevice::Impl::grow_if_all_agree(const Path& changed) {
+  if (!options_.grows || !ready_ || closing_) {
+    return;
+  }
+  std::uint64_t least = kMaxCapacityBytes / geometry_.logical_block_bytes;
+  for (const std::unique_ptr<Path>& path : paths_) {
+    if (path->identifying()) {
+      return;
+    }
+    if (path->state() == PathState::up && path->block_count() != 0) {
+      if (path->block_count() < changed.block_count() && changed.state() == PathState::up) {
+        path->look_at_capacity();
+      }
+      least = std::min(least, path->block_count());
+    }
+  }
+  if (up_ == 0 || least <= identity_.block_count) {
+    return;
+  }
+  log_info("multipath", "{}: all paths see {} blocks of {} bytes, before {}: the disk has grown",
+           options_.alias, least, geometry_.logical_block_bytes, identity_.block_count);
+  identity_.block_count = least;
+  geometry_.sector_count = least * (geometry_.logical_block_bytes / kSectorBytes);
+  grown_ = true;
+  notify_.schedule();
+}
+
+void MultipathDevice::Impl::on_capacity_timer() {
+  for (const std::unique_ptr<Path>& path : paths_) {
+    path->look_at_capacity();
+  }
+  capacity_timer_.start_after(options_.capacity_polling_interval);
+}
+
+void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
+  log_limited(
+      log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+      "{}: the LUN's thin provisioning has come to its soft threshold: the array is running "
+      "out of space",
+      options_.alias);
 }
 
 void MultipathDevice::Impl::update_able(const Path& path) {
@@ -184,12 +234,16 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   regroup_after(path);
   hedge_silent_paths();
+  grow_if_all_agree(path);
   if (up_ != 0) {
+    if (std::exchange(no_path_since_, std::nullopt) && !std::exchange(no_path_expired_, false)) {
+      queued_time_ += reactor_.now() - queueing_since_;
+    }
     no_path_timer_.stop();
-    no_path_expired_ = false;
     pump_.schedule();
-  } else if (had_path && options_.no_path_retry) {
-    no_path_timer_.start_after(*options_.no_path_retry);
+  } else if (had_path) {
+    no_path_since_ = queueing_since_ = reactor_.now();
+    start_no_path_timer();
   }
   if (failing()) {
     fail_waiting_if_no_path();
@@ -205,8 +259,28 @@ bool MultipathDevice::Impl::failing() const {
          });
 }
 
+void MultipathDevice::Impl::start_no_path_timer() {
+  if (no_path_retry_) {
+    no_path_timer_.start_at(*no_path_since_ + *no_path_retry_);
+  }
+}
+
+void MultipathDevice::Impl::set_no_path_retry(std::optional<std::chrono::milliseconds> wait) {
+  no_path_retry_ = wait;
+  if (closing_ || !no_path_since_) {
+    return;
+  }
+  no_path_timer_.stop();
+  if (std::exchange(no_path_expired_, false)) {
+    queueing_since_ = reactor_.now();
+  }
+  start_no_path_timer();
+}
+
 void MultipathDevice::Impl::on_no_path_timer() {
   no_path_expired_ = true;
+  ++queue_timeouts_;
+  queued_time_ += reactor_.now() - queueing_since_;
   log_warning("multipath", "{}: no path came back within no_path_retry; requests fail now",
               options_.alias);
   if (failing()) {
@@ -251,6 +325,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   priority_timer_.stop();
   failback_timer_.stop();
   activation_timer_.stop();
+  capacity_timer_.stop();
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();
@@ -293,7 +368,14 @@ void MultipathDevice::Impl::check_closed() {
 void MultipathDevice::Impl::notify() {
   if (ready_ && !ready_told_) {
     ready_told_ = true;
+    grown_ = false;
+    if (options_.capacity_polling_interval.count() != 0 && !closing_) {
+      capacity_timer_.start_after(options_.capacity_polling_interval);
+    }
     observer_.on_ready(device_);
+  }
+  if (std::exchange(grown_, false)) {
+    observer_.on_grown(device_);
   }
   observer_.on_paths_changed(device_);
 }

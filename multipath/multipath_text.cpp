@@ -71,13 +71,17 @@ std::string header(const MultipathSnapshot& snapshot, std::string_view device_na
   const bool queues = snapshot.no_path_retry == "queue" ||
                       (snapshot.no_path_retry != "fail" &&
                        (!snapshot.ready || snapshot.queueing || snapshot.paths_up() != 0));
-  return fmt::format("{} {},{}\nsize={} features='{}' hwhandler='{}' wp={}\n", name,
+  return fmt::format("{} {},{}\nsize={} features='{}' hwhandler='{}' wp={}{}\n", name,
                      snapshot.vendor.empty() ? "##" : snapshot.vendor,
                      snapshot.product.empty() ? "##" : snapshot.product,
                      render_size(snapshot.geometry.sector_count),
                      queues ? "1 queue_if_no_path" : "0",
                      snapshot.hardware_handler.empty() ? "0" : snapshot.hardware_handler,
-                     snapshot.geometry.read_only ? "ro" : "rw");
+                     snapshot.geometry.read_only ? "ro" : "rw",
+                     snapshot.waiting_for_space == 0
+                         ? std::string()
+                         : fmt::format(" [the LUN is full, writes that wait for space: {}]",
+                                       snapshot.waiting_for_space));
 }
 
 }  // namespace

@@ -132,6 +132,9 @@ void Path::ended(ErrorClass error) {
   if (concerns_access(error)) {
     refresh_access();
   }
+  if (error == ErrorClass::space_attention) {
+    owner_.on_space_low(*this);
+  }
   if (error == ErrorClass::task_set_full) {
     depth_.on_task_set_full(reactor_.now(), in_flight_);
   } else if (error == ErrorClass::busy) {
@@ -196,6 +199,51 @@ void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseDat
     verify(to_string(error));
   } else if (concerns_access(error)) {
     refresh_access();
+  } else if (error == ErrorClass::space_attention) {
+    owner_.on_space_low(*this);
+  }
+}
+
+void Path::look_at_capacity() {
+  if (stopped_ || identifying_ || session_.state() != SessionState::logged_in) {
+    return;
+  }
+  if (state_ == PathState::quarantined) {
+    identify();
+  } else if (state_ == PathState::up && !capacity_outstanding_) {
+    logical_unit_.prepare_read_capacity(capacity_task_, capacity_buffer_);
+    capacity_task_.owner = this;
+    capacity_task_.on_complete = [](ScsiTask& task) noexcept {
+      static_cast<Path*>(task.owner)->on_capacity();
+    };
+    capacity_outstanding_ = true;
+    session_.submit(capacity_task_);
+  }
+}
+
+// An error here is the checker's and the requests' affair, but for those that say that the LUN may
+// have changed.
+void Path::on_capacity() {
+  capacity_outstanding_ = false;
+  if (stopped_) {
+    owner_.on_path_idle(*this);
+    return;
+  }
+  if (identifying_ || state_ != PathState::up) {
+    return;
+  }
+  if (capacity_task_.outcome == TaskOutcome::completed &&
+      capacity_task_.status == ScsiStatus::good) {
+    const Result<Capacity> capacity = logical_unit_.capacity_of(capacity_task_);
+    if (capacity &&
+        (capacity->block_count != block_count_ || capacity->logical_block_bytes != block_bytes_)) {
+      verify("its capacity has changed");
+    }
+    return;
+  }
+  const ErrorClass error = classify(capacity_task_);
+  if (rule_for(error).path == PathVerdict::verify) {
+    verify(to_string(error));
   }
 }
 
@@ -223,7 +271,12 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   }
   if (!identity) {
     set_state(PathState::down, identity.error().message);
-  } else if (Result<void> same = owner_.check_identity(*this, *identity); !same) {
+    schedule_poll();
+    return;
+  }
+  block_count_ = identity->block_count;
+  block_bytes_ = identity->logical_block_bytes;
+  if (Result<void> same = owner_.check_identity(*this, *identity); !same) {
     set_state(PathState::quarantined, same.error().message);
   } else {
     owner_.on_path_access(*this, identity->access);

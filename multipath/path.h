@@ -9,7 +9,9 @@
 // connection is the session's affair (NOP-Out).
 #pragma once
 
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -50,6 +52,8 @@ class Path final : private SessionObserver {
     virtual void on_path_changed(Path& path) noexcept = 0;
     // How well the path serves the LUN, as read now; perhaps as before.
     virtual void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept = 0;
+    // The target says that a thinly provisioned LUN has come to its soft threshold.
+    virtual void on_space_low(Path& path) noexcept = 0;
     // After stop(): nothing of the path's is outstanding any more.
     virtual void on_path_idle(Path& path) noexcept = 0;
 
@@ -65,7 +69,7 @@ class Path final : private SessionObserver {
   // No probe is started any more; the session is still observed, because its logins are fences.
   void stop();
   // Nothing of the path's own (checks, identification) is outstanding. Guest I/O is the owner's.
-  [[nodiscard]] bool idle() const { return !check_outstanding_; }
+  [[nodiscard]] bool idle() const { return !check_outstanding_ && !capacity_outstanding_; }
 
   // Guest I/O. submit: only when able(). The owner then tells how each command ended.
   [[nodiscard]] bool able() const {
@@ -74,6 +78,12 @@ class Path final : private SessionObserver {
   }
   void submit(ScsiTask& task, const BlockRequest& request);
   void ended(ErrorClass error);
+
+  // Asks whether the LUN is as large as when it was identified; when it is not, it is identified
+  // again. A quarantined path is in any case.
+  void look_at_capacity();
+  // As the identification has told it; 0: it has not.
+  [[nodiscard]] std::uint64_t block_count() const { return block_count_; }
 
   // Verdicts of the error policy.
   void fail(const std::string& why);
@@ -113,6 +123,7 @@ class Path final : private SessionObserver {
   void check();
   void on_check_complete();
   void schedule_poll();
+  void on_capacity();
   void set_state(PathState state, std::string why);
 
   Reactor& reactor_;
@@ -142,6 +153,12 @@ class Path final : private SessionObserver {
   bool check_overdue_ = false;
   std::uint32_t check_attentions_ = 0;  // unit attentions in a row
   bool succeeded_since_poll_ = false;
+
+  std::uint64_t block_count_ = 0;
+  std::uint32_t block_bytes_ = 0;
+  ScsiTask capacity_task_;
+  std::array<std::byte, LogicalUnit::kCapacityBytes> capacity_buffer_{};
+  bool capacity_outstanding_ = false;
 
   std::uint32_t in_flight_ = 0;
   std::uint64_t requests_ = 0;

@@ -116,6 +116,8 @@ class Reader {
                    Settings& settings) const;
   Result<void> set(const InterfacesSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
+  Result<void> set(const WordSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
   Result<void> set(const GroupingPolicySetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
   Result<void> set(const SelectorSetting& kind, const ConfigurationEntry& entry,
@@ -357,6 +359,18 @@ Result<void> Reader::set(const InterfacesSetting&, const ConfigurationEntry& ent
     return tl::unexpected(list.error());
   }
   settings.paths.interfaces = std::move(*list);
+  return {};
+}
+
+Result<void> Reader::set(const WordSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto word = text_of(entry);
+  if (!word) {
+    return tl::unexpected(word.error());
+  }
+  if (auto done = kind.read(*word, settings.multipath); !done) {
+    return refuse(entry, done.error().message);
+  }
   return {};
 }
 

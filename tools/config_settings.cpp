@@ -16,6 +16,28 @@ using Milliseconds = std::chrono::milliseconds;
 constexpr std::uint32_t kMaxSegment = 0xffffff;  // RFC 7143 13.12 to 13.14: 512 to 2**24-1
 constexpr Milliseconds kHour{3600 * 1000};
 
+Result<void> read_auto_resize(std::string_view word, MultipathOptions& options) {
+  if (word == "grow_shrink") {
+    return fail(
+        ErrorCode::invalid_argument,
+        "auto_resize may be \"grow_only\" or \"never\": a disk that shrinks under a running "
+        "guest loses what the guest has behind the new end");
+  }
+  if (word != "grow_only" && word != "never") {
+    return fail(ErrorCode::invalid_argument, "auto_resize is neither \"grow_only\" nor \"never\"");
+  }
+  options.grows = word == "grow_only";
+  return {};
+}
+
+Result<void> read_no_space(std::string_view word, MultipathOptions& options) {
+  if (word != "hold" && word != "fail") {
+    return fail(ErrorCode::invalid_argument, "no_space is neither \"hold\" nor \"fail\"");
+  }
+  options.no_space = word == "hold" ? NoSpacePolicy::hold : NoSpacePolicy::fail;
+  return {};
+}
+
 constexpr std::array kSettings = {
     // multipath.conf
     Setting{"path_grouping_policy", "", GroupingPolicySetting{}, true},
@@ -33,6 +55,7 @@ constexpr std::array kSettings = {
             SecondsSetting{&MultipathOptions::polling_interval, Milliseconds(100), kHour}},
     Setting{"checker_timeout", "",
             SecondsSetting{&MultipathOptions::checker_timeout, Milliseconds(100), kHour}},
+    Setting{"auto_resize", "", WordSetting{&read_auto_resize}},
     // iscsid.conf
     Setting{"login_timeout", "node.conn[0].timeo.login_timeout",
             SecondsSetting{&SessionOptions::login_timeout, Milliseconds(100), kHour}},
@@ -126,6 +149,9 @@ constexpr std::array kSettings = {
             SecondsSetting{&SessionOptions::relogin_backoff_min, Milliseconds(10), kHour}},
     Setting{"relogin_backoff_max", "",
             SecondsSetting{&SessionOptions::relogin_backoff_max, Milliseconds(10), kHour}},
+    Setting{"capacity_polling_interval", "",
+            SecondsSetting{&MultipathOptions::capacity_polling_interval, Milliseconds(0), kHour}},
+    Setting{"no_space", "", WordSetting{&read_no_space}},
     Setting{"quiesce_time", "",
             SecondsSetting{&MultipathOptions::quiesce_time, Milliseconds(0), kHour}},
 };

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <variant>
 
+#include "base/result.h"
 #include "blkback/configuration.h"
 #include "initiator/session_options.h"
 #include "multipath/multipath_device.h"
@@ -70,6 +71,11 @@ struct InterfaceSetting {
 };
 struct InterfacesSetting {};
 
+// One of a few words. read: the error is a sentence about the value.
+struct WordSetting {
+  Result<void> (*read)(std::string_view word, MultipathOptions& options);
+};
+
 struct GroupingPolicySetting {};
 struct SelectorSetting {};
 struct PrioritizerSetting {};
@@ -87,7 +93,7 @@ struct Setting {
                DigestSetting, AuthMethodSetting, ChapAlgorithmsSetting, CredentialSetting,
                InterfaceSetting, InterfacesSetting, GroupingPolicySetting, SelectorSetting,
                PrioritizerSetting, PrioArgumentsSetting, FailbackSetting, RrWeightSetting,
-               PathWeightsSetting, PgInitDelaySetting, NoPathRetrySetting>
+               PathWeightsSetting, PgInitDelaySetting, NoPathRetrySetting, WordSetting>
       kind;
   // Says how the paths of a kind of array are used: a [[device]] section may have it.
   bool of_device = false;

@@ -23,11 +23,12 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-constexpr std::string_view kRequest = "{\"command\":\"status\"}\n";
+constexpr std::string_view kStatusRequest = "{\"command\":\"status\"}";
 constexpr std::size_t kMaxProcesses = 4096;
 
 struct Conversation {
   std::optional<unsigned> domain;
+  std::string request = std::string(kStatusRequest) + '\n';
   UniqueFd socket;
   std::size_t sent = 0;
   std::string received;
@@ -103,12 +104,12 @@ void connect_to(Conversation& talk, const std::string& path) {
 }
 
 void send_more(Conversation& talk) {
-  const std::string_view rest = kRequest.substr(talk.sent);
+  const std::string_view rest = std::string_view(talk.request).substr(talk.sent);
   const ssize_t sent = ::send(talk.socket.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
   if (sent >= 0) {
     talk.sent += static_cast<std::size_t>(sent);
   } else if (errno != EAGAIN && errno != EINTR) {
-    talk.fail_with(system_error("cannot ask for the status", errno));
+    talk.fail_with(system_error("cannot ask", errno));
   }
 }
 
@@ -117,7 +118,7 @@ void receive_more(Conversation& talk) {
   const ssize_t got = ::recv(talk.socket.get(), piece.data(), piece.size(), 0);
   if (got < 0) {
     if (errno != EAGAIN && errno != EINTR) {
-      talk.fail_with(system_error("cannot read the status", errno));
+      talk.fail_with(system_error("cannot read the answer", errno));
     }
     return;
   }
@@ -144,7 +145,7 @@ void converse(std::vector<Conversation>& talks, SteadyClock::time_point deadline
     owners.clear();
     for (Conversation& talk : talks) {
       if (!talk.outcome) {
-        const short events = talk.sent < kRequest.size() ? POLLOUT : POLLIN;
+        const short events = talk.sent < talk.request.size() ? POLLOUT : POLLIN;
         polled.push_back({talk.socket.get(), events, 0});
         owners.push_back(&talk);
       }
@@ -162,7 +163,7 @@ void converse(std::vector<Conversation>& talks, SteadyClock::time_point deadline
       if (polled[at].revents == 0) {
         continue;
       }
-      if (owners[at]->sent < kRequest.size()) {
+      if (owners[at]->sent < owners[at]->request.size()) {
         send_more(*owners[at]);
       } else {
         receive_more(*owners[at]);
@@ -207,6 +208,16 @@ Result<std::vector<StatusReply>> ask_status(const std::string& run_directory,
     replies.push_back({talk.domain, std::move(*talk.outcome)});
   }
   return replies;
+}
+
+Result<std::string> ask_guest(const std::string& run_directory, unsigned domain,
+                              const std::string& request, std::chrono::milliseconds timeout) {
+  const auto deadline = SteadyClock::now() + timeout;
+  std::vector<Conversation> talks(1);
+  talks[0].request = request + '\n';
+  connect_to(talks[0], guest_socket_path(run_directory, domain));
+  converse(talks, deadline);
+  return std::move(*talks[0].outcome);
 }
 
 }  // namespace iscsi_blkback

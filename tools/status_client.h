@@ -1,6 +1,6 @@
-// Asks the service and every guest's process for their status over their control sockets
-// (blkback/control_server.h). All are asked at once and none is waited for longer than the given
-// time, so that one process that does not answer delays nobody. Blocks; any thread.
+// Talks to the service and the guests' processes over their control sockets
+// (blkback/control_server.h). For the status all are asked at once and none is waited for longer
+// than the given time, so that one process that does not answer delays nobody. Blocks; any thread.
 #pragma once
 
 #include <chrono>
@@ -23,5 +23,10 @@ struct StatusReply {
 // of the folder itself: no permission to look into it, or a socket in it that may not be used.
 [[nodiscard]] Result<std::vector<StatusReply>> ask_status(const std::string& run_directory,
                                                           std::chrono::milliseconds timeout);
+
+// One request to one guest's process, without the newline; its reply as above.
+[[nodiscard]] Result<std::string> ask_guest(const std::string& run_directory, unsigned domain,
+                                            const std::string& request,
+                                            std::chrono::milliseconds timeout);
 
 }  // namespace iscsi_blkback

@@ -61,8 +61,8 @@ const json* map_of(const GuestDisk& disk) {
   return found != disk.disk.end() && found->is_object() ? &*found : nullptr;
 }
 
-// An object that says ok, of the type expected; else why not.
-Result<json> parse_reply(const std::string& line, std::string_view type) {
+// An object that says ok; else why not.
+Result<json> parse_object(const std::string& line) {
   json reply = json::parse(
       line, [](int depth, json::parse_event_t, json&) { return depth <= kMaxDepth; }, false);
   if (!reply.is_object() || !true_at(reply, "ok")) {
@@ -70,7 +70,13 @@ Result<json> parse_reply(const std::string& line, std::string_view type) {
     return fail(ErrorCode::protocol,
                 sentence.empty() ? "its answer cannot be read" : "it says: " + sentence);
   }
-  if (text_at(reply, "type") != type) {
+  return reply;
+}
+
+// ... of the type expected.
+Result<json> parse_reply(const std::string& line, std::string_view type) {
+  Result<json> reply = parse_object(line);
+  if (reply && text_at(*reply, "type") != type) {
     return fail(ErrorCode::protocol, "its answer is not of the expected type");
   }
   return reply;
@@ -130,6 +136,7 @@ MultipathSnapshot map_snapshot(const json& map) {
   snapshot.geometry.read_only = text_at(map, "write_prot") == "ro";
   snapshot.ready = true_at(map, "ready");
   snapshot.queueing = text_at(map, "features").starts_with('1');
+  snapshot.waiting_for_space = number_at<std::uint32_t>(map, "waiting_for_space");
   const std::string queueing = text_at(map, "queueing");
   snapshot.no_path_retry = queueing == "on" ? "queue" : queueing == "off" ? "fail" : queueing;
   snapshot.hardware_handler = text_at(map, "hwhandler");
@@ -158,6 +165,18 @@ MultipathSnapshot map_snapshot(const json& map) {
 
 std::string GuestDisk::device_name() const {
   return fmt::format("dom{}/{}", domain, text_at(disk, "vdev"));
+}
+
+std::uint32_t GuestDisk::device_id() const {
+  return number_at<std::uint32_t>(disk, "devid");
+}
+
+Result<void> read_answer(const Result<std::string>& line) {
+  if (!line) {
+    return tl::unexpected(line.error());
+  }
+  const auto reply = parse_object(*line);
+  return reply ? Result<void>() : tl::unexpected(reply.error());
 }
 
 StatusOverview read_status(const std::vector<StatusReply>& replies) {

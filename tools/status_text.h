@@ -3,6 +3,7 @@
 // stripped of control characters, numbers are checked and nesting is bounded. Pure functions.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@ struct GuestDisk {
   nlohmann::json disk;  // an object, as in blkback/control_server.h
 
   [[nodiscard]] std::string device_name() const;  // "dom5/xvda"
+  [[nodiscard]] std::uint32_t device_id() const;
 };
 
 struct StatusOverview {
@@ -27,6 +29,9 @@ struct StatusOverview {
   // Sentences about processes that did not answer or cannot serve.
   std::vector<std::string> remarks;
 };
+
+// The reply to a request that changes something: done, or why not.
+[[nodiscard]] Result<void> read_answer(const Result<std::string>& line);
 
 [[nodiscard]] StatusOverview read_status(const std::vector<StatusReply>& replies);
 

@@ -181,9 +181,17 @@ TEST_F(ControlServerTest, RefusesAPathThatIsTooLongForASocket) {
 }
 
 TEST(ControlRequest, Command) {
-  EXPECT_EQ(parse_control_request(R"({"command":"status"})").value(), "status");
-  for (const char* wrong : {"", "status", "[]", "{}", R"({"command":1})", "{\"command\":", "\xff",
-                            "[[[[[[[[[[[[[[[[[[[["}) {
+  EXPECT_EQ(parse_control_request(R"({"command":"status"})").value().command, "status");
+  const auto set = parse_control_request(
+      R"({"command":"set","devid":51712,"setting":"no_path_retry","value":"30s"})");
+  ASSERT_TRUE(set);
+  EXPECT_EQ(set->device_id, 51712U);
+  EXPECT_EQ(set->setting, "no_path_retry");
+  EXPECT_EQ(set->value, "30s");
+  for (const char* wrong :
+       {"", "status", "[]", "{}", R"({"command":1})", R"({"command":"set"})",
+        R"({"command":"set","devid":-1})", R"({"command":"set","devid":4294967296})",
+        R"({"command":"set","devid":"1"})", "{\"command\":", "\xff", "[[[[[[[[[[[[[[[[[[[["}) {
     EXPECT_FALSE(parse_control_request(wrong)) << wrong;
   }
   EXPECT_EQ(control_refusal("no \"x\"\n"), R"({"error":"no \"x\"\n","ok":false})");

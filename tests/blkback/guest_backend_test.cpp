@@ -411,6 +411,96 @@ TEST_F(GuestBackendTest, BothPathsGoneForThirtySecondsAndBack) {
   expect_read(guest, 8, data);
 }
 
+TEST_F(GuestBackendTest, QueueingIsDisabledRestoredAndLimited) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  target_.close_portal(0);
+  target_.close_portal(1);
+  run_for(100ms);
+  const auto ask = [&] {
+    const auto id = guest.read(8, 8);
+    guest.push();
+    return id.value();
+  };
+  const auto fails_within = [&](FakeFrontend::RequestId id, Duration at_most) {
+    std::optional<FakeFrontend::Answer> answer;
+    (void)run_until([&] { return (answer = guest.take_completion(id)).has_value(); }, at_most);
+    return answer && answer->status == kBlkifError;
+  };
+  ControlRequest request;
+  request.device_id = 51712;
+
+  FakeFrontend::RequestId waiting = ask();
+  EXPECT_FALSE(fails_within(waiting, 10s));
+  request.command = "disablequeueing";
+  ASSERT_TRUE(backend_->change(request));
+  EXPECT_TRUE(fails_within(waiting, 10ms));
+  EXPECT_TRUE(fails_within(ask(), 10ms));
+
+  request.command = "restorequeueing";
+  ASSERT_TRUE(backend_->change(request));
+  waiting = ask();
+  EXPECT_FALSE(fails_within(waiting, 60s));
+
+  request.command = "set";
+  request.setting = "no_path_retry";
+  request.value = "100s";
+  ASSERT_TRUE(backend_->change(request));
+  EXPECT_FALSE(fails_within(waiting, 20s));
+  EXPECT_TRUE(fails_within(waiting, 20s));
+
+  request.value = "soon";
+  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("no_path_retry is neither"));
+  request.setting = "rr_min_io";
+  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("rr_min_io cannot be changed"));
+  request.command = "explode";
+  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("unknown"));
+  request.device_id = 51728;
+  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("no disk 51728"));
+}
+
+TEST_F(GuestBackendTest, AGuestThatRunsIsToldThatItsDiskHasGrown) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(guest.sectors(), 2048U);
+  target_.lun(1).resize(8192);
+  ASSERT_TRUE(run_until([&] { return guest.sectors() == 8192U; }, 31s));
+  EXPECT_TRUE(guest.connected());
+  EXPECT_EQ(toolstack_.backend_value(xvda, "sectors"), "8192");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "state"), "4");
+  const auto data = pattern(8, 9);
+  ASSERT_NO_FATAL_FAILURE(write(guest, 8184, data));
+  ASSERT_NO_FATAL_FAILURE(expect_read(guest, 8184, data));
+
+  // A frontend that connects later is told the size of then.
+  guest.restart();
+  ASSERT_TRUE(run_until([&] { return !guest.connected(); }));
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(guest.sectors(), 8192U);
+}
+
+TEST_F(GuestBackendTest, AGuestIsToldOfANewSizeWhateverXenstoreRefusesAtFirst) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  for (std::uint64_t n = 1; n <= 8; ++n) {
+    const std::uint64_t sectors = 2048 + n * 1024;
+    target_.lun(1).resize(sectors);
+    xen_.faults().fail_nth(n);
+    EXPECT_TRUE(run_until([&] { return guest.sectors() == sectors; }, 33s)) << n;
+    EXPECT_NE(xen_.faults().fired(), "") << n;
+    xen_.faults().disarm();
+  }
+}
+
 TEST_F(GuestBackendTest, DetachUnderARunningGuest) {
   const FakeDisk xvda = disk();
   const FakeDisk xvdb = disk("aio:iscsi://192.0.2.1,192.0.2.2/iqn.2026-01.test:target/2", 51728);

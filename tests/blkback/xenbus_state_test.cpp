@@ -50,6 +50,9 @@ std::vector<Action> settle(XenbusView& view) {
       case Action::publish:
         view.backend = State::connected;
         break;
+      case Action::tell_size:
+        view.size_changed = false;
+        break;
       case Action::write_closing:
         view.backend = State::closing;
         break;
@@ -75,6 +78,19 @@ std::vector<Action> settle(XenbusView& view) {
 }
 
 using Actions = std::vector<Action>;
+
+TEST(XenbusState, ANewSizeIsToldToAFrontendThatIsConnected) {
+  XenbusView view = connected();
+  view.size_changed = true;
+  EXPECT_EQ(settle(view), Actions{Action::tell_size});
+  view.size_changed = true;
+  view.frontend = State::initialised;
+  EXPECT_EQ(settle(view), Actions{}) << "not while it connects";
+  view.frontend = State::closing;
+  EXPECT_EQ(settle(view), Actions{Action::write_closing});
+  view.size_changed = true;
+  EXPECT_EQ(settle(view), Actions{}) << "never state 4 after that";
+}
 
 TEST(XenbusState, ParsesTheProtocolsNumbersOnly) {
   EXPECT_EQ(parse_xenbus_state("1"), State::initialising);
@@ -242,7 +258,7 @@ TEST(XenbusState, OnlyLiveNodesAreAdopted) {
 // without a ready device, state 4 is never written without a ring, and nothing at all is written
 // when the node has gone.
 TEST(XenbusState, EveryCombinationComesToRest) {
-  for (unsigned bits = 0; bits < 1u << 7; ++bits) {
+  for (unsigned bits = 0; bits < 1u << 8; ++bits) {
     for (unsigned frontend = 0; frontend <= 8; ++frontend) {
       for (unsigned backend = 0; backend <= 8; ++backend) {
         for (const RingPhase ring : {RingPhase::idle, RingPhase::connected}) {
@@ -256,6 +272,7 @@ TEST(XenbusState, EveryCombinationComesToRest) {
           view.device_open = view.device_ready = (bits & 16) != 0;
           view.refused = (bits & 32) != 0;
           view.device_closing = !view.device_open && (bits & 64) != 0;
+          view.size_changed = (bits & 128) != 0;
           view.ring = ring;
           const bool started_ready = view.device_ready;
           const Actions actions = settle(view);
@@ -271,6 +288,7 @@ TEST(XenbusState, EveryCombinationComesToRest) {
                 have_ring = true;
                 break;
               case Action::publish:
+              case Action::tell_size:
                 EXPECT_TRUE(have_ring);
                 break;
               case Action::disconnect:
@@ -288,7 +306,8 @@ TEST(XenbusState, EveryCombinationComesToRest) {
                 break;
             }
             const bool writes = action == Action::announce || action == Action::publish ||
-                                action == Action::write_closing || action == Action::write_closed;
+                                action == Action::tell_size || action == Action::write_closing ||
+                                action == Action::write_closed;
             EXPECT_FALSE(backend == 0 && writes);
           }
         }

@@ -236,7 +236,7 @@ TEST(ErrorPolicy, OtherIllegalRequestsAreTheGuests) {
 }
 
 TEST(ErrorPolicy, UnitAttentionIsRetriedHere) {
-  for (const std::uint16_t code : Codes{0x2a01, 0x3807, 0x3f05, 0x0000}) {
+  for (const std::uint16_t code : Codes{0x2a01, 0x3f05, 0x0000}) {
     EXPECT_EQ(class_of_sense(SenseKey::unit_attention, code), unit_attention) << code;
   }
   expect_rule(unit_attention, PathVerdict::keep, 30, 30, RetryDelay::attention,
@@ -262,6 +262,12 @@ TEST(ErrorPolicy, AnRdacControllerThatIsNotTheOwnerFailsThePath) {
 
 TEST(ErrorPolicy, RdacQuiescenceIsWaitedFor) {
   EXPECT_EQ(class_of_sense(SenseKey::not_ready, 0x04a1), becoming_ready);
+}
+
+TEST(ErrorPolicy, TheSoftThresholdOfThinProvisioningIsRetriedHere) {
+  EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x3807), space_attention);
+  expect_rule(space_attention, PathVerdict::keep, 30, 30, RetryDelay::attention,
+              IoStatus::target_error);
 }
 
 TEST(ErrorPolicy, MediumMayHaveChangedVerifiesTheIdentity) {

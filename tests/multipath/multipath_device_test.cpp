@@ -168,6 +168,55 @@ TEST_F(MultipathTest, NoPathRetryOfZeroFailsAtOnce) {
   EXPECT_EQ(answer(write(0, 8, 1), milliseconds(1)), IoStatus::no_path);
 }
 
+TEST_F(MultipathTest, ANewNoPathRetryHoldsForWhatIsQueuedNow) {
+  start();
+  refuse(0);
+  refuse(1);
+  reactor_.run_for(seconds(10));
+  const GuestRequest& queued = read(0, 8);
+  reactor_.run_for(seconds(10));
+  device_->set_no_path_retry(seconds(30));
+  EXPECT_EQ(device_->snapshot().no_path_retry, "30 sec");
+  reactor_.run_for(seconds(9));
+  EXPECT_TRUE(pending(queued));
+  EXPECT_EQ(answer(queued, seconds(2)), IoStatus::no_path)
+      << "30 s after the last path was lost, of which 20 s were over";
+  EXPECT_EQ(device_->snapshot().queue_timeouts, 1U);
+
+  EXPECT_EQ(answer(read(0, 8), milliseconds(1)), IoStatus::no_path);
+  device_->set_no_path_retry(std::nullopt);
+  const GuestRequest& queued_again = read(0, 8);
+  reactor_.run_for(std::chrono::hours(1));
+  EXPECT_TRUE(pending(queued_again));
+  EXPECT_TRUE(device_->snapshot().queueing);
+
+  device_->set_no_path_retry(seconds(30));
+  EXPECT_EQ(answer(queued_again, milliseconds(1)), IoStatus::no_path) << "over for long";
+  device_->set_no_path_retry(std::nullopt);
+  const GuestRequest& queued_to_the_end = read(0, 8);
+  reactor_.run_for(seconds(100));
+  device_->set_no_path_retry(milliseconds(0));
+  EXPECT_EQ(answer(queued_to_the_end, milliseconds(1)), IoStatus::no_path);
+  accept(0);
+  ASSERT_TRUE(wait_for_up(1));
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  EXPECT_GE(device_->snapshot().queued_time, std::chrono::hours(1) + seconds(130));
+  EXPECT_LT(device_->snapshot().queued_time, std::chrono::hours(1) + seconds(135));
+}
+
+TEST_F(MultipathTest, NoPathRetryThatIsChangedWhileThereIsAPathHoldsForTheNextOutage) {
+  start();
+  device_->set_no_path_retry(seconds(5));
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  refuse(0);
+  refuse(1);
+  const GuestRequest& queued = read(0, 8);
+  reactor_.run_for(seconds(4));
+  EXPECT_TRUE(pending(queued));
+  EXPECT_EQ(answer(queued, seconds(2)), IoStatus::no_path);
+}
+
 TEST_F(MultipathTest, MoreRequestsThanThePoolHoldsWaitForASlot) {
   options_.max_requests = 4;
   start();

@@ -49,6 +49,7 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     close();
     stop_sessions();
     if (target_) {
+      reactor_.run_for(milliseconds(1));  // the last reset arrives
       EXPECT_EQ(target_->violations, std::vector<std::string>());
       EXPECT_EQ(target_->sessions(), 0U);
     }

@@ -92,7 +92,7 @@ TEST(RenderTopology, AGhostPathWaitsBehindTheActiveGroup) {
 TEST(RenderTopology, NoPathLeftOfALimitedQueue) {
   MultipathSnapshot snapshot = disk();
   snapshot.alias.clear();
-  snapshot.no_path_retry = "30000 ms";
+  snapshot.no_path_retry = "30 sec";
   snapshot.queueing = false;
   snapshot.groups.clear();
   EXPECT_EQ(render_topology(snapshot),

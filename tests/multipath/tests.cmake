@@ -1,6 +1,7 @@
 # The pure parts, and the device over the real engine on the simulated network.
 iscsi_blkback_test(multipath_test
   SOURCES
+    multipath/capacity_test.cpp
     multipath/error_policy_test.cpp
     multipath/lost_writes_test.cpp
     multipath/multipath_device_test.cpp

@@ -73,6 +73,20 @@ TEST(Config, PortalsAsArrayOfTables) {
   EXPECT_EQ(configuration.discovery_portals[1].interface_binding.name, "eth0");
 }
 
+TEST(Config, GrowthAndSpace) {
+  const MultipathOptions options = accepted(
+                                       "[defaults]\n"
+                                       "auto_resize = 'never'\n"
+                                       "capacity_polling_interval = 0\n"
+                                       "no_space = 'fail'\n")
+                                       .multipath;
+  EXPECT_FALSE(options.grows);
+  EXPECT_EQ(options.capacity_polling_interval.count(), 0);
+  EXPECT_EQ(options.no_space, NoSpacePolicy::fail);
+  EXPECT_TRUE(MultipathOptions{}.grows);
+  EXPECT_EQ(MultipathOptions{}.no_space, NoSpacePolicy::hold);
+}
+
 TEST(Config, MultipathOptionsUnderTheirNames) {
   const MultipathOptions options = accepted(
                                        "[defaults]\n"
@@ -746,6 +760,17 @@ TEST(ConfigRefuses, DeviceThatContradictsItself) {
 TEST(ConfigRefuses, DeviceThatIsNoSection) {
   EXPECT_THAT(refusal("device = 3\n"), HasSubstr("c.toml:1: device must be sections [[device]]"));
   EXPECT_THAT(refusal("device = [3]\n"), HasSubstr("device must be a section [[device]]"));
+}
+
+TEST(ConfigRefuses, UnknownAutoResize) {
+  EXPECT_EQ(refusal("[defaults]\nauto_resize = 'yes'\n"),
+            "c.toml:2: auto_resize is neither \"grow_only\" nor \"never\"");
+  EXPECT_THAT(refusal("[defaults]\nauto_resize = 'grow_shrink'\n"), HasSubstr("shrinks"));
+}
+
+TEST(ConfigRefuses, UnknownNoSpace) {
+  EXPECT_EQ(refusal("[defaults]\nno_space = 'queue'\n"),
+            "c.toml:2: no_space is neither \"hold\" nor \"fail\"");
 }
 
 TEST(ConfigRefuses, UnknownSelector) {

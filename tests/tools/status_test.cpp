@@ -23,7 +23,8 @@ using nlohmann::json;
 using testing::HasSubstr;
 
 // Plays a service or a guest's process: accepts one client after the other, reads its line, and
-// answers with a text, or with nothing.
+// answers with a text, or with nothing. Asked for something else than its status, it keeps the
+// request and answers done.
 class ScriptedProcess {
  public:
   enum class Manner { answers, is_silent, hangs_up };
@@ -38,12 +39,22 @@ class ScriptedProcess {
     EXPECT_EQ(::listen(listener_.get(), 4), 0);
     thread_ = std::thread([this] { serve(); });
   }
-  ~ScriptedProcess() {
-    ::shutdown(listener_.get(), SHUT_RDWR);
-    thread_.join();
+  ~ScriptedProcess() { stop(); }
+
+  // What was asked for, when all clients have gone.
+  const std::vector<std::string>& wishes() {
+    stop();
+    return wishes_;
   }
 
  private:
+  void stop() {
+    ::shutdown(listener_.get(), SHUT_RDWR);
+    if (thread_.joinable()) {
+      thread_.join();
+    }
+  }
+
   void serve() {
     std::vector<UniqueFd> clients;
     while (true) {
@@ -59,19 +70,23 @@ class ScriptedProcess {
       for (char c = 0; ::recv(client, &c, 1, 0) == 1 && c != '\n';) {
         request += c;
       }
+      const bool asks = request == "{\"command\":\"status\"}";
+      if (!asks) {
+        wishes_.push_back(request);
+      }
       if (manner_ == Manner::answers) {
         // In two pieces, since a stream may do that.
-        const std::string line = reply_ + "\n";
+        const std::string line = (asks ? reply_ : "{\"ok\":true}") + "\n";
         ::send(client, line.data(), line.size() / 2, MSG_NOSIGNAL);
         ::send(client, line.data() + line.size() / 2, line.size() - line.size() / 2, MSG_NOSIGNAL);
       }
-      EXPECT_EQ(request, "{\"command\":\"status\"}");
       clients.pop_back();
     }
   }
 
   std::string reply_;
   Manner manner_;
+  std::vector<std::string> wishes_;
   UniqueFd listener_;
   std::thread thread_;
 };
@@ -120,6 +135,7 @@ std::string guest_reply(unsigned domain, const json& map, const std::string& err
               {"complete", true},
               {"disks",
                {{{"vdev", "xvda"},
+                 {"devid", 51712},
                  {"kind", "qdisk"},
                  {"mode", "w"},
                  {"hotplug_error", error},
@@ -195,6 +211,58 @@ TEST_F(Ctl, OneDiskByAnyOfItsNames) {
   EXPECT_THAT(ctl("ll dom5/xvda").output, testing::StartsWith("root "));
   EXPECT_EQ(json::parse(ctl("ll -j xvda").output)["maps"].size(), 2U);
   EXPECT_EQ(json::parse(ctl("ll -j 360000000000000000e00000000010001").output)["maps"].size(), 2U);
+}
+
+TEST_F(Ctl, ChangesOneDiskOfOneGuest) {
+  plays_service();
+  plays_guest(5, guest_reply(5, map("root")));
+  plays_guest(6, guest_reply(6, map("data")));
+  for (const char* command : {"disablequeueing map data", "restorequeueing map dom6/xvda",
+                              "set map data no_path_retry 120s"}) {
+    const CommandResult result = ctl(command);
+    EXPECT_EQ(result.exit_code, 0) << command << ": " << result.errors;
+    EXPECT_EQ(result.output + result.errors, "");
+  }
+  EXPECT_EQ(processes_[1]->wishes(), std::vector<std::string>());
+  const std::vector<std::string> wishes = {
+      R"({"command":"disablequeueing","devid":51712})",
+      R"({"command":"restorequeueing","devid":51712})",
+      R"({"command":"set","devid":51712,"setting":"no_path_retry","value":"120s"})"};
+  EXPECT_EQ(processes_[2]->wishes(), wishes);
+}
+
+TEST_F(Ctl, ChangesAllDisks) {
+  plays_service();
+  plays_guest(5, guest_reply(5, map("root")));
+  plays_guest(6, guest_reply(6, map("data")));
+  EXPECT_EQ(ctl("disablequeueing maps").exit_code, 0);
+  EXPECT_EQ(processes_[1]->wishes().size(), 1U);
+  EXPECT_EQ(processes_[2]->wishes().size(), 1U);
+}
+
+TEST_F(Ctl, ChangesNothingWhenTheNameStandsForTwoDisks) {
+  plays_service();
+  plays_guest(5, guest_reply(5, map("root")));
+  plays_guest(6, guest_reply(6, map("data")));
+  const CommandResult result = ctl("disablequeueing map xvda");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.errors, HasSubstr("dom5/xvda and dom6/xvda"));
+  EXPECT_EQ(processes_[1]->wishes().size() + processes_[2]->wishes().size(), 0U);
+}
+
+TEST_F(Ctl, ChangesThatMakeNoSenseAreOneSentence) {
+  plays_service();
+  plays_guest(5, guest_reply(5, map("root")));
+  for (const char* wrong :
+       {"disablequeueing", "disablequeueing root", "disablequeueing map",
+        "disablequeueing map root 1", "set map root no_path_retry", "set no_path_retry 5"}) {
+    const CommandResult result = ctl(wrong);
+    EXPECT_EQ(result.exit_code, 2) << wrong;
+    EXPECT_THAT(result.errors, HasSubstr("is followed by \"map NAME")) << wrong;
+  }
+  const CommandResult unknown = ctl("disablequeueing map nobody");
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_THAT(unknown.errors, HasSubstr("there is no disk nobody"));
 }
 
 TEST_F(Ctl, NoDiskOfThatNameIsAnError) {
