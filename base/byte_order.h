@@ -28,6 +28,9 @@ constexpr void store_be(std::byte* to, std::uint64_t value) {
 
 }  // namespace byte_order_detail
 
+[[nodiscard]] inline std::uint8_t load_u8(const std::byte* from) {
+  return std::to_integer<std::uint8_t>(*from);
+}
 [[nodiscard]] constexpr std::uint16_t load_be16(const std::byte* from) {
   return static_cast<std::uint16_t>(byte_order_detail::load_be<2>(from));
 }

@@ -148,6 +148,7 @@ class GuestLoad::Impl final : public DataPlane::Events {
   void on_device_ready(DiskHandle, const Geometry&) override {
     say([this] { ready_ = true; });
   }
+  void on_device_grown(DiskHandle, const Geometry&) override {}
   void on_device_trouble(DiskHandle, const std::string& why) override {
     say([this, &why] { trouble_ = why; });
   }

@@ -10,14 +10,10 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-std::uint8_t u8(Bytes bytes, std::size_t at) {
-  return std::to_integer<std::uint8_t>(bytes[at]);
-}
-
 // Vendors use the same page codes for different things: only with the right name in it is it ours.
 bool has_name(Bytes bytes, std::string_view name) {
   for (std::size_t index = 0; index < name.size(); ++index) {
-    if (static_cast<char>(u8(bytes, 4 + index)) != name[index]) {
+    if (static_cast<char>(load_u8(&bytes[4 + index])) != name[index]) {
       return false;
     }
   }
@@ -27,34 +23,35 @@ bool has_name(Bytes bytes, std::string_view name) {
 }  // namespace
 
 Result<RdacVolumeAccess> parse_rdac_volume_access(Bytes bytes) {
-  if (bytes.size() < 10 || u8(bytes, 1) != 0xc9 || !has_name(bytes, "vac")) {
+  if (bytes.size() < 10 || load_u8(&bytes[1]) != 0xc9 || !has_name(bytes, "vac")) {
     return fail(ErrorCode::protocol, "VPD page 0xc9 is not a volume access control page");
   }
-  const unsigned flags = u8(bytes, 8);
+  const unsigned flags = load_u8(&bytes[8]);
   RdacVolumeAccess access;
   access.owned = (flags & 0x01) != 0;
   access.shared = (flags & 0x20) != 0;
   access.automatic_transfer = (flags & 0x80) != 0;
-  access.preference = u8(bytes, 9) & 0x0f;
+  access.preference = load_u8(&bytes[9]) & 0x0f;
   if ((flags & 0x10) != 0 && bytes.size() >= 14) {
-    access.state = static_cast<AccessState>(u8(bytes, 10) & 0x0f);
-    access.other_state = static_cast<AccessState>(u8(bytes, 12) & 0x0f);
+    access.state = static_cast<AccessState>(load_u8(&bytes[10]) & 0x0f);
+    access.other_state = static_cast<AccessState>(load_u8(&bytes[12]) & 0x0f);
   }
   return access;
 }
 
 Result<std::uint8_t> parse_rdac_max_lun(Bytes bytes) {
-  if (bytes.size() < 16 || u8(bytes, 1) != 0xc2 || !has_name(bytes, "swr")) {
+  if (bytes.size() < 16 || load_u8(&bytes[1]) != 0xc2 || !has_name(bytes, "swr")) {
     return fail(ErrorCode::protocol, "VPD page 0xc2 is not a software version page");
   }
-  return u8(bytes, 15);
+  return load_u8(&bytes[15]);
 }
 
 Result<EmcUnitPath> parse_emc_unit_path(Bytes bytes) {
-  if (bytes.size() < 10 || u8(bytes, 1) != 0xc0 || u8(bytes, 9) != 0) {
+  if (bytes.size() < 10 || load_u8(&bytes[1]) != 0xc0 || load_u8(&bytes[9]) != 0) {
     return fail(ErrorCode::protocol, "VPD page 0xc0 is not a unit path report page");
   }
-  return EmcUnitPath{.lun_state = u8(bytes, 4), .default_owner = u8(bytes, 5) == u8(bytes, 8)};
+  return EmcUnitPath{.lun_state = load_u8(&bytes[4]),
+                     .default_owner = load_u8(&bytes[5]) == load_u8(&bytes[8])};
 }
 
 void encode_rdac_take_over(std::uint8_t lun, bool long_form, std::span<std::byte> list) {

@@ -11,10 +11,6 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-std::uint8_t u8(Bytes bytes, std::size_t at) {
-  return std::to_integer<std::uint8_t>(bytes[at]);
-}
-
 // Text of a target's, safe to print and compare: anything that is not printable ASCII becomes '_'.
 std::string text_of(Bytes bytes) {
   std::string text;
@@ -48,10 +44,10 @@ Result<Bytes> page_body(Bytes bytes, std::uint8_t page) {
   if (bytes.size() < 4) {
     return fail(ErrorCode::protocol, fmt::format("VPD page 0x{:02x} is cut off", page));
   }
-  if (u8(bytes, 1) != page) {
-    return fail(
-        ErrorCode::protocol,
-        fmt::format("asked for VPD page 0x{:02x}, the LUN sent page 0x{:02x}", page, u8(bytes, 1)));
+  if (load_u8(&bytes[1]) != page) {
+    return fail(ErrorCode::protocol,
+                fmt::format("asked for VPD page 0x{:02x}, the LUN sent page 0x{:02x}", page,
+                            load_u8(&bytes[1])));
   }
   const std::size_t length = load_be16(bytes.data() + 2);
   return bytes.subspan(4, std::min(length, bytes.size() - 4));
@@ -65,7 +61,7 @@ int strength(std::uint8_t type, Bytes designator) {
   }
   switch (type) {
     case 3:
-      switch (u8(designator, 0) >> 4) {
+      switch (load_u8(&designator[0]) >> 4) {
         case 6:
           return designator.size() == 16 ? 90 : 0;
         case 5:
@@ -110,9 +106,9 @@ Result<InquiryData> parse_inquiry(Bytes bytes) {
     return fail(ErrorCode::protocol, "the INQUIRY data is cut off");
   }
   InquiryData data;
-  data.peripheral_qualifier = static_cast<std::uint8_t>(u8(bytes, 0) >> 5);
-  data.device_type = u8(bytes, 0) & 0x1f;
-  data.tpgs = static_cast<std::uint8_t>(u8(bytes, 5) >> 4 & 3);
+  data.peripheral_qualifier = static_cast<std::uint8_t>(load_u8(&bytes[0]) >> 5);
+  data.device_type = load_u8(&bytes[0]) & 0x1f;
+  data.tpgs = static_cast<std::uint8_t>(load_u8(&bytes[5]) >> 4 & 3);
   data.vendor = text_of(bytes.subspan(8, 8));
   data.product = text_of(bytes.subspan(16, 16));
   data.revision = text_of(bytes.subspan(32, 4));
@@ -147,9 +143,9 @@ Result<std::string> parse_device_identification(Bytes bytes) {
   std::uint8_t best_type = 0;
   int best_strength = 0;
   while (rest.size() >= 4) {
-    const std::uint8_t association = u8(rest, 1) >> 4 & 3;
-    const std::uint8_t type = u8(rest, 1) & 0x0f;
-    const std::size_t length = u8(rest, 3);
+    const std::uint8_t association = load_u8(&rest[1]) >> 4 & 3;
+    const std::uint8_t type = load_u8(&rest[1]) & 0x0f;
+    const std::size_t length = load_u8(&rest[3]);
     if (length > rest.size() - 4) {
       // A cut-off designator would make another name of the same LUN; better none at all.
       return fail(ErrorCode::protocol, "VPD page 0x83 is cut off");
@@ -172,10 +168,10 @@ Result<std::string> parse_device_identification(Bytes bytes) {
 TargetPortIds parse_target_port_ids(Bytes bytes) {
   TargetPortIds ids;
   Bytes rest = page_body(bytes, 0x83).value_or(Bytes{});
-  while (rest.size() >= 4 && u8(rest, 3) <= rest.size() - 4) {
-    const std::uint8_t association = u8(rest, 1) >> 4 & 3;
-    const std::uint8_t type = u8(rest, 1) & 0x0f;
-    const std::size_t length = u8(rest, 3);
+  while (rest.size() >= 4 && load_u8(&rest[3]) <= rest.size() - 4) {
+    const std::uint8_t association = load_u8(&rest[1]) >> 4 & 3;
+    const std::uint8_t type = load_u8(&rest[1]) & 0x0f;
+    const std::size_t length = load_u8(&rest[3]);
     if (association == 1 && length == 4 && type == 4) {
       ids.relative_port = load_be16(rest.data() + 6);
     } else if (association == 1 && length == 4 && type == 5) {
@@ -217,10 +213,10 @@ Result<LogicalBlockProvisioning> parse_logical_block_provisioning(Bytes bytes) {
   return page_body(bytes, 0xb2).map([](Bytes body) {
     LogicalBlockProvisioning provisioning;
     if (body.size() >= 3) {
-      provisioning.unmap = (u8(body, 1) & 0x80) != 0;
-      provisioning.write_same_unmap = (u8(body, 1) & 0x40) != 0;
-      provisioning.reads_zeros = (u8(body, 1) & 0x1c) == 0x04;  // xx1b: zeros
-      provisioning.provisioning_type = u8(body, 2) & 0x07;
+      provisioning.unmap = (load_u8(&body[1]) & 0x80) != 0;
+      provisioning.write_same_unmap = (load_u8(&body[1]) & 0x40) != 0;
+      provisioning.reads_zeros = (load_u8(&body[1]) & 0x1c) == 0x04;  // xx1b: zeros
+      provisioning.provisioning_type = load_u8(&body[2]) & 0x07;
     }
     return provisioning;
   });
@@ -253,13 +249,13 @@ Result<Capacity> parse_read_capacity16(Bytes bytes) {
   capacity.logical_block_bytes = load_be32(bytes.data() + 8);
   capacity.physical_block_bytes = capacity.logical_block_bytes;
   if (bytes.size() >= 15) {
-    const unsigned exponent = u8(bytes, 13) & 0x0f;
+    const unsigned exponent = load_u8(&bytes[13]) & 0x0f;
     // More than 1 MiB is a mistake of the target's, and only a hint anyway.
     if (exponent <= 8) {
       capacity.physical_block_bytes = capacity.logical_block_bytes << exponent;
     }
-    capacity.thin_provisioned = (u8(bytes, 14) & 0x80) != 0;
-    capacity.reads_zeros = (u8(bytes, 14) & 0x40) != 0;
+    capacity.thin_provisioned = (load_u8(&bytes[14]) & 0x80) != 0;
+    capacity.reads_zeros = (load_u8(&bytes[14]) & 0x40) != 0;
   }
   return checked(capacity);
 }
