@@ -47,7 +47,7 @@
 //            "checker":"tur", "pri":1, "host_wwnn":"[undef]",
 //            "target_wwnn":"iqn.2009-02.com.example:t", "host_wwpn":"[undef]",
 //            "target_wwpn":"[undef]", "host_adapter":"[undef]", "lun_hex":"0x0001",
-//            "marginal_st":"normal",
+//            "marginal_st":"normal",    or marginal, for so many seconds: "marginal_sec":0,
 //            "portal":"storage1:3260", "address":"192.0.2.1:3260", "interface":"",
 //            "session_state":"LOGGED IN", "quarantined":false,
 //            "in_flight":0, "requests":10, "failures":0, "last_error":""}]}]},
