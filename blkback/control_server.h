@@ -34,8 +34,8 @@
 //        "name":"xvda", "uuid":"36001405...", "sysfs":"xvda", "failback":"immediate",
 //        "queueing":"on",          on | off | "30 sec" (no_path_retry)
 //        "paths":2, "write_prot":"rw", "dm_st":"active",
-//        "features":"1 queue_if_no_path", "hwhandler":"0", "prio":"const", "pgpolicy":"multibus", "action":"",
-//        "path_faults":0, "vend":"IET", "prod":"VIRTUAL-DISK", "rev":"0001",
+//        "features":"1 queue_if_no_path", "hwhandler":"0", "prio":"const", "pgpolicy":"multibus",
+//        "action":"", "path_faults":0, "vend":"IET", "prod":"VIRTUAL-DISK", "rev":"0001",
 //        "switch_grp":0, "map_loads":1, "total_q_time":0, "q_timeouts":0,
 //        "size_bytes":1073741824, "ready":true, "queued":0, "held":0,
 //        "waiting_for_space":0, "in_flight":0,
@@ -43,11 +43,11 @@
 //          "selector":"round-robin 0", "pri":1, "dm_st":"active", "marginal_st":"normal",
 //          "group":1, "paths":[{
 //            "dev":"192.0.2.1:3260", "dev_t":"-", "dm_st":"active", "dev_st":"running",
-//            "chk_st":"ready",     ready | ghost | faulty | i/o pending; a quarantined path is faulty
-//            "checker":"tur", "pri":1, "host_wwnn":"[undef]",
+//            "chk_st":"ready",     ready | ghost | faulty | i/o pending; a quarantined path is
+//            faulty "checker":"tur", "pri":1, "host_wwnn":"[undef]",
 //            "target_wwnn":"iqn.2009-02.com.example:t", "host_wwpn":"[undef]",
 //            "target_wwpn":"[undef]", "host_adapter":"[undef]", "lun_hex":"0x0001",
-//            "marginal_st":"normal",
+//            "marginal_st":"normal",    or marginal, for so many seconds: "marginal_sec":0,
 //            "portal":"storage1:3260", "address":"192.0.2.1:3260", "interface":"",
 //            "session_state":"LOGGED IN", "quarantined":false,
 //            "in_flight":0, "requests":10, "failures":0, "last_error":""}]}]},

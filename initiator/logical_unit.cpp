@@ -95,6 +95,12 @@ void LogicalUnit::prepare_test_unit_ready(ScsiTask& task) const {
   prepare(task, test_unit_ready_cdb(), DataDirection::none, {});
 }
 
+void LogicalUnit::prepare_inquiry(ScsiTask& task, int page, std::size_t bytes,
+                                  std::span<std::byte> buffer) const {
+  prepare(task, inquiry_cdb(page, static_cast<std::uint16_t>(bytes)), DataDirection::in,
+          buffer.first(bytes));
+}
+
 void LogicalUnit::prepare_read_capacity(ScsiTask& task, std::span<std::byte> buffer) const {
   constexpr std::uint32_t kCapacity10Bytes = 8;
   ISCSI_BLKBACK_ASSERT(buffer.size() >= kCapacityBytes);

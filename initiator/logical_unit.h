@@ -94,6 +94,11 @@ class LogicalUnit {
   void prepare_io(ScsiTask& task, const BlockRequest& request,
                   ForceUnitAccess fua = ForceUnitAccess::no) const;
   void prepare_test_unit_ready(ScsiTask& task) const;
+  // A vital product data page, of which at most bytes are wanted.
+  void prepare_inquiry(ScsiTask& task, int page, std::size_t bytes,
+                       std::span<std::byte> buffer) const;
+  // As identify() has found it; 512 before.
+  [[nodiscard]] std::uint32_t logical_block_bytes() const { return logical_block_bytes_; }
   // READ CAPACITY, the form that identify() found. buffer: kCapacityBytes.
   static constexpr std::size_t kCapacityBytes = 32;
   void prepare_read_capacity(ScsiTask& task, std::span<std::byte> buffer) const;

@@ -61,6 +61,9 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       no_path_retry_(options_.no_path_retry),
       no_path_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
+      marginal_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_marginal_timer(); },
+          this),
       capacity_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_capacity_timer(); },
           this),
@@ -100,7 +103,9 @@ void MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun) {
   fencer_->add(session, *this);
   paths_.push_back(std::make_unique<Path>(
       reactor_, session, lun, index,
-      PathOptions{options_.polling_interval, options_.checker_timeout}, *this));
+      PathCheckerOptions{options_.path_checker, options_.polling_interval,
+                         options_.max_polling_interval, options_.checker_timeout},
+      *this));
   silences_.emplace_back(reactor_, session, index, *this);
   update_priorities();
   paths_.back()->start();
@@ -128,6 +133,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queue_timeouts = queue_timeouts_;
   for (const std::unique_ptr<Path>& path : paths_) {
     const SessionOptions& session = path->session().options();
+    const MarginalPath& marginal = marginal_[path->index()];
     snapshot.in_flight += path->in_flight();
     snapshot.paths.push_back({.portal = session.portal_name,
                               .address = session.portal.to_string(),
@@ -140,7 +146,11 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                               .in_flight = path->in_flight(),
                               .suspect = (suspect_ & path_bit(path->index())) != 0,
                               .requests = path->requests(),
-                              .failures = path->failures()});
+                              .failures = path->failures(),
+                              .marginal_for = marginal.marginal(reactor_.now())
+                                                  ? *marginal.until() - reactor_.now()
+                                                  : Duration::zero(),
+                              .checker = to_string(options_.path_checker)});
   }
   add_group_snapshots(snapshot);
   return snapshot;

@@ -32,6 +32,7 @@
 #include "base/reactor.h"
 #include "initiator/logical_unit.h"
 #include "initiator/session.h"
+#include "multipath/marginal_path.h"
 #include "multipath/path.h"
 #include "multipath/path_policies.h"
 
@@ -51,8 +52,14 @@ struct MultipathOptions : PathPolicySettings {
   std::vector<PathRule> path_weights;
   // How long requests wait while there is no path. nullopt: for ever (queue); 0: not at all (fail).
   std::optional<std::chrono::milliseconds> no_path_retry;
-  std::chrono::milliseconds polling_interval{5000};  // path checker on idle paths: TEST UNIT READY
+  // See PathCheckerOptions.
+  PathCheckerKind path_checker = PathCheckerKind::tur;
+  std::chrono::milliseconds polling_interval{5000};
+  std::chrono::milliseconds max_polling_interval{0};
   std::chrono::milliseconds checker_timeout{5000};
+  // A path that fails twice within the first is a last resort for the second, and each time that it
+  // goes on failing for twice as long. 0 for the first: never.
+  MarginalPathOptions marginal;
   // Whether the disk grows with its LUN: when all paths see the new size (auto_resize grow_only).
   bool grows = true;
   // How often the paths are asked for the LUN's size, since not every target tells; 0: never.
@@ -78,6 +85,8 @@ struct PathSnapshot {
   bool suspect = false;  // silent with I/O outstanding; not used while another path is there
   std::uint64_t requests = 0;
   std::uint64_t failures = 0;
+  Duration marginal_for{};  // more than 0: a last resort for so long
+  const char* checker = "";
   int priority = 1;
   std::uint32_t group = 0;  // in MultipathSnapshot::groups
 };

@@ -168,6 +168,52 @@ void MultipathDevice::Impl::regroup_after(const Path& path) {
   activation_after(path);
 }
 
+void MultipathDevice::Impl::note_failure(const Path& path) {
+  MarginalPath& marginal = marginal_[path.index()];
+  const TimePoint now = reactor_.now();
+  const bool before = marginal.marginal(now);
+  marginal.on_failed(now, options_.marginal);
+  if (!marginal.marginal(now)) {
+    return;
+  }
+  if (!before) {
+    log_limited(log_limiter_, now, LogLevel::warning, "multipath",
+                "{}: path {} fails again and again, it is a last resort for {} s", options_.alias,
+                path.session().options().portal_name,
+                std::chrono::duration_cast<std::chrono::seconds>(*marginal.until() - now).count());
+  }
+  on_marginal_timer();
+}
+
+// Puts into the groups of last resort, and takes from them, the paths for which it is time.
+void MultipathDevice::Impl::on_marginal_timer() {
+  const TimePoint now = reactor_.now();
+  std::optional<TimePoint> next;
+  bool changed = false;
+  for (std::uint32_t index = 0; index < paths_.size(); ++index) {
+    const bool marginal = marginal_[index].marginal(now);
+    if (marginal && (!next || *marginal_[index].until() < *next)) {
+      next = marginal_[index].until();
+    }
+    PathTraits traits = groups_.traits(index);
+    if (traits.marginal != marginal) {
+      traits.marginal = marginal;
+      groups_.set_traits(index, traits);
+      changed = true;
+    }
+  }
+  if (next) {
+    marginal_timer_.start_at(*next);
+  }
+  if (changed) {
+    groups_.regroup();
+    consider_failback(PathGroups::kNoPath);
+    note_group_in_use();
+    notify_.schedule();
+    pump_.schedule();
+  }
+}
+
 // came_up: the path that has just done so, or kNoPath.
 void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
   if (groups_.groups().empty()) {
@@ -176,6 +222,10 @@ void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
   const std::uint32_t best = wanted_group();
   if (best == groups_.current()) {
     failback_timer_.stop();
+    return;
+  }
+  if (groups_.groups()[groups_.current()].marginal && !groups_.groups()[best].marginal) {
+    fail_back();  // failback is about priorities; a last resort is left as soon as possible
     return;
   }
   switch (policies_.failback.kind) {

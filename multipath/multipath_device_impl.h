@@ -8,6 +8,7 @@
 //   multipath_device_groups.cpp  which paths are used: policies, priorities, groups, failback
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -202,6 +203,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void regroup_after(const Path& path);
   void consider_failback(std::uint32_t came_up);
   void fail_back();
+  void note_failure(const Path& path);
+  void on_marginal_timer();
   void on_priority_timer();
   void add_group_snapshots(MultipathSnapshot& snapshot) const;
 
@@ -281,6 +284,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   Timer no_path_timer_;
   bool no_path_expired_ = false;
 
+  std::array<MarginalPath, kMaxPaths> marginal_;  // of paths_
+  Timer marginal_timer_;
   Timer capacity_timer_;
   bool grown_ = false;  // and not told yet
 

@@ -225,12 +225,16 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
 
   const bool had_path = up_ != 0;
   const PathMask bit = path_bit(path.index());
+  const bool failed = (up_ & bit) != 0 && path.state() == PathState::down;
   up_ = path.state() == PathState::up ? up_ | bit : up_ & ~bit;
   ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
   update_able();
   notify_.schedule();
   if (closing_) {
     return;
+  }
+  if (failed) {
+    note_failure(path);
   }
   regroup_after(path);
   hedge_silent_paths();
@@ -326,6 +330,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   failback_timer_.stop();
   activation_timer_.stop();
   capacity_timer_.stop();
+  marginal_timer_.stop();
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();

@@ -137,6 +137,11 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
                           index + 1 == members.size() ? '`' : '|', line.portal, portal_width,
                           line.lun, lun_width, line.device_mapper_state, state_width,
                           line.checker_state, checker_width, line.device_state);
+      if (line.path->marginal_for > Duration::zero()) {
+        text +=
+            fmt::format(" [marginal: a last resort for {} s]",
+                        std::chrono::ceil<std::chrono::seconds>(line.path->marginal_for).count());
+      }
       if (line.path->state != PathState::up && !line.path->last_error.empty()) {
         text += fmt::format(" [{}]", line.path->last_error);
       }

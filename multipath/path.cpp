@@ -8,15 +8,6 @@
 namespace iscsi_blkback {
 namespace {
 
-// A path that an error has failed is looked at more often than a good one, so that a disk without
-// any other path is back soon.
-constexpr std::chrono::milliseconds kFailedPollingInterval{1000};
-// A check that stays unanswered on a live connection is aborted by the session, as any command
-// (command_timeout). Where that is switched off, after so many checker_timeouts only dropping the
-// connection frees the requests that are stuck with it.
-constexpr int kStuckTimeouts = 6;
-// Unit attentions that one check clears before it leaves the rest to the next.
-constexpr std::uint32_t kMaxCheckAttentions = 5;
 // An ALUA transition that takes longer is no transition (the limit of Linux).
 constexpr std::chrono::seconds kTransitionTimeout{60};
 
@@ -69,16 +60,18 @@ const char* to_string(PathState state) {
 }
 
 Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t index,
-           const PathOptions& options, Owner& owner)
+           const PathCheckerOptions& checker, Owner& owner)
     : reactor_(reactor),
       session_(session),
       lun_(lun),
       index_(index),
-      options_(options),
+      checker_timeout_(checker.checker_timeout),
       owner_(owner),
       logical_unit_(reactor, session, encode_lun(lun)),
-      poll_timer_(
-          reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_poll_timer(); }, this),
+      checker_(reactor, logical_unit_, checker, *this),
+      identify_timer_(
+          reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_identify_timer(); },
+          this),
       depth_(session.options().max_commands) {}
 
 Path::~Path() {
@@ -100,11 +93,12 @@ void Path::start() {
 
 void Path::stop() {
   stopped_ = true;
-  poll_timer_.stop();
+  checker_.stop();
   cancel_questions();
 }
 
 void Path::cancel_questions() {
+  identify_timer_.stop();
   if (identifying_ || reading_access_) {
     identifying_ = reading_access_ = false;
     logical_unit_.cancel_identify();
@@ -122,7 +116,7 @@ void Path::ended(ErrorClass error) {
   ISCSI_BLKBACK_ASSERT(in_flight_ > 0);
   --in_flight_;
   if (error == ErrorClass::success) {
-    succeeded_since_poll_ = true;
+    checker_.passed();
     if (depth_.limited()) [[unlikely]] {
       depth_.on_success(reactor_.now());
     }
@@ -145,7 +139,7 @@ void Path::ended(ErrorClass error) {
 void Path::fail(const std::string& why) {
   if (state_ == PathState::up) {
     set_state(PathState::down, why);
-    schedule_poll();
+    look_later();
   }
 }
 
@@ -177,7 +171,7 @@ void Path::on_session_up(Session& /*session*/) noexcept {
 }
 
 void Path::on_session_down(Session& /*session*/, const Error& why) noexcept {
-  poll_timer_.stop();
+  checker_.pause();
   cancel_questions();
   transitioning_until_.reset();
   if (!stopped_) {
@@ -260,18 +254,20 @@ void Path::identify() {
         static_cast<Path*>(self)->on_identified(std::move(identity));
       },
       this);
-  poll_timer_.start_after(options_.checker_timeout);
+  checker_.pause();
+  identify_timer_.start_after(checker_timeout_);
 }
 
 void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   identifying_ = false;
+  identify_timer_.stop();
   if (identify_again_) {
     identify();
     return;
   }
   if (!identity) {
     set_state(PathState::down, identity.error().message);
-    schedule_poll();
+    look_later();
     return;
   }
   block_count_ = identity->block_count;
@@ -282,7 +278,7 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
     owner_.on_path_access(*this, identity->access);
     set_state_of(identity->access);
   }
-  schedule_poll();
+  look_later();
 }
 
 void Path::refresh_access() {
@@ -314,7 +310,7 @@ void Path::on_access(Result<LogicalUnitIdentity> identity) {
   owner_.on_path_access(*this, identity->access);
   if (!serves(state_here(identity->access))) {
     set_state_of(identity->access);
-    schedule_poll();
+    look_later();
   } else if (state_ == PathState::ghost || transitioning_until_) {
     // Capacity could not be asked for while the LUN was not served here: all of it anew. A path
     // that an error has failed is the checker's.
@@ -355,105 +351,69 @@ void Path::set_state_of(const LogicalUnitAccess& access) {
   set_state(PathState::down, fmt::format("the target port's access state is {}", to_string(state)));
 }
 
-void Path::schedule_poll() {
-  if (stopped_ || identifying_ || session_.state() != SessionState::logged_in) {
-    return;
+void Path::look_later() {
+  if (!stopped_ && !identifying_ && session_.state() == SessionState::logged_in) {
+    checker_.look_later(!(state_ == PathState::down || state_ == PathState::ghost ||
+                          transitioning_until_.has_value()));
   }
-  if (check_outstanding_) {  // from before the identification that has just ended
-    poll_timer_.start_after(options_.checker_timeout);
-    return;
-  }
-  const bool waiting =
-      state_ == PathState::down || state_ == PathState::ghost || transitioning_until_;
-  const Duration interval = waiting ? std::min(options_.polling_interval, kFailedPollingInterval)
-                                    : options_.polling_interval;
-  // Up to a tenth less, so that the checks of many paths do not fall together.
-  const auto jitter = static_cast<Duration::rep>(
-      reactor_.random() % static_cast<std::uint64_t>(interval.count() / 10 + 1));
-  poll_timer_.start_after(interval - Duration(jitter));
 }
 
-void Path::on_poll_timer() {
-  if (identifying_) {
-    identifying_ = false;
-    logical_unit_.cancel_identify();
-    set_state(PathState::down, "the logical unit does not answer INQUIRY or READ CAPACITY");
-    schedule_poll();
-    return;
-  }
-  if (check_outstanding_) {
-    if (check_overdue_) {
-      session_.drop(Error{ErrorCode::timed_out, "the logical unit does not answer for too long"});
-      return;
-    }
-    check_overdue_ = true;
-    if (state_ == PathState::up) {
-      set_state(PathState::down, "TEST UNIT READY is not answered");
-    }
-    const SessionOptions& session = session_.options();
-    if (session.command_timeout.count() == 0) {
-      poll_timer_.start_after(options_.checker_timeout * (kStuckTimeouts - 1));
-    }
-    return;
-  }
-  if (state_ == PathState::up && std::exchange(succeeded_since_poll_, false)) {
-    schedule_poll();
+void Path::on_identify_timer() {
+  identifying_ = false;
+  logical_unit_.cancel_identify();
+  set_state(PathState::down, "the logical unit does not answer INQUIRY or READ CAPACITY");
+  look_later();
+}
+
+void Path::on_look_due() noexcept {
+  if (session_.state() != SessionState::logged_in || identifying_) {
     return;
   }
   if (state_ == PathState::ghost || transitioning_until_) {
     refresh_access();
-    schedule_poll();
-    return;
+    look_later();
+  } else {
+    checker_.check();
   }
-  check_attentions_ = 0;
-  check();
 }
 
-void Path::check() {
-  if (session_.state() != SessionState::logged_in) {
-    return;
+void Path::on_check_overdue(bool again) noexcept {
+  if (again) {
+    session_.drop(Error{ErrorCode::timed_out, "the logical unit does not answer for too long"});
+  } else if (state_ == PathState::up) {
+    set_state(PathState::down, fmt::format("{} is not answered", checker_.question()));
   }
-  logical_unit_.prepare_test_unit_ready(check_task_);
-  check_task_.owner = this;
-  check_task_.on_complete = [](ScsiTask& task) noexcept {
-    static_cast<Path*>(task.owner)->on_check_complete();
-  };
-  check_outstanding_ = true;
-  check_overdue_ = false;
-  poll_timer_.start_after(options_.checker_timeout);
-  session_.submit(check_task_);
 }
 
-void Path::on_check_complete() {
-  check_outstanding_ = false;
-  if (stopped_) {
-    owner_.on_path_idle(*this);
-    return;
+void Path::on_checker_idle() noexcept {
+  owner_.on_path_idle(*this);
+}
+
+void Path::on_checked(ErrorClass outcome, bool changed) noexcept {
+  if (identifying_) {
+    return;  // that decides
   }
-  const ErrorClass error = classify(check_task_);
-  const PathVerdict verdict = rule_for(error).path;
-  if (error == ErrorClass::connection_lost || error == ErrorClass::not_sent || identifying_) {
-    return;  // the session's events, or the identification, decide
-  }
-  if (error == ErrorClass::success || error == ErrorClass::reservation_conflict) {
+  const PathVerdict verdict = rule_for(outcome).path;
+  if (outcome == ErrorClass::success || outcome == ErrorClass::reservation_conflict) {
     // As for multipathd, a conflict shows that the path works.
     if (state_ == PathState::down) {
       identify();
       set_state(PathState::pending, "being identified again");
+    } else if (changed) {
+      refresh_access();
     }
   } else if (verdict == PathVerdict::verify) {
-    verify(to_string(error));
-  } else if (concerns_access(error)) {
+    verify(to_string(outcome));
+  } else if (concerns_access(outcome)) {
     refresh_access();
-  } else if (error == ErrorClass::unit_attention && ++check_attentions_ <= kMaxCheckAttentions) {
-    check();
-    return;
+  } else if (outcome == ErrorClass::space_attention) {
+    owner_.on_space_low(*this);
   } else if (verdict == PathVerdict::fail && state_ != PathState::quarantined) {
-    set_state(PathState::down, to_string(error));
+    set_state(PathState::down, to_string(outcome));
   } else if (state_ == PathState::down) {
-    last_error_ = to_string(error);
+    last_error_ = to_string(outcome);
   }
-  schedule_poll();
+  look_later();
 }
 
 void Path::set_state(PathState state, std::string why) {
@@ -462,6 +422,7 @@ void Path::set_state(PathState state, std::string why) {
     return;
   }
   state_ = state;
+  checker_.reset_interval();
   owner_.on_path_changed(*this);
 }
 

@@ -3,10 +3,9 @@
 // capacity and block size have been read in this login and found to be the disk's, and as long as
 // neither an error nor the checker says otherwise. Reactor thread.
 //
-// The checker sends TEST UNIT READY when nothing else has shown that the path works: to an up path
-// without a success since the last look, to a down path of a live session until it answers GOOD
-// (then its identity is read again). It never waits and never blocks others. Silent death of the
-// connection is the session's affair (NOP-Out).
+// Its PathChecker asks when nothing else has shown that the path works: an up path without a
+// success since the last look, and a down path of a live session until it answers GOOD (then its
+// identity is read again). Silent death of the connection is the session's affair (NOP-Out).
 #pragma once
 
 #include <array>
@@ -20,6 +19,7 @@
 #include "initiator/logical_unit.h"
 #include "initiator/session.h"
 #include "multipath/error_policy.h"
+#include "multipath/path_checker.h"
 #include "multipath/queue_depth.h"
 
 namespace iscsi_blkback {
@@ -35,12 +35,7 @@ enum class PathState : std::uint8_t {
 
 [[nodiscard]] const char* to_string(PathState state);
 
-struct PathOptions {
-  std::chrono::milliseconds polling_interval{5000};
-  std::chrono::milliseconds checker_timeout{5000};
-};
-
-class Path final : private SessionObserver {
+class Path final : private SessionObserver, private PathChecker::Owner {
  public:
   class Owner {
    public:
@@ -62,14 +57,14 @@ class Path final : private SessionObserver {
   };
 
   Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t index,
-       const PathOptions& options, Owner& owner);
+       const PathCheckerOptions& checker, Owner& owner);
   ~Path();  // idle() only
 
   void start();
   // No probe is started any more; the session is still observed, because its logins are fences.
   void stop();
   // Nothing of the path's own (checks, identification) is outstanding. Guest I/O is the owner's.
-  [[nodiscard]] bool idle() const { return !check_outstanding_ && !capacity_outstanding_; }
+  [[nodiscard]] bool idle() const { return checker_.idle() && !capacity_outstanding_; }
 
   // Guest I/O. submit: only when able(). The owner then tells how each command ended.
   [[nodiscard]] bool able() const {
@@ -119,10 +114,12 @@ class Path final : private SessionObserver {
   void on_access(Result<LogicalUnitIdentity> identity);
   void cancel_questions();
   void set_state_of(const LogicalUnitAccess& access);
-  void on_poll_timer();
-  void check();
-  void on_check_complete();
-  void schedule_poll();
+  void on_look_due() noexcept override;
+  void on_checked(ErrorClass outcome, bool changed) noexcept override;
+  void on_check_overdue(bool again) noexcept override;
+  void on_checker_idle() noexcept override;
+  void on_identify_timer();
+  void look_later();
   void on_capacity();
   void set_state(PathState state, std::string why);
 
@@ -130,8 +127,8 @@ class Path final : private SessionObserver {
   Session& session_;
   const std::uint16_t lun_;
   const std::uint32_t index_;
-  const PathOptions options_;
-  Owner& owner_;
+  const std::chrono::milliseconds checker_timeout_;
+  Path::Owner& owner_;
   LogicalUnit logical_unit_;
 
   PathState state_ = PathState::pending;
@@ -146,13 +143,8 @@ class Path final : private SessionObserver {
   // The target port is between two access states; at this time at the latest that is over.
   std::optional<TimePoint> transitioning_until_;
 
-  // poll_timer_: the next look; while a check or an identification runs, its deadline.
-  Timer poll_timer_;
-  ScsiTask check_task_;
-  bool check_outstanding_ = false;
-  bool check_overdue_ = false;
-  std::uint32_t check_attentions_ = 0;  // unit attentions in a row
-  bool succeeded_since_poll_ = false;
+  PathChecker checker_;
+  Timer identify_timer_;  // deadline of an identification
 
   std::uint64_t block_count_ = 0;
   std::uint32_t block_bytes_ = 0;

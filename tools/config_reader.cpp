@@ -116,6 +116,8 @@ class Reader {
                    Settings& settings) const;
   Result<void> set(const InterfacesSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
+  Result<void> set(const MarginalSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
   Result<void> set(const WordSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
   Result<void> set(const GroupingPolicySetting& kind, const ConfigurationEntry& entry,
@@ -359,6 +361,16 @@ Result<void> Reader::set(const InterfacesSetting&, const ConfigurationEntry& ent
     return tl::unexpected(list.error());
   }
   settings.paths.interfaces = std::move(*list);
+  return {};
+}
+
+Result<void> Reader::set(const MarginalSetting& kind, const ConfigurationEntry& entry,
+                         Settings& settings) const {
+  const auto time = seconds_of(entry, kind.least, std::chrono::hours(1));
+  if (!time) {
+    return tl::unexpected(time.error());
+  }
+  settings.multipath.marginal.*(kind.member) = *time;
   return {};
 }
 
@@ -667,6 +679,14 @@ Result<void> Reader::finish(const ConfigurationEntry& section, Settings& setting
     if (!checked) {
       return checked;
     }
+  }
+  if (settings.lines.contains("max_polling_interval") &&
+      settings.multipath.max_polling_interval < settings.multipath.polling_interval) {
+    return refuse(where("polling_interval", "max_polling_interval"),
+                  fmt::format("max_polling_interval ({} s) must not be shorter than "
+                              "polling_interval ({} s)",
+                              in_seconds(settings.multipath.max_polling_interval),
+                              in_seconds(settings.multipath.polling_interval)));
   }
   settings.multipath.no_path_retry =
       parse_no_path_retry(settings.no_path_retry, settings.multipath.polling_interval).value();

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -27,6 +29,19 @@ Result<void> read_auto_resize(std::string_view word, MultipathOptions& options) 
     return fail(ErrorCode::invalid_argument, "auto_resize is neither \"grow_only\" nor \"never\"");
   }
   options.grows = word == "grow_only";
+  return {};
+}
+
+Result<void> read_path_checker(std::string_view word, MultipathOptions& options) {
+  const auto kind = path_checker_named(word);
+  if (!kind) {
+    return fail(ErrorCode::invalid_argument,
+                "path_checker is none of tur, directio, rdac and none");
+  }
+  if (word != to_string(*kind)) {
+    log_warning("config", "path_checker \"{}\" is the old name of \"{}\"", word, to_string(*kind));
+  }
+  options.path_checker = *kind;
   return {};
 }
 
@@ -53,6 +68,13 @@ constexpr std::array kSettings = {
     Setting{"no_path_retry", "", NoPathRetrySetting{}},
     Setting{"polling_interval", "",
             SecondsSetting{&MultipathOptions::polling_interval, Milliseconds(100), kHour}},
+    Setting{"path_checker", "", WordSetting{&read_path_checker}},
+    Setting{"max_polling_interval", "",
+            SecondsSetting{&MultipathOptions::max_polling_interval, Milliseconds(100), kHour}},
+    Setting{"marginal_path_double_failed_time", "",
+            MarginalSetting{&MarginalPathOptions::double_failed_time, Milliseconds(0)}},
+    Setting{"marginal_path_err_recheck_gap_time", "",
+            MarginalSetting{&MarginalPathOptions::err_recheck_gap_time, Milliseconds(1000)}},
     Setting{"checker_timeout", "",
             SecondsSetting{&MultipathOptions::checker_timeout, Milliseconds(100), kHour}},
     Setting{"auto_resize", "", WordSetting{&read_auto_resize}},

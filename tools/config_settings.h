@@ -71,6 +71,12 @@ struct InterfaceSetting {
 };
 struct InterfacesSetting {};
 
+// Seconds of MultipathOptions::marginal, up to an hour.
+struct MarginalSetting {
+  std::chrono::milliseconds MarginalPathOptions::*member;
+  std::chrono::milliseconds least;
+};
+
 // One of a few words. read: the error is a sentence about the value.
 struct WordSetting {
   Result<void> (*read)(std::string_view word, MultipathOptions& options);
@@ -93,7 +99,8 @@ struct Setting {
                DigestSetting, AuthMethodSetting, ChapAlgorithmsSetting, CredentialSetting,
                InterfaceSetting, InterfacesSetting, GroupingPolicySetting, SelectorSetting,
                PrioritizerSetting, PrioArgumentsSetting, FailbackSetting, RrWeightSetting,
-               PathWeightsSetting, PgInitDelaySetting, NoPathRetrySetting, WordSetting>
+               PathWeightsSetting, PgInitDelaySetting, NoPathRetrySetting, WordSetting,
+               MarginalSetting>
       kind;
   // Says how the paths of a kind of array are used: a [[device]] section may have it.
   bool of_device = false;

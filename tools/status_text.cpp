@@ -121,6 +121,7 @@ PathSnapshot path_snapshot(const json& path, const std::string& word, std::uint3
       text_at(path, "dev_st") == "running" ? SessionState::logged_in : SessionState::free;
   snapshot.last_error = text_at(path, "last_error");
   snapshot.priority = number_at<int>(path, "pri");
+  snapshot.marginal_for = std::chrono::seconds(number_at<std::uint32_t>(path, "marginal_sec"));
   snapshot.group = group;
   return snapshot;
 }

@@ -9,6 +9,7 @@ iscsi_blkback_test(multipath_test
     multipath/multipath_text_test.cpp
     multipath/path_activation_test.cpp
     multipath/path_group_test.cpp
+    multipath/path_checker_test.cpp
     multipath/path_identity_test.cpp
     multipath/path_policies_test.cpp
     multipath/path_selector_test.cpp

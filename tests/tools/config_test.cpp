@@ -73,6 +73,20 @@ TEST(Config, PortalsAsArrayOfTables) {
   EXPECT_EQ(configuration.discovery_portals[1].interface_binding.name, "eth0");
 }
 
+TEST(Config, CheckersAndMarginalPaths) {
+  const MultipathOptions options = accepted(
+                                       "[defaults]\n"
+                                       "path_checker = 'readsector0'\n"
+                                       "max_polling_interval = 60\n"
+                                       "marginal_path_double_failed_time = 0\n"
+                                       "marginal_path_err_recheck_gap_time = 300\n")
+                                       .multipath;
+  EXPECT_EQ(options.path_checker, PathCheckerKind::directio);
+  EXPECT_EQ(options.max_polling_interval, seconds(60));
+  EXPECT_EQ(options.marginal.double_failed_time, seconds(0));
+  EXPECT_EQ(options.marginal.err_recheck_gap_time, seconds(300));
+}
+
 TEST(Config, GrowthAndSpace) {
   const MultipathOptions options = accepted(
                                        "[defaults]\n"
@@ -766,6 +780,17 @@ TEST(ConfigRefuses, UnknownAutoResize) {
   EXPECT_EQ(refusal("[defaults]\nauto_resize = 'yes'\n"),
             "c.toml:2: auto_resize is neither \"grow_only\" nor \"never\"");
   EXPECT_THAT(refusal("[defaults]\nauto_resize = 'grow_shrink'\n"), HasSubstr("shrinks"));
+}
+
+TEST(ConfigRefuses, UnknownPathChecker) {
+  EXPECT_EQ(refusal("[defaults]\npath_checker = 'emc_clariion'\n"),
+            "c.toml:2: path_checker is none of tur, directio, rdac and none");
+}
+
+TEST(ConfigRefuses, PollingIntervalsInTheWrongOrder) {
+  EXPECT_EQ(
+      refusal("[defaults]\npolling_interval = 10\nmax_polling_interval = 5\n"),
+      "c.toml:3: max_polling_interval (5 s) must not be shorter than polling_interval (10 s)");
 }
 
 TEST(ConfigRefuses, UnknownNoSpace) {

@@ -1,0 +1,191 @@
+#include "multipath/path_checker.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace iscsi_blkback {
+namespace {
+
+// A path that an error has failed is looked at more often than a good one, so that a disk without
+// any other path is back soon.
+constexpr std::chrono::milliseconds kFailedPollingInterval{1000};
+constexpr int kIntervalGrowth = 4;  // of max_polling_interval, where it is not set
+// A check that stays unanswered on a live connection is aborted by the session, as any command
+// (command_timeout). Where that is switched off, after so many checker_timeouts the owner is told
+// again.
+constexpr int kStuckTimeouts = 6;
+// Unit attentions that one check clears before it leaves the rest to the next.
+constexpr std::uint32_t kMaxAttentions = 5;
+constexpr int kRdacPage = 0xc9;
+
+}  // namespace
+
+const char* to_string(PathCheckerKind kind) {
+  switch (kind) {
+    case PathCheckerKind::tur:
+      return "tur";
+    case PathCheckerKind::directio:
+      return "directio";
+    case PathCheckerKind::rdac:
+      return "rdac";
+    case PathCheckerKind::none:
+      return "none";
+  }
+  return "unknown";
+}
+
+std::optional<PathCheckerKind> path_checker_named(std::string_view name) {
+  for (const PathCheckerKind kind : {PathCheckerKind::tur, PathCheckerKind::directio,
+                                     PathCheckerKind::rdac, PathCheckerKind::none}) {
+    if (name == to_string(kind)) {
+      return kind;
+    }
+  }
+  return name == "readsector0" ? std::optional(PathCheckerKind::directio) : std::nullopt;
+}
+
+PathChecker::PathChecker(Reactor& reactor, LogicalUnit& logical_unit,
+                         const PathCheckerOptions& options, Owner& owner)
+    : reactor_(reactor),
+      logical_unit_(logical_unit),
+      options_(options),
+      owner_(owner),
+      timer_(
+          reactor, [](void* self) noexcept { static_cast<PathChecker*>(self)->on_timer(); }, this),
+      interval_(options.polling_interval) {}
+
+PathChecker::~PathChecker() {
+  ISCSI_BLKBACK_ASSERT(idle());
+}
+
+void PathChecker::stop() {
+  stopped_ = true;
+  timer_.stop();
+}
+
+Duration PathChecker::widened() const {
+  const Duration most = options_.max_polling_interval.count() != 0
+                            ? Duration(options_.max_polling_interval)
+                            : Duration(options_.polling_interval) * kIntervalGrowth;
+  return std::max(std::min(interval_ * 2, most), Duration(options_.polling_interval));
+}
+
+void PathChecker::look_later(bool good) {
+  good_ = good;
+  if (stopped_) {
+    return;
+  }
+  if (outstanding_) {  // from before what the owner has just been busy with
+    timer_.start_after(options_.checker_timeout);
+    return;
+  }
+  const Duration interval =
+      good ? interval_ : std::min<Duration>(options_.polling_interval, kFailedPollingInterval);
+  // Up to a tenth less, so that the checks of many paths do not fall together.
+  const auto jitter = static_cast<Duration::rep>(
+      reactor_.random() % static_cast<std::uint64_t>(interval.count() / 10 + 1));
+  timer_.start_after(interval - Duration(jitter));
+}
+
+void PathChecker::on_timer() {
+  if (outstanding_) {
+    const bool again = std::exchange(overdue_, true);
+    if (!again && logical_unit_.session().options().command_timeout.count() == 0) {
+      timer_.start_after(options_.checker_timeout * (kStuckTimeouts - 1));
+    }
+    owner_.on_check_overdue(again);
+    return;
+  }
+  if (good_ && (std::exchange(passed_, false) || options_.kind == PathCheckerKind::none)) {
+    interval_ = widened();
+    look_later(true);
+    return;
+  }
+  owner_.on_look_due();
+}
+
+void PathChecker::check() {
+  ISCSI_BLKBACK_ASSERT(!outstanding_ && !stopped_);
+  attentions_ = 0;
+  send();
+}
+
+void PathChecker::send() {
+  switch (options_.kind) {
+    case PathCheckerKind::tur:
+    case PathCheckerKind::none:
+      logical_unit_.prepare_test_unit_ready(task_);
+      break;
+    case PathCheckerKind::directio: {
+      BlockRequest read;
+      read.operation = BlockOperation::read;
+      read.sector_count = logical_unit_.logical_block_bytes() / kSectorBytes;
+      read.data = buffer_.data();
+      logical_unit_.prepare_io(task_, read);
+      break;
+    }
+    case PathCheckerKind::rdac:
+      logical_unit_.prepare_inquiry(task_, kRdacPage, last_page_.size(), buffer_);
+      break;
+  }
+  task_.owner = this;
+  task_.on_complete = [](ScsiTask& task) noexcept {
+    static_cast<PathChecker*>(task.owner)->on_complete();
+  };
+  outstanding_ = true;
+  overdue_ = false;
+  timer_.start_after(options_.checker_timeout);
+  logical_unit_.session().submit(task_);
+}
+
+void PathChecker::on_complete() {
+  outstanding_ = false;
+  if (stopped_) {
+    owner_.on_checker_idle();
+    return;
+  }
+  // A page may be shorter than the room for it.
+  const bool good = task_.outcome == TaskOutcome::completed && task_.status == ScsiStatus::good;
+  ErrorClass outcome =
+      good && options_.kind == PathCheckerKind::rdac ? ErrorClass::success : classify(task_);
+  if (outcome == ErrorClass::connection_lost || outcome == ErrorClass::not_sent) {
+    return;  // the session tells
+  }
+  const bool attention = outcome == ErrorClass::unit_attention && ++attentions_ <= kMaxAttentions;
+  if (attention && logical_unit_.session().state() == SessionState::logged_in) {
+    send();
+    return;
+  }
+  // directio wants the data; whatever else the LUN says of a read of its first block, this path
+  // does not give it. What has rules of its own keeps them.
+  if (options_.kind == PathCheckerKind::directio &&
+      (outcome == ErrorClass::hardware_error || outcome == ErrorClass::medium_unrecovered ||
+       outcome == ErrorClass::medium_other || outcome == ErrorClass::target_failure ||
+       outcome == ErrorClass::aborted_command)) {
+    outcome = ErrorClass::not_ready;
+  }
+  bool changed = false;
+  if (outcome == ErrorClass::success) {
+    interval_ = widened();
+    if (options_.kind == PathCheckerKind::rdac) {
+      changed = !std::equal(last_page_.begin(), last_page_.end(), buffer_.begin());
+      std::copy_n(buffer_.begin(), last_page_.size(), last_page_.begin());
+    }
+  }
+  owner_.on_checked(outcome, changed);
+}
+
+const char* PathChecker::question() const {
+  switch (options_.kind) {
+    case PathCheckerKind::directio:
+      return "a read of the first block";
+    case PathCheckerKind::rdac:
+      return "INQUIRY of page 0xC9";
+    case PathCheckerKind::tur:
+    case PathCheckerKind::none:
+      break;
+  }
+  return "TEST UNIT READY";
+}
+
+}  // namespace iscsi_blkback

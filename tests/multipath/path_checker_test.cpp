@@ -1,0 +1,245 @@
+// How paths are asked whether they work, and what becomes of one that fails again and again.
+#include "multipath/path_checker.h"
+
+#include "tests/multipath/multipath_fixture.h"
+
+namespace iscsi_blkback {
+namespace {
+
+class PathCheckerTest : public MultipathTest {
+ protected:
+  // Counts commands of a kind at a portal from now on, without touching them.
+  std::shared_ptr<int> count(std::size_t portal, std::uint8_t operation) {
+    auto counted = std::make_shared<int>(0);
+    SimFault fault;
+    fault.count = 0;
+    fault.matches = [=](const SimCommand& command) {
+      *counted += command.portal == portal && command.cdb[0] == operation ? 1 : 0;
+      return false;
+    };
+    target_->inject(fault);
+    return counted;
+  }
+  static SimFault hang(std::uint8_t operation, std::size_t portal) {
+    SimFault fault;
+    fault.count = 0;
+    fault.answer = false;
+    fault.matches = [=](const SimCommand& command) {
+      return command.portal == portal && command.cdb[0] == operation;
+    };
+    return fault;
+  }
+};
+
+TEST(PathCheckerKind, Names) {
+  for (const PathCheckerKind kind : {PathCheckerKind::tur, PathCheckerKind::directio,
+                                     PathCheckerKind::rdac, PathCheckerKind::none}) {
+    EXPECT_EQ(path_checker_named(to_string(kind)), kind);
+  }
+  EXPECT_EQ(path_checker_named("readsector0"), PathCheckerKind::directio);
+  EXPECT_EQ(path_checker_named("emc_clariion"), std::nullopt);
+}
+
+TEST_F(PathCheckerTest, ChecksOfAnIdlePathAreFurtherAndFurtherApart) {
+  start();
+  const auto checks = count(0, scsi_operation::kTestUnitReady);
+  reactor_.run_for(seconds(16));
+  EXPECT_EQ(*checks, 2) << "after 5 s and 10 s more";
+  reactor_.run_for(seconds(600));
+  EXPECT_GE(*checks, 30);
+  EXPECT_LE(*checks, 36) << "then every 20 s";
+}
+
+TEST_F(PathCheckerTest, ABusyPathIsNeverAsked) {
+  start({1});
+  const auto checks = count(0, scsi_operation::kTestUnitReady);
+  for (int second = 0; second < 120; ++second) {
+    EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+    reactor_.run_for(seconds(1));
+  }
+  EXPECT_EQ(*checks, 0);
+}
+
+TEST_F(PathCheckerTest, NoneAsksNothing) {
+  options_.path_checker = PathCheckerKind::none;
+  options_.capacity_polling_interval = milliseconds(0);
+  start();
+  const auto checks = count(0, scsi_operation::kTestUnitReady);
+  reactor_.run_for(seconds(300));
+  EXPECT_EQ(*checks, 0);
+}
+
+TEST_F(PathCheckerTest, APathThatHangsDelaysNoOther) {
+  start();
+  const auto others = count(1, scsi_operation::kTestUnitReady);
+  target_->inject(hang(scsi_operation::kTestUnitReady, 0));
+  ASSERT_TRUE(wait_for_up(1, seconds(11)));
+  EXPECT_EQ(path(0).state, PathState::down);
+  EXPECT_NE(path(0).last_error.find("TEST UNIT READY is not answered"), std::string::npos);
+  EXPECT_EQ(path(1).state, PathState::up);
+  EXPECT_GE(*others, 1);
+  EXPECT_EQ(answer(read(0, 8), milliseconds(10)), IoStatus::ok);
+  target_->clear_faults();
+  EXPECT_TRUE(wait_for_up(2, seconds(60)));
+}
+
+TEST_F(PathCheckerTest, DirectioReadsTheFirstBlock) {
+  options_.path_checker = PathCheckerKind::directio;
+  lun_options_.block_bytes = 4096;
+  start();
+  const auto reads = count(0, scsi_operation::kRead16);
+  const auto ready = count(0, scsi_operation::kTestUnitReady);
+  reactor_.run_for(seconds(60));
+  EXPECT_GE(*reads, 3);
+  EXPECT_EQ(*ready, 0);
+  EXPECT_EQ(up(), 2U);
+}
+
+// As LIO does: TEST UNIT READY is GOOD whatever is behind it.
+TEST_F(PathCheckerTest, DirectioFindsAPathThatCannotReadAndTakesItBackWhenItCan) {
+  options_.path_checker = PathCheckerKind::directio;
+  start();
+  SimFault broken = sense_fault(SenseKey::hardware_error, 0x4400, 0);
+  broken.matches = [](const SimCommand& command) {
+    return command.portal == 0 && is_read(command);
+  };
+  target_->inject(broken);
+  ASSERT_TRUE(wait_for_up(1, seconds(11)));
+  EXPECT_EQ(path(0).state, PathState::down);
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(path(0).state, PathState::down);
+  target_->clear_faults();
+  EXPECT_TRUE(wait_for_up(2, seconds(3)));
+}
+
+TEST_F(PathCheckerTest, RdacAsksForItsPage) {
+  options_.path_checker = PathCheckerKind::rdac;
+  start();
+  const auto inquiries = count(0, scsi_operation::kInquiry);
+  reactor_.run_for(seconds(60));
+  EXPECT_GE(*inquiries, 3);
+  EXPECT_EQ(up(), 2U) << "a LUN that has no such page answers, too";
+  target_->inject(hang(scsi_operation::kInquiry, 0));
+  EXPECT_TRUE(wait_for_up(1, seconds(30)));
+  target_->clear_faults();
+}
+
+// ---- marginal paths
+
+class MarginalPathTest : public PathCheckerTest {
+ protected:
+  void fail_once(std::size_t portal) {
+    const std::size_t before = up();
+    cut(portal);
+    ASSERT_TRUE(wait_for_up(before - 1, seconds(3)));
+    restore(portal);
+    ASSERT_TRUE(wait_for_up(before, seconds(5)));
+  }
+  // Requests that each of two paths gets out of twenty.
+  std::pair<std::uint64_t, std::uint64_t> shares() {
+    const auto first = path(0).requests;
+    const auto second = path(1).requests;
+    for (int i = 0; i < 20; ++i) {
+      EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+    }
+    return {path(0).requests - first, path(1).requests - second};
+  }
+};
+
+TEST_F(MarginalPathTest, APathThatFailsTwiceInAMinuteIsALastResort) {
+  start();
+  fail_once(0);
+  EXPECT_EQ(path(0).marginal_for, Duration::zero());
+  EXPECT_EQ(shares(), std::pair(std::uint64_t{10}, std::uint64_t{10}));
+  fail_once(0);
+  EXPECT_GT(path(0).marginal_for, Duration::zero());
+  EXPECT_EQ(path(0).state, PathState::up);
+  EXPECT_EQ(shares(), std::pair(std::uint64_t{0}, std::uint64_t{20}));
+
+  cut(1);
+  EXPECT_EQ(answer(read(0, 8), milliseconds(50)), IoStatus::ok) << "there is no other";
+  restore(1);
+  ASSERT_TRUE(wait_for_up(2));
+  EXPECT_EQ(shares(), std::pair(std::uint64_t{0}, std::uint64_t{20}));
+
+  reactor_.run_for(seconds(61));
+  EXPECT_EQ(path(0).marginal_for, Duration::zero());
+  EXPECT_EQ(shares(), std::pair(std::uint64_t{10}, std::uint64_t{10}));
+}
+
+TEST_F(MarginalPathTest, TheHoldDownDoublesWhileItGoesOnFailing) {
+  start();
+  fail_once(0);
+  fail_once(0);
+  EXPECT_LE(path(0).marginal_for, seconds(60));
+  fail_once(0);
+  EXPECT_GT(path(0).marginal_for, seconds(110));
+  EXPECT_LE(path(0).marginal_for, seconds(120));
+  for (int i = 0; i < 20; ++i) {
+    fail_once(0);
+  }
+  EXPECT_GT(path(0).marginal_for, seconds(60 * 31));
+  EXPECT_LE(path(0).marginal_for, seconds(60 * 32)) << "and is bounded";
+  reactor_.run_for(seconds(60 * 32 + 1));
+  EXPECT_EQ(path(0).marginal_for, Duration::zero());
+}
+
+TEST_F(MarginalPathTest, FailuresFarApartAreNone) {
+  start();
+  for (int i = 0; i < 5; ++i) {
+    fail_once(0);
+    reactor_.run_for(seconds(61));
+    EXPECT_EQ(path(0).marginal_for, Duration::zero());
+  }
+}
+
+TEST_F(MarginalPathTest, ItCanBeSwitchedOff) {
+  options_.marginal.double_failed_time = milliseconds(0);
+  start();
+  for (int i = 0; i < 5; ++i) {
+    fail_once(0);
+  }
+  EXPECT_EQ(shares(), std::pair(std::uint64_t{10}, std::uint64_t{10}));
+}
+
+// ---- many paths
+
+class ManyPaths : public MultipathTest, public testing::WithParamInterface<std::size_t> {};
+
+TEST_P(ManyPaths, AllAreUsedAndTheLastOneServesAlone) {
+  start(std::vector<std::uint16_t>(GetParam(), 1));
+  ASSERT_EQ(up(), GetParam());
+  for (std::size_t i = 0; i < GetParam() * 4; ++i) {
+    EXPECT_EQ(answer(write(i * 8, 8, 1)), IoStatus::ok);
+  }
+  for (std::size_t index = 0; index < GetParam(); ++index) {
+    EXPECT_EQ(path(index).requests, 4U);
+  }
+  for (std::size_t index = 0; index + 1 < GetParam(); ++index) {
+    refuse(index);
+  }
+  for (std::size_t i = 0; i < 8; ++i) {
+    const GuestRequest& request = write(i * 8, 8, 2);
+    EXPECT_EQ(answer(request, milliseconds(50)), IoStatus::ok);
+  }
+  for (std::size_t index = 0; index + 1 < GetParam(); ++index) {
+    accept(index);
+  }
+  EXPECT_TRUE(wait_for_up(GetParam()));
+}
+
+TEST_P(ManyPaths, AllButOneAreDeadAtTheStart) {
+  start_target(std::vector<std::uint16_t>(GetParam(), 1));
+  for (std::size_t index = 0; index + 1 < GetParam(); ++index) {
+    drop_silently(index);
+  }
+  start_device(false);
+  EXPECT_TRUE(reactor_.run_until([this] { return ready_calls_ == 1; }, milliseconds(100)));
+  const GuestRequest& request = write(0, 8, 2);
+  EXPECT_EQ(answer(request, milliseconds(50)), IoStatus::ok);
+}
+
+INSTANTIATE_TEST_SUITE_P(Counts, ManyPaths, testing::Values(1, 2, 4, 8, 32));
+
+}  // namespace
+}  // namespace iscsi_blkback
