@@ -15,7 +15,7 @@ constexpr int kIntervalGrowth = 4;  // of max_polling_interval, where it is not 
 // again.
 constexpr int kStuckTimeouts = 6;
 // Unit attentions that one check clears before it leaves the rest to the next.
-constexpr std::uint32_t kMaxAttentions = 5;
+constexpr std::uint32_t kMaxCheckAttentions = 5;
 constexpr int kRdacPage = 0xc9;
 
 }  // namespace
@@ -151,7 +151,8 @@ void PathChecker::on_complete() {
   if (outcome == ErrorClass::connection_lost || outcome == ErrorClass::not_sent) {
     return;  // the session tells
   }
-  const bool attention = outcome == ErrorClass::unit_attention && ++attentions_ <= kMaxAttentions;
+  const bool attention =
+      outcome == ErrorClass::unit_attention && ++attentions_ <= kMaxCheckAttentions;
   if (attention && logical_unit_.session().state() == SessionState::logged_in) {
     send();
     return;
