@@ -385,8 +385,4 @@ TargetNumbers NullTargetConnection::numbers(bool advances_stat_sn) {
   return sequence_.numbers(advances_stat_sn, std::max(settings_.protocol.window, 1U));
 }
 
-// null_target_login.cpp sends these.
-template void NullTargetConnection::send(const LoginResponsePdu&, std::span<const std::byte>, bool,
-                                         ReplyBatch&);
-
 }  // namespace iscsi_blkback
