@@ -92,13 +92,15 @@ bool MultipathDevice::Impl::try_send(Request& request) {
     send(request, *paths_[*request.prefer]);
     return true;
   }
+  // A group whose paths are all silent is not waited for while another one answers.
+  const PathMask answering = (up_ & ~suspect_) != 0 ? up_ & ~suspect_ : up_;
   PathMask candidates = able_;
   while (candidates != 0) {
     const PathMask elsewhere = request.avoid != 0 ? candidates & ~request.avoid : 0;
     const std::uint32_t index =
         elsewhere != 0
             ? groups_.select_elsewhere(elsewhere, request.length_bytes(), selector_time())
-            : groups_.select(up_, candidates, request.length_bytes(), selector_time());
+            : groups_.select(answering, candidates, request.length_bytes(), selector_time());
     if (index == PathGroups::kNoPath) {
       return false;  // the group in use is full
     }

@@ -194,6 +194,26 @@ TEST_F(PathPolicyTest, AnAluaFlipDelaysNoRequestBy50Milliseconds) {
   EXPECT_EQ(path(0).state, PathState::ghost);
 }
 
+TEST_F(PathPolicyTest, ASilentPathIsLeftForTheOtherGroupBeforeItHasFailed) {
+  lun_options_.tpgs = 1;
+  lun_options_.port_groups = {{.tag = 1, .state = AccessState::active_optimized, .ports = {1}},
+                              {.tag = 2, .state = AccessState::active_non_optimized, .ports = {2}}};
+  start({1, 2});
+  EXPECT_EQ(spread(4), (Ints{4, 0}));
+  drop_silently(0);
+  read(0, 8);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).suspect; }, seconds(2)));
+  EXPECT_EQ(path(0).state, PathState::up);
+  const GuestRequest& request = read(8, 8);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+  EXPECT_LE(request.took(), milliseconds(20));
+  EXPECT_EQ(path(0).state, PathState::up) << "it is only silent yet";
+  EXPECT_EQ(snapshot().active_group, 0U) << "and its group still the one in use";
+  reactor_.network().set_dropping(portal_address(0), false);
+  reactor_.run_for(seconds(5));
+  ASSERT_TRUE(wait_for_up(2));
+}
+
 TEST_F(PathPolicyTest, StandbyPathsAreGhostsAndTakeNoRequest) {
   use_alua();
   lun_options_.port_groups[1].state = AccessState::standby;
