@@ -209,6 +209,9 @@ TEST_F(PathPolicyTest, ASilentPathIsLeftForTheOtherGroupBeforeItHasFailed) {
   EXPECT_LE(request.took(), milliseconds(20));
   EXPECT_EQ(path(0).state, PathState::up) << "it is only silent yet";
   EXPECT_EQ(snapshot().active_group, 0U) << "and its group still the one in use";
+  reactor_.network().set_dropping(portal_address(0), false);
+  reactor_.run_for(seconds(5));
+  ASSERT_TRUE(wait_for_up(2));
 }
 
 TEST_F(PathPolicyTest, StandbyPathsAreGhostsAndTakeNoRequest) {
