@@ -48,6 +48,7 @@ class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer 
     ASSERT_TRUE(started) << started.error().message;
     MultipathOptions options;
     options.alias = "disk";
+    options.marginal.double_failed_time = {};  // a path that is lost again and again is used again
     device = std::make_unique<MultipathDevice>(*reactor, options, *this);
     for (std::size_t path = 0; path < kPaths; ++path) {
       auto proxy = TcpProxy::start(tgt.port(path));

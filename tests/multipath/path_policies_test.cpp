@@ -407,6 +407,7 @@ TEST_F(PathPolicyTest, FailbackImmediateReturnsWithTheFirstPath) {
 TEST_F(PathPolicyTest, FailbackAfterSecondsWaitsForQuiet) {
   use_alua();
   options_.failback = Failback{Failback::Kind::after, seconds(30)};
+  options_.marginal.double_failed_time = {};  // else a path lost twice would be a last resort
   start_four();
   lose_first_side();
   ASSERT_TRUE(first_side_back());
