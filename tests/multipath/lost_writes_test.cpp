@@ -228,6 +228,7 @@ TEST_F(LostWrites, HeldWritesFailWhenNoPathRetryIsOver) {
 // The lost portal answers again at once: the session's own login and the fence session must not end
 // each other for ever.
 TEST_F(LostWrites, TheFenceDoesNotFightWithTheSessionsOwnLogin) {
+  options_.marginal.double_failed_time = milliseconds(0);  // it is to be used again and again
   start();
   for (int round = 0; round < 20; ++round) {
     GuestRequest& first = write_held_at(0, 0, 8, 1);

@@ -231,8 +231,8 @@ TEST_F(MultipathTest, TheCheckerLeavesABusyPathAlone) {
   }
   EXPECT_EQ(checks, 0U);
   reactor_.run_for(seconds(60));
-  EXPECT_GE(checks, 10U);
-  EXPECT_LE(checks, 14U);
+  EXPECT_GE(checks, 2U) << "every 20 s by now";
+  EXPECT_LE(checks, 4U);
 }
 
 // RECOVERED ERROR with all of the data: the LUN says that it took some effort, no more.

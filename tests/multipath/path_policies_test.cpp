@@ -387,6 +387,7 @@ TEST_F(PathPolicyTest, FailbackImmediateReturnsWithTheFirstPath) {
 TEST_F(PathPolicyTest, FailbackAfterSecondsWaitsForQuiet) {
   use_alua();
   options_.failback = Failback{Failback::Kind::after, seconds(30)};
+  options_.marginal.double_failed_time = milliseconds(0);
   start_four();
   lose_first_side();
   ASSERT_TRUE(first_side_back());
