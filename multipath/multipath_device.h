@@ -55,7 +55,7 @@ struct MultipathOptions : PathPolicySettings {
   // See PathCheckerOptions.
   PathCheckerKind path_checker = PathCheckerKind::tur;
   std::chrono::milliseconds polling_interval{5000};
-  std::chrono::milliseconds max_polling_interval{0};
+  std::chrono::milliseconds max_polling_interval{20000};
   std::chrono::milliseconds checker_timeout{5000};
   // A path that fails twice within the first is a last resort for the second, and each time that it
   // goes on failing for twice as long. 0 for the first: never.

@@ -9,7 +9,6 @@ namespace {
 // A path that an error has failed is looked at more often than a good one, so that a disk without
 // any other path is back soon.
 constexpr std::chrono::milliseconds kFailedPollingInterval{1000};
-constexpr int kIntervalGrowth = 4;  // of max_polling_interval, where it is not set
 // A check that stays unanswered on a live connection is aborted by the session, as any command
 // (command_timeout). Where that is switched off, after so many checker_timeouts the owner is told
 // again.
@@ -64,10 +63,8 @@ void PathChecker::stop() {
 }
 
 Duration PathChecker::widened() const {
-  const Duration most = options_.max_polling_interval.count() != 0
-                            ? Duration(options_.max_polling_interval)
-                            : Duration(options_.polling_interval) * kIntervalGrowth;
-  return std::max(std::min(interval_ * 2, most), Duration(options_.polling_interval));
+  return std::max<Duration>(std::min<Duration>(interval_ * 2, options_.max_polling_interval),
+                            options_.polling_interval);
 }
 
 void PathChecker::look_later(bool good) {

@@ -34,7 +34,7 @@ enum class PathCheckerKind : std::uint8_t {
 struct PathCheckerOptions {
   PathCheckerKind kind = PathCheckerKind::tur;
   std::chrono::milliseconds polling_interval{5000};
-  std::chrono::milliseconds max_polling_interval{0};  // 0: four times the least
+  std::chrono::milliseconds max_polling_interval{20000};  // not below the other
   std::chrono::milliseconds checker_timeout{5000};
 };
 
