@@ -1,9 +1,9 @@
-#include "blkback/disk_plan.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <map>
+
+#include "blkback/disk_plan.h"
 
 namespace iscsi_blkback {
 namespace {
