@@ -1,0 +1,178 @@
+#include "tools/config_reader_impl.h"
+
+namespace iscsi_blkback {
+
+Result<void> ConfigurationReader::check_chap(std::string_view prefix, ChapMember chap,
+                                             Settings& settings,
+                                             const ConfigurationEntry& section) const {
+  const ChapOptions& options = settings.session.*chap;
+  // Points to the last option of the section that has to do with it.
+  ConfigurationEntry where = section;
+  bool demanded = false;
+  std::uint32_t line = 0;
+  for (const Setting& setting : all_settings()) {
+    const auto found = settings.lines.find(setting.name);
+    if (found == settings.lines.end()) {
+      continue;
+    }
+    const bool related = std::visit(
+        [&](const auto& kind) {
+          if constexpr (requires { kind.chap; }) {
+            return kind.chap == chap;
+          }
+          return false;
+        },
+        setting.kind);
+    if (related) {
+      line = std::max(line, found->second);
+      demanded = demanded || std::holds_alternative<AuthMethodSetting>(setting.kind);
+    }
+  }
+  where.line = line == 0 ? section.line : line;
+  if (settings.off(chap)) {
+    return {};
+  }
+  if (demanded && !options.enabled()) {
+    return refuse(where, fmt::format("{}: CHAP needs a username and a password", prefix));
+  }
+  if (auto checked = check_chap_options(options); !checked) {
+    return refuse(where, fmt::format("{}: {}", prefix, checked.error().message));
+  }
+  if (chap == &SessionOptions::discovery_chap && options.enabled() &&
+      std::find(options.offered().begin(), options.offered().end(), ChapAlgorithm::md5) ==
+          options.offered().end()) {
+    return refuse(
+        where, fmt::format("{}: discovery knows MD5 only, so that chap_algs must have it", prefix));
+  }
+  return {};
+}
+
+Result<void> ConfigurationReader::check_policies(const ConfigurationEntry& section,
+                                                 Settings& settings) const {
+  // Points to the last of the options that the section itself has; to the section when it has none.
+  const auto where = [&](std::initializer_list<std::string_view> names) {
+    ConfigurationEntry entry = section;
+    std::uint32_t line = 0;
+    for (const std::string_view name : names) {
+      if (const auto found = settings.lines.find(name); found != settings.lines.end()) {
+        line = std::max(line, found->second);
+      }
+    }
+    entry.line = line == 0 ? section.line : line;
+    return entry;
+  };
+  if (settings.lines.contains("prio") && !settings.lines.contains("prio_args")) {
+    settings.prio_args.clear();  // those were for another prio
+  }
+  MultipathOptions& multipath = settings.multipath;
+  if (settings.prio) {
+    auto made = make_prioritizer(*settings.prio, settings.prio_args);
+    if (!made) {
+      return refuse(where({"prio", "prio_args"}), made.error().message);
+    }
+    multipath.prio = std::move(*made);
+  } else if (!settings.prio_args.empty()) {
+    return refuse(where({"prio_args"}), "prio_args needs a prio that they are for");
+  }
+  if (multipath.path_grouping_policy == PathGroupingPolicy::group_by_prio && settings.prio &&
+      *settings.prio == PrioritizerKind::constant) {
+    return refuse(
+        where({"path_grouping_policy", "prio"}),
+        "path_grouping_policy group_by_prio contradicts prio const, which gives all paths "
+        "the same priority: say multibus, or another prio");
+  }
+  const PathSelectorKind selector = multipath.path_selector.value_or(PathSelectorKind::round_robin);
+  if (multipath.rr_weight == RrWeight::priorities && selector != PathSelectorKind::round_robin) {
+    return refuse(where({"rr_weight", "path_selector"}),
+                  fmt::format("rr_weight priorities is for path_selector round-robin, not {}",
+                              to_string(selector)));
+  }
+  if (!multipath.path_weights.empty()) {
+    if (selector != PathSelectorKind::round_robin && selector != PathSelectorKind::service_time) {
+      return refuse(where({"path_weights", "path_selector"}),
+                    fmt::format("path_weights is for path_selector service-time and round-robin, "
+                                "not {}",
+                                to_string(selector)));
+    }
+    if (multipath.rr_weight == RrWeight::priorities) {
+      return refuse(where({"path_weights", "rr_weight"}),
+                    "either path_weights or rr_weight priorities may be set, not both");
+    }
+  }
+  return {};
+}
+
+// What only the whole section can tell.
+Result<void> ConfigurationReader::finish(const ConfigurationEntry& section,
+                                         Settings& settings) const {
+  // Points to the later of the two options; to the section when it has neither.
+  const auto where = [&](std::string_view one, std::string_view other) {
+    ConfigurationEntry entry = section;
+    std::uint32_t line = 0;
+    for (const std::string_view name : {one, other}) {
+      if (const auto found = settings.lines.find(name); found != settings.lines.end()) {
+        line = std::max(line, found->second);
+      }
+    }
+    entry.line = line == 0 ? section.line : line;
+    return entry;
+  };
+  if (settings.lines.contains("interfaces")) {
+    for (const std::string_view part :
+         {"iface.net_ifacename", "iface.ipaddress", "iface.hwaddress"}) {
+      if (settings.lines.contains(part)) {
+        return refuse(where("interfaces", part),
+                      fmt::format("either interfaces or {} may be set, not both", part));
+      }
+    }
+  }
+  for (const auto& checked :
+       {check_chap("node.session.auth", &SessionOptions::chap, settings, section),
+        check_chap("discovery.sendtargets.auth", &SessionOptions::discovery_chap, settings,
+                   section)}) {
+    if (!checked) {
+      return checked;
+    }
+  }
+  if (auto checked = check_policies(section, settings); !checked) {
+    return checked;
+  }
+  const SessionOptions& session = settings.session;
+  if (session.first_burst_length > session.max_burst_length) {
+    return refuse(where("FirstBurstLength", "MaxBurstLength"),
+                  fmt::format("FirstBurstLength ({}) must not be greater than MaxBurstLength ({}) "
+                              "(RFC 7143 13.14)",
+                              session.first_burst_length, session.max_burst_length));
+  }
+  const auto ordered = [&](std::string_view lesser, Milliseconds less, std::string_view greater,
+                           Milliseconds great) -> Result<void> {
+    if (less > great) {
+      return refuse(where(lesser, greater),
+                    fmt::format("{} ({} s) must not be longer than {} ({} s)", lesser,
+                                in_seconds(less), greater, in_seconds(great)));
+    }
+    return {};
+  };
+  for (const auto& checked :
+       {ordered("relogin_backoff_min", session.relogin_backoff_min, "relogin_backoff_max",
+                session.relogin_backoff_max),
+        ordered("connect_timeout", session.connect_timeout, "login_timeout", session.login_timeout),
+        ordered("stall_probe", session.stall_probe, "path_timeout", session.path_timeout)}) {
+    if (!checked) {
+      return checked;
+    }
+  }
+  if (settings.lines.contains("max_polling_interval") &&
+      settings.multipath.max_polling_interval < settings.multipath.polling_interval) {
+    return refuse(where("polling_interval", "max_polling_interval"),
+                  fmt::format("max_polling_interval ({} s) must not be shorter than "
+                              "polling_interval ({} s)",
+                              in_seconds(settings.multipath.max_polling_interval),
+                              in_seconds(settings.multipath.polling_interval)));
+  }
+  settings.multipath.no_path_retry =
+      parse_no_path_retry(settings.no_path_retry, settings.multipath.polling_interval).value();
+  return {};
+}
+
+}  // namespace iscsi_blkback
