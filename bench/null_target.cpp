@@ -1,5 +1,6 @@
 #include "bench/null_target.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <liburing.h>
 #include <netinet/in.h>
@@ -9,8 +10,10 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -395,6 +398,12 @@ Result<std::unique_ptr<NullTargetProcess>> NullTargetProcess::start(
   if (!target) {
     return tl::unexpected(target.error());
   }
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return tl::unexpected(system_error("cannot make a pipe", errno));
+  }
+  const UniqueFd ready(ends[0]);
+  UniqueFd tell_ready(ends[1]);
   std::unique_ptr<NullTargetProcess> started(new NullTargetProcess);
   started->ports_ = (*target)->ports();
   started->process_ = fork();
@@ -405,9 +414,15 @@ Result<std::unique_ptr<NullTargetProcess>> NullTargetProcess::start(
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     pin_to_core(core);
     (*target)->take_memory();
+    tell_ready.reset();
     const std::atomic<bool> never = false;
     (*target)->run(never);
     _exit(1);
+  }
+  // Its memory may take seconds, which are no client's.
+  tell_ready.reset();
+  char nothing = 0;
+  while (read(ready.get(), &nothing, 1) < 0 && errno == EINTR) {
   }
   return started;
 }
