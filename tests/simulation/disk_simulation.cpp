@@ -510,7 +510,9 @@ void Simulation::finish() {
     return std::all_of(disks_.begin(), disks_.end(),
                        [](const std::unique_ptr<SimulatedDisk>& disk) { return disk->closed(); });
   };
-  const bool closed = reactor_.run_until(all_closed, seconds(failed() ? 1 : 10));
+  // A read that another path has answered stays at its own until that answers or gives it up
+  // (command_timeout): longer than any request of the guest.
+  const bool closed = reactor_.run_until(all_closed, seconds(failed() ? 1 : 60));
   std::size_t stopped = 0;
   for (const std::unique_ptr<Session>& session : sessions_) {
     result_.connection_losses += session->statistics().connection_losses;
