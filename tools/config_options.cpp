@@ -1,6 +1,20 @@
 #include "tools/config_reader_impl.h"
 
 namespace iscsi_blkback {
+namespace {
+
+// A word, or a number in its place. expected: for the sentence about what is neither.
+Result<std::string> word_or_number_of(const ConfigurationEntry& entry, const char* expected) {
+  if (const auto* number = entry.value->as_integer()) {
+    return fmt::format("{}", number->get());
+  }
+  if (const auto* string = entry.value->as_string()) {
+    return string->get();
+  }
+  return refuse_type(entry, expected);
+}
+
+}  // namespace
 
 Result<std::string> alias_of(const ConfigurationEntry& entry) {
   auto value = text_of(entry);
@@ -205,34 +219,6 @@ Result<void> ConfigurationReader::set(const WordSetting& kind, const Configurati
   return {};
 }
 
-Result<void> ConfigurationReader::set(const GroupingPolicySetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto word = text_of(entry);
-  if (!word) {
-    return tl::unexpected(word.error());
-  }
-  const auto policy = parse_path_grouping_policy(*word);
-  if (!policy) {
-    return refuse(entry, policy.error().message);
-  }
-  settings.multipath.path_grouping_policy = *policy;
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const SelectorSetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto word = text_of(entry);
-  if (!word) {
-    return tl::unexpected(word.error());
-  }
-  const auto selector = parse_path_selector(*word);
-  if (!selector) {
-    return refuse(entry, selector.error().message);
-  }
-  settings.multipath.path_selector = *selector;
-  return {};
-}
-
 Result<void> ConfigurationReader::set(const PrioritizerSetting&, const ConfigurationEntry& entry,
                                       Settings& settings) const {
   const auto word = text_of(entry);
@@ -259,15 +245,12 @@ Result<void> ConfigurationReader::set(const PrioArgumentsSetting&, const Configu
 
 Result<void> ConfigurationReader::set(const FailbackSetting&, const ConfigurationEntry& entry,
                                       Settings& settings) const {
-  std::string word;
-  if (const auto* number = entry.value->as_integer()) {
-    word = fmt::format("{}", number->get());
-  } else if (const auto* string = entry.value->as_string()) {
-    word = string->get();
-  } else {
-    return refuse_type(entry, "\"immediate\", \"manual\", \"followover\" or a number of seconds");
+  const auto word =
+      word_or_number_of(entry, "\"immediate\", \"manual\", \"followover\" or a number of seconds");
+  if (!word) {
+    return tl::unexpected(word.error());
   }
-  const auto failback = parse_failback(word);
+  const auto failback = parse_failback(*word);
   if (!failback) {
     return refuse(entry, failback.error().message);
   }
@@ -318,18 +301,15 @@ Result<void> ConfigurationReader::set(const PgInitDelaySetting&, const Configura
 
 Result<void> ConfigurationReader::set(const NoPathRetrySetting&, const ConfigurationEntry& entry,
                                       Settings& settings) const {
-  std::string word;
-  if (const auto* number = entry.value->as_integer()) {
-    word = fmt::format("{}", number->get());
-  } else if (const auto* string = entry.value->as_string()) {
-    word = string->get();
-  } else {
-    return refuse_type(entry, "\"queue\", \"fail\", a number of checks, or seconds like \"30s\"");
+  auto word =
+      word_or_number_of(entry, "\"queue\", \"fail\", a number of checks, or seconds like \"30s\"");
+  if (!word) {
+    return tl::unexpected(word.error());
   }
-  if (auto parsed = parse_no_path_retry(word, Milliseconds(1000)); !parsed) {
+  if (auto parsed = parse_no_path_retry(*word, Milliseconds(1000)); !parsed) {
     return refuse(entry, parsed.error().message);
   }
-  settings.no_path_retry = std::move(word);
+  settings.no_path_retry = std::move(*word);
   return {};
 }
 

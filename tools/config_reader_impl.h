@@ -101,10 +101,6 @@ class ConfigurationReader {
                    Settings& settings) const;
   Result<void> set(const WordSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
-  Result<void> set(const GroupingPolicySetting& kind, const ConfigurationEntry& entry,
-                   Settings& settings) const;
-  Result<void> set(const SelectorSetting& kind, const ConfigurationEntry& entry,
-                   Settings& settings) const;
   Result<void> set(const PrioritizerSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
   Result<void> set(const PrioArgumentsSetting& kind, const ConfigurationEntry& entry,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "blkback/disk_target.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -29,6 +30,24 @@ Result<void> read_auto_resize(std::string_view word, MultipathOptions& options) 
     return fail(ErrorCode::invalid_argument, "auto_resize is neither \"grow_only\" nor \"never\"");
   }
   options.grows = word == "grow_only";
+  return {};
+}
+
+Result<void> read_path_grouping_policy(std::string_view word, MultipathOptions& options) {
+  const auto value = parse_path_grouping_policy(word);
+  if (!value) {
+    return tl::unexpected(value.error());
+  }
+  options.path_grouping_policy = *value;
+  return {};
+}
+
+Result<void> read_path_selector(std::string_view word, MultipathOptions& options) {
+  const auto value = parse_path_selector(word);
+  if (!value) {
+    return tl::unexpected(value.error());
+  }
+  options.path_selector = *value;
   return {};
 }
 
@@ -55,8 +74,8 @@ Result<void> read_no_space(std::string_view word, MultipathOptions& options) {
 
 constexpr std::array kSettings = {
     // multipath.conf
-    Setting{"path_grouping_policy", "", GroupingPolicySetting{}, true},
-    Setting{"path_selector", "", SelectorSetting{}, true},
+    Setting{"path_grouping_policy", "", WordSetting{&read_path_grouping_policy}, true},
+    Setting{"path_selector", "", WordSetting{&read_path_selector}, true},
     Setting{"rr_min_io", "", WholeSetting{&PathPolicySettings::rr_min_io, 1, 100000}, true},
     Setting{"rr_weight", "", RrWeightSetting{}, true},
     Setting{"prio", "", PrioritizerSetting{}, true},

@@ -82,8 +82,6 @@ struct WordSetting {
   Result<void> (*read)(std::string_view word, MultipathOptions& options);
 };
 
-struct GroupingPolicySetting {};
-struct SelectorSetting {};
 struct PrioritizerSetting {};
 struct PrioArgumentsSetting {};
 struct FailbackSetting {};
@@ -97,10 +95,9 @@ struct Setting {
   std::string_view iscsid_name;  // the key in iscsid.conf, accepted as well; or empty
   std::variant<SecondsSetting, WholeSetting, YesNoSetting, FixedSetting, AliasSetting,
                DigestSetting, AuthMethodSetting, ChapAlgorithmsSetting, CredentialSetting,
-               InterfaceSetting, InterfacesSetting, GroupingPolicySetting, SelectorSetting,
-               PrioritizerSetting, PrioArgumentsSetting, FailbackSetting, RrWeightSetting,
-               PathWeightsSetting, PgInitDelaySetting, NoPathRetrySetting, WordSetting,
-               MarginalSetting>
+               InterfaceSetting, InterfacesSetting, PrioritizerSetting, PrioArgumentsSetting,
+               FailbackSetting, RrWeightSetting, PathWeightsSetting, PgInitDelaySetting,
+               NoPathRetrySetting, WordSetting, MarginalSetting>
       kind;
   // Says how the paths of a kind of array are used: a [[device]] section may have it.
   bool of_device = false;
