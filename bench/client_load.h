@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/latency_histogram.h"
 #include "base/result.h"
+#include "base/unique_fd.h"
 
 namespace iscsi_blkback {
 
@@ -104,8 +105,12 @@ class RandomPlace {
 // The clients.
 [[nodiscard]] Result<ClientResult> run_engine(const Workload& workload);
 [[nodiscard]] Result<ClientResult> run_libiscsi(const Workload& workload);
+[[nodiscard]] Result<UniqueFd> connect_raw(const Workload& workload);
 // The raw exchange with a NullTarget that has raw_request_bytes set.
 [[nodiscard]] Result<ClientResult> run_raw(const Workload& workload);
+// The same over io_uring.
+enum class UringBuffers : std::uint8_t { plain, registered, zero_copy, registered_zero_copy };
+[[nodiscard]] Result<ClientResult> run_uring(const Workload& workload, UringBuffers buffers);
 // Programs; unsupported when they are not installed or cannot do it.
 [[nodiscard]] Result<ClientResult> run_iscsi_perf_client(const Workload& workload, int core);
 [[nodiscard]] Result<ClientResult> run_qemu_img(const Workload& workload, int core);

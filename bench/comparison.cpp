@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "bench/median.h"
 
@@ -58,6 +59,14 @@ const char* to_string(Client client) {
       return "fio";
     case Client::raw:
       return "raw TCP";
+    case Client::raw_uring:
+      return "raw TCP, io_uring";
+    case Client::raw_uring_registered:
+      return "raw TCP, registered buffers";
+    case Client::raw_uring_zero_copy:
+      return "raw TCP, zero-copy send";
+    case Client::raw_uring_registered_zero_copy:
+      return "raw TCP, both";
   }
   return "unknown";
 }
@@ -148,6 +157,18 @@ std::vector<Comparison> initiator_comparisons() {
       "50-150 us, 4 KiB read, depth 32", false, 4 * kKiB, 32, {engine, libiscsi, iscsi_perf},
       {cpu_at_most(0.50), rate_at_least(0.9, libiscsi), latency_at_most_that_of_lib(Metric::p99)}));
   lines.back().target = TargetKind::null_latency;
+  // Whether registered buffers or zero-copy send would serve the engine: no goals.
+  for (const auto& [write, io_bytes, depth, size] :
+       {std::tuple{false, 4 * kKiB, 32U, "4 KiB"}, std::tuple{true, 4 * kKiB, 32U, "4 KiB"},
+        std::tuple{false, 64 * kKiB, 16U, "64 KiB"}, std::tuple{true, 64 * kKiB, 16U, "64 KiB"},
+        std::tuple{true, kMiB, 4U, "1 MiB"}}) {
+    lines.push_back(
+        line(fmt::format("buffers: {} {}, depth {}", size, write ? "write" : "read", depth), write,
+             io_bytes, depth,
+             {engine, raw, raw_uring, raw_uring_registered, raw_uring_zero_copy,
+              raw_uring_registered_zero_copy},
+             {}));
+  }
   return lines;
 }
 

@@ -20,8 +20,17 @@ enum class Client : std::uint8_t {
   qemu_img,
   fio,
   raw,
+  // The raw exchange over io_uring.
+  raw_uring,
+  raw_uring_registered,  // buffers
+  raw_uring_zero_copy,   // sends
+  raw_uring_registered_zero_copy,
 };
 [[nodiscard]] const char* to_string(Client client);
+// Whether it speaks no iSCSI.
+[[nodiscard]] constexpr bool is_raw(Client client) {
+  return client >= Client::raw;
+}
 
 enum class TargetKind : std::uint8_t { null, null_one_at_a_time, null_latency, tgt };
 [[nodiscard]] const char* to_string(TargetKind kind);

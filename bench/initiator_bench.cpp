@@ -65,7 +65,7 @@ class Targets {
       return tl::unexpected(null.error());
     }
     targets->null_ = std::move(*null);
-    if (std::find(line.clients.begin(), line.clients.end(), Client::raw) != line.clients.end()) {
+    if (std::any_of(line.clients.begin(), line.clients.end(), is_raw)) {
       const auto header = static_cast<std::uint32_t>(kBhsBytes);
       const std::uint32_t with_data = header + line.workload.io_bytes;
       options.raw_request_bytes = line.workload.write ? with_data : header;
@@ -91,7 +91,7 @@ class Targets {
       workload.ports = {tgt_->port()};
     } else {
       workload.target_name = name_;
-      workload.ports = client == Client::raw ? raw_->ports() : null_->ports();
+      workload.ports = is_raw(client) ? raw_->ports() : null_->ports();
     }
     return workload;
   }
@@ -104,6 +104,10 @@ class Targets {
   std::uint64_t lun_bytes_ = 0;
 };
 
+Result<ClientResult> run_uring_client(const Workload& workload, UringBuffers buffers) {
+  return run_client_process([&] { return run_uring(workload, buffers); }, kClientCore);
+}
+
 Result<ClientResult> run_client(Client client, const Workload& workload) {
   switch (client) {
     case Client::engine:
@@ -114,6 +118,14 @@ Result<ClientResult> run_client(Client client, const Workload& workload) {
       return run_client_process([&workload] { return run_libiscsi(workload); }, kClientCore);
     case Client::raw:
       return run_client_process([&workload] { return run_raw(workload); }, kClientCore);
+    case Client::raw_uring:
+      return run_uring_client(workload, UringBuffers::plain);
+    case Client::raw_uring_registered:
+      return run_uring_client(workload, UringBuffers::registered);
+    case Client::raw_uring_zero_copy:
+      return run_uring_client(workload, UringBuffers::zero_copy);
+    case Client::raw_uring_registered_zero_copy:
+      return run_uring_client(workload, UringBuffers::registered_zero_copy);
     case Client::iscsi_perf:
       return run_iscsi_perf_client(workload, kClientCore);
     case Client::qemu_img:

@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "base/byte_order.h"
@@ -34,9 +35,11 @@ class RawLoad {
         reply_bytes_(kHeaderBytes + (workload.write ? 0 : workload.io_bytes)) {}
 
   Result<ClientResult> run() {
-    if (auto connected = connect(); !connected) {
-      return tl::unexpected(connected.error());
+    Result<UniqueFd> socket = connect_raw(workload_);
+    if (!socket) {
+      return tl::unexpected(socket.error());
     }
+    socket_ = std::move(*socket);
     const std::uint32_t depth = workload_.depth;
     requests_.resize(request_bytes_ * depth, std::byte{0x5a});
     headers_.resize(kHeaderBytes * depth);
@@ -77,20 +80,6 @@ class RawLoad {
   }
 
  private:
-  Result<void> connect() {
-    const SocketAddress address =
-        SocketAddress::parse("127.0.0.1", workload_.ports.front()).value();
-    socket_.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (!socket_.valid() ||
-        ::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address.storage),
-                  address.length_bytes) != 0) {
-      return tl::unexpected(system_error("raw exchange: connect", errno));
-    }
-    const int on = 1;
-    setsockopt(socket_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    return {};
-  }
-
   // The next count requests; their slots are contiguous but for the wrap.
   bool send_requests(std::uint32_t count) {
     const std::size_t first = (next_reply_ + outstanding_) % workload_.depth;
@@ -152,6 +141,18 @@ class RawLoad {
 };
 
 }  // namespace
+
+Result<UniqueFd> connect_raw(const Workload& workload) {
+  const SocketAddress address = SocketAddress::parse("127.0.0.1", workload.ports.front()).value();
+  UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd.valid() || connect(fd.get(), reinterpret_cast<const sockaddr*>(&address.storage),
+                             address.length_bytes) != 0) {
+    return tl::unexpected(system_error("raw exchange: connect", errno));
+  }
+  const int on = 1;
+  setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  return fd;
+}
 
 Result<ClientResult> run_raw(const Workload& workload) {
   RawLoad load(workload);
