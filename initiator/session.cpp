@@ -81,7 +81,12 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
       received_(std::max<std::size_t>(kReceiveBytes,
                                       options_.max_recv_data_segment_length + kPduOverheadBytes)),
       gather_timer_(
-          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->receive_more(); }, this) {}
+          reactor,
+          [](void* owner) noexcept {
+            auto& self = *static_cast<Impl*>(owner);
+            self.receive_at_most(self.received_.size());
+          },
+          this) {}
 
 Session::Impl::~Impl() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stream_);

@@ -163,6 +163,7 @@ class Session::Impl final : public ByteStream::Owner {
 
   // session_receive.cpp
   void receive_more();
+  void receive_at_most(std::size_t limit_bytes);
   void parse_received();
   [[nodiscard]] bool begin_direct_reception(BhsBytes bytes, const PduHeader& header,
                                             std::size_t available);

@@ -15,10 +15,20 @@ constexpr std::size_t kDirectBytes = 16 * 1024;
 // While a target sends such large ones, a receive takes no more than this behind what it is waiting
 // for: the next header and what fits of a small answer. More would be copied twice.
 constexpr std::size_t kBesideLargeBytes = 4 * 1024 + 512;
+// Of what a target sends in one go, a receive takes a part: while it is looked at and the next
+// commands are sent for it, the target has something to do, and what is left is there at once for
+// the next receive, which need not wait. Taking all, each side would sleep while the other works.
+// (One segment on the way through Linux has up to 64 KiB.)
+constexpr std::size_t kPartBytes = 40 * 1024;
+constexpr std::size_t kPartBytesPerCommand = 512;
 
 }  // namespace
 
 void Session::Impl::receive_more() {
+  receive_at_most(kPartBytes + commands_in_flight_ * kPartBytesPerCommand);
+}
+
+void Session::Impl::receive_at_most(std::size_t limit_bytes) {
   std::array<iovec, 2> parts;
   std::size_t count = 0;
   if (direct_.remaining_bytes != 0) {
@@ -26,7 +36,7 @@ void Session::Impl::receive_more() {
   }
   const std::size_t room = received_.size() - received_end_;
   parts[count++] = {.iov_base = received_.data() + received_end_,
-                    .iov_len = large_data_ ? std::min(room, kBesideLargeBytes) : room};
+                    .iov_len = std::min(room, large_data_ ? kBesideLargeBytes : limit_bytes)};
   stream_->receive({parts.data(), count});
 }
 
