@@ -21,7 +21,7 @@ class TransmitBatch {
  public:
   static constexpr std::size_t kStagingBytes = 256 * 1024;
   // From here on, referring costs less than copying.
-  static constexpr std::size_t kReferBytes = 16 * 1024;
+  static constexpr std::size_t kReferBytes = 4 * 1024;
   // A batch above this takes no further PDU, so that a ping does not wait behind many megabytes.
   static constexpr std::size_t kEnoughBytes = 1024 * 1024;
 
