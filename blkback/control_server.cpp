@@ -252,6 +252,8 @@ Result<ControlRequest> parse_control_request(const std::string& line) {
   text("command", parsed.command);
   text("setting", parsed.setting);
   text("value", parsed.value);
+  text("portal", parsed.portal);
+  text("target", parsed.target);
   if (parsed.command.empty()) {
     return fail(ErrorCode::invalid_argument, "the request has no \"command\"");
   }

@@ -14,6 +14,11 @@
 //   {"command":"disablequeueing", "devid":51712}      no_path_retry = fail
 //   {"command":"restorequeueing", "devid":51712}      no_path_retry as configured
 //   {"command":"set", "devid":51712, "setting":"no_path_retry", "value":"120s"}
+//     or path_selector, path_grouping_policy
+//   {"command":"add_path", "devid":51712, "portal":"192.0.2.3:3260"}
+//   {"command":"del_path", "devid":51712, "portal":"192.0.2.3:3260"}
+//     both also with "target":"iqn...", if the target is not the disk's; answered when the path has
+//     begun to come or to go
 //
 // Reply of the service:
 //   {"ok":true, "type":"service", "version":"0.1.0", "domid":0, "pid":812,
@@ -105,6 +110,8 @@ struct ControlRequest {
   std::uint32_t device_id = 0;
   std::string setting;
   std::string value;
+  std::string portal;
+  std::string target;
 };
 
 // The error is the sentence for the refusal.

@@ -15,6 +15,7 @@
 
 #include "base/block_device.h"
 #include "blkback/disk_plan.h"
+#include "blkback/disk_wishes.h"
 #include "blkback/xen/grant_table.h"
 #include "blkback/xenbus_node.h"
 #include "multipath/multipath_device.h"
@@ -67,6 +68,14 @@ class DataPlane {
   virtual void open_device(DiskHandle disk, DiskSpecification specification) = 0;
   // More ways to the same LUN, found later; those that the disk has already are ignored.
   virtual void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) = 0;
+  // An operator's: as add_portals(), and done hears, on the control thread, whether at least one
+  // has been added; the error is one sentence. Never called if the reactor does not answer.
+  virtual void add_paths(DiskHandle disk, std::vector<ResolvedPortal> portals,
+                         std::function<void(Result<void>)> done) = 0;
+  // Begins to remove all paths that the choice includes; done as above, with those that it did.
+  virtual void remove_paths(DiskHandle disk, PathChoice choice,
+                            std::function<void(Result<std::vector<ResolvedPortal>>)> done) = 0;
+  virtual void change_policies(DiskHandle disk, const PathPolicySettings& changes) = 0;
   // Changes MultipathOptions::no_path_retry of an open disk.
   virtual void set_no_path_retry(DiskHandle disk,
                                  std::optional<std::chrono::milliseconds> wait) = 0;

@@ -80,11 +80,10 @@ void add_paths(const PortalOptions& options, const Portal& portal, const SocketA
   std::vector<ResolvedPortal>& paths = disk.specification.portals;
   for (const InterfaceBinding& interface : interfaces) {
     for (std::uint16_t number = 0; number < options.sessions_per_portal; ++number) {
-      const bool known = std::any_of(paths.begin(), paths.end(), [&](const ResolvedPortal& other) {
-        return other.address == address && other.portal.interface_binding == interface &&
-               other.session_number == number;
-      });
-      if (known) {
+      ResolvedPortal path{portal, address, number, disk.specification.session.target_name};
+      path.portal.interface_binding = interface;
+      if (std::any_of(paths.begin(), paths.end(),
+                      [&](const ResolvedPortal& other) { return same_path(path, other); })) {
         continue;
       }
       if (paths.size() == kMaxPathsPerDisk) {
@@ -92,13 +91,18 @@ void add_paths(const PortalOptions& options, const Portal& portal, const SocketA
                     fmt::format("the disk has {} paths, no more are made", kMaxPathsPerDisk));
         return;
       }
-      ResolvedPortal& path = paths.emplace_back(ResolvedPortal{portal, address, number});
-      path.portal.interface_binding = interface;
+      paths.push_back(std::move(path));
     }
   }
 }
 
 }  // namespace
+
+bool same_path(const ResolvedPortal& one, const ResolvedPortal& other) {
+  return one.address == other.address &&
+         one.portal.interface_binding == other.portal.interface_binding &&
+         one.session_number == other.session_number && one.target_name == other.target_name;
+}
 
 Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& configuration,
                            const std::string& name, bool read_only) {

@@ -36,7 +36,10 @@ struct ResolvedPortal {
   Portal portal;
   SocketAddress address;
   std::uint16_t session_number = 0;  // of those to this portal through this interface
+  std::string target_name = {};
 };
+// Whatever the portal is called.
+[[nodiscard]] bool same_path(const ResolvedPortal& one, const ResolvedPortal& other);
 
 // Everything that the I/O side needs to open the disk.
 struct DiskSpecification {

@@ -392,13 +392,66 @@ void GuestBackend::on_device_closed(DiskHandle handle) {
 
 // ---- commands and status ----
 
-Result<void> GuestBackend::change(const ControlRequest& request) {
-  for (auto& [handle, disk] : disks_) {
-    if (disk->node().id().device_id == request.device_id) {
-      return disk->change(request);
-    }
+void GuestBackend::change(const ControlRequest& request, Changed done) {
+  const auto found = std::find_if(disks_.begin(), disks_.end(), [&](const auto& entry) {
+    return entry.second->node().id().device_id == request.device_id;
+  });
+  if (found == disks_.end()) {
+    done(fail(ErrorCode::not_found, fmt::format("the guest has no disk {}", request.device_id)));
+    return;
   }
-  return fail(ErrorCode::not_found, fmt::format("the guest has no disk {}", request.device_id));
+  const bool adds = request.command == "add_path";
+  if (!adds && request.command != "del_path") {
+    done(found->second->change(request));
+    return;
+  }
+  auto choice = parse_path_choice(request);
+  if (!choice) {
+    done(tl::unexpected(choice.error()));
+  } else if (adds) {
+    add_paths(found->first, *choice, std::move(done));
+  } else {
+    remove_paths(found->first, std::move(*choice), std::move(done));
+  }
+}
+
+void GuestBackend::add_paths(DiskHandle handle, const PathChoice& choice, Changed done) {
+  auto plan = find(handle)->plan_for(choice);
+  if (!plan) {
+    done(tl::unexpected(plan.error()));
+    return;
+  }
+  environment_.resolver.resolve(
+      std::move(*plan), [this, handle, done = std::move(done)](Result<ResolvedDisk> resolved) {
+        if (!resolved) {
+          done(tl::unexpected(resolved.error()));
+          return;
+        }
+        const std::vector<ResolvedPortal>& paths = resolved->specification.portals;
+        environment_.data_plane.add_paths(handle, paths,
+                                          [this, handle, paths, done](Result<void> added) {
+                                            GuestDisk* disk = find(handle);
+                                            if (added && disk != nullptr) {
+                                              disk->on_paths_added(paths);
+                                            }
+                                            done(std::move(added));
+                                          });
+      });
+}
+
+void GuestBackend::remove_paths(DiskHandle handle, PathChoice choice, Changed done) {
+  environment_.data_plane.remove_paths(
+      handle, std::move(choice),
+      [this, handle, done = std::move(done)](Result<std::vector<ResolvedPortal>> removed) {
+        if (!removed) {
+          done(tl::unexpected(removed.error()));
+          return;
+        }
+        if (GuestDisk* disk = find(handle)) {
+          disk->on_paths_removed(*removed);
+        }
+        done({});
+      });
 }
 
 void GuestBackend::query(std::function<void(GuestStatus)> done) {

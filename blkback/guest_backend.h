@@ -61,8 +61,10 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
   // nodes keep their states. on_finished comes when that is done.
   void stop();
 
-  // An operator's wish for one disk; see control_server.h. The error is one sentence.
-  [[nodiscard]] Result<void> change(const ControlRequest& request);
+  // An operator's wish for one disk; see control_server.h. done: on the control thread, perhaps
+  // from inside; never called if the reactor does not answer. The error is one sentence.
+  using Changed = std::function<void(Result<void>)>;
+  void change(const ControlRequest& request, Changed done);
 
   // done: once, on the control thread, at most kQueryTimeout later.
   void query(std::function<void(GuestStatus)> done);
@@ -103,6 +105,8 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
   void adopt(const XenbusNodeId& id);
   void forget(DiskHandle handle, GuestDisk::Outcome outcome);
   void answer(Query& query, std::vector<DiskReport>* reports);
+  void add_paths(DiskHandle handle, const PathChoice& choice, Changed done);
+  void remove_paths(DiskHandle handle, PathChoice choice, Changed done);
   [[nodiscard]] GuestDisk* find(DiskHandle handle);
   void finish_if_done();
 

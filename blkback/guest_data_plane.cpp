@@ -41,36 +41,57 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
   void add_portals(const std::vector<ResolvedPortal>& portals) {
     for (const ResolvedPortal& resolved : portals) {
-      const bool known = std::any_of(sessions_.begin(), sessions_.end(), [&](Session* session) {
-        return session->options().portal == resolved.address &&
-               session->options().interface_binding == resolved.portal.interface_binding &&
-               session->options().session_number == resolved.session_number;
-      });
-      if (known || closing_) {
-        continue;
-      }
-      if (sessions_.size() == kMaxPaths) {
-        log_error(kDiskLog, "{}: the path by {} is not used: the disk has {} already", name_,
-                  resolved.portal.to_string(), kMaxPaths);
-        continue;
-      }
-      SessionOptions options = session_options_;
-      options.portal = resolved.address;
-      options.portal_name = resolved.portal.to_string();
-      options.interface_binding = resolved.portal.interface_binding;
-      options.session_number = resolved.session_number;
-      if (resolved.session_number != 0) {
-        options.portal_name += fmt::format("#{}", resolved.session_number + 1);
-      }
-      auto session = plane_.sessions_.acquire(std::move(options));
-      if (!session) {
+      if (auto added = add_path(resolved); !added && added.error().code != ErrorCode::conflict) {
         log_error(kDiskLog, "{}: the path by {} is not used: {}", name_,
-                  resolved.portal.to_string(), session.error().message);
-        continue;
+                  resolved.portal.to_string(), added.error().message);
       }
-      sessions_.push_back(*session);
-      device_.add_path(**session, lun_);
     }
+  }
+
+  Result<void> add_paths(const std::vector<ResolvedPortal>& portals) {
+    Result<void> refused;
+    bool any = false;
+    for (const ResolvedPortal& resolved : portals) {
+      if (auto added = add_path(resolved)) {
+        any = true;
+      } else if (refused) {
+        refused = std::move(added);
+      }
+    }
+    return any ? Result<void>() : refused;
+  }
+
+  Result<std::vector<ResolvedPortal>> remove_paths(const PathChoice& choice) {
+    const std::string portal = choice.portal.to_string();
+    std::vector<Way*> chosen;
+    std::size_t others = 0;
+    for (Way& way : ways_) {
+      if (!way.leaving) {
+        if (choice.includes(way.where)) {
+          chosen.push_back(&way);
+        } else {
+          ++others;
+        }
+      }
+    }
+    if (chosen.empty() || closing_) {
+      return fail(ErrorCode::not_found, fmt::format("the disk has no path by {}", portal));
+    }
+    if (others == 0) {
+      return fail(ErrorCode::conflict,
+                  fmt::format("the disk has no other path than by {}: add one first, or detach the "
+                              "disk",
+                              portal));
+    }
+    std::vector<ResolvedPortal> removed;
+    for (Way* way : chosen) {
+      if (auto begun = device_.remove_path(*way->session, lun_); !begun) {
+        return tl::unexpected(begun.error());
+      }
+      way->leaving = true;
+      removed.push_back(way->where);
+    }
+    return removed;
   }
 
   void connect(DomainId guest, FrontendRing ring) {
@@ -134,7 +155,13 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
   [[nodiscard]] MultipathDevice& device() { return device_; }
   [[nodiscard]] bool closed() const { return device_closed_ && vbd_ == nullptr; }
-  [[nodiscard]] const std::vector<Session*>& sessions() const { return sessions_; }
+  [[nodiscard]] std::vector<Session*> sessions() const {
+    std::vector<Session*> sessions;
+    for (const Way& way : ways_) {
+      sessions.push_back(way.session);
+    }
+    return sessions;
+  }
 
   [[nodiscard]] DiskReport report() const {
     DiskReport report;
@@ -155,6 +182,56 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   }
 
  private:
+  // One path; each has its use of the session.
+  struct Way {
+    Session* session;
+    ResolvedPortal where;
+    bool leaving = false;
+  };
+
+  // conflict: there is such a one.
+  Result<void> add_path(const ResolvedPortal& resolved) {
+    if (closing_) {
+      return fail(ErrorCode::unavailable, "the disk is being closed");
+    }
+    SessionOptions options = session_options_;
+    for (const Way& way : ways_) {
+      if (same_path(way.where, resolved)) {
+        return fail(ErrorCode::conflict,
+                    fmt::format("the path by {} {}", resolved.portal.to_string(),
+                                way.leaving ? "is still being removed: its last requests or their "
+                                              "fence are waited for"
+                                            : "is there already"));
+      }
+    }
+    if (ways_.size() == kMaxPaths) {
+      return fail(ErrorCode::exhausted, fmt::format("the disk has {} paths already", kMaxPaths));
+    }
+    options.target_name = resolved.target_name;
+    options.portal = resolved.address;
+    options.portal_name = resolved.portal.to_string();
+    options.interface_binding = resolved.portal.interface_binding;
+    options.session_number = resolved.session_number;
+    if (resolved.session_number != 0) {
+      options.portal_name += fmt::format("#{}", resolved.session_number + 1);
+    }
+    auto session = plane_.sessions_.acquire(std::move(options));
+    if (!session) {
+      return tl::unexpected(session.error());
+    }
+    if (auto added = device_.add_path(**session, lun_); !added) {
+      plane_.sessions_.release(**session);
+      return added;
+    }
+    ways_.push_back({*session, resolved});
+    return {};
+  }
+
+  void on_path_removed(MultipathDevice&, Session& session) noexcept override {
+    std::erase_if(ways_, [&](const Way& way) { return way.session == &session; });
+    plane_.sessions_.release(session);
+  }
+
   void on_ready(MultipathDevice& device) noexcept override {
     trouble_timer_.stop();
     plane_.tell([handle = handle_, geometry = device.geometry()](Events& events) {
@@ -200,8 +277,8 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   }
 
   void give_up() {
-    for (Session* session : sessions_) {
-      plane_.sessions_.give_up(*session);
+    for (const Way& way : ways_) {
+      plane_.sessions_.give_up(*way.session);
     }
   }
 
@@ -211,7 +288,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   SessionOptions session_options_;  // of every path, but for where it leads
   std::string name_;
   MultipathDevice device_;
-  std::vector<Session*> sessions_;
+  std::vector<Way> ways_;
   std::unique_ptr<Vbd> vbd_;
   bool vbd_closing_ = false;
   bool closing_ = false;
@@ -259,6 +336,20 @@ void GuestDataPlane::with_disk(DiskHandle handle, Use&& use) {
   });
 }
 
+template <class Value, class Use>
+void GuestDataPlane::ask_disk(DiskHandle handle, Use&& use,
+                              std::function<void(Result<Value>)> done) {
+  reactor_.post([this, handle, use = std::forward<Use>(use), done = std::move(done)]() mutable {
+    const auto found = disks_.find(handle);
+    Result<Value> answer = found != disks_.end()
+                               ? use(*found->second)
+                               : fail(ErrorCode::unavailable, "the disk is not in use");
+    control_.post([done = std::move(done), answer = std::move(answer)]() mutable {
+      done(std::move(answer));
+    });
+  });
+}
+
 void GuestDataPlane::open_device(DiskHandle disk, DiskSpecification specification) {
   reactor_.post([this, disk, specification = std::move(specification)]() mutable {
     disks_.emplace(disk, std::make_unique<Disk>(*this, disk, std::move(specification)));
@@ -267,6 +358,24 @@ void GuestDataPlane::open_device(DiskHandle disk, DiskSpecification specificatio
 
 void GuestDataPlane::add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) {
   with_disk(disk, [portals = std::move(portals)](Disk& found) { found.add_portals(portals); });
+}
+
+void GuestDataPlane::add_paths(DiskHandle disk, std::vector<ResolvedPortal> portals,
+                               std::function<void(Result<void>)> done) {
+  ask_disk(
+      disk, [portals = std::move(portals)](Disk& found) { return found.add_paths(portals); },
+      std::move(done));
+}
+
+void GuestDataPlane::remove_paths(DiskHandle disk, PathChoice choice,
+                                  std::function<void(Result<std::vector<ResolvedPortal>>)> done) {
+  ask_disk(
+      disk, [choice = std::move(choice)](Disk& found) { return found.remove_paths(choice); },
+      std::move(done));
+}
+
+void GuestDataPlane::change_policies(DiskHandle disk, const PathPolicySettings& changes) {
+  with_disk(disk, [changes](Disk& found) { found.device().change_policies(changes); });
 }
 
 void GuestDataPlane::set_no_path_retry(DiskHandle disk,

@@ -28,6 +28,11 @@ class GuestDataPlane final : public DataPlane {
   void set_events(Events* events) override { events_ = events; }
   void open_device(DiskHandle disk, DiskSpecification specification) override;
   void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) override;
+  void add_paths(DiskHandle disk, std::vector<ResolvedPortal> portals,
+                 std::function<void(Result<void>)> done) override;
+  void remove_paths(DiskHandle disk, PathChoice choice,
+                    std::function<void(Result<std::vector<ResolvedPortal>>)> done) override;
+  void change_policies(DiskHandle disk, const PathPolicySettings& changes) override;
   void set_no_path_retry(DiskHandle disk, std::optional<std::chrono::milliseconds> wait) override;
   void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override;
   void disconnect_ring(DiskHandle disk, bool abandon) override;
@@ -50,6 +55,9 @@ class GuestDataPlane final : public DataPlane {
   // Runs use on the reactor's thread, with the disk if there is such a one.
   template <class Use>
   void with_disk(DiskHandle handle, Use&& use);
+  // The same, and tells done, on the control thread, what use returns.
+  template <class Value, class Use>
+  void ask_disk(DiskHandle handle, Use&& use, std::function<void(Result<Value>)> done);
   void collect();
 
   Reactor& reactor_;

@@ -267,9 +267,6 @@ void GuestDisk::prepare_device() {
     return;
   }
   plan_ = std::move(*plan);
-  if (no_path_retry_) {
-    plan_.multipath.no_path_retry = *no_path_retry_;
-  }
   device_ = DevicePhase::resolving;
   environment_.host.look_up(handle_, plan_);
 }
@@ -290,10 +287,16 @@ void GuestDisk::on_resolved(Result<ResolvedDisk> result) {
                 "{}: some portals cannot be used yet: {}", node_.id().name(), result->trouble);
     retry_later();
   }
+  wishes_.apply(result->specification.portals);
+  if (result->specification.portals.empty()) {
+    retry_later();  // what can be used now has been removed
+    return;
+  }
   if (device_ == DevicePhase::open) {
     environment_.data_plane.add_portals(handle_, std::move(result->specification.portals));
     return;
   }
+  wishes_.apply(result->specification.multipath);
   device_ = DevicePhase::open;
   environment_.data_plane.open_device(handle_, std::move(result->specification));
 }
@@ -372,36 +375,59 @@ void GuestDisk::on_device_closed() {
 // ---- an operator's wishes ----
 
 Result<void> GuestDisk::change(const ControlRequest& request) {
+  const bool queueing = request.command == "disablequeueing" ||
+                        request.command == "restorequeueing" ||
+                        (request.command == "set" && request.setting == "no_path_retry");
+  if (queueing) {
+    return change_queueing(request);
+  }
+  if (request.command != "set") {
+    return fail(ErrorCode::unsupported, "the command is unknown");
+  }
+  const auto changes = parse_policy_change(request);
+  if (!changes) {
+    return tl::unexpected(changes.error());
+  }
+  wishes_.set_policies(*changes);
+  environment_.data_plane.change_policies(handle_, *changes);
+  return {};
+}
+
+Result<void> GuestDisk::change_queueing(const ControlRequest& request) {
   using Wait = std::optional<std::chrono::milliseconds>;
   std::optional<Wait> wait;
   if (request.command == "disablequeueing") {
     wait = Wait{std::chrono::milliseconds(0)};
-  } else if (request.command == "restorequeueing") {
-    // As the configuration and the disk line have it.
-  } else if (request.command == "set" && request.setting == "no_path_retry") {
+  } else if (request.command == "set") {
     auto parsed = parse_no_path_retry(request.value, plan_.multipath.polling_interval);
     if (!parsed) {
       return tl::unexpected(parsed.error());
     }
     wait = *parsed;
-  } else if (request.command == "set") {
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("{} cannot be changed while a disk is in use; no_path_retry can",
-                            request.setting));
-  } else {
-    return fail(ErrorCode::unsupported, "the command is unknown");
-  }
-  no_path_retry_ = wait;
-  if (!wait) {
-    auto plan = make_plan();
-    if (!plan) {
-      return tl::unexpected(plan.error());
-    }
-    wait = plan->multipath.no_path_retry;
-  }
-  plan_.multipath.no_path_retry = *wait;
-  environment_.data_plane.set_no_path_retry(handle_, *wait);
+  }  // else as the configuration and the disk line have it
+  wishes_.set_no_path_retry(wait);
+  environment_.data_plane.set_no_path_retry(handle_, wait ? *wait : plan_.multipath.no_path_retry);
   return {};
+}
+
+Result<DiskPlan> GuestDisk::plan_for(const PathChoice& choice) const {
+  if (device_ != DevicePhase::open) {
+    return fail(ErrorCode::unavailable,
+                "the disk is not in use yet: none of its portals is known so far");
+  }
+  return plan_paths(plan_, choice);
+}
+
+void GuestDisk::on_paths_added(const std::vector<ResolvedPortal>& paths) {
+  for (const ResolvedPortal& path : paths) {
+    wishes_.path_added(path);
+  }
+}
+
+void GuestDisk::on_paths_removed(const std::vector<ResolvedPortal>& paths) {
+  for (const ResolvedPortal& path : paths) {
+    wishes_.path_removed(path);
+  }
 }
 
 // ---- the ring ----

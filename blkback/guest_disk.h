@@ -19,6 +19,7 @@
 #include "blkback/control_server.h"
 #include "blkback/data_plane.h"
 #include "blkback/disk_plan.h"
+#include "blkback/disk_wishes.h"
 #include "blkback/xen/xenstore.h"
 #include "blkback/xenbus_node.h"
 #include "blkback/xenbus_state.h"
@@ -115,8 +116,11 @@ class GuestDisk {
   void on_resolved(Result<ResolvedDisk> result);
 
   // An operator's wish (see control_server.h), until the guest's process ends. The error is one
-  // sentence.
+  // sentence. Paths that come and go are looked up and changed by the owner, who then tells.
   [[nodiscard]] Result<void> change(const ControlRequest& request);
+  [[nodiscard]] Result<DiskPlan> plan_for(const PathChoice& choice) const;
+  void on_paths_added(const std::vector<ResolvedPortal>& paths);
+  void on_paths_removed(const std::vector<ResolvedPortal>& paths);
 
   [[nodiscard]] DiskStatus status() const;
 
@@ -130,6 +134,7 @@ class GuestDisk {
   [[nodiscard]] Result<DiskPlan> make_plan();
   void prepare_device();
   void retry_later();
+  [[nodiscard]] Result<void> change_queueing(const ControlRequest& request);
   bool connect();
   bool publish();
   bool tell_size();
@@ -162,8 +167,7 @@ class GuestDisk {
   std::string written_error_;  // what hotplug-error says in xenstore
   bool written_connected_ = false;
   DiskPlan plan_;
-  // What an operator wants instead of the plan's.
-  std::optional<std::optional<std::chrono::milliseconds>> no_path_retry_;
+  DiskWishes wishes_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;
   Timer retry_timer_;
   Timer bound_timer_;  // of a drain or a close

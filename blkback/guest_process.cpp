@@ -140,7 +140,9 @@ class GuestProcess {
     if (!parsed) {
       reply(control_refusal(parsed.error().message));
     } else if (parsed->command != "status") {
-      reply(control_answer(backend_->change(*parsed)));
+      backend_->change(*parsed, [reply = std::move(reply)](const Result<void>& changed) {
+        reply(control_answer(changed));
+      });
     } else {
       backend_->query([reply = std::move(reply)](const GuestStatus& status) {
         reply(guest_status_line(status));

@@ -28,6 +28,11 @@ void HistoricalServiceTimeSelector::add_path(std::uint32_t index) {
   last_ = paths_.size() - 1;  // the first choice among equals is the first path
 }
 
+void HistoricalServiceTimeSelector::remove_path(std::uint32_t index) {
+  remove_entry(paths_, place_, index);
+  last_ = paths_.empty() ? 0 : paths_.size() - 1;
+}
+
 bool HistoricalServiceTimeSelector::better(const Entry& one, const Entry& other, TimePoint now) {
   if (one.estimate_ns == other.estimate_ns) {
     return one.outstanding < other.outstanding;

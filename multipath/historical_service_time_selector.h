@@ -22,6 +22,7 @@ class HistoricalServiceTimeSelector final : public PathSelector {
   HistoricalServiceTimeSelector();
 
   void add_path(std::uint32_t index) override;
+  void remove_path(std::uint32_t index) override;
   void set_load(std::uint32_t index, std::uint32_t requests, std::uint64_t /*bytes*/) override {
     paths_[place_[index]].outstanding = requests;
   }

@@ -23,6 +23,11 @@ class LeastLoadSelector final : public PathSelector {
     last_ = paths_.size() - 1;  // the first choice among equals is the first path
   }
 
+  void remove_path(std::uint32_t index) override {
+    remove_entry(paths_, place_, index);
+    last_ = paths_.empty() ? 0 : paths_.size() - 1;
+  }
+
   void set_weight(std::uint32_t index, std::uint32_t weight) override {
     paths_[place_[index]].weight = weight;
   }

@@ -74,6 +74,8 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->pump(); }, this),
       release_held_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->release_held(); }, this),
+      finish_removals_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->finish_removals(); }, this),
       notify_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->notify(); }, this),
       check_closed_(
@@ -93,22 +95,6 @@ MultipathDevice::Impl::~Impl() {
   while (free_.pop_front() != nullptr || spare_.pop_front() != nullptr ||
          free_hedges_.pop_front() != nullptr) {
   }
-}
-
-void MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun) {
-  ISCSI_BLKBACK_ASSERT(paths_.size() < kMaxPaths && !closing_);
-  const auto index = static_cast<std::uint32_t>(paths_.size());
-  facts_.emplace_back();
-  groups_.add_path(index);
-  fencer_->add(session, *this);
-  paths_.push_back(std::make_unique<Path>(
-      reactor_, session, lun, index,
-      PathCheckerOptions{options_.path_checker, options_.polling_interval,
-                         options_.max_polling_interval, options_.checker_timeout},
-      *this));
-  silences_.emplace_back(reactor_, session, index, *this);
-  update_priorities();
-  paths_.back()->start();
 }
 
 MultipathSnapshot MultipathDevice::Impl::snapshot() const {
@@ -131,7 +117,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
     snapshot.queued_time += reactor_.now() - queueing_since_;
   }
   snapshot.queue_timeouts = queue_timeouts_;
-  for (const std::unique_ptr<Path>& path : paths_) {
+  for (Path* path : paths_) {
     const SessionOptions& session = path->session().options();
     const MarginalPath& marginal = marginal_[path->index()];
     snapshot.in_flight += path->in_flight();
@@ -152,6 +138,10 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                                                   : Duration::zero(),
                               .checker = to_string(options_.path_checker)});
   }
+  for (const std::unique_ptr<Removal>& removal : removals_) {
+    snapshot.in_flight += removal->path.in_flight();
+  }
+  snapshot.leaving = static_cast<std::uint32_t>(removals_.size());
   add_group_snapshots(snapshot);
   return snapshot;
 }
@@ -161,8 +151,12 @@ MultipathDevice::MultipathDevice(Reactor& reactor, MultipathOptions options, Obs
 
 MultipathDevice::~MultipathDevice() = default;
 
-void MultipathDevice::add_path(Session& session, std::uint16_t lun) {
-  impl_->add_path(session, lun);
+Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun) {
+  return impl_->add_path(session, lun);
+}
+
+Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t lun) {
+  return impl_->remove_path(session, lun);
 }
 
 void MultipathDevice::set_no_path_retry(std::optional<std::chrono::milliseconds> wait) {

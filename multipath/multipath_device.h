@@ -19,6 +19,16 @@
 // A request that is larger than what the LUN takes at once goes in pieces, one after the other.
 // Reads and flushes are retried anywhere at any time: SYNCHRONIZE CACHE reaches the whole logical
 // unit, and every write acknowledged before it had been executed before it is sent.
+//
+// A path that is removed takes nothing new, and what is outstanding there is answered there. Its
+// connection is not dropped for the removal, as that would make a late write of each write that a
+// working path is just about to answer, and would take its session from the other LUNs that share
+// it. A command that is not answered in a few seconds is ended by ABORT TASK SET, which concerns
+// this LUN alone (a disk of the same LUN over the same session tries again), and only a connection
+// on which that does not help is dropped. Should the connection go meanwhile, for whatever reason,
+// then what was said above holds: reads go elsewhere, writes are fenced, for which the session goes
+// on logging in. The path and its session are let go of when nothing is outstanding there and
+// nothing unfenced is left: after quiesce_time at the latest.
 #pragma once
 
 #include <chrono>
@@ -109,7 +119,8 @@ struct MultipathSnapshot {
   std::uint32_t held = 0;               // writes that wait for a fence
   std::uint32_t waiting_for_space = 0;  // writes that a full LUN has refused
   std::uint32_t in_flight = 0;
-  std::uint64_t hedged = 0;  // reads and flushes that were asked for twice, so far
+  std::uint32_t leaving = 0;  // paths that are being removed, not in paths any more
+  std::uint64_t hedged = 0;   // reads and flushes that were asked for twice, so far
   std::string path_selector;
   std::string path_grouping_policy;
   std::string prio;
@@ -136,6 +147,8 @@ class MultipathDevice final : public BlockDevice {
     virtual void on_paths_changed(MultipathDevice& device) noexcept = 0;
     // The geometry has more sectors than before.
     virtual void on_grown(MultipathDevice& /*device*/) noexcept {}
+    // After remove_path(): nothing of the path is left, and its session is needed no more.
+    virtual void on_path_removed(MultipathDevice& /*device*/, Session& /*session*/) noexcept {}
 
    protected:
     ~Observer() = default;
@@ -144,9 +157,14 @@ class MultipathDevice final : public BlockDevice {
   MultipathDevice(Reactor& reactor, MultipathOptions options, Observer& observer);
   ~MultipathDevice() override;  // after close() has finished only
 
-  // At most kMaxPaths. The session is shared, outlives the device, and is started and stopped by
-  // its owner. Siblings of the same portal group are found by target name and portal group tag.
-  void add_path(Session& session, std::uint16_t lun);
+  // At any time. The session is shared, outlives the path, and is started and stopped by its owner.
+  // Siblings of the same portal group are found by target name and portal group tag. The error is a
+  // sentence: the disk has this path already, or still, or kMaxPaths of them.
+  Result<void> add_path(Session& session, std::uint16_t lun);
+
+  // Takes the path out of use; see above. Observer::on_path_removed() follows, unless close() comes
+  // before. The error is a sentence: the disk has no such path, or no other one.
+  [[nodiscard]] Result<void> remove_path(const Session& session, std::uint16_t lun);
 
   // Changes the option of that name, for what waits now, too: the time counts from when the last
   // path was lost.

@@ -18,7 +18,7 @@ constexpr std::chrono::seconds kRepeatActivation{10};
 
 PathMask MultipathDevice::Impl::activatable() const {
   PathMask result = 0;
-  for (const std::unique_ptr<Path>& path : paths_) {
+  for (Path* path : paths_) {
     const PathMask bit = path_bit(path->index());
     if ((ghost_ & ~bypassed_ & bit) != 0 &&
         PathActivation::possible(facts_[path->index()].access)) {
@@ -46,7 +46,7 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
   }
   activating_ = static_cast<std::uint32_t>(std::countr_zero(candidates));
   activation_tries_ = 0;
-  Path& path = *paths_[*activating_];
+  Path& path = *slots_[*activating_];
   log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
               "{}: asking the array to serve LUN {} through {}", options_.alias, path.lun(),
               path.session().options().portal_name);
@@ -55,7 +55,7 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
 
 void MultipathDevice::Impl::try_activation() {
   ++activation_tries_;
-  activation_.start(*paths_[*activating_], facts_[*activating_].access);
+  activation_.start(*slots_[*activating_], facts_[*activating_].access);
 }
 
 void MultipathDevice::Impl::on_activation_done(PathActivation::Outcome outcome) noexcept {
@@ -63,6 +63,7 @@ void MultipathDevice::Impl::on_activation_done(PathActivation::Outcome outcome) 
     check_closed_.schedule();
     return;
   }
+  look_at_those_that_end();
   if (!activating_) {
     activate_if_needed();  // the path was given up while its answer was awaited
     return;
@@ -70,7 +71,7 @@ void MultipathDevice::Impl::on_activation_done(PathActivation::Outcome outcome) 
   switch (outcome) {
     case PathActivation::Outcome::done:
       // What the array makes of it, each path finds out by itself.
-      for (const std::unique_ptr<Path>& path : paths_) {
+      for (Path* path : paths_) {
         path->refresh_access();
       }
       activation_timer_.start_after(policies_.pg_init_delay);
@@ -98,7 +99,7 @@ void MultipathDevice::Impl::on_activation_timer() {
 }
 
 void MultipathDevice::Impl::give_activation_up() {
-  const Path& path = *paths_[*activating_];
+  const Path& path = *slots_[*activating_];
   log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
               "{}: the array does not serve LUN {} through {}", options_.alias, path.lun(),
               path.session().options().portal_name);
@@ -132,7 +133,7 @@ void MultipathDevice::Impl::activate_if_needed() {
     return;
   }
   if (std::any_of(paths_.begin(), paths_.end(),
-                  [](const std::unique_ptr<Path>& path) { return path->identifying(); })) {
+                  [](const Path* path) { return path->identifying(); })) {
     return;  // it may be the active side
   }
   if (suspended_) {

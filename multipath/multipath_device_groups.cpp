@@ -71,10 +71,10 @@ void MultipathDevice::Impl::share_port_groups(const Path& path) {
   if (told.groups.empty()) {
     return;
   }
-  for (const std::unique_ptr<Path>& other : paths_) {
+  for (Path* other : paths_) {
     LogicalUnitAccess& access = facts_[other->index()].access;
     const TargetPortGroup* before = access.group();
-    if (other.get() == &path || before == nullptr || other->lun() != path.lun() ||
+    if (other == &path || before == nullptr || other->lun() != path.lun() ||
         other->session().options().target_name != path.session().options().target_name) {
       continue;
     }
@@ -88,7 +88,7 @@ void MultipathDevice::Impl::share_port_groups(const Path& path) {
 
 void MultipathDevice::Impl::update_priorities() {
   bool changed = false;
-  for (const std::unique_ptr<Path>& path : paths_) {
+  for (Path* path : paths_) {
     changed = update_priority(path->index()) || changed;
   }
   if (changed) {
@@ -101,7 +101,7 @@ void MultipathDevice::Impl::update_priorities() {
 
 bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
   const PathFacts& facts = facts_[index];
-  const PathPlace place = place_of(*paths_[index]);
+  const PathPlace place = place_of(*slots_[index]);
   PathTraits traits = groups_.traits(index);
   const int before = traits.priority;
   if (facts.known) {
@@ -110,7 +110,7 @@ bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
       // Not known: as it was; a path that must carry I/O before anything is known, with the best.
       traits.priority = std::max(before, 0);
       if (measures_latency_) {
-        for (const std::unique_ptr<Path>& other : paths_) {
+        for (Path* other : paths_) {
           traits.priority = std::max(traits.priority, groups_.traits(other->index()).priority);
         }
       }
@@ -190,7 +190,8 @@ void MultipathDevice::Impl::on_marginal_timer() {
   const TimePoint now = reactor_.now();
   std::optional<TimePoint> next;
   bool changed = false;
-  for (std::uint32_t index = 0; index < paths_.size(); ++index) {
+  for (const Path* path : paths_) {
+    const std::uint32_t index = path->index();
     const bool marginal = marginal_[index].marginal(now);
     if (marginal && (!next || *marginal_[index].until() < *next)) {
       next = marginal_[index].until();
@@ -273,7 +274,7 @@ void MultipathDevice::Impl::on_priority_timer() {
     update_priorities();
     return;
   }
-  for (const std::unique_ptr<Path>& path : paths_) {
+  for (Path* path : paths_) {
     if (path->state() == PathState::up || path->state() == PathState::ghost) {
       path->refresh_access();
     }
@@ -293,8 +294,9 @@ void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) con
   for (const PathGroup& group : groups_.groups()) {
     snapshot.groups.push_back({.priority = group.priority, .marginal = group.marginal});
   }
-  for (const std::unique_ptr<Path>& path : paths_) {
-    PathSnapshot& one = snapshot.paths[path->index()];
+  for (std::size_t at = 0; at < paths_.size(); ++at) {
+    const Path* path = paths_[at];
+    PathSnapshot& one = snapshot.paths[at];
     one.priority = std::max(groups_.traits(path->index()).priority, 0);
     one.group = groups_.group_of(path->index());
   }

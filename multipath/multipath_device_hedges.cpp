@@ -24,16 +24,18 @@ constexpr std::size_t kMaxHedgeBytes = std::size_t{16} << 20;
 }  // namespace
 
 void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
-  const Session& session = paths_[index]->session();
+  const Session& session = slots_[index]->session();
   log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
               "{}: path {} of LUN {} is silent with requests outstanding", options_.alias,
-              session.options().portal_name, paths_[index]->lun());
+              session.options().portal_name, slots_[index]->lun());
   suspect_ |= path_bit(index);
   update_able();
   // What has silenced it may have silenced others that have nothing to do: before a write goes
   // there, that shall be known.
-  for (PathSilence& silence : silences_) {
-    silence.probe();
+  for (const std::unique_ptr<PathSilence>& silence : silences_) {
+    if (silence != nullptr) {
+      silence->probe();
+    }
   }
   hedge_silent_paths();
   pump_.schedule();
@@ -49,7 +51,7 @@ void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
 }
 
 void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
-  drop_if_stuck_in_answer(*paths_[index]);
+  drop_if_stuck_in_answer(*slots_[index]);
 }
 
 // All that waits at a suspect path, as long as there is a better one.
@@ -119,8 +121,8 @@ void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
         answer_from(hedge);
       } else {
         hedge.succeeded = true;
-        if (silences_[request.path].silence_goes_on()) {
-          drop_if_stuck_in_answer(*paths_[request.path]);
+        if (silences_[request.path]->silence_goes_on()) {
+          drop_if_stuck_in_answer(*slots_[request.path]);
         }
       }
       return;
@@ -150,7 +152,7 @@ bool MultipathDevice::Impl::divert(Request& request) {
   }
   const auto piece_at = static_cast<std::size_t>(request.task.data - request.block->data);
   std::byte* elsewhere = request.hedge->buffer.get() + (piece_at - request.hedge->first_byte);
-  return paths_[request.path]->session().divert(request.task, elsewhere);
+  return slots_[request.path]->session().divert(request.task, elsewhere);
 }
 
 // The guest gets the answer of the hedge. At a path, the request stays behind, with the hedge's

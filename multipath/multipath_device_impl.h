@@ -6,6 +6,7 @@
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
 //   multipath_device_activation.cpp  ghost paths: the array is told to serve the LUN there
 //   multipath_device_groups.cpp  which paths are used: policies, priorities, groups, failback
+//   multipath_device_changes.cpp  paths that come and go while the disk is in use
 #pragma once
 
 #include <array>
@@ -31,7 +32,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
   ~Impl();
 
-  void add_path(Session& session, std::uint16_t lun);
+  Result<void> add_path(Session& session, std::uint16_t lun);
+  Result<void> remove_path(const Session& session, std::uint16_t lun);
   void set_no_path_retry(std::optional<std::chrono::milliseconds> wait);
   void submit(BlockRequest& block);
   void set_suspended(bool suspended);
@@ -168,14 +170,16 @@ class MultipathDevice::Impl final : public Path::Owner,
   void release(Hedge& hedge);
 
   // multipath_device_paths.cpp
+  void note_paths_up(bool had_path);
   [[nodiscard]] bool failing() const;
   void fail_waiting_if_no_path();
   void start_no_path_timer();
   void on_no_path_timer();
   void on_fence_timer();
   void after_fencing();
+  void look_at_those_that_end();
   void start_fence_timer();
-  void grow_if_all_agree(const Path& changed);
+  void grow_if_all_agree(const Path* changed);
   void on_capacity_timer();
   void update_able(const Path& path);
   void update_able();
@@ -184,6 +188,39 @@ class MultipathDevice::Impl final : public Path::Owner,
   void limit_pieces(const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
+
+  // multipath_device_changes.cpp
+  // A path that is being removed: not in paths_ any more, in slots_ until nothing needs it.
+  struct Removal {
+    Removal(Reactor& reactor, Impl& impl_owner, Path& removed)
+        : impl(impl_owner),
+          path(removed),
+          patience(
+              reactor,
+              [](void* self) noexcept {
+                auto& removal = *static_cast<Removal*>(self);
+                removal.impl.on_removal_overdue(removal);
+              },
+              this) {}
+
+    // Nothing of our own is outstanding there. Guest I/O is the requests'.
+    [[nodiscard]] bool idle() const { return path.idle() && !aborting; }
+
+    Impl& impl;
+    Path& path;
+    Timer patience;
+    TaskManagement abort;
+    bool aborting = false;     // abort is the session's
+    bool abort_ended = false;  // with whatever answer
+    bool withdrawn = false;    // from the fencer
+    bool nothing_at_fencer = false;
+  };
+  [[nodiscard]] bool has_path(const Session& session, std::uint16_t lun) const;
+  void on_removal_overdue(Removal& removal);
+  void on_abort_ended(Removal& removal);
+  [[nodiscard]] bool nothing_outstanding(const Removal& removal) const;
+  void finish_removals();
+  void forget_path(std::uint32_t index);
 
   // multipath_device_groups.cpp
   // What the groups and priorities are made of, for each path.
@@ -226,9 +263,12 @@ class MultipathDevice::Impl final : public Path::Owner,
   Observer& observer_;
   std::shared_ptr<SessionFencer> fencer_;
 
-  std::vector<std::unique_ptr<Path>> paths_;
-  std::deque<PathSilence> silences_;  // of the paths
-  std::vector<PathFacts> facts_;      // of paths_
+  std::vector<Path*> paths_;  // without those that are being removed
+  // By the number of the path; null: free, for the next path that is added.
+  std::vector<std::unique_ptr<Path>> slots_;
+  std::vector<std::unique_ptr<PathSilence>> silences_;
+  std::vector<PathFacts> facts_;
+  std::vector<std::unique_ptr<Removal>> removals_;
   PathPolicySettings policy_settings_;
   PathPolicies policies_;
   PathGroups groups_;
@@ -246,6 +286,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   PathMask up_ = 0;       // paths in state up
   PathMask ghost_ = 0;    // in state ghost
   PathMask suspect_ = 0;  // paths that are silent
+  PathMask leaving_ = 0;  // those that are being removed; neither up nor ghost
   PathMask able_ = 0;     // those of up_ that take a request: with room, and not suspect while
                           // another one is not
 
@@ -294,6 +335,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   Deferred finish_;
   Deferred pump_;
   Deferred release_held_;
+  Deferred finish_removals_;
   Deferred notify_;
   bool ready_told_ = false;
 

@@ -88,8 +88,8 @@ bool MultipathDevice::Impl::try_send(Request& request) {
     return false;
   }
   if (request.prefer && (able_ & path_bit(*request.prefer)) != 0 &&
-      paths_[*request.prefer]->able()) {
-    send(request, *paths_[*request.prefer]);
+      slots_[*request.prefer]->able()) {
+    send(request, *slots_[*request.prefer]);
     return true;
   }
   // A group whose paths are all silent is not waited for while another one answers.
@@ -104,8 +104,8 @@ bool MultipathDevice::Impl::try_send(Request& request) {
     if (index == PathGroups::kNoPath) {
       return false;  // the group in use is full
     }
-    if (paths_[index]->able()) [[likely]] {
-      send(request, *paths_[index]);
+    if (slots_[index]->able()) [[likely]] {
+      send(request, *slots_[index]);
       return true;
     }
     candidates &= ~path_bit(index);  // its session has just gone and is about to say so
@@ -138,7 +138,7 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
   request.sent_at = reactor_.turn_time();
   request.selected_bytes = request.length_bytes();
   groups_.on_started(request.path, request.selected_bytes);
-  silences_[request.path].sent(request.sent_at);
+  silences_[request.path]->sent(request.sent_at);
   const BlockRequest& whole = *request.block;
   if (whole.sector_count <= piece_sectors_) [[likely]] {
     path.submit(request.task, whole);
@@ -156,7 +156,7 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
 }
 
 void MultipathDevice::Impl::on_task_complete(Request& request) {
-  Path& path = *paths_[request.path];
+  Path& path = *slots_[request.path];
   const ErrorClass error = request.task.succeeded() ? ErrorClass::success : classify(request.task);
   path.ended(error);
   const TimePoint now = selector_time();
@@ -164,13 +164,16 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
     facts_[request.path].latency.add(now - request.started);
   }
-  PathSilence& silence = silences_[request.path];
+  PathSilence& silence = *silences_[request.path];
   silence.ended();
   if (error != ErrorClass::connection_lost && error != ErrorClass::not_sent) [[likely]] {
     silence.answered(reactor_.turn_time() - request.sent_at);
   }
   if (error != ErrorClass::success || (able_ & path_bit(path.index())) == 0) [[unlikely]] {
     update_able(path);  // there may be room again, or less of it
+    if ((leaving_ & path_bit(path.index())) != 0) {
+      finish_removals_.schedule();
+    }
   }
   if (!queued_.empty() && able_ != 0) {
     pump_.schedule();
@@ -245,7 +248,7 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
   RetryState::Step step = request.retries.next(error, rule);
   RetryDelay delay_kind = rule.delay;
   if (step == RetryState::Step::answer && rule.answer == IoStatus::no_path) {
-    paths_[request.path]->fail(to_string(error));
+    slots_[request.path]->fail(to_string(error));
     step = RetryState::Step::elsewhere;
     delay_kind = RetryDelay::none;
   }

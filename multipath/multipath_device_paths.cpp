@@ -28,8 +28,8 @@ void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
 
 void MultipathDevice::Impl::on_fenced(Session& session, std::uint64_t login_epoch) noexcept {
   bool removed = false;
-  for (const std::unique_ptr<Path>& path : paths_) {
-    if (&path->session() == &session) {
+  for (const std::unique_ptr<Path>& path : slots_) {
+    if (path != nullptr && &path->session() == &session) {
       // The fencer has made sure that the fence reached the portal group of the last login.
       removed = unfenced_.fence(path->index(), session.negotiated().target_portal_group_tag,
                                 login_epoch) ||
@@ -52,8 +52,15 @@ void MultipathDevice::Impl::on_fence_timer() {
 void MultipathDevice::Impl::after_fencing() {
   start_fence_timer();
   release_held_.schedule();
+  look_at_those_that_end();
+}
+
+// Paths that are removed, or the device, may be waiting for what has just happened.
+void MultipathDevice::Impl::look_at_those_that_end() {
   if (closing_) {
     check_closed_.schedule();
+  } else if (leaving_ != 0) {
+    finish_removals_.schedule();
   }
 }
 
@@ -157,17 +164,18 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
 
 // With the least that a path has told, when none is just being asked. Others than the one that has
 // told more than the disk's size may know by now, too.
-void MultipathDevice::Impl::grow_if_all_agree(const Path& changed) {
+void MultipathDevice::Impl::grow_if_all_agree(const Path* changed) {
   if (!options_.grows || !ready_ || closing_) {
     return;
   }
   std::uint64_t least = kMaxCapacityBytes / geometry_.logical_block_bytes;
-  for (const std::unique_ptr<Path>& path : paths_) {
+  for (Path* path : paths_) {
     if (path->identifying()) {
       return;
     }
     if (path->state() == PathState::up && path->block_count() != 0) {
-      if (path->block_count() < changed.block_count() && changed.state() == PathState::up) {
+      if (changed != nullptr && path->block_count() < changed->block_count() &&
+          changed->state() == PathState::up) {
         path->look_at_capacity();
       }
       least = std::min(least, path->block_count());
@@ -185,7 +193,7 @@ void MultipathDevice::Impl::grow_if_all_agree(const Path& changed) {
 }
 
 void MultipathDevice::Impl::on_capacity_timer() {
-  for (const std::unique_ptr<Path>& path : paths_) {
+  for (Path* path : paths_) {
     path->look_at_capacity();
   }
   capacity_timer_.start_after(options_.capacity_polling_interval);
@@ -201,17 +209,20 @@ void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
 
 void MultipathDevice::Impl::update_able(const Path& path) {
   const PathMask bit = path_bit(path.index());
-  const bool avoided = (suspect_ & bit) != 0 && (up_ & ~suspect_) != 0;
+  const bool avoided = (leaving_ & bit) != 0 || ((suspect_ & bit) != 0 && (up_ & ~suspect_) != 0);
   able_ = path.able() && !avoided ? able_ | bit : able_ & ~bit;
 }
 
 void MultipathDevice::Impl::update_able() {
-  for (const std::unique_ptr<Path>& path : paths_) {
+  for (Path* path : paths_) {
     update_able(*path);
   }
 }
 
 void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
+  if ((leaving_ & path_bit(path.index())) != 0) {
+    return;
+  }
   const Session& session = path.session();
   if (path.state() == PathState::up) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
@@ -238,7 +249,12 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   regroup_after(path);
   hedge_silent_paths();
-  grow_if_all_agree(path);
+  grow_if_all_agree(&path);
+  note_paths_up(had_path);
+}
+
+// had_path: before this change.
+void MultipathDevice::Impl::note_paths_up(bool had_path) {
   if (up_ != 0) {
     if (std::exchange(no_path_since_, std::nullopt) && !std::exchange(no_path_expired_, false)) {
       queued_time_ += reactor_.now() - queueing_since_;
@@ -258,7 +274,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
 // not an outage).
 bool MultipathDevice::Impl::failing() const {
   return no_path_expired_ && up_ == 0 && !activating_ &&
-         std::none_of(paths_.begin(), paths_.end(), [](const std::unique_ptr<Path>& path) {
+         std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
            return path->state() == PathState::pending && path->identifying();
          });
 }
@@ -310,12 +326,15 @@ void MultipathDevice::Impl::fail_waiting_if_no_path() {
 }
 
 void MultipathDevice::Impl::on_path_idle(Path& /*path*/) noexcept {
-  check_closed_.schedule();
+  look_at_those_that_end();
 }
 
 void MultipathDevice::Impl::on_withdrawn() noexcept {
   nothing_at_fencer_ = true;
-  check_closed_.schedule();
+  for (const std::unique_ptr<Removal>& removal : removals_) {
+    removal->nothing_at_fencer = removal->withdrawn;
+  }
+  look_at_those_that_end();
 }
 
 void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
@@ -338,7 +357,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
     }
   }
   queued_count_ = held_count_ = 0;
-  for (const std::unique_ptr<Path>& path : paths_) {
+  for (Path* path : paths_) {
     path->stop();
   }
   check_closed_.schedule();
@@ -352,8 +371,9 @@ void MultipathDevice::Impl::stop_waiting_for_fences() {
 
 void MultipathDevice::Impl::check_closed() {
   if (!closing_ || on_closed_ == nullptr || requests_ != 0 ||
-      !std::all_of(paths_.begin(), paths_.end(),
-                   [](const std::unique_ptr<Path>& path) { return path->idle(); }) ||
+      !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
+      !std::all_of(removals_.begin(), removals_.end(),
+                   [](const auto& removal) { return removal->idle(); }) ||
       activation_.outstanding() || (wait_for_fences_ && !unfenced_.empty())) {
     return;
   }

@@ -29,6 +29,7 @@ class PathActivation {
   // once, from the reactor.
   void start(Path& path, const LogicalUnitAccess& access);
   [[nodiscard]] bool outstanding() const { return path_ != nullptr; }
+  [[nodiscard]] bool outstanding_at(const Path& path) const { return path_ == &path; }
 
  private:
   void send();

@@ -18,6 +18,13 @@ constexpr std::array<std::pair<PathGroupingPolicy, const char*>, 5> kPolicyNames
     {PathGroupingPolicy::group_by_serial, "group_by_serial"},
 }};
 
+template <typename Use>
+void for_each_path(PathMask paths, Use use) {
+  for (; paths != 0; paths &= paths - 1) {
+    use(static_cast<std::uint32_t>(std::countr_zero(paths)));
+  }
+}
+
 }  // namespace
 
 const char* to_string(PathGroupingPolicy policy) {
@@ -47,10 +54,27 @@ PathGroups::PathGroups(PathGroupingPolicy policy, PathSelectorKind selector,
 }
 
 void PathGroups::add_path(std::uint32_t index) {
-  ISCSI_BLKBACK_ASSERT(index == paths_ && index < kMaxPaths);
-  ++paths_;
+  ISCSI_BLKBACK_ASSERT(index < kMaxPaths && (known_ & path_bit(index)) == 0);
+  paths_ |= path_bit(index);
+  known_ |= path_bit(index);
   selector_->add_path(index);
   regroup();
+}
+
+void PathGroups::retire_path(std::uint32_t index) {
+  ISCSI_BLKBACK_ASSERT((paths_ & path_bit(index)) != 0);
+  paths_ &= ~path_bit(index);
+  up_ &= paths_;
+  usable_ &= paths_;
+  regroup();
+}
+
+void PathGroups::remove_path(std::uint32_t index) {
+  ISCSI_BLKBACK_ASSERT((known_ & ~paths_ & path_bit(index)) != 0 && load_[index].requests == 0);
+  known_ &= ~path_bit(index);
+  selector_->remove_path(index);
+  traits_[index] = {};
+  weights_[index] = 1;
 }
 
 void PathGroups::set_policy(PathGroupingPolicy policy) {
@@ -62,11 +86,11 @@ void PathGroups::set_selector(PathSelectorKind selector, std::uint32_t rr_min_io
   selector_kind_ = selector;
   selector_ = make_path_selector(selector, rr_min_io);
   timed_since_ = now;
-  for (std::uint32_t path = 0; path < paths_; ++path) {
+  for_each_path(known_, [this](std::uint32_t path) {
     selector_->add_path(path);
     selector_->set_weight(path, weights_[path]);
     selector_->set_load(path, load_[path].requests, load_[path].bytes);
-  }
+  });
 }
 
 void PathGroups::set_weight(std::uint32_t index, std::uint32_t weight) {
@@ -104,7 +128,7 @@ bool PathGroups::same_group(std::uint32_t one, std::uint32_t other) const {
 void PathGroups::regroup() {
   const PathMask members_in_use = count_ == 0 ? 0 : groups_[current_].members;
   count_ = 0;
-  for (std::uint32_t path = 0; path < paths_; ++path) {
+  for_each_path(paths_, [this](std::uint32_t path) {
     std::uint32_t group = 0;
     while (group < count_ && !same_group(path, static_cast<std::uint32_t>(
                                                    std::countr_zero(groups_[group].members)))) {
@@ -114,14 +138,11 @@ void PathGroups::regroup() {
       groups_[count_++] = PathGroup{.marginal = traits_[path].marginal};
     }
     groups_[group].members |= path_bit(path);
-  }
+  });
   for (PathGroup& group : std::span(groups_).first(count_)) {
     int sum = 0;
-    for (std::uint32_t path = 0; path < paths_; ++path) {
-      if ((group.members & usable_ & path_bit(path)) != 0) {
-        sum += std::max(traits_[path].priority, 0);
-      }
-    }
+    for_each_path(group.members & usable_,
+                  [&](std::uint32_t path) { sum += std::max(traits_[path].priority, 0); });
     const int usable = std::popcount(group.members & usable_);
     group.priority = usable == 0 ? 0 : sum / usable;
   }
@@ -135,11 +156,9 @@ void PathGroups::regroup() {
   int most = -1;
   for (std::uint32_t group = 0; group < count_; ++group) {
     const PathMask members = groups_[group].members;
-    for (std::uint32_t path = 0; path < paths_; ++path) {
-      if ((members & path_bit(path)) != 0) {
-        group_of_[path] = static_cast<std::uint8_t>(group);
-      }
-    }
+    for_each_path(members, [this, group](std::uint32_t path) {
+      group_of_[path] = static_cast<std::uint8_t>(group);
+    });
     const int kept = std::popcount(members & members_in_use & up_);
     if (kept > most) {
       most = kept;

@@ -1,7 +1,7 @@
 // PathGroups: the paths of one disk in groups. The paths of a group are used side by side, the
 // groups one at a time, the best first. Which paths share a group is the path_grouping_policy, and
-// it is worked out anew whenever a path, a priority or another trait comes or changes. Reactor
-// thread.
+// it is worked out anew whenever a path, a priority or another trait comes, goes or changes.
+// Reactor thread.
 //
 // Nothing but add_path() and set_selector() allocates: a group is a mask, and one selector serves
 // all groups, so that a regrouping loses nothing of what the selector knows.
@@ -55,6 +55,10 @@ class PathGroups {
   PathGroups(PathGroupingPolicy policy, PathSelectorKind selector, std::uint32_t rr_min_io);
 
   void add_path(std::uint32_t index);
+  // The path leaves its group: it is not selected any more. What is under way there still ends.
+  void retire_path(std::uint32_t index);
+  // Retired, and nothing is under way there any more; the number may be added again.
+  void remove_path(std::uint32_t index);
   // Takes effect with the next request; what is under way stays where it is.
   void set_policy(PathGroupingPolicy policy);
   void set_selector(PathSelectorKind selector, std::uint32_t rr_min_io, TimePoint now);
@@ -120,7 +124,8 @@ class PathGroups {
   PathSelectorKind selector_kind_;
   std::unique_ptr<PathSelector> selector_;
   TimePoint timed_since_{};  // requests that started before were not timed
-  std::uint32_t paths_ = 0;
+  PathMask paths_ = 0;       // that are in groups
+  PathMask known_ = 0;       // these and the retired ones: those that the selector has
   std::array<PathTraits, kMaxPaths> traits_;
   std::array<std::uint32_t, kMaxPaths> weights_;
   std::array<Load, kMaxPaths> load_{};

@@ -4,6 +4,8 @@
 // thread.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -41,6 +43,8 @@ class PathSelector {
 
   // index: below kMaxPaths, not added before.
   virtual void add_path(std::uint32_t index) = 0;
+  // Added before, with nothing under way; the number may be added again.
+  virtual void remove_path(std::uint32_t index) = 0;
   // The path's share, 1 when never told: so many times rr_min_io requests in a row (round-robin),
   // its throughput relative to the others' (service-time; 0: only where the others have 0 too).
   virtual void set_weight(std::uint32_t /*index*/, std::uint32_t /*weight*/) {}
@@ -78,6 +82,17 @@ template <typename Entry, typename Better>
   }
   ISCSI_BLKBACK_ASSERT(best != entries.size() && "no path of the group is eligible");
   return best;
+}
+
+// Takes the entry of a path out, and brings place up to date, which says where each path's entry
+// is.
+template <typename Entry, std::size_t Count>
+void remove_entry(std::vector<Entry>& entries, std::array<std::uint8_t, Count>& place,
+                  std::uint32_t index) {
+  entries.erase(entries.begin() + place[index]);
+  for (std::size_t at = place[index]; at < entries.size(); ++at) {
+    place[entries[at].index] = static_cast<std::uint8_t>(at);
+  }
 }
 
 }  // namespace iscsi_blkback

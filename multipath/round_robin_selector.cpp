@@ -14,6 +14,23 @@ void RoundRobinSelector::add_path(std::uint32_t index) {
   paths_.push_back(index);
 }
 
+// The path behind it is the next one.
+void RoundRobinSelector::remove_path(std::uint32_t index) {
+  const auto removed = std::find(paths_.begin(), paths_.end(), index);
+  ISCSI_BLKBACK_ASSERT(removed != paths_.end());
+  const auto place = static_cast<std::size_t>(removed - paths_.begin());
+  paths_.erase(removed);
+  weights_[index] = 1;
+  if (place == current_) {
+    left_ = 0;
+  }
+  if (place <= current_ && current_ > 0) {
+    --current_;
+  } else if (place == current_) {
+    started_ = false;  // the first of all was the current one
+  }
+}
+
 void RoundRobinSelector::set_weight(std::uint32_t index, std::uint32_t weight) {
   weights_[index] = std::max(weight, 1U);
 }

@@ -16,6 +16,7 @@ class RoundRobinSelector final : public PathSelector {
   explicit RoundRobinSelector(std::uint32_t rr_min_io);  // 0 counts as 1
 
   void add_path(std::uint32_t index) override;
+  void remove_path(std::uint32_t index) override;
   void set_weight(std::uint32_t index, std::uint32_t weight) override;
   [[nodiscard]] std::uint32_t select(PathMask eligible, std::uint32_t length_bytes,
                                      TimePoint now) override;

@@ -51,9 +51,23 @@ class SessionFencer::Entry final : public SessionObserver {
 
   // True when the client has nothing left here.
   bool remove_client(Client& client) {
-    if (std::erase(clients_, &client) == 0 || !clients_.empty()) {
-      return true;
+    if (std::erase(clients_, &client) == 0) {
+      return leaving_ != &client;
     }
+    return !clients_.empty() || leave(client);
+  }
+
+  // The same for one add_client().
+  bool remove_once(Client& client) {
+    clients_.erase(std::find(clients_.begin(), clients_.end(), &client));
+    return !clients_.empty() || leave(client);
+  }
+
+  [[nodiscard]] bool is_leaving(const Client& client) const { return leaving_ == &client; }
+  [[nodiscard]] Client* take_leaving() { return std::exchange(leaving_, nullptr); }
+
+  // The last client has gone. True when it has nothing left here.
+  bool leave(Client& client) {
     wanted_ = false;
     timer_.stop();
     session_->remove_observer(*this);
@@ -66,9 +80,6 @@ class SessionFencer::Entry final : public SessionObserver {
     stop_fence_.schedule();
     return false;
   }
-
-  [[nodiscard]] bool is_leaving(const Client& client) const { return leaving_ == &client; }
-  [[nodiscard]] Client* take_leaving() { return std::exchange(leaving_, nullptr); }
 
   void want_fence() {
     if (wanted_) {
@@ -269,6 +280,16 @@ void SessionFencer::fence(Session& lost) {
     }
   }
   ISCSI_BLKBACK_ASSERT(false && "fence of a session that was not added");
+}
+
+bool SessionFencer::remove(Session& session, Client& client) {
+  for (const std::unique_ptr<Entry>& entry : entries_) {
+    if (entry->session() == &session) {
+      return entry->remove_once(client);
+    }
+  }
+  ISCSI_BLKBACK_ASSERT(false && "a session that was not added");
+  return true;
 }
 
 bool SessionFencer::withdraw(Client& client) {

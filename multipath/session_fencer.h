@@ -36,7 +36,7 @@ class SessionFencer {
     // Nothing that the session sent in a login up to and including login_epoch can be executed any
     // more. Not called for the session's own logins; those the client observes itself.
     virtual void on_fenced(Session& session, std::uint64_t login_epoch) noexcept = 0;
-    // After withdraw() returned false: nothing of this client's is left.
+    // After remove() or withdraw() returned false: nothing of what this client gave up is left.
     virtual void on_withdrawn() noexcept = 0;
 
    protected:
@@ -57,6 +57,9 @@ class SessionFencer {
   void add(Session& session, Client& client);
   // The session is lost and writes of its last login are outstanding.
   void fence(Session& lost);
+  // Takes one add() back. True: nothing of it is left now; false: a fence session that only this
+  // client wanted is still going away, on_withdrawn follows.
+  [[nodiscard]] bool remove(Session& session, Client& client);
   // The client is no longer interested in anything. True: nothing is left now; false: a fence
   // session that only this client wanted is still going away, on_withdrawn follows.
   [[nodiscard]] bool withdraw(Client& client);

@@ -38,6 +38,11 @@ bool UnfencedWrites::has_owner(std::uint64_t owner) const {
                      [&](const UnfencedWrite& write) { return write.owner == owner; });
 }
 
+bool UnfencedWrites::has_path(std::uint32_t path) const {
+  return std::any_of(writes_.begin(), writes_.end(),
+                     [&](const UnfencedWrite& write) { return write.path == path; });
+}
+
 bool UnfencedWrites::fence(std::uint32_t path, std::uint32_t portal_group,
                            std::uint64_t login_epoch) {
   return std::erase_if(writes_, [&](const UnfencedWrite& write) {

@@ -40,6 +40,8 @@ class UnfencedWrites {
   [[nodiscard]] bool endangers(std::uint64_t first_sector, std::uint64_t end_sector,
                                std::uint64_t asking) const;
   [[nodiscard]] bool has_owner(std::uint64_t owner) const;
+  // Whether one of them is the path's, so that a fence of its session is still of use.
+  [[nodiscard]] bool has_path(std::uint32_t path) const;
 
   // Removes what the path lost to that portal group in epochs up to and including login_epoch.
   // True when something was removed.

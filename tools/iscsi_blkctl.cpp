@@ -1,5 +1,6 @@
 // iscsi-blkctl: shows what the service's processes serve, and changes what can be changed while it
-// is in use. It only asks and prints; a process that hangs costs one second, never more.
+// is in use. It only asks and prints; a process that hangs costs one second, or five where it has
+// to look up a name.
 
 #include <fmt/format.h>
 
@@ -20,6 +21,8 @@ namespace iscsi_blkback {
 namespace {
 
 constexpr std::chrono::milliseconds kPatience{1000};
+// A portal's name has to be looked up first; as long as the process keeps the connection.
+constexpr std::chrono::milliseconds kLookUpPatience{5000};
 
 constexpr int kOk = 0;
 constexpr int kError = 1;
@@ -31,7 +34,7 @@ struct Arguments {
   std::string name;
   bool json = false;
   // Of a command that changes something. Words after it, as multipathd has them: "maps", or "map"
-  // and a name; of "set" then the setting and its value.
+  // and a name; of "set" then the setting and its value. Of "add" and "del": "path", a portal, ...
   std::vector<std::string> words;
 };
 
@@ -109,8 +112,17 @@ std::vector<GuestDisk> chosen(StatusOverview overview, const std::string& name) 
   return overview.disks;
 }
 
-int change(const Arguments& arguments, const std::string& command) {
-  const std::vector<std::string>& words = arguments.words;
+// A command that changes something, as it goes to the guests' processes.
+struct Order {
+  nlohmann::json request;  // but for the disk
+  std::string map;         // empty: of all disks
+  std::chrono::milliseconds patience = kPatience;
+};
+
+// disablequeueing, restorequeueing and set: "map NAME" or "maps", and then what to set. Complains
+// and is nothing when the words are others.
+std::optional<Order> setting_order(const std::string& command,
+                                   const std::vector<std::string>& words) {
   const bool sets = command == "set";
   const bool all = !words.empty() && words[0] == "maps";
   const std::size_t first_value = all ? 1 : 2;
@@ -118,6 +130,53 @@ int change(const Arguments& arguments, const std::string& command) {
       words.size() != first_value + (sets ? 2 : 0)) {
     complain(fmt::format("{0} is followed by \"map NAME{1}\" or \"maps{1}\"", command,
                          sets ? " SETTING VALUE" : ""));
+    return std::nullopt;
+  }
+  Order order;
+  order.request["command"] = command;
+  order.map = all ? std::string() : words[1];
+  if (sets) {
+    order.request["setting"] = words[first_value];
+    order.request["value"] = words[first_value + 1];
+  }
+  return order;
+}
+
+// An IPv6 address without a port may have no brackets, or may have lost them to CLI11, for which
+// they are a list's.
+std::string portal_word(const std::string& word) {
+  const bool bare = word.find('[') == std::string::npos && word.find(':') != word.rfind(':');
+  return bare ? '[' + word + ']' : word;
+}
+
+// add, del and remove: "path PORTAL map NAME".
+std::optional<Order> path_order(const std::string& command, const std::vector<std::string>& words) {
+  const bool has_target = words.size() == 6 && words[2] == "target";
+  const std::size_t map_at = has_target ? 4 : 2;
+  if (words.size() != map_at + 2 || words[0] != "path" || words[map_at] != "map" ||
+      words[map_at + 1].empty()) {
+    complain(
+        fmt::format("{} is followed by \"path PORTAL map NAME\" or \"path PORTAL target IQN "
+                    "map NAME\"",
+                    command));
+    return std::nullopt;
+  }
+  Order order;
+  order.request["command"] = command == "add" ? "add_path" : "del_path";
+  order.request["portal"] = portal_word(words[1]);
+  if (has_target) {
+    order.request["target"] = words[3];
+  }
+  order.map = words[map_at + 1];
+  order.patience = kLookUpPatience;
+  return order;
+}
+
+int change(const Arguments& arguments, const std::string& command) {
+  const bool of_paths = command == "add" || command == "del" || command == "remove";
+  std::optional<Order> order =
+      of_paths ? path_order(command, arguments.words) : setting_order(command, arguments.words);
+  if (!order) {
     return kUsage;
   }
   const std::string run_directory = run_directory_of(arguments);
@@ -125,16 +184,14 @@ int change(const Arguments& arguments, const std::string& command) {
   if (!overview) {
     return kError;
   }
-  const std::vector<GuestDisk> disks = chosen(*overview, all ? std::string() : words[1]);
+  const std::vector<GuestDisk> disks = chosen(*overview, order->map);
   bool done = !disks.empty();
   for (const GuestDisk& disk : disks) {
-    nlohmann::json request{{"command", command}, {"devid", disk.device_id()}};
-    if (sets) {
-      request["setting"] = words[first_value];
-      request["value"] = words[first_value + 1];
-    }
-    const std::string line = request.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
-    if (const auto answer = read_answer(ask_guest(run_directory, disk.domain, line, kPatience));
+    order->request["devid"] = disk.device_id();
+    const std::string line =
+        order->request.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+    if (const auto answer =
+            read_answer(ask_guest(run_directory, disk.domain, line, order->patience));
         !answer) {
       complain(fmt::format("{}: {}", disk.device_name(), answer.error().message));
       done = false;
@@ -162,12 +219,19 @@ int run(int argc, char** argv) {
   const std::pair<const char*, const char*> changes[] = {
       {"disablequeueing", "fail a disk's requests while it has no path, until restorequeueing"},
       {"restorequeueing", "no_path_retry as the configuration and the disk line have it"},
-      {"set", "change a setting of a disk until its guest ends: no_path_retry"},
+      {"set",
+       "change a setting of a disk until its guest ends: no_path_retry, path_selector, "
+       "path_grouping_policy"},
+      {"add", "add a path to a disk in use, by another portal"},
+      {"del", "remove the paths by a portal from a disk in use"},
+      {"remove", "the same as del"},
   };
   for (const auto& [name, help] : changes) {
     app.add_subcommand(name, help)
-        ->add_option("WORDS", arguments.words, "map NAME or maps; after set: SETTING VALUE")
-        ->expected(0, 4);
+        ->add_option("WORDS", arguments.words,
+                     "map NAME or maps; after set: SETTING VALUE; of add, del and remove: path "
+                     "PORTAL [target IQN] map NAME")
+        ->expected(0, 6);
   }
   try {
     app.parse(argc, argv);

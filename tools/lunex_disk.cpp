@@ -69,7 +69,8 @@ LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, s
     options.interface_binding = resolved.portal.interface_binding;
     options.isid = make_lunex_isid(random, static_cast<std::uint32_t>(sessions_.size()));
     sessions_.push_back(std::make_unique<Session>(reactor, std::move(options)));
-    device_->add_path(*sessions_.back(), lun_);
+    const Result<void> added = device_->add_path(*sessions_.back(), lun_);
+    ISCSI_BLKBACK_ASSERT(added.has_value());  // each portal is there once, at most kMaxPaths
     sessions_.back()->start();
   }
 }

@@ -188,6 +188,11 @@ TEST(ControlRequest, Command) {
   EXPECT_EQ(set->device_id, 51712U);
   EXPECT_EQ(set->setting, "no_path_retry");
   EXPECT_EQ(set->value, "30s");
+  const auto add = parse_control_request(
+      R"({"command":"add_path","devid":51712,"portal":"192.0.2.3:3260","target":"iqn.x"})");
+  ASSERT_TRUE(add);
+  EXPECT_EQ(add->portal, "192.0.2.3:3260");
+  EXPECT_EQ(add->target, "iqn.x");
   for (const char* wrong :
        {"", "status", "[]", "{}", R"({"command":1})", R"({"command":"set"})",
         R"({"command":"set","devid":-1})", R"({"command":"set","devid":4294967296})",

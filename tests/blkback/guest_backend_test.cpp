@@ -246,6 +246,47 @@ class GuestBackendTest : public testing::Test {
     }
   }
 
+  Result<void> change(const ControlRequest& request) {
+    Result<void> answer = fail(ErrorCode::timed_out, "no answer");
+    bool answered = false;
+    backend_->change(request, [&](Result<void> result) {
+      answer = std::move(result);
+      answered = true;
+    });
+    EXPECT_TRUE(run_until([&] { return answered; }));
+    return answer;
+  }
+  Result<void> change_path(const char* command, const std::string& portal,
+                           const std::string& target = {}) {
+    ControlRequest request;
+    request.command = command;
+    request.device_id = 51712;
+    request.portal = portal;
+    request.target = target;
+    return change(request);
+  }
+  Result<void> set(const std::string& setting, const std::string& value) {
+    ControlRequest request;
+    request.command = "set";
+    request.device_id = 51712;
+    request.setting = setting;
+    request.value = value;
+    return change(request);
+  }
+  static std::string refusal(const Result<void>& result) {
+    return result ? "" : result.error().message;
+  }
+
+  // Of the guest's only disk.
+  MultipathSnapshot map() {
+    std::optional<MultipathSnapshot> map;
+    backend_->query([&](const GuestStatus& status) {
+      map = status.disks.at(0).report ? status.disks.at(0).report->multipath : MultipathSnapshot();
+    });
+    EXPECT_TRUE(run_until([&] { return map.has_value(); }));
+    return *map;
+  }
+
   std::string error_of(const FakeDisk& disk) {
     return toolstack_.backend_value(disk, "hotplug-error");
   }
@@ -436,30 +477,178 @@ TEST_F(GuestBackendTest, QueueingIsDisabledRestoredAndLimited) {
   FakeFrontend::RequestId waiting = ask();
   EXPECT_FALSE(fails_within(waiting, 10s));
   request.command = "disablequeueing";
-  ASSERT_TRUE(backend_->change(request));
+  ASSERT_TRUE(change(request));
   EXPECT_TRUE(fails_within(waiting, 10ms));
   EXPECT_TRUE(fails_within(ask(), 10ms));
 
   request.command = "restorequeueing";
-  ASSERT_TRUE(backend_->change(request));
+  ASSERT_TRUE(change(request));
   waiting = ask();
   EXPECT_FALSE(fails_within(waiting, 60s));
 
   request.command = "set";
   request.setting = "no_path_retry";
   request.value = "100s";
-  ASSERT_TRUE(backend_->change(request));
+  ASSERT_TRUE(change(request));
   EXPECT_FALSE(fails_within(waiting, 20s));
   EXPECT_TRUE(fails_within(waiting, 20s));
 
   request.value = "soon";
-  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("no_path_retry is neither"));
+  EXPECT_THAT(change(request).error().message, HasSubstr("no_path_retry is neither"));
   request.setting = "rr_min_io";
-  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("rr_min_io cannot be changed"));
+  EXPECT_THAT(change(request).error().message, HasSubstr("rr_min_io cannot be changed"));
   request.command = "explode";
-  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("unknown"));
+  request.setting = "no_path_retry";
+  EXPECT_THAT(change(request).error().message, HasSubstr("unknown"));
   request.device_id = 51728;
-  EXPECT_THAT(backend_->change(request).error().message, HasSubstr("no disk 51728"));
+  EXPECT_THAT(change(request).error().message, HasSubstr("no disk 51728"));
+}
+
+TEST_F(GuestBackendTest, PathsAreAddedAndRemovedUnderAGuestThatRuns) {
+  const FakeDisk xvda = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  resolver_.names["storage2"] = "192.0.2.2";
+  ASSERT_EQ(refusal(change_path("add_path", "storage2")), "");
+  ASSERT_TRUE(run_until([&] { return map().paths_up() == 2; }));
+  EXPECT_EQ(map().paths[1].portal, "storage2:3260");
+  do_io(guest, 1);
+
+  ASSERT_EQ(refusal(change_path("del_path", "192.0.2.1:3260")), "");
+  ASSERT_TRUE(run_until([&] { return target_.sessions_at(0) == 0; }, 1s));
+  ASSERT_EQ(map().paths.size(), 1U);
+  do_io(guest, 2);
+  ASSERT_EQ(refusal(change_path("add_path", "192.0.2.1")), "");
+  ASSERT_TRUE(run_until([&] { return map().paths_up() == 2; }));
+  ASSERT_EQ(refusal(change_path("del_path", "192.0.2.2")), "") << "by its address, too";
+  ASSERT_TRUE(run_until([&] { return target_.sessions_at(1) == 0; }, 1s));
+  do_io(guest, 3);
+}
+
+TEST_F(GuestBackendTest, AnAddedPathMayLeadThroughAnotherTargetToTheSameLun) {
+  SimTargetOptions options = target_options();
+  options.name = "iqn.2026-01.test:other";
+  options.portals = {SimPortal{SocketAddress::parse("192.0.2.9", 3260).value(), 1}};
+  SimTarget other(reactor_, options);
+  other.add_lun(1, std::make_shared<SimLun>(SimLunOptions{}));
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  ASSERT_EQ(refusal(change_path("add_path", "192.0.2.9", "iqn.2026-01.test:other")), "");
+  ASSERT_TRUE(run_until([&] { return map().paths_up() == 3; }));
+  EXPECT_EQ(map().paths[2].target_name, "iqn.2026-01.test:other");
+  EXPECT_EQ(refusal(change_path("del_path", "192.0.2.9", kTargetName)),
+            "the disk has no path by 192.0.2.9:3260");
+  ASSERT_EQ(refusal(change_path("del_path", "192.0.2.9", "iqn.2026-01.test:other")), "");
+  ASSERT_TRUE(run_until([&] { return other.sessions() == 0; }, 1s));
+}
+
+TEST_F(GuestBackendTest, AnAddedPathToAnotherLunIsQuarantined) {
+  SimTargetOptions options = target_options();
+  options.portals = {SimPortal{SocketAddress::parse("192.0.2.9", 3260).value(), 1}};
+  SimTarget other(reactor_, options);
+  other.add_lun(1, std::make_shared<SimLun>(SimLunOptions{.naa_extension = 7}));
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  ASSERT_EQ(refusal(change_path("add_path", "192.0.2.9")), "");
+  ASSERT_TRUE(run_until([&] { return map().paths[2].state == PathState::quarantined; }));
+  do_io(guest);
+  ASSERT_EQ(refusal(change_path("del_path", "192.0.2.9")), "");
+  ASSERT_TRUE(run_until([&] { return other.sessions() == 0; }, 1s));
+}
+
+// While a portal's name cannot be resolved, all of the disk's are looked up again and again.
+TEST_F(GuestBackendTest, ARemovedPathStaysRemovedWhenOtherPortalsAreFoundLater) {
+  const FakeDisk xvda = disk("aio:iscsi://192.0.2.1,late,192.0.2.3/iqn.2026-01.test:target/1");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  ASSERT_EQ(refusal(change_path("del_path", "192.0.2.3")), "");
+  resolver_.names["late"] = "192.0.2.2";
+  ASSERT_TRUE(run_until([&] { return map().paths_up() == 2; }, 120s));
+  EXPECT_EQ(map().paths.size(), 2U);
+}
+
+TEST_F(GuestBackendTest, PathsThatCannotBeAddedAreRefused) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  EXPECT_EQ(refusal(change_path("add_path", "192.0.2.9")), "the guest has no disk 51712");
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(refusal(change_path("add_path", "192.0.2.2")),
+            "the path by 192.0.2.2:3260 is there already");
+  EXPECT_EQ(refusal(change_path("add_path", "nowhere")), "host nowhere is unknown");
+  EXPECT_EQ(refusal(change_path("add_path", "")), "add_path names no portal");
+  EXPECT_NE(refusal(change_path("add_path", "host:0")), "");
+  EXPECT_NE(refusal(change_path("add_path", std::string(4000, 'x'))), "");
+  EXPECT_THAT(refusal(change_path("add_path", "192.0.2.9", "no target")),
+              HasSubstr("the target name"));
+  EXPECT_EQ(map().paths.size(), 2U);
+}
+
+TEST_F(GuestBackendTest, PathsThatCannotBeRemovedAreRefused) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  EXPECT_EQ(refusal(change_path("del_path", "192.0.2.9")),
+            "the disk has no path by 192.0.2.9:3260");
+  ASSERT_EQ(refusal(change_path("del_path", "192.0.2.2")), "");
+  EXPECT_EQ(refusal(change_path("del_path", "192.0.2.1")),
+            "the disk has no other path than by 192.0.2.1:3260: add one first, or detach the disk");
+  do_io(guest);
+}
+
+TEST_F(GuestBackendTest, APathThatIsStillLeavingIsNotAddedAgain) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  ASSERT_EQ(refusal(set("path_selector", "round-robin")), "");
+  SimFault slow;
+  slow.matches = [](const SimCommand& command) { return command.portal == 1 && is_read(command); };
+  slow.extra_delay = 100ms;
+  target_.inject(slow);
+  (void)guest.read(8, 8);
+  (void)guest.read(16, 8);
+  guest.push();
+  run_for(10ms);
+  ASSERT_EQ(refusal(change_path("del_path", "192.0.2.2")), "");
+  EXPECT_THAT(refusal(change_path("add_path", "192.0.2.2")), HasSubstr("is still being removed"));
+  run_for(200ms);
+  EXPECT_EQ(refusal(change_path("add_path", "192.0.2.2")), "");
+  ASSERT_TRUE(run_until([&] { return map().paths_up() == 2; }));
+}
+
+TEST_F(GuestBackendTest, SelectorAndPolicyAreChangedUnderAGuestThatRuns) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  ASSERT_EQ(refusal(set("path_selector", "queue-length 0")), "");
+  ASSERT_EQ(refusal(set("path_grouping_policy", "failover")), "");
+  EXPECT_EQ(map().path_selector, "queue-length 0");
+  EXPECT_EQ(map().path_grouping_policy, "failover");
+  EXPECT_EQ(map().groups.size(), 2U);
+  do_io(guest);
+  EXPECT_EQ(refusal(set("path_selector", "fastest")),
+            "path_selector is none of round-robin, queue-length, service-time and "
+            "historical-service-time");
+  EXPECT_THAT(refusal(set("path_grouping_policy", "all")),
+              HasSubstr("path_grouping_policy is none of failover"));
+  EXPECT_EQ(map().path_grouping_policy, "failover");
 }
 
 TEST_F(GuestBackendTest, AGuestThatRunsIsToldThatItsDiskHasGrown) {

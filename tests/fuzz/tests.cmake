@@ -1,6 +1,7 @@
 iscsi_blkback_fuzz(ring LIBRARIES iscsi_blkback_blkback)
 iscsi_blkback_fuzz(chap LIBRARIES iscsi_blkback_initiator)
 iscsi_blkback_fuzz(config LIBRARIES iscsi_blkback_tools)
+iscsi_blkback_fuzz(control LIBRARIES iscsi_blkback_service)
 iscsi_blkback_fuzz(disk_target LIBRARIES iscsi_blkback_service)
 iscsi_blkback_fuzz(login_text LIBRARIES iscsi_blkback_initiator)
 iscsi_blkback_fuzz(pdu_stream LIBRARIES iscsi_blkback_initiator)

@@ -65,7 +65,7 @@ class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer 
       session.path_timeout = path_timeout;
       session.noop_out_timeout = std::max(session.noop_out_timeout, path_timeout);
       sessions.push_back(std::make_unique<Session>(*reactor, session));
-      device->add_path(*sessions.back(), TgtProcess::kLun);
+      ASSERT_TRUE(device->add_path(*sessions.back(), TgtProcess::kLun));
       sessions.back()->start();
     }
     ASSERT_TRUE(run_until([this] { return device->snapshot().paths_up() == kPaths; }));
@@ -88,6 +88,7 @@ class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer 
 
   void on_ready(MultipathDevice&) noexcept override {}
   void on_paths_changed(MultipathDevice&) noexcept override {}
+  void on_path_removed(MultipathDevice&, Session&) noexcept override { ++removed; }
 
   template <class Condition>
   [[nodiscard]] bool run_until(Condition condition) {
@@ -146,6 +147,7 @@ class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer 
   std::vector<std::unique_ptr<Session>> sessions;  // outlive device
   std::deque<Request> requests;
   std::unique_ptr<MultipathDevice> device;
+  int removed = 0;
 };
 
 // A path that is silent stays so, however slow the machine is.
@@ -167,6 +169,46 @@ TEST_F(FailoverTarget, AStaleWriteThatIsReleasedAfterAFailoverDoesNoHarm) {
     for (int look = 0; look < 10; ++look) {
       expect_contents(512, 8, round + 100);
     }
+  }
+}
+
+TEST_F(FailoverTarget, PathsAreRemovedAndAddedUnderLoad) {
+  for (int round = 1; round <= 10; ++round) {
+    const std::size_t at = static_cast<std::size_t>(round) % kPaths;
+    std::vector<Request*> asked;
+    for (std::uint64_t i = 0; i < 16; ++i) {
+      asked.push_back(&submit(BlockOperation::write, i * 64, 64, round));
+      asked.push_back(&submit(BlockOperation::read, 1024 + i * 8, 8));
+    }
+    const std::uint64_t losses = sessions[at]->statistics().connection_losses;
+    ASSERT_TRUE(device->remove_path(*sessions[at], TgtProcess::kLun));
+    for (const Request* request : asked) {
+      EXPECT_EQ(answer(*request), IoStatus::ok);
+    }
+    ASSERT_TRUE(run_until([&] { return removed == round; }));
+    EXPECT_EQ(sessions[at]->statistics().connection_losses, losses) << "nothing was dropped";
+    bool stopped = false;
+    sessions[at]->stop([](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &stopped);
+    ASSERT_TRUE(run_until([&] { return stopped; }));
+    expect_contents(0, 128, round);
+    sessions[at]->start();
+    ASSERT_TRUE(device->add_path(*sessions[at], TgtProcess::kLun));
+    ASSERT_TRUE(run_until([this] { return device->snapshot().paths_up() == kPaths; }));
+  }
+}
+
+TEST_F(FailoverTarget, AStaleWriteOfAPathThatWasRemovedDoesNoHarm) {
+  proxies[0]->stall(Way::to_target);
+  Request& stale = write_stalled_at(0, 512, 1);
+  ASSERT_TRUE(device->remove_path(*sessions[0], TgtProcess::kLun));
+  EXPECT_EQ(answer(stale), IoStatus::ok) << "by the other path, when this one was given up";
+  Request& newer = submit(BlockOperation::write, 512, 8, 2);
+  EXPECT_EQ(answer(newer), IoStatus::ok);
+  ASSERT_TRUE(run_until([this] { return removed == 1; })) << "after the fence";
+  EXPECT_TRUE(device->snapshot().paths.size() == 1);
+  proxies[0]->release();
+  for (int look = 0; look < 10; ++look) {
+    expect_contents(512, 8, 2);
   }
 }
 

@@ -76,7 +76,7 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     options.target_name = target_options_.name;
     options.portal = portal_address(portal);
     options.portal_name = options.portal.to_string();
-    options.isid = {0x80, 0, 0, 1, 0, static_cast<std::uint8_t>(sessions_.size() + 1)};
+    options.isid = {0x80, 0, 0, 1, 0, ++last_isid_};
     sessions_.push_back(std::make_unique<Session>(reactor_, options));
     return *sessions_.back();
   }
@@ -240,6 +240,7 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
   std::unique_ptr<SimTarget> target_;
   std::shared_ptr<SimLun> lun_;
   std::vector<std::unique_ptr<Session>> sessions_;  // outlive device_
+  std::uint8_t last_isid_ = 0;
   bool sessions_stopped_ = false;
   std::unique_ptr<MultipathDevice> device_;
   std::vector<std::unique_ptr<GuestRequest>> requests_;

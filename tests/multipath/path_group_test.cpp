@@ -197,5 +197,28 @@ TEST(PathGroupingPolicy, HasTheNamesOfMultipathConf) {
   EXPECT_EQ(path_grouping_policy_named("group_by_node_name"), std::nullopt);
 }
 
+TEST(PathGroups, APathThatLeavesIsInNoGroupAndItsNumberServesAgain) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio);
+  groups.on_started(0, 4096);
+  groups.retire_path(0);
+  EXPECT_EQ(members(groups), (Masks{mask({2}), mask({1, 3})}));
+  EXPECT_EQ(next(groups, kFour), 2U);
+  groups.set_selector(PathSelectorKind::queue_length, 1, {});
+  groups.on_ended(0, 4096, {}, {});
+  groups.remove_path(0);
+  groups.add_path(0);
+  EXPECT_EQ(groups.traits(0), PathTraits());
+  describe(groups, 0, {.priority = 50});
+  groups.set_states(kFour, 0);
+  EXPECT_EQ(members(groups), (Masks{mask({0, 2}), mask({1, 3})}));
+}
+
+TEST(PathGroups, TheNextGroupIsUsedWhenTheLastPathOfOneLeaves) {
+  PathGroups groups = four_paths(PathGroupingPolicy::failover);
+  ASSERT_EQ(next(groups, kFour), 0U);
+  groups.retire_path(0);
+  EXPECT_EQ(next(groups, kFour), 2U);
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

@@ -239,5 +239,35 @@ TEST(RoundRobinSelector, AWeightMultipliesRrMinIo) {
   EXPECT_EQ(choices(selector, kThree, 9), (Choices{0, 0, 1, 1, 1, 1, 2, 2, 0}));
 }
 
+TEST(RoundRobinSelector, GoesOnBehindAPathThatIsRemoved) {
+  RoundRobinSelector selector = three_paths(2);
+  EXPECT_EQ(choices(selector, kThree, 3), (Choices{0, 0, 1}));
+  selector.remove_path(1);
+  EXPECT_EQ(choices(selector, kThree, 4), (Choices{2, 2, 0, 0}));
+  selector.remove_path(0);
+  EXPECT_EQ(choices(selector, kThree, 2), (Choices{2, 2}));
+  selector.add_path(0);
+  EXPECT_EQ(choices(selector, kThree, 3), (Choices{0, 0, 2}));
+}
+
+TEST(RoundRobinSelector, StaysWithItsPathWhenAnotherIsRemoved) {
+  RoundRobinSelector selector = three_paths(2);
+  EXPECT_EQ(choices(selector, kThree, 3), (Choices{0, 0, 1}));
+  selector.remove_path(0);
+  EXPECT_EQ(choices(selector, kThree, 3), (Choices{1, 2, 2}));
+}
+
+TEST(QueueLengthSelector, KnowsItsPathsAfterOneIsRemoved) {
+  auto selector = with_three_paths<QueueLengthSelector>();
+  selector.on_started(2, 4096);
+  selector.remove_path(0);
+  EXPECT_EQ(selector.select(kThree, 4096, {}), 1U);
+  selector.on_ended(2, 4096, {}, {});
+  selector.add_path(0);
+  selector.on_started(1, 4096);
+  selector.on_started(2, 4096);
+  EXPECT_EQ(selector.select(kThree, 4096, {}), 0U);
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

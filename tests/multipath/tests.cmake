@@ -8,6 +8,7 @@ iscsi_blkback_test(multipath_test
     multipath/multipath_errors_test.cpp
     multipath/multipath_text_test.cpp
     multipath/path_activation_test.cpp
+    multipath/path_changes_test.cpp
     multipath/path_group_test.cpp
     multipath/path_checker_test.cpp
     multipath/path_identity_test.cpp

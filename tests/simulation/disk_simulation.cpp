@@ -58,6 +58,10 @@ class Simulation final : public SimulatedDisk::World {
   void map_luns(bool foreign);
   void stick_commands(std::size_t portal);
   void spoil_functions(Duration length);
+  void path_removed(std::uint16_t lun_number, Session& session) override;
+  void remove_path(std::size_t disk, std::size_t portal, Duration length);
+  void add_path_again(std::size_t disk, std::size_t portal);
+  void change_policies();
   void end_faults();
   void settle();
   void finish();
@@ -83,8 +87,16 @@ class Simulation final : public SimulatedDisk::World {
   std::shared_ptr<SimLun> foreign_lun_;
   bool swapped_ = false;
   std::vector<std::unique_ptr<Session>> sessions_;
+  struct SessionUse {
+    std::vector<bool> removed;  // by disk: it has no path here
+    std::size_t users = 0;
+    bool stopping = false;
+    bool stopped = false;
+  };
+  std::vector<SessionUse> uses_;  // of sessions_; never grows once paths come and go
   std::vector<std::unique_ptr<SimulatedDisk>> disks_;
   bool faults_ended_ = false;
+  bool closing_ = false;
   SectorOracle::Version last_version_ = 0;
   SimulationResult result_;
 };
@@ -176,6 +188,7 @@ void Simulation::build() {
       disk->add_path(*sessions_.back());
     }
     sessions_.back()->start();
+    uses_.push_back({.removed = std::vector<bool>(disks_.size()), .users = disks_.size()});
   }
   result_.plan = fmt::format(
       "{}{} disks{}, portal groups{}, {}, window {}, R2T {}, immediate {}, linger {} ms, "
@@ -210,7 +223,7 @@ void Simulation::inject_fault() {
     lose_writes(portal, length);
     return;
   }
-  switch (random_.below(26)) {
+  switch (random_.below(29)) {
     case 0:
     case 1:
       network.reset_connections(where);
@@ -311,6 +324,13 @@ void Simulation::inject_fault() {
       target_->inject(standby);
       return;
     }
+    case 24:
+    case 25:
+      remove_path(random_.below(disks_.size()), portal, length);
+      return;
+    case 26:
+      change_policies();
+      return;
     case 13:
     case 14:
       stick_commands(portal);
@@ -400,6 +420,56 @@ void Simulation::stick_commands(std::size_t portal) {
   target_->inject(stuck);
 }
 
+// For a while, the disk does without the path; a session without any path is stopped.
+void Simulation::remove_path(std::size_t disk, std::size_t portal, Duration length) {
+  if (!uses_[portal].removed[disk] && disks_[disk]->remove_path(*sessions_[portal])) {
+    ++result_.removed_paths;
+    uses_[portal].removed[disk] = true;
+    later(length, [this, disk, portal] { add_path_again(disk, portal); });
+  }
+}
+
+void Simulation::path_removed(std::uint16_t /*lun_number*/, Session& session) {
+  const auto found = std::find_if(sessions_.begin(), sessions_.end(),
+                                  [&](const auto& one) { return one.get() == &session; });
+  SessionUse& use = uses_[static_cast<std::size_t>(found - sessions_.begin())];
+  if (--use.users == 0) {
+    use.stopping = true;
+    session.stop(
+        [](void* stopped) noexcept {
+          static_cast<SessionUse*>(stopped)->stopping = false;
+          static_cast<SessionUse*>(stopped)->stopped = true;
+        },
+        &use);
+  }
+}
+
+void Simulation::add_path_again(std::size_t disk, std::size_t portal) {
+  SessionUse& use = uses_[portal];
+  if (closing_ || !use.removed[disk]) {
+    return;
+  }
+  const bool leaving = use.users > static_cast<std::size_t>(
+                                       std::count(use.removed.begin(), use.removed.end(), false));
+  if (leaving || use.stopping) {  // its last requests, or its fence
+    later(milliseconds(20), [this, disk, portal] { add_path_again(disk, portal); });
+    return;
+  }
+  if (std::exchange(use.stopped, false)) {
+    sessions_[portal]->start();
+  }
+  ++use.users;
+  use.removed[disk] = false;
+  disks_[disk]->add_path(*sessions_[portal]);
+}
+
+void Simulation::change_policies() {
+  PathPolicySettings changes;
+  changes.path_selector = static_cast<PathSelectorKind>(random_.below(4));
+  changes.path_grouping_policy = static_cast<PathGroupingPolicy>(random_.below(5));
+  disks_[random_.below(disks_.size())]->device().change_policies(changes);
+}
+
 // For a while, aborts and resets are not answered, or refused.
 void Simulation::spoil_functions(Duration length) {
   const TaskFunction which =
@@ -425,6 +495,14 @@ void Simulation::lose_writes(std::size_t portal, Duration length) {
   hold.execute = true;
   target_->inject(hold);
   const Duration until_reset = random_duration(milliseconds(60));
+  if (random_.one_in(4)) {  // before or after the loss
+    later(random_duration(milliseconds(120)),
+          [this, disk = random_.below(disks_.size()), portal, length] {
+            if (!faults_ended_) {
+              remove_path(disk, portal, length);
+            }
+          });
+  }
   later(until_reset, [this, where, refuse = contended_ || random_.one_in(2), length] {
     if (refuse) {
       reactor_.network().set_refusing(where, true);
@@ -451,6 +529,11 @@ void Simulation::end_faults() {
   target_->fault_functions(TaskFunction::abort_task, std::nullopt);
   target_->fault_functions(TaskFunction::logical_unit_reset, std::nullopt);
   target_->release_held();
+  for (std::size_t portal = 0; portal < portals_; ++portal) {
+    for (std::size_t disk = 0; disk < disks_.size(); ++disk) {
+      add_path_again(disk, portal);
+    }
+  }
 }
 
 // The guest stops; everything must complete, and what the medium then holds must stay.
@@ -501,6 +584,7 @@ void Simulation::settle() {
 }
 
 void Simulation::finish() {
+  closing_ = true;
   for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
     disk->stop_guest();
     result_.hedged += disk->device().snapshot().hedged;
@@ -514,9 +598,14 @@ void Simulation::finish() {
   // (command_timeout): longer than any request of the guest.
   const bool closed = reactor_.run_until(all_closed, seconds(failed() ? 1 : 60));
   std::size_t stopped = 0;
-  for (const std::unique_ptr<Session>& session : sessions_) {
+  for (std::size_t at = 0; at < sessions_.size(); ++at) {
+    Session* session = sessions_[at].get();
     result_.connection_losses += session->statistics().connection_losses;
     result_.stuck_commands += session->statistics().stuck_commands;
+    if (uses_[at].stopping || uses_[at].stopped) {
+      ++stopped;  // of a run that has failed
+      continue;
+    }
     session->stop([](void* count) noexcept { ++*static_cast<std::size_t*>(count); }, &stopped);
   }
   if (!reactor_.run_until([&] { return stopped == sessions_.size() && all_closed(); },

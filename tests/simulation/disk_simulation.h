@@ -48,6 +48,7 @@ struct SimulationResult {
   std::uint64_t fenced_tasks = 0;  // terminated at the target
   std::uint64_t stuck_commands = 0;
   std::uint64_t hedged = 0;         // reads and flushes asked for twice
+  std::uint64_t removed_paths = 0;  // and added again
   std::uint64_t aborted_tasks = 0;  // ended at the target by ABORT TASK or a reset
 };
 

@@ -63,10 +63,12 @@ TEST(DiskSimulation, Seeds) {
     total.stuck_commands += result.stuck_commands;
     total.aborted_tasks += result.aborted_tasks;
     total.hedged += result.hedged;
+    total.removed_paths += result.removed_paths;
   }
   std::printf(
       "seeds %llu-%llu: %llu requests, %llu faults, %llu lost connections, %llu ghost "
-      "writes, %llu tasks fenced, %llu commands stuck, %llu tasks aborted, %llu hedges\n",
+      "writes, %llu tasks fenced, %llu commands stuck, %llu tasks aborted, %llu hedges, %llu paths "
+      "removed\n",
       static_cast<unsigned long long>(seeds.first), static_cast<unsigned long long>(seeds.last),
       static_cast<unsigned long long>(total.requests),
       static_cast<unsigned long long>(total.faults),
@@ -75,7 +77,8 @@ TEST(DiskSimulation, Seeds) {
       static_cast<unsigned long long>(total.fenced_tasks),
       static_cast<unsigned long long>(total.stuck_commands),
       static_cast<unsigned long long>(total.aborted_tasks),
-      static_cast<unsigned long long>(total.hedged));
+      static_cast<unsigned long long>(total.hedged),
+      static_cast<unsigned long long>(total.removed_paths));
   if (seeds.last - seeds.first >= 20) {  // the plans do what they are for
     EXPECT_GT(total.requests, 10000U);
     EXPECT_GT(total.connection_losses, 100U);
@@ -84,6 +87,7 @@ TEST(DiskSimulation, Seeds) {
     EXPECT_GT(total.stuck_commands, 50U);
     EXPECT_GT(total.aborted_tasks, 50U);
     EXPECT_GT(total.hedged, 50U);
+    EXPECT_GT(total.removed_paths, 50U);
   }
 }
 

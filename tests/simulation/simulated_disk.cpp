@@ -32,6 +32,25 @@ SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun
   device_ = std::make_unique<MultipathDevice>(world.reactor(), options, *this);
 }
 
+void SimulatedDisk::add_path(Session& session) {
+  if (const Result<void> added = device_->add_path(session, lun_number_); !added) {
+    fail("a path is not added: " + added.error().message);
+  }
+}
+
+bool SimulatedDisk::remove_path(const Session& session) {
+  const std::size_t paths = device_->snapshot().paths.size();
+  const Result<void> removed = device_->remove_path(session, lun_number_);
+  if (removed.has_value() != (paths > 1)) {
+    fail(fmt::format("one of {} paths {}", paths, removed ? "is removed" : "is not removed"));
+  }
+  return removed.has_value();
+}
+
+void SimulatedDisk::on_path_removed(MultipathDevice& /*device*/, Session& session) noexcept {
+  world_.path_removed(lun_number_, session);
+}
+
 void SimulatedDisk::on_ready(MultipathDevice& /*device*/) noexcept {
   if (through_ring_) {
     ring_ = std::make_unique<RingGuest>(world_.reactor(), *device_,

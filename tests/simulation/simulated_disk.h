@@ -29,6 +29,8 @@ class SimulatedDisk final : public MultipathDevice::Observer {
     [[nodiscard]] virtual bool contended() const = 0;
     [[nodiscard]] virtual SectorOracle::Version next_version() = 0;
     virtual void count_answer(BlockOperation operation, IoStatus status) = 0;
+    // A path that was removed has let go of its session.
+    virtual void path_removed(std::uint16_t lun_number, Session& session) = 0;
     virtual void fail(std::string what) = 0;
 
    protected:
@@ -39,7 +41,9 @@ class SimulatedDisk final : public MultipathDevice::Observer {
   SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun_number,
                 const MultipathOptions& options, bool through_ring);
 
-  void add_path(Session& session) { device_->add_path(session, lun_number_); }
+  void add_path(Session& session);
+  // False: it is the only one.
+  bool remove_path(const Session& session);
   [[nodiscard]] MultipathDevice& device() { return *device_; }
   [[nodiscard]] const std::shared_ptr<SimLun>& lun() const { return lun_; }
   [[nodiscard]] bool idle() const { return open_ == 0; }
@@ -68,6 +72,7 @@ class SimulatedDisk final : public MultipathDevice::Observer {
 
   void on_ready(MultipathDevice& device) noexcept override;
   void on_paths_changed(MultipathDevice& /*device*/) noexcept override {}
+  void on_path_removed(MultipathDevice& device, Session& session) noexcept override;
 
   void schedule_next(Slot& slot);
   void submit_random(Slot& slot);

@@ -231,6 +231,43 @@ TEST_F(Ctl, ChangesOneDiskOfOneGuest) {
   EXPECT_EQ(processes_[2]->wishes(), wishes);
 }
 
+TEST_F(Ctl, AddsAndRemovesPaths) {
+  plays_service();
+  plays_guest(6, guest_reply(6, map("data")));
+  for (const char* command :
+       {"add path storage2 map data", "add path 192.0.2.9:3261 target iqn.x:y map dom6/xvda",
+        "del path [2001:db8::1]:3260 map data", "remove path [2001:db8::1] map data",
+        "del path 2001:db8::2 map data", "set map data path_selector 'queue-length 0'"}) {
+    const CommandResult result = ctl(command);
+    EXPECT_EQ(result.exit_code, 0) << command << ": " << result.errors;
+    EXPECT_EQ(result.output + result.errors, "");
+  }
+  const std::vector<std::string> wishes = {
+      R"({"command":"add_path","devid":51712,"portal":"storage2"})",
+      R"({"command":"add_path","devid":51712,"portal":"192.0.2.9:3261","target":"iqn.x:y"})",
+      R"({"command":"del_path","devid":51712,"portal":"[2001:db8::1]:3260"})",
+      R"({"command":"del_path","devid":51712,"portal":"[2001:db8::1]"})",
+      R"({"command":"del_path","devid":51712,"portal":"[2001:db8::2]"})",
+      R"({"command":"set","devid":51712,"setting":"path_selector","value":"queue-length 0"})"};
+  EXPECT_EQ(processes_[1]->wishes(), wishes);
+}
+
+TEST_F(Ctl, PathChangesThatMakeNoSenseAreOneSentence) {
+  plays_service();
+  plays_guest(5, guest_reply(5, map("root")));
+  for (const char* wrong :
+       {"add", "del path", "add path 192.0.2.1", "add path 192.0.2.1 maps",
+        "remove path 192.0.2.1 map", "add 192.0.2.1 map root", "add path 192.0.2.1 map ''",
+        "add path 192.0.2.1 target map root", "del path 192.0.2.1 via iqn.x:y map root"}) {
+    const CommandResult result = ctl(wrong);
+    EXPECT_EQ(result.exit_code, 2) << wrong;
+    EXPECT_THAT(result.errors, HasSubstr("is followed by \"path PORTAL map NAME\"")) << wrong;
+  }
+  const CommandResult unknown = ctl("add path 192.0.2.1 map nobody");
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_THAT(unknown.errors, HasSubstr("there is no disk nobody"));
+}
+
 TEST_F(Ctl, ChangesAllDisks) {
   plays_service();
   plays_guest(5, guest_reply(5, map("root")));

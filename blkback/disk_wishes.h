@@ -1,0 +1,57 @@
+// DiskWishes: what an operator has asked of one disk while it is in use, on top of what its
+// configuration and its disk line say; they hold until the guest's process ends. Belongs to the
+// disk's GuestDisk, control thread.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "blkback/control_server.h"
+#include "blkback/disk_plan.h"
+
+namespace iscsi_blkback {
+
+// Which paths an operator means: those by this portal, through whatever interface.
+struct PathChoice {
+  Portal portal;
+  std::string target_name;  // empty: the disk's, or with paths that exist, any
+
+  [[nodiscard]] bool includes(const ResolvedPortal& path) const;
+};
+
+// Of "add_path" and "del_path". The error is one sentence, as with all of these.
+[[nodiscard]] Result<PathChoice> parse_path_choice(const ControlRequest& request);
+// What has to be looked up to add those paths to a disk with this plan.
+[[nodiscard]] DiskPlan plan_paths(const DiskPlan& disk, const PathChoice& choice);
+// Of "set" with path_selector or path_grouping_policy.
+[[nodiscard]] Result<PathPolicySettings> parse_policy_change(const ControlRequest& request);
+
+class DiskWishes {
+ public:
+  // Paths that were removed and are remembered; the oldest is forgotten first.
+  static constexpr std::size_t kMaxRemoved = 256;
+
+  // Instead of what was set before; nullopt: as the plan has it.
+  void set_no_path_retry(std::optional<std::optional<std::chrono::milliseconds>> wait) {
+    no_path_retry_ = wait;
+  }
+  void set_policies(const PathPolicySettings& changes) { overrule(changes, policies_); }
+  void path_added(const ResolvedPortal& path);
+  void path_removed(const ResolvedPortal& path);
+
+  void apply(MultipathOptions& options) const;
+  // With those that were added and without those that were removed.
+  void apply(std::vector<ResolvedPortal>& portals) const;
+
+ private:
+  std::optional<std::optional<std::chrono::milliseconds>> no_path_retry_;
+  PathPolicySettings policies_;
+  std::vector<ResolvedPortal> added_;
+  std::vector<ResolvedPortal> removed_;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,194 @@
+// Paths that come to a MultipathDevice and leave it while it is in use. What becomes of the
+// requests of a path that leaves: see multipath_device.h.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "multipath/multipath_device_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// What is outstanding at a path that leaves has so long to be answered, and as long again after it
+// was to be aborted.
+constexpr std::chrono::seconds kRemovalPatience{5};
+
+}  // namespace
+
+bool MultipathDevice::Impl::has_path(const Session& session, std::uint16_t lun) const {
+  return std::any_of(slots_.begin(), slots_.end(), [&](const std::unique_ptr<Path>& path) {
+    return path != nullptr && &path->session() == &session && path->lun() == lun;
+  });
+}
+
+Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun) {
+  ISCSI_BLKBACK_ASSERT(!closing_);
+  if (has_path(session, lun)) {
+    return fail(ErrorCode::conflict, fmt::format("{} has the path by {} already", options_.alias,
+                                                 session.options().portal_name));
+  }
+  const auto unused = std::find(slots_.begin(), slots_.end(), nullptr);
+  const auto index = static_cast<std::uint32_t>(unused - slots_.begin());
+  if (index == kMaxPaths) {
+    return fail(ErrorCode::exhausted, fmt::format("{} has {} paths already, no more are made",
+                                                  options_.alias, kMaxPaths));
+  }
+  if (unused == slots_.end()) {
+    slots_.emplace_back();
+    silences_.emplace_back();
+    facts_.emplace_back();
+  }
+  groups_.add_path(index);
+  fencer_->add(session, *this);
+  slots_[index] = std::make_unique<Path>(
+      reactor_, session, lun, index,
+      PathCheckerOptions{options_.path_checker, options_.polling_interval,
+                         options_.max_polling_interval, options_.checker_timeout},
+      *this);
+  silences_[index] = std::make_unique<PathSilence>(reactor_, session, index, *this);
+  Path& path = *slots_[index];
+  paths_.push_back(&path);
+  update_priorities();
+  path.start();
+  return {};
+}
+
+Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uint16_t lun) {
+  ISCSI_BLKBACK_ASSERT(!closing_);
+  const auto found = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
+    return &path->session() == &session && path->lun() == lun;
+  });
+  if (found == paths_.end()) {
+    return fail(ErrorCode::not_found,
+                fmt::format("{} has no path by {}", options_.alias, session.options().portal_name));
+  }
+  if (paths_.size() == 1) {
+    return fail(
+        ErrorCode::conflict,
+        fmt::format("the path by {} is the only one of {}: add another one first, or detach "
+                    "the disk",
+                    session.options().portal_name, options_.alias));
+  }
+  Path& path = **found;
+  const std::uint32_t index = path.index();
+  const PathMask bit = path_bit(index);
+  log_info("multipath", "{}: path {} of LUN {} is removed, {} requests are outstanding there",
+           options_.alias, session.options().portal_name, lun, path.in_flight());
+  paths_.erase(found);
+  const bool had_path = up_ != 0;
+  leaving_ |= bit;
+  up_ &= ~bit;
+  ghost_ &= ~bit;
+  bypassed_ &= ~bit;
+  group_in_use_ &= ~bit;
+  path.stop();
+  removals_.push_back(std::make_unique<Removal>(reactor_, *this, path));
+  removals_.back()->patience.start_after(kRemovalPatience);
+  finish_removals_.schedule();
+
+  groups_.retire_path(index);
+  update_able();
+  update_able(path);
+  if (activating_ == index) {
+    end_activation();
+  }
+  consider_failback(PathGroups::kNoPath);
+  note_group_in_use();
+  activate_if_needed();
+  hedge_silent_paths();
+  grow_if_all_agree(nullptr);
+  note_paths_up(had_path);
+  notify_.schedule();
+  return {};
+}
+
+bool MultipathDevice::Impl::nothing_outstanding(const Removal& removal) const {
+  return removal.path.in_flight() == 0 && removal.idle() &&
+         !activation_.outstanding_at(removal.path);
+}
+
+void MultipathDevice::Impl::on_removal_overdue(Removal& removal) {
+  if (closing_ || nothing_outstanding(removal)) {
+    return;  // only fences are waited for, which have a bound of their own
+  }
+  removal.patience.start_after(kRemovalPatience);
+  Session& session = removal.path.session();
+  if (removal.aborting || session.state() != SessionState::logged_in) {
+    return;  // the session sees to the end of it
+  }
+  if (std::exchange(removal.abort_ended, false)) {
+    session.drop(
+        Error{ErrorCode::timed_out, "commands of a removed path are neither answered nor aborted"});
+    return;
+  }
+  log_warning("multipath", "{}: commands at the removed path {} are not answered, aborting them",
+              options_.alias, session.options().portal_name);
+  removal.aborting = true;
+  removal.abort.function = TaskFunction::abort_task_set;
+  removal.abort.lun = removal.path.logical_unit().lun();
+  removal.abort.owner = &removal;
+  removal.abort.on_complete = [](TaskManagement& function) noexcept {
+    auto& ended = *static_cast<Removal*>(function.owner);
+    ended.impl.on_abort_ended(ended);
+  };
+  session.manage(removal.abort);
+}
+
+void MultipathDevice::Impl::on_abort_ended(Removal& removal) {
+  removal.aborting = false;
+  removal.abort_ended = true;
+  look_at_those_that_end();
+}
+
+void MultipathDevice::Impl::finish_removals() {
+  if (closing_) {
+    return;
+  }
+  std::vector<Session*> let_go;
+  std::erase_if(removals_, [&](const std::unique_ptr<Removal>& removal) {
+    const std::uint32_t index = removal->path.index();
+    if (!nothing_outstanding(*removal) || unfenced_.has_path(index)) {
+      return false;
+    }
+    Session& session = removal->path.session();
+    if (!std::exchange(removal->withdrawn, true)) {
+      removal->nothing_at_fencer = fencer_->remove(session, *this);
+    }
+    if (!removal->nothing_at_fencer) {
+      return false;
+    }
+    log_info("multipath", "{}: path {} of LUN {} is gone", options_.alias,
+             session.options().portal_name, removal->path.lun());
+    forget_path(index);
+    let_go.push_back(&session);
+    return true;
+  });
+  for (Session* session : let_go) {
+    observer_.on_path_removed(device_, *session);
+  }
+  if (!let_go.empty()) {
+    notify_.schedule();
+  }
+}
+
+// Its number may be given to another path.
+void MultipathDevice::Impl::forget_path(std::uint32_t index) {
+  const PathMask bit = path_bit(index);
+  for (Request& request : pool_) {
+    request.avoid &= ~bit;
+    if (request.prefer == index) {
+      request.prefer.reset();
+    }
+  }
+  leaving_ &= ~bit;
+  suspect_ &= ~bit;
+  groups_.remove_path(index);
+  silences_[index].reset();
+  slots_[index].reset();
+  facts_[index] = {};
+  marginal_[index] = {};
+}
+
+}  // namespace iscsi_blkback
