@@ -149,6 +149,9 @@ class GuestLoad::Impl final : public DataPlane::Events {
     say([this] { ready_ = true; });
   }
   void on_device_grown(DiskHandle, const Geometry&) override {}
+  void on_device_conflict(DiskHandle, const std::string& why) override {
+    say([this, &why] { trouble_ = why; });
+  }
   void on_device_trouble(DiskHandle, const std::string& why) override {
     say([this, &why] { trouble_ = why; });
   }

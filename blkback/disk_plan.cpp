@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "multipath/policy_contradiction.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -41,6 +43,26 @@ void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptio
   if (settings.noop_out_timeout) {
     session.noop_out_timeout = *settings.noop_out_timeout;
   }
+}
+
+bool sets(const DiskSettings& settings, std::string_view name) {
+  return (name == "path_grouping_policy" && settings.path_grouping_policy.has_value()) ||
+         (name == "path_selector" && settings.path_selector.has_value());
+}
+
+// What is behind '?' against what the configuration file says, which has been checked by itself.
+Result<void> check_together(const DiskSettings& settings, const MultipathOptions& multipath) {
+  const auto found = find_contradiction(multipath);
+  if (!found) {
+    return {};
+  }
+  const auto place = [&](std::string_view name) {
+    return sets(settings, name) ? "the disk's target" : "the configuration file";
+  };
+  return fail(
+      ErrorCode::invalid_argument,
+      fmt::format("{} ({} comes from {}, {} from {})", found->sentence, found->settings[0],
+                  place(found->settings[0]), found->settings[1], place(found->settings[1])));
 }
 
 void add_trouble(std::string& trouble, const std::string& sentence) {
@@ -153,6 +175,9 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
     }
   }
   apply(target.settings, plan.session, plan.multipath);
+  if (auto checked = check_together(target.settings, plan.multipath); !checked) {
+    return tl::unexpected(checked.error());
+  }
   plan.session.target_name = plan.target_name;
   if (plan.session.initiator_name.empty()) {
     plan.session.initiator_name = configuration.initiator_name;

@@ -358,6 +358,12 @@ void GuestBackend::on_device_grown(DiskHandle handle, const Geometry& geometry) 
   }
 }
 
+void GuestBackend::on_device_conflict(DiskHandle handle, const std::string& why) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_device_conflict(why);
+  }
+}
+
 void GuestBackend::on_device_trouble(DiskHandle handle, const std::string& why) {
   if (GuestDisk* disk = find(handle)) {
     disk->on_device_trouble(why);

@@ -77,6 +77,7 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
 
   void on_device_ready(DiskHandle disk, const Geometry& geometry) override;
   void on_device_grown(DiskHandle disk, const Geometry& geometry) override;
+  void on_device_conflict(DiskHandle disk, const std::string& why) override;
   void on_device_trouble(DiskHandle disk, const std::string& why) override;
   void on_ring_connected(DiskHandle disk, const Result<void>& result) override;
   void on_ring_broken(DiskHandle disk, const std::string& why) override;

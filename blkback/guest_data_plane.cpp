@@ -239,6 +239,11 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
     });
   }
 
+  void on_conflict(MultipathDevice&, const std::string& why) noexcept override {
+    plane_.tell(
+        [handle = handle_, why](Events& events) { events.on_device_conflict(handle, why); });
+  }
+
   void on_paths_changed(MultipathDevice&) noexcept override {}
 
   void on_grown(MultipathDevice& device) noexcept override {

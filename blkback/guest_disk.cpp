@@ -354,6 +354,17 @@ void GuestDisk::on_device_grown(const Geometry& geometry) {
   }
 }
 
+// What a guest has used already stays what it is: the other paths are quarantined then.
+void GuestDisk::on_device_conflict(const std::string& why) {
+  if (device_ != DevicePhase::open || published_sectors_ != 0) {
+    return;
+  }
+  refused_ = true;
+  set_error(fmt::format("{}: the portals of a disk must lead to one LUN", why));
+  close_device(true);
+  changed();
+}
+
 void GuestDisk::on_device_trouble(const std::string& why) {
   if (device_ == DevicePhase::open && !geometry_) {
     set_error(why);

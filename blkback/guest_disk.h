@@ -107,6 +107,7 @@ class GuestDisk {
   // DataPlane::Events of this disk.
   void on_device_ready(const Geometry& geometry);
   void on_device_grown(const Geometry& geometry);
+  void on_device_conflict(const std::string& why);
   void on_device_trouble(const std::string& why);
   void on_ring_connected(const Result<void>& result);
   void on_ring_broken(const std::string& why);

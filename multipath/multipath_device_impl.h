@@ -184,6 +184,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void update_able(const Path& path);
   void update_able();
   void notify();
+  void tell_ready();
+  void tell_changes();
   void check_closed();
   void limit_pieces(const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
@@ -293,6 +295,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   LogicalUnitIdentity identity_;  // of the disk, once ready_
   std::string identity_target_;   // where it was read; matters for a LUN without an identity
   std::uint16_t identity_lun_ = 0;
+  std::string identity_portal_;
+  std::string conflict_;             // before ready is told: why a path leads to another LUN
   std::uint32_t piece_sectors_ = 0;  // a larger request goes in pieces, one after the other
 
   std::deque<Request> pool_;  // all slots; never grows
@@ -338,6 +342,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   Deferred finish_removals_;
   Deferred notify_;
   bool ready_told_ = false;
+  Timer first_answers_timer_;  // from ready_ until ready is told
 
   bool suspended_ = false;
   bool closing_ = false;

@@ -12,6 +12,8 @@ namespace {
 
 // Largest capacity whose byte count still fits 63 bits.
 constexpr std::uint64_t kMaxCapacityBytes = std::uint64_t{1} << 62;
+// How long the first good path waits for those that are just being asked, too.
+constexpr std::chrono::milliseconds kFirstAnswersTime{100};
 
 }  // namespace
 
@@ -79,6 +81,11 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
     return {};  // not served here now, so that it can be no measure for others; nor is it used
   }
   const Result<void> checked = ready_ ? compare(path, identity) : adopt(path, identity);
+  if (!checked && ready_ && !ready_told_ && conflict_.empty() &&
+      checked.error().code == ErrorCode::conflict && identity.wwid != identity_.wwid) {
+    conflict_ =
+        fmt::format("portal {} {}", path.session().options().portal_name, checked.error().message);
+  }
   if (checked && identity.block_count != 0) {
     limit_pieces(identity);
   }
@@ -118,6 +125,7 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
   identity_ = identity;
   identity_target_ = path.session().options().target_name;
   identity_lun_ = path.lun();
+  identity_portal_ = path.session().options().portal_name;
   ready_ = true;
   apply_policies();
   notify_.schedule();
@@ -128,8 +136,9 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
                                             const LogicalUnitIdentity& identity) const {
   if (identity.wwid != identity_.wwid) {
     return fail(ErrorCode::conflict,
-                fmt::format("leads to another LUN: its identity is \"{}\", the disk's is \"{}\"",
-                            identity.wwid, identity_.wwid));
+                fmt::format("leads to another LUN than portal {}: its identity is \"{}\", the "
+                            "disk's is \"{}\"",
+                            identity_portal_, identity.wwid, identity_.wwid));
   }
   // A LUN without any identity can be recognized by its place only.
   if (identity_.wwid.empty() &&
@@ -142,9 +151,10 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
     return {};  // not served here now; the rest is compared before it is used
   }
   if (identity.logical_block_bytes != identity_.logical_block_bytes) {
-    return fail(ErrorCode::conflict,
-                fmt::format("its logical blocks are {} bytes, the disk's are {}",
-                            identity.logical_block_bytes, identity_.logical_block_bytes));
+    return fail(
+        ErrorCode::conflict,
+        fmt::format("its logical blocks are {} bytes, the disk's (by portal {}) are {}",
+                    identity.logical_block_bytes, identity_portal_, identity_.logical_block_bytes));
   }
   // A LUN that is known to be the same and has grown serves the disk as before; see
   // grow_if_all_agree().
@@ -152,12 +162,13 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
     return fail(
         ErrorCode::conflict,
         fmt::format("the LUN is smaller than the disk, whose guest may have data behind its "
-                    "end: its capacity is {} blocks, the disk's is {}",
-                    identity.block_count, identity_.block_count));
+                    "end: its capacity is {} blocks, the disk's (by portal {}) is {}",
+                    identity.block_count, identity_portal_, identity_.block_count));
   }
   if (identity_.wwid.empty() && identity.block_count != identity_.block_count) {
-    return fail(ErrorCode::conflict, fmt::format("its capacity is {} blocks, the disk's is {}",
-                                                 identity.block_count, identity_.block_count));
+    return fail(ErrorCode::conflict,
+                fmt::format("its capacity is {} blocks, the disk's (by portal {}) is {}",
+                            identity.block_count, identity_portal_, identity_.block_count));
   }
   return {};
 }
@@ -350,6 +361,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   activation_timer_.stop();
   capacity_timer_.stop();
   marginal_timer_.stop();
+  first_answers_timer_.stop();
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();
@@ -392,14 +404,42 @@ void MultipathDevice::Impl::check_closed() {
 
 void MultipathDevice::Impl::notify() {
   if (ready_ && !ready_told_) {
-    ready_told_ = true;
-    grown_ = false;
-    if (options_.capacity_polling_interval.count() != 0 && !closing_) {
-      capacity_timer_.start_after(options_.capacity_polling_interval);
+    const bool others_answer_soon =
+        std::any_of(paths_.begin(), paths_.end(), [](const std::unique_ptr<Path>& path) {
+          return path->session().state() == SessionState::in_login ||
+                 (path->state() == PathState::pending && path->identifying());
+        });
+    if (others_answer_soon && conflict_.empty() && !closing_) {
+      if (!first_answers_timer_.armed()) {
+        first_answers_timer_.start_after(kFirstAnswersTime);
+      }
+    } else {
+      tell_ready();
+      return;
     }
-    observer_.on_ready(device_);
   }
-  if (std::exchange(grown_, false)) {
+  tell_changes();
+}
+
+void MultipathDevice::Impl::tell_ready() {
+  first_answers_timer_.stop();
+  if (!conflict_.empty() && !closing_) {
+    observer_.on_conflict(device_, conflict_);
+  }
+  if (closing_) {
+    return;
+  }
+  ready_told_ = true;
+  grown_ = false;
+  if (options_.capacity_polling_interval.count() != 0) {
+    capacity_timer_.start_after(options_.capacity_polling_interval);
+  }
+  observer_.on_ready(device_);
+  tell_changes();
+}
+
+void MultipathDevice::Impl::tell_changes() {
+  if (ready_told_ && std::exchange(grown_, false)) {
     observer_.on_grown(device_);
   }
   observer_.on_paths_changed(device_);

@@ -1,3 +1,4 @@
+#include "multipath/policy_contradiction.h"
 #include "tools/config_reader_impl.h"
 
 namespace iscsi_blkback {
@@ -74,30 +75,8 @@ Result<void> ConfigurationReader::check_policies(const ConfigurationEntry& secti
   } else if (!settings.prio_args.empty()) {
     return refuse(where({"prio_args"}), "prio_args needs a prio that they are for");
   }
-  if (multipath.path_grouping_policy == PathGroupingPolicy::group_by_prio && settings.prio &&
-      *settings.prio == PrioritizerKind::constant) {
-    return refuse(
-        where({"path_grouping_policy", "prio"}),
-        "path_grouping_policy group_by_prio contradicts prio const, which gives all paths "
-        "the same priority: say multibus, or another prio");
-  }
-  const PathSelectorKind selector = multipath.path_selector.value_or(PathSelectorKind::round_robin);
-  if (multipath.rr_weight == RrWeight::priorities && selector != PathSelectorKind::round_robin) {
-    return refuse(where({"rr_weight", "path_selector"}),
-                  fmt::format("rr_weight priorities is for path_selector round-robin, not {}",
-                              to_string(selector)));
-  }
-  if (!multipath.path_weights.empty()) {
-    if (selector != PathSelectorKind::round_robin && selector != PathSelectorKind::service_time) {
-      return refuse(where({"path_weights", "path_selector"}),
-                    fmt::format("path_weights is for path_selector service-time and round-robin, "
-                                "not {}",
-                                to_string(selector)));
-    }
-    if (multipath.rr_weight == RrWeight::priorities) {
-      return refuse(where({"path_weights", "rr_weight"}),
-                    "either path_weights or rr_weight priorities may be set, not both");
-    }
+  if (const auto found = find_contradiction(multipath)) {
+    return refuse(where({found->settings[0], found->settings[1]}), found->sentence);
   }
   return {};
 }

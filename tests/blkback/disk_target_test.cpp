@@ -9,6 +9,7 @@ namespace iscsi_blkback {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
@@ -227,6 +228,29 @@ TEST(DiskTarget, RefusesASettingWithoutValue) {
   }
 }
 
+TEST(DiskTarget, RefusesAnUnknownPathGroupingPolicy) {
+  EXPECT_THAT(refusal("iscsi:a?path_grouping_policy=roundrobin"),
+              HasSubstr("path_grouping_policy is none of failover, multibus"));
+}
+
+TEST(DiskTarget, RefusesAnUnknownPathSelector) {
+  EXPECT_THAT(refusal("iscsi:a?path_selector=failover"),
+              HasSubstr("path_selector is none of round-robin, queue-length"));
+}
+
+TEST(DiskTarget, RefusesAnUnknownNoPathRetry) {
+  EXPECT_THAT(refusal("iscsi:a?no_path_retry=forever"),
+              HasSubstr("no_path_retry is neither queue, fail"));
+}
+
+TEST(DiskTarget, RefusesAPathCheckerWhichTheConfigurationFileHas) {
+  EXPECT_THAT(refusal("iscsi:a?path_checker=tur"), HasSubstr("a setting behind '?' is unknown"));
+}
+
+TEST(DiskTarget, RefusesAUrlWithoutPortals) {
+  EXPECT_THAT(refusal("iscsi:///iqn.2009-02.com.example:d/1"), HasSubstr("a portal has no host"));
+}
+
 TEST(DiskTarget, RefusesAnAliasThatIsNone) {
   for (const char* alias : {"", "/dev/sda", "a/b", "a b", "//"}) {
     EXPECT_FALSE(parse_disk_target(std::string("iscsi:") + alias)) << alias;
@@ -294,6 +318,39 @@ TEST(DiskPlan, RefusesATargetWithoutAnyPortal) {
   const auto plan = plan_disk(parsed("iscsi:iqn.a:b/1"), configuration(), "xvda", false);
   ASSERT_FALSE(plan);
   EXPECT_THAT(plan.error().message, HasSubstr("no portal is known"));
+}
+
+TEST(DiskPlan, RefusesAnAliasWithoutAnyPortal) {
+  Configuration without = configuration();
+  without.luns["data"].portals.clear();
+  const auto plan = plan_disk(parsed("iscsi:data"), without, "xvda", false);
+  ASSERT_FALSE(plan);
+  EXPECT_THAT(plan.error().message,
+              HasSubstr("no portal is known for iqn.2009-02.com.example:disk: name portals in the "
+                        "disk's target or in the configuration file"));
+}
+
+TEST(DiskPlan, RefusesAPathSelectorThatContradictsTheConfiguration) {
+  Configuration with = configuration();
+  with.luns["data"].multipath.rr_weight = RrWeight::priorities;
+  EXPECT_TRUE(plan_disk(parsed("iscsi:data"), with, "xvda", false));
+  const auto plan = plan_disk(parsed("iscsi:data?path_selector=queue-length"), with, "xvda", false);
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().message,
+            "rr_weight priorities is for path_selector round-robin, not queue-length (rr_weight "
+            "comes from the configuration file, path_selector from the disk's target)");
+}
+
+TEST(DiskPlan, RefusesAPathGroupingPolicyThatContradictsTheConfiguration) {
+  Configuration with = configuration();
+  with.luns["data"].multipath.prio = Prioritizer{};
+  const auto plan =
+      plan_disk(parsed("iscsi:data?path_grouping_policy=group_by_prio"), with, "xvda", false);
+  ASSERT_FALSE(plan);
+  EXPECT_THAT(plan.error().message,
+              AllOf(HasSubstr("group_by_prio contradicts prio const"),
+                    HasSubstr("path_grouping_policy comes from the disk's target, prio from the "
+                              "configuration file")));
 }
 
 class FakeDirectory final : public PortalDirectory {

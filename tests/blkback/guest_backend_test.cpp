@@ -1071,6 +1071,64 @@ TEST_F(GuestBackendBadInput, UnknownAlias) {
   expect_error("aio:iscsi:nothing", "no LUN with the alias nothing");
 }
 
+TEST_F(GuestBackendBadInput, ContradictionBetweenTheDiskLineAndTheConfiguration) {
+  configuration_.multipath.path_weights = {parse_path_rule("portal 192.0.2.1 5", 100).value()};
+  expect_error("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1?path_selector=queue-length",
+               "path_weights is for path_selector service-time and round-robin, not queue-length");
+}
+
+// Two targets at two portals, whose LUNs are not the same.
+class GuestBackendTwoLuns : public GuestBackendBadInput {
+ protected:
+  GuestBackendTwoLuns() : other_(reactor_, other_options()) {
+    SimLunOptions lun;
+    lun.naa_extension = 99;
+    other_lun_ = std::make_shared<SimLun>(lun);
+    other_.add_lun(1, other_lun_);
+  }
+  static SimTargetOptions other_options() {
+    SimTargetOptions options;
+    options.name = kTargetName;
+    options.portals = {SimPortal{SocketAddress::parse("192.0.2.77", 3260).value(), 1}};
+    return options;
+  }
+
+  SimTarget other_;
+  std::shared_ptr<SimLun> other_lun_;
+};
+
+TEST_F(GuestBackendTwoLuns, TwoPortalsWithDifferentLunsAreRefused) {
+  const std::string params = "aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1";
+  expect_error(params, "leads to another LUN than portal 192.0.2.");
+  const std::string error = error_of(disk(params));
+  for (const char* part : {"192.0.2.1:3260", "192.0.2.77:3260", "36001405", "must lead to one LUN"}) {
+    EXPECT_THAT(error, HasSubstr(part));
+  }
+  EXPECT_EQ(target_.sessions(), 1u) << "the good disk's";
+  EXPECT_EQ(other_.sessions(), 0u) << "nothing of a refused disk stays";
+}
+
+TEST_F(GuestBackendTwoLuns, APortalThatTurnsUpLaterWithAnotherLunIsQuarantined) {
+  other_.stop();
+  const FakeDisk xvda = disk("aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  other_.start();
+  run_for(60s);
+  do_io(guest);
+  EXPECT_EQ(other_lun_->counters.writes, 0u);
+  EXPECT_EQ(error_of(xvda), "");
+  std::string line;
+  backend_->query([&](const GuestStatus& status) {
+    line = status.disks.at(0).report->multipath.paths.at(1).last_error;
+    EXPECT_EQ(status.disks.at(0).report->multipath.paths.at(1).state, PathState::quarantined);
+  });
+  run_for(10ms);
+  EXPECT_THAT(line, HasSubstr("leads to another LUN than portal 192.0.2.1:3260"));
+}
+
 TEST_F(GuestBackendTest, ARefusedDiskDoesNotKeepTheGuestsBootWaiting) {
   const FakeDisk xvda = disk("aio:iscsi:nothing");
   toolstack_.add(xvda);

@@ -1,4 +1,6 @@
 // No guest I/O goes to a LUN that is not the disk's.
+#include <gmock/gmock.h>
+
 #include "tests/multipath/multipath_fixture.h"
 
 namespace iscsi_blkback {
@@ -18,13 +20,88 @@ TEST_F(MultipathTest, APathToAnotherLunIsQuarantined) {
   session.start();
   device_->add_path(session, 0);
   ASSERT_TRUE(reactor_.run_until([this] { return path(2).state == PathState::quarantined; }));
-  EXPECT_NE(path(2).last_error.find("another LUN"), std::string::npos) << path(2).last_error;
+  EXPECT_THAT(path(2).last_error,
+              testing::StartsWith("leads to another LUN than portal 10.0.0.1:3260: its identity is "
+                                  "\""));
+  EXPECT_THAT(path(2).last_error,
+              testing::EndsWith("the disk's is \"" + device_->snapshot().wwid + "\""));
   for (int i = 0; i < 10; ++i) {
     EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
   }
   reactor_.run_for(seconds(60));
   EXPECT_EQ(path(2).state, PathState::quarantined);
   EXPECT_EQ(other.lun(0).counters.writes, 0U);
+  close();
+  stop_sessions();
+}
+
+// Tells the observer's story in order.
+class FirstAnswersTest : public MultipathTest {
+ protected:
+  void on_ready(MultipathDevice& device) noexcept override {
+    ready_at_ = reactor_.now();
+    MultipathTest::on_ready(device);
+  }
+  void on_conflict(MultipathDevice& /*device*/, const std::string& why) noexcept override {
+    EXPECT_EQ(ready_calls_, 0);
+    conflicts_.push_back(why);
+  }
+  // A second target with another LUN behind portal 8.
+  void start_other() {
+    SimTargetOptions options;
+    options.portals = {{portal_address(7), 1}};
+    other_ = std::make_unique<SimTarget>(reactor_, options);
+    SimLunOptions lun;
+    lun.naa_extension = 2;
+    other_->add_lun(0, std::make_shared<SimLun>(lun));
+  }
+  void start_with_portals(std::initializer_list<std::size_t> portals) {
+    device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+    for (const std::size_t portal : portals) {
+      Session& session = add_session(portal);
+      session.start();
+      device_->add_path(session, 0);
+    }
+  }
+
+  std::unique_ptr<SimTarget> other_;
+  TimePoint ready_at_{};
+  std::vector<std::string> conflicts_;
+};
+
+TEST_F(FirstAnswersTest, DifferentLunsThatAnswerTogetherAreToldBeforeTheDiskIsReady) {
+  start_target({1});
+  start_other();
+  reactor_.network().set_latency(portal_address(7), milliseconds(3));
+  start_with_portals({0, 7});
+  ASSERT_TRUE(reactor_.run_until([this] { return ready_calls_ == 1; }, seconds(1)));
+  ASSERT_EQ(conflicts_.size(), 1U);
+  EXPECT_THAT(conflicts_[0], testing::StartsWith("portal 10.0.0.8:3260 leads to another LUN than "
+                                                 "portal 10.0.0.1:3260: its identity is \""));
+  EXPECT_EQ(path(1).state, PathState::quarantined);
+  close();
+  stop_sessions();
+}
+
+TEST_F(FirstAnswersTest, ADeadPortalDoesNotKeepTheDiskWaiting) {
+  start_target({1});
+  drop_silently(7);
+  start_with_portals({0, 7});
+  ASSERT_TRUE(reactor_.run_until([this] { return ready_calls_ == 1; }, milliseconds(50)));
+  EXPECT_TRUE(conflicts_.empty());
+}
+
+TEST_F(FirstAnswersTest, APortalThatHangsInItsLoginIsWaitedForAMoment) {
+  start_target({1});
+  start_other();
+  start_with_portals({0, 7});
+  ASSERT_TRUE(reactor_.run_until([this] { return sessions_[1]->state() == SessionState::in_login; },
+                                 seconds(1)));
+  drop_silently(7);
+  ASSERT_TRUE(reactor_.run_until([this] { return up() == 1; }, seconds(1)));
+  const TimePoint up_at = reactor_.now();
+  ASSERT_TRUE(reactor_.run_until([this] { return ready_calls_ == 1; }, seconds(1)));
+  EXPECT_EQ(ready_at_ - up_at, milliseconds(100));
   close();
   stop_sessions();
 }
@@ -37,7 +114,9 @@ TEST_F(MultipathTest, APathToASmallerLunIsQuarantined) {
   restore(1);
   ASSERT_TRUE(
       reactor_.run_until([this] { return path(1).state == PathState::quarantined; }, seconds(20)));
-  EXPECT_NE(path(1).last_error.find("capacity"), std::string::npos) << path(1).last_error;
+  EXPECT_THAT(path(1).last_error,
+              testing::EndsWith("its capacity is 1024 blocks, the disk's (by portal "
+                                "10.0.0.1:3260) is 2048"));
   lun_->options.block_count = 2048;
 }
 
@@ -59,6 +138,8 @@ TEST_F(MultipathTest, APathToALunWithOtherBlocksIsQuarantined) {
   restore(1);
   EXPECT_TRUE(
       reactor_.run_until([this] { return path(1).state == PathState::quarantined; }, seconds(20)));
+  EXPECT_EQ(path(1).last_error,
+            "its logical blocks are 4096 bytes, the disk's (by portal 10.0.0.1:3260) are 512");
   lun_->options.block_bytes = 512;
 }
 

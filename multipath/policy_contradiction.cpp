@@ -1,0 +1,39 @@
+#include "multipath/policy_contradiction.h"
+
+#include <fmt/format.h>
+
+namespace iscsi_blkback {
+
+std::optional<PolicyContradiction> find_contradiction(const MultipathOptions& options) {
+  if (options.path_grouping_policy == PathGroupingPolicy::group_by_prio && options.prio &&
+      options.prio->kind == PrioritizerKind::constant) {
+    return PolicyContradiction{
+        {"path_grouping_policy", "prio"},
+        "path_grouping_policy group_by_prio contradicts prio const, which gives all paths the same "
+        "priority: say multibus, or another prio"};
+  }
+  const PathSelectorKind selector = options.path_selector.value_or(PathSelectorKind::round_robin);
+  const bool by_priority = options.rr_weight == RrWeight::priorities;
+  if (by_priority && selector != PathSelectorKind::round_robin) {
+    return PolicyContradiction{{"rr_weight", "path_selector"},
+                               fmt::format("rr_weight priorities is for path_selector round-robin, "
+                                           "not {}",
+                                           to_string(selector))};
+  }
+  if (options.path_weights.empty()) {
+    return {};
+  }
+  if (selector != PathSelectorKind::round_robin && selector != PathSelectorKind::service_time) {
+    return PolicyContradiction{{"path_weights", "path_selector"},
+                               fmt::format("path_weights is for path_selector service-time and "
+                                           "round-robin, not {}",
+                                           to_string(selector))};
+  }
+  if (by_priority) {
+    return PolicyContradiction{{"path_weights", "rr_weight"},
+                               "either path_weights or rr_weight priorities may be set, not both"};
+  }
+  return {};
+}
+
+}  // namespace iscsi_blkback

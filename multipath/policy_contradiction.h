@@ -1,0 +1,23 @@
+// Settings of a disk that contradict each other, wherever they come from: the configuration file
+// checks its sections with this, and a disk line with settings of its own is checked once more when
+// those have been put over the file's. Pure.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "multipath/multipath_device.h"
+
+namespace iscsi_blkback {
+
+struct PolicyContradiction {
+  std::array<std::string_view, 2> settings;  // multipath.conf's names
+  std::string sentence;                      // names both
+};
+
+[[nodiscard]] std::optional<PolicyContradiction> find_contradiction(
+    const MultipathOptions& options);
+
+}  // namespace iscsi_blkback
