@@ -75,6 +75,7 @@ class GuestLoad::Impl final : public DataPlane::Events {
       ResolvedPortal portal;
       portal.portal = {"127.0.0.1", port, {}};
       portal.address = SocketAddress::parse("127.0.0.1", port).value();
+      portal.target_name = disk.target_name;
       specification.portals.push_back(std::move(portal));
     }
     opened_ = true;

@@ -404,11 +404,10 @@ void MultipathDevice::Impl::check_closed() {
 
 void MultipathDevice::Impl::notify() {
   if (ready_ && !ready_told_) {
-    const bool others_answer_soon =
-        std::any_of(paths_.begin(), paths_.end(), [](const std::unique_ptr<Path>& path) {
-          return path->session().state() == SessionState::in_login ||
-                 (path->state() == PathState::pending && path->identifying());
-        });
+    const bool others_answer_soon = std::any_of(paths_.begin(), paths_.end(), [](const Path* path) {
+      return path->session().state() == SessionState::in_login ||
+             (path->state() == PathState::pending && path->identifying());
+    });
     if (others_answer_soon && conflict_.empty() && !closing_) {
       if (!first_answers_timer_.armed()) {
         first_answers_timer_.start_after(kFirstAnswersTime);
