@@ -31,6 +31,7 @@ constexpr Duration kBefore = 1s;
 
 struct Rig {
   std::unique_ptr<NullTargetProcess> target;
+  std::unique_ptr<NullTargetProcess> stranger;     // with another LUN, where an event needs it
   std::vector<std::unique_ptr<TcpProxy>> proxies;  // one for each path
 
   void silence(std::size_t path) {
@@ -40,6 +41,12 @@ struct Rig {
   void lose(std::size_t path) {
     proxies[path]->set_refusing(true);
     proxies[path]->reset();
+  }
+  // What is behind this path from now on.
+  void lead_to(std::size_t path, const NullTargetProcess& where) {
+    lose(path);
+    proxies[path]->set_target_port(where.ports().front());
+    proxies[path]->set_refusing(false);
   }
   void restore(std::size_t path) {
     proxies[path]->set_refusing(false);
@@ -56,6 +63,8 @@ struct Event {
   std::string name;
   std::size_t paths = 2;
   std::vector<Step> steps;
+  bool port_groups = false;  // the paths lead to two ALUA port groups, one of them standby
+  bool stranger = false;
 };
 
 std::vector<Event> events() {
@@ -99,6 +108,14 @@ std::vector<Event> events() {
                                rig.restore(0);
                                rig.restore(1);
                              }}}});
+  list.push_back({.name = "ALUA: active and standby change places, and back",
+                  .steps = {{0s, [](Rig& rig) { rig.target->swap_port_groups(); }},
+                            {2s, [](Rig& rig) { rig.target->swap_port_groups(); }}},
+                  .port_groups = true});
+  list.push_back({.name = "one of 2 paths: leads to another LUN for 3 s",
+                  .steps = {{0s, [](Rig& rig) { rig.lead_to(0, *rig.stranger); }},
+                            {3s, [](Rig& rig) { rig.lead_to(0, *rig.target); }}},
+                  .stranger = true});
   return list;
 }
 
@@ -110,15 +127,33 @@ struct Outcome {
 Result<Outcome> run_event(const Event& event, std::uint32_t depth, Duration after) {
   NullTargetOptions target_options = null_target_defaults();
   target_options.lun.block_count = 64 * 2048;
+  Rig rig;
+  if (event.stranger) {
+    NullTargetOptions other = target_options;
+    other.lun.serial = "ANOTHER";
+    other.lun.naa_extension += 1;
+    auto stranger = NullTargetProcess::start(other, -1);
+    if (!stranger) {
+      return tl::unexpected(stranger.error());
+    }
+    rig.stranger = std::move(*stranger);
+  }
+  if (event.port_groups) {
+    target_options.portals = 2;
+    target_options.lun.tpgs = 1;  // implicit
+    target_options.lun.port_groups = {
+        {.tag = 1, .state = AccessState::active_optimized, .supported_states = 0x05, .ports = {1}},
+        {.tag = 2, .state = AccessState::standby, .supported_states = 0x05, .ports = {2}}};
+  }
   auto target = NullTargetProcess::start(target_options, -1);
   if (!target) {
     return tl::unexpected(target.error());
   }
-  Rig rig;
   rig.target = std::move(*target);
   std::string url = "iscsi://";
   for (std::size_t path = 0; path < event.paths; ++path) {
-    auto proxy = TcpProxy::start(rig.target->ports().front());
+    const auto& ports = rig.target->ports();
+    auto proxy = TcpProxy::start(ports[path % ports.size()]);
     if (!proxy) {
       return tl::unexpected(proxy.error());
     }
@@ -146,8 +181,9 @@ Result<Outcome> run_event(const Event& event, std::uint32_t depth, Duration afte
     return condition();
   };
   Outcome outcome;
+  const std::size_t paths_up = event.port_groups ? event.paths / 2 : event.paths;
   LunexDisk disk(**reactor, found->specification, depth);
-  if (!run_until([&] { return disk.settled(); }) || disk.snapshot().paths_up() != event.paths) {
+  if (!run_until([&] { return disk.settled(); }) || disk.snapshot().paths_up() != paths_up) {
     outcome.trouble = "not every path came up: " + disk.trouble();
   } else {
     LunexGenerations generations(std::random_device{}());

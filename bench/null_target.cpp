@@ -36,6 +36,9 @@ void mark(io_uring_sqe& entry, void* object, Event event) {
       &entry, reinterpret_cast<std::uintptr_t>(object) | static_cast<std::uintptr_t>(event));
 }
 
+// Of this process, for its signal handler.
+NullTarget* target_of_process = nullptr;
+
 TimePoint clock_now() {
   timespec time{};
   clock_gettime(CLOCK_MONOTONIC, &time);
@@ -112,6 +115,9 @@ Result<std::unique_ptr<NullTarget>> NullTarget::create(const NullTargetOptions& 
 Result<void> NullTarget::open() {
   for (std::uint16_t portal = 0; portal < options_.portals; ++portal) {
     auto listener = std::make_unique<Listener>();
+    if (!options_.lun.port_groups.empty()) {
+      listener->group_tag = static_cast<std::uint16_t>(portal + 1);
+    }
     listener->fd.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const int on = 1;
     setsockopt(listener->fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -161,6 +167,9 @@ void NullTarget::run(const std::atomic<bool>& stop) {
       io_uring_submit_and_wait_timeout(&ring_->ring, &first, 1, &timeout, nullptr);
     }
     now_ = clock_now();
+    if (swap_wanted_.exchange(false, std::memory_order_relaxed)) {
+      swap_states();
+    }
     io_uring_cqe* cqe = nullptr;
     while (io_uring_peek_cqe(&ring_->ring, &cqe) == 0) {
       last_event_ = now_;
@@ -392,6 +401,17 @@ void NullTarget::reinstate(const Connection& successor) {
   }
 }
 
+void NullTarget::swap_states() {
+  constexpr std::uint16_t kAsymmetricAccessStateChanged = 0x2a06;
+  std::vector<TargetPortGroup>& groups = lun_.options.port_groups;
+  for (std::size_t index = 1; index < groups.size(); ++index) {
+    std::swap(groups[index - 1].state, groups[index].state);
+  }
+  for (const auto& connection : connections_) {
+    connection->protocol.add_unit_attention(kAsymmetricAccessStateChanged);
+  }
+}
+
 Result<std::unique_ptr<NullTargetProcess>> NullTargetProcess::start(
     const NullTargetOptions& options, int core) {
   auto target = NullTarget::create(options);
@@ -414,6 +434,8 @@ Result<std::unique_ptr<NullTargetProcess>> NullTargetProcess::start(
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     pin_to_core(core);
     (*target)->take_memory();
+    target_of_process = target->get();
+    signal(SIGUSR1, [](int) { target_of_process->swap_port_groups(); });
     tell_ready.reset();
     const std::atomic<bool> never = false;
     (*target)->run(never);

@@ -48,6 +48,9 @@ class NullTarget {
   void take_memory();
   // On the thread that calls it, until stop is set (looked at ten times a second).
   void run(const std::atomic<bool>& stop);
+  // Makes its port groups trade their states, soon, and tells every initiator. From any thread,
+  // from a signal handler too.
+  void swap_port_groups() { swap_wanted_.store(true, std::memory_order_relaxed); }
   // What initiators did against the protocol.
   [[nodiscard]] const std::vector<std::string>& violations() const { return violations_; }
 
@@ -73,6 +76,7 @@ class NullTarget {
   [[nodiscard]] bool drop_sent(Connection& connection, std::size_t count);
   void end(Connection& connection);
   void reinstate(const Connection& successor);
+  void swap_states();
 
   const NullTargetOptions options_;
   SimLun lun_;
@@ -84,6 +88,7 @@ class NullTarget {
   TimePoint now_{};
   TimePoint last_event_{};
   std::vector<std::string> violations_;
+  std::atomic<bool> swap_wanted_ = false;
 };
 
 // A null target in a process of its own, on one core.
@@ -100,6 +105,7 @@ class NullTargetProcess {
   // SIGSTOP and SIGCONT: a target that hangs while its kernel goes on.
   void stop() { kill(process_, SIGSTOP); }
   void go_on() { kill(process_, SIGCONT); }
+  void swap_port_groups() { kill(process_, SIGUSR1); }
 
  private:
   NullTargetProcess() = default;

@@ -168,7 +168,8 @@ std::byte* NullTargetConnection::plain_transfer(const ScsiCommandPdu& command) c
   const bool read =
       command.cdb[0] == scsi_operation::kRead10 || command.cdb[0] == scsi_operation::kRead16;
   if (!unit_attentions_.empty() || addressed_lun(command.lun) != settings_.lun_number ||
-      block > lun_.options.block_count || count > lun_.options.block_count - block ||
+      (lun_.options.tpgs != 0 && !lun_.is_active(group_tag_)) || block > lun_.options.block_count ||
+      count > lun_.options.block_count - block ||
       count * lun_.options.block_bytes != command.expected_data_bytes || count == 0 ||
       (!read && lun_.options.read_only) || command.read != read || command.write == read) {
     return nullptr;
@@ -327,7 +328,7 @@ SimScsiResult NullTargetConnection::execute(const Cdb& cdb, std::uint64_t lun_fi
     unit_attentions_.pop_front();
     return check_condition(SenseKey::unit_attention, code);
   }
-  return lun_.execute(cdb, data);
+  return lun_.execute(cdb, data, group_tag_);
 }
 
 void NullTargetConnection::finish(Answer finished, ReplyBatch& replies, TimePoint now) {

@@ -56,6 +56,7 @@ class NullTargetConnection {
   [[nodiscard]] bool logged_in() const { return logged_in_; }
   // Of the same nexus: a login on one terminates the other.
   [[nodiscard]] bool same_nexus(const NullTargetConnection& other) const;
+  void add_unit_attention(std::uint16_t code) { unit_attentions_.push_back(code); }
 
  private:
   struct Answer {

@@ -159,6 +159,13 @@ const TargetPortGroup* SimLun::group_of(std::uint16_t port) const {
   return nullptr;
 }
 
+bool SimLun::is_active(std::uint16_t port) const {
+  const TargetPortGroup* group = group_of(port);
+  return group == nullptr || group->state == AccessState::active_optimized ||
+         group->state == AccessState::active_non_optimized ||
+         group->state == AccessState::block_dependent;
+}
+
 std::optional<SimScsiResult> SimLun::refuse(const Cdb& cdb, std::uint16_t port) {
   constexpr std::uint16_t kNotOwner = 0x9401;
   const bool io = cdb[0] == kRead10 || cdb[0] == kRead16 || cdb[0] == kWrite10 ||

@@ -83,6 +83,9 @@ class SimLun {
   [[nodiscard]] SimScsiResult execute(const Cdb& cdb, std::span<const std::byte> data,
                                       std::uint16_t port = 1);
 
+  // Whether this port takes commands for the medium, as its port group's state has it.
+  [[nodiscard]] bool is_active(std::uint16_t port) const;
+
   // Tests may change these at any time; medium() keeps its size in step with block_count after
   // resize().
   SimLunOptions options;

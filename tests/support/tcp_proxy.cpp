@@ -82,10 +82,10 @@ struct Link {
 class TcpProxy::Impl {
  public:
   Impl(UniqueFd listener, UniqueFd wake, std::uint16_t port, std::uint16_t target_port)
-      : listener_(std::move(listener)),
+      : target_port_(target_port),
+        listener_(std::move(listener)),
         wake_(std::move(wake)),
         port_(port),
-        target_port_(target_port),
         thread_([this] { run(); }) {}
 
   ~Impl() {
@@ -126,6 +126,7 @@ class TcpProxy::Impl {
   std::list<Link> links_;  // under mutex_, as what follows
   std::chrono::milliseconds delay_{0};
   bool refusing_ = false;
+  std::uint16_t target_port_;
   std::uint64_t accepted_ = 0;
   std::array<std::uint64_t, 2> forwarded_{};
 
@@ -296,7 +297,6 @@ class TcpProxy::Impl {
   UniqueFd listener_;
   UniqueFd wake_;
   const std::uint16_t port_;
-  const std::uint16_t target_port_;
   std::thread thread_;  // last: it uses the rest
 };
 
@@ -364,6 +364,10 @@ void TcpProxy::reset() {
 
 void TcpProxy::set_refusing(bool refusing) {
   impl_->change([this, refusing] { impl_->refusing_ = refusing; });
+}
+
+void TcpProxy::set_target_port(std::uint16_t port) {
+  impl_->change([this, port] { impl_->target_port_ = port; });
 }
 
 std::uint64_t TcpProxy::accepted() const {

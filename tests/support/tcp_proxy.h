@@ -39,6 +39,9 @@ class TcpProxy {
   // Connections that come are reset at once.
   void set_refusing(bool refusing);
 
+  // Connections that come are passed on to this port.
+  void set_target_port(std::uint16_t port);
+
   [[nodiscard]] std::uint64_t accepted() const;          // connections so far
   [[nodiscard]] std::uint64_t open() const;              // connections of now
   [[nodiscard]] std::uint64_t forwarded(Way way) const;  // bytes so far
