@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "blkback/disk_paths.h"
 #include "multipath/multipath_text.h"
 
 namespace iscsi_blkback {
@@ -21,10 +22,9 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   Disk(GuestDataPlane& plane, DiskHandle handle, DiskSpecification specification)
       : plane_(plane),
         handle_(handle),
-        lun_(specification.lun),
-        session_options_(std::move(specification.session)),
         name_(fmt::format("{} of guest {}", specification.multipath.alias, plane.guest_)),
         device_(plane.reactor_, std::move(specification.multipath), *this),
+        paths_(plane.sessions_, device_, specification.lun, std::move(specification.session)),
         trouble_timer_(
             plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->report_trouble(); },
             this),
@@ -40,59 +40,19 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   ~Disk() { ISCSI_BLKBACK_ASSERT(vbd_ == nullptr); }
 
   void add_portals(const std::vector<ResolvedPortal>& portals) {
-    for (const ResolvedPortal& resolved : portals) {
-      if (auto added = add_path(resolved); !added && added.error().code != ErrorCode::conflict) {
-        log_error(kDiskLog, "{}: the path by {} is not used: {}", name_,
-                  resolved.portal.to_string(), added.error().message);
+    for (const ResolvedPortal& where : portals) {
+      if (closing_) {
+        return;
+      }
+      if (auto added = paths_.add(where); !added && added.error().code != ErrorCode::conflict) {
+        log_error(kDiskLog, "{}: the path by {} is not used: {}", name_, where.portal.to_string(),
+                  added.error().message);
       }
     }
   }
 
-  Result<void> add_paths(const std::vector<ResolvedPortal>& portals) {
-    Result<void> refused;
-    bool any = false;
-    for (const ResolvedPortal& resolved : portals) {
-      if (auto added = add_path(resolved)) {
-        any = true;
-      } else if (refused) {
-        refused = std::move(added);
-      }
-    }
-    return any ? Result<void>() : refused;
-  }
-
-  Result<std::vector<ResolvedPortal>> remove_paths(const PathChoice& choice) {
-    const std::string portal = choice.portal.to_string();
-    std::vector<Way*> chosen;
-    std::size_t others = 0;
-    for (Way& way : ways_) {
-      if (!way.leaving) {
-        if (choice.includes(way.where)) {
-          chosen.push_back(&way);
-        } else {
-          ++others;
-        }
-      }
-    }
-    if (chosen.empty() || closing_) {
-      return fail(ErrorCode::not_found, fmt::format("the disk has no path by {}", portal));
-    }
-    if (others == 0) {
-      return fail(ErrorCode::conflict,
-                  fmt::format("the disk has no other path than by {}: add one first, or detach the "
-                              "disk",
-                              portal));
-    }
-    std::vector<ResolvedPortal> removed;
-    for (Way* way : chosen) {
-      if (auto begun = device_.remove_path(*way->session, lun_); !begun) {
-        return tl::unexpected(begun.error());
-      }
-      way->leaving = true;
-      removed.push_back(way->where);
-    }
-    return removed;
-  }
+  // Null while the disk is being closed.
+  [[nodiscard]] DiskPaths* paths() { return closing_ ? nullptr : &paths_; }
 
   void connect(DomainId guest, FrontendRing ring) {
     Result<void> result;
@@ -155,13 +115,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
   [[nodiscard]] MultipathDevice& device() { return device_; }
   [[nodiscard]] bool closed() const { return device_closed_ && vbd_ == nullptr; }
-  [[nodiscard]] std::vector<Session*> sessions() const {
-    std::vector<Session*> sessions;
-    for (const Way& way : ways_) {
-      sessions.push_back(way.session);
-    }
-    return sessions;
-  }
+  [[nodiscard]] std::vector<Session*> sessions() const { return paths_.sessions(); }
 
   [[nodiscard]] DiskReport report() const {
     DiskReport report;
@@ -182,54 +136,8 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   }
 
  private:
-  // One path; each has its use of the session.
-  struct Way {
-    Session* session;
-    ResolvedPortal where;
-    bool leaving = false;
-  };
-
-  // conflict: there is such a one.
-  Result<void> add_path(const ResolvedPortal& resolved) {
-    if (closing_) {
-      return fail(ErrorCode::unavailable, "the disk is being closed");
-    }
-    SessionOptions options = session_options_;
-    for (const Way& way : ways_) {
-      if (same_path(way.where, resolved)) {
-        return fail(ErrorCode::conflict,
-                    fmt::format("the path by {} {}", resolved.portal.to_string(),
-                                way.leaving ? "is still being removed: its last requests or their "
-                                              "fence are waited for"
-                                            : "is there already"));
-      }
-    }
-    if (ways_.size() == kMaxPaths) {
-      return fail(ErrorCode::exhausted, fmt::format("the disk has {} paths already", kMaxPaths));
-    }
-    options.target_name = resolved.target_name;
-    options.portal = resolved.address;
-    options.portal_name = resolved.portal.to_string();
-    options.interface_binding = resolved.portal.interface_binding;
-    options.session_number = resolved.session_number;
-    if (resolved.session_number != 0) {
-      options.portal_name += fmt::format("#{}", resolved.session_number + 1);
-    }
-    auto session = plane_.sessions_.acquire(std::move(options));
-    if (!session) {
-      return tl::unexpected(session.error());
-    }
-    if (auto added = device_.add_path(**session, lun_); !added) {
-      plane_.sessions_.release(**session);
-      return added;
-    }
-    ways_.push_back({*session, resolved});
-    return {};
-  }
-
   void on_path_removed(MultipathDevice&, Session& session) noexcept override {
-    std::erase_if(ways_, [&](const Way& way) { return way.session == &session; });
-    plane_.sessions_.release(session);
+    paths_.let_go(session);
   }
 
   void on_ready(MultipathDevice& device) noexcept override {
@@ -281,19 +189,13 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
     trouble_timer_.start_after(kTroubleInterval);
   }
 
-  void give_up() {
-    for (const Way& way : ways_) {
-      plane_.sessions_.give_up(*way.session);
-    }
-  }
+  void give_up() { paths_.give_up(); }
 
   GuestDataPlane& plane_;
   DiskHandle handle_;
-  std::uint16_t lun_;
-  SessionOptions session_options_;  // of every path, but for where it leads
   std::string name_;
   MultipathDevice device_;
-  std::vector<Way> ways_;
+  DiskPaths paths_;
   std::unique_ptr<Vbd> vbd_;
   bool vbd_closing_ = false;
   bool closing_ = false;
@@ -342,13 +244,13 @@ void GuestDataPlane::with_disk(DiskHandle handle, Use&& use) {
 }
 
 template <class Value, class Use>
-void GuestDataPlane::ask_disk(DiskHandle handle, Use&& use,
-                              std::function<void(Result<Value>)> done) {
+void GuestDataPlane::ask_paths(DiskHandle handle, Use&& use,
+                               std::function<void(Result<Value>)> done) {
   reactor_.post([this, handle, use = std::forward<Use>(use), done = std::move(done)]() mutable {
     const auto found = disks_.find(handle);
-    Result<Value> answer = found != disks_.end()
-                               ? use(*found->second)
-                               : fail(ErrorCode::unavailable, "the disk is not in use");
+    DiskPaths* paths = found == disks_.end() ? nullptr : found->second->paths();
+    Result<Value> answer =
+        paths != nullptr ? use(*paths) : fail(ErrorCode::unavailable, "the disk is not in use");
     control_.post([done = std::move(done), answer = std::move(answer)]() mutable {
       done(std::move(answer));
     });
@@ -367,15 +269,15 @@ void GuestDataPlane::add_portals(DiskHandle disk, std::vector<ResolvedPortal> po
 
 void GuestDataPlane::add_paths(DiskHandle disk, std::vector<ResolvedPortal> portals,
                                std::function<void(Result<void>)> done) {
-  ask_disk(
-      disk, [portals = std::move(portals)](Disk& found) { return found.add_paths(portals); },
+  ask_paths(
+      disk, [portals = std::move(portals)](DiskPaths& paths) { return paths.add_all(portals); },
       std::move(done));
 }
 
 void GuestDataPlane::remove_paths(DiskHandle disk, PathChoice choice,
                                   std::function<void(Result<std::vector<ResolvedPortal>>)> done) {
-  ask_disk(
-      disk, [choice = std::move(choice)](Disk& found) { return found.remove_paths(choice); },
+  ask_paths(
+      disk, [choice = std::move(choice)](DiskPaths& paths) { return paths.remove(choice); },
       std::move(done));
 }
 

@@ -55,9 +55,10 @@ class GuestDataPlane final : public DataPlane {
   // Runs use on the reactor's thread, with the disk if there is such a one.
   template <class Use>
   void with_disk(DiskHandle handle, Use&& use);
-  // The same, and tells done, on the control thread, what use returns.
+  // The same with its paths, unless it is being closed; tells done, on the control thread, what use
+  // returns.
   template <class Value, class Use>
-  void ask_disk(DiskHandle handle, Use&& use, std::function<void(Result<Value>)> done);
+  void ask_paths(DiskHandle handle, Use&& use, std::function<void(Result<Value>)> done);
   void collect();
 
   Reactor& reactor_;

@@ -631,6 +631,32 @@ TEST_F(GuestBackendTest, APathThatIsStillLeavingIsNotAddedAgain) {
   ASSERT_TRUE(run_until([&] { return map().paths_up() == 2; }));
 }
 
+// The device is closed and opened anew when a ring leaves requests behind that wait for a path.
+TEST_F(GuestBackendTest, WhatAnOperatorHasChangedHoldsForTheDevicesNextLife) {
+  const FakeDisk xvda = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest));
+  ASSERT_EQ(refusal(change_path("add_path", "192.0.2.2")), "");
+  ASSERT_EQ(refusal(change_path("del_path", "192.0.2.1")), "");
+  ASSERT_EQ(refusal(set("path_selector", "queue-length")), "");
+  ASSERT_EQ(refusal(set("no_path_retry", "300s")), "");
+  ASSERT_TRUE(run_until([&] { return map().paths_up() == 1; }));
+  target_.stop();
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  run_for(1s);
+  guest.restart();
+  ASSERT_TRUE(run_until([&] { return guest.state() == 3; }, 30s)) << xen_.store().dump();
+  target_.start();
+  ASSERT_TRUE(run_until([&] { return guest.connected(); }, 120s)) << xen_.store().dump();
+  ASSERT_EQ(map().paths.size(), 1U);
+  EXPECT_EQ(map().paths[0].portal, "192.0.2.2:3260");
+  EXPECT_EQ(map().path_selector, "queue-length 0");
+  EXPECT_EQ(map().no_path_retry, "300 sec");
+}
+
 TEST_F(GuestBackendTest, SelectorAndPolicyAreChangedUnderAGuestThatRuns) {
   const FakeDisk xvda = disk();
   toolstack_.add(xvda);
