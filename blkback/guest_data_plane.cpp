@@ -118,16 +118,19 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
     if (abandon && !std::exchange(impatient_, true)) {
       patience_timer_.start_after(kPatience);
     }
+    // Where a suspended guest goes on, it writes anew what it had no answer for: an old write of
+    // ours must not land after that.
+    const bool fence = !abandon || plane_.suspended_;
     if (std::exchange(closing_, true)) {
-      if (abandon && !device_closed_ && std::exchange(waits_for_fences_, false)) {
+      if (!fence && !device_closed_ && std::exchange(waits_for_fences_, false)) {
         device_.stop_waiting_for_fences();
       }
       return;
     }
-    waits_for_fences_ = !abandon;
+    waits_for_fences_ = fence;
     trouble_timer_.stop();
     device_.close(
-        !abandon, [](void* self) noexcept { static_cast<Disk*>(self)->on_device_closed(); }, this);
+        fence, [](void* self) noexcept { static_cast<Disk*>(self)->on_device_closed(); }, this);
   }
 
   void set_suspended(bool suspended) { device_.set_suspended(suspended); }

@@ -431,6 +431,10 @@ void GuestDisk::disconnect(bool abandon) {
 
 void GuestDisk::on_bound() {
   if (device_ == DevicePhase::closing) {
+    log_warning(kXenbusLog,
+                "{}: closed for the toolstack, which waits no longer; lost writes are still being "
+                "fenced, or paths do not let go",
+                node_.id().name());
     close_overdue_ = true;
     changed();
   } else if (ring_ == RingPhase::disconnecting && device_ == DevicePhase::open) {
