@@ -70,9 +70,8 @@ class DataPlane {
   virtual void open_device(DiskHandle disk, DiskSpecification specification) = 0;
   // More ways to the same LUN, found later; those that the disk has already are ignored.
   virtual void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) = 0;
-  // Changes MultipathOptions::no_path_retry of an open disk.
-  virtual void set_no_path_retry(DiskHandle disk,
-                                 std::optional<std::chrono::milliseconds> wait) = 0;
+  // See MultipathDevice::set_no_path_retry(). Of an open disk.
+  virtual void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) = 0;
   // Device ready only.
   virtual void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) = 0;
   // Ends in on_ring_disconnected when no request of this ring is left. abandon: the guest's memory

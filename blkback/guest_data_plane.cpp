@@ -277,8 +277,7 @@ void GuestDataPlane::add_portals(DiskHandle disk, std::vector<ResolvedPortal> po
   with_disk(disk, [portals = std::move(portals)](Disk& found) { found.add_portals(portals); });
 }
 
-void GuestDataPlane::set_no_path_retry(DiskHandle disk,
-                                       std::optional<std::chrono::milliseconds> wait) {
+void GuestDataPlane::set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) {
   with_disk(disk, [wait](Disk& found) { found.device().set_no_path_retry(wait); });
 }
 

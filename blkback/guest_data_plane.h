@@ -28,7 +28,7 @@ class GuestDataPlane final : public DataPlane {
   void set_events(Events* events) override { events_ = events; }
   void open_device(DiskHandle disk, DiskSpecification specification) override;
   void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) override;
-  void set_no_path_retry(DiskHandle disk, std::optional<std::chrono::milliseconds> wait) override;
+  void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) override;
   void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override;
   void disconnect_ring(DiskHandle disk, bool abandon) override;
   void close_device(DiskHandle disk, bool abandon) override;

@@ -383,10 +383,9 @@ void GuestDisk::on_device_closed() {
 // ---- an operator's wishes ----
 
 Result<void> GuestDisk::change(const ControlRequest& request) {
-  using Wait = std::optional<std::chrono::milliseconds>;
-  std::optional<Wait> wait;
+  std::optional<NoPathRetry> wait;
   if (request.command == "disablequeueing") {
-    wait = Wait{std::chrono::milliseconds(0)};
+    wait = NoPathRetry{std::chrono::milliseconds(0)};
   } else if (request.command == "restorequeueing") {
     // As the configuration and the disk line have it.
   } else if (request.command == "set" && request.setting == "no_path_retry") {
@@ -410,8 +409,8 @@ Result<void> GuestDisk::change(const ControlRequest& request) {
     }
     wait = plan->multipath.no_path_retry;
   }
-  plan_.multipath.no_path_retry = *wait;
-  environment_.data_plane.set_no_path_retry(handle_, *wait);
+  plan_.multipath.no_path_retry = wait;
+  environment_.data_plane.set_no_path_retry(handle_, wait);
   return {};
 }
 

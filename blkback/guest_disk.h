@@ -164,7 +164,7 @@ class GuestDisk {
   bool written_connected_ = false;
   DiskPlan plan_;
   // What an operator wants instead of the plan's.
-  std::optional<std::optional<std::chrono::milliseconds>> no_path_retry_;
+  std::optional<NoPathRetry> no_path_retry_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;
   Timer retry_timer_;
   Timer bound_timer_;  // of a drain or a close

@@ -58,7 +58,8 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
-      no_path_retry_(options_.no_path_retry),
+      lun_fence_(reactor, *this),
+      no_path_retry_(policies_.no_path_retry),
       no_path_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
       marginal_timer_(
@@ -105,9 +106,10 @@ void MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun) {
   fencer_->add(session, *this);
   paths_.push_back(std::make_unique<Path>(
       reactor_, session, lun, index,
-      PathCheckerOptions{options_.path_checker, options_.polling_interval,
+      PathCheckerOptions{policies_.path_checker, options_.polling_interval,
                          options_.max_polling_interval, options_.checker_timeout},
       *this));
+  keys_.emplace_back(*this, index);
   silences_.emplace_back(reactor_, session, index, *this);
   update_priorities();
   paths_.back()->start();
@@ -152,7 +154,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                               .marginal_for = marginal.marginal(reactor_.now())
                                                   ? *marginal.until() - reactor_.now()
                                                   : Duration::zero(),
-                              .checker = to_string(options_.path_checker)});
+                              .checker = to_string(policies_.path_checker)});
   }
   add_group_snapshots(snapshot);
   return snapshot;
@@ -167,7 +169,7 @@ void MultipathDevice::add_path(Session& session, std::uint16_t lun) {
   impl_->add_path(session, lun);
 }
 
-void MultipathDevice::set_no_path_retry(std::optional<std::chrono::milliseconds> wait) {
+void MultipathDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
   impl_->set_no_path_retry(wait);
 }
 
