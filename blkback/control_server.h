@@ -43,6 +43,7 @@
 //        "action":"", "path_faults":0, "vend":"IET", "prod":"VIRTUAL-DISK", "rev":"0001",
 //        "switch_grp":0, "map_loads":1, "total_q_time":0, "q_timeouts":0,
 //        "size_bytes":1073741824, "ready":true, "queued":0, "held":0,
+//        "hedged":0,               reads and flushes that were asked for twice, so far
 //        "waiting_for_space":0, "in_flight":0,
 //        "path_groups":[{
 //          "selector":"round-robin 0", "pri":1, "dm_st":"active", "marginal_st":"normal",
@@ -55,6 +56,7 @@
 //            "marginal_st":"normal",    or marginal, for so many seconds: "marginal_sec":0,
 //            "portal":"storage1:3260", "address":"192.0.2.1:3260", "interface":"",
 //            "session_state":"LOGGED IN", "quarantined":false,
+//            "suspect":false,      silent for stall_probe: chk_st is i/o pending
 //            "in_flight":0, "requests":10, "failures":0, "last_error":""}]}]},
 //      "statistics":{"read_requests":0, "write_requests":0, "flush_requests":0,
 //      "error_responses":0,

@@ -79,17 +79,19 @@ class DataPlane {
   virtual void remove_paths(DiskHandle disk, PathChoice choice,
                             std::function<void(Result<std::vector<ResolvedPortal>>)> done) = 0;
   virtual void change_policies(DiskHandle disk, const PathPolicySettings& changes) = 0;
-  // Changes MultipathOptions::no_path_retry of an open disk.
-  virtual void set_no_path_retry(DiskHandle disk,
-                                 std::optional<std::chrono::milliseconds> wait) = 0;
+  // See MultipathDevice::set_no_path_retry(). Of an open disk.
+  virtual void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) = 0;
   // Device ready only.
   virtual void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) = 0;
   // Ends in on_ring_disconnected when no request of this ring is left. abandon: the guest's memory
   // may not be touched any more and nobody waits for answers; bounded then, whatever the paths do.
   virtual void disconnect_ring(DiskHandle disk, bool abandon) = 0;
-  // abandon: the guest is gone, lost writes need not be fenced off; may follow one without it.
+  // abandon: the guest is gone, lost writes need not be fenced off (but for those of a guest that
+  // was suspended, see below); may follow one without it.
   virtual void close_device(DiskHandle disk, bool abandon) = 0;
-  // The guest is suspended (or goes on): what it may re-issue elsewhere is not tried again here.
+  // The guest is suspended (or goes on): what it may re-issue elsewhere is not tried again here,
+  // and disks that are closed meanwhile wait for the fences of their lost writes, at most
+  // quiesce_time.
   virtual void set_suspended(bool suspended) = 0;
   // done: on the control thread; never called if the reactor does not answer.
   virtual void query(std::function<void(std::vector<DiskReport>)> done) = 0;

@@ -21,6 +21,12 @@ void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptio
   if (settings.rr_min_io) {
     multipath.rr_min_io = *settings.rr_min_io;
   }
+  if (settings.prio) {
+    multipath.prio = *settings.prio;
+  }
+  if (settings.failback) {
+    multipath.failback = *settings.failback;
+  }
   if (settings.polling_interval) {
     multipath.polling_interval = *settings.polling_interval;
   }
@@ -47,6 +53,7 @@ void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptio
 
 bool sets(const DiskSettings& settings, std::string_view name) {
   return (name == "path_grouping_policy" && settings.path_grouping_policy.has_value()) ||
+         (name == "prio" && settings.prio.has_value()) ||
          (name == "path_selector" && settings.path_selector.has_value());
 }
 

@@ -157,6 +157,40 @@ Result<void> parse_seconds(std::string_view key, std::string_view value, unsigne
   return {};
 }
 
+// prio_args follow one another with commas; %xx for a comma within one, or for a blank.
+Result<void> parse_prio(std::optional<std::string_view> prio, std::optional<std::string_view> list,
+                        DiskSettings& settings) {
+  if (!prio) {
+    return list ? Result<void>(tl::unexpected(
+                      invalid("prio_args needs a prio behind the same '?' that they are for")))
+                : Result<void>();
+  }
+  const auto kind = prioritizer_named(*prio);
+  if (!kind) {
+    return tl::unexpected(invalid(kPrioritizerNames));
+  }
+  std::vector<std::string> arguments;
+  while (list) {
+    const std::size_t comma = list->find(',');
+    auto argument = percent_decoded(list->substr(0, comma));
+    if (!argument) {
+      return tl::unexpected(invalid("prio_args has a '%' without two hexadecimal digits"));
+    }
+    arguments.push_back(std::move(*argument));
+    if (comma == std::string_view::npos) {
+      break;
+    }
+    list->remove_prefix(comma + 1);
+  }
+  auto made = make_prioritizer(*kind, arguments);
+  if (!made) {  // its sentence repeats what was given
+    return tl::unexpected(invalid(fmt::format("prio_args is nothing that prio {} knows: {}",
+                                              to_string(*kind), arguments_wanted(*kind))));
+  }
+  settings.prio = std::move(*made);
+  return {};
+}
+
 Result<void> apply_setting(std::string_view key, std::string_view value, DiskSettings& settings) {
   if (key == "path_grouping_policy") {
     const auto policy = parse_path_grouping_policy(value);
@@ -181,6 +215,14 @@ Result<void> apply_setting(std::string_view key, std::string_view value, DiskSet
     return settings.rr_min_io
                ? Result<void>{}
                : tl::unexpected(invalid("rr_min_io is not a number from 1 to 100000"));
+  }
+  if (key == "failback") {
+    const auto failback = parse_failback(value);
+    if (!failback) {
+      return tl::unexpected(failback.error());
+    }
+    settings.failback = *failback;
+    return {};
   }
   if (key == "no_path_retry") {
     const auto checked = parse_no_path_retry(value, std::chrono::seconds(5));
@@ -210,13 +252,16 @@ Result<void> apply_setting(std::string_view key, std::string_view value, DiskSet
   }
   return tl::unexpected(invalid(
       "a setting behind '?' is unknown; known are path_grouping_policy, path_selector, rr_min_io, "
-      "no_path_retry, polling_interval, checker_timeout, login_timeout, logout_timeout, "
+      "prio, prio_args, failback, no_path_retry, polling_interval, checker_timeout, login_timeout, "
+      "logout_timeout, "
       "noop_out_interval and noop_out_timeout"));
 }
 
 Result<DiskSettings> parse_settings(std::string_view query) {
   DiskSettings settings;
   std::vector<std::string_view> seen;
+  std::optional<std::string_view> prio;
+  std::optional<std::string_view> prio_args;
   while (true) {
     const std::size_t end = query.find('&');
     const std::string_view item = query.substr(0, end);
@@ -225,7 +270,12 @@ Result<DiskSettings> parse_settings(std::string_view query) {
       return tl::unexpected(invalid("a setting behind '?' is not of the form key=value"));
     }
     const std::string_view key = item.substr(0, equals);
-    if (auto applied = apply_setting(key, item.substr(equals + 1), settings); !applied) {
+    const std::string_view value = item.substr(equals + 1);
+    if (key == "prio") {
+      prio = value;
+    } else if (key == "prio_args") {
+      prio_args = value;
+    } else if (auto applied = apply_setting(key, value, settings); !applied) {
       return tl::unexpected(applied.error());
     }
     if (std::find(seen.begin(), seen.end(), key) != seen.end()) {
@@ -233,7 +283,8 @@ Result<DiskSettings> parse_settings(std::string_view query) {
     }
     seen.push_back(key);
     if (end == std::string_view::npos) {
-      return settings;
+      auto applied = parse_prio(prio, prio_args, settings);
+      return applied ? Result<DiskSettings>(std::move(settings)) : tl::unexpected(applied.error());
     }
     query.remove_prefix(end + 1);
   }

@@ -8,10 +8,10 @@
 //                                                  brackets; %xx in the name
 //   iscsi:TARGET-NAME[/LUN][?...]                  portals from the configuration or by discovery
 //   iscsi:ALIAS[?...]                              a LUN of the configuration file
-// Keys are multipath.conf's (path_grouping_policy, path_selector, no_path_retry, rr_min_io,
-// polling_interval, checker_timeout) and iscsid.conf's timers (login_timeout, logout_timeout,
-// noop_out_interval, noop_out_timeout); times are in seconds. Disks of a guest share a session to
-// the same portal: the timers of the disk that started it hold.
+// Keys are multipath.conf's (path_grouping_policy, path_selector, prio with prio_args, failback,
+// no_path_retry, rr_min_io, polling_interval, checker_timeout) and iscsid.conf's timers
+// (login_timeout, logout_timeout, noop_out_interval, noop_out_timeout); times are in seconds. Disks
+// of a guest share a session to the same portal: the timers of the disk that started it hold.
 #pragma once
 
 #include <chrono>
@@ -31,6 +31,8 @@ struct DiskSettings {
   std::optional<PathGroupingPolicy> path_grouping_policy;
   std::optional<PathSelectorKind> path_selector;
   std::optional<std::uint32_t> rr_min_io;
+  std::optional<Prioritizer> prio;  // with its prio_args
+  std::optional<Failback> failback;
   std::string no_path_retry;  // as written (checked); empty: not set
   std::optional<std::chrono::seconds> polling_interval;
   std::optional<std::chrono::seconds> checker_timeout;

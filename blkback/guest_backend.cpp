@@ -242,7 +242,9 @@ void GuestBackend::check_domain() {
     auto nodes = store_->list(fmt::format("/local/domain/{}", guest_));
     runs = nodes || nodes.error().code != ErrorCode::not_found;
   }
-  if (suspended != suspended_) {
+  // A guest that ends while it is suspended lives on elsewhere (migration, save): it stays
+  // suspended for its disks, so that nothing of it is tried again and its lost writes are fenced.
+  if (suspended != suspended_ && runs) {
     suspended_ = suspended;
     log_info(kXenbusLog, "the guest {}", suspended ? "is suspended" : "goes on");
     environment_.data_plane.set_suspended(suspended);

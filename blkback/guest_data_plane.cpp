@@ -99,16 +99,19 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
     if (abandon && !std::exchange(impatient_, true)) {
       patience_timer_.start_after(kPatience);
     }
+    // Where a suspended guest goes on, it writes anew what it had no answer for: an old write of
+    // ours must not land after that.
+    const bool fence = !abandon || plane_.suspended_;
     if (std::exchange(closing_, true)) {
-      if (abandon && !device_closed_ && std::exchange(waits_for_fences_, false)) {
+      if (!fence && !device_closed_ && std::exchange(waits_for_fences_, false)) {
         device_.stop_waiting_for_fences();
       }
       return;
     }
-    waits_for_fences_ = !abandon;
+    waits_for_fences_ = fence;
     trouble_timer_.stop();
     device_.close(
-        !abandon, [](void* self) noexcept { static_cast<Disk*>(self)->on_device_closed(); }, this);
+        fence, [](void* self) noexcept { static_cast<Disk*>(self)->on_device_closed(); }, this);
   }
 
   void set_suspended(bool suspended) { device_.set_suspended(suspended); }
@@ -285,8 +288,7 @@ void GuestDataPlane::change_policies(DiskHandle disk, const PathPolicySettings& 
   with_disk(disk, [changes](Disk& found) { found.device().change_policies(changes); });
 }
 
-void GuestDataPlane::set_no_path_retry(DiskHandle disk,
-                                       std::optional<std::chrono::milliseconds> wait) {
+void GuestDataPlane::set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) {
   with_disk(disk, [wait](Disk& found) { found.device().set_no_path_retry(wait); });
 }
 

@@ -33,7 +33,7 @@ class GuestDataPlane final : public DataPlane {
   void remove_paths(DiskHandle disk, PathChoice choice,
                     std::function<void(Result<std::vector<ResolvedPortal>>)> done) override;
   void change_policies(DiskHandle disk, const PathPolicySettings& changes) override;
-  void set_no_path_retry(DiskHandle disk, std::optional<std::chrono::milliseconds> wait) override;
+  void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) override;
   void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override;
   void disconnect_ring(DiskHandle disk, bool abandon) override;
   void close_device(DiskHandle disk, bool abandon) override;

@@ -405,10 +405,9 @@ Result<void> GuestDisk::change(const ControlRequest& request) {
 }
 
 Result<void> GuestDisk::change_queueing(const ControlRequest& request) {
-  using Wait = std::optional<std::chrono::milliseconds>;
-  std::optional<Wait> wait;
+  std::optional<NoPathRetry> wait;
   if (request.command == "disablequeueing") {
-    wait = Wait{std::chrono::milliseconds(0)};
+    wait = NoPathRetry{std::chrono::milliseconds(0)};
   } else if (request.command == "set") {
     auto parsed = parse_no_path_retry(request.value, plan_.multipath.polling_interval);
     if (!parsed) {
@@ -417,7 +416,7 @@ Result<void> GuestDisk::change_queueing(const ControlRequest& request) {
     wait = *parsed;
   }  // else as the configuration and the disk line have it
   wishes_.set_no_path_retry(wait);
-  environment_.data_plane.set_no_path_retry(handle_, wait ? *wait : plan_.multipath.no_path_retry);
+  environment_.data_plane.set_no_path_retry(handle_, wait ? wait : plan_.multipath.no_path_retry);
   return {};
 }
 
@@ -457,6 +456,10 @@ void GuestDisk::disconnect(bool abandon) {
 
 void GuestDisk::on_bound() {
   if (device_ == DevicePhase::closing) {
+    log_warning(kXenbusLog,
+                "{}: closed for the toolstack, which waits no longer; lost writes are still being "
+                "fenced, or paths do not let go",
+                node_.id().name());
     close_overdue_ = true;
     changed();
   } else if (ring_ == RingPhase::disconnecting && device_ == DevicePhase::open) {

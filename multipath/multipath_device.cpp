@@ -58,7 +58,8 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
-      no_path_retry_(options_.no_path_retry),
+      lun_fence_(reactor, *this),
+      no_path_retry_(policies_.no_path_retry),
       no_path_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
       marginal_timer_(
@@ -138,7 +139,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                               .marginal_for = marginal.marginal(reactor_.now())
                                                   ? *marginal.until() - reactor_.now()
                                                   : Duration::zero(),
-                              .checker = to_string(options_.path_checker)});
+                              .checker = to_string(policies_.path_checker)});
   }
   for (const std::unique_ptr<Removal>& removal : removals_) {
     snapshot.in_flight += removal->path.in_flight();
@@ -161,7 +162,7 @@ Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t 
   return impl_->remove_path(session, lun);
 }
 
-void MultipathDevice::set_no_path_retry(std::optional<std::chrono::milliseconds> wait) {
+void MultipathDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
   impl_->set_no_path_retry(wait);
 }
 

@@ -4,8 +4,8 @@
 //
 // Why no write is lost or reordered. Only a write that was sent and never answered can be executed
 // late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement),
-// by a fence session through a sibling portal, or by quiesce_time. Until then its range is
-// unfenced:
+// by a fence session through a sibling portal, by a command of the logical unit
+// (multipath_device_fences.cpp), or by quiesce_time. Until then its range is unfenced:
 //  1. The write itself may go to another path at once and be answered: executed late, it writes
 //     what is there already, as long as nothing newer has been written there.
 //  2. So nothing newer may be: every write of another request that overlaps an unfenced range waits
@@ -60,10 +60,7 @@ struct MultipathOptions : PathPolicySettings {
   std::shared_ptr<const ArrayTable> arrays;
   // Shares of paths, see PathSelector::set_weight(); 1 where no rule fits.
   std::vector<PathRule> path_weights;
-  // How long requests wait while there is no path. nullopt: for ever (queue); 0: not at all (fail).
-  std::optional<std::chrono::milliseconds> no_path_retry;
   // See PathCheckerOptions.
-  PathCheckerKind path_checker = PathCheckerKind::tur;
   std::chrono::milliseconds polling_interval{5000};
   std::chrono::milliseconds max_polling_interval{20000};
   std::chrono::milliseconds checker_timeout{5000};
@@ -78,6 +75,13 @@ struct MultipathOptions : PathPolicySettings {
   // After a connection is gone, how long the target may still execute its writes when no fence has
   // succeeded; longer than the target's own connection timeout (LIO: 45 s).
   std::chrono::milliseconds quiesce_time{60000};
+  // For how long after that what it carried may be on its way, before LOGICAL UNIT RESET (where
+  // SessionOptions::exclusive_luns allows it) or PREEMPT AND ABORT fences; see
+  // multipath_device_fences.cpp. Not shorter than quiesce_time: neither is used.
+  std::chrono::milliseconds fence_settle_time{10000};
+  // Each path registers a key made of this and its ISID, and PREEMPT AND ABORT is used instead of a
+  // reset; 0: none.
+  std::uint64_t reservation_key = 0;
   std::uint32_t max_requests = 1024;  // submitted and not completed at once
   bool read_only = false;
 };
@@ -172,8 +176,8 @@ class MultipathDevice final : public BlockDevice {
   [[nodiscard]] Result<void> remove_path(const Session& session, std::uint16_t lun);
 
   // Changes the option of that name, for what waits now, too: the time counts from when the last
-  // path was lost.
-  void set_no_path_retry(std::optional<std::chrono::milliseconds> wait);
+  // path was lost. nullopt: as if it had not been set, so that the array table decides.
+  void set_no_path_retry(std::optional<NoPathRetry> wait);
 
   [[nodiscard]] bool ready() const;
   [[nodiscard]] const Geometry& geometry() const override;

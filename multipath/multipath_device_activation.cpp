@@ -55,6 +55,11 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
 
 void MultipathDevice::Impl::try_activation() {
   ++activation_tries_;
+  // Between two tries the path may have told that it cannot be told any more.
+  if (!PathActivation::possible(facts_[*activating_].access)) {
+    give_activation_up();
+    return;
+  }
   activation_.start(*slots_[*activating_], facts_[*activating_].access);
 }
 

@@ -39,12 +39,13 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
     slots_.emplace_back();
     silences_.emplace_back();
     facts_.emplace_back();
+    keys_.emplace_back(*this, index);
   }
   groups_.add_path(index);
   fencer_->add(session, *this);
   slots_[index] = std::make_unique<Path>(
       reactor_, session, lun, index,
-      PathCheckerOptions{options_.path_checker, options_.polling_interval,
+      PathCheckerOptions{policies_.path_checker, options_.polling_interval,
                          options_.max_polling_interval, options_.checker_timeout},
       *this);
   silences_[index] = std::make_unique<PathSilence>(reactor_, session, index, *this);
@@ -105,8 +106,10 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
 }
 
 bool MultipathDevice::Impl::nothing_outstanding(const Removal& removal) const {
+  const std::uint32_t index = removal.path.index();
   return removal.path.in_flight() == 0 && removal.idle() &&
-         !activation_.outstanding_at(removal.path);
+         !activation_.outstanding_at(removal.path) && !keys_[index].outstanding &&
+         !(lun_fence_.under_way() && (lun_fence_.path == index || lun_fence_.lost == index));
 }
 
 void MultipathDevice::Impl::on_removal_overdue(Removal& removal) {
@@ -188,6 +191,7 @@ void MultipathDevice::Impl::forget_path(std::uint32_t index) {
   silences_[index].reset();
   slots_[index].reset();
   facts_[index] = {};
+  keys_[index].forget();
   marginal_[index] = {};
 }
 

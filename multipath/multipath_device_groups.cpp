@@ -38,7 +38,18 @@ void MultipathDevice::Impl::apply_policies() {
   if (policies_.path_selector != before.path_selector || policies_.rr_min_io != before.rr_min_io) {
     groups_.set_selector(policies_.path_selector, policies_.rr_min_io, reactor_.now());
   }
+  if (policies_.path_checker != before.path_checker) {
+    for (Path* const path : paths_) {
+      path->set_checker(policies_.path_checker);
+    }
+  }
+  if (policies_.no_path_retry != before.no_path_retry) {
+    change_no_path_retry(policies_.no_path_retry);
+  }
   update_priorities();
+  if (closing_) {
+    return;
+  }
   if (is_dynamic(policies_.prio.kind)) {
     priority_timer_.start_after(options_.polling_interval);
   } else {

@@ -4,6 +4,7 @@
 //   multipath_device_io.cpp      a request's way: dispatch, completion, retry, hold
 //   multipath_device_hedges.cpp  silent paths: what waits there is asked for once more elsewhere
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
+//   multipath_device_fences.cpp  lost writes are fenced by LOGICAL UNIT RESET, PREEMPT AND ABORT
 //   multipath_device_activation.cpp  ghost paths: the array is told to serve the LUN there
 //   multipath_device_groups.cpp  which paths are used: policies, priorities, groups, failback
 //   multipath_device_changes.cpp  paths that come and go while the disk is in use
@@ -16,6 +17,8 @@
 #include <vector>
 
 #include "base/log.h"
+#include "initiator/persistent_reservation.h"
+#include "initiator/task_management.h"
 #include "multipath/error_policy.h"
 #include "multipath/multipath_device.h"
 #include "multipath/path_activation.h"
@@ -34,7 +37,7 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   Result<void> add_path(Session& session, std::uint16_t lun);
   Result<void> remove_path(const Session& session, std::uint16_t lun);
-  void set_no_path_retry(std::optional<std::chrono::milliseconds> wait);
+  void set_no_path_retry(std::optional<NoPathRetry> wait);
   void submit(BlockRequest& block);
   void set_suspended(bool suspended);
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
@@ -116,6 +119,48 @@ class MultipathDevice::Impl final : public Path::Owner,
     bool succeeded = false;  // and the first one's buffer cannot be had yet
   };
 
+  // A path's registration for persistent reservations.
+  struct PathKey {
+    PathKey(Impl& owner, std::uint32_t index) : impl(&owner), path(index) {}
+    Impl* impl;
+    std::uint32_t path;
+    bool outstanding = false;
+    std::uint32_t attentions = 0;
+    std::uint64_t sent_epoch = 0;
+    std::uint16_t sent_group = 0;
+    std::uint64_t registered_epoch = 0;  // the login in which it was; 0: it is not
+    // Where it was last (a nexus is with one portal group); it stays when the session is lost.
+    std::optional<std::uint16_t> registered_group;
+    void forget() {
+      attentions = 0;
+      registered_epoch = 0;
+      registered_group.reset();
+    }
+    ScsiTask task;
+    std::array<std::byte, kReserveOutListBytes> buffer{};
+  };
+
+  // A fence by a command of the logical unit, one at a time.
+  struct LunFence {
+    LunFence(Reactor& reactor, Impl& impl)
+        : timer(
+              reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_lun_fence_timer(); },
+              &impl) {}
+    [[nodiscard]] bool under_way() const { return draining || outstanding; }
+
+    Timer timer;            // the next look
+    bool draining = false;  // nothing is sent to a path: the LUN is about to be reset
+    bool outstanding = false;
+    std::uint32_t path = 0;  // that carries it
+    std::uint32_t lost = 0;  // whose writes wait, in the nexus with this portal group
+    std::uint16_t lost_group = 0;
+    TimePoint sent_at{};
+    TimePoint give_up_at{};
+    TaskManagement function;
+    ScsiTask task;
+    std::array<std::byte, kReserveOutListBytes> buffer{};
+  };
+
   // Path::Owner
   void on_path_session_up(Path& path) noexcept override;
   Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
@@ -176,6 +221,20 @@ class MultipathDevice::Impl final : public Path::Owner,
   void start_no_path_timer();
   void on_no_path_timer();
   void on_fence_timer();
+  // multipath_device_fences.cpp
+  [[nodiscard]] std::uint64_t key_of(const Path& path) const;
+  void register_key(Path& path);
+  void on_key_registered(PathKey& key);
+  [[nodiscard]] Path* path_for_lun_fence() const;
+  [[nodiscard]] std::optional<std::uint32_t> path_to_preempt(TimePoint until) const;
+  [[nodiscard]] TimePoint settled_harmless_at(TimePoint now) const;
+  void start_lun_fence_timer();
+  void on_lun_fence_timer();
+  void look_whether_drained();
+  void preempt(Path& path, std::uint32_t lost);
+  void on_lun_fence_answered(bool done, const char* how);
+  void end_lun_fence(Duration pause);
+
   void after_fencing();
   void look_at_those_that_end();
   void start_fence_timer();
@@ -234,6 +293,7 @@ class MultipathDevice::Impl final : public Path::Owner,
     LatencyEstimate latency;
   };
   void apply_policies();
+  void change_no_path_retry(NoPathRetry wait);
   // The caller regroups. True: something has changed.
   bool update_priority(std::uint32_t index);
   void update_priorities();
@@ -319,9 +379,11 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   UnfencedWrites unfenced_;
   Timer fence_timer_;
+  LunFence lun_fence_;
+  std::deque<PathKey> keys_;  // by the number of the path
 
   // No path: since when requests only wait. expired: no_path_retry is over.
-  std::optional<std::chrono::milliseconds> no_path_retry_;
+  NoPathRetry no_path_retry_;               // as policies_ has it
   std::optional<TimePoint> no_path_since_;  // the disk had one before
   TimePoint queueing_since_{};
   Duration queued_time_{};  // before that

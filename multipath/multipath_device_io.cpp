@@ -84,7 +84,7 @@ bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
 }
 
 bool MultipathDevice::Impl::try_send(Request& request) {
-  if (suspended_) [[unlikely]] {
+  if (suspended_ || lun_fence_.draining) [[unlikely]] {
     return false;
   }
   if (request.prefer && (able_ & path_bit(*request.prefer)) != 0 &&

@@ -71,6 +71,7 @@ void MultipathDevice::Impl::start_fence_timer() {
     fence_timer_.stop();
   } else {
     fence_timer_.start_at(unfenced_.next_expiry());
+    start_lun_fence_timer();
   }
 }
 
@@ -258,6 +259,9 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   if (failed) {
     note_failure(path);
   }
+  if (path.state() == PathState::up) {
+    register_key(path);
+  }
   regroup_after(path);
   hedge_silent_paths();
   grow_if_all_agree(&path);
@@ -296,7 +300,12 @@ void MultipathDevice::Impl::start_no_path_timer() {
   }
 }
 
-void MultipathDevice::Impl::set_no_path_retry(std::optional<std::chrono::milliseconds> wait) {
+void MultipathDevice::Impl::set_no_path_retry(std::optional<NoPathRetry> wait) {
+  policy_settings_.no_path_retry = wait;
+  apply_policies();
+}
+
+void MultipathDevice::Impl::change_no_path_retry(NoPathRetry wait) {
   no_path_retry_ = wait;
   if (closing_ || !no_path_since_) {
     return;
@@ -386,13 +395,16 @@ void MultipathDevice::Impl::check_closed() {
       !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
-      activation_.outstanding() || (wait_for_fences_ && !unfenced_.empty())) {
+      activation_.outstanding() || lun_fence_.outstanding ||
+      std::any_of(keys_.begin(), keys_.end(), [](const PathKey& key) { return key.outstanding; }) ||
+      (wait_for_fences_ && !unfenced_.empty())) {
     return;
   }
   if (!withdrawn_) {
     withdrawn_ = true;
     unfenced_.clear();
     fence_timer_.stop();
+    lun_fence_.timer.stop();
     nothing_at_fencer_ = fencer_->withdraw(*this);
   }
   if (nothing_at_fencer_) {

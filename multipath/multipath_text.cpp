@@ -71,17 +71,19 @@ std::string header(const MultipathSnapshot& snapshot, std::string_view device_na
   const bool queues = snapshot.no_path_retry == "queue" ||
                       (snapshot.no_path_retry != "fail" &&
                        (!snapshot.ready || snapshot.queueing || snapshot.paths_up() != 0));
-  return fmt::format("{} {},{}\nsize={} features='{}' hwhandler='{}' wp={}{}\n", name,
-                     snapshot.vendor.empty() ? "##" : snapshot.vendor,
-                     snapshot.product.empty() ? "##" : snapshot.product,
-                     render_size(snapshot.geometry.sector_count),
-                     queues ? "1 queue_if_no_path" : "0",
-                     snapshot.hardware_handler.empty() ? "0" : snapshot.hardware_handler,
-                     snapshot.geometry.read_only ? "ro" : "rw",
-                     snapshot.waiting_for_space == 0
-                         ? std::string()
-                         : fmt::format(" [the LUN is full, writes that wait for space: {}]",
-                                       snapshot.waiting_for_space));
+  return fmt::format(
+      "{} {},{}\nsize={} features='{}' hwhandler='{}' wp={}{}{}\n", name,
+      snapshot.vendor.empty() ? "##" : snapshot.vendor,
+      snapshot.product.empty() ? "##" : snapshot.product,
+      render_size(snapshot.geometry.sector_count), queues ? "1 queue_if_no_path" : "0",
+      snapshot.hardware_handler.empty() ? "0" : snapshot.hardware_handler,
+      snapshot.geometry.read_only ? "ro" : "rw",
+      snapshot.hedged == 0 ? std::string()
+                           : fmt::format(" [reads asked for twice: {}]", snapshot.hedged),
+      snapshot.waiting_for_space == 0
+          ? std::string()
+          : fmt::format(" [the LUN is full, writes that wait for space: {}]",
+                        snapshot.waiting_for_space));
 }
 
 }  // namespace
@@ -137,6 +139,9 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
                           index + 1 == members.size() ? '`' : '|', line.portal, portal_width,
                           line.lun, lun_width, line.device_mapper_state, state_width,
                           line.checker_state, checker_width, line.device_state);
+      if (line.path->suspect) {
+        text += " [silent: used only while no other path is left]";
+      }
       if (line.path->marginal_for > Duration::zero()) {
         text +=
             fmt::format(" [marginal: a last resort for {} s]",

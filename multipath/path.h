@@ -74,6 +74,8 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   void submit(ScsiTask& task, const BlockRequest& request);
   void ended(ErrorClass error);
 
+  void set_checker(PathCheckerKind kind) { checker_.set_kind(kind); }
+
   // Asks whether the LUN is as large as when it was identified; when it is not, it is identified
   // again. A quarantined path is in any case.
   void look_at_capacity();

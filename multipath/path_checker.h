@@ -65,6 +65,8 @@ class PathChecker {
   // No look for now: there is no session, or it is asked something else.
   void pause() { timer_.stop(); }
   void stop();
+  // From the next check on.
+  void set_kind(PathCheckerKind kind) { options_.kind = kind; }
   // Something about the path has changed: good or not, it is looked at more often again.
   void reset_interval() { interval_ = options_.polling_interval; }
   // A request has succeeded: the next look is not needed.
@@ -83,7 +85,7 @@ class PathChecker {
 
   Reactor& reactor_;
   LogicalUnit& logical_unit_;
-  const PathCheckerOptions options_;
+  PathCheckerOptions options_;
   Owner& owner_;
   Timer timer_;  // the next look, or a check's deadline
   Duration interval_;

@@ -26,6 +26,8 @@ void fill(PathPolicySettings& open, const PathPolicySettings& from) {
   fill(open.failback, from.failback);
   fill(open.pg_init_retries, from.pg_init_retries);
   fill(open.pg_init_delay, from.pg_init_delay);
+  fill(open.path_checker, from.path_checker);
+  fill(open.no_path_retry, from.no_path_retry);
 }
 
 bool fits(const ArrayRow& row, const LogicalUnitIdentity& identity) {
@@ -121,6 +123,8 @@ PathPolicies decide_policies(const PathPolicySettings& settings, const ArrayTabl
   decide(result.failback, merged.failback);
   decide(result.pg_init_retries, merged.pg_init_retries);
   decide(result.pg_init_delay, merged.pg_init_delay);
+  decide(result.path_checker, merged.path_checker);
+  decide(result.no_path_retry, merged.no_path_retry);
   return result;
 }
 

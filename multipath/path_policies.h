@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "multipath/path_checker.h"
 #include "multipath/path_group.h"
 #include "multipath/path_rules.h"
 #include "multipath/path_selector.h"
@@ -37,6 +38,9 @@ struct Failback {
 // "immediate", "manual", "followover" or a number of seconds (1 to 3600). The error is a sentence.
 [[nodiscard]] Result<Failback> parse_failback(std::string_view text);
 
+// How long requests wait while there is no path. nullopt: for ever (queue); 0: not at all (fail).
+using NoPathRetry = std::optional<std::chrono::milliseconds>;
+
 enum class RrWeight : std::uint8_t { uniform, priorities };
 
 struct PathPolicySettings {
@@ -49,6 +53,8 @@ struct PathPolicySettings {
   // How often and how far apart the activation of a ghost path is tried.
   std::optional<std::uint32_t> pg_init_retries;
   std::optional<std::chrono::milliseconds> pg_init_delay;
+  std::optional<PathCheckerKind> path_checker;
+  std::optional<NoPathRetry> no_path_retry;
 };
 
 // What is set in changes replaces what is in settings.
@@ -74,6 +80,8 @@ struct PathPolicies {
   Failback failback;
   std::uint32_t pg_init_retries = 5;
   std::chrono::milliseconds pg_init_delay{2000};
+  PathCheckerKind path_checker = PathCheckerKind::tur;
+  NoPathRetry no_path_retry;
 };
 
 // identity: what the LUN says of itself; nullptr before it has said anything.

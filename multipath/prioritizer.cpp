@@ -30,18 +30,17 @@ constexpr int kPreferred = 80;
 constexpr std::uint32_t kLatencyRequestsMin = 16;
 constexpr std::uint32_t kLatencyRequestsMax = 128;
 
-tl::unexpected<Error> refused(PrioritizerKind kind, std::string_view argument,
-                              std::string_view wanted) {
+tl::unexpected<Error> refused(PrioritizerKind kind, std::string_view argument) {
   return fail(ErrorCode::invalid_argument,
               fmt::format("prio_args \"{}\" is nothing that prio {} knows: {}", argument,
-                          to_string(kind), wanted));
+                          to_string(kind), arguments_wanted(kind)));
 }
 
 Result<void> take_argument(std::string_view argument, Prioritizer& result) {
   switch (result.kind) {
     case PrioritizerKind::alua:
       if (argument != "exclusive_pref_bit") {
-        return refused(result.kind, argument, "it takes \"exclusive_pref_bit\"");
+        return refused(result.kind, argument);
       }
       result.exclusive_pref_bit = true;
       return {};
@@ -57,8 +56,7 @@ Result<void> take_argument(std::string_view argument, Prioritizer& result) {
       constexpr std::string_view kName = "preferredip=";
       if (!argument.starts_with(kName) || !result.preferred_ip.empty() ||
           !SocketAddress::parse(std::string(argument.substr(kName.size())), 0)) {
-        return refused(result.kind, argument,
-                       "it takes one \"preferredip=ADDRESS\" with a numeric address");
+        return refused(result.kind, argument);
       }
       result.preferred_ip = argument.substr(kName.size());
       return {};
@@ -71,8 +69,7 @@ Result<void> take_argument(std::string_view argument, Prioritizer& result) {
           std::from_chars(number.data(), number.data() + number.size(), result.base_number);
       if (number.empty() || error != std::errc() || end != number.data() + number.size() ||
           !(result.base_number >= 1.1 && result.base_number <= 10)) {
-        return refused(result.kind, argument,
-                       "it takes \"base_num=NUMBER\" with a number from 1.1 to 10");
+        return refused(result.kind, argument);
       }
       return {};
     }
@@ -81,7 +78,7 @@ Result<void> take_argument(std::string_view argument, Prioritizer& result) {
     case PrioritizerKind::emc:
       break;
   }
-  return refused(result.kind, argument, "it takes none");
+  return refused(result.kind, argument);
 }
 
 }  // namespace
@@ -93,6 +90,25 @@ const char* to_string(PrioritizerKind kind) {
     }
   }
   return "unknown";
+}
+
+const char* arguments_wanted(PrioritizerKind kind) {
+  switch (kind) {
+    case PrioritizerKind::alua:
+      return "it takes \"exclusive_pref_bit\"";
+    case PrioritizerKind::weighted:
+      return "it takes rules \"portal PATTERN NUMBER\", \"interface PATTERN NUMBER\" and \"target "
+             "PATTERN NUMBER\"";
+    case PrioritizerKind::preferred_portal:
+      return "it takes one \"preferredip=ADDRESS\" with a numeric address";
+    case PrioritizerKind::path_latency:
+      return "it takes \"base_num=NUMBER\" with a number from 1.1 to 10";
+    case PrioritizerKind::constant:
+    case PrioritizerKind::rdac:
+    case PrioritizerKind::emc:
+      break;
+  }
+  return "it takes none";
 }
 
 std::optional<PrioritizerKind> prioritizer_named(std::string_view name) {

@@ -40,11 +40,16 @@ struct Prioritizer {
 };
 
 [[nodiscard]] const char* to_string(PrioritizerKind kind);  // "const"
+inline constexpr const char* kPrioritizerNames =
+    "prio is none of const, alua, rdac, emc, weightedpath, iet and path_latency";
 // multipath.conf's names ("sysfs" is alua); nullopt for others.
 [[nodiscard]] std::optional<PrioritizerKind> prioritizer_named(std::string_view name);
 // arguments: prio_args, one each. The error is a sentence.
 [[nodiscard]] Result<Prioritizer> make_prioritizer(PrioritizerKind kind,
                                                    std::span<const std::string> arguments);
+
+// What a prioritizer's arguments must be, as the end of a sentence: "it takes none".
+[[nodiscard]] const char* arguments_wanted(PrioritizerKind kind);
 
 [[nodiscard]] int alua_priority(AccessState state, bool preferred, bool exclusive_pref_bit);
 [[nodiscard]] int rdac_priority(const RdacVolumeAccess& access);

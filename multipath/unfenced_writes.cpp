@@ -56,6 +56,28 @@ bool UnfencedWrites::expire(TimePoint now) {
                        [&](const UnfencedWrite& write) { return write.harmless_at <= now; }) != 0;
 }
 
+bool UnfencedWrites::fence_until(std::uint32_t path, std::uint32_t portal_group,
+                                 TimePoint harmless_at) {
+  return std::erase_if(writes_, [=](const UnfencedWrite& write) {
+           return write.path == path && write.portal_group == portal_group &&
+                  write.harmless_at <= harmless_at;
+         }) != 0;
+}
+
+bool UnfencedWrites::any_until(TimePoint harmless_at) const {
+  return std::any_of(writes_.begin(), writes_.end(), [harmless_at](const UnfencedWrite& write) {
+    return write.harmless_at <= harmless_at;
+  });
+}
+
+bool UnfencedWrites::any_until(std::uint32_t path, std::uint32_t portal_group,
+                               TimePoint harmless_at) const {
+  return std::any_of(writes_.begin(), writes_.end(), [=](const UnfencedWrite& write) {
+    return write.path == path && write.portal_group == portal_group &&
+           write.harmless_at <= harmless_at;
+  });
+}
+
 TimePoint UnfencedWrites::next_expiry() const {
   ISCSI_BLKBACK_ASSERT(!writes_.empty());
   return std::min_element(writes_.begin(), writes_.end(),

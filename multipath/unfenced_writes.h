@@ -46,7 +46,13 @@ class UnfencedWrites {
   // Removes what the path lost to that portal group in epochs up to and including login_epoch.
   // True when something was removed.
   bool fence(std::uint32_t path, std::uint32_t portal_group, std::uint64_t login_epoch);
+  // Removes what is harmless at that time; fence_until: of that path and portal group only.
   bool expire(TimePoint now);
+  bool fence_until(std::uint32_t path, std::uint32_t portal_group, TimePoint harmless_at);
+  // Whether there is a write that is harmless at that time; of that path and portal group.
+  [[nodiscard]] bool any_until(TimePoint harmless_at) const;
+  [[nodiscard]] bool any_until(std::uint32_t path, std::uint32_t portal_group,
+                               TimePoint harmless_at) const;
   void clear() { writes_.clear(); }
 
   [[nodiscard]] TimePoint next_expiry() const;  // not empty

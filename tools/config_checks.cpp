@@ -81,6 +81,14 @@ Result<void> ConfigurationReader::check_policies(const ConfigurationEntry& secti
   return {};
 }
 
+// A number of checks counts the polling_interval of the section.
+void ConfigurationReader::decide_no_path_retry(Settings& settings) {
+  if (!settings.no_path_retry.empty()) {
+    settings.multipath.no_path_retry =
+        parse_no_path_retry(settings.no_path_retry, settings.multipath.polling_interval).value();
+  }
+}
+
 // What only the whole section can tell.
 Result<void> ConfigurationReader::finish(const ConfigurationEntry& section,
                                          Settings& settings) const {
@@ -149,8 +157,15 @@ Result<void> ConfigurationReader::finish(const ConfigurationEntry& section,
                               in_seconds(settings.multipath.max_polling_interval),
                               in_seconds(settings.multipath.polling_interval)));
   }
-  settings.multipath.no_path_retry =
-      parse_no_path_retry(settings.no_path_retry, settings.multipath.polling_interval).value();
+  if (settings.lines.contains("fence_settle_time") &&
+      settings.multipath.fence_settle_time >= settings.multipath.quiesce_time) {
+    return refuse(where("fence_settle_time", "quiesce_time"),
+                  fmt::format("fence_settle_time ({} s) must be shorter than quiesce_time ({} s), "
+                              "after which no fence is needed",
+                              in_seconds(settings.multipath.fence_settle_time),
+                              in_seconds(settings.multipath.quiesce_time)));
+  }
+  decide_no_path_retry(settings);
   return {};
 }
 

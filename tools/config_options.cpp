@@ -227,8 +227,7 @@ Result<void> ConfigurationReader::set(const PrioritizerSetting&, const Configura
   }
   settings.prio = prioritizer_named(*word);
   if (!settings.prio) {
-    return refuse(entry,
-                  "prio is none of const, alua, rdac, emc, weightedpath, iet and path_latency");
+    return refuse(entry, kPrioritizerNames);
   }
   return {};
 }

@@ -220,6 +220,7 @@ Result<ArrayRow> ConfigurationReader::device(const ConfigurationEntry& entry) co
   if (auto done = check_policies(entry, settings); !done) {
     return tl::unexpected(done.error());
   }
+  decide_no_path_retry(settings);
   row.policies = settings.multipath;
   return row;
 }

@@ -43,7 +43,7 @@ class ConfigurationReader {
     MultipathOptions multipath;
     PortalOptions paths;
     InterfaceBinding interface;  // of the options iface.*
-    std::string no_path_retry = "queue";
+    std::string no_path_retry;   // as written; empty: not set
     std::optional<PrioritizerKind> prio;
     std::vector<std::string> prio_args;
     // authmethod = "None": the credentials stay for a section that says CHAP again.
@@ -119,6 +119,7 @@ class ConfigurationReader {
   Result<void> check_chap(std::string_view prefix, ChapMember chap, Settings& settings,
                           const ConfigurationEntry& section) const;
   Result<void> check_policies(const ConfigurationEntry& section, Settings& settings) const;
+  static void decide_no_path_retry(Settings& settings);
   Result<void> finish(const ConfigurationEntry& section, Settings& settings) const;
   // config_reader.cpp: sections.
   Result<void> defaults(const ConfigurationEntry& section, Settings& settings) const;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -64,6 +65,23 @@ Result<void> read_path_checker(std::string_view word, MultipathOptions& options)
   return {};
 }
 
+// multipath.conf also has "file", and flags behind the number.
+Result<void> read_reservation_key(std::string_view word, MultipathOptions& options) {
+  const bool has_prefix = word.starts_with("0x") || word.starts_with("0X");
+  const std::string_view digits = has_prefix ? word.substr(2) : std::string_view();
+  std::uint64_t key = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), key, 16);
+  if (digits.empty() || digits.size() > 16 || error != std::errc() ||
+      end != digits.data() + digits.size() || key == 0) {
+    return fail(
+        ErrorCode::invalid_argument,
+        "reservation_key is no hexadecimal number like \"0x5a00\" of 1 to 16 digits, not all "
+        "0");
+  }
+  options.reservation_key = key;
+  return {};
+}
+
 Result<void> read_no_space(std::string_view word, MultipathOptions& options) {
   if (word != "hold" && word != "fail") {
     return fail(ErrorCode::invalid_argument, "no_space is neither \"hold\" nor \"fail\"");
@@ -84,10 +102,10 @@ constexpr std::array kSettings = {
     Setting{"pg_init_retries", "", WholeSetting{&PathPolicySettings::pg_init_retries, 1, 50}, true},
     Setting{"pg_init_delay", "", PgInitDelaySetting{}, true},
     Setting{"path_weights", "", PathWeightsSetting{}},
-    Setting{"no_path_retry", "", NoPathRetrySetting{}},
+    Setting{"no_path_retry", "", NoPathRetrySetting{}, true},
     Setting{"polling_interval", "",
             SecondsSetting{&MultipathOptions::polling_interval, Milliseconds(100), kHour}},
-    Setting{"path_checker", "", WordSetting{&read_path_checker}},
+    Setting{"path_checker", "", WordSetting{&read_path_checker}, true},
     Setting{"max_polling_interval", "",
             SecondsSetting{&MultipathOptions::max_polling_interval, Milliseconds(100), kHour}},
     Setting{"marginal_path_double_failed_time", "",
@@ -97,6 +115,7 @@ constexpr std::array kSettings = {
     Setting{"checker_timeout", "",
             SecondsSetting{&MultipathOptions::checker_timeout, Milliseconds(100), kHour}},
     Setting{"auto_resize", "", WordSetting{&read_auto_resize}},
+    Setting{"reservation_key", "", WordSetting{&read_reservation_key}},
     // iscsid.conf
     Setting{"login_timeout", "node.conn[0].timeo.login_timeout",
             SecondsSetting{&SessionOptions::login_timeout, Milliseconds(100), kHour}},
@@ -195,6 +214,8 @@ constexpr std::array kSettings = {
     Setting{"no_space", "", WordSetting{&read_no_space}},
     Setting{"quiesce_time", "",
             SecondsSetting{&MultipathOptions::quiesce_time, Milliseconds(0), kHour}},
+    Setting{"fence_settle_time", "",
+            SecondsSetting{&MultipathOptions::fence_settle_time, Milliseconds(100), kHour}},
 };
 
 struct MeaninglessSetting {

@@ -112,11 +112,13 @@ PathSnapshot path_snapshot(const json& path, const std::string& word, std::uint3
   snapshot.target_name = text_at(path, "target_wwnn");
   const std::string lun = text_at(path, "lun_hex");
   snapshot.lun = static_cast<std::uint16_t>(std::strtoul(lun.c_str(), nullptr, 16));
+  snapshot.suspect = true_at(path, "suspect");
   snapshot.state = true_at(path, "quarantined") ? PathState::quarantined
-                   : word == "ready"            ? PathState::up
-                   : word == "ghost"            ? PathState::ghost
-                   : word == "i/o pending"      ? PathState::pending
-                                                : PathState::down;
+                   : word == "ready" || (snapshot.suspect && text_at(path, "dm_st") == "active")
+                       ? PathState::up
+                   : word == "ghost"       ? PathState::ghost
+                   : word == "i/o pending" ? PathState::pending
+                                           : PathState::down;
   snapshot.session_state =
       text_at(path, "dev_st") == "running" ? SessionState::logged_in : SessionState::free;
   snapshot.last_error = text_at(path, "last_error");
@@ -137,6 +139,7 @@ MultipathSnapshot map_snapshot(const json& map) {
   snapshot.geometry.read_only = text_at(map, "write_prot") == "ro";
   snapshot.ready = true_at(map, "ready");
   snapshot.queueing = text_at(map, "features").starts_with('1');
+  snapshot.hedged = number_at<std::uint64_t>(map, "hedged");
   snapshot.waiting_for_space = number_at<std::uint32_t>(map, "waiting_for_space");
   const std::string queueing = text_at(map, "queueing");
   snapshot.no_path_retry = queueing == "on" ? "queue" : queueing == "off" ? "fail" : queueing;

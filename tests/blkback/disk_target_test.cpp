@@ -140,6 +140,10 @@ TEST(DiskTarget, NoRefusalRepeatsWhatItWasGiven) {
            "iscsi:a?no_path_retry=hunter2",
            "iscsi:a?hunter2",
            "iscsi:a?path_selector=hunter2",
+           "iscsi:a?prio=hunter2",
+           "iscsi:a?prio=iet&prio_args=hunter2",
+           "iscsi:a?prio_args=hunter2",
+           "iscsi:a?failback=hunter2",
            "iscsi:a?login_timeout=hunter2",
        }) {
     EXPECT_THAT(refusal(params), Not(HasSubstr("hunter2"))) << params;
@@ -247,6 +251,48 @@ TEST(DiskTarget, RefusesAPathCheckerWhichTheConfigurationFileHas) {
   EXPECT_THAT(refusal("iscsi:a?path_checker=tur"), HasSubstr("a setting behind '?' is unknown"));
 }
 
+TEST(DiskTarget, PrioAndFailback) {
+  const DiskTarget iet = parsed("iscsi:a?prio_args=preferredip=192.0.2.7&failback=30&prio=iet");
+  ASSERT_TRUE(iet.settings.prio);
+  EXPECT_EQ(iet.settings.prio->kind, PrioritizerKind::preferred_portal);
+  EXPECT_EQ(iet.settings.prio->preferred_ip, "192.0.2.7");
+  EXPECT_EQ(iet.settings.failback, (Failback{Failback::Kind::after, 30s}));
+  const DiskTarget weighted =
+      parsed("iscsi:a?prio=weightedpath&prio_args=portal%20192.0.2.*%2050,target *:b 10");
+  ASSERT_EQ(weighted.settings.prio->rules.size(), 2u);
+  EXPECT_EQ(weighted.settings.prio->rules[0], parse_path_rule("portal 192.0.2.* 50", 100).value());
+  EXPECT_EQ(weighted.settings.prio->rules[1], parse_path_rule("target *:b 10", 100).value());
+  EXPECT_EQ(parsed("iscsi:a?prio=sysfs").settings.prio->kind, PrioritizerKind::alua);
+}
+
+TEST(DiskTarget, RefusesAnUnknownPrio) {
+  EXPECT_THAT(refusal("iscsi:a?prio=ontap"), HasSubstr("prio is none of const, alua"));
+}
+
+TEST(DiskTarget, RefusesPrioArgumentsOfAnother) {
+  EXPECT_EQ(refusal("iscsi:a?prio=iet&prio_args=exclusive_pref_bit"),
+            "prio_args is nothing that prio iet knows: it takes one \"preferredip=ADDRESS\" with a "
+            "numeric address");
+  EXPECT_THAT(refusal("iscsi:a?prio=const&prio_args="), HasSubstr("it takes none"));
+}
+
+TEST(DiskTarget, RefusesPrioArgumentsWithABrokenEscape) {
+  EXPECT_THAT(refusal("iscsi:a?prio=weightedpath&prio_args=portal%2"),
+              HasSubstr("'%' without two hexadecimal digits"));
+}
+
+TEST(DiskTarget, RefusesPrioArgumentsWithoutPrio) {
+  EXPECT_THAT(refusal("iscsi:a?prio_args=preferredip=192.0.2.7"), HasSubstr("needs a prio"));
+}
+
+TEST(DiskTarget, RefusesPrioTwice) {
+  EXPECT_THAT(refusal("iscsi:a?prio=iet&prio=alua"), HasSubstr("prio is set twice"));
+}
+
+TEST(DiskTarget, RefusesAnUnknownFailback) {
+  EXPECT_THAT(refusal("iscsi:a?failback=never"), HasSubstr("failback is neither immediate"));
+}
+
 TEST(DiskTarget, RefusesAUrlWithoutPortals) {
   EXPECT_THAT(refusal("iscsi:///iqn.2009-02.com.example:d/1"), HasSubstr("a portal has no host"));
 }
@@ -351,6 +397,17 @@ TEST(DiskPlan, RefusesAPathGroupingPolicyThatContradictsTheConfiguration) {
               AllOf(HasSubstr("group_by_prio contradicts prio const"),
                     HasSubstr("path_grouping_policy comes from the disk's target, prio from the "
                               "configuration file")));
+}
+
+TEST(DiskPlan, PrioAndFailbackOfTheDiskLineCountMoreThanTheConfiguration) {
+  Configuration with = configuration();
+  with.luns["data"].multipath.prio = Prioritizer{};
+  const auto plan =
+      plan_disk(parsed("iscsi:data?prio=alua&failback=manual&path_grouping_policy=group_by_prio"),
+                with, "xvda", false);
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ(plan->multipath.prio->kind, PrioritizerKind::alua);
+  EXPECT_EQ(plan->multipath.failback, Failback{});
 }
 
 class FakeDirectory final : public PortalDirectory {

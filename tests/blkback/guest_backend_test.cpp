@@ -887,6 +887,116 @@ TEST_F(GuestBackendTest, AMigratedGuestIsDestroyedWithItsWritesUnissued) {
   EXPECT_EQ(target_.lun(1).counters.writes, 0u);
 }
 
+// The guest's last write before a migration is lost with its path and stays in the target.
+class GuestBackendMigration : public GuestBackendTest {
+ protected:
+  FakeFrontend& write_and_suspend() {
+    xvda_ = disk();
+    toolstack_.add(xvda_);
+    start();
+    FakeFrontend& guest = boot(xvda_);
+    EXPECT_TRUE(connect(guest));
+    run_for(100ms);
+    SimFault fault;
+    fault.matches = [](const SimCommand& command) { return is_write(command); };
+    fault.hold = true;
+    fault.execute = true;
+    fault.count = 0;
+    target_.inject(fault);
+    EXPECT_TRUE(guest.write(0, pattern(8, 1)));
+    guest.push();
+    EXPECT_TRUE(run_until([&] { return target_.held() == 1; }, 1s));
+    xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+    return guest;
+  }
+  std::size_t portal_of_the_write() {
+    const auto report = report_of_the_disk();
+    return report.multipath.paths[0].in_flight != 0 ? 0 : 1;
+  }
+  DiskReport report_of_the_disk() {
+    DiskReport report;
+    backend_->query([&](const GuestStatus& status) { report = *status.disks.at(0).report; });
+    run_for(10ms);
+    return report;
+  }
+  // What the old write would do to the data of a guest that has gone on elsewhere.
+  void expect_the_old_write_does_nothing() {
+    const std::uint64_t writes = target_.lun(1).counters.writes;
+    target_.clear_faults();
+    target_.release_held();
+    run_for(120s);
+    EXPECT_EQ(target_.lun(1).counters.writes, writes);
+    EXPECT_EQ(target_.counters.executed_after_close, 0u);
+  }
+
+  FakeDisk xvda_;
+};
+
+TEST_F(GuestBackendMigration, ALostWriteIsFencedBeforeTheDiskIsClosed) {
+  write_and_suspend();
+  const std::size_t portal = portal_of_the_write();
+  run_for(100ms);
+  target_.close_portal(portal);  // and its sibling fences
+  run_for(100ms);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda_) == 6; }, 10s));
+  expect_the_old_write_does_nothing();
+}
+
+TEST_F(GuestBackendMigration, AWriteAtASilentPathIsFencedBeforeTheDiskIsClosed) {
+  write_and_suspend();
+  const std::size_t portal = portal_of_the_write();
+  reactor_.network().set_dropping(target_.address(portal), true);
+  run_for(100ms);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda_) == 6; }, 10s));
+  EXPECT_GE(target_.counters.terminated_tasks, 1u);
+  reactor_.network().set_dropping(target_.address(portal), false);
+  expect_the_old_write_does_nothing();
+}
+
+// With no way to fence, the toolstack is not kept waiting longer than it waits; the process stays
+// until the write can do no harm any more.
+TEST_F(GuestBackendMigration, WithoutAWayToFenceTheDiskIsClosedInTimeAllTheSame) {
+  configuration_.multipath.quiesce_time = 30s;
+  write_and_suspend();
+  for (std::size_t portal = 0; portal < 2; ++portal) {
+    reactor_.network().set_refusing(target_.address(portal), true);
+    reactor_.network().reset_connections(target_.address(portal));
+  }
+  run_for(100ms);
+  end_guest(DomainLife::dying);
+  const TimePoint ended = reactor_.now();
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda_) == 6; }, 10s));
+  EXPECT_GE(reactor_.now() - ended, GuestDisk::kCloseTimeout);
+  EXPECT_LE(reactor_.now() - ended, GuestDisk::kCloseTimeout + 100ms);
+  EXPECT_FALSE(run_until([&] { return finished_; }, 20s)) << "the write may still strike";
+  EXPECT_TRUE(run_until([&] { return finished_; }, 10s));
+}
+
+// A guest that was not suspended has no other self, so its end is not delayed.
+TEST_F(GuestBackendMigration, AGuestThatIsDestroyedDoesNotWaitForFences) {
+  xvda_ = disk();
+  toolstack_.add(xvda_);
+  start();
+  FakeFrontend& guest = boot(xvda_);
+  ASSERT_TRUE(connect(guest));
+  SimFault fault;
+  fault.matches = [](const SimCommand& command) { return is_write(command); };
+  fault.hold = true;
+  target_.inject(fault);
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  ASSERT_TRUE(run_until([&] { return target_.held() == 1; }, 1s));
+  for (std::size_t portal = 0; portal < 2; ++portal) {
+    reactor_.network().set_refusing(target_.address(portal), true);
+    reactor_.network().reset_connections(target_.address(portal));
+  }
+  run_for(100ms);
+  end_guest(DomainLife::dying);
+  EXPECT_TRUE(run_until([&] { return finished_; }, 3s));
+}
+
 TEST_F(GuestBackendTest, StopLeavesTheNodesAsTheyAre) {
   const FakeDisk xvda = disk();
   toolstack_.add(xvda);
@@ -1127,7 +1237,8 @@ TEST_F(GuestBackendTwoLuns, TwoPortalsWithDifferentLunsAreRefused) {
   const std::string params = "aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1";
   expect_error(params, "leads to another LUN than portal 192.0.2.");
   const std::string error = error_of(disk(params));
-  for (const char* part : {"192.0.2.1:3260", "192.0.2.77:3260", "36001405", "must lead to one LUN"}) {
+  for (const char* part :
+       {"192.0.2.1:3260", "192.0.2.77:3260", "36001405", "must lead to one LUN"}) {
     EXPECT_THAT(error, HasSubstr(part));
   }
   EXPECT_EQ(target_.sessions(), 1u) << "the good disk's";

@@ -80,6 +80,20 @@ TEST(StatusReport, HasTheDocumentedLayout) {
   EXPECT_EQ(down["dev_st"], "offline");
 }
 
+TEST(StatusReport, ASilentPathIsSuspectAndTwiceAskedReadsAreCounted) {
+  GuestStatus silent = status();
+  silent.disks[0].report->multipath.paths[0].suspect = true;
+  silent.disks[0].report->multipath.hedged = 12;
+  const json reply = json::parse(guest_status_line(silent));
+  const json& map = reply["disks"][0]["map"];
+  EXPECT_EQ(map["hedged"], 12);
+  const json& up = map["path_groups"][0]["paths"].at(0);
+  EXPECT_EQ(up["suspect"], true);
+  EXPECT_EQ(up["chk_st"], "i/o pending");
+  EXPECT_EQ(up["dm_st"], "active");
+  EXPECT_EQ(map["path_groups"][1]["paths"].at(0)["suspect"], false);
+}
+
 TEST(StatusReport, WithoutTheReactorsAnswerThereIsNoMap) {
   GuestStatus incomplete = status();
   incomplete.complete = false;

@@ -44,6 +44,22 @@ TEST(RenderTopology, OneGroupWithAPathThatIsDown) {
             "  `- 192.0.2.2:3260      lun 1 failed faulty offline [connection refused]\n");
 }
 
+TEST(RenderTopology, ASilentPathAndHowManyReadsWereAskedForTwice) {
+  MultipathSnapshot snapshot = disk();
+  snapshot.hedged = 12;
+  snapshot.paths.push_back(path_at("192.0.2.1:3260", PathState::up, 0));
+  snapshot.paths.push_back(path_at("192.0.2.2:3260", PathState::up, 0));
+  snapshot.paths.back().suspect = true;
+  EXPECT_EQ(render_topology(snapshot),
+            "mpio (360a98000deadbeef) IET,VIRTUAL-DISK\n"
+            "size=1.0G features='1 queue_if_no_path' hwhandler='0' wp=rw [reads asked for twice: "
+            "12]\n"
+            "`-+- policy='round-robin 0' prio=1 status=active\n"
+            "  |- 192.0.2.1:3260 lun 1 active ready       running\n"
+            "  `- 192.0.2.2:3260 lun 1 active i/o pending running [silent: used only while no "
+            "other path is left]\n");
+}
+
 TEST(RenderTopology, AGroupEachForFailover) {
   MultipathSnapshot snapshot = disk();
   snapshot.no_path_retry = "fail";

@@ -50,6 +50,32 @@ class PathActivationTest : public MultipathTest {
   }
 };
 
+// Between two tries the LUN stops telling of port groups; the second try is none then. (Found by
+// the simulation.)
+TEST_F(PathActivationTest, AnActivationThatIsNoLongerPossibleIsGivenUpAndTriedAgainLater) {
+  use_alua(kExplicit);
+  start_both();
+  target_->inject(at_activation(SenseKey::not_ready, 0x0401, 1));
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(milliseconds(500));
+  SimFault silent;
+  silent.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kMaintenanceIn;
+  };
+  silent.count = 0;
+  silent.status = ScsiStatus::check_condition;
+  silent.sense = make_sense(SenseKey::illegal_request, 0x2000);
+  target_->inject(silent);
+  target_->add_unit_attention(0x2a06);
+  reactor_.run_for(seconds(5));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+  target_->clear_faults();
+  EXPECT_EQ(answer(request, seconds(30)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.set_port_groups, 1U);
+}
+
 TEST_F(PathActivationTest, AStandbyPathIsActivatedWhenNothingElseIsLeft) {
   use_alua(kExplicit);
   start_both();

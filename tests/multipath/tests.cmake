@@ -4,6 +4,7 @@ iscsi_blkback_test(multipath_test
     multipath/capacity_test.cpp
     multipath/error_policy_test.cpp
     multipath/lost_writes_test.cpp
+    multipath/lun_fence_test.cpp
     multipath/multipath_device_test.cpp
     multipath/multipath_errors_test.cpp
     multipath/multipath_text_test.cpp

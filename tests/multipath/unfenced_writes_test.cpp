@@ -107,6 +107,28 @@ TEST(UnfencedWrites, BeyondTheLimitARangeIsWidenedAndClearedByTimeAlone) {
   EXPECT_TRUE(writes.empty());
 }
 
+TEST(UnfencedWrites, AFenceOfOnePathLeavesWhatHasNotSettled) {
+  UnfencedWrites writes(8);
+  for (std::uint32_t path = 0; path < 2; ++path) {
+    for (const int time : {60, 70}) {
+      UnfencedWrite write = write_of(0, 8, 1 + path);
+      write.path = path;
+      write.harmless_at = at(time);
+      writes.add(write);
+    }
+  }
+  EXPECT_FALSE(writes.any_until(at(59)));
+  EXPECT_TRUE(writes.any_until(at(60)));
+  EXPECT_TRUE(writes.any_until(1, 1, at(60)));
+  EXPECT_FALSE(writes.any_until(2, 1, at(60)));
+  EXPECT_FALSE(writes.fence_until(0, 1, at(59)));
+  EXPECT_FALSE(writes.fence_until(0, 2, at(60))) << "another nexus";
+  EXPECT_TRUE(writes.fence_until(0, 1, at(60)));
+  EXPECT_FALSE(writes.any_until(0, 1, at(60)));
+  EXPECT_TRUE(writes.any_until(1, 1, at(60)));
+  EXPECT_EQ(writes.size(), 3U);
+}
+
 // Against a bitmap, with everything random.
 TEST(UnfencedWrites, AgreesWithAModel) {
   SimRandom random(7);

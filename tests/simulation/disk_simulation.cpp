@@ -197,7 +197,7 @@ void Simulation::build() {
       to_string(*options.path_grouping_policy), target_options.window, target_options.initial_r2t,
       target_options.immediate_data,
       std::chrono::duration_cast<milliseconds>(target_options.linger_delay).count(),
-      options.no_path_retry ? fmt::format("{} ms", options.no_path_retry->count()) : "queue");
+      options.no_path_retry ? fmt::format("{} ms", (**options.no_path_retry).count()) : "queue");
 }
 
 void Simulation::plan_faults() {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/byte_order.h"
+#include "initiator/persistent_reservation.h"
 #include "tests/support/sim_target_connection.h"
 
 namespace iscsi_blkback {
@@ -369,9 +371,59 @@ SimScsiResult SimTarget::perform(Task& task) {
       return check_condition(SenseKey::unit_attention, code);
     }
   }
+  if (operation == scsi_operation::kPersistentReserveOut) {
+    return reserve_out(task);
+  }
   return found->second->execute(
       task.command.cdb, task.data,
       static_cast<std::uint16_t>(options_.first_relative_port + task.command.portal));
+}
+
+SimScsiResult SimTarget::reserve_out(const Task& task) {
+  constexpr std::uint16_t kInvalidFieldInList = 0x2600;
+  const SimScsiResult conflict{.status = ScsiStatus::reservation_conflict};
+  auto& keys = keys_[task.command.lun];
+  const std::pair port(task.command.initiator_name, task.command.isid);
+  if (task.data.size() < kReserveOutListBytes) {
+    return check_condition(SenseKey::illegal_request, kInvalidFieldInList);
+  }
+  const std::uint64_t key = load_be64(task.data.data());
+  const std::uint64_t action_key = load_be64(task.data.data() + 8);
+  switch (static_cast<ReserveOutAction>(task.command.cdb[1] & 0x1f)) {
+    case ReserveOutAction::register_and_ignore_existing_key:
+      keys[port] = action_key;
+      return {};
+    case ReserveOutAction::preempt_and_abort: {
+      const auto own = keys.find(port);
+      const bool known = std::any_of(keys.begin(), keys.end(), [action_key](const auto& entry) {
+        return entry.second == action_key;
+      });
+      if (own == keys.end() || own->second != key || !known) {
+        return conflict;
+      }
+      ++counters.preemptions;
+      static_cast<void>(abort([&](const Task& other) {
+        const auto registered =
+            keys.find(std::pair(other.command.initiator_name, other.command.isid));
+        return &other != &task && other.command.lun == task.command.lun &&
+               registered != keys.end() && registered->second == action_key;
+      }));
+      std::erase_if(keys, [action_key](const auto& entry) { return entry.second == action_key; });
+      return {};
+    }
+    default:
+      return check_condition(SenseKey::illegal_request, 0x2000);
+  }
+}
+
+std::vector<std::uint64_t> SimTarget::keys(std::uint16_t lun) const {
+  std::vector<std::uint64_t> all;
+  if (const auto found = keys_.find(lun); found != keys_.end()) {
+    for (const auto& [port, key] : found->second) {
+      all.push_back(key);
+    }
+  }
+  return all;
 }
 
 void SimTarget::forget(SimTargetConnection& connection) {

@@ -135,6 +135,9 @@ class SimTarget {
     return options_.portals[portal].address;
   }
   [[nodiscard]] std::size_t sessions() const;  // logged in
+  // Registered for persistent reservations of a LUN.
+  [[nodiscard]] std::vector<std::uint64_t> keys(std::uint16_t lun) const;
+  void forget_keys() { keys_.clear(); }
   [[nodiscard]] std::size_t sessions_at(std::size_t portal) const;
 
   struct Counters {
@@ -146,7 +149,8 @@ class SimTarget {
     std::uint64_t pings_answered = 0;        // by the initiator
     std::uint64_t aborts = 0;                // ABORT TASK received
     std::uint64_t resets = 0;                // of a LUN or the target, received
-    std::uint64_t aborted_tasks = 0;         // by either
+    std::uint64_t preemptions = 0;           // PREEMPT AND ABORT, done
+    std::uint64_t aborted_tasks = 0;         // by any of them
   };
   Counters counters;
   // What initiators did against RFC 7143; a test expects none.
@@ -162,6 +166,8 @@ class SimTarget {
   void arrived(std::shared_ptr<Task> task);
   void execute(const std::shared_ptr<Task>& task);
   [[nodiscard]] SimScsiResult perform(Task& task);
+  // PERSISTENT RESERVE OUT: keys only, nobody reserves.
+  [[nodiscard]] SimScsiResult reserve_out(const Task& task);
   [[nodiscard]] std::optional<SimFault> take_fault(const SimCommand& command);
   void schedule_execution(std::shared_ptr<Task> task, Duration delay);
   void forget(SimTargetConnection& connection);
@@ -182,6 +188,8 @@ class SimTarget {
   std::vector<std::shared_ptr<Task>> hung_tasks_;
   std::vector<std::shared_ptr<Task>> stuck_;  // never to be answered
   std::map<TaskFunction, SimFunctionFault> function_faults_;
+  // Of a LUN: by initiator port (name and ISID).
+  std::map<std::uint16_t, std::map<std::pair<std::string, Isid>, std::uint64_t>> keys_;
   bool hung_ = false;
   bool damage_next_data_ = false;
   bool window_closed_ = false;

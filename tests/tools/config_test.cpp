@@ -218,9 +218,67 @@ TEST(ArrayTable, KnowsTheArraysOfTheTable) {
   }
 }
 
+TEST(ArrayTable, HasTheCheckersOfItsSource) {
+  const ArrayTable table = built_in_arrays();
+  const auto checker = [&](const char* vendor, const char* product) {
+    LogicalUnitIdentity identity;
+    identity.vendor = vendor;
+    identity.product = product;
+    return decide_policies({}, &table, &identity).path_checker;
+  };
+  EXPECT_EQ(checker("LIO-ORG", "disk0"), PathCheckerKind::directio);
+  EXPECT_EQ(checker("IBM", "1815      FAStT"), PathCheckerKind::rdac);
+  EXPECT_EQ(checker("DELL", "MD32xxi"), PathCheckerKind::rdac);
+  EXPECT_EQ(checker("NETAPP", "INF-01-00"), PathCheckerKind::rdac);
+  EXPECT_EQ(checker("NETAPP", "LUN C-Mode"), PathCheckerKind::tur);
+  EXPECT_EQ(checker("IET", "VIRTUAL-DISK"), PathCheckerKind::tur);
+}
+
+TEST(ArrayTable, NoRowMakesAGuestsRequestsFail) {
+  for (const ArrayRow& row : built_in_arrays()) {
+    EXPECT_TRUE(!row.policies.no_path_retry || *row.policies.no_path_retry == std::nullopt)
+        << row.vendor;
+  }
+}
+
+TEST(Config, DevicesHaveAPathCheckerAndNoPathRetry) {
+  const ArrayTable& table = *accepted(
+                                 "[[device]]\nvendor = 'ACME'\npath_checker = 'rdac'\n"
+                                 "no_path_retry = 12\n"
+                                 "[[device]]\nvendor = 'ACME'\nproduct = 'Q'\n"
+                                 "no_path_retry = 'queue'\n")
+                                 .multipath.arrays;
+  LogicalUnitIdentity identity;
+  identity.vendor = "ACME";
+  identity.product = "P";
+  PathPolicies policies = decide_policies({}, &table, &identity);
+  EXPECT_EQ(policies.path_checker, PathCheckerKind::rdac);
+  EXPECT_EQ(policies.no_path_retry, seconds(60));
+  identity.product = "Q";
+  policies = decide_policies({}, &table, &identity);
+  EXPECT_EQ(policies.path_checker, PathCheckerKind::rdac);
+  EXPECT_EQ(policies.no_path_retry, std::nullopt);
+  PathPolicySettings own;
+  own.path_checker = PathCheckerKind::none;
+  own.no_path_retry = NoPathRetry{seconds(0)};
+  policies = decide_policies(own, &table, &identity);
+  EXPECT_EQ(policies.path_checker, PathCheckerKind::none);
+  EXPECT_EQ(policies.no_path_retry, seconds(0));
+}
+
+TEST(ConfigRefuses, DeviceWithAnUnknownPathChecker) {
+  EXPECT_EQ(refusal("[[device]]\nvendor = 'ACME'\npath_checker = 'hp_sw'\n"),
+            "c.toml:3: path_checker is none of tur, directio, rdac and none");
+}
+
+TEST(ConfigRefuses, DeviceWithABadNoPathRetry) {
+  EXPECT_THAT(refusal("[[device]]\nvendor = 'ACME'\nno_path_retry = 'soon'\n"),
+              StartsWith("c.toml:3: no_path_retry"));
+}
+
 TEST(Config, NoPathRetryInAllItsForms) {
   const auto value = [](const std::string& text) {
-    return accepted("[defaults]\nno_path_retry = " + text).multipath.no_path_retry;
+    return accepted("[defaults]\nno_path_retry = " + text).multipath.no_path_retry.value();
   };
   EXPECT_EQ(value("'queue'"), std::nullopt);
   EXPECT_EQ(value("'fail'"), seconds(0));
@@ -793,6 +851,37 @@ TEST(ConfigRefuses, PollingIntervalsInTheWrongOrder) {
       "c.toml:3: max_polling_interval (5 s) must not be shorter than polling_interval (10 s)");
 }
 
+TEST(Config, FencesOfTheLogicalUnit) {
+  const MultipathOptions options =
+      accepted("[defaults]\nfence_settle_time = 2.5\nreservation_key = '0x5A00'\n").multipath;
+  EXPECT_EQ(options.fence_settle_time, milliseconds(2500));
+  EXPECT_EQ(options.reservation_key, 0x5a00U);
+  EXPECT_EQ(accepted("").multipath.reservation_key, 0U);
+  EXPECT_EQ(
+      accepted("[defaults]\nreservation_key = '0xffffffffffffffff'\n").multipath.reservation_key,
+      ~std::uint64_t{0});
+}
+
+TEST(ConfigRefuses, ReservationKeyThatIsNone) {
+  for (const char* key :
+       {"", "0x", "0x0", "5a00", "0x5g", "0x-1", "file", "0x5a00:aptpl", "0x10000000000000000"}) {
+    EXPECT_EQ(refusal(std::string("[defaults]\nreservation_key = '") + key + "'\n"),
+              "c.toml:2: reservation_key is no hexadecimal number like \"0x5a00\" of 1 to 16 "
+              "digits, not all 0")
+        << key;
+  }
+  EXPECT_THAT(refusal("[defaults]\nreservation_key = 23040\n"), StartsWith("c.toml:2: "));
+}
+
+TEST(ConfigRefuses, FenceSettleTimeThatIsNotShorterThanTheQuiesceTime) {
+  EXPECT_EQ(
+      refusal("[defaults]\nquiesce_time = 5\nfence_settle_time = 5\n"),
+      "c.toml:3: fence_settle_time (5 s) must be shorter than quiesce_time (5 s), after which "
+      "no fence is needed");
+  EXPECT_THAT(refusal("[defaults]\nfence_settle_time = 0.01\n"), StartsWith("c.toml:2: "));
+  accepted("[defaults]\nquiesce_time = 5\n");
+}
+
 TEST(ConfigRefuses, UnknownNoSpace) {
   EXPECT_EQ(refusal("[defaults]\nno_space = 'queue'\n"),
             "c.toml:2: no_space is neither \"hold\" nor \"fail\"");
@@ -1045,7 +1134,8 @@ TEST(ConfigDocumentation, ExampleWithEverythingUncommentedIsTheDefaultsToo) {
   EXPECT_EQ(multipath.path_grouping_policy, PathPolicies{}.path_grouping_policy);
   EXPECT_EQ(multipath.path_selector, PathPolicies{}.path_selector);
   EXPECT_EQ(multipath.rr_min_io, PathPolicies{}.rr_min_io);
-  EXPECT_EQ(multipath.no_path_retry, MultipathOptions{}.no_path_retry);
+  EXPECT_EQ(multipath.no_path_retry.value(), PathPolicies{}.no_path_retry);
+  EXPECT_EQ(multipath.fence_settle_time, MultipathOptions{}.fence_settle_time);
   EXPECT_EQ(multipath.polling_interval, MultipathOptions{}.polling_interval);
   EXPECT_EQ(multipath.checker_timeout, MultipathOptions{}.checker_timeout);
   EXPECT_EQ(multipath.quiesce_time, MultipathOptions{}.quiesce_time);

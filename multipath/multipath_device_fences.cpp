@@ -1,0 +1,278 @@
+// Fences of lost writes by a command of the logical unit itself, through a path that works. They
+// are for what the next login of the lost session, or of a fence session through a sibling portal
+// (SessionFencer), does not reach: those act within one portal group only.
+//
+//   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive: ends the
+//                       commands of every nexus, so that our own are let finish first; requests
+//                       pause for that long. No other host may use the LUN.
+//   PREEMPT AND ABORT   (SPC-4 5.13) where paths have registered keys: ends the commands of the
+//                       nexus whose key it names, and of no other.
+//
+// Why not at once. Both end what the device server has received. Bytes of the lost connection that
+// are still in the network, or in a socket that a stalled target port has not read yet, become
+// commands after that, and RFC 7143 knows no time after which they do not. A login with the same
+// ISID has the target close the old connection first, and needs no waiting; these need it:
+//  1. A write is recorded as lost when its connection's socket has been closed by a reset: nothing
+//     of it is sent, or sent again, from then on.
+//  2. fence_settle_time later, what was in the network has arrived or is lost, and the target's
+//     port has read it or has seen the reset. The command is sent not before, and it vouches only
+//     for writes that were lost that long before it was sent.
+// quiesce_time, which makes no use of the target, must be longer than the target's own timeout for
+// connections; the settling is over far sooner. And since it costs other requests something, a
+// fence is sent only when somebody waits for it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/log.h"
+#include "initiator/lun_address.h"
+#include "multipath/multipath_device_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using std::chrono::milliseconds;
+
+// While nobody waits, or no path could carry the fence.
+constexpr Duration kLunFenceLook = milliseconds(100);
+// Our own commands may take so long to finish before a reset; how often that is looked at.
+constexpr Duration kDrainTime = milliseconds(2000);
+constexpr Duration kDrainLook = milliseconds(1);
+constexpr Duration kLunFenceRetry = milliseconds(2000);
+constexpr std::uint32_t kMaxKeyAttentions = 8;  // in a row
+
+}  // namespace
+
+// Each nexus has its own key, the same after a restart: an ISID is fixed for its path.
+std::uint64_t MultipathDevice::Impl::key_of(const Path& path) const {
+  std::uint64_t isid = 0;
+  for (const std::uint8_t byte : path.session().options().isid) {
+    isid = isid << 8 | byte;
+  }
+  const std::uint64_t key = options_.reservation_key ^ isid;
+  return key != 0 ? key : ~std::uint64_t{0};
+}
+
+void MultipathDevice::Impl::register_key(Path& path) {
+  PathKey& own = keys_[path.index()];
+  if (options_.reservation_key == 0 || own.outstanding || withdrawn_ ||
+      (leaving_ & path_bit(path.index())) != 0 ||
+      path.session().state() != SessionState::logged_in ||
+      own.registered_epoch == path.session().login_epoch()) {
+    return;
+  }
+  path.logical_unit().prepare_reserve_out(
+      own.task, ReserveOutAction::register_and_ignore_existing_key, ReservationType::none,
+      {.service_action_key = key_of(path)}, own.buffer);
+  own.task.owner = &own;
+  own.task.on_complete = [](ScsiTask& task) noexcept {
+    auto& key = *static_cast<PathKey*>(task.owner);
+    key.impl->on_key_registered(key);
+  };
+  own.sent_epoch = path.session().login_epoch();
+  own.sent_group = path.session().negotiated().target_portal_group_tag;
+  own.outstanding = true;
+  path.session().submit(own.task);
+}
+
+void MultipathDevice::Impl::on_key_registered(PathKey& key) {
+  key.outstanding = false;
+  Path& path = *slots_[key.path];
+  if (key.task.succeeded()) {
+    key.registered_epoch = key.sent_epoch;
+    key.registered_group = key.sent_group;
+    key.attentions = 0;
+  } else if (key.task.status == ScsiStatus::check_condition && key.task.sense.valid &&
+             key.task.sense.key == SenseKey::unit_attention && key.attentions++ < kMaxKeyAttentions) {
+    register_key(path);
+  } else if (key.task.outcome == TaskOutcome::completed) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+                "{}: path {} cannot register its reservation_key ({}); lost writes are fenced "
+                "without it",
+                options_.alias, path.session().options().portal_name,
+                to_string(classify(key.task)));
+  }
+  look_at_those_that_end();
+}
+
+// A path that may carry the fence.
+Path* MultipathDevice::Impl::path_for_lun_fence() const {
+  for (Path* const path : paths_) {
+    const PathMask bit = path_bit(path->index());
+    if ((up_ & bit) == 0 || (suspect_ & bit) != 0 ||
+        path->session().state() != SessionState::logged_in || path->identifying()) {
+      continue;
+    }
+    if (options_.reservation_key != 0
+            ? keys_[path->index()].registered_epoch == path->session().login_epoch()
+            : path->session().options().exclusive_luns) {
+      return path;
+    }
+  }
+  return nullptr;
+}
+
+// A path, of those that are leaving, too, whose session is down and whose lost writes have settled,
+// in the nexus that has its key. The commands of one that is back would be ended, too, and its
+// login has fenced what it had lost.
+std::optional<std::uint32_t> MultipathDevice::Impl::path_to_preempt(TimePoint until) const {
+  for (const std::unique_ptr<Path>& path : slots_) {
+    if (path == nullptr) {
+      continue;
+    }
+    const std::optional<std::uint16_t>& group = keys_[path->index()].registered_group;
+    if (path->session().state() != SessionState::logged_in && group &&
+        unfenced_.any_until(path->index(), *group, until)) {
+      return path->index();
+    }
+  }
+  return std::nullopt;
+}
+
+// What is lost at this time or before has settled.
+TimePoint MultipathDevice::Impl::settled_harmless_at(TimePoint now) const {
+  return now - options_.fence_settle_time + options_.quiesce_time;
+}
+
+void MultipathDevice::Impl::start_lun_fence_timer() {
+  const bool possible = options_.reservation_key != 0 ||
+                        std::any_of(paths_.begin(), paths_.end(), [](const Path* path) {
+                          return path->session().options().exclusive_luns;
+                        });
+  if (!possible || unfenced_.empty() || lun_fence_.under_way() || lun_fence_.timer.armed() ||
+      options_.fence_settle_time >= options_.quiesce_time) {
+    return;
+  }
+  lun_fence_.timer.start_at(
+      std::max(reactor_.now(),
+               unfenced_.next_expiry() - options_.quiesce_time + options_.fence_settle_time));
+}
+
+void MultipathDevice::Impl::on_lun_fence_timer() {
+  if (lun_fence_.draining) {
+    look_whether_drained();
+    return;
+  }
+  if (unfenced_.empty() || withdrawn_) {
+    return;
+  }
+  const TimePoint now = reactor_.now();
+  const TimePoint until = settled_harmless_at(now);
+  if (!unfenced_.any_until(until)) {
+    start_lun_fence_timer();
+    return;
+  }
+  const bool preempts = options_.reservation_key != 0;
+  const std::optional<std::uint32_t> lost = preempts ? path_to_preempt(until) : 0;
+  const bool wanted = lost && (held_count_ != 0 || (closing_ && wait_for_fences_));
+  Path* path = wanted ? path_for_lun_fence() : nullptr;
+  if (path == nullptr) {
+    lun_fence_.timer.start_after(kLunFenceLook);
+    return;
+  }
+  lun_fence_.path = path->index();
+  if (preempts) {
+    preempt(*path, *lost);
+  } else {
+    lun_fence_.draining = true;
+    lun_fence_.give_up_at = now + kDrainTime;
+    look_whether_drained();
+  }
+}
+
+void MultipathDevice::Impl::look_whether_drained() {
+  Path& path = *slots_[lun_fence_.path];
+  const TimePoint now = reactor_.now();
+  if ((up_ & path_bit(path.index())) == 0 || now >= lun_fence_.give_up_at) {
+    end_lun_fence(kLunFenceRetry);
+    return;
+  }
+  const bool busy =
+      activation_.outstanding() ||
+      std::any_of(slots_.begin(), slots_.end(), [](const std::unique_ptr<Path>& other) {
+        return other != nullptr && other->session().state() == SessionState::logged_in &&
+               (other->in_flight() != 0 || !other->idle() || other->identifying());
+      });
+  if (busy) {
+    lun_fence_.timer.start_after(kDrainLook);
+    return;
+  }
+  lun_fence_.sent_at = now;
+  lun_fence_.outstanding = true;
+  lun_fence_.function.function = TaskFunction::logical_unit_reset;
+  lun_fence_.function.lun = encode_lun(path.lun());
+  lun_fence_.function.owner = this;
+  lun_fence_.function.on_complete = [](TaskManagement& function) noexcept {
+    auto& impl = *static_cast<Impl*>(function.owner);
+    impl.on_lun_fence_answered(function.outcome == FunctionOutcome::complete,
+                               to_string(function.outcome));
+  };
+  path.session().manage(lun_fence_.function);
+}
+
+void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
+  lun_fence_.lost = lost;
+  lun_fence_.lost_group = keys_[lost].registered_group.value_or(0);
+  path.logical_unit().prepare_reserve_out(
+      lun_fence_.task, ReserveOutAction::preempt_and_abort, ReservationType::none,
+      {.key = key_of(path), .service_action_key = key_of(*slots_[lost])}, lun_fence_.buffer);
+  lun_fence_.task.owner = this;
+  lun_fence_.task.on_complete = [](ScsiTask& task) noexcept {
+    auto& impl = *static_cast<Impl*>(task.owner);
+    impl.on_lun_fence_answered(task.succeeded(), to_string(classify(task)));
+  };
+  lun_fence_.sent_at = reactor_.now();
+  lun_fence_.outstanding = true;
+  path.session().submit(lun_fence_.task);
+}
+
+void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
+  lun_fence_.outstanding = false;
+  const bool preempted = options_.reservation_key != 0;
+  const char* const name = preempted ? "PREEMPT AND ABORT" : "LOGICAL UNIT RESET";
+  const std::string& portal = slots_[lun_fence_.path]->session().options().portal_name;
+  if (!done) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+                "{}: {} through {} does not fence lost writes: {}", options_.alias, name, portal,
+                how);
+    if (preempted) {  // a target that has lost its keys refuses, too
+      keys_[lun_fence_.path].registered_epoch = 0;
+      register_key(*slots_[lun_fence_.path]);
+    }
+    end_lun_fence(kLunFenceRetry);
+    return;
+  }
+  log_info("multipath", "{}: lost writes are fenced by {} through {}", options_.alias, name,
+           portal);
+  const TimePoint until = settled_harmless_at(lun_fence_.sent_at);
+  bool removed = false;
+  if (preempted) {
+    PathKey& key = keys_[lun_fence_.lost];
+    removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_group, until);
+    key.registered_epoch = 0;
+    key.registered_group.reset();
+    register_key(*slots_[lun_fence_.lost]);
+  } else {
+    removed = unfenced_.expire(until);
+  }
+  end_lun_fence(Duration::zero());
+  if (removed) {
+    after_fencing();
+  }
+}
+
+void MultipathDevice::Impl::end_lun_fence(Duration pause) {
+  if (std::exchange(lun_fence_.draining, false)) {
+    pump_.schedule();
+  }
+  lun_fence_.timer.stop();
+  if (pause != Duration::zero()) {
+    lun_fence_.timer.start_after(pause);
+  } else {
+    start_lun_fence_timer();
+  }
+  look_at_those_that_end();
+}
+
+}  // namespace iscsi_blkback
