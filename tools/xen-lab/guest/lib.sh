@@ -94,20 +94,14 @@ report_fio() { # VDEV
   awk -F';' 'NF > 46 { printf "written_kib %d\nverified_kib %d\nerrors %d\n", $47, $6, $5 }' "/tmp/fio.$1"
 }
 
-# For the longest stalls of many events in one run: a job that reads what fill_pattern has written and
-# one that writes and reads back, each 4 KiB at depth 4, until stop_fio. Each request's latency is logged.
-fill_pattern() { # VDEV
-  wait_disk "$1" &&
-    fio --name=fill --filename="/dev/$1" --rw=write --bs=4k --offset=40M --size=8M --ioengine=libaio --direct=1 --iodepth=32 \
-      --verify=pattern --verify_pattern=%o --do_verify=0 --thread --minimal --output=/tmp/fio.fill
-}
+# For the longest stalls of many events in one run: a job that reads and one that writes and compares what it
+# reads back, each 4 KiB at depth 4, until stop_fio. Each request's latency is logged.
 stalls_fio() { # VDEV
   rm -f /tmp/stopped /tmp/marks
   common="--filename=/dev/$1 --bs=4k --ioengine=libaio --direct=1 --iodepth=4 --time_based --runtime=900 --verify_fatal=1
     --log_alternate_epoch=1 --log_alternate_epoch_clock_id=1 --rate_iops=60 --thread --minimal"
   echo running
-  fio --name=reads $common --rw=randread --offset=40M --size=8M --verify=pattern --verify_pattern=%o \
-    --write_lat_log=/tmp/reads --output=/tmp/fio.reads &
+  fio --name=reads $common --rw=randread --offset=40M --size=8M --write_lat_log=/tmp/reads --output=/tmp/fio.reads &
   fio --name=writes $common --rw=randwrite --size=32M --verify=crc32c --verify_backlog=8 --verify_state_save=0 \
     --write_lat_log=/tmp/writes --output=/tmp/fio.writes
   wait $!
@@ -118,8 +112,8 @@ report_stalls() {
   awk -F', *' '
     function event(at, i) { for (i = events; i > 0 && at < from[i]; i--); return i }
     BEGIN { while ((getline line < "/tmp/marks") > 0) { split(line, m, " "); name[++events] = m[1]; from[events] = m[2] } }
-    { i = event($1); ms = $2 / 1e6; way = FILENAME ~ /reads/ ? "read" : "write"; if (ms > worst[i, way]) worst[i, way] = ms }
+    { i = event($1); ms = $2 / 1e6; way = $3 == 0 ? "read" : "write"; if (ms > worst[i, way]) worst[i, way] = ms }
     END { for (i = 1; i <= events; i++) printf "stall %s %.0f %.0f\n", name[i], worst[i, "read"], worst[i, "write"] }
   ' /tmp/reads_lat.1.log /tmp/writes_lat.1.log
-  awk -F';' 'NF > 46 { errors += $5; requests += $6 + $47 } END { printf "errors %d\nkib %d\n", errors, requests }' /tmp/fio.reads /tmp/fio.writes
+  awk -F';' 'NF > 46 { errors += $5; kib += $6 + $47 } END { printf "errors %d\nkib %d\n", errors, kib }' /tmp/fio.reads /tmp/fio.writes
 }
