@@ -43,18 +43,23 @@ debian_mirror() { # SUITE
   die "no Debian mirror in apt's sources has the suite $1 (looked at: $(candidates | tr '\n' ' '))"
 }
 
+# The files with keys that this machine trusts Debian's mirrors with; a private one may have its own.
+keyrings() {
+  local keyring
+  for keyring in /usr/share/keyrings/debian-archive-keyring.gpg \
+      $(grep -rhoiE '(^signed-by: *|[[ ]signed-by=)/[^] ]+' /etc/apt/sources.list /etc/apt/sources.list.d 2> /dev/null |
+        grep -o '/.*' | sort -u); do
+    [ ! -r "$keyring" ] || echo "$keyring"
+  done
+}
+
 # mmdebstrap with what all our trees have in common: the machine's mirror, keys and proxy; no
 # documentation, no initramfs (the lab makes its own, which takes no time), no fsync per file.
 make_tree() { # SUITE DIRECTORY PACKAGE...
   local suite=$1 directory=$2 mirror keyring option; shift 2
   local -a options=()
   mirror=$(debian_mirror "$suite") || return
-  # A private mirror may be signed with a key of its own.
-  for keyring in /usr/share/keyrings/debian-archive-keyring.gpg \
-      $(grep -rhoiE '(^signed-by: *|[[ ]signed-by=)/[^] ]+' /etc/apt/sources.list /etc/apt/sources.list.d 2> /dev/null |
-        grep -o '/.*' | sort -u); do
-    [ -r "$keyring" ] && options+=("--keyring=$keyring")
-  done
+  while read -r keyring; do options+=("--keyring=$keyring"); done < <(keyrings)
   while read -r option; do options+=("--aptopt=$option"); done < <(apt-config dump | grep -iE '^Acquire::https?::Proxy')
   mmdebstrap --quiet --mode=root --variant=minbase "${options[@]}" \
     --aptopt='Acquire::Languages "none"' --aptopt='APT::Install-Recommends "false"' \

@@ -5,6 +5,8 @@
 #   # runs: trixie:pv trixie:pvh bookworm:pv      one run per SUITE:VARIANT; `-` for no variant
 #   # timeout: 120                                seconds, default 300
 #   # steps: verify outage                        a long one, cut into parts that pass or fail by name
+#   # runs on demand: bookworm:-                  not in the suite: too long, runs when it is named
+#   # wants: kernel-stack                         open-iscsi and multipath-tools, of build --kernel-stack
 # and it defines a function `scenario`, which passes when it returns; with steps it calls `step NAME`
 # where each begins. It may define `service_settings`, which prints what it wants in the service's
 # configuration file. Everything a scenario makes (its
@@ -17,10 +19,10 @@ harness_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 header() { sed -n "s/^# $2: *//p" "$1"; } # FILE KEY
 
 # Prints the names of a suite's scenarios: NAME, or NAME.VARIANT.
-list_scenarios() { # SUITE
+list_scenarios() { # SUITE ['runs on demand']
   local file run
   for file in "$harness_dir"/scenarios/*.sh; do
-    for run in $(header "$file" runs); do
+    for run in $(header "$file" "${2:-runs}"); do
       [ "${run%%:*}" = "$1" ] || continue
       run=${run#*:}; [ "$run" = - ] && run='' || run=.$run
       echo "$(basename "$file" .sh)$run"
@@ -119,9 +121,17 @@ tgt_start() { # PORTALS LUNS
   tgt --mode target --op bind --tid 1 -I ALL
 }
 
-# LIO by configfs alone: targetcli would want dbus.
+# The process of the scenario's tgtd, also where it was started through a shell.
+tgtd_pid() {
+  local pid
+  for pid in $(ip netns pids "t$scenario_index"); do
+    [ "$(cat "/proc/$pid/comm" 2> /dev/null)" != tgtd ] || { echo "$pid"; return; }
+  done
+}
+
+# LIO by configfs alone: targetcli would want dbus. With lio_backing=loop its LUNs are on block devices, which can grow.
 lio_start() { # one|many PORTALS LUNS
-  local config=/run/configfs/target iqn device n group groups=1
+  local config=/run/configfs/target iqn device n group groups=1 backing
   modprobe -a target_core_mod target_core_file iscsi_target_mod
   mkdir -p /run/configfs
   mountpoint -q /run/configfs || mount -t configfs configfs /run/configfs || mountpoint -q /run/configfs
@@ -138,7 +148,12 @@ lio_start() { # one|many PORTALS LUNS
   for n in $(seq "$3"); do
     device=$config/core/fileio_$scenario_index/disk$n
     mkdir -p "$device"
-    echo "fd_dev_name=$scenario_dir/disk.$n,fd_dev_size=$(stat -c %s "$scenario_dir/disk.$n")" > "$device/control"
+    backing=$scenario_dir/disk.$n
+    if [ "${lio_backing:-file}" = loop ]; then
+      modprobe loop
+      backing=$(losetup -f --show "$backing") || fail "there is no loop device for LUN $n"
+    fi
+    echo "fd_dev_name=$backing,fd_dev_size=$(stat -c %s "$scenario_dir/disk.$n")" > "$device/control"
     echo "SN$scenario_index-$n" > "$device/wwn/vpd_unit_serial"
     echo 1 > "$device/enable"
     for group in $(seq "$groups"); do
@@ -201,6 +216,20 @@ END
   note "portal $1 cut ($2)"
 }
 restore_portal() { target_ns nft delete table inet "cut$1" && note "portal $1 restored"; } # N
+
+# The cable is pulled at the initiator's end: its host knows at once.
+link_down() { ip link set "v$scenario_index.$1" down && note "link $1 down"; } # N
+link_up() { ip link set "v$scenario_index.$1" up && note "link $1 up"; } # N
+# Bytes that went to a portal so far.
+sent_to_portal() { cat "/sys/class/net/v$scenario_index.$1/statistics/tx_bytes"; } # N
+# Whether nearly all that goes to two portals, and it is not nothing, goes to the first: I/O, not NOPs.
+carries_all() { # N OTHER
+  local here there
+  here=$(sent_to_portal "$1") there=$(sent_to_portal "$2")
+  nap 1
+  here=$(($(sent_to_portal "$1") - here)) there=$(($(sent_to_portal "$2") - there))
+  [ $here -gt 20000 ] && [ $((there * 4)) -lt $here ]
+}
 
 connections() { target_ns ss -Htn state established sport = :3260; }
 has_connections() { [ "$(connections | wc -l)" -ge "${1:-1}" ]; } # [COUNT]
@@ -312,6 +341,7 @@ guest_start() { # GUEST JOB SCRIPT
   printf '%s %s\n' "$2" "$(echo "$3" | base64 -w 0)" > "$tty"
 }
 job_ended() { console_has "$1" "\[$2\] exit *"; } # GUEST JOB
+job_goes_on() { ! job_ended "$1" "$2" || { guest_finish "$1" "$2" 1; fail "job $2 in guest $1 ended early"; }; } # GUEST JOB
 # Waits for a job, shows what it printed, and fails unless it ended with status 0.
 guest_finish() { # GUEST JOB SECONDS
   wait_until "$3" "job $2 in guest $1 ends" job_ended "$1" "$2"
@@ -353,6 +383,8 @@ service_cpu_ticks() {
 }
 # What the product says about its disks and paths, for the log.
 show_paths() { $stock || timeout $((10 * patience)) iscsi-blkctl ll; }
+# Whether the path through a portal is shown with this word: ready, faulty, ghost, quarantined.
+path_is() { show_paths 2> /dev/null | grep -F " $(portal "$1"):3260 " | grep -qE "lun [0-9]+ +[a-z]+ +$2( |\$)"; } # N WORD
 has_no_child() { ! pgrep -f "iscsi-blkback --guest $1( |\$)" > /dev/null; } # DOMID
 has_no_nodes() { # DOMID
   ! xenstore-ls -f 2> /dev/null | cut -d' ' -f1 | grep -qE "^/local/domain/$1(/|$)|^/local/domain/0/(.*/)?(qdisk|vbd3|vbd)/$1(/|$)"

@@ -42,6 +42,16 @@ fio_verify() { # VDEV SECONDS [FIO_ARGUMENT]...
 leave_mark() { wait_disk "$1" && echo "mark of $1" | dd of="/dev/$1" bs=512 seek=120000 conv=sync,fsync 2> /dev/null; } # VDEV
 find_mark() { wait_disk "$1" && dd if="/dev/$1" bs=512 skip=120000 count=1 2> /dev/null | grep -qa "^mark of $1\$"; } # VDEV
 
+# A disk that has grown: its size, and its last sectors written and read back.
+wait_size() { tries=0; while [ "$(cat "/sys/block/$1/size")" != "$2" ]; do tries=$((tries + 1)); [ $tries -lt 300 ] || { echo "/dev/$1 still has $(cat "/sys/block/$1/size") sectors"; return 1; }; usleep 100000; done; echo "/dev/$1 has $2 sectors"; } # VDEV SECTORS
+check_end() { # VDEV
+  last=$(($(cat "/sys/block/$1/size") - 8))
+  dd if=/dev/urandom of=/tmp/end bs=512 count=8 2> /dev/null
+  dd if=/tmp/end of="/dev/$1" bs=512 seek=$last conv=fsync 2> /dev/null || { echo "the end cannot be written"; return 1; }
+  echo 3 > /proc/sys/vm/drop_caches
+  dd if="/dev/$1" bs=512 skip=$last count=8 2> /dev/null | cmp - /tmp/end
+}
+
 ### Measuring what a guest sees of an event outside
 
 # Time on the clock that fio's log uses too (CLOCK_MONOTONIC, in ms).
@@ -82,4 +92,28 @@ report_fio() { # VDEV
       printf "longest_stall_ms %.0f\n", longest
     }' /tmp/latency_lat.1.log
   awk -F';' 'NF > 46 { printf "written_kib %d\nverified_kib %d\nerrors %d\n", $47, $6, $5 }' "/tmp/fio.$1"
+}
+
+# For the longest stalls of many events in one run: a job that reads and one that writes and compares what it
+# reads back, each 4 KiB at depth 4, until stop_fio. Each request's latency is logged.
+stalls_fio() { # VDEV
+  rm -f /tmp/stopped /tmp/marks
+  common="--filename=/dev/$1 --bs=4k --ioengine=libaio --direct=1 --iodepth=4 --time_based --runtime=900 --verify_fatal=1
+    --log_alternate_epoch=1 --log_alternate_epoch_clock_id=1 --rate_iops=60 --thread --minimal"
+  echo running
+  fio --name=reads $common --rw=randread --offset=40M --size=8M --write_lat_log=/tmp/reads --output=/tmp/fio.reads &
+  fio --name=writes $common --rw=randwrite --size=32M --verify=crc32c --verify_backlog=8 --verify_state_save=0 \
+    --write_lat_log=/tmp/writes --output=/tmp/fio.writes
+  wait $!
+  [ -f /tmp/stopped ] || { cat /tmp/fio.reads /tmp/fio.writes; return 1; }
+}
+# For each event between its mark and the next one's: "stall EVENT READ_MS WRITE_MS"; then the errors.
+report_stalls() {
+  awk -F', *' '
+    function event(at, i) { for (i = events; i > 0 && at < from[i]; i--); return i }
+    BEGIN { while ((getline line < "/tmp/marks") > 0) { split(line, m, " "); name[++events] = m[1]; from[events] = m[2] } }
+    { i = event($1); ms = $2 / 1e6; way = $3 == 0 ? "read" : "write"; if (ms > worst[i, way]) worst[i, way] = ms }
+    END { for (i = 1; i <= events; i++) printf "stall %s %.0f %.0f\n", name[i], worst[i, "read"], worst[i, "write"] }
+  ' /tmp/reads_lat.1.log /tmp/writes_lat.1.log
+  awk -F';' 'NF > 46 { errors += $5; kib += $6 + $47 } END { printf "errors %d\nkib %d\n", errors, kib }' /tmp/fio.reads /tmp/fio.writes
 }

@@ -1,0 +1,85 @@
+# What else happens to paths, under a guest that writes and verifies over eight of them: one is lost, a
+# cable is pulled, the target stops and goes on (with what it had not executed yet), a path comes and
+# goes once a second, the target sends logins elsewhere.
+# runs on demand: bookworm:-
+# steps: one-of-8 link-down target-stopped flapping redirect
+one_of_eight() {
+  cut_portal 3 drop
+  wait_until 10 "the path through portal 3 is down" path_is 3 faulty
+  for n in 1 2 4 5 6 7 8; do path_is $n ready || fail "portal 3 was cut, and the path through portal $n is not ready"; done
+  restore_portal 3
+  wait_until 20 "the path through portal 3 is ready" path_is 3 ready
+}
+link_loss_told() { grep -q "$(portal 2):3260.* lost its link" /tmp/results/iscsi-blkback.log; }
+cable_pulled() {
+  link_down 2
+  wait_until 10 "the log says that the link is lost" link_loss_told   # and not only that nobody answers
+  wait_until 10 "the path whose link is down is down" path_is 2 faulty
+  link_up 2
+  wait_until 20 "the path whose link is up again is ready" path_is 2 ready
+}
+target_stopped() {
+  local pid; pid=$(tgtd_pid)
+  [ -n "$pid" ] || fail "there is no tgtd"
+  kill -STOP "$pid"
+  sleep 4     # twice the path_timeout: every path is given up, and what they carried goes elsewhere
+  show_paths
+  job_goes_on g fio
+  kill -CONT "$pid"
+  wait_until 30 "a path is ready" path_is 1 ready
+}
+flapping() {
+  for turn in 1 2 3 4 5 6 7 8 9 10; do
+    cut_portal 1 reset
+    nap 0.5
+    restore_portal 1
+    nap 0.5
+  done
+  show_paths
+  wait_until 20 "the path through portal 1 is ready" path_is 1 ready
+}
+# The LUN moves to another member of the array, like an EqualLogic's: the first tgtd sends whoever logs in
+# to a second one, which serves the same disk at a portal that the disk line does not name.
+redirected() {
+  other() { TGT_IPC_SOCKET=$scenario_dir/other.socket target_ns tgtadm -C 1 --lld iscsi "$@"; }
+  TGT_IPC_SOCKET=$scenario_dir/other.socket target_ns tgtd -f -C 1 --iscsi "portal=$(portal 9):3260" > "$scenario_dir/other.log" 2>&1 &
+  wait_until 20 "the second tgtd answers" other --mode system --op show > /dev/null 2>&1
+  other --mode target --op new --tid 1 -T "$(target_iqn)"
+  other --mode logicalunit --op new --tid 1 --lun 1 -b "$scenario_dir/disk.1" || fail "the second tgtd refuses the LUN"
+  other --mode logicalunit --op update --tid 1 --lun 1 --params "scsi_id=lab-$scenario_index-1,scsi_sn=SN$scenario_index-1"
+  other --mode target --op bind --tid 1 -I ALL
+  tgt --mode target --op update --tid 1 --name RedirectAddress --value "$(portal 9)" &&
+    tgt --mode target --op update --tid 1 --name RedirectPort --value 3260 &&
+    tgt --mode target --op update --tid 1 --name RedirectReason --value Temporary || fail "tgtd refuses to redirect"
+  cut_portal 1 reset
+  restore_portal 1
+  wait_until 20 "a session is at the portal that the target sends to" portal_in_use 9
+  wait_until 20 "the redirected path is ready" path_is 1 ready
+  for n in 2 3 4 5 6 7 8; do cut_portal $n reset; done
+  sleep 2     # the redirected path alone
+  show_paths
+  job_goes_on g fio
+  for n in 2 3 4 5 6 7 8; do restore_portal $n; done
+}
+scenario() {
+  step one-of-8
+  target_start tgt 9 64
+  guest_create g pv "$(disk qdisk xvda 1 8)"
+  guest_start g fio 'fio_verify xvda 600'
+  guest_says g fio 30 running
+  for n in 1 2 3 4 5 6 7 8; do wait_until 20 "the path through portal $n is ready" path_is $n ready; done
+  one_of_eight;   job_goes_on g fio
+  step link-down
+  cable_pulled;   job_goes_on g fio
+  step target-stopped
+  target_stopped; job_goes_on g fio
+  step flapping
+  flapping;       job_goes_on g fio
+  step redirect
+  redirected
+  guest_start g stop stop_fio
+  guest_finish g fio 60
+  assert_no_kernel_path
+  guest_shutdown g
+  assert_nothing_left
+}
