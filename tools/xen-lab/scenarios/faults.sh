@@ -1,6 +1,7 @@
 # What else happens to paths, under a guest that writes and verifies over eight of them: one is lost, a
 # cable is pulled, the target stops and goes on (with what it had not executed yet), a path comes and
 # goes once a second, the target sends logins elsewhere.
+# Not among the tests: it has not been through a whole boot yet.
 # runs on demand: bookworm:-
 # steps: one-of-8 link-down target-stopped flapping redirect
 one_of_eight() {

@@ -1,4 +1,5 @@
 # Every path is gone for five minutes, one by resets and one in silence; the guest waits and goes on.
+# Not among the tests: it has not been through a whole boot yet.
 # runs on demand: bookworm:- trixie:-
 # timeout: 600
 scenario() {
