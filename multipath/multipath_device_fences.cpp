@@ -40,7 +40,7 @@ constexpr Duration kLunFenceLook = milliseconds(100);
 constexpr Duration kDrainTime = milliseconds(2000);
 constexpr Duration kDrainLook = milliseconds(1);
 constexpr Duration kLunFenceRetry = milliseconds(2000);
-constexpr std::uint32_t kMaxAttentions = 8;  // in a row
+constexpr std::uint32_t kMaxKeyAttentions = 8;  // in a row
 
 }  // namespace
 
@@ -83,7 +83,8 @@ void MultipathDevice::Impl::on_key_registered(PathKey& key) {
     key.registered_group = key.sent_group;
     key.attentions = 0;
   } else if (key.task.status == ScsiStatus::check_condition && key.task.sense.valid &&
-             key.task.sense.key == SenseKey::unit_attention && key.attentions++ < kMaxAttentions) {
+             key.task.sense.key == SenseKey::unit_attention &&
+             key.attentions++ < kMaxKeyAttentions) {
     register_key(path);
   } else if (key.task.outcome == TaskOutcome::completed) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
