@@ -84,7 +84,8 @@ void MultipathDevice::Impl::on_key_registered(PathKey& key) {
     key.registered_group = key.sent_group;
     key.attentions = 0;
   } else if (key.task.status == ScsiStatus::check_condition && key.task.sense.valid &&
-             key.task.sense.key == SenseKey::unit_attention && key.attentions++ < kMaxKeyAttentions) {
+             key.task.sense.key == SenseKey::unit_attention &&
+             key.attentions++ < kMaxKeyAttentions) {
     register_key(path);
   } else if (key.task.outcome == TaskOutcome::completed) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
