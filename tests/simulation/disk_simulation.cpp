@@ -22,6 +22,11 @@ constexpr Duration kFaultTime = seconds(12);
 // a write until the target has given up its connection.
 constexpr Duration kRecoveryTime = seconds(90);
 constexpr std::size_t kMaxFailures = 5;
+// In runs with fences of the logical unit: how long something may be held back in the network, and
+// after that in a hung target; a slow path adds to them.
+constexpr Duration kLongestHold = milliseconds(2400);
+constexpr Duration kLongestHang = milliseconds(400);
+constexpr milliseconds kSettleTime{3500};
 
 class Simulation final : public SimulatedDisk::World {
  public:
@@ -54,6 +59,10 @@ class Simulation final : public SimulatedDisk::World {
   void hold_back(const SocketAddress& where, SimDirection direction, Duration length);
   void slow_down(const SocketAddress& where, Duration length);
   void fail_over_controller(Duration length);
+  void build_port_groups(SimLun& lun);
+  void set_access(std::uint16_t tag, AccessState state);
+  void change_access(Duration length);
+  void lose_path_with_bytes_under_way(std::size_t portal);
   void swap_luns(Duration length);
   void map_luns(bool foreign);
   void stick_commands(std::size_t portal);
@@ -71,7 +80,13 @@ class Simulation final : public SimulatedDisk::World {
   }
   // Mostly short.
   [[nodiscard]] Duration outage() {
+    if (lun_fences_ != LunFences::none && random_.one_in(2)) {
+      return random_duration(seconds(8));
+    }
     return random_.one_in(4) ? random_duration(seconds(6)) : random_duration(milliseconds(400));
+  }
+  [[nodiscard]] Duration shortened(Duration delay, Duration at_most) const {
+    return lun_fences_ == LunFences::none ? delay : std::min(delay, at_most);
   }
   void later(Duration delay, std::function<void()> what) {
     reactor_.schedule(delay, std::move(what));
@@ -86,6 +101,10 @@ class Simulation final : public SimulatedDisk::World {
   std::unique_ptr<SimTarget> target_;
   std::shared_ptr<SimLun> foreign_lun_;
   bool swapped_ = false;
+  std::uint8_t tpgs_ = 0;  // 0: no ALUA
+  // Lost writes are fenced by commands of the logical unit: paths stay away for long, and what is
+  // held back or hung is so for less than fence_settle_time.
+  enum class LunFences : std::uint8_t { none, reset, preempt } lun_fences_ = LunFences::none;
   std::vector<std::unique_ptr<Session>> sessions_;
   struct SessionUse {
     std::vector<bool> removed;  // by disk: it has no path here
@@ -154,6 +173,25 @@ void Simulation::build() {
   if (random_.one_in(4)) {
     options.no_path_retry = milliseconds(random_.below(3000));
   }
+  if (options_.canary == Canary::no_settling || random_.one_in(4)) {
+    lun_fences_ = random_.one_in(2) ? LunFences::reset : LunFences::preempt;
+    options.fence_settle_time =
+        options_.canary == Canary::no_settling ? milliseconds(0) : kSettleTime;
+    if (lun_fences_ == LunFences::preempt) {
+      options.reservation_key = 0x5a00000000000000;
+    }
+  }
+  if (random_.one_in(3)) {
+    tpgs_ = static_cast<std::uint8_t>(random_.between(1, 3));  // implicit, explicit, both
+    options.path_grouping_policy.reset();
+    if (random_.one_in(2)) {
+      options.path_grouping_policy =
+          random_.one_in(2) ? PathGroupingPolicy::group_by_prio : PathGroupingPolicy::group_by_tpg;
+    }
+    if (random_.one_in(3)) {
+      options.failback = Failback{};
+    }
+  }
   const std::uint64_t disks = random_.between(1, 2);
   // The ring copies, so that a canary could only be seen at the device.
   const bool through_ring = random_.one_in(3) && options_.canary == Canary::none;
@@ -162,6 +200,7 @@ void Simulation::build() {
     disks_.push_back(std::make_unique<SimulatedDisk>(
         *this, random_.next(), static_cast<std::uint16_t>(disk), options, through_ring));
     target_->add_lun(static_cast<std::uint16_t>(disk), disks_.back()->lun());
+    build_port_groups(*disks_.back()->lun());
     if (options_.canary == Canary::no_hold) {
       MultipathDeviceCanary::disable_hold(disks_.back()->device());
     } else if (options_.canary == Canary::no_rule_of_buffers) {
@@ -182,6 +221,9 @@ void Simulation::build() {
       session.lu_reset_timeout = milliseconds(random_.between(100, 1000));
       session.exclusive_luns = random_.one_in(4);
     }
+    // With the default fence_settle_time, resets are for stuck commands only: nothing waits so
+    // long.
+    session.exclusive_luns = lun_fences_ == LunFences::reset || session.exclusive_luns;
     session.max_outstanding_r2t = static_cast<std::uint16_t>(random_.between(1, 4));
     sessions_.push_back(std::make_unique<Session>(reactor_, session));
     for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
@@ -192,12 +234,16 @@ void Simulation::build() {
   }
   result_.plan = fmt::format(
       "{}{} disks{}, portal groups{}, {}, window {}, R2T {}, immediate {}, linger {} ms, "
-      "no_path_retry {}",
+      "no_path_retry {}, TPGS {}, {}",
       contended_ ? "contended, " : "", disks, through_ring ? " through rings" : "", groups,
-      to_string(*options.path_grouping_policy), target_options.window, target_options.initial_r2t,
-      target_options.immediate_data,
+      options.path_grouping_policy ? to_string(*options.path_grouping_policy) : "detected",
+      target_options.window, target_options.initial_r2t, target_options.immediate_data,
       std::chrono::duration_cast<milliseconds>(target_options.linger_delay).count(),
-      options.no_path_retry ? fmt::format("{} ms", (**options.no_path_retry).count()) : "queue");
+      options.no_path_retry ? fmt::format("{} ms", (**options.no_path_retry).count()) : "queue",
+      tpgs_,
+      lun_fences_ == LunFences::none    ? "no fence of the LUN"
+      : lun_fences_ == LunFences::reset ? "LU reset"
+                                        : "PREEMPT AND ABORT");
 }
 
 void Simulation::plan_faults() {
@@ -219,11 +265,15 @@ void Simulation::inject_fault() {
   const std::size_t portal = random_.below(portals_);
   const SocketAddress where = address(portal);
   const Duration length = outage();
+  if (lun_fences_ != LunFences::none && random_.one_in(3)) {
+    lose_path_with_bytes_under_way(portal);
+    return;
+  }
   if (contended_ && !random_.one_in(4)) {
     lose_writes(portal, length);
     return;
   }
-  switch (random_.below(29)) {
+  switch (random_.below(31)) {
     case 0:
     case 1:
       network.reset_connections(where);
@@ -275,6 +325,10 @@ void Simulation::inject_fault() {
     case 22:
       swap_luns(std::min<Duration>(length, seconds(1)));
       return;
+    case 29:
+    case 30:
+      change_access(std::min<Duration>(length, seconds(3)));
+      return;
     case 23: {  // a storm
       SimFault busy;
       busy.count = static_cast<std::uint32_t>(random_.between(100, 300));
@@ -313,14 +367,15 @@ void Simulation::inject_fault() {
       return;
     case 11:
       target_->set_hung(true);
-      later(length, [this] { target_->set_hung(false); });
+      later(shortened(length, kLongestHang), [this] { target_->set_hung(false); });
       return;
     case 12: {
       SimFault standby;
       standby.matches = [portal](const SimCommand& command) { return command.portal == portal; };
       standby.count = static_cast<std::uint32_t>(random_.between(1, 8));
       standby.status = ScsiStatus::check_condition;
-      standby.sense = make_sense(SenseKey::not_ready, random_.one_in(2) ? 0x040b : 0x0401);
+      constexpr std::uint16_t kCodes[] = {0x0401, 0x040a, 0x040b, 0x040c};
+      standby.sense = make_sense(SenseKey::not_ready, kCodes[random_.below(std::size(kCodes))]);
       target_->inject(standby);
       return;
     }
@@ -344,10 +399,23 @@ void Simulation::inject_fault() {
   }
 }
 
+// A path goes for long, and what it carried arrives only when it has been given up (path_timeout).
+void Simulation::lose_path_with_bytes_under_way(std::size_t portal) {
+  const SocketAddress where = address(portal);
+  reactor_.network().set_refusing(where, true);
+  reactor_.network().set_reset_policy(where, SimResetPolicy::everything);
+  hold_back(where, SimDirection::to_server, milliseconds(random_.between(2000, 2400)));
+  later(milliseconds(random_.between(4000, 9000)), [this, where] {
+    reactor_.network().set_refusing(where, false);
+    reactor_.network().set_reset_policy(where, SimResetPolicy::random);
+  });
+}
+
 // Stalled in the network and delivered later, even what was sent before a reset.
 void Simulation::hold_back(const SocketAddress& where, SimDirection direction, Duration length) {
   reactor_.network().set_held(where, direction, true);
-  later(length, [this, where, direction] { reactor_.network().set_held(where, direction, false); });
+  later(shortened(length, kLongestHold),
+        [this, where, direction] { reactor_.network().set_held(where, direction, false); });
 }
 
 // One path becomes slow, so that what the paths carry arrives in another order than it was sent.
@@ -375,6 +443,82 @@ void Simulation::fail_over_controller(Duration length) {
   target_->inject(taking_over);
   later(random_duration(length + microseconds(1)),
         [this] { target_->add_unit_attention(random_.one_in(2) ? 0x2a06 : 0x2900); });
+}
+
+// Two target port groups, of every other portal, whatever portal groups these are in.
+void Simulation::build_port_groups(SimLun& lun) {
+  if (tpgs_ == 0) {
+    return;
+  }
+  lun.options.tpgs = tpgs_;
+  constexpr AccessState kStates[] = {AccessState::active_optimized,
+                                     AccessState::active_non_optimized, AccessState::standby};
+  for (std::size_t group = 0; group < std::min<std::size_t>(portals_, 2); ++group) {
+    TargetPortGroup& made = lun.options.port_groups.emplace_back();
+    made.tag = static_cast<std::uint16_t>(group + 1);
+    made.state = group == 0 ? AccessState::active_optimized : kStates[random_.below(3)];
+    for (std::size_t portal = group; portal < portals_; portal += 2) {
+      made.ports.push_back(static_cast<std::uint16_t>(portal + 1));
+    }
+  }
+}
+
+void Simulation::set_access(std::uint16_t tag, AccessState state) {
+  ++result_.access_changes;
+  for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
+    for (TargetPortGroup& group : disk->lun()->options.port_groups) {
+      if (group.tag == tag) {
+        group.state = state;
+      }
+    }
+  }
+  if (!random_.one_in(3)) {  // else polling finds it
+    target_->add_unit_attention(0x2a06);
+  }
+}
+
+// A target port group leaves active/optimized by way of transitioning, and comes back so; perhaps
+// the other one takes over. The array does it by itself, and what it is told (STPG) takes a while.
+void Simulation::change_access(Duration length) {
+  if (tpgs_ == 0) {
+    lose_writes(random_.below(portals_), length);
+    return;
+  }
+  const auto tag =
+      static_cast<std::uint16_t>(random_.between(1, std::min<std::size_t>(portals_, 2)));
+  constexpr AccessState kStates[] = {AccessState::standby, AccessState::unavailable,
+                                     AccessState::active_non_optimized};
+  const AccessState next = kStates[random_.below(std::size(kStates))];
+  const Duration first = random_duration(milliseconds(700));
+  const Duration back = first + length;
+  const Duration last = back + random_duration(milliseconds(300));
+  const auto at = [this](Duration delay, std::uint16_t group, AccessState state) {
+    later(delay, [this, group, state] {
+      if (!faults_ended_) {
+        set_access(group, state);
+      }
+    });
+  };
+  set_access(tag, AccessState::transitioning);
+  at(first, tag, next);
+  if (portals_ > 1 && random_.one_in(2)) {
+    at(random_duration(first + microseconds(1)), static_cast<std::uint16_t>(3 - tag),
+       AccessState::active_optimized);
+  }
+  at(back, tag, AccessState::transitioning);
+  at(last, tag, AccessState::active_optimized);
+  SimFault slow;
+  slow.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kMaintenanceOut;
+  };
+  slow.execute = true;
+  slow.extra_delay = random_duration(milliseconds(500));
+  if (random_.one_in(3)) {
+    slow.execute = false;
+    slow.status = ScsiStatus::check_condition;
+    slow.sense = make_sense(SenseKey::not_ready, 0x040a);
+  }
+  target_->inject(slow);
 }
 
 // After a restart, other LUNs are behind the numbers, for a while.
@@ -524,6 +668,9 @@ void Simulation::end_faults() {
   }
   target_->set_hung(false);
   map_luns(false);
+  for (std::uint16_t tag = 1; tpgs_ != 0 && tag <= 2; ++tag) {
+    set_access(tag, AccessState::active_optimized);
+  }
   target_->start();
   target_->clear_faults();
   target_->fault_functions(TaskFunction::abort_task, std::nullopt);
@@ -630,6 +777,8 @@ void Simulation::finish() {
   result_.ghost_writes = target_->counters.executed_after_close;
   result_.fenced_tasks = target_->counters.terminated_tasks;
   result_.aborted_tasks = target_->counters.aborted_tasks;
+  result_.lun_resets = target_->counters.resets;
+  result_.preemptions = target_->counters.preemptions;
 }
 
 SimulationResult Simulation::run() {

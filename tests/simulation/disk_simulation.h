@@ -30,7 +30,12 @@ struct MultipathDeviceCanary {
   static void disable_rule_of_buffers(MultipathDevice& device) { device.disable_rule_of_buffers(); }
 };
 
-enum class Canary : std::uint8_t { none, no_hold, no_rule_of_buffers };
+enum class Canary : std::uint8_t {
+  none,
+  no_hold,
+  no_rule_of_buffers,
+  no_settling,  // lost writes are fenced without waiting for what is still in the network
+};
 
 struct SimulationOptions {
   std::uint64_t seed = 1;
@@ -42,10 +47,13 @@ struct SimulationResult {
   std::string plan;                   // what the seed has chosen, for a person
   std::uint64_t requests = 0;
   std::uint64_t faults = 0;
-  std::uint64_t fingerprint = 0;  // of all answers and their times
+  std::uint64_t fingerprint = 0;     // of all answers and their times
+  std::uint64_t access_changes = 0;  // of target port groups (ALUA)
   std::uint64_t connection_losses = 0;
   std::uint64_t ghost_writes = 0;  // executed after their connection was gone
   std::uint64_t fenced_tasks = 0;  // terminated at the target
+  std::uint64_t lun_resets = 0;
+  std::uint64_t preemptions = 0;
   std::uint64_t stuck_commands = 0;
   std::uint64_t hedged = 0;         // reads and flushes asked for twice
   std::uint64_t removed_paths = 0;  // and added again

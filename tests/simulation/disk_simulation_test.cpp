@@ -64,11 +64,14 @@ TEST(DiskSimulation, Seeds) {
     total.aborted_tasks += result.aborted_tasks;
     total.hedged += result.hedged;
     total.removed_paths += result.removed_paths;
+    total.access_changes += result.access_changes;
+    total.lun_resets += result.lun_resets;
+    total.preemptions += result.preemptions;
   }
   std::printf(
       "seeds %llu-%llu: %llu requests, %llu faults, %llu lost connections, %llu ghost "
       "writes, %llu tasks fenced, %llu commands stuck, %llu tasks aborted, %llu hedges, %llu paths "
-      "removed\n",
+      "removed, %llu ALUA changes, %llu resets, %llu preemptions\n",
       static_cast<unsigned long long>(seeds.first), static_cast<unsigned long long>(seeds.last),
       static_cast<unsigned long long>(total.requests),
       static_cast<unsigned long long>(total.faults),
@@ -78,7 +81,10 @@ TEST(DiskSimulation, Seeds) {
       static_cast<unsigned long long>(total.stuck_commands),
       static_cast<unsigned long long>(total.aborted_tasks),
       static_cast<unsigned long long>(total.hedged),
-      static_cast<unsigned long long>(total.removed_paths));
+      static_cast<unsigned long long>(total.removed_paths),
+      static_cast<unsigned long long>(total.access_changes),
+      static_cast<unsigned long long>(total.lun_resets),
+      static_cast<unsigned long long>(total.preemptions));
   if (seeds.last - seeds.first >= 20) {  // the plans do what they are for
     EXPECT_GT(total.requests, 10000U);
     EXPECT_GT(total.connection_losses, 100U);
@@ -88,6 +94,7 @@ TEST(DiskSimulation, Seeds) {
     EXPECT_GT(total.aborted_tasks, 50U);
     EXPECT_GT(total.hedged, 50U);
     EXPECT_GT(total.removed_paths, 50U);
+    EXPECT_GT(total.access_changes, 50U);
   }
 }
 
@@ -114,6 +121,14 @@ std::string caught(Canary canary, const char* text) {
 // A device that does not hold overlapping writes loses data, and the oracle must see that.
 TEST(DiskSimulation, TheOracleCatchesADeviceWithoutTheHold) {
   const std::string failure = caught(Canary::no_hold, "overwritten before");
+  EXPECT_FALSE(failure.empty());
+  std::printf("caught with %s\n", failure.c_str());
+}
+
+// A fence of the logical unit that does not wait for the bytes that are still in the network ends
+// what the target has, and then the rest arrives.
+TEST(DiskSimulation, AFenceWithoutSettlingIsCaught) {
+  const std::string failure = caught(Canary::no_settling, "overwritten before");
   EXPECT_FALSE(failure.empty());
   std::printf("caught with %s\n", failure.c_str());
 }
