@@ -1,7 +1,7 @@
 # What an array does to a LUN in use, with the Linux kernel's target, a portal group for each of two
 # portals: the LUN grows; behind one portal there is another LUN all of a sudden; the controllers swap
 # their roles (ALUA, implicit), and the initiator tells a standby one to take over (explicit).
-# Not among the tests: it has not been through a whole boot yet.
+# On demand only: CI has half an hour for everything.
 # runs on demand: bookworm:-
 # steps: growth lun-swap alua-flip alua-explicit
 lio_backing=loop

@@ -1,5 +1,5 @@
 # Every path is gone for five minutes, one by resets and one in silence; the guest waits and goes on.
-# Not among the tests: it has not been through a whole boot yet.
+# On demand only: it takes six minutes.
 # runs on demand: bookworm:- trixie:-
 # timeout: 600
 scenario() {
