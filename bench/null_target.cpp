@@ -1,13 +1,11 @@
 #include "bench/null_target.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <liburing.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,7 +17,7 @@
 #include <ctime>
 
 #include "base/byte_order.h"
-#include "bench/core_pinning.h"
+#include "bench/child_process.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -418,33 +416,23 @@ Result<std::unique_ptr<NullTargetProcess>> NullTargetProcess::start(
   if (!target) {
     return tl::unexpected(target.error());
   }
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return tl::unexpected(system_error("cannot make a pipe", errno));
-  }
-  const UniqueFd ready(ends[0]);
-  UniqueFd tell_ready(ends[1]);
-  std::unique_ptr<NullTargetProcess> started(new NullTargetProcess);
-  started->ports_ = (*target)->ports();
-  started->process_ = fork();
-  if (started->process_ < 0) {
-    return tl::unexpected(system_error("cannot fork", errno));
-  }
-  if (started->process_ == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    pin_to_core(core);
+  const auto child = start_child(core, [&target](int ready) {
     (*target)->take_memory();
     target_of_process = target->get();
     signal(SIGUSR1, [](int) { target_of_process->swap_port_groups(); });
-    tell_ready.reset();
+    close(ready);
     const std::atomic<bool> never = false;
     (*target)->run(never);
-    _exit(1);
+  });
+  if (!child) {
+    return tl::unexpected(child.error());
   }
+  std::unique_ptr<NullTargetProcess> started(new NullTargetProcess);
+  started->ports_ = (*target)->ports();
+  started->process_ = child->id;
   // Its memory may take seconds, which are no client's.
-  tell_ready.reset();
   char nothing = 0;
-  while (read(ready.get(), &nothing, 1) < 0 && errno == EINTR) {
+  while (read(child->output.get(), &nothing, 1) < 0 && errno == EINTR) {
   }
   return started;
 }

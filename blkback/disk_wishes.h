@@ -3,7 +3,6 @@
 // disk's GuestDisk, control thread.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -36,9 +35,7 @@ class DiskWishes {
   static constexpr std::size_t kMaxRemoved = 256;
 
   // Instead of what was set before; nullopt: as the plan has it.
-  void set_no_path_retry(std::optional<std::optional<std::chrono::milliseconds>> wait) {
-    no_path_retry_ = wait;
-  }
+  void set_no_path_retry(std::optional<NoPathRetry> wait) { no_path_retry_ = wait; }
   void set_policies(const PathPolicySettings& changes) { overrule(changes, policies_); }
   void path_added(const ResolvedPortal& path);
   void path_removed(const ResolvedPortal& path);
@@ -48,7 +45,7 @@ class DiskWishes {
   void apply(std::vector<ResolvedPortal>& portals) const;
 
  private:
-  std::optional<std::optional<std::chrono::milliseconds>> no_path_retry_;
+  std::optional<NoPathRetry> no_path_retry_;
   PathPolicySettings policies_;
   std::vector<ResolvedPortal> added_;
   std::vector<ResolvedPortal> removed_;

@@ -147,8 +147,12 @@ void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
 
 // Whether the guest's buffer is ours from now on.
 bool MultipathDevice::Impl::divert(Request& request) {
-  if (request.block->data == nullptr || !divert_answered_reads_) {
+  if (request.block->data == nullptr) {
     return true;  // a flush
+  }
+  if (!divert_answered_reads_ && request.home == &free_) {
+    return true;  // the canary gives away the guest's buffers; a hedge's would be no memory any
+                  // more
   }
   const auto piece_at = static_cast<std::size_t>(request.task.data - request.block->data);
   std::byte* elsewhere = request.hedge->buffer.get() + (piece_at - request.hedge->first_byte);

@@ -34,21 +34,14 @@ Result<void> read_auto_resize(std::string_view word, MultipathOptions& options) 
   return {};
 }
 
-Result<void> read_path_grouping_policy(std::string_view word, MultipathOptions& options) {
-  const auto value = parse_path_grouping_policy(word);
+// One of the words that kParse knows.
+template <auto kParse, auto kMember>
+Result<void> read_word(std::string_view word, MultipathOptions& options) {
+  const auto value = kParse(word);
   if (!value) {
     return tl::unexpected(value.error());
   }
-  options.path_grouping_policy = *value;
-  return {};
-}
-
-Result<void> read_path_selector(std::string_view word, MultipathOptions& options) {
-  const auto value = parse_path_selector(word);
-  if (!value) {
-    return tl::unexpected(value.error());
-  }
-  options.path_selector = *value;
+  options.*kMember = *value;
   return {};
 }
 
@@ -92,8 +85,12 @@ Result<void> read_no_space(std::string_view word, MultipathOptions& options) {
 
 constexpr std::array kSettings = {
     // multipath.conf
-    Setting{"path_grouping_policy", "", WordSetting{&read_path_grouping_policy}, true},
-    Setting{"path_selector", "", WordSetting{&read_path_selector}, true},
+    Setting{"path_grouping_policy", "",
+            WordSetting{
+                &read_word<&parse_path_grouping_policy, &MultipathOptions::path_grouping_policy>},
+            true},
+    Setting{"path_selector", "",
+            WordSetting{&read_word<&parse_path_selector, &MultipathOptions::path_selector>}, true},
     Setting{"rr_min_io", "", WholeSetting{&PathPolicySettings::rr_min_io, 1, 100000}, true},
     Setting{"rr_weight", "", RrWeightSetting{}, true},
     Setting{"prio", "", PrioritizerSetting{}, true},

@@ -16,21 +16,8 @@ class LunFenceTest : public MultipathTest {
 
   // Portals in groups of their own, so that nobody else can fence.
   void start_apart(bool exclusive) {
-    start_target({1, 2});
-    device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
-    for (std::size_t portal = 0; portal < 2; ++portal) {
-      SessionOptions options;
-      options.initiator_name = "iqn.2026-01.test:host";
-      options.target_name = target_options_.name;
-      options.portal = portal_address(portal);
-      options.portal_name = options.portal.to_string();
-      options.isid = {0x80, 0, 0, 1, 0, static_cast<std::uint8_t>(portal + 1)};
-      options.exclusive_luns = exclusive;
-      sessions_.push_back(std::make_unique<Session>(reactor_, options));
-      sessions_.back()->start();
-      device_->add_path(*sessions_.back(), 0);
-    }
-    ASSERT_TRUE(wait_for_up(2));
+    session_options_.exclusive_luns = exclusive;
+    start({1, 2});
     reactor_.run_for(milliseconds(10));
   }
 

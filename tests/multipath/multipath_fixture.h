@@ -71,7 +71,7 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
   }
 
   Session& add_session(std::size_t portal) {
-    SessionOptions options;
+    SessionOptions options = session_options_;
     options.initiator_name = "iqn.2026-01.test:host";
     options.target_name = target_options_.name;
     options.portal = portal_address(portal);
@@ -161,6 +161,17 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     return submit(BlockOperation::read, sector, count);
   }
   GuestRequest& flush() { return submit(BlockOperation::flush); }
+  // Submits by `ask` until one of them is on its way over path `at`.
+  template <class Ask>
+  GuestRequest& at_path(std::size_t at, Ask ask) {
+    while (true) {
+      const std::uint32_t before = path(at).in_flight;
+      GuestRequest& request = ask();
+      if (path(at).in_flight != before) {
+        return request;
+      }
+    }
+  }
 
   void wait(const GuestRequest& request, Duration at_most = seconds(30)) {
     ASSERT_TRUE(reactor_.run_until([&] { return request.completions != 0; }, at_most));
@@ -237,6 +248,7 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
   SimTargetOptions target_options_;
   SimLunOptions lun_options_;
   MultipathOptions options_;
+  SessionOptions session_options_;  // but for who talks to whom
   std::unique_ptr<SimTarget> target_;
   std::shared_ptr<SimLun> lun_;
   std::vector<std::unique_ptr<Session>> sessions_;  // outlive device_

@@ -50,17 +50,6 @@ class PathChanges : public MultipathTest {
   }
   [[nodiscard]] std::uint32_t leaving() const { return device_->snapshot().leaving; }
 
-  // Submits by `ask` until one of them is on its way over path `at`.
-  template <class Ask>
-  GuestRequest& at_path(std::size_t at, Ask ask) {
-    while (true) {
-      const std::uint32_t before = path(at).in_flight;
-      GuestRequest& request = ask();
-      if (path(at).in_flight != before) {
-        return request;
-      }
-    }
-  }
   GuestRequest& read_at(std::size_t at, std::uint64_t sector) {
     return at_path(at, [&]() -> GuestRequest& { return read(sector, 8); });
   }

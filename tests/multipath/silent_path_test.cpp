@@ -24,17 +24,6 @@ class SilentPath : public MultipathTest {
     }
   }
 
-  // Submits by `ask` until one of them is on its way over path `at`.
-  template <class Ask>
-  GuestRequest& at_path(std::size_t at, Ask ask) {
-    while (true) {
-      const std::uint32_t before = path(at).in_flight;
-      GuestRequest& request = ask();
-      if (path(at).in_flight != before) {
-        return request;
-      }
-    }
-  }
   GuestRequest& read_at(std::size_t at, std::uint64_t sector, std::uint32_t count) {
     return at_path(at, [&]() -> GuestRequest& { return read(sector, count); });
   }

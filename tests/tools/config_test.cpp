@@ -242,12 +242,12 @@ TEST(ArrayTable, NoRowMakesAGuestsRequestsFail) {
 }
 
 TEST(Config, DevicesHaveAPathCheckerAndNoPathRetry) {
-  const ArrayTable& table = *accepted(
-                                 "[[device]]\nvendor = 'ACME'\npath_checker = 'rdac'\n"
-                                 "no_path_retry = 12\n"
-                                 "[[device]]\nvendor = 'ACME'\nproduct = 'Q'\n"
-                                 "no_path_retry = 'queue'\n")
-                                 .multipath.arrays;
+  const Configuration configuration = accepted(
+      "[[device]]\nvendor = 'ACME'\npath_checker = 'rdac'\n"
+      "no_path_retry = 12\n"
+      "[[device]]\nvendor = 'ACME'\nproduct = 'Q'\n"
+      "no_path_retry = 'queue'\n");
+  const ArrayTable& table = *configuration.multipath.arrays;
   LogicalUnitIdentity identity;
   identity.vendor = "ACME";
   identity.product = "P";
