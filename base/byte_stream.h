@@ -67,6 +67,9 @@ class ByteStream {
   virtual void send(std::span<const iovec> parts) noexcept = 0;
   // Receives what is there, at least one byte, into the parts in order.
   virtual void receive(std::span<const iovec> parts) noexcept = 0;
+  // From now on a receive, one that is outstanding too, waits until so many bytes are there or the
+  // stream ends. It may still complete with fewer. 1 at first.
+  virtual void set_low_water(std::size_t bytes) noexcept = 0;
   // Throws away what the kernel still has to send (linger 0: the peer gets RST) and closes: a
   // command whose bytes are not fully on the wire can never complete afterwards. Ends in on_closed.
   // Allowed at any time, also while connecting, and more than once.

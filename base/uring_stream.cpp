@@ -115,11 +115,19 @@ void UringStream::receive(std::span<const iovec> parts) noexcept {
     io_uring_prep_recvmsg(&entry, fd_.get(), &receive_.message, 0);
   }
   const bool emptied = (receive_.operation.flags & IORING_CQE_F_SOCK_NONEMPTY) == 0;
-  if (emptied && received_in_turn_ == reactor_.turn_time()) {
-    entry.ioprio |= IORING_RECVSEND_POLL_FIRST;  // saves an attempt that finds nothing
+  // Saves an attempt that finds nothing; and an attempt would take what is below the mark.
+  if ((emptied && received_in_turn_ == reactor_.turn_time()) || low_water_bytes_ > 1) {
+    entry.ioprio |= IORING_RECVSEND_POLL_FIRST;
   }
   reactor_.start(entry, &receive_.operation);
   receive_.in_kernel = true;
+}
+
+void UringStream::set_low_water(std::size_t bytes) noexcept {
+  if (state_ == State::open && bytes != low_water_bytes_ &&
+      set_option(fd_.get(), SOL_SOCKET, SO_RCVLOWAT, static_cast<int>(bytes))) {
+    low_water_bytes_ = bytes;
+  }
 }
 
 void UringStream::reset() noexcept {

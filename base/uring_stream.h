@@ -25,6 +25,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
 
   void send(std::span<const iovec> parts) noexcept override;
   void receive(std::span<const iovec> parts) noexcept override;
+  void set_low_water(std::size_t bytes) noexcept override;
   void reset() noexcept override;
 
   // The interface with this index has lost its link.
@@ -80,6 +81,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
   Transfer send_;
   Transfer receive_;
   TimePoint received_in_turn_{};
+  std::size_t low_water_bytes_ = 1;
   std::optional<Error> close_error_;
   Deferred close_task_;
 };

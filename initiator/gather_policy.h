@@ -1,13 +1,14 @@
-// GatherPolicy: whether a session lets answers gather for a moment before it receives them. A
-// target that answers commands one by one wakes the initiator for each, and is then given the next
-// commands one by one; waiting a moment makes batches of both. A target that answers in batches
-// gains nothing from it, neither does one that is slower than the moment is long, nor a shallow
-// queue, where the wait would be added to every answer. So it looks: how many answers a receive
-// brings without gathering, and how many with it, and that it does not cost throughput. Pure; one
-// session's.
+// GatherPolicy: whether a session lets answers gather in its socket before it receives them, and
+// how many. A target that answers commands one by one wakes the initiator for each, and is then
+// given the next commands one by one; waiting for several makes batches of both. A target that
+// answers in batches gains nothing from it, neither does a shallow queue. So it looks: how many
+// answers a receive brings without gathering, and how many with it, and that it does not cost
+// throughput. The wait is for bytes, not for a time: a sleep that a timer ends costs more than
+// many an answer does, in a virtual machine above all. Pure; one session's.
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -20,9 +21,8 @@ class GatherPolicy {
  public:
   // With fewer commands than this at the target nothing is gathered.
   static constexpr std::uint32_t kDeepQueue = 8;
-  // The moment: a quarter of the time that a command takes, within these.
-  static constexpr Duration kShortest = std::chrono::microseconds(20);
-  static constexpr Duration kLongest = std::chrono::microseconds(80);
+  // No receive waits longer than this for more than there is.
+  static constexpr Duration kPatience = std::chrono::milliseconds(2);
 
   // A receive has brought so many bytes, and in them answers to some of the commands that were at
   // the target.
@@ -42,40 +42,46 @@ class GatherPolicy {
       return;
     }
     const Duration per_answer = (now - began_) / std::max(answers_, 1U);
-    moment_ = std::clamp(per_answer * in_flight / 4, kShortest, kLongest);  // Little's law
+    bytes_per_answer_ = bytes_ / std::max(answers_, 1U);
     switch (mode_) {
       case Mode::watching:
       case Mode::probing:
         per_answer_ungathered_ = per_answer;
-        mode_ = answers_ < length() * std::max(kFewAnswers, in_flight / 16) &&
-                        bytes_ < answers_ * kLargeAnswerBytes
-                    ? (mode_ == Mode::probing ? Mode::gathering : Mode::trying)
-                    : Mode::watching;
+        if (answers_ < length() * std::max(kFewAnswers, in_flight / 16) &&
+            bytes_ < answers_ * kLargeAnswerBytes) {
+          enter(mode_ == Mode::probing ? Mode::gathering : Mode::trying);
+        } else {
+          enter(Mode::watching);
+        }
         break;
       case Mode::trying:
       case Mode::gathering:
         if (answers_ * 2 < length() * kWorthwhileHalves ||
             per_answer > per_answer_ungathered_ * 5 / 4) {
-          mode_ = Mode::resting;
-          rest_ = std::min(rest_ * 2, kLongestRest);
+          rest();
         } else {
-          mode_ = mode_ == Mode::trying ? Mode::gathering : Mode::probing;
           rest_ = kShortestRest;
+          enter(mode_ == Mode::trying ? Mode::gathering : Mode::probing);
         }
         break;
       case Mode::resting:
-        mode_ = Mode::watching;
+        enter(Mode::watching);
         break;
     }
-    receives_ = 0;
   }
 
-  // How long the next receive is to wait, with so many commands at the target; zero: not at all.
-  [[nodiscard]] Duration moment(std::uint32_t in_flight) const {
-    return (mode_ == Mode::gathering || mode_ == Mode::trying) && in_flight >= kDeepQueue
-               ? moment_
-               : Duration::zero();
+  // The next receive is to wait for so many bytes, with so many commands at the target; 1: for
+  // whatever comes.
+  [[nodiscard]] std::size_t low_water_bytes(std::uint32_t in_flight) const {
+    if ((mode_ != Mode::gathering && mode_ != Mode::trying) || in_flight < kDeepQueue) {
+      return 1;
+    }
+    // In steps, since telling the socket costs a system call.
+    return std::max<std::size_t>(std::bit_floor(in_flight) * kShare / 16 * bytes_per_answer_, 1);
   }
+
+  // A receive has waited for kPatience: the target holds most of the commands back for longer.
+  void waited_in_vain() { rest(); }
 
  private:
   enum class Mode : std::uint8_t {
@@ -92,12 +98,25 @@ class GatherPolicy {
   static constexpr std::size_t kLargeAnswerBytes = 16 * 1024;
   // With gathering, it has to bring as many half answers, or the wait was for nothing.
   static constexpr std::uint32_t kWorthwhileHalves = 3;
+  // Sixteenths of the commands at the target whose answers a receive waits for. What is left has
+  // to keep the target busy until the next ones reach it.
+  static constexpr std::uint32_t kShare = 10;
 
+  static constexpr std::uint32_t kShortestRest = 1000;
+  static constexpr std::uint32_t kLongestRest = 64000;
+
+  void enter(Mode mode) {
+    mode_ = mode;
+    receives_ = 0;
+  }
+  void rest() {
+    rest_ = std::min(rest_ * 2, kLongestRest);
+    enter(Mode::resting);
+  }
   // Receives that a mode lasts.
   [[nodiscard]] std::uint32_t length() const {
     switch (mode_) {
       case Mode::watching:
-        return 16;
       case Mode::trying:
         return 16;
       case Mode::gathering:
@@ -110,17 +129,14 @@ class GatherPolicy {
     return 1;
   }
 
-  static constexpr std::uint32_t kShortestRest = 1000;
-  static constexpr std::uint32_t kLongestRest = 64000;
-
   Mode mode_ = Mode::watching;
   std::uint32_t rest_ = kShortestRest;
   Duration per_answer_ungathered_{};
   std::uint32_t receives_ = 0;
   std::uint32_t answers_ = 0;
   std::size_t bytes_ = 0;
+  std::size_t bytes_per_answer_ = 0;
   TimePoint began_{};
-  Duration moment_ = kShortest;
 };
 
 }  // namespace iscsi_blkback

@@ -84,7 +84,8 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
           reactor,
           [](void* owner) noexcept {
             auto& self = *static_cast<Impl*>(owner);
-            self.receive_at_most(self.received_.size());
+            self.gather_policy_.waited_in_vain();
+            self.stream_->set_low_water(1);
           },
           this) {}
 

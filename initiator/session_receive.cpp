@@ -44,6 +44,7 @@ void Session::Impl::on_received(std::size_t count) noexcept {
   ++statistics_.receives;
   statistics_.bytes_received += count;
   last_received_ = reactor_.turn_time();
+  gather_timer_.stop();
   if (!connection_active()) {
     return;  // being reset; on_closed follows
   }

@@ -25,11 +25,14 @@ void Session::Impl::flush() {
   }
   receive_due_ = false;
   // A receive without an answer has brought a part of one: the rest is on its way.
-  if (const Duration moment = gather_policy_.moment(commands_in_flight_);
-      moment > Duration::zero() && answers_ != 0 && !direct_.under_way) {
-    gather_timer_.start_at(reactor_.turn_time() + moment);
-  } else {
+  const std::size_t low_water =
+      answers_ != 0 && !direct_.under_way ? gather_policy_.low_water_bytes(commands_in_flight_) : 1;
+  stream_->set_low_water(low_water);
+  if (low_water == 1) {
     receive_more();
+  } else {
+    gather_timer_.start_at(reactor_.turn_time() + GatherPolicy::kPatience);
+    receive_at_most(received_.size());
   }
 }
 

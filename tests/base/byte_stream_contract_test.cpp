@@ -39,6 +39,9 @@ class Client final : public ByteStream::Owner {
   void receive(const std::vector<Bytes*>& parts) {
     call([&] { stream->receive(vectors(parts)); });
   }
+  void set_low_water(std::size_t bytes) {
+    call([&] { stream->set_low_water(bytes); });
+  }
   void reset() {
     call([&] { stream->reset(); });
   }
@@ -217,6 +220,49 @@ TEST_P(ByteStreamContract, ReceivesIntoThePartsInOrder) {
   EXPECT_EQ(all, sent);
   EXPECT_GT(client->received.size(), 3U);  // 310 bytes at a time at most
   close(*client);
+}
+
+TEST_P(ByteStreamContract, AReceiveWaitsForTheLowWaterMark) {
+  auto client = connected_client();
+  const Bytes sent = pattern(3000);
+  Bytes room(4000);
+  client->set_low_water(sent.size());
+  client->receive({&room});
+  peer->send(Bytes(sent.begin(), sent.end() - 1));
+  world->settle();
+  EXPECT_EQ(client->received.size(), 0U);
+  peer->send({sent.back()});
+  EXPECT_TRUE(run_until([&] { return !client->received.empty(); }));
+  close(*client);
+}
+
+TEST_P(ByteStreamContract, ALowerMarkEndsTheWaitOfAReceive) {
+  auto client = connected_client();
+  Bytes room(4000);
+  client->set_low_water(3000);
+  client->receive({&room});
+  peer->send(pattern(100));
+  world->settle();
+  EXPECT_EQ(client->received.size(), 0U);
+  client->set_low_water(1);
+  EXPECT_TRUE(run_until([&] { return !client->received.empty(); }));
+  close(*client);
+}
+
+TEST_P(ByteStreamContract, BelowTheMarkTheEndOfTheStreamEndsTheWait) {
+  auto client = connected_client();
+  Bytes room(4000);
+  std::size_t count = 0;
+  client->then_received = [&](std::size_t more) {
+    count += more;
+    client->receive({&room});
+  };
+  client->set_low_water(3000);
+  client->receive({&room});
+  peer->send(pattern(100));
+  peer->finish();
+  EXPECT_TRUE(client->wait_closed());
+  EXPECT_EQ(count, 100U);
 }
 
 TEST_P(ByteStreamContract, SendsWhileAReceiveIsOutstanding) {

@@ -25,7 +25,7 @@ class GatherPolicyTest : public testing::Test {
     constexpr int kReceives = 10000;
     int gathered = 0;
     for (int receive = -200; receive < kReceives; ++receive) {
-      const bool gathers = policy.moment(kInFlight) > Duration::zero();
+      const bool gathers = policy.low_water_bytes(kInFlight) > 1;
       gathered += receive >= 0 && gathers ? 1 : 0;
       now += pace.between_receives + (gathers ? pace.added_by_waiting : Duration::zero());
       const std::uint32_t answers = gathers ? pace.with : pace.without;
@@ -33,16 +33,11 @@ class GatherPolicyTest : public testing::Test {
     }
     return static_cast<double>(gathered) / kReceives;
   }
-  // The moment that the policy settles on.
-  Duration settled_moment(const Pace& pace) {
-    gathered_share(pace);
-    Duration moment{};
-    for (int receive = 0; receive < 100 && moment == Duration::zero(); ++receive) {
-      now += pace.between_receives;
-      policy.received(pace.with * pace.answer_bytes, pace.with, kInFlight, now);
-      moment = policy.moment(kInFlight);
+  void start_gathering() {
+    while (policy.low_water_bytes(kInFlight) == 1) {
+      now += 30us;
+      policy.received(4144, 1, kInFlight, now);
     }
-    return moment;
   }
 
   GatherPolicy policy;
@@ -84,22 +79,28 @@ TEST_F(GatherPolicyTest, NoticesThatTheTargetHasChanged) {
 
 TEST_F(GatherPolicyTest, NeverWaitsWithAShallowQueue) {
   for (int receive = 0; receive < 1000; ++receive) {
-    EXPECT_EQ(policy.moment(GatherPolicy::kDeepQueue - 1), Duration::zero());
+    EXPECT_EQ(policy.low_water_bytes(GatherPolicy::kDeepQueue - 1), 1U);
     now += 30us;
     policy.received(4144, 1, GatherPolicy::kDeepQueue - 1, now);
   }
-  EXPECT_EQ(policy.moment(kInFlight), Duration::zero());  // it knows nothing of such a queue yet
+  EXPECT_EQ(policy.low_water_bytes(kInFlight), 1U);  // it knows nothing of such a queue yet
+  gathered_share({.without = 1, .with = 20});
+  EXPECT_EQ(policy.low_water_bytes(GatherPolicy::kDeepQueue - 1), 1U);
 }
 
-TEST_F(GatherPolicyTest, WaitsAQuarterOfWhatACommandTakesWithinItsBounds) {
-  // Three answers in 15 us, 32 commands: 160 us each.
-  const Duration moment = settled_moment({.without = 3, .with = 3, .between_receives = 15us});
-  EXPECT_GT(moment, 38us);
-  EXPECT_LT(moment, 42us);
-  EXPECT_EQ(settled_moment({.without = 3, .with = 3, .between_receives = 5us}),
-            GatherPolicy::kShortest);
-  EXPECT_EQ(settled_moment({.without = 3, .with = 3, .between_receives = 5ms}),
-            GatherPolicy::kLongest);
+TEST_F(GatherPolicyTest, WaitsForTheAnswersToALargePartOfTheQueue) {
+  start_gathering();
+  EXPECT_EQ(policy.low_water_bytes(32), 20U * 4144);
+  EXPECT_EQ(policy.low_water_bytes(63), 20U * 4144);  // in steps
+  EXPECT_EQ(policy.low_water_bytes(64), 40U * 4144);
+  EXPECT_EQ(policy.low_water_bytes(8), 5U * 4144);
+}
+
+TEST_F(GatherPolicyTest, RestsAfterAWaitInVain) {
+  start_gathering();
+  policy.waited_in_vain();
+  EXPECT_EQ(policy.low_water_bytes(kInFlight), 1U);
+  EXPECT_GT(gathered_share({.without = 1, .with = 20}), 0.5);  // and tries again
 }
 
 }  // namespace

@@ -204,6 +204,56 @@ TEST_F(SessionTest, OneSendCarriesEverythingOfATurn) {
   EXPECT_EQ(initiator.session.statistics().sends - before, 1U);
 }
 
+// Answers that come one by one are received several at a time; and when those that a receive waits
+// for do not come, the others do not wait with them.
+TEST_F(SessionTest, GathersAnswersAndDoesNotWaitForThoseThatDoNotCome) {
+  SimTargetOptions options;
+  options.portals = {{test_address(4), 1}};
+  options.power_on_unit_attention = false;
+  options.command_delay = microseconds(100);
+  options.command_jitter = microseconds(200);
+  SimTarget slow(reactor, options);
+  slow.add_lun(0, lun);
+  TestSession initiator(reactor, test_session_options(4));
+  ASSERT_TRUE(initiator.start());
+  std::vector<TestCommand> commands(32);
+  std::uint64_t submitted = 0;
+  const auto keep_busy = [&](std::uint64_t count) {
+    for (const std::uint64_t end = submitted + count; submitted < end;) {
+      for (TestCommand& command : commands) {
+        if (command.done || submitted < commands.size()) {
+          ++submitted;
+          command.done = false;
+          command.submit_read(initiator.session, 0, 8);
+        }
+      }
+      ASSERT_TRUE(runs_until(reactor, [&] {
+        return std::any_of(commands.begin(), commands.end(),
+                           [](const TestCommand& command) { return command.done; });
+      }));
+    }
+  };
+  keep_busy(4000);
+  const std::uint64_t receives = initiator.session.statistics().receives;
+  keep_busy(4000);
+  EXPECT_LT(initiator.session.statistics().receives - receives, 4000 / 8);
+
+  ASSERT_TRUE(runs_until(reactor, [&] { return initiator.session.commands_in_flight() == 0; }));
+  constexpr std::uint8_t kHeldBlock = 77;
+  slow.inject({.matches = [](const SimCommand& command) { return command.cdb[9] == kHeldBlock; },
+               .count = 0,
+               .hold = true});
+  for (TestCommand& command : commands) {
+    command.done = false;
+    command.submit_read(initiator.session, &command < &commands[2] ? 0 : kHeldBlock, 8);
+  }
+  EXPECT_TRUE(runs_until(
+      reactor, [&] { return commands[0].done && commands[1].done; }, milliseconds(5)));
+  EXPECT_EQ(initiator.session.commands_in_flight(), 30U);
+  slow.release_held();
+  EXPECT_TRUE(runs_until(reactor, [&] { return initiator.session.commands_in_flight() == 0; }));
+}
+
 TEST_F(SessionTest, AnswersPingsOfTheTarget) {
   TestSession initiator(reactor, test_session_options());
   ASSERT_TRUE(initiator.start());

@@ -134,7 +134,12 @@ void Simulation::build() {
   contended_ = random_.one_in(3);
   portals_ = random_.between(contended_ ? 2 : 1, 4);
   SimTargetOptions target_options;
-  const std::uint64_t grouping = random_.below(3);
+  std::uint64_t grouping = random_.below(3);
+  if (options_.canary == Canary::no_settling) {  // nobody else can fence a lost session
+    contended_ = true;
+    portals_ = 4;
+    grouping = 1;
+  }
   std::string groups;
   for (std::size_t portal = 0; portal < portals_; ++portal) {
     const std::uint64_t tag = grouping == 0 ? 1 : grouping == 1 ? portal + 1 : portal / 2 + 1;
@@ -248,7 +253,8 @@ void Simulation::build() {
 
 void Simulation::plan_faults() {
   Duration at = milliseconds(50);
-  const Duration mean = milliseconds(random_.between(50, 800));
+  const bool rare = options_.canary == Canary::no_settling;  // each takes a path away for long
+  const Duration mean = milliseconds(rare ? 1500 : random_.between(50, 800));
   while (at < kFaultTime) {
     later(at, [this] {
       if (!faults_ended_) {
@@ -265,7 +271,8 @@ void Simulation::inject_fault() {
   const std::size_t portal = random_.below(portals_);
   const SocketAddress where = address(portal);
   const Duration length = outage();
-  if (lun_fences_ != LunFences::none && random_.one_in(3)) {
+  const bool mostly = options_.canary == Canary::no_settling;
+  if (lun_fences_ != LunFences::none && (mostly ? !random_.one_in(4) : random_.one_in(3))) {
     lose_path_with_bytes_under_way(portal);
     return;
   }
@@ -404,7 +411,7 @@ void Simulation::lose_path_with_bytes_under_way(std::size_t portal) {
   const SocketAddress where = address(portal);
   reactor_.network().set_refusing(where, true);
   reactor_.network().set_reset_policy(where, SimResetPolicy::everything);
-  hold_back(where, SimDirection::to_server, milliseconds(random_.between(2000, 2400)));
+  hold_back(where, SimDirection::to_server, milliseconds(random_.between(2100, 2400)));
   later(milliseconds(random_.between(4000, 9000)), [this, where] {
     reactor_.network().set_refusing(where, false);
     reactor_.network().set_reset_policy(where, SimResetPolicy::random);

@@ -107,6 +107,12 @@ class SimConnection : public std::enable_shared_from_this<SimConnection> {
   [[nodiscard]] bool end_of_stream(SimDirection direction) const {
     return channel(direction).finished && channel(direction).received.empty();
   }
+  // Less has arrived than the reader waits for, and more may come.
+  [[nodiscard]] bool below(SimDirection direction, std::size_t low_water_bytes) const {
+    const Channel& in = channel(direction);
+    return in.received.size() < std::min(low_water_bytes, link_.receive_buffer_bytes) &&
+           !in.finished;
+  }
   void send_finish(SimDirection direction) { push(direction, Segment::Kind::finish, {}); }
   void send_reset(SimDirection direction);
   void forget_received(SimDirection direction) { channel(direction).received.clear(); }
@@ -531,6 +537,15 @@ void SimStream::receive(std::span<const iovec> parts) noexcept {
   }
 }
 
+void SimStream::set_low_water(std::size_t bytes) noexcept {
+  if (state_ == State::open) {
+    low_water_bytes_ = bytes;
+    if (receive_.outstanding) {
+      connection_->schedule_receive(opposite(sends_));
+    }
+  }
+}
+
 void SimStream::reset() noexcept {
   if (state_ == State::connecting || state_ == State::open) {
     if (state_ == State::open && !socket_error_) {
@@ -623,7 +638,8 @@ void SimStream::continue_send() noexcept {
 }
 
 void SimStream::continue_receive() noexcept {
-  if (state_ != State::open || !receive_.outstanding) {
+  if (state_ != State::open || !receive_.outstanding ||
+      (!socket_error_ && connection_->below(opposite(sends_), low_water_bytes_))) {
     return;
   }
   if (const std::size_t count = connection_->hand_out(opposite(sends_), receive_); count != 0) {

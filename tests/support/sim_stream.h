@@ -51,6 +51,7 @@ class SimStream : public ByteStream {
 
   void send(std::span<const iovec> parts) noexcept override;
   void receive(std::span<const iovec> parts) noexcept override;
+  void set_low_water(std::size_t bytes) noexcept override;
   void reset() noexcept override;
 
   // Ends the stream in order: what was sent arrives, then the peer sees the end of the stream. No
@@ -102,6 +103,7 @@ class SimStream : public ByteStream {
   Owner* owner_ = nullptr;
   Operation send_;
   Operation receive_;
+  std::size_t low_water_bytes_ = 1;
   std::optional<Error> socket_error_;  // seen by the next operation that cannot go on
   Error close_error_{};
 };
