@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "bench/comparison.h"
 #include "bench/core_pinning.h"
+#include "bench/machine_costs.h"
 #include "bench/null_target.h"
 #include "tests/support/tgt_process.h"
 
@@ -266,6 +267,7 @@ int run(int argc, char** argv) {
   }
   fmt::print("{} rounds of {} s, medians; CPU is user and system time a request\n", run.rounds,
              run.seconds);
+  fmt::print("{}\n", measure_machine_costs(kClientCore, kTargetCore).text());
 #ifndef NDEBUG
   fmt::print("built without optimisation: these numbers say nothing\n");
 #endif
