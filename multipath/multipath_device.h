@@ -28,7 +28,8 @@
 // on which that does not help is dropped. Should the connection go meanwhile, for whatever reason,
 // then what was said above holds: reads go elsewhere, writes are fenced, for which the session goes
 // on logging in. The path and its session are let go of when nothing is outstanding there and
-// nothing unfenced is left: after quiesce_time at the latest.
+// nothing unfenced is left, and its key (PathKey) is taken back: soon after quiesce_time at the
+// latest.
 #pragma once
 
 #include <chrono>
@@ -79,8 +80,8 @@ struct MultipathOptions : PathPolicySettings {
   // SessionOptions::exclusive_luns allows it) or PREEMPT AND ABORT fences; see
   // multipath_device_fences.cpp. Not shorter than quiesce_time: neither is used.
   std::chrono::milliseconds fence_settle_time{10000};
-  // Each path registers a key made of this and its ISID, and PREEMPT AND ABORT is used instead of a
-  // reset; 0: none.
+  // Each path registers a key made of this and its ISID, and takes it back when it ends; PREEMPT
+  // AND ABORT is used instead of a reset. 0: none.
   std::uint64_t reservation_key = 0;
   std::uint32_t max_requests = 1024;  // submitted and not completed at once
   bool read_only = false;
@@ -194,7 +195,7 @@ class MultipathDevice final : public BlockDevice {
   // path complete when the path answers or its connection is gone (the caller bounds that by
   // stopping the sessions). on_closed(owner) comes exactly once, from the reactor, with nothing
   // left; it may delete the device. wait_for_fences: also waits for the fences of lost writes, at
-  // most quiesce_time.
+  // most quiesce_time. After that, keys are taken back: in PathKey::kGiveBackTime.
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
 
   // After close(true): waits for the fences no longer.

@@ -39,7 +39,7 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
     slots_.emplace_back();
     silences_.emplace_back();
     facts_.emplace_back();
-    keys_.emplace_back(*this, index);
+    keys_.emplace_back();
   }
   groups_.add_path(index);
   fencer_->add(session, *this);
@@ -50,6 +50,7 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
       *this);
   silences_[index] = std::make_unique<PathSilence>(reactor_, session, index, *this);
   Path& path = *slots_[index];
+  keys_[index] = std::make_unique<PathKey>(reactor_, path, options_.reservation_key, *this);
   paths_.push_back(&path);
   update_priorities();
   path.start();
@@ -108,13 +109,13 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
 bool MultipathDevice::Impl::nothing_outstanding(const Removal& removal) const {
   const std::uint32_t index = removal.path.index();
   return removal.path.in_flight() == 0 && removal.idle() &&
-         !activation_.outstanding_at(removal.path) && !keys_[index].outstanding &&
+         !activation_.outstanding_at(removal.path) && !keys_[index]->registering() &&
          !(lun_fence_.under_way() && (lun_fence_.path == index || lun_fence_.lost == index));
 }
 
 void MultipathDevice::Impl::on_removal_overdue(Removal& removal) {
   if (closing_ || nothing_outstanding(removal)) {
-    return;  // only fences are waited for, which have a bound of their own
+    return;  // only fences and the key are waited for, which have bounds of their own
   }
   removal.patience.start_after(kRemovalPatience);
   Session& session = removal.path.session();
@@ -152,7 +153,7 @@ void MultipathDevice::Impl::finish_removals() {
   std::vector<Session*> let_go;
   std::erase_if(removals_, [&](const std::unique_ptr<Removal>& removal) {
     const std::uint32_t index = removal->path.index();
-    if (!nothing_outstanding(*removal) || unfenced_.has_path(index)) {
+    if (!nothing_outstanding(*removal) || unfenced_.has_path(index) || !key_given_back(index)) {
       return false;
     }
     Session& session = removal->path.session();
@@ -189,9 +190,9 @@ void MultipathDevice::Impl::forget_path(std::uint32_t index) {
   suspect_ &= ~bit;
   groups_.remove_path(index);
   silences_[index].reset();
-  slots_[index].reset();
   facts_[index] = {};
-  keys_[index].forget();
+  keys_[index].reset();
+  slots_[index].reset();
   marginal_[index] = {};
 }
 

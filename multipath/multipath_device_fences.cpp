@@ -40,61 +40,53 @@ constexpr Duration kLunFenceLook = milliseconds(100);
 constexpr Duration kDrainTime = milliseconds(2000);
 constexpr Duration kDrainLook = milliseconds(1);
 constexpr Duration kLunFenceRetry = milliseconds(2000);
-constexpr std::uint32_t kMaxKeyAttentions = 8;  // in a row
 
 }  // namespace
 
-// Each nexus has its own key, the same after a restart: an ISID is fixed for its path.
-std::uint64_t MultipathDevice::Impl::key_of(const Path& path) const {
-  std::uint64_t isid = 0;
-  for (const std::uint8_t byte : path.session().options().isid) {
-    isid = isid << 8 | byte;
+void MultipathDevice::Impl::register_key(const Path& path) {
+  if ((leaving_ & path_bit(path.index())) == 0) {
+    keys_[path.index()]->enroll();
   }
-  const std::uint64_t key = options_.reservation_key ^ isid;
-  return key != 0 ? key : ~std::uint64_t{0};
 }
 
-void MultipathDevice::Impl::register_key(Path& path) {
-  PathKey& own = keys_[path.index()];
-  if (options_.reservation_key == 0 || own.outstanding || withdrawn_ ||
-      (leaving_ & path_bit(path.index())) != 0 ||
-      path.session().state() != SessionState::logged_in ||
-      own.registered_epoch == path.session().login_epoch()) {
-    return;
-  }
-  path.logical_unit().prepare_reserve_out(
-      own.task, ReserveOutAction::register_and_ignore_existing_key, ReservationType::none,
-      {.service_action_key = key_of(path)}, own.buffer);
-  own.task.owner = &own;
-  own.task.on_complete = [](ScsiTask& task) noexcept {
-    auto& key = *static_cast<PathKey*>(task.owner);
-    key.impl->on_key_registered(key);
-  };
-  own.sent_epoch = path.session().login_epoch();
-  own.sent_group = path.session().negotiated().target_portal_group_tag;
-  own.outstanding = true;
-  path.session().submit(own.task);
-}
-
-void MultipathDevice::Impl::on_key_registered(PathKey& key) {
-  key.outstanding = false;
-  Path& path = *slots_[key.path];
-  if (key.task.succeeded()) {
-    key.registered_epoch = key.sent_epoch;
-    key.registered_group = key.sent_group;
-    key.attentions = 0;
-  } else if (key.task.status == ScsiStatus::check_condition && key.task.sense.valid &&
-             key.task.sense.key == SenseKey::unit_attention &&
-             key.attentions++ < kMaxKeyAttentions) {
-    register_key(path);
-  } else if (key.task.outcome == TaskOutcome::completed) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-                "{}: path {} cannot register its reservation_key ({}); lost writes are fenced "
-                "without it",
-                options_.alias, path.session().options().portal_name,
-                to_string(classify(key.task)));
-  }
+void MultipathDevice::Impl::on_key_settled() noexcept {
   look_at_those_that_end();
+}
+
+void MultipathDevice::Impl::on_key_refused(const Path& path, const char* why) noexcept {
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+              "{}: path {} cannot register its reservation_key ({}); lost writes are fenced "
+              "without it",
+              options_.alias, path.session().options().portal_name, why);
+}
+
+void MultipathDevice::Impl::on_key_kept(const Path& path, const char* why) noexcept {
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+              "{}: the reservation_key of path {} stays registered at the target: {}",
+              options_.alias, path.session().options().portal_name, why);
+}
+
+// Another disk of the same LUN over the same session has the same registration: the last one takes
+// it back.
+bool MultipathDevice::Impl::key_given_back(std::uint32_t path) {
+  PathKey& key = *keys_[path];
+  if (!key.ends()) {
+    const Path& ending = *slots_[path];
+    if (fencer_->other_needs_key(ending.session(), ending.lun(), *this)) {
+      key.leave();
+    } else {
+      key.give_back();
+    }
+  }
+  return !key.giving_back();
+}
+
+bool MultipathDevice::Impl::needs_key(const Session& session, std::uint16_t lun) const noexcept {
+  return options_.reservation_key != 0 &&
+         std::any_of(slots_.begin(), slots_.end(), [&](const std::unique_ptr<Path>& path) {
+           return path != nullptr && &path->session() == &session && path->lun() == lun &&
+                  !keys_[path->index()]->ends();
+         });
 }
 
 // A path that may carry the fence.
@@ -105,9 +97,8 @@ Path* MultipathDevice::Impl::path_for_lun_fence() const {
         path->session().state() != SessionState::logged_in || path->identifying()) {
       continue;
     }
-    if (options_.reservation_key != 0
-            ? keys_[path->index()].registered_epoch == path->session().login_epoch()
-            : path->session().options().exclusive_luns) {
+    if (options_.reservation_key != 0 ? keys_[path->index()]->registered()
+                                      : path->session().options().exclusive_luns) {
       return path;
     }
   }
@@ -122,7 +113,7 @@ std::optional<std::uint32_t> MultipathDevice::Impl::path_to_preempt(TimePoint un
     if (path == nullptr) {
       continue;
     }
-    const std::optional<std::uint16_t>& group = keys_[path->index()].registered_group;
+    const std::optional<std::uint16_t>& group = keys_[path->index()]->portal_group();
     if (path->session().state() != SessionState::logged_in && group &&
         unfenced_.any_until(path->index(), *group, until)) {
       return path->index();
@@ -214,10 +205,11 @@ void MultipathDevice::Impl::look_whether_drained() {
 
 void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
   lun_fence_.lost = lost;
-  lun_fence_.lost_group = keys_[lost].registered_group.value_or(0);
+  lun_fence_.lost_group = keys_[lost]->portal_group().value_or(0);
   path.logical_unit().prepare_reserve_out(
       lun_fence_.task, ReserveOutAction::preempt_and_abort, ReservationType::none,
-      {.key = key_of(path), .service_action_key = key_of(*slots_[lost])}, lun_fence_.buffer);
+      {.key = keys_[path.index()]->value(), .service_action_key = keys_[lost]->value()},
+      lun_fence_.buffer);
   lun_fence_.task.owner = this;
   lun_fence_.task.on_complete = [](ScsiTask& task) noexcept {
     auto& impl = *static_cast<Impl*>(task.owner);
@@ -238,7 +230,7 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
                 "{}: {} through {} does not fence lost writes: {}", options_.alias, name, portal,
                 how);
     if (preempted) {  // a target that has lost its keys refuses, too
-      keys_[lun_fence_.path].registered_epoch = 0;
+      keys_[lun_fence_.path]->doubt();
       register_key(*slots_[lun_fence_.path]);
     }
     end_lun_fence(kLunFenceRetry);
@@ -249,10 +241,8 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   const TimePoint until = settled_harmless_at(lun_fence_.sent_at);
   bool removed = false;
   if (preempted) {
-    PathKey& key = keys_[lun_fence_.lost];
     removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_group, until);
-    key.registered_epoch = 0;
-    key.registered_group.reset();
+    keys_[lun_fence_.lost]->preempted();
     register_key(*slots_[lun_fence_.lost]);
   } else {
     removed = unfenced_.expire(until);

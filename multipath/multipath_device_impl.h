@@ -22,6 +22,7 @@
 #include "multipath/error_policy.h"
 #include "multipath/multipath_device.h"
 #include "multipath/path_activation.h"
+#include "multipath/path_key.h"
 #include "multipath/path_silence.h"
 #include "multipath/session_fencer.h"
 #include "multipath/unfenced_writes.h"
@@ -30,6 +31,7 @@ namespace iscsi_blkback {
 
 class MultipathDevice::Impl final : public Path::Owner,
                                     public PathSilence::Owner,
+                                    public PathKey::Owner,
                                     public SessionFencer::Client {
  public:
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
@@ -119,27 +121,6 @@ class MultipathDevice::Impl final : public Path::Owner,
     bool succeeded = false;  // and the first one's buffer cannot be had yet
   };
 
-  // A path's registration for persistent reservations.
-  struct PathKey {
-    PathKey(Impl& owner, std::uint32_t index) : impl(&owner), path(index) {}
-    Impl* impl;
-    std::uint32_t path;
-    bool outstanding = false;
-    std::uint32_t attentions = 0;
-    std::uint64_t sent_epoch = 0;
-    std::uint16_t sent_group = 0;
-    std::uint64_t registered_epoch = 0;  // the login in which it was; 0: it is not
-    // Where it was last (a nexus is with one portal group); it stays when the session is lost.
-    std::optional<std::uint16_t> registered_group;
-    void forget() {
-      attentions = 0;
-      registered_epoch = 0;
-      registered_group.reset();
-    }
-    ScsiTask task;
-    std::array<std::byte, kReserveOutListBytes> buffer{};
-  };
-
   // A fence by a command of the logical unit, one at a time.
   struct LunFence {
     LunFence(Reactor& reactor, Impl& impl)
@@ -175,6 +156,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   // SessionFencer::Client
   void on_fenced(Session& session, std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override;
+  [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
+  // PathKey::Owner
+  void on_key_settled() noexcept override;
+  void on_key_refused(const Path& path, const char* why) noexcept override;
+  void on_key_kept(const Path& path, const char* why) noexcept override;
 
   // multipath_device_io.cpp
   void start(Request& request, BlockRequest& block);
@@ -222,9 +208,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_no_path_timer();
   void on_fence_timer();
   // multipath_device_fences.cpp
-  [[nodiscard]] std::uint64_t key_of(const Path& path) const;
-  void register_key(Path& path);
-  void on_key_registered(PathKey& key);
+  void register_key(const Path& path);
+  // At the end of a path, when nothing of it is left to be fenced. False: to be waited for.
+  [[nodiscard]] bool key_given_back(std::uint32_t path);
   [[nodiscard]] Path* path_for_lun_fence() const;
   [[nodiscard]] std::optional<std::uint32_t> path_to_preempt(TimePoint until) const;
   [[nodiscard]] TimePoint settled_harmless_at(TimePoint now) const;
@@ -329,6 +315,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   // By the number of the path; null: free, for the next path that is added.
   std::vector<std::unique_ptr<Path>> slots_;
   std::vector<std::unique_ptr<PathSilence>> silences_;
+  std::vector<std::unique_ptr<PathKey>> keys_;
   std::vector<PathFacts> facts_;
   std::vector<std::unique_ptr<Removal>> removals_;
   PathPolicySettings policy_settings_;
@@ -380,7 +367,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   UnfencedWrites unfenced_;
   Timer fence_timer_;
   LunFence lun_fence_;
-  std::deque<PathKey> keys_;  // by the number of the path
 
   // No path: since when requests only wait. expired: no_path_retry is over.
   NoPathRetry no_path_retry_;               // as policies_ has it

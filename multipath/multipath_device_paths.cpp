@@ -396,8 +396,16 @@ void MultipathDevice::Impl::check_closed() {
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
       activation_.outstanding() || lun_fence_.outstanding ||
-      std::any_of(keys_.begin(), keys_.end(), [](const PathKey& key) { return key.outstanding; }) ||
+      std::any_of(keys_.begin(), keys_.end(),
+                  [](const auto& key) { return key != nullptr && key->registering(); }) ||
       (wait_for_fences_ && !unfenced_.empty())) {
+    return;
+  }
+  bool keys_given_back = true;
+  for (std::uint32_t path = 0; path < keys_.size(); ++path) {
+    keys_given_back = (keys_[path] == nullptr || key_given_back(path)) && keys_given_back;
+  }
+  if (!keys_given_back) {
     return;
   }
   if (!withdrawn_) {

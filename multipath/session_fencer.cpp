@@ -64,6 +64,7 @@ class SessionFencer::Entry final : public SessionObserver {
   }
 
   [[nodiscard]] bool is_leaving(const Client& client) const { return leaving_ == &client; }
+  [[nodiscard]] const std::vector<Client*>& clients() const { return clients_; }
   [[nodiscard]] Client* take_leaving() { return std::exchange(leaving_, nullptr); }
 
   // The last client has gone. True when it has nothing left here.
@@ -298,6 +299,18 @@ bool SessionFencer::withdraw(Client& client) {
     nothing_left = entry->remove_client(client) && nothing_left;
   }
   return nothing_left;
+}
+
+bool SessionFencer::other_needs_key(const Session& session, std::uint16_t lun,
+                                    const Client& asking) const {
+  for (const std::unique_ptr<Entry>& entry : entries_) {
+    if (entry->session() == &session) {
+      return std::any_of(entry->clients().begin(), entry->clients().end(), [&](Client* client) {
+        return client != &asking && client->needs_key(session, lun);
+      });
+    }
+  }
+  return false;
 }
 
 Session* SessionFencer::find_sibling(const Entry& lost) const {

@@ -38,6 +38,9 @@ class SessionFencer {
     virtual void on_fenced(Session& session, std::uint64_t login_epoch) noexcept = 0;
     // After remove() or withdraw() returned false: nothing of what this client gave up is left.
     virtual void on_withdrawn() noexcept = 0;
+    // Whether it still relies on what it has registered for persistent reservations there.
+    [[nodiscard]] virtual bool needs_key(const Session& session,
+                                         std::uint16_t lun) const noexcept = 0;
 
    protected:
     ~Client() = default;
@@ -63,6 +66,9 @@ class SessionFencer {
   // The client is no longer interested in anything. True: nothing is left now; false: a fence
   // session that only this client wanted is still going away, on_withdrawn follows.
   [[nodiscard]] bool withdraw(Client& client);
+  // Whether another client than the one asking does; see Client::needs_key().
+  [[nodiscard]] bool other_needs_key(const Session& session, std::uint16_t lun,
+                                     const Client& asking) const;
 
  private:
   class Entry;

@@ -1,5 +1,9 @@
 iscsi_blkback_test(blkback_ring_test
-  SOURCES blkback/back_ring_test.cpp blkback/request_parser_test.cpp blkback/vbd_test.cpp
+  SOURCES
+    blkback/back_ring_test.cpp
+    blkback/request_parser_test.cpp
+    blkback/vbd_refusal_test.cpp
+    blkback/vbd_test.cpp
   LIBRARIES iscsi_blkback_blkback)
 
 # In memory here; `xen_contract_test --real` in a Xen domain (component "tests" carries it there).
@@ -17,5 +21,9 @@ iscsi_blkback_test(blkback_control_test
           blkback/xenbus_state_test.cpp
   LIBRARIES iscsi_blkback_service)
 iscsi_blkback_test(guest_backend_test LABEL simulation
-  SOURCES blkback/guest_backend_test.cpp
+  SOURCES
+    blkback/guest_backend_end_test.cpp
+    blkback/guest_backend_paths_test.cpp
+    blkback/guest_backend_refusal_test.cpp
+    blkback/guest_backend_test.cpp
   LIBRARIES iscsi_blkback_service)

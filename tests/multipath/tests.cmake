@@ -17,11 +17,14 @@ iscsi_blkback_test(multipath_test
     multipath/path_selector_test.cpp
     multipath/prioritizer_test.cpp
     multipath/queue_depth_test.cpp
+    multipath/reservation_key_test.cpp
     multipath/silent_path_test.cpp
     multipath/split_requests_test.cpp
     multipath/unfenced_writes_test.cpp
   LIBRARIES iscsi_blkback_multipath)
 
 iscsi_blkback_test(multipath_target_test LABEL target
-  SOURCES multipath/failover_target_test.cpp
+  SOURCES
+    multipath/failover_target_test.cpp
+    multipath/reservation_key_target_test.cpp
   LIBRARIES iscsi_blkback_multipath)

@@ -771,6 +771,13 @@ void Simulation::finish() {
   for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
     disk->check_nothing_left();
   }
+  // Each path was up when its disk was closed.
+  for (std::size_t disk = 0; disk < disks_.size() && !failed(); ++disk) {
+    const std::size_t keys = target_->keys(static_cast<std::uint16_t>(disk)).size();
+    if (keys != 0) {
+      fail(fmt::format("{} keys of disk {} stay registered", keys, disk));
+    }
+  }
   reactor_.run_for(seconds(1));
   if (target_->sessions() != 0) {
     fail(fmt::format("{} sessions are left at the target", target_->sessions()));

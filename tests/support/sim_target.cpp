@@ -391,7 +391,11 @@ SimScsiResult SimTarget::reserve_out(const Task& task) {
   const std::uint64_t action_key = load_be64(task.data.data() + 8);
   switch (static_cast<ReserveOutAction>(task.command.cdb[1] & 0x1f)) {
     case ReserveOutAction::register_and_ignore_existing_key:
-      keys[port] = action_key;
+      if (action_key != 0) {
+        keys[port] = action_key;
+      } else {
+        keys.erase(port);
+      }
       return {};
     case ReserveOutAction::preempt_and_abort: {
       const auto own = keys.find(port);

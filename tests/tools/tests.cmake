@@ -1,4 +1,11 @@
-iscsi_blkback_test(tools_config_test SOURCES tools/config_test.cpp LIBRARIES iscsi_blkback_tools)
+iscsi_blkback_test(tools_config_test
+  SOURCES
+    tools/array_table_test.cpp
+    tools/config_files_test.cpp
+    tools/config_policy_refusal_test.cpp
+    tools/config_refusal_test.cpp
+    tools/config_test.cpp
+  LIBRARIES iscsi_blkback_tools)
 target_compile_definitions(tools_config_test PRIVATE
   ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
 

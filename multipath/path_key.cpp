@@ -1,0 +1,155 @@
+#include "multipath/path_key.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint32_t kMaxKeyAttentions = 8;  // in a row
+
+}  // namespace
+
+// On the heap, and its own owner while the session has it: it may outlive path and device.
+struct PathKey::Return {
+  PathKey* key = nullptr;  // null: nobody waits for it
+  ScsiTask task;
+  std::array<std::byte, kReserveOutListBytes> buffer{};
+};
+
+PathKey::PathKey(Reactor& reactor, Path& path, std::uint64_t host_key, Owner& owner)
+    : path_(path),
+      reactor_(reactor),
+      host_key_(host_key),
+      owner_(owner),
+      timer_(
+          reactor, [](void* self) noexcept { static_cast<PathKey*>(self)->on_timer(); }, this) {}
+
+PathKey::~PathKey() {
+  ISCSI_BLKBACK_ASSERT(!registering_);
+  if (return_ != nullptr) {
+    return_->key = nullptr;
+  }
+}
+
+std::uint64_t PathKey::value() const {
+  std::uint64_t isid = 0;
+  for (const std::uint8_t byte : path_.session().options().isid) {
+    isid = isid << 8 | byte;
+  }
+  const std::uint64_t key = host_key_ ^ isid;
+  return key != 0 ? key : ~std::uint64_t{0};
+}
+
+bool PathKey::registered() const {
+  return registered_epoch_ == path_.session().login_epoch();
+}
+
+void PathKey::enroll() {
+  const Session& session = path_.session();
+  if (host_key_ == 0 || registering_ || ends_ || session.state() != SessionState::logged_in ||
+      registered()) {
+    return;
+  }
+  path_.logical_unit().prepare_reserve_out(
+      task_, ReserveOutAction::register_and_ignore_existing_key, ReservationType::none,
+      {.service_action_key = value()}, buffer_);
+  task_.owner = this;
+  task_.on_complete = [](ScsiTask& task) noexcept {
+    static_cast<PathKey*>(task.owner)->on_registered();
+  };
+  sent_epoch_ = session.login_epoch();
+  sent_group_ = session.negotiated().target_portal_group_tag;
+  registering_ = maybe_at_target_ = true;
+  path_.session().submit(task_);
+}
+
+void PathKey::on_registered() {
+  registering_ = false;
+  if (task_.succeeded()) {
+    registered_epoch_ = sent_epoch_;
+    portal_group_ = sent_group_;
+    attentions_ = 0;
+  } else if (task_.status == ScsiStatus::check_condition && task_.sense.valid &&
+             task_.sense.key == SenseKey::unit_attention && attentions_++ < kMaxKeyAttentions) {
+    enroll();
+  } else if (task_.outcome == TaskOutcome::completed) {
+    owner_.on_key_refused(path_, to_string(classify(task_)));
+  }
+  owner_.on_key_settled();
+}
+
+void PathKey::preempted() {
+  registered_epoch_ = 0;
+  portal_group_.reset();
+  maybe_at_target_ = false;
+}
+
+void PathKey::give_back() {
+  if (std::exchange(ends_, true) || !maybe_at_target_) {
+    return;
+  }
+  if (path_.session().state() != SessionState::logged_in) {
+    owner_.on_key_kept(path_, "the path is down");
+    return;
+  }
+  give_up_at_ = reactor_.now() + kGiveBackTime;
+  send_return();
+}
+
+void PathKey::send_return() {
+  timer_.start_at(give_up_at_);
+  return_ = std::make_unique<Return>().release();  // until it completes
+  return_->key = this;
+  path_.logical_unit().prepare_reserve_out(return_->task,
+                                           ReserveOutAction::register_and_ignore_existing_key,
+                                           ReservationType::none, {}, return_->buffer);
+  return_->task.owner = return_;
+  return_->task.on_complete = [](ScsiTask& task) noexcept {
+    const std::unique_ptr<Return> ended(static_cast<Return*>(task.owner));
+    if (ended->key != nullptr) {
+      ended->key->on_returned(ended->task);
+    }
+  };
+  path_.session().submit(return_->task);
+}
+
+void PathKey::on_returned(const ScsiTask& task) {
+  return_ = nullptr;
+  if (task.succeeded()) {
+    preempted();
+    stop_giving_back(nullptr);
+    return;
+  }
+  const ErrorClass error = classify(task);
+  const ErrorRule rule = rule_for(error);
+  if (task.outcome != TaskOutcome::completed || rule.path == PathVerdict::fail ||
+      retries_.next(error, rule) == RetryState::Step::answer) {
+    stop_giving_back(to_string(error));
+    return;
+  }
+  timer_.start_at(
+      std::min(give_up_at_, reactor_.now() + retries_.delay(rule.delay, reactor_.random())));
+}
+
+void PathKey::on_timer() {
+  if (return_ != nullptr) {
+    std::exchange(return_, nullptr)->key = nullptr;
+    stop_giving_back("not answered yet");
+  } else if (reactor_.now() >= give_up_at_ || path_.session().state() != SessionState::logged_in) {
+    stop_giving_back("it does not become ready");
+  } else {
+    send_return();
+  }
+}
+
+void PathKey::stop_giving_back(const char* kept_because) {
+  timer_.stop();
+  if (kept_because != nullptr) {
+    owner_.on_key_kept(path_, kept_because);
+  }
+  owner_.on_key_settled();
+}
+
+}  // namespace iscsi_blkback

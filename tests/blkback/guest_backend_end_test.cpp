@@ -1,0 +1,310 @@
+// The end of a guest's disks: detached, shut down, migrated, destroyed; whatever the target does
+// meanwhile.
+#include "tests/blkback/guest_backend_fixture.h"
+
+namespace iscsi_blkback {
+namespace {
+
+TEST_F(GuestBackendTest, DetachUnderARunningGuest) {
+  const FakeDisk xvda = disk();
+  const FakeDisk xvdb = disk("aio:iscsi://192.0.2.1,192.0.2.2/iqn.2026-01.test:target/2", 51728);
+  toolstack_.add(xvda);
+  toolstack_.add(xvdb);
+  start();
+  FakeFrontend& a = boot(xvda);
+  FakeFrontend& b = boot(xvdb);
+  ASSERT_TRUE(connect(a) && connect(b));
+  do_io(a);
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(reaches_state(xvda, 6, 10s));
+  toolstack_.remove(xvda);
+  do_io(b);
+  EXPECT_FALSE(finished_);
+  EXPECT_EQ(xen_.store().dump(xvda.backend_path()), "") << "no node comes back to life";
+  toolstack_.request_detach(xvdb);
+  ASSERT_TRUE(reaches_state(xvdb, 6, 10s));
+  ASSERT_TRUE(ends());
+  expect_nothing_left();
+}
+
+TEST_F(GuestBackendTest, DetachOfADiskThatIsInUseGoesOnServing) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  guest.set_busy(true);
+  ASSERT_TRUE(connect(guest));
+  toolstack_.request_detach(xvda);
+  run_for(12s);  // libxl has given up
+  EXPECT_EQ(toolstack_.backend_state(xvda), 5);
+  // The guest's kernel says Closing and goes on doing I/O on the disk that it has open.
+  const auto data = pattern(8, 1);
+  const auto id = guest.write(0, data);
+  guest.push();
+  ASSERT_TRUE(run_until([&] {
+    guest.poll();
+    return guest.take_completion(*id).has_value();
+  }));
+}
+
+TEST_F(GuestBackendTest, DetachWhileAllPathsAreDown) {
+  const FakeDisk xvda = disk();
+  serve(xvda);
+  target_.close_portal(0);
+  target_.close_portal(1);
+  run_for(1s);
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(reaches_state(xvda, 6, 10s));
+  ASSERT_TRUE(ends(10s));
+}
+
+TEST_F(GuestBackendTest, DetachWithRequestsWaitingForAPath) {
+  const FakeDisk xvda = disk();
+  FakeFrontend& guest = serve(xvda);
+  target_.set_hung(true);
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  run_for(10ms);
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(reaches_state(xvda, 6, 10s));
+  target_.set_hung(false);
+  ASSERT_TRUE(ends(90s));
+}
+
+TEST_F(GuestBackendTest, ForcedDetach) {
+  const FakeDisk xvda = disk();
+  FakeFrontend& guest = serve(xvda);
+  do_io(guest);
+  halt_guests();  // a fake frontend does not bear losing its nodes
+  toolstack_.force_detach(xvda);
+  ASSERT_TRUE(reaches_state(xvda, 6, 10s));
+  ASSERT_TRUE(ends(10s));
+}
+
+TEST_F(GuestBackendTest, DetachOfADiskWhoseTargetNeverAnswered) {
+  target_.stop();
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  boot(xvda);
+  run_for(3s);
+  EXPECT_NE(error_of(xvda), "");
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(reaches_state(xvda, 6, 10s));
+  ASSERT_TRUE(ends(10s));
+}
+
+TEST_F(GuestBackendTest, AttachAgainAfterDetach) {
+  const FakeDisk xvda = disk();
+  const FakeDisk xvdb = second_disk();
+  toolstack_.add(xvdb);
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& first = boot(xvda);
+  ASSERT_TRUE(connect(first));
+  toolstack_.request_detach(xvda);
+  ASSERT_TRUE(reaches_state(xvda, 6, 10s));
+  toolstack_.remove(xvda);
+  toolstack_.add(xvda);
+  FakeFrontend& second = boot(xvda);
+  ASSERT_TRUE(connect(second));
+  do_io(second);
+}
+
+TEST_F(GuestBackendTest, GuestShutsDown) {
+  const FakeDisk xvda = disk();
+  serve(xvda);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::poweroff});
+  ASSERT_TRUE(ends(2s));
+  EXPECT_EQ(toolstack_.backend_state(xvda), 6);
+  expect_nothing_left();
+}
+
+// Design rule: the source of a migration stops retrying when its guest has suspended; where the
+// guest goes on, the requests are issued again, and an old write of ours could land after theirs.
+TEST_F(GuestBackendTest, ASuspendedGuestsWritesAreNotRetried) {
+  const FakeDisk xvda = disk();
+  FakeFrontend& guest = serve(xvda);
+  target_.stop();
+  const auto data = pattern(8, 1);
+  const auto id = guest.write(0, data);
+  guest.push();
+  run_for(1s);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+  run_for(100ms);
+  target_.start();
+  run_for(30s);
+  EXPECT_EQ(target_.lun(1).counters.writes, 0u);
+  EXPECT_EQ(toolstack_.backend_state(xvda), 4);
+  // The migration failed: the guest goes on here, and so does its write.
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}});
+  ASSERT_NO_FATAL_FAILURE(expect_answer(guest, *id));
+  expect_read(guest, 0, data);
+}
+
+TEST_F(GuestBackendTest, AMigratedGuestIsDestroyedWithItsWritesUnissued) {
+  FakeFrontend& guest = serve();
+  target_.stop();
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  run_for(1s);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+  run_for(100ms);
+  target_.start();
+  run_for(1s);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(ends(10s));
+  EXPECT_EQ(target_.lun(1).counters.writes, 0u);
+}
+
+// The guest's last write before a migration is lost with its path and stays in the target.
+class GuestBackendMigration : public GuestBackendTest {
+ protected:
+  FakeFrontend& write_and_suspend() {
+    xvda_ = disk();
+    FakeFrontend& guest = serve(xvda_);
+    run_for(100ms);
+    hold_writes(true);
+    EXPECT_TRUE(guest.write(0, pattern(8, 1)));
+    guest.push();
+    EXPECT_TRUE(run_until([&] { return target_.held() == 1; }, 1s));
+    xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+    return guest;
+  }
+  std::size_t portal_of_the_write() {
+    const auto report = report_of_the_disk();
+    return report.multipath.paths[0].in_flight != 0 ? 0 : 1;
+  }
+  DiskReport report_of_the_disk() {
+    DiskReport report;
+    backend_->query([&](const GuestStatus& status) { report = *status.disks.at(0).report; });
+    run_for(10ms);
+    return report;
+  }
+  // What the old write would do to the data of a guest that has gone on elsewhere.
+  void expect_the_old_write_does_nothing() {
+    const std::uint64_t writes = target_.lun(1).counters.writes;
+    target_.clear_faults();
+    target_.release_held();
+    run_for(120s);
+    EXPECT_EQ(target_.lun(1).counters.writes, writes);
+    EXPECT_EQ(target_.counters.executed_after_close, 0u);
+  }
+
+  FakeDisk xvda_;
+};
+
+TEST_F(GuestBackendMigration, ALostWriteIsFencedBeforeTheDiskIsClosed) {
+  write_and_suspend();
+  const std::size_t portal = portal_of_the_write();
+  run_for(100ms);
+  target_.close_portal(portal);  // and its sibling fences
+  run_for(100ms);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(reaches_state(xvda_, 6, 10s));
+  expect_the_old_write_does_nothing();
+}
+
+TEST_F(GuestBackendMigration, AWriteAtASilentPathIsFencedBeforeTheDiskIsClosed) {
+  write_and_suspend();
+  const std::size_t portal = portal_of_the_write();
+  reactor_.network().set_dropping(target_.address(portal), true);
+  run_for(100ms);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(reaches_state(xvda_, 6, 10s));
+  EXPECT_GE(target_.counters.terminated_tasks, 1u);
+  reactor_.network().set_dropping(target_.address(portal), false);
+  expect_the_old_write_does_nothing();
+}
+
+// With no way to fence, the toolstack is not kept waiting longer than it waits; the process stays
+// until the write can do no harm any more.
+TEST_F(GuestBackendMigration, WithoutAWayToFenceTheDiskIsClosedInTimeAllTheSame) {
+  configuration_.multipath.quiesce_time = 30s;
+  write_and_suspend();
+  lose_both_paths();
+  run_for(100ms);
+  end_guest(DomainLife::dying);
+  const TimePoint ended = reactor_.now();
+  ASSERT_TRUE(reaches_state(xvda_, 6, 10s));
+  EXPECT_GE(reactor_.now() - ended, GuestDisk::kCloseTimeout);
+  EXPECT_LE(reactor_.now() - ended, GuestDisk::kCloseTimeout + 100ms);
+  EXPECT_FALSE(ends(20s)) << "the write may still strike";
+  EXPECT_TRUE(ends(10s));
+}
+
+// A guest that was not suspended has no other self, so its end is not delayed.
+TEST_F(GuestBackendMigration, AGuestThatIsDestroyedDoesNotWaitForFences) {
+  FakeFrontend& guest = serve();
+  hold_writes();
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  ASSERT_TRUE(run_until([&] { return target_.held() == 1; }, 1s));
+  lose_both_paths();
+  run_for(100ms);
+  end_guest(DomainLife::dying);
+  EXPECT_TRUE(ends(3s));
+}
+
+TEST_F(GuestBackendTest, StopLeavesTheNodesAsTheyAre) {
+  const FakeDisk xvda = disk();
+  serve(xvda);
+  halt_guests();
+  backend_->stop();
+  ASSERT_TRUE(ends(10s));
+  EXPECT_EQ(toolstack_.backend_state(xvda), 4);
+  expect_nothing_left();
+}
+
+TEST_F(GuestBackendTest, DestroyDuringInputOutput) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda, BlkifAbi::x86_64, 4);
+  ASSERT_TRUE(connect(guest));
+  while (guest.write(0, pattern(8, 1))) {
+  }
+  guest.push();
+  run_for(1ms);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(ends(5s));
+  expect_nothing_left();
+  toolstack_.remove(xvda);
+  run_for(1s);
+  EXPECT_EQ(xen_.store().dump(xvda.backend_path()), "");
+}
+
+TEST_F(GuestBackendTest, DestroyDuringAnOutageWithRequestsUnderWay) {
+  FakeFrontend& guest = serve();
+  target_.set_hung(true);
+  while (guest.write(0, pattern(8, 1))) {
+  }
+  guest.push();
+  run_for(10ms);
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(run_until([&] { return xen_.grants().mapped_pages() == 0; }, 100ms));
+  ASSERT_TRUE(ends(10s));
+  target_.set_hung(false);
+  run_for(1s);
+}
+
+TEST_F(GuestBackendTest, ToolstackWritesStateSixItself) {
+  // libxl, for a qdisk of a paused guest: no Closing, 2 s later state 6.
+  const FakeDisk xvda = disk();
+  serve(xvda);
+  halt_guests();
+  ASSERT_TRUE(toolstack_.store().write(xvda.backend_path() + "/state", "6"));
+  ASSERT_TRUE(ends(2s));
+  EXPECT_EQ(toolstack_.backend_state(xvda), 6);
+}
+
+TEST_F(GuestBackendTest, TheNodeVanishes) {
+  const FakeDisk xvda = disk();
+  serve(xvda);
+  toolstack_.remove(xvda);
+  ASSERT_TRUE(ends(2s));
+  EXPECT_EQ(xen_.store().dump(xvda.backend_path()), "");
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,230 @@
+// Bad disk lines and hostile guests: one sentence in hotplug-error, and the guest's other disk
+// works.
+#include "tests/blkback/guest_backend_fixture.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using testing::HasSubstr;
+
+// --- Bad input: one sentence in hotplug-error, and the guest's other disk works
+
+class GuestBackendBadInput : public GuestBackendTest {
+ protected:
+  void expect_error(const std::string& params, const std::string& sentence, Duration after = 3s) {
+    const FakeDisk bad = disk(params);
+    const FakeDisk good = second_disk();
+    toolstack_.add(bad);
+    toolstack_.add(good);
+    start();
+    FakeFrontend& broken = boot(bad);
+    FakeFrontend& guest = boot(good);
+    ASSERT_TRUE(connect(guest));
+    do_io(guest);
+    run_for(after);
+    EXPECT_THAT(error_of(bad), HasSubstr(sentence));
+    EXPECT_EQ(toolstack_.backend_value(bad, "hotplug-status"), "");
+    EXPECT_FALSE(broken.connected());
+    // It does not spin either: half a minute of simulated time costs few look-ups and logins.
+    const int lookups = resolver_.lookups;
+    run_for(30s);
+    EXPECT_LT(resolver_.lookups - lookups, 10);
+  }
+};
+
+TEST_F(GuestBackendBadInput, UnknownHost) {
+  expect_error("aio:iscsi://nowhere/iqn.2026-01.test:target/1", "nowhere is unknown");
+}
+
+TEST_F(GuestBackendBadInput, DeadPortal) {
+  expect_error("aio:iscsi://192.0.2.99/iqn.2026-01.test:target/1", "192.0.2.99");
+}
+
+TEST_F(GuestBackendBadInput, WrongTargetName) {
+  expect_error("aio:iscsi://192.0.2.1/iqn.2026-01.test:other/1", "192.0.2.1");
+}
+
+TEST_F(GuestBackendBadInput, MissingLun) {
+  expect_error("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/7", "192.0.2.1");
+}
+
+TEST_F(GuestBackendBadInput, SecretInTheTarget) {
+  expect_error("aio:iscsi://joe%hunter2@192.0.2.1/iqn.2026-01.test:target/1", "credentials");
+  std::string params;
+  backend_->query([&](const GuestStatus& status) { params = status.disks.at(0).params; });
+  run_for(10ms);
+  EXPECT_EQ(params, "iscsi:(not shown)");
+}
+
+TEST_F(GuestBackendBadInput, MalformedTarget) {
+  expect_error("aio:iscsi://192.0.2.1", "target name");
+}
+
+TEST_F(GuestBackendBadInput, UnknownAlias) {
+  expect_error("aio:iscsi:nothing", "no LUN with the alias nothing");
+}
+
+TEST_F(GuestBackendBadInput, ContradictionBetweenTheDiskLineAndTheConfiguration) {
+  configuration_.multipath.path_weights = {parse_path_rule("portal 192.0.2.1 5", 100).value()};
+  expect_error("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1?path_selector=queue-length",
+               "path_weights is for path_selector service-time and round-robin, not queue-length");
+}
+
+// Two targets at two portals, whose LUNs are not the same.
+class GuestBackendTwoLuns : public GuestBackendBadInput {
+ protected:
+  GuestBackendTwoLuns() : other_(reactor_, other_options()) {
+    SimLunOptions lun;
+    lun.naa_extension = 99;
+    other_lun_ = std::make_shared<SimLun>(lun);
+    other_.add_lun(1, other_lun_);
+  }
+  static SimTargetOptions other_options() {
+    SimTargetOptions options;
+    options.name = kTargetName;
+    options.portals = {SimPortal{SocketAddress::parse("192.0.2.77", 3260).value(), 1}};
+    return options;
+  }
+
+  SimTarget other_;
+  std::shared_ptr<SimLun> other_lun_;
+};
+
+TEST_F(GuestBackendTwoLuns, TwoPortalsWithDifferentLunsAreRefused) {
+  const std::string params = "aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1";
+  expect_error(params, "leads to another LUN than portal 192.0.2.");
+  const std::string error = error_of(disk(params));
+  for (const char* part :
+       {"192.0.2.1:3260", "192.0.2.77:3260", "36001405", "must lead to one LUN"}) {
+    EXPECT_THAT(error, HasSubstr(part));
+  }
+  EXPECT_EQ(target_.sessions(), 1u) << "the good disk's";
+  EXPECT_EQ(other_.sessions(), 0u) << "nothing of a refused disk stays";
+}
+
+TEST_F(GuestBackendTwoLuns, APortalThatTurnsUpLaterWithAnotherLunIsQuarantined) {
+  other_.stop();
+  const FakeDisk xvda = disk("aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1");
+  FakeFrontend& guest = serve(xvda);
+  other_.start();
+  run_for(60s);
+  do_io(guest);
+  EXPECT_EQ(other_lun_->counters.writes, 0u);
+  EXPECT_EQ(error_of(xvda), "");
+  std::string line;
+  backend_->query([&](const GuestStatus& status) {
+    line = status.disks.at(0).report->multipath.paths.at(1).last_error;
+    EXPECT_EQ(status.disks.at(0).report->multipath.paths.at(1).state, PathState::quarantined);
+  });
+  run_for(10ms);
+  EXPECT_THAT(line, HasSubstr("leads to another LUN than portal 192.0.2.1:3260"));
+}
+
+TEST_F(GuestBackendTest, ARefusedDiskDoesNotKeepTheGuestsBootWaiting) {
+  const FakeDisk xvda = disk("aio:iscsi:nothing");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(run_until([&] { return guest.state() == 6; }));
+  ASSERT_TRUE(reaches_state(xvda, 6));
+}
+
+// --- A hostile guest
+
+class GuestBackendHostileGuest : public GuestBackendTest {
+ protected:
+  // A frontend that writes these keys instead of good ones and claims to be initialised.
+  void expect_refused(const std::vector<std::pair<std::string, std::string>>& keys,
+                      const std::string& sentence) {
+    const FakeDisk xvda = disk();
+    const FakeDisk xvdb = second_disk();
+    toolstack_.add(xvda);
+    toolstack_.add(xvdb);
+    auto store = xen_.store().connect(kGuest);
+    for (const auto& [key, value] : keys) {
+      ASSERT_TRUE(store->write(xvda.frontend_path() + "/" + key, value));
+    }
+    ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", "3"));
+    start();
+    FakeFrontend& other = boot(xvdb);
+    ASSERT_TRUE(connect(other));
+    ASSERT_TRUE(reaches_state(xvda, 5)) << xen_.store().dump();
+    EXPECT_THAT(error_of(xvda), HasSubstr(sentence));
+    do_io(other);
+  }
+};
+
+TEST_F(GuestBackendHostileGuest, NoKeys) {
+  expect_refused({}, "ring-ref");
+}
+
+TEST_F(GuestBackendHostileGuest, RingReferenceThatIsNoNumber) {
+  expect_refused({{"ring-ref", "x"}, {"event-channel", "1"}}, "not a number");
+}
+
+TEST_F(GuestBackendHostileGuest, RingReferenceThatIsTooLarge) {
+  expect_refused({{"ring-ref", "99999999999"}, {"event-channel", "1"}}, "not a number");
+}
+
+TEST_F(GuestBackendHostileGuest, RingReferenceThatWasNeverGranted) {
+  expect_refused({{"ring-ref", "4000000"}, {"event-channel", "1"}}, "");
+}
+
+TEST_F(GuestBackendHostileGuest, RingOrderAboveTheOffer) {
+  expect_refused({{"ring-page-order", "5"}, {"event-channel", "1"}}, "at most 4");
+}
+
+TEST_F(GuestBackendHostileGuest, RingOrderWithoutItsReferences) {
+  expect_refused({{"ring-page-order", "1"}, {"ring-ref0", "8"}, {"event-channel", "1"}},
+                 "ring-ref1");
+}
+
+TEST_F(GuestBackendHostileGuest, EventChannelZero) {
+  expect_refused({{"ring-ref", "8"}, {"event-channel", "0"}}, "event-channel is 0");
+}
+
+TEST_F(GuestBackendHostileGuest, EventChannelMissing) {
+  expect_refused({{"ring-ref", "8"}}, "event-channel");
+}
+
+TEST_F(GuestBackendHostileGuest, UnknownProtocol) {
+  expect_refused({{"ring-ref", "8"}, {"event-channel", "1"}, {"protocol", "ppc64-abi"}},
+                 "protocol is unknown");
+}
+
+TEST_F(GuestBackendHostileGuest, BrokenRingCostsOnlyItsOwnDisk) {
+  const FakeDisk xvda = disk();
+  const FakeDisk xvdb = second_disk();
+  toolstack_.add(xvda);
+  toolstack_.add(xvdb);
+  start();
+  FakeFrontend& evil = boot(xvda);
+  FakeFrontend& good = boot(xvdb);
+  ASSERT_TRUE(connect(evil) && connect(good));
+  evil.set_request_producer(evil.request_producer() + 1000);
+  evil.ring_doorbell();
+  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) >= 5; }));
+  EXPECT_NE(error_of(xvda), "");
+  do_io(good);
+}
+
+TEST_F(GuestBackendHostileGuest, FloodOfStateChanges) {
+  const FakeDisk xvda = disk();
+  toolstack_.add(xvda);
+  start();
+  auto store = xen_.store().connect(kGuest);
+  for (int round = 0; round < 500; ++round) {
+    ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", std::to_string(round % 10)));
+    if (round % 7 == 0) {
+      reactor_.run_for(1ms);
+    }
+  }
+  ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", "1"));
+  ASSERT_TRUE(reaches_state(xvda, 2));
+  FakeFrontend& guest = boot(xvda);
+  ASSERT_TRUE(connect(guest)) << xen_.store().dump();
+  do_io(guest);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
