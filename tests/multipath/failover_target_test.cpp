@@ -24,7 +24,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Way = TcpProxy::Way;
 
-constexpr seconds kDeadline{60};  // generous: only bounds a hang
+constexpr seconds kFailoverDeadline{60};  // generous: only bounds a hang
 constexpr std::size_t kPaths = 2;
 
 struct Request {
@@ -92,7 +92,7 @@ class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer 
 
   template <class Condition>
   [[nodiscard]] bool run_until(Condition condition) {
-    const TimePoint end = reactor ? reactor->now() + kDeadline : TimePoint{};
+    const TimePoint end = reactor ? reactor->now() + kFailoverDeadline : TimePoint{};
     while (!condition()) {
       if (reactor->now() > end) {
         return false;
@@ -153,7 +153,7 @@ class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer 
 // A path that is silent stays so, however slow the machine is.
 class SilentTarget : public FailoverTarget {
  protected:
-  SilentTarget() { path_timeout = std::chrono::duration_cast<milliseconds>(kDeadline); }
+  SilentTarget() { path_timeout = std::chrono::duration_cast<milliseconds>(kFailoverDeadline); }
 };
 
 TEST_F(FailoverTarget, AStaleWriteThatIsReleasedAfterAFailoverDoesNoHarm) {
