@@ -4,6 +4,12 @@
 # queue_if_no_path); the same as Debian and its authors preset them (`kernel-presets`). The same target, cuts and guest.
 # Sourced by those scenarios, in dom0. Results: stalls.txt, from report_stalls in guest/lib.sh.
 
+# A path that failed a short while ago is used again as soon as it is back: each event finds all paths in use.
+service_settings() {
+  echo "[targets.\"$(target_iqn)\"]"
+  echo "marginal_path_double_failed_time = 0"
+}
+
 ### Events #######################################################################################
 
 # What is measured from now on belongs to this event.

@@ -10,12 +10,12 @@ scenario() {
   alua_start
   measure 2
   event alua-non-optimized
-  alua_become 2 $alua_optimized; alua_become 1 $alua_non_optimized; sleep 8
-  alua_become 1 $alua_optimized; alua_become 2 $alua_non_optimized; sleep 8
+  alua_become 2 $alua_optimized; alua_become 1 $alua_non_optimized; sleep 6
+  alua_become 1 $alua_optimized; alua_become 2 $alua_non_optimized; sleep 6
   calm
   event alua-standby
-  alua_become 2 $alua_optimized; alua_become 1 $alua_standby; sleep 8
-  alua_become 1 $alua_optimized; alua_become 2 $alua_standby; sleep 8
+  alua_become 2 $alua_optimized; alua_become 1 $alua_standby; sleep 6
+  alua_become 1 $alua_optimized; alua_become 2 $alua_standby; sleep 6
   alua_become 2 $alua_non_optimized
   calm
   measured
