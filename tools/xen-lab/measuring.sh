@@ -123,6 +123,7 @@ kernel_stack_start() { # PORTALS
   wait_until 40 "the map has $1 paths" has_paths "$1"
   multipath -ll; iscsiadm -m session -P 2 | grep -E 'Recovery Timeout'
 }
+kernel_stack_ended() { ! pgrep -x iscsid && ! pgrep -x multipathd; } > /dev/null
 # Also after a failure in the middle, with requests that wait for a path.
 kernel_stack_stop() {
   local map
@@ -132,6 +133,6 @@ kernel_stack_stop() {
   iscsiadm -m node --logoutall=all
   iscsiadm -k 0
   multipathd shutdown
-  wait_until 20 "open-iscsi and multipathd have ended" not pgrep -x 'iscsid|multipathd'
+  wait_until 20 "open-iscsi and multipathd have ended" kernel_stack_ended
   rm -f "$scenario_dir/kernel-stack"
 }

@@ -20,10 +20,10 @@ released_stale_writes() {
   guest_start g generations 'write_generations xvda'
   guest_says g generations 10 writing
   delay_portal 2 22
-  sleep 19
+  sleep 17   # a second or two after the slower stack has given the path up
   note "$(packets_on_the_way 2) packets on their way to portal 2"
   guest_start g enough 'touch /tmp/enough'   # nothing newer that would hide the old
-  sleep 7
+  sleep 9
   delay_portal 2 0
   calm
   guest_start g check 'touch /tmp/check'
