@@ -21,6 +21,9 @@ outage() {
 }
 scenario() {
   target_start tgt 2 64
+  # The target notices by itself that an initiator is gone behind a dead link.
+  tgt --mode target --op update --tid 1 --name nop_interval --value 2
+  tgt --mode target --op update --tid 1 --name nop_count --value 2
   measure 2
   event long-outage; outage
   measured
