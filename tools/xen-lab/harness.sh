@@ -121,6 +121,25 @@ tgt_start() { # PORTALS LUNS
   tgt --mode target --op bind --tid 1 -I ALL
 }
 
+# A second tgtd, like another member of an array: at a portal that is its own it serves a disk as LUN 1.
+other_tgt() { TGT_IPC_SOCKET=$scenario_dir/other.socket target_ns tgtadm -C 1 --lld iscsi "$@"; }
+other_tgt_start() { # N [DISK]
+  local disk=${2:-1}
+  TGT_IPC_SOCKET=$scenario_dir/other.socket target_ns tgtd -f -C 1 --iscsi "portal=$(portal "$1"):3260" > "$scenario_dir/other.log" 2>&1 &
+  echo $! > "$scenario_dir/other.pid"
+  wait_until 20 "the second tgtd answers" other_tgt --mode system --op show > /dev/null 2>&1
+  other_tgt --mode target --op new --tid 1 -T "$(target_iqn)"
+  other_tgt --mode logicalunit --op new --tid 1 --lun 1 -b "$scenario_dir/disk.$disk" || fail "the second tgtd refuses the LUN"
+  other_tgt --mode logicalunit --op update --tid 1 --lun 1 --params "scsi_id=lab-$scenario_index-$disk,scsi_sn=SN$scenario_index-$disk"
+  other_tgt --mode target --op bind --tid 1 -I ALL
+}
+# From now on the first one sends whoever logs in to a portal of the second.
+tgt_redirect() { # N
+  tgt --mode target --op update --tid 1 --name RedirectAddress --value "$(portal "$1")" &&
+    tgt --mode target --op update --tid 1 --name RedirectPort --value 3260 &&
+    tgt --mode target --op update --tid 1 --name RedirectReason --value Temporary || fail "tgtd refuses to redirect"
+}
+
 # The process of the scenario's tgtd, also where it was started through a shell.
 tgtd_pid() {
   local pid
@@ -182,6 +201,33 @@ lio_secure() { # USERNAME PASSWORD USERNAME_IN PASSWORD_IN
   done
 }
 
+lio_lun() { echo "$(cat "$scenario_dir/lio")/tpgt_$1/lun/lun_1"; } # GROUP
+# Behind a portal group's LUN 1 there is another disk now; nobody may be connected to it.
+lio_swap_lun() { # GROUP FROM TO
+  rm "$(lio_lun "$1")/disk$2" && ln -s "/run/configfs/target/core/fileio_$scenario_index/disk$3" "$(lio_lun "$1")/disk$3" ||
+    fail "LIO refuses to swap LUN 1 of group $1"
+  note "LUN 1 of group $1 is disk $3 now"
+}
+
+# ALUA of LUN 1: each of two portal groups' ports belongs to a controller, of which the first is active/optimized.
+alua_optimized=0 alua_non_optimized=1 alua_standby=2
+alua_controller() { echo "/run/configfs/target/core/fileio_$scenario_index/disk1/alua/controller$1"; } # N
+alua_join() { echo "controller$1" > "$(lio_lun "$1")/alua_tg_pt_gp" || fail "LIO refuses controller $1"; } # N
+alua_start() {
+  local n
+  for n in 1 2; do
+    mkdir "$(alua_controller $n)" && echo $((10 + n)) > "$(alua_controller $n)/tg_pt_gp_id" &&
+      echo 3 > "$(alua_controller $n)/alua_access_type" || fail "LIO refuses controller $n"   # implicit and explicit
+    alua_join $n
+  done
+  alua_become 2 $alua_non_optimized
+}
+alua_become() { # N STATE
+  echo "$2" > "$(alua_controller "$1")/alua_access_state" || fail "LIO refuses state $2 of controller $1"
+  note "controller $1 is in state $2 now"
+}
+alua_is() { [ "$(cat "$(alua_controller "$1")/alua_access_state")" = "$2" ]; } # N STATE
+
 lio_stop() {
   local iqn group device
   iqn=$(cat "$scenario_dir/lio")
@@ -192,7 +238,10 @@ lio_stop() {
     rmdir "$group"/lun/lun_*; rmdir "$group"
   done
   rmdir "$iqn"
-  for device in /run/configfs/target/core/fileio_"$scenario_index"/disk*; do rmdir "$device"; done
+  for device in /run/configfs/target/core/fileio_"$scenario_index"/disk*; do
+    for group in "$device"/alua/controller*; do [ ! -d "$group" ] || rmdir "$group"; done
+    rmdir "$device"
+  done
   rmdir "/run/configfs/target/core/fileio_$scenario_index"
 }
 
@@ -216,6 +265,15 @@ END
   note "portal $1 cut ($2)"
 }
 restore_portal() { target_ns nft delete table inet "cut$1" && note "portal $1 restored"; } # N
+
+# What is sent to a portal comes late by so many seconds, in silence until then; what comes from it is not delayed.
+# On time again: what is on its way already keeps its delay.
+delay_portal() { # N SECONDS
+  modprobe sch_netem
+  tc qdisc replace dev "v$scenario_index.$1" root netem delay "$2s" limit 100000 || fail "tc refuses to delay portal $1"
+  note "portal $1 hears all $2 s late"
+}
+packets_on_the_way() { tc -s qdisc show dev "v$scenario_index.$1" | sed -n 's/.*backlog [^ ]* \([0-9]*\)p.*/\1/p'; } # N
 
 # The cable is pulled at the initiator's end: its host knows at once.
 link_down() { ip link set "v$scenario_index.$1" down && note "link $1 down"; } # N
@@ -434,11 +492,12 @@ assert_no_kernel_path() {
 ### Clean-up after a scenario ####################################################################
 
 scenario_cleanup() {
-  local name device
+  local name pid device
   for name in $(xl list 2> /dev/null | awk -v prefix="s$scenario_index-" 'index($1, prefix) == 1 { print $1 }'); do
     timeout 60 xl destroy "$name"
   done
-  [ ! -f "$scenario_dir/tgtd.pid" ] || kill -KILL "$(cat "$scenario_dir/tgtd.pid")" 2> /dev/null
+  if [ -f "$scenario_dir/kernel-stack" ]; then (. "$harness_dir/measuring.sh"; kernel_stack_stop); fi
+  for pid in "$scenario_dir"/{tgtd,other}.pid; do [ ! -f "$pid" ] || kill -KILL "$(cat "$pid")" 2> /dev/null; done
   [ ! -f "$scenario_dir/lio" ] || lio_stop
   for device in $(losetup -nO NAME,BACK-FILE | awk -v dir="$scenario_dir/" 'index($2, dir) == 1 { print $1 }'); do losetup -d "$device"; done
   for device in $(ip -o link show | sed -n "s/^[0-9]*: \(v$scenario_index\.[0-9]*\)@.*/\1/p"); do ip link del "$device"; done

@@ -104,16 +104,50 @@ stalls_fio() { # VDEV
   fio --name=reads $common --rw=randread --offset=40M --size=8M --write_lat_log=/tmp/reads --output=/tmp/fio.reads &
   fio --name=writes $common --rw=randwrite --size=32M --verify=crc32c --verify_backlog=8 --verify_state_save=0 \
     --write_lat_log=/tmp/writes --output=/tmp/fio.writes
+  [ -f /tmp/stopped ] || killall -INT fio   # wrong data or an error: that is the end
   wait $!
   [ -f /tmp/stopped ] || { cat /tmp/fio.reads /tmp/fio.writes; return 1; }
 }
-# For each event between its mark and the next one's: "stall EVENT READ_MS WRITE_MS"; then the errors.
+# For each event, from its mark to the next one's, the requests that were issued in it:
+# "stall EVENT reads|writes COUNT P50 P99 P99.9 LONGEST", in ms; then the errors.
 report_stalls() {
   awk -F', *' '
     function event(at, i) { for (i = events; i > 0 && at < from[i]; i--); return i }
     BEGIN { while ((getline line < "/tmp/marks") > 0) { split(line, m, " "); name[++events] = m[1]; from[events] = m[2] } }
-    { i = event($1); ms = $2 / 1e6; way = $3 == 0 ? "read" : "write"; if (ms > worst[i, way]) worst[i, way] = ms }
-    END { for (i = 1; i <= events; i++) printf "stall %s %.0f %.0f\n", name[i], worst[i, "read"], worst[i, "write"] }
-  ' /tmp/reads_lat.1.log /tmp/writes_lat.1.log
-  awk -F';' 'NF > 46 { errors += $5; kib += $6 + $47 } END { printf "errors %d\nkib %d\n", errors, kib }' /tmp/fio.reads /tmp/fio.writes
+    { ms = $2 / 1e6; i = event($1 - ms); if (i) printf "%d %s %s %.1f\n", i, name[i], $3 == 0 ? "reads" : "writes", ms }
+  ' /tmp/reads_lat.1.log /tmp/writes_lat.1.log | sort -k1,1n -k3,3 -k4,4n | awk '
+    function rank(share, r) { r = int(share * n); return ms[r < share * n || r < 1 ? r + 1 : r] }
+    function row() { if (n) printf "stall %s %d %.0f %.0f %.0f %.0f\n", of, n, rank(0.5), rank(0.99), rank(0.999), ms[n] }
+    $2 " " $3 != of { row(); of = $2 " " $3; n = 0 }
+    { ms[++n] = $4 }
+    END { row() }'
+  awk -F';' 'NF > 46 { seen++; errors += ($5 != 0); kib += $6 + $47 }
+    END { printf "errors %d\nkib %d\n", errors + 2 - seen, kib }' /tmp/fio.reads /tmp/fio.writes
+}
+
+# Eight writers, each with a block of its own behind what stalls_fio uses: each writes its block again and again, with
+# a number one higher, until /tmp/enough. Prints how many blocks have an older content then, by "old COUNT".
+write_generations() { # VDEV
+  rm -f /tmp/enough
+  for block in 1 2 3 4 5 6 7 8; do generations_of "$1" $block & done
+  echo writing
+  wait
+  while [ ! -f /tmp/check ]; do usleep 100000; done
+  old=0
+  for block in 1 2 3 4 5 6 7 8; do
+    read -r acknowledged < /tmp/acknowledged.$block
+    found=$(dd if="/dev/$1" bs=4096 skip=$((14336 + block)) count=1 iflag=direct 2> /dev/null | awk '{ print $1; exit }')
+    echo "block $block: $acknowledged acknowledged, $found found"
+    [ "$found" = "$acknowledged" ] || old=$((old + 1))
+  done
+  echo "old $old"
+}
+generations_of() { # VDEV BLOCK
+  number=0
+  while [ ! -f /tmp/enough ]; do
+    number=$((number + 1))
+    printf '%-4096d' $number | dd of="/dev/$1" bs=4096 seek=$((14336 + $2)) oflag=direct iflag=fullblock conv=notrunc 2> /dev/null ||
+      { echo "error of block $2"; return 1; }
+    echo $number > "/tmp/acknowledged.$2"
+  done
 }

@@ -42,16 +42,8 @@ flapping() {
 # The LUN moves to another member of the array, like an EqualLogic's: the first tgtd sends whoever logs in
 # to a second one, which serves the same disk at a portal that the disk line does not name.
 redirected() {
-  other() { TGT_IPC_SOCKET=$scenario_dir/other.socket target_ns tgtadm -C 1 --lld iscsi "$@"; }
-  TGT_IPC_SOCKET=$scenario_dir/other.socket target_ns tgtd -f -C 1 --iscsi "portal=$(portal 9):3260" > "$scenario_dir/other.log" 2>&1 &
-  wait_until 20 "the second tgtd answers" other --mode system --op show > /dev/null 2>&1
-  other --mode target --op new --tid 1 -T "$(target_iqn)"
-  other --mode logicalunit --op new --tid 1 --lun 1 -b "$scenario_dir/disk.1" || fail "the second tgtd refuses the LUN"
-  other --mode logicalunit --op update --tid 1 --lun 1 --params "scsi_id=lab-$scenario_index-1,scsi_sn=SN$scenario_index-1"
-  other --mode target --op bind --tid 1 -I ALL
-  tgt --mode target --op update --tid 1 --name RedirectAddress --value "$(portal 9)" &&
-    tgt --mode target --op update --tid 1 --name RedirectPort --value 3260 &&
-    tgt --mode target --op update --tid 1 --name RedirectReason --value Temporary || fail "tgtd refuses to redirect"
+  other_tgt_start 9
+  tgt_redirect 9
   cut_portal 1 reset
   restore_portal 1
   wait_until 20 "a session is at the portal that the target sends to" portal_in_use 9
