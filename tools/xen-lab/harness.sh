@@ -154,7 +154,7 @@ lio_start() { # one|many PORTALS LUNS
   modprobe -a target_core_mod target_core_file iscsi_target_mod
   mkdir -p /run/configfs
   mountpoint -q /run/configfs || mount -t configfs configfs /run/configfs || mountpoint -q /run/configfs
-  mkdir -p $config/iscsi
+  mkdir -p $config/iscsi /var/target/pr   # where LIO keeps registrations; without it it refuses them
   iqn=$config/iscsi/$(target_iqn)
   [ "$1" = one ] || groups=$2
   for group in $(seq "$groups"); do
