@@ -1,6 +1,6 @@
 // DiskWishes: what an operator has asked of one disk while it is in use, on top of what its
 // configuration and its disk line say; they hold until the guest's process ends. Belongs to the
-// disk's GuestDisk, control thread.
+// disk's DiskDevice, control thread.
 #pragma once
 
 #include <cstddef>

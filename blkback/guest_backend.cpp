@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "base/decimal.h"
+#include "blkback/guest_life.h"
 
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::size_t kMaxQueries = 32;
 constexpr std::chrono::seconds kWriteRetry{1};
 constexpr std::string_view kFrontendToken = "f/";  // + the disk's number
 constexpr std::string_view kBackendToken = "b/";   // + the kind
@@ -23,22 +23,6 @@ std::string frontend_token(DiskHandle handle) {
 
 }  // namespace
 
-struct GuestBackend::Query {
-  Query(GuestBackend& owner, std::function<void(GuestStatus)> callback)
-      : backend(owner),
-        done(std::move(callback)),
-        timer(owner.environment_.control, &Query::on_timeout, this) {}
-  static void on_timeout(void* self) noexcept {
-    Query& query = *static_cast<Query*>(self);
-    query.backend.answer(query, nullptr);
-  }
-
-  GuestBackend& backend;
-  std::uint64_t number = 0;
-  std::function<void(GuestStatus)> done;
-  Timer timer;
-};
-
 GuestBackend::GuestBackend(Environment environment, const Configuration& configuration,
                            DomainId own_domain, DomainId guest, std::function<void()> on_finished)
     : environment_(std::move(environment)),
@@ -46,12 +30,11 @@ GuestBackend::GuestBackend(Environment environment, const Configuration& configu
       own_domain_(own_domain),
       guest_(guest),
       on_finished_(std::move(on_finished)),
+      connection_(environment_.control, environment_.open_store, limiter_, *this),
+      reports_(environment_.control, environment_.data_plane),
       look_timer_(
           environment_.control,
-          [](void* self) noexcept { static_cast<GuestBackend*>(self)->look(); }, this),
-      reopen_timer_(
-          environment_.control,
-          [](void* self) noexcept { static_cast<GuestBackend*>(self)->reopen_store(); }, this) {
+          [](void* self) noexcept { static_cast<GuestBackend*>(self)->look(); }, this) {
   environment_.data_plane.set_events(this);
 }
 
@@ -60,7 +43,7 @@ GuestBackend::~GuestBackend() {
 }
 
 Result<void> GuestBackend::start() {
-  return open_store();
+  return connection_.open();
 }
 
 void GuestBackend::stop() {
@@ -68,7 +51,7 @@ void GuestBackend::stop() {
     return;
   }
   look_timer_.stop();
-  reopen_timer_.stop();
+  connection_.stop();
   for (auto& [handle, disk] : disks_) {
     if (disk->retire(true)) {
       retired_.emplace(handle, std::move(disk));
@@ -78,28 +61,20 @@ void GuestBackend::stop() {
   finish_if_done();
 }
 
-// ---- xenstore's connection ----
+// ---- xenstore ----
 
-Result<void> GuestBackend::open_store() {
-  auto store = environment_.open_store();
-  if (!store) {
-    return tl::unexpected(store.error());
-  }
+Result<void> GuestBackend::on_store_open(XenStore& store) {
   for (const BackendKind kind : kBackendKinds) {
-    auto watched = (*store)->watch(backend_guest_path(own_domain_, kind, guest_),
-                                   std::string(kBackendToken) + to_string(kind));
+    auto watched = store.watch(backend_guest_path(own_domain_, kind, guest_),
+                               std::string(kBackendToken) + to_string(kind));
     if (!watched) {
       return watched;
     }
   }
-  if (auto watched = (*store)->watch(kReleaseDomain, kDomainToken); !watched) {
+  if (auto watched = store.watch(kReleaseDomain, kDomainToken); !watched) {
     log_warning(kXenbusLog, "the end of the guest cannot be watched for, only its disks' nodes: {}",
                 watched.error().message);
   }
-  store_ = std::move(*store);
-  store_watch_ = environment_.control.watch_readable(
-      store_->fd(), [](void* self) noexcept { static_cast<GuestBackend*>(self)->take_events(); },
-      this);
   for (auto& [handle, disk] : disks_) {
     disk->watch_frontend(frontend_token(handle));
     disk->mark();
@@ -110,41 +85,7 @@ Result<void> GuestBackend::open_store() {
   return {};
 }
 
-void GuestBackend::reopen_store() {
-  if (auto opened = open_store(); !opened) {
-    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                "xenstore cannot be reached: {}", opened.error().message);
-    reopen_timer_.start_after(kReopenInterval);
-  }
-}
-
-void GuestBackend::lose_store(const Error& why) {
-  if (stopping_) {
-    store_watch_.reset();
-    return;
-  }
-  log_warning(kXenbusLog, "the connection to xenstore is lost, disks go on being served: {}",
-              why.message);
-  store_watch_.reset();
-  store_.reset();
-  reopen_timer_.start_after(kReopenInterval);
-}
-
-void GuestBackend::take_events() {
-  for (std::size_t count = 0; count < kMaxEventsPerTurn; ++count) {
-    auto event = store_->next_event();
-    if (!event) {
-      lose_store(event.error());
-      return;
-    }
-    if (!*event) {
-      return;
-    }
-    note_event(**event);
-  }
-}
-
-void GuestBackend::note_event(const WatchEvent& event) {
+void GuestBackend::on_store_event(const WatchEvent& event) {
   const std::string_view token = event.token;
   if (token == kDomainToken) {
     domain_check_due_ = true;
@@ -191,7 +132,7 @@ void GuestBackend::look_later() {
 
 void GuestBackend::look() {
   last_look_ = environment_.control.now();
-  if (store_ == nullptr || finished_) {
+  if (store() == nullptr || finished_) {
     return;
   }
   if (std::exchange(domain_check_due_, false)) {
@@ -217,44 +158,25 @@ void GuestBackend::look() {
 }
 
 void GuestBackend::check_domain() {
-  bool runs = true;
-  bool suspended = false;
-  if (environment_.domains != nullptr) {
-    auto status = environment_.domains->status(guest_);
-    if (!status) {
-      log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                  "the state of domain {} is not known: {}", guest_, status.error().message);
-      return;
-    }
-    switch (status->life) {
-      case DomainLife::running:
-        break;
-      case DomainLife::shut_down:
-        suspended = status->shutdown_reason == ShutdownReason::suspend;
-        runs = suspended || status->shutdown_reason == ShutdownReason::soft_reset;
-        break;
-      case DomainLife::dying:
-      case DomainLife::gone:
-        runs = false;
-        break;
-    }
-  } else {
-    auto nodes = store_->list(fmt::format("/local/domain/{}", guest_));
-    runs = nodes || nodes.error().code != ErrorCode::not_found;
+  const auto life = look_at_guest(environment_.domains, *store(), guest_);
+  if (!life) {
+    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                "the state of domain {} is not known: {}", guest_, life.error().message);
+    return;
   }
   // A guest that ends while it is suspended lives on elsewhere (migration, save): it stays
   // suspended for its disks, so that nothing of it is tried again and its lost writes are fenced.
-  if (suspended != suspended_ && runs) {
-    suspended_ = suspended;
-    log_info(kXenbusLog, "the guest {}", suspended ? "is suspended" : "goes on");
-    environment_.data_plane.set_suspended(suspended);
+  if (life->suspended != suspended_ && life->runs) {
+    suspended_ = life->suspended;
+    log_info(kXenbusLog, "the guest {}", suspended_ ? "is suspended" : "goes on");
+    environment_.data_plane.set_suspended(suspended_);
   }
-  if (suspended) {
+  if (life->suspended) {
     // Nothing in xenstore changes when a suspended domain is resumed where it is.
     domain_check_due_ = true;
     look_later();
   }
-  if (guest_runs_ && !runs) {
+  if (guest_runs_ && !life->runs) {
     guest_runs_ = false;  // for good: only a suspended domain comes back
     log_info(kXenbusLog, "the guest has ended");
     for (Disks* disks : {&disks_, &retired_}) {
@@ -267,7 +189,7 @@ void GuestBackend::check_domain() {
 
 void GuestBackend::scan() {
   for (const BackendKind kind : kBackendKinds) {
-    auto children = store_->list(backend_guest_path(own_domain_, kind, guest_));
+    auto children = store()->list(backend_guest_path(own_domain_, kind, guest_));
     if (!children) {
       if (children.error().code != ErrorCode::not_found) {
         log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
@@ -295,7 +217,7 @@ void GuestBackend::scan() {
 
 void GuestBackend::adopt(const XenbusNodeId& id) {
   const XenbusNode node(id);
-  auto description = node.read_description(*store_);
+  auto description = node.read_description(*store());
   if (!description) {
     if (description.error().code != ErrorCode::not_found) {
       log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
@@ -306,7 +228,7 @@ void GuestBackend::adopt(const XenbusNodeId& id) {
   if (!is_iscsi_params(description->params)) {
     return;
   }
-  auto states = node.read_states(*store_, description->frontend_path);
+  auto states = node.read_states(*store(), description->frontend_path);
   if (!states || !should_adopt(states->backend, states->frontend, states->online)) {
     return;
   }
@@ -463,30 +385,16 @@ void GuestBackend::remove_paths(DiskHandle handle, PathChoice choice, Changed do
 }
 
 void GuestBackend::query(std::function<void(GuestStatus)> done) {
-  auto query = std::make_unique<Query>(*this, std::move(done));
-  Query& added = *query;
-  added.number = next_query_++;
-  queries_.push_back(std::move(query));
-  if (queries_.size() > kMaxQueries) {
-    added.timer.start_after(Duration::zero());
-    return;
-  }
-  added.timer.start_after(kQueryTimeout);
-  environment_.data_plane.query([this, number = added.number](std::vector<DiskReport> reports) {
-    for (auto& waiting : queries_) {
-      if (waiting->number == number) {
-        answer(*waiting, &reports);
-        return;
-      }
-    }
+  reports_.ask([this, done = std::move(done)](std::vector<DiskReport>* reports) {
+    done(status_with(reports));
   });
 }
 
-void GuestBackend::answer(Query& query, std::vector<DiskReport>* reports) {
+GuestStatus GuestBackend::status_with(std::vector<DiskReport>* reports) const {
   GuestStatus status;
   status.guest = guest_;
   status.complete = reports != nullptr;
-  for (auto& [handle, disk] : disks_) {
+  for (const auto& [handle, disk] : disks_) {
     DiskStatus& added = status.disks.emplace_back(disk->status());
     for (std::size_t at = 0; reports != nullptr && at < reports->size(); ++at) {
       if ((*reports)[at].disk == handle) {
@@ -495,9 +403,7 @@ void GuestBackend::answer(Query& query, std::vector<DiskReport>* reports) {
       }
     }
   }
-  const std::function<void(GuestStatus)> done = std::move(query.done);
-  std::erase_if(queries_, [&](const auto& other) { return other.get() == &query; });
-  done(std::move(status));
+  return status;
 }
 
 GuestDisk* GuestBackend::find(DiskHandle handle) {
@@ -506,7 +412,7 @@ GuestDisk* GuestBackend::find(DiskHandle handle) {
 }
 
 void GuestBackend::finish_if_done() {
-  const bool none_expected = stopping_ || (!scan_due_ && store_ != nullptr);
+  const bool none_expected = stopping_ || (!scan_due_ && store() != nullptr);
   if (!finished_ && disks_.empty() && retired_.empty() && none_expected) {
     finished_ = true;
     look_timer_.stop();

@@ -1,4 +1,4 @@
-// GuestBackend: the control side of one guest's process: keeps the connection to xenstore, finds
+// GuestBackend: the control side of one guest's process: watches its nodes in xenstore, finds
 // the guest's disks that are ours there, notices when the guest ends or is suspended, and has each
 // GuestDisk look again when something of it changed. It holds no thread of its own, so that tests
 // run it with in-memory twins.
@@ -22,6 +22,8 @@
 #include "blkback/data_plane.h"
 #include "blkback/disk_resolver.h"
 #include "blkback/guest_disk.h"
+#include "blkback/report_queries.h"
+#include "blkback/store_connection.h"
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/xenstore.h"
 #include "blkback/xenbus_node.h"
@@ -34,14 +36,14 @@ struct GuestStatus {
   std::vector<DiskStatus> disks;
 };
 
-class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
+class GuestBackend final : public DataPlane::Events,
+                           private GuestDisk::Host,
+                           private StoreConnection::Client {
  public:
-  using StoreFactory = std::function<Result<std::unique_ptr<XenStore>>()>;
-
   struct Environment {
     Reactor& control;
-    StoreFactory open_store;  // again after xenstored has gone
-    DomainInfo* domains;      // null: not allowed to ask; only xenstore tells then
+    StoreConnection::Factory open_store;  // again after xenstored has gone
+    DomainInfo* domains;                  // null: not allowed to ask; only xenstore tells then
     DataPlane& data_plane;
     DiskResolver& resolver;
   };
@@ -66,14 +68,11 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
   using Changed = std::function<void(Result<void>)>;
   void change(const ControlRequest& request, Changed done);
 
-  // done: once, on the control thread, at most kQueryTimeout later.
+  // done: once, on the control thread, at most ReportQueries::kTimeout later.
   void query(std::function<void(GuestStatus)> done);
 
   static constexpr std::chrono::milliseconds kMinimumGap{5};
-  static constexpr std::chrono::milliseconds kQueryTimeout{500};
-  static constexpr std::chrono::milliseconds kReopenInterval{1000};
   static constexpr std::size_t kMaxDisks = 256;
-  static constexpr std::size_t kMaxEventsPerTurn = 1024;
 
   void on_device_ready(DiskHandle disk, const Geometry& geometry) override;
   void on_device_grown(DiskHandle disk, const Geometry& geometry) override;
@@ -85,27 +84,25 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
   void on_device_closed(DiskHandle disk) override;
 
  private:
-  struct Query;
   using Disks = std::map<DiskHandle, std::unique_ptr<GuestDisk>>;
 
   // GuestDisk::Host.
-  [[nodiscard]] XenStore* store() override { return store_.get(); }
+  [[nodiscard]] XenStore* store() override { return connection_.store(); }
   [[nodiscard]] bool guest_runs() const override { return guest_runs_; }
   void look_soon() override;
   void look_later() override;
   void look_up(DiskHandle handle, const DiskPlan& plan) override;
 
-  Result<void> open_store();
-  void reopen_store();
-  void lose_store(const Error& why);
-  void take_events();
-  void note_event(const WatchEvent& event);
+  // StoreConnection::Client.
+  [[nodiscard]] Result<void> on_store_open(XenStore& store) override;
+  void on_store_event(const WatchEvent& event) override;
+
   void look();
   void check_domain();
   void scan();
   void adopt(const XenbusNodeId& id);
   void forget(DiskHandle handle, GuestDisk::Outcome outcome);
-  void answer(Query& query, std::vector<DiskReport>* reports);
+  [[nodiscard]] GuestStatus status_with(std::vector<DiskReport>* reports) const;
   void add_paths(DiskHandle handle, const PathChoice& choice, Changed done);
   void remove_paths(DiskHandle handle, PathChoice choice, Changed done);
   [[nodiscard]] GuestDisk* find(DiskHandle handle);
@@ -116,15 +113,13 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
   DomainId own_domain_;
   DomainId guest_;
   std::function<void()> on_finished_;
-  std::unique_ptr<XenStore> store_;
-  std::unique_ptr<FdWatch> store_watch_;
+  LogLimiter limiter_;
+  StoreConnection connection_;
+  ReportQueries reports_;
   Disks disks_;
   Disks retired_;  // forgotten, the device still closes
-  std::vector<std::unique_ptr<Query>> queries_;
   DiskHandle next_handle_ = 1;
-  std::uint64_t next_query_ = 1;
   Timer look_timer_;
-  Timer reopen_timer_;
   TimePoint last_look_{};
   bool scan_due_ = false;
   bool domain_check_due_ = false;
@@ -132,7 +127,6 @@ class GuestBackend final : public DataPlane::Events, private GuestDisk::Host {
   bool suspended_ = false;
   bool stopping_ = false;
   bool finished_ = false;
-  LogLimiter limiter_;
 };
 
 }  // namespace iscsi_blkback

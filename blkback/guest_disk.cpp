@@ -1,9 +1,5 @@
 #include "blkback/guest_disk.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
-
 namespace iscsi_blkback {
 namespace {
 
@@ -17,16 +13,12 @@ GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const Xe
       handle_(handle),
       node_(id),
       description_(std::move(description)),
-      retry_timer_(
+      device_({*this, environment.control, environment.data_plane, environment.configuration,
+               environment.limiter},
+              handle, id.name(), description_),
+      drain_timer_(
           environment.control,
-          [](void* self) noexcept {
-            auto& disk = *static_cast<GuestDisk*>(self);
-            disk.environment_.host.look_up(disk.handle_, disk.plan_);
-          },
-          this),
-      bound_timer_(
-          environment.control,
-          [](void* self) noexcept { static_cast<GuestDisk*>(self)->on_bound(); }, this) {
+          [](void* self) noexcept { static_cast<GuestDisk*>(self)->on_drain_overdue(); }, this) {
   log_info(kXenbusLog, "{}: serving {}", id.name(), description_.virtual_device);
 }
 
@@ -65,11 +57,12 @@ GuestDisk::Outcome GuestDisk::advance() {
     view.announced = announced_;
     view.wrote_closed = wrote_closed_;
     view.guest_runs = environment_.host.guest_runs();
-    view.device_ready = device_ == DevicePhase::open && geometry_.has_value();
-    view.device_open = device_ == DevicePhase::open;
-    view.device_closing = device_ == DevicePhase::closing && !close_overdue_;
-    view.refused = refused_ || ring_refused_;
-    view.size_changed = geometry_ && geometry_->sector_count != published_sectors_;
+    view.device_ready = device_.ready();
+    view.device_open = device_.is_open();
+    view.device_closing = device_.worth_waiting_for();
+    view.refused = device_.refused() || ring_refused_;
+    view.size_changed =
+        device_.geometry() && device_.geometry()->sector_count != published_sectors_;
     view.ring = ring_;
     const XenbusAction action = next_action(view);
     if (action != XenbusAction::none) {
@@ -115,7 +108,7 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action) {
       return {};
     }
     case XenbusAction::close_device:
-      close_device(!guest_runs);
+      device_.close(!guest_runs);
       return {};
     case XenbusAction::write_closed: {
       const bool written =
@@ -160,7 +153,7 @@ bool GuestDisk::announce() {
   announced_ = true;
   wrote_closed_ = false;
   ring_refused_ = false;
-  prepare_device();
+  device_.open();
   return true;
 }
 
@@ -181,30 +174,32 @@ bool GuestDisk::connect() {
 }
 
 bool GuestDisk::publish() {
-  ISCSI_BLKBACK_ASSERT(geometry_.has_value());
+  ISCSI_BLKBACK_ASSERT(device_.geometry().has_value());
+  const Geometry& geometry = *device_.geometry();
   XenStore& store = *environment_.host.store();
-  const XenbusNode::Entries sizes = XenbusNode::sizes(*geometry_, description_);
+  const XenbusNode::Entries sizes = XenbusNode::sizes(geometry, description_);
   if (!wrote(node_.write(store, states_.backend, sizes), "sizes") ||
       !wrote(node_.write_state(store, states_.backend, XenbusState::connected), "state")) {
     return false;
   }
-  published_sectors_ = geometry_->sector_count;
-  log_info(kXenbusLog, "{}: connected, {} sectors{}", node_.id().name(), geometry_->sector_count,
-           geometry_->read_only ? ", read-only" : "");
+  published_sectors_ = geometry.sector_count;
+  log_info(kXenbusLog, "{}: connected, {} sectors{}", node_.id().name(), geometry.sector_count,
+           geometry.read_only ? ", read-only" : "");
   return true;
 }
 
 // Linux's blkfront takes a repeated state 4 as the hint to look at `sectors` again
 // (blkback_changed, since 2.6.36); a frontend that does not know it keeps the size it knows.
 bool GuestDisk::tell_size() {
-  XenbusNode::Entries entries = XenbusNode::sizes(*geometry_, description_);
+  const Geometry& geometry = *device_.geometry();
+  XenbusNode::Entries entries = XenbusNode::sizes(geometry, description_);
   entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::connected)));
   if (!wrote(node_.write(*environment_.host.store(), states_.backend, entries), "sectors")) {
     return false;
   }
-  log_info(kXenbusLog, "{}: {} sectors now, before {}", node_.id().name(), geometry_->sector_count,
+  log_info(kXenbusLog, "{}: {} sectors now, before {}", node_.id().name(), geometry.sector_count,
            published_sectors_);
-  published_sectors_ = geometry_->sector_count;
+  published_sectors_ = geometry.sector_count;
   return true;
 }
 
@@ -230,7 +225,7 @@ void GuestDisk::set_error(const std::string& sentence) {
 
 void GuestDisk::write_hotplug() {
   XenStore* store = environment_.host.store();
-  const bool connected = geometry_.has_value();
+  const bool connected = device_.geometry().has_value();
   if (store == nullptr || (written_error_ == hotplug_error_ && written_connected_ == connected)) {
     return;
   }
@@ -246,227 +241,69 @@ void GuestDisk::write_hotplug() {
 
 // ---- the device ----
 
-Result<DiskPlan> GuestDisk::make_plan() {
-  auto target = parse_disk_target(description_.params);
-  if (!target) {
-    hide_params_ = true;
-    return tl::unexpected(target.error());
-  }
-  return plan_disk(*target, environment_.configuration, description_.virtual_device,
-                   description_.read_only);
-}
-
-void GuestDisk::prepare_device() {
-  if (device_ != DevicePhase::none || refused_) {
-    return;
-  }
-  auto plan = make_plan();
-  if (!plan) {
-    refused_ = true;
-    set_error(plan.error().message);
-    return;
-  }
-  plan_ = std::move(*plan);
-  device_ = DevicePhase::resolving;
-  environment_.host.look_up(handle_, plan_);
-}
-
-void GuestDisk::on_resolved(Result<ResolvedDisk> result) {
-  if (device_ != DevicePhase::resolving && device_ != DevicePhase::open) {
-    return;
-  }
-  if (!result) {
-    if (device_ == DevicePhase::resolving) {
-      set_error(result.error().message);
-    }
-    retry_later();
-    return;
-  }
-  if (!result->trouble.empty()) {
-    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                "{}: some portals cannot be used yet: {}", node_.id().name(), result->trouble);
-    retry_later();
-  }
-  wishes_.apply(result->specification.portals);
-  if (result->specification.portals.empty()) {
-    retry_later();  // what can be used now has been removed
-    return;
-  }
-  if (device_ == DevicePhase::open) {
-    environment_.data_plane.add_portals(handle_, std::move(result->specification.portals));
-    return;
-  }
-  wishes_.apply(result->specification.multipath);
-  device_ = DevicePhase::open;
-  environment_.data_plane.open_device(handle_, std::move(result->specification));
-}
-
-void GuestDisk::retry_later() {
-  retry_timer_.start_after(retry_delay_);
-  retry_delay_ = std::min(retry_delay_ * 2, kRetryMax);
-}
-
-void GuestDisk::close_device(bool abandon) {
-  device_ = DevicePhase::closing;
-  close_overdue_ = false;
-  retry_timer_.stop();
-  bound_timer_.start_after(kCloseTimeout);
-  environment_.data_plane.close_device(handle_, abandon);
-}
-
 void GuestDisk::guest_ended() {
   dirty_ = true;
-  if (device_ == DevicePhase::closing) {
-    environment_.data_plane.close_device(handle_, true);
-  }
+  device_.guest_ended();
 }
 
 bool GuestDisk::retire(bool leave_ring) {
-  if (device_ == DevicePhase::open) {
+  if (device_.is_open()) {
     if (leave_ring) {
       // Leaves the ring, if there is one, and closes the device with it.
       environment_.data_plane.disconnect_ring(handle_, true);
-      device_ = DevicePhase::closing;
+      device_.closes_with_ring();
     } else {
-      close_device(true);
+      device_.close(true);
     }
   }
-  retry_timer_.stop();
-  bound_timer_.stop();
-  reopen_ = false;
-  return device_ == DevicePhase::closing;
-}
-
-void GuestDisk::on_device_ready(const Geometry& geometry) {
-  if (device_ != DevicePhase::open) {
-    return;
-  }
-  geometry_ = geometry;
-  retry_delay_ = kRetryMin;
-  set_error("");
-  changed();
-}
-
-void GuestDisk::on_device_grown(const Geometry& geometry) {
-  if (device_ == DevicePhase::open && geometry_) {
-    geometry_ = geometry;
-    changed();
-  }
+  device_.end();
+  drain_timer_.stop();
+  return device_.closing();
 }
 
 // What a guest has used already stays what it is: the other paths are quarantined then.
 void GuestDisk::on_device_conflict(const std::string& why) {
-  if (device_ != DevicePhase::open || published_sectors_ != 0) {
-    return;
-  }
-  refused_ = true;
-  set_error(fmt::format("{}: the portals of a disk must lead to one LUN", why));
-  close_device(true);
-  changed();
-}
-
-void GuestDisk::on_device_trouble(const std::string& why) {
-  if (device_ == DevicePhase::open && !geometry_) {
-    set_error(why);
+  if (published_sectors_ == 0) {
+    device_.on_conflict(why);
   }
 }
 
 void GuestDisk::on_device_closed() {
-  device_ = DevicePhase::none;
-  close_overdue_ = false;
-  geometry_.reset();
   written_connected_ = false;
-  bound_timer_.stop();
-  if (std::exchange(reopen_, false)) {
-    prepare_device();
-  }
+  drain_timer_.stop();
+  device_.on_closed();
+}
+
+void GuestDisk::on_device_changed() {
   changed();
 }
 
-// ---- an operator's wishes ----
-
-Result<void> GuestDisk::change(const ControlRequest& request) {
-  const bool queueing = request.command == "disablequeueing" ||
-                        request.command == "restorequeueing" ||
-                        (request.command == "set" && request.setting == "no_path_retry");
-  if (queueing) {
-    return change_queueing(request);
-  }
-  if (request.command != "set") {
-    return fail(ErrorCode::unsupported, "the command is unknown");
-  }
-  const auto changes = parse_policy_change(request);
-  if (!changes) {
-    return tl::unexpected(changes.error());
-  }
-  wishes_.set_policies(*changes);
-  environment_.data_plane.change_policies(handle_, *changes);
-  return {};
+void GuestDisk::on_device_error(const std::string& sentence) {
+  set_error(sentence);
 }
 
-Result<void> GuestDisk::change_queueing(const ControlRequest& request) {
-  std::optional<NoPathRetry> wait;
-  if (request.command == "disablequeueing") {
-    wait = NoPathRetry{std::chrono::milliseconds(0)};
-  } else if (request.command == "set") {
-    auto parsed = parse_no_path_retry(request.value, plan_.multipath.polling_interval);
-    if (!parsed) {
-      return tl::unexpected(parsed.error());
-    }
-    wait = *parsed;
-  }  // else as the configuration and the disk line have it
-  wishes_.set_no_path_retry(wait);
-  environment_.data_plane.set_no_path_retry(handle_, wait ? wait : plan_.multipath.no_path_retry);
-  return {};
-}
-
-Result<DiskPlan> GuestDisk::plan_for(const PathChoice& choice) const {
-  if (device_ != DevicePhase::open) {
-    return fail(ErrorCode::unavailable,
-                "the disk is not in use yet: none of its portals is known so far");
-  }
-  return plan_paths(plan_, choice);
-}
-
-void GuestDisk::on_paths_added(const std::vector<ResolvedPortal>& paths) {
-  for (const ResolvedPortal& path : paths) {
-    wishes_.path_added(path);
-  }
-}
-
-void GuestDisk::on_paths_removed(const std::vector<ResolvedPortal>& paths) {
-  for (const ResolvedPortal& path : paths) {
-    wishes_.path_removed(path);
-  }
+void GuestDisk::look_up(const DiskPlan& plan) {
+  environment_.host.look_up(handle_, plan);
 }
 
 // ---- the ring ----
 
 void GuestDisk::disconnect(bool abandon) {
   ring_ = RingPhase::disconnecting;
-  if (abandon && device_ == DevicePhase::open) {
-    device_ = DevicePhase::closing;  // the I/O side begins with it at once
-    retry_timer_.stop();
-    bound_timer_.start_after(kCloseTimeout);
+  if (abandon && device_.is_open()) {
+    drain_timer_.stop();
+    device_.closes_with_ring();
   } else {
-    bound_timer_.start_after(kDrainTimeout);
+    drain_timer_.start_after(kDrainTimeout);
   }
   environment_.data_plane.disconnect_ring(handle_, abandon);
 }
 
-void GuestDisk::on_bound() {
-  if (device_ == DevicePhase::closing) {
-    log_warning(kXenbusLog,
-                "{}: closed for the toolstack, which waits no longer; lost writes are still being "
-                "fenced, or paths do not let go",
-                node_.id().name());
-    close_overdue_ = true;
-    changed();
-  } else if (ring_ == RingPhase::disconnecting && device_ == DevicePhase::open) {
+void GuestDisk::on_drain_overdue() {
+  if (ring_ == RingPhase::disconnecting && device_.is_open()) {
     log_warning(kXenbusLog, "{}: the last requests of a closed ring do not end, giving them up",
                 node_.id().name());
-    reopen_ = true;
-    close_device(false);
+    device_.reopen();
   }
 }
 
@@ -494,9 +331,7 @@ void GuestDisk::on_ring_broken(const std::string& why) {
 
 void GuestDisk::on_ring_disconnected() {
   ring_ = RingPhase::idle;
-  if (device_ == DevicePhase::open) {
-    bound_timer_.stop();
-  }
+  drain_timer_.stop();
   changed();
 }
 
@@ -504,7 +339,7 @@ DiskStatus GuestDisk::status() const {
   DiskStatus status;
   status.node = node_.id();
   status.virtual_device = description_.virtual_device;
-  status.params = hide_params_ ? "iscsi:(not shown)" : description_.params;
+  status.params = device_.unreadable() ? "iscsi:(not shown)" : description_.params;
   status.read_only = description_.read_only;
   status.backend_state = states_.backend;
   status.frontend_state = states_.frontend;

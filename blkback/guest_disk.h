@@ -1,10 +1,9 @@
 // GuestDisk: one disk of a guest on the control side. Reads what both ends' nodes in xenstore say,
-// does what next_action() finds due (announce, connect, publish, ... finish), has the disk's
-// portals looked up, and keeps what it was told by the I/O side. Owned by GuestBackend, control
-// thread only.
+// and does what next_action() finds due (announce, connect, publish, ... finish). Owned by
+// GuestBackend, control thread only.
 //
-// Rings come and go with the frontend; the device (paths, sessions) is opened once and closed when
-// the disk is no longer wanted. Every wait for the I/O side is bounded.
+// Rings come and go with the frontend; the device (DiskDevice) is opened once and closed when the
+// disk is no longer wanted. Every wait for the I/O side is bounded.
 #pragma once
 
 #include <chrono>
@@ -18,16 +17,13 @@
 #include "blkback/configuration.h"
 #include "blkback/control_server.h"
 #include "blkback/data_plane.h"
+#include "blkback/disk_device.h"
 #include "blkback/disk_plan.h"
-#include "blkback/disk_wishes.h"
 #include "blkback/xen/xenstore.h"
 #include "blkback/xenbus_node.h"
 #include "blkback/xenbus_state.h"
 
 namespace iscsi_blkback {
-
-// The log component of everything that concerns the handshake.
-inline constexpr const char* kXenbusLog = "xenbus";
 
 // One disk as the control side sees it, for status and tests.
 struct DiskStatus {
@@ -41,7 +37,7 @@ struct DiskStatus {
   std::optional<DiskReport> report;  // nullopt: not open, or the reactor did not answer
 };
 
-class GuestDisk {
+class GuestDisk final : private DiskDevice::Owner {
  public:
   // What a disk needs of whoever serves the guest. Outlives it.
   class Host {
@@ -78,13 +74,9 @@ class GuestDisk {
   GuestDisk(const GuestDisk&) = delete;
   GuestDisk& operator=(const GuestDisk&) = delete;
 
-  // State 6 waits for the device to be closed, but not longer: libxl gives up after 10 s.
-  static constexpr std::chrono::milliseconds kCloseTimeout{6000};
   // A ring that its guest has left waits this long for its last requests, then they are given up:
   // with no path they would hold up the guest's next ring for ever.
   static constexpr std::chrono::milliseconds kDrainTimeout{3000};
-  static constexpr std::chrono::milliseconds kRetryMin{1000};
-  static constexpr std::chrono::milliseconds kRetryMax{30000};
 
   [[nodiscard]] const XenbusNode& node() const { return node_; }
 
@@ -105,44 +97,47 @@ class GuestDisk {
   [[nodiscard]] bool retire(bool leave_ring);
 
   // DataPlane::Events of this disk.
-  void on_device_ready(const Geometry& geometry);
-  void on_device_grown(const Geometry& geometry);
+  void on_device_ready(const Geometry& geometry) { device_.on_ready(geometry); }
+  void on_device_grown(const Geometry& geometry) { device_.on_grown(geometry); }
   void on_device_conflict(const std::string& why);
-  void on_device_trouble(const std::string& why);
+  void on_device_trouble(const std::string& why) { device_.on_trouble(why); }
   void on_ring_connected(const Result<void>& result);
   void on_ring_broken(const std::string& why);
   void on_ring_disconnected();
   void on_device_closed();
   // Of Host::look_up().
-  void on_resolved(Result<ResolvedDisk> result);
+  void on_resolved(Result<ResolvedDisk> result) { device_.on_resolved(std::move(result)); }
 
   // An operator's wish (see control_server.h), until the guest's process ends. The error is one
   // sentence. Paths that come and go are looked up and changed by the owner, who then tells.
-  [[nodiscard]] Result<void> change(const ControlRequest& request);
-  [[nodiscard]] Result<DiskPlan> plan_for(const PathChoice& choice) const;
-  void on_paths_added(const std::vector<ResolvedPortal>& paths);
-  void on_paths_removed(const std::vector<ResolvedPortal>& paths);
+  [[nodiscard]] Result<void> change(const ControlRequest& request) {
+    return device_.change(request);
+  }
+  [[nodiscard]] Result<DiskPlan> plan_for(const PathChoice& choice) const {
+    return device_.plan_for(choice);
+  }
+  void on_paths_added(const std::vector<ResolvedPortal>& paths) { device_.on_paths_added(paths); }
+  void on_paths_removed(const std::vector<ResolvedPortal>& paths) {
+    device_.on_paths_removed(paths);
+  }
 
   [[nodiscard]] DiskStatus status() const;
 
  private:
-  // How far the I/O side is with the disk.
-  enum class DevicePhase : std::uint8_t { none, resolving, open, closing };
+  // DiskDevice::Owner.
+  void on_device_changed() override;
+  void on_device_error(const std::string& sentence) override;
+  void look_up(const DiskPlan& plan) override;
 
   [[nodiscard]] std::optional<Outcome> perform(XenbusAction action);
   bool wrote(const Result<void>& result, const char* what);
   bool announce();
-  [[nodiscard]] Result<DiskPlan> make_plan();
-  void prepare_device();
-  void retry_later();
-  [[nodiscard]] Result<void> change_queueing(const ControlRequest& request);
   bool connect();
   bool publish();
   bool tell_size();
   void disconnect(bool abandon);
-  void close_device(bool abandon);
   void remove_node();
-  void on_bound();
+  void on_drain_overdue();
   void set_error(const std::string& sentence);
   void write_hotplug();
   void changed();
@@ -155,23 +150,14 @@ class GuestDisk {
   bool dirty_ = true;
   bool announced_ = false;
   bool wrote_closed_ = false;
-  bool refused_ = false;       // the target can never be used as it is written
-  bool hide_params_ = false;   // they may hold a secret
   bool ring_refused_ = false;  // until the frontend starts anew
-  bool reopen_ = false;        // when the device is closed
-  bool close_overdue_ = false;
-  DevicePhase device_ = DevicePhase::none;
   RingPhase ring_ = RingPhase::idle;
-  std::optional<Geometry> geometry_;     // device ready
   std::uint64_t published_sectors_ = 0;  // with state 4
   std::string hotplug_error_;
   std::string written_error_;  // what hotplug-error says in xenstore
   bool written_connected_ = false;
-  DiskPlan plan_;
-  DiskWishes wishes_;
-  std::chrono::milliseconds retry_delay_ = kRetryMin;
-  Timer retry_timer_;
-  Timer bound_timer_;  // of a drain or a close
+  DiskDevice device_;
+  Timer drain_timer_;
 };
 
 }  // namespace iscsi_blkback

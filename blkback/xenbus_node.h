@@ -20,6 +20,9 @@
 
 namespace iscsi_blkback {
 
+// The log component of everything that concerns the handshake.
+inline constexpr const char* kXenbusLog = "xenbus";
+
 enum class BackendKind : std::uint8_t { qdisk, vbd3 };
 inline constexpr BackendKind kBackendKinds[] = {BackendKind::qdisk, BackendKind::vbd3};
 

@@ -157,6 +157,65 @@ TEST_F(GuestBackendTest, AMigratedGuestIsDestroyedWithItsWritesUnissued) {
   EXPECT_EQ(target_.lun(1).counters.writes, 0u);
 }
 
+// Both paths of the guest's disk have registered a key.
+class GuestBackendKeys : public GuestBackendTest {
+ protected:
+  GuestBackendKeys() { configuration_.multipath.reservation_key = 0x5a00000000000000; }
+  void serve_with_keys() {
+    serve(xvda_);
+    ASSERT_TRUE(run_until([&] { return keys() == 2; }, 1s));
+  }
+  [[nodiscard]] std::size_t keys() const { return target_.keys(1).size(); }
+
+  const FakeDisk xvda_ = disk();
+};
+
+TEST_F(GuestBackendKeys, ADetachedDiskTakesItsKeysBack) {
+  serve_with_keys();
+  toolstack_.request_detach(xvda_);
+  ASSERT_TRUE(reaches_state(xvda_, 6, 1s));
+  EXPECT_EQ(keys(), 0U);
+}
+
+TEST_F(GuestBackendKeys, AGuestThatShutsDownTakesItsKeysBack) {
+  serve_with_keys();
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::poweroff});
+  ASSERT_TRUE(ends(2s));
+  EXPECT_EQ(keys(), 0U);
+}
+
+TEST_F(GuestBackendKeys, AGuestThatIsDestroyedTakesItsKeysBack) {
+  serve_with_keys();
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(ends(2s));
+  EXPECT_EQ(keys(), 0U);
+}
+
+TEST_F(GuestBackendKeys, TheSourceOfAMigrationTakesItsKeysBack) {
+  serve_with_keys();
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+  run_for(100ms);
+  EXPECT_EQ(keys(), 2U) << "it may go on here";
+  end_guest(DomainLife::dying);
+  ASSERT_TRUE(ends(2s));
+  EXPECT_EQ(keys(), 0U);
+}
+
+// The session waits for the command as long as for any, before it logs out.
+TEST_F(GuestBackendKeys, ATargetThatDoesNotTakeThemBackDelaysADetachNoLongerThanLibxlWaits) {
+  serve_with_keys();
+  SimFault never;
+  never.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kPersistentReserveOut;
+  };
+  never.count = 0;
+  never.answer = false;
+  target_.inject(never);
+  toolstack_.request_detach(xvda_);
+  EXPECT_TRUE(reaches_state(xvda_, 6, DiskDevice::kCloseTimeout + 100ms));
+  EXPECT_TRUE(ends());
+}
+
 // The guest's last write before a migration is lost with its path and stays in the target.
 class GuestBackendMigration : public GuestBackendTest {
  protected:
@@ -227,8 +286,8 @@ TEST_F(GuestBackendMigration, WithoutAWayToFenceTheDiskIsClosedInTimeAllTheSame)
   end_guest(DomainLife::dying);
   const TimePoint ended = reactor_.now();
   ASSERT_TRUE(reaches_state(xvda_, 6, 10s));
-  EXPECT_GE(reactor_.now() - ended, GuestDisk::kCloseTimeout);
-  EXPECT_LE(reactor_.now() - ended, GuestDisk::kCloseTimeout + 100ms);
+  EXPECT_GE(reactor_.now() - ended, DiskDevice::kCloseTimeout);
+  EXPECT_LE(reactor_.now() - ended, DiskDevice::kCloseTimeout + 100ms);
   EXPECT_FALSE(ends(20s)) << "the write may still strike";
   EXPECT_TRUE(ends(10s));
 }

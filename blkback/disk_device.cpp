@@ -1,0 +1,227 @@
+#include "blkback/disk_device.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace iscsi_blkback {
+
+DiskDevice::DiskDevice(const Environment& environment, DiskHandle handle, std::string name,
+                       const DiskDescription& description)
+    : environment_(environment),
+      handle_(handle),
+      name_(std::move(name)),
+      description_(description),
+      retry_timer_(
+          environment.control,
+          [](void* self) noexcept {
+            auto& device = *static_cast<DiskDevice*>(self);
+            device.environment_.owner.look_up(device.plan_);
+          },
+          this),
+      close_timer_(
+          environment.control,
+          [](void* self) noexcept { static_cast<DiskDevice*>(self)->on_close_overdue(); }, this) {}
+
+Result<DiskPlan> DiskDevice::make_plan() {
+  auto target = parse_disk_target(description_.params);
+  if (!target) {
+    unreadable_ = true;
+    return tl::unexpected(target.error());
+  }
+  return plan_disk(*target, environment_.configuration, description_.virtual_device,
+                   description_.read_only);
+}
+
+void DiskDevice::open() {
+  if (phase_ != Phase::none || refused_) {
+    return;
+  }
+  auto plan = make_plan();
+  if (!plan) {
+    refused_ = true;
+    environment_.owner.on_device_error(plan.error().message);
+    return;
+  }
+  plan_ = std::move(*plan);
+  phase_ = Phase::resolving;
+  environment_.owner.look_up(plan_);
+}
+
+void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
+  if (phase_ != Phase::resolving && phase_ != Phase::open) {
+    return;
+  }
+  if (!result) {
+    if (phase_ == Phase::resolving) {
+      environment_.owner.on_device_error(result.error().message);
+    }
+    retry_later();
+    return;
+  }
+  if (!result->trouble.empty()) {
+    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                "{}: some portals cannot be used yet: {}", name_, result->trouble);
+    retry_later();
+  }
+  wishes_.apply(result->specification.portals);
+  if (result->specification.portals.empty()) {
+    retry_later();  // what can be used now has been removed
+    return;
+  }
+  if (phase_ == Phase::open) {
+    environment_.data_plane.add_portals(handle_, std::move(result->specification.portals));
+    return;
+  }
+  wishes_.apply(result->specification.multipath);
+  phase_ = Phase::open;
+  environment_.data_plane.open_device(handle_, std::move(result->specification));
+}
+
+void DiskDevice::retry_later() {
+  retry_timer_.start_after(retry_delay_);
+  retry_delay_ = std::min(retry_delay_ * 2, kRetryMax);
+}
+
+void DiskDevice::close(bool abandon) {
+  close_overdue_ = false;
+  closes_with_ring();
+  environment_.data_plane.close_device(handle_, abandon);
+}
+
+void DiskDevice::closes_with_ring() {
+  phase_ = Phase::closing;
+  retry_timer_.stop();
+  close_timer_.start_after(kCloseTimeout);
+}
+
+void DiskDevice::reopen() {
+  reopen_ = true;
+  close(false);
+}
+
+void DiskDevice::end() {
+  retry_timer_.stop();
+  close_timer_.stop();
+  reopen_ = false;
+}
+
+void DiskDevice::guest_ended() {
+  if (phase_ == Phase::closing) {
+    environment_.data_plane.close_device(handle_, true);
+  }
+}
+
+void DiskDevice::on_close_overdue() {
+  if (phase_ == Phase::closing) {
+    log_warning(kXenbusLog,
+                "{}: closed for the toolstack, which waits no longer; lost writes are still being "
+                "fenced, or paths do not let go",
+                name_);
+    close_overdue_ = true;
+    environment_.owner.on_device_changed();
+  }
+}
+
+void DiskDevice::on_ready(const Geometry& geometry) {
+  if (phase_ != Phase::open) {
+    return;
+  }
+  geometry_ = geometry;
+  retry_delay_ = kRetryMin;
+  environment_.owner.on_device_error("");
+  environment_.owner.on_device_changed();
+}
+
+void DiskDevice::on_grown(const Geometry& geometry) {
+  if (phase_ == Phase::open && geometry_) {
+    geometry_ = geometry;
+    environment_.owner.on_device_changed();
+  }
+}
+
+void DiskDevice::on_conflict(const std::string& why) {
+  if (phase_ != Phase::open) {
+    return;
+  }
+  refused_ = true;
+  environment_.owner.on_device_error(
+      fmt::format("{}: the portals of a disk must lead to one LUN", why));
+  close(true);
+  environment_.owner.on_device_changed();
+}
+
+void DiskDevice::on_trouble(const std::string& why) {
+  if (phase_ == Phase::open && !geometry_) {
+    environment_.owner.on_device_error(why);
+  }
+}
+
+void DiskDevice::on_closed() {
+  phase_ = Phase::none;
+  close_overdue_ = false;
+  geometry_.reset();
+  close_timer_.stop();
+  if (std::exchange(reopen_, false)) {
+    open();
+  }
+  environment_.owner.on_device_changed();
+}
+
+Result<void> DiskDevice::change(const ControlRequest& request) {
+  const bool queueing = request.command == "disablequeueing" ||
+                        request.command == "restorequeueing" ||
+                        (request.command == "set" && request.setting == "no_path_retry");
+  if (queueing) {
+    return change_queueing(request);
+  }
+  if (request.command != "set") {
+    return fail(ErrorCode::unsupported, "the command is unknown");
+  }
+  const auto changes = parse_policy_change(request);
+  if (!changes) {
+    return tl::unexpected(changes.error());
+  }
+  wishes_.set_policies(*changes);
+  environment_.data_plane.change_policies(handle_, *changes);
+  return {};
+}
+
+Result<void> DiskDevice::change_queueing(const ControlRequest& request) {
+  std::optional<NoPathRetry> wait;
+  if (request.command == "disablequeueing") {
+    wait = NoPathRetry{std::chrono::milliseconds(0)};
+  } else if (request.command == "set") {
+    auto parsed = parse_no_path_retry(request.value, plan_.multipath.polling_interval);
+    if (!parsed) {
+      return tl::unexpected(parsed.error());
+    }
+    wait = *parsed;
+  }  // else as the configuration and the disk line have it
+  wishes_.set_no_path_retry(wait);
+  environment_.data_plane.set_no_path_retry(handle_, wait ? wait : plan_.multipath.no_path_retry);
+  return {};
+}
+
+Result<DiskPlan> DiskDevice::plan_for(const PathChoice& choice) const {
+  if (phase_ != Phase::open) {
+    return fail(ErrorCode::unavailable,
+                "the disk is not in use yet: none of its portals is known so far");
+  }
+  return plan_paths(plan_, choice);
+}
+
+void DiskDevice::on_paths_added(const std::vector<ResolvedPortal>& paths) {
+  for (const ResolvedPortal& path : paths) {
+    wishes_.path_added(path);
+  }
+}
+
+void DiskDevice::on_paths_removed(const std::vector<ResolvedPortal>& paths) {
+  for (const ResolvedPortal& path : paths) {
+    wishes_.path_removed(path);
+  }
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,73 @@
+#include "blkback/store_connection.h"
+
+#include <utility>
+
+#include "blkback/xenbus_node.h"
+
+namespace iscsi_blkback {
+
+StoreConnection::StoreConnection(Reactor& control, Factory open_store, LogLimiter& limiter,
+                                 Client& client)
+    : control_(control),
+      open_store_(std::move(open_store)),
+      limiter_(limiter),
+      client_(client),
+      reopen_timer_(
+          control, [](void* self) noexcept { static_cast<StoreConnection*>(self)->reopen(); },
+          this) {}
+
+Result<void> StoreConnection::open() {
+  auto store = open_store_();
+  if (!store) {
+    return tl::unexpected(store.error());
+  }
+  store_ = std::move(*store);
+  if (auto opened = client_.on_store_open(*store_); !opened) {
+    store_.reset();
+    return opened;
+  }
+  watch_ = control_.watch_readable(
+      store_->fd(), [](void* self) noexcept { static_cast<StoreConnection*>(self)->take_events(); },
+      this);
+  return {};
+}
+
+void StoreConnection::stop() {
+  stopping_ = true;
+  reopen_timer_.stop();
+}
+
+void StoreConnection::reopen() {
+  if (auto opened = open(); !opened) {
+    log_limited(limiter_, control_.now(), LogLevel::warning, kXenbusLog,
+                "xenstore cannot be reached: {}", opened.error().message);
+    reopen_timer_.start_after(kReopenInterval);
+  }
+}
+
+void StoreConnection::lose(const Error& why) {
+  watch_.reset();
+  if (stopping_) {
+    return;
+  }
+  log_warning(kXenbusLog, "the connection to xenstore is lost, disks go on being served: {}",
+              why.message);
+  store_.reset();
+  reopen_timer_.start_after(kReopenInterval);
+}
+
+void StoreConnection::take_events() {
+  for (std::size_t count = 0; count < kMaxEventsPerTurn; ++count) {
+    auto event = store_->next_event();
+    if (!event) {
+      lose(event.error());
+      return;
+    }
+    if (!*event) {
+      return;
+    }
+    client_.on_store_event(**event);
+  }
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,61 @@
+// StoreConnection: a guest process's connection to xenstore. When it is lost it is opened anew for
+// as long as that takes; what comes by it is handed on, a bounded number of events in a turn. Owned
+// by GuestBackend, control thread only.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+
+#include "base/log.h"
+#include "base/reactor.h"
+#include "blkback/xen/xenstore.h"
+
+namespace iscsi_blkback {
+
+class StoreConnection {
+ public:
+  using Factory = std::function<Result<std::unique_ptr<XenStore>>()>;
+
+  class Client {
+   public:
+    // A new connection, which has no watches yet. An error: it cannot be used.
+    [[nodiscard]] virtual Result<void> on_store_open(XenStore& store) = 0;
+    virtual void on_store_event(const WatchEvent& event) = 0;
+
+   protected:
+    ~Client() = default;
+  };
+
+  StoreConnection(Reactor& control, Factory open_store, LogLimiter& limiter, Client& client);
+  StoreConnection(const StoreConnection&) = delete;
+  StoreConnection& operator=(const StoreConnection&) = delete;
+
+  // The first time; the error is the connection's or the client's.
+  [[nodiscard]] Result<void> open();
+  // A connection that is lost from now on stays so.
+  void stop();
+
+  // Null while xenstored cannot be reached.
+  [[nodiscard]] XenStore* store() const { return store_.get(); }
+
+  static constexpr std::chrono::milliseconds kReopenInterval{1000};
+  static constexpr std::size_t kMaxEventsPerTurn = 1024;
+
+ private:
+  void reopen();
+  void lose(const Error& why);
+  void take_events();
+
+  Reactor& control_;
+  Factory open_store_;
+  LogLimiter& limiter_;
+  Client& client_;
+  std::unique_ptr<XenStore> store_;
+  std::unique_ptr<FdWatch> watch_;
+  Timer reopen_timer_;
+  bool stopping_ = false;
+};
+
+}  // namespace iscsi_blkback
