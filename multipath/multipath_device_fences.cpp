@@ -106,8 +106,8 @@ Path* MultipathDevice::Impl::path_for_lun_fence() const {
 }
 
 // A path, of those that are leaving, too, whose session is down and whose lost writes have settled,
-// in the nexus that has its key. The commands of one that is back would be ended, too, and its
-// login has fenced what it had lost.
+// in the nexus that has its key: all of them, for the key is gone after that. The commands of one
+// that is back would be ended, too, and its login has fenced what it had lost.
 std::optional<std::uint32_t> MultipathDevice::Impl::path_to_preempt(TimePoint until) const {
   for (const std::unique_ptr<Path>& path : slots_) {
     if (path == nullptr) {
@@ -115,7 +115,7 @@ std::optional<std::uint32_t> MultipathDevice::Impl::path_to_preempt(TimePoint un
     }
     const std::optional<std::uint16_t>& group = keys_[path->index()]->portal_group();
     if (path->session().state() != SessionState::logged_in && group &&
-        unfenced_.any_until(path->index(), *group, until)) {
+        unfenced_.all_until(path->index(), *group, until)) {
       return path->index();
     }
   }
@@ -136,9 +136,10 @@ void MultipathDevice::Impl::start_lun_fence_timer() {
       options_.fence_settle_time >= options_.quiesce_time) {
     return;
   }
+  // A moment later: what was lost with that one, one after the other, has settled, too, then.
   lun_fence_.timer.start_at(
-      std::max(reactor_.now(),
-               unfenced_.next_expiry() - options_.quiesce_time + options_.fence_settle_time));
+      std::max(reactor_.now(), unfenced_.next_expiry() - options_.quiesce_time +
+                                   options_.fence_settle_time + kLunFenceLook));
 }
 
 void MultipathDevice::Impl::on_lun_fence_timer() {
@@ -206,8 +207,11 @@ void MultipathDevice::Impl::look_whether_drained() {
 void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
   lun_fence_.lost = lost;
   lun_fence_.lost_group = keys_[lost]->portal_group().value_or(0);
+  // Nobody reserves with these keys, so that the type is ignored (SPC-4 5.13.11.2.4); Linux's LIO
+  // wants a valid one nevertheless.
   path.logical_unit().prepare_reserve_out(
-      lun_fence_.task, ReserveOutAction::preempt_and_abort, ReservationType::none,
+      lun_fence_.task, ReserveOutAction::preempt_and_abort,
+      ReservationType::write_exclusive_registrants_only,
       {.key = keys_[path.index()]->value(), .service_action_key = keys_[lost]->value()},
       lun_fence_.buffer);
   lun_fence_.task.owner = this;

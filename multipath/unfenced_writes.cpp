@@ -70,12 +70,18 @@ bool UnfencedWrites::any_until(TimePoint harmless_at) const {
   });
 }
 
-bool UnfencedWrites::any_until(std::uint32_t path, std::uint32_t portal_group,
+bool UnfencedWrites::all_until(std::uint32_t path, std::uint32_t portal_group,
                                TimePoint harmless_at) const {
-  return std::any_of(writes_.begin(), writes_.end(), [=](const UnfencedWrite& write) {
-    return write.path == path && write.portal_group == portal_group &&
-           write.harmless_at <= harmless_at;
-  });
+  bool any = false;
+  for (const UnfencedWrite& write : writes_) {
+    if (write.path == path && write.portal_group == portal_group) {
+      any = true;
+      if (write.harmless_at > harmless_at) {
+        return false;
+      }
+    }
+  }
+  return any;
 }
 
 TimePoint UnfencedWrites::next_expiry() const {

@@ -49,9 +49,10 @@ class UnfencedWrites {
   // Removes what is harmless at that time; fence_until: of that path and portal group only.
   bool expire(TimePoint now);
   bool fence_until(std::uint32_t path, std::uint32_t portal_group, TimePoint harmless_at);
-  // Whether there is a write that is harmless at that time; of that path and portal group.
+  // Whether there is a write that is harmless at that time.
   [[nodiscard]] bool any_until(TimePoint harmless_at) const;
-  [[nodiscard]] bool any_until(std::uint32_t path, std::uint32_t portal_group,
+  // Whether that path and portal group has any, and all of them are.
+  [[nodiscard]] bool all_until(std::uint32_t path, std::uint32_t portal_group,
                                TimePoint harmless_at) const;
   void clear() { writes_.clear(); }
 

@@ -119,13 +119,12 @@ TEST(UnfencedWrites, AFenceOfOnePathLeavesWhatHasNotSettled) {
   }
   EXPECT_FALSE(writes.any_until(at(59)));
   EXPECT_TRUE(writes.any_until(at(60)));
-  EXPECT_TRUE(writes.any_until(1, 1, at(60)));
-  EXPECT_FALSE(writes.any_until(2, 1, at(60)));
+  EXPECT_FALSE(writes.all_until(1, 1, at(69))) << "the later one has not settled";
+  EXPECT_TRUE(writes.all_until(1, 1, at(70)));
+  EXPECT_FALSE(writes.all_until(2, 1, at(70))) << "it has none";
   EXPECT_FALSE(writes.fence_until(0, 1, at(59)));
   EXPECT_FALSE(writes.fence_until(0, 2, at(60))) << "another nexus";
   EXPECT_TRUE(writes.fence_until(0, 1, at(60)));
-  EXPECT_FALSE(writes.any_until(0, 1, at(60)));
-  EXPECT_TRUE(writes.any_until(1, 1, at(60)));
   EXPECT_EQ(writes.size(), 3U);
 }
 

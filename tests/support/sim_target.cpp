@@ -380,6 +380,7 @@ SimScsiResult SimTarget::perform(Task& task) {
 }
 
 SimScsiResult SimTarget::reserve_out(const Task& task) {
+  constexpr std::uint16_t kInvalidFieldInCdb = 0x2400;
   constexpr std::uint16_t kInvalidFieldInList = 0x2600;
   const SimScsiResult conflict{.status = ScsiStatus::reservation_conflict};
   auto& keys = keys_[task.command.lun];
@@ -398,6 +399,9 @@ SimScsiResult SimTarget::reserve_out(const Task& task) {
       }
       return {};
     case ReserveOutAction::preempt_and_abort: {
+      if ((task.command.cdb[2] & 0x0f) == 0) {  // as LIO does
+        return check_condition(SenseKey::illegal_request, kInvalidFieldInCdb);
+      }
       const auto own = keys.find(port);
       const bool known = std::any_of(keys.begin(), keys.end(), [action_key](const auto& entry) {
         return entry.second == action_key;

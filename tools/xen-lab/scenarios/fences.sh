@@ -21,7 +21,7 @@ scenario() {
   target_start lio-groups 2
   guest_create g pv "$(disk qdisk xvda 1)"
   [ "$variant" = reset ] || wait_until 20 "both paths have registered a key" has_keys 2
-  guest_start g fio 'fio_verify xvda 600 --size=1M'
+  guest_start g fio 'fio_iops=0 fio_verify xvda 600 --size=1M'
   guest_says g fio 30 running
   sleep 3
   cut_portal 1 drop
