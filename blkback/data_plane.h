@@ -86,12 +86,12 @@ class DataPlane {
   // Ends in on_ring_disconnected when no request of this ring is left. abandon: the guest's memory
   // may not be touched any more and nobody waits for answers; bounded then, whatever the paths do.
   virtual void disconnect_ring(DiskHandle disk, bool abandon) = 0;
-  // abandon: the guest is gone, lost writes need not be fenced off (but for those of a guest that
-  // was suspended, see below); may follow one without it.
+  // Ends in on_device_closed, when the disk's lost writes have been fenced: quiesce_time after the
+  // last was lost, at most. abandon: the guest is gone, what is outstanding is waited for no longer
+  // than a moment; may follow one without it.
   virtual void close_device(DiskHandle disk, bool abandon) = 0;
   // The guest is suspended (or goes on): what it may re-issue elsewhere is not tried again here,
-  // and disks that are closed meanwhile wait for the fences of their lost writes, at most
-  // quiesce_time.
+  // and paths that are silent are given up at once.
   virtual void set_suspended(bool suspended) = 0;
   // done: on the control thread; never called if the reactor does not answer.
   virtual void query(std::function<void(std::vector<DiskReport>)> done) = 0;

@@ -77,7 +77,7 @@ class DiskDevice {
   void reopen();
   // No other life follows, and nobody waits.
   void end();
-  // The guest has ended: what is being closed need not be fenced any more.
+  // The guest has ended: what is being closed is abandoned.
   void guest_ended();
 
   // Of DataPlane::Events.

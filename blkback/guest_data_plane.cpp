@@ -99,19 +99,14 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
     if (abandon && !std::exchange(impatient_, true)) {
       patience_timer_.start_after(kPatience);
     }
-    // Where a suspended guest goes on, it writes anew what it had no answer for: an old write of
-    // ours must not land after that.
-    const bool fence = !abandon || plane_.suspended_;
     if (std::exchange(closing_, true)) {
-      if (!fence && !device_closed_ && std::exchange(waits_for_fences_, false)) {
-        device_.stop_waiting_for_fences();
-      }
       return;
     }
-    waits_for_fences_ = fence;
     trouble_timer_.stop();
+    // However the guest ended, it may go on: elsewhere, started anew here, after its crash by what
+    // its journal says. An old write of ours must not land after that.
     device_.close(
-        fence, [](void* self) noexcept { static_cast<Disk*>(self)->on_device_closed(); }, this);
+        true, [](void* self) noexcept { static_cast<Disk*>(self)->on_device_closed(); }, this);
   }
 
   void set_suspended(bool suspended) { device_.set_suspended(suspended); }
@@ -202,7 +197,6 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   std::unique_ptr<Vbd> vbd_;
   bool vbd_closing_ = false;
   bool closing_ = false;
-  bool waits_for_fences_ = false;
   bool impatient_ = false;
   bool device_closed_ = false;
   std::string told_trouble_;
@@ -211,11 +205,13 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 };
 
 GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants,
-                               EventChannels& channels, DomainId own_domain, DomainId guest)
+                               EventChannels& channels, DomainId own_domain, DomainId guest,
+                               std::string marks_folder)
     : reactor_(reactor),
       control_(control),
       grants_(grants),
       guest_(guest),
+      marks_folder_(std::move(marks_folder)),
       dispatcher_(reactor, channels),
       sessions_(reactor, own_domain, guest),
       collect_(
@@ -261,6 +257,7 @@ void GuestDataPlane::ask_paths(DiskHandle handle, Use&& use,
 }
 
 void GuestDataPlane::open_device(DiskHandle disk, DiskSpecification specification) {
+  specification.multipath.marks_folder = marks_folder_;
   reactor_.post([this, disk, specification = std::move(specification)]() mutable {
     disks_.emplace(disk, std::make_unique<Disk>(*this, disk, std::move(specification)));
   });

@@ -59,6 +59,9 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
       lun_fence_(reactor, *this),
+      predecessor_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_predecessor_timer(); },
+          this),
       no_path_retry_(policies_.no_path_retry),
       no_path_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
@@ -189,10 +192,6 @@ void MultipathDevice::change_policies(const PathPolicySettings& changes) {
 void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
                             void* owner) {
   impl_->close(wait_for_fences, on_closed, owner);
-}
-
-void MultipathDevice::stop_waiting_for_fences() {
-  impl_->stop_waiting_for_fences();
 }
 
 MultipathSnapshot MultipathDevice::snapshot() const {

@@ -15,6 +15,9 @@
 //     data, and rule 1 holds again) or until it is fenced itself.
 //  4. Among writes that are unanswered at the same time blkif promises no order, so a request that
 //     waits anywhere here (for a path, for its retry, for a fence) needs no place in a line.
+// A disk that comes after another one at the same LUN on this host (attached again, or its guest
+// destroyed and started anew) holds all its writes back until nothing of the other one's is
+// unfenced, for quiesce_time at most (multipath_device_marks.cpp).
 // A write that was not sent, or that the target answered with an error, leaves nothing behind.
 // A request that is larger than what the LUN takes at once goes in pieces, one after the other.
 // Reads and flushes are retried anywhere at any time: SYNCHRONIZE CACHE reaches the whole logical
@@ -83,6 +86,8 @@ struct MultipathOptions : PathPolicySettings {
   // Each path registers a key made of this and its ISID, and takes it back when it ends; PREEMPT
   // AND ABORT is used instead of a reset. 0: none.
   std::uint64_t reservation_key = 0;
+  // Where disks of this host tell each other of unfenced writes (UnfencedMark). Empty: they do not.
+  std::string marks_folder;
   std::uint32_t max_requests = 1024;  // submitted and not completed at once
   bool read_only = false;
 };
@@ -185,7 +190,8 @@ class MultipathDevice final : public BlockDevice {
   void submit(BlockRequest& request) noexcept override;
 
   // While suspended nothing is sent to a path, neither new requests nor retries: they wait. For the
-  // source of a migration, whose guest may issue them again elsewhere.
+  // source of a migration, whose guest may issue them again elsewhere; so a path that is or becomes
+  // silent then is dropped at once, and fenced.
   void set_suspended(bool suspended);
 
   // What is set takes the place of what was set before, from the next request on.
@@ -197,9 +203,6 @@ class MultipathDevice final : public BlockDevice {
   // left; it may delete the device. wait_for_fences: also waits for the fences of lost writes, at
   // most quiesce_time. After that, keys are taken back: in PathKey::kGiveBackTime.
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
-
-  // After close(true): waits for the fences no longer.
-  void stop_waiting_for_fences();
 
   [[nodiscard]] MultipathSnapshot snapshot() const;
 

@@ -37,6 +37,9 @@ void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
       silence->probe();
     }
   }
+  if (suspended_) {
+    drop_silent_paths();
+  }
   hedge_silent_paths();
   pump_.schedule();
   notify_.schedule();
@@ -52,6 +55,17 @@ void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
 
 void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
   drop_if_stuck_in_answer(*slots_[index]);
+}
+
+// A guest that is suspended may go on elsewhere within a moment, and write anew what it had no
+// answer for: what waits at a silent path is fenced at once, not after path_timeout.
+void MultipathDevice::Impl::drop_silent_paths() {
+  for (const Path* path : paths_) {
+    Session& session = path->session();
+    if ((suspect_ & path_bit(path->index())) != 0 && session.state() == SessionState::logged_in) {
+      session.drop(Error{ErrorCode::timed_out, "silent while the guest is suspended"});
+    }
+  }
 }
 
 // All that waits at a suspect path, as long as there is a better one.

@@ -5,6 +5,7 @@
 //   multipath_device_hedges.cpp  silent paths: what waits there is asked for once more elsewhere
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
 //   multipath_device_fences.cpp  lost writes are fenced by LOGICAL UNIT RESET, PREEMPT AND ABORT
+//   multipath_device_marks.cpp   lost writes of another disk of this host at the same LUN
 //   multipath_device_activation.cpp  ghost paths: the array is told to serve the LUN there
 //   multipath_device_groups.cpp  which paths are used: policies, priorities, groups, failback
 //   multipath_device_changes.cpp  paths that come and go while the disk is in use
@@ -25,6 +26,7 @@
 #include "multipath/path_key.h"
 #include "multipath/path_silence.h"
 #include "multipath/session_fencer.h"
+#include "multipath/unfenced_mark.h"
 #include "multipath/unfenced_writes.h"
 
 namespace iscsi_blkback {
@@ -43,7 +45,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   void submit(BlockRequest& block);
   void set_suspended(bool suspended);
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
-  void stop_waiting_for_fences();
   void change_policies(const PathPolicySettings& changes);
   [[nodiscard]] MultipathSnapshot snapshot() const;
 
@@ -190,6 +191,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void start_waiting();
 
   // multipath_device_hedges.cpp
+  void drop_silent_paths();
   void hedge_silent_paths();
   void hedge(Request& request);
   void on_hedge_complete(Hedge& hedge, IoStatus status);
@@ -220,6 +222,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   void preempt(Path& path, std::uint32_t lost);
   void on_lun_fence_answered(bool done, const char* how);
   void end_lun_fence(Duration pause);
+
+  // multipath_device_marks.cpp
+  void open_mark();
+  void update_mark();
+  void on_predecessor_timer();
 
   void after_fencing();
   void look_at_those_that_end();
@@ -367,6 +374,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   UnfencedWrites unfenced_;
   Timer fence_timer_;
   LunFence lun_fence_;
+
+  UnfencedMark mark_;
+  bool predecessor_ = false;  // another disk's late writes may still land: ours wait
+  TimePoint predecessor_since_{};
+  Timer predecessor_timer_;
 
   // No path: since when requests only wait. expired: no_path_retry is over.
   NoPathRetry no_path_retry_;               // as policies_ has it

@@ -62,8 +62,11 @@ void MultipathDevice::Impl::dispatch(Request& request) {
 
 // Rules 2 and 3 of multipath_device.h.
 bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
-  if (unfenced_.empty() || !hold_overlapping_writes_) [[likely]] {
+  if ((unfenced_.empty() && !predecessor_) || !hold_overlapping_writes_) [[likely]] {
     return false;
+  }
+  if (predecessor_) {
+    return true;
   }
   if (unfenced_.endangers(request.first_sector(), request.end_sector(), request.serial)) {
     return true;
@@ -308,6 +311,7 @@ void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) 
                  .portal_group = session.negotiated().target_portal_group_tag,
                  .login_epoch = session.login_epoch(),
                  .harmless_at = reactor_.now() + options_.quiesce_time});
+  update_mark();
   if (!fence_timer_.armed()) {
     start_fence_timer();
   }
@@ -334,7 +338,10 @@ void MultipathDevice::Impl::release_held() {
 
 void MultipathDevice::Impl::set_suspended(bool suspended) {
   suspended_ = suspended;
-  if (!suspended_) {
+  update_mark();
+  if (suspended_) {
+    drop_silent_paths();
+  } else {
     hedge_silent_paths();
     pump_.schedule();
   }
@@ -387,6 +394,9 @@ void MultipathDevice::Impl::to_its_home(Request& request) {
   }
   if (closing_) {
     check_closed_.schedule();
+  }
+  if (requests_ == 0 && mark_.is_set()) [[unlikely]] {
+    update_mark();
   }
 }
 

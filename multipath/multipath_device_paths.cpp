@@ -52,6 +52,7 @@ void MultipathDevice::Impl::on_fence_timer() {
 }
 
 void MultipathDevice::Impl::after_fencing() {
+  update_mark();
   start_fence_timer();
   release_held_.schedule();
   look_at_those_that_end();
@@ -128,6 +129,7 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
   identity_lun_ = path.lun();
   identity_portal_ = path.session().options().portal_name;
   ready_ = true;
+  open_mark();
   apply_policies();
   notify_.schedule();
   return {};
@@ -371,6 +373,8 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   capacity_timer_.stop();
   marginal_timer_.stop();
   first_answers_timer_.stop();
+  predecessor_timer_.stop();
+  update_mark();
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();
@@ -381,12 +385,6 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   for (Path* path : paths_) {
     path->stop();
   }
-  check_closed_.schedule();
-}
-
-void MultipathDevice::Impl::stop_waiting_for_fences() {
-  ISCSI_BLKBACK_ASSERT(closing_);
-  wait_for_fences_ = false;
   check_closed_.schedule();
 }
 
@@ -411,6 +409,7 @@ void MultipathDevice::Impl::check_closed() {
   if (!withdrawn_) {
     withdrawn_ = true;
     unfenced_.clear();
+    update_mark();
     fence_timer_.stop();
     lun_fence_.timer.stop();
     nothing_at_fencer_ = fencer_->withdraw(*this);

@@ -16,6 +16,7 @@
 
 #include "base/unique_fd.h"
 #include "tests/support/sim_reactor.h"
+#include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -25,16 +26,6 @@ using testing::HasSubstr;
 
 class ControlServerTest : public testing::Test {
  protected:
-  ControlServerTest() {
-    char folder[] = "/tmp/iscsi-blkback-control-XXXXXX";
-    folder_ = ::mkdtemp(folder);
-    path_ = guest_socket_path(folder_, 5);
-  }
-  ~ControlServerTest() override {
-    server_.reset();
-    std::filesystem::remove_all(folder_);
-  }
-
   void listen(ControlServer::Handler handler) {
     auto server = ControlServer::listen(reactor_, path_, std::move(handler));
     ASSERT_TRUE(server) << server.error().message;
@@ -71,8 +62,8 @@ class ControlServerTest : public testing::Test {
   }
 
   SimReactor reactor_{1};
-  std::string folder_;
-  std::string path_;
+  TemporaryFolder folder_;
+  std::string path_ = guest_socket_path(folder_.path(), 5);
   std::unique_ptr<ControlServer> server_;
   bool closed_ = false;
 };

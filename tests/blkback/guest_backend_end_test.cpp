@@ -1,5 +1,6 @@
 // The end of a guest's disks: detached, shut down, migrated, destroyed; whatever the target does
 // meanwhile.
+#include "multipath/unfenced_mark.h"
 #include "tests/blkback/guest_backend_fixture.h"
 
 namespace iscsi_blkback {
@@ -230,6 +231,12 @@ class GuestBackendMigration : public GuestBackendTest {
     xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
     return guest;
   }
+  // As another process on this host sees it.
+  [[nodiscard]] bool marked_by_others(const std::string& wwid) {
+    auto other = UnfencedMark::open(marks_.path(), wwid);
+    EXPECT_TRUE(other);
+    return other && other->others();
+  }
   std::size_t portal_of_the_write() {
     const auto report = report_of_the_disk();
     return report.multipath.paths[0].in_flight != 0 ? 0 : 1;
@@ -292,9 +299,11 @@ TEST_F(GuestBackendMigration, WithoutAWayToFenceTheDiskIsClosedInTimeAllTheSame)
   EXPECT_TRUE(ends(10s));
 }
 
-// A guest that was not suspended has no other self, so its end is not delayed.
-TEST_F(GuestBackendMigration, AGuestThatIsDestroyedDoesNotWaitForFences) {
+// Destroyed, crashed, rebooted: it is started anew under another number, and reads its journal.
+TEST_F(GuestBackendMigration, AGuestThatIsDestroyedHasItsLostWritesFenced) {
+  configuration_.multipath.quiesce_time = 30s;
   FakeFrontend& guest = serve();
+  const std::string wwid = map().wwid;
   hold_writes();
   ASSERT_TRUE(guest.write(0, pattern(8, 1)));
   guest.push();
@@ -302,7 +311,62 @@ TEST_F(GuestBackendMigration, AGuestThatIsDestroyedDoesNotWaitForFences) {
   lose_both_paths();
   run_for(100ms);
   end_guest(DomainLife::dying);
-  EXPECT_TRUE(ends(3s));
+  EXPECT_FALSE(ends(10s)) << "the write may still strike";
+  EXPECT_TRUE(marked_by_others(wwid)) << "and whoever comes after it is told";
+  for (std::size_t portal = 0; portal < 2; ++portal) {
+    reactor_.network().set_refusing(target_.address(portal), false);
+  }
+  EXPECT_TRUE(ends(10s));
+  EXPECT_FALSE(marked_by_others(wwid));
+  expect_the_old_write_does_nothing();
+}
+
+// libxl waits for 10 s and detaches; the disk is attached again while the old life of it is not
+// over: whatever is written there then stays.
+TEST_F(GuestBackendMigration, ADiskThatIsAttachedAgainWaitsForTheLostWritesOfItsFormerLife) {
+  configuration_.multipath.quiesce_time = 30s;
+  xvda_ = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1");
+  FakeFrontend& guest = serve(xvda_);
+  hold_writes();
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  ASSERT_TRUE(run_until([&] { return target_.held() == 1; }, 1s));
+  reactor_.network().set_refusing(target_.address(0), true);
+  reactor_.network().reset_connections(target_.address(0));
+  run_for(100ms);
+  toolstack_.request_detach(xvda_);
+  ASSERT_TRUE(reaches_state(xvda_, 6, 10s));
+  toolstack_.remove(xvda_);
+  halt_guests();
+  const FakeDisk again = disk("aio:iscsi://192.0.2.2/iqn.2026-01.test:target/1");
+  toolstack_.add(again);
+  FakeFrontend& second = boot(again);
+  ASSERT_TRUE(connect(second));
+  expect_read(second, 0, std::vector<std::byte>(8 * kSectorBytes));
+  const auto newer = pattern(8, 2);
+  ASSERT_NO_FATAL_FAILURE(write(second, 0, newer));
+  target_.clear_faults();
+  target_.release_held();
+  run_for(1s);
+  expect_read(second, 0, newer);
+}
+
+// A path that is silent when the guest is suspended is not waited for.
+TEST_F(GuestBackendMigration, AWriteAtASilentPathIsFencedAsSoonAsTheGuestIsSuspended) {
+  xvda_ = disk();
+  FakeFrontend& guest = serve(xvda_);
+  run_for(100ms);
+  hold_writes(true);
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  ASSERT_TRUE(run_until([&] { return target_.held() == 1; }, 1s));
+  reactor_.network().set_dropping(target_.address(portal_of_the_write()), true);
+  run_for(300ms);
+  EXPECT_EQ(target_.counters.terminated_tasks, 0U);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+  run_for(100ms);
+  EXPECT_EQ(target_.counters.terminated_tasks, 1U);
+  expect_the_old_write_does_nothing();
 }
 
 TEST_F(GuestBackendTest, StopLeavesTheNodesAsTheyAre) {
@@ -334,6 +398,7 @@ TEST_F(GuestBackendTest, DestroyDuringInputOutput) {
 }
 
 TEST_F(GuestBackendTest, DestroyDuringAnOutageWithRequestsUnderWay) {
+  configuration_.multipath.quiesce_time = 20s;
   FakeFrontend& guest = serve();
   target_.set_hung(true);
   while (guest.write(0, pattern(8, 1))) {
@@ -342,7 +407,7 @@ TEST_F(GuestBackendTest, DestroyDuringAnOutageWithRequestsUnderWay) {
   run_for(10ms);
   end_guest(DomainLife::dying);
   ASSERT_TRUE(run_until([&] { return xen_.grants().mapped_pages() == 0; }, 100ms));
-  ASSERT_TRUE(ends(10s));
+  ASSERT_TRUE(ends(30s));
   target_.set_hung(false);
   run_for(1s);
 }

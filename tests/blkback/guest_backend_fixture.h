@@ -22,6 +22,7 @@
 #include "tests/support/mem_xen.h"
 #include "tests/support/sim_reactor.h"
 #include "tests/support/sim_target.h"
+#include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
 
@@ -111,7 +112,7 @@ class GuestBackendTest : public testing::Test {
     channels_ = xen_.events().open(own_domain);
     domains_ = xen_.open_domain_info();
     plane_ = std::make_unique<GuestDataPlane>(reactor_, reactor_, *grants_, *channels_, own_domain,
-                                              kGuest);
+                                              kGuest, marks_.path());
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{reactor_,
                                   [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
@@ -331,6 +332,7 @@ class GuestBackendTest : public testing::Test {
     return toolstack_.backend_value(disk, "hotplug-error");
   }
 
+  TemporaryFolder marks_;
   SimReactor reactor_{1};
   MemXen xen_;
   FakeToolstack toolstack_{xen_};

@@ -9,20 +9,15 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/support/temporary_folder.h"
+
 namespace iscsi_blkback {
 namespace {
 
 class ProcessLockTest : public testing::Test {
  protected:
-  ProcessLockTest() {
-    char folder[] = "/tmp/iscsi-blkback-lock-XXXXXX";
-    folder_ = ::mkdtemp(folder);
-    path_ = guest_lock_path(folder_ + "/run", 5);
-  }
-  ~ProcessLockTest() override { std::filesystem::remove_all(folder_); }
-
-  std::string folder_;
-  std::string path_;
+  TemporaryFolder folder_;
+  std::string path_ = guest_lock_path(folder_.path() + "/run", 5);
 };
 
 TEST_F(ProcessLockTest, NamesItsHolder) {
@@ -68,7 +63,7 @@ TEST_F(ProcessLockTest, EndsWithItsHolder) {
 }
 
 TEST_F(ProcessLockTest, AStaleFileLocksNobodyOut) {
-  std::filesystem::create_directories(folder_ + "/run");
+  std::filesystem::create_directories(folder_.path() + "/run");
   std::ofstream(path_) << "12345\n and more that was in it before";
   EXPECT_EQ(ProcessLock::holder(path_), std::nullopt);
   const auto lock = ProcessLock::acquire(path_, "");

@@ -1,5 +1,7 @@
 // Writes that a lost connection leaves behind: nothing newer may be overwritten by them.
+#include "multipath/unfenced_mark.h"
 #include "tests/multipath/multipath_fixture.h"
+#include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -291,18 +293,88 @@ TEST_F(LostWrites, CloseWaitsForTheFenceWhenAsked) {
   EXPECT_LE(reactor_.now() - start, seconds(21));
 }
 
-TEST_F(LostWrites, CloseCanStopWaitingForTheFence) {
+// Another disk of this host: of the same LUN, in another process.
+class LostWritesOfAnother : public LostWrites {
+ protected:
+  LostWritesOfAnother() { options_.marks_folder = folder_.path(); }
+  // Needs the LUN's name, so that a device comes and goes first.
+  UnfencedMark other_mark() {
+    start();
+    auto mark = UnfencedMark::open(folder_.path(), device_->snapshot().wwid);
+    EXPECT_TRUE(mark) << mark.error().message;
+    return std::move(*mark);
+  }
+  void start_anew() {
+    close();
+    device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+    for (const std::unique_ptr<Session>& session : sessions_) {
+      ASSERT_TRUE(device_->add_path(*session, 0));
+    }
+    ASSERT_TRUE(reactor_.run_until([this] { return up() == sessions_.size(); }, seconds(10)));
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(LostWritesOfAnother, HoldBackAllWritesOfADiskThatComesAfterIt) {
+  UnfencedMark other = other_mark();
+  ASSERT_TRUE(other.set());
+  start_anew();
+  GuestRequest& written = write(800, 8, 1);
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::ok) << "reads do not wait";
+  reactor_.run_for(seconds(5));
+  EXPECT_TRUE(pending(written));
+  EXPECT_EQ(device_->snapshot().held, 1U);
+  other.clear();
+  EXPECT_TRUE(reactor_.run_until([&] { return written.status.has_value(); }, milliseconds(30)));
+  EXPECT_EQ(written.status, IoStatus::ok);
+}
+
+TEST_F(LostWritesOfAnother, HoldBackNothingLongerThanTheQuiesceTime) {
+  options_.quiesce_time = seconds(20);
+  UnfencedMark other = other_mark();
+  ASSERT_TRUE(other.set());
+  start_anew();
+  const TimePoint start = reactor_.now();
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  EXPECT_GE(reactor_.now() - start, seconds(19));
+  EXPECT_LE(reactor_.now() - start, seconds(21));
+}
+
+TEST_F(LostWritesOfAnother, ThatComeLaterHoldBackNothing) {
+  UnfencedMark other = other_mark();
+  ASSERT_TRUE(other.set());
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok) << "the LUN is shared, and was before";
+}
+
+TEST_F(LostWritesOfAnother, AreToldOfAsLongAsTheyAreUnfenced) {
   start({1, 2});
+  const auto other = UnfencedMark::open(folder_.path(), device_->snapshot().wwid);
+  ASSERT_TRUE(other);
   GuestRequest& first = write_held_at(0, 0, 8, 1);
+  EXPECT_FALSE(other->others());
   refuse(0);
   EXPECT_EQ(answer(first), IoStatus::ok);
+  EXPECT_TRUE(other->others());
+  accept(0);
+  ASSERT_TRUE(reactor_.run_until([&] { return up() == 2; }, seconds(20)));
+  EXPECT_FALSE(other->others());
+}
+
+TEST_F(LostWritesOfAnother, AreToldOfAsSoonAsADiskIsClosedWithSomethingOutstanding) {
+  start({1, 2});
+  const auto other = UnfencedMark::open(folder_.path(), device_->snapshot().wwid);
+  ASSERT_TRUE(other);
+  GuestRequest& first = write_held_at(0, 0, 8, 1);
   bool closed = false;
   device_->close(
       true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
-  reactor_.run_for(seconds(10));
-  EXPECT_FALSE(closed);
-  device_->stop_waiting_for_fences();
-  EXPECT_TRUE(reactor_.run_until([&] { return closed; }, milliseconds(1)));
+  EXPECT_TRUE(other->others());
+  target_->clear_faults();
+  target_->release_held();
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(1)));
+  EXPECT_EQ(first.status, IoStatus::ok);
+  EXPECT_FALSE(other->others());
   device_.reset();
 }
 

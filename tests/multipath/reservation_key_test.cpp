@@ -163,19 +163,6 @@ TEST_F(ReservationKeyTest, WhileALostWriteWaitsForItsFenceNoKeyIsTakenBack) {
   EXPECT_THAT(keys(), IsEmpty()) << "preempted, and taken back";
 }
 
-TEST_F(ReservationKeyTest, WhenFencesAreGivenUpTheKeysAreTakenBack) {
-  options_.fence_settle_time = seconds(50);
-  start_registered();
-  lose_a_write_at_portal_0();
-  begin_to_close(true);
-  reactor_.run_for(seconds(10));
-  ASSERT_FALSE(closed_);
-  EXPECT_EQ(keys().size(), 2U);
-  device_->stop_waiting_for_fences();
-  EXPECT_TRUE(closes(milliseconds(50)));
-  EXPECT_THAT(keys(), ElementsAre(kFirstKey)) << "of the path that is down";
-}
-
 TEST_F(ReservationKeyTest, ARemovedPathKeepsItsKeyUntilItsLostWriteIsFenced) {
   start_registered();
   lose_a_write_at_portal_0();
