@@ -41,7 +41,8 @@ std::uint32_t MultipathDevice::Impl::wanted_group() const {
 
 void MultipathDevice::Impl::activate(std::uint32_t group) {
   const PathMask candidates = groups_.groups()[group].members & activatable();
-  if (activating_ || activation_.outstanding() || candidates == 0 || closing_) {
+  // The LUN is the migration's destination's to take while we are suspended.
+  if (activating_ || activation_.outstanding() || candidates == 0 || closing_ || suspended_) {
     return;
   }
   activating_ = static_cast<std::uint32_t>(std::countr_zero(candidates));
@@ -54,6 +55,10 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
 }
 
 void MultipathDevice::Impl::try_activation() {
+  if (suspended_) {
+    end_activation();  // on_resumed() begins anew
+    return;
+  }
   ++activation_tries_;
   // Between two tries the path may have told that it cannot be told any more.
   if (!PathActivation::possible(facts_[*activating_].access)) {
@@ -121,6 +126,17 @@ void MultipathDevice::Impl::end_activation() {
   activation_timer_.stop();
 }
 
+void MultipathDevice::Impl::on_resumed() {
+  if (closing_) {
+    return;
+  }
+  activate_if_needed();
+  consider_failback(PathGroups::kNoPath);
+  if (failing()) {
+    fail_waiting_if_no_path();
+  }
+}
+
 // A path has changed its state.
 void MultipathDevice::Impl::activation_after(const Path& path) {
   const PathState state = path.state();
@@ -134,15 +150,12 @@ void MultipathDevice::Impl::activation_after(const Path& path) {
 }
 
 void MultipathDevice::Impl::activate_if_needed() {
-  if (up_ != 0 || ghost_ == 0 || activating_) {
+  if (up_ != 0 || ghost_ == 0 || activating_ || suspended_) {
     return;
   }
   if (std::any_of(paths_.begin(), paths_.end(),
                   [](const Path* path) { return path->identifying(); })) {
     return;  // it may be the active side
-  }
-  if (suspended_) {
-    return;
   }
   // At attach, the active side may only be late: what takes the LUN from it waits a little.
   if (!ready_ && !ghost_delay_over_) {

@@ -336,6 +336,7 @@ void MultipathDevice::Impl::set_suspended(bool suspended) {
   suspended_ = suspended;
   if (!suspended_) {
     hedge_silent_paths();
+    on_resumed();
     pump_.schedule();
   }
 }

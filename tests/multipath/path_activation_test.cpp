@@ -279,5 +279,48 @@ TEST_F(PathActivationTest, RdacOwnershipThatAnotherHostChangesIsFollowed) {
   EXPECT_EQ(device_->snapshot().paths_up(), 1U);
 }
 
+// ---- a disk that is suspended (the source of a migration) leaves the LUN to the destination
+
+TEST_F(PathActivationTest, AResumedDiskActivatesWhatIsLeft) {
+  use_alua(kExplicit);
+  start_both();
+  device_->set_suspended(true);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(5));
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.set_port_groups, 1U);
+}
+
+TEST_F(PathActivationTest, ASuspendedDiskDoesNotTakeTheLunBackAndAResumedOneDoes) {
+  use_rdac();
+  start_both();
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  ASSERT_EQ(lun_->options.rdac_owner, 1);
+  device_->set_suspended(true);
+  restore(0);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(lun_->options.rdac_owner, 1);
+  device_->set_suspended(false);
+  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(1)));
+}
+
+TEST_F(PathActivationTest, AnActivationIsNotTriedAgainWhileSuspended) {
+  use_alua(kExplicit);
+  start_both();
+  target_->inject(at_activation(SenseKey::not_ready, 0x040a, 1));
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(milliseconds(500));
+  device_->set_suspended(true);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+}
+
 }  // namespace
 }  // namespace iscsi_blkback
