@@ -11,7 +11,7 @@ namespace {
 
 // How long a disk that has not been ready yet waits for a path that needs no activation.
 constexpr std::chrono::seconds kGhostDelay{5};
-// After every ghost path has failed to become active, all of them are tried again.
+// So long after a ghost path that is wanted has failed to become active, it is tried again.
 constexpr std::chrono::seconds kRepeatActivation{10};
 
 }  // namespace
@@ -101,6 +101,7 @@ void MultipathDevice::Impl::on_activation_timer() {
     ghost_delay_over_ = true;
     bypassed_ = 0;
     activate_if_needed();
+    consider_failback(PathGroups::kNoPath);
   } else if (activation_tries_ > policies_.pg_init_retries) {
     give_activation_up();
   } else {
@@ -116,6 +117,7 @@ void MultipathDevice::Impl::give_activation_up() {
   bypassed_ |= path_bit(*activating_);
   end_activation();
   activate_if_needed();
+  consider_failback(PathGroups::kNoPath);  // there may be another path to the better side
   if (failing()) {
     fail_waiting_if_no_path();
   }
@@ -150,9 +152,15 @@ void MultipathDevice::Impl::activation_after(const Path& path) {
 }
 
 void MultipathDevice::Impl::activate_if_needed() {
-  if (up_ != 0 || ghost_ == 0 || activating_ || suspended_) {
-    return;
+  if (up_ == 0 && ghost_ != 0 && !activating_ && !suspended_) {
+    activate_what_is_left();
   }
+  if (!activating_ && !activation_timer_.armed() && bypassed_is_wanted()) {
+    activation_timer_.start_after(kRepeatActivation);
+  }
+}
+
+void MultipathDevice::Impl::activate_what_is_left() {
   if (std::any_of(paths_.begin(), paths_.end(),
                   [](const Path* path) { return path->identifying(); })) {
     return;  // it may be the active side
@@ -165,9 +173,22 @@ void MultipathDevice::Impl::activate_if_needed() {
     return;
   }
   activate(wanted_group());
-  if (!activating_ && (ghost_ & bypassed_) != 0 && !activation_timer_.armed()) {
-    activation_timer_.start_after(kRepeatActivation);
+}
+
+// Whether a path that has refused would be used, or fallen back to, if it did not.
+bool MultipathDevice::Impl::bypassed_is_wanted() const {
+  const PathMask refused = ghost_ & bypassed_;
+  if (refused == 0 || up_ == 0) {
+    return refused != 0;
   }
+  const auto groups = groups_.groups();
+  const bool returns = policies_.failback.kind == Failback::Kind::immediate ||
+                       policies_.failback.kind == Failback::Kind::after ||
+                       groups[groups_.current()].marginal;
+  return returns && std::any_of(groups.begin(), groups.begin() + groups_.current(),
+                                [refused](const PathGroup& better) {
+                                  return (better.members & refused) != 0;
+                                });
 }
 
 }  // namespace iscsi_blkback

@@ -305,6 +305,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_resumed();
   void activation_after(const Path& path);
   void activate_if_needed();
+  void activate_what_is_left();
+  [[nodiscard]] bool bypassed_is_wanted() const;
 
   MultipathDevice& device_;
   Reactor& reactor_;

@@ -44,6 +44,17 @@ class PathActivationTest : public MultipathTest {
     fault.sense = make_sense(key, code);
     return fault;
   }
+  // The MODE SELECT that moves the LUN, as often as it comes.
+  static SimFault at_take_over(std::size_t portal, std::uint16_t code) {
+    SimFault fault;
+    fault.matches = [portal](const SimCommand& command) {
+      return command.portal == portal && command.cdb[0] == scsi_operation::kModeSelect10;
+    };
+    fault.count = 0;
+    fault.status = ScsiStatus::check_condition;
+    fault.sense = make_sense(SenseKey::illegal_request, code);
+    return fault;
+  }
   void use_rdac() {
     lun_options_.rdac = true;
     options_.prio = make_prioritizer(PrioritizerKind::rdac, std::vector<std::string>()).value();
@@ -277,6 +288,51 @@ TEST_F(PathActivationTest, RdacOwnershipThatAnotherHostChangesIsFollowed) {
   lun_->options.rdac_owner = 1;
   EXPECT_EQ(answer(write(0, 8, 1), seconds(10)), IoStatus::ok);
   EXPECT_EQ(device_->snapshot().paths_up(), 1U);
+}
+
+// A DS4800 controller that is still starting refuses for longer than pg_init_retries last.
+TEST_F(PathActivationTest, RdacGivesTheLunBackToAControllerThatRefusesAtFirst) {
+  use_rdac();
+  start_both();
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  target_->inject(at_take_over(0, 0x9136));
+  restore(0);
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(lun_->options.rdac_owner, 1);
+  EXPECT_EQ(answer(write(0, 8, 2), milliseconds(50)), IoStatus::ok);
+  target_->clear_faults();
+  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(30)));
+}
+
+TEST_F(PathActivationTest, FailbackAfterSecondsTriesARefusedSideAgainToo) {
+  use_rdac();
+  options_.failback = Failback{Failback::Kind::after, seconds(20)};
+  start_both();
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  target_->inject(at_take_over(0, 0x2400));
+  restore(0);
+  reactor_.run_for(seconds(25));
+  EXPECT_EQ(lun_->options.rdac_owner, 1);
+  target_->clear_faults();
+  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(40)));
+}
+
+// Portals 0 and 2 lead to the preferred controller.
+TEST_F(PathActivationTest, TheOtherPathOfThePreferredControllerIsAskedWhenOneIsRefused) {
+  use_rdac();
+  start_target({1, 2, 1});
+  start_device(false);
+  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2 && ghost_paths() == 1; }, seconds(5)));
+  cut(0);
+  cut(2);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  ASSERT_EQ(lun_->options.rdac_owner, 1);
+  target_->inject(at_take_over(0, 0x2400));
+  restore(0);
+  restore(2);
+  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(5)));
 }
 
 // ---- a disk that is suspended (the source of a migration) leaves the LUN to the destination
