@@ -20,7 +20,7 @@ PathMask MultipathDevice::Impl::activatable() const {
   PathMask result = 0;
   for (Path* path : paths_) {
     const PathMask bit = path_bit(path->index());
-    if ((ghost_ & ~bypassed_ & bit) != 0 &&
+    if ((ghost_ & ~bypassed_ & bit) != 0 && !activations_[path->index()]->outstanding() &&
         PathActivation::possible(facts_[path->index()].access)) {
       result |= bit;
     }
@@ -42,7 +42,7 @@ std::uint32_t MultipathDevice::Impl::wanted_group() const {
 void MultipathDevice::Impl::activate(std::uint32_t group) {
   const PathMask candidates = groups_.groups()[group].members & activatable();
   // The LUN is the migration's destination's to take while we are suspended.
-  if (activating_ || activation_.outstanding() || candidates == 0 || closing_ || suspended_) {
+  if (activating_ || candidates == 0 || closing_ || suspended_) {
     return;
   }
   activating_ = static_cast<std::uint32_t>(std::countr_zero(candidates));
@@ -65,25 +65,31 @@ void MultipathDevice::Impl::try_activation() {
     give_activation_up();
     return;
   }
-  activation_.start(*slots_[*activating_], facts_[*activating_].access);
+  activations_[*activating_]->start(facts_[*activating_].access);
+  // The session waits longer (command_timeout), but not the other ghosts and no_path_retry.
+  activation_timer_.start_after(options_.checker_timeout);
 }
 
-void MultipathDevice::Impl::on_activation_done(PathActivation::Outcome outcome) noexcept {
+void MultipathDevice::Impl::on_activation_done(const Path& path,
+                                               PathActivation::Outcome outcome) noexcept {
   if (closing_) {
     check_closed_.schedule();
     return;
   }
   look_at_those_that_end();
-  if (!activating_) {
-    activate_if_needed();  // the path was given up while its answer was awaited
+  const bool given_up = activating_ != path.index();  // while its answer was awaited
+  if (outcome == PathActivation::Outcome::done) {
+    // What the array makes of it, each path finds out by itself.
+    for (Path* other : paths_) {
+      other->refresh_access();
+    }
+  }
+  if (given_up) {
+    activate_if_needed();
     return;
   }
   switch (outcome) {
     case PathActivation::Outcome::done:
-      // What the array makes of it, each path finds out by itself.
-      for (Path* path : paths_) {
-        path->refresh_access();
-      }
       activation_timer_.start_after(policies_.pg_init_delay);
       return;
     case PathActivation::Outcome::retry:
@@ -102,7 +108,8 @@ void MultipathDevice::Impl::on_activation_timer() {
     bypassed_ = 0;
     activate_if_needed();
     consider_failback(PathGroups::kNoPath);
-  } else if (activation_tries_ > policies_.pg_init_retries) {
+  } else if (activations_[*activating_]->outstanding() ||
+             activation_tries_ > policies_.pg_init_retries) {
     give_activation_up();
   } else {
     try_activation();
@@ -162,7 +169,8 @@ void MultipathDevice::Impl::activate_if_needed() {
 
 void MultipathDevice::Impl::activate_what_is_left() {
   if (std::any_of(paths_.begin(), paths_.end(),
-                  [](const Path* path) { return path->identifying(); })) {
+                  [](const Path* path) { return path->answers_soon(); })) {
+    identification_timer_.start_after(Path::kIdentificationTime);
     return;  // it may be the active side
   }
   // At attach, the active side may only be late: what takes the LUN from it waits a little.

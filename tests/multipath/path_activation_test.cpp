@@ -55,6 +55,14 @@ class PathActivationTest : public MultipathTest {
     fault.sense = make_sense(SenseKey::illegal_request, code);
     return fault;
   }
+  static SimFault inquiries_at(std::size_t portal) {
+    SimFault fault;
+    fault.matches = [portal](const SimCommand& command) {
+      return command.portal == portal && command.cdb[0] == scsi_operation::kInquiry;
+    };
+    fault.count = 0;
+    return fault;
+  }
   void use_rdac() {
     lun_options_.rdac = true;
     options_.prio = make_prioritizer(PrioritizerKind::rdac, std::vector<std::string>()).value();
@@ -376,6 +384,139 @@ TEST_F(PathActivationTest, AnActivationIsNotTriedAgainWhileSuspended) {
   EXPECT_EQ(lun_->counters.set_port_groups, 0U);
   device_->set_suspended(false);
   EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+}
+
+// ---- one path that hangs delays no other
+
+// Portals 0 and 2 are the active side, which goes; at portal 2 nobody answers INQUIRY.
+TEST_F(PathActivationTest, APathThatHangsWhileIdentifiedDelaysNoActivation) {
+  use_alua(kExplicit);
+  lun_options_.port_groups[0].ports = {1, 3};
+  start_target({1, 2, 1});
+  start_device(false);
+  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2 && ghost_paths() == 1; }, seconds(5)));
+  cut(2);
+  ASSERT_TRUE(wait_for_up(1));
+  SimFault hangs = inquiries_at(2);
+  hangs.answer = false;
+  target_->inject(hangs);
+  restore(2);
+  ASSERT_TRUE(reactor_.run_until(
+      [this] { return path(2).session_state == SessionState::logged_in; }, seconds(3)));
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+  EXPECT_LE(request.took(), milliseconds(250));
+  EXPECT_EQ(lun_->counters.set_port_groups, 1U);
+}
+
+TEST_F(PathActivationTest, APathThatIsJustBeingIdentifiedIsWaitedFor) {
+  use_alua(kExplicit);
+  lun_options_.port_groups[0].ports = {1, 3};
+  start_target({1, 2, 1});
+  start_device(false);
+  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2 && ghost_paths() == 1; }, seconds(5)));
+  cut(2);
+  ASSERT_TRUE(wait_for_up(1));
+  reactor_.network().set_latency(portal_address(2), milliseconds(4));  // of a dozen commands
+  restore(2);
+  ASSERT_TRUE(reactor_.run_until(
+      [this] { return path(2).session_state == SessionState::logged_in; }, seconds(3)));
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+}
+
+// Portals 1 and 2 are the standby side; no command times out by itself.
+class HangingActivationTest : public PathActivationTest {
+ protected:
+  void start_with_two_ghosts() {
+    session_options_.command_timeout = milliseconds(0);
+    use_alua(kExplicit);
+    lun_options_.port_groups[1].ports = {2, 3};
+    start_target({1, 2, 2});
+    start_device(false);
+    ASSERT_TRUE(reactor_.run_until([this] { return up() == 1 && ghost_paths() == 2; }, seconds(5)));
+  }
+  SimFault at_activation_of(std::size_t portal) {
+    SimFault fault;
+    fault.matches = [this, portal](const SimCommand& command) {
+      const bool mine = command.portal == portal && is_set_port_groups(command);
+      asked_ += mine ? 1 : 0;
+      return mine;
+    };
+    fault.count = 0;
+    return fault;
+  }
+  int asked_ = 0;
+};
+
+TEST_F(HangingActivationTest, TheNextGhostIsAskedAfterCheckerTimeout) {
+  start_with_two_ghosts();
+  SimFault unanswered = at_activation_of(1);
+  unanswered.answer = false;
+  target_->inject(unanswered);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  EXPECT_EQ(answer(request, seconds(6)), IoStatus::ok);
+  EXPECT_GE(request.took(), options_.checker_timeout);
+  EXPECT_EQ(asked_, 1);
+}
+
+TEST_F(HangingActivationTest, ALateAnswerDisturbsNobody) {
+  start_with_two_ghosts();
+  SimFault late = at_activation_of(1);
+  late.hold = true;
+  late.execute = true;
+  target_->inject(late);
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(6)), IoStatus::ok);
+  target_->release_held();
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(answer(write(8, 8, i), milliseconds(50)), IoStatus::ok);
+  }
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(HangingActivationTest, NoPathRetryDoesNotWaitForIt) {
+  options_.no_path_retry = milliseconds(0);
+  start_with_two_ghosts();
+  SimFault unanswered = at_activation_of(1);
+  unanswered.matches = is_set_port_groups;
+  unanswered.answer = false;
+  target_->inject(unanswered);
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(11)), IoStatus::no_path);
+}
+
+// However long that lasts, a target gets one of them at a time.
+TEST_F(HangingActivationTest, APathIsNotAskedAgainBeforeItHasAnswered) {
+  start_with_two_ghosts();
+  cut(2);
+  SimFault unanswered = at_activation_of(1);
+  unanswered.hold = true;
+  unanswered.execute = true;
+  target_->inject(unanswered);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(120));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(asked_, 1);
+  target_->release_held();
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok) << "late, and not too late";
+}
+
+TEST_F(HangingActivationTest, ARemovedPathTakesItsActivationWithIt) {
+  start_with_two_ghosts();
+  SimFault unanswered = at_activation_of(1);
+  unanswered.answer = false;
+  target_->inject(unanswered);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(1));
+  ASSERT_TRUE(device_->remove_path(*sessions_[1], 0));
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok) << "by the other one";
+  EXPECT_TRUE(reactor_.run_until([this] { return device_->snapshot().leaving == 0; }, seconds(60)));
 }
 
 }  // namespace
