@@ -47,13 +47,11 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
           this),
       failback_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->fail_back(); }, this),
-      activation_(
-          [](void* self, PathActivation::Outcome outcome) noexcept {
-            static_cast<Impl*>(self)->on_activation_done(outcome);
-          },
-          this),
       activation_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_activation_timer(); },
+          this),
+      identification_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->activate_if_needed(); },
           this),
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
       fence_timer_(

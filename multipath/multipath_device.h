@@ -189,9 +189,10 @@ class MultipathDevice final : public BlockDevice {
   [[nodiscard]] const Geometry& geometry() const override;
   void submit(BlockRequest& request) noexcept override;
 
-  // While suspended nothing is sent to a path, neither new requests nor retries: they wait. For the
-  // source of a migration, whose guest may issue them again elsewhere; so a path that is or becomes
-  // silent then is dropped at once, and fenced.
+  // While suspended nothing is sent to a path, neither new requests nor retries: they wait. Nor is
+  // the array told to serve the LUN through another controller. For the source of a migration,
+  // whose guest may issue them again elsewhere; so a path that is or becomes silent then is dropped
+  // at once, and fenced.
   void set_suspended(bool suspended);
 
   // What is set takes the place of what was set before, from the next request on.

@@ -11,7 +11,7 @@ namespace {
 
 // How long a disk that has not been ready yet waits for a path that needs no activation.
 constexpr std::chrono::seconds kGhostDelay{5};
-// After every ghost path has failed to become active, all of them are tried again.
+// So long after a ghost path that is wanted has failed to become active, it is tried again.
 constexpr std::chrono::seconds kRepeatActivation{10};
 
 }  // namespace
@@ -20,7 +20,7 @@ PathMask MultipathDevice::Impl::activatable() const {
   PathMask result = 0;
   for (Path* path : paths_) {
     const PathMask bit = path_bit(path->index());
-    if ((ghost_ & ~bypassed_ & bit) != 0 &&
+    if ((ghost_ & ~bypassed_ & bit) != 0 && !activations_[path->index()]->outstanding() &&
         PathActivation::possible(facts_[path->index()].access)) {
       result |= bit;
     }
@@ -41,7 +41,8 @@ std::uint32_t MultipathDevice::Impl::wanted_group() const {
 
 void MultipathDevice::Impl::activate(std::uint32_t group) {
   const PathMask candidates = groups_.groups()[group].members & activatable();
-  if (activating_ || activation_.outstanding() || candidates == 0 || closing_) {
+  // The LUN is the migration's destination's to take while we are suspended.
+  if (activating_ || candidates == 0 || closing_ || suspended_) {
     return;
   }
   activating_ = static_cast<std::uint32_t>(std::countr_zero(candidates));
@@ -54,31 +55,41 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
 }
 
 void MultipathDevice::Impl::try_activation() {
+  if (suspended_) {
+    end_activation();  // on_resumed() begins anew
+    return;
+  }
   ++activation_tries_;
   // Between two tries the path may have told that it cannot be told any more.
   if (!PathActivation::possible(facts_[*activating_].access)) {
     give_activation_up();
     return;
   }
-  activation_.start(*slots_[*activating_], facts_[*activating_].access);
+  activations_[*activating_]->start(facts_[*activating_].access);
+  // The session waits longer (command_timeout), but not the other ghosts and no_path_retry.
+  activation_timer_.start_after(options_.checker_timeout);
 }
 
-void MultipathDevice::Impl::on_activation_done(PathActivation::Outcome outcome) noexcept {
+void MultipathDevice::Impl::on_activation_done(const Path& path,
+                                               PathActivation::Outcome outcome) noexcept {
   if (closing_) {
     check_closed_.schedule();
     return;
   }
   look_at_those_that_end();
-  if (!activating_) {
-    activate_if_needed();  // the path was given up while its answer was awaited
+  const bool given_up = activating_ != path.index();  // while its answer was awaited
+  if (outcome == PathActivation::Outcome::done) {
+    // What the array makes of it, each path finds out by itself.
+    for (Path* other : paths_) {
+      other->refresh_access();
+    }
+  }
+  if (given_up) {
+    activate_if_needed();
     return;
   }
   switch (outcome) {
     case PathActivation::Outcome::done:
-      // What the array makes of it, each path finds out by itself.
-      for (Path* path : paths_) {
-        path->refresh_access();
-      }
       activation_timer_.start_after(policies_.pg_init_delay);
       return;
     case PathActivation::Outcome::retry:
@@ -96,7 +107,9 @@ void MultipathDevice::Impl::on_activation_timer() {
     ghost_delay_over_ = true;
     bypassed_ = 0;
     activate_if_needed();
-  } else if (activation_tries_ > policies_.pg_init_retries) {
+    consider_failback(PathGroups::kNoPath);
+  } else if (activations_[*activating_]->outstanding() ||
+             activation_tries_ > policies_.pg_init_retries) {
     give_activation_up();
   } else {
     try_activation();
@@ -111,6 +124,7 @@ void MultipathDevice::Impl::give_activation_up() {
   bypassed_ |= path_bit(*activating_);
   end_activation();
   activate_if_needed();
+  consider_failback(PathGroups::kNoPath);  // there may be another path to the better side
   if (failing()) {
     fail_waiting_if_no_path();
   }
@@ -119,6 +133,17 @@ void MultipathDevice::Impl::give_activation_up() {
 void MultipathDevice::Impl::end_activation() {
   activating_.reset();
   activation_timer_.stop();
+}
+
+void MultipathDevice::Impl::on_resumed() {
+  if (closing_) {
+    return;
+  }
+  activate_if_needed();
+  consider_failback(PathGroups::kNoPath);
+  if (failing()) {
+    fail_waiting_if_no_path();
+  }
 }
 
 // A path has changed its state.
@@ -134,15 +159,19 @@ void MultipathDevice::Impl::activation_after(const Path& path) {
 }
 
 void MultipathDevice::Impl::activate_if_needed() {
-  if (up_ != 0 || ghost_ == 0 || activating_) {
-    return;
+  if (up_ == 0 && ghost_ != 0 && !activating_ && !suspended_) {
+    activate_what_is_left();
   }
+  if (!activating_ && !activation_timer_.armed() && bypassed_is_wanted()) {
+    activation_timer_.start_after(kRepeatActivation);
+  }
+}
+
+void MultipathDevice::Impl::activate_what_is_left() {
   if (std::any_of(paths_.begin(), paths_.end(),
-                  [](const Path* path) { return path->identifying(); })) {
+                  [](const Path* path) { return path->answers_soon(); })) {
+    identification_timer_.start_after(Path::kIdentificationTime);
     return;  // it may be the active side
-  }
-  if (suspended_) {
-    return;
   }
   // At attach, the active side may only be late: what takes the LUN from it waits a little.
   if (!ready_ && !ghost_delay_over_) {
@@ -152,9 +181,22 @@ void MultipathDevice::Impl::activate_if_needed() {
     return;
   }
   activate(wanted_group());
-  if (!activating_ && (ghost_ & bypassed_) != 0 && !activation_timer_.armed()) {
-    activation_timer_.start_after(kRepeatActivation);
+}
+
+// Whether a path that has refused would be used, or fallen back to, if it did not.
+bool MultipathDevice::Impl::bypassed_is_wanted() const {
+  const PathMask refused = ghost_ & bypassed_;
+  if (refused == 0 || up_ == 0) {
+    return refused != 0;
   }
+  const auto groups = groups_.groups();
+  const bool returns = policies_.failback.kind == Failback::Kind::immediate ||
+                       policies_.failback.kind == Failback::Kind::after ||
+                       groups[groups_.current()].marginal;
+  return returns && std::any_of(groups.begin(), groups.begin() + groups_.current(),
+                                [refused](const PathGroup& better) {
+                                  return (better.members & refused) != 0;
+                                });
 }
 
 }  // namespace iscsi_blkback

@@ -40,6 +40,7 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
     silences_.emplace_back();
     facts_.emplace_back();
     keys_.emplace_back();
+    activations_.emplace_back();
   }
   groups_.add_path(index);
   fencer_->add(session, *this);
@@ -51,6 +52,7 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
   silences_[index] = std::make_unique<PathSilence>(reactor_, session, index, *this);
   Path& path = *slots_[index];
   keys_[index] = std::make_unique<PathKey>(reactor_, path, options_.reservation_key, *this);
+  activations_[index] = std::make_unique<PathActivation>(path, *this);
   paths_.push_back(&path);
   update_priorities();
   path.start();
@@ -108,8 +110,8 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
 
 bool MultipathDevice::Impl::nothing_outstanding(const Removal& removal) const {
   const std::uint32_t index = removal.path.index();
-  return removal.path.in_flight() == 0 && removal.idle() &&
-         !activation_.outstanding_at(removal.path) && !keys_[index]->registering() &&
+  return removal.path.in_flight() == 0 && removal.idle() && !activations_[index]->outstanding() &&
+         !keys_[index]->registering() &&
          !(lun_fence_.under_way() && (lun_fence_.path == index || lun_fence_.lost == index));
 }
 
@@ -192,6 +194,7 @@ void MultipathDevice::Impl::forget_path(std::uint32_t index) {
   silences_[index].reset();
   facts_[index] = {};
   keys_[index].reset();
+  activations_[index].reset();
   slots_[index].reset();
   marginal_[index] = {};
 }

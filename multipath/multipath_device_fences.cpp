@@ -182,7 +182,7 @@ void MultipathDevice::Impl::look_whether_drained() {
     return;
   }
   const bool busy =
-      activation_.outstanding() ||
+      activating_ ||
       std::any_of(slots_.begin(), slots_.end(), [](const std::unique_ptr<Path>& other) {
         return other != nullptr && other->session().state() == SessionState::logged_in &&
                (other->in_flight() != 0 || !other->idle() || other->identifying());

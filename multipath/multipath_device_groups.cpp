@@ -50,6 +50,14 @@ void MultipathDevice::Impl::apply_policies() {
   if (closing_) {
     return;
   }
+  const bool regrouped = policies_.path_grouping_policy != before.path_grouping_policy ||
+                         !(policies_.prio == before.prio);
+  if (regrouped && !groups_.groups().empty()) {
+    // As when multipathd loads a map anew: other groups, of which the best is used.
+    groups_.use(groups_.best());
+    note_group_in_use();
+  }
+  consider_failback(PathGroups::kNoPath);
   if (is_dynamic(policies_.prio.kind)) {
     priority_timer_.start_after(options_.polling_interval);
   } else {

@@ -34,6 +34,7 @@ namespace iscsi_blkback {
 class MultipathDevice::Impl final : public Path::Owner,
                                     public PathSilence::Owner,
                                     public PathKey::Owner,
+                                    public PathActivation::Owner,
                                     public SessionFencer::Client {
  public:
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
@@ -162,6 +163,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_key_settled() noexcept override;
   void on_key_refused(const Path& path, const char* why) noexcept override;
   void on_key_kept(const Path& path, const char* why) noexcept override;
+
+  // PathActivation::Owner
+  void on_activation_done(const Path& path, PathActivation::Outcome outcome) noexcept override;
 
   // multipath_device_io.cpp
   void start(Request& request, BlockRequest& block);
@@ -305,12 +309,14 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] std::uint32_t wanted_group() const;
   void activate(std::uint32_t group);
   void try_activation();
-  void on_activation_done(PathActivation::Outcome outcome) noexcept;
   void on_activation_timer();
   void give_activation_up();
   void end_activation();
+  void on_resumed();
   void activation_after(const Path& path);
   void activate_if_needed();
+  void activate_what_is_left();
+  [[nodiscard]] bool bypassed_is_wanted() const;
 
   MultipathDevice& device_;
   Reactor& reactor_;
@@ -323,6 +329,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::vector<std::unique_ptr<Path>> slots_;
   std::vector<std::unique_ptr<PathSilence>> silences_;
   std::vector<std::unique_ptr<PathKey>> keys_;
+  std::vector<std::unique_ptr<PathActivation>> activations_;
   std::vector<PathFacts> facts_;
   std::vector<std::unique_ptr<Removal>> removals_;
   PathPolicySettings policy_settings_;
@@ -331,11 +338,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   Timer priority_timer_;
   Timer failback_timer_;
   bool measures_latency_ = false;
-  PathActivation activation_;
-  Timer activation_timer_;
+  Timer activation_timer_;      // the next try, or the end of patience
+  Timer identification_timer_;  // a path that was just being identified has had its time
   std::optional<std::uint32_t> activating_;  // the path; also between two tries
   std::uint32_t activation_tries_ = 0;
-  PathMask bypassed_ = 0;  // ghosts whose activation has failed
+  PathMask bypassed_ = 0;  // ghosts whose activation has failed, or is not answered
   bool ghost_delay_over_ = false;
   PathMask group_in_use_ = 0;
   std::uint64_t group_switches_ = 0;

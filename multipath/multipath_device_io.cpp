@@ -343,6 +343,7 @@ void MultipathDevice::Impl::set_suspended(bool suspended) {
     drop_silent_paths();
   } else {
     hedge_silent_paths();
+    on_resumed();
     pump_.schedule();
   }
 }

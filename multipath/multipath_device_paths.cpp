@@ -370,6 +370,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   priority_timer_.stop();
   failback_timer_.stop();
   activation_timer_.stop();
+  identification_timer_.stop();
   capacity_timer_.stop();
   marginal_timer_.stop();
   first_answers_timer_.stop();
@@ -393,7 +394,9 @@ void MultipathDevice::Impl::check_closed() {
       !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
-      activation_.outstanding() || lun_fence_.outstanding ||
+      std::any_of(activations_.begin(), activations_.end(),
+                  [](const auto& one) { return one != nullptr && one->outstanding(); }) ||
+      lun_fence_.outstanding ||
       std::any_of(keys_.begin(), keys_.end(),
                   [](const auto& key) { return key != nullptr && key->registering(); }) ||
       (wait_for_fences_ && !unfenced_.empty())) {

@@ -248,6 +248,7 @@ void Path::identify() {
   }
   cancel_questions();
   identifying_ = true;
+  identifying_since_ = reactor_.now();
   identify_again_ = false;
   logical_unit_.identify(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {

@@ -95,6 +95,12 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] bool identifying() const {
     return identifying_ || (transitioning_until_ && state_ == PathState::pending);
   }
+  // identifying(), and not for so long that the LUN may hang there.
+  static constexpr std::chrono::milliseconds kIdentificationTime{200};
+  [[nodiscard]] bool answers_soon() const {
+    return identifying() &&
+           (!identifying_ || reactor_.now() < identifying_since_ + kIdentificationTime);
+  }
   // For commands of the owner's own. It is busy while identifying.
   [[nodiscard]] LogicalUnit& logical_unit() { return logical_unit_; }
   [[nodiscard]] Session& session() const { return session_; }
@@ -139,6 +145,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   bool stopped_ = false;
 
   bool identifying_ = false;
+  TimePoint identifying_since_{};
   bool identify_again_ = false;  // something happened while it was being identified
   bool reading_access_ = false;
   bool read_access_again_ = false;

@@ -1,7 +1,5 @@
 #include "multipath/path_activation.h"
 
-#include <utility>
-
 #include "base/result.h"
 
 namespace iscsi_blkback {
@@ -48,8 +46,7 @@ PathActivation::Outcome outcome_of(const ScsiTask& task) {
 
 }  // namespace
 
-PathActivation::PathActivation(void (*on_done)(void* owner, Outcome outcome) noexcept, void* owner)
-    : on_done_(on_done), owner_(owner) {}
+PathActivation::PathActivation(Path& path, Owner& owner) : path_(path), owner_(owner) {}
 
 PathActivation::~PathActivation() {
   ISCSI_BLKBACK_ASSERT(!outstanding());
@@ -59,16 +56,16 @@ bool PathActivation::possible(const LogicalUnitAccess& access) {
   return speaks_alua(access) || (access.tpgs == 0 && access.rdac.has_value());
 }
 
-void PathActivation::start(Path& path, const LogicalUnitAccess& access) {
+void PathActivation::start(const LogicalUnitAccess& access) {
   ISCSI_BLKBACK_ASSERT(!outstanding() && possible(access));
-  path_ = &path;
+  outstanding_ = true;
   access_ = access;
   attentions_ = 0;
   send();
 }
 
 void PathActivation::send() {
-  const LogicalUnit& unit = path_->logical_unit();
+  const LogicalUnit& unit = path_.logical_unit();
   if (speaks_alua(access_)) {
     const SetTargetPortGroup wanted{access_.group()->tag, AccessState::active_optimized};
     unit.prepare_set_target_port_groups(task_, std::span(&wanted, 1), buffer_);
@@ -79,7 +76,7 @@ void PathActivation::send() {
   task_.on_complete = [](ScsiTask& task) noexcept {
     static_cast<PathActivation*>(task.owner)->on_complete();
   };
-  path_->session().submit(task_);
+  path_.session().submit(task_);
 }
 
 void PathActivation::on_complete() {
@@ -90,8 +87,8 @@ void PathActivation::on_complete() {
     send();
     return;
   }
-  path_ = nullptr;
-  on_done_(owner_, outcome_of(task_));
+  outstanding_ = false;
+  owner_.on_activation_done(path_, outcome_of(task_));
 }
 
 }  // namespace iscsi_blkback

@@ -1,6 +1,6 @@
 // PathActivation: tells an array to serve the LUN through a path that is ghost: explicit ALUA (SET
-// TARGET PORT GROUPS) or RDAC (MODE SELECT of page 0x2C). One at a time; the owner decides when,
-// and what to do next. Reactor thread.
+// TARGET PORT GROUPS) or RDAC (MODE SELECT of page 0x2C). One for each path; the owner decides
+// when, for how long an answer is waited for, and what to do next. Reactor thread.
 #pragma once
 
 #include <array>
@@ -20,24 +20,33 @@ class PathActivation {
     lost,    // no answer: the path has gone
   };
 
-  PathActivation(void (*on_done)(void* owner, Outcome outcome) noexcept, void* owner);
+  class Owner {
+   public:
+    // Once for each start(), from the reactor, however late.
+    virtual void on_activation_done(const Path& path, Outcome outcome) noexcept = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  PathActivation(Path& path, Owner& owner);
   ~PathActivation();  // not while outstanding()
+  PathActivation(const PathActivation&) = delete;
+  PathActivation& operator=(const PathActivation&) = delete;
 
   // Whether the array can be told.
   [[nodiscard]] static bool possible(const LogicalUnitAccess& access);
-  // Only when possible() and not outstanding(); the path's session is logged in. on_done comes
-  // once, from the reactor.
-  void start(Path& path, const LogicalUnitAccess& access);
-  [[nodiscard]] bool outstanding() const { return path_ != nullptr; }
-  [[nodiscard]] bool outstanding_at(const Path& path) const { return path_ == &path; }
+  // Only when possible() and not outstanding(); the path's session is logged in.
+  void start(const LogicalUnitAccess& access);
+  [[nodiscard]] bool outstanding() const { return outstanding_; }
 
  private:
   void send();
   void on_complete();
 
-  void (*const on_done_)(void* owner, Outcome outcome) noexcept;
-  void* const owner_;
-  Path* path_ = nullptr;
+  Path& path_;
+  Owner& owner_;
+  bool outstanding_ = false;
   LogicalUnitAccess access_;
   std::uint32_t attentions_ = 0;
   ScsiTask task_;

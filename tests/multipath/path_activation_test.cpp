@@ -44,6 +44,25 @@ class PathActivationTest : public MultipathTest {
     fault.sense = make_sense(key, code);
     return fault;
   }
+  // The MODE SELECT that moves the LUN, as often as it comes.
+  static SimFault at_take_over(std::size_t portal, std::uint16_t code) {
+    SimFault fault;
+    fault.matches = [portal](const SimCommand& command) {
+      return command.portal == portal && command.cdb[0] == scsi_operation::kModeSelect10;
+    };
+    fault.count = 0;
+    fault.status = ScsiStatus::check_condition;
+    fault.sense = make_sense(SenseKey::illegal_request, code);
+    return fault;
+  }
+  static SimFault inquiries_at(std::size_t portal) {
+    SimFault fault;
+    fault.matches = [portal](const SimCommand& command) {
+      return command.portal == portal && command.cdb[0] == scsi_operation::kInquiry;
+    };
+    fault.count = 0;
+    return fault;
+  }
   void use_rdac() {
     lun_options_.rdac = true;
     options_.prio = make_prioritizer(PrioritizerKind::rdac, std::vector<std::string>()).value();
@@ -277,6 +296,227 @@ TEST_F(PathActivationTest, RdacOwnershipThatAnotherHostChangesIsFollowed) {
   lun_->options.rdac_owner = 1;
   EXPECT_EQ(answer(write(0, 8, 1), seconds(10)), IoStatus::ok);
   EXPECT_EQ(device_->snapshot().paths_up(), 1U);
+}
+
+// A DS4800 controller that is still starting refuses for longer than pg_init_retries last.
+TEST_F(PathActivationTest, RdacGivesTheLunBackToAControllerThatRefusesAtFirst) {
+  use_rdac();
+  start_both();
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  target_->inject(at_take_over(0, 0x9136));
+  restore(0);
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(lun_->options.rdac_owner, 1);
+  EXPECT_EQ(answer(write(0, 8, 2), milliseconds(50)), IoStatus::ok);
+  target_->clear_faults();
+  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(30)));
+}
+
+TEST_F(PathActivationTest, FailbackAfterSecondsTriesARefusedSideAgainToo) {
+  use_rdac();
+  options_.failback = Failback{Failback::Kind::after, seconds(20)};
+  start_both();
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  target_->inject(at_take_over(0, 0x2400));
+  restore(0);
+  reactor_.run_for(seconds(25));
+  EXPECT_EQ(lun_->options.rdac_owner, 1);
+  target_->clear_faults();
+  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(40)));
+}
+
+// Portals 0 and 2 lead to the preferred controller.
+TEST_F(PathActivationTest, TheOtherPathOfThePreferredControllerIsAskedWhenOneIsRefused) {
+  use_rdac();
+  start_target({1, 2, 1});
+  start_device(false);
+  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2 && ghost_paths() == 1; }, seconds(5)));
+  cut(0);
+  cut(2);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  ASSERT_EQ(lun_->options.rdac_owner, 1);
+  target_->inject(at_take_over(0, 0x2400));
+  restore(0);
+  restore(2);
+  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(5)));
+}
+
+// ---- a disk that is suspended (the source of a migration) leaves the LUN to the destination
+
+TEST_F(PathActivationTest, AResumedDiskActivatesWhatIsLeft) {
+  use_alua(kExplicit);
+  start_both();
+  device_->set_suspended(true);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(5));
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.set_port_groups, 1U);
+}
+
+TEST_F(PathActivationTest, ASuspendedDiskDoesNotTakeTheLunBackAndAResumedOneDoes) {
+  use_rdac();
+  start_both();
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  ASSERT_EQ(lun_->options.rdac_owner, 1);
+  device_->set_suspended(true);
+  restore(0);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(lun_->options.rdac_owner, 1);
+  device_->set_suspended(false);
+  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(1)));
+}
+
+TEST_F(PathActivationTest, AnActivationIsNotTriedAgainWhileSuspended) {
+  use_alua(kExplicit);
+  start_both();
+  target_->inject(at_activation(SenseKey::not_ready, 0x040a, 1));
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(milliseconds(500));
+  device_->set_suspended(true);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+}
+
+// ---- one path that hangs delays no other
+
+// Portals 0 and 2 are the active side, which goes; at portal 2 nobody answers INQUIRY.
+TEST_F(PathActivationTest, APathThatHangsWhileIdentifiedDelaysNoActivation) {
+  use_alua(kExplicit);
+  lun_options_.port_groups[0].ports = {1, 3};
+  start_target({1, 2, 1});
+  start_device(false);
+  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2 && ghost_paths() == 1; }, seconds(5)));
+  cut(2);
+  ASSERT_TRUE(wait_for_up(1));
+  SimFault hangs = inquiries_at(2);
+  hangs.answer = false;
+  target_->inject(hangs);
+  restore(2);
+  ASSERT_TRUE(reactor_.run_until(
+      [this] { return path(2).session_state == SessionState::logged_in; }, seconds(3)));
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+  EXPECT_LE(request.took(), milliseconds(250));
+  EXPECT_EQ(lun_->counters.set_port_groups, 1U);
+}
+
+TEST_F(PathActivationTest, APathThatIsJustBeingIdentifiedIsWaitedFor) {
+  use_alua(kExplicit);
+  lun_options_.port_groups[0].ports = {1, 3};
+  start_target({1, 2, 1});
+  start_device(false);
+  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2 && ghost_paths() == 1; }, seconds(5)));
+  cut(2);
+  ASSERT_TRUE(wait_for_up(1));
+  reactor_.network().set_latency(portal_address(2), milliseconds(4));  // of a dozen commands
+  restore(2);
+  ASSERT_TRUE(reactor_.run_until(
+      [this] { return path(2).session_state == SessionState::logged_in; }, seconds(3)));
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+}
+
+// Portals 1 and 2 are the standby side; no command times out by itself.
+class HangingActivationTest : public PathActivationTest {
+ protected:
+  void start_with_two_ghosts() {
+    session_options_.command_timeout = milliseconds(0);
+    use_alua(kExplicit);
+    lun_options_.port_groups[1].ports = {2, 3};
+    start_target({1, 2, 2});
+    start_device(false);
+    ASSERT_TRUE(reactor_.run_until([this] { return up() == 1 && ghost_paths() == 2; }, seconds(5)));
+  }
+  SimFault at_activation_of(std::size_t portal) {
+    SimFault fault;
+    fault.matches = [this, portal](const SimCommand& command) {
+      const bool mine = command.portal == portal && is_set_port_groups(command);
+      asked_ += mine ? 1 : 0;
+      return mine;
+    };
+    fault.count = 0;
+    return fault;
+  }
+  int asked_ = 0;
+};
+
+TEST_F(HangingActivationTest, TheNextGhostIsAskedAfterCheckerTimeout) {
+  start_with_two_ghosts();
+  SimFault unanswered = at_activation_of(1);
+  unanswered.answer = false;
+  target_->inject(unanswered);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  EXPECT_EQ(answer(request, seconds(6)), IoStatus::ok);
+  EXPECT_GE(request.took(), options_.checker_timeout);
+  EXPECT_EQ(asked_, 1);
+}
+
+TEST_F(HangingActivationTest, ALateAnswerDisturbsNobody) {
+  start_with_two_ghosts();
+  SimFault late = at_activation_of(1);
+  late.hold = true;
+  late.execute = true;
+  target_->inject(late);
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(6)), IoStatus::ok);
+  target_->release_held();
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(answer(write(8, 8, i), milliseconds(50)), IoStatus::ok);
+  }
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(HangingActivationTest, NoPathRetryDoesNotWaitForIt) {
+  options_.no_path_retry = milliseconds(0);
+  start_with_two_ghosts();
+  SimFault unanswered = at_activation_of(1);
+  unanswered.matches = is_set_port_groups;
+  unanswered.answer = false;
+  target_->inject(unanswered);
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(11)), IoStatus::no_path);
+}
+
+// However long that lasts, a target gets one of them at a time.
+TEST_F(HangingActivationTest, APathIsNotAskedAgainBeforeItHasAnswered) {
+  start_with_two_ghosts();
+  cut(2);
+  SimFault unanswered = at_activation_of(1);
+  unanswered.hold = true;
+  unanswered.execute = true;
+  target_->inject(unanswered);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(120));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(asked_, 1);
+  target_->release_held();
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok) << "late, and not too late";
+}
+
+TEST_F(HangingActivationTest, ARemovedPathTakesItsActivationWithIt) {
+  start_with_two_ghosts();
+  SimFault unanswered = at_activation_of(1);
+  unanswered.answer = false;
+  target_->inject(unanswered);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(1));
+  ASSERT_TRUE(device_->remove_path(*sessions_[1], 0));
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok) << "by the other one";
+  EXPECT_TRUE(reactor_.run_until([this] { return device_->snapshot().leaving == 0; }, seconds(60)));
 }
 
 }  // namespace

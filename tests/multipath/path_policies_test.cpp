@@ -466,6 +466,46 @@ TEST_F(PathPolicyTest, PoliciesChangeWhileRequestsAreUnderWay) {
   EXPECT_EQ(spread(), (Ints{3, 3, 3, 3}));
 }
 
+// One optimized path and two that are not.
+TEST_F(PathPolicyTest, ANewGroupingPolicyUsesTheBestGroupNotTheLargest) {
+  lun_options_.tpgs = 1;
+  lun_options_.port_groups = {
+      {.tag = 1, .state = AccessState::active_optimized, .ports = {1}},
+      {.tag = 2, .state = AccessState::active_non_optimized, .ports = {2, 3}}};
+  for (const Failback::Kind kind : {Failback::Kind::immediate, Failback::Kind::manual}) {
+    options_.failback = Failback{kind, {}};
+    options_.path_grouping_policy = PathGroupingPolicy::multibus;
+    if (!target_) {
+      start({1, 2, 2});
+    }
+    PathPolicySettings changes;
+    changes.failback = options_.failback;
+    changes.path_grouping_policy = PathGroupingPolicy::multibus;
+    device_->change_policies(changes);
+    EXPECT_EQ(spread(), (Ints{4, 4, 4}));
+    changes = {};
+    changes.path_grouping_policy = PathGroupingPolicy::group_by_prio;
+    device_->change_policies(changes);
+    EXPECT_EQ(spread(), (Ints{12, 0, 0})) << to_string(*options_.failback);
+  }
+}
+
+TEST_F(PathPolicyTest, OtherSettingsLeaveTheGroupInUse) {
+  use_alua();
+  options_.failback = Failback{};
+  start_four();
+  lose_first_side();
+  ASSERT_TRUE(first_side_back());
+  device_->set_no_path_retry(NoPathRetry(seconds(5)));
+  PathPolicySettings changes;
+  changes.path_selector = PathSelectorKind::queue_length;
+  device_->change_policies(changes);
+  EXPECT_EQ(spread(), (Ints{0, 0, 6, 6}));
+  changes.failback = Failback{Failback::Kind::immediate, {}};
+  device_->change_policies(changes);
+  EXPECT_EQ(spread(), (Ints{6, 6, 0, 0})) << "at once, when that is what is changed";
+}
+
 TEST_F(PathPolicyTest, AnArrayTableDecidesWhatIsLeftOpen) {
   ArrayRow row;
   row.vendor = "SIM";
