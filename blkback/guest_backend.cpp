@@ -30,7 +30,7 @@ GuestBackend::GuestBackend(Environment environment, const Configuration& configu
       own_domain_(own_domain),
       guest_(guest),
       on_finished_(std::move(on_finished)),
-      connection_(environment_.control, environment_.open_store, limiter_, *this),
+      connection_(environment_.control, environment_.open_store, kXenbusLog, limiter_, *this),
       reports_(environment_.control, environment_.data_plane),
       look_timer_(
           environment_.control,
