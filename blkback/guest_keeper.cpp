@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/decimal.h"
-#include "blkback/disk_target.h"
+#include "blkback/guest_nodes.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -159,22 +159,12 @@ Result<std::vector<DomainId>> GuestKeeper::listed_guests() {
 
 bool GuestKeeper::has_disk_of_ours(DomainId guest) {
   for (const BackendKind kind : kBackendKinds) {
-    auto children = connection_.store()->list(backend_guest_path(own_domain_, kind, guest));
-    if (!children) {
+    auto nodes = list_guest_nodes(*connection_.store(), own_domain_, kind, guest);
+    if (!nodes) {
       continue;
     }
-    for (const std::string& child : *children) {
-      const auto device_id = parse_decimal<std::uint32_t>(child);
-      if (!device_id) {
-        continue;
-      }
-      const XenbusNode node(XenbusNodeId{kind, own_domain_, guest, *device_id});
-      auto description = node.read_description(*connection_.store());
-      if (!description || !is_iscsi_params(description->params)) {
-        continue;
-      }
-      auto states = node.read_states(*connection_.store(), description->frontend_path);
-      if (states && should_adopt(states->backend, states->frontend, states->online)) {
+    for (const XenbusNodeId& id : *nodes) {
+      if (auto disk = read_disk_of_ours(*connection_.store(), id); disk && *disk) {
         return true;
       }
     }
