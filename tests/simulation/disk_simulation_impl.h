@@ -19,8 +19,8 @@
 
 #include "tests/simulation/disk_simulation.h"
 #include "tests/simulation/simulated_disk.h"
+#include "tests/support/sim_network.h"
 #include "tests/support/sim_random.h"
-#include "tests/support/sim_stream.h"
 
 namespace iscsi_blkback {
 
