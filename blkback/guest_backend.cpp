@@ -7,6 +7,7 @@
 
 #include "base/decimal.h"
 #include "blkback/guest_life.h"
+#include "blkback/guest_nodes.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -30,7 +31,7 @@ GuestBackend::GuestBackend(Environment environment, const Configuration& configu
       own_domain_(own_domain),
       guest_(guest),
       on_finished_(std::move(on_finished)),
-      connection_(environment_.control, environment_.open_store, limiter_, *this),
+      connection_(environment_.control, environment_.open_store, kXenbusLog, limiter_, *this),
       reports_(environment_.control, environment_.data_plane),
       look_timer_(
           environment_.control,
@@ -189,24 +190,16 @@ void GuestBackend::check_domain() {
 
 void GuestBackend::scan() {
   for (const BackendKind kind : kBackendKinds) {
-    auto children = store()->list(backend_guest_path(own_domain_, kind, guest_));
-    if (!children) {
-      if (children.error().code != ErrorCode::not_found) {
-        log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                    "the disks of domain {} cannot be listed: {}", guest_,
-                    children.error().message);
-      }
+    auto nodes = list_guest_nodes(*store(), own_domain_, kind, guest_);
+    if (!nodes) {
+      log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                  "the disks of domain {} cannot be listed: {}", guest_, nodes.error().message);
       continue;
     }
-    for (const std::string& child : *children) {
-      const auto device_id = parse_decimal<std::uint32_t>(child);
-      if (!device_id) {
-        continue;
-      }
-      const XenbusNodeId id{kind, own_domain_, guest_, *device_id};
+    for (const XenbusNodeId& id : *nodes) {
       const bool known = std::any_of(disks_.begin(), disks_.end(), [&](const auto& entry) {
         return entry.second->node().id().kind == kind &&
-               entry.second->node().id().device_id == *device_id;
+               entry.second->node().id().device_id == id.device_id;
       });
       if (!known) {
         adopt(id);
@@ -216,8 +209,7 @@ void GuestBackend::scan() {
 }
 
 void GuestBackend::adopt(const XenbusNodeId& id) {
-  const XenbusNode node(id);
-  auto description = node.read_description(*store());
+  auto description = read_disk_of_ours(*store(), id);
   if (!description) {
     if (description.error().code != ErrorCode::not_found) {
       log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
@@ -225,11 +217,7 @@ void GuestBackend::adopt(const XenbusNodeId& id) {
     }
     return;
   }
-  if (!is_iscsi_params(description->params)) {
-    return;
-  }
-  auto states = node.read_states(*store(), description->frontend_path);
-  if (!states || !should_adopt(states->backend, states->frontend, states->online)) {
+  if (!*description) {
     return;
   }
   if (disks_.size() == kMaxDisks) {
@@ -241,7 +229,7 @@ void GuestBackend::adopt(const XenbusNodeId& id) {
   auto disk = std::make_unique<GuestDisk>(
       GuestDisk::Environment{*this, environment_.control, environment_.data_plane, configuration_,
                              limiter_},
-      handle, id, std::move(*description));
+      handle, id, std::move(**description));
   disk->watch_frontend(frontend_token(handle));
   disks_.emplace(handle, std::move(disk));
 }
@@ -318,92 +306,6 @@ void GuestBackend::on_device_closed(DiskHandle handle) {
   } else if (GuestDisk* disk = find(handle)) {
     disk->on_device_closed();
   }
-}
-
-// ---- commands and status ----
-
-void GuestBackend::change(const ControlRequest& request, Changed done) {
-  const auto found = std::find_if(disks_.begin(), disks_.end(), [&](const auto& entry) {
-    return entry.second->node().id().device_id == request.device_id;
-  });
-  if (found == disks_.end()) {
-    done(fail(ErrorCode::not_found, fmt::format("the guest has no disk {}", request.device_id)));
-    return;
-  }
-  const bool adds = request.command == "add_path";
-  if (!adds && request.command != "del_path") {
-    done(found->second->change(request));
-    return;
-  }
-  auto choice = parse_path_choice(request);
-  if (!choice) {
-    done(tl::unexpected(choice.error()));
-  } else if (adds) {
-    add_paths(found->first, *choice, std::move(done));
-  } else {
-    remove_paths(found->first, std::move(*choice), std::move(done));
-  }
-}
-
-void GuestBackend::add_paths(DiskHandle handle, const PathChoice& choice, Changed done) {
-  auto plan = find(handle)->plan_for(choice);
-  if (!plan) {
-    done(tl::unexpected(plan.error()));
-    return;
-  }
-  environment_.resolver.resolve(
-      std::move(*plan), [this, handle, done = std::move(done)](Result<ResolvedDisk> resolved) {
-        if (!resolved) {
-          done(tl::unexpected(resolved.error()));
-          return;
-        }
-        const std::vector<ResolvedPortal>& paths = resolved->specification.portals;
-        environment_.data_plane.add_paths(handle, paths,
-                                          [this, handle, paths, done](Result<void> added) {
-                                            GuestDisk* disk = find(handle);
-                                            if (added && disk != nullptr) {
-                                              disk->on_paths_added(paths);
-                                            }
-                                            done(std::move(added));
-                                          });
-      });
-}
-
-void GuestBackend::remove_paths(DiskHandle handle, PathChoice choice, Changed done) {
-  environment_.data_plane.remove_paths(
-      handle, std::move(choice),
-      [this, handle, done = std::move(done)](Result<std::vector<ResolvedPortal>> removed) {
-        if (!removed) {
-          done(tl::unexpected(removed.error()));
-          return;
-        }
-        if (GuestDisk* disk = find(handle)) {
-          disk->on_paths_removed(*removed);
-        }
-        done({});
-      });
-}
-
-void GuestBackend::query(std::function<void(GuestStatus)> done) {
-  reports_.ask([this, done = std::move(done)](std::vector<DiskReport>* reports) {
-    done(status_with(reports));
-  });
-}
-
-GuestStatus GuestBackend::status_with(std::vector<DiskReport>* reports) const {
-  GuestStatus status;
-  status.guest = guest_;
-  status.complete = reports != nullptr;
-  for (const auto& [handle, disk] : disks_) {
-    DiskStatus& added = status.disks.emplace_back(disk->status());
-    for (std::size_t at = 0; reports != nullptr && at < reports->size(); ++at) {
-      if ((*reports)[at].disk == handle) {
-        added.report = std::move((*reports)[at]);
-        break;
-      }
-    }
-  }
-  return status;
 }
 
 GuestDisk* GuestBackend::find(DiskHandle handle) {

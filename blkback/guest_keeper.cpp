@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/decimal.h"
-#include "blkback/disk_target.h"
+#include "blkback/guest_nodes.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -38,69 +38,35 @@ struct GuestKeeper::Guest {
   Timer restart_timer;
 };
 
-GuestKeeper::GuestKeeper(Reactor& control, StoreFactory open_store, GuestLauncher& launcher,
-                         DomainId own_domain)
+GuestKeeper::GuestKeeper(Reactor& control, StoreConnection::Factory open_store,
+                         GuestLauncher& launcher, DomainId own_domain)
     : control_(control),
-      open_store_(std::move(open_store)),
       launcher_(launcher),
       own_domain_(own_domain),
+      connection_(control, std::move(open_store), kKeeperLog, limiter_, *this),
       look_timer_(
-          control, [](void* self) noexcept { static_cast<GuestKeeper*>(self)->look(); }, this),
-      reopen_timer_(
-          control,
-          [](void* self) noexcept {
-            auto& keeper = *static_cast<GuestKeeper*>(self);
-            if (!keeper.open_store()) {
-              keeper.reopen_timer_.start_after(kReopenInterval);
-            }
-          },
-          this) {}
+          control, [](void* self) noexcept { static_cast<GuestKeeper*>(self)->look(); }, this) {}
 
 GuestKeeper::~GuestKeeper() = default;
 
 Result<void> GuestKeeper::start() {
-  return open_store();
+  return connection_.open();
 }
 
-Result<void> GuestKeeper::open_store() {
-  auto store = open_store_();
-  if (!store) {
-    return tl::unexpected(store.error());
-  }
+Result<void> GuestKeeper::on_store_open(XenStore& store) {
   for (const BackendKind kind : kBackendKinds) {
-    auto watched = (*store)->watch(backend_kind_path(own_domain_, kind), to_string(kind));
+    auto watched = store.watch(backend_kind_path(own_domain_, kind), to_string(kind));
     if (!watched) {
       return watched;
     }
   }
-  store_ = std::move(*store);
-  store_watch_ = control_.watch_readable(
-      store_->fd(), [](void* self) noexcept { static_cast<GuestKeeper*>(self)->take_events(); },
-      this);
   all_due_ = true;
   schedule_look();
   return {};
 }
 
-void GuestKeeper::take_events() {
-  for (std::size_t count = 0; count < kMaxEventsPerTurn; ++count) {
-    auto event = store_->next_event();
-    if (!event) {
-      log_warning(kKeeperLog, "the connection to xenstore is lost: {}", event.error().message);
-      store_watch_.reset();
-      store_.reset();
-      reopen_timer_.start_after(kReopenInterval);
-      return;
-    }
-    if (!*event) {
-      return;
-    }
-    note_event(**event);
-  }
-}
-
 // KIND's folder, then GUEST/DEVID/...: most events say which guest they are about.
-void GuestKeeper::note_event(const WatchEvent& event) {
+void GuestKeeper::on_store_event(const WatchEvent& event) {
   for (const BackendKind kind : kBackendKinds) {
     const std::string folder = backend_kind_path(own_domain_, kind) + "/";
     if (event.path.starts_with(folder)) {
@@ -125,7 +91,7 @@ void GuestKeeper::schedule_look() {
 
 void GuestKeeper::look() {
   last_look_ = control_.now();
-  if (store_ == nullptr) {
+  if (connection_.store() == nullptr) {
     return;
   }
   if (all_due_) {
@@ -133,7 +99,7 @@ void GuestKeeper::look() {
     if (!listed) {
       log_limited(limiter_, control_.now(), LogLevel::warning, kKeeperLog,
                   "the guests cannot be listed: {}", listed.error().message);
-      look_timer_.start_after(kReopenInterval);
+      look_timer_.start_after(kListRetry);
       return;
     }
     all_due_ = false;
@@ -175,7 +141,7 @@ Result<std::vector<DomainId>> GuestKeeper::listed_guests() {
     guests.push_back(number);
   }
   for (const BackendKind kind : kBackendKinds) {
-    auto children = store_->list(backend_kind_path(own_domain_, kind));
+    auto children = connection_.store()->list(backend_kind_path(own_domain_, kind));
     if (!children) {
       if (children.error().code == ErrorCode::not_found) {
         continue;
@@ -193,22 +159,12 @@ Result<std::vector<DomainId>> GuestKeeper::listed_guests() {
 
 bool GuestKeeper::has_disk_of_ours(DomainId guest) {
   for (const BackendKind kind : kBackendKinds) {
-    auto children = store_->list(backend_guest_path(own_domain_, kind, guest));
-    if (!children) {
+    auto nodes = list_guest_nodes(*connection_.store(), own_domain_, kind, guest);
+    if (!nodes) {
       continue;
     }
-    for (const std::string& child : *children) {
-      const auto device_id = parse_decimal<std::uint32_t>(child);
-      if (!device_id) {
-        continue;
-      }
-      const XenbusNode node(XenbusNodeId{kind, own_domain_, guest, *device_id});
-      auto description = node.read_description(*store_);
-      if (!description || !is_iscsi_params(description->params)) {
-        continue;
-      }
-      auto states = node.read_states(*store_, description->frontend_path);
-      if (states && should_adopt(states->backend, states->frontend, states->online)) {
+    for (const XenbusNodeId& id : *nodes) {
+      if (auto disk = read_disk_of_ours(*connection_.store(), id); disk && *disk) {
         return true;
       }
     }

@@ -7,7 +7,6 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/reactor.h"
+#include "blkback/store_connection.h"
 #include "blkback/xen/grant_table.h"
 #include "blkback/xen/xenstore.h"
 #include "blkback/xenbus_node.h"
@@ -39,16 +39,15 @@ struct ServedGuest {
   bool adopted = false;
 };
 
-class GuestKeeper {
+class GuestKeeper final : private StoreConnection::Client {
  public:
-  using StoreFactory = std::function<Result<std::unique_ptr<XenStore>>()>;
-
-  GuestKeeper(Reactor& control, StoreFactory open_store, GuestLauncher& launcher,
+  GuestKeeper(Reactor& control, StoreConnection::Factory open_store, GuestLauncher& launcher,
               DomainId own_domain);
   ~GuestKeeper();
   GuestKeeper(const GuestKeeper&) = delete;
   GuestKeeper& operator=(const GuestKeeper&) = delete;
 
+  // The error is the first connection's to xenstore.
   [[nodiscard]] Result<void> start();
 
   // A process has ended. clean: with status 0, so it had nothing left to serve.
@@ -57,20 +56,20 @@ class GuestKeeper {
   [[nodiscard]] std::vector<ServedGuest> guests() const;
 
   static constexpr std::chrono::milliseconds kMinimumGap{5};
-  static constexpr std::chrono::milliseconds kReopenInterval{1000};
+  static constexpr std::chrono::milliseconds kListRetry{1000};
   static constexpr std::chrono::milliseconds kRestartMin{200};
   static constexpr std::chrono::milliseconds kRestartMax{30000};
   // A process that ran for so long starts the waiting times anew when it ends.
   static constexpr std::chrono::seconds kSettled{60};
   static constexpr std::size_t kMaxGuests = 1024;
-  static constexpr std::size_t kMaxEventsPerTurn = 4096;
 
  private:
   struct Guest;
 
-  Result<void> open_store();
-  void take_events();
-  void note_event(const WatchEvent& event);
+  // StoreConnection::Client.
+  [[nodiscard]] Result<void> on_store_open(XenStore& store) override;
+  void on_store_event(const WatchEvent& event) override;
+
   void schedule_look();
   void look();
   void look_at(DomainId guest);
@@ -80,18 +79,15 @@ class GuestKeeper {
   void wait_for_restart(Guest& guest);
 
   Reactor& control_;
-  StoreFactory open_store_;
   GuestLauncher& launcher_;
   DomainId own_domain_;
-  std::unique_ptr<XenStore> store_;
-  std::unique_ptr<FdWatch> store_watch_;
+  LogLimiter limiter_;
+  StoreConnection connection_;
   std::map<DomainId, std::unique_ptr<Guest>> guests_;
   std::set<DomainId> due_;
   bool all_due_ = false;
   TimePoint last_look_{};
   Timer look_timer_;
-  Timer reopen_timer_;
-  LogLimiter limiter_;
 };
 
 }  // namespace iscsi_blkback

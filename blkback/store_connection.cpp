@@ -2,14 +2,13 @@
 
 #include <utility>
 
-#include "blkback/xenbus_node.h"
-
 namespace iscsi_blkback {
 
-StoreConnection::StoreConnection(Reactor& control, Factory open_store, LogLimiter& limiter,
-                                 Client& client)
+StoreConnection::StoreConnection(Reactor& control, Factory open_store, const char* log,
+                                 LogLimiter& limiter, Client& client)
     : control_(control),
       open_store_(std::move(open_store)),
+      log_(log),
       limiter_(limiter),
       client_(client),
       reopen_timer_(
@@ -39,8 +38,8 @@ void StoreConnection::stop() {
 
 void StoreConnection::reopen() {
   if (auto opened = open(); !opened) {
-    log_limited(limiter_, control_.now(), LogLevel::warning, kXenbusLog,
-                "xenstore cannot be reached: {}", opened.error().message);
+    log_limited(limiter_, control_.now(), LogLevel::warning, log_, "xenstore cannot be reached: {}",
+                opened.error().message);
     reopen_timer_.start_after(kReopenInterval);
   }
 }
@@ -50,7 +49,7 @@ void StoreConnection::lose(const Error& why) {
   if (stopping_) {
     return;
   }
-  log_warning(kXenbusLog, "the connection to xenstore is lost, disks go on being served: {}",
+  log_warning(log_, "the connection to xenstore is lost, disks go on being served: {}",
               why.message);
   store_.reset();
   reopen_timer_.start_after(kReopenInterval);

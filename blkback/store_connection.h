@@ -1,6 +1,6 @@
-// StoreConnection: a guest process's connection to xenstore. When it is lost it is opened anew for
-// as long as that takes; what comes by it is handed on, a bounded number of events in a turn. Owned
-// by GuestBackend, control thread only.
+// StoreConnection: the service's or a guest process's connection to xenstore. When it is lost it is
+// opened anew for as long as that takes; what comes by it is handed on, a bounded number of events
+// in a turn. Owned by GuestKeeper or GuestBackend, control thread only.
 #pragma once
 
 #include <chrono>
@@ -28,7 +28,9 @@ class StoreConnection {
     ~Client() = default;
   };
 
-  StoreConnection(Reactor& control, Factory open_store, LogLimiter& limiter, Client& client);
+  // log: the component that speaks of it, a literal.
+  StoreConnection(Reactor& control, Factory open_store, const char* log, LogLimiter& limiter,
+                  Client& client);
   StoreConnection(const StoreConnection&) = delete;
   StoreConnection& operator=(const StoreConnection&) = delete;
 
@@ -50,6 +52,7 @@ class StoreConnection {
 
   Reactor& control_;
   Factory open_store_;
+  const char* log_;
   LogLimiter& limiter_;
   Client& client_;
   std::unique_ptr<XenStore> store_;

@@ -246,7 +246,7 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   bool removed = false;
   if (preempted) {
     removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_group, until);
-    keys_[lun_fence_.lost]->preempted();
+    keys_[lun_fence_.lost]->gone_at_target();
     register_key(*slots_[lun_fence_.lost]);
   } else {
     removed = unfenced_.expire(until);

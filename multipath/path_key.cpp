@@ -80,7 +80,7 @@ void PathKey::on_registered() {
   owner_.on_key_settled();
 }
 
-void PathKey::preempted() {
+void PathKey::gone_at_target() {
   registered_epoch_ = 0;
   portal_group_.reset();
   maybe_at_target_ = false;
@@ -118,7 +118,7 @@ void PathKey::send_return() {
 void PathKey::on_returned(const ScsiTask& task) {
   return_ = nullptr;
   if (task.succeeded()) {
-    preempted();
+    gone_at_target();
     stop_giving_back(nullptr);
     return;
   }

@@ -61,8 +61,8 @@ class PathKey final {
 
   // The target may have lost it.
   void doubt() { registered_epoch_ = 0; }
-  // Another path has preempted it.
-  void preempted();
+  // The target has it no longer: another path has preempted it, or it was given back.
+  void gone_at_target();
 
   // Takes back what may be registered, where the session is up, and registers nothing any more.
   // Only when nothing of the path's is left to be fenced.

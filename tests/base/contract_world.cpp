@@ -11,6 +11,7 @@
 
 #include "base/unique_fd.h"
 #include "base/uring_reactor.h"
+#include "tests/support/sim_network.h"
 #include "tests/support/sim_stream.h"
 
 namespace iscsi_blkback {

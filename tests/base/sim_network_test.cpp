@@ -1,4 +1,6 @@
 // The simulated network's faults: tests elsewhere rely on each of them.
+#include "tests/support/sim_network.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -15,8 +15,8 @@
 
 #include "base/log.h"
 #include "multipath/multipath_device.h"
+#include "tests/support/sim_network.h"
 #include "tests/support/sim_reactor.h"
-#include "tests/support/sim_stream.h"
 #include "tests/support/sim_target.h"
 
 namespace iscsi_blkback {

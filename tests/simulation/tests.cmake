@@ -4,7 +4,11 @@ iscsi_blkback_test(simulation_test
   LABEL simulation
   SOURCES
     simulation/disk_simulation.cpp
+    simulation/disk_simulation_array.cpp
+    simulation/disk_simulation_faults.cpp
+    simulation/disk_simulation_paths.cpp
     simulation/disk_simulation_test.cpp
+    simulation/disk_simulation_world.cpp
     simulation/ring_guest.cpp
     simulation/sector_oracle.cpp
     simulation/sector_oracle_test.cpp

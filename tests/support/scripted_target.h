@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "initiator/pdu.h"
+#include "tests/support/sim_network.h"
 #include "tests/support/sim_stream.h"
 
 namespace iscsi_blkback {

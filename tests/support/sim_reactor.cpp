@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "tests/support/sim_stream.h"
+#include "tests/support/sim_network.h"
 
 namespace iscsi_blkback {
 namespace {

@@ -20,7 +20,7 @@
 
 #include "initiator/pdu.h"
 #include "tests/support/sim_lun.h"
-#include "tests/support/sim_stream.h"
+#include "tests/support/sim_network.h"
 
 namespace iscsi_blkback {
 

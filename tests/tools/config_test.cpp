@@ -326,6 +326,8 @@ TEST(Config, FencesOfTheLogicalUnit) {
   EXPECT_EQ(
       accepted("[defaults]\nreservation_key = '0xffffffffffffffff'\n").multipath.reservation_key,
       ~std::uint64_t{0});
+  // The default fence_settle_time is longer.
+  accepted("[defaults]\nquiesce_time = 5\n");
 }
 
 TEST(Config, FirstMistakeOfTheFileIsReported) {

@@ -1,11 +1,13 @@
 // What the tests of the configuration file have in common: a text that is accepted, or the sentence
-// that refuses it.
+// that refuses it; tables of refusals for ConfigRefuses.InOneSentence (config_refusal_test.cpp).
 #pragma once
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <string>
+#include <vector>
 
 #include "tools/config.h"
 
@@ -21,6 +23,19 @@ inline std::string refusal(const std::string& text) {
   const auto configuration = parse_configuration(text, "c.toml");
   return configuration ? "accepted" : configuration.error().message;
 }
+
+struct ConfigRefusal {
+  const char* name;  // what is refused
+  std::string text;
+  testing::Matcher<std::string> sentence;
+};
+inline void PrintTo(const ConfigRefusal& refusal, std::ostream* out) {
+  *out << refusal.name;
+}
+inline std::string name_of_refusal(const testing::TestParamInfo<ConfigRefusal>& test) {
+  return test.param.name;
+}
+class ConfigRefuses : public testing::TestWithParam<ConfigRefusal> {};
 
 inline const std::string kLun =
     "[luns.root]\n"

@@ -1,0 +1,45 @@
+#include "blkback/guest_nodes.h"
+
+#include <utility>
+
+#include "base/decimal.h"
+#include "blkback/disk_target.h"
+
+namespace iscsi_blkback {
+
+Result<std::vector<XenbusNodeId>> list_guest_nodes(XenStoreAccess& store, DomainId own_domain,
+                                                   BackendKind kind, DomainId guest) {
+  std::vector<XenbusNodeId> nodes;
+  auto children = store.list(backend_guest_path(own_domain, kind, guest));
+  if (!children) {
+    if (children.error().code != ErrorCode::not_found) {
+      return tl::unexpected(children.error());
+    }
+    return nodes;
+  }
+  for (const std::string& child : *children) {
+    if (const auto device_id = parse_decimal<std::uint32_t>(child)) {
+      nodes.push_back(XenbusNodeId{kind, own_domain, guest, *device_id});
+    }
+  }
+  return nodes;
+}
+
+Result<std::optional<DiskDescription>> read_disk_of_ours(XenStoreAccess& store,
+                                                         const XenbusNodeId& id) {
+  const XenbusNode node(id);
+  auto description = node.read_description(store);
+  if (!description) {
+    return tl::unexpected(description.error());
+  }
+  if (!is_iscsi_params(description->params)) {
+    return std::nullopt;
+  }
+  auto states = node.read_states(store, description->frontend_path);
+  if (!states || !should_adopt(states->backend, states->frontend, states->online)) {
+    return std::nullopt;
+  }
+  return std::move(*description);
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,26 @@
+// A guest's backend nodes in xenstore: which there are, and which of them are disks of ours that
+// are to be served. What GuestKeeper starts a process for and what GuestBackend then takes up is
+// the same. Control thread only.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "blkback/xen/grant_table.h"
+#include "blkback/xen/xenstore.h"
+#include "blkback/xenbus_node.h"
+
+namespace iscsi_blkback {
+
+// Of one kind; none where the guest has no folder. The errors are xenstore's only.
+[[nodiscard]] Result<std::vector<XenbusNodeId>> list_guest_nodes(XenStoreAccess& store,
+                                                                 DomainId own_domain,
+                                                                 BackendKind kind, DomainId guest);
+
+// What the toolstack says of the disk; nothing: it is not ours, or over. The error: the node cannot
+// be used (see XenbusNode::read_description).
+[[nodiscard]] Result<std::optional<DiskDescription>> read_disk_of_ours(XenStoreAccess& store,
+                                                                       const XenbusNodeId& id);
+
+}  // namespace iscsi_blkback
