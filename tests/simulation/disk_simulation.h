@@ -34,6 +34,7 @@ enum class Canary : std::uint8_t {
   none,
   no_hold,
   no_rule_of_buffers,
+  no_marks,     // a disk that is attached again knows nothing of what its former life has lost
   no_settling,  // lost writes are fenced without waiting for what is still in the network
 };
 
@@ -57,6 +58,8 @@ struct SimulationResult {
   std::uint64_t stuck_commands = 0;
   std::uint64_t hedged = 0;         // reads and flushes asked for twice
   std::uint64_t removed_paths = 0;  // and added again
+  std::uint64_t reattached = 0;     // disks
+  std::uint64_t suspended = 0;
   std::uint64_t aborted_tasks = 0;  // ended at the target by ABORT TASK or a reset
 };
 

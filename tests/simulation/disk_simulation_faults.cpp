@@ -51,6 +51,10 @@ void Simulation::inject_fault() {
     lose_path_with_bytes_under_way(portal);
     return;
   }
+  if (options_.canary == Canary::no_marks && random_.one_in(2)) {
+    lose_disk(random_.below(disks_.size()), portal, length);
+    return;
+  }
   if (contended_ && !random_.one_in(4)) {
     lose_writes(portal, length);
     return;
@@ -141,6 +145,12 @@ void Simulation::inject_fault() {
       return;
     case 26:
       change_policies();
+      return;
+    case 27:
+      suspend(random_.below(disks_.size()), std::min<Duration>(length, seconds(2)));
+      return;
+    case 28:
+      lose_disk(random_.below(disks_.size()), portal, length);
       return;
     case 29:
     case 30:

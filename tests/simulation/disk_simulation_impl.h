@@ -4,7 +4,7 @@
 //   disk_simulation_world.cpp   what the seed chooses: target, network, policies, disks, sessions
 //   disk_simulation_faults.cpp  the plan of faults: connections, commands, the target's process
 //   disk_simulation_array.cpp   what the array does: controllers, port groups, other LUNs
-//   disk_simulation_paths.cpp   paths that come and go, and policies that change
+//   disk_simulation_paths.cpp   paths and whole disks that come and go, policies that change
 //
 // Every choice is drawn from one sequence of random numbers: in another order, the same seed is
 // another run.
@@ -21,6 +21,7 @@
 #include "tests/simulation/simulated_disk.h"
 #include "tests/support/sim_network.h"
 #include "tests/support/sim_random.h"
+#include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
 
@@ -96,6 +97,9 @@ class Simulation final : public SimulatedDisk::World {
   void remove_path(std::size_t disk, std::size_t portal, Duration length);
   void add_path_again(std::size_t disk, std::size_t portal);
   void change_policies();
+  void lose_disk(std::size_t disk, std::size_t portal, Duration length);
+  void attach_again(std::size_t disk);
+  void suspend(std::size_t disk, Duration length);
 
   [[nodiscard]] Duration random_duration(Duration at_most) {
     return Duration{
@@ -107,6 +111,7 @@ class Simulation final : public SimulatedDisk::World {
 
   const SimulationOptions options_;
   SimRandom random_;
+  TemporaryFolder marks_;
   SimReactor reactor_;
   TimePoint began_{};
   std::size_t portals_ = 0;

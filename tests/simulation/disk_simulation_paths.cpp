@@ -9,7 +9,9 @@ using std::chrono::milliseconds;
 
 // For a while, the disk does without the path; a session without any path is stopped.
 void Simulation::remove_path(std::size_t disk, std::size_t portal, Duration length) {
-  if (!uses_[portal].removed[disk] && disks_[disk]->remove_path(*sessions_[portal])) {
+  // A session must not go while a former life of the disk has something there.
+  if (!uses_[portal].removed[disk] && !disks_[disk]->has_former_life() &&
+      disks_[disk]->remove_path(*sessions_[portal])) {
     ++result_.removed_paths;
     uses_[portal].removed[disk] = true;
     later(length, [this, disk, portal] { add_path_again(disk, portal); });
@@ -55,6 +57,40 @@ void Simulation::change_policies() {
   changes.path_selector = static_cast<PathSelectorKind>(random_.below(4));
   changes.path_grouping_policy = static_cast<PathGroupingPolicy>(random_.below(5));
   disks_[random_.below(disks_.size())]->device().change_policies(changes);
+}
+
+// Detached and attached again, with something to leave behind.
+void Simulation::lose_disk(std::size_t disk, std::size_t portal, Duration length) {
+  lose_writes(portal, length);
+  later(random_duration(milliseconds(200)), [this, disk] {
+    if (!faults_ended_) {
+      attach_again(disk);
+    }
+  });
+}
+
+void Simulation::attach_again(std::size_t disk) {
+  if (!disks_[disk]->can_be_attached_again()) {
+    return;
+  }
+  std::vector<Session*> sessions;
+  for (std::size_t portal = 0; portal < portals_; ++portal) {
+    if (!uses_[portal].removed[disk]) {
+      sessions.push_back(sessions_[portal].get());
+    }
+  }
+  ++result_.reattached;
+  disks_[disk]->attach_again(sessions);
+}
+
+void Simulation::suspend(std::size_t disk, Duration length) {
+  ++result_.suspended;
+  disks_[disk]->device().set_suspended(true);
+  later(length, [this, disk] {
+    if (!closing_) {
+      disks_[disk]->device().set_suspended(false);
+    }
+  });
 }
 
 }  // namespace iscsi_blkback

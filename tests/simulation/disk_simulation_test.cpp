@@ -64,6 +64,8 @@ TEST(DiskSimulation, Seeds) {
     total.aborted_tasks += result.aborted_tasks;
     total.hedged += result.hedged;
     total.removed_paths += result.removed_paths;
+    total.reattached += result.reattached;
+    total.suspended += result.suspended;
     total.access_changes += result.access_changes;
     total.lun_resets += result.lun_resets;
     total.preemptions += result.preemptions;
@@ -71,7 +73,8 @@ TEST(DiskSimulation, Seeds) {
   std::printf(
       "seeds %llu-%llu: %llu requests, %llu faults, %llu lost connections, %llu ghost "
       "writes, %llu tasks fenced, %llu commands stuck, %llu tasks aborted, %llu hedges, %llu paths "
-      "removed, %llu ALUA changes, %llu resets, %llu preemptions\n",
+      "removed, %llu disks attached again, %llu suspended, %llu ALUA changes, %llu resets, %llu "
+      "preemptions\n",
       static_cast<unsigned long long>(seeds.first), static_cast<unsigned long long>(seeds.last),
       static_cast<unsigned long long>(total.requests),
       static_cast<unsigned long long>(total.faults),
@@ -82,6 +85,8 @@ TEST(DiskSimulation, Seeds) {
       static_cast<unsigned long long>(total.aborted_tasks),
       static_cast<unsigned long long>(total.hedged),
       static_cast<unsigned long long>(total.removed_paths),
+      static_cast<unsigned long long>(total.reattached),
+      static_cast<unsigned long long>(total.suspended),
       static_cast<unsigned long long>(total.access_changes),
       static_cast<unsigned long long>(total.lun_resets),
       static_cast<unsigned long long>(total.preemptions));
@@ -94,6 +99,8 @@ TEST(DiskSimulation, Seeds) {
     EXPECT_GT(total.aborted_tasks, 50U);
     EXPECT_GT(total.hedged, 50U);
     EXPECT_GT(total.removed_paths, 50U);
+    EXPECT_GT(total.reattached, 5U);
+    EXPECT_GT(total.suspended, 10U);
     EXPECT_GT(total.access_changes, 50U);
   }
 }
@@ -129,6 +136,12 @@ TEST(DiskSimulation, TheOracleCatchesADeviceWithoutTheHold) {
 // what the target has, and then the rest arrives.
 TEST(DiskSimulation, AFenceWithoutSettlingIsCaught) {
   const std::string failure = caught(Canary::no_settling, "overwritten before");
+  EXPECT_FALSE(failure.empty());
+  std::printf("caught with %s\n", failure.c_str());
+}
+
+TEST(DiskSimulation, ADiskThatIsAttachedAgainWithoutTheMarksIsCaught) {
+  const std::string failure = caught(Canary::no_marks, "overwritten before");
   EXPECT_FALSE(failure.empty());
   std::printf("caught with %s\n", failure.c_str());
 }

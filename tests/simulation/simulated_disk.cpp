@@ -19,7 +19,7 @@ SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun
                              const MultipathOptions& options, bool through_ring)
     : world_(world),
       lun_number_(lun_number),
-      may_fail_without_path_(options.no_path_retry.has_value()),
+      options_(options),
       random_(seed),
       through_ring_(through_ring) {
   SimLunOptions lun_options;
@@ -47,11 +47,37 @@ bool SimulatedDisk::remove_path(const Session& session) {
   return removed.has_value();
 }
 
+bool SimulatedDisk::can_be_attached_again() const {
+  return ring_ == nullptr && !through_ring_ && device_->ready() && device_->snapshot().leaving == 0;
+}
+
+bool SimulatedDisk::has_former_life() const {
+  return std::any_of(former_.begin(), former_.end(),
+                     [](const auto& life) { return !life->closed; });
+}
+
+void SimulatedDisk::attach_again(const std::vector<Session*>& sessions) {
+  for (const std::unique_ptr<Slot>& slot : slots_) {
+    slot->detached = slot->open;
+  }
+  FormerLife& former = *former_.emplace_back(std::make_unique<FormerLife>());
+  former.device = std::move(device_);
+  former.device->close(
+      true, [](void* life) noexcept { static_cast<FormerLife*>(life)->closed = true; }, &former);
+  device_ = std::make_unique<MultipathDevice>(world_.reactor(), options_, *this);
+  for (Session* session : sessions) {
+    add_path(*session);
+  }
+}
+
 void SimulatedDisk::on_path_removed(MultipathDevice& /*device*/, Session& session) noexcept {
   world_.path_removed(lun_number_, session);
 }
 
-void SimulatedDisk::on_ready(MultipathDevice& /*device*/) noexcept {
+void SimulatedDisk::on_ready(MultipathDevice& device) noexcept {
+  if (&device != device_.get() || !slots_.empty()) {
+    return;
+  }
   if (through_ring_) {
     ring_ = std::make_unique<RingGuest>(world_.reactor(), *device_,
                                         static_cast<std::uint32_t>(random_.next()));
@@ -67,9 +93,12 @@ void SimulatedDisk::schedule_next(Slot& slot) {
   if (guest_stopped_) {
     return;
   }
-  const std::uint64_t pause_us = random_.one_in(3) ? 0 : random_.below(20000);
+  const std::uint64_t pause_us =
+      device_->ready() && random_.one_in(3) ? 0 : 1 + random_.below(20000);
   world_.reactor().schedule(microseconds(pause_us), [this, &slot] {
-    if (!guest_stopped_) {
+    if (!device_->ready()) {
+      schedule_next(slot);
+    } else if (!guest_stopped_) {
       submit_random(slot);
     }
   });
@@ -161,7 +190,9 @@ void SimulatedDisk::completed(Slot& slot, IoStatus status) {
   const bool ok = status == IoStatus::ok;
   const bool no_path = status == (ring_ != nullptr && &slot != &reader_ ? IoStatus::target_error
                                                                         : IoStatus::no_path);
-  if (!ok && !(may_fail_without_path_ && no_path && block.operation != BlockOperation::flush)) {
+  const bool detached = std::exchange(slot.detached, false) && status == IoStatus::aborted;
+  if (!ok && !detached &&
+      !(options_.no_path_retry && no_path && block.operation != BlockOperation::flush)) {
     fail(fmt::format("{} of sector {} ended with {}", to_string(block.operation), block.sector,
                      to_string(status)));
   }
@@ -225,7 +256,14 @@ void SimulatedDisk::check_nothing_left() {
   for (const std::unique_ptr<Slot>& slot : slots_) {
     check_untouched(*slot);
   }
-  const MultipathSnapshot snapshot = device_->snapshot();
+  for (const std::unique_ptr<FormerLife>& former : former_) {
+    check_nothing_left(*former->device);
+  }
+  check_nothing_left(*device_);
+}
+
+void SimulatedDisk::check_nothing_left(const MultipathDevice& device) {
+  const MultipathSnapshot snapshot = device.snapshot();
   if (snapshot.queued != 0 || snapshot.held != 0 || snapshot.in_flight != 0 || open_ != 0) {
     fail(fmt::format("after closing {} queued, {} held, {} in flight, {} open", snapshot.queued,
                      snapshot.held, snapshot.in_flight, open_));

@@ -44,6 +44,12 @@ class SimulatedDisk final : public MultipathDevice::Observer {
   void add_path(Session& session);
   // False: it is the only one.
   bool remove_path(const Session& session);
+  // Detached, whatever is outstanding, and attached again: another device serves the disk over
+  // these sessions, while the former one still cares for what it has lost.
+  void attach_again(const std::vector<Session*>& sessions);
+  // Not through a ring, nothing of it is on the way out.
+  [[nodiscard]] bool can_be_attached_again() const;
+  [[nodiscard]] bool has_former_life() const;
   [[nodiscard]] MultipathDevice& device() { return *device_; }
   [[nodiscard]] const std::shared_ptr<SimLun>& lun() const { return lun_; }
   [[nodiscard]] bool idle() const { return open_ == 0; }
@@ -55,7 +61,9 @@ class SimulatedDisk final : public MultipathDevice::Observer {
   // What the medium holds must be what a read may return.
   void check_medium();
   void close();
-  [[nodiscard]] bool closed() const { return closed_ && (ring_ == nullptr || ring_->closed()); }
+  [[nodiscard]] bool closed() const {
+    return closed_ && !has_former_life() && (ring_ == nullptr || ring_->closed());
+  }
   void check_nothing_left();
 
  private:
@@ -65,9 +73,15 @@ class SimulatedDisk final : public MultipathDevice::Observer {
     std::vector<std::byte> data;
     bool open = false;
     bool submitting = false;
+    bool detached = false;  // under way: it may be aborted
     SectorOracle::Version version = 0;
     std::uint64_t ticket = 0;
     std::uint64_t flushes_before = 0;
+  };
+
+  struct FormerLife {
+    std::unique_ptr<MultipathDevice> device;
+    bool closed = false;
   };
 
   void on_ready(MultipathDevice& device) noexcept override;
@@ -77,16 +91,18 @@ class SimulatedDisk final : public MultipathDevice::Observer {
   void schedule_next(Slot& slot);
   void submit_random(Slot& slot);
   void check_untouched(const Slot& slot);
+  void check_nothing_left(const MultipathDevice& device);
   void submit(Slot& slot, BlockOperation operation, std::uint64_t sector, std::uint32_t count);
   void completed(Slot& slot, IoStatus status);
   void fail(std::string what);
 
   World& world_;
   const std::uint16_t lun_number_;
-  const bool may_fail_without_path_;
+  const MultipathOptions options_;
   SimRandom random_;
   std::shared_ptr<SimLun> lun_;
   std::unique_ptr<MultipathDevice> device_;
+  std::vector<std::unique_ptr<FormerLife>> former_;
   const bool through_ring_;
   std::unique_ptr<RingGuest> ring_;
   SectorOracle oracle_{kSimulatedSectors};
