@@ -291,12 +291,51 @@ void MultipathDevice::Impl::on_priority_timer() {
   priority_timer_.start_after(options_.polling_interval);
   if (measures_latency_) {
     update_priorities();
+    measure_idle_paths();
     return;
   }
   for (Path* path : paths_) {
     if (path->state() == PathState::up || path->state() == PathState::ghost) {
       path->refresh_access();
     }
+  }
+}
+
+// A path that is not used, because it was slow, would never show that it is fast again; nor one of
+// an idle disk that it has become slow.
+void MultipathDevice::Impl::measure_idle_paths() {
+  for (const Path* path : paths_) {
+    const std::uint32_t index = path->index();
+    const std::uint32_t timed = std::exchange(facts_[index].timed_requests, 0);
+    if (timed < LatencyEstimate::kRequestsMin && !suspended_ &&
+        path->state() == PathState::up && (suspect_ & path_bit(index)) == 0 &&
+        path->session().state() == SessionState::logged_in && !probes_[index]->outstanding()) {
+      probes_[index]->start();
+    }
+  }
+}
+
+void MultipathDevice::Impl::on_latency_measured(const Path& path,
+                                                const LatencyEstimate& measured) noexcept {
+  look_at_those_that_end();
+  if (!closing_ && measures_latency_ && (leaving_ & path_bit(path.index())) == 0) {
+    facts_[path.index()].latency = measured;
+    update_priorities();
+  }
+}
+
+// What it means for the path, requests and checks find out; only what is said once is not lost.
+void MultipathDevice::Impl::on_probe_failed(Path& path, ErrorClass error) noexcept {
+  look_at_those_that_end();
+  if (closing_ || (leaving_ & path_bit(path.index())) != 0) {
+    return;
+  }
+  if (rule_for(error).path == PathVerdict::verify) {
+    path.verify(to_string(error));
+  } else if (concerns_access(error)) {
+    path.refresh_access();
+  } else if (error == ErrorClass::space_attention) {
+    on_space_low(path);
   }
 }
 

@@ -20,6 +20,7 @@
 #include "initiator/persistent_reservation.h"
 #include "initiator/task_management.h"
 #include "multipath/error_policy.h"
+#include "multipath/latency_probe.h"
 #include "multipath/multipath_device.h"
 #include "multipath/path_activation.h"
 #include "multipath/path_key.h"
@@ -33,6 +34,7 @@ class MultipathDevice::Impl final : public Path::Owner,
                                     public PathSilence::Owner,
                                     public PathKey::Owner,
                                     public PathActivation::Owner,
+                                    public LatencyProbe::Owner,
                                     public SessionFencer::Client {
  public:
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
@@ -163,6 +165,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_key_refused(const Path& path, const char* why) noexcept override;
   void on_key_kept(const Path& path, const char* why) noexcept override;
 
+  // LatencyProbe::Owner
+  void on_latency_measured(const Path& path, const LatencyEstimate& measured) noexcept override;
+  void on_probe_failed(Path& path, ErrorClass error) noexcept override;
   // PathActivation::Owner
   void on_activation_done(const Path& path, PathActivation::Outcome outcome) noexcept override;
 
@@ -211,6 +216,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void start_no_path_timer();
   void on_no_path_timer();
   void on_fence_timer();
+  // Nothing of our own (an activation, a read that measures) is at the path.
+  [[nodiscard]] bool nothing_of_ours(std::uint32_t path) const;
   // multipath_device_fences.cpp
   void register_key(const Path& path);
   // At the end of a path, when nothing of it is left to be fenced. False: to be waited for.
@@ -281,6 +288,7 @@ class MultipathDevice::Impl final : public Path::Owner,
     LogicalUnitAccess access;
     std::string serial;
     LatencyEstimate latency;
+    std::uint32_t timed_requests = 0;  // since the last look at how many there are
   };
   void apply_policies();
   void change_no_path_retry(NoPathRetry wait);
@@ -295,6 +303,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void note_failure(const Path& path);
   void on_marginal_timer();
   void on_priority_timer();
+  void measure_idle_paths();
   void add_group_snapshots(MultipathSnapshot& snapshot) const;
 
   // multipath_device_activation.cpp
@@ -323,6 +332,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::vector<std::unique_ptr<PathSilence>> silences_;
   std::vector<std::unique_ptr<PathKey>> keys_;
   std::vector<std::unique_ptr<PathActivation>> activations_;
+  std::vector<std::unique_ptr<LatencyProbe>> probes_;
   std::vector<PathFacts> facts_;
   std::vector<std::unique_ptr<Removal>> removals_;
   PathPolicySettings policy_settings_;

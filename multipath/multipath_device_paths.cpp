@@ -18,6 +18,7 @@ constexpr std::chrono::milliseconds kFirstAnswersTime{100};
 }  // namespace
 
 void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
+  facts_[path.index()].latency.clear();  // it may be another way
   // The target has terminated what the session lost in its earlier logins, if this login led to the
   // same portal group. Tasks of a connection complete before the next login, so that all of it is
   // recorded by now.
@@ -391,18 +392,26 @@ void MultipathDevice::Impl::stop_waiting_for_fences() {
   check_closed_.schedule();
 }
 
+bool MultipathDevice::Impl::nothing_of_ours(std::uint32_t path) const {
+  return slots_[path] == nullptr ||
+         (!activations_[path]->outstanding() && !probes_[path]->outstanding());
+}
+
 void MultipathDevice::Impl::check_closed() {
   if (!closing_ || on_closed_ == nullptr || requests_ != 0 ||
       !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
-      std::any_of(activations_.begin(), activations_.end(),
-                  [](const auto& one) { return one != nullptr && one->outstanding(); }) ||
       lun_fence_.outstanding ||
       std::any_of(keys_.begin(), keys_.end(),
                   [](const auto& key) { return key != nullptr && key->registering(); }) ||
       (wait_for_fences_ && !unfenced_.empty())) {
     return;
+  }
+  for (std::uint32_t path = 0; path < slots_.size(); ++path) {
+    if (!nothing_of_ours(path)) {
+      return;
+    }
   }
   bool keys_given_back = true;
   for (std::uint32_t path = 0; path < keys_.size(); ++path) {
