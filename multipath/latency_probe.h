@@ -17,7 +17,8 @@ class LatencyProbe {
   class Owner {
    public:
     // As many as make a mean; once for each start() that nothing has gone wrong with.
-    virtual void on_latency_measured(const Path& path, const LatencyEstimate& measured) noexcept = 0;
+    virtual void on_latency_measured(const Path& path,
+                                     const LatencyEstimate& measured) noexcept = 0;
     // What the LUN has said instead.
     virtual void on_probe_failed(Path& path, ErrorClass error) noexcept = 0;
 

@@ -192,6 +192,25 @@ void MultipathDevice::Impl::note_failure(const Path& path) {
   const TimePoint now = reactor_.now();
   const bool before = marginal.marginal(now);
   marginal.on_failed(now, options_.marginal);
+  note_marginal(path, before);
+}
+
+// A command has failed, for all that is known because of the path, which is up.
+void MultipathDevice::Impl::note_error(const Path& path) {
+  const PathMask bit = path_bit(path.index());
+  if ((leaving_ & bit) != 0 || (up_ & bit) == 0 || (up_ & ~bit) == 0 || closing_) {
+    return;  // there is no better one
+  }
+  MarginalPath& marginal = marginal_[path.index()];
+  const TimePoint now = reactor_.now();
+  const bool before = marginal.marginal(now);
+  marginal.on_error(now, options_.marginal);
+  note_marginal(path, before);
+}
+
+void MultipathDevice::Impl::note_marginal(const Path& path, bool before) {
+  const MarginalPath& marginal = marginal_[path.index()];
+  const TimePoint now = reactor_.now();
   if (!marginal.marginal(now)) {
     return;
   }
@@ -307,9 +326,9 @@ void MultipathDevice::Impl::measure_idle_paths() {
   for (const Path* path : paths_) {
     const std::uint32_t index = path->index();
     const std::uint32_t timed = std::exchange(facts_[index].timed_requests, 0);
-    if (timed < LatencyEstimate::kRequestsMin && !suspended_ &&
-        path->state() == PathState::up && (suspect_ & path_bit(index)) == 0 &&
-        path->session().state() == SessionState::logged_in && !probes_[index]->outstanding()) {
+    if (timed < LatencyEstimate::kRequestsMin && !suspended_ && path->state() == PathState::up &&
+        (suspect_ & path_bit(index)) == 0 && path->session().state() == SessionState::logged_in &&
+        !probes_[index]->outstanding()) {
       probes_[index]->start();
     }
   }

@@ -301,6 +301,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void consider_failback(std::uint32_t came_up);
   void fail_back();
   void note_failure(const Path& path);
+  void note_error(const Path& path);
+  void note_marginal(const Path& path, bool before);
   void on_marginal_timer();
   void on_priority_timer();
   void measure_idle_paths();
@@ -349,12 +351,13 @@ class MultipathDevice::Impl final : public Path::Owner,
   bool ghost_delay_over_ = false;
   PathMask group_in_use_ = 0;
   std::uint64_t group_switches_ = 0;
-  PathMask up_ = 0;       // paths in state up
-  PathMask ghost_ = 0;    // in state ghost
-  PathMask suspect_ = 0;  // paths that are silent
-  PathMask leaving_ = 0;  // those that are being removed; neither up nor ghost
-  PathMask able_ = 0;     // those of up_ that take a request: with room, and not suspect while
-                          // another one is not
+  PathMask up_ = 0;               // paths in state up
+  PathMask ghost_ = 0;            // in state ghost
+  PathMask suspect_ = 0;          // paths that are silent
+  PathMask counted_silence_ = 0;  // ... and whose silence counts as a failure already
+  PathMask leaving_ = 0;          // those that are being removed; neither up nor ghost
+  PathMask able_ = 0;  // those of up_ that take a request: with room, and not suspect while
+                       // another one is not
 
   LogicalUnitIdentity identity_;  // of the disk, once ready_
   std::string identity_target_;   // where it was read; matters for a LUN without an identity

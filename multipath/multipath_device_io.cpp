@@ -201,6 +201,9 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     record_unfenced(request, path);
   }
   const ErrorRule rule = rule_for(error);
+  if (concerns_path(error)) {
+    note_error(path);
+  }
   switch (rule.path) {
     case PathVerdict::keep:
       break;

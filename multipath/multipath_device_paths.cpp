@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "base/log.h"
 #include "multipath/multipath_device_impl.h"
@@ -19,6 +20,7 @@ constexpr std::chrono::milliseconds kFirstAnswersTime{100};
 
 void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
   facts_[path.index()].latency.clear();  // it may be another way
+  counted_silence_ &= ~path_bit(path.index());
   // The target has terminated what the session lost in its earlier logins, if this login led to the
   // same portal group. Tasks of a connection complete before the next login, so that all of it is
   // recorded by now.
@@ -249,7 +251,9 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
 
   const bool had_path = up_ != 0;
   const PathMask bit = path_bit(path.index());
-  const bool failed = (up_ & bit) != 0 && path.state() == PathState::down;
+  // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed.
+  const bool failed = (up_ & bit) != 0 && path.state() == PathState::down &&
+                      session.state() != SessionState::in_logout;
   up_ = path.state() == PathState::up ? up_ | bit : up_ & ~bit;
   ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
   update_able();
@@ -257,7 +261,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   if (closing_) {
     return;
   }
-  if (failed) {
+  if (failed && (std::exchange(counted_silence_, counted_silence_ & ~bit) & bit) == 0) {
     note_failure(path);
   }
   if (path.state() == PathState::up) {
