@@ -266,6 +266,12 @@ bool concerns_access(ErrorClass error) {
          error == ErrorClass::access_transition;
 }
 
+bool concerns_path(ErrorClass error) {
+  return error == ErrorClass::command_stuck || error == ErrorClass::target_failure ||
+         error == ErrorClass::short_transfer || error == ErrorClass::unusable_sense ||
+         error == ErrorClass::hardware_error || error == ErrorClass::aborted_command;
+}
+
 const char* to_string(ErrorClass error) {
   switch (error) {
     case ErrorClass::success:

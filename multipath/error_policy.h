@@ -83,6 +83,8 @@ inline constexpr std::uint16_t kUnlimitedRetries = 0xffff;
 [[nodiscard]] ErrorRule rule_for(ErrorClass error);
 // How well the path serves the LUN is to be asked again.
 [[nodiscard]] bool concerns_access(ErrorClass error);
+// It may be the path that garbles, delays or loses commands, though it is up.
+[[nodiscard]] bool concerns_path(ErrorClass error);
 [[nodiscard]] const char* to_string(ErrorClass error);
 
 // Where a request stands with its retries.

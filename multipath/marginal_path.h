@@ -1,6 +1,8 @@
 // MarginalPath: whether a path has failed so often lately that it is a last resort, used when no
 // other path is up. Each failure meanwhile, or soon after, doubles the time. The options have the
-// names of multipath.conf; what is counted are the path's own failures, no test I/O. Pure.
+// names of multipath.conf; what is counted are the path's own failures, no test I/O: that it went
+// down without having said so, that it was silent (see PathSilence) while others were not, and so
+// many errors of single commands. Pure.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +23,20 @@ struct MarginalPathOptions {
 class MarginalPath {
  public:
   static constexpr std::uint32_t kMaxDoublings = 5;
+  // In double_failed_time: as bad as one failure.
+  static constexpr std::uint32_t kErrorsOfAFailure = 4;
 
+  // A command has failed at the path, which is still up.
+  void on_error(TimePoint now, const MarginalPathOptions& options) {
+    if (errors_ == 0 || now - first_error_ > options.double_failed_time) {
+      errors_ = 0;
+      first_error_ = now;
+    }
+    if (++errors_ == kErrorsOfAFailure) {
+      errors_ = 0;
+      on_failed(now, options);
+    }
+  }
   // The path was up and is not any more, because of an error.
   void on_failed(TimePoint now, const MarginalPathOptions& options) {
     const auto last = std::exchange(last_failure_, now);
@@ -48,6 +63,8 @@ class MarginalPath {
   std::optional<TimePoint> last_failure_;
   std::optional<TimePoint> until_;
   std::uint32_t doublings_ = 0;
+  std::uint32_t errors_ = 0;  // since first_error_
+  TimePoint first_error_{};
 };
 
 }  // namespace iscsi_blkback

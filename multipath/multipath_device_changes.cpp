@@ -41,6 +41,7 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
     facts_.emplace_back();
     keys_.emplace_back();
     activations_.emplace_back();
+    probes_.emplace_back();
   }
   groups_.add_path(index);
   fencer_->add(session, *this);
@@ -53,6 +54,7 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
   Path& path = *slots_[index];
   keys_[index] = std::make_unique<PathKey>(reactor_, path, options_.reservation_key, *this);
   activations_[index] = std::make_unique<PathActivation>(path, *this);
+  probes_[index] = std::make_unique<LatencyProbe>(reactor_, path, *this);
   paths_.push_back(&path);
   update_priorities();
   path.start();
@@ -195,6 +197,7 @@ void MultipathDevice::Impl::forget_path(std::uint32_t index) {
   facts_[index] = {};
   keys_[index].reset();
   activations_[index].reset();
+  probes_[index].reset();
   slots_[index].reset();
   marginal_[index] = {};
 }

@@ -192,6 +192,25 @@ void MultipathDevice::Impl::note_failure(const Path& path) {
   const TimePoint now = reactor_.now();
   const bool before = marginal.marginal(now);
   marginal.on_failed(now, options_.marginal);
+  note_marginal(path, before);
+}
+
+// A command has failed, for all that is known because of the path, which is up.
+void MultipathDevice::Impl::note_error(const Path& path) {
+  const PathMask bit = path_bit(path.index());
+  if ((leaving_ & bit) != 0 || (up_ & bit) == 0 || (up_ & ~bit) == 0 || closing_) {
+    return;  // there is no better one
+  }
+  MarginalPath& marginal = marginal_[path.index()];
+  const TimePoint now = reactor_.now();
+  const bool before = marginal.marginal(now);
+  marginal.on_error(now, options_.marginal);
+  note_marginal(path, before);
+}
+
+void MultipathDevice::Impl::note_marginal(const Path& path, bool before) {
+  const MarginalPath& marginal = marginal_[path.index()];
+  const TimePoint now = reactor_.now();
   if (!marginal.marginal(now)) {
     return;
   }
@@ -291,12 +310,51 @@ void MultipathDevice::Impl::on_priority_timer() {
   priority_timer_.start_after(options_.polling_interval);
   if (measures_latency_) {
     update_priorities();
+    measure_idle_paths();
     return;
   }
   for (Path* path : paths_) {
     if (path->state() == PathState::up || path->state() == PathState::ghost) {
       path->refresh_access();
     }
+  }
+}
+
+// A path that is not used, because it was slow, would never show that it is fast again; nor one of
+// an idle disk that it has become slow.
+void MultipathDevice::Impl::measure_idle_paths() {
+  for (const Path* path : paths_) {
+    const std::uint32_t index = path->index();
+    const std::uint32_t timed = std::exchange(facts_[index].timed_requests, 0);
+    if (timed < LatencyEstimate::kRequestsMin && !suspended_ && path->state() == PathState::up &&
+        (suspect_ & path_bit(index)) == 0 && path->session().state() == SessionState::logged_in &&
+        !probes_[index]->outstanding()) {
+      probes_[index]->start();
+    }
+  }
+}
+
+void MultipathDevice::Impl::on_latency_measured(const Path& path,
+                                                const LatencyEstimate& measured) noexcept {
+  look_at_those_that_end();
+  if (!closing_ && measures_latency_ && (leaving_ & path_bit(path.index())) == 0) {
+    facts_[path.index()].latency = measured;
+    update_priorities();
+  }
+}
+
+// What it means for the path, requests and checks find out; only what is said once is not lost.
+void MultipathDevice::Impl::on_probe_failed(Path& path, ErrorClass error) noexcept {
+  look_at_those_that_end();
+  if (closing_ || (leaving_ & path_bit(path.index())) != 0) {
+    return;
+  }
+  if (rule_for(error).path == PathVerdict::verify) {
+    path.verify(to_string(error));
+  } else if (concerns_access(error)) {
+    path.refresh_access();
+  } else if (error == ErrorClass::space_attention) {
+    on_space_low(path);
   }
 }
 

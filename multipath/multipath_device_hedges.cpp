@@ -47,6 +47,9 @@ void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
 
 void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
   suspect_ &= ~path_bit(index);
+  if (slots_[index]->session().state() == SessionState::logged_in) {
+    counted_silence_ &= ~path_bit(index);  // else it goes down now, which is the same failure
+  }
   update_able();
   hedge_silent_paths();
   pump_.schedule();
@@ -55,6 +58,12 @@ void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
 
 void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
   drop_if_stuck_in_answer(*slots_[index]);
+  const PathMask bit = path_bit(index);
+  // Where no other path answers, it is the target.
+  if ((up_ & ~suspect_) != 0 && ((leaving_ | counted_silence_) & bit) == 0 && !closing_) {
+    counted_silence_ |= bit;
+    note_failure(*slots_[index]);
+  }
 }
 
 // A guest that is suspended may go on elsewhere within a moment, and write anew what it had no

@@ -21,6 +21,7 @@
 #include "initiator/persistent_reservation.h"
 #include "initiator/task_management.h"
 #include "multipath/error_policy.h"
+#include "multipath/latency_probe.h"
 #include "multipath/multipath_device.h"
 #include "multipath/path_activation.h"
 #include "multipath/path_key.h"
@@ -35,6 +36,7 @@ class MultipathDevice::Impl final : public Path::Owner,
                                     public PathSilence::Owner,
                                     public PathKey::Owner,
                                     public PathActivation::Owner,
+                                    public LatencyProbe::Owner,
                                     public SessionFencer::Client {
  public:
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
@@ -164,6 +166,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_key_refused(const Path& path, const char* why) noexcept override;
   void on_key_kept(const Path& path, const char* why) noexcept override;
 
+  // LatencyProbe::Owner
+  void on_latency_measured(const Path& path, const LatencyEstimate& measured) noexcept override;
+  void on_probe_failed(Path& path, ErrorClass error) noexcept override;
   // PathActivation::Owner
   void on_activation_done(const Path& path, PathActivation::Outcome outcome) noexcept override;
 
@@ -213,6 +218,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void start_no_path_timer();
   void on_no_path_timer();
   void on_fence_timer();
+  // Nothing of our own (an activation, a read that measures) is at the path.
+  [[nodiscard]] bool nothing_of_ours(std::uint32_t path) const;
   // multipath_device_fences.cpp
   void register_key(const Path& path);
   // At the end of a path, when nothing of it is left to be fenced. False: to be waited for.
@@ -288,6 +295,7 @@ class MultipathDevice::Impl final : public Path::Owner,
     LogicalUnitAccess access;
     std::string serial;
     LatencyEstimate latency;
+    std::uint32_t timed_requests = 0;  // since the last look at how many there are
   };
   void apply_policies();
   void change_no_path_retry(NoPathRetry wait);
@@ -300,8 +308,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   void consider_failback(std::uint32_t came_up);
   void fail_back();
   void note_failure(const Path& path);
+  void note_error(const Path& path);
+  void note_marginal(const Path& path, bool before);
   void on_marginal_timer();
   void on_priority_timer();
+  void measure_idle_paths();
   void add_group_snapshots(MultipathSnapshot& snapshot) const;
 
   // multipath_device_activation.cpp
@@ -330,6 +341,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::vector<std::unique_ptr<PathSilence>> silences_;
   std::vector<std::unique_ptr<PathKey>> keys_;
   std::vector<std::unique_ptr<PathActivation>> activations_;
+  std::vector<std::unique_ptr<LatencyProbe>> probes_;
   std::vector<PathFacts> facts_;
   std::vector<std::unique_ptr<Removal>> removals_;
   PathPolicySettings policy_settings_;
@@ -346,12 +358,13 @@ class MultipathDevice::Impl final : public Path::Owner,
   bool ghost_delay_over_ = false;
   PathMask group_in_use_ = 0;
   std::uint64_t group_switches_ = 0;
-  PathMask up_ = 0;       // paths in state up
-  PathMask ghost_ = 0;    // in state ghost
-  PathMask suspect_ = 0;  // paths that are silent
-  PathMask leaving_ = 0;  // those that are being removed; neither up nor ghost
-  PathMask able_ = 0;     // those of up_ that take a request: with room, and not suspect while
-                          // another one is not
+  PathMask up_ = 0;               // paths in state up
+  PathMask ghost_ = 0;            // in state ghost
+  PathMask suspect_ = 0;          // paths that are silent
+  PathMask counted_silence_ = 0;  // ... and whose silence counts as a failure already
+  PathMask leaving_ = 0;          // those that are being removed; neither up nor ghost
+  PathMask able_ = 0;  // those of up_ that take a request: with room, and not suspect while
+                       // another one is not
 
   LogicalUnitIdentity identity_;  // of the disk, once ready_
   std::string identity_target_;   // where it was read; matters for a LUN without an identity

@@ -166,6 +166,7 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   groups_.on_ended(request.path, request.selected_bytes, request.started, now);
   if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
     facts_[request.path].latency.add(now - request.started);
+    ++facts_[request.path].timed_requests;
   }
   PathSilence& silence = *silences_[request.path];
   silence.ended();
@@ -203,6 +204,9 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     record_unfenced(request, path);
   }
   const ErrorRule rule = rule_for(error);
+  if (concerns_path(error)) {
+    note_error(path);
+  }
   switch (rule.path) {
     case PathVerdict::keep:
       break;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "base/log.h"
 #include "multipath/multipath_device_impl.h"
@@ -18,6 +19,8 @@ constexpr std::chrono::milliseconds kFirstAnswersTime{100};
 }  // namespace
 
 void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
+  facts_[path.index()].latency.clear();  // it may be another way
+  counted_silence_ &= ~path_bit(path.index());
   // The target has terminated what the session lost in its earlier logins, if this login led to the
   // same portal group. Tasks of a connection complete before the next login, so that all of it is
   // recorded by now.
@@ -250,7 +253,9 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
 
   const bool had_path = up_ != 0;
   const PathMask bit = path_bit(path.index());
-  const bool failed = (up_ & bit) != 0 && path.state() == PathState::down;
+  // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed.
+  const bool failed = (up_ & bit) != 0 && path.state() == PathState::down &&
+                      session.state() != SessionState::in_logout;
   up_ = path.state() == PathState::up ? up_ | bit : up_ & ~bit;
   ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
   update_able();
@@ -258,7 +263,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   if (closing_) {
     return;
   }
-  if (failed) {
+  if (failed && (std::exchange(counted_silence_, counted_silence_ & ~bit) & bit) == 0) {
     note_failure(path);
   }
   if (path.state() == PathState::up) {
@@ -389,18 +394,26 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   check_closed_.schedule();
 }
 
+bool MultipathDevice::Impl::nothing_of_ours(std::uint32_t path) const {
+  return slots_[path] == nullptr ||
+         (!activations_[path]->outstanding() && !probes_[path]->outstanding());
+}
+
 void MultipathDevice::Impl::check_closed() {
   if (!closing_ || on_closed_ == nullptr || requests_ != 0 ||
       !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
-      std::any_of(activations_.begin(), activations_.end(),
-                  [](const auto& one) { return one != nullptr && one->outstanding(); }) ||
       lun_fence_.outstanding ||
       std::any_of(keys_.begin(), keys_.end(),
                   [](const auto& key) { return key != nullptr && key->registering(); }) ||
       (wait_for_fences_ && !unfenced_.empty())) {
     return;
+  }
+  for (std::uint32_t path = 0; path < slots_.size(); ++path) {
+    if (!nothing_of_ours(path)) {
+      return;
+    }
   }
   bool keys_given_back = true;
   for (std::uint32_t path = 0; path < keys_.size(); ++path) {

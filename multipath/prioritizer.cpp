@@ -26,10 +26,6 @@ constexpr std::array<std::pair<PrioritizerKind, const char*>, 7> kNames = {{
 constexpr std::uint32_t kMaxPriority = 1000;
 constexpr int kPreferred = 80;
 
-// Requests before the mean counts, and how many of the last ones it is made of.
-constexpr std::uint32_t kLatencyRequestsMin = 16;
-constexpr std::uint32_t kLatencyRequestsMax = 128;
-
 tl::unexpected<Error> refused(PrioritizerKind kind, std::string_view argument) {
   return fail(ErrorCode::invalid_argument,
               fmt::format("prio_args \"{}\" is nothing that prio {} knows: {}", argument,
@@ -183,12 +179,12 @@ int latency_priority(Duration latency, double base_number) {
 }
 
 void LatencyEstimate::add(Duration took) {
-  requests_ = std::min(requests_ + 1, kLatencyRequestsMax);
+  requests_ = std::min(requests_ + 1, kRequestsMax);
   mean_ += (took - mean_) / static_cast<Duration::rep>(requests_);
 }
 
 std::optional<Duration> LatencyEstimate::mean() const {
-  return requests_ < kLatencyRequestsMin ? std::nullopt : std::optional(mean_);
+  return requests_ < kRequestsMin ? std::nullopt : std::optional(mean_);
 }
 
 bool is_dynamic(PrioritizerKind kind) {

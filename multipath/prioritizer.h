@@ -25,7 +25,7 @@ enum class PrioritizerKind : std::uint8_t {
   emc,               // LUN state, and 2 for the default service processor
   weighted,          // "weightedpath": by rules on portal, interface and target
   preferred_portal,  // "iet": 20 for preferredip, 10 for the others
-  path_latency,      // of what the path's own reads and writes took
+  path_latency,      // of what the path's reads and writes take
 };
 
 struct Prioritizer {
@@ -59,6 +59,10 @@ inline constexpr const char* kPrioritizerNames =
 // The mean time of a path's reads and writes; what happened long ago is forgotten.
 class LatencyEstimate {
  public:
+  // Requests before the mean counts, and how many of the last ones it is made of.
+  static constexpr std::uint32_t kRequestsMin = 16;
+  static constexpr std::uint32_t kRequestsMax = 128;
+
   void add(Duration took);
   // nullopt: too few requests yet to tell.
   [[nodiscard]] std::optional<Duration> mean() const;

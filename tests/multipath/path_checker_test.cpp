@@ -202,6 +202,92 @@ TEST_F(MarginalPathTest, ItCanBeSwitchedOff) {
   EXPECT_EQ(shares(), std::pair(std::uint64_t{10}, std::uint64_t{10}));
 }
 
+// As EqualLogic does to balance its ports.
+TEST_F(MarginalPathTest, ALogoutThatTheTargetAsksForIsNoFailure) {
+  start();
+  for (int i = 0; i < 5; ++i) {
+    target_->send_async_message(AsyncEvent::logout_request, 0, 0, 3);
+    ASSERT_TRUE(wait_for_up(0, seconds(3)));
+    ASSERT_TRUE(wait_for_up(2, seconds(10)));
+  }
+  EXPECT_EQ(path(0).marginal_for, Duration::zero());
+  EXPECT_EQ(shares(), std::pair(std::uint64_t{10}, std::uint64_t{10}));
+}
+
+// Too short for path_timeout.
+TEST_F(MarginalPathTest, APathThatGoesSilentAgainAndAgainIsALastResort) {
+  start({1, 2});
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(path(0).marginal_for, Duration::zero());
+    drop_silently(0);
+    GuestRequest& waiting = at_path(0, [this]() -> GuestRequest& { return read(0, 8); });
+    EXPECT_EQ(answer(waiting, seconds(1)), IoStatus::ok);
+    reactor_.run_for(milliseconds(400));
+    reactor_.network().set_dropping(portal_address(0), false);
+    ASSERT_TRUE(reactor_.run_until([this] { return !path(0).suspect; }, seconds(2)));
+    ASSERT_EQ(path(0).state, PathState::up);
+    ASSERT_TRUE(reactor_.run_until([this] { return path(0).in_flight == 0; }, seconds(2)));
+  }
+  EXPECT_GT(path(0).marginal_for, Duration::zero());
+  EXPECT_EQ(shares(), std::pair(std::uint64_t{0}, std::uint64_t{20}));
+}
+
+TEST_F(MarginalPathTest, ASilenceThatEndsAPathIsOneFailure) {
+  start({1, 2});
+  drop_silently(0);
+  at_path(0, [this]() -> GuestRequest& { return read(0, 8); });
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(5)));
+  EXPECT_EQ(path(0).marginal_for, Duration::zero());
+  reactor_.network().set_dropping(portal_address(0), false);
+  ASSERT_TRUE(wait_for_up(2));
+  fail_once(0);
+  EXPECT_GT(path(0).marginal_for, Duration::zero());
+}
+
+TEST_F(MarginalPathTest, ATargetThatIsSilentAsAWholeIsNoFailureOfItsPaths) {
+  start({1, 2});
+  for (int i = 0; i < 4; ++i) {
+    drop_silently(0);
+    drop_silently(1);
+    at_path(0, [this]() -> GuestRequest& { return read(0, 8); });
+    at_path(1, [this]() -> GuestRequest& { return read(0, 8); });
+    reactor_.run_for(milliseconds(600));
+    reactor_.network().set_dropping(portal_address(0), false);
+    reactor_.network().set_dropping(portal_address(1), false);
+    ASSERT_TRUE(reactor_.run_until([this] { return device_->snapshot().in_flight == 0; }));
+    ASSERT_EQ(up(), 2U);
+  }
+  EXPECT_EQ(path(0).marginal_for, Duration::zero());
+  EXPECT_EQ(path(1).marginal_for, Duration::zero());
+}
+
+TEST_F(MarginalPathTest, APathOnWhichCommandsFailAgainAndAgainIsALastResort) {
+  start({1, 2});
+  SimFault garbled = sense_fault(SenseKey::aborted_command, 0x4703, 0);
+  garbled.matches = io_at(0);
+  garbled.count = 2 * MarginalPath::kErrorsOfAFailure;
+  target_->inject(garbled);
+  for (int i = 0; i < 40; ++i) {
+    EXPECT_EQ(answer(read(0, 8), seconds(5)), IoStatus::ok);
+  }
+  EXPECT_EQ(path(0).state, PathState::up);
+  EXPECT_GT(path(0).marginal_for, Duration::zero());
+  EXPECT_EQ(path(1).marginal_for, Duration::zero());
+  EXPECT_EQ(shares(), std::pair(std::uint64_t{0}, std::uint64_t{20}));
+}
+
+TEST_F(MarginalPathTest, ErrorsOfTheMediumAreNotThePaths) {
+  start({1, 2});
+  SimFault bad = sense_fault(SenseKey::medium_error, 0x1100, 0);
+  bad.matches = io_at(0);
+  target_->inject(bad);
+  for (int i = 0; i < 40; ++i) {
+    static_cast<void>(answer(read(0, 8), seconds(5)));
+  }
+  target_->clear_faults();
+  EXPECT_EQ(path(0).marginal_for, Duration::zero());
+}
+
 // ---- many paths
 
 class ManyPaths : public MultipathTest, public testing::WithParamInterface<std::size_t> {};
