@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "blkback/disk_lookup.h"
 #include "blkback/disk_plan.h"
 
 namespace iscsi_blkback {
