@@ -104,5 +104,39 @@ TEST_F(GuestBackendTest, AnAnswerThatComesAfterTheDiskHasGoneIsNobodys) {
   do_io(other);
 }
 
+TEST_F(GuestBackendTest, ADiskOf32PortalsIsAttachedAndUsesThemAll) {
+  SimTargetOptions options = target_options();
+  options.name = "iqn.2026-01.test:wide";
+  options.portals.clear();
+  std::string url;
+  for (int number = 1; number <= 32; ++number) {
+    const std::string address = fmt::format("198.51.100.{}", number);
+    options.portals.push_back({SocketAddress::parse(address, 3260).value(), 1});
+    url += (url.empty() ? "aio:iscsi://" : ",") + address;
+  }
+  SimTarget wide(reactor_, options);
+  wide.add_lun(1, std::make_shared<SimLun>(SimLunOptions{}));
+  FakeFrontend& guest = serve(disk(url + "/iqn.2026-01.test:wide/1?path_selector=round-robin"));
+  ASSERT_TRUE(paths_up(32));
+  for (int round = 0; round < 16; ++round) {
+    ASSERT_NO_FATAL_FAILURE(do_io(guest, round));
+  }
+  const MultipathSnapshot paths = map();
+  ASSERT_EQ(paths.paths.size(), 32U);
+  for (const PathSnapshot& path : paths.paths) {
+    EXPECT_GT(path.requests, 0U) << path.portal;
+  }
+  // All but the last one go.
+  for (std::size_t number = 0; number < 31; ++number) {
+    wide.close_portal(number);
+  }
+  do_io(guest, 99);
+  EXPECT_EQ(map().paths_up(), 1U);
+  end_guest(DomainLife::gone);
+  ASSERT_TRUE(ends());
+  EXPECT_EQ(wide.sessions(), 0U);
+  EXPECT_THAT(wide.violations, testing::IsEmpty());
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

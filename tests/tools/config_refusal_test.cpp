@@ -231,10 +231,10 @@ TEST(ConfigRefuses, PortalTwice) {
 
 TEST(ConfigRefuses, TooManyPortals) {
   std::string text = "portals = [";
-  for (int number = 1; number <= 17; ++number) {
+  for (int number = 1; number <= 33; ++number) {
     text += "'192.0.2." + std::to_string(number) + "',";
   }
-  EXPECT_THAT(refusal(text + "]\n"), HasSubstr("more than 16 portals"));
+  EXPECT_THAT(refusal(text + "]\n"), HasSubstr("more than 32 portals"));
 }
 
 TEST(ConfigRefuses, PortalWithBadPort) {
