@@ -60,14 +60,16 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
     retry_later();
     return;
   }
-  if (!result->trouble.empty()) {
+  if (!result->trouble.empty() && result->complete) {
     log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
                 "{}: some portals cannot be used yet: {}", name_, result->trouble);
     retry_later();
   }
   wishes_.apply(result->specification.portals);
   if (result->specification.portals.empty()) {
-    retry_later();  // what can be used now has been removed
+    if (result->complete) {
+      retry_later();  // what can be used now has been removed
+    }
     return;
   }
   if (phase_ == Phase::open) {

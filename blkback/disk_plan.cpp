@@ -2,14 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "multipath/policy_contradiction.h"
 
 namespace iscsi_blkback {
 namespace {
-
-constexpr std::size_t kMaxDescribedTrouble = 600;
 
 void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptions& multipath) {
   if (settings.path_grouping_policy) {
@@ -70,59 +66,6 @@ Result<void> check_together(const DiskSettings& settings, const MultipathOptions
       ErrorCode::invalid_argument,
       fmt::format("{} ({} comes from {}, {} from {})", found->sentence, found->settings[0],
                   place(found->settings[0]), found->settings[1], place(found->settings[1])));
-}
-
-void add_trouble(std::string& trouble, const std::string& sentence) {
-  if (trouble.find(sentence) != std::string::npos || trouble.size() > kMaxDescribedTrouble) {
-    return;
-  }
-  trouble += trouble.empty() ? sentence : "; " + sentence;
-}
-
-// The portals that lead to the target, each once, in the order of the list.
-std::vector<Portal> discovered_portals(const DiskPlan& plan, PortalDirectory& directory,
-                                       std::string& trouble) {
-  std::vector<Portal> found;
-  for (const Portal& at : plan.discovery_portals) {
-    auto portals = directory.discover(at, plan.session, plan.target_name);
-    if (!portals) {
-      add_trouble(trouble, portals.error().message);
-      continue;
-    }
-    for (Portal& portal : *portals) {
-      if (found.size() < kMaxPortalsPerDisk &&
-          std::find(found.begin(), found.end(), portal) == found.end()) {
-        found.push_back(std::move(portal));
-      }
-    }
-  }
-  return found;
-}
-
-// The paths that one portal makes: through each interface, as many as there are to be sessions.
-void add_paths(const PortalOptions& options, const Portal& portal, const SocketAddress& address,
-               ResolvedDisk& disk) {
-  std::vector<InterfaceBinding> interfaces = options.interfaces;
-  if (interfaces.empty() || !portal.interface_binding.empty()) {
-    interfaces = {portal.interface_binding};
-  }
-  std::vector<ResolvedPortal>& paths = disk.specification.portals;
-  for (const InterfaceBinding& interface : interfaces) {
-    for (std::uint16_t number = 0; number < options.sessions_per_portal; ++number) {
-      ResolvedPortal path{portal, address, number, disk.specification.session.target_name};
-      path.portal.interface_binding = interface;
-      if (std::any_of(paths.begin(), paths.end(),
-                      [&](const ResolvedPortal& other) { return same_path(path, other); })) {
-        continue;
-      }
-      if (paths.size() == kMaxPathsPerDisk) {
-        add_trouble(disk.trouble,
-                    fmt::format("the disk has {} paths, no more are made", kMaxPathsPerDisk));
-        return;
-      }
-      paths.push_back(std::move(path));
-    }
-  }
 }
 
 }  // namespace
@@ -201,32 +144,6 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
     }
   }
   return plan;
-}
-
-Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directory) {
-  ResolvedDisk disk;
-  disk.specification.lun = plan.lun;
-  disk.specification.session = plan.session;
-  disk.specification.multipath = plan.multipath;
-  const bool ask = plan.portals.empty();
-  const std::vector<Portal> portals =
-      ask ? discovered_portals(plan, directory, disk.trouble) : plan.portals;
-  if (portals.empty()) {
-    add_trouble(disk.trouble, fmt::format("no discovery portal tells of {}", plan.target_name));
-    return tl::unexpected(Error{ErrorCode::unavailable, disk.trouble});
-  }
-  for (const Portal& portal : portals) {
-    auto address = directory.resolve(portal);
-    if (!address) {
-      add_trouble(disk.trouble, address.error().message);
-      continue;
-    }
-    add_paths(plan.paths, portal, *address, disk);
-  }
-  if (disk.specification.portals.empty()) {
-    return tl::unexpected(Error{ErrorCode::unavailable, disk.trouble});
-  }
-  return disk;
 }
 
 }  // namespace iscsi_blkback

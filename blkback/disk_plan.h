@@ -1,7 +1,6 @@
 // DiskPlan: what a disk's target comes to with the operator's configuration: which settings hold,
-// and where its portals are looked up; and, after resolve_disk(), everything that it takes to open
-// the disk. plan_disk() is pure; resolve_disk() blocks (names, discovery) and belongs on a worker
-// thread.
+// and where its portals are looked up; and what becomes of it when they have been (disk_lookup.h):
+// everything that it takes to open the disk. Pure.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +10,6 @@
 #include "base/result.h"
 #include "blkback/configuration.h"
 #include "blkback/disk_target.h"
-#include "blkback/portal_directory.h"
 
 namespace iscsi_blkback {
 
@@ -51,10 +49,8 @@ struct DiskSpecification {
 
 struct ResolvedDisk {
   DiskSpecification specification;
-  std::string trouble;  // why some portals are missing: try again later; or empty
+  std::string trouble;   // why some portals are missing: try again later; or empty
+  bool complete = true;  // false: not everything has been answered yet
 };
-
-// Fails when not one portal can be used.
-[[nodiscard]] Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directory);
 
 }  // namespace iscsi_blkback

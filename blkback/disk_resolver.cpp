@@ -1,96 +1,91 @@
 #include "blkback/disk_resolver.h"
 
-#include <deque>
-#include <mutex>
-#include <system_error>
-#include <thread>
 #include <utility>
 
+#include "blkback/threaded_inquirer.h"
+
 namespace iscsi_blkback {
-namespace {
 
-struct Job {
-  DiskPlan plan;
-  DiskResolver::Done done;
+struct DiskResolver::Job {
+  Job(DiskResolver& of, std::uint64_t its_number, DiskPlan plan, Found to_tell)
+      : resolver(of),
+        number(its_number),
+        lookup(std::move(plan)),
+        found(std::move(to_tell)),
+        timer(
+            of.control_,
+            [](void* self) noexcept {
+              auto& job = *static_cast<Job*>(self);
+              job.resolver.tell(job);
+            },
+            this) {}
+
+  DiskResolver& resolver;
+  const std::uint64_t number;
+  DiskLookup lookup;
+  Found found;
+  std::size_t told_paths = 0;
+  Timer timer;  // until found is told
 };
 
-// Shared with the workers. control is null once the resolver has gone: late answers are dropped.
-struct Work {
-  std::mutex mutex;
-  std::deque<Job> jobs;
-  unsigned threads = 0;
-  Reactor* control = nullptr;
-  PortalDirectory* directory = nullptr;
-};
+DiskResolver::DiskResolver(Reactor& control, std::unique_ptr<PortalInquirer> inquirer)
+    : control_(control), inquirer_(std::move(inquirer)) {}
 
-void run_jobs(const std::shared_ptr<Work>& work) {
-  std::unique_lock lock(work->mutex);
-  while (work->control != nullptr && !work->jobs.empty()) {
-    Job job = std::move(work->jobs.front());
-    work->jobs.pop_front();
-    lock.unlock();
-    Result<ResolvedDisk> result = resolve_disk(job.plan, *work->directory);
-    lock.lock();
-    if (work->control == nullptr) {
-      break;
-    }
-    // Posted under the lock, so that the reactor cannot go away in between.
-    work->control->post([work, done = std::move(job.done), answer = std::move(result)]() mutable {
-      {
-        const std::lock_guard guard(work->mutex);
-        if (work->control == nullptr) {
-          return;
-        }
-      }
-      done(std::move(answer));
-    });
-  }
-  --work->threads;
+DiskResolver::~DiskResolver() = default;
+
+void DiskResolver::resolve(DiskPlan plan, Found found) {
+  const std::uint64_t number = next_job_++;
+  jobs_.emplace(number, std::make_unique<Job>(*this, number, std::move(plan), std::move(found)));
+  answered(number);
 }
 
-class ThreadedResolver final : public DiskResolver {
- public:
-  ThreadedResolver(Reactor& control, PortalDirectory& directory) : work_(std::make_shared<Work>()) {
-    work_->control = &control;
-    work_->directory = &directory;
-  }
-
-  ~ThreadedResolver() override {
-    const std::lock_guard lock(work_->mutex);
-    work_->control = nullptr;
-    work_->jobs.clear();
-  }
-
-  void resolve(DiskPlan plan, Done done) override {
-    const std::lock_guard lock(work_->mutex);
-    work_->jobs.push_back(Job{std::move(plan), std::move(done)});
-    if (work_->threads == kMaxResolverThreads) {
-      return;
-    }
-    try {
-      std::thread(run_jobs, work_).detach();
-      ++work_->threads;
-    } catch (const std::system_error& failure) {
-      if (work_->threads == 0) {
-        // No thread at all: answer that, so that the disk tries again later.
-        Job job = std::move(work_->jobs.back());
-        work_->jobs.pop_back();
-        work_->control->post([answer = std::move(job.done), errno_value = failure.code().value()] {
-          answer(tl::unexpected(
-              system_error("a thread for name resolution cannot be started", errno_value)));
-        });
-      }
+void DiskResolver::ask(std::uint64_t number) {
+  DiskLookup& lookup = jobs_.at(number)->lookup;
+  for (const DiskLookup::Question& question : lookup.take_questions()) {
+    const Portal& portal = question.portal;
+    if (question.discovery) {
+      inquirer_->discover(portal, lookup.plan().session, lookup.plan().target_name,
+                          [this, number, portal](Result<std::vector<Portal>> portals) {
+                            jobs_.at(number)->lookup.take_portals(portal, std::move(portals));
+                            answered(number);
+                          });
+    } else {
+      inquirer_->resolve(portal, [this, number, portal](Result<SocketAddress> address) {
+        jobs_.at(number)->lookup.take_address(portal, std::move(address));
+        answered(number);
+      });
     }
   }
+}
 
- private:
-  std::shared_ptr<Work> work_;
-};
+// A job ends with its last answer, no earlier.
+void DiskResolver::answered(std::uint64_t number) {
+  ask(number);
+  Job& job = *jobs_.at(number);
+  if (job.lookup.complete()) {
+    job.timer.start_after({});
+    return;
+  }
+  const auto known = job.lookup.result();
+  if (known && known->specification.portals.size() > job.told_paths && !job.timer.armed()) {
+    job.timer.start_after(kGatherTime);
+  }
+}
 
-}  // namespace
+void DiskResolver::tell(Job& job) {
+  Result<ResolvedDisk> known = job.lookup.result();
+  if (!job.lookup.complete()) {
+    job.told_paths = known->specification.portals.size();
+    const Found found = job.found;
+    found(std::move(known));
+    return;
+  }
+  const auto ended = jobs_.extract(job.number);
+  ended.mapped()->found(std::move(known));
+}
 
 std::unique_ptr<DiskResolver> make_threaded_resolver(Reactor& control, PortalDirectory& directory) {
-  return std::make_unique<ThreadedResolver>(control, directory);
+  return std::make_unique<DiskResolver>(control, make_threaded_inquirer(control, directory));
 }
 
 }  // namespace iscsi_blkback

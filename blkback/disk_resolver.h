@@ -1,28 +1,69 @@
-// DiskResolver: looks up a disk's portals (names, discovery) without keeping the control thread
-// waiting, so that one slow name server delays no other disk.
+// DiskResolver: looks up disks' portals (names, discovery) without keeping the control thread
+// waiting. Everything that is to be asked for a disk is asked at once, and the disk goes on with
+// the first answers: neither a portal that is dead nor another disk's look-ups delay it. Control
+// thread.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <vector>
 
 #include "base/reactor.h"
 #include "base/result.h"
-#include "blkback/disk_plan.h"
+#include "blkback/disk_lookup.h"
 
 namespace iscsi_blkback {
 
-class DiskResolver {
+// PortalDirectory for a reactor: done comes once for each question, on the reactor, never from
+// inside; not any more after this has gone.
+class PortalInquirer {
  public:
-  using Done = std::function<void(Result<ResolvedDisk>)>;
-  virtual ~DiskResolver() = default;
-  // done: once, on the control thread, never from inside; not any more after the resolver has gone.
-  virtual void resolve(DiskPlan plan, Done done) = 0;
+  virtual ~PortalInquirer() = default;
+  virtual void resolve(const Portal& portal, std::function<void(Result<SocketAddress>)> done) = 0;
+  virtual void discover(const Portal& at, const SessionOptions& session,
+                        const std::string& target_name,
+                        std::function<void(Result<std::vector<Portal>>)> done) = 0;
 };
 
-// At most kMaxResolverThreads threads, started when there is work and gone when there is none. The
-// directory outlives the process: a look-up that hangs in the system's resolver cannot be stopped,
-// so its thread is left behind.
-inline constexpr unsigned kMaxResolverThreads = 4;
+class DiskResolver {
+ public:
+  // Comes when portals can be used, and again with all of them whenever there are more; last with
+  // what is complete, or with an error because not one can be used. On the reactor, never from
+  // inside; not any more after the resolver has gone.
+  using Found = std::function<void(Result<ResolvedDisk>)>;
+
+  // What answers soon after the first answer is handed over together with it: the paths then have
+  // the order of the disk line, and one that leads elsewhere is noticed before the disk is used.
+  static constexpr std::chrono::milliseconds kGatherTime{100};
+
+  DiskResolver(Reactor& control, std::unique_ptr<PortalInquirer> inquirer);
+  ~DiskResolver();
+  DiskResolver(const DiskResolver&) = delete;
+  DiskResolver& operator=(const DiskResolver&) = delete;
+
+  void resolve(DiskPlan plan, Found found);
+
+ private:
+  struct Job;
+  void ask(std::uint64_t number);
+  void answered(std::uint64_t number);
+  void tell(Job& job);
+
+  Reactor& control_;
+  std::unique_ptr<PortalInquirer> inquirer_;
+  std::map<std::uint64_t, std::unique_ptr<Job>> jobs_;
+  std::uint64_t next_job_ = 1;
+};
+
+// Threads are started when there is work and gone when there is none. The directory outlives the
+// process: a look-up that hangs in the system's resolver cannot be stopped, so its thread is left
+// behind. A portal gets no more than kMaxLookupsPerPortal questions at once, so that those to a
+// dead one do not use up the threads.
+inline constexpr unsigned kMaxResolverThreads = 128;
+inline constexpr unsigned kMaxLookupsPerPortal = 4;
 [[nodiscard]] std::unique_ptr<DiskResolver> make_threaded_resolver(Reactor& control,
                                                                    PortalDirectory& directory);
 

@@ -51,7 +51,7 @@ struct DiskTarget {
 };
 
 inline constexpr std::size_t kMaxParamsBytes = 2048;
-inline constexpr std::size_t kMaxPortalsPerDisk = 16;
+inline constexpr std::size_t kMaxPortalsPerDisk = 32;
 inline constexpr std::size_t kMaxPathsPerDisk = 64;
 inline constexpr std::uint16_t kMaxLun = 16383;          // see encode_lun()
 inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1

@@ -44,6 +44,9 @@ void GuestBackend::add_paths(DiskHandle handle, const PathChoice& choice, Change
           done(tl::unexpected(resolved.error()));
           return;
         }
+        if (!resolved->complete) {
+          return;
+        }
         const std::vector<ResolvedPortal>& paths = resolved->specification.portals;
         environment_.data_plane.add_paths(handle, paths,
                                           [this, handle, paths, done](Result<void> added) {

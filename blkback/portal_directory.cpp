@@ -1,7 +1,6 @@
 // The system's look-ups: getaddrinfo and SendTargets discovery.
 #include "blkback/portal_directory.h"
 
-#include <mutex>
 #include <utility>
 
 #include "initiator/discovery.h"
@@ -26,13 +25,8 @@ class SystemPortalDirectory final : public PortalDirectory {
     if (!address) {
       return tl::unexpected(address.error());
     }
-    Result<std::vector<DiscoveredTarget>> targets;
-    {
-      // One at a time: it changes the process's environment.
-      const std::lock_guard lock(discovery_);
-      targets = iscsi_blkback::discover(*address, session.initiator_name, session.login_timeout,
-                                        session.discovery_chap, at.interface_binding);
-    }
+    auto targets = iscsi_blkback::discover(*address, session.initiator_name, session.login_timeout,
+                                           session.discovery_chap, at.interface_binding);
     if (!targets) {
       return tl::unexpected(targets.error());
     }
@@ -50,9 +44,6 @@ class SystemPortalDirectory final : public PortalDirectory {
     }
     return portals;
   }
-
- private:
-  std::mutex discovery_;
 };
 
 }  // namespace

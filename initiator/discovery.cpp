@@ -39,6 +39,14 @@ constexpr std::array kEnvironment = {
     "LIBISCSI_DROP_CONN_ON_ASYNC_EVENT1",
 };
 
+// Before main() and thus before there is a thread that could read the environment at the same time.
+[[maybe_unused]] const bool kEnvironmentIsClean = [] {
+  for (const char* variable : kEnvironment) {
+    ::unsetenv(variable);
+  }
+  return true;
+}();
+
 // What the callbacks write; outlives the context, whose destruction calls back once more.
 struct Inquiry {
   bool done = false;
@@ -142,9 +150,6 @@ Result<std::vector<DiscoveredTarget>> discover(const SocketAddress& portal,
                                                const InterfaceBinding& binding) {
   // Real time: this blocks a thread of its own and is no part of a reactor.
   const auto deadline = std::chrono::steady_clock::now() + timeout;
-  for (const char* variable : kEnvironment) {
-    ::unsetenv(variable);
-  }
   const std::string where = portal.to_string();
   Inquiry inquiry;
   const Context context(iscsi_create_context(initiator_name.c_str()), &iscsi_destroy_context);

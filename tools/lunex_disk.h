@@ -11,7 +11,7 @@
 
 #include "base/reactor.h"
 #include "base/result.h"
-#include "blkback/disk_plan.h"
+#include "blkback/disk_lookup.h"
 #include "initiator/session.h"
 #include "multipath/multipath_device.h"
 #include "tools/config.h"

@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "blkback/disk_lookup.h"
 #include "blkback/disk_plan.h"
 
 namespace iscsi_blkback {
@@ -212,10 +213,10 @@ TEST(DiskTarget, RefusesAPortalNamedTwice) {
 
 TEST(DiskTarget, RefusesTooManyPortals) {
   std::string portals = "h0";
-  for (int i = 1; i <= 16; ++i) {
+  for (int i = 1; i <= 32; ++i) {
     portals += ",h" + std::to_string(i);
   }
-  EXPECT_THAT(refusal("iscsi://" + portals + "/iqn.a:b/1"), HasSubstr("more than 16"));
+  EXPECT_THAT(refusal("iscsi://" + portals + "/iqn.a:b/1"), HasSubstr("more than 32"));
 }
 
 TEST(DiskTarget, RefusesAnUnknownSetting) {

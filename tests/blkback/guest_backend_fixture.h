@@ -32,38 +32,49 @@ inline constexpr DomainId kGuest = 5;
 inline constexpr const char* kTargetName = "iqn.2026-01.test:target";
 inline constexpr const char* kParams = "aio:iscsi://192.0.2.1,192.0.2.2/iqn.2026-01.test:target/1";
 
-// Answers on the reactor, some time later. Hosts are numeric or unknown.
-class SimResolver final : public DiskResolver, private PortalDirectory {
- public:
-  explicit SimResolver(SimReactor& reactor) : reactor_(reactor) {}
-
-  void resolve(DiskPlan plan, Done done) override {
-    ++lookups;
-    reactor_.schedule(1ms, [this, plan = std::move(plan), done = std::move(done)] {
-      done(resolve_disk(plan, *this));
-    });
-  }
-
-  std::map<std::string, std::string> names;
+// What the look-ups of a test find; it may change while they are under way.
+struct SimNames {
+  std::map<std::string, std::string> names;  // others are unknown
   std::vector<Portal> discovered;
+  std::map<std::string, Duration> delays;  // of a host's answers, else 1 ms; never(): none
   int lookups = 0;
 
- private:
-  Result<SocketAddress> resolve(const Portal& portal) override {
-    const auto named = names.find(portal.host);
-    auto address =
-        SocketAddress::parse(named == names.end() ? portal.host : named->second, portal.port);
-    if (!address) {
-      return fail(ErrorCode::not_found, "host " + portal.host + " is unknown");
-    }
-    return address;
+  static constexpr Duration never() { return Duration::max(); }
+};
+
+// Answers on the reactor, some time later.
+class SimInquirer final : public PortalInquirer {
+ public:
+  SimInquirer(SimReactor& reactor, SimNames& names) : reactor_(reactor), names_(names) {}
+
+  void resolve(const Portal& portal, std::function<void(Result<SocketAddress>)> done) override {
+    answer(portal, [this, portal, done = std::move(done)] {
+      const auto named = names_.names.find(portal.host);
+      if (named == names_.names.end()) {
+        done(fail(ErrorCode::not_found, "host " + portal.host + " is unknown"));
+      } else {
+        done(SocketAddress::parse(named->second, portal.port));
+      }
+    });
   }
-  Result<std::vector<Portal>> discover(const Portal&, const SessionOptions&,
-                                       const std::string&) override {
-    return discovered;
+  void discover(const Portal& at, const SessionOptions&, const std::string&,
+                std::function<void(Result<std::vector<Portal>>)> done) override {
+    answer(at, [this, done = std::move(done)] { done(names_.discovered); });
+  }
+
+ private:
+  void answer(const Portal& portal, std::function<void()> task) {
+    ++names_.lookups;
+    const auto delay = names_.delays.find(portal.host);
+    if (delay == names_.delays.end()) {
+      reactor_.schedule(1ms, std::move(task));
+    } else if (delay->second != SimNames::never()) {
+      reactor_.schedule(delay->second, std::move(task));
+    }
   }
 
   SimReactor& reactor_;
+  SimNames& names_;
 };
 
 inline SimTargetOptions target_options() {
@@ -119,7 +130,7 @@ class GuestBackendTest : public testing::Test {
                                     return std::unique_ptr<XenStore>(
                                         xen_.store().connect(own_domain));
                                   },
-                                  domains_.get(), *plane_, resolver_},
+                                  domains_.get(), *plane_, disk_resolver_},
         configuration_, own_domain, kGuest, [this] { finished_ = true; });
     ASSERT_TRUE(backend_->start());
   }
@@ -337,7 +348,8 @@ class GuestBackendTest : public testing::Test {
   MemXen xen_;
   FakeToolstack toolstack_{xen_};
   SimTarget target_;
-  SimResolver resolver_{reactor_};
+  SimNames resolver_;
+  DiskResolver disk_resolver_{reactor_, std::make_unique<SimInquirer>(reactor_, resolver_)};
   Configuration configuration_;
   DomainId own_domain_ = 0;
   std::unique_ptr<GrantTable> grants_;

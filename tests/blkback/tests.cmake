@@ -15,13 +15,14 @@ install(TARGETS xen_contract_test
 
 # The control side.
 iscsi_blkback_test(blkback_control_test
-  SOURCES blkback/control_server_test.cpp blkback/disk_target_test.cpp blkback/disk_wishes_test.cpp
+  SOURCES blkback/control_server_test.cpp blkback/disk_resolver_test.cpp blkback/disk_target_test.cpp blkback/disk_wishes_test.cpp
           blkback/guest_keeper_test.cpp
           blkback/guest_threads_test.cpp blkback/process_lock_test.cpp blkback/session_pool_test.cpp blkback/status_report_test.cpp
           blkback/xenbus_state_test.cpp
   LIBRARIES iscsi_blkback_service)
 iscsi_blkback_test(guest_backend_test LABEL simulation
   SOURCES
+    blkback/guest_backend_attach_test.cpp
     blkback/guest_backend_end_test.cpp
     blkback/guest_backend_paths_test.cpp
     blkback/guest_backend_refusal_test.cpp

@@ -1,0 +1,62 @@
+// DiskLookup: what is known so far of where a disk's paths lead, and what is still to be asked for
+// it. All questions of a round may be asked at once, and their answers come in any order; what the
+// disk comes to depends on what is known only, not on the order. Pure; any thread.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "blkback/disk_plan.h"
+#include "blkback/portal_directory.h"
+
+namespace iscsi_blkback {
+
+class DiskLookup {
+ public:
+  struct Question {
+    bool discovery = false;  // which portals lead to the target; else: the portal's address
+    Portal portal;           // to be asked, or looked up
+  };
+
+  explicit DiskLookup(DiskPlan plan);
+
+  [[nodiscard]] const DiskPlan& plan() const { return plan_; }
+  // Those that have become due since the last call, each once.
+  [[nodiscard]] std::vector<Question> take_questions();
+  // For each question one. Further questions may be due then.
+  void take_portals(const Portal& at, Result<std::vector<Portal>> portals);
+  void take_address(const Portal& portal, Result<SocketAddress> address);
+
+  // Everything has been answered.
+  [[nodiscard]] bool complete() const;
+  // What is known so far; an error when not one portal can be used.
+  [[nodiscard]] Result<ResolvedDisk> result() const;
+
+ private:
+  // Where portals are known from: a discovery portal, or the plan.
+  struct Source {
+    Portal at;
+    std::optional<Result<std::vector<Portal>>> portals;
+  };
+  struct Name {
+    Portal portal;
+    std::optional<Result<SocketAddress>> address;
+  };
+
+  void look_up_names(const std::vector<Portal>& portals);
+  [[nodiscard]] const Name* find_name(const Portal& portal) const;
+
+  const DiskPlan plan_;
+  std::vector<Source> sources_;  // in the order of the list
+  std::vector<Name> names_;      // each once, at most kMaxPortalsPerDisk
+  std::vector<Question> due_;
+};
+
+// Asks everything at once, on threads of its own, and waits for all answers. Fails when not one
+// portal can be used. Blocks.
+[[nodiscard]] Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directory);
+
+}  // namespace iscsi_blkback
