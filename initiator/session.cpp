@@ -438,6 +438,9 @@ const SessionOptions& Session::options() const {
 const NegotiatedParameters& Session::negotiated() const {
   return impl_->negotiated_;
 }
+const SocketAddress& Session::peer() const {
+  return impl_->peer_;
+}
 std::uint64_t Session::login_epoch() const {
   return impl_->login_epoch_;
 }

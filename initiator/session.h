@@ -43,8 +43,8 @@ enum class SessionState : std::uint8_t {
 // tasks from on_session_up, and may remove itself from any of them.
 class SessionObserver : public ListHook<SessionObserver> {
  public:
-  // A login succeeded; whatever an earlier connection of this session left at the target has been
-  // terminated by the target (session reinstatement).
+  // A login succeeded; whatever an earlier connection of this session left there has been
+  // terminated by the target (session reinstatement), if both led to the same portal: see peer().
   virtual void on_session_up(Session& session) noexcept = 0;
   // The session was up and is not any more; comes before its tasks complete.
   virtual void on_session_down(Session& session, const Error& why) noexcept = 0;
@@ -118,7 +118,9 @@ class Session {
   [[nodiscard]] SessionState state() const;
   [[nodiscard]] const SessionOptions& options() const;
   [[nodiscard]] const NegotiatedParameters& negotiated() const;  // of the last login
-  [[nodiscard]] std::uint64_t login_epoch() const;               // counts successful logins
+  // Where that login led: to the portal, or by redirects to another address.
+  [[nodiscard]] const SocketAddress& peer() const;
+  [[nodiscard]] std::uint64_t login_epoch() const;  // counts successful logins
   // Why it is not logged in; an empty message before a first failure.
   [[nodiscard]] const Error& last_error() const;
   [[nodiscard]] std::uint32_t commands_in_flight() const;  // submitted, not completed

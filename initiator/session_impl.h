@@ -48,6 +48,7 @@ class Session::Impl final : public ByteStream::Owner {
   SessionState state_ = SessionState::free;
   const SessionOptions options_;
   NegotiatedParameters negotiated_;
+  SocketAddress peer_;  // of the last login that succeeded
   std::uint64_t login_epoch_ = 0;
   Error last_error_{ErrorCode::unavailable, ""};
   std::uint32_t commands_in_flight_ = 0;

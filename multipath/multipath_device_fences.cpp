@@ -113,9 +113,9 @@ std::optional<std::uint32_t> MultipathDevice::Impl::path_to_preempt(TimePoint un
     if (path == nullptr) {
       continue;
     }
-    const std::optional<std::uint16_t>& group = keys_[path->index()]->portal_group();
-    if (path->session().state() != SessionState::logged_in && group &&
-        unfenced_.all_until(path->index(), *group, until)) {
+    const std::optional<LoginPlace>& place = keys_[path->index()]->place();
+    if (path->session().state() != SessionState::logged_in && place &&
+        unfenced_.all_until(path->index(), *place, until)) {
       return path->index();
     }
   }
@@ -206,7 +206,7 @@ void MultipathDevice::Impl::look_whether_drained() {
 
 void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
   lun_fence_.lost = lost;
-  lun_fence_.lost_group = keys_[lost]->portal_group().value_or(0);
+  lun_fence_.lost_place = keys_[lost]->place().value();
   // Nobody reserves with these keys, so that the type is ignored (SPC-4 5.13.11.2.4); Linux's LIO
   // wants a valid one nevertheless.
   path.logical_unit().prepare_reserve_out(
@@ -245,7 +245,7 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   const TimePoint until = settled_harmless_at(lun_fence_.sent_at);
   bool removed = false;
   if (preempted) {
-    removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_group, until);
+    removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_place, until);
     keys_[lun_fence_.lost]->preempted();
     register_key(*slots_[lun_fence_.lost]);
   } else {

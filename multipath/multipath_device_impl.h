@@ -133,8 +133,8 @@ class MultipathDevice::Impl final : public Path::Owner,
     bool draining = false;  // nothing is sent to a path: the LUN is about to be reset
     bool outstanding = false;
     std::uint32_t path = 0;  // that carries it
-    std::uint32_t lost = 0;  // whose writes wait, in the nexus with this portal group
-    std::uint16_t lost_group = 0;
+    std::uint32_t lost = 0;  // whose writes wait, in this nexus
+    LoginPlace lost_place;
     TimePoint sent_at{};
     TimePoint give_up_at{};
     TaskManagement function;
@@ -154,7 +154,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_suspicion_over(std::uint32_t path) noexcept override;
   void on_silence_goes_on(std::uint32_t path) noexcept override;
   // SessionFencer::Client
-  void on_fenced(Session& session, std::uint64_t login_epoch) noexcept override;
+  void on_fenced(Session& session, const LoginPlace& place,
+                 std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override;
   [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
   // PathKey::Owner

@@ -305,7 +305,7 @@ void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) 
                  .end_sector = request.end_sector(),
                  .owner = request.serial,
                  .path = path.index(),
-                 .portal_group = session.negotiated().target_portal_group_tag,
+                 .place = login_place(session),
                  .login_epoch = session.login_epoch(),
                  .harmless_at = reactor_.now() + options_.quiesce_time});
   if (!fence_timer_.armed()) {

@@ -18,24 +18,21 @@ constexpr std::chrono::milliseconds kFirstAnswersTime{100};
 }  // namespace
 
 void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
-  // The target has terminated what the session lost in its earlier logins, if this login led to the
-  // same portal group. Tasks of a connection complete before the next login, so that all of it is
-  // recorded by now.
+  // The target has terminated what the session lost in its earlier logins, where this login has led
+  // to the same nexus (login_place.h). Tasks of a connection complete before the next login, so
+  // that all of it is recorded by now.
   const Session& session = path.session();
-  if (unfenced_.fence(path.index(), session.negotiated().target_portal_group_tag,
-                      session.login_epoch() - 1)) {
+  if (unfenced_.fence(path.index(), login_place(session), session.login_epoch() - 1)) {
     after_fencing();
   }
 }
 
-void MultipathDevice::Impl::on_fenced(Session& session, std::uint64_t login_epoch) noexcept {
+void MultipathDevice::Impl::on_fenced(Session& session, const LoginPlace& place,
+                                      std::uint64_t login_epoch) noexcept {
   bool removed = false;
   for (const std::unique_ptr<Path>& path : slots_) {
     if (path != nullptr && &path->session() == &session) {
-      // The fencer has made sure that the fence reached the portal group of the last login.
-      removed = unfenced_.fence(path->index(), session.negotiated().target_portal_group_tag,
-                                login_epoch) ||
-                removed;
+      removed = unfenced_.fence(path->index(), place, login_epoch) || removed;
     }
   }
   if (removed) {

@@ -17,6 +17,7 @@ iscsi_blkback_test(multipath_test
     multipath/path_selector_test.cpp
     multipath/prioritizer_test.cpp
     multipath/queue_depth_test.cpp
+    multipath/redirected_login_test.cpp
     multipath/reservation_key_test.cpp
     multipath/silent_path_test.cpp
     multipath/split_requests_test.cpp

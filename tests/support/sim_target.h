@@ -36,6 +36,7 @@ struct SimTargetOptions {
   std::vector<SimPortal> portals;
   // Relative target port identifier of the first portal; each has one of its own.
   std::uint16_t first_relative_port = 1;
+  bool tells_portal_group = true;
   bool header_digest = false;  // CRC32C when the initiator allows it
   bool data_digest = false;
   bool initial_r2t = false;
