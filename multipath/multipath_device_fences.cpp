@@ -40,6 +40,8 @@ constexpr Duration kLunFenceLook = milliseconds(100);
 constexpr Duration kDrainTime = milliseconds(2000);
 constexpr Duration kDrainLook = milliseconds(1);
 constexpr Duration kLunFenceRetry = milliseconds(2000);
+// A path that is back is kept out of use by a preemption of it for so long at most.
+constexpr Duration kPreemptionHold = milliseconds(5000);
 
 }  // namespace
 
@@ -107,7 +109,9 @@ Path* MultipathDevice::Impl::path_for_lun_fence() const {
 
 // A path, of those that are leaving, too, whose session is down and whose lost writes have settled,
 // in the nexus that has its key: all of them, for the key is gone after that. The commands of one
-// that is back would be ended, too, and its login has fenced what it had lost.
+// that is back would be ended, too, and its login has fenced what it had lost. One that comes back
+// while the preemption is outstanding takes no requests and registers nothing until that has ended,
+// or for kPreemptionHold: what the preemption ends later still is found after command_timeout.
 std::optional<std::uint32_t> MultipathDevice::Impl::path_to_preempt(TimePoint until) const {
   for (const std::unique_ptr<Path>& path : slots_) {
     if (path == nullptr) {
@@ -115,7 +119,7 @@ std::optional<std::uint32_t> MultipathDevice::Impl::path_to_preempt(TimePoint un
     }
     const std::optional<LoginPlace>& place = keys_[path->index()]->place();
     if (path->session().state() != SessionState::logged_in && place &&
-        unfenced_.all_until(path->index(), *place, until)) {
+        !keys_[path->index()]->registering() && unfenced_.all_until(path->index(), *place, until)) {
       return path->index();
     }
   }
@@ -145,6 +149,10 @@ void MultipathDevice::Impl::start_lun_fence_timer() {
 void MultipathDevice::Impl::on_lun_fence_timer() {
   if (lun_fence_.draining) {
     look_whether_drained();
+    return;
+  }
+  if (lun_fence_.outstanding) {
+    release_preempted();
     return;
   }
   if (unfenced_.empty() || withdrawn_) {
@@ -220,8 +228,20 @@ void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
     impl.on_lun_fence_answered(task.succeeded(), to_string(classify(task)));
   };
   lun_fence_.sent_at = reactor_.now();
-  lun_fence_.outstanding = true;
+  lun_fence_.outstanding = lun_fence_.holds_lost = true;
+  lun_fence_.timer.start_after(kPreemptionHold);
   path.session().submit(lun_fence_.task);
+}
+
+// The path that was lost may be used again, if it is back.
+void MultipathDevice::Impl::release_preempted() {
+  if (!std::exchange(lun_fence_.holds_lost, false)) {
+    return;
+  }
+  Path& path = *slots_[lun_fence_.lost];
+  if (path.state() == PathState::up) {
+    on_path_changed(path);
+  }
 }
 
 void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
@@ -236,6 +256,7 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
     if (preempted) {  // a target that has lost its keys refuses, too
       keys_[lun_fence_.path]->doubt();
       register_key(*slots_[lun_fence_.path]);
+      release_preempted();
     }
     end_lun_fence(kLunFenceRetry);
     return;
@@ -247,6 +268,7 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   if (preempted) {
     removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_place, until);
     keys_[lun_fence_.lost]->preempted();
+    release_preempted();
     register_key(*slots_[lun_fence_.lost]);
   } else {
     removed = unfenced_.expire(until);

@@ -132,8 +132,9 @@ class MultipathDevice::Impl final : public Path::Owner,
     Timer timer;            // the next look
     bool draining = false;  // nothing is sent to a path: the LUN is about to be reset
     bool outstanding = false;
-    std::uint32_t path = 0;  // that carries it
-    std::uint32_t lost = 0;  // whose writes wait, in this nexus
+    bool holds_lost = false;  // PREEMPT AND ABORT: the lost path is not used meanwhile
+    std::uint32_t path = 0;   // that carries it
+    std::uint32_t lost = 0;   // whose writes wait, in this nexus
     LoginPlace lost_place;
     TimePoint sent_at{};
     TimePoint give_up_at{};
@@ -219,6 +220,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_lun_fence_timer();
   void look_whether_drained();
   void preempt(Path& path, std::uint32_t lost);
+  // A preemption that is outstanding would end what is sent there.
+  [[nodiscard]] bool being_preempted(const Path& path) const {
+    return lun_fence_.holds_lost && lun_fence_.lost == path.index();
+  }
+  void release_preempted();
   void on_lun_fence_answered(bool done, const char* how);
   void end_lun_fence(Duration pause);
 

@@ -218,7 +218,8 @@ void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
 
 void MultipathDevice::Impl::update_able(const Path& path) {
   const PathMask bit = path_bit(path.index());
-  const bool avoided = (leaving_ & bit) != 0 || ((suspect_ & bit) != 0 && (up_ & ~suspect_) != 0);
+  const bool avoided = (leaving_ & bit) != 0 || being_preempted(path) ||
+                       ((suspect_ & bit) != 0 && (up_ & ~suspect_) != 0);
   able_ = path.able() && !avoided ? able_ | bit : able_ & ~bit;
 }
 
@@ -246,7 +247,8 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   const bool had_path = up_ != 0;
   const PathMask bit = path_bit(path.index());
   const bool failed = (up_ & bit) != 0 && path.state() == PathState::down;
-  up_ = path.state() == PathState::up ? up_ | bit : up_ & ~bit;
+  const bool usable = path.state() == PathState::up && !being_preempted(path);
+  up_ = usable ? up_ | bit : up_ & ~bit;
   ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
   update_able();
   notify_.schedule();
@@ -256,7 +258,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   if (failed) {
     note_failure(path);
   }
-  if (path.state() == PathState::up) {
+  if (usable) {
     register_key(path);
   }
   regroup_after(path);

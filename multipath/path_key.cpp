@@ -69,6 +69,7 @@ void PathKey::on_registered() {
   registering_ = false;
   if (task_.succeeded()) {
     registered_epoch_ = sent_epoch_;
+    stray_ = false;
     place_ = sent_place_;
     attentions_ = 0;
   } else if (task_.status == ScsiStatus::check_condition && task_.sense.valid &&
@@ -77,13 +78,14 @@ void PathKey::on_registered() {
   } else if (task_.outcome == TaskOutcome::completed) {
     owner_.on_key_refused(path_, to_string(classify(task_)));
   }
+  stray_ = stray_ || task_.outcome == TaskOutcome::connection_lost;
   owner_.on_key_settled();
 }
 
 void PathKey::preempted() {
   registered_epoch_ = 0;
   place_.reset();
-  maybe_at_target_ = false;
+  maybe_at_target_ = registering_ || stray_;
 }
 
 void PathKey::give_back() {

@@ -90,6 +90,7 @@ class PathKey final {
 
   bool registering_ = false;
   bool maybe_at_target_ = false;
+  bool stray_ = false;            // one was lost with its connection, and may yet arrive
   std::uint32_t attentions_ = 0;  // in a row
   std::uint64_t sent_epoch_ = 0;
   LoginPlace sent_place_;
