@@ -54,6 +54,9 @@ class SessionObserver : public ListHook<SessionObserver> {
   // unit attention.
   virtual void on_scsi_event(Session& /*session*/, std::uint64_t /*lun*/,
                              const SenseData& /*sense*/) noexcept {}
+  // Whether a LUN whose commands cannot be aborted may be reset, where exclusive_luns allows it.
+  // One no of the observers is enough, and the connection is dropped instead.
+  [[nodiscard]] virtual bool may_reset(std::uint64_t /*lun*/) const noexcept { return true; }
 
  protected:
   ~SessionObserver() = default;

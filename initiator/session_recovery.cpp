@@ -3,8 +3,9 @@
 // and a command remembers the look before which it was sent or last moved data.
 //
 // The ladder: ABORT TASK; where the target refuses or does not answer within abort_timeout,
-// LOGICAL UNIT RESET if the LUN is ours alone; where that fails too, the connection is dropped, and
-// what was at the target is its submitter's to retry and to fence.
+// LOGICAL UNIT RESET if the LUN is ours alone (and its disk is not being migrated); where that
+// fails too, the connection is dropped, and what was at the target is its submitter's to retry and
+// to fence.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -109,7 +110,10 @@ void Session::Impl::escalate(std::uint64_t lun) {
   if (resetting != functions_.end()) {
     return;
   }
-  FunctionSlot* free = options_.exclusive_luns ? free_function_slot() : nullptr;
+  bool may_reset = options_.exclusive_luns;
+  observers_.for_each(
+      [&](const SessionObserver& observer) { may_reset = may_reset && observer.may_reset(lun); });
+  FunctionSlot* free = may_reset ? free_function_slot() : nullptr;
   if (free == nullptr) {
     fail_connection({ErrorCode::timed_out,
                      fmt::format("{} answers, but not a command for LUN {}, nor does it abort it",

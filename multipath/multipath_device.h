@@ -185,8 +185,9 @@ class MultipathDevice final : public BlockDevice {
   [[nodiscard]] const Geometry& geometry() const override;
   void submit(BlockRequest& request) noexcept override;
 
-  // While suspended nothing is sent to a path, neither new requests nor retries: they wait. For the
-  // source of a migration, whose guest may issue them again elsewhere.
+  // While suspended nothing is sent to a path, neither new requests nor retries: they wait; nor is
+  // the LUN reset, whatever exclusive_luns says. For the source of a migration, whose guest may
+  // issue them again elsewhere.
   void set_suspended(bool suspended);
 
   // What is set takes the place of what was set before, from the next request on.

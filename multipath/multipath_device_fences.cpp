@@ -4,7 +4,8 @@
 //
 //   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive: ends the
 //                       commands of every nexus, so that our own are let finish first; requests
-//                       pause for that long. No other host may use the LUN.
+//                       pause for that long. No other host may use the LUN: at the source of a
+//                       migration another one does, so that a suspended disk is not reset.
 //   PREEMPT AND ABORT   (SPC-4 5.13) where paths have registered keys: ends the commands of the
 //                       nexus whose key it names, and of no other.
 //
@@ -166,7 +167,8 @@ void MultipathDevice::Impl::on_lun_fence_timer() {
   }
   const bool preempts = options_.reservation_key != 0;
   const std::optional<std::uint32_t> lost = preempts ? path_to_preempt(until) : 0;
-  const bool wanted = lost && (held_count_ != 0 || (closing_ && wait_for_fences_));
+  const bool wanted =
+      lost && (preempts || !suspended_) && (held_count_ != 0 || (closing_ && wait_for_fences_));
   Path* path = wanted ? path_for_lun_fence() : nullptr;
   if (path == nullptr) {
     lun_fence_.timer.start_after(kLunFenceLook);

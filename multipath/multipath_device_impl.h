@@ -150,6 +150,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
   void on_space_low(Path& path) noexcept override;
   void on_path_idle(Path& path) noexcept override;
+  [[nodiscard]] bool may_reset_lun() const noexcept override { return !suspended_; }
   // PathSilence::Owner
   void on_suspect(std::uint32_t path) noexcept override;
   void on_suspicion_over(std::uint32_t path) noexcept override;

@@ -334,6 +334,9 @@ void MultipathDevice::Impl::release_held() {
 
 void MultipathDevice::Impl::set_suspended(bool suspended) {
   suspended_ = suspended;
+  if (suspended_ && lun_fence_.draining) {
+    end_lun_fence(Duration::zero());
+  }
   if (!suspended_) {
     hedge_silent_paths();
     pump_.schedule();

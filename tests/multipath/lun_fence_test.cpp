@@ -144,5 +144,73 @@ TEST_F(LunFenceTest, CloseWaitsForTheResetAndNoLonger) {
   expect_fenced(1);
 }
 
+// --- the source of a migration: the guest runs elsewhere by then
+
+TEST_F(LunFenceTest, ASuspendedDiskIsNotReset) {
+  start_apart(true);
+  GuestRequest& second = lose_a_write();
+  device_->set_suspended(true);
+  reactor_.run_for(seconds(20));
+  EXPECT_EQ(target_->counters.resets, 0U);
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(second, milliseconds(500)), IoStatus::ok) << "it was not migrated after all";
+  EXPECT_EQ(target_->counters.resets, 1U);
+  expect_fenced();
+}
+
+TEST_F(LunFenceTest, ASuspendedDiskThatIsClosedIsNotReset) {
+  start_apart(true);
+  lose_a_write();
+  device_->set_suspended(true);
+  const TimePoint began = reactor_.now();
+  close(true);
+  EXPECT_GE(reactor_.now() - began, seconds(59)) << "quiesce_time";
+  EXPECT_EQ(target_->counters.resets, 0U);
+}
+
+// Its requests were let finish for the reset when it was suspended.
+TEST_F(LunFenceTest, ADiskThatIsSuspendedJustBeforeTheResetIsNotReset) {
+  start_apart(true);
+  GuestRequest& second = lose_a_write();
+  reactor_.run_for(milliseconds(4900));
+  SimFault slow;
+  slow.matches = io_at(1);
+  slow.execute = true;
+  slow.extra_delay = milliseconds(190);
+  target_->inject(slow);
+  GuestRequest& beside = read(100, 8);
+  reactor_.run_for(milliseconds(180));
+  EXPECT_TRUE(pending(beside));
+  EXPECT_EQ(target_->counters.resets, 0U);
+  device_->set_suspended(true);
+  reactor_.run_for(seconds(20));
+  EXPECT_EQ(beside.status, IoStatus::ok);
+  EXPECT_TRUE(pending(second));
+  EXPECT_EQ(target_->counters.resets, 0U);
+}
+
+// A command that is stuck there, and cannot be aborted.
+TEST_F(LunFenceTest, AStuckCommandOfASuspendedDiskIsNoReasonForAReset) {
+  session_options_.command_timeout = seconds(5);
+  session_options_.abort_timeout = seconds(2);
+  session_options_.exclusive_luns = true;
+  start({1});
+  SimFault never;
+  never.matches = writes_at(0);
+  never.answer = false;
+  target_->inject(never);
+  SimFunctionFault unanswered;
+  unanswered.answer = false;
+  target_->fault_functions(TaskFunction::abort_task, unanswered);
+  GuestRequest& stuck = write(0, 8, 1);
+  reactor_.run_for(seconds(1));
+  device_->set_suspended(true);
+  EXPECT_TRUE(reactor_.run_until(
+      [this] { return sessions_[0]->statistics().connection_losses == 1; }, seconds(20)));
+  EXPECT_EQ(target_->counters.resets, 0U);
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(stuck, seconds(5)), IoStatus::ok);
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

@@ -171,6 +171,17 @@ TEST_F(SlowPreemptTest, APathThatIsBackIsUsedWhenTheOtherOneIsLost) {
   EXPECT_EQ(answer(next, milliseconds(50)), IoStatus::ok);
 }
 
+// It concerns the lost nexus alone, whoever uses the LUN by then.
+TEST_F(PreemptTest, ASuspendedDiskThatIsClosedPreempts) {
+  start_apart(false);
+  lose_a_write();
+  device_->set_suspended(true);
+  const TimePoint began = reactor_.now();
+  close(true);
+  EXPECT_LE(reactor_.now() - began, seconds(6));
+  EXPECT_EQ(target_->counters.preemptions, 1U);
+}
+
 TEST_F(PreemptTest, CloseWaitsForThePreemption) {
   start_apart(false);
   lose_a_write();
