@@ -417,6 +417,12 @@ void Session::submit(ScsiTask& task) {
 void Session::manage(TaskManagement& function) {
   impl_->manage(function);
 }
+void Session::abandon(TaskManagement& function) {
+  impl_->abandon(function);
+}
+void Session::doubt_commands(std::uint64_t lun) {
+  impl_->doubt_commands(lun);
+}
 void Session::ping() {
   impl_->ping();
 }

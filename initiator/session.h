@@ -99,8 +99,14 @@ class Session {
   // Sends a task management function, at once and past the command window. The tasks that it aborts
   // complete with aborted before it does. Never completes from inside. A command that was not sent
   // yet is only taken back (not_sent). A target that does not answer within abort_timeout,
-  // lu_reset_timeout or tgt_reset_timeout loses the connection.
+  // lu_reset_timeout or tgt_reset_timeout loses the connection, unless the function is patient.
   void manage(TaskManagement& function);
+  // Nobody waits for it any more: it is its owner's again and does not complete. The target may
+  // still execute it, if it was sent.
+  void abandon(TaskManagement& function);
+  // Commands for the LUN that are at the target now may have been ended there without an answer (by
+  // a reset): those that are not answered in an eighth of command_timeout are stuck.
+  void doubt_commands(std::uint64_t lun);
 
   // Asks at once, with a NOP-Out, whether the connection lives; one that is under way already
   // serves. Observers hear on_ping_answered. Without an answer and anything else from the target

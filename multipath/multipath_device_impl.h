@@ -127,14 +127,17 @@ class MultipathDevice::Impl final : public Path::Owner,
         : timer(
               reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_lun_fence_timer(); },
               &impl) {}
-    [[nodiscard]] bool under_way() const { return draining || outstanding; }
+    [[nodiscard]] bool under_way() const { return pausing || outstanding; }
 
-    Timer timer;            // the next look
-    bool draining = false;  // nothing is sent to a path: the LUN is about to be reset
+    Timer timer;           // the next look
+    bool pausing = false;  // nothing is sent to a path: the LUN is about to be reset, or is just
+                           // being reset
     bool outstanding = false;
-    bool holds_lost = false;  // PREEMPT AND ABORT: the lost path is not used meanwhile
-    std::uint32_t path = 0;   // that carries it
-    std::uint32_t lost = 0;   // whose writes wait, in this nexus
+    bool late = false;           // reset: requests were sent since, which it may end
+    std::uint32_t failures = 0;  // in a row
+    bool holds_lost = false;     // PREEMPT AND ABORT: the lost path is not used meanwhile
+    std::uint32_t path = 0;      // that carries it
+    std::uint32_t lost = 0;      // whose writes wait, in this nexus
     LoginPlace lost_place;
     TimePoint sent_at{};
     TimePoint give_up_at{};
@@ -227,7 +230,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   }
   void release_preempted();
   void on_lun_fence_answered(bool done, const char* how);
-  void end_lun_fence(Duration pause);
+  void end_lun_fence(bool done);
+  // The reset is not waited for any more, whatever becomes of it.
+  void give_up_reset();
+  void doubt_requests();
 
   void after_fencing();
   void look_at_those_that_end();

@@ -84,7 +84,7 @@ bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
 }
 
 bool MultipathDevice::Impl::try_send(Request& request) {
-  if (suspended_ || lun_fence_.draining) [[unlikely]] {
+  if (suspended_ || lun_fence_.pausing) [[unlikely]] {
     return false;
   }
   if (request.prefer && (able_ & path_bit(*request.prefer)) != 0 &&
@@ -334,8 +334,8 @@ void MultipathDevice::Impl::release_held() {
 
 void MultipathDevice::Impl::set_suspended(bool suspended) {
   suspended_ = suspended;
-  if (suspended_ && lun_fence_.draining) {
-    end_lun_fence(Duration::zero());
+  if (suspended_ && lun_fence_.pausing && !lun_fence_.outstanding) {
+    end_lun_fence(true);
   }
   if (!suspended_) {
     hedge_silent_paths();

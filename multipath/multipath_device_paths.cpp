@@ -394,7 +394,7 @@ void MultipathDevice::Impl::check_closed() {
       !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
-      activation_.outstanding() || lun_fence_.outstanding ||
+      activation_.outstanding() || (lun_fence_.outstanding && options_.reservation_key != 0) ||
       std::any_of(keys_.begin(), keys_.end(),
                   [](const auto& key) { return key != nullptr && key->registering(); }) ||
       (wait_for_fences_ && !unfenced_.empty())) {
@@ -411,6 +411,7 @@ void MultipathDevice::Impl::check_closed() {
     withdrawn_ = true;
     unfenced_.clear();
     fence_timer_.stop();
+    give_up_reset();
     lun_fence_.timer.stop();
     nothing_at_fencer_ = fencer_->withdraw(*this);
   }

@@ -108,7 +108,7 @@ TEST_F(LunFenceTest, AResetThatIsRefusedIsNoFence) {
   reactor_.run_for(seconds(30));
   EXPECT_TRUE(pending(second));
   target_->fault_functions(TaskFunction::logical_unit_reset, std::nullopt);
-  EXPECT_EQ(answer(second, seconds(5)), IoStatus::ok) << "tried again";
+  EXPECT_EQ(answer(second, seconds(17)), IoStatus::ok) << "tried again";
   expect_fenced();
 }
 
@@ -142,6 +142,124 @@ TEST_F(LunFenceTest, CloseWaitsForTheResetAndNoLonger) {
   EXPECT_EQ(target_->counters.resets, 1U);
   device_.reset();
   expect_fenced(1);
+}
+
+TEST_F(LunFenceTest, APathThatIsRemovedDoesNotWaitForAReset) {
+  start_target({1, 2, 3});
+  session_options_.exclusive_luns = true;
+  start_device();
+  SimFunctionFault unanswered;
+  unanswered.answer = false;
+  target_->fault_functions(TaskFunction::logical_unit_reset, unanswered);
+  lose_a_write();
+  reactor_.run_for(seconds(6));
+  ASSERT_TRUE(device_->remove_path(*sessions_[1], 0));
+  reactor_.run_for(milliseconds(100));
+  EXPECT_EQ(device_->snapshot().leaving, 0U);
+  EXPECT_EQ(sessions_[1]->statistics().connection_losses, 0U);
+}
+
+TEST_F(LunFenceTest, ADiskThatIsClosedDoesNotWaitForAReset) {
+  start_apart(true);
+  SimFunctionFault unanswered;
+  unanswered.answer = false;
+  target_->fault_functions(TaskFunction::logical_unit_reset, unanswered);
+  lose_a_write();
+  reactor_.run_for(seconds(6));
+  const TimePoint began = reactor_.now();
+  close();
+  EXPECT_LE(reactor_.now() - began, milliseconds(10));
+  EXPECT_EQ(sessions_[1]->statistics().connection_losses, 0U);
+}
+
+// --- a guest that does not overlap
+
+// It hardly notices the fence, whatever becomes of that.
+class BystanderTest : public LunFenceTest {
+ protected:
+  // Requests all the time; returns how many took longer than that.
+  std::size_t run_bystander(Duration during, Duration at_most) {
+    const std::size_t first = requests_.size();
+    const TimePoint until = reactor_.now() + during;
+    for (std::uint64_t i = 0; reactor_.now() < until; ++i) {
+      if (i % 2 == 0) {
+        read(100 + i % 64 * 8, 8);
+      } else {
+        write(100 + i % 64 * 8, 8, 3);
+      }
+      reactor_.run_for(milliseconds(10));
+    }
+    std::size_t longer = 0;
+    for (std::size_t i = first; i < requests_.size(); ++i) {
+      EXPECT_EQ(answer(*requests_[i]), IoStatus::ok);
+      longer += requests_[i]->took() > at_most ? 1 : 0;
+    }
+    return longer;
+  }
+};
+
+TEST_F(BystanderTest, WaitsForAnUnansweredResetAFifthOfASecond) {
+  start_apart(true);
+  SimFunctionFault unanswered;
+  unanswered.answer = false;
+  target_->fault_functions(TaskFunction::logical_unit_reset, unanswered);
+  GuestRequest& second = lose_a_write();
+  EXPECT_EQ(run_bystander(seconds(50), milliseconds(210)), 0U);
+  EXPECT_TRUE(pending(second));
+  EXPECT_EQ(sessions_[1]->statistics().connection_losses, 0U) << "it is healthy";
+  EXPECT_EQ(answer(second, seconds(15)), IoStatus::ok) << "quiesce_time";
+}
+
+// One slow command after the other.
+TEST_F(BystanderTest, WaitsForABusyPathAFifthOfASecondNowAndThen) {
+  start_apart(true);
+  SimFault slow;
+  slow.matches = [](const SimCommand& command) {
+    return is_read(command) && command.expected_bytes == 16 * kSectorBytes;
+  };
+  slow.count = 0;
+  slow.execute = true;
+  slow.extra_delay = milliseconds(700);
+  target_->inject(slow);
+  GuestRequest& second = lose_a_write();
+  std::size_t longer = 0;
+  for (int i = 0; i < 100; ++i) {
+    read(1000, 16);
+    longer += run_bystander(milliseconds(500), milliseconds(20)) > 10 ? 1 : 0;
+  }
+  EXPECT_LE(longer, 10U) << "the tries are further and further apart";
+  for (const auto& request : requests_) {
+    if (request.get() != &second && request->block.sector_count == 8) {
+      EXPECT_LE(request->took(), milliseconds(210));
+    }
+  }
+  EXPECT_EQ(target_->counters.resets, 0U);
+}
+
+// A target that executes a reset long after it has received it, and with that ends what it has
+// received since, without an answer.
+TEST_F(BystanderTest, LosesNothingToAResetThatIsExecutedLate) {
+  session_options_.command_timeout = seconds(8);
+  session_options_.abort_timeout = seconds(1);
+  target_options_.command_delay = milliseconds(15);
+  start_apart(true);
+  SimFunctionFault late;
+  late.delay = seconds(3);
+  target_->fault_functions(TaskFunction::logical_unit_reset, late);
+  GuestRequest& second = lose_a_write();
+  reactor_.run_for(seconds(5));
+  reactor_.schedule(seconds(3), [this] {
+    target_->fault_functions(TaskFunction::logical_unit_reset, std::nullopt);
+  });
+  EXPECT_LE(run_bystander(seconds(4), milliseconds(230)), 5U) << "those that it ends";
+  EXPECT_GT(target_->counters.aborted_tasks, 1U);
+  EXPECT_EQ(second.status, IoStatus::ok);
+  for (const auto& request : requests_) {
+    if (request.get() != &second) {
+      EXPECT_LE(request->took(), seconds(4)) << "in place of command_timeout and more";
+    }
+  }
+  expect_fenced();
 }
 
 // --- the source of a migration: the guest runs elsewhere by then

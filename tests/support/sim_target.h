@@ -85,6 +85,7 @@ struct SimFunctionFault {
   bool answer = true;         // false: never answered
   bool execute = true;        // do what was asked for, where answered
   std::uint8_t response = 0;  // of the answer; 0: the true one
+  Duration delay{};           // executed and answered so much later
 };
 
 [[nodiscard]] bool is_read(const SimCommand& command);
