@@ -417,6 +417,12 @@ void Session::submit(ScsiTask& task) {
 void Session::manage(TaskManagement& function) {
   impl_->manage(function);
 }
+void Session::abandon(TaskManagement& function) {
+  impl_->abandon(function);
+}
+void Session::doubt_commands(std::uint64_t lun) {
+  impl_->doubt_commands(lun);
+}
 void Session::ping() {
   impl_->ping();
 }
@@ -437,6 +443,9 @@ const SessionOptions& Session::options() const {
 }
 const NegotiatedParameters& Session::negotiated() const {
   return impl_->negotiated_;
+}
+const SocketAddress& Session::peer() const {
+  return impl_->peer_;
 }
 std::uint64_t Session::login_epoch() const {
   return impl_->login_epoch_;

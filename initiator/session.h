@@ -43,8 +43,8 @@ enum class SessionState : std::uint8_t {
 // tasks from on_session_up, and may remove itself from any of them.
 class SessionObserver : public ListHook<SessionObserver> {
  public:
-  // A login succeeded; whatever an earlier connection of this session left at the target has been
-  // terminated by the target (session reinstatement).
+  // A login succeeded; whatever an earlier connection of this session left there has been
+  // terminated by the target (session reinstatement), if both led to the same portal: see peer().
   virtual void on_session_up(Session& session) noexcept = 0;
   // The session was up and is not any more; comes before its tasks complete.
   virtual void on_session_down(Session& session, const Error& why) noexcept = 0;
@@ -54,6 +54,9 @@ class SessionObserver : public ListHook<SessionObserver> {
   // unit attention.
   virtual void on_scsi_event(Session& /*session*/, std::uint64_t /*lun*/,
                              const SenseData& /*sense*/) noexcept {}
+  // Whether a LUN whose commands cannot be aborted may be reset, where exclusive_luns allows it.
+  // One no of the observers is enough, and the connection is dropped instead.
+  [[nodiscard]] virtual bool may_reset(std::uint64_t /*lun*/) const noexcept { return true; }
 
  protected:
   ~SessionObserver() = default;
@@ -96,8 +99,14 @@ class Session {
   // Sends a task management function, at once and past the command window. The tasks that it aborts
   // complete with aborted before it does. Never completes from inside. A command that was not sent
   // yet is only taken back (not_sent). A target that does not answer within abort_timeout,
-  // lu_reset_timeout or tgt_reset_timeout loses the connection.
+  // lu_reset_timeout or tgt_reset_timeout loses the connection, unless the function is patient.
   void manage(TaskManagement& function);
+  // Nobody waits for it any more: it is its owner's again and does not complete. The target may
+  // still execute it, if it was sent.
+  void abandon(TaskManagement& function);
+  // Commands for the LUN that are at the target now may have been ended there without an answer (by
+  // a reset): those that are not answered in an eighth of command_timeout are stuck.
+  void doubt_commands(std::uint64_t lun);
 
   // Asks at once, with a NOP-Out, whether the connection lives; one that is under way already
   // serves. Observers hear on_ping_answered. Without an answer and anything else from the target
@@ -118,7 +127,9 @@ class Session {
   [[nodiscard]] SessionState state() const;
   [[nodiscard]] const SessionOptions& options() const;
   [[nodiscard]] const NegotiatedParameters& negotiated() const;  // of the last login
-  [[nodiscard]] std::uint64_t login_epoch() const;               // counts successful logins
+  // Where that login led: to the portal, or by redirects to another address.
+  [[nodiscard]] const SocketAddress& peer() const;
+  [[nodiscard]] std::uint64_t login_epoch() const;  // counts successful logins
   // Why it is not logged in; an empty message before a first failure.
   [[nodiscard]] const Error& last_error() const;
   [[nodiscard]] std::uint32_t commands_in_flight() const;  // submitted, not completed

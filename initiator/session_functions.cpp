@@ -112,6 +112,22 @@ void Session::Impl::start_waiting_functions() {
     }
     slot->request = &request;
     start_function(*slot, request.function, request.lun);
+    if (request.patient) {
+      slot->deadline = TimePoint::max();
+    }
+  }
+}
+
+void Session::Impl::abandon(TaskManagement& function) {
+  const auto slot = std::find_if(functions_.begin(), functions_.end(),
+                                 [&](const auto& used) { return used.request == &function; });
+  if (slot == functions_.end()) {
+    static_cast<ListHook<TaskManagement>&>(function).unlink();  // it waits for a slot
+  } else if (slot->state == FunctionSlot::State::sent) {
+    slot->request = nullptr;
+    slot->state = FunctionSlot::State::abandoned;
+  } else {
+    release_function(*slot);
   }
 }
 

@@ -39,6 +39,8 @@ class Session::Impl final : public ByteStream::Owner {
   void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
   void submit(ScsiTask& task);
   void manage(TaskManagement& function);
+  void abandon(TaskManagement& function);
+  void doubt_commands(std::uint64_t lun);
   void ping();
   [[nodiscard]] bool divert(ScsiTask& task, std::byte* elsewhere);
   void drop(const Error& why);
@@ -48,6 +50,7 @@ class Session::Impl final : public ByteStream::Owner {
   SessionState state_ = SessionState::free;
   const SessionOptions options_;
   NegotiatedParameters negotiated_;
+  SocketAddress peer_;  // of the last login that succeeded
   std::uint64_t login_epoch_ = 0;
   Error last_error_{ErrorCode::unavailable, ""};
   std::uint32_t commands_in_flight_ = 0;
@@ -75,7 +78,7 @@ class Session::Impl final : public ByteStream::Owner {
       sent,
       deferred,   // the target had no room for it; to be sent again
       answered,   // no_such_task, while we still wait for the task's own answer
-      abandoned,  // overtaken by the task's own answer, or by a reset of the LUN
+      abandoned,  // nobody waits for it, perhaps because the task's own answer has come
     };
     State state = State::free;
     std::uint16_t generation = 0;
@@ -83,9 +86,14 @@ class Session::Impl final : public ByteStream::Owner {
     std::uint64_t lun = 0;
     std::uint32_t referenced_task_tag = kReservedTag;
     std::uint32_t ref_cmd_sn = 0;
-    std::uint32_t cmd_sn = 0;  // commands before it are those that it can end
-    TimePoint deadline{};
+    std::uint32_t cmd_sn = 0;           // commands before it are those that it can end
+    TimePoint deadline{};               // max(): none
     TaskManagement* request = nullptr;  // null: the session's own, for a stuck command
+
+    // It ends sooner or later, at worst with the connection.
+    [[nodiscard]] bool ends() const {
+      return state != State::free && state != State::abandoned && deadline != TimePoint::max();
+    }
   };
   // A Data-In whose data goes from the socket straight to the task's buffer.
   struct DirectReception {

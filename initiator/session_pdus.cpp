@@ -94,6 +94,7 @@ void Session::Impl::send_login_request() {
 
 void Session::Impl::enter_full_feature_phase() {
   negotiated_ = login_->negotiated();
+  peer_ = login_address();
   exp_stat_sn_ = login_->numbers().stat_sn + 1;
   max_cmd_sn_ = login_->numbers().max_cmd_sn;
   digests_ = negotiated_.digests;

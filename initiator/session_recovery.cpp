@@ -3,8 +3,9 @@
 // and a command remembers the look before which it was sent or last moved data.
 //
 // The ladder: ABORT TASK; where the target refuses or does not answer within abort_timeout,
-// LOGICAL UNIT RESET if the LUN is ours alone; where that fails too, the connection is dropped, and
-// what was at the target is its submitter's to retry and to fence.
+// LOGICAL UNIT RESET if the LUN is ours alone (and its disk is not being migrated); where that
+// fails too, the connection is dropped, and what was at the target is its submitter's to retry and
+// to fence.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -54,14 +55,27 @@ void Session::Impl::look_for_stuck_commands() {
     }
   }
   // A window that nothing gets through: no command to abort, and no way on but a new login.
-  const bool stalled = !waiting_.empty() && oldest_moving == cmd_sn_ && functions_used_ == 0 &&
-                       statistics_.commands == commands_at_look_;
+  const bool stalled = !waiting_.empty() && oldest_moving == cmd_sn_ &&
+                       statistics_.commands == commands_at_look_ &&
+                       std::none_of(functions_.begin(), functions_.end(),
+                                    [](const FunctionSlot& function) { return function.ends(); });
   commands_at_look_ = statistics_.commands;
   window_stalls_ = stalled ? window_stalls_ + 1 : 0;
   if (window_stalls_ > kLooks) {
     fail_connection(
         {ErrorCode::timed_out,
          fmt::format("{} has kept its command window closed for command_timeout", where())});
+  }
+}
+
+void Session::Impl::doubt_commands(std::uint64_t lun) {
+  constexpr std::uint32_t kLooksLeft = kLooks / 8;
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr && slot.task->lun == lun &&
+        look_ - slot.moved_at < kLooks - kLooksLeft) {
+      slot.moved_at = look_ - (kLooks - kLooksLeft);
+    }
   }
 }
 
@@ -73,8 +87,7 @@ void Session::Impl::abort_stuck_command(TaskSlot& slot) {
         function.function == TaskFunction::abort_task && function.referenced_task_tag == tag;
     const bool resetting =
         function.function == TaskFunction::logical_unit_reset && function.lun == lun;
-    if (function.state != FunctionSlot::State::free &&
-        function.state != FunctionSlot::State::abandoned && (aborting || resetting)) {
+    if (function.ends() && (aborting || resetting)) {
       return;
     }
   }
@@ -82,9 +95,8 @@ void Session::Impl::abort_stuck_command(TaskSlot& slot) {
   if (free == nullptr) {
     // Its turn comes when one of those under way is answered; that each of them is, or is given up,
     // is the deadlines' affair. Abandoned ones have none.
-    if (std::all_of(functions_.begin(), functions_.end(), [](const FunctionSlot& function) {
-          return function.state == FunctionSlot::State::abandoned;
-        })) {
+    if (std::none_of(functions_.begin(), functions_.end(),
+                     [](const FunctionSlot& function) { return function.ends(); })) {
       escalate(lun);
     }
     return;
@@ -103,13 +115,16 @@ void Session::Impl::abort_stuck_command(TaskSlot& slot) {
 void Session::Impl::escalate(std::uint64_t lun) {
   const auto resetting =
       std::find_if(functions_.begin(), functions_.end(), [lun](const FunctionSlot& function) {
-        return function.state != FunctionSlot::State::free && function.request == nullptr &&
+        return function.ends() && function.request == nullptr &&
                function.function == TaskFunction::logical_unit_reset && function.lun == lun;
       });
   if (resetting != functions_.end()) {
     return;
   }
-  FunctionSlot* free = options_.exclusive_luns ? free_function_slot() : nullptr;
+  bool may_reset = options_.exclusive_luns;
+  observers_.for_each(
+      [&](const SessionObserver& observer) { may_reset = may_reset && observer.may_reset(lun); });
+  FunctionSlot* free = may_reset ? free_function_slot() : nullptr;
   if (free == nullptr) {
     fail_connection({ErrorCode::timed_out,
                      fmt::format("{} answers, but not a command for LUN {}, nor does it abort it",

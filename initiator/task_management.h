@@ -31,6 +31,9 @@ struct TaskManagement : ListHook<TaskManagement> {
                                    // manage(), it may complete before the function does
   void (*on_complete)(TaskManagement& function) noexcept = nullptr;
   void* owner = nullptr;
+  // That it is not answered is no reason to drop the connection: it waits for as long as that
+  // lives.
+  bool patient = false;
 
   FunctionOutcome outcome = FunctionOutcome::not_sent;  // set by the session
 };

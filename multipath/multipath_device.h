@@ -3,9 +3,10 @@
 // Reactor thread.
 //
 // Why no write is lost or reordered. Only a write that was sent and never answered can be executed
-// late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement),
-// by a fence session through a sibling portal, by a command of the logical unit
-// (multipath_device_fences.cpp), or by quiesce_time. Until then its range is unfenced:
+// late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement;
+// not where a redirect led it elsewhere, login_place.h), by a fence session through a sibling
+// portal, by a command of the logical unit (multipath_device_fences.cpp), or by quiesce_time. Until
+// then its range is unfenced:
 //  1. The write itself may go to another path at once and be answered: executed late, it writes
 //     what is there already, as long as nothing newer has been written there.
 //  2. So nothing newer may be: every write of another request that overlaps an unfenced range waits
@@ -190,9 +191,9 @@ class MultipathDevice final : public BlockDevice {
   void submit(BlockRequest& request) noexcept override;
 
   // While suspended nothing is sent to a path, neither new requests nor retries: they wait. Nor is
-  // the array told to serve the LUN through another controller. For the source of a migration,
-  // whose guest may issue them again elsewhere; so a path that is or becomes silent then is dropped
-  // at once, and fenced.
+  // the array told to serve the LUN through another controller, nor the LUN reset, whatever
+  // exclusive_luns says. For the source of a migration, whose guest may issue them again elsewhere;
+  // so a path that is or becomes silent then is dropped at once, and fenced.
   void set_suspended(bool suspended);
 
   // What is set takes the place of what was set before, from the next request on.

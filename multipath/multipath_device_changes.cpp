@@ -83,6 +83,9 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
   log_info("multipath", "{}: path {} of LUN {} is removed, {} requests are outstanding there",
            options_.alias, session.options().portal_name, lun, path.in_flight());
   paths_.erase(found);
+  if (lun_fence_.path == index) {
+    give_up_reset();
+  }
   const bool had_path = up_ != 0;
   leaving_ |= bit;
   up_ &= ~bit;
@@ -114,7 +117,8 @@ bool MultipathDevice::Impl::nothing_outstanding(const Removal& removal) const {
   const std::uint32_t index = removal.path.index();
   return removal.path.in_flight() == 0 && removal.idle() && !activations_[index]->outstanding() &&
          !keys_[index]->registering() &&
-         !(lun_fence_.under_way() && (lun_fence_.path == index || lun_fence_.lost == index));
+         !(lun_fence_.under_way() && lun_fence_.path == index) &&
+         !(lun_fence_.outstanding && options_.reservation_key != 0 && lun_fence_.lost == index);
 }
 
 void MultipathDevice::Impl::on_removal_overdue(Removal& removal) {

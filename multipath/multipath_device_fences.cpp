@@ -4,7 +4,9 @@
 //
 //   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive: ends the
 //                       commands of every nexus, so that our own are let finish first; requests
-//                       pause for that long. No other host may use the LUN.
+//                       pause for that long. No other host may use the LUN: at the source of a
+//                       migration another one does, so that a suspended disk is not reset.
+//                       The guest's requests wait kDrainTime and kResetPause at most, see below.
 //   PREEMPT AND ABORT   (SPC-4 5.13) where paths have registered keys: ends the commands of the
 //                       nexus whose key it names, and of no other.
 //
@@ -17,6 +19,22 @@
 //  2. fence_settle_time later, what was in the network has arrived or is lost, and the target's
 //     port has read it or has seen the reset. The command is sent not before, and it vouches only
 //     for writes that were lost that long before it was sent.
+// What a reset costs the guest. It ends all commands of the LUN, those of other sessions without an
+// answer, so that none of ours shall be there when it is executed:
+//  1. New requests wait until those outstanding are answered: kDrainTime at most, else it is not
+//     sent, and tried again after a while, twice as long each time.
+//  2. It is sent, and new requests wait for its answer: kResetPause at most. Targets execute a
+//  reset
+//     when they take it from the connection, and answer it when what it ends has come to its end,
+//     which can take as long as the late write is stuck (LIO, tgt). So what is sent after that
+//     pause is safe from it at those, and not held up by what may take for ever.
+//  3. The answer is waited for all the same, for as long as its connection lives, without another
+//     reset; that it does not come is held against nobody. When it comes after the pause, the
+//     target may be one that executes a reset late, and what was sent since may have ended with it,
+//     silently. Nothing of that was executed, or all that is left of it is data that is to be
+//     written again: what is not answered in an eighth of command_timeout is aborted, and goes
+//     again when the target confirms that it is gone (session_recovery.cpp).
+//
 // quiesce_time, which makes no use of the target, must be longer than the target's own timeout for
 // connections; the settling is over far sooner. And since it costs other requests something, a
 // fence is sent only when somebody waits for it.
@@ -36,10 +54,16 @@ using std::chrono::milliseconds;
 
 // While nobody waits, or no path could carry the fence.
 constexpr Duration kLunFenceLook = milliseconds(100);
-// Our own commands may take so long to finish before a reset; how often that is looked at.
-constexpr Duration kDrainTime = milliseconds(2000);
+// Our own commands may take so long to finish before a reset; how often that is looked at. For how
+// long requests wait for its answer.
+constexpr Duration kDrainTime = milliseconds(200);
 constexpr Duration kDrainLook = milliseconds(1);
-constexpr Duration kLunFenceRetry = milliseconds(2000);
+constexpr Duration kResetPause = milliseconds(200);
+// Between two tries; twice as long each time.
+constexpr Duration kLunFenceRetry = milliseconds(1000);
+constexpr std::uint32_t kMaxRetryDoublings = 4;
+// A path that is back is kept out of use by a preemption of it for so long at most.
+constexpr Duration kPreemptionHold = milliseconds(5000);
 
 }  // namespace
 
@@ -107,15 +131,17 @@ Path* MultipathDevice::Impl::path_for_lun_fence() const {
 
 // A path, of those that are leaving, too, whose session is down and whose lost writes have settled,
 // in the nexus that has its key: all of them, for the key is gone after that. The commands of one
-// that is back would be ended, too, and its login has fenced what it had lost.
+// that is back would be ended, too, and its login has fenced what it had lost. One that comes back
+// while the preemption is outstanding takes no requests and registers nothing until that has ended,
+// or for kPreemptionHold: what the preemption ends later still is found after command_timeout.
 std::optional<std::uint32_t> MultipathDevice::Impl::path_to_preempt(TimePoint until) const {
   for (const std::unique_ptr<Path>& path : slots_) {
     if (path == nullptr) {
       continue;
     }
-    const std::optional<std::uint16_t>& group = keys_[path->index()]->portal_group();
-    if (path->session().state() != SessionState::logged_in && group &&
-        unfenced_.all_until(path->index(), *group, until)) {
+    const std::optional<LoginPlace>& place = keys_[path->index()]->place();
+    if (path->session().state() != SessionState::logged_in && place &&
+        !keys_[path->index()]->registering() && unfenced_.all_until(path->index(), *place, until)) {
       return path->index();
     }
   }
@@ -143,11 +169,20 @@ void MultipathDevice::Impl::start_lun_fence_timer() {
 }
 
 void MultipathDevice::Impl::on_lun_fence_timer() {
-  if (lun_fence_.draining) {
+  if (lun_fence_.outstanding) {
+    if (std::exchange(lun_fence_.pausing, false)) {
+      lun_fence_.late = true;
+      pump_.schedule();
+    }
+    release_preempted();
+    return;
+  }
+  if (lun_fence_.pausing) {
     look_whether_drained();
     return;
   }
   if (unfenced_.empty() || withdrawn_) {
+    lun_fence_.failures = 0;
     return;
   }
   const TimePoint now = reactor_.now();
@@ -158,7 +193,8 @@ void MultipathDevice::Impl::on_lun_fence_timer() {
   }
   const bool preempts = options_.reservation_key != 0;
   const std::optional<std::uint32_t> lost = preempts ? path_to_preempt(until) : 0;
-  const bool wanted = lost && (held_count_ != 0 || (closing_ && wait_for_fences_));
+  const bool wanted =
+      lost && (preempts || !suspended_) && (held_count_ != 0 || (closing_ && wait_for_fences_));
   Path* path = wanted ? path_for_lun_fence() : nullptr;
   if (path == nullptr) {
     lun_fence_.timer.start_after(kLunFenceLook);
@@ -168,7 +204,7 @@ void MultipathDevice::Impl::on_lun_fence_timer() {
   if (preempts) {
     preempt(*path, *lost);
   } else {
-    lun_fence_.draining = true;
+    lun_fence_.pausing = true;
     lun_fence_.give_up_at = now + kDrainTime;
     look_whether_drained();
   }
@@ -178,7 +214,7 @@ void MultipathDevice::Impl::look_whether_drained() {
   Path& path = *slots_[lun_fence_.path];
   const TimePoint now = reactor_.now();
   if ((up_ & path_bit(path.index())) == 0 || now >= lun_fence_.give_up_at) {
-    end_lun_fence(kLunFenceRetry);
+    end_lun_fence(false);
     return;
   }
   const bool busy =
@@ -195,18 +231,20 @@ void MultipathDevice::Impl::look_whether_drained() {
   lun_fence_.outstanding = true;
   lun_fence_.function.function = TaskFunction::logical_unit_reset;
   lun_fence_.function.lun = encode_lun(path.lun());
+  lun_fence_.function.patient = true;
   lun_fence_.function.owner = this;
   lun_fence_.function.on_complete = [](TaskManagement& function) noexcept {
     auto& impl = *static_cast<Impl*>(function.owner);
     impl.on_lun_fence_answered(function.outcome == FunctionOutcome::complete,
                                to_string(function.outcome));
   };
+  lun_fence_.timer.start_after(kResetPause);
   path.session().manage(lun_fence_.function);
 }
 
 void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
   lun_fence_.lost = lost;
-  lun_fence_.lost_group = keys_[lost]->portal_group().value_or(0);
+  lun_fence_.lost_place = keys_[lost]->place().value();
   // Nobody reserves with these keys, so that the type is ignored (SPC-4 5.13.11.2.4); Linux's LIO
   // wants a valid one nevertheless.
   path.logical_unit().prepare_reserve_out(
@@ -220,12 +258,27 @@ void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
     impl.on_lun_fence_answered(task.succeeded(), to_string(classify(task)));
   };
   lun_fence_.sent_at = reactor_.now();
-  lun_fence_.outstanding = true;
+  lun_fence_.outstanding = lun_fence_.holds_lost = true;
+  lun_fence_.timer.start_after(kPreemptionHold);
   path.session().submit(lun_fence_.task);
+}
+
+// The path that was lost may be used again, if it is back.
+void MultipathDevice::Impl::release_preempted() {
+  if (!std::exchange(lun_fence_.holds_lost, false)) {
+    return;
+  }
+  Path& path = *slots_[lun_fence_.lost];
+  if (path.state() == PathState::up) {
+    on_path_changed(path);
+  }
 }
 
 void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   lun_fence_.outstanding = false;
+  if (lun_fence_.late) {
+    doubt_requests();
+  }
   const bool preempted = options_.reservation_key != 0;
   const char* const name = preempted ? "PREEMPT AND ABORT" : "LOGICAL UNIT RESET";
   const std::string& portal = slots_[lun_fence_.path]->session().options().portal_name;
@@ -236,8 +289,9 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
     if (preempted) {  // a target that has lost its keys refuses, too
       keys_[lun_fence_.path]->doubt();
       register_key(*slots_[lun_fence_.path]);
+      release_preempted();
     }
-    end_lun_fence(kLunFenceRetry);
+    end_lun_fence(false);
     return;
   }
   log_info("multipath", "{}: lost writes are fenced by {} through {}", options_.alias, name,
@@ -245,29 +299,50 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   const TimePoint until = settled_harmless_at(lun_fence_.sent_at);
   bool removed = false;
   if (preempted) {
-    removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_group, until);
+    removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_place, until);
     keys_[lun_fence_.lost]->gone_at_target();
+    release_preempted();
     register_key(*slots_[lun_fence_.lost]);
   } else {
     removed = unfenced_.expire(until);
   }
-  end_lun_fence(Duration::zero());
+  end_lun_fence(true);
   if (removed) {
     after_fencing();
   }
 }
 
-void MultipathDevice::Impl::end_lun_fence(Duration pause) {
-  if (std::exchange(lun_fence_.draining, false)) {
+void MultipathDevice::Impl::end_lun_fence(bool done) {
+  if (std::exchange(lun_fence_.pausing, false)) {
     pump_.schedule();
   }
   lun_fence_.timer.stop();
-  if (pause != Duration::zero()) {
-    lun_fence_.timer.start_after(pause);
-  } else {
+  if (done) {
+    lun_fence_.failures = 0;
     start_lun_fence_timer();
+  } else {
+    lun_fence_.timer.start_after(kLunFenceRetry *
+                                 (1 << std::min(lun_fence_.failures++, kMaxRetryDoublings)));
   }
   look_at_those_that_end();
+}
+
+// What the reset has ended of what was sent after it, its session does not know.
+void MultipathDevice::Impl::doubt_requests() {
+  lun_fence_.late = false;
+  for (const std::unique_ptr<Path>& path : slots_) {
+    if (path != nullptr && path->session().state() == SessionState::logged_in) {
+      path->session().doubt_commands(path->logical_unit().lun());
+    }
+  }
+}
+
+void MultipathDevice::Impl::give_up_reset() {
+  if (options_.reservation_key == 0 && std::exchange(lun_fence_.outstanding, false)) {
+    slots_[lun_fence_.path]->session().abandon(lun_fence_.function);
+    doubt_requests();
+    end_lun_fence(false);
+  }
 }
 
 }  // namespace iscsi_blkback

@@ -131,14 +131,18 @@ class MultipathDevice::Impl final : public Path::Owner,
         : timer(
               reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_lun_fence_timer(); },
               &impl) {}
-    [[nodiscard]] bool under_way() const { return draining || outstanding; }
+    [[nodiscard]] bool under_way() const { return pausing || outstanding; }
 
-    Timer timer;            // the next look
-    bool draining = false;  // nothing is sent to a path: the LUN is about to be reset
+    Timer timer;           // the next look
+    bool pausing = false;  // nothing is sent to a path: the LUN is about to be reset, or is just
+                           // being reset
     bool outstanding = false;
-    std::uint32_t path = 0;  // that carries it
-    std::uint32_t lost = 0;  // whose writes wait, in the nexus with this portal group
-    std::uint16_t lost_group = 0;
+    bool late = false;           // reset: requests were sent since, which it may end
+    std::uint32_t failures = 0;  // in a row
+    bool holds_lost = false;     // PREEMPT AND ABORT: the lost path is not used meanwhile
+    std::uint32_t path = 0;      // that carries it
+    std::uint32_t lost = 0;      // whose writes wait, in this nexus
+    LoginPlace lost_place;
     TimePoint sent_at{};
     TimePoint give_up_at{};
     TaskManagement function;
@@ -153,12 +157,14 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
   void on_space_low(Path& path) noexcept override;
   void on_path_idle(Path& path) noexcept override;
+  [[nodiscard]] bool may_reset_lun() const noexcept override { return !suspended_; }
   // PathSilence::Owner
   void on_suspect(std::uint32_t path) noexcept override;
   void on_suspicion_over(std::uint32_t path) noexcept override;
   void on_silence_goes_on(std::uint32_t path) noexcept override;
   // SessionFencer::Client
-  void on_fenced(Session& session, std::uint64_t login_epoch) noexcept override;
+  void on_fenced(Session& session, const LoginPlace& place,
+                 std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override;
   [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
   // PathKey::Owner
@@ -231,8 +237,16 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_lun_fence_timer();
   void look_whether_drained();
   void preempt(Path& path, std::uint32_t lost);
+  // A preemption that is outstanding would end what is sent there.
+  [[nodiscard]] bool being_preempted(const Path& path) const {
+    return lun_fence_.holds_lost && lun_fence_.lost == path.index();
+  }
+  void release_preempted();
   void on_lun_fence_answered(bool done, const char* how);
-  void end_lun_fence(Duration pause);
+  void end_lun_fence(bool done);
+  // The reset is not waited for any more, whatever becomes of it.
+  void give_up_reset();
+  void doubt_requests();
 
   // multipath_device_marks.cpp
   void open_mark();

@@ -87,7 +87,7 @@ bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
 }
 
 bool MultipathDevice::Impl::try_send(Request& request) {
-  if (suspended_ || lun_fence_.draining) [[unlikely]] {
+  if (suspended_ || lun_fence_.pausing) [[unlikely]] {
     return false;
   }
   if (request.prefer && (able_ & path_bit(*request.prefer)) != 0 &&
@@ -312,7 +312,7 @@ void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) 
                  .end_sector = request.end_sector(),
                  .owner = request.serial,
                  .path = path.index(),
-                 .portal_group = session.negotiated().target_portal_group_tag,
+                 .place = login_place(session),
                  .login_epoch = session.login_epoch(),
                  .harmless_at = reactor_.now() + options_.quiesce_time});
   update_mark();
@@ -344,6 +344,9 @@ void MultipathDevice::Impl::set_suspended(bool suspended) {
   suspended_ = suspended;
   update_mark();
   if (suspended_) {
+    if (lun_fence_.pausing && !lun_fence_.outstanding) {
+      end_lun_fence(true);
+    }
     drop_silent_paths();
   } else {
     hedge_silent_paths();

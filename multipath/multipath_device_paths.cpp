@@ -21,24 +21,21 @@ constexpr std::chrono::milliseconds kFirstAnswersTime{100};
 void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
   facts_[path.index()].latency.clear();  // it may be another way
   counted_silence_ &= ~path_bit(path.index());
-  // The target has terminated what the session lost in its earlier logins, if this login led to the
-  // same portal group. Tasks of a connection complete before the next login, so that all of it is
-  // recorded by now.
+  // The target has terminated what the session lost in its earlier logins, where this login has led
+  // to the same nexus (login_place.h). Tasks of a connection complete before the next login, so
+  // that all of it is recorded by now.
   const Session& session = path.session();
-  if (unfenced_.fence(path.index(), session.negotiated().target_portal_group_tag,
-                      session.login_epoch() - 1)) {
+  if (unfenced_.fence(path.index(), login_place(session), session.login_epoch() - 1)) {
     after_fencing();
   }
 }
 
-void MultipathDevice::Impl::on_fenced(Session& session, std::uint64_t login_epoch) noexcept {
+void MultipathDevice::Impl::on_fenced(Session& session, const LoginPlace& place,
+                                      std::uint64_t login_epoch) noexcept {
   bool removed = false;
   for (const std::unique_ptr<Path>& path : slots_) {
     if (path != nullptr && &path->session() == &session) {
-      // The fencer has made sure that the fence reached the portal group of the last login.
-      removed = unfenced_.fence(path->index(), session.negotiated().target_portal_group_tag,
-                                login_epoch) ||
-                removed;
+      removed = unfenced_.fence(path->index(), place, login_epoch) || removed;
     }
   }
   if (removed) {
@@ -226,7 +223,8 @@ void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
 
 void MultipathDevice::Impl::update_able(const Path& path) {
   const PathMask bit = path_bit(path.index());
-  const bool avoided = (leaving_ & bit) != 0 || ((suspect_ & bit) != 0 && (up_ & ~suspect_) != 0);
+  const bool avoided = (leaving_ & bit) != 0 || being_preempted(path) ||
+                       ((suspect_ & bit) != 0 && (up_ & ~suspect_) != 0);
   able_ = path.able() && !avoided ? able_ | bit : able_ & ~bit;
 }
 
@@ -256,7 +254,8 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed.
   const bool failed = (up_ & bit) != 0 && path.state() == PathState::down &&
                       session.state() != SessionState::in_logout;
-  up_ = path.state() == PathState::up ? up_ | bit : up_ & ~bit;
+  const bool usable = path.state() == PathState::up && !being_preempted(path);
+  up_ = usable ? up_ | bit : up_ & ~bit;
   ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
   update_able();
   notify_.schedule();
@@ -266,7 +265,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   if (failed && (std::exchange(counted_silence_, counted_silence_ & ~bit) & bit) == 0) {
     note_failure(path);
   }
-  if (path.state() == PathState::up) {
+  if (usable) {
     register_key(path);
   }
   regroup_after(path);
@@ -404,7 +403,7 @@ void MultipathDevice::Impl::check_closed() {
       !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
-      lun_fence_.outstanding ||
+      (lun_fence_.outstanding && options_.reservation_key != 0) ||
       std::any_of(keys_.begin(), keys_.end(),
                   [](const auto& key) { return key != nullptr && key->registering(); }) ||
       (wait_for_fences_ && !unfenced_.empty())) {
@@ -427,6 +426,7 @@ void MultipathDevice::Impl::check_closed() {
     unfenced_.clear();
     update_mark();
     fence_timer_.stop();
+    give_up_reset();
     lun_fence_.timer.stop();
     nothing_at_fencer_ = fencer_->withdraw(*this);
   }

@@ -51,6 +51,8 @@ class Path final : private SessionObserver, private PathChecker::Owner {
     virtual void on_space_low(Path& path) noexcept = 0;
     // After stop(): nothing of the path's is outstanding any more.
     virtual void on_path_idle(Path& path) noexcept = 0;
+    // See SessionObserver::may_reset().
+    [[nodiscard]] virtual bool may_reset_lun() const noexcept { return true; }
 
    protected:
     ~Owner() = default;
@@ -116,6 +118,9 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   void on_session_up(Session& session) noexcept override;
   void on_session_down(Session& session, const Error& why) noexcept override;
   void on_scsi_event(Session& session, std::uint64_t lun, const SenseData& sense) noexcept override;
+  [[nodiscard]] bool may_reset(std::uint64_t lun) const noexcept override {
+    return lun != logical_unit_.lun() || owner_.may_reset_lun();
+  }
 
   void identify();
   void on_identified(Result<LogicalUnitIdentity> identity);

@@ -60,7 +60,7 @@ void PathKey::enroll() {
     static_cast<PathKey*>(task.owner)->on_registered();
   };
   sent_epoch_ = session.login_epoch();
-  sent_group_ = session.negotiated().target_portal_group_tag;
+  sent_place_ = login_place(session);
   registering_ = maybe_at_target_ = true;
   path_.session().submit(task_);
 }
@@ -69,7 +69,8 @@ void PathKey::on_registered() {
   registering_ = false;
   if (task_.succeeded()) {
     registered_epoch_ = sent_epoch_;
-    portal_group_ = sent_group_;
+    stray_ = false;
+    place_ = sent_place_;
     attentions_ = 0;
   } else if (task_.status == ScsiStatus::check_condition && task_.sense.valid &&
              task_.sense.key == SenseKey::unit_attention && attentions_++ < kMaxKeyAttentions) {
@@ -77,13 +78,14 @@ void PathKey::on_registered() {
   } else if (task_.outcome == TaskOutcome::completed) {
     owner_.on_key_refused(path_, to_string(classify(task_)));
   }
+  stray_ = stray_ || task_.outcome == TaskOutcome::connection_lost;
   owner_.on_key_settled();
 }
 
 void PathKey::gone_at_target() {
   registered_epoch_ = 0;
-  portal_group_.reset();
-  maybe_at_target_ = false;
+  place_.reset();
+  maybe_at_target_ = registering_ || stray_;
 }
 
 void PathKey::give_back() {

@@ -19,6 +19,7 @@
 #include "initiator/persistent_reservation.h"
 #include "initiator/scsi_task.h"
 #include "multipath/error_policy.h"
+#include "multipath/login_place.h"
 #include "multipath/path.h"
 
 namespace iscsi_blkback {
@@ -56,8 +57,8 @@ class PathKey final {
   [[nodiscard]] bool registering() const { return registering_; }
   // In this login.
   [[nodiscard]] bool registered() const;
-  // The portal group of the nexus that has it, also while the session is down.
-  [[nodiscard]] const std::optional<std::uint16_t>& portal_group() const { return portal_group_; }
+  // The nexus that has it, also while the session is down.
+  [[nodiscard]] const std::optional<LoginPlace>& place() const { return place_; }
 
   // The target may have lost it.
   void doubt() { registered_epoch_ = 0; }
@@ -89,11 +90,12 @@ class PathKey final {
 
   bool registering_ = false;
   bool maybe_at_target_ = false;
+  bool stray_ = false;            // one was lost with its connection, and may yet arrive
   std::uint32_t attentions_ = 0;  // in a row
   std::uint64_t sent_epoch_ = 0;
-  std::uint16_t sent_group_ = 0;
+  LoginPlace sent_place_;
   std::uint64_t registered_epoch_ = 0;  // the login in which it was; 0: it is not
-  std::optional<std::uint16_t> portal_group_;
+  std::optional<LoginPlace> place_;
   ScsiTask task_;
   std::array<std::byte, kReserveOutListBytes> buffer_{};
 

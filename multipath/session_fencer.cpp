@@ -161,7 +161,7 @@ class SessionFencer::Entry final : public SessionObserver {
     options.isid = session_->options().isid;
     options.max_commands = 1;
     fence_epoch_ = session_->login_epoch();
-    portal_group_ = session_->negotiated().target_portal_group_tag;
+    place_ = login_place(*session_);
     log_info("multipath", "{}: fencing the lost session through portal {}",
              session_->options().portal_name, options.portal_name);
     fence_ = std::make_unique<Session>(fencer_.reactor_, std::move(options));
@@ -172,17 +172,17 @@ class SessionFencer::Entry final : public SessionObserver {
   }
 
   void on_fence_up() {
-    const NegotiatedParameters& negotiated = fence_->negotiated();
+    const LoginPlace led_to = login_place(*fence_);
     stop_fence_.schedule();
-    if (stopping_ || !wanted_ || !negotiated.target_portal_group_tag_known ||
-        negotiated.target_portal_group_tag != portal_group_) {
+    if (stopping_ || !wanted_ || was_redirected(*fence_) || !led_to.portal_group ||
+        led_to.portal_group != place_.portal_group) {
       return;
     }
     wanted_ = session_->login_epoch() > fence_epoch_;  // lost once more in the meantime
     log_info("multipath", "{}: the lost session is fenced", session_->options().portal_name);
     const std::vector<Client*> clients = clients_;
     for (Client* client : clients) {
-      client->on_fenced(*session_, fence_epoch_);
+      client->on_fenced(*session_, place_, fence_epoch_);
     }
   }
 
@@ -235,8 +235,8 @@ class SessionFencer::Entry final : public SessionObserver {
   bool start_when_gone_ = false;
   Session* sibling_ = nullptr;  // of this or the last attempt; compared, not used
   std::uint64_t fence_epoch_ = 0;
-  std::uint16_t portal_group_ = 0;
-  Timer timer_;  // until the start; while fence_ runs, its deadline
+  LoginPlace place_;  // of the login that it fences
+  Timer timer_;       // until the start; while fence_ runs, its deadline
   Deferred stop_fence_;
 };
 
@@ -315,8 +315,8 @@ bool SessionFencer::other_needs_key(const Session& session, std::uint16_t lun,
 
 Session* SessionFencer::find_sibling(const Entry& lost) const {
   const SessionOptions& wanted = lost.session()->options();
-  const NegotiatedParameters& group = lost.session()->negotiated();
-  if (!group.target_portal_group_tag_known) {
+  const std::optional<std::uint16_t> group = login_place(*lost.session()).portal_group;
+  if (!group || was_redirected(*lost.session())) {
     return nullptr;
   }
   // After a failed attempt the one behind the last sibling is tried first.
@@ -326,9 +326,8 @@ Session* SessionFencer::find_sibling(const Entry& lost) const {
     Session* candidate = entry->session();
     if (candidate == nullptr || candidate == lost.session() ||
         candidate->state() != SessionState::logged_in ||
-        candidate->options().target_name != wanted.target_name ||
-        !candidate->negotiated().target_portal_group_tag_known ||
-        candidate->negotiated().target_portal_group_tag != group.target_portal_group_tag) {
+        candidate->options().target_name != wanted.target_name || was_redirected(*candidate) ||
+        login_place(*candidate).portal_group != group) {
       continue;
     }
     if (behind_last) {

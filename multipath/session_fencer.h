@@ -4,7 +4,9 @@
 //
 // How: a login with the lost session's ISID and TSIH 0 to another portal of the same target portal
 // group makes the target terminate the old session's tasks (session reinstatement, RFC 7143 6.3.5).
-// The fence session logs out as soon as it is in.
+// The fence session logs out as soon as it is in. Portals whose tags are equal are of the same
+// group as long as they are of the same node; where a redirect has led, to whichever node, is
+// neither fenced in this way nor a fence.
 //
 // Two sessions of one ISID end each other, so the fence must not fight with the lost session's own
 // next login, which is a fence itself:
@@ -26,6 +28,7 @@
 
 #include "base/reactor.h"
 #include "initiator/session.h"
+#include "multipath/login_place.h"
 
 namespace iscsi_blkback {
 
@@ -33,9 +36,10 @@ class SessionFencer {
  public:
   class Client {
    public:
-    // Nothing that the session sent in a login up to and including login_epoch can be executed any
-    // more. Not called for the session's own logins; those the client observes itself.
-    virtual void on_fenced(Session& session, std::uint64_t login_epoch) noexcept = 0;
+    // Nothing that the session sent in a login to that place up to and including login_epoch can be
+    // executed any more. Not called for the session's own logins; those the client observes itself.
+    virtual void on_fenced(Session& session, const LoginPlace& place,
+                           std::uint64_t login_epoch) noexcept = 0;
     // After remove() or withdraw() returned false: nothing of what this client gave up is left.
     virtual void on_withdrawn() noexcept = 0;
     // Whether it still relies on what it has registered for persistent reservations there.

@@ -43,10 +43,9 @@ bool UnfencedWrites::has_path(std::uint32_t path) const {
                      [&](const UnfencedWrite& write) { return write.path == path; });
 }
 
-bool UnfencedWrites::fence(std::uint32_t path, std::uint32_t portal_group,
-                           std::uint64_t login_epoch) {
+bool UnfencedWrites::fence(std::uint32_t path, const LoginPlace& place, std::uint64_t login_epoch) {
   return std::erase_if(writes_, [&](const UnfencedWrite& write) {
-           return write.path == path && write.portal_group == portal_group &&
+           return write.path == path && same_nexus(write.place, place) &&
                   write.login_epoch <= login_epoch;
          }) != 0;
 }
@@ -56,10 +55,10 @@ bool UnfencedWrites::expire(TimePoint now) {
                        [&](const UnfencedWrite& write) { return write.harmless_at <= now; }) != 0;
 }
 
-bool UnfencedWrites::fence_until(std::uint32_t path, std::uint32_t portal_group,
+bool UnfencedWrites::fence_until(std::uint32_t path, const LoginPlace& place,
                                  TimePoint harmless_at) {
-  return std::erase_if(writes_, [=](const UnfencedWrite& write) {
-           return write.path == path && write.portal_group == portal_group &&
+  return std::erase_if(writes_, [&](const UnfencedWrite& write) {
+           return write.path == path && same_nexus(write.place, place) &&
                   write.harmless_at <= harmless_at;
          }) != 0;
 }
@@ -70,11 +69,11 @@ bool UnfencedWrites::any_until(TimePoint harmless_at) const {
   });
 }
 
-bool UnfencedWrites::all_until(std::uint32_t path, std::uint32_t portal_group,
+bool UnfencedWrites::all_until(std::uint32_t path, const LoginPlace& place,
                                TimePoint harmless_at) const {
   bool any = false;
   for (const UnfencedWrite& write : writes_) {
-    if (write.path == path && write.portal_group == portal_group) {
+    if (write.path == path && same_nexus(write.place, place)) {
       any = true;
       if (write.harmless_at > harmless_at) {
         return false;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "multipath/login_place.h"
 
 namespace iscsi_blkback {
 
@@ -17,8 +18,7 @@ struct UnfencedWrite {
   std::uint64_t end_sector = 0;  // one past the last
   std::uint64_t owner = 0;       // the request that it was sent for; never 0
   std::uint32_t path = 0;
-  // A fence reaches only the portal group that the connection was made to (RFC 7143 6.3.5).
-  std::uint32_t portal_group = 0;
+  LoginPlace place;               // where the connection had led: a fence is one of that nexus
   std::uint64_t login_epoch = 0;  // of the session, when the write was sent
   TimePoint harmless_at{};        // then the target has given up the connection by itself
 };
@@ -43,16 +43,16 @@ class UnfencedWrites {
   // Whether one of them is the path's, so that a fence of its session is still of use.
   [[nodiscard]] bool has_path(std::uint32_t path) const;
 
-  // Removes what the path lost to that portal group in epochs up to and including login_epoch.
-  // True when something was removed.
-  bool fence(std::uint32_t path, std::uint32_t portal_group, std::uint64_t login_epoch);
-  // Removes what is harmless at that time; fence_until: of that path and portal group only.
+  // Removes what the path lost in that nexus in epochs up to and including login_epoch. True when
+  // something was removed.
+  bool fence(std::uint32_t path, const LoginPlace& place, std::uint64_t login_epoch);
+  // Removes what is harmless at that time; fence_until: of that path and nexus only.
   bool expire(TimePoint now);
-  bool fence_until(std::uint32_t path, std::uint32_t portal_group, TimePoint harmless_at);
+  bool fence_until(std::uint32_t path, const LoginPlace& place, TimePoint harmless_at);
   // Whether there is a write that is harmless at that time.
   [[nodiscard]] bool any_until(TimePoint harmless_at) const;
-  // Whether that path and portal group has any, and all of them are.
-  [[nodiscard]] bool all_until(std::uint32_t path, std::uint32_t portal_group,
+  // Whether that path and nexus has any, and all of them are.
+  [[nodiscard]] bool all_until(std::uint32_t path, const LoginPlace& place,
                                TimePoint harmless_at) const;
   void clear() { writes_.clear(); }
 

@@ -101,6 +101,78 @@ TEST_F(SessionFunctionsTest, LogicalUnitResetEndsTheTasksOfTheLun) {
   EXPECT_FALSE(commands[1].done || commands[3].done);
 }
 
+// --- functions that are not answered
+
+class UnansweredFunctionTest : public SessionFunctionsTest {
+ protected:
+  UnansweredFunctionTest() {
+    SimFunctionFault unanswered;
+    unanswered.answer = false;
+    target->fault_functions(TaskFunction::logical_unit_reset, unanswered);
+  }
+};
+
+TEST_F(UnansweredFunctionTest, APatientOneIsWaitedForAsLongAsTheConnectionLives) {
+  TestFunction reset;
+  reset.function.patient = true;
+  reset.submit(initiator.session, TaskFunction::logical_unit_reset);
+  reactor.run_for(seconds(600));
+  EXPECT_FALSE(reset.done);
+  EXPECT_EQ(initiator.session.statistics().connection_losses, 0U);
+  target->stop();
+  ASSERT_TRUE(runs([&] { return reset.done; }));
+  EXPECT_EQ(reset.outcome(), FunctionOutcome::connection_lost);
+}
+
+TEST_F(UnansweredFunctionTest, APatientOneDoesNotKeepStuckCommandsFromBeingAborted) {
+  TestFunction reset;
+  reset.function.patient = true;
+  reset.submit(initiator.session, TaskFunction::logical_unit_reset);
+  const TestCommand& command = stuck();
+  ASSERT_TRUE(runs([&] { return command.done; }));
+  EXPECT_EQ(command.task.outcome, TaskOutcome::aborted);
+  EXPECT_EQ(target->counters.aborts, 1U);
+  initiator.session.abandon(reset.function);
+}
+
+TEST_F(UnansweredFunctionTest, AnAbandonedOneIsForgotten) {
+  SimFunctionFault late;
+  late.delay = seconds(1);
+  target->fault_functions(TaskFunction::logical_unit_reset, late);
+  {
+    TestFunction reset;
+    reset.submit(initiator.session, TaskFunction::logical_unit_reset);
+    reactor.run_for(milliseconds(10));
+    initiator.session.abandon(reset.function);
+    EXPECT_FALSE(reset.done);
+  }
+  const TestCommand& command = stuck();
+  reactor.run_for(seconds(2));
+  EXPECT_EQ(target->counters.resets, 1U) << "the target has executed it";
+  EXPECT_EQ(initiator.session.state(), SessionState::logged_in);
+  EXPECT_FALSE(command.done) << "sent after it";
+}
+
+TEST_F(UnansweredFunctionTest, OneThatIsAbandonedBeforeItWasSentIsNotSent) {
+  TestFunction reset;
+  reset.submit(initiator.session, TaskFunction::logical_unit_reset);
+  initiator.session.abandon(reset.function);
+  reactor.run_for(seconds(1));
+  EXPECT_FALSE(reset.done);
+  EXPECT_EQ(target->counters.resets, 0U);
+}
+
+TEST_F(SessionFunctionsTest, DoubtedCommandsAreAbortedSooner) {
+  const TestCommand& command = stuck(0);
+  const TestCommand& other = stuck(1);
+  reactor.run_for(milliseconds(10));
+  initiator.session.doubt_commands(encode_lun(0));
+  reactor.run_for(test_session_options().command_timeout / 4);
+  EXPECT_TRUE(command.done);
+  EXPECT_EQ(command.task.outcome, TaskOutcome::aborted);
+  EXPECT_FALSE(other.done);
+}
+
 TEST_F(SessionFunctionsTest, TargetResetsEndEveryTask) {
   for (const TaskFunction which :
        {TaskFunction::target_warm_reset, TaskFunction::target_cold_reset}) {

@@ -1,63 +1,9 @@
-// Lost writes are fenced by a command of the logical unit through another path, in virtual time, at
-// a target that executes old writes late.
-#include <gmock/gmock.h>
-
-#include "tests/multipath/multipath_fixture.h"
+// Lost writes are fenced by LOGICAL UNIT RESET through another path, in virtual time, at a target
+// that executes old writes late.
+#include "tests/multipath/lun_fence_fixture.h"
 
 namespace iscsi_blkback {
 namespace {
-
-class LunFenceTest : public MultipathTest {
- protected:
-  LunFenceTest() {
-    options_.fence_settle_time = seconds(5);
-    options_.quiesce_time = seconds(60);
-  }
-
-  // Portals in groups of their own, so that nobody else can fence.
-  void start_apart(bool exclusive) {
-    session_options_.exclusive_luns = exclusive;
-    start({1, 2});
-    reactor_.run_for(milliseconds(10));
-  }
-
-  void hold_next_write_at_portal_0() {
-    SimFault fault;
-    fault.matches = writes_at(0);
-    fault.hold = true;
-    fault.execute = true;
-    target_->inject(fault);
-  }
-  // Writes until one of them, which is 1, stays at portal 0 or on its way there.
-  GuestRequest& write_until_one_stays() {
-    while (true) {
-      GuestRequest& request = write(0, 8, 1);
-      if (!reactor_.run_until([&] { return !pending(request); }, milliseconds(100))) {
-        return request;
-      }
-    }
-  }
-  // A write that portal 0 keeps, lost there and answered at portal 1.
-  void lose_a_write_only() {
-    hold_next_write_at_portal_0();
-    GuestRequest& first = write_until_one_stays();
-    EXPECT_EQ(target_->held(), 1U);
-    refuse(0);
-    EXPECT_EQ(answer(first, milliseconds(200)), IoStatus::ok);
-  }
-  // And a newer one that waits.
-  GuestRequest& lose_a_write() {
-    lose_a_write_only();
-    return write(0, 8, 2);
-  }
-  // The old write does nothing any more.
-  void expect_fenced(int newest = 2) {
-    target_->release_held();
-    reactor_.run_for(seconds(1));
-    EXPECT_EQ(target_->counters.executed_after_close, 0U);
-    EXPECT_EQ(medium(0), newest);
-  }
-};
 
 TEST_F(LunFenceTest, AResetFencesWhenWhatWasLostHasSettled) {
   start_apart(true);
@@ -162,7 +108,7 @@ TEST_F(LunFenceTest, AResetThatIsRefusedIsNoFence) {
   reactor_.run_for(seconds(30));
   EXPECT_TRUE(pending(second));
   target_->fault_functions(TaskFunction::logical_unit_reset, std::nullopt);
-  EXPECT_EQ(answer(second, seconds(5)), IoStatus::ok) << "tried again";
+  EXPECT_EQ(answer(second, seconds(17)), IoStatus::ok) << "tried again";
   expect_fenced();
 }
 
@@ -198,101 +144,190 @@ TEST_F(LunFenceTest, CloseWaitsForTheResetAndNoLonger) {
   expect_fenced(1);
 }
 
-// --- PREEMPT AND ABORT
+TEST_F(LunFenceTest, APathThatIsRemovedDoesNotWaitForAReset) {
+  start_target({1, 2, 3});
+  session_options_.exclusive_luns = true;
+  start_device();
+  SimFunctionFault unanswered;
+  unanswered.answer = false;
+  target_->fault_functions(TaskFunction::logical_unit_reset, unanswered);
+  lose_a_write();
+  reactor_.run_for(seconds(6));
+  ASSERT_TRUE(device_->remove_path(*sessions_[1], 0));
+  reactor_.run_for(milliseconds(100));
+  EXPECT_EQ(device_->snapshot().leaving, 0U);
+  EXPECT_EQ(sessions_[1]->statistics().connection_losses, 0U);
+}
 
-class PreemptTest : public LunFenceTest {
+TEST_F(LunFenceTest, ADiskThatIsClosedDoesNotWaitForAReset) {
+  start_apart(true);
+  SimFunctionFault unanswered;
+  unanswered.answer = false;
+  target_->fault_functions(TaskFunction::logical_unit_reset, unanswered);
+  lose_a_write();
+  reactor_.run_for(seconds(6));
+  const TimePoint began = reactor_.now();
+  close();
+  EXPECT_LE(reactor_.now() - began, milliseconds(10));
+  EXPECT_EQ(sessions_[1]->statistics().connection_losses, 0U);
+}
+
+// --- a guest that does not overlap
+
+// It hardly notices the fence, whatever becomes of that.
+class BystanderTest : public LunFenceTest {
  protected:
-  PreemptTest() { options_.reservation_key = 0x5a00000000000000; }
+  // Requests all the time; returns how many took longer than that.
+  std::size_t run_bystander(Duration during, Duration at_most) {
+    const std::size_t first = requests_.size();
+    const TimePoint until = reactor_.now() + during;
+    for (std::uint64_t i = 0; reactor_.now() < until; ++i) {
+      if (i % 2 == 0) {
+        read(100 + i % 64 * 8, 8);
+      } else {
+        write(100 + i % 64 * 8, 8, 3);
+      }
+      reactor_.run_for(milliseconds(10));
+    }
+    std::size_t longer = 0;
+    for (std::size_t i = first; i < requests_.size(); ++i) {
+      EXPECT_EQ(answer(*requests_[i]), IoStatus::ok);
+      longer += requests_[i]->took() > at_most ? 1 : 0;
+    }
+    return longer;
+  }
 };
 
-TEST_F(PreemptTest, EachPathRegistersItsOwnKey) {
-  start_apart(false);
-  EXPECT_THAT(target_->keys(0),
-              testing::UnorderedElementsAre(0x5a00800000010001, 0x5a00800000010002));
-}
-
-TEST_F(PreemptTest, PreemptAndAbortFencesWhenWhatWasLostHasSettled) {
-  start_apart(false);
+TEST_F(BystanderTest, WaitsForAnUnansweredResetAFifthOfASecond) {
+  start_apart(true);
+  SimFunctionFault unanswered;
+  unanswered.answer = false;
+  target_->fault_functions(TaskFunction::logical_unit_reset, unanswered);
   GuestRequest& second = lose_a_write();
-  GuestRequest& beside = read(100, 8);
-  EXPECT_EQ(answer(beside, milliseconds(50)), IoStatus::ok);
-  reactor_.run_for(milliseconds(4600));
+  EXPECT_EQ(run_bystander(seconds(50), milliseconds(210)), 0U);
   EXPECT_TRUE(pending(second));
-  EXPECT_EQ(target_->counters.preemptions, 0U);
-  EXPECT_EQ(answer(second, milliseconds(600)), IoStatus::ok);
-  EXPECT_EQ(target_->counters.preemptions, 1U);
-  EXPECT_EQ(target_->counters.resets, 0U);
-  EXPECT_EQ(target_->counters.aborted_tasks, 1U);
-  EXPECT_THAT(target_->keys(0), testing::ElementsAre(0x5a00800000010002));
-  expect_fenced();
-
-  accept(0);
-  ASSERT_TRUE(wait_for_up(2));
-  reactor_.run_for(milliseconds(10));
-  EXPECT_EQ(target_->keys(0).size(), 2U) << "the path that is back registers again";
+  EXPECT_EQ(sessions_[1]->statistics().connection_losses, 0U) << "it is healthy";
+  EXPECT_EQ(answer(second, seconds(15)), IoStatus::ok) << "quiesce_time";
 }
 
-// No command of another path is ended, so that none is waited for.
-TEST_F(PreemptTest, CommandsOfOtherPathsGoOn) {
-  start_apart(false);
+// One slow command after the other.
+TEST_F(BystanderTest, WaitsForABusyPathAFifthOfASecondNowAndThen) {
+  start_apart(true);
+  SimFault slow;
+  slow.matches = [](const SimCommand& command) {
+    return is_read(command) && command.expected_bytes == 16 * kSectorBytes;
+  };
+  slow.count = 0;
+  slow.execute = true;
+  slow.extra_delay = milliseconds(700);
+  target_->inject(slow);
   GuestRequest& second = lose_a_write();
+  std::size_t longer = 0;
+  for (int i = 0; i < 100; ++i) {
+    read(1000, 16);
+    longer += run_bystander(milliseconds(500), milliseconds(20)) > 10 ? 1 : 0;
+  }
+  EXPECT_LE(longer, 10U) << "the tries are further and further apart";
+  for (const auto& request : requests_) {
+    if (request.get() != &second && request->block.sector_count == 8) {
+      EXPECT_LE(request->took(), milliseconds(210));
+    }
+  }
+  EXPECT_EQ(target_->counters.resets, 0U);
+}
+
+// A target that executes a reset long after it has received it, and with that ends what it has
+// received since, without an answer.
+TEST_F(BystanderTest, LosesNothingToAResetThatIsExecutedLate) {
+  session_options_.command_timeout = seconds(8);
+  session_options_.abort_timeout = seconds(1);
+  target_options_.command_delay = milliseconds(15);
+  start_apart(true);
+  SimFunctionFault late;
+  late.delay = seconds(3);
+  target_->fault_functions(TaskFunction::logical_unit_reset, late);
+  GuestRequest& second = lose_a_write();
+  reactor_.run_for(seconds(5));
+  reactor_.schedule(seconds(3), [this] {
+    target_->fault_functions(TaskFunction::logical_unit_reset, std::nullopt);
+  });
+  EXPECT_LE(run_bystander(seconds(4), milliseconds(230)), 5U) << "those that it ends";
+  EXPECT_GT(target_->counters.aborted_tasks, 1U);
+  EXPECT_EQ(second.status, IoStatus::ok);
+  for (const auto& request : requests_) {
+    if (request.get() != &second) {
+      EXPECT_LE(request->took(), seconds(4)) << "in place of command_timeout and more";
+    }
+  }
+  expect_fenced();
+}
+
+// --- the source of a migration: the guest runs elsewhere by then
+
+TEST_F(LunFenceTest, ASuspendedDiskIsNotReset) {
+  start_apart(true);
+  GuestRequest& second = lose_a_write();
+  device_->set_suspended(true);
+  reactor_.run_for(seconds(20));
+  EXPECT_EQ(target_->counters.resets, 0U);
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(second, milliseconds(500)), IoStatus::ok) << "it was not migrated after all";
+  EXPECT_EQ(target_->counters.resets, 1U);
+  expect_fenced();
+}
+
+TEST_F(LunFenceTest, ASuspendedDiskThatIsClosedIsNotReset) {
+  start_apart(true);
+  lose_a_write();
+  device_->set_suspended(true);
+  const TimePoint began = reactor_.now();
+  close(true);
+  EXPECT_GE(reactor_.now() - began, seconds(59)) << "quiesce_time";
+  EXPECT_EQ(target_->counters.resets, 0U);
+}
+
+// Its requests were let finish for the reset when it was suspended.
+TEST_F(LunFenceTest, ADiskThatIsSuspendedJustBeforeTheResetIsNotReset) {
+  start_apart(true);
+  GuestRequest& second = lose_a_write();
+  reactor_.run_for(milliseconds(4900));
   SimFault slow;
   slow.matches = io_at(1);
   slow.execute = true;
-  slow.hold = true;
-  reactor_.run_for(milliseconds(4880));
+  slow.extra_delay = milliseconds(190);
   target_->inject(slow);
   GuestRequest& beside = read(100, 8);
-  ASSERT_TRUE(reactor_.run_until([&] { return target_->held() == 2; }, seconds(1)));
-  EXPECT_TRUE(reactor_.run_until([&] { return target_->counters.preemptions == 1; }, seconds(1)));
-  EXPECT_EQ(answer(second, milliseconds(100)), IoStatus::ok);
+  reactor_.run_for(milliseconds(180));
   EXPECT_TRUE(pending(beside));
-  target_->release_held();
-  EXPECT_EQ(answer(beside, seconds(1)), IoStatus::ok);
-  EXPECT_EQ(medium(0), 2);
-}
-
-TEST_F(PreemptTest, ATargetThatHasLostItsKeysIsGivenThemAgain) {
-  start_apart(false);
-  target_->forget_keys();
-  GuestRequest& second = lose_a_write();
-  reactor_.run_for(seconds(10));
-  EXPECT_TRUE(pending(second)) << "the lost path's key is not known, so that nothing was ended";
-  EXPECT_EQ(target_->counters.preemptions, 0U);
-  EXPECT_THAT(target_->keys(0), testing::ElementsAre(0x5a00800000010002));
-  EXPECT_EQ(answer(second, seconds(60)), IoStatus::ok) << "quiesce_time";
-}
-
-TEST_F(PreemptTest, ATargetWithoutPersistentReservationsServesTheDiskAllTheSame) {
-  SimFault unknown;
-  unknown.matches = [](const SimCommand& command) {
-    return command.cdb[0] == scsi_operation::kPersistentReserveOut;
-  };
-  unknown.count = 0;
-  unknown.status = ScsiStatus::check_condition;
-  unknown.sense = make_sense(SenseKey::illegal_request, 0x2000);
-  start_target({1, 2});
-  target_->inject(unknown);
-  start_device();
-  EXPECT_EQ(up(), 2U);
-  GuestRequest& second = lose_a_write();
-  reactor_.run_for(seconds(59));
+  EXPECT_EQ(target_->counters.resets, 0U);
+  device_->set_suspended(true);
+  reactor_.run_for(seconds(20));
+  EXPECT_EQ(beside.status, IoStatus::ok);
   EXPECT_TRUE(pending(second));
-  EXPECT_EQ(answer(second, seconds(2)), IoStatus::ok) << "quiesce_time";
+  EXPECT_EQ(target_->counters.resets, 0U);
 }
 
-TEST_F(PreemptTest, CloseWaitsForThePreemption) {
-  start_apart(false);
-  lose_a_write();
-  bool closed = false;
-  device_->close(
-      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
-  reactor_.run_for(milliseconds(4700));
-  EXPECT_FALSE(closed);
-  EXPECT_TRUE(reactor_.run_until([&] { return closed; }, milliseconds(500)));
-  EXPECT_EQ(target_->counters.preemptions, 1U);
-  device_.reset();
-  expect_fenced(1);
+// A command that is stuck there, and cannot be aborted.
+TEST_F(LunFenceTest, AStuckCommandOfASuspendedDiskIsNoReasonForAReset) {
+  session_options_.command_timeout = seconds(5);
+  session_options_.abort_timeout = seconds(2);
+  session_options_.exclusive_luns = true;
+  start({1});
+  SimFault never;
+  never.matches = writes_at(0);
+  never.answer = false;
+  target_->inject(never);
+  SimFunctionFault unanswered;
+  unanswered.answer = false;
+  target_->fault_functions(TaskFunction::abort_task, unanswered);
+  GuestRequest& stuck = write(0, 8, 1);
+  reactor_.run_for(seconds(1));
+  device_->set_suspended(true);
+  EXPECT_TRUE(reactor_.run_until(
+      [this] { return sessions_[0]->statistics().connection_losses == 1; }, seconds(20)));
+  EXPECT_EQ(target_->counters.resets, 0U);
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(stuck, seconds(5)), IoStatus::ok);
 }
 
 }  // namespace

@@ -15,8 +15,10 @@ iscsi_blkback_test(multipath_test
     multipath/path_identity_test.cpp
     multipath/path_policies_test.cpp
     multipath/path_selector_test.cpp
+    multipath/preempt_test.cpp
     multipath/prioritizer_test.cpp
     multipath/queue_depth_test.cpp
+    multipath/redirected_login_test.cpp
     multipath/reservation_key_test.cpp
     multipath/silent_path_test.cpp
     multipath/split_requests_test.cpp

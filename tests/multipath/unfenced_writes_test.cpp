@@ -11,12 +11,17 @@ TimePoint at(std::int64_t seconds) {
   return TimePoint(std::chrono::seconds(seconds));
 }
 
+LoginPlace place_of(const char* host, std::optional<std::uint16_t> group) {
+  return {.portal = SocketAddress::parse(host, 3260).value(), .portal_group = group};
+}
+const LoginPlace kPlace = place_of("10.0.0.1", 1);
+
 UnfencedWrite write_of(std::uint64_t first, std::uint64_t end, std::uint64_t owner = 1) {
   return {.first_sector = first,
           .end_sector = end,
           .owner = owner,
           .path = 0,
-          .portal_group = 1,
+          .place = kPlace,
           .login_epoch = 1,
           .harmless_at = at(60)};
 }
@@ -57,21 +62,40 @@ TEST(UnfencedWrites, AFenceClearsItsPathUpToItsEpochOnly) {
   writes.add(other_path);
   writes.add(later);
 
-  EXPECT_TRUE(writes.fence(0, 1, 2));
+  EXPECT_TRUE(writes.fence(0, kPlace, 2));
   EXPECT_FALSE(writes.endangers(8, 16, 9));
   EXPECT_TRUE(writes.endangers(0, 8, 9));
   EXPECT_TRUE(writes.endangers(16, 24, 9));
-  EXPECT_FALSE(writes.fence(0, 1, 2));
-  EXPECT_TRUE(writes.fence(0, 1, 3));
-  EXPECT_TRUE(writes.fence(1, 1, 1));
+  EXPECT_FALSE(writes.fence(0, kPlace, 2));
+  EXPECT_TRUE(writes.fence(0, kPlace, 3));
+  EXPECT_TRUE(writes.fence(1, kPlace, 1));
   EXPECT_TRUE(writes.empty());
 }
 
 TEST(UnfencedWrites, AFenceInAnotherPortalGroupClearsNothing) {
   UnfencedWrites writes(8);
   writes.add(write_of(0, 8));
-  EXPECT_FALSE(writes.fence(0, 2, 9));
+  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.1", 2), 9));
   EXPECT_TRUE(writes.endangers(0, 8, 9));
+}
+
+TEST(UnfencedWrites, AFenceAtAnotherAddressClearsNothing) {
+  UnfencedWrites writes(8);
+  writes.add(write_of(0, 8));
+  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.2", 1), 9));
+  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.2", std::nullopt), 9));
+  EXPECT_TRUE(writes.endangers(0, 8, 9));
+}
+
+TEST(UnfencedWrites, AnUnknownPortalGroupIsThatOfItsAddressAndOfNoOther) {
+  UnfencedWrites writes(8);
+  UnfencedWrite write = write_of(0, 8);
+  write.place.portal_group.reset();
+  writes.add(write);
+  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.2", 0), 9));
+  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.2", std::nullopt), 9));
+  EXPECT_TRUE(writes.fence(0, place_of("10.0.0.1", std::nullopt), 9));
+  EXPECT_TRUE(writes.empty());
 }
 
 TEST(UnfencedWrites, ExpireWhenTheTargetHasGivenUp) {
@@ -99,7 +123,7 @@ TEST(UnfencedWrites, BeyondTheLimitARangeIsWidenedAndClearedByTimeAlone) {
   EXPECT_TRUE(writes.endangers(150, 151, 9));
   EXPECT_TRUE(writes.endangers(200, 208, 3)) << "its owner is forgotten";
 
-  EXPECT_TRUE(writes.fence(0, 1, 9));
+  EXPECT_TRUE(writes.fence(0, kPlace, 9));
   EXPECT_FALSE(writes.endangers(0, 8, 9));
   EXPECT_TRUE(writes.endangers(100, 208, 9));
   EXPECT_FALSE(writes.expire(at(60)));
@@ -119,12 +143,12 @@ TEST(UnfencedWrites, AFenceOfOnePathLeavesWhatHasNotSettled) {
   }
   EXPECT_FALSE(writes.any_until(at(59)));
   EXPECT_TRUE(writes.any_until(at(60)));
-  EXPECT_FALSE(writes.all_until(1, 1, at(69))) << "the later one has not settled";
-  EXPECT_TRUE(writes.all_until(1, 1, at(70)));
-  EXPECT_FALSE(writes.all_until(2, 1, at(70))) << "it has none";
-  EXPECT_FALSE(writes.fence_until(0, 1, at(59)));
-  EXPECT_FALSE(writes.fence_until(0, 2, at(60))) << "another nexus";
-  EXPECT_TRUE(writes.fence_until(0, 1, at(60)));
+  EXPECT_FALSE(writes.all_until(1, kPlace, at(69))) << "the later one has not settled";
+  EXPECT_TRUE(writes.all_until(1, kPlace, at(70)));
+  EXPECT_FALSE(writes.all_until(2, kPlace, at(70))) << "it has none";
+  EXPECT_FALSE(writes.fence_until(0, kPlace, at(59)));
+  EXPECT_FALSE(writes.fence_until(0, place_of("10.0.0.1", 2), at(60))) << "another nexus";
+  EXPECT_TRUE(writes.fence_until(0, kPlace, at(60)));
   EXPECT_EQ(writes.size(), 3U);
 }
 
@@ -146,7 +170,7 @@ TEST(UnfencedWrites, AgreesWithAModel) {
       } else if (random.one_in(4)) {
         const auto path = static_cast<std::uint32_t>(random.below(3));
         const std::uint64_t epoch = random.below(4);
-        writes.fence(path, 1, epoch);
+        writes.fence(path, kPlace, epoch);
         std::erase_if(model, [&](const UnfencedWrite& write) {
           return write.path == path && write.login_epoch <= epoch;
         });

@@ -36,6 +36,7 @@ struct SimTargetOptions {
   std::vector<SimPortal> portals;
   // Relative target port identifier of the first portal; each has one of its own.
   std::uint16_t first_relative_port = 1;
+  bool tells_portal_group = true;
   bool header_digest = false;  // CRC32C when the initiator allows it
   bool data_digest = false;
   bool initial_r2t = false;
@@ -84,6 +85,7 @@ struct SimFunctionFault {
   bool answer = true;         // false: never answered
   bool execute = true;        // do what was asked for, where answered
   std::uint8_t response = 0;  // of the answer; 0: the true one
+  Duration delay{};           // executed and answered so much later
 };
 
 [[nodiscard]] bool is_read(const SimCommand& command);

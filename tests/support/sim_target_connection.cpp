@@ -224,13 +224,26 @@ void SimTargetConnection::handle_function(const TaskManagementRequestPdu& reques
       found != target_.function_faults_.end()) {
     fault = found->second;
   }
-  const std::uint8_t response =
-      fault.execute && fault.answer ? target_.manage(*this, request) : std::uint8_t{0};
-  if (fault.answer) {
-    send(TaskManagementResponsePdu{.response = fault.response != 0 ? fault.response : response,
-                                   .initiator_task_tag = request.initiator_task_tag,
-                                   .numbers = numbers(true)});
+  if (fault.delay == Duration::zero()) {
+    execute_function(request, fault);
+    return;
   }
+  target_.reactor_.schedule(fault.delay, [self = shared_from_this(), request, fault] {
+    if (!self->dead_) {
+      self->execute_function(request, fault);
+    }
+  });
+}
+
+void SimTargetConnection::execute_function(const TaskManagementRequestPdu& request,
+                                           const SimFunctionFault& fault) {
+  if (!fault.answer) {
+    return;
+  }
+  const std::uint8_t response = fault.execute ? target_.manage(*this, request) : std::uint8_t{0};
+  send(TaskManagementResponsePdu{.response = fault.response != 0 ? fault.response : response,
+                                 .initiator_task_tag = request.initiator_task_tag,
+                                 .numbers = numbers(true)});
 }
 
 bool SimTargetConnection::forget_write(std::uint32_t tag) {

@@ -93,6 +93,7 @@ class SimTargetConnection final : public ByteStream::Owner,
   void handle_login(const LoginRequestPdu& request, std::span<const std::byte> data);
   void handle_command(const ScsiCommandPdu& command, std::span<const std::byte> data);
   void handle_function(const TaskManagementRequestPdu& request);
+  void execute_function(const TaskManagementRequestPdu& request, const SimFunctionFault& fault);
   void handle_data_out(const DataOutPdu& pdu, std::span<const std::byte> data);
   void burst_done(std::uint32_t tag, Write& write);
   void violation(std::string what);

@@ -28,7 +28,9 @@ Result<std::string> TargetNegotiation::answer(std::string_view request,
       if (pair.value != options.name) {
         return fail(ErrorCode::not_found, "there is no target " + std::string(pair.value));
       }
-      answer.add("TargetPortalGroupTag", std::uint32_t{group_tag});
+      if (options.tells_portal_group) {
+        answer.add("TargetPortalGroupTag", std::uint32_t{group_tag});
+      }
     } else if (pair.key == "AuthMethod") {
       answer.add(pair.key, std::string_view{"None"});
     } else if (pair.key == "HeaderDigest" || pair.key == "DataDigest") {

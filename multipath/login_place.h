@@ -1,0 +1,44 @@
+// LoginPlace: what a login of a session led to, as far as its nexus is concerned: the portal's
+// address and the target portal group. A value, made on the reactor's thread.
+//
+// A target terminates the tasks of an older session (RFC 7143 6.3.5) when it knows that session.
+// What tells that it does, for a login of the same session: that it led to the same portal and that
+// this is still in the same portal group. The tag alone does not: each node numbers its groups for
+// itself, mostly from 1, so that a redirect may lead from one server to another one that serves the
+// same disk by a group of the same number and has never heard of the older session.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "initiator/session.h"
+
+namespace iscsi_blkback {
+
+struct LoginPlace {
+  SocketAddress portal;
+  std::optional<std::uint16_t> portal_group;  // nullopt: the target has not told
+};
+
+// Of the last login that succeeded.
+[[nodiscard]] inline LoginPlace login_place(const Session& session) {
+  const NegotiatedParameters& negotiated = session.negotiated();
+  LoginPlace place{.portal = session.peer(), .portal_group = std::nullopt};
+  if (negotiated.target_portal_group_tag_known) {
+    place.portal_group = negotiated.target_portal_group_tag;
+  }
+  return place;
+}
+
+// Whether both logins of one session belong to the same nexus.
+[[nodiscard]] inline bool same_nexus(const LoginPlace& one, const LoginPlace& other) {
+  return one.portal == other.portal &&
+         (!one.portal_group || !other.portal_group || *one.portal_group == *other.portal_group);
+}
+
+// Whether a redirect had a part in the last login.
+[[nodiscard]] inline bool was_redirected(const Session& session) {
+  return !(session.peer() == session.options().portal);
+}
+
+}  // namespace iscsi_blkback
