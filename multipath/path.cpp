@@ -254,6 +254,7 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   identifying_ = false;
   identify_timer_.stop();
   if (!identity) {
+    transitioning_until_.reset();
     set_state(PathState::down, identity.error().message);
     look_later();
     return;
@@ -287,8 +288,18 @@ void Path::refresh_access() {
 
 void Path::on_access(Result<LogicalUnitIdentity> identity) {
   reading_access_ = false;
-  if (!identity || state_ == PathState::quarantined) {
-    return;  // what an unanswered question means, the session and the checker say
+  if (state_ == PathState::quarantined) {
+    return;
+  }
+  if (!identity) {
+    // Of a path in use, the requests and the checker say what that means. A change of its access
+    // state that ends in another error is over, and the path is one that does not work.
+    if (transitioning_until_) {
+      transitioning_until_.reset();
+      set_state(PathState::down, identity.error().message);
+      look_later();
+    }
+    return;
   }
   owner_.on_path_access(*this, identity->access);
   if (!serves(state_here(identity->access))) {
@@ -344,6 +355,7 @@ void Path::look_later() {
 void Path::on_identify_timer() {
   identifying_ = false;
   logical_unit_.cancel_identify();
+  transitioning_until_.reset();
   set_state(PathState::down, "the logical unit does not answer INQUIRY or READ CAPACITY");
   look_later();
 }
@@ -353,6 +365,9 @@ void Path::on_look_due() noexcept {
     return;
   }
   if (state_ == PathState::ghost || transitioning_until_) {
+    if (state_ == PathState::pending && reactor_.now() >= *transitioning_until_) {
+      set_state(PathState::down, "the target port does not say that its access state has changed");
+    }
     refresh_access();
     look_later();
   } else {
