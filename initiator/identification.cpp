@@ -43,6 +43,13 @@ void LogicalUnit::Identification::begin() {
 
 void LogicalUnit::Identification::begin_access(const LogicalUnitAccess& known) {
   only_access_ = true;
+  known_ = known;
+  take_known();
+  send();
+}
+
+void LogicalUnit::Identification::take_known() {
+  const LogicalUnitAccess& known = known_;
   LogicalUnitAccess& access = identity_.access;
   access.tpgs = known.tpgs;
   access.port = known.port;
@@ -54,7 +61,10 @@ void LogicalUnit::Identification::begin_access(const LogicalUnitAccess& known) {
     pages_.push_back(kEmcUnitPath);
     identity_.vendor = kEmcVendor;
   }
-  send();
+}
+
+void LogicalUnit::Identification::start_over() {
+  start_over_ = step_ != Step::test_unit_ready;
 }
 
 bool LogicalUnit::Identification::abandon() {
@@ -63,7 +73,20 @@ bool LogicalUnit::Identification::abandon() {
   return outstanding_;
 }
 
+void LogicalUnit::Identification::forget() {
+  step_ = Step::test_unit_ready;
+  has_16_byte_commands_ = true;
+  pages_.clear();
+  identity_ = {};
+  if (only_access_) {
+    take_known();
+  }
+}
+
 void LogicalUnit::Identification::send() {
+  if (std::exchange(start_over_, false)) {
+    forget();
+  }
   std::uint16_t bytes = 0;
   switch (step_) {
     case Step::test_unit_ready:
@@ -141,10 +164,22 @@ void LogicalUnit::Identification::on_complete(ScsiTask& task) noexcept {
 }
 
 void LogicalUnit::Identification::take_completion() {
-  if (retry_wanted()) {
-    ++retries_;
-    const bool attention = task_.status == ScsiStatus::check_condition;
-    retry_timer_.start_after(attention ? Duration::zero() : Duration{kBusyDelay});
+  if (not_now()) {
+    const bool attention = task_.ended_with_attention();
+    if (retries_ < kMaxRetries) {
+      ++retries_;
+      if (attention) {
+        start_over();
+      }
+      retry_timer_.start_after(attention ? Duration::zero() : Duration{kBusyDelay});
+      return;
+    }
+    if (attention) {
+      finish(tl::unexpected(failure()));  // no answer would be worth anything
+      return;
+    }
+  } else if (start_over_ && task_.outcome == TaskOutcome::completed) {
+    send();
     return;
   }
   const Result<Step> next = take_answer();
@@ -173,13 +208,10 @@ void LogicalUnit::Identification::finish(Result<LogicalUnitIdentity> identity) {
   on_done(owner, std::move(identity));
 }
 
-bool LogicalUnit::Identification::retry_wanted() const {
-  if (task_.outcome != TaskOutcome::completed || retries_ >= kMaxRetries) {
-    return false;
-  }
-  return task_.status == ScsiStatus::busy || task_.status == ScsiStatus::task_set_full ||
-         (task_.status == ScsiStatus::check_condition && task_.sense.valid &&
-          task_.sense.key == SenseKey::unit_attention);
+bool LogicalUnit::Identification::not_now() const {
+  return task_.outcome == TaskOutcome::completed &&
+         (task_.status == ScsiStatus::busy || task_.status == ScsiStatus::task_set_full ||
+          task_.ended_with_attention());
 }
 
 bool LogicalUnit::Identification::refused_as_unknown() const {

@@ -1,6 +1,8 @@
 // LogicalUnit::Identification: the sequence of commands that asks a LUN who it is, one after the
 // other; included by logical_unit.cpp and identification.cpp only. Reactor thread.
 //
+// A unit attention in the middle may say that the LUN is another one by now: what was asked before
+// it counts for nothing.
 // A cancelled one lives on by itself until its command is back, because the command's buffer is its
 // own.
 #pragma once
@@ -24,6 +26,8 @@ class LogicalUnit::Identification {
   void begin();
   // Only the steps that tell how well the LUN is served here. known: of the last identification.
   void begin_access(const LogicalUnitAccess& known);
+  // What has been asked so far may not hold any more: from the first question again.
+  void start_over();
   // True: deletes itself when its command is back. False: nothing is outstanding.
   [[nodiscard]] bool abandon();
 
@@ -52,7 +56,10 @@ class LogicalUnit::Identification {
   static void on_complete(ScsiTask& task) noexcept;
   void send();
   void take_completion();
-  [[nodiscard]] bool retry_wanted() const;
+  void take_known();
+  void forget();
+  // The target wants to be asked again: it is busy, or has something else to tell first.
+  [[nodiscard]] bool not_now() const;
   [[nodiscard]] bool refused_as_unknown() const;
   // Reads the answer and chooses the next step; an error ends the identification.
   [[nodiscard]] Result<Step> take_answer();
@@ -80,7 +87,9 @@ class LogicalUnit::Identification {
   std::uint32_t retries_ = 0;
   bool outstanding_ = false;
   bool abandoned_ = false;
+  bool start_over_ = false;
   bool only_access_ = false;
+  LogicalUnitAccess known_;  // with only_access_
   bool has_16_byte_commands_ = true;
   std::vector<std::uint8_t> pages_;
   LogicalUnitIdentity identity_;

@@ -43,6 +43,11 @@ void LogicalUnit::read_access(Identified on_done, void* owner) {
   identification_->begin_access(access_);
 }
 
+void LogicalUnit::start_over() {
+  ISCSI_BLKBACK_ASSERT(identification_);
+  identification_->start_over();
+}
+
 void LogicalUnit::cancel_identify() {
   if (identification_ && identification_->abandon()) {
     static_cast<void>(identification_.release());  // deletes itself

@@ -77,12 +77,14 @@ class LogicalUnit {
   [[nodiscard]] std::uint64_t lun() const;
 
   // Asks the LUN who it is; session logged in. on_done(owner, result) exactly once, from the
-  // reactor; unit attentions met on the way are retried, bounded.
+  // reactor. After a unit attention met on the way it is asked from the start again, bounded.
   using Identified = void (*)(void* owner, Result<LogicalUnitIdentity> identity) noexcept;
   void identify(Identified on_done, void* owner);
   // After an identify(): asks only how well the LUN is served here; the answer has access and
   // nothing else. Not while an identify() runs.
   void read_access(Identified on_done, void* owner);
+  // Of either, while it runs: what the LUN has told so far is asked for again.
+  void start_over();
   // Of either: on_done does not come; the buffers stay ours until the target has answered or the
   // connection is gone.
   void cancel_identify();

@@ -62,6 +62,11 @@ struct ScsiTask : ListHook<ScsiTask> {
     return outcome == TaskOutcome::completed && status == ScsiStatus::good && !overflow &&
            transferred_bytes == data_length_bytes;
   }
+  // The target has something to tell of the LUN; the command was not executed.
+  [[nodiscard]] bool ended_with_attention() const {
+    return outcome == TaskOutcome::completed && status == ScsiStatus::check_condition &&
+           sense.valid && sense.key == SenseKey::unit_attention;
+  }
 };
 
 }  // namespace iscsi_blkback

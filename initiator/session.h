@@ -50,8 +50,8 @@ class SessionObserver : public ListHook<SessionObserver> {
   virtual void on_session_down(Session& session, const Error& why) noexcept = 0;
   // After ping(): the target has answered a NOP-Out; the connection lives.
   virtual void on_ping_answered(Session& /*session*/) noexcept {}
-  // The target reports a SCSI event of a LUN without a command (RFC 7143 11.9.1, event 0), e.g. a
-  // unit attention.
+  // The target tells of a LUN: by a SCSI event without a command (RFC 7143 11.9.1, event 0), or by
+  // a unit attention that ends a command, whoever's command that is; it completes after this.
   virtual void on_scsi_event(Session& /*session*/, std::uint64_t /*lun*/,
                              const SenseData& /*sense*/) noexcept {}
   // Whether a LUN whose commands cannot be aborted may be reset, where exclusive_luns allows it.

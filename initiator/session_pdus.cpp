@@ -245,6 +245,17 @@ void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::
   // command.
   const bool overflow = pdu.overflow || pdu.bidirectional_overflow || pdu.bidirectional_underflow;
   set_transferred(*slot, pdu.underflow, overflow, pdu.residual_bytes);
+  if (task.ended_with_attention()) [[unlikely]] {
+    // A target says it once, to whichever command comes first.
+    const std::uint64_t lun = task.lun;
+    const SenseData sense = task.sense;
+    observers_.for_each(
+        [&](SessionObserver& observer) { observer.on_scsi_event(session_, lun, sense); });
+    slot = connection_active() ? table_.find(pdu.initiator_task_tag) : nullptr;
+    if (slot == nullptr) {
+      return;  // dropped by one of them
+    }
+  }
   finish(*slot);
 }
 

@@ -115,9 +115,8 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
 
 bool MultipathDevice::Impl::nothing_outstanding(const Removal& removal) const {
   const std::uint32_t index = removal.path.index();
-  return removal.path.in_flight() == 0 && removal.idle() && !activations_[index]->outstanding() &&
-         !keys_[index]->registering() &&
-         !(lun_fence_.under_way() && lun_fence_.path == index) &&
+  return removal.path.in_flight() == 0 && removal.idle() && nothing_of_ours(index) &&
+         !keys_[index]->registering() && !(lun_fence_.under_way() && lun_fence_.path == index) &&
          !(lun_fence_.outstanding && options_.reservation_key != 0 && lun_fence_.lost == index);
 }
 

@@ -209,12 +209,10 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   }
   switch (rule.path) {
     case PathVerdict::keep:
+    case PathVerdict::verify:  // the path knows by now: see Path::on_scsi_event()
       break;
     case PathVerdict::fail:
       path.fail(to_string(error));
-      break;
-    case PathVerdict::verify:
-      path.verify(to_string(error));
       break;
   }
   if (request.hedge != nullptr) [[unlikely]] {

@@ -126,9 +126,6 @@ void Path::ended(ErrorClass error) {
   if (concerns_access(error)) {
     refresh_access();
   }
-  if (error == ErrorClass::space_attention) {
-    owner_.on_space_low(*this);
-  }
   if (error == ErrorClass::task_set_full) {
     depth_.on_task_set_full(reactor_.now(), in_flight_);
   } else if (error == ErrorClass::busy) {
@@ -148,8 +145,9 @@ void Path::verify(const std::string& why) {
     return;  // the next login verifies
   }
   // A quarantined path stays that until it has shown to lead to the disk after all.
+  const bool already = identifying_;
   identify();
-  if (state_ != PathState::quarantined) {
+  if (!already && state_ != PathState::quarantined) {
     set_state(PathState::pending, why);
   }
 }
@@ -179,7 +177,8 @@ void Path::on_session_down(Session& /*session*/, const Error& why) noexcept {
   }
 }
 
-// As if a command had met the same unit attention; other events are for the log (the session's).
+// The one place for what the target tells of the LUN, whichever command it came with. Other events
+// are for the log (the session's).
 void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseData& sense) noexcept {
   constexpr std::uint16_t kReportedLunsChanged = 0x3f0e;  // says something of every LUN
   if (lun != logical_unit_.lun() && sense.code() != kReportedLunsChanged) {
@@ -215,8 +214,7 @@ void Path::look_at_capacity() {
   }
 }
 
-// An error here is the checker's and the requests' affair, but for those that say that the LUN may
-// have changed.
+// An error here is the checker's and the requests' affair.
 void Path::on_capacity() {
   capacity_outstanding_ = false;
   if (stopped_) {
@@ -233,23 +231,17 @@ void Path::on_capacity() {
         (capacity->block_count != block_count_ || capacity->logical_block_bytes != block_bytes_)) {
       verify("its capacity has changed");
     }
-    return;
-  }
-  const ErrorClass error = classify(capacity_task_);
-  if (rule_for(error).path == PathVerdict::verify) {
-    verify(to_string(error));
   }
 }
 
 void Path::identify() {
   if (identifying_) {
-    identify_again_ = true;
+    logical_unit_.start_over();
     return;
   }
   cancel_questions();
   identifying_ = true;
   identifying_since_ = reactor_.now();
-  identify_again_ = false;
   logical_unit_.identify(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
         static_cast<Path*>(self)->on_identified(std::move(identity));
@@ -262,11 +254,8 @@ void Path::identify() {
 void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   identifying_ = false;
   identify_timer_.stop();
-  if (identify_again_) {
-    identify();
-    return;
-  }
   if (!identity) {
+    transitioning_until_.reset();
     set_state(PathState::down, identity.error().message);
     look_later();
     return;
@@ -283,15 +272,14 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
 }
 
 void Path::refresh_access() {
-  if (stopped_ || identifying_ || session_.state() != SessionState::logged_in) {
-    return;  // an identification tells it too
+  if (stopped_ || session_.state() != SessionState::logged_in) {
+    return;
   }
-  if (reading_access_) {
-    read_access_again_ = true;
+  if (identifying_ || reading_access_) {  // either tells it
+    logical_unit_.start_over();
     return;
   }
   reading_access_ = true;
-  read_access_again_ = false;
   logical_unit_.read_access(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
         static_cast<Path*>(self)->on_access(std::move(identity));
@@ -301,12 +289,18 @@ void Path::refresh_access() {
 
 void Path::on_access(Result<LogicalUnitIdentity> identity) {
   reading_access_ = false;
-  if (read_access_again_) {
-    refresh_access();
+  if (state_ == PathState::quarantined) {
     return;
   }
-  if (!identity || state_ == PathState::quarantined) {
-    return;  // what an unanswered question means, the session and the checker say
+  if (!identity) {
+    // Of a path in use, the requests and the checker say what that means. A change of its access
+    // state that ends in another error is over, and the path is one that does not work.
+    if (transitioning_until_) {
+      transitioning_until_.reset();
+      set_state(PathState::down, identity.error().message);
+      look_later();
+    }
+    return;
   }
   owner_.on_path_access(*this, identity->access);
   if (!serves(state_here(identity->access))) {
@@ -362,6 +356,7 @@ void Path::look_later() {
 void Path::on_identify_timer() {
   identifying_ = false;
   logical_unit_.cancel_identify();
+  transitioning_until_.reset();
   set_state(PathState::down, "the logical unit does not answer INQUIRY or READ CAPACITY");
   look_later();
 }
@@ -371,6 +366,9 @@ void Path::on_look_due() noexcept {
     return;
   }
   if (state_ == PathState::ghost || transitioning_until_) {
+    if (state_ == PathState::pending && reactor_.now() >= *transitioning_until_) {
+      set_state(PathState::down, "the target port does not say that its access state has changed");
+    }
     refresh_access();
     look_later();
   } else {
@@ -403,12 +401,8 @@ void Path::on_checked(ErrorClass outcome, bool changed) noexcept {
     } else if (changed) {
       refresh_access();
     }
-  } else if (verdict == PathVerdict::verify) {
-    verify(to_string(outcome));
   } else if (concerns_access(outcome)) {
     refresh_access();
-  } else if (outcome == ErrorClass::space_attention) {
-    owner_.on_space_low(*this);
   } else if (verdict == PathVerdict::fail && state_ != PathState::quarantined) {
     set_state(PathState::down, to_string(outcome));
   } else if (state_ == PathState::down) {

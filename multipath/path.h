@@ -84,9 +84,9 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   // As the identification has told it; 0: it has not.
   [[nodiscard]] std::uint64_t block_count() const { return block_count_; }
 
-  // Verdicts of the error policy.
+  // Verdict of the error policy. (Where that is to verify the path, it does so by itself: it hears
+  // of every unit attention of its LUN, whichever command has met it.)
   void fail(const std::string& why);
-  void verify(const std::string& why);
 
   // Reads again how well the LUN is served here; guest I/O goes on meanwhile.
   void refresh_access();
@@ -122,6 +122,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
     return lun != logical_unit_.lun() || owner_.may_reset_lun();
   }
 
+  void verify(const std::string& why);
   void identify();
   void on_identified(Result<LogicalUnitIdentity> identity);
   void on_access(Result<LogicalUnitIdentity> identity);
@@ -151,9 +152,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
 
   bool identifying_ = false;
   TimePoint identifying_since_{};
-  bool identify_again_ = false;  // something happened while it was being identified
   bool reading_access_ = false;
-  bool read_access_again_ = false;
   // The target port is between two access states; at this time at the latest that is over.
   std::optional<TimePoint> transitioning_until_;
 

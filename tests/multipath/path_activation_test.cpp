@@ -108,6 +108,28 @@ TEST_F(PathActivationTest, AStandbyPathIsActivatedWhenNothingElseIsLeft) {
   EXPECT_EQ(path(1).state, PathState::up);
 }
 
+// A transition of the active side that ends in an error is the end of that side.
+TEST_F(PathActivationTest, AStandbyPathIsActivatedWhenATransitionOfTheOtherSideFails) {
+  use_alua(kExplicit);
+  options_.failback = Failback{};
+  start_both();
+  lun_->options.port_groups[0].state = AccessState::transitioning;
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(2));
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U) << "it may come back";
+  SimFault broken;
+  broken.count = 0;
+  broken.matches = [](const SimCommand& command) {
+    return command.portal == 0 && command.cdb[0] != scsi_operation::kInquiry;
+  };
+  broken.status = ScsiStatus::check_condition;
+  broken.sense = make_sense(SenseKey::not_ready, 0x0403);
+  target_->inject(broken);
+  EXPECT_EQ(answer(request, seconds(5)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.set_port_groups, 1U);
+  target_->clear_faults();
+}
+
 TEST_F(PathActivationTest, RequestsWaitForItEvenWithNoPathRetryFail) {
   use_alua(kExplicit);
   options_.no_path_retry = milliseconds(0);
@@ -162,6 +184,21 @@ TEST_F(PathActivationTest, UnitAttentionsDoNotKeepItFromActivating) {
   const GuestRequest& request = write(0, 8, 1);
   EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
   EXPECT_LE(request.took(), milliseconds(100));
+}
+
+// What the command meets is not only in its way: the LUN behind the standby path is another one.
+TEST_F(PathActivationTest, AnAttentionThatItMeetsVerifiesThePath) {
+  use_alua(kExplicit);
+  start_both();
+  target_->inject(at_activation(SenseKey::unit_attention, 0x3f0e, 1));
+  cut(0);
+  lun_->options.naa_extension = 99;
+  const GuestRequest& request = write(0, 8, 1);
+  EXPECT_TRUE(
+      reactor_.run_until([this] { return path(1).state == PathState::quarantined; }, seconds(1)));
+  reactor_.run_for(seconds(10));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(lun_->counters.writes, 0U);
 }
 
 TEST_F(PathActivationTest, ImplicitAluaIsNotTold) {

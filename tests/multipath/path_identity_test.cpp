@@ -162,6 +162,129 @@ TEST_F(MultipathTest, ALunThatBecomesAnotherOneUnderALiveSessionIsQuarantined) {
   EXPECT_EQ(answer(request, seconds(20)), IoStatus::ok);
 }
 
+// The target says once that a LUN may be another one by now, to whichever command comes first.
+class SwappedLunTest : public MultipathTest {
+ protected:
+  SwappedLunTest() {
+    // Only the commands that a test wants are sent.
+    options_.path_checker = PathCheckerKind::none;
+    options_.capacity_polling_interval = milliseconds(0);
+    options_.polling_interval = seconds(5);
+  }
+  void use_alua() {
+    lun_options_.tpgs = 1;
+    lun_options_.port_groups = {
+        {.tag = 1, .state = AccessState::active_optimized, .ports = {1}},
+        {.tag = 2, .state = AccessState::active_non_optimized, .ports = {2}}};
+  }
+  void swap(std::uint16_t code) {
+    lun_->options.naa_extension = 99;
+    target_->add_unit_attention(code);
+  }
+  [[nodiscard]] bool all_quarantined(Duration at_most) {
+    return reactor_.run_until(
+        [this] {
+          return path(0).state == PathState::quarantined && path(1).state == PathState::quarantined;
+        },
+        at_most);
+  }
+};
+
+class SwappedIdleLunTest : public SwappedLunTest,
+                           public testing::WithParamInterface<std::uint16_t> {};
+
+TEST_P(SwappedIdleLunTest, TheAttentionThatThePollOfTheAccessStateMeetsQuarantinesThePath) {
+  use_alua();
+  start({1, 2});
+  swap(GetParam());
+  EXPECT_TRUE(all_quarantined(seconds(6)));
+  GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(60));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(lun_->counters.writes, 0U);
+}
+
+TEST_P(SwappedIdleLunTest, SoDoesTheOneThatAnotherCommandOfOursMeets) {
+  options_.polling_interval = seconds(3600);
+  options_.capacity_polling_interval = seconds(10);
+  start({1, 2});
+  swap(GetParam());
+  EXPECT_TRUE(all_quarantined(seconds(11)));
+}
+
+INSTANTIATE_TEST_SUITE_P(, SwappedIdleLunTest,
+                         testing::Values(std::uint16_t{0x2800}, std::uint16_t{0x2903},
+                                         std::uint16_t{0x3f03}, std::uint16_t{0x3f0e}));
+
+// At whichever question behind that for the identity.
+TEST_F(SwappedLunTest, AnAttentionInTheMiddleOfAnIdentificationStartsItAnew) {
+  use_alua();
+  start({1, 2});
+  for (const std::uint8_t question :
+       {scsi_operation::kServiceActionIn16, scsi_operation::kModeSense6,
+        scsi_operation::kMaintenanceIn}) {
+    lun_->options.naa_extension = 1;
+    target_->add_unit_attention(0x3f0e);
+    ASSERT_TRUE(wait_for_up(2, seconds(31)));
+    cut(1);
+    ASSERT_TRUE(wait_for_up(1));
+    SimFault fault;
+    fault.matches = [this, question](const SimCommand& command) {
+      if (command.portal != 1 || command.cdb[0] != question) {
+        return false;
+      }
+      lun_->options.naa_extension = 99;
+      return true;
+    };
+    fault.status = ScsiStatus::check_condition;
+    fault.sense = make_sense(SenseKey::unit_attention, 0x3f0e);
+    target_->inject(fault);
+    restore(1);
+    ASSERT_TRUE(reactor_.run_until(
+        [this] { return path(1).state != PathState::down && path(1).state != PathState::pending; },
+        seconds(20)));
+    EXPECT_EQ(path(1).state, PathState::quarantined) << static_cast<int>(question);
+  }
+}
+
+// The attention comes to a command of the guest while the LUN is being asked who it is.
+TEST_F(SwappedLunTest, SoDoesOneThatIsToldToAnotherCommand) {
+  start({1, 1});
+  SimFault slow;
+  slow.matches = io_at(1);
+  slow.extra_delay = milliseconds(100);
+  slow.status = ScsiStatus::check_condition;
+  slow.sense = make_sense(SenseKey::unit_attention, 0x3f0e);
+  target_->inject(slow);
+  GuestRequest& request = at_path(1, [this]() -> GuestRequest& { return read(0, 8); });
+  SimFault late;  // a question behind that for the identity, still under way then
+  late.matches = [](const SimCommand& command) {
+    return command.portal == 1 && command.cdb[0] == scsi_operation::kServiceActionIn16;
+  };
+  late.extra_delay = milliseconds(200);
+  target_->inject(late);
+  target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a09);
+  reactor_.run_for(milliseconds(90));
+  ASSERT_EQ(path(1).state, PathState::pending);
+  lun_->options.naa_extension = 99;
+  ASSERT_TRUE(
+      reactor_.run_until([this] { return path(1).state != PathState::pending; }, seconds(1)));
+  EXPECT_EQ(path(1).state, PathState::quarantined);
+  lun_->options.naa_extension = 1;
+  wait(request);
+}
+
+TEST_F(SwappedLunTest, AChangeOfAccessThatThePollOfTheCapacityMeetsIsFollowed) {
+  options_.polling_interval = seconds(3600);
+  options_.capacity_polling_interval = seconds(10);
+  use_alua();
+  start({1, 2});
+  EXPECT_EQ(path(0).priority, 50);
+  lun_->options.port_groups[0].state = AccessState::active_non_optimized;
+  target_->add_unit_attention(0x2a06);
+  EXPECT_TRUE(reactor_.run_until([this] { return path(0).priority == 10; }, seconds(11)));
+}
+
 TEST_F(MultipathTest, ALunWithoutIdentityIsRecognizedByItsPlace) {
   lun_options_.naa_extension = 0;
   lun_options_.serial.clear();

@@ -264,6 +264,76 @@ TEST_F(PathPolicyTest, ATransitionThatNeverEndsIsNoneAfterAMinute) {
   EXPECT_EQ(path(0).state, PathState::down);
 }
 
+// Whatever the target says of the LUN after the transition has begun.
+class BrokenTransitionTest : public PathPolicyTest,
+                             public testing::WithParamInterface<std::uint16_t> {
+ protected:
+  // Every path is in transition, and then every command is refused in another way.
+  void break_transition() {
+    set_states(AccessState::transitioning, AccessState::transitioning, false);
+    request_ = &write(0, 8, 7);
+    reactor_.run_for(seconds(2));
+    ASSERT_EQ(path(0).state, PathState::pending);
+    SimFault fault;
+    fault.count = 0;
+    fault.matches = [this](const SimCommand& command) {
+      return command.cdb[0] != scsi_operation::kInquiry && broken_;
+    };
+    fault.status = ScsiStatus::check_condition;
+    fault.sense = make_sense(GetParam() == 0x2500 ? SenseKey::illegal_request : SenseKey::not_ready,
+                             GetParam());
+    target_->inject(fault);
+  }
+  void mend() {
+    broken_ = false;
+    set_states(AccessState::active_optimized, AccessState::active_non_optimized, false);
+  }
+
+  bool broken_ = true;
+  GuestRequest* request_ = nullptr;
+};
+
+TEST_P(BrokenTransitionTest, LeavesThePathDownUntilItWorks) {
+  use_alua();
+  start_four();
+  break_transition();
+  EXPECT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(3)))
+      << path(0).last_error;
+  reactor_.run_for(seconds(120));
+  EXPECT_TRUE(pending(*request_));
+  mend();
+  EXPECT_EQ(answer(*request_, seconds(5)), IoStatus::ok);
+  EXPECT_TRUE(wait_for_up(4, seconds(5)));
+}
+
+TEST_P(BrokenTransitionTest, EndsTheWaitOfNoPathRetry) {
+  use_alua();
+  options_.no_path_retry = seconds(5);
+  start_four();
+  break_transition();
+  EXPECT_EQ(answer(*request_, seconds(8)), IoStatus::no_path);
+}
+
+INSTANTIATE_TEST_SUITE_P(, BrokenTransitionTest,
+                         testing::Values(std::uint16_t{0x0402}, std::uint16_t{0x0403},
+                                         std::uint16_t{0x2500}));
+
+TEST_F(PathPolicyTest, ATransitionOfWhichNothingIsAnsweredAnyMoreIsNoneAfterAMinute) {
+  use_alua();
+  session_options_.command_timeout = milliseconds(0);
+  options_.no_path_retry = milliseconds(0);
+  start_four();
+  set_states(AccessState::transitioning, AccessState::transitioning, false);
+  const GuestRequest& request = write(0, 8, 7);
+  reactor_.run_for(seconds(2));
+  SimFault silent;
+  silent.count = 0;
+  silent.answer = false;
+  target_->inject(silent);
+  EXPECT_EQ(answer(request, seconds(70)), IoStatus::no_path);
+  target_->clear_faults();
+}
+
 TEST_F(PathPolicyTest, ThePreferredSideIsUsedThoughItIsNotOptimized) {
   use_alua();
   lun_options_.port_groups[1].preferred = true;
