@@ -34,9 +34,8 @@ void LatencyProbe::send() {
 
 void LatencyProbe::on_complete() {
   outstanding_ = false;
-  const ErrorClass error = classify(task_);
-  if (error != ErrorClass::success) {
-    owner_.on_probe_failed(path_, error);
+  if (classify(task_) != ErrorClass::success) {
+    owner_.on_probe_failed(path_);
     return;
   }
   measured_.add(reactor_.now() - sent_at_);
@@ -45,7 +44,7 @@ void LatencyProbe::on_complete() {
   } else if (path_.state() == PathState::up && path_.session().state() == SessionState::logged_in) {
     send();
   } else {
-    owner_.on_probe_failed(path_, ErrorClass::not_sent);
+    owner_.on_probe_failed(path_);
   }
 }
 

@@ -19,8 +19,8 @@ class LatencyProbe {
     // As many as make a mean; once for each start() that nothing has gone wrong with.
     virtual void on_latency_measured(const Path& path,
                                      const LatencyEstimate& measured) noexcept = 0;
-    // What the LUN has said instead.
-    virtual void on_probe_failed(Path& path, ErrorClass error) noexcept = 0;
+    // Nothing was measured. What it means for the path, requests and checks find out.
+    virtual void on_probe_failed(const Path& path) noexcept = 0;
 
    protected:
     ~Owner() = default;

@@ -343,19 +343,8 @@ void MultipathDevice::Impl::on_latency_measured(const Path& path,
   }
 }
 
-// What it means for the path, requests and checks find out; only what is said once is not lost.
-void MultipathDevice::Impl::on_probe_failed(Path& path, ErrorClass error) noexcept {
+void MultipathDevice::Impl::on_probe_failed(const Path& /*path*/) noexcept {
   look_at_those_that_end();
-  if (closing_ || (leaving_ & path_bit(path.index())) != 0) {
-    return;
-  }
-  if (rule_for(error).path == PathVerdict::verify) {
-    path.verify(to_string(error));
-  } else if (concerns_access(error)) {
-    path.refresh_access();
-  } else if (error == ErrorClass::space_attention) {
-    on_space_low(path);
-  }
 }
 
 void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) const {

@@ -174,7 +174,7 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   // LatencyProbe::Owner
   void on_latency_measured(const Path& path, const LatencyEstimate& measured) noexcept override;
-  void on_probe_failed(Path& path, ErrorClass error) noexcept override;
+  void on_probe_failed(const Path& path) noexcept override;
   // PathActivation::Owner
   void on_activation_done(const Path& path, PathActivation::Outcome outcome) noexcept override;
 
