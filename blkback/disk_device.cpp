@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "multipath/policy_contradiction.h"
+
 namespace iscsi_blkback {
 
 DiskDevice::DiskDevice(const Environment& environment, DiskHandle handle, std::string name,
@@ -184,6 +186,12 @@ Result<void> DiskDevice::change(const ControlRequest& request) {
   const auto changes = parse_policy_change(request);
   if (!changes) {
     return tl::unexpected(changes.error());
+  }
+  MultipathOptions together = plan_.multipath;
+  wishes_.apply(together);
+  overrule(*changes, together);
+  if (const auto found = find_contradiction(together)) {
+    return fail(ErrorCode::conflict, fmt::format("{}; nothing is changed", found->sentence));
   }
   wishes_.set_policies(*changes);
   environment_.data_plane.change_policies(handle_, *changes);

@@ -128,6 +128,7 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
   if (auto checked = check_together(target.settings, plan.multipath); !checked) {
     return tl::unexpected(checked.error());
   }
+  settle_selector(plan.multipath);
   plan.session.target_name = plan.target_name;
   if (plan.session.initiator_name.empty()) {
     plan.session.initiator_name = configuration.initiator_name;

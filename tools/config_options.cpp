@@ -318,6 +318,7 @@ Result<void> ConfigurationReader::apply(const Setting& setting, const Configurat
     return refuse(entry, fmt::format("{} is set twice, see line {}", setting.name,
                                      settings.lines[setting.name]));
   }
+  settings.places.insert_or_assign(setting.name, Place{entry.line, settings.section});
   return std::visit([&](const auto& kind) { return set(kind, entry, settings); }, setting.kind);
 }
 
