@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/decimal.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -103,7 +105,14 @@ Result<PathRule> parse_path_rule(std::string_view text, std::uint32_t most) {
   rule.pattern = pattern;
   const auto [end, error] =
       std::from_chars(number.data(), number.data() + number.size(), rule.value);
-  const bool known = key == "portal" || key == "interface" || key == "target";
+  const bool of_group = key == "tpgt";
+  const bool known = key == "portal" || key == "interface" || key == "target" || of_group;
+  if (of_group && !parse_decimal<std::uint16_t>(pattern)) {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("\"{}\" is not \"tpgt TAG NUMBER\" with the tag of a target portal "
+                            "group from 0 to 65535 and a number from 0 to {}",
+                            text, most));
+  }
   if (!known || pattern.empty() || number.empty() || error != std::errc() ||
       end != number.data() + number.size() || rule.value > most ||
       rest.find_first_not_of(' ') != std::string_view::npos) {
@@ -117,7 +126,8 @@ Result<PathRule> parse_path_rule(std::string_view text, std::uint32_t most) {
   }
   rule.key = key == "portal"      ? PathRule::Key::portal
              : key == "interface" ? PathRule::Key::interface
-                                  : PathRule::Key::target;
+                  : key == "target"    ? PathRule::Key::target
+                                  : PathRule::Key::portal_group;
   return rule;
 }
 
@@ -130,6 +140,8 @@ bool fits(const PathRule& rule, const PathPlace& place) {
       return matches_pattern(rule.pattern, place.interface_name);
     case PathRule::Key::target:
       return matches_pattern(rule.pattern, place.target_name);
+    case PathRule::Key::portal_group:
+      return rule.pattern == place.portal_group;
   }
   return false;
 }

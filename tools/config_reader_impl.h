@@ -124,6 +124,8 @@ class ConfigurationReader {
                    Settings& settings) const;
   Result<void> set(const NoPathRetrySetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
+  Result<void> set(const FeaturesSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
   // config_checks.cpp: what a section must not contradict, in itself or with those above it.
   Result<void> check_chap(std::string_view prefix, ChapMember chap, Settings& settings,
                           const ConfigurationEntry& section) const;
