@@ -179,6 +179,7 @@ Result<ConfiguredLun> ConfigurationReader::lun(
   result.session = settings.result();
   result.multipath = settings.multipath;
   result.paths = settings.paths;
+  result.places = settings.places_in(*file_);
   result.multipath.alias = result.alias;
   return result;
 }
@@ -303,6 +304,7 @@ Result<Configuration> ConfigurationReader::read(const toml::table& root) const {
   configuration.session = settings.result();
   configuration.multipath = settings.multipath;
   configuration.paths = settings.paths;
+  configuration.places = settings.places_in(*file_);
   std::map<std::string, Settings> of_targets;
   if (targets.value != nullptr) {
     for (const ConfigurationEntry& entry : entries_of(*targets.value->as_table(), file_)) {
@@ -311,7 +313,7 @@ Result<Configuration> ConfigurationReader::read(const toml::table& root) const {
         return tl::unexpected(one.error());
       }
       ConfiguredTarget& configured = configuration.targets[entry.name];
-      configured = {one->result(), one->multipath, one->paths};
+      configured = {one->result(), one->multipath, one->paths, one->places_in(*file_)};
       configured.session.initiator_name = configuration.initiator_name;
       of_targets.emplace(entry.name, std::move(*one));
     }

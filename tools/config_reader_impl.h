@@ -67,6 +67,13 @@ class ConfigurationReader {
     bool& off(ChapMember chap) {
       return chap == &SessionOptions::chap ? chap_off : discovery_chap_off;
     }
+    [[nodiscard]] SettingPlaces places_in(const std::string& file) const {
+      SettingPlaces result;
+      for (const auto& [name, place] : places) {
+        result.emplace(name, fmt::format("{}:{}", file, place.line));
+      }
+      return result;
+    }
     // What the sections up to here come to.
     [[nodiscard]] SessionOptions result() const {
       SessionOptions options = session;

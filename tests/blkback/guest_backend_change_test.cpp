@@ -34,5 +34,21 @@ TEST_F(GuestBackendTest, WhatWasSetBeforeCountsForTheNextChange) {
   EXPECT_EQ(map().path_selector, "round-robin 0");
 }
 
+TEST_F(GuestBackendTest, ARefusedChangeNamesWhereTheOtherSettingComesFrom) {
+  serve(disk(std::string(kParams) + "?rr_min_io=3"));
+  EXPECT_EQ(refusal(set("path_selector", "queue-length")),
+            "rr_min_io is for path_selector round-robin, not queue-length (rr_min_io comes from "
+            "the disk's target, path_selector from this command)");
+}
+
+TEST_F(GuestBackendTest, WhatIsWrongWithADiskLineIsSaidToBeThere) {
+  const FakeDisk bad = disk(std::string(kParams) + "?no_path_retry=soon");
+  toolstack_.add(bad);
+  start();
+  boot(bad);
+  ASSERT_TRUE(run_until([&] { return !error_of(bad).empty(); }));
+  EXPECT_THAT(error_of(bad), testing::StartsWith("the disk's target: no_path_retry is neither"));
+}
+
 }  // namespace
 }  // namespace iscsi_blkback
