@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -35,11 +36,15 @@ struct PortalOptions {
 };
 inline constexpr std::uint16_t kMaxSessionsPerPortal = 8;
 
+// Where options were written: "FILE:LINE", by name.
+using SettingPlaces = std::map<std::string, std::string, std::less<>>;
+
 // What the config file says of a target as a whole.
 struct ConfiguredTarget {
   SessionOptions session;
   MultipathOptions multipath;
   PortalOptions paths;
+  SettingPlaces places;
 };
 
 // A LUN named in the config file.
@@ -51,6 +56,7 @@ struct ConfiguredLun {
   SessionOptions session;       // global settings with this LUN's over them; portal,
   MultipathOptions multipath;   // target and isid are filled in at attach
   PortalOptions paths;
+  SettingPlaces places;
 };
 
 struct Configuration {
@@ -59,6 +65,7 @@ struct Configuration {
   SessionOptions session;      // defaults for every session
   MultipathOptions multipath;  // defaults for every disk
   PortalOptions paths;
+  SettingPlaces places;
   std::map<std::string, ConfiguredTarget> targets;  // by name; global settings with these over them
   std::map<std::string, ConfiguredLun> luns;        // by alias
   std::uint32_t max_ring_page_order = 4;  // log2 of the most ring pages offered to a guest

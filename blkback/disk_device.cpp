@@ -28,7 +28,7 @@ Result<DiskPlan> DiskDevice::make_plan() {
   auto target = parse_disk_target(description_.params);
   if (!target) {
     unreadable_ = true;
-    return tl::unexpected(target.error());
+    return fail(target.error().code, fmt::format("the disk's target: {}", target.error().message));
   }
   return plan_disk(*target, environment_.configuration, description_.virtual_device,
                    description_.read_only);
@@ -184,6 +184,15 @@ Result<void> DiskDevice::change(const ControlRequest& request) {
   const auto changes = parse_policy_change(request);
   if (!changes) {
     return tl::unexpected(changes.error());
+  }
+  MultipathOptions together = plan_.multipath;
+  wishes_.apply(together);
+  overrule(*changes, together);
+  if (const auto found = find_contradiction(together)) {
+    SettingPlaces places = plan_.places;
+    wishes_.note_places(places);
+    places.insert_or_assign(request.setting, "this command");
+    return fail(ErrorCode::conflict, with_places(*found, places));
   }
   wishes_.set_policies(*changes);
   environment_.data_plane.change_policies(handle_, *changes);

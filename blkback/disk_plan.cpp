@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include "multipath/policy_contradiction.h"
-
 namespace iscsi_blkback {
 namespace {
+
+constexpr const char* kPlaceOfDiskLine = "the disk's target";
 
 void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptions& multipath) {
   if (settings.path_grouping_policy) {
@@ -47,28 +47,30 @@ void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptio
   }
 }
 
-bool sets(const DiskSettings& settings, std::string_view name) {
-  return (name == "path_grouping_policy" && settings.path_grouping_policy.has_value()) ||
-         (name == "prio" && settings.prio.has_value()) ||
-         (name == "path_selector" && settings.path_selector.has_value());
-}
-
-// What is behind '?' against what the configuration file says, which has been checked by itself.
-Result<void> check_together(const DiskSettings& settings, const MultipathOptions& multipath) {
-  const auto found = find_contradiction(multipath);
-  if (!found) {
-    return {};
-  }
-  const auto place = [&](std::string_view name) {
-    return sets(settings, name) ? "the disk's target" : "the configuration file";
+// What is behind '?' takes the place of what the configuration file says.
+void note_places(const DiskSettings& settings, SettingPlaces& places) {
+  const auto note = [&](const char* name, bool is_set) {
+    if (is_set) {
+      places.insert_or_assign(name, kPlaceOfDiskLine);
+    }
   };
-  return fail(
-      ErrorCode::invalid_argument,
-      fmt::format("{} ({} comes from {}, {} from {})", found->sentence, found->settings[0],
-                  place(found->settings[0]), found->settings[1], place(found->settings[1])));
+  note("path_grouping_policy", settings.path_grouping_policy.has_value());
+  note("path_selector", settings.path_selector.has_value());
+  note("rr_min_io", settings.rr_min_io.has_value());
+  note("prio", settings.prio.has_value());
 }
 
 }  // namespace
+
+std::string with_places(const PolicyContradiction& contradiction, const SettingPlaces& places) {
+  const auto place = [&](std::string_view name) {
+    const auto found = places.find(name);
+    return found != places.end() ? found->second : std::string("the configuration file");
+  };
+  const auto& [one, other] = contradiction.settings;
+  return fmt::format("{} ({} comes from {}, {} from {})", contradiction.sentence, one, place(one),
+                     other, place(other));
+}
 
 bool same_path(const ResolvedPortal& one, const ResolvedPortal& other) {
   return one.address == other.address &&
@@ -82,6 +84,7 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
   plan.session = configuration.session;
   plan.multipath = configuration.multipath;
   plan.paths = configuration.paths;
+  plan.places = configuration.places;
   plan.multipath.alias = name;
   plan.target_name = target.target_name;
   plan.lun = target.lun;
@@ -112,11 +115,13 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
     plan.multipath = whole->second.multipath;
     plan.multipath.alias = name;
     plan.paths = whole->second.paths;
+    plan.places = whole->second.places;
   }
   if (configured != nullptr) {
     plan.session = configured->session;
     plan.multipath = configured->multipath;
     plan.paths = configured->paths;
+    plan.places = configured->places;
     plan.multipath.alias = configured->alias;
     plan.target_name = configured->target_name;
     plan.lun = configured->lun;
@@ -125,9 +130,12 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
     }
   }
   apply(target.settings, plan.session, plan.multipath);
-  if (auto checked = check_together(target.settings, plan.multipath); !checked) {
-    return tl::unexpected(checked.error());
+  note_places(target.settings, plan.places);
+  // The configuration file has been checked by itself.
+  if (const auto found = find_contradiction(plan.multipath)) {
+    return fail(ErrorCode::invalid_argument, with_places(*found, plan.places));
   }
+  settle_selector(plan.multipath);
   plan.session.target_name = plan.target_name;
   if (plan.session.initiator_name.empty()) {
     plan.session.initiator_name = configuration.initiator_name;

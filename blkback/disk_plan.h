@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "blkback/configuration.h"
 #include "blkback/disk_target.h"
+#include "multipath/policy_contradiction.h"
 
 namespace iscsi_blkback {
 
@@ -22,12 +23,17 @@ struct DiskPlan {
   PortalOptions paths;
   SessionOptions session;  // what differs between paths is open
   MultipathOptions multipath;
+  SettingPlaces places;  // of what the configuration sets, and "the disk's target"
 };
 
 // name: what the disk is called when the configuration has no alias for it ("xvda").
 [[nodiscard]] Result<DiskPlan> plan_disk(const DiskTarget& target,
                                          const Configuration& configuration,
                                          const std::string& name, bool read_only);
+
+// Its sentence, with where both settings come from.
+[[nodiscard]] std::string with_places(const PolicyContradiction& contradiction,
+                                      const SettingPlaces& places);
 
 // Where one path leads.
 struct ResolvedPortal {

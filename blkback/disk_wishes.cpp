@@ -107,6 +107,16 @@ void DiskWishes::apply(MultipathOptions& options) const {
   overrule(policies_, options);
 }
 
+void DiskWishes::note_places(SettingPlaces& places) const {
+  constexpr const char* kEarlier = "an earlier command";
+  if (policies_.path_selector) {
+    places.insert_or_assign("path_selector", kEarlier);
+  }
+  if (policies_.path_grouping_policy) {
+    places.insert_or_assign("path_grouping_policy", kEarlier);
+  }
+}
+
 void DiskWishes::apply(std::vector<ResolvedPortal>& portals) const {
   std::erase_if(portals, [&](const ResolvedPortal& path) { return has_same_path(removed_, path); });
   for (const ResolvedPortal& path : added_) {

@@ -41,6 +41,7 @@ class DiskWishes {
   void path_removed(const ResolvedPortal& path);
 
   void apply(MultipathOptions& options) const;
+  void note_places(SettingPlaces& places) const;
   // With those that were added and without those that were removed.
   void apply(std::vector<ResolvedPortal>& portals) const;
 

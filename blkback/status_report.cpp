@@ -13,8 +13,8 @@ namespace {
 
 using nlohmann::json;
 
-const char* checker_state(PathState state) {
-  switch (state) {
+const char* checker_state(const PathSnapshot& path) {
+  switch (path.state) {
     case PathState::up:
       return "ready";
     case PathState::ghost:
@@ -22,6 +22,7 @@ const char* checker_state(PathState state) {
     case PathState::pending:
       return "i/o pending";
     case PathState::down:
+      return to_string(path.finding);
     case PathState::quarantined:
       return "faulty";
   }
@@ -48,7 +49,7 @@ json path_json(const PathSnapshot& path) {
       {"dev_t", "-"},
       {"dm_st", dm_state(path.state)},
       {"dev_st", path.session_state == SessionState::logged_in ? "running" : "offline"},
-      {"chk_st", path.suspect ? "i/o pending" : checker_state(path.state)},
+      {"chk_st", path.suspect ? "i/o pending" : checker_state(path)},
       {"checker", path.checker},
       {"pri", path.priority},
       {"host_wwnn", "[undef]"},

@@ -140,7 +140,8 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                               .marginal_for = marginal.marginal(reactor_.now())
                                                   ? *marginal.until() - reactor_.now()
                                                   : Duration::zero(),
-                              .checker = to_string(policies_.path_checker)});
+                              .checker = to_string(policies_.path_checker),
+                              .finding = path->finding()});
   }
   for (const std::unique_ptr<Removal>& removal : removals_) {
     snapshot.in_flight += removal->path.in_flight();

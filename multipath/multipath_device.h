@@ -108,6 +108,7 @@ struct PathSnapshot {
   std::uint64_t failures = 0;
   Duration marginal_for{};  // more than 0: a last resort for so long
   const char* checker = "";
+  CheckerFinding finding = CheckerFinding::other;
   int priority = 1;
   std::uint32_t group = 0;  // in MultipathSnapshot::groups
 };

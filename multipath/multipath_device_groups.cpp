@@ -11,10 +11,14 @@ namespace {
 
 PathPlace place_of(const Path& path) {
   const SessionOptions& session = path.session().options();
+  const NegotiatedParameters& negotiated = path.session().negotiated();
   return {.portal = session.portal_name,
           .address = session.portal.to_string(),
           .interface_name = session.interface_binding.to_string(),
-          .target_name = session.target_name};
+          .target_name = session.target_name,
+          .portal_group = negotiated.target_portal_group_tag_known
+                              ? fmt::format("{}", negotiated.target_portal_group_tag)
+                              : std::string()};
 }
 
 // A latency on the border of two levels does not make a path change its group to and fro.

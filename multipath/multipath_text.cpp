@@ -33,8 +33,8 @@ const char* device_mapper_state(PathState state) {
   return "undef";
 }
 
-const char* checker_state(PathState state) {
-  switch (state) {
+const char* checker_state(const PathSnapshot& path) {
+  switch (path.state) {
     case PathState::pending:
       return "i/o pending";
     case PathState::up:
@@ -42,7 +42,7 @@ const char* checker_state(PathState state) {
     case PathState::ghost:
       return "ghost";
     case PathState::down:
-      return "faulty";
+      return to_string(path.finding);
     case PathState::quarantined:
       return "quarantined";
   }
@@ -55,7 +55,7 @@ PathLine path_line(const PathSnapshot& path) {
                         : fmt::format("{},{}", path.portal, path.interface_name),
           .lun = fmt::format("lun {}", path.lun),
           .device_mapper_state = device_mapper_state(path.state),
-          .checker_state = path.suspect ? "i/o pending" : checker_state(path.state),
+          .checker_state = path.suspect ? "i/o pending" : checker_state(path),
           .device_state = path.session_state == SessionState::logged_in ? "running" : "offline",
           .path = &path};
 }

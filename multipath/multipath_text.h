@@ -18,7 +18,8 @@ namespace iscsi_blkback {
 // when one is set, and the LUN. A path that is not up ends in the reason, in brackets. Words: group
 // active (in use and able to carry I/O), enabled path     active, failed, undef; then the
 // checker's: ready, ghost (until the array is told to serve the LUN there), faulty, i/o pending,
-//          quarantined; then running (session logged in) or offline
+//          i/o timeout, disconnected (no such LUN there), quarantined; then running (session
+//          logged in) or offline
 // Ends in a newline. device_name: what stands where multipath -ll has dm-N, when not empty.
 [[nodiscard]] std::string render_topology(const MultipathSnapshot& snapshot,
                                           std::string_view device_name = {});

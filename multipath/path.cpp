@@ -59,6 +59,18 @@ const char* to_string(PathState state) {
   return "unknown";
 }
 
+const char* to_string(CheckerFinding finding) {
+  switch (finding) {
+    case CheckerFinding::other:
+      break;
+    case CheckerFinding::timeout:
+      return "i/o timeout";
+    case CheckerFinding::disconnected:
+      return "disconnected";
+  }
+  return "faulty";
+}
+
 Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t index,
            const PathCheckerOptions& checker, Owner& owner)
     : reactor_(reactor),
@@ -256,7 +268,9 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   identify_timer_.stop();
   if (!identity) {
     transitioning_until_.reset();
-    set_state(PathState::down, identity.error().message);
+    set_state(PathState::down, identity.error().message,
+              identity.error().code == ErrorCode::not_found ? CheckerFinding::disconnected
+                                                            : CheckerFinding::other);
     look_later();
     return;
   }
@@ -357,7 +371,8 @@ void Path::on_identify_timer() {
   identifying_ = false;
   logical_unit_.cancel_identify();
   transitioning_until_.reset();
-  set_state(PathState::down, "the logical unit does not answer INQUIRY or READ CAPACITY");
+  set_state(PathState::down, "the logical unit does not answer INQUIRY or READ CAPACITY",
+            CheckerFinding::timeout);
   look_later();
 }
 
@@ -380,7 +395,8 @@ void Path::on_check_overdue(bool again) noexcept {
   if (again) {
     session_.drop(Error{ErrorCode::timed_out, "the logical unit does not answer for too long"});
   } else if (state_ == PathState::up) {
-    set_state(PathState::down, fmt::format("{} is not answered", checker_.question()));
+    set_state(PathState::down, fmt::format("{} is not answered", checker_.question()),
+              CheckerFinding::timeout);
   }
 }
 
@@ -403,16 +419,18 @@ void Path::on_checked(ErrorClass outcome, bool changed) noexcept {
     }
   } else if (concerns_access(outcome)) {
     refresh_access();
-  } else if (verdict == PathVerdict::fail && state_ != PathState::quarantined) {
-    set_state(PathState::down, to_string(outcome));
-  } else if (state_ == PathState::down) {
-    last_error_ = to_string(outcome);
+  } else if ((verdict == PathVerdict::fail && state_ != PathState::quarantined) ||
+             state_ == PathState::down) {
+    set_state(
+        PathState::down, to_string(outcome),
+        outcome == ErrorClass::lun_missing ? CheckerFinding::disconnected : CheckerFinding::other);
   }
   look_later();
 }
 
-void Path::set_state(PathState state, std::string why) {
+void Path::set_state(PathState state, std::string why, CheckerFinding finding) {
   last_error_ = std::move(why);
+  finding_ = finding;
   if (state == state_) {
     return;
   }

@@ -35,6 +35,14 @@ enum class PathState : std::uint8_t {
 
 [[nodiscard]] const char* to_string(PathState state);
 
+// Why a path is down, as far as multipathd has a name of its own for it.
+enum class CheckerFinding : std::uint8_t {
+  other,
+  timeout,       // the LUN does not answer
+  disconnected,  // the target has no such LUN any more
+};
+[[nodiscard]] const char* to_string(CheckerFinding finding);  // "faulty", "i/o timeout", ...
+
 class Path final : private SessionObserver, private PathChecker::Owner {
  public:
   class Owner {
@@ -111,6 +119,12 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
   [[nodiscard]] std::uint64_t requests() const { return requests_; }
   [[nodiscard]] std::uint64_t failures() const { return failures_; }
+  // While the session is up and the path is down.
+  [[nodiscard]] CheckerFinding finding() const {
+    return state_ == PathState::down && session_.state() == SessionState::logged_in
+               ? finding_
+               : CheckerFinding::other;
+  }
   // Why it is not up; the session's reason while that is down.
   [[nodiscard]] std::string last_error() const;
 
@@ -135,7 +149,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   void on_identify_timer();
   void look_later();
   void on_capacity();
-  void set_state(PathState state, std::string why);
+  void set_state(PathState state, std::string why, CheckerFinding finding = CheckerFinding::other);
 
   Reactor& reactor_;
   Session& session_;
@@ -147,6 +161,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
 
   PathState state_ = PathState::pending;
   std::string last_error_ = "not logged in yet";
+  CheckerFinding finding_ = CheckerFinding::other;
   bool started_ = false;
   bool stopped_ = false;
 

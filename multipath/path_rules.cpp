@@ -5,15 +5,13 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/decimal.h"
+
 namespace iscsi_blkback {
 namespace {
 
 bool matches_portal(std::string_view pattern, std::string_view portal) {
-  std::string_view host = portal.substr(0, portal.rfind(':'));
-  if (host.starts_with('[') && host.ends_with(']')) {
-    host = host.substr(1, host.size() - 2);
-  }
-  return matches_pattern(pattern, portal) || matches_pattern(pattern, host);
+  return matches_pattern(pattern, portal) || matches_pattern(pattern, host_of(portal));
 }
 
 std::string_view next_word(std::string_view& text) {
@@ -24,6 +22,11 @@ std::string_view next_word(std::string_view& text) {
 }
 
 }  // namespace
+
+std::string_view host_of(std::string_view portal) {
+  const std::string_view host = portal.substr(0, portal.rfind(':'));
+  return host.starts_with('[') && host.ends_with(']') ? host.substr(1, host.size() - 2) : host;
+}
 
 // Patterns and texts are short, and a * is tried again only from the last one: linear enough.
 bool matches_pattern(std::string_view pattern, std::string_view text) {
@@ -47,6 +50,52 @@ bool matches_pattern(std::string_view pattern, std::string_view text) {
   return pattern.find_first_not_of('*', at) == std::string_view::npos;
 }
 
+namespace {
+
+// "^MD3" is "MD3*". Where there is no such thing: empty.
+std::string as_pattern(std::string_view expression) {
+  const bool begins = expression.starts_with('^');
+  const bool ends = expression.ends_with('$');
+  const std::string_view body =
+      expression.substr(begins ? 1 : 0, expression.size() - (begins ? 1 : 0) - (ends ? 1 : 0));
+  if (body.find_first_of("^$()|[]{}+\\") != std::string_view::npos) {
+    return {};
+  }
+  std::string pattern = begins ? "" : "*";
+  for (std::size_t at = 0; at < body.size(); ++at) {
+    const bool any = body[at] == '.' && body.substr(at + 1).starts_with('*');
+    pattern.push_back(any ? '*' : body[at] == '.' ? '?' : body[at]);
+    at += any ? 1 : 0;
+  }
+  pattern += ends ? "" : "*";
+  pattern.erase(std::unique(pattern.begin(), pattern.end(),
+                            [](char one, char other) { return one == '*' && other == '*'; }),
+                pattern.end());
+  return pattern;
+}
+
+}  // namespace
+
+Result<void> check_pattern(std::string_view pattern, bool has_dots) {
+  // "[2001:db8::1]:3260" is a portal.
+  const std::string_view marks = pattern.starts_with('[') && pattern.find("]:") != pattern.npos
+                                     ? std::string_view("^$()|{}+\\")
+                                     : std::string_view("^$()|[]{}+\\");
+  const std::size_t any = pattern.find(".*");
+  if (pattern.find_first_of(marks) == std::string_view::npos &&
+      (any == std::string_view::npos || (has_dots && any != 0))) {
+    return {};
+  }
+  const std::string shell = as_pattern(pattern);
+  return fail(
+      ErrorCode::invalid_argument,
+      fmt::format("\"{}\" is a regular expression, but patterns are wanted, where * stands for any "
+                  "text and ? for one character: {}",
+                  pattern,
+                  shell.empty() ? std::string("write one for each of the alternatives")
+                                : fmt::format("write \"{}\"", shell)));
+}
+
 Result<PathRule> parse_path_rule(std::string_view text, std::uint32_t most) {
   std::string_view rest = text;
   const std::string_view key = next_word(rest);
@@ -56,7 +105,14 @@ Result<PathRule> parse_path_rule(std::string_view text, std::uint32_t most) {
   rule.pattern = pattern;
   const auto [end, error] =
       std::from_chars(number.data(), number.data() + number.size(), rule.value);
-  const bool known = key == "portal" || key == "interface" || key == "target";
+  const bool of_group = key == "tpgt";
+  const bool known = key == "portal" || key == "interface" || key == "target" || of_group;
+  if (of_group && !parse_decimal<std::uint16_t>(pattern)) {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("\"{}\" is not \"tpgt TAG NUMBER\" with the tag of a target portal "
+                            "group from 0 to 65535 and a number from 0 to {}",
+                            text, most));
+  }
   if (!known || pattern.empty() || number.empty() || error != std::errc() ||
       end != number.data() + number.size() || rule.value > most ||
       rest.find_first_not_of(' ') != std::string_view::npos) {
@@ -65,9 +121,13 @@ Result<PathRule> parse_path_rule(std::string_view text, std::uint32_t most) {
                             "or \"target PATTERN NUMBER\" with a number from 0 to {}",
                             text, most));
   }
+  if (auto checked = check_pattern(pattern, true); !checked) {
+    return tl::unexpected(checked.error());
+  }
   rule.key = key == "portal"      ? PathRule::Key::portal
              : key == "interface" ? PathRule::Key::interface
-                                  : PathRule::Key::target;
+                  : key == "target"    ? PathRule::Key::target
+                                  : PathRule::Key::portal_group;
   return rule;
 }
 
@@ -80,6 +140,8 @@ bool fits(const PathRule& rule, const PathPlace& place) {
       return matches_pattern(rule.pattern, place.interface_name);
     case PathRule::Key::target:
       return matches_pattern(rule.pattern, place.target_name);
+    case PathRule::Key::portal_group:
+      return rule.pattern == place.portal_group;
   }
   return false;
 }

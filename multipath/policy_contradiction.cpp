@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace iscsi_blkback {
 
 std::optional<PolicyContradiction> find_contradiction(const MultipathOptions& options) {
@@ -20,6 +22,11 @@ std::optional<PolicyContradiction> find_contradiction(const MultipathOptions& op
                                            "not {}",
                                            to_string(selector))};
   }
+  if (options.rr_min_io.value_or(1) != 1 && selector != PathSelectorKind::round_robin) {
+    return PolicyContradiction{
+        {"rr_min_io", "path_selector"},
+        fmt::format("rr_min_io is for path_selector round-robin, not {}", to_string(selector))};
+  }
   if (options.path_weights.empty()) {
     return {};
   }
@@ -29,11 +36,25 @@ std::optional<PolicyContradiction> find_contradiction(const MultipathOptions& op
                                            "round-robin, not {}",
                                            to_string(selector))};
   }
+  if (selector == PathSelectorKind::round_robin &&
+      std::any_of(options.path_weights.begin(), options.path_weights.end(),
+                  [](const PathRule& rule) { return rule.value == 0; })) {
+    return PolicyContradiction{{"path_weights", "path_selector"},
+                               "a weight of 0 in path_weights is for path_selector service-time: "
+                               "round-robin gives each path a turn"};
+  }
   if (by_priority) {
     return PolicyContradiction{{"path_weights", "rr_weight"},
                                "either path_weights or rr_weight priorities may be set, not both"};
   }
   return {};
+}
+
+void settle_selector(MultipathOptions& options) {
+  if (options.rr_weight == RrWeight::priorities || options.rr_min_io.value_or(1) != 1 ||
+      !options.path_weights.empty()) {
+    options.path_selector = options.path_selector.value_or(PathSelectorKind::round_robin);
+  }
 }
 
 }  // namespace iscsi_blkback

@@ -20,4 +20,7 @@ struct PolicyContradiction {
 [[nodiscard]] std::optional<PolicyContradiction> find_contradiction(
     const MultipathOptions& options);
 
+// What needs round-robin gets it where no selector is set, whatever the array table would choose.
+void settle_selector(MultipathOptions& options);
+
 }  // namespace iscsi_blkback

@@ -50,11 +50,15 @@ Result<void> take_argument(std::string_view argument, Prioritizer& result) {
     }
     case PrioritizerKind::preferred_portal: {
       constexpr std::string_view kName = "preferredip=";
-      if (!argument.starts_with(kName) || !result.preferred_ip.empty() ||
-          !SocketAddress::parse(std::string(argument.substr(kName.size())), 0)) {
+      const auto address =
+          argument.starts_with(kName) && result.preferred_ip.empty()
+              ? SocketAddress::parse(std::string(argument.substr(kName.size())), 0)
+              : Result<SocketAddress>(fail(ErrorCode::invalid_argument, "no address"));
+      if (!address) {
         return refused(result.kind, argument);
       }
-      result.preferred_ip = argument.substr(kName.size());
+      // An IPv6 address may be written in many ways; paths have theirs as to_string() writes it.
+      result.preferred_ip = host_of(address->to_string());
       return {};
     }
     case PrioritizerKind::path_latency: {

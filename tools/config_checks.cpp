@@ -48,20 +48,27 @@ Result<void> ConfigurationReader::check_chap(std::string_view prefix, ChapMember
   return {};
 }
 
+tl::unexpected<Error> ConfigurationReader::refuse_settings(
+    const ConfigurationEntry& section, const Settings& settings,
+    std::initializer_list<std::string_view> names, std::string_view sentence) const {
+  ConfigurationEntry entry = section;
+  std::uint32_t line = 0;
+  std::string elsewhere;
+  for (const std::string_view name : names) {
+    if (const auto here = settings.lines.find(name); here != settings.lines.end()) {
+      line = std::max(line, here->second);
+    } else if (const auto place = settings.places.find(name); place != settings.places.end()) {
+      elsewhere += fmt::format("{}{} comes from line {}, {}", elsewhere.empty() ? "" : "; ", name,
+                               place->second.line, place->second.section);
+    }
+  }
+  entry.line = line == 0 ? section.line : line;
+  return refuse(entry, elsewhere.empty() ? std::string(sentence)
+                                         : fmt::format("{} ({})", sentence, elsewhere));
+}
+
 Result<void> ConfigurationReader::check_policies(const ConfigurationEntry& section,
                                                  Settings& settings) const {
-  // Points to the last of the options that the section itself has; to the section when it has none.
-  const auto where = [&](std::initializer_list<std::string_view> names) {
-    ConfigurationEntry entry = section;
-    std::uint32_t line = 0;
-    for (const std::string_view name : names) {
-      if (const auto found = settings.lines.find(name); found != settings.lines.end()) {
-        line = std::max(line, found->second);
-      }
-    }
-    entry.line = line == 0 ? section.line : line;
-    return entry;
-  };
   if (settings.lines.contains("prio") && !settings.lines.contains("prio_args")) {
     settings.prio_args.clear();  // those were for another prio
   }
@@ -69,16 +76,38 @@ Result<void> ConfigurationReader::check_policies(const ConfigurationEntry& secti
   if (settings.prio) {
     auto made = make_prioritizer(*settings.prio, settings.prio_args);
     if (!made) {
-      return refuse(where({"prio", "prio_args"}), made.error().message);
+      return refuse_settings(section, settings, {"prio", "prio_args"}, made.error().message);
     }
     multipath.prio = std::move(*made);
   } else if (!settings.prio_args.empty()) {
-    return refuse(where({"prio_args"}), "prio_args needs a prio that they are for");
+    return refuse_settings(section, settings, {"prio_args"},
+                           "prio_args needs a prio that they are for");
   }
   if (const auto found = find_contradiction(multipath)) {
-    return refuse(where({found->settings[0], found->settings[1]}), found->sentence);
+    return refuse_settings(section, settings, {found->settings[0], found->settings[1]},
+                           found->sentence);
   }
   return {};
+}
+
+// What [defaults] and a [[device]] section come to where nothing else is said of a disk.
+Result<void> ConfigurationReader::check_device(const DeviceSection& device,
+                                               const Settings& defaults) const {
+  MultipathOptions together = defaults.multipath;
+  PathPolicySettings& policies = together;
+  policies = device.row.policies;
+  overrule(defaults.multipath, policies);
+  const auto found = find_contradiction(together);
+  if (!found) {
+    return {};
+  }
+  Settings settings = device.settings;
+  for (const auto& [name, place] : defaults.places) {
+    settings.lines.erase(name);  // [defaults] overrules
+    settings.places.insert_or_assign(name, place);
+  }
+  return refuse_settings(device.entry, settings, {found->settings[0], found->settings[1]},
+                         found->sentence);
 }
 
 // A number of checks counts the polling_interval of the section.
@@ -92,24 +121,16 @@ void ConfigurationReader::decide_no_path_retry(Settings& settings) {
 // What only the whole section can tell.
 Result<void> ConfigurationReader::finish(const ConfigurationEntry& section,
                                          Settings& settings) const {
-  // Points to the later of the two options; to the section when it has neither.
-  const auto where = [&](std::string_view one, std::string_view other) {
-    ConfigurationEntry entry = section;
-    std::uint32_t line = 0;
-    for (const std::string_view name : {one, other}) {
-      if (const auto found = settings.lines.find(name); found != settings.lines.end()) {
-        line = std::max(line, found->second);
-      }
-    }
-    entry.line = line == 0 ? section.line : line;
-    return entry;
+  const auto refuse_pair = [&](std::string_view one, std::string_view other,
+                               std::string_view sentence) {
+    return refuse_settings(section, settings, {one, other}, sentence);
   };
   if (settings.lines.contains("interfaces")) {
     for (const std::string_view part :
          {"iface.net_ifacename", "iface.ipaddress", "iface.hwaddress"}) {
       if (settings.lines.contains(part)) {
-        return refuse(where("interfaces", part),
-                      fmt::format("either interfaces or {} may be set, not both", part));
+        return refuse_pair("interfaces", part,
+                           fmt::format("either interfaces or {} may be set, not both", part));
       }
     }
   }
@@ -126,17 +147,17 @@ Result<void> ConfigurationReader::finish(const ConfigurationEntry& section,
   }
   const SessionOptions& session = settings.session;
   if (session.first_burst_length > session.max_burst_length) {
-    return refuse(where("FirstBurstLength", "MaxBurstLength"),
-                  fmt::format("FirstBurstLength ({}) must not be greater than MaxBurstLength ({}) "
-                              "(RFC 7143 13.14)",
-                              session.first_burst_length, session.max_burst_length));
+    return refuse_pair("FirstBurstLength", "MaxBurstLength",
+                       fmt::format("FirstBurstLength ({}) must not be greater than MaxBurstLength "
+                                   "({}) (RFC 7143 13.14)",
+                                   session.first_burst_length, session.max_burst_length));
   }
   const auto ordered = [&](std::string_view lesser, Milliseconds less, std::string_view greater,
                            Milliseconds great) -> Result<void> {
     if (less > great) {
-      return refuse(where(lesser, greater),
-                    fmt::format("{} ({} s) must not be longer than {} ({} s)", lesser,
-                                in_seconds(less), greater, in_seconds(great)));
+      return refuse_pair(lesser, greater,
+                         fmt::format("{} ({} s) must not be longer than {} ({} s)", lesser,
+                                     in_seconds(less), greater, in_seconds(great)));
     }
     return {};
   };
@@ -149,21 +170,22 @@ Result<void> ConfigurationReader::finish(const ConfigurationEntry& section,
       return checked;
     }
   }
-  if (settings.lines.contains("max_polling_interval") &&
+  if (settings.places.contains("max_polling_interval") &&
       settings.multipath.max_polling_interval < settings.multipath.polling_interval) {
-    return refuse(where("polling_interval", "max_polling_interval"),
-                  fmt::format("max_polling_interval ({} s) must not be shorter than "
-                              "polling_interval ({} s)",
-                              in_seconds(settings.multipath.max_polling_interval),
-                              in_seconds(settings.multipath.polling_interval)));
+    return refuse_pair("polling_interval", "max_polling_interval",
+                       fmt::format("max_polling_interval ({} s) must not be shorter than "
+                                   "polling_interval ({} s)",
+                                   in_seconds(settings.multipath.max_polling_interval),
+                                   in_seconds(settings.multipath.polling_interval)));
   }
-  if (settings.lines.contains("fence_settle_time") &&
+  if (settings.places.contains("fence_settle_time") &&
       settings.multipath.fence_settle_time >= settings.multipath.quiesce_time) {
-    return refuse(where("fence_settle_time", "quiesce_time"),
-                  fmt::format("fence_settle_time ({} s) must be shorter than quiesce_time ({} s), "
-                              "after which no fence is needed",
-                              in_seconds(settings.multipath.fence_settle_time),
-                              in_seconds(settings.multipath.quiesce_time)));
+    return refuse_pair(
+        "fence_settle_time", "quiesce_time",
+        fmt::format("fence_settle_time ({} s) must be shorter than quiesce_time ({} s), "
+                    "after which no fence is needed",
+                    in_seconds(settings.multipath.fence_settle_time),
+                    in_seconds(settings.multipath.quiesce_time)));
   }
   decide_no_path_retry(settings);
   return {};

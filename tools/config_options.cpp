@@ -1,3 +1,4 @@
+#include "base/decimal.h"
 #include "tools/config_reader_impl.h"
 
 namespace iscsi_blkback {
@@ -12,6 +13,18 @@ Result<std::string> word_or_number_of(const ConfigurationEntry& entry, const cha
     return string->get();
   }
   return refuse_type(entry, expected);
+}
+
+std::vector<std::string_view> words_of(std::string_view text) {
+  std::vector<std::string_view> words;
+  while (true) {
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+    if (text.empty()) {
+      return words;
+    }
+    words.push_back(text.substr(0, text.find(' ')));
+    text.remove_prefix(words.back().size());
+  }
 }
 
 }  // namespace
@@ -312,12 +325,71 @@ Result<void> ConfigurationReader::set(const NoPathRetrySetting&, const Configura
   return {};
 }
 
+Result<void> ConfigurationReader::set(const FeaturesSetting&, const ConfigurationEntry& entry,
+                                      Settings& settings) const {
+  const auto text = text_of(entry);
+  if (!text) {
+    return tl::unexpected(text.error());
+  }
+  const std::vector<std::string_view> words = words_of(*text);
+  const auto count = words.empty() ? std::nullopt : parse_decimal<std::size_t>(words[0]);
+  if (!count || *count != words.size() - 1) {
+    return refuse(
+        entry,
+        "features does not begin with the number of words that follow, as in \"0\" or \"1 "
+        "queue_if_no_path\"");
+  }
+  const auto sets = [&](std::string_view name) -> Result<void> {
+    if (const auto [set, first] = settings.lines.emplace(name, entry.line); !first) {
+      return refuse(entry, fmt::format("features sets {}, and so does line {}", name, set->second));
+    }
+    settings.places.insert_or_assign(name, Place{entry.line, settings.section});
+    return {};
+  };
+  for (std::size_t at = 1; at < words.size(); ++at) {
+    const std::string_view word = words[at];
+    if (word == "queue_if_no_path") {
+      if (auto done = sets("no_path_retry"); !done) {
+        return done;
+      }
+      settings.no_path_retry = "queue";
+      continue;
+    }
+    const bool retries = word == "pg_init_retries";
+    if (!retries && word != "pg_init_delay_msecs") {
+      return refuse(entry,
+                    fmt::format("features knows queue_if_no_path, pg_init_retries NUMBER and "
+                                "pg_init_delay_msecs NUMBER here, not {}",
+                                word));
+    }
+    const std::uint32_t least = retries ? 1 : 10;
+    const std::uint32_t most = retries ? 50 : 60000;
+    const auto number =
+        at + 1 < words.size() ? parse_decimal<std::uint32_t>(words[at + 1]) : std::nullopt;
+    if (!number || *number < least || *number > most) {
+      return refuse(
+          entry, fmt::format("features needs a number from {} to {} behind {}", least, most, word));
+    }
+    ++at;
+    if (auto done = sets(retries ? "pg_init_retries" : "pg_init_delay"); !done) {
+      return done;
+    }
+    if (retries) {
+      settings.multipath.pg_init_retries = *number;
+    } else {
+      settings.multipath.pg_init_delay = Milliseconds(*number);
+    }
+  }
+  return {};
+}
+
 Result<void> ConfigurationReader::apply(const Setting& setting, const ConfigurationEntry& entry,
                                         Settings& settings) const {
   if (!settings.lines.emplace(setting.name, entry.line).second) {
     return refuse(entry, fmt::format("{} is set twice, see line {}", setting.name,
                                      settings.lines[setting.name]));
   }
+  settings.places.insert_or_assign(setting.name, Place{entry.line, settings.section});
   return std::visit([&](const auto& kind) { return set(kind, entry, settings); }, setting.kind);
 }
 

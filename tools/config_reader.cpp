@@ -65,6 +65,7 @@ Result<void> ConfigurationReader::top(const ConfigurationEntry& entry,
 
 Result<void> ConfigurationReader::defaults(const ConfigurationEntry& section,
                                            Settings& settings) const {
+  settings.section = "[defaults]";
   for (const ConfigurationEntry& entry : entries_of(*section.value->as_table(), file_, true)) {
     const Setting* setting = find_setting(entry.name);
     if (setting == nullptr) {
@@ -93,6 +94,7 @@ Result<ConfigurationReader::Settings> ConfigurationReader::target(const Configur
   }
   Settings settings = defaults;
   settings.lines.clear();
+  settings.section = fmt::format("[targets.\"{}\"]", entry.name);
   for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
     const Setting* setting = find_setting(inner.name);
     if (setting == nullptr) {
@@ -130,6 +132,7 @@ Result<ConfiguredLun> ConfigurationReader::lun(
     }
   }
   settings.lines.clear();
+  settings.section = fmt::format("[luns.{}]", entry.name);
   bool has_lun = false;
   for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
     if (inner.name == "target") {
@@ -176,11 +179,13 @@ Result<ConfiguredLun> ConfigurationReader::lun(
   result.session = settings.result();
   result.multipath = settings.multipath;
   result.paths = settings.paths;
+  result.places = settings.places_in(*file_);
   result.multipath.alias = result.alias;
   return result;
 }
 
-Result<ArrayRow> ConfigurationReader::device(const ConfigurationEntry& entry) const {
+Result<ConfigurationReader::DeviceSection> ConfigurationReader::device(
+    const ConfigurationEntry& entry) const {
   const toml::table* table = entry.value->as_table();
   if (table == nullptr) {
     return refuse_type(entry, "a section [[device]]");
@@ -196,6 +201,9 @@ Result<ArrayRow> ConfigurationReader::device(const ConfigurationEntry& entry) co
       auto value = text_of(inner);
       if (!value) {
         return tl::unexpected(value.error());
+      }
+      if (auto checked = check_pattern(*value, false); !checked) {
+        return refuse(inner, fmt::format("{} {}", inner.name, checked.error().message));
       }
       *pattern = std::move(*value);
       continue;
@@ -222,23 +230,24 @@ Result<ArrayRow> ConfigurationReader::device(const ConfigurationEntry& entry) co
   }
   decide_no_path_retry(settings);
   row.policies = settings.multipath;
-  return row;
+  return DeviceSection{std::move(row), entry, std::move(settings)};
 }
 
-Result<ArrayTable> ConfigurationReader::devices(const ConfigurationEntry& entry) const {
+Result<std::vector<ConfigurationReader::DeviceSection>> ConfigurationReader::devices(
+    const ConfigurationEntry& entry) const {
   const toml::array* array = entry.value->as_array();
   if (array == nullptr) {
     return refuse_type(entry, "sections [[device]]");
   }
-  ArrayTable table;
+  std::vector<DeviceSection> sections;
   for (const toml::node& node : *array) {
-    auto row = device({entry.file, entry.name, node.source().begin.line, &node});
-    if (!row) {
-      return tl::unexpected(row.error());
+    auto section = device({entry.file, entry.name, node.source().begin.line, &node});
+    if (!section) {
+      return tl::unexpected(section.error());
     }
-    table.push_back(std::move(*row));
+    sections.push_back(std::move(*section));
   }
-  return table;
+  return sections;
 }
 
 Result<Configuration> ConfigurationReader::read(const toml::table& root) const {
@@ -246,15 +255,14 @@ Result<Configuration> ConfigurationReader::read(const toml::table& root) const {
   ConfigurationEntry default_section;
   ConfigurationEntry luns;
   ConfigurationEntry targets;
-  const auto arrays = std::make_shared<ArrayTable>(built_in_arrays());
+  std::vector<DeviceSection> own_arrays;
   for (const ConfigurationEntry& entry : entries_of(root, file_)) {
     if (entry.name == "device") {
-      auto rows = devices(entry);
-      if (!rows) {
-        return tl::unexpected(rows.error());
+      auto sections = devices(entry);
+      if (!sections) {
+        return tl::unexpected(sections.error());
       }
-      arrays->insert(arrays->end(), std::make_move_iterator(rows->begin()),
-                     std::make_move_iterator(rows->end()));
+      own_arrays = std::move(*sections);
     } else if (entry.name == "defaults" || entry.name == "targets" || entry.name == "luns") {
       const bool is_luns = entry.name == "luns";
       const bool is_targets = entry.name == "targets";
@@ -278,15 +286,25 @@ Result<Configuration> ConfigurationReader::read(const toml::table& root) const {
   }
   Settings settings;
   settings.session = configuration.session;
+  const auto arrays = std::make_shared<ArrayTable>(built_in_arrays());
+  for (const DeviceSection& own : own_arrays) {
+    arrays->push_back(own.row);
+  }
   settings.multipath.arrays = arrays;
   if (default_section.value != nullptr) {
     if (auto done = defaults(default_section, settings); !done) {
       return tl::unexpected(done.error());
     }
   }
+  for (const DeviceSection& own : own_arrays) {
+    if (auto checked = check_device(own, settings); !checked) {
+      return tl::unexpected(checked.error());
+    }
+  }
   configuration.session = settings.result();
   configuration.multipath = settings.multipath;
   configuration.paths = settings.paths;
+  configuration.places = settings.places_in(*file_);
   std::map<std::string, Settings> of_targets;
   if (targets.value != nullptr) {
     for (const ConfigurationEntry& entry : entries_of(*targets.value->as_table(), file_)) {
@@ -295,7 +313,7 @@ Result<Configuration> ConfigurationReader::read(const toml::table& root) const {
         return tl::unexpected(one.error());
       }
       ConfiguredTarget& configured = configuration.targets[entry.name];
-      configured = {one->result(), one->multipath, one->paths};
+      configured = {one->result(), one->multipath, one->paths, one->places_in(*file_)};
       configured.session.initiator_name = configuration.initiator_name;
       of_targets.emplace(entry.name, std::move(*one));
     }
@@ -325,11 +343,13 @@ Result<ArrayTable> read_arrays(const toml::table& root, const std::string& file)
     if (entry.name != "device") {
       return refuse_unknown(entry, "of an array table", {});
     }
-    auto rows = reader.devices(entry);
-    if (!rows) {
-      return rows;
+    const auto sections = reader.devices(entry);
+    if (!sections) {
+      return tl::unexpected(sections.error());
     }
-    table = std::move(*rows);
+    for (const auto& section : *sections) {
+      table.push_back(section.row);
+    }
   }
   for (ArrayRow& row : table) {
     row.prio_without_alua = true;

@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "blkback/disk_target.h"
 #include "tools/array_table.h"
@@ -34,9 +35,14 @@ class ConfigurationReader {
   explicit ConfigurationReader(const std::string& file) : file_(&file) {}
 
   Result<Configuration> read(const toml::table& root) const;
-  Result<ArrayTable> devices(const ConfigurationEntry& entry) const;
+  struct DeviceSection;
+  Result<std::vector<DeviceSection>> devices(const ConfigurationEntry& entry) const;
 
  private:
+  struct Place {
+    std::uint32_t line = 0;
+    std::string section;  // "[defaults]"
+  };
   // Settings as they stand after a table, with where each was written.
   struct Settings {
     SessionOptions session;
@@ -49,7 +55,10 @@ class ConfigurationReader {
     // authmethod = "None": the credentials stay for a section that says CHAP again.
     bool chap_off = false;
     bool discovery_chap_off = false;
-    std::map<std::string_view, std::uint32_t> lines;
+    std::map<std::string_view, std::uint32_t> lines;  // of this section
+    // Of all sections up to here, the last one that has the option.
+    std::string section;
+    std::map<std::string_view, Place> places;
 
     SessionOptions& owner_of(auto SessionOptions::*) { return session; }
     MultipathOptions& owner_of(auto MultipathOptions::*) { return multipath; }
@@ -57,6 +66,13 @@ class ConfigurationReader {
     PortalOptions& owner_of(auto PortalOptions::*) { return paths; }
     bool& off(ChapMember chap) {
       return chap == &SessionOptions::chap ? chap_off : discovery_chap_off;
+    }
+    [[nodiscard]] SettingPlaces places_in(const std::string& file) const {
+      SettingPlaces result;
+      for (const auto& [name, place] : places) {
+        result.emplace(name, fmt::format("{}:{}", file, place.line));
+      }
+      return result;
     }
     // What the sections up to here come to.
     [[nodiscard]] SessionOptions result() const {
@@ -115,20 +131,35 @@ class ConfigurationReader {
                    Settings& settings) const;
   Result<void> set(const NoPathRetrySetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
+  Result<void> set(const FeaturesSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
   // config_checks.cpp: what a section must not contradict, in itself or with those above it.
   Result<void> check_chap(std::string_view prefix, ChapMember chap, Settings& settings,
                           const ConfigurationEntry& section) const;
   Result<void> check_policies(const ConfigurationEntry& section, Settings& settings) const;
   static void decide_no_path_retry(Settings& settings);
+  // Points to the last of the named options that the section itself has, or to the section, and
+  // says where those come from that stand in other sections.
+  [[nodiscard]] tl::unexpected<Error> refuse_settings(const ConfigurationEntry& section,
+                                                      const Settings& settings,
+                                                      std::initializer_list<std::string_view> names,
+                                                      std::string_view sentence) const;
+  Result<void> check_device(const DeviceSection& device, const Settings& defaults) const;
   Result<void> finish(const ConfigurationEntry& section, Settings& settings) const;
   // config_reader.cpp: sections.
   Result<void> defaults(const ConfigurationEntry& section, Settings& settings) const;
   Result<Settings> target(const ConfigurationEntry& entry, const Settings& defaults) const;
   Result<ConfiguredLun> lun(const ConfigurationEntry& entry, const Settings& defaults,
                             const std::map<std::string, Settings>& targets) const;
-  Result<ArrayRow> device(const ConfigurationEntry& entry) const;
+  Result<DeviceSection> device(const ConfigurationEntry& entry) const;
 
   const std::string* file_;
+};
+
+struct ConfigurationReader::DeviceSection {
+  ArrayRow row;
+  ConfigurationEntry entry;
+  Settings settings;
 };
 
 }  // namespace iscsi_blkback

@@ -100,6 +100,7 @@ constexpr std::array kSettings = {
     Setting{"pg_init_delay", "", PgInitDelaySetting{}, true},
     Setting{"path_weights", "", PathWeightsSetting{}},
     Setting{"no_path_retry", "", NoPathRetrySetting{}, true},
+    Setting{"features", "", FeaturesSetting{}, true},
     Setting{"polling_interval", "",
             SecondsSetting{&MultipathOptions::polling_interval, Milliseconds(100), kHour}},
     Setting{"path_checker", "", WordSetting{&read_path_checker}, true},
@@ -224,6 +225,29 @@ struct MeaninglessSetting {
 constexpr std::string_view kFailsOverAtOnce =
     "the commands of a lost connection go to another path at once, and without any path "
     "no_path_retry says how long they wait";
+constexpr std::string_view kFailsFast =
+    "the commands of a lost connection go to another path at once; how long a connection may be "
+    "silent before it counts as lost, path_timeout says";
+constexpr std::string_view kNoKernelDevices =
+    "paths are connections of this program, not block devices of the kernel";
+constexpr std::string_view kNamedByDiskLine =
+    "a disk is named by its disk line or by a section [luns.ALIAS]";
+constexpr std::string_view kRequestsAreWhole =
+    "requests are counted as the guest sends them: rr_min_io does that";
+constexpr std::string_view kMarginalInstead =
+    "a path that fails again and again is a last resort by itself: see "
+    "marginal_path_double_failed_time and marginal_path_err_recheck_gap_time";
+constexpr std::string_view kNoCallouts =
+    "no program is called: prio and prio_args say where priorities come from, and the identity of "
+    "a "
+    "LUN is that of its VPD page 0x83";
+constexpr std::string_view kOnlyNamedDisks =
+    "only LUNs that a disk line or a section [luns.ALIAS] names are used at all";
+constexpr std::string_view kNoDaemonApart =
+    "requests wait in the process that serves the guest, and no_path_retry says for how long";
+constexpr std::string_view kChecksByThemselves =
+    "each path is checked by itself and waits for no other";
+constexpr std::string_view kLogsChanges = "changes are logged once each; log_level says which";
 constexpr std::string_view kDetected =
     "prio and path_grouping_policy are detected exactly where they are not set";
 constexpr std::string_view kTriesForEver = "logging in is tried for ever";
@@ -231,7 +255,7 @@ constexpr std::string_view kTriesForEver = "logging in is tried for ever";
 constexpr std::array kMeaningless = {
     MeaninglessSetting{"replacement_timeout", "node.session.timeo.replacement_timeout",
                        kFailsOverAtOnce},
-    MeaninglessSetting{"fast_io_fail_tmo", "", kFailsOverAtOnce},
+    MeaninglessSetting{"fast_io_fail_tmo", "", kFailsFast},
     MeaninglessSetting{"dev_loss_tmo", "", kFailsOverAtOnce},
     MeaninglessSetting{"host_reset_timeout", "node.session.err_timeo.host_reset_timeout",
                        "there is no host adapter to reset; the last resort is to drop the "
@@ -243,6 +267,74 @@ constexpr std::array kMeaningless = {
     MeaninglessSetting{"reopen_max", "node.session.reopen_max", kTriesForEver},
     MeaninglessSetting{"detect_prio", "", kDetected},
     MeaninglessSetting{"detect_pgpolicy", "", kDetected},
+    MeaninglessSetting{"detect_pgpolicy_use_tpg", "",
+                       "path_grouping_policy = \"group_by_tpg\" says that"},
+    MeaninglessSetting{"detect_checker", "",
+                       "where path_checker is not set, the table of arrays decides"},
+    MeaninglessSetting{"rr_min_io_rq", "", kRequestsAreWhole},
+    MeaninglessSetting{"selector", "", "it is called path_selector now"},
+    MeaninglessSetting{"default_selector", "", "it is called path_selector now"},
+    MeaninglessSetting{"default_path_grouping_policy", "", "it is called path_grouping_policy now"},
+    MeaninglessSetting{"default_prio_callout", "", kNoCallouts},
+    MeaninglessSetting{"default_getuid_callout", "", kNoCallouts},
+    MeaninglessSetting{"prio_callout", "", kNoCallouts},
+    MeaninglessSetting{"getuid_callout", "", kNoCallouts},
+    MeaninglessSetting{"uid_attribute", "", kNoCallouts},
+    MeaninglessSetting{"uid_attrs", "", kNoCallouts},
+    MeaninglessSetting{"udev_dir", "", kNoKernelDevices},
+    MeaninglessSetting{"reassign_maps", "", kNoKernelDevices},
+    MeaninglessSetting{"deferred_remove", "", kNoKernelDevices},
+    MeaninglessSetting{"remove_retries", "", kNoKernelDevices},
+    MeaninglessSetting{"skip_kpartx", "", kNoKernelDevices},
+    MeaninglessSetting{"partition_delimiter", "", kNoKernelDevices},
+    MeaninglessSetting{"missing_uev_wait_timeout", "", kNoKernelDevices},
+    MeaninglessSetting{"retrigger_tries", "", kNoKernelDevices},
+    MeaninglessSetting{"retrigger_delay", "", kNoKernelDevices},
+    MeaninglessSetting{"uev_wait_timeout", "", kNoKernelDevices},
+    MeaninglessSetting{"max_sectors_kb", "",
+                       "requests are as large as the LUN takes (VPD page 0xB0) and go in pieces "
+                       "otherwise"},
+    MeaninglessSetting{"max_retries", "", "what is tried again, and how often, the error decides"},
+    MeaninglessSetting{
+        "eh_deadline", "",
+        "abort_timeout, lu_reset_timeout and tgt_reset_timeout bound the recovery of "
+        "a command"},
+    MeaninglessSetting{"user_friendly_names", "", kNamedByDiskLine},
+    MeaninglessSetting{"alias", "", kNamedByDiskLine},
+    MeaninglessSetting{"alias_prefix", "", kNamedByDiskLine},
+    MeaninglessSetting{"bindings_file", "", kNamedByDiskLine},
+    MeaninglessSetting{"wwids_file", "", kOnlyNamedDisks},
+    MeaninglessSetting{"prkeys_file", "", "keys are those of reservation_key"},
+    MeaninglessSetting{"find_multipaths", "", kOnlyNamedDisks},
+    MeaninglessSetting{"find_multipaths_timeout", "", kOnlyNamedDisks},
+    MeaninglessSetting{"allow_usb_devices", "", kOnlyNamedDisks},
+    MeaninglessSetting{"blacklist", "", kOnlyNamedDisks},
+    MeaninglessSetting{"blacklist_exceptions", "", kOnlyNamedDisks},
+    MeaninglessSetting{"recheck_wwid", "", "a LUN's identity is looked at with every login"},
+    MeaninglessSetting{"queue_without_daemon", "", kNoDaemonApart},
+    MeaninglessSetting{"flush_on_last_del", "", kNoDaemonApart},
+    MeaninglessSetting{"san_path_err_threshold", "", kMarginalInstead},
+    MeaninglessSetting{"san_path_err_forget_rate", "", kMarginalInstead},
+    MeaninglessSetting{"san_path_err_recovery_time", "", kMarginalInstead},
+    MeaninglessSetting{"delay_watch_checks", "", kMarginalInstead},
+    MeaninglessSetting{"delay_wait_checks", "", kMarginalInstead},
+    MeaninglessSetting{"marginal_path_err_sample_time", "", kMarginalInstead},
+    MeaninglessSetting{"marginal_path_err_rate_threshold", "", kMarginalInstead},
+    MeaninglessSetting{"marginal_pathgroups", "", kMarginalInstead},
+    MeaninglessSetting{
+        "ghost_delay", "",
+        "when a disk is attached, standby paths are activated after five seconds without another"},
+    MeaninglessSetting{"purge_disconnected", "",
+                       "a path without the LUN is not used, and looked at again and again"},
+    MeaninglessSetting{"strict_timing", "", kChecksByThemselves},
+    MeaninglessSetting{"force_sync", "", kChecksByThemselves},
+    MeaninglessSetting{"max_fds", "", "a path needs one descriptor, and there are enough"},
+    MeaninglessSetting{"uxsock_timeout", "", "how long iscsi-blkctl waits for an answer is fixed"},
+    MeaninglessSetting{"verbosity", "", kLogsChanges},
+    MeaninglessSetting{"log_checker_err", "", kLogsChanges},
+    MeaninglessSetting{"all_tg_pt", "", "each path registers a key of its own"},
+    MeaninglessSetting{"config_dir", "", "there is one file"},
+    MeaninglessSetting{"multipath_dir", "", "nothing is loaded"},
     MeaninglessSetting{"hardware_handler", "",
                        "whether a path is activated by ALUA or RDAC, the LUN says"},
     MeaninglessSetting{"retain_attached_hw_handler", "",

@@ -89,6 +89,8 @@ struct RrWeightSetting {};
 struct PathWeightsSetting {};
 struct PgInitDelaySetting {};
 struct NoPathRetrySetting {};
+// multipath.conf's older way to say some of the others: "3 queue_if_no_path pg_init_retries 5".
+struct FeaturesSetting {};
 
 struct Setting {
   std::string_view name;
@@ -97,7 +99,7 @@ struct Setting {
                DigestSetting, AuthMethodSetting, ChapAlgorithmsSetting, CredentialSetting,
                InterfaceSetting, InterfacesSetting, PrioritizerSetting, PrioArgumentsSetting,
                FailbackSetting, RrWeightSetting, PathWeightsSetting, PgInitDelaySetting,
-               NoPathRetrySetting, WordSetting, MarginalSetting>
+               NoPathRetrySetting, FeaturesSetting, WordSetting, MarginalSetting>
       kind;
   // Says how the paths of a kind of array are used: a [[device]] section may have it.
   bool of_device = false;

@@ -119,6 +119,11 @@ PathSnapshot path_snapshot(const json& path, const std::string& word, std::uint3
                    : word == "ghost"       ? PathState::ghost
                    : word == "i/o pending" ? PathState::pending
                                            : PathState::down;
+  for (const CheckerFinding finding : {CheckerFinding::timeout, CheckerFinding::disconnected}) {
+    if (word == to_string(finding)) {
+      snapshot.finding = finding;
+    }
+  }
   snapshot.session_state =
       text_at(path, "dev_st") == "running" ? SessionState::logged_in : SessionState::free;
   snapshot.last_error = text_at(path, "last_error");

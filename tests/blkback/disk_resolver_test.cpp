@@ -22,7 +22,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using namespace std::chrono_literals;
 
-Portal at_host(const std::string& host) {
+Portal portal_named(const std::string& host) {
   Portal portal;
   portal.host = host;
   return portal;
@@ -51,49 +51,52 @@ std::vector<std::string> addresses_of(const Result<ResolvedDisk>& disk) {
 }
 
 TEST(DiskLookup, AsksAllDiscoveryPortalsAtOnceAndThenForAllNames) {
-  DiskLookup lookup(discovering({at_host("a"), at_host("b"), at_host("c")}));
+  DiskLookup lookup(discovering({portal_named("a"), portal_named("b"), portal_named("c")}));
   EXPECT_EQ(lookup.take_questions().size(), 3U);
   EXPECT_EQ(lookup.take_questions().size(), 0U);
-  lookup.take_portals(at_host("b"),
-                      std::vector{at_host("one"), at_host("two"), at_host("192.0.2.3")});
+  lookup.take_portals(portal_named("b"), std::vector{portal_named("one"), portal_named("two"),
+                                                     portal_named("192.0.2.3")});
   const auto questions = lookup.take_questions();
   ASSERT_EQ(questions.size(), 2U) << "a numeric address needs none";
-  EXPECT_EQ(questions[0].portal, at_host("one"));
-  EXPECT_EQ(questions[1].portal, at_host("two"));
+  EXPECT_EQ(questions[0].portal, portal_named("one"));
+  EXPECT_EQ(questions[1].portal, portal_named("two"));
   EXPECT_FALSE(lookup.complete());
   EXPECT_THAT(addresses_of(lookup.result()), ElementsAre("192.0.2.3:3260"));
   EXPECT_FALSE(lookup.result()->complete);
 }
 
 TEST(DiskLookup, TheOrderOfThePathsIsThatOfTheListsNotThatOfTheAnswers) {
-  DiskLookup lookup(discovering({at_host("a"), at_host("b")}));
-  lookup.take_portals(at_host("b"), std::vector{at_host("192.0.2.2"), at_host("192.0.2.1")});
+  DiskLookup lookup(discovering({portal_named("a"), portal_named("b")}));
+  lookup.take_portals(portal_named("b"),
+                      std::vector{portal_named("192.0.2.2"), portal_named("192.0.2.1")});
   EXPECT_THAT(addresses_of(lookup.result()), ElementsAre("192.0.2.2:3260", "192.0.2.1:3260"));
-  lookup.take_portals(at_host("a"), std::vector{at_host("192.0.2.1"), at_host("192.0.2.3")});
+  lookup.take_portals(portal_named("a"),
+                      std::vector{portal_named("192.0.2.1"), portal_named("192.0.2.3")});
   EXPECT_THAT(addresses_of(lookup.result()),
               ElementsAre("192.0.2.1:3260", "192.0.2.3:3260", "192.0.2.2:3260"));
   EXPECT_TRUE(lookup.result()->complete);
 }
 
 TEST(DiskLookup, WhatFailsIsTroubleWhileOthersAreThere) {
-  DiskLookup lookup(discovering({at_host("a"), at_host("b")}));
-  lookup.take_portals(at_host("a"), fail(ErrorCode::timed_out, "a is silent"));
+  DiskLookup lookup(discovering({portal_named("a"), portal_named("b")}));
+  lookup.take_portals(portal_named("a"), fail(ErrorCode::timed_out, "a is silent"));
   EXPECT_FALSE(lookup.result());
-  lookup.take_portals(at_host("b"), std::vector{at_host("one"), at_host("192.0.2.2")});
+  lookup.take_portals(portal_named("b"),
+                      std::vector{portal_named("one"), portal_named("192.0.2.2")});
   (void)lookup.take_questions();
-  lookup.take_address(at_host("one"), fail(ErrorCode::not_found, "one is unknown"));
+  lookup.take_address(portal_named("one"), fail(ErrorCode::not_found, "one is unknown"));
   EXPECT_TRUE(lookup.complete());
   EXPECT_EQ(lookup.result()->trouble, "a is silent; one is unknown");
 }
 
 TEST(DiskLookup, ATargetWithVeryManyPortalsIsAskedForSomeOnly) {
-  DiskLookup lookup(discovering({at_host("a")}));
+  DiskLookup lookup(discovering({portal_named("a")}));
   std::vector<Portal> many;
   for (int i = 0; i < 200; ++i) {
-    many.push_back(at_host("h" + std::to_string(i)));
+    many.push_back(portal_named("h" + std::to_string(i)));
   }
   (void)lookup.take_questions();
-  lookup.take_portals(at_host("a"), many);
+  lookup.take_portals(portal_named("a"), many);
   EXPECT_EQ(lookup.take_questions().size(), kMaxPortalsPerDisk);
 }
 
@@ -107,7 +110,7 @@ class GatedDirectory final : public PortalDirectory {
   Result<std::vector<Portal>> discover(const Portal& at, const SessionOptions&,
                                        const std::string&) override {
     pass(at.host);
-    return std::vector{at_host("192.0.2.8")};
+    return std::vector{portal_named("192.0.2.8")};
   }
   void shut(const std::string& host) {
     const std::lock_guard lock(mutex_);
@@ -161,7 +164,7 @@ class ThreadedResolver : public testing::Test {
 TEST_F(ThreadedResolver, GoesOnWithTheFirstAnswerAndTellsTheLast) {
   directory().shut("dead");
   std::vector<Result<ResolvedDisk>> told;
-  resolver_->resolve(naming({at_host("dead"), at_host("alive")}),
+  resolver_->resolve(naming({portal_named("dead"), portal_named("alive")}),
                      [&](Result<ResolvedDisk> disk) { told.push_back(std::move(disk)); });
   ASSERT_TRUE(run_until([&] { return !told.empty(); }));
   EXPECT_EQ(told[0]->specification.portals.size(), 1U);
@@ -173,10 +176,10 @@ TEST_F(ThreadedResolver, GoesOnWithTheFirstAnswerAndTellsTheLast) {
 TEST_F(ThreadedResolver, ADeadPortalDoesNotUseUpTheThreads) {
   directory().shut("dead");
   for (unsigned disk = 0; disk < 2 * kMaxResolverThreads; ++disk) {
-    resolver_->resolve(discovering({at_host("dead")}), [](Result<ResolvedDisk>) {});
+    resolver_->resolve(discovering({portal_named("dead")}), [](Result<ResolvedDisk>) {});
   }
   bool told = false;
-  resolver_->resolve(discovering({at_host("dead"), at_host("alive")}),
+  resolver_->resolve(discovering({portal_named("dead"), portal_named("alive")}),
                      [&](Result<ResolvedDisk> disk) { told = disk.has_value(); });
   EXPECT_TRUE(run_until([&] { return told; }));
 }
@@ -184,7 +187,8 @@ TEST_F(ThreadedResolver, ADeadPortalDoesNotUseUpTheThreads) {
 TEST_F(ThreadedResolver, NoAnswerComesAfterItHasGone) {
   directory().shut("dead");
   bool told = false;
-  resolver_->resolve(discovering({at_host("dead")}), [&](Result<ResolvedDisk>) { told = true; });
+  resolver_->resolve(discovering({portal_named("dead")}),
+                     [&](Result<ResolvedDisk>) { told = true; });
   reactor_->run_once(10ms);
   resolver_.reset();
   directory().open_all();
@@ -205,7 +209,7 @@ TEST(SystemPortalDirectory, TwoDiscoveriesAreUnderWayAtOnce) {
   ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
   ASSERT_EQ(::listen(listener.get(), 8), 0);
   ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
-  Portal silent = at_host("127.0.0.1");
+  Portal silent = portal_named("127.0.0.1");
   silent.port = ntohs(address.sin_port);
   SessionOptions session;
   session.initiator_name = "iqn.2026-01.test:host";

@@ -2,6 +2,7 @@
 iscsi_blkback_test(multipath_test
   SOURCES
     multipath/capacity_test.cpp
+    multipath/checker_state_test.cpp
     multipath/error_policy_test.cpp
     multipath/lost_writes_test.cpp
     multipath/lun_fence_test.cpp
