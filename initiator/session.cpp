@@ -146,14 +146,14 @@ void Session::Impl::submit(ScsiTask& task) {
   schedule_flush();
 }
 
-bool Session::Impl::divert(ScsiTask& task, std::byte* elsewhere) {
+bool Session::Impl::discard(ScsiTask& task) {
   if (direct_.under_way) {
     const TaskSlot* slot = table_.find(direct_.pdu.initiator_task_tag);
     if (slot != nullptr && slot->task == &task) {
       return false;
     }
   }
-  task.data = elsewhere;
+  task.data = nullptr;
   return true;
 }
 
@@ -426,8 +426,8 @@ void Session::doubt_commands(std::uint64_t lun) {
 void Session::ping() {
   impl_->ping();
 }
-bool Session::divert(ScsiTask& task, std::byte* elsewhere) {
-  return impl_->divert(task, elsewhere);
+bool Session::discard(ScsiTask& task) {
+  return impl_->discard(task);
 }
 void Session::drop(const Error& why) {
   impl_->drop(why);

@@ -114,9 +114,9 @@ class Session {
   // else nothing happens.
   void ping();
   // Takes the buffer of a command that reads away from it while it is outstanding: what still
-  // arrives goes to `elsewhere`, which has the same length and is the task's until it completes.
-  // False: the connection is just receiving into the old buffer, which stays the task's.
-  [[nodiscard]] bool divert(ScsiTask& task, std::byte* elsewhere);
+  // arrives for it is thrown away. False: the connection is just receiving into the buffer, which
+  // stays the task's.
+  [[nodiscard]] bool discard(ScsiTask& task);
 
   // Treats the connection as failed (a checker's verdict); as after any other failure the session
   // then logs in again.

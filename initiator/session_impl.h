@@ -42,7 +42,7 @@ class Session::Impl final : public ByteStream::Owner {
   void abandon(TaskManagement& function);
   void doubt_commands(std::uint64_t lun);
   void ping();
-  [[nodiscard]] bool divert(ScsiTask& task, std::byte* elsewhere);
+  [[nodiscard]] bool discard(ScsiTask& task);
   void drop(const Error& why);
   void retry_now();
 

@@ -51,7 +51,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   Geometry geometry_;
   // False only for the canaries of the simulation.
   bool hold_overlapping_writes_ = true;
-  bool divert_answered_reads_ = true;
+  bool discard_answered_reads_ = true;
 
  private:
   struct Hedge;
@@ -197,9 +197,10 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   // multipath_device_hedges.cpp
   void hedge_silent_paths();
-  void hedge(Request& request);
+  // False: there is no room for another one now.
+  [[nodiscard]] bool hedge(Request& request);
   void on_hedge_complete(Hedge& hedge, IoStatus status);
-  [[nodiscard]] bool divert(Request& request);
+  [[nodiscard]] bool let_go_of_buffer(Request& request);
   void answer_from(Hedge& hedge);
   void drop_if_stuck_in_answer(Path& path);
   // The request does without its hedge.
@@ -366,6 +367,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::deque<Hedge> hedges_;      // never grows
   IntrusiveList<Hedge> free_hedges_;
   std::size_t hedge_bytes_ = 0;  // in buffers of hedges
+  bool hedge_wanted_ = false;    // there was no room for one
   std::uint64_t hedged_ = 0;     // so far
   IntrusiveList<Request> queued_;
   IntrusiveList<Request> delayed_;
@@ -400,6 +402,7 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   Deferred finish_;
   Deferred pump_;
+  Deferred hedge_more_;
   Deferred release_held_;
   Deferred finish_removals_;
   Deferred notify_;

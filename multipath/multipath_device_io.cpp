@@ -183,7 +183,7 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     release_held_.schedule();
   }
   if (request.place == Request::Place::answered) [[unlikely]] {
-    release(*request.hedge);
+    to_its_home(request);
     return;
   }
   if (error == ErrorClass::success) [[likely]] {
@@ -385,6 +385,9 @@ void MultipathDevice::Impl::to_its_home(Request& request) {
   request.block = nullptr;
   request.home->push_front(request);  // the slot that the cache knows best
   --requests_;
+  if (hedge_wanted_ && request.home == &spare_) [[unlikely]] {
+    hedge_more_.schedule();
+  }
   if (!waiting_for_slot_.empty()) [[unlikely]] {
     start_waiting();
   }

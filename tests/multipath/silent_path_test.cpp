@@ -106,6 +106,52 @@ TEST_F(SilentPath, AWholeQueueIsReadElsewhere) {
   EXPECT_EQ(device_->snapshot().hedged, 50U);
 }
 
+// All that a ring takes waits at the only path that is used; it is more than hedges hold at once.
+TEST_F(SilentPath, AFullRingIsReadElsewhere) {
+  constexpr std::uint32_t kRing = 512;
+  constexpr std::uint32_t kSectors = 88;  // 11 pages
+  options_.path_grouping_policy = PathGroupingPolicy::failover;
+  options_.max_requests = kRing;
+  target_options_.window = 1024;
+  start({1, 2});
+  ASSERT_EQ(answer(write(0, 1024, 5)), IoStatus::ok);
+  drop_silently(0);
+  for (std::uint64_t i = 0; i < kRing; ++i) {
+    read(i, kSectors);
+  }
+  ASSERT_EQ(path(0).in_flight, kRing);
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+    EXPECT_LE(request->took(), milliseconds(300));
+    expect_all(*request, 5);
+  }
+  EXPECT_EQ(device_->snapshot().hedged, kRing);
+  EXPECT_EQ(path(0).in_flight, kRing) << "the silent path still has them";
+  // And so does the next ring full.
+  for (std::uint64_t i = 0; i < kRing; ++i) {
+    read(i, 8);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request, milliseconds(100)), IoStatus::ok);
+  }
+}
+
+// More than all hedges together.
+TEST_F(SilentPath, LargeReadsAreReadElsewhereOneAfterTheOther) {
+  options_.path_grouping_policy = PathGroupingPolicy::failover;
+  start({1, 2});
+  ASSERT_EQ(answer(write(0, 2048, 5)), IoStatus::ok);
+  drop_silently(0);
+  for (int i = 0; i < 64; ++i) {
+    read(0, 2048);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+    EXPECT_LE(request->took(), milliseconds(1900)) << "it has not waited for path_timeout";
+    expect_all(*request, 5);
+  }
+}
+
 // The network keeps the answer and delivers it later: the guest's buffer is the guest's by then.
 TEST_F(SilentPath, ALateAnswerDoesNotTouchTheGuestsBuffer) {
   start({1, 2});
