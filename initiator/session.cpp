@@ -146,6 +146,18 @@ void Session::Impl::submit(ScsiTask& task) {
   schedule_flush();
 }
 
+void Session::Impl::take_back_unsent(std::uint64_t lun,
+                                     void (*on_complete)(ScsiTask& task) noexcept) {
+  waiting_.for_each([&](ScsiTask& task) {
+    if (task.lun == lun && task.on_complete == on_complete) {
+      task.unlink();
+      --commands_in_flight_;
+      refused_.push_back(task);
+      events_.schedule();
+    }
+  });
+}
+
 bool Session::Impl::discard(ScsiTask& task) {
   if (direct_.under_way) {
     const TaskSlot* slot = table_.find(direct_.pdu.initiator_task_tag);
@@ -413,6 +425,9 @@ void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
 }
 void Session::submit(ScsiTask& task) {
   impl_->submit(task);
+}
+void Session::take_back_unsent(std::uint64_t lun, void (*on_complete)(ScsiTask& task) noexcept) {
+  impl_->take_back_unsent(lun, on_complete);
 }
 void Session::manage(TaskManagement& function) {
   impl_->manage(function);

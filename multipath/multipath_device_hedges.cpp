@@ -1,7 +1,8 @@
 // Silent paths of a MultipathDevice. While a path is suspect (path_silence.h), other paths take
-// what is new, and the reads and flushes that wait there are asked for once more elsewhere; which
-// of the two is answered first, counts. A write waits until its path answers or is gone: only then
-// is it known what can still become of it.
+// what is new and what waits for room on the connection; and the reads and flushes that were sent
+// there are asked for once more elsewhere: which of the two is answered first, counts. A write that
+// was sent waits until its path answers or is gone: only then is it known what can still become of
+// it.
 //
 // The rule of the buffers. The guest's buffer belongs to the first command until its connection has
 // answered it or is gone. So the second one, the hedge, reads into a buffer of its own. When that
@@ -41,7 +42,7 @@ void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
       silence->probe();
     }
   }
-  hedge_silent_paths();
+  leave_silent_paths();
   pump_.schedule();
   notify_.schedule();
 }
@@ -49,13 +50,27 @@ void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
 void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
   suspect_ &= ~path_bit(index);
   update_able();
-  hedge_silent_paths();
+  leave_silent_paths();
   pump_.schedule();
   notify_.schedule();
 }
 
 void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
   drop_if_stuck_in_answer(*slots_[index]);
+}
+
+// What has not been sent there goes elsewhere at once, writes too: of that, nothing can be
+// executed. Its completion comes before the rest is hedged.
+void MultipathDevice::Impl::leave_silent_paths() {
+  if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended_) [[likely]] {
+    return;
+  }
+  for (Path* path : paths_) {
+    if ((suspect_ & path_bit(path->index())) != 0) {
+      path->session().take_back_unsent(path->logical_unit().lun(), &Impl::on_request_task_complete);
+    }
+  }
+  hedge_more_.schedule();
 }
 
 // All that waits at a suspect path, as long as there is a better one.

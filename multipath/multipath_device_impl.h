@@ -178,6 +178,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   }
   void queue(Request& request);
   void send(Request& request, Path& path);
+  static void on_request_task_complete(ScsiTask& task) noexcept;
   void on_task_complete(Request& request);
   void send_next_piece(Request& request);
   void retry(Request& request, ErrorClass error, const ErrorRule& rule);
@@ -196,6 +197,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void start_waiting();
 
   // multipath_device_hedges.cpp
+  void leave_silent_paths();
   void hedge_silent_paths();
   // False: there is no room for another one now.
   [[nodiscard]] bool hedge(Request& request);

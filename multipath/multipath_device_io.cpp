@@ -130,10 +130,7 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
   request.prefer.reset();
   request.avoid = 0;
   request.task.owner = &request;
-  request.task.on_complete = [](ScsiTask& task) noexcept {
-    Request& completed = *static_cast<Request*>(task.owner);
-    completed.impl.on_task_complete(completed);
-  };
+  request.task.on_complete = &Impl::on_request_task_complete;
   request.started = selector_time();
   request.sent_at = reactor_.turn_time();
   request.selected_bytes = request.length_bytes();
@@ -153,6 +150,11 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
   if (!path.able()) [[unlikely]] {
     update_able(path);
   }
+}
+
+void MultipathDevice::Impl::on_request_task_complete(ScsiTask& task) noexcept {
+  Request& completed = *static_cast<Request*>(task.owner);
+  completed.impl.on_task_complete(completed);
 }
 
 void MultipathDevice::Impl::on_task_complete(Request& request) {
@@ -338,7 +340,7 @@ void MultipathDevice::Impl::set_suspended(bool suspended) {
     end_lun_fence(true);
   }
   if (!suspended_) {
-    hedge_silent_paths();
+    leave_silent_paths();
     pump_.schedule();
   }
 }

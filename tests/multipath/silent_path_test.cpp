@@ -69,6 +69,45 @@ TEST_F(SilentPath, AWriteWaitsUntilThePathIsGone) {
   EXPECT_EQ(medium(sector), 5);
 }
 
+// The target's window lets a few of them through.
+TEST_F(SilentPath, WritesThatWereNotSentGoElsewhereAtOnce) {
+  options_.path_grouping_policy = PathGroupingPolicy::failover;
+  target_options_.window = 4;
+  start({1, 2});
+  drop_silently(0);
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    write(i * 8, 8, 5);
+  }
+  ASSERT_EQ(path(0).in_flight, 20U);
+  reactor_.run_for(milliseconds(300));
+  std::size_t waiting = 0;
+  for (const auto& request : requests_) {
+    waiting += pending(*request) ? 1 : 0;
+  }
+  EXPECT_EQ(waiting, 4U) << "those that were sent";
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    EXPECT_EQ(answer(*requests_[i]), IoStatus::ok);
+    EXPECT_EQ(medium(i * 8), 5);
+    EXPECT_LE(requests_[i]->took(), milliseconds(2100));
+  }
+}
+
+TEST_F(SilentPath, ReadsThatWereNotSentAreNotAskedForTwice) {
+  options_.path_grouping_policy = PathGroupingPolicy::failover;
+  target_options_.window = 4;
+  start({1, 2});
+  drop_silently(0);
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    read(i * 8, 8);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+    EXPECT_LE(request->took(), milliseconds(250));
+  }
+  EXPECT_EQ(device_->snapshot().hedged, 4U);
+  EXPECT_EQ(path(0).in_flight, 4U);
+}
+
 TEST_F(SilentPath, AFlushIsAnsweredByAnotherPath) {
   start({1, 2});
   drop_silently(0);
