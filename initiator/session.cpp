@@ -146,14 +146,26 @@ void Session::Impl::submit(ScsiTask& task) {
   schedule_flush();
 }
 
-bool Session::Impl::divert(ScsiTask& task, std::byte* elsewhere) {
+void Session::Impl::take_back_unsent(std::uint64_t lun,
+                                     void (*on_complete)(ScsiTask& task) noexcept) {
+  waiting_.for_each([&](ScsiTask& task) {
+    if (task.lun == lun && task.on_complete == on_complete) {
+      task.unlink();
+      --commands_in_flight_;
+      refused_.push_back(task);
+      events_.schedule();
+    }
+  });
+}
+
+bool Session::Impl::discard(ScsiTask& task) {
   if (direct_.under_way) {
     const TaskSlot* slot = table_.find(direct_.pdu.initiator_task_tag);
     if (slot != nullptr && slot->task == &task) {
       return false;
     }
   }
-  task.data = elsewhere;
+  task.data = nullptr;
   return true;
 }
 
@@ -414,6 +426,9 @@ void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
 void Session::submit(ScsiTask& task) {
   impl_->submit(task);
 }
+void Session::take_back_unsent(std::uint64_t lun, void (*on_complete)(ScsiTask& task) noexcept) {
+  impl_->take_back_unsent(lun, on_complete);
+}
 void Session::manage(TaskManagement& function) {
   impl_->manage(function);
 }
@@ -426,8 +441,8 @@ void Session::doubt_commands(std::uint64_t lun) {
 void Session::ping() {
   impl_->ping();
 }
-bool Session::divert(ScsiTask& task, std::byte* elsewhere) {
-  return impl_->divert(task, elsewhere);
+bool Session::discard(ScsiTask& task) {
+  return impl_->discard(task);
 }
 void Session::drop(const Error& why) {
   impl_->drop(why);

@@ -95,6 +95,9 @@ class Session {
   // Never completes from inside. Commands beyond the target's window (MaxCmdSN) wait here in order.
   // While the session is not logged in, a task completes with not_sent.
   void submit(ScsiTask& task);
+  // Takes back the commands for the LUN that wait here, no byte of them sent, and have this
+  // callback: they complete with not_sent, later in this turn.
+  void take_back_unsent(std::uint64_t lun, void (*on_complete)(ScsiTask& task) noexcept);
 
   // Sends a task management function, at once and past the command window. The tasks that it aborts
   // complete with aborted before it does. Never completes from inside. A command that was not sent
@@ -114,9 +117,9 @@ class Session {
   // else nothing happens.
   void ping();
   // Takes the buffer of a command that reads away from it while it is outstanding: what still
-  // arrives goes to `elsewhere`, which has the same length and is the task's until it completes.
-  // False: the connection is just receiving into the old buffer, which stays the task's.
-  [[nodiscard]] bool divert(ScsiTask& task, std::byte* elsewhere);
+  // arrives for it is thrown away. False: the connection is just receiving into the buffer, which
+  // stays the task's.
+  [[nodiscard]] bool discard(ScsiTask& task);
 
   // Treats the connection as failed (a checker's verdict); as after any other failure the session
   // then logs in again.

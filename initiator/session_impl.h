@@ -38,11 +38,12 @@ class Session::Impl final : public ByteStream::Owner {
   void start();
   void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
   void submit(ScsiTask& task);
+  void take_back_unsent(std::uint64_t lun, void (*on_complete)(ScsiTask& task) noexcept);
   void manage(TaskManagement& function);
   void abandon(TaskManagement& function);
   void doubt_commands(std::uint64_t lun);
   void ping();
-  [[nodiscard]] bool divert(ScsiTask& task, std::byte* elsewhere);
+  [[nodiscard]] bool discard(ScsiTask& task);
   void drop(const Error& why);
   void retry_now();
 
@@ -257,7 +258,7 @@ class Session::Impl final : public ByteStream::Owner {
   TaskTable table_;
   IntrusiveList<ScsiTask> waiting_;    // no byte of them was sent
   IntrusiveList<ScsiTask> finishing_;  // answered, but a send still refers to their data
-  IntrusiveList<ScsiTask> refused_;    // submitted while not logged in
+  IntrusiveList<ScsiTask> refused_;    // submitted while not logged in, or taken back
   std::uint32_t cmd_sn_ = 0;           // of the next command
   std::uint32_t max_cmd_sn_ = 0;
   std::uint32_t exp_stat_sn_ = 0;

@@ -183,7 +183,7 @@ void Session::Impl::handle_data_in(const DataInPdu& pdu, const std::byte* data) 
   if (slot == nullptr) {
     return;
   }
-  if (pdu.data_bytes != 0) {
+  if (pdu.data_bytes != 0 && slot->task->data != nullptr) {
     std::memcpy(slot->task->data + pdu.buffer_offset, data, pdu.data_bytes);
   }
   finish_data_in(pdu);

@@ -133,6 +133,11 @@ bool Session::Impl::begin_direct_reception(BhsBytes bytes, const PduHeader& head
     return false;
   }
   const DataInPdu pdu = decode_data_in(bytes);
+  if (const TaskSlot* meant = table_.find(pdu.initiator_task_tag);
+      meant != nullptr && meant->task->data == nullptr) {
+    large_data_ = false;
+    return false;  // to be thrown away: the staging buffer will do
+  }
   TaskSlot* slot = accept_data_in(pdu);
   if (slot == nullptr) {
     return true;  // the connection has failed

@@ -12,8 +12,6 @@ namespace {
 
 // A path can lose no more than its queue before it comes up again; room for some of that.
 constexpr std::size_t kUnfencedPerRequest = 4;
-// Requests of silent paths that are asked for elsewhere at once. The rest waits for path_timeout.
-constexpr std::uint32_t kMaxHedges = 256;
 
 // multipathd's words for times.
 std::string no_path_retry_text(std::optional<std::chrono::milliseconds> wait) {
@@ -74,6 +72,9 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
           this),
       pump_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->pump(); }, this),
+      hedge_more_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->hedge_silent_paths(); },
+          this),
       release_held_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->release_held(); }, this),
       finish_removals_(
@@ -87,7 +88,8 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
   for (std::uint32_t slot = 0; slot < std::max(options_.max_requests, 1U); ++slot) {
     free_.push_back(pool_.emplace_back(reactor, *this, free_));
   }
-  for (std::uint32_t slot = 0; slot < std::clamp(options_.max_requests, 1U, kMaxHedges); ++slot) {
+  // All that the guest has outstanding may wait at one silent path.
+  for (std::uint32_t slot = 0; slot < std::max(options_.max_requests, 1U); ++slot) {
     spare_.push_back(pool_.emplace_back(reactor, *this, spare_));
     free_hedges_.push_back(hedges_.emplace_back(*this));
   }
@@ -202,7 +204,7 @@ void MultipathDevice::disable_hold_of_overlapping_writes() {
 }
 
 void MultipathDevice::disable_rule_of_buffers() {
-  impl_->divert_answered_reads_ = false;
+  impl_->discard_answered_reads_ = false;
 }
 
 }  // namespace iscsi_blkback

@@ -1,14 +1,19 @@
 // Silent paths of a MultipathDevice. While a path is suspect (path_silence.h), other paths take
-// what is new, and the reads and flushes that wait there are asked for once more elsewhere; which
-// of the two is answered first, counts. A write waits until its path answers or is gone: only then
-// is it known what can still become of it.
+// what is new and what waits for room on the connection; and the reads and flushes that were sent
+// there are asked for once more elsewhere: which of the two is answered first, counts. A write that
+// was sent waits until its path answers or is gone: only then is it known what can still become of
+// it.
 //
 // The rule of the buffers. The guest's buffer belongs to the first command until its connection has
 // answered it or is gone. So the second one, the hedge, reads into a buffer of its own. When that
-// has arrived first, the session is told to put what may still come for the first command there,
-// too; from then on nothing reaches the guest's buffer, it takes a copy of the data, and the guest
-// gets its answer. If just then the connection is receiving into the guest's buffer, in the middle
-// of a PDU, that cannot be taken away from it: unless it goes on in a moment, it is dropped.
+// has arrived first, the session is told to throw away what may still come for the first command;
+// from then on nothing reaches the guest's buffer, it takes a copy of the data, and the guest gets
+// its answer. If just then the connection is receiving into the guest's buffer, in the middle of a
+// PDU, that cannot be taken away from it: unless it goes on in a moment, it is dropped.
+//
+// A hedge's buffer is needed only until then. So a bounded number of bytes goes through a full
+// queue in a few round trips of the other path: what finds no room waits for the next that is
+// released.
 #include <algorithm>
 #include <cstring>
 #include <new>
@@ -40,7 +45,7 @@ void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
   if (suspended_) {
     drop_silent_paths();
   }
-  hedge_silent_paths();
+  leave_silent_paths();
   pump_.schedule();
   notify_.schedule();
 }
@@ -51,7 +56,7 @@ void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
     counted_silence_ &= ~path_bit(index);  // else it goes down now, which is the same failure
   }
   update_able();
-  hedge_silent_paths();
+  leave_silent_paths();
   pump_.schedule();
   notify_.schedule();
 }
@@ -77,30 +82,47 @@ void MultipathDevice::Impl::drop_silent_paths() {
   }
 }
 
+// What has not been sent there goes elsewhere at once, writes too: of that, nothing can be
+// executed. Its completion comes before the rest is hedged.
+void MultipathDevice::Impl::leave_silent_paths() {
+  if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended_) [[likely]] {
+    return;
+  }
+  for (Path* path : paths_) {
+    if ((suspect_ & path_bit(path->index())) != 0) {
+      path->session().take_back_unsent(path->logical_unit().lun(), &Impl::on_request_task_complete);
+    }
+  }
+  hedge_more_.schedule();
+}
+
 // All that waits at a suspect path, as long as there is a better one.
 void MultipathDevice::Impl::hedge_silent_paths() {
   if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended_) [[likely]] {
     return;
   }
+  hedge_wanted_ = false;
   for (Request& request : pool_) {
     if (request.place == Request::Place::at_path && !request.is_write() &&
-        request.hedge == nullptr && (suspect_ & path_bit(request.path)) != 0) {
-      hedge(request);
+        request.hedge == nullptr && (suspect_ & path_bit(request.path)) != 0 && !hedge(request)) {
+      hedge_wanted_ = true;
+      return;
     }
   }
 }
 
-void MultipathDevice::Impl::hedge(Request& request) {
+bool MultipathDevice::Impl::hedge(Request& request) {
   const std::size_t done_bytes = std::size_t{request.done_sectors} * kSectorBytes;
   const std::size_t bytes = request.length_bytes() - done_bytes;
-  if (free_hedges_.empty() || spare_.empty() || hedge_bytes_ + bytes > kMaxHedgeBytes) {
-    return;
+  if (free_hedges_.empty() || spare_.empty() ||
+      (hedge_bytes_ != 0 && hedge_bytes_ + bytes > kMaxHedgeBytes)) {
+    return false;
   }
   std::unique_ptr<std::byte[]> buffer;
   if (bytes != 0) {
     buffer.reset(new (std::nothrow) std::byte[bytes]);
     if (buffer == nullptr) {
-      return;
+      return false;
     }
   }
   Hedge& hedge = *free_hedges_.pop_front();
@@ -122,6 +144,7 @@ void MultipathDevice::Impl::hedge(Request& request) {
   request.hedge = &hedge;
   ++hedged_;
   start(*spare_.pop_front(), hedge.block);
+  return true;
 }
 
 void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
@@ -140,7 +163,7 @@ void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
   }
   switch (request.place) {
     case Request::Place::at_path:
-      if (divert(request)) {
+      if (let_go_of_buffer(request)) {
         answer_from(hedge);
       } else {
         hedge.succeeded = true;
@@ -169,21 +192,19 @@ void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
 }
 
 // Whether the guest's buffer is ours from now on.
-bool MultipathDevice::Impl::divert(Request& request) {
+bool MultipathDevice::Impl::let_go_of_buffer(Request& request) {
   if (request.block->data == nullptr) {
     return true;  // a flush
   }
-  if (!divert_answered_reads_ && request.home == &free_) {
+  if (!discard_answered_reads_ && request.home == &free_) {
     return true;  // the canary gives away the guest's buffers; a hedge's would be no memory any
                   // more
   }
-  const auto piece_at = static_cast<std::size_t>(request.task.data - request.block->data);
-  std::byte* elsewhere = request.hedge->buffer.get() + (piece_at - request.hedge->first_byte);
-  return slots_[request.path]->session().divert(request.task, elsewhere);
+  return slots_[request.path]->session().discard(request.task);
 }
 
-// The guest gets the answer of the hedge. At a path, the request stays behind, with the hedge's
-// buffer, until the path has let go of it.
+// The guest gets the answer of the hedge. At a path, the request stays behind until the path has
+// let go of it.
 void MultipathDevice::Impl::answer_from(Hedge& hedge) {
   Request& request = *hedge.original;
   BlockRequest& block = *request.block;
@@ -195,6 +216,7 @@ void MultipathDevice::Impl::answer_from(Hedge& hedge) {
     return;
   }
   request.place = Request::Place::answered;
+  leave_hedge(request);
   // It holds its slot for longer than the guest knows of it: the guest gets another in its place.
   if (request.home == &free_) {
     Request& spare = *spare_.pop_front();  // the hedge's, at least
@@ -226,13 +248,12 @@ void MultipathDevice::Impl::leave_hedge(Request& request) {
 }
 
 void MultipathDevice::Impl::release(Hedge& hedge) {
-  if (Request* request = std::exchange(hedge.original, nullptr); request != nullptr) {
-    request->hedge = nullptr;
-    to_its_home(*request);
-  }
   hedge_bytes_ -= hedge.block.length_bytes();
   hedge.buffer.reset();
   free_hedges_.push_front(hedge);
+  if (hedge_wanted_) {
+    hedge_more_.schedule();
+  }
 }
 
 }  // namespace iscsi_blkback

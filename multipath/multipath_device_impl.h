@@ -55,7 +55,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   Geometry geometry_;
   // False only for the canaries of the simulation.
   bool hold_overlapping_writes_ = true;
-  bool divert_answered_reads_ = true;
+  bool discard_answered_reads_ = true;
 
  private:
   struct Hedge;
@@ -188,6 +188,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   }
   void queue(Request& request);
   void send(Request& request, Path& path);
+  static void on_request_task_complete(ScsiTask& task) noexcept;
   void on_task_complete(Request& request);
   void send_next_piece(Request& request);
   void retry(Request& request, ErrorClass error, const ErrorRule& rule);
@@ -207,10 +208,12 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   // multipath_device_hedges.cpp
   void drop_silent_paths();
+  void leave_silent_paths();
   void hedge_silent_paths();
-  void hedge(Request& request);
+  // False: there is no room for another one now.
+  [[nodiscard]] bool hedge(Request& request);
   void on_hedge_complete(Hedge& hedge, IoStatus status);
-  [[nodiscard]] bool divert(Request& request);
+  [[nodiscard]] bool let_go_of_buffer(Request& request);
   void answer_from(Hedge& hedge);
   void drop_if_stuck_in_answer(Path& path);
   // The request does without its hedge.
@@ -393,6 +396,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::deque<Hedge> hedges_;      // never grows
   IntrusiveList<Hedge> free_hedges_;
   std::size_t hedge_bytes_ = 0;  // in buffers of hedges
+  bool hedge_wanted_ = false;    // there was no room for one
   std::uint64_t hedged_ = 0;     // so far
   IntrusiveList<Request> queued_;
   IntrusiveList<Request> delayed_;
@@ -432,6 +436,7 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   Deferred finish_;
   Deferred pump_;
+  Deferred hedge_more_;
   Deferred release_held_;
   Deferred finish_removals_;
   Deferred notify_;

@@ -133,10 +133,7 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
   request.prefer.reset();
   request.avoid = 0;
   request.task.owner = &request;
-  request.task.on_complete = [](ScsiTask& task) noexcept {
-    Request& completed = *static_cast<Request*>(task.owner);
-    completed.impl.on_task_complete(completed);
-  };
+  request.task.on_complete = &Impl::on_request_task_complete;
   request.started = selector_time();
   request.sent_at = reactor_.turn_time();
   request.selected_bytes = request.length_bytes();
@@ -156,6 +153,11 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
   if (!path.able()) [[unlikely]] {
     update_able(path);
   }
+}
+
+void MultipathDevice::Impl::on_request_task_complete(ScsiTask& task) noexcept {
+  Request& completed = *static_cast<Request*>(task.owner);
+  completed.impl.on_task_complete(completed);
 }
 
 void MultipathDevice::Impl::on_task_complete(Request& request) {
@@ -187,7 +189,7 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     release_held_.schedule();
   }
   if (request.place == Request::Place::answered) [[unlikely]] {
-    release(*request.hedge);
+    to_its_home(request);
     return;
   }
   if (error == ErrorClass::success) [[likely]] {
@@ -347,7 +349,7 @@ void MultipathDevice::Impl::set_suspended(bool suspended) {
     }
     drop_silent_paths();
   } else {
-    hedge_silent_paths();
+    leave_silent_paths();
     on_resumed();
     pump_.schedule();
   }
@@ -395,6 +397,9 @@ void MultipathDevice::Impl::to_its_home(Request& request) {
   request.block = nullptr;
   request.home->push_front(request);  // the slot that the cache knows best
   --requests_;
+  if (hedge_wanted_ && request.home == &spare_) [[unlikely]] {
+    hedge_more_.schedule();
+  }
   if (!waiting_for_slot_.empty()) [[unlikely]] {
     start_waiting();
   }

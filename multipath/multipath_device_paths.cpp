@@ -269,7 +269,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
     register_key(path);
   }
   regroup_after(path);
-  hedge_silent_paths();
+  leave_silent_paths();
   grow_if_all_agree(&path);
   note_paths_up(had_path);
 }

@@ -6,7 +6,8 @@
 // Silent means that nothing at all has arrived over the connection for stall_probe, or for eight
 // times the usual latency of the path's I/O where that is longer (at most half of path_timeout, so
 // that the NOP-Out has its chance). A target that answers the NOP-Out and not the I/O is slow, not
-// silent: each time, it has twice as long until it is asked again.
+// silent: it has twice as long until I/O has been answered again. (Not longer and longer: when it
+// dies after that, it shall be noticed as soon.)
 //
 // Cost per request: two additions and one comparison. One timer, that is not touched by requests:
 // when it fires it looks how long the silence has lasted, and starts for when it could be enough.

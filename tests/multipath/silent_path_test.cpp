@@ -69,6 +69,45 @@ TEST_F(SilentPath, AWriteWaitsUntilThePathIsGone) {
   EXPECT_EQ(medium(sector), 5);
 }
 
+// The target's window lets a few of them through.
+TEST_F(SilentPath, WritesThatWereNotSentGoElsewhereAtOnce) {
+  options_.path_grouping_policy = PathGroupingPolicy::failover;
+  target_options_.window = 4;
+  start({1, 2});
+  drop_silently(0);
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    write(i * 8, 8, 5);
+  }
+  ASSERT_EQ(path(0).in_flight, 20U);
+  reactor_.run_for(milliseconds(300));
+  std::size_t waiting = 0;
+  for (const auto& request : requests_) {
+    waiting += pending(*request) ? 1 : 0;
+  }
+  EXPECT_EQ(waiting, 4U) << "those that were sent";
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    EXPECT_EQ(answer(*requests_[i]), IoStatus::ok);
+    EXPECT_EQ(medium(i * 8), 5);
+    EXPECT_LE(requests_[i]->took(), milliseconds(2100));
+  }
+}
+
+TEST_F(SilentPath, ReadsThatWereNotSentAreNotAskedForTwice) {
+  options_.path_grouping_policy = PathGroupingPolicy::failover;
+  target_options_.window = 4;
+  start({1, 2});
+  drop_silently(0);
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    read(i * 8, 8);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+    EXPECT_LE(request->took(), milliseconds(250));
+  }
+  EXPECT_EQ(device_->snapshot().hedged, 4U);
+  EXPECT_EQ(path(0).in_flight, 4U);
+}
+
 TEST_F(SilentPath, AFlushIsAnsweredByAnotherPath) {
   start({1, 2});
   drop_silently(0);
@@ -104,6 +143,52 @@ TEST_F(SilentPath, AWholeQueueIsReadElsewhere) {
     expect_all(*request, 5);
   }
   EXPECT_EQ(device_->snapshot().hedged, 50U);
+}
+
+// All that a ring takes waits at the only path that is used; it is more than hedges hold at once.
+TEST_F(SilentPath, AFullRingIsReadElsewhere) {
+  constexpr std::uint32_t kRing = 512;
+  constexpr std::uint32_t kSectors = 88;  // 11 pages
+  options_.path_grouping_policy = PathGroupingPolicy::failover;
+  options_.max_requests = kRing;
+  target_options_.window = 1024;
+  start({1, 2});
+  ASSERT_EQ(answer(write(0, 1024, 5)), IoStatus::ok);
+  drop_silently(0);
+  for (std::uint64_t i = 0; i < kRing; ++i) {
+    read(i, kSectors);
+  }
+  ASSERT_EQ(path(0).in_flight, kRing);
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+    EXPECT_LE(request->took(), milliseconds(300));
+    expect_all(*request, 5);
+  }
+  EXPECT_EQ(device_->snapshot().hedged, kRing);
+  EXPECT_EQ(path(0).in_flight, kRing) << "the silent path still has them";
+  // And so does the next ring full.
+  for (std::uint64_t i = 0; i < kRing; ++i) {
+    read(i, 8);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request, milliseconds(100)), IoStatus::ok);
+  }
+}
+
+// More than all hedges together.
+TEST_F(SilentPath, LargeReadsAreReadElsewhereOneAfterTheOther) {
+  options_.path_grouping_policy = PathGroupingPolicy::failover;
+  start({1, 2});
+  ASSERT_EQ(answer(write(0, 2048, 5)), IoStatus::ok);
+  drop_silently(0);
+  for (int i = 0; i < 64; ++i) {
+    read(0, 2048);
+  }
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+    EXPECT_LE(request->took(), milliseconds(1900)) << "it has not waited for path_timeout";
+    expect_all(*request, 5);
+  }
 }
 
 // The network keeps the answer and delivers it later: the guest's buffer is the guest's by then.
