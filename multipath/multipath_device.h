@@ -58,6 +58,9 @@ enum class NoSpacePolicy : std::uint8_t {
 // What of PathPolicySettings is not set, the LUN decides.
 struct MultipathOptions : PathPolicySettings {
   std::string alias;
+  // Only a LUN with this identity is ever used, as MultipathSnapshot::wwid has it (empty: one that
+  // reports none). nullopt: the first path that answers decides which LUN the disk is.
+  std::optional<std::string> wwid;
   std::shared_ptr<const ArrayTable> arrays;
   // Shares of paths, see PathSelector::set_weight(); 1 where no rule fits.
   std::vector<PathRule> path_weights;
@@ -70,7 +73,8 @@ struct MultipathOptions : PathPolicySettings {
   MarginalPathOptions marginal;
   // Whether the disk grows with its LUN: when all paths see the new size (auto_resize grow_only).
   bool grows = true;
-  // How often the paths are asked for the LUN's size, since not every target tells; 0: never.
+  // How often the paths are asked for the LUN's size, since not every target tells; 0: never, but
+  // for quarantined ones.
   std::chrono::milliseconds capacity_polling_interval{30000};
   NoSpacePolicy no_space = NoSpacePolicy::hold;
   // After a connection is gone, how long the target may still execute its writes when no fence has

@@ -225,6 +225,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void look_at_those_that_end();
   void start_fence_timer();
   void grow_if_all_agree(const Path* changed);
+  void start_capacity_timer();
   void on_capacity_timer();
   void update_able(const Path& path);
   void update_able();

@@ -14,6 +14,8 @@ namespace {
 constexpr std::uint64_t kMaxCapacityBytes = std::uint64_t{1} << 62;
 // How long the first good path waits for those that are just being asked, too.
 constexpr std::chrono::milliseconds kFirstAnswersTime{100};
+// How often a quarantined path is asked who it is, where nothing is polled otherwise.
+constexpr std::chrono::seconds kQuarantineLook{30};
 
 }  // namespace
 
@@ -78,6 +80,12 @@ void MultipathDevice::Impl::start_fence_timer() {
 Result<void> MultipathDevice::Impl::check_identity(Path& path,
                                                    const LogicalUnitIdentity& identity) {
   facts_[path.index()].serial = identity.serial;
+  if (options_.wwid && identity.wwid != *options_.wwid) {
+    return fail(
+        ErrorCode::conflict,
+        fmt::format("leads to another LUN: its identity is \"{}\", the disk's wwid is \"{}\"",
+                    identity.wwid, *options_.wwid));
+  }
   if (identity.block_count == 0 && !ready_) {
     return {};  // not served here now, so that it can be no measure for others; nor is it used
   }
@@ -204,11 +212,20 @@ void MultipathDevice::Impl::grow_if_all_agree(const Path* changed) {
   notify_.schedule();
 }
 
+// Quarantined paths are looked at in any case: nothing else tells that they lead to the disk again.
+void MultipathDevice::Impl::start_capacity_timer() {
+  const auto interval = options_.capacity_polling_interval;
+  capacity_timer_.start_after(interval.count() != 0 ? interval : kQuarantineLook);
+}
+
 void MultipathDevice::Impl::on_capacity_timer() {
   for (Path* path : paths_) {
-    path->look_at_capacity();
+    if (options_.capacity_polling_interval.count() != 0 ||
+        path->state() == PathState::quarantined) {
+      path->look_at_capacity();
+    }
   }
-  capacity_timer_.start_after(options_.capacity_polling_interval);
+  start_capacity_timer();
 }
 
 void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
@@ -261,6 +278,8 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   if (path.state() == PathState::up) {
     register_key(path);
+  } else if (path.state() == PathState::quarantined && !capacity_timer_.armed()) {
+    start_capacity_timer();  // the disk may not be ready before it leads there
   }
   regroup_after(path);
   hedge_silent_paths();
@@ -450,9 +469,7 @@ void MultipathDevice::Impl::tell_ready() {
   }
   ready_told_ = true;
   grown_ = false;
-  if (options_.capacity_polling_interval.count() != 0) {
-    capacity_timer_.start_after(options_.capacity_polling_interval);
-  }
+  start_capacity_timer();
   observer_.on_ready(device_);
   tell_changes();
 }
