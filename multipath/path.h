@@ -95,6 +95,8 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] bool identifying() const {
     return identifying_ || (transitioning_until_ && state_ == PathState::pending);
   }
+  // The same, of a path that was up before: in a moment it may be again.
+  [[nodiscard]] bool verifying() const { return was_up_ && identifying(); }
   // For commands of the owner's own. It is busy while identifying.
   [[nodiscard]] LogicalUnit& logical_unit() { return logical_unit_; }
   [[nodiscard]] Session& session() const { return session_; }
@@ -140,6 +142,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   bool stopped_ = false;
 
   bool identifying_ = false;
+  bool was_up_ = false;  // in this login, and since then neither down nor anything else but pending
   bool reading_access_ = false;
   // The target port is between two access states; at this time at the latest that is over.
   std::optional<TimePoint> transitioning_until_;
