@@ -153,9 +153,10 @@ class MultipathDevice final : public BlockDevice {
     // The first good path has told the geometry, and so have those that were just being asked (or
     // a moment is over). Once.
     virtual void on_ready(MultipathDevice& device) noexcept = 0;
-    // Just before on_ready: paths that answered together lead to different LUNs, and nothing tells
-    // which one is meant. Unless it closes the device now, the first one is the disk, and the
-    // others are quarantined. why: one sentence.
+    // Just before on_ready: paths that answered together lead to different LUNs, or to one of which
+    // they tell different sizes, and nothing tells which one is meant. Unless it closes the device
+    // now, the first one is the disk, and the others are quarantined (but not where the LUN is only
+    // larger). why: one sentence.
     virtual void on_conflict(MultipathDevice& /*device*/, const std::string& /*why*/) noexcept {}
     // A path changed state, or queueing began or ended; for logs and status.
     virtual void on_paths_changed(MultipathDevice& device) noexcept = 0;

@@ -90,15 +90,37 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
     return {};  // not served here now, so that it can be no measure for others; nor is it used
   }
   const Result<void> checked = ready_ ? compare(path, identity) : adopt(path, identity);
-  if (!checked && ready_ && !ready_told_ && conflict_.empty() &&
-      checked.error().code == ErrorCode::conflict && identity.wwid != identity_.wwid) {
-    conflict_ =
-        fmt::format("portal {} {}", path.session().options().portal_name, checked.error().message);
+  if (ready_ && !ready_told_ && conflict_.empty()) {
+    conflict_ = conflict_of(path, identity, checked);
   }
   if (checked && identity.block_count != 0) {
     limit_pieces(identity);
   }
   return checked;
+}
+
+// What a path that answers together with the first one tells otherwise than that; empty: nothing. A
+// LUN that is larger there is no other one, and yet nobody knows which size is meant.
+std::string MultipathDevice::Impl::conflict_of(const Path& path,
+                                               const LogicalUnitIdentity& identity,
+                                               const Result<void>& checked) const {
+  const std::string& portal = path.session().options().portal_name;
+  if (identity.wwid != identity_.wwid) {
+    return fmt::format("portal {} {}", portal, checked.error().message);
+  }
+  if (identity.block_count == 0) {
+    return {};
+  }
+  if (identity.logical_block_bytes != identity_.logical_block_bytes) {
+    return fmt::format("by portal {} the LUN has logical blocks of {} bytes, by portal {} of {}",
+                       portal, identity.logical_block_bytes, identity_portal_,
+                       identity_.logical_block_bytes);
+  }
+  if (identity.block_count != identity_.block_count) {
+    return fmt::format("by portal {} the LUN has {} blocks, by portal {} it has {}", portal,
+                       identity.block_count, identity_portal_, identity_.block_count);
+  }
+  return {};
 }
 
 // The least that any path has told: a request may go any way.

@@ -102,6 +102,14 @@ TEST_F(GuestBackendTwoLuns, TwoPortalsWithDifferentLunsAreRefused) {
   EXPECT_EQ(other_.sessions(), 0u) << "nothing of a refused disk stays";
 }
 
+TEST_F(GuestBackendTwoLuns, TwoPortalsThatTellDifferentSizesAreRefused) {
+  other_lun_->options.naa_extension = 1;
+  other_lun_->options.block_count = 4096;
+  const std::string params = "aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1";
+  expect_error(params, " blocks, by portal 192.0.2.");
+  EXPECT_THAT(error_of(disk(params)), HasSubstr("must lead to one LUN"));
+}
+
 TEST_F(GuestBackendTwoLuns, APortalThatTurnsUpLaterWithAnotherLunIsQuarantined) {
   other_.stop();
   const FakeDisk xvda = disk("aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1");
