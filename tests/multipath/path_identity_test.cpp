@@ -101,6 +101,48 @@ TEST_F(FirstAnswersTest, DifferentLunsThatAnswerTogetherAreToldBeforeTheDiskIsRe
   end();
 }
 
+// wwid says which one is meant, whichever answers first.
+TEST_F(FirstAnswersTest, OnlyTheLunWithTheWantedIdentityIsUsed) {
+  options_.wwid = "360014050000000000000000000000002";
+  EXPECT_EQ(told_at_attach({.naa_extension = 2}), "");
+  EXPECT_EQ(device_->snapshot().wwid, options_.wwid);
+  EXPECT_EQ(path(0).last_error,
+            "leads to another LUN: its identity is \"360014050000000000000000000000001\", the "
+            "disk's wwid is \"360014050000000000000000000000002\"");
+  EXPECT_EQ(path(0).state, PathState::quarantined);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.writes, 0U);
+  EXPECT_EQ(other_->lun(0).counters.writes, 1U);
+  end();
+}
+
+TEST_F(FirstAnswersTest, ALunThatIsNotTheWantedOneIsNoDisk) {
+  options_.wwid = "360014050000000000000000000000002";
+  options_.capacity_polling_interval = milliseconds(0);
+  start_target({1});
+  start_with_portals({0});
+  reactor_.run_for(seconds(60));
+  EXPECT_FALSE(device_->ready());
+  EXPECT_EQ(ready_calls_, 0);
+  EXPECT_EQ(path(0).state, PathState::quarantined);
+  lun_->options.naa_extension = 2;  // the array shows the right one now
+  EXPECT_TRUE(wait_for_up(1, seconds(31)));
+  reactor_.run_for(milliseconds(1));
+  EXPECT_EQ(ready_calls_, 1);
+}
+
+// A standby path is no measure for the disk, but it tells who the LUN is.
+TEST_F(FirstAnswersTest, AGhostOfAnotherLunIsQuarantined) {
+  options_.wwid = "360014050000000000000000000000002";
+  lun_options_.tpgs = 2;
+  lun_options_.port_groups = {{.tag = 1, .state = AccessState::standby, .ports = {1}}};
+  start_target({1});
+  start_with_portals({0});
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(path(0).state, PathState::quarantined);
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+}
+
 TEST_F(FirstAnswersTest, DifferentBlockSizesAreToldBeforeTheDiskIsReady) {
   EXPECT_EQ(told_at_attach({.block_count = 256, .block_bytes = 4096}),
             "by portal 10.0.0.8:3260 the LUN has logical blocks of 4096 bytes, by portal "
