@@ -77,6 +77,9 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
     return;
   }
   wishes_.apply(result->specification.multipath);
+  if (wwid_) {
+    result->specification.multipath.wwid = wwid_;
+  }
   phase_ = Phase::open;
   environment_.data_plane.open_device(handle_, std::move(result->specification));
 }
@@ -126,11 +129,12 @@ void DiskDevice::on_close_overdue() {
   }
 }
 
-void DiskDevice::on_ready(const Geometry& geometry) {
+void DiskDevice::on_ready(const Geometry& geometry, const std::string& wwid) {
   if (phase_ != Phase::open) {
     return;
   }
   geometry_ = geometry;
+  wwid_ = wwid;
   retry_delay_ = kRetryMin;
   environment_.owner.on_device_error("");
   environment_.owner.on_device_changed();

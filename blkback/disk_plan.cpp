@@ -33,6 +33,9 @@ void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptio
     multipath.no_path_retry =
         parse_no_path_retry(settings.no_path_retry, multipath.polling_interval).value();
   }
+  if (settings.wwid) {
+    multipath.wwid = settings.wwid;
+  }
   if (settings.login_timeout) {
     session.login_timeout = *settings.login_timeout;
   }

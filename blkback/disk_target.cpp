@@ -232,6 +232,17 @@ Result<void> apply_setting(std::string_view key, std::string_view value, DiskSet
     settings.no_path_retry = std::string(value);
     return {};
   }
+  if (key == "wwid") {
+    const auto decoded = percent_decoded(value);
+    auto wwid = decoded ? parse_wwid(*decoded)
+                        : Result<std::string>(tl::unexpected(
+                              invalid("wwid has a '%' without two hexadecimal digits")));
+    if (!wwid) {
+      return tl::unexpected(wwid.error());
+    }
+    settings.wwid = std::move(*wwid);
+    return {};
+  }
   if (key == "polling_interval") {
     return parse_seconds(key, value, 1, settings.polling_interval);
   }
@@ -254,7 +265,7 @@ Result<void> apply_setting(std::string_view key, std::string_view value, DiskSet
       "a setting behind '?' is unknown; known are path_grouping_policy, path_selector, rr_min_io, "
       "prio, prio_args, failback, no_path_retry, polling_interval, checker_timeout, login_timeout, "
       "logout_timeout, "
-      "noop_out_interval and noop_out_timeout"));
+      "noop_out_interval, noop_out_timeout and wwid"));
 }
 
 Result<DiskSettings> parse_settings(std::string_view query) {
@@ -442,6 +453,23 @@ Result<PathSelectorKind> parse_path_selector(std::string_view text) {
   return tl::unexpected(
       invalid("path_selector is none of round-robin, queue-length, service-time and "
               "historical-service-time"));
+}
+
+Result<std::string> parse_wwid(std::string_view text) {
+  constexpr std::size_t kMaxWwidBytes = 256;  // VPD 0x83: a designator's length has 8 bits
+  const bool hexadecimal = text.starts_with('2') || text.starts_with('3');
+  bool right = text.size() >= 2 && text.size() <= kMaxWwidBytes &&
+               std::string_view("01238S").find(text.front()) != std::string_view::npos;
+  for (const char c : text) {
+    right = right &&
+            (hexadecimal ? hex_digit(c) >= 0 : static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
+  }
+  if (!right) {
+    return tl::unexpected(
+        invalid("wwid is no identity of a LUN as iscsi-blkctl ll shows it, such as "
+                "36001405abcdef0123456789abcdef012"));
+  }
+  return hexadecimal ? lower(text) : std::string(text);
 }
 
 bool is_iscsi_params(std::string_view params) {

@@ -9,7 +9,7 @@
 //   iscsi:TARGET-NAME[/LUN][?...]                  portals from the configuration or by discovery
 //   iscsi:ALIAS[?...]                              a LUN of the configuration file
 // Keys are multipath.conf's (path_grouping_policy, path_selector, prio with prio_args, failback,
-// no_path_retry, rr_min_io, polling_interval, checker_timeout) and iscsid.conf's timers
+// no_path_retry, rr_min_io, polling_interval, checker_timeout, wwid) and iscsid.conf's timers
 // (login_timeout, logout_timeout, noop_out_interval, noop_out_timeout); times are in seconds. Disks
 // of a guest share a session to the same portal: the timers of the disk that started it hold.
 #pragma once
@@ -34,6 +34,7 @@ struct DiskSettings {
   std::optional<Prioritizer> prio;  // with its prio_args
   std::optional<Failback> failback;
   std::string no_path_retry;  // as written (checked); empty: not set
+  std::optional<std::string> wwid;
   std::optional<std::chrono::seconds> polling_interval;
   std::optional<std::chrono::seconds> checker_timeout;
   std::optional<std::chrono::seconds> login_timeout;
@@ -68,6 +69,8 @@ inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 [[nodiscard]] bool is_alias(std::string_view text);
 [[nodiscard]] Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text);
 [[nodiscard]] Result<PathSelectorKind> parse_path_selector(std::string_view text);
+// Of a LUN, as MultipathSnapshot::wwid has it; hexadecimal digits in either case.
+[[nodiscard]] Result<std::string> parse_wwid(std::string_view text);
 
 // "queue", "fail", "N" (checks, polling_interval apart) or "Ns" (seconds); nullopt: for ever.
 [[nodiscard]] Result<std::optional<std::chrono::milliseconds>> parse_no_path_retry(

@@ -258,9 +258,10 @@ void GuestBackend::look_up(DiskHandle handle, const DiskPlan& plan) {
 
 // ---- events of the I/O side ----
 
-void GuestBackend::on_device_ready(DiskHandle handle, const Geometry& geometry) {
+void GuestBackend::on_device_ready(DiskHandle handle, const Geometry& geometry,
+                                   const std::string& wwid) {
   if (GuestDisk* disk = find(handle)) {
-    disk->on_device_ready(geometry);
+    disk->on_device_ready(geometry, wwid);
   }
 }
 

@@ -74,7 +74,7 @@ class GuestBackend final : public DataPlane::Events,
   static constexpr std::chrono::milliseconds kMinimumGap{5};
   static constexpr std::size_t kMaxDisks = 256;
 
-  void on_device_ready(DiskHandle disk, const Geometry& geometry) override;
+  void on_device_ready(DiskHandle disk, const Geometry& geometry, const std::string& wwid) override;
   void on_device_grown(DiskHandle disk, const Geometry& geometry) override;
   void on_device_conflict(DiskHandle disk, const std::string& why) override;
   void on_device_trouble(DiskHandle disk, const std::string& why) override;

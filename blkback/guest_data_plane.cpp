@@ -140,9 +140,8 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
   void on_ready(MultipathDevice& device) noexcept override {
     trouble_timer_.stop();
-    plane_.tell([handle = handle_, geometry = device.geometry()](Events& events) {
-      events.on_device_ready(handle, geometry);
-    });
+    plane_.tell([handle = handle_, geometry = device.geometry(), wwid = device.snapshot().wwid](
+                    Events& events) { events.on_device_ready(handle, geometry, wwid); });
   }
 
   void on_conflict(MultipathDevice&, const std::string& why) noexcept override {

@@ -62,6 +62,9 @@ enum class NoSpacePolicy : std::uint8_t {
 // What of PathPolicySettings is not set, the LUN decides.
 struct MultipathOptions : PathPolicySettings {
   std::string alias;
+  // Only a LUN with this identity is ever used, as MultipathSnapshot::wwid has it (empty: one that
+  // reports none). nullopt: the first path that answers decides which LUN the disk is.
+  std::optional<std::string> wwid;
   std::shared_ptr<const ArrayTable> arrays;
   // Shares of paths, see PathSelector::set_weight(); 1 where no rule fits.
   std::vector<PathRule> path_weights;
@@ -74,7 +77,8 @@ struct MultipathOptions : PathPolicySettings {
   MarginalPathOptions marginal;
   // Whether the disk grows with its LUN: when all paths see the new size (auto_resize grow_only).
   bool grows = true;
-  // How often the paths are asked for the LUN's size, since not every target tells; 0: never.
+  // How often the paths are asked for the LUN's size, since not every target tells; 0: never, but
+  // for quarantined ones.
   std::chrono::milliseconds capacity_polling_interval{30000};
   NoSpacePolicy no_space = NoSpacePolicy::hold;
   // After a connection is gone, how long the target may still execute its writes when no fence has
@@ -156,9 +160,10 @@ class MultipathDevice final : public BlockDevice {
     // The first good path has told the geometry, and so have those that were just being asked (or
     // a moment is over). Once.
     virtual void on_ready(MultipathDevice& device) noexcept = 0;
-    // Just before on_ready: paths that answered together lead to different LUNs, and nothing tells
-    // which one is meant. Unless it closes the device now, the first one is the disk, and the
-    // others are quarantined. why: one sentence.
+    // Just before on_ready: paths that answered together lead to different LUNs, or to one of which
+    // they tell different sizes, and nothing tells which one is meant. Unless it closes the device
+    // now, the first one is the disk, and the others are quarantined (but not where the LUN is only
+    // larger). why: one sentence.
     virtual void on_conflict(MultipathDevice& /*device*/, const std::string& /*why*/) noexcept {}
     // A path changed state, or queueing began or ended; for logs and status.
     virtual void on_paths_changed(MultipathDevice& device) noexcept = 0;

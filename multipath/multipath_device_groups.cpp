@@ -176,7 +176,11 @@ void MultipathDevice::Impl::note_group_in_use() {
 // After up_ and ghost_ have been brought up to date.
 void MultipathDevice::Impl::regroup_after(const Path& path) {
   PathFacts& facts = facts_[path.index()];
-  groups_.set_states(up_, ghost_);
+  PathMask awaited = 0;
+  for (const Path* other : paths_) {
+    awaited |= other->verifying() ? path_bit(other->index()) : 0;
+  }
+  groups_.set_states(up_, ghost_, awaited);
   const bool came_up = path.state() == PathState::up;
   if (came_up && std::exchange(facts.fresh, false)) {
     // A path that the disk did not have before: as when multipathd loads a new map, the best group
@@ -259,7 +263,7 @@ void MultipathDevice::Impl::on_marginal_timer() {
 
 // came_up: the path that has just done so, or kNoPath.
 void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
-  if (groups_.groups().empty()) {
+  if (groups_.groups().empty() || groups_.awaits_current()) {
     return;
   }
   const std::uint32_t best = wanted_group();

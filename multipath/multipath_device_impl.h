@@ -260,6 +260,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void look_at_those_that_end();
   void start_fence_timer();
   void grow_if_all_agree(const Path* changed);
+  void start_capacity_timer();
   void on_capacity_timer();
   void update_able(const Path& path);
   void update_able();
@@ -269,6 +270,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void check_closed();
   void limit_pieces(const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
+  [[nodiscard]] std::string conflict_of(const Path& path, const LogicalUnitIdentity& identity,
+                                        const Result<void>& checked) const;
   [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
 
   // multipath_device_changes.cpp
@@ -387,7 +390,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::string identity_target_;   // where it was read; matters for a LUN without an identity
   std::uint16_t identity_lun_ = 0;
   std::string identity_portal_;
-  std::string conflict_;             // before ready is told: why a path leads to another LUN
+  std::string conflict_;             // before ready is told: what a path tells otherwise
   std::uint32_t piece_sectors_ = 0;  // a larger request goes in pieces, one after the other
 
   std::deque<Request> pool_;  // all slots; never grows

@@ -15,6 +15,8 @@ namespace {
 constexpr std::uint64_t kMaxCapacityBytes = std::uint64_t{1} << 62;
 // How long the first good path waits for those that are just being asked, too.
 constexpr std::chrono::milliseconds kFirstAnswersTime{100};
+// How often a quarantined path is asked who it is, where nothing is polled otherwise.
+constexpr std::chrono::seconds kQuarantineLook{30};
 
 }  // namespace
 
@@ -79,19 +81,47 @@ void MultipathDevice::Impl::start_fence_timer() {
 Result<void> MultipathDevice::Impl::check_identity(Path& path,
                                                    const LogicalUnitIdentity& identity) {
   facts_[path.index()].serial = identity.serial;
+  if (options_.wwid && identity.wwid != *options_.wwid) {
+    return fail(
+        ErrorCode::conflict,
+        fmt::format("leads to another LUN: its identity is \"{}\", the disk's wwid is \"{}\"",
+                    identity.wwid, *options_.wwid));
+  }
   if (identity.block_count == 0 && !ready_) {
     return {};  // not served here now, so that it can be no measure for others; nor is it used
   }
   const Result<void> checked = ready_ ? compare(path, identity) : adopt(path, identity);
-  if (!checked && ready_ && !ready_told_ && conflict_.empty() &&
-      checked.error().code == ErrorCode::conflict && identity.wwid != identity_.wwid) {
-    conflict_ =
-        fmt::format("portal {} {}", path.session().options().portal_name, checked.error().message);
+  if (ready_ && !ready_told_ && conflict_.empty()) {
+    conflict_ = conflict_of(path, identity, checked);
   }
   if (checked && identity.block_count != 0) {
     limit_pieces(identity);
   }
   return checked;
+}
+
+// What a path that answers together with the first one tells otherwise than that; empty: nothing. A
+// LUN that is larger there is no other one, and yet nobody knows which size is meant.
+std::string MultipathDevice::Impl::conflict_of(const Path& path,
+                                               const LogicalUnitIdentity& identity,
+                                               const Result<void>& checked) const {
+  const std::string& portal = path.session().options().portal_name;
+  if (identity.wwid != identity_.wwid) {
+    return fmt::format("portal {} {}", portal, checked.error().message);
+  }
+  if (identity.block_count == 0) {
+    return {};
+  }
+  if (identity.logical_block_bytes != identity_.logical_block_bytes) {
+    return fmt::format("by portal {} the LUN has logical blocks of {} bytes, by portal {} of {}",
+                       portal, identity.logical_block_bytes, identity_portal_,
+                       identity_.logical_block_bytes);
+  }
+  if (identity.block_count != identity_.block_count) {
+    return fmt::format("by portal {} the LUN has {} blocks, by portal {} it has {}", portal,
+                       identity.block_count, identity_portal_, identity_.block_count);
+  }
+  return {};
 }
 
 // The least that any path has told: a request may go any way.
@@ -206,11 +236,20 @@ void MultipathDevice::Impl::grow_if_all_agree(const Path* changed) {
   notify_.schedule();
 }
 
+// Quarantined paths are looked at in any case: nothing else tells that they lead to the disk again.
+void MultipathDevice::Impl::start_capacity_timer() {
+  const auto interval = options_.capacity_polling_interval;
+  capacity_timer_.start_after(interval.count() != 0 ? interval : kQuarantineLook);
+}
+
 void MultipathDevice::Impl::on_capacity_timer() {
   for (Path* path : paths_) {
-    path->look_at_capacity();
+    if (options_.capacity_polling_interval.count() != 0 ||
+        path->state() == PathState::quarantined) {
+      path->look_at_capacity();
+    }
   }
-  capacity_timer_.start_after(options_.capacity_polling_interval);
+  start_capacity_timer();
 }
 
 void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
@@ -267,6 +306,8 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   if (usable) {
     register_key(path);
+  } else if (path.state() == PathState::quarantined && !capacity_timer_.armed()) {
+    start_capacity_timer();  // the disk may not be ready before it leads there
   }
   regroup_after(path);
   leave_silent_paths();
@@ -465,9 +506,7 @@ void MultipathDevice::Impl::tell_ready() {
   }
   ready_told_ = true;
   grown_ = false;
-  if (options_.capacity_polling_interval.count() != 0) {
-    capacity_timer_.start_after(options_.capacity_polling_interval);
-  }
+  start_capacity_timer();
   observer_.on_ready(device_);
   tell_changes();
 }

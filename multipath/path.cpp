@@ -434,6 +434,7 @@ void Path::set_state(PathState state, std::string why, CheckerFinding finding) {
   if (state == state_) {
     return;
   }
+  was_up_ = state == PathState::up || (state == PathState::pending && was_up_);
   state_ = state;
   checker_.reset_interval();
   owner_.on_path_changed(*this);

@@ -111,6 +111,8 @@ class Path final : private SessionObserver, private PathChecker::Owner {
     return identifying() &&
            (!identifying_ || reactor_.now() < identifying_since_ + kIdentificationTime);
   }
+  // identifying(), of a path that was up before: in a moment it may be again.
+  [[nodiscard]] bool verifying() const { return was_up_ && identifying(); }
   // For commands of the owner's own. It is busy while identifying.
   [[nodiscard]] LogicalUnit& logical_unit() { return logical_unit_; }
   [[nodiscard]] Session& session() const { return session_; }
@@ -167,6 +169,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
 
   bool identifying_ = false;
   TimePoint identifying_since_{};
+  bool was_up_ = false;  // in this login, and since then neither down nor anything else but pending
   bool reading_access_ = false;
   // The target port is between two access states; at this time at the latest that is over.
   std::optional<TimePoint> transitioning_until_;

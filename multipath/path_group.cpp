@@ -66,6 +66,7 @@ void PathGroups::retire_path(std::uint32_t index) {
   paths_ &= ~path_bit(index);
   up_ &= paths_;
   usable_ &= paths_;
+  awaited_ &= paths_;
   regroup();
 }
 
@@ -98,9 +99,10 @@ void PathGroups::set_weight(std::uint32_t index, std::uint32_t weight) {
   selector_->set_weight(index, weight);
 }
 
-void PathGroups::set_states(PathMask up, PathMask usable) {
+void PathGroups::set_states(PathMask up, PathMask usable, PathMask awaited) {
   up_ = up;
   usable_ = usable | up;
+  awaited_ = awaited;
   regroup();
 }
 
@@ -159,7 +161,7 @@ void PathGroups::regroup() {
     for_each_path(members, [this, group](std::uint32_t path) {
       group_of_[path] = static_cast<std::uint8_t>(group);
     });
-    const int kept = std::popcount(members & members_in_use & up_);
+    const int kept = std::popcount(members & members_in_use & (up_ | awaited_));
     if (kept > most) {
       most = kept;
       current_ = group;

@@ -67,14 +67,20 @@ class PathGroups {
   // most of its working paths.
   void set_traits(std::uint32_t index, const PathTraits& traits) { traits_[index] = traits; }
   void regroup();
-  // Regroups too. up: work. usable: up, or would after an activation (ghost). A group without a
-  // path that is up is left for the next best that has one.
-  void set_states(PathMask up, PathMask usable);
+  // Regroups too. up: work. usable: up, or would after an activation (ghost). awaited: an answer
+  // that comes soon tells whether they are up again. A group without a path that is up or awaited
+  // is left for the next best that has one that is up.
+  void set_states(PathMask up, PathMask usable, PathMask awaited = 0);
 
   // Best first: those of last resort behind the others, then by priority, then by the number of
   // paths that are up.
   [[nodiscard]] std::span<const PathGroup> groups() const { return {groups_.data(), count_}; }
   [[nodiscard]] std::uint32_t current() const { return current_; }
+  // Nothing in the current group is up, but soon something may be.
+  [[nodiscard]] bool awaits_current() const {
+    const PathMask members = groups_[current_].members;
+    return (members & up_) == 0 && (members & awaited_) != 0;
+  }
   [[nodiscard]] std::uint32_t group_of(std::uint32_t path) const { return group_of_[path]; }
   [[nodiscard]] const PathTraits& traits(std::uint32_t path) const { return traits_[path]; }
   // The best group that has a path that is up; current() when none has.
@@ -131,6 +137,7 @@ class PathGroups {
   std::array<Load, kMaxPaths> load_{};
   PathMask up_ = 0;
   PathMask usable_ = 0;
+  PathMask awaited_ = 0;
   std::array<PathGroup, kMaxPaths> groups_;
   std::uint32_t count_ = 0;
   std::array<std::uint8_t, kMaxPaths> group_of_{};

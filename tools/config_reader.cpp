@@ -7,7 +7,7 @@ constexpr std::array<std::string_view, 6> kTopNames = {"initiator_name", "initia
                                                        "portals",        "log_level",
                                                        "run_directory",  "max_ring_page_order"};
 constexpr std::array<std::string_view, 3> kDeviceNames = {"vendor", "product", "revision"};
-constexpr std::array<std::string_view, 3> kLunNames = {"target", "lun", "portals"};
+constexpr std::array<std::string_view, 4> kLunNames = {"target", "lun", "portals", "wwid"};
 
 bool contains(std::span<const std::string_view> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -157,6 +157,16 @@ Result<ConfiguredLun> ConfigurationReader::lun(
         return tl::unexpected(list.error());
       }
       result.portals = std::move(*list);
+    } else if (inner.name == "wwid") {
+      const auto text = text_of(inner);
+      if (!text) {
+        return tl::unexpected(text.error());
+      }
+      auto wwid = parse_wwid(*text);
+      if (!wwid) {
+        return refuse(inner, wwid.error().message);
+      }
+      settings.multipath.wwid = std::move(*wwid);
     } else if (const Setting* setting = find_setting(inner.name)) {
       if (auto done = apply(*setting, inner, settings); !done) {
         return tl::unexpected(done.error());

@@ -252,6 +252,21 @@ TEST(DiskTarget, RefusesAPathCheckerWhichTheConfigurationFileHas) {
   EXPECT_THAT(refusal("iscsi:a?path_checker=tur"), HasSubstr("a setting behind '?' is unknown"));
 }
 
+TEST(DiskTarget, Wwid) {
+  EXPECT_EQ(parsed("iscsi:a?wwid=36001405ABCdef0123456789abcdef012").settings.wwid,
+            "36001405abcdef0123456789abcdef012");
+  EXPECT_EQ(parsed("iscsi:a?wwid=1SIM%20DISK%201").settings.wwid, "1SIM DISK 1");
+  EXPECT_EQ(parsed("iscsi:a?wwid=SSerial0").settings.wwid, "SSerial0");
+}
+
+TEST(DiskTarget, RefusesAWwidThatIsNone) {
+  for (const std::string wwid : {"", "3", "7abc", "36001405x", "1a%0ab", "naa.6001405"}) {
+    EXPECT_THAT(refusal("iscsi:a?wwid=" + wwid), HasSubstr("wwid is no identity of a LUN")) << wwid;
+  }
+  EXPECT_THAT(refusal("iscsi:a?wwid=3" + std::string(256, 'a')), HasSubstr("wwid is no identity"));
+  EXPECT_THAT(refusal("iscsi:a?wwid=1a%"), HasSubstr("wwid has a '%'"));
+}
+
 TEST(DiskTarget, PrioAndFailback) {
   const DiskTarget iet = parsed("iscsi:a?prio_args=preferredip=192.0.2.7&failback=30&prio=iet");
   ASSERT_TRUE(iet.settings.prio);
@@ -398,6 +413,16 @@ TEST(DiskPlan, RefusesAPathGroupingPolicyThatContradictsTheConfiguration) {
               AllOf(HasSubstr("group_by_prio contradicts prio const"),
                     HasSubstr("path_grouping_policy comes from the disk's target, prio from the "
                               "configuration file")));
+}
+
+TEST(DiskPlan, TheWwidOfTheDiskLineCountsMoreThanTheConfiguration) {
+  Configuration with = configuration();
+  with.luns["data"].multipath.wwid = "3600140500000000a";
+  EXPECT_EQ(plan_disk(parsed("iscsi:data"), with, "xvda", false)->multipath.wwid,
+            "3600140500000000a");
+  EXPECT_EQ(
+      plan_disk(parsed("iscsi:data?wwid=3600140500000000b"), with, "xvda", false)->multipath.wwid,
+      "3600140500000000b");
 }
 
 TEST(DiskPlan, PrioAndFailbackOfTheDiskLineCountMoreThanTheConfiguration) {

@@ -102,6 +102,14 @@ TEST_F(GuestBackendTwoLuns, TwoPortalsWithDifferentLunsAreRefused) {
   EXPECT_EQ(other_.sessions(), 0u) << "nothing of a refused disk stays";
 }
 
+TEST_F(GuestBackendTwoLuns, TwoPortalsThatTellDifferentSizesAreRefused) {
+  other_lun_->options.naa_extension = 1;
+  other_lun_->options.block_count = 4096;
+  const std::string params = "aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1";
+  expect_error(params, " blocks, by portal 192.0.2.");
+  EXPECT_THAT(error_of(disk(params)), HasSubstr("must lead to one LUN"));
+}
+
 TEST_F(GuestBackendTwoLuns, APortalThatTurnsUpLaterWithAnotherLunIsQuarantined) {
   other_.stop();
   const FakeDisk xvda = disk("aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1");
@@ -118,6 +126,32 @@ TEST_F(GuestBackendTwoLuns, APortalThatTurnsUpLaterWithAnotherLunIsQuarantined) 
   });
   run_for(10ms);
   EXPECT_THAT(line, HasSubstr("leads to another LUN than portal 192.0.2.1:3260"));
+}
+
+// The device is closed and opened anew when a ring leaves requests behind that wait for a path.
+TEST_F(GuestBackendTest, AGuestDoesNotGoOnWithAnotherLunInTheDevicesNextLife) {
+  const FakeDisk xvda = disk();
+  FakeFrontend& guest = serve(xvda);
+  do_io(guest);
+  const std::uint64_t writes = target_.lun(1).counters.writes;
+  target_.stop();
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  run_for(1s);
+  guest.restart();
+  ASSERT_TRUE(run_until([&] { return guest.state() == 3; }, 30s)) << xen_.store().dump();
+  target_.lun(1).options.naa_extension = 99;
+  target_.start();
+  EXPECT_FALSE(run_until([&] { return guest.connected(); }, 60s));
+  EXPECT_THAT(error_of(xvda), HasSubstr("leads to another LUN: its identity is "
+                                        "\"360014050000000000000000000000063\", the disk's wwid is "
+                                        "\"360014050000000000000000000000001\""));
+  EXPECT_EQ(target_.lun(1).counters.writes, writes);
+
+  target_.lun(1).options.naa_extension = 1;
+  ASSERT_TRUE(run_until([&] { return guest.connected(); }, 60s)) << xen_.store().dump();
+  do_io(guest);
+  EXPECT_EQ(error_of(xvda), "");
 }
 
 TEST_F(GuestBackendTest, ARefusedDiskDoesNotKeepTheGuestsBootWaiting) {

@@ -112,6 +112,20 @@ TEST(PathGroups, AGroupIsLeftWhenNoneOfItsPathsIsUp) {
   EXPECT_EQ(groups.groups()[groups.current()].members, mask({1, 3}));
 }
 
+TEST(PathGroups, AGroupIsKeptWhileAPathOfItIsAwaited) {
+  PathGroups groups = four_paths(PathGroupingPolicy::failover);
+  groups.set_states(mask({1, 2, 3}), 0, mask({0}));
+  EXPECT_EQ(groups.groups()[groups.current()].members, mask({0}));
+  EXPECT_TRUE(groups.awaits_current());
+  EXPECT_EQ(next(groups, mask({1, 2, 3})), 2U) << "requests do not wait";
+  groups.set_states(kFour, 0);
+  EXPECT_EQ(groups.groups()[groups.current()].members, mask({0}));
+  EXPECT_FALSE(groups.awaits_current());
+  groups.set_states(mask({1, 2, 3}), 0, mask({0}));
+  groups.set_states(mask({1, 2, 3}), 0);
+  EXPECT_EQ(groups.groups()[groups.current()].members, mask({2})) << "it has not come back";
+}
+
 TEST(PathGroups, DownPathsDoNotCountForTheMeanAndGhostsDo) {
   PathGroups groups = four_paths(PathGroupingPolicy::multibus);
   groups.set_states(mask({0}), mask({1}));

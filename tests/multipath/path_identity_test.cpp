@@ -46,14 +46,38 @@ class FirstAnswersTest : public MultipathTest {
     EXPECT_EQ(ready_calls_, 0);
     conflicts_.push_back(why);
   }
-  // A second target with another LUN behind portal 8.
-  void start_other() {
+  // A second target with a LUN of its own behind portal 7, which answers a little later.
+  void start_other(const SimLunOptions& lun = {.naa_extension = 2}) {
     SimTargetOptions options;
     options.portals = {{portal_address(7), 1}};
     other_ = std::make_unique<SimTarget>(reactor_, options);
-    SimLunOptions lun;
-    lun.naa_extension = 2;
     other_->add_lun(0, std::make_shared<SimLun>(lun));
+    reactor_.network().set_latency(portal_address(7), milliseconds(3));
+  }
+  // It answers together with the first; the sentence about that.
+  std::string told_at_attach(const SimLunOptions& lun) {
+    start_target({1});
+    start_other(lun);
+    start_with_portals({0, 7});
+    EXPECT_TRUE(reactor_.run_until([this] { return ready_calls_ == 1; }, seconds(1)));
+    return conflicts_.size() == 1 ? conflicts_[0] : "";
+  }
+  // It is there only when the disk is ready; what its path says then.
+  std::string told_later(const SimLunOptions& lun) {
+    start_target({1});
+    start_other(lun);
+    reactor_.network().set_refusing(portal_address(7), true);
+    start_with_portals({0, 7});
+    EXPECT_TRUE(reactor_.run_until([this] { return ready_calls_ == 1; }, seconds(1)));
+    reactor_.network().set_refusing(portal_address(7), false);
+    EXPECT_TRUE(reactor_.run_until([this] { return path(1).state == PathState::quarantined; },
+                                   seconds(10)));
+    EXPECT_TRUE(conflicts_.empty());
+    return path(1).last_error;
+  }
+  void end() {
+    close();
+    stop_sessions();
   }
   void start_with_portals(std::initializer_list<std::size_t> portals) {
     device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
@@ -70,17 +94,95 @@ class FirstAnswersTest : public MultipathTest {
 };
 
 TEST_F(FirstAnswersTest, DifferentLunsThatAnswerTogetherAreToldBeforeTheDiskIsReady) {
-  start_target({1});
-  start_other();
-  reactor_.network().set_latency(portal_address(7), milliseconds(3));
-  start_with_portals({0, 7});
-  ASSERT_TRUE(reactor_.run_until([this] { return ready_calls_ == 1; }, seconds(1)));
-  ASSERT_EQ(conflicts_.size(), 1U);
-  EXPECT_THAT(conflicts_[0], testing::StartsWith("portal 10.0.0.8:3260 leads to another LUN than "
-                                                 "portal 10.0.0.1:3260: its identity is \""));
+  EXPECT_THAT(told_at_attach({.naa_extension = 2}),
+              testing::StartsWith("portal 10.0.0.8:3260 leads to another LUN than portal "
+                                  "10.0.0.1:3260: its identity is \""));
   EXPECT_EQ(path(1).state, PathState::quarantined);
-  close();
-  stop_sessions();
+  end();
+}
+
+// wwid says which one is meant, whichever answers first.
+TEST_F(FirstAnswersTest, OnlyTheLunWithTheWantedIdentityIsUsed) {
+  options_.wwid = "360014050000000000000000000000002";
+  EXPECT_EQ(told_at_attach({.naa_extension = 2}), "");
+  EXPECT_EQ(device_->snapshot().wwid, options_.wwid);
+  EXPECT_EQ(path(0).last_error,
+            "leads to another LUN: its identity is \"360014050000000000000000000000001\", the "
+            "disk's wwid is \"360014050000000000000000000000002\"");
+  EXPECT_EQ(path(0).state, PathState::quarantined);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.writes, 0U);
+  EXPECT_EQ(other_->lun(0).counters.writes, 1U);
+  end();
+}
+
+TEST_F(FirstAnswersTest, ALunThatIsNotTheWantedOneIsNoDisk) {
+  options_.wwid = "360014050000000000000000000000002";
+  options_.capacity_polling_interval = milliseconds(0);
+  start_target({1});
+  start_with_portals({0});
+  reactor_.run_for(seconds(60));
+  EXPECT_FALSE(device_->ready());
+  EXPECT_EQ(ready_calls_, 0);
+  EXPECT_EQ(path(0).state, PathState::quarantined);
+  lun_->options.naa_extension = 2;  // the array shows the right one now
+  EXPECT_TRUE(wait_for_up(1, seconds(31)));
+  reactor_.run_for(milliseconds(1));
+  EXPECT_EQ(ready_calls_, 1);
+}
+
+// A standby path is no measure for the disk, but it tells who the LUN is.
+TEST_F(FirstAnswersTest, AGhostOfAnotherLunIsQuarantined) {
+  options_.wwid = "360014050000000000000000000000002";
+  lun_options_.tpgs = 2;
+  lun_options_.port_groups = {{.tag = 1, .state = AccessState::standby, .ports = {1}}};
+  start_target({1});
+  start_with_portals({0});
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(path(0).state, PathState::quarantined);
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+}
+
+TEST_F(FirstAnswersTest, DifferentBlockSizesAreToldBeforeTheDiskIsReady) {
+  EXPECT_EQ(told_at_attach({.block_count = 256, .block_bytes = 4096}),
+            "by portal 10.0.0.8:3260 the LUN has logical blocks of 4096 bytes, by portal "
+            "10.0.0.1:3260 of 512");
+  EXPECT_EQ(path(1).state, PathState::quarantined);
+  end();
+}
+
+TEST_F(FirstAnswersTest, ASmallerCapacityIsToldBeforeTheDiskIsReady) {
+  EXPECT_EQ(told_at_attach({.block_count = 1024}),
+            "by portal 10.0.0.8:3260 the LUN has 1024 blocks, by portal 10.0.0.1:3260 it has 2048");
+  EXPECT_EQ(path(1).state, PathState::quarantined);
+  end();
+}
+
+TEST_F(FirstAnswersTest, SoIsALargerOne) {
+  EXPECT_EQ(told_at_attach({.block_count = 4096}),
+            "by portal 10.0.0.8:3260 the LUN has 4096 blocks, by portal 10.0.0.1:3260 it has 2048");
+  end();
+}
+
+TEST_F(FirstAnswersTest, OtherBlocksThatAreSeenLaterAreQuarantined) {
+  EXPECT_EQ(told_later({.block_count = 256, .block_bytes = 4096}),
+            "its logical blocks are 4096 bytes, the disk's (by portal 10.0.0.1:3260) are 512");
+  end();
+}
+
+TEST_F(FirstAnswersTest, ASmallerLunThatIsSeenLaterIsQuarantined) {
+  EXPECT_THAT(told_later({.block_count = 1024}),
+              testing::EndsWith("its capacity is 1024 blocks, the disk's (by portal "
+                                "10.0.0.1:3260) is 2048"));
+  end();
+}
+
+TEST_F(FirstAnswersTest, AQuarantinedPathIsLookedAtEvenWhereTheCapacityIsNotPolled) {
+  options_.capacity_polling_interval = milliseconds(0);
+  told_later({.block_count = 1024});
+  other_->lun(0).options.block_count = 2048;
+  EXPECT_TRUE(wait_for_up(2, seconds(31)));
+  end();
 }
 
 TEST_F(FirstAnswersTest, ADeadPortalDoesNotKeepTheDiskWaiting) {
@@ -102,8 +204,7 @@ TEST_F(FirstAnswersTest, APortalThatHangsInItsLoginIsWaitedForAMoment) {
   const TimePoint up_at = reactor_.now();
   ASSERT_TRUE(reactor_.run_until([this] { return ready_calls_ == 1; }, seconds(1)));
   EXPECT_EQ(ready_at_ - up_at, milliseconds(100));
-  close();
-  stop_sessions();
+  end();
 }
 
 TEST_F(MultipathTest, APathToASmallerLunIsQuarantined) {

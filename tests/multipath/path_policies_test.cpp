@@ -581,6 +581,53 @@ TEST_F(PathPolicyTest, FailbackFollowoverReturnsOnlyWithTheFirstPathOfTheGroup) 
   EXPECT_EQ(spread(), (Ints{6, 6, 0, 0})) << "no path has come up";
 }
 
+// Two paths, each a group. The one in use is verified, and is up again in a moment.
+class VerifiedGroupTest : public PathPolicyTest, public testing::WithParamInterface<std::string> {
+ protected:
+  void start_two() {
+    options_.path_grouping_policy = PathGroupingPolicy::failover;
+    options_.failback = parse_failback(GetParam()).value();
+    start({1, 2});
+    ASSERT_EQ(spread(), (Ints{12, 0}));
+  }
+  void verify_first(const SimFault& also = {}) {
+    SimFault attention = sense_fault(SenseKey::unit_attention, 0x3f0e);
+    attention.matches = io_at(0);
+    target_->inject(attention);
+    if (also.matches) {
+      target_->inject(also);
+    }
+    EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  }
+};
+
+TEST_P(VerifiedGroupTest, StaysInUse) {
+  start_two();
+  verify_first();
+  ASSERT_TRUE(wait_for_up(2, seconds(1)));
+  reactor_.run_for(milliseconds(100));
+  EXPECT_EQ(spread(), (Ints{12, 0}));
+  EXPECT_EQ(snapshot().group_switches, 0U);
+}
+
+TEST_P(VerifiedGroupTest, IsLeftWhenThePathDoesNotComeBack) {
+  start_two();
+  SimFault silent;
+  silent.matches = [](const SimCommand& command) {
+    return command.portal == 0 && !is_read(command) && !is_write(command);
+  };
+  silent.count = 0;
+  silent.answer = false;
+  verify_first(silent);
+  EXPECT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(6)));
+  EXPECT_EQ(spread(), (Ints{0, 12}));
+  EXPECT_EQ(snapshot().active_group, path(1).group);
+  target_->clear_faults();
+}
+
+INSTANTIATE_TEST_SUITE_P(, VerifiedGroupTest,
+                         testing::Values<std::string>("manual", "immediate", "followover", "60"));
+
 TEST_F(PathPolicyTest, PoliciesChangeWhileRequestsAreUnderWay) {
   use_alua();
   start_four();

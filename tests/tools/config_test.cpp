@@ -286,6 +286,12 @@ TEST(Config, LunsOverrideTheDefaults) {
   EXPECT_EQ(configuration.multipath.no_path_retry, seconds(15));
 }
 
+TEST(Config, WwidOfALun) {
+  EXPECT_EQ(accepted(kLun + "wwid = '36001405ABCDEF'\n").luns.at("root").multipath.wwid,
+            "36001405abcdef");
+  EXPECT_EQ(accepted(kLun).luns.at("root").multipath.wwid, std::nullopt);
+}
+
 TEST(Config, DefaultsMayStandBehindTheLuns) {
   EXPECT_EQ(accepted(kLun + "[defaults]\nrr_min_io = 9\n").luns.at("root").multipath.rr_min_io, 9U);
 }
