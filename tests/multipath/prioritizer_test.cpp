@@ -9,14 +9,14 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using Words = std::vector<std::string>;
 
-const PathPlace kPlace = {.portal = "array-a:3260",
-                          .address = "192.0.2.17:3260",
-                          .interface_name = "eth1",
-                          .target_name = "iqn.2009-02.com.example:a"};
+const PathPlace kPathPlace = {.portal = "array-a:3260",
+                              .address = "192.0.2.17:3260",
+                              .interface_name = "eth1",
+                              .target_name = "iqn.2009-02.com.example:a"};
 
 std::optional<int> priority(const Prioritizer& prioritizer, const LogicalUnitAccess& access = {},
                             const LatencyEstimate& latency = {}) {
-  return path_priority(prioritizer, access, kPlace, latency);
+  return path_priority(prioritizer, access, kPathPlace, latency);
 }
 
 std::optional<int> weighted(const Words& rules) {
@@ -103,7 +103,7 @@ TEST(Prioritizer, WeightedpathTakesTheFirstRuleThatFits) {
 }
 
 TEST(Prioritizer, ARuleOfAnIPv6PortalNeedsNoBrackets) {
-  PathPlace place = kPlace;
+  PathPlace place = kPathPlace;
   place.address = place.portal = "[2001:db8::1]:3260";
   const std::vector<PathRule> rules = {parse_path_rule("portal 2001:db8::* 5", 100).value()};
   EXPECT_EQ(value_for(place, rules, 1), 5U);
