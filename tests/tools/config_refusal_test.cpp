@@ -343,16 +343,6 @@ TEST(ConfigRefuses, BadTargetName) {
               StartsWith("c.toml:2: target does not begin with"));
 }
 
-TEST(ConfigRefuses, WwidThatIsNone) {
-  EXPECT_EQ(refusal(kLun + "wwid = 'my disk'\n"),
-            "c.toml:4: wwid is no identity of a LUN as iscsi-blkctl ll shows it, such as "
-            "36001405abcdef0123456789abcdef012");
-}
-
-TEST(ConfigRefuses, WwidOfAllLuns) {
-  EXPECT_THAT(refusal("[defaults]\nwwid = '36001405abcdef'\n"), StartsWith("c.toml:2: "));
-}
-
 TEST(ConfigRefuses, FileTooLarge) {
   EXPECT_THAT(refusal(std::string(kMaxConfigurationBytes + 1, '#')), HasSubstr("has more than"));
 }

@@ -292,6 +292,16 @@ TEST(Config, WwidOfALun) {
   EXPECT_EQ(accepted(kLun).luns.at("root").multipath.wwid, std::nullopt);
 }
 
+TEST(ConfigRefuses, WwidThatIsNone) {
+  EXPECT_EQ(refusal(kLun + "wwid = 'my disk'\n"),
+            "c.toml:4: wwid is no identity of a LUN as iscsi-blkctl ll shows it, such as "
+            "36001405abcdef0123456789abcdef012");
+}
+
+TEST(ConfigRefuses, WwidOfAllLuns) {
+  EXPECT_THAT(refusal("[defaults]\nwwid = '36001405abcdef'\n"), testing::StartsWith("c.toml:2: "));
+}
+
 TEST(Config, DefaultsMayStandBehindTheLuns) {
   EXPECT_EQ(accepted(kLun + "[defaults]\nrr_min_io = 9\n").luns.at("root").multipath.rr_min_io, 9U);
 }
