@@ -41,7 +41,7 @@ void LogicalUnit::Identification::begin() {
   send();
 }
 
-void LogicalUnit::Identification::begin_access(const LogicalUnitAccess& known) {
+void LogicalUnit::Identification::begin_access(const LogicalUnitAccess& known, bool serves) {
   only_access_ = true;
   LogicalUnitAccess& access = identity_.access;
   access.tpgs = known.tpgs;
@@ -53,6 +53,9 @@ void LogicalUnit::Identification::begin_access(const LogicalUnitAccess& known) {
   if (known.emc) {
     pages_.push_back(kEmcUnitPath);
     identity_.vendor = kEmcVendor;
+  }
+  if (serves) {
+    step_ = next_of_access(Step::test_unit_ready);
   }
   send();
 }

@@ -23,7 +23,8 @@ class LogicalUnit::Identification {
 
   void begin();
   // Only the steps that tell how well the LUN is served here. known: of the last identification.
-  void begin_access(const LogicalUnitAccess& known);
+  // serves: see LogicalUnit::read_access().
+  void begin_access(const LogicalUnitAccess& known, bool serves);
   // True: deletes itself when its command is back. False: nothing is outstanding.
   [[nodiscard]] bool abandon();
 

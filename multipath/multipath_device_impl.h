@@ -237,6 +237,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void start_fence_timer();
   void grow_if_all_agree(const Path* changed);
   void on_capacity_timer();
+  void start_capacity_timer();
+  [[nodiscard]] bool asks_for_capacity(const Path& path) const;
   void update_able(const Path& path);
   void update_able();
   void notify();
@@ -305,6 +307,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   void note_marginal(const Path& path, bool before);
   void on_marginal_timer();
   void on_priority_timer();
+  void start_priority_timer();
+  void follow_closely();
+  [[nodiscard]] bool asks_for_its_group(const Path& path) const;
   void measure_idle_paths();
   void add_group_snapshots(MultipathSnapshot& snapshot) const;
 
@@ -341,6 +346,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   PathPolicies policies_;
   PathGroups groups_;
   Timer priority_timer_;
+  Duration follow_interval_{};  // doubles as long as nothing changes
+  TimePoint measure_at_{};      // for path_latency
   Timer failback_timer_;
   bool measures_latency_ = false;
   Timer activation_timer_;      // the next try, or the end of patience

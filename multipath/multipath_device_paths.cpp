@@ -208,10 +208,36 @@ void MultipathDevice::Impl::grow_if_all_agree(const Path* changed) {
 }
 
 void MultipathDevice::Impl::on_capacity_timer() {
-  for (Path* path : paths_) {
-    path->look_at_capacity();
+  PathMask asking = 0;
+  for (const Path* path : paths_) {
+    asking |= asks_for_capacity(*path) ? path_bit(path->index()) : 0;
   }
-  capacity_timer_.start_after(options_.capacity_polling_interval);
+  for (Path* path : paths_) {
+    if ((asking & path_bit(path->index())) != 0) {
+      path->look_at_capacity();
+    }
+  }
+  start_capacity_timer();
+}
+
+void MultipathDevice::Impl::start_capacity_timer() {
+  capacity_timer_.start_after(with_jitter(options_.capacity_polling_interval, reactor_.random()));
+}
+
+// Of the paths that lead to the same LUN number of a target, one asks for all. When it hears
+// something new, so do the others: see grow_if_all_agree() and on_path_changed().
+bool MultipathDevice::Impl::asks_for_capacity(const Path& path) const {
+  for (const Path* other : paths_) {
+    if (other == &path || path.state() != PathState::up) {
+      return true;
+    }
+    if (other->state() == PathState::up && !other->looking_at_capacity() &&
+        other->lun() == path.lun() && other->block_count() == path.block_count() &&
+        other->session().options().target_name == path.session().options().target_name) {
+      return false;
+    }
+  }
+  return true;
 }
 
 void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
@@ -266,7 +292,14 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   if (path.state() == PathState::up) {
     register_key(path);
+  } else if (path.state() == PathState::quarantined) {
+    for (Path* other : paths_) {
+      if (other->state() == PathState::up) {
+        other->look_at_capacity();  // what is wrong with this one may be wrong with all
+      }
+    }
   }
+  follow_closely();
   regroup_after(path);
   hedge_silent_paths();
   grow_if_all_agree(&path);
@@ -467,7 +500,7 @@ void MultipathDevice::Impl::tell_ready() {
   ready_told_ = true;
   grown_ = false;
   if (options_.capacity_polling_interval.count() != 0) {
-    capacity_timer_.start_after(options_.capacity_polling_interval);
+    start_capacity_timer();
   }
   observer_.on_ready(device_);
   tell_changes();
