@@ -160,6 +160,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_fenced(Session& session, std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override;
   [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
+  void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept override;
   // PathKey::Owner
   void on_key_settled() noexcept override;
   void on_key_refused(const Path& path, const char* why) noexcept override;

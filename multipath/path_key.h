@@ -6,7 +6,8 @@
 // REGISTER AND IGNORE EXISTING KEY: a process that was killed has left its key there, and where an
 // answer was lost nobody knows what is registered. With key 0 it takes back what this nexus has
 // registered, and does nothing where that is nothing; so also at another logical unit that the
-// LUN's number may lead to by then.
+// LUN's number may lead to by then. It may be answered long after nobody waits for it any more; who
+// uses the same nexus by then, because the path was added again, registers once more.
 #pragma once
 
 #include <array>
@@ -59,8 +60,11 @@ class PathKey final {
   // The portal group of the nexus that has it, also while the session is down.
   [[nodiscard]] const std::optional<std::uint16_t>& portal_group() const { return portal_group_; }
 
-  // The target may have lost it.
-  void doubt() { registered_epoch_ = 0; }
+  // The target may have lost it, or may be about to lose what is just being registered.
+  void doubt() {
+    registered_epoch_ = 0;
+    doubted_ = registering_;
+  }
   // Another path has preempted it.
   void preempted();
 
@@ -88,6 +92,7 @@ class PathKey final {
   Owner& owner_;
 
   bool registering_ = false;
+  bool doubted_ = false;  // since it was sent
   bool maybe_at_target_ = false;
   std::uint32_t attentions_ = 0;  // in a row
   std::uint64_t sent_epoch_ = 0;
