@@ -37,10 +37,10 @@ void LogicalUnit::identify(Identified on_done, void* owner) {
   identification_->begin();
 }
 
-void LogicalUnit::read_access(Identified on_done, void* owner) {
-  ISCSI_BLKBACK_ASSERT(!identification_);
+void LogicalUnit::read_access(Identified on_done, void* owner, bool serves) {
+  ISCSI_BLKBACK_ASSERT(!identification_ && (!serves || tells_access()));
   identification_ = std::make_unique<Identification>(reactor_, *this, on_done, owner);
-  identification_->begin_access(access_);
+  identification_->begin_access(access_, serves);
 }
 
 void LogicalUnit::start_over() {

@@ -113,6 +113,16 @@ bool MultipathDevice::Impl::needs_key(const Session& session, std::uint16_t lun)
          });
 }
 
+// Perhaps after we have registered anew, and then that is what it has taken.
+void MultipathDevice::Impl::on_key_taken_back(const Session& session, std::uint16_t lun) noexcept {
+  for (const Path* path : paths_) {
+    if (&path->session() == &session && path->lun() == lun && !closing_) {
+      keys_[path->index()]->doubt();
+      register_key(*path);
+    }
+  }
+}
+
 // A path that may carry the fence.
 Path* MultipathDevice::Impl::path_for_lun_fence() const {
   for (Path* const path : paths_) {

@@ -62,10 +62,11 @@ void MultipathDevice::Impl::apply_policies() {
     note_group_in_use();
   }
   consider_failback(PathGroups::kNoPath);
+  priority_timer_.stop();
   if (is_dynamic(policies_.prio.kind)) {
-    priority_timer_.start_after(options_.polling_interval);
-  } else {
-    priority_timer_.stop();
+    follow_interval_ = options_.polling_interval;
+    measure_at_ = {};
+    start_priority_timer();
   }
   notify_.schedule();
 }
@@ -119,6 +120,7 @@ void MultipathDevice::Impl::update_priorities() {
     consider_failback(PathGroups::kNoPath);
     note_group_in_use();
     notify_.schedule();
+    follow_closely();
   }
 }
 
@@ -314,18 +316,70 @@ void MultipathDevice::Impl::fail_back() {
   }
 }
 
+// What the array does not say by itself is looked at as PathChecker looks at paths: less and less
+// often while all is well.
 void MultipathDevice::Impl::on_priority_timer() {
-  priority_timer_.start_after(options_.polling_interval);
+  follow_interval_ =
+      std::max<Duration>(std::min<Duration>(follow_interval_ * 2, options_.max_polling_interval),
+                         options_.polling_interval);
+  start_priority_timer();
   if (measures_latency_) {
     update_priorities();
-    measure_idle_paths();
+    if (reactor_.now() >= measure_at_) {
+      measure_at_ = reactor_.now() + follow_interval_;
+      measure_idle_paths();
+    }
     return;
   }
+  // The others are not used; PathChecker sees to them.
+  PathMask asking = 0;
+  for (const Path* path : paths_) {
+    asking |= (up_ & path_bit(path->index())) != 0 && asks_for_its_group(*path)
+                  ? path_bit(path->index())
+                  : 0;
+  }
   for (Path* path : paths_) {
-    if (path->state() == PathState::up || path->state() == PathState::ghost) {
-      path->refresh_access();
+    if ((asking & path_bit(path->index())) != 0) {
+      path->follow_access();
     }
   }
+}
+
+// Mean latencies are at hand without asking anybody.
+void MultipathDevice::Impl::start_priority_timer() {
+  priority_timer_.start_after(
+      with_jitter(measures_latency_ ? Duration(options_.polling_interval) : follow_interval_,
+                  reactor_.random()));
+}
+
+// Something has changed, and more may.
+void MultipathDevice::Impl::follow_closely() {
+  follow_interval_ = options_.polling_interval;
+  measure_at_ = std::min(measure_at_, reactor_.now() + follow_interval_);
+  if (priority_timer_.armed() && priority_timer_.deadline() > reactor_.now() + follow_interval_) {
+    start_priority_timer();
+  }
+}
+
+// REPORT TARGET PORT GROUPS answers for all ports of a group (share_port_groups()): one path of it
+// asks, another one when that is not answered.
+bool MultipathDevice::Impl::asks_for_its_group(const Path& path) const {
+  const TargetPortGroup* const group = facts_[path.index()].access.group();
+  if (policies_.prio.kind != PrioritizerKind::alua || group == nullptr) {
+    return true;
+  }
+  for (const Path* other : paths_) {
+    if (other == &path) {
+      return true;
+    }
+    const TargetPortGroup* const same = facts_[other->index()].access.group();
+    if ((up_ & ~suspect_ & path_bit(other->index())) != 0 && !other->reading_access() &&
+        same != nullptr && same->tag == group->tag && other->lun() == path.lun() &&
+        other->session().options().target_name == path.session().options().target_name) {
+      return false;
+    }
+  }
+  return true;
 }
 
 // A path that is not used, because it was slow, would never show that it is fast again; nor one of

@@ -167,6 +167,7 @@ class MultipathDevice::Impl final : public Path::Owner,
                  std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override;
   [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
+  void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept override;
   // PathKey::Owner
   void on_key_settled() noexcept override;
   void on_key_refused(const Path& path, const char* why) noexcept override;
@@ -262,6 +263,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void grow_if_all_agree(const Path* changed);
   void start_capacity_timer();
   void on_capacity_timer();
+  void start_capacity_timer();
+  [[nodiscard]] bool asks_for_capacity(const Path& path) const;
   void update_able(const Path& path);
   void update_able();
   void notify();
@@ -332,6 +335,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   void note_marginal(const Path& path, bool before);
   void on_marginal_timer();
   void on_priority_timer();
+  void start_priority_timer();
+  void follow_closely();
+  [[nodiscard]] bool asks_for_its_group(const Path& path) const;
   void measure_idle_paths();
   void add_group_snapshots(MultipathSnapshot& snapshot) const;
 
@@ -368,6 +374,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   PathPolicies policies_;
   PathGroups groups_;
   Timer priority_timer_;
+  Duration follow_interval_{};  // doubles as long as nothing changes
+  TimePoint measure_at_{};      // for path_latency
   Timer failback_timer_;
   bool measures_latency_ = false;
   Timer activation_timer_;      // the next try, or the end of patience

@@ -243,6 +243,7 @@ void MultipathDevice::Impl::start_capacity_timer() {
 }
 
 void MultipathDevice::Impl::on_capacity_timer() {
+<<<<<<< HEAD
   for (Path* path : paths_) {
     if (options_.capacity_polling_interval.count() != 0 ||
         path->state() == PathState::quarantined) {
@@ -250,6 +251,38 @@ void MultipathDevice::Impl::on_capacity_timer() {
     }
   }
   start_capacity_timer();
+=======
+  PathMask asking = 0;
+  for (const Path* path : paths_) {
+    asking |= asks_for_capacity(*path) ? path_bit(path->index()) : 0;
+  }
+  for (Path* path : paths_) {
+    if ((asking & path_bit(path->index())) != 0) {
+      path->look_at_capacity();
+    }
+  }
+  start_capacity_timer();
+}
+
+void MultipathDevice::Impl::start_capacity_timer() {
+  capacity_timer_.start_after(with_jitter(options_.capacity_polling_interval, reactor_.random()));
+}
+
+// Of the paths that lead to the same LUN number of a target, one asks for all. When it hears
+// something new, so do the others: see grow_if_all_agree() and on_path_changed().
+bool MultipathDevice::Impl::asks_for_capacity(const Path& path) const {
+  for (const Path* other : paths_) {
+    if (other == &path || path.state() != PathState::up) {
+      return true;
+    }
+    if (other->state() == PathState::up && !other->looking_at_capacity() &&
+        other->lun() == path.lun() && other->block_count() == path.block_count() &&
+        other->session().options().target_name == path.session().options().target_name) {
+      return false;
+    }
+  }
+  return true;
+>>>>>>> activation
 }
 
 void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
@@ -306,9 +339,19 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   if (usable) {
     register_key(path);
+<<<<<<< HEAD
   } else if (path.state() == PathState::quarantined && !capacity_timer_.armed()) {
     start_capacity_timer();  // the disk may not be ready before it leads there
+=======
+  } else if (path.state() == PathState::quarantined) {
+    for (Path* other : paths_) {
+      if (other->state() == PathState::up) {
+        other->look_at_capacity();  // what is wrong with this one may be wrong with all
+      }
+    }
+>>>>>>> activation
   }
+  follow_closely();
   regroup_after(path);
   leave_silent_paths();
   grow_if_all_agree(&path);
@@ -506,7 +549,13 @@ void MultipathDevice::Impl::tell_ready() {
   }
   ready_told_ = true;
   grown_ = false;
+<<<<<<< HEAD
   start_capacity_timer();
+=======
+  if (options_.capacity_polling_interval.count() != 0) {
+    start_capacity_timer();
+  }
+>>>>>>> activation
   observer_.on_ready(device_);
   tell_changes();
 }

@@ -293,12 +293,30 @@ void Path::refresh_access() {
     logical_unit_.start_over();
     return;
   }
+  read_access(false);
+}
+
+void Path::follow_access() {
+  const std::uint64_t successes = requests_ - failures_ - in_flight_;
+  const bool serves = std::exchange(successes_followed_, successes) != successes;
+  if (reading_access_) {
+    return;
+  }
+  if (!serves || state_ != PathState::up) {
+    refresh_access();
+  } else if (!stopped_ && !identifying_ && session_.state() == SessionState::logged_in &&
+             logical_unit_.tells_access()) {
+    read_access(true);
+  }
+}
+
+void Path::read_access(bool serves) {
   reading_access_ = true;
   logical_unit_.read_access(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
         static_cast<Path*>(self)->on_access(std::move(identity));
       },
-      this);
+      this, serves);
 }
 
 void Path::on_access(Result<LogicalUnitIdentity> identity) {

@@ -89,6 +89,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   // Asks whether the LUN is as large as when it was identified; when it is not, it is identified
   // again. A quarantined path is in any case.
   void look_at_capacity();
+  [[nodiscard]] bool looking_at_capacity() const { return capacity_outstanding_; }
   // As the identification has told it; 0: it has not.
   [[nodiscard]] std::uint64_t block_count() const { return block_count_; }
 
@@ -98,6 +99,10 @@ class Path final : private SessionObserver, private PathChecker::Owner {
 
   // Reads again how well the LUN is served here; guest I/O goes on meanwhile.
   void refresh_access();
+  // The same when nobody has said that it has changed: TEST UNIT READY is not sent to a path whose
+  // requests have succeeded since the last time.
+  void follow_access();
+  [[nodiscard]] bool reading_access() const { return reading_access_; }
 
   [[nodiscard]] PathState state() const { return state_; }
   // The session is up, and the LUN is being asked who it is or changes its access state: an answer
@@ -143,6 +148,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   void on_identified(Result<LogicalUnitIdentity> identity);
   void on_access(Result<LogicalUnitIdentity> identity);
   void cancel_questions();
+  void read_access(bool serves);
   void set_state_of(const LogicalUnitAccess& access);
   void on_look_due() noexcept override;
   void on_checked(ErrorClass outcome, bool changed) noexcept override;
@@ -186,6 +192,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   std::uint32_t in_flight_ = 0;
   std::uint64_t requests_ = 0;
   std::uint64_t failures_ = 0;
+  std::uint64_t successes_followed_ = 0;  // so many when follow_access() last looked
   QueueDepth depth_;
 };
 

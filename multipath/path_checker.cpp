@@ -43,6 +43,11 @@ std::optional<PathCheckerKind> path_checker_named(std::string_view name) {
   return name == "readsector0" ? std::optional(PathCheckerKind::directio) : std::nullopt;
 }
 
+Duration with_jitter(Duration interval, std::uint64_t random) {
+  const auto most = static_cast<std::uint64_t>(interval.count() / 10 + 1);
+  return interval - Duration(static_cast<Duration::rep>(random % most));
+}
+
 PathChecker::PathChecker(Reactor& reactor, LogicalUnit& logical_unit,
                          const PathCheckerOptions& options, Owner& owner)
     : reactor_(reactor),
@@ -78,10 +83,7 @@ void PathChecker::look_later(bool good) {
   }
   const Duration interval =
       good ? interval_ : std::min<Duration>(options_.polling_interval, kFailedPollingInterval);
-  // Up to a tenth less, so that the checks of many paths do not fall together.
-  const auto jitter = static_cast<Duration::rep>(
-      reactor_.random() % static_cast<std::uint64_t>(interval.count() / 10 + 1));
-  timer_.start_after(interval - Duration(jitter));
+  timer_.start_after(with_jitter(interval, reactor_.random()));
 }
 
 void PathChecker::on_timer() {

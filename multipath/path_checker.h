@@ -38,6 +38,9 @@ struct PathCheckerOptions {
   std::chrono::milliseconds checker_timeout{5000};
 };
 
+// Up to a tenth less, so that the looks at many paths and disks do not fall together.
+[[nodiscard]] Duration with_jitter(Duration interval, std::uint64_t random);
+
 class PathChecker {
  public:
   class Owner {

@@ -4,6 +4,8 @@
 #include <memory>
 #include <utility>
 
+#include "multipath/session_fencer.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -14,6 +16,9 @@ constexpr std::uint32_t kMaxKeyAttentions = 8;  // in a row
 // On the heap, and its own owner while the session has it: it may outlive path and device.
 struct PathKey::Return {
   PathKey* key = nullptr;  // null: nobody waits for it
+  std::shared_ptr<SessionFencer> fencer;
+  const Session* session = nullptr;
+  std::uint16_t lun = 0;
   ScsiTask task;
   std::array<std::byte, kReserveOutListBytes> buffer{};
 };
@@ -67,7 +72,9 @@ void PathKey::enroll() {
 
 void PathKey::on_registered() {
   registering_ = false;
-  if (task_.succeeded()) {
+  if (std::exchange(doubted_, false)) {
+    enroll();
+  } else if (task_.succeeded()) {
     registered_epoch_ = sent_epoch_;
     stray_ = false;
     place_ = sent_place_;
@@ -104,6 +111,9 @@ void PathKey::send_return() {
   timer_.start_at(give_up_at_);
   return_ = std::make_unique<Return>().release();  // until it completes
   return_->key = this;
+  return_->fencer = SessionFencer::of(reactor_);
+  return_->session = &path_.session();
+  return_->lun = path_.lun();
   path_.logical_unit().prepare_reserve_out(return_->task,
                                            ReserveOutAction::register_and_ignore_existing_key,
                                            ReservationType::none, {}, return_->buffer);
@@ -113,6 +123,7 @@ void PathKey::send_return() {
     if (ended->key != nullptr) {
       ended->key->on_returned(ended->task);
     }
+    ended->fencer->key_taken_back(*ended->session, ended->lun);
   };
   path_.session().submit(return_->task);
 }

@@ -6,7 +6,8 @@
 // REGISTER AND IGNORE EXISTING KEY: a process that was killed has left its key there, and where an
 // answer was lost nobody knows what is registered. With key 0 it takes back what this nexus has
 // registered, and does nothing where that is nothing; so also at another logical unit that the
-// LUN's number may lead to by then.
+// LUN's number may lead to by then. It may be answered long after nobody waits for it any more; who
+// uses the same nexus by then, because the path was added again, registers once more.
 #pragma once
 
 #include <array>
@@ -60,10 +61,20 @@ class PathKey final {
   // The nexus that has it, also while the session is down.
   [[nodiscard]] const std::optional<LoginPlace>& place() const { return place_; }
 
+<<<<<<< HEAD
   // The target may have lost it.
   void doubt() { registered_epoch_ = 0; }
   // The target has it no longer: another path has preempted it, or it was given back.
   void gone_at_target();
+=======
+  // The target may have lost it, or may be about to lose what is just being registered.
+  void doubt() {
+    registered_epoch_ = 0;
+    doubted_ = registering_;
+  }
+  // Another path has preempted it.
+  void preempted();
+>>>>>>> activation
 
   // Takes back what may be registered, where the session is up, and registers nothing any more.
   // Only when nothing of the path's is left to be fenced.
@@ -89,6 +100,7 @@ class PathKey final {
   Owner& owner_;
 
   bool registering_ = false;
+  bool doubted_ = false;  // since it was sent
   bool maybe_at_target_ = false;
   bool stray_ = false;            // one was lost with its connection, and may yet arrive
   std::uint32_t attentions_ = 0;  // in a row

@@ -313,6 +313,16 @@ bool SessionFencer::other_needs_key(const Session& session, std::uint16_t lun,
   return false;
 }
 
+void SessionFencer::key_taken_back(const Session& session, std::uint16_t lun) {
+  for (const std::unique_ptr<Entry>& entry : entries_) {
+    if (entry->session() == &session) {
+      for (Client* client : entry->clients()) {
+        client->on_key_taken_back(session, lun);
+      }
+    }
+  }
+}
+
 Session* SessionFencer::find_sibling(const Entry& lost) const {
   const SessionOptions& wanted = lost.session()->options();
   const std::optional<std::uint16_t> group = login_place(*lost.session()).portal_group;

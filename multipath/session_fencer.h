@@ -45,6 +45,8 @@ class SessionFencer {
     // Whether it still relies on what it has registered for persistent reservations there.
     [[nodiscard]] virtual bool needs_key(const Session& session,
                                          std::uint16_t lun) const noexcept = 0;
+    // A command that takes a registration back has ended there, for a path that was removed.
+    virtual void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept = 0;
 
    protected:
     ~Client() = default;
@@ -73,6 +75,8 @@ class SessionFencer {
   // Whether another client than the one asking does; see Client::needs_key().
   [[nodiscard]] bool other_needs_key(const Session& session, std::uint16_t lun,
                                      const Client& asking) const;
+  // Tells all clients of the session; see Client::on_key_taken_back().
+  void key_taken_back(const Session& session, std::uint16_t lun);
 
  private:
   class Entry;

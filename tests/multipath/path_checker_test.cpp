@@ -60,6 +60,32 @@ TEST_F(PathCheckerTest, ABusyPathIsNeverAsked) {
   EXPECT_EQ(*checks, 0);
 }
 
+TEST_F(PathCheckerTest, ChecksComeUpToATenthEarlyAndNotInStep) {
+  start({1});
+  std::vector<TimePoint> times;
+  SimFault recorded;
+  recorded.count = 0;
+  recorded.matches = [&](const SimCommand& command) {
+    if (command.cdb[0] == scsi_operation::kTestUnitReady) {
+      times.push_back(reactor_.now());
+    }
+    return false;
+  };
+  target_->inject(recorded);
+  reactor_.run_for(seconds(1200));
+  target_->clear_faults();
+  ASSERT_GT(times.size(), 50U);
+  Duration shortest = Duration::max();
+  Duration longest{};
+  for (std::size_t at = 3; at < times.size(); ++at) {
+    shortest = std::min(shortest, times[at] - times[at - 1]);
+    longest = std::max(longest, times[at] - times[at - 1]);
+  }
+  EXPECT_GE(shortest, milliseconds(17990));
+  EXPECT_LE(longest, milliseconds(20010));
+  EXPECT_GE(longest - shortest, milliseconds(1000));
+}
+
 TEST_F(PathCheckerTest, NoneAsksNothing) {
   options_.path_checker = PathCheckerKind::none;
   options_.capacity_polling_interval = milliseconds(0);

@@ -738,6 +738,92 @@ TEST_F(PathPolicyTest, RdacUsesTheOwningControllerAndTheOtherIsGhost) {
   EXPECT_EQ(spread(), (Ints{6, 0, 6, 0}));
 }
 
+// ---- what is asked without need
+
+class FollowedAccessTest : public PathPolicyTest {
+ protected:
+  // Commands of a kind from now on, by portal.
+  std::shared_ptr<Ints> count(std::uint8_t operation) {
+    auto counted = std::make_shared<Ints>(target_options_.portals.size());
+    SimFault none;
+    none.count = 0;
+    none.matches = [=](const SimCommand& command) {
+      (*counted)[command.portal] += command.cdb[0] == operation ? 1 : 0;
+      return false;
+    };
+    target_->inject(none);
+    return counted;
+  }
+  // The active side is busy.
+  void be_busy(int time_s) {
+    for (int second = 0; second < time_s; ++second) {
+      spread(4);
+      reactor_.run_for(seconds(1));
+    }
+  }
+};
+
+TEST_F(FollowedAccessTest, AluaStatesAreAskedForFurtherAndFurtherApart) {
+  use_alua();
+  start_four();
+  const auto asked = count(scsi_operation::kMaintenanceIn);
+  reactor_.run_for(seconds(16));
+  EXPECT_EQ(*asked, (Ints{2, 0, 2, 0})) << "one path of each group, after 5 s and 10 s more";
+  reactor_.run_for(seconds(600));
+  EXPECT_GE((*asked)[0], 30);
+  EXPECT_LE((*asked)[0], 37);
+  EXPECT_EQ((*asked)[1], 0);
+  set_states(AccessState::active_non_optimized, AccessState::active_optimized, false);
+  reactor_.run_for(seconds(21));
+  EXPECT_EQ(priorities(), (Ints{10, 10, 50, 50}));
+}
+
+TEST_F(FollowedAccessTest, ABusyAluaPathGetsNoTestUnitReady) {
+  use_alua();
+  start_four();
+  const auto ready = count(scsi_operation::kTestUnitReady);
+  const auto asked = count(scsi_operation::kMaintenanceIn);
+  const auto capacity = count(scsi_operation::kServiceActionIn16);
+  be_busy(120);
+  EXPECT_EQ((*ready)[0] + (*ready)[1], 0);
+  EXPECT_GE((*asked)[0], 6);
+  EXPECT_LE((*asked)[0], 9);
+  EXPECT_EQ((*asked)[1], 0);
+  EXPECT_GE((*capacity)[0], 3);
+  EXPECT_LE((*capacity)[0], 5);
+  EXPECT_EQ((*capacity)[1] + (*capacity)[2] + (*capacity)[3], 0) << "one for the target";
+}
+
+TEST_F(FollowedAccessTest, ABusyRdacPathGetsNoTestUnitReady) {
+  lun_options_.rdac = true;
+  lun_options_.rdac_shared = true;
+  options_.prio = make_prioritizer(PrioritizerKind::rdac, std::vector<std::string>()).value();
+  start({1, 2, 1, 2});
+  const auto ready = count(scsi_operation::kTestUnitReady);
+  const auto asked = count(scsi_operation::kInquiry);
+  be_busy(120);
+  EXPECT_EQ((*ready)[0] + (*ready)[2], 0);
+  EXPECT_GE((*asked)[0], 6) << "each controller speaks for itself";
+  EXPECT_LE((*asked)[0], 9);
+}
+
+TEST_F(FollowedAccessTest, APathThatDoesNotAnswerLeavesItToTheOther) {
+  use_alua();
+  session_options_.command_timeout = milliseconds(0);
+  start_four();
+  SimFault hangs;
+  hangs.matches = [](const SimCommand& command) {
+    return command.portal % 2 == 0 && command.cdb[0] == scsi_operation::kMaintenanceIn;
+  };
+  hangs.count = 0;
+  hangs.answer = false;
+  target_->inject(hangs);
+  set_states(AccessState::active_non_optimized, AccessState::active_optimized, false);
+  reactor_.run_for(seconds(16));
+  EXPECT_EQ(priorities(), (Ints{10, 10, 50, 50}));
+  target_->clear_faults();
+}
+
 TEST_F(PathPolicyTest, RdacThatTransfersByItselfKeepsToItsOwner) {
   lun_options_.rdac = true;
   lun_options_.rdac_automatic_transfer = true;
