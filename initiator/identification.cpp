@@ -45,6 +45,9 @@ void LogicalUnit::Identification::begin_access(const LogicalUnitAccess& known, b
   only_access_ = true;
   known_ = known;
   take_known();
+  if (serves) {
+    step_ = next_of_access(Step::test_unit_ready);
+  }
   send();
 }
 
@@ -61,17 +64,10 @@ void LogicalUnit::Identification::take_known() {
     pages_.push_back(kEmcUnitPath);
     identity_.vendor = kEmcVendor;
   }
-<<<<<<< HEAD
 }
 
 void LogicalUnit::Identification::start_over() {
   start_over_ = step_ != Step::test_unit_ready;
-=======
-  if (serves) {
-    step_ = next_of_access(Step::test_unit_ready);
-  }
-  send();
->>>>>>> activation
 }
 
 bool LogicalUnit::Identification::abandon() {

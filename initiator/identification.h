@@ -25,14 +25,10 @@ class LogicalUnit::Identification {
 
   void begin();
   // Only the steps that tell how well the LUN is served here. known: of the last identification.
-<<<<<<< HEAD
-  void begin_access(const LogicalUnitAccess& known);
-  // What has been asked so far may not hold any more: from the first question again.
-  void start_over();
-=======
   // serves: see LogicalUnit::read_access().
   void begin_access(const LogicalUnitAccess& known, bool serves);
->>>>>>> activation
+  // What has been asked so far may not hold any more: from the first question again.
+  void start_over();
   // True: deletes itself when its command is back. False: nothing is outstanding.
   [[nodiscard]] bool abandon();
 

@@ -81,12 +81,6 @@ class LogicalUnit {
   using Identified = void (*)(void* owner, Result<LogicalUnitIdentity> identity) noexcept;
   void identify(Identified on_done, void* owner);
   // After an identify(): asks only how well the LUN is served here; the answer has access and
-<<<<<<< HEAD
-  // nothing else. Not while an identify() runs.
-  void read_access(Identified on_done, void* owner);
-  // Of either, while it runs: what the LUN has told so far is asked for again.
-  void start_over();
-=======
   // nothing else. Not while an identify() runs. serves: commands for the medium have just
   // succeeded, so that TEST UNIT READY need not be asked; only where tells_access().
   void read_access(Identified on_done, void* owner, bool serves = false);
@@ -94,7 +88,8 @@ class LogicalUnit {
   [[nodiscard]] bool tells_access() const {
     return access_.tpgs != 0 || access_.rdac.has_value() || access_.emc.has_value();
   }
->>>>>>> activation
+  // Of either, while it runs: what the LUN has told so far is asked for again.
+  void start_over();
   // Of either: on_done does not come; the buffers stay ours until the target has answered or the
   // connection is gone.
   void cancel_identify();

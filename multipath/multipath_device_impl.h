@@ -263,7 +263,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   void grow_if_all_agree(const Path* changed);
   void start_capacity_timer();
   void on_capacity_timer();
-  void start_capacity_timer();
   [[nodiscard]] bool asks_for_capacity(const Path& path) const;
   void update_able(const Path& path);
   void update_able();

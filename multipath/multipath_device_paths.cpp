@@ -239,19 +239,11 @@ void MultipathDevice::Impl::grow_if_all_agree(const Path* changed) {
 // Quarantined paths are looked at in any case: nothing else tells that they lead to the disk again.
 void MultipathDevice::Impl::start_capacity_timer() {
   const auto interval = options_.capacity_polling_interval;
-  capacity_timer_.start_after(interval.count() != 0 ? interval : kQuarantineLook);
+  capacity_timer_.start_after(
+      with_jitter(interval.count() != 0 ? interval : kQuarantineLook, reactor_.random()));
 }
 
 void MultipathDevice::Impl::on_capacity_timer() {
-<<<<<<< HEAD
-  for (Path* path : paths_) {
-    if (options_.capacity_polling_interval.count() != 0 ||
-        path->state() == PathState::quarantined) {
-      path->look_at_capacity();
-    }
-  }
-  start_capacity_timer();
-=======
   PathMask asking = 0;
   for (const Path* path : paths_) {
     asking |= asks_for_capacity(*path) ? path_bit(path->index()) : 0;
@@ -264,13 +256,16 @@ void MultipathDevice::Impl::on_capacity_timer() {
   start_capacity_timer();
 }
 
-void MultipathDevice::Impl::start_capacity_timer() {
-  capacity_timer_.start_after(with_jitter(options_.capacity_polling_interval, reactor_.random()));
-}
-
 // Of the paths that lead to the same LUN number of a target, one asks for all. When it hears
-// something new, so do the others: see grow_if_all_agree() and on_path_changed().
+// something new, so do the others: see grow_if_all_agree() and on_path_changed(). A quarantined one
+// asks for itself, and nobody else does where the size is not polled for.
 bool MultipathDevice::Impl::asks_for_capacity(const Path& path) const {
+  if (path.state() == PathState::quarantined) {
+    return true;
+  }
+  if (options_.capacity_polling_interval.count() == 0) {
+    return false;
+  }
   for (const Path* other : paths_) {
     if (other == &path || path.state() != PathState::up) {
       return true;
@@ -282,7 +277,6 @@ bool MultipathDevice::Impl::asks_for_capacity(const Path& path) const {
     }
   }
   return true;
->>>>>>> activation
 }
 
 void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
@@ -339,17 +333,15 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   if (usable) {
     register_key(path);
-<<<<<<< HEAD
-  } else if (path.state() == PathState::quarantined && !capacity_timer_.armed()) {
-    start_capacity_timer();  // the disk may not be ready before it leads there
-=======
   } else if (path.state() == PathState::quarantined) {
+    if (!capacity_timer_.armed()) {
+      start_capacity_timer();  // the disk may not be ready before it leads there
+    }
     for (Path* other : paths_) {
       if (other->state() == PathState::up) {
         other->look_at_capacity();  // what is wrong with this one may be wrong with all
       }
     }
->>>>>>> activation
   }
   follow_closely();
   regroup_after(path);
@@ -549,13 +541,7 @@ void MultipathDevice::Impl::tell_ready() {
   }
   ready_told_ = true;
   grown_ = false;
-<<<<<<< HEAD
   start_capacity_timer();
-=======
-  if (options_.capacity_polling_interval.count() != 0) {
-    start_capacity_timer();
-  }
->>>>>>> activation
   observer_.on_ready(device_);
   tell_changes();
 }

@@ -61,20 +61,13 @@ class PathKey final {
   // The nexus that has it, also while the session is down.
   [[nodiscard]] const std::optional<LoginPlace>& place() const { return place_; }
 
-<<<<<<< HEAD
-  // The target may have lost it.
-  void doubt() { registered_epoch_ = 0; }
-  // The target has it no longer: another path has preempted it, or it was given back.
-  void gone_at_target();
-=======
   // The target may have lost it, or may be about to lose what is just being registered.
   void doubt() {
     registered_epoch_ = 0;
     doubted_ = registering_;
   }
-  // Another path has preempted it.
-  void preempted();
->>>>>>> activation
+  // The target has it no longer: another path has preempted it, or it was given back.
+  void gone_at_target();
 
   // Takes back what may be registered, where the session is up, and registers nothing any more.
   // Only when nothing of the path's is left to be fenced.

@@ -65,6 +65,62 @@ TEST_F(PreemptTest, ATargetThatHasLostItsKeysIsGivenThemAgain) {
   EXPECT_EQ(answer(second, seconds(60)), IoStatus::ok) << "quiesce_time";
 }
 
+// The target executes the command that takes the key of a removed path back when the path has been
+// added again.
+class LateReturnTest : public PreemptTest {
+ protected:
+  void remove_and_add_with_late_return(std::size_t portal) {
+    start_apart(false);
+    SimFault late;
+    late.matches = [portal](const SimCommand& command) {
+      return command.portal == portal && command.cdb[0] == scsi_operation::kPersistentReserveOut;
+    };
+    late.hold = true;
+    late.execute = true;
+    target_->inject(late);
+    ASSERT_TRUE(device_->remove_path(*sessions_[portal], 0));
+    ASSERT_TRUE(reactor_.run_until([this] { return device_->snapshot().leaving == 0; }));
+    ASSERT_TRUE(device_->add_path(*sessions_[portal], 0));
+    ASSERT_TRUE(wait_for_up(2));
+    reactor_.run_for(milliseconds(10));
+    ASSERT_EQ(target_->keys(0).size(), 2U);
+    target_->release_held();
+    reactor_.run_for(milliseconds(20));
+  }
+};
+
+TEST_F(LateReturnTest, ThePathRegistersAnewAndItsLostWritesAreFenced) {
+  remove_and_add_with_late_return(0);
+  EXPECT_EQ(target_->keys(0).size(), 2U);
+  EXPECT_EQ(answer(lose_a_write(), milliseconds(5500)), IoStatus::ok);
+  EXPECT_EQ(target_->counters.preemptions, 1U);
+  expect_fenced();
+}
+
+TEST_F(LateReturnTest, ThePathRegistersAnewAndCarriesFences) {
+  remove_and_add_with_late_return(1);
+  EXPECT_EQ(target_->keys(0).size(), 2U);
+  EXPECT_EQ(answer(lose_a_write(), milliseconds(5500)), IoStatus::ok);
+  EXPECT_EQ(target_->counters.preemptions, 1U);
+  expect_fenced();
+}
+
+// Where the target has lost the key of the path that is to carry the fence, for whatever reason, it
+// refuses, is given it again, and is asked once more.
+TEST_F(PreemptTest, ARefusedPreemptionIsRepeatedWhenTheKeyIsRegisteredAgain) {
+  start_apart(false);
+  SimFault refused;
+  refused.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kPersistentReserveOut;
+  };
+  refused.status = ScsiStatus::reservation_conflict;
+  target_->inject(refused);
+  GuestRequest& second = lose_a_write();
+  EXPECT_EQ(answer(second, seconds(8)), IoStatus::ok) << "long before quiesce_time";
+  EXPECT_EQ(target_->counters.preemptions, 1U);
+  expect_fenced();
+}
+
 TEST_F(PreemptTest, ATargetWithoutPersistentReservationsServesTheDiskAllTheSame) {
   SimFault unknown;
   unknown.matches = [](const SimCommand& command) {
