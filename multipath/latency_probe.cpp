@@ -41,7 +41,8 @@ void LatencyProbe::on_complete() {
   measured_.add(reactor_.now() - sent_at_);
   if (measured_.mean()) {
     owner_.on_latency_measured(path_, measured_);
-  } else if (path_.state() == PathState::up && path_.session().state() == SessionState::logged_in) {
+  } else if (path_.state() == PathState::up && !path_.stopped() &&
+             path_.session().state() == SessionState::logged_in) {
     send();
   } else {
     owner_.on_probe_failed(path_);

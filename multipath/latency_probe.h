@@ -31,7 +31,7 @@ class LatencyProbe {
   LatencyProbe(const LatencyProbe&) = delete;
   LatencyProbe& operator=(const LatencyProbe&) = delete;
 
-  // Not while outstanding(). A path that is not up any more ends it.
+  // Not while outstanding(). A path that is stopped or not up any more ends it.
   void start();
   [[nodiscard]] bool outstanding() const { return outstanding_; }
 

@@ -195,6 +195,7 @@ void MultipathDevice::Impl::forget_path(std::uint32_t index) {
   }
   leaving_ &= ~bit;
   suspect_ &= ~bit;
+  counted_silence_ &= ~bit;
   groups_.remove_path(index);
   silences_[index].reset();
   facts_[index] = {};

@@ -65,7 +65,8 @@ void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
   drop_if_stuck_in_answer(*slots_[index]);
   const PathMask bit = path_bit(index);
   // Where no other path answers, it is the target.
-  if ((up_ & ~suspect_) != 0 && ((leaving_ | counted_silence_) & bit) == 0 && !closing_) {
+  if ((suspect_ & bit) != 0 && (up_ & ~suspect_) != 0 &&
+      ((leaving_ | counted_silence_) & bit) == 0 && !closing_) {
     counted_silence_ |= bit;
     note_failure(*slots_[index]);
   }

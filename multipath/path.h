@@ -73,6 +73,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   void start();
   // No probe is started any more; the session is still observed, because its logins are fences.
   void stop();
+  [[nodiscard]] bool stopped() const { return stopped_; }
   // Nothing of the path's own (checks, identification) is outstanding. Guest I/O is the owner's.
   [[nodiscard]] bool idle() const { return checker_.idle() && !capacity_outstanding_; }
 

@@ -497,6 +497,25 @@ TEST_F(PathLatencyTest, APathThatHangsIsAskedOnceAndDelaysNobody) {
   EXPECT_EQ(spread(), (Ints{6, 6, 0, 0}));
 }
 
+TEST_F(PathLatencyTest, CloseWaitsForOneReadAtMost) {
+  start_two_slow();
+  set_latency(3, milliseconds(100));
+  bool asked = false;
+  SimFault none;
+  none.matches = [&asked](const SimCommand& command) {
+    asked = asked || (command.portal == 3 && is_read(command));
+    return false;
+  };
+  target_->inject(none);
+  ASSERT_TRUE(reactor_.run_until([&asked] { return asked; }, seconds(30)));
+  target_->clear_faults();
+  bool closed = false;
+  device_->close(
+      false, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  EXPECT_TRUE(reactor_.run_until([&] { return closed; }, milliseconds(300)));
+  device_.reset();
+}
+
 TEST_F(PathLatencyTest, WhatAMeasurementHearsIsNotLost) {
   start_two_slow();
   target_->inject(sense_fault(SenseKey::unit_attention, 0x3f0e, 1));  // meets one of ours
