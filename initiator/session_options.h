@@ -72,6 +72,9 @@ struct SessionOptions {
   // Nobody but us uses the target's LUNs: a LUN whose commands cannot be aborted may be reset,
   // which ends everybody's commands, before the connection is dropped.
   bool exclusive_luns = false;
+  // The target's portals of one portal group know of each other's sessions, also where logins are
+  // redirected between them, as RFC 7143 6.3.5 wants it; see multipath/login_place.h.
+  bool redirected_login_fences = false;
   std::chrono::milliseconds relogin_backoff_min{100};  // doubles, with jitter, up to max
   std::chrono::milliseconds relogin_backoff_max{1000};
 };

@@ -5,7 +5,8 @@
 // What tells that it does, for a login of the same session: that it led to the same portal and that
 // this is still in the same portal group. The tag alone does not: each node numbers its groups for
 // itself, mostly from 1, so that a redirect may lead from one server to another one that serves the
-// same disk by a group of the same number and has never heard of the older session.
+// same disk by a group of the same number and has never heard of the older session. Where somebody
+// vouches for the target (SessionOptions::redirected_login_fences), the tag does, if it is told.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +19,15 @@ namespace iscsi_blkback {
 struct LoginPlace {
   SocketAddress portal;
   std::optional<std::uint16_t> portal_group;  // nullopt: the target has not told
+  bool any_portal_of_group = false;           // redirected_login_fences
 };
 
 // Of the last login that succeeded.
 [[nodiscard]] inline LoginPlace login_place(const Session& session) {
   const NegotiatedParameters& negotiated = session.negotiated();
-  LoginPlace place{.portal = session.peer(), .portal_group = std::nullopt};
+  LoginPlace place{.portal = session.peer(),
+                   .portal_group = std::nullopt,
+                   .any_portal_of_group = session.options().redirected_login_fences};
   if (negotiated.target_portal_group_tag_known) {
     place.portal_group = negotiated.target_portal_group_tag;
   }
@@ -32,13 +36,17 @@ struct LoginPlace {
 
 // Whether both logins of one session belong to the same nexus.
 [[nodiscard]] inline bool same_nexus(const LoginPlace& one, const LoginPlace& other) {
-  return one.portal == other.portal &&
-         (!one.portal_group || !other.portal_group || *one.portal_group == *other.portal_group);
+  if (!one.portal_group || !other.portal_group) {
+    return one.portal == other.portal;
+  }
+  return *one.portal_group == *other.portal_group &&
+         (one.portal == other.portal || (one.any_portal_of_group && other.any_portal_of_group));
 }
 
-// Whether a redirect had a part in the last login.
-[[nodiscard]] inline bool was_redirected(const Session& session) {
-  return !(session.peer() == session.options().portal);
+// Whether a redirect had a part in the last login, which says less then.
+[[nodiscard]] inline bool led_elsewhere(const Session& session) {
+  return !session.options().redirected_login_fences &&
+         !(session.peer() == session.options().portal);
 }
 
 }  // namespace iscsi_blkback

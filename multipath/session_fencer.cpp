@@ -174,7 +174,7 @@ class SessionFencer::Entry final : public SessionObserver {
   void on_fence_up() {
     const LoginPlace led_to = login_place(*fence_);
     stop_fence_.schedule();
-    if (stopping_ || !wanted_ || was_redirected(*fence_) || !led_to.portal_group ||
+    if (stopping_ || !wanted_ || led_elsewhere(*fence_) || !led_to.portal_group ||
         led_to.portal_group != place_.portal_group) {
       return;
     }
@@ -326,7 +326,7 @@ void SessionFencer::key_taken_back(const Session& session, std::uint16_t lun) {
 Session* SessionFencer::find_sibling(const Entry& lost) const {
   const SessionOptions& wanted = lost.session()->options();
   const std::optional<std::uint16_t> group = login_place(*lost.session()).portal_group;
-  if (!group || was_redirected(*lost.session())) {
+  if (!group || led_elsewhere(*lost.session())) {
     return nullptr;
   }
   // After a failed attempt the one behind the last sibling is tried first.
@@ -336,7 +336,7 @@ Session* SessionFencer::find_sibling(const Entry& lost) const {
     Session* candidate = entry->session();
     if (candidate == nullptr || candidate == lost.session() ||
         candidate->state() != SessionState::logged_in ||
-        candidate->options().target_name != wanted.target_name || was_redirected(*candidate) ||
+        candidate->options().target_name != wanted.target_name || led_elsewhere(*candidate) ||
         login_place(*candidate).portal_group != group) {
       continue;
     }

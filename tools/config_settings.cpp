@@ -201,6 +201,7 @@ constexpr std::array kSettings = {
     Setting{"command_timeout", "",
             SecondsSetting{&SessionOptions::command_timeout, Milliseconds(0), kHour}},
     Setting{"exclusive_luns", "", YesNoSetting{&SessionOptions::exclusive_luns}},
+    Setting{"redirected_login_fences", "", YesNoSetting{&SessionOptions::redirected_login_fences}},
     Setting{"tcp_user_timeout", "",
             SecondsSetting{&SessionOptions::tcp_user_timeout, Milliseconds(100), kHour}},
     Setting{"relogin_backoff_min", "",

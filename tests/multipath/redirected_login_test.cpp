@@ -143,6 +143,38 @@ TEST_F(RedirectedLogin, OfTheLostSessionIsNotFencedThroughAPortalOfTheFirstServe
   expect_held_until_quiesced(*elsewhere_);
 }
 
+// One system, two portals of one portal group, and logins that it redirects from one to the other.
+class LoginRedirectedWithinATarget : public RedirectedLogin {
+ protected:
+  void lose_a_write() {
+    options_.quiesce_time = seconds(20);
+    start_target({1, 2, 1});
+    target_options_.portals.pop_back();  // no path to the third: nobody is the first one's sibling
+    start_device();
+    target_->redirect_logins(0, "10.0.0.3:3260,1");
+    lose_a_write_at(*target_, 0);
+    ASSERT_TRUE(wait_for_up(2));
+  }
+};
+
+TEST_F(LoginRedirectedWithinATarget, FencesWhereTheConfigurationVouchesForTheTarget) {
+  session_options_.redirected_login_fences = true;
+  lose_a_write();
+  EXPECT_EQ(answer(write(0, 8, 2), milliseconds(50)), IoStatus::ok);
+  EXPECT_EQ(target_->counters.terminated_tasks, 1U);
+  target_->release_held();
+  reactor_.run_for(milliseconds(10));
+  EXPECT_EQ(medium(0), 2);
+}
+
+TEST_F(LoginRedirectedWithinATarget, FencesNotWhereNobodyDoes) {
+  lose_a_write();
+  GuestRequest& second = write(0, 8, 2);
+  reactor_.run_for(seconds(15));
+  EXPECT_TRUE(pending(second));
+  EXPECT_EQ(answer(second, seconds(6)), IoStatus::ok) << "quiesce_time";
+}
+
 // Without a tag, a portal is what it was when it is at the same address; nobody is its sibling.
 TEST_F(RedirectedLogin, AServerThatDoesNotTellItsPortalGroupFencesAtItsOwnPortal) {
   target_options_.tells_portal_group = false;

@@ -321,6 +321,8 @@ TEST(Config, TimersOfIscsidConfUnderBothNamesInMilliseconds) {
   EXPECT_EQ(timers("command_timeout = 12.345\n").command_timeout, milliseconds(12345));
   EXPECT_FALSE(timers("").exclusive_luns);
   EXPECT_TRUE(timers("exclusive_luns = 'Yes'\n").exclusive_luns);
+  EXPECT_FALSE(timers("").redirected_login_fences);
+  EXPECT_TRUE(timers("redirected_login_fences = 'Yes'\n").redirected_login_fences);
 }
 
 TEST(Config, FencesOfTheLogicalUnit) {
