@@ -55,6 +55,13 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     }
   }
 
+  // Before what a derived class's faults look at is gone.
+  void TearDown() override {
+    if (target_) {
+      target_->clear_faults();
+    }
+  }
+
   static SocketAddress portal_address(std::size_t portal) {
     return SocketAddress::parse("10.0.0." + std::to_string(portal + 1), 3260).value();
   }
