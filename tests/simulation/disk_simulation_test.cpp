@@ -16,9 +16,15 @@
 namespace iscsi_blkback {
 namespace {
 
-// ThreadSanitizer makes a run some twenty times as long, and there is only one thread.
-#if defined(__SANITIZE_THREAD__)
-constexpr std::uint64_t kDefaultSeeds = 5;
+// Sanitizers make a run five to twenty times as long.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr std::uint64_t kDefaultSeeds = 10;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr std::uint64_t kDefaultSeeds = 10;
+#else
+constexpr std::uint64_t kDefaultSeeds = 40;
+#endif
 #else
 constexpr std::uint64_t kDefaultSeeds = 40;
 #endif
