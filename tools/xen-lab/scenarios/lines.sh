@@ -8,15 +8,17 @@ service_settings() {
   echo "lun = 2"
   echo "portals = ['$(portal 1)', '$(portal 2)']"
 }
+all_paths_are_there() {
+  show_paths > "$scenario_dir/paths" || return 1   # a busy machine may not answer in time
+  for n in 1 2; do [ "$(grep -c "$(portal $n):3260" "$scenario_dir/paths")" = 2 ] || return 1; done
+}
 scenario() {
   target_start tgt 2
   guest_create g pv "$(disk_of qdisk xvda "iscsi:$(target_iqn)/1")" "$(disk_of vbd3 xvdb iscsi:lab-alias)"
   for vdev in xvda xvdb; do guest_start g "fio-$vdev" "fio_verify $vdev 8"; done
   for vdev in xvda xvdb; do guest_says g "fio-$vdev" 30 running; done
-  show_paths > "$scenario_dir/paths"; cat "$scenario_dir/paths"
-  for n in 1 2; do
-    [ "$(grep -c "$(portal $n):3260" "$scenario_dir/paths")" = 2 ] || fail "not both disks have a path through portal $n"
-  done
+  wait_until 60 "both disks have a path through both portals" all_paths_are_there
+  cat "$scenario_dir/paths"
   cut_portal 1 reset
   sleep 3
   restore_portal 1
