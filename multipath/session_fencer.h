@@ -6,7 +6,7 @@
 // group makes the target terminate the old session's tasks (session reinstatement, RFC 7143 6.3.5).
 // The fence session logs out as soon as it is in. Portals whose tags are equal are of the same
 // group as long as they are of the same node; where a redirect has led, to whichever node, is
-// neither fenced in this way nor a fence.
+// neither fenced in this way nor a fence, unless SessionOptions::redirected_login_fences says so.
 //
 // Two sessions of one ISID end each other, so the fence must not fight with the lost session's own
 // next login, which is a fence itself:
