@@ -48,8 +48,11 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       activation_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_activation_timer(); },
           this),
-      identification_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->activate_if_needed(); },
+      look_for_activation_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->look_for_activation(); },
+          this),
+      answer_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->look_for_activation(); },
           this),
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
       fence_timer_(

@@ -125,9 +125,7 @@ void MultipathDevice::Impl::give_activation_up() {
   end_activation();
   activate_if_needed();
   consider_failback(PathGroups::kNoPath);  // there may be another path to the better side
-  if (failing()) {
-    fail_waiting_if_no_path();
-  }
+  fail_if_failing();
 }
 
 void MultipathDevice::Impl::end_activation() {
@@ -141,9 +139,7 @@ void MultipathDevice::Impl::on_resumed() {
   }
   activate_if_needed();
   consider_failback(PathGroups::kNoPath);
-  if (failing()) {
-    fail_waiting_if_no_path();
-  }
+  fail_if_failing();
 }
 
 // A path has changed its state.
@@ -158,6 +154,33 @@ void MultipathDevice::Impl::activation_after(const Path& path) {
   activate_if_needed();
 }
 
+// After all that a path's answer changes has changed.
+void MultipathDevice::Impl::look_for_activation() {
+  if (closing_) {
+    return;
+  }
+  activate_if_needed();
+  if (activation_for_failback_) {
+    activate_for_failback();
+  }
+  fail_if_failing();
+}
+
+// While another path is up, that there is no hurry is all the more true: the better side may be
+// just about to show that it is active.
+void MultipathDevice::Impl::activate_for_failback() {
+  activation_for_failback_ = true;
+  if (answer_is_near()) {
+    answer_timer_.start_after(Path::kAnswerTime);
+    return;
+  }
+  activation_for_failback_ = false;
+  const std::uint32_t best = wanted_group();
+  if (up_ != 0 && best != groups_.current() && (groups_.groups()[best].members & up_) == 0) {
+    activate(best);  // used when it is up
+  }
+}
+
 void MultipathDevice::Impl::activate_if_needed() {
   if (up_ == 0 && ghost_ != 0 && !activating_ && !suspended_) {
     activate_what_is_left();
@@ -167,11 +190,16 @@ void MultipathDevice::Impl::activate_if_needed() {
   }
 }
 
+// A path is just being asked: it may turn out to be the active side.
+bool MultipathDevice::Impl::answer_is_near() const {
+  return std::any_of(paths_.begin(), paths_.end(),
+                     [](const Path* path) { return path->answers_soon(); });
+}
+
 void MultipathDevice::Impl::activate_what_is_left() {
-  if (std::any_of(paths_.begin(), paths_.end(),
-                  [](const Path* path) { return path->answers_soon(); })) {
-    identification_timer_.start_after(Path::kIdentificationTime);
-    return;  // it may be the active side
+  if (answer_is_near()) {
+    answer_timer_.start_after(Path::kAnswerTime);
+    return;
   }
   // At attach, the active side may only be late: what takes the LUN from it waits a little.
   if (!ready_ && !ghost_delay_over_) {

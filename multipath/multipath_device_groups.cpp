@@ -86,6 +86,7 @@ void MultipathDevice::Impl::on_path_access(Path& path, const LogicalUnitAccess& 
   }
   share_port_groups(path);
   update_priorities();
+  look_for_activation_.schedule();
 }
 
 // What one port tells of the target's port groups holds for its other ports, and is known of all at
@@ -300,9 +301,8 @@ void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
 void MultipathDevice::Impl::fail_back() {
   const std::uint32_t best = wanted_group();
   if ((groups_.groups()[best].members & up_) == 0) {
-    if (up_ != 0) {
-      activate(best);  // used when it is up
-    }
+    activation_for_failback_ = up_ != 0;
+    look_for_activation_.schedule();
     return;
   }
   if (best != groups_.current()) {

@@ -224,6 +224,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   // multipath_device_paths.cpp
   void note_paths_up(bool had_path);
   [[nodiscard]] bool failing() const;
+  void fail_if_failing();
   void fail_waiting_if_no_path();
   void start_no_path_timer();
   void on_no_path_timer();
@@ -352,6 +353,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   void activation_after(const Path& path);
   void activate_if_needed();
   void activate_what_is_left();
+  [[nodiscard]] bool answer_is_near() const;
+  void look_for_activation();
+  void activate_for_failback();
   [[nodiscard]] bool bypassed_is_wanted() const;
 
   MultipathDevice& device_;
@@ -377,8 +381,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   TimePoint measure_at_{};      // for path_latency
   Timer failback_timer_;
   bool measures_latency_ = false;
-  Timer activation_timer_;      // the next try, or the end of patience
-  Timer identification_timer_;  // a path that was just being identified has had its time
+  Timer activation_timer_;                // the next try, or the end of patience
+  bool activation_for_failback_ = false;  // is to be thought about when no answer is near
+  Deferred look_for_activation_;
+  Timer answer_timer_;                       // a path that was just being asked has had its time
   std::optional<std::uint32_t> activating_;  // the path; also between two tries
   std::uint32_t activation_tries_ = 0;
   PathMask bypassed_ = 0;  // ghosts whose activation has failed, or is not answered

@@ -120,10 +120,10 @@ void MultipathDevice::Impl::queue(Request& request) {
   request.place = Request::Place::queued;
   queued_.push_back(request);
   ++queued_count_;
-  if (failing()) {
-    fail_waiting_if_no_path();
-  } else if (able_ != 0) {
+  if (able_ != 0) {
     pump_.schedule();
+  } else {
+    fail_if_failing();
   }
 }
 
@@ -214,7 +214,7 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     case PathVerdict::verify:  // the path knows by now: see Path::on_scsi_event()
       break;
     case PathVerdict::fail:
-      path.fail(to_string(error));
+      path.fail(error);
       break;
   }
   if (request.hedge != nullptr) [[unlikely]] {
@@ -255,7 +255,7 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
   RetryState::Step step = request.retries.next(error, rule);
   RetryDelay delay_kind = rule.delay;
   if (step == RetryState::Step::answer && rule.answer == IoStatus::no_path) {
-    slots_[request.path]->fail(to_string(error));
+    slots_[request.path]->fail(error);
     step = RetryState::Step::elsewhere;
     delay_kind = RetryDelay::none;
   }

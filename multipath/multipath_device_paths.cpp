@@ -317,8 +317,10 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
 
   const bool had_path = up_ != 0;
   const PathMask bit = path_bit(path.index());
-  // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed.
+  // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed, nor has
+  // a controller that gives the LUN to another one.
   const bool failed = (up_ & bit) != 0 && path.state() == PathState::down &&
+                      path.finding() != CheckerFinding::access_state &&
                       session.state() != SessionState::in_logout;
   const bool usable = path.state() == PathState::up && !being_preempted(path);
   up_ = usable ? up_ | bit : up_ & ~bit;
@@ -343,6 +345,14 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
       }
     }
   }
+  if (had_path && up_ == 0) {
+    // The array may have made one of them the active side by now, which is not to be undone.
+    for (Path* other : paths_) {
+      if (other->state() == PathState::ghost) {
+        other->refresh_access();
+      }
+    }
+  }
   follow_closely();
   regroup_after(path);
   leave_silent_paths();
@@ -362,18 +372,24 @@ void MultipathDevice::Impl::note_paths_up(bool had_path) {
     no_path_since_ = queueing_since_ = reactor_.now();
     start_no_path_timer();
   }
-  if (failing()) {
-    fail_waiting_if_no_path();
-  }
+  fail_if_failing();
 }
 
 // no_path_retry is over, and no path is just being looked at (a unit attention on the only path is
-// not an outage).
+// not an outage, nor are controllers that change their roles).
 bool MultipathDevice::Impl::failing() const {
-  return no_path_expired_ && up_ == 0 && !activating_ &&
+  return no_path_expired_ && up_ == 0 && !activating_ && !answer_is_near() &&
          std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
            return path->state() == PathState::pending && path->identifying();
          });
+}
+
+void MultipathDevice::Impl::fail_if_failing() {
+  if (failing()) {
+    fail_waiting_if_no_path();
+  } else if (no_path_expired_ && up_ == 0 && answer_is_near() && !answer_timer_.armed()) {
+    answer_timer_.start_after(Path::kAnswerTime);
+  }
 }
 
 void MultipathDevice::Impl::start_no_path_timer() {
@@ -405,9 +421,7 @@ void MultipathDevice::Impl::on_no_path_timer() {
   queued_time_ += reactor_.now() - queueing_since_;
   log_warning("multipath", "{}: no path came back within no_path_retry; requests fail now",
               options_.alias);
-  if (failing()) {
-    fail_waiting_if_no_path();
-  }
+  fail_if_failing();
   notify_.schedule();
 }
 
@@ -450,7 +464,8 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   priority_timer_.stop();
   failback_timer_.stop();
   activation_timer_.stop();
-  identification_timer_.stop();
+  answer_timer_.stop();
+  look_for_activation_.cancel();
   capacity_timer_.stop();
   marginal_timer_.stop();
   first_answers_timer_.stop();

@@ -36,6 +36,12 @@ AccessState state_here(const LogicalUnitAccess& access) {
   return AccessState::active_optimized;
 }
 
+CheckerFinding finding_of(ErrorClass error) {
+  return error == ErrorClass::lun_missing ? CheckerFinding::disconnected
+         : concerns_access(error)         ? CheckerFinding::access_state
+                                          : CheckerFinding::other;
+}
+
 bool serves(AccessState state) {
   return state == AccessState::active_optimized || state == AccessState::active_non_optimized ||
          state == AccessState::block_dependent;
@@ -62,6 +68,7 @@ const char* to_string(PathState state) {
 const char* to_string(CheckerFinding finding) {
   switch (finding) {
     case CheckerFinding::other:
+    case CheckerFinding::access_state:
       break;
     case CheckerFinding::timeout:
       return "i/o timeout";
@@ -145,9 +152,9 @@ void Path::ended(ErrorClass error) {
   }
 }
 
-void Path::fail(const std::string& why) {
+void Path::fail(ErrorClass error) {
   if (state_ == PathState::up) {
-    set_state(PathState::down, why);
+    set_state(PathState::down, to_string(error), finding_of(error));
     look_later();
   }
 }
@@ -253,7 +260,7 @@ void Path::identify() {
   }
   cancel_questions();
   identifying_ = true;
-  identifying_since_ = reactor_.now();
+  asked_at_ = reactor_.now();
   logical_unit_.identify(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
         static_cast<Path*>(self)->on_identified(std::move(identity));
@@ -312,6 +319,7 @@ void Path::follow_access() {
 
 void Path::read_access(bool serves) {
   reading_access_ = true;
+  asked_at_ = reactor_.now();
   logical_unit_.read_access(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
         static_cast<Path*>(self)->on_access(std::move(identity));
@@ -375,7 +383,8 @@ void Path::set_state_of(const LogicalUnitAccess& access) {
       break;
   }
   // Reserved values too, as the byte is the target's.
-  set_state(PathState::down, fmt::format("the target port's access state is {}", to_string(state)));
+  set_state(PathState::down, fmt::format("the target port's access state is {}", to_string(state)),
+            CheckerFinding::access_state);
 }
 
 void Path::look_later() {
@@ -439,9 +448,7 @@ void Path::on_checked(ErrorClass outcome, bool changed) noexcept {
     refresh_access();
   } else if ((verdict == PathVerdict::fail && state_ != PathState::quarantined) ||
              state_ == PathState::down) {
-    set_state(
-        PathState::down, to_string(outcome),
-        outcome == ErrorClass::lun_missing ? CheckerFinding::disconnected : CheckerFinding::other);
+    set_state(PathState::down, to_string(outcome), finding_of(outcome));
   }
   look_later();
 }

@@ -40,6 +40,7 @@ enum class CheckerFinding : std::uint8_t {
   other,
   timeout,       // the LUN does not answer
   disconnected,  // the target has no such LUN any more
+  access_state,  // the array does not serve the LUN here now: nothing is broken
 };
 [[nodiscard]] const char* to_string(CheckerFinding finding);  // "faulty", "i/o timeout", ...
 
@@ -96,7 +97,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
 
   // Verdict of the error policy. (Where that is to verify the path, it does so by itself: it hears
   // of every unit attention of its LUN, whichever command has met it.)
-  void fail(const std::string& why);
+  void fail(ErrorClass error);
 
   // Reads again how well the LUN is served here; guest I/O goes on meanwhile.
   void refresh_access();
@@ -111,11 +112,12 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] bool identifying() const {
     return identifying_ || (transitioning_until_ && state_ == PathState::pending);
   }
-  // identifying(), and not for so long that the LUN may hang there.
-  static constexpr std::chrono::milliseconds kIdentificationTime{200};
+  // identifying(), or how well it is served here is being read, and not for so long that the LUN
+  // may hang there.
+  static constexpr std::chrono::milliseconds kAnswerTime{200};
   [[nodiscard]] bool answers_soon() const {
-    return identifying() &&
-           (!identifying_ || reactor_.now() < identifying_since_ + kIdentificationTime);
+    return identifying_ || reading_access_ ? reactor_.now() < asked_at_ + kAnswerTime
+                                           : identifying();
   }
   // identifying(), of a path that was up before: in a moment it may be again.
   [[nodiscard]] bool verifying() const { return was_up_ && identifying(); }
@@ -175,9 +177,9 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   bool stopped_ = false;
 
   bool identifying_ = false;
-  TimePoint identifying_since_{};
   bool was_up_ = false;  // in this login, and since then neither down nor anything else but pending
   bool reading_access_ = false;
+  TimePoint asked_at_{};  // when either began
   // The target port is between two access states; at this time at the latest that is over.
   std::optional<TimePoint> transitioning_until_;
 

@@ -130,6 +130,59 @@ TEST_F(PathActivationTest, AStandbyPathIsActivatedWhenATransitionOfTheOtherSideF
   target_->clear_faults();
 }
 
+// With failback immediate (the default) a side in transition is not the worse one either.
+TEST_F(PathActivationTest, ATransitionOfTheActiveSideIsWaitedFor) {
+  use_alua(kExplicit);
+  start_both();
+  lun_->options.port_groups[0].state = AccessState::transitioning;
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(2));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+  lun_->options.port_groups[0].state = AccessState::active_optimized;
+  EXPECT_EQ(answer(request, seconds(5)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+}
+
+// The controllers have swapped their roles, and nobody was told.
+TEST_F(PathActivationTest, TheSideThatIsActiveAlreadyIsUsedAndNoneActivated) {
+  use_alua(kExplicit);
+  options_.no_path_retry = milliseconds(0);
+  start_both();
+  for (const int active : {1, 0, 1}) {
+    lun_->options.port_groups[active].state = AccessState::active_optimized;
+    lun_->options.port_groups[1 - active].state = AccessState::standby;
+    const GuestRequest& request = write(0, 8, 1);
+    EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+    EXPECT_LE(request.took(), milliseconds(50));
+    reactor_.run_for(seconds(5));
+    EXPECT_EQ(path(active).state, PathState::up);
+    EXPECT_EQ(path(1 - active).state, PathState::ghost);
+  }
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+}
+
+// ... and the one that was active before is cut off, so that it cannot tell.
+TEST_F(PathActivationTest, AStandbyPathThatHasBecomeActiveIsNotActivated) {
+  use_alua(kExplicit);
+  start_both();
+  lun_->options.port_groups[0].state = AccessState::active_non_optimized;
+  lun_->options.port_groups[1].state = AccessState::active_non_optimized;
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+}
+
+TEST_F(PathActivationTest, AStandbyPathIsActivatedAtOnceWhenTheOtherSideIsUnavailable) {
+  use_alua(kExplicit);
+  start_both();
+  lun_->options.port_groups[0].state = AccessState::unavailable;
+  const GuestRequest& request = write(0, 8, 1);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+  EXPECT_LE(request.took(), milliseconds(50));
+  EXPECT_EQ(lun_->counters.set_port_groups, 1U);
+}
+
 TEST_F(PathActivationTest, RequestsWaitForItEvenWithNoPathRetryFail) {
   use_alua(kExplicit);
   options_.no_path_retry = milliseconds(0);

@@ -228,6 +228,27 @@ TEST_F(MarginalPathTest, ItCanBeSwitchedOff) {
   EXPECT_EQ(shares(), std::pair(std::uint64_t{10}, std::uint64_t{10}));
 }
 
+// An array whose controllers change their roles again and again.
+TEST_F(MarginalPathTest, AChangeOfTheAccessStateIsNoFailure) {
+  lun_options_.tpgs = 1;
+  lun_options_.port_groups = {{.tag = 1, .state = AccessState::active_optimized, .ports = {1}},
+                              {.tag = 2, .state = AccessState::active_optimized, .ports = {2}}};
+  start_target({1, 2});
+  start_device();
+  for (const AccessState away :
+       {AccessState::standby, AccessState::unavailable, AccessState::offline}) {
+    lun_->options.port_groups[0].state = away;
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+    }
+    reactor_.run_for(seconds(1));
+    EXPECT_EQ(up(), 1U);
+    lun_->options.port_groups[0].state = AccessState::active_optimized;
+    ASSERT_TRUE(wait_for_up(2));
+    EXPECT_EQ(path(0).marginal_for, Duration::zero());
+  }
+}
+
 // As EqualLogic does to balance its ports.
 TEST_F(MarginalPathTest, ALogoutThatTheTargetAsksForIsNoFailure) {
   start();
