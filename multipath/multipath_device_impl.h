@@ -229,6 +229,15 @@ class MultipathDevice::Impl final : public Path::Owner,
   void start_no_path_timer();
   void on_no_path_timer();
   void on_fence_timer();
+  void after_fencing();
+  void look_at_those_that_end();
+  void start_fence_timer();
+  void update_able(const Path& path);
+  void update_able();
+  void notify();
+  void tell_ready();
+  void tell_changes();
+  void check_closed();
   // Nothing of our own (an activation, a read that measures) is at the path.
   [[nodiscard]] bool nothing_of_ours(std::uint32_t path) const;
   // multipath_device_fences.cpp
@@ -258,24 +267,16 @@ class MultipathDevice::Impl final : public Path::Owner,
   void update_mark();
   void on_predecessor_timer();
 
-  void after_fencing();
-  void look_at_those_that_end();
-  void start_fence_timer();
-  void grow_if_all_agree(const Path* changed);
-  void start_capacity_timer();
-  void on_capacity_timer();
-  [[nodiscard]] bool asks_for_capacity(const Path& path) const;
-  void update_able(const Path& path);
-  void update_able();
-  void notify();
-  void tell_ready();
-  void tell_changes();
-  void check_closed();
+  // multipath_device_identity.cpp
   void limit_pieces(const LogicalUnitIdentity& identity);
   [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
   [[nodiscard]] std::string conflict_of(const Path& path, const LogicalUnitIdentity& identity,
                                         const Result<void>& checked) const;
   [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
+  void grow_if_all_agree(const Path* changed);
+  void start_capacity_timer();
+  void on_capacity_timer();
+  [[nodiscard]] bool asks_for_capacity(const Path& path) const;
 
   // multipath_device_changes.cpp
   // A path that is being removed: not in paths_ any more, in slots_ until nothing needs it.

@@ -1,6 +1,7 @@
 # The pure parts, and the device over the real engine on the simulated network.
 iscsi_blkback_test(multipath_test
   SOURCES
+    multipath/access_state_test.cpp
     multipath/capacity_test.cpp
     multipath/checker_state_test.cpp
     multipath/error_policy_test.cpp
@@ -14,6 +15,7 @@ iscsi_blkback_test(multipath_test
     multipath/path_group_test.cpp
     multipath/path_checker_test.cpp
     multipath/path_identity_test.cpp
+    multipath/path_latency_test.cpp
     multipath/path_policies_test.cpp
     multipath/path_selector_test.cpp
     multipath/preempt_test.cpp
