@@ -149,7 +149,7 @@ TEST_F(PathActivationTest, TheSideThatIsActiveAlreadyIsUsedAndNoneActivated) {
   use_alua(kExplicit);
   options_.no_path_retry = milliseconds(0);
   start_both();
-  for (const int active : {1, 0, 1}) {
+  for (const std::size_t active : {1U, 0U, 1U}) {
     lun_->options.port_groups[active].state = AccessState::active_optimized;
     lun_->options.port_groups[1 - active].state = AccessState::standby;
     const GuestRequest& request = write(0, 8, 1);
