@@ -52,8 +52,7 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->look_for_activation(); },
           this),
       answer_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->look_for_activation(); },
-          this),
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_answer_timer(); }, this),
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),

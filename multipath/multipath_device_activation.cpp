@@ -45,7 +45,13 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
   if (activating_ || candidates == 0 || closing_ || suspended_) {
     return;
   }
-  activating_ = static_cast<std::uint32_t>(std::countr_zero(candidates));
+  PathMask asked = 0;  // and no answer yet, so that another one is the better choice
+  for (const Path* path : paths_) {
+    asked |= path->reading_access() ? path_bit(path->index()) : 0;
+  }
+  const PathMask first_choice = candidates & ~asked;
+  activating_ =
+      static_cast<std::uint32_t>(std::countr_zero(first_choice != 0 ? first_choice : candidates));
   activation_tries_ = 0;
   Path& path = *slots_[*activating_];
   log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
@@ -171,7 +177,7 @@ void MultipathDevice::Impl::look_for_activation() {
 void MultipathDevice::Impl::activate_for_failback() {
   activation_for_failback_ = true;
   if (answer_is_near()) {
-    answer_timer_.start_after(Path::kAnswerTime);
+    await_answer();
     return;
   }
   activation_for_failback_ = false;
@@ -190,15 +196,34 @@ void MultipathDevice::Impl::activate_if_needed() {
   }
 }
 
-// A path is just being asked: it may turn out to be the active side.
+// A path is just being asked: it may turn out to be the active side. With many paths there is
+// always one of which the access state is being read, so that these are not waited for again and
+// again.
 bool MultipathDevice::Impl::answer_is_near() const {
-  return std::any_of(paths_.begin(), paths_.end(),
-                     [](const Path* path) { return path->answers_soon(); });
+  const bool reads_have_time =
+      !answer_awaited_since_ || reactor_.now() < *answer_awaited_since_ + Path::kAnswerTime;
+  return std::any_of(paths_.begin(), paths_.end(), [reads_have_time](const Path* path) {
+    return path->answers_soon() || (reads_have_time && path->reading_access());
+  });
+}
+
+void MultipathDevice::Impl::await_answer() {
+  if (!answer_timer_.armed()) {
+    answer_awaited_since_ = answer_awaited_since_.value_or(reactor_.now());
+    answer_timer_.start_after(Path::kAnswerTime / 4);
+  }
+}
+
+void MultipathDevice::Impl::on_answer_timer() {
+  look_for_activation();
+  if (!answer_timer_.armed()) {
+    answer_awaited_since_.reset();
+  }
 }
 
 void MultipathDevice::Impl::activate_what_is_left() {
   if (answer_is_near()) {
-    answer_timer_.start_after(Path::kAnswerTime);
+    await_answer();
     return;
   }
   // At attach, the active side may only be late: what takes the LUN from it waits a little.

@@ -355,6 +355,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void activate_if_needed();
   void activate_what_is_left();
   [[nodiscard]] bool answer_is_near() const;
+  void await_answer();
+  void on_answer_timer();
   void look_for_activation();
   void activate_for_failback();
   [[nodiscard]] bool bypassed_is_wanted() const;
@@ -385,7 +387,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   Timer activation_timer_;                // the next try, or the end of patience
   bool activation_for_failback_ = false;  // is to be thought about when no answer is near
   Deferred look_for_activation_;
-  Timer answer_timer_;                       // a path that was just being asked has had its time
+  Timer answer_timer_;  // another look whether the path that is just being asked has had its time
+  std::optional<TimePoint> answer_awaited_since_;
   std::optional<std::uint32_t> activating_;  // the path; also between two tries
   std::uint32_t activation_tries_ = 0;
   PathMask bypassed_ = 0;  // ghosts whose activation has failed, or is not answered

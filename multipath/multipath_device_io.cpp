@@ -49,9 +49,7 @@ void MultipathDevice::Impl::dispatch(Request& request) {
     request.place = Request::Place::held;
     held_.push_back(request);
     ++held_count_;
-    if (failing()) {
-      fail_waiting_if_no_path();
-    }
+    fail_if_failing();
     return;
   }
   // Not past those that wait for room already.

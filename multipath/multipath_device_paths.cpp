@@ -179,8 +179,8 @@ bool MultipathDevice::Impl::failing() const {
 void MultipathDevice::Impl::fail_if_failing() {
   if (failing()) {
     fail_waiting_if_no_path();
-  } else if (no_path_expired_ && up_ == 0 && answer_is_near() && !answer_timer_.armed()) {
-    answer_timer_.start_after(Path::kAnswerTime);
+  } else if (no_path_expired_ && up_ == 0 && answer_is_near()) {
+    await_answer();
   }
 }
 

@@ -260,7 +260,7 @@ void Path::identify() {
   }
   cancel_questions();
   identifying_ = true;
-  asked_at_ = reactor_.now();
+  identifying_since_ = reactor_.now();
   logical_unit_.identify(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
         static_cast<Path*>(self)->on_identified(std::move(identity));
@@ -319,7 +319,6 @@ void Path::follow_access() {
 
 void Path::read_access(bool serves) {
   reading_access_ = true;
-  asked_at_ = reactor_.now();
   logical_unit_.read_access(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
         static_cast<Path*>(self)->on_access(std::move(identity));

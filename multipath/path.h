@@ -112,12 +112,10 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] bool identifying() const {
     return identifying_ || (transitioning_until_ && state_ == PathState::pending);
   }
-  // identifying(), or how well it is served here is being read, and not for so long that the LUN
-  // may hang there.
+  // identifying(), and not for so long that the LUN may hang there.
   static constexpr std::chrono::milliseconds kAnswerTime{200};
   [[nodiscard]] bool answers_soon() const {
-    return identifying_ || reading_access_ ? reactor_.now() < asked_at_ + kAnswerTime
-                                           : identifying();
+    return identifying() && (!identifying_ || reactor_.now() < identifying_since_ + kAnswerTime);
   }
   // identifying(), of a path that was up before: in a moment it may be again.
   [[nodiscard]] bool verifying() const { return was_up_ && identifying(); }
@@ -177,9 +175,9 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   bool stopped_ = false;
 
   bool identifying_ = false;
+  TimePoint identifying_since_{};
   bool was_up_ = false;  // in this login, and since then neither down nor anything else but pending
   bool reading_access_ = false;
-  TimePoint asked_at_{};  // when either began
   // The target port is between two access states; at this time at the latest that is over.
   std::optional<TimePoint> transitioning_until_;
 

@@ -541,6 +541,21 @@ class HangingActivationTest : public PathActivationTest {
   int asked_ = 0;
 };
 
+TEST_F(HangingActivationTest, AGhostThatDoesNotSayHowItIsServedLeavesItToTheOther) {
+  start_with_two_ghosts();
+  SimFault hangs;
+  hangs.matches = [](const SimCommand& command) {
+    return command.portal == 1 && command.cdb[0] == scsi_operation::kMaintenanceIn;
+  };
+  hangs.answer = false;
+  target_->inject(hangs);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+  EXPECT_LE(request.took(), milliseconds(300));
+  EXPECT_EQ(lun_->counters.set_port_groups, 1U);
+}
+
 TEST_F(HangingActivationTest, TheNextGhostIsAskedAfterCheckerTimeout) {
   start_with_two_ghosts();
   SimFault unanswered = at_activation_of(1);
