@@ -16,10 +16,10 @@
 
 harness_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-header() { sed -n "s/^# $2: *//p" "$1"; } # FILE KEY
+header() { sed -n "s|^# $2: *||p" "$1"; } # FILE KEY
 
 # Prints the names of a suite's scenarios: NAME, or NAME.VARIANT.
-list_scenarios() { # SUITE ['runs on demand']
+list_scenarios() { # SUITE ['runs on demand' | 'tools/test runs']
   local file run
   for file in "$harness_dir"/scenarios/*.sh; do
     for run in $(header "$file" "${2:-runs}"); do

@@ -1,5 +1,6 @@
 # What is wrong with the host is said in one sentence, and the program ends.
 # runs: trixie:- bookworm:-
+# tools/test runs: bookworm:-
 refuses() { # WHAT COMMAND...
   local what=$1 output status; shift
   output=$(timeout $((20 * patience)) "$@" 2>&1); status=$?

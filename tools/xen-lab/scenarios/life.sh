@@ -1,6 +1,7 @@
 # A guest's life besides I/O: disks come and go under it, it reboots, it is destroyed in the middle of
 # I/O, and while no path works and requests are queued.
 # runs: trixie:pvh bookworm:pv
+# tools/test runs: bookworm:pv
 # timeout: 450
 # steps: attach reboot destroy-busy destroy-outage
 count_grants() { grants_in_use "$(domid g)" | wc -l; }

@@ -1,6 +1,7 @@
 # The short disk lines: `iscsi:IQN/LUN`, whose portals are asked for (SendTargets) at the ones that the
 # configuration lists; and `iscsi:ALIAS`, a LUN that the configuration names. One path is lost meanwhile.
-# runs: trixie:pv
+# runs: trixie:pv bookworm:pv
+# tools/test runs: bookworm:pv
 service_settings() {
   echo "portals = ['$(portal 1)', '$(portal 2)']"   # tgt tells only the portal that it was asked at
   echo "[luns.lab-alias]"

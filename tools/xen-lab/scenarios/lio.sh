@@ -1,6 +1,7 @@
 # The same disk lines with the Linux kernel's target: both portals in one portal group, and each
 # portal in a group of its own. One path is lost meanwhile.
-# runs: trixie:groups bookworm:one
+# runs: trixie:one bookworm:groups
+# tools/test runs: bookworm:groups
 scenario() {
   kind=lio; [ "$variant" = one ] || kind=lio-groups
   target_start $kind 2

@@ -1,6 +1,7 @@
 # The main way, in one guest's life: mkfs, mount, files; then random writes that are all read back and
 # compared, while either of two paths in turn is reset and silently dropped, and while both are gone.
 # runs: trixie:pvh bookworm:pv
+# tools/test runs: bookworm:pv
 # steps: filesystem verify reset drop outage gone
 # One path is lost and comes back; the other one is lost in turn, which shows that the first one is
 # really in use again.
