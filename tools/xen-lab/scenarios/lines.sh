@@ -14,8 +14,10 @@ all_paths_are_there() {
   for n in 1 2; do [ "$(grep -c "$(portal $n):3260" "$scenario_dir/paths")" = 2 ] || return 1; done
 }
 scenario() {
+  local other_kind=vbd3
+  [ "$suite" = trixie ] || other_kind=qdisk
   target_start tgt 2
-  guest_create g pv "$(disk_of qdisk xvda "iscsi:$(target_iqn)/1")" "$(disk_of vbd3 xvdb iscsi:lab-alias)"
+  guest_create g pv "$(disk_of qdisk xvda "iscsi:$(target_iqn)/1")" "$(disk_of $other_kind xvdb iscsi:lab-alias)"
   for vdev in xvda xvdb; do guest_start g "fio-$vdev" "fio_verify $vdev 8"; done
   for vdev in xvda xvdb; do guest_says g "fio-$vdev" 30 running; done
   wait_until 60 "both disks have a path through both portals" all_paths_are_there
