@@ -434,7 +434,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   LunFence lun_fence_;
 
   UnfencedMark mark_;
-  bool predecessor_ = false;  // another disk's late writes may still land: ours wait
+  TimePoint unfenced_until_{};  // by then the last one is harmless, too
+  bool predecessor_ = false;    // another disk's late writes may still land: ours wait
   TimePoint predecessor_since_{};
   Timer predecessor_timer_;
 

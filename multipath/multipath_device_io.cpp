@@ -306,13 +306,14 @@ void MultipathDevice::Impl::end_wait_for_space(Request& request, IoStatus status
 
 void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) {
   const Session& session = path.session();
+  unfenced_until_ = reactor_.now() + options_.quiesce_time;
   unfenced_.add({.first_sector = request.first_sector(),
                  .end_sector = request.end_sector(),
                  .owner = request.serial,
                  .path = path.index(),
                  .place = login_place(session),
                  .login_epoch = session.login_epoch(),
-                 .harmless_at = reactor_.now() + options_.quiesce_time});
+                 .harmless_at = unfenced_until_});
   update_mark();
   if (!fence_timer_.armed()) {
     start_fence_timer();

@@ -1,7 +1,8 @@
 // What another disk of this host may have left behind at the same LUN (unfenced_mark.h). A disk is
 // marked while writes of its own are unfenced, and, because what is outstanding may become that, as
 // long as anything is outstanding once its guest is suspended or it is being closed: from then on
-// another disk may follow it. One that follows looks once, when it has learnt its identity and
+// another disk may follow it. Of a process that is killed, what it had lost is known, and not what
+// it had outstanding. One that follows looks once, when it has learnt its identity and
 // before its first write; disks that share a LUN for good do not wait for each other.
 #include <fmt/format.h>
 
@@ -32,7 +33,7 @@ void MultipathDevice::Impl::open_mark() {
     return;
   }
   mark_ = std::move(*mark);
-  if (mark_.others()) {
+  if (mark_.others(reactor_.now())) {
     predecessor_ = true;
     predecessor_since_ = reactor_.now();
     predecessor_timer_.start_after(kPredecessorLook);
@@ -44,10 +45,13 @@ void MultipathDevice::Impl::open_mark() {
 }
 
 void MultipathDevice::Impl::update_mark() {
-  const bool followed = suspended_ || closing_;
-  if (unfenced_.empty() && !(followed && requests_ != 0)) {
+  const bool may_be_lost = (suspended_ || closing_) && requests_ != 0;
+  if (may_be_lost) {
+    unfenced_until_ = reactor_.now() + options_.quiesce_time;
+  }
+  if (unfenced_.empty() && !may_be_lost) {
     mark_.clear();
-  } else if (auto set = mark_.set(); !set) {
+  } else if (auto set = mark_.set(unfenced_until_); !set) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath", "{}: {}",
                 options_.alias, set.error().message);
   }
@@ -55,7 +59,7 @@ void MultipathDevice::Impl::update_mark() {
 
 void MultipathDevice::Impl::on_predecessor_timer() {
   const Duration waited = reactor_.now() - predecessor_since_;
-  if (mark_.others() && waited < options_.quiesce_time) {
+  if (mark_.others(reactor_.now()) && waited < options_.quiesce_time) {
     predecessor_timer_.start_after(kPredecessorLook);
     return;
   }

@@ -235,7 +235,7 @@ class GuestBackendMigration : public GuestBackendTest {
   [[nodiscard]] bool marked_by_others(const std::string& wwid) {
     auto other = UnfencedMark::open(marks_.path(), wwid);
     EXPECT_TRUE(other);
-    return other && other->others();
+    return other && other->others(reactor_.now());
   }
   std::size_t portal_of_the_write() {
     const auto report = report_of_the_disk();
