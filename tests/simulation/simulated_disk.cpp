@@ -62,6 +62,8 @@ void SimulatedDisk::attach_again(const std::vector<Session*>& sessions) {
   }
   FormerLife& former = *former_.emplace_back(std::make_unique<FormerLife>());
   former.device = std::move(device_);
+  // Other LUNs may be behind the numbers just now; the operator says which one is meant.
+  options_.wwid = former.device->snapshot().wwid;
   former.device->close(
       true, [](void* life) noexcept { static_cast<FormerLife*>(life)->closed = true; }, &former);
   device_ = std::make_unique<MultipathDevice>(world_.reactor(), options_, *this);

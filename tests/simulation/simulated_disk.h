@@ -98,7 +98,7 @@ class SimulatedDisk final : public MultipathDevice::Observer {
 
   World& world_;
   const std::uint16_t lun_number_;
-  const MultipathOptions options_;
+  MultipathOptions options_;
   SimRandom random_;
   std::shared_ptr<SimLun> lun_;
   std::unique_ptr<MultipathDevice> device_;
