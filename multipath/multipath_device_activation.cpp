@@ -172,10 +172,9 @@ void MultipathDevice::Impl::look_for_activation() {
   fail_if_failing();
 }
 
-// While another path is up, that there is no hurry is all the more true: the better side may be
-// just about to show that it is active.
+// Another path is up, so that there is no hurry; and the better side may be about to show that it
+// is active already.
 void MultipathDevice::Impl::activate_for_failback() {
-  activation_for_failback_ = true;
   if (answer_is_near()) {
     await_answer();
     return;

@@ -3,6 +3,7 @@
 #
 # A scenario is a file scenarios/NAME.sh. Its head says where it runs and how long it may take:
 #   # runs: trixie:pv trixie:pvh bookworm:pv      one run per SUITE:VARIANT; `-` for no variant
+#   # tools/test runs: bookworm:pv                of these what is among half an hour's tests
 #   # timeout: 120                                seconds (on a slow machine a multiple), default 300
 #   # steps: verify outage                        a long one, cut into parts that pass or fail by name
 #   # runs on demand: bookworm:-                  not in the suite: too long, runs when it is named
