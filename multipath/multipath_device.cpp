@@ -85,6 +85,8 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->notify(); }, this),
       first_answers_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->tell_ready(); }, this),
+      suspend_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_suspend_timer(); }, this),
       check_closed_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->check_closed(); }, this) {
   for (std::uint32_t slot = 0; slot < std::max(options_.max_requests, 1U); ++slot) {

@@ -72,17 +72,6 @@ void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
   }
 }
 
-// A guest that is suspended may go on elsewhere within a moment, and write anew what it had no
-// answer for: what waits at a silent path is fenced at once, not after path_timeout.
-void MultipathDevice::Impl::drop_silent_paths() {
-  for (const Path* path : paths_) {
-    Session& session = path->session();
-    if ((suspect_ & path_bit(path->index())) != 0 && session.state() == SessionState::logged_in) {
-      session.drop(Error{ErrorCode::timed_out, "silent while the guest is suspended"});
-    }
-  }
-}
-
 // What has not been sent there goes elsewhere at once, writes too: of that, nothing can be
 // executed. Its completion comes before the rest is hedged.
 void MultipathDevice::Impl::leave_silent_paths() {

@@ -3,6 +3,7 @@
 //   multipath_device.cpp         the public calls, life, snapshot
 //   multipath_device_io.cpp      a request's way: dispatch, completion, retry, hold
 //   multipath_device_hedges.cpp  silent paths: what waits there is asked for once more elsewhere
+//   multipath_device_suspend.cpp  the guest is suspended, or the disk closed: what stops then
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
 //   multipath_device_fences.cpp  lost writes are fenced by LOGICAL UNIT RESET, PREEMPT AND ABORT
 //   multipath_device_marks.cpp   lost writes of another disk of this host at the same LUN
@@ -207,8 +208,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   void to_its_home(Request& request);
   void start_waiting();
 
-  // multipath_device_hedges.cpp
+  // multipath_device_suspend.cpp
+  void withdraw_unsent();
   void drop_silent_paths();
+  void on_suspend_timer();
+  // multipath_device_hedges.cpp
   void leave_silent_paths();
   void hedge_silent_paths();
   // False: there is no room for another one now.
@@ -465,6 +469,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   Timer first_answers_timer_;  // from ready_ until ready is told
 
   bool suspended_ = false;
+  Timer suspend_timer_;  // the end of the time that writes at a path have to be answered
   bool closing_ = false;
   bool wait_for_fences_ = false;
   bool withdrawn_ = false;  // withdraw() has been called

@@ -161,7 +161,7 @@ void MultipathDevice::Impl::on_request_task_complete(ScsiTask& task) noexcept {
 void MultipathDevice::Impl::on_task_complete(Request& request) {
   Path& path = *slots_[request.path];
   const ErrorClass error = request.task.succeeded() ? ErrorClass::success : classify(request.task);
-  path.ended(error);
+  path.ended(request.task, error);
   const TimePoint now = selector_time();
   groups_.on_ended(request.path, request.selected_bytes, request.started, now);
   if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
@@ -336,21 +336,6 @@ void MultipathDevice::Impl::release_held() {
   held_count_ = 0;
   while (Request* request = released.pop_front()) {
     dispatch(*request);
-  }
-}
-
-void MultipathDevice::Impl::set_suspended(bool suspended) {
-  suspended_ = suspended;
-  update_mark();
-  if (suspended_) {
-    if (lun_fence_.pausing && !lun_fence_.outstanding) {
-      end_lun_fence(true);
-    }
-    drop_silent_paths();
-  } else {
-    leave_silent_paths();
-    on_resumed();
-    pump_.schedule();
   }
 }
 

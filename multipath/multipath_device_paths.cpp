@@ -270,6 +270,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
     }
   }
   queued_count_ = held_count_ = 0;
+  withdraw_unsent();
   for (Path* path : paths_) {
     path->stop();
   }

@@ -127,13 +127,15 @@ void Path::cancel_questions() {
 void Path::submit(ScsiTask& task, const BlockRequest& request) {
   logical_unit_.prepare_io(task, request);
   ++in_flight_;
+  writes_in_flight_ += task.direction == DataDirection::out ? 1 : 0;
   ++requests_;
   session_.submit(task);
 }
 
-void Path::ended(ErrorClass error) {
+void Path::ended(const ScsiTask& task, ErrorClass error) {
   ISCSI_BLKBACK_ASSERT(in_flight_ > 0);
   --in_flight_;
+  writes_in_flight_ -= task.direction == DataDirection::out ? 1 : 0;
   if (error == ErrorClass::success) {
     checker_.passed();
     if (depth_.limited()) [[unlikely]] {

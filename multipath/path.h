@@ -84,7 +84,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
            session_.state() == SessionState::logged_in;
   }
   void submit(ScsiTask& task, const BlockRequest& request);
-  void ended(ErrorClass error);
+  void ended(const ScsiTask& task, ErrorClass error);
 
   void set_checker(PathCheckerKind kind) { checker_.set_kind(kind); }
 
@@ -125,6 +125,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] std::uint16_t lun() const { return lun_; }
   [[nodiscard]] std::uint32_t index() const { return index_; }
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
+  [[nodiscard]] std::uint32_t writes_in_flight() const { return writes_in_flight_; }
   [[nodiscard]] std::uint64_t requests() const { return requests_; }
   [[nodiscard]] std::uint64_t failures() const { return failures_; }
   // While the session is up and the path is down.
@@ -191,6 +192,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   bool capacity_outstanding_ = false;
 
   std::uint32_t in_flight_ = 0;
+  std::uint32_t writes_in_flight_ = 0;
   std::uint64_t requests_ = 0;
   std::uint64_t failures_ = 0;
   std::uint64_t successes_followed_ = 0;  // so many when follow_access() last looked

@@ -251,6 +251,7 @@ TEST_F(MultipathTest, CloseAbortsWhatWaitsInTheSameTurn) {
 TEST_F(MultipathTest, CloseLetsAPathAnswer) {
   start();
   const GuestRequest& at_path = write(0, 8, 6);
+  reactor_.run_for(std::chrono::microseconds(50));  // it has been sent
   close();
   EXPECT_EQ(at_path.status, IoStatus::ok);
   EXPECT_EQ(medium(0), 6);

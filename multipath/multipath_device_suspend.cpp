@@ -1,0 +1,69 @@
+// The guest of a MultipathDevice is suspended, or its disk is closed: nothing more is sent, on any
+// path, those that are being removed included.
+//
+// A suspended guest may go on elsewhere within a moment (migration, restore) and write anew what it
+// had no answer for. An old write of this device that is executed after that can overwrite a newer
+// one. So:
+//  - commands that wait in a session for the target's window are taken back before they are sent;
+//  - paths that are silent are given up at once, not after path_timeout: the login that follows is
+//    the fence of what they had lost;
+//  - writes at the other paths have kSuspendDrain to be answered. A toolstack takes longer than
+//    that to hand a guest over. Then their connections are given up, too, for the same fence.
+// What a target does later than that with a write that it has, and that no login of this device
+// reaches, no other host is told.
+#include "multipath/multipath_device_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::chrono::milliseconds kSuspendDrain{50};
+
+}  // namespace
+
+void MultipathDevice::Impl::set_suspended(bool suspended) {
+  suspended_ = suspended;
+  update_mark();
+  if (suspended_) {
+    if (lun_fence_.pausing && !lun_fence_.outstanding) {
+      end_lun_fence(true);
+    }
+    withdraw_unsent();
+    drop_silent_paths();
+    suspend_timer_.start_after(kSuspendDrain);
+  } else {
+    suspend_timer_.stop();
+    leave_silent_paths();
+    on_resumed();
+    pump_.schedule();
+  }
+}
+
+// They complete with not_sent, later in this turn, and wait here then (or end, when the disk is
+// being closed).
+void MultipathDevice::Impl::withdraw_unsent() {
+  for (const std::unique_ptr<Path>& path : slots_) {
+    if (path != nullptr) {
+      path->session().take_back_unsent(path->logical_unit().lun(), &Impl::on_request_task_complete);
+    }
+  }
+}
+
+void MultipathDevice::Impl::drop_silent_paths() {
+  for (const std::unique_ptr<Path>& path : slots_) {
+    if (path != nullptr && (suspect_ & path_bit(path->index())) != 0 &&
+        path->session().state() == SessionState::logged_in) {
+      path->session().drop(Error{ErrorCode::timed_out, "silent while the guest is suspended"});
+    }
+  }
+}
+
+void MultipathDevice::Impl::on_suspend_timer() {
+  for (const std::unique_ptr<Path>& path : slots_) {
+    if (path != nullptr && path->writes_in_flight() != 0) {
+      path->session().drop(
+          Error{ErrorCode::timed_out, "writes are not answered while the guest is suspended"});
+    }
+  }
+}
+
+}  // namespace iscsi_blkback
