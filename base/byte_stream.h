@@ -6,7 +6,7 @@
 // receive are outstanding. After on_closed nothing of the stream's is held by the kernel any more
 // (outstanding operations have been reaped), so buffers may be reused and the stream be deleted;
 // that is the only callback after which deleting it is allowed. No callback comes from inside a
-// call.
+// call. A process that dies takes along what its kernel has not sent yet: the peer gets RST.
 #pragma once
 
 #include <sys/socket.h>

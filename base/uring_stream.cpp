@@ -155,7 +155,10 @@ Result<void> UringStream::open_socket(const ConnectOptions& options) {
                 "connect to " + address_.to_string() + ": " + bound.error().message);
   }
   const auto user_timeout_ms = static_cast<unsigned>(options.tcp_user_timeout.count());
-  if (!set_option(fd_.get(), IPPROTO_TCP, TCP_NODELAY, int{1}) ||
+  // From the first moment on: a process that is killed closes its sockets, too, and what it had not
+  // sent yet must not be sent by the kernel afterwards.
+  if (!set_option(fd_.get(), SOL_SOCKET, SO_LINGER, linger{1, 0}) ||
+      !set_option(fd_.get(), IPPROTO_TCP, TCP_NODELAY, int{1}) ||
       !set_option(fd_.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, user_timeout_ms)) {
     return tl::unexpected(describe(errno));
   }
@@ -273,9 +276,6 @@ void UringStream::on_receive_done(std::int32_t result) noexcept {
 void UringStream::begin_close(Error error) noexcept {
   state_ = State::closing;
   close_error_ = std::move(error);
-  if (fd_.valid()) {
-    set_option(fd_.get(), SOL_SOCKET, SO_LINGER, linger{1, 0});
-  }
   if (connect_in_kernel_ || send_.in_kernel || receive_.in_kernel) {
     io_uring_sqe& entry = reactor_.next_entry();
     io_uring_prep_cancel_fd(&entry, fd_.get(), IORING_ASYNC_CANCEL_ALL);

@@ -2,7 +2,7 @@
 // time: connect or send, receive, cancel. Everything that they point at is a member, so nothing is
 // allocated after the stream is made, and the stream stays until all of them have come back.
 //
-// Closing, whatever the reason: linger 0, cancel, wait until every operation has come back, close()
+// Closing, whatever the reason: cancel, wait until every operation has come back, close()
 // (this sends RST and drops what was not sent yet), then on_closed.
 #pragma once
 

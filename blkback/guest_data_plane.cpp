@@ -14,6 +14,11 @@ namespace {
 
 constexpr const char* kDiskLog = "disk";
 
+MultipathOptions with_holder(MultipathOptions options, const std::string& name) {
+  options.holder_name = name;
+  return options;
+}
+
 }  // namespace
 
 // A disk from open_device to on_device_closed.
@@ -23,7 +28,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
       : plane_(plane),
         handle_(handle),
         name_(fmt::format("{} of guest {}", specification.multipath.alias, plane.guest_)),
-        device_(plane.reactor_, std::move(specification.multipath), *this),
+        device_(plane.reactor_, with_holder(std::move(specification.multipath), name_), *this),
         paths_(plane.sessions_, device_, specification.lun, std::move(specification.session)),
         trouble_timer_(
             plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->report_trouble(); },
@@ -205,12 +210,12 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
 GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants,
                                EventChannels& channels, DomainId own_domain, DomainId guest,
-                               std::string marks_folder)
+                               std::string barrier_directory)
     : reactor_(reactor),
       control_(control),
       grants_(grants),
       guest_(guest),
-      marks_folder_(std::move(marks_folder)),
+      barrier_directory_(std::move(barrier_directory)),
       dispatcher_(reactor, channels),
       sessions_(reactor, own_domain, guest),
       collect_(
@@ -256,7 +261,7 @@ void GuestDataPlane::ask_paths(DiskHandle handle, Use&& use,
 }
 
 void GuestDataPlane::open_device(DiskHandle disk, DiskSpecification specification) {
-  specification.multipath.marks_folder = marks_folder_;
+  specification.multipath.barrier_directory = barrier_directory_;
   reactor_.post([this, disk, specification = std::move(specification)]() mutable {
     disks_.emplace(disk, std::make_unique<Disk>(*this, disk, std::move(specification)));
   });

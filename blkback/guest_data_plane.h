@@ -21,9 +21,9 @@ namespace iscsi_blkback {
 class GuestDataPlane final : public DataPlane {
  public:
   // All references outlive it. Made and destroyed while the reactor does not run, destroyed when
-  // every disk that was opened has been closed. marks_folder: see MultipathOptions.
+  // every disk that was opened has been closed. barrier_directory: see MultipathOptions.
   GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants, EventChannels& channels,
-                 DomainId own_domain, DomainId guest, std::string marks_folder = {});
+                 DomainId own_domain, DomainId guest, std::string barrier_directory = {});
   ~GuestDataPlane() override;
 
   void set_events(Events* events) override { events_ = events; }
@@ -66,7 +66,7 @@ class GuestDataPlane final : public DataPlane {
   Reactor& control_;
   GrantTable& grants_;
   DomainId guest_;
-  const std::string marks_folder_;
+  const std::string barrier_directory_;
   Events* events_ = nullptr;  // control thread's
   EventDispatcher dispatcher_;
   SessionPool sessions_;

@@ -103,7 +103,7 @@ class GuestProcess {
       return tl::unexpected(signals.error());
     }
     plane_ = std::make_unique<GuestDataPlane>(*io_, *control_, *grants_, *channels_, own_domain_,
-                                              domain_, configuration_.run_directory + "/unfenced");
+                                              domain_, barrier_directory(configuration_.run_directory));
     resolver_ = make_threaded_resolver(*control_, system_portal_directory());
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{*control_, [] { return open_xenstore(); }, domains_.get(),

@@ -95,6 +95,10 @@ std::string guest_lock_path(const std::string& run_directory, DomainId domain) {
   return fmt::format("{}/guest-{}.lock", run_directory, domain);
 }
 
+std::string barrier_directory(const std::string& run_directory) {
+  return run_directory + "/barrier";
+}
+
 std::string service_lock_path(const std::string& run_directory) {
   return run_directory + "/service.lock";
 }

@@ -29,6 +29,7 @@
 #include "blkback/version.h"
 #include "blkback/xen/event_channel.h"
 #include "blkback/xen/xenstore.h"
+#include "multipath/lun_write_barrier.h"
 
 extern char** environ;
 
@@ -171,6 +172,9 @@ class ProcessLauncher final : public GuestLauncher {
       log_error(kServiceLog, "process {} of domain {} was ended by signal {}", process.pid,
                 process.guest, WTERMSIG(status));
     }
+    // From now on nothing of it is sent: what its disks have left at their targets is harmless so
+    // much sooner.
+    note_death_in_barriers(barrier_directory(run_directory_), process.pid, control_.now());
     const DomainId guest = process.guest;
     processes_.erase(guest);
     keeper_->on_exit(guest, clean);

@@ -57,9 +57,9 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
       lun_fence_(reactor, *this),
-      predecessor_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_predecessor_timer(); },
-          this),
+      predecessor_fence_(reactor, *fencer_, *this),
+      barrier_timer_(
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->look_at_barrier(); }, this),
       no_path_retry_(policies_.no_path_retry),
       no_path_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
@@ -119,6 +119,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queueing = up_ == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_;
+  snapshot.in_use_by = in_use_by_;
   snapshot.hedged = hedged_;
   snapshot.waiting_for_space = waiting_for_space_;
   snapshot.no_path_retry = no_path_retry_text(no_path_retry_);

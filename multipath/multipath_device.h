@@ -16,9 +16,10 @@
 //     data, and rule 1 holds again) or until it is fenced itself.
 //  4. Among writes that are unanswered at the same time blkif promises no order, so a request that
 //     waits anywhere here (for a path, for its retry, for a fence) needs no place in a line.
-// A disk that comes after another one at the same LUN on this host (attached again, or its guest
-// destroyed and started anew) holds all its writes back until nothing of the other one's is
-// unfenced, for quiesce_time at most (multipath_device_marks.cpp).
+// A disk that comes after another one at the same LUN on this host (attached again, its guest
+// destroyed and started anew, or moved here from another guest number) holds all its writes back
+// until nothing of the other one's can land any more, and is not ready while the other one is in
+// use (lun_write_barrier.h).
 // A write that was not sent, or that the target answered with an error, leaves nothing behind.
 // A request that is larger than what the LUN takes at once goes in pieces, one after the other.
 // Reads and flushes are retried anywhere at any time: SYNCHRONIZE CACHE reaches the whole logical
@@ -91,8 +92,11 @@ struct MultipathOptions : PathPolicySettings {
   // Each path registers a key made of this and its ISID, and takes it back when it ends; PREEMPT
   // AND ABORT is used instead of a reset. 0: none.
   std::uint64_t reservation_key = 0;
-  // Where disks of this host tell each other of unfenced writes (UnfencedMark). Empty: they do not.
-  std::string marks_folder;
+  // Where disks of this host tell each other of their writes (LunWriteBarrier). Empty: they do not.
+  std::string barrier_directory;
+  std::string holder_name;  // of this disk, in messages of others; empty: alias
+  // Other disks of this host that are shared, too, may use the LUN for writing at the same time.
+  bool shared = false;
   std::uint32_t max_requests = 1024;  // submitted and not completed at once
   bool read_only = false;
 };
@@ -131,6 +135,7 @@ struct MultipathSnapshot {
   Geometry geometry;
   bool ready = false;
   bool queueing = false;  // no path now, requests wait
+  std::string in_use_by;  // another disk of this host, which keeps this one from writing
   std::uint32_t queued = 0;
   std::uint32_t held = 0;               // writes that wait for a fence
   std::uint32_t waiting_for_space = 0;  // writes that a full LUN has refused

@@ -56,6 +56,7 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
   activations_[index] = std::make_unique<PathActivation>(path, *this);
   probes_[index] = std::make_unique<LatencyProbe>(reactor_, path, *this);
   paths_.push_back(&path);
+  predecessor_fence_.path_added(session);
   update_priorities();
   path.start();
   return {};
@@ -193,6 +194,8 @@ void MultipathDevice::Impl::forget_path(std::uint32_t index) {
       request.prefer.reset();
     }
   }
+  predecessor_fence_.path_leaves(slots_[index]->session());
+  barrier_.forget_nexus(index);
   leaving_ &= ~bit;
   suspect_ &= ~bit;
   counted_silence_ &= ~bit;

@@ -100,7 +100,7 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
   identity_lun_ = path.lun();
   identity_portal_ = path.session().options().portal_name;
   ready_ = true;
-  open_mark();
+  enter_barrier(identity_target_, identity_lun_);
   apply_policies();
   notify_.schedule();
   return {};

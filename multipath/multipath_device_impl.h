@@ -6,7 +6,7 @@
 //   multipath_device_suspend.cpp  the guest is suspended, or the disk closed: what stops then
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
 //   multipath_device_fences.cpp  lost writes are fenced by LOGICAL UNIT RESET, PREEMPT AND ABORT
-//   multipath_device_marks.cpp   lost writes of another disk of this host at the same LUN
+//   multipath_device_barrier.cpp  other disks of this host at the same LUN
 //   multipath_device_activation.cpp  ghost paths: the array is told to serve the LUN there
 //   multipath_device_groups.cpp  which paths are used: policies, priorities, groups, failback
 //   multipath_device_changes.cpp  paths that come and go while the disk is in use
@@ -23,12 +23,13 @@
 #include "initiator/task_management.h"
 #include "multipath/error_policy.h"
 #include "multipath/latency_probe.h"
+#include "multipath/lun_write_barrier.h"
 #include "multipath/multipath_device.h"
 #include "multipath/path_activation.h"
 #include "multipath/path_key.h"
 #include "multipath/path_silence.h"
+#include "multipath/predecessor_fence.h"
 #include "multipath/session_fencer.h"
-#include "multipath/unfenced_mark.h"
 #include "multipath/unfenced_writes.h"
 
 namespace iscsi_blkback {
@@ -38,6 +39,7 @@ class MultipathDevice::Impl final : public Path::Owner,
                                     public PathKey::Owner,
                                     public PathActivation::Owner,
                                     public LatencyProbe::Owner,
+                                    public PredecessorFence::Owner,
                                     public SessionFencer::Client {
  public:
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
@@ -177,6 +179,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   // LatencyProbe::Owner
   void on_latency_measured(const Path& path, const LatencyEstimate& measured) noexcept override;
   void on_probe_failed(const Path& path) noexcept override;
+  // PredecessorFence::Owner
+  void on_predecessor_fenced(const PredecessorPath& predecessor) noexcept override;
+  void on_predecessor_fence_idle() noexcept override;
+  [[nodiscard]] std::vector<Session*> path_sessions() const override;
   // PathActivation::Owner
   void on_activation_done(const Path& path, PathActivation::Outcome outcome) noexcept override;
 
@@ -266,10 +272,14 @@ class MultipathDevice::Impl final : public Path::Owner,
   void give_up_reset();
   void doubt_requests();
 
-  // multipath_device_marks.cpp
-  void open_mark();
-  void update_mark();
-  void on_predecessor_timer();
+  // multipath_device_barrier.cpp
+  void enter_barrier(const std::string& target_name, std::uint16_t lun);
+  void tell_nexus(const Path& path);
+  void tell_unfenced();
+  void look_at_barrier();
+  void wait_for_barrier(const LunWriteBarrier::Others& others);
+  void fence_dead_holders(const std::vector<LunWriteBarrier::DeadHolder>& dead);
+  [[nodiscard]] const SessionOptions* session_at(const std::string& target_name) const;
 
   // multipath_device_identity.cpp
   void limit_pieces(const LogicalUnitIdentity& identity);
@@ -437,11 +447,15 @@ class MultipathDevice::Impl final : public Path::Owner,
   Timer fence_timer_;
   LunFence lun_fence_;
 
-  UnfencedMark mark_;
-  TimePoint unfenced_until_{};  // by then the last one is harmless, too
-  bool predecessor_ = false;    // another disk's late writes may still land: ours wait
-  TimePoint predecessor_since_{};
-  Timer predecessor_timer_;
+  LunWriteBarrier barrier_;
+  PredecessorFence predecessor_fence_;
+  TimePoint unfenced_until_{};  // by then the last lost write is harmless, too
+  PathMask told_unfenced_ = 0;  // what barrier_ tells
+  bool barrier_waits_ = false;  // writes wait for another disk of the host
+  std::string in_use_by_;       // one that has the LUN to itself
+  TimePoint barrier_since_{};
+  TimePoint barrier_reminder_{};  // when the log says so once more
+  Timer barrier_timer_;
 
   // No path: since when requests only wait. expired: no_path_retry is over.
   NoPathRetry no_path_retry_;               // as policies_ has it

@@ -60,10 +60,13 @@ void MultipathDevice::Impl::dispatch(Request& request) {
 
 // Rules 2 and 3 of multipath_device.h.
 bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
-  if ((unfenced_.empty() && !predecessor_) || !hold_overlapping_writes_) [[likely]] {
+  if (barrier_.changed()) [[unlikely]] {
+    look_at_barrier();
+  }
+  if ((unfenced_.empty() && !barrier_waits_) || !hold_overlapping_writes_) [[likely]] {
     return false;
   }
-  if (predecessor_) {
+  if (barrier_waits_) {
     return true;
   }
   if (unfenced_.endangers(request.first_sector(), request.end_sector(), request.serial)) {
@@ -148,6 +151,9 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
     piece.data = whole.data + std::size_t{request.done_sectors} * kSectorBytes;
     path.submit(request.task, piece);
   }
+  if (path.writes_in_flight() == 1 && whole.operation == BlockOperation::write) {
+    barrier_.set_outstanding(request.path, true);
+  }
   if (!path.able()) [[unlikely]] {
     update_able(path);
   }
@@ -162,6 +168,14 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   Path& path = *slots_[request.path];
   const ErrorClass error = request.task.succeeded() ? ErrorClass::success : classify(request.task);
   path.ended(request.task, error);
+  if (request.task.direction == DataDirection::out) {
+    if (error == ErrorClass::connection_lost) [[unlikely]] {
+      record_unfenced(request, path);
+    }
+    if (path.writes_in_flight() == 0) {
+      barrier_.set_outstanding(request.path, false);
+    }
+  }
   const TimePoint now = selector_time();
   groups_.on_ended(request.path, request.selected_bytes, request.started, now);
   if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
@@ -200,9 +214,6 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     return;
   }
 
-  if (error == ErrorClass::connection_lost && request.is_write()) {
-    record_unfenced(request, path);
-  }
   const ErrorRule rule = rule_for(error);
   if (concerns_path(error)) {
     note_error(path);
@@ -314,7 +325,8 @@ void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) 
                  .place = login_place(session),
                  .login_epoch = session.login_epoch(),
                  .harmless_at = unfenced_until_});
-  update_mark();
+  told_unfenced_ |= path_bit(path.index());
+  barrier_.set_unfenced(told_unfenced_, unfenced_.anywhere(), unfenced_until_);
   if (!fence_timer_.armed()) {
     start_fence_timer();
   }
@@ -389,9 +401,6 @@ void MultipathDevice::Impl::to_its_home(Request& request) {
   }
   if (closing_) {
     check_closed_.schedule();
-  }
-  if (requests_ == 0 && mark_.is_set()) [[unlikely]] {
-    update_mark();
   }
 }
 

@@ -20,6 +20,7 @@ void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
   // to the same nexus (login_place.h). Tasks of a connection complete before the next login, so
   // that all of it is recorded by now.
   const Session& session = path.session();
+  tell_nexus(path);
   if (unfenced_.fence(path.index(), login_place(session), session.login_epoch() - 1)) {
     after_fencing();
   }
@@ -47,7 +48,7 @@ void MultipathDevice::Impl::on_fence_timer() {
 }
 
 void MultipathDevice::Impl::after_fencing() {
-  update_mark();
+  tell_unfenced();
   start_fence_timer();
   release_held_.schedule();
   look_at_those_that_end();
@@ -261,8 +262,9 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   capacity_timer_.stop();
   marginal_timer_.stop();
   first_answers_timer_.stop();
-  predecessor_timer_.stop();
-  update_mark();
+  barrier_timer_.stop();
+  barrier_.set_ended(true);
+  predecessor_fence_.stop();
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();
@@ -290,7 +292,7 @@ void MultipathDevice::Impl::check_closed() {
       (lun_fence_.outstanding && options_.reservation_key != 0) ||
       std::any_of(keys_.begin(), keys_.end(),
                   [](const auto& key) { return key != nullptr && key->registering(); }) ||
-      (wait_for_fences_ && !unfenced_.empty())) {
+      !predecessor_fence_.idle() || (wait_for_fences_ && !unfenced_.empty())) {
     return;
   }
   for (std::uint32_t path = 0; path < slots_.size(); ++path) {
@@ -308,7 +310,7 @@ void MultipathDevice::Impl::check_closed() {
   if (!withdrawn_) {
     withdrawn_ = true;
     unfenced_.clear();
-    update_mark();
+    barrier_.leave();
     fence_timer_.stop();
     give_up_reset();
     lun_fence_.timer.stop();
@@ -341,6 +343,10 @@ void MultipathDevice::Impl::notify() {
 
 void MultipathDevice::Impl::tell_ready() {
   first_answers_timer_.stop();
+  if (!in_use_by_.empty() && !closing_) {
+    tell_changes();  // look_at_barrier() has it told again
+    return;
+  }
   if (!conflict_.empty() && !closing_) {
     observer_.on_conflict(device_, conflict_);
   }

@@ -22,7 +22,7 @@ constexpr std::chrono::milliseconds kSuspendDrain{50};
 
 void MultipathDevice::Impl::set_suspended(bool suspended) {
   suspended_ = suspended;
-  update_mark();
+  barrier_.set_ended(suspended_ || closing_);
   if (suspended_) {
     if (lun_fence_.pausing && !lun_fence_.outstanding) {
       end_lun_fence(true);
@@ -32,6 +32,7 @@ void MultipathDevice::Impl::set_suspended(bool suspended) {
     suspend_timer_.start_after(kSuspendDrain);
   } else {
     suspend_timer_.stop();
+    look_at_barrier();  // another disk may have come meanwhile
     leave_silent_paths();
     on_resumed();
     pump_.schedule();

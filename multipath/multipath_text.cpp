@@ -157,6 +157,12 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
 }
 
 std::string describe_trouble(const MultipathSnapshot& snapshot) {
+  if (!snapshot.in_use_by.empty()) {
+    return fmt::format(
+        "the LUN is in use by {}: it is served when that is over, or at once if both disks are "
+        "shared",
+        snapshot.in_use_by);
+  }
   std::string trouble;
   for (const PathSnapshot& path : snapshot.paths) {
     if (path.state == PathState::up || path.last_error.empty()) {

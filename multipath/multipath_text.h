@@ -24,7 +24,8 @@ namespace iscsi_blkback {
 [[nodiscard]] std::string render_topology(const MultipathSnapshot& snapshot,
                                           std::string_view device_name = {});
 
-// Why no path is up, one sentence; empty while a path is up or still on its first try.
+// What keeps the disk from being used, one sentence: another disk of this host uses the LUN, or why
+// no path is up. Empty while a path is up or still on its first try.
 [[nodiscard]] std::string describe_trouble(const MultipathSnapshot& snapshot);
 
 // "1.0G", "20G": as multipath -ll prints sizes.

@@ -313,6 +313,16 @@ bool SessionFencer::other_needs_key(const Session& session, std::uint16_t lun,
   return false;
 }
 
+bool SessionFencer::has_session(const std::string& initiator_name, const std::string& target_name,
+                                const Isid& isid) const {
+  return std::any_of(entries_.begin(), entries_.end(), [&](const std::unique_ptr<Entry>& entry) {
+    const Session* session = entry->session();
+    return session != nullptr && session->options().isid == isid &&
+           session->options().target_name == target_name &&
+           session->options().initiator_name == initiator_name;
+  });
+}
+
 void SessionFencer::key_taken_back(const Session& session, std::uint16_t lun) {
   for (const std::unique_ptr<Entry>& entry : entries_) {
     if (entry->session() == &session) {

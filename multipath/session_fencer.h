@@ -75,6 +75,9 @@ class SessionFencer {
   // Whether another client than the one asking does; see Client::needs_key().
   [[nodiscard]] bool other_needs_key(const Session& session, std::uint16_t lun,
                                      const Client& asking) const;
+  // Whether a client uses a session with this name and ISID at the target.
+  [[nodiscard]] bool has_session(const std::string& initiator_name, const std::string& target_name,
+                                 const Isid& isid) const;
   // Tells all clients of the session; see Client::on_key_taken_back().
   void key_taken_back(const Session& session, std::uint16_t lun);
 

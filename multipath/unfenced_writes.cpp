@@ -22,6 +22,7 @@ void UnfencedWrites::add(const UnfencedWrite& write) {
   widened.end_sector = std::max(widened.end_sector, write.end_sector);
   widened.owner = 0;
   widened.path = kNoPath;
+  anywhere_ = true;
   widened.harmless_at = std::max(widened.harmless_at, write.harmless_at);
 }
 
@@ -43,24 +44,45 @@ bool UnfencedWrites::has_path(std::uint32_t path) const {
                      [&](const UnfencedWrite& write) { return write.path == path; });
 }
 
+PathMask UnfencedWrites::paths() const {
+  PathMask paths = 0;
+  for (const UnfencedWrite& write : writes_) {
+    paths |= write.path == kNoPath ? 0 : path_bit(write.path);
+  }
+  return paths;
+}
+
+void UnfencedWrites::clear() {
+  writes_.clear();
+  anywhere_ = false;
+}
+
+template <class Which>
+bool UnfencedWrites::remove_if(Which&& which) {
+  if (std::erase_if(writes_, which) == 0) {
+    return false;
+  }
+  anywhere_ = anywhere_ && has_path(kNoPath);
+  return true;
+}
+
 bool UnfencedWrites::fence(std::uint32_t path, const LoginPlace& place, std::uint64_t login_epoch) {
-  return std::erase_if(writes_, [&](const UnfencedWrite& write) {
-           return write.path == path && same_nexus(write.place, place) &&
-                  write.login_epoch <= login_epoch;
-         }) != 0;
+  return remove_if([&](const UnfencedWrite& write) {
+    return write.path == path && same_nexus(write.place, place) &&
+           write.login_epoch <= login_epoch;
+  });
 }
 
 bool UnfencedWrites::expire(TimePoint now) {
-  return std::erase_if(writes_,
-                       [&](const UnfencedWrite& write) { return write.harmless_at <= now; }) != 0;
+  return remove_if([&](const UnfencedWrite& write) { return write.harmless_at <= now; });
 }
 
 bool UnfencedWrites::fence_until(std::uint32_t path, const LoginPlace& place,
                                  TimePoint harmless_at) {
-  return std::erase_if(writes_, [&](const UnfencedWrite& write) {
-           return write.path == path && same_nexus(write.place, place) &&
-                  write.harmless_at <= harmless_at;
-         }) != 0;
+  return remove_if([&](const UnfencedWrite& write) {
+    return write.path == path && same_nexus(write.place, place) &&
+           write.harmless_at <= harmless_at;
+  });
 }
 
 bool UnfencedWrites::any_until(TimePoint harmless_at) const {

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "multipath/login_place.h"
+#include "multipath/path_selector.h"
 
 namespace iscsi_blkback {
 
@@ -42,6 +43,9 @@ class UnfencedWrites {
   [[nodiscard]] bool has_owner(std::uint64_t owner) const;
   // Whether one of them is the path's, so that a fence of its session is still of use.
   [[nodiscard]] bool has_path(std::uint32_t path) const;
+  // Those whose writes they are; and whether there are some of which no path is known any more.
+  [[nodiscard]] PathMask paths() const;
+  [[nodiscard]] bool anywhere() const { return anywhere_; }
 
   // Removes what the path lost in that nexus in epochs up to and including login_epoch. True when
   // something was removed.
@@ -54,13 +58,17 @@ class UnfencedWrites {
   // Whether that path and nexus has any, and all of them are.
   [[nodiscard]] bool all_until(std::uint32_t path, const LoginPlace& place,
                                TimePoint harmless_at) const;
-  void clear() { writes_.clear(); }
+  void clear();
 
   [[nodiscard]] TimePoint next_expiry() const;  // not empty
 
  private:
+  template <class Which>
+  bool remove_if(Which&& which);
+
   std::size_t limit_;
   std::vector<UnfencedWrite> writes_;
+  bool anywhere_ = false;
 };
 
 }  // namespace iscsi_blkback

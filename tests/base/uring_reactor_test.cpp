@@ -7,14 +7,17 @@
 #include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include <array>
 #include <cerrno>
 #include <condition_variable>
+#include <csignal>
 #include <cstddef>
 #include <cstdio>
 #include <filesystem>
@@ -370,6 +373,78 @@ TEST(UringStream, TheSocketIsGoneBeforeOnClosed) {
   recorder.stream->reset();
   ASSERT_TRUE(run_until(*reactor, [&] { return recorder.closed.has_value(); }));
   EXPECT_EQ(recorder.fds_at_close, before);
+}
+
+// Sends more than both kernels' buffers hold, and says so by a byte at the pipe.
+class EndlessSender final : public ByteStream::Owner {
+ public:
+  EndlessSender(UringReactor& reactor, const SocketAddress& to, int told)
+      : told_(told), stream_(reactor.connect({to, {}, std::chrono::milliseconds(10000)}, *this)) {}
+
+ private:
+  void on_connected() noexcept override {
+    const iovec part{.iov_base = data_.data(), .iov_len = data_.size()};
+    stream_->send({&part, 1});
+    const char sending = 's';
+    (void)!::write(told_, &sending, 1);
+  }
+  void on_sent() noexcept override {}
+  void on_received(std::size_t /*count*/) noexcept override {}
+  void on_closed(const Error& /*error*/) noexcept override {}
+
+  std::vector<std::byte> data_ = std::vector<std::byte>(64 << 20);
+  int told_;
+  std::unique_ptr<ByteStream> stream_;
+};
+
+// The kernel delivers nothing on behalf of a dead process: an old write would land after its
+// successor's.
+TEST(UringReactor, AProcessThatIsKilledTakesAlongWhatItHasNotSent) {
+  UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  const int small = 65536;
+  ::setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
+  std::array<int, 2> told{};
+  ASSERT_EQ(::pipe(told.data()), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const auto reactor = make_reactor();
+    EndlessSender sender(
+        *reactor, SocketAddress::parse("127.0.0.1", ntohs(address.sin_port)).value(), told[1]);
+    reactor->run();
+    ::_exit(0);
+  }
+  char sending = 0;
+  ASSERT_EQ(::read(told[0], &sending, 1), 1);
+  const UniqueFd connection(::accept(listener.get(), nullptr, nullptr));
+  ASSERT_TRUE(connection.valid());
+  // Something has come, so that the rest is under way.
+  std::vector<std::byte> buffer(65536);
+  ASSERT_GT(::recv(connection.get(), buffer.data(), 1, 0), 0);
+  ASSERT_EQ(::kill(child, SIGKILL), 0);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  // The kernel takes a moment to take its operations apart. Nothing is read meanwhile, as by a
+  // target that is stuck.
+  pollfd ended{connection.get(), 0, 0};
+  ASSERT_EQ(::poll(&ended, 1, 60000), 1);
+  EXPECT_NE(ended.revents & POLLERR, 0);
+  std::size_t received = 0;
+  ssize_t count = 0;
+  while ((count = ::recv(connection.get(), buffer.data(), buffer.size(), 0)) > 0) {
+    received += static_cast<std::size_t>(count);
+  }
+  EXPECT_EQ(count, -1) << "the end of the stream, as if it had sent all it wanted";
+  EXPECT_EQ(errno, ECONNRESET);
+  EXPECT_LT(received, std::size_t{1} << 20) << "what had arrived, and no more";
+  ::close(told[0]);
+  ::close(told[1]);
 }
 
 }  // namespace

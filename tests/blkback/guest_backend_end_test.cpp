@@ -1,6 +1,6 @@
 // The end of a guest's disks: detached, shut down, migrated, destroyed; whatever the target does
 // meanwhile.
-#include "multipath/unfenced_mark.h"
+#include "multipath/lun_write_barrier.h"
 #include "tests/blkback/guest_backend_fixture.h"
 
 namespace iscsi_blkback {
@@ -232,10 +232,15 @@ class GuestBackendMigration : public GuestBackendTest {
     return guest;
   }
   // As another process on this host sees it.
-  [[nodiscard]] bool marked_by_others(const std::string& wwid) {
-    auto other = UnfencedMark::open(marks_.path(), wwid);
+  [[nodiscard]] bool another_disk_may_write(const std::string& wwid) {
+    LogicalUnitIdentity identity;
+    identity.wwid = wwid;
+    auto other = LunWriteBarrier::enter(barriers_.path(), lun_barrier_key(identity, kTargetName, 1),
+                                        {.name = "another disk"});
     EXPECT_TRUE(other);
-    return other && other->others(reactor_.now());
+    const bool may_write = other && other->look(reactor_.now()).may_write();
+    other->leave();
+    return may_write;
   }
   std::size_t portal_of_the_write() {
     const auto report = report_of_the_disk();
@@ -312,12 +317,12 @@ TEST_F(GuestBackendMigration, AGuestThatIsDestroyedHasItsLostWritesFenced) {
   run_for(100ms);
   end_guest(DomainLife::dying);
   EXPECT_FALSE(ends(10s)) << "the write may still strike";
-  EXPECT_TRUE(marked_by_others(wwid)) << "and whoever comes after it is told";
+  EXPECT_FALSE(another_disk_may_write(wwid)) << "and whoever comes after it is told";
   for (std::size_t portal = 0; portal < 2; ++portal) {
     reactor_.network().set_refusing(target_.address(portal), false);
   }
   EXPECT_TRUE(ends(10s));
-  EXPECT_FALSE(marked_by_others(wwid));
+  EXPECT_TRUE(another_disk_may_write(wwid));
   expect_the_old_write_does_nothing();
 }
 

@@ -123,7 +123,7 @@ class GuestBackendTest : public testing::Test {
     channels_ = xen_.events().open(own_domain);
     domains_ = xen_.open_domain_info();
     plane_ = std::make_unique<GuestDataPlane>(reactor_, reactor_, *grants_, *channels_, own_domain,
-                                              kGuest, marks_.path());
+                                              kGuest, barriers_.path());
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{reactor_,
                                   [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
@@ -343,7 +343,7 @@ class GuestBackendTest : public testing::Test {
     return toolstack_.backend_value(disk, "hotplug-error");
   }
 
-  TemporaryFolder marks_;
+  TemporaryFolder barriers_;
   SimReactor reactor_{1};
   MemXen xen_;
   FakeToolstack toolstack_{xen_};

@@ -19,6 +19,7 @@ TEST_F(GuestBackendTest, AttachConnectAndDoInputOutput) {
 }
 
 TEST_F(GuestBackendTest, BothKindsAllAbisAllRingSizes) {
+  configuration_.multipath.shared = true;  // they all lead to one LUN
   start();
   std::uint32_t device_id = 51712;
   std::vector<FakeDisk> disks;

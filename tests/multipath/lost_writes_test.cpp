@@ -1,12 +1,5 @@
 // Writes that a lost connection leaves behind: nothing newer may be overwritten by them.
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <csignal>
-
-#include "multipath/unfenced_mark.h"
 #include "tests/multipath/multipath_fixture.h"
-#include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -296,110 +289,6 @@ TEST_F(LostWrites, CloseWaitsForTheFenceWhenAsked) {
   EXPECT_EQ(held.status, IoStatus::aborted);
   EXPECT_GE(reactor_.now() - start, seconds(19));
   EXPECT_LE(reactor_.now() - start, seconds(21));
-}
-
-// Another disk of this host: of the same LUN, in another process.
-class LostWritesOfAnother : public LostWrites {
- protected:
-  LostWritesOfAnother() { options_.marks_folder = folder_.path(); }
-  // Needs the LUN's name, so that a device comes and goes first.
-  UnfencedMark other_mark() {
-    start();
-    auto mark = UnfencedMark::open(folder_.path(), device_->snapshot().wwid);
-    EXPECT_TRUE(mark) << mark.error().message;
-    return std::move(*mark);
-  }
-  void start_anew() {
-    close();
-    device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
-    for (const std::unique_ptr<Session>& session : sessions_) {
-      ASSERT_TRUE(device_->add_path(*session, 0));
-    }
-    ASSERT_TRUE(reactor_.run_until([this] { return up() == sessions_.size(); }, seconds(10)));
-  }
-
-  [[nodiscard]] TimePoint forever() const { return reactor_.now() + std::chrono::hours(1); }
-
-  TemporaryFolder folder_;
-};
-
-TEST_F(LostWritesOfAnother, WhoseProcessWasKilledHoldBackWritesAsLongAsItSaid) {
-  UnfencedMark other = other_mark();
-  const TimePoint start = reactor_.now();
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::_exit(other.set(start + seconds(5)) && ::kill(::getpid(), SIGKILL) != 0 ? 1 : 2);
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFSIGNALED(status));
-  other = UnfencedMark();  // the other end of what the child has inherited
-  start_anew();
-  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
-  EXPECT_GE(reactor_.now() - start, seconds(5));
-  EXPECT_LE(reactor_.now() - start, seconds(6));
-}
-
-TEST_F(LostWritesOfAnother, HoldBackAllWritesOfADiskThatComesAfterIt) {
-  UnfencedMark other = other_mark();
-  ASSERT_TRUE(other.set(forever()));
-  start_anew();
-  GuestRequest& written = write(800, 8, 1);
-  EXPECT_EQ(answer(read(0, 8)), IoStatus::ok) << "reads do not wait";
-  reactor_.run_for(seconds(5));
-  EXPECT_TRUE(pending(written));
-  EXPECT_EQ(device_->snapshot().held, 1U);
-  other.clear();
-  EXPECT_TRUE(reactor_.run_until([&] { return written.status.has_value(); }, milliseconds(30)));
-  EXPECT_EQ(written.status, IoStatus::ok);
-}
-
-TEST_F(LostWritesOfAnother, HoldBackNothingLongerThanTheQuiesceTime) {
-  options_.quiesce_time = seconds(20);
-  UnfencedMark other = other_mark();
-  ASSERT_TRUE(other.set(forever()));
-  start_anew();
-  const TimePoint start = reactor_.now();
-  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
-  EXPECT_GE(reactor_.now() - start, seconds(19));
-  EXPECT_LE(reactor_.now() - start, seconds(21));
-}
-
-TEST_F(LostWritesOfAnother, ThatComeLaterHoldBackNothing) {
-  UnfencedMark other = other_mark();
-  ASSERT_TRUE(other.set(forever()));
-  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok) << "the LUN is shared, and was before";
-}
-
-TEST_F(LostWritesOfAnother, AreToldOfAsLongAsTheyAreUnfenced) {
-  start({1, 2});
-  const auto other = UnfencedMark::open(folder_.path(), device_->snapshot().wwid);
-  ASSERT_TRUE(other);
-  GuestRequest& first = write_held_at(0, 0, 8, 1);
-  EXPECT_FALSE(other->others(reactor_.now()));
-  refuse(0);
-  EXPECT_EQ(answer(first), IoStatus::ok);
-  EXPECT_TRUE(other->others(reactor_.now()));
-  accept(0);
-  ASSERT_TRUE(reactor_.run_until([&] { return up() == 2; }, seconds(20)));
-  EXPECT_FALSE(other->others(reactor_.now()));
-}
-
-TEST_F(LostWritesOfAnother, AreToldOfAsSoonAsADiskIsClosedWithSomethingOutstanding) {
-  start({1, 2});
-  const auto other = UnfencedMark::open(folder_.path(), device_->snapshot().wwid);
-  ASSERT_TRUE(other);
-  GuestRequest& first = write_held_at(0, 0, 8, 1);
-  bool closed = false;
-  device_->close(
-      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
-  EXPECT_TRUE(other->others(reactor_.now()));
-  target_->clear_faults();
-  target_->release_held();
-  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(1)));
-  EXPECT_EQ(first.status, IoStatus::ok);
-  EXPECT_FALSE(other->others(reactor_.now()));
-  device_.reset();
 }
 
 TEST_F(LostWrites, CloseDoesNotWaitForTheFenceUnlessAsked) {

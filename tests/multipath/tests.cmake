@@ -5,8 +5,10 @@ iscsi_blkback_test(multipath_test
     multipath/capacity_test.cpp
     multipath/checker_state_test.cpp
     multipath/error_policy_test.cpp
+    multipath/following_disk_test.cpp
     multipath/lost_writes_test.cpp
     multipath/lun_fence_test.cpp
+    multipath/lun_write_barrier_test.cpp
     multipath/multipath_device_test.cpp
     multipath/multipath_errors_test.cpp
     multipath/multipath_text_test.cpp
@@ -18,6 +20,7 @@ iscsi_blkback_test(multipath_test
     multipath/path_latency_test.cpp
     multipath/path_policies_test.cpp
     multipath/path_selector_test.cpp
+    multipath/predecessor_fence_test.cpp
     multipath/preempt_test.cpp
     multipath/prioritizer_test.cpp
     multipath/queue_depth_test.cpp
@@ -26,7 +29,6 @@ iscsi_blkback_test(multipath_test
     multipath/silent_path_test.cpp
     multipath/split_requests_test.cpp
     multipath/suspended_disk_test.cpp
-    multipath/unfenced_mark_test.cpp
     multipath/unfenced_writes_test.cpp
   LIBRARIES iscsi_blkback_multipath)
 

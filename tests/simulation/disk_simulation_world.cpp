@@ -72,7 +72,7 @@ void Simulation::choose_network(const SocketAddress& where) {
 MultipathOptions Simulation::choose_policies() {
   MultipathOptions options;
   if (options_.canary != Canary::no_marks) {
-    options.marks_folder = marks_.path();
+    options.barrier_directory = marks_.path();
   }
   options.path_grouping_policy =
       random_.one_in(3) ? PathGroupingPolicy::failover : PathGroupingPolicy::multibus;

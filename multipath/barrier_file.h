@@ -1,0 +1,156 @@
+// BarrierFile: the memory that all disks of this host which lead to one LUN share: a file in a
+// folder of the host's (on a tmpfs), mapped by each of them. One slot for each disk that may write;
+// what the slots mean is LunWriteBarrier's affair. Owned by LunWriteBarrier, one each.
+//
+// Who has a slot holds a lock on one byte of the file, the slot's, by its own open file description
+// (fcntl(2), F_OFD_SETLK): the kernel releases it however the holder ends. A slot that is in use
+// and not locked is that of a disk whose process has died.
+// Reactor thread; open(), try_lock() and unlock() are system calls that do not wait. Everything read from the file counts as hostile: lengths are checked, texts bounded.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "multipath/path_selector.h"
+
+namespace iscsi_blkback {
+
+// The layout, the same in all processes of one version: another layout has another file name.
+namespace barrier_layout {
+
+// One path of a disk: the nexus that its writes go through, as who comes later needs it in order to
+// log in with the same ISID. Texts end in NUL. Written by its holder only.
+struct Nexus {
+  std::uint32_t in_use;  // atomic; the rest is complete while it is 1
+  std::array<std::uint8_t, 6> isid;
+  std::uint8_t portal_group_known;
+  std::uint8_t any_portal_of_group;
+  std::uint16_t portal_group;
+  std::uint16_t session_number;
+  std::array<char, 224> initiator_name;  // RFC 7143 4.2.7.1: at most 223 bytes
+  std::array<char, 224> target_name;
+  std::array<char, 72> portal;            // where the session begins its logins, numeric
+  std::array<char, 72> peer;              // where the last one has led
+  std::array<char, 16> interface_name;    // IFNAMSIZ
+  std::array<char, 72> source_address;    // numeric
+  std::array<char, 20> hardware_address;  // "52:54:00:12:34:56"
+};
+
+struct Slot {
+  std::uint32_t in_use;             // atomic
+  std::uint32_t ended;              // atomic: the guest is suspended or gone, or the disk is being closed
+  std::uint32_t shared;             // other disks may write at the same time
+  std::int32_t pid;                 // of the disk's process
+  std::uint64_t turn;               // atomic: a lower one came first
+  std::uint64_t outstanding;        // atomic, PathMask: writes are at these paths
+  std::uint64_t unfenced;           // atomic, PathMask: writes lost at these may still be executed
+  std::uint32_t unfenced_anywhere;  // atomic: ... or at paths that are not known any more
+  std::uint32_t nexuses_used;       // no nexus of a higher path number was ever set
+  std::int64_t unfenced_until_ns;   // atomic: then the target has given up what was lost
+  std::int64_t died_at_ns;          // atomic: when the process was found dead; 0: it was not yet
+  std::int64_t quiesce_time_ns;     // see MultipathOptions
+  std::array<char, 128> holder;     // for messages: "xvda of guest 5"
+};
+
+struct Header {
+  std::uint64_t magic;      // atomic; 0: the file is new
+  std::uint64_t changes;    // atomic: counts what concerns other disks
+  std::uint64_t last_turn;  // atomic
+  std::uint64_t reserved;
+};
+
+inline constexpr std::size_t kSlots = 32;
+inline constexpr std::uint64_t kMagic = 0x69736373'62617231;
+
+// The file is sparse: a nexus takes memory when it is first set, the rest is three pages.
+struct Contents {
+  Header header;
+  std::array<Slot, kSlots> slots;
+  std::array<std::array<Nexus, kMaxPaths>, kSlots> nexuses;
+};
+static_assert(std::is_trivially_copyable_v<Contents>);
+static_assert(offsetof(Contents, nexuses) <= 3 * 4096);
+
+}  // namespace barrier_layout
+
+// A field that other processes read or write at the same time.
+template <class T>
+class SharedField {
+ public:
+  explicit SharedField(T& field) : field_(field) {}
+  // Sequentially consistent, but for store_release(): two disks that come at the same time each
+  // tell that they are there and then look, and one of them at least must see the other.
+  [[nodiscard]] T load() const { return field_.load(); }
+  void store(T value) const { field_.store(value); }
+  void store_release(T value) const { field_.store(value, std::memory_order_release); }
+  T add(T value) const { return field_.fetch_add(value); }
+  void clear_bits(T bits) const { field_.fetch_and(~bits); }
+  // False: it was something else already.
+  bool replace(T expected, T value) const {
+    return field_.compare_exchange_strong(expected, value);
+  }
+
+ private:
+  std::atomic_ref<T> field_;
+};
+
+class BarrierFile {
+ public:
+  // The folder is made where it does not exist. key: not empty; names the LUN, whatever it
+  // contains. Errors: one sentence with the file's path.
+  [[nodiscard]] static Result<BarrierFile> open(const std::string& folder, std::string_view key);
+  // One that exists, of whichever LUN.
+  [[nodiscard]] static Result<BarrierFile> open_existing(const std::string& path);
+
+  BarrierFile() = default;
+  BarrierFile(BarrierFile&&) noexcept = default;
+  BarrierFile& operator=(BarrierFile&&) noexcept = default;
+
+  [[nodiscard]] bool valid() const { return memory_ != nullptr; }
+  [[nodiscard]] barrier_layout::Header& header() const { return memory_->header; }
+  // index: below kSlots.
+  [[nodiscard]] barrier_layout::Slot& slot(std::size_t index) const {
+    return memory_->slots[index];
+  }
+  [[nodiscard]] barrier_layout::Nexus& nexus(std::size_t index, std::uint32_t path) const {
+    return memory_->nexuses[index][path];
+  }
+  // Tells all others that something has changed which concerns them.
+  void note_change() const { SharedField(header().changes).add(1); }
+
+  // False: another one has it.
+  [[nodiscard]] bool try_lock(std::size_t index) const;
+  void unlock(std::size_t index) const;
+
+ private:
+  struct Unmap {
+    void operator()(barrier_layout::Contents* memory) const;
+  };
+  [[nodiscard]] static Result<BarrierFile> map(UniqueFd fd, const std::string& path);
+
+  UniqueFd fd_;
+  std::unique_ptr<barrier_layout::Contents, Unmap> memory_;
+};
+
+// A text of the file, which ends at its NUL or with the field.
+template <std::size_t kBytes>
+[[nodiscard]] std::string_view text_of(const std::array<char, kBytes>& field) {
+  const std::string_view whole(field.data(), field.size());
+  return whole.substr(0, whole.find('\0'));
+}
+// Cut off where the field ends.
+template <std::size_t kBytes>
+void set_text(std::array<char, kBytes>& field, std::string_view text) {
+  field.fill('\0');
+  text.substr(0, kBytes - 1).copy(field.data(), kBytes - 1);
+}
+
+}  // namespace iscsi_blkback

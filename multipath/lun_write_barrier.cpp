@@ -1,0 +1,348 @@
+#include "multipath/lun_write_barrier.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <filesystem>
+#include <system_error>
+
+namespace iscsi_blkback {
+namespace {
+
+using barrier_layout::kSlots;
+using barrier_layout::Nexus;
+using barrier_layout::Slot;
+
+// IEEE company ids are in the identities that are unlike all others in the world: NAA 2, 5 and 6,
+// and EUI-64 (SPC-4 7.8.6.5 and 7.8.6.6). A company of zeros is what targets write that have none.
+bool has_company(std::string_view hex, std::size_t company_at) {
+  const std::string_view company = hex.substr(std::min(hex.size(), company_at), 6);
+  return company.size() == 6 && company.find_first_not_of('0') != std::string_view::npos;
+}
+
+// wwid: as LogicalUnitIdentity has it, a digit for the type and the designator.
+bool is_unique_in_the_world(std::string_view wwid) {
+  if (wwid.size() < 2) {
+    return false;
+  }
+  const std::string_view designator = wwid.substr(1);
+  switch (wwid[0]) {
+    case '3':
+      switch (designator[0]) {
+        case '2':
+          return has_company(designator, 4);
+        case '5':
+        case '6':
+          return has_company(designator, 1);
+        default:
+          return false;  // locally assigned
+      }
+    case '2':
+      return has_company(designator, 0);
+    case '8':
+      return true;  // a SCSI name string: eui., naa. or iqn.
+    default:
+      return false;
+  }
+}
+
+std::optional<SocketAddress> parse_address(std::string_view text) {
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) {
+    return std::nullopt;
+  }
+  std::string_view host = text.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+  }
+  std::uint16_t port = 0;
+  const char* const end = text.data() + text.size();
+  if (std::from_chars(text.data() + colon + 1, end, port).ptr != end) {
+    return std::nullopt;
+  }
+  const Result<SocketAddress> address = SocketAddress::parse(std::string(host), port);
+  return address ? std::optional(*address) : std::nullopt;
+}
+
+PathMask paths_of(Slot& slot) {
+  return SharedField(slot.outstanding).load() | SharedField(slot.unfenced).load();
+}
+
+bool is_harmless(Slot& slot) {
+  return paths_of(slot) == 0 && SharedField(slot.unfenced_anywhere).load() == 0;
+}
+
+TimePoint time_of(std::int64_t nanoseconds) {
+  return TimePoint(std::chrono::nanoseconds(nanoseconds));
+}
+
+// The first who finds out decides.
+TimePoint note_death(Slot& slot, TimePoint now) {
+  const SharedField died_at(slot.died_at_ns);
+  (void)died_at.replace(0, now.time_since_epoch().count());
+  return time_of(died_at.load());
+}
+
+void set_free(Slot& slot) {
+  SharedField(slot.outstanding).store(0);
+  SharedField(slot.unfenced).store(0);
+  SharedField(slot.unfenced_anywhere).store(0);
+  SharedField(slot.in_use).store(0);
+}
+
+std::string holder_text(const Slot& slot) {
+  return fmt::format("{} (process {})", text_of(slot.holder), slot.pid);
+}
+
+}  // namespace
+
+std::string lun_barrier_key(const LogicalUnitIdentity& identity, const std::string& target_name,
+                            std::uint16_t lun) {
+  if (identity.wwid.empty()) {
+    return fmt::format("lun {} of {}", lun, target_name);
+  }
+  return is_unique_in_the_world(identity.wwid)
+             ? identity.wwid
+             : fmt::format("{} of {}", identity.wwid, target_name);
+}
+
+Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const std::string& key,
+                                               const Holder& holder) {
+  auto file = BarrierFile::open(folder, key);
+  if (!file) {
+    return tl::unexpected(file.error());
+  }
+  for (std::size_t index = 0; index < kSlots; ++index) {
+    if (!file->try_lock(index)) {
+      continue;
+    }
+    Slot& slot = file->slot(index);
+    const SharedField in_use(slot.in_use);
+    if (in_use.load() != 0 && !is_harmless(slot)) {
+      file->unlock(index);  // of a process that has died; its writes are still about
+      continue;
+    }
+    in_use.store(0);
+    SharedField(slot.ended).store(0);
+    slot.shared = holder.shared ? 1 : 0;
+    slot.pid = ::getpid();
+    SharedField(slot.turn).store(0);
+    SharedField(slot.unfenced_until_ns).store(0);
+    SharedField(slot.died_at_ns).store(0);
+    SharedField(slot.quiesce_time_ns).store(holder.quiesce_time.count());
+    set_text(slot.holder, holder.name);
+    const std::uint32_t used = std::min(slot.nexuses_used, kMaxPaths);
+    for (std::uint32_t path = 0; path < used; ++path) {
+      SharedField(file->nexus(index, path).in_use).store(0);
+    }
+    slot.nexuses_used = 0;
+    LunWriteBarrier barrier;
+    barrier.file_ = std::move(*file);
+    barrier.slot_ = index;
+    in_use.store(1);
+    barrier.come_after_all_others();
+    return barrier;
+  }
+  return fail(ErrorCode::exhausted,
+              fmt::format("{} disks of this host use the LUN already", kSlots));
+}
+
+LunWriteBarrier& LunWriteBarrier::operator=(LunWriteBarrier&& other) noexcept {
+  if (this != &other) {
+    file_ = std::move(other.file_);
+    slot_ = other.slot_;
+    seen_changes_ = other.seen_changes_;
+  }
+  return *this;
+}
+
+// This disk is seen by now, with a lower turn than it gets here. So of two that come at the same
+// time, the later one sees the earlier one there, whatever it sees of its turn.
+void LunWriteBarrier::come_after_all_others() {
+  SharedField(own().turn).store(SharedField(file_.header().last_turn).add(1) + 1);
+  file_.note_change();
+}
+
+// As long as the guest runs, its writes are no concern of others.
+void LunWriteBarrier::tell_if_ended() {
+  if (SharedField(own().ended).load() != 0) {
+    file_.note_change();
+  }
+}
+
+void LunWriteBarrier::set_nexus(std::uint32_t path, const BarrierNexus& nexus) {
+  if (!entered()) {
+    return;
+  }
+  Nexus& stored = file_.nexus(slot_, path);
+  SharedField(stored.in_use).store(0);
+  own().nexuses_used = std::max(own().nexuses_used, path + 1);
+  stored.isid = nexus.isid;
+  stored.portal_group_known = nexus.place.portal_group ? 1 : 0;
+  stored.portal_group = nexus.place.portal_group.value_or(0);
+  stored.any_portal_of_group = nexus.place.any_portal_of_group ? 1 : 0;
+  stored.session_number = nexus.session_number;
+  set_text(stored.initiator_name, nexus.initiator_name);
+  set_text(stored.target_name, nexus.target_name);
+  set_text(stored.portal, nexus.portal.to_string());
+  set_text(stored.peer, nexus.place.portal.to_string());
+  set_text(stored.interface_name, nexus.interface_binding.name);
+  set_text(stored.source_address, nexus.interface_binding.address);
+  set_text(stored.hardware_address, nexus.interface_binding.hardware_address);
+  SharedField(stored.in_use).store(1);
+}
+
+void LunWriteBarrier::forget_nexus(std::uint32_t path) {
+  if (entered()) {
+    SharedField(file_.nexus(slot_, path).in_use).store(0);
+  }
+}
+
+void LunWriteBarrier::set_outstanding(std::uint32_t path, bool writes) {
+  if (!entered()) {
+    return;
+  }
+  const SharedField outstanding(own().outstanding);
+  const PathMask others = outstanding.load() & ~path_bit(path);
+  outstanding.store_release(writes ? others | path_bit(path) : others);
+  tell_if_ended();
+}
+
+void LunWriteBarrier::set_unfenced(PathMask paths, bool anywhere, TimePoint until) {
+  if (!entered()) {
+    return;
+  }
+  // What dies between two of these stores must seem too dangerous, not too harmless.
+  const SharedField unfenced(own().unfenced);
+  const SharedField unfenced_anywhere(own().unfenced_anywhere);
+  if (paths != 0 || anywhere) {
+    SharedField(own().unfenced_until_ns).store(until.time_since_epoch().count());
+  }
+  unfenced.store(paths);
+  unfenced_anywhere.store(anywhere ? 1 : 0);
+  tell_if_ended();
+}
+
+void LunWriteBarrier::set_ended(bool ended) {
+  if (!entered() || (SharedField(own().ended).load() != 0) == ended) {
+    return;
+  }
+  SharedField(own().ended).store(ended ? 1 : 0);
+  if (ended) {
+    file_.note_change();
+  } else {
+    come_after_all_others();
+  }
+}
+
+void LunWriteBarrier::leave() {
+  if (entered()) {
+    set_free(own());
+    file_.note_change();
+    file_ = BarrierFile();  // and with it goes the lock
+  }
+}
+
+LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
+  Others others;
+  if (!entered()) {
+    return others;
+  }
+  seen_changes_ = SharedField(file_.header().changes).load();
+  const std::uint64_t own_turn = SharedField(own().turn).load();
+  for (std::size_t index = 0; index < kSlots; ++index) {
+    Slot& slot = file_.slot(index);
+    if (index == slot_ || SharedField(slot.in_use).load() == 0) {
+      continue;
+    }
+    if (file_.try_lock(index)) {
+      // Nobody takes the slot, or finds out the same, as long as the lock is held here. (Another
+      // disk that looks meanwhile takes the dead one for a living one, and will look again.)
+      if (auto dead = look_at_dead(index, now)) {
+        others.dead.push_back(*dead);
+      }
+      file_.unlock(index);
+    } else if (SharedField(slot.ended).load() != 0) {
+      if (!is_harmless(slot)) {
+        others.late_writes_of = holder_text(slot);
+      }
+    } else if (SharedField(slot.turn).load() < own_turn &&
+               (slot.shared == 0 || own().shared == 0)) {
+      others.in_use_by = holder_text(slot);
+    }
+  }
+  return others;
+}
+
+// nullopt: it is harmless, and the slot is free for others then.
+std::optional<LunWriteBarrier::DeadHolder> LunWriteBarrier::look_at_dead(std::size_t index,
+                                                                         TimePoint now) const {
+  Slot& slot = file_.slot(index);
+  const TimePoint died_at = note_death(slot, now);
+  DeadHolder dead{.slot = index, .paths = paths_of(slot), .until = {}};
+  if (SharedField(slot.outstanding).load() != 0) {
+    dead.until = died_at + Duration(SharedField(slot.quiesce_time_ns).load());
+  }
+  dead.until = std::max(dead.until, time_of(SharedField(slot.unfenced_until_ns).load()));
+  if (!is_harmless(slot) && now < dead.until) {
+    return dead;
+  }
+  set_free(slot);
+  file_.note_change();
+  return std::nullopt;
+}
+
+std::optional<BarrierNexus> LunWriteBarrier::nexus_of(std::size_t index, std::uint32_t path) const {
+  Nexus& stored = file_.nexus(index, path);
+  if (SharedField(stored.in_use).load() != 1) {
+    return std::nullopt;
+  }
+  const auto portal = parse_address(text_of(stored.portal));
+  const auto peer = parse_address(text_of(stored.peer));
+  if (!portal || !peer) {
+    return std::nullopt;
+  }
+  BarrierNexus nexus;
+  nexus.isid = stored.isid;
+  nexus.session_number = stored.session_number;
+  nexus.initiator_name = text_of(stored.initiator_name);
+  nexus.target_name = text_of(stored.target_name);
+  nexus.portal = *portal;
+  nexus.interface_binding = {.name = std::string(text_of(stored.interface_name)),
+                             .hardware_address = std::string(text_of(stored.hardware_address)),
+                             .address = std::string(text_of(stored.source_address))};
+  nexus.place.portal = *peer;
+  if (stored.portal_group_known != 0) {
+    nexus.place.portal_group = stored.portal_group;
+  }
+  nexus.place.any_portal_of_group = stored.any_portal_of_group != 0;
+  return nexus;
+}
+
+void LunWriteBarrier::reinstated(std::size_t index, std::uint32_t path) {
+  Slot& slot = file_.slot(index);
+  SharedField(slot.outstanding).clear_bits(path_bit(path));
+  SharedField(slot.unfenced).clear_bits(path_bit(path));
+  file_.note_change();
+}
+
+void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoint now) {
+  std::error_code failed;
+  for (std::filesystem::directory_iterator at(folder, failed), end; !failed && at != end;
+       at.increment(failed)) {
+    const auto file = BarrierFile::open_existing(at->path().string());
+    for (std::size_t index = 0; file && index < kSlots; ++index) {
+      Slot& slot = file->slot(index);
+      if (SharedField(slot.in_use).load() != 0 && slot.pid == pid && file->try_lock(index)) {
+        (void)note_death(slot, now);
+        file->unlock(index);
+        file->note_change();
+      }
+    }
+  }
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,138 @@
+// LunWriteBarrier: keeps the writes of this host's disks that lead to one LUN in order, when one
+// disk follows another one there: detached from one guest and attached to another, a guest that is
+// destroyed and started anew, moved within the host, or whose process has died. Owned by
+// MultipathDevice, one for each disk that may write. Reactor thread.
+//
+// Each disk tells the others, in a slot of the LUN's BarrierFile: at which of its paths writes are
+// outstanding, at which some were lost that the target may still execute (unfenced), until when,
+// and whether its guest has ended (or is suspended, or the disk is being closed). Others do this:
+//  - A disk whose guest runs has the LUN to itself: one that comes later is not ready before that
+//    has changed, unless both are `shared`. Only so nothing can be overtaken that a process which
+//    does not run just now (stopped, or slow to notice the end of its guest) sends later.
+//  - A disk whose guest has ended still has writes outstanding or unfenced for a while: a later
+//    disk holds its writes back as long as that says so. The bound is the holder's: its commands
+//    are answered, aborted or lost within their time-outs, and what is lost is fenced or harmless
+//    after quiesce_time.
+//  - A disk whose process has died says nothing any more. What its slot says was outstanding or
+//    unfenced may be executed until quiesce_time after its death, or until the nexus that carried
+//    it has been reinstated: the slot says how to (PredecessorFence does it).
+// A guest that is resumed where it was takes a new turn: it comes after those that came meanwhile.
+//
+// What is told costs a store where something changes, and asking whether anything has changed one
+// load. Only look() and enter() are system calls; none waits.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "initiator/logical_unit.h"
+#include "initiator/session.h"
+#include "multipath/barrier_file.h"
+#include "multipath/login_place.h"
+#include "multipath/path_selector.h"
+
+namespace iscsi_blkback {
+
+// Names a LUN of this host's: equal for disks that lead to the same one. By its identity where that
+// is unlike all others in the world. Else the target's name belongs to it, because targets that
+// were set up alike share identities; and where there is no identity, the LUN's number.
+[[nodiscard]] std::string lun_barrier_key(const LogicalUnitIdentity& identity,
+                                          const std::string& target_name, std::uint16_t lun);
+
+// How to log in to where a path has led, with the ISID that it had.
+struct BarrierNexus {
+  Isid isid{};
+  std::uint16_t session_number = 0;
+  std::string initiator_name;
+  std::string target_name;
+  SocketAddress portal;  // where the logins of the session begin
+  InterfaceBinding interface_binding;
+  LoginPlace place;  // of its last login
+};
+
+class LunWriteBarrier {
+ public:
+  struct Holder {
+    std::string name;  // for others' messages: "xvda of guest 5"
+    bool shared = false;
+    Duration quiesce_time{};  // see MultipathOptions
+  };
+
+  // A disk whose process has died.
+  struct DeadHolder {
+    std::size_t slot = 0;
+    PathMask paths = 0;  // whose writes may still be executed
+    TimePoint until{};   // then they are harmless
+  };
+  // What the others say, as it concerns this disk.
+  struct Others {
+    std::string in_use_by;         // a disk that has the LUN to itself; empty: none
+    std::string late_writes_of;    // one whose guest has ended; empty: none
+    std::vector<DeadHolder> dead;  // with something that is not harmless
+
+    [[nodiscard]] bool may_write() const {
+      return in_use_by.empty() && late_writes_of.empty() && dead.empty();
+    }
+  };
+
+  // The folder is made where it does not exist. The error is one sentence: the file cannot be used,
+  // or all its slots are taken.
+  [[nodiscard]] static Result<LunWriteBarrier> enter(const std::string& folder,
+                                                     const std::string& key, const Holder& holder);
+
+  // Without a file: nobody is told, and there are no others.
+  LunWriteBarrier() = default;
+  LunWriteBarrier(LunWriteBarrier&& other) noexcept { *this = std::move(other); }
+  LunWriteBarrier& operator=(LunWriteBarrier&& other) noexcept;
+  // Without leave(): for others, as if the process had died.
+  ~LunWriteBarrier() = default;
+
+  [[nodiscard]] bool entered() const { return file_.valid(); }
+
+  // What this disk tells. Before the first write of a login is sent at the path:
+  void set_nexus(std::uint32_t path, const BarrierNexus& nexus);
+  // Nothing of the path is outstanding or unfenced any more.
+  void forget_nexus(std::uint32_t path);
+  void set_outstanding(std::uint32_t path, bool writes);
+  // paths: all of them, 0: none. anywhere: also where no path is known any more. until: of the
+  // last.
+  void set_unfenced(PathMask paths, bool anywhere, TimePoint until);
+  // Its guest is suspended or has ended, or the disk is being closed. When that is over, it comes
+  // after all that are there then.
+  void set_ended(bool ended);
+  // In order, with nothing outstanding or unfenced.
+  void leave();
+
+  // Whether something that concerns others has changed since the last look().
+  [[nodiscard]] bool changed() const {
+    return entered() && SharedField(file_.header().changes).load() != seen_changes_;
+  }
+  [[nodiscard]] Others look(TimePoint now);
+  // The nexus of a dead holder's path; nullopt: what its slot says is no nexus.
+  [[nodiscard]] std::optional<BarrierNexus> nexus_of(std::size_t slot, std::uint32_t path) const;
+  // It has been reinstated since the holder's death: nothing that was sent there can be executed
+  // any more.
+  void reinstated(std::size_t slot, std::uint32_t path);
+
+ private:
+  [[nodiscard]] barrier_layout::Slot& own() const { return file_.slot(slot_); }
+  void come_after_all_others();
+  void tell_if_ended();
+  [[nodiscard]] std::optional<DeadHolder> look_at_dead(std::size_t slot, TimePoint now) const;
+
+  BarrierFile file_;
+  std::size_t slot_ = 0;
+  std::uint64_t seen_changes_ = 0;
+};
+
+// A process of this host has just been found dead: its disks' time counts from now on. For whoever
+// hears of the ends of processes; without it, the time counts from when another disk finds out.
+void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoint now);
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,229 @@
+// A disk that comes after another one at the same LUN of this host must not be overtaken by what
+// that one has left behind.
+#include "tests/multipath/following_disk.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "multipath/multipath_text.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using testing::HasSubstr;
+using FollowingDiskTest = FollowingDisk;
+
+// ---- the former disk is in use
+
+TEST_F(FollowingDiskTest, IsNotReadyWhileTheFormerOneIsInUse) {
+  options_.holder_name = "xvda of guest 5";
+  start();
+  auto next = follow({sessions_[0].get()});
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(next->ready_calls(), 0);
+  EXPECT_THAT(describe_trouble(next->device().snapshot()), HasSubstr("in use by xvda of guest 5"));
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok) << "that one goes on";
+  close();
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(300)));
+  EXPECT_EQ(describe_trouble(next->device().snapshot()), "");
+  EXPECT_EQ(answer(next->write(0, 2)), IoStatus::ok);
+}
+
+TEST_F(FollowingDiskTest, ThatIsSharedIsReadyAtOnceBesideOneThatIs) {
+  options_.shared = true;
+  start();
+  auto next = follow({sessions_[0].get()});
+  reactor_.run_for(milliseconds(200));
+  EXPECT_EQ(next->ready_calls(), 1);
+  EXPECT_EQ(answer(next->write(0, 2)), IoStatus::ok);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+}
+
+TEST_F(FollowingDiskTest, ThatOnlyReadsIsReadyAtOnce) {
+  start();
+  options_.read_only = true;
+  auto next = follow({sessions_[0].get()});
+  reactor_.run_for(milliseconds(200));
+  EXPECT_EQ(next->ready_calls(), 1);
+}
+
+TEST_F(FollowingDiskTest, DoesNotWaitForOneThatOnlyReads) {
+  options_.read_only = true;
+  start();
+  options_.read_only = false;
+  auto next = follow({sessions_[0].get()});
+  reactor_.run_for(milliseconds(200));
+  EXPECT_EQ(next->ready_calls(), 1);
+}
+
+TEST_F(FollowingDiskTest, IsReadyWhenTheFormerOneIsSuspended) {
+  start();
+  device_->set_suspended(true);
+  auto next = follow({sessions_[0].get()});
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(200)));
+  // A migration that has failed: the guest goes on where it was, and its disk comes second then.
+  device_->set_suspended(false);
+  GuestRequest& resumed = write(0, 8, 1);
+  reactor_.run_for(seconds(5));
+  EXPECT_TRUE(pending(resumed));
+  EXPECT_EQ(answer(next->write(0, 2)), IoStatus::ok);
+  next->close();
+  EXPECT_EQ(answer(resumed, milliseconds(700)), IoStatus::ok);
+}
+
+// ---- the former disk has ended
+
+// All time-outs have their defaults: the former disk's command is stuck for 30 s, its abort for 10
+// s, and the login that would fence it is refused then.
+TEST_F(FollowingDiskTest, WaitsAsLongAsTheFormerOnesWriteMayBeExecuted) {
+  start({1, 2});
+  hold_writes_at(0);
+  target_->fault_functions(TaskFunction::abort_task,
+                           SimFunctionFault{.answer = false, .execute = false});
+  GuestRequest& former = at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  bool closed = false;
+  device_->close(
+      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  auto next = follow({sessions_[1].get()});
+  reactor_.schedule(seconds(39), [this] { refuse(0); });
+  const TimePoint start = reactor_.now();
+  GuestRequest& newer = next->write(0, 2);
+  reactor_.run_for(seconds(95));
+  EXPECT_TRUE(pending(newer));
+  target_->release_held();
+  EXPECT_EQ(answer(newer, seconds(60)), IoStatus::ok);
+  EXPECT_GE(reactor_.now() - start, options_.quiesce_time + seconds(39));
+  EXPECT_EQ(medium(0), 2);
+  EXPECT_FALSE(pending(former));
+  accept(0);
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(300)));
+  device_.reset();
+}
+
+TEST_F(FollowingDiskTest, GoesOnAsSoonAsTheFormerOnesWriteIsAnswered) {
+  start({1, 2});
+  hold_writes_at(0);
+  GuestRequest& former = at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  bool closed = false;
+  device_->close(
+      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  auto next = follow({sessions_[1].get()});
+  GuestRequest& newer = next->write(0, 2);
+  reactor_.run_for(seconds(3));
+  EXPECT_TRUE(pending(newer));
+  EXPECT_EQ(next->device().snapshot().held, 1U);
+  target_->release_held();
+  EXPECT_EQ(answer(newer, milliseconds(400)), IoStatus::ok);
+  EXPECT_EQ(former.status, IoStatus::ok);
+  EXPECT_EQ(medium(0), 2);
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(10)));
+  device_.reset();
+}
+
+TEST_F(FollowingDiskTest, WaitsForTheFencesOfASuspendedOne) {
+  start({1, 2});
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  refuse(0);
+  device_->set_suspended(true);
+  auto next = follow({sessions_[1].get()});
+  GuestRequest& newer = next->write(0, 2);
+  reactor_.run_for(seconds(20));
+  EXPECT_TRUE(pending(newer));
+  accept(0);  // the login of the suspended disk's session is the fence
+  EXPECT_EQ(answer(newer, seconds(2)), IoStatus::ok);
+  target_->release_held();
+  reactor_.run_for(milliseconds(10));
+  EXPECT_EQ(medium(0), 2);
+  target_->clear_faults();
+  next->close();
+  device_->set_suspended(false);
+}
+
+// A disk that was there when the former one's guest was suspended: both are shared.
+TEST_F(FollowingDiskTest, HoldsItsWritesAlsoWhenItWasThereBefore) {
+  options_.shared = true;
+  start({1, 2});
+  auto other = follow({sessions_[1].get()});
+  hold_writes_at(0);
+  GuestRequest& former = at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  EXPECT_EQ(answer(other->write(800, 2)), IoStatus::ok);
+  refuse(0);
+  device_->set_suspended(true);
+  reactor_.run_for(milliseconds(1));
+  GuestRequest& newer = other->write(0, 2);
+  reactor_.run_for(seconds(20));
+  EXPECT_TRUE(pending(newer));
+  accept(0);
+  EXPECT_EQ(answer(newer, seconds(2)), IoStatus::ok);
+  target_->clear_faults();
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(former), IoStatus::ok);
+}
+
+// ---- LUNs and their names
+
+TEST_F(FollowingDiskTest, WaitsAtALunWithoutAnyIdentity) {
+  lun_options_.serial = "";
+  lun_options_.naa_extension = 0;
+  start({1, 2});
+  ASSERT_EQ(device_->snapshot().wwid, "");
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(5));
+  refuse(0);
+  reactor_.run_for(milliseconds(50));
+  bool closed = false;
+  device_->close(
+      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  auto next = follow({sessions_[1].get()});
+  GuestRequest& newer = next->write(0, 2);
+  reactor_.run_for(seconds(10));
+  EXPECT_TRUE(pending(newer));
+  target_->release_held();
+  accept(0);
+  EXPECT_EQ(answer(newer, seconds(2)), IoStatus::ok);
+  EXPECT_EQ(medium(0), 2);
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(100)));
+  device_.reset();
+}
+
+// Two servers that were set up alike: their LUNs have the same serial number, and no other name.
+TEST_F(FollowingDiskTest, IsNoneOfADiskAtAnotherTargetThatBearsTheSameName) {
+  lun_options_.naa_extension = 0;
+  start({1});
+  SimTargetOptions other_options;
+  other_options.name = "iqn.2026-01.test:other";
+  other_options.portals = {{SocketAddress::parse("10.0.1.1", 3260).value(), 1}};
+  SimTarget other_target(reactor_, other_options);
+  other_target.add_lun(0, std::make_shared<SimLun>(lun_options_));
+  SessionOptions session_options = sessions_[0]->options();
+  session_options.target_name = other_options.name;
+  session_options.portal = other_options.portals[0].address;
+  session_options.isid[5] = 99;
+  Session session(reactor_, session_options);
+  session.start();
+  {
+    auto other = follow({&session});
+    EXPECT_EQ(other->device().snapshot().wwid, device_->snapshot().wwid);
+    reactor_.run_for(milliseconds(200));
+    EXPECT_EQ(other->ready_calls(), 1);
+    EXPECT_EQ(answer(other->write(0, 2)), IoStatus::ok);
+  }
+  bool stopped = false;
+  session.stop([](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &stopped);
+  ASSERT_TRUE(reactor_.run_until([&] { return stopped; }, seconds(10)));
+}
+
+TEST_F(FollowingDiskTest, GoesOnWithoutABarrierWhereNoneCanBe) {
+  options_.barrier_directory = "/proc/nowhere";
+  start();
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

@@ -1,0 +1,461 @@
+#include "multipath/lun_write_barrier.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/support/temporary_folder.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using std::chrono::seconds;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+constexpr TimePoint kNow{std::chrono::hours(100)};
+constexpr Duration kQuiesceTime = seconds(60);
+
+class LunWriteBarrierTest : public testing::Test {
+ protected:
+  LunWriteBarrier enter(const std::string& name = "disk", bool shared = false) {
+    auto barrier = LunWriteBarrier::enter(
+        folder(), "36001405aa", {.name = name, .shared = shared, .quiesce_time = kQuiesceTime});
+    EXPECT_TRUE(barrier) << barrier.error().message;
+    return std::move(*barrier);
+  }
+  // What its process leaves behind: the kernel closes the file, and nobody says anything.
+  static void die(LunWriteBarrier& barrier) { barrier = LunWriteBarrier(); }
+
+  std::string folder() { return folder_.path() + "/run/barrier"; }
+  std::vector<std::filesystem::path> files() {
+    std::vector<std::filesystem::path> files;
+    for (const auto& entry : std::filesystem::directory_iterator(folder())) {
+      files.push_back(entry.path());
+    }
+    return files;
+  }
+
+  TemporaryFolder folder_;
+};
+
+// ---- disks whose guests run
+
+TEST_F(LunWriteBarrierTest, OneDiskAloneMayWrite) {
+  LunWriteBarrier one = enter();
+  EXPECT_TRUE(one.look(kNow).may_write());
+  EXPECT_FALSE(one.changed());
+}
+
+TEST_F(LunWriteBarrierTest, ALaterDiskWaitsForOneThatIsInUse) {
+  LunWriteBarrier one = enter("xvda of guest 5");
+  LunWriteBarrier later = enter("xvdb of guest 6");
+  EXPECT_THAT(later.look(kNow).in_use_by, HasSubstr("xvda of guest 5"));
+  EXPECT_THAT(later.look(kNow).in_use_by, HasSubstr(std::to_string(::getpid())));
+  EXPECT_FALSE(later.look(kNow).may_write());
+  EXPECT_TRUE(one.look(kNow).may_write()) << "it came first";
+  one.leave();
+  EXPECT_TRUE(later.changed());
+  EXPECT_TRUE(later.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, DisksThatAreSharedUseTheLunTogether) {
+  LunWriteBarrier one = enter("one", true);
+  LunWriteBarrier two = enter("two", true);
+  EXPECT_TRUE(two.look(kNow).may_write());
+  LunWriteBarrier alone = enter("alone", false);
+  EXPECT_FALSE(alone.look(kNow).may_write()) << "it does not know of the others";
+}
+
+TEST_F(LunWriteBarrierTest, ASharedDiskWaitsForOneThatIsNot) {
+  LunWriteBarrier one = enter("one", false);
+  LunWriteBarrier two = enter("two", true);
+  EXPECT_FALSE(two.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, AGuestThatIsResumedComesAfterThoseThatCameMeanwhile) {
+  LunWriteBarrier source = enter();
+  source.set_ended(true);
+  LunWriteBarrier destination = enter();
+  EXPECT_TRUE(destination.look(kNow).may_write());
+  source.set_ended(false);
+  EXPECT_FALSE(source.look(kNow).may_write());
+  EXPECT_TRUE(destination.look(kNow).may_write());
+  destination.leave();
+  EXPECT_TRUE(source.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, DisksOfOtherLunsAreNoConcern) {
+  LunWriteBarrier one = enter();
+  auto other = LunWriteBarrier::enter(folder(), "36001405ab", {.name = "other"});
+  ASSERT_TRUE(other);
+  EXPECT_TRUE(other->look(kNow).may_write());
+}
+
+// ---- disks whose guests have ended
+
+TEST_F(LunWriteBarrierTest, WritesThatAreOutstandingWhenTheGuestEndsHoldOthersBack) {
+  LunWriteBarrier one = enter("xvda of guest 5");
+  one.set_outstanding(3, true);
+  one.set_ended(true);
+  LunWriteBarrier later = enter();
+  EXPECT_THAT(later.look(kNow).late_writes_of, HasSubstr("xvda of guest 5"));
+  EXPECT_FALSE(later.look(kNow + kQuiesceTime * 10).may_write())
+      << "how long that may be, the holder knows";
+  one.set_outstanding(3, false);
+  EXPECT_TRUE(later.changed());
+  EXPECT_TRUE(later.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, UnfencedWritesHoldOthersBack) {
+  LunWriteBarrier one = enter();
+  one.set_unfenced(path_bit(63), false, kNow + seconds(1));
+  one.set_ended(true);
+  LunWriteBarrier later = enter();
+  EXPECT_FALSE(later.look(kNow + seconds(2)).may_write()) << "the holder says when that is over";
+  one.set_unfenced(0, true, kNow + seconds(1));
+  EXPECT_FALSE(later.look(kNow).may_write());
+  one.set_unfenced(0, false, {});
+  EXPECT_TRUE(later.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, HoldADiskBackThatWasThereBefore) {
+  LunWriteBarrier earlier = enter("earlier", true);
+  LunWriteBarrier one = enter("one", true);
+  one.set_outstanding(0, true);
+  EXPECT_TRUE(earlier.look(kNow).may_write());
+  one.set_ended(true);
+  EXPECT_TRUE(earlier.changed());
+  EXPECT_FALSE(earlier.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, WhatARunningDiskDoesIsNoChangeForOthers) {
+  LunWriteBarrier one = enter("one", true);
+  LunWriteBarrier two = enter("two", true);
+  (void)two.look(kNow);
+  one.set_outstanding(0, true);
+  one.set_unfenced(path_bit(0), false, kNow + kQuiesceTime);
+  one.set_outstanding(0, false);
+  EXPECT_FALSE(two.changed());
+}
+
+// ---- disks whose processes have died
+
+TEST_F(LunWriteBarrierTest, ADeadDisksOutstandingWritesLastForTheQuiesceTime) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier later = enter();
+  const auto others = later.look(kNow);
+  ASSERT_THAT(others.dead, SizeIs(1));
+  EXPECT_EQ(others.dead[0].paths, path_bit(2));
+  EXPECT_EQ(others.dead[0].until, kNow + kQuiesceTime);
+  EXPECT_FALSE(later.look(kNow + kQuiesceTime - seconds(1)).may_write());
+  EXPECT_TRUE(later.look(kNow + kQuiesceTime).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, ADeadDiskThatHadNothingUnderWayIsNoConcern) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  one.set_outstanding(2, false);
+  die(one);
+  EXPECT_TRUE(enter().look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, ADeadDisksUnfencedWritesLastUntilTheyAreHarmless) {
+  LunWriteBarrier one = enter();
+  one.set_unfenced(path_bit(1), true, kNow + seconds(7));
+  die(one);
+  LunWriteBarrier later = enter();
+  EXPECT_FALSE(later.look(kNow + seconds(6)).may_write());
+  EXPECT_TRUE(later.look(kNow + seconds(7)).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, TheTimeOfADeathIsThatOfTheFirstWhoFoundOut) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier second = enter();
+  EXPECT_FALSE(second.look(kNow).may_write());
+  die(second);
+  EXPECT_TRUE(enter().look(kNow + kQuiesceTime).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, TheServiceSaysWhenAProcessHasDied) {
+  LunWriteBarrier one = enter();
+  LunWriteBarrier alive = enter();
+  one.set_outstanding(2, true);
+  alive.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier later = enter();
+  note_death_in_barriers(folder(), ::getpid() + 1, kNow - seconds(50));
+  note_death_in_barriers(folder(), ::getpid(), kNow - seconds(10));
+  EXPECT_TRUE(later.changed());
+  ASSERT_THAT(later.look(kNow).dead, SizeIs(1));
+  EXPECT_EQ(later.look(kNow).dead[0].until, kNow - seconds(10) + kQuiesceTime);
+  die(alive);
+  EXPECT_EQ(later.look(kNow).dead[1].until, kNow + kQuiesceTime) << "it lived at that time";
+}
+
+TEST_F(LunWriteBarrierTest, ANexusThatWasReinstatedIsHarmless) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  one.set_unfenced(path_bit(2) | path_bit(5), false, kNow + seconds(7));
+  die(one);
+  LunWriteBarrier later = enter();
+  const auto slot = later.look(kNow).dead.at(0).slot;
+  later.reinstated(slot, 2);
+  ASSERT_THAT(later.look(kNow).dead, SizeIs(1));
+  EXPECT_EQ(later.look(kNow).dead[0].paths, path_bit(5));
+  later.reinstated(slot, 5);
+  EXPECT_TRUE(later.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, NoSlotIsTakenAsLongAsItsDeadDiskIsAConcern) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier second = enter();
+  LunWriteBarrier third = enter();
+  third.leave();
+  EXPECT_THAT(second.look(kNow).dead, SizeIs(1));
+}
+
+// A disk that comes after a dead one, and whose own process dies, wipes nothing of it.
+TEST_F(LunWriteBarrierTest, ADeadDiskOutlivesThoseThatComeAfterIt) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier second = enter();
+  EXPECT_FALSE(second.look(kNow).may_write());
+  second.set_ended(true);
+  second.set_ended(false);
+  second.set_unfenced(0, false, {});
+  EXPECT_FALSE(second.look(kNow).may_write());
+  second.leave();
+  EXPECT_FALSE(enter().look(kNow + kQuiesceTime - seconds(1)).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, OfAProcessThatIsKilledTheKernelTells) {
+  LunWriteBarrier later = enter();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    LunWriteBarrier one = enter();
+    one.set_outstanding(0, true);
+    ::kill(::getpid(), SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_THAT(later.look(kNow).dead, SizeIs(1));
+}
+
+// ---- nexuses
+
+BarrierNexus some_nexus() {
+  BarrierNexus nexus;
+  nexus.isid = {0x80, 1, 2, 3, 4, 5};
+  nexus.session_number = 7;
+  nexus.initiator_name = "iqn.2026-01.test:host";
+  nexus.target_name = "iqn.2026-01.test:" + std::string(206, 't');
+  nexus.portal = SocketAddress::parse("192.0.2.1", 3260).value();
+  nexus.interface_binding = {.name = "eth1",
+                             .hardware_address = "52:54:00:12:34:56",
+                             .address = "2001:db8:1111:2222:3333:4444:5555:6666"};
+  nexus.place.portal =
+      SocketAddress::parse("2001:db8:1111:2222:3333:4444:5555:6666", 65535).value();
+  nexus.place.portal_group = 0xfffe;
+  nexus.place.any_portal_of_group = true;
+  return nexus;
+}
+
+TEST_F(LunWriteBarrierTest, ANexusIsReadAsItWasTold) {
+  LunWriteBarrier one = enter();
+  const BarrierNexus told = some_nexus();
+  one.set_nexus(63, told);
+  one.set_outstanding(63, true);
+  die(one);
+  LunWriteBarrier later = enter();
+  const auto read = later.nexus_of(later.look(kNow).dead.at(0).slot, 63);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->isid, told.isid);
+  EXPECT_EQ(read->session_number, told.session_number);
+  EXPECT_EQ(read->initiator_name, told.initiator_name);
+  EXPECT_EQ(read->target_name, told.target_name);
+  EXPECT_EQ(read->portal, told.portal);
+  EXPECT_EQ(read->interface_binding, told.interface_binding);
+  EXPECT_EQ(read->place.portal, told.place.portal);
+  EXPECT_EQ(read->place.portal_group, told.place.portal_group);
+  EXPECT_TRUE(read->place.any_portal_of_group);
+}
+
+TEST_F(LunWriteBarrierTest, ANexusWithoutAPortalGroupHasNone) {
+  LunWriteBarrier one = enter();
+  BarrierNexus told = some_nexus();
+  told.place.portal_group.reset();
+  told.place.any_portal_of_group = false;
+  one.set_nexus(0, told);
+  one.set_outstanding(0, true);
+  die(one);
+  LunWriteBarrier later = enter();
+  const auto read = later.nexus_of(later.look(kNow).dead.at(0).slot, 0);
+  ASSERT_TRUE(read);
+  EXPECT_FALSE(read->place.portal_group);
+  EXPECT_FALSE(read->place.any_portal_of_group);
+}
+
+TEST_F(LunWriteBarrierTest, OfAPathThatWasForgottenThereIsNoNexus) {
+  LunWriteBarrier one = enter();
+  one.set_nexus(4, some_nexus());
+  one.forget_nexus(4);
+  one.set_outstanding(4, true);
+  die(one);
+  LunWriteBarrier later = enter();
+  EXPECT_FALSE(later.nexus_of(later.look(kNow).dead.at(0).slot, 4));
+}
+
+TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoNexusOfTheFormerDisk) {
+  LunWriteBarrier one = enter();
+  one.set_nexus(4, some_nexus());
+  one.leave();
+  LunWriteBarrier second = enter();
+  second.set_outstanding(4, true);
+  die(second);
+  LunWriteBarrier later = enter();
+  EXPECT_FALSE(later.nexus_of(later.look(kNow).dead.at(0).slot, 4));
+}
+
+TEST_F(LunWriteBarrierTest, WhatIsNoAddressIsNoNexus) {
+  LunWriteBarrier one = enter();
+  one.set_nexus(0, some_nexus());
+  one.set_outstanding(0, true);
+  die(one);
+  LunWriteBarrier later = enter();
+  {
+    const auto file = BarrierFile::open_existing(files().at(0).string());
+    ASSERT_TRUE(file);
+    file->nexus(0, 0).portal.fill('x');  // no end, either
+  }
+  EXPECT_FALSE(later.nexus_of(later.look(kNow).dead.at(0).slot, 0));
+}
+
+// ---- the file
+
+TEST_F(LunWriteBarrierTest, AFileWithOtherThingsIsRefusedByName) {
+  (void)enter();
+  const std::string path = files().at(0).string();
+  for (const std::size_t size : {std::size_t{5}, std::size_t{0}}) {
+    std::filesystem::resize_file(path, size);
+    std::ofstream(path, std::ios::in) << "what is this? what is this?";
+    const auto opened = LunWriteBarrier::enter(folder(), "36001405aa", {.name = "disk"});
+    ASSERT_FALSE(opened);
+    EXPECT_THAT(opened.error().message, HasSubstr(path));
+  }
+  std::filesystem::resize_file(path, sizeof(barrier_layout::Contents));
+  const auto opened = LunWriteBarrier::enter(folder(), "36001405aa", {.name = "disk"});
+  ASSERT_FALSE(opened) << "of the right size, with the wrong beginning";
+  EXPECT_THAT(opened.error().message, HasSubstr(path));
+}
+
+TEST_F(LunWriteBarrierTest, NoIdentityOfATargetLeadsOutOfTheFolder) {
+  for (const std::string& key :
+       {std::string("../../escaped"), std::string("."), std::string("..\0/x", 5),
+        std::string("t10/a b"), std::string(4000, '/')}) {
+    EXPECT_TRUE(LunWriteBarrier::enter(folder(), key, {.name = "disk"}));
+  }
+  std::size_t found = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_.path())) {
+    found += entry.is_regular_file() && entry.path().parent_path() == folder() ? 1 : 0;
+  }
+  EXPECT_EQ(found, 5U);
+}
+
+TEST_F(LunWriteBarrierTest, AFolderThatCannotBeMadeIsNamed) {
+  const auto opened = LunWriteBarrier::enter("/proc/nowhere", "36001405aa", {.name = "disk"});
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().message, HasSubstr("/proc/nowhere/36001405aa"));
+}
+
+TEST_F(LunWriteBarrierTest, MoreDisksThanThereAreSlotsAreRefused) {
+  std::vector<LunWriteBarrier> disks;
+  for (std::size_t disk = 0; disk < barrier_layout::kSlots; ++disk) {
+    disks.push_back(enter());
+  }
+  EXPECT_FALSE(LunWriteBarrier::enter(folder(), "36001405aa", {.name = "disk"}));
+  disks.pop_back();
+  (void)enter();
+}
+
+TEST_F(LunWriteBarrierTest, WithoutAFileTellsNobody) {
+  LunWriteBarrier none;
+  none.set_nexus(0, some_nexus());
+  none.set_outstanding(0, true);
+  none.set_unfenced(1, true, kNow);
+  none.set_ended(true);
+  EXPECT_FALSE(none.entered());
+  EXPECT_FALSE(none.changed());
+  EXPECT_TRUE(none.look(kNow).may_write());
+  none.leave();
+}
+
+TEST_F(LunWriteBarrierTest, ADiskTakesThreePagesAndThoseOfItsNexuses) {
+  LunWriteBarrier one = enter();
+  (void)one.look(kNow);
+  one.set_nexus(0, some_nexus());
+  one.set_nexus(1, some_nexus());
+  EXPECT_THAT(files(), SizeIs(1));
+  struct stat status {};
+  ASSERT_EQ(::stat(files()[0].c_str(), &status), 0);
+  EXPECT_LE(status.st_blocks * 512, 6 * 4096);
+}
+
+// ---- which LUN it is
+
+LogicalUnitIdentity identity(const std::string& wwid) {
+  LogicalUnitIdentity identity;
+  identity.wwid = wwid;
+  return identity;
+}
+
+TEST(LunBarrierKey, AnIdentityWithACompanyNamesTheLunAlone) {
+  for (const char* wwid : {"36001405aabbccddeeff00112233445566", "35000c50012345678",
+                           "32000000c50123456", "20002c90300abcdef", "8iqn.2026-01.test:disk"}) {
+    EXPECT_EQ(lun_barrier_key(identity(wwid), "iqn.a", 1),
+              lun_barrier_key(identity(wwid), "iqn.b", 2))
+        << wwid;
+    EXPECT_NE(lun_barrier_key(identity(wwid), "iqn.a", 1),
+              lun_barrier_key(identity(std::string(wwid) + "0"), "iqn.a", 1));
+  }
+}
+
+// Those that targets are given when nobody chooses one: two servers have the same.
+TEST(LunBarrierKey, AnIdentityWithoutACompanyNamesTheLunTogetherWithItsTarget) {
+  for (const char* wwid : {"360000000000000000e00000000010001", "3300000000000beef",
+                           "1IET     00010001", "Sbeaf11", "2000000000000beef", "3", "2"}) {
+    EXPECT_NE(lun_barrier_key(identity(wwid), "iqn.a", 1),
+              lun_barrier_key(identity(wwid), "iqn.b", 1))
+        << wwid;
+    EXPECT_EQ(lun_barrier_key(identity(wwid), "iqn.a", 1),
+              lun_barrier_key(identity(wwid), "iqn.a", 2))
+        << wwid;
+  }
+}
+
+TEST(LunBarrierKey, ALunWithoutAnIdentityIsNamedByItsPlace) {
+  const std::string key = lun_barrier_key(identity(""), "iqn.a", 1);
+  EXPECT_EQ(key, lun_barrier_key(identity(""), "iqn.a", 1));
+  EXPECT_NE(key, lun_barrier_key(identity(""), "iqn.a", 2));
+  EXPECT_NE(key, lun_barrier_key(identity(""), "iqn.b", 1));
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
