@@ -79,10 +79,15 @@ TimePoint time_of(std::int64_t nanoseconds) {
   return TimePoint(std::chrono::nanoseconds(nanoseconds));
 }
 
-// The first who finds out decides.
+// The first who finds out decides. What was noted before the host started anew counts in another
+// time, and may lie in the future of this one.
 TimePoint note_death(Slot& slot, TimePoint now) {
   const SharedField died_at(slot.died_at_ns);
-  (void)died_at.replace(0, now.time_since_epoch().count());
+  const std::int64_t now_ns = now.time_since_epoch().count();
+  const std::int64_t noted = died_at.load();
+  if (noted == 0 || noted > now_ns) {
+    (void)died_at.replace(noted, now_ns);
+  }
   return time_of(died_at.load());
 }
 
@@ -281,12 +286,12 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
 std::optional<LunWriteBarrier::DeadHolder> LunWriteBarrier::look_at_dead(std::size_t index,
                                                                          TimePoint now) const {
   Slot& slot = file_.slot(index);
-  const TimePoint died_at = note_death(slot, now);
-  DeadHolder dead{.slot = index, .paths = paths_of(slot), .until = {}};
-  if (SharedField(slot.outstanding).load() != 0) {
-    dead.until = died_at + Duration(SharedField(slot.quiesce_time_ns).load());
+  // Whatever was lost, was lost before.
+  const TimePoint last = note_death(slot, now) + Duration(SharedField(slot.quiesce_time_ns).load());
+  DeadHolder dead{.slot = index, .paths = paths_of(slot), .until = last};
+  if (SharedField(slot.outstanding).load() == 0) {
+    dead.until = std::min(last, time_of(SharedField(slot.unfenced_until_ns).load()));
   }
-  dead.until = std::max(dead.until, time_of(SharedField(slot.unfenced_until_ns).load()));
   if (!is_harmless(slot) && now < dead.until) {
     return dead;
   }

@@ -62,9 +62,11 @@ void MultipathDevice::Impl::tell_nexus(const Path& path) {
                                     .place = login_place(path.session())});
 }
 
+// What was lost where a path does not lead any more, no login that is told of here can fence.
 void MultipathDevice::Impl::tell_unfenced() {
-  told_unfenced_ = unfenced_.paths();
-  barrier_.set_unfenced(told_unfenced_, unfenced_.anywhere(), unfenced_until_);
+  told_unfenced_ = unfenced_.whereabouts(
+      [this](std::uint32_t path) { return login_place(slots_[path]->session()); });
+  barrier_.set_unfenced(told_unfenced_.paths, told_unfenced_.elsewhere, unfenced_until_);
 }
 
 void MultipathDevice::Impl::look_at_barrier() {

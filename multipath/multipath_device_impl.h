@@ -450,7 +450,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   LunWriteBarrier barrier_;
   PredecessorFence predecessor_fence_;
   TimePoint unfenced_until_{};  // by then the last lost write is harmless, too
-  PathMask told_unfenced_ = 0;  // what barrier_ tells
+  UnfencedWrites::Whereabouts told_unfenced_;  // what barrier_ tells
   bool barrier_waits_ = false;  // writes wait for another disk of the host
   std::string in_use_by_;       // one that has the LUN to itself
   TimePoint barrier_since_{};

@@ -318,15 +318,16 @@ void MultipathDevice::Impl::end_wait_for_space(Request& request, IoStatus status
 void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) {
   const Session& session = path.session();
   unfenced_until_ = reactor_.now() + options_.quiesce_time;
-  unfenced_.add({.first_sector = request.first_sector(),
-                 .end_sector = request.end_sector(),
-                 .owner = request.serial,
-                 .path = path.index(),
-                 .place = login_place(session),
-                 .login_epoch = session.login_epoch(),
-                 .harmless_at = unfenced_until_});
-  told_unfenced_ |= path_bit(path.index());
-  barrier_.set_unfenced(told_unfenced_, unfenced_.anywhere(), unfenced_until_);
+  const bool added = unfenced_.add({.first_sector = request.first_sector(),
+                                    .end_sector = request.end_sector(),
+                                    .owner = request.serial,
+                                    .path = path.index(),
+                                    .place = login_place(session),
+                                    .login_epoch = session.login_epoch(),
+                                    .harmless_at = unfenced_until_});
+  told_unfenced_.paths |= path_bit(path.index());
+  told_unfenced_.elsewhere = told_unfenced_.elsewhere || !added;
+  barrier_.set_unfenced(told_unfenced_.paths, told_unfenced_.elsewhere, unfenced_until_);
   if (!fence_timer_.armed()) {
     start_fence_timer();
   }

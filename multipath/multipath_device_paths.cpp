@@ -20,6 +20,7 @@ void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
   // to the same nexus (login_place.h). Tasks of a connection complete before the next login, so
   // that all of it is recorded by now.
   const Session& session = path.session();
+  tell_unfenced();  // before this login takes the place of the one that lost them
   tell_nexus(path);
   if (unfenced_.fence(path.index(), login_place(session), session.login_epoch() - 1)) {
     after_fencing();

@@ -5,25 +5,20 @@
 #include "base/result.h"
 
 namespace iscsi_blkback {
-namespace {
 
-constexpr std::uint32_t kNoPath = ~std::uint32_t{0};
-
-}  // namespace
-
-void UnfencedWrites::add(const UnfencedWrite& write) {
+bool UnfencedWrites::add(const UnfencedWrite& write) {
   ISCSI_BLKBACK_ASSERT(write.first_sector < write.end_sector && write.owner != 0);
   if (writes_.size() < limit_) {
     writes_.push_back(write);
-    return;
+    return true;
   }
   UnfencedWrite& widened = writes_.back();
   widened.first_sector = std::min(widened.first_sector, write.first_sector);
   widened.end_sector = std::max(widened.end_sector, write.end_sector);
   widened.owner = 0;
   widened.path = kNoPath;
-  anywhere_ = true;
   widened.harmless_at = std::max(widened.harmless_at, write.harmless_at);
+  return false;
 }
 
 bool UnfencedWrites::endangers(std::uint64_t first_sector, std::uint64_t end_sector,
@@ -44,45 +39,24 @@ bool UnfencedWrites::has_path(std::uint32_t path) const {
                      [&](const UnfencedWrite& write) { return write.path == path; });
 }
 
-PathMask UnfencedWrites::paths() const {
-  PathMask paths = 0;
-  for (const UnfencedWrite& write : writes_) {
-    paths |= write.path == kNoPath ? 0 : path_bit(write.path);
-  }
-  return paths;
-}
-
-void UnfencedWrites::clear() {
-  writes_.clear();
-  anywhere_ = false;
-}
-
-template <class Which>
-bool UnfencedWrites::remove_if(Which&& which) {
-  if (std::erase_if(writes_, which) == 0) {
-    return false;
-  }
-  anywhere_ = anywhere_ && has_path(kNoPath);
-  return true;
-}
-
 bool UnfencedWrites::fence(std::uint32_t path, const LoginPlace& place, std::uint64_t login_epoch) {
-  return remove_if([&](const UnfencedWrite& write) {
-    return write.path == path && same_nexus(write.place, place) &&
-           write.login_epoch <= login_epoch;
-  });
+  return std::erase_if(writes_, [&](const UnfencedWrite& write) {
+           return write.path == path && same_nexus(write.place, place) &&
+                  write.login_epoch <= login_epoch;
+         }) != 0;
 }
 
 bool UnfencedWrites::expire(TimePoint now) {
-  return remove_if([&](const UnfencedWrite& write) { return write.harmless_at <= now; });
+  return std::erase_if(writes_,
+                       [&](const UnfencedWrite& write) { return write.harmless_at <= now; }) != 0;
 }
 
 bool UnfencedWrites::fence_until(std::uint32_t path, const LoginPlace& place,
                                  TimePoint harmless_at) {
-  return remove_if([&](const UnfencedWrite& write) {
-    return write.path == path && same_nexus(write.place, place) &&
-           write.harmless_at <= harmless_at;
-  });
+  return std::erase_if(writes_, [&](const UnfencedWrite& write) {
+           return write.path == path && same_nexus(write.place, place) &&
+                  write.harmless_at <= harmless_at;
+         }) != 0;
 }
 
 bool UnfencedWrites::any_until(TimePoint harmless_at) const {

@@ -31,7 +31,8 @@ class UnfencedWrites {
   // so that more than one full queue per path takes a target that keeps moving between groups.)
   explicit UnfencedWrites(std::size_t limit) : limit_(limit) {}
 
-  void add(const UnfencedWrite& write);
+  // False: it has become part of that range.
+  bool add(const UnfencedWrite& write);
 
   [[nodiscard]] bool empty() const { return writes_.empty(); }
   [[nodiscard]] std::size_t size() const { return writes_.size(); }
@@ -43,9 +44,24 @@ class UnfencedWrites {
   [[nodiscard]] bool has_owner(std::uint64_t owner) const;
   // Whether one of them is the path's, so that a fence of its session is still of use.
   [[nodiscard]] bool has_path(std::uint32_t path) const;
-  // Those whose writes they are; and whether there are some of which no path is known any more.
-  [[nodiscard]] PathMask paths() const;
-  [[nodiscard]] bool anywhere() const { return anywhere_; }
+  // The paths whose writes they are, as far as these were lost where the path leads now (place_now,
+  // by path number); and whether there are others, which were lost elsewhere.
+  struct Whereabouts {
+    PathMask paths = 0;
+    bool elsewhere = false;
+  };
+  template <class PlaceNow>
+  [[nodiscard]] Whereabouts whereabouts(PlaceNow&& place_now) const {
+    Whereabouts found;
+    for (const UnfencedWrite& write : writes_) {
+      if (write.path != kNoPath && same_nexus(write.place, place_now(write.path))) {
+        found.paths |= path_bit(write.path);
+      } else {
+        found.elsewhere = true;
+      }
+    }
+    return found;
+  }
 
   // Removes what the path lost in that nexus in epochs up to and including login_epoch. True when
   // something was removed.
@@ -58,17 +74,15 @@ class UnfencedWrites {
   // Whether that path and nexus has any, and all of them are.
   [[nodiscard]] bool all_until(std::uint32_t path, const LoginPlace& place,
                                TimePoint harmless_at) const;
-  void clear();
+  void clear() { writes_.clear(); }
 
   [[nodiscard]] TimePoint next_expiry() const;  // not empty
 
  private:
-  template <class Which>
-  bool remove_if(Which&& which);
+  static constexpr std::uint32_t kNoPath = ~std::uint32_t{0};
 
   std::size_t limit_;
   std::vector<UnfencedWrite> writes_;
-  bool anywhere_ = false;
 };
 
 }  // namespace iscsi_blkback

@@ -165,6 +165,29 @@ TEST_F(FollowingDiskTest, HoldsItsWritesAlsoWhenItWasThereBefore) {
   EXPECT_EQ(answer(former), IoStatus::ok);
 }
 
+// The disk's process dies when a redirect has led the path to another place than the one that has
+// its lost write: whoever logs in where the path leads now fences nothing of that.
+TEST_F(FollowingDiskTest, IsNotToldOfAPlaceThatHasNothingOfTheLostWrite) {
+  start({1, 2, 3});
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  target_->redirect_logins(0, portal_address(1).to_string());
+  reactor_.network().reset_connections(portal_address(0));
+  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2; }, seconds(1)));
+  ASSERT_TRUE(wait_for_up(3));
+  LogicalUnitIdentity identity;
+  identity.wwid = device_->snapshot().wwid;
+  auto file = BarrierFile::open(folder_.path(), lun_barrier_key(identity, target_options_.name, 0));
+  ASSERT_TRUE(file);
+  EXPECT_EQ(file->slot(0).unfenced, 0U);
+  EXPECT_EQ(file->slot(0).unfenced_anywhere, 1U);
+  target_->redirect_logins(0, "");
+  reactor_.network().reset_connections(portal_address(1));
+  EXPECT_TRUE(reactor_.run_until([&] { return file->slot(0).unfenced_anywhere == 0; }, seconds(5)))
+      << "the path leads there again";
+}
+
 // ---- LUNs and their names
 
 TEST_F(FollowingDiskTest, WaitsAtALunWithoutAnyIdentity) {

@@ -190,6 +190,19 @@ TEST_F(LunWriteBarrierTest, TheTimeOfADeathIsThatOfTheFirstWhoFoundOut) {
   EXPECT_TRUE(enter().look(kNow + kQuiesceTime).may_write());
 }
 
+// In a folder that outlives the host's restart: its times are of a clock that began again since.
+TEST_F(LunWriteBarrierTest, TimesFromBeforeTheHostStartedAnewHoldNobodyBackForLong) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  one.set_unfenced(path_bit(1), true, kNow + kQuiesceTime);
+  die(one);
+  LunWriteBarrier later = enter();
+  EXPECT_FALSE(later.look(kNow).may_write());
+  const TimePoint young = kNow - std::chrono::hours(99);
+  EXPECT_FALSE(later.look(young).may_write());
+  EXPECT_TRUE(later.look(young + kQuiesceTime).may_write());
+}
+
 TEST_F(LunWriteBarrierTest, TheServiceSaysWhenAProcessHasDied) {
   LunWriteBarrier one = enter();
   LunWriteBarrier alive = enter();
