@@ -11,7 +11,7 @@
 // Keys are multipath.conf's (path_grouping_policy, path_selector, prio with prio_args, failback,
 // no_path_retry, rr_min_io, polling_interval, checker_timeout, wwid) and iscsid.conf's timers
 // (login_timeout, logout_timeout, noop_out_interval, noop_out_timeout); times are in seconds. Disks
-// of a guest share a session to the same portal: the timers of the disk that started it hold.
+// of a guest share a session to the same portal where all that is set of the session is the same.
 #pragma once
 
 #include <chrono>

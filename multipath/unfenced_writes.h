@@ -28,7 +28,9 @@ class UnfencedWrites {
   // Beyond limit writes, the newest are kept as one range that no fence clears, time alone does:
   // a bound that is safe, not precise. (A session that comes up again fences what it lost before,
   // so that more than one full queue per path takes a target that keeps moving between groups.)
-  explicit UnfencedWrites(std::size_t limit) : limit_(limit) {}
+  // redirected_login_fences: see same_nexus().
+  explicit UnfencedWrites(std::size_t limit, bool redirected_login_fences = false)
+      : limit_(limit), redirected_login_fences_(redirected_login_fences) {}
 
   void add(const UnfencedWrite& write);
 
@@ -59,7 +61,13 @@ class UnfencedWrites {
   [[nodiscard]] TimePoint next_expiry() const;  // not empty
 
  private:
-  std::size_t limit_;
+  [[nodiscard]] bool is_of(const UnfencedWrite& write, std::uint32_t path,
+                           const LoginPlace& place) const {
+    return write.path == path && same_nexus(write.place, place, redirected_login_fences_);
+  }
+
+  const std::size_t limit_;
+  const bool redirected_login_fences_;
   std::vector<UnfencedWrite> writes_;
 };
 
