@@ -113,6 +113,7 @@ Result<ResolvedDisk> DiskLookup::result() const {
   disk.complete = complete();
   disk.specification.lun = plan_.lun;
   disk.specification.session = plan_.session;
+  disk.specification.session_variant = plan_.session_variant;
   disk.specification.multipath = plan_.multipath;
   for (const Source& source : sources_) {
     if (source.portals && !*source.portals) {

@@ -31,11 +31,11 @@ Result<void> DiskPaths::add(const ResolvedPortal& where) {
   if (where.session_number != 0) {
     options.portal_name += fmt::format("#{}", where.session_number + 1);
   }
-  auto session = pool_.acquire(std::move(options));
+  auto session = pool_.acquire(options, variant_);
   if (!session) {
     return tl::unexpected(session.error());
   }
-  if (auto added = device_.add_path(**session, lun_); !added) {
+  if (auto added = device_.add_path(**session, lun_, options.portal_name); !added) {
     pool_.release(**session);
     return added;
   }

@@ -17,9 +17,10 @@ namespace iscsi_blkback {
 // All but let_go(), give_up() and sessions(): only as long as the device is not being closed.
 class DiskPaths {
  public:
-  // session: of every path, but for where it leads.
-  DiskPaths(SessionPool& pool, MultipathDevice& device, std::uint16_t lun, SessionOptions session)
-      : pool_(pool), device_(device), lun_(lun), session_(std::move(session)) {}
+  // session: of every path, but for where it leads; variant: its, see session_isid.h.
+  DiskPaths(SessionPool& pool, MultipathDevice& device, std::uint16_t lun, SessionOptions session,
+            std::uint32_t variant)
+      : pool_(pool), device_(device), lun_(lun), session_(std::move(session)), variant_(variant) {}
 
   // Errors are sentences. conflict: the disk has this path, perhaps on its way out.
   [[nodiscard]] Result<void> add(const ResolvedPortal& where);
@@ -46,6 +47,7 @@ class DiskPaths {
   MultipathDevice& device_;
   const std::uint16_t lun_;
   const SessionOptions session_;
+  const std::uint32_t variant_;
   std::vector<Way> ways_;
 };
 

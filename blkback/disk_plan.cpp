@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "blkback/session_isid.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -112,8 +114,11 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
       }
     }
   }
-  if (const auto whole = configuration.targets.find(target.target_name);
-      configured == nullptr && whole != configuration.targets.end()) {
+  const auto whole = configuration.targets.find(configured != nullptr ? configured->target_name
+                                                                      : target.target_name);
+  const SessionOptions& of_target =
+      whole != configuration.targets.end() ? whole->second.session : configuration.session;
+  if (configured == nullptr && whole != configuration.targets.end()) {
     plan.session = whole->second.session;
     plan.multipath = whole->second.multipath;
     plan.multipath.alias = name;
@@ -133,6 +138,7 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
     }
   }
   apply(target.settings, plan.session, plan.multipath);
+  plan.session_variant = session_variant(plan.session, of_target);
   note_places(target.settings, plan.places);
   // The configuration file has been checked by itself.
   if (const auto found = find_contradiction(plan.multipath)) {

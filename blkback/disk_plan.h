@@ -21,7 +21,8 @@ struct DiskPlan {
   std::vector<Portal> portals;  // empty: ask the discovery portals
   std::vector<Portal> discovery_portals;
   PortalOptions paths;
-  SessionOptions session;  // what differs between paths is open
+  SessionOptions session;             // what differs between paths is open
+  std::uint32_t session_variant = 0;  // see session_isid.h
   MultipathOptions multipath;
   SettingPlaces places;  // of what the configuration sets, and "the disk's target"
 };
@@ -49,6 +50,7 @@ struct ResolvedPortal {
 struct DiskSpecification {
   std::uint16_t lun = 0;
   SessionOptions session;  // with target_name
+  std::uint32_t session_variant = 0;
   MultipathOptions multipath;
   std::vector<ResolvedPortal> portals;  // at least one, at most kMaxPathsPerDisk
 };

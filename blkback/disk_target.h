@@ -11,7 +11,7 @@
 // Keys are multipath.conf's (path_grouping_policy, path_selector, prio with prio_args, failback,
 // no_path_retry, rr_min_io, polling_interval, checker_timeout, wwid) and iscsid.conf's timers
 // (login_timeout, logout_timeout, noop_out_interval, noop_out_timeout); times are in seconds. Disks
-// of a guest share a session to the same portal: the timers of the disk that started it hold.
+// of a guest share a session to the same portal where all that is set of the session is the same.
 #pragma once
 
 #include <chrono>
@@ -69,7 +69,8 @@ inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 [[nodiscard]] bool is_alias(std::string_view text);
 [[nodiscard]] Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text);
 [[nodiscard]] Result<PathSelectorKind> parse_path_selector(std::string_view text);
-// Of a LUN, as MultipathSnapshot::wwid has it; hexadecimal digits in either case.
+// Of a LUN, as MultipathSnapshot::wwid has it; hexadecimal digits in either case, and a byte that
+// is shown as \xNN may also stand there itself.
 [[nodiscard]] Result<std::string> parse_wwid(std::string_view text);
 
 // "queue", "fail", "N" (checks, polling_interval apart) or "Ns" (seconds); nullopt: for ever.

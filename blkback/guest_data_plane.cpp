@@ -29,7 +29,8 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
         handle_(handle),
         name_(fmt::format("{} of guest {}", specification.multipath.alias, plane.guest_)),
         device_(plane.reactor_, with_holder(std::move(specification.multipath), name_), *this),
-        paths_(plane.sessions_, device_, specification.lun, std::move(specification.session)),
+        paths_(plane.sessions_, device_, specification.lun, std::move(specification.session),
+               specification.session_variant),
         trouble_timer_(
             plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->report_trouble(); },
             this),

@@ -7,42 +7,26 @@
 namespace iscsi_blkback {
 namespace {
 
-// FNV-1a: spreads well enough for 24 bits, and never changes between versions or compilers.
-std::uint32_t fnv1a(std::uint32_t hash, std::string_view text) {
-  for (const char c : text) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
-  }
-  return (hash ^ 0xffu) * 16777619u;  // an end mark, so that "ab","c" differs from "a","bc"
+// Whether a disk that asks for these may use a session that was made for those.
+bool same_session(const SessionOptions& made_for, SessionOptions asked) {
+  asked.isid = made_for.isid;
+  asked.portal_name = made_for.portal_name;
+  asked.discovery_chap = made_for.discovery_chap;
+  return asked == made_for;
 }
 
 }  // namespace
 
-Isid make_isid(DomainId own_domain, DomainId guest, const std::string& target_name,
-               const SocketAddress& portal, const InterfaceBinding& interface,
-               std::uint16_t session_number, std::uint32_t attempt) {
-  std::uint32_t hash = 2166136261u;
-  hash = fnv1a(hash, std::to_string(own_domain));
-  hash = fnv1a(hash, target_name);
-  hash = fnv1a(hash, portal.to_string());
-  hash = fnv1a(hash, interface.to_string());
-  if (session_number != 0) {
-    hash = fnv1a(hash, std::to_string(session_number));
-  }
-  hash = (hash >> 24 ^ hash) + attempt;
-  const auto byte = [](std::uint32_t value) { return static_cast<std::uint8_t>(value & 0xff); };
-  return Isid{
-      0x80,       byte(hash >> 16), byte(hash >> 8), byte(hash), byte(std::uint32_t{guest} >> 8),
-      byte(guest)};
-}
-
 struct SessionPool::Entry {
   Entry(SessionPool& owner, SessionOptions options)
-      : pool(owner), session(owner.reactor_, std::move(options)) {}
+      : pool(owner), asked(std::move(options)), session(owner.reactor_, asked) {}
 
   SessionPool& pool;
+  const SessionOptions asked;  // the session's own are within its bounds
   Session session;
   std::uint32_t users = 0;
   std::uint32_t impatient_users = 0;  // those that gave up
+  bool waits = false;                 // not started yet
   bool stopping = false;
   bool stopped = false;
 };
@@ -58,13 +42,9 @@ SessionPool::~SessionPool() {
   ISCSI_BLKBACK_ASSERT(entries_.empty());
 }
 
-Result<Session*> SessionPool::acquire(SessionOptions options) {
+Result<Session*> SessionPool::acquire(SessionOptions options, std::uint32_t variant) {
   for (auto& entry : entries_) {
-    const SessionOptions& existing = entry->session.options();
-    if (!entry->stopping && existing.target_name == options.target_name &&
-        existing.portal == options.portal &&
-        existing.interface_binding == options.interface_binding &&
-        existing.session_number == options.session_number) {
+    if (!entry->stopping && same_session(entry->asked, options)) {
       ++entry->users;
       return &entry->session;
     }
@@ -75,14 +55,22 @@ Result<Session*> SessionPool::acquire(SessionOptions options) {
   }
   std::uint32_t attempt = 0;
   do {
-    options.isid = make_isid(own_domain_, guest_, options.target_name, options.portal,
-                             options.interface_binding, options.session_number, attempt++);
-  } while (isid_taken(options.isid));
+    options.isid = make_isid(own_domain_, guest_, options, variant, attempt++);
+  } while (used_by_live_session(options.isid));
   entries_.push_back(std::make_unique<Entry>(*this, std::move(options)));
   Entry& entry = *entries_.back();
   entry.users = 1;
-  entry.session.start();
+  start_or_wait(entry);
   return &entry.session;
+}
+
+void SessionPool::start_or_wait(Entry& entry) {
+  entry.waits = std::any_of(entries_.begin(), entries_.end(), [&](const auto& other) {
+    return other.get() != &entry && other->asked.isid == entry.asked.isid;
+  });
+  if (!entry.waits) {
+    entry.session.start();
+  }
 }
 
 void SessionPool::release(Session& session) {
@@ -129,14 +117,19 @@ SessionPool::Entry& SessionPool::entry_of(const Session& session) {
   return **found;
 }
 
-bool SessionPool::isid_taken(const Isid& isid) const {
-  // A session that is being stopped counts: a login with its ISID would end its logout.
-  return std::any_of(entries_.begin(), entries_.end(),
-                     [&](const auto& entry) { return entry->session.options().isid == isid; });
+bool SessionPool::used_by_live_session(const Isid& isid) const {
+  return std::any_of(entries_.begin(), entries_.end(), [&](const auto& entry) {
+    return !entry->stopping && entry->asked.isid == isid;
+  });
 }
 
 void SessionPool::collect() {
   std::erase_if(entries_, [](const auto& entry) { return entry->stopped; });
+  for (const auto& entry : entries_) {
+    if (entry->waits && !entry->stopping) {
+      start_or_wait(*entry);
+    }
+  }
   if (callback_ != nullptr) {
     callback_(callback_owner_);
   }

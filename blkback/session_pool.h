@@ -1,6 +1,6 @@
 // SessionPool: the sessions of one guest's process: one for each (target, portal address,
-// interface, number), shared by all disks of the guest that need it. Started when the first needs
-// it, stopped when the last has gone. Reactor thread.
+// interface, number) and settings of the session, shared by all disks of the guest that need it.
+// Started when the first needs it, stopped when the last has gone. Reactor thread.
 #pragma once
 
 #include <cstdint>
@@ -11,18 +11,11 @@
 
 #include "base/reactor.h"
 #include "base/result.h"
+#include "blkback/session_isid.h"
 #include "blkback/xen/grant_table.h"
 #include "initiator/session.h"
 
 namespace iscsi_blkback {
-
-// RFC 7143 11.12.5, type "random" (0x80): a 24-bit hash of what the session leads to, then the
-// guest's number as qualifier. A restarted process of the same guest comes to the same ISID, so
-// that its login ends what the old one left at the target (6.3.5); two guests never share one.
-// attempt: 0, then 1, 2 ... while the ISID is taken within this process.
-[[nodiscard]] Isid make_isid(DomainId own_domain, DomainId guest, const std::string& target_name,
-                             const SocketAddress& portal, const InterfaceBinding& interface,
-                             std::uint16_t session_number, std::uint32_t attempt);
 
 class SessionPool {
  public:
@@ -33,9 +26,13 @@ class SessionPool {
   SessionPool(const SessionPool&) = delete;
   SessionPool& operator=(const SessionPool&) = delete;
 
-  // options: complete but for the ISID, which is filled in here. A session that exists already
-  // keeps its options. exhausted: kMaxSessions exist.
-  [[nodiscard]] Result<Session*> acquire(SessionOptions options);
+  // options: complete but for the ISID, which is filled in here. A session that exists already is
+  // shared where it has the same options, but for portal_name and discovery_chap, which are no
+  // affair of the session's. variant: see session_isid.h. exhausted: kMaxSessions exist.
+  //
+  // While a former session with the same ISID is being stopped the new one is not started, because
+  // its login would end the other one's logout: it waits for that, logout_timeout at most.
+  [[nodiscard]] Result<Session*> acquire(SessionOptions options, std::uint32_t variant = 0);
   // The last user's release stops the session (logout, bounded by its logout_timeout). Nothing of
   // the user's may be at the session any more, and it must not use it afterwards.
   void release(Session& session);
@@ -54,7 +51,8 @@ class SessionPool {
  private:
   struct Entry;
   Entry& entry_of(const Session& session);
-  [[nodiscard]] bool isid_taken(const Isid& isid) const;
+  [[nodiscard]] bool used_by_live_session(const Isid& isid) const;
+  void start_or_wait(Entry& entry);
   void collect();
 
   Reactor& reactor_;

@@ -438,6 +438,9 @@ void Session::abandon(TaskManagement& function) {
 void Session::doubt_commands(std::uint64_t lun) {
   impl_->doubt_commands(lun);
 }
+bool Session::may_reset(std::uint64_t lun) const {
+  return impl_->may_reset(lun);
+}
 void Session::ping() {
   impl_->ping();
 }

@@ -7,9 +7,9 @@
 // not_sent or connection_lost. A command never moves by itself to the next connection.
 //
 // A command that is stuck on a live connection (command_timeout) is never given up locally: ABORT
-// TASK asks the target to, LOGICAL UNIT RESET does where the LUN is ours alone, and where neither
-// is answered the connection is dropped. A command's buffer is its submitter's again only when the
-// target has answered or the connection is gone for good.
+// TASK asks the target to, LOGICAL UNIT RESET does where the LUN's disks allow it, and where
+// neither is answered the connection is dropped. A command's buffer is its submitter's again only
+// when the target has answered or the connection is gone for good.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +39,13 @@ enum class SessionState : std::uint8_t {
 
 [[nodiscard]] const char* to_string(SessionState state);
 
+// What an observer says to a reset of a LUN.
+enum class ResetConsent : std::uint8_t {
+  not_concerned,  // the LUN is another disk's
+  allowed,        // nobody else's commands can be at the LUN
+  refused,
+};
+
 // Calls come from the reactor, never from inside a call to the session. An observer may submit
 // tasks from on_session_up, and may remove itself from any of them.
 class SessionObserver : public ListHook<SessionObserver> {
@@ -54,9 +61,10 @@ class SessionObserver : public ListHook<SessionObserver> {
   // a unit attention that ends a command, whoever's command that is; it completes after this.
   virtual void on_scsi_event(Session& /*session*/, std::uint64_t /*lun*/,
                              const SenseData& /*sense*/) noexcept {}
-  // Whether a LUN whose commands cannot be aborted may be reset, where exclusive_luns allows it.
-  // One no of the observers is enough, and the connection is dropped instead.
-  [[nodiscard]] virtual bool may_reset(std::uint64_t /*lun*/) const noexcept { return true; }
+  // See Session::may_reset().
+  [[nodiscard]] virtual ResetConsent may_reset(std::uint64_t /*lun*/) const noexcept {
+    return ResetConsent::not_concerned;
+  }
 
  protected:
   ~SessionObserver() = default;
@@ -110,6 +118,11 @@ class Session {
   // Commands for the LUN that are at the target now may have been ended there without an answer (by
   // a reset): those that are not answered in an eighth of command_timeout are stuck.
   void doubt_commands(std::uint64_t lun);
+
+  // Whether the LUN may be reset, which ends everybody's commands there (SAM-5 7.7): an observer
+  // allows it and none refuses. Where it may not, the connection is dropped for a command that
+  // cannot be aborted.
+  [[nodiscard]] bool may_reset(std::uint64_t lun) const;
 
   // Asks at once, with a NOP-Out, whether the connection lives; one that is under way already
   // serves. Observers hear on_ping_answered. Without an answer and anything else from the target

@@ -42,6 +42,7 @@ class Session::Impl final : public ByteStream::Owner {
   void manage(TaskManagement& function);
   void abandon(TaskManagement& function);
   void doubt_commands(std::uint64_t lun);
+  [[nodiscard]] bool may_reset(std::uint64_t lun);
   void ping();
   [[nodiscard]] bool discard(ScsiTask& task);
   void drop(const Error& why);

@@ -1,5 +1,6 @@
 // What a session needs to know before it starts. The negotiable keys have their RFC 7143 names and
-// are what we offer; the outcome is in NegotiatedParameters.
+// are what we offer; the outcome is in NegotiatedParameters. Everything in it concerns the session
+// as a whole: what may differ between the logical units behind it is MultipathOptions'.
 #pragma once
 
 #include <array>
@@ -69,14 +70,10 @@ struct SessionOptions {
   std::chrono::milliseconds abort_timeout{10000};
   std::chrono::milliseconds lu_reset_timeout{20000};
   std::chrono::milliseconds tgt_reset_timeout{30000};
-  // Nobody but us uses the target's LUNs: a LUN whose commands cannot be aborted may be reset,
-  // which ends everybody's commands, before the connection is dropped.
-  bool exclusive_luns = false;
-  // The target's portals of one portal group know of each other's sessions, also where logins are
-  // redirected between them, as RFC 7143 6.3.5 wants it; see multipath/login_place.h.
-  bool redirected_login_fences = false;
   std::chrono::milliseconds relogin_backoff_min{100};  // doubles, with jitter, up to max
   std::chrono::milliseconds relogin_backoff_max{1000};
+
+  bool operator==(const SessionOptions&) const = default;
 };
 
 struct NegotiatedParameters {
@@ -92,7 +89,7 @@ struct NegotiatedParameters {
   std::uint16_t default_time2retain = 20;
   std::uint16_t target_portal_group_tag = 0;
   bool target_portal_group_tag_known = false;
-  std::string target_alias;
+  std::string target_alias;  // printable
 };
 
 }  // namespace iscsi_blkback

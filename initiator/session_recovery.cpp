@@ -3,9 +3,8 @@
 // and a command remembers the look before which it was sent or last moved data.
 //
 // The ladder: ABORT TASK; where the target refuses or does not answer within abort_timeout,
-// LOGICAL UNIT RESET if the LUN is ours alone (and its disk is not being migrated); where that
-// fails too, the connection is dropped, and what was at the target is its submitter's to retry and
-// to fence.
+// LOGICAL UNIT RESET if the disks of the LUN allow it (Session::may_reset); where that fails too,
+// the connection is dropped, and what was at the target is its submitter's to retry and to fence.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -111,6 +110,17 @@ void Session::Impl::abort_stuck_command(TaskSlot& slot) {
   start_function(*free, TaskFunction::abort_task, lun);
 }
 
+bool Session::Impl::may_reset(std::uint64_t lun) {
+  bool allowed = false;
+  bool refused = false;
+  observers_.for_each([&](const SessionObserver& observer) {
+    const ResetConsent consent = observer.may_reset(lun);
+    allowed = allowed || consent == ResetConsent::allowed;
+    refused = refused || consent == ResetConsent::refused;
+  });
+  return allowed && !refused;
+}
+
 // ABORT TASK has not helped.
 void Session::Impl::escalate(std::uint64_t lun) {
   const auto resetting =
@@ -121,10 +131,7 @@ void Session::Impl::escalate(std::uint64_t lun) {
   if (resetting != functions_.end()) {
     return;
   }
-  bool may_reset = options_.exclusive_luns;
-  observers_.for_each(
-      [&](const SessionObserver& observer) { may_reset = may_reset && observer.may_reset(lun); });
-  FunctionSlot* free = may_reset ? free_function_slot() : nullptr;
+  FunctionSlot* free = may_reset(lun) ? free_function_slot() : nullptr;
   if (free == nullptr) {
     fail_connection({ErrorCode::timed_out,
                      fmt::format("{} answers, but not a command for LUN {}, nor does it abort it",

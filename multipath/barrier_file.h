@@ -32,7 +32,7 @@ struct Nexus {
   std::uint32_t in_use;  // atomic; the rest is complete while it is 1
   std::array<std::uint8_t, 6> isid;
   std::uint8_t portal_group_known;
-  std::uint8_t any_portal_of_group;
+  std::uint8_t reserved;
   std::uint16_t portal_group;
   std::uint16_t session_number;
   std::array<char, 224> initiator_name;  // RFC 7143 4.2.7.1: at most 223 bytes

@@ -188,7 +188,6 @@ void LunWriteBarrier::set_nexus(std::uint32_t path, const BarrierNexus& nexus) {
   stored.isid = nexus.isid;
   stored.portal_group_known = nexus.place.portal_group ? 1 : 0;
   stored.portal_group = nexus.place.portal_group.value_or(0);
-  stored.any_portal_of_group = nexus.place.any_portal_of_group ? 1 : 0;
   stored.session_number = nexus.session_number;
   set_text(stored.initiator_name, nexus.initiator_name);
   set_text(stored.target_name, nexus.target_name);
@@ -323,7 +322,6 @@ std::optional<BarrierNexus> LunWriteBarrier::nexus_of(std::size_t index, std::ui
   if (stored.portal_group_known != 0) {
     nexus.place.portal_group = stored.portal_group;
   }
-  nexus.place.any_portal_of_group = stored.any_portal_of_group != 0;
   return nexus;
 }
 

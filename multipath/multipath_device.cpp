@@ -53,11 +53,12 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
           this),
       answer_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_answer_timer(); }, this),
-      unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest),
+      unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest,
+                options_.redirected_login_fences),
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
       lun_fence_(reactor, *this),
-      predecessor_fence_(reactor, *fencer_, *this),
+      predecessor_fence_(reactor, *fencer_, options_.redirected_login_fences, *this),
       barrier_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->look_at_barrier(); }, this),
       no_path_retry_(policies_.no_path_retry),
@@ -132,7 +133,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
     const SessionOptions& session = path->session().options();
     const MarginalPath& marginal = marginal_[path->index()];
     snapshot.in_flight += path->in_flight();
-    snapshot.paths.push_back({.portal = session.portal_name,
+    snapshot.paths.push_back({.portal = path->portal_name(),
                               .address = session.portal.to_string(),
                               .interface_name = session.interface_binding.to_string(),
                               .target_name = session.target_name,
@@ -163,8 +164,9 @@ MultipathDevice::MultipathDevice(Reactor& reactor, MultipathOptions options, Obs
 
 MultipathDevice::~MultipathDevice() = default;
 
-Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun) {
-  return impl_->add_path(session, lun);
+Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
+                                       std::string portal_name) {
+  return impl_->add_path(session, lun, std::move(portal_name));
 }
 
 Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t lun) {

@@ -85,9 +85,16 @@ struct MultipathOptions : PathPolicySettings {
   // After a connection is gone, how long the target may still execute its writes when no fence has
   // succeeded; longer than the target's own connection timeout (LIO: 45 s).
   std::chrono::milliseconds quiesce_time{60000};
+  // Nobody but this disk uses the LUN: a command that cannot be aborted, and lost writes, may be
+  // ended by LOGICAL UNIT RESET, which ends everybody's commands there (SAM-5 7.7). A LUN is reset
+  // only where all disks of this process at it say so.
+  bool exclusive_luns = false;
+  // The target's portals of one portal group know of each other's sessions, also where logins are
+  // redirected between them, as RFC 7143 6.3.5 wants it; see login_place.h.
+  bool redirected_login_fences = false;
   // For how long after that what it carried may be on its way, before LOGICAL UNIT RESET (where
-  // SessionOptions::exclusive_luns allows it) or PREEMPT AND ABORT fences; see
-  // multipath_device_fences.cpp. Not shorter than quiesce_time: neither is used.
+  // exclusive_luns allows it) or PREEMPT AND ABORT fences; see multipath_device_fences.cpp. Not
+  // shorter than quiesce_time: neither is used.
   std::chrono::milliseconds fence_settle_time{10000};
   // Each path registers a key made of this and its ISID, and takes it back when it ends; PREEMPT
   // AND ABORT is used instead of a reset. 0: none.
@@ -185,9 +192,10 @@ class MultipathDevice final : public BlockDevice {
   ~MultipathDevice() override;  // after close() has finished only
 
   // At any time. The session is shared, outlives the path, and is started and stopped by its owner.
-  // Siblings of the same portal group are found by target name and portal group tag. The error is a
-  // sentence: the disk has this path already, or still, or kMaxPaths of them.
-  Result<void> add_path(Session& session, std::uint16_t lun);
+  // Siblings of the same portal group are found by target name and portal group tag. portal_name:
+  // as this disk's operator wrote it, for its rules and messages; empty: as the session has it. The
+  // error is a sentence: the disk has this path already, or still, or kMaxPaths of them.
+  Result<void> add_path(Session& session, std::uint16_t lun, std::string portal_name = {});
 
   // Takes the path out of use; see above. Observer::on_path_removed() follows, unless close() comes
   // before. The error is a sentence: the disk has no such path, or no other one.

@@ -56,7 +56,7 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
   Path& path = *slots_[*activating_];
   log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
               "{}: asking the array to serve LUN {} through {}", options_.alias, path.lun(),
-              path.session().options().portal_name);
+              path.portal_name());
   try_activation();
 }
 
@@ -126,7 +126,7 @@ void MultipathDevice::Impl::give_activation_up() {
   const Path& path = *slots_[*activating_];
   log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
               "{}: the array does not serve LUN {} through {}", options_.alias, path.lun(),
-              path.session().options().portal_name);
+              path.portal_name());
   bypassed_ |= path_bit(*activating_);
   end_activation();
   activate_if_needed();

@@ -23,11 +23,15 @@ bool MultipathDevice::Impl::has_path(const Session& session, std::uint16_t lun) 
   });
 }
 
-Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun) {
+Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun,
+                                             std::string portal_name) {
   ISCSI_BLKBACK_ASSERT(!closing_);
+  if (portal_name.empty()) {
+    portal_name = session.options().portal_name;
+  }
   if (has_path(session, lun)) {
-    return fail(ErrorCode::conflict, fmt::format("{} has the path by {} already", options_.alias,
-                                                 session.options().portal_name));
+    return fail(ErrorCode::conflict,
+                fmt::format("{} has the path by {} already", options_.alias, portal_name));
   }
   const auto unused = std::find(slots_.begin(), slots_.end(), nullptr);
   const auto index = static_cast<std::uint32_t>(unused - slots_.begin());
@@ -46,7 +50,7 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
   groups_.add_path(index);
   fencer_->add(session, *this);
   slots_[index] = std::make_unique<Path>(
-      reactor_, session, lun, index,
+      reactor_, session, lun, std::move(portal_name), index,
       PathCheckerOptions{policies_.path_checker, options_.polling_interval,
                          options_.max_polling_interval, options_.checker_timeout},
       *this);
@@ -76,13 +80,13 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
         ErrorCode::conflict,
         fmt::format("the path by {} is the only one of {}: add another one first, or detach "
                     "the disk",
-                    session.options().portal_name, options_.alias));
+                    (*found)->portal_name(), options_.alias));
   }
   Path& path = **found;
   const std::uint32_t index = path.index();
   const PathMask bit = path_bit(index);
   log_info("multipath", "{}: path {} of LUN {} is removed, {} requests are outstanding there",
-           options_.alias, session.options().portal_name, lun, path.in_flight());
+           options_.alias, path.portal_name(), lun, path.in_flight());
   paths_.erase(found);
   if (lun_fence_.path == index) {
     give_up_reset();
@@ -136,7 +140,7 @@ void MultipathDevice::Impl::on_removal_overdue(Removal& removal) {
     return;
   }
   log_warning("multipath", "{}: commands at the removed path {} are not answered, aborting them",
-              options_.alias, session.options().portal_name);
+              options_.alias, removal.path.portal_name());
   removal.aborting = true;
   removal.abort.function = TaskFunction::abort_task_set;
   removal.abort.lun = removal.path.logical_unit().lun();
@@ -172,7 +176,7 @@ void MultipathDevice::Impl::finish_removals() {
       return false;
     }
     log_info("multipath", "{}: path {} of LUN {} is gone", options_.alias,
-             session.options().portal_name, removal->path.lun());
+             removal->path.portal_name(), removal->path.lun());
     forget_path(index);
     let_go.push_back(&session);
     return true;

@@ -2,7 +2,8 @@
 // are for what the next login of the lost session, or of a fence session through a sibling portal
 // (SessionFencer), does not reach: those act within one portal group only.
 //
-//   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive: ends the
+//   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive and no
+//                       other disk at it says otherwise (Session::may_reset): ends the
 //                       commands of every nexus, so that our own are let finish first; requests
 //                       pause for that long. No other host may use the LUN: at the source of a
 //                       migration another one does, so that a suspended disk is not reset.
@@ -81,13 +82,13 @@ void MultipathDevice::Impl::on_key_refused(const Path& path, const char* why) no
   log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
               "{}: path {} cannot register its reservation_key ({}); lost writes are fenced "
               "without it",
-              options_.alias, path.session().options().portal_name, why);
+              options_.alias, path.portal_name(), why);
 }
 
 void MultipathDevice::Impl::on_key_kept(const Path& path, const char* why) noexcept {
   log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
               "{}: the reservation_key of path {} stays registered at the target: {}",
-              options_.alias, path.session().options().portal_name, why);
+              options_.alias, path.portal_name(), why);
 }
 
 // Another disk of the same LUN over the same session has the same registration: the last one takes
@@ -123,6 +124,26 @@ void MultipathDevice::Impl::on_key_taken_back(const Session& session, std::uint1
   }
 }
 
+bool MultipathDevice::Impl::may_reset_lun() const noexcept {
+  return options_.exclusive_luns && !suspended_ &&
+         std::none_of(paths_.begin(), paths_.end(), [this](const Path* path) {
+           return fencer_->other_refuses_reset(
+               identity_.wwid, path->session().options().target_name, path->lun(), *this);
+         });
+}
+
+bool MultipathDevice::Impl::refuses_reset(const std::string& wwid, const std::string& target_name,
+                                          std::uint16_t lun) const noexcept {
+  if (options_.exclusive_luns && !suspended_) {
+    return false;
+  }
+  return (!wwid.empty() && wwid == identity_.wwid) ||
+         std::any_of(slots_.begin(), slots_.end(), [&](const std::unique_ptr<Path>& path) {
+           return path != nullptr && path->lun() == lun &&
+                  path->session().options().target_name == target_name;
+         });
+}
+
 // A path that may carry the fence.
 Path* MultipathDevice::Impl::path_for_lun_fence() const {
   for (Path* const path : paths_) {
@@ -132,7 +153,7 @@ Path* MultipathDevice::Impl::path_for_lun_fence() const {
       continue;
     }
     if (options_.reservation_key != 0 ? keys_[path->index()]->registered()
-                                      : path->session().options().exclusive_luns) {
+                                      : path->session().may_reset(path->logical_unit().lun())) {
       return path;
     }
   }
@@ -164,10 +185,7 @@ TimePoint MultipathDevice::Impl::settled_harmless_at(TimePoint now) const {
 }
 
 void MultipathDevice::Impl::start_lun_fence_timer() {
-  const bool possible = options_.reservation_key != 0 ||
-                        std::any_of(paths_.begin(), paths_.end(), [](const Path* path) {
-                          return path->session().options().exclusive_luns;
-                        });
+  const bool possible = options_.reservation_key != 0 || options_.exclusive_luns;
   if (!possible || unfenced_.empty() || lun_fence_.under_way() || lun_fence_.timer.armed() ||
       options_.fence_settle_time >= options_.quiesce_time) {
     return;
@@ -291,7 +309,7 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   }
   const bool preempted = options_.reservation_key != 0;
   const char* const name = preempted ? "PREEMPT AND ABORT" : "LOGICAL UNIT RESET";
-  const std::string& portal = slots_[lun_fence_.path]->session().options().portal_name;
+  const std::string& portal = slots_[lun_fence_.path]->portal_name();
   if (!done) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
                 "{}: {} through {} does not fence lost writes: {}", options_.alias, name, portal,

@@ -12,7 +12,7 @@ namespace {
 PathPlace place_of(const Path& path) {
   const SessionOptions& session = path.session().options();
   const NegotiatedParameters& negotiated = path.session().negotiated();
-  return {.portal = session.portal_name,
+  return {.portal = path.portal_name(),
           .address = session.portal.to_string(),
           .interface_name = session.interface_binding.to_string(),
           .target_name = session.target_name,
@@ -228,7 +228,7 @@ void MultipathDevice::Impl::note_marginal(const Path& path, bool before) {
   if (!before) {
     log_limited(log_limiter_, now, LogLevel::warning, "multipath",
                 "{}: path {} fails again and again, it is a last resort for {} s", options_.alias,
-                path.session().options().portal_name,
+                path.portal_name(),
                 std::chrono::duration_cast<std::chrono::seconds>(*marginal.until() - now).count());
   }
   on_marginal_timer();

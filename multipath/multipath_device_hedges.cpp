@@ -29,10 +29,9 @@ constexpr std::size_t kMaxHedgeBytes = std::size_t{16} << 20;
 }  // namespace
 
 void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
-  const Session& session = slots_[index]->session();
   log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
               "{}: path {} of LUN {} is silent with requests outstanding", options_.alias,
-              session.options().portal_name, slots_[index]->lun());
+              slots_[index]->portal_name(), slots_[index]->lun());
   suspect_ |= path_bit(index);
   update_able();
   // What has silenced it may have silenced others that have nothing to do: before a write goes

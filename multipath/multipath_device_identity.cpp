@@ -46,7 +46,7 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
 std::string MultipathDevice::Impl::conflict_of(const Path& path,
                                                const LogicalUnitIdentity& identity,
                                                const Result<void>& checked) const {
-  const std::string& portal = path.session().options().portal_name;
+  const std::string& portal = path.portal_name();
   if (identity.wwid != identity_.wwid) {
     return fmt::format("portal {} {}", portal, checked.error().message);
   }
@@ -98,7 +98,7 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
   identity_ = identity;
   identity_target_ = path.session().options().target_name;
   identity_lun_ = path.lun();
-  identity_portal_ = path.session().options().portal_name;
+  identity_portal_ = path.portal_name();
   ready_ = true;
   enter_barrier(identity_target_, identity_lun_);
   apply_policies();

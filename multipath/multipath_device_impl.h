@@ -45,7 +45,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
   ~Impl();
 
-  Result<void> add_path(Session& session, std::uint16_t lun);
+  Result<void> add_path(Session& session, std::uint16_t lun, std::string portal_name);
   Result<void> remove_path(const Session& session, std::uint16_t lun);
   void set_no_path_retry(std::optional<NoPathRetry> wait);
   void submit(BlockRequest& block);
@@ -160,7 +160,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
   void on_space_low(Path& path) noexcept override;
   void on_path_idle(Path& path) noexcept override;
-  [[nodiscard]] bool may_reset_lun() const noexcept override { return !suspended_; }
+  [[nodiscard]] bool may_reset_lun() const noexcept override;
   // PathSilence::Owner
   void on_suspect(std::uint32_t path) noexcept override;
   void on_suspicion_over(std::uint32_t path) noexcept override;
@@ -169,6 +169,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_fenced(Session& session, const LoginPlace& place,
                  std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override;
+  [[nodiscard]] bool redirected_login_fences() const noexcept override {
+    return options_.redirected_login_fences;
+  }
+  [[nodiscard]] bool refuses_reset(const std::string& wwid, const std::string& target_name,
+                                   std::uint16_t lun) const noexcept override;
   [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
   void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept override;
   // PathKey::Owner

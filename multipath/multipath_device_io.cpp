@@ -332,7 +332,7 @@ void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) 
     start_fence_timer();
   }
   if (!withdrawn_) {
-    fencer_->fence(path.session());
+    fencer_->fence(path.session(), *this);
   }
 }
 

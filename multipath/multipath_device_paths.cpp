@@ -101,12 +101,11 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   const Session& session = path.session();
   if (path.state() == PathState::up) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
-                "{}: path {} of LUN {} is up", options_.alias, session.options().portal_name,
-                path.lun());
+                "{}: path {} of LUN {} is up", options_.alias, path.portal_name(), path.lun());
   } else if (path.state() != PathState::pending) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-                "{}: path {} of LUN {} is {}: {}", options_.alias, session.options().portal_name,
-                path.lun(), to_string(path.state()), path.last_error());
+                "{}: path {} of LUN {} is {}: {}", options_.alias, path.portal_name(), path.lun(),
+                to_string(path.state()), path.last_error());
   }
 
   const bool had_path = up_ != 0;

@@ -78,11 +78,12 @@ const char* to_string(CheckerFinding finding) {
   return "faulty";
 }
 
-Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t index,
-           const PathCheckerOptions& checker, Owner& owner)
+Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string portal_name,
+           std::uint32_t index, const PathCheckerOptions& checker, Owner& owner)
     : reactor_(reactor),
       session_(session),
       lun_(lun),
+      portal_name_(std::move(portal_name)),
       index_(index),
       checker_timeout_(checker.checker_timeout),
       owner_(owner),

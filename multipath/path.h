@@ -60,15 +60,18 @@ class Path final : private SessionObserver, private PathChecker::Owner {
     virtual void on_space_low(Path& path) noexcept = 0;
     // After stop(): nothing of the path's is outstanding any more.
     virtual void on_path_idle(Path& path) noexcept = 0;
-    // See SessionObserver::may_reset().
-    [[nodiscard]] virtual bool may_reset_lun() const noexcept { return true; }
+    // Whether LOGICAL UNIT RESET, which ends everybody's commands, is allowed at the disk's LUN
+    // now.
+    [[nodiscard]] virtual bool may_reset_lun() const noexcept { return false; }
 
    protected:
     ~Owner() = default;
   };
 
-  Path(Reactor& reactor, Session& session, std::uint16_t lun, std::uint32_t index,
-       const PathCheckerOptions& checker, Owner& owner);
+  // portal_name: as the disk's operator wrote it; disks that share the session may have other names
+  // for it.
+  Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string portal_name,
+       std::uint32_t index, const PathCheckerOptions& checker, Owner& owner);
   ~Path();  // idle() only
 
   void start();
@@ -123,6 +126,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] LogicalUnit& logical_unit() { return logical_unit_; }
   [[nodiscard]] Session& session() const { return session_; }
   [[nodiscard]] std::uint16_t lun() const { return lun_; }
+  [[nodiscard]] const std::string& portal_name() const { return portal_name_; }
   [[nodiscard]] std::uint32_t index() const { return index_; }
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
   [[nodiscard]] std::uint32_t writes_in_flight() const { return writes_in_flight_; }
@@ -141,8 +145,10 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   void on_session_up(Session& session) noexcept override;
   void on_session_down(Session& session, const Error& why) noexcept override;
   void on_scsi_event(Session& session, std::uint64_t lun, const SenseData& sense) noexcept override;
-  [[nodiscard]] bool may_reset(std::uint64_t lun) const noexcept override {
-    return lun != logical_unit_.lun() || owner_.may_reset_lun();
+  [[nodiscard]] ResetConsent may_reset(std::uint64_t lun) const noexcept override {
+    return lun != logical_unit_.lun() ? ResetConsent::not_concerned
+           : owner_.may_reset_lun()   ? ResetConsent::allowed
+                                      : ResetConsent::refused;
   }
 
   void verify(const std::string& why);
@@ -164,6 +170,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   Reactor& reactor_;
   Session& session_;
   const std::uint16_t lun_;
+  const std::string portal_name_;
   const std::uint32_t index_;
   const std::chrono::milliseconds checker_timeout_;
   Path::Owner& owner_;

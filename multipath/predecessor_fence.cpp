@@ -130,8 +130,7 @@ class PredecessorFence::Attempt final : public SessionObserver {
     for (const Session* session : fence_.owner_.path_sessions()) {
       if (session != own_path_ && session->state() == SessionState::logged_in &&
           session->options().target_name == nexus_.target_name && nexus_.place.portal_group &&
-          login_place(*session).portal_group == nexus_.place.portal_group &&
-          !led_elsewhere(*session)) {
+          login_place(*session).portal_group == nexus_.place.portal_group && is_proof(*session)) {
         portals.push_back(session->options().portal);
       }
     }
@@ -141,9 +140,13 @@ class PredecessorFence::Attempt final : public SessionObserver {
   // Whether this login has led to the nexus that the dead process had.
   [[nodiscard]] bool reinstates(const Session& session) const {
     const LoginPlace place = login_place(session);
-    const bool sibling = place.portal_group && place.portal_group == nexus_.place.portal_group &&
-                         !led_elsewhere(session);
-    return same_nexus(nexus_.place, place) || sibling;
+    const bool sibling =
+        place.portal_group && place.portal_group == nexus_.place.portal_group && is_proof(session);
+    return same_nexus(nexus_.place, place, fence_.redirected_login_fences_) || sibling;
+  }
+  // What a redirect has led to proves something only where the disk vouches for its target.
+  [[nodiscard]] bool is_proof(const Session& session) const {
+    return fence_.redirected_login_fences_ || !led_elsewhere(session);
   }
 
   // Of the disk's path.
@@ -223,9 +226,11 @@ class PredecessorFence::Attempt final : public SessionObserver {
   Timer timer_;
 };
 
-PredecessorFence::PredecessorFence(Reactor& reactor, SessionFencer& sessions, Owner& owner)
+PredecessorFence::PredecessorFence(Reactor& reactor, SessionFencer& sessions,
+                                   bool redirected_login_fences, Owner& owner)
     : reactor_(reactor),
       sessions_(sessions),
+      redirected_login_fences_(redirected_login_fences),
       owner_(owner),
       reap_(
           reactor, [](void* self) noexcept { static_cast<PredecessorFence*>(self)->reap(); },

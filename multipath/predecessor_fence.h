@@ -47,7 +47,9 @@ class PredecessorFence {
     ~Owner() = default;
   };
 
-  PredecessorFence(Reactor& reactor, SessionFencer& sessions, Owner& owner);
+  // redirected_login_fences: see MultipathOptions.
+  PredecessorFence(Reactor& reactor, SessionFencer& sessions, bool redirected_login_fences,
+                   Owner& owner);
   ~PredecessorFence();  // idle() only
   PredecessorFence(const PredecessorFence&) = delete;
   PredecessorFence& operator=(const PredecessorFence&) = delete;
@@ -75,6 +77,7 @@ class PredecessorFence {
 
   Reactor& reactor_;
   SessionFencer& sessions_;
+  const bool redirected_login_fences_;
   Owner& owner_;
   std::vector<std::unique_ptr<Attempt>> attempts_;
   bool stopping_ = false;

@@ -1,6 +1,7 @@
 #include "multipath/session_fencer.h"
 
 #include <algorithm>
+#include <iterator>
 #include <unordered_map>
 #include <utility>
 
@@ -51,6 +52,7 @@ class SessionFencer::Entry final : public SessionObserver {
 
   // True when the client has nothing left here.
   bool remove_client(Client& client) {
+    std::erase(waiting_, &client);
     if (std::erase(clients_, &client) == 0) {
       return leaving_ != &client;
     }
@@ -60,6 +62,9 @@ class SessionFencer::Entry final : public SessionObserver {
   // The same for one add_client().
   bool remove_once(Client& client) {
     clients_.erase(std::find(clients_.begin(), clients_.end(), &client));
+    if (std::find(clients_.begin(), clients_.end(), &client) == clients_.end()) {
+      std::erase(waiting_, &client);
+    }
     return !clients_.empty() || leave(client);
   }
 
@@ -69,7 +74,6 @@ class SessionFencer::Entry final : public SessionObserver {
 
   // The last client has gone. True when it has nothing left here.
   bool leave(Client& client) {
-    wanted_ = false;
     timer_.stop();
     session_->remove_observer(*this);
     session_ = nullptr;
@@ -82,11 +86,15 @@ class SessionFencer::Entry final : public SessionObserver {
     return false;
   }
 
-  void want_fence() {
-    if (wanted_) {
+  void want_fence(Client& client) {
+    if (std::find(waiting_.begin(), waiting_.end(), &client) != waiting_.end()) {
       return;
     }
-    wanted_ = true;
+    waiting_.push_back(&client);
+    if (waiting_.size() > 1) {
+      try_sibling();  // one that is not good enough for the others may be so for this one
+      return;
+    }
     const bool collided =
         fence_was_about_ && fencer_.reactor_.now() - session_up_at_ < kCollisionTime;
     fence_was_about_ = false;
@@ -96,12 +104,18 @@ class SessionFencer::Entry final : public SessionObserver {
     timer_.start_after(delay_);
   }
 
-  // Some session came up: perhaps the sibling that was missing.
-  void sibling_up() {
-    if (wanted_ && fence_ == nullptr && waiting_for_sibling_) {
+  // Perhaps there is the sibling that was missing.
+  void try_sibling() {
+    if (!waiting_.empty() && fence_ == nullptr && waiting_for_sibling_) {
       waiting_for_sibling_ = false;
       timer_.start_after(Duration::zero());
     }
+  }
+
+  // Whether a fence that a redirect had a part in would be of use.
+  [[nodiscard]] bool voucher_waits() const {
+    return std::any_of(waiting_.begin(), waiting_.end(),
+                       [](const Client* client) { return client->redirected_login_fences(); });
   }
 
   void sibling_down(const Session& sibling) {
@@ -125,7 +139,7 @@ class SessionFencer::Entry final : public SessionObserver {
   };
 
   void on_session_up(Session& session) noexcept override {
-    wanted_ = false;  // this login was the fence
+    waiting_.clear();  // this login was the fence
     waiting_for_sibling_ = false;
     timer_.stop();
     session_up_at_ = fencer_.reactor_.now();
@@ -149,7 +163,7 @@ class SessionFencer::Entry final : public SessionObserver {
       stop_fence_.schedule();
       return;
     }
-    if (!wanted_ || session_->state() == SessionState::logged_in) {
+    if (waiting_.empty() || session_->state() == SessionState::logged_in) {
       return;
     }
     sibling_ = fencer_.find_sibling(*this);
@@ -157,11 +171,15 @@ class SessionFencer::Entry final : public SessionObserver {
       waiting_for_sibling_ = true;
       return;
     }
-    SessionOptions options = sibling_->options();
-    options.isid = session_->options().isid;
+    const SessionOptions& way = sibling_->options();
+    SessionOptions options = session_->options();
+    options.portal = way.portal;
+    options.portal_name = way.portal_name;
+    options.interface_binding = way.interface_binding;
     options.max_commands = 1;
     fence_epoch_ = session_->login_epoch();
     place_ = login_place(*session_);
+    redirected_ = led_elsewhere(*session_) || led_elsewhere(*sibling_);
     log_info("multipath", "{}: fencing the lost session through portal {}",
              session_->options().portal_name, options.portal_name);
     fence_ = std::make_unique<Session>(fencer_.reactor_, std::move(options));
@@ -174,14 +192,24 @@ class SessionFencer::Entry final : public SessionObserver {
   void on_fence_up() {
     const LoginPlace led_to = login_place(*fence_);
     stop_fence_.schedule();
-    if (stopping_ || !wanted_ || led_elsewhere(*fence_) || !led_to.portal_group ||
+    if (stopping_ || waiting_.empty() || !led_to.portal_group ||
         led_to.portal_group != place_.portal_group) {
       return;
     }
-    wanted_ = session_->login_epoch() > fence_epoch_;  // lost once more in the meantime
+    const bool redirected = redirected_ || led_elsewhere(*fence_);
+    const bool lost_again = session_->login_epoch() > fence_epoch_;
+    std::vector<Client*> fenced;
+    std::copy_if(
+        clients_.begin(), clients_.end(), std::back_inserter(fenced),
+        [&](const Client* client) { return !redirected || client->redirected_login_fences(); });
+    if (fenced.empty()) {
+      return;
+    }
     log_info("multipath", "{}: the lost session is fenced", session_->options().portal_name);
-    const std::vector<Client*> clients = clients_;
-    for (Client* client : clients) {
+    for (Client* client : fenced) {
+      if (!lost_again) {
+        std::erase(waiting_, client);
+      }
       client->on_fenced(*session_, place_, fence_epoch_);
     }
   }
@@ -209,7 +237,7 @@ class SessionFencer::Entry final : public SessionObserver {
     }
     fence_.reset();
     const bool start_now = std::exchange(start_when_gone_, false);
-    if (wanted_) {
+    if (!waiting_.empty()) {
       timer_.start_after(start_now ? Duration::zero() : kRetryInterval);
     }
   }
@@ -222,7 +250,7 @@ class SessionFencer::Entry final : public SessionObserver {
   std::vector<Client*> clients_;
   Client* leaving_ = nullptr;  // the last client, waiting for the fence session to go
 
-  bool wanted_ = false;
+  std::vector<Client*> waiting_;  // those of clients_ that wait for the fence
   bool waiting_for_sibling_ = false;
   TimePoint session_up_at_{};
   bool fence_was_about_ = false;  // when the session came up
@@ -235,8 +263,9 @@ class SessionFencer::Entry final : public SessionObserver {
   bool start_when_gone_ = false;
   Session* sibling_ = nullptr;  // of this or the last attempt; compared, not used
   std::uint64_t fence_epoch_ = 0;
-  LoginPlace place_;  // of the login that it fences
-  Timer timer_;       // until the start; while fence_ runs, its deadline
+  LoginPlace place_;         // of the login that it fences
+  bool redirected_ = false;  // that login, or the sibling's
+  Timer timer_;              // until the start; while fence_ runs, its deadline
   Deferred stop_fence_;
 };
 
@@ -273,10 +302,10 @@ void SessionFencer::add(Session& session, Client& client) {
   entries_.back()->add_client(client);
 }
 
-void SessionFencer::fence(Session& lost) {
+void SessionFencer::fence(Session& lost, Client& client) {
   for (const std::unique_ptr<Entry>& entry : entries_) {
     if (entry->session() == &lost) {
-      entry->want_fence();
+      entry->want_fence(client);
       return;
     }
   }
@@ -299,6 +328,15 @@ bool SessionFencer::withdraw(Client& client) {
     nothing_left = entry->remove_client(client) && nothing_left;
   }
   return nothing_left;
+}
+
+bool SessionFencer::other_refuses_reset(const std::string& wwid, const std::string& target_name,
+                                        std::uint16_t lun, const Client& asking) const {
+  return std::any_of(entries_.begin(), entries_.end(), [&](const std::unique_ptr<Entry>& entry) {
+    return std::any_of(entry->clients().begin(), entry->clients().end(), [&](const Client* client) {
+      return client != &asking && client->refuses_reset(wwid, target_name, lun);
+    });
+  });
 }
 
 bool SessionFencer::other_needs_key(const Session& session, std::uint16_t lun,
@@ -336,7 +374,8 @@ void SessionFencer::key_taken_back(const Session& session, std::uint16_t lun) {
 Session* SessionFencer::find_sibling(const Entry& lost) const {
   const SessionOptions& wanted = lost.session()->options();
   const std::optional<std::uint16_t> group = login_place(*lost.session()).portal_group;
-  if (!group || led_elsewhere(*lost.session())) {
+  const bool takes_redirected = lost.voucher_waits();
+  if (!group || (led_elsewhere(*lost.session()) && !takes_redirected)) {
     return nullptr;
   }
   // After a failed attempt the one behind the last sibling is tried first.
@@ -346,7 +385,8 @@ Session* SessionFencer::find_sibling(const Entry& lost) const {
     Session* candidate = entry->session();
     if (candidate == nullptr || candidate == lost.session() ||
         candidate->state() != SessionState::logged_in ||
-        candidate->options().target_name != wanted.target_name || led_elsewhere(*candidate) ||
+        candidate->options().target_name != wanted.target_name ||
+        (led_elsewhere(*candidate) && !takes_redirected) ||
         login_place(*candidate).portal_group != group) {
       continue;
     }
@@ -362,7 +402,7 @@ Session* SessionFencer::find_sibling(const Entry& lost) const {
 void SessionFencer::on_session_up(Session& session) {
   for (const std::unique_ptr<Entry>& entry : entries_) {
     if (entry->session() != &session) {
-      entry->sibling_up();
+      entry->try_sibling();
     }
   }
 }

@@ -4,9 +4,11 @@
 //
 // How: a login with the lost session's ISID and TSIH 0 to another portal of the same target portal
 // group makes the target terminate the old session's tasks (session reinstatement, RFC 7143 6.3.5).
-// The fence session logs out as soon as it is in. Portals whose tags are equal are of the same
-// group as long as they are of the same node; where a redirect has led, to whichever node, is
-// neither fenced in this way nor a fence, unless SessionOptions::redirected_login_fences says so.
+// The fence session logs out as soon as it is in. But for the portal it has the lost session's own
+// options: disks may have credentials of their own for a target. Portals whose tags are equal are
+// of the same group as long as they are of the same node; where a redirect has led, to whichever
+// node, is neither fenced in this way nor a fence, but for the disks that vouch for their target
+// (MultipathOptions::redirected_login_fences).
 //
 // Two sessions of one ISID end each other, so the fence must not fight with the lost session's own
 // next login, which is a fence itself:
@@ -24,6 +26,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/reactor.h"
@@ -42,6 +45,13 @@ class SessionFencer {
                            std::uint64_t login_epoch) noexcept = 0;
     // After remove() or withdraw() returned false: nothing of what this client gave up is left.
     virtual void on_withdrawn() noexcept = 0;
+    // Whether a login that was redirected fences for this client, too.
+    [[nodiscard]] virtual bool redirected_login_fences() const noexcept = 0;
+    // Whether it uses that LUN, by that identity (not empty) or that number, and does not allow its
+    // reset.
+    [[nodiscard]] virtual bool refuses_reset(const std::string& wwid,
+                                             const std::string& target_name,
+                                             std::uint16_t lun) const noexcept = 0;
     // Whether it still relies on what it has registered for persistent reservations there.
     [[nodiscard]] virtual bool needs_key(const Session& session,
                                          std::uint16_t lun) const noexcept = 0;
@@ -64,14 +74,18 @@ class SessionFencer {
   // The client uses the session: it may ask for fences of it, and the session's portal may serve
   // for the fences of others. Sessions outlive their clients' interest.
   void add(Session& session, Client& client);
-  // The session is lost and writes of its last login are outstanding.
-  void fence(Session& lost);
+  // The session is lost and writes that the client sent in its last login are outstanding.
+  void fence(Session& lost, Client& client);
   // Takes one add() back. True: nothing of it is left now; false: a fence session that only this
   // client wanted is still going away, on_withdrawn follows.
   [[nodiscard]] bool remove(Session& session, Client& client);
   // The client is no longer interested in anything. True: nothing is left now; false: a fence
   // session that only this client wanted is still going away, on_withdrawn follows.
   [[nodiscard]] bool withdraw(Client& client);
+  // Whether another client than the one asking does, over whichever session; see
+  // Client::refuses_reset().
+  [[nodiscard]] bool other_refuses_reset(const std::string& wwid, const std::string& target_name,
+                                         std::uint16_t lun, const Client& asking) const;
   // Whether another client than the one asking does; see Client::needs_key().
   [[nodiscard]] bool other_needs_key(const Session& session, std::uint16_t lun,
                                      const Client& asking) const;

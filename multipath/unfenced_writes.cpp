@@ -41,8 +41,7 @@ bool UnfencedWrites::has_path(std::uint32_t path) const {
 
 bool UnfencedWrites::fence(std::uint32_t path, const LoginPlace& place, std::uint64_t login_epoch) {
   return std::erase_if(writes_, [&](const UnfencedWrite& write) {
-           return write.path == path && same_nexus(write.place, place) &&
-                  write.login_epoch <= login_epoch;
+           return is_of(write, path, place) && write.login_epoch <= login_epoch;
          }) != 0;
 }
 
@@ -54,8 +53,7 @@ bool UnfencedWrites::expire(TimePoint now) {
 bool UnfencedWrites::fence_until(std::uint32_t path, const LoginPlace& place,
                                  TimePoint harmless_at) {
   return std::erase_if(writes_, [&](const UnfencedWrite& write) {
-           return write.path == path && same_nexus(write.place, place) &&
-                  write.harmless_at <= harmless_at;
+           return is_of(write, path, place) && write.harmless_at <= harmless_at;
          }) != 0;
 }
 
@@ -69,7 +67,7 @@ bool UnfencedWrites::all_until(std::uint32_t path, const LoginPlace& place,
                                TimePoint harmless_at) const {
   bool any = false;
   for (const UnfencedWrite& write : writes_) {
-    if (write.path == path && same_nexus(write.place, place)) {
+    if (is_of(write, path, place)) {
       any = true;
       if (write.harmless_at > harmless_at) {
         return false;

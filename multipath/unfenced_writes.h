@@ -29,7 +29,9 @@ class UnfencedWrites {
   // Beyond limit writes, the newest are kept as one range that no fence clears, time alone does:
   // a bound that is safe, not precise. (A session that comes up again fences what it lost before,
   // so that more than one full queue per path takes a target that keeps moving between groups.)
-  explicit UnfencedWrites(std::size_t limit) : limit_(limit) {}
+  // redirected_login_fences: see same_nexus().
+  explicit UnfencedWrites(std::size_t limit, bool redirected_login_fences = false)
+      : limit_(limit), redirected_login_fences_(redirected_login_fences) {}
 
   // False: it has become part of that range.
   bool add(const UnfencedWrite& write);
@@ -54,7 +56,7 @@ class UnfencedWrites {
   [[nodiscard]] Whereabouts whereabouts(PlaceNow&& place_now) const {
     Whereabouts found;
     for (const UnfencedWrite& write : writes_) {
-      if (write.path != kNoPath && same_nexus(write.place, place_now(write.path))) {
+      if (write.path != kNoPath && is_of(write, write.path, place_now(write.path))) {
         found.paths |= path_bit(write.path);
       } else {
         found.elsewhere = true;
@@ -81,7 +83,13 @@ class UnfencedWrites {
  private:
   static constexpr std::uint32_t kNoPath = ~std::uint32_t{0};
 
-  std::size_t limit_;
+  [[nodiscard]] bool is_of(const UnfencedWrite& write, std::uint32_t path,
+                           const LoginPlace& place) const {
+    return write.path == path && same_nexus(write.place, place, redirected_login_fences_);
+  }
+
+  const std::size_t limit_;
+  const bool redirected_login_fences_;
   std::vector<UnfencedWrite> writes_;
 };
 

@@ -79,7 +79,7 @@ Result<void> ConfigurationReader::set(const YesNoSetting& kind, const Configurat
   if (!value) {
     return tl::unexpected(value.error());
   }
-  settings.session.*kind.member = *value;
+  std::visit([&](auto member) { settings.owner_of(member).*member = *value; }, kind.member);
   return {};
 }
 

@@ -35,7 +35,7 @@ struct WholeSetting {
 };
 
 struct YesNoSetting {
-  bool SessionOptions::*member;
+  std::variant<bool SessionOptions::*, bool MultipathOptions::*> member;
 };
 
 // The only value that error recovery level 0 over one connection allows; accepted so that whoever

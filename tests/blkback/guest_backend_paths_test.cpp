@@ -257,5 +257,49 @@ TEST_F(GuestBackendTest, AGuestIsToldOfANewSizeWhateverXenstoreRefusesAtFirst) {
   }
 }
 
+// --- a disk with settings of its own
+
+class GuestBackendOwnSettings : public GuestBackendTest {
+ protected:
+  // The guest's second disk has a timer of its own for its sessions, and comes first or second.
+  void expect_isids(bool comes_first) {
+    std::map<std::uint16_t, std::set<Isid>> isids;  // by LUN
+    target_.inject({.matches =
+                        [&isids](const SimCommand& command) {
+                          isids[command.lun].insert(command.isid);
+                          return false;
+                        },
+                    .count = 0});
+    const FakeDisk ordinary = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1");
+    const FakeDisk own = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/2?login_timeout=7",
+                              51728);
+    const FakeDisk& first = comes_first ? own : ordinary;
+    const FakeDisk& second = comes_first ? ordinary : own;
+    toolstack_.add(first);
+    start();
+    ASSERT_TRUE(connect(boot(first)));
+    toolstack_.add(second);
+    ASSERT_TRUE(connect(boot(second)));
+    EXPECT_EQ(target_.sessions(), 2u);
+    target_.clear_faults();
+    SessionOptions session;
+    session.target_name = kTargetName;
+    session.portal = SocketAddress::parse("192.0.2.1", 3260).value();
+    SessionOptions hasty = session;
+    hasty.login_timeout = 7s;
+    EXPECT_EQ(isids[1], std::set{make_isid(0, kGuest, session, 0, 0)});
+    EXPECT_EQ(isids[2],
+              std::set{make_isid(0, kGuest, hasty, session_variant(hasty, session), 0)});
+  }
+};
+
+TEST_F(GuestBackendOwnSettings, MakeSessionsOfItsOwn) {
+  expect_isids(false);
+}
+
+TEST_F(GuestBackendOwnSettings, MakeSessionsOfItsOwnWithTheSameIsidsWhenItComesFirst) {
+  expect_isids(true);
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

@@ -95,9 +95,14 @@ class RecordingObserver final : public SessionObserver {
     event_lun = lun;
     event_sense = sense;
   }
+  [[nodiscard]] ResetConsent may_reset(std::uint64_t lun) const noexcept override {
+    return lun == consent_lun ? consent : ResetConsent::not_concerned;
+  }
   int ups = 0;
   int downs = 0;
   int events = 0;
+  ResetConsent consent = ResetConsent::not_concerned;  // to a reset of
+  std::uint64_t consent_lun = 0;
   std::uint64_t event_lun = 0;
   SenseData event_sense;
   std::string reason;

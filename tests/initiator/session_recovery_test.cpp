@@ -177,13 +177,12 @@ TEST_F(SessionRecoveryTest, AnswerThatComesWhileTheAbortIsUnansweredIsTheAnswer)
   EXPECT_EQ(initiator.observer.downs, 0);
 }
 
-TEST_F(SessionRecoveryTest, ExclusiveLunIsResetWhereAbortDoesNotHelp) {
-  SessionOptions exclusive = options();
-  exclusive.exclusive_luns = true;
+TEST_F(SessionRecoveryTest, LunWhoseDiskAllowsItIsResetWhereAbortDoesNotHelp) {
   for (const SimFunctionFault& fault :
        {SimFunctionFault{.answer = false}, SimFunctionFault{.execute = false, .response = 5},
         SimFunctionFault{.execute = false, .response = 1}}) {
-    TestSession initiator(reactor, exclusive);
+    TestSession initiator(reactor, options());
+    initiator.observer.consent = ResetConsent::allowed;
     ASSERT_TRUE(initiator.start());
     target->fault_functions(TaskFunction::abort_task, fault);
     const std::uint64_t resets = target->counters.resets;
@@ -197,12 +196,11 @@ TEST_F(SessionRecoveryTest, ExclusiveLunIsResetWhereAbortDoesNotHelp) {
 }
 
 TEST_F(SessionRecoveryTest, ResetThatDoesNotHelpEitherDropsTheConnection) {
-  SessionOptions exclusive = options();
-  exclusive.exclusive_luns = true;
   target->fault_functions(TaskFunction::abort_task, SimFunctionFault{.answer = false});
   for (const SimFunctionFault& fault :
        {SimFunctionFault{.answer = false}, SimFunctionFault{.execute = false, .response = 5}}) {
-    TestSession initiator(reactor, exclusive);
+    TestSession initiator(reactor, options());
+    initiator.observer.consent = ResetConsent::allowed;
     ASSERT_TRUE(initiator.start());
     target->fault_functions(TaskFunction::logical_unit_reset, fault);
     const std::uint64_t resets = target->counters.resets;
@@ -211,6 +209,34 @@ TEST_F(SessionRecoveryTest, ResetThatDoesNotHelpEitherDropsTheConnection) {
     EXPECT_EQ(write.task.outcome, TaskOutcome::connection_lost);
     EXPECT_LE(took, seconds(21)) << "command, abort and reset timeout";
     EXPECT_LE(target->counters.resets, resets + 1);
+  }
+}
+
+TEST_F(SessionRecoveryTest, LunIsNotResetUnlessSomebodyAllowsItAndNobodyRefuses) {
+  struct Case {
+    ResetConsent one;
+    ResetConsent other;
+    std::uint64_t lun_of_one;
+  };
+  for (const Case& now : {Case{ResetConsent::not_concerned, ResetConsent::not_concerned, 0},
+                          Case{ResetConsent::allowed, ResetConsent::not_concerned, encode_lun(1)},
+                          Case{ResetConsent::allowed, ResetConsent::refused, 0},
+                          Case{ResetConsent::refused, ResetConsent::allowed, 0},
+                          Case{ResetConsent::refused, ResetConsent::refused, 0}}) {
+    TestSession initiator(reactor, options());
+    RecordingObserver second;
+    initiator.session.add_observer(second);
+    initiator.observer.consent = now.one;
+    initiator.observer.consent_lun = now.lun_of_one;
+    second.consent = now.other;
+    EXPECT_FALSE(initiator.session.may_reset(0));
+    ASSERT_TRUE(initiator.start());
+    target->fault_functions(TaskFunction::abort_task, SimFunctionFault{.answer = false});
+    TestCommand write;
+    stuck_write(initiator, write);
+    EXPECT_EQ(write.task.outcome, TaskOutcome::connection_lost);
+    EXPECT_EQ(target->counters.resets, 0U);
+    initiator.session.remove_observer(second);
   }
 }
 

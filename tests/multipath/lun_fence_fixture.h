@@ -15,7 +15,7 @@ class LunFenceTest : public MultipathTest {
 
   // Portals in groups of their own, so that nobody else can fence.
   void start_apart(bool exclusive) {
-    session_options_.exclusive_luns = exclusive;
+    options_.exclusive_luns = exclusive;
     start({1, 2});
     reactor_.run_for(milliseconds(10));
   }

@@ -146,7 +146,7 @@ TEST_F(LunFenceTest, CloseWaitsForTheResetAndNoLonger) {
 
 TEST_F(LunFenceTest, APathThatIsRemovedDoesNotWaitForAReset) {
   start_target({1, 2, 3});
-  session_options_.exclusive_luns = true;
+  options_.exclusive_luns = true;
   start_device();
   SimFunctionFault unanswered;
   unanswered.answer = false;
@@ -311,7 +311,7 @@ TEST_F(LunFenceTest, ADiskThatIsSuspendedJustBeforeTheResetIsNotReset) {
 TEST_F(LunFenceTest, AStuckCommandOfASuspendedDiskIsNoReasonForAReset) {
   session_options_.command_timeout = seconds(5);
   session_options_.abort_timeout = seconds(2);
-  session_options_.exclusive_luns = true;
+  options_.exclusive_luns = true;
   start({1});
   SimFault never;
   never.matches = writes_at(0);

@@ -287,7 +287,6 @@ BarrierNexus some_nexus() {
   nexus.place.portal =
       SocketAddress::parse("2001:db8:1111:2222:3333:4444:5555:6666", 65535).value();
   nexus.place.portal_group = 0xfffe;
-  nexus.place.any_portal_of_group = true;
   return nexus;
 }
 
@@ -308,14 +307,12 @@ TEST_F(LunWriteBarrierTest, ANexusIsReadAsItWasTold) {
   EXPECT_EQ(read->interface_binding, told.interface_binding);
   EXPECT_EQ(read->place.portal, told.place.portal);
   EXPECT_EQ(read->place.portal_group, told.place.portal_group);
-  EXPECT_TRUE(read->place.any_portal_of_group);
 }
 
 TEST_F(LunWriteBarrierTest, ANexusWithoutAPortalGroupHasNone) {
   LunWriteBarrier one = enter();
   BarrierNexus told = some_nexus();
   told.place.portal_group.reset();
-  told.place.any_portal_of_group = false;
   one.set_nexus(0, told);
   one.set_outstanding(0, true);
   die(one);
@@ -323,7 +320,6 @@ TEST_F(LunWriteBarrierTest, ANexusWithoutAPortalGroupHasNone) {
   const auto read = later.nexus_of(later.look(kNow).dead.at(0).slot, 0);
   ASSERT_TRUE(read);
   EXPECT_FALSE(read->place.portal_group);
-  EXPECT_FALSE(read->place.any_portal_of_group);
 }
 
 TEST_F(LunWriteBarrierTest, OfAPathThatWasForgottenThereIsNoNexus) {

@@ -158,7 +158,7 @@ class LoginRedirectedWithinATarget : public RedirectedLogin {
 };
 
 TEST_F(LoginRedirectedWithinATarget, FencesWhereTheConfigurationVouchesForTheTarget) {
-  session_options_.redirected_login_fences = true;
+  options_.redirected_login_fences = true;
   lose_a_write();
   EXPECT_EQ(answer(write(0, 8, 2), milliseconds(50)), IoStatus::ok);
   EXPECT_EQ(target_->counters.terminated_tasks, 1U);

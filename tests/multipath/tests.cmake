@@ -26,6 +26,7 @@ iscsi_blkback_test(multipath_test
     multipath/queue_depth_test.cpp
     multipath/redirected_login_test.cpp
     multipath/reservation_key_test.cpp
+    multipath/shared_session_test.cpp
     multipath/silent_path_test.cpp
     multipath/split_requests_test.cpp
     multipath/suspended_disk_test.cpp

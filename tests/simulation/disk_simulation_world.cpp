@@ -110,6 +110,9 @@ void Simulation::build_disks(MultipathOptions options) {
   through_ring_ = random_.one_in(3) && options_.canary == Canary::none;
   for (std::uint64_t disk = 0; disk < disks; ++disk) {
     options.alias = fmt::format("disk{}", disk);
+    // With the default fence_settle_time, resets are for stuck commands only: nothing waits so
+    // long.
+    options.exclusive_luns = lun_fences_ == LunFences::reset || random_.one_in(4);
     disks_.push_back(std::make_unique<SimulatedDisk>(
         *this, random_.next(), static_cast<std::uint16_t>(disk), options, through_ring_));
     target_->add_lun(static_cast<std::uint16_t>(disk), disks_.back()->lun());
@@ -153,11 +156,7 @@ void Simulation::build_sessions(const std::string& target_name) {
       session.command_timeout = milliseconds(random_.between(200, 1500));
       session.abort_timeout = milliseconds(random_.between(100, 1000));
       session.lu_reset_timeout = milliseconds(random_.between(100, 1000));
-      session.exclusive_luns = random_.one_in(4);
     }
-    // With the default fence_settle_time, resets are for stuck commands only: nothing waits so
-    // long.
-    session.exclusive_luns = lun_fences_ == LunFences::reset || session.exclusive_luns;
     session.max_outstanding_r2t = static_cast<std::uint16_t>(random_.between(1, 4));
     sessions_.push_back(std::make_unique<Session>(reactor_, session));
     for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {

@@ -1,6 +1,7 @@
 // The configuration file: what it may say.
 #include <vector>
 
+#include "base/printable_text.h"
 #include "tests/tools/config_text.h"
 
 namespace iscsi_blkback {
@@ -290,6 +291,13 @@ TEST(Config, WwidOfALun) {
   EXPECT_EQ(accepted(kLun + "wwid = '36001405ABCDEF'\n").luns.at("root").multipath.wwid,
             "36001405abcdef");
   EXPECT_EQ(accepted(kLun).luns.at("root").multipath.wwid, std::nullopt);
+  // As it is shown, whatever bytes it has, up to the longest.
+  for (const std::string& bytes :
+       {std::string("A\x1b\xff\\\"#"), std::string("\\x1b"), std::string(255, '\x80')}) {
+    const std::string shown = "1" + printable_identity(bytes);
+    EXPECT_EQ(accepted(kLun + "wwid = '" + shown + "'\n").luns.at("root").multipath.wwid, shown);
+  }
+  EXPECT_EQ(accepted(kLun + "wwid = \"1A\\u001b\"\n").luns.at("root").multipath.wwid, "1A\\x1b");
 }
 
 TEST(Config, DefaultsMayStandBehindTheLuns) {
@@ -319,10 +327,6 @@ TEST(Config, TimersOfIscsidConfUnderBothNamesInMilliseconds) {
             milliseconds(750));
   EXPECT_EQ(timers("command_timeout = 0\n").command_timeout, seconds(0));
   EXPECT_EQ(timers("command_timeout = 12.345\n").command_timeout, milliseconds(12345));
-  EXPECT_FALSE(timers("").exclusive_luns);
-  EXPECT_TRUE(timers("exclusive_luns = 'Yes'\n").exclusive_luns);
-  EXPECT_FALSE(timers("").redirected_login_fences);
-  EXPECT_TRUE(timers("redirected_login_fences = 'Yes'\n").redirected_login_fences);
 }
 
 TEST(Config, FencesOfTheLogicalUnit) {
@@ -330,6 +334,11 @@ TEST(Config, FencesOfTheLogicalUnit) {
       accepted("[defaults]\nfence_settle_time = 2.5\nreservation_key = '0x5A00'\n").multipath;
   EXPECT_EQ(options.fence_settle_time, milliseconds(2500));
   EXPECT_EQ(options.reservation_key, 0x5a00U);
+  EXPECT_FALSE(options.exclusive_luns);
+  EXPECT_FALSE(options.redirected_login_fences);
+  EXPECT_TRUE(accepted("[defaults]\nexclusive_luns = 'Yes'\n").multipath.exclusive_luns);
+  EXPECT_TRUE(
+      accepted("[defaults]\nredirected_login_fences = 'Yes'\n").multipath.redirected_login_fences);
   EXPECT_EQ(accepted("").multipath.reservation_key, 0U);
   EXPECT_EQ(
       accepted("[defaults]\nreservation_key = '0xffffffffffffffff'\n").multipath.reservation_key,

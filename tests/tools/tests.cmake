@@ -3,6 +3,7 @@ iscsi_blkback_test(tools_config_test
     tools/array_table_test.cpp
     tools/config_effect_test.cpp
     tools/config_files_test.cpp
+    tools/config_per_lun_test.cpp
     tools/config_policy_refusal_test.cpp
     tools/config_refusal_test.cpp
     tools/config_test.cpp
