@@ -9,6 +9,8 @@
 #include <ctime>
 #include <mutex>
 
+#include "base/printable_text.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -71,17 +73,6 @@ Log& the_log() {
 }
 
 std::atomic<LogLevel> log_level{LogLevel::info};
-
-void append_escaped(std::string& line, std::string_view text) {
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      line += fmt::format("\\x{:02x}", byte);
-    } else {
-      line += c;
-    }
-  }
-}
 
 }  // namespace
 
@@ -151,10 +142,7 @@ void log_message(LogLevel level, std::string_view component, std::string_view me
   }
   line += component;
   line += ": ";
-  append_escaped(line, message.substr(0, kMaxLogMessageBytes));
-  if (message.size() > kMaxLogMessageBytes) {
-    line += "...";
-  }
+  line += printable_text(message, kMaxLogMessageBytes);
   log.sink->write(level, line);
 }
 

@@ -3,7 +3,7 @@
 //
 // Whatever a guest or a target can cause as often as it likes goes through a LogLimiter (XSA-180: a
 // guest must not be able to fill dom0's disk with log lines). Text from outside may be part of a
-// message: control characters are escaped and the length is bounded here, once for all.
+// message: it is made printable and its length is bounded here, once for all (printable_text.h).
 #pragma once
 
 #include <fmt/format.h>

@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "blkback/json_text.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -274,8 +275,7 @@ std::string control_answer(const Result<void>& result) {
 }
 
 std::string control_refusal(const std::string& sentence) {
-  return nlohmann::json{{"ok", false}, {"error", sentence}}.dump(
-      -1, ' ', true, nlohmann::json::error_handler_t::replace);
+  return json_text({{"ok", false}, {"error", sentence}});
 }
 
 }  // namespace iscsi_blkback

@@ -1,8 +1,8 @@
 // ControlServer: a unix stream socket (mode 0600) on which a service or a guest process answers
-// questions. One request is one line of JSON, one reply is one line of JSON; a connection may ask
-// several times. Runs on the control thread's reactor; a slow or silent client delays nobody: there
-// are at most kMaxClients, each is given kClientTimeout, and neither request nor reply grows beyond
-// its bound.
+// questions. One request is one line of JSON, one reply is one line of JSON, in ASCII and with
+// printable strings (json_text.h); a connection may ask several times. Runs on the control thread's
+// reactor; a slow or silent client delays nobody: there are at most kMaxClients, each is given
+// kClientTimeout, and neither request nor reply grows beyond its bound.
 //
 // Sockets: RUN_DIRECTORY/service.sock and RUN_DIRECTORY/guest-DOMID.sock.
 //

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/decimal.h"
+#include "base/printable_text.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -456,20 +457,21 @@ Result<PathSelectorKind> parse_path_selector(std::string_view text) {
 }
 
 Result<std::string> parse_wwid(std::string_view text) {
-  constexpr std::size_t kMaxWwidBytes = 256;  // VPD 0x83: a designator's length has 8 bits
+  // VPD 0x83: a designator has 255 bytes at most. As text, one that is not printable is \xNN.
   const bool hexadecimal = text.starts_with('2') || text.starts_with('3');
-  bool right = text.size() >= 2 && text.size() <= kMaxWwidBytes &&
-               std::string_view("01238S").find(text.front()) != std::string_view::npos;
-  for (const char c : text) {
-    right = right &&
-            (hexadecimal ? hex_digit(c) >= 0 : static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
-  }
+  const std::size_t most_bytes = 1 + (hexadecimal ? 1 : 4) * std::size_t{255};
+  std::string wwid = hexadecimal ? lower(text) : printable_identity_as_written(text);
+  const bool right =
+      wwid.size() >= 2 && wwid.size() <= most_bytes &&
+      std::string_view("01238S").find(wwid.front()) != std::string_view::npos &&
+      (hexadecimal ? std::all_of(wwid.begin(), wwid.end(), [](char c) { return hex_digit(c) >= 0; })
+                   : wwid.find("\\x00") == std::string::npos);  // where an identity ends
   if (!right) {
     return tl::unexpected(
         invalid("wwid is no identity of a LUN as iscsi-blkctl ll shows it, such as "
                 "36001405abcdef0123456789abcdef012"));
   }
-  return hexadecimal ? lower(text) : std::string(text);
+  return wwid;
 }
 
 bool is_iscsi_params(std::string_view params) {

@@ -69,7 +69,8 @@ inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 [[nodiscard]] bool is_alias(std::string_view text);
 [[nodiscard]] Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text);
 [[nodiscard]] Result<PathSelectorKind> parse_path_selector(std::string_view text);
-// Of a LUN, as MultipathSnapshot::wwid has it; hexadecimal digits in either case.
+// Of a LUN, as MultipathSnapshot::wwid has it; hexadecimal digits in either case, and a byte that
+// is shown as \xNN may also stand there itself.
 [[nodiscard]] Result<std::string> parse_wwid(std::string_view text);
 
 // "queue", "fail", "N" (checks, polling_interval apart) or "Ns" (seconds); nullopt: for ever.

@@ -23,6 +23,7 @@
 #include "base/uring_reactor.h"
 #include "blkback/control_server.h"
 #include "blkback/guest_keeper.h"
+#include "blkback/json_text.h"
 #include "blkback/own_domain.h"
 #include "blkback/process_lock.h"
 #include "blkback/process_signals.h"
@@ -193,9 +194,12 @@ std::string status_line(const GuestKeeper& keeper, DomainId own_domain) {
                       {"restarts", guest.restarts},
                       {"adopted", guest.adopted}});
   }
-  return nlohmann::json{{"ok", true},          {"type", "service"}, {"version", kVersion},
-                        {"domid", own_domain}, {"pid", ::getpid()}, {"guests", std::move(guests)}}
-      .dump();
+  return json_text({{"ok", true},
+                    {"type", "service"},
+                    {"version", kVersion},
+                    {"domid", own_domain},
+                    {"pid", ::getpid()},
+                    {"guests", std::move(guests)}});
 }
 
 }  // namespace

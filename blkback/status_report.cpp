@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "blkback/json_text.h"
 #include "blkback/version.h"
 
 namespace iscsi_blkback {
@@ -195,8 +196,7 @@ std::string guest_status_line(const GuestStatus& status) {
       {"complete", status.complete},
       {"disks", std::move(disks)},
   };
-  // Texts come from targets and guests: what is not UTF-8 is replaced, never an exception.
-  return reply.dump(-1, ' ', true, json::error_handler_t::replace);
+  return json_text(reply);
 }
 
 }  // namespace iscsi_blkback

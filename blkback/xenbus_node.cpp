@@ -5,16 +5,23 @@
 #include <algorithm>
 
 #include "base/decimal.h"
+#include "base/printable_text.h"
 
 namespace iscsi_blkback {
 namespace {
 
 constexpr std::size_t kMaxPathBytes = 512;
 constexpr std::size_t kMaxNumberBytes = 10;
-constexpr std::size_t kMaxHotplugErrorBytes = 900;
+constexpr std::size_t kMaxTextBytes = 900;
 constexpr std::uint32_t kInfoCdrom = 1;  // VDISK_CDROM and the next two: blkif.h
 constexpr std::uint32_t kInfoRemovable = 2;
 constexpr std::uint32_t kInfoReadOnly = 4;
+
+// The door to xenstore: what is written there is read by the guest, by xl and by other programs of
+// the host, and may have come from a target.
+Result<void> write_text(XenStoreAccess& store, const std::string& path, std::string_view text) {
+  return store.write(path, printable_text(text, kMaxTextBytes));
+}
 
 // A key that may be missing; errors other than that go up.
 Result<std::string> read_or(XenStoreAccess& store, const std::string& path,
@@ -236,7 +243,7 @@ Result<void> XenbusNode::write(XenStore& store, XenbusState expected,
                                                    to_string(*state), to_string(expected)));
     }
     for (const auto& [key, value] : entries) {
-      if (auto written = access.write(path_ + "/" + key, value); !written) {
+      if (auto written = write_text(access, path_ + "/" + key, value); !written) {
         return written;
       }
     }
@@ -260,12 +267,12 @@ Result<void> XenbusNode::write_hotplug(XenStore& store, bool connected,
       return {};
     }
     if (connected) {
-      if (auto written = access.write(path_ + "/hotplug-status", "connected"); !written) {
+      if (auto written = write_text(access, path_ + "/hotplug-status", "connected"); !written) {
         return written;
       }
     }
     if (!error.empty()) {
-      return access.write(path_ + "/hotplug-error", error.substr(0, kMaxHotplugErrorBytes));
+      return write_text(access, path_ + "/hotplug-error", error);
     }
     auto removed = access.remove(path_ + "/hotplug-error");
     if (!removed && removed.error().code != ErrorCode::not_found) {

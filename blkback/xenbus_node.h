@@ -3,7 +3,8 @@
 //  - nothing is ever written into the frontend's directory (it belongs to the guest);
 //  - a write happens only while the node still exists with the state that the decision was made on,
 //    in one transaction, so that a node that the toolstack removes is not brought back to life;
-//  - the frontend's keys are read once, in one transaction, and parsed from that copy (XSA-155).
+//  - the frontend's keys are read once, in one transaction, and parsed from that copy (XSA-155);
+//  - text that is written is printable and bounded (printable_text.h), wherever it comes from.
 #pragma once
 
 #include <cstdint>

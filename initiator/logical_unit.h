@@ -41,6 +41,7 @@ struct LogicalUnitAccess {
 
 // What identifies the medium, whichever path leads to it.
 struct LogicalUnitIdentity {
+  // Texts of the target's, all of them as printable_identity() has them.
   std::string vendor;  // INQUIRY, trailing blanks removed
   std::string product;
   std::string revision;

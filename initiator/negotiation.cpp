@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "base/printable_text.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -179,7 +181,7 @@ Result<void> Negotiation::take_digest(Digest& digest, std::string_view value) {
 
 Result<void> Negotiation::take_declaration(const TextPair& pair) {
   if (pair.key == "TargetAlias") {
-    declared_.target_alias = std::string(pair.value);
+    declared_.target_alias = printable_text(pair.value, 4 * kMaxTextValueBytes);
     return {};
   }
   if (pair.key == "TargetPortalGroupTag") {

@@ -89,7 +89,7 @@ struct NegotiatedParameters {
   std::uint16_t default_time2retain = 20;
   std::uint16_t target_portal_group_tag = 0;
   bool target_portal_group_tag_known = false;
-  std::string target_alias;
+  std::string target_alias;  // printable
 };
 
 }  // namespace iscsi_blkback

@@ -2,9 +2,23 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <string_view>
+
 #include "initiator/login_text.h"
 
 namespace iscsi_blkback {
+namespace {
+
+constexpr std::size_t kMaxHostBytes = 253;  // RFC 1035 2.3.4, as text
+
+// Of names, of addresses, and of the interface behind a link-local address.
+bool is_host_character(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         std::string_view("-._:%").find(c) != std::string_view::npos;
+}
+
+}  // namespace
 
 Result<TargetAddress> parse_target_address(const std::string& text) {
   const auto wrong = [&] {
@@ -37,7 +51,8 @@ Result<TargetAddress> parse_target_address(const std::string& text) {
     portal.host = rest.substr(0, colon);
     port = colon == std::string::npos ? std::string() : rest.substr(colon + 1);
   }
-  if (portal.host.empty()) {
+  if (portal.host.empty() || portal.host.size() > kMaxHostBytes ||
+      !std::all_of(portal.host.begin(), portal.host.end(), is_host_character)) {
     return wrong();
   }
   if (!port.empty()) {

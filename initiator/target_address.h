@@ -15,7 +15,8 @@ struct TargetAddress {
   std::uint16_t group_tag = 0;  // 0 when it has none
 };
 
-// "192.0.2.1:3260,1", "[2001:db8::1]:3260,1", "san.example,2", "san.example".
+// "192.0.2.1:3260,1", "[2001:db8::1]:3260,1", "san.example,2", "san.example". Characters that no
+// host's name or address has are refused.
 [[nodiscard]] Result<TargetAddress> parse_target_address(const std::string& text);
 
 }  // namespace iscsi_blkback

@@ -5,24 +5,19 @@
 #include <algorithm>
 
 #include "base/byte_order.h"
+#include "base/printable_text.h"
 
 namespace iscsi_blkback {
 namespace {
 
 using Bytes = std::span<const std::byte>;
 
-// Text of a target's, safe to print and compare: anything that is not printable ASCII becomes '_'.
+// Text of a target's up to its padding, safe to print, and other than the text of any other bytes,
+// so that LUNs can be told apart by it.
 std::string text_of(Bytes bytes) {
-  std::string text;
-  for (const std::byte byte : bytes) {
-    const char letter = static_cast<char>(byte);
-    if (letter == '\0') {
-      break;
-    }
-    text.push_back(letter >= ' ' && letter <= '~' ? letter : '_');
-  }
-  text.erase(text.find_last_not_of(' ') + 1);
-  return text;
+  std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  text = text.substr(0, text.find('\0'));
+  return printable_identity(text.substr(0, text.find_last_not_of(' ') + 1));
 }
 
 std::string without_leading_blanks(std::string text) {
@@ -76,9 +71,9 @@ int strength(std::uint8_t type, Bytes designator) {
     case 2:
       return designator.size() == 8 || designator.size() == 12 || designator.size() == 16 ? 50 : 0;
     case 8:
-      return 40;
+      return text_of(designator).empty() ? 0 : 40;
     case 1:
-      return 30;
+      return text_of(designator).empty() ? 0 : 30;
     default:
       return 0;
   }

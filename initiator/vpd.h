@@ -18,7 +18,7 @@ struct InquiryData {
   std::uint8_t peripheral_qualifier = 0;
   std::uint8_t device_type = 0;  // 0: direct access
   std::uint8_t tpgs = 0;
-  std::string vendor;  // printable, blanks at the end removed
+  std::string vendor;  // see printable_identity(); blanks at the end removed
   std::string product;
   std::string revision;
 };
@@ -28,12 +28,12 @@ struct InquiryData {
 [[nodiscard]] Result<std::vector<std::uint8_t>> parse_supported_pages(
     std::span<const std::byte> bytes);
 
-// Page 0x80: the unit serial number, without blanks around it.
+// Page 0x80: the unit serial number, without blanks around it; see printable_identity().
 [[nodiscard]] Result<std::string> parse_unit_serial_number(std::span<const std::byte> bytes);
 
 // Page 0x83: the strongest designator of the logical unit, as scsi_id prints it: type digit, then
-// the designator in hexadecimal (NAA, EUI-64) or as text (T10 vendor id, SCSI name). Empty when the
-// page has none for the logical unit.
+// the designator in hexadecimal (NAA, EUI-64) or as text (T10 vendor id, SCSI name; see
+// printable_identity()). Empty when the page has none for the logical unit.
 [[nodiscard]] Result<std::string> parse_device_identification(std::span<const std::byte> bytes);
 
 // Page 0x83 again: the target port that it was read through.

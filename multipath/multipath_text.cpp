@@ -60,7 +60,8 @@ PathLine path_line(const PathSnapshot& path) {
           .path = &path};
 }
 
-std::string header(const MultipathSnapshot& snapshot, std::string_view device_name) {
+void add_header(const MultipathSnapshot& snapshot, std::string_view device_name,
+                PrintableLines& lines) {
   std::string name = snapshot.alias.empty() ? snapshot.wwid : snapshot.alias;
   if (!snapshot.wwid.empty() && name != snapshot.wwid) {
     name += fmt::format(" ({})", snapshot.wwid);
@@ -68,14 +69,14 @@ std::string header(const MultipathSnapshot& snapshot, std::string_view device_na
   if (!device_name.empty()) {
     name += fmt::format(" {}", device_name);
   }
+  lines.add(fmt::format("{} {},{}", name, snapshot.vendor.empty() ? "##" : snapshot.vendor,
+                        snapshot.product.empty() ? "##" : snapshot.product));
   const bool queues = snapshot.no_path_retry == "queue" ||
                       (snapshot.no_path_retry != "fail" &&
                        (!snapshot.ready || snapshot.queueing || snapshot.paths_up() != 0));
-  return fmt::format(
-      "{} {},{}\nsize={} features='{}' hwhandler='{}' wp={}{}{}\n", name,
-      snapshot.vendor.empty() ? "##" : snapshot.vendor,
-      snapshot.product.empty() ? "##" : snapshot.product,
-      render_size(snapshot.geometry.sector_count), queues ? "1 queue_if_no_path" : "0",
+  lines.add(fmt::format(
+      "size={} features='{}' hwhandler='{}' wp={}{}{}", render_size(snapshot.geometry.sector_count),
+      queues ? "1 queue_if_no_path" : "0",
       snapshot.hardware_handler.empty() ? "0" : snapshot.hardware_handler,
       snapshot.geometry.read_only ? "ro" : "rw",
       snapshot.hedged == 0 ? std::string()
@@ -83,7 +84,7 @@ std::string header(const MultipathSnapshot& snapshot, std::string_view device_na
       snapshot.waiting_for_space == 0
           ? std::string()
           : fmt::format(" [the LUN is full, writes that wait for space: {}]",
-                        snapshot.waiting_for_space));
+                        snapshot.waiting_for_space)));
 }
 
 }  // namespace
@@ -100,7 +101,8 @@ std::string render_size(std::uint64_t sector_count) {
                    : fmt::format("{:.0f}{}", size, units[unit]);
 }
 
-std::string render_topology(const MultipathSnapshot& snapshot, std::string_view device_name) {
+PrintableLines render_topology(const MultipathSnapshot& snapshot, std::string_view device_name) {
+  PrintableLines text;
   std::vector<PathLine> lines;
   std::size_t portal_width = 0;
   std::size_t lun_width = 0;
@@ -116,7 +118,7 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
     groups = std::max(groups, path.group + 1);
   }
 
-  std::string text = header(snapshot, device_name);
+  add_header(snapshot, device_name, text);
   for (std::uint32_t group = 0; group < groups; ++group) {
     std::vector<const PathLine*> members;
     for (const PathLine& line : lines) {
@@ -129,28 +131,29 @@ std::string render_topology(const MultipathSnapshot& snapshot, std::string_view 
                         std::any_of(members.begin(), members.end(), [](const PathLine* line) {
                           return line->path->state == PathState::up;
                         });
-    text += fmt::format("{}-+- policy='{}' prio={} status={}\n", last_group ? '`' : '|',
-                        snapshot.path_selector,
-                        group < snapshot.groups.size() ? snapshot.groups[group].priority : 0,
-                        active ? "active" : "enabled");
+    text.add(fmt::format("{}-+- policy='{}' prio={} status={}", last_group ? '`' : '|',
+                         snapshot.path_selector,
+                         group < snapshot.groups.size() ? snapshot.groups[group].priority : 0,
+                         active ? "active" : "enabled"));
     for (std::size_t index = 0; index < members.size(); ++index) {
       const PathLine& line = *members[index];
-      text += fmt::format("{} {}- {:<{}} {:<{}} {:<{}} {:<{}} {}", last_group ? ' ' : '|',
-                          index + 1 == members.size() ? '`' : '|', line.portal, portal_width,
-                          line.lun, lun_width, line.device_mapper_state, state_width,
-                          line.checker_state, checker_width, line.device_state);
+      std::string shown =
+          fmt::format("{} {}- {:<{}} {:<{}} {:<{}} {:<{}} {}", last_group ? ' ' : '|',
+                      index + 1 == members.size() ? '`' : '|', line.portal, portal_width, line.lun,
+                      lun_width, line.device_mapper_state, state_width, line.checker_state,
+                      checker_width, line.device_state);
       if (line.path->suspect) {
-        text += " [silent: used only while no other path is left]";
+        shown += " [silent: used only while no other path is left]";
       }
       if (line.path->marginal_for > Duration::zero()) {
-        text +=
+        shown +=
             fmt::format(" [marginal: a last resort for {} s]",
                         std::chrono::ceil<std::chrono::seconds>(line.path->marginal_for).count());
       }
       if (line.path->state != PathState::up && !line.path->last_error.empty()) {
-        text += fmt::format(" [{}]", line.path->last_error);
+        shown += fmt::format(" [{}]", line.path->last_error);
       }
-      text += '\n';
+      text.add(shown);
     }
   }
   return text;

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/printable_text.h"
 #include "multipath/multipath_device.h"
 
 namespace iscsi_blkback {
@@ -20,9 +21,9 @@ namespace iscsi_blkback {
 // checker's: ready, ghost (until the array is told to serve the LUN there), faulty, i/o pending,
 //          i/o timeout, disconnected (no such LUN there), quarantined; then running (session
 //          logged in) or offline
-// Ends in a newline. device_name: what stands where multipath -ll has dm-N, when not empty.
-[[nodiscard]] std::string render_topology(const MultipathSnapshot& snapshot,
-                                          std::string_view device_name = {});
+// device_name: what stands where multipath -ll has dm-N, when not empty.
+[[nodiscard]] PrintableLines render_topology(const MultipathSnapshot& snapshot,
+                                             std::string_view device_name = {});
 
 // Why no path is up, one sentence; empty while a path is up or still on its first try.
 [[nodiscard]] std::string describe_trouble(const MultipathSnapshot& snapshot);

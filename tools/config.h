@@ -20,8 +20,8 @@ namespace iscsi_blkback {
 inline constexpr const char* kConfigurationPath = "/etc/iscsi-blkback/iscsi-blkback.toml";
 inline constexpr const char* kInitiatorNamePath = "/etc/iscsi/initiatorname.iscsi";
 inline constexpr std::size_t kMaxConfigurationBytes = 256 * 1024;
-inline constexpr std::size_t kMaxConfigurationLineBytes = 1024;
-inline constexpr std::size_t kMaxRunDirectoryBytes = 80;  // a socket's path has 107 at most
+inline constexpr std::size_t kMaxConfigurationLineBytes = 2048;  // any wwid fits
+inline constexpr std::size_t kMaxRunDirectoryBytes = 80;         // a socket's path has 107 at most
 
 // text: what the file contains; name: the file, for messages ("NAME:LINE: sentence"). The initiator
 // name stays empty when text has none.

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <optional>
 #include <string>
 
@@ -12,6 +11,7 @@
 #include "blkback/service.h"
 #include "tools/config.h"
 #include "tools/program_version.h"
+#include "tools/terminal.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -77,23 +77,29 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kOk : kUsage;
+    if (error.get_exit_code() == 0) {
+      return app.exit(error);
+    }
+    print_complaint("iscsi-blkback", error.what());
+    return kUsage;
   }
   arguments.files.must_exist = config->count() != 0;
 
   auto configuration = load_configuration(arguments.files);
   if (!configuration) {
     if (arguments.check) {
-      fmt::print(stderr, "{}\n", configuration.error().message);
+      print_complaint({}, configuration.error().message);
     } else {
       log_error("config", "{}", configuration.error().message);
     }
     return kError;
   }
   if (arguments.check) {
-    fmt::print("{} is right; initiator name {}, {} LUNs by alias\n", arguments.files.configuration,
-               configuration->initiator_name, configuration->luns.size());
-    return kOk;
+    PrintableLines lines;
+    lines.add(fmt::format("{} is right; initiator name {}, {} LUNs by alias",
+                          arguments.files.configuration, configuration->initiator_name,
+                          configuration->luns.size()));
+    return print_lines(lines) ? kOk : kError;
   }
   if (!arguments.log_level.empty()) {
     configuration->log_level = arguments.log_level;

@@ -5,17 +5,18 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "blkback/json_text.h"
 #include "tools/config.h"
 #include "tools/program_version.h"
 #include "tools/status_client.h"
 #include "tools/status_text.h"
+#include "tools/terminal.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -39,7 +40,7 @@ struct Arguments {
 };
 
 void complain(const std::string& sentence) {
-  fmt::print(stderr, "iscsi-blkctl: {}\n", sentence);
+  print_complaint("iscsi-blkctl", sentence);
 }
 
 // The service may have been started before the file was broken, so a broken file is no obstacle.
@@ -83,9 +84,8 @@ int list(const Arguments& arguments) {
       overview.remarks.push_back(fmt::format("there is no disk {}", arguments.name));
     }
   }
-  const std::string output = arguments.json ? topology_json(overview) : topology_text(overview);
-  std::fwrite(output.data(), 1, output.size(), stdout);
-  const bool written = std::fflush(stdout) == 0;
+  const bool written =
+      arguments.json ? print_json(topology_json(overview)) : print_lines(topology_text(overview));
   for (const std::string& remark : overview.remarks) {
     complain(remark);
   }
@@ -188,10 +188,8 @@ int change(const Arguments& arguments, const std::string& command) {
   bool done = !disks.empty();
   for (const GuestDisk& disk : disks) {
     order->request["devid"] = disk.device_id();
-    const std::string line =
-        order->request.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
-    if (const auto answer =
-            read_answer(ask_guest(run_directory, disk.domain, line, order->patience));
+    if (const auto answer = read_answer(
+            ask_guest(run_directory, disk.domain, json_text(order->request), order->patience));
         !answer) {
       complain(fmt::format("{}: {}", disk.device_name(), answer.error().message));
       done = false;
@@ -236,7 +234,11 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kOk : kUsage;
+    if (error.get_exit_code() == 0) {
+      return app.exit(error);
+    }
+    complain(error.what());
+    return kUsage;
   }
   for (const auto& [name, help] : changes) {
     if (app.got_subcommand(name)) {

@@ -7,7 +7,6 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
-#include <cstdio>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -27,6 +26,7 @@
 #include "tools/lunex_options.h"
 #include "tools/lunex_report.h"
 #include "tools/program_version.h"
+#include "tools/terminal.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -57,7 +57,7 @@ struct Arguments {
 };
 
 void complain(const std::string& sentence) {
-  fmt::print(stderr, "lunex: {}\n", sentence);
+  print_complaint("lunex", sentence);
 }
 
 int complain(const Error& error) {
@@ -65,9 +65,10 @@ int complain(const Error& error) {
   return error.code == ErrorCode::invalid_argument ? kUsage : kError;
 }
 
-bool print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  return std::fflush(stdout) == 0;
+bool print_line(std::string_view line) {
+  PrintableLines lines;
+  lines.add(line);
+  return print_lines(lines);
 }
 
 // The configuration as the daemon reads it; whatever is wrong with it is the operator's input.
@@ -270,8 +271,8 @@ int run_job(Arguments& arguments) {
     return complain(measure.error());
   }
   const LunexRunWords words{arguments.rw, arguments.job.block_bytes, arguments.job.depth};
-  const bool printed = print(arguments.json ? run_json(words, disk, *measure).dump(2) + "\n"
-                                            : run_text(words, disk, *measure));
+  const bool printed = arguments.json ? print_json(run_json(words, disk, *measure))
+                                      : print_lines(run_text(words, disk, *measure));
   const int status = judge(*measure);
   return printed ? status : kError;
 }
@@ -309,9 +310,10 @@ int verify(Arguments& arguments) {
         verified += last.result.read.bytes;
       }
       if (!arguments.json) {
-        print(fmt::format("pass {} of {}: {} {} bytes in {:.2f} s\n", pass, arguments.passes,
-                          write ? "wrote" : "read back and compared", last.result.bytes(),
-                          std::chrono::duration<double>(last.result.elapsed).count()));
+        static_cast<void>(
+            print_line(fmt::format("pass {} of {}: {} {} bytes in {:.2f} s", pass, arguments.passes,
+                                   write ? "wrote" : "read back and compared", last.result.bytes(),
+                                   std::chrono::duration<double>(last.result.elapsed).count())));
       }
     }
     if (last.interrupted) {
@@ -329,11 +331,11 @@ int verify(Arguments& arguments) {
         {"errors", result.errors + result.unanswered + (result.mismatch ? 1 : 0)},
         {"first_error", result.first_error}};
     json["mismatch"] = result.mismatch ? mismatch_json(*result.mismatch) : nlohmann::json();
-    return print(json.dump(2) + "\n") ? status : kError;
+    return print_json(json) ? status : kError;
   }
-  return print(right              ? "every block is right\n"
-               : last.interrupted ? "interrupted\n"
-                                  : "the LUN is not right\n")
+  return print_line(right              ? "every block is right"
+                    : last.interrupted ? "interrupted"
+                                       : "the LUN is not right")
              ? status
              : kError;
 }
@@ -355,7 +357,9 @@ int describe(const Arguments& arguments) {
   if (!info) {
     return complain(info.error());
   }
-  return print(arguments.json ? info_json(*info).dump(2) + "\n" : info_text(*info)) ? kOk : kError;
+  const bool printed =
+      arguments.json ? print_json(info_json(*info)) : print_lines(info_text(*info));
+  return printed ? kOk : kError;
 }
 
 int find_targets(const Arguments& arguments) {
@@ -372,7 +376,7 @@ int find_targets(const Arguments& arguments) {
     portals.push_back(std::move(*portal));
   }
   nlohmann::json list = nlohmann::json::array();
-  std::string lines;
+  PrintableLines lines;
   int status = kOk;
   for (const Portal& portal : portals) {
     const auto addresses = resolve(portal.host, portal.port);
@@ -390,14 +394,15 @@ int find_targets(const Arguments& arguments) {
       nlohmann::json found = nlohmann::json::array();
       for (const DiscoveredPortal& at : target.portals) {
         const Portal written{at.host, at.port, {}};
-        lines += fmt::format("{},{} {}\n", written.to_string(), at.group_tag, target.name);
+        lines.add(fmt::format("{},{} {}", written.to_string(), at.group_tag, target.name));
         found.push_back({{"host", at.host}, {"port", at.port}, {"group_tag", at.group_tag}});
       }
       list.push_back({{"target", target.name}, {"portals", found}, {"asked", portal.to_string()}});
     }
   }
-  const bool printed =
-      print(arguments.json ? nlohmann::json{{"targets", list}}.dump(2) + "\n" : lines);
+  nlohmann::json document;
+  document["targets"] = std::move(list);
+  const bool printed = arguments.json ? print_json(document) : print_lines(lines);
   return printed ? status : kError;
 }
 

@@ -182,13 +182,13 @@ Result<LunexInfo> ask_lun(Reactor& reactor, Session& session, std::uint32_t lun,
   return info;
 }
 
-std::string info_text(const LunexInfo& info) {
+PrintableLines info_text(const LunexInfo& info) {
   const LogicalUnitIdentity& lun = info.identity;
   const NegotiatedParameters& login = info.login;
   const std::uint64_t sectors = lun.block_count * (lun.logical_block_bytes / kSectorBytes);
-  std::string text;
+  PrintableLines text;
   const auto line = [&text](std::string_view name, const std::string& value) {
-    text += fmt::format("{:<20} {}\n", name, value);
+    text.add(fmt::format("{:<20} {}", name, value));
   };
   line("target", info.target_name);
   line("portal",

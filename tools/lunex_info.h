@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/printable_text.h"
 #include "base/reactor.h"
 #include "base/result.h"
 #include "initiator/logical_unit.h"
@@ -37,7 +38,7 @@ using RunUntil = std::function<bool(const std::function<bool()>& condition)>;
 [[nodiscard]] Result<LunexInfo> ask_lun(Reactor& reactor, Session& session, std::uint32_t lun,
                                         const RunUntil& run_until);
 
-[[nodiscard]] std::string info_text(const LunexInfo& info);
+[[nodiscard]] PrintableLines info_text(const LunexInfo& info);
 [[nodiscard]] nlohmann::json info_json(const LunexInfo& info);
 
 }  // namespace iscsi_blkback

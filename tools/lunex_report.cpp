@@ -20,22 +20,23 @@ double per_request(double value, const LunexJobResult& result) {
   return result.requests() != 0 ? value / static_cast<double>(result.requests()) : 0;
 }
 
-std::string direction_text(const char* name, const LunexJobResult::Direction& direction,
-                           Duration elapsed) {
+void add_direction(const char* name, const LunexJobResult::Direction& direction, Duration elapsed,
+                   PrintableLines& text) {
   if (direction.requests == 0) {
-    return {};
+    return;
   }
   const auto us = [](Duration latency) {
     return std::chrono::duration<double, std::micro>(latency).count();
   };
   const LatencyHistogram& latency = direction.latency;
-  return fmt::format(
-      "{:<6} {:.0f} IOPS, {:.1f} MiB/s, {} requests\n"
-      "       latency in us: mean {:.1f}, p50 {:.1f}, p99 {:.1f}, p99.9 {:.1f}, max {:.1f}\n",
-      fmt::format("{}:", name), rate(static_cast<double>(direction.requests), elapsed),
-      rate(static_cast<double>(direction.bytes), elapsed) / (1024 * 1024), direction.requests,
+  text.add(fmt::format("{:<6} {:.0f} IOPS, {:.1f} MiB/s, {} requests", fmt::format("{}:", name),
+                       rate(static_cast<double>(direction.requests), elapsed),
+                       rate(static_cast<double>(direction.bytes), elapsed) / (1024 * 1024),
+                       direction.requests));
+  text.add(fmt::format(
+      "       latency in us: mean {:.1f}, p50 {:.1f}, p99 {:.1f}, p99.9 {:.1f}, max {:.1f}",
       us(latency.mean()), us(latency.percentile(50)), us(latency.percentile(99)),
-      us(latency.percentile(99.9)), us(latency.max()));
+      us(latency.percentile(99.9)), us(latency.max())));
 }
 
 nlohmann::json latency_json(const LatencyHistogram& latency) {
@@ -57,26 +58,26 @@ nlohmann::json direction_json(const LunexJobResult::Direction& direction, Durati
 
 }  // namespace
 
-std::string run_text(const LunexRunWords& words, const MultipathSnapshot& disk,
-                     const LunexMeasure& measure) {
+PrintableLines run_text(const LunexRunWords& words, const MultipathSnapshot& disk,
+                        const LunexMeasure& measure) {
   const LunexJobResult& result = measure.result;
-  std::string text = fmt::format(
-      "{} of {} bytes, {} at once, {:.2f} s, {} of {} paths to {} {} {}\n", words.rw,
-      words.block_bytes, words.depth, seconds_of(result.elapsed), disk.paths_up(),
-      disk.paths.size(), render_size(disk.geometry.sector_count), disk.vendor, disk.product);
-  text += direction_text("read", result.read, result.elapsed);
-  text += direction_text("write", result.write, result.elapsed);
-  text += fmt::format(
-      "client: {:.2f} us of CPU and {:.3f} system calls a request\n"
-      "errors: {}\n",
-      per_request(static_cast<double>(measure.client_cpu.count()), result),
-      per_request(static_cast<double>(measure.system_calls), result),
-      result.errors + result.unanswered + (result.mismatch ? 1 : 0));
+  PrintableLines text;
+  text.add(fmt::format("{} of {} bytes, {} at once, {:.2f} s, {} of {} paths to {} {} {}", words.rw,
+                       words.block_bytes, words.depth, seconds_of(result.elapsed), disk.paths_up(),
+                       disk.paths.size(), render_size(disk.geometry.sector_count), disk.vendor,
+                       disk.product));
+  add_direction("read", result.read, result.elapsed, text);
+  add_direction("write", result.write, result.elapsed, text);
+  text.add(fmt::format("client: {:.2f} us of CPU and {:.3f} system calls a request",
+                       per_request(static_cast<double>(measure.client_cpu.count()), result),
+                       per_request(static_cast<double>(measure.system_calls), result)));
+  text.add(
+      fmt::format("errors: {}", result.errors + result.unanswered + (result.mismatch ? 1 : 0)));
   if (measure.connection_losses != 0) {
-    text += fmt::format("connections lost: {}\n", measure.connection_losses);
+    text.add(fmt::format("connections lost: {}", measure.connection_losses));
   }
   if (measure.interrupted) {
-    text += "interrupted\n";
+    text.add("interrupted");
   }
   return text;
 }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/printable_text.h"
 #include "multipath/multipath_device.h"
 #include "tools/lunex_job.h"
 
@@ -27,8 +28,8 @@ struct LunexRunWords {
   std::uint32_t depth = 0;
 };
 
-[[nodiscard]] std::string run_text(const LunexRunWords& words, const MultipathSnapshot& disk,
-                                   const LunexMeasure& measure);
+[[nodiscard]] PrintableLines run_text(const LunexRunWords& words, const MultipathSnapshot& disk,
+                                      const LunexMeasure& measure);
 [[nodiscard]] nlohmann::json run_json(const LunexRunWords& words, const MultipathSnapshot& disk,
                                       const LunexMeasure& measure);
 [[nodiscard]] nlohmann::json mismatch_json(const PatternMismatch& mismatch);

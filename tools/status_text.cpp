@@ -18,20 +18,9 @@ using nlohmann::json;
 
 constexpr int kMaxDepth = 16;  // ours is 8 deep
 
-// Characters that a terminal would obey are not shown.
-std::string cleaned(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      c = '?';
-    }
-  }
-  return text;
-}
-
 std::string text_at(const json& object, const char* key) {
   const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? cleaned(found->get<std::string>())
-                                                     : std::string{};
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string{};
 }
 
 template <class Number>
@@ -234,21 +223,21 @@ void keep_only(StatusOverview& overview, std::string_view name) {
   std::erase_if(overview.disks, other);
 }
 
-std::string topology_text(const StatusOverview& overview) {
-  std::string text;
+PrintableLines topology_text(const StatusOverview& overview) {
+  PrintableLines text;
   for (const GuestDisk& disk : overview.disks) {
     const std::string trouble = text_at(disk.disk, "hotplug_error");
     if (const json* map = map_of(disk)) {
-      text += render_topology(map_snapshot(*map), disk.device_name());
+      text.add(render_topology(map_snapshot(*map), disk.device_name()));
     } else {
-      text += fmt::format("{}: {}\n", disk.device_name(),
-                          trouble.empty() ? "nothing is known of its paths yet" : trouble);
+      text.add(fmt::format("{}: {}", disk.device_name(),
+                           trouble.empty() ? "nothing is known of its paths yet" : trouble));
     }
   }
   return text;
 }
 
-std::string topology_json(const StatusOverview& overview) {
+json topology_json(const StatusOverview& overview) {
   json maps = json::array();
   json without = json::array();
   for (const GuestDisk& disk : overview.disks) {
@@ -264,12 +253,11 @@ std::string topology_json(const StatusOverview& overview) {
       without.push_back(std::move(about));
     }
   }
-  const json document{{"major_version", 0},
-                      {"minor_version", 1},
-                      {"maps", std::move(maps)},
-                      {"disks_without_map", std::move(without)},
-                      {"unresponsive", overview.unresponsive}};
-  return document.dump(2, ' ', true, json::error_handler_t::replace) + "\n";
+  return json{{"major_version", 0},
+              {"minor_version", 1},
+              {"maps", std::move(maps)},
+              {"disks_without_map", std::move(without)},
+              {"unresponsive", overview.unresponsive}};
 }
 
 }  // namespace iscsi_blkback

@@ -1,6 +1,6 @@
 // From the replies of the service and the guests' processes to what iscsi-blkctl prints. A reply is
-// believed in nothing: the process of a guest may have been taken over by it, so that texts are
-// stripped of control characters, numbers are checked and nesting is bounded. Pure functions.
+// believed in nothing: the process of a guest may have been taken over by it, so that numbers are
+// checked, nesting is bounded, and texts are made printable when they are printed. Pure functions.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/printable_text.h"
 #include "tools/status_client.h"
 
 namespace iscsi_blkback {
@@ -39,8 +40,8 @@ struct StatusOverview {
 void keep_only(StatusOverview& overview, std::string_view name);
 
 // The layout of multipath -ll.
-[[nodiscard]] std::string topology_text(const StatusOverview& overview);
+[[nodiscard]] PrintableLines topology_text(const StatusOverview& overview);
 // The layout of multipathd's "show maps json", with keys of our own besides.
-[[nodiscard]] std::string topology_json(const StatusOverview& overview);
+[[nodiscard]] nlohmann::json topology_json(const StatusOverview& overview);
 
 }  // namespace iscsi_blkback

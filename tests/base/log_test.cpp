@@ -4,6 +4,8 @@
 
 #include <thread>
 
+#include "tests/support/hostile_text.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -55,6 +57,19 @@ TEST_F(LogTest, EscapesControlCharactersSoThatNobodyForgesALine) {
 TEST_F(LogTest, CutsLongMessages) {
   log_info("target", "{}", std::string(100000, 'x'));
   EXPECT_LT(lines().at(0).size(), kMaxLogMessageBytes + 100);
+}
+
+TEST_F(LogTest, WritesNothingOfAHostileTextThatATerminalWouldObey) {
+  LogLimiter limiter(1000);
+  for (const HostileText& hostile : hostile_texts()) {
+    log_info("target", "{}", hostile.text);
+    log_limited(limiter, TimePoint(1h), LogLevel::warning, "target", "{}", hostile.text);
+  }
+  for (const std::string& line : lines()) {
+    EXPECT_TRUE(is_harmless(line)) << line;
+    EXPECT_LT(line.size(), kMaxLogMessageBytes + 100);
+  }
+  EXPECT_EQ(lines()[0], "info: target: \\x1b]0;owned\\x07");
 }
 
 TEST_F(LogTest, TakesMessagesFromSeveralThreads) {

@@ -2,9 +2,12 @@ iscsi_blkback_test(base_test LABEL unit
   SOURCES base/byte_order_test.cpp base/crc32c_test.cpp base/interface_binding_test.cpp
           base/intrusive_list_test.cpp
           base/latency_histogram_test.cpp base/link_watch_test.cpp
-          base/log_test.cpp base/sim_network_test.cpp base/uring_reactor_test.cpp
+          base/log_test.cpp base/one_door_test.cpp base/printable_text_test.cpp
+          base/sim_network_test.cpp base/uring_reactor_test.cpp
           base/values_test.cpp
   LIBRARIES iscsi_blkback_base)
+target_compile_definitions(base_test PRIVATE
+  ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
 iscsi_blkback_test(base_contract_test LABEL contract
   SOURCES base/byte_stream_contract_test.cpp base/contract_world.cpp base/reactor_contract_test.cpp
   LIBRARIES iscsi_blkback_base)

@@ -190,7 +190,7 @@ TEST(ControlRequest, Command) {
         R"({"command":"set","devid":"1"})", "{\"command\":", "\xff", "[[[[[[[[[[[[[[[[[[[["}) {
     EXPECT_FALSE(parse_control_request(wrong)) << wrong;
   }
-  EXPECT_EQ(control_refusal("no \"x\"\n"), R"({"error":"no \"x\"\n","ok":false})");
+  EXPECT_EQ(control_refusal("no \"x\"\n"), R"({"error":"no \"x\"\\x0a","ok":false})");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "base/printable_text.h"
 #include "blkback/disk_lookup.h"
 #include "blkback/disk_plan.h"
 
@@ -257,13 +258,22 @@ TEST(DiskTarget, Wwid) {
             "36001405abcdef0123456789abcdef012");
   EXPECT_EQ(parsed("iscsi:a?wwid=1SIM%20DISK%201").settings.wwid, "1SIM DISK 1");
   EXPECT_EQ(parsed("iscsi:a?wwid=SSerial0").settings.wwid, "SSerial0");
+  // As it is shown, with its backslashes as %5c or not, or the bytes themselves.
+  for (const char* text : {"SA\\x1b\\xff\\x5c", "SA%5cx1b%5cxff%5cx5c", "SA\\x1B\\xFF\\",
+                           "SA%1b%ff%5c", "SA%1B%FF\\"}) {
+    EXPECT_EQ(parsed(std::string("iscsi:a?wwid=") + text).settings.wwid, "SA\\x1b\\xff\\x5c");
+  }
+  const std::string longest = "1" + printable_identity(std::string(255, '\x1b'));
+  EXPECT_EQ(parse_wwid(longest).value_or(""), longest);
 }
 
 TEST(DiskTarget, RefusesAWwidThatIsNone) {
-  for (const std::string wwid : {"", "3", "7abc", "36001405x", "1a%0ab", "naa.6001405"}) {
+  for (const std::string wwid :
+       {"", "3", "7abc", "36001405x", "1a%00", "1a\\x00", "3\\x41", "naa.6001405"}) {
     EXPECT_THAT(refusal("iscsi:a?wwid=" + wwid), HasSubstr("wwid is no identity of a LUN")) << wwid;
   }
   EXPECT_THAT(refusal("iscsi:a?wwid=3" + std::string(256, 'a')), HasSubstr("wwid is no identity"));
+  EXPECT_THAT(refusal("iscsi:a?wwid=1" + std::string(1021, 'a')), HasSubstr("wwid is no identity"));
   EXPECT_THAT(refusal("iscsi:a?wwid=1a%"), HasSubstr("wwid has a '%'"));
 }
 

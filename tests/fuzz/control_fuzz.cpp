@@ -2,6 +2,7 @@
 // sentence, and the answer is one line whatever was asked.
 #include <cstddef>
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "blkback/control_server.h"
@@ -22,7 +23,10 @@ void require_sentence(const iscsi_blkback::Result<Value>& result) {
     require(!result.error().message.empty());
     const std::string answer =
         iscsi_blkback::control_answer(tl::unexpected(iscsi_blkback::Error(result.error())));
-    require(answer.find('\n') == std::string::npos);
+    for (const char c : answer) {
+      require(c >= ' ' && c <= '~');
+    }
+    require(nlohmann::json::parse(answer, nullptr, false).is_object());
   }
 }
 

@@ -7,7 +7,9 @@
 #include <string_view>
 #include <vector>
 
+#include "base/printable_text.h"
 #include "initiator/login.h"
+#include "initiator/login_text.h"
 
 namespace {
 
@@ -84,6 +86,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
       require(outcome.max_send_data_segment_length >= 512 &&
               outcome.max_send_data_segment_length <= kMaxDataSegmentBytes);
       require(outcome.max_outstanding_r2t >= 1 && outcome.max_outstanding_r2t <= 8);
+      require(printable_text(outcome.target_alias, 4 * kMaxTextValueBytes) == outcome.target_alias);
       for (const bool digest : {outcome.digests.header, outcome.digests.data}) {
         require(!digest || offer != DigestOffer::none);
         require(digest || offer != DigestOffer::crc32c);

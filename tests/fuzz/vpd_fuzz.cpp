@@ -15,6 +15,15 @@ namespace {
 
 using namespace iscsi_blkback;
 
+// Texts of the target's are printable, whatever bytes they are.
+void require_printable(const Result<std::string>& text) {
+  for (const char c : text.value_or("")) {
+    if (c < ' ' || c > '~') {
+      __builtin_trap();
+    }
+  }
+}
+
 void parse_other(unsigned which, const std::vector<std::byte>& data) {
   switch (which % 10) {
     case 0:
@@ -63,16 +72,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   }
   switch (bytes[0] % 10) {
     case 0:
-      static_cast<void>(parse_inquiry(data));
+      if (const auto inquiry = parse_inquiry(data)) {
+        require_printable(inquiry->vendor + inquiry->product + inquiry->revision);
+      }
       break;
     case 1:
       static_cast<void>(parse_supported_pages(data));
       break;
     case 2:
-      static_cast<void>(parse_unit_serial_number(data));
+      require_printable(parse_unit_serial_number(data));
       break;
     case 3:
-      static_cast<void>(parse_device_identification(data));
+      require_printable(parse_device_identification(data));
       break;
     case 4:
       static_cast<void>(parse_block_limits(data));

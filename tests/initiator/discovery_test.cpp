@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "initiator/resolve.h"
+#include "tests/support/hostile_text.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -28,6 +29,18 @@ TEST(TargetAddress, RefusesWhatIsNone) {
                            "host,70000", "[::1", "[::1]x", "[]:3260", "::1"}) {
     EXPECT_FALSE(parse_target_address(text)) << text;
   }
+  EXPECT_TRUE(parse_target_address("[fe80::1%eth0]:3260,1"));
+}
+
+TEST(TargetAddress, RefusesHostsThatAreNone) {
+  for (const HostileText& hostile : hostile_texts()) {
+    EXPECT_FALSE(parse_target_address(hostile.text + "-host:3260,1")) << hostile.name;
+    EXPECT_FALSE(parse_target_address("[" + hostile.text + "]:3260,1")) << hostile.name;
+  }
+  for (const char* text : {"a b", "a;b", "$(a)", "a/b", "a@b", "caf\u00e9"}) {
+    EXPECT_FALSE(parse_target_address(text)) << text;
+  }
+  EXPECT_FALSE(parse_target_address(std::string(254, 'a')));
 }
 
 TEST(Resolve, NumericAddressesNeedNoNameServer) {

@@ -126,6 +126,12 @@ TEST(Negotiation, TakesTheResultOfEachRule) {
   EXPECT_EQ(outcome->target_alias, "array");
 }
 
+TEST(Negotiation, TheTargetsAliasIsPrintable) {
+  const auto outcome = negotiate(options(), {{"TargetAlias", "a\x1b]0;b\xff"}});
+  ASSERT_TRUE(outcome);
+  EXPECT_EQ(outcome->target_alias, "a\\x1b]0;b\\xff");
+}
+
 TEST(Negotiation, SilentTargetMeansTheDefaults) {
   const auto outcome = negotiate(options(), {});
   ASSERT_TRUE(outcome);

@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "initiator/sense.h"
 #include "initiator/vpd.h"
 #include "tests/support/sim_lun.h"
@@ -125,7 +127,7 @@ TEST(Sense, EveryCodeHasWordsOrNone) {
   EXPECT_EQ(sense_text(SenseData{}), "no usable sense data");
 }
 
-TEST(Vpd, InquiryStripsBlanksAndUnprintables) {
+TEST(Vpd, InquiryStripsBlanksAndShowsUnprintables) {
   Bytes data(36, std::byte{' '});
   data[0] = std::byte{0x00};
   data[5] = std::byte{0x10};
@@ -133,7 +135,7 @@ TEST(Vpd, InquiryStripsBlanksAndUnprintables) {
   data[9] = std::byte{0x1b};
   const auto inquiry = parse_inquiry(data);
   ASSERT_TRUE(inquiry);
-  EXPECT_EQ(inquiry->vendor, "A_");
+  EXPECT_EQ(inquiry->vendor, "A\\x1b");
   EXPECT_EQ(inquiry->product, "");
   EXPECT_EQ(inquiry->tpgs, 1);
 }
@@ -169,6 +171,26 @@ TEST(Vpd, ChoosesTheStrongestDesignatorOfTheLogicalUnit) {
   EXPECT_EQ(of({naa, t10, eui, port}), "35001020304050607");
   EXPECT_EQ(of({port}), "");
   EXPECT_EQ(of({}), "");
+}
+
+// Two LUNs whose names differ in a byte that cannot be printed are two LUNs.
+TEST(Vpd, IdentitiesThatDifferInOneByteAreTold) {
+  std::set<std::string> wwids;
+  std::set<std::string> serials;
+  for (int byte = 1; byte < 256; ++byte) {
+    const Bytes t10 = bytes({2, 1, 0, 3, 'A', byte, 'B'});
+    wwids.insert(parse_device_identification(page(0x83, t10)).value());
+    serials.insert(parse_unit_serial_number(page(0x80, bytes({'A', byte, 'B'}))).value());
+  }
+  EXPECT_EQ(wwids.size(), 255U);
+  EXPECT_EQ(serials.size(), 255U);
+  EXPECT_TRUE(wwids.contains("1A\\x1bB"));
+  EXPECT_TRUE(wwids.contains("1A\\x5cB"));
+}
+
+TEST(Vpd, ADesignatorOfPaddingOnlyIsNone) {
+  EXPECT_EQ(parse_device_identification(page(0x83, bytes({2, 1, 0, 4, 0, 0, 0, 0}))), "");
+  EXPECT_EQ(parse_device_identification(page(0x83, bytes({2, 8, 0, 2, ' ', ' '}))), "");
 }
 
 TEST(Vpd, RefusesDesignatorThatIsCutOff) {

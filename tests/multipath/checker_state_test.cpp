@@ -16,7 +16,7 @@ class CheckerState : public MultipathTest {
     return fault;
   }
   bool shows(const std::string& word) {
-    return render_topology(device_->snapshot()).find(" failed " + word + " running") !=
+    return render_topology(device_->snapshot()).text().find(" failed " + word + " running") !=
            std::string::npos;
   }
 };
@@ -28,7 +28,7 @@ TEST_F(CheckerState, ACheckWithoutAnAnswerIsATimeout) {
   target_->inject(silent);
   ASSERT_TRUE(wait_for_up(1, seconds(11)));
   EXPECT_EQ(path(0).finding, CheckerFinding::timeout);
-  EXPECT_TRUE(shows("i/o timeout")) << render_topology(device_->snapshot());
+  EXPECT_TRUE(shows("i/o timeout")) << render_topology(device_->snapshot()).text();
   target_->clear_faults();
   ASSERT_TRUE(wait_for_up(2, seconds(60)));
   EXPECT_EQ(path(0).finding, CheckerFinding::other);
@@ -42,7 +42,7 @@ TEST_F(CheckerState, ALunThatIsNotThereIsDisconnected) {
   target_->inject(gone);
   ASSERT_TRUE(wait_for_up(1, seconds(11)));
   EXPECT_TRUE(reactor_.run_until([this] { return shows("disconnected"); }, seconds(5)))
-      << render_topology(device_->snapshot());
+      << render_topology(device_->snapshot()).text();
   target_->clear_faults();
   ASSERT_TRUE(wait_for_up(2, seconds(60)));
 }
@@ -52,7 +52,8 @@ TEST_F(CheckerState, WhatTheConnectionHasLostIsFaulty) {
   cut(0);
   ASSERT_TRUE(wait_for_up(1, seconds(11)));
   EXPECT_EQ(path(0).finding, CheckerFinding::other);
-  EXPECT_NE(render_topology(device_->snapshot()).find(" failed faulty offline"), std::string::npos);
+  EXPECT_NE(render_topology(device_->snapshot()).text().find(" failed faulty offline"),
+            std::string::npos);
 }
 
 TEST_F(CheckerState, WeightsByTargetPortalGroup) {

@@ -36,7 +36,7 @@ TEST(RenderTopology, OneGroupWithAPathThatIsDown) {
   snapshot.paths.back().interface_name = "eth1";
   snapshot.paths.push_back(path_at("192.0.2.2:3260", PathState::down, 0));
   snapshot.paths.back().last_error = "connection refused";
-  EXPECT_EQ(render_topology(snapshot),
+  EXPECT_EQ(render_topology(snapshot).text(),
             "mpio (360a98000deadbeef) IET,VIRTUAL-DISK\n"
             "size=1.0G features='1 queue_if_no_path' hwhandler='0' wp=rw\n"
             "`-+- policy='round-robin 0' prio=1 status=active\n"
@@ -50,7 +50,7 @@ TEST(RenderTopology, ASilentPathAndHowManyReadsWereAskedForTwice) {
   snapshot.paths.push_back(path_at("192.0.2.1:3260", PathState::up, 0));
   snapshot.paths.push_back(path_at("192.0.2.2:3260", PathState::up, 0));
   snapshot.paths.back().suspect = true;
-  EXPECT_EQ(render_topology(snapshot),
+  EXPECT_EQ(render_topology(snapshot).text(),
             "mpio (360a98000deadbeef) IET,VIRTUAL-DISK\n"
             "size=1.0G features='1 queue_if_no_path' hwhandler='0' wp=rw [reads asked for twice: "
             "12]\n"
@@ -68,7 +68,7 @@ TEST(RenderTopology, AGroupEachForFailover) {
   snapshot.groups = {{.priority = 0}, {.priority = 10}};
   snapshot.paths.push_back(path_at("a:3260", PathState::pending, 0));
   snapshot.paths.push_back(path_at("b:3260", PathState::up, 1));
-  EXPECT_EQ(render_topology(snapshot),
+  EXPECT_EQ(render_topology(snapshot).text(),
             "mpio (360a98000deadbeef) IET,VIRTUAL-DISK\n"
             "size=1.0G features='0' hwhandler='0' wp=ro\n"
             "|-+- policy='round-robin 0' prio=0 status=enabled\n"
@@ -84,7 +84,7 @@ TEST(RenderTopology, ADiskThatNobodyHasSeenYet) {
   snapshot.no_path_retry = "queue";
   snapshot.paths.push_back(path_at("a:3260", PathState::quarantined, 0));
   snapshot.paths.back().last_error = "leads to another LUN";
-  EXPECT_EQ(render_topology(snapshot),
+  EXPECT_EQ(render_topology(snapshot).text(),
             "db ##,##\n"
             "size=0.0K features='1 queue_if_no_path' hwhandler='0' wp=rw\n"
             "`-+- policy='round-robin 0' prio=0 status=enabled\n"
@@ -96,7 +96,7 @@ TEST(RenderTopology, AGhostPathWaitsBehindTheActiveGroup) {
   snapshot.groups = {{.priority = 50}, {.priority = 1}};
   snapshot.paths.push_back(path_at("a:3260", PathState::up, 0));
   snapshot.paths.push_back(path_at("b:3260", PathState::ghost, 1));
-  EXPECT_EQ(render_topology(snapshot),
+  EXPECT_EQ(render_topology(snapshot).text(),
             "mpio (360a98000deadbeef) IET,VIRTUAL-DISK\n"
             "size=1.0G features='1 queue_if_no_path' hwhandler='0' wp=rw\n"
             "|-+- policy='round-robin 0' prio=50 status=active\n"
@@ -111,11 +111,11 @@ TEST(RenderTopology, NoPathLeftOfALimitedQueue) {
   snapshot.no_path_retry = "30 sec";
   snapshot.queueing = false;
   snapshot.groups.clear();
-  EXPECT_EQ(render_topology(snapshot),
+  EXPECT_EQ(render_topology(snapshot).text(),
             "360a98000deadbeef IET,VIRTUAL-DISK\n"
             "size=1.0G features='0' hwhandler='0' wp=rw\n");
   snapshot.queueing = true;
-  EXPECT_NE(render_topology(snapshot).find("1 queue_if_no_path"), std::string::npos);
+  EXPECT_NE(render_topology(snapshot).text().find("1 queue_if_no_path"), std::string::npos);
 }
 
 TEST(RenderSize, AsMultipathPrintsIt) {

@@ -38,7 +38,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"SectionThatIsOnlyABracket", "[", StartsWith("c.toml:")},
         {"SectionThatIsABracketBeforeAnOption", "[\nlog_level = 'info'\n", StartsWith("c.toml:")},
         {"LineTooLong", "[defaults]\na" + repeated(".a", 100000) + " = 1\n",
-         "c.toml:2: the line has more than 1024 bytes"},
+         "c.toml:2: the line has more than 2048 bytes"},
         {"CharactersBeyondAscii", "# gr\xc3\xbc\xc3\x9f\n\nlog_level = 'gr\xc3\xbc\xc3\x9f'\n",
          "c.toml:3: characters beyond ASCII may only stand in lines that begin with #"},
         {"CombiningCharacterAsAnOption", "\xcc\x8c = 1\n",

@@ -1,6 +1,7 @@
 // The configuration file: what it may say.
 #include <vector>
 
+#include "base/printable_text.h"
 #include "tests/tools/config_text.h"
 
 namespace iscsi_blkback {
@@ -290,6 +291,13 @@ TEST(Config, WwidOfALun) {
   EXPECT_EQ(accepted(kLun + "wwid = '36001405ABCDEF'\n").luns.at("root").multipath.wwid,
             "36001405abcdef");
   EXPECT_EQ(accepted(kLun).luns.at("root").multipath.wwid, std::nullopt);
+  // As it is shown, whatever bytes it has, up to the longest.
+  for (const std::string& bytes :
+       {std::string("A\x1b\xff\\\"#"), std::string("\\x1b"), std::string(255, '\x80')}) {
+    const std::string shown = "1" + printable_identity(bytes);
+    EXPECT_EQ(accepted(kLun + "wwid = '" + shown + "'\n").luns.at("root").multipath.wwid, shown);
+  }
+  EXPECT_EQ(accepted(kLun + "wwid = \"1A\\u001b\"\n").luns.at("root").multipath.wwid, "1A\\x1b");
 }
 
 TEST(Config, DefaultsMayStandBehindTheLuns) {
@@ -329,8 +337,8 @@ TEST(Config, FencesOfTheLogicalUnit) {
   EXPECT_FALSE(options.exclusive_luns);
   EXPECT_FALSE(options.redirected_login_fences);
   EXPECT_TRUE(accepted("[defaults]\nexclusive_luns = 'Yes'\n").multipath.exclusive_luns);
-  EXPECT_TRUE(accepted("[defaults]\nredirected_login_fences = 'Yes'\n")
-                  .multipath.redirected_login_fences);
+  EXPECT_TRUE(
+      accepted("[defaults]\nredirected_login_fences = 'Yes'\n").multipath.redirected_login_fences);
   EXPECT_EQ(accepted("").multipath.reservation_key, 0U);
   EXPECT_EQ(
       accepted("[defaults]\nreservation_key = '0xffffffffffffffff'\n").multipath.reservation_key,

@@ -3,10 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "blkback/json_text.h"
 #include "tests/support/faulty_disk.h"
+#include "tests/support/hostile_text.h"
 #include "tests/support/memory_disk.h"
 #include "tests/support/sim_reactor.h"
 #include "tools/lunex_disk.h"
+#include "tools/lunex_info.h"
 #include "tools/lunex_job.h"
 #include "tools/lunex_options.h"
 #include "tools/lunex_pattern.h"
@@ -472,6 +475,30 @@ TEST(LunexReport, JsonHasTheKeysOfItsManPage) {
   EXPECT_NEAR(json["latency_ns"]["p99"].get<double>(), 990e3, 35e3);
   EXPECT_NEAR(json["latency_ns"]["p99_9"].get<double>(), 999e3, 35e3);
   EXPECT_EQ(json["latency_ns"]["max"], 1000000);
+}
+
+// Whatever a target calls itself, its LUN and its portals.
+TEST(LunexReport, HostileTextIsPrintable) {
+  for (const HostileText& hostile : hostile_texts()) {
+    LunexInfo info;
+    LogicalUnitIdentity& lun = info.identity;
+    for (std::string* field : {&info.target_name, &info.portal, &info.login.target_alias,
+                               &lun.vendor, &lun.product, &lun.revision, &lun.serial, &lun.wwid}) {
+      *field = hostile.text;
+    }
+    EXPECT_TRUE(are_harmless_lines(info_text(info).text())) << hostile.name;
+    const std::string document = json_text(info_json(info), 2);
+    EXPECT_TRUE(are_harmless_lines(document + '\n')) << hostile.name;
+    EXPECT_EQ(nlohmann::json::parse(document)["login"]["TargetAlias"],
+              printable_text(hostile.text, kMaxJsonStringBytes));
+    MultipathSnapshot disk;
+    disk.vendor = disk.product = hostile.text;
+    LunexMeasure measure;
+    measure.result.first_error = hostile.text;
+    const LunexRunWords words{hostile.text, 4096, 1};
+    EXPECT_TRUE(are_harmless_lines(run_text(words, disk, measure).text())) << hostile.name;
+    EXPECT_TRUE(is_harmless(json_text(run_json(words, disk, measure)))) << hostile.name;
+  }
 }
 
 TEST(LunexReport, AJobWithoutAnyAnswerHasRatesOfZero) {

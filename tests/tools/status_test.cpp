@@ -13,6 +13,7 @@
 
 #include "base/unique_fd.h"
 #include "blkback/control_server.h"
+#include "tests/support/hostile_text.h"
 #include "tests/tools/command.h"
 #include "tools/status_text.h"
 
@@ -392,11 +393,64 @@ TEST_F(Ctl, BelievesNothing) {
   plays_guest(8, R"({"ok":true,"type":"service"})");
   const CommandResult result = ctl("ll");
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.output, HasSubstr("?[31mred?line"));
+  EXPECT_THAT(result.output, HasSubstr("\\x1b[31mred\\x0aline"));
   EXPECT_THAT(result.output, HasSubstr("size=0.0K"));
   EXPECT_THAT(result.errors, HasSubstr("guest 6: its process gives no status"));
   EXPECT_THAT(result.errors, HasSubstr("guest 8: its process gives no status"));
   EXPECT_FALSE(json::parse(ctl("ll --json").output, nullptr, false).is_discarded());
+}
+
+// As a process that its guest has taken over would write it: JSON of its own making, all of whose
+// texts are the hostile one.
+TEST_F(Ctl, HostileTextDoesNotReachTheTerminal) {
+  plays_service();
+  unsigned domain = 5;
+  for (const HostileText& hostile : hostile_texts()) {
+    json its = map(hostile.text);
+    for (const char* key : {"uuid", "vend", "prod", "rev", "queueing", "hwhandler"}) {
+      its[key] = hostile.text;
+    }
+    its["path_groups"][0]["selector"] = hostile.text;
+    for (json& its_path : its["path_groups"][0]["paths"]) {
+      for (const char* key : {"portal", "address", "interface", "target_wwnn", "last_error"}) {
+        its_path[key] = hostile.text;
+      }
+    }
+    json disk{{"vdev", hostile.text}, {"devid", 51712}, {"hotplug_error", hostile.text}};
+    json without = disk;
+    disk["map"] = its;
+    disk[json(hostile.text).dump(-1, ' ', true, json::error_handler_t::replace)] = hostile.text;
+    const json reply{
+        {"ok", true}, {"type", "guest"}, {"complete", true}, {"disks", {disk, without}}};
+    plays_guest(domain++, reply.dump(-1, ' ', false, json::error_handler_t::replace));
+    plays_guest(domain++, json{{"ok", false}, {"error", hostile.text}}.dump(
+                              -1, ' ', false, json::error_handler_t::replace));
+    plays_guest(domain++, "{\"ok\":true,\"type\":\"" + hostile.text.substr(0, 100) + "\"}");
+  }
+  for (const char* command : {"ll", "ll --json", "ll dom5/x", "del path 192.0.2.1 map dom5/x"}) {
+    const CommandResult result = ctl(command);
+    EXPECT_TRUE(are_harmless_lines(result.output)) << command;
+    EXPECT_TRUE(are_harmless_lines(result.errors)) << command;
+  }
+  const CommandResult shown = ctl("ll");
+  EXPECT_THAT(shown.output, HasSubstr("\\x1b]0;owned\\x07"));
+  EXPECT_THAT(shown.errors, HasSubstr("it says: \\x1b]0;owned\\x07"));
+  EXPECT_FALSE(json::parse(ctl("ll --json").output, nullptr, false).is_discarded());
+}
+
+// What an operator types comes back to the terminal, too.
+TEST_F(Ctl, HostileTextOfTheCommandLineDoesNotReachTheTerminal) {
+  plays_service();
+  for (const HostileText& hostile : hostile_texts(1000)) {
+    if (hostile.text.find('\0') != std::string::npos ||
+        hostile.text.find('\'') != std::string::npos) {
+      continue;
+    }
+    for (const std::string command : {"ll '", "--'", "ll a '", "del path '", "set map '"}) {
+      const CommandResult result = ctl(command + hostile.text + "'");
+      EXPECT_TRUE(are_harmless_lines(result.errors)) << command << hostile.name;
+    }
+  }
 }
 
 TEST_F(Ctl, EndlessReplyIsGivenUp) {
