@@ -271,8 +271,8 @@ class GuestBackendOwnSettings : public GuestBackendTest {
                         },
                     .count = 0});
     const FakeDisk ordinary = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1");
-    const FakeDisk own = disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/2?login_timeout=7",
-                              51728);
+    const FakeDisk own =
+        disk("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/2?login_timeout=7", 51728);
     const FakeDisk& first = comes_first ? own : ordinary;
     const FakeDisk& second = comes_first ? ordinary : own;
     toolstack_.add(first);
@@ -288,8 +288,7 @@ class GuestBackendOwnSettings : public GuestBackendTest {
     SessionOptions hasty = session;
     hasty.login_timeout = 7s;
     EXPECT_EQ(isids[1], std::set{make_isid(0, kGuest, session, 0, 0)});
-    EXPECT_EQ(isids[2],
-              std::set{make_isid(0, kGuest, hasty, session_variant(hasty, session), 0)});
+    EXPECT_EQ(isids[2], std::set{make_isid(0, kGuest, hasty, session_variant(hasty, session), 0)});
   }
 };
 
