@@ -35,6 +35,9 @@ void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptio
     multipath.no_path_retry =
         parse_no_path_retry(settings.no_path_retry, multipath.polling_interval).value();
   }
+  if (settings.shared) {
+    multipath.shared = *settings.shared;
+  }
   if (settings.wwid) {
     multipath.wwid = settings.wwid;
   }

@@ -244,6 +244,13 @@ Result<void> apply_setting(std::string_view key, std::string_view value, DiskSet
     settings.wwid = std::move(*wwid);
     return {};
   }
+  if (key == "shared") {
+    if (value != "yes" && value != "no") {
+      return tl::unexpected(invalid("shared is neither yes nor no"));
+    }
+    settings.shared = value == "yes";
+    return {};
+  }
   if (key == "polling_interval") {
     return parse_seconds(key, value, 1, settings.polling_interval);
   }
@@ -266,7 +273,7 @@ Result<void> apply_setting(std::string_view key, std::string_view value, DiskSet
       "a setting behind '?' is unknown; known are path_grouping_policy, path_selector, rr_min_io, "
       "prio, prio_args, failback, no_path_retry, polling_interval, checker_timeout, login_timeout, "
       "logout_timeout, "
-      "noop_out_interval, noop_out_timeout and wwid"));
+      "noop_out_interval, noop_out_timeout, shared and wwid"));
 }
 
 Result<DiskSettings> parse_settings(std::string_view query) {

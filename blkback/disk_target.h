@@ -9,9 +9,10 @@
 //   iscsi:TARGET-NAME[/LUN][?...]                  portals from the configuration or by discovery
 //   iscsi:ALIAS[?...]                              a LUN of the configuration file
 // Keys are multipath.conf's (path_grouping_policy, path_selector, prio with prio_args, failback,
-// no_path_retry, rr_min_io, polling_interval, checker_timeout, wwid) and iscsid.conf's timers
-// (login_timeout, logout_timeout, noop_out_interval, noop_out_timeout); times are in seconds. Disks
-// of a guest share a session to the same portal where all that is set of the session is the same.
+// no_path_retry, rr_min_io, polling_interval, checker_timeout, wwid), shared and iscsid.conf's
+// timers (login_timeout, logout_timeout, noop_out_interval, noop_out_timeout); times are in
+// seconds. Disks of a guest share a session to the same portal where all that is set of the session
+// is the same.
 #pragma once
 
 #include <chrono>
@@ -35,6 +36,7 @@ struct DiskSettings {
   std::optional<Failback> failback;
   std::string no_path_retry;  // as written (checked); empty: not set
   std::optional<std::string> wwid;
+  std::optional<bool> shared;
   std::optional<std::chrono::seconds> polling_interval;
   std::optional<std::chrono::seconds> checker_timeout;
   std::optional<std::chrono::seconds> login_timeout;

@@ -58,7 +58,7 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       fence_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
       lun_fence_(reactor, *this),
-      predecessor_fence_(reactor, *fencer_, options_.redirected_login_fences, *this),
+      predecessor_fence_(reactor, *fencer_, *this),
       barrier_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->look_at_barrier(); }, this),
       no_path_retry_(policies_.no_path_retry),

@@ -5,7 +5,7 @@
 // Why no write is lost or reordered. Only a write that was sent and never answered can be executed
 // late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement;
 // not where a redirect led it elsewhere, login_place.h), by a fence session through a sibling
-// portal, by a command of the logical unit (multipath_device_fences.cpp), or by quiesce_time. Until
+// portal (where portal_group_fences vouches for the target), by a command of the logical unit (multipath_device_fences.cpp), or by quiesce_time. Until
 // then its range is unfenced:
 //  1. The write itself may go to another path at once and be answered: executed late, it writes
 //     what is there already, as long as nothing newer has been written there.
@@ -90,7 +90,8 @@ struct MultipathOptions : PathPolicySettings {
   // only where all disks of this process at it say so.
   bool exclusive_luns = false;
   // The target's portals of one portal group know of each other's sessions, also where logins are
-  // redirected between them, as RFC 7143 6.3.5 wants it; see login_place.h.
+  // redirected between them, as RFC 7143 6.3.5 wants it; see login_place.h. Says all that
+  // PathPolicies::portal_group_fences says, and more.
   bool redirected_login_fences = false;
   // For how long after that what it carried may be on its way, before LOGICAL UNIT RESET (where
   // exclusive_luns allows it) or PREEMPT AND ABORT fences; see multipath_device_fences.cpp. Not

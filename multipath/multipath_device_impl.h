@@ -169,6 +169,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_fenced(Session& session, const LoginPlace& place,
                  std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override;
+  // and of PredecessorFence::Owner
+  [[nodiscard]] bool portal_group_fences() const noexcept override {
+    return policies_.portal_group_fences || options_.redirected_login_fences;
+  }
   [[nodiscard]] bool redirected_login_fences() const noexcept override {
     return options_.redirected_login_fences;
   }

@@ -28,6 +28,7 @@ void fill(PathPolicySettings& open, const PathPolicySettings& from) {
   fill(open.pg_init_delay, from.pg_init_delay);
   fill(open.path_checker, from.path_checker);
   fill(open.no_path_retry, from.no_path_retry);
+  fill(open.portal_group_fences, from.portal_group_fences);
 }
 
 bool fits(const ArrayRow& row, const LogicalUnitIdentity& identity) {
@@ -125,6 +126,7 @@ PathPolicies decide_policies(const PathPolicySettings& settings, const ArrayTabl
   decide(result.pg_init_delay, merged.pg_init_delay);
   decide(result.path_checker, merged.path_checker);
   decide(result.no_path_retry, merged.no_path_retry);
+  decide(result.portal_group_fences, merged.portal_group_fences);
   return result;
 }
 

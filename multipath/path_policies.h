@@ -55,6 +55,7 @@ struct PathPolicySettings {
   std::optional<std::chrono::milliseconds> pg_init_delay;
   std::optional<PathCheckerKind> path_checker;
   std::optional<NoPathRetry> no_path_retry;
+  std::optional<bool> portal_group_fences;  // see PathPolicies
 };
 
 // What is set in changes replaces what is in settings.
@@ -82,6 +83,10 @@ struct PathPolicies {
   std::chrono::milliseconds pg_init_delay{2000};
   PathCheckerKind path_checker = PathCheckerKind::tur;
   NoPathRetry no_path_retry;
+  // Portals of the target with equal portal group tags know of each other's sessions, as RFC 7143
+  // 6.3.5 wants it: a login through one of them ends what the same session had left at another one.
+  // Several nodes that serve a disk under one target name, and number their groups alike, do not.
+  bool portal_group_fences = false;
 };
 
 // identity: what the LUN says of itself; nullptr before it has said anything.

@@ -129,8 +129,7 @@ class PredecessorFence::Attempt final : public SessionObserver {
     }
     for (const Session* session : fence_.owner_.path_sessions()) {
       if (session != own_path_ && session->state() == SessionState::logged_in &&
-          session->options().target_name == nexus_.target_name && nexus_.place.portal_group &&
-          login_place(*session).portal_group == nexus_.place.portal_group && is_proof(*session)) {
+          session->options().target_name == nexus_.target_name && is_sibling(*session)) {
         portals.push_back(session->options().portal);
       }
     }
@@ -139,14 +138,16 @@ class PredecessorFence::Attempt final : public SessionObserver {
 
   // Whether this login has led to the nexus that the dead process had.
   [[nodiscard]] bool reinstates(const Session& session) const {
-    const LoginPlace place = login_place(session);
-    const bool sibling =
-        place.portal_group && place.portal_group == nexus_.place.portal_group && is_proof(session);
-    return same_nexus(nexus_.place, place, fence_.redirected_login_fences_) || sibling;
+    return same_nexus(nexus_.place, login_place(session),
+                      fence_.owner_.redirected_login_fences()) ||
+           is_sibling(session);
   }
-  // What a redirect has led to proves something only where the disk vouches for its target.
-  [[nodiscard]] bool is_proof(const Session& session) const {
-    return fence_.redirected_login_fences_ || !led_elsewhere(session);
+  // By a portal of the same portal group, as far as the disk vouches for what that means.
+  [[nodiscard]] bool is_sibling(const Session& session) const {
+    const bool redirected = led_elsewhere(session) || !(nexus_.place.portal == nexus_.portal);
+    const auto group = login_place(session).portal_group;
+    return group && group == nexus_.place.portal_group && fence_.owner_.portal_group_fences() &&
+           (!redirected || fence_.owner_.redirected_login_fences());
   }
 
   // Of the disk's path.
@@ -226,11 +227,9 @@ class PredecessorFence::Attempt final : public SessionObserver {
   Timer timer_;
 };
 
-PredecessorFence::PredecessorFence(Reactor& reactor, SessionFencer& sessions,
-                                   bool redirected_login_fences, Owner& owner)
+PredecessorFence::PredecessorFence(Reactor& reactor, SessionFencer& sessions, Owner& owner)
     : reactor_(reactor),
       sessions_(sessions),
-      redirected_login_fences_(redirected_login_fences),
       owner_(owner),
       reap_(
           reactor, [](void* self) noexcept { static_cast<PredecessorFence*>(self)->reap(); },

@@ -8,7 +8,7 @@
 // comes to the same ISIDs), that path's own login does it: the next one, or the one that it has, if
 // the target answers a NOP-Out on it now, because a later login of the dead process would have
 // ended that. Else a session of this object logs in where the dead one had, or through a sibling
-// portal of the same portal group, and out again. Where another disk of this process has a session
+// portal of the same portal group, where the disk vouches for that, and out again. Where another disk of this process has a session
 // of that ISID it is left alone, and time decides.
 #pragma once
 
@@ -42,14 +42,15 @@ class PredecessorFence {
     virtual void on_predecessor_fence_idle() noexcept = 0;
     // Sessions of the disk's paths.
     [[nodiscard]] virtual std::vector<Session*> path_sessions() const = 0;
+    // What the disk vouches for of its target; see SessionFencer::Client.
+    [[nodiscard]] virtual bool portal_group_fences() const noexcept = 0;
+    [[nodiscard]] virtual bool redirected_login_fences() const noexcept = 0;
 
    protected:
     ~Owner() = default;
   };
 
-  // redirected_login_fences: see MultipathOptions.
-  PredecessorFence(Reactor& reactor, SessionFencer& sessions, bool redirected_login_fences,
-                   Owner& owner);
+  PredecessorFence(Reactor& reactor, SessionFencer& sessions, Owner& owner);
   ~PredecessorFence();  // idle() only
   PredecessorFence(const PredecessorFence&) = delete;
   PredecessorFence& operator=(const PredecessorFence&) = delete;
@@ -77,7 +78,6 @@ class PredecessorFence {
 
   Reactor& reactor_;
   SessionFencer& sessions_;
-  const bool redirected_login_fences_;
   Owner& owner_;
   std::vector<std::unique_ptr<Attempt>> attempts_;
   bool stopping_ = false;

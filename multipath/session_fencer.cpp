@@ -112,10 +112,15 @@ class SessionFencer::Entry final : public SessionObserver {
     }
   }
 
-  // Whether a fence that a redirect had a part in would be of use.
-  [[nodiscard]] bool voucher_waits() const {
+  // Whether a fence through a sibling would be of use, and one that a redirect had a part in.
+  [[nodiscard]] bool sibling_fences() const {
     return std::any_of(waiting_.begin(), waiting_.end(),
-                       [](const Client* client) { return client->redirected_login_fences(); });
+                       [](const Client* client) { return client->portal_group_fences(); });
+  }
+  [[nodiscard]] bool redirected_sibling_fences() const {
+    return std::any_of(waiting_.begin(), waiting_.end(), [](const Client* client) {
+      return client->portal_group_fences() && client->redirected_login_fences();
+    });
   }
 
   void sibling_down(const Session& sibling) {
@@ -199,9 +204,11 @@ class SessionFencer::Entry final : public SessionObserver {
     const bool redirected = redirected_ || led_elsewhere(*fence_);
     const bool lost_again = session_->login_epoch() > fence_epoch_;
     std::vector<Client*> fenced;
-    std::copy_if(
-        clients_.begin(), clients_.end(), std::back_inserter(fenced),
-        [&](const Client* client) { return !redirected || client->redirected_login_fences(); });
+    std::copy_if(clients_.begin(), clients_.end(), std::back_inserter(fenced),
+                 [&](const Client* client) {
+                   return client->portal_group_fences() &&
+                          (!redirected || client->redirected_login_fences());
+                 });
     if (fenced.empty()) {
       return;
     }
@@ -374,8 +381,8 @@ void SessionFencer::key_taken_back(const Session& session, std::uint16_t lun) {
 Session* SessionFencer::find_sibling(const Entry& lost) const {
   const SessionOptions& wanted = lost.session()->options();
   const std::optional<std::uint16_t> group = login_place(*lost.session()).portal_group;
-  const bool takes_redirected = lost.voucher_waits();
-  if (!group || (led_elsewhere(*lost.session()) && !takes_redirected)) {
+  const bool takes_redirected = lost.redirected_sibling_fences();
+  if (!group || !lost.sibling_fences() || (led_elsewhere(*lost.session()) && !takes_redirected)) {
     return nullptr;
   }
   // After a failed attempt the one behind the last sibling is tried first.

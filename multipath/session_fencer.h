@@ -6,9 +6,10 @@
 // group makes the target terminate the old session's tasks (session reinstatement, RFC 7143 6.3.5).
 // The fence session logs out as soon as it is in. But for the portal it has the lost session's own
 // options: disks may have credentials of their own for a target. Portals whose tags are equal are
-// of the same group as long as they are of the same node; where a redirect has led, to whichever
-// node, is neither fenced in this way nor a fence, but for the disks that vouch for their target
-// (MultipathOptions::redirected_login_fences).
+// of the same group as long as they are of the same node, which no target tells: it is done only
+// for disks that vouch for their target (PathPolicies::portal_group_fences). Where a redirect has
+// led, to whichever node, is neither fenced in this way nor a fence, but for the disks that vouch
+// for that, too (MultipathOptions::redirected_login_fences).
 //
 // Two sessions of one ISID end each other, so the fence must not fight with the lost session's own
 // next login, which is a fence itself:
@@ -45,7 +46,9 @@ class SessionFencer {
                            std::uint64_t login_epoch) noexcept = 0;
     // After remove() or withdraw() returned false: nothing of what this client gave up is left.
     virtual void on_withdrawn() noexcept = 0;
-    // Whether a login that was redirected fences for this client, too.
+    // Whether a login through another portal of the portal group fences for this client; and
+    // whether one that was redirected does, too.
+    [[nodiscard]] virtual bool portal_group_fences() const noexcept = 0;
     [[nodiscard]] virtual bool redirected_login_fences() const noexcept = 0;
     // Whether it uses that LUN, by that identity (not empty) or that number, and does not allow its
     // reset.

@@ -35,7 +35,9 @@ struct WholeSetting {
 };
 
 struct YesNoSetting {
-  std::variant<bool SessionOptions::*, bool MultipathOptions::*> member;
+  std::variant<bool SessionOptions::*, bool MultipathOptions::*,
+               std::optional<bool> PathPolicySettings::*>
+      member;
 };
 
 // The only value that error recovery level 0 over one connection allows; accepted so that whoever

@@ -244,6 +244,13 @@ TEST(DiskTarget, RefusesAnUnknownPathSelector) {
               HasSubstr("path_selector is none of round-robin, queue-length"));
 }
 
+TEST(DiskTarget, MayBeShared) {
+  EXPECT_FALSE(parsed("iscsi:a").settings.shared);
+  EXPECT_EQ(parsed("iscsi:a?shared=yes").settings.shared, true);
+  EXPECT_EQ(parsed("iscsi:a?shared=no").settings.shared, false);
+  EXPECT_THAT(refusal("iscsi:a?shared=1"), HasSubstr("shared is neither yes nor no"));
+}
+
 TEST(DiskTarget, RefusesAnUnknownNoPathRetry) {
   EXPECT_THAT(refusal("iscsi:a?no_path_retry=forever"),
               HasSubstr("no_path_retry is neither queue, fail"));

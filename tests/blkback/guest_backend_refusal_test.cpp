@@ -7,6 +7,38 @@ namespace {
 
 using testing::HasSubstr;
 
+// --- Two disks at one LUN
+
+TEST_F(GuestBackendTest, ADiskWhoseLunIsInUseIsServedWhenThatHasEnded) {
+  const FakeDisk first = disk();
+  FakeFrontend& guest = serve(first);
+  const FakeDisk second = disk(kParams, 51728);
+  toolstack_.add(second);
+  FakeFrontend& other = boot(second);
+  ASSERT_TRUE(run_until([&] { return error_of(second) != ""; }, 3s));
+  EXPECT_THAT(error_of(second), HasSubstr("the LUN is in use by xvda of guest 5"));
+  run_for(5s);
+  EXPECT_FALSE(other.connected());
+  do_io(guest);
+  toolstack_.request_detach(first);
+  ASSERT_TRUE(reaches_state(first, 6));
+  toolstack_.remove(first);
+  ASSERT_TRUE(connect(other));
+  EXPECT_EQ(error_of(second), "");
+  do_io(other);
+}
+
+TEST_F(GuestBackendTest, DisksThatSayThatTheyAreSharedUseOneLunTogether) {
+  const std::string params = std::string(kParams) + "?shared=yes";
+  FakeFrontend& guest = serve(disk(params));
+  const FakeDisk second = disk(params, 51728);
+  toolstack_.add(second);
+  FakeFrontend& other = boot(second);
+  ASSERT_TRUE(connect(other));
+  do_io(guest);
+  do_io(other);
+}
+
 // --- Bad input: one sentence in hotplug-error, and the guest's other disk works
 
 class GuestBackendBadInput : public GuestBackendTest {

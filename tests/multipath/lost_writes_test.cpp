@@ -76,6 +76,46 @@ TEST_F(LostWrites, ASiblingPortalFencesAtOnce) {
   EXPECT_EQ(target_->sessions(), 1U) << "the fence session has logged out";
 }
 
+TEST_F(LostWrites, ASiblingPortalIsNoFenceForADiskThatDoesNotVouchForItsTarget) {
+  options_.portal_group_fences.reset();
+  start();
+  const std::uint64_t logins = target_->counters.logins;
+  GuestRequest& first = write_held_at(0, 0, 8, 1);
+  refuse(0);
+  EXPECT_EQ(answer(first, milliseconds(50)), IoStatus::ok);
+  GuestRequest& second = write(0, 8, 2);
+  reactor_.run_for(seconds(20));
+  EXPECT_TRUE(pending(second));
+  EXPECT_EQ(target_->counters.logins, logins);
+  accept(0);
+  EXPECT_EQ(answer(second, seconds(2)), IoStatus::ok) << "its own portal is one";
+}
+
+// Two nodes serve the disk under one target name, and each numbers its only portal group 1.
+TEST_F(LostWrites, NodesThatNumberTheirPortalGroupsAlikeDoNotFenceForEachOther) {
+  options_.portal_group_fences.reset();
+  start_target({1});
+  SimTargetOptions other_options = target_options_;
+  other_options.portals = {{portal_address(1), 1}};
+  SimTarget other(reactor_, other_options);
+  other.add_lun(0, lun_);
+  target_options_.portals.push_back({portal_address(1), 1});  // for sessions
+  start_device();
+  GuestRequest& first = write_held_at(0, 0, 8, 1);
+  refuse(0);
+  EXPECT_EQ(answer(first, milliseconds(50)), IoStatus::ok);
+  GuestRequest& second = write(0, 8, 2);
+  reactor_.run_for(seconds(20));
+  EXPECT_TRUE(pending(second));
+  target_->release_held();
+  reactor_.run_for(milliseconds(10));
+  accept(0);
+  EXPECT_EQ(answer(second, seconds(2)), IoStatus::ok);
+  EXPECT_EQ(medium(0), 2);
+  close();
+  stop_sessions();
+}
+
 TEST_F(LostWrites, ASiblingInAnotherPortalGroupIsNoFence) {
   start({1, 2});
   const std::uint64_t logins = target_->counters.logins;

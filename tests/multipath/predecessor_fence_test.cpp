@@ -145,6 +145,22 @@ TEST_F(PredecessorFenceTest, GoesThroughASiblingPortalWhereTheOldOneIsAway) {
   EXPECT_GE(target_->counters.terminated_tasks, 1U);
 }
 
+TEST_F(PredecessorFenceTest, GoesThroughNoSiblingPortalOfATargetThatNobodyVouchesFor) {
+  options_.portal_group_fences.reset();
+  options_.quiesce_time = seconds(20);
+  prepare({1, 1});
+  leave_a_write(1, kOtherGuest);
+  refuse(1);
+  start_again({0});
+  GuestRequest& newer = write(0, 8, 2);
+  reactor_.run_for(seconds(15));
+  EXPECT_TRUE(pending(newer));
+  EXPECT_EQ(target_->counters.terminated_tasks, 0U);
+  target_->release_held();
+  EXPECT_EQ(answer(newer, seconds(6)), IoStatus::ok);
+  EXPECT_EQ(medium(0), 2);
+}
+
 TEST_F(PredecessorFenceTest, GoesThroughASiblingPortalWhereAPathOfItsIsidIsAway) {
   prepare({1, 1});
   leave_a_write(1, sessions_[1]->options().isid[5]);

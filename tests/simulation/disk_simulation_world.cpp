@@ -71,6 +71,7 @@ void Simulation::choose_network(const SocketAddress& where) {
 
 MultipathOptions Simulation::choose_policies() {
   MultipathOptions options;
+  options.portal_group_fences = true;  // it is one target
   if (options_.canary != Canary::no_marks) {
     options.barrier_directory = marks_.path();
   }

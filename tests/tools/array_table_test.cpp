@@ -93,6 +93,26 @@ TEST(ArrayTable, NoRowMakesAGuestsRequestsFail) {
   }
 }
 
+// One process or kernel serves all portals of these; of others nobody here knows.
+TEST(ArrayTable, VouchesForTheSessionsOfTargetsThatAreOneNode) {
+  const auto vouches = [](const char* vendor) {
+    LogicalUnitIdentity identity;
+    identity.vendor = vendor;
+    return decide_policies({}, &built_in_arrays(), &identity).portal_group_fences;
+  };
+  for (const char* vendor : {"IET", "LIO-ORG", "SUSE", "SCST_FIO"}) {
+    EXPECT_TRUE(vouches(vendor)) << vendor;
+  }
+  for (const char* vendor : {"EQLOGIC", "NETAPP", "PURE", "DELL", "IBM", ""}) {
+    EXPECT_FALSE(vouches(vendor)) << vendor;
+  }
+  PathPolicySettings own;
+  own.portal_group_fences = false;
+  LogicalUnitIdentity identity;
+  identity.vendor = "IET";
+  EXPECT_FALSE(decide_policies(own, &built_in_arrays(), &identity).portal_group_fences);
+}
+
 TEST(Config, DevicesHaveAPathCheckerAndNoPathRetry) {
   const Configuration configuration = accepted(
       "[[device]]\nvendor = 'ACME'\npath_checker = 'rdac'\n"
