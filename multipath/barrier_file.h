@@ -5,7 +5,8 @@
 // Who has a slot holds a lock on one byte of the file, the slot's, by its own open file description
 // (fcntl(2), F_OFD_SETLK): the kernel releases it however the holder ends. A slot that is in use
 // and not locked is that of a disk whose process has died.
-// Reactor thread; open(), try_lock() and unlock() are system calls that do not wait. Everything read from the file counts as hostile: lengths are checked, texts bounded.
+// Reactor thread; open(), try_lock() and unlock() are system calls that do not wait. Everything read
+// from the file counts as hostile: times and lengths are bounded, texts end in their fields.
 #pragma once
 
 #include <array>
@@ -17,6 +18,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "multipath/path_selector.h"
@@ -56,7 +58,7 @@ struct Slot {
   std::uint32_t nexuses_used;       // no nexus of a higher path number was ever set
   std::int64_t unfenced_until_ns;   // atomic: then the target has given up what was lost
   std::int64_t died_at_ns;          // atomic: when the process was found dead; 0: it was not yet
-  std::int64_t quiesce_time_ns;     // see MultipathOptions
+  std::int64_t quiesce_time_ns;     // see MultipathOptions; at most kLongestQuiesceTime is believed
   std::array<char, 128> holder;     // for messages: "xvda of guest 5"
 };
 
@@ -68,6 +70,8 @@ struct Header {
 };
 
 inline constexpr std::size_t kSlots = 32;
+// The configuration allows no longer one.
+inline constexpr Duration kLongestQuiesceTime = std::chrono::hours(1);
 inline constexpr std::uint64_t kMagic = 0x69736373'62617231;
 
 // The file is sparse: a nexus takes memory when it is first set, the rest is three pages.

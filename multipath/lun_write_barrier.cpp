@@ -286,7 +286,9 @@ std::optional<LunWriteBarrier::DeadHolder> LunWriteBarrier::look_at_dead(std::si
                                                                          TimePoint now) const {
   Slot& slot = file_.slot(index);
   // Whatever was lost, was lost before.
-  const TimePoint last = note_death(slot, now) + Duration(SharedField(slot.quiesce_time_ns).load());
+  const TimePoint last = note_death(slot, now) +
+                         std::clamp(Duration(SharedField(slot.quiesce_time_ns).load()), Duration(0),
+                                    barrier_layout::kLongestQuiesceTime);
   DeadHolder dead{.slot = index, .paths = paths_of(slot), .until = last};
   if (SharedField(slot.outstanding).load() == 0) {
     dead.until = std::min(last, time_of(SharedField(slot.unfenced_until_ns).load()));

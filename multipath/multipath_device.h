@@ -5,7 +5,8 @@
 // Why no write is lost or reordered. Only a write that was sent and never answered can be executed
 // late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement;
 // not where a redirect led it elsewhere, login_place.h), by a fence session through a sibling
-// portal (where portal_group_fences vouches for the target), by a command of the logical unit (multipath_device_fences.cpp), or by quiesce_time. Until
+// portal (where portal_group_fences vouches for the target), by a command of the logical unit
+// (multipath_device_fences.cpp), or by quiesce_time. Until
 // then its range is unfenced:
 //  1. The write itself may go to another path at once and be answered: executed late, it writes
 //     what is there already, as long as nothing newer has been written there.

@@ -1,4 +1,5 @@
 iscsi_blkback_fuzz(ring LIBRARIES iscsi_blkback_blkback)
+iscsi_blkback_fuzz(barrier LIBRARIES iscsi_blkback_multipath)
 iscsi_blkback_fuzz(chap LIBRARIES iscsi_blkback_initiator)
 iscsi_blkback_fuzz(config LIBRARIES iscsi_blkback_tools)
 iscsi_blkback_fuzz(control LIBRARIES iscsi_blkback_service)
