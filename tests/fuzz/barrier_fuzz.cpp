@@ -43,6 +43,13 @@ class Folder {
   std::string path_;
 };
 
+// An empty input has no address, which memcpy() does not take even for no bytes.
+void copy(void* to, const std::uint8_t* from, std::size_t bytes) {
+  if (bytes != 0) {
+    std::memcpy(to, from, bytes);
+  }
+}
+
 // Header and slots as the input has them, and what is left of it at the nexuses of the first slots.
 void fill(const BarrierFile& file, const std::uint8_t* data, std::size_t size) {
   constexpr std::size_t kFront = offsetof(barrier_layout::Contents, nexuses);
@@ -52,14 +59,14 @@ void fill(const BarrierFile& file, const std::uint8_t* data, std::size_t size) {
   auto* const slots = reinterpret_cast<std::uint8_t*>(&file.slot(0));
   std::memset(front + kHeader, 0, kFront - kHeader);
   const std::size_t slot_bytes = std::min(size, kNexuses * sizeof(barrier_layout::Slot));
-  std::memcpy(slots, data, slot_bytes);
+  copy(slots, data, slot_bytes);
   data += slot_bytes;
   size -= slot_bytes;
   for (std::size_t slot = 0; slot < kNexuses; ++slot) {
     const std::size_t bytes = std::min(size, sizeof(barrier_layout::Nexus));
     barrier_layout::Nexus& nexus = file.nexus(slot, 0);
     std::memset(static_cast<void*>(&nexus), 0, sizeof nexus);
-    std::memcpy(static_cast<void*>(&nexus), data, bytes);
+    copy(&nexus, data, bytes);
     data += bytes;
     size -= bytes;
   }
