@@ -5,6 +5,7 @@ iscsi_blkback_test(multipath_test
     multipath/capacity_test.cpp
     multipath/checker_state_test.cpp
     multipath/error_policy_test.cpp
+    multipath/lost_write_order_test.cpp
     multipath/lost_writes_test.cpp
     multipath/lun_fence_test.cpp
     multipath/multipath_device_test.cpp
