@@ -42,22 +42,19 @@ std::string_view digest_list(DigestOffer offer) {
 
 Negotiation::Negotiation(const SessionOptions& options)
     : keys_{{
-          {"MaxConnections", Rule::minimum, 1, 65535, 1, 1, 1, 1, false},
-          {"InitialR2T", Rule::logical_or, 0, 1, 1, options.initial_r2t, kAny, 1, false},
-          {"ImmediateData", Rule::logical_and, 0, 1, 1, options.immediate_data, kAny, 1, false},
-          {"MaxBurstLength", Rule::minimum, kMinLength, kMaxLength, 262144,
-           options.max_burst_length, kAny, 262144, false},
-          {"FirstBurstLength", Rule::minimum, kMinLength, kMaxLength, 65536,
-           std::min(options.first_burst_length, options.max_burst_length), kAny, 65536, false},
-          {"DefaultTime2Wait", Rule::maximum, 0, 3600, 2, options.default_time2wait, kAny, 2,
-           false},
-          {"DefaultTime2Retain", Rule::minimum, 0, 3600, 20, options.default_time2retain, kAny, 20,
-           false},
-          {"MaxOutstandingR2T", Rule::minimum, 1, 65535, 1, options.max_outstanding_r2t, kAny, 1,
-           false},
-          {"DataPDUInOrder", Rule::logical_or, 0, 1, 1, 1, 1, 1, false},
-          {"DataSequenceInOrder", Rule::logical_or, 0, 1, 1, 1, 1, 1, false},
-          {"ErrorRecoveryLevel", Rule::minimum, 0, 2, 0, 0, 0, 0, false},
+          {"MaxConnections", Rule::minimum, 1, 65535, 1, 1},
+          {"InitialR2T", Rule::logical_or, 0, 1, options.initial_r2t, 1},
+          {"ImmediateData", Rule::logical_and, 0, 1, options.immediate_data, 1},
+          {"MaxBurstLength", Rule::minimum, kMinLength, kMaxLength, options.max_burst_length,
+           262144},
+          {"FirstBurstLength", Rule::minimum, kMinLength, kMaxLength,
+           std::min(options.first_burst_length, options.max_burst_length), 65536},
+          {"DefaultTime2Wait", Rule::maximum, 0, 3600, options.default_time2wait, 2},
+          {"DefaultTime2Retain", Rule::minimum, 0, 3600, options.default_time2retain, 20},
+          {"MaxOutstandingR2T", Rule::minimum, 1, 65535, options.max_outstanding_r2t, 1},
+          {"DataPDUInOrder", Rule::logical_or, 0, 1, 1, 1},
+          {"DataSequenceInOrder", Rule::logical_or, 0, 1, 1, 1},
+          {"ErrorRecoveryLevel", Rule::minimum, 0, 2, 0, 0},
       }},
       header_digest_{kHeaderDigest, options.header_digest, false, false},
       data_digest_{kDataDigest, options.data_digest, false, false},
@@ -135,7 +132,8 @@ Result<void> Negotiation::take_answer(Key& key, std::string_view value) {
     answer = *parsed;
   }
   // The answer of a target is the outcome (6.2.2); it must be one that our offer allows. Combining
-  // it with the offer again keeps us on the safe side of a target that only states its own value.
+  // it with the offer again keeps us on the safe side of a target that only states its own value,
+  // and leaves but one outcome where we can work with no other: data in order, no error recovery.
   switch (key.rule) {
     case Rule::minimum:
     case Rule::logical_and:
@@ -145,11 +143,6 @@ Result<void> Negotiation::take_answer(Key& key, std::string_view value) {
     case Rule::logical_or:
       key.result = std::max(answer, key.offered);
       break;
-  }
-  if (key.required != kAny && key.result != key.required) {
-    return fail(ErrorCode::protocol, fmt::format("the target insists on {}={}, which is not "
-                                                 "supported",
-                                                 key.name, value));
   }
   return {};
 }

@@ -39,11 +39,9 @@ class Negotiation {
     Rule rule;
     std::uint32_t low;
     std::uint32_t high;
-    std::uint32_t fallback;  // the RFC's default
     std::uint32_t offered;
-    std::uint32_t required;  // kAny, or the only outcome that we can work with
-    std::uint32_t result;
-    bool answered;
+    std::uint32_t result;  // the RFC's default until the target has answered
+    bool answered = false;
   };
   struct Digest {
     std::string_view name;
@@ -51,7 +49,6 @@ class Negotiation {
     bool result;  // CRC32C
     bool answered;
   };
-  static constexpr std::uint32_t kAny = 0xffffffff;
 
   [[nodiscard]] Result<void> take_answer(Key& key, std::string_view value);
   [[nodiscard]] Result<void> take_digest(Digest& digest, std::string_view value);

@@ -233,7 +233,7 @@ TEST_F(GuestBackendHostileGuest, RingReferenceThatIsTooLarge) {
 }
 
 TEST_F(GuestBackendHostileGuest, RingReferenceThatWasNeverGranted) {
-  expect_refused({{"ring-ref", "4000000"}, {"event-channel", "1"}}, "");
+  expect_refused({{"ring-ref", "4000000"}, {"event-channel", "1"}}, "has not granted page 4000000");
 }
 
 TEST_F(GuestBackendHostileGuest, RingOrderAboveTheOffer) {

@@ -1,5 +1,6 @@
 iscsi_blkback_test(blkback_ring_test
   SOURCES
+    blkback/back_ring_order_test.cpp
     blkback/back_ring_test.cpp
     blkback/request_parser_test.cpp
     blkback/vbd_refusal_test.cpp
@@ -17,8 +18,9 @@ install(TARGETS xen_contract_test
 iscsi_blkback_test(blkback_control_test
   SOURCES blkback/control_server_test.cpp blkback/disk_resolver_test.cpp blkback/disk_target_test.cpp blkback/disk_wishes_test.cpp
           blkback/guest_keeper_test.cpp
-          blkback/guest_threads_test.cpp blkback/hostile_text_test.cpp blkback/process_lock_test.cpp blkback/session_pool_test.cpp blkback/status_report_test.cpp
-          blkback/xenbus_state_test.cpp
+          blkback/guest_threads_test.cpp blkback/hostile_text_test.cpp blkback/process_lock_test.cpp
+          blkback/session_pool_isid_test.cpp blkback/session_pool_test.cpp blkback/status_report_test.cpp
+          blkback/xenbus_node_test.cpp blkback/xenbus_state_test.cpp
   LIBRARIES iscsi_blkback_service)
 iscsi_blkback_test(guest_backend_test LABEL simulation
   SOURCES
@@ -29,4 +31,5 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest_backend_paths_test.cpp
     blkback/guest_backend_refusal_test.cpp
     blkback/guest_backend_test.cpp
+    blkback/guest_disk_order_test.cpp
   LIBRARIES iscsi_blkback_service)

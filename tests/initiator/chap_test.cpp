@@ -226,6 +226,16 @@ TEST_F(ChapExchangeTest, BothSidesProveThemselvesWithEveryAlgorithm) {
   }
 }
 
+TEST_F(ChapExchangeTest, RefusesThePartOfAnAnswer) {
+  for (const std::size_t bytes : {1U, 16U, 31U}) {
+    reset();
+    ASSERT_TRUE(challenge_us(ChapAlgorithm::sha256));
+    const std::string right = answer_to_ours(ChapAlgorithm::sha256, kTargetSecret);
+    EXPECT_FALSE(say({{"CHAP_N", "array"}, {"CHAP_R", right.substr(0, 2 + 2 * bytes)}}));
+    EXPECT_FALSE(exchange->complete());
+  }
+}
+
 TEST_F(ChapExchangeTest, OneWayIsCompleteWithoutProofOfTheTarget) {
   options = one_way();
   ASSERT_TRUE(challenge_us());

@@ -73,6 +73,49 @@ TEST_F(LogicalUnitTest, UnitAttentionsAreRetried) {
   EXPECT_TRUE(identify(unit));
 }
 
+// The LUN is another one from a certain command on, and says so in the answer to that.
+class ChangedLunTest : public LogicalUnitTest {
+ protected:
+  void change_at(std::uint8_t operation, std::function<void()> change) {
+    target->inject({.matches =
+                        [operation, change = std::move(change)](const SimCommand& command) {
+                          if (command.cdb[0] != operation) {
+                            return false;
+                          }
+                          change();
+                          return true;
+                        },
+                    .status = ScsiStatus::check_condition,
+                    .sense = make_sense(SenseKey::unit_attention, 0x2900)});
+  }
+};
+
+TEST_F(ChangedLunTest, WhatWasToldBeforeAUnitAttentionCountsForNothing) {
+  lun->options.thin_provisioned = true;
+  lun->options.max_transfer_blocks = 2048;
+  change_at(scsi_operation::kServiceActionIn16, [this] {
+    lun->options.naa_extension = 0;
+    lun->options.serial.clear();
+    lun->options.thin_provisioned = false;
+    lun->options.max_transfer_blocks = 0;
+  });
+  const auto identity = identify(unit);
+  ASSERT_TRUE(identity) << identity.error().message;
+  EXPECT_EQ(identity->wwid, "");
+  EXPECT_EQ(identity->serial, "");
+  EXPECT_FALSE(identity->thin_provisioned);
+  EXPECT_EQ(identity->max_transfer_blocks, 0U);
+}
+
+TEST_F(ChangedLunTest, OneThatKnowsTheLongCommandsAfterAllIsDrivenWithThem) {
+  lun->options.has_16_byte_commands = false;
+  change_at(scsi_operation::kReadCapacity10, [this] { lun->options.has_16_byte_commands = true; });
+  const auto identity = identify(unit);
+  ASSERT_TRUE(identity) << identity.error().message;
+  EXPECT_TRUE(identity->has_16_byte_commands);
+  EXPECT_EQ(identity->max_transfer_blocks, 0U);
+}
+
 TEST_F(LogicalUnitTest, EndlessUnitAttentionsEnd) {
   target->inject({.count = 0,
                   .status = ScsiStatus::check_condition,
@@ -131,6 +174,21 @@ TEST_F(LogicalUnitTest, LostConnectionIsAnError) {
   ASSERT_TRUE(runs_until(reactor, [&] { return identity.has_value(); }));
   EXPECT_FALSE(*identity);
   EXPECT_EQ(identity->error().code, ErrorCode::unavailable);
+}
+
+// Each of its commands may be the one that is lost, those that a LUN need not know, too.
+TEST_F(LogicalUnitTest, AConnectionThatIsLostAtAnyCommandIsAnError) {
+  for (const std::uint8_t operation :
+       {scsi_operation::kTestUnitReady, scsi_operation::kInquiry,
+        scsi_operation::kServiceActionIn16, scsi_operation::kModeSense6}) {
+    ASSERT_TRUE(initiator.up());
+    target->inject(
+        {.matches = [=](const SimCommand& command) { return command.cdb[0] == operation; },
+         .drop_connection = true});
+    const auto identity = identify(unit);
+    ASSERT_FALSE(identity) << "operation " << int{operation};
+    EXPECT_EQ(identity.error().code, ErrorCode::unavailable);
+  }
 }
 
 TEST_F(LogicalUnitTest, CancelledIdentifyTellsNobody) {

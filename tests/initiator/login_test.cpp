@@ -178,12 +178,40 @@ TEST(Negotiation, DeclarationsThatAreOursChangeNothing) {
   EXPECT_TRUE(said.empty());
 }
 
+// Nothing of what is offered is the default, so that the two can be told apart.
 TEST(Negotiation, KeysThatTheTargetDoesNotUseKeepTheirDefault) {
-  const auto outcome = negotiate(
-      options(), {{"MaxOutstandingR2T", "Irrelevant"}, {"DefaultTime2Wait", "NotUnderstood"}});
+  SessionOptions other = options();
+  other.initial_r2t = false;
+  other.immediate_data = true;
+  other.max_burst_length = 1048576;
+  other.first_burst_length = 131072;
+  other.max_outstanding_r2t = 4;
+  other.default_time2wait = 0;
+  other.default_time2retain = 60;
+  for (const char* answer : {"NotUnderstood", "Irrelevant"}) {
+    const auto outcome = negotiate(other, {{"InitialR2T", answer},
+                                           {"ImmediateData", answer},
+                                           {"MaxBurstLength", answer},
+                                           {"FirstBurstLength", answer},
+                                           {"MaxOutstandingR2T", answer},
+                                           {"DefaultTime2Wait", answer},
+                                           {"DefaultTime2Retain", answer}});
+    ASSERT_TRUE(outcome);
+    EXPECT_TRUE(outcome->initial_r2t);
+    EXPECT_TRUE(outcome->immediate_data);
+    EXPECT_EQ(outcome->max_burst_length, 262144U);
+    EXPECT_EQ(outcome->first_burst_length, 65536U);
+    EXPECT_EQ(outcome->max_outstanding_r2t, 1);
+    EXPECT_EQ(outcome->default_time2wait, 2);
+    EXPECT_EQ(outcome->default_time2retain, 20);
+  }
+}
+
+TEST(Negotiation, APortalGroupTagOfZeroIsOneThatWasTold) {
+  const auto outcome = negotiate(options(), {{"TargetPortalGroupTag", "0"}});
   ASSERT_TRUE(outcome);
-  EXPECT_EQ(outcome->max_outstanding_r2t, 1);
-  EXPECT_EQ(outcome->default_time2wait, 2);
+  EXPECT_TRUE(outcome->target_portal_group_tag_known);
+  EXPECT_EQ(outcome->target_portal_group_tag, 0);
 }
 
 TEST(Negotiation, UnknownKeyIsAnsweredWithNotUnderstood) {
@@ -410,6 +438,20 @@ TEST_F(LoginTest, RefusesTransitWhileTextContinues) {
   EXPECT_FALSE(answer(both));
 }
 
+// The answer ends the target's text, but the request that it answers did not ask to leave the
+// stage.
+TEST_F(LoginTest, RefusesTransitThatWasNotAskedFor) {
+  static_cast<void>(ask());
+  LoginResponsePdu part = security_done();
+  part.transit = false;
+  part.more = true;
+  ASSERT_EQ(answer(part, {"TargetPortalGroupTag=5"}), Login::Progress::request);
+  ASSERT_FALSE(ask().transit);
+  const auto progress = answer(security_done());
+  ASSERT_FALSE(progress);
+  EXPECT_THAT(progress.error().message, HasSubstr("without being asked"));
+}
+
 TEST_F(LoginTest, RefusesEndlessNegotiation) {
   LoginResponsePdu stay = security_done();
   stay.transit = false;
@@ -541,6 +583,30 @@ TEST_F(LoginTest, RefusedLoginsSayWhatToFix) {
     ASSERT_FALSE(progress);
     EXPECT_THAT(progress.error().message, HasSubstr(remedy)) << status;
   }
+}
+
+TEST(LoginThatDemandsDigests, RefusesTargetThatSaysNothingOfThem) {
+  SessionOptions demanding = options();
+  demanding.header_digest = DigestOffer::crc32c;
+  Login login(demanding, 1, 1);
+  std::vector<std::byte> request;
+  const auto answer = [&](LoginStage now, LoginStage next) {
+    login.next_request(request);
+    std::array<std::byte, kBhsBytes> header;
+    LoginResponsePdu response;
+    response.transit = true;
+    response.current_stage = now;
+    response.next_stage = next;
+    response.initiator_task_tag = 1;
+    response.numbers.stat_sn = now == LoginStage::security_negotiation ? 0 : 1;
+    encode(response, BhsBuffer{header});
+    return login.receive(BhsBytes{header}, {});
+  };
+  ASSERT_EQ(answer(LoginStage::security_negotiation, LoginStage::operational_negotiation),
+            Login::Progress::request);
+  const auto progress = answer(LoginStage::operational_negotiation, LoginStage::full_feature_phase);
+  ASSERT_FALSE(progress);
+  EXPECT_THAT(progress.error().message, HasSubstr("says nothing to HeaderDigest=CRC32C"));
 }
 
 TEST(LoginStatus, OneThatNoStandardDefinesSaysItsNumber) {

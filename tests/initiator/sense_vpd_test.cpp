@@ -34,6 +34,13 @@ TEST(Sense, ParsesFixedFormat) {
   EXPECT_EQ(sense.code(), 0x2a09);
 }
 
+TEST(Sense, TheKeyHasFourBitsAndFlagsBesideIt) {
+  Bytes sense = make_sense(SenseKey::unit_attention, 0x2a09);
+  sense[2] |= std::byte{0xf0};  // FILEMARK, EOM, ILI, SDAT_OVFL
+  EXPECT_EQ(parse_sense(sense).key, SenseKey::unit_attention);
+  EXPECT_EQ(parse_sense(bytes({0x72, 0xf2, 0x04, 0x0b, 0, 0, 0, 0})).key, SenseKey::not_ready);
+}
+
 TEST(Sense, ParsesDescriptorFormat) {
   const SenseData sense = parse_sense(bytes({0x72, 0x02, 0x04, 0x0b, 0, 0, 0, 0}));
   EXPECT_TRUE(sense.valid);
@@ -169,6 +176,8 @@ TEST(Vpd, ChoosesTheStrongestDesignatorOfTheLogicalUnit) {
   EXPECT_EQ(of({t10}), "1TGT");
   EXPECT_EQ(of({t10, eui}), "20102030405060708");
   EXPECT_EQ(of({naa, t10, eui, port}), "35001020304050607");
+  const Bytes other = bytes({1, 3, 0, 8, 0x50, 9, 9, 9, 9, 9, 9, 9});
+  EXPECT_EQ(of({naa, other}), "35001020304050607") << "of equals the first, as scsi_id has it";
   EXPECT_EQ(of({port}), "");
   EXPECT_EQ(of({}), "");
 }

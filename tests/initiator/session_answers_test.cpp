@@ -88,6 +88,15 @@ TEST_P(SessionAnswersTest, ResidualLargerThanTheCommandIsBounded) {
   EXPECT_EQ(command.task.transferred_bytes, 0U);
 }
 
+TEST_P(SessionAnswersTest, ResidualLargerThanTheCommandIsNoSuccessAlthoughAllOfTheDataCame) {
+  answer_read([](ScsiResponsePdu& pdu) {
+    pdu.underflow = true;
+    pdu.residual_bytes = 0xffffffff;
+  });
+  EXPECT_EQ(command.task.transferred_bytes, 0U);
+  EXPECT_FALSE(command.task.succeeded());
+}
+
 TEST_P(SessionAnswersTest, SenseLengthBeyondTheSegmentIsBounded) {
   const std::uint32_t tag = read();
   std::vector<std::byte> segment = make_sense(SenseKey::not_ready, 0x0401);
@@ -103,6 +112,41 @@ TEST_P(SessionAnswersTest, CheckConditionWithoutSenseHasNoValidSense) {
   target.send(response(read(), 2));
   ASSERT_TRUE(runs_until(reactor, [&] { return command.done; }));
   EXPECT_EQ(command.task.status, ScsiStatus::check_condition);
+  EXPECT_FALSE(command.task.sense.valid);
+}
+
+// A pool slot is used again and again.
+TEST_P(SessionAnswersTest, NothingOfATasksFormerAnswerStays) {
+  const std::uint32_t tag = read();
+  std::vector<std::byte> segment = make_sense(SenseKey::not_ready, 0x0401);
+  segment.insert(segment.begin(), {std::byte{0}, static_cast<std::byte>(segment.size())});
+  ScsiResponsePdu first = response(tag, 2);
+  first.response = 1;
+  first.overflow = true;
+  first.data_bytes = static_cast<std::uint32_t>(segment.size());
+  target.send(first, segment);
+  ASSERT_TRUE(runs([&] { return command.done; }));
+  ASSERT_TRUE(command.task.sense.valid && command.task.overflow);
+
+  command.done = false;
+  target.send(response(read(), 2));
+  ASSERT_TRUE(runs([&] { return command.done; }));
+  EXPECT_FALSE(command.task.sense.valid);
+  EXPECT_EQ(command.task.response_code, 0);
+  EXPECT_EQ(command.task.outcome, TaskOutcome::completed);
+  EXPECT_FALSE(command.task.overflow);
+
+  command.task.response_code = 1;
+  command.task.sense.valid = command.task.overflow = true;
+  command.task.outcome = TaskOutcome::target_failure;
+  command.done = false;
+  DataInPdu data = data_in(read(), 0, 4096);
+  data.has_status = true;
+  data.numbers = target.status_numbers();
+  target.send(data, std::span{block}.first(4096));
+  ASSERT_TRUE(runs([&] { return command.done; }));
+  EXPECT_TRUE(command.task.succeeded());
+  EXPECT_EQ(command.task.response_code, 0);
   EXPECT_FALSE(command.task.sense.valid);
 }
 
@@ -142,7 +186,7 @@ TEST_P(SessionAnswersTest, AdditionalHeaderSegmentsArePassedOver) {
 
 TEST_P(SessionAnswersTest, WindowThatMovesBackIsIgnored) {
   const std::uint32_t tag = read();
-  target.max_cmd_sn -= 40;
+  target.max_cmd_sn = target.exp_cmd_sn - 1;  // as if no further command might be sent
   target.send(response(tag));
   ASSERT_TRUE(runs_until(reactor, [&] { return command.done; }));
   TestCommand next;
@@ -167,6 +211,37 @@ TEST_P(SessionAnswersTest, NopInWithDataIsAnswered) {
   EXPECT_EQ(answer.target_transfer_tag, 5U);
   EXPECT_EQ(answer.initiator_task_tag, kReservedTag);
   EXPECT_EQ(answer.lun, nop.lun);
+}
+
+TEST_P(SessionAnswersTest, PingHasTheRightFields) {
+  ReceivedPdu pdu;
+  ASSERT_TRUE(target.next(Opcode::nop_out, pdu));
+  const NopOutPdu ping = decode_nop_out(pdu.bhs());
+  EXPECT_TRUE(ping.immediate);
+  EXPECT_EQ(ping.data_bytes, 0U);
+  EXPECT_NE(ping.initiator_task_tag, kReservedTag) << "it wants an answer";
+  EXPECT_EQ(ping.target_transfer_tag, kReservedTag);
+  EXPECT_EQ(ping.cmd_sn, target.exp_cmd_sn);
+  EXPECT_EQ(ping.exp_stat_sn, target.stat_sn);
+}
+
+TEST_P(SessionAnswersTest, PingsOfALostConnectionAreNotAnsweredAtTheNextOne) {
+  reactor.network().set_buffers(test_address(1), 4096, 4096);
+  reactor.network().set_held(test_address(1), SimDirection::to_server, true);
+  command.submit_write(initiator.session, 0, test_pattern(65536, 1));
+  reactor.run_for(milliseconds(10));  // a send is under way, and does not end
+  NopInPdu nop;
+  nop.target_transfer_tag = 5;
+  nop.numbers = target.numbers();
+  target.send(nop);
+  reactor.run_for(milliseconds(10));
+  reactor.network().set_held(test_address(1), SimDirection::to_server, false);
+  target.reset();
+  ASSERT_TRUE(runs([&] { return target.connections() == 2; }));
+  ASSERT_TRUE(target.accept_login());
+  ASSERT_TRUE(initiator.up());
+  reactor.run_for(seconds(1));
+  EXPECT_TRUE(target.received.empty());
 }
 
 TEST_P(SessionAnswersTest, RejectedPingMeansAlive) {
@@ -197,30 +272,59 @@ TEST_P(SessionAnswersTest, ScsiEventAndVendorEventDemandNothing) {
   EXPECT_EQ(initiator.session.state(), SessionState::logged_in);
 }
 
-// The target answers while the kernel still holds the data of the write: the submitter gets its
-// buffer back only afterwards.
-TEST_P(SessionAnswersTest, EarlyAnswerWaitsForTheDataThatIsBeingSent) {
-  ASSERT_TRUE(initiator.session.state() == SessionState::logged_in);
-  target.reset();
-  // A larger segment, so that data is referred to in place, and a small send buffer.
-  reactor.network().set_buffers(test_address(1), 4096, 4096);
-  ASSERT_TRUE(runs_until(reactor, [&] { return target.connections() == 2; }));
-  ASSERT_TRUE(target.accept_login({{"MaxRecvDataSegmentLength", "262144"}}));
-  ASSERT_TRUE(initiator.up());
-  reactor.network().set_held(test_address(1), SimDirection::to_server, true);
+// The target answers while the kernel still holds the data of the write, which lies where the
+// submitter has it: that gets its buffer back only afterwards.
+class EarlyAnswerTest : public SessionAnswersTest {
+ protected:
+  // A session that is logged in anew; what is sent from now on stays in the socket.
+  void log_in_and_hold(std::vector<std::pair<std::string, std::string>> keys) {
+    target.reset();
+    // A small send buffer, and segments so large that data is referred to in place.
+    reactor.network().set_buffers(test_address(1), 4096, 4096);
+    ASSERT_TRUE(runs([&] { return target.connections() == 2; }));
+    keys.emplace_back("MaxRecvDataSegmentLength", "262144");
+    ASSERT_TRUE(target.accept_login(keys));
+    ASSERT_TRUE(initiator.up());
+    hold(true);
+  }
+  void hold(bool held) {
+    reactor.network().set_held(test_address(1), SimDirection::to_server, held);
+  }
+  void expect_answer_to_wait(std::uint32_t tag) {
+    target.send(response(tag, 8));
+    reactor.run_for(milliseconds(10));
+    ASSERT_FALSE(command.done) << "completed while the data was still being sent";
+    hold(false);
+    ASSERT_TRUE(runs([&] { return command.done; }));
+    EXPECT_EQ(command.task.status, ScsiStatus::busy);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(EverySplit, EarlyAnswerTest, every_split());
+
+TEST_P(EarlyAnswerTest, WaitsForTheImmediateDataThatIsBeingSent) {
+  log_in_and_hold({});
   command.submit_write(initiator.session, 0, test_pattern(65536, 1));
   reactor.run_for(milliseconds(10));
   // Nothing has reached the target; it answers what it cannot know yet.
-  target.send(response(std::uint32_t{1} << 16, 8));
+  expect_answer_to_wait(std::uint32_t{1} << 16);
+}
+
+TEST_P(EarlyAnswerTest, WaitsForTheUnsolicitedDataOutThatIsBeingSent) {
+  log_in_and_hold({{"ImmediateData", "No"}});
+  command.submit_write(initiator.session, 0, test_pattern(65536, 1));
   reactor.run_for(milliseconds(10));
-  if (!command.done) {
-    reactor.network().set_held(test_address(1), SimDirection::to_server, false);
-    ASSERT_TRUE(runs_until(reactor, [&] { return command.done; }));
-    EXPECT_EQ(command.task.status, ScsiStatus::busy);
-    EXPECT_EQ(initiator.session.statistics().sends >= 1, true);
-  } else {
-    ADD_FAILURE() << "completed while the data was still being sent";
-  }
+  expect_answer_to_wait(std::uint32_t{1} << 16);
+}
+
+TEST_P(EarlyAnswerTest, WaitsForTheDataOutOfAnR2tThatIsBeingSent) {
+  log_in_and_hold({{"ImmediateData", "No"}, {"InitialR2T", "Yes"}});
+  hold(false);
+  command.submit_write(initiator.session, 0, test_pattern(65536, 1));
+  const std::uint32_t tag = taken();
+  hold(true);
+  target.send(r2t(tag, 0, 65536));
+  reactor.run_for(milliseconds(10));
+  expect_answer_to_wait(tag);
 }
 
 // Data of many commands interleaved piece by piece, status with the last piece or apart from it,
@@ -472,6 +576,7 @@ TEST_P(SessionAnswersTest, LogoutRequestWithACommandThatNeverEnds) {
   ReceivedPdu pdu;
   bool logout = false;
   while (!logout) {
+    ASSERT_LE(reactor.now() - start, seconds(5));
     ASSERT_TRUE(runs([&] { return !target.received.empty(); }));
     pdu = std::move(target.received.front());
     target.received.pop_front();
@@ -489,6 +594,20 @@ TEST_P(SessionAnswersTest, LogoutRequestWithACommandThatNeverEnds) {
   answer_logout(pdu);
   ASSERT_TRUE(runs([&] { return command.done; }));
   EXPECT_EQ(command.task.outcome, TaskOutcome::connection_lost);
+}
+
+TEST_P(SessionAnswersTest, NothingFollowsALogout) {
+  send_event(AsyncEvent::logout_request, 0, 3);
+  ReceivedPdu pdu;
+  ASSERT_TRUE(target.next(Opcode::logout_request, pdu));
+  NopInPdu nop;
+  nop.target_transfer_tag = 5;
+  nop.numbers = target.numbers();
+  target.send(nop);
+  reactor.run_for(milliseconds(100));
+  EXPECT_TRUE(target.received.empty());
+  answer_logout(pdu);
+  ASSERT_TRUE(runs([&] { return target.connections() == 2; }));
 }
 
 TEST_P(SessionAnswersTest, LogoutThatIsNotAnsweredIsBounded) {

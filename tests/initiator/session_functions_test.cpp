@@ -78,6 +78,26 @@ TEST_F(SessionFunctionsTest, AbortTaskEndsThatTaskOnly) {
   EXPECT_EQ(initiator.session.state(), SessionState::logged_in);
 }
 
+TEST_F(SessionFunctionsTest, AFunctionCompletesAfterTheTasksThatItEnds) {
+  struct Watch {
+    const TestCommand& command;
+    TaskManagement function;
+    bool done = false;
+    bool after_the_task = false;
+  } watch{stuck(), {}};
+  reactor.run_for(milliseconds(10));
+  watch.function.function = TaskFunction::abort_task_set;
+  watch.function.owner = &watch;
+  watch.function.on_complete = [](TaskManagement& function) noexcept {
+    auto& self = *static_cast<Watch*>(function.owner);
+    self.done = true;
+    self.after_the_task = self.command.done;
+  };
+  initiator.session.manage(watch.function);
+  ASSERT_TRUE(runs([&] { return watch.done; }));
+  EXPECT_TRUE(watch.after_the_task);
+}
+
 TEST_F(SessionFunctionsTest, AbortTaskSetEndsTheTasksOfTheLun) {
   for (const std::uint16_t number :
        {std::uint16_t{0}, std::uint16_t{1}, std::uint16_t{0}, std::uint16_t{1}}) {
@@ -224,6 +244,28 @@ TEST_F(SessionFunctionsTest, TaskThatHasEndedIsNotAborted) {
   ASSERT_TRUE(runs([&] { return command.done; }));
   EXPECT_EQ(manage(TaskFunction::abort_task, 0, &command.task), FunctionOutcome::no_such_task);
   EXPECT_EQ(target->counters.aborts, 0U);
+}
+
+TEST_F(SessionFunctionsTest, OnlyTheUnsentCommandsOfTheLunAndOfThatCallbackAreTakenBack) {
+  target->options().window = 1;
+  initiator.session.drop({ErrorCode::unavailable, "to log in with another window"});
+  ASSERT_TRUE(runs([&] { return initiator.observer.ups == 2; }));
+  const TestCommand& sent = stuck(0);
+  const TestCommand& meant = stuck(0);
+  const TestCommand& of_another_lun = stuck(1);
+  TestCommand& of_somebody_else = stuck(0);
+  auto* const callback = of_somebody_else.task.on_complete;
+  of_somebody_else.task.on_complete = [](ScsiTask& task) noexcept {
+    static_cast<TestCommand*>(task.owner)->done = true;
+  };
+  reactor.run_for(milliseconds(10));
+  initiator.session.take_back_unsent(encode_lun(0), callback);
+  EXPECT_FALSE(meant.done) << "completed from inside the call";
+  reactor.run_for(milliseconds(1));
+  EXPECT_TRUE(meant.done);
+  EXPECT_EQ(meant.task.outcome, TaskOutcome::not_sent);
+  EXPECT_FALSE(sent.done || of_another_lun.done || of_somebody_else.done);
+  EXPECT_EQ(initiator.session.commands_in_flight(), 3U);
 }
 
 // A closed window holds commands back, but not what is to end them.

@@ -128,12 +128,22 @@ TEST_F(SessionTest, CommandsBeyondTheWindowWaitInOrder) {
   target->options().command_delay = milliseconds(1);
   TestSession initiator(reactor, test_session_options());
   ASSERT_TRUE(initiator.start());
+  std::vector<std::uint8_t> blocks;
+  target->inject({.matches =
+                      [&](const SimCommand& command) {
+                        blocks.push_back(command.cdb[9]);  // READ (16): the address's last byte
+                        return false;
+                      },
+                  .count = 0});
   std::vector<TestCommand> commands(64);
+  std::vector<std::uint8_t> submitted;
   for (TestCommand& command : commands) {
-    command.submit_test_unit_ready(initiator.session);
+    command.submit_read(initiator.session, submitted.size(), 1);
+    submitted.push_back(static_cast<std::uint8_t>(submitted.size()));
   }
   EXPECT_EQ(initiator.session.commands_in_flight(), 64U);
   ASSERT_TRUE(runs_until(reactor, [&] { return initiator.session.commands_in_flight() == 0; }));
+  EXPECT_EQ(blocks, submitted);
   for (const TestCommand& command : commands) {
     EXPECT_TRUE(command.task.succeeded());
   }

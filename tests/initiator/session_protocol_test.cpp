@@ -45,6 +45,26 @@ TEST_P(SessionProtocolTest, DropsDataBeyondTheBuffer) {
   target.send(data_in(read(), 0, 4100), std::span{block}.first(4100));
   expect_dropped("Data-In of 4100 bytes");
 }
+// What has arrived before counts: a bound by the whole length would let it run past the buffer.
+TEST_P(SessionProtocolTest, DropsALaterDataInThatRunsPastTheBuffer) {
+  const std::uint32_t tag = read();
+  command.data.insert(command.data.end(), 8192, std::byte{0xee});  // to see it, should it happen
+  command.task.data = command.data.data();
+  target.send(data_in(tag, 0, 512, 0), std::span{block}.first(512));
+  target.send(data_in(tag, 512, 4096, 1), std::span{block}.first(4096));
+  expect_dropped("Data-In of 4096 bytes at offset 512");
+  EXPECT_TRUE(std::all_of(command.data.begin() + 4096, command.data.end(),
+                          [](std::byte byte) { return byte == std::byte{0xee}; }));
+}
+TEST_P(SessionProtocolTest, DropsALaterLargeDataInThatRunsPastTheBuffer) {
+  command.submit_read(initiator.session, 0, 64);
+  const std::uint32_t tag = taken();
+  target.send(data_in(tag, 0, 512, 0), std::span{block}.first(512));
+  std::array<std::byte, kBhsBytes> header;
+  encode(data_in(tag, 512, 32768, 1), BhsBuffer{header});
+  target.send_bytes(header);
+  expect_dropped("Data-In of 32768 bytes at offset 512");
+}
 TEST_P(SessionProtocolTest, DropsDataWithAGap) {
   target.send(data_in(read(), 512, 512), std::span{block}.first(512));
   expect_dropped("at offset 512");
@@ -88,6 +108,26 @@ TEST_P(SessionProtocolTest, DropsR2tForARead) {
 TEST_P(SessionProtocolTest, DropsR2tBeyondTheBuffer) {
   target.send(r2t(write(), 65536, 65537));
   expect_dropped("R2T for 65537 bytes");
+}
+TEST_P(SessionProtocolTest, DropsALaterR2tThatRunsPastTheBuffer) {
+  const std::uint32_t tag = write();
+  target.send(r2t(tag, 65536, 4096));
+  ReceivedPdu data;
+  ASSERT_TRUE(target.next(Opcode::data_out, data));
+  R2tPdu next = r2t(tag, 65536 + 4096, 65536);
+  next.r2t_sn = 1;
+  target.send(next);
+  expect_dropped("R2T for 65536 bytes at offset 69632");
+}
+TEST_P(SessionProtocolTest, DropsR2tForMoreThanMaxBurstLength) {
+  target.reset();
+  ASSERT_TRUE(runs([&] { return target.connections() == 2; }));
+  ASSERT_TRUE(target.accept_login({{"MaxBurstLength", "65536"}}));
+  ASSERT_TRUE(initiator.up());
+  command.submit_write(initiator.session, 0, test_pattern(262144, 1));
+  target.send(r2t(taken(), 65536, 65540));
+  ASSERT_TRUE(runs([&] { return initiator.observer.downs == 2; }));
+  EXPECT_THAT(initiator.observer.reason, ::testing::HasSubstr("R2T for 65540 bytes"));
 }
 TEST_P(SessionProtocolTest, DropsR2tForDataThatWasSent) {
   target.send(r2t(write(), 0, 4096));

@@ -299,9 +299,15 @@ TEST_F(SessionRecoveryTest, WriteWhoseDataTakesLongIsNotStuck) {
   EXPECT_EQ(target->counters.aborts, 0U);
 }
 
-TEST_F(SessionRecoveryTest, SlowLinkWithADeepQueueIsNotStuck) {
+class SlowLinkTest : public SessionRecoveryTest,
+                     public ::testing::WithParamInterface<std::uint32_t> {};
+// The first CmdSN: also such that it passes zero while commands wait behind older ones.
+INSTANTIATE_TEST_SUITE_P(FirstCmdSn, SlowLinkTest, ::testing::Values(1U, 0xfffffff8U, 0x7ffffff8U));
+
+TEST_P(SlowLinkTest, WithADeepQueueIsNotStuck) {
   SessionOptions quick = options();
   quick.command_timeout = milliseconds(60);
+  quick.initial_cmd_sn = GetParam();
   TestSession initiator(reactor, quick);
   ASSERT_TRUE(initiator.start());
   // Each receive takes little, so that the data of all the commands trickles in for seconds.

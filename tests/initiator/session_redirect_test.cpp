@@ -141,11 +141,16 @@ TEST_F(RedirectTest, AStartBeginsAtThePortalAgain) {
 }
 
 TEST_F(RedirectTest, TheIsidStaysTheSame) {
+  target->options().linger_delay = seconds(5);
   target->redirect_logins(0, "10.0.0.2");
   TestSession initiator(reactor, test_session_options());
   ASSERT_TRUE(initiator.start());
+  target->inject({.execute = true, .extra_delay = milliseconds(10)});
+  TestCommand write;
+  write.submit_write(initiator.session, 0, test_pattern(4096, 1));
+  reactor.run_for(milliseconds(5));
   ASSERT_TRUE(comes_back(initiator, 2));
-  EXPECT_EQ(target->sessions(), 1U);
+  EXPECT_EQ(target->counters.terminated_tasks, 1U) << "the new session is the old one's successor";
 }
 
 TEST_F(RedirectTest, ToAnIpv6Address) {

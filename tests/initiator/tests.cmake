@@ -8,6 +8,7 @@ iscsi_blkback_test(initiator_test
     initiator/libiscsi_bugs_test.cpp
     initiator/logical_unit_test.cpp
     initiator/login_test.cpp
+    initiator/pdu_bytes_test.cpp
     initiator/pdu_test.cpp
     initiator/sense_vpd_test.cpp
     initiator/session_answers_test.cpp
@@ -19,6 +20,8 @@ iscsi_blkback_test(initiator_test
     initiator/session_protocol_test.cpp
     initiator/session_recovery_test.cpp
     initiator/session_redirect_test.cpp
+    initiator/session_silence_test.cpp
+    initiator/transmit_batch_test.cpp
     initiator/vendor_pages_test.cpp
   LIBRARIES iscsi_blkback_initiator)
 

@@ -51,11 +51,16 @@ TEST(VendorPages, AForeignPageC9IsNoVolumeAccessPage) {
 
 TEST(VendorPages, CutOffPagesAreRefused) {
   const RawBytes access = access_page(0x11, 0x01);
+  const RawBytes max_lun = raw({0, 0xc2, 0, 12, 's', 'w', 'r', '4', 7, 0, 0, 9, 1, 1, 0, 255});
+  const RawBytes unit_path = raw({0, 0xc0, 0, 60, 2, 1, 0, 0, 1, 0});
   for (std::size_t length = 0; length < 10; ++length) {
     EXPECT_FALSE(parse_rdac_volume_access(std::span(access).first(length))) << length;
-    EXPECT_FALSE(parse_emc_unit_path(std::span(access).first(length))) << length;
-    EXPECT_FALSE(parse_rdac_max_lun(std::span(access).first(length))) << length;
+    EXPECT_FALSE(parse_emc_unit_path(std::span(unit_path).first(length))) << length;
   }
+  for (std::size_t length = 0; length < max_lun.size(); ++length) {
+    EXPECT_FALSE(parse_rdac_max_lun(std::span(max_lun).first(length))) << length;
+  }
+  EXPECT_TRUE(parse_emc_unit_path(unit_path) && parse_rdac_max_lun(max_lun));
   EXPECT_EQ(parse_rdac_volume_access(std::span(access).first(10))->state, std::nullopt);
 }
 

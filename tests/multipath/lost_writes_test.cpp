@@ -141,7 +141,6 @@ TEST_F(LostWrites, AfterTheQuiesceTimeTheTargetHasGivenUp) {
 TEST_F(LostWrites, AWriteThatWasNotSentHoldsNothing) {
   target_options_.window = 1;
   start({1, 2});
-  options_.path_grouping_policy = PathGroupingPolicy::failover;
   hold_next_write_at(0);
   // Alternating paths: the first and the third are for one portal, whose window takes one.
   for (std::uint64_t i = 0; i < 4; ++i) {

@@ -112,20 +112,63 @@ TEST_F(LunFenceTest, AResetThatIsRefusedIsNoFence) {
   expect_fenced();
 }
 
+// Two writes, lost at two portals one after the other; newer ones wait for each of them.
+class TwoLostWritesTest : public LunFenceTest {
+ protected:
+  // The second one is lost so long after the first.
+  void lose_two(Duration apart) {
+    options_.exclusive_luns = true;
+    start({1, 2, 3});
+    lose_at(0, 0);
+    newer_ = &write(0, 8, 2);
+    reactor_.run_for(apart);
+    lose_at(1, 100);
+    newest_ = &write(100, 8, 2);
+  }
+  void lose_at(std::size_t portal, std::uint64_t sector) {
+    SimFault fault;
+    fault.matches = writes_at(portal);
+    fault.hold = true;
+    fault.execute = true;
+    target_->inject(fault);
+    GuestRequest& request = at_path(portal, [&]() -> GuestRequest& { return write(sector, 8, 1); });
+    reactor_.run_for(milliseconds(10));
+    ASSERT_TRUE(pending(request));
+    refuse(portal);
+    EXPECT_EQ(answer(request, milliseconds(100)), IoStatus::ok);
+  }
+
+  GuestRequest* newer_ = nullptr;
+  GuestRequest* newest_ = nullptr;
+};
+
 // Only what had settled when the reset was sent is fenced by it.
-TEST_F(LunFenceTest, AWriteThatIsLostLaterWaitsForAResetOfItsOwn) {
-  start_apart(true);
-  GuestRequest& second = lose_a_write();
-  reactor_.run_for(seconds(3));
-  accept(0);
-  ASSERT_TRUE(wait_for_up(2)) << "its own login fences the first one";
-  EXPECT_EQ(answer(second, seconds(1)), IoStatus::ok);
-  EXPECT_EQ(target_->counters.resets, 0U);
-  GuestRequest& third = lose_a_write();
-  reactor_.run_for(seconds(4));
-  EXPECT_TRUE(pending(third));
-  EXPECT_EQ(answer(third, milliseconds(1500)), IoStatus::ok);
+TEST_F(TwoLostWritesTest, TheLaterOneWaitsForAResetOfItsOwn) {
+  lose_two(seconds(4));
+  EXPECT_EQ(answer(*newer_, milliseconds(1500)), IoStatus::ok);
   EXPECT_EQ(target_->counters.resets, 1U);
+  reactor_.run_for(seconds(3));
+  EXPECT_TRUE(pending(*newest_)) << "lost a second before that reset";
+  EXPECT_EQ(answer(*newest_, milliseconds(1500)), IoStatus::ok);
+  EXPECT_EQ(target_->counters.resets, 2U);
+  expect_fenced();
+}
+
+// It has settled by the time the answer comes, but what it was sent by may have been on its way
+// when the target executed the reset.
+TEST_F(TwoLostWritesTest, AnAnswerThatComesLateFencesWhatHadSettledWhenItWasSent) {
+  lose_two(seconds(4));
+  SimFunctionFault slow;
+  slow.delay = seconds(6);
+  target_->fault_functions(TaskFunction::logical_unit_reset, slow);
+  reactor_.run_for(seconds(2));
+  target_->fault_functions(TaskFunction::logical_unit_reset, std::nullopt);
+  const TimePoint settled = reactor_.now() + seconds(3);
+  ASSERT_TRUE(pending(*newer_)) << "the reset is being waited for";
+  EXPECT_EQ(answer(*newer_, seconds(6)), IoStatus::ok);
+  EXPECT_GE(reactor_.now(), settled);
+  EXPECT_EQ(answer(*newest_, seconds(1)), IoStatus::ok);
+  EXPECT_EQ(target_->counters.resets, 2U) << "it has waited for one of its own";
   expect_fenced();
 }
 

@@ -143,7 +143,9 @@ TEST_F(MultipathTest, FailsReadsAndWritesAfterNoPathRetryAndLetsFlushWait) {
 
   EXPECT_EQ(answer(read(64, 8), milliseconds(1)), IoStatus::no_path) << "fails fast now";
   EXPECT_FALSE(device_->snapshot().queueing);
+  const Duration queued_time = device_->snapshot().queued_time;
   reactor_.run_for(seconds(300));
+  EXPECT_EQ(device_->snapshot().queued_time, queued_time) << "nothing is queued any more";
   EXPECT_TRUE(pending(waiting_flush));
 
   accept(0);

@@ -257,11 +257,19 @@ TEST_F(PathActivationTest, AnAttentionThatItMeetsVerifiesThePath) {
 TEST_F(PathActivationTest, ImplicitAluaIsNotTold) {
   use_alua(kImplicit);
   start_both();
+  int told = 0;
+  SimFault seen;
+  seen.count = 0;
+  seen.matches = [&told](const SimCommand& command) {
+    told += is_set_port_groups(command) ? 1 : 0;
+    return false;
+  };
+  target_->inject(seen);
   cut(0);
   const GuestRequest& request = write(0, 8, 1);
   reactor_.run_for(seconds(30));
   EXPECT_TRUE(pending(request));
-  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+  EXPECT_EQ(told, 0);
   lun_->options.port_groups[1].state = AccessState::active_optimized;
   EXPECT_EQ(answer(request, seconds(3)), IoStatus::ok);
 }
@@ -316,8 +324,10 @@ TEST_F(PathActivationTest, ADiskThatIsClosedWhileActivatingWaitsForTheAnswer) {
   cut(0);
   const GuestRequest& request = write(0, 8, 1);
   reactor_.run_for(milliseconds(100));
+  const TimePoint began = reactor_.now();
   close();
   EXPECT_EQ(request.status, IoStatus::aborted);
+  EXPECT_GE(reactor_.now() - began, milliseconds(200));
 }
 
 TEST_F(PathActivationTest, ThePreferredStandbySideIsMadeActive) {
@@ -434,6 +444,18 @@ TEST_F(PathActivationTest, TheOtherPathOfThePreferredControllerIsAskedWhenOneIsR
 }
 
 // ---- a disk that is suspended (the source of a migration) leaves the LUN to the destination
+
+TEST_F(PathActivationTest, ASuspendedDiskDoesNotFailBackToASideThatHasToBeActivated) {
+  use_alua(kExplicit);
+  start_both();
+  device_->set_suspended(true);
+  lun_->options.port_groups[1].preferred = true;
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+  device_->set_suspended(false);
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(lun_->counters.set_port_groups, 1U);
+}
 
 TEST_F(PathActivationTest, AResumedDiskActivatesWhatIsLeft) {
   use_alua(kExplicit);

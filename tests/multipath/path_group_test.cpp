@@ -166,6 +166,9 @@ TEST(PathGroups, AFullQueueIsNoReasonToUseAnotherGroup) {
   EXPECT_EQ(groups.select(mask({1, 3}), mask({1, 3}), 4096, {}), 1U)
       << "but paths that do not answer are";
   EXPECT_EQ(groups.current(), 0U);
+  // Nor to fall back to a better one before it is time.
+  groups.use(1);
+  EXPECT_EQ(groups.select(kFour, mask({0, 2}), 4096, {}), PathGroups::kNoPath);
 }
 
 TEST(PathGroups, AnotherSelectorGoesOnWithWhatIsUnderWay) {

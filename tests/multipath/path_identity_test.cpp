@@ -263,6 +263,23 @@ TEST_F(MultipathTest, ALunThatBecomesAnotherOneUnderALiveSessionIsQuarantined) {
   EXPECT_EQ(answer(request, seconds(20)), IoStatus::ok);
 }
 
+// And nobody says so: the check finds out when the path works again.
+TEST_F(MultipathTest, ALunThatIsSwappedWhileItsPathIsDownIsNotUsed) {
+  start({1});
+  SimFault broken = sense_fault(SenseKey::not_ready, 0x0403, 0);
+  broken.matches = {};
+  target_->inject(broken);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(11)));
+  lun_->options.naa_extension = 99;
+  const GuestRequest& request = write(0, 8, 1);
+  target_->clear_faults();
+  EXPECT_TRUE(
+      reactor_.run_until([this] { return path(0).state == PathState::quarantined; }, seconds(21)));
+  reactor_.run_for(seconds(60));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(lun_->counters.writes, 0U);
+}
+
 // The target says once that a LUN may be another one by now, to whichever command comes first.
 class SwappedLunTest : public MultipathTest {
  protected:
@@ -392,6 +409,25 @@ TEST_F(MultipathTest, ALunWithoutIdentityIsRecognizedByItsPlace) {
   start();
   EXPECT_EQ(device_->snapshot().wwid, "");
   EXPECT_EQ(up(), 2U);
+
+  target_->add_lun(3, std::make_shared<SimLun>(lun_options_));
+  ASSERT_TRUE(device_->add_path(*sessions_[0], 3));
+  SimTargetOptions other_options = target_options_;
+  other_options.name = "iqn.2026-01.test:other";
+  other_options.portals = {{portal_address(8), 1}};
+  SimTarget other(reactor_, other_options);
+  other.add_lun(0, std::make_shared<SimLun>(lun_options_));
+  SessionOptions elsewhere = sessions_[0]->options();
+  elsewhere.target_name = other_options.name;
+  elsewhere.portal = portal_address(8);
+  sessions_.push_back(std::make_unique<Session>(reactor_, elsewhere));
+  sessions_.back()->start();
+  ASSERT_TRUE(device_->add_path(*sessions_.back(), 0));
+  reactor_.run_for(seconds(1));
+  EXPECT_EQ(path(2).state, PathState::quarantined) << "another LUN of the target";
+  EXPECT_EQ(path(3).state, PathState::quarantined) << "a LUN of that number at another target";
+  close();
+  stop_sessions();
 }
 
 }  // namespace

@@ -108,6 +108,24 @@ TEST_F(SilentPath, ReadsThatWereNotSentAreNotAskedForTwice) {
   EXPECT_EQ(path(0).in_flight, 4U);
 }
 
+// The other path has an error, and the silent one answers after all.
+TEST_F(SilentPath, AnErrorOfTheOtherPathIsNotTheAnswer) {
+  start({1, 2});
+  ASSERT_EQ(answer(write(0, 8, 5)), IoStatus::ok);
+  hold_answers(0, true);
+  GuestRequest& request = read_at(0, 0, 8);
+  SimFault fault = sense_fault(SenseKey::medium_error, 0x1100, 0);
+  fault.matches = io_at(1);
+  target_->inject(fault);
+  reactor_.run_for(milliseconds(500));
+  EXPECT_GE(device_->snapshot().hedged, 1U);
+  EXPECT_TRUE(pending(request));
+  target_->clear_faults();
+  hold_answers(0, false);
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+  expect_all(request, 5);
+}
+
 TEST_F(SilentPath, AFlushIsAnsweredByAnotherPath) {
   start({1, 2});
   drop_silently(0);
@@ -184,6 +202,8 @@ TEST_F(SilentPath, LargeReadsAreReadElsewhereOneAfterTheOther) {
   for (int i = 0; i < 64; ++i) {
     read(0, 2048);
   }
+  ASSERT_TRUE(reactor_.run_until([this] { return device_->snapshot().hedged != 0; }));
+  EXPECT_LE(device_->snapshot().hedged, 16U) << "of a MiB each: more memory is not taken";
   for (const auto& request : requests_) {
     EXPECT_EQ(answer(*request), IoStatus::ok);
     EXPECT_LE(request->took(), milliseconds(1900)) << "it has not waited for path_timeout";
@@ -287,6 +307,22 @@ TEST_F(SilentPath, SlowPathsHaveEightTimesTheirUsualLatency) {
   hold_answers(0, false);
   EXPECT_EQ(answer(first), IoStatus::ok);
   EXPECT_EQ(device_->snapshot().hedged, 0U);
+}
+
+TEST_F(SilentPath, SlowPathsHaveHalfOfPathTimeoutAtMost) {
+  start({1, 2});
+  target_->options().command_delay = milliseconds(200);
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_EQ(answer(read(0, 8)), IoStatus::ok);
+  }
+  hold_answers(0, true);
+  GuestRequest& first = read_at(0, 0, 8);
+  reactor_.run_for(milliseconds(990));
+  EXPECT_FALSE(suspect(0));
+  reactor_.run_for(milliseconds(20));
+  EXPECT_TRUE(suspect(0)) << "eight times 200 ms would be more";
+  hold_answers(0, false);
+  EXPECT_EQ(answer(first), IoStatus::ok);
 }
 
 TEST_F(SilentPath, TheOnlyPathIsOnlyAsked) {

@@ -121,7 +121,16 @@ TEST(UnfencedWrites, BeyondTheLimitARangeIsWidenedAndClearedByTimeAlone) {
   writes.add(third);
   EXPECT_EQ(writes.size(), 2U);
   EXPECT_TRUE(writes.endangers(150, 151, 9));
-  EXPECT_TRUE(writes.endangers(200, 208, 3)) << "its owner is forgotten";
+  for (const std::uint64_t owner : {2U, 3U}) {
+    EXPECT_FALSE(writes.has_owner(owner));
+    EXPECT_TRUE(writes.endangers(100, 108, owner)) << "what it asks for may be another one's";
+    EXPECT_TRUE(writes.endangers(200, 208, owner));
+  }
+  UnfencedWrite fourth = write_of(150, 158, 4);
+  fourth.harmless_at = at(65);
+  writes.add(fourth);
+  EXPECT_TRUE(writes.endangers(100, 101, 9)) << "it only grows";
+  EXPECT_TRUE(writes.endangers(207, 208, 9));
 
   EXPECT_TRUE(writes.fence(0, kPlace, 9));
   EXPECT_FALSE(writes.endangers(0, 8, 9));

@@ -20,6 +20,15 @@ class MemFaults {
     fired_.clear();
   }
   void disarm() { fail_nth(0); }
+  // While others call than whoever is to meet the failure: returns what resume() is to be given.
+  [[nodiscard]] std::uint64_t pause() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(remaining_, 0);
+  }
+  void resume(std::uint64_t remaining) {
+    const std::lock_guard lock(mutex_);
+    remaining_ = remaining;
+  }
 
   // Which call failed; empty: none so far.
   [[nodiscard]] std::string fired() const {

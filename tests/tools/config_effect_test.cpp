@@ -81,6 +81,13 @@ TEST(ConfigAcrossSections, ALunsPolicyAgainstTheDefaults) {
             "comes from line 2, [defaults])");
 }
 
+// What a device sets and [defaults] overrules contradicts nothing.
+TEST(ConfigAcrossSections, ADevicesPolicyThatTheDefaultsOverruleIsNoContradiction) {
+  accepted(
+      "[defaults]\npath_selector = 'round-robin 0'\nrr_weight = 'priorities'\n"
+      "[[device]]\nvendor = 'A'\npath_selector = 'service-time 0'\n");
+}
+
 TEST(ConfigAcrossSections, ALunsTimerAgainstItsTarget) {
   EXPECT_EQ(refusal(std::string("[targets.'iqn.2009-02.com.example:t']\npath_timeout = 1\n") +
                     kBelow + "stall_probe = 3\n"),

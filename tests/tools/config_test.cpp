@@ -154,7 +154,7 @@ TEST(Config, SessionOptionsUnderTheirNames) {
                                      "InitialR2T = 'Yes'\n"
                                      "ImmediateData = false\n"
                                      "FirstBurstLength = 65536\n"
-                                     "MaxBurstLength = 65536\n"
+                                     "MaxBurstLength = 131072\n"
                                      "MaxOutstandingR2T = 8\n")
                                      .session;
   EXPECT_EQ(options.login_timeout, seconds(20));
@@ -164,6 +164,7 @@ TEST(Config, SessionOptionsUnderTheirNames) {
   EXPECT_TRUE(options.initial_r2t);
   EXPECT_FALSE(options.immediate_data);
   EXPECT_EQ(options.first_burst_length, 65536U);
+  EXPECT_EQ(options.max_burst_length, 131072U);
   EXPECT_EQ(options.max_outstanding_r2t, 8);
 }
 

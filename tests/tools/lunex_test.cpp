@@ -3,6 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <set>
+
+#include "base/byte_order.h"
+#include "base/crc32c.h"
 #include "blkback/json_text.h"
 #include "tests/support/faulty_disk.h"
 #include "tests/support/hostile_text.h"
@@ -88,10 +93,34 @@ TEST_F(LunexPattern, RightBlockIsRight) {
   EXPECT_FALSE(check_pattern(filled(kStamp), kStamp));
 }
 
-TEST_F(LunexPattern, DiffersWithBlockRunAndGeneration) {
-  EXPECT_NE(filled(kStamp), filled({kStamp.run, kStamp.block + 1, kStamp.generation}));
-  EXPECT_NE(filled(kStamp), filled({kStamp.run + 1, kStamp.block, kStamp.generation}));
-  EXPECT_NE(filled(kStamp), filled({kStamp.run, kStamp.block, kStamp.generation + 1}));
+// Of all words behind the header no two are the same, whichever block, run and generation they are
+// of: a sector in another one's place shows, even one without a header of its own.
+TEST_F(LunexPattern, NoWordComesTwice) {
+  std::set<std::uint64_t> words;
+  std::size_t count = 0;
+  for (const std::uint64_t run : {kStamp.run, kStamp.run + 1}) {
+    for (std::uint64_t block = 77; block < 87; ++block) {
+      for (std::uint32_t generation = 1; generation < 11; ++generation) {
+        const std::vector<std::byte> pattern = filled({run, block, generation});
+        for (std::size_t at = kPatternHeaderBytes; at < pattern.size(); at += 8, ++count) {
+          words.insert(load_be64(&pattern[at]));
+        }
+      }
+    }
+  }
+  EXPECT_EQ(words.size(), count);
+}
+
+// What an earlier lunex has written is read by a later one.
+TEST_F(LunexPattern, HeaderHasItsFieldsInTheirPlaces) {
+  const std::vector<std::byte> block = filled({0x1122334455667788, 0x99aabbccddeeff00, 0x01020304});
+  EXPECT_EQ(std::memcmp(block.data(), "LUNEX 01", 8), 0);
+  EXPECT_EQ(load_be64(&block[8]), 0x99aabbccddeeff00U) << "block";
+  EXPECT_EQ(load_be64(&block[16]), 0x1122334455667788U) << "run";
+  EXPECT_EQ(load_be32(&block[24]), 0x01020304U) << "generation";
+  std::vector<std::byte> covered = block;
+  covered.erase(covered.begin() + 28, covered.begin() + 32);
+  EXPECT_EQ(load_be32(&block[28]), crc32c(covered)) << "of all but itself";
 }
 
 TEST_F(LunexPattern, EveryChangedByteIsNoticed) {
@@ -324,6 +353,27 @@ TEST_F(LunexJobTest, VerifiesWhatItHasWritten) {
   run(*job);
   EXPECT_FALSE(job->result().mismatch) << job->result().mismatch->describe();
   EXPECT_EQ(job->result().requests(), 5000U);
+}
+
+TEST_F(LunexJobTest, StampsCountTheLunsBlocks) {
+  Geometry large = geometry();
+  large.logical_block_bytes = 4096;
+  memory.set_geometry(large);
+  LunexJobOptions options;
+  options.reads = false;
+  options.writes = true;
+  options.random = false;
+  options.block_bytes = 3 * 4096;
+  const auto writer = make(options, &generations);
+  run(*writer);
+  for (std::uint64_t block = 0; block < 256; ++block) {
+    EXPECT_EQ(load_be64(&memory.contents()[block * 4096 + 8]), block);
+  }
+  options.reads = true;
+  options.writes = false;
+  const auto reader = make(options, &generations);
+  run(*reader);
+  EXPECT_FALSE(reader->result().mismatch);
 }
 
 TEST_F(LunexJobTest, FindsTheLowestOfSeveralWrongBlocks) {
