@@ -32,6 +32,7 @@ struct RingStatistics {
   std::uint64_t read_sectors = 0;
   std::uint64_t written_sectors = 0;
   std::uint32_t in_flight = 0;
+  std::uint32_t held_flushes = 0;  // of these, flushes that have failed and are tried again
 };
 
 struct DiskReport {

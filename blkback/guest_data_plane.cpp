@@ -135,6 +135,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
       ring.read_sectors = statistics.read_sectors;
       ring.written_sectors = statistics.written_sectors;
       ring.in_flight = vbd_->in_flight();
+      ring.held_flushes = vbd_->held_flushes();
     }
     return report;
   }

@@ -161,7 +161,7 @@ json statistics_json(const RingStatistics& ring) {
       {"read_requests", ring.read_requests},   {"write_requests", ring.write_requests},
       {"flush_requests", ring.flush_requests}, {"error_responses", ring.error_responses},
       {"read_sectors", ring.read_sectors},     {"written_sectors", ring.written_sectors},
-      {"in_flight", ring.in_flight},
+      {"in_flight", ring.in_flight},           {"held_flushes", ring.held_flushes},
   };
 }
 

@@ -3,12 +3,18 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <utility>
 
 namespace iscsi_blkback {
 namespace {
+
+// Between the tries of a flush that has failed: doubling. The device has a budget of its own for
+// what passes quickly.
+constexpr Duration kFirstFlushRetry = std::chrono::milliseconds(100);
+constexpr Duration kLongestFlushRetry = std::chrono::seconds(2);
 
 std::int16_t response_status(IoStatus status) {
   switch (status) {
@@ -69,7 +75,9 @@ Vbd::Vbd(Reactor& reactor, GrantTable& grants, EventDispatcher& events, BlockDev
             vbd.state_ = State::closed;
             vbd.on_closed_(vbd.on_closed_owner_);  // may delete the Vbd
           },
-          this) {}
+          this),
+      flush_retry_(
+          reactor, [](void* self) noexcept { static_cast<Vbd*>(self)->retry_flushes(); }, this) {}
 
 Vbd::~Vbd() {
   ISCSI_BLKBACK_ASSERT(in_flight_ == 0);
@@ -209,6 +217,8 @@ void Vbd::accept(const BlkifRequest& request, const RequestLimits& limits, TimeP
   slot.ring_operation = request.operation;
   slot.response = kBlkifOkay;
   slot.submitted = false;
+  slot.held = false;
+  slot.unanswered = false;
   slot.accepted_at = now;
   const Refusal refusal = parse_request(request, limits, slot.parsed);
   if (refusal != Refusal::none) {
@@ -273,14 +283,78 @@ void Vbd::break_ring(Error error) noexcept {
 void Vbd::on_request_complete(BlockRequest& request, IoStatus status) noexcept {
   Slot& slot = static_cast<Slot&>(request);
   Vbd& vbd = *static_cast<Vbd*>(request.owner);
+  if (slot.operation == BlockOperation::flush) {
+    if (status == IoStatus::ok) {
+      vbd.on_flush_succeeded(slot);
+    } else {
+      vbd.on_flush_failed(slot, status);
+      return;
+    }
+  }
   slot.response = response_status(status);
   if (status != IoStatus::ok) {
     log_limited(vbd.error_limiter_, vbd.reactor_.now(), LogLevel::warning, "vbd",
                 "{}: {} of {} sectors at sector {} failed: {}", vbd.options_.name,
                 to_string(slot.operation), slot.sector_count, slot.sector, to_string(status));
   }
-  vbd.finished_.push_back(slot);
-  vbd.answer_.schedule();
+  vbd.finish(slot);
+}
+
+void Vbd::finish(Slot& slot) noexcept {
+  finished_.push_back(slot);
+  answer_.schedule();
+}
+
+void Vbd::on_flush_failed(Slot& slot, IoStatus status) noexcept {
+  if (!std::exchange(slot.held, true) && held_flushes_++ == 0 && state_ != State::closing) {
+    flush_retry_delay_ = kFirstFlushRetry;
+    log_error("vbd",
+              "{}: a flush failed: {}; it is tried again until it succeeds, for the guest would "
+              "take an error for success",
+              options_.name, to_string(status));
+  }
+  failed_flushes_.push_back(slot);
+  if (state_ == State::closing) {
+    drop_held_flushes();
+    return;
+  }
+  if (status == IoStatus::not_supported) {
+    break_ring({ErrorCode::unsupported,
+                "the LUN has a volatile write cache and refuses SYNCHRONIZE CACHE: nothing that the "
+                "guest flushes would be safe, so its disk is not served any more; switch the LUN's "
+                "write cache off"});
+    return;
+  }
+  if (!flush_retry_.armed()) {
+    flush_retry_.start_after(flush_retry_delay_);
+    flush_retry_delay_ = std::min(2 * flush_retry_delay_, kLongestFlushRetry);
+  }
+}
+
+void Vbd::on_flush_succeeded(Slot& slot) noexcept {
+  if (std::exchange(slot.held, false) && --held_flushes_ == 0) {
+    log_info("vbd", "{}: flushes succeed again", options_.name);
+  }
+}
+
+void Vbd::retry_flushes() noexcept {
+  SlotList again;
+  again.take_all(failed_flushes_);
+  while (Slot* slot = again.pop_front()) {
+    ++statistics_.flush_retries;
+    device_.submit(*slot);
+  }
+}
+
+// Their ring goes: the guest finds them unanswered, which is what they are.
+void Vbd::drop_held_flushes() noexcept {
+  flush_retry_.stop();
+  while (Slot* slot = failed_flushes_.pop_front()) {
+    slot->held = false;
+    --held_flushes_;
+    slot->unanswered = true;
+    finish(*slot);
+  }
 }
 
 void Vbd::answer_finished() noexcept {
@@ -309,6 +383,9 @@ template <class Abi>
 void Vbd::publish(BackRing<Abi>& ring) noexcept {
   const TimePoint now = reactor_.now();
   finished_.for_each([&](Slot& slot) {
+    if (slot.unanswered) {
+      return;
+    }
     count_answer(slot, now);
     ring.put_response(slot.id, slot.ring_operation, slot.response);
   });
@@ -392,6 +469,7 @@ void Vbd::close(void (*on_closed)(void* owner) noexcept, void* owner) {
   report_broken_.cancel();
   on_closed_ = on_closed;
   on_closed_owner_ = owner;
+  drop_held_flushes();
   finish_close_when_idle();
 }
 

@@ -9,6 +9,11 @@
 // The guest is hostile: nothing of its is looked at twice, no number of its is used unchecked, and
 // whatever it does costs only its own disk. A request is answered exactly once, with its own id and
 // operation, and its grants are not used after its answer.
+//
+// A flush is never answered with an error. Linux's frontend takes one for success and switches
+// flushes off for good (blkif_interrupt(), 6.1 and 6.12), so that every fsync() after it is a lie. A
+// flush that the device fails is held and tried again until it succeeds or the ring goes; where the
+// LUN refuses flushes as such, the disk is not served any more.
 #pragma once
 
 #include <array>
@@ -58,14 +63,16 @@ struct VbdStatistics {
   LatencyHistogram read_latency;
   LatencyHistogram write_latency;
   LatencyHistogram flush_latency;
+  std::uint64_t flush_retries = 0;  // of flushes that the device has failed
 };
 
 class Vbd final : private EventDispatcher::Handler {
  public:
   class Owner {
    public:
-    // The guest broke the ring's protocol, or its doorbell cannot be heard any more. Nothing is
-    // consumed from now on; requests in flight are still answered. close() is due.
+    // The guest broke the ring's protocol, or its doorbell cannot be heard any more, or the LUN
+    // refuses to write its cache. Nothing is consumed from now on; requests in flight are still
+    // answered. close() is due.
     virtual void on_vbd_broken(Vbd& vbd, const Error& error) noexcept = 0;
 
    protected:
@@ -92,6 +99,8 @@ class Vbd final : private EventDispatcher::Handler {
   void abandon();
 
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
+  // Of these, flushes that have failed and are tried again.
+  [[nodiscard]] std::uint32_t held_flushes() const { return held_flushes_; }
   [[nodiscard]] const VbdStatistics& statistics() const { return statistics_; }
 
  private:
@@ -102,6 +111,8 @@ class Vbd final : private EventDispatcher::Handler {
     std::uint8_t ring_operation = 0;  // as the guest wrote it: echoed
     std::int16_t response = kBlkifOkay;
     bool submitted = false;        // false: refused, or its data could not be copied
+    bool held = false;             // a flush that has failed before
+    bool unanswered = false;       // a failed flush whose ring goes: the guest is told nothing
     std::uint32_t first_copy = 0;  // in copies_, during one batch
     TimePoint accepted_at{};
     ParsedRequest parsed;
@@ -129,6 +140,11 @@ class Vbd final : private EventDispatcher::Handler {
   void break_ring(Error error) noexcept;
 
   static void on_request_complete(BlockRequest& request, IoStatus status) noexcept;
+  void finish(Slot& slot) noexcept;
+  void on_flush_failed(Slot& slot, IoStatus status) noexcept;
+  void on_flush_succeeded(Slot& slot) noexcept;
+  void retry_flushes() noexcept;
+  void drop_held_flushes() noexcept;
   void answer_finished() noexcept;
   template <class Abi>
   void publish(BackRing<Abi>& ring) noexcept;
@@ -163,12 +179,16 @@ class Vbd final : private EventDispatcher::Handler {
   std::vector<GrantCopySegment> copies_;  // of the batch at hand; capacity for a full ring
   SlotList accepted_;                     // copied and parsed in this turn
   SlotList finished_;                     // to be answered in this turn
+  SlotList failed_flushes_;               // to be submitted again
+  std::uint32_t held_flushes_ = 0;        // there, or on their next try
+  Duration flush_retry_delay_{};          // of the next try
   std::uint32_t in_flight_ = 0;           // slots in use
 
   Deferred consume_;
   Deferred answer_;
   Deferred report_broken_;
   Deferred closed_;
+  Timer flush_retry_;
   void (*on_closed_)(void* owner) noexcept = nullptr;
   void* on_closed_owner_ = nullptr;
 

@@ -3,7 +3,7 @@ iscsi_blkback_test(blkback_ring_test
     blkback/back_ring_order_test.cpp
     blkback/back_ring_test.cpp
     blkback/request_parser_test.cpp
-    blkback/vbd_refusal_test.cpp
+    blkback/vbd_flush_test.cpp blkback/vbd_refusal_test.cpp
     blkback/vbd_test.cpp
   LIBRARIES iscsi_blkback_blkback)
 

@@ -1,0 +1,178 @@
+// A flush is never answered with an error: what Linux's frontend takes an error for would make every
+// later fsync() of the guest a lie.
+#include <gmock/gmock.h>
+
+#include "tests/blkback/vbd_bench.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using std::chrono::seconds;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class VbdFlushTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto sink = std::make_unique<MemoryLogSink>();
+    log_ = sink.get();
+    previous_ = set_log_sink(std::move(sink));
+    bench_.disk.set_plan([this](const BlockRequest& request, std::uint64_t) {
+      FaultyDisk::Action action;
+      if (request.operation == BlockOperation::flush && failures_ != 0) {
+        --failures_;
+        action.kind = FaultyDisk::Action::Kind::fail;
+        action.status = status_;
+      } else if (request.operation == BlockOperation::flush && hold_) {
+        action.kind = FaultyDisk::Action::Kind::hold;
+      }
+      return action;
+    });
+    ASSERT_TRUE(bench_.connect());
+  }
+  void TearDown() override {
+    if (bench_.vbd) {
+      bench_.close_and_run();
+    }
+    set_log_sink(std::move(previous_));
+  }
+
+  std::uint64_t start_flush() {
+    const auto id = bench_.frontend->flush();
+    EXPECT_TRUE(id.has_value());
+    bench_.frontend->push();
+    return id.value_or(0);
+  }
+  // What the guest has been told by then.
+  std::optional<FakeFrontend::Answer> answer_after(std::uint64_t id, Duration time) {
+    bench_.reactor.run_for(time);
+    return bench_.frontend->take_completion(id);
+  }
+  std::size_t lines_with(const char* text) const {
+    const auto& lines = log_->lines();
+    return static_cast<std::size_t>(std::count_if(
+        lines.begin(), lines.end(), [text](const std::string& line) {
+          return line.find(text) != std::string::npos;
+        }));
+  }
+
+  static constexpr std::uint64_t kAlways = ~std::uint64_t{0};
+  Bench bench_;
+  std::uint64_t failures_ = 0;  // so many flushes fail
+  IoStatus status_ = IoStatus::target_error;
+  bool hold_ = false;
+  MemoryLogSink* log_ = nullptr;
+  std::unique_ptr<LogSink> previous_;
+};
+
+TEST_F(VbdFlushTest, OneThatFailsIsTriedAgainUntilItSucceeds) {
+  failures_ = 5;
+  const std::uint64_t id = start_flush();
+  EXPECT_FALSE(answer_after(id, std::chrono::milliseconds(500)));
+  EXPECT_EQ(bench_.vbd->held_flushes(), 1U);
+  const auto answer = answer_after(id, seconds(10));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, kBlkifOkay);
+  EXPECT_EQ(failures_, 0U);
+  EXPECT_EQ(bench_.vbd->held_flushes(), 0U);
+  EXPECT_EQ(bench_.vbd->statistics().flushes, 1U);
+  EXPECT_EQ(bench_.vbd->statistics().flush_retries, 5U);
+  EXPECT_EQ(bench_.vbd->statistics().errors, 0U);
+}
+
+TEST_F(VbdFlushTest, NoErrorOfTheDeviceIsToldTheGuest) {
+  for (const IoStatus status :
+       {IoStatus::medium_error, IoStatus::target_error, IoStatus::out_of_range,
+        IoStatus::write_protected, IoStatus::no_space, IoStatus::reservation_conflict,
+        IoStatus::no_path, IoStatus::aborted}) {
+    status_ = status;
+    failures_ = 1;
+    EXPECT_EQ(bench_.answer(bench_.frontend->flush()).status, kBlkifOkay) << to_string(status);
+  }
+}
+
+TEST_F(VbdFlushTest, WhatIsHeldIsSaidOnceAndItsEndToo) {
+  failures_ = 40;
+  const std::uint64_t first = start_flush();
+  const std::uint64_t second = start_flush();
+  EXPECT_FALSE(answer_after(first, seconds(20)));
+  EXPECT_EQ(bench_.vbd->held_flushes(), 2U);
+  EXPECT_EQ(lines_with("a flush failed: target error"), 1U);
+  EXPECT_EQ(lines_with("flushes succeed again"), 0U);
+  EXPECT_TRUE(answer_after(first, seconds(60)));
+  EXPECT_TRUE(answer_after(second, seconds(1)));
+  EXPECT_EQ(lines_with("flushes succeed again"), 1U);
+  EXPECT_EQ(lines_with("a flush failed"), 1U);
+  failures_ = 1;
+  EXPECT_TRUE(answer_after(start_flush(), seconds(10)));
+  EXPECT_EQ(lines_with("a flush failed"), 2U) << "the next time is another one";
+}
+
+TEST_F(VbdFlushTest, ADeviceThatFailsEachIsAskedEveryTwoSeconds) {
+  failures_ = kAlways;
+  (void)start_flush();
+  bench_.reactor.run_for(seconds(10));
+  const std::uint64_t before = bench_.vbd->statistics().flush_retries;
+  bench_.reactor.run_for(seconds(100));
+  EXPECT_EQ(bench_.vbd->statistics().flush_retries, before + 50);
+}
+
+TEST_F(VbdFlushTest, ReadsAndWritesGoOnMeanwhile) {
+  failures_ = kAlways;
+  const std::uint64_t id = start_flush();
+  EXPECT_EQ(bench_.answer(bench_.frontend->write(0, pattern(4096, 1))).status, kBlkifOkay);
+  EXPECT_EQ(bench_.answer(bench_.frontend->read(0, 8)).status, kBlkifOkay);
+  EXPECT_FALSE(bench_.frontend->take_completion(id));
+  EXPECT_TRUE(bench_.broken.empty());
+}
+
+TEST_F(VbdFlushTest, WhereTheLunRefusesFlushesAsSuchTheDiskIsStopped) {
+  status_ = IoStatus::not_supported;
+  failures_ = kAlways;
+  const std::uint64_t id = start_flush();
+  EXPECT_FALSE(answer_after(id, seconds(10)));
+  EXPECT_THAT(bench_.broken, ElementsAre(HasSubstr("refuses SYNCHRONIZE CACHE")));
+  EXPECT_EQ(bench_.vbd->statistics().flush_retries, 0U);
+  const auto later = bench_.frontend->write(0, pattern(4096, 1));
+  bench_.frontend->push();
+  EXPECT_FALSE(answer_after(later.value_or(0), seconds(10))) << "nothing is consumed any more";
+}
+
+TEST_F(VbdFlushTest, ARingThatGoesTakesHeldFlushesAlongUnanswered) {
+  failures_ = kAlways;
+  const std::uint64_t id = start_flush();
+  EXPECT_FALSE(answer_after(id, seconds(3)));
+  bench_.close_and_run();
+  EXPECT_EQ(bench_.closed, 1);
+  EXPECT_FALSE(bench_.frontend->take_completion(id));
+}
+
+TEST_F(VbdFlushTest, OneThatFailsWhileItsRingGoesIsNotAnswered) {
+  hold_ = true;
+  const std::uint64_t id = start_flush();
+  bench_.reactor.run_for(seconds(1));
+  ASSERT_EQ(bench_.disk.held(), 1U);
+  bench_.close();
+  bench_.reactor.run_for(seconds(1));
+  EXPECT_EQ(bench_.closed, 0);
+  bench_.disk.fail_held(IoStatus::aborted);
+  bench_.reactor.run_for(seconds(1));
+  EXPECT_EQ(bench_.closed, 1);
+  EXPECT_FALSE(bench_.frontend->take_completion(id));
+}
+
+TEST_F(VbdFlushTest, OneThatSucceedsWhileItsRingGoesIsAnswered) {
+  hold_ = true;
+  const std::uint64_t id = start_flush();
+  bench_.reactor.run_for(seconds(1));
+  bench_.close();
+  bench_.disk.release();
+  bench_.reactor.run_for(seconds(1));
+  EXPECT_EQ(bench_.closed, 1);
+  const auto answer = bench_.frontend->take_completion(id);
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, kBlkifOkay);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
