@@ -4,15 +4,19 @@
 
 #include <algorithm>
 
+#include "initiator/error_class.h"
 #include "initiator/mode_pages.h"
 #include "initiator/vpd.h"
 
 namespace iscsi_blkback {
 namespace {
 
-// Unit attentions queue up at a target, one for each thing that happened; BUSY ends by itself.
-constexpr std::uint32_t kMaxRetries = 20;
+// Unit attentions queue up at a target, one for each thing that happened: the first ones are asked
+// past at once. "Busy", in whatever words, ends by itself; how long an identification may take in all
+// is its owner's affair as well.
+constexpr std::uint32_t kAttentionsAtOnce = 20;
 constexpr std::chrono::milliseconds kBusyDelay{100};
+constexpr std::chrono::seconds kPatience{10};
 
 constexpr std::uint16_t kInvalidOperation = 0x2000;
 constexpr std::uint16_t kNoSuchLun = 0x2500;
@@ -26,7 +30,8 @@ constexpr const char* kEmcVendor = "DGC";  // others use page 0xC0 for something
 
 LogicalUnit::Identification::Identification(Reactor& reactor, LogicalUnit& unit, Identified on_done,
                                             void* owner)
-    : unit_(unit),
+    : reactor_(reactor),
+      unit_(unit),
       session_(unit.session_),
       lun_(unit.lun_),
       on_done_(on_done),
@@ -169,12 +174,16 @@ void LogicalUnit::Identification::on_complete(ScsiTask& task) noexcept {
 void LogicalUnit::Identification::take_completion() {
   if (not_now()) {
     const bool attention = task_.ended_with_attention();
-    if (retries_ < kMaxRetries) {
-      ++retries_;
+    const TimePoint now = reactor_.now();
+    if (retries_++ == 0) {
+      patient_until_ = now + kPatience;
+    }
+    if (now < patient_until_) {
       if (attention) {
         start_over();
       }
-      retry_timer_.start_after(attention ? Duration::zero() : Duration{kBusyDelay});
+      retry_timer_.start_after(attention && retries_ <= kAttentionsAtOnce ? Duration::zero()
+                                                                          : Duration{kBusyDelay});
       return;
     }
     if (attention) {
@@ -196,6 +205,9 @@ void LogicalUnit::Identification::take_completion() {
     if (identity_.block_count != 0) {
       unit_.logical_block_bytes_ = identity_.logical_block_bytes;
       unit_.has_16_byte_commands_ = has_16_byte_commands_;
+      unit_.write_cache_ = identity_.write_cache;
+      unit_.block_count_ = identity_.block_count;
+      unit_.refused_forms_ = 0;
     }
     finish(std::move(identity_));
     return;
@@ -212,9 +224,20 @@ void LogicalUnit::Identification::finish(Result<LogicalUnitIdentity> identity) {
 }
 
 bool LogicalUnit::Identification::not_now() const {
-  return task_.outcome == TaskOutcome::completed &&
-         (task_.status == ScsiStatus::busy || task_.status == ScsiStatus::task_set_full ||
-          task_.ended_with_attention());
+  if (task_.outcome != TaskOutcome::completed) {
+    return false;
+  }
+  switch (classify(task_, Transfer::at_most)) {
+    case ErrorClass::busy:
+    case ErrorClass::task_set_full:
+    case ErrorClass::task_aborted:
+    case ErrorClass::aca_active:
+    case ErrorClass::deferred_error:
+    case ErrorClass::aborted_command:
+      return true;
+    default:
+      return task_.ended_with_attention();
+  }
 }
 
 bool LogicalUnit::Identification::refused_as_unknown() const {
@@ -255,7 +278,7 @@ Error LogicalUnit::Identification::failure() const {
 }
 
 Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answer() {
-  const bool good = task_.outcome == TaskOutcome::completed && task_.status == ScsiStatus::good;
+  const bool good = classify(task_, Transfer::at_most) == ErrorClass::success;
   switch (step_) {
     case Step::test_unit_ready:
       // Some devices know no TEST UNIT READY on a LUN that INQUIRY then says more about.

@@ -78,6 +78,7 @@ class LogicalUnit::Identification {
   [[nodiscard]] std::span<const std::byte> answer() const;
   void finish(Result<LogicalUnitIdentity> identity);
 
+  Reactor& reactor_;
   LogicalUnit& unit_;
   Session& session_;
   const std::uint64_t lun_;
@@ -86,6 +87,7 @@ class LogicalUnit::Identification {
   Timer retry_timer_;
   Step step_ = Step::test_unit_ready;
   std::uint32_t retries_ = 0;
+  TimePoint patient_until_{};  // with retries_
   bool outstanding_ = false;
   bool abandoned_ = false;
   bool start_over_ = false;

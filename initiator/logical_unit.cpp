@@ -5,6 +5,27 @@
 #include "initiator/identification.h"
 
 namespace iscsi_blkback {
+namespace {
+
+// Commands that say the same in two forms.
+constexpr std::array<std::uint8_t, 6> kForms{
+    scsi_operation::kRead10,  scsi_operation::kWrite10, scsi_operation::kSynchronizeCache10,
+    scsi_operation::kRead16,  scsi_operation::kWrite16, scsi_operation::kSynchronizeCache16};
+
+std::uint8_t form_bit(std::uint8_t operation) {
+  const auto* const found = std::find(kForms.begin(), kForms.end(), operation);
+  return found == kForms.end() ? std::uint8_t{0}
+                               : static_cast<std::uint8_t>(1U << (found - kForms.begin()));
+}
+
+std::uint8_t other_form(std::uint8_t operation) {
+  constexpr std::size_t kPairs = kForms.size() / 2;
+  const auto* const found = std::find(kForms.begin(), kForms.end(), operation);
+  ISCSI_BLKBACK_ASSERT(found != kForms.end());
+  return kForms[(static_cast<std::size_t>(found - kForms.begin()) + kPairs) % kForms.size()];
+}
+
+}  // namespace
 
 const TargetPortGroup* LogicalUnitAccess::group() const {
   const auto found = std::find_if(groups.begin(), groups.end(), [this](const auto& candidate) {
@@ -64,27 +85,70 @@ void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request,
   const std::uint64_t block = request.sector / sectors_per_block;
   const std::uint32_t count = request.sector_count / sectors_per_block;
   // Without the 16-byte commands the LUN has below 2^32 blocks, and a transfer of more than 65535
-  // blocks cannot be asked for: geometry().max_transfer_sectors says so.
+  // blocks cannot be asked for: max_transfer_blocks says so, or try_other_form() declines.
   const auto block32 = static_cast<std::uint32_t>(block);
   const auto count16 = static_cast<std::uint16_t>(count);
   switch (request.operation) {
     case BlockOperation::read:
       task.direction = DataDirection::in;
       task.cdb =
-          has_16_byte_commands_ ? read16_cdb(block, count, fua) : read10_cdb(block32, count16, fua);
+          uses_16_byte_form(scsi_operation::kRead10, scsi_operation::kRead16)
+              ? read16_cdb(block, count, fua)
+              : read10_cdb(block32, count16, fua);
       return;
     case BlockOperation::write:
       task.direction = DataDirection::out;
-      task.cdb = has_16_byte_commands_ ? write16_cdb(block, count, fua)
-                                       : write10_cdb(block32, count16, fua);
+      task.cdb = uses_16_byte_form(scsi_operation::kWrite10, scsi_operation::kWrite16)
+                     ? write16_cdb(block, count, fua)
+                     : write10_cdb(block32, count16, fua);
       return;
     case BlockOperation::flush:
       task.direction = DataDirection::none;
       task.data = nullptr;
       task.data_length_bytes = 0;
-      task.cdb = has_16_byte_commands_ ? synchronize_cache16_cdb() : synchronize_cache10_cdb();
+      task.cdb = uses_16_byte_form(scsi_operation::kSynchronizeCache10,
+                                   scsi_operation::kSynchronizeCache16)
+                     ? synchronize_cache16_cdb()
+                     : synchronize_cache10_cdb();
       return;
   }
+}
+
+bool LogicalUnit::refused(std::uint8_t operation) const {
+  return (refused_forms_ & form_bit(operation)) != 0;
+}
+
+// The form that identify() has found, unless the LUN has refused it and not the other one.
+bool LogicalUnit::uses_16_byte_form(std::uint8_t form10, std::uint8_t form16) const {
+  if (refused_forms_ == 0 || refused(form10) == refused(form16)) [[likely]] {
+    return has_16_byte_commands_;
+  }
+  return refused(form10);
+}
+
+bool LogicalUnit::try_other_form(const ScsiTask& task) {
+  constexpr std::uint64_t kBlocksOf10ByteForms = std::uint64_t{1} << 32;
+  constexpr std::uint32_t kTransferOf10ByteForms = 0xffff;
+  const std::uint8_t operation = task.cdb[0];
+  if (form_bit(operation) == 0) {
+    return false;
+  }
+  refused_forms_ |= form_bit(operation);
+  if (task.direction == DataDirection::none) {
+    return !refused(other_form(operation)) || !write_cache_;
+  }
+  const bool is_16_byte_form =
+      operation == scsi_operation::kRead16 || operation == scsi_operation::kWrite16;
+  const bool fits =
+      !is_16_byte_form ||
+      (block_count_ <= kBlocksOf10ByteForms &&
+       task.data_length_bytes / logical_block_bytes_ <= kTransferOf10ByteForms);
+  return fits && !refused(other_form(operation));
+}
+
+bool LogicalUnit::needs_flushes() const {
+  return write_cache_ || !refused(scsi_operation::kSynchronizeCache10) ||
+         !refused(scsi_operation::kSynchronizeCache16);
 }
 
 void LogicalUnit::prepare(ScsiTask& task, const Cdb& cdb, DataDirection direction,

@@ -101,6 +101,14 @@ class LogicalUnit {
   // the logical block.
   void prepare_io(ScsiTask& task, const BlockRequest& request,
                   ForceUnitAccess fua = ForceUnitAccess::no) const;
+  // Of a task of prepare_io() that was refused with 5/20/00 (INVALID COMMAND OPERATION CODE): true when
+  // the LUN can be asked in another way, and from now on is: prepare again. READ, WRITE and
+  // SYNCHRONIZE CACHE have two forms each (SBC-3); a LUN need not know both, nor those that its
+  // READ CAPACITY has. Until the next identify().
+  [[nodiscard]] bool try_other_form(const ScsiTask& task);
+  // False: the LUN has no volatile write cache, as far as known, and knows no SYNCHRONIZE CACHE; what
+  // it has answered is safe. A flush is not to be sent then.
+  [[nodiscard]] bool needs_flushes() const;
   void prepare_test_unit_ready(ScsiTask& task) const;
   // A vital product data page, of which at most bytes are wanted.
   void prepare_inquiry(ScsiTask& task, int page, std::size_t bytes,
@@ -149,6 +157,8 @@ class LogicalUnit {
  private:
   class Identification;
   [[nodiscard]] BlockRange in_blocks(SectorRange range) const;
+  [[nodiscard]] bool uses_16_byte_form(std::uint8_t form10, std::uint8_t form16) const;
+  [[nodiscard]] bool refused(std::uint8_t operation) const;
   void prepare(ScsiTask& task, const Cdb& cdb, DataDirection direction,
                std::span<std::byte> data) const;
 
@@ -158,6 +168,9 @@ class LogicalUnit {
   // Of the last successful identify().
   std::uint32_t logical_block_bytes_ = 512;
   bool has_16_byte_commands_ = true;
+  bool write_cache_ = false;
+  std::uint64_t block_count_ = 0;
+  std::uint8_t refused_forms_ = 0;  // bits of logical_unit.cpp's kForms, since then
   LogicalUnitAccess access_;
   std::unique_ptr<Identification> identification_;
 };

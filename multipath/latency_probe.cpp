@@ -34,11 +34,16 @@ void LatencyProbe::send() {
 
 void LatencyProbe::on_complete() {
   outstanding_ = false;
-  if (classify(task_) != ErrorClass::success) {
+  const ErrorClass outcome = classify(task_);
+  const bool other_form = outcome == ErrorClass::command_unsupported &&
+                          path_.logical_unit().try_other_form(task_);
+  if (outcome != ErrorClass::success && !other_form) {
     owner_.on_probe_failed(path_);
     return;
   }
-  measured_.add(reactor_.now() - sent_at_);
+  if (!other_form) {
+    measured_.add(reactor_.now() - sent_at_);
+  }
   if (measured_.mean()) {
     owner_.on_latency_measured(path_, measured_);
   } else if (path_.state() == PathState::up && !path_.stopped() &&

@@ -283,7 +283,8 @@ void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
   lun_fence_.task.owner = this;
   lun_fence_.task.on_complete = [](ScsiTask& task) noexcept {
     auto& impl = *static_cast<Impl*>(task.owner);
-    impl.on_lun_fence_answered(task.succeeded(), to_string(classify(task)));
+    const ErrorClass error = classify(task);
+    impl.on_lun_fence_answered(error == ErrorClass::success, to_string(error));
   };
   lun_fence_.sent_at = reactor_.now();
   lun_fence_.outstanding = lun_fence_.holds_lost = true;

@@ -129,6 +129,11 @@ void MultipathDevice::Impl::queue(Request& request) {
 }
 
 void MultipathDevice::Impl::send(Request& request, Path& path) {
+  if (request.block->operation == BlockOperation::flush &&
+      !path.logical_unit().needs_flushes()) [[unlikely]] {
+    finish(request, IoStatus::ok);
+    return;
+  }
   request.place = Request::Place::at_path;
   request.path = path.index();
   request.prefer.reset();
@@ -261,7 +266,13 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
     wait_for_space(request);
     return;
   }
-  RetryState::Step step = request.retries.next(error, rule);
+  if (error == ErrorClass::command_unsupported && !closing_ &&
+      slots_[request.path]->logical_unit().try_other_form(request.task)) {
+    request.prefer = request.path;
+    dispatch(request);
+    return;
+  }
+  RetryState::Step step = request.retries.next(error, rule, reactor_.now());
   RetryDelay delay_kind = rule.delay;
   if (step == RetryState::Step::answer && rule.answer == IoStatus::no_path) {
     slots_[request.path]->fail(error);

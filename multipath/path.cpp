@@ -246,8 +246,7 @@ void Path::on_capacity() {
   if (identifying_ || state_ != PathState::up) {
     return;
   }
-  if (capacity_task_.outcome == TaskOutcome::completed &&
-      capacity_task_.status == ScsiStatus::good) {
+  if (classify(capacity_task_, Transfer::at_most) == ErrorClass::success) {
     const Result<Capacity> capacity = logical_unit_.capacity_of(capacity_task_);
     if (capacity &&
         (capacity->block_count != block_count_ || capacity->logical_block_bytes != block_bytes_)) {

@@ -144,11 +144,15 @@ void PathChecker::on_complete() {
     return;
   }
   // A page may be shorter than the room for it.
-  const bool good = task_.outcome == TaskOutcome::completed && task_.status == ScsiStatus::good;
-  ErrorClass outcome =
-      good && options_.kind == PathCheckerKind::rdac ? ErrorClass::success : classify(task_);
+  ErrorClass outcome = classify(task_, options_.kind == PathCheckerKind::rdac ? Transfer::at_most
+                                                                             : Transfer::whole);
   if (outcome == ErrorClass::connection_lost || outcome == ErrorClass::not_sent) {
     return;  // the session tells
+  }
+  if (outcome == ErrorClass::command_unsupported && logical_unit_.try_other_form(task_) &&
+      logical_unit_.session().state() == SessionState::logged_in) {
+    send();
+    return;
   }
   const bool attention =
       outcome == ErrorClass::unit_attention && ++attentions_ <= kMaxCheckAttentions;

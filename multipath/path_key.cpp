@@ -74,7 +74,7 @@ void PathKey::on_registered() {
   registering_ = false;
   if (std::exchange(doubted_, false)) {
     enroll();
-  } else if (task_.succeeded()) {
+  } else if (classify(task_) == ErrorClass::success) {
     registered_epoch_ = sent_epoch_;
     stray_ = false;
     place_ = sent_place_;
@@ -130,15 +130,15 @@ void PathKey::send_return() {
 
 void PathKey::on_returned(const ScsiTask& task) {
   return_ = nullptr;
-  if (task.succeeded()) {
+  const ErrorClass error = classify(task);
+  if (error == ErrorClass::success) {
     gone_at_target();
     stop_giving_back(nullptr);
     return;
   }
-  const ErrorClass error = classify(task);
   const ErrorRule rule = rule_for(error);
   if (task.outcome != TaskOutcome::completed || rule.path == PathVerdict::fail ||
-      retries_.next(error, rule) == RetryState::Step::answer) {
+      retries_.next(error, rule, reactor_.now()) == RetryState::Step::answer) {
     stop_giving_back(to_string(error));
     return;
   }

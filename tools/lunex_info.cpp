@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "initiator/error_class.h"
 #include "multipath/multipath_text.h"
 
 namespace iscsi_blkback {
@@ -51,7 +52,7 @@ class Asker {
       if (task.outcome != TaskOutcome::completed) {
         return std::nullopt;
       }
-      if (task.status == ScsiStatus::good) {
+      if (classify(task, Transfer::at_most) == ErrorClass::success) {
         auto parsed =
             parse(std::span<const std::byte>(question->answer).first(task.transferred_bytes));
         if (!parsed) {

@@ -9,6 +9,7 @@ namespace {
 
 using enum ErrorClass;
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 using Codes = std::initializer_list<std::uint16_t>;
 
 // A task and what became of it; 4096 bytes were asked for.
@@ -45,6 +46,17 @@ void expect_rule(ErrorClass error, PathVerdict path, std::uint16_t here, std::ui
   EXPECT_EQ(rule.path, path);
   EXPECT_EQ(rule.retries_here, here);
   EXPECT_EQ(rule.retries_elsewhere, elsewhere);
+  EXPECT_EQ(rule.time_in_all, Duration::zero());
+  EXPECT_EQ(rule.delay, delay);
+  EXPECT_EQ(rule.answer, answer);
+}
+
+void expect_wait(ErrorClass error, Duration here, Duration in_all, RetryDelay delay,
+                 IoStatus answer, PathVerdict path = PathVerdict::keep) {
+  const ErrorRule rule = rule_for(error);
+  EXPECT_EQ(rule.path, path);
+  EXPECT_EQ(rule.time_here, here);
+  EXPECT_EQ(rule.time_in_all, in_all);
   EXPECT_EQ(rule.delay, delay);
   EXPECT_EQ(rule.answer, answer);
 }
@@ -72,6 +84,25 @@ TEST(ErrorPolicy, RecoveredErrorWithTheFullLengthIsSuccess) {
 
 TEST(ErrorPolicy, RecoveredErrorWithoutTheFullLengthIsAShortTransfer) {
   EXPECT_EQ(class_of_sense(SenseKey::recovered_error, 0x1701, 512), short_transfer);
+}
+
+// SPC-4 4.5.6: "no specific sense key information to be reported", a command that has succeeded.
+TEST(ErrorPolicy, NoSenseWithTheFullLengthIsSuccess) {
+  EXPECT_EQ(class_of_sense(SenseKey::no_sense, 0x0000, 4096), success);
+  EXPECT_EQ(class_of_sense(SenseKey::no_sense, 0x5d00, 4096), success);
+  EXPECT_EQ(class_of_sense(SenseKey::no_sense, 0x0000, 512), short_transfer);
+}
+
+// INQUIRY and the like: the target knows best how long its answer is.
+TEST(ErrorPolicy, AnAnswerOfTheTargetsLengthIsWholeWhateverWasAskedFor) {
+  EXPECT_EQ(classify(*answered(ScsiStatus::good, 36), Transfer::at_most), success);
+  const auto task = answered(ScsiStatus::check_condition, 36);
+  for (const SenseKey key : {SenseKey::no_sense, SenseKey::recovered_error}) {
+    task->sense = {.valid = true, .key = key};
+    EXPECT_EQ(classify(*task, Transfer::at_most), success);
+  }
+  task->status = ScsiStatus::busy;
+  EXPECT_EQ(classify(*task, Transfer::at_most), busy);
 }
 
 TEST(ErrorPolicy, ConnectionLostGoesToAnotherPathWithoutLimit) {
@@ -116,12 +147,12 @@ TEST(ErrorPolicy, GoodWithoutTheFullLengthIsRetriedOnceThenAnError) {
 
 TEST(ErrorPolicy, BusyIsRetriedHereForAWhileThenElsewhereThenThePathFails) {
   EXPECT_EQ(class_of_status(ScsiStatus::busy), busy);
-  expect_rule(busy, PathVerdict::keep, 8, 112, RetryDelay::brief, IoStatus::no_path);
+  expect_wait(busy, seconds(2), seconds(120), RetryDelay::brief, IoStatus::no_path);
 }
 
 TEST(ErrorPolicy, TaskSetFullIsRetriedHereForAWhileThenElsewhereThenThePathFails) {
   EXPECT_EQ(class_of_status(ScsiStatus::task_set_full), task_set_full);
-  expect_rule(task_set_full, PathVerdict::keep, 8, 112, RetryDelay::brief, IoStatus::no_path);
+  expect_wait(task_set_full, seconds(2), seconds(120), RetryDelay::brief, IoStatus::no_path);
 }
 
 TEST(ErrorPolicy, ReservationConflictIsTheGuests) {
@@ -131,12 +162,13 @@ TEST(ErrorPolicy, ReservationConflictIsTheGuests) {
 
 TEST(ErrorPolicy, TaskAbortedIsRetried) {
   EXPECT_EQ(class_of_status(ScsiStatus::task_aborted), task_aborted);
-  expect_rule(task_aborted, PathVerdict::keep, 5, 5, RetryDelay::attention, IoStatus::target_error);
+  expect_wait(task_aborted, seconds(2), seconds(30), RetryDelay::attention,
+              IoStatus::target_error);
 }
 
 TEST(ErrorPolicy, AcaActiveIsRetriedThenAnError) {
   EXPECT_EQ(class_of_status(ScsiStatus::aca_active), aca_active);
-  expect_rule(aca_active, PathVerdict::keep, 2, 3, RetryDelay::brief, IoStatus::target_error);
+  expect_wait(aca_active, seconds(2), seconds(30), RetryDelay::brief, IoStatus::target_error);
 }
 
 TEST(ErrorPolicy, AStatusThatDoesNotExistIsNoSuccess) {
@@ -146,7 +178,6 @@ TEST(ErrorPolicy, AStatusThatDoesNotExistIsNoSuccess) {
 
 TEST(ErrorPolicy, CheckConditionWithoutUsableSenseIsRetriedThenAnError) {
   EXPECT_EQ(class_of_status(ScsiStatus::check_condition), unusable_sense);
-  EXPECT_EQ(class_of_sense(SenseKey::no_sense, 0, 4096), unusable_sense);
   expect_rule(unusable_sense, PathVerdict::keep, 1, 2, RetryDelay::brief, IoStatus::target_error);
 }
 
@@ -158,7 +189,7 @@ TEST(ErrorPolicy, DeferredErrorIsRetried) {
     task->sense = {.valid = true, .deferred = true, .key = key, .asc = 0x0c, .ascq = 0};
     EXPECT_EQ(classify(*task), deferred_error);
   }
-  expect_rule(deferred_error, PathVerdict::keep, 5, 5, RetryDelay::attention,
+  expect_wait(deferred_error, seconds(2), seconds(30), RetryDelay::attention,
               IoStatus::target_error);
 }
 
@@ -167,18 +198,18 @@ TEST(ErrorPolicy, BecomingReadyIsWaitedForThenThePathFails) {
                                         0x0414, 0x041a, 0x041b, 0x041d}) {
     EXPECT_EQ(class_of_sense(SenseKey::not_ready, code), becoming_ready) << code;
   }
-  expect_rule(becoming_ready, PathVerdict::keep, 0, 60, RetryDelay::pause, IoStatus::no_path);
+  expect_wait(becoming_ready, seconds(0), seconds(45), RetryDelay::pause, IoStatus::no_path);
 }
 
 TEST(ErrorPolicy, FormatInProgressIsWaitedForThenThePathFails) {
   EXPECT_EQ(class_of_sense(SenseKey::not_ready, 0x0404), format_in_progress);
-  expect_rule(format_in_progress, PathVerdict::keep, 0, 60, RetryDelay::pause, IoStatus::no_path);
+  expect_wait(format_in_progress, seconds(0), seconds(45), RetryDelay::pause, IoStatus::no_path);
 }
 
 TEST(ErrorPolicy, AccessStateTransitionIsWaitedForElsewhereThenThePathFails) {
   EXPECT_EQ(class_of_sense(SenseKey::not_ready, 0x040a), access_transition);
   EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x040a), access_transition);
-  expect_rule(access_transition, PathVerdict::keep, 0, 120, RetryDelay::pause, IoStatus::no_path);
+  expect_wait(access_transition, seconds(0), seconds(90), RetryDelay::pause, IoStatus::no_path);
 }
 
 TEST(ErrorPolicy, StandbyUnavailableAndOfflineFailThePath) {
@@ -239,7 +270,7 @@ TEST(ErrorPolicy, UnitAttentionIsRetriedHere) {
   for (const std::uint16_t code : Codes{0x2a01, 0x3f05, 0x0000}) {
     EXPECT_EQ(class_of_sense(SenseKey::unit_attention, code), unit_attention) << code;
   }
-  expect_rule(unit_attention, PathVerdict::keep, 30, 30, RetryDelay::attention,
+  expect_wait(unit_attention, seconds(15), seconds(60), RetryDelay::attention,
               IoStatus::target_error);
 }
 
@@ -247,7 +278,7 @@ TEST(ErrorPolicy, AChangedAccessStateIsReadAgainAndTheRequestRetriedHere) {
   for (const std::uint16_t code : Codes{0x2a06, 0x2a07}) {
     EXPECT_EQ(class_of_sense(SenseKey::unit_attention, code), access_changed) << code;
   }
-  expect_rule(access_changed, PathVerdict::keep, 30, 30, RetryDelay::attention,
+  expect_wait(access_changed, seconds(15), seconds(60), RetryDelay::attention,
               IoStatus::target_error);
   EXPECT_TRUE(concerns_access(access_changed));
   EXPECT_TRUE(concerns_access(access_state));
@@ -266,7 +297,7 @@ TEST(ErrorPolicy, RdacQuiescenceIsWaitedFor) {
 
 TEST(ErrorPolicy, TheSoftThresholdOfThinProvisioningIsRetriedHere) {
   EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x3807), space_attention);
-  expect_rule(space_attention, PathVerdict::keep, 30, 30, RetryDelay::attention,
+  expect_wait(space_attention, seconds(15), seconds(60), RetryDelay::attention,
               IoStatus::target_error);
 }
 
@@ -293,8 +324,8 @@ TEST(ErrorPolicy, ChangedLunsVerifyTheIdentity) {
 }
 
 TEST(ErrorPolicy, IdentityAttentionStopsThePathUntilItIsVerified) {
-  expect_rule(identity_attention, PathVerdict::verify, 0, 60, RetryDelay::attention,
-              IoStatus::target_error);
+  expect_wait(identity_attention, seconds(0), seconds(60), RetryDelay::attention,
+              IoStatus::target_error, PathVerdict::verify);
 }
 
 TEST(ErrorPolicy, WriteProtectedIsTheGuests) {
@@ -320,10 +351,18 @@ TEST(ErrorPolicy, DurationLimitIsTheGuests) {
   expect_answer_at_once(duration_limit, IoStatus::target_error);
 }
 
-TEST(ErrorPolicy, AbortedCommandIsRetriedHereThenElsewhere) {
+TEST(ErrorPolicy, AFailedProtectionCheckIsTriedOnceElsewhere) {
+  for (const std::uint16_t code : Codes{0x1000, 0x1001, 0x1002, 0x1003}) {
+    EXPECT_EQ(class_of_sense(SenseKey::aborted_command, code), protection_error) << code;
+  }
+  expect_rule(protection_error, PathVerdict::keep, 0, 1, RetryDelay::none, IoStatus::target_error);
+}
+
+// Many targets say so what others say with BUSY.
+TEST(ErrorPolicy, AbortedCommandIsWaitedForLikeBusy) {
   EXPECT_EQ(class_of_sense(SenseKey::aborted_command, 0x4700), aborted_command);
   EXPECT_EQ(class_of_sense(SenseKey::aborted_command, 0x2e04), aborted_command);
-  expect_rule(aborted_command, PathVerdict::keep, 2, 3, RetryDelay::brief, IoStatus::target_error);
+  expect_wait(aborted_command, seconds(2), seconds(120), RetryDelay::brief, IoStatus::no_path);
 }
 
 TEST(ErrorPolicy, TheRemainingSenseKeysAreTheGuests) {
@@ -350,29 +389,49 @@ TEST(ErrorPolicy, EverySenseCodeHasARuleThatEndsOrWaitsForAPath) {
 
 using Step = RetryState::Step;
 
+constexpr TimePoint kStart{Duration(1000)};
+
 TEST(RetryState, CountsHereThenElsewhereThenAnswers) {
   RetryState state;
+  const ErrorRule rule = rule_for(medium_other);
+  EXPECT_EQ(state.next(medium_other, rule, kStart), Step::here);
+  EXPECT_EQ(state.next(medium_other, rule, kStart), Step::here);
+  EXPECT_EQ(state.next(medium_other, rule, kStart), Step::elsewhere);
+  EXPECT_EQ(state.next(medium_other, rule, kStart), Step::answer);
+}
+
+TEST(RetryState, WaitsHereThenElsewhereThenAnswersHoweverOftenItAsks) {
+  RetryState state;
   const ErrorRule rule = rule_for(aborted_command);
-  EXPECT_EQ(state.next(aborted_command, rule), Step::here);
-  EXPECT_EQ(state.next(aborted_command, rule), Step::here);
-  EXPECT_EQ(state.next(aborted_command, rule), Step::elsewhere);
-  EXPECT_EQ(state.next(aborted_command, rule), Step::elsewhere);
-  EXPECT_EQ(state.next(aborted_command, rule), Step::elsewhere);
-  EXPECT_EQ(state.next(aborted_command, rule), Step::answer);
+  EXPECT_EQ(state.next(aborted_command, rule, kStart), Step::here);
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_EQ(state.next(aborted_command, rule, kStart + milliseconds(1999)), Step::here);
+  }
+  EXPECT_EQ(state.next(aborted_command, rule, kStart + seconds(2)), Step::elsewhere);
+  EXPECT_EQ(state.next(aborted_command, rule, kStart + milliseconds(119999)), Step::elsewhere);
+  EXPECT_EQ(state.next(aborted_command, rule, kStart + seconds(120)), Step::answer);
+}
+
+TEST(RetryState, AnotherErrorStartsANewTime) {
+  RetryState state;
+  EXPECT_EQ(state.next(busy, rule_for(busy), kStart), Step::here);
+  EXPECT_EQ(state.next(aborted_command, rule_for(aborted_command), kStart + seconds(119)),
+            Step::here);
+  EXPECT_EQ(state.next(busy, rule_for(busy), kStart + seconds(130)), Step::here);
 }
 
 TEST(RetryState, AnotherErrorStartsANewCount) {
   RetryState state;
-  for (int i = 0; i < 100; ++i) {
-    EXPECT_NE(state.next(busy, rule_for(busy)), Step::answer);
-  }
-  EXPECT_EQ(state.next(unit_attention, rule_for(unit_attention)), Step::here);
+  EXPECT_EQ(state.next(medium_unrecovered, rule_for(medium_unrecovered), kStart), Step::here);
+  EXPECT_EQ(state.next(medium_unrecovered, rule_for(medium_unrecovered), kStart), Step::elsewhere);
+  EXPECT_EQ(state.next(medium_other, rule_for(medium_other), kStart), Step::here);
 }
 
 TEST(RetryState, AlternatingErrorsAreBoundedToo) {
   RetryState state;
   int retries = 0;
-  while (state.next(retries % 2 == 0 ? busy : unit_attention, rule_for(busy)) != Step::answer) {
+  while (state.next(retries % 2 == 0 ? busy : unit_attention, rule_for(busy), kStart) !=
+         Step::answer) {
     ASSERT_LE(++retries, RetryState::kMaxRetries);
   }
   EXPECT_EQ(retries, RetryState::kMaxRetries);
@@ -381,14 +440,14 @@ TEST(RetryState, AlternatingErrorsAreBoundedToo) {
 TEST(RetryState, TransportErrorsNeverAnswer) {
   RetryState state;
   for (int i = 0; i < 100000; ++i) {
-    ASSERT_EQ(state.next(connection_lost, rule_for(connection_lost)), Step::elsewhere);
+    ASSERT_EQ(state.next(connection_lost, rule_for(connection_lost), kStart), Step::elsewhere);
   }
 }
 
 TEST(RetryState, BriefDelayDoublesUpToASecondWithJitter) {
   RetryState state;
   for (int i = 0; i < 12; ++i) {
-    static_cast<void>(state.next(busy, rule_for(busy)));
+    static_cast<void>(state.next(busy, rule_for(busy), kStart));
     const Duration full = std::min<Duration>(milliseconds(10) * (1 << i), milliseconds(1000));
     for (const std::uint64_t random :
          {std::uint64_t{0}, std::uint64_t{123456789}, ~std::uint64_t{0}}) {
@@ -402,16 +461,16 @@ TEST(RetryState, BriefDelayDoublesUpToASecondWithJitter) {
 TEST(RetryState, AStormOfUnitAttentionsIsSlowedDown) {
   RetryState state;
   for (int i = 0; i < 4; ++i) {
-    static_cast<void>(state.next(unit_attention, rule_for(unit_attention)));
+    static_cast<void>(state.next(unit_attention, rule_for(unit_attention), kStart));
     EXPECT_EQ(state.delay(RetryDelay::attention, 1), Duration::zero());
   }
-  static_cast<void>(state.next(unit_attention, rule_for(unit_attention)));
+  static_cast<void>(state.next(unit_attention, rule_for(unit_attention), kStart));
   EXPECT_GT(state.delay(RetryDelay::attention, 1), Duration::zero());
 }
 
 TEST(RetryState, PauseIsHalfASecondToOne) {
   RetryState state;
-  static_cast<void>(state.next(becoming_ready, rule_for(becoming_ready)));
+  static_cast<void>(state.next(becoming_ready, rule_for(becoming_ready), kStart));
   EXPECT_TRUE(state.first());
   EXPECT_GE(state.delay(RetryDelay::pause, 0), milliseconds(500));
   EXPECT_LE(state.delay(RetryDelay::pause, ~std::uint64_t{0}), milliseconds(1000));

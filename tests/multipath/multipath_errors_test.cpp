@@ -173,18 +173,6 @@ TEST_F(MultipathTest, AShortReadIsNoSuccess) {
   EXPECT_EQ(answer(read(0, 8)), IoStatus::target_error);
 }
 
-TEST_F(MultipathTest, AFlushThatTheTargetDoesNotKnowIsNotSupported) {
-  start();
-  SimFault unknown = sense_fault(SenseKey::illegal_request, 0x2000, 0);
-  unknown.matches = [](const SimCommand& command) {
-    return command.cdb[0] == scsi_operation::kSynchronizeCache10 ||
-           command.cdb[0] == scsi_operation::kSynchronizeCache16;
-  };
-  target_->inject(unknown);
-  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
-  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
-}
-
 TEST_F(MultipathTest, NoWriteCommandLeavesAReadOnlyDisk) {
   options_.read_only = true;
   start();
@@ -245,6 +233,78 @@ TEST_F(MultipathTest, TheCheckerLeavesABusyPathAlone) {
   // Every 20 s, as rarely as it gets; sooner or later by the jitter.
   EXPECT_GE(checks, 2U);
   EXPECT_LE(checks, 4U);
+}
+
+// As BUSY; how often it is asked meanwhile does not matter.
+TEST_F(MultipathTest, ATargetThatAbortsEveryCommandForSecondsIsWaitedFor) {
+  start({1});
+  target_->inject(sense_fault(SenseKey::aborted_command, 0x0000, 0));
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(3));
+  EXPECT_TRUE(pending(request));
+  EXPECT_EQ(up(), 1U);
+  target_->clear_faults();
+  EXPECT_EQ(answer(request, seconds(2)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, ATargetThatAbortsEveryCommandForMinutesIsNoErrorEither) {
+  start();
+  SimFault aborting = sense_fault(SenseKey::aborted_command, 0x0000, 0);
+  aborting.matches = {};
+  target_->inject(aborting);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(seconds(600));
+  EXPECT_TRUE(pending(request));
+  target_->clear_faults();
+  EXPECT_EQ(answer(request, seconds(10)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, AFailedProtectionCheckIsTheGuestsAtOnce) {
+  start();
+  target_->inject(sense_fault(SenseKey::aborted_command, 0x1001, 0));
+  EXPECT_EQ(answer(read(0, 8), seconds(1)), IoStatus::target_error);
+  EXPECT_EQ(path(0).failures + path(1).failures, 2U);
+}
+
+// NO SENSE beside CHECK CONDITION complains of nothing.
+TEST_F(MultipathTest, NoSenseIsSuccess) {
+  start();
+  SimFault no_sense = sense_fault(SenseKey::no_sense, 0x0000, 0);
+  no_sense.execute = true;
+  target_->inject(no_sense);
+  EXPECT_EQ(answer(write(0, 8, 9)), IoStatus::ok);
+  EXPECT_EQ(medium(0), 9);
+  EXPECT_EQ(lun_->counters.writes, 1U) << "no retry";
+  target_->clear_faults();
+}
+
+// TEST UNIT READY with a status that complains of nothing, and the identification of a LUN that says
+// "not now" in words of its own.
+TEST_F(MultipathTest, ALunWhoseReadinessIsARecoveredErrorIsReady) {
+  options_.path_checker = PathCheckerKind::tur;
+  start_target({1});
+  for (const SenseKey key : {SenseKey::recovered_error, SenseKey::no_sense}) {
+    SimFault fault = sense_fault(key, 0x0000, 0);
+    fault.matches = [](const SimCommand& command) {
+      return command.cdb[0] == scsi_operation::kTestUnitReady;
+    };
+    target_->clear_faults();
+    target_->inject(fault);
+    if (!device_) {
+      start_device();
+    }
+    reactor_.run_for(seconds(60));
+    EXPECT_EQ(up(), 1U);
+  }
+}
+
+TEST_F(MultipathTest, ALunThatAbortsWhatAsksWhoItIsIsAskedAgain) {
+  start_target({1});
+  SimFault fault = sense_fault(SenseKey::aborted_command, 0x0000, 30);
+  fault.matches = {};
+  target_->inject(fault);
+  start_device(false);
+  EXPECT_TRUE(wait_for_up(1, seconds(4)));
 }
 
 // RECOVERED ERROR with all of the data: the LUN says that it took some effort, no more.

@@ -4,6 +4,7 @@ iscsi_blkback_test(multipath_test
     multipath/access_state_test.cpp
     multipath/capacity_test.cpp
     multipath/checker_state_test.cpp
+    multipath/command_forms_test.cpp
     multipath/error_policy_test.cpp
     multipath/following_disk_test.cpp
     multipath/lost_write_order_test.cpp

@@ -79,6 +79,9 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data, s
   if (auto refused = refuse(cdb, port)) {
     return *refused;
   }
+  if (options.unknown_operations.contains(cdb[0])) {
+    return check_condition(SenseKey::illegal_request, kInvalidOperation);
+  }
   const bool is_16 = cdb[0] >= 0x80 && cdb[0] < 0xa0;
   if (is_16 && !options.has_16_byte_commands) {
     return check_condition(SenseKey::illegal_request, kInvalidOperation);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,6 +32,7 @@ struct SimLunOptions {
   bool read_only = false;
   bool thin_provisioned = false;
   bool has_16_byte_commands = true;  // READ(16), READ CAPACITY(16) ...
+  std::set<std::uint8_t> unknown_operations = {};  // refused with 5/20/00
   bool has_mode_sense = true;
   bool has_mode_sense6 = true;
   bool write_cache = true;              // caching page

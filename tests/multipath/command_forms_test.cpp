@@ -1,0 +1,130 @@
+// A command that the LUN does not know decides nothing where there is another form of it, or where it is
+// not needed.
+#include "tests/multipath/multipath_fixture.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using namespace scsi_operation;
+
+class CommandFormsTest : public MultipathTest {
+ protected:
+  void start_without(std::set<std::uint8_t> operations, std::vector<std::uint16_t> portals = {1, 1}) {
+    lun_options_.unknown_operations = std::move(operations);
+    start_target(std::move(portals));
+    SimFault count;
+    count.count = 0;
+    count.matches = [this](const SimCommand& command) {
+      ++seen_[command.cdb[0]];
+      return false;
+    };
+    target_->inject(count);
+    start_device();
+    seen_.clear();
+  }
+  std::uint32_t seen(std::uint8_t operation) { return seen_[operation]; }
+
+ private:
+  std::map<std::uint8_t, std::uint32_t> seen_;  // commands that came to the target
+};
+
+TEST_F(CommandFormsTest, AFlushWithoutSynchronizeCache16IsAskedForWith10) {
+  start_without({kSynchronizeCache16}, {1});
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 2U);
+  EXPECT_EQ(seen(kSynchronizeCache16), 1U) << "it has been learned";
+}
+
+TEST_F(CommandFormsTest, AFlushWithoutSynchronizeCache10IsAskedForWith16) {
+  lun_options_.has_16_byte_commands = false;
+  start_without({kSynchronizeCache10}, {1});
+  lun_->options.has_16_byte_commands = true;  // its READ CAPACITY(16) alone was unknown
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+TEST_F(CommandFormsTest, WithoutAWriteCacheAndWithoutFlushesThereIsNothingToFlush) {
+  lun_options_.write_cache = false;
+  start_without({kSynchronizeCache10, kSynchronizeCache16}, {1});
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(answer(flush()), IoStatus::ok);
+  }
+  EXPECT_EQ(lun_->counters.flushes, 0U);
+  EXPECT_EQ(seen(kSynchronizeCache16) + seen(kSynchronizeCache10), 2U) << "asked once each";
+}
+
+TEST_F(CommandFormsTest, ALunThatTellsNothingOfItsCacheHasNone) {
+  lun_options_.has_mode_sense = false;
+  start_without({kSynchronizeCache10, kSynchronizeCache16});
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+}
+
+TEST_F(CommandFormsTest, WithoutAWriteCacheButWithFlushesTheyAreSent) {
+  lun_options_.write_cache = false;
+  start_without({});
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+TEST_F(CommandFormsTest, AVolatileCacheThatCannotBeFlushedIsAnError) {
+  start_without({kSynchronizeCache10, kSynchronizeCache16});
+  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+}
+
+// After its firmware has changed a LUN may know what it did not.
+TEST_F(CommandFormsTest, WhatALunKnowsIsForgottenWhenItIsIdentifiedAnew) {
+  start_without({kSynchronizeCache16}, {1});
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  lun_->options.unknown_operations = {kSynchronizeCache10};
+  target_->add_unit_attention(0x3f01);
+  target_->add_unit_attention(0x2900);
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::ok);
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 2U);
+}
+
+TEST_F(CommandFormsTest, ReadsAndWritesHaveAnotherFormToo) {
+  start_without({kRead16, kWrite16});
+  EXPECT_EQ(answer(write(8, 8, 5)), IoStatus::ok);
+  EXPECT_EQ(medium(8), 5);
+  const GuestRequest& request = read(8, 8);
+  EXPECT_EQ(answer(request), IoStatus::ok);
+  EXPECT_EQ(request.data[0], std::byte{5});
+  EXPECT_EQ(up(), 2U);
+}
+
+TEST_F(CommandFormsTest, ManyAtOnceThatMeetTheUnknownFormAllSucceed) {
+  start_without({kRead16, kWrite16, kSynchronizeCache16});
+  for (std::uint64_t i = 0; i < 32; ++i) {
+    write(i * 8, 8, static_cast<int>(i + 1));
+    read(1024 + i * 8, 8);
+  }
+  flush();
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+  }
+  for (std::uint64_t i = 0; i < 32; ++i) {
+    EXPECT_EQ(medium(i * 8), static_cast<int>(i + 1));
+  }
+}
+
+TEST_F(CommandFormsTest, NoFormAtAllIsNotSupported) {
+  start_without({kRead16, kRead10});
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::not_supported);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+}
+
+TEST_F(CommandFormsTest, TheDirectioCheckerFindsTheOtherForm) {
+  options_.path_checker = PathCheckerKind::directio;
+  start_without({kRead16}, {1});
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(up(), 1U);
+  EXPECT_GE(seen(kRead10), 1U);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
