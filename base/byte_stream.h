@@ -18,6 +18,7 @@
 #include <span>
 #include <string>
 
+#include "base/clock.h"
 #include "base/interface_binding.h"
 #include "base/result.h"
 
@@ -70,6 +71,11 @@ class ByteStream {
   // From now on a receive, one that is outstanding too, waits until so many bytes are there or the
   // stream ends. It may still complete with fewer. 1 at first.
   virtual void set_low_water(std::size_t bytes) noexcept = 0;
+  // For how long the peer's kernel has confirmed nothing: its host is dead or cannot be reached, or
+  // there was nothing to confirm. From the first call on the kernel asks it once a second, so that
+  // a second later what is said is fresh. A program that does not answer though its kernel does is
+  // busy or hangs. A system call; 0 while not connected.
+  [[nodiscard]] virtual Duration peer_silence() noexcept = 0;
   // Throws away what the kernel still has to send (linger 0: the peer gets RST) and closes: a
   // command whose bytes are not fully on the wire can never complete afterwards. Ends in on_closed.
   // Allowed at any time, also while connecting, and more than once.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/link_watch.h"
 
@@ -128,6 +129,25 @@ void UringStream::set_low_water(std::size_t bytes) noexcept {
       set_option(fd_.get(), SOL_SOCKET, SO_RCVLOWAT, static_cast<int>(bytes))) {
     low_water_bytes_ = bytes;
   }
+}
+
+Duration UringStream::peer_silence() noexcept {
+  if (state_ != State::open) {
+    return Duration::zero();
+  }
+  if (!std::exchange(asks_peer_, true)) {
+    // The shortest that the kernel takes. What gives up a peer that is gone is TCP_USER_TIMEOUT.
+    static_cast<void>(set_option(fd_.get(), IPPROTO_TCP, TCP_KEEPIDLE, int{1}) &&
+                      set_option(fd_.get(), IPPROTO_TCP, TCP_KEEPINTVL, int{1}) &&
+                      set_option(fd_.get(), SOL_SOCKET, SO_KEEPALIVE, int{1}));
+  }
+  tcp_info info{};
+  socklen_t bytes = sizeof info;
+  if (getsockopt(fd_.get(), IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0) {
+    return Duration::zero();
+  }
+  // Any segment of the peer's confirms something (tcp_ack() of Linux), those with data too.
+  return std::chrono::milliseconds(info.tcpi_last_ack_recv);
 }
 
 void UringStream::reset() noexcept {

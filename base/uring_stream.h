@@ -26,6 +26,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
   void send(std::span<const iovec> parts) noexcept override;
   void receive(std::span<const iovec> parts) noexcept override;
   void set_low_water(std::size_t bytes) noexcept override;
+  [[nodiscard]] Duration peer_silence() noexcept override;
   void reset() noexcept override;
 
   // The interface with this index has lost its link.
@@ -72,6 +73,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
   Owner& owner_;
   State state_ = State::connecting;
   UniqueFd fd_;
+  bool asks_peer_ = false;  // keep-alive is on
   int interface_index_ = 0;  // of the local address, once connected
   SocketAddress address_;    // stable: the kernel reads it when it connects
   bool connect_in_kernel_ = false;

@@ -46,6 +46,13 @@ struct ScsiTask : ListHook<ScsiTask> {
   void (*on_complete)(ScsiTask& task) noexcept = nullptr;
   void* owner = nullptr;
 
+  // How often this command has been given up with nothing said about it: its connection had gone
+  // silent, or it was stuck. The session counts, is more patient each time, and begins anew when the
+  // target has answered; whoever uses the task for something else sets them to 0.
+  std::uint8_t silences = 0;
+  std::uint8_t stuck = 0;
+  static constexpr std::uint8_t kMostGivenUp = 255;
+
   // Set by the session before on_complete.
   TaskOutcome outcome = TaskOutcome::completed;
   ScsiStatus status = ScsiStatus::good;

@@ -286,6 +286,7 @@ void Session::Impl::leave_connection(Error why) {
   }
   session_down_pending_ = session_down_pending_ || state_ == SessionState::logged_in;
   last_error_ = std::move(why);
+  waits_on_ = false;
   state_ = SessionState::cleanup_wait;
   timer_.stop();
   flush_.cancel();

@@ -24,6 +24,7 @@
 #include "initiator/pdu.h"
 #include "initiator/session.h"
 #include "initiator/session_tags.h"
+#include "initiator/silence_patience.h"
 #include "initiator/target_address.h"
 #include "initiator/task_table.h"
 #include "initiator/transmit_batch.h"
@@ -143,6 +144,10 @@ class Session::Impl final : public ByteStream::Owner {
   void tick();
   void start_tick();
   [[nodiscard]] TimePoint ping_deadline() const;
+  [[nodiscard]] bool has_given_up_before() const;
+  [[nodiscard]] bool waits_on(TimePoint now);
+  void note_end_of_silence();
+  void count_silence();
   void ping_answered();
   void deliver_ping_answered();
   void schedule_retry();
@@ -150,6 +155,7 @@ class Session::Impl final : public ByteStream::Owner {
   // session_recovery.cpp
   void watch_commands();
   void look_for_stuck_commands();
+  void count_stuck(std::uint64_t lun);
   void abort_stuck_command(TaskSlot& slot);
   void escalate(std::uint64_t lun);
   void check_function_deadlines();
@@ -297,6 +303,8 @@ class Session::Impl final : public ByteStream::Owner {
   bool ping_answered_pending_ = false;  // observers are to hear of it
   TimePoint busy_since_{};              // when commands_in_flight_ last left 0
   bool idle_tick_ = false;              // the timer waits for noop_out_interval
+  SilencePatience patience_;
+  bool waits_on_ = false;  // path_timeout is over
 
   // Receiving: [received_begin_, received_end_) of the staging buffer is not parsed yet.
   std::vector<std::byte> received_;

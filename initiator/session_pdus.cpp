@@ -273,6 +273,9 @@ void Session::Impl::finish(TaskSlot& slot) {
   ++answers_;
   const bool still_referred_to = sending_ && slot.last_batch == batch_number_;
   ScsiTask& task = table_.remove(slot);
+  if (task.outcome == TaskOutcome::completed) {
+    task.silences = task.stuck = 0;
+  }
   if (!waiting_.empty()) {
     schedule_flush();
   }

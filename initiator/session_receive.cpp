@@ -43,6 +43,9 @@ void Session::Impl::receive_at_most(std::size_t limit_bytes) {
 void Session::Impl::on_received(std::size_t count) noexcept {
   ++statistics_.receives;
   statistics_.bytes_received += count;
+  if (waits_on_) [[unlikely]] {
+    note_end_of_silence();
+  }
   last_received_ = reactor_.turn_time();
   gather_timer_.stop();
   if (!connection_active()) {

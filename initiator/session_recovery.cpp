@@ -18,6 +18,12 @@ namespace {
 
 constexpr std::uint32_t kLooks = 16;
 
+// A command that was given up before gets far more time: one that needs a little longer than
+// command_timeout would never end.
+std::uint32_t looks_allowed(const ScsiTask& task) {
+  return task.stuck == 0 ? kLooks : kLooks * 8;
+}
+
 }  // namespace
 
 void Session::Impl::watch_commands() {
@@ -39,7 +45,9 @@ void Session::Impl::look_for_stuck_commands() {
   }
   // A command that waits behind an older one which is being served is not stuck: the target may
   // well take them in order.
-  const auto moved = [this](const TaskSlot& slot) { return look_ - slot.moved_at <= kLooks; };
+  const auto moved = [this](const TaskSlot& slot) {
+    return look_ - slot.moved_at <= looks_allowed(*slot.task);
+  };
   std::uint32_t oldest_moving = cmd_sn_;
   for (std::size_t index = 0; index < table_.size(); ++index) {
     const TaskSlot& slot = table_.slot_at(index);
@@ -110,6 +118,16 @@ void Session::Impl::abort_stuck_command(TaskSlot& slot) {
   start_function(*free, TaskFunction::abort_task, lun);
 }
 
+void Session::Impl::count_stuck(std::uint64_t lun) {
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    const TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr && slot.task->lun == lun &&
+        look_ - slot.moved_at > looks_allowed(*slot.task) && slot.task->stuck < ScsiTask::kMostGivenUp) {
+      ++slot.task->stuck;
+    }
+  }
+}
+
 bool Session::Impl::may_reset(std::uint64_t lun) {
   bool allowed = false;
   bool refused = false;
@@ -133,6 +151,7 @@ void Session::Impl::escalate(std::uint64_t lun) {
   }
   FunctionSlot* free = may_reset(lun) ? free_function_slot() : nullptr;
   if (free == nullptr) {
+    count_stuck(lun);
     fail_connection({ErrorCode::timed_out,
                      fmt::format("{} answers, but not a command for LUN {}, nor does it abort it",
                                  where(), lun_text(lun))});
@@ -174,6 +193,7 @@ void Session::Impl::check_function_deadlines() {
       continue;
     }
     if (!own_abort) {
+      count_stuck(slot.lun);
       fail_connection({ErrorCode::timed_out,
                        fmt::format("{} does not answer a {}", where(), to_string(slot.function))});
       return;

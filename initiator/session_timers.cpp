@@ -69,7 +69,11 @@ void Session::Impl::tick() {
   const TimePoint now = reactor_.now();
   const bool busy = commands_in_flight_ != 0;
   if (ping_outstanding_) {
-    if (now >= ping_deadline()) {
+    if (waits_on_ || now >= ping_deadline()) {
+      waits_on_ = waits_on(now);
+    }
+    if (!waits_on_ && now >= ping_deadline()) {
+      count_silence();
       fail_connection({ErrorCode::timed_out,
                        fmt::format("{} has stopped answering (no reply to a NOP-Out)", where())});
       return;
@@ -79,6 +83,9 @@ void Session::Impl::tick() {
     const Duration stalled = busy ? now - std::max(last_received_, busy_since_) : Duration::zero();
     if ((options_.stall_probe.count() != 0 && stalled >= options_.stall_probe) ||
         (options_.noop_out_interval.count() != 0 && quiet >= options_.noop_out_interval)) {
+      if (busy && patience_.may_wait_on(now, has_given_up_before())) [[unlikely]] {
+        static_cast<void>(stream_->peer_silence());  // it shall know when we ask
+      }
       queue_ping();
     }
   }
@@ -100,6 +107,44 @@ TimePoint Session::Impl::ping_deadline() const {
   return std::min(deadline,
                   std::max(std::max(last_received_, since) + Duration{options_.path_timeout},
                            ping_since_ + share * 3 / 4));
+}
+
+bool Session::Impl::has_given_up_before() const {
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    const ScsiTask* task = table_.slot_at(index).task;
+    if (task != nullptr && task->silences != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Session::Impl::waits_on(TimePoint now) {
+  return commands_in_flight_ != 0 && !stopping_ &&
+         patience_.waits_on({.now = now,
+                             .silent_for = now - std::max(last_received_, busy_since_),
+                             .peer_silence = stream_->peer_silence(),
+                             .given_up_before = has_given_up_before()});
+}
+
+void Session::Impl::note_end_of_silence() {
+  waits_on_ = false;
+  const TimePoint now = reactor_.turn_time();
+  patience_.answered_after(now - std::max(last_received_, busy_since_), now);
+  log_limited(log_limiter_, now, LogLevel::warning, "session",
+              "{} has answered after {} s of silence, while its computer was alive all the time: it "
+              "is waited for longer from now on",
+              where(),
+              std::chrono::duration_cast<std::chrono::seconds>(patience_.longest_silence()).count());
+}
+
+void Session::Impl::count_silence() {
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    ScsiTask* task = table_.slot_at(index).task;
+    if (task != nullptr && task->silences < ScsiTask::kMostGivenUp) {
+      ++task->silences;
+    }
+  }
 }
 
 void Session::Impl::ping() {
@@ -166,7 +211,9 @@ void Session::Impl::start_tick() {
   if (options_.command_timeout.count() != 0 && next_look_ > reactor_.now()) {
     next = std::min(next, next_look_);
   }
-  if (ping_outstanding_) {
+  if (waits_on_) {
+    // looks with each period
+  } else if (ping_outstanding_) {
     next = std::min(next, ping_deadline());
   } else if (commands_in_flight_ != 0 && options_.stall_probe.count() != 0) {
     next = std::min(next, std::max(last_received_, busy_since_) + Duration{options_.stall_probe});

@@ -73,6 +73,7 @@ class TaskTable {
   }
 
   [[nodiscard]] TaskSlot& slot_at(std::size_t index) { return slots_[index]; }
+  [[nodiscard]] const TaskSlot& slot_at(std::size_t index) const { return slots_[index]; }
   // Of a slot in use.
   [[nodiscard]] std::uint32_t tag_at(std::size_t index) const {
     return static_cast<std::uint32_t>(index) | std::uint32_t{slots_[index].generation} << 16;

@@ -29,6 +29,7 @@ void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
   request.prefer.reset();
   request.avoid = 0;
   request.retries = RetryState();
+  request.task.silences = request.task.stuck = 0;
   request.somebody_waits = false;
   request.hedge = nullptr;
   if (closing_) {

@@ -72,11 +72,15 @@ struct SimLink {
   std::array<bool, 2> dropping{};
   std::array<bool, 2> held{};
   SimResetPolicy reset_policy = SimResetPolicy::random;
+  TimePoint blocked_since{};  // while it does not pass both ways
   bool refusing = false;
   std::vector<std::weak_ptr<SimConnection>> connections;
 
   [[nodiscard]] bool passes(SimDirection direction) const {
     return !dropping[index(direction)] && !held[index(direction)];
+  }
+  [[nodiscard]] bool passes() const {
+    return passes(SimDirection::to_server) && passes(SimDirection::to_client);
   }
 };
 

@@ -92,6 +92,9 @@ void SimNetwork::set_dropping(const SocketAddress& address, bool dropping) {
 
 void SimNetwork::set_dropping(const SocketAddress& address, SimDirection direction, bool dropping) {
   SimLink& of = link(address);
+  if (of.passes()) {
+    of.blocked_since = reactor_.now();
+  }
   if (std::exchange(of.dropping[index(direction)], dropping) && !dropping) {
     resume(of, kMaxRetransmitDelay);
   }
@@ -99,6 +102,9 @@ void SimNetwork::set_dropping(const SocketAddress& address, SimDirection directi
 
 void SimNetwork::set_held(const SocketAddress& address, SimDirection direction, bool held) {
   SimLink& of = link(address);
+  if (of.passes()) {
+    of.blocked_since = reactor_.now();
+  }
   if (std::exchange(of.held[index(direction)], held) && !held) {
     resume(of, Duration::zero());
   }

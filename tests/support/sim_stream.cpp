@@ -61,6 +61,14 @@ void SimStream::set_low_water(std::size_t bytes) noexcept {
   }
 }
 
+// A kernel always answers while the link passes.
+Duration SimStream::peer_silence() noexcept {
+  const SimLink& link = connection_->link();
+  return state_ != State::open || link.passes()
+             ? Duration::zero()
+             : connection_->reactor().now() - link.blocked_since;
+}
+
 void SimStream::reset() noexcept {
   if (state_ == State::connecting || state_ == State::open) {
     if (state_ == State::open && !socket_error_) {

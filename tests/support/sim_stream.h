@@ -29,6 +29,7 @@ class SimStream : public ByteStream {
   void send(std::span<const iovec> parts) noexcept override;
   void receive(std::span<const iovec> parts) noexcept override;
   void set_low_water(std::size_t bytes) noexcept override;
+  [[nodiscard]] Duration peer_silence() noexcept override;
   void reset() noexcept override;
 
   // Ends the stream in order: what was sent arrives, then the peer sees the end of the stream. No
