@@ -278,6 +278,23 @@ TEST_P(ByteStreamContract, SendsWhileAReceiveIsOutstanding) {
   close(*client);
 }
 
+// Its program sleeps, its kernel does not.
+TEST_P(ByteStreamContract, APeerThatReadsNothingIsNotSilentAsLongAsItsKernelAnswers) {
+  auto client = connected_client();
+  Bytes data = pattern(100, 1);
+  client->send({&data});
+  ASSERT_TRUE(run_until([&] { return client->sent == 1; }));
+  static_cast<void>(client->stream->peer_silence());
+  bool over = false;
+  Timer timer(world->reactor(), [](void* flag) noexcept { *static_cast<bool*>(flag) = true; },
+              &over);
+  timer.start_after(std::chrono::seconds(4));
+  ASSERT_TRUE(run_until([&] { return over; }));
+  EXPECT_LT(client->stream->peer_silence(), std::chrono::seconds(3));
+  close(*client);
+  EXPECT_EQ(client->stream->peer_silence(), Duration::zero());
+}
+
 TEST_P(ByteStreamContract, ARefusedConnectionIsReported) {
   Client client(*world, world->refusing_address());
   ASSERT_TRUE(client.wait_closed());
