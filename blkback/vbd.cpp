@@ -325,6 +325,13 @@ void Vbd::on_flush_failed(Slot& slot, IoStatus status) noexcept {
                 "write cache off"});
     return;
   }
+  if (status == IoStatus::medium_error) {
+    break_ring({ErrorCode::io,
+                "the target has lost data that it had acknowledged: its cache could not be written. "
+                "The guest's disk is not served any more; check the array, then restart the guest, "
+                "whose file systems have to be checked"});
+    return;
+  }
   if (!flush_retry_.armed()) {
     flush_retry_.start_after(flush_retry_delay_);
     flush_retry_delay_ = std::min(2 * flush_retry_delay_, kLongestFlushRetry);

@@ -12,8 +12,9 @@
 //
 // A flush is never answered with an error. Linux's frontend takes one for success and switches
 // flushes off for good (blkif_interrupt(), 6.1 and 6.12), so that every fsync() after it is a lie. A
-// flush that the device fails is held and tried again until it succeeds or the ring goes; where the
-// LUN refuses flushes as such, the disk is not served any more.
+// flush that the device fails is held and tried again until it succeeds or the ring goes. Where the LUN
+// refuses flushes as such, or says that data is lost which it had acknowledged, the disk is not served
+// any more: that, the guest cannot overlook.
 #pragma once
 
 #include <array>
@@ -71,8 +72,8 @@ class Vbd final : private EventDispatcher::Handler {
   class Owner {
    public:
     // The guest broke the ring's protocol, or its doorbell cannot be heard any more, or the LUN
-    // refuses to write its cache. Nothing is consumed from now on; requests in flight are still
-    // answered. close() is due.
+    // refuses to write its cache or has lost what was in it. Nothing is consumed from now on;
+    // requests in flight are still answered. close() is due.
     virtual void on_vbd_broken(Vbd& vbd, const Error& error) noexcept = 0;
 
    protected:

@@ -4,6 +4,9 @@ namespace iscsi_blkback {
 namespace {
 
 ErrorClass classify_not_ready(std::uint8_t asc, std::uint8_t ascq) {
+  if (asc == 0x08) {
+    return ErrorClass::communication_failure;
+  }
   if (asc != 0x04) {
     return ErrorClass::not_ready;
   }
@@ -76,6 +79,11 @@ ErrorClass done(const ScsiTask& task, Transfer transfer) {
   return all || transfer == Transfer::at_most ? ErrorClass::success : ErrorClass::short_transfer;
 }
 
+// PERIPHERAL DEVICE WRITE FAULT, WRITE ERROR, NO DEFECT SPARE LOCATION AVAILABLE.
+bool is_write_fault(std::uint8_t asc) {
+  return asc == 0x03 || asc == 0x0c || asc == 0x32;
+}
+
 ErrorClass classify_sense(const ScsiTask& task, Transfer transfer) {
   const SenseData& sense = task.sense;
   if (!sense.valid) {
@@ -95,7 +103,7 @@ ErrorClass classify_sense(const ScsiTask& task, Transfer transfer) {
                  ? ErrorClass::medium_unrecovered
                  : ErrorClass::medium_other;
     case SenseKey::hardware_error:
-      return ErrorClass::hardware_error;
+      return is_write_fault(sense.asc) ? ErrorClass::medium_other : ErrorClass::hardware_error;
     case SenseKey::illegal_request:
       return classify_illegal_request(sense.code());
     case SenseKey::unit_attention:
@@ -164,6 +172,16 @@ ErrorClass classify(const ScsiTask& task, Transfer transfer) {
   return ErrorClass::connection_lost;  // the worst assumption: a write may still be executed
 }
 
+bool tells_loss(const SenseData& sense) {
+  return sense.valid && sense.deferred && sense.key != SenseKey::no_sense &&
+         sense.key != SenseKey::recovered_error && sense.key != SenseKey::unit_attention;
+}
+
+bool tells_loss_at_flush(ErrorClass error) {
+  return error == ErrorClass::medium_unrecovered || error == ErrorClass::medium_other ||
+         error == ErrorClass::communication_failure;
+}
+
 const char* to_string(ErrorClass error) {
   switch (error) {
     case ErrorClass::success:
@@ -205,6 +223,8 @@ const char* to_string(ErrorClass error) {
              "another controller";
     case ErrorClass::access_changed:
       return "unit attention: asymmetric access state changed";
+    case ErrorClass::communication_failure:
+      return "the target cannot reach what is behind the logical unit";
     case ErrorClass::not_ready:
       return "not ready";
     case ErrorClass::medium_unrecovered:

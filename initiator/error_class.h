@@ -32,9 +32,10 @@ enum class ErrorClass : std::uint8_t {
   access_transition,   // ALUA: 02/04/0A, 06/04/0A
   access_state,        // ALUA: standby, unavailable, offline; RDAC: another controller owns it
   access_changed,      // unit attention: ALUA states or priorities have changed
-  not_ready,           // every other 02
+  communication_failure,  // 02/08/xx: with the LUN behind the target; LIO's word for any error of it
+  not_ready,              // every other 02
   medium_unrecovered,  // 03/11, 03/13, 03/14
-  medium_other,
+  medium_other,  // every other 03, and 04 that says that a write has failed
   hardware_error,
   command_unsupported,  // 05/20/00
   out_of_range,         // 05/21/00
@@ -58,5 +59,11 @@ enum class Transfer : std::uint8_t { whole, at_most };
 
 [[nodiscard]] ErrorClass classify(const ScsiTask& task, Transfer transfer = Transfer::whole);
 [[nodiscard]] const char* to_string(ErrorClass error);
+
+// The error says that data is gone which the target had acknowledged: of a write that had ended before.
+[[nodiscard]] bool tells_loss(const SenseData& sense);
+// Of a SYNCHRONIZE CACHE: what was in the cache has not come to the medium, and may be forgotten by now.
+// A target with a page cache says so once; the next one succeeds (fsync(2), errseq).
+[[nodiscard]] bool tells_loss_at_flush(ErrorClass error);
 
 }  // namespace iscsi_blkback

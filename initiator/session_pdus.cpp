@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/byte_order.h"
+#include "initiator/error_class.h"
 #include "initiator/session_impl.h"
 #include "initiator/session_tags.h"
 
@@ -245,7 +246,8 @@ void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::
   // command.
   const bool overflow = pdu.overflow || pdu.bidirectional_overflow || pdu.bidirectional_underflow;
   set_transferred(*slot, pdu.underflow, overflow, pdu.residual_bytes);
-  if (task.ended_with_attention()) [[unlikely]] {
+  if (task.ended_with_attention() ||
+      (task.status == ScsiStatus::check_condition && tells_loss(task.sense))) [[unlikely]] {
     // A target says it once, to whichever command comes first.
     const std::uint64_t lun = task.lun;
     const SenseData sense = task.sense;

@@ -79,6 +79,10 @@ ErrorRule rule_for(ErrorClass error) {
       return wait(seconds(0), seconds(45), RetryDelay::pause, IoStatus::no_path);
     case ErrorClass::access_transition:
       return wait(seconds(0), seconds(90), RetryDelay::pause, IoStatus::no_path);
+    // LIO says so of every error of its backing disk: of one bad block too, which must neither hang
+    // nor take the path from all other requests. The checker is asked at once; see Path::ended().
+    case ErrorClass::communication_failure:
+      return {keep, 0, 4, RetryDelay::pause, IoStatus::target_error};
     case ErrorClass::access_state:
     case ErrorClass::not_ready:
     case ErrorClass::lun_missing:

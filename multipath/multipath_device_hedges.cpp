@@ -204,6 +204,8 @@ void MultipathDevice::Impl::answer_from(Hedge& hedge) {
     complete(request, IoStatus::ok);
     return;
   }
+  const IoStatus status =
+      block.operation == BlockOperation::flush ? status_of_flush(request) : IoStatus::ok;
   request.place = Request::Place::answered;
   leave_hedge(request);
   // It holds its slot for longer than the guest knows of it: the guest gets another in its place.
@@ -214,7 +216,7 @@ void MultipathDevice::Impl::answer_from(Hedge& hedge) {
     free_.push_front(spare);
     start_waiting();
   }
-  block.on_complete(block, IoStatus::ok);
+  block.on_complete(block, status);
 }
 
 void MultipathDevice::Impl::drop_if_stuck_in_answer(Path& path) {

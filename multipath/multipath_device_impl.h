@@ -159,6 +159,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_path_changed(Path& path) noexcept override;
   void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
   void on_space_low(Path& path) noexcept override;
+  void on_loss_told(Path& path, const std::string& sense) noexcept override;
+  void note_loss();
   void on_path_idle(Path& path) noexcept override;
   [[nodiscard]] bool may_reset_lun() const noexcept override;
   // PathSilence::Owner
@@ -218,6 +220,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   // Completes later in this turn: never from inside submit or close.
   void finish(Request& request, IoStatus status);
   // Only from the reactor.
+  [[nodiscard]] IoStatus status_of_flush(const Request& request);
   void complete(Request& request, IoStatus status);
   void complete_finished();
   void to_its_home(Request& request);
@@ -431,6 +434,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::uint16_t identity_lun_ = 0;
   std::string identity_portal_;
   std::string conflict_;             // before ready is told: what a path tells otherwise
+  // Data that the target has acknowledged is lost: what flushes with these serials, and the next one,
+  // say.
+  std::uint64_t lost_before_ = 0;
+  bool loss_untold_ = false;
   std::uint32_t piece_sectors_ = 0;  // a larger request goes in pieces, one after the other
 
   std::deque<Request> pool_;  // all slots; never grows

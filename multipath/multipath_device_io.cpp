@@ -206,6 +206,18 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     request.somebody_waits = false;
     release_held_.schedule();
   }
+  if (request.block->operation == BlockOperation::flush && tells_loss_at_flush(error))
+      [[unlikely]] {
+    log_error("multipath",
+              "{}: the target cannot write its cache: {}; what the guest has not flushed before may "
+              "be lost",
+              options_.alias, to_string(error));
+    note_loss();
+    if (request.place != Request::Place::answered) {
+      complete(request, IoStatus::ok);  // which says it
+      return;
+    }
+  }
   if (request.place == Request::Place::answered) [[unlikely]] {
     to_its_home(request);
     return;
@@ -397,8 +409,21 @@ void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
   if (request.waits_for_space) [[unlikely]] {
     end_wait_for_space(request, status);
   }
+  if (block.operation == BlockOperation::flush && status == IoStatus::ok) {
+    status = status_of_flush(request);
+  }
   to_its_home(request);
   block.on_complete(block, status);
+}
+
+// No flush that was under way when the target told of lost data vouches for it, and one at least says
+// so, however late.
+IoStatus MultipathDevice::Impl::status_of_flush(const Request& request) {
+  if (!loss_untold_ && request.serial > lost_before_) [[likely]] {
+    return IoStatus::ok;
+  }
+  loss_untold_ = false;
+  return IoStatus::medium_error;
 }
 
 void MultipathDevice::Impl::to_its_home(Request& request) {

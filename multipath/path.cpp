@@ -148,6 +148,10 @@ void Path::ended(const ScsiTask& task, ErrorClass error) {
   if (concerns_access(error)) {
     refresh_access();
   }
+  if (error == ErrorClass::communication_failure && state_ == PathState::up && !stopped_ &&
+      !identifying_ && checker_.idle() && session_.state() == SessionState::logged_in) {
+    checker_.check();
+  }
   if (error == ErrorClass::task_set_full) {
     depth_.on_task_set_full(reactor_.now(), in_flight_);
   } else if (error == ErrorClass::busy) {
@@ -204,6 +208,10 @@ void Path::on_session_down(Session& /*session*/, const Error& why) noexcept {
 void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseData& sense) noexcept {
   constexpr std::uint16_t kReportedLunsChanged = 0x3f0e;  // says something of every LUN
   if (lun != logical_unit_.lun() && sense.code() != kReportedLunsChanged) {
+    return;
+  }
+  if (tells_loss(sense)) {
+    owner_.on_loss_told(*this, sense_text(sense));
     return;
   }
   ScsiTask event;

@@ -58,6 +58,8 @@ class Path final : private SessionObserver, private PathChecker::Owner {
     virtual void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept = 0;
     // The target says that a thinly provisioned LUN has come to its soft threshold.
     virtual void on_space_low(Path& path) noexcept = 0;
+    // The target says that a write has failed which it had answered with GOOD.
+    virtual void on_loss_told(Path& path, const std::string& sense) noexcept = 0;
     // After stop(): nothing of the path's is outstanding any more.
     virtual void on_path_idle(Path& path) noexcept = 0;
     // Whether LOGICAL UNIT RESET, which ends everybody's commands, is allowed at the disk's LUN

@@ -160,6 +160,9 @@ void PathChecker::on_complete() {
     send();
     return;
   }
+  if (outcome == ErrorClass::communication_failure) {
+    outcome = ErrorClass::not_ready;  // of a question about the LUN it is no request's affair
+  }
   // directio wants the data; whatever else the LUN says of a read of its first block, this path
   // does not give it. What has rules of its own keeps them.
   if (options_.kind == PathCheckerKind::directio &&

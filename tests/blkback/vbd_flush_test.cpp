@@ -82,8 +82,8 @@ TEST_F(VbdFlushTest, OneThatFailsIsTriedAgainUntilItSucceeds) {
 
 TEST_F(VbdFlushTest, NoErrorOfTheDeviceIsToldTheGuest) {
   for (const IoStatus status :
-       {IoStatus::medium_error, IoStatus::target_error, IoStatus::out_of_range,
-        IoStatus::write_protected, IoStatus::no_space, IoStatus::reservation_conflict,
+       {IoStatus::target_error, IoStatus::out_of_range, IoStatus::write_protected,
+        IoStatus::no_space, IoStatus::reservation_conflict,
         IoStatus::no_path, IoStatus::aborted}) {
     status_ = status;
     failures_ = 1;
@@ -136,6 +136,16 @@ TEST_F(VbdFlushTest, WhereTheLunRefusesFlushesAsSuchTheDiskIsStopped) {
   const auto later = bench_.frontend->write(0, pattern(4096, 1));
   bench_.frontend->push();
   EXPECT_FALSE(answer_after(later.value_or(0), seconds(10))) << "nothing is consumed any more";
+}
+
+// To try again would be to lie: the target has forgotten what it could not write.
+TEST_F(VbdFlushTest, WhereTheTargetHasLostDataTheDiskIsStopped) {
+  status_ = IoStatus::medium_error;
+  failures_ = 1;
+  const std::uint64_t id = start_flush();
+  EXPECT_FALSE(answer_after(id, seconds(10)));
+  EXPECT_THAT(bench_.broken, ElementsAre(HasSubstr("has lost data that it had acknowledged")));
+  EXPECT_EQ(bench_.vbd->statistics().flush_retries, 0U);
 }
 
 TEST_F(VbdFlushTest, ARingThatGoesTakesHeldFlushesAlongUnanswered) {
