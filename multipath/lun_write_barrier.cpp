@@ -286,10 +286,11 @@ std::optional<LunWriteBarrier::DeadHolder> LunWriteBarrier::look_at_dead(std::si
                                                                          TimePoint now) const {
   Slot& slot = file_.slot(index);
   // Whatever was lost, was lost before.
-  const TimePoint last = note_death(slot, now) +
-                         std::clamp(Duration(SharedField(slot.quiesce_time_ns).load()), Duration(0),
-                                    barrier_layout::kLongestQuiesceTime);
-  DeadHolder dead{.slot = index, .paths = paths_of(slot), .until = last};
+  const TimePoint last =
+      note_death(slot, now) + std::clamp(Duration(SharedField(slot.quiesce_time_ns).load()),
+                                         Duration(0), barrier_layout::kLongestQuiesceTime);
+  DeadHolder dead{
+      .slot = index, .turn = SharedField(slot.turn).load(), .paths = paths_of(slot), .until = last};
   if (SharedField(slot.outstanding).load() == 0) {
     dead.until = std::min(last, time_of(SharedField(slot.unfenced_until_ns).load()));
   }
@@ -327,11 +328,18 @@ std::optional<BarrierNexus> LunWriteBarrier::nexus_of(std::size_t index, std::ui
   return nexus;
 }
 
-void LunWriteBarrier::reinstated(std::size_t index, std::uint32_t path) {
-  Slot& slot = file_.slot(index);
-  SharedField(slot.outstanding).clear_bits(path_bit(path));
-  SharedField(slot.unfenced).clear_bits(path_bit(path));
-  file_.note_change();
+void LunWriteBarrier::reinstated(const PredecessorPath& predecessor) {
+  // Its time may have been over in the meantime, and the slot have gone to another disk.
+  if (!file_.try_lock(predecessor.slot)) {
+    return;
+  }
+  Slot& slot = file_.slot(predecessor.slot);
+  if (SharedField(slot.turn).load() == predecessor.turn) {
+    SharedField(slot.outstanding).clear_bits(path_bit(predecessor.path));
+    SharedField(slot.unfenced).clear_bits(path_bit(predecessor.path));
+    file_.note_change();
+  }
+  file_.unlock(predecessor.slot);
 }
 
 void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoint now) {

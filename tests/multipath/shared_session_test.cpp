@@ -147,6 +147,17 @@ TEST_F(SharedSession, BothDisksOfALunMayAllowItsReset) {
   EXPECT_EQ(target_->counters.resets, 1U);
 }
 
+// Its guest may be another host's by now.
+TEST_F(SharedSession, ADiskThatIsSuspendedForbidsTheResetOfItsLun) {
+  options_.exclusive_luns = other_options_.exclusive_luns = true;
+  start_two(0);
+  other_->set_suspended(true);
+  let_next_write_get_stuck(0);
+  run_until_unstuck(write(0, 8, 1));
+  EXPECT_EQ(target_->counters.resets, 0U);
+  other_->set_suspended(false);
+}
+
 // Its options are others, so that the pool has made sessions of its own for it.
 TEST_F(SharedSession, ADiskOfTheLunOverOtherSessionsForbidsTheReset) {
   options_.exclusive_luns = true;
