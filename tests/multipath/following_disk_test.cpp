@@ -144,6 +144,26 @@ TEST_F(FollowingDiskTest, WaitsForTheFencesOfASuspendedOne) {
   device_->set_suspended(false);
 }
 
+TEST_F(FollowingDiskTest, FencesWhatOneHasLostThatIsClosedWithoutItsFences) {
+  start({1, 2});
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  refuse(0);
+  reactor_.run_for(milliseconds(20));
+  close(false);
+  auto next = follow({sessions_[1].get()});
+  GuestRequest& newer = next->write(0, 2);
+  reactor_.run_for(seconds(3));
+  EXPECT_TRUE(pending(newer));
+  accept(0);
+  EXPECT_EQ(answer(newer, seconds(5)), IoStatus::ok);
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+  target_->release_held();
+  reactor_.run_for(milliseconds(10));
+  EXPECT_EQ(medium(0), 2);
+}
+
 // A disk that was there when the former one's guest was suspended: both are shared.
 TEST_F(FollowingDiskTest, HoldsItsWritesAlsoWhenItWasThereBefore) {
   options_.shared = true;
