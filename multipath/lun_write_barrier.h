@@ -127,8 +127,7 @@ class LunWriteBarrier {
   // The nexus of a dead holder's path; nullopt: what its slot says is no nexus.
   [[nodiscard]] std::optional<BarrierNexus> nexus_of(std::size_t slot, std::uint32_t path) const;
   // It has been reinstated since the holder's death: nothing that was sent there can be executed
-  // any more. Nothing happens where the slot is another disk's by now, or just looked at by another
-  // one: the next look() tells then what is left.
+  // any more. Nothing happens where the slot is another disk's by now.
   void reinstated(const PredecessorPath& predecessor);
 
  private:

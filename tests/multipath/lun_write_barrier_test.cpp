@@ -199,6 +199,33 @@ TEST_F(LunWriteBarrierTest, ADeadDiskIsDeadForAllWhoLook) {
   EXPECT_THAT(third.look(kNow).dead, SizeIs(1));
 }
 
+// Disks of several processes notice a death at the same time.
+TEST_F(LunWriteBarrierTest, NobodyWhoLooksIsTakenForTheHolder) {
+  LunWriteBarrier one = enter("one", true);
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier later = enter("later", true);
+  const auto looking = BarrierFile::open_existing(files().at(0).string());
+  ASSERT_TRUE(looking);
+  ASSERT_TRUE(looking->try_lock_shared(0));
+  const auto dead = later.look(kNow).dead;
+  ASSERT_THAT(dead, SizeIs(1));
+  later.reinstated({dead[0].slot, dead[0].turn, 2});
+  EXPECT_TRUE(later.look(kNow).may_write());
+  LunWriteBarrier next = enter("next", true);
+  next.set_ended(true);
+  next.set_outstanding(0, true);
+  EXPECT_FALSE(later.look(kNow).may_write()) << "it has a slot that nobody looks at";
+}
+
+TEST_F(LunWriteBarrierTest, TheTimeOfUnfencedWritesIsThatOfTheLast) {
+  LunWriteBarrier one = enter();
+  one.set_unfenced(path_bit(1), false, kNow + seconds(7));
+  one.set_unfenced(path_bit(1), false, kNow + seconds(9));
+  die(one);
+  EXPECT_EQ(enter().look(kNow).dead.at(0).until, kNow + seconds(9));
+}
+
 TEST_F(LunWriteBarrierTest, ADeadDisksUnfencedWritesLastUntilTheyAreHarmless) {
   LunWriteBarrier one = enter();
   one.set_unfenced(path_bit(1), true, kNow + seconds(7));
