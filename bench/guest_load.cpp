@@ -51,7 +51,7 @@ class GuestLoad::Impl final : public DataPlane::Events {
 
   ~Impl() {
     if (ring_connected_) {
-      plane_->disconnect_ring(kDisk, false);
+      plane_->disconnect_ring(kDisk, RingEnd::answer);
       static_cast<void>(wait([this] { return ring_disconnected_; }));
     }
     if (opened_) {

@@ -41,6 +41,12 @@ struct DiskReport {
   std::optional<RingStatistics> ring;  // nullopt while there is no ring
 };
 
+enum class RingEnd : std::uint8_t {
+  answer,   // what is in flight is answered
+  forget,   // the guest's memory is not touched from now on: it is another kernel's by now
+  abandon,  // the same, nobody waits for answers, and the device is closed as well
+};
+
 class DataPlane {
  public:
   class Events {
@@ -85,9 +91,9 @@ class DataPlane {
   virtual void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) = 0;
   // Device ready only.
   virtual void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) = 0;
-  // Ends in on_ring_disconnected when no request of this ring is left. abandon: the guest's memory
-  // may not be touched any more and nobody waits for answers; bounded then, whatever the paths do.
-  virtual void disconnect_ring(DiskHandle disk, bool abandon) = 0;
+  // Ends in on_ring_disconnected when no request of this ring is left; with abandon bounded, whatever
+  // the paths do.
+  virtual void disconnect_ring(DiskHandle disk, RingEnd end) = 0;
   // Ends in on_device_closed, when the disk's lost writes have been fenced: quiesce_time after the
   // last was lost, at most. abandon: the guest is gone, what is outstanding is waited for no longer
   // than a moment; may follow one without it.

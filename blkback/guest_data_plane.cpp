@@ -85,18 +85,18 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
     });
   }
 
-  void disconnect(bool abandon) {
+  void disconnect(RingEnd end) {
     if (vbd_ == nullptr) {
       plane_.tell([handle = handle_](Events& events) { events.on_ring_disconnected(handle); });
     } else {
       if (!std::exchange(vbd_closing_, true)) {
         vbd_->close([](void* self) noexcept { static_cast<Disk*>(self)->on_vbd_closed(); }, this);
       }
-      if (abandon) {
+      if (end != RingEnd::answer) {
         vbd_->abandon();
       }
     }
-    if (abandon) {
+    if (end == RingEnd::abandon) {
       close(true);
     }
   }
@@ -301,8 +301,8 @@ void GuestDataPlane::connect_ring(DiskHandle disk, DomainId guest, FrontendRing 
   });
 }
 
-void GuestDataPlane::disconnect_ring(DiskHandle disk, bool abandon) {
-  with_disk(disk, [abandon](Disk& found) { found.disconnect(abandon); });
+void GuestDataPlane::disconnect_ring(DiskHandle disk, RingEnd end) {
+  with_disk(disk, [end](Disk& found) { found.disconnect(end); });
 }
 
 void GuestDataPlane::close_device(DiskHandle disk, bool abandon) {

@@ -36,7 +36,7 @@ class GuestDataPlane final : public DataPlane {
   void change_policies(DiskHandle disk, const PathPolicySettings& changes) override;
   void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) override;
   void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override;
-  void disconnect_ring(DiskHandle disk, bool abandon) override;
+  void disconnect_ring(DiskHandle disk, RingEnd end) override;
   void close_device(DiskHandle disk, bool abandon) override;
   void set_suspended(bool suspended) override;
   void query(std::function<void(std::vector<DiskReport>)> done) override;

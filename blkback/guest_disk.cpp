@@ -104,7 +104,16 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action) {
       const bool closed_by_toolstack = states_.backend == XenbusState::closed && !wrote_closed_;
       const bool removed = states_.backend == XenbusState::unknown ||
                            (states_.frontend == XenbusState::unknown && !states_.online);
-      disconnect(!guest_runs || closed_by_toolstack || removed);
+      // A frontend that starts without having closed is a kernel that has crashed into another one
+      // (kexec), or one that has been resumed; one that has closed uses its pages for something else.
+      // What the ring and the numbers of its grants name is other memory by now. Only one that is
+      // closing still waits for answers.
+      const bool waits = states_.frontend == XenbusState::closing ||
+                         states_.frontend == XenbusState::connected ||
+                         states_.frontend == XenbusState::initialised;
+      disconnect(!guest_runs || closed_by_toolstack || removed ? RingEnd::abandon
+                 : waits                                       ? RingEnd::answer
+                                                               : RingEnd::forget);
       return {};
     }
     case XenbusAction::close_device:
@@ -250,7 +259,7 @@ bool GuestDisk::retire(bool leave_ring) {
   if (device_.is_open()) {
     if (leave_ring) {
       // Leaves the ring, if there is one, and closes the device with it.
-      environment_.data_plane.disconnect_ring(handle_, true);
+      environment_.data_plane.disconnect_ring(handle_, RingEnd::abandon);
       device_.closes_with_ring();
     } else {
       device_.close(true);
@@ -288,15 +297,15 @@ void GuestDisk::look_up(const DiskPlan& plan) {
 
 // ---- the ring ----
 
-void GuestDisk::disconnect(bool abandon) {
+void GuestDisk::disconnect(RingEnd end) {
   ring_ = RingPhase::disconnecting;
-  if (abandon && device_.is_open()) {
+  if (end == RingEnd::abandon && device_.is_open()) {
     drain_timer_.stop();
     device_.closes_with_ring();
   } else {
     drain_timer_.start_after(kDrainTimeout);
   }
-  environment_.data_plane.disconnect_ring(handle_, abandon);
+  environment_.data_plane.disconnect_ring(handle_, end);
 }
 
 void GuestDisk::on_drain_overdue() {
@@ -326,7 +335,7 @@ void GuestDisk::on_ring_broken(const std::string& why) {
     return;
   }
   set_error(why);
-  disconnect(false);
+  disconnect(RingEnd::answer);
 }
 
 void GuestDisk::on_ring_disconnected() {

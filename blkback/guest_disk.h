@@ -137,7 +137,7 @@ class GuestDisk final : private DiskDevice::Owner {
   bool connect();
   bool publish();
   bool tell_size();
-  void disconnect(bool abandon);
+  void disconnect(RingEnd end);
   void remove_node();
   void on_drain_overdue();
   void set_error(const std::string& sentence);

@@ -285,6 +285,9 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
     }
   }
   queued_count_ = held_count_ = 0;
+  for (Request& request : pool_) {
+    request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
+  }
   withdraw_unsent();
   for (Path* path : paths_) {
     path->stop();

@@ -25,7 +25,7 @@ iscsi_blkback_test(blkback_control_test
 iscsi_blkback_test(guest_backend_test LABEL simulation
   SOURCES
     blkback/guest_backend_attach_test.cpp
-    blkback/guest_backend_change_test.cpp
+    blkback/guest_backend_change_test.cpp blkback/guest_backend_crash_test.cpp
     blkback/guest_backend_end_test.cpp
     blkback/guest_backend_hostile_target_test.cpp
     blkback/guest_backend_paths_test.cpp
