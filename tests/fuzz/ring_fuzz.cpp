@@ -176,6 +176,10 @@ class Machine final : public Vbd::Owner {
       case 11:
         plan_.kind = static_cast<FaultyDisk::Action::Kind>(bytes_.u8() % 3);
         plan_.status = static_cast<IoStatus>(1 + bytes_.u8() % 9);
+        flush_cannot_succeed_ = flush_cannot_succeed_ ||
+                                (plan_.kind == FaultyDisk::Action::Kind::fail &&
+                                 (plan_.status == IoStatus::medium_error ||
+                                  plan_.status == IoStatus::not_supported));
         break;
       case 12:
         disk_.release(bytes_.u8());
@@ -221,11 +225,14 @@ class Machine final : public Vbd::Owner {
     disk_.release();
     frontend_->push();
     reactor_.run_until_idle();
+    reactor_.run_for(std::chrono::seconds(3));  // a flush that has failed is tried again
     frontend_->poll();
     require(memory_.in_flight() == 0);
-    require(vbd_->in_flight() == 0);
-    require(hostile_ || frontend_->outstanding() == 0);
-    require(hostile_ || !broken_);
+    // A flush that cannot succeed stops the disk, and is not answered.
+    const bool stopped = broken_ && flush_cannot_succeed_;
+    require(stopped || vbd_->in_flight() == 0);
+    require(hostile_ || stopped || frontend_->outstanding() == 0);
+    require(hostile_ || stopped || !broken_);
     close(false);
     frontend_.reset();
   }
@@ -237,6 +244,7 @@ class Machine final : public Vbd::Owner {
   std::unique_ptr<MemEventChannels> channels_;
   std::optional<EventDispatcher> events_;
   MemoryDisk memory_;
+  bool flush_cannot_succeed_ = false;  // some time
   FaultyDisk disk_;
   FakeFrontend::Options options_;
   std::optional<FakeFrontend> frontend_;
