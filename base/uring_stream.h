@@ -28,7 +28,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
   void set_low_water(std::size_t bytes) noexcept override;
   void reset() noexcept override;
 
-  // The interface with this index has lost its link.
+  // The interface with this index has lost its link; see LinkWatch::Callback.
   void link_lost(int interface_index) noexcept;
 
  private:
