@@ -23,6 +23,7 @@ Result<std::unique_ptr<BufferPool>> BufferPool::create(std::size_t buffer_bytes,
     return tl::unexpected(system_error(
         fmt::format("cannot map {} buffers of {} bytes", capacity, buffer_bytes), errno));
   }
+  (void)madvise(memory, buffer_bytes * capacity, MADV_DONTDUMP);  // it holds guests' data
   return std::unique_ptr<BufferPool>(
       new BufferPool(static_cast<std::byte*>(memory), buffer_bytes, capacity));
 }

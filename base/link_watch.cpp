@@ -3,8 +3,10 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -33,7 +35,8 @@ std::vector<int> links_down(std::span<const std::byte> messages) {
       ifinfomsg link{};
       std::memcpy(&link, messages.data() + NLMSG_HDRLEN, sizeof link);
       const bool up = (link.ifi_flags & IFF_UP) != 0 && (link.ifi_flags & kLowerUp) != 0;
-      if (header.nlmsg_type == RTM_DELLINK || !up) {
+      const bool lost = header.nlmsg_type == RTM_DELLINK || !up;
+      if (link.ifi_family == AF_UNSPEC && lost) {
         down.push_back(link.ifi_index);
       }
     }
@@ -41,6 +44,16 @@ std::vector<int> links_down(std::span<const std::byte> messages) {
         messages.subspan(std::min<std::size_t>(NLMSG_ALIGN(header.nlmsg_len), messages.size()));
   }
   return down;
+}
+
+bool has_link(int interface_index) {
+  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  request.ifr_ifindex = interface_index;
+  if (ioctl(fd.get(), SIOCGIFNAME, &request) != 0 || ioctl(fd.get(), SIOCGIFFLAGS, &request) != 0) {
+    return errno != ENODEV;
+  }
+  return (request.ifr_flags & IFF_UP) != 0 && (request.ifr_flags & IFF_RUNNING) != 0;
 }
 
 int interface_of_socket(int fd) {
@@ -72,12 +85,33 @@ Result<std::unique_ptr<LinkWatch>> LinkWatch::create(Reactor& reactor, Callback 
 
 void LinkWatch::on_readable() {
   alignas(nlmsghdr) std::array<std::byte, kMessagesBytes> messages;
-  ssize_t got = 0;
-  // Fewer than the kernel had room for (ENOBUFS) is no harm: a lost link is also noticed without.
-  while ((got = recv(socket_.get(), messages.data(), messages.size(), 0)) > 0) {
-    for (const int index : links_down(std::span(messages).first(static_cast<std::size_t>(got)))) {
+  bool lost_messages = false;
+  for (;;) {
+    sockaddr_nl sender{};
+    socklen_t sender_bytes = sizeof sender;
+    const ssize_t got = recvfrom(socket_.get(), messages.data(), messages.size(), MSG_TRUNC,
+                                 reinterpret_cast<sockaddr*>(&sender), &sender_bytes);
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0 && errno == ENOBUFS) {
+      lost_messages = true;  // more than the socket had room for
+      continue;
+    }
+    if (got <= 0) {
+      break;
+    }
+    if (sender.nl_pid != 0) {
+      continue;  // not the kernel
+    }
+    lost_messages |= static_cast<std::size_t>(got) > messages.size();
+    const std::size_t size = std::min(static_cast<std::size_t>(got), messages.size());
+    for (const int index : links_down(std::span(messages).first(size))) {
       callback_(owner_, index);
     }
+  }
+  if (lost_messages) {
+    callback_(owner_, kAnyInterface);
   }
 }
 

@@ -60,10 +60,18 @@ bool stderr_is_journal() {
          fmt::format("{}:{}", status.st_dev, status.st_ino) == stream;
 }
 
+TimePoint monotonic_now() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);  // of no reactor: any thread logs
+  return TimePoint(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
+}
+
 struct Log {
   std::mutex mutex;
   std::unique_ptr<LogSink> sink = make_stderr_log_sink();
   std::string prefix;
+  std::optional<LogMeter> meter;
+  TimePoint (*clock)() = monotonic_now;
 };
 
 // Never destroyed: threads and destructors of other statics may still log at exit.
@@ -73,6 +81,8 @@ Log& the_log() {
 }
 
 std::atomic<LogLevel> log_level{LogLevel::info};
+
+constexpr std::size_t kLogLineBytes = 40;  // what a sink puts before a line, about
 
 }  // namespace
 
@@ -130,6 +140,16 @@ void set_log_prefix(std::string prefix) {
   log.prefix = std::move(prefix);
 }
 
+void set_log_budget(std::optional<LogBudget> budget, TimePoint (*clock)()) {
+  Log& log = the_log();
+  const std::lock_guard lock(log.mutex);
+  log.clock = clock != nullptr ? clock : monotonic_now;
+  log.meter.reset();
+  if (budget) {
+    log.meter.emplace(*budget);
+  }
+}
+
 void log_message(LogLevel level, std::string_view component, std::string_view message) noexcept {
   if (!log_enabled(level)) {
     return;
@@ -143,7 +163,37 @@ void log_message(LogLevel level, std::string_view component, std::string_view me
   line += component;
   line += ": ";
   line += printable_text(message, kMaxLogMessageBytes);
+  if (log.meter && !log_enabled(LogLevel::debug)) {
+    if (!log.meter->allow(log.clock(), level, line.size() + kLogLineBytes)) {
+      return;
+    }
+    if (const std::uint64_t left_out = log.meter->take_left_out(); left_out != 0) {
+      log.sink->write(LogLevel::warning,
+                      fmt::format("{}log: {} messages were left out, there were too many",
+                                  log.prefix.empty() ? "" : log.prefix + ": ", left_out));
+    }
+  }
   log.sink->write(level, line);
+}
+
+bool LogMeter::allow(TimePoint now, LogLevel level, std::uint64_t bytes) {
+  using Hours = std::chrono::duration<double, std::ratio<3600>>;
+  const double earned = std::chrono::duration_cast<Hours>(now - filled_).count() *
+                        static_cast<double>(budget_.bytes_per_hour);
+  if (earned >= static_cast<double>(budget_.burst_bytes - left_)) {
+    left_ = budget_.burst_bytes;
+    filled_ = now;
+  } else if (earned >= 1) {
+    left_ += static_cast<std::uint64_t>(earned);
+    filled_ = now;
+  }
+  const std::uint64_t kept = level == LogLevel::error ? 0 : budget_.burst_bytes / 4;
+  if (left_ < kept + bytes) {
+    ++left_out_;
+    return false;
+  }
+  left_ -= bytes;
+  return true;
 }
 
 bool LogLimiter::allow(TimePoint now) {
@@ -156,7 +206,7 @@ bool LogLimiter::allow(TimePoint now) {
       refilled_ += earned * interval_;
     }
   }
-  if (tokens_ == 0) {
+  if (tokens_ == 0 || (all_ != nullptr && !all_->allow(now))) {
     ++suppressed_;
     return false;
   }

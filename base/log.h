@@ -2,14 +2,16 @@
 // never on the way of a request: it takes a lock and writes to a file descriptor.
 //
 // Whatever a guest or a target can cause as often as it likes goes through a LogLimiter (XSA-180: a
-// guest must not be able to fill dom0's disk with log lines). Text from outside may be part of a
-// message: it is made printable and its length is bounded here, once for all (printable_text.h).
+// guest must not be able to fill dom0's disk with log lines), and a process whose messages they
+// cause has a LogBudget for all of them together. Text from outside may be part of a message: it is
+// made printable and its length is bounded here, once for all (printable_text.h).
 #pragma once
 
 #include <fmt/format.h>
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -55,6 +57,33 @@ void set_log_level(LogLevel level);
 // Put before every message, "guest 5" for a guest's process.
 void set_log_prefix(std::string prefix);
 
+// What a process may log: burst_bytes at once, and as many again as bytes_per_hour gives. A quarter
+// of it is left to errors.
+struct LogBudget {
+  std::uint64_t burst_bytes = 0;
+  std::uint64_t bytes_per_hour = 0;
+};
+
+class LogMeter {
+ public:
+  explicit LogMeter(LogBudget budget) : budget_(budget), left_(budget.burst_bytes) {}
+
+  // False: this message is left out.
+  [[nodiscard]] bool allow(TimePoint now, LogLevel level, std::uint64_t bytes);
+  // Since the last call.
+  [[nodiscard]] std::uint64_t take_left_out() { return std::exchange(left_out_, 0); }
+
+ private:
+  LogBudget budget_;
+  std::uint64_t left_;
+  TimePoint filled_{};
+  std::uint64_t left_out_ = 0;
+};
+
+// For the process from now on, unless it logs for debugging; none at first. clock: null is the
+// system's.
+void set_log_budget(std::optional<LogBudget> budget, TimePoint (*clock)() = nullptr);
+
 // Writes one message. component: who speaks ("session", "vbd"), a literal.
 void log_message(LogLevel level, std::string_view component, std::string_view message) noexcept;
 
@@ -81,13 +110,21 @@ void log_debug(std::string_view component, fmt::format_string<Args...> format, A
   }
 }
 
-// One per call site and object, used by one thread: lets a burst through, then one message an
+struct LogLimit {
+  std::uint32_t burst = 10;
+  Duration interval = std::chrono::seconds(30);
+};
+
+// One per kind of message and object, used by one thread: lets a burst through, then one message an
 // interval, and counts the rest.
 class LogLimiter {
  public:
   constexpr explicit LogLimiter(std::uint32_t burst = 10,
-                                Duration interval = std::chrono::seconds(10))
+                                Duration interval = std::chrono::seconds(30))
       : burst_(burst), interval_(interval), tokens_(burst) {}
+  constexpr explicit LogLimiter(LogLimit limit) : LogLimiter(limit.burst, limit.interval) {}
+  // all: what limits all messages of which these are some, and outlives it.
+  constexpr LogLimiter(LogLimit limit, LogLimiter& all) : LogLimiter(limit) { all_ = &all; }
 
   // True: write the message, and take_suppressed() says how many were dropped before it.
   [[nodiscard]] bool allow(TimePoint now);
@@ -99,6 +136,7 @@ class LogLimiter {
   std::uint32_t tokens_;
   TimePoint refilled_{};
   std::uint64_t suppressed_ = 0;
+  LogLimiter* all_ = nullptr;
 };
 
 template <class... Args>

@@ -271,7 +271,7 @@ std::unique_ptr<ByteStream> UringReactor::connect(const ConnectOptions& options,
 }
 
 void UringReactor::watch_link_of(UringStream& stream) {
-  if (!link_watch_ && !link_watch_failed_) {
+  if (!link_watch_) {  // if it fails, with the next stream again
     auto watch = LinkWatch::create(
         *this,
         [](void* self, int interface_index) noexcept {
@@ -283,8 +283,8 @@ void UringReactor::watch_link_of(UringStream& stream) {
     if (watch) {
       link_watch_ = std::move(*watch);
     } else {
-      link_watch_failed_ = true;
-      log_warning("reactor", "{}; a lost link is noticed only when the target does not answer",
+      log_limited(link_watch_log_, now(), LogLevel::warning, "reactor",
+                  "{}; a lost link is noticed only when the target does not answer",
                   watch.error().message);
     }
   }

@@ -9,12 +9,14 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "base/log.h"
 #include "base/reactor.h"
 #include "base/unique_fd.h"
 
@@ -118,7 +120,7 @@ class UringReactor : public Reactor {
   std::vector<AtOnce> finishing_;        // taken from at_once_
   std::vector<std::unique_ptr<WatchState>> watch_states_;
   std::unique_ptr<LinkWatch> link_watch_;  // from the first stream on
-  bool link_watch_failed_ = false;
+  LogLimiter link_watch_log_{2, std::chrono::hours(1)};
   IntrusiveList<UringStream> connected_;
   std::uint64_t random_state_;
   std::uint64_t kernel_entries_ = 0;

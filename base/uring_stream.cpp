@@ -158,7 +158,10 @@ void UringStream::reset() noexcept {
 }
 
 void UringStream::link_lost(int interface_index) noexcept {
-  if (state_ == State::open && interface_index == interface_index_) {
+  const bool lost = interface_index == LinkWatch::kAnyInterface
+                        ? interface_index_ != 0 && !has_link(interface_index_)
+                        : interface_index == interface_index_;
+  if (state_ == State::open && lost) {
     begin_close({ErrorCode::unavailable, "connection to " + address_.to_string() +
                                              ": the network interface has lost its link"});
   }

@@ -29,7 +29,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
   [[nodiscard]] Duration peer_silence() noexcept override;
   void reset() noexcept override;
 
-  // The interface with this index has lost its link.
+  // The interface with this index has lost its link; see LinkWatch::Callback.
   void link_lost(int interface_index) noexcept;
 
  private:

@@ -71,6 +71,7 @@ struct Configuration {
   std::uint32_t max_ring_page_order = 4;  // log2 of the most ring pages offered to a guest
   std::string run_directory = "/run/iscsi-blkback";  // control sockets
   std::string log_level = "info";
+  bool core_dumps = false;  // of stacks; see core_dumps.h
 };
 
 }  // namespace iscsi_blkback

@@ -21,6 +21,7 @@ namespace iscsi_blkback {
 namespace {
 
 constexpr std::chrono::milliseconds kSendRetry{10};
+constexpr std::chrono::milliseconds kAcceptRetry{1000};
 constexpr int kBacklog = 16;
 
 }  // namespace
@@ -32,10 +33,11 @@ class ControlServer::Impl {
         socket_(std::move(socket)),
         path_(std::move(path)),
         handler_(std::move(handler)),
+        accept_retry_(
+            control, [](void* self) noexcept { static_cast<Impl*>(self)->watch_clients(); }, this),
         collect_(
             control, [](void* self) noexcept { static_cast<Impl*>(self)->collect(); }, this) {
-    watch_ = control_.watch_readable(
-        socket_.get(), [](void* self) noexcept { static_cast<Impl*>(self)->accept(); }, this);
+    watch_clients();
   }
 
   ~Impl() {
@@ -170,9 +172,19 @@ class ControlServer::Impl {
     bool closed = false;
   };
 
+  void watch_clients() {
+    watch_ = control_.watch_readable(
+        socket_.get(), [](void* self) noexcept { static_cast<Impl*>(self)->accept(); }, this);
+  }
+
   void accept() {
     UniqueFd connection(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!connection.valid()) {
+      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        // The client still waits, and the socket would be readable in every turn.
+        watch_.reset();
+        accept_retry_.start_after(kAcceptRetry);
+      }
       return;
     }
     if (clients_.size() >= kMaxClients) {
@@ -200,6 +212,7 @@ class ControlServer::Impl {
   std::unique_ptr<FdWatch> watch_;
   std::list<std::shared_ptr<Client>> clients_;
   std::vector<std::weak_ptr<Client>> pending_;
+  Timer accept_retry_;
   Deferred collect_;
 };
 

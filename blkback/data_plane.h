@@ -1,6 +1,7 @@
 // DataPlane: what the control side of a guest process asks of the I/O side, and what it hears back.
 // Every call and every event happens on the control thread; the implementation carries them to and
-// from the reactor. Calls return at once. A disk is known by a number that is never used twice.
+// from the reactor. Calls return at once. A disk is known by a number that is never used twice, and
+// grows.
 //
 // Life of a disk: open_device, then rings as often as the frontend comes and goes (connect_ring ...
 // on_ring_disconnected), then close_device ... on_device_closed.
@@ -98,9 +99,10 @@ class DataPlane {
   // last was lost, at most. abandon: the guest is gone, what is outstanding is waited for no longer
   // than a moment; may follow one without it.
   virtual void close_device(DiskHandle disk, bool abandon) = 0;
-  // The guest is suspended (or goes on): what it may re-issue elsewhere is not tried again here,
-  // and paths that are silent are given up at once.
-  virtual void set_suspended(bool suspended) = 0;
+  // The guest whose disks are those from first on, those that are opened later too, is suspended
+  // (or goes on): what it may re-issue elsewhere is not tried again here, and paths that are silent
+  // are given up at once. Disks before first are another guest's, and stay as they are.
+  virtual void set_suspended(DiskHandle first, bool suspended) = 0;
   // done: on the control thread; never called if the reactor does not answer.
   virtual void query(std::function<void(std::vector<DiskReport>)> done) = 0;
 };

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "blkback/log_limits.h"
+
 namespace iscsi_blkback {
 
 DiskDevice::DiskDevice(const Environment& environment, DiskHandle handle, std::string name,
@@ -13,6 +15,8 @@ DiskDevice::DiskDevice(const Environment& environment, DiskHandle handle, std::s
       handle_(handle),
       name_(std::move(name)),
       description_(description),
+      portals_log_(kMessageLimit, environment.all_log),
+      close_log_(kMessageLimit, environment.all_log),
       retry_timer_(
           environment.control,
           [](void* self) noexcept {
@@ -61,7 +65,7 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
     return;
   }
   if (!result->trouble.empty() && result->complete) {
-    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
+    log_limited(portals_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                 "{}: some portals cannot be used yet: {}", name_, result->trouble);
     retry_later();
   }
@@ -120,7 +124,7 @@ void DiskDevice::guest_ended() {
 
 void DiskDevice::on_close_overdue() {
   if (phase_ == Phase::closing) {
-    log_warning(kXenbusLog,
+    log_limited(close_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                 "{}: closed for the toolstack, which waits no longer; lost writes are still being "
                 "fenced, or paths do not let go",
                 name_);

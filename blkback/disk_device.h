@@ -41,7 +41,7 @@ class DiskDevice {
     Reactor& control;
     DataPlane& data_plane;
     const Configuration& configuration;
-    LogLimiter& limiter;
+    LogLimiter& all_log;  // of the guest
   };
 
   // name: for the log. description: the disk's, which outlives this.
@@ -119,6 +119,8 @@ class DiskDevice {
   DiskPlan plan_;
   DiskWishes wishes_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;
+  LogLimiter portals_log_;
+  LogLimiter close_log_;
   Timer retry_timer_;
   Timer close_timer_;
 };

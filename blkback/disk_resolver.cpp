@@ -50,10 +50,11 @@ void DiskResolver::ask(std::uint64_t number) {
                             answered(number);
                           });
     } else {
-      inquirer_->resolve(portal, [this, number, portal](Result<SocketAddress> address) {
-        jobs_.at(number)->lookup.take_address(portal, std::move(address));
-        answered(number);
-      });
+      inquirer_->resolve(portal, lookup.plan().target_name,
+                         [this, number, portal](Result<SocketAddress> address) {
+                           jobs_.at(number)->lookup.take_address(portal, std::move(address));
+                           answered(number);
+                         });
     }
   }
 }

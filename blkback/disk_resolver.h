@@ -22,7 +22,9 @@ namespace iscsi_blkback {
 class PortalInquirer {
  public:
   virtual ~PortalInquirer() = default;
-  virtual void resolve(const Portal& portal, std::function<void(Result<SocketAddress>)> done) = 0;
+  // target_name: for whom it is asked, here and below.
+  virtual void resolve(const Portal& portal, const std::string& target_name,
+                       std::function<void(Result<SocketAddress>)> done) = 0;
   virtual void discover(const Portal& at, const SessionOptions& session,
                         const std::string& target_name,
                         std::function<void(Result<std::vector<Portal>>)> done) = 0;
@@ -58,12 +60,7 @@ class DiskResolver {
   std::uint64_t next_job_ = 1;
 };
 
-// Threads are started when there is work and gone when there is none. The directory outlives the
-// process: a look-up that hangs in the system's resolver cannot be stopped, so its thread is left
-// behind. A portal gets no more than kMaxLookupsPerPortal questions at once, so that those to a
-// dead one do not use up the threads.
-inline constexpr unsigned kMaxResolverThreads = 128;
-inline constexpr unsigned kMaxLookupsPerPortal = 4;
+// See ThreadedInquirer. The directory outlives the process.
 [[nodiscard]] std::unique_ptr<DiskResolver> make_threaded_resolver(Reactor& control,
                                                                    PortalDirectory& directory);
 

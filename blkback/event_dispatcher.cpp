@@ -1,11 +1,16 @@
 #include "blkback/event_dispatcher.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace iscsi_blkback {
 
 EventDispatcher::EventDispatcher(Reactor& reactor, EventChannels& channels)
-    : reactor_(reactor), channels_(channels) {}
+    : reactor_(reactor),
+      channels_(channels),
+      retry_timer_(
+          reactor, [](void* self) noexcept { static_cast<EventDispatcher*>(self)->retry(); },
+          this) {}
 
 EventDispatcher::~EventDispatcher() {
   ISCSI_BLKBACK_ASSERT(bindings_.empty());
@@ -17,7 +22,7 @@ Result<LocalPort> EventDispatcher::bind(DomainId domain, std::uint32_t remote_po
   if (!port) {
     return port;
   }
-  bindings_.push_back(Binding{*port, &handler});
+  bindings_.push_back(Binding{*port, &handler, false, false});
   if (watch_ == nullptr) {
     watch_ = reactor_.watch_readable(
         channels_.fd(),
@@ -31,15 +36,20 @@ void EventDispatcher::unbind(LocalPort port) {
   std::erase_if(bindings_, [port](const Binding& binding) { return binding.port == port; });
   if (bindings_.empty()) {
     watch_.reset();
+    retry_timer_.stop();
   }
 }
 
 void EventDispatcher::unmask(LocalPort port) {
-  report(channels_.unmask(port));
+  if (const Result<void> done = channels_.unmask(port); !done) [[unlikely]] {
+    do_again(port, &Binding::unmask_due, done.error());
+  }
 }
 
 void EventDispatcher::notify(LocalPort port) {
-  report(channels_.notify(port));
+  if (const Result<void> done = channels_.notify(port); !done) [[unlikely]] {
+    do_again(port, &Binding::notify_due, done.error());
+  }
 }
 
 void EventDispatcher::on_readable() {
@@ -51,7 +61,8 @@ void EventDispatcher::on_readable() {
     }
     if (!port) {
       // The fd may stay readable for ever now; a disk that hears nothing must not look healthy.
-      log_error("event channels", "{}", port.error().message);
+      log_limited(log_limiter_, reactor_.now(), LogLevel::error, "event channels", "{}",
+                  port.error().message);
       watch_.reset();
       for (const Binding& binding : bindings_) {
         binding.handler->on_events_lost(port.error());
@@ -66,10 +77,30 @@ void EventDispatcher::on_readable() {
   }
 }
 
-void EventDispatcher::report(const Result<void>& result) {
-  if (!result) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::error, "event channels", "{}",
-                result.error().message);
+void EventDispatcher::do_again(LocalPort port, bool Binding::*due, const Error& why) {
+  log_limited(log_limiter_, reactor_.now(), LogLevel::error, "event channels", "{}", why.message);
+  for (Binding& binding : bindings_) {
+    if (binding.port == port) {
+      binding.*due = true;
+    }
+  }
+  if (!retry_timer_.armed()) {
+    retry_timer_.start_after(retry_delay_);
+    retry_delay_ = std::min(retry_delay_ * 2, kRetryMax);
+  }
+}
+
+void EventDispatcher::retry() {
+  for (Binding& binding : bindings_) {
+    if (std::exchange(binding.unmask_due, false)) {
+      unmask(binding.port);
+    }
+    if (std::exchange(binding.notify_due, false)) {
+      notify(binding.port);
+    }
+  }
+  if (!retry_timer_.armed()) {
+    retry_delay_ = kRetryMin;
   }
 }
 

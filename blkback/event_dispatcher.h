@@ -2,6 +2,7 @@
 // port. One per reactor thread and EventChannels, shared by all disks of a guest process.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -37,23 +38,32 @@ class EventDispatcher {
   void unbind(LocalPort port);
 
   // After the work for an event is done, never before: until then a flooding guest throttles itself
-  // (XSA-332). Failures of these two are logged: there is nothing else to do about them.
+  // (XSA-332). What fails of these two is done again later, since a guest that misses a doorbell,
+  // or whose own is not heard any more, waits for ever.
   void unmask(LocalPort port);
   void notify(LocalPort port);
+
+  static constexpr std::chrono::milliseconds kRetryMin{10};
+  static constexpr std::chrono::milliseconds kRetryMax{1000};
 
  private:
   struct Binding {
     LocalPort port;
     Handler* handler;
+    bool unmask_due = false;
+    bool notify_due = false;
   };
 
   void on_readable();
-  void report(const Result<void>& result);
+  void do_again(LocalPort port, bool Binding::*due, const Error& why);
+  void retry();
 
   Reactor& reactor_;
   EventChannels& channels_;
   std::vector<Binding> bindings_;   // one a disk: few
   std::unique_ptr<FdWatch> watch_;  // while anything is bound
+  std::chrono::milliseconds retry_delay_ = kRetryMin;
+  Timer retry_timer_;
   LogLimiter log_limiter_;
 };
 

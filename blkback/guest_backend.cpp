@@ -3,16 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/decimal.h"
-#include "blkback/guest_life.h"
-#include "blkback/guest_nodes.h"
 
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::chrono::seconds kWriteRetry{1};
+// A domain that may not hear of other domains' ends never may, before Xen 4.21.
+constexpr std::chrono::seconds kWatchRetry{60};
 constexpr std::string_view kFrontendToken = "f/";  // + the disk's number
 constexpr std::string_view kBackendToken = "b/";   // + the kind
 constexpr const char* kDomainToken = "d";
@@ -20,6 +20,10 @@ constexpr const char* kReleaseDomain = "@releaseDomain";
 
 std::string frontend_token(DiskHandle handle) {
   return fmt::format("{}{}", kFrontendToken, handle);
+}
+
+bool is_at_or_below(std::string_view path, std::string_view folder) {
+  return path.starts_with(folder) && (path.size() == folder.size() || path[folder.size()] == '/');
 }
 
 }  // namespace
@@ -31,7 +35,8 @@ GuestBackend::GuestBackend(Environment environment, const Configuration& configu
       own_domain_(own_domain),
       guest_(guest),
       on_finished_(std::move(on_finished)),
-      connection_(environment_.control, environment_.open_store, kXenbusLog, limiter_, *this),
+      connection_(environment_.control, environment_.open_store, kXenbusLog, all_log_, *this),
+      watch_(environment_.control, environment_.domains, guest, all_log_, *this),
       reports_(environment_.control, environment_.data_plane),
       look_timer_(
           environment_.control,
@@ -53,13 +58,18 @@ void GuestBackend::stop() {
   }
   look_timer_.stop();
   connection_.stop();
+  retire_all();
+  finish_if_done();
+}
+
+// With their rings left as they are, and nothing written to their nodes any more.
+void GuestBackend::retire_all() {
   for (auto& [handle, disk] : disks_) {
     if (disk->retire(true)) {
       retired_.emplace(handle, std::move(disk));
     }
   }
   disks_.clear();
-  finish_if_done();
 }
 
 // ---- xenstore ----
@@ -72,38 +82,59 @@ Result<void> GuestBackend::on_store_open(XenStore& store) {
       return watched;
     }
   }
-  if (auto watched = store.watch(kReleaseDomain, kDomainToken); !watched) {
-    log_warning(kXenbusLog, "the end of the guest cannot be watched for, only its disks' nodes: {}",
-                watched.error().message);
-  }
+  releases_watched_ = false;
+  watch_releases_at_ = {};
   for (auto& [handle, disk] : disks_) {
-    disk->watch_frontend(frontend_token(handle));
-    disk->mark();
+    disk->on_store_open();
   }
   scan_due_ = true;
-  domain_check_due_ = true;
   look_soon();
   return {};
+}
+
+void GuestBackend::on_store_lost() {
+  (void)watch_.refresh();  // more often from now on: nobody tells of a suspend
+}
+
+void GuestBackend::watch_releases() {
+  const TimePoint now = environment_.control.now();
+  if (releases_watched_ || now < watch_releases_at_) {
+    return;
+  }
+  const auto watched = store()->watch(kReleaseDomain, kDomainToken);
+  releases_watched_ = watched || watched.error().code == ErrorCode::conflict;
+  if (!releases_watched_) {
+    const bool refused = is_about_the_node(watched.error().code);
+    watch_releases_at_ = now + (refused ? Duration(kWatchRetry) : Duration(kRetry));
+    if (!refused) {
+      look_later();
+    }
+    log_limited(watch_log_, now, LogLevel::warning, kXenbusLog,
+                "xenstore does not tell of the guest's end, Xen is asked every second: {}",
+                watched.error().message);
+  }
 }
 
 void GuestBackend::on_store_event(const WatchEvent& event) {
   const std::string_view token = event.token;
   if (token == kDomainToken) {
-    domain_check_due_ = true;
+    // Looking begins with the guest, too, but may have to wait.
+    (void)watch_.refresh();
   } else if (token.starts_with(kFrontendToken)) {
     const auto handle = parse_decimal<DiskHandle>(token.substr(kFrontendToken.size()));
     if (GuestDisk* disk = handle ? find(*handle) : nullptr) {
       disk->mark();
     }
   } else {
-    // Below our node of this guest; without a disk of ours it may be a new one.
+    // At or below our folder of this guest. Without a disk of ours it may be a new one; and what is
+    // told of the folder may stand for anything below.
     bool known = false;
     for (auto& [handle, disk] : disks_) {
       const std::string& path = disk->node().path();
-      const bool concerns = event.path.starts_with(path) &&
-                            (event.path.size() == path.size() || event.path[path.size()] == '/');
-      known = known || concerns;
-      if (concerns) {
+      if (is_at_or_below(event.path, path)) {
+        known = true;
+        disk->mark();
+      } else if (is_at_or_below(path, event.path)) {
         disk->mark();
       }
     }
@@ -127,20 +158,37 @@ void GuestBackend::look_soon() {
 
 void GuestBackend::look_later() {
   if (!look_timer_.armed() && !stopping_) {
-    look_timer_.start_after(kWriteRetry);
+    look_timer_.start_after(kRetry);
   }
 }
 
 void GuestBackend::look() {
   last_look_ = environment_.control.now();
-  if (store() == nullptr || finished_) {
+  if (finished_) {
     return;
   }
-  if (std::exchange(domain_check_due_, false)) {
-    check_domain();
+  if (watch_.life().incarnation != served_incarnation_) {
+    replace_guest();
   }
-  if (std::exchange(scan_due_, false)) {
-    scan();
+  if (store() == nullptr) {
+    if (!watch_.life().runs) {
+      // Its pages do not wait for xenstored. What is to be written then is written by whoever finds
+      // the nodes.
+      retire_all();
+    }
+    return;
+  }
+  watch_releases();
+  // The nodes first, then whose they are: when a node is there, so is its guest.
+  const std::vector<GuestNode> nodes = new_nodes();
+  const bool answered = watch_.refresh();
+  if (watch_.life().incarnation != served_incarnation_) {
+    replace_guest();
+  }
+  if (nodes.empty() || (!answered && !watch_.life().runs)) {
+    scan_due_ = scan_due_ || !nodes.empty();
+  } else {
+    adopt(nodes);
   }
   std::vector<DiskHandle> marked;
   for (auto& [handle, disk] : disks_) {
@@ -155,90 +203,72 @@ void GuestBackend::look() {
       }
     }
   }
+  if (scan_due_) {
+    look_later();
+  }
   finish_if_done();
 }
 
-void GuestBackend::check_domain() {
-  const auto life = look_at_guest(environment_.domains, *store(), guest_);
-  if (!life) {
-    log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                "the state of domain {} is not known: {}", guest_, life.error().message);
-    return;
-  }
-  // A guest that ends while it is suspended lives on elsewhere (migration, save): it stays
-  // suspended for its disks, so that nothing of it is tried again and its lost writes are fenced.
-  if (life->suspended != suspended_ && life->runs) {
-    suspended_ = life->suspended;
-    log_info(kXenbusLog, "the guest {}", suspended_ ? "is suspended" : "goes on");
-    environment_.data_plane.set_suspended(suspended_);
-  }
-  if (life->suspended) {
-    // Nothing in xenstore changes when a suspended domain is resumed where it is.
-    domain_check_due_ = true;
-    look_later();
-  }
-  if (guest_runs_ && !life->runs) {
-    guest_runs_ = false;  // for good: only a suspended domain comes back
-    log_info(kXenbusLog, "the guest has ended");
-    for (Disks* disks : {&disks_, &retired_}) {
-      for (auto& [handle, disk] : *disks) {
-        disk->guest_ended();
-      }
-    }
-  }
-}
-
-void GuestBackend::scan() {
-  for (const BackendKind kind : kBackendKinds) {
-    auto nodes = list_guest_nodes(*store(), own_domain_, kind, guest_);
-    if (!nodes) {
-      log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                  "the disks of domain {} cannot be listed: {}", guest_, nodes.error().message);
+// The guest's nodes that are no disks of ours yet but are to be. What cannot be read is still due.
+std::vector<GuestNode> GuestBackend::new_nodes() {
+  std::vector<GuestNode> nodes;
+  const bool due = std::exchange(scan_due_, false);
+  for (std::size_t kind = 0; due && kind < std::size(kBackendKinds); ++kind) {
+    auto listed = list_guest_nodes(*store(), own_domain_, kBackendKinds[kind], guest_);
+    if (!listed) {
+      // Where the folder may not be read, there are none for us; its owner would be told of it.
+      scan_due_ = scan_due_ || !is_about_the_node(listed.error().code);
+      log_limited(nodes_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                  "the disks of domain {} cannot be listed: {}", guest_, listed.error().message);
       continue;
     }
-    for (const XenbusNodeId& id : *nodes) {
-      const bool known = std::any_of(disks_.begin(), disks_.end(), [&](const auto& entry) {
-        return entry.second->node().id().kind == kind &&
-               entry.second->node().id().device_id == id.device_id;
-      });
-      if (!known) {
-        adopt(id);
+    for (const XenbusNodeId& id : *listed) {
+      if (serves(id)) {
+        continue;
+      }
+      auto description = read_disk_of_ours(*store(), id);
+      if (description && *description) {
+        nodes.push_back({id, std::move(**description)});
+      } else if (!description && description.error().code != ErrorCode::not_found) {
+        scan_due_ = scan_due_ || !is_about_the_node(description.error().code);
+        log_limited(nodes_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                    "{}: the node cannot be used: {}", id.name(), description.error().message);
       }
     }
   }
+  return nodes;
 }
 
-void GuestBackend::adopt(const XenbusNodeId& id) {
-  auto description = read_disk_of_ours(*store(), id);
-  if (!description) {
-    if (description.error().code != ErrorCode::not_found) {
-      log_limited(limiter_, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                  "{}: the node cannot be used: {}", id.name(), description.error().message);
+bool GuestBackend::serves(const XenbusNodeId& id) const {
+  return std::any_of(disks_.begin(), disks_.end(), [&](const auto& entry) {
+    const XenbusNodeId& other = entry.second->node().id();
+    return other.kind == id.kind && other.device_id == id.device_id;
+  });
+}
+
+void GuestBackend::adopt(const std::vector<GuestNode>& nodes) {
+  for (const GuestNode& node : nodes) {
+    if (disks_.size() == kMaxDisks) {
+      log_limited(nodes_log_, environment_.control.now(), LogLevel::error, kXenbusLog,
+                  "{}: the guest has {} disks already, no more are served", node.id.name(),
+                  kMaxDisks);
+      return;
     }
-    return;
+    const DiskHandle handle = next_handle_++;
+    disks_.emplace(handle,
+                   std::make_unique<GuestDisk>(
+                       GuestDisk::Environment{*this, environment_.control, environment_.data_plane,
+                                              configuration_, all_log_},
+                       handle, node.id, node.description, frontend_token(handle)));
   }
-  if (!*description) {
-    return;
-  }
-  if (disks_.size() == kMaxDisks) {
-    log_limited(limiter_, environment_.control.now(), LogLevel::error, kXenbusLog,
-                "{}: the guest has {} disks already, no more are served", id.name(), kMaxDisks);
-    return;
-  }
-  const DiskHandle handle = next_handle_++;
-  auto disk = std::make_unique<GuestDisk>(
-      GuestDisk::Environment{*this, environment_.control, environment_.data_plane, configuration_,
-                             limiter_},
-      handle, id, std::move(**description));
-  disk->watch_frontend(frontend_token(handle));
-  disks_.emplace(handle, std::move(disk));
 }
 
 void GuestBackend::forget(DiskHandle handle, GuestDisk::Outcome outcome) {
   auto entry = disks_.extract(handle);
   GuestDisk& disk = *entry.mapped();
-  log_info(kXenbusLog, "{}: no longer served", disk.node().id().name());
-  disk.unwatch_frontend(frontend_token(handle));
+  log_limited(guest_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
+              "{}: no longer served", disk.node().id().name());
+  disk.unwatch_frontend();
   if (disk.retire(false)) {
     retired_.insert(std::move(entry));
   }
@@ -246,6 +276,93 @@ void GuestBackend::forget(DiskHandle handle, GuestDisk::Outcome outcome) {
     scan_due_ = true;
     look_soon();
   }
+}
+
+// ---- the guest ----
+
+GuestPresence GuestBackend::guest() {
+  // Before anything is done to the nodes of a guest that has ended, in case they are the next
+  // one's: this is the latest that can be known.
+  const bool known = watch_.life().runs || watch_.refresh();
+  if (watch_.life().incarnation != served_incarnation_) {
+    return GuestPresence::replaced;
+  }
+  if (watch_.life().runs) {
+    return GuestPresence::runs;
+  }
+  return known ? GuestPresence::ended : GuestPresence::unknown;
+}
+
+Result<bool> GuestBackend::xenstore_knows_guest() {
+  const auto folder = store()->list(fmt::format("/local/domain/{}", guest_));
+  if (folder || folder.error().code == ErrorCode::permission_denied) {
+    return true;
+  }
+  if (folder.error().code == ErrorCode::not_found) {
+    return false;
+  }
+  return tl::unexpected(folder.error());
+}
+
+bool GuestBackend::is_told_of_the_guest() const {
+  return connection_.store() != nullptr && releases_watched_;
+}
+
+bool GuestBackend::maps_pages() const {
+  return std::any_of(disks_.begin(), disks_.end(),
+                     [](const auto& entry) { return entry.second->maps_pages(); });
+}
+
+void GuestBackend::on_guest_changed(const GuestLife& before) {
+  const GuestLife& life = watch_.life();
+  const TimePoint now = environment_.control.now();
+  if (life.incarnation != before.incarnation) {
+    log_limited(guest_log_, now, LogLevel::info, kXenbusLog,
+                "the number is another guest's now; what was the former one's is retired");
+    look_soon();  // not from here: a disk may be what has asked
+    return;
+  }
+  hold_or_go_on();
+  if (before.runs && life.suspended != before.suspended) {
+    log_limited(guest_log_, now, LogLevel::info, kXenbusLog, "the guest {}",
+                life.suspended ? "is suspended" : "goes on");
+  }
+  if (before.runs && !life.runs) {
+    log_limited(guest_log_, now, LogLevel::info, kXenbusLog, "the guest has ended");
+    for (Disks* disks : {&disks_, &retired_}) {
+      for (auto& [handle, disk] : *disks) {
+        disk->guest_ended();
+      }
+    }
+    look_soon();
+  }
+}
+
+// What a guest that is suspended has not been told of it does again, perhaps elsewhere. One that is
+// in doubt may be suspended.
+bool GuestBackend::wants_hold() const {
+  return watch_.life().suspended || watch_.in_doubt();
+}
+
+void GuestBackend::hold_or_go_on() {
+  if (std::exchange(held_, wants_hold()) != held_) {
+    environment_.data_plane.set_suspended(first_handle_, held_);
+  }
+}
+
+void GuestBackend::replace_guest() {
+  served_incarnation_ = watch_.life().incarnation;
+  for (auto& [handle, disk] : disks_) {
+    disk->guest_ended();
+    disk->unwatch_frontend();
+  }
+  retire_all();
+  // The devices of the former guest stay suspended if they were.
+  first_handle_ = next_handle_;
+  held_ = wants_hold();
+  environment_.data_plane.set_suspended(first_handle_, held_);
+  scan_due_ = true;
+  look_soon();
 }
 
 void GuestBackend::look_up(DiskHandle handle, const DiskPlan& plan) {
@@ -315,10 +432,12 @@ GuestDisk* GuestBackend::find(DiskHandle handle) {
 }
 
 void GuestBackend::finish_if_done() {
-  const bool none_expected = stopping_ || (!scan_due_ && store() != nullptr);
+  const bool none_expected = stopping_ || (!scan_due_ && store() != nullptr &&
+                                           watch_.life().incarnation == served_incarnation_);
   if (!finished_ && disks_.empty() && retired_.empty() && none_expected) {
     finished_ = true;
     look_timer_.stop();
+    watch_.stop();
     on_finished_();
   }
 }

@@ -5,7 +5,12 @@
 //
 // Everything happens on the control thread, driven by its reactor; xenstore calls block it. Watch
 // events only mark what has to be looked at; looking happens at most every kMinimumGap, so that a
-// guest that floods its nodes costs a bounded amount of work and memory (XSA-349).
+// guest that floods its nodes costs a bounded amount of work and memory (XSA-349). What could not
+// be read or written stays marked, and is looked at again after kRetry.
+//
+// Xen uses numbers again: when another guest has this one's, the disks of the one before are
+// retired, whatever they were about to do, and the new one's are served beside them. They share the
+// sessions, whose logins fence what the retired ones have lost.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +27,9 @@
 #include "blkback/data_plane.h"
 #include "blkback/disk_resolver.h"
 #include "blkback/guest_disk.h"
+#include "blkback/guest_nodes.h"
+#include "blkback/guest_watch.h"
+#include "blkback/log_limits.h"
 #include "blkback/report_queries.h"
 #include "blkback/store_connection.h"
 #include "blkback/xen/domain_info.h"
@@ -38,6 +46,7 @@ struct GuestStatus {
 
 class GuestBackend final : public DataPlane::Events,
                            private GuestDisk::Host,
+                           private GuestWatch::Owner,
                            private StoreConnection::Client {
  public:
   struct Environment {
@@ -72,6 +81,7 @@ class GuestBackend final : public DataPlane::Events,
   void query(std::function<void(GuestStatus)> done);
 
   static constexpr std::chrono::milliseconds kMinimumGap{5};
+  static constexpr std::chrono::milliseconds kRetry{1000};
   static constexpr std::size_t kMaxDisks = 256;
 
   void on_device_ready(DiskHandle disk, const Geometry& geometry, const std::string& wwid) override;
@@ -86,26 +96,38 @@ class GuestBackend final : public DataPlane::Events,
  private:
   using Disks = std::map<DiskHandle, std::unique_ptr<GuestDisk>>;
 
-  // GuestDisk::Host.
+  // GuestDisk::Host; store() also GuestWatch::Owner's.
   [[nodiscard]] XenStore* store() override { return connection_.store(); }
-  [[nodiscard]] bool guest_runs() const override { return guest_runs_; }
+  [[nodiscard]] GuestPresence guest() override;
+  [[nodiscard]] Result<bool> xenstore_knows_guest() override;
   void look_soon() override;
   void look_later() override;
   void look_up(DiskHandle handle, const DiskPlan& plan) override;
 
+  // GuestWatch::Owner.
+  [[nodiscard]] bool is_told_of_the_guest() const override;
+  [[nodiscard]] bool maps_pages() const override;
+  void on_guest_changed(const GuestLife& before) override;
+
   // StoreConnection::Client.
   [[nodiscard]] Result<void> on_store_open(XenStore& store) override;
   void on_store_event(const WatchEvent& event) override;
+  void on_store_lost() override;
 
   void look();
-  void check_domain();
-  void scan();
-  void adopt(const XenbusNodeId& id);
+  void watch_releases();
+  [[nodiscard]] std::vector<GuestNode> new_nodes();
+  void adopt(const std::vector<GuestNode>& nodes);
+  void retire_all();
+  void replace_guest();
+  [[nodiscard]] bool wants_hold() const;
+  void hold_or_go_on();
   void forget(DiskHandle handle, GuestDisk::Outcome outcome);
   [[nodiscard]] GuestStatus status_with(std::vector<DiskReport>* reports) const;
   void add_paths(DiskHandle handle, const PathChoice& choice, Changed done);
   void remove_paths(DiskHandle handle, PathChoice choice, Changed done);
   [[nodiscard]] GuestDisk* find(DiskHandle handle);
+  [[nodiscard]] bool serves(const XenbusNodeId& id) const;
   void finish_if_done();
 
   Environment environment_;
@@ -113,18 +135,24 @@ class GuestBackend final : public DataPlane::Events,
   DomainId own_domain_;
   DomainId guest_;
   std::function<void()> on_finished_;
-  LogLimiter limiter_;
+  LogLimiter all_log_{kGuestLogLimit};  // everything of this guest
+  LogLimiter guest_log_{kMessageLimit, all_log_};
+  LogLimiter nodes_log_{kMessageLimit, all_log_};
+  LogLimiter watch_log_{kMessageLimit, all_log_};
   StoreConnection connection_;
+  GuestWatch watch_;
   ReportQueries reports_;
   Disks disks_;
   Disks retired_;  // forgotten, the device still closes
   DiskHandle next_handle_ = 1;
+  DiskHandle first_handle_ = 1;  // of the guest that has the number now
+  bool held_ = false;            // its disks are
+  std::uint32_t served_incarnation_ = 0;
   Timer look_timer_;
   TimePoint last_look_{};
   bool scan_due_ = false;
-  bool domain_check_due_ = false;
-  bool guest_runs_ = true;
-  bool suspended_ = false;
+  bool releases_watched_ = false;
+  TimePoint watch_releases_at_{};
   bool stopping_ = false;
   bool finished_ = false;
 };

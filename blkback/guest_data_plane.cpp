@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "blkback/disk_paths.h"
+#include "blkback/log_limits.h"
 #include "multipath/multipath_text.h"
 
 namespace iscsi_blkback {
@@ -35,7 +36,9 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
             plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->report_trouble(); },
             this),
         patience_timer_(
-            plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->give_up(); },
+            plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->give_up(); }, this),
+        refused_timer_(
+            plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->add_refused(); },
             this) {
     device_.set_suspended(plane.suspended_);
     add_portals(specification.portals);
@@ -51,11 +54,27 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
         return;
       }
       if (auto added = paths_.add(where); !added && added.error().code != ErrorCode::conflict) {
-        log_error(kDiskLog, "{}: the path by {} is not used: {}", name_, where.portal.to_string(),
-                  added.error().message);
+        log_limited(refused_log_, plane_.reactor_.now(), LogLevel::error, kDiskLog,
+                    "{}: the path by {} is not used yet: {}", name_, where.portal.to_string(),
+                    added.error().message);
+        add_later(where);
       }
     }
   }
+
+  // There may be room when another disk of the guest has gone.
+  void add_later(const ResolvedPortal& where) {
+    const bool known =
+        std::any_of(refused_.begin(), refused_.end(),
+                    [&](const ResolvedPortal& other) { return same_path(other, where); });
+    if (!known && refused_.size() < kMaxPathsPerDisk) {
+      refused_.push_back(where);
+    }
+    if (!refused_timer_.armed()) {
+      refused_timer_.start_after(kRefusedInterval);
+    }
+  }
+  void add_refused() { add_portals(std::exchange(refused_, {})); }
 
   // Null while the disk is being closed.
   [[nodiscard]] DiskPaths* paths() { return closing_ ? nullptr : &paths_; }
@@ -72,6 +91,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
       parameters.event_port = ring.event_channel;
       VbdOptions options;
       options.name = name_;
+      options.log = &vbd_log_;
       auto vbd = Vbd::open(plane_.reactor_, plane_.grants_, plane_.dispatcher_, device_, parameters,
                            std::move(options), *this);
       if (vbd) {
@@ -109,6 +129,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
       return;
     }
     trouble_timer_.stop();
+    refused_timer_.stop();
     // However the guest ended, it may go on: elsewhere, started anew here, after its crash by what
     // its journal says. An old write of ours must not land after that.
     device_.close(
@@ -206,8 +227,12 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   bool impatient_ = false;
   bool device_closed_ = false;
   std::string told_trouble_;
+  std::vector<ResolvedPortal> refused_;  // for want of room
+  LogLimiter refused_log_{kMessageLimit};
+  VbdLog vbd_log_{LogLimiter(kMessageLimit), LogLimiter(kMessageLimit), LogLimiter(kMessageLimit)};
   Timer trouble_timer_;
   Timer patience_timer_;
+  Timer refused_timer_;
 };
 
 GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants,
@@ -309,11 +334,11 @@ void GuestDataPlane::close_device(DiskHandle disk, bool abandon) {
   with_disk(disk, [abandon](Disk& found) { found.close(abandon); });
 }
 
-void GuestDataPlane::set_suspended(bool suspended) {
-  reactor_.post([this, suspended] {
-    suspended_ = suspended;
-    for (auto& [handle, disk] : disks_) {
-      disk->set_suspended(suspended);
+void GuestDataPlane::set_suspended(DiskHandle first, bool suspended) {
+  reactor_.post([this, first, suspended] {
+    suspended_ = suspended;  // for those that are opened from now on
+    for (auto at = disks_.lower_bound(first); at != disks_.end(); ++at) {
+      at->second->set_suspended(suspended);
     }
   });
 }

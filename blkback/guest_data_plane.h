@@ -38,7 +38,7 @@ class GuestDataPlane final : public DataPlane {
   void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override;
   void disconnect_ring(DiskHandle disk, RingEnd end) override;
   void close_device(DiskHandle disk, bool abandon) override;
-  void set_suspended(bool suspended) override;
+  void set_suspended(DiskHandle first, bool suspended) override;
   void query(std::function<void(std::vector<DiskReport>)> done) override;
 
   // How often the sentence for hotplug-error is looked at while a device is not ready.
@@ -46,6 +46,8 @@ class GuestDataPlane final : public DataPlane {
   // Commands of a guest that has gone may still end in order for so long, since a guest that is
   // started anew could otherwise be overtaken by its own old writes; then connections are dropped.
   static constexpr std::chrono::milliseconds kPatience{1000};
+  // How often a path is tried anew for which there was no room.
+  static constexpr std::chrono::milliseconds kRefusedInterval{10000};
 
  private:
   class Disk;
@@ -71,7 +73,7 @@ class GuestDataPlane final : public DataPlane {
   EventDispatcher dispatcher_;
   SessionPool sessions_;
   std::map<DiskHandle, std::unique_ptr<Disk>> disks_;
-  bool suspended_ = false;
+  bool suspended_ = false;            // the guest that has the number now
   std::vector<DiskHandle> released_;  // closed, their sessions are on the way out
   Deferred collect_;
 };

@@ -1,25 +1,49 @@
 #include "blkback/guest_disk.h"
 
+#include <algorithm>
+
+#include "blkback/guest_nodes.h"
+#include "blkback/log_limits.h"
+
 namespace iscsi_blkback {
 namespace {
 
 constexpr int kMaxSteps = 16;  // of one disk in one look
 
+// Of what is said of a ring: its references or its port are wrong. Everything else is what we lack.
+bool is_the_guests_fault(ErrorCode code) {
+  return code == ErrorCode::invalid_argument || code == ErrorCode::not_found ||
+         code == ErrorCode::permission_denied || code == ErrorCode::protocol;
+}
+
 }  // namespace
 
 GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const XenbusNodeId& id,
-                     DiskDescription description)
+                     DiskDescription description, std::string token)
     : environment_(environment),
       handle_(handle),
       node_(id),
       description_(std::move(description)),
+      token_(std::move(token)),
+      handshake_log_(kMessageLimit, environment.all_log),
+      store_log_(kMessageLimit, environment.all_log),
+      error_log_(kMessageLimit, environment.all_log),
       device_({*this, environment.control, environment.data_plane, environment.configuration,
-               environment.limiter},
+               environment.all_log},
               handle, id.name(), description_),
       drain_timer_(
           environment.control,
-          [](void* self) noexcept { static_cast<GuestDisk*>(self)->on_drain_overdue(); }, this) {
-  log_info(kXenbusLog, "{}: serving {}", id.name(), description_.virtual_device);
+          [](void* self) noexcept { static_cast<GuestDisk*>(self)->on_drain_overdue(); }, this),
+      ring_timer_(
+          environment.control,
+          [](void* self) noexcept {
+            auto& disk = *static_cast<GuestDisk*>(self);
+            disk.ring_waits_ = false;
+            disk.changed();
+          },
+          this) {
+  log_limited(handshake_log_, environment.control.now(), LogLevel::info, kXenbusLog,
+              "{}: serving {}", id.name(), description_.virtual_device);
 }
 
 void GuestDisk::changed() {
@@ -27,19 +51,35 @@ void GuestDisk::changed() {
   environment_.host.look_soon();
 }
 
-// ---- xenstore ----
-
-void GuestDisk::watch_frontend(const std::string& token) {
-  auto watched = environment_.host.store()->watch(description_.frontend_path + "/state", token);
-  if (!watched) {
-    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                "{}: the frontend cannot be watched: {}", node_.id().name(),
-                watched.error().message);
-  }
+void GuestDisk::look_again_later() {
+  dirty_ = true;
+  environment_.host.look_later();
 }
 
-void GuestDisk::unwatch_frontend(const std::string& token) {
-  environment_.host.store()->unwatch(description_.frontend_path + "/state", token);
+// ---- xenstore ----
+
+void GuestDisk::on_store_open() {
+  frontend_watched_ = false;
+  hotplug_written_ = false;
+  dirty_ = true;
+}
+
+bool GuestDisk::watch_frontend() {
+  if (!frontend_watched_) {
+    const auto watched =
+        environment_.host.store()->watch(description_.frontend_path + "/state", token_);
+    frontend_watched_ = watched || watched.error().code == ErrorCode::conflict;
+    if (!frontend_watched_) {
+      return wrote(watched, "watch");
+    }
+  }
+  return true;
+}
+
+void GuestDisk::unwatch_frontend() {
+  if (XenStore* store = environment_.host.store(); store != nullptr && frontend_watched_) {
+    store->unwatch(description_.frontend_path + "/state", token_);
+  }
 }
 
 GuestDisk::Outcome GuestDisk::advance() {
@@ -49,15 +89,32 @@ GuestDisk::Outcome GuestDisk::advance() {
       (void)wrote(tl::unexpected(states.error()), "read");
       return Outcome::settled;
     }
+    // After the node was read: what is done to it must be for the guest whose it is.
+    const GuestPresence guest = environment_.host.guest();
+    if (guest == GuestPresence::replaced) {
+      return Outcome::settled;  // it is about to be retired
+    }
+    if (guest == GuestPresence::unknown && !maps_pages()) {
+      look_again_later();  // a domain whose pages are mapped keeps its number
+      return Outcome::settled;
+    }
+    const bool guest_runs = guest == GuestPresence::runs;
+    if (states->backend == XenbusState::unknown && guest_runs && !removed_by_toolstack()) {
+      return Outcome::settled;
+    }
     states_ = *states;
+    if (step == 0) {
+      (void)watch_frontend();
+      (void)write_hotplug();
+    }
     XenbusView view;
     view.frontend = states->frontend;
     view.backend = states->backend;
     view.online = states->online;
     view.announced = announced_;
     view.wrote_closed = wrote_closed_;
-    view.guest_runs = environment_.host.guest_runs();
-    view.device_ready = device_.ready();
+    view.guest_runs = guest_runs;
+    view.device_ready = device_.ready() && !ring_waits_;
     view.device_open = device_.is_open();
     view.device_closing = device_.worth_waiting_for();
     view.refused = device_.refused() || ring_refused_;
@@ -70,21 +127,38 @@ GuestDisk::Outcome GuestDisk::advance() {
                 to_string(view.frontend), to_string(view.backend), view.online ? "" : ", offline",
                 to_string(action));
     }
-    if (const auto outcome = perform(action)) {
+    if (const auto outcome = perform(action, guest_runs)) {
       return *outcome;
     }
   }
-  dirty_ = true;
-  environment_.host.look_later();
+  look_again_later();
   return Outcome::settled;
 }
 
+// The node has gone while its guest runs. If xenstore does not know the guest at all, that is not
+// because somebody has detached the disk: xenstored has been started anew, without what it knew.
+bool GuestDisk::removed_by_toolstack() {
+  const auto known = environment_.host.xenstore_knows_guest();
+  if (known && *known) {
+    return true;
+  }
+  if (!known) {
+    return wrote(tl::unexpected(known.error()), "guest");
+  }
+  log_limited(
+      store_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+      "{}: xenstore knows neither the disk nor its guest, which runs: it has lost them, and "
+      "the disk is served as it is",
+      node_.id().name());
+  look_again_later();
+  return false;
+}
+
 // Nothing: look at the states again, there may be more to do.
-std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action) {
+std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action, bool guest_runs) {
   const auto again_if = [](bool done) {
     return done ? std::optional<Outcome>() : std::optional<Outcome>(Outcome::settled);
   };
-  const bool guest_runs = environment_.host.guest_runs();
   switch (action) {
     case XenbusAction::none:
       return Outcome::settled;
@@ -127,8 +201,7 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action) {
       return again_if(written);
     }
     case XenbusAction::finish:
-      remove_node();
-      return Outcome::finished;
+      return remove_node() ? Outcome::finished : Outcome::settled;
     case XenbusAction::replace:
       return Outcome::replaced;
   }
@@ -145,10 +218,9 @@ bool GuestDisk::wrote(const Result<void>& result, const char* what) {
     changed();
     return false;
   }
-  log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
+  log_limited(store_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
               "{}: xenstore refuses ({}): {}", node_.id().name(), what, result.error().message);
-  dirty_ = true;
-  environment_.host.look_later();
+  look_again_later();
   return false;
 }
 
@@ -162,6 +234,9 @@ bool GuestDisk::announce() {
   announced_ = true;
   wrote_closed_ = false;
   ring_refused_ = false;
+  ring_waits_ = false;
+  ring_retry_ = kRingRetryMin;
+  ring_timer_.stop();
   device_.open();
   return true;
 }
@@ -192,8 +267,9 @@ bool GuestDisk::publish() {
     return false;
   }
   published_sectors_ = geometry.sector_count;
-  log_info(kXenbusLog, "{}: connected, {} sectors{}", node_.id().name(), geometry.sector_count,
-           geometry.read_only ? ", read-only" : "");
+  log_limited(handshake_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
+              "{}: connected, {} sectors{}", node_.id().name(), geometry.sector_count,
+              geometry.read_only ? ", read-only" : "");
   return true;
 }
 
@@ -206,46 +282,46 @@ bool GuestDisk::tell_size() {
   if (!wrote(node_.write(*environment_.host.store(), states_.backend, entries), "sectors")) {
     return false;
   }
-  log_info(kXenbusLog, "{}: {} sectors now, before {}", node_.id().name(), geometry.sector_count,
-           published_sectors_);
+  log_limited(handshake_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
+              "{}: {} sectors now, before {}", node_.id().name(), geometry.sector_count,
+              published_sectors_);
   published_sectors_ = geometry.sector_count;
   return true;
 }
 
 // In dom0 the toolstack removes the node, in a driver domain nobody else does.
-void GuestDisk::remove_node() {
+bool GuestDisk::remove_node() {
   if (node_.id().own_domain == 0 || states_.backend != XenbusState::closed) {
-    return;
+    return true;
   }
-  if (auto removed = node_.remove(*environment_.host.store()); !removed) {
-    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                "{}: the node cannot be removed: {}", node_.id().name(), removed.error().message);
-  }
+  const auto removed = node_.remove(*environment_.host.store());
+  return removed || is_about_the_node(removed.error().code) || wrote(removed, "remove");
 }
 
 void GuestDisk::set_error(const std::string& sentence) {
   if (hotplug_error_ != sentence && !sentence.empty()) {
-    log_limited(environment_.limiter, environment_.control.now(), LogLevel::error, kXenbusLog,
-                "{} ({}): {}", node_.id().name(), description_.virtual_device, sentence);
+    log_limited(error_log_, environment_.control.now(), LogLevel::error, kXenbusLog, "{} ({}): {}",
+                node_.id().name(), description_.virtual_device, sentence);
   }
   hotplug_error_ = sentence;
-  write_hotplug();
+  changed();
 }
 
-void GuestDisk::write_hotplug() {
-  XenStore* store = environment_.host.store();
+// False: to be done later.
+bool GuestDisk::write_hotplug() {
   const bool connected = device_.geometry().has_value();
-  if (store == nullptr || (written_error_ == hotplug_error_ && written_connected_ == connected)) {
-    return;
+  if (hotplug_written_ && written_error_ == hotplug_error_ && written_connected_ == connected) {
+    return true;
   }
-  if (auto written = node_.write_hotplug(*store, connected, hotplug_error_); !written) {
-    log_limited(environment_.limiter, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                "{}: hotplug-status cannot be written: {}", node_.id().name(),
-                written.error().message);
-    return;
+  hotplug_written_ = false;
+  if (!wrote(node_.write_hotplug(*environment_.host.store(), connected, hotplug_error_),
+             "hotplug-status")) {
+    return false;
   }
+  hotplug_written_ = true;
   written_error_ = hotplug_error_;
   written_connected_ = connected;
+  return true;
 }
 
 // ---- the device ----
@@ -267,6 +343,7 @@ bool GuestDisk::retire(bool leave_ring) {
   }
   device_.end();
   drain_timer_.stop();
+  ring_timer_.stop();
   return device_.closing();
 }
 
@@ -310,7 +387,8 @@ void GuestDisk::disconnect(RingEnd end) {
 
 void GuestDisk::on_drain_overdue() {
   if (ring_ == RingPhase::disconnecting && device_.is_open()) {
-    log_warning(kXenbusLog, "{}: the last requests of a closed ring do not end, giving them up",
+    log_limited(error_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                "{}: the last requests of a closed ring do not end, giving them up",
                 node_.id().name());
     device_.reopen();
   }
@@ -321,9 +399,14 @@ void GuestDisk::on_ring_connected(const Result<void>& result) {
     return;
   }
   ring_ = result ? RingPhase::connected : RingPhase::idle;
-  if (!result) {
+  if (!result && is_the_guests_fault(result.error().code)) {
     ring_refused_ = true;
     set_error(result.error().message);
+  } else if (!result) {
+    set_error(result.error().message);
+    ring_waits_ = true;
+    ring_timer_.start_after(ring_retry_);
+    ring_retry_ = std::min(ring_retry_ * 2, kRingRetryMax);
   } else if (!hotplug_error_.empty()) {
     set_error("");  // of an earlier ring
   }

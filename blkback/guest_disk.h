@@ -37,6 +37,14 @@ struct DiskStatus {
   std::optional<DiskReport> report;  // nullopt: not open, or the reactor did not answer
 };
 
+// The guest whose disk it is.
+enum class GuestPresence : std::uint8_t {
+  runs,      // or may still come back as it is
+  ended,     // as Xen says at this moment
+  unknown,   // it had ended, and Xen does not say now whether another one has its number
+  replaced,  // another guest has its number, and perhaps its nodes
+};
+
 class GuestDisk final : private DiskDevice::Owner {
  public:
   // What a disk needs of whoever serves the guest. Outlives it.
@@ -44,7 +52,9 @@ class GuestDisk final : private DiskDevice::Owner {
    public:
     // Null while xenstored cannot be reached.
     [[nodiscard]] virtual XenStore* store() = 0;
-    [[nodiscard]] virtual bool guest_runs() const = 0;
+    [[nodiscard]] virtual GuestPresence guest() = 0;
+    // Whether xenstore has the guest's own folder. With xenstore at hand only.
+    [[nodiscard]] virtual Result<bool> xenstore_knows_guest() = 0;
     // advance() is wanted for every marked disk: soon, or after a pause.
     virtual void look_soon() = 0;
     virtual void look_later() = 0;
@@ -60,7 +70,7 @@ class GuestDisk final : private DiskDevice::Owner {
     Reactor& control;
     DataPlane& data_plane;
     const Configuration& configuration;
-    LogLimiter& limiter;  // one for all disks of the guest
+    LogLimiter& all_log;  // of the guest
   };
 
   enum class Outcome : std::uint8_t {
@@ -69,14 +79,18 @@ class GuestDisk final : private DiskDevice::Owner {
     replaced,  // the same, and its node was made anew: look for disks again
   };
 
+  // token: of this disk's watch alone.
   GuestDisk(const Environment& environment, DiskHandle handle, const XenbusNodeId& id,
-            DiskDescription description);
+            DiskDescription description, std::string token);
   GuestDisk(const GuestDisk&) = delete;
   GuestDisk& operator=(const GuestDisk&) = delete;
 
   // A ring that its guest has left waits this long for its last requests, then they are given up:
   // with no path they would hold up the guest's next ring for ever.
   static constexpr std::chrono::milliseconds kDrainTimeout{3000};
+  // What our host lacked for a guest's ring (memory, an event channel) it may have later.
+  static constexpr std::chrono::milliseconds kRingRetryMin{200};
+  static constexpr std::chrono::milliseconds kRingRetryMax{10000};
 
   [[nodiscard]] const XenbusNode& node() const { return node_; }
 
@@ -86,9 +100,12 @@ class GuestDisk final : private DiskDevice::Owner {
   // With xenstore at hand only.
   [[nodiscard]] Outcome advance();
 
-  // With each new connection to xenstore. token: of this disk alone.
-  void watch_frontend(const std::string& token);
-  void unwatch_frontend(const std::string& token);
+  // A new connection to xenstore: there are no watches, and what has been written may be gone.
+  void on_store_open();
+  void unwatch_frontend();
+
+  // The ring's pages are mapped.
+  [[nodiscard]] bool maps_pages() const { return ring_ == RingPhase::connected; }
 
   // The guest has ended: what is being closed need not be fenced any more.
   void guest_ended();
@@ -131,35 +148,47 @@ class GuestDisk final : private DiskDevice::Owner {
   void on_device_error(const std::string& sentence) override;
   void look_up(const DiskPlan& plan) override;
 
-  [[nodiscard]] std::optional<Outcome> perform(XenbusAction action);
+  bool watch_frontend();
+  [[nodiscard]] bool removed_by_toolstack();
+  [[nodiscard]] std::optional<Outcome> perform(XenbusAction action, bool guest_runs);
   bool wrote(const Result<void>& result, const char* what);
   bool announce();
   bool connect();
   bool publish();
   bool tell_size();
   void disconnect(RingEnd end);
-  void remove_node();
+  [[nodiscard]] bool remove_node();
   void on_drain_overdue();
   void set_error(const std::string& sentence);
-  void write_hotplug();
+  bool write_hotplug();
   void changed();
+  void look_again_later();
 
   Environment environment_;
   DiskHandle handle_;
   XenbusNode node_;
   DiskDescription description_;
+  std::string token_;
   XenbusStates states_;  // as last read
+  bool frontend_watched_ = false;
   bool dirty_ = true;
   bool announced_ = false;
   bool wrote_closed_ = false;
   bool ring_refused_ = false;  // until the frontend starts anew
   RingPhase ring_ = RingPhase::idle;
+  bool ring_waits_ = false;  // for another attempt
+  std::chrono::milliseconds ring_retry_ = kRingRetryMin;
   std::uint64_t published_sectors_ = 0;  // with state 4
   std::string hotplug_error_;
-  std::string written_error_;  // what hotplug-error says in xenstore
+  bool hotplug_written_ = false;  // and so are these:
+  std::string written_error_;
   bool written_connected_ = false;
+  LogLimiter handshake_log_;
+  LogLimiter store_log_;
+  LogLimiter error_log_;
   DiskDevice device_;
   Timer drain_timer_;
+  Timer ring_timer_;
 };
 
 }  // namespace iscsi_blkback

@@ -36,6 +36,7 @@ struct GuestKeeper::Guest {
   TimePoint started{};
   std::chrono::milliseconds delay = kRestartMin;
   Timer restart_timer;
+  LogLimiter log{kMessageLimit};  // what a guest whose process fails again and again causes
 };
 
 GuestKeeper::GuestKeeper(Reactor& control, StoreConnection::Factory open_store,
@@ -43,7 +44,7 @@ GuestKeeper::GuestKeeper(Reactor& control, StoreConnection::Factory open_store,
     : control_(control),
       launcher_(launcher),
       own_domain_(own_domain),
-      connection_(control, std::move(open_store), kKeeperLog, limiter_, *this),
+      connection_(control, std::move(open_store), kKeeperLog, all_log_, *this),
       look_timer_(
           control, [](void* self) noexcept { static_cast<GuestKeeper*>(self)->look(); }, this) {}
 
@@ -89,6 +90,12 @@ void GuestKeeper::schedule_look() {
   }
 }
 
+void GuestKeeper::look_later() {
+  if (!look_timer_.armed()) {
+    look_timer_.start_after(kReadRetry);
+  }
+}
+
 void GuestKeeper::look() {
   last_look_ = control_.now();
   if (connection_.store() == nullptr) {
@@ -96,43 +103,53 @@ void GuestKeeper::look() {
   }
   if (all_due_) {
     auto listed = listed_guests();
-    if (!listed) {
-      log_limited(limiter_, control_.now(), LogLevel::warning, kKeeperLog,
+    if (listed) {
+      all_due_ = false;
+      due_.insert(listed->begin(), listed->end());
+    } else {
+      log_limited(read_log_, control_.now(), LogLevel::warning, kKeeperLog,
                   "the guests cannot be listed: {}", listed.error().message);
-      look_timer_.start_after(kListRetry);
-      return;
+      look_later();
     }
-    all_due_ = false;
-    due_.insert(listed->begin(), listed->end());
   }
   for (const DomainId guest : std::exchange(due_, {})) {
-    look_at(guest);
+    if (!look_at(guest)) {
+      due_.insert(guest);
+      look_later();
+    }
   }
 }
 
-void GuestKeeper::look_at(DomainId number) {
+bool GuestKeeper::look_at(DomainId number) {
   const auto found = guests_.find(number);
   const bool running = found != guests_.end() && found->second->pid != 0;
   const bool waiting = found != guests_.end() && found->second->restart_timer.armed();
   if (running || waiting) {
-    return;  // its process sees its new disks itself
+    return true;  // its process sees its new disks itself
   }
-  if (!has_disk_of_ours(number)) {
+  const auto has_disk = has_disk_of_ours(number);
+  if (!has_disk) {
+    log_limited(read_log_, control_.now(), LogLevel::warning, kKeeperLog,
+                "the disks of domain {} cannot be read: {}", number, has_disk.error().message);
+    return false;
+  }
+  if (!*has_disk) {
     if (found != guests_.end()) {
       guests_.erase(found);
     }
-    return;
+    return true;
   }
   if (found != guests_.end()) {
     launch(*found->second);
-    return;
+    return true;
   }
   if (guests_.size() >= kMaxGuests) {
-    log_limited(limiter_, control_.now(), LogLevel::error, kKeeperLog,
+    log_limited(full_log_, control_.now(), LogLevel::error, kKeeperLog,
                 "{} guests are served already, domain {} is not", kMaxGuests, number);
-    return;
+    return false;
   }
   launch(*guests_.emplace(number, std::make_unique<Guest>(*this, number)).first->second);
+  return true;
 }
 
 Result<std::vector<DomainId>> GuestKeeper::listed_guests() {
@@ -157,39 +174,50 @@ Result<std::vector<DomainId>> GuestKeeper::listed_guests() {
   return guests;
 }
 
-bool GuestKeeper::has_disk_of_ours(DomainId guest) {
+Result<bool> GuestKeeper::has_disk_of_ours(DomainId guest) {
+  Result<bool> found = false;
   for (const BackendKind kind : kBackendKinds) {
     auto nodes = list_guest_nodes(*connection_.store(), own_domain_, kind, guest);
     if (!nodes) {
+      if (!is_about_the_node(nodes.error().code)) {
+        found = tl::unexpected(nodes.error());
+      }
       continue;
     }
     for (const XenbusNodeId& id : *nodes) {
-      if (auto disk = read_disk_of_ours(*connection_.store(), id); disk && *disk) {
+      auto disk = read_disk_of_ours(*connection_.store(), id);
+      if (disk && *disk) {
         return true;
+      }
+      if (!disk && !is_about_the_node(disk.error().code)) {
+        found = tl::unexpected(disk.error());
       }
     }
   }
-  return false;
+  return found;
 }
 
 void GuestKeeper::launch(Guest& guest) {
   guest.started = control_.now();
-  if (const auto pid = launcher_.adopt(guest.number)) {
-    guest.pid = *pid;
+  const auto adopted = launcher_.adopt(guest.number);
+  if (adopted && *adopted) {
+    guest.pid = **adopted;
     guest.adopted = true;
-    log_info(kKeeperLog, "domain {} is served by process {} already", guest.number, guest.pid);
+    log_limited(guest.log, guest.started, LogLevel::info, kKeeperLog,
+                "domain {} is served by process {} already", guest.number, guest.pid);
     return;
   }
-  auto pid = launcher_.start(guest.number);
+  auto pid = adopted ? launcher_.start(guest.number) : tl::unexpected(adopted.error());
   if (!pid) {
-    log_limited(limiter_, control_.now(), LogLevel::error, kKeeperLog,
+    log_limited(guest.log, guest.started, LogLevel::error, kKeeperLog,
                 "domain {}: its process cannot be started: {}", guest.number, pid.error().message);
     wait_for_restart(guest);
     return;
   }
   guest.pid = *pid;
   guest.adopted = false;
-  log_info(kKeeperLog, "domain {} is served by process {}", guest.number, guest.pid);
+  log_limited(guest.log, guest.started, LogLevel::info, kKeeperLog,
+              "domain {} is served by process {}", guest.number, guest.pid);
 }
 
 void GuestKeeper::on_exit(DomainId number, bool clean) {
@@ -201,7 +229,8 @@ void GuestKeeper::on_exit(DomainId number, bool clean) {
   guest.pid = 0;
   if (!clean) {
     ++guest.restarts;
-    log_error(kKeeperLog, "the process of domain {} has failed", number);
+    log_limited(guest.log, control_.now(), LogLevel::error, kKeeperLog,
+                "the process of domain {} has failed", number);
   }
   wait_for_restart(guest);
 }

@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/reactor.h"
+#include "blkback/log_limits.h"
 #include "blkback/store_connection.h"
 #include "blkback/xen/grant_table.h"
 #include "blkback/xen/xenstore.h"
@@ -28,8 +29,9 @@ class GuestLauncher {
  public:
   virtual ~GuestLauncher() = default;
   [[nodiscard]] virtual Result<pid_t> start(DomainId guest) = 0;
-  // The process that serves the guest already, watched from now on; nullopt: none.
-  [[nodiscard]] virtual std::optional<pid_t> adopt(DomainId guest) = 0;
+  // The process that serves the guest already, watched from now on; nullopt: none. An error: there
+  // may be one.
+  [[nodiscard]] virtual Result<std::optional<pid_t>> adopt(DomainId guest) = 0;
 };
 
 struct ServedGuest {
@@ -56,7 +58,8 @@ class GuestKeeper final : private StoreConnection::Client {
   [[nodiscard]] std::vector<ServedGuest> guests() const;
 
   static constexpr std::chrono::milliseconds kMinimumGap{5};
-  static constexpr std::chrono::milliseconds kListRetry{1000};
+  // What could not be read is read again.
+  static constexpr std::chrono::milliseconds kReadRetry{1000};
   static constexpr std::chrono::milliseconds kRestartMin{200};
   static constexpr std::chrono::milliseconds kRestartMax{30000};
   // A process that ran for so long starts the waiting times anew when it ends.
@@ -69,19 +72,24 @@ class GuestKeeper final : private StoreConnection::Client {
   // StoreConnection::Client.
   [[nodiscard]] Result<void> on_store_open(XenStore& store) override;
   void on_store_event(const WatchEvent& event) override;
+  void on_store_lost() override {}
 
   void schedule_look();
+  void look_later();
   void look();
-  void look_at(DomainId guest);
+  // False: what there is could not be read.
+  [[nodiscard]] bool look_at(DomainId guest);
   [[nodiscard]] Result<std::vector<DomainId>> listed_guests();
-  [[nodiscard]] bool has_disk_of_ours(DomainId guest);
+  [[nodiscard]] Result<bool> has_disk_of_ours(DomainId guest);
   void launch(Guest& guest);
   void wait_for_restart(Guest& guest);
 
   Reactor& control_;
   GuestLauncher& launcher_;
   DomainId own_domain_;
-  LogLimiter limiter_;
+  LogLimiter all_log_{kGuestLogLimit};  // of what is no single guest's
+  LogLimiter read_log_{kMessageLimit, all_log_};
+  LogLimiter full_log_{kMessageLimit, all_log_};
   StoreConnection connection_;
   std::map<DomainId, std::unique_ptr<Guest>> guests_;
   std::set<DomainId> due_;

@@ -2,32 +2,105 @@
 
 #include <fmt/format.h>
 
-namespace iscsi_blkback {
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <string>
+#include <string_view>
 
-Result<GuestLife> look_at_guest(DomainInfo* domains, XenStore& store, DomainId guest) {
-  GuestLife life;
-  if (domains == nullptr) {
-    const auto nodes = store.list(fmt::format("/local/domain/{}", guest));
-    life.runs = nodes || nodes.error().code != ErrorCode::not_found;
-    return life;
+namespace iscsi_blkback {
+namespace {
+
+bool is_suspended(const DomainStatus& status) {
+  return status.shutdown_reason == ShutdownReason::suspend &&
+         (status.life == DomainLife::shut_down || status.life == DomainLife::dying);
+}
+
+bool is_alive(const DomainStatus& status) {
+  return status.life == DomainLife::running ||
+         (status.life == DomainLife::shut_down &&
+          (status.shutdown_reason == ShutdownReason::suspend ||
+           status.shutdown_reason == ShutdownReason::soft_reset));
+}
+
+bool is_known(const DomainHandle& handle) {
+  return handle != DomainHandle{};
+}
+
+bool is_another(const DomainStatus& before, const DomainStatus& now) {
+  // More than the processors' clocks may differ by.
+  constexpr std::uint64_t kLess_ns = 1'000'000'000;
+  if (before.life == DomainLife::gone || now.life == DomainLife::gone) {
+    return false;
   }
-  const auto status = domains->status(guest);
-  if (!status) {
-    return tl::unexpected(status.error());
+  return (is_known(before.handle) && is_known(now.handle) && before.handle != now.handle) ||
+         now.cpu_time_ns + kLess_ns < before.cpu_time_ns;
+}
+
+// "/vm/6c9dbf50-1d3e-4c0f-9b8e-2f5a5c1d2e3f"; anything else is no handle.
+DomainHandle parse_vm_path(std::string_view path) {
+  constexpr std::string_view kFolder = "/vm/";
+  DomainHandle handle{};
+  if (!path.starts_with(kFolder)) {
+    return handle;
   }
-  switch (status->life) {
-    case DomainLife::running:
-      break;
-    case DomainLife::shut_down:
-      life.suspended = status->shutdown_reason == ShutdownReason::suspend;
-      life.runs = life.suspended || status->shutdown_reason == ShutdownReason::soft_reset;
-      break;
-    case DomainLife::dying:
-    case DomainLife::gone:
-      life.runs = false;
-      break;
+  std::string digits(path.substr(kFolder.size()));
+  std::erase(digits, '-');
+  if (digits.size() != 2 * handle.size()) {
+    return handle;
   }
-  return life;
+  for (std::size_t at = 0; at < handle.size(); ++at) {
+    const char* const first = digits.data() + 2 * at;
+    if (std::from_chars(first, first + 2, handle[at], 16).ptr != first + 2) {
+      return DomainHandle{};
+    }
+  }
+  return handle;
+}
+
+}  // namespace
+
+GuestLife life_after(const GuestLife& life, const std::optional<DomainStatus>& before,
+                     const DomainStatus& status, bool maps_pages) {
+  GuestLife after = life;
+  const bool alive = is_alive(status);
+  const bool another = before && !maps_pages && is_another(*before, status);
+  if (another || (!life.runs && alive)) {
+    ++after.incarnation;
+    after.runs = alive;
+    after.suspended = is_suspended(status);
+    return after;
+  }
+  after.runs = life.runs && alive;
+  if (alive) {
+    after.suspended = is_suspended(status);
+  } else if (life.runs) {
+    // Of one that has gone altogether since it ran nobody can say how it ended.
+    after.suspended =
+        life.suspended || is_suspended(status) || (before && status.life == DomainLife::gone);
+  }
+  return after;
+}
+
+Result<DomainStatus> status_in_xenstore(XenStoreAccess& store, DomainId guest) {
+  const std::string folder = fmt::format("/local/domain/{}", guest);
+  DomainStatus status;
+  if (const auto there = store.list(folder); !there) {
+    if (there.error().code == ErrorCode::not_found) {
+      return status;  // gone
+    }
+    if (there.error().code != ErrorCode::permission_denied) {
+      return tl::unexpected(there.error());
+    }
+  }
+  status.life = DomainLife::running;
+  if (const auto path = store.read(folder + "/vm")) {
+    status.handle = parse_vm_path(*path);
+  } else if (path.error().code != ErrorCode::not_found &&
+             path.error().code != ErrorCode::permission_denied) {
+    return tl::unexpected(path.error());
+  }
+  return status;
 }
 
 }  // namespace iscsi_blkback

@@ -36,10 +36,18 @@ Result<std::optional<DiskDescription>> read_disk_of_ours(XenStoreAccess& store,
     return std::nullopt;
   }
   auto states = node.read_states(store, description->frontend_path);
-  if (!states || !should_adopt(states->backend, states->frontend, states->online)) {
+  if (!states) {
+    return tl::unexpected(states.error());
+  }
+  if (!should_adopt(states->backend, states->frontend, states->online)) {
     return std::nullopt;
   }
   return std::move(*description);
+}
+
+bool is_about_the_node(ErrorCode code) {
+  return code == ErrorCode::not_found || code == ErrorCode::invalid_argument ||
+         code == ErrorCode::permission_denied;
 }
 
 }  // namespace iscsi_blkback

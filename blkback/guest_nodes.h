@@ -18,9 +18,18 @@ namespace iscsi_blkback {
                                                                  DomainId own_domain,
                                                                  BackendKind kind, DomainId guest);
 
+struct GuestNode {
+  XenbusNodeId id;
+  DiskDescription description;
+};
+
 // What the toolstack says of the disk; nothing: it is not ours, or over. The error: the node cannot
-// be used (see XenbusNode::read_description).
+// be used (see XenbusNode::read_description); or it cannot be read, and is to be asked for again.
 [[nodiscard]] Result<std::optional<DiskDescription>> read_disk_of_ours(XenStoreAccess& store,
                                                                        const XenbusNodeId& id);
+
+// Whether an error of these, or of any other question about a node, says something about the node.
+// Else nothing is known, and the question is to be asked again.
+[[nodiscard]] bool is_about_the_node(ErrorCode code);
 
 }  // namespace iscsi_blkback

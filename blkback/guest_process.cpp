@@ -6,15 +6,16 @@
 #include <charconv>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 
+#include "base/core_dumps.h"
 #include "base/log.h"
 #include "base/uring_reactor.h"
 #include "blkback/control_server.h"
 #include "blkback/disk_resolver.h"
 #include "blkback/guest_backend.h"
 #include "blkback/guest_data_plane.h"
+#include "blkback/log_limits.h"
 #include "blkback/own_domain.h"
 #include "blkback/process_lock.h"
 #include "blkback/process_signals.h"
@@ -29,22 +30,33 @@ namespace {
 constexpr const char* kGuestLog = "guest";
 // After SIGTERM; logouts and resets are done by then, or something is wrong.
 constexpr std::chrono::seconds kTerminateTimeout{15};
+constexpr std::chrono::seconds kListenRetry{10};
 
 // The I/O thread: runs the reactor until it is destroyed.
 class ReactorThread {
  public:
-  explicit ReactorThread(UringReactor& reactor)
-      : reactor_(reactor), thread_([&reactor] { reactor.run(); }) {}
-  ~ReactorThread() {
-    reactor_.stop();
-    thread_.join();
+  static Result<ReactorThread> start(UringReactor& reactor) {
+    auto thread = OwnStackThread::start([&reactor] { reactor.run(); });
+    if (!thread) {
+      return tl::unexpected(thread.error());
+    }
+    return ReactorThread(reactor, std::move(*thread));
   }
-  ReactorThread(const ReactorThread&) = delete;
-  ReactorThread& operator=(const ReactorThread&) = delete;
+  ReactorThread(ReactorThread&& other) noexcept
+      : reactor_(std::exchange(other.reactor_, nullptr)), thread_(std::move(other.thread_)) {}
+  ReactorThread& operator=(ReactorThread&&) = delete;
+  ~ReactorThread() {
+    if (reactor_ != nullptr) {
+      reactor_->stop();
+    }
+  }
 
  private:
-  UringReactor& reactor_;
-  std::thread thread_;
+  ReactorThread(UringReactor& reactor, OwnStackThread thread)
+      : reactor_(&reactor), thread_(std::move(thread)) {}
+
+  UringReactor* reactor_;
+  OwnStackThread thread_;  // joined when it is destroyed, after the reactor has been stopped
 };
 
 // Everything of a guest's process. Members are in the order in which they depend on each other.
@@ -83,13 +95,7 @@ class GuestProcess {
       }
       *reactor = std::move(*made);
     }
-    auto domains = open_domain_info();
-    if (domains) {
-      domains_ = std::move(*domains);
-    } else {
-      log_warning(kGuestLog, "the guest's end is only seen in xenstore: {}",
-                  domains.error().message);
-    }
+    domains_ = open_domain_info_when_asked();
     return {};
   }
 
@@ -102,8 +108,9 @@ class GuestProcess {
     if (!signals) {
       return tl::unexpected(signals.error());
     }
-    plane_ = std::make_unique<GuestDataPlane>(*io_, *control_, *grants_, *channels_, own_domain_,
-                                              domain_, barrier_directory(configuration_.run_directory));
+    plane_ =
+        std::make_unique<GuestDataPlane>(*io_, *control_, *grants_, *channels_, own_domain_,
+                                         domain_, barrier_directory(configuration_.run_directory));
     resolver_ = make_threaded_resolver(*control_, system_portal_directory());
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{*control_, [] { return open_xenstore(); }, domains_.get(),
@@ -112,18 +119,17 @@ class GuestProcess {
     if (auto started = backend_->start(); !started) {
       return started;
     }
-    auto server =
-        ControlServer::listen(*control_, guest_socket_path(configuration_.run_directory, domain_),
-                              [this](const std::string& request, ControlServer::Reply reply) {
-                                answer(request, std::move(reply));
-                              });
-    if (!server) {
-      log_warning(kGuestLog, "no status for iscsi-blkctl: {}", server.error().message);
-    }
+    listen_timer_.emplace(
+        *control_, [](void* self) noexcept { static_cast<GuestProcess*>(self)->listen(); }, this);
+    listen();
     {
-      const ReactorThread io_thread(*io_);
+      const auto io_thread = ReactorThread::start(*io_);
+      if (!io_thread) {
+        return tl::unexpected(io_thread.error());
+      }
       control_->run();
     }
+    server_.reset();
     return {};
   }
 
@@ -135,6 +141,21 @@ class GuestProcess {
   }
 
  private:
+  void listen() {
+    auto server =
+        ControlServer::listen(*control_, guest_socket_path(configuration_.run_directory, domain_),
+                              [this](const std::string& request, ControlServer::Reply reply) {
+                                answer(request, std::move(reply));
+                              });
+    if (server) {
+      server_ = std::move(*server);
+      return;
+    }
+    log_limited(listen_log_, control_->now(), LogLevel::warning, kGuestLog,
+                "no status for iscsi-blkctl: {}", server.error().message);
+    listen_timer_->start_after(kListenRetry);
+  }
+
   void answer(const std::string& request, ControlServer::Reply reply) {
     const auto parsed = parse_control_request(request);
     if (!parsed) {
@@ -171,15 +192,19 @@ class GuestProcess {
   std::unique_ptr<UringReactor> control_;
   std::unique_ptr<UringReactor> io_;
   std::optional<Timer> terminate_timer_;
+  std::optional<Timer> listen_timer_;
+  LogLimiter listen_log_{kMessageLimit};
   std::unique_ptr<DiskResolver> resolver_;
   std::unique_ptr<GuestDataPlane> plane_;
   std::unique_ptr<GuestBackend> backend_;
+  std::unique_ptr<ControlServer> server_;
 };
 
 }  // namespace
 
 Result<void> run_guest_process(const Configuration& configuration, DomainId domain) {
   set_log_prefix(fmt::format("guest {}", domain));
+  set_log_budget(kGuestLogBudget);
   GuestProcess process(configuration, domain);
   if (auto opened = process.open(); !opened) {
     return opened;

@@ -1,9 +1,23 @@
 #include "blkback/own_domain.h"
 
+#include <fstream>
+#include <string>
+
 #include "base/decimal.h"
 #include "blkback/xen/xenstore.h"
 
 namespace iscsi_blkback {
+namespace {
+
+// False: the kernel says that this is another domain. Where it says nothing, it may be dom0.
+bool may_be_dom0() {
+  std::ifstream file("/proc/xen/capabilities");
+  std::string capabilities;
+  std::getline(file, capabilities);  // another domain has none
+  return !file.is_open() || capabilities.find("control_d") != std::string::npos;
+}
+
+}  // namespace
 
 Result<DomainId> read_own_domain() {
   auto store = open_xenstore();
@@ -14,6 +28,9 @@ Result<DomainId> read_own_domain() {
   if (!text) {
     if (text.error().code != ErrorCode::not_found) {
       return tl::unexpected(text.error());
+    }
+    if (!may_be_dom0()) {
+      return fail(ErrorCode::unavailable, "xenstore does not say yet which domain this is");
     }
     return DomainId{0};  // toolstacks may leave it out for dom0
   }

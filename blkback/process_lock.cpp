@@ -73,22 +73,30 @@ ProcessLock::~ProcessLock() {
   }
 }
 
-std::optional<pid_t> ProcessLock::holder(const std::string& path) {
+Result<std::optional<pid_t>> ProcessLock::holder(const std::string& path) {
   const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
   if (!fd.valid()) {
-    return std::nullopt;
+    if (errno == ENOENT) {
+      return std::optional<pid_t>();
+    }
+    return tl::unexpected(system_error(fmt::format("{} cannot be opened", path), errno));
   }
   struct flock lock = whole_file(F_WRLCK);
-  if (::fcntl(fd.get(), F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) {
-    return std::nullopt;
+  if (::fcntl(fd.get(), F_OFD_GETLK, &lock) != 0) {
+    return tl::unexpected(
+        system_error(fmt::format("{} cannot be asked for its lock", path), errno));
+  }
+  if (lock.l_type == F_UNLCK) {
+    return std::optional<pid_t>();
   }
   char text[16] = {};
   const ssize_t size = ::pread(fd.get(), text, sizeof text - 1, 0);
   pid_t pid = 0;
   if (size <= 0 || std::from_chars(text, text + size, pid).ec != std::errc{} || pid <= 0) {
-    return std::nullopt;
+    return fail(ErrorCode::conflict,
+                fmt::format("{} is locked by a process that has not written its number", path));
   }
-  return pid;
+  return std::optional<pid_t>(pid);
 }
 
 std::string guest_lock_path(const std::string& run_directory, DomainId domain) {

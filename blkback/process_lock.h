@@ -22,8 +22,9 @@ class ProcessLock {
   [[nodiscard]] static Result<ProcessLock> acquire(const std::string& path,
                                                    const std::string& what);
 
-  // The pid of the process that holds the lock now; nullopt: nobody does.
-  [[nodiscard]] static std::optional<pid_t> holder(const std::string& path);
+  // The pid of the process that holds the lock now; nullopt: nobody does. An error: it cannot be
+  // told, as when a process has just locked the file and not yet written its pid.
+  [[nodiscard]] static Result<std::optional<pid_t>> holder(const std::string& path);
 
   ProcessLock(ProcessLock&&) noexcept = default;
   ProcessLock& operator=(ProcessLock&&) = delete;

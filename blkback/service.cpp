@@ -24,6 +24,7 @@
 #include "blkback/control_server.h"
 #include "blkback/guest_keeper.h"
 #include "blkback/json_text.h"
+#include "blkback/log_limits.h"
 #include "blkback/own_domain.h"
 #include "blkback/process_lock.h"
 #include "blkback/process_signals.h"
@@ -117,16 +118,20 @@ class ProcessLauncher final : public GuestLauncher {
     return pid;
   }
 
-  std::optional<pid_t> adopt(DomainId guest) override {
+  Result<std::optional<pid_t>> adopt(DomainId guest) override {
     const std::string path = guest_lock_path(run_directory_, guest);
     const auto pid = ProcessLock::holder(path);
-    // Looked at again once it is watched: the pid may have ended, and be another's, in between.
-    if (!pid || !watch(guest, *pid)) {
-      return std::nullopt;
+    if (!pid || !*pid) {
+      return pid;
     }
-    if (ProcessLock::holder(path) != pid) {
+    if (auto watched = watch(guest, **pid); !watched) {
+      return tl::unexpected(watched.error());
+    }
+    // Looked at again once it is watched: the pid may have ended, and be another's, in between.
+    auto again = ProcessLock::holder(path);
+    if (!again || *again != *pid) {
       processes_.erase(guest);
-      return std::nullopt;
+      return again ? Result<std::optional<pid_t>>(std::nullopt) : std::move(again);
     }
     return pid;
   }
@@ -170,8 +175,9 @@ class ProcessLauncher final : public GuestLauncher {
     // An adopted process is nobody's child here: how it ended is not known.
     const bool clean = reaped < 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0);
     if (reaped > 0 && WIFSIGNALED(status)) {
-      log_error(kServiceLog, "process {} of domain {} was ended by signal {}", process.pid,
-                process.guest, WTERMSIG(status));
+      log_limited(signal_log_, control_.now(), LogLevel::error, kServiceLog,
+                  "process {} of domain {} was ended by signal {}", process.pid, process.guest,
+                  WTERMSIG(status));
     }
     // From now on nothing of it is sent: what its disks have left at their targets is harmless so
     // much sooner.
@@ -185,6 +191,7 @@ class ProcessLauncher final : public GuestLauncher {
   std::string run_directory_;
   std::string log_level_;
   std::string configuration_path_;
+  LogLimiter signal_log_{kGuestLogLimit};
   GuestKeeper* keeper_ = nullptr;
   std::map<DomainId, std::unique_ptr<Process>> processes_;
 };
@@ -209,6 +216,7 @@ std::string status_line(const GuestKeeper& keeper, DomainId own_domain) {
 }  // namespace
 
 Result<void> run_service(const Configuration& configuration, const ServiceOptions& options) {
+  set_log_budget(kServiceLogBudget);
   auto own_domain = read_own_domain();
   if (!own_domain) {
     return tl::unexpected(own_domain.error());

@@ -1,15 +1,18 @@
 #include "blkback/store_connection.h"
 
+#include <algorithm>
 #include <utility>
+
+#include "blkback/log_limits.h"
 
 namespace iscsi_blkback {
 
 StoreConnection::StoreConnection(Reactor& control, Factory open_store, const char* log,
-                                 LogLimiter& limiter, Client& client)
+                                 LogLimiter& all_log, Client& client)
     : control_(control),
       open_store_(std::move(open_store)),
       log_(log),
-      limiter_(limiter),
+      lost_log_(kMessageLimit, all_log),
       client_(client),
       reopen_timer_(
           control, [](void* self) noexcept { static_cast<StoreConnection*>(self)->reopen(); },
@@ -28,6 +31,7 @@ Result<void> StoreConnection::open() {
   watch_ = control_.watch_readable(
       store_->fd(), [](void* self) noexcept { static_cast<StoreConnection*>(self)->take_events(); },
       this);
+  opened_ = control_.now();
   return {};
 }
 
@@ -38,10 +42,13 @@ void StoreConnection::stop() {
 
 void StoreConnection::reopen() {
   if (auto opened = open(); !opened) {
-    log_limited(limiter_, control_.now(), LogLevel::warning, log_, "xenstore cannot be reached: {}",
-                opened.error().message);
-    reopen_timer_.start_after(kReopenInterval);
+    log_limited(lost_log_, control_.now(), LogLevel::warning, log_,
+                "xenstore cannot be reached: {}", opened.error().message);
+    reopen_timer_.start_after(reopen_delay_);
+    reopen_delay_ = std::min(reopen_delay_ * 2, kReopenMax);
+    return;
   }
+  log_limited(lost_log_, control_.now(), LogLevel::info, log_, "xenstore is reached again");
 }
 
 void StoreConnection::lose(const Error& why) {
@@ -49,10 +56,15 @@ void StoreConnection::lose(const Error& why) {
   if (stopping_) {
     return;
   }
-  log_warning(log_, "the connection to xenstore is lost, disks go on being served: {}",
-              why.message);
+  log_limited(lost_log_, control_.now(), LogLevel::warning, log_,
+              "the connection to xenstore is lost, disks go on being served: {}", why.message);
   store_.reset();
-  reopen_timer_.start_after(kReopenInterval);
+  if (control_.now() - opened_ >= kSettled) {
+    reopen_delay_ = kReopenMin;
+  }
+  reopen_timer_.start_after(reopen_delay_);
+  reopen_delay_ = std::min(reopen_delay_ * 2, kReopenMax);
+  client_.on_store_lost();
 }
 
 void StoreConnection::take_events() {

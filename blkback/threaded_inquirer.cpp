@@ -1,140 +1,124 @@
 #include "blkback/threaded_inquirer.h"
 
-#include <algorithm>
+#include <fmt/format.h>
+
+#include <functional>
 #include <list>
-#include <map>
-#include <mutex>
+#include <memory>
 #include <string>
-#include <system_error>
-#include <thread>
+#include <string_view>
 #include <utility>
+#include <vector>
+
+#include "initiator/shared_lookups.h"
 
 namespace iscsi_blkback {
 namespace {
 
-using Answer = std::function<void()>;  // to be run on the control thread
-
-struct Inquiry {
-  std::string asked;  // the portal
-  std::function<Answer(PortalDirectory&)> ask;
-};
-
-// Shared with the threads. control is null once the inquirer has gone: late answers are dropped.
-struct Inquiries {
-  std::mutex mutex;
-  std::list<Inquiry> waiting;
-  std::map<std::string, unsigned> running;  // by portal
-  unsigned threads = 0;
-  Reactor* control = nullptr;
-  PortalDirectory* directory = nullptr;
-};
-
-std::list<Inquiry>::iterator next_inquiry(Inquiries& inquiries) {
-  return std::find_if(
-      inquiries.waiting.begin(), inquiries.waiting.end(), [&](const Inquiry& candidate) {
-        const auto running = inquiries.running.find(candidate.asked);
-        return running == inquiries.running.end() || running->second < kMaxLookupsPerPortal;
-      });
+// Who asks, and for what, as far as the answer depends on it. Secrets are told apart by a hash, so
+// that no more copies of them are made.
+std::string discovery_text(const Portal& at, const SessionOptions& session,
+                           const std::string& target_name) {
+  const ChapOptions& chap = session.discovery_chap;
+  const auto hash = std::hash<std::string_view>{};
+  return fmt::format("{} {} {} {} {} {} {:x} {} {:x}", at.to_string(),
+                     at.interface_binding.to_string(), target_name, session.initiator_name,
+                     session.login_timeout.count(), chap.username, hash(chap.password),
+                     chap.username_in, hash(chap.password_in));
 }
 
-void post_answer(const std::shared_ptr<Inquiries>& inquiries, Answer answer) {
-  inquiries->control->post([inquiries, answer = std::move(answer)] {
-    {
-      const std::lock_guard guard(inquiries->mutex);
-      if (inquiries->control == nullptr) {
-        return;
-      }
-    }
-    answer();
-  });
-}
+// Questions of one kind that wait for their answers, each with the end of the patience for it.
+template <class Value>
+class Waiting {
+ public:
+  using Done = std::function<void(Result<Value>)>;
 
-void run_inquiries(const std::shared_ptr<Inquiries>& inquiries) {
-  std::unique_lock lock(inquiries->mutex);
-  while (inquiries->control != nullptr) {
-    const auto next = next_inquiry(*inquiries);
-    if (next == inquiries->waiting.end()) {
-      break;
-    }
-    const Inquiry inquiry = std::move(*next);
-    inquiries->waiting.erase(next);
-    ++inquiries->running[inquiry.asked];
-    lock.unlock();
-    Answer answer = inquiry.ask(*inquiries->directory);
-    lock.lock();
-    if (--inquiries->running[inquiry.asked] == 0) {
-      inquiries->running.erase(inquiry.asked);
-    }
-    if (inquiries->control != nullptr) {
-      // Under the lock, so that the reactor cannot go away in between.
-      post_answer(inquiries, std::move(answer));
-    }
+  Waiting(Reactor& control, LookupThreads& threads, std::chrono::milliseconds patience)
+      : control_(control), lookups_(threads), patience_(patience) {}
+
+  void ask(const std::string& what, const std::string& name, const std::vector<std::string>& keys,
+           typename SharedLookups<Value>::Look look, Done done) {
+    Entry& entry = *entries_.emplace_back(std::make_unique<Entry>(*this, name, std::move(done)));
+    entry.timer.start_after(patience_);
+    entry.interest =
+        lookups_.ask(control_, what, keys, std::move(look),
+                     [&entry](Result<Value> answer) { entry.owner.end(entry, std::move(answer)); });
   }
-  --inquiries->threads;
-}
+
+ private:
+  struct Entry {
+    Entry(Waiting& of, std::string portal, Done to_tell)
+        : owner(of),
+          name(std::move(portal)),
+          done(std::move(to_tell)),
+          timer(
+              of.control_,
+              [](void* self) noexcept {
+                auto& entry = *static_cast<Entry*>(self);
+                entry.owner.end(
+                    entry, fail(ErrorCode::timed_out,
+                                fmt::format("{} is still being asked or looked up after "
+                                            "{} s; check the DNS settings of this host",
+                                            entry.name, entry.owner.patience_.count() / 1000)));
+              },
+              this) {}
+    Waiting& owner;
+    std::string name;
+    Done done;
+    Timer timer;
+    std::unique_ptr<typename SharedLookups<Value>::Interest> interest;
+  };
+
+  void end(Entry& entry, Result<Value> answer) {
+    const Done done = std::move(entry.done);
+    entries_.remove_if([&](const auto& other) { return other.get() == &entry; });
+    done(std::move(answer));
+  }
+
+  Reactor& control_;
+  SharedLookups<Value> lookups_;
+  std::chrono::milliseconds patience_;
+  std::list<std::unique_ptr<Entry>> entries_;
+};
 
 class ThreadedInquirer final : public PortalInquirer {
  public:
-  ThreadedInquirer(Reactor& control, PortalDirectory& directory)
-      : inquiries_(std::make_shared<Inquiries>()) {
-    inquiries_->control = &control;
-    inquiries_->directory = &directory;
-  }
+  ThreadedInquirer(Reactor& control, PortalDirectory& directory, std::chrono::milliseconds patience)
+      : directory_(directory),
+        addresses_(control, threads_, patience),
+        portals_(control, threads_, patience) {}
 
-  ~ThreadedInquirer() override {
-    const std::lock_guard lock(inquiries_->mutex);
-    inquiries_->control = nullptr;
-    inquiries_->waiting.clear();
-  }
-
-  void resolve(const Portal& portal, std::function<void(Result<SocketAddress>)> done) override {
-    add<SocketAddress>(
-        portal, [portal](PortalDirectory& directory) { return directory.resolve(portal); },
-        std::move(done));
+  void resolve(const Portal& portal, const std::string& target_name,
+               std::function<void(Result<SocketAddress>)> done) override {
+    const std::string name = portal.to_string();
+    addresses_.ask(
+        name, name, {"target " + target_name},
+        [&directory = directory_, portal] { return directory.resolve(portal); }, std::move(done));
   }
 
   void discover(const Portal& at, const SessionOptions& session, const std::string& target_name,
                 std::function<void(Result<std::vector<Portal>>)> done) override {
-    add<std::vector<Portal>>(
-        at,
-        [at, session, target_name](PortalDirectory& directory) {
+    const std::string name = at.to_string();
+    portals_.ask(
+        discovery_text(at, session, target_name), name, {"target " + target_name, "portal " + name},
+        [&directory = directory_, at, session, target_name] {
           return directory.discover(at, session, target_name);
         },
         std::move(done));
   }
 
  private:
-  template <class Value, class Ask>
-  void add(const Portal& portal, Ask ask, std::function<void(Result<Value>)> done) {
-    const std::lock_guard lock(inquiries_->mutex);
-    inquiries_->waiting.push_back({portal.to_string(), [ask, done](PortalDirectory& directory) {
-                                     return Answer([done, value = ask(directory)] { done(value); });
-                                   }});
-    if (inquiries_->threads == kMaxResolverThreads ||
-        next_inquiry(*inquiries_) == inquiries_->waiting.end()) {
-      return;  // taken up by the thread that is ready next
-    }
-    try {
-      std::thread(run_inquiries, inquiries_).detach();
-      ++inquiries_->threads;
-    } catch (const std::system_error& failure) {
-      // Answered, so that the disk tries again later.
-      inquiries_->waiting.pop_back();
-      post_answer(inquiries_, [done, errno_value = failure.code().value()] {
-        done(tl::unexpected(
-            system_error("a thread for name resolution cannot be started", errno_value)));
-      });
-    }
-  }
-
-  std::shared_ptr<Inquiries> inquiries_;
+  PortalDirectory& directory_;
+  LookupThreads threads_;
+  Waiting<SocketAddress> addresses_;
+  Waiting<std::vector<Portal>> portals_;
 };
 
 }  // namespace
 
-std::unique_ptr<PortalInquirer> make_threaded_inquirer(Reactor& control,
-                                                       PortalDirectory& directory) {
-  return std::make_unique<ThreadedInquirer>(control, directory);
+std::unique_ptr<PortalInquirer> make_threaded_inquirer(Reactor& control, PortalDirectory& directory,
+                                                       std::chrono::milliseconds patience) {
+  return std::make_unique<ThreadedInquirer>(control, directory, patience);
 }
 
 }  // namespace iscsi_blkback

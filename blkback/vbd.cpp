@@ -77,7 +77,8 @@ Vbd::Vbd(Reactor& reactor, GrantTable& grants, EventDispatcher& events, BlockDev
           },
           this),
       flush_retry_(
-          reactor, [](void* self) noexcept { static_cast<Vbd*>(self)->retry_flushes(); }, this) {}
+          reactor, [](void* self) noexcept { static_cast<Vbd*>(self)->retry_flushes(); }, this),
+      log_(options_.log != nullptr ? *options_.log : own_log_) {}
 
 Vbd::~Vbd() {
   ISCSI_BLKBACK_ASSERT(in_flight_ == 0);
@@ -133,6 +134,7 @@ Result<void> Vbd::allocate(std::uint32_t slot_count) {
     return tl::unexpected(system_error(
         fmt::format("no {} bytes for the buffers of {}", arena_bytes_, options_.name), errno));
   }
+  (void)madvise(arena, arena_bytes_, MADV_DONTDUMP);  // it holds the guest's data
   arena_ = static_cast<std::byte*>(arena);
   slots_ = std::vector<Slot>(slot_count);
   free_slots_.reserve(slot_count);
@@ -224,7 +226,7 @@ void Vbd::accept(const BlkifRequest& request, const RequestLimits& limits, TimeP
   if (refusal != Refusal::none) {
     ++statistics_.refused;
     slot.response = response_status(refusal);
-    log_limited(refusal_limiter_, now, LogLevel::warning, "vbd",
+    log_limited(log_.refusals, now, LogLevel::warning, "vbd",
                 "{}: request refused: {} (operation {}, sector {}, {} segments)", options_.name,
                 to_string(refusal), request.operation, request.sector, request.segment_count);
     finished_.push_back(slot);
@@ -272,7 +274,8 @@ void Vbd::break_ring(Error error) noexcept {
     return;
   }
   state_ = State::broken;
-  log_error("vbd", "{}: {}", options_.name, error.message);
+  log_limited(log_.breaks, reactor_.now(), LogLevel::error, "vbd", "{}: {}", options_.name,
+              error.message);
   broken_because_ = std::move(error);
   consume_.cancel();
   report_broken_.schedule();
@@ -293,7 +296,7 @@ void Vbd::on_request_complete(BlockRequest& request, IoStatus status) noexcept {
   }
   slot.response = response_status(status);
   if (status != IoStatus::ok) {
-    log_limited(vbd.error_limiter_, vbd.reactor_.now(), LogLevel::warning, "vbd",
+    log_limited(vbd.log_.errors, vbd.reactor_.now(), LogLevel::warning, "vbd",
                 "{}: {} of {} sectors at sector {} failed: {}", vbd.options_.name,
                 to_string(slot.operation), slot.sector_count, slot.sector, to_string(status));
   }
@@ -446,7 +449,7 @@ void Vbd::copy_and_check(SlotList& slots, BlockOperation operation) noexcept {
   }
   const Result<void> copied = grants_.copy(copies_);
   if (!copied) {
-    log_limited(error_limiter_, reactor_.now(), LogLevel::error, "vbd", "{}: {}", options_.name,
+    log_limited(log_.errors, reactor_.now(), LogLevel::error, "vbd", "{}: {}", options_.name,
                 copied.error().message);
   }
   slots.for_each([&](Slot& slot) {
@@ -459,7 +462,7 @@ void Vbd::copy_and_check(SlotList& slots, BlockOperation operation) noexcept {
     }
     if (!ok) {
       slot.response = kBlkifError;
-      log_limited(error_limiter_, reactor_.now(), LogLevel::warning, "vbd",
+      log_limited(log_.errors, reactor_.now(), LogLevel::warning, "vbd",
                   "{}: the guest's pages of a {} at sector {} could not be copied", options_.name,
                   to_string(slot.operation), slot.sector);
     }

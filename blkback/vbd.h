@@ -45,11 +45,20 @@ struct RingParameters {
   std::uint32_t start_index = 0;                // all before it has been consumed and answered
 };
 
+// What limits the messages of a disk's rings. A guest may make a ring after a ring, so that it is
+// the disk's, which outlives them.
+struct VbdLog {
+  LogLimiter refusals;
+  LogLimiter errors;
+  LogLimiter breaks;
+};
+
 struct VbdOptions {
   std::string name;        // for the log: "xvda of guest 5"
   bool read_only = false;  // in addition to the device's own
   // One disk's share of a reactor turn.
   std::uint32_t max_requests_per_turn = 128;
+  VbdLog* log = nullptr;  // null: its own
 };
 
 struct VbdStatistics {
@@ -194,8 +203,8 @@ class Vbd final : private EventDispatcher::Handler {
   void* on_closed_owner_ = nullptr;
 
   VbdStatistics statistics_;
-  LogLimiter refusal_limiter_;
-  LogLimiter error_limiter_;
+  VbdLog own_log_;
+  VbdLog& log_;
 };
 
 }  // namespace iscsi_blkback

@@ -161,7 +161,7 @@ std::optional<std::vector<std::byte>> parse_base64(std::string_view letters) {
   return bytes;
 }
 
-Result<void> check_secret(std::string_view option, const std::string& secret) {
+Result<void> check_secret(std::string_view option, std::string_view secret) {
   if (secret.size() < kMinChapSecretBytes || secret.size() > kMaxChapSecretBytes) {
     return fail(ErrorCode::invalid_argument,
                 fmt::format("{} must have {} to {} characters (RFC 7143 12.1.3)", option,
@@ -268,6 +268,7 @@ std::vector<std::byte> chap_response(ChapAlgorithm algorithm, std::uint8_t ident
       EVP_DigestFinal_ex(context.get(), hash.data(), &length) != 1) {
     return {};
   }
+  wipe_stack();  // the hash functions leave parts of the secret there
   std::vector<std::byte> result(length);
   std::memcpy(result.data(), hash.data(), length);
   return result;

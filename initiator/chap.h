@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/secret.h"
 #include "initiator/login_text.h"
 
 namespace iscsi_blkback {
@@ -32,9 +33,9 @@ inline constexpr std::size_t kMaxChapResponseBytes = 32;     // of SHA-256 and S
 
 struct ChapOptions {
   std::string username;     // empty: no CHAP
-  std::string password;     // what we know
+  Secret password;          // what we know
   std::string username_in;  // empty: the target proves nothing
-  std::string password_in;  // what the target must know
+  Secret password_in;       // what the target must know
   // What is offered, the first choice first; empty: all, the strongest first.
   std::vector<ChapAlgorithm> algorithms;
 

@@ -2,92 +2,49 @@
 
 #include <fmt/format.h>
 #include <netdb.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
-#include <mutex>
-#include <optional>
-#include <system_error>
-#include <thread>
 #include <utility>
 
-#include "base/unique_fd.h"
+#include "initiator/shared_lookups.h"
 
 namespace iscsi_blkback {
 namespace {
 
-// What a question's thread and its asker share; the one that ends last frees it.
-struct Question {
-  std::string host;
-  std::uint16_t port = 0;
-  UniqueFd answered;  // an eventfd
-  std::mutex mutex;
-  std::optional<Result<std::vector<SocketAddress>>> addresses;
+using Lookups = SharedLookups<std::vector<SocketAddress>>;
+
+class ThreadedLookup final : public NameLookup {
+ public:
+  explicit ThreadedLookup(std::unique_ptr<Lookups::Interest> interest)
+      : interest_(std::move(interest)) {}
+
+ private:
+  std::unique_ptr<Lookups::Interest> interest_;
 };
 
-class SystemLookup final : public NameLookup {
+class ThreadedNameResolver final : public NameResolver {
  public:
-  SystemLookup(Reactor& reactor, std::shared_ptr<Question> question, NameResolver::Answer answer,
-               void* owner)
-      : question_(std::move(question)), answer_(answer), owner_(owner) {
-    watch_ = reactor.watch_readable(
-        question_->answered.get(),
-        [](void* self) noexcept { static_cast<SystemLookup*>(self)->on_answered(); }, this);
+  explicit ThreadedNameResolver(BlockingResolve resolve) : resolve_(std::move(resolve)) {}
+
+  std::unique_ptr<NameLookup> look_up(Reactor& reactor, const std::string& target_name,
+                                      const std::string& host, std::uint16_t port, Answer answer,
+                                      void* owner) override {
+    return std::make_unique<ThreadedLookup>(lookups_.ask(
+        reactor, fmt::format("{}:{}", host, port), {"target " + target_name},
+        [resolve = resolve_, host, port] { return resolve(host, port); },
+        [answer, owner](Result<std::vector<SocketAddress>> addresses) {
+          answer(owner, std::move(addresses));
+        }));
   }
 
  private:
-  void on_answered() noexcept {
-    watch_.reset();
-    std::optional<Result<std::vector<SocketAddress>>> addresses;
-    {
-      const std::lock_guard lock(question_->mutex);
-      addresses.swap(question_->addresses);
-    }
-    answer_(owner_, std::move(*addresses));  // may delete this
-  }
-
-  std::shared_ptr<Question> question_;
-  NameResolver::Answer answer_;
-  void* owner_;
-  std::unique_ptr<FdWatch> watch_;
-};
-
-void answer_question(const std::shared_ptr<Question>& question,
-                     Result<std::vector<SocketAddress>> addresses) {
-  {
-    const std::lock_guard lock(question->mutex);
-    question->addresses = std::move(addresses);
-  }
-  const std::uint64_t one = 1;
-  // Cannot fail: the counter is at 0, and nobody else has the descriptor.
-  static_cast<void>(!::write(question->answered.get(), &one, sizeof one));
-}
-
-class SystemNameResolver final : public NameResolver {
- public:
-  std::unique_ptr<NameLookup> look_up(Reactor& reactor, const std::string& host, std::uint16_t port,
-                                      Answer answer, void* owner) override {
-    auto question = std::make_shared<Question>();
-    question->host = host;
-    question->port = port;
-    question->answered.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    ISCSI_BLKBACK_ASSERT(question->answered.valid());
-    try {
-      std::thread([question] {
-        answer_question(question, resolve(question->host, question->port));
-      }).detach();
-    } catch (const std::system_error& failure) {
-      answer_question(question,
-                      tl::unexpected(system_error("a thread for name resolution cannot be started",
-                                                  failure.code().value())));
-    }
-    return std::make_unique<SystemLookup>(reactor, std::move(question), answer, owner);
-  }
+  BlockingResolve resolve_;
+  LookupThreads threads_;
+  Lookups lookups_{threads_};
 };
 
 }  // namespace
@@ -127,9 +84,13 @@ Result<std::vector<SocketAddress>> resolve(const std::string& host, std::uint16_
   return addresses;
 }
 
+std::unique_ptr<NameResolver> make_threaded_name_resolver(BlockingResolve resolve) {
+  return std::make_unique<ThreadedNameResolver>(std::move(resolve));
+}
+
 NameResolver& system_name_resolver() {
-  static SystemNameResolver resolver;
-  return resolver;
+  static const auto resolver = make_threaded_name_resolver(resolve);
+  return *resolver;
 }
 
 }  // namespace iscsi_blkback

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,13 +31,21 @@ class NameResolver {
   using Answer = void (*)(void* owner, Result<std::vector<SocketAddress>> addresses) noexcept;
 
   virtual ~NameResolver() = default;
+  // target_name: on whose behalf; what one target wants to know does not keep others waiting.
   [[nodiscard]] virtual std::unique_ptr<NameLookup> look_up(Reactor& reactor,
+                                                            const std::string& target_name,
                                                             const std::string& host,
                                                             std::uint16_t port, Answer answer,
                                                             void* owner) = 0;
 };
 
-// The system's resolver, on a thread for each question; one that hangs is left behind.
+// Asks resolve, which may hang, on LookupThreads; a question that is being asked already is not
+// asked again. resolve: any thread, several at once, also after the resolver has gone.
+using BlockingResolve =
+    std::function<Result<std::vector<SocketAddress>>(const std::string& host, std::uint16_t port)>;
+[[nodiscard]] std::unique_ptr<NameResolver> make_threaded_name_resolver(BlockingResolve resolve);
+
+// The same with the system's resolver; one for the whole process.
 [[nodiscard]] NameResolver& system_name_resolver();
 
 }  // namespace iscsi_blkback

@@ -46,7 +46,7 @@ void Session::Impl::follow_redirect() {
   }
   timer_.start_after(options_.login_timeout);
   lookup_ = resolver_.look_up(
-      reactor_, redirect_target_.host, redirect_target_.port,
+      reactor_, options_.target_name, redirect_target_.host, redirect_target_.port,
       [](void* owner, Result<std::vector<SocketAddress>> addresses) noexcept {
         static_cast<Impl*>(owner)->on_redirect_resolved(std::move(addresses));
       },

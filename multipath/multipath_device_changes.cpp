@@ -85,8 +85,9 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
   Path& path = **found;
   const std::uint32_t index = path.index();
   const PathMask bit = path_bit(index);
-  log_info("multipath", "{}: path {} of LUN {} is removed, {} requests are outstanding there",
-           options_.alias, path.portal_name(), lun, path.in_flight());
+  log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
+              "{}: path {} of LUN {} is removed, {} requests are outstanding there", options_.alias,
+              path.portal_name(), lun, path.in_flight());
   paths_.erase(found);
   if (lun_fence_.path == index) {
     give_up_reset();
@@ -139,8 +140,9 @@ void MultipathDevice::Impl::on_removal_overdue(Removal& removal) {
         Error{ErrorCode::timed_out, "commands of a removed path are neither answered nor aborted"});
     return;
   }
-  log_warning("multipath", "{}: commands at the removed path {} are not answered, aborting them",
-              options_.alias, removal.path.portal_name());
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+              "{}: commands at the removed path {} are not answered, aborting them", options_.alias,
+              removal.path.portal_name());
   removal.aborting = true;
   removal.abort.function = TaskFunction::abort_task_set;
   removal.abort.lun = removal.path.logical_unit().lun();
@@ -175,8 +177,9 @@ void MultipathDevice::Impl::finish_removals() {
     if (!removal->nothing_at_fencer) {
       return false;
     }
-    log_info("multipath", "{}: path {} of LUN {} is gone", options_.alias,
-             removal->path.portal_name(), removal->path.lun());
+    log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
+                "{}: path {} of LUN {} is gone", options_.alias, removal->path.portal_name(),
+                removal->path.lun());
     forget_path(index);
     let_go.push_back(&session);
     return true;

@@ -322,8 +322,8 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
     end_lun_fence(false);
     return;
   }
-  log_info("multipath", "{}: lost writes are fenced by {} through {}", options_.alias, name,
-           portal);
+  log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
+              "{}: lost writes are fenced by {} through {}", options_.alias, name, portal);
   const TimePoint until = settled_harmless_at(lun_fence_.sent_at);
   bool removed = false;
   if (preempted) {

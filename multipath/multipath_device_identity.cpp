@@ -169,8 +169,9 @@ void MultipathDevice::Impl::grow_if_all_agree(const Path* changed) {
   if (up_ == 0 || least <= identity_.block_count) {
     return;
   }
-  log_info("multipath", "{}: all paths see {} blocks of {} bytes, before {}: the disk has grown",
-           options_.alias, least, geometry_.logical_block_bytes, identity_.block_count);
+  log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
+              "{}: all paths see {} blocks of {} bytes, before {}: the disk has grown",
+              options_.alias, least, geometry_.logical_block_bytes, identity_.block_count);
   identity_.block_count = least;
   geometry_.sector_count = least * (geometry_.logical_block_bytes / kSectorBytes);
   grown_ = true;

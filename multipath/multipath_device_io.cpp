@@ -321,9 +321,9 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
 // The target has refused the write for good: nothing of it is left there.
 void MultipathDevice::Impl::wait_for_space(Request& request) {
   if (!std::exchange(request.waits_for_space, true) && waiting_for_space_++ == 0) {
-    log_error("multipath",
-              "{}: the LUN has no space left; writes wait until it has (no_space = \"hold\")",
-              options_.alias);
+    log_limited(log_limiter_, reactor_.now(), LogLevel::error, "multipath",
+                "{}: the LUN has no space left; writes wait until it has (no_space = \"hold\")",
+                options_.alias);
     notify_.schedule();
   }
   request.place = Request::Place::delayed;
@@ -334,7 +334,8 @@ void MultipathDevice::Impl::wait_for_space(Request& request) {
 void MultipathDevice::Impl::end_wait_for_space(Request& request, IoStatus status) {
   request.waits_for_space = false;
   if (--waiting_for_space_ == 0 && status == IoStatus::ok) {
-    log_info("multipath", "{}: the LUN has space again", options_.alias);
+    log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
+                "{}: the LUN has space again", options_.alias);
     notify_.schedule();
   }
 }

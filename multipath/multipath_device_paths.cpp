@@ -225,8 +225,8 @@ void MultipathDevice::Impl::on_no_path_timer() {
   no_path_expired_ = true;
   ++queue_timeouts_;
   queued_time_ += reactor_.now() - queueing_since_;
-  log_warning("multipath", "{}: no path came back within no_path_retry; requests fail now",
-              options_.alias);
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+              "{}: no path came back within no_path_retry; requests fail now", options_.alias);
   fail_if_failing();
   notify_.schedule();
 }

@@ -185,8 +185,9 @@ class SessionFencer::Entry final : public SessionObserver {
     fence_epoch_ = session_->login_epoch();
     place_ = login_place(*session_);
     redirected_ = led_elsewhere(*session_) || led_elsewhere(*sibling_);
-    log_info("multipath", "{}: fencing the lost session through portal {}",
-             session_->options().portal_name, options.portal_name);
+    log_limited(fencer_.log_limiter_, fencer_.reactor_.now(), LogLevel::info, "multipath",
+                "{}: fencing the lost session through portal {}", session_->options().portal_name,
+                options.portal_name);
     fence_ = std::make_unique<Session>(fencer_.reactor_, std::move(options));
     fence_->add_observer(fence_observer_);
     stopping_ = false;
@@ -212,7 +213,8 @@ class SessionFencer::Entry final : public SessionObserver {
     if (fenced.empty()) {
       return;
     }
-    log_info("multipath", "{}: the lost session is fenced", session_->options().portal_name);
+    log_limited(fencer_.log_limiter_, fencer_.reactor_.now(), LogLevel::info, "multipath",
+                "{}: the lost session is fenced", session_->options().portal_name);
     for (Client* client : fenced) {
       if (!lost_again) {
         std::erase(waiting_, client);

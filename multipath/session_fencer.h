@@ -30,6 +30,7 @@
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "base/reactor.h"
 #include "initiator/session.h"
 #include "multipath/login_place.h"
@@ -106,6 +107,7 @@ class SessionFencer {
   void remove_finished();
 
   Reactor& reactor_;
+  LogLimiter log_limiter_;
   std::vector<std::unique_ptr<Entry>> entries_;
   Deferred remove_finished_;
 };

@@ -185,7 +185,8 @@ Result<void> ConfigurationReader::set(const CredentialSetting& kind,
   if (value->empty()) {
     return refuse(entry, fmt::format("{} must not be empty", entry.name));
   }
-  (settings.session.*kind.chap).*kind.member = std::move(*value);
+  ChapOptions& chap = settings.session.*kind.chap;
+  std::visit([&](auto member) { chap.*member = *value; }, kind.member);
   return {};
 }
 

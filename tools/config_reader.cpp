@@ -3,9 +3,9 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::array<std::string_view, 6> kTopNames = {"initiator_name", "initiator_alias",
-                                                       "portals",        "log_level",
-                                                       "run_directory",  "max_ring_page_order"};
+constexpr std::array<std::string_view, 7> kTopNames = {
+    "initiator_name", "initiator_alias",     "portals",   "log_level",
+    "run_directory",  "max_ring_page_order", "core_dumps"};
 constexpr std::array<std::string_view, 3> kDeviceNames = {"vendor", "product", "revision"};
 constexpr std::array<std::string_view, 4> kLunNames = {"target", "lun", "portals", "wwid"};
 
@@ -31,6 +31,14 @@ Result<void> ConfigurationReader::top(const ConfigurationEntry& entry,
       return tl::unexpected(order.error());
     }
     configuration.max_ring_page_order = static_cast<std::uint32_t>(*order);
+    return {};
+  }
+  if (entry.name == "core_dumps") {
+    const auto allowed = yes_no_of(entry);
+    if (!allowed) {
+      return tl::unexpected(allowed.error());
+    }
+    configuration.core_dumps = *allowed;
     return {};
   }
   auto value = text_of(entry);

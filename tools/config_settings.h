@@ -64,7 +64,7 @@ struct ChapAlgorithmsSetting {
 };
 struct CredentialSetting {
   ChapMember chap;
-  std::string ChapOptions::*member;
+  std::variant<std::string ChapOptions::*, Secret ChapOptions::*> member;
 };
 
 // Part of the one interface for all portals.

@@ -1,11 +1,13 @@
 // iscsi-blkback: the service, or with --guest the process of one guest, which the service starts.
 
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 
+#include "base/core_dumps.h"
 #include "base/log.h"
 #include "blkback/guest_process.h"
 #include "blkback/service.h"
@@ -47,6 +49,28 @@ int serve(const Arguments& arguments, const Configuration& configuration) {
     return kError;
   }
   return kOk;
+}
+
+// This thread's own stack, on which the configuration was read, is not dumped.
+int serve_with_core_dumps(const Arguments& arguments, const Configuration& configuration) {
+  if (auto allowed = allow_core_dumps(); !allowed) {
+    log_error("main", "{}", allowed.error().message);
+    return kError;
+  }
+  // What the other thread waits for (ProcessSignals), and what would end the process here.
+  sigset_t waited_for;
+  sigemptyset(&waited_for);
+  sigaddset(&waited_for, SIGTERM);
+  sigaddset(&waited_for, SIGINT);
+  (void)pthread_sigmask(SIG_BLOCK, &waited_for, nullptr);
+  int status = kError;
+  {
+    auto thread = OwnStackThread::start([&] { status = serve(arguments, configuration); });
+    if (!thread) {
+      log_error("main", "{}", thread.error().message);
+    }
+  }
+  return status;
 }
 
 int run(int argc, char** argv) {
@@ -108,12 +132,14 @@ int run(int argc, char** argv) {
     configuration->run_directory = arguments.run_directory;
   }
   set_log_level(parse_log_level(configuration->log_level).value_or(LogLevel::info));
-  return serve(arguments, *configuration);
+  return configuration->core_dumps ? serve_with_core_dumps(arguments, *configuration)
+                                   : serve(arguments, *configuration);
 }
 
 }  // namespace
 }  // namespace iscsi_blkback
 
 int main(int argc, char** argv) {
+  iscsi_blkback::forbid_core_dumps();
   return iscsi_blkback::run(argc, argv);
 }

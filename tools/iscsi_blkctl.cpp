@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/core_dumps.h"
 #include "blkback/json_text.h"
 #include "tools/config.h"
 #include "tools/program_version.h"
@@ -252,5 +253,6 @@ int run(int argc, char** argv) {
 }  // namespace iscsi_blkback
 
 int main(int argc, char** argv) {
+  iscsi_blkback::forbid_core_dumps();  // it may have read the configuration, with its passwords
   return iscsi_blkback::run(argc, argv);
 }

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/core_dumps.h"
 #include "base/log.h"
 #include "base/uring_reactor.h"
 #include "blkback/process_signals.h"
@@ -574,5 +575,6 @@ int run(int argc, char** argv) {
 }  // namespace iscsi_blkback
 
 int main(int argc, char** argv) {
+  iscsi_blkback::forbid_core_dumps();
   return iscsi_blkback::run(argc, argv);
 }

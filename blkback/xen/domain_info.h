@@ -3,6 +3,7 @@
 // say it). Real: libxenctrl. In memory: tests. Used by a control thread only, since calls block.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 
@@ -28,9 +29,15 @@ enum class ShutdownReason : std::uint8_t {
   soft_reset = 5,
 };
 
+using DomainHandle = std::array<std::uint8_t, 16>;  // the toolstack's UUID; zeroes: not known
+
 struct DomainStatus {
   DomainLife life = DomainLife::gone;
-  ShutdownReason shutdown_reason = ShutdownReason::poweroff;  // only for shut_down
+  // Of one that is shut_down; of one that is dying, too, as far as it had shut down before (a
+  // domain that was suspended is destroyed when it has been migrated), else poweroff.
+  ShutdownReason shutdown_reason = ShutdownReason::poweroff;
+  DomainHandle handle{};
+  std::uint64_t cpu_time_ns = 0;  // consumed, by all its processors together
 
   bool operator==(const DomainStatus&) const = default;
 };
@@ -47,5 +54,8 @@ class DomainInfo {
 
 // The error says what is missing (not a Xen control domain, no permission).
 [[nodiscard]] Result<std::unique_ptr<DomainInfo>> open_domain_info();
+
+// Opened by the first question; what cannot be opened is tried again by each one.
+[[nodiscard]] std::unique_ptr<DomainInfo> open_domain_info_when_asked();
 
 }  // namespace iscsi_blkback

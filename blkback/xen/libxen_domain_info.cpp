@@ -2,7 +2,9 @@
 // that depends on it.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <iterator>
 
 #include "blkback/xen/domain_info.h"
 
@@ -13,6 +15,23 @@ extern "C" {
 namespace iscsi_blkback {
 namespace {
 
+class DomainInfoWhenAsked final : public DomainInfo {
+ public:
+  Result<DomainStatus> status(DomainId domain) override {
+    if (info_ == nullptr) {
+      auto opened = open_domain_info();
+      if (!opened) {
+        return tl::unexpected(opened.error());
+      }
+      info_ = std::move(*opened);
+    }
+    return info_->status(domain);
+  }
+
+ private:
+  std::unique_ptr<DomainInfo> info_;
+};
+
 class LibxenDomainInfo final : public DomainInfo {
  public:
   explicit LibxenDomainInfo(xc_interface* handle) : handle_(handle) {}
@@ -22,6 +41,7 @@ class LibxenDomainInfo final : public DomainInfo {
     bool dying = false;
     bool shut_down = false;
     unsigned int reason = 0;
+    DomainStatus status;
 #ifdef ISCSI_BLKBACK_HAVE_GETINFO_SINGLE
     xc_domaininfo_t info{};
     if (xc_domain_getinfo_single(handle_, domain, &info) != 0) {
@@ -33,6 +53,8 @@ class LibxenDomainInfo final : public DomainInfo {
     dying = (info.flags & XEN_DOMINF_dying) != 0;
     shut_down = (info.flags & XEN_DOMINF_shutdown) != 0;
     reason = (info.flags >> XEN_DOMINF_shutdownshift) & XEN_DOMINF_shutdownmask;
+    status.cpu_time_ns = info.cpu_time;
+    std::copy(std::begin(info.handle), std::end(info.handle), status.handle.begin());
 #else
     // It answers with the first domain from this number on.
     xc_dominfo_t info{};
@@ -47,16 +69,17 @@ class LibxenDomainInfo final : public DomainInfo {
     // libxenctrl reports a crash as "crashed", not as a shutdown.
     shut_down = info.shutdown != 0 || info.crashed != 0;
     reason = info.crashed != 0 ? unsigned{SHUTDOWN_crash} : info.shutdown_reason;
+    status.cpu_time_ns = info.cpu_time;
+    std::copy(std::begin(info.handle), std::end(info.handle), status.handle.begin());
 #endif
-    if (dying) {
-      return DomainStatus{DomainLife::dying, ShutdownReason::poweroff};
-    }
+    status.life = dying       ? DomainLife::dying
+                  : shut_down ? DomainLife::shut_down
+                              : DomainLife::running;
     if (shut_down) {
-      const auto known = reason <= SHUTDOWN_soft_reset ? static_cast<ShutdownReason>(reason)
-                                                       : ShutdownReason::crash;
-      return DomainStatus{DomainLife::shut_down, known};
+      status.shutdown_reason = reason <= SHUTDOWN_soft_reset ? static_cast<ShutdownReason>(reason)
+                                                             : ShutdownReason::crash;
     }
-    return DomainStatus{DomainLife::running, ShutdownReason::poweroff};
+    return status;
   }
 
  private:
@@ -79,6 +102,10 @@ Result<std::unique_ptr<DomainInfo>> open_domain_info() {
         system_error("cannot open Xen's control interface (/dev/xen/privcmd)", errno));
   }
   return std::make_unique<LibxenDomainInfo>(handle);
+}
+
+std::unique_ptr<DomainInfo> open_domain_info_when_asked() {
+  return std::make_unique<DomainInfoWhenAsked>();
 }
 
 }  // namespace iscsi_blkback

@@ -38,6 +38,9 @@ class LibxenEventChannels final : public EventChannels {
       return fail(ErrorCode::not_found, "no event channel is pending");
     }
     const xenevtchn_port_or_error_t port = xenevtchn_pending(handle_);
+    if (port < 0 && (errno == EINTR || errno == EAGAIN)) {
+      return fail(ErrorCode::not_found, "no event channel is pending yet");  // the fd says it again
+    }
     if (port < 0) {
       return tl::unexpected(system_error("reading event channels", errno));
     }

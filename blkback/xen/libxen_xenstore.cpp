@@ -1,16 +1,45 @@
-// XenStore on libxenstore. Its reader thread feeds a pipe that holds one byte for the whole queue
-// of watch events: the fd is readable while the queue is not empty, and only reading until there is
-// nothing clears it.
+// XenStore on libxenstore (read at 4.17 and 4.20), and what that leaves to its user:
+//
+// - Its reader thread feeds a pipe that holds one byte for the whole queue of watch events: the
+// pipe
+//   is readable while the queue is not empty, and only reading until there is nothing clears it.
+// - When xenstored dies, the reader thread ends and the pipe says nothing. So there is a second
+//   connection to the same socket, by which nothing is ever sent: its hang-up tells of the death.
+//   The domains without such a socket reach a xenstored elsewhere through the kernel's device.
+//   There a question from time to time has to do.
+// - A question that is under way at that moment fails with EINVAL, as if it had been wrong.
+// - Nothing bounds the time of a call. It blocks the control thread, which the disks do not wait
+//   for, and a CallWatchdog says so in the log.
+// - XS_UNWATCH_FILTER leaks the events that it takes out, so they are left out here.
+// - A call that fails closes the connection's fd, and so does the reader thread, without a lock: a
+//   connection that is known to be dead is not used any more, so that the number of the fd, which
+//   may be another connection's by then, is not closed twice.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "base/unique_fd.h"
+#include "blkback/xen/call_watchdog.h"
 #include "blkback/xen/xenstore.h"
 
 extern "C" {
 #include <xenstore.h>
+#include <xenstore_lib.h>
 }
 
 namespace iscsi_blkback {
@@ -22,161 +51,324 @@ struct FreeDeleter {
 template <class T>
 using Allocated = std::unique_ptr<T, FreeDeleter>;
 
+struct CloseDeleter {
+  void operator()(xs_handle* handle) const { xs_close(handle); }
+};
+using Handle = std::unique_ptr<xs_handle, CloseDeleter>;
+
 constexpr int kMaxTransactionAttempts = 64;
 
-Error xenstore_error(const char* what, const std::string& path) {
-  // xenstored's connection is gone for good after one of these.
-  if (errno == EPIPE || errno == ECONNRESET || errno == EBADF || errno == ECONNREFUSED) {
-    return Error{ErrorCode::unavailable,
-                 fmt::format("the connection to xenstored is gone ({} {})", what, path)};
-  }
-  return system_error(fmt::format("{} xenstore node {}", what, path), errno);
+// What only xenstored says, and not libxenstore of a connection that is lost.
+bool is_answer(int error) {
+  return error == ENOENT || error == EACCES || error == EEXIST || error == EAGAIN;
 }
-
-Result<std::string> read_node(xs_handle* handle, xs_transaction_t transaction,
-                              const std::string& path) {
-  unsigned int length = 0;
-  const Allocated<void> value(xs_read(handle, transaction, path.c_str(), &length));
-  if (value == nullptr) {
-    return tl::unexpected(xenstore_error("reading", path));
-  }
-  return std::string(static_cast<const char*>(value.get()), length);
-}
-
-Result<void> write_node(xs_handle* handle, xs_transaction_t transaction, const std::string& path,
-                        std::string_view value) {
-  if (!xs_write(handle, transaction, path.c_str(), value.data(),
-                static_cast<unsigned int>(value.size()))) {
-    return tl::unexpected(xenstore_error("writing", path));
-  }
-  return {};
-}
-
-Result<void> remove_node(xs_handle* handle, xs_transaction_t transaction, const std::string& path) {
-  // xs_rm calls it a success when only the last component is missing (xenstore.txt: RM). Asking
-  // first costs a round trip, which is nothing on the control thread.
-  if (Result<std::string> there = read_node(handle, transaction, path); !there) {
-    return tl::unexpected(there.error());
-  }
-  if (!xs_rm(handle, transaction, path.c_str())) {
-    return tl::unexpected(xenstore_error("removing", path));
-  }
-  return {};
-}
-
-Result<std::vector<std::string>> list_node(xs_handle* handle, xs_transaction_t transaction,
-                                           const std::string& path) {
-  unsigned int count = 0;
-  const Allocated<char*> names(xs_directory(handle, transaction, path.c_str(), &count));
-  if (names == nullptr) {
-    return tl::unexpected(xenstore_error("listing", path));
-  }
-  return std::vector<std::string>(names.get(), names.get() + count);
-}
-
-class Transaction final : public XenStoreAccess {
- public:
-  Transaction(xs_handle* handle, xs_transaction_t transaction)
-      : handle_(handle), transaction_(transaction) {}
-
-  Result<std::string> read(const std::string& path) override {
-    return read_node(handle_, transaction_, path);
-  }
-  Result<void> write(const std::string& path, std::string_view value) override {
-    return write_node(handle_, transaction_, path, value);
-  }
-  Result<void> remove(const std::string& path) override {
-    return remove_node(handle_, transaction_, path);
-  }
-  Result<std::vector<std::string>> list(const std::string& path) override {
-    return list_node(handle_, transaction_, path);
-  }
-
- private:
-  xs_handle* handle_;
-  xs_transaction_t transaction_;
-};
 
 class LibxenXenStore final : public XenStore {
  public:
-  explicit LibxenXenStore(xs_handle* handle) : handle_(handle) {}
-  ~LibxenXenStore() override { xs_close(handle_); }
+  explicit LibxenXenStore(const XenStoreTimes& times)
+      : watchdog_("xenstored", times.notice_after), liveness_interval_(times.liveness_interval) {}
+
+  Result<void> open() {
+    const char* const socket = xs_daemon_socket();
+    const std::string path = socket != nullptr ? socket : "";
+    struct stat status {};
+    unsigned long flags = 0;
+    if (::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) {
+      // First, so that a xenstored that dies in between is noticed.
+      if (auto connected = connect_idle(path); !connected) {
+        return connected;
+      }
+#ifdef XS_OPEN_SOCKETONLY
+      // The kernel's device is no substitute for the socket: it leads to the same xenstored, and
+      // waits for a dead one for ever.
+      flags |= XS_OPEN_SOCKETONLY;
+#endif
+    }
+    handle_.reset(watchdog_.watched("connecting to", path, [flags] { return xs_open(flags); }));
+    if (handle_ == nullptr) {
+      return tl::unexpected(system_error(
+          fmt::format("cannot reach xenstored (no {} and no /dev/xen/xenbus)", path), errno));
+    }
+    return make_fd();
+  }
 
   Result<std::string> read(const std::string& path) override {
-    return read_node(handle_, XBT_NULL, path);
+    return read_in(XBT_NULL, path);
   }
   Result<void> write(const std::string& path, std::string_view value) override {
-    return write_node(handle_, XBT_NULL, path, value);
+    return write_in(XBT_NULL, path, value);
   }
   Result<void> remove(const std::string& path) override {
-    return remove_node(handle_, XBT_NULL, path);
+    return remove_in(XBT_NULL, path);
   }
   Result<std::vector<std::string>> list(const std::string& path) override {
-    return list_node(handle_, XBT_NULL, path);
+    return list_in(XBT_NULL, path);
   }
 
   Result<void> transaction(const std::function<Result<void>(XenStoreAccess&)>& body) override {
+    static const std::string kAll = "(all)";
     for (int attempt = 0; attempt < kMaxTransactionAttempts; ++attempt) {
-      const xs_transaction_t started = xs_transaction_start(handle_);
-      if (started == XBT_NULL) {
-        return tl::unexpected(xenstore_error("starting a transaction for", "(all)"));
+      xs_transaction_t started = XBT_NULL;
+      auto begun = call("starting a transaction for", kAll, [&] {
+        started = xs_transaction_start(handle_.get());
+        return started != XBT_NULL;
+      });
+      if (!begun) {
+        return begun;
       }
-      Transaction transaction(handle_, started);
+      Transaction transaction(*this, started);
       const Result<void> done = body(transaction);
+      int number = 0;
+      const auto ended = call("ending a transaction for", kAll, [&] {
+        const bool ok = xs_transaction_end(handle_.get(), started, !done);
+        number = ok ? 0 : errno;
+        return ok;
+      });
       if (!done) {
-        (void)xs_transaction_end(handle_, started, true);
         return done;
       }
-      if (xs_transaction_end(handle_, started, false)) {
-        return {};
-      }
-      if (errno != EAGAIN) {
-        return tl::unexpected(xenstore_error("ending a transaction for", "(all)"));
+      if (ended || number != EAGAIN) {
+        return ended;
       }
     }
-    return fail(ErrorCode::conflict,
+    return fail(ErrorCode::exhausted,
                 fmt::format("a xenstore transaction conflicted {} times", kMaxTransactionAttempts));
   }
 
   Result<void> watch(const std::string& path, const std::string& token) override {
-    if (!xs_watch(handle_, path.c_str(), token.c_str())) {
-      return tl::unexpected(xenstore_error("watching", path));
+    auto done = call("watching", path,
+                     [&] { return xs_watch(handle_.get(), path.c_str(), token.c_str()); });
+    if (done) {
+      watches_.push_back({path, token});
+    }
+    return done;
+  }
+
+  void unwatch(const std::string& path, const std::string& token) override {
+    (void)call("no longer watching", path,
+               [&] { return xs_unwatch(handle_.get(), path.c_str(), token.c_str()); });
+    std::erase_if(watches_, [&](const WatchEvent& watch) {
+      return watch.path == path && watch.token == token;
+    });
+  }
+
+  int fd() const override {
+    return any_.get();
+  }
+
+  Result<std::optional<WatchEvent>> next_event() override {
+    std::uint64_t ignored = 0;
+    if (timer_.valid() && !lost_ &&
+        ::read(timer_.get(), &ignored, sizeof ignored) == static_cast<ssize_t>(sizeof ignored)) {
+      ask_whether_it_lives();
+    }
+    if (is_lost()) {
+      return tl::unexpected(*lost_);
+    }
+    errno = 0;
+    while (const Allocated<char*> strings{xs_check_watch(handle_.get())}) {
+      WatchEvent event{strings.get()[XS_WATCH_PATH], strings.get()[XS_WATCH_TOKEN]};
+      if (is_watched(event)) {
+        return std::optional<WatchEvent>(std::move(event));
+      }
+      errno = 0;
+    }
+    if (errno == EAGAIN || errno == 0) {
+      return std::optional<WatchEvent>{};
+    }
+    return tl::unexpected(lose());
+  }
+
+ private:
+  class Transaction final : public XenStoreAccess {
+   public:
+    Transaction(LibxenXenStore& store, xs_transaction_t transaction)
+        : store_(store), transaction_(transaction) {}
+
+    Result<std::string> read(const std::string& path) override {
+      return store_.read_in(transaction_, path);
+    }
+    Result<void> write(const std::string& path, std::string_view value) override {
+      return store_.write_in(transaction_, path, value);
+    }
+    Result<void> remove(const std::string& path) override {
+      return store_.remove_in(transaction_, path);
+    }
+    Result<std::vector<std::string>> list(const std::string& path) override {
+      return store_.list_in(transaction_, path);
+    }
+
+   private:
+    LibxenXenStore& store_;
+    xs_transaction_t transaction_;
+  };
+
+  // The second connection. Never waits: a xenstored that hangs may have no room for one more.
+  Result<void> connect_idle(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.size() >= sizeof address.sun_path) {
+      return fail(ErrorCode::invalid_argument, fmt::format("{} is too long for a socket", path));
+    }
+    std::memcpy(address.sun_path, path.data(), path.size());
+    idle_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!idle_.valid() ||
+        ::connect(idle_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+      return tl::unexpected(system_error(fmt::format("cannot reach xenstored ({})", path), errno));
     }
     return {};
   }
 
-  void unwatch(const std::string& path, const std::string& token) override {
-    (void)xs_unwatch(handle_, path.c_str(), token.c_str());
-  }
-
-  int fd() const override { return xs_fileno(handle_); }
-
-  Result<std::optional<WatchEvent>> next_event() override {
-    errno = 0;
-    const Allocated<char*> event(xs_check_watch(handle_));
-    if (event == nullptr) {
-      if (errno == EAGAIN || errno == 0) {
-        return std::optional<WatchEvent>{};
-      }
-      return fail(ErrorCode::unavailable, "the connection to xenstored is gone");
+  Result<void> make_fd() {
+    loss_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    any_.reset(::epoll_create1(EPOLL_CLOEXEC));
+    bool opened = add(xs_fileno(handle_.get())) && add(loss_.get());
+    if (idle_.valid()) {
+      opened = opened && add(idle_.get());
+    } else {
+      timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+      itimerspec times{};
+      times.it_value.tv_sec = liveness_interval_.count() / 1000;
+      times.it_value.tv_nsec = liveness_interval_.count() % 1000 * 1000000;
+      times.it_interval = times.it_value;
+      opened =
+          opened && ::timerfd_settime(timer_.get(), 0, &times, nullptr) == 0 && add(timer_.get());
     }
-    return std::optional<WatchEvent>(
-        WatchEvent{event.get()[XS_WATCH_PATH], event.get()[XS_WATCH_TOKEN]});
+    return opened ? Result<void>()
+                  : tl::unexpected(
+                        system_error("the connection to xenstored cannot be watched", errno));
   }
 
- private:
-  xs_handle* handle_;
+  Result<std::string> read_in(xs_transaction_t transaction, const std::string& path) {
+    unsigned int length = 0;
+    Allocated<void> value;
+    const auto done = call("reading", path, [&] {
+      value.reset(xs_read(handle_.get(), transaction, path.c_str(), &length));
+      return value != nullptr;
+    });
+    if (!done) {
+      return tl::unexpected(done.error());
+    }
+    return std::string(static_cast<const char*>(value.get()), length);
+  }
+
+  Result<void> write_in(xs_transaction_t transaction, const std::string& path,
+                        std::string_view value) {
+    return call("writing", path, [&] {
+      return xs_write(handle_.get(), transaction, path.c_str(), value.data(),
+                      static_cast<unsigned int>(value.size()));
+    });
+  }
+
+  Result<void> remove_in(xs_transaction_t transaction, const std::string& path) {
+    // xs_rm calls it a success when only the last component is missing (xenstore.txt: RM). Asking
+    // first costs a round trip, which is nothing on the control thread.
+    if (Result<std::string> there = read_in(transaction, path); !there) {
+      return tl::unexpected(there.error());
+    }
+    return call("removing", path, [&] { return xs_rm(handle_.get(), transaction, path.c_str()); });
+  }
+
+  Result<std::vector<std::string>> list_in(xs_transaction_t transaction, const std::string& path) {
+    unsigned int count = 0;
+    Allocated<char*> names;
+    const auto done = call("listing", path, [&] {
+      names.reset(xs_directory(handle_.get(), transaction, path.c_str(), &count));
+      return names != nullptr;
+    });
+    if (!done) {
+      return tl::unexpected(done.error());
+    }
+    return std::vector<std::string>(names.get(), names.get() + count);
+  }
+
+  // One call, which says by false and errno that it has failed. what and path are for messages.
+  template <class Call>
+  Result<void> call(const char* what, const std::string& path, Call&& body) {
+    if (is_lost()) {
+      return tl::unexpected(*lost_);
+    }
+    if (path.find('\0') != std::string::npos) {  // the library would see a shorter one
+      return tl::unexpected(system_error(fmt::format("{} xenstore node {}", what, path), EINVAL));
+    }
+    errno = 0;
+    if (watchdog_.watched(what, path, std::forward<Call>(body))) {
+      return {};
+    }
+    const int error = errno;
+    if (!is_answer(error)) {
+      ask_whether_it_lives();
+      if (lost_) {
+        return tl::unexpected(*lost_);
+      }
+    }
+    return tl::unexpected(
+        system_error(fmt::format("{} xenstore node {}", what, path), error != 0 ? error : EIO));
+  }
+
+  // The domain's number is as good a question as any: what is answered does not matter. On a
+  // connection that libxenstore has given up, every call fails without an answer.
+  void ask_whether_it_lives() {
+    const std::string path = "domid";
+    unsigned int length = 0;
+    errno = 0;
+    const Allocated<void> value(watchdog_.watched(
+        "reading", path, [&] { return xs_read(handle_.get(), XBT_NULL, path.c_str(), &length); }));
+    if (value == nullptr && !is_answer(errno)) {
+      (void)lose();
+    }
+  }
+
+  // False: it had been queued when its watch was given up.
+  [[nodiscard]] bool is_watched(const WatchEvent& event) const {
+    return std::any_of(watches_.begin(), watches_.end(), [&](const WatchEvent& watch) {
+      return event.token == watch.token &&
+             xs_path_is_subpath(watch.path.c_str(), event.path.c_str());
+    });
+  }
+
+  [[nodiscard]] bool is_lost() {
+    pollfd at{idle_.get(), POLLIN | POLLRDHUP, 0};
+    if (!lost_ && idle_.valid() && ::poll(&at, 1, 0) > 0) {
+      (void)lose();
+    }
+    return lost_.has_value();
+  }
+
+  // From now on every call fails, and fd() is readable.
+  Error lose() {
+    if (!lost_) {
+      lost_ = Error{ErrorCode::unavailable, "xenstored has ended the connection"};
+      (void)::eventfd_write(loss_.get(), 1);
+    }
+    return *lost_;
+  }
+
+  bool add(int fd) {
+    epoll_event readable{};
+    readable.events = EPOLLIN | EPOLLRDHUP;
+    return ::epoll_ctl(any_.get(), EPOLL_CTL_ADD, fd, &readable) == 0;
+  }
+
+  CallWatchdog watchdog_;
+  Handle handle_;
+  UniqueFd idle_;  // not valid: xenstored has no socket here
+  std::chrono::milliseconds liveness_interval_;
+  UniqueFd loss_;   // an eventfd: set when the connection is lost
+  UniqueFd timer_;  // where there is no idle connection
+  UniqueFd any_;    // an epoll of libxenstore's pipe and of these
+  std::vector<WatchEvent> watches_;
+  std::optional<Error> lost_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<XenStore>> open_xenstore() {
-  xs_handle* handle = xs_open(XS_UNWATCH_FILTER);
-  if (handle == nullptr) {
-    return tl::unexpected(system_error(
-        "cannot reach xenstored (no /run/xenstored/socket and no /dev/xen/xenbus)", errno));
+Result<std::unique_ptr<XenStore>> open_xenstore(const XenStoreTimes& times) {
+  auto store = std::make_unique<LibxenXenStore>(times);
+  if (auto opened = store->open(); !opened) {
+    return tl::unexpected(opened.error());
   }
-  return std::make_unique<LibxenXenStore>(handle);
+  return store;
 }
 
 }  // namespace iscsi_blkback

@@ -1,8 +1,13 @@
 // XenStore: the tree through which toolstack, backend and frontend meet. Real: libxenstore. In
-// memory: tests. Used by a control thread only, since calls block. Values are hostile input: read
-// once into a snapshot, then parse.
+// memory: tests. Used by a control thread only, since calls block: while xenstored hangs, for as
+// long as that takes. Values are hostile input: read once into a snapshot, then parse.
+//
+// A connection that is lost stays so: xenstored has died. Every call fails with unavailable from
+// then on, and no other failure has that code; fd() is readable and next_event() fails, so that
+// whoever waits for events hears of it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -41,8 +46,8 @@ class XenStore : public XenStoreAccess {
  public:
   virtual ~XenStore() = default;
 
-  // body runs again from the start when another writer got in between (bounded number of times). It
-  // returns an error to give up: nothing is written then.
+  // body runs again from the start when another writer got in between (bounded number of times,
+  // then: exhausted). It returns an error to give up: nothing is written then.
   [[nodiscard]] virtual Result<void> transaction(
       const std::function<Result<void>(XenStoreAccess&)>& body) = 0;
 
@@ -52,12 +57,21 @@ class XenStore : public XenStoreAccess {
 
   // Readable (level) while next_event() has something.
   [[nodiscard]] virtual int fd() const = 0;
-  // Never blocks; nothing: no event is waiting. An error means that the connection to xenstored is
-  // gone: open a new one, watch again, read everything again.
+  // Nothing: no event is waiting. An error means that the connection to xenstored is lost: open a
+  // new one, watch again, read everything again.
   [[nodiscard]] virtual Result<std::optional<WatchEvent>> next_event() = 0;
 };
 
-// The error says what is missing (no xenstored, no permission).
-[[nodiscard]] Result<std::unique_ptr<XenStore>> open_xenstore();
+struct XenStoreTimes {
+  // A call that has not returned for so long is spoken of in the log.
+  std::chrono::milliseconds notice_after{5000};
+  // How often xenstored is asked whether it lives, where it has no socket in this domain whose
+  // hang-up tells: /dev/xen/xenbus, with xenstored in another domain.
+  std::chrono::milliseconds liveness_interval{60000};
+};
+
+// At the socket that libxenstore uses (XENSTORED_PATH, XENSTORED_RUNDIR), else through the kernel's
+// device. The error says what is missing (no xenstored, no permission).
+[[nodiscard]] Result<std::unique_ptr<XenStore>> open_xenstore(const XenStoreTimes& times = {});
 
 }  // namespace iscsi_blkback

@@ -1,5 +1,6 @@
 #include "base/link_watch.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -8,8 +9,13 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 
+#include <array>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <optional>
+#include <span>
+#include <string>
 #include <thread>
 
 #include "base/uring_reactor.h"
@@ -19,11 +25,13 @@ namespace {
 
 constexpr unsigned kLowerUp = 1U << 16;
 
-std::vector<std::byte> message(std::uint16_t type, int index, unsigned flags) {
+std::vector<std::byte> message(std::uint16_t type, int index, unsigned flags,
+                               unsigned char family = AF_UNSPEC) {
   nlmsghdr header{};
   header.nlmsg_len = NLMSG_LENGTH(sizeof(ifinfomsg));
   header.nlmsg_type = type;
   ifinfomsg link{};
+  link.ifi_family = family;
   link.ifi_index = index;
   link.ifi_flags = flags;
   std::vector<std::byte> bytes(NLMSG_ALIGN(header.nlmsg_len));
@@ -44,6 +52,33 @@ TEST(LinkWatchMessages, NamesLinksWithoutCarrierDownOrGone) {
                         message(RTM_NEWLINK, 3, IFF_UP) + message(RTM_NEWLINK, 4, kLowerUp) +
                         message(RTM_DELLINK, 5, IFF_UP | kLowerUp) + message(RTM_NEWADDR, 6, 0);
   EXPECT_EQ(links_down(messages), (Indexes{3, 4, 5}));
+}
+
+TEST(LinkWatchMessages, ABridgesMessagesAboutItsPortsAreNotTheInterfacesOwn) {
+  const auto messages = message(RTM_DELLINK, 3, IFF_UP | kLowerUp, AF_BRIDGE) +
+                        message(RTM_NEWLINK, 4, IFF_UP, AF_BRIDGE) +
+                        message(RTM_NEWLINK, 5, IFF_UP, AF_INET6) +
+                        message(RTM_DELLINK, 6, IFF_UP | kLowerUp);
+  EXPECT_EQ(links_down(messages), (Indexes{6}));
+}
+
+// What Linux 6.18 sends when interface 3 (v0, up, with a carrier) leaves bridge 4.
+TEST(LinkWatchMessages, AnInterfaceThatLeavesItsBridgeIsInGoodHealth) {
+  // clang-format off
+  constexpr unsigned char kLeaves[] = {
+      0x54, 0, 0, 0, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,         // nlmsghdr: RTM_DELLINK
+      7, 0, 1, 0, 3, 0, 0, 0, 0x43, 0x10, 1, 0, 0, 0, 0, 0,         // ifinfomsg: AF_BRIDGE
+      7, 0, 3, 0, 'v', '0', 0, 0,                                   // IFLA_IFNAME
+      8, 0, 10, 0, 4, 0, 0, 0,                                      // IFLA_MASTER
+      8, 0, 4, 0, 0xdc, 5, 0, 0,                                    // IFLA_MTU
+      5, 0, 16, 0, 6, 0, 0, 0,                                      // IFLA_OPERSTATE
+      10, 0, 1, 0, 0x22, 0xd4, 0xd8, 0x84, 0x3a, 0xdd, 0, 0,        // IFLA_ADDRESS
+      8, 0, 5, 0, 2, 0, 0, 0};                                      // IFLA_LINK
+  // clang-format on
+  EXPECT_EQ(links_down(std::as_bytes(std::span(kLeaves))), Indexes{});
+  auto gone = std::to_array(kLeaves);
+  gone[16] = AF_UNSPEC;
+  EXPECT_EQ(links_down(std::as_bytes(std::span(gone))), Indexes{3});
 }
 
 TEST(LinkWatchMessages, AMessageThatIsLongerThanWhatArrivedEndsTheReading) {
@@ -78,59 +113,114 @@ class LinkOwner final : public ByteStream::Owner {
   std::optional<Error> closed;
 };
 
-bool set_up(int fd, bool up) {
-  ifreq request{};
-  std::strcpy(request.ifr_name, "lo");
-  if (ioctl(fd, SIOCGIFFLAGS, &request) != 0) {
-    return false;
-  }
-  request.ifr_flags =
-      static_cast<short>(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
-  return ioctl(fd, SIOCSIFFLAGS, &request) == 0;
-}
-
-// A network namespace of this thread's own, whose only interface goes down under a connection.
-void lose_the_link() {
-  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  ASSERT_TRUE(set_up(listener.get(), true));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(3260);
-  ASSERT_EQ(bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-  ASSERT_EQ(listen(listener.get(), 1), 0);
-
-  auto reactor = UringReactor::create();
-  ASSERT_TRUE(reactor) << reactor.error().message;
-  LinkOwner owner;
-  const auto stream = (*reactor)->connect(
-      {.address = SocketAddress::parse("127.0.0.1", 3260).value(), .interface_binding = {}}, owner);
-  const TimePoint patience = (*reactor)->now() + std::chrono::seconds(20);
-  while (!owner.connected && !owner.closed && (*reactor)->now() < patience) {
-    (*reactor)->run_once(std::chrono::milliseconds(100));
-  }
-  EXPECT_TRUE(owner.connected);
-  EXPECT_TRUE(set_up(listener.get(), false));
-  while (!owner.closed && (*reactor)->now() < patience) {
-    (*reactor)->run_once(std::chrono::milliseconds(100));
-  }
-  ASSERT_TRUE(owner.closed);
-  EXPECT_EQ(owner.closed->message,
-            "connection to 127.0.0.1:3260: the network interface has lost its link");
-}
-
-TEST(LinkWatch, EndsConnectionsThroughALinkThatIsLost) {
+// Runs test in a network namespace of its own.
+void isolated(void (*test)()) {
   bool isolated = false;
   std::thread thread([&] {
     isolated = unshare(CLONE_NEWNET) == 0;
     if (isolated) {
-      lose_the_link();
+      test();
     }
   });
   thread.join();
   if (!isolated) {
     GTEST_SKIP() << "no network namespace without root";
   }
+}
+
+bool set_up(const char* interface, bool up) {
+  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strcpy(request.ifr_name, interface);
+  if (ioctl(fd.get(), SIOCGIFFLAGS, &request) != 0) {
+    return false;
+  }
+  request.ifr_flags =
+      static_cast<short>(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
+  return ioctl(fd.get(), SIOCSIFFLAGS, &request) == 0;
+}
+
+bool ip(const std::string& arguments) {
+  return std::system(("ip " + arguments + " 2>/dev/null").c_str()) == 0;
+}
+
+// A connection to an address of this host.
+struct Connection {
+  explicit Connection(const char* address) {
+    const auto at = SocketAddress::parse(address, 3260).value();
+    EXPECT_EQ(bind(listener.get(), reinterpret_cast<const sockaddr*>(&at.storage), at.length_bytes),
+              0);
+    EXPECT_EQ(listen(listener.get(), 1), 0);
+    stream = reactor->connect({.address = at, .interface_binding = {}}, owner);
+    EXPECT_TRUE(run_until([&] { return owner.connected || owner.closed; }) && owner.connected);
+  }
+  ~Connection() {
+    stream->reset();
+    EXPECT_TRUE(run_until([&] { return owner.closed.has_value(); }));
+  }
+  bool run_until(const std::function<bool()>& done) {
+    const TimePoint patience = reactor->now() + std::chrono::seconds(20);
+    while (!done() && reactor->now() < patience) {
+      reactor->run_once(std::chrono::milliseconds(100));
+    }
+    return done();
+  }
+  void expect_lost() {
+    ASSERT_TRUE(run_until([&] { return owner.closed.has_value(); }));
+    EXPECT_THAT(owner.closed->message,
+                testing::HasSubstr("the network interface has lost its link"));
+  }
+
+  const UniqueFd listener{socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  const std::unique_ptr<UringReactor> reactor = std::move(UringReactor::create().value());
+  LinkOwner owner;
+  std::unique_ptr<ByteStream> stream;
+};
+
+TEST(LinkWatch, EndsConnectionsThroughALinkThatIsLost) {
+  isolated([] {
+    ASSERT_TRUE(set_up("lo", true));
+    Connection connection("127.0.0.1");
+    EXPECT_TRUE(set_up("lo", false));
+    connection.expect_lost();
+    EXPECT_EQ(connection.owner.closed->message,
+              "connection to 127.0.0.1:3260: the network interface has lost its link");
+  });
+}
+
+// The socket has room for some hundred messages, and says ENOBUFS when there were more.
+TEST(LinkWatch, EndsConnectionsThroughALinkWhoseMessageWasLost) {
+  isolated([] {
+    if (!ip("link add v0 type veth peer name v1") || !ip("link set v0 up")) {
+      GTEST_SKIP() << "no veth interfaces here";
+    }
+    ASSERT_TRUE(set_up("lo", true));
+    Connection connection("127.0.0.1");
+    for (int change = 0; change < 1000; ++change) {
+      ASSERT_TRUE(set_up("v1", change % 2 == 0));
+    }
+    EXPECT_TRUE(set_up("lo", false));
+    connection.expect_lost();
+  });
+}
+
+TEST(LinkWatch, AnInterfaceThatJoinsAndLeavesABridgeKeepsItsConnections) {
+  isolated([] {
+    if (!ip("link add v0 type veth peer name v1") || !ip("link add b0 type bridge")) {
+      GTEST_SKIP() << "no veth interfaces or bridges here";
+    }
+    ASSERT_TRUE(set_up("lo", true) && set_up("v0", true) && set_up("v1", true) &&
+                set_up("b0", true));
+    ASSERT_TRUE(ip("address add 192.0.2.1/24 dev v0"));
+    Connection connection("192.0.2.1");
+    ASSERT_TRUE(ip("link set v0 master b0") && ip("link set v0 nomaster"));
+    for (int turn = 0; turn < 5; ++turn) {
+      connection.reactor->run_once(std::chrono::milliseconds(20));
+    }
+    EXPECT_FALSE(connection.owner.closed) << connection.owner.closed->message;
+    EXPECT_TRUE(set_up("v0", false));
+    connection.expect_lost();
+  });
 }
 
 }  // namespace

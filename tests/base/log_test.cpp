@@ -118,5 +118,67 @@ TEST_F(LogTest, LimiterDoesNotCountWhatTheLevelDrops) {
   EXPECT_EQ(lines(), (Lines{"info: vbd: news"}));
 }
 
+TEST_F(LogTest, LimitersOfOneOwnerShareItsLimit) {
+  LogLimiter all(5, 10s);
+  LogLimiter noisy(LogLimit{100, 10s}, all);
+  LogLimiter quiet(LogLimit{100, 10s}, all);
+  TimePoint now = TimePoint(1h);
+  for (int i = 0; i < 100; ++i) {
+    log_limited(noisy, now, LogLevel::warning, "vbd", "noise");
+  }
+  log_limited(quiet, now, LogLevel::warning, "vbd", "news");
+  EXPECT_EQ(lines().size(), 5U);
+  now += 10s;
+  log_limited(quiet, now, LogLevel::warning, "vbd", "news");
+  EXPECT_EQ(lines().back(), "warning: vbd: news (1 more like it were not logged)");
+}
+
+TEST_F(LogTest, AKindOfMessageThatIsLimitedTakesNothingFromTheOthers) {
+  LogLimiter all(100, 10s);
+  LogLimiter noisy(LogLimit{3, 10s}, all);
+  LogLimiter quiet(LogLimit{3, 10s}, all);
+  for (int i = 0; i < 1000; ++i) {
+    log_limited(noisy, TimePoint(1h), LogLevel::warning, "vbd", "noise");
+  }
+  log_limited(quiet, TimePoint(1h), LogLevel::warning, "vbd", "news");
+  EXPECT_EQ(lines().back(), "warning: vbd: news");
+}
+
+TimePoint budget_clock_now;
+
+TEST_F(LogTest, AProcessLogsNoMoreThanItsBudget) {
+  budget_clock_now = TimePoint(1h);
+  set_log_budget(LogBudget{10000, 10000}, [] { return budget_clock_now; });
+  std::size_t bytes = 0;
+  std::size_t left_out = 0;
+  for (int minute = 0; minute < 10 * 60; ++minute) {
+    for (int i = 0; i < 100; ++i) {
+      log_info("target", "{}", std::string(200, 'x'));
+    }
+    budget_clock_now += 1min;
+  }
+  for (const std::string& line : lines()) {
+    bytes += line.size();
+    left_out += line.find("messages were left out") != std::string::npos ? 1 : 0;
+  }
+  EXPECT_LE(bytes, 10000U + 10 * 10000U + left_out * 100);
+  EXPECT_GE(bytes, 10 * 5000U);
+  EXPECT_GT(left_out, 0U);
+  // What is left for errors is theirs.
+  log_error("vbd", "news");
+  EXPECT_EQ(lines().back(), "error: vbd: news");
+  set_log_budget({});
+}
+
+TEST_F(LogTest, WhoLogsForDebuggingHasNoBudget) {
+  set_log_level(LogLevel::debug);
+  set_log_budget(LogBudget{1000, 1}, [] { return budget_clock_now; });
+  for (int i = 0; i < 1000; ++i) {
+    log_info("target", "news");
+  }
+  EXPECT_EQ(lines().size(), 1000U);
+  set_log_budget({});
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

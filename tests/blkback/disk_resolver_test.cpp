@@ -9,11 +9,14 @@
 
 #include <condition_variable>
 #include <future>
+#include <map>
 #include <mutex>
 #include <set>
 
 #include "base/unique_fd.h"
 #include "base/uring_reactor.h"
+#include "blkback/threaded_inquirer.h"
+#include "initiator/lookup_threads.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -35,9 +38,9 @@ DiskPlan discovering(std::vector<Portal> at) {
   return plan;
 }
 
-DiskPlan naming(std::vector<Portal> portals) {
+DiskPlan naming(std::vector<Portal> portals, const std::string& target_name = "iqn.a:b") {
   DiskPlan plan;
-  plan.target_name = plan.session.target_name = "iqn.a:b";
+  plan.target_name = plan.session.target_name = target_name;
   plan.portals = std::move(portals);
   return plan;
 }
@@ -121,15 +124,30 @@ class GatedDirectory final : public PortalDirectory {
     shut_.clear();
     changed_.notify_all();
   }
+  // Look-ups of the host, or of all, that have begun.
+  unsigned begun(const std::string& host = {}) {
+    const std::lock_guard lock(mutex_);
+    unsigned count = 0;
+    for (const auto& [name, of_it] : begun_) {
+      count += host.empty() || name == host ? of_it : 0;
+    }
+    return count;
+  }
+  void forget_counts() {
+    const std::lock_guard lock(mutex_);
+    begun_.clear();
+  }
 
  private:
   void pass(const std::string& host) {
     std::unique_lock lock(mutex_);
+    ++begun_[host];
     changed_.wait(lock, [&] { return !shut_.contains(host); });
   }
   std::mutex mutex_;
   std::condition_variable changed_;
   std::set<std::string> shut_;
+  std::map<std::string, unsigned> begun_;
 };
 
 class ThreadedResolver : public testing::Test {
@@ -141,6 +159,7 @@ class ThreadedResolver : public testing::Test {
     }
     reactor_ = std::move(*reactor);
     resolver_ = make_threaded_resolver(*reactor_, directory());
+    directory().forget_counts();
   }
   // Never destroyed: the threads that it keeps end later.
   static GatedDirectory& directory() {
@@ -175,13 +194,101 @@ TEST_F(ThreadedResolver, GoesOnWithTheFirstAnswerAndTellsTheLast) {
 
 TEST_F(ThreadedResolver, ADeadPortalDoesNotUseUpTheThreads) {
   directory().shut("dead");
-  for (unsigned disk = 0; disk < 2 * kMaxResolverThreads; ++disk) {
+  for (unsigned disk = 0; disk < 2 * LookupThreads::kMaxThreads; ++disk) {
     resolver_->resolve(discovering({portal_named("dead")}), [](Result<ResolvedDisk>) {});
   }
   bool told = false;
   resolver_->resolve(discovering({portal_named("dead"), portal_named("alive")}),
                      [&](Result<ResolvedDisk> disk) { told = disk.has_value(); });
   EXPECT_TRUE(run_until([&] { return told; }));
+}
+
+// A target may send us to look up as many names as it likes, each in a zone that is never answered.
+TEST_F(ThreadedResolver, ATargetWhoseNamesHangDoesNotUseUpTheThreads) {
+  std::vector<Portal> endless;
+  for (unsigned name = 0; name < 2 * LookupThreads::kMaxThreads; ++name) {
+    endless.push_back(portal_named("hangs" + std::to_string(name)));
+    directory().shut(endless.back().host);
+  }
+  resolver_->resolve(naming(endless, "iqn.bad:b"), [](Result<ResolvedDisk>) {});
+  bool told = false;
+  resolver_->resolve(naming({portal_named("alive")}, "iqn.good:b"),
+                     [&](Result<ResolvedDisk> disk) { told = disk.has_value(); });
+  EXPECT_TRUE(run_until([&] { return told; }));
+  EXPECT_LE(directory().begun(), LookupThreads::kMaxPerKey + 1);
+}
+
+TEST_F(ThreadedResolver, NoMoreThreadsThanTheBound) {
+  for (unsigned target = 0; target < 2 * LookupThreads::kMaxThreads; ++target) {
+    const std::string name = "hangs" + std::to_string(target);
+    directory().shut(name);
+    resolver_->resolve(naming({portal_named(name)}, "iqn.bad:" + name),
+                       [](Result<ResolvedDisk>) {});
+  }
+  ASSERT_TRUE(run_until([&] { return directory().begun() == LookupThreads::kMaxThreads; }));
+  reactor_->run_once(20ms);
+  EXPECT_EQ(directory().begun(), LookupThreads::kMaxThreads);
+  directory().open_all();
+  EXPECT_TRUE(run_until([&] { return directory().begun() == 2 * LookupThreads::kMaxThreads; }));
+}
+
+TEST_F(ThreadedResolver, WhatIsBeingLookedUpIsNotLookedUpAgain) {
+  directory().shut("name");
+  int told = 0;
+  for (int disk = 0; disk < 10; ++disk) {
+    resolver_->resolve(naming({portal_named("name")}, "iqn.a:" + std::to_string(disk)),
+                       [&](Result<ResolvedDisk> found) { told += found.has_value() ? 1 : 0; });
+  }
+  ASSERT_TRUE(run_until([&] { return directory().begun("name") != 0; }));
+  reactor_->run_once(20ms);
+  directory().open_all();
+  EXPECT_TRUE(run_until([&] { return told == 10; }));
+  EXPECT_EQ(directory().begun("name"), 1U);
+}
+
+// It waits behind what hangs for one target, but not for another one.
+TEST_F(ThreadedResolver, ANameThatTwoTargetsHaveIsLookedUpForTheOneThatMay) {
+  std::vector<Portal> portals;
+  for (unsigned name = 0; name < LookupThreads::kMaxPerKey; ++name) {
+    portals.push_back(portal_named("hangs" + std::to_string(name)));
+    directory().shut(portals.back().host);
+  }
+  portals.push_back(portal_named("shared"));
+  std::size_t bad_paths = 0;
+  bool good_told = false;
+  resolver_->resolve(naming(portals, "iqn.bad:b"), [&](Result<ResolvedDisk> found) {
+    bad_paths = found ? found->specification.portals.size() : 0;
+  });
+  resolver_->resolve(naming({portal_named("shared")}, "iqn.good:b"),
+                     [&](Result<ResolvedDisk> found) { good_told = found.has_value(); });
+  EXPECT_TRUE(run_until([&] { return good_told && bad_paths == 1; }));
+}
+
+TEST_F(ThreadedResolver, ALookUpThatHangsIsToldOfAndHeardOfWhenItEnds) {
+  resolver_ = std::make_unique<DiskResolver>(*reactor_,
+                                             make_threaded_inquirer(*reactor_, directory(), 50ms));
+  directory().shut("slow");
+  std::optional<Result<ResolvedDisk>> told;
+  const auto ask = [&] {
+    told.reset();
+    resolver_->resolve(naming({portal_named("slow")}),
+                       [&](Result<ResolvedDisk> found) { told = std::move(found); });
+  };
+  ask();
+  ASSERT_TRUE(run_until([&] { return told.has_value(); }));
+  ASSERT_FALSE(*told);
+  EXPECT_THAT(told->error().message, HasSubstr("slow:3260 is still being asked or looked up"));
+  for (int again = 0; again < 3; ++again) {
+    ask();
+    ASSERT_TRUE(run_until([&] { return told.has_value(); }));
+    EXPECT_FALSE(*told);
+  }
+  EXPECT_EQ(directory().begun("slow"), 1U);
+  do {
+    ask();
+    directory().open_all();
+    ASSERT_TRUE(run_until([&] { return told.has_value(); }));
+  } while (!*told);  // a machine that is busy may take longer than the patience
 }
 
 TEST_F(ThreadedResolver, NoAnswerComesAfterItHasGone) {

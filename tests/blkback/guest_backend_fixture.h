@@ -47,7 +47,8 @@ class SimInquirer final : public PortalInquirer {
  public:
   SimInquirer(SimReactor& reactor, SimNames& names) : reactor_(reactor), names_(names) {}
 
-  void resolve(const Portal& portal, std::function<void(Result<SocketAddress>)> done) override {
+  void resolve(const Portal& portal, const std::string&,
+               std::function<void(Result<SocketAddress>)> done) override {
     answer(portal, [this, portal, done = std::move(done)] {
       const auto named = names_.names.find(portal.host);
       if (named == names_.names.end()) {
@@ -122,19 +123,27 @@ class GuestBackendTest : public testing::Test {
     own_domain_ = own_domain;
     grants_ = xen_.grants().open(own_domain);
     channels_ = xen_.events().open(own_domain);
-    domains_ = xen_.open_domain_info();
+    domains_ = open_domain_info();
     plane_ = std::make_unique<GuestDataPlane>(reactor_, reactor_, *grants_, *channels_, own_domain,
                                               kGuest, barriers_.path());
     backend_ = std::make_unique<GuestBackend>(
-        GuestBackend::Environment{reactor_,
-                                  [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
-                                    return std::unique_ptr<XenStore>(
-                                        xen_.store().connect(own_domain));
-                                  },
-                                  domains_.get(), *plane_, disk_resolver_},
+        GuestBackend::Environment{
+            reactor_,
+            [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
+              ++stores_opened_;
+              if (store_is_away_) {
+                return fail(ErrorCode::unavailable, "nobody is there");
+              }
+              return std::unique_ptr<XenStore>(xen_.store().connect(own_domain));
+            },
+            domains_may_be_asked_ ? domains_.get() : nullptr, data_plane(), disk_resolver_},
         configuration_, own_domain, kGuest, [this] { finished_ = true; });
     ASSERT_TRUE(backend_->start());
   }
+
+  // As the backend is to see them.
+  virtual std::unique_ptr<DomainInfo> open_domain_info() { return xen_.open_domain_info(); }
+  virtual DataPlane& data_plane() { return *plane_; }
 
   FakeDisk disk(const std::string& params = kParams, std::uint32_t device_id = 51712,
                 const std::string& kind = "qdisk") {
@@ -161,7 +170,9 @@ class GuestBackendTest : public testing::Test {
     options.device_id = disk.device_id;
     frontends_.push_back(std::make_unique<FakeFrontend>(xen_, options));
     FakeFrontend& frontend = *frontends_.back();
+    xen_.faults().set_paused(true);
     frontend.start();
+    xen_.faults().set_paused(false);
     return frontend;
   }
 
@@ -193,16 +204,19 @@ class GuestBackendTest : public testing::Test {
     }
   }
 
+  // Only the product's calls fail; the guests' and the test's own do not.
   bool run_until(const std::function<bool()>& predicate, Duration at_most = 20s) {
     const TimePoint end = reactor_.now() + at_most;
-    while (!predicate()) {
-      if (reactor_.now() >= end) {
-        return false;
+    for (;;) {
+      xen_.faults().set_paused(true);
+      step_guests();
+      const bool holds = predicate();
+      xen_.faults().set_paused(false);
+      if (holds || reactor_.now() >= end) {
+        return holds;
       }
       reactor_.run_for(1ms);
-      step_guests();
     }
-    return true;
   }
   void run_for(Duration span) {
     (void)run_until([] { return false; }, span);
@@ -361,6 +375,9 @@ class GuestBackendTest : public testing::Test {
   std::vector<std::unique_ptr<FakeFrontend>> frontends_;
   std::vector<std::unique_ptr<FakeFrontend>> halted_;
   bool finished_ = false;
+  bool store_is_away_ = false;
+  int stores_opened_ = 0;  // or tried to
+  bool domains_may_be_asked_ = true;
 };
 
 }  // namespace iscsi_blkback

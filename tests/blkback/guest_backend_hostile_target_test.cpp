@@ -75,6 +75,7 @@ TEST_F(GuestBackendHostileTarget, NamesOfLunsArePrintableInXenstoreAndLog) {
 }
 
 TEST_F(GuestBackendHostileTarget, ALunIsPinnedByWhatIsShownOfItsName) {
+  configuration_.multipath.shared = true;  // some of the names are the same when they are shown
   std::vector<FakeDisk> pinned;
   std::vector<FakeDisk> lookalikes;
   for (const HostileText& hostile : hostile_texts(60)) {

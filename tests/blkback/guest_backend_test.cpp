@@ -1,7 +1,5 @@
 // The whole life of a guest's disks: they come up, connect, find their portals, and outlive the
 // guest's restarts and those of xenstored. See guest_backend_fixture.h.
-#include <set>
-
 #include "tests/blkback/guest_backend_fixture.h"
 
 namespace iscsi_blkback {
@@ -243,69 +241,6 @@ TEST_F(GuestBackendTest, StatusOfAConnectedDisk) {
   EXPECT_EQ(disk.report->ring->write_requests, 1u);
   EXPECT_EQ(disk.report->ring->read_requests, 1u);
   EXPECT_EQ(disk.report->ring->flush_requests, 1u);
-}
-
-// --- Every place where a call to Xen can fail
-
-// Fails the n-th call of the process to xenstore, grant table or event channels: whatever fails,
-// the disk comes up or says that it does not, it is detached when that is asked for, and the
-// guest's end leaves nothing behind.
-struct GuestBackendFault : GuestBackendTest {
-  void TestBody() override {}
-
-  // Which call has failed; empty: there are fewer.
-  std::string run(std::uint64_t nth) {
-    const FakeDisk xvda = disk();
-    toolstack_.add(xvda);
-    start();
-    FakeFrontend& guest = boot(xvda);
-    reactor_.run_for(1us);
-    xen_.faults().fail_nth(nth);
-    const bool connected = run_with_fault([&] { return guest.connected(); });
-    if (connected) {
-      const std::uint64_t remaining = xen_.faults().pause();
-      toolstack_.request_detach(xvda);
-      xen_.faults().resume(remaining);
-      (void)run_with_fault([&] { return toolstack_.backend_state(xvda) == 6; });
-    }
-    const std::string fired = xen_.faults().fired();
-    xen_.faults().disarm();
-    if (connected) {
-      EXPECT_TRUE(reaches_state(xvda, 6)) << nth << " " << fired;
-    } else {
-      EXPECT_TRUE(connect(guest) || toolstack_.backend_state(xvda) >= 5) << nth << " " << fired;
-    }
-    return fired;
-  }
-  // The guest and the toolstack do not meet the fault.
-  bool run_with_fault(const std::function<bool()>& predicate) {
-    const TimePoint end = reactor_.now() + 5s;
-    bool done = false;
-    while (!done && reactor_.now() < end && xen_.faults().fired().empty()) {
-      reactor_.run_for(1ms);
-      const std::uint64_t remaining = xen_.faults().pause();
-      step_guests();
-      done = predicate();
-      xen_.faults().resume(remaining);
-    }
-    return done;
-  }
-};
-
-TEST(GuestBackendFaults, EveryFailureOfACallEndsCleanly) {
-  std::set<std::string> kinds;
-  for (std::uint64_t nth = 1;; ++nth) {
-    ASSERT_LT(nth, 400U);
-    GuestBackendFault run;
-    const std::string fired = run.run(nth);
-    if (fired.empty()) {
-      EXPECT_GT(nth, 30U) << "hardly any call was made to fail";
-      break;
-    }
-    kinds.insert(fired);
-  }
-  EXPECT_THAT(kinds, testing::IsSupersetOf({"grant map", "event channel bind", "domain status",
-                                            "xenstore read", "xenstore write", "xenstore commit"}));
 }
 
 }  // namespace

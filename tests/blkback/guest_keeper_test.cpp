@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "base/log.h"
 #include "tests/support/fake_toolstack.h"
 #include "tests/support/mem_xen.h"
 #include "tests/support/sim_reactor.h"
@@ -26,7 +27,11 @@ class FakeLauncher final : public GuestLauncher {
     }
     return ++last_pid;
   }
-  std::optional<pid_t> adopt(DomainId guest) override {
+  Result<std::optional<pid_t>> adopt(DomainId guest) override {
+    if (adopt_fails > 0) {
+      --adopt_fails;
+      return fail(ErrorCode::exhausted, "no more descriptors");
+    }
     const auto found = running.find(guest);
     return found == running.end() ? std::nullopt : std::optional<pid_t>(found->second);
   }
@@ -34,6 +39,7 @@ class FakeLauncher final : public GuestLauncher {
   std::map<DomainId, pid_t> running;  // not started by us
   std::vector<DomainId> started;
   int fail_next = 0;
+  int adopt_fails = 0;
   pid_t last_pid = 1000;
 };
 
@@ -159,6 +165,90 @@ TEST_F(GuestKeeperTest, AProcessThatCannotBeStartedIsTriedAgain) {
   start();
   ASSERT_TRUE(reactor_.run_until([&] { return keeper_.guests().at(0).pid != 0; }, 5s));
   EXPECT_EQ(launcher_.started.size(), 3u);
+}
+
+// ---- questions that fail ----
+
+TEST_F(GuestKeeperTest, AGuestWhoseDisksCannotBeReadIsLookedAtAgain) {
+  start();
+  for (const char* call : {"xenstore list", "xenstore read"}) {
+    launcher_.started.clear();
+    toolstack_.add(disk(3));
+    reactor_.run_for(1s);
+    keeper_.on_exit(3, false);
+    xen_.faults().fail_calls(call);
+    reactor_.run_for(10s);
+    EXPECT_THAT(launcher_.started, ElementsAre(3)) << call;
+    EXPECT_EQ(keeper_.guests().size(), 1U) << call;
+    xen_.faults().disarm();
+    reactor_.run_for(GuestKeeper::kReadRetry + 50ms);
+    EXPECT_THAT(launcher_.started, ElementsAre(3, 3)) << call;
+    keeper_.on_exit(3, true);
+    toolstack_.remove(disk(3));
+    reactor_.run_for(60s);
+    EXPECT_THAT(keeper_.guests(), IsEmpty());
+  }
+}
+
+TEST_F(GuestKeeperTest, ANewGuestWhoseDisksCannotBeReadIsServedLater) {
+  start();
+  for (const char* call : {"xenstore list", "xenstore read"}) {
+    launcher_.started.clear();
+    toolstack_.add(disk(3));
+    xen_.faults().fail_calls(call);
+    reactor_.run_for(10s);
+    EXPECT_THAT(launcher_.started, IsEmpty());
+    xen_.faults().disarm();
+    reactor_.run_for(GuestKeeper::kReadRetry + 50ms);
+    EXPECT_THAT(launcher_.started, ElementsAre(3)) << call;
+    toolstack_.remove(disk(3));
+    keeper_.on_exit(3, true);
+    reactor_.run_for(60s);
+  }
+}
+
+TEST_F(GuestKeeperTest, TheListOfGuestsThatCannotBeReadIsReadAgain) {
+  toolstack_.add(disk(3));
+  xen_.faults().fail_calls("xenstore list", 5);
+  ASSERT_TRUE(keeper_.start());
+  reactor_.run_for(20s);
+  EXPECT_THAT(launcher_.started, ElementsAre(3));
+}
+
+TEST_F(GuestKeeperTest, WhereAProcessMayBeAtWorkNoSecondOneIsStarted) {
+  toolstack_.add(disk(3));
+  launcher_.running[3] = 77;
+  launcher_.adopt_fails = 3;
+  start();
+  reactor_.run_for(10s);
+  EXPECT_THAT(launcher_.started, IsEmpty());
+  ASSERT_EQ(keeper_.guests().size(), 1U);
+  EXPECT_EQ(keeper_.guests()[0].pid, 77);
+}
+
+TEST_F(GuestKeeperTest, AQuestionThatIsNeverAnsweredIsAskedOnceASecondAndLoggedOnceAMinute) {
+  auto* const log = new MemoryLogSink;
+  auto before = set_log_sink(std::unique_ptr<LogSink>(log));
+  toolstack_.add(disk(3));
+  start();
+  keeper_.on_exit(3, false);
+  xen_.faults().fail_calls("xenstore read");
+  const std::uint64_t asked = xen_.faults().calls("xenstore read");
+  reactor_.run_for(10min);
+  EXPECT_LE(xen_.faults().calls("xenstore read") - asked, 700U);
+  EXPECT_LE(log->lines().size(), 20U);
+  (void)set_log_sink(std::move(before));
+}
+
+// The process of a number whose guests change ends with its last disk, as the next guest's comes.
+TEST_F(GuestKeeperTest, ADiskThatComesWhenTheProcessEndsIsServedByAnother) {
+  toolstack_.add(disk(3));
+  start();
+  toolstack_.remove(disk(3));
+  toolstack_.add(disk(3, "aio:iscsi:other"));
+  keeper_.on_exit(3, true);
+  reactor_.run_for(GuestKeeper::kRestartMin + 50ms);
+  EXPECT_THAT(launcher_.started, ElementsAre(3, 3));
 }
 
 TEST_F(GuestKeeperTest, GoesOnAfterXenstoredHasRestarted) {

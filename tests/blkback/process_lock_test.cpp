@@ -21,13 +21,13 @@ class ProcessLockTest : public testing::Test {
 };
 
 TEST_F(ProcessLockTest, NamesItsHolder) {
-  EXPECT_EQ(ProcessLock::holder(path_), std::nullopt);
+  EXPECT_EQ(ProcessLock::holder(path_).value(), std::nullopt);
   {
     const auto lock = ProcessLock::acquire(path_, "domain 5 is served");
     ASSERT_TRUE(lock) << lock.error().message;
-    EXPECT_EQ(ProcessLock::holder(path_), ::getpid());
+    EXPECT_EQ(ProcessLock::holder(path_).value(), ::getpid());
   }
-  EXPECT_EQ(ProcessLock::holder(path_), std::nullopt);
+  EXPECT_EQ(ProcessLock::holder(path_).value(), std::nullopt);
   EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
@@ -53,10 +53,10 @@ TEST_F(ProcessLockTest, EndsWithItsHolder) {
   char got = 0;
   ASSERT_EQ(::read(ready[0], &got, 1), 1);
   EXPECT_EQ(got, 'y');
-  EXPECT_EQ(ProcessLock::holder(path_), child);
+  EXPECT_EQ(ProcessLock::holder(path_).value(), child);
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
-  EXPECT_EQ(ProcessLock::holder(path_), std::nullopt);
+  EXPECT_EQ(ProcessLock::holder(path_).value(), std::nullopt);
   EXPECT_TRUE(ProcessLock::acquire(path_, ""));
   ::close(ready[0]);
   ::close(ready[1]);
@@ -65,10 +65,10 @@ TEST_F(ProcessLockTest, EndsWithItsHolder) {
 TEST_F(ProcessLockTest, AStaleFileLocksNobodyOut) {
   std::filesystem::create_directories(folder_.path() + "/run");
   std::ofstream(path_) << "12345\n and more that was in it before";
-  EXPECT_EQ(ProcessLock::holder(path_), std::nullopt);
+  EXPECT_EQ(ProcessLock::holder(path_).value(), std::nullopt);
   const auto lock = ProcessLock::acquire(path_, "");
   ASSERT_TRUE(lock);
-  EXPECT_EQ(ProcessLock::holder(path_), ::getpid());
+  EXPECT_EQ(ProcessLock::holder(path_).value(), ::getpid());
 }
 
 }  // namespace

@@ -17,8 +17,9 @@ install(TARGETS xen_contract_test
 # The control side.
 iscsi_blkback_test(blkback_control_test
   SOURCES blkback/control_server_test.cpp blkback/disk_resolver_test.cpp blkback/disk_target_test.cpp blkback/disk_wishes_test.cpp
-          blkback/guest_keeper_test.cpp
-          blkback/guest_threads_test.cpp blkback/hostile_text_test.cpp blkback/process_lock_test.cpp
+          blkback/guest_keeper_test.cpp blkback/guest_life_test.cpp
+          blkback/guest_threads_test.cpp blkback/hostile_text_test.cpp blkback/libxen_xenstore_test.cpp
+          blkback/process_lock_test.cpp
           blkback/session_pool_isid_test.cpp blkback/session_pool_test.cpp blkback/status_report_test.cpp
           blkback/xenbus_node_test.cpp blkback/xenbus_state_test.cpp
   LIBRARIES iscsi_blkback_service)
@@ -28,8 +29,11 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest_backend_change_test.cpp blkback/guest_backend_crash_test.cpp
     blkback/guest_backend_end_test.cpp
     blkback/guest_backend_hostile_target_test.cpp
+    blkback/guest_backend_log_test.cpp
     blkback/guest_backend_paths_test.cpp
+    blkback/guest_backend_questions_test.cpp
     blkback/guest_backend_refusal_test.cpp
+    blkback/guest_backend_reuse_test.cpp
     blkback/guest_backend_test.cpp
     blkback/guest_disk_order_test.cpp
   LIBRARIES iscsi_blkback_service)

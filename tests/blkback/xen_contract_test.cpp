@@ -1,6 +1,6 @@
 // The contract of the Xen seams: one suite that the in-memory twins pass everywhere and libxen*
-// passes in a Xen domain. Without arguments: in memory. --real: on the hypervisor; fails when there
-// is none.
+// passes in a Xen domain. libxenstore passes it everywhere, too, before a xenstored of our own.
+// Without arguments: in memory. --real: on the hypervisor; fails when there is none.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -8,9 +8,12 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <string_view>
+#include <thread>
 
 #include "tests/blkback/xen_rig.h"
 
@@ -25,9 +28,10 @@ class XenContract : public testing::Test {
  protected:
   void SetUp() override {
     std::string why = "?";
-    rig_ = g_real ? make_real_rig(&why) : make_memory_rig();
+    rig_ = g_real ? make_real_rig(&why) : over_the_wire() ? make_wire_rig() : make_memory_rig();
     ASSERT_NE(rig_, nullptr) << why;
   }
+  [[nodiscard]] virtual bool over_the_wire() const { return false; }
 
   static bool readable(int fd, int milliseconds = 0) {
     pollfd at{fd, POLLIN, 0};
@@ -342,8 +346,11 @@ TEST_F(EventChannelsContract, TwoPortsAreToldApart) {
 
 // --- xenstore ----------------------------------------------------------------------------------
 
-class XenStoreContract : public XenContract {
+enum class StoreKind { memory, wire, real };
+
+class XenStoreContract : public XenContract, public testing::WithParamInterface<StoreKind> {
  protected:
+  bool over_the_wire() const override { return GetParam() == StoreKind::wire; }
   void SetUp() override {
     XenContract::SetUp();
     if (HasFatalFailure()) {
@@ -380,7 +387,7 @@ class XenStoreContract : public XenContract {
     return event ? event->value_or(WatchEvent{}) : WatchEvent{};
   }
   bool no_event() {
-    (void)readable(store_->fd(), g_real ? 50 : 0);
+    (void)readable(store_->fd(), GetParam() == StoreKind::memory ? 0 : 50);
     const Result<std::optional<WatchEvent>> event = store_->next_event();
     EXPECT_TRUE(event);
     return event && !event->has_value();
@@ -390,13 +397,13 @@ class XenStoreContract : public XenContract {
   std::unique_ptr<XenStore> other_;
 };
 
-TEST_F(XenStoreContract, WhatIsNotThereIsNotFound) {
+TEST_P(XenStoreContract, WhatIsNotThereIsNotFound) {
   EXPECT_EQ(code(store_->read(path("nothing"))), ErrorCode::not_found);
   EXPECT_EQ(code(store_->list(path("nothing"))), ErrorCode::not_found);
   EXPECT_EQ(code(store_->remove(path("nothing"))), ErrorCode::not_found);
 }
 
-TEST_F(XenStoreContract, WritesAndReads) {
+TEST_P(XenStoreContract, WritesAndReads) {
   ASSERT_TRUE(store_->write(path("a/b"), "some value"));
   EXPECT_EQ(store_->read(path("a/b")).value_or("?"), "some value");
   EXPECT_EQ(other_->read(path("a/b")).value_or("?"), "some value");
@@ -405,7 +412,7 @@ TEST_F(XenStoreContract, WritesAndReads) {
   EXPECT_EQ(store_->read(path("a")).value_or("?"), "") << "parents are made, empty";
 }
 
-TEST_F(XenStoreContract, ListsChildren) {
+TEST_P(XenStoreContract, ListsChildren) {
   ASSERT_TRUE(store_->write(path("d/one"), "1"));
   ASSERT_TRUE(store_->write(path("d/two"), "2"));
   ASSERT_TRUE(store_->write(path("d/two/deep"), "3"));
@@ -418,24 +425,50 @@ TEST_F(XenStoreContract, ListsChildren) {
   EXPECT_TRUE(names->empty());
 }
 
-TEST_F(XenStoreContract, RemovesWithAllBelow) {
+TEST_P(XenStoreContract, RemovesWithAllBelow) {
   ASSERT_TRUE(store_->write(path("d/one/deep"), "1"));
   ASSERT_TRUE(store_->remove(path("d")));
   EXPECT_EQ(code(store_->read(path("d/one/deep"))), ErrorCode::not_found);
   EXPECT_EQ(code(store_->read(path("d"))), ErrorCode::not_found);
 }
 
-TEST_F(XenStoreContract, RejectsAValueThatIsTooLong) {
+TEST_P(XenStoreContract, RejectsAValueThatIsTooLong) {
   EXPECT_FALSE(store_->write(path("long"), std::string(XenStoreAccess::kMaxValueBytes + 1, 'x')));
 }
 
-TEST_F(XenStoreContract, RejectsABadPath) {
+TEST_P(XenStoreContract, RejectsABadPath) {
   EXPECT_FALSE(store_->write(path("a b"), "x"));
   EXPECT_FALSE(store_->write(path("a//b"), "x"));
   EXPECT_FALSE(store_->write("", "x"));
 }
 
-TEST_F(XenStoreContract, AWatchFiresAtRegistration) {
+TEST_P(XenStoreContract, RejectsANullByteInAPath) {
+  const std::string bad("a\0b", 3);
+  EXPECT_EQ(code(store_->write(path(bad), "x")), ErrorCode::invalid_argument);
+  EXPECT_EQ(code(store_->watch(path(bad), "t")), ErrorCode::invalid_argument);
+  EXPECT_EQ(code(store_->read(path("a"))), ErrorCode::not_found) << "nothing of it was written";
+}
+
+// xenstored refuses what is wrong, and goes on.
+TEST_P(XenStoreContract, WhatIsWrongLosesNoConnection) {
+  EXPECT_EQ(code(store_->write(path("a b"), "x")), ErrorCode::invalid_argument);
+  EXPECT_TRUE(store_->write(path("a"), "x"));
+  EXPECT_FALSE(readable(store_->fd()));
+}
+
+TEST_P(XenStoreContract, ListsAreOfAnyLength) {
+  std::vector<std::string> names;
+  for (int child = 0; child < 400; ++child) {
+    names.push_back("a-child-with-a-long-name-" + std::to_string(1000 + child));
+    ASSERT_TRUE(store_->write(path("many/" + names.back()), "1"));
+  }
+  Result<std::vector<std::string>> listed = store_->list(path("many"));
+  ASSERT_TRUE(listed) << listed.error().message;
+  std::sort(listed->begin(), listed->end());
+  EXPECT_EQ(*listed, names);
+}
+
+TEST_P(XenStoreContract, AWatchFiresAtRegistration) {
   ASSERT_TRUE(store_->watch(path("w"), "token"));
   const WatchEvent event = wait_event();
   EXPECT_EQ(event.path, path("w"));
@@ -444,7 +477,7 @@ TEST_F(XenStoreContract, AWatchFiresAtRegistration) {
   EXPECT_FALSE(readable(store_->fd()));
 }
 
-TEST_F(XenStoreContract, AWatchFiresForChangesAtAndBelow) {
+TEST_P(XenStoreContract, AWatchFiresForChangesAtAndBelow) {
   ASSERT_TRUE(store_->watch(path("w"), "t"));
   EXPECT_EQ(wait_event().path, path("w"));
   ASSERT_TRUE(other_->write(path("w"), "1"));
@@ -455,14 +488,14 @@ TEST_F(XenStoreContract, AWatchFiresForChangesAtAndBelow) {
   EXPECT_TRUE(no_event()) << "a name that only begins alike is not below";
 }
 
-TEST_F(XenStoreContract, AWatchFiresForItsOwnWriter) {
+TEST_P(XenStoreContract, AWatchFiresForItsOwnWriter) {
   ASSERT_TRUE(store_->watch(path("w"), "t"));
   EXPECT_EQ(wait_event().path, path("w"));
   ASSERT_TRUE(store_->write(path("w"), "1"));
   EXPECT_EQ(wait_event().path, path("w"));
 }
 
-TEST_F(XenStoreContract, AWatchFiresWhenItsNodeOrOneAboveIsRemoved) {
+TEST_P(XenStoreContract, AWatchFiresWhenItsNodeOrOneAboveIsRemoved) {
   ASSERT_TRUE(store_->write(path("up/w"), "1"));
   ASSERT_TRUE(store_->watch(path("up/w"), "t"));
   EXPECT_EQ(wait_event().path, path("up/w"));
@@ -470,7 +503,7 @@ TEST_F(XenStoreContract, AWatchFiresWhenItsNodeOrOneAboveIsRemoved) {
   EXPECT_EQ(wait_event().path, path("up/w"));
 }
 
-TEST_F(XenStoreContract, NoEventsAfterUnwatch) {
+TEST_P(XenStoreContract, NoEventsAfterUnwatch) {
   ASSERT_TRUE(store_->watch(path("w"), "t"));
   EXPECT_EQ(wait_event().path, path("w"));
   ASSERT_TRUE(other_->write(path("w"), "1"));
@@ -480,13 +513,13 @@ TEST_F(XenStoreContract, NoEventsAfterUnwatch) {
   EXPECT_TRUE(no_event());
 }
 
-TEST_F(XenStoreContract, SpecialWatchesCanBeRegistered) {
+TEST_P(XenStoreContract, SpecialWatchesCanBeRegistered) {
   ASSERT_TRUE(store_->watch("@releaseDomain", "released"));
   EXPECT_EQ(wait_event().token, "released");
   store_->unwatch("@releaseDomain", "released");
 }
 
-TEST_F(XenStoreContract, ATransactionIsSeenAsAWhole) {
+TEST_P(XenStoreContract, ATransactionIsSeenAsAWhole) {
   ASSERT_TRUE(store_->write(path("t/a"), "old"));
   int runs = 0;
   ASSERT_TRUE(store_->transaction([&](XenStoreAccess& at) -> Result<void> {
@@ -503,7 +536,7 @@ TEST_F(XenStoreContract, ATransactionIsSeenAsAWhole) {
   EXPECT_EQ(other_->read(path("t/b")).value_or("?"), "new");
 }
 
-TEST_F(XenStoreContract, ATransactionThatGivesUpWritesNothing) {
+TEST_P(XenStoreContract, ATransactionThatGivesUpWritesNothing) {
   ASSERT_TRUE(store_->write(path("t/a"), "old"));
   const Result<void> done = store_->transaction([&](XenStoreAccess& at) -> Result<void> {
     EXPECT_TRUE(at.write(path("t/a"), "new"));
@@ -513,7 +546,7 @@ TEST_F(XenStoreContract, ATransactionThatGivesUpWritesNothing) {
   EXPECT_EQ(store_->read(path("t/a")).value_or("?"), "old");
 }
 
-TEST_F(XenStoreContract, AConflictRunsTheTransactionAgain) {
+TEST_P(XenStoreContract, AConflictRunsTheTransactionAgain) {
   ASSERT_TRUE(store_->write(path("t/a"), "1"));
   int runs = 0;
   ASSERT_TRUE(store_->transaction([&](XenStoreAccess& at) -> Result<void> {
@@ -528,7 +561,7 @@ TEST_F(XenStoreContract, AConflictRunsTheTransactionAgain) {
   EXPECT_EQ(store_->read(path("t/seen")).value_or("?"), "2");
 }
 
-TEST_F(XenStoreContract, ATransactionRemovesAndLists) {
+TEST_P(XenStoreContract, ATransactionRemovesAndLists) {
   ASSERT_TRUE(store_->write(path("t/a"), "1"));
   ASSERT_TRUE(store_->transaction([&](XenStoreAccess& at) -> Result<void> {
     EXPECT_TRUE(at.remove(path("t/a")));
@@ -539,6 +572,128 @@ TEST_F(XenStoreContract, ATransactionRemovesAndLists) {
   }));
   EXPECT_EQ(code(store_->read(path("t/a"))), ErrorCode::not_found);
 }
+
+// A connection that is lost tells so to who waits for events, and fails every call alike.
+class LostXenStoreContract : public XenStoreContract {
+ protected:
+  void SetUp() override {
+    XenStoreContract::SetUp();
+    if (HasFatalFailure()) {
+      return;
+    }
+    ASSERT_TRUE(store_->watch(path("w"), "t"));
+    EXPECT_EQ(wait_event().path, path("w"));
+  }
+  void TearDown() override {}  // there is nothing to remove the folder from
+
+  static constexpr std::chrono::milliseconds kHangs{50};
+
+  void expect_lost() {
+    EXPECT_TRUE(readable(store_->fd(), kWaitMilliseconds));
+    EXPECT_EQ(code(store_->next_event()), ErrorCode::unavailable);
+    EXPECT_EQ(code(store_->read(path("a"))), ErrorCode::unavailable);
+    EXPECT_EQ(code(store_->write(path("a"), "1")), ErrorCode::unavailable);
+    EXPECT_EQ(code(store_->remove(path("a"))), ErrorCode::unavailable);
+    EXPECT_EQ(code(store_->list(path("a"))), ErrorCode::unavailable);
+    EXPECT_EQ(code(store_->watch(path("a"), "u")), ErrorCode::unavailable);
+    EXPECT_EQ(code(store_->transaction([](XenStoreAccess&) -> Result<void> { return {}; })),
+              ErrorCode::unavailable);
+    store_->unwatch(path("w"), "t");
+    EXPECT_TRUE(readable(store_->fd()));
+    EXPECT_EQ(code(store_->next_event()), ErrorCode::unavailable) << "for good";
+  }
+};
+
+TEST_P(LostXenStoreContract, TheDeathOfXenstoredIsHeardOfAtOnce) {
+  if (!rig_->kill_xenstored()) {
+    GTEST_SKIP() << "not this host's xenstored";
+  }
+  expect_lost();
+}
+
+TEST_P(LostXenStoreContract, TheDeathOfXenstoredInATransactionIsNoFaultOfIts) {
+  bool killed = false;
+  const auto done = store_->transaction([&](XenStoreAccess& at) -> Result<void> {
+    EXPECT_TRUE(at.write(path("t"), "1"));
+    killed = rig_->kill_xenstored();
+    if (!killed) {
+      return fail(ErrorCode::io, "not this host's xenstored");
+    }
+    return at.write(path("t"), "2");
+  });
+  if (!killed) {
+    GTEST_SKIP() << done.error().message;
+  }
+  EXPECT_EQ(code(done), ErrorCode::unavailable);
+  expect_lost();
+}
+
+TEST_P(LostXenStoreContract, ANewConnectionFindsWhatXenstoredStillKnows) {
+  ASSERT_TRUE(other_->write(path("a"), "1"));
+  if (!rig_->kill_xenstored()) {
+    GTEST_SKIP() << "not this host's xenstored";
+  }
+  rig_->start_xenstored();
+  auto again = rig_->xenstore();
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ((*again)->read(path("a")).value_or("?"), "1");
+}
+
+TEST_P(LostXenStoreContract, WhatIsAskedWhileXenstoredHangsIsAnsweredWhenItGoesOn) {
+  if (!rig_->set_xenstored_hung(true)) {
+    GTEST_SKIP() << "not this host's xenstored";
+  }
+  EXPECT_FALSE(readable(store_->fd())) << "nobody has asked";
+  const Result<std::optional<WatchEvent>> event = store_->next_event();
+  EXPECT_TRUE(event && !event->has_value());
+  std::atomic<bool> goes_on = false;
+  std::thread later([&] {
+    std::this_thread::sleep_for(kHangs);
+    goes_on = true;
+    (void)rig_->set_xenstored_hung(false);
+  });
+  EXPECT_EQ(code(store_->read(path("a"))), ErrorCode::not_found);
+  EXPECT_TRUE(goes_on);
+  later.join();
+  EXPECT_TRUE(store_->write(path("w"), "1"));
+  EXPECT_EQ(wait_event().path, path("w"));
+}
+
+TEST_P(LostXenStoreContract, TheDeathOfXenstoredWithAQuestionUnderWayIsNoAnswerToIt) {
+  if (!rig_->set_xenstored_hung(true)) {
+    GTEST_SKIP() << "not this host's xenstored";
+  }
+  std::thread later([&] {
+    std::this_thread::sleep_for(kHangs);
+    (void)rig_->kill_xenstored();
+  });
+  EXPECT_EQ(code(store_->read(path("a"))), ErrorCode::unavailable);
+  later.join();
+  expect_lost();
+}
+
+TEST_P(LostXenStoreContract, WhatHappensWhileXenstoredHangsIsHeardOfWhenItGoesOn) {
+  if (!rig_->set_xenstored_hung(true)) {
+    GTEST_SKIP() << "not this host's xenstored";
+  }
+  EXPECT_FALSE(readable(store_->fd()));
+  ASSERT_TRUE(rig_->set_xenstored_hung(false));
+  ASSERT_TRUE(other_->write(path("w"), "1"));
+  EXPECT_EQ(wait_event().path, path("w"));
+}
+
+std::vector<StoreKind> store_kinds() {
+  return g_real ? std::vector{StoreKind::real} : std::vector{StoreKind::memory, StoreKind::wire};
+}
+
+std::string name_of(const testing::TestParamInfo<StoreKind>& kind) {
+  return kind.param == StoreKind::memory ? "InMemory"
+         : kind.param == StoreKind::wire ? "OverTheWire"
+                                         : "Real";
+}
+
+INSTANTIATE_TEST_SUITE_P(Of, XenStoreContract, testing::ValuesIn(store_kinds()), name_of);
+INSTANTIATE_TEST_SUITE_P(Of, LostXenStoreContract, testing::ValuesIn(store_kinds()), name_of);
 
 // --- domains -----------------------------------------------------------------------------------
 
@@ -562,11 +717,13 @@ TEST_F(XenContract, ADomainThatDoesNotExistIsGone) {
 }  // namespace iscsi_blkback
 
 int main(int argc, char** argv) {
+  // Before the tests are made, since it decides which there are.
+  iscsi_blkback::g_real = std::any_of(argv, argv + argc, [](const char* argument) {
+    return std::string_view(argument) == "--real";
+  });
   testing::InitGoogleTest(&argc, argv);
   for (int i = 1; i < argc; ++i) {
-    if (std::string_view(argv[i]) == "--real") {
-      iscsi_blkback::g_real = true;
-    } else {
+    if (std::string_view(argv[i]) != "--real") {
       std::fprintf(stderr, "usage: %s [--real] [googletest's options]\n", argv[0]);
       return 2;
     }

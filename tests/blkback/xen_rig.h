@@ -1,6 +1,7 @@
 // XenRig: what the contract suite of the Xen seams needs beside the seams themselves: the guest's
-// side. In memory: a guest of MemXen. Real: this very domain plays both sides (grants to itself
-// through /dev/xen/gntalloc, event channels to itself, its own corner of xenstore).
+// side. In memory: a guest of MemXen. Over the wire: the same, with libxenstore before a
+// FakeXenstored. Real: this very domain plays both sides (grants to itself through
+// /dev/xen/gntalloc, event channels to itself, its own corner of xenstore).
 #pragma once
 
 #include <cstddef>
@@ -44,9 +45,16 @@ class XenRig {
 
   // An empty directory of ours in xenstore, removed with the rig.
   [[nodiscard]] virtual std::string store_path() const = 0;
+
+  // xenstored is killed, and started again without having forgotten anything; it is stopped, and
+  // goes on. False: not to be done to this one.
+  [[nodiscard]] virtual bool kill_xenstored() { return false; }
+  virtual void start_xenstored() {}
+  [[nodiscard]] virtual bool set_xenstored_hung(bool) { return false; }
 };
 
 [[nodiscard]] std::unique_ptr<XenRig> make_memory_rig();
+[[nodiscard]] std::unique_ptr<XenRig> make_wire_rig();
 // Null: this is no Xen domain, or a device is missing; *why says which.
 [[nodiscard]] std::unique_ptr<XenRig> make_real_rig(std::string* why);
 

@@ -1,6 +1,7 @@
 #include <poll.h>
 
 #include "tests/blkback/xen_rig.h"
+#include "tests/support/fake_xenstored.h"
 #include "tests/support/mem_xen.h"
 
 namespace iscsi_blkback {
@@ -8,7 +9,7 @@ namespace {
 
 constexpr DomainId kGuest = 3;
 
-class MemoryRig final : public XenRig {
+class MemoryRig : public XenRig {
  public:
   MemoryRig() : guest_events_(xen_.events().open(kGuest)) {
     xen_.set_domain(kGuest, DomainStatus{DomainLife::running, ShutdownReason::poweroff});
@@ -54,18 +55,50 @@ class MemoryRig final : public XenRig {
 
   std::string store_path() const override { return "/local/domain/0/iscsi-blkback-test"; }
 
- private:
+  bool kill_xenstored() override {
+    xen_.store().break_connections();
+    return true;
+  }
+  bool set_xenstored_hung(bool hung) override {
+    xen_.store().set_hung(hung);
+    return true;
+  }
+
+ protected:
   MemXen xen_;
+
+ private:
   std::unique_ptr<MemEventChannels> guest_events_;
   std::vector<std::unique_ptr<GuestMemory>> memory_;
   std::vector<GrantReference> references_;
   std::vector<std::uint32_t> ports_;
 };
 
+class WireRig final : public MemoryRig {
+ public:
+  Result<std::unique_ptr<XenStore>> xenstore() override { return xenstored_.connect(); }
+  bool kill_xenstored() override {
+    xenstored_.kill();
+    return true;
+  }
+  void start_xenstored() override { xenstored_.start(); }
+  bool set_xenstored_hung(bool hung) override {
+    xenstored_.set_hung(hung);
+    return true;
+  }
+
+ private:
+  FakeXenstored xenstored_{xen_.store()};
+};
+
 }  // namespace
 
 std::unique_ptr<XenRig> make_memory_rig() {
   return std::make_unique<MemoryRig>();
+}
+
+std::unique_ptr<XenRig> make_wire_rig() {
+  return std::make_unique<WireRig>();
 }
 
 }  // namespace iscsi_blkback

@@ -1,9 +1,12 @@
 // Login redirects: where the next logins go, and every redirect that is not followed.
 #include <gmock/gmock.h>
 
+#include <condition_variable>
 #include <map>
+#include <mutex>
 
 #include "base/uring_reactor.h"
+#include "initiator/lookup_threads.h"
 #include "tests/initiator/session_fixture.h"
 
 namespace iscsi_blkback {
@@ -16,8 +19,8 @@ using ::testing::HasSubstr;
 // Answers after a while, in virtual time; a name that is not in the map never.
 class FakeResolver final : public NameResolver {
  public:
-  std::unique_ptr<NameLookup> look_up(Reactor& reactor, const std::string& host, std::uint16_t port,
-                                      Answer answer, void* owner) override {
+  std::unique_ptr<NameLookup> look_up(Reactor& reactor, const std::string&, const std::string& host,
+                                      std::uint16_t port, Answer answer, void* owner) override {
     ++questions;
     return std::make_unique<Lookup>(*this, reactor, host, port, answer, owner);
   }
@@ -241,7 +244,7 @@ TEST(SystemNameResolver, AnswersOnTheReactor) {
   const auto ask = [&](const std::string& host) {
     asker.answer.reset();
     asker.lookup = system_name_resolver().look_up(
-        **reactor, host, 3261,
+        **reactor, "iqn.a:b", host, 3261,
         [](void* owner, Result<std::vector<SocketAddress>> addresses) noexcept {
           auto& self = *static_cast<Asker*>(owner);
           self.lookup.reset();
@@ -268,10 +271,63 @@ TEST(SystemNameResolver, AQuestionMayBeForgotten) {
     GTEST_SKIP() << reactor.error().message;
   }
   auto lookup = system_name_resolver().look_up(
-      **reactor, "127.0.0.1", 3260,
+      **reactor, "iqn.a:b", "127.0.0.1", 3260,
       [](void*, Result<std::vector<SocketAddress>>) noexcept { ADD_FAILURE(); }, nullptr);
   lookup.reset();
   (*reactor)->run_once(milliseconds(50));
+}
+
+// The names that one target redirects to hang; what another one asks for is answered.
+TEST(ThreadedNameResolver, ATargetWhoseNamesHangKeepsNoOtherWaiting) {
+  auto reactor = UringReactor::create();
+  if (!reactor) {
+    GTEST_SKIP() << reactor.error().message;
+  }
+  struct Gate {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool open = false;
+    unsigned hanging = 0;
+  };
+  const auto gate = std::make_shared<Gate>();
+  const auto resolver = make_threaded_name_resolver([gate](const std::string& host, std::uint16_t) {
+    std::unique_lock lock(gate->mutex);
+    gate->hanging += host == "alive" ? 0 : 1;
+    gate->changed.wait(lock, [&] { return gate->open || host == "alive"; });
+    return Result<std::vector<SocketAddress>>(
+        std::vector{SocketAddress::parse("192.0.2.1", 3260).value()});
+  });
+  int answers = 0;
+  const auto ask = [&](const std::string& target, const std::string& host) {
+    return resolver->look_up(
+        **reactor, target, host, 3260,
+        [](void* count, Result<std::vector<SocketAddress>>) noexcept {
+          ++*static_cast<int*>(count);
+        },
+        &answers);
+  };
+  std::vector<std::unique_ptr<NameLookup>> lookups;
+  for (unsigned name = 0; name < 2 * LookupThreads::kMaxThreads; ++name) {
+    lookups.push_back(ask("iqn.bad:b", "hangs" + std::to_string(name)));
+  }
+  lookups.push_back(ask("iqn.good:b", "alive"));
+  const TimePoint end = (*reactor)->now() + seconds(60);
+  while (answers == 0 && (*reactor)->now() < end) {
+    (*reactor)->run_once(milliseconds(50));
+  }
+  EXPECT_EQ(answers, 1);
+  // Those that nobody waits for any more are not begun.
+  lookups.clear();
+  {
+    const std::lock_guard lock(gate->mutex);
+    EXPECT_LE(gate->hanging, LookupThreads::kMaxPerKey);
+    gate->open = true;
+    gate->changed.notify_all();
+  }
+  (*reactor)->run_once(milliseconds(50));
+  const std::lock_guard lock(gate->mutex);
+  EXPECT_LE(gate->hanging, LookupThreads::kMaxPerKey);
+  EXPECT_EQ(answers, 1);
 }
 
 }  // namespace

@@ -146,6 +146,9 @@ Result<void> MemEventChannels::unmask(LocalPort port) {
     return fail(ErrorCode::invalid_argument,
                 fmt::format("event channel {} has no event to end", port));
   }
+  if (events_.faults_.hit("event channel unmask")) {
+    return fail(ErrorCode::io, "unmasking the event channel failed (injected)");
+  }
   ++events_.counters_[self_].unmasks;
   local->masked = false;
   if (std::exchange(local->latched, false)) {

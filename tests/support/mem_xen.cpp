@@ -39,18 +39,31 @@ MemXen::~MemXen() {
 }
 
 void MemXen::set_domain(DomainId domain, DomainStatus status) {
-  bool is_new = false;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto at = domains_.find(domain);
-    is_new = at == domains_.end() || at->second.life == DomainLife::gone;
-    domains_[domain] = status;
-  }
+  const bool is_new = change_domain(domain, status);
   if (status.life == DomainLife::shut_down || status.life == DomainLife::gone) {
     store_.fire_special("@releaseDomain");
   } else if (is_new) {
     store_.fire_special("@introduceDomain");
   }
+}
+
+void MemXen::set_domain_silently(DomainId domain, DomainStatus status) {
+  (void)change_domain(domain, status);
+}
+
+bool MemXen::change_domain(DomainId domain, DomainStatus status) {
+  const std::lock_guard lock(mutex_);
+  const auto at = domains_.find(domain);
+  const bool is_new = at == domains_.end() || at->second.life == DomainLife::gone;
+  if (status.handle == DomainHandle{} && status.life != DomainLife::gone) {
+    if (is_new) {
+      status.handle.fill(++domains_made_);
+    } else {
+      status.handle = at->second.handle;
+    }
+  }
+  domains_[domain] = status;
+  return is_new;
 }
 
 std::unique_ptr<DomainInfo> MemXen::open_domain_info() {

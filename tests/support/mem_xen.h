@@ -28,18 +28,24 @@ class MemXen {
   [[nodiscard]] MemXenStoreTree& store() { return store_; }
 
   // Domains as libxenctrl sees them. Setting one fires @introduceDomain or @releaseDomain as
-  // xenstored does (released: at shutdown and when the domain is gone).
+  // xenstored does (released: at shutdown and when the domain is gone). A domain without a handle
+  // keeps the one that it has, and gets one when it is new.
   void set_domain(DomainId domain, DomainStatus status);
+  // The same, and nobody tells.
+  void set_domain_silently(DomainId domain, DomainStatus status);
   [[nodiscard]] std::unique_ptr<DomainInfo> open_domain_info();
 
  private:
   friend class MemDomainInfo;
+  bool change_domain(DomainId domain, DomainStatus status);  // true: it is a new one
+
   MemFaults faults_;
   std::unique_ptr<MemGrants> grants_;
   MemEvents events_;
   MemXenStoreTree store_;
   std::mutex mutex_;
   std::map<DomainId, DomainStatus> domains_;
+  std::uint8_t domains_made_ = 0;
 };
 
 }  // namespace iscsi_blkback

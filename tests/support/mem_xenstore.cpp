@@ -59,11 +59,28 @@ void MemXenStoreTree::conflict_next_commits(std::uint32_t count) {
 
 void MemXenStoreTree::break_connections() {
   const std::lock_guard lock(mutex_);
+  hung_ = false;
   for (MemXenStore* connection : connections_) {
-    if (!std::exchange(connection->broken_, true) && connection->events_.empty()) {
-      ISCSI_BLKBACK_ASSERT(eventfd_write(connection->fd_, 1) == 0);
-    }
+    connection->broken_ = true;
+    connection->show();
   }
+  goes_on_.notify_all();
+}
+
+void MemXenStoreTree::forget_everything() {
+  const std::lock_guard lock(mutex_);
+  nodes_.clear();
+  nodes_["/"] = Node{};
+  ++generation_;
+}
+
+void MemXenStoreTree::set_hung(bool hung) {
+  const std::lock_guard lock(mutex_);
+  hung_ = hung;
+  for (MemXenStore* connection : connections_) {
+    connection->show();
+  }
+  goes_on_.notify_all();
 }
 
 void MemXenStoreTree::fire_special(const std::string& path) {
@@ -186,82 +203,81 @@ Result<void> MemXenStoreTree::remove_node(Nodes& nodes, DomainId self, const std
   return {};
 }
 
-// A transaction works on a copy of the tree; it conflicts when anything was written meanwhile,
-// which is stricter than xenstored (there: only when a node that it used was).
-class MemXenStore::Transaction final : public XenStoreAccess {
- public:
-  Transaction(MemXenStore& store, MemXenStoreTree::Nodes nodes)
-      : store_(store), nodes_(std::move(nodes)) {}
-
-  Result<std::string> read(const std::string& path) override {
-    Result<std::string> at = store_.absolute(path);
-    if (!at) {
-      return tl::unexpected(at.error());
-    }
-    return read_in(nodes_, store_.self_, *at);
+Result<std::string> MemXenStore::Transaction::read(const std::string& path) {
+  const std::lock_guard lock(store_.tree_.mutex_);
+  if (Result<void> alive = store_.check("xenstore read"); !alive) {
+    return tl::unexpected(alive.error());
   }
-
-  Result<void> write(const std::string& path, std::string_view value) override {
-    if (Result<void> alive = store_.check("xenstore write"); !alive) {
-      return alive;
-    }
-    Result<std::string> at = store_.absolute(path);
-    if (!at) {
-      return tl::unexpected(at.error());
-    }
-    return MemXenStoreTree::write_node(nodes_, store_.self_, *at, value, changes_);
+  Result<std::string> at = store_.absolute(path);
+  if (!at) {
+    return tl::unexpected(at.error());
   }
+  return read_in(nodes_, store_.self_, *at);
+}
 
-  Result<void> remove(const std::string& path) override {
-    Result<std::string> at = store_.absolute(path);
-    if (!at) {
-      return tl::unexpected(at.error());
-    }
-    return MemXenStoreTree::remove_node(nodes_, store_.self_, *at, changes_);
+Result<void> MemXenStore::Transaction::write(const std::string& path, std::string_view value) {
+  const std::lock_guard lock(store_.tree_.mutex_);
+  if (Result<void> alive = store_.check("xenstore write"); !alive) {
+    return alive;
   }
-
-  Result<std::vector<std::string>> list(const std::string& path) override {
-    Result<std::string> at = store_.absolute(path);
-    if (!at) {
-      return tl::unexpected(at.error());
-    }
-    return list_in(nodes_, store_.self_, *at);
+  Result<std::string> at = store_.absolute(path);
+  if (!at) {
+    return tl::unexpected(at.error());
   }
+  return MemXenStoreTree::write_node(nodes_, store_.self_, *at, value, changes_);
+}
 
-  static Result<std::string> read_in(const MemXenStoreTree::Nodes& nodes, DomainId self,
-                                     const std::string& path) {
-    const auto node = nodes.find(path);
-    if (!MemXenStoreTree::may(MemXenStoreTree::effective(nodes, path), self,
-                              MemXenStoreTree::Access::read)) {
-      return no_permission(self, path);
-    }
-    if (node == nodes.end()) {
-      return no_node(path);
-    }
-    return node->second.value;
+Result<void> MemXenStore::Transaction::remove(const std::string& path) {
+  const std::lock_guard lock(store_.tree_.mutex_);
+  if (Result<void> alive = store_.check("xenstore remove"); !alive) {
+    return alive;
   }
-
-  static Result<std::vector<std::string>> list_in(const MemXenStoreTree::Nodes& nodes,
-                                                  DomainId self, const std::string& path) {
-    Result<std::string> self_readable = read_in(nodes, self, path);
-    if (!self_readable) {
-      return tl::unexpected(self_readable.error());
-    }
-    std::vector<std::string> names;
-    for (const auto& [other, node] : nodes) {
-      if (other != "/" && parent_of(other) == path) {
-        names.push_back(other.substr(other.rfind('/') + 1));
-      }
-    }
-    return names;
+  Result<std::string> at = store_.absolute(path);
+  if (!at) {
+    return tl::unexpected(at.error());
   }
+  return MemXenStoreTree::remove_node(nodes_, store_.self_, *at, changes_);
+}
 
- private:
-  friend class MemXenStore;
-  MemXenStore& store_;
-  MemXenStoreTree::Nodes nodes_;
-  std::vector<MemXenStoreTree::Change> changes_;
-};
+Result<std::vector<std::string>> MemXenStore::Transaction::list(const std::string& path) {
+  const std::lock_guard lock(store_.tree_.mutex_);
+  if (Result<void> alive = store_.check("xenstore list"); !alive) {
+    return tl::unexpected(alive.error());
+  }
+  Result<std::string> at = store_.absolute(path);
+  if (!at) {
+    return tl::unexpected(at.error());
+  }
+  return list_in(nodes_, store_.self_, *at);
+}
+
+Result<std::string> MemXenStore::Transaction::read_in(const MemXenStoreTree::Nodes& nodes,
+                                                      DomainId self, const std::string& path) {
+  const auto node = nodes.find(path);
+  if (!MemXenStoreTree::may(MemXenStoreTree::effective(nodes, path), self,
+                            MemXenStoreTree::Access::read)) {
+    return no_permission(self, path);
+  }
+  if (node == nodes.end()) {
+    return no_node(path);
+  }
+  return node->second.value;
+}
+
+Result<std::vector<std::string>> MemXenStore::Transaction::list_in(
+    const MemXenStoreTree::Nodes& nodes, DomainId self, const std::string& path) {
+  Result<std::string> self_readable = read_in(nodes, self, path);
+  if (!self_readable) {
+    return tl::unexpected(self_readable.error());
+  }
+  std::vector<std::string> names;
+  for (const auto& [other, node] : nodes) {
+    if (other != "/" && parent_of(other) == path) {
+      names.push_back(other.substr(other.rfind('/') + 1));
+    }
+  }
+  return names;
+}
 
 MemXenStore::MemXenStore(MemXenStoreTree& tree, DomainId self)
     : tree_(tree), self_(self), fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
@@ -288,7 +304,8 @@ Result<std::string> MemXenStore::absolute(const std::string& path) const {
   return full;
 }
 
-Result<void> MemXenStore::check(const char* call) const {
+Result<void> MemXenStore::check(const char* call) {
+  tree_.goes_on_.wait(tree_.mutex_, [this] { return !tree_.hung_; });  // the caller has locked it
   if (broken_) {
     return fail(ErrorCode::unavailable, "the connection to xenstored is gone");
   }
@@ -296,6 +313,14 @@ Result<void> MemXenStore::check(const char* call) const {
     return fail(ErrorCode::io, fmt::format("{} failed (injected)", call));
   }
   return {};
+}
+
+void MemXenStore::show() {
+  const bool shows = broken_ || (!events_.empty() && !tree_.hung_);
+  eventfd_t value = 0;
+  if (std::exchange(shows_, shows) != shows) {
+    ISCSI_BLKBACK_ASSERT((shows ? eventfd_write(fd_, 1) : eventfd_read(fd_, &value)) == 0);
+  }
 }
 
 Result<std::string> MemXenStore::read(const std::string& path) {
@@ -362,39 +387,49 @@ Result<std::vector<std::string>> MemXenStore::list(const std::string& path) {
   return Transaction::list_in(tree_.nodes_, self_, *at);
 }
 
+Result<std::unique_ptr<MemXenStore::Transaction>> MemXenStore::begin() {
+  const std::lock_guard lock(tree_.mutex_);
+  if (Result<void> alive = check("xenstore transaction"); !alive) {
+    return tl::unexpected(alive.error());
+  }
+  return std::make_unique<Transaction>(*this, tree_.nodes_, tree_.generation_);
+}
+
+Result<void> MemXenStore::commit(Transaction& transaction) {
+  const std::lock_guard lock(tree_.mutex_);
+  if (Result<void> alive = check("xenstore commit"); !alive) {
+    return alive;
+  }
+  const bool injected = tree_.conflicts_to_inject_ > 0;
+  tree_.conflicts_to_inject_ -= injected ? 1 : 0;
+  if (injected || transaction.generation_ != tree_.generation_) {
+    return fail(ErrorCode::conflict, "another writer got in between");
+  }
+  tree_.nodes_ = std::move(transaction.nodes_);
+  if (!transaction.changes_.empty()) {
+    ++tree_.generation_;
+  }
+  for (const MemXenStoreTree::Change& change : transaction.changes_) {
+    tree_.fire(change.path, change.exact_only);
+  }
+  return {};
+}
+
 Result<void> MemXenStore::transaction(const std::function<Result<void>(XenStoreAccess&)>& body) {
   for (int attempt = 0; attempt < kMaxTransactionAttempts; ++attempt) {
-    std::unique_lock lock(tree_.mutex_);
-    if (Result<void> alive = check("xenstore transaction"); !alive) {
-      return alive;
+    auto transaction = begin();
+    if (!transaction) {
+      return tl::unexpected(transaction.error());
     }
-    const std::uint64_t generation = tree_.generation_;
-    Transaction transaction(*this, tree_.nodes_);
-    lock.unlock();
-    if (Result<void> done = body(transaction); !done) {
+    if (Result<void> done = body(**transaction); !done) {
       return done;
     }
-    lock.lock();
-    if (Result<void> alive = check("xenstore commit"); !alive) {
-      return alive;
+    const Result<void> done = commit(**transaction);
+    if (done || done.error().code != ErrorCode::conflict) {
+      return done;
     }
-    if (tree_.conflicts_to_inject_ > 0) {
-      --tree_.conflicts_to_inject_;
-      continue;
-    }
-    if (generation != tree_.generation_) {
-      continue;
-    }
-    tree_.nodes_ = std::move(transaction.nodes_);
-    if (!transaction.changes_.empty()) {
-      ++tree_.generation_;
-    }
-    for (const MemXenStoreTree::Change& change : transaction.changes_) {
-      tree_.fire(change.path, change.exact_only);
-    }
-    return {};
   }
-  return fail(ErrorCode::conflict,
+  return fail(ErrorCode::exhausted,
               fmt::format("a xenstore transaction conflicted {} times", kMaxTransactionAttempts));
 }
 
@@ -424,23 +459,20 @@ Result<void> MemXenStore::watch(const std::string& path, const std::string& toke
 
 void MemXenStore::unwatch(const std::string& path, const std::string& token) {
   const std::lock_guard lock(tree_.mutex_);
+  if (!check("xenstore unwatch")) {
+    return;  // it goes on firing
+  }
   std::erase_if(watches_,
                 [&](const Watch& watch) { return watch.path == path && watch.token == token; });
-  const bool had_events = !events_.empty();
   std::erase_if(events_, [&](const WatchEvent& event) {
     return event.token == token && MemXenStoreTree::is_at_or_below(event.path, path);
   });
-  if (had_events && events_.empty() && !broken_) {
-    eventfd_t value = 0;
-    ISCSI_BLKBACK_ASSERT(eventfd_read(fd_, &value) == 0);
-  }
+  show();
 }
 
 void MemXenStore::queue(WatchEvent event) {
-  if (events_.empty() && !broken_) {
-    ISCSI_BLKBACK_ASSERT(eventfd_write(fd_, 1) == 0);
-  }
   events_.push_back(std::move(event));
+  show();
 }
 
 Result<std::optional<WatchEvent>> MemXenStore::next_event() {
@@ -448,15 +480,12 @@ Result<std::optional<WatchEvent>> MemXenStore::next_event() {
   if (broken_) {
     return fail(ErrorCode::unavailable, "the connection to xenstored is gone");
   }
-  if (events_.empty()) {
+  if (events_.empty() || tree_.hung_) {
     return std::optional<WatchEvent>{};
   }
   WatchEvent event = std::move(events_.front());
   events_.pop_front();
-  if (events_.empty()) {
-    eventfd_t value = 0;
-    ISCSI_BLKBACK_ASSERT(eventfd_read(fd_, &value) == 0);
-  }
+  show();
   return std::optional<WatchEvent>(std::move(event));
 }
 

@@ -8,6 +8,7 @@
 // /local/domain/<self>).
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -43,6 +44,11 @@ class MemXenStoreTree {
   void conflict_next_commits(std::uint32_t count);
   // xenstored has died: every open connection is dead from now on.
   void break_connections();
+  // It has been started anew, and knows nothing.
+  void forget_everything();
+  // xenstored does not answer while it hangs: calls of any connection block, and nobody hears
+  // anything, until it goes on or dies.
+  void set_hung(bool hung);
   // Fires the special watches @introduceDomain and @releaseDomain.
   void fire_special(const std::string& path);
 
@@ -79,6 +85,8 @@ class MemXenStoreTree {
   Nodes nodes_;
   std::uint64_t generation_ = 0;  // changes with every write
   std::uint32_t conflicts_to_inject_ = 0;
+  bool hung_ = false;
+  std::condition_variable_any goes_on_;
   std::set<MemXenStore*> connections_;
 };
 
@@ -99,6 +107,11 @@ class MemXenStore final : public XenStore {
   [[nodiscard]] int fd() const override { return fd_; }
   [[nodiscard]] Result<std::optional<WatchEvent>> next_event() override;
 
+  // A transaction step by step, for a server (FakeXenstored). conflict: another got in between.
+  class Transaction;
+  [[nodiscard]] Result<std::unique_ptr<Transaction>> begin();
+  [[nodiscard]] Result<void> commit(Transaction& transaction);
+
   // The toolstack's side; the caller must own the node or be domain 0.
   [[nodiscard]] Result<void> set_permissions(const std::string& path,
                                              const MemXenStoreTree::Permissions& permissions);
@@ -108,7 +121,6 @@ class MemXenStore final : public XenStore {
 
  private:
   friend class MemXenStoreTree;
-  class Transaction;
 
   struct Watch {
     std::string path;  // as registered
@@ -117,15 +129,42 @@ class MemXenStore final : public XenStore {
   };
 
   [[nodiscard]] Result<std::string> absolute(const std::string& path) const;
-  [[nodiscard]] Result<void> check(const char* call) const;
+  [[nodiscard]] Result<void> check(const char* call);
   void queue(WatchEvent event);
+  void show();  // whether there is something to take
 
   MemXenStoreTree& tree_;
   DomainId self_;
   int fd_;
   bool broken_ = false;
+  bool shows_ = false;  // the eventfd is readable
   std::vector<Watch> watches_;
-  std::deque<WatchEvent> events_;  // the eventfd is readable while this is not empty or broken_
+  std::deque<WatchEvent> events_;
+};
+
+// Works on a copy of the tree. It conflicts when anything was written meanwhile, which is stricter
+// than xenstored (there: only when a node that it used was).
+class MemXenStore::Transaction final : public XenStoreAccess {
+ public:
+  Transaction(MemXenStore& store, MemXenStoreTree::Nodes nodes, std::uint64_t generation)
+      : store_(store), nodes_(std::move(nodes)), generation_(generation) {}
+
+  [[nodiscard]] Result<std::string> read(const std::string& path) override;
+  [[nodiscard]] Result<void> write(const std::string& path, std::string_view value) override;
+  [[nodiscard]] Result<void> remove(const std::string& path) override;
+  [[nodiscard]] Result<std::vector<std::string>> list(const std::string& path) override;
+
+ private:
+  friend class MemXenStore;
+  static Result<std::string> read_in(const MemXenStoreTree::Nodes& nodes, DomainId self,
+                                     const std::string& path);
+  static Result<std::vector<std::string>> list_in(const MemXenStoreTree::Nodes& nodes,
+                                                  DomainId self, const std::string& path);
+
+  MemXenStore& store_;
+  MemXenStoreTree::Nodes nodes_;
+  std::uint64_t generation_;  // of the tree that it is a copy of
+  std::vector<MemXenStoreTree::Change> changes_;
 };
 
 }  // namespace iscsi_blkback

@@ -34,3 +34,8 @@ target_compile_definitions(tools_programs_test PRIVATE
   ISCSI_BLKBACK_DAEMON="$<TARGET_FILE:iscsi-blkback>" ISCSI_BLKBACK_CTL="$<TARGET_FILE:iscsi-blkctl>"
   ISCSI_BLKBACK_LUNEX="$<TARGET_FILE:lunex>" ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
 add_dependencies(tools_programs_test iscsi-blkback iscsi-blkctl lunex)
+
+iscsi_blkback_test(tools_core_dumps_test SOURCES tools/core_dumps_test.cpp LIBRARIES iscsi_blkback_tools)
+target_compile_definitions(tools_core_dumps_test PRIVATE
+  ISCSI_BLKBACK_DAEMON="$<TARGET_FILE:iscsi-blkback>")
+add_dependencies(tools_core_dumps_test iscsi-blkback)
