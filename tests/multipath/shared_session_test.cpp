@@ -44,6 +44,16 @@ class SharedSession : public MultipathTest {
     start_device();
     start_other(lun_of_other);
   }
+  // Its options are others, so that the pool has made sessions of its own for it.
+  void start_two_over_other_sessions() {
+    start_target({1});
+    start_device();
+    Session& session_of_other = add_session(0);
+    session_of_other.start();
+    other_ = std::make_unique<MultipathDevice>(reactor_, other_options_, *this);
+    ASSERT_TRUE(other_->add_path(session_of_other, 0));
+    ASSERT_TRUE(reactor_.run_until([this] { return other_->ready(); }, seconds(10)));
+  }
   void start_other(std::uint16_t lun_of_other) {
     other_ = std::make_unique<MultipathDevice>(reactor_, other_options_, *this);
     for (const std::unique_ptr<Session>& session : sessions_) {
@@ -158,16 +168,9 @@ TEST_F(SharedSession, ADiskThatIsSuspendedForbidsTheResetOfItsLun) {
   other_->set_suspended(false);
 }
 
-// Its options are others, so that the pool has made sessions of its own for it.
 TEST_F(SharedSession, ADiskOfTheLunOverOtherSessionsForbidsTheReset) {
   options_.exclusive_luns = true;
-  start_target({1});
-  start_device();
-  Session& session_of_other = add_session(0);
-  session_of_other.start();
-  other_ = std::make_unique<MultipathDevice>(reactor_, other_options_, *this);
-  ASSERT_TRUE(other_->add_path(session_of_other, 0));
-  ASSERT_TRUE(reactor_.run_until([this] { return other_->ready(); }, seconds(10)));
+  start_two_over_other_sessions();
   let_next_write_get_stuck(0);
   run_until_unstuck(write(0, 8, 1));
   EXPECT_EQ(target_->counters.resets, 0U);
@@ -184,6 +187,19 @@ TEST_F(SharedSession, ADiskOfTheLunByAnotherNumberForbidsTheReset) {
   let_next_write_get_stuck(0);
   run_until_unstuck(write(0, 8, 1));
   EXPECT_EQ(target_->counters.resets, 0U);
+}
+
+TEST_F(SharedSession, ADiskOverOtherSessionsForbidsTheResetAsLongAsItIsSuspended) {
+  options_.exclusive_luns = other_options_.exclusive_luns = true;
+  start_two_over_other_sessions();
+  other_->set_suspended(true);
+  let_next_write_get_stuck(0);
+  run_until_unstuck(write(0, 8, 1));
+  EXPECT_EQ(target_->counters.resets, 0U);
+  other_->set_suspended(false);
+  let_next_write_get_stuck(0);
+  run_until_unstuck(write(0, 8, 1));
+  EXPECT_EQ(target_->counters.resets, 1U);
 }
 
 TEST_F(SharedSession, ALostWriteIsFencedByAResetWhereItsLunIsExclusiveOnly) {
