@@ -66,6 +66,7 @@ void note_places(const DiskSettings& settings, SettingPlaces& places) {
   note("path_selector", settings.path_selector.has_value());
   note("rr_min_io", settings.rr_min_io.has_value());
   note("prio", settings.prio.has_value());
+  note("shared", settings.shared.has_value());
 }
 
 }  // namespace

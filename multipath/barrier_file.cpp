@@ -33,14 +33,14 @@ std::string file_name(std::string_view key) {
   return name + std::string(kVersion);
 }
 
-// On the byte of a slot; struct flock as F_OFD_* want it.
-struct flock byte_lock(std::size_t index, short type) {
+// On the byte of a slot. False: somebody else's lock is in the way.
+bool set_lock(const UniqueFd& fd, std::size_t index, short type) {
   struct flock lock {};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = static_cast<off_t>(index);
   lock.l_len = 1;
-  return lock;
+  return ::fcntl(fd.get(), F_OFD_SETLK, &lock) == 0;
 }
 
 }  // namespace
@@ -100,14 +100,16 @@ Result<BarrierFile> BarrierFile::map(UniqueFd fd, const std::string& path) {
   return file;
 }
 
+bool BarrierFile::try_lock_shared(std::size_t index) const {
+  return set_lock(fd_, index, F_RDLCK);
+}
+
 bool BarrierFile::try_lock(std::size_t index) const {
-  struct flock lock = byte_lock(index, F_WRLCK);
-  return ::fcntl(fd_.get(), F_OFD_SETLK, &lock) == 0;
+  return set_lock(fd_, index, F_WRLCK);
 }
 
 void BarrierFile::unlock(std::size_t index) const {
-  struct flock lock = byte_lock(index, F_UNLCK);
-  ::fcntl(fd_.get(), F_OFD_SETLK, &lock);
+  (void)set_lock(fd_, index, F_UNLCK);
 }
 
 }  // namespace iscsi_blkback

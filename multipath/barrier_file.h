@@ -5,8 +5,8 @@
 // Who has a slot holds a lock on one byte of the file, the slot's, by its own open file description
 // (fcntl(2), F_OFD_SETLK): the kernel releases it however the holder ends. A slot that is in use
 // and not locked is that of a disk whose process has died.
-// Reactor thread; open(), try_lock() and unlock() are system calls that do not wait. Everything read
-// from the file counts as hostile: times and lengths are bounded, texts end in their fields.
+// Reactor thread; opening and locking are system calls that do not wait. Everything read from the
+// file counts as hostile: times and lengths are bounded, texts end in their fields.
 #pragma once
 
 #include <array>
@@ -130,7 +130,10 @@ class BarrierFile {
   // Tells all others that something has changed which concerns them.
   void note_change() const { SharedField(header().changes).add(1); }
 
-  // False: another one has it.
+  // To find out whether the slot's holder lives, and to keep the slot from being taken meanwhile.
+  // False: the holder lives. Others who look at the same time are no hindrance.
+  [[nodiscard]] bool try_lock_shared(std::size_t index) const;
+  // To take the slot, also by whoever has it shared. False: another one has it, or looks at it.
   [[nodiscard]] bool try_lock(std::size_t index) const;
   void unlock(std::size_t index) const;
 

@@ -121,13 +121,15 @@ Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const 
     return tl::unexpected(file.error());
   }
   for (std::size_t index = 0; index < kSlots; ++index) {
-    if (!file->try_lock(index)) {
+    if (!file->try_lock_shared(index)) {
       continue;
     }
     Slot& slot = file->slot(index);
     const SharedField in_use(slot.in_use);
-    if (in_use.load() != 0 && !is_harmless(slot)) {
-      file->unlock(index);  // of a process that has died; its writes are still about
+    // What a process that has died has left may still be about. Its slot is not even locked for a
+    // moment: others would take the dead one for a living one.
+    if ((in_use.load() != 0 && !is_harmless(slot)) || !file->try_lock(index)) {
+      file->unlock(index);
       continue;
     }
     in_use.store(0);
@@ -262,9 +264,8 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
     if (index == slot_ || SharedField(slot.in_use).load() == 0) {
       continue;
     }
-    if (file_.try_lock(index)) {
-      // Nobody takes the slot, or finds out the same, as long as the lock is held here. (Another
-      // disk that looks meanwhile takes the dead one for a living one, and will look again.)
+    if (file_.try_lock_shared(index)) {
+      // Nobody takes the slot as long as the lock is held here. Others may find out the same.
       if (auto dead = look_at_dead(index, now)) {
         others.dead.push_back(*dead);
       }
@@ -286,10 +287,11 @@ std::optional<LunWriteBarrier::DeadHolder> LunWriteBarrier::look_at_dead(std::si
                                                                          TimePoint now) const {
   Slot& slot = file_.slot(index);
   // Whatever was lost, was lost before.
-  const TimePoint last = note_death(slot, now) +
-                         std::clamp(Duration(SharedField(slot.quiesce_time_ns).load()), Duration(0),
-                                    barrier_layout::kLongestQuiesceTime);
-  DeadHolder dead{.slot = index, .paths = paths_of(slot), .until = last};
+  const TimePoint last =
+      note_death(slot, now) + std::clamp(Duration(SharedField(slot.quiesce_time_ns).load()),
+                                         Duration(0), barrier_layout::kLongestQuiesceTime);
+  DeadHolder dead{
+      .slot = index, .turn = SharedField(slot.turn).load(), .paths = paths_of(slot), .until = last};
   if (SharedField(slot.outstanding).load() == 0) {
     dead.until = std::min(last, time_of(SharedField(slot.unfenced_until_ns).load()));
   }
@@ -327,11 +329,18 @@ std::optional<BarrierNexus> LunWriteBarrier::nexus_of(std::size_t index, std::ui
   return nexus;
 }
 
-void LunWriteBarrier::reinstated(std::size_t index, std::uint32_t path) {
-  Slot& slot = file_.slot(index);
-  SharedField(slot.outstanding).clear_bits(path_bit(path));
-  SharedField(slot.unfenced).clear_bits(path_bit(path));
-  file_.note_change();
+void LunWriteBarrier::reinstated(const PredecessorPath& predecessor) {
+  // Its time may have been over in the meantime, and the slot have gone to another disk.
+  if (!file_.try_lock_shared(predecessor.slot)) {
+    return;
+  }
+  Slot& slot = file_.slot(predecessor.slot);
+  if (SharedField(slot.turn).load() == predecessor.turn) {
+    SharedField(slot.outstanding).clear_bits(path_bit(predecessor.path));
+    SharedField(slot.unfenced).clear_bits(path_bit(predecessor.path));
+    file_.note_change();
+  }
+  file_.unlock(predecessor.slot);
 }
 
 void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoint now) {
@@ -341,7 +350,7 @@ void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoi
     const auto file = BarrierFile::open_existing(at->path().string());
     for (std::size_t index = 0; file && index < kSlots; ++index) {
       Slot& slot = file->slot(index);
-      if (SharedField(slot.in_use).load() != 0 && slot.pid == pid && file->try_lock(index)) {
+      if (SharedField(slot.in_use).load() != 0 && slot.pid == pid && file->try_lock_shared(index)) {
         (void)note_death(slot, now);
         file->unlock(index);
         file->note_change();

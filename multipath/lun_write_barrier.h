@@ -56,6 +56,15 @@ struct BarrierNexus {
   LoginPlace place;  // of its last login
 };
 
+// A path of a disk whose process has died.
+struct PredecessorPath {
+  std::size_t slot = 0;
+  std::uint64_t turn = 0;  // of the disk: another one in its slot has another one
+  std::uint32_t path = 0;
+
+  bool operator==(const PredecessorPath&) const = default;
+};
+
 class LunWriteBarrier {
  public:
   struct Holder {
@@ -67,6 +76,7 @@ class LunWriteBarrier {
   // A disk whose process has died.
   struct DeadHolder {
     std::size_t slot = 0;
+    std::uint64_t turn = 0;
     PathMask paths = 0;  // whose writes may still be executed
     TimePoint until{};   // then they are harmless
   };
@@ -117,8 +127,8 @@ class LunWriteBarrier {
   // The nexus of a dead holder's path; nullopt: what its slot says is no nexus.
   [[nodiscard]] std::optional<BarrierNexus> nexus_of(std::size_t slot, std::uint32_t path) const;
   // It has been reinstated since the holder's death: nothing that was sent there can be executed
-  // any more.
-  void reinstated(std::size_t slot, std::uint32_t path);
+  // any more. Nothing happens where the slot is another disk's by now.
+  void reinstated(const PredecessorPath& predecessor);
 
  private:
   [[nodiscard]] barrier_layout::Slot& own() const { return file_.slot(slot_); }

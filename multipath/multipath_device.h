@@ -104,7 +104,8 @@ struct MultipathOptions : PathPolicySettings {
   // Where disks of this host tell each other of their writes (LunWriteBarrier). Empty: they do not.
   std::string barrier_directory;
   std::string holder_name;  // of this disk, in messages of others; empty: alias
-  // Other disks of this host that are shared, too, may use the LUN for writing at the same time.
+  // Other disks of this host that are shared, too, may use the LUN for writing at the same time; not
+  // with exclusive_luns (policy_contradiction.h).
   bool shared = false;
   std::uint32_t max_requests = 1024;  // submitted and not completed at once
   bool read_only = false;

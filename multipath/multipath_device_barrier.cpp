@@ -125,7 +125,7 @@ void MultipathDevice::Impl::fence_dead_holders(
                                                               : std::nullopt;
       const SessionOptions* like = nexus ? session_at(nexus->target_name) : nullptr;
       if (like != nullptr) {
-        wanted.push_back({holder.slot, path});
+        wanted.push_back({holder.slot, holder.turn, path});
         predecessor_fence_.fence(wanted.back(), *nexus, *like);
       }
     }
@@ -142,7 +142,7 @@ const SessionOptions* MultipathDevice::Impl::session_at(const std::string& targe
 }
 
 void MultipathDevice::Impl::on_predecessor_fenced(const PredecessorPath& predecessor) noexcept {
-  barrier_.reinstated(predecessor.slot, predecessor.path);
+  barrier_.reinstated(predecessor);
   look_at_barrier();
 }
 

@@ -221,8 +221,7 @@ void MultipathDevice::Impl::on_lun_fence_timer() {
   }
   const bool preempts = options_.reservation_key != 0;
   const std::optional<std::uint32_t> lost = preempts ? path_to_preempt(until) : 0;
-  const bool wanted =
-      lost && (preempts || !suspended_) && (held_count_ != 0 || (closing_ && wait_for_fences_));
+  const bool wanted = lost && (held_count_ != 0 || (closing_ && wait_for_fences_));
   Path* path = wanted ? path_for_lun_fence() : nullptr;
   if (path == nullptr) {
     lun_fence_.timer.start_after(kLunFenceLook);

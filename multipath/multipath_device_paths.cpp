@@ -309,8 +309,12 @@ void MultipathDevice::Impl::check_closed() {
   }
   if (!withdrawn_) {
     withdrawn_ = true;
+    if (unfenced_.empty()) {
+      barrier_.leave();
+    } else {
+      barrier_ = LunWriteBarrier();  // for others like a dead disk, whose lost writes they fence
+    }
     unfenced_.clear();
-    barrier_.leave();
     fence_timer_.stop();
     give_up_reset();
     lun_fence_.timer.stop();

@@ -8,8 +8,8 @@
 // comes to the same ISIDs), that path's own login does it: the next one, or the one that it has, if
 // the target answers a NOP-Out on it now, because a later login of the dead process would have
 // ended that. Else a session of this object logs in where the dead one had, or through a sibling
-// portal of the same portal group, where the disk vouches for that, and out again. Where another disk of this process has a session
-// of that ISID it is left alone, and time decides.
+// portal of the same portal group, where the disk vouches for that, and out again. Where another
+// disk of this process has a session of that ISID it is left alone, and time decides.
 #pragma once
 
 #include <cstddef>
@@ -23,14 +23,6 @@
 #include "multipath/session_fencer.h"
 
 namespace iscsi_blkback {
-
-// A dead holder's path.
-struct PredecessorPath {
-  std::size_t slot = 0;
-  std::uint32_t path = 0;
-
-  bool operator==(const PredecessorPath&) const = default;
-};
 
 class PredecessorFence {
  public:

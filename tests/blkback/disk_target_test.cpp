@@ -432,6 +432,19 @@ TEST(DiskPlan, RefusesAPathGroupingPolicyThatContradictsTheConfiguration) {
                               "configuration file")));
 }
 
+TEST(DiskPlan, SharedInTheDiskLineCountsMoreThanTheConfiguration) {
+  Configuration with = configuration();
+  for (const bool configured : {false, true}) {
+    with.luns["data"].multipath.shared = configured;
+    const auto is_shared = [&](const char* params) {
+      return plan_disk(parsed(params), with, "xvda", false)->multipath.shared;
+    };
+    EXPECT_EQ(is_shared("iscsi:data"), configured);
+    EXPECT_TRUE(is_shared("iscsi:data?shared=yes"));
+    EXPECT_FALSE(is_shared("iscsi:data?shared=no"));
+  }
+}
+
 TEST(DiskPlan, TheWwidOfTheDiskLineCountsMoreThanTheConfiguration) {
   Configuration with = configuration();
   with.luns["data"].multipath.wwid = "3600140500000000a";

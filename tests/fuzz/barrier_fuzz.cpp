@@ -89,7 +89,7 @@ void come_and_go(const Folder& folder) {
         require(nexus->interface_binding.name.size() <= 16);
         barrier->set_nexus(path, *nexus);
       }
-      barrier->reinstated(dead.slot, path);
+      barrier->reinstated({dead.slot, dead.turn, path});
     }
   }
   // Time alone makes all of them harmless.

@@ -87,6 +87,16 @@ class FollowingDisk : public MultipathTest {
     return next;
   }
 
+  // What the disks at the LUN tell each other; device_ is the first of them.
+  BarrierFile barrier_file() {
+    LogicalUnitIdentity identity;
+    identity.wwid = device_->snapshot().wwid;
+    auto file =
+        BarrierFile::open(folder_.path(), lun_barrier_key(identity, target_options_.name, 0));
+    EXPECT_TRUE(file);
+    return std::move(*file);
+  }
+
   // Writes at a portal stay in the target, which executes them when it releases them, even if their
   // connection is gone by then.
   void hold_writes_at(std::size_t portal) {

@@ -114,6 +114,7 @@ TEST_F(FollowingDiskTest, GoesOnAsSoonAsTheFormerOnesWriteIsAnswered) {
   reactor_.run_for(seconds(3));
   EXPECT_TRUE(pending(newer));
   EXPECT_EQ(next->device().snapshot().held, 1U);
+  EXPECT_EQ(next->ready_calls(), 1) << "a disk that is being closed is not in use any more";
   target_->release_held();
   EXPECT_EQ(answer(newer, milliseconds(400)), IoStatus::ok);
   EXPECT_EQ(former.status, IoStatus::ok);
@@ -141,6 +142,26 @@ TEST_F(FollowingDiskTest, WaitsForTheFencesOfASuspendedOne) {
   target_->clear_faults();
   next->close();
   device_->set_suspended(false);
+}
+
+TEST_F(FollowingDiskTest, FencesWhatOneHasLostThatIsClosedWithoutItsFences) {
+  start({1, 2});
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  refuse(0);
+  reactor_.run_for(milliseconds(20));
+  close(false);
+  auto next = follow({sessions_[1].get()});
+  GuestRequest& newer = next->write(0, 2);
+  reactor_.run_for(seconds(3));
+  EXPECT_TRUE(pending(newer));
+  accept(0);
+  EXPECT_EQ(answer(newer, seconds(5)), IoStatus::ok);
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+  target_->release_held();
+  reactor_.run_for(milliseconds(10));
+  EXPECT_EQ(medium(0), 2);
 }
 
 // A disk that was there when the former one's guest was suspended: both are shared.
@@ -176,16 +197,123 @@ TEST_F(FollowingDiskTest, IsNotToldOfAPlaceThatHasNothingOfTheLostWrite) {
   reactor_.network().reset_connections(portal_address(0));
   ASSERT_TRUE(reactor_.run_until([this] { return up() == 2; }, seconds(1)));
   ASSERT_TRUE(wait_for_up(3));
-  LogicalUnitIdentity identity;
-  identity.wwid = device_->snapshot().wwid;
-  auto file = BarrierFile::open(folder_.path(), lun_barrier_key(identity, target_options_.name, 0));
-  ASSERT_TRUE(file);
-  EXPECT_EQ(file->slot(0).unfenced, 0U);
-  EXPECT_EQ(file->slot(0).unfenced_anywhere, 1U);
+  const BarrierFile file = barrier_file();
+  EXPECT_EQ(file.slot(0).unfenced, 0U);
+  EXPECT_EQ(file.slot(0).unfenced_anywhere, 1U);
   target_->redirect_logins(0, "");
   reactor_.network().reset_connections(portal_address(1));
-  EXPECT_TRUE(reactor_.run_until([&] { return file->slot(0).unfenced_anywhere == 0; }, seconds(5)))
+  EXPECT_TRUE(reactor_.run_until([&] { return file.slot(0).unfenced_anywhere == 0; }, seconds(5)))
       << "the path leads there again";
+}
+
+TEST_F(FollowingDiskTest, IsToldOfAPathsWritesUntilTheLastIsAnswered) {
+  start({1});
+  const BarrierFile file = barrier_file();
+  SimFault hold;
+  hold.matches = any_io();
+  hold.count = 2;
+  hold.hold = true;
+  hold.execute = true;
+  target_->inject(hold);
+  GuestRequest& asked = read(0, 8);
+  reactor_.run_for(milliseconds(10));
+  EXPECT_EQ(file.slot(0).outstanding, 0U);
+  GuestRequest& held = write(0, 8, 1);
+  reactor_.run_for(milliseconds(10));
+  EXPECT_EQ(file.slot(0).outstanding, path_bit(0)) << "behind a read that is there, too";
+  EXPECT_EQ(answer(write(100, 8, 1)), IoStatus::ok);
+  EXPECT_EQ(file.slot(0).outstanding, path_bit(0)) << "the other write is still there";
+  target_->release_held();
+  EXPECT_EQ(answer(held), IoStatus::ok);
+  EXPECT_EQ(answer(asked), IoStatus::ok);
+  EXPECT_EQ(file.slot(0).outstanding, 0U);
+}
+
+TEST_F(FollowingDiskTest, IsToldOfALossAsSoonAsItIsNoLongerOutstanding) {
+  start({1, 2});
+  const BarrierFile file = barrier_file();
+  hold_writes_at(0);
+  GuestRequest& lost = at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(10));
+  refuse(0);
+  EXPECT_EQ(answer(lost), IoStatus::ok) << "by the other path";
+  EXPECT_EQ(file.slot(0).outstanding, 0U);
+  EXPECT_EQ(file.slot(0).unfenced, path_bit(0));
+  EXPECT_EQ(file.slot(0).unfenced_anywhere, 0U);
+}
+
+// So many losses that the disk keeps the newest as one range, of which nobody knows the paths.
+TEST_F(FollowingDiskTest, IsToldThatNoLoginFencesAllThatWasLost) {
+  options_.max_requests = 1;
+  start({1, 2, 3, 4, 5, 6});
+  const BarrierFile file = barrier_file();
+  SimFault hold;
+  hold.matches = any_io();
+  hold.count = 0;
+  hold.hold = true;
+  target_->inject(hold);
+  write(0, 8, 1);
+  for (int losses = 1; losses <= 5; ++losses) {
+    reactor_.run_for(milliseconds(10));
+    EXPECT_EQ(file.slot(0).unfenced_anywhere, 0U);
+    const MultipathSnapshot snapshot = device_->snapshot();
+    for (std::size_t portal = 0; portal < snapshot.paths.size(); ++portal) {
+      if (snapshot.paths[portal].in_flight != 0) {
+        refuse(portal);
+      }
+    }
+  }
+  reactor_.run_for(milliseconds(10));
+  EXPECT_EQ(file.slot(0).unfenced_anywhere, 1U);
+}
+
+TEST_F(FollowingDiskTest, IsToldWhereEachPathHasLed) {
+  start({1, 2, 3});
+  const BarrierFile file = barrier_file();
+  const auto told = [&](std::uint32_t path) {
+    return file.nexus(0, path).in_use == 0 ? "" : std::string(text_of(file.nexus(0, path).peer));
+  };
+  for (std::uint32_t path = 0; path < 3; ++path) {
+    EXPECT_EQ(told(path), portal_address(path).to_string());
+  }
+  target_->redirect_logins(0, portal_address(1).to_string());
+  reactor_.network().reset_connections(portal_address(0));
+  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2; }, seconds(1)));
+  ASSERT_TRUE(wait_for_up(3));
+  EXPECT_EQ(told(0), portal_address(1).to_string());
+  EXPECT_EQ(text_of(file.nexus(0, 0).portal), portal_address(0).to_string());
+  ASSERT_TRUE(device_->remove_path(*sessions_[2], 0));
+  reactor_.run_for(milliseconds(10));
+  EXPECT_EQ(told(2), "");
+}
+
+TEST_F(FollowingDiskTest, IsReadyBesideOneThatWasSuspendedBeforeItKnewItsLun) {
+  start_target();
+  start_device(false);
+  device_->set_suspended(true);
+  ASSERT_TRUE(wait_for_up(2));
+  auto next = follow({sessions_[0].get()});
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(200)));
+  next->close();
+  device_->set_suspended(false);
+}
+
+TEST_F(FollowingDiskTest, IsReadyBesideOneThatIsClosedWhateverBecomesOfItsGuest) {
+  start({1, 2});
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(10));
+  bool closed = false;
+  device_->close(
+      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  device_->set_suspended(true);
+  device_->set_suspended(false);
+  auto next = follow({sessions_[1].get()});
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(200)));
+  EXPECT_FALSE(closed);
+  target_->release_held();
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(10)));
+  device_.reset();
 }
 
 // ---- LUNs and their names

@@ -171,6 +171,61 @@ TEST_F(LunWriteBarrierTest, ADeadDiskThatHadNothingUnderWayIsNoConcern) {
   EXPECT_TRUE(enter().look(kNow).may_write());
 }
 
+TEST_F(LunWriteBarrierTest, OutstandingWritesAreThoseOfEachPath) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(1, true);
+  one.set_outstanding(2, true);
+  one.set_outstanding(2, false);
+  die(one);
+  LunWriteBarrier later = enter();
+  EXPECT_EQ(later.look(kNow).dead.at(0).paths, path_bit(1));
+}
+
+TEST_F(LunWriteBarrierTest, ADeadDisksOutstandingWritesOutlastWhatItHadLostBefore) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  one.set_unfenced(path_bit(1), false, kNow + seconds(7));
+  die(one);
+  EXPECT_EQ(enter().look(kNow).dead.at(0).until, kNow + kQuiesceTime);
+}
+
+TEST_F(LunWriteBarrierTest, ADeadDiskIsDeadForAllWhoLook) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier second = enter("second", true);
+  LunWriteBarrier third = enter("third", true);
+  EXPECT_THAT(second.look(kNow).dead, SizeIs(1));
+  EXPECT_THAT(third.look(kNow).dead, SizeIs(1));
+}
+
+// Disks of several processes notice a death at the same time.
+TEST_F(LunWriteBarrierTest, NobodyWhoLooksIsTakenForTheHolder) {
+  LunWriteBarrier one = enter("one", true);
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier later = enter("later", true);
+  const auto looking = BarrierFile::open_existing(files().at(0).string());
+  ASSERT_TRUE(looking);
+  ASSERT_TRUE(looking->try_lock_shared(0));
+  const auto dead = later.look(kNow).dead;
+  ASSERT_THAT(dead, SizeIs(1));
+  later.reinstated({dead[0].slot, dead[0].turn, 2});
+  EXPECT_TRUE(later.look(kNow).may_write());
+  LunWriteBarrier next = enter("next", true);
+  next.set_ended(true);
+  next.set_outstanding(0, true);
+  EXPECT_FALSE(later.look(kNow).may_write()) << "it has a slot that nobody looks at";
+}
+
+TEST_F(LunWriteBarrierTest, TheTimeOfUnfencedWritesIsThatOfTheLast) {
+  LunWriteBarrier one = enter();
+  one.set_unfenced(path_bit(1), false, kNow + seconds(7));
+  one.set_unfenced(path_bit(1), false, kNow + seconds(9));
+  die(one);
+  EXPECT_EQ(enter().look(kNow).dead.at(0).until, kNow + seconds(9));
+}
+
 TEST_F(LunWriteBarrierTest, ADeadDisksUnfencedWritesLastUntilTheyAreHarmless) {
   LunWriteBarrier one = enter();
   one.set_unfenced(path_bit(1), true, kNow + seconds(7));
@@ -178,6 +233,28 @@ TEST_F(LunWriteBarrierTest, ADeadDisksUnfencedWritesLastUntilTheyAreHarmless) {
   LunWriteBarrier later = enter();
   EXPECT_FALSE(later.look(kNow + seconds(6)).may_write());
   EXPECT_TRUE(later.look(kNow + seconds(7)).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, ADeadDisksLossesWhereNoPathLeadsLastUntilTheyAreHarmless) {
+  LunWriteBarrier one = enter();
+  one.set_unfenced(0, true, kNow + seconds(7));
+  die(one);
+  LunWriteBarrier later = enter();
+  EXPECT_FALSE(later.look(kNow + seconds(6)).may_write());
+  EXPECT_TRUE(later.look(kNow + seconds(7)).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, NoQuiesceTimeIsBelievedThatNobodyCanHaveSet) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier later = enter();
+  const auto file = BarrierFile::open_existing(files().at(0).string());
+  ASSERT_TRUE(file);
+  file->slot(0).quiesce_time_ns = Duration(std::chrono::hours(1000)).count();
+  EXPECT_EQ(later.look(kNow).dead.at(0).until, kNow + barrier_layout::kLongestQuiesceTime);
+  file->slot(0).quiesce_time_ns = -1;
+  EXPECT_TRUE(later.look(kNow).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, TheTimeOfADeathIsThatOfTheFirstWhoFoundOut) {
@@ -222,15 +299,38 @@ TEST_F(LunWriteBarrierTest, TheServiceSaysWhenAProcessHasDied) {
 TEST_F(LunWriteBarrierTest, ANexusThatWasReinstatedIsHarmless) {
   LunWriteBarrier one = enter();
   one.set_outstanding(2, true);
+  one.set_outstanding(7, true);
   one.set_unfenced(path_bit(2) | path_bit(5), false, kNow + seconds(7));
   die(one);
   LunWriteBarrier later = enter();
-  const auto slot = later.look(kNow).dead.at(0).slot;
-  later.reinstated(slot, 2);
+  const auto dead = later.look(kNow).dead.at(0);
+  later.reinstated({dead.slot, dead.turn, 2});
   ASSERT_THAT(later.look(kNow).dead, SizeIs(1));
-  EXPECT_EQ(later.look(kNow).dead[0].paths, path_bit(5));
-  later.reinstated(slot, 5);
+  EXPECT_EQ(later.look(kNow).dead[0].paths, path_bit(5) | path_bit(7));
+  later.reinstated({dead.slot, dead.turn, 7});
+  EXPECT_EQ(later.look(kNow).dead.at(0).paths, path_bit(5));
+  later.reinstated({dead.slot, dead.turn, 5});
   EXPECT_TRUE(later.look(kNow).may_write());
+}
+
+// The fence of a dead disk takes so long that its time is over before, and another disk has come.
+TEST_F(LunWriteBarrierTest, AReinstatementIsNoneOfWhoeverHasTheSlotByThen) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier fencing = enter();
+  const auto dead = fencing.look(kNow).dead.at(0);
+  EXPECT_TRUE(fencing.look(kNow + kQuiesceTime).may_write());
+  LunWriteBarrier next = enter();
+  next.set_outstanding(2, true);
+  fencing.reinstated({dead.slot, dead.turn, 2});
+  next.set_ended(true);
+  EXPECT_FALSE(fencing.look(kNow + kQuiesceTime).may_write()) << "it lives";
+  die(next);
+  fencing.reinstated({dead.slot, dead.turn, 2});
+  const auto left = fencing.look(kNow + kQuiesceTime).dead;
+  ASSERT_THAT(left, SizeIs(1)) << "or has died since";
+  EXPECT_EQ(left[0].slot, dead.slot) << "the same slot, or this proves nothing";
 }
 
 TEST_F(LunWriteBarrierTest, NoSlotIsTakenAsLongAsItsDeadDiskIsAConcern) {
@@ -343,6 +443,31 @@ TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoNexusOfTheFormerDisk) {
   EXPECT_FALSE(later.nexus_of(later.look(kNow).dead.at(0).slot, 4));
 }
 
+TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoEndOfTheFormerDisk) {
+  LunWriteBarrier one = enter();
+  one.set_ended(true);
+  one.leave();
+  LunWriteBarrier second = enter("second");
+  EXPECT_THAT(enter().look(kNow).in_use_by, HasSubstr("second"));
+}
+
+TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoDeathOfTheFormerDisk) {
+  LunWriteBarrier one = enter();
+  one.set_outstanding(2, true);
+  die(one);
+  LunWriteBarrier later = enter();
+  const auto slot = later.look(kNow).dead.at(0).slot;
+  EXPECT_TRUE(later.look(kNow + kQuiesceTime).may_write());
+  LunWriteBarrier second = enter();
+  second.set_outstanding(2, true);
+  die(second);
+  const TimePoint now = kNow + kQuiesceTime * 10;
+  const auto dead = later.look(now).dead;
+  ASSERT_THAT(dead, SizeIs(1));
+  EXPECT_EQ(dead[0].slot, slot) << "the same slot, or this proves nothing";
+  EXPECT_EQ(dead[0].until, now + kQuiesceTime);
+}
+
 TEST_F(LunWriteBarrierTest, WhatIsNoAddressIsNoNexus) {
   LunWriteBarrier one = enter();
   one.set_nexus(0, some_nexus());
@@ -381,11 +506,14 @@ TEST_F(LunWriteBarrierTest, NoIdentityOfATargetLeadsOutOfTheFolder) {
         std::string("t10/a b"), std::string(4000, '/')}) {
     EXPECT_TRUE(LunWriteBarrier::enter(folder(), key, {.name = "disk"}));
   }
+  // None of these is another one's, though they differ in their signs only.
+  const auto dot = LunWriteBarrier::enter(folder(), "t10.a b", {.name = "disk"});
+  const auto underscore = LunWriteBarrier::enter(folder(), "t10_a b", {.name = "disk"});
   std::size_t found = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_.path())) {
     found += entry.is_regular_file() && entry.path().parent_path() == folder() ? 1 : 0;
   }
-  EXPECT_EQ(found, 5U);
+  EXPECT_EQ(found, 7U);
 }
 
 TEST_F(LunWriteBarrierTest, AFolderThatCannotBeMadeIsNamed) {

@@ -1,6 +1,10 @@
 // A disk whose process has died: the one that comes after it fences its nexuses, and waits no
 // longer than it has to.
+#include "multipath/predecessor_fence.h"
+
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 #include "initiator/logical_unit.h"
 #include "tests/multipath/following_disk.h"
@@ -15,12 +19,16 @@ class PredecessorFenceTest : public FollowingDisk {
   // A process of this host has written 1 at sector 0 by the portal, over a session with this ISID,
   // and was killed. The target still has the write, and executes it when it is released. The disk's
   // target and sessions are there, its device is not.
-  void leave_a_write(std::size_t portal, std::uint8_t isid) {
-    hold_writes_at(portal);
+  void leave_a_write(std::size_t portal, std::uint8_t isid,
+                     const std::string& initiator_name = "iqn.2026-01.test:host") {
+    for (std::size_t led_to = 0; led_to < target_options_.portals.size(); ++led_to) {
+      hold_writes_at(led_to);
+    }
     SessionOptions options = sessions_.at(0)->options();
     options.portal = portal_address(portal);
     options.portal_name = options.portal.to_string();
     options.isid[5] = isid;
+    options.initiator_name = initiator_name;
     Session dead(reactor_, options);
     dead.start();
     ASSERT_TRUE(reactor_.run_until([&] { return dead.state() == SessionState::logged_in; }));
@@ -87,6 +95,21 @@ class PredecessorFenceTest : public FollowingDisk {
     EXPECT_EQ(medium(0), 2);
   }
 
+  void stop(Session& session) {
+    bool stopped = false;
+    session.stop([](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &stopped);
+    ASSERT_TRUE(reactor_.run_until([&] { return stopped; }, seconds(30)));
+  }
+  // Nothing fences the old write before quiesce_time (20 s) is over.
+  void expect_to_wait() {
+    GuestRequest& newer = write(0, 8, 2);
+    reactor_.run_for(seconds(15));
+    EXPECT_TRUE(pending(newer));
+    target_->release_held();
+    EXPECT_EQ(answer(newer, seconds(6)), IoStatus::ok);
+    EXPECT_EQ(medium(0), 2);
+  }
+
   std::string key_;
 };
 
@@ -136,6 +159,82 @@ TEST_F(PredecessorFenceTest, APathThatHasLoggedInAlreadyIsAskedWhetherItsLoginIs
   EXPECT_EQ(target_->counters.logins, logins);
 }
 
+// The path's session was ended by a login of the dead process, and has not heard of it.
+TEST_F(PredecessorFenceTest, APathThatOnlyBelievesToBeLoggedInIsNoFence) {
+  prepare({1, 1});
+  const std::uint8_t isid = sessions_[1]->options().isid[5];
+  drop_silently(1);
+  leave_a_write(0, isid);
+  ASSERT_EQ(sessions_[1]->state(), SessionState::logged_in);
+  start_again({0, 1});
+  expect_written_after(milliseconds(100), seconds(5));
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+  reactor_.network().set_dropping(portal_address(1), false);
+}
+
+TEST_F(PredecessorFenceTest, APathThatIsAddedLaterIsTheFenceOfItsIsid) {
+  prepare({1, 2});
+  stop(*sessions_[1]);
+  leave_a_write(1, sessions_[1]->options().isid[5]);
+  refuse(1);
+  start_again({0});
+  GuestRequest& newer = write(0, 8, 2);
+  reactor_.run_for(seconds(3));
+  EXPECT_TRUE(pending(newer));
+  ASSERT_TRUE(device_->add_path(*sessions_[1], 0));
+  accept(1);
+  const auto logins = target_->counters.logins;
+  sessions_[1]->start();
+  EXPECT_EQ(answer(newer, seconds(3)), IoStatus::ok);
+  EXPECT_EQ(target_->counters.logins, logins + 1) << "no other login was needed";
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+}
+
+TEST_F(PredecessorFenceTest, APathThatIsRemovedIsNotWaitedFor) {
+  prepare({1, 2});
+  stop(*sessions_[1]);
+  leave_a_write(1, sessions_[1]->options().isid[5]);
+  start_again({0, 1});
+  GuestRequest& newer = write(0, 8, 2);
+  reactor_.run_for(seconds(3));
+  EXPECT_TRUE(pending(newer));
+  ASSERT_TRUE(device_->remove_path(*sessions_[1], 0));
+  EXPECT_EQ(answer(newer, seconds(3)), IoStatus::ok);
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+}
+
+// The ISID alone makes no nexus (RFC 7143 4.4.1).
+TEST_F(PredecessorFenceTest, APathOfAnotherInitiatorNameIsNoFence) {
+  prepare({1, 2});
+  leave_a_write(1, sessions_[1]->options().isid[5], "iqn.2026-01.test:former-name");
+  start_again({0, 1});
+  expect_written_after({}, milliseconds(100));
+  EXPECT_GE(target_->counters.terminated_tasks, 1U) << "a session of the former name was";
+}
+
+TEST_F(PredecessorFenceTest, APathToAnotherTargetIsNoFence) {
+  prepare({1, 2});
+  leave_a_write(1, kOtherGuest);
+  SimTargetOptions other_options;
+  other_options.name = "iqn.2026-01.test:other";
+  other_options.portals = {{SocketAddress::parse("10.0.1.1", 3260).value(), 2}};
+  SimTarget other_target(reactor_, other_options);
+  other_target.add_lun(0, lun_);
+  SessionOptions options = sessions_[0]->options();
+  options.target_name = other_options.name;
+  options.portal = other_options.portals[0].address;
+  options.isid[5] = kOtherGuest;
+  Session session(reactor_, options);
+  session.start();
+  start_again({0});
+  ASSERT_TRUE(device_->add_path(session, 0));
+  ASSERT_TRUE(wait_for_up(2));
+  expect_written_after({}, milliseconds(100));
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+  close();
+  stop(session);
+}
+
 TEST_F(PredecessorFenceTest, GoesThroughASiblingPortalWhereTheOldOneIsAway) {
   prepare({1, 1});
   leave_a_write(1, kOtherGuest);
@@ -176,12 +275,13 @@ TEST_F(PredecessorFenceTest, WaitsForTheQuiesceTimeWhereNoPortalOfTheGroupAnswer
   leave_a_write(1, kOtherGuest);
   refuse(1);
   start_again({0});
-  GuestRequest& newer = write(0, 8, 2);
-  reactor_.run_for(seconds(15));
-  EXPECT_TRUE(pending(newer));
-  target_->release_held();
-  EXPECT_EQ(answer(newer, seconds(6)), IoStatus::ok);
-  EXPECT_EQ(medium(0), 2);
+  expect_to_wait();
+  // Somebody else may have the ISID by now.
+  stop(*sessions_[1]);
+  const auto logins = target_->counters.logins;
+  accept(1);
+  reactor_.run_for(seconds(5));
+  EXPECT_EQ(target_->counters.logins, logins) << "what is harmless is not fenced any more";
 }
 
 // Another server, which has never heard of the old session.
@@ -191,19 +291,48 @@ TEST_F(PredecessorFenceTest, ALoginThatIsLedElsewhereIsNoFence) {
   leave_a_write(1, kOtherGuest);
   target_->redirect_logins(1, portal_address(0).to_string());
   start_again({0});
-  GuestRequest& newer = write(0, 8, 2);
-  reactor_.run_for(seconds(15));
-  EXPECT_TRUE(pending(newer));
+  expect_to_wait();
   EXPECT_LE(target_->counters.logins, 30U) << "it does not ask without end";
-  target_->release_held();
-  EXPECT_EQ(answer(newer, seconds(6)), IoStatus::ok);
-  EXPECT_EQ(medium(0), 2);
+}
+
+// Nor does the number of the portal group tell which server it is.
+TEST_F(PredecessorFenceTest, ALoginThatIsLedElsewhereInItsPortalGroupIsNoFence) {
+  options_.quiesce_time = seconds(20);
+  prepare({1, 2, 2});
+  leave_a_write(1, kOtherGuest);
+  target_->redirect_logins(1, portal_address(2).to_string());
+  start_again({0});
+  expect_to_wait();
+}
+
+TEST_F(PredecessorFenceTest, ASiblingPortalIsNoFenceOfALoginThatWasLedElsewhere) {
+  options_.quiesce_time = seconds(20);
+  prepare({1, 2, 2, 2});
+  target_->redirect_logins(1, portal_address(2).to_string());
+  leave_a_write(1, kOtherGuest);
+  target_->redirect_logins(1, "");
+  refuse(1);
+  start_again({3});
+  expect_to_wait();
+}
+
+TEST_F(PredecessorFenceTest, RedirectedLoginsFenceWhereTheDiskVouchesForThat) {
+  options_.redirected_login_fences = true;
+  prepare({1, 2, 2, 2});
+  target_->redirect_logins(1, portal_address(2).to_string());
+  leave_a_write(1, kOtherGuest);
+  target_->redirect_logins(1, "");
+  refuse(1);
+  start_again({3});
+  expect_written_after({}, seconds(5));
 }
 
 TEST_F(PredecessorFenceTest, ASessionOfAnotherDiskIsNotEnded) {
   options_.quiesce_time = seconds(5);
   prepare({1, 2});
   leave_a_write(1, sessions_[1]->options().isid[5]);
+  ASSERT_TRUE(reactor_.run_until([&] { return sessions_[1]->state() == SessionState::logged_in; },
+                                 seconds(5)));
   const auto losses = sessions_[1]->statistics().connection_losses;
   lun_options_.serial = "OTHER";
   lun_options_.naa_extension = 9;
@@ -222,10 +351,18 @@ TEST_F(PredecessorFenceTest, FencesManyNexusesInTurn) {
   for (std::uint8_t each = 0; each < 20; ++each) {
     leave_a_write(1, static_cast<std::uint8_t>(100 + each));
   }
+  const std::size_t others = target_->sessions();
   start_again({0});
   GuestRequest& newer = write(0, 8, 2);
-  EXPECT_EQ(answer(newer, seconds(5)), IoStatus::ok);
+  std::size_t most = 0;
+  EXPECT_TRUE(reactor_.run_until(
+      [&] {
+        most = std::max(most, target_->sessions());
+        return !pending(newer);
+      },
+      seconds(5)));
   EXPECT_GE(target_->counters.terminated_tasks, 20U);
+  EXPECT_LE(most, others + PredecessorFence::kMaxSessions);
 }
 
 TEST_F(PredecessorFenceTest, OfADiskThatIsSuspendedMeanwhileGoesOn) {

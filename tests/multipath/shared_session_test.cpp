@@ -147,6 +147,17 @@ TEST_F(SharedSession, BothDisksOfALunMayAllowItsReset) {
   EXPECT_EQ(target_->counters.resets, 1U);
 }
 
+// Its guest may be another host's by now.
+TEST_F(SharedSession, ADiskThatIsSuspendedForbidsTheResetOfItsLun) {
+  options_.exclusive_luns = other_options_.exclusive_luns = true;
+  start_two(0);
+  other_->set_suspended(true);
+  let_next_write_get_stuck(0);
+  run_until_unstuck(write(0, 8, 1));
+  EXPECT_EQ(target_->counters.resets, 0U);
+  other_->set_suspended(false);
+}
+
 // Its options are others, so that the pool has made sessions of its own for it.
 TEST_F(SharedSession, ADiskOfTheLunOverOtherSessionsForbidsTheReset) {
   options_.exclusive_luns = true;
@@ -161,6 +172,18 @@ TEST_F(SharedSession, ADiskOfTheLunOverOtherSessionsForbidsTheReset) {
   run_until_unstuck(write(0, 8, 1));
   EXPECT_EQ(target_->counters.resets, 0U);
   EXPECT_EQ(sessions_[0]->statistics().connection_losses, 1U);
+}
+
+// It is known by its identity.
+TEST_F(SharedSession, ADiskOfTheLunByAnotherNumberForbidsTheReset) {
+  options_.exclusive_luns = true;
+  start_target({1});
+  target_->add_lun(1, lun_);
+  start_device();
+  start_other(1);
+  let_next_write_get_stuck(0);
+  run_until_unstuck(write(0, 8, 1));
+  EXPECT_EQ(target_->counters.resets, 0U);
 }
 
 TEST_F(SharedSession, ALostWriteIsFencedByAResetWhereItsLunIsExclusiveOnly) {
@@ -194,6 +217,25 @@ TEST_F(SharedSession, ALostWriteIsNotFencedByAResetThatAnotherDiskOfTheLunForbid
   EXPECT_TRUE(pending(newer));
   EXPECT_EQ(answer(newer, seconds(8)), IoStatus::ok) << "quiesce_time";
   EXPECT_EQ(target_->counters.resets, 0U);
+}
+
+// --- portal_group_fences
+
+TEST_F(SharedSession, ASiblingPortalFencesForTheDiskThatVouchesForItsTarget) {
+  other_options_.portal_group_fences.reset();
+  start_two(1, {1, 1});
+  hold_next_write(1);
+  write_until_held([this]() -> GuestRequest& { return write_other(1); });
+  hold_next_write(0);
+  write_until_held([this]() -> GuestRequest& { return write(0, 8, 1); });
+  refuse(0);
+  reactor_.run_for(milliseconds(50));
+  GuestRequest& newer = write(0, 8, 2);
+  GuestRequest& newer_of_other = write_other(2);
+  EXPECT_EQ(answer(newer, seconds(3)), IoStatus::ok);
+  reactor_.run_for(seconds(12));
+  EXPECT_TRUE(pending(newer_of_other)) << "nobody vouches for its target";
+  EXPECT_EQ(answer(newer_of_other, seconds(8)), IoStatus::ok) << "quiesce_time";
 }
 
 // --- redirected_login_fences

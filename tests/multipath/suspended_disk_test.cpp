@@ -97,6 +97,33 @@ TEST_F(SuspendedDisk, EndsWhatItsTargetDoesNotAnswer) {
   }
 }
 
+TEST_F(SuspendedDisk, EndsWhatTheTargetOfARemovedPathDoesNotAnswer) {
+  fill_the_window(2, {1, 1});
+  ASSERT_TRUE(device_->remove_path(*sessions_[0], 0));
+  device_->set_suspended(true);
+  reactor_.run_for(milliseconds(100));
+  EXPECT_EQ(sessions_[0]->statistics().connection_losses, 1U);
+  EXPECT_EQ(sessions_[1]->statistics().connection_losses, 1U);
+  target_->clear_faults();
+  device_->set_suspended(false);
+  for (const auto& request : requests_) {
+    EXPECT_EQ(answer(*request), IoStatus::ok);
+  }
+}
+
+TEST_F(SuspendedDisk, GivesASilentPathUpAtOnce) {
+  start({1});
+  drop_silently(0);
+  GuestRequest& silent = write(0, 8, 1);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).suspect; }, seconds(5)));
+  device_->set_suspended(true);
+  reactor_.run_for(milliseconds(1));
+  EXPECT_EQ(sessions_[0]->statistics().connection_losses, 1U);
+  reactor_.network().set_dropping(portal_address(0), false);
+  device_->set_suspended(false);
+  EXPECT_EQ(answer(silent), IoStatus::ok);
+}
+
 TEST_F(SuspendedDisk, KeepsTheConnectionOfAPathThatOnlyReads) {
   start({1});
   SimFault hold;

@@ -140,6 +140,28 @@ TEST(UnfencedWrites, BeyondTheLimitARangeIsWidenedAndClearedByTimeAlone) {
   EXPECT_TRUE(writes.empty());
 }
 
+TEST(UnfencedWrites, AreWhereTheirPathLeadsOrElsewhere) {
+  UnfencedWrites writes(2);
+  UnfencedWrite lost = write_of(0, 8, 1);
+  lost.path = 3;
+  writes.add(lost);
+  const auto leads_to = [](const LoginPlace& place) {
+    return [place](std::uint32_t path) {
+      EXPECT_EQ(path, 3U) << "nothing else is known to be lost at a path";
+      return place;
+    };
+  };
+  EXPECT_EQ(writes.whereabouts(leads_to(kPlace)).paths, path_bit(3));
+  EXPECT_FALSE(writes.whereabouts(leads_to(kPlace)).elsewhere);
+  const LoginPlace other = place_of("10.0.0.2", 2);
+  EXPECT_EQ(writes.whereabouts(leads_to(other)).paths, 0U);
+  EXPECT_TRUE(writes.whereabouts(leads_to(other)).elsewhere);
+  writes.add(write_of(100, 108, 2));
+  EXPECT_FALSE(writes.add(write_of(200, 208, 3))) << "the limit";
+  EXPECT_EQ(writes.whereabouts(leads_to(kPlace)).paths, path_bit(3));
+  EXPECT_TRUE(writes.whereabouts(leads_to(kPlace)).elsewhere) << "the range";
+}
+
 TEST(UnfencedWrites, AFenceOfOnePathLeavesWhatHasNotSettled) {
   UnfencedWrites writes(8);
   for (std::uint32_t path = 0; path < 2; ++path) {

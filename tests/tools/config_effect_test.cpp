@@ -242,6 +242,18 @@ TEST(PlacesOfADiskLine, BothAreNamedWhenItContradictsTheConfigurationFile) {
                          "iscsi://h/iqn.2009-02.com.example:t/1?rr_min_io=5"),
             "rr_min_io is for path_selector round-robin, not service-time (rr_min_io comes from "
             "the disk's target, path_selector from c.toml:2)");
+  EXPECT_EQ(plan_refusal("[defaults]\nexclusive_luns = 'Yes'\n",
+                         "iscsi://h/iqn.2009-02.com.example:t/1?shared=yes"),
+            "exclusive_luns contradicts shared: a LUN that several guests use is not to be reset, "
+            "which would end the commands of them all (exclusive_luns comes from c.toml:2, shared "
+            "from the disk's target)");
+  EXPECT_EQ(plan_refusal(std::string("[defaults]\nexclusive_luns = 'Yes'\n") + kBelow +
+                             "portals = ['h']\nexclusive_luns = 'No'\n",
+                         "iscsi:root?shared=yes"),
+            "accepted");
+  EXPECT_EQ(plan_refusal("[defaults]\nshared = 'Yes'\n",
+                         "iscsi://h/iqn.2009-02.com.example:t/1?shared=no"),
+            "accepted");
 }
 
 }  // namespace

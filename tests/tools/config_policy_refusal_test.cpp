@@ -32,6 +32,9 @@ INSTANTIATE_TEST_SUITE_P(
          "[defaults]\npath_grouping_policy = 'group_by_prio'\nprio = 'const'\n",
          "c.toml:3: path_grouping_policy group_by_prio contradicts prio const, which gives all "
          "paths the same priority: say multibus, or another prio"},
+        {"ExclusiveLunsThatAreShared", "[defaults]\nexclusive_luns = 'Yes'\nshared = 'Yes'\n",
+         "c.toml:3: exclusive_luns contradicts shared: a LUN that several guests use is not to be "
+         "reset, which would end the commands of them all"},
         {"UnknownFailback", "[defaults]\nfailback = 'fast'\n",
          "c.toml:2: failback is neither immediate, manual, followover nor a number of seconds from "
          "1 to 3600"},
