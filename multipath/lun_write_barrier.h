@@ -9,10 +9,10 @@
 //  - A disk whose guest runs has the LUN to itself: one that comes later is not ready before that
 //    has changed, unless both are `shared`. Only so nothing can be overtaken that a process which
 //    does not run just now (stopped, or slow to notice the end of its guest) sends later.
-//  - A disk whose guest has ended still has writes outstanding or unfenced for a while: a later
-//    disk holds its writes back as long as that says so. The bound is the holder's: its commands
-//    are answered, aborted or lost within their time-outs, and what is lost is fenced or harmless
-//    after quiesce_time.
+//  - A disk whose guest has ended still has writes outstanding or unfenced for a while: others hold
+//    their requests back as long as that says so: writes, which would be overtaken, and reads, by
+//    which their guests decide. The bound is the holder's: its commands are answered, aborted or
+//    lost within their time-outs, and what is lost is fenced or harmless after quiesce_time.
 //  - A disk whose process has died says nothing any more. What its slot says was outstanding or
 //    unfenced may be executed until quiesce_time after its death, or until the nexus that carried
 //    it has been reinstated: the slot says how to (PredecessorFence does it).
