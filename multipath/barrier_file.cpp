@@ -36,10 +36,12 @@ std::string file_name(std::string_view key) {
   return name + std::string(kVersion);
 }
 
-// Unlike that of any other path, and of whatever other programs lock (FNV-1a).
-off_t first_lock_of(const std::string& path) {
+// Unlike that of any other path or file system (containers have folders of the same name), and of
+// whatever other programs lock (FNV-1a).
+off_t first_lock_of(const std::string& path, dev_t device) {
   std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : std::filesystem::path(path).lexically_normal().string()) {
+  const std::string normal = std::filesystem::path(path).lexically_normal().string();
+  for (const char c : fmt::format("{} {}", normal, device)) {
     hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   }
   static_assert(barrier_layout::kSlots <= 0x100);
@@ -119,7 +121,7 @@ Result<BarrierFile> BarrierFile::map(UniqueFd fd, const std::string& path) {
   BarrierFile file;
   file.fd_ = std::move(fd);
   file.path_ = path;
-  file.first_lock_ = first_lock_of(path);
+  file.first_lock_ = first_lock_of(path, status.st_dev);
   file.memory_.reset(static_cast<Contents*>(mapped));
   const SharedField magic(file.header().magic);
   if (!magic.replace(0, kMagic) && magic.load() != kMagic) {

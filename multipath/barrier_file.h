@@ -55,7 +55,7 @@ struct Nexus {
 struct Slot {
   std::uint32_t in_use;             // atomic
   std::uint32_t ended;              // atomic: the guest is suspended or gone, or the disk is being closed
-  std::uint32_t shared;             // other disks may write at the same time
+  std::uint32_t shared;             // atomic: other disks may write at the same time
   std::int32_t pid;                 // of the disk's process
   std::uint64_t turn;               // atomic: a lower one came first
   std::uint64_t outstanding;        // atomic, PathMask: writes are at these paths

@@ -134,6 +134,10 @@ std::optional<BarrierNexus> read_nexus(Nexus& stored) {
   return nexus;
 }
 
+bool is_shared(Slot& slot) {
+  return SharedField(slot.shared).load() != 0;
+}
+
 std::string holder_text(const Slot& slot) {
   return fmt::format("{} (process {})", text_of(slot.holder), slot.pid);
 }
@@ -167,7 +171,7 @@ Result<std::size_t> take_slot(const BarrierFile& file, const LunWriteBarrier::Ho
     }
     SharedField(slot.in_use).store(0);
     SharedField(slot.ended).store(0);
-    slot.shared = holder.shared ? 1 : 0;
+    SharedField(slot.shared).store(holder.shared ? 1 : 0);
     slot.pid = ::getpid();
     SharedField(slot.turn).store(0);
     SharedField(slot.unfenced_until_ns).store(0);
@@ -207,7 +211,7 @@ Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
     to_file.nexus(to_index, path) = from_file.nexus(from_index, path);
   }
   const std::uint64_t turn = SharedField(from.turn).load();
-  to.shared = from.shared;
+  SharedField(to.shared).store(SharedField(from.shared).load());
   to.pid = from.pid;
   to.holder = from.holder;
   SharedField(to.ended).store(SharedField(from.ended).load());
@@ -410,7 +414,7 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
         others.late_writes_of = holder_text(slot);
       }
     } else if (SharedField(slot.turn).load() < own_turn &&
-               (slot.shared == 0 || own().shared == 0)) {
+               (!is_shared(slot) || !is_shared(own()))) {
       others.in_use_by = holder_text(slot);
     }
   }
