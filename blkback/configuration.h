@@ -69,7 +69,8 @@ struct Configuration {
   std::map<std::string, ConfiguredTarget> targets;  // by name; global settings with these over them
   std::map<std::string, ConfiguredLun> luns;        // by alias
   std::uint32_t max_ring_page_order = 4;  // log2 of the most ring pages offered to a guest
-  std::string run_directory = "/run/iscsi-blkback";  // control sockets
+  std::string run_directory = "/run/iscsi-blkback";        // control sockets, barriers of LUNs
+  std::string state_directory = "/var/lib/iscsi-blkback";  // outlives the host; see host_end.h
   std::string log_level = "info";
   bool core_dumps = false;  // of stacks; see core_dumps.h
 };

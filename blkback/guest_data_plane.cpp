@@ -237,12 +237,14 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
 GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants,
                                EventChannels& channels, DomainId own_domain, DomainId guest,
-                               std::string barrier_directory)
+                               std::string barrier_directory,
+                               std::optional<TimePoint> host_started_at)
     : reactor_(reactor),
       control_(control),
       grants_(grants),
       guest_(guest),
       barrier_directory_(std::move(barrier_directory)),
+      host_started_at_(host_started_at),
       dispatcher_(reactor, channels),
       sessions_(reactor, own_domain, guest),
       collect_(
@@ -289,6 +291,7 @@ void GuestDataPlane::ask_paths(DiskHandle handle, Use&& use,
 
 void GuestDataPlane::open_device(DiskHandle disk, DiskSpecification specification) {
   specification.multipath.barrier_directory = barrier_directory_;
+  specification.multipath.host_started_at = host_started_at_;
   reactor_.post([this, disk, specification = std::move(specification)]() mutable {
     disks_.emplace(disk, std::make_unique<Disk>(*this, disk, std::move(specification)));
   });

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,9 +22,11 @@ namespace iscsi_blkback {
 class GuestDataPlane final : public DataPlane {
  public:
   // All references outlive it. Made and destroyed while the reactor does not run, destroyed when
-  // every disk that was opened has been closed. barrier_directory: see MultipathOptions.
+  // every disk that was opened has been closed. barrier_directory, host_started_at: see
+  // MultipathOptions.
   GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants, EventChannels& channels,
-                 DomainId own_domain, DomainId guest, std::string barrier_directory = {});
+                 DomainId own_domain, DomainId guest, std::string barrier_directory = {},
+                 std::optional<TimePoint> host_started_at = {});
   ~GuestDataPlane() override;
 
   void set_events(Events* events) override { events_ = events; }
@@ -69,6 +72,7 @@ class GuestDataPlane final : public DataPlane {
   GrantTable& grants_;
   DomainId guest_;
   const std::string barrier_directory_;
+  const std::optional<TimePoint> host_started_at_;
   Events* events_ = nullptr;  // control thread's
   EventDispatcher dispatcher_;
   SessionPool sessions_;

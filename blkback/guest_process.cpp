@@ -15,6 +15,7 @@
 #include "blkback/disk_resolver.h"
 #include "blkback/guest_backend.h"
 #include "blkback/guest_data_plane.h"
+#include "blkback/host_end.h"
 #include "blkback/log_limits.h"
 #include "blkback/own_domain.h"
 #include "blkback/process_lock.h"
@@ -108,9 +109,11 @@ class GuestProcess {
     if (!signals) {
       return tl::unexpected(signals.error());
     }
-    plane_ =
-        std::make_unique<GuestDataPlane>(*io_, *control_, *grants_, *channels_, own_domain_,
-                                         domain_, barrier_directory(configuration_.run_directory));
+    plane_ = std::make_unique<GuestDataPlane>(
+        *io_, *control_, *grants_, *channels_, own_domain_, domain_,
+        barrier_directory(configuration_.run_directory),
+        disorderly_host_start({configuration_.run_directory, configuration_.state_directory},
+                              io_->now()));
     resolver_ = make_threaded_resolver(*control_, system_portal_directory());
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{*control_, [] { return open_xenstore(); }, domains_.get(),

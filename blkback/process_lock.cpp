@@ -103,6 +103,19 @@ std::string guest_lock_path(const std::string& run_directory, DomainId domain) {
   return fmt::format("{}/guest-{}.lock", run_directory, domain);
 }
 
+bool any_guest_is_served(const std::string& run_directory) {
+  std::error_code failed;
+  for (std::filesystem::directory_iterator at(run_directory, failed), end; !failed && at != end;
+       at.increment(failed)) {
+    const std::string name = at->path().filename().string();
+    if (name.starts_with("guest-") && name.ends_with(".lock") &&
+        ProcessLock::holder(at->path().string())) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::string barrier_directory(const std::string& run_directory) {
   return run_directory + "/barrier";
 }

@@ -37,6 +37,8 @@ class ProcessLock {
 };
 
 [[nodiscard]] std::string guest_lock_path(const std::string& run_directory, DomainId domain);
+// Whether one of these locks is held.
+[[nodiscard]] bool any_guest_is_served(const std::string& run_directory);
 // Where the disks of all guests tell each other of their writes; see LunWriteBarrier.
 [[nodiscard]] std::string barrier_directory(const std::string& run_directory);
 [[nodiscard]] std::string service_lock_path(const std::string& run_directory);

@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <utility>
 
 #include "base/log.h"
@@ -23,6 +24,7 @@
 #include "base/uring_reactor.h"
 #include "blkback/control_server.h"
 #include "blkback/guest_keeper.h"
+#include "blkback/host_end.h"
 #include "blkback/json_text.h"
 #include "blkback/log_limits.h"
 #include "blkback/own_domain.h"
@@ -213,6 +215,24 @@ std::string status_line(const GuestKeeper& keeper, DomainId own_domain) {
                     {"guests", std::move(guests)}});
 }
 
+// A guest's process may have a disk yet to come, or one that is only read.
+BarrierUse use_of_disks(const std::string& run_directory, TimePoint now) {
+  const BarrierUse use = use_of_barriers(barrier_directory(run_directory), now);
+  return use == BarrierUse::none && any_guest_is_served(run_directory) ? BarrierUse::ending : use;
+}
+
+// Those of guests that have just ended, as when the host is shut down, have a moment.
+BarrierUse await_end_of_disks(const std::string& run_directory, TimePoint now) {
+  constexpr std::chrono::milliseconds kLook{50};
+  constexpr std::chrono::seconds kPatience{3};
+  BarrierUse use = use_of_disks(run_directory, now);
+  for (Duration waited{}; use == BarrierUse::ending && waited < kPatience; waited += kLook) {
+    std::this_thread::sleep_for(kLook);
+    use = use_of_disks(run_directory, now + waited);
+  }
+  return use;
+}
+
 }  // namespace
 
 Result<void> run_service(const Configuration& configuration, const ServiceOptions& options) {
@@ -243,6 +263,8 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
   if (!signals) {
     return tl::unexpected(signals.error());
   }
+  const HostEndFolders folders{configuration.run_directory, configuration.state_directory};
+  (void)host_had_ended_in_order(folders, host_boot_id());  // before any guest's process asks
   ProcessLauncher launcher(**control, configuration, options);
   GuestKeeper keeper(
       **control, [] { return open_xenstore(); }, launcher, *own_domain);
@@ -269,7 +291,18 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
   notify_systemd("READY=1");
   (*control)->run();
   notify_systemd("STOPPING=1");
-  log_info(kServiceLog, "ends; the guests' processes go on serving");
+  switch (await_end_of_disks(configuration.run_directory, (*control)->now())) {
+    case BarrierUse::none:
+      mark_end_in_order(folders);
+      log_info(kServiceLog, "ends; no disk is served");
+      break;
+    case BarrierUse::ending:
+      log_info(kServiceLog, "ends; guests' processes are about to end, or have left writes behind");
+      break;
+    case BarrierUse::running:
+      log_info(kServiceLog, "ends; the guests' processes go on serving");
+      break;
+  }
   return {};
 }
 

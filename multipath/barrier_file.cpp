@@ -7,7 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <filesystem>
+#include <fstream>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -19,7 +22,7 @@ using barrier_layout::kMagic;
 
 constexpr std::size_t kFileBytes = sizeof(Contents);
 constexpr std::size_t kMaxFileName = 255;
-constexpr std::string_view kVersion = ".1";  // of the layout
+constexpr std::string_view kVersion = ".2";  // of the layout
 
 // A target chooses its identities: nothing of one may lead out of the folder. Two that are so long
 // that they share a name share a barrier: a disk may wait for one that it has nothing to do with.
@@ -33,14 +36,38 @@ std::string file_name(std::string_view key) {
   return name + std::string(kVersion);
 }
 
-// On the byte of a slot. False: somebody else's lock is in the way.
-bool set_lock(const UniqueFd& fd, std::size_t index, short type) {
+// Unlike that of any other path or file system (containers have folders of the same name), and of
+// whatever other programs lock (FNV-1a).
+off_t first_lock_of(const std::string& path, dev_t device) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  const std::string normal = std::filesystem::path(path).lexically_normal().string();
+  for (const char c : fmt::format("{} {}", normal, device)) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  }
+  static_assert(barrier_layout::kSlots <= 0x100);
+  return static_cast<off_t>(hash >> 2 & ~std::uint64_t{0xff});
+}
+
+struct flock byte_lock(off_t at, short type) {
   struct flock lock {};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
-  lock.l_start = static_cast<off_t>(index);
+  lock.l_start = at;
   lock.l_len = 1;
-  return ::fcntl(fd.get(), F_OFD_SETLK, &lock) == 0;
+  return lock;
+}
+
+// Of a line like "1: OFDLCK ADVISORY  WRITE -1 00:19:1234 4711 4711": where that lock is.
+std::optional<off_t> exclusive_lock_of(std::string_view line) {
+  if (line.find(" OFDLCK ") == line.npos || line.find(" WRITE ") == line.npos) {
+    return std::nullopt;
+  }
+  const std::string_view end = line.substr(std::min(line.size(), line.rfind(' ') + 1));
+  off_t at = 0;
+  if (std::from_chars(end.data(), end.data() + end.size(), at).ptr != end.data() + end.size()) {
+    return std::nullopt;
+  }
+  return at;
 }
 
 }  // namespace
@@ -80,9 +107,12 @@ Result<BarrierFile> BarrierFile::map(UniqueFd fd, const std::string& path) {
                             "is in use",
                             path));
   }
-  // It never shrinks, so that what is mapped is always there.
+  // It never shrinks, so that what is mapped is always there. Whoever began it may have died.
   if (size == 0 && ::ftruncate(fd.get(), static_cast<off_t>(kFileBytes)) != 0) {
     return tl::unexpected(system_error(fmt::format("{} cannot be made", path), errno));
+  }
+  if (const int failed = ::posix_fallocate(fd.get(), 0, offsetof(Contents, nexuses)); failed != 0) {
+    return tl::unexpected(system_error(fmt::format("{} cannot be made", path), failed));
   }
   void* const mapped = ::mmap(nullptr, kFileBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (mapped == MAP_FAILED) {
@@ -90,6 +120,8 @@ Result<BarrierFile> BarrierFile::map(UniqueFd fd, const std::string& path) {
   }
   BarrierFile file;
   file.fd_ = std::move(fd);
+  file.path_ = path;
+  file.first_lock_ = first_lock_of(path, status.st_dev);
   file.memory_.reset(static_cast<Contents*>(mapped));
   const SharedField magic(file.header().magic);
   if (!magic.replace(0, kMagic) && magic.load() != kMagic) {
@@ -100,16 +132,62 @@ Result<BarrierFile> BarrierFile::map(UniqueFd fd, const std::string& path) {
   return file;
 }
 
+bool BarrierFile::is_current() const {
+  struct stat by_path {};
+  struct stat by_fd {};
+  return ::stat(path_.c_str(), &by_path) == 0 && ::fstat(fd_.get(), &by_fd) == 0 &&
+         by_path.st_dev == by_fd.st_dev && by_path.st_ino == by_fd.st_ino;
+}
+
+Result<void> BarrierFile::allocate_nexuses(std::size_t index, std::uint32_t paths) const {
+  const std::size_t begin =
+      offsetof(Contents, nexuses) + index * kMaxPaths * sizeof(barrier_layout::Nexus);
+  const int failed = ::posix_fallocate(fd_.get(), static_cast<off_t>(begin),
+                                       static_cast<off_t>(paths * sizeof(barrier_layout::Nexus)));
+  if (failed != 0) {
+    return tl::unexpected(system_error(fmt::format("{} cannot grow", path_), failed));
+  }
+  return {};
+}
+
+// On the byte of a slot. False: somebody else's lock is in the way.
+bool BarrierFile::set_lock(std::size_t index, short type) const {
+  struct flock lock = byte_lock(first_lock_ + static_cast<off_t>(index), type);
+  return ::fcntl(fd_.get(), F_OFD_SETLK, &lock) == 0;
+}
+
 bool BarrierFile::try_lock_shared(std::size_t index) const {
-  return set_lock(fd_, index, F_RDLCK);
+  return set_lock(index, F_RDLCK);
 }
 
 bool BarrierFile::try_lock(std::size_t index) const {
-  return set_lock(fd_, index, F_WRLCK);
+  return set_lock(index, F_WRLCK);
 }
 
 void BarrierFile::unlock(std::size_t index) const {
-  (void)set_lock(fd_, index, F_UNLCK);
+  (void)set_lock(index, F_UNLCK);
+}
+
+std::size_t BarrierFile::holders_of_removed_files(std::size_t own) const {
+  std::array<std::uint32_t, barrier_layout::kSlots> holders{};
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    const auto at = exclusive_lock_of(line);
+    if (at && *at >= first_lock_ && *at < first_lock_ + static_cast<off_t>(holders.size())) {
+      ++holders[static_cast<std::size_t>(*at - first_lock_)];
+    }
+  }
+  std::size_t elsewhere = 0;
+  for (std::size_t index = 0; index < holders.size(); ++index) {
+    if (holders[index] == 0) {
+      continue;
+    }
+    struct flock lock = byte_lock(first_lock_ + static_cast<off_t>(index), F_RDLCK);
+    const bool here =
+        index == own || (::fcntl(fd_.get(), F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK);
+    elsewhere += holders[index] - (here ? 1 : 0);
+  }
+  return elsewhere;
 }
 
 }  // namespace iscsi_blkback

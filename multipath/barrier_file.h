@@ -4,11 +4,17 @@
 //
 // Who has a slot holds a lock on one byte of the file, the slot's, by its own open file description
 // (fcntl(2), F_OFD_SETLK): the kernel releases it however the holder ends. A slot that is in use
-// and not locked is that of a disk whose process has died.
-// Reactor thread; opening and locking are system calls that do not wait. Everything read from the
-// file counts as hostile: times and lengths are bounded, texts end in their fields.
+// and not locked is that of a disk whose process has died. Where the locked byte is, beyond the end
+// of the file, depends on the file's path, so that /proc/locks tells of a holder whose file has been
+// removed by somebody who cleans folders.
+// Reactor thread; opening and locking are system calls that do not wait. What is mapped is
+// allocated before it is touched, as a full file system would end the process (SIGBUS). Everything
+// read from the file counts as hostile: times and lengths are bounded, texts end in their fields.
 #pragma once
 
+#include <sys/types.h>
+
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -49,13 +55,14 @@ struct Nexus {
 struct Slot {
   std::uint32_t in_use;             // atomic
   std::uint32_t ended;              // atomic: the guest is suspended or gone, or the disk is being closed
-  std::uint32_t shared;             // other disks may write at the same time
+  std::uint32_t shared;             // atomic: other disks may write at the same time
   std::int32_t pid;                 // of the disk's process
   std::uint64_t turn;               // atomic: a lower one came first
   std::uint64_t outstanding;        // atomic, PathMask: writes are at these paths
-  std::uint64_t unfenced;           // atomic, PathMask: writes lost at these may still be executed
-  std::uint32_t unfenced_anywhere;  // atomic: ... or at paths that are not known any more
-  std::uint32_t nexuses_used;       // no nexus of a higher path number was ever set
+  std::uint64_t unfenced;           // atomic: writes lost at these paths may still be executed, and
+                                    // kElsewhere: one word, which changes all at once
+  std::uint32_t nexuses_used;       // so many, from path 0 on, are allocated
+  std::uint32_t reserved;
   std::int64_t unfenced_until_ns;   // atomic: then the target has given up what was lost
   std::int64_t died_at_ns;          // atomic: when the process was found dead; 0: it was not yet
   std::int64_t quiesce_time_ns;     // see MultipathOptions; at most kLongestQuiesceTime is believed
@@ -66,22 +73,28 @@ struct Header {
   std::uint64_t magic;      // atomic; 0: the file is new
   std::uint64_t changes;    // atomic: counts what concerns other disks
   std::uint64_t last_turn;  // atomic
-  std::uint64_t reserved;
+  std::uint64_t returned;   // atomic: counts disks that came here from a file that was removed
 };
 
-inline constexpr std::size_t kSlots = 32;
+// In Slot::unfenced, beside the bits of paths: writes lost where no login that the slot tells of can
+// fence them; those of the last path, whose bit this is, too.
+inline constexpr std::uint64_t kElsewhere = std::uint64_t{1} << (kMaxPaths - 1);
+
+// Disks that use one LUN at once. A cluster's file system has no more nodes than that; a disk that
+// finds no slot is not served.
+inline constexpr std::size_t kSlots = 128;
 // The configuration allows no longer one.
 inline constexpr Duration kLongestQuiesceTime = std::chrono::hours(1);
-inline constexpr std::uint64_t kMagic = 0x69736373'62617231;
+inline constexpr std::uint64_t kMagic = 0x69736373'62617232;
 
-// The file is sparse: a nexus takes memory when it is first set, the rest is three pages.
+// The file is sparse: a nexus takes memory when it is first set, the rest is seven pages.
 struct Contents {
   Header header;
   std::array<Slot, kSlots> slots;
   std::array<std::array<Nexus, kMaxPaths>, kSlots> nexuses;
 };
 static_assert(std::is_trivially_copyable_v<Contents>);
-static_assert(offsetof(Contents, nexuses) <= 3 * 4096);
+static_assert(offsetof(Contents, nexuses) <= 7 * 4096);
 
 }  // namespace barrier_layout
 
@@ -96,6 +109,13 @@ class SharedField {
   void store(T value) const { field_.store(value); }
   void store_release(T value) const { field_.store(value, std::memory_order_release); }
   T add(T value) const { return field_.fetch_add(value); }
+  // Adds 1, or goes on from at_least. The new value.
+  T next(T at_least) const {
+    T last = field_.load();
+    while (!field_.compare_exchange_weak(last, std::max<T>(last + 1, at_least))) {
+    }
+    return std::max<T>(last + 1, at_least);
+  }
   void clear_bits(T bits) const { field_.fetch_and(~bits); }
   // False: it was something else already.
   bool replace(T expected, T value) const {
@@ -120,13 +140,18 @@ class BarrierFile {
 
   [[nodiscard]] bool valid() const { return memory_ != nullptr; }
   [[nodiscard]] barrier_layout::Header& header() const { return memory_->header; }
+  // Whether its path still leads to the file, and not to another one or none.
+  [[nodiscard]] bool is_current() const;
   // index: below kSlots.
   [[nodiscard]] barrier_layout::Slot& slot(std::size_t index) const {
     return memory_->slots[index];
   }
+  // path: below Slot::nexuses_used.
   [[nodiscard]] barrier_layout::Nexus& nexus(std::size_t index, std::uint32_t path) const {
     return memory_->nexuses[index][path];
   }
+  // The nexuses of the first so many paths, as zeros where they were not there yet.
+  [[nodiscard]] Result<void> allocate_nexuses(std::size_t index, std::uint32_t paths) const;
   // Tells all others that something has changed which concerns them.
   void note_change() const { SharedField(header().changes).add(1); }
 
@@ -136,14 +161,20 @@ class BarrierFile {
   // To take the slot, also by whoever has it shared. False: another one has it, or looks at it.
   [[nodiscard]] bool try_lock(std::size_t index) const;
   void unlock(std::size_t index) const;
+  // How many disks of this host have slots in former files of this path, which were removed. own:
+  // the slot that this object has.
+  [[nodiscard]] std::size_t holders_of_removed_files(std::size_t own) const;
 
  private:
   struct Unmap {
     void operator()(barrier_layout::Contents* memory) const;
   };
   [[nodiscard]] static Result<BarrierFile> map(UniqueFd fd, const std::string& path);
+  bool set_lock(std::size_t index, short type) const;
 
   UniqueFd fd_;
+  std::string path_;
+  off_t first_lock_ = 0;  // where the locked byte of slot 0 is
   std::unique_ptr<barrier_layout::Contents, Unmap> memory_;
 };
 

@@ -12,6 +12,7 @@
 namespace iscsi_blkback {
 namespace {
 
+using barrier_layout::kElsewhere;
 using barrier_layout::kSlots;
 using barrier_layout::Nexus;
 using barrier_layout::Slot;
@@ -67,12 +68,14 @@ std::optional<SocketAddress> parse_address(std::string_view text) {
   return address ? std::optional(*address) : std::nullopt;
 }
 
+// In this order: what is lost is unfenced before it is no longer outstanding.
 PathMask paths_of(Slot& slot) {
-  return SharedField(slot.outstanding).load() | SharedField(slot.unfenced).load();
+  const PathMask outstanding = SharedField(slot.outstanding).load();
+  return outstanding | (SharedField(slot.unfenced).load() & ~kElsewhere);
 }
 
 bool is_harmless(Slot& slot) {
-  return paths_of(slot) == 0 && SharedField(slot.unfenced_anywhere).load() == 0;
+  return SharedField(slot.outstanding).load() == 0 && SharedField(slot.unfenced).load() == 0;
 }
 
 TimePoint time_of(std::int64_t nanoseconds) {
@@ -94,8 +97,45 @@ TimePoint note_death(Slot& slot, TimePoint now) {
 void set_free(Slot& slot) {
   SharedField(slot.outstanding).store(0);
   SharedField(slot.unfenced).store(0);
-  SharedField(slot.unfenced_anywhere).store(0);
   SharedField(slot.in_use).store(0);
+}
+
+// Whatever was lost, was lost before.
+TimePoint harmless_at(Slot& slot, TimePoint died_at) {
+  const TimePoint last = died_at + std::clamp(Duration(SharedField(slot.quiesce_time_ns).load()),
+                                              Duration(0), barrier_layout::kLongestQuiesceTime);
+  return SharedField(slot.outstanding).load() != 0
+             ? last
+             : std::min(last, time_of(SharedField(slot.unfenced_until_ns).load()));
+}
+
+std::optional<BarrierNexus> read_nexus(Nexus& stored) {
+  if (SharedField(stored.in_use).load() != 1) {
+    return std::nullopt;
+  }
+  const auto portal = parse_address(text_of(stored.portal));
+  const auto peer = parse_address(text_of(stored.peer));
+  if (!portal || !peer) {
+    return std::nullopt;
+  }
+  BarrierNexus nexus;
+  nexus.isid = stored.isid;
+  nexus.session_number = stored.session_number;
+  nexus.initiator_name = text_of(stored.initiator_name);
+  nexus.target_name = text_of(stored.target_name);
+  nexus.portal = *portal;
+  nexus.interface_binding = {.name = std::string(text_of(stored.interface_name)),
+                             .hardware_address = std::string(text_of(stored.hardware_address)),
+                             .address = std::string(text_of(stored.source_address))};
+  nexus.place.portal = *peer;
+  if (stored.portal_group_known != 0) {
+    nexus.place.portal_group = stored.portal_group;
+  }
+  return nexus;
+}
+
+bool is_shared(Slot& slot) {
+  return SharedField(slot.shared).load() != 0;
 }
 
 std::string holder_text(const Slot& slot) {
@@ -114,27 +154,24 @@ std::string lun_barrier_key(const LogicalUnitIdentity& identity, const std::stri
              : fmt::format("{} of {}", identity.wwid, target_name);
 }
 
-Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const std::string& key,
-                                               const Holder& holder) {
-  auto file = BarrierFile::open(folder, key);
-  if (!file) {
-    return tl::unexpected(file.error());
-  }
+namespace {
+
+// A slot of that file, locked and empty, and not in use yet.
+Result<std::size_t> take_slot(const BarrierFile& file, const LunWriteBarrier::Holder& holder) {
   for (std::size_t index = 0; index < kSlots; ++index) {
-    if (!file->try_lock_shared(index)) {
+    if (!file.try_lock_shared(index)) {
       continue;
     }
-    Slot& slot = file->slot(index);
-    const SharedField in_use(slot.in_use);
+    Slot& slot = file.slot(index);
     // What a process that has died has left may still be about. Its slot is not even locked for a
     // moment: others would take the dead one for a living one.
-    if ((in_use.load() != 0 && !is_harmless(slot)) || !file->try_lock(index)) {
-      file->unlock(index);
+    if ((SharedField(slot.in_use).load() != 0 && !is_harmless(slot)) || !file.try_lock(index)) {
+      file.unlock(index);
       continue;
     }
-    in_use.store(0);
+    SharedField(slot.in_use).store(0);
     SharedField(slot.ended).store(0);
-    slot.shared = holder.shared ? 1 : 0;
+    SharedField(slot.shared).store(holder.shared ? 1 : 0);
     slot.pid = ::getpid();
     SharedField(slot.turn).store(0);
     SharedField(slot.unfenced_until_ns).store(0);
@@ -143,33 +180,135 @@ Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const 
     set_text(slot.holder, holder.name);
     const std::uint32_t used = std::min(slot.nexuses_used, kMaxPaths);
     for (std::uint32_t path = 0; path < used; ++path) {
-      SharedField(file->nexus(index, path).in_use).store(0);
+      SharedField(file.nexus(index, path).in_use).store(0);
     }
-    slot.nexuses_used = 0;
-    LunWriteBarrier barrier;
-    barrier.file_ = std::move(*file);
-    barrier.slot_ = index;
-    in_use.store(1);
-    barrier.come_after_all_others();
-    return barrier;
+    return index;
   }
-  return fail(ErrorCode::exhausted,
-              fmt::format("{} disks of this host use the LUN already", kSlots));
+  return fail(
+      ErrorCode::exhausted,
+      fmt::format("{} disks of this host use the LUN, which are as many as can at once", kSlots));
 }
 
-LunWriteBarrier& LunWriteBarrier::operator=(LunWriteBarrier&& other) noexcept {
-  if (this != &other) {
-    file_ = std::move(other.file_);
-    slot_ = other.slot_;
-    seen_changes_ = other.seen_changes_;
+Result<void> have_nexuses(const BarrierFile& file, std::size_t index, std::uint32_t paths) {
+  Slot& slot = file.slot(index);
+  if (paths > slot.nexuses_used) {
+    if (auto allocated = file.allocate_nexuses(index, paths); !allocated) {
+      return allocated;
+    }
+    slot.nexuses_used = paths;
   }
-  return *this;
+  return {};
+}
+
+// To a slot that was taken. The error: without all the nexuses.
+Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
+                       const BarrierFile& to_file, std::size_t to_index) {
+  Slot& from = from_file.slot(from_index);
+  Slot& to = to_file.slot(to_index);
+  const std::uint32_t used = std::min(from.nexuses_used, kMaxPaths);
+  Result<void> nexuses = have_nexuses(to_file, to_index, used);
+  for (std::uint32_t path = 0; nexuses && path < used; ++path) {
+    to_file.nexus(to_index, path) = from_file.nexus(from_index, path);
+  }
+  const std::uint64_t turn = SharedField(from.turn).load();
+  SharedField(to.shared).store(SharedField(from.shared).load());
+  to.pid = from.pid;
+  to.holder = from.holder;
+  SharedField(to.ended).store(SharedField(from.ended).load());
+  SharedField(to.turn).store(turn);
+  SharedField(to.died_at_ns).store(SharedField(from.died_at_ns).load());
+  SharedField(to.quiesce_time_ns).store(SharedField(from.quiesce_time_ns).load());
+  SharedField(to.unfenced_until_ns).store(SharedField(from.unfenced_until_ns).load());
+  SharedField(to.outstanding).store(SharedField(from.outstanding).load());
+  SharedField(to.unfenced).store(SharedField(from.unfenced).load());
+  SharedField(to.in_use).store(1);
+  (void)SharedField(to_file.header().last_turn).next(turn);
+  return nexuses;
+}
+
+}  // namespace
+
+Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const std::string& key,
+                                               const Holder& holder, TimePoint now) {
+  auto file = BarrierFile::open(folder, key);
+  if (!file) {
+    return tl::unexpected(file.error());
+  }
+  const auto slot = take_slot(*file, holder);
+  if (!slot) {
+    return tl::unexpected(slot.error());
+  }
+  LunWriteBarrier barrier;
+  barrier.folder_ = folder;
+  barrier.key_ = key;
+  barrier.holder_ = holder;
+  barrier.file_ = std::move(*file);
+  barrier.slot_ = *slot;
+  barrier.returned_before_ = SharedField(barrier.file_.header().returned).load();
+  SharedField(barrier.own().in_use).store(1);
+  barrier.come_after_all_others(now);
+  return barrier;
+}
+
+// The former file is left when the disk is seen in the new one, where it comes before those that
+// have come there in the meantime, as their turns are later ones.
+Result<void> LunWriteBarrier::follow_file() {
+  if (!entered() || file_.is_current()) {
+    return {};
+  }
+  auto file = BarrierFile::open(folder_, key_);
+  if (!file) {
+    return tl::unexpected(file.error());
+  }
+  const auto taken = take_slot(*file, holder_);
+  if (!taken) {
+    return tl::unexpected(taken.error());
+  }
+  bring_dead();
+  const Result<void> nexuses = copy_slot(file_, slot_, *file, *taken);
+  (void)SharedField(file->header().returned).add(1);
+  file->note_change();
+  file_ = std::move(*file);
+  slot_ = *taken;
+  return nexuses;
+}
+
+// Those that have died before the file was removed, and that nobody else has brought.
+void LunWriteBarrier::bring_dead() const {
+  // Of its own: locks of one description do not exclude each other.
+  const auto opened = BarrierFile::open(folder_, key_);
+  if (!opened) {
+    return;
+  }
+  const BarrierFile& file = *opened;
+  for (std::size_t index = 0; index < kSlots; ++index) {
+    Slot& dead = file_.slot(index);
+    if (index == slot_ || SharedField(dead.in_use).load() == 0 || is_harmless(dead) ||
+        !file_.try_lock_shared(index)) {
+      continue;
+    }
+    file_.unlock(index);  // nobody comes to this file any more
+    bool there = false;
+    for (std::size_t other = 0; other < kSlots; ++other) {
+      Slot& slot = file.slot(other);
+      there = there || (SharedField(slot.in_use).load() != 0 && slot.pid == dead.pid &&
+                        SharedField(slot.turn).load() == SharedField(dead.turn).load());
+    }
+    if (there) {
+      continue;
+    }
+    if (const auto taken = take_slot(file, holder_)) {
+      (void)copy_slot(file_, index, file, *taken);
+      file.unlock(*taken);
+    }
+  }
 }
 
 // This disk is seen by now, with a lower turn than it gets here. So of two that come at the same
 // time, the later one sees the earlier one there, whatever it sees of its turn.
-void LunWriteBarrier::come_after_all_others() {
-  SharedField(own().turn).store(SharedField(file_.header().last_turn).add(1) + 1);
+void LunWriteBarrier::come_after_all_others(TimePoint now) {
+  const auto at_least = static_cast<std::uint64_t>(now.time_since_epoch().count());
+  SharedField(own().turn).store(SharedField(file_.header().last_turn).next(at_least));
   file_.note_change();
 }
 
@@ -180,13 +319,15 @@ void LunWriteBarrier::tell_if_ended() {
   }
 }
 
-void LunWriteBarrier::set_nexus(std::uint32_t path, const BarrierNexus& nexus) {
+Result<void> LunWriteBarrier::set_nexus(std::uint32_t path, const BarrierNexus& nexus) {
   if (!entered()) {
-    return;
+    return {};
+  }
+  if (auto there = have_nexuses(file_, slot_, path + 1); !there) {
+    return there;
   }
   Nexus& stored = file_.nexus(slot_, path);
   SharedField(stored.in_use).store(0);
-  own().nexuses_used = std::max(own().nexuses_used, path + 1);
   stored.isid = nexus.isid;
   stored.portal_group_known = nexus.place.portal_group ? 1 : 0;
   stored.portal_group = nexus.place.portal_group.value_or(0);
@@ -199,10 +340,11 @@ void LunWriteBarrier::set_nexus(std::uint32_t path, const BarrierNexus& nexus) {
   set_text(stored.source_address, nexus.interface_binding.address);
   set_text(stored.hardware_address, nexus.interface_binding.hardware_address);
   SharedField(stored.in_use).store(1);
+  return {};
 }
 
 void LunWriteBarrier::forget_nexus(std::uint32_t path) {
-  if (entered()) {
+  if (entered() && path < own().nexuses_used) {
     SharedField(file_.nexus(slot_, path).in_use).store(0);
   }
 }
@@ -221,18 +363,15 @@ void LunWriteBarrier::set_unfenced(PathMask paths, bool anywhere, TimePoint unti
   if (!entered()) {
     return;
   }
-  // What dies between two of these stores must seem too dangerous, not too harmless.
-  const SharedField unfenced(own().unfenced);
-  const SharedField unfenced_anywhere(own().unfenced_anywhere);
+  // What dies between the two stores must seem too dangerous, not too harmless.
   if (paths != 0 || anywhere) {
     SharedField(own().unfenced_until_ns).store(until.time_since_epoch().count());
   }
-  unfenced.store(paths);
-  unfenced_anywhere.store(anywhere ? 1 : 0);
+  SharedField(own().unfenced).store(anywhere ? paths | kElsewhere : paths);
   tell_if_ended();
 }
 
-void LunWriteBarrier::set_ended(bool ended) {
+void LunWriteBarrier::set_ended(bool ended, TimePoint now) {
   if (!entered() || (SharedField(own().ended).load() != 0) == ended) {
     return;
   }
@@ -240,7 +379,7 @@ void LunWriteBarrier::set_ended(bool ended) {
   if (ended) {
     file_.note_change();
   } else {
-    come_after_all_others();
+    come_after_all_others(now);
   }
 }
 
@@ -275,26 +414,40 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
         others.late_writes_of = holder_text(slot);
       }
     } else if (SharedField(slot.turn).load() < own_turn &&
-               (slot.shared == 0 || own().shared == 0)) {
+               (!is_shared(slot) || !is_shared(own()))) {
       others.in_use_by = holder_text(slot);
     }
   }
+  if (others_have_removed_files(now)) {
+    others.late_writes_of = fmt::format("a disk whose file in {} was removed", folder_);
+  }
   return others;
+}
+
+// Until there are none: those that come later come to this disk's file.
+bool LunWriteBarrier::others_have_removed_files(TimePoint now) {
+  if (!looks_for_removed_) {
+    return false;
+  }
+  if (const std::uint64_t there = file_.holders_of_removed_files(slot_); there != 0) {
+    removed_ = std::max(removed_, there);
+    removed_until_ = now + holder_.quiesce_time;
+    return true;
+  }
+  // What is gone has come, or has died, and nobody knows with what under way.
+  looks_for_removed_ = SharedField(file_.header().returned).load() - returned_before_ < removed_ &&
+                       now < removed_until_;
+  return looks_for_removed_;
 }
 
 // nullopt: it is harmless, and the slot is free for others then.
 std::optional<LunWriteBarrier::DeadHolder> LunWriteBarrier::look_at_dead(std::size_t index,
                                                                          TimePoint now) const {
   Slot& slot = file_.slot(index);
-  // Whatever was lost, was lost before.
-  const TimePoint last =
-      note_death(slot, now) + std::clamp(Duration(SharedField(slot.quiesce_time_ns).load()),
-                                         Duration(0), barrier_layout::kLongestQuiesceTime);
-  DeadHolder dead{
-      .slot = index, .turn = SharedField(slot.turn).load(), .paths = paths_of(slot), .until = last};
-  if (SharedField(slot.outstanding).load() == 0) {
-    dead.until = std::min(last, time_of(SharedField(slot.unfenced_until_ns).load()));
-  }
+  const DeadHolder dead{.slot = index,
+                        .turn = SharedField(slot.turn).load(),
+                        .paths = paths_of(slot),
+                        .until = harmless_at(slot, note_death(slot, now))};
   if (!is_harmless(slot) && now < dead.until) {
     return dead;
   }
@@ -303,60 +456,86 @@ std::optional<LunWriteBarrier::DeadHolder> LunWriteBarrier::look_at_dead(std::si
   return std::nullopt;
 }
 
-std::optional<BarrierNexus> LunWriteBarrier::nexus_of(std::size_t index, std::uint32_t path) const {
-  Nexus& stored = file_.nexus(index, path);
-  if (SharedField(stored.in_use).load() != 1) {
+bool LunWriteBarrier::hold_dead(const PredecessorPath& predecessor) const {
+  if (!file_.try_lock_shared(predecessor.slot)) {
+    return false;
+  }
+  if (SharedField(file_.slot(predecessor.slot).turn).load() == predecessor.turn) {
+    return true;
+  }
+  file_.unlock(predecessor.slot);
+  return false;
+}
+
+std::optional<BarrierNexus> LunWriteBarrier::nexus_of(const PredecessorPath& predecessor) const {
+  if (!hold_dead(predecessor)) {
     return std::nullopt;
   }
-  const auto portal = parse_address(text_of(stored.portal));
-  const auto peer = parse_address(text_of(stored.peer));
-  if (!portal || !peer) {
-    return std::nullopt;
+  std::optional<BarrierNexus> nexus;
+  if (predecessor.path < file_.slot(predecessor.slot).nexuses_used) {
+    nexus = read_nexus(file_.nexus(predecessor.slot, predecessor.path));
   }
-  BarrierNexus nexus;
-  nexus.isid = stored.isid;
-  nexus.session_number = stored.session_number;
-  nexus.initiator_name = text_of(stored.initiator_name);
-  nexus.target_name = text_of(stored.target_name);
-  nexus.portal = *portal;
-  nexus.interface_binding = {.name = std::string(text_of(stored.interface_name)),
-                             .hardware_address = std::string(text_of(stored.hardware_address)),
-                             .address = std::string(text_of(stored.source_address))};
-  nexus.place.portal = *peer;
-  if (stored.portal_group_known != 0) {
-    nexus.place.portal_group = stored.portal_group;
-  }
+  file_.unlock(predecessor.slot);
   return nexus;
 }
 
 void LunWriteBarrier::reinstated(const PredecessorPath& predecessor) {
   // Its time may have been over in the meantime, and the slot have gone to another disk.
-  if (!file_.try_lock_shared(predecessor.slot)) {
+  if (!hold_dead(predecessor)) {
     return;
   }
   Slot& slot = file_.slot(predecessor.slot);
-  if (SharedField(slot.turn).load() == predecessor.turn) {
-    SharedField(slot.outstanding).clear_bits(path_bit(predecessor.path));
-    SharedField(slot.unfenced).clear_bits(path_bit(predecessor.path));
-    file_.note_change();
-  }
+  const PathMask path = path_bit(predecessor.path);
+  SharedField(slot.outstanding).clear_bits(path);
+  SharedField(slot.unfenced).clear_bits(path & ~kElsewhere);
   file_.unlock(predecessor.slot);
+  file_.note_change();
 }
 
-void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoint now) {
+namespace {
+
+template <class Use>
+void for_each_slot_in_use(const std::string& folder, Use&& use) {
   std::error_code failed;
   for (std::filesystem::directory_iterator at(folder, failed), end; !failed && at != end;
        at.increment(failed)) {
     const auto file = BarrierFile::open_existing(at->path().string());
     for (std::size_t index = 0; file && index < kSlots; ++index) {
-      Slot& slot = file->slot(index);
-      if (SharedField(slot.in_use).load() != 0 && slot.pid == pid && file->try_lock_shared(index)) {
-        (void)note_death(slot, now);
-        file->unlock(index);
-        file->note_change();
+      if (SharedField(file->slot(index).in_use).load() != 0) {
+        use(*file, index);
       }
     }
   }
+}
+
+}  // namespace
+
+void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoint now) {
+  for_each_slot_in_use(folder, [&](const BarrierFile& file, std::size_t index) {
+    Slot& slot = file.slot(index);
+    if (slot.pid == pid && file.try_lock_shared(index)) {
+      (void)note_death(slot, now);
+      file.unlock(index);
+      file.note_change();
+    }
+  });
+}
+
+BarrierUse use_of_barriers(const std::string& folder, TimePoint now) {
+  BarrierUse most = BarrierUse::none;
+  for_each_slot_in_use(folder, [&](const BarrierFile& file, std::size_t index) {
+    Slot& slot = file.slot(index);
+    if (!file.try_lock_shared(index)) {
+      const bool runs = SharedField(slot.ended).load() == 0;
+      most = std::max(most, runs ? BarrierUse::running : BarrierUse::ending);
+      return;
+    }
+    if (!is_harmless(slot) && now < harmless_at(slot, note_death(slot, now))) {
+      most = std::max(most, BarrierUse::ending);
+    }
+    file.unlock(index);
+  });
+  return most;
 }
 
 }  // namespace iscsi_blkback

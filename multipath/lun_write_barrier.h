@@ -9,17 +9,22 @@
 //  - A disk whose guest runs has the LUN to itself: one that comes later is not ready before that
 //    has changed, unless both are `shared`. Only so nothing can be overtaken that a process which
 //    does not run just now (stopped, or slow to notice the end of its guest) sends later.
-//  - A disk whose guest has ended still has writes outstanding or unfenced for a while: a later
-//    disk holds its writes back as long as that says so. The bound is the holder's: its commands
-//    are answered, aborted or lost within their time-outs, and what is lost is fenced or harmless
-//    after quiesce_time.
+//  - A disk whose guest has ended still has writes outstanding or unfenced for a while: others hold
+//    their requests back as long as that says so: writes, which would be overtaken, and reads, by
+//    which their guests decide. The bound is the holder's: its commands are answered, aborted or
+//    lost within their time-outs, and what is lost is fenced or harmless after quiesce_time.
 //  - A disk whose process has died says nothing any more. What its slot says was outstanding or
 //    unfenced may be executed until quiesce_time after its death, or until the nexus that carried
 //    it has been reinstated: the slot says how to (PredecessorFence does it).
 // A guest that is resumed where it was takes a new turn: it comes after those that came meanwhile.
 //
+// Where the file is removed while disks are in use (an operator, a service that cleans folders),
+// each of them goes to the one that is there now (follow_file()), with its turn, and whoever comes
+// meanwhile waits for that: the kernel's list of locks tells of them.
+//
 // What is told costs a store where something changes, and asking whether anything has changed one
-// load. Only look() and enter() are system calls; none waits.
+// load. enter(), look(), follow_file() and set_nexus() are system calls, for which no request
+// waits.
 #pragma once
 
 #include <cstdint>
@@ -91,22 +96,28 @@ class LunWriteBarrier {
     }
   };
 
-  // The folder is made where it does not exist. The error is one sentence: the file cannot be used,
-  // or all its slots are taken.
+  // The folder is made where it does not exist. now: disks that come to different files of the LUN
+  // are in order by it. The error is one sentence: the file cannot be used, or all its slots are
+  // taken.
   [[nodiscard]] static Result<LunWriteBarrier> enter(const std::string& folder,
-                                                     const std::string& key, const Holder& holder);
+                                                     const std::string& key, const Holder& holder,
+                                                     TimePoint now = {});
 
   // Without a file: nobody is told, and there are no others.
   LunWriteBarrier() = default;
-  LunWriteBarrier(LunWriteBarrier&& other) noexcept { *this = std::move(other); }
-  LunWriteBarrier& operator=(LunWriteBarrier&& other) noexcept;
+  LunWriteBarrier(LunWriteBarrier&&) noexcept = default;
+  LunWriteBarrier& operator=(LunWriteBarrier&&) noexcept = default;
   // Without leave(): for others, as if the process had died.
   ~LunWriteBarrier() = default;
 
   [[nodiscard]] bool entered() const { return file_.valid(); }
+  // From time to time; nothing happens as long as the file is where it was. The error is one
+  // sentence: the disk is not seen by those that come now, unless a later call succeeds.
+  [[nodiscard]] Result<void> follow_file();
 
-  // What this disk tells. Before the first write of a login is sent at the path:
-  void set_nexus(std::uint32_t path, const BarrierNexus& nexus);
+  // What this disk tells. Before the first write of a login is sent at the path; the error (there
+  // is no space) means that only time fences what the path may leave behind.
+  Result<void> set_nexus(std::uint32_t path, const BarrierNexus& nexus);
   // Nothing of the path is outstanding or unfenced any more.
   void forget_nexus(std::uint32_t path);
   void set_outstanding(std::uint32_t path, bool writes);
@@ -115,7 +126,7 @@ class LunWriteBarrier {
   void set_unfenced(PathMask paths, bool anywhere, TimePoint until);
   // Its guest is suspended or has ended, or the disk is being closed. When that is over, it comes
   // after all that are there then.
-  void set_ended(bool ended);
+  void set_ended(bool ended, TimePoint now = {});
   // In order, with nothing outstanding or unfenced.
   void leave();
 
@@ -124,25 +135,46 @@ class LunWriteBarrier {
     return entered() && SharedField(file_.header().changes).load() != seen_changes_;
   }
   [[nodiscard]] Others look(TimePoint now);
-  // The nexus of a dead holder's path; nullopt: what its slot says is no nexus.
-  [[nodiscard]] std::optional<BarrierNexus> nexus_of(std::size_t slot, std::uint32_t path) const;
+  // The nexus of a dead holder's path; nullopt: what its slot says is no nexus, or the slot is
+  // another disk's by now.
+  [[nodiscard]] std::optional<BarrierNexus> nexus_of(const PredecessorPath& predecessor) const;
   // It has been reinstated since the holder's death: nothing that was sent there can be executed
   // any more. Nothing happens where the slot is another disk's by now.
   void reinstated(const PredecessorPath& predecessor);
 
  private:
   [[nodiscard]] barrier_layout::Slot& own() const { return file_.slot(slot_); }
-  void come_after_all_others();
+  void bring_dead() const;
+  void come_after_all_others(TimePoint now);
   void tell_if_ended();
+  // Keeps the slot from being taken, until it is unlocked. False: it is another disk's.
+  [[nodiscard]] bool hold_dead(const PredecessorPath& predecessor) const;
+  [[nodiscard]] bool others_have_removed_files(TimePoint now);
   [[nodiscard]] std::optional<DeadHolder> look_at_dead(std::size_t slot, TimePoint now) const;
 
+  std::string folder_;
+  std::string key_;
+  Holder holder_;
   BarrierFile file_;
   std::size_t slot_ = 0;
   std::uint64_t seen_changes_ = 0;
+  // Of disks whose files were removed before this one came: so many are to come to its file.
+  bool looks_for_removed_ = true;
+  std::uint64_t removed_ = 0;
+  std::uint64_t returned_before_ = 0;
+  TimePoint removed_until_{};  // one that is gone, without having come, is harmless then
 };
 
 // A process of this host has just been found dead: its disks' time counts from now on. For whoever
 // hears of the ends of processes; without it, the time counts from when another disk finds out.
 void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoint now);
+
+// What the disks of this host have at their LUNs, the most serious of it.
+enum class BarrierUse : std::uint8_t {
+  none,     // nothing that could still be executed, and nobody who sends anything
+  ending,   // disks that are about to end, or that have died
+  running,  // disks whose guests run
+};
+[[nodiscard]] BarrierUse use_of_barriers(const std::string& folder, TimePoint now);
 
 }  // namespace iscsi_blkback

@@ -60,7 +60,7 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       lun_fence_(reactor, *this),
       predecessor_fence_(reactor, *fencer_, *this),
       barrier_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->look_at_barrier(); }, this),
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_barrier_timer(); }, this),
       no_path_retry_(policies_.no_path_retry),
       no_path_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
@@ -120,7 +120,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queueing = up_ == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_;
-  snapshot.in_use_by = in_use_by_;
+  snapshot.waits_because = waits_because_;
   snapshot.hedged = hedged_;
   snapshot.waiting_for_space = waiting_for_space_;
   snapshot.no_path_retry = no_path_retry_text(no_path_retry_);

@@ -18,9 +18,11 @@
 //  4. Among writes that are unanswered at the same time blkif promises no order, so a request that
 //     waits anywhere here (for a path, for its retry, for a fence) needs no place in a line.
 // A disk that comes after another one at the same LUN on this host (attached again, its guest
-// destroyed and started anew, or moved here from another guest number) holds all its writes back
-// until nothing of the other one's can land any more, and is not ready while the other one is in
-// use (lun_write_barrier.h).
+// destroyed and started anew, or moved here from another guest number) is not ready until the
+// other one is not in use and nothing of it can land any more: not only would its writes be
+// overtaken, what its guest reads (and decides by: journals, file system checks) would change under
+// it. One that is ready already, beside or after another one, holds reads and writes meanwhile
+// (lun_write_barrier.h).
 // A write that was not sent, or that the target answered with an error, leaves nothing behind.
 // A request that is larger than what the LUN takes at once goes in pieces, one after the other.
 // Reads and flushes are retried anywhere at any time: SYNCHRONIZE CACHE reaches the whole logical
@@ -103,6 +105,9 @@ struct MultipathOptions : PathPolicySettings {
   std::uint64_t reservation_key = 0;
   // Where disks of this host tell each other of their writes (LunWriteBarrier). Empty: they do not.
   std::string barrier_directory;
+  // When this host (or driver domain) has started, where it had not ended in order before that: what
+  // it had sent may be executed until quiesce_time later, and nobody knows of it.
+  std::optional<TimePoint> host_started_at;
   std::string holder_name;  // of this disk, in messages of others; empty: alias
   // Other disks of this host that are shared, too, may use the LUN for writing at the same time; not
   // with exclusive_luns (policy_contradiction.h).
@@ -145,9 +150,11 @@ struct MultipathSnapshot {
   Geometry geometry;
   bool ready = false;
   bool queueing = false;  // no path now, requests wait
-  std::string in_use_by;  // another disk of this host, which keeps this one from writing
+  // What keeps this disk from being served, or from going on, beside its paths: a sentence; mostly
+  // other disks of this host that have used the LUN. Empty: nothing.
+  std::string waits_because;
   std::uint32_t queued = 0;
-  std::uint32_t held = 0;               // writes that wait for a fence
+  std::uint32_t held = 0;  // writes that wait for a fence, requests that wait for another disk
   std::uint32_t waiting_for_space = 0;  // writes that a full LUN has refused
   std::uint32_t in_flight = 0;
   std::uint32_t leaving = 0;  // paths that are being removed, not in paths any more

@@ -23,43 +23,66 @@ std::int64_t milliseconds_of(Duration time) {
 
 }  // namespace
 
-// When the disk knows which LUN it is, before it writes there. One that never writes leaves nothing
-// behind and overtakes nothing.
-void MultipathDevice::Impl::enter_barrier(const std::string& target_name, std::uint16_t lun) {
-  if (options_.barrier_directory.empty() || geometry_.read_only) {
+// When the disk knows which LUN it is, before it is ready. One that never writes leaves nothing
+// behind and overtakes nothing. One that cannot enter is not served: it would write where others
+// count on nobody writing, and tries again.
+void MultipathDevice::Impl::enter_barrier() {
+  if (geometry_.read_only) {
     return;
   }
-  auto barrier = LunWriteBarrier::enter(
-      options_.barrier_directory, lun_barrier_key(identity_, target_name, lun),
-      {.name = options_.holder_name.empty() ? options_.alias : options_.holder_name,
-       .shared = options_.shared,
-       .quiesce_time = options_.quiesce_time});
-  if (!barrier) {
-    log_warning("multipath",
-                "{}: nothing keeps its writes in order with those of other disks of this host at "
-                "the same LUN: {}",
-                options_.alias, barrier.error().message);
-    return;
-  }
-  barrier_ = std::move(*barrier);
-  barrier_.set_ended(suspended_ || closing_);
-  for (const std::unique_ptr<Path>& path : slots_) {
-    if (path != nullptr && path->session().login_epoch() != 0) {
-      tell_nexus(*path);
+  if (!options_.barrier_directory.empty()) {
+    auto barrier = LunWriteBarrier::enter(
+        options_.barrier_directory, lun_barrier_key(identity_, identity_target_, identity_lun_),
+        {.name = options_.holder_name.empty() ? options_.alias : options_.holder_name,
+         .shared = options_.shared,
+         .quiesce_time = options_.quiesce_time},
+        reactor_.now());
+    barrier_error_ = barrier ? "" : barrier.error().message;
+    if (barrier) {
+      barrier_ = std::move(*barrier);
+      barrier_.set_ended(suspended_ || closing_);
+      for (const std::unique_ptr<Path>& path : slots_) {
+        if (path != nullptr && path->session().login_epoch() != 0) {
+          tell_nexus(*path);
+        }
+      }
     }
   }
   look_at_barrier();
 }
 
+void MultipathDevice::Impl::on_barrier_timer() {
+  if (!barrier_error_.empty() && !closing_) {
+    enter_barrier();
+    return;
+  }
+  if (auto followed = barrier_.follow_file(); !followed) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+                "{}: other disks of this host do not see it: {}", options_.alias,
+                followed.error().message);
+  }
+  if (closing_ || (suspended_ && waits_because_.empty())) {
+    barrier_timer_.start_after(kBarrierLook);
+  } else {
+    look_at_barrier();
+  }
+}
+
 void MultipathDevice::Impl::tell_nexus(const Path& path) {
   const SessionOptions& session = path.session().options();
-  barrier_.set_nexus(path.index(), {.isid = session.isid,
-                                    .session_number = session.session_number,
-                                    .initiator_name = session.initiator_name,
-                                    .target_name = session.target_name,
-                                    .portal = session.portal,
-                                    .interface_binding = session.interface_binding,
-                                    .place = login_place(path.session())});
+  const auto told =
+      barrier_.set_nexus(path.index(), {.isid = session.isid,
+                                        .session_number = session.session_number,
+                                        .initiator_name = session.initiator_name,
+                                        .target_name = session.target_name,
+                                        .portal = session.portal,
+                                        .interface_binding = session.interface_binding,
+                                        .place = login_place(path.session())});
+  if (!told) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+                "{}: should its process die, the next disk has to wait for quiesce_time: {}",
+                options_.alias, told.error().message);
+  }
 }
 
 // What was lost where a path does not lead any more, no login that is told of here can fence.
@@ -75,45 +98,75 @@ void MultipathDevice::Impl::look_at_barrier() {
   }
   const LunWriteBarrier::Others others = barrier_.look(reactor_.now());
   fence_dead_holders(others.dead);
-  if (std::exchange(in_use_by_, others.in_use_by) != others.in_use_by) {
+  const std::string before = std::exchange(waits_because_, why_it_waits(others));
+  if (before != waits_because_) {
     notify_.schedule();
   }
-  if (!others.may_write()) {
-    wait_for_barrier(others);
-  } else if (std::exchange(barrier_waits_, false)) {
-    barrier_timer_.stop();
-    log_info("multipath",
-             "{}: writes go on after {} ms: nothing of other disks can land any more at the LUN",
-             options_.alias, milliseconds_of(reactor_.now() - barrier_since_));
+  if (!waits_because_.empty()) {
+    if (before.empty()) {
+      barrier_since_ = barrier_reminder_ = reactor_.now();
+    }
+    wait_for_barrier();
+    return;
+  }
+  if (!before.empty()) {
+    log_info("multipath", "{}: the LUN is its own after {} ms", options_.alias,
+             milliseconds_of(reactor_.now() - barrier_since_));
     release_held_.schedule();
+  }
+  if (barrier_.entered()) {
+    barrier_timer_.start_after(kBarrierLook);
+  } else {
+    barrier_timer_.stop();
   }
 }
 
-void MultipathDevice::Impl::wait_for_barrier(const LunWriteBarrier::Others& others) {
-  const TimePoint now = reactor_.now();
-  if (!std::exchange(barrier_waits_, true)) {
-    barrier_since_ = now;
-    barrier_reminder_ = now;
+// Empty: it does not.
+std::string MultipathDevice::Impl::why_it_waits(const LunWriteBarrier::Others& others) const {
+  if (!barrier_error_.empty()) {
+    return fmt::format(
+        "the LUN is not served, because its writes cannot be kept in order with those of other "
+        "disks of this host: {}",
+        barrier_error_);
   }
+  if (!others.in_use_by.empty()) {
+    return fmt::format(
+        "the LUN is in use by {}: it is served when that is over, or at once if both disks are "
+        "shared",
+        others.in_use_by);
+  }
+  if (!others.late_writes_of.empty()) {
+    return fmt::format("the LUN is not served until no write of {} can land there any more",
+                       others.late_writes_of);
+  }
+  const double quiesce_s = std::chrono::duration<double>(options_.quiesce_time).count();
+  if (!others.dead.empty()) {
+    return fmt::format(
+        "the LUN is not served until what a process of this host that has died had sent there is "
+        "fenced, or for quiesce_time ({} s) after its death",
+        quiesce_s);
+  }
+  if (options_.host_started_at &&
+      reactor_.now() < *options_.host_started_at + options_.quiesce_time) {
+    return fmt::format(
+        "the LUN is not served until this host has run for quiesce_time ({} s): it had not ended "
+        "in order, and what it had sent before may still be executed",
+        quiesce_s);
+  }
+  return {};
+}
+
+void MultipathDevice::Impl::wait_for_barrier() {
+  const TimePoint now = reactor_.now();
   if (now >= barrier_reminder_) {
+    log_message(now == barrier_since_ ? LogLevel::info : LogLevel::warning, "multipath",
+                fmt::format("{}: {}", options_.alias, waits_because_));
     barrier_reminder_ = now + kReminder;
-    if (!others.in_use_by.empty()) {
-      log_warning("multipath",
-                  "{}: waits for the LUN, which is in use by {}: detach it there, or set `shared` "
-                  "for both",
-                  options_.alias, others.in_use_by);
-    } else if (!others.late_writes_of.empty()) {
-      log_info("multipath", "{}: writes wait: some of {} may still land at the same LUN",
-               options_.alias, others.late_writes_of);
-    } else {
-      log_info("multipath",
-               "{}: writes wait: a process of this host has died with writes outstanding at the "
-               "same LUN",
-               options_.alias);
-    }
   }
   barrier_timer_.start_after(
-      std::clamp<Duration>((now - barrier_since_) / 8, kShortestLook, kLongestLook));
+      barrier_error_.empty()
+          ? std::clamp<Duration>((now - barrier_since_) / 8, kShortestLook, kLongestLook)
+          : kBarrierLook);
 }
 
 void MultipathDevice::Impl::fence_dead_holders(
@@ -121,12 +174,15 @@ void MultipathDevice::Impl::fence_dead_holders(
   std::vector<PredecessorPath> wanted;
   for (const LunWriteBarrier::DeadHolder& holder : dead) {
     for (std::uint32_t path = 0; path < kMaxPaths; ++path) {
-      const auto nexus = (holder.paths & path_bit(path)) != 0 ? barrier_.nexus_of(holder.slot, path)
-                                                              : std::nullopt;
+      if ((holder.paths & path_bit(path)) == 0) {
+        continue;
+      }
+      const PredecessorPath predecessor{holder.slot, holder.turn, path};
+      const auto nexus = barrier_.nexus_of(predecessor);
       const SessionOptions* like = nexus ? session_at(nexus->target_name) : nullptr;
       if (like != nullptr) {
-        wanted.push_back({holder.slot, holder.turn, path});
-        predecessor_fence_.fence(wanted.back(), *nexus, *like);
+        wanted.push_back(predecessor);
+        predecessor_fence_.fence(predecessor, *nexus, *like);
       }
     }
   }

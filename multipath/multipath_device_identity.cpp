@@ -100,7 +100,7 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
   identity_lun_ = path.lun();
   identity_portal_ = path.portal_name();
   ready_ = true;
-  enter_barrier(identity_target_, identity_lun_);
+  enter_barrier();
   apply_policies();
   notify_.schedule();
   return {};

@@ -34,6 +34,9 @@
 
 namespace iscsi_blkback {
 
+// How often a disk looks at the others of its LUN when nobody tells of a change.
+inline constexpr std::chrono::seconds kBarrierLook{1};
+
 class MultipathDevice::Impl final : public Path::Owner,
                                     public PathSilence::Owner,
                                     public PathKey::Owner,
@@ -70,7 +73,7 @@ class MultipathDevice::Impl final : public Path::Owner,
       free,      // free_
       queued,    // queued_: no path, or no room on one
       delayed,   // delayed_: its timer brings it back
-      held,      // held_: until a fence, or until an overlapping write has ended
+      held,      // held_: until a fence, until an overlapping write has ended, or for another disk
       at_path,   // in no list; the session has its task
       finished,  // finished_: to be completed later in this turn
       hedged,    // in no list: lost at its path, its hedge will answer
@@ -200,6 +203,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   // multipath_device_io.cpp
   void start(Request& request, BlockRequest& block);
   void dispatch(Request& request);
+  [[nodiscard]] bool must_be_held(const Request& request);
   [[nodiscard]] bool must_wait_for_overlap(const Request& request);
   [[nodiscard]] bool try_send(Request& request);
   [[nodiscard]] TimePoint selector_time() const {
@@ -285,11 +289,13 @@ class MultipathDevice::Impl final : public Path::Owner,
   void doubt_requests();
 
   // multipath_device_barrier.cpp
-  void enter_barrier(const std::string& target_name, std::uint16_t lun);
+  void enter_barrier();
+  void on_barrier_timer();
   void tell_nexus(const Path& path);
   void tell_unfenced();
   void look_at_barrier();
-  void wait_for_barrier(const LunWriteBarrier::Others& others);
+  [[nodiscard]] std::string why_it_waits(const LunWriteBarrier::Others& others) const;
+  void wait_for_barrier();
   void fence_dead_holders(const std::vector<LunWriteBarrier::DeadHolder>& dead);
   [[nodiscard]] const SessionOptions* session_at(const std::string& target_name) const;
 
@@ -467,8 +473,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   PredecessorFence predecessor_fence_;
   TimePoint unfenced_until_{};  // by then the last lost write is harmless, too
   UnfencedWrites::Whereabouts told_unfenced_;  // what barrier_ tells
-  bool barrier_waits_ = false;  // writes wait for another disk of the host
-  std::string in_use_by_;       // one that has the LUN to itself
+  std::string barrier_error_;  // why the disk has not entered it
+  std::string waits_because_;  // why reads and writes wait, mostly for another disk of the host
   TimePoint barrier_since_{};
   TimePoint barrier_reminder_{};  // when the log says so once more
   Timer barrier_timer_;

@@ -46,7 +46,7 @@ void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
 
 // Brings a request that is in no list to a path, or to where it waits.
 void MultipathDevice::Impl::dispatch(Request& request) {
-  if (request.is_write() && must_wait_for_overlap(request)) {
+  if (must_be_held(request)) {
     request.place = Request::Place::held;
     held_.push_back(request);
     ++held_count_;
@@ -59,16 +59,20 @@ void MultipathDevice::Impl::dispatch(Request& request) {
   }
 }
 
-// Rules 2 and 3 of multipath_device.h.
-bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
+bool MultipathDevice::Impl::must_be_held(const Request& request) {
   if (barrier_.changed()) [[unlikely]] {
     look_at_barrier();
   }
-  if ((unfenced_.empty() && !barrier_waits_) || !hold_overlapping_writes_) [[likely]] {
-    return false;
+  if (!waits_because_.empty() && request.block->operation != BlockOperation::flush) [[unlikely]] {
+    return hold_overlapping_writes_;
   }
-  if (barrier_waits_) {
-    return true;
+  return request.is_write() && must_wait_for_overlap(request);
+}
+
+// Rules 2 and 3 of multipath_device.h.
+bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
+  if (unfenced_.empty() || !hold_overlapping_writes_) [[likely]] {
+    return false;
   }
   if (unfenced_.endangers(request.first_sector(), request.end_sector(), request.serial)) {
     return true;
@@ -382,7 +386,7 @@ void MultipathDevice::Impl::pump() {
     Request& request = queued_.front();
     request.unlink();
     --queued_count_;
-    if (request.is_write() && must_wait_for_overlap(request)) {
+    if (must_be_held(request)) {
       request.place = Request::Place::held;
       held_.push_back(request);
       ++held_count_;

@@ -275,8 +275,8 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   capacity_timer_.stop();
   marginal_timer_.stop();
   first_answers_timer_.stop();
-  barrier_timer_.stop();
   barrier_.set_ended(true);
+  barrier_timer_.start_after(kBarrierLook);
   predecessor_fence_.stop();
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
     while (Request* request = waiting->pop_front()) {
@@ -331,6 +331,7 @@ void MultipathDevice::Impl::check_closed() {
       barrier_ = LunWriteBarrier();  // for others like a dead disk, whose lost writes they fence
     }
     unfenced_.clear();
+    barrier_timer_.stop();
     fence_timer_.stop();
     give_up_reset();
     lun_fence_.timer.stop();
@@ -363,7 +364,7 @@ void MultipathDevice::Impl::notify() {
 
 void MultipathDevice::Impl::tell_ready() {
   first_answers_timer_.stop();
-  if (!in_use_by_.empty() && !closing_) {
+  if (!waits_because_.empty() && !closing_) {
     tell_changes();  // look_at_barrier() has it told again
     return;
   }

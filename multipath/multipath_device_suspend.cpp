@@ -22,7 +22,7 @@ constexpr std::chrono::milliseconds kSuspendDrain{50};
 
 void MultipathDevice::Impl::set_suspended(bool suspended) {
   suspended_ = suspended;
-  barrier_.set_ended(suspended_ || closing_);
+  barrier_.set_ended(suspended_ || closing_, reactor_.now());
   if (suspended_) {
     if (lun_fence_.pausing && !lun_fence_.outstanding) {
       end_lun_fence(true);

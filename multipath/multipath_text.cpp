@@ -160,11 +160,8 @@ PrintableLines render_topology(const MultipathSnapshot& snapshot, std::string_vi
 }
 
 std::string describe_trouble(const MultipathSnapshot& snapshot) {
-  if (!snapshot.in_use_by.empty()) {
-    return fmt::format(
-        "the LUN is in use by {}: it is served when that is over, or at once if both disks are "
-        "shared",
-        snapshot.in_use_by);
+  if (!snapshot.waits_because.empty()) {
+    return snapshot.waits_because;
   }
   std::string trouble;
   for (const PathSnapshot& path : snapshot.paths) {

@@ -3,9 +3,9 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::array<std::string_view, 7> kTopNames = {
-    "initiator_name", "initiator_alias",     "portals",   "log_level",
-    "run_directory",  "max_ring_page_order", "core_dumps"};
+constexpr std::array<std::string_view, 8> kTopNames = {
+    "initiator_name",  "initiator_alias",     "portals",   "log_level", "run_directory",
+    "state_directory", "max_ring_page_order", "core_dumps"};
 constexpr std::array<std::string_view, 3> kDeviceNames = {"vendor", "product", "revision"};
 constexpr std::array<std::string_view, 4> kLunNames = {"target", "lun", "portals", "wwid"};
 
@@ -63,10 +63,11 @@ Result<void> ConfigurationReader::top(const ConfigurationEntry& entry,
     configuration.log_level = std::move(*value);
   } else {
     if (!is_run_directory(*value)) {
-      return refuse(entry, fmt::format("run_directory must be an absolute path of at most {} bytes",
-                                       kMaxRunDirectoryBytes));
+      return refuse(entry, fmt::format("{} must be an absolute path of at most {} bytes",
+                                       entry.name, kMaxRunDirectoryBytes));
     }
-    configuration.run_directory = std::move(*value);
+    (entry.name == "run_directory" ? configuration.run_directory : configuration.state_directory) =
+        std::move(*value);
   }
   return {};
 }

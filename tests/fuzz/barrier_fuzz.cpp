@@ -83,7 +83,7 @@ void come_and_go(const Folder& folder) {
   for (const LunWriteBarrier::DeadHolder& dead : others.dead) {
     require(dead.until > kNow && dead.until <= kNow + barrier_layout::kLongestQuiesceTime);
     for (std::uint32_t path = 0; path < kMaxPaths; ++path) {
-      const auto nexus = barrier->nexus_of(dead.slot, path);
+      const auto nexus = barrier->nexus_of({dead.slot, dead.turn, path});
       if (nexus) {
         require(nexus->initiator_name.size() <= 224 && nexus->target_name.size() <= 224);
         require(nexus->interface_binding.name.size() <= 16);

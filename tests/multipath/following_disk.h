@@ -24,14 +24,22 @@ class OtherDisk final : public MultipathDevice::Observer {
   [[nodiscard]] int ready_calls() const { return ready_calls_; }
 
   GuestRequest& write(std::uint64_t sector, int fill) {
+    return submit(BlockOperation::write, sector, fill);
+  }
+  GuestRequest& read(std::uint64_t sector) { return submit(BlockOperation::read, sector, 0); }
+  GuestRequest& flush() { return submit(BlockOperation::flush, 0, 0); }
+
+  GuestRequest& submit(BlockOperation operation, std::uint64_t sector, int fill) {
     GuestRequest& request = *requests_.emplace_back(std::make_unique<GuestRequest>());
     request.reactor = &reactor_;
     request.submitted_at = reactor_.now();
     request.data.assign(std::size_t{8} * kSectorBytes, static_cast<std::byte>(fill));
-    request.block.operation = BlockOperation::write;
+    request.block.operation = operation;
     request.block.sector = sector;
-    request.block.sector_count = 8;
-    request.block.data = request.data.data();
+    if (operation != BlockOperation::flush) {
+      request.block.sector_count = 8;
+      request.block.data = request.data.data();
+    }
     request.block.owner = &request;
     request.block.on_complete = [](BlockRequest& block, IoStatus status) noexcept {
       auto& completed = *static_cast<GuestRequest*>(block.owner);
@@ -95,6 +103,17 @@ class FollowingDisk : public MultipathTest {
         BarrierFile::open(folder_.path(), lun_barrier_key(identity, target_options_.name, 0));
     EXPECT_TRUE(file);
     return std::move(*file);
+  }
+
+  // Another shared disk at the LUN of device_, without a device.
+  LunWriteBarrier enter_beside() {
+    LogicalUnitIdentity identity;
+    identity.wwid = device_->snapshot().wwid;
+    auto barrier = LunWriteBarrier::enter(
+        folder_.path(), lun_barrier_key(identity, target_options_.name, 0),
+        {.name = "beside", .shared = true, .quiesce_time = options_.quiesce_time});
+    EXPECT_TRUE(barrier);
+    return std::move(*barrier);
   }
 
   // Writes at a portal stay in the target, which executes them when it releases them, even if their

@@ -5,11 +5,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "multipath/multipath_text.h"
 
 namespace iscsi_blkback {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using FollowingDiskTest = FollowingDisk;
 
@@ -114,7 +118,8 @@ TEST_F(FollowingDiskTest, GoesOnAsSoonAsTheFormerOnesWriteIsAnswered) {
   reactor_.run_for(seconds(3));
   EXPECT_TRUE(pending(newer));
   EXPECT_EQ(next->device().snapshot().held, 1U);
-  EXPECT_EQ(next->ready_calls(), 1) << "a disk that is being closed is not in use any more";
+  EXPECT_THAT(describe_trouble(next->device().snapshot()), HasSubstr("no write of"))
+      << "a disk that is being closed is not in use any more";
   target_->release_held();
   EXPECT_EQ(answer(newer, milliseconds(400)), IoStatus::ok);
   EXPECT_EQ(former.status, IoStatus::ok);
@@ -198,11 +203,11 @@ TEST_F(FollowingDiskTest, IsNotToldOfAPlaceThatHasNothingOfTheLostWrite) {
   ASSERT_TRUE(reactor_.run_until([this] { return up() == 2; }, seconds(1)));
   ASSERT_TRUE(wait_for_up(3));
   const BarrierFile file = barrier_file();
-  EXPECT_EQ(file.slot(0).unfenced, 0U);
-  EXPECT_EQ(file.slot(0).unfenced_anywhere, 1U);
+  EXPECT_EQ(file.slot(0).unfenced, barrier_layout::kElsewhere);
   target_->redirect_logins(0, "");
   reactor_.network().reset_connections(portal_address(1));
-  EXPECT_TRUE(reactor_.run_until([&] { return file.slot(0).unfenced_anywhere == 0; }, seconds(5)))
+  EXPECT_TRUE(reactor_.run_until(
+      [&] { return (file.slot(0).unfenced & barrier_layout::kElsewhere) == 0; }, seconds(5)))
       << "the path leads there again";
 }
 
@@ -239,7 +244,6 @@ TEST_F(FollowingDiskTest, IsToldOfALossAsSoonAsItIsNoLongerOutstanding) {
   EXPECT_EQ(answer(lost), IoStatus::ok) << "by the other path";
   EXPECT_EQ(file.slot(0).outstanding, 0U);
   EXPECT_EQ(file.slot(0).unfenced, path_bit(0));
-  EXPECT_EQ(file.slot(0).unfenced_anywhere, 0U);
 }
 
 // So many losses that the disk keeps the newest as one range, of which nobody knows the paths.
@@ -255,7 +259,7 @@ TEST_F(FollowingDiskTest, IsToldThatNoLoginFencesAllThatWasLost) {
   write(0, 8, 1);
   for (int losses = 1; losses <= 5; ++losses) {
     reactor_.run_for(milliseconds(10));
-    EXPECT_EQ(file.slot(0).unfenced_anywhere, 0U);
+    EXPECT_EQ(file.slot(0).unfenced & barrier_layout::kElsewhere, 0U);
     const MultipathSnapshot snapshot = device_->snapshot();
     for (std::size_t portal = 0; portal < snapshot.paths.size(); ++portal) {
       if (snapshot.paths[portal].in_flight != 0) {
@@ -264,7 +268,7 @@ TEST_F(FollowingDiskTest, IsToldThatNoLoginFencesAllThatWasLost) {
     }
   }
   reactor_.run_for(milliseconds(10));
-  EXPECT_EQ(file.slot(0).unfenced_anywhere, 1U);
+  EXPECT_EQ(file.slot(0).unfenced & barrier_layout::kElsewhere, barrier_layout::kElsewhere);
 }
 
 TEST_F(FollowingDiskTest, IsToldWhereEachPathHasLed) {
@@ -298,7 +302,7 @@ TEST_F(FollowingDiskTest, IsReadyBesideOneThatWasSuspendedBeforeItKnewItsLun) {
   device_->set_suspended(false);
 }
 
-TEST_F(FollowingDiskTest, IsReadyBesideOneThatIsClosedWhateverBecomesOfItsGuest) {
+TEST_F(FollowingDiskTest, WaitsForTheWritesOfOneThatIsClosedWhateverBecomesOfItsGuest) {
   start({1, 2});
   hold_writes_at(0);
   at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
@@ -309,9 +313,10 @@ TEST_F(FollowingDiskTest, IsReadyBesideOneThatIsClosedWhateverBecomesOfItsGuest)
   device_->set_suspended(true);
   device_->set_suspended(false);
   auto next = follow({sessions_[1].get()});
-  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(200)));
+  EXPECT_THAT(describe_trouble(next->device().snapshot()), HasSubstr("no write of"));
   EXPECT_FALSE(closed);
   target_->release_held();
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(500)));
   ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(10)));
   device_.reset();
 }
@@ -370,10 +375,169 @@ TEST_F(FollowingDiskTest, IsNoneOfADiskAtAnotherTargetThatBearsTheSameName) {
   ASSERT_TRUE(reactor_.run_until([&] { return stopped; }, seconds(10)));
 }
 
-TEST_F(FollowingDiskTest, GoesOnWithoutABarrierWhereNoneCanBe) {
-  options_.barrier_directory = "/proc/nowhere";
+// ---- what a disk waits for is said, and what its guest reads stays as it is
+
+// Its guest decides by what it reads (fsck, journals, bitmaps): that must not change under it when
+// nobody has written.
+TEST_F(FollowingDiskTest, IsNotReadyBeforeNothingOfTheFormerOneCanLand) {
+  options_.holder_name = "xvda of guest 5";
+  start({1, 2});
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  bool closed = false;
+  device_->close(
+      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  refuse(0);
+  auto next = follow({sessions_[1].get()});
+  reactor_.run_for(seconds(20));
+  EXPECT_EQ(next->ready_calls(), 0);
+  EXPECT_THAT(describe_trouble(next->device().snapshot()),
+              HasSubstr("no write of xvda of guest 5"));
+  target_->release_held();
+  accept(0);
+  ASSERT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(5)));
+  EXPECT_EQ(describe_trouble(next->device().snapshot()), "");
+  const GuestRequest& seen = next->read(0);
+  EXPECT_EQ(answer(seen), IoStatus::ok);
+  EXPECT_EQ(static_cast<int>(seen.data[0]), medium(0));
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(200)));
+  device_.reset();
+}
+
+// A cluster's node that replays the journal of the one that has died.
+TEST_F(FollowingDiskTest, ThatRunsHoldsItsReadsAsLongAsWritesOfAnotherOneMayLand) {
+  options_.shared = true;
+  start({1, 2});
+  auto other = follow({sessions_[1].get()});
+  ASSERT_TRUE(reactor_.run_until([&] { return other->ready_calls() == 1; }, seconds(1)));
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  refuse(0);
+  device_->set_suspended(true);
+  GuestRequest& read = other->read(0);
+  GuestRequest& flush = other->flush();
+  EXPECT_EQ(answer(flush), IoStatus::ok) << "it changes nothing, and decides nothing";
+  reactor_.run_for(seconds(5));
+  EXPECT_TRUE(pending(read));
+  EXPECT_EQ(other->device().snapshot().held, 1U);
+  accept(0);
+  EXPECT_EQ(answer(read, seconds(2)), IoStatus::ok);
+  target_->clear_faults();
+  other->close();
+  device_->set_suspended(false);
+}
+
+TEST_F(FollowingDiskTest, ThatRunsIsToldOfADeathAlsoWithoutTheService) {
+  options_.shared = true;
   start();
+  LunWriteBarrier dead = enter_beside();
+  dead.set_outstanding(0, true);
+  dead = LunWriteBarrier();  // killed
+  reactor_.run_for(milliseconds(1100));
+  GuestRequest& held = write(0, 8, 1);
+  reactor_.run_for(options_.quiesce_time - seconds(2));
+  EXPECT_TRUE(pending(held));
+  EXPECT_THAT(describe_trouble(device_->snapshot()), HasSubstr("a process of this host"));
+  EXPECT_EQ(answer(held, seconds(5)), IoStatus::ok);
+}
+
+TEST_F(FollowingDiskTest, SeesTheFormerOneAlsoWhenTheFolderHasBeenCleaned) {
+  options_.holder_name = "xvda of guest 5";
+  start();
+  for (const auto& file : std::filesystem::directory_iterator(folder_.path())) {
+    std::filesystem::remove(file);
+  }
+  auto next = follow({sessions_[0].get()});
+  reactor_.run_for(seconds(5));
+  EXPECT_EQ(next->ready_calls(), 0);
+  EXPECT_THAT(describe_trouble(next->device().snapshot()), HasSubstr("in use by xvda of guest 5"));
   EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  close();
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(1)));
+}
+
+TEST_F(FollowingDiskTest, IsSeenAlsoWhenTheFolderIsCleanedWhileItEnds) {
+  options_.holder_name = "xvda of guest 5";
+  start({1, 2});
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  bool closed = false;
+  device_->close(
+      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  for (const auto& file : std::filesystem::directory_iterator(folder_.path())) {
+    std::filesystem::remove(file);
+  }
+  auto next = follow({sessions_[1].get()});
+  reactor_.run_for(seconds(5));
+  EXPECT_EQ(next->ready_calls(), 0);
+  EXPECT_THAT(describe_trouble(next->device().snapshot()),
+              HasSubstr("no write of xvda of guest 5"));
+  target_->release_held();
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(2)));
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(10)));
+  device_.reset();
+}
+
+// ---- a disk that cannot tell others is not served
+
+TEST_F(FollowingDiskTest, IsNotServedAsLongAsItCannotTellOthers) {
+  options_.barrier_directory = folder_.path() + "/barrier";
+  std::ofstream(options_.barrier_directory) << "in the way";
+  start();
+  GuestRequest& held = write(0, 8, 1);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(ready_calls_, 0);
+  EXPECT_TRUE(pending(held));
+  EXPECT_THAT(describe_trouble(device_->snapshot()),
+              AllOf(HasSubstr("cannot be kept in order"), HasSubstr(options_.barrier_directory)));
+  std::filesystem::remove(options_.barrier_directory);
+  EXPECT_EQ(answer(held, seconds(2)), IoStatus::ok);
+  EXPECT_EQ(ready_calls_, 1);
+}
+
+// An operator who starts one guest too many of a cluster wants to hear of it, and no write lost.
+TEST_F(FollowingDiskTest, IsNotServedWhereAsManyUseTheLunAsCan) {
+  options_.shared = true;
+  start();
+  std::vector<LunWriteBarrier> others;
+  while (others.size() + 1 < barrier_layout::kSlots) {
+    others.push_back(enter_beside());
+  }
+  auto next = follow({sessions_[0].get()});
+  reactor_.run_for(seconds(10));
+  EXPECT_EQ(next->ready_calls(), 0);
+  EXPECT_THAT(describe_trouble(next->device().snapshot()),
+              HasSubstr("128 disks of this host use the LUN"));
+  others.back().leave();
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(2)));
+  for (LunWriteBarrier& other : others) {
+    other.leave();
+  }
+}
+
+// ---- the host was reset
+
+TEST_F(FollowingDiskTest, WaitsForTheQuiesceTimeAfterAHostThatDidNotEndInOrder) {
+  options_.host_started_at = reactor_.now() - seconds(20);
+  const TimePoint start_time = reactor_.now();
+  start();
+  GuestRequest& first = write(0, 8, 1);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(ready_calls_, 0);
+  EXPECT_TRUE(pending(first));
+  EXPECT_THAT(describe_trouble(device_->snapshot()), HasSubstr("had not ended in order"));
+  EXPECT_EQ(answer(first, seconds(20)), IoStatus::ok);
+  EXPECT_EQ(ready_calls_, 1);
+  EXPECT_GE(reactor_.now() - start_time, options_.quiesce_time - seconds(20));
+}
+
+TEST_F(FollowingDiskTest, DoesNotWaitOnAHostThatRunsForLong) {
+  options_.host_started_at = reactor_.now() - options_.quiesce_time;
+  start();
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
 }
 
 }  // namespace

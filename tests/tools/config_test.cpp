@@ -17,6 +17,7 @@ TEST(Config, EmptyFileIsAllDefaults) {
   EXPECT_EQ(configuration.session.noop_out_interval, SessionOptions{}.noop_out_interval);
   EXPECT_EQ(configuration.multipath.no_path_retry, std::nullopt);
   EXPECT_EQ(configuration.run_directory, "/run/iscsi-blkback");
+  EXPECT_EQ(configuration.state_directory, "/var/lib/iscsi-blkback");
   EXPECT_TRUE(configuration.luns.empty());
 }
 
@@ -28,6 +29,7 @@ TEST(Config, TopOptions) {
       "}]\n"
       "log_level = 'debug'\n"
       "run_directory = '/run/other'\n"
+      "state_directory = '/var/other'\n"
       "max_ring_page_order = 0\n");
   EXPECT_EQ(configuration.initiator_name, "iqn.2009-02.com.example:host");
   EXPECT_EQ(configuration.session.initiator_name, configuration.initiator_name);
@@ -37,6 +39,7 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.discovery_portals, portals);
   EXPECT_EQ(configuration.log_level, "debug");
   EXPECT_EQ(configuration.run_directory, "/run/other");
+  EXPECT_EQ(configuration.state_directory, "/var/other");
   EXPECT_EQ(configuration.max_ring_page_order, 0U);
 }
 
