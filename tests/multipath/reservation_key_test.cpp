@@ -12,9 +12,9 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::UnorderedElementsAre;
 
-constexpr std::uint64_t kHostKey = 0x5a00000000000000;
-constexpr std::uint64_t kFirstKey = 0x5a00800000010001;
-constexpr std::uint64_t kSecondKey = 0x5a00800000010002;
+constexpr std::uint64_t kHostKey = 0x5a0000;
+constexpr std::uint64_t kFirstKey = 0x5a00000000010001;
+constexpr std::uint64_t kSecondKey = 0x5a00000000010002;
 
 class ReservationKeyTest : public MultipathTest {
  protected:

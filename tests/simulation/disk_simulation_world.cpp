@@ -71,7 +71,7 @@ void Simulation::choose_network(const SocketAddress& where) {
 
 MultipathOptions Simulation::choose_policies() {
   MultipathOptions options;
-  options.portal_group_fences = true;  // it is one target
+  options.portal_group_fences = PortalGroupFences::yes;  // it is one target
   if (options_.canary != Canary::no_marks) {
     options.barrier_directory = marks_.path();
   }
@@ -88,7 +88,7 @@ MultipathOptions Simulation::choose_policies() {
     lun_fences_ = random_.one_in(2) ? LunFences::reset : LunFences::preempt;
     options.fence_settle_time = only_lun_fences() ? milliseconds(0) : kSettleTime;
     if (lun_fences_ == LunFences::preempt) {
-      options.reservation_key = 0x5a00000000000000;
+      options.reservation_key = 0x5a0000;
     }
   }
   if (random_.one_in(3)) {
