@@ -117,12 +117,10 @@ bool MultipathDevice::Impl::fenced_alone(const Path& path) const {
       return &other->session() != &path.session() && is(other->session());
     });
   };
-  return any_other([&](const Session& other) {
-           return fencer_->tried_in_vain(path.session(), other);
-         }) &&
-         !any_other([&](const Session& other) {
-           return fencer_->one_nexus_space(path.session(), other);
-         });
+  return any_other(
+             [&](const Session& other) { return fencer_->tried_in_vain(path.session(), other); }) &&
+         !any_other(
+             [&](const Session& other) { return fencer_->one_nexus_space(path.session(), other); });
 }
 
 MultipathSnapshot MultipathDevice::Impl::snapshot() const {

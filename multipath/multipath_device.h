@@ -17,10 +17,10 @@
 //     data, and rule 1 holds again) or until it is fenced itself.
 //  4. Among writes that are unanswered at the same time blkif promises no order, so a request that
 //     waits anywhere here (for a path, for its retry, for a fence) needs no place in a line.
-//  5. Another disk that writes to the LUN, of this host or another one, waits for nobody's fence, but
-//     for the answer: a cluster hands a block on when its writer has that. So where others write
-//     there (MultipathOptions::shared), a write is answered, whatever its result, when none of its
-//     lost copies can be executed any more; when the disk is closed before, it ends as aborted.
+//  5. Another disk that writes to the LUN, of this host or another one, does not wait for these
+//     fences, but for an answer: a cluster hands a block on when its writer has that. So where
+//     others write there (MultipathOptions::shared), a write is answered, whatever its result, when
+//     none of its lost copies can be executed any more; if the disk is closed before, as aborted.
 // A disk that comes after another one at the same LUN on this host (attached again, its guest
 // destroyed and started anew, or moved here from another guest number) holds all its writes back
 // until nothing of the other one's can land any more, and is not ready while the other one is in
@@ -103,8 +103,8 @@ struct MultipathOptions : PathPolicySettings {
   // shorter than quiesce_time: neither is used.
   std::chrono::milliseconds fence_settle_time{10000};
   // A number that no other host has, up to PathKey::kMaxHostKey: each path registers a key made of
-  // this and its ISID, and takes it back when it ends; PREEMPT AND ABORT is used instead of a reset.
-  // 0: none.
+  // this and its ISID, and takes it back when it ends; PREEMPT AND ABORT is used instead of a
+  // reset. 0: none.
   std::uint64_t reservation_key = 0;
   // Where disks of this host tell each other of their writes (LunWriteBarrier). Empty: they do not.
   std::string barrier_directory;
@@ -154,7 +154,7 @@ struct MultipathSnapshot {
   bool queueing = false;  // no path now, requests wait
   std::string in_use_by;  // another disk of this host, which keeps this one from writing
   std::uint32_t queued = 0;
-  std::uint32_t held = 0;  // writes that wait for a fence, or whose answers do
+  std::uint32_t held = 0;               // writes that wait for a fence, or whose answers do
   std::uint32_t waiting_for_space = 0;  // writes that a full LUN has refused
   std::uint32_t in_flight = 0;
   std::uint32_t leaving = 0;  // paths that are being removed, not in paths any more

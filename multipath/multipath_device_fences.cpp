@@ -144,8 +144,8 @@ bool MultipathDevice::Impl::refuses_reset(const std::string& wwid, const std::st
          });
 }
 
-// By the same portal, by one of the same nexus space (a trial has shown that of both logins), or
-// because the operator says that it is one system.
+// By the same portal of the same network, by one of the same nexus space (a trial has shown that of
+// both logins), or because the operator says that it is one system.
 bool MultipathDevice::Impl::reaches(const Path& carrier, const UnfencedWrite& write) const {
   if (portal_group_fences() == PortalGroupFences::yes) {
     return true;
@@ -156,7 +156,8 @@ bool MultipathDevice::Impl::reaches(const Path& carrier, const UnfencedWrite& wr
   const Session& lost = slots_[write.path]->session();
   const Session& session = carrier.session();
   return lost.options().target_name == session.options().target_name &&
-         (same_nexus(write.place, login_place(session), false) ||
+         ((lost.options().interface_binding == session.options().interface_binding &&
+           same_nexus(write.place, login_place(session), false)) ||
           (write.login_epoch == lost.login_epoch() && fencer_->one_nexus_space(lost, session)));
 }
 

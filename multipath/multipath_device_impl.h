@@ -477,7 +477,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   LunWriteBarrier barrier_;
   PredecessorFence predecessor_fence_;
   TimePoint unfenced_until_{};  // by then the last lost write is harmless, too
-  UnfencedWrites::Whereabouts told_unfenced_;  // what barrier_ tells
+  // What barrier_ tells.
+  UnfencedWrites::Whereabouts told_unfenced_;
   bool barrier_waits_ = false;  // writes wait for another disk of the host
   std::string in_use_by_;       // one that has the LUN to itself
   TimePoint barrier_since_{};

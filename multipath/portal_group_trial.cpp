@@ -55,9 +55,8 @@ Isid trial_isid(const Isid& isid) {
 }
 
 void NexusSpaces::logged_in(const Session& session) {
-  const auto known = std::find_if(logins_.begin(), logins_.end(), [&](const Login& login) {
-    return login.session == &session;
-  });
+  const auto known = std::find_if(logins_.begin(), logins_.end(),
+                                  [&](const Login& login) { return login.session == &session; });
   if (known != logins_.end()) {
     logins_.erase(known);
   }
@@ -79,9 +78,8 @@ void NexusSpaces::forget(const Session& session) {
 }
 
 NexusSpaces::Number NexusSpaces::number(const Session& session) const {
-  const auto known = std::find_if(logins_.begin(), logins_.end(), [&](const Login& login) {
-    return login.session == &session;
-  });
+  const auto known = std::find_if(logins_.begin(), logins_.end(),
+                                  [&](const Login& login) { return login.session == &session; });
   return known == logins_.end() ? 0 : known->number;
 }
 

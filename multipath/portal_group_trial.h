@@ -1,14 +1,14 @@
-// PortalGroupTrial: finds out whether two portals with one portal group tag belong to one target, so
-// that a login through one of them ends what the same session has left at the other (session
+// PortalGroupTrial: finds out whether two portals with one portal group tag belong to one target,
+// so that a login through one of them ends what the same session has left at the other (session
 // reinstatement, RFC 7143 6.3.5). The tag does not tell: each node of a pair numbers its groups for
 // itself, mostly from 1. Owned by SessionFencer, one at a time. Reactor thread.
 //
 // The trial: a session with an ISID of its own logs in at the first portal, then one with the same
-// ISID at the second. Where the target ends the first one's connection for that, both portals are of
-// one nexus space. That it was the target which did it, and neither a cut nor a restart, is taken
-// for granted only when the disks' own sessions through both portals live on: each has to answer two
-// NOP-Outs after that (the first answer may be one that was on its way already). Both sessions of
-// the trial log out at once. Nothing waits for a trial.
+// ISID at the second. Where the target ends the first one's connection for that, both portals are
+// of one nexus space. That it was the target which did it, and neither a cut nor a restart, is
+// taken for granted only when the disks' own sessions through both portals live on: each has to
+// answer two NOP-Outs after that (the first answer may be one that was on its way already). Both
+// sessions of the trial log out at once. Nothing waits for a trial.
 //
 // What was found holds for the two logins that were there: addresses move between nodes, so that a
 // session's next login may lead to another one.
@@ -34,7 +34,7 @@ enum class TrialVerdict : std::uint8_t {
 
 // What is known of a trial under way.
 struct TrialFacts {
-  bool disturbed = false;  // a login or a connection has failed, or the trial is not wanted any more
+  bool disturbed = false;  // a login or another connection than the first one has failed
   bool first_up = false;
   bool first_ended = false;  // its connection
   bool second_started = false;
@@ -108,8 +108,8 @@ class PortalGroupTrial final {
     ~Owner() = default;
   };
 
-  // Two sessions that are logged in, through different portals and not redirected, in portal groups
-  // with one tag. Begins at once.
+  // Two sessions that are logged in and not redirected, in portal groups with one tag. Begins at
+  // once.
   PortalGroupTrial(Reactor& reactor, Session& first, Session& second, Owner& owner);
   ~PortalGroupTrial();  // when it is over
   PortalGroupTrial(const PortalGroupTrial&) = delete;
@@ -134,9 +134,7 @@ class PortalGroupTrial final {
     void on_session_down(Session& /*session*/, const Error& /*why*/) noexcept override {
       trial_.disturb();
     }
-    void on_ping_answered(Session& session) noexcept override {
-      trial_.on_answer(session, which_);
-    }
+    void on_ping_answered(Session& session) noexcept override { trial_.on_answer(session, which_); }
 
    private:
     PortalGroupTrial& trial_;

@@ -8,9 +8,9 @@
 // comes to the same ISIDs), that path's own login does it: the next one, or the one that it has, if
 // the target answers a NOP-Out on it now, because a later login of the dead process would have
 // ended that. Else a session of this object logs in where the dead one had, or through a sibling
-// portal of the same portal group, where the disk vouches for that (a trial says nothing of a login that
-// a dead process has made), and out again. Where another disk of this process has a session of that
-// ISID it is left alone, and time decides.
+// portal of the same portal group, where the disk vouches for that (a trial says nothing of a login
+// that a dead process has made), and out again. Where another disk of this process has a session of
+// that ISID it is left alone, and time decides.
 #pragma once
 
 #include <cstddef>

@@ -517,7 +517,6 @@ bool SessionFencer::trial_is_wanted(const Entry& one, const Entry& other) const 
     }
   }
   if (first->options().target_name != second->options().target_name ||
-      first->options().portal == second->options().portal ||
       login_place(*first).portal_group != login_place(*second).portal_group) {
     return false;
   }
@@ -554,8 +553,8 @@ void SessionFencer::look_for_trials() {
                               trial_isid(options.isid))) {
         trial_timer_.stop();
         trial_numbers_ = {spaces_.number(first), spaces_.number(second)};
-        trial_ = std::make_unique<PortalGroupTrial>(
-            reactor_, first, second, static_cast<PortalGroupTrial::Owner&>(*this));
+        trial_ = std::make_unique<PortalGroupTrial>(reactor_, first, second,
+                                                    static_cast<PortalGroupTrial::Owner&>(*this));
         return;
       }
     }
@@ -601,9 +600,8 @@ void SessionFencer::on_trial_over(TrialVerdict verdict) noexcept {
                     first, second);
         break;
       case TrialVerdict::inconclusive:
-        log_info("multipath",
-                 "{} and {}: not found out whether they know of each other's sessions", first,
-                 second);
+        log_info("multipath", "{} and {}: not found out whether they know of each other's sessions",
+                 first, second);
         break;
     }
   }
@@ -633,9 +631,10 @@ void SessionFencer::remove_finished() {
     return true;
   });
   std::erase_if(withdrawn, [&](Client* client) {  // other sessions of it still go away
-    return has(leaving_trial_, *client) || std::any_of(entries_.begin(), entries_.end(), [&](const std::unique_ptr<Entry>& entry) {
-      return entry->is_leaving(*client);
-    });
+    return has(leaving_trial_, *client) ||
+           std::any_of(entries_.begin(), entries_.end(), [&](const std::unique_ptr<Entry>& entry) {
+             return entry->is_leaving(*client);
+           });
   });
   std::sort(withdrawn.begin(), withdrawn.end());
   withdrawn.erase(std::unique(withdrawn.begin(), withdrawn.end()), withdrawn.end());

@@ -8,10 +8,10 @@
 // options: disks may have credentials of their own for a target. Portals whose tags are equal are
 // of the same group as long as they are of the same node, which no target tells: it is done only
 // for disks that vouch for their target (PortalGroupFences), or where a trial has shown it, for the
-// lost login and that of the sibling, which must answer after the fence's login, because its address
-// may have moved to another node. Trials begin a moment after sessions have come up, one at a time;
-// nothing waits for them. Where a redirect has led, to whichever node, is neither fenced in this way
-// nor a fence, but for the disks that vouch for that, too
+// lost login and that of the sibling, which must answer after the fence's login, because its
+// address may have moved to another node. Trials begin a moment after sessions have come up, one at
+// a time; nothing waits for them. Where a redirect has led, to whichever node, is neither fenced in
+// this way nor a fence, but for the disks that vouch for that, too
 // (MultipathOptions::redirected_login_fences).
 //
 // Two sessions of one ISID end each other, so the fence must not fight with the lost session's own

@@ -61,8 +61,7 @@ class PortalGroupTarget : public ::testing::Test, public PortalGroupTrial::Owner
     options.isid = {0x80, 0, 0, 1, 0, static_cast<std::uint8_t>(sessions.size() + 1)};
     sessions.push_back(std::make_unique<Session>(*reactor, options));
     sessions.back()->start();
-    ASSERT_TRUE(
-        run_until([this] { return sessions.back()->state() == SessionState::logged_in; }));
+    ASSERT_TRUE(run_until([this] { return sessions.back()->state() == SessionState::logged_in; }));
   }
   std::optional<TrialVerdict> try_both() {
     trial = std::make_unique<PortalGroupTrial>(*reactor, *sessions[0], *sessions[1], *this);

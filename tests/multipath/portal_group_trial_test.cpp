@@ -203,8 +203,7 @@ class PortalGroupTrialTest : public MultipathTest {
   // Answered at another portal, and kept by this one.
   void lose_a_write_at(std::size_t portal) {
     hold_writes_at(portal);
-    GuestRequest& first =
-        at_path(portal, [&]() -> GuestRequest& { return write(0, 8, 1); });
+    GuestRequest& first = at_path(portal, [&]() -> GuestRequest& { return write(0, 8, 1); });
     reactor_.run_for(milliseconds(20));
     ASSERT_GE(target_->held(), 1U);
     refuse(portal);

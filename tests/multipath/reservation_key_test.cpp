@@ -90,6 +90,25 @@ TEST_F(ReservationKeyTest, CloseTakesTheKeysBackBeforeTheSessionsLogOut) {
   EXPECT_EQ(target_->sessions(), 2U);
 }
 
+// Two hosts whose numbers differ in one bit, for guests whose numbers do.
+TEST_F(ReservationKeyTest, TwoHostsNeverRegisterTheSameKey) {
+  options_.reservation_key = 0x5a00;
+  last_isid_ = 4;
+  start({1});
+  options_.reservation_key = 0x5a01;
+  MultipathDevice other(reactor_, options_, *this);
+  last_isid_ = 3;
+  Session& session = add_session(0);
+  session.start();
+  ASSERT_TRUE(other.add_path(session, 0));
+  reactor_.run_for(milliseconds(100));
+  EXPECT_THAT(keys(), UnorderedElementsAre(0x005a000000010005, 0x005a010000010004));
+  bool closed = false;
+  other.close(
+      false, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  EXPECT_TRUE(reactor_.run_until([&] { return closed; }, seconds(1)));
+}
+
 TEST_F(ReservationKeyTest, ARemovedPathTakesItsOwnKeyBack) {
   start_registered();
   ASSERT_TRUE(remove(0));

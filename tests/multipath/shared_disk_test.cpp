@@ -21,8 +21,7 @@ class SharedDisk : public FollowingDisk {
   // A write that portal 0 keeps, is lost there and executed at another one.
   GuestRequest& lose_a_write(std::uint32_t sectors = 8) {
     hold_writes_at(0);
-    GuestRequest& lost =
-        at_path(0, [&]() -> GuestRequest& { return write(0, sectors, 1); });
+    GuestRequest& lost = at_path(0, [&]() -> GuestRequest& { return write(0, sectors, 1); });
     reactor_.run_for(milliseconds(20));
     EXPECT_GE(target_->held(), 1U);
     refuse(0);

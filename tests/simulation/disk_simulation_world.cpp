@@ -71,7 +71,9 @@ void Simulation::choose_network(const SocketAddress& where) {
 
 MultipathOptions Simulation::choose_policies() {
   MultipathOptions options;
-  options.portal_group_fences = PortalGroupFences::yes;  // it is one target
+  // It is one target, as trials find out, too.
+  const bool trial = options_.seed % 3 == 0 && !only_lun_fences();
+  options.portal_group_fences = trial ? PortalGroupFences::trial : PortalGroupFences::yes;
   if (options_.canary != Canary::no_marks) {
     options.barrier_directory = marks_.path();
   }

@@ -342,9 +342,8 @@ TEST(Config, FencesOfTheLogicalUnit) {
   EXPECT_TRUE(
       accepted("[defaults]\nredirected_login_fences = 'Yes'\n").multipath.redirected_login_fences);
   EXPECT_EQ(accepted("").multipath.reservation_key, 0U);
-  EXPECT_EQ(
-      accepted("[defaults]\nreservation_key = '0xffffff'\n").multipath.reservation_key,
-      PathKey::kMaxHostKey);
+  EXPECT_EQ(accepted("[defaults]\nreservation_key = '0xffffff'\n").multipath.reservation_key,
+            PathKey::kMaxHostKey);
   EXPECT_EQ(accepted("").multipath.portal_group_fences, std::nullopt);
   for (const auto& [word, fences] :
        {std::pair("'Yes'", PortalGroupFences::yes), std::pair("true", PortalGroupFences::yes),
