@@ -374,6 +374,7 @@ TEST_F(PortalGroupTrialTest, ASessionThatLogsInAgainIsTriedAgain) {
   reactor_.run_for(seconds(2));
   ASSERT_EQ(target_->counters.reinstatements, 1U);
   reactor_.network().reset_connections(portal_address(0));
+  reactor_.run_for(milliseconds(10));
   ASSERT_TRUE(wait_for_up(2));
   for (int i = 0; i < 8; ++i) {
     ASSERT_EQ(answer(read(100, 8)), IoStatus::ok);  // it has told of its unit attention
@@ -385,8 +386,9 @@ TEST_F(PortalGroupTrialTest, ASessionThatLogsInAgainIsTriedAgain) {
   target_->clear_faults();
   accept(0);
   EXPECT_EQ(answer(second, seconds(5)), IoStatus::ok) << "by its own login";
-  reactor_.run_for(seconds(20));
   EXPECT_EQ(target_->counters.reinstatements, 2U);
+  reactor_.run_for(seconds(20));
+  EXPECT_EQ(target_->counters.reinstatements, 3U) << "another trial";
   target_->release_held();
   reactor_.run_for(milliseconds(10));
   EXPECT_EQ(medium(0), 2);
