@@ -42,6 +42,7 @@
 //        "features":"1 queue_if_no_path", "hwhandler":"0", "prio":"const", "pgpolicy":"multibus",
 //        "action":"", "path_faults":0, "vend":"IET", "prod":"VIRTUAL-DISK", "rev":"0001",
 //        "switch_grp":0, "map_loads":1, "total_q_time":0, "q_timeouts":0,
+//        "portal_group_fences":"trial",   as decided: yes, no, trial
 //        "size_bytes":1073741824, "ready":true, "queued":0, "held":0,
 //        "hedged":0,               reads and flushes that were asked for twice, so far
 //        "waiting_for_space":0, "in_flight":0,
@@ -57,6 +58,7 @@
 //            "portal":"storage1:3260", "address":"192.0.2.1:3260", "interface":"",
 //            "session_state":"LOGGED IN", "quarantined":false,
 //            "suspect":false,      silent for stall_probe: chk_st is i/o pending
+//            "fenced_alone":false, portal_group_fences is trial, and none has proven another portal
 //            "in_flight":0, "requests":10, "failures":0, "last_error":""}]}]},
 //      "statistics":{"read_requests":0, "write_requests":0, "flush_requests":0,
 //      "error_responses":0,

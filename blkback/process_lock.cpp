@@ -108,9 +108,12 @@ bool any_guest_is_served(const std::string& run_directory) {
   for (std::filesystem::directory_iterator at(run_directory, failed), end; !failed && at != end;
        at.increment(failed)) {
     const std::string name = at->path().filename().string();
-    if (name.starts_with("guest-") && name.ends_with(".lock") &&
-        ProcessLock::holder(at->path().string())) {
-      return true;
+    if (!name.starts_with("guest-") || !name.ends_with(".lock")) {
+      continue;
+    }
+    const auto holder = ProcessLock::holder(at->path().string());
+    if (!holder || holder->has_value()) {
+      return true;  // or it cannot be told
     }
   }
   return false;

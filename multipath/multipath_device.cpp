@@ -108,6 +108,21 @@ MultipathDevice::Impl::~Impl() {
   }
 }
 
+bool MultipathDevice::Impl::fenced_alone(const Path& path) const {
+  if (portal_group_fences() != PortalGroupFences::trial) {
+    return false;
+  }
+  const auto any_other = [&](const auto& is) {
+    return std::any_of(paths_.begin(), paths_.end(), [&](const Path* other) {
+      return &other->session() != &path.session() && is(other->session());
+    });
+  };
+  return any_other(
+             [&](const Session& other) { return fencer_->tried_in_vain(path.session(), other); }) &&
+         !any_other(
+             [&](const Session& other) { return fencer_->one_nexus_space(path.session(), other); });
+}
+
 MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   MultipathSnapshot snapshot;
   snapshot.alias = options_.alias;
@@ -119,11 +134,12 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.ready = ready_;
   snapshot.queueing = up_ == 0 && !failing();
   snapshot.queued = queued_count_;
-  snapshot.held = held_count_;
+  snapshot.held = held_count_ + withheld_count_;
   snapshot.waits_because = waits_because_;
   snapshot.hedged = hedged_;
   snapshot.waiting_for_space = waiting_for_space_;
   snapshot.no_path_retry = no_path_retry_text(no_path_retry_);
+  snapshot.portal_group_fences = to_string(portal_group_fences());
   snapshot.queued_time = queued_time_;
   if (no_path_since_ && !no_path_expired_) {
     snapshot.queued_time += reactor_.now() - queueing_since_;
@@ -149,7 +165,8 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                                                   ? *marginal.until() - reactor_.now()
                                                   : Duration::zero(),
                               .checker = to_string(policies_.path_checker),
-                              .finding = path->finding()});
+                              .finding = path->finding(),
+                              .fenced_alone = fenced_alone(*path)});
   }
   for (const std::unique_ptr<Removal>& removal : removals_) {
     snapshot.in_flight += removal->path.in_flight();

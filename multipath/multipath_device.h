@@ -5,7 +5,7 @@
 // Why no write is lost or reordered. Only a write that was sent and never answered can be executed
 // late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement;
 // not where a redirect led it elsewhere, login_place.h), by a fence session through a sibling
-// portal (where portal_group_fences vouches for the target), by a command of the logical unit
+// portal (where portal_group_fences or a trial vouches for that), by a command of the logical unit
 // (multipath_device_fences.cpp), or by quiesce_time. Until
 // then its range is unfenced:
 //  1. The write itself may go to another path at once and be answered: executed late, it writes
@@ -17,6 +17,10 @@
 //     data, and rule 1 holds again) or until it is fenced itself.
 //  4. Among writes that are unanswered at the same time blkif promises no order, so a request that
 //     waits anywhere here (for a path, for its retry, for a fence) needs no place in a line.
+//  5. Another disk that writes to the LUN, of this host or another one, does not wait for these
+//     fences, but for an answer: a cluster hands a block on when its writer has that. So where
+//     others write there (MultipathOptions::shared), a write is answered, whatever its result, when
+//     none of its lost copies can be executed any more; if the disk is closed before, as aborted.
 // A disk that comes after another one at the same LUN on this host (attached again, its guest
 // destroyed and started anew, or moved here from another guest number) is not ready until the
 // other one is not in use and nothing of it can land any more: not only would its writes be
@@ -94,14 +98,15 @@ struct MultipathOptions : PathPolicySettings {
   bool exclusive_luns = false;
   // The target's portals of one portal group know of each other's sessions, also where logins are
   // redirected between them, as RFC 7143 6.3.5 wants it; see login_place.h. Says all that
-  // PathPolicies::portal_group_fences says, and more.
+  // PortalGroupFences::yes says, and more.
   bool redirected_login_fences = false;
   // For how long after that what it carried may be on its way, before LOGICAL UNIT RESET (where
   // exclusive_luns allows it) or PREEMPT AND ABORT fences; see multipath_device_fences.cpp. Not
   // shorter than quiesce_time: neither is used.
   std::chrono::milliseconds fence_settle_time{10000};
-  // Each path registers a key made of this and its ISID, and takes it back when it ends; PREEMPT
-  // AND ABORT is used instead of a reset. 0: none.
+  // A number that no other host has, up to PathKey::kMaxHostKey: each path registers a key made of
+  // this and its ISID, and takes it back when it ends; PREEMPT AND ABORT is used instead of a
+  // reset. 0: none.
   std::uint64_t reservation_key = 0;
   // Where disks of this host tell each other of their writes (LunWriteBarrier). Empty: they do not.
   std::string barrier_directory;
@@ -109,8 +114,8 @@ struct MultipathOptions : PathPolicySettings {
   // it had sent may be executed until quiesce_time later, and nobody knows of it.
   std::optional<TimePoint> host_started_at;
   std::string holder_name;  // of this disk, in messages of others; empty: alias
-  // Other disks of this host that are shared, too, may use the LUN for writing at the same time; not
-  // with exclusive_luns (policy_contradiction.h).
+  // Others may use the LUN for writing at the same time: disks of this host that are shared, too,
+  // and other hosts. See rule 5 above. Not with exclusive_luns (policy_contradiction.h).
   bool shared = false;
   std::uint32_t max_requests = 1024;  // submitted and not completed at once
   bool read_only = false;
@@ -134,6 +139,8 @@ struct PathSnapshot {
   CheckerFinding finding = CheckerFinding::other;
   int priority = 1;
   std::uint32_t group = 0;  // in MultipathSnapshot::groups
+  // A trial has not shown that another portal of its group fences what it loses.
+  bool fenced_alone = false;
 };
 
 struct PathGroupSnapshot {
@@ -154,7 +161,8 @@ struct MultipathSnapshot {
   // other disks of this host that have used the LUN. Empty: nothing.
   std::string waits_because;
   std::uint32_t queued = 0;
-  std::uint32_t held = 0;  // writes that wait for a fence, requests that wait for another disk
+  // Writes that wait for a fence, or whose answers do; requests that wait for another disk.
+  std::uint32_t held = 0;
   std::uint32_t waiting_for_space = 0;  // writes that a full LUN has refused
   std::uint32_t in_flight = 0;
   std::uint32_t leaving = 0;  // paths that are being removed, not in paths any more
@@ -164,6 +172,7 @@ struct MultipathSnapshot {
   std::string prio;
   std::string hardware_handler;  // what activates ghost paths: "1 alua", "1 rdac" or "0"
   std::string failback;
+  std::string portal_group_fences;   // yes, no, trial
   std::string no_path_retry;         // queue, fail, or the time: "30 sec"
   Duration queued_time{};            // in all, that requests had to wait because there was no path
   std::uint64_t queue_timeouts = 0;  // how often no_path_retry was over

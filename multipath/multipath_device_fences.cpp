@@ -144,36 +144,68 @@ bool MultipathDevice::Impl::refuses_reset(const std::string& wwid, const std::st
          });
 }
 
-// A path that may carry the fence.
-Path* MultipathDevice::Impl::path_for_lun_fence() const {
-  for (Path* const path : paths_) {
-    const PathMask bit = path_bit(path->index());
-    if ((up_ & bit) == 0 || (suspect_ & bit) != 0 ||
-        path->session().state() != SessionState::logged_in || path->identifying()) {
-      continue;
-    }
-    if (options_.reservation_key != 0 ? keys_[path->index()]->registered()
-                                      : path->session().may_reset(path->logical_unit().lun())) {
-      return path;
-    }
+// By the same portal of the same network, by one of the same nexus space (a trial has shown that of
+// both logins), or because the operator says that it is one system.
+bool MultipathDevice::Impl::reaches(const Path& carrier, const UnfencedWrite& write) const {
+  if (portal_group_fences() == PortalGroupFences::yes) {
+    return true;
   }
-  return nullptr;
+  if (write.path >= slots_.size()) {
+    return false;  // of several paths
+  }
+  const Session& lost = slots_[write.path]->session();
+  const Session& session = carrier.session();
+  return lost.options().target_name == session.options().target_name &&
+         ((lost.options().interface_binding == session.options().interface_binding &&
+           same_nexus(write.place, login_place(session), false)) ||
+          (write.login_epoch == lost.login_epoch() && fencer_->one_nexus_space(lost, session)));
+}
+
+bool MultipathDevice::Impl::may_carry_lun_fence(const Path& path) const {
+  const PathMask bit = path_bit(path.index());
+  if ((up_ & bit) == 0 || (suspect_ & bit) != 0 ||
+      path.session().state() != SessionState::logged_in || path.identifying()) {
+    return false;
+  }
+  return options_.reservation_key != 0 ? keys_[path.index()]->registered()
+                                       : path.session().may_reset(encode_lun(path.lun()));
+}
+
+// One that reaches something which has settled.
+Path* MultipathDevice::Impl::path_for_reset(TimePoint until) const {
+  const auto found = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
+    return may_carry_lun_fence(*path) && unfenced_.any_of([&](const UnfencedWrite& write) {
+      return write.harmless_at <= until && reaches(*path, write);
+    });
+  });
+  return found == paths_.end() ? nullptr : *found;
 }
 
 // A path, of those that are leaving, too, whose session is down and whose lost writes have settled,
 // in the nexus that has its key: all of them, for the key is gone after that. The commands of one
-// that is back would be ended, too, and its login has fenced what it had lost. One that comes back
+// that is back would be ended, too, and its login has fenced what it had lost. And a path that
+// reaches them. One that comes back
 // while the preemption is outstanding takes no requests and registers nothing until that has ended,
 // or for kPreemptionHold: what the preemption ends later still is found after command_timeout.
-std::optional<std::uint32_t> MultipathDevice::Impl::path_to_preempt(TimePoint until) const {
-  for (const std::unique_ptr<Path>& path : slots_) {
-    if (path == nullptr) {
+std::optional<MultipathDevice::Impl::Preemption> MultipathDevice::Impl::preemption(
+    TimePoint until) const {
+  for (const std::unique_ptr<Path>& lost : slots_) {
+    if (lost == nullptr) {
       continue;
     }
-    const std::optional<LoginPlace>& place = keys_[path->index()]->place();
-    if (path->session().state() != SessionState::logged_in && place &&
-        !keys_[path->index()]->registering() && unfenced_.all_until(path->index(), *place, until)) {
-      return path->index();
+    const std::uint32_t index = lost->index();
+    const std::optional<LoginPlace>& place = keys_[index]->place();
+    if (lost->session().state() == SessionState::logged_in || !place ||
+        keys_[index]->registering() || !unfenced_.all_until(index, *place, until)) {
+      continue;
+    }
+    const auto carrier = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
+      return may_carry_lun_fence(*path) && !unfenced_.any_of([&](const UnfencedWrite& write) {
+        return write.path == index && !reaches(*path, write);
+      });
+    });
+    if (carrier != paths_.end()) {
+      return Preemption{*carrier, index};
     }
   }
   return std::nullopt;
@@ -215,21 +247,25 @@ void MultipathDevice::Impl::on_lun_fence_timer() {
   }
   const TimePoint now = reactor_.now();
   const TimePoint until = settled_harmless_at(now);
-  if (!unfenced_.any_until(until)) {
+  const auto settled = [until](const UnfencedWrite& write) { return write.harmless_at <= until; };
+  if (!unfenced_.any_of(settled)) {
     start_lun_fence_timer();
     return;
   }
   const bool preempts = options_.reservation_key != 0;
-  const std::optional<std::uint32_t> lost = preempts ? path_to_preempt(until) : 0;
-  const bool wanted = lost && (held_count_ != 0 || (closing_ && wait_for_fences_));
-  Path* path = wanted ? path_for_lun_fence() : nullptr;
-  if (path == nullptr) {
+  const bool somebody_waits = held_count_ != 0 || withheld_count_ != 0;
+  const bool wanted = somebody_waits || (closing_ && wait_for_fences_);
+  const std::optional<Preemption> found =
+      !wanted    ? std::nullopt
+      : preempts ? preemption(until)
+                 : std::optional(Preemption{.carrier = path_for_reset(until)});
+  if (!found || found->carrier == nullptr) {
     lun_fence_.timer.start_after(kLunFenceLook);
     return;
   }
-  lun_fence_.path = path->index();
+  lun_fence_.path = found->carrier->index();
   if (preempts) {
-    preempt(*path, *lost);
+    preempt(*found->carrier, found->lost);
   } else {
     lun_fence_.pausing = true;
     lun_fence_.give_up_at = now + kDrainTime;
@@ -332,7 +368,10 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
     release_preempted();
     register_key(*slots_[lun_fence_.lost]);
   } else {
-    removed = unfenced_.expire(until);
+    const Path& carrier = *slots_[lun_fence_.path];
+    removed = unfenced_.remove_if([&](const UnfencedWrite& write) {
+      return write.harmless_at <= until && reaches(carrier, write);
+    });
   }
   end_lun_fence(true);
   if (removed) {

@@ -54,6 +54,7 @@ void MultipathDevice::Impl::apply_policies() {
   if (closing_) {
     return;
   }
+  fencer_->look_for_trials_soon();
   const bool regrouped = policies_.path_grouping_policy != before.path_grouping_policy ||
                          !(policies_.prio == before.prio);
   if (regrouped && !groups_.groups().empty()) {

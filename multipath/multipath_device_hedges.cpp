@@ -174,6 +174,7 @@ void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
     case Request::Place::finished:
     case Request::Place::free:
     case Request::Place::held:
+    case Request::Place::withheld:
     case Request::Place::answered:
       leave_hedge(request);
       return;

@@ -78,6 +78,7 @@ class MultipathDevice::Impl final : public Path::Owner,
       finished,  // finished_: to be completed later in this turn
       hedged,    // in no list: lost at its path, its hedge will answer
       answered,  // in no list: its hedge has answered, the session still has its task
+      withheld,  // withheld_: ended, to be answered when its lost copies are fenced
     };
 
     Request(Reactor& reactor, Impl& impl_owner, IntrusiveList<Request>& home_list)
@@ -175,8 +176,12 @@ class MultipathDevice::Impl final : public Path::Owner,
                  std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override;
   // and of PredecessorFence::Owner
-  [[nodiscard]] bool portal_group_fences() const noexcept override {
-    return policies_.portal_group_fences || options_.redirected_login_fences;
+  [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override {
+    return options_.redirected_login_fences ? PortalGroupFences::yes
+                                            : policies_.portal_group_fences;
+  }
+  [[nodiscard]] bool wants_trials() const noexcept override {
+    return portal_group_fences() == PortalGroupFences::trial && ready_ && !suspended_ && !closing_;
   }
   [[nodiscard]] bool redirected_login_fences() const noexcept override {
     return options_.redirected_login_fences;
@@ -226,6 +231,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   // Only from the reactor.
   [[nodiscard]] IoStatus status_of_flush(const Request& request);
   void complete(Request& request, IoStatus status);
+  [[nodiscard]] bool may_strike_late(const Request& request) const;
+  void release_withheld();
   void complete_finished();
   void to_its_home(Request& request);
   void start_waiting();
@@ -270,8 +277,15 @@ class MultipathDevice::Impl final : public Path::Owner,
   void register_key(const Path& path);
   // At the end of a path, when nothing of it is left to be fenced. False: to be waited for.
   [[nodiscard]] bool key_given_back(std::uint32_t path);
-  [[nodiscard]] Path* path_for_lun_fence() const;
-  [[nodiscard]] std::optional<std::uint32_t> path_to_preempt(TimePoint until) const;
+  // Whether it is certain that what ends commands through the carrier reaches that write, too.
+  [[nodiscard]] bool reaches(const Path& carrier, const UnfencedWrite& write) const;
+  [[nodiscard]] bool may_carry_lun_fence(const Path& path) const;
+  [[nodiscard]] Path* path_for_reset(TimePoint until) const;
+  struct Preemption {
+    Path* carrier = nullptr;
+    std::uint32_t lost = 0;
+  };
+  [[nodiscard]] std::optional<Preemption> preemption(TimePoint until) const;
   [[nodiscard]] TimePoint settled_harmless_at(TimePoint now) const;
   void start_lun_fence_timer();
   void on_lun_fence_timer();
@@ -373,6 +387,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] bool asks_for_its_group(const Path& path) const;
   void measure_idle_paths();
   void add_group_snapshots(MultipathSnapshot& snapshot) const;
+  // Whether a trial of its portal has shown that none of another path fences for it.
+  [[nodiscard]] bool fenced_alone(const Path& path) const;
 
   // multipath_device_activation.cpp
   [[nodiscard]] PathMask activatable() const;
@@ -457,12 +473,14 @@ class MultipathDevice::Impl final : public Path::Owner,
   IntrusiveList<Request> queued_;
   IntrusiveList<Request> delayed_;
   IntrusiveList<Request> held_;
+  IntrusiveList<Request> withheld_;
   IntrusiveList<Request> finished_;
   IntrusiveList<BlockRequest> waiting_for_slot_;
   std::uint64_t last_serial_ = 0;
   std::uint32_t requests_ = 0;  // slots in use
   std::uint32_t queued_count_ = 0;
   std::uint32_t held_count_ = 0;
+  std::uint32_t withheld_count_ = 0;
   std::uint32_t waiting_for_space_ = 0;
 
   UnfencedWrites unfenced_;

@@ -379,6 +379,22 @@ void MultipathDevice::Impl::release_held() {
   while (Request* request = released.pop_front()) {
     dispatch(*request);
   }
+  release_withheld();
+}
+
+// Rule 5 of multipath_device.h.
+bool MultipathDevice::Impl::may_strike_late(const Request& request) const {
+  return options_.shared && request.is_write() &&
+         unfenced_.has_copy(request.first_sector(), request.end_sector(), request.serial);
+}
+
+void MultipathDevice::Impl::release_withheld() {
+  IntrusiveList<Request> released;
+  released.take_all(withheld_);
+  withheld_count_ = 0;
+  while (Request* request = released.pop_front()) {
+    complete(*request, request->result);  // or it is withheld once more
+  }
 }
 
 void MultipathDevice::Impl::pump() {
@@ -407,6 +423,16 @@ void MultipathDevice::Impl::finish(Request& request, IoStatus status) {
 }
 
 void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
+  if (!unfenced_.empty() && may_strike_late(request)) [[unlikely]] {
+    if (!closing_) {
+      request.place = Request::Place::withheld;
+      request.result = status;
+      withheld_.push_back(request);
+      ++withheld_count_;
+      return;
+    }
+    status = IoStatus::aborted;
+  }
   if (request.hedge != nullptr) [[unlikely]] {
     leave_hedge(request);
   }

@@ -264,6 +264,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   ISCSI_BLKBACK_ASSERT(!closing_);
   closing_ = true;
   wait_for_fences_ = wait_for_fences;
+  fencer_->stop_trials(*this);
   on_closed_ = on_closed;
   on_closed_owner_ = owner;
   no_path_timer_.stop();
@@ -278,13 +279,13 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   barrier_.set_ended(true);
   barrier_timer_.start_after(kBarrierLook);
   predecessor_fence_.stop();
-  for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_}) {
+  for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_, &withheld_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();
       finish(*request, IoStatus::aborted);
     }
   }
-  queued_count_ = held_count_ = 0;
+  queued_count_ = held_count_ = withheld_count_ = 0;
   for (Request& request : pool_) {
     request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
   }

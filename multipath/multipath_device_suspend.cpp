@@ -24,6 +24,7 @@ void MultipathDevice::Impl::set_suspended(bool suspended) {
   suspended_ = suspended;
   barrier_.set_ended(suspended_ || closing_, reactor_.now());
   if (suspended_) {
+    fencer_->stop_trials(*this);
     if (lun_fence_.pausing && !lun_fence_.outstanding) {
       end_lun_fence(true);
     }
@@ -34,6 +35,7 @@ void MultipathDevice::Impl::set_suspended(bool suspended) {
     suspend_timer_.stop();
     look_at_barrier();  // another disk may have come meanwhile
     leave_silent_paths();
+    fencer_->look_for_trials_soon();
     on_resumed();
     pump_.schedule();
   }

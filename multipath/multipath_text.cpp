@@ -150,6 +150,9 @@ PrintableLines render_topology(const MultipathSnapshot& snapshot, std::string_vi
             fmt::format(" [marginal: a last resort for {} s]",
                         std::chrono::ceil<std::chrono::seconds>(line.path->marginal_for).count());
       }
+      if (line.path->fenced_alone) {
+        shown += " [no other portal fences for it]";
+      }
       if (line.path->state != PathState::up && !line.path->last_error.empty()) {
         shown += fmt::format(" [{}]", line.path->last_error);
       }

@@ -29,7 +29,9 @@ PathKey::PathKey(Reactor& reactor, Path& path, std::uint64_t host_key, Owner& ow
       host_key_(host_key),
       owner_(owner),
       timer_(
-          reactor, [](void* self) noexcept { static_cast<PathKey*>(self)->on_timer(); }, this) {}
+          reactor, [](void* self) noexcept { static_cast<PathKey*>(self)->on_timer(); }, this) {
+  ISCSI_BLKBACK_ASSERT(host_key <= kMaxHostKey);
+}
 
 PathKey::~PathKey() {
   ISCSI_BLKBACK_ASSERT(!registering_);
@@ -39,12 +41,12 @@ PathKey::~PathKey() {
 }
 
 std::uint64_t PathKey::value() const {
-  std::uint64_t isid = 0;
-  for (const std::uint8_t byte : path_.session().options().isid) {
-    isid = isid << 8 | byte;
+  const Isid& isid = path_.session().options().isid;
+  std::uint64_t key = host_key_;
+  for (std::size_t i = 1; i < isid.size(); ++i) {
+    key = key << 8 | isid[i];
   }
-  const std::uint64_t key = host_key_ ^ isid;
-  return key != 0 ? key : ~std::uint64_t{0};
+  return key;
 }
 
 bool PathKey::registered() const {

@@ -44,6 +44,11 @@ class PathKey final {
   // is the session's affair, and may still take the key back.
   static constexpr std::chrono::milliseconds kGiveBackTime{500};
 
+  // The largest number of a host. It is the upper 24 bits of the host's keys, so that no two hosts
+  // have the same one; the rest is the ISID without its first byte, which is that of the type
+  // "random" in all of them.
+  static constexpr std::uint64_t kMaxHostKey = 0xffffff;
+
   // host_key: see MultipathOptions::reservation_key; 0: nothing is registered.
   PathKey(Reactor& reactor, Path& path, std::uint64_t host_key, Owner& owner);
   ~PathKey();  // not registering()

@@ -47,6 +47,18 @@ void overrule(const PathPolicySettings& changes, PathPolicySettings& settings) {
   settings = std::move(result);
 }
 
+const char* to_string(PortalGroupFences fences) {
+  switch (fences) {
+    case PortalGroupFences::no:
+      return "no";
+    case PortalGroupFences::trial:
+      return "trial";
+    case PortalGroupFences::yes:
+      return "yes";
+  }
+  return "unknown";
+}
+
 std::string to_string(const Failback& failback) {
   switch (failback.kind) {
     case Failback::Kind::manual:

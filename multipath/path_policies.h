@@ -41,6 +41,17 @@ struct Failback {
 // How long requests wait while there is no path. nullopt: for ever (queue); 0: not at all (fail).
 using NoPathRetry = std::optional<std::chrono::milliseconds>;
 
+// Whether a login through one portal of the target ends what the same session had left at another
+// one with the same portal group tag, as RFC 7143 6.3.5 wants it. Several nodes that serve a disk
+// under one target name, and number their groups alike, do not do that for each other.
+enum class PortalGroupFences : std::uint8_t {
+  no,
+  trial,  // where a trial has shown it (portal_group_trial.h)
+  yes,    // the operator says so: the target is one system
+};
+
+[[nodiscard]] const char* to_string(PortalGroupFences fences);
+
 enum class RrWeight : std::uint8_t { uniform, priorities };
 
 struct PathPolicySettings {
@@ -55,7 +66,7 @@ struct PathPolicySettings {
   std::optional<std::chrono::milliseconds> pg_init_delay;
   std::optional<PathCheckerKind> path_checker;
   std::optional<NoPathRetry> no_path_retry;
-  std::optional<bool> portal_group_fences;  // see PathPolicies
+  std::optional<PortalGroupFences> portal_group_fences;
 };
 
 // What is set in changes replaces what is in settings.
@@ -83,10 +94,7 @@ struct PathPolicies {
   std::chrono::milliseconds pg_init_delay{2000};
   PathCheckerKind path_checker = PathCheckerKind::tur;
   NoPathRetry no_path_retry;
-  // Portals of the target with equal portal group tags know of each other's sessions, as RFC 7143
-  // 6.3.5 wants it: a login through one of them ends what the same session had left at another one.
-  // Several nodes that serve a disk under one target name, and number their groups alike, do not.
-  bool portal_group_fences = false;
+  PortalGroupFences portal_group_fences = PortalGroupFences::no;
 };
 
 // identity: what the LUN says of itself; nullptr before it has said anything.

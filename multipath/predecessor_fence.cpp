@@ -146,7 +146,8 @@ class PredecessorFence::Attempt final : public SessionObserver {
   [[nodiscard]] bool is_sibling(const Session& session) const {
     const bool redirected = led_elsewhere(session) || !(nexus_.place.portal == nexus_.portal);
     const auto group = login_place(session).portal_group;
-    return group && group == nexus_.place.portal_group && fence_.owner_.portal_group_fences() &&
+    return group && group == nexus_.place.portal_group &&
+           fence_.owner_.portal_group_fences() == PortalGroupFences::yes &&
            (!redirected || fence_.owner_.redirected_login_fences());
   }
 

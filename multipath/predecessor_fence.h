@@ -8,8 +8,9 @@
 // comes to the same ISIDs), that path's own login does it: the next one, or the one that it has, if
 // the target answers a NOP-Out on it now, because a later login of the dead process would have
 // ended that. Else a session of this object logs in where the dead one had, or through a sibling
-// portal of the same portal group, where the disk vouches for that, and out again. Where another
-// disk of this process has a session of that ISID it is left alone, and time decides.
+// portal of the same portal group, where the disk vouches for that (a trial says nothing of a login
+// that a dead process has made), and out again. Where another disk of this process has a session of
+// that ISID it is left alone, and time decides.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +36,7 @@ class PredecessorFence {
     // Sessions of the disk's paths.
     [[nodiscard]] virtual std::vector<Session*> path_sessions() const = 0;
     // What the disk vouches for of its target; see SessionFencer::Client.
-    [[nodiscard]] virtual bool portal_group_fences() const noexcept = 0;
+    [[nodiscard]] virtual PortalGroupFences portal_group_fences() const noexcept = 0;
     [[nodiscard]] virtual bool redirected_login_fences() const noexcept = 0;
 
    protected:

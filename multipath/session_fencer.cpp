@@ -20,6 +20,14 @@ constexpr Duration kRetryInterval = milliseconds(1000);
 constexpr Duration kCollisionTime = milliseconds(1000);
 constexpr Duration kFirstCollisionDelay = milliseconds(50);
 constexpr Duration kMaxCollisionDelay = milliseconds(5000);
+// After a login, before a trial: others come up, too.
+constexpr Duration kTrialDelay = milliseconds(1000);
+// NOP-Outs to a sibling; the first answer may have been on its way already.
+constexpr int kSiblingQuestions = 2;
+
+bool has(const std::vector<SessionFencer::Client*>& clients, const SessionFencer::Client& client) {
+  return std::find(clients.begin(), clients.end(), &client) != clients.end();
+}
 
 }  // namespace
 
@@ -75,6 +83,8 @@ class SessionFencer::Entry final : public SessionObserver {
   // The last client has gone. True when it has nothing left here.
   bool leave(Client& client) {
     timer_.stop();
+    answers_left_ = 0;
+    fencer_.spaces_.forget(*session_);
     session_->remove_observer(*this);
     session_ = nullptr;
     if (fence_ == nullptr) {
@@ -112,20 +122,30 @@ class SessionFencer::Entry final : public SessionObserver {
     }
   }
 
-  // Whether a fence through a sibling would be of use, and one that a redirect had a part in.
-  [[nodiscard]] bool sibling_fences() const {
-    return std::any_of(waiting_.begin(), waiting_.end(),
-                       [](const Client* client) { return client->portal_group_fences(); });
-  }
-  [[nodiscard]] bool redirected_sibling_fences() const {
-    return std::any_of(waiting_.begin(), waiting_.end(), [](const Client* client) {
-      return client->portal_group_fences() && client->redirected_login_fences();
+  // Whether a fence through that sibling would be of use.
+  [[nodiscard]] bool sibling_fences(const Session& sibling) const {
+    return std::any_of(waiting_.begin(), waiting_.end(), [&](const Client* client) {
+      return fencer_.fences_through(*client, *session_, sibling);
     });
   }
 
   void sibling_down(const Session& sibling) {
-    if (fence_ != nullptr && sibling_ == &sibling) {
+    if (sibling_ != &sibling) {
+      return;
+    }
+    answers_left_ = 0;
+    if (fence_ != nullptr) {
       stop_fence_.schedule();
+    }
+  }
+  void sibling_answers(Session& sibling) {
+    if (sibling_ != &sibling || answers_left_ == 0) {
+      return;
+    }
+    if (--answers_left_ != 0) {
+      sibling.ping();
+    } else {
+      tell_fenced(PortalGroupFences::trial);
     }
   }
 
@@ -146,6 +166,7 @@ class SessionFencer::Entry final : public SessionObserver {
   void on_session_up(Session& session) noexcept override {
     waiting_.clear();  // this login was the fence
     waiting_for_sibling_ = false;
+    answers_left_ = 0;
     timer_.stop();
     session_up_at_ = fencer_.reactor_.now();
     fence_was_about_ = fence_ != nullptr;
@@ -158,6 +179,11 @@ class SessionFencer::Entry final : public SessionObserver {
   void on_session_down(Session& session, const Error& /*why*/) noexcept override {
     for (const std::unique_ptr<Entry>& entry : fencer_.entries_) {
       entry->sibling_down(session);
+    }
+  }
+  void on_ping_answered(Session& session) noexcept override {
+    for (const std::unique_ptr<Entry>& entry : fencer_.entries_) {
+      entry->sibling_answers(session);
     }
   }
 
@@ -185,6 +211,8 @@ class SessionFencer::Entry final : public SessionObserver {
     fence_epoch_ = session_->login_epoch();
     place_ = login_place(*session_);
     redirected_ = led_elsewhere(*session_) || led_elsewhere(*sibling_);
+    proven_ = fencer_.spaces_.same(*session_, *sibling_);
+    answers_left_ = 0;
     log_limited(fencer_.log_limiter_, fencer_.reactor_.now(), LogLevel::info, "multipath",
                 "{}: fencing the lost session through portal {}", session_->options().portal_name,
                 options.portal_name);
@@ -202,13 +230,23 @@ class SessionFencer::Entry final : public SessionObserver {
         led_to.portal_group != place_.portal_group) {
       return;
     }
-    const bool redirected = redirected_ || led_elsewhere(*fence_);
+    redirected_ = redirected_ || led_elsewhere(*fence_);
+    Session* const sibling = fencer_.session_up(sibling_);
+    if (proven_ && !redirected_ && sibling != nullptr) {
+      answers_left_ = kSiblingQuestions;
+      sibling->ping();
+    }
+    tell_fenced(PortalGroupFences::yes);
+  }
+
+  // Those that take such a login as a fence.
+  void tell_fenced(PortalGroupFences taken_by) {
     const bool lost_again = session_->login_epoch() > fence_epoch_;
     std::vector<Client*> fenced;
     std::copy_if(clients_.begin(), clients_.end(), std::back_inserter(fenced),
                  [&](const Client* client) {
-                   return client->portal_group_fences() &&
-                          (!redirected || client->redirected_login_fences());
+                   return client->portal_group_fences() == taken_by &&
+                          (!redirected_ || client->redirected_login_fences());
                  });
     if (fenced.empty()) {
       return;
@@ -273,7 +311,9 @@ class SessionFencer::Entry final : public SessionObserver {
   Session* sibling_ = nullptr;  // of this or the last attempt; compared, not used
   std::uint64_t fence_epoch_ = 0;
   LoginPlace place_;         // of the login that it fences
-  bool redirected_ = false;  // that login, or the sibling's
+  bool redirected_ = false;  // that login, the sibling's or the fence's
+  bool proven_ = false;      // the first two are of one nexus space
+  int answers_left_ = 0;     // of the sibling, until those are told that rely on the trial
   Timer timer_;              // until the start; while fence_ runs, its deadline
   Deferred stop_fence_;
 };
@@ -295,10 +335,15 @@ SessionFencer::SessionFencer(Reactor& reactor)
     : reactor_(reactor),
       remove_finished_(
           reactor,
-          [](void* self) noexcept { static_cast<SessionFencer*>(self)->remove_finished(); }, this) {
+          [](void* self) noexcept { static_cast<SessionFencer*>(self)->remove_finished(); }, this),
+      trial_timer_(
+          reactor,
+          [](void* self) noexcept { static_cast<SessionFencer*>(self)->look_for_trials(); }, this) {
 }
 
-SessionFencer::~SessionFencer() = default;
+SessionFencer::~SessionFencer() {
+  ISCSI_BLKBACK_ASSERT(trial_ == nullptr);
+}
 
 void SessionFencer::add(Session& session, Client& client) {
   for (const std::unique_ptr<Entry>& entry : entries_) {
@@ -309,6 +354,9 @@ void SessionFencer::add(Session& session, Client& client) {
   }
   entries_.push_back(std::make_unique<Entry>(*this, session));
   entries_.back()->add_client(client);
+  if (session.state() == SessionState::logged_in) {
+    on_session_up(session);
+  }
 }
 
 void SessionFencer::fence(Session& lost, Client& client) {
@@ -322,6 +370,9 @@ void SessionFencer::fence(Session& lost, Client& client) {
 }
 
 bool SessionFencer::remove(Session& session, Client& client) {
+  if (trial_ != nullptr && trial_->concerns(session)) {
+    trial_->cancel();
+  }
   for (const std::unique_ptr<Entry>& entry : entries_) {
     if (entry->session() == &session) {
       return entry->remove_once(client);
@@ -332,7 +383,12 @@ bool SessionFencer::remove(Session& session, Client& client) {
 }
 
 bool SessionFencer::withdraw(Client& client) {
+  stop_trials(client);
   bool nothing_left = true;
+  if (trial_ != nullptr && trial_->ending()) {
+    leaving_trial_.push_back(&client);  // this fencer must live until then
+    nothing_left = false;
+  }
   for (const std::unique_ptr<Entry>& entry : entries_) {
     nothing_left = entry->remove_client(client) && nothing_left;
   }
@@ -383,8 +439,7 @@ void SessionFencer::key_taken_back(const Session& session, std::uint16_t lun) {
 Session* SessionFencer::find_sibling(const Entry& lost) const {
   const SessionOptions& wanted = lost.session()->options();
   const std::optional<std::uint16_t> group = login_place(*lost.session()).portal_group;
-  const bool takes_redirected = lost.redirected_sibling_fences();
-  if (!group || !lost.sibling_fences() || (led_elsewhere(*lost.session()) && !takes_redirected)) {
+  if (!group) {
     return nullptr;
   }
   // After a failed attempt the one behind the last sibling is tried first.
@@ -395,8 +450,7 @@ Session* SessionFencer::find_sibling(const Entry& lost) const {
     if (candidate == nullptr || candidate == lost.session() ||
         candidate->state() != SessionState::logged_in ||
         candidate->options().target_name != wanted.target_name ||
-        (led_elsewhere(*candidate) && !takes_redirected) ||
-        login_place(*candidate).portal_group != group) {
+        login_place(*candidate).portal_group != group || !lost.sibling_fences(*candidate)) {
       continue;
     }
     if (behind_last) {
@@ -408,11 +462,159 @@ Session* SessionFencer::find_sibling(const Entry& lost) const {
   return first;
 }
 
-void SessionFencer::on_session_up(Session& session) {
+Session* SessionFencer::session_up(const Session* session) const {
   for (const std::unique_ptr<Entry>& entry : entries_) {
-    if (entry->session() != &session) {
-      entry->try_sibling();
+    if (entry->session() == session && session != nullptr) {
+      return session->state() == SessionState::logged_in ? entry->session() : nullptr;
     }
+  }
+  return nullptr;
+}
+
+bool SessionFencer::fences_through(const Client& client, const Session& lost,
+                                   const Session& sibling) const {
+  const bool redirected = led_elsewhere(lost) || led_elsewhere(sibling);
+  switch (client.portal_group_fences()) {
+    case PortalGroupFences::no:
+      return false;
+    case PortalGroupFences::trial:
+      return !redirected && spaces_.same(lost, sibling);
+    case PortalGroupFences::yes:
+      return !redirected || client.redirected_login_fences();
+  }
+  return false;
+}
+
+void SessionFencer::on_session_up(Session& session) {
+  spaces_.logged_in(session);
+  look_for_trials_soon();
+  try_siblings();
+}
+
+void SessionFencer::look_for_trials_soon() {
+  const bool wanted =
+      std::any_of(entries_.begin(), entries_.end(), [](const std::unique_ptr<Entry>& entry) {
+        return std::any_of(entry->clients().begin(), entry->clients().end(),
+                           [](const Client* client) { return client->wants_trials(); });
+      });
+  if (wanted) {
+    trial_timer_.start_after(kTrialDelay);
+  }
+}
+
+// A fence that found no sibling may find one now.
+void SessionFencer::try_siblings() {
+  for (const std::unique_ptr<Entry>& entry : entries_) {
+    entry->try_sibling();
+  }
+}
+
+bool SessionFencer::trial_is_wanted(const Entry& one, const Entry& other) const {
+  const Session* first = one.session();
+  const Session* second = other.session();
+  for (const Session* session : {first, second}) {
+    if (session == nullptr || session->state() != SessionState::logged_in ||
+        led_elsewhere(*session) || !login_place(*session).portal_group) {
+      return false;
+    }
+  }
+  if (first->options().target_name != second->options().target_name ||
+      login_place(*first).portal_group != login_place(*second).portal_group) {
+    return false;
+  }
+  const bool wanted =
+      std::any_of(one.clients().begin(), one.clients().end(), [&](const Client* client) {
+        return has(other.clients(), *client) && client->wants_trials();
+      });
+  // One that does not want them, a suspended disk, is not disturbed by those of others.
+  const auto allowed = [](const Entry& entry) {
+    return std::all_of(entry.clients().begin(), entry.clients().end(), [](const Client* client) {
+      return client->wants_trials() || client->portal_group_fences() != PortalGroupFences::trial;
+    });
+  };
+  return wanted && allowed(one) && allowed(other);
+}
+
+void SessionFencer::look_for_trials() {
+  if (trial_ != nullptr) {
+    return;  // looked for when it is over
+  }
+  TimePoint next = TimePoint::max();
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    for (std::size_t j = i + 1; j < entries_.size(); ++j) {
+      if (!trial_is_wanted(*entries_[i], *entries_[j])) {
+        continue;
+      }
+      Session& first = *entries_[i]->session();
+      Session& second = *entries_[j]->session();
+      const SessionOptions& options = first.options();
+      const TimePoint due = spaces_.trial_due(first, second);
+      if (due > reactor_.now()) {
+        next = std::min(next, due);
+      } else if (!has_session(options.initiator_name, options.target_name,
+                              trial_isid(options.isid))) {
+        trial_timer_.stop();
+        trial_numbers_ = {spaces_.number(first), spaces_.number(second)};
+        trial_ = std::make_unique<PortalGroupTrial>(reactor_, first, second,
+                                                    static_cast<PortalGroupTrial::Owner&>(*this));
+        return;
+      }
+    }
+  }
+  if (next != TimePoint::max()) {
+    trial_timer_.start_at(next);
+  }
+}
+
+void SessionFencer::stop_trials(const Client& client) {
+  const bool concerned =
+      trial_ != nullptr &&
+      std::any_of(entries_.begin(), entries_.end(), [&](const std::unique_ptr<Entry>& entry) {
+        return entry->session() != nullptr && trial_->concerns(*entry->session()) &&
+               has(entry->clients(), client);
+      });
+  if (concerned) {
+    trial_->cancel();
+  }
+}
+
+void SessionFencer::on_trial_over(TrialVerdict verdict) noexcept {
+  const NexusSpaces::Pair sessions = trial_->sessions();
+  trial_.reset();
+  const auto known = [this](const Session* session) {
+    return std::any_of(entries_.begin(), entries_.end(),
+                       [&](const auto& entry) { return entry->session() == session; });
+  };
+  if (known(sessions.first) && known(sessions.second)) {
+    spaces_.tried(sessions, trial_numbers_, verdict, reactor_.now());
+    const std::string& first = sessions.first->options().portal_name;
+    const std::string& second = sessions.second->options().portal_name;
+    switch (verdict) {
+      case TrialVerdict::proven:
+        log_info("multipath", "{} and {}: a login through one fences what the other has lost",
+                 first, second);
+        try_siblings();
+        break;
+      case TrialVerdict::refuted:
+        log_warning("multipath",
+                    "{} and {} have one portal group tag, but do not know of each other's "
+                    "sessions: what one has lost waits for a login there, or for quiesce_time",
+                    first, second);
+        break;
+      case TrialVerdict::inconclusive:
+        log_info("multipath", "{} and {}: not found out whether they know of each other's sessions",
+                 first, second);
+        break;
+    }
+  }
+  trial_timer_.start_after(Duration::zero());
+  std::vector<Client*> withdrawn = std::exchange(leaving_trial_, {});
+  std::erase_if(withdrawn, [&](Client* client) {
+    return std::any_of(entries_.begin(), entries_.end(),
+                       [&](const auto& entry) { return entry->is_leaving(*client); });
+  });
+  for (Client* client : withdrawn) {
+    client->on_withdrawn();  // may delete the client and with it this fencer
   }
 }
 
@@ -430,10 +632,11 @@ void SessionFencer::remove_finished() {
     }
     return true;
   });
-  std::erase_if(withdrawn, [&](Client* client) {  // other fence sessions of it still go away
-    return std::any_of(entries_.begin(), entries_.end(), [&](const std::unique_ptr<Entry>& entry) {
-      return entry->is_leaving(*client);
-    });
+  std::erase_if(withdrawn, [&](Client* client) {  // other sessions of it still go away
+    return has(leaving_trial_, *client) ||
+           std::any_of(entries_.begin(), entries_.end(), [&](const std::unique_ptr<Entry>& entry) {
+             return entry->is_leaving(*client);
+           });
   });
   std::sort(withdrawn.begin(), withdrawn.end());
   withdrawn.erase(std::unique(withdrawn.begin(), withdrawn.end()), withdrawn.end());

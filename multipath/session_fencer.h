@@ -7,9 +7,12 @@
 // The fence session logs out as soon as it is in. But for the portal it has the lost session's own
 // options: disks may have credentials of their own for a target. Portals whose tags are equal are
 // of the same group as long as they are of the same node, which no target tells: it is done only
-// for disks that vouch for their target (PathPolicies::portal_group_fences). Where a redirect has
-// led, to whichever node, is neither fenced in this way nor a fence, but for the disks that vouch
-// for that, too (MultipathOptions::redirected_login_fences).
+// for disks that vouch for their target (PortalGroupFences), or where a trial has shown it, for the
+// lost login and that of the sibling, which must answer after the fence's login, because its
+// address may have moved to another node. Trials begin a moment after sessions have come up, one at
+// a time; nothing waits for them. Where a redirect has led, to whichever node, is neither fenced in
+// this way nor a fence, but for the disks that vouch for that, too
+// (MultipathOptions::redirected_login_fences).
 //
 // Two sessions of one ISID end each other, so the fence must not fight with the lost session's own
 // next login, which is a fence itself:
@@ -34,10 +37,12 @@
 #include "base/reactor.h"
 #include "initiator/session.h"
 #include "multipath/login_place.h"
+#include "multipath/path_policies.h"
+#include "multipath/portal_group_trial.h"
 
 namespace iscsi_blkback {
 
-class SessionFencer {
+class SessionFencer final : private PortalGroupTrial::Owner {
  public:
   class Client {
    public:
@@ -49,8 +54,10 @@ class SessionFencer {
     virtual void on_withdrawn() noexcept = 0;
     // Whether a login through another portal of the portal group fences for this client; and
     // whether one that was redirected does, too.
-    [[nodiscard]] virtual bool portal_group_fences() const noexcept = 0;
+    [[nodiscard]] virtual PortalGroupFences portal_group_fences() const noexcept = 0;
     [[nodiscard]] virtual bool redirected_login_fences() const noexcept = 0;
+    // Whether trials may be made through its sessions now.
+    [[nodiscard]] virtual bool wants_trials() const noexcept = 0;
     // Whether it uses that LUN, by that identity (not empty) or that number, and does not allow its
     // reset.
     [[nodiscard]] virtual bool refuses_reset(const std::string& wwid,
@@ -86,6 +93,17 @@ class SessionFencer {
   // The client is no longer interested in anything. True: nothing is left now; false: a fence
   // session that only this client wanted is still going away, on_withdrawn follows.
   [[nodiscard]] bool withdraw(Client& client);
+  // The client wants trials, or wants none any more: one of its sessions that is under way ends.
+  void look_for_trials_soon();
+  void stop_trials(const Client& client);
+  // Whether a trial has shown that the last logins of both were at one target.
+  [[nodiscard]] bool one_nexus_space(const Session& one, const Session& other) const {
+    return spaces_.same(one, other);
+  }
+  // A trial of the two has not shown that.
+  [[nodiscard]] bool tried_in_vain(const Session& one, const Session& other) const {
+    return spaces_.tried_in_vain(one, other);
+  }
   // Whether another client than the one asking does, over whichever session; see
   // Client::refuses_reset().
   [[nodiscard]] bool other_refuses_reset(const std::string& wwid, const std::string& target_name,
@@ -102,7 +120,18 @@ class SessionFencer {
  private:
   class Entry;
 
+  // PortalGroupTrial::Owner
+  void on_trial_over(TrialVerdict verdict) noexcept override;
+
   [[nodiscard]] Session* find_sibling(const Entry& lost) const;
+  // Whether a login through the sibling would fence the lost session for the client.
+  [[nodiscard]] bool fences_through(const Client& client, const Session& lost,
+                                    const Session& sibling) const;
+  [[nodiscard]] bool trial_is_wanted(const Entry& one, const Entry& other) const;
+  void try_siblings();
+  void look_for_trials();
+  // The session, if it is known and logged in.
+  [[nodiscard]] Session* session_up(const Session* session) const;
   void on_session_up(Session& session);
   void remove_finished();
 
@@ -110,6 +139,12 @@ class SessionFencer {
   LogLimiter log_limiter_;
   std::vector<std::unique_ptr<Entry>> entries_;
   Deferred remove_finished_;
+
+  NexusSpaces spaces_;
+  std::unique_ptr<PortalGroupTrial> trial_;
+  NexusSpaces::Numbers trial_numbers_;  // of its sessions when it began
+  std::vector<Client*> leaving_trial_;  // have withdrawn and wait for its end
+  Timer trial_timer_;                   // the next look
 };
 
 }  // namespace iscsi_blkback

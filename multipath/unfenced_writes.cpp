@@ -34,6 +34,15 @@ bool UnfencedWrites::has_owner(std::uint64_t owner) const {
                      [&](const UnfencedWrite& write) { return write.owner == owner; });
 }
 
+bool UnfencedWrites::has_copy(std::uint64_t first_sector, std::uint64_t end_sector,
+                              std::uint64_t owner) const {
+  return std::any_of(writes_.begin(), writes_.end(), [&](const UnfencedWrite& write) {
+    const bool widened = write.owner == 0;
+    return write.owner == owner ||
+           (widened && write.first_sector < end_sector && first_sector < write.end_sector);
+  });
+}
+
 bool UnfencedWrites::has_path(std::uint32_t path) const {
   return std::any_of(writes_.begin(), writes_.end(),
                      [&](const UnfencedWrite& write) { return write.path == path; });
@@ -55,12 +64,6 @@ bool UnfencedWrites::fence_until(std::uint32_t path, const LoginPlace& place,
   return std::erase_if(writes_, [&](const UnfencedWrite& write) {
            return is_of(write, path, place) && write.harmless_at <= harmless_at;
          }) != 0;
-}
-
-bool UnfencedWrites::any_until(TimePoint harmless_at) const {
-  return std::any_of(writes_.begin(), writes_.end(), [harmless_at](const UnfencedWrite& write) {
-    return write.harmless_at <= harmless_at;
-  });
 }
 
 bool UnfencedWrites::all_until(std::uint32_t path, const LoginPlace& place,

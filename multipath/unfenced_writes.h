@@ -4,6 +4,7 @@
 // add().
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -44,6 +45,9 @@ class UnfencedWrites {
   [[nodiscard]] bool endangers(std::uint64_t first_sector, std::uint64_t end_sector,
                                std::uint64_t asking) const;
   [[nodiscard]] bool has_owner(std::uint64_t owner) const;
+  // Whether one of them is that request's, with these sectors, or may be.
+  [[nodiscard]] bool has_copy(std::uint64_t first_sector, std::uint64_t end_sector,
+                              std::uint64_t owner) const;
   // Whether one of them is the path's, so that a fence of its session is still of use.
   [[nodiscard]] bool has_path(std::uint32_t path) const;
   // The paths whose writes they are, as far as these were lost where the path leads now (place_now,
@@ -71,8 +75,15 @@ class UnfencedWrites {
   // Removes what is harmless at that time; fence_until: of that path and nexus only.
   bool expire(TimePoint now);
   bool fence_until(std::uint32_t path, const LoginPlace& place, TimePoint harmless_at);
-  // Whether there is a write that is harmless at that time.
-  [[nodiscard]] bool any_until(TimePoint harmless_at) const;
+  // A path that is no path's number: of several.
+  template <class Predicate>
+  [[nodiscard]] bool any_of(Predicate&& is) const {
+    return std::any_of(writes_.begin(), writes_.end(), is);
+  }
+  template <class Predicate>
+  bool remove_if(Predicate&& is) {
+    return std::erase_if(writes_, is) != 0;
+  }
   // Whether that path and nexus has any, and all of them are.
   [[nodiscard]] bool all_until(std::uint32_t path, const LoginPlace& place,
                                TimePoint harmless_at) const;

@@ -83,6 +83,23 @@ Result<void> ConfigurationReader::set(const YesNoSetting& kind, const Configurat
   return {};
 }
 
+Result<void> ConfigurationReader::set(const PortalGroupFencesSetting&,
+                                      const ConfigurationEntry& entry, Settings& settings) const {
+  std::optional<PortalGroupFences>& fences = settings.multipath.portal_group_fences;
+  const auto* word = entry.value->as_string();
+  if (word != nullptr && word->get() == "Trial") {
+    fences = PortalGroupFences::trial;
+    return {};
+  }
+  const auto value = yes_no_of(entry);
+  if (!value) {
+    return refuse(entry,
+                  fmt::format("{} must be true, false, \"Yes\", \"No\" or \"Trial\"", entry.name));
+  }
+  fences = *value ? PortalGroupFences::yes : PortalGroupFences::no;
+  return {};
+}
+
 Result<void> ConfigurationReader::set(const FixedSetting& kind, const ConfigurationEntry& entry,
                                       Settings&) const {
   bool right = false;

@@ -95,6 +95,8 @@ class ConfigurationReader {
                    Settings& settings) const;
   Result<void> set(const WholeSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
+  Result<void> set(const PortalGroupFencesSetting& kind, const ConfigurationEntry& entry,
+                   Settings& settings) const;
   Result<void> set(const YesNoSetting& kind, const ConfigurationEntry& entry,
                    Settings& settings) const;
   Result<void> set(const FixedSetting& kind, const ConfigurationEntry& entry,

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "blkback/disk_target.h"
+#include "multipath/path_key.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -64,12 +65,11 @@ Result<void> read_reservation_key(std::string_view word, MultipathOptions& optio
   const std::string_view digits = has_prefix ? word.substr(2) : std::string_view();
   std::uint64_t key = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), key, 16);
-  if (digits.empty() || digits.size() > 16 || error != std::errc() ||
-      end != digits.data() + digits.size() || key == 0) {
-    return fail(
-        ErrorCode::invalid_argument,
-        "reservation_key is no hexadecimal number like \"0x5a00\" of 1 to 16 digits, not all "
-        "0");
+  if (digits.empty() || error != std::errc() || end != digits.data() + digits.size() || key == 0 ||
+      key > PathKey::kMaxHostKey) {
+    return fail(ErrorCode::invalid_argument,
+                "reservation_key is no hexadecimal number like \"0x5a00\" of 1 to 6 digits, not "
+                "all 0: the rest of a key tells the host's paths apart");
   }
   options.reservation_key = key;
   return {};
@@ -202,8 +202,7 @@ constexpr std::array kSettings = {
             SecondsSetting{&SessionOptions::command_timeout, Milliseconds(0), kHour}},
     Setting{"exclusive_luns", "", YesNoSetting{&MultipathOptions::exclusive_luns}},
     Setting{"shared", "", YesNoSetting{&MultipathOptions::shared}},
-    Setting{"portal_group_fences", "", YesNoSetting{&PathPolicySettings::portal_group_fences},
-            true},
+    Setting{"portal_group_fences", "", PortalGroupFencesSetting{}, true},
     Setting{"redirected_login_fences", "",
             YesNoSetting{&MultipathOptions::redirected_login_fences}},
     Setting{"tcp_user_timeout", "",

@@ -35,10 +35,10 @@ struct WholeSetting {
 };
 
 struct YesNoSetting {
-  std::variant<bool SessionOptions::*, bool MultipathOptions::*,
-               std::optional<bool> PathPolicySettings::*>
-      member;
+  std::variant<bool SessionOptions::*, bool MultipathOptions::*> member;
 };
+
+struct PortalGroupFencesSetting {};
 
 // The only value that error recovery level 0 over one connection allows; accepted so that whoever
 // writes it down is not refused.
@@ -101,7 +101,8 @@ struct Setting {
                DigestSetting, AuthMethodSetting, ChapAlgorithmsSetting, CredentialSetting,
                InterfaceSetting, InterfacesSetting, PrioritizerSetting, PrioArgumentsSetting,
                FailbackSetting, RrWeightSetting, PathWeightsSetting, PgInitDelaySetting,
-               NoPathRetrySetting, FeaturesSetting, WordSetting, MarginalSetting>
+               NoPathRetrySetting, FeaturesSetting, WordSetting, MarginalSetting,
+               PortalGroupFencesSetting>
       kind;
   // Says how the paths of a kind of array are used: a [[device]] section may have it.
   bool of_device = false;

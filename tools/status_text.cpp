@@ -102,6 +102,7 @@ PathSnapshot path_snapshot(const json& path, const std::string& word, std::uint3
   const std::string lun = text_at(path, "lun_hex");
   snapshot.lun = static_cast<std::uint16_t>(std::strtoul(lun.c_str(), nullptr, 16));
   snapshot.suspect = true_at(path, "suspect");
+  snapshot.fenced_alone = true_at(path, "fenced_alone");
   snapshot.state = true_at(path, "quarantined") ? PathState::quarantined
                    : word == "ready" || (snapshot.suspect && text_at(path, "dm_st") == "active")
                        ? PathState::up

@@ -161,7 +161,7 @@ TEST_F(GuestBackendTest, AMigratedGuestIsDestroyedWithItsWritesUnissued) {
 // Both paths of the guest's disk have registered a key.
 class GuestBackendKeys : public GuestBackendTest {
  protected:
-  GuestBackendKeys() { configuration_.multipath.reservation_key = 0x5a00000000000000; }
+  GuestBackendKeys() { configuration_.multipath.reservation_key = 0x5a0000; }
   void serve_with_keys() {
     serve(xvda_);
     ASSERT_TRUE(run_until([&] { return keys() == 2; }, 1s));

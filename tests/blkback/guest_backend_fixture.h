@@ -95,7 +95,7 @@ class GuestBackendTest : public testing::Test {
     second.naa_extension = 2;
     target_.add_lun(2, std::make_shared<SimLun>(second));
     configuration_.initiator_name = "iqn.2026-01.test:host";
-    configuration_.multipath.portal_group_fences = true;  // it is one target
+    configuration_.multipath.portal_group_fences = PortalGroupFences::yes;  // it is one target
     xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}});
   }
 

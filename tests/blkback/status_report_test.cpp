@@ -84,11 +84,15 @@ TEST(StatusReport, ASilentPathIsSuspectAndTwiceAskedReadsAreCounted) {
   GuestStatus silent = status();
   silent.disks[0].report->multipath.paths[0].suspect = true;
   silent.disks[0].report->multipath.hedged = 12;
+  silent.disks[0].report->multipath.paths[0].fenced_alone = true;
+  silent.disks[0].report->multipath.portal_group_fences = "trial";
   const json reply = json::parse(guest_status_line(silent));
   const json& map = reply["disks"][0]["map"];
   EXPECT_EQ(map["hedged"], 12);
   const json& up = map["path_groups"][0]["paths"].at(0);
   EXPECT_EQ(up["suspect"], true);
+  EXPECT_EQ(up["fenced_alone"], true);
+  EXPECT_EQ(map["portal_group_fences"], "trial");
   EXPECT_EQ(up["chk_st"], "i/o pending");
   EXPECT_EQ(up["dm_st"], "active");
   EXPECT_EQ(map["path_groups"][1]["paths"].at(0)["suspect"], false);

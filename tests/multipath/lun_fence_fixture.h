@@ -60,7 +60,7 @@ class LunFenceTest : public MultipathTest {
 
 class PreemptTest : public LunFenceTest {
  protected:
-  PreemptTest() { options_.reservation_key = 0x5a00000000000000; }
+  PreemptTest() { options_.reservation_key = 0x5a0000; }
 };
 
 }  // namespace iscsi_blkback

@@ -42,7 +42,7 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
   explicit MultipathTest(std::uint64_t seed = 1) : reactor_(seed) {
     set_log_level(LogLevel::error);
     options_.alias = "disk";
-    options_.portal_group_fences = true;  // it is one target
+    options_.portal_group_fences = PortalGroupFences::yes;  // it is one target
     target_options_.command_delay = milliseconds(1);
   }
 

@@ -1,5 +1,6 @@
 #include "multipath/multipath_text.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace iscsi_blkback {
@@ -58,6 +59,14 @@ TEST(RenderTopology, ASilentPathAndHowManyReadsWereAskedForTwice) {
             "  |- 192.0.2.1:3260 lun 1 active ready       running\n"
             "  `- 192.0.2.2:3260 lun 1 active i/o pending running [silent: used only while no "
             "other path is left]\n");
+}
+
+TEST(RenderTopology, APathForWhichNoOtherPortalFences) {
+  MultipathSnapshot snapshot = disk();
+  snapshot.paths.push_back(path_at("192.0.2.1:3260", PathState::up, 0));
+  snapshot.paths.back().fenced_alone = true;
+  EXPECT_THAT(render_topology(snapshot).text(),
+              testing::HasSubstr("ready running [no other portal fences for it]\n"));
 }
 
 TEST(RenderTopology, AGroupEachForFailover) {

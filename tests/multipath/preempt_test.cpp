@@ -10,7 +10,7 @@ namespace {
 TEST_F(PreemptTest, EachPathRegistersItsOwnKey) {
   start_apart(false);
   EXPECT_THAT(target_->keys(0),
-              testing::UnorderedElementsAre(0x5a00800000010001, 0x5a00800000010002));
+              testing::UnorderedElementsAre(0x5a00000000010001, 0x5a00000000010002));
 }
 
 TEST_F(PreemptTest, PreemptAndAbortFencesWhenWhatWasLostHasSettled) {
@@ -25,7 +25,7 @@ TEST_F(PreemptTest, PreemptAndAbortFencesWhenWhatWasLostHasSettled) {
   EXPECT_EQ(target_->counters.preemptions, 1U);
   EXPECT_EQ(target_->counters.resets, 0U);
   EXPECT_EQ(target_->counters.aborted_tasks, 1U);
-  EXPECT_THAT(target_->keys(0), testing::ElementsAre(0x5a00800000010002));
+  EXPECT_THAT(target_->keys(0), testing::ElementsAre(0x5a00000000010002));
   expect_fenced();
 
   accept(0);
@@ -61,7 +61,7 @@ TEST_F(PreemptTest, ATargetThatHasLostItsKeysIsGivenThemAgain) {
   reactor_.run_for(seconds(10));
   EXPECT_TRUE(pending(second)) << "the lost path's key is not known, so that nothing was ended";
   EXPECT_EQ(target_->counters.preemptions, 0U);
-  EXPECT_THAT(target_->keys(0), testing::ElementsAre(0x5a00800000010002));
+  EXPECT_THAT(target_->keys(0), testing::ElementsAre(0x5a00000000010002));
   EXPECT_EQ(answer(second, seconds(60)), IoStatus::ok) << "quiesce_time";
 }
 
@@ -203,7 +203,7 @@ TEST_F(SlowPreemptTest, APathThatIsBackRegistersAfterThePreemption) {
   come_back_during_preemption(seconds(3), seconds(5));
   ASSERT_TRUE(
       reactor_.run_until([this] { return target_->counters.preemptions == 1; }, seconds(5)));
-  EXPECT_THAT(target_->keys(0), testing::ElementsAre(0x5a00800000010002));
+  EXPECT_THAT(target_->keys(0), testing::ElementsAre(0x5a00000000010002));
   reactor_.run_for(seconds(6));
   EXPECT_EQ(target_->keys(0).size(), 2U);
   close();

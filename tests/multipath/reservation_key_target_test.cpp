@@ -19,7 +19,7 @@ class ReservationKeyTarget : public TgtTest, public MultipathDevice::Observer {
     }
     MultipathOptions multipath;
     multipath.alias = "disk";
-    multipath.reservation_key = 0x5a00000000000000;
+    multipath.reservation_key = 0x5a0000;
     device_ = std::make_unique<MultipathDevice>(*reactor, multipath, *this);
     for (std::uint8_t path = 0; path < 2; ++path) {
       SessionOptions other = options;
@@ -82,10 +82,10 @@ class ReservationKeyTarget : public TgtTest, public MultipathDevice::Observer {
 };
 
 TEST_F(ReservationKeyTarget, ARemovedPathAndAClosedDiskTakeTheirKeysBack) {
-  ASSERT_THAT(keys(), testing::UnorderedElementsAre(0x5a00800000010002, 0x5a00800000010003));
+  ASSERT_THAT(keys(), testing::UnorderedElementsAre(0x5a00000000010002, 0x5a00000000010003));
   ASSERT_TRUE(device_->remove_path(*sessions_[0], TgtProcess::kLun));
   ASSERT_TRUE(run_until([this] { return removed_ == 1; }));
-  EXPECT_THAT(keys(), testing::ElementsAre(0x5a00800000010003));
+  EXPECT_THAT(keys(), testing::ElementsAre(0x5a00000000010003));
   close_device();
   EXPECT_THAT(keys(), testing::IsEmpty());
 }

@@ -12,9 +12,9 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::UnorderedElementsAre;
 
-constexpr std::uint64_t kHostKey = 0x5a00000000000000;
-constexpr std::uint64_t kFirstKey = 0x5a00800000010001;
-constexpr std::uint64_t kSecondKey = 0x5a00800000010002;
+constexpr std::uint64_t kHostKey = 0x5a0000;
+constexpr std::uint64_t kFirstKey = 0x5a00000000010001;
+constexpr std::uint64_t kSecondKey = 0x5a00000000010002;
 
 class ReservationKeyTest : public MultipathTest {
  protected:
@@ -88,6 +88,25 @@ TEST_F(ReservationKeyTest, CloseTakesTheKeysBackBeforeTheSessionsLogOut) {
   EXPECT_TRUE(closes(milliseconds(50)));
   EXPECT_THAT(keys(), IsEmpty());
   EXPECT_EQ(target_->sessions(), 2U);
+}
+
+// Two hosts whose numbers differ in one bit, for guests whose numbers do.
+TEST_F(ReservationKeyTest, TwoHostsNeverRegisterTheSameKey) {
+  options_.reservation_key = 0x5a00;
+  last_isid_ = 4;
+  start({1});
+  options_.reservation_key = 0x5a01;
+  MultipathDevice other(reactor_, options_, *this);
+  last_isid_ = 3;
+  Session& session = add_session(0);
+  session.start();
+  ASSERT_TRUE(other.add_path(session, 0));
+  reactor_.run_for(milliseconds(100));
+  EXPECT_THAT(keys(), UnorderedElementsAre(0x005a000000010005, 0x005a010000010004));
+  bool closed = false;
+  other.close(
+      false, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  EXPECT_TRUE(reactor_.run_until([&] { return closed; }, seconds(1)));
 }
 
 TEST_F(ReservationKeyTest, ARemovedPathTakesItsOwnKeyBack) {

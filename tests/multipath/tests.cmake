@@ -24,12 +24,14 @@ iscsi_blkback_test(multipath_test
     multipath/path_latency_test.cpp
     multipath/path_policies_test.cpp
     multipath/path_selector_test.cpp
+    multipath/portal_group_trial_test.cpp
     multipath/predecessor_fence_test.cpp
     multipath/preempt_test.cpp
     multipath/prioritizer_test.cpp
     multipath/queue_depth_test.cpp
     multipath/redirected_login_test.cpp
     multipath/reservation_key_test.cpp
+    multipath/shared_disk_test.cpp
     multipath/shared_session_test.cpp
     multipath/silent_path_test.cpp
     multipath/split_requests_test.cpp
@@ -40,5 +42,6 @@ iscsi_blkback_test(multipath_test
 iscsi_blkback_test(multipath_target_test LABEL target
   SOURCES
     multipath/failover_target_test.cpp
+    multipath/portal_group_target_test.cpp
     multipath/reservation_key_target_test.cpp
   LIBRARIES iscsi_blkback_multipath)

@@ -16,6 +16,10 @@ LoginPlace place_of(const char* host, std::optional<std::uint16_t> group) {
 }
 const LoginPlace kPlace = place_of("10.0.0.1", 1);
 
+auto harmless_at(std::int64_t seconds) {
+  return [seconds](const UnfencedWrite& write) { return write.harmless_at <= at(seconds); };
+}
+
 UnfencedWrite write_of(std::uint64_t first, std::uint64_t end, std::uint64_t owner = 1) {
   return {.first_sector = first,
           .end_sector = end,
@@ -50,6 +54,8 @@ TEST(UnfencedWrites, DoesNotEndangerItsOwnRetry) {
   EXPECT_TRUE(writes.endangers(100, 108, 6));
   EXPECT_TRUE(writes.has_owner(5));
   EXPECT_FALSE(writes.has_owner(6));
+  EXPECT_TRUE(writes.has_copy(100, 108, 5));
+  EXPECT_FALSE(writes.has_copy(100, 108, 6));
 }
 
 TEST(UnfencedWrites, AFenceClearsItsPathUpToItsEpochOnly) {
@@ -123,6 +129,9 @@ TEST(UnfencedWrites, BeyondTheLimitARangeIsWidenedAndClearedByTimeAlone) {
   EXPECT_TRUE(writes.endangers(150, 151, 9));
   for (const std::uint64_t owner : {2U, 3U}) {
     EXPECT_FALSE(writes.has_owner(owner));
+    EXPECT_TRUE(writes.has_copy(owner * 100 - 100, owner * 100 - 92, owner)) << "it may be";
+    EXPECT_FALSE(writes.has_copy(92, 100, owner));
+    EXPECT_FALSE(writes.has_copy(208, 216, owner));
     EXPECT_TRUE(writes.endangers(100, 108, owner)) << "what it asks for may be another one's";
     EXPECT_TRUE(writes.endangers(200, 208, owner));
   }
@@ -172,8 +181,9 @@ TEST(UnfencedWrites, AFenceOfOnePathLeavesWhatHasNotSettled) {
       writes.add(write);
     }
   }
-  EXPECT_FALSE(writes.any_until(at(59)));
-  EXPECT_TRUE(writes.any_until(at(60)));
+  EXPECT_FALSE(writes.any_of(harmless_at(59)));
+  EXPECT_TRUE(writes.any_of(harmless_at(60)));
+  EXPECT_FALSE(writes.remove_if(harmless_at(59)));
   EXPECT_FALSE(writes.all_until(1, kPlace, at(69))) << "the later one has not settled";
   EXPECT_TRUE(writes.all_until(1, kPlace, at(70)));
   EXPECT_FALSE(writes.all_until(2, kPlace, at(70))) << "it has none";

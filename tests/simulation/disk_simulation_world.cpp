@@ -71,7 +71,9 @@ void Simulation::choose_network(const SocketAddress& where) {
 
 MultipathOptions Simulation::choose_policies() {
   MultipathOptions options;
-  options.portal_group_fences = true;  // it is one target
+  // It is one target, as trials find out, too.
+  const bool trial = options_.seed % 3 == 0 && !only_lun_fences();
+  options.portal_group_fences = trial ? PortalGroupFences::trial : PortalGroupFences::yes;
   if (options_.canary != Canary::no_marks) {
     options.barrier_directory = marks_.path();
   }
@@ -88,7 +90,7 @@ MultipathOptions Simulation::choose_policies() {
     lun_fences_ = random_.one_in(2) ? LunFences::reset : LunFences::preempt;
     options.fence_settle_time = only_lun_fences() ? milliseconds(0) : kSettleTime;
     if (lun_fences_ == LunFences::preempt) {
-      options.reservation_key = 0x5a00000000000000;
+      options.reservation_key = 0x5a0000;
     }
   }
   if (random_.one_in(3)) {

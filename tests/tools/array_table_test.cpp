@@ -93,24 +93,29 @@ TEST(ArrayTable, NoRowMakesAGuestsRequestsFail) {
   }
 }
 
-// One process or kernel serves all portals of these; of others nobody here knows.
-TEST(ArrayTable, VouchesForTheSessionsOfTargetsThatAreOneNode) {
+// These are also what pairs of nodes are built of, each of which tells the same.
+TEST(ArrayTable, NoVendorVouchesForTheSessionsOfItsTargets) {
   const auto vouches = [](const char* vendor) {
     LogicalUnitIdentity identity;
     identity.vendor = vendor;
     return decide_policies({}, &built_in_arrays(), &identity).portal_group_fences;
   };
   for (const char* vendor : {"IET", "LIO-ORG", "SUSE", "SCST_FIO"}) {
-    EXPECT_TRUE(vouches(vendor)) << vendor;
+    EXPECT_EQ(vouches(vendor), PortalGroupFences::trial) << vendor;
   }
   for (const char* vendor : {"EQLOGIC", "NETAPP", "PURE", "DELL", "IBM", ""}) {
-    EXPECT_FALSE(vouches(vendor)) << vendor;
+    EXPECT_EQ(vouches(vendor), PortalGroupFences::no) << vendor;
   }
-  PathPolicySettings own;
-  own.portal_group_fences = false;
+  for (const ArrayRow& row : built_in_arrays()) {
+    EXPECT_NE(row.policies.portal_group_fences, PortalGroupFences::yes) << row.vendor;
+  }
   LogicalUnitIdentity identity;
   identity.vendor = "IET";
-  EXPECT_FALSE(decide_policies(own, &built_in_arrays(), &identity).portal_group_fences);
+  for (const PortalGroupFences own : {PortalGroupFences::no, PortalGroupFences::yes}) {
+    PathPolicySettings settings;
+    settings.portal_group_fences = own;
+    EXPECT_EQ(decide_policies(settings, &built_in_arrays(), &identity).portal_group_fences, own);
+  }
 }
 
 TEST(Config, DevicesHaveAPathCheckerAndNoPathRetry) {

@@ -135,7 +135,7 @@ constexpr PerLun kOptions[] = {
      [](const DiskPlan& p) { return p.multipath.exclusive_luns; }},
     {"shared", "'Yes'", Of::disk, [](const DiskPlan& p) { return p.multipath.shared; }},
     {"portal_group_fences", "'Yes'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.portal_group_fences == true; }},
+     [](const DiskPlan& p) { return p.multipath.portal_group_fences == PortalGroupFences::yes; }},
     {"redirected_login_fences", "'Yes'", Of::disk,
      [](const DiskPlan& p) { return p.multipath.redirected_login_fences; }},
     {"capacity_polling_interval", "7", Of::disk,

@@ -136,11 +136,11 @@ TEST(ConfigRefusesEach, OptionOfTheKernelStackThatHasNoCounterpart) {
 }
 
 TEST(ConfigRefusesEach, ReservationKeyThatIsNone) {
-  for (const char* key :
-       {"", "0x", "0x0", "5a00", "0x5g", "0x-1", "file", "0x5a00:aptpl", "0x10000000000000000"}) {
+  for (const char* key : {"", "0x", "0x0", "5a00", "0x5g", "0x-1", "file", "0x5a00:aptpl",
+                          "0x1000000", "0x5a00000000000000", "0x10000000000000000"}) {
     EXPECT_EQ(refusal(std::string("[defaults]\nreservation_key = '") + key + "'\n"),
-              "c.toml:2: reservation_key is no hexadecimal number like \"0x5a00\" of 1 to 16 "
-              "digits, not all 0")
+              "c.toml:2: reservation_key is no hexadecimal number like \"0x5a00\" of 1 to 6 "
+              "digits, not all 0: the rest of a key tells the host's paths apart")
         << key;
   }
 }

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "base/printable_text.h"
+#include "multipath/path_key.h"
 #include "tests/tools/config_text.h"
 
 namespace iscsi_blkback {
@@ -344,9 +345,17 @@ TEST(Config, FencesOfTheLogicalUnit) {
   EXPECT_TRUE(
       accepted("[defaults]\nredirected_login_fences = 'Yes'\n").multipath.redirected_login_fences);
   EXPECT_EQ(accepted("").multipath.reservation_key, 0U);
-  EXPECT_EQ(
-      accepted("[defaults]\nreservation_key = '0xffffffffffffffff'\n").multipath.reservation_key,
-      ~std::uint64_t{0});
+  EXPECT_EQ(accepted("[defaults]\nreservation_key = '0xffffff'\n").multipath.reservation_key,
+            PathKey::kMaxHostKey);
+  EXPECT_EQ(accepted("").multipath.portal_group_fences, std::nullopt);
+  for (const auto& [word, fences] :
+       {std::pair("'Yes'", PortalGroupFences::yes), std::pair("true", PortalGroupFences::yes),
+        std::pair("'No'", PortalGroupFences::no), std::pair("'Trial'", PortalGroupFences::trial)}) {
+    EXPECT_EQ(accepted(std::string("[defaults]\nportal_group_fences = ") + word + "\n")
+                  .multipath.portal_group_fences,
+              fences)
+        << word;
+  }
   // The default fence_settle_time is longer.
   accepted("[defaults]\nquiesce_time = 5\n");
 }

@@ -9,6 +9,7 @@ service_settings() {
     reset) echo 'exclusive_luns = "Yes"' ;;
     key) echo 'reservation_key = "0x1ab00"' ;;
   esac
+  echo 'portal_group_fences = "Yes"' # the kernel has both groups
   echo "fence_settle_time = 4"
   echo "quiesce_time = 600"
 }
