@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -184,16 +185,16 @@ std::size_t BarrierFile::holders_of_removed_files() const {
   if (::fstat(fd_.get(), &own) != 0) {
     return 0;
   }
-  std::size_t elsewhere = 0;
+  std::set<std::pair<std::uint64_t, off_t>> elsewhere;
   std::ifstream locks("/proc/locks");
   for (std::string line; std::getline(locks, line);) {
     const auto lock = exclusive_lock_of(line);
     if (lock && lock->inode != own.st_ino && lock->at >= first_lock_ &&
         lock->at < first_lock_ + static_cast<off_t>(barrier_layout::kSlots)) {
-      ++elsewhere;
+      elsewhere.emplace(lock->inode, lock->at);
     }
   }
-  return elsewhere;
+  return elsewhere.size();
 }
 
 }  // namespace iscsi_blkback

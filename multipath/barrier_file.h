@@ -161,8 +161,7 @@ class BarrierFile {
   // To take the slot, also by whoever has it shared. False: another one has it, or looks at it.
   [[nodiscard]] bool try_lock(std::size_t index) const;
   void unlock(std::size_t index) const;
-  // How many disks of this host have slots in former files of this path, which were removed; perhaps
-  // too many.
+  // How many disks of this host have slots in former files of this path, which were removed.
   [[nodiscard]] std::size_t holders_of_removed_files() const;
 
  private:
