@@ -179,19 +179,33 @@ void BarrierFile::unlock(std::size_t index) const {
   (void)set_lock(index, F_UNLCK);
 }
 
-// The kernel does not show the list at one moment: a lock may be in it twice, or be missing once.
+// The kernel shows the list in pieces: what changes meanwhile makes a lock be in it twice or not at
+// all. So it is read until it is the same twice; what was seen in any of the readings counts.
 std::size_t BarrierFile::holders_of_removed_files() const {
+  constexpr int kMostReadings = 16;
   struct stat own {};
   if (::fstat(fd_.get(), &own) != 0) {
     return 0;
   }
-  std::set<std::pair<std::uint64_t, off_t>> elsewhere;
-  std::ifstream locks("/proc/locks");
-  for (std::string line; std::getline(locks, line);) {
-    const auto lock = exclusive_lock_of(line);
-    if (lock && lock->inode != own.st_ino && lock->at >= first_lock_ &&
-        lock->at < first_lock_ + static_cast<off_t>(barrier_layout::kSlots)) {
-      elsewhere.emplace(lock->inode, lock->at);
+  const auto read = [&] {
+    std::set<std::pair<std::uint64_t, off_t>> elsewhere;
+    std::ifstream locks("/proc/locks");
+    for (std::string line; std::getline(locks, line);) {
+      const auto lock = exclusive_lock_of(line);
+      if (lock && lock->inode != own.st_ino && lock->at >= first_lock_ &&
+          lock->at < first_lock_ + static_cast<off_t>(barrier_layout::kSlots)) {
+        elsewhere.emplace(lock->inode, lock->at);
+      }
+    }
+    return elsewhere;
+  };
+  auto elsewhere = read();
+  for (int reading = 1; reading < kMostReadings; ++reading) {
+    const auto again = read();
+    const bool same = again == elsewhere;
+    elsewhere.insert(again.begin(), again.end());
+    if (same && reading > 1) {
+      break;
     }
   }
   return elsewhere.size();
