@@ -1,8 +1,7 @@
 // XenStore on libxenstore (read at 4.17 and 4.20), and what that leaves to its user:
 //
-// - Its reader thread feeds a pipe that holds one byte for the whole queue of watch events: the
-// pipe
-//   is readable while the queue is not empty, and only reading until there is nothing clears it.
+// - Its reader thread feeds a pipe that holds one byte for the whole queue of watch events. The
+//   pipe is readable while the queue is not empty, and only reading until there is nothing clears it.
 // - When xenstored dies, the reader thread ends and the pipe says nothing. So there is a second
 //   connection to the same socket, by which nothing is ever sent: its hang-up tells of the death.
 //   The domains without such a socket reach a xenstored elsewhere through the kernel's device.
