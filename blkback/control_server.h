@@ -62,7 +62,8 @@
 //            "in_flight":0, "requests":10, "failures":0, "last_error":""}]}]},
 //      "statistics":{"read_requests":0, "write_requests":0, "flush_requests":0,
 //      "error_responses":0,
-//                    "read_sectors":0, "written_sectors":0, "in_flight":0}   null while no ring
+//                    "read_sectors":0, "written_sectors":0, "in_flight":0,
+//                    "held_flushes":0}   failed, and tried again; null while no ring
 //    }]}
 #pragma once
 

@@ -294,14 +294,7 @@ GuestPresence GuestBackend::guest() {
 }
 
 Result<bool> GuestBackend::xenstore_knows_guest() {
-  const auto folder = store()->list(fmt::format("/local/domain/{}", guest_));
-  if (folder || folder.error().code == ErrorCode::permission_denied) {
-    return true;
-  }
-  if (folder.error().code == ErrorCode::not_found) {
-    return false;
-  }
-  return tl::unexpected(folder.error());
+  return xenstore_has_guest(*store(), guest_);
 }
 
 bool GuestBackend::is_told_of_the_guest() const {

@@ -37,6 +37,10 @@ bool is_another(const DomainStatus& before, const DomainStatus& now) {
          now.cpu_time_ns + kLess_ns < before.cpu_time_ns;
 }
 
+std::string folder_of(DomainId guest) {
+  return fmt::format("/local/domain/{}", guest);
+}
+
 // "/vm/6c9dbf50-1d3e-4c0f-9b8e-2f5a5c1d2e3f"; anything else is no handle.
 DomainHandle parse_vm_path(std::string_view path) {
   constexpr std::string_view kFolder = "/vm/";
@@ -82,19 +86,28 @@ GuestLife life_after(const GuestLife& life, const std::optional<DomainStatus>& b
   return after;
 }
 
+Result<bool> xenstore_has_guest(XenStoreAccess& store, DomainId guest) {
+  const auto folder = store.list(folder_of(guest));
+  if (folder || folder.error().code == ErrorCode::permission_denied) {
+    return true;
+  }
+  if (folder.error().code == ErrorCode::not_found) {
+    return false;
+  }
+  return tl::unexpected(folder.error());
+}
+
 Result<DomainStatus> status_in_xenstore(XenStoreAccess& store, DomainId guest) {
-  const std::string folder = fmt::format("/local/domain/{}", guest);
   DomainStatus status;
-  if (const auto there = store.list(folder); !there) {
-    if (there.error().code == ErrorCode::not_found) {
-      return status;  // gone
-    }
-    if (there.error().code != ErrorCode::permission_denied) {
-      return tl::unexpected(there.error());
-    }
+  const auto there = xenstore_has_guest(store, guest);
+  if (!there) {
+    return tl::unexpected(there.error());
+  }
+  if (!*there) {
+    return status;  // gone
   }
   status.life = DomainLife::running;
-  if (const auto path = store.read(folder + "/vm")) {
+  if (const auto path = store.read(folder_of(guest) + "/vm")) {
     status.handle = parse_vm_path(*path);
   } else if (path.error().code != ErrorCode::not_found &&
              path.error().code != ErrorCode::permission_denied) {

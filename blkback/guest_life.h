@@ -39,4 +39,7 @@ struct GuestLife {
 // xenstore's.
 [[nodiscard]] Result<DomainStatus> status_in_xenstore(XenStoreAccess& store, DomainId guest);
 
+// Whether xenstore has the guest's own folder; one that may not be read is there.
+[[nodiscard]] Result<bool> xenstore_has_guest(XenStoreAccess& store, DomainId guest);
+
 }  // namespace iscsi_blkback

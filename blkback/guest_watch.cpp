@@ -54,7 +54,6 @@ Result<DomainStatus> GuestWatch::ask(bool& by_xen) {
 bool GuestWatch::refresh() {
   bool by_xen = false;
   const auto status = ask(by_xen);
-  answered_ = status.has_value();
   if (!status) {
     on_failure(status.error(), by_xen);
     return false;

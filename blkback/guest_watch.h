@@ -48,8 +48,6 @@ class GuestWatch {
 
   [[nodiscard]] const GuestLife& life() const { return life_; }
   [[nodiscard]] bool in_doubt() const { return in_doubt_; }
-  // Of the last question.
-  [[nodiscard]] bool answered() const { return answered_; }
 
   static constexpr std::chrono::milliseconds kInterval{1000};
   // While it is suspended, as nothing tells when it goes on where it is; and while nobody would
@@ -72,7 +70,6 @@ class GuestWatch {
   Owner& owner_;
   GuestLife life_;
   std::optional<DomainStatus> status_;  // as last answered
-  bool answered_ = false;
   bool xen_has_answered_ = false;  // ever
   bool in_doubt_ = false;
   std::optional<TimePoint> fails_since_;

@@ -229,8 +229,7 @@ void Vbd::accept(const BlkifRequest& request, const RequestLimits& limits, TimeP
     log_limited(log_.refusals, now, LogLevel::warning, "vbd",
                 "{}: request refused: {} (operation {}, sector {}, {} segments)", options_.name,
                 to_string(refusal), request.operation, request.sector, request.segment_count);
-    finished_.push_back(slot);
-    answer_.schedule();
+    finish(slot);
     return;
   }
   slot.operation = slot.parsed.operation;
@@ -247,8 +246,7 @@ void Vbd::submit_accepted() noexcept {
   copy_and_check(accepted_, BlockOperation::write);
   while (Slot* slot = accepted_.pop_front()) {
     if (slot->response != kBlkifOkay) {
-      finished_.push_back(*slot);
-      answer_.schedule();
+      finish(*slot);
       continue;
     }
     switch (slot->operation) {
@@ -311,10 +309,10 @@ void Vbd::finish(Slot& slot) noexcept {
 void Vbd::on_flush_failed(Slot& slot, IoStatus status) noexcept {
   if (!std::exchange(slot.held, true) && held_flushes_++ == 0 && state_ != State::closing) {
     flush_retry_delay_ = kFirstFlushRetry;
-    log_error("vbd",
-              "{}: a flush failed: {}; it is tried again until it succeeds, for the guest would "
-              "take an error for success",
-              options_.name, to_string(status));
+    log_limited(log_.errors, reactor_.now(), LogLevel::error, "vbd",
+                "{}: a flush failed: {}; it is tried again until it succeeds, for the guest would "
+                "take an error for success",
+                options_.name, to_string(status));
   }
   failed_flushes_.push_back(slot);
   if (state_ == State::closing) {
@@ -343,7 +341,8 @@ void Vbd::on_flush_failed(Slot& slot, IoStatus status) noexcept {
 
 void Vbd::on_flush_succeeded(Slot& slot) noexcept {
   if (std::exchange(slot.held, false) && --held_flushes_ == 0) {
-    log_info("vbd", "{}: flushes succeed again", options_.name);
+    log_limited(log_.errors, reactor_.now(), LogLevel::info, "vbd", "{}: flushes succeed again",
+                options_.name);
   }
 }
 

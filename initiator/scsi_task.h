@@ -51,7 +51,11 @@ struct ScsiTask : ListHook<ScsiTask> {
   // target has answered; whoever uses the task for something else sets them to 0.
   std::uint8_t silences = 0;
   std::uint8_t stuck = 0;
-  static constexpr std::uint8_t kMostGivenUp = 255;
+  static void count_up(std::uint8_t& times) {
+    if (times != 0xff) {
+      ++times;
+    }
+  }
 
   // Set by the session before on_complete.
   TaskOutcome outcome = TaskOutcome::completed;

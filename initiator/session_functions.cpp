@@ -277,8 +277,8 @@ void Session::Impl::end_tasks(const FunctionSlot& slot) {
                            : whole_session || task.task->lun == slot.lun;
     if (meant) {
       task.task->outcome = TaskOutcome::aborted;
-      if (slot.function == TaskFunction::abort_task && task.task->stuck < ScsiTask::kMostGivenUp) {
-        ++task.task->stuck;
+      if (slot.function == TaskFunction::abort_task) {
+        ScsiTask::count_up(task.task->stuck);
       }
       task.task->transferred_bytes = 0;
       finish(task);

@@ -24,6 +24,11 @@ std::uint32_t looks_allowed(const ScsiTask& task) {
   return task.stuck == 0 ? kLooks : kLooks * 8;
 }
 
+// In the last looks that it is allowed.
+bool has_moved(const TaskSlot& slot, std::uint32_t look) {
+  return look - slot.moved_at <= looks_allowed(*slot.task);
+}
+
 }  // namespace
 
 void Session::Impl::watch_commands() {
@@ -45,9 +50,7 @@ void Session::Impl::look_for_stuck_commands() {
   }
   // A command that waits behind an older one which is being served is not stuck: the target may
   // well take them in order.
-  const auto moved = [this](const TaskSlot& slot) {
-    return look_ - slot.moved_at <= looks_allowed(*slot.task);
-  };
+  const auto moved = [this](const TaskSlot& slot) { return has_moved(slot, look_); };
   std::uint32_t oldest_moving = cmd_sn_;
   for (std::size_t index = 0; index < table_.size(); ++index) {
     const TaskSlot& slot = table_.slot_at(index);
@@ -121,9 +124,8 @@ void Session::Impl::abort_stuck_command(TaskSlot& slot) {
 void Session::Impl::count_stuck(std::uint64_t lun) {
   for (std::size_t index = 0; index < table_.size(); ++index) {
     const TaskSlot& slot = table_.slot_at(index);
-    if (slot.task != nullptr && slot.task->lun == lun &&
-        look_ - slot.moved_at > looks_allowed(*slot.task) && slot.task->stuck < ScsiTask::kMostGivenUp) {
-      ++slot.task->stuck;
+    if (slot.task != nullptr && slot.task->lun == lun && !has_moved(slot, look_)) {
+      ScsiTask::count_up(slot.task->stuck);
     }
   }
 }

@@ -141,8 +141,8 @@ void Session::Impl::note_end_of_silence() {
 void Session::Impl::count_silence() {
   for (std::size_t index = 0; index < table_.size(); ++index) {
     ScsiTask* task = table_.slot_at(index).task;
-    if (task != nullptr && task->silences < ScsiTask::kMostGivenUp) {
-      ++task->silences;
+    if (task != nullptr) {
+      ScsiTask::count_up(task->silences);
     }
   }
 }

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -57,17 +58,27 @@ struct flock byte_lock(off_t at, short type) {
   return lock;
 }
 
-// Of a line like "1: OFDLCK ADVISORY  WRITE -1 00:19:1234 4711 4711": where that lock is.
-std::optional<off_t> exclusive_lock_of(std::string_view line) {
+struct ExclusiveLock {
+  std::uint64_t inode = 0;
+  off_t at = 0;
+};
+
+// Of a line like "1: OFDLCK ADVISORY  WRITE -1 00:19:1234 4711 4711".
+std::optional<ExclusiveLock> exclusive_lock_of(std::string_view line) {
   if (line.find(" OFDLCK ") == line.npos || line.find(" WRITE ") == line.npos) {
     return std::nullopt;
   }
-  const std::string_view end = line.substr(std::min(line.size(), line.rfind(' ') + 1));
-  off_t at = 0;
-  if (std::from_chars(end.data(), end.data() + end.size(), at).ptr != end.data() + end.size()) {
+  const auto number = [](std::string_view text, auto& value) {
+    return std::from_chars(text.data(), text.data() + text.size(), value).ptr ==
+           text.data() + text.size();
+  };
+  ExclusiveLock lock;
+  const std::string_view end = line.substr(line.rfind(' ') + 1);
+  const std::string_view file = line.substr(0, line.rfind(' ', line.rfind(' ') - 1));
+  if (!number(end, lock.at) || !number(file.substr(file.rfind(':') + 1), lock.inode)) {
     return std::nullopt;
   }
-  return at;
+  return lock;
 }
 
 }  // namespace
@@ -168,26 +179,36 @@ void BarrierFile::unlock(std::size_t index) const {
   (void)set_lock(index, F_UNLCK);
 }
 
-std::size_t BarrierFile::holders_of_removed_files(std::size_t own) const {
-  std::array<std::uint32_t, barrier_layout::kSlots> holders{};
-  std::ifstream locks("/proc/locks");
-  for (std::string line; std::getline(locks, line);) {
-    const auto at = exclusive_lock_of(line);
-    if (at && *at >= first_lock_ && *at < first_lock_ + static_cast<off_t>(holders.size())) {
-      ++holders[static_cast<std::size_t>(*at - first_lock_)];
+// The kernel shows the list in pieces: what changes meanwhile makes a lock be in it twice or not at
+// all. So it is read until it is the same twice; what was seen in any of the readings counts.
+std::size_t BarrierFile::holders_of_removed_files() const {
+  constexpr int kMostReadings = 16;
+  struct stat own {};
+  if (::fstat(fd_.get(), &own) != 0) {
+    return 0;
+  }
+  const auto read = [&] {
+    std::set<std::pair<std::uint64_t, off_t>> elsewhere;
+    std::ifstream locks("/proc/locks");
+    for (std::string line; std::getline(locks, line);) {
+      const auto lock = exclusive_lock_of(line);
+      if (lock && lock->inode != own.st_ino && lock->at >= first_lock_ &&
+          lock->at < first_lock_ + static_cast<off_t>(barrier_layout::kSlots)) {
+        elsewhere.emplace(lock->inode, lock->at);
+      }
+    }
+    return elsewhere;
+  };
+  auto elsewhere = read();
+  for (int reading = 1; reading < kMostReadings; ++reading) {
+    const auto again = read();
+    const bool same = again == elsewhere;
+    elsewhere.insert(again.begin(), again.end());
+    if (same && reading > 1) {
+      break;
     }
   }
-  std::size_t elsewhere = 0;
-  for (std::size_t index = 0; index < holders.size(); ++index) {
-    if (holders[index] == 0) {
-      continue;
-    }
-    struct flock lock = byte_lock(first_lock_ + static_cast<off_t>(index), F_RDLCK);
-    const bool here =
-        index == own || (::fcntl(fd_.get(), F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK);
-    elsewhere += holders[index] - (here ? 1 : 0);
-  }
-  return elsewhere;
+  return elsewhere.size();
 }
 
 }  // namespace iscsi_blkback

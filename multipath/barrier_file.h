@@ -161,9 +161,8 @@ class BarrierFile {
   // To take the slot, also by whoever has it shared. False: another one has it, or looks at it.
   [[nodiscard]] bool try_lock(std::size_t index) const;
   void unlock(std::size_t index) const;
-  // How many disks of this host have slots in former files of this path, which were removed. own:
-  // the slot that this object has.
-  [[nodiscard]] std::size_t holders_of_removed_files(std::size_t own) const;
+  // How many disks of this host have slots in former files of this path, which were removed.
+  [[nodiscard]] std::size_t holders_of_removed_files() const;
 
  private:
   struct Unmap {

@@ -429,7 +429,7 @@ bool LunWriteBarrier::others_have_removed_files(TimePoint now) {
   if (!looks_for_removed_) {
     return false;
   }
-  if (const std::uint64_t there = file_.holders_of_removed_files(slot_); there != 0) {
+  if (const std::uint64_t there = file_.holders_of_removed_files(); there != 0) {
     removed_ = std::max(removed_, there);
     removed_until_ = now + holder_.quiesce_time;
     return true;

@@ -212,10 +212,10 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   }
   if (request.block->operation == BlockOperation::flush && tells_loss_at_flush(error))
       [[unlikely]] {
-    log_error("multipath",
-              "{}: the target cannot write its cache: {}; what the guest has not flushed before may "
-              "be lost",
-              options_.alias, to_string(error));
+    log_limited(log_limiter_, reactor_.now(), LogLevel::error, "multipath",
+                "{}: the target cannot write its cache: {}; what the guest has not flushed before "
+                "may be lost",
+                options_.alias, to_string(error));
     note_loss();
     if (request.place != Request::Place::answered) {
       complete(request, IoStatus::ok);  // which says it

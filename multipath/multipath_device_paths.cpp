@@ -74,10 +74,10 @@ void MultipathDevice::Impl::start_fence_timer() {
 }
 
 void MultipathDevice::Impl::on_loss_told(Path& path, const std::string& sense) noexcept {
-  log_error("multipath",
-            "{}: by portal {} the target says that a write has failed which it had acknowledged "
-            "before (sense {}): data of this disk is lost at the target; the next flush fails",
-            options_.alias, path.portal_name(), sense);
+  log_limited(log_limiter_, reactor_.now(), LogLevel::error, "multipath",
+              "{}: by portal {} the target says that a write has failed which it had acknowledged "
+              "before (sense {}): data of this disk is lost at the target; the next flush fails",
+              options_.alias, path.portal_name(), sense);
   note_loss();
 }
 

@@ -10,8 +10,7 @@ std::optional<PolicyContradiction> find_contradiction(const MultipathOptions& op
   if (options.exclusive_luns && options.shared) {
     return PolicyContradiction{{"exclusive_luns", "shared"},
                                "exclusive_luns contradicts shared: a LUN that several guests use "
-                               "is not to be reset, which "
-                               "would end the commands of them all"};
+                               "is not to be reset, which would end the commands of them all"};
   }
   if (options.path_grouping_policy == PathGroupingPolicy::group_by_prio && options.prio &&
       options.prio->kind == PrioritizerKind::constant) {

@@ -1,8 +1,7 @@
 // XenStore on libxenstore (read at 4.17 and 4.20), and what that leaves to its user:
 //
-// - Its reader thread feeds a pipe that holds one byte for the whole queue of watch events: the
-// pipe
-//   is readable while the queue is not empty, and only reading until there is nothing clears it.
+// - Its reader thread feeds a pipe that holds one byte for the whole queue of watch events. The
+//   pipe is readable while the queue is not empty, and only reading until there is nothing clears it.
 // - When xenstored dies, the reader thread ends and the pipe says nothing. So there is a second
 //   connection to the same socket, by which nothing is ever sent: its hang-up tells of the death.
 //   The domains without such a socket reach a xenstored elsewhere through the kernel's device.
@@ -203,7 +202,8 @@ class LibxenXenStore final : public XenStore {
     xs_transaction_t transaction_;
   };
 
-  // The second connection. Never waits: a xenstored that hangs may have no room for one more.
+  // The second connection. xenstored has room for one or two that it has not accepted yet, and the
+  // first one is one of them: this one waits for room, but a xenstored that hangs not for ever.
   Result<void> connect_idle(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -211,10 +211,16 @@ class LibxenXenStore final : public XenStore {
       return fail(ErrorCode::invalid_argument, fmt::format("{} is too long for a socket", path));
     }
     std::memcpy(address.sun_path, path.data(), path.size());
-    idle_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    constexpr timeval kPatience{.tv_sec = 5, .tv_usec = 0};
+    idle_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (!idle_.valid() ||
+        ::setsockopt(idle_.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience) != 0 ||
         ::connect(idle_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
       return tl::unexpected(system_error(fmt::format("cannot reach xenstored ({})", path), errno));
+    }
+    const int flags = ::fcntl(idle_.get(), F_GETFL);
+    if (flags < 0 || ::fcntl(idle_.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
+      return tl::unexpected(system_error("the connection to xenstored cannot be watched", errno));
     }
     return {};
   }

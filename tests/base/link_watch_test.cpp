@@ -4,21 +4,13 @@
 #include <gtest/gtest.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
-#include <net/if.h>
-#include <netinet/in.h>
-#include <sched.h>
-#include <sys/ioctl.h>
 
 #include <array>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <optional>
 #include <span>
 #include <string>
-#include <thread>
 
-#include "base/uring_reactor.h"
+#include "tests/base/isolated_network.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -102,87 +94,18 @@ TEST(LinkWatchMessages, AMessageWithoutALinkIsPassedOver) {
   EXPECT_EQ(links_down(shorter + message(RTM_NEWLINK, 4, 0)), (Indexes{4}));
 }
 
-class LinkOwner final : public ByteStream::Owner {
- public:
-  void on_connected() noexcept override { connected = true; }
-  void on_sent() noexcept override {}
-  void on_received(std::size_t) noexcept override {}
-  void on_closed(const Error& error) noexcept override { closed = error; }
-
-  bool connected = false;
-  std::optional<Error> closed;
-};
-
-// Runs test in a network namespace of its own.
-void isolated(void (*test)()) {
-  bool isolated = false;
-  std::thread thread([&] {
-    isolated = unshare(CLONE_NEWNET) == 0;
-    if (isolated) {
-      test();
-    }
-  });
-  thread.join();
-  if (!isolated) {
-    GTEST_SKIP() << "no network namespace without root";
-  }
+void expect_lost(Connection& connection) {
+  ASSERT_TRUE(connection.run_until([&] { return connection.owner.closed.has_value(); }));
+  EXPECT_THAT(connection.owner.closed->message,
+        testing::HasSubstr("the network interface has lost its link"));
 }
-
-bool set_up(const char* interface, bool up) {
-  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request{};
-  std::strcpy(request.ifr_name, interface);
-  if (ioctl(fd.get(), SIOCGIFFLAGS, &request) != 0) {
-    return false;
-  }
-  request.ifr_flags =
-      static_cast<short>(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
-  return ioctl(fd.get(), SIOCSIFFLAGS, &request) == 0;
-}
-
-bool ip(const std::string& arguments) {
-  return std::system(("ip " + arguments + " 2>/dev/null").c_str()) == 0;
-}
-
-// A connection to an address of this host.
-struct Connection {
-  explicit Connection(const char* address) {
-    const auto at = SocketAddress::parse(address, 3260).value();
-    EXPECT_EQ(bind(listener.get(), reinterpret_cast<const sockaddr*>(&at.storage), at.length_bytes),
-              0);
-    EXPECT_EQ(listen(listener.get(), 1), 0);
-    stream = reactor->connect({.address = at, .interface_binding = {}}, owner);
-    EXPECT_TRUE(run_until([&] { return owner.connected || owner.closed; }) && owner.connected);
-  }
-  ~Connection() {
-    stream->reset();
-    EXPECT_TRUE(run_until([&] { return owner.closed.has_value(); }));
-  }
-  bool run_until(const std::function<bool()>& done) {
-    const TimePoint patience = reactor->now() + std::chrono::seconds(20);
-    while (!done() && reactor->now() < patience) {
-      reactor->run_once(std::chrono::milliseconds(100));
-    }
-    return done();
-  }
-  void expect_lost() {
-    ASSERT_TRUE(run_until([&] { return owner.closed.has_value(); }));
-    EXPECT_THAT(owner.closed->message,
-                testing::HasSubstr("the network interface has lost its link"));
-  }
-
-  const UniqueFd listener{socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  const std::unique_ptr<UringReactor> reactor = std::move(UringReactor::create().value());
-  LinkOwner owner;
-  std::unique_ptr<ByteStream> stream;
-};
 
 TEST(LinkWatch, EndsConnectionsThroughALinkThatIsLost) {
   isolated([] {
     ASSERT_TRUE(set_up("lo", true));
     Connection connection("127.0.0.1");
     EXPECT_TRUE(set_up("lo", false));
-    connection.expect_lost();
+    expect_lost(connection);
     EXPECT_EQ(connection.owner.closed->message,
               "connection to 127.0.0.1:3260: the network interface has lost its link");
   });
@@ -200,7 +123,7 @@ TEST(LinkWatch, EndsConnectionsThroughALinkWhoseMessageWasLost) {
       ASSERT_TRUE(set_up("v1", change % 2 == 0));
     }
     EXPECT_TRUE(set_up("lo", false));
-    connection.expect_lost();
+    expect_lost(connection);
   });
 }
 
@@ -219,7 +142,7 @@ TEST(LinkWatch, AnInterfaceThatJoinsAndLeavesABridgeKeepsItsConnections) {
     }
     EXPECT_FALSE(connection.owner.closed) << connection.owner.closed->message;
     EXPECT_TRUE(set_up("v0", false));
-    connection.expect_lost();
+    expect_lost(connection);
   });
 }
 

@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <csignal>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -13,7 +12,7 @@
 #include "initiator/cdb.h"
 #include "initiator/logical_unit.h"
 #include "initiator/session.h"
-#include "tests/support/tgt_process.h"
+#include "tests/support/real_target_test.h"
 
 namespace iscsi_blkback {
 
@@ -21,7 +20,6 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 inline constexpr std::uint64_t kDiskBytes = std::uint64_t{16} << 20;
-inline constexpr seconds kDeadline{60};  // generous: only bounds a hang
 
 // One request at the logical unit.
 struct Io {
@@ -45,18 +43,13 @@ struct Io {
   }
 };
 
-class TgtTest : public ::testing::Test {
+class TgtTest : public RealTargetTest {
  protected:
   void SetUp() override {
-    if (!TgtProcess::available()) {
-      GTEST_SKIP() << "needs root and the package tgt";
+    RealTargetTest::SetUp();
+    if (IsSkipped()) {
+      return;
     }
-    auto created = UringReactor::create();
-    if (!created) {
-      GTEST_SKIP() << created.error().message;
-    }
-    ::signal(SIGPIPE, SIG_IGN);
-    reactor = std::move(*created);
     const auto started = tgt.start({.disk_bytes = kDiskBytes});
     ASSERT_TRUE(started) << started.error().message;
     connect(tgt.port());
@@ -89,17 +82,6 @@ class TgtTest : public ::testing::Test {
     return SocketAddress::parse("127.0.0.1", tgt.port()).value();
   }
 
-  template <class Condition>
-  [[nodiscard]] bool run_until(Condition condition) {
-    const TimePoint end = reactor->now() + kDeadline;
-    while (!condition()) {
-      if (reactor->now() > end) {
-        return false;
-      }
-      reactor->run_once(milliseconds{50});
-    }
-    return true;
-  }
   [[nodiscard]] bool logged_in() {
     return run_until([this] { return session->state() == SessionState::logged_in; });
   }
@@ -137,7 +119,6 @@ class TgtTest : public ::testing::Test {
 
   SessionOptions options;  // for the next connect()
   TgtProcess tgt;
-  std::unique_ptr<UringReactor> reactor;
   std::unique_ptr<Session> session;
   std::unique_ptr<LogicalUnit> unit;
 };

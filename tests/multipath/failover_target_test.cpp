@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -14,8 +13,8 @@
 #include "base/uring_reactor.h"
 #include "initiator/pdu.h"
 #include "multipath/multipath_device.h"
+#include "tests/support/real_target_test.h"
 #include "tests/support/tcp_proxy.h"
-#include "tests/support/tgt_process.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -24,7 +23,6 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Way = TcpProxy::Way;
 
-constexpr seconds kFailoverDeadline{60};  // generous: only bounds a hang
 constexpr std::size_t kPaths = 2;
 
 struct Request {
@@ -33,19 +31,14 @@ struct Request {
   std::optional<IoStatus> status;
 };
 
-class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer {
+class FailoverTarget : public RealTargetTest, public MultipathDevice::Observer {
  protected:
   void SetUp() override {
-    if (!TgtProcess::available()) {
-      GTEST_SKIP() << "needs root and the package tgt";
+    RealTargetTest::SetUp();
+    if (IsSkipped()) {
+      return;
     }
-    auto created = UringReactor::create();
-    if (!created) {
-      GTEST_SKIP() << created.error().message;
-    }
-    ::signal(SIGPIPE, SIG_IGN);
     set_log_level(LogLevel::error);
-    reactor = std::move(*created);
     const auto started = tgt.start({.disk_bytes = std::uint64_t{16} << 20, .portals = kPaths});
     ASSERT_TRUE(started) << started.error().message;
     MultipathOptions options;
@@ -90,18 +83,6 @@ class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer 
   void on_paths_changed(MultipathDevice&) noexcept override {}
   void on_path_removed(MultipathDevice&, Session&) noexcept override { ++removed; }
 
-  template <class Condition>
-  [[nodiscard]] bool run_until(Condition condition) {
-    const TimePoint end = reactor ? reactor->now() + kFailoverDeadline : TimePoint{};
-    while (!condition()) {
-      if (reactor->now() > end) {
-        return false;
-      }
-      reactor->run_once(milliseconds{20});
-    }
-    return true;
-  }
-
   Request& submit(BlockOperation operation, std::uint64_t sector, std::uint32_t count,
                   int fill = 0) {
     Request& request = requests.emplace_back();
@@ -142,7 +123,6 @@ class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer 
 
   milliseconds path_timeout{1000};  // bounds only how long the tests take
   TgtProcess tgt;
-  std::unique_ptr<UringReactor> reactor;
   std::vector<std::unique_ptr<TcpProxy>> proxies;
   std::vector<std::unique_ptr<Session>> sessions;  // outlive device
   std::deque<Request> requests;
@@ -153,7 +133,7 @@ class FailoverTarget : public ::testing::Test, public MultipathDevice::Observer 
 // A path that is silent stays so, however slow the machine is.
 class SilentTarget : public FailoverTarget {
  protected:
-  SilentTarget() { path_timeout = std::chrono::duration_cast<milliseconds>(kFailoverDeadline); }
+  SilentTarget() { path_timeout = std::chrono::duration_cast<milliseconds>(kDeadline); }
 };
 
 TEST_F(FailoverTarget, AStaleWriteThatIsReleasedAfterAFailoverDoesNoHarm) {

@@ -116,17 +116,6 @@ class FollowingDisk : public MultipathTest {
     return std::move(*barrier);
   }
 
-  // Writes at a portal stay in the target, which executes them when it releases them, even if their
-  // connection is gone by then.
-  void hold_writes_at(std::size_t portal) {
-    SimFault fault;
-    fault.matches = writes_at(portal);
-    fault.count = 0;
-    fault.hold = true;
-    fault.execute = true;
-    target_->inject(fault);
-  }
-
   TemporaryFolder folder_;
 };
 

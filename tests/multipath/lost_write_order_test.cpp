@@ -7,13 +7,6 @@ namespace {
 
 class LostWriteOrder : public MultipathTest {
  protected:
-  void hold_next_write_at(std::size_t portal) {
-    SimFault fault;
-    fault.matches = writes_at(portal);
-    fault.hold = true;
-    fault.execute = true;
-    target_->inject(fault);
-  }
   // A write that is on its way over the path, and that the target keeps.
   GuestRequest& write_held_at(std::size_t portal, std::uint64_t sector, std::uint32_t count,
                               int fill) {

@@ -6,15 +6,6 @@ namespace {
 
 class LostWrites : public MultipathTest {
  protected:
-  // The next write that reaches the portal stays in the target, which executes it when released,
-  // even if its connection is gone.
-  void hold_next_write_at(std::size_t portal) {
-    SimFault fault;
-    fault.matches = writes_at(portal);
-    fault.hold = true;
-    fault.execute = true;
-    target_->inject(fault);
-  }
   // Submits a write until it is the one that portal holds.
   GuestRequest& write_held_at(std::size_t portal, std::uint64_t sector, std::uint32_t count,
                               int fill) {

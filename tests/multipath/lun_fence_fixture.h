@@ -20,13 +20,6 @@ class LunFenceTest : public MultipathTest {
     reactor_.run_for(milliseconds(10));
   }
 
-  void hold_next_write_at_portal_0() {
-    SimFault fault;
-    fault.matches = writes_at(0);
-    fault.hold = true;
-    fault.execute = true;
-    target_->inject(fault);
-  }
   // Writes until one of them, which is 1, stays at portal 0 or on its way there.
   GuestRequest& write_until_one_stays() {
     while (true) {
@@ -38,7 +31,7 @@ class LunFenceTest : public MultipathTest {
   }
   // A write that portal 0 keeps, lost there and answered at portal 1.
   void lose_a_write_only() {
-    hold_next_write_at_portal_0();
+    hold_next_write_at(0);
     GuestRequest& first = write_until_one_stays();
     EXPECT_EQ(target_->held(), 1U);
     refuse(0);

@@ -38,7 +38,7 @@ TEST_F(LunFenceTest, ASettleTimeAsLongAsTheQuiesceTimeIsNoFence) {
 // reset that had been sent at once would not have reached.
 TEST_F(LunFenceTest, BytesThatArriveLateAreFencedToo) {
   start_apart(true);
-  hold_next_write_at_portal_0();
+  hold_next_write_at(0);
   reactor_.network().set_reset_policy(portal_address(0), SimResetPolicy::everything);
   reactor_.network().set_held(portal_address(0), SimDirection::to_server, true);
   GuestRequest& first = write_until_one_stays();
@@ -126,11 +126,7 @@ class TwoLostWritesTest : public LunFenceTest {
     newest_ = &write(100, 8, 2);
   }
   void lose_at(std::size_t portal, std::uint64_t sector) {
-    SimFault fault;
-    fault.matches = writes_at(portal);
-    fault.hold = true;
-    fault.execute = true;
-    target_->inject(fault);
+    hold_next_write_at(portal);
     GuestRequest& request = at_path(portal, [&]() -> GuestRequest& { return write(sector, 8, 1); });
     reactor_.run_for(milliseconds(10));
     ASSERT_TRUE(pending(request));

@@ -225,6 +225,17 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
       return command.portal == portal && is_write(command);
     };
   }
+  // Writes that come to the portal stay in the target, which executes them when it releases them, even
+  // if their connection is gone by then. count: so many; 0: all from now on.
+  void hold_writes_at(std::size_t portal, std::uint32_t count = 0) {
+    SimFault fault;
+    fault.matches = writes_at(portal);
+    fault.count = count;
+    fault.hold = true;
+    fault.execute = true;
+    target_->inject(fault);
+  }
+  void hold_next_write_at(std::size_t portal) { hold_writes_at(portal, 1); }
   static std::function<bool(const SimCommand&)> io_at(std::size_t portal) {
     return [portal](const SimCommand& command) {
       return command.portal == portal && (is_write(command) || is_read(command));

@@ -59,11 +59,7 @@ class PathChanges : public MultipathTest {
   }
   // A write that stays in the target; it executes it when released, its connection gone or not.
   GuestRequest& write_held_at_first(int fill) {
-    SimFault fault;
-    fault.matches = writes_at(0);
-    fault.hold = true;
-    fault.execute = true;
-    target_->inject(fault);
+    hold_next_write_at(0);
     GuestRequest& request = write_at(0, fill);
     EXPECT_TRUE(reactor_.run_until([this] { return target_->held() == 1; }, seconds(1)));
     return request;

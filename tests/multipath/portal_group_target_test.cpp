@@ -3,13 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <csignal>
 #include <memory>
 #include <optional>
 
 #include "base/uring_reactor.h"
 #include "multipath/portal_group_trial.h"
-#include "tests/support/tgt_process.h"
+#include "tests/support/real_target_test.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -17,21 +16,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kTrialDeadline{60};  // generous: only bounds a hang
-
-class PortalGroupTarget : public ::testing::Test, public PortalGroupTrial::Owner {
+class PortalGroupTarget : public RealTargetTest, public PortalGroupTrial::Owner {
  protected:
-  void SetUp() override {
-    if (!TgtProcess::available()) {
-      GTEST_SKIP() << "needs root and the package tgt";
-    }
-    auto created = UringReactor::create();
-    if (!created) {
-      GTEST_SKIP() << created.error().message;
-    }
-    ::signal(SIGPIPE, SIG_IGN);
-    reactor = std::move(*created);
-  }
   void TearDown() override {
     std::size_t stopped = 0;
     for (const auto& session : sessions) {
@@ -41,17 +27,6 @@ class PortalGroupTarget : public ::testing::Test, public PortalGroupTrial::Owner
   }
   void on_trial_over(TrialVerdict found) noexcept override { verdict = found; }
 
-  template <class Condition>
-  [[nodiscard]] bool run_until(Condition condition) {
-    const TimePoint end = reactor ? reactor->now() + kTrialDeadline : TimePoint{};
-    while (!condition()) {
-      if (reactor->now() > end) {
-        return false;
-      }
-      reactor->run_once(milliseconds{20});
-    }
-    return true;
-  }
   void log_in(std::uint16_t port) {
     SessionOptions options;
     options.portal = SocketAddress::parse("127.0.0.1", port).value();
@@ -74,7 +49,6 @@ class PortalGroupTarget : public ::testing::Test, public PortalGroupTrial::Owner
     return verdict;
   }
 
-  std::unique_ptr<UringReactor> reactor;
   std::vector<std::unique_ptr<Session>> sessions;
   std::unique_ptr<PortalGroupTrial> trial;
   std::optional<TrialVerdict> verdict;

@@ -192,14 +192,6 @@ class PortalGroupTrialTest : public MultipathTest {
     target_options_.portals.push_back({portal_address(1), 1});  // for sessions
     start_device();
   }
-  void hold_writes_at(std::size_t portal) {
-    SimFault fault;
-    fault.matches = writes_at(portal);
-    fault.count = 0;
-    fault.hold = true;
-    fault.execute = true;
-    target_->inject(fault);
-  }
   // Answered at another portal, and kept by this one.
   void lose_a_write_at(std::size_t portal) {
     hold_writes_at(portal);

@@ -1,7 +1,6 @@
 # A guest whose queue is longer than the command window of its target (the Linux kernel's, which takes 4 commands here
 # at once): most of its writes wait in the session when it is saved or migrated, and none of them may be sent after that.
 # runs: trixie:pv bookworm:-
-# tools/test runs: bookworm:-
 # timeout: 400
 lun_file() { echo "$scenario_dir/disk.1"; }
 # The target's disk does not change any more.
