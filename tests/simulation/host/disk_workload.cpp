@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::uint32_t kMaxRequestSectors = kMaxDirectSegments * kSectorsPerPage;
 constexpr std::uint32_t kUsualSectors = 8;
-// Where nothing is wrong, no request takes so long ...
+// Where nothing is wrong, no request and no connection takes so long ...
 constexpr seconds kUndisturbedLimit{2};
 // ... and so many commands, where one waits for the other.
 constexpr std::int64_t kUndisturbedCommands = 300;
@@ -53,7 +53,14 @@ DiskWorkload::Slot& DiskWorkload::add_slot(bool once) {
 
 // ---- the ring
 
+void DiskWorkload::expect_ring() {
+  expected_since_ = world_.reactor().now();
+}
+
 void DiskWorkload::begin(FakeFrontend& frontend, std::uint64_t ring) {
+  if (const std::optional<TimePoint> since = std::exchange(expected_since_, std::nullopt)) {
+    check_wait("connection", world_.reactor().now() - *since);
+  }
   frontend_ = &frontend;
   const bool same = std::exchange(ring_, ring) == ring;
   for (const std::unique_ptr<Slot>& slot : slots_) {
@@ -69,10 +76,12 @@ void DiskWorkload::begin(FakeFrontend& frontend, std::uint64_t ring) {
 
 void DiskWorkload::pause() {
   frontend_ = nullptr;
+  expected_since_.reset();
 }
 
 void DiskWorkload::lose() {
   frontend_ = nullptr;
+  expected_since_.reset();
   ring_ = 0;
   read_back_left_ = 0;
   for (const std::unique_ptr<Slot>& slot : slots_) {
@@ -211,12 +220,7 @@ void DiskWorkload::on_completion(const FakeFrontend::Completion& completion) {
   }
   world_.count("request answered");
   world_.note_answer(completion.tag << 8 | static_cast<std::uint8_t>(completion.status));
-  if (const Duration took = world_.reactor().now() - slot.issued;
-      !lun().disturbed() && took > undisturbed_limit()) {
-    fail(Rule::needless_wait,
-         fmt::format("a {} took {} ms where nothing was wrong", to_string(slot.operation),
-                     std::chrono::duration_cast<std::chrono::milliseconds>(took).count()));
-  }
+  check_wait(to_string(slot.operation), world_.reactor().now() - slot.issued);
   if (!ok && !errors_expected_ &&
       (world_.plan().luns[lun_].no_path_retry_ms == 0 || slot.operation == BlockOperation::flush)) {
     fail(Rule::error, fmt::format("a {} of sector {} failed with status {}",
@@ -241,6 +245,14 @@ void DiskWorkload::on_completion(const FakeFrontend::Completion& completion) {
   }
   if (frontend_ != nullptr && !slot.once) {
     think(slot);
+  }
+}
+
+void DiskWorkload::check_wait(std::string_view what, Duration took) {
+  if (!lun().disturbed() && took > undisturbed_limit()) {
+    fail(Rule::needless_wait,
+         fmt::format("a {} took {} ms where nothing was wrong", what,
+                     std::chrono::duration_cast<std::chrono::milliseconds>(took).count()));
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "tests/simulation/host/simulated_storage.h"
@@ -28,6 +29,8 @@ class DiskWorkload {
   [[nodiscard]] std::size_t lun_number() const { return lun_; }
   [[nodiscard]] SimulatedLun& lun() { return world_.storage().lun(lun_); }
 
+  // The guest's driver finds the disk, and has no ring yet.
+  void expect_ring();
   // The ring can be used from now on. Requests that are open are issued (again) on it, unless it is
   // the one that they are in. ring: its number.
   void begin(FakeFrontend& frontend, std::uint64_t ring);
@@ -73,6 +76,7 @@ class DiskWorkload {
   void begin_request(Slot& slot);
   [[nodiscard]] bool put_into_ring(Slot& slot);
   void end(Slot& slot, bool ok);
+  void check_wait(std::string_view what, Duration took);
   [[nodiscard]] Duration undisturbed_limit() const;
   void check_read(const Slot& slot, std::span<const std::byte> data);
   [[nodiscard]] Slot& add_slot(bool once);
@@ -85,6 +89,7 @@ class DiskWorkload {
   SimRandom random_;
   FakeFrontend* frontend_ = nullptr;  // null: there is no ring that can be used
   std::uint64_t ring_ = 0;            // that open requests are in; 0: none
+  std::optional<TimePoint> expected_since_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<std::byte> data_;  // of the write that is just issued
   std::uint64_t hot_sector_ = 0;

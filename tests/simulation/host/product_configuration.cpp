@@ -12,7 +12,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr std::uint64_t kReservationKeys = 0x5a00000000000000;
+// A host's part of a key has 24 bits.
+constexpr std::uint64_t kReservationKeys = 0x5a0000;
 
 SessionOptions session_options(const Plan& plan, std::size_t lun) {
   const PlannedWorld& world = plan.world;
@@ -83,7 +84,7 @@ MultipathOptions multipath_options(const Plan& plan, std::size_t lun, std::size_
   const bool vouched = planned.vouched != 0 && groups_are_true(plan, planned);
   multipath.portal_group_fences = vouched ? PortalGroupFences::yes : PortalGroupFences::trial;
   if (planned.key != 0) {
-    multipath.reservation_key = kReservationKeys + (std::uint64_t{host + 1} << 48);
+    multipath.reservation_key = kReservationKeys + host + 1;
   }
   if (planned.no_path_retry_ms != 0) {
     multipath.no_path_retry = milliseconds(planned.no_path_retry_ms);

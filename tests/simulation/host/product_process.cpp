@@ -272,9 +272,9 @@ std::string_view fence_in_log(std::string_view line) {
       {"lost writes are fenced by LOGICAL UNIT RESET", "fence by LOGICAL UNIT RESET"},
       {"lost writes are fenced by PREEMPT AND ABORT", "fence by PREEMPT AND ABORT"},
       {"the lost session is fenced", "fence by a sibling portal"},
-      {"waits for the LUN, which is in use", "wait for a disk in use"},
-      {"may still land at the same LUN", "wait for a predecessor"},
-      {"a process of this host has died with writes outstanding", "wait for a dead process"},
+      {"the LUN is in use by", "wait for a disk in use"},
+      {"can land there any more", "wait for a predecessor"},
+      {"what a process of this host that has died had sent", "wait for a dead process"},
       {"the session of a process that has died is fenced", "fence of a dead process's session"},
   };
   for (const Told& told : kTold) {

@@ -39,12 +39,6 @@ Script& Script::until(std::function<bool()> condition, Duration at_most) {
   return *this;
 }
 
-Script& Script::only_if(std::function<bool()> condition) {
-  steps_.push_back({.condition = std::move(condition), .ends_here = true});
-  look_soon();
-  return *this;
-}
-
 void Script::look_soon() {
   look_after(microseconds(reactor_.schedule_random().between(
       static_cast<std::uint64_t>(kMinLook.count()), static_cast<std::uint64_t>(kMaxLook.count()))));
@@ -73,12 +67,6 @@ void Script::look() {
       const std::function<void()> action = std::move(step.action);
       steps_.pop_front();
       action();
-    }
-  } else if (step.ends_here) {
-    if (step.condition()) {
-      steps_.pop_front();
-    } else {
-      steps_.clear();
     }
   } else if (!step.condition) {
     const Duration length = step.at_most;

@@ -23,8 +23,6 @@ class Script {
   Script& wait(Duration length);
   // Goes on when it holds, or after at_most.
   Script& until(std::function<bool()> condition, Duration at_most);
-  // What follows is not done if it does not hold then.
-  Script& only_if(std::function<bool()> condition);
 
   [[nodiscard]] bool done() const { return steps_.empty() && !look_due_; }
 
@@ -33,7 +31,6 @@ class Script {
     std::function<void()> action = {};
     std::function<bool()> condition = {};
     Duration at_most{};
-    bool ends_here = false;  // when the condition does not hold
   };
 
   void look();

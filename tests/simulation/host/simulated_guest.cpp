@@ -54,6 +54,7 @@ void SimulatedGuest::boot(std::unique_ptr<SimulatedDomain> domain) {
   leaving_.clear();
   for (const std::size_t disk : domain_->disks()) {
     workload(disk).expect_errors(false);
+    workload(disk).expect_ring();
     domain_->boot(disk);
   }
 }
@@ -94,6 +95,7 @@ void SimulatedGuest::run() {
 
 void SimulatedGuest::disk_added(std::size_t disk) {
   set_leaving(disk, false);
+  workload(disk).expect_ring();
   domain_->boot(disk);
 }
 

@@ -186,8 +186,10 @@ void Toolstack::add_detach(Script& script, SimulatedGuest& guest, std::size_t di
 
 void Toolstack::add_attach(Script& script, SimulatedGuest& guest, std::size_t disk) {
   add_grace(script, {disk}, guest.host());
-  script.only_if([&guest, disk] { return !guest.workload(disk).lun().user; });
   script.then([this, &guest, disk] {
+    if (guest.workload(disk).lun().user) {
+      return;  // somebody else was faster
+    }
     world_.count("disk attached");
     guest.attach(disk);
     guest.domain()->add_disk(disk);
