@@ -332,9 +332,10 @@ void GuestBackend::on_guest_changed(const GuestLife& before) {
 }
 
 // What a guest that is suspended has not been told of it does again, perhaps elsewhere. One that is
-// in doubt may be suspended.
+// in doubt may be suspended. One that has ended may have been started anew elsewhere, and waits for
+// nothing any more: its disks stop now, however long xenstore keeps them from being closed.
 bool GuestBackend::wants_hold() const {
-  return watch_.life().suspended || watch_.in_doubt();
+  return watch_.life().suspended || !watch_.life().runs || watch_.in_doubt();
 }
 
 void GuestBackend::hold_or_go_on() {

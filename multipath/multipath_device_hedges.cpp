@@ -208,6 +208,7 @@ void MultipathDevice::Impl::answer_from(Hedge& hedge) {
   const IoStatus status =
       block.operation == BlockOperation::flush ? status_of_flush(request) : IoStatus::ok;
   request.place = Request::Place::answered;
+  request.block = nullptr;  // the guest's again
   leave_hedge(request);
   // It holds its slot for longer than the guest knows of it: the guest gets another in its place.
   if (request.home == &free_) {

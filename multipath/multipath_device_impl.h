@@ -101,7 +101,7 @@ class MultipathDevice::Impl final : public Path::Owner,
     IntrusiveList<Request>* home;  // where it is when free: free_ or spare_
     Hedge* hedge = nullptr;
     Place place = Place::free;
-    BlockRequest* block = nullptr;
+    BlockRequest* block = nullptr;  // null: it is answered
     ScsiTask task;
     std::uint64_t serial = 0;             // unlike any other request's of this device
     std::uint32_t path = 0;               // where it is or was last

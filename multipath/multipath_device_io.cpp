@@ -210,8 +210,7 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     request.somebody_waits = false;
     release_held_.schedule();
   }
-  if (request.block->operation == BlockOperation::flush && tells_loss_at_flush(error))
-      [[unlikely]] {
+  if (request.task.direction == DataDirection::none && tells_loss_at_flush(error)) [[unlikely]] {
     log_limited(log_limiter_, reactor_.now(), LogLevel::error, "multipath",
                 "{}: the target cannot write its cache: {}; what the guest has not flushed before "
                 "may be lost",

@@ -48,6 +48,25 @@ TEST_F(GuestBackendQuestions, OneThatFailsHidesNoEndOfTheGuest) {
   EXPECT_TRUE(ends(2s));
 }
 
+// It may have been started anew at another host by then.
+TEST_F(GuestBackendQuestions, AGuestThatHasEndedSendsNothingMoreWhileXenstoreCannotBeRead) {
+  FakeFrontend& guest = serve();
+  target_.stop();
+  ASSERT_TRUE(guest.write(0, pattern(8, 1)));
+  guest.push();
+  run_for(1s);
+  xen_.faults().fail_calls("xenstore read");
+  halt_guests();
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::dying, {}});
+  run_for(100ms);
+  target_.start();
+  run_for(30s);
+  EXPECT_EQ(target_.lun(1).counters.writes, 0u);
+  xen_.faults().disarm();
+  EXPECT_TRUE(ends(10s));
+  EXPECT_EQ(target_.lun(1).counters.writes, 0u);
+}
+
 TEST_F(GuestBackendQuestions, ADiskThatIsOpenedWhileTheGuestIsSuspendedWaitsToo) {
   suspend();
   FakeFrontend& guest = serve();

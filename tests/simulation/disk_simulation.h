@@ -14,6 +14,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,6 +43,9 @@ enum class Canary : std::uint8_t {
 struct SimulationOptions {
   std::uint64_t seed = 1;
   Canary canary = Canary::none;  // what is broken
+  // Only these faults of the seed's, by their numbers from 1 on; nullopt: all. Each draws from random
+  // numbers of its own, so that the others do what they did.
+  std::optional<std::set<std::uint64_t>> only_faults = {};
 };
 
 struct SimulationResult {
@@ -48,6 +53,7 @@ struct SimulationResult {
   std::string plan;                   // what the seed has chosen, for a person
   std::uint64_t requests = 0;
   std::uint64_t faults = 0;
+  std::uint64_t planned_faults = 0;
   std::uint64_t fingerprint = 0;     // of all answers and their times
   std::uint64_t access_changes = 0;  // of target port groups (ALUA)
   std::uint64_t connection_losses = 0;

@@ -22,10 +22,12 @@ void Simulation::fail_over_controller(Duration length) {
   taking_over.sense = make_sense(SenseKey::not_ready, random_.one_in(2) ? 0x0401 : 0x040a);
   target_->inject(taking_over);
   later(random_duration(length + microseconds(1)),
-        [this] { target_->add_unit_attention(random_.one_in(2) ? 0x2a06 : 0x2900); });
+        [this, code = random_.one_in(2) ? std::uint16_t{0x2a06} : std::uint16_t{0x2900}] {
+          target_->add_unit_attention(code);
+        });
 }
 
-void Simulation::set_access(std::uint16_t tag, AccessState state) {
+void Simulation::set_access(std::uint16_t tag, AccessState state, bool tells) {
   ++result_.access_changes;
   for (const std::unique_ptr<SimulatedDisk>& disk : disks_) {
     for (TargetPortGroup& group : disk->lun()->options.port_groups) {
@@ -34,7 +36,7 @@ void Simulation::set_access(std::uint16_t tag, AccessState state) {
       }
     }
   }
-  if (!random_.one_in(3)) {  // else polling finds it
+  if (tells) {
     target_->add_unit_attention(0x2a06);
   }
 }
@@ -55,13 +57,13 @@ void Simulation::change_access(Duration length) {
   const Duration back = first + length;
   const Duration last = back + random_duration(milliseconds(300));
   const auto at = [this](Duration delay, std::uint16_t group, AccessState state) {
-    later(delay, [this, group, state] {
+    later(delay, [this, group, state, tells = !random_.one_in(3)] {
       if (!faults_ended_) {
-        set_access(group, state);
+        set_access(group, state, tells);
       }
     });
   };
-  set_access(tag, AccessState::transitioning);
+  set_access(tag, AccessState::transitioning, !random_.one_in(3));
   at(first, tag, next);
   if (portals_ > 1 && random_.one_in(2)) {
     at(random_duration(first + microseconds(1)), static_cast<std::uint16_t>(3 - tag),

@@ -23,12 +23,17 @@ void Simulation::plan_faults() {
   // Where only fences of the logical unit help, each fault takes a path away for long.
   const Duration mean = milliseconds(only_lun_fences() ? 1500 : random_.between(50, 800));
   while (at < kFaultTime) {
-    later(at, [this] {
-      if (!faults_ended_) {
-        ++result_.faults;
-        inject_fault();
-      }
-    });
+    const std::uint64_t number = ++result_.planned_faults;
+    const std::uint64_t own = random_.next();
+    if (!options_.only_faults || options_.only_faults->contains(number)) {
+      later(at, [this, own] {
+        if (!faults_ended_) {
+          ++result_.faults;
+          random_ = SimRandom(own);
+          inject_fault();
+        }
+      });
+    }
     at += random_duration(mean * 2) + microseconds(1);
   }
 }
@@ -308,7 +313,7 @@ void Simulation::end_faults() {
   target_->set_hung(false);
   map_luns(false);
   for (std::uint16_t tag = 1; tpgs_ != 0 && tag <= 2; ++tag) {
-    set_access(tag, AccessState::active_optimized);
+    set_access(tag, AccessState::active_optimized, true);
   }
   target_->start();
   target_->clear_faults();

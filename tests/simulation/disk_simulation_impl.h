@@ -6,8 +6,8 @@
 //   disk_simulation_array.cpp   what the array does: controllers, port groups, other LUNs
 //   disk_simulation_paths.cpp   paths and whole disks that come and go, policies that change
 //
-// Every choice is drawn from one sequence of random numbers: in another order, the same seed is
-// another run.
+// The world is drawn from one sequence of random numbers, and each fault from one of its own, when
+// it begins: a fault that is left out does not change what the others do.
 #pragma once
 
 #include <algorithm>
@@ -88,7 +88,8 @@ class Simulation final : public SimulatedDisk::World {
 
   // disk_simulation_array.cpp
   void fail_over_controller(Duration length);
-  void set_access(std::uint16_t tag, AccessState state);
+  // tells: by a unit attention; else polling finds it.
+  void set_access(std::uint16_t tag, AccessState state, bool tells);
   void change_access(Duration length);
   void swap_luns(Duration length);
   void map_luns(bool foreign);

@@ -2,16 +2,20 @@
 //
 //   simulation_test --seeds=17          one seed
 //   simulation_test --seeds=1-100000    a range (also: environment SIMULATION_SEEDS)
+//   simulation_test --seeds=17 --faults=3,8   one seed, with only these of its faults
 #include "tests/simulation/disk_simulation.h"
 
 #include <gtest/gtest.h>
 
-#include <charconv>
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
+#include <set>
 #include <string_view>
 
 #include "base/log.h"
+#include "tests/simulation/host/seed_range.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -29,21 +33,18 @@ constexpr std::uint64_t kDefaultSeeds = 40;
 constexpr std::uint64_t kDefaultSeeds = 40;
 #endif
 
-struct SeedRange {
-  std::uint64_t first = 1;
-  std::uint64_t last = kDefaultSeeds;
-};
+SeedRange seeds{1, kDefaultSeeds};                   // NOLINT: set once in main
+std::optional<std::set<std::uint64_t>> only_faults;  // NOLINT: likewise
 
-SeedRange seeds;  // NOLINT: set once in main
-
-bool parse_seeds(std::string_view text) {
-  const char* end = text.data() + text.size();
-  std::from_chars_result parsed = std::from_chars(text.data(), end, seeds.first);
-  seeds.last = seeds.first;
-  if (parsed.ec == std::errc() && parsed.ptr != end && *parsed.ptr == '-') {
-    parsed = std::from_chars(parsed.ptr + 1, end, seeds.last);
+// "3,17"
+std::set<std::uint64_t> parse_faults(std::string_view text) {
+  std::set<std::uint64_t> faults;
+  while (!text.empty()) {
+    const std::string_view number = text.substr(0, text.find(','));
+    faults.insert(parse_seed_range(number).value_or(SeedRange{0, 0}).first);
+    text.remove_prefix(std::min(text.size(), number.size() + 1));
   }
-  return parsed.ec == std::errc() && parsed.ptr == end && seeds.first <= seeds.last;
+  return faults;
 }
 
 std::string report(std::uint64_t seed, const SimulationResult& result) {
@@ -59,7 +60,7 @@ std::string report(std::uint64_t seed, const SimulationResult& result) {
 TEST(DiskSimulation, Seeds) {
   SimulationResult total;
   for (std::uint64_t seed = seeds.first; seed <= seeds.last; ++seed) {
-    const SimulationResult result = run_simulation({.seed = seed});
+    const SimulationResult result = run_simulation({.seed = seed, .only_faults = only_faults});
     EXPECT_TRUE(result.failures.empty()) << report(seed, result);
     total.requests += result.requests;
     total.faults += result.faults;
@@ -165,14 +166,21 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   const char* wanted = std::getenv("SIMULATION_SEEDS");
   constexpr std::string_view kOption = "--seeds=";
+  constexpr std::string_view kFaults = "--faults=";
   for (int i = 1; i < argc; ++i) {
     if (std::string_view(argv[i]).starts_with(kOption)) {
       wanted = argv[i] + kOption.size();
+    } else if (std::string_view(argv[i]).starts_with(kFaults)) {
+      iscsi_blkback::only_faults = iscsi_blkback::parse_faults(argv[i] + kFaults.size());
     }
   }
-  if (wanted != nullptr && !iscsi_blkback::parse_seeds(wanted)) {
-    std::fprintf(stderr, "seeds: a number or a range like 1-1000, not \"%s\"\n", wanted);
-    return 2;
+  if (wanted != nullptr) {
+    const auto range = iscsi_blkback::parse_seed_range(wanted);
+    if (!range) {
+      std::fprintf(stderr, "seeds: a number or a range like 1-1000, not \"%s\"\n", wanted);
+      return 2;
+    }
+    iscsi_blkback::seeds = *range;
   }
   iscsi_blkback::set_log_level(iscsi_blkback::LogLevel::error);
   return RUN_ALL_TESTS();

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -34,6 +35,9 @@ class SectorOracle {
 
   void write_begins(std::uint64_t first_sector, std::uint32_t count, Version version);
   void write_ends(std::uint64_t first_sector, std::uint32_t count, Version version, bool succeeded);
+  // Data has reached the medium. Empty when a read may return it, else what is wrong.
+  [[nodiscard]] std::string lands(std::uint64_t first_sector,
+                                  std::span<const std::byte> data) const;
   // A read's ticket: when it began.
   [[nodiscard]] std::uint64_t read_begins() { return ++now_; }
   // Empty when the data is allowed, else what is wrong.
@@ -51,7 +55,15 @@ class SectorOracle {
     std::uint64_t overwritten = kNever;  // when it became impossible
   };
 
-  std::vector<std::vector<Write>> sectors_;
+  struct Sector {
+    std::vector<Write> live;  // not overwritten for good
+    std::vector<Write> past;  // nothing of them changes any more
+  };
+
+  static void overwrite(Sector& sector, const std::function<bool(const Write&)>& which,
+                        std::uint64_t now);
+
+  std::vector<Sector> sectors_;
   std::uint64_t now_ = 0;  // counts events
 };
 

@@ -75,6 +75,24 @@ TEST_F(SectorOracleTest, AReadMayReturnWhatWasThereWhenItBegan) {
   EXPECT_EQ(end_read(ticket, 1), "");
 }
 
+TEST_F(SectorOracleTest, AWriteThatWasOverwrittenMustNotReachTheMedium) {
+  const auto landing = [this](SectorOracle::Version version) {
+    std::vector<std::byte> data(kSectorBytes);
+    SectorOracle::fill(data, 0, version);
+    return oracle_.lands(0, data);
+  };
+  oracle_.write_begins(0, 1, 1);
+  EXPECT_EQ(landing(1), "");
+  EXPECT_NE(landing(2), "") << "nobody has written it";
+  oracle_.write_ends(0, 1, 1, true);
+  EXPECT_EQ(landing(1), "") << "twice is as good as once";
+  oracle_.write_begins(0, 1, 2);
+  EXPECT_EQ(landing(1), "") << "the newer one may still fail";
+  oracle_.write_ends(0, 1, 2, true);
+  EXPECT_NE(landing(1), "");
+  EXPECT_EQ(landing(2), "");
+}
+
 TEST_F(SectorOracleTest, ATornOrMisplacedSectorIsNoOnesData) {
   write(1);
   std::vector<std::byte> data(kSectorBytes);

@@ -14,3 +14,62 @@ iscsi_blkback_test(simulation_test
     simulation/sector_oracle_test.cpp
     simulation/simulated_disk.cpp
   LIBRARIES iscsi_blkback_blkback iscsi_blkback_multipath)
+
+# The simulation of whole hosts: a library for its tests and for the command that runs many seeds.
+add_library(iscsi_blkback_host_simulation STATIC
+  simulation/host/breakage.cpp
+  simulation/host/disk_workload.cpp
+  simulation/host/event_kind.cpp
+  simulation/host/host_simulation.cpp
+  simulation/host/host_simulation_end.cpp
+  simulation/host/host_trouble.cpp
+  simulation/host/kept_plans.cpp
+  simulation/host/kernel_process.cpp
+  simulation/host/network_weather.cpp
+  simulation/host/operator.cpp
+  simulation/host/plan.cpp
+  simulation/host/plan_generator.cpp
+  simulation/host/plan_profile.cpp
+  simulation/host/plan_runner.cpp
+  simulation/host/plan_shrinker.cpp
+  simulation/host/product_configuration.cpp
+  simulation/host/product_process.cpp
+  simulation/host/rule.cpp
+  simulation/host/script.cpp
+  simulation/host/simulated_domain.cpp
+  simulation/host/simulated_guest.cpp
+  simulation/host/simulated_host.cpp
+  simulation/host/simulated_process.cpp
+  simulation/host/simulated_storage.cpp
+  simulation/host/simulated_xenstored.cpp
+  simulation/host/target_weather.cpp
+  simulation/host/toolstack.cpp
+  simulation/host/toolstack_events.cpp
+  simulation/host/wire_watch.cpp
+  simulation/sector_oracle.cpp)
+set_target_properties(iscsi_blkback_host_simulation PROPERTIES UNITY_BUILD_BATCH_SIZE 4)
+target_link_libraries(iscsi_blkback_host_simulation PUBLIC
+  iscsi_blkback_test_support iscsi_blkback_service)
+# What a simulated process opens or maps goes when it is killed: see kernel_process.h.
+target_link_options(iscsi_blkback_host_simulation PUBLIC
+  LINKER:--wrap=open,--wrap=close,--wrap=mmap,--wrap=munmap,--wrap=getpid)
+
+add_executable(simulate
+  simulation/disk_seeds.cpp
+  simulation/disk_simulation.cpp
+  simulation/disk_simulation_array.cpp
+  simulation/disk_simulation_faults.cpp
+  simulation/disk_simulation_paths.cpp
+  simulation/disk_simulation_world.cpp
+  simulation/host/simulate_main.cpp
+  simulation/host/simulate_options.cpp
+  simulation/ring_guest.cpp
+  simulation/simulated_disk.cpp)
+target_link_libraries(simulate PRIVATE iscsi_blkback_host_simulation)
+
+iscsi_blkback_test(host_simulation_test
+  LABEL simulation
+  SOURCES simulation/host/host_simulation_test.cpp
+  LIBRARIES iscsi_blkback_host_simulation)
+target_compile_definitions(host_simulation_test PRIVATE
+  SIMULATION_PLANS="${CMAKE_CURRENT_SOURCE_DIR}/simulation/host/plans")

@@ -94,6 +94,7 @@ void FakeFrontend::set_up_ring() {
   ring.request_producer = ring.response_producer = options_.start_index;
   ring.request_event = ring.response_event = options_.start_index + 1;
   ring_up_ = true;
+  ++ring_life_;
 }
 
 std::size_t FakeFrontend::tear_down_ring() {

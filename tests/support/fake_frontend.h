@@ -65,6 +65,9 @@ class FakeFrontend {
     return ring_references_;
   }
   [[nodiscard]] std::uint32_t event_port() const { return port_; }
+  [[nodiscard]] bool has_ring() const { return ring_up_; }
+  // How many rings there have been: requests of an earlier one are not answered any more.
+  [[nodiscard]] std::uint32_t ring_life() const { return ring_life_; }
   [[nodiscard]] std::uint32_t slot_count() const { return slot_count_; }
 
   // Called by poll() for every response; without one, completions are kept for take_completion().
@@ -182,6 +185,7 @@ class FakeFrontend {
   GrantReference spare_read_only_ = 0;
   LocalPort port_ = 0;
   bool ring_up_ = false;
+  std::uint32_t ring_life_ = 0;
   std::uint32_t slot_count_ = 0;
   std::uint32_t produced_ = 0;  // requests put into the ring
   std::uint32_t pushed_ = 0;    // requests shown

@@ -87,6 +87,12 @@ void FakeToolstack::force_detach(const FakeDisk& disk) {
   request_detach(disk);
 }
 
+void FakeToolstack::close_for_backend(const FakeDisk& disk) {
+  if (backend_state(disk) != 0) {
+    ISCSI_BLKBACK_ASSERT(store_->write(disk.backend_path() + "/state", "6").has_value());
+  }
+}
+
 void FakeToolstack::remove(const FakeDisk& disk) {
   (void)store_->remove(disk.frontend_path());
   (void)store_->remove(disk.backend_path());

@@ -33,6 +33,9 @@ class FakeToolstack {
   void request_detach(const FakeDisk& disk);
   // xl block-detach --force and xl destroy: as above, with the frontend's directory removed first.
   void force_detach(const FakeDisk& disk);
+  // Of a guest that is paused, dying or shut down: libxl asks nobody, but writes state 6 by itself
+  // after two seconds.
+  void close_for_backend(const FakeDisk& disk);
   // After state 6, or when libxl gave up waiting.
   void remove(const FakeDisk& disk);
 

@@ -5,6 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <vector>
+
+#include "tests/support/ready_fd.h"
 
 namespace iscsi_blkback {
 
@@ -17,6 +20,19 @@ std::size_t MemEvents::bound_ports() const {
   const auto bound = std::count_if(ports_.begin(), ports_.end(),
                                    [](const auto& port) { return port.second.remote_port != 0; });
   return static_cast<std::size_t>(bound) / 2;
+}
+
+void MemEvents::process_died(MemEventChannels& channels) {
+  const std::lock_guard lock(mutex_);
+  std::vector<LocalPort> held;
+  for (const auto& [key, port] : ports_) {
+    if (port.holder == &channels) {
+      held.push_back(key.second);
+    }
+  }
+  for (const LocalPort port : held) {
+    channels.unbind_locked(port);
+  }
 }
 
 MemEvents::Counters MemEvents::counters(DomainId domain) const {
@@ -44,7 +60,7 @@ void MemEvents::deliver(LocalPort port, Port& at) {
   at.masked = true;
   at.queued = true;
   if (at.holder->pending_.empty()) {
-    ISCSI_BLKBACK_ASSERT(eventfd_write(at.holder->fd_, 1) == 0);
+    signal_ready(at.holder->fd_);
   }
   at.holder->pending_.push_back(port);
 }
@@ -105,6 +121,10 @@ Result<LocalPort> MemEventChannels::bind_interdomain(DomainId domain, std::uint3
 
 void MemEventChannels::unbind(LocalPort port) {
   const std::lock_guard lock(events_.mutex_);
+  unbind_locked(port);
+}
+
+void MemEventChannels::unbind_locked(LocalPort port) {
   MemEvents::Port* local = events_.find(self_, port);
   ISCSI_BLKBACK_ASSERT(local != nullptr && local->holder == this);
   if (local->remote_port != 0) {

@@ -27,6 +27,10 @@ class MemEvents {
 
   [[nodiscard]] std::unique_ptr<MemEventChannels> open(DomainId self);
 
+  // The process that had opened them has died: no port of its stays bound. The channels need not be
+  // destroyed then.
+  void process_died(MemEventChannels& channels);
+
   // Ports that are bound to another domain's port, counted on one side only.
   [[nodiscard]] std::size_t bound_ports() const;
 
@@ -78,6 +82,8 @@ class MemEventChannels final : public EventChannels {
 
  private:
   friend class MemEvents;
+  void unbind_locked(LocalPort port);
+
   MemEvents& events_;
   DomainId self_;
   int fd_;

@@ -52,23 +52,35 @@ std::span<std::byte> GuestMemory::pages(std::size_t first, std::size_t count) co
 
 class MemMappedGrants final : public MappedGrants {
  public:
+  // of_table: all mappings of the table, which has it as long as it is mapped.
   MemMappedGrants(MemGrants& grants, DomainId domain, std::span<const GrantReference> references,
-                  std::byte* base, bool alias, std::size_t& table_mappings)
+                  std::byte* base, bool alias, std::vector<MemMappedGrants*>& of_table)
       : grants_(grants),
         domain_(domain),
         references_(references.begin(), references.end()),
         base_(base),
         alias_(alias),
-        table_mappings_(table_mappings) {
-    table_mappings_ += references_.size();
+        of_table_(of_table) {
+    of_table_.push_back(this);
   }
 
   ~MemMappedGrants() override {
+    const std::lock_guard lock(grants_.mutex_);
+    unmap();
+  }
+
+  std::span<std::byte> bytes() override { return {base_, references_.size() * kXenPageBytes}; }
+
+  [[nodiscard]] std::size_t page_count() const { return references_.size(); }
+
+  // With the lock.
+  void unmap() {
+    if (std::erase(of_table_, this) == 0) {
+      return;
+    }
     if (alias_) {
       munmap(base_, references_.size() * kXenPageBytes);
     }
-    const std::lock_guard lock(grants_.mutex_);
-    table_mappings_ -= references_.size();
     grants_.mapped_pages_ -= references_.size();
     for (const GrantReference reference : references_) {
       MemGrants::Entry* entry = grants_.find(domain_, reference);
@@ -78,15 +90,13 @@ class MemMappedGrants final : public MappedGrants {
     }
   }
 
-  std::span<std::byte> bytes() override { return {base_, references_.size() * kXenPageBytes}; }
-
  private:
   MemGrants& grants_;
   DomainId domain_;
   std::vector<GrantReference> references_;
   std::byte* base_;
   bool alias_;
-  std::size_t& table_mappings_;
+  std::vector<MemMappedGrants*>& of_table_;
 };
 
 class MemGrantTable final : public GrantTable {
@@ -94,9 +104,20 @@ class MemGrantTable final : public GrantTable {
   MemGrantTable(MemGrants& grants, DomainId self) : grants_(grants), self_(self) {}
 
   ~MemGrantTable() override {
-    if (mappings_ != 0) {
+    std::size_t pages = 0;
+    for (const MemMappedGrants* mapping : mappings_) {
+      pages += mapping->page_count();
+    }
+    if (pages != 0) {
       grants_.faults_.report(
-          fmt::format("a grant table was closed with {} pages still mapped", mappings_));
+          fmt::format("a grant table was closed with {} pages still mapped", pages));
+    }
+  }
+
+  // With the lock.
+  void unmap_all() {
+    while (!mappings_.empty()) {
+      mappings_.back()->unmap();
     }
   }
 
@@ -188,7 +209,7 @@ class MemGrantTable final : public GrantTable {
 
   MemGrants& grants_;
   DomainId self_;
-  std::size_t mappings_ = 0;
+  std::vector<MemMappedGrants*> mappings_;
 };
 
 MemGrants::~MemGrants() {
@@ -248,6 +269,11 @@ void MemGrants::revoke(DomainId owner, GrantReference reference) {
 
 std::unique_ptr<GrantTable> MemGrants::open(DomainId self) {
   return std::make_unique<MemGrantTable>(*this, self);
+}
+
+void MemGrants::process_died(GrantTable& table) {
+  const std::lock_guard lock(mutex_);
+  static_cast<MemGrantTable&>(table).unmap_all();
 }
 
 MemGrants::Counters MemGrants::counters() const {

@@ -57,6 +57,10 @@ class MemGrants {
   // The backend's side: the GrantTable of domain self.
   [[nodiscard]] std::unique_ptr<GrantTable> open(DomainId self);
 
+  // The process that had opened it has died: nothing stays mapped, whatever still refers to it. The
+  // table needs not be destroyed then.
+  void process_died(GrantTable& table);
+
   void set_max_mapped_pages(std::size_t pages) { max_mapped_pages_ = pages; }
 
   // What the backend did, for tests of batching.

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "tests/support/ready_fd.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -318,8 +320,13 @@ Result<void> MemXenStore::check(const char* call) {
 void MemXenStore::show() {
   const bool shows = broken_ || (!events_.empty() && !tree_.hung_);
   eventfd_t value = 0;
-  if (std::exchange(shows_, shows) != shows) {
-    ISCSI_BLKBACK_ASSERT((shows ? eventfd_write(fd_, 1) : eventfd_read(fd_, &value)) == 0);
+  if (std::exchange(shows_, shows) == shows) {
+    return;
+  }
+  if (shows) {
+    signal_ready(fd_);
+  } else {
+    ISCSI_BLKBACK_ASSERT(eventfd_read(fd_, &value) == 0);
   }
 }
 

@@ -38,15 +38,15 @@ void SimConnection::request_arrives() {
     request_lost_ = true;
     return;
   }
-  if (link_.listener == nullptr || link_.refusing) {
+  if (*link_.listener == nullptr || link_.refusing) {
     push(SimDirection::to_client, Segment::Kind::reset, {});
     return;
   }
   push(SimDirection::to_client, Segment::Kind::accepted, {});
   std::unique_ptr<SimStream> server(
-      new SimStream(shared_from_this(), SimDirection::to_client, SimStream::State::open));
+      new SimStream(shared_from_this(), SimDirection::to_client, SimStream::State::open, reactor_));
   receiver(SimDirection::to_server) = server.get();
-  link_.listener->on_accept(std::move(server));
+  (*link_.listener)->on_accept(std::move(server));
   SimStream* accepted = receiver(SimDirection::to_server);
   ISCSI_BLKBACK_ASSERT(accepted == nullptr || accepted->owner_ != nullptr);
 }
@@ -63,8 +63,16 @@ void SimConnection::push(SimDirection direction, Segment::Kind kind, std::vector
   schedule_delivery(direction, out.last_arrival - now);
 }
 
+void SimConnection::schedule_connected() {
+  schedule_at(sender(SimDirection::to_server), Duration::zero(), [](SimConnection& self) {
+    if (SimStream* client = self.sender(SimDirection::to_server)) {
+      client->connected();
+    }
+  });
+}
+
 void SimConnection::schedule_send(SimDirection direction) {
-  schedule(Duration::zero(), [direction](SimConnection& self) {
+  schedule_at(sender(direction), Duration::zero(), [direction](SimConnection& self) {
     if (SimStream* end = self.sender(direction)) {
       end->continue_send();
     }
@@ -72,7 +80,7 @@ void SimConnection::schedule_send(SimDirection direction) {
 }
 
 void SimConnection::schedule_receive(SimDirection direction) {
-  schedule(Duration::zero(), [direction](SimConnection& self) {
+  schedule_at(receiver(direction), Duration::zero(), [direction](SimConnection& self) {
     if (SimStream* end = self.receiver(direction)) {
       end->continue_receive();
     }
@@ -80,7 +88,7 @@ void SimConnection::schedule_receive(SimDirection direction) {
 }
 
 void SimConnection::schedule_closed(SimDirection sends) {
-  schedule(random_delay(kMaxReapDelay), [sends](SimConnection& self) {
+  schedule_at(sender(sends), random_delay(kMaxReapDelay), [sends](SimConnection& self) {
     if (SimStream* end = self.sender(sends)) {
       end->deliver_closed();
     }
@@ -150,7 +158,11 @@ void SimConnection::deliver(SimDirection direction) {
     in.in_flight.pop_front();
     switch (kind) {
       case Segment::Kind::accepted:
-        to->connected();
+        if (&to->reactor_ == &reactor_) {
+          to->connected();
+        } else {
+          schedule_connected();
+        }
         break;
       case Segment::Kind::finish:
         in.finished = true;
@@ -218,8 +230,8 @@ void SimConnection::check_user_timeout(SimDirection direction) {
   Channel& out = channel(direction);
   out.timeout_armed = false;
   SimStream* end = sender(direction);
-  if (end == nullptr || end->state_ != SimStream::State::open ||
-      out.in_flight_bytes + out.unacknowledged_bytes == 0) {
+  const bool open = end != nullptr && end->state_ == SimStream::State::open;
+  if (!open || out.in_flight_bytes + out.unacknowledged_bytes == 0) {
     return;
   }
   if (reactor_.now() - out.progress < user_timeout_) {
@@ -277,6 +289,17 @@ void SimConnection::cut_in_flight(SimDirection direction) {
   }
   out.in_flight = std::move(kept);
   out.in_flight_bytes = arrives;
+}
+
+void SimConnection::client_died() {
+  SimStream*& client = sender(SimDirection::to_server);
+  const bool connected = client->state_ == SimStream::State::open && !client->socket_error_;
+  client = nullptr;
+  note_client_gone();
+  if (connected) {
+    forget_received(SimDirection::to_client);
+    send_reset(SimDirection::to_server);
+  }
 }
 
 void SimConnection::fail_both(const Error& error) {

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -62,7 +63,7 @@ class ByteQueue {
 // What is set for one listening address. Indices are SimDirections.
 struct SimLink {
   std::string name;
-  SimListener::Owner* listener = nullptr;
+  SimListener::Owner** listener = nullptr;  // of the address
   Duration latency = std::chrono::microseconds(50);
   Duration jitter{};
   std::size_t send_buffer_bytes = 256 * 1024;
@@ -88,18 +89,28 @@ struct SimLink {
 // schedule.
 class SimConnection : public std::enable_shared_from_this<SimConnection> {
  public:
-  SimConnection(SimReactor& reactor, SimLink& link, Duration user_timeout)
-      : reactor_(reactor), link_(link), user_timeout_(user_timeout) {}
+  SimConnection(SimReactor& reactor, SimLink& link, Duration user_timeout, std::uint64_t number)
+      : reactor_(reactor), link_(link), user_timeout_(user_timeout), number_(number) {}
 
   [[nodiscard]] SimReactor& reactor() { return reactor_; }
   [[nodiscard]] const SimLink& link() const { return link_; }
+  [[nodiscard]] std::uint64_t number() const { return number_; }  // unlike any other's
+  // Since when the client has no end here any more: closed, failed or its process dead.
+  [[nodiscard]] std::optional<TimePoint> client_gone_since() const { return client_gone_since_; }
+  void note_client_gone() {
+    if (!client_gone_since_) {
+      client_gone_since_ = reactor_.now();
+    }
+  }
+  void client_died();
 
   // The end that receives what travels in direction; null when it is closed for good.
   [[nodiscard]] SimStream*& receiver(SimDirection direction) { return ends_[index(direction)]; }
   [[nodiscard]] SimStream*& sender(SimDirection direction) { return receiver(opposite(direction)); }
 
   void start_connecting();
-  // The end that sends in direction wants more to be done: now, but not from inside its call.
+  // The end that sends in direction wants more to be done: now, but not from inside its call. By
+  // that end's reactor.
   void schedule_send(SimDirection direction);
   void schedule_receive(SimDirection direction);
   void schedule_closed(SimDirection sends);
@@ -163,6 +174,14 @@ class SimConnection : public std::enable_shared_from_this<SimConnection> {
     reactor_.schedule(
         delay, [self = shared_from_this(), event] { event(*self); }, kind);
   }
+  // What only the process of this end sees. Null: nothing.
+  template <class Event>
+  void schedule_at(const SimStream* end, Duration delay, Event event) {
+    if (end != nullptr) {
+      end->reactor_.schedule(delay, [self = shared_from_this(), event] { event(*self); });
+    }
+  }
+  void schedule_connected();
 
   void request_arrives();
   void push(SimDirection direction, Segment::Kind kind, std::vector<std::byte> bytes);
@@ -179,6 +198,8 @@ class SimConnection : public std::enable_shared_from_this<SimConnection> {
   SimReactor& reactor_;
   SimLink& link_;
   Duration user_timeout_;
+  const std::uint64_t number_;
+  std::optional<TimePoint> client_gone_since_;
   std::array<SimStream*, 2> ends_{};  // by the direction in which they receive
   std::array<Channel, 2> channels_;
   bool request_lost_ = false;  // the connection request waits for the drop's end

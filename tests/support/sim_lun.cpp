@@ -276,7 +276,12 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb, std::uint16_t port) const {
         append({0x01, 0x95, 0, 4, 0, 0, group->tag >> 8, group->tag & 0xff});
       }
       append({0x02, 0x01, 0, 8, 'S', 'I', 'M', ' ', 'D', 'I', 'S', 'K'});
-      append({0x01, 0x03, 0, 16, 0x60, 0x01, 0x40, 0x50, 0, 0, 0, 0});
+      append({0x01, 0x03, 0, 16});
+      if (options.naa_has_company) {
+        append({0x60, 0x01, 0x40, 0x50, 0, 0, 0, 0});
+      } else {
+        append({0x60, 0, 0, 0, 0, 0, 0, 0});
+      }
       for (int shift = 56; shift >= 0; shift -= 8) {
         append({static_cast<int>(options.naa_extension >> shift & 0xff)});
       }
@@ -469,6 +474,9 @@ SimScsiResult SimLun::transfer(bool write, std::uint64_t block, std::uint64_t co
   }
   std::memcpy(medium_.data() + offset, data.data(), bytes);
   ++counters.writes;
+  if (on_written) {
+    on_written(block, data.first(bytes));
+  }
   return {};
 }
 

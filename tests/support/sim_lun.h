@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -28,6 +29,7 @@ struct SimLunOptions {
   std::string revision = "0001";
   std::string serial = "SERIAL0";   // empty: no page 0x80
   std::uint64_t naa_extension = 1;  // the last 8 of the 16 bytes of NAA 6...; 0: no page 0x83
+  bool naa_has_company = true;      // else zeros, as of targets that are no company's
   std::uint8_t device_type = 0;
   bool read_only = false;
   bool thin_provisioned = false;
@@ -93,6 +95,8 @@ class SimLun {
   SimLunOptions options;
   void resize(std::uint64_t block_count);
   [[nodiscard]] std::vector<std::byte>& medium() { return medium_; }
+  // Hears of each write that reaches the medium, from the block on. Null: nobody does.
+  std::function<void(std::uint64_t block, std::span<const std::byte> data)> on_written;
 
   struct Counters {
     std::uint64_t reads = 0;

@@ -14,45 +14,59 @@ constexpr Duration kMaxRetransmitDelay = std::chrono::milliseconds(200);
 
 }  // namespace
 
-SimListener::SimListener(SimLink& link, Owner& owner) : link_(link) {
-  ISCSI_BLKBACK_ASSERT(link_.listener == nullptr);
-  link_.listener = &owner;
+SimListener::SimListener(Owner*& place, Owner& owner) : place_(place) {
+  ISCSI_BLKBACK_ASSERT(place_ == nullptr);
+  place_ = &owner;
 }
 
 SimListener::~SimListener() {
-  link_.listener = nullptr;
+  place_ = nullptr;
 }
 
 SimNetwork::SimNetwork(SimReactor& reactor) : reactor_(reactor) {}
 
 SimNetwork::~SimNetwork() = default;
 
-SimLink& SimNetwork::link(const SocketAddress& address) {
-  std::unique_ptr<SimLink>& found = links_[address.to_string()];
+SimLink& SimNetwork::link(const SocketAddress& address, unsigned computer) {
+  std::unique_ptr<SimLink>& found = links_[{address.to_string(), computer}];
   if (found == nullptr) {
     found = std::make_unique<SimLink>();
     found->name = address.to_string();
+    found->listener = &listeners_[found->name];
   }
   return *found;
 }
 
 std::unique_ptr<SimListener> SimNetwork::listen(const SocketAddress& address,
                                                 SimListener::Owner& owner) {
-  return std::unique_ptr<SimListener>(new SimListener(link(address), owner));
+  return std::unique_ptr<SimListener>(new SimListener(listeners_[address.to_string()], owner));
 }
 
 std::unique_ptr<ByteStream> SimNetwork::connect(const ConnectOptions& options,
-                                                ByteStream::Owner& owner) {
-  SimLink& to = link(options.address);
+                                                ByteStream::Owner& owner, SimReactor& from) {
+  SimLink& to = link(options.address, from.computer());
   std::erase_if(to.connections, [](const auto& connection) { return connection.expired(); });
-  auto connection = std::make_shared<SimConnection>(reactor_, to, options.tcp_user_timeout);
+  auto connection =
+      std::make_shared<SimConnection>(reactor_, to, options.tcp_user_timeout, ++connections_);
   to.connections.push_back(connection);
   std::unique_ptr<SimStream> client(
-      new SimStream(connection, SimDirection::to_server, SimStream::State::connecting));
+      new SimStream(connection, SimDirection::to_server, SimStream::State::connecting, from));
   client->set_owner(owner);
   connection->sender(SimDirection::to_server) = client.get();
   connection->start_connecting();
   return client;
+}
+
+void SimNetwork::client_died(const SimReactor& thread) {
+  for (const auto& [name, link] : links_) {
+    for (const std::weak_ptr<SimConnection>& weak : link->connections) {
+      const auto connection = weak.lock();
+      SimStream* client = connection ? connection->sender(SimDirection::to_server) : nullptr;
+      if (client != nullptr && &client->reactor_ == &thread) {
+        connection->client_died();
+      }
+    }
+  }
 }
 
 void SimNetwork::set_latency(const SocketAddress& address, Duration one_way, Duration jitter) {
@@ -128,7 +142,7 @@ void SimNetwork::reset_connections(const SocketAddress& address) {
 }
 
 std::size_t SimNetwork::open_connections(const SocketAddress& address) const {
-  const auto found = links_.find(address.to_string());
+  const auto found = links_.find({address.to_string(), computer_});
   if (found == links_.end()) {
     return 0;
   }

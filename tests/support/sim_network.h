@@ -1,7 +1,8 @@
 // SimNetwork: TCP between the two ends of a test, on a SimReactor. Both ends are ByteStreams, so a
 // scripted target is written like a real server. Deterministic for a seed.
 //
-// What is modelled, and what may go wrong, per listening address ("link"):
+// What is modelled, and what may go wrong, per listening address and computer that connects to it
+// ("link"; a test that does not say so has one computer):
 //  - connecting takes a round trip; bytes arrive in order after the latency plus a seeded jitter;
 //  - a send completes when the send buffer has taken its last byte, and the buffer is freed when
 //  the
@@ -14,7 +15,9 @@
 //  - hold: packets of a direction wait in the network and arrive when it is released, even those
 //    that left before a reset: how an old write reaches a target late;
 //  - TCP_USER_TIMEOUT ends a client's connection with ETIMEDOUT when bytes stay unacknowledged or
-//    the connection request stays unanswered for so long.
+//    the connection request stays unanswered for so long;
+//  - a process that dies (client_died) leaves its sockets to the kernel: what has
+//    not left is thrown away, and the peer gets RST (SO_LINGER 0, as of all that ByteStream connects).
 // Not modelled: half-closed connections, urgent data, loss within a connection that both ends
 // survive other than as delay.
 #pragma once
@@ -22,7 +25,9 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/byte_stream.h"
@@ -32,6 +37,7 @@
 namespace iscsi_blkback {
 
 struct SimLink;
+class SimConnection;
 
 // Accepts at an address while it lives. Without one connections are refused.
 class SimListener {
@@ -51,8 +57,8 @@ class SimListener {
 
  private:
   friend class SimNetwork;
-  SimListener(SimLink& link, Owner& owner);
-  SimLink& link_;
+  SimListener(Owner*& place, Owner& owner);
+  Owner*& place_;
 };
 
 // How much of what is on its way at a reset still arrives before the RST.
@@ -60,6 +66,16 @@ enum class SimResetPolicy : std::uint8_t { random, nothing, everything };
 
 class SimNetwork {
  public:
+  // Sees what clients send, in order, when they hand it to the kernel.
+  class Tap {
+   public:
+    virtual void on_client_sends(SimConnection& connection, SimReactor& sender,
+                                 std::span<const iovec> parts) = 0;
+
+   protected:
+    ~Tap() = default;
+  };
+
   explicit SimNetwork(SimReactor& reactor);
   ~SimNetwork();
   SimNetwork(const SimNetwork&) = delete;
@@ -68,9 +84,17 @@ class SimNetwork {
   // One listener an address at a time.
   [[nodiscard]] std::unique_ptr<SimListener> listen(const SocketAddress& address,
                                                     SimListener::Owner& owner);
+  // from: whose callbacks the stream makes, from the computer that it belongs to.
   [[nodiscard]] std::unique_ptr<ByteStream> connect(const ConnectOptions& options,
-                                                    ByteStream::Owner& owner);
+                                                    ByteStream::Owner& owner, SimReactor& from);
+  // The process whose thread that was has died. Its streams make no callback any more and need not
+  // be destroyed.
+  void client_died(const SimReactor& thread);
+  void set_tap(Tap* tap) { tap_ = tap; }
+  [[nodiscard]] Tap* tap() const { return tap_; }
 
+  // What follows is set for the connections of this computer, until another one is chosen.
+  void choose_computer(unsigned computer) { computer_ = computer; }
   // Settings and faults of a link; they take effect at once, on existing connections too.
   void set_latency(const SocketAddress& address, Duration one_way, Duration jitter = {});
   void set_buffers(const SocketAddress& address, std::size_t send_bytes, std::size_t receive_bytes);
@@ -91,11 +115,17 @@ class SimNetwork {
 
  private:
   friend class SimConnection;
-  SimLink& link(const SocketAddress& address);
+  using LinkName = std::pair<std::string, unsigned>;  // address and computer
+  SimLink& link(const SocketAddress& address) { return link(address, computer_); }
+  SimLink& link(const SocketAddress& address, unsigned computer);
   void resume(SimLink& link, Duration at_most);
 
   SimReactor& reactor_;
-  std::map<std::string, std::unique_ptr<SimLink>> links_;  // by address
+  Tap* tap_ = nullptr;
+  unsigned computer_ = 0;
+  std::uint64_t connections_ = 0;                         // so far
+  std::map<std::string, SimListener::Owner*> listeners_;  // by address; null: none now
+  std::map<LinkName, std::unique_ptr<SimLink>> links_;
 };
 
 }  // namespace iscsi_blkback

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "tests/support/ready_fd.h"
 #include "tests/support/sim_network.h"
 
 namespace iscsi_blkback {
@@ -17,6 +18,9 @@ constexpr TimePoint kStart = TimePoint(std::chrono::hours(1));
 // that wake each other) would stop virtual time for ever.
 constexpr std::uint32_t kMaxTurnsAtOneTime = 1'000'000;
 
+// What a turn of a simulated process's thread takes at most.
+constexpr Duration kMaxTurnTime = std::chrono::microseconds(20);
+
 }  // namespace
 
 class SimReactor::Watch : public FdWatch {
@@ -24,6 +28,7 @@ class SimReactor::Watch : public FdWatch {
   Watch(SimReactor& reactor, int fd, Callback callback, void* owner)
       : fd_(fd), callback_(callback), owner_(owner), reactor_(reactor) {
     reactor_.watches_.push_back(this);
+    reactor_.main_.may_be_readable_ = true;
   }
   ~Watch() override {
     std::erase(reactor_.watches_, this);
@@ -42,16 +47,40 @@ class SimReactor::Watch : public FdWatch {
 };
 
 SimReactor::SimReactor(std::uint64_t seed)
-    : now_(kStart),
-      schedule_random_(seed),
+    : main_(*this),
       product_random_(~seed),
+      now_(kStart),
+      schedule_random_(seed),
       network_(std::make_unique<SimNetwork>(*this)) {}
+
+SimReactor::SimReactor(SimReactor& main, TurnObserver* turns)
+    : main_(main),
+      turns_(turns),
+      product_random_(main.schedule_random_.next()),
+      schedule_random_(0) {
+  ISCSI_BLKBACK_ASSERT(main.is_main());
+  main_.members_.push_back(this);
+}
 
 SimReactor::~SimReactor() {
   // Their captures may hold the last reference to objects that look at the network.
   events_.clear();
   posted_.clear();
   ISCSI_BLKBACK_ASSERT(watches_.empty());
+  if (!is_main() && !halted_) {
+    halt();
+  }
+}
+
+void SimReactor::halt() {
+  ISCSI_BLKBACK_ASSERT(!is_main() && !halted_);
+  halted_ = true;
+  main_.normal_events_ -= static_cast<std::size_t>(
+      std::count_if(events_.begin(), events_.end(),
+                    [](const Event& event) { return event.kind == EventKind::normal; }));
+  std::erase(main_.members_, this);
+  std::replace(main_.with_work_.begin(), main_.with_work_.end(), this,
+               static_cast<SimReactor*>(nullptr));
 }
 
 void SimReactor::post(std::function<void()> task) {
@@ -65,18 +94,21 @@ std::unique_ptr<FdWatch> SimReactor::watch_readable(int fd, FdWatch::Callback ca
 
 std::unique_ptr<ByteStream> SimReactor::connect(const ConnectOptions& options,
                                                 ByteStream::Owner& owner) {
-  return network_->connect(options, owner);
+  return network().connect(options, owner, *this);
 }
 
 void SimReactor::schedule(Duration delay, std::function<void()> event, EventKind kind) {
-  events_.push_back(
-      {now_ + std::max(delay, Duration::zero()), schedule_random_.next(), kind, std::move(event)});
+  if (halted_) {
+    return;
+  }
+  events_.push_back({now() + std::max(delay, Duration::zero()), schedule_random().next(), kind,
+                     std::move(event)});
   std::push_heap(events_.begin(), events_.end(), runs_later);
-  normal_events_ += kind == EventKind::normal ? 1 : 0;
+  main_.normal_events_ += kind == EventKind::normal ? 1 : 0;
 }
 
 void SimReactor::run_until_idle() {
-  while (normal_events_ > 0 || work_now()) {
+  while (normal_events_ > 0 || any_work_now()) {
     step(TimePoint::max());
   }
 }
@@ -103,45 +135,84 @@ bool SimReactor::runs_later(const Event& a, const Event& b) {
   return a.at != b.at ? a.at > b.at : a.tie > b.tie;
 }
 
-bool SimReactor::find_readable() {
-  readable_.clear();
-  if (watches_.empty()) {
-    return false;
+void SimReactor::find_readable() {
+  const std::uint64_t signals = ready_fd_signals.load(std::memory_order_relaxed);
+  if (trusts_ready_fds_ && !may_be_readable_ && signals == seen_ready_fds_) {
+    return;  // as nothing was readable before, and what was is no more
   }
-  std::vector<pollfd> polled;
-  polled.reserve(watches_.size());
-  for (const Watch* watch : watches_) {
-    polled.push_back({watch->fd(), POLLIN, 0});
+  seen_ready_fds_ = signals;
+  may_be_readable_ = false;
+  std::vector<pollfd>& polled = polled_;
+  std::vector<std::pair<SimReactor*, Watch*>>& watched = watched_;
+  polled.clear();
+  watched.clear();
+  const auto add = [&](SimReactor& reactor) {
+    reactor.readable_.clear();
+    for (Watch* watch : reactor.watches_) {
+      polled.push_back({watch->fd(), POLLIN, 0});
+      watched.emplace_back(&reactor, watch);
+    }
+  };
+  add(*this);
+  for (SimReactor* member : members_) {
+    add(*member);
   }
-  if (poll(polled.data(), polled.size(), 0) <= 0) {
-    return false;
+  if (polled.empty() || poll(polled.data(), polled.size(), 0) <= 0) {
+    return;
   }
+  may_be_readable_ = true;
   for (std::size_t i = 0; i < polled.size(); ++i) {
     if (polled[i].revents != 0) {
-      readable_.push_back(watches_[i]);
+      watched[i].first->readable_.push_back(watched[i].second);
     }
   }
-  return !readable_.empty();
 }
 
-bool SimReactor::work_now() {
+bool SimReactor::work_now() const {
   TimePoint next;
-  return has_deferred() || !posted_.empty() || (next_time(next) && next <= now_) || find_readable();
+  return runs_now() && (has_deferred() || !posted_.empty() || !readable_.empty() ||
+                        (next_time(next) && next <= now()));
+}
+
+bool SimReactor::any_work_now() {
+  find_readable();
+  return work_now() || std::any_of(members_.begin(), members_.end(),
+                                   [](const SimReactor* member) { return member->work_now(); });
 }
 
 bool SimReactor::next_time(TimePoint& at) const {
-  const bool has_timer = next_deadline(at);
-  if (events_.empty()) {
-    return has_timer;
+  if (!is_main() && (has_deferred() || !posted_.empty() || !readable_.empty())) {
+    at = std::max(now(), runs_again_at_);
+    return true;
   }
-  at = has_timer ? std::min(at, events_.front().at) : events_.front().at;
+  const bool has_timer = next_deadline(at);
+  if (!has_timer && events_.empty()) {
+    return false;
+  }
+  if (!events_.empty()) {
+    at = has_timer ? std::min(at, events_.front().at) : events_.front().at;
+  }
+  at = std::max(at, runs_again_at_);
   return true;
 }
 
+bool SimReactor::next_time_of_any(TimePoint& at) const {
+  bool any = next_time(at);
+  for (const SimReactor* member : members_) {
+    TimePoint other;
+    if (member->next_time(other) && (!any || other < at)) {
+      at = other;
+      any = true;
+    }
+  }
+  return any;
+}
+
 bool SimReactor::step(TimePoint limit) {
-  if (!work_now()) {
+  ISCSI_BLKBACK_ASSERT(is_main());
+  if (!any_work_now()) {
     TimePoint next;
-    if (!next_time(next) || next > limit) {
+    if (!next_time_of_any(next) || next > limit) {
       return false;
     }
     now_ = next;
@@ -151,23 +222,59 @@ bool SimReactor::step(TimePoint limit) {
     std::fprintf(stderr, "SimReactor: a million turns, and still something to do at once\n");
     std::abort();
   }
-  turn();
+  run_turns();
   return true;
 }
 
+// What the kernel runs first, and whether it comes to the others before the first has more to do,
+// is not specified, so the seed decides.
+void SimReactor::run_turns() {
+  if (members_.empty()) {
+    turn();
+    return;
+  }
+  with_work_.clear();
+  if (work_now()) {
+    with_work_.push_back(this);
+  }
+  std::copy_if(members_.begin(), members_.end(), std::back_inserter(with_work_),
+               [](const SimReactor* member) { return member->work_now(); });
+  const std::size_t count = with_work_.size();
+  for (std::size_t i = 0; i + 1 < count; ++i) {
+    std::swap(with_work_[i], with_work_[i + schedule_random_.below(count - i)]);
+  }
+  const std::size_t run = schedule_random_.one_in(3) ? 1 + schedule_random_.below(count) : count;
+  for (std::size_t i = 0; i < run; ++i) {
+    SimReactor* reactor = with_work_[i];
+    if (reactor == nullptr) {
+      continue;
+    }
+    reactor->turn();
+    if (reactor != this && with_work_[i] == reactor) {
+      reactor->runs_again_at_ = std::max(
+          reactor->runs_again_at_,
+          now_ + Duration(static_cast<Duration::rep>(
+                     schedule_random_.below(static_cast<std::uint64_t>(kMaxTurnTime.count())))));
+    }
+  }
+}
+
 void SimReactor::turn() {
+  if (turns_ != nullptr) {
+    turns_->on_turn_begins();
+  }
   // What the kernel would report first is not specified, so the seed decides.
   enum class Source : std::uint8_t { events, timers, fds };
   std::array sources = {Source::events, Source::timers, Source::fds};
-  std::swap(sources[0], sources[schedule_random_.below(3)]);
-  std::swap(sources[1], sources[1 + schedule_random_.below(2)]);
+  std::swap(sources[0], sources[schedule_random().below(3)]);
+  std::swap(sources[1], sources[1 + schedule_random().below(2)]);
   for (const Source source : sources) {
     switch (source) {
       case Source::events:
         run_due_events();
         break;
       case Source::timers:
-        run_due_timers(now_);
+        run_due_timers(now());
         break;
       case Source::fds:
         run_readable();
@@ -180,33 +287,38 @@ void SimReactor::turn() {
     task();
   }
   run_deferred();
+  if (turns_ != nullptr) {
+    turns_->on_turn_ends();
+  }
 }
 
 void SimReactor::run_due_events() {
   // Taken out first: an event that these schedule for now belongs to the next turn. Often only some
   // of them, as completions trickle in.
-  std::vector<Event> due;
-  const std::uint64_t at_most =
-      schedule_random_.one_in(2) ? ~std::uint64_t{0} : schedule_random_.between(1, 4);
-  while (!events_.empty() && events_.front().at <= now_ && due.size() < at_most) {
+  std::vector<Event> due = std::move(due_);  // its memory
+  SimRandom& random = schedule_random();
+  const std::uint64_t at_most = random.one_in(2) ? ~std::uint64_t{0} : random.between(1, 4);
+  while (!events_.empty() && events_.front().at <= now() && due.size() < at_most) {
     std::pop_heap(events_.begin(), events_.end(), runs_later);
     due.push_back(std::move(events_.back()));
     events_.pop_back();
-    normal_events_ -= due.back().kind == EventKind::normal ? 1 : 0;
+    main_.normal_events_ -= due.back().kind == EventKind::normal ? 1 : 0;
   }
   for (const Event& event : due) {
     event.run();
   }
+  due.clear();
+  due_ = std::move(due);
 }
 
 void SimReactor::run_readable() {
-  if (!find_readable()) {
+  if (readable_.empty()) {
     return;
   }
   for (std::size_t i = readable_.size() - 1; i > 0; --i) {
-    std::swap(readable_[i], readable_[schedule_random_.below(i + 1)]);
+    std::swap(readable_[i], readable_[schedule_random().below(i + 1)]);
   }
-  // By index and moved out: a callback may stop watches, which clears their entries here.
+  // By index: a callback may stop watches, which clears their entries here.
   for (std::size_t i = 0; i < readable_.size(); ++i) {
     if (Watch* watch = readable_[i]) {
       watch->fire();

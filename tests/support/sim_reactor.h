@@ -3,12 +3,19 @@
 // same seed and the same calls give the same run.
 //
 // Time stands still while there is something to do and then jumps to the next event or timer.
-// Initiator, target and guest of a test all live on one SimReactor.
+// Initiator, target and guest of a test all live on one SimReactor, or each thread of a simulated
+// process on one of its own that shares the time of the main one: see the second constructor.
 #pragma once
 
+#include <poll.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/reactor.h"
@@ -20,10 +27,25 @@ class SimNetwork;
 
 class SimReactor : public Reactor {
  public:
+  // Hears when a turn of a reactor begins and ends: for whoever has to know which simulated process
+  // runs.
+  class TurnObserver {
+   public:
+    virtual void on_turn_begins() = 0;
+    virtual void on_turn_ends() = 0;
+
+   protected:
+    ~TurnObserver() = default;
+  };
+
   explicit SimReactor(std::uint64_t seed);
+  // One more reactor in the same virtual time and at the same network, run by main: a thread of a
+  // simulated process. A turn takes it a little time, and which of several threads runs first is
+  // the seed's choice. main and turns outlive it; turns: may be null.
+  SimReactor(SimReactor& main, TurnObserver* turns);
   ~SimReactor() override;
 
-  [[nodiscard]] TimePoint now() const override { return now_; }
+  [[nodiscard]] TimePoint now() const override { return main_.now_; }
   void post(std::function<void()> task) override;  // from the reactor's thread only
   [[nodiscard]] std::unique_ptr<FdWatch> watch_readable(int fd, FdWatch::Callback callback,
                                                         void* owner) override;
@@ -31,15 +53,31 @@ class SimReactor : public Reactor {
                                                     ByteStream::Owner& owner) override;
   [[nodiscard]] std::uint64_t random() override { return product_random_.next(); }
 
-  [[nodiscard]] SimNetwork& network() { return *network_; }
+  // Only for a reactor that was made from a main one.
+  // The thread is not scheduled before that time, whatever happens.
+  void stand_still_until(TimePoint time) { runs_again_at_ = std::max(runs_again_at_, time); }
+  // The thread is gone: nothing of it runs any more. What is scheduled, posted or watched stays as
+  // it is; the reactor needs not be destroyed.
+  void halt();
+  [[nodiscard]] bool halted() const { return halted_; }
+  // Which computer it belongs to; see SimNetwork. 0 at first.
+  void set_computer(unsigned computer) { computer_ = computer; }
+  [[nodiscard]] unsigned computer() const { return computer_; }
+
+  // Every fd that is watched becomes readable by signal_ready() of ready_fd.h alone: where that was
+  // not called, nobody needs to ask the kernel.
+  void trust_ready_fds() { main_.trusts_ready_fds_ = true; }
+
+  [[nodiscard]] SimNetwork& network() { return *main_.network_; }
 
   // For scripts and fakes: runs event from a later turn, after delay. A background event does not
   // keep run_until_idle() going (a timeout that mostly does not happen).
   enum class EventKind : std::uint8_t { normal, background };
   void schedule(Duration delay, std::function<void()> event, EventKind kind = EventKind::normal);
   // For fakes: draws from the scheduler's random numbers.
-  [[nodiscard]] SimRandom& schedule_random() { return schedule_random_; }
+  [[nodiscard]] SimRandom& schedule_random() { return main_.schedule_random_; }
 
+  // The main reactor's, which runs all:
   // Runs until only timers and background events are left; those that fall due before that run too.
   void run_until_idle();
   // Runs everything that happens in this span; now() is its end afterwards.
@@ -58,29 +96,51 @@ class SimReactor : public Reactor {
     std::function<void()> run;
   };
 
-  [[nodiscard]] std::uint64_t timer_tie() override { return schedule_random_.next(); }
+  [[nodiscard]] std::uint64_t timer_tie() override { return schedule_random().next(); }
 
   static bool runs_later(const Event& a, const Event& b);
-  [[nodiscard]] bool find_readable();  // fills readable_
-  [[nodiscard]] bool work_now();
+  [[nodiscard]] bool is_main() const { return &main_ == this; }
+  [[nodiscard]] bool runs_now() const { return !halted_ && runs_again_at_ <= now(); }
+  [[nodiscard]] bool work_now() const;
+  // When this reactor has something to do next; false: never.
   [[nodiscard]] bool next_time(TimePoint& at) const;
-  // One turn at now_.
   void turn();
-  // Does one turn, at now_ or, when nothing is left for now_, at the next time up to limit. False:
-  // nothing happens up to limit.
-  bool step(TimePoint limit);
   void run_due_events();
   void run_readable();
 
-  TimePoint now_;
-  SimRandom schedule_random_;
+  // Of the main reactor, for all.
+  void find_readable();
+  [[nodiscard]] bool any_work_now();
+  [[nodiscard]] bool next_time_of_any(TimePoint& at) const;
+  // Does one turn, at now_ or, when nothing is left for now_, at the next time up to limit. False:
+  // nothing happens up to limit.
+  bool step(TimePoint limit);
+  void run_turns();
+
+  SimReactor& main_;
+  TurnObserver* turns_ = nullptr;
   SimRandom product_random_;
   std::vector<Event> events_;  // a heap
-  std::size_t normal_events_ = 0;
+  std::vector<Event> due_;     // empty
   std::deque<std::function<void()>> posted_;
   std::vector<Watch*> watches_;
   std::vector<Watch*> readable_;  // of this turn; null: stopped in the meantime
+  TimePoint runs_again_at_{};
+  bool halted_ = false;
+  unsigned computer_ = 0;
+
+  // Only the main reactor's.
+  TimePoint now_;
+  SimRandom schedule_random_;
+  std::size_t normal_events_ = 0;       // of all
+  std::vector<SimReactor*> members_;    // without the main one
+  std::vector<SimReactor*> with_work_;  // in this step; null: gone in the meantime
+  std::vector<pollfd> polled_;          // by find_readable()
+  std::vector<std::pair<SimReactor*, Watch*>> watched_;
   std::uint32_t turns_at_this_time_ = 0;
+  bool trusts_ready_fds_ = false;
+  bool may_be_readable_ = true;
+  std::uint64_t seen_ready_fds_ = 0;
   std::unique_ptr<SimNetwork> network_;
 };
 

@@ -40,6 +40,10 @@ void SimStream::send(std::span<const iovec> parts) noexcept {
   ISCSI_BLKBACK_ASSERT(state_ == State::open || state_ == State::closing);
   if (state_ == State::open) {
     send_.start(parts);
+    if (SimNetwork::Tap* tap = connection_->reactor().network().tap();
+        tap != nullptr && sends_ == SimDirection::to_server) {
+      tap->on_client_sends(*connection_, reactor_, parts);
+    }
     connection_->schedule_send(sends_);
   }
 }
@@ -102,14 +106,22 @@ void SimStream::failed(const Error& error) noexcept {
     begin_close(error);
   } else if (state_ == State::open && !socket_error_) {
     socket_error_ = error;
+    note_gone();
     if (receive_.outstanding) {
       connection_->schedule_receive(opposite(sends_));  // which reads what had arrived before
     }
   }
 }
 
+void SimStream::note_gone() noexcept {
+  if (sends_ == SimDirection::to_server) {
+    connection_->note_client_gone();
+  }
+}
+
 void SimStream::begin_close(const Error& error) noexcept {
   state_ = State::closing;
+  note_gone();
   close_error_ = error;
   connection_->forget_received(opposite(sends_));
   connection_->schedule_closed(sends_);

@@ -16,6 +16,7 @@
 namespace iscsi_blkback {
 
 class SimConnection;
+class SimReactor;
 
 enum class SimDirection : std::uint8_t { to_server, to_client };
 
@@ -39,6 +40,7 @@ class SimStream : public ByteStream {
   // A server's end: before its first call.
   void set_owner(Owner& owner) { owner_ = &owner; }
   [[nodiscard]] bool closed() const { return state_ == State::closed; }
+  [[nodiscard]] const SimConnection& connection() const { return *connection_; }
 
  private:
   friend class SimConnection;
@@ -50,8 +52,10 @@ class SimStream : public ByteStream {
     closed,
   };
 
-  SimStream(std::shared_ptr<SimConnection> connection, SimDirection sends, State state)
-      : connection_(std::move(connection)), sends_(sends), state_(state) {}
+  // reactor: which makes the callbacks.
+  SimStream(std::shared_ptr<SimConnection> connection, SimDirection sends, State state,
+            SimReactor& reactor)
+      : connection_(std::move(connection)), reactor_(reactor), sends_(sends), state_(state) {}
 
   // What one outstanding operation still has to send, or room to fill.
   struct Operation {
@@ -84,12 +88,14 @@ class SimStream : public ByteStream {
   void connected() noexcept;
   void failed(const Error& error) noexcept;  // what a RST or a timeout does to the socket
   void begin_close(const Error& error) noexcept;
+  void note_gone() noexcept;
   void touch_buffers() noexcept;
   void deliver_closed() noexcept;
   void continue_send() noexcept;
   void continue_receive() noexcept;
 
   std::shared_ptr<SimConnection> connection_;
+  SimReactor& reactor_;
   SimDirection sends_;
   State state_;
   Owner* owner_ = nullptr;

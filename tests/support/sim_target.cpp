@@ -147,6 +147,13 @@ std::size_t SimTarget::sessions() const {
   return count;
 }
 
+std::size_t SimTarget::living_sessions() const {
+  const auto all = connections();
+  return static_cast<std::size_t>(std::count_if(all.begin(), all.end(), [](const auto& connection) {
+    return connection->logged_in() && !connection->client_gone();
+  }));
+}
+
 std::size_t SimTarget::sessions_at(std::size_t portal) const {
   const auto& connections = portals_[portal]->connections;
   return static_cast<std::size_t>(
@@ -163,23 +170,39 @@ std::vector<std::shared_ptr<SimTargetConnection>> SimTarget::connections() const
 }
 
 // A login has succeeded: the old session of the same nexus, and everything it left, ends first.
-void SimTarget::reinstate(const SimTargetConnection& successor) {
-  const std::uint16_t group = options_.portals[successor.portal].group_tag;
+std::size_t SimTarget::reinstate(const SimTargetConnection& successor) {
+  const SimPortal& at = options_.portals[successor.portal];
   const std::uint64_t before = counters.terminated_tasks;
   terminate([&](const Task& task) {
     return task.command.initiator_name == successor.initiator_name() &&
-           task.command.isid == successor.isid && task.group_tag == group;
+           task.command.isid == successor.isid && task.group_tag == at.group_tag &&
+           (options_.portals[task.command.portal].node == at.node ||
+            options_.luns_of_all_nodes.contains(task.command.lun));
   });
-  bool replaced = counters.terminated_tasks != before;
+  const std::uint64_t terminated = counters.terminated_tasks - before;
+  bool replaced = terminated != 0;
   for (const auto& other : connections()) {
+    const SimPortal& place = options_.portals[other->portal];
     if (other.get() != &successor && other->logged_in() &&
         other->initiator_name() == successor.initiator_name() && other->isid == successor.isid &&
-        options_.portals[other->portal].group_tag == group) {
+        place.group_tag == at.group_tag && place.node == at.node) {
       other->kill();
       replaced = true;
     }
   }
   counters.reinstatements += replaced ? 1 : 0;
+  return terminated;
+}
+
+bool SimTarget::may_see(const SimCommand& command) const {
+  const auto owner = options_.lun_owners.find(command.lun);
+  return owner == options_.lun_owners.end() || owner->second == command.chap_name;
+}
+
+void SimTarget::over(const Task& task) {
+  if (observer_ != nullptr) {
+    observer_->on_command_over(task.wire->number(), task.initiator_task_tag);
+  }
 }
 
 void SimTarget::terminate(const std::function<bool(const Task&)>& which) {
@@ -189,6 +212,7 @@ void SimTarget::terminate(const std::function<bool(const Task&)>& which) {
     }
     task->terminated = true;
     ++counters.terminated_tasks;
+    over(*task);
     return true;
   });
   std::erase_if(held_, [](const auto& task) { return task->terminated; });
@@ -214,6 +238,7 @@ std::size_t SimTarget::abort(const std::function<bool(const Task&)>& which) {
     task->terminated = true;
     ++count;
     ++counters.aborted_tasks;
+    over(*task);
     if (const auto connection = task->connection.lock()) {
       connection->task_aborted();
     }
@@ -272,6 +297,9 @@ std::optional<SimFault> SimTarget::take_fault(const SimCommand& command) {
 
 void SimTarget::arrived(std::shared_ptr<Task> task) {
   tasks_.push_back(task);
+  if (observer_ != nullptr) {
+    observer_->on_command(task->wire->number(), task->initiator_task_tag, task->command);
+  }
   task->fault = take_fault(task->command);
   Duration delay = options_.command_delay;
   if (options_.command_jitter.count() > 0) {
@@ -285,6 +313,11 @@ void SimTarget::arrived(std::shared_ptr<Task> task) {
       held_.push_back(std::move(task));
       return;
     }
+  }
+  if (options_.single_threaded) {
+    const TimePoint now = reactor_.now();
+    busy_until_ = std::max(busy_until_, now) + delay;
+    delay = busy_until_ - now;
   }
   schedule_execution(std::move(task), delay);
 }
@@ -305,6 +338,12 @@ void SimTarget::execute(const std::shared_ptr<Task>& task) {
     hung_tasks_.push_back(task);
     return;
   }
+  const std::optional<TimePoint> gone = task->wire->client_gone_since();
+  if (gone && options_.late_execution_limit != Duration::zero() &&
+      reactor_.now() - *gone > options_.late_execution_limit) {
+    terminate([&](const Task& late) { return &late == task.get(); });
+    return;
+  }
   const std::shared_ptr<SimTargetConnection> connection = task->connection.lock();
   const bool connected = connection && !connection->dead();
   if (!connected && !task->lingered && options_.linger_delay.count() > 0) {
@@ -320,6 +359,7 @@ void SimTarget::execute(const std::shared_ptr<Task>& task) {
       ++counters.executed_after_close;
     }
   }
+  over(*task);
   if (!connected) {
     return;
   }
@@ -360,7 +400,7 @@ SimScsiResult SimTarget::perform(Task& task) {
     }
     return report_luns(task.command.cdb, numbers);
   }
-  if (found == luns_.end()) {
+  if (found == luns_.end() || !may_see(task.command)) {
     return answer_without_lun(task.command.cdb);
   }
   if (connection && operation != scsi_operation::kInquiry) {

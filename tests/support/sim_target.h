@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,11 +25,14 @@
 
 namespace iscsi_blkback {
 
+class SimConnection;
 class SimTargetConnection;
 
 struct SimPortal {
   SocketAddress address;
   std::uint16_t group_tag = 1;
+  // Nodes know nothing of each other's sessions, whatever the groups' tags say.
+  unsigned node = 0;
 };
 
 struct SimTargetOptions {
@@ -52,6 +56,17 @@ struct SimTargetOptions {
   Duration linger_delay{};
   bool status_with_data = true;         // else a separate SCSI Response after Data-In
   bool power_on_unit_attention = true;  // 06/29/00 for the first command of a new session
+  bool single_threaded = false;         // one command at a time: the next begins when one has ended
+  // Since the initiator's end of a connection is gone: for how long what is on its way may still
+  // become a command, and for how long a command may still be executed. 0: for ever.
+  Duration late_arrival_limit{};
+  Duration late_execution_limit{};
+  // Names and secrets (CHAP, MD5) of those who may log in; empty: anybody may. And the LUNs that
+  // only one of them can see.
+  std::map<std::string, std::string> chap_secrets = {};
+  std::map<std::uint16_t, std::string> lun_owners = {};
+  // LUNs whose tasks a login ends at all nodes.
+  std::set<std::uint16_t> luns_of_all_nodes = {};
 };
 
 // One command as a fault's filter sees it.
@@ -62,6 +77,7 @@ struct SimCommand {
   std::uint16_t lun = 0;
   Cdb cdb{};
   std::uint32_t expected_bytes = 0;
+  std::string chap_name = {};  // of the session
 };
 
 // What happens to commands in place of, or in addition to, their execution.
@@ -88,6 +104,25 @@ struct SimFunctionFault {
   Duration delay{};           // executed and answered so much later
 };
 
+// Hears what happens at a target. A command is known by its connection's number (SimConnection)
+// and its initiator task tag.
+class SimTargetObserver {
+ public:
+  // terminated: tasks that ended with it, of an older session of the same name and ISID.
+  virtual void on_login(std::uint64_t connection, std::size_t portal, const Isid& isid,
+                        std::size_t terminated) = 0;
+  // With all of its data.
+  virtual void on_command(std::uint64_t connection, std::uint32_t tag,
+                          const SimCommand& command) = 0;
+  // It has been executed, or never will be.
+  virtual void on_command_over(std::uint64_t connection, std::uint32_t tag) = 0;
+  // No command of it that is not complete yet ever will be.
+  virtual void on_connection_gone(std::uint64_t connection) = 0;
+
+ protected:
+  ~SimTargetObserver() = default;
+};
+
 [[nodiscard]] bool is_read(const SimCommand& command);
 [[nodiscard]] bool is_write(const SimCommand& command);
 
@@ -97,6 +132,8 @@ class SimTarget {
   ~SimTarget();  // resets every connection
   SimTarget(const SimTarget&) = delete;
   SimTarget& operator=(const SimTarget&) = delete;
+
+  void set_observer(SimTargetObserver* observer) { observer_ = observer; }
 
   void add_lun(std::uint16_t number, std::shared_ptr<SimLun> lun);
   void remove_lun(std::uint16_t number);
@@ -137,6 +174,8 @@ class SimTarget {
     return options_.portals[portal].address;
   }
   [[nodiscard]] std::size_t sessions() const;  // logged in
+  // Without those whose initiator has gone, which only the target does not know.
+  [[nodiscard]] std::size_t living_sessions() const;
   // Registered for persistent reservations of a LUN.
   [[nodiscard]] std::vector<std::uint64_t> keys(std::uint16_t lun) const;
   void forget_keys() { keys_.clear(); }
@@ -164,7 +203,8 @@ class SimTarget {
   class Portal;
   struct Task;
 
-  void reinstate(const SimTargetConnection& successor);
+  // How many tasks it has terminated.
+  std::size_t reinstate(const SimTargetConnection& successor);
   void arrived(std::shared_ptr<Task> task);
   void execute(const std::shared_ptr<Task>& task);
   [[nodiscard]] SimScsiResult perform(Task& task);
@@ -172,6 +212,8 @@ class SimTarget {
   [[nodiscard]] SimScsiResult reserve_out(const Task& task);
   [[nodiscard]] std::optional<SimFault> take_fault(const SimCommand& command);
   void schedule_execution(std::shared_ptr<Task> task, Duration delay);
+  [[nodiscard]] bool may_see(const SimCommand& command) const;
+  void over(const Task& task);
   void forget(SimTargetConnection& connection);
   // Returns the response (11.6.1).
   [[nodiscard]] std::uint8_t manage(SimTargetConnection& connection,
@@ -182,6 +224,8 @@ class SimTarget {
 
   SimReactor& reactor_;
   SimTargetOptions options_;
+  SimTargetObserver* observer_ = nullptr;
+  TimePoint busy_until_{};  // single_threaded
   std::map<std::uint16_t, std::shared_ptr<SimLun>> luns_;
   std::vector<std::unique_ptr<Portal>> portals_;
   std::list<SimFault> faults_;

@@ -20,6 +20,7 @@ SimTargetConnection::SimTargetConnection(SimTarget& target, std::size_t portal_i
     : portal(portal_index),
       target_(target),
       stream_(std::move(stream)),
+      wire_(stream_->connection().shared_from_this()),
       receive_buffer_(kReceiveBytes),
       sequence_(target.options_.initial_stat_sn) {}
 
@@ -42,16 +43,22 @@ void SimTargetConnection::resume() {
 
 void SimTargetConnection::kill() {
   if (!dead_) {
-    dead_ = true;
+    gone();
     stream_->reset();
-    target_.forget(*this);
   }
 }
 
 void SimTargetConnection::on_closed(const Error&) noexcept {
   if (!dead_) {
-    dead_ = true;
-    target_.forget(*this);
+    gone();
+  }
+}
+
+void SimTargetConnection::gone() {
+  dead_ = true;
+  target_.forget(*this);
+  if (target_.observer_ != nullptr) {
+    target_.observer_->on_connection_gone(number());
   }
 }
 
@@ -110,6 +117,12 @@ void SimTargetConnection::parse() {
       return;
     }
     inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(pdu.size()));
+    if (const std::optional<TimePoint> since = wire_->client_gone_since();
+        since && target_.options_.late_arrival_limit != Duration::zero() &&
+        target_.reactor_.now() - *since > target_.options_.late_arrival_limit) {
+      kill();
+      return;
+    }
     handle(BhsBytes{pdu.data(), kBhsBytes}, header,
            std::span{pdu}.subspan(header.data_offset(digests_), header.data_bytes));
   }
@@ -178,13 +191,15 @@ void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
                    .isid = isid,
                    .lun = addressed_lun(command.lun),
                    .cdb = command.cdb,
-                   .expected_bytes = command.expected_data_bytes};
+                   .expected_bytes = command.expected_data_bytes,
+                   .chap_name = negotiated_.chap_name};
   task->lun_field = command.lun;
   task->initiator_task_tag = command.initiator_task_tag;
   task->read = command.read;
   task->write = command.write;
   task->group_tag = target_.options_.portals[portal].group_tag;
   task->connection = weak_from_this();
+  task->wire = wire_;
   if (!command.write) {
     target_.arrived(std::move(task));
     return;
@@ -247,9 +262,12 @@ void SimTargetConnection::execute_function(const TaskManagementRequestPdu& reque
 }
 
 bool SimTargetConnection::forget_write(std::uint32_t tag) {
-  if (writes_.erase(tag) == 0) {
+  const auto found = writes_.find(tag);
+  if (found == writes_.end()) {
     return false;
   }
+  target_.over(*found->second.task);
+  writes_.erase(found);
   sequence_.finish();
   return true;
 }

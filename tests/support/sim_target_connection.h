@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tests/support/scripted_target.h"
+#include "tests/support/sim_connection.h"
 #include "tests/support/sim_target.h"
 #include "tests/support/target_negotiation.h"
 #include "tests/support/target_sequence.h"
@@ -24,6 +25,7 @@ struct SimTarget::Task {
   std::uint16_t group_tag = 0;
   std::vector<std::byte> data;  // of a write
   std::weak_ptr<SimTargetConnection> connection;
+  std::shared_ptr<const SimConnection> wire;  // that it came by
   std::optional<SimFault> fault;
   bool lingered = false;
   bool terminated = false;
@@ -65,6 +67,8 @@ class SimTargetConnection final : public ByteStream::Owner,
   // A write whose data is still arriving; false: there is none.
   [[nodiscard]] bool forget_write(std::uint32_t tag);
 
+  [[nodiscard]] std::uint64_t number() const { return wire_->number(); }
+  [[nodiscard]] bool client_gone() const { return wire_->client_gone_since().has_value(); }
   [[nodiscard]] bool logged_in() const { return logged_in_ && !dead_; }
   [[nodiscard]] bool dead() const { return dead_; }
   [[nodiscard]] const std::string& initiator_name() const { return negotiated_.initiator_name; }
@@ -110,8 +114,11 @@ class SimTargetConnection final : public ByteStream::Owner,
   }
   void pump();
 
+  void gone();
+
   SimTarget& target_;
   std::unique_ptr<SimStream> stream_;
+  std::shared_ptr<const SimConnection> wire_;
   bool dead_ = false;
   bool logged_in_ = false;
   bool finish_after_send_ = false;

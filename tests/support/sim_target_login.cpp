@@ -39,6 +39,8 @@ void SimTargetConnection::handle_login(const LoginRequestPdu& request,
       text = std::move(*answer);
     } else if (answer.error().code == ErrorCode::not_found) {
       status = 0x0203;
+    } else if (answer.error().code == ErrorCode::permission_denied) {
+      status = 0x0201;
     } else {
       violation(std::move(answer.error().message));
       return;
@@ -53,8 +55,11 @@ void SimTargetConnection::handle_login(const LoginRequestPdu& request,
     finish_after_send_ = true;
   } else if (complete) {
     response.tsih = target_.next_tsih_++;
-    target_.reinstate(*this);
+    const std::size_t terminated = target_.reinstate(*this);
     ++target_.counters.logins;
+    if (target_.observer_ != nullptr) {
+      target_.observer_->on_login(number(), portal, isid, terminated);
+    }
     logged_in_ = true;
     if (target_.options_.power_on_unit_attention) {
       for (const auto& [number, lun] : target_.luns_) {

@@ -2,9 +2,32 @@
 
 #include <algorithm>
 
+#include "initiator/chap.h"
 #include "initiator/login_text.h"
 
 namespace iscsi_blkback {
+
+namespace {
+
+// The same for every login: nobody here listens in.
+constexpr std::string_view kChallengeText = "0x00112233445566778899aabbccddeeff";
+constexpr std::uint8_t kChapIdentifier = 1;
+
+}  // namespace
+
+Result<void> TargetNegotiation::check_response(const SimTargetOptions& options,
+                                               std::string_view response) {
+  const auto secret = options.chap_secrets.find(claimed_name_);
+  const auto given = parse_large_binary(response, kMaxChapResponseBytes);
+  const auto challenge = parse_large_binary(kChallengeText, kMaxChapChallengeBytes);
+  if (secret == options.chap_secrets.end() || !given || !challenge ||
+      *given != chap_response(ChapAlgorithm::md5, kChapIdentifier, secret->second, *challenge)) {
+    return fail(ErrorCode::permission_denied, claimed_name_ + " does not know the secret");
+  }
+  chap_ = Chap::passed;
+  chap_name = claimed_name_;
+  return {};
+}
 
 Result<std::string> TargetNegotiation::answer(std::string_view request,
                                               const SimTargetOptions& options,
@@ -32,7 +55,23 @@ Result<std::string> TargetNegotiation::answer(std::string_view request,
         answer.add("TargetPortalGroupTag", std::uint32_t{group_tag});
       }
     } else if (pair.key == "AuthMethod") {
-      answer.add(pair.key, std::string_view{"None"});
+      const bool needed = !options.chap_secrets.empty();
+      if (needed && pair.value.find("CHAP") == std::string_view::npos) {
+        return fail(ErrorCode::permission_denied, "the initiator offers no CHAP");
+      }
+      chap_ = needed ? Chap::agreed : Chap::none;
+      answer.add(pair.key, std::string_view{needed ? "CHAP" : "None"});
+    } else if (pair.key == "CHAP_A" && chap_ == Chap::agreed) {
+      chap_ = Chap::asked;
+      answer.add("CHAP_A", std::uint32_t{static_cast<std::uint8_t>(ChapAlgorithm::md5)});
+      answer.add("CHAP_I", std::uint32_t{kChapIdentifier});
+      answer.add("CHAP_C", kChallengeText);
+    } else if (pair.key == "CHAP_N" && chap_ == Chap::asked) {
+      claimed_name_ = std::string(pair.value);
+    } else if (pair.key == "CHAP_R" && chap_ == Chap::asked) {
+      if (auto checked = check_response(options, pair.value); !checked) {
+        return tl::unexpected(checked.error());
+      }
     } else if (pair.key == "HeaderDigest" || pair.key == "DataDigest") {
       const bool header = pair.key == "HeaderDigest";
       const bool crc = (header ? options.header_digest : options.data_digest) &&

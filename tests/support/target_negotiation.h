@@ -17,7 +17,8 @@ namespace iscsi_blkback {
 class TargetNegotiation {
  public:
   // The answer to one request's text; ErrorCode::not_found when it asks for a target of another
-  // name, ErrorCode::protocol when it is no such text.
+  // name, permission_denied when it does not prove what it must (SimTargetOptions::chap_secrets),
+  // protocol when it is no such text.
   [[nodiscard]] Result<std::string> answer(std::string_view request,
                                            const SimTargetOptions& options,
                                            std::uint16_t group_tag);
@@ -30,12 +31,22 @@ class TargetNegotiation {
 
   // As agreed on so far; until then the standard's defaults.
   std::string initiator_name;
-  Digests digests;  // in force after the login
+  std::string chap_name;  // whose secret the initiator knows; empty: nobody has asked
+  Digests digests;        // in force after the login
   std::uint32_t initiator_max_data = 8192;
   bool initial_r2t = true;
   bool immediate_data = true;
   std::uint32_t max_burst = 262144;
   std::uint32_t first_burst = 65536;
+
+ private:
+  enum class Chap : std::uint8_t { none, agreed, asked, passed };
+
+  [[nodiscard]] Result<void> check_response(const SimTargetOptions& options,
+                                            std::string_view response);
+
+  Chap chap_ = Chap::none;
+  std::string claimed_name_;  // CHAP_N
 };
 
 }  // namespace iscsi_blkback

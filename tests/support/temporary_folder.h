@@ -10,9 +10,9 @@ namespace iscsi_blkback {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    char pattern[] = "/tmp/iscsi-blkback-test-XXXXXX";
-    path_ = ::mkdtemp(pattern);
+  explicit TemporaryFolder(const std::string& parent = "/tmp")
+      : path_(parent + "/iscsi-blkback-test-XXXXXX") {
+    (void)::mkdtemp(path_.data());
   }
   ~TemporaryFolder() {
     std::error_code ignored;

@@ -1,0 +1,30 @@
+#include "tests/simulation/host/breakage.h"
+
+#include <array>
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::array<std::string_view, 12> kBreakages = {
+    "none",          "lonely_processes",     "suspend_is_missed", "close_is_missed",
+    "pages_stay_mapped", "requests_fail", "everything_exclusive", "one_login_for_all",
+    "processes_stay_away", "target_takes_less", "lun_is_held",    "run_crashes",
+};
+static_assert(static_cast<std::size_t>(Breakage::run_crashes) + 1 == kBreakages.size());
+
+}  // namespace
+
+std::string_view to_string(Breakage breakage) {
+  return kBreakages[static_cast<std::size_t>(breakage)];
+}
+
+std::optional<Breakage> breakage_named(std::string_view name) {
+  for (std::size_t number = 0; number < kBreakages.size(); ++number) {
+    if (kBreakages[number] == name) {
+      return static_cast<Breakage>(number);
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace iscsi_blkback

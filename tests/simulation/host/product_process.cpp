@@ -1,0 +1,311 @@
+#include "tests/simulation/host/product_process.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "blkback/disk_resolver.h"
+#include "blkback/guest_backend.h"
+#include "blkback/guest_data_plane.h"
+#include "blkback/process_lock.h"
+#include "multipath/lun_write_barrier.h"
+#include "tests/simulation/host/product_configuration.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// Portals of the simulation are numeric: nothing is ever looked up.
+class NoInquirer final : public PortalInquirer {
+ public:
+  void resolve(const Portal& /*portal*/, const std::string& /*target_name*/,
+               std::function<void(Result<SocketAddress>)> /*done*/) override {}
+  void discover(const Portal& /*at*/, const SessionOptions& /*session*/,
+                const std::string& /*target_name*/,
+                std::function<void(Result<std::vector<Portal>>)> /*done*/) override {}
+};
+
+// Somebody who is not of the simulated world, at the LUN's barrier.
+LunWriteBarrier enter_barrier(const std::string& run_directory, const Plan& plan, std::size_t lun) {
+  LogicalUnitIdentity identity;
+  identity.wwid = lun_wwid(plan, lun);
+  const std::size_t target = within(plan.luns[lun].target, plan.targets.size());
+  auto barrier = LunWriteBarrier::enter(
+      barrier_directory(run_directory),
+      lun_barrier_key(identity, target_name(target), lun_number(lun)),
+      {.name = "a stranger", .quiesce_time = std::chrono::milliseconds(plan.world.quiesce_ms)});
+  ISCSI_BLKBACK_ASSERT(barrier);
+  return std::move(*barrier);
+}
+
+// Hands everything on, and notes when the I/O side has heard it.
+class WatchedDataPlane final : public DataPlane {
+ public:
+  WatchedDataPlane(DataPlane& plane, SimReactor& io, Breakage breakage)
+      : plane_(plane), io_(io), breakage_(breakage) {}
+
+  void set_events(Events* events) override { plane_.set_events(events); }
+  void open_device(DiskHandle disk, DiskSpecification specification) override {
+    disks_[disk] = {.target = specification.session.target_name, .lun = specification.lun};
+    plane_.open_device(disk, std::move(specification));
+  }
+  void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) override {
+    plane_.add_portals(disk, std::move(portals));
+  }
+  void add_paths(DiskHandle disk, std::vector<ResolvedPortal> portals,
+                 std::function<void(Result<void>)> done) override {
+    plane_.add_paths(disk, std::move(portals), std::move(done));
+  }
+  void remove_paths(DiskHandle disk, PathChoice choice,
+                    std::function<void(Result<std::vector<ResolvedPortal>>)> done) override {
+    plane_.remove_paths(disk, std::move(choice), std::move(done));
+  }
+  void change_policies(DiskHandle disk, const PathPolicySettings& changes) override {
+    plane_.change_policies(disk, changes);
+  }
+  void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) override {
+    plane_.set_no_path_retry(disk, wait);
+  }
+  void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override {
+    plane_.connect_ring(disk, guest, std::move(ring));
+  }
+  void disconnect_ring(DiskHandle disk, RingEnd end) override {
+    const bool missed = breakage_ == Breakage::close_is_missed && end == RingEnd::abandon;
+    plane_.disconnect_ring(disk, missed ? RingEnd::answer : end);
+    if (end == RingEnd::abandon) {
+      note_closed(disk);
+    }
+  }
+  void close_device(DiskHandle disk, bool abandon) override {
+    if (breakage_ != Breakage::close_is_missed) {
+      plane_.close_device(disk, abandon);
+    }
+    note_closed(disk);
+  }
+  void set_suspended(DiskHandle first, bool suspended) override {
+    if (breakage_ != Breakage::suspend_is_missed) {
+      plane_.set_suspended(first, suspended);
+    }
+    io_.post([this, suspended] {
+      suspended_since_ = suspended ? std::optional(io_.now()) : std::nullopt;
+    });
+  }
+  void query(std::function<void(std::vector<DiskReport>)> done) override {
+    plane_.query(std::move(done));
+  }
+
+  [[nodiscard]] std::optional<TimePoint> suspended_since() const { return suspended_since_; }
+  [[nodiscard]] std::optional<TimePoint> closed_since(const std::string& target,
+                                                      std::uint16_t lun) const {
+    std::optional<TimePoint> latest;
+    for (const auto& [handle, disk] : disks_) {
+      if (disk.target == target && disk.lun == lun) {
+        if (!disk.closed_since) {
+          return std::nullopt;
+        }
+        latest = std::max(latest.value_or(*disk.closed_since), *disk.closed_since);
+      }
+    }
+    return latest;
+  }
+
+ private:
+  struct Disk {
+    std::string target;
+    std::uint16_t lun = 0;
+    std::optional<TimePoint> closed_since = {};
+  };
+
+  void note_closed(DiskHandle disk) {
+    io_.post([this, disk] {
+      const auto found = disks_.find(disk);
+      if (found != disks_.end() && !found->second.closed_since) {
+        found->second.closed_since = io_.now();
+      }
+    });
+  }
+
+  DataPlane& plane_;
+  SimReactor& io_;
+  const Breakage breakage_;
+  std::map<DiskHandle, Disk> disks_;
+  std::optional<TimePoint> suspended_since_;
+};
+
+// Breakage::pages_stay_mapped.
+class LeakyGrantTable final : public GrantTable {
+ public:
+  explicit LeakyGrantTable(GrantTable& table) : table_(table) {}
+
+  Result<std::unique_ptr<MappedGrants>> map(DomainId domain,
+                                            std::span<const GrantReference> references) override {
+    auto mapped = table_.map(domain, references);
+    if (!mapped) {
+      return mapped;
+    }
+    leaked_.push_back(std::move(*mapped));
+    return std::make_unique<View>(*leaked_.back());
+  }
+  Result<void> copy(std::span<GrantCopySegment> segments) override { return table_.copy(segments); }
+
+ private:
+  struct View final : MappedGrants {
+    explicit View(MappedGrants& of) : grants(of) {}
+    std::span<std::byte> bytes() override { return grants.bytes(); }
+    MappedGrants& grants;
+  };
+
+  GrantTable& table_;
+  std::vector<std::unique_ptr<MappedGrants>> leaked_;
+};
+
+}  // namespace
+
+// Members are in the order in which they depend on each other.
+class ProductProcess::Inside {
+ public:
+  explicit Inside(Environment from)
+      : environment(std::move(from)),
+        leaky(environment.grants),
+        plane(environment.io, environment.control,
+              environment.breakage == Breakage::pages_stay_mapped ? static_cast<GrantTable&>(leaky)
+                                                                  : environment.grants,
+              environment.channels, 0, environment.guest,
+              environment.breakage == Breakage::lonely_processes
+                  ? std::string()
+                  : barrier_directory(environment.configuration.run_directory)),
+        watched(plane, environment.io, environment.breakage),
+        resolver(environment.control, std::make_unique<NoInquirer>()),
+        backend(GuestBackend::Environment{environment.control, environment.open_store,
+                                          &environment.domains, watched, resolver},
+                environment.configuration, 0, environment.guest, environment.on_finished) {}
+
+  void change(ControlRequest request) {
+    backend.change(request, [](const Result<void>&) {});
+  }
+
+  Environment environment;
+  LeakyGrantTable leaky;
+  GuestDataPlane plane;
+  WatchedDataPlane watched;
+  DiskResolver resolver;
+  GuestBackend backend;
+};
+
+ProductProcess::ProductProcess(Environment environment)
+    : inside_(std::make_unique<Inside>(std::move(environment))) {}
+
+ProductProcess::~ProductProcess() = default;
+
+Result<void> ProductProcess::start() {
+  return inside_->backend.start();
+}
+
+void ProductProcess::terminate() {
+  inside_->backend.stop();
+}
+
+void ProductProcess::remove_path(std::uint32_t device_id, const std::string& portal) {
+  ControlRequest request;
+  request.command = "del_path";
+  request.device_id = device_id;
+  request.portal = portal;
+  inside_->change(std::move(request));
+}
+
+void ProductProcess::add_path(std::uint32_t device_id, const std::string& portal) {
+  ControlRequest request;
+  request.command = "add_path";
+  request.device_id = device_id;
+  request.portal = portal;
+  inside_->change(std::move(request));
+}
+
+void ProductProcess::set(std::uint32_t device_id, const std::string& setting,
+                         const std::string& value) {
+  ControlRequest request;
+  request.command = "set";
+  request.device_id = device_id;
+  request.setting = setting;
+  request.value = value;
+  inside_->change(std::move(request));
+}
+
+std::optional<TimePoint> ProductProcess::suspended_since() const {
+  return inside_->watched.suspended_since();
+}
+
+std::optional<TimePoint> ProductProcess::closed_since(const std::string& target,
+                                                      std::uint16_t lun) const {
+  return inside_->watched.closed_since(target, lun);
+}
+
+void ProductProcess::describe(std::function<void(std::string)> done) {
+  inside_->backend.query([done = std::move(done)](const GuestStatus& status) {
+    std::string text = fmt::format("guest {}:", status.guest);
+    for (const DiskStatus& disk : status.disks) {
+      text += fmt::format(" [{} frontend {} backend {} \"{}\"", disk.node.name(),
+                          to_string(disk.frontend_state), to_string(disk.backend_state),
+                          disk.hotplug_error);
+      if (disk.report) {
+        const MultipathSnapshot& map = disk.report->multipath;
+        text += fmt::format("; {} of {} paths up, {} queued, {} held, {} in flight, {} leaving",
+                            map.paths_up(), map.paths.size(), map.queued, map.held, map.in_flight,
+                            map.leaving);
+        for (const PathSnapshot& path : map.paths) {
+          text += fmt::format("; {}: {} {} \"{}\"", path.portal, to_string(path.state),
+                              to_string(path.session_state), path.last_error);
+        }
+      }
+      text += "]";
+    }
+    done(std::move(text));
+  });
+}
+
+std::string_view fence_in_log(std::string_view line) {
+  struct Told {
+    std::string_view text;
+    std::string_view fence;
+  };
+  constexpr Told kTold[] = {
+      {"lost writes are fenced by LOGICAL UNIT RESET", "fence by LOGICAL UNIT RESET"},
+      {"lost writes are fenced by PREEMPT AND ABORT", "fence by PREEMPT AND ABORT"},
+      {"the lost session is fenced", "fence by a sibling portal"},
+      {"the LUN is in use by", "wait for a disk in use"},
+      {"can land there any more", "wait for a predecessor"},
+      {"what a process of this host that has died had sent", "wait for a dead process"},
+      {"the session of a process that has died is fenced", "fence of a dead process's session"},
+  };
+  for (const Told& told : kTold) {
+    if (line.find(told.text) != std::string_view::npos) {
+      return told.fence;
+    }
+  }
+  return {};
+}
+
+bool lun_is_blocked(const std::string& run_directory, const Plan& plan, std::size_t lun,
+                    TimePoint now) {
+  LunWriteBarrier barrier = enter_barrier(run_directory, plan, lun);
+  const bool blocked = !barrier.look(now).may_write();
+  barrier.leave();
+  return blocked;
+}
+
+std::shared_ptr<void> block_lun(const std::string& run_directory, const Plan& plan,
+                                std::size_t lun) {
+  LunWriteBarrier barrier = enter_barrier(run_directory, plan, lun);
+  barrier.set_ended(true);
+  barrier.set_unfenced(0, true, TimePoint::max());
+  return {new LunWriteBarrier(std::move(barrier)), [](LunWriteBarrier* stranger) {
+            stranger->leave();
+            delete stranger;
+          }};
+}
+
+void note_death(const std::string& run_directory, pid_t pid, TimePoint now) {
+  note_death_in_barriers(barrier_directory(run_directory), pid, now);
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,155 @@
+#include "tests/simulation/host/simulate_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+#include <iterator>
+#include <string_view>
+#include <thread>
+
+namespace iscsi_blkback {
+namespace {
+
+std::vector<std::string_view> split(std::string_view list) {
+  std::vector<std::string_view> parts;
+  while (!list.empty()) {
+    const std::string_view part = list.substr(0, list.find(','));
+    parts.push_back(part);
+    list.remove_prefix(std::min(list.size(), part.size() + 1));
+  }
+  return parts;
+}
+
+// Fills a set from a list of names.
+template <class Value, class Named>
+Result<void> take_names(std::string_view list, Named named, std::set<Value>& to) {
+  for (const std::string_view name : split(list)) {
+    const auto value = named(name);
+    if (!value) {
+      return fail(ErrorCode::invalid_argument, fmt::format("\"{}\" is no such name", name));
+    }
+    to.insert(*value);
+  }
+  return {};
+}
+
+// "target.chap=0,event.same_domid=0"
+Result<void> take_settings(std::string_view list, GeneratorOptions& options) {
+  for (const std::string_view part : split(list)) {
+    const std::size_t dot = part.find('.');
+    const std::size_t equals = part.find('=');
+    if (dot == std::string_view::npos || equals == std::string_view::npos || equals < dot) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("\"{}\" is not like target.chap=0", part));
+    }
+    GeneratorOptions::Setting setting;
+    setting.record = part.substr(0, dot);
+    setting.name = part.substr(dot + 1, equals - dot - 1);
+    const std::string_view value = part.substr(equals + 1);
+    std::from_chars(value.data(), value.data() + value.size(), setting.value);
+    Plan any = generate_plan(1);
+    if (auto applied = apply(setting, any); !applied) {
+      return applied;
+    }
+    options.settings.push_back(std::move(setting));
+  }
+  return {};
+}
+
+Result<void> read_plan(const std::string& path, SimulateOptions& options) {
+  std::ifstream file(path);
+  if (!file) {
+    return fail(ErrorCode::not_found, fmt::format("{} cannot be read", path));
+  }
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  auto plan = parse_plan(text);
+  if (!plan) {
+    return fail(ErrorCode::invalid_argument, path + ": " + plan.error().message);
+  }
+  options.plan = std::move(*plan);
+  options.plan_file = path;
+  return {};
+}
+
+Result<void> take_value(std::string_view name, const std::string& value, SimulateOptions& options) {
+  if (name == "--seeds") {
+    const auto range = parse_seed_range(value);
+    if (!range) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("seeds: a number or a range like 1-1000, not \"{}\"", value));
+    }
+    options.seeds = *range;
+  } else if (name == "--profile") {
+    const auto names = profile_names();
+    if (std::find(names.begin(), names.end(), value) == names.end()) {
+      return fail(ErrorCode::invalid_argument, fmt::format("there is no profile {}", value));
+    }
+    options.generator.profile = value;
+  } else if (name == "--only") {
+    return take_names(value, event_kind_named, options.generator.only);
+  } else if (name == "--without") {
+    return take_names(value, event_kind_named, options.generator.without);
+  } else if (name == "--set") {
+    return take_settings(value, options.generator);
+  } else if (name == "--ignore") {
+    return take_names(value, rule_named, options.simulation.ignored);
+  } else if (name == "--break") {
+    const auto breakage = breakage_named(value);
+    if (!breakage) {
+      return fail(ErrorCode::invalid_argument, fmt::format("\"{}\" cannot be broken", value));
+    }
+    options.simulation.breakage = *breakage;
+  } else if (name == "--jobs") {
+    options.jobs = static_cast<unsigned>(
+        std::max<std::uint64_t>(parse_seed_range(value).value_or(SeedRange{}).first, 1));
+  } else if (name == "--keep") {
+    options.keep_folder = value;
+    options.shrinks = true;
+  } else if (name == "--plan") {
+    return read_plan(value, options);
+  } else {
+    return fail(ErrorCode::not_found, fmt::format("there is no option {}", name));
+  }
+  return {};
+}
+
+Result<void> take_flag(std::string_view name, SimulateOptions& options) {
+  if (name == "--stop") {
+    options.stops = true;
+  } else if (name == "--shrink") {
+    options.shrinks = true;
+  } else if (name == "--disk") {
+    options.disk = true;
+  } else if (name == "--print") {
+    options.prints = true;
+  } else if (name == "--log") {
+    options.simulation.prints_log = true;
+  } else if (name == "--counts") {
+    options.counts = true;
+  } else {
+    return fail(ErrorCode::not_found, fmt::format("there is no option {}", name));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<SimulateOptions> parse_simulate_options(const std::vector<std::string>& words) {
+  SimulateOptions options;
+  options.jobs = std::max(std::thread::hardware_concurrency(), 1U);
+  for (const std::string& word : words) {
+    const std::size_t equals = word.find('=');
+    const auto taken = equals == std::string::npos
+                           ? take_flag(word, options)
+                           : take_value(std::string_view(word).substr(0, equals),
+                                        word.substr(equals + 1), options);
+    if (!taken) {
+      return tl::unexpected(taken.error());
+    }
+  }
+  return options;
+}
+
+}  // namespace iscsi_blkback
