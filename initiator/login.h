@@ -50,9 +50,11 @@ class Login {
   [[nodiscard]] NegotiatedParameters negotiated() const { return negotiation_.outcome(); }
   [[nodiscard]] const TargetNumbers& numbers() const { return numbers_; }
 
-  // The CHAP algorithm that the target has chosen, while authentication is under way.
+  // The target has agreed to CHAP, and authentication is under way.
+  [[nodiscard]] bool in_chap() const { return chap_ && stage_ == LoginStage::security_negotiation; }
+  // What it has chosen then; nothing before it has.
   [[nodiscard]] std::optional<ChapAlgorithm> chap_algorithm() const {
-    return chap_ && stage_ == LoginStage::security_negotiation ? chap_->algorithm() : std::nullopt;
+    return in_chap() ? chap_->algorithm() : std::nullopt;
   }
 
   // After redirected: the TargetAddress as the target wrote it, and whether the target has moved

@@ -298,11 +298,16 @@ void Session::Impl::leave_connection(Error why) {
 }
 
 // Targets do not agree on the numbers of CHAP's algorithms: tgt takes 7 for SHA-1, which by the RFC
-// is SHA-256. What the target has chosen is left out next time, until nothing is left; then all of
-// it is offered again, so that a secret that was wrong for a while does no lasting harm.
+// is SHA-256. What the target has chosen is left out next time, until nothing is left, or nothing
+// that it wants; then all of it is offered again, so that a secret that was wrong for a while, or a
+// connection that was lost in the middle, does no lasting harm.
 void Session::Impl::learn_from_failed_login() {
-  const auto algorithm = login_ ? login_->chap_algorithm() : std::nullopt;
+  if (!login_ || !login_->in_chap()) {
+    return;
+  }
+  const auto algorithm = login_->chap_algorithm();
   if (!algorithm) {
+    failed_algorithms_.clear();
     return;
   }
   failed_algorithms_.push_back(*algorithm);

@@ -105,6 +105,24 @@ TEST_F(SessionChapTest, ATargetThatHangsUpAtOurAnswerIsTriedWithoutThatAlgorithm
   ASSERT_TRUE(initiator->up());
 }
 
+// The connection to a target that can do only one was lost after it had chosen that one.
+TEST_F(SessionChapTest, AfterALoginThatWasLostInTheMiddleATargetOfOneAlgorithmIsComeBackTo) {
+  initiator->session.start();
+  answer(next_request(), {"AuthMethod=CHAP"}, false);
+  answer(next_request(), {"CHAP_A=5", "CHAP_I=1", "CHAP_C=0x01"}, false);
+  static_cast<void>(next_request());
+  target.reset();
+  ASSERT_TRUE(fails(1));
+  answer(next_request(), {"AuthMethod=CHAP"}, false);
+  const LoginRequestPdu offer = next_request();
+  EXPECT_STREQ(text.c_str(), "CHAP_A=8,7,6");
+  answer(offer, {}, false, 0x0201);
+  ASSERT_TRUE(fails(2));
+  EXPECT_EQ(authenticate(ChapAlgorithm::md5, 0), "CHAP_A=8,7,6,5");
+  finish_login();
+  ASSERT_TRUE(initiator->up());
+}
+
 TEST_F(SessionChapTest, AFailureAfterAuthenticationBlamesNoAlgorithm) {
   initiator->session.start();
   static_cast<void>(authenticate(ChapAlgorithm::sha3_256, 0));
