@@ -47,6 +47,8 @@ int run(int argc, char** argv) {
   app.add_flag("--separate-status", separate_status, "a SCSI Response after the data of a read");
   app.add_option("--data-in", protocol.max_data_in_bytes,
                  "bytes of a Data-In at most; 0: no limit");
+  app.add_option("--failing-flushes", options.lun.failing_flushes,
+                 "so many SYNCHRONIZE CACHE are answered with HARDWARE ERROR first");
   CLI11_PARSE(app, argc, argv);
 
   options.lun.block_count = mebibytes * 2048;

@@ -16,6 +16,7 @@ constexpr std::uint16_t kOutOfRange = 0x2100;
 constexpr std::uint16_t kInvalidField = 0x2400;
 constexpr std::uint16_t kNoSuchLun = 0x2500;
 constexpr std::uint16_t kWriteProtected = 0x2700;
+constexpr std::uint16_t kInternalTargetFailure = 0x4400;
 
 const std::byte* at(const Cdb& cdb, std::size_t index) {
   return reinterpret_cast<const std::byte*>(cdb.data()) + index;
@@ -146,6 +147,10 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data, s
       return transfer(true, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
     case kSynchronizeCache10:
     case kSynchronizeCache16:
+      if (options.failing_flushes > 0) {
+        --options.failing_flushes;
+        return check_condition(SenseKey::hardware_error, kInternalTargetFailure);
+      }
       ++counters.flushes;
       return {};
     default:

@@ -33,13 +33,14 @@ struct SimLunOptions {
   std::uint8_t device_type = 0;
   bool read_only = false;
   bool thin_provisioned = false;
-  bool has_16_byte_commands = true;  // READ(16), READ CAPACITY(16) ...
+  bool has_16_byte_commands = true;                // READ(16), READ CAPACITY(16) ...
   std::set<std::uint8_t> unknown_operations = {};  // refused with 5/20/00
   bool has_mode_sense = true;
   bool has_mode_sense6 = true;
   bool write_cache = true;              // caching page
   bool software_write_protect = false;  // control page; refuses writes
   bool force_unit_access = true;        // DPOFUA
+  std::uint32_t failing_flushes = 0;    // so many from now on are answered with 4/44/00
   std::uint32_t max_unmap_blocks = 1024;
   std::uint8_t tpgs = 0;  // not 0: answers REPORT and SET TARGET PORT GROUPS
   // A port in a group that is neither active nor block dependent refuses what touches the medium.

@@ -498,9 +498,10 @@ scenario_cleanup() {
     timeout 60 xl destroy "$name"
   done
   if [ -f "$scenario_dir/kernel-stack" ]; then (. "$harness_dir/measuring.sh"; kernel_stack_stop); fi
-  for pid in "$scenario_dir"/{tgtd,other}.pid; do [ ! -f "$pid" ] || kill -KILL "$(cat "$pid")" 2> /dev/null; done
+  for pid in "$scenario_dir"/{tgtd,other,null_target}.pid; do [ ! -f "$pid" ] || kill -KILL "$(cat "$pid")" 2> /dev/null; done
   [ ! -f "$scenario_dir/lio" ] || lio_stop
   for device in $(losetup -nO NAME,BACK-FILE | awk -v dir="$scenario_dir/" 'index($2, dir) == 1 { print $1 }'); do losetup -d "$device"; done
+  umount "$scenario_dir/small" 2> /dev/null
   for device in $(ip -o link show | sed -n "s/^[0-9]*: \(v$scenario_index\.[0-9]*\)@.*/\1/p"); do ip link del "$device"; done
   ip netns del "t$scenario_index" 2> /dev/null
   rm -f "$scenario_dir"/disk.* "$scenario_dir"/stock.* "$scenario_dir"/*.socket*
