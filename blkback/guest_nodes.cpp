@@ -7,7 +7,7 @@
 
 namespace iscsi_blkback {
 
-Result<std::vector<XenbusNodeId>> list_guest_nodes(XenStoreAccess& store, DomainId own_domain,
+Result<std::vector<XenbusNodeId>> list_guest_nodes(XenStore& store, DomainId own_domain,
                                                    BackendKind kind, DomainId guest) {
   std::vector<XenbusNodeId> nodes;
   auto children = store.list(backend_guest_path(own_domain, kind, guest));

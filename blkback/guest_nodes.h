@@ -14,7 +14,7 @@
 namespace iscsi_blkback {
 
 // Of one kind; none where the guest has no folder. The errors are xenstore's only.
-[[nodiscard]] Result<std::vector<XenbusNodeId>> list_guest_nodes(XenStoreAccess& store,
+[[nodiscard]] Result<std::vector<XenbusNodeId>> list_guest_nodes(XenStore& store,
                                                                  DomainId own_domain,
                                                                  BackendKind kind, DomainId guest);
 

@@ -1,19 +1,22 @@
 // XenStore on libxenstore (read at 4.17 and 4.20), and what that leaves to its user:
 //
 // - Its reader thread feeds a pipe that holds one byte for the whole queue of watch events. The
-//   pipe is readable while the queue is not empty, and only reading until there is nothing clears it.
+//   pipe is readable while the queue is not empty, and only emptying the queue clears it.
 // - When xenstored dies, the reader thread ends and the pipe says nothing. So there is a second
-//   connection to the same socket, by which nothing is ever sent: its hang-up tells of the death.
-//   The domains without such a socket reach a xenstored elsewhere through the kernel's device.
-//   There a question from time to time has to do.
+//   connection to the same socket, whose hang-up tells of the death. The domains without such a
+//   socket reach a xenstored elsewhere through the kernel's device. There a question from time to
+//   time has to do.
 // - A question that is under way at that moment fails with EINVAL, as if it had been wrong.
+// - It gives up its connection at an answer longer than XENSTORE_PAYLOAD_MAX, and oxenstored (read
+//   at 4.17 and 4.20) puts a list of any length into one answer on its socket. So the second
+//   connection asks for lists, and reads what comes. The xenstored in C refuses a long list with
+//   E2BIG, and libxenstore then asks for it in parts, which oxenstored does not know.
 // - Nothing bounds the time of a call. It blocks the control thread, which the disks do not wait
 //   for, and a CallWatchdog says so in the log.
 // - XS_UNWATCH_FILTER leaks the events that it takes out, so they are left out here.
 // - A call that fails closes the connection's fd, and so does the reader thread, without a lock: a
 //   connection that is known to be dead is not used any more, so that the number of the fd, which
 //   may be another connection's by then, is not closed twice.
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -37,6 +40,7 @@
 #include "blkback/xen/xenstore.h"
 
 extern "C" {
+#include <xen/io/xs_wire.h>
 #include <xenstore.h>
 #include <xenstore_lib.h>
 }
@@ -56,10 +60,31 @@ struct CloseDeleter {
 using Handle = std::unique_ptr<xs_handle, CloseDeleter>;
 
 constexpr int kMaxTransactionAttempts = 64;
+// Several times what the folders of all the domains that Xen has numbers for would take.
+constexpr std::size_t kMaxListBytes = 1024 * 1024;
 
 // What only xenstored says, and not libxenstore of a connection that is lost.
 bool is_answer(int error) {
   return error == ENOENT || error == EACCES || error == EEXIST || error == EAGAIN;
+}
+
+// As libxenstore: what is not known is EINVAL.
+int errno_of(std::string_view name) {
+  name = name.substr(0, name.find('\0'));
+  const auto* const known =
+      std::find_if(std::begin(xsd_errors), std::end(xsd_errors),
+                   [&](const auto& error) { return name == error.errstring; });
+  return known != std::end(xsd_errors) ? known->errnum : EINVAL;
+}
+
+// Each name is ended by a null byte.
+std::vector<std::string> names_in(std::string_view list) {
+  std::vector<std::string> names;
+  while (!list.empty()) {
+    names.emplace_back(list.substr(0, list.find('\0')));
+    list.remove_prefix(std::min(names.back().size() + 1, list.size()));
+  }
+  return names;
 }
 
 class LibxenXenStore final : public XenStore {
@@ -74,7 +99,7 @@ class LibxenXenStore final : public XenStore {
     unsigned long flags = 0;
     if (::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) {
       // First, so that a xenstored that dies in between is noticed.
-      if (auto connected = connect_idle(path); !connected) {
+      if (auto connected = connect_second(path); !connected) {
         return connected;
       }
 #ifdef XS_OPEN_SOCKETONLY
@@ -101,7 +126,22 @@ class LibxenXenStore final : public XenStore {
     return remove_in(XBT_NULL, path);
   }
   Result<std::vector<std::string>> list(const std::string& path) override {
-    return list_in(XBT_NULL, path);
+    if (second_.valid()) {
+      std::string list;
+      bool in_parts = false;
+      const auto done = call("listing", path, [&] {
+        errno = ask_for_list(path, list);
+        in_parts = errno == E2BIG;
+        return errno == 0 || in_parts;
+      });
+      if (!done) {
+        return tl::unexpected(done.error());
+      }
+      if (!in_parts) {
+        return names_in(list);
+      }
+    }
+    return list_by_libxenstore(path);
   }
 
   Result<void> transaction(const std::function<Result<void>(XenStoreAccess&)>& body) override {
@@ -193,9 +233,6 @@ class LibxenXenStore final : public XenStore {
     Result<void> remove(const std::string& path) override {
       return store_.remove_in(transaction_, path);
     }
-    Result<std::vector<std::string>> list(const std::string& path) override {
-      return store_.list_in(transaction_, path);
-    }
 
    private:
     LibxenXenStore& store_;
@@ -204,7 +241,7 @@ class LibxenXenStore final : public XenStore {
 
   // The second connection. xenstored has room for one or two that it has not accepted yet, and the
   // first one is one of them: this one waits for room, but a xenstored that hangs not for ever.
-  Result<void> connect_idle(const std::string& path) {
+  Result<void> connect_second(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.size() >= sizeof address.sun_path) {
@@ -212,15 +249,12 @@ class LibxenXenStore final : public XenStore {
     }
     std::memcpy(address.sun_path, path.data(), path.size());
     constexpr timeval kPatience{.tv_sec = 5, .tv_usec = 0};
-    idle_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (!idle_.valid() ||
-        ::setsockopt(idle_.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience) != 0 ||
-        ::connect(idle_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    second_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!second_.valid() ||
+        ::setsockopt(second_.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience) != 0 ||
+        ::connect(second_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
+            0) {
       return tl::unexpected(system_error(fmt::format("cannot reach xenstored ({})", path), errno));
-    }
-    const int flags = ::fcntl(idle_.get(), F_GETFL);
-    if (flags < 0 || ::fcntl(idle_.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
-      return tl::unexpected(system_error("the connection to xenstored cannot be watched", errno));
     }
     return {};
   }
@@ -229,8 +263,8 @@ class LibxenXenStore final : public XenStore {
     loss_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     any_.reset(::epoll_create1(EPOLL_CLOEXEC));
     bool opened = add(xs_fileno(handle_.get())) && add(loss_.get());
-    if (idle_.valid()) {
-      opened = opened && add(idle_.get());
+    if (second_.valid()) {
+      opened = opened && add(second_.get());
     } else {
       timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
       itimerspec times{};
@@ -275,17 +309,75 @@ class LibxenXenStore final : public XenStore {
     return call("removing", path, [&] { return xs_rm(handle_.get(), transaction, path.c_str()); });
   }
 
-  Result<std::vector<std::string>> list_in(xs_transaction_t transaction, const std::string& path) {
+  Result<std::vector<std::string>> list_by_libxenstore(const std::string& path) {
     unsigned int count = 0;
+    int error = 0;
     Allocated<char*> names;
     const auto done = call("listing", path, [&] {
-      names.reset(xs_directory(handle_.get(), transaction, path.c_str(), &count));
+      names.reset(xs_directory(handle_.get(), XBT_NULL, path.c_str(), &count));
+      error = names == nullptr ? errno : 0;
       return names != nullptr;
     });
+    if (error == E2BIG && !lost_) {
+      return fail(ErrorCode::unsupported,
+                  fmt::format("the list of xenstore node {} is longer than {} bytes, and this "
+                              "domain's xenstored (oxenstored) gives no such list to a domain that "
+                              "reaches it without its socket",
+                              path, XENSTORE_PAYLOAD_MAX));
+    }
     if (!done) {
       return tl::unexpected(done.error());
     }
     return std::vector<std::string>(names.get(), names.get() + count);
+  }
+
+  // XS_DIRECTORY on the second connection: 0, or the errno of xenstored's answer. EIO: the
+  // connection is lost.
+  int ask_for_list(const std::string& path, std::string& list) {
+    xsd_sockmsg header{};
+    header.type = XS_DIRECTORY;
+    header.len = static_cast<std::uint32_t>(path.size() + 1);
+    std::string question(reinterpret_cast<const char*>(&header), sizeof header);
+    question.append(path.c_str(), header.len);
+    if (!send_by_second(question) || !receive_by_second(&header, sizeof header)) {
+      (void)lose();
+      return EIO;
+    }
+    if ((header.type != XS_DIRECTORY && header.type != XS_ERROR) || header.len > kMaxListBytes) {
+      (void)lose(fmt::format("xenstored's answer is no list of its node {} (type {}, {} bytes)",
+                             path, header.type, header.len));
+      return EIO;
+    }
+    list.resize(header.len);
+    if (!receive_by_second(list.data(), list.size())) {
+      (void)lose();
+      return EIO;
+    }
+    return header.type == XS_ERROR ? errno_of(list) : 0;
+  }
+
+  bool send_by_second(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t sent = ::send(second_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent < 0 && errno != EINTR) {
+        return false;
+      }
+      bytes.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(sent, 0)));
+    }
+    return true;
+  }
+
+  bool receive_by_second(void* to, std::size_t length_bytes) {
+    auto* at = static_cast<char*>(to);
+    while (length_bytes != 0) {
+      const ssize_t got = ::recv(second_.get(), at, length_bytes, 0);
+      if (got == 0 || (got < 0 && errno != EINTR)) {
+        return false;
+      }
+      at += std::max<ssize_t>(got, 0);
+      length_bytes -= static_cast<std::size_t>(std::max<ssize_t>(got, 0));
+    }
+    return true;
   }
 
   // One call, which says by false and errno that it has failed. what and path are for messages.
@@ -294,7 +386,8 @@ class LibxenXenStore final : public XenStore {
     if (is_lost()) {
       return tl::unexpected(*lost_);
     }
-    if (path.find('\0') != std::string::npos) {  // the library would see a shorter one
+    // The library would see a shorter one; xenstored ends a connection whose question is too long.
+    if (path.find('\0') != std::string::npos || path.size() >= XENSTORE_PAYLOAD_MAX) {
       return tl::unexpected(system_error(fmt::format("{} xenstore node {}", what, path), EINVAL));
     }
     errno = 0;
@@ -303,7 +396,9 @@ class LibxenXenStore final : public XenStore {
     }
     const int error = errno;
     if (!is_answer(error)) {
-      ask_whether_it_lives();
+      if (!lost_) {
+        ask_whether_it_lives();
+      }
       if (lost_) {
         return tl::unexpected(*lost_);
       }
@@ -334,17 +429,17 @@ class LibxenXenStore final : public XenStore {
   }
 
   [[nodiscard]] bool is_lost() {
-    pollfd at{idle_.get(), POLLIN | POLLRDHUP, 0};
-    if (!lost_ && idle_.valid() && ::poll(&at, 1, 0) > 0) {
+    pollfd at{second_.get(), POLLIN | POLLRDHUP, 0};
+    if (!lost_ && second_.valid() && ::poll(&at, 1, 0) > 0) {
       (void)lose();
     }
     return lost_.has_value();
   }
 
   // From now on every call fails, and fd() is readable.
-  Error lose() {
+  Error lose(std::string why = "xenstored has ended the connection") {
     if (!lost_) {
-      lost_ = Error{ErrorCode::unavailable, "xenstored has ended the connection"};
+      lost_ = Error{ErrorCode::unavailable, std::move(why)};
       (void)::eventfd_write(loss_.get(), 1);
     }
     return *lost_;
@@ -358,10 +453,10 @@ class LibxenXenStore final : public XenStore {
 
   CallWatchdog watchdog_;
   Handle handle_;
-  UniqueFd idle_;  // not valid: xenstored has no socket here
+  UniqueFd second_;  // not valid: xenstored has no socket here
   std::chrono::milliseconds liveness_interval_;
   UniqueFd loss_;   // an eventfd: set when the connection is lost
-  UniqueFd timer_;  // where there is no idle connection
+  UniqueFd timer_;  // where there is no second connection
   UniqueFd any_;    // an epoll of libxenstore's pipe and of these
   std::vector<WatchEvent> watches_;
   std::optional<Error> lost_;

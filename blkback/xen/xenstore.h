@@ -33,8 +33,6 @@ class XenStoreAccess {
   [[nodiscard]] virtual Result<void> write(const std::string& path, std::string_view value) = 0;
   // Removes the node and everything below; not_found when it is not there.
   [[nodiscard]] virtual Result<void> remove(const std::string& path) = 0;
-  // The names of the children, unsorted; not_found when there is no such node.
-  [[nodiscard]] virtual Result<std::vector<std::string>> list(const std::string& path) = 0;
 
   static constexpr std::size_t kMaxValueBytes = 4096;
 
@@ -45,6 +43,11 @@ class XenStoreAccess {
 class XenStore : public XenStoreAccess {
  public:
   virtual ~XenStore() = default;
+
+  // The names of the children, unsorted and however many; not_found when there is no such node.
+  // Never in a transaction, since a long list has a connection of its own. unsupported: the list is
+  // longer than 4 KiB, and oxenstored is reached through the kernel's device, where it gives none.
+  [[nodiscard]] virtual Result<std::vector<std::string>> list(const std::string& path) = 0;
 
   // body runs again from the start when another writer got in between (bounded number of times,
   // then: exhausted). It returns an error to give up: nothing is written then.

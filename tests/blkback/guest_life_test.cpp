@@ -141,6 +141,11 @@ TEST_F(StatusInXenstore, WhatMayNotBeReadIsThere) {
   EXPECT_EQ(status(*driver_domain).life, DomainLife::running);
 }
 
+TEST_F(StatusInXenstore, IsKnownHoweverManyNodesTheGuestHas) {
+  xen_.faults().fail_calls("xenstore list");
+  EXPECT_EQ(status(*dom0_).life, DomainLife::running);
+}
+
 TEST_F(StatusInXenstore, AFailureIsNoAnswer) {
   for (std::uint64_t nth = 1; nth <= 2; ++nth) {
     xen_.faults().fail_nth(nth);

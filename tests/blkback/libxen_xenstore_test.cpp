@@ -117,9 +117,43 @@ TEST_F(LibxenXenStoreTest, OneThatAnswersIsNotSpokenOf) {
   (void)set_log_sink(std::move(before));
 }
 
+// Whatever comes after it could belong to it.
+TEST_F(LibxenXenStoreTest, AnAnswerThatIsNoListEndsTheConnection) {
+  auto store = xenstored_.connect();
+  ASSERT_TRUE(store) << store.error().message;
+  ASSERT_TRUE((*store)->write("/a/b", "1"));
+  xenstored_.set_confused(true);
+  const auto names = (*store)->list("/a");
+  ASSERT_FALSE(names);
+  EXPECT_EQ(names.error().code, ErrorCode::unavailable);
+  EXPECT_THAT(names.error().message, HasSubstr("no list of its node /a"));
+  EXPECT_TRUE(is_readable(**store, 0ms));
+  const auto value = (*store)->read("/a/b");
+  ASSERT_FALSE(value);
+  EXPECT_EQ(value.error().code, ErrorCode::unavailable);
+}
+
+TEST(LibxenXenStore, AListBeyondAllBoundsIsNotRead) {
+  MemFaults faults;
+  MemXenStoreTree tree{faults};
+  const auto toolstack = tree.connect(0);
+  const std::string long_name(2000, 'a');
+  for (int child = 0; child < 600; ++child) {
+    ASSERT_TRUE(toolstack->write("/many/" + long_name + std::to_string(child), ""));
+  }
+  FakeXenstored xenstored(tree, LongLists::in_one_message);
+  auto store = xenstored.connect();
+  ASSERT_TRUE(store) << store.error().message;
+  const auto names = (*store)->list("/many");
+  ASSERT_FALSE(names);
+  EXPECT_EQ(names.error().code, ErrorCode::unavailable);
+  EXPECT_THAT(names.error().message, HasSubstr("no list of its node /many"));
+}
+
 // --- a device, as /dev/xen/xenbus is one -------------------------------------------------------
 
-// A terminal whose other end answers every request with "0".
+// A terminal whose other end answers every request with "0", and lists as oxenstored those that
+// are too long.
 class DeviceTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -167,10 +201,16 @@ class DeviceTest : public testing::Test {
         return;
       }
       ++requests_;
-      header.len = 1;
-      std::array<char, sizeof header + 1> answer;
-      std::memcpy(answer.data(), &header, sizeof header);
-      answer.back() = '0';
+      using namespace std::string_literals;
+      const std::string text = header.type == XS_DIRECTORY        ? "E2BIG\0"s
+                               : header.type == XS_DIRECTORY_PART ? "ENOSYS\0"s
+                                                                  : "0"s;
+      if (text.size() > 1) {
+        header.type = XS_ERROR;
+      }
+      header.len = static_cast<std::uint32_t>(text.size());
+      const std::string answer =
+          std::string(reinterpret_cast<char*>(&header), sizeof header) + text;
       if (::write(other_end_.get(), answer.data(), answer.size()) !=
           static_cast<ssize_t>(answer.size())) {
         return;
@@ -210,6 +250,14 @@ TEST_F(DeviceTest, XenstoredBehindOneIsAskedFromTimeToTimeWhetherItLives) {
     EXPECT_TRUE(event && !event->has_value());
   }
   EXPECT_EQ(requests_, asked + 3);
+}
+
+TEST_F(DeviceTest, AListThatOxenstoredDoesNotGiveThroughOneIsAnErrorAndNoLoss) {
+  const auto names = store_->list("/many");
+  ASSERT_FALSE(names);
+  EXPECT_EQ(names.error().code, ErrorCode::unsupported);
+  EXPECT_THAT(names.error().message, HasSubstr("/many is longer than 4096 bytes"));
+  EXPECT_EQ(store_->read("/a").value_or("?"), "0");
 }
 
 TEST_F(DeviceTest, ItsDeathIsNoticedByTheNextQuestion) {

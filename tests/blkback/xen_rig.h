@@ -1,6 +1,6 @@
 // XenRig: what the contract suite of the Xen seams needs beside the seams themselves: the guest's
 // side. In memory: a guest of MemXen. Over the wire: the same, with libxenstore before a
-// FakeXenstored. Real: this very domain plays both sides (grants to itself through
+// FakeXenstored of either kind. Real: this very domain plays both sides (grants to itself through
 // /dev/xen/gntalloc, event channels to itself, its own corner of xenstore).
 #pragma once
 
@@ -14,6 +14,7 @@
 #include "blkback/xen/event_channel.h"
 #include "blkback/xen/grant_table.h"
 #include "blkback/xen/xenstore.h"
+#include "tests/support/fake_xenstored.h"
 
 namespace iscsi_blkback {
 
@@ -54,7 +55,7 @@ class XenRig {
 };
 
 [[nodiscard]] std::unique_ptr<XenRig> make_memory_rig();
-[[nodiscard]] std::unique_ptr<XenRig> make_wire_rig();
+[[nodiscard]] std::unique_ptr<XenRig> make_wire_rig(LongLists long_lists);
 // Null: this is no Xen domain, or a device is missing; *why says which.
 [[nodiscard]] std::unique_ptr<XenRig> make_real_rig(std::string* why);
 

@@ -76,6 +76,8 @@ class MemoryRig : public XenRig {
 
 class WireRig final : public MemoryRig {
  public:
+  explicit WireRig(LongLists long_lists) : xenstored_(xen_.store(), long_lists) {}
+
   Result<std::unique_ptr<XenStore>> xenstore() override { return xenstored_.connect(); }
   bool kill_xenstored() override {
     xenstored_.kill();
@@ -88,7 +90,7 @@ class WireRig final : public MemoryRig {
   }
 
  private:
-  FakeXenstored xenstored_{xen_.store()};
+  FakeXenstored xenstored_;
 };
 
 }  // namespace
@@ -97,8 +99,8 @@ std::unique_ptr<XenRig> make_memory_rig() {
   return std::make_unique<MemoryRig>();
 }
 
-std::unique_ptr<XenRig> make_wire_rig() {
-  return std::make_unique<WireRig>();
+std::unique_ptr<XenRig> make_wire_rig(LongLists long_lists) {
+  return std::make_unique<WireRig>(long_lists);
 }
 
 }  // namespace iscsi_blkback

@@ -86,8 +86,11 @@ struct FakeXenstored::Client {
   std::uint32_t next_transaction = 1;
 };
 
-FakeXenstored::FakeXenstored(MemXenStoreTree& tree)
-    : tree_(tree), path_(folder_.path() + "/socket"), woken_(::eventfd(0, EFD_CLOEXEC)) {
+FakeXenstored::FakeXenstored(MemXenStoreTree& tree, LongLists long_lists)
+    : tree_(tree),
+      long_lists_(long_lists),
+      path_(folder_.path() + "/socket"),
+      woken_(::eventfd(0, EFD_CLOEXEC)) {
   start();
 }
 
@@ -247,7 +250,10 @@ std::string FakeXenstored::reply_to(Client& client, std::uint32_t type, std::uin
     }
     case XS_DIRECTORY:
     case XS_DIRECTORY_PART: {
-      const auto names = store.list(path);
+      if (inside != nullptr || (type == XS_DIRECTORY_PART && long_lists_ != LongLists::in_parts)) {
+        return error("ENOSYS");
+      }
+      const auto names = client.store->list(path);
       if (!names) {
         return error(name_of(names.error().code));
       }
@@ -256,7 +262,10 @@ std::string FakeXenstored::reply_to(Client& client, std::uint32_t type, std::uin
         list += ended(name);
       }
       if (type == XS_DIRECTORY) {
-        return list.size() > XENSTORE_PAYLOAD_MAX ? error("E2BIG") : list;
+        reply_type = confused_ ? XS_READ : XS_DIRECTORY;
+        const bool too_long =
+            long_lists_ == LongLists::in_parts && list.size() > XENSTORE_PAYLOAD_MAX;
+        return too_long ? error("E2BIG") : list;
       }
       list += '\0';
       const std::string generation = ended(std::to_string(names->size()));
@@ -264,7 +273,8 @@ std::string FakeXenstored::reply_to(Client& client, std::uint32_t type, std::uin
       if (!offset || *offset >= list.size()) {
         return error("EINVAL");
       }
-      return generation + list.substr(*offset, XENSTORE_PAYLOAD_MAX - generation.size());
+      const std::string part = list.substr(*offset, XENSTORE_PAYLOAD_MAX - generation.size());
+      return generation + part.substr(0, part.rfind('\0') + 1);  // whole names only
     }
     case XS_WATCH:
       return ok(client.store->watch(path, strings[1]));

@@ -1,6 +1,6 @@
 // FakeXenstored: xenstored's side of the wire protocol (docs/misc/xenstore.txt) on a socket in a
-// temporary folder, over an in-memory tree. It dies and hangs on demand. A thread of its own serves
-// it; calls come from any other thread.
+// temporary folder, over an in-memory tree; in C's way or in oxenstored's, where they differ. It
+// dies and hangs on demand. A thread of its own serves it; calls come from any other thread.
 #pragma once
 
 #include <stdlib.h>
@@ -19,10 +19,16 @@
 
 namespace iscsi_blkback {
 
+// How a list is given that is longer than a message may be (XENSTORE_PAYLOAD_MAX).
+enum class LongLists : std::uint8_t {
+  in_parts,        // C's xenstored: E2BIG to XS_DIRECTORY, then XS_DIRECTORY_PART
+  in_one_message,  // oxenstored by its socket, which knows no XS_DIRECTORY_PART
+};
+
 class FakeXenstored {
  public:
   // The tree outlives it.
-  explicit FakeXenstored(MemXenStoreTree& tree);
+  explicit FakeXenstored(MemXenStoreTree& tree, LongLists long_lists = LongLists::in_parts);
   ~FakeXenstored();
   FakeXenstored(const FakeXenstored&) = delete;
   FakeXenstored& operator=(const FakeXenstored&) = delete;
@@ -42,6 +48,8 @@ class FakeXenstored {
   void start();
   // Stopped: takes connections (the kernel does), and reads and writes nothing.
   void set_hung(bool hung);
+  // Lists are answered as if something else had been asked.
+  void set_confused(bool confused) { confused_ = confused; }
 
  private:
   struct Client;
@@ -58,6 +66,7 @@ class FakeXenstored {
   void wake();
 
   MemXenStoreTree& tree_;
+  const LongLists long_lists_;
   TemporaryFolder folder_;
   std::string path_;
   UniqueFd listener_;
@@ -65,6 +74,7 @@ class FakeXenstored {
   std::map<int, std::unique_ptr<Client>> clients_;
   std::atomic<bool> ending_ = false;
   std::atomic<bool> hung_ = false;
+  std::atomic<bool> confused_ = false;
   std::thread thread_;
 };
 

@@ -241,18 +241,6 @@ Result<void> MemXenStore::Transaction::remove(const std::string& path) {
   return MemXenStoreTree::remove_node(nodes_, store_.self_, *at, changes_);
 }
 
-Result<std::vector<std::string>> MemXenStore::Transaction::list(const std::string& path) {
-  const std::lock_guard lock(store_.tree_.mutex_);
-  if (Result<void> alive = store_.check("xenstore list"); !alive) {
-    return tl::unexpected(alive.error());
-  }
-  Result<std::string> at = store_.absolute(path);
-  if (!at) {
-    return tl::unexpected(at.error());
-  }
-  return list_in(nodes_, store_.self_, *at);
-}
-
 Result<std::string> MemXenStore::Transaction::read_in(const MemXenStoreTree::Nodes& nodes,
                                                       DomainId self, const std::string& path) {
   const auto node = nodes.find(path);
@@ -264,21 +252,6 @@ Result<std::string> MemXenStore::Transaction::read_in(const MemXenStoreTree::Nod
     return no_node(path);
   }
   return node->second.value;
-}
-
-Result<std::vector<std::string>> MemXenStore::Transaction::list_in(
-    const MemXenStoreTree::Nodes& nodes, DomainId self, const std::string& path) {
-  Result<std::string> self_readable = read_in(nodes, self, path);
-  if (!self_readable) {
-    return tl::unexpected(self_readable.error());
-  }
-  std::vector<std::string> names;
-  for (const auto& [other, node] : nodes) {
-    if (other != "/" && parent_of(other) == path) {
-      names.push_back(other.substr(other.rfind('/') + 1));
-    }
-  }
-  return names;
 }
 
 MemXenStore::MemXenStore(MemXenStoreTree& tree, DomainId self)
@@ -391,7 +364,16 @@ Result<std::vector<std::string>> MemXenStore::list(const std::string& path) {
   if (!at) {
     return tl::unexpected(at.error());
   }
-  return Transaction::list_in(tree_.nodes_, self_, *at);
+  if (Result<std::string> readable = Transaction::read_in(tree_.nodes_, self_, *at); !readable) {
+    return tl::unexpected(readable.error());
+  }
+  std::vector<std::string> names;
+  for (const auto& [other, node] : tree_.nodes_) {
+    if (other != "/" && parent_of(other) == *at) {
+      names.push_back(other.substr(other.rfind('/') + 1));
+    }
+  }
+  return names;
 }
 
 Result<std::unique_ptr<MemXenStore::Transaction>> MemXenStore::begin() {

@@ -152,14 +152,11 @@ class MemXenStore::Transaction final : public XenStoreAccess {
   [[nodiscard]] Result<std::string> read(const std::string& path) override;
   [[nodiscard]] Result<void> write(const std::string& path, std::string_view value) override;
   [[nodiscard]] Result<void> remove(const std::string& path) override;
-  [[nodiscard]] Result<std::vector<std::string>> list(const std::string& path) override;
 
  private:
   friend class MemXenStore;
   static Result<std::string> read_in(const MemXenStoreTree::Nodes& nodes, DomainId self,
                                      const std::string& path);
-  static Result<std::vector<std::string>> list_in(const MemXenStoreTree::Nodes& nodes,
-                                                  DomainId self, const std::string& path);
 
   MemXenStore& store_;
   MemXenStoreTree::Nodes nodes_;
