@@ -307,13 +307,7 @@ void Vbd::finish(Slot& slot) noexcept {
 }
 
 void Vbd::on_flush_failed(Slot& slot, IoStatus status) noexcept {
-  if (!std::exchange(slot.held, true) && held_flushes_++ == 0 && state_ != State::closing) {
-    flush_retry_delay_ = kFirstFlushRetry;
-    log_limited(log_.errors, reactor_.now(), LogLevel::error, "vbd",
-                "{}: a flush failed: {}; it is tried again until it succeeds, for the guest would "
-                "take an error for success",
-                options_.name, to_string(status));
-  }
+  const bool first = !std::exchange(slot.held, true) && held_flushes_++ == 0;
   failed_flushes_.push_back(slot);
   if (state_ == State::closing) {
     drop_held_flushes();
@@ -332,6 +326,13 @@ void Vbd::on_flush_failed(Slot& slot, IoStatus status) noexcept {
                 "The guest's disk is not served any more; check the array, then restart the guest, "
                 "whose file systems have to be checked"});
     return;
+  }
+  if (first) {
+    flush_retry_delay_ = kFirstFlushRetry;
+    log_limited(log_.errors, reactor_.now(), LogLevel::error, "vbd",
+                "{}: a flush failed: {}; it is tried again until it succeeds, for the guest would "
+                "take an error for success",
+                options_.name, to_string(status));
   }
   if (!flush_retry_.armed()) {
     flush_retry_.start_after(flush_retry_delay_);

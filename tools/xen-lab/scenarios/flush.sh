@@ -5,6 +5,7 @@
 # steps: refused lost
 null_port() { echo $((4000 + scenario_index)); }
 null_target_start() { # FAILING_FLUSHES
+  : > "$scenario_dir/null_target.log"
   /usr/libexec/iscsi-blkback/null_target --port "$(null_port)" --name "$(target_iqn)" --lun 1 --size 64 \
     --failing-flushes "$1" > "$scenario_dir/null_target.log" 2>&1 &
   echo $! > "$scenario_dir/null_target.pid"
