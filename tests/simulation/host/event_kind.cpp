@@ -63,6 +63,7 @@ constexpr KindRow kRows[] = {
     {K::kill_all_processes, "kill_all_processes", {kHost}},
     {K::terminate_process, "terminate_process", {kGuest}},
     {K::stall_process, "stall_process", {kGuest, choice("thread", 2), kMs}},
+    {K::clock_jumps, "clock_jumps", {kHost, kMs}},
     {K::kill_service, "kill_service", {kHost, kMs}},
     {K::xenstored_dies, "xenstored_dies", {kHost, kMs}},
     {K::store_fails, "store_fails", {kHost, count(4)}},

@@ -41,6 +41,7 @@ enum class EventKind : std::uint8_t {
   kill_all_processes,
   terminate_process,
   stall_process,
+  clock_jumps,
   kill_service,
   xenstored_dies,
   store_fails,

@@ -80,6 +80,14 @@ EventOutcome host_trouble(SimulatedWorld& world, const PlannedEvent& event, SimR
                        milliseconds(numbers[2]));
       }
       return runs;
+    // For everything that runs there, which goes on with all its timers overdue; as when the virtual
+    // machine that the host is was stopped for a while. The network and the other host go on.
+    case EventKind::clock_jumps:
+      return at_hosts(world, numbers[0], [&numbers](SimulatedHost& host) {
+        for (SimulatedProcess* each : host.processes()) {
+          each->stall(SimulatedProcess::Threads::both, milliseconds(numbers[1]));
+        }
+      });
     case EventKind::kill_service:
       return at_hosts(world, numbers[0], [&numbers](SimulatedHost& host) {
         host.kill_service(milliseconds(numbers[1]));

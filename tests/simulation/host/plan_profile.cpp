@@ -29,6 +29,7 @@ const Weights kEverything = {
     {K::small_window, 3},      {K::redirect, 3},
     {K::kill_process, 5},      {K::kill_all_processes, 1},
     {K::terminate_process, 3}, {K::stall_process, 5},
+    {K::clock_jumps, 2},
     {K::kill_service, 1},      {K::xenstored_dies, 1},
     {K::store_fails, 2},       {K::domctl_fails, 3},
     {K::remove_path, 4},       {K::change_policies, 2},
@@ -47,6 +48,7 @@ const Weights kMoves = {
     {K::burst, 12},      {K::migrate, 8},      {K::failed_migration, 4}, {K::checkpoint, 4},
     {K::save_restore, 4}, {K::slow_target, 6}, {K::small_window, 5},     {K::reset_connections, 2},
     {K::lose_writes, 2}, {K::lose_path, 2},    {K::stall_process, 2},    {K::kill_process, 1},
+    {K::clock_jumps, 1},
     {K::reboot, 2},      {K::detach, 2},       {K::remove_path, 2},      {K::stick, 2},
 };
 
