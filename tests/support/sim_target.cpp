@@ -185,7 +185,8 @@ std::size_t SimTarget::reinstate(const SimTargetConnection& successor) {
     const SimPortal& place = options_.portals[other->portal];
     if (other.get() != &successor && other->logged_in() &&
         other->initiator_name() == successor.initiator_name() && other->isid == successor.isid &&
-        place.group_tag == at.group_tag && place.node == at.node) {
+        place.group_tag == at.group_tag &&
+        (place.node == at.node || !options_.luns_of_all_nodes.empty())) {
       other->kill();
       replaced = true;
     }
