@@ -29,6 +29,7 @@ iscsi_blkback_test(initiator_test
 iscsi_blkback_test(initiator_target_test LABEL target
   SOURCES
     initiator/bad_network_test.cpp
+    initiator/istgt_test.cpp
     initiator/target_login_test.cpp
     initiator/target_commands_test.cpp
     initiator/target_test.cpp
