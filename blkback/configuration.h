@@ -17,11 +17,13 @@ namespace iscsi_blkback {
 
 inline constexpr std::uint16_t kIscsiPort = 3260;
 
-// Where a target listens, as written: a host name or numeric address, and the NIC to use.
+// Where a target listens, as written: a host name or numeric address, and the NIC to use. Arrays
+// that have a target name for each controller serve one disk by several names.
 struct Portal {
   std::string host;  // no brackets
   std::uint16_t port = kIscsiPort;
   InterfaceBinding interface_binding;  // empty: those of the paths, or whatever the routing says
+  std::string target_name = {};        // of what is there; empty: the disk's
 
   [[nodiscard]] std::string to_string() const;  // "host:port", brackets around IPv6
   bool operator==(const Portal&) const = default;
@@ -51,6 +53,7 @@ struct ConfiguredTarget {
 struct ConfiguredLun {
   std::string alias;
   std::string target_name;
+  std::vector<std::string> other_target_names;  // that lead to the same LUN
   std::uint16_t lun = 0;
   std::vector<Portal> portals;  // empty: found by discovery on the portal list
   SessionOptions session;       // global settings with this LUN's over them; portal,

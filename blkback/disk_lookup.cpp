@@ -18,6 +18,12 @@ void add_trouble(std::string& trouble, const std::string& sentence) {
   trouble += trouble.empty() ? sentence : "; " + sentence;
 }
 
+// Where it is, whichever target is meant there.
+Portal without_target(Portal portal) {
+  portal.target_name.clear();
+  return portal;
+}
+
 // The paths that one portal makes: through each interface, as many as there are to be sessions.
 void add_paths(const PortalOptions& options, const Portal& portal, const SocketAddress& address,
                ResolvedDisk& disk) {
@@ -28,7 +34,9 @@ void add_paths(const PortalOptions& options, const Portal& portal, const SocketA
   std::vector<ResolvedPortal>& paths = disk.specification.portals;
   for (const InterfaceBinding& interface : interfaces) {
     for (std::uint16_t number = 0; number < options.sessions_per_portal; ++number) {
-      ResolvedPortal path{portal, address, number, disk.specification.session.target_name};
+      ResolvedPortal path{
+          portal, address, number,
+          portal.target_name.empty() ? disk.specification.session.target_name : portal.target_name};
       path.portal.interface_binding = interface;
       if (std::any_of(paths.begin(), paths.end(),
                       [&](const ResolvedPortal& other) { return same_path(path, other); })) {
@@ -52,9 +60,15 @@ DiskLookup::DiskLookup(DiskPlan plan) : plan_(std::move(plan)) {
     look_up_names(plan_.portals);
     return;
   }
-  for (const Portal& at : plan_.discovery_portals) {
+  for (Portal at : plan_.discovery_portals) {
+    at.target_name = plan_.target_name;
     sources_.push_back({at, std::nullopt});
     due_.push_back({true, at});
+    for (const std::string& name : plan_.other_target_names) {
+      at.target_name = name;
+      sources_.push_back({at, std::nullopt});
+      due_.push_back({true, at});
+    }
   }
 }
 
@@ -64,7 +78,8 @@ std::vector<DiskLookup::Question> DiskLookup::take_questions() {
 
 // A numeric address is nobody's answer to wait for.
 void DiskLookup::look_up_names(const std::vector<Portal>& portals) {
-  for (const Portal& portal : portals) {
+  for (const Portal& at : portals) {
+    const Portal portal = without_target(at);
     if (names_.size() == kMaxPortalsPerDisk || find_name(portal) != nullptr) {
       continue;
     }
@@ -79,6 +94,9 @@ void DiskLookup::look_up_names(const std::vector<Portal>& portals) {
 
 void DiskLookup::take_portals(const Portal& at, Result<std::vector<Portal>> portals) {
   if (portals) {
+    for (Portal& portal : *portals) {
+      portal.target_name = at.target_name;
+    }
     look_up_names(*portals);
   }
   const auto source = std::find_if(sources_.begin(), sources_.end(), [&](const Source& candidate) {
@@ -96,8 +114,9 @@ void DiskLookup::take_address(const Portal& portal, Result<SocketAddress> addres
 }
 
 const DiskLookup::Name* DiskLookup::find_name(const Portal& portal) const {
+  const Portal place = without_target(portal);
   const auto found = std::find_if(names_.begin(), names_.end(),
-                                  [&](const Name& name) { return name.portal == portal; });
+                                  [&](const Name& name) { return name.portal == place; });
   return found == names_.end() ? nullptr : &*found;
 }
 
@@ -120,8 +139,14 @@ Result<ResolvedDisk> DiskLookup::result() const {
       add_trouble(disk.trouble, source.portals->error().message);
     }
   }
-  if (names_.empty()) {
-    add_trouble(disk.trouble, fmt::format("no discovery portal tells of {}", plan_.target_name));
+  for (const Source& source : sources_) {
+    const std::string& name = source.at.target_name;
+    if (!name.empty() && std::none_of(sources_.begin(), sources_.end(), [&](const Source& other) {
+          return other.at.target_name == name &&
+                 !(other.portals && *other.portals && (*other.portals)->empty());
+        })) {
+      add_trouble(disk.trouble, fmt::format("no discovery portal tells of {}", name));
+    }
   }
   for (const Source& source : sources_) {
     if (!source.portals || !*source.portals) {
@@ -157,7 +182,7 @@ Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directo
       const DiskLookup::Question& question = questions[at];
       if (question.discovery) {
         portals[at] = std::async(kPolicy, [&] {
-          return directory.discover(question.portal, plan.session, plan.target_name);
+          return directory.discover(question.portal, plan.session, question.portal.target_name);
         });
       } else {
         addresses[at] = std::async(kPolicy, [&] { return directory.resolve(question.portal); });

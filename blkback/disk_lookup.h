@@ -18,7 +18,7 @@ class DiskLookup {
  public:
   struct Question {
     bool discovery = false;  // which portals lead to the target; else: the portal's address
-    Portal portal;           // to be asked, or looked up
+    Portal portal;  // to be asked, or looked up; with the target's name, if it is asked for
   };
 
   explicit DiskLookup(DiskPlan plan);
@@ -38,7 +38,7 @@ class DiskLookup {
  private:
   // Where portals are known from: a discovery portal, or the plan.
   struct Source {
-    Portal at;
+    Portal at;  // with the name that it is asked for
     std::optional<Result<std::vector<Portal>>> portals;
   };
   struct Name {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "blkback/session_isid.h"
 
 namespace iscsi_blkback {
@@ -69,6 +71,14 @@ void note_places(const DiskSettings& settings, SettingPlaces& places) {
   note("shared", settings.shared.has_value());
 }
 
+bool names_target(const ConfiguredLun& lun, const std::string& name) {
+  return lun.target_name == name ||
+         std::find(lun.other_target_names.begin(), lun.other_target_names.end(), name) !=
+             lun.other_target_names.end() ||
+         std::any_of(lun.portals.begin(), lun.portals.end(),
+                     [&](const Portal& portal) { return portal.target_name == name; });
+}
+
 }  // namespace
 
 std::string with_places(const PolicyContradiction& contradiction, const SettingPlaces& places) {
@@ -96,6 +106,7 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
   plan.places = configuration.places;
   plan.multipath.alias = name;
   plan.target_name = target.target_name;
+  plan.other_target_names = target.other_target_names;
   plan.lun = target.lun;
   plan.portals = target.portals;
 
@@ -112,7 +123,7 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
     // A LUN that the configuration names keeps its alias and settings however the disk line says
     // it.
     for (const auto& [alias, lun] : configuration.luns) {
-      if (lun.target_name == target.target_name && lun.lun == target.lun) {
+      if (names_target(lun, target.target_name) && lun.lun == target.lun) {
         configured = &lun;
         break;
       }
@@ -136,7 +147,14 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
     plan.places = configured->places;
     plan.multipath.alias = configured->alias;
     plan.target_name = configured->target_name;
+    plan.other_target_names = configured->other_target_names;
     plan.lun = configured->lun;
+    // Those of the disk line are the target's that it names.
+    for (Portal& portal : plan.portals) {
+      if (portal.target_name.empty() && target.target_name != configured->target_name) {
+        portal.target_name = target.target_name;
+      }
+    }
     if (plan.portals.empty()) {
       plan.portals = configured->portals;
     }

@@ -17,6 +17,7 @@ namespace iscsi_blkback {
 // What has to be looked up before the disk can be opened.
 struct DiskPlan {
   std::string target_name;
+  std::vector<std::string> other_target_names;  // to be asked for, too
   std::uint16_t lun = 0;
   std::vector<Portal> portals;  // empty: ask the discovery portals
   std::vector<Portal> discovery_portals;

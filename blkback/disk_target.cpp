@@ -309,33 +309,71 @@ Result<DiskSettings> parse_settings(std::string_view query) {
   }
 }
 
-// HOST[:PORT][,...]/TARGET-NAME/LUN
+// What stands between ';'.
+std::vector<std::string_view> parts_of(std::string_view text) {
+  std::vector<std::string_view> parts;
+  for (;;) {
+    const std::size_t end = text.find(';');
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) {
+      return parts;
+    }
+    text.remove_prefix(end + 1);
+  }
+}
+
+Error too_many_names() {
+  return invalid(fmt::format("more than {} target names are given", kMaxTargetNamesPerDisk));
+}
+
+// HOST[:PORT][,...]/TARGET-NAME[;HOST.../TARGET-NAME...]/LUN
 Result<DiskTarget> parse_url_body(std::string_view text) {
   DiskTarget target;
-  const std::size_t name_at = text.find('/');
-  if (name_at == std::string_view::npos) {
+  if (text.find('/') == std::string_view::npos) {
     return tl::unexpected(
         invalid("the target name and the LUN are missing: the form is "
                 "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"));
   }
-  auto portals = parse_portals(text.substr(0, name_at));
-  if (!portals) {
-    return tl::unexpected(portals.error());
+  const std::size_t lun_at = text.rfind('/');
+  const auto parts = parts_of(text.substr(0, lun_at));
+  if (parts.size() > kMaxTargetNamesPerDisk) {
+    return tl::unexpected(too_many_names());
   }
-  target.portals = std::move(*portals);
-  const std::string_view path = text.substr(name_at + 1);
-  const std::size_t lun_at = path.rfind('/');
-  if (lun_at == std::string_view::npos) {
-    return tl::unexpected(
-        invalid("the LUN is missing: the form is "
-                "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"));
+  for (const std::string_view part : parts) {
+    const std::size_t name_at = part.find('/');
+    auto portals = parse_portals(part.substr(0, name_at));
+    if (!portals) {
+      return tl::unexpected(portals.error());
+    }
+    if (name_at == std::string_view::npos) {
+      return tl::unexpected(invalid(parts.size() == 1
+                                        ? "the LUN is missing: the form is "
+                                          "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"
+                                        : "a target name is missing: the form is "
+                                          "iscsi://HOST/TARGET-NAME;HOST/TARGET-NAME.../LUN"));
+    }
+    auto name = parse_target_name(part.substr(name_at + 1));
+    if (!name) {
+      return tl::unexpected(name.error());
+    }
+    if (target.portals.empty()) {
+      target.target_name = *name;
+    }
+    for (Portal& portal : *portals) {
+      if (*name != target.target_name) {
+        portal.target_name = *name;
+      }
+      if (std::find(target.portals.begin(), target.portals.end(), portal) != target.portals.end()) {
+        return tl::unexpected(invalid("a portal is named twice"));
+      }
+      if (target.portals.size() == kMaxPortalsPerDisk) {
+        return tl::unexpected(
+            invalid(fmt::format("more than {} portals are named", kMaxPortalsPerDisk)));
+      }
+      target.portals.push_back(std::move(portal));
+    }
   }
-  auto name = parse_target_name(path.substr(0, lun_at));
-  if (!name) {
-    return tl::unexpected(name.error());
-  }
-  target.target_name = std::move(*name);
-  const auto lun = parse_lun(path.substr(lun_at + 1));
+  const auto lun = parse_lun(text.substr(lun_at + 1));
   if (!lun) {
     return tl::unexpected(lun.error());
   }
@@ -343,16 +381,28 @@ Result<DiskTarget> parse_url_body(std::string_view text) {
   return target;
 }
 
-// TARGET-NAME[/LUN] or ALIAS
+// TARGET-NAME[;TARGET-NAME...][/LUN] or ALIAS
 Result<DiskTarget> parse_name_body(std::string_view text) {
   DiskTarget target;
   if (is_target_name_type(text)) {
     const std::size_t lun_at = text.rfind('/');
-    auto name = parse_target_name(text.substr(0, lun_at));
-    if (!name) {
-      return tl::unexpected(name.error());
+    for (const std::string_view part : parts_of(text.substr(0, lun_at))) {
+      auto name = parse_target_name(part);
+      if (!name) {
+        return tl::unexpected(name.error());
+      }
+      std::vector<std::string>& others = target.other_target_names;
+      if (target.target_name.empty()) {
+        target.target_name = std::move(*name);
+      } else if (*name == target.target_name ||
+                 std::find(others.begin(), others.end(), *name) != others.end()) {
+        return tl::unexpected(invalid("a target name is given twice"));
+      } else if (others.size() + 1 == kMaxTargetNamesPerDisk) {
+        return tl::unexpected(too_many_names());
+      } else {
+        others.push_back(std::move(*name));
+      }
     }
-    target.target_name = std::move(*name);
     if (lun_at != std::string_view::npos) {
       const auto lun = parse_lun(text.substr(lun_at + 1));
       if (!lun) {

@@ -8,6 +8,8 @@
 //                                                  brackets; %xx in the name
 //   iscsi:TARGET-NAME[/LUN][?...]                  portals from the configuration or by discovery
 //   iscsi:ALIAS[?...]                              a LUN of the configuration file
+// Where the array has a target name for each controller, more of HOST.../TARGET-NAME, or of
+// TARGET-NAME, follow before the LUN, each behind a ';'.
 // Keys are multipath.conf's (path_grouping_policy, path_selector, prio with prio_args, failback,
 // no_path_retry, rr_min_io, polling_interval, checker_timeout, wwid), shared and iscsid.conf's
 // timers (login_timeout, logout_timeout, noop_out_interval, noop_out_timeout); times are in
@@ -47,7 +49,8 @@ struct DiskSettings {
 
 struct DiskTarget {
   std::vector<Portal> portals;  // first form only
-  std::string target_name;      // first two forms
+  std::string target_name;      // first two forms; of portals that have none of their own
+  std::vector<std::string> other_target_names;  // second form
   std::uint16_t lun = 0;        // first two forms
   std::string alias;            // third form
   DiskSettings settings;
@@ -56,6 +59,7 @@ struct DiskTarget {
 inline constexpr std::size_t kMaxParamsBytes = 2048;
 inline constexpr std::size_t kMaxPortalsPerDisk = 32;
 inline constexpr std::size_t kMaxPathsPerDisk = 64;
+inline constexpr std::size_t kMaxTargetNamesPerDisk = 8;
 inline constexpr std::uint16_t kMaxLun = 16383;          // see encode_lun()
 inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 

@@ -54,6 +54,7 @@ DiskPlan plan_paths(const DiskPlan& disk, const PathChoice& choice) {
   DiskPlan plan = disk;
   plan.portals = {choice.portal};
   plan.discovery_portals.clear();
+  plan.other_target_names.clear();
   if (!choice.target_name.empty()) {
     plan.target_name = plan.session.target_name = choice.target_name;
   }

@@ -238,7 +238,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants,
                                EventChannels& channels, DomainId own_domain, DomainId guest,
                                std::string barrier_directory,
-                               std::optional<TimePoint> host_started_at)
+                               std::optional<TimePoint> host_started_at, std::string host_id)
     : reactor_(reactor),
       control_(control),
       grants_(grants),
@@ -246,7 +246,7 @@ GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& g
       barrier_directory_(std::move(barrier_directory)),
       host_started_at_(host_started_at),
       dispatcher_(reactor, channels),
-      sessions_(reactor, own_domain, guest),
+      sessions_(reactor, own_domain, guest, std::move(host_id)),
       collect_(
           reactor, [](void* self) noexcept { static_cast<GuestDataPlane*>(self)->collect(); },
           this) {

@@ -23,10 +23,10 @@ class GuestDataPlane final : public DataPlane {
  public:
   // All references outlive it. Made and destroyed while the reactor does not run, destroyed when
   // every disk that was opened has been closed. barrier_directory, host_started_at: see
-  // MultipathOptions.
+  // MultipathOptions; host_id: see host_id.h.
   GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants, EventChannels& channels,
                  DomainId own_domain, DomainId guest, std::string barrier_directory = {},
-                 std::optional<TimePoint> host_started_at = {});
+                 std::optional<TimePoint> host_started_at = {}, std::string host_id = {});
   ~GuestDataPlane() override;
 
   void set_events(Events* events) override { events_ = events; }

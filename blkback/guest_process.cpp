@@ -16,6 +16,7 @@
 #include "blkback/guest_backend.h"
 #include "blkback/guest_data_plane.h"
 #include "blkback/host_end.h"
+#include "blkback/host_id.h"
 #include "blkback/log_limits.h"
 #include "blkback/own_domain.h"
 #include "blkback/process_lock.h"
@@ -113,7 +114,8 @@ class GuestProcess {
         *io_, *control_, *grants_, *channels_, own_domain_, domain_,
         barrier_directory(configuration_.run_directory),
         disorderly_host_start({configuration_.run_directory, configuration_.state_directory},
-                              io_->now()));
+                              io_->now()),
+        read_host_id());
     resolver_ = make_threaded_resolver(*control_, system_portal_directory());
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{*control_, [] { return open_xenstore(); }, domains_.get(),

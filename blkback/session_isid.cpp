@@ -93,8 +93,11 @@ std::uint32_t session_variant(const SessionOptions& session, const SessionOption
 }
 
 Isid make_isid(DomainId own_domain, DomainId guest, const SessionOptions& session,
-               std::uint32_t variant, std::uint32_t attempt) {
+               std::uint32_t variant, std::uint32_t attempt, std::string_view host_id) {
   std::uint32_t hash = kFnvBasis;
+  if (!host_id.empty()) {
+    hash = fnv1a(hash, host_id);
+  }
   hash = fnv1a(hash, std::to_string(own_domain));
   hash = fnv1a(hash, session.target_name);
   hash = fnv1a(hash, session.portal.to_string());

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "blkback/xen/grant_table.h"
 #include "initiator/session_options.h"
@@ -18,10 +19,12 @@ namespace iscsi_blkback {
 [[nodiscard]] std::uint32_t session_variant(const SessionOptions& session,
                                             const SessionOptions& of_target);
 
-// Type "random" (0x80): a 24-bit hash of what the session leads to, of its variant where there is
-// one, then the guest's number as qualifier, so that two guests never share one.
+// Type "random" (0x80): a 24-bit hash of the host (host_id.h; empty: it has no id), of what the
+// session leads to, of its variant where there is one, then the guest's number as qualifier, so
+// that two guests of a host never share one, and those of two hosts with one initiator name hardly.
 // attempt: 0, then 1, 2 ... while the ISID is taken within this process.
 [[nodiscard]] Isid make_isid(DomainId own_domain, DomainId guest, const SessionOptions& session,
-                             std::uint32_t variant, std::uint32_t attempt);
+                             std::uint32_t variant, std::uint32_t attempt,
+                             std::string_view host_id = {});
 
 }  // namespace iscsi_blkback

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace iscsi_blkback {
 namespace {
@@ -31,10 +32,11 @@ struct SessionPool::Entry {
   bool stopped = false;
 };
 
-SessionPool::SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest)
+SessionPool::SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id)
     : reactor_(reactor),
       own_domain_(own_domain),
       guest_(guest),
+      host_id_(std::move(host_id)),
       collect_(
           reactor, [](void* self) noexcept { static_cast<SessionPool*>(self)->collect(); }, this) {}
 
@@ -55,7 +57,7 @@ Result<Session*> SessionPool::acquire(SessionOptions options, std::uint32_t vari
   }
   std::uint32_t attempt = 0;
   do {
-    options.isid = make_isid(own_domain_, guest_, options, variant, attempt++);
+    options.isid = make_isid(own_domain_, guest_, options, variant, attempt++, host_id_);
   } while (used_by_live_session(options.isid));
   entries_.push_back(std::make_unique<Entry>(*this, std::move(options)));
   Entry& entry = *entries_.back();

@@ -21,7 +21,8 @@ class SessionPool {
  public:
   static constexpr std::size_t kMaxSessions = 256;
 
-  SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest);
+  // host_id: see host_id.h.
+  SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id = {});
   ~SessionPool();  // empty() only
   SessionPool(const SessionPool&) = delete;
   SessionPool& operator=(const SessionPool&) = delete;
@@ -58,6 +59,7 @@ class SessionPool {
   Reactor& reactor_;
   DomainId own_domain_;
   DomainId guest_;
+  std::string host_id_;
   std::list<std::unique_ptr<Entry>> entries_;
   Deferred collect_;
   void (*callback_)(void* owner) noexcept = nullptr;

@@ -170,8 +170,9 @@ Result<void> Login::check_response(const LoginResponsePdu& response) {
     if (response.current_stage != stage_) {
       return fail(ErrorCode::protocol, "the target's login response is of another stage");
     }
+    // A login goes step by step, each with its answer: a wrong number can mean nothing else.
     if (!first_response_ && response.numbers.stat_sn != numbers_.stat_sn + 1) {
-      return fail(ErrorCode::protocol, "the target's login response has a wrong StatSN");
+      negotiation_.tolerate("its login responses have StatSN out of order");
     }
   }
   first_response_ = false;
@@ -213,10 +214,15 @@ Result<void> Login::take_text() {
 }
 
 Result<void> Login::take_auth_method(std::string_view method) {
+  if (auth_method_known_ && method == auth_method_ && method == "None") {
+    negotiation_.tolerate("it answers AuthMethod twice");
+    return {};
+  }
   if (stage_ != LoginStage::security_negotiation || auth_method_known_) {
     return fail(ErrorCode::protocol, "the target answers AuthMethod, which was not asked");
   }
   auth_method_known_ = true;
+  auth_method_ = method;
   const ChapOptions& chap = options_.chap;
   if (method == "CHAP" && chap.enabled()) {
     chap_.emplace(chap, without_);

@@ -49,6 +49,8 @@ class Login {
   // After complete.
   [[nodiscard]] NegotiatedParameters negotiated() const { return negotiation_.outcome(); }
   [[nodiscard]] const TargetNumbers& numbers() const { return numbers_; }
+  // Which rules the target has broken without harm; empty: none.
+  [[nodiscard]] const std::string& tolerated() const { return negotiation_.tolerated(); }
 
   // The target has agreed to CHAP, and authentication is under way.
   [[nodiscard]] bool in_chap() const { return chap_ && stage_ == LoginStage::security_negotiation; }
@@ -76,6 +78,7 @@ class Login {
   LoginStage stage_ = LoginStage::security_negotiation;
   std::optional<ChapExchange> chap_;
   bool auth_method_known_ = false;
+  std::string auth_method_;
   LoginText out_;               // what the next requests say
   std::size_t sent_bytes_ = 0;  // of out_; more than 0 while its rest waits for the target's turn
   std::string in_;              // text of the responses that the C bit joins

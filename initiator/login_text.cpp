@@ -30,9 +30,12 @@ Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
       return fail(ErrorCode::protocol,
                   "the login text holds a key of more than 63 or a value of more than 255 bytes");
     }
-    const bool repeated = std::any_of(
+    const auto before = std::find_if(
         pairs.begin(), pairs.end(), [&](const TextPair& other) { return other.key == parsed.key; });
-    if (repeated && parsed.key != "TargetAddress") {
+    if (before != pairs.end() && parsed.key != "TargetAddress") {
+      if (before->value == parsed.value) {
+        continue;
+      }
       return fail(ErrorCode::protocol,
                   fmt::format("the login text gives the key {} twice", parsed.key));
     }
@@ -43,6 +46,14 @@ Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
     pairs.push_back(parsed);
   }
   return pairs;
+}
+
+bool equal_text(std::string_view one, std::string_view other) {
+  const auto lower = [](char letter) {
+    return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+  };
+  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
+                    [&](char left, char right) { return lower(left) == lower(right); });
 }
 
 std::optional<std::uint32_t> parse_text_number(std::string_view value, std::uint32_t low,
@@ -62,10 +73,10 @@ std::optional<std::uint32_t> parse_text_number(std::string_view value, std::uint
 }
 
 std::optional<bool> parse_text_boolean(std::string_view value) {
-  if (value == "Yes") {
+  if (equal_text(value, "Yes")) {
     return true;
   }
-  if (value == "No") {
+  if (equal_text(value, "No")) {
     return false;
   }
   return std::nullopt;

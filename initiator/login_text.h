@@ -26,13 +26,16 @@ struct TextPair {
 };
 
 // The pairs point into text. Refuses a pair without '=', without its NUL, with a key or value that
-// is too long, a key given twice (TargetAddress may repeat), and more pairs than kMaxTextPairs.
+// is too long, a key given twice with different values (TargetAddress may repeat; a pair that is
+// repeated as it is counts once), and more pairs than kMaxTextPairs.
 [[nodiscard]] Result<std::vector<TextPair>> parse_login_text(std::string_view text);
 
+// Whether both are the same but for the case of letters.
+[[nodiscard]] bool equal_text(std::string_view one, std::string_view other);
 // A decimal or 0x-prefixed number within [low, high], else nothing.
 [[nodiscard]] std::optional<std::uint32_t> parse_text_number(std::string_view value,
                                                              std::uint32_t low, std::uint32_t high);
-// "Yes" or "No", else nothing.
+// "Yes" or "No", in whatever case, else nothing.
 [[nodiscard]] std::optional<bool> parse_text_boolean(std::string_view value);
 
 class LoginText {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "base/printable_text.h"
 
@@ -101,69 +102,99 @@ Result<void> Negotiation::take(const TextPair& pair, LoginText& answers) {
   return {};
 }
 
+void Negotiation::tolerate(std::string_view what) {
+  constexpr std::size_t kEnough = 300;
+  if (tolerated_.size() < kEnough) {
+    tolerated_ += tolerated_.empty() ? "" : ", ";
+    tolerated_ += what;
+  }
+}
+
 Result<void> Negotiation::take_answer(Key& key, std::string_view value) {
-  if (!offered_ || key.answered) {
+  if (!offered_) {
     return fail(ErrorCode::protocol,
                 fmt::format("the target answered {}, which was not asked", key.name));
   }
-  key.answered = true;
-  if (value == "Irrelevant" || value == "NotUnderstood") {
+  if (value == "Irrelevant" || value == "NotUnderstood" || value == "Reject") {
     // Whoever answers so does not use the key; the default is what such a target does.
+    if (value == "Reject") {
+      tolerate(fmt::format("it rejects {}", key.name));
+      key.result = key.rule == Rule::logical_and ? 0 : key.result;
+    }
+    key.answered = true;
     return {};
   }
-  if (value == "Reject") {
-    return fail(ErrorCode::protocol, fmt::format("the target refuses our value of {}", key.name));
+  const Result<std::uint32_t> answer = value_of(key, value);
+  if (!answer) {
+    return tl::unexpected(answer.error());
   }
-  std::uint32_t answer = 0;
-  if (key.rule == Rule::logical_or || key.rule == Rule::logical_and) {
-    const std::optional<bool> parsed = parse_text_boolean(value);
-    if (!parsed) {
-      return fail(ErrorCode::protocol,
-                  fmt::format("the target answered {} with neither Yes nor No", key.name));
-    }
-    answer = *parsed ? 1 : 0;
-  } else {
-    const std::optional<std::uint32_t> parsed = parse_text_number(value, key.low, key.high);
-    if (!parsed) {
-      return fail(ErrorCode::protocol,
-                  fmt::format("the target answered {} with a value outside {}..{}", key.name,
-                              key.low, key.high));
-    }
-    answer = *parsed;
+  if (key.answered) {
+    tolerate(fmt::format("it answers {} twice", key.name));
   }
   // The answer of a target is the outcome (6.2.2); it must be one that our offer allows. Combining
-  // it with the offer again keeps us on the safe side of a target that only states its own value,
-  // and leaves but one outcome where we can work with no other: data in order, no error recovery.
+  // it with the offer again, and with an answer that came before, keeps us on the safe side of a
+  // target that only states its own value, and leaves but one outcome where we can work with no
+  // other: data in order, no error recovery.
+  const std::uint32_t before = key.answered ? key.result : key.offered;
+  key.answered = true;
   switch (key.rule) {
     case Rule::minimum:
     case Rule::logical_and:
-      key.result = std::min(answer, key.offered);
+      key.result = std::min(*answer, std::min(before, key.offered));
       break;
     case Rule::maximum:
     case Rule::logical_or:
-      key.result = std::max(answer, key.offered);
+      key.result = std::max(*answer, std::max(before, key.offered));
       break;
   }
   return {};
 }
 
+// What the target's word comes to. One that is none, or out of range, is taken for the value with
+// which nothing can go wrong: whatever the target may mean, we ask less of it.
+Result<std::uint32_t> Negotiation::value_of(const Key& key, std::string_view text) {
+  if (key.rule == Rule::logical_or || key.rule == Rule::logical_and) {
+    if (text != "Yes" && text != "No") {
+      tolerate(fmt::format("it answers {} with neither Yes nor No", key.name));
+    }
+    return parse_text_boolean(text).value_or(key.rule == Rule::logical_or) ? 1U : 0U;
+  }
+  const std::optional<std::uint32_t> number = parse_text_number(text, 0, 0xffffffffU);
+  if (!number) {
+    return fail(ErrorCode::protocol,
+                fmt::format("the target answered {} with no number", key.name));
+  }
+  if (*number < key.low || *number > key.high) {
+    tolerate(fmt::format("it answers {} with a value outside {}..{}", key.name, key.low, key.high));
+  }
+  // Less than the RFC allows of what we may send unasked is none of it.
+  const bool too_few = *number < key.low && key.rule == Rule::minimum && key.low == kMinLength;
+  return too_few ? 0 : std::clamp(*number, key.low, key.high);
+}
+
 Result<void> Negotiation::take_digest(Digest& digest, std::string_view value) {
-  if (!offered_ || digest.answered) {
+  if (!offered_) {
     return fail(ErrorCode::protocol,
                 fmt::format("the target answered {}, which was not asked", digest.name));
   }
+  const bool crc32c = equal_text(value, kCrc32c);
+  if (digest.answered && crc32c != digest.result) {
+    return fail(ErrorCode::protocol,
+                fmt::format("the target answers {} twice, and not the same", digest.name));
+  }
   digest.answered = true;
-  if (value == kCrc32c && digest.offered != DigestOffer::none) {
+  if (crc32c && digest.offered != DigestOffer::none) {
     digest.result = true;
     return {};
   }
-  if (value != kCrc32c && digest.offered == DigestOffer::crc32c) {
+  if (!crc32c && digest.offered == DigestOffer::crc32c) {
     return fail(ErrorCode::unsupported,
                 fmt::format("the target does not do {}=CRC32C, which is demanded here; allow it on "
                             "the target, or None here",
                             digest.name));
   }
-  if (value == "None" || value == "NotUnderstood" || value == "Irrelevant") {
+  if (equal_text(value, "None") || value == "NotUnderstood" || value == "Irrelevant" ||
+      value == "Reject") {
     return {};
   }
   return fail(ErrorCode::unsupported,
@@ -180,19 +211,23 @@ Result<void> Negotiation::take_declaration(const TextPair& pair) {
   if (pair.key == "TargetPortalGroupTag") {
     const std::optional<std::uint32_t> tag = parse_text_number(pair.value, 0, 65535);
     if (!tag) {
-      return fail(ErrorCode::protocol,
-                  "the target declared a TargetPortalGroupTag outside 0..65535");
+      tolerate("it declares a TargetPortalGroupTag outside 0..65535");
+      return {};  // then its portal group is not known, and fences nothing
     }
     declared_.target_portal_group_tag = static_cast<std::uint16_t>(*tag);
     declared_.target_portal_group_tag_known = true;
     return {};
   }
-  const std::optional<std::uint32_t> length = parse_text_number(pair.value, kMinLength, kMaxLength);
+  const std::optional<std::uint32_t> length =
+      parse_text_number(pair.value, kMinLength, 0xffffffffU);
   if (!length) {
     return fail(ErrorCode::protocol,
-                "the target declared a MaxRecvDataSegmentLength outside 512..16777215");
+                "the target declared a MaxRecvDataSegmentLength that is no number, or below 512");
   }
-  declared_.max_send_data_segment_length = *length;
+  if (*length > kMaxLength) {
+    tolerate("it declares a MaxRecvDataSegmentLength above 16777215");
+  }
+  declared_.max_send_data_segment_length = std::min(*length, kMaxLength);
   return {};
 }
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "base/result.h"
@@ -23,6 +24,11 @@ class Negotiation {
   // Takes one pair of the target's, in any stage. What needs an answer of ours is added to answers
   // (an unknown key: NotUnderstood).
   [[nodiscard]] Result<void> take(const TextPair& pair, LoginText& answers);
+
+  // The target breaks a rule of login negotiation without harm; what: "its ...".
+  void tolerate(std::string_view what);
+  // All of that; empty: nothing.
+  [[nodiscard]] const std::string& tolerated() const { return tolerated_; }
 
   // After the last pair: refuses a target that left out what must not be left out.
   [[nodiscard]] Result<void> check_complete() const;
@@ -51,6 +57,7 @@ class Negotiation {
   };
 
   [[nodiscard]] Result<void> take_answer(Key& key, std::string_view value);
+  [[nodiscard]] Result<std::uint32_t> value_of(const Key& key, std::string_view text);
   [[nodiscard]] Result<void> take_digest(Digest& digest, std::string_view value);
   [[nodiscard]] Result<void> take_declaration(const TextPair& pair);
   [[nodiscard]] Key* find(std::string_view name);
@@ -61,6 +68,7 @@ class Negotiation {
   Digest data_digest_;
   std::uint32_t max_recv_data_segment_length_;
   NegotiatedParameters declared_;
+  std::string tolerated_;
   bool offered_ = false;
 };
 

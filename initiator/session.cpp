@@ -1,6 +1,7 @@
 #include "initiator/session.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <utility>
@@ -96,6 +97,7 @@ Session::Impl::~Impl() {
 void Session::Impl::start() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
   failures_ = 0;
+  ends_ = {};
   failed_algorithms_.clear();
   forget_redirects();
   moved_to_.reset();
@@ -202,6 +204,7 @@ std::string Session::Impl::where() const {
 
 void Session::Impl::connect() {
   state_ = SessionState::connecting;
+  end_cause_ = RepeatedEnds::Cause::other;
   login_deadline_ = reactor_.now() + options_.login_timeout;
   timer_.start_after(std::min(options_.connect_timeout, options_.login_timeout));
   stream_ = reactor_.connect({.address = login_address(),
@@ -246,6 +249,9 @@ void Session::Impl::on_sent() noexcept {
 void Session::Impl::on_closed(const Error& error) noexcept {
   closed_ = true;
   if (state_ == SessionState::connecting || connection_active()) {
+    if (state_ == SessionState::logged_in && error.code == ErrorCode::unavailable) {
+      end_cause_ = RepeatedEnds::Cause::ended_by_target;
+    }
     leave_connection(
         {error.code,
          fmt::format("the connection to {} {}: {}", where(),
@@ -255,6 +261,7 @@ void Session::Impl::on_closed(const Error& error) noexcept {
 }
 
 void Session::Impl::fail_protocol(std::string what) {
+  end_cause_ = RepeatedEnds::Cause::broken_rule;
   fail_connection({ErrorCode::protocol,
                    fmt::format("{} broke the iSCSI protocol: {}", where(), std::move(what))});
 }
@@ -279,6 +286,14 @@ void Session::Impl::leave_connection(Error why) {
     ++statistics_.login_failures;
     moved_to_.reset();
   }
+  const auto cause = std::exchange(end_cause_, RepeatedEnds::Cause::other);
+  if (!redirecting_ && !stopping_) {
+    ends_.on_end(cause, was_up ? std::max<Duration>(reactor_.now() - up_since_, Duration{1})
+                               : Duration::zero());
+    if (cause != RepeatedEnds::Cause::other && ends_.recognised()) {
+      why = that_it_keeps_ending(why);
+    }
+  }
   // A portal that stays away fails the same way every second: once is enough.
   const bool repeated = state_ != SessionState::logged_in && why.message == last_error_.message;
   if (!stopping_ && !redirecting_ && !repeated) {
@@ -295,6 +310,28 @@ void Session::Impl::leave_connection(Error why) {
     stream_->reset();
   }
   events_.schedule();
+}
+
+// The sentence for an end that is one of many.
+Error Session::Impl::that_it_keeps_ending(const Error& why) const {
+  if (ends_.cause() == RepeatedEnds::Cause::ended_by_target) {
+    return {
+        why.code,
+        fmt::format("{} has ended this session shortly after its login, {} times in a row: most "
+                    "likely another host logs in with the same initiator name ({}) and ISID "
+                    "({:02x}), and each login ends the other one's session; give each host an "
+                    "initiator name of its own",
+                    where(), ends_.times(), options_.initiator_name, fmt::join(options_.isid, ""))};
+  }
+  return {why.code,
+          fmt::format("{} ({} times in a row, so that it is tried only every {} s now)",
+                      why.message, ends_.times(),
+                      std::chrono::duration_cast<std::chrono::seconds>(ends_.wait()).count())};
+}
+
+bool Session::Impl::keeps_ending() const {
+  return ends_.recognised() &&
+         !(full_feature_phase() && RepeatedEnds::lasts(reactor_.now() - up_since_));
 }
 
 // Targets do not agree on the numbers of CHAP's algorithms: tgt takes 7 for SHA-1, which by the RFC
@@ -476,6 +513,9 @@ std::uint64_t Session::login_epoch() const {
 }
 const Error& Session::last_error() const {
   return impl_->last_error_;
+}
+bool Session::keeps_ending() const {
+  return impl_->keeps_ending();
 }
 std::uint32_t Session::commands_in_flight() const {
   return impl_->commands_in_flight_;

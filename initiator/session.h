@@ -1,6 +1,7 @@
 // Session: one iSCSI session over one connection at error recovery level 0, shared by the logical
 // units behind one portal. It logs in, keeps the connection alive with NOP-Outs, and after a
-// failure logs in again for ever (backoff with jitter, same ISID). Reactor thread.
+// failure logs in again for ever (backoff with jitter, same ISID), ever more seldom where that ends
+// the same way each time. Reactor thread.
 //
 // After a failure: observers hear on_session_down at once (so that no new command is sent here);
 // the connection is reset; when the kernel holds nothing of it any more, the tasks complete with
@@ -148,6 +149,9 @@ class Session {
   [[nodiscard]] std::uint64_t login_epoch() const;  // counts successful logins
   // Why it is not logged in; an empty message before a first failure.
   [[nodiscard]] const Error& last_error() const;
+  // Its connections end for the same reason again and again (see repeated_ends.h): one that is
+  // logged in has not lasted long enough yet to be believed.
+  [[nodiscard]] bool keeps_ending() const;
   [[nodiscard]] std::uint32_t commands_in_flight() const;  // submitted, not completed
   [[nodiscard]] TimePoint last_received() const;           // when a PDU last arrived
   [[nodiscard]] const SessionStatistics& statistics() const;

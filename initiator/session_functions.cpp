@@ -189,7 +189,7 @@ void Session::Impl::stage_functions() {
                                     .initiator_task_tag = tag_of(slot),
                                     .referenced_task_tag = slot.referenced_task_tag,
                                     .cmd_sn = cmd_sn_,
-                                    .exp_stat_sn = exp_stat_sn_,
+                                    .exp_stat_sn = statuses_.expected(),
                                     .ref_cmd_sn = slot.ref_cmd_sn},
            batch_.add_header());
   }
@@ -203,9 +203,7 @@ void Session::Impl::handle_task_management_response(const TaskManagementResponse
     fail_protocol("a Task Management Response that answers no request");
     return;
   }
-  if (!take_status_numbers(pdu.numbers)) {
-    return;
-  }
+  take_status_numbers(pdu.numbers);
   switch (pdu.response) {
     case 0:
       function_answered(*slot, FunctionOutcome::complete);

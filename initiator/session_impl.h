@@ -22,11 +22,14 @@
 #include "initiator/gather_policy.h"
 #include "initiator/login.h"
 #include "initiator/pdu.h"
+#include "initiator/repeated_ends.h"
 #include "initiator/session.h"
 #include "initiator/session_tags.h"
 #include "initiator/silence_patience.h"
+#include "initiator/status_sequence.h"
 #include "initiator/target_address.h"
 #include "initiator/task_table.h"
+#include "initiator/tolerated.h"
 #include "initiator/transmit_batch.h"
 
 namespace iscsi_blkback {
@@ -48,6 +51,7 @@ class Session::Impl final : public ByteStream::Owner {
   [[nodiscard]] bool discard(ScsiTask& task);
   void drop(const Error& why);
   void retry_now();
+  [[nodiscard]] bool keeps_ending() const;
 
   IntrusiveList<SessionObserver> observers_;
   SessionState state_ = SessionState::free;
@@ -68,6 +72,7 @@ class Session::Impl final : public ByteStream::Owner {
     std::uint32_t offset = 0;
     std::uint32_t end = 0;
     std::uint32_t data_sn = 0;
+    bool asked_for = false;  // by an R2T
   };
   struct PingReply {
     std::uint64_t lun = 0;
@@ -120,6 +125,7 @@ class Session::Impl final : public ByteStream::Owner {
   void connect();
   void fail_connection(Error why);
   void fail_protocol(std::string what);
+  [[nodiscard]] Error that_it_keeps_ending(const Error& why) const;
   void leave_connection(Error why);
   void process_events();
   void deliver_session_down();
@@ -206,7 +212,9 @@ class Session::Impl final : public ByteStream::Owner {
   void handle_logout_response(const LogoutResponsePdu& pdu);
 
   // session_pdus.cpp, for all of them
-  [[nodiscard]] bool take_status_numbers(const TargetNumbers& numbers);
+  void take_status_numbers(const TargetNumbers& numbers);
+  void pass_status_gaps();
+  void tolerate(Tolerated rule, std::string_view details = {});
   void take_window(const TargetNumbers& numbers);
   void set_transferred(TaskSlot& slot, bool underflow, bool overflow, std::uint32_t residual);
   void finish(TaskSlot& slot);
@@ -238,6 +246,9 @@ class Session::Impl final : public ByteStream::Owner {
   void (*on_stopped_)(void* owner) noexcept = nullptr;
   void* on_stopped_owner_ = nullptr;
   std::uint32_t failures_ = 0;  // in a row; decides the back-off
+  RepeatedEnds ends_;           // may make it longer
+  RepeatedEnds::Cause end_cause_ = RepeatedEnds::Cause::other;  // of the connection that just ends
+  std::uint32_t tolerated_ = 0;  // those that the log has, a bit for each
   TimePoint up_since_{};
   TimePoint login_deadline_{};
   Duration wait_demanded_{};  // the target's Time2Wait for the next try
@@ -268,7 +279,7 @@ class Session::Impl final : public ByteStream::Owner {
   IntrusiveList<ScsiTask> refused_;    // submitted while not logged in, or taken back
   std::uint32_t cmd_sn_ = 0;           // of the next command
   std::uint32_t max_cmd_sn_ = 0;
-  std::uint32_t exp_stat_sn_ = 0;
+  StatusSequence statuses_;
   Digests digests_;  // of the connection; none during the login
 
   // Sending.

@@ -11,7 +11,8 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::uint8_t kCommandNotSupported = 0x05;  // reasons of a Reject, 11.17.1
+constexpr std::uint8_t kDataDigestError = 0x02;  // reasons of a Reject, 11.17.1
+constexpr std::uint8_t kCommandNotSupported = 0x05;
 constexpr std::uint8_t kImmediateCommandReject = 0x06;
 constexpr std::uint8_t kWaitingForLogout = 0x0c;
 
@@ -21,7 +22,7 @@ constexpr std::chrono::seconds kMaxDrain{60};
 
 const char* reject_reason(std::uint8_t reason) {
   switch (reason) {
-    case 0x02:
+    case kDataDigestError:
       return "data digest error";
     case 0x03:
       return "SNACK rejected";
@@ -52,12 +53,16 @@ const char* reject_reason(std::uint8_t reason) {
 
 void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
   if (pdu.initiator_task_tag != kReservedTag) {
-    if (pdu.initiator_task_tag != kPingTag || !ping_outstanding_ || ping_queued_) {
+    if (pdu.initiator_task_tag != kPingTag) {
       fail_protocol("a NOP-In that answers no NOP-Out");
       return;
     }
-    ping_answered();
-    static_cast<void>(take_status_numbers(pdu.numbers));
+    if (ping_outstanding_ && !ping_queued_) {
+      ping_answered();
+    } else {
+      tolerate(Tolerated::ping_answer);
+    }
+    take_status_numbers(pdu.numbers);
     return;
   }
   take_window(pdu.numbers);
@@ -65,7 +70,7 @@ void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
     return;  // only there for its sequence numbers
   }
   if (ping_replies_.full()) {
-    fail_protocol("more NOP-Ins at once than any target has a use for");
+    tolerate(Tolerated::many_pings);
     return;
   }
   ping_replies_.push({.lun = pdu.lun, .target_transfer_tag = pdu.target_transfer_tag});
@@ -73,9 +78,7 @@ void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
 }
 
 void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::byte* data) {
-  if (!take_status_numbers(pdu.numbers)) {
-    return;
-  }
+  take_status_numbers(pdu.numbers);
   switch (pdu.event) {
     case AsyncEvent::scsi_event: {
       const std::size_t length =
@@ -98,6 +101,7 @@ void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::
     case AsyncEvent::connection_drop:
     case AsyncEvent::session_drop:
       wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.parameter2}, kMaxTime2Wait);
+      end_cause_ = RepeatedEnds::Cause::ended_by_target;
       fail_connection({ErrorCode::unavailable, fmt::format("{} drops the connection", where())});
       return;
     case AsyncEvent::negotiation_request:
@@ -118,38 +122,48 @@ void Session::Impl::logout_as_asked(const char* what, std::uint16_t limit_second
 }
 
 void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
-  if (!take_status_numbers(pdu.numbers)) {
-    return;
-  }
+  take_status_numbers(pdu.numbers);
   if (pdu.data_bytes < kBhsBytes) {
     fail_protocol("a Reject that does not say of what");
     return;
   }
   const PduHeader rejected = decode_header(BhsBytes{data, kBhsBytes});
-  if (pdu.reason == kImmediateCommandReject) {
-    // Too busy for it, but alive.
-    if (rejected.opcode == Opcode::nop_out) {
-      if (rejected.initiator_task_tag == kPingTag && !ping_queued_) {
-        ping_answered();
-      }
-      return;
-    }
-    if (FunctionSlot* slot = find_function(rejected.initiator_task_tag);
-        slot != nullptr && slot->state == FunctionSlot::State::sent) {
-      slot->state = FunctionSlot::State::deferred;  // a later tick sends it again
-      return;
-    }
-  } else if (pdu.reason == kCommandNotSupported &&
-             rejected.opcode == Opcode::task_management_request) {
-    if (FunctionSlot* slot = find_function(rejected.initiator_task_tag);
-        slot != nullptr && slot->state == FunctionSlot::State::sent) {
-      function_answered(*slot, FunctionOutcome::unsupported);
-      return;
-    }
-  } else if (pdu.reason == kWaitingForLogout) {
+  if (pdu.reason == kWaitingForLogout) {
     // What was rejected has not been executed, but its task will not be answered either; the logout
     // ends both.
     logout_as_asked("a logout", 1);
+    return;
+  }
+  if (rejected.opcode == Opcode::nop_out) {
+    // Too busy for it, or without a use for it, but alive.
+    if (pdu.reason != kImmediateCommandReject) {
+      tolerate(Tolerated::ping_rejected);
+    }
+    if (rejected.initiator_task_tag == kPingTag && !ping_queued_) {
+      ping_answered();
+    }
+    return;
+  }
+  if (FunctionSlot* slot = find_function(rejected.initiator_task_tag);
+      slot != nullptr && slot->state == FunctionSlot::State::sent &&
+      rejected.opcode == Opcode::task_management_request) {
+    if (pdu.reason == kImmediateCommandReject) {
+      slot->state = FunctionSlot::State::deferred;  // a later tick sends it again
+    } else if (pdu.reason == kCommandNotSupported) {
+      function_answered(*slot, FunctionOutcome::unsupported);
+    } else {
+      tolerate(Tolerated::function_rejected);
+      function_answered(*slot, FunctionOutcome::refused);
+    }
+    return;
+  }
+  if (const TaskSlot* slot = table_.find(rejected.initiator_task_tag);
+      slot != nullptr && pdu.reason == kDataDigestError &&
+      (rejected.opcode == Opcode::data_out || rejected.opcode == Opcode::scsi_command)) {
+    // 7.8: the command's own answer follows, with the sense of a damaged transfer. Until then it is
+    // in doubt.
+    tolerate(Tolerated::data_rejected);
+    doubt_commands(slot->task->lun);
     return;
   }
   fail_protocol(fmt::format("a Reject of a {} with reason 0x{:02x} ({})",

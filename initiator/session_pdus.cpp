@@ -63,6 +63,9 @@ void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
   const Result<Login::Progress> progress = login_->receive(bytes, {data, header.data_bytes});
   if (!progress) {
     const Error& error = progress.error();
+    if (error.code == ErrorCode::protocol) {
+      end_cause_ = RepeatedEnds::Cause::broken_rule;
+    }
     fail_connection({error.code, fmt::format("login to {} failed: {}", where(), error.message)});
     return;
   }
@@ -96,9 +99,12 @@ void Session::Impl::send_login_request() {
 void Session::Impl::enter_full_feature_phase() {
   negotiated_ = login_->negotiated();
   peer_ = login_address();
-  exp_stat_sn_ = login_->numbers().stat_sn + 1;
+  statuses_.reset(login_->numbers().stat_sn + 1);
   max_cmd_sn_ = login_->numbers().max_cmd_sn;
   digests_ = negotiated_.digests;
+  if (const std::string& faults = login_->tolerated(); !faults.empty()) {
+    tolerate(Tolerated::login, faults);
+  }
   login_.reset();
   state_ = SessionState::logged_in;
   if (permanent_hop_) {
@@ -115,20 +121,38 @@ void Session::Impl::enter_full_feature_phase() {
   observers_.for_each([this](SessionObserver& observer) { observer.on_session_up(session_); });
 }
 
-// For a PDU that has a StatSN of its own. False: the connection has failed.
-bool Session::Impl::take_status_numbers(const TargetNumbers& numbers) {
-  // At error recovery level 0 nothing is sent again, so a gap means that an answer is lost for good
-  // (11.4.9, 7.1.4.4). One that is too old says nothing, and the PDU stands on its other fields.
-  if (serial_before(exp_stat_sn_, numbers.stat_sn)) {
-    fail_protocol(fmt::format("a gap in its sequence: StatSN {} in place of {}", numbers.stat_sn,
-                              exp_stat_sn_));
-    return false;
-  }
-  if (numbers.stat_sn == exp_stat_sn_) {
-    ++exp_stat_sn_;
+// For a PDU that has a StatSN of its own.
+void Session::Impl::take_status_numbers(const TargetNumbers& numbers) {
+  switch (statuses_.take(numbers.stat_sn)) {
+    case StatusSequence::Arrival::in_order:
+    case StatusSequence::Arrival::late:
+      break;
+    case StatusSequence::Arrival::early:
+      tolerate(Tolerated::status_order);
+      break;
+    case StatusSequence::Arrival::renumbered:
+      tolerate(Tolerated::status_renumbered);
+      break;
   }
   take_window(numbers);
-  return true;
+}
+
+// When nothing is outstanding, no answer can come any more with a number that is missing.
+void Session::Impl::pass_status_gaps() {
+  if (statuses_.has_gap() && commands_in_flight_ == 0 && functions_used_ == 0 &&
+      !ping_outstanding_) {
+    statuses_.pass_gaps();
+    tolerate(Tolerated::status_renumbered);
+  }
+}
+
+void Session::Impl::tolerate(Tolerated rule, std::string_view details) {
+  const std::uint32_t bit = 1U << static_cast<unsigned>(rule);
+  if ((tolerated_ & bit) == 0) {
+    tolerated_ |= bit;
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{} {}{}", where(),
+                to_string(rule), details);
+  }
 }
 
 void Session::Impl::take_window(const TargetNumbers& numbers) {
@@ -149,6 +173,21 @@ TaskSlot* Session::Impl::accept_data_in(const DataInPdu& pdu) {
     return nullptr;
   }
   const ScsiTask& task = *slot->task;
+  // 11.7.1: status only in the last PDU of a sequence, residual bits only with status; 11.7.2: the
+  // acknowledgement that the A bit asks for exists from error recovery level 1 on.
+  if (pdu.acknowledge || (pdu.has_status && !pdu.final) ||
+      (!pdu.has_status && (pdu.overflow || pdu.underflow))) [[unlikely]] {
+    tolerate(Tolerated::data_in_flags);
+  }
+  if (pdu.data_bytes == 0) {
+    if (task.direction == DataDirection::in && pdu.data_sn == slot->next_sn) {
+      ++slot->next_sn;
+    } else {
+      tolerate(Tolerated::empty_data_in);
+    }
+    slot->moved_at = look_;
+    return slot;
+  }
   if (task.direction != DataDirection::in) {
     fail_protocol("a Data-In for a task that reads nothing");
     return nullptr;
@@ -165,13 +204,6 @@ TaskSlot* Session::Impl::accept_data_in(const DataInPdu& pdu) {
     fail_protocol(fmt::format("a Data-In of {} bytes at offset {} in place of {} (of {})",
                               pdu.data_bytes, pdu.buffer_offset, slot->arrived_bytes,
                               task.data_length_bytes));
-    return nullptr;
-  }
-  // 11.7.1: status only in the last PDU of a sequence, residual bits only with status; 11.7.2: the
-  // acknowledgement that the A bit asks for exists from error recovery level 1 on.
-  if (pdu.acknowledge || (pdu.has_status && !pdu.final) ||
-      (!pdu.has_status && (pdu.overflow || pdu.underflow)) || (pdu.overflow && pdu.underflow)) {
-    fail_protocol("a Data-In whose flags contradict each other");
     return nullptr;
   }
   ++slot->next_sn;
@@ -198,8 +230,9 @@ void Session::Impl::finish_data_in(const DataInPdu& pdu) {
     take_window(pdu.numbers);
     return;
   }
-  if (!take_status_numbers(pdu.numbers)) {
-    return;
+  take_status_numbers(pdu.numbers);
+  if (pdu.overflow && pdu.underflow) [[unlikely]] {
+    tolerate(Tolerated::residual_both_ways);
   }
   ScsiTask& task = *slot->task;
   task.outcome = TaskOutcome::completed;
@@ -216,21 +249,16 @@ void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::
     fail_protocol("a SCSI Response for a task that does not exist");
     return;
   }
-  if (pdu.overflow && pdu.underflow) {
-    fail_protocol("a SCSI Response with both residual overflow and underflow");
-    return;
+  if (pdu.overflow && pdu.underflow) [[unlikely]] {
+    tolerate(Tolerated::residual_both_ways);
   }
-  // 11.4.8: the count of Data-In (reads) or R2T (writes). More than have arrived are lost, and at
-  // error recovery level 0 nobody sends them again. Fewer say nothing: targets leave the field out.
+  // 11.4.8: the count of Data-In (reads) or R2T (writes). Whether one is missing, the count of
+  // bytes says (set_transferred()). Fewer say nothing at all: targets leave the field out.
   if (pdu.response == 0 && slot->task->direction != DataDirection::none &&
-      serial_before(slot->next_sn, pdu.exp_data_sn)) {
-    fail_protocol(fmt::format("a SCSI Response after {} Data-In or R2T, of which {} arrived",
-                              pdu.exp_data_sn, slot->next_sn));
-    return;
+      serial_before(slot->next_sn, pdu.exp_data_sn)) [[unlikely]] {
+    tolerate(Tolerated::exp_data_sn);
   }
-  if (!take_status_numbers(pdu.numbers)) {
-    return;
-  }
+  take_status_numbers(pdu.numbers);
   ScsiTask& task = *slot->task;
   task.response_code = pdu.response;
   task.outcome = pdu.response == 0 ? TaskOutcome::completed : TaskOutcome::target_failure;
@@ -305,32 +333,46 @@ void Session::Impl::handle_r2t(const R2tPdu& pdu) {
     return;
   }
   const ScsiTask& task = *slot->task;
-  if (pdu.r2t_sn != slot->next_sn || pdu.target_transfer_tag == kReservedTag) {
-    fail_protocol("an R2T out of order or without a transfer tag");
+  if (pdu.r2t_sn != slot->next_sn) {
+    fail_protocol("an R2T out of order");
     return;
   }
-  if (pdu.buffer_offset != slot->requested_bytes || pdu.desired_bytes == 0 ||
-      pdu.desired_bytes > task.data_length_bytes - slot->requested_bytes ||
-      pdu.desired_bytes > negotiated_.max_burst_length) {
+  // Data that was asked for before may be asked for once more, but nothing may be left out: then
+  // the end of what was sent proves that all was.
+  if (pdu.buffer_offset > slot->requested_bytes || pdu.desired_bytes == 0 ||
+      pdu.desired_bytes > task.data_length_bytes - pdu.buffer_offset) {
     fail_protocol(fmt::format("an R2T for {} bytes at offset {} (of {}, {} asked for before)",
                               pdu.desired_bytes, pdu.buffer_offset, task.data_length_bytes,
                               slot->requested_bytes));
     return;
   }
-  if (slot->outstanding_r2ts >= negotiated_.max_outstanding_r2t || bursts_.full()) {
-    fail_protocol("more R2Ts than MaxOutstandingR2T allows");
+  if (bursts_.full()) {
+    fail_protocol("far more R2Ts than MaxOutstandingR2T allows");
     return;
+  }
+  if (pdu.target_transfer_tag == kReservedTag) [[unlikely]] {
+    tolerate(Tolerated::r2t_without_tag);
+  }
+  if (pdu.buffer_offset < slot->requested_bytes) [[unlikely]] {
+    tolerate(Tolerated::r2t_for_sent_data);
+  }
+  if (pdu.desired_bytes > negotiated_.max_burst_length) [[unlikely]] {
+    tolerate(Tolerated::long_r2t);
+  }
+  if (slot->outstanding_r2ts >= negotiated_.max_outstanding_r2t) [[unlikely]] {
+    tolerate(Tolerated::many_r2ts);
   }
   ++slot->next_sn;
   ++slot->outstanding_r2ts;
-  slot->requested_bytes += pdu.desired_bytes;
+  slot->requested_bytes = std::max(slot->requested_bytes, pdu.buffer_offset + pdu.desired_bytes);
   slot->moved_at = look_;
   take_window(pdu.numbers);
   bursts_.push({.initiator_task_tag = pdu.initiator_task_tag,
                 .target_transfer_tag = pdu.target_transfer_tag,
                 .offset = pdu.buffer_offset,
                 .end = pdu.buffer_offset + pdu.desired_bytes,
-                .data_sn = 0});
+                .data_sn = 0,
+                .asked_for = true});
   schedule_flush();
 }
 

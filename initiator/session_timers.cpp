@@ -62,6 +62,7 @@ void Session::Impl::on_logout_timer() {
 // One coarse timer watches the connection: it asks whether anything at all has arrived. Which
 // command is late on a living one, watch_commands() finds out.
 void Session::Impl::tick() {
+  pass_status_gaps();
   watch_commands();
   if (!full_feature_phase()) {
     return;
@@ -235,8 +236,9 @@ void Session::Impl::schedule_retry() {
   }
   forget_redirects();
   const std::uint32_t doublings = std::min(failures_++, 16U);
-  const Duration longest = std::min<Duration>(options_.relogin_backoff_max,
-                                              options_.relogin_backoff_min * (1U << doublings));
+  const Duration longest =
+      std::max(ends_.wait(), std::min<Duration>(options_.relogin_backoff_max,
+                                                options_.relogin_backoff_min * (1U << doublings)));
   // Between half and all of it, so that the paths of many guests do not come back in step.
   const auto half = static_cast<std::uint64_t>(longest.count() / 2);
   const Duration jittered =

@@ -66,7 +66,7 @@ void Session::Impl::stage_control_pdus() {
                      .initiator_task_tag = kReservedTag,
                      .target_transfer_tag = reply.target_transfer_tag,
                      .cmd_sn = cmd_sn_,
-                     .exp_stat_sn = exp_stat_sn_},
+                     .exp_stat_sn = statuses_.expected()},
            batch_.add_header());
     ping_replies_.pop();
   }
@@ -78,7 +78,7 @@ void Session::Impl::stage_control_pdus() {
                      .initiator_task_tag = kPingTag,
                      .target_transfer_tag = kReservedTag,
                      .cmd_sn = cmd_sn_,
-                     .exp_stat_sn = exp_stat_sn_},
+                     .exp_stat_sn = statuses_.expected()},
            batch_.add_header());
   }
   stage_functions();
@@ -91,7 +91,7 @@ void Session::Impl::stage_control_pdus() {
                             .initiator_task_tag = kLogoutTag,
                             .cid = 0,
                             .cmd_sn = cmd_sn_,
-                            .exp_stat_sn = exp_stat_sn_},
+                            .exp_stat_sn = statuses_.expected()},
            batch_.add_header());
   }
 }
@@ -120,7 +120,7 @@ bool Session::Impl::stage_burst(DataOutBurst& burst) {
                       .lun = task.lun,
                       .initiator_task_tag = burst.initiator_task_tag,
                       .target_transfer_tag = burst.target_transfer_tag,
-                      .exp_stat_sn = exp_stat_sn_,
+                      .exp_stat_sn = statuses_.expected(),
                       .data_sn = burst.data_sn++,
                       .buffer_offset = burst.offset},
            batch_.add_header());
@@ -128,10 +128,10 @@ bool Session::Impl::stage_burst(DataOutBurst& burst) {
       slot->last_batch = batch_number_;
     }
     burst.offset += bytes;
-    slot->staged_bytes += bytes;
+    slot->staged_bytes = std::max(slot->staged_bytes, burst.offset);
     slot->moved_at = look_;
   }
-  if (burst.target_transfer_tag != kReservedTag) {
+  if (burst.asked_for) {
     --slot->outstanding_r2ts;
   }
   return true;
@@ -173,7 +173,7 @@ void Session::Impl::stage_command(ScsiTask& task) {
                         .initiator_task_tag = tag,
                         .expected_data_bytes = task.data_length_bytes,
                         .cmd_sn = cmd_sn_,
-                        .exp_stat_sn = exp_stat_sn_,
+                        .exp_stat_sn = statuses_.expected(),
                         .cdb = task.cdb},
          batch_.add_header());
   slot.cmd_sn = cmd_sn_++;
@@ -189,7 +189,8 @@ void Session::Impl::stage_command(ScsiTask& task) {
                        .target_transfer_tag = kReservedTag,
                        .offset = immediate,
                        .end = unsolicited,
-                       .data_sn = 0};
+                       .data_sn = 0,
+                       .asked_for = false};
     if (!stage_burst(burst)) {
       bursts_.push(burst);
     }

@@ -18,7 +18,7 @@ struct TaskSlot {
   std::uint16_t outstanding_r2ts = 0;
   std::uint32_t next_sn = 0;          // of the next Data-In (reads) or R2T (writes)
   std::uint32_t arrived_bytes = 0;    // reads: data so far, always in order
-  std::uint32_t staged_bytes = 0;     // writes: data given to the connection so far
+  std::uint32_t staged_bytes = 0;     // writes: end of what was given to the connection so far
   std::uint32_t requested_bytes = 0;  // writes: end of what was sent unasked or asked for
   std::uint32_t cmd_sn = 0;
   std::uint32_t moved_at = 0;    // the look (session_recovery.cpp) before which it last moved

@@ -24,32 +24,6 @@ bool has_company(std::string_view hex, std::size_t company_at) {
   return company.size() == 6 && company.find_first_not_of('0') != std::string_view::npos;
 }
 
-// wwid: as LogicalUnitIdentity has it, a digit for the type and the designator.
-bool is_unique_in_the_world(std::string_view wwid) {
-  if (wwid.size() < 2) {
-    return false;
-  }
-  const std::string_view designator = wwid.substr(1);
-  switch (wwid[0]) {
-    case '3':
-      switch (designator[0]) {
-        case '2':
-          return has_company(designator, 4);
-        case '5':
-        case '6':
-          return has_company(designator, 1);
-        default:
-          return false;  // locally assigned
-      }
-    case '2':
-      return has_company(designator, 0);
-    case '8':
-      return true;  // a SCSI name string: eui., naa. or iqn.
-    default:
-      return false;
-  }
-}
-
 std::optional<SocketAddress> parse_address(std::string_view text) {
   const std::size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) {
@@ -143,6 +117,32 @@ std::string holder_text(const Slot& slot) {
 }
 
 }  // namespace
+
+// wwid: as LogicalUnitIdentity has it, a digit for the type and the designator.
+bool is_unique_in_the_world(std::string_view wwid) {
+  if (wwid.size() < 2) {
+    return false;
+  }
+  const std::string_view designator = wwid.substr(1);
+  switch (wwid[0]) {
+    case '3':
+      switch (designator[0]) {
+        case '2':
+          return has_company(designator, 4);
+        case '5':
+        case '6':
+          return has_company(designator, 1);
+        default:
+          return false;  // locally assigned
+      }
+    case '2':
+      return has_company(designator, 0);
+    case '8':
+      return true;  // a SCSI name string: eui., naa. or iqn.
+    default:
+      return false;
+  }
+}
 
 std::string lun_barrier_key(const LogicalUnitIdentity& identity, const std::string& target_name,
                             std::uint16_t lun) {

@@ -47,6 +47,7 @@ namespace iscsi_blkback {
 // Names a LUN of this host's: equal for disks that lead to the same one. By its identity where that
 // is unlike all others in the world. Else the target's name belongs to it, because targets that
 // were set up alike share identities; and where there is no identity, the LUN's number.
+[[nodiscard]] bool is_unique_in_the_world(std::string_view wwid);
 [[nodiscard]] std::string lun_barrier_key(const LogicalUnitIdentity& identity,
                                           const std::string& target_name, std::uint16_t lun);
 

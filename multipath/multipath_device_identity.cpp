@@ -121,6 +121,15 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
                 "the LUN reports no identity, so that paths through another target or LUN number "
                 "cannot be known to lead to it");
   }
+  if (path.session().options().target_name != identity_target_ &&
+      !is_unique_in_the_world(identity_.wwid)) {
+    return fail(
+        ErrorCode::conflict,
+        fmt::format("the LUN's identity \"{}\" is none that is unlike all others in the "
+                    "world, so that a path through the target {} cannot be known to lead "
+                    "to the LUN of {}",
+                    identity_.wwid, path.session().options().target_name, identity_target_));
+  }
   if (identity.block_count == 0) {
     return {};  // not served here now; the rest is compared before it is used
   }

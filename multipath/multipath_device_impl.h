@@ -255,6 +255,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void release(Hedge& hedge);
 
   // multipath_device_paths.cpp
+  [[nodiscard]] bool keeps_ending() const;
+  [[nodiscard]] bool is_back(const Path& path) const;
   void note_paths_up(bool had_path);
   [[nodiscard]] bool failing() const;
   void fail_if_failing();

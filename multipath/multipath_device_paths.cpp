@@ -166,16 +166,32 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   note_paths_up(had_path);
 }
 
+// A path that is up is none to rely on while its connections keep ending: it takes requests, which
+// may go through, but no_path_retry is not stopped by it.
+bool MultipathDevice::Impl::keeps_ending() const {
+  return std::any_of(paths_.begin(), paths_.end(),
+                     [](const Path* path) { return path->session().keeps_ending(); });
+}
+
+bool MultipathDevice::Impl::is_back(const Path& path) const {
+  return (up_ & path_bit(path.index())) != 0 && !path.session().keeps_ending();
+}
+
 // had_path: before this change.
 void MultipathDevice::Impl::note_paths_up(bool had_path) {
-  if (up_ != 0) {
+  const bool back = std::any_of(paths_.begin(), paths_.end(),
+                                [this](const Path* path) { return is_back(*path); });
+  if (up_ != 0 && !back && no_path_since_ && no_path_retry_) {
+    pump_.schedule();
+  } else if (up_ != 0) {
     if (std::exchange(no_path_since_, std::nullopt) && !std::exchange(no_path_expired_, false)) {
       queued_time_ += reactor_.now() - queueing_since_;
     }
     no_path_timer_.stop();
     pump_.schedule();
-  } else if (had_path) {
+  } else if (had_path && !(no_path_since_ && keeps_ending())) {
     no_path_since_ = queueing_since_ = reactor_.now();
+    no_path_expired_ = false;
     start_no_path_timer();
   }
   fail_if_failing();
@@ -222,6 +238,11 @@ void MultipathDevice::Impl::change_no_path_retry(NoPathRetry wait) {
 }
 
 void MultipathDevice::Impl::on_no_path_timer() {
+  if (std::any_of(paths_.begin(), paths_.end(),
+                  [this](const Path* path) { return is_back(*path); })) {
+    note_paths_up(true);  // it has lasted meanwhile
+    return;
+  }
   no_path_expired_ = true;
   ++queue_timeouts_;
   queued_time_ += reactor_.now() - queueing_since_;

@@ -22,6 +22,12 @@ Result<void> ConfigurationReader::top(const ConfigurationEntry& entry,
     if (!list) {
       return tl::unexpected(list.error());
     }
+    if (std::any_of(list->begin(), list->end(),
+                    [](const Portal& portal) { return !portal.target_name.empty(); })) {
+      return refuse(entry,
+                    "portals outside of a LUN's section are asked for their targets, and "
+                    "have none of their own");
+    }
     configuration.discovery_portals = std::move(*list);
     return {};
   }
@@ -119,6 +125,44 @@ Result<ConfigurationReader::Settings> ConfigurationReader::target(const Configur
   return settings;
 }
 
+namespace {
+
+// One name, or an array of those by which the array serves the LUN.
+Result<void> targets_of(const ConfigurationEntry& entry, ConfiguredLun& lun) {
+  const toml::array* array = entry.value->as_array();
+  if (array == nullptr) {
+    auto name = target_name_of(entry);
+    if (!name) {
+      return tl::unexpected(name.error());
+    }
+    lun.target_name = std::move(*name);
+    return {};
+  }
+  if (array->empty() || array->size() > kMaxTargetNamesPerDisk) {
+    return refuse(entry,
+                  fmt::format("target names none, or more than {} names", kMaxTargetNamesPerDisk));
+  }
+  for (const toml::node& node : *array) {
+    const ConfigurationEntry element{entry.file, entry.name, node.source().begin.line, &node};
+    auto name = target_name_of(element);
+    if (!name) {
+      return tl::unexpected(name.error());
+    }
+    std::vector<std::string>& others = lun.other_target_names;
+    if (lun.target_name.empty()) {
+      lun.target_name = std::move(*name);
+    } else if (*name == lun.target_name ||
+               std::find(others.begin(), others.end(), *name) != others.end()) {
+      return refuse(element, fmt::format("target names {} twice", *name));
+    } else {
+      others.push_back(std::move(*name));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<ConfiguredLun> ConfigurationReader::lun(
     const ConfigurationEntry& entry, const Settings& defaults,
     const std::map<std::string, Settings>& targets) const {
@@ -135,8 +179,12 @@ Result<ConfiguredLun> ConfigurationReader::lun(
   result.alias = entry.name;
   // The options of its target come first, wherever its name stands in the section.
   Settings settings = defaults;
-  if (const auto* name = table->get_as<std::string>("target")) {
-    if (const auto whole = targets.find(name->get()); whole != targets.end()) {
+  const toml::array* names = table->get_as<toml::array>("target");
+  const auto* first = names == nullptr ? table->get_as<std::string>("target")
+                      : names->empty() ? nullptr
+                                       : names->get_as<std::string>(0);
+  if (first != nullptr) {
+    if (const auto whole = targets.find(first->get()); whole != targets.end()) {
       settings = whole->second;
     }
   }
@@ -145,14 +193,9 @@ Result<ConfiguredLun> ConfigurationReader::lun(
   bool has_lun = false;
   for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
     if (inner.name == "target") {
-      auto name = text_of(inner);
-      if (!name) {
-        return tl::unexpected(name.error());
+      if (auto done = targets_of(inner, result); !done) {
+        return tl::unexpected(done.error());
       }
-      if (auto checked = check_iscsi_name("target", *name); !checked) {
-        return refuse(inner, checked.error().message);
-      }
-      result.target_name = std::move(*name);
     } else if (inner.name == "lun") {
       const auto number = whole_of(inner, 0, kMaxLun);
       if (!number) {
@@ -191,6 +234,15 @@ Result<ConfiguredLun> ConfigurationReader::lun(
   }
   if (!has_lun) {
     return refuse(entry, fmt::format("luns.{} has no lun = NUMBER", entry.name));
+  }
+  for (const std::string& name : result.other_target_names) {
+    if (!result.portals.empty() &&
+        std::none_of(result.portals.begin(), result.portals.end(),
+                     [&](const Portal& portal) { return portal.target_name == name; })) {
+      return refuse(entry, fmt::format("luns.{} has portals, but none for the target {}: write "
+                                       "{{ portal = \"HOST\", target = \"{}\" }}",
+                                       entry.name, name, name));
+    }
   }
   if (auto done = finish(entry, settings); !done) {
     return tl::unexpected(done.error());

@@ -17,8 +17,8 @@ namespace {
 
 using Milliseconds = std::chrono::milliseconds;
 
-constexpr std::array<std::string_view, 5> kPortalNames = {
-    "portal", "interface", "iface.net_ifacename", "iface.ipaddress", "iface.hwaddress"};
+constexpr std::array<std::string_view, 6> kPortalNames = {
+    "portal", "interface", "iface.net_ifacename", "iface.ipaddress", "iface.hwaddress", "target"};
 constexpr std::size_t kMaxInterfaces = 16;
 
 void collect(const toml::table& table, const std::string& file, const std::string& prefix,
@@ -64,7 +64,8 @@ Result<Portal> portal_of(const ConfigurationEntry& entry) {
   const toml::table* table = entry.value->as_table();
   if (table == nullptr) {
     if (!entry.value->is_string()) {
-      return refuse_type(entry, "a string \"HOST[:PORT]\" or a table with portal and interface");
+      return refuse_type(entry,
+                         "a string \"HOST[:PORT]\" or a table with portal, interface and target");
     }
     auto parsed = parse_portal(entry.value->as_string()->get());
     if (!parsed) {
@@ -74,9 +75,18 @@ Result<Portal> portal_of(const ConfigurationEntry& entry) {
   }
   std::optional<Portal> result;
   InterfaceBinding binding;
+  std::string target_name;
   for (const ConfigurationEntry& inner : entries_of(*table, entry.file, true)) {
     if (std::find(kPortalNames.begin(), kPortalNames.end(), inner.name) == kPortalNames.end()) {
       return refuse_unknown(inner, "of a portal", kPortalNames);
+    }
+    if (inner.name == "target") {
+      auto name = target_name_of(inner);
+      if (!name) {
+        return tl::unexpected(name.error());
+      }
+      target_name = std::move(*name);
+      continue;
     }
     if (inner.name != "portal") {
       if (auto done = read_interface(inner, binding); !done) {
@@ -98,6 +108,7 @@ Result<Portal> portal_of(const ConfigurationEntry& entry) {
     return refuse(entry, "a portal's table needs portal = \"HOST[:PORT]\"");
   }
   result->interface_binding = std::move(binding);
+  result->target_name = std::move(target_name);
   return *result;
 }
 
@@ -234,6 +245,17 @@ Result<bool> yes_no_of(const ConfigurationEntry& entry) {
     return refuse(entry, fmt::format("{} must be true, false, \"Yes\" or \"No\"", entry.name));
   }
   return refuse_type(entry, "true, false, \"Yes\" or \"No\"");
+}
+
+Result<std::string> target_name_of(const ConfigurationEntry& entry) {
+  auto name = text_of(entry);
+  if (!name) {
+    return name;
+  }
+  if (auto checked = check_iscsi_name("target", *name); !checked) {
+    return refuse(entry, checked.error().message);
+  }
+  return name;
 }
 
 Result<std::vector<Portal>> portals_of(const ConfigurationEntry& entry) {

@@ -59,8 +59,10 @@ struct ConfigurationEntry {
                                                            std::chrono::milliseconds most);
 // true and false, or "Yes" and "No" as in iscsid.conf.
 [[nodiscard]] Result<bool> yes_no_of(const ConfigurationEntry& entry);
-// Strings "HOST[:PORT]" or tables { portal = "HOST[:PORT]", interface = "eth1" }, or with iface.
-// and its parts; at least one.
+// A string that is an iSCSI name.
+[[nodiscard]] Result<std::string> target_name_of(const ConfigurationEntry& entry);
+// Strings "HOST[:PORT]" or tables { portal = "HOST[:PORT]", interface = "eth1", target = "iqn..."
+// }, or with iface. and its parts; at least one.
 [[nodiscard]] Result<std::vector<Portal>> portals_of(const ConfigurationEntry& entry);
 
 // Strings "eth1" or tables { iface.hwaddress = "52:54:00:12:34:56" }; at least one.

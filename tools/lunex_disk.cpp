@@ -66,6 +66,7 @@ LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, s
     SessionOptions options = specification.session;
     options.portal = resolved.address;
     options.portal_name = resolved.portal.to_string();
+    options.target_name = resolved.target_name;
     options.interface_binding = resolved.portal.interface_binding;
     options.isid = make_lunex_isid(random, static_cast<std::uint32_t>(sessions_.size()));
     sessions_.push_back(std::make_unique<Session>(reactor, std::move(options)));

@@ -341,10 +341,75 @@ TEST(DiskTarget, RefusesWhatIsTooLong) {
   EXPECT_THAT(refusal("iscsi:" + std::string(3000, 'a')), HasSubstr("bytes"));
 }
 
-Portal portal(const std::string& host) {
+Portal portal(const std::string& host, const std::string& target_name = {}) {
   Portal result;
   result.host = host;
+  result.target_name = target_name;
   return result;
+}
+
+// ---- arrays with a target name for each controller
+
+TEST(DiskTarget, SeveralTargetNamesWithTheirPortals) {
+  const DiskTarget target = parsed("iscsi://a,b:3261/iqn.x:a;c,[2001:db8::1]/iqn.x:b/7?shared=yes");
+  EXPECT_EQ(target.target_name, "iqn.x:a");
+  EXPECT_EQ(target.lun, 7);
+  std::vector<Portal> portals = {portal("a"), portal("b"), portal("c", "iqn.x:b"),
+                                 portal("2001:db8::1", "iqn.x:b")};
+  portals[1].port = 3261;
+  EXPECT_EQ(target.portals, portals);
+  EXPECT_EQ(target.settings.shared, true);
+}
+TEST(DiskTarget, OnePortalOfTwoTargets) {
+  const DiskTarget target = parsed("iscsi://a/iqn.x:a;a/iqn.x:b/0");
+  EXPECT_EQ(target.portals, (std::vector{portal("a"), portal("a", "iqn.x:b")}));
+}
+TEST(DiskTarget, OneTargetWhoseNameIsRepeated) {
+  const DiskTarget target = parsed("iscsi://a/iqn.x:a;b/iqn.x:a/0");
+  EXPECT_EQ(target.portals, (std::vector{portal("a"), portal("b")}));
+}
+TEST(DiskTarget, SeveralTargetNamesWithoutPortals) {
+  const DiskTarget target = parsed("iscsi:iqn.x:a;iqn.x:b;iqn.x:c/3");
+  EXPECT_EQ(target.target_name, "iqn.x:a");
+  EXPECT_EQ(target.other_target_names, (std::vector<std::string>{"iqn.x:b", "iqn.x:c"}));
+  EXPECT_EQ(target.lun, 3);
+}
+TEST(DiskTarget, RefusesAPortalWithoutATargetNameOfItsOwn) {
+  EXPECT_THAT(refusal("iscsi://a/iqn.x:a;b/0"), HasSubstr("a target name is missing"));
+  EXPECT_THAT(refusal("iscsi://a;b/iqn.x:b/0"), HasSubstr("a target name is missing"));
+}
+TEST(DiskTarget, RefusesATargetNameWithoutPortals) {
+  EXPECT_THAT(refusal("iscsi://a/iqn.x:a;/iqn.x:b/0"), HasSubstr("no host name"));
+  EXPECT_THAT(refusal("iscsi://a/iqn.x:a;/0"), HasSubstr("no host name"));
+}
+TEST(DiskTarget, RefusesAPortalOfOneTargetTwice) {
+  EXPECT_THAT(refusal("iscsi://a/iqn.x:a;b,a/iqn.x:a/0"), HasSubstr("named twice"));
+}
+TEST(DiskTarget, RefusesATargetNameTwiceOrNoneBehindTheSemicolon) {
+  EXPECT_THAT(refusal("iscsi:iqn.x:a;iqn.x:a/0"), HasSubstr("given twice"));
+  EXPECT_THAT(refusal("iscsi:iqn.x:a;/0"), HasSubstr("does not begin with iqn."));
+  EXPECT_THAT(refusal("iscsi:iqn.x:a;data/0"), HasSubstr("does not begin with iqn."));
+}
+TEST(DiskTarget, RefusesTooManyTargetNames) {
+  std::string url = "iscsi:iqn.x:0";
+  std::string with_portals = "iscsi://h/iqn.x:0";
+  for (int name = 1; name < 9; ++name) {
+    url += ";iqn.x:" + std::to_string(name);
+    with_portals += ";h/iqn.x:" + std::to_string(name);
+  }
+  EXPECT_THAT(refusal(url + "/0"), HasSubstr("more than 8 target names"));
+  EXPECT_THAT(refusal(with_portals + "/0"), HasSubstr("more than 8 target names"));
+}
+TEST(DiskTarget, RefusesTooManyPortalsOfAllTargetsTogether) {
+  std::string url = "iscsi:";
+  for (int name = 0; name < 3; ++name) {
+    url += name == 0 ? "//" : ";";
+    for (int host = 0; host < 11; ++host) {
+      url += (host == 0 ? "h" : ",h") + std::to_string(host);
+    }
+    url += "/iqn.x:" + std::to_string(name);
+  }
+  EXPECT_THAT(refusal(url + "/0"), HasSubstr("more than 32 portals"));
 }
 
 Configuration configuration() {
@@ -478,6 +543,10 @@ class FakeDirectory final : public PortalDirectory {
   Result<std::vector<Portal>> discover(const Portal& at, const SessionOptions& session,
                                        const std::string& target_name) override {
     EXPECT_EQ(session.initiator_name, "iqn.2026-01.test:host");
+    if (target_name == "iqn.a:other") {
+      const auto found = other_portals.find(at.host);
+      return found == other_portals.end() ? std::vector<Portal>() : found->second;
+    }
     EXPECT_EQ(target_name, "iqn.a:b");
     const auto found = portals.find(at.host);
     if (found == portals.end()) {
@@ -488,6 +557,7 @@ class FakeDirectory final : public PortalDirectory {
 
   std::map<std::string, std::string> addresses;
   std::map<std::string, std::vector<Portal>> portals;
+  std::map<std::string, std::vector<Portal>> other_portals;  // of iqn.a:other
 };
 
 TEST(ResolveDisk, UsesThePortalsThatCanBeResolved) {
@@ -605,6 +675,68 @@ TEST(ResolveDisk, DiscoveryAsksEveryPortalAndTakesEachPortalOnce) {
   ASSERT_TRUE(disk);
   EXPECT_EQ(disk->specification.portals.size(), 3u);
   EXPECT_EQ(disk->trouble, "portal dead does not answer");
+}
+
+std::vector<std::string> targets_of(const Result<ResolvedDisk>& disk) {
+  std::vector<std::string> paths;
+  for (const ResolvedPortal& path : disk->specification.portals) {
+    paths.push_back(path.address.to_string() + " " + path.target_name);
+  }
+  return paths;
+}
+
+TEST(ResolveDisk, EachPortalLeadsToItsTarget) {
+  FakeDirectory directory;
+  directory.addresses["one"] = "192.0.2.1";
+  directory.addresses["two"] = "192.0.2.2";
+  const auto plan = plan_disk(parsed("iscsi://one/iqn.a:b;one,two/iqn.a:other/1"), configuration(),
+                              "xvda", false);
+  EXPECT_EQ(targets_of(resolve_disk(plan.value(), directory)),
+            (std::vector<std::string>{"192.0.2.1:3260 iqn.a:b", "192.0.2.1:3260 iqn.a:other",
+                                      "192.0.2.2:3260 iqn.a:other"}));
+}
+
+TEST(ResolveDisk, DiscoveryAsksForEveryTargetName) {
+  Configuration with_discovery = configuration();
+  with_discovery.discovery_portals = {portal("a"), portal("b")};
+  FakeDirectory directory;
+  directory.portals["a"] = directory.portals["b"] = {portal("192.0.2.1")};
+  directory.other_portals["b"] = {portal("192.0.2.1"), portal("192.0.2.2")};
+  for (const char* address : {"192.0.2.1", "192.0.2.2"}) {
+    directory.addresses[address] = address;
+  }
+  const auto plan = plan_disk(parsed("iscsi:iqn.a:b;iqn.a:other/1"), with_discovery, "xvda", false);
+  ASSERT_TRUE(plan);
+  const auto disk = resolve_disk(*plan, directory);
+  ASSERT_TRUE(disk);
+  EXPECT_EQ(targets_of(disk),
+            (std::vector<std::string>{"192.0.2.1:3260 iqn.a:b", "192.0.2.1:3260 iqn.a:other",
+                                      "192.0.2.2:3260 iqn.a:other"}));
+  EXPECT_EQ(disk->trouble, "");
+}
+
+TEST(ResolveDisk, ATargetNameThatDiscoveryDoesNotTellIsTrouble) {
+  Configuration with_discovery = configuration();
+  with_discovery.discovery_portals = {portal("a")};
+  FakeDirectory directory;
+  directory.portals["a"] = {portal("192.0.2.1")};
+  directory.addresses["192.0.2.1"] = "192.0.2.1";
+  const auto plan = plan_disk(parsed("iscsi:iqn.a:b;iqn.a:other/1"), with_discovery, "xvda", false);
+  const auto disk = resolve_disk(plan.value(), directory);
+  ASSERT_TRUE(disk);
+  EXPECT_EQ(disk->specification.portals.size(), 1U);
+  EXPECT_EQ(disk->trouble, "no discovery portal tells of iqn.a:other");
+}
+
+TEST(DiskPlan, ALunOfSeveralTargetsIsKnownByEachOfItsNames) {
+  Configuration several = configuration();
+  ConfiguredLun& lun = several.luns["data"];
+  lun.portals = {portal("one"), portal("two", "iqn.a:two")};
+  const auto plan = plan_disk(parsed("iscsi://h/iqn.a:two/4"), several, "xvda", false);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->multipath.alias, "data");
+  EXPECT_EQ(plan->portals, std::vector{portal("h", "iqn.a:two")})
+      << "the portal of the disk line is that of the name in the disk line";
 }
 
 TEST(ResolveDisk, TargetThatDiscoveryDoesNotTell) {

@@ -64,6 +64,45 @@ TEST_F(SessionPoolEndTest, ASessionThatLogsOutLendsItsIsidToNobody) {
   ASSERT_TRUE(reactor.run_until([&] { return pool.empty(); }, seconds(20)));
 }
 
+class TwoHostsTest : public SessionPoolEndTest {
+ protected:
+  // Both hosts serve a guest with the same number, by the same name; for five minutes.
+  void serve(const std::string& one_id, const std::string& other_id) {
+    SessionPool one(reactor, 0, 5, one_id);
+    SessionPool other(reactor, 0, 5, other_id);
+    Session* const sessions[] = {one.acquire(options()).value(), other.acquire(options()).value()};
+    reactor.run_for(std::chrono::minutes(5));
+    for (std::size_t i = 0; i < 2; ++i) {
+      logins[i] = sessions[i]->statistics().logins;
+      losses[i] = sessions[i]->statistics().connection_losses;
+      errors[i] = sessions[i]->last_error().message;
+    }
+    one.release(*sessions[0]);
+    other.release(*sessions[1]);
+    ASSERT_TRUE(reactor.run_until([&] { return one.empty() && other.empty(); }, seconds(20)));
+  }
+  std::uint64_t logins[2] = {};
+  std::uint64_t losses[2] = {};
+  std::string errors[2];
+};
+
+TEST_F(TwoHostsTest, WithIdsOfTheirOwnLeaveEachOthersSessionsAlone) {
+  serve("one", "other");
+  EXPECT_EQ(target.counters.reinstatements, 0U);
+  EXPECT_EQ(losses[0] + losses[1], 0U);
+}
+
+// Of one host, as far as can be seen: the fight is slow, and each of them says what it is about.
+TEST_F(TwoHostsTest, ThatCannotBeToldApartDoNotFightAtFullSpeed) {
+  serve("same", "same");
+  EXPECT_GT(losses[0] + losses[1], 5U);
+  EXPECT_LE(logins[0] + logins[1], 60U) << "in five minutes";
+  for (const std::string& error : errors) {
+    EXPECT_NE(error.find("another host logs in with the same initiator name"), std::string::npos)
+        << error;
+  }
+}
+
 // Otherwise it would depend on the order of the disks which session has which, and a process that
 // is started again would reinstate another session than its own.
 TEST(MakeIsid, DiffersByPortAndBySessionNumber) {

@@ -275,6 +275,20 @@ TEST(MakeIsid, DiffersByEverythingThatASessionIsKnownBy) {
   EXPECT_EQ(isids.size(), 2u * 3 * 2 * 2 * 3 * 3 * 2);
 }
 
+// Two hosts that were set up alike, with the same initiator name and the same guest.
+TEST(MakeIsid, DiffersByTheHostWhateverItsId) {
+  const SessionOptions session = session_to("iqn.a:b", "192.0.2.1");
+  std::set<Isid> isids;
+  for (const char* host : {"", "a", "b", "ab", "8c7e2a3f4b5d4e6f8a9b0c1d2e3f4a5b"}) {
+    isids.insert(make_isid(0, 5, session, 0, 0, host));
+    EXPECT_EQ(make_isid(0, 5, session, 0, 0, host), make_isid(0, 5, session, 0, 0, host));
+  }
+  EXPECT_EQ(isids.size(), 5U);
+  // As for the rest: it never changes.
+  const Isid with_host{0x80, 0x7c, 0x1b, 0x0d, 0x00, 0x05};
+  EXPECT_EQ(make_isid(0, 5, session, 0, 0, "8c7e2a3f4b5d4e6f8a9b0c1d2e3f4a5b"), with_host);
+}
+
 // A changed hash would let the old process's commands run beside the new one's.
 TEST(MakeIsid, NeverChanges) {
   const SessionOptions session = session_to("iqn.2026-01.test:target", "192.0.2.1", "eth0");

@@ -18,7 +18,7 @@ install(TARGETS xen_contract_test
 iscsi_blkback_test(blkback_control_test
   SOURCES blkback/control_server_test.cpp blkback/disk_resolver_test.cpp blkback/disk_target_test.cpp blkback/disk_wishes_test.cpp
           blkback/guest_keeper_test.cpp blkback/guest_life_test.cpp
-          blkback/guest_threads_test.cpp blkback/host_end_test.cpp blkback/hostile_text_test.cpp blkback/libxen_xenstore_test.cpp
+          blkback/guest_threads_test.cpp blkback/host_end_test.cpp blkback/host_id_test.cpp blkback/hostile_text_test.cpp blkback/libxen_xenstore_test.cpp
           blkback/process_lock_test.cpp
           blkback/session_pool_isid_test.cpp blkback/session_pool_test.cpp blkback/status_report_test.cpp
           blkback/xenbus_node_test.cpp blkback/xenbus_state_test.cpp

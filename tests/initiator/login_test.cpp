@@ -52,7 +52,9 @@ TEST(LoginText, ChapChallengesMayBeLonger) {
   EXPECT_FALSE(parse_login_text(text_of({"CHAP_C=" + std::string(2051, '0')})));
 }
 TEST(LoginText, RefusesRepeatedKeyButTargetAddress) {
-  EXPECT_FALSE(parse_login_text(text_of({"A=1", "A=1"})));
+  EXPECT_FALSE(parse_login_text(text_of({"A=1", "A=2"})));
+  const std::string twice = text_of({"A=1", "B=2", "A=1"});
+  EXPECT_EQ(parse_login_text(twice)->size(), 2U);
   EXPECT_TRUE(parse_login_text(text_of({"TargetAddress=1", "TargetAddress=2"})));
 }
 TEST(LoginText, RefusesTooManyPairs) {
@@ -239,17 +241,92 @@ TEST_P(NegotiationRefuses, Answer) {
 INSTANTIATE_TEST_SUITE_P(
     Negotiation, NegotiationRefuses,
     ::testing::Values(
-        Refusal{"BooleanThatIsNone", "InitialR2T", "Maybe", "neither Yes nor No"},
-        Refusal{"NumberBelowRange", "MaxBurstLength", "511", "outside 512"},
-        Refusal{"NumberAboveRange", "MaxBurstLength", "16777216", "outside 512"},
-        Refusal{"NoNumber", "MaxOutstandingR2T", "one", "outside 1"},
-        Refusal{"RejectedKey", "MaxConnections", "Reject", "refuses our value"},
+        Refusal{"NoNumber", "MaxOutstandingR2T", "one", "no number"},
         Refusal{"HeaderDigest", "HeaderDigest", "CRC32C", "HeaderDigest=None"},
-        Refusal{"DataDigest", "DataDigest", "Reject", "DataDigest=None"},
-        Refusal{"SegmentLengthBelowRange", "MaxRecvDataSegmentLength", "511", "outside 512"},
-        Refusal{"SegmentLengthAboveRange", "MaxRecvDataSegmentLength", "99999999", "outside 512"},
-        Refusal{"PortalGroupTag", "TargetPortalGroupTag", "65536", "outside 0..65535"}),
+        Refusal{"DataDigest", "DataDigest", "CRC16", "DataDigest=None"},
+        Refusal{"SegmentLengthBelowRange", "MaxRecvDataSegmentLength", "511", "below 512"},
+        Refusal{"SegmentLengthThatIsNoNumber", "MaxRecvDataSegmentLength", "8k", "no number"}),
     [](const auto& test) { return std::string(test.param.name); });
+
+// What the target's word comes to where it breaks a rule: what we may do, and may not, of
+// everything.
+struct Leniency {
+  const char* name;
+  const char* key;
+  const char* value;
+  const char* said;
+  void (*check)(const NegotiatedParameters& outcome);
+};
+void PrintTo(const Leniency& leniency, std::ostream* out) {
+  *out << leniency.name;
+}
+
+class NegotiationTolerates : public ::testing::TestWithParam<Leniency> {};
+TEST_P(NegotiationTolerates, Answer) {
+  Negotiation negotiation(options());
+  LoginText text;
+  negotiation.offer(text);
+  ASSERT_TRUE(negotiation.take({GetParam().key, GetParam().value}, text));
+  EXPECT_THAT(negotiation.tolerated(), HasSubstr(GetParam().said));
+  EXPECT_THAT(negotiation.tolerated(), HasSubstr(GetParam().key));
+  GetParam().check(negotiation.outcome());
+}
+using Outcome = NegotiatedParameters;
+INSTANTIATE_TEST_SUITE_P(
+    Negotiation, NegotiationTolerates,
+    ::testing::Values(
+        Leniency{"BooleanInLowerCase", "InitialR2T", "no", "neither",
+                 [](const Outcome& outcome) { EXPECT_FALSE(outcome.initial_r2t); }},
+        Leniency{"InitialR2tThatIsNone", "InitialR2T", "Maybe", "neither",
+                 [](const Outcome& outcome) { EXPECT_TRUE(outcome.initial_r2t); }},
+        Leniency{"ImmediateDataThatIsNone", "ImmediateData", "", "neither",
+                 [](const Outcome& outcome) { EXPECT_FALSE(outcome.immediate_data); }},
+        Leniency{"ImmediateDataRejected", "ImmediateData", "Reject", "rejects",
+                 [](const Outcome& outcome) { EXPECT_FALSE(outcome.immediate_data); }},
+        Leniency{"FirstBurstBelowRange", "FirstBurstLength", "511", "outside 512",
+                 [](const Outcome& outcome) { EXPECT_EQ(outcome.first_burst_length, 0U); }},
+        Leniency{"FirstBurstAboveRange", "FirstBurstLength", "4294967295", "outside 512",
+                 [](const Outcome& outcome) { EXPECT_EQ(outcome.first_burst_length, 262144U); }},
+        Leniency{"FirstBurstRejected", "FirstBurstLength", "Reject", "rejects",
+                 [](const Outcome& outcome) { EXPECT_EQ(outcome.first_burst_length, 65536U); }},
+        Leniency{"MaxBurstOfNothing", "MaxBurstLength", "0", "outside 512",
+                 [](const Outcome& outcome) { EXPECT_EQ(outcome.first_burst_length, 0U); }},
+        Leniency{"MaxBurstAboveRange", "MaxBurstLength", "16777216", "outside 512",
+                 [](const Outcome& outcome) { EXPECT_EQ(outcome.max_burst_length, 16776192U); }},
+        Leniency{"NoR2tAtAll", "MaxOutstandingR2T", "0", "outside 1",
+                 [](const Outcome& outcome) { EXPECT_EQ(outcome.max_outstanding_r2t, 1); }},
+        Leniency{"Time2WaitAboveRange", "DefaultTime2Wait", "100000", "outside 0",
+                 [](const Outcome& outcome) { EXPECT_EQ(outcome.default_time2wait, 3600); }},
+        Leniency{"RejectedKey", "MaxConnections", "Reject", "rejects", [](const Outcome&) {}},
+        Leniency{"SegmentLengthAboveRange", "MaxRecvDataSegmentLength", "99999999", "above",
+                 [](const Outcome& outcome) {
+                   EXPECT_EQ(outcome.max_send_data_segment_length, 16777215U);
+                 }},
+        Leniency{
+            "PortalGroupTag", "TargetPortalGroupTag", "65536", "outside 0..65535",
+            [](const Outcome& outcome) { EXPECT_FALSE(outcome.target_portal_group_tag_known); }},
+        Leniency{
+            "PortalGroupTagBelowZero", "TargetPortalGroupTag", "-1", "outside 0..65535",
+            [](const Outcome& outcome) { EXPECT_FALSE(outcome.target_portal_group_tag_known); }}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+// Whichever of both the target goes by.
+TEST(Negotiation, OfTwoAnswersTheStricterOneHolds) {
+  for (const bool first : {true, false}) {
+    const char* large = "131072";
+    const char* small = "8192";
+    const auto outcome = negotiate(options(), {{"FirstBurstLength", first ? large : small},
+                                               {"FirstBurstLength", first ? small : large},
+                                               {"ImmediateData", first ? "Yes" : "No"},
+                                               {"ImmediateData", first ? "No" : "Yes"},
+                                               {"InitialR2T", first ? "No" : "Yes"},
+                                               {"InitialR2T", first ? "Yes" : "No"}});
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(outcome->first_burst_length, 8192U);
+    EXPECT_FALSE(outcome->immediate_data);
+    EXPECT_TRUE(outcome->initial_r2t);
+  }
+}
 
 Result<NegotiatedParameters> negotiate_digest(DigestOffer offer, const char* answer) {
   SessionOptions with = options();
@@ -292,8 +369,20 @@ TEST(Negotiation, RefusesNoDigestWhereOneIsDemanded) {
   EXPECT_FALSE(silent.check_complete());
 }
 
-TEST(Negotiation, RefusesAnswerThatComesTwice) {
-  EXPECT_FALSE(negotiate(options(), {{"InitialR2T", "No"}, {"InitialR2T", "No"}}));
+TEST(Negotiation, RefusesTwoDifferentAnswersAboutADigest) {
+  SessionOptions with = options();
+  with.header_digest = DigestOffer::crc32c_or_none;
+  EXPECT_FALSE(negotiate(with, {{"HeaderDigest", "CRC32C"}, {"HeaderDigest", "None"}}));
+  EXPECT_FALSE(negotiate(with, {{"HeaderDigest", "None"}, {"HeaderDigest", "CRC32C"}}));
+  EXPECT_TRUE(negotiate(with, {{"HeaderDigest", "CRC32C"}, {"HeaderDigest", "CRC32C"}}));
+}
+TEST(Negotiation, ADigestThatIsRejectedIsNoneWhereNoneWillDo) {
+  for (const DigestOffer offer :
+       {DigestOffer::none, DigestOffer::crc32c_or_none, DigestOffer::none_or_crc32c}) {
+    const auto outcome = negotiate_digest(offer, "Reject");
+    ASSERT_TRUE(outcome);
+    EXPECT_FALSE(outcome->digests.header || outcome->digests.data);
+  }
 }
 
 TEST(Negotiation, RefusesOperationalKeyBeforeTheOffer) {
@@ -512,12 +601,31 @@ TEST_F(LoginTest, RefusesJumpToTheFullFeaturePhase) {
   EXPECT_FALSE(answer(jump));
 }
 
-TEST_F(LoginTest, RefusesWrongStatSn) {
+// Each request has its answer before the next one: a wrong number can mean nothing else.
+TEST_F(LoginTest, TakesWrongStatSnAndAcknowledgesIt) {
   static_cast<void>(ask());
   ASSERT_TRUE(answer(security_done()));
   static_cast<void>(ask());
-  stat_sn += 1;
-  EXPECT_FALSE(answer(operational_done()));
+  stat_sn += 7;
+  const std::uint32_t told = stat_sn;
+  EXPECT_EQ(answer(operational_done()), Login::Progress::complete);
+  EXPECT_EQ(login.numbers().stat_sn, told);
+  EXPECT_THAT(login.tolerated(), HasSubstr("StatSN out of order"));
+}
+
+TEST_F(LoginTest, TakesAuthMethodNoneTwice) {
+  static_cast<void>(ask());
+  ASSERT_TRUE(answer(security_done(), {"AuthMethod=None"}));
+  static_cast<void>(ask());
+  EXPECT_EQ(answer(operational_done(), {"AuthMethod=None"}), Login::Progress::complete);
+  EXPECT_THAT(login.tolerated(), HasSubstr("AuthMethod twice"));
+}
+
+TEST_F(LoginTest, RefusesAnotherAuthMethodTheSecondTime) {
+  static_cast<void>(ask());
+  ASSERT_TRUE(answer(security_done(), {"AuthMethod=None"}));
+  static_cast<void>(ask());
+  EXPECT_FALSE(answer(operational_done(), {"AuthMethod=CHAP"}));
 }
 
 TEST_F(LoginTest, RefusesWrongTaskTag) {

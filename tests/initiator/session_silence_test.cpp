@@ -109,14 +109,14 @@ TEST_F(SessionBackoffTest, WaitsStayLongHoweverOftenALoginFails) {
 TEST_F(SessionBackoffTest, ASessionThatWasUpForLongBeginsWithShortWaits) {
   TestSession initiator(reactor, test_session_options());
   ASSERT_TRUE(initiator.start());
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 4; ++i) {
     reactor.network().reset_connections(test_address(1));
     ASSERT_TRUE(runs_until(reactor, [&] { return initiator.observer.ups == 2 + i; }));
   }
   reactor.run_for(seconds(6));
   reactor.network().reset_connections(test_address(1));
   const TimePoint lost = reactor.now();
-  ASSERT_TRUE(runs_until(reactor, [&] { return initiator.observer.ups == 10; }));
+  ASSERT_TRUE(runs_until(reactor, [&] { return initiator.observer.ups == 6; }));
   EXPECT_LE(reactor.now() - lost, milliseconds(150));
 }
 

@@ -21,6 +21,7 @@ iscsi_blkback_test(initiator_test
     initiator/session_recovery_test.cpp
     initiator/session_redirect_test.cpp
     initiator/session_silence_test.cpp
+    initiator/session_tolerance_test.cpp
     initiator/transmit_batch_test.cpp
     initiator/vendor_pages_test.cpp
   LIBRARIES iscsi_blkback_initiator)
@@ -28,6 +29,7 @@ iscsi_blkback_test(initiator_test
 iscsi_blkback_test(initiator_target_test LABEL target
   SOURCES
     initiator/bad_network_test.cpp
+    initiator/istgt_test.cpp
     initiator/target_login_test.cpp
     initiator/target_commands_test.cpp
     initiator/target_test.cpp

@@ -1,4 +1,6 @@
 // What a guest sees, and does not see, of the errors that a target reports.
+#include <gmock/gmock.h>
+
 #include "tests/multipath/multipath_fixture.h"
 
 namespace iscsi_blkback {
@@ -9,6 +11,62 @@ TEST_F(MultipathTest, AUnitAttentionOnTheOnlyPathIsNoOutageEvenWithNoPathRetryOf
   start({1});
   target_->add_unit_attention(0x3f0e);
   EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+}
+
+// The connection ends whenever a write is tried: a path that is up in between is none to wait for.
+class RepeatedEndsTest : public MultipathTest {
+ protected:
+  void end_the_session_at_every_write() {
+    SimFault end = status_fault(ScsiStatus::good, 0);
+    end.matches = [this](const SimCommand& command) {
+      if (is_write(command)) {
+        reactor_.schedule(Duration::zero(),
+                          [this] { reactor_.network().reset_connections(portal_address(0)); });
+      }
+      return false;
+    };
+    target_->inject(end);
+  }
+};
+
+TEST_F(RepeatedEndsTest, AWriteThatEndsEverySessionFailsAfterNoPathRetry) {
+  options_.no_path_retry = seconds(10);
+  start({1});
+  end_the_session_at_every_write();
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(60)), IoStatus::no_path);
+  EXPECT_THAT(path(0).last_error, testing::HasSubstr("another host"));
+  EXPECT_LE(target_->counters.logins, 15U) << "and the target is not run down";
+  target_->clear_faults();
+  EXPECT_TRUE(wait_for_up(1, seconds(31)));
+  EXPECT_EQ(answer(write(0, 8, 2)), IoStatus::ok);
+}
+
+TEST_F(RepeatedEndsTest, WithoutNoPathRetryTheWriteWaitsUntilTheTargetTakesIt) {
+  start({1});
+  end_the_session_at_every_write();
+  GuestRequest& waits = write(0, 8, 1);
+  reactor_.run_for(std::chrono::minutes(10));
+  EXPECT_TRUE(pending(waits));
+  EXPECT_LE(target_->counters.logins, 40U);
+  target_->clear_faults();
+  EXPECT_EQ(answer(waits, seconds(31)), IoStatus::ok);
+}
+
+// Once a session has lasted, what ends it is a new outage, with all of its no_path_retry.
+TEST_F(RepeatedEndsTest, ASessionThatLastsIsAPathAgain) {
+  options_.no_path_retry = seconds(40);
+  start({1});
+  end_the_session_at_every_write();
+  EXPECT_EQ(answer(write(0, 8, 1), seconds(120)), IoStatus::no_path);
+  target_->clear_faults();
+  ASSERT_TRUE(wait_for_up(1, seconds(31)));
+  reactor_.run_for(std::chrono::minutes(6));
+  cut(0);
+  GuestRequest& waits = write(0, 8, 2);
+  reactor_.run_for(seconds(30));
+  EXPECT_TRUE(pending(waits));
+  restore(0);
+  EXPECT_EQ(answer(waits, seconds(5)), IoStatus::ok);
 }
 
 TEST_F(MultipathTest, BusyStormsAreWaitedFor) {

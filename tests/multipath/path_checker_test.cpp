@@ -173,6 +173,7 @@ TEST_F(PathCheckerTest, RdacAsksForItsPage) {
 class MarginalPathTest : public PathCheckerTest {
  protected:
   void fail_once(std::size_t portal) {
+    reactor_.run_for(seconds(4));  // a session that ends shortly after its login is another matter
     const std::size_t before = up();
     cut(portal);
     ASSERT_TRUE(wait_for_up(before - 1, seconds(3)));

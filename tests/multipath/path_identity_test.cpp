@@ -403,6 +403,61 @@ TEST_F(SwappedLunTest, AChangeOfAccessThatThePollOfTheCapacityMeetsIsFollowed) {
   EXPECT_TRUE(reactor_.run_until([this] { return path(0).priority == 10; }, seconds(11)));
 }
 
+// An array that has a target name for each controller.
+class SeveralTargets : public MultipathTest {
+ protected:
+  ~SeveralTargets() override {
+    close();
+    stop_sessions();
+  }
+  // The same LUN, or another one, by another target's only portal.
+  void add_path_by_another_target(std::shared_ptr<SimLun> lun) {
+    SimTargetOptions options = target_options_;
+    options.name = "iqn.2026-01.test:controller-b";
+    options.portals = {{portal_address(7), 1}};
+    other_ = std::make_unique<SimTarget>(reactor_, options);
+    other_->add_lun(0, std::move(lun));
+    SessionOptions session = sessions_[0]->options();
+    session.target_name = options.name;
+    session.portal = portal_address(7);
+    session.portal_name = session.portal.to_string();
+    sessions_.push_back(std::make_unique<Session>(reactor_, session));
+    sessions_.back()->start();
+    ASSERT_TRUE(device_->add_path(*sessions_.back(), 0));
+  }
+  std::unique_ptr<SimTarget> other_;
+};
+
+TEST_F(SeveralTargets, ServeOneDisk) {
+  start({1});
+  add_path_by_another_target(lun_);
+  ASSERT_TRUE(wait_for_up(2));
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  cut(0);
+  EXPECT_EQ(answer(write(0, 8, 2), seconds(2)), IoStatus::ok);
+  EXPECT_EQ(medium(0), 2);
+  restore(0);
+  EXPECT_TRUE(wait_for_up(2));
+}
+
+TEST_F(SeveralTargets, WithAnotherLunBehindOneOfThemAreQuarantined) {
+  start({1});
+  add_path_by_another_target(std::make_shared<SimLun>(SimLunOptions{.naa_extension = 2}));
+  reactor_.run_for(seconds(1));
+  EXPECT_EQ(path(1).state, PathState::quarantined);
+  EXPECT_THAT(path(1).last_error, testing::HasSubstr("leads to another LUN"));
+}
+
+// Two servers that were set up alike have LUNs of equal local names.
+TEST_F(SeveralTargets, ThatNameTheirLunsLocallyAreNotTakenForOne) {
+  lun_options_.naa_has_company = false;
+  start({1});
+  add_path_by_another_target(lun_);
+  reactor_.run_for(seconds(1));
+  EXPECT_EQ(path(1).state, PathState::quarantined);
+  EXPECT_THAT(path(1).last_error, testing::HasSubstr("unlike all others in the world"));
+}
+
 TEST_F(MultipathTest, ALunWithoutIdentityIsRecognizedByItsPlace) {
   lun_options_.naa_extension = 0;
   lun_options_.serial.clear();

@@ -23,6 +23,11 @@ class RealTargetTest : public ::testing::Test {
     if (!TgtProcess::available()) {
       GTEST_SKIP() << "needs root and the package tgt";
     }
+    make_reactor();
+  }
+
+  // For tests of another target, in place of SetUp().
+  void make_reactor() {
     auto created = UringReactor::create();
     if (!created) {
       GTEST_SKIP() << created.error().message;

@@ -1,22 +1,14 @@
 #include "tests/support/tgt_process.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstdlib>
-#include <ctime>
-#include <filesystem>
 
-#include "base/unique_fd.h"
+#include "tests/support/spawned_process.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -30,56 +22,17 @@ std::string control_number() {
   return fmt::to_string(1000 + ::getpid() % 30000);
 }
 
-// Ports that were free a moment ago, no two of them the same.
-std::vector<std::uint16_t> free_ports(std::size_t count) {
-  std::vector<UniqueFd> probes;
-  std::vector<std::uint16_t> ports;
-  for (std::size_t i = 0; i < count; ++i) {
-    UniqueFd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof(address);
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    if (::bind(probe.get(), generic, length) != 0 ||
-        ::getsockname(probe.get(), generic, &length) != 0) {
-      return {};
-    }
-    ports.push_back(ntohs(address.sin_port));
-    probes.push_back(std::move(probe));
-  }
-  return ports;
-}
-
-void sleep_a_little() {
-  const timespec pause{.tv_sec = 0, .tv_nsec = 20'000'000};
-  ::nanosleep(&pause, nullptr);
-}
-
-std::string memory_folder() {
-  return ::access("/dev/shm", W_OK) == 0 ? "/dev/shm"
-                                         : std::filesystem::temp_directory_path().string();
-}
-
 }  // namespace
 
 bool TgtProcess::available() {
   return ::geteuid() == 0 && ::access(kTgtd, X_OK) == 0 && ::access(kTgtadm, X_OK) == 0;
 }
 
-TgtProcess::TgtProcess() {
-  std::string pattern = memory_folder() + "/iscsi-blkback-tgt-XXXXXX";
-  if (::mkdtemp(pattern.data()) != nullptr) {
-    folder_ = pattern;
-  }
-}
+TgtProcess::TgtProcess() : folder_(make_memory_folder("tgt")) {}
 
 TgtProcess::~TgtProcess() {
   kill();
-  if (!folder_.empty()) {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  }
+  remove_folder(folder_);
 }
 
 std::string TgtProcess::disk_path(std::uint16_t lun) const {
@@ -91,9 +44,9 @@ Result<void> TgtProcess::start(const Options& options) {
     return fail(ErrorCode::unavailable, "tgtd needs root and the package tgt");
   }
   if (folder_.empty()) {
-    return fail(ErrorCode::io, "cannot make a folder for tgtd in " + memory_folder());
+    return fail(ErrorCode::io, "cannot make a folder for tgtd");
   }
-  if (auto made = make_disk(kLun, options.disk_bytes, options.filled); !made) {
+  if (auto made = make_disk_file(disk_path(), options.disk_bytes, options.filled); !made) {
     return made;
   }
   if (ports_.empty()) {
@@ -102,8 +55,8 @@ Result<void> TgtProcess::start(const Options& options) {
   if (ports_.size() != options.portals || ports_.empty()) {
     return fail(ErrorCode::io, "no free ports for tgtd");
   }
-  process_ = spawn({kTgtd, "-f", "-C", control_number(), "--iscsi",
-                    fmt::format("portal=127.0.0.1:{}", ports_.front())});
+  process_ = run({kTgtd, "-f", "-C", control_number(), "--iscsi",
+                  fmt::format("portal=127.0.0.1:{}", ports_.front())});
   Result<void> created = fail(ErrorCode::unavailable, "tgtd did not start");
   for (int attempt = 0; attempt < 500 && !created; ++attempt) {
     sleep_a_little();
@@ -132,7 +85,7 @@ Result<void> TgtProcess::start(const Options& options) {
 
 Result<void> TgtProcess::add_lun(std::uint16_t number, std::uint64_t bytes,
                                  std::uint32_t block_bytes) {
-  if (auto made = make_disk(number, bytes, false); !made) {
+  if (auto made = make_disk_file(disk_path(number), bytes, false); !made) {
     return made;
   }
   return administer({"--mode", "logicalunit", "--op", "new", "--tid", "1", "--lun",
@@ -143,7 +96,7 @@ Result<void> TgtProcess::add_lun(std::uint16_t number, std::uint64_t bytes,
 Result<void> TgtProcess::administer(const std::vector<std::string>& arguments) {
   std::vector<std::string> command = {kTgtadm, "-C", control_number(), "--lld", "iscsi"};
   command.insert(command.end(), arguments.begin(), arguments.end());
-  const pid_t child = spawn(command);
+  const pid_t child = run(command);
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
@@ -151,6 +104,10 @@ Result<void> TgtProcess::administer(const std::vector<std::string>& arguments) {
     return fail(ErrorCode::io, fmt::format("tgtadm {} failed", fmt::join(arguments, " ")));
   }
   return {};
+}
+
+pid_t TgtProcess::run(const std::vector<std::string>& arguments) const {
+  return spawn(arguments, folder_, {"TGT_IPC_SOCKET", folder_ + "/control"});
 }
 
 void TgtProcess::signal(int number) {
@@ -161,50 +118,7 @@ void TgtProcess::signal(int number) {
 
 void TgtProcess::kill() {
   // tgtd does not end on SIGTERM while it has targets.
-  if (process_ > 0) {
-    ::kill(process_, SIGKILL);
-    ::waitpid(process_, nullptr, 0);
-    process_ = -1;
-  }
-}
-
-pid_t TgtProcess::spawn(const std::vector<std::string>& arguments) const {
-  const pid_t child = ::fork();
-  if (child != 0) {
-    return child;
-  }
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  ::setenv("TGT_IPC_SOCKET", (folder_ + "/control").c_str(), 1);
-  const int log = ::open((folder_ + "/log").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
-  ::dup2(log, STDOUT_FILENO);
-  ::dup2(log, STDERR_FILENO);
-  std::vector<char*> vector;
-  for (const std::string& argument : arguments) {
-    vector.push_back(const_cast<char*>(argument.c_str()));
-  }
-  vector.push_back(nullptr);
-  ::execv(vector[0], vector.data());
-  ::_exit(127);
-}
-
-Result<void> TgtProcess::make_disk(std::uint16_t lun, std::uint64_t bytes, bool filled) const {
-  const std::string path = disk_path(lun);
-  const bool exists = ::access(path.c_str(), F_OK) == 0;
-  const UniqueFd disk(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!disk.valid() || ::ftruncate(disk.get(), static_cast<off_t>(bytes)) != 0) {
-    return tl::unexpected(system_error("cannot make " + path, errno));
-  }
-  if (exists || !filled) {
-    return {};
-  }
-  std::array<char, 65536> piece{};
-  piece.fill('x');
-  for (std::uint64_t done = 0; done < bytes; done += piece.size()) {
-    if (::write(disk.get(), piece.data(), piece.size()) != static_cast<ssize_t>(piece.size())) {
-      return tl::unexpected(system_error("cannot write " + path, errno));
-    }
-  }
-  return {};
+  kill_spawned(process_);
 }
 
 }  // namespace iscsi_blkback

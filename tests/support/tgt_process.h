@@ -51,8 +51,7 @@ class TgtProcess {
   static constexpr std::uint16_t kLun = 1;
 
  private:
-  [[nodiscard]] pid_t spawn(const std::vector<std::string>& arguments) const;
-  [[nodiscard]] Result<void> make_disk(std::uint16_t lun, std::uint64_t bytes, bool filled) const;
+  [[nodiscard]] pid_t run(const std::vector<std::string>& arguments) const;
 
   std::string folder_;
   std::vector<std::uint16_t> ports_;

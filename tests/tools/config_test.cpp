@@ -365,5 +365,22 @@ TEST(Config, FirstMistakeOfTheFileIsReported) {
   EXPECT_THAT(refusal("xyz = 1\nabc = 1\n"), StartsWith("c.toml:1: "));
 }
 
+// Arrays that have a target name for each controller.
+TEST(Config, ALunOfSeveralTargetNames) {
+  const Configuration configuration = accepted(
+      "[luns.data]\ntarget = ['iqn.a:a', 'iqn.a:b']\nlun = 1\n"
+      "portals = ['one', { portal = 'two', target = 'iqn.a:b' }]\n"
+      "[luns.discovered]\ntarget = ['iqn.a:a', 'iqn.a:b', 'iqn.a:c']\nlun = 2\n"
+      "[targets.'iqn.a:a']\nlogin_timeout = 7\n");
+  const ConfiguredLun& data = configuration.luns.at("data");
+  EXPECT_EQ(data.target_name, "iqn.a:a");
+  ASSERT_EQ(data.portals.size(), 2U);
+  EXPECT_EQ(data.portals[0].target_name, "");
+  EXPECT_EQ(data.portals[1].target_name, "iqn.a:b");
+  EXPECT_EQ(data.session.login_timeout, std::chrono::seconds(7)) << "of its first target";
+  EXPECT_EQ(configuration.luns.at("discovered").other_target_names,
+            (std::vector<std::string>{"iqn.a:b", "iqn.a:c"}));
+}
+
 }  // namespace
 }  // namespace iscsi_blkback
