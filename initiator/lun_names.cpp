@@ -262,9 +262,14 @@ Kind kind_of(const Designator& designator) {
   return kind;
 }
 
-// Not unique in the world: each target, and each of its ports, may have its own for one LUN.
+// Each target, and each of its ports, may have its own for one LUN.
 bool is_local(const Kind& kind) {
   return kind.type == kVendorSpecific || (kind.type == kNaa && kind.naa == '3');
+}
+
+// Targets of one make that were set up alike have equal ones of the other kinds.
+bool is_meant_to_be_unique(const Kind& kind) {
+  return kind.type != kT10VendorId && !is_local(kind);
 }
 
 const char* name_of(std::uint8_t type) {
@@ -426,11 +431,11 @@ std::optional<std::string> difference(const LunNames& disk, const LunNames& path
     return path_wwid == disk_wwid ? std::nullopt : std::optional(of_wwids());
   }
   bool common_kind = false;
-  bool same = false;  // by a name that is meant to be unique
+  bool same = false;
   for (const Designator& designator : disks) {
     const Matches matches = look_for(designator, paths);
     common_kind = common_kind || matches.any;
-    same = same || (matches.equal && !is_local(kind_of(designator)));
+    same = same || (matches.equal && is_meant_to_be_unique(kind_of(designator)));
   }
   std::optional<std::string> found = difference_of_kinds(false, disk, disks, path, paths);
   if (!found && !same) {

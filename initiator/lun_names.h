@@ -63,8 +63,8 @@ enum class SerialNumberIs : std::uint8_t { the_luns, the_paths };
 // vendor identification is "beef-h", the disk's is "beef-g"". nullopt: nothing, and what both have is
 // enough to say that it is the same; or neither has any name at all.
 // They are other LUNs when of a kind that both have each has one that the other has not, and when
-// they have no kind in common. Names that are not unique in the world (vendor-specific ones, and
-// NAA 3, locally assigned) count where there are no better ones.
+// they have no kind in common. What a target may have several of for one LUN (vendor-specific ones, and
+// NAA 3, locally assigned) counts as long as no other NAA, EUI-64 or SCSI name is equal.
 [[nodiscard]] std::optional<std::string> difference(const LunNames& disk, const LunNames& path,
                                                     SerialNumberIs serial);
 

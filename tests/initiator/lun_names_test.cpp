@@ -119,6 +119,12 @@ TEST(LunNames, WhatOneHasAndTheOtherHasNotMakesTwoLuns) {
       {"NAA 3 where all else says nothing",
        names({naa("60000000000000000000000000000000"), naa("3000000100000001")}),
        names({naa("60000000000000000000000000000000"), naa("3000000100000002")}), "its identity is"},
+      {"istgt: the first targets of two servers",
+       names({naa("30000000e986fb6d"), t10("FreeBSD iSCSI DISK      10000001            ")},
+             "10000001", "FreeBSD ", "iSCSI DISK      "),
+       names({naa("300000001bed786e"), t10("FreeBSD iSCSI DISK      10000001            ")},
+             "10000001", "FreeBSD ", "iSCSI DISK      "),
+       "its identity is \"3300000001bed786e\""},
       {"only zeros in common", names({naa("60000000000000000000000000000000"), t10("IET     1")}),
        names({naa("60000000000000000000000000000000"), eui("12345678")}), "its identity is"},
   };
