@@ -464,8 +464,8 @@ Result<PathSelectorKind> parse_path_selector(std::string_view text) {
 }
 
 Result<std::string> parse_wwid(std::string_view text) {
-  // VPD 0x83: a designator has 255 bytes at most, before which vendor and product may stand. As text, a
-  // byte that is not printable is \xNN.
+  // VPD 0x83: a designator has 255 bytes at most, before which vendor and product may stand. As
+  // text, a byte that is not printable is \xNN.
   constexpr std::size_t kDesignatorBytes = 255;
   constexpr std::size_t kProductBytes = 24;
   const bool hexadecimal = text.starts_with('2') || text.starts_with('3');

@@ -18,8 +18,8 @@ namespace {
 constexpr std::uint32_t kAttentionsAtOnce = 20;
 constexpr std::chrono::milliseconds kBusyDelay{100};
 constexpr std::chrono::seconds kPatience{10};
-// What is optional and refused in words that do not say that the LUN has none of it is asked for again,
-// for so long in all.
+// What is optional and refused in words that do not say that the LUN has none of it is asked for
+// again, for so long in all.
 constexpr std::chrono::seconds kDoubtPatience{2};
 
 constexpr std::uint16_t kInvalidOperation = 0x2000;
@@ -361,8 +361,8 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
   const bool good = classify(task_, Transfer::at_most) == ErrorClass::success;
   switch (step_) {
     case Step::test_unit_ready:
-      // Some devices know no TEST UNIT READY on a LUN that INQUIRY then says more about. A reservation
-      // of somebody else's keeps nobody from asking who the LUN is.
+      // Some devices know no TEST UNIT READY on a LUN that INQUIRY then says more about. A
+      // reservation of somebody else's keeps nobody from asking who the LUN is.
       identity_.access.refused = refused_here();
       if (!good && !identity_.access.refused &&
           !(refused_as_unknown() && task_.sense.code() == kInvalidOperation) &&
@@ -547,8 +547,8 @@ bool LogicalUnit::Identification::take_mode_data() {
   return true;
 }
 
-// Who the LUN is, is asked whatever its list of pages says, and without a list so is what all disks may
-// have; what is a vendor's own only where the list has it.
+// Who the LUN is, is asked whatever its list of pages says, and without a list so is what all disks
+// may have; what is a vendor's own only where the list has it.
 LogicalUnit::Identification::Step LogicalUnit::Identification::next_page(Step after) const {
   static constexpr std::array<std::pair<Step, std::uint8_t>, 6> kPages{{
       {Step::unit_serial_number, std::uint8_t{0x80}},

@@ -53,8 +53,8 @@ class LogicalUnit::Identification {
     done,
   };
   static constexpr std::size_t kBufferBytes = 4096;
-  // What is asked for of a page: as much as fits into one byte, since there are targets that read no
-  // more of the allocation length (SCSI-2), and more only of one that says that it is longer.
+  // What is asked for of a page: as much as fits into one byte, since there are targets that read
+  // no more of the allocation length (SCSI-2), and more only of one that says that it is longer.
   static constexpr std::uint16_t kShortPageBytes = 0xff;
   static constexpr std::uint16_t kLongPageBytes = 0x0fff;
 

@@ -34,8 +34,9 @@ std::string_view without_padding(std::string_view bytes) {
 
 std::string lower(std::string_view text) {
   std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::transform(out.begin(), out.end(), out.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
   return out;
 }
 
@@ -107,8 +108,8 @@ std::string product_name(const LunNames& names) {
   return field(names.vendor, kVendorBytes) + field(names.product, 16);
 }
 
-// What stands behind the vendor in a T10 vendor id; all of it where the vendor is not there: tgt puts
-// what its operator calls the LUN in the vendor's place.
+// What stands behind the vendor in a T10 vendor id; all of it where the vendor is not there: tgt
+// puts what its operator calls the LUN in the vendor's place.
 std::string_view without_vendor(std::string_view bytes, const LunNames& names) {
   const bool has_vendor =
       without_padding(bytes.substr(0, kVendorBytes)) == without_padding(names.vendor);
@@ -152,8 +153,8 @@ bool says_something(std::string_view serial) {
   return !only(serial, "0 ");
 }
 
-// In the order of scsi_id: a lower one is better. SCSI names, which it does not know, are better than
-// what is vendor-specific.
+// In the order of scsi_id: a lower one is better. SCSI names, which it does not know, are better
+// than what is vendor-specific.
 int rank_of(const Designator& designator) {
   switch (designator.type) {
     case kNaa:
@@ -181,9 +182,8 @@ std::string shown(const Designator& designator, const LunNames& names) {
   const bool as_text =
       is_text(designator.bytes) && (designator.code_set != kBinary || designator.type == kScsiName);
   const std::string product = designator.type == kVendorSpecific ? product_name(names) : "";
-  return joined_blanks(
-      fmt::format("{:x}{}{}", designator.type, product,
-                  as_text ? text_of(designator) : hex_of(designator.bytes)));
+  return joined_blanks(fmt::format("{:x}{}{}", designator.type, product,
+                                   as_text ? text_of(designator) : hex_of(designator.bytes)));
 }
 
 std::string serial_name(const LunNames& names) {
@@ -220,7 +220,8 @@ std::string as_file_name(std::string_view text) {
   std::replace_if(
       out.begin(), out.end(),
       [](char c) {
-        const bool letter = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+        const bool letter =
+            (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
         return !letter && std::string_view("#+-.:=@_").find(c) == std::string_view::npos;
       },
       '_');
@@ -236,8 +237,7 @@ bool is_called(const Designator& designator, const LunNames& names, std::string_
   if (is_number(designator.type)) {
     return lower(wwid) == type + digits_of(designator);
   }
-  const std::string name =
-      designator.type == kVendorSpecific ? type + product_name(names) : type;
+  const std::string name = designator.type == kVendorSpecific ? type + product_name(names) : type;
   return is_text_form(wwid, name + text_of(designator)) ||
          is_text_form(wwid, name + hex_of(designator.bytes)) ||
          lower(wwid) == lower(name + hex_of(designator.bytes));
@@ -397,9 +397,9 @@ std::string barrier_name_of(const LunNames& names) {
   };
   const auto name = [](const Designator& designator) {
     return fmt::format("{:x}{}", designator.type,
-                       is_number(designator.type)    ? digits_of(designator)
+                       is_number(designator.type)  ? digits_of(designator)
                        : is_text(designator.bytes) ? text_of(designator)
-                                                     : hex_of(designator.bytes));
+                                                   : hex_of(designator.bytes));
   };
   const Designator* const best = best_of(names, rank);
   if (best == nullptr || best->type == kVendorSpecific) {

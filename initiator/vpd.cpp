@@ -12,12 +12,11 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-// Text of a target's without its padding, safe to print, and other than the text of any other bytes,
-// so that LUNs can be told apart by it.
+// Text of a target's without its padding, safe to print, and other than the text of any other
+// bytes, so that LUNs can be told apart by it.
 std::string text_of(Bytes bytes) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  return printable_identity(
-      text.substr(0, text.find_last_not_of(std::string_view("\0 ", 2)) + 1));
+  return printable_identity(text.substr(0, text.find_last_not_of(std::string_view("\0 ", 2)) + 1));
 }
 
 std::string without_leading_blanks(std::string text) {

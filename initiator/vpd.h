@@ -22,7 +22,7 @@ struct InquiryData {
   std::string vendor;  // see printable_identity(); blanks at the end removed
   std::string product;
   std::string revision;
-  std::string vendor_bytes;  // 8, as they came
+  std::string vendor_bytes;   // 8, as they came
   std::string product_bytes;  // 16
 };
 [[nodiscard]] Result<InquiryData> parse_inquiry(std::span<const std::byte> bytes);
@@ -34,9 +34,9 @@ struct InquiryData {
 // Page 0x80: the unit serial number, without blanks around it or padding; see printable_identity().
 [[nodiscard]] Result<std::string> parse_unit_serial_number(std::span<const std::byte> bytes);
 
-// Page 0x83: the designators of the logical unit, in order; those of ports and of the target are left
-// out, and one that is cut off, as a part of it would be another name. A page of the form before
-// SPC-3, which is nothing but the identifier, is one NAA designator.
+// Page 0x83: the designators of the logical unit, in order; those of ports and of the target are
+// left out, and one that is cut off, as a part of it would be another name. A page of the form
+// before SPC-3, which is nothing but the identifier, is one NAA designator.
 [[nodiscard]] Result<std::vector<Designator>> parse_designators(std::span<const std::byte> bytes);
 
 // Page 0x83 again: the target port that it was read through.

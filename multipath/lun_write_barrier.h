@@ -45,8 +45,9 @@
 namespace iscsi_blkback {
 
 // Names a LUN of this host's: equal for disks that lead to the same one. By its name
-// (barrier_name_of()) where that is unlike all others in the world. Else the target's name belongs to
-// it, because targets that were set up alike share names; and where there is none, the LUN's number.
+// (barrier_name_of()) where that is unlike all others in the world. Else the target's name belongs
+// to it, because targets that were set up alike share names; and where there is none, the LUN's
+// number.
 [[nodiscard]] std::string lun_barrier_key(const std::string& name, const std::string& target_name,
                                           std::uint16_t lun);
 

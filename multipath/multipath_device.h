@@ -70,11 +70,11 @@ enum class NoSpacePolicy : std::uint8_t {
 // What of PathPolicySettings is not set, the LUN decides.
 struct MultipathOptions : PathPolicySettings {
   std::string alias;
-  // Only a LUN with this identity is ever used, as is_called() takes it (empty: one that reports none).
-  // nullopt: the first path that answers decides which LUN the disk is.
+  // Only a LUN with this identity is ever used, as is_called() takes it (empty: one that reports
+  // none). nullopt: the first path that answers decides which LUN the disk is.
   std::optional<std::string> wwid;
-  // Only the LUN that has had these names, all of them as far as it still has them: of the disk in a
-  // former life.
+  // Only the LUN that has had these names, all of them as far as it still has them: of the disk in
+  // a former life.
   std::optional<LunNames> same_lun;
   std::shared_ptr<const ArrayTable> arrays;
   // Shares of paths, see PathSelector::set_weight(); 1 where no rule fits.

@@ -46,8 +46,8 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
   return checked;
 }
 
-// Which says of the serial number what the paths have of it may depend on the array, and so on who the
-// LUN is.
+// Whose the serial number is depends on the grouping policy. Before the disk knows its LUN, the
+// policy is what the array table would decide for this one.
 std::optional<std::string> MultipathDevice::Impl::other_lun(
     const LunNames& names, const LogicalUnitIdentity& identity) const {
   const PathGroupingPolicy grouping =

@@ -93,7 +93,10 @@ TEST_F(IdentityTest, IsShownAsScsiIdPrintsIt) {
       {"text that is cut off by NUL, and goes on",
        designator(kAscii, kT10, joined({text("IET"), Bytes(5), octets({'A', 0, 'B'})})),
        "14945540000000000410042"},
-      {"a byte that is not printable", designator(kAscii, kT10, text("IET     A\x1b" "B")),
+      {"a byte that is not printable",
+       designator(kAscii, kT10,
+                  text("IET     A\x1b"
+                       "B")),
        "1IET_A\\x1bB"},
       {"NAA 6", kNaa6, kNaa6Text},
       {"NAA 5", designator(kBinary, kNaa, octets({0x50, 1, 2, 3, 4, 5, 6, 7})),
@@ -115,15 +118,17 @@ TEST_F(IdentityTest, IsShownAsScsiIdPrintsIt) {
        joined({designator(kUtf8, kName, text("iqn.2026-01.t:lun1")),
                designator(kAscii, kT10, text("IET     1"))}),
        "1IET_1"},
-      {"a SCSI name alone", designator(kUtf8, kName, joined({text("iqn.2026-01.t:lun1"), Bytes(2)})),
+      {"a SCSI name alone",
+       designator(kUtf8, kName, joined({text("iqn.2026-01.t:lun1"), Bytes(2)})),
        "8iqn.2026-01.t:lun1"},
       {"vendor-specific text", designator(kAscii, kVendorSpecific, text("lun 7")),
        "0IET_VIRTUAL-DISK_lun_7"},
       {"vendor-specific bytes", designator(kBinary, kVendorSpecific, octets({0xab, 7})),
        "0IET_VIRTUAL-DISK_ab07"},
-      {"before SPC-3: the page is the identifier", octets({0x60, 6, 4, 0x80, 0, 1, 2, 3, 4, 5, 6, 7,
-                                                          8, 9, 10, 11}),
-       "36006048000010203040506070809" "0a0b"},
+      {"before SPC-3: the page is the identifier",
+       octets({0x60, 6, 4, 0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}),
+       "36006048000010203040506070809"
+       "0a0b"},
       {"no page 0x83", {}, "SIET_VIRTUAL-DISK_SERIAL0"},
   };
   for (const auto& test : kCases) {
@@ -166,7 +171,8 @@ TEST_F(IdentityTest, ADesignatorThatSaysNothingIsNotWhatItIsKnownBy) {
       {"binary T10 with the vendor only",
        designator(kBinary, kT10, joined({text("IET"), Bytes(21)}))},
       {"T10 with vendor and product", designator(kAscii, kT10, text("IET     DISK            "))},
-      {"T10 with the vendor and digits of zero", designator(kAscii, kT10, text("IET     00000000"))},
+      {"T10 with the vendor and digits of zero",
+       designator(kAscii, kT10, text("IET     00000000"))},
       {"a name of zeros", designator(kUtf8, kName, Bytes(16))},
       {"vendor-specific zeros", designator(kBinary, kVendorSpecific, Bytes(4))},
       {"a relative target port", designator(kBinary, 4, octets({0, 0, 0, 1}))},
@@ -257,7 +263,8 @@ TEST_F(OptionalPagesTest, AListOfPagesThatIsMissingOrLiesHidesNothing) {
       {"not in order", page(0x00, octets({0xb0, 0x83, 0x80, 0x00})), true},
       {"with pages that are none", page(0x00, octets({0x00, 0x80, 0x83, 0xb0, 0xb3, 0xc2, 0xc9})),
        true},
-      {"longer than it says", joined({page(0x00, octets({0x00, 0xb0})), octets({0x80, 0x83})}), true},
+      {"longer than it says", joined({page(0x00, octets({0x00, 0xb0})), octets({0x80, 0x83})}),
+       true},
       {"shorter than it says", octets({0, 0, 0, 200, 0x00, 0x80, 0x83, 0xb0}), true},
       {"zeros", page(0x00, Bytes(8)), false},
   };
@@ -408,6 +415,30 @@ TEST_F(OptionalPagesTest, APageThatIsRefusedForAMomentIsAskedForAgain) {
     target->inject(fault);
     EXPECT_EQ(identify()->max_transfer_blocks, 77U);
   }
+}
+
+// As one without names it would be another LUN for others of this host.
+TEST_F(OptionalPagesTest, ATargetThatIsBusyWhenItIsAskedForNamesIsAskedAgainLater) {
+  const std::pair<ScsiStatus, Bytes> kAnswers[] = {
+      {ScsiStatus::busy, {}},
+      {ScsiStatus::task_set_full, {}},
+      {ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x0000)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0401)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0403)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0800)}};
+  for (const auto& [status, sense] : kAnswers) {
+    for (const int code : {0x80, 0x83}) {
+      target->inject(answers_page(code, status, sense));
+      EXPECT_FALSE(identify()) << code << " " << static_cast<int>(status);
+      target->clear_faults();
+    }
+  }
+  SimFault silent = answers_page(0x83, ScsiStatus::good);
+  silent.answer = false;
+  target->inject(silent);
+  EXPECT_FALSE(identify());
+  target->clear_faults();
+  expect_usable("later", kWwid, "SERIAL0");
 }
 
 TEST_F(OptionalPagesTest, APageThatIsNeverAnsweredIsDoneWithout) {

@@ -97,8 +97,8 @@ TEST(LunNames, WhatOneHasAndTheOtherHasNotMakesTwoLuns) {
        names({naa(kLio), eui("12345679")}), "its EUI-64 is"},
       {"a SCSI name beside an equal NAA 6", names({naa(kLio), lun_name("iqn.a")}),
        names({naa(kLio), lun_name("iqn.b")}), "its SCSI name is \"8iqn.b\""},
-      {"binary T10", names({binary_t10("IET\0\0\0\0\0\1"s)}), names({binary_t10("IET\0\0\0\0\0\2"s)}),
-       "its identity is"},
+      {"binary T10", names({binary_t10("IET\0\0\0\0\0\1"s)}),
+       names({binary_t10("IET\0\0\0\0\0\2"s)}), "its identity is"},
       {"T10, blanks against none", names({t10("IET     A B")}), names({t10("IET     A  B")}),
        "its T10 vendor identification is"},
       {"T10, of two the second", names({t10("A"), t10("B")}), names({t10("A"), t10("C")}),
@@ -118,7 +118,8 @@ TEST(LunNames, WhatOneHasAndTheOtherHasNotMakesTwoLuns) {
        "its identity is"},
       {"NAA 3 where all else says nothing",
        names({naa("60000000000000000000000000000000"), naa("3000000100000001")}),
-       names({naa("60000000000000000000000000000000"), naa("3000000100000002")}), "its identity is"},
+       names({naa("60000000000000000000000000000000"), naa("3000000100000002")}),
+       "its identity is"},
       {"istgt: the first targets of two servers",
        names({naa("30000000e986fb6d"), t10("FreeBSD iSCSI DISK      10000001            ")},
              "10000001", "FreeBSD ", "iSCSI DISK      "),
@@ -166,8 +167,10 @@ TEST(LunNames, WhatOnlyOneHasMakesNoOtherLun) {
        names({naa(kLio), {1, 6, "\0\0\0\2"s}})},
   };
   for (const auto& test : kCases) {
-    EXPECT_EQ(difference(test.one, test.other, SerialNumberIs::the_luns), std::nullopt) << test.what;
-    EXPECT_EQ(difference(test.other, test.one, SerialNumberIs::the_luns), std::nullopt) << test.what;
+    EXPECT_EQ(difference(test.one, test.other, SerialNumberIs::the_luns), std::nullopt)
+        << test.what;
+    EXPECT_EQ(difference(test.other, test.one, SerialNumberIs::the_luns), std::nullopt)
+        << test.what;
   }
 }
 
@@ -183,26 +186,54 @@ TEST(LunNames, SerialNumbersOfControllersAreNotTheLuns) {
 }
 
 TEST(LunNames, ALunIsCalledByEachOfItsNamesInEachForm) {
-  const LunNames lun = names(
-      {t10("IET     00010001\0\0"s), naa(kLio), eui("12345678"), lun_name("iqn.2026-01.t:Lun/1"),
-       vendor_specific("lun 7"), binary_t10("IET     \1\2"s), naa("30000001000000ab"),
-       t10("A (B)/C\\D\xc3\xa9\tE")},
-      "SN 1");
-  for (const char* wwid :
-       {"1IET_00010001", "1IET     00010001", "1IET 00010001", "36001405aabbccddeeff0011223344556",
-        "36001405AABBCCDDEEFF0011223344556", "23132333435363738", "8iqn.2026-01.t:Lun/1",
-        "8iqn.2026-01.t:Lun_1", "0IET_VIRTUAL-DISK_lun_7", "0IET     VIRTUAL-DISK    lun 7",
-        "149455420202020200102", "149455420202020200102", "330000001000000ab",
-        "330000001000000AB", "SIET_VIRTUAL-DISK_SN_1", "SIET     VIRTUAL-DISK    SN 1", "SSN 1",
-        "SSN_1", "1A_(B)/C\\x5cD\\xc3\\xa9\\x09E", "1A__B__C_D___E"}) {
+  const LunNames lun =
+      names({t10("IET     00010001\0\0"s), naa(kLio), eui("12345678"),
+             lun_name("iqn.2026-01.t:Lun/1"), vendor_specific("lun 7"), binary_t10("IET     \1\2"s),
+             naa("30000001000000ab"), t10("A (B)/C\\D\xc3\xa9\tE")},
+            "SN 1");
+  for (const char* wwid : {"1IET_00010001",
+                           "1IET     00010001",
+                           "1IET 00010001",
+                           "36001405aabbccddeeff0011223344556",
+                           "36001405AABBCCDDEEFF0011223344556",
+                           "23132333435363738",
+                           "8iqn.2026-01.t:Lun/1",
+                           "8iqn.2026-01.t:Lun_1",
+                           "0IET_VIRTUAL-DISK_lun_7",
+                           "0IET     VIRTUAL-DISK    lun 7",
+                           "149455420202020200102",
+                           "149455420202020200102",
+                           "330000001000000ab",
+                           "330000001000000AB",
+                           "SIET_VIRTUAL-DISK_SN_1",
+                           "SIET     VIRTUAL-DISK    SN 1",
+                           "SSN 1",
+                           "SSN_1",
+                           "1A_(B)/C\\x5cD\\xc3\\xa9\\x09E",
+                           "1A__B__C_D___E"}) {
     EXPECT_TRUE(is_called(lun, wwid)) << wwid;
   }
-  for (const char* wwid :
-       {"", "1IET_00010002", "1IET_0001000", "1IET__00010001", "1iet_00010001", "IET_00010001",
-        "36001405aabbccddeeff0011223344557", "36001405aabbccddeeff001122334455",
-        "8iqn.2026-01.t:lun/1", "8iqn.2026-01.t:Lun", "0lun 7", "0IET_VIRTUAL-DISK_lun_8",
-        "149455420202020200103", "330000001000000ac", "SSN", "SSN 2", "SIET_OTHER_SN_1",
-        "1A_(B)/C\\x5cD\\xc3\\xa9\\x0aE", "9", "1", "S"}) {
+  for (const char* wwid : {"",
+                           "1IET_00010002",
+                           "1IET_0001000",
+                           "1IET__00010001",
+                           "1iet_00010001",
+                           "IET_00010001",
+                           "36001405aabbccddeeff0011223344557",
+                           "36001405aabbccddeeff001122334455",
+                           "8iqn.2026-01.t:lun/1",
+                           "8iqn.2026-01.t:Lun",
+                           "0lun 7",
+                           "0IET_VIRTUAL-DISK_lun_8",
+                           "149455420202020200103",
+                           "330000001000000ac",
+                           "SSN",
+                           "SSN 2",
+                           "SIET_OTHER_SN_1",
+                           "1A_(B)/C\\x5cD\\xc3\\xa9\\x0aE",
+                           "9",
+                           "1",
+                           "S"}) {
     EXPECT_FALSE(is_called(lun, wwid)) << wwid;
   }
 }
@@ -220,24 +251,24 @@ TEST(LunNames, ALunWithoutNamesIsCalledByNone) {
 
 TEST(LunNames, ALunIsCalledByWhatIsShown) {
   for (int byte = 0; byte < 256; ++byte) {
-    for (const auto& designator :
-         {t10("IET     A"s + static_cast<char>(byte) + "B"), binary_t10("A"s + static_cast<char>(byte)),
-          lun_name("A"s + static_cast<char>(byte) + "B"),
-          vendor_specific("A"s + static_cast<char>(byte) + "B")}) {
+    for (const auto& designator : {t10("IET     A"s + static_cast<char>(byte) + "B"),
+                                   binary_t10("A"s + static_cast<char>(byte)),
+                                   lun_name("A"s + static_cast<char>(byte) + "B"),
+                                   vendor_specific("A"s + static_cast<char>(byte) + "B")}) {
       const LunNames lun = names({designator});
       EXPECT_TRUE(is_called(lun, wwid_of(lun))) << wwid_of(lun);
       // scsi_id has one form for them all.
       const bool ambiguous = byte == ' ' || byte == '_' || byte == '*';
       EXPECT_EQ(is_called(names({t10("IET     A*B"), lun_name("A*B")}), wwid_of(lun)),
-                ambiguous && (designator.type == 8 || designator == t10("IET     A"s +
-                                                                        static_cast<char>(byte) + "B")))
+                ambiguous && (designator.type == 8 ||
+                              designator == t10("IET     A"s + static_cast<char>(byte) + "B")))
           << wwid_of(lun);
     }
   }
 }
 
-// Another version of the process may run beside this one: what both know by the same name, they keep in
-// order. These are the names that the first versions had.
+// Another version of the process may run beside this one: what both know by the same name, they
+// keep in order. These are the names that the first versions had.
 TEST(LunNames, TheBarriersNameIsThatOfFormerVersionsWhereItWasRight) {
   const struct {
     const char* what;
@@ -257,7 +288,8 @@ TEST(LunNames, TheBarriersNameIsThatOfFormerVersionsWhereItWasRight) {
       {"not printable", names({t10("IET     \x1b")}), "1IET     \\x1b"},
       {"a name before T10", names({t10("IET     1"), lun_name("iqn.2026-01.t:1")}),
        "8iqn.2026-01.t:1"},
-      {"EUI-64 before both", names({t10("IET     1"), lun_name("iqn.2026-01.t:1"), eui("12345678")}),
+      {"EUI-64 before both",
+       names({t10("IET     1"), lun_name("iqn.2026-01.t:1"), eui("12345678")}),
        "23132333435363738"},
       {"NAA 2 before 3", names({naa("3000000100000001"), naa("2000abcdef012345")}),
        "32000abcdef012345"},
@@ -266,7 +298,8 @@ TEST(LunNames, TheBarriersNameIsThatOfFormerVersionsWhereItWasRight) {
       {"NAA 3 and a name of its own", names({t10("FreeBSD iSCSI DISK 1"), naa("3000000100000001")}),
        "33000000100000001"},
       {"a serial number", names({}, "SN 1"), "SSN 1"},
-      {"a vendor-specific one, which was passed over", names({vendor_specific("a")}, "SN1"), "SSN1"},
+      {"a vendor-specific one, which was passed over", names({vendor_specific("a")}, "SN1"),
+       "SSN1"},
       {"no name", names({}), ""},
       // And here it was wrong.
       {"tgt, mysql-g", kTgtG, "33000000100000002"},

@@ -73,8 +73,8 @@ TEST(Sense, InformationAndProgressOfTheFixedFormat) {
 
 TEST(Sense, InformationAndProgressOfTheDescriptorFormat) {
   const Bytes whole = octets({0x72, 0x02, 0x04, 0x04, 0,    0,    0, 20,              //
-                             0x00, 0x0a, 0x80, 0,    1,    2,    3, 4,  5, 6, 7, 8,  //
-                             0x02, 0x06, 0,    0,    0x80, 0x80, 0, 0});
+                              0x00, 0x0a, 0x80, 0,    1,    2,    3, 4,  5, 6, 7, 8,  //
+                              0x02, 0x06, 0,    0,    0x80, 0x80, 0, 0});
   const SenseData sense = parse_sense(whole);
   EXPECT_EQ(sense.information, 0x0102030405060708U);
   EXPECT_EQ(sense.progress, 0x8000);
@@ -153,9 +153,9 @@ TEST(Vpd, DesignatorsOfTheLogicalUnitInTheirOrder) {
   const auto designators =
       parse_designators(page(0x83, joined({t10, port, naa, target, designator(5, 12, {})})));
   ASSERT_TRUE(designators);
-  EXPECT_EQ(*designators, (std::vector<Designator>{{2, 1, "TGT "},
-                                                   {1, 3, std::string("\x50\1\2\3\4\5\6\7")},
-                                                   {5, 12, ""}}));
+  EXPECT_EQ(*designators,
+            (std::vector<Designator>{
+                {2, 1, "TGT "}, {1, 3, std::string("\x50\1\2\3\4\5\6\7")}, {5, 12, ""}}));
   EXPECT_TRUE(parse_designators(page(0x83, {}))->empty());
   EXPECT_FALSE(parse_designators(page(0x80, t10)));
 }

@@ -29,19 +29,21 @@ TEST_F(TgtTest, IdentifiesTheLogicalUnit) {
 // tgtd reads a scsi_id as hexadecimal digits, and everything else as 0: what it makes an NAA of is
 // equal for many LUNs, of which each has the whole as its T10 vendor id.
 TEST_F(TgtTest, LunsWhoseNamesAreNoNumbersAreTold) {
-  const std::vector<std::string> kIds = {"mysql-g", "mysql-h", "beef-g", "beef-h", "IET     00010001"};
+  const std::vector<std::string> kIds = {"mysql-g", "mysql-h", "beef-g", "beef-h",
+                                         "IET     00010001"};
   for (std::size_t i = 0; i < kIds.size(); ++i) {
     const auto number = static_cast<std::uint16_t>(2 + i);
     ASSERT_TRUE(tgt.add_lun(number, 1 << 20));
-    ASSERT_TRUE(tgt.administer({"--mode", "logicalunit", "--op", "update", "--tid", "1", "--lun",
-                                std::to_string(number), "--params",
-                                "scsi_id=" + kIds[i] + ",scsi_sn=SN"}));
+    ASSERT_TRUE(
+        tgt.administer({"--mode", "logicalunit", "--op", "update", "--tid", "1", "--lun",
+                        std::to_string(number), "--params", "scsi_id=" + kIds[i] + ",scsi_sn=SN"}));
   }
   ASSERT_TRUE(logged_in()) << session->last_error().message;
   std::vector<LunNames> luns;
   std::set<std::string> barriers;
   for (std::size_t i = 0; i < kIds.size(); ++i) {
-    unit = std::make_unique<LogicalUnit>(*reactor, *session, encode_lun(static_cast<std::uint16_t>(2 + i)));
+    unit = std::make_unique<LogicalUnit>(*reactor, *session,
+                                         encode_lun(static_cast<std::uint16_t>(2 + i)));
     const auto identity = identify();
     ASSERT_TRUE(identity) << identity.error().message;
     EXPECT_TRUE(is_called(identity->names, "1" + kIds[i])) << identity->wwid;

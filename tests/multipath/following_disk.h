@@ -97,8 +97,8 @@ class FollowingDisk : public MultipathTest {
 
   // What the disks at the LUN tell each other; device_ is the first of them.
   BarrierFile barrier_file() {
-    auto file =
-        BarrierFile::open(folder_.path(), lun_barrier_key(barrier_name_of(device_->names()), target_options_.name, 0));
+    auto file = BarrierFile::open(folder_.path(), lun_barrier_key(barrier_name_of(device_->names()),
+                                                                  target_options_.name, 0));
     EXPECT_TRUE(file);
     return std::move(*file);
   }

@@ -808,9 +808,7 @@ TEST_F(LunWriteBarrierTest, ADiskTakesSevenPagesAndThoseOfItsNexuses) {
 TEST(LunBarrierKey, AnIdentityWithACompanyNamesTheLunAlone) {
   for (const char* wwid : {"36001405aabbccddeeff00112233445566", "35000c50012345678",
                            "32000000c50123456", "20002c90300abcdef", "8iqn.2026-01.test:disk"}) {
-    EXPECT_EQ(lun_barrier_key(wwid, "iqn.a", 1),
-              lun_barrier_key(wwid, "iqn.b", 2))
-        << wwid;
+    EXPECT_EQ(lun_barrier_key(wwid, "iqn.a", 1), lun_barrier_key(wwid, "iqn.b", 2)) << wwid;
     EXPECT_NE(lun_barrier_key(wwid, "iqn.a", 1),
               lun_barrier_key(std::string(wwid) + "0", "iqn.a", 1));
   }
@@ -820,12 +818,8 @@ TEST(LunBarrierKey, AnIdentityWithACompanyNamesTheLunAlone) {
 TEST(LunBarrierKey, AnIdentityWithoutACompanyNamesTheLunTogetherWithItsTarget) {
   for (const char* wwid : {"360000000000000000e00000000010001", "3300000000000beef",
                            "1IET     00010001", "Sbeaf11", "2000000000000beef", "3", "2"}) {
-    EXPECT_NE(lun_barrier_key(wwid, "iqn.a", 1),
-              lun_barrier_key(wwid, "iqn.b", 1))
-        << wwid;
-    EXPECT_EQ(lun_barrier_key(wwid, "iqn.a", 1),
-              lun_barrier_key(wwid, "iqn.a", 2))
-        << wwid;
+    EXPECT_NE(lun_barrier_key(wwid, "iqn.a", 1), lun_barrier_key(wwid, "iqn.b", 1)) << wwid;
+    EXPECT_EQ(lun_barrier_key(wwid, "iqn.a", 1), lun_barrier_key(wwid, "iqn.a", 2)) << wwid;
   }
 }
 

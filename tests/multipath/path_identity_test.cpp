@@ -129,10 +129,10 @@ SimLunOptions tgt_lun(const std::string& scsi_id, const std::string& serial, int
   lun.vendor = "IET";
   lun.product = "VIRTUAL-DISK";
   lun.serial = std::string(36 - serial.size(), ' ') + serial;
-  lun.pages[0x83] = page(
-      0x83, joined({designator(kAscii, kT10, t10),
-                    designator(kBinary, kNaa, octets({0x30, 0, 0, 1, 0, 0, 0, number})),
-                    designator(kBinary, kNaa, naa6)}));
+  lun.pages[0x83] =
+      page(0x83, joined({designator(kAscii, kT10, t10),
+                         designator(kBinary, kNaa, octets({0x30, 0, 0, 1, 0, 0, 0, number})),
+                         designator(kBinary, kNaa, naa6)}));
   return lun;
 }
 // Of IET: a name that is called binary, of which "IET" is the beginning.
@@ -248,7 +248,8 @@ TEST_F(LunNamesTest, AnotherLunThatComesLaterIsQuarantinedByAnyOfItsNames) {
   end();
 }
 
-// Each controller of such an array has a serial number of its own, and so the paths are grouped by it.
+// Each controller of such an array has a serial number of its own, and so the paths are grouped by
+// it.
 TEST_F(LunNamesTest, SerialNumbersThatPathsAreGroupedByAreNoNamesOfTheLun) {
   options_.path_grouping_policy = PathGroupingPolicy::group_by_serial;
   SimLunOptions one;
