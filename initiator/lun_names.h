@@ -7,8 +7,8 @@
 // it is called as hexadecimal digits, and takes everything else for 0), share them among the LUNs
 // of a box, or leave them empty. So all that both paths have is compared.
 //
-// Sources: SPC-4 7.8.6 (page 0x83) and 7.8.20 (page 0x80); for the form that is shown, systemd's
-// scsi_id.
+// Sources: SPC-4 7.8 (vital product data; page 0x83 is 7.8.6); for the form that is shown,
+// systemd's scsi_id.
 #pragma once
 
 #include <cstdint>
@@ -29,10 +29,10 @@ struct Designator {
 };
 
 struct LunNames {
-  std::vector<Designator> designators;  // in the order of the page
-  std::string serial;                   // as printable_identity() has it; empty: none
-  std::string vendor;                   // of the standard INQUIRY data, 8 bytes as they came
-  std::string product;                  // 16 bytes
+  std::vector<Designator> designators = {};  // in the order of the page
+  std::string serial = {};                   // as printable_identity() has it; empty: none
+  std::string vendor = {};                   // of the standard INQUIRY data, 8 bytes as they came
+  std::string product = {};                  // 16 bytes
 
   bool operator==(const LunNames&) const = default;
 };
