@@ -146,7 +146,7 @@ class GuestLoad::Impl final : public DataPlane::Events {
 
   // --- Events: on the reactor's thread
   // ---------------------------------------------------------------
-  void on_device_ready(DiskHandle, const Geometry&, const std::string&) override {
+  void on_device_ready(DiskHandle, const Geometry&, const LunNames&) override {
     say([this] { ready_ = true; });
   }
   void on_device_grown(DiskHandle, const Geometry&) override {}

@@ -52,9 +52,9 @@ class DataPlane {
  public:
   class Events {
    public:
-    // Once per disk: a first path has told what the LUN is. wwid: see MultipathSnapshot.
+    // Once per disk: a first path has told what the LUN is.
     virtual void on_device_ready(DiskHandle disk, const Geometry& geometry,
-                                 const std::string& wwid) = 0;
+                                 const LunNames& names) = 0;
     // Just before that: other paths lead to another LUN, or tell another size of it, why is one
     // sentence. The first one's LUN is the disk unless close_device() comes.
     virtual void on_device_conflict(DiskHandle disk, const std::string& why) = 0;

@@ -81,9 +81,7 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
     return;
   }
   wishes_.apply(result->specification.multipath);
-  if (wwid_) {
-    result->specification.multipath.wwid = wwid_;
-  }
+  result->specification.multipath.same_lun = names_;
   phase_ = Phase::open;
   environment_.data_plane.open_device(handle_, std::move(result->specification));
 }
@@ -133,12 +131,12 @@ void DiskDevice::on_close_overdue() {
   }
 }
 
-void DiskDevice::on_ready(const Geometry& geometry, const std::string& wwid) {
+void DiskDevice::on_ready(const Geometry& geometry, const LunNames& names) {
   if (phase_ != Phase::open) {
     return;
   }
   geometry_ = geometry;
-  wwid_ = wwid;
+  names_ = names;
   retry_delay_ = kRetryMin;
   environment_.owner.on_device_error("");
   environment_.owner.on_device_changed();

@@ -81,7 +81,7 @@ class DiskDevice {
   void guest_ended();
 
   // Of DataPlane::Events.
-  void on_ready(const Geometry& geometry, const std::string& wwid);
+  void on_ready(const Geometry& geometry, const LunNames& names);
   void on_grown(const Geometry& geometry);
   void on_conflict(const std::string& why);
   void on_trouble(const std::string& why);
@@ -115,7 +115,7 @@ class DiskDevice {
   std::optional<Geometry> geometry_;
   // What the first life has found the disk to be, so that its guest finds no other LUN in a later
   // one, whatever the array shows there by then.
-  std::optional<std::string> wwid_;
+  std::optional<LunNames> names_;
   DiskPlan plan_;
   DiskWishes wishes_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;

@@ -514,18 +514,24 @@ Result<PathSelectorKind> parse_path_selector(std::string_view text) {
 }
 
 Result<std::string> parse_wwid(std::string_view text) {
-  // VPD 0x83: a designator has 255 bytes at most. As text, one that is not printable is \xNN.
+  // VPD 0x83: a designator has 255 bytes at most, before which vendor and product may stand. As
+  // text, a byte that is not printable is \xNN.
+  constexpr std::size_t kDesignatorBytes = 255;
+  constexpr std::size_t kProductBytes = 24;
   const bool hexadecimal = text.starts_with('2') || text.starts_with('3');
-  const std::size_t most_bytes = 1 + (hexadecimal ? 1 : 4) * std::size_t{255};
+  const bool with_product = text.starts_with('0') || text.starts_with('S');
+  const std::size_t most_bytes =
+      1 + (hexadecimal ? kDesignatorBytes
+                       : 4 * (kDesignatorBytes + (with_product ? kProductBytes : 0)));
   std::string wwid = hexadecimal ? lower(text) : printable_identity_as_written(text);
   const bool right =
       wwid.size() >= 2 && wwid.size() <= most_bytes &&
       std::string_view("01238S").find(wwid.front()) != std::string_view::npos &&
       (hexadecimal ? std::all_of(wwid.begin(), wwid.end(), [](char c) { return hex_digit(c) >= 0; })
-                   : wwid.find("\\x00") == std::string::npos);  // where an identity ends
+                   : !wwid.ends_with("\\x00"));  // padding
   if (!right) {
     return tl::unexpected(
-        invalid("wwid is no identity of a LUN as iscsi-blkctl ll shows it, such as "
+        invalid("wwid is no identity of a LUN as iscsi-blkctl ll or scsi_id shows it, such as "
                 "36001405abcdef0123456789abcdef012"));
   }
   return wwid;

@@ -370,9 +370,9 @@ void GuestBackend::look_up(DiskHandle handle, const DiskPlan& plan) {
 // ---- events of the I/O side ----
 
 void GuestBackend::on_device_ready(DiskHandle handle, const Geometry& geometry,
-                                   const std::string& wwid) {
+                                   const LunNames& names) {
   if (GuestDisk* disk = find(handle)) {
-    disk->on_device_ready(geometry, wwid);
+    disk->on_device_ready(geometry, names);
   }
 }
 

@@ -84,7 +84,7 @@ class GuestBackend final : public DataPlane::Events,
   static constexpr std::chrono::milliseconds kRetry{1000};
   static constexpr std::size_t kMaxDisks = 256;
 
-  void on_device_ready(DiskHandle disk, const Geometry& geometry, const std::string& wwid) override;
+  void on_device_ready(DiskHandle disk, const Geometry& geometry, const LunNames& names) override;
   void on_device_grown(DiskHandle disk, const Geometry& geometry) override;
   void on_device_conflict(DiskHandle disk, const std::string& why) override;
   void on_device_trouble(DiskHandle disk, const std::string& why) override;

@@ -168,8 +168,8 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
 
   void on_ready(MultipathDevice& device) noexcept override {
     trouble_timer_.stop();
-    plane_.tell([handle = handle_, geometry = device.geometry(), wwid = device.snapshot().wwid](
-                    Events& events) { events.on_device_ready(handle, geometry, wwid); });
+    plane_.tell([handle = handle_, geometry = device.geometry(), names = device.names()](
+                    Events& events) { events.on_device_ready(handle, geometry, names); });
   }
 
   void on_conflict(MultipathDevice&, const std::string& why) noexcept override {

@@ -114,8 +114,8 @@ class GuestDisk final : private DiskDevice::Owner {
   [[nodiscard]] bool retire(bool leave_ring);
 
   // DataPlane::Events of this disk.
-  void on_device_ready(const Geometry& geometry, const std::string& wwid) {
-    device_.on_ready(geometry, wwid);
+  void on_device_ready(const Geometry& geometry, const LunNames& names) {
+    device_.on_ready(geometry, names);
   }
   void on_device_grown(const Geometry& geometry) { device_.on_grown(geometry); }
   void on_device_conflict(const std::string& why);

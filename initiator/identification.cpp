@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/byte_order.h"
 #include "initiator/error_class.h"
 #include "initiator/mode_pages.h"
 #include "initiator/vpd.h"
@@ -17,13 +18,18 @@ namespace {
 constexpr std::uint32_t kAttentionsAtOnce = 20;
 constexpr std::chrono::milliseconds kBusyDelay{100};
 constexpr std::chrono::seconds kPatience{10};
+// What is optional and refused in words that do not say that the LUN has none of it is asked for
+// again, for so long in all.
+constexpr std::chrono::seconds kDoubtPatience{2};
 
 constexpr std::uint16_t kInvalidOperation = 0x2000;
 constexpr std::uint16_t kNoSuchLun = 0x2500;
 
+constexpr std::uint8_t kDeviceIdentification = 0x83;
 constexpr std::uint8_t kEmcUnitPath = 0xc0;
 constexpr std::uint8_t kRdacSoftwareVersion = 0xc2;
 constexpr std::uint8_t kRdacVolumeAccess = 0xc9;
+constexpr std::size_t kLeastStandardDataBytes = 36;
 constexpr const char* kEmcVendor = "DGC";  // others use page 0xC0 for something else
 
 }  // namespace
@@ -58,15 +64,16 @@ void LogicalUnit::Identification::begin_access(const LogicalUnitAccess& known, b
 
 void LogicalUnit::Identification::take_known() {
   const LogicalUnitAccess& known = known_;
+  pages_.emplace();
   LogicalUnitAccess& access = identity_.access;
   access.tpgs = known.tpgs;
   access.port = known.port;
   access.rdac_max_lun = known.rdac_max_lun;
   if (known.rdac) {
-    pages_.push_back(kRdacVolumeAccess);
+    pages_->push_back(kRdacVolumeAccess);
   }
   if (known.emc) {
-    pages_.push_back(kEmcUnitPath);
+    pages_->push_back(kEmcUnitPath);
     identity_.vendor = kEmcVendor;
   }
 }
@@ -84,7 +91,9 @@ bool LogicalUnit::Identification::abandon() {
 void LogicalUnit::Identification::forget() {
   step_ = Step::test_unit_ready;
   has_16_byte_commands_ = true;
-  pages_.clear();
+  pages_.reset();
+  standard_data_.clear();
+  short_page_.clear();
   identity_ = {};
   if (only_access_) {
     take_known();
@@ -96,6 +105,7 @@ void LogicalUnit::Identification::send() {
     forget();
   }
   std::uint16_t bytes = 0;
+  const std::uint16_t page_bytes = short_page_.empty() ? kShortPageBytes : kLongPageBytes;
   switch (step_) {
     case Step::test_unit_ready:
       task_.cdb = test_unit_ready_cdb();
@@ -104,25 +114,25 @@ void LogicalUnit::Identification::send() {
       task_.cdb = inquiry_cdb(-1, bytes = 96);
       break;
     case Step::supported_pages:
-      task_.cdb = inquiry_cdb(0x00, bytes = 255);
+      task_.cdb = inquiry_cdb(0x00, bytes = page_bytes);
       break;
     case Step::unit_serial_number:
-      task_.cdb = inquiry_cdb(0x80, bytes = 255);
+      task_.cdb = inquiry_cdb(0x80, bytes = page_bytes);
       break;
     case Step::device_identification:
-      task_.cdb = inquiry_cdb(0x83, bytes = kBufferBytes);
+      task_.cdb = inquiry_cdb(0x83, bytes = page_bytes);
       break;
     case Step::block_limits:
-      task_.cdb = inquiry_cdb(0xb0, bytes = 64);
+      task_.cdb = inquiry_cdb(0xb0, bytes = page_bytes);
       break;
     case Step::block_characteristics:
-      task_.cdb = inquiry_cdb(0xb1, bytes = 64);
+      task_.cdb = inquiry_cdb(0xb1, bytes = page_bytes);
       break;
     case Step::logical_block_provisioning:
-      task_.cdb = inquiry_cdb(0xb2, bytes = 255);
+      task_.cdb = inquiry_cdb(0xb2, bytes = page_bytes);
       break;
     case Step::rdac_software_version:
-      task_.cdb = inquiry_cdb(kRdacSoftwareVersion, bytes = 255);
+      task_.cdb = inquiry_cdb(kRdacSoftwareVersion, bytes = page_bytes);
       break;
     case Step::rdac_volume_access:
       task_.cdb = inquiry_cdb(kRdacVolumeAccess, bytes = 48);
@@ -193,6 +203,16 @@ void LogicalUnit::Identification::take_completion() {
   } else if (start_over_ && task_.outcome == TaskOutcome::completed) {
     send();
     return;
+  } else if (refused_in_doubt()) {
+    const TimePoint now = reactor_.now();
+    if (!doubted_) {
+      doubted_ = true;
+      doubt_until_ = now + kDoubtPatience;
+    }
+    if (now < doubt_until_) {
+      retry_timer_.start_after(kBusyDelay);
+      return;
+    }
   }
   const Result<Step> next = take_answer();
   if (!next) {
@@ -202,6 +222,8 @@ void LogicalUnit::Identification::take_completion() {
   step_ = *next;
   if (step_ == Step::done) {
     unit_.access_ = identity_.access;
+    identity_.names.serial = identity_.serial;
+    identity_.wwid = wwid_of(identity_.names);
     if (identity_.block_count != 0) {
       unit_.logical_block_bytes_ = identity_.logical_block_bytes;
       unit_.has_16_byte_commands_ = has_16_byte_commands_;
@@ -246,8 +268,66 @@ bool LogicalUnit::Identification::refused_as_unknown() const {
          task_.sense.code() != kNoSuchLun;
 }
 
+// What cannot be a capacity comes from a target that does not know the long form.
+bool LogicalUnit::Identification::is_capacity16() const {
+  const auto capacity = parse_read_capacity16(answer());
+  return capacity || capacity.error().code != ErrorCode::protocol;
+}
+
+bool LogicalUnit::Identification::is_optional() const {
+  return step_ >= Step::supported_pages && step_ <= Step::read_capacity16;
+}
+
+bool LogicalUnit::Identification::refused_in_doubt() const {
+  if (!is_optional() || lost() || task_.outcome == TaskOutcome::aborted || refused_as_unknown() ||
+      refused_here()) {
+    return false;
+  }
+  const ErrorClass error = classify(task_, Transfer::at_most);
+  return error != ErrorClass::success && error != ErrorClass::lun_missing;
+}
+
+bool LogicalUnit::Identification::may_do_without() const {
+  const bool says_who = step_ == Step::unit_serial_number || step_ == Step::device_identification;
+  switch (classify(task_, Transfer::at_most)) {
+    case ErrorClass::connection_lost:
+    case ErrorClass::not_sent:
+    case ErrorClass::lun_missing:
+      return false;
+    // A LUN that is known by less than it could be is not the same for others: better later.
+    case ErrorClass::command_stuck:
+    case ErrorClass::busy:
+    case ErrorClass::task_set_full:
+    case ErrorClass::task_aborted:
+    case ErrorClass::aca_active:
+    case ErrorClass::deferred_error:
+    case ErrorClass::aborted_command:
+      return !says_who;
+    case ErrorClass::becoming_ready:
+    case ErrorClass::format_in_progress:
+    case ErrorClass::access_transition:
+    case ErrorClass::access_state:
+    case ErrorClass::communication_failure:
+    case ErrorClass::not_ready:
+      return !says_who && step_ != Step::read_capacity16;
+    default:
+      return true;
+  }
+}
+
+bool LogicalUnit::Identification::is_standard_data(std::span<const std::byte> page) const {
+  const std::size_t bytes = std::min(page.size(), kLeastStandardDataBytes);
+  return bytes >= kLeastStandardDataBytes / 2 &&
+         std::equal(page.begin(), page.begin() + static_cast<std::ptrdiff_t>(bytes),
+                    standard_data_.begin());
+}
+
 std::span<const std::byte> LogicalUnit::Identification::answer() const {
   return {buffer_.data(), task_.transferred_bytes};
+}
+
+bool LogicalUnit::Identification::lost() const {
+  return task_.outcome == TaskOutcome::connection_lost || task_.outcome == TaskOutcome::not_sent;
 }
 
 Error LogicalUnit::Identification::failure() const {
@@ -281,10 +361,12 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
   const bool good = classify(task_, Transfer::at_most) == ErrorClass::success;
   switch (step_) {
     case Step::test_unit_ready:
-      // Some devices know no TEST UNIT READY on a LUN that INQUIRY then says more about.
+      // Some devices know no TEST UNIT READY on a LUN that INQUIRY then says more about. A
+      // reservation of somebody else's keeps nobody from asking who the LUN is.
       identity_.access.refused = refused_here();
       if (!good && !identity_.access.refused &&
-          !(refused_as_unknown() && task_.sense.code() == kInvalidOperation)) {
+          !(refused_as_unknown() && task_.sense.code() == kInvalidOperation) &&
+          classify(task_, Transfer::at_most) != ErrorClass::reservation_conflict) {
         return tl::unexpected(failure());
       }
       return only_access_ ? next_of_access(Step::test_unit_ready) : Step::inquiry;
@@ -300,16 +382,16 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
     case Step::block_characteristics:
     case Step::logical_block_provisioning:
     case Step::rdac_software_version:
-      if (!good && !refused_as_unknown()) {
+      if (lost() || (!good && short_page_.empty() && !may_do_without())) {
         return tl::unexpected(failure());
       }
-      return good ? take_page() : Result<Step>{next_page(step_)};
+      return take_page(good ? answer() : std::span<const std::byte>());
     case Step::read_capacity16:
       if (const auto refused = refused_here()) {
         identity_.access.refused = refused;  // the capacity is asked for again when it is served
         return next_of_access(Step::mode_sense10);
       }
-      if (refused_as_unknown()) {
+      if (good ? !is_capacity16() : may_do_without()) {
         has_16_byte_commands_ = false;
         return Step::read_capacity10;
       }
@@ -320,17 +402,14 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
       }
       return take_capacity();
     case Step::mode_sense6:
-      if (refused_as_unknown() && task_.sense.code() == kInvalidOperation) {
-        return Step::mode_sense10;
-      }
-      [[fallthrough]];
     case Step::mode_sense10:
       // Optional: without it a write tells of write protection, and flushes are sent in any case.
-      if (task_.outcome != TaskOutcome::completed) {
+      if (lost()) {
         return tl::unexpected(failure());
       }
-      if (good) {
-        take_mode_data();
+      if (!(good && take_mode_data()) && step_ == Step::mode_sense6 &&
+          task_.outcome == TaskOutcome::completed) {
+        return Step::mode_sense10;
       }
       return next_of_access(Step::mode_sense10);
     case Step::rdac_volume_access:
@@ -364,6 +443,10 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_inqu
                 fmt::format("LUN {} of {} is not a disk (SCSI device type 0x{:02x})",
                             lun_text(lun_), session_.options().target_name, inquiry->device_type));
   }
+  standard_data_.assign(answer().begin(),
+                        answer().begin() + static_cast<std::ptrdiff_t>(kLeastStandardDataBytes));
+  identity_.names.vendor = inquiry->vendor_bytes;
+  identity_.names.product = inquiry->product_bytes;
   identity_.vendor = inquiry->vendor;
   identity_.product = inquiry->product;
   identity_.revision = inquiry->revision;
@@ -372,48 +455,59 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_inqu
   return Step::supported_pages;
 }
 
-Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_page() {
-  if (step_ == Step::supported_pages) {
-    const auto pages = parse_supported_pages(answer());
-    if (!pages) {
-      return tl::unexpected(pages.error());
-    }
-    pages_ = *pages;
-  } else if (step_ == Step::unit_serial_number) {
-    auto serial = parse_unit_serial_number(answer());
-    if (!serial) {
-      return tl::unexpected(serial.error());
-    }
-    identity_.serial = std::move(*serial);
-    if (!identity_.serial.empty()) {
-      identity_.wwid = "S" + identity_.serial;
-    }
-  } else if (step_ == Step::device_identification) {
-    auto wwid = parse_device_identification(answer());
-    if (!wwid) {
-      return tl::unexpected(wwid.error());
-    }
-    if (!wwid->empty()) {
-      identity_.wwid = std::move(*wwid);
-    }
-    identity_.access.port = parse_target_port_ids(answer());
-  } else if (step_ == Step::block_limits) {
-    if (const auto limits = parse_block_limits(answer())) {
-      identity_.limits = *limits;
-      identity_.max_transfer_blocks = limits->max_transfer_blocks;
-    }
-  } else if (step_ == Step::block_characteristics) {
-    if (const auto characteristics = parse_block_characteristics(answer())) {
-      identity_.rotation_rate = characteristics->rotation_rate;
-    }
-  } else if (step_ == Step::logical_block_provisioning) {
-    if (const auto provisioning = parse_logical_block_provisioning(answer())) {
-      identity_.provisioning = *provisioning;
-    }
-  } else if (step_ == Step::rdac_software_version) {
-    identity_.access.rdac_max_lun = parse_rdac_max_lun(answer()).value_or(0);
+// A page that is not what was asked for, or that says nothing, is done without.
+LogicalUnit::Identification::Step LogicalUnit::Identification::take_page(
+    std::span<const std::byte> page) {
+  const std::vector<std::byte> first = std::exchange(short_page_, {});
+  if (first.empty() && page.size() >= kShortPageBytes && load_be16(&page[2]) + 4U > page.size()) {
+    short_page_.assign(page.begin(), page.end());
+    return step_;
+  }
+  if (page.size() < first.size()) {
+    page = first;
+  }
+  if (!is_standard_data(page)) {
+    read_page(page);
   }
   return next_page(step_);
+}
+
+void LogicalUnit::Identification::read_page(std::span<const std::byte> page) {
+  switch (step_) {
+    case Step::supported_pages:
+      if (auto pages = parse_supported_pages(page); pages && !pages->empty()) {
+        pages_ = std::move(*pages);
+      }
+      return;
+    case Step::unit_serial_number:
+      identity_.serial = parse_unit_serial_number(page).value_or("");
+      return;
+    case Step::device_identification:
+      identity_.names.designators = parse_designators(page).value_or(std::vector<Designator>());
+      identity_.access.port = parse_target_port_ids(page);
+      return;
+    case Step::block_limits:
+      if (const auto limits = parse_block_limits(page)) {
+        identity_.limits = *limits;
+        identity_.max_transfer_blocks = limits->max_transfer_blocks;
+      }
+      return;
+    case Step::block_characteristics:
+      if (const auto characteristics = parse_block_characteristics(page)) {
+        identity_.rotation_rate = characteristics->rotation_rate;
+      }
+      return;
+    case Step::logical_block_provisioning:
+      if (const auto provisioning = parse_logical_block_provisioning(page)) {
+        identity_.provisioning = *provisioning;
+      }
+      return;
+    case Step::rdac_software_version:
+      identity_.access.rdac_max_lun = parse_rdac_max_lun(page).value_or(0);
+      return;
+    default:
+      return;
+  }
 }
 
 Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_capacity() {
@@ -435,11 +529,11 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_capa
   return Step::mode_sense6;
 }
 
-void LogicalUnit::Identification::take_mode_data() {
+bool LogicalUnit::Identification::take_mode_data() {
   const Result<ModeData> mode =
       step_ == Step::mode_sense6 ? parse_mode_sense6(answer()) : parse_mode_sense10(answer());
   if (!mode) {
-    return;
+    return false;
   }
   identity_.force_unit_access = mode->force_unit_access;
   if (mode->caching) {
@@ -450,20 +544,25 @@ void LogicalUnit::Identification::take_mode_data() {
     identity_.task_aborted_status = mode->control->task_aborted_status;
   }
   identity_.write_protected = mode->write_protected || identity_.software_write_protect;
+  return true;
 }
 
+// Who the LUN is, is asked whatever its list of pages says, and without a list so is what all disks
+// may have; what is a vendor's own only where the list has it.
 LogicalUnit::Identification::Step LogicalUnit::Identification::next_page(Step after) const {
   static constexpr std::array<std::pair<Step, std::uint8_t>, 6> kPages{{
       {Step::unit_serial_number, std::uint8_t{0x80}},
-      {Step::device_identification, std::uint8_t{0x83}},
+      {Step::device_identification, kDeviceIdentification},
       {Step::block_limits, std::uint8_t{0xb0}},
       {Step::block_characteristics, std::uint8_t{0xb1}},
       {Step::logical_block_provisioning, std::uint8_t{0xb2}},
       {Step::rdac_software_version, kRdacSoftwareVersion},
   }};
   for (const auto& [step, page] : kPages) {
-    if (step > after && has_page(page) &&
-        (step != Step::rdac_software_version || has_page(kRdacVolumeAccess))) {
+    const bool asked = step == Step::rdac_software_version
+                           ? has_page(page) && has_page(kRdacVolumeAccess)
+                           : !pages_ || has_page(page) || page <= kDeviceIdentification;
+    if (step > after && asked) {
       return step;
     }
   }
@@ -500,7 +599,7 @@ void LogicalUnit::Identification::take_access() {
 }
 
 bool LogicalUnit::Identification::has_page(std::uint8_t page) const {
-  return std::find(pages_.begin(), pages_.end(), page) != pages_.end();
+  return pages_ && std::find(pages_->begin(), pages_->end(), page) != pages_->end();
 }
 
 std::optional<AccessState> LogicalUnit::Identification::refused_here() const {

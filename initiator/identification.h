@@ -53,6 +53,10 @@ class LogicalUnit::Identification {
     done,
   };
   static constexpr std::size_t kBufferBytes = 4096;
+  // What is asked for of a page: as much as fits into one byte, since there are targets that read
+  // no more of the allocation length (SCSI-2), and more only of one that says that it is longer.
+  static constexpr std::uint16_t kShortPageBytes = 0xff;
+  static constexpr std::uint16_t kLongPageBytes = 0x0fff;
 
   static void on_complete(ScsiTask& task) noexcept;
   void send();
@@ -62,12 +66,23 @@ class LogicalUnit::Identification {
   // The target wants to be asked again: it is busy, or has something else to tell first.
   [[nodiscard]] bool not_now() const;
   [[nodiscard]] bool refused_as_unknown() const;
+  // A page or a form of a command that not every LUN has.
+  [[nodiscard]] bool is_optional() const;
+  // Refused, optional, and in other words than those for what a LUN does not have.
+  [[nodiscard]] bool refused_in_doubt() const;
+  // Refused: the LUN is usable without the answer.
+  [[nodiscard]] bool may_do_without() const;
+  // Some targets send the standard INQUIRY data, whatever page is asked for.
+  [[nodiscard]] bool is_standard_data(std::span<const std::byte> page) const;
   // Reads the answer and chooses the next step; an error ends the identification.
   [[nodiscard]] Result<Step> take_answer();
   [[nodiscard]] Result<Step> take_inquiry();
-  [[nodiscard]] Result<Step> take_page();
+  // page: empty when there is none.
+  [[nodiscard]] Step take_page(std::span<const std::byte> page);
+  void read_page(std::span<const std::byte> page);
   [[nodiscard]] Result<Step> take_capacity();
-  void take_mode_data();
+  [[nodiscard]] bool is_capacity16() const;
+  [[nodiscard]] bool take_mode_data();
   [[nodiscard]] Step next_page(Step after) const;
   [[nodiscard]] Step next_of_access(Step after) const;
   void take_access();
@@ -76,6 +91,7 @@ class LogicalUnit::Identification {
   [[nodiscard]] std::optional<AccessState> refused_here() const;
   [[nodiscard]] Error failure() const;
   [[nodiscard]] std::span<const std::byte> answer() const;
+  [[nodiscard]] bool lost() const;
   void finish(Result<LogicalUnitIdentity> identity);
 
   Reactor& reactor_;
@@ -88,13 +104,17 @@ class LogicalUnit::Identification {
   Step step_ = Step::test_unit_ready;
   std::uint32_t retries_ = 0;
   TimePoint patient_until_{};  // with retries_
+  bool doubted_ = false;
+  TimePoint doubt_until_{};  // with doubted_
   bool outstanding_ = false;
   bool abandoned_ = false;
   bool start_over_ = false;
   bool only_access_ = false;
   LogicalUnitAccess known_;  // with only_access_
   bool has_16_byte_commands_ = true;
-  std::vector<std::uint8_t> pages_;
+  std::optional<std::vector<std::uint8_t>> pages_;  // nullopt: no list that can be one
+  std::vector<std::byte> standard_data_;
+  std::vector<std::byte> short_page_;  // while the same page is asked for again, longer
   LogicalUnitIdentity identity_;
   ScsiTask task_;
   std::array<std::byte, kBufferBytes> buffer_;

@@ -15,6 +15,7 @@
 #include "base/block_device.h"
 #include "initiator/cdb.h"
 #include "initiator/lun_address.h"
+#include "initiator/lun_names.h"
 #include "initiator/persistent_reservation.h"
 #include "initiator/scsi_task.h"
 #include "initiator/session.h"
@@ -46,10 +47,8 @@ struct LogicalUnitIdentity {
   std::string product;
   std::string revision;
   std::string serial;             // VPD 0x80; empty when the LUN has none
-  std::string wwid;               // the strongest LUN-associated designator of VPD 0x83 as
-                                  // scsi_id prints it: type digit, then hex (NAA, EUI) or
-                                  // text (T10, name); from VPD 0x80 with prefix 'S' when
-                                  // there is no 0x83, empty when there is neither
+  std::string wwid;               // wwid_of(names)
+  LunNames names;                 // VPD 0x83 and 0x80
   std::uint8_t tpgs = 0;          // INQUIRY: target port group support
   std::uint64_t block_count = 0;  // 0: not told, because the LUN is not served here now
   std::uint32_t logical_block_bytes = 512;

@@ -12,12 +12,11 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-// Text of a target's up to its padding, safe to print, and other than the text of any other bytes,
-// so that LUNs can be told apart by it.
+// Text of a target's without its padding, safe to print, and other than the text of any other
+// bytes, so that LUNs can be told apart by it.
 std::string text_of(Bytes bytes) {
-  std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  text = text.substr(0, text.find('\0'));
-  return printable_identity(text.substr(0, text.find_last_not_of(' ') + 1));
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return printable_identity(text.substr(0, text.find_last_not_of(std::string_view("\0 ", 2)) + 1));
 }
 
 std::string without_leading_blanks(std::string text) {
@@ -25,12 +24,8 @@ std::string without_leading_blanks(std::string text) {
   return text;
 }
 
-std::string hex_text(Bytes bytes) {
-  std::string text;
-  for (const std::byte byte : bytes) {
-    text += fmt::format("{:02x}", std::to_integer<unsigned>(byte));
-  }
-  return text;
+std::string string_of(Bytes bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 // The part of a VPD page after its 4-byte header, no longer than the page says and than what
@@ -46,37 +41,6 @@ Result<Bytes> page_body(Bytes bytes, std::uint8_t page) {
   }
   const std::size_t length = load_be16(bytes.data() + 2);
   return bytes.subspan(4, std::min(length, bytes.size() - 4));
-}
-
-// Which designator names the medium best. 0: none that is usable. The order is that of scsi_id:
-// NAA 6, 5, 3, others, EUI-64, SCSI name, T10 vendor id.
-int strength(std::uint8_t type, Bytes designator) {
-  if (designator.empty()) {
-    return 0;
-  }
-  switch (type) {
-    case 3:
-      switch (load_u8(&designator[0]) >> 4) {
-        case 6:
-          return designator.size() == 16 ? 90 : 0;
-        case 5:
-          return designator.size() == 8 ? 80 : 0;
-        case 2:
-          return designator.size() == 8 ? 70 : 0;
-        case 3:
-          return designator.size() == 8 ? 60 : 0;  // locally assigned
-        default:
-          return 0;
-      }
-    case 2:
-      return designator.size() == 8 || designator.size() == 12 || designator.size() == 16 ? 50 : 0;
-    case 8:
-      return text_of(designator).empty() ? 0 : 40;
-    case 1:
-      return text_of(designator).empty() ? 0 : 30;
-    default:
-      return 0;
-  }
 }
 
 Result<Capacity> checked(Capacity capacity) {
@@ -107,6 +71,8 @@ Result<InquiryData> parse_inquiry(Bytes bytes) {
   data.vendor = text_of(bytes.subspan(8, 8));
   data.product = text_of(bytes.subspan(16, 16));
   data.revision = text_of(bytes.subspan(32, 4));
+  data.vendor_bytes = string_of(bytes.subspan(8, 8));
+  data.product_bytes = string_of(bytes.subspan(16, 16));
   return data;
 }
 
@@ -128,36 +94,29 @@ Result<std::string> parse_unit_serial_number(Bytes bytes) {
   });
 }
 
-Result<std::string> parse_device_identification(Bytes bytes) {
+Result<std::vector<Designator>> parse_designators(Bytes bytes) {
   const Result<Bytes> body = page_body(bytes, 0x83);
   if (!body) {
     return tl::unexpected(body.error());
   }
+  std::vector<Designator> designators;
+  bool any = false;
   Bytes rest = *body;
-  Bytes best;
-  std::uint8_t best_type = 0;
-  int best_strength = 0;
-  while (rest.size() >= 4) {
-    const std::uint8_t association = load_u8(&rest[1]) >> 4 & 3;
-    const std::uint8_t type = load_u8(&rest[1]) & 0x0f;
+  while (rest.size() >= 4 && load_u8(&rest[3]) <= rest.size() - 4) {
     const std::size_t length = load_u8(&rest[3]);
-    if (length > rest.size() - 4) {
-      // A cut-off designator would make another name of the same LUN; better none at all.
-      return fail(ErrorCode::protocol, "VPD page 0x83 is cut off");
+    any = true;
+    if ((load_u8(&rest[1]) >> 4 & 3) == 0) {
+      designators.push_back({.code_set = static_cast<std::uint8_t>(load_u8(&rest[0]) & 0x0f),
+                             .type = static_cast<std::uint8_t>(load_u8(&rest[1]) & 0x0f),
+                             .bytes = string_of(rest.subspan(4, length))});
     }
-    const Bytes designator = rest.subspan(4, length);
     rest = rest.subspan(4 + length);
-    if (association == 0 && strength(type, designator) > best_strength) {
-      best = designator;
-      best_type = type;
-      best_strength = strength(type, designator);
-    }
   }
-  if (best_strength == 0) {
-    return std::string();
+  // The third byte of a designator is reserved; there, it is a part of an IEEE company id.
+  if (!any && (body->size() == 8 || body->size() == 16) && load_u8(&(*body)[2]) != 0) {
+    designators.push_back({.code_set = 1, .type = 3, .bytes = string_of(*body)});
   }
-  const bool binary = best_type == 2 || best_type == 3;
-  return fmt::format("{}{}", best_type, binary ? hex_text(best) : text_of(best));
+  return designators;
 }
 
 TargetPortIds parse_target_port_ids(Bytes bytes) {

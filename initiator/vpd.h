@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "initiator/lun_names.h"
 
 namespace iscsi_blkback {
 
@@ -21,6 +22,8 @@ struct InquiryData {
   std::string vendor;  // see printable_identity(); blanks at the end removed
   std::string product;
   std::string revision;
+  std::string vendor_bytes;   // 8, as they came
+  std::string product_bytes;  // 16
 };
 [[nodiscard]] Result<InquiryData> parse_inquiry(std::span<const std::byte> bytes);
 
@@ -28,13 +31,13 @@ struct InquiryData {
 [[nodiscard]] Result<std::vector<std::uint8_t>> parse_supported_pages(
     std::span<const std::byte> bytes);
 
-// Page 0x80: the unit serial number, without blanks around it; see printable_identity().
+// Page 0x80: the unit serial number, without blanks around it or padding; see printable_identity().
 [[nodiscard]] Result<std::string> parse_unit_serial_number(std::span<const std::byte> bytes);
 
-// Page 0x83: the strongest designator of the logical unit, as scsi_id prints it: type digit, then
-// the designator in hexadecimal (NAA, EUI-64) or as text (T10 vendor id, SCSI name; see
-// printable_identity()). Empty when the page has none for the logical unit.
-[[nodiscard]] Result<std::string> parse_device_identification(std::span<const std::byte> bytes);
+// Page 0x83: the designators of the logical unit, in order; those of ports and of the target are
+// left out, and one that is cut off, as a part of it would be another name. A page of the form
+// before SPC-3, which is nothing but the identifier, is one NAA designator.
+[[nodiscard]] Result<std::vector<Designator>> parse_designators(std::span<const std::byte> bytes);
 
 // Page 0x83 again: the target port that it was read through.
 struct TargetPortIds {

@@ -118,13 +118,13 @@ std::string holder_text(const Slot& slot) {
 
 }  // namespace
 
-// wwid: as LogicalUnitIdentity has it, a digit for the type and the designator.
-bool is_unique_in_the_world(std::string_view wwid) {
-  if (wwid.size() < 2) {
+// name: of barrier_name_of(), a digit for the type and the designator.
+bool is_unique_in_the_world(std::string_view name) {
+  if (name.size() < 2) {
     return false;
   }
-  const std::string_view designator = wwid.substr(1);
-  switch (wwid[0]) {
+  const std::string_view designator = name.substr(1);
+  switch (name[0]) {
     case '3':
       switch (designator[0]) {
         case '2':
@@ -144,14 +144,12 @@ bool is_unique_in_the_world(std::string_view wwid) {
   }
 }
 
-std::string lun_barrier_key(const LogicalUnitIdentity& identity, const std::string& target_name,
+std::string lun_barrier_key(const std::string& name, const std::string& target_name,
                             std::uint16_t lun) {
-  if (identity.wwid.empty()) {
+  if (name.empty()) {
     return fmt::format("lun {} of {}", lun, target_name);
   }
-  return is_unique_in_the_world(identity.wwid)
-             ? identity.wwid
-             : fmt::format("{} of {}", identity.wwid, target_name);
+  return is_unique_in_the_world(name) ? name : fmt::format("{} of {}", name, target_name);
 }
 
 namespace {

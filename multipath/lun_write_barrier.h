@@ -36,7 +36,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
-#include "initiator/logical_unit.h"
+#include "initiator/lun_names.h"
 #include "initiator/session.h"
 #include "multipath/barrier_file.h"
 #include "multipath/login_place.h"
@@ -44,12 +44,15 @@
 
 namespace iscsi_blkback {
 
-// Names a LUN of this host's: equal for disks that lead to the same one. By its identity where that
-// is unlike all others in the world. Else the target's name belongs to it, because targets that
-// were set up alike share identities; and where there is no identity, the LUN's number.
-[[nodiscard]] bool is_unique_in_the_world(std::string_view wwid);
-[[nodiscard]] std::string lun_barrier_key(const LogicalUnitIdentity& identity,
-                                          const std::string& target_name, std::uint16_t lun);
+// Whether no other LUN has this name (barrier_name_of()), whatever its target.
+[[nodiscard]] bool is_unique_in_the_world(std::string_view name);
+
+// Names a LUN of this host's: equal for disks that lead to the same one. By its name
+// (barrier_name_of()) where that is unlike all others in the world. Else the target's name belongs
+// to it, because targets that were set up alike share names; and where there is none, the LUN's
+// number.
+[[nodiscard]] std::string lun_barrier_key(const std::string& name, const std::string& target_name,
+                                          std::uint16_t lun);
 
 // How to log in to where a path has led, with the ISID that it had.
 struct BarrierNexus {

@@ -219,6 +219,10 @@ void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner)
   impl_->close(wait_for_fences, on_closed, owner);
 }
 
+const LunNames& MultipathDevice::names() const {
+  return impl_->names();
+}
+
 MultipathSnapshot MultipathDevice::snapshot() const {
   return impl_->snapshot();
 }

@@ -70,9 +70,12 @@ enum class NoSpacePolicy : std::uint8_t {
 // What of PathPolicySettings is not set, the LUN decides.
 struct MultipathOptions : PathPolicySettings {
   std::string alias;
-  // Only a LUN with this identity is ever used, as MultipathSnapshot::wwid has it (empty: one that
-  // reports none). nullopt: the first path that answers decides which LUN the disk is.
+  // Only a LUN with this identity is ever used, as is_called() takes it (empty: one that reports
+  // none). nullopt: the first path that answers decides which LUN the disk is.
   std::optional<std::string> wwid;
+  // Only the LUN that has had these names, all of them as far as it still has them: of the disk in
+  // a former life.
+  std::optional<LunNames> same_lun;
   std::shared_ptr<const ArrayTable> arrays;
   // Shares of paths, see PathSelector::set_weight(); 1 where no rule fits.
   std::vector<PathRule> path_weights;
@@ -245,6 +248,8 @@ class MultipathDevice final : public BlockDevice {
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
 
   [[nodiscard]] MultipathSnapshot snapshot() const;
+  // Of the LUN; all empty before ready().
+  [[nodiscard]] const LunNames& names() const;
 
  private:
   // Switch rules 2 and 3 off, or the rule of the buffers (multipath_device_hedges.cpp), so that the

@@ -32,7 +32,8 @@ void MultipathDevice::Impl::enter_barrier() {
   }
   if (!options_.barrier_directory.empty()) {
     auto barrier = LunWriteBarrier::enter(
-        options_.barrier_directory, lun_barrier_key(identity_, identity_target_, identity_lun_),
+        options_.barrier_directory,
+        lun_barrier_key(barrier_name_of(identity_.names), identity_target_, identity_lun_),
         {.name = options_.holder_name.empty() ? options_.alias : options_.holder_name,
          .shared = options_.shared,
          .quiesce_time = options_.quiesce_time},

@@ -22,7 +22,12 @@ constexpr std::chrono::seconds kQuarantineLook{30};
 Result<void> MultipathDevice::Impl::check_identity(Path& path,
                                                    const LogicalUnitIdentity& identity) {
   facts_[path.index()].serial = identity.serial;
-  if (options_.wwid && identity.wwid != *options_.wwid) {
+  if (options_.same_lun) {
+    if (const auto other = other_lun(*options_.same_lun, identity)) {
+      return fail(ErrorCode::conflict, "leads to another LUN: " + *other);
+    }
+  }
+  if (options_.wwid && !is_called(identity.names, *options_.wwid)) {
     return fail(
         ErrorCode::conflict,
         fmt::format("leads to another LUN: its identity is \"{}\", the disk's wwid is \"{}\"",
@@ -41,13 +46,26 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
   return checked;
 }
 
+// Whose the serial number is depends on the grouping policy. Before the disk knows its LUN, the
+// policy is what the array table would decide for this one.
+std::optional<std::string> MultipathDevice::Impl::other_lun(
+    const LunNames& names, const LogicalUnitIdentity& identity) const {
+  const PathGroupingPolicy grouping =
+      ready_ ? policies_.path_grouping_policy
+             : decide_policies(policy_settings_, options_.arrays.get(), &identity)
+                   .path_grouping_policy;
+  return difference(names, identity.names,
+                    grouping == PathGroupingPolicy::group_by_serial ? SerialNumberIs::the_paths
+                                                                    : SerialNumberIs::the_luns);
+}
+
 // What a path that answers together with the first one tells otherwise than that; empty: nothing. A
 // LUN that is larger there is no other one, and yet nobody knows which size is meant.
 std::string MultipathDevice::Impl::conflict_of(const Path& path,
                                                const LogicalUnitIdentity& identity,
                                                const Result<void>& checked) const {
   const std::string& portal = path.portal_name();
-  if (identity.wwid != identity_.wwid) {
+  if (other_lun(identity_.names, identity)) {
     return fmt::format("portal {} {}", portal, checked.error().message);
   }
   if (identity.block_count == 0) {
@@ -108,11 +126,9 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
 
 Result<void> MultipathDevice::Impl::compare(const Path& path,
                                             const LogicalUnitIdentity& identity) const {
-  if (identity.wwid != identity_.wwid) {
+  if (const auto other = other_lun(identity_.names, identity)) {
     return fail(ErrorCode::conflict,
-                fmt::format("leads to another LUN than portal {}: its identity is \"{}\", the "
-                            "disk's is \"{}\"",
-                            identity_portal_, identity.wwid, identity_.wwid));
+                fmt::format("leads to another LUN than portal {}: {}", identity_portal_, *other));
   }
   // A LUN without any identity can be recognized by its place only.
   if (identity_.wwid.empty() &&
@@ -122,7 +138,7 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
                 "cannot be known to lead to it");
   }
   if (path.session().options().target_name != identity_target_ &&
-      !is_unique_in_the_world(identity_.wwid)) {
+      !is_unique_in_the_world(barrier_name_of(identity_.names))) {
     return fail(
         ErrorCode::conflict,
         fmt::format("the LUN's identity \"{}\" is none that is unlike all others in the "

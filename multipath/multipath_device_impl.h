@@ -56,6 +56,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
   void change_policies(const PathPolicySettings& changes);
   [[nodiscard]] MultipathSnapshot snapshot() const;
+  [[nodiscard]] const LunNames& names() const { return identity_.names; }
 
   bool ready_ = false;
   Geometry geometry_;
@@ -321,6 +322,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] std::string conflict_of(const Path& path, const LogicalUnitIdentity& identity,
                                         const Result<void>& checked) const;
   [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
+  // What tells that the LUN is another one than that with these names; see difference().
+  [[nodiscard]] std::optional<std::string> other_lun(const LunNames& names,
+                                                     const LogicalUnitIdentity& identity) const;
   void grow_if_all_agree(const Path* changed);
   void start_capacity_timer();
   void on_capacity_timer();

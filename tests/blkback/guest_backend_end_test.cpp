@@ -233,9 +233,7 @@ class GuestBackendMigration : public GuestBackendTest {
   }
   // As another process on this host sees it.
   [[nodiscard]] bool another_disk_may_write(const std::string& wwid) {
-    LogicalUnitIdentity identity;
-    identity.wwid = wwid;
-    auto other = LunWriteBarrier::enter(barriers_.path(), lun_barrier_key(identity, kTargetName, 1),
+    auto other = LunWriteBarrier::enter(barriers_.path(), lun_barrier_key(wwid, kTargetName, 1),
                                         {.name = "another disk"});
     EXPECT_TRUE(other);
     const bool may_write = other && other->look(reactor_.now()).may_write();

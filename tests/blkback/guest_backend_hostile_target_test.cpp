@@ -4,6 +4,7 @@
 #include "base/printable_text.h"
 #include "tests/blkback/guest_backend_fixture.h"
 #include "tests/support/hostile_text.h"
+#include "tests/support/vpd_bytes.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -69,8 +70,13 @@ TEST_F(GuestBackendHostileTarget, NamesOfLunsArePrintableInXenstoreAndLog) {
   for (const auto& [disk, text] : disks) {
     const std::string error = error_of(disk);
     EXPECT_TRUE(is_harmless(error)) << error;
-    const std::string shown = printable_identity(text.substr(0, text.find('\0')));
-    EXPECT_THAT(error, HasSubstr("its identity is \"SN" + shown.substr(0, 400)));
+    const std::string name = "N" + text;
+    const auto serial = parse_unit_serial_number(page(0x80, iscsi_blkback::text(name)));
+    ASSERT_TRUE(serial);
+    EXPECT_THAT(error, HasSubstr("its identity is \"" + wwid_of({.serial = *serial,
+                                                                 .vendor = name.substr(0, 8),
+                                                                 .product = name.substr(0, 16)})
+                                                            .substr(0, 400)));
   }
 }
 

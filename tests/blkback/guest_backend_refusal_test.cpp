@@ -176,7 +176,7 @@ TEST_F(GuestBackendTest, AGuestDoesNotGoOnWithAnotherLunInTheDevicesNextLife) {
   target_.start();
   EXPECT_FALSE(run_until([&] { return guest.connected(); }, 60s));
   EXPECT_THAT(error_of(xvda), HasSubstr("leads to another LUN: its identity is "
-                                        "\"360014050000000000000000000000063\", the disk's wwid is "
+                                        "\"360014050000000000000000000000063\", the disk's is "
                                         "\"360014050000000000000000000000001\""));
   EXPECT_EQ(target_.lun(1).counters.writes, writes);
 

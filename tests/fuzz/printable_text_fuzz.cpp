@@ -59,10 +59,14 @@ void try_identity(const std::string& bytes) {
   for (const char c : bytes) {
     page.push_back(static_cast<std::byte>(c));
   }
-  const auto wwid = parse_device_identification(page);
-  require(wwid.has_value() && is_printable_ascii(*wwid));
-  if (wwid->size() >= 2) {
-    require(parse_wwid(*wwid) == *wwid);
+  const auto designators = parse_designators(page);
+  require(designators.has_value() && designators->size() == 1);
+  const LunNames names{.designators = *designators, .vendor = "VENDOR", .product = "PRODUCT"};
+  const std::string wwid = wwid_of(names);
+  require(is_printable_ascii(wwid) && is_printable_ascii(barrier_name_of(names)));
+  require(!difference(names, names, SerialNumberIs::the_luns));
+  if (!wwid.empty()) {
+    require(parse_wwid(wwid) == wwid && is_called(names, wwid));
   }
 }
 

@@ -83,7 +83,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
       require_printable(parse_unit_serial_number(data));
       break;
     case 3:
-      require_printable(parse_device_identification(data));
+      if (const auto designators = parse_designators(data)) {
+        const LunNames names{.designators = *designators, .vendor = "VENDOR", .product = "PRODUCT"};
+        require_printable(wwid_of(names) + barrier_name_of(names));
+        if (difference(names, names, SerialNumberIs::the_luns)) {
+          __builtin_trap();
+        }
+      }
       break;
     case 4:
       static_cast<void>(parse_block_limits(data));

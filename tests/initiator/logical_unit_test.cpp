@@ -57,7 +57,7 @@ TEST_F(LogicalUnitTest, LearnsWhoTheLunIs) {
 
 TEST_F(LogicalUnitTest, SerialNumberStandsInForAMissingPage83) {
   lun->options.naa_extension = 0;
-  EXPECT_EQ(identify(unit)->wwid, "SSERIAL0");
+  EXPECT_EQ(identify(unit)->wwid, "SSIM_DISK_SERIAL0");
 }
 
 TEST_F(LogicalUnitTest, NoIdentificationAtAllIsAnEmptyWwid) {

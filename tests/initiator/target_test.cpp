@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "initiator/discovery.h"
 #include "tests/initiator/target_fixture.h"
@@ -21,6 +24,40 @@ TEST_F(TgtTest, IdentifiesTheLogicalUnit) {
   EXPECT_EQ(identity->logical_block_bytes, 512U);
   EXPECT_FALSE(identity->write_protected);
   EXPECT_TRUE(session->negotiated().target_portal_group_tag_known);
+}
+
+// tgtd reads a scsi_id as hexadecimal digits, and everything else as 0: what it makes an NAA of is
+// equal for many LUNs, of which each has the whole as its T10 vendor id.
+TEST_F(TgtTest, LunsWhoseNamesAreNoNumbersAreTold) {
+  const std::vector<std::string> kIds = {"mysql-g", "mysql-h", "beef-g", "beef-h",
+                                         "IET     00010001"};
+  for (std::size_t i = 0; i < kIds.size(); ++i) {
+    const auto number = static_cast<std::uint16_t>(2 + i);
+    ASSERT_TRUE(tgt.add_lun(number, 1 << 20));
+    ASSERT_TRUE(
+        tgt.administer({"--mode", "logicalunit", "--op", "update", "--tid", "1", "--lun",
+                        std::to_string(number), "--params", "scsi_id=" + kIds[i] + ",scsi_sn=SN"}));
+  }
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
+  std::vector<LunNames> luns;
+  std::set<std::string> barriers;
+  for (std::size_t i = 0; i < kIds.size(); ++i) {
+    unit = std::make_unique<LogicalUnit>(*reactor, *session,
+                                         encode_lun(static_cast<std::uint16_t>(2 + i)));
+    const auto identity = identify();
+    ASSERT_TRUE(identity) << identity.error().message;
+    EXPECT_TRUE(is_called(identity->names, "1" + kIds[i])) << identity->wwid;
+    EXPECT_TRUE(is_called(identity->names, identity->wwid)) << identity->wwid;
+    luns.push_back(identity->names);
+    barriers.insert(barrier_name_of(identity->names));
+  }
+  for (const LunNames& one : luns) {
+    for (const LunNames& other : luns) {
+      EXPECT_EQ(difference(one, other, SerialNumberIs::the_luns).has_value(), &one != &other)
+          << wwid_of(one) << ", " << wwid_of(other);
+    }
+  }
+  EXPECT_EQ(barriers.size(), kIds.size());
 }
 
 TEST_F(TgtTest, WritesFlushesAndReadsBackAtDepth) {

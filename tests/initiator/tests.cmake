@@ -5,9 +5,11 @@ iscsi_blkback_test(initiator_test
     initiator/cdb_test.cpp
     initiator/discovery_test.cpp
     initiator/gather_policy_test.cpp
+    initiator/identity_pages_test.cpp
     initiator/libiscsi_bugs_test.cpp
     initiator/logical_unit_test.cpp
     initiator/login_test.cpp
+    initiator/lun_names_test.cpp
     initiator/pdu_bytes_test.cpp
     initiator/pdu_test.cpp
     initiator/sense_vpd_test.cpp

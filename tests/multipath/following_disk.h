@@ -97,20 +97,16 @@ class FollowingDisk : public MultipathTest {
 
   // What the disks at the LUN tell each other; device_ is the first of them.
   BarrierFile barrier_file() {
-    LogicalUnitIdentity identity;
-    identity.wwid = device_->snapshot().wwid;
-    auto file =
-        BarrierFile::open(folder_.path(), lun_barrier_key(identity, target_options_.name, 0));
+    auto file = BarrierFile::open(folder_.path(), lun_barrier_key(barrier_name_of(device_->names()),
+                                                                  target_options_.name, 0));
     EXPECT_TRUE(file);
     return std::move(*file);
   }
 
   // Another shared disk at the LUN of device_, without a device.
   LunWriteBarrier enter_beside() {
-    LogicalUnitIdentity identity;
-    identity.wwid = device_->snapshot().wwid;
     auto barrier = LunWriteBarrier::enter(
-        folder_.path(), lun_barrier_key(identity, target_options_.name, 0),
+        folder_.path(), lun_barrier_key(barrier_name_of(device_->names()), target_options_.name, 0),
         {.name = "beside", .shared = true, .quiesce_time = options_.quiesce_time});
     EXPECT_TRUE(barrier);
     return std::move(*barrier);

@@ -805,20 +805,12 @@ TEST_F(LunWriteBarrierTest, ADiskTakesSevenPagesAndThoseOfItsNexuses) {
 
 // ---- which LUN it is
 
-LogicalUnitIdentity identity(const std::string& wwid) {
-  LogicalUnitIdentity identity;
-  identity.wwid = wwid;
-  return identity;
-}
-
 TEST(LunBarrierKey, AnIdentityWithACompanyNamesTheLunAlone) {
   for (const char* wwid : {"36001405aabbccddeeff00112233445566", "35000c50012345678",
                            "32000000c50123456", "20002c90300abcdef", "8iqn.2026-01.test:disk"}) {
-    EXPECT_EQ(lun_barrier_key(identity(wwid), "iqn.a", 1),
-              lun_barrier_key(identity(wwid), "iqn.b", 2))
-        << wwid;
-    EXPECT_NE(lun_barrier_key(identity(wwid), "iqn.a", 1),
-              lun_barrier_key(identity(std::string(wwid) + "0"), "iqn.a", 1));
+    EXPECT_EQ(lun_barrier_key(wwid, "iqn.a", 1), lun_barrier_key(wwid, "iqn.b", 2)) << wwid;
+    EXPECT_NE(lun_barrier_key(wwid, "iqn.a", 1),
+              lun_barrier_key(std::string(wwid) + "0", "iqn.a", 1));
   }
 }
 
@@ -826,20 +818,16 @@ TEST(LunBarrierKey, AnIdentityWithACompanyNamesTheLunAlone) {
 TEST(LunBarrierKey, AnIdentityWithoutACompanyNamesTheLunTogetherWithItsTarget) {
   for (const char* wwid : {"360000000000000000e00000000010001", "3300000000000beef",
                            "1IET     00010001", "Sbeaf11", "2000000000000beef", "3", "2"}) {
-    EXPECT_NE(lun_barrier_key(identity(wwid), "iqn.a", 1),
-              lun_barrier_key(identity(wwid), "iqn.b", 1))
-        << wwid;
-    EXPECT_EQ(lun_barrier_key(identity(wwid), "iqn.a", 1),
-              lun_barrier_key(identity(wwid), "iqn.a", 2))
-        << wwid;
+    EXPECT_NE(lun_barrier_key(wwid, "iqn.a", 1), lun_barrier_key(wwid, "iqn.b", 1)) << wwid;
+    EXPECT_EQ(lun_barrier_key(wwid, "iqn.a", 1), lun_barrier_key(wwid, "iqn.a", 2)) << wwid;
   }
 }
 
 TEST(LunBarrierKey, ALunWithoutAnIdentityIsNamedByItsPlace) {
-  const std::string key = lun_barrier_key(identity(""), "iqn.a", 1);
-  EXPECT_EQ(key, lun_barrier_key(identity(""), "iqn.a", 1));
-  EXPECT_NE(key, lun_barrier_key(identity(""), "iqn.a", 2));
-  EXPECT_NE(key, lun_barrier_key(identity(""), "iqn.b", 1));
+  const std::string key = lun_barrier_key("", "iqn.a", 1);
+  EXPECT_EQ(key, lun_barrier_key("", "iqn.a", 1));
+  EXPECT_NE(key, lun_barrier_key("", "iqn.a", 2));
+  EXPECT_NE(key, lun_barrier_key("", "iqn.b", 1));
 }
 
 }  // namespace

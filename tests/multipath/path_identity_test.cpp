@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/multipath/multipath_fixture.h"
+#include "tests/support/vpd_bytes.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -114,6 +115,205 @@ TEST_F(FirstAnswersTest, OnlyTheLunWithTheWantedIdentityIsUsed) {
   EXPECT_EQ(lun_->counters.writes, 0U);
   EXPECT_EQ(other_->lun(0).counters.writes, 1U);
   end();
+}
+
+// As tgtd answers for a LUN with this scsi_id, whose letters and digits it has read as a number.
+SimLunOptions tgt_lun(const std::string& scsi_id, const std::string& serial, int naa_end = 0,
+                      int number = 1) {
+  Bytes t10 = text(scsi_id);
+  t10.resize(36);
+  Bytes naa6(16);
+  naa6[0] = std::byte{0x60};
+  naa6[15] = static_cast<std::byte>(naa_end);
+  SimLunOptions lun;
+  lun.vendor = "IET";
+  lun.product = "VIRTUAL-DISK";
+  lun.serial = std::string(36 - serial.size(), ' ') + serial;
+  lun.pages[0x83] =
+      page(0x83, joined({designator(kAscii, kT10, t10),
+                         designator(kBinary, kNaa, octets({0x30, 0, 0, 1, 0, 0, 0, number})),
+                         designator(kBinary, kNaa, naa6)}));
+  return lun;
+}
+// Of IET: a name that is called binary, of which "IET" is the beginning.
+SimLunOptions iet_lun(int id) {
+  Bytes t10 = text(std::string_view("IET\0\0\0\0\0", 8));
+  t10.resize(24);
+  t10[20] = static_cast<std::byte>(id);
+  SimLunOptions lun;
+  lun.vendor = "IET";
+  lun.product = "VIRTUAL-DISK";
+  lun.serial.clear();
+  lun.pages[0x83] = page(0x83, designator(kBinary, kT10, t10));
+  return lun;
+}
+
+class LunNamesTest : public FirstAnswersTest {
+ protected:
+  // What the disk says when its two paths lead to these; empty: it is one LUN.
+  std::string told_of(const SimLunOptions& one, const SimLunOptions& other, std::size_t paths = 2) {
+    restart();
+    lun_options_ = one;
+    const std::string told = told_at_attach(other);
+    if (told.empty()) {
+      EXPECT_TRUE(wait_for_up(paths, seconds(1))) << path(1).last_error;
+    }
+    return told;
+  }
+  void restart() {
+    if (!device_) {
+      return;
+    }
+    end();
+    sessions_.clear();
+    sessions_stopped_ = false;
+    other_.reset();
+    target_.reset();
+    target_options_.portals.clear();
+    conflicts_.clear();
+    requests_.clear();
+    ready_calls_ = 0;
+  }
+};
+
+TEST_F(LunNamesTest, LunsThatDifferInAnyNameAreTwo) {
+  const auto with_serial = [](const std::string& serial) {
+    SimLunOptions lun;
+    lun.serial = serial;
+    return lun;
+  };
+  const struct {
+    const char* what;
+    SimLunOptions one;
+    SimLunOptions other;
+    const char* told;
+  } kCases[] = {
+      {"IET", iet_lun(1), iet_lun(2), "its identity is \"149455400000000000000000000000000"},
+      {"IET, not printable", iet_lun(0x1b), iet_lun(0x80), "its identity is"},
+      {"tgt, an NAA of zeros", tgt_lun("mysql-g", "beaf11"), tgt_lun("mysql-h", "beaf11"),
+       "its T10 vendor identification is \"1mysql-h\", the disk's is \"1mysql-g\""},
+      {"tgt, an equal NAA", tgt_lun("beef-g", "beaf11", 0xbe), tgt_lun("beef-h", "beaf11", 0xbe),
+       "its T10 vendor identification is"},
+      {"tgt, serial numbers", tgt_lun("mysql", "beaf11", 1), tgt_lun("mysql", "beaf12", 1),
+       "its unit serial number is \"beaf12\", the disk's is \"beaf11\""},
+      {"serial numbers beside an NAA with a company", with_serial("S1"), with_serial("S2"),
+       "its unit serial number is"},
+  };
+  for (const auto& test : kCases) {
+    EXPECT_THAT(told_of(test.one, test.other), testing::HasSubstr(test.told)) << test.what;
+    EXPECT_EQ(path(1).state, PathState::quarantined) << test.what;
+    EXPECT_NE(told_of(test.other, test.one), "") << test.what;
+  }
+  restart();
+}
+
+TEST_F(LunNamesTest, PathsThatShowTheSameNamesLeadToOneLun) {
+  const auto without_serial = [](SimLunOptions lun) {
+    lun.serial.clear();
+    return lun;
+  };
+  const auto without_83 = [](SimLunOptions lun) {
+    lun.pages[0x83] = {};
+    return lun;
+  };
+  const struct {
+    const char* what;
+    SimLunOptions one;
+    SimLunOptions other;
+  } kCases[] = {
+      {"IET", iet_lun(1), iet_lun(1)},
+      {"tgt", tgt_lun("mysql-g", "beaf11"), tgt_lun("mysql-g", "beaf11")},
+      {"tgt, of two targets", tgt_lun("beef-g", "S1", 0xbe, 1), tgt_lun("beef-g", "S1", 0xbe, 2)},
+      {"one tells no serial number", tgt_lun("mysql-g", "beaf11"),
+       without_serial(tgt_lun("mysql-g", "beaf11"))},
+      {"only serial numbers", without_83(SimLunOptions()), without_83(SimLunOptions())},
+      {"as it is", SimLunOptions(), SimLunOptions()},
+  };
+  for (const auto& test : kCases) {
+    EXPECT_EQ(told_of(test.one, test.other), "") << test.what;
+    EXPECT_EQ(told_of(test.other, test.one), "") << test.what;
+  }
+  restart();
+}
+
+TEST_F(LunNamesTest, AnotherLunThatComesLaterIsQuarantinedByAnyOfItsNames) {
+  lun_options_ = tgt_lun("mysql-g", "beaf11");
+  EXPECT_EQ(told_later(tgt_lun("mysql-h", "beaf11")),
+            "leads to another LUN than portal 10.0.0.1:3260: its T10 vendor identification is "
+            "\"1mysql-h\", the disk's is \"1mysql-g\"");
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  }
+  EXPECT_EQ(other_->lun(0).counters.writes, 0U);
+  end();
+}
+
+// Each controller of such an array has a serial number of its own, and so the paths are grouped by
+// it.
+TEST_F(LunNamesTest, SerialNumbersThatPathsAreGroupedByAreNoNamesOfTheLun) {
+  options_.path_grouping_policy = PathGroupingPolicy::group_by_serial;
+  SimLunOptions one;
+  SimLunOptions other;
+  other.serial = "CONTROLLER-B";
+  EXPECT_EQ(told_of(one, other), "");
+  other.naa_extension = 2;
+  EXPECT_NE(told_of(one, other), "");
+  restart();
+}
+
+TEST_F(LunNamesTest, TheLunThatIsMeantMayBeCalledAsScsiIdCallsIt) {
+  const auto ata = [](const std::string& serial) {
+    SimLunOptions lun;
+    lun.vendor = "ATA";
+    lun.product = "QEMU HARDDISK";
+    lun.serial = serial;
+    lun.naa_extension = 0;
+    return lun;
+  };
+  const struct {
+    SimLunOptions other;
+    SimLunOptions wanted;
+    const char* wwid;
+  } kCases[] = {
+      {tgt_lun("IET     00010001", "A", 1), tgt_lun("IET     00010002", "B", 2), "1IET_00010002"},
+      {tgt_lun("IET     00010001", "A", 1), tgt_lun("IET     00010002", "B", 2),
+       "1IET     00010002"},
+      {tgt_lun("IET     00010001", "A", 1), tgt_lun("IET     00010002", "B", 2),
+       "360000000000000000000000000000002"},
+      {tgt_lun("IET     00010001", "A", 1), tgt_lun("IET     00010002", "B", 2),
+       "SIET_VIRTUAL-DISK_B"},
+      {iet_lun(1), iet_lun(2), "1494554000000000000000000000000000000000002000000"},
+      {ata("QM00001"), ata("QM00002"), "SATA_QEMU_HARDDISK_QM00002"},
+      {ata("QM00001"), ata("QM00002"), "SQM00002"},
+  };
+  for (const auto& test : kCases) {
+    options_.wwid = test.wwid;
+    EXPECT_EQ(told_of(test.other, test.wanted, 1), "");
+    EXPECT_EQ(path(0).state, PathState::quarantined) << test.wwid;
+    EXPECT_EQ(path(1).state, PathState::up) << test.wwid;
+  }
+  restart();
+}
+
+TEST_F(LunNamesTest, TheDiskOfAFormerLifeIsKnownByAllItsNames) {
+  lun_options_ = tgt_lun("mysql-g", "beaf11");
+  start_target({1});
+  start_with_portals({0});
+  ASSERT_TRUE(wait_for_up(1));
+  options_.same_lun = device_->names();
+  restart();
+  EXPECT_EQ(told_of(tgt_lun("mysql-g", "beaf11"), tgt_lun("mysql-g", "beaf11")), "");
+  restart();
+  lun_options_ = tgt_lun("mysql-h", "beaf11");
+  start_target({1});
+  start_with_portals({0});
+  reactor_.run_for(seconds(5));
+  EXPECT_EQ(path(0).state, PathState::quarantined);
+  EXPECT_EQ(path(0).last_error,
+            "leads to another LUN: its T10 vendor identification is \"1mysql-h\", the disk's is "
+            "\"1mysql-g\"");
+  EXPECT_FALSE(device_->ready());
+  restart();
 }
 
 TEST_F(FirstAnswersTest, ALunThatIsNotTheWantedOneIsNoDisk) {

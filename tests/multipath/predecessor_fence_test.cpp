@@ -73,9 +73,7 @@ class PredecessorFenceTest : public FollowingDisk {
   // The target and sessions, stopped, and the LUN's name.
   void prepare(std::vector<std::uint16_t> portal_groups) {
     start(std::move(portal_groups));
-    LogicalUnitIdentity identity;
-    identity.wwid = device_->snapshot().wwid;
-    key_ = lun_barrier_key(identity, target_options_.name, 0);
+    key_ = lun_barrier_key(barrier_name_of(device_->names()), target_options_.name, 0);
     close();
   }
   void start_again(const std::vector<std::size_t>& portals) {

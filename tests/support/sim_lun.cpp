@@ -229,11 +229,13 @@ SimScsiResult SimLun::take_over(const Cdb& cdb, std::span<const std::byte> list,
 }
 
 SimScsiResult SimLun::inquiry(const Cdb& cdb, std::uint16_t port) const {
-  const std::size_t allocation = load_be16(at(cdb, 3));
+  const std::size_t allocation =
+      options.reads_one_byte_of_allocation ? std::size_t{cdb[4]} : load_be16(at(cdb, 3));
   std::vector<std::byte> page(4, std::byte{0});
   page[0] = std::byte{options.device_type};
-  if ((cdb[1] & 1) == 0) {
+  if ((cdb[1] & 1) == 0 || options.pages_of_standard_data.contains(cdb[2])) {
     page.resize(36, std::byte{0});
+    page[1] = std::byte{options.standard_data_byte1};
     page[2] = std::byte{5};
     page[3] = std::byte{2};
     page[5] = static_cast<std::byte>(options.tpgs << 4);
@@ -242,6 +244,10 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb, std::uint16_t port) const {
     put_text(page, 16, options.product, 16);
     put_text(page, 32, options.revision, 4);
     return good(page, allocation);
+  }
+  if (const auto given = options.pages.find(cdb[2]); given != options.pages.end()) {
+    return given->second.empty() ? check_condition(SenseKey::illegal_request, kInvalidField)
+                                 : good(given->second, allocation);
   }
   page[1] = std::byte{cdb[2]};
   const auto append = [&](std::initializer_list<int> bytes) {

@@ -59,6 +59,12 @@ struct SimLunOptions {
   int emc_owner = 0;
   int emc_default = 0;
   std::map<std::uint16_t, std::string> serials_of_ports = {};  // in place of serial
+  // Vital product data pages from their first byte on, in place of its own; an empty one is
+  // refused.
+  std::map<std::uint8_t, std::vector<std::byte>> pages = {};
+  std::set<std::uint8_t> pages_of_standard_data = {};  // answered as if EVPD were not set
+  bool reads_one_byte_of_allocation = false;           // of INQUIRY, as SCSI-2 had it
+  std::uint8_t standard_data_byte1 = 0;                // 0x80: RMB
 };
 
 // Sense data of a CHECK CONDITION, fixed format, as it goes over the wire.

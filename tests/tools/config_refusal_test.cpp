@@ -68,7 +68,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"UnknownLunOption", kLun + "portal = '192.0.2.1'\n",
          "c.toml:4: portal is not an option of a LUN; did you mean portals?"},
         {"WwidThatIsNone", kLun + "wwid = 'my disk'\n",
-         "c.toml:4: wwid is no identity of a LUN as iscsi-blkctl ll shows it, such as "
+         "c.toml:4: wwid is no identity of a LUN as iscsi-blkctl ll or scsi_id shows it, such as "
          "36001405abcdef0123456789abcdef012"},
         {"WwidOfAllLuns", "[defaults]\nwwid = '36001405abcdef'\n", StartsWith("c.toml:2: ")},
         {"UnknownPortalOption", "portals = [\n { portal = 'a', iface = 'eth1' } ]\n",

@@ -27,12 +27,10 @@ class NoInquirer final : public PortalInquirer {
 
 // Somebody who is not of the simulated world, at the LUN's barrier.
 LunWriteBarrier enter_barrier(const std::string& run_directory, const Plan& plan, std::size_t lun) {
-  LogicalUnitIdentity identity;
-  identity.wwid = lun_wwid(plan, lun);
   const std::size_t target = within(plan.luns[lun].target, plan.targets.size());
   auto barrier = LunWriteBarrier::enter(
       barrier_directory(run_directory),
-      lun_barrier_key(identity, target_name(target), lun_number(lun)),
+      lun_barrier_key(lun_wwid(plan, lun), target_name(target), lun_number(lun)),
       {.name = "a stranger", .quiesce_time = std::chrono::milliseconds(plan.world.quiesce_ms)});
   ISCSI_BLKBACK_ASSERT(barrier);
   return std::move(*barrier);

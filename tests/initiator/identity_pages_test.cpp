@@ -1,0 +1,565 @@
+// What a LUN is known by, and that nothing which a LUN need not have makes it unusable: the whole
+// identification at the simulated target, whose pages are given byte by byte.
+#include <gmock/gmock.h>
+
+#include <initializer_list>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/initiator/session_fixture.h"
+#include "tests/support/vpd_bytes.h"
+
+namespace iscsi_blkback {
+namespace {
+
+class IdentityTest : public SessionTest {
+ protected:
+  void SetUp() override { ASSERT_TRUE(initiator.start()); }
+  void TearDown() override { initiator.stop(); }
+
+  Result<LogicalUnitIdentity> identify() {
+    std::optional<Result<LogicalUnitIdentity>> identity;
+    unit.identify(
+        [](void* owner, Result<LogicalUnitIdentity> result) noexcept {
+          *static_cast<std::optional<Result<LogicalUnitIdentity>>*>(owner) = std::move(result);
+        },
+        &identity);
+    EXPECT_TRUE(runs_until(reactor, [&] { return identity.has_value(); }));
+    return identity ? *identity : Result<LogicalUnitIdentity>(fail(ErrorCode::timed_out, "no end"));
+  }
+  // With these designators and this serial number (empty: no such page).
+  std::string wwid_of(const Bytes& designators, const std::string& serial = "SERIAL0") {
+    lun->options.pages[0x83] = designators.empty() ? Bytes{} : page(0x83, designators);
+    lun->options.serial = serial;
+    const auto identity = identify();
+    EXPECT_TRUE(identity) << identity.error().message;
+    return identity ? identity->wwid : "error";
+  }
+  SimFault answers_page(int code, ScsiStatus status, Bytes sense = {}) {
+    SimFault fault;
+    fault.count = 0;
+    fault.matches = [code](const SimCommand& command) {
+      return command.cdb[0] == scsi_operation::kInquiry && (command.cdb[1] & 1) != 0 &&
+             command.cdb[2] == code;
+    };
+    fault.status = status;
+    fault.sense = std::move(sense);
+    return fault;
+  }
+  SimFault answers(std::uint8_t operation, ScsiStatus status, Bytes sense = {}) {
+    SimFault fault;
+    fault.count = 0;
+    fault.matches = [operation](const SimCommand& command) { return command.cdb[0] == operation; };
+    fault.status = status;
+    fault.sense = std::move(sense);
+    return fault;
+  }
+
+  TestSession initiator{reactor, test_session_options()};
+  LogicalUnit unit{reactor, initiator.session, encode_lun(0)};
+};
+
+const Bytes kNaa6 = designator(
+    kBinary, kNaa, octets({0x60, 1, 0x40, 0x50, 0xaa, 0xbb, 0xcc, 0xdd, 1, 2, 3, 4, 5, 6, 7, 8}));
+const std::string kNaa6Text = "360014050aabbccdd0102030405060708";
+
+// The forms are those of `scsi_id -g -u`, which is what Debian's udev calls the disk by.
+TEST_F(IdentityTest, IsShownAsScsiIdPrintsIt) {
+  lun->options.vendor = "IET";
+  lun->options.product = "VIRTUAL-DISK";
+  const Bytes eight = octets({0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0});
+  const struct {
+    const char* what;
+    Bytes designators;
+    std::string wwid;
+  } kCases[] = {
+      {"IET of the issue: binary T10",
+       designator(kBinary, kT10,
+                  joined({text(std::string_view("IET\0\0\0\0\0", 8)), octets({0xde, 0xad, 0, 1}),
+                          Bytes(12)})),
+       "14945540000000000dead0001000000000000000000000000"},
+      {"T10 with blanks", designator(kAscii, kT10, text("IET     00010001")), "1IET_00010001"},
+      {"T10 padded with NUL",
+       designator(kAscii, kT10, joined({text("IET     00010001"), Bytes(20)})), "1IET_00010001"},
+      {"T10 padded with blanks and NUL",
+       designator(kAscii, kT10, joined({text("IET     00010001  "), Bytes(2)})), "1IET_00010001"},
+      {"T10 with blanks in the middle", designator(kAscii, kT10, text("NETAPP   LUN 80 a  B")),
+       "1NETAPP_LUN_80_a_B"},
+      {"T10 with a code set of its own kind: text that is called binary",
+       designator(kBinary, kT10, text("IET     0001")), "1494554202020202030303031"},
+      {"T10 in UTF-8", designator(kUtf8, kT10, text("SCST_FIO 4f2b")), "1SCST_FIO_4f2b"},
+      {"text that is cut off by NUL, and goes on",
+       designator(kAscii, kT10, joined({text("IET"), Bytes(5), octets({'A', 0, 'B'})})),
+       "14945540000000000410042"},
+      {"a byte that is not printable",
+       designator(kAscii, kT10,
+                  text("IET     A\x1b"
+                       "B")),
+       "1IET_A\\x1bB"},
+      {"NAA 6", kNaa6, kNaa6Text},
+      {"NAA 5", designator(kBinary, kNaa, octets({0x50, 1, 2, 3, 4, 5, 6, 7})),
+       "35001020304050607"},
+      {"NAA 3", designator(kBinary, kNaa, octets({0x30, 0, 0, 1, 0, 0, 0, 2})),
+       "33000000100000002"},
+      {"NAA 2 before NAA 3, in this order",
+       joined({designator(kBinary, kNaa, octets({0x20, 0, 0xab, 1, 2, 3, 4, 5})),
+               designator(kBinary, kNaa, octets({0x30, 0, 0, 1, 0, 0, 0, 2}))}),
+       "32000ab0102030405"},
+      {"EUI-64", designator(kBinary, kEui64, eight), "2123456789abcdef0"},
+      {"EUI-64 of 16 bytes", designator(kBinary, kEui64, joined({eight, eight})),
+       "2123456789abcdef0123456789abcdef0"},
+      {"NAA after T10 and EUI-64",
+       joined({designator(kAscii, kT10, text("IET     1")), designator(kBinary, kEui64, eight),
+               kNaa6}),
+       kNaa6Text},
+      {"T10 before a SCSI name, which scsi_id does not know",
+       joined({designator(kUtf8, kName, text("iqn.2026-01.t:lun1")),
+               designator(kAscii, kT10, text("IET     1"))}),
+       "1IET_1"},
+      {"a SCSI name alone",
+       designator(kUtf8, kName, joined({text("iqn.2026-01.t:lun1"), Bytes(2)})),
+       "8iqn.2026-01.t:lun1"},
+      {"vendor-specific text", designator(kAscii, kVendorSpecific, text("lun 7")),
+       "0IET_VIRTUAL-DISK_lun_7"},
+      {"vendor-specific bytes", designator(kBinary, kVendorSpecific, octets({0xab, 7})),
+       "0IET_VIRTUAL-DISK_ab07"},
+      {"before SPC-3: the page is the identifier",
+       octets({0x60, 6, 4, 0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}),
+       "36006048000010203040506070809"
+       "0a0b"},
+      {"no page 0x83", {}, "SIET_VIRTUAL-DISK_SERIAL0"},
+  };
+  for (const auto& test : kCases) {
+    EXPECT_EQ(wwid_of(test.designators), test.wwid) << test.what;
+  }
+  lun->options.vendor = "ATA";
+  lun->options.product = "QEMU HARDDISK";
+  EXPECT_EQ(wwid_of({}, "    QM00001"), "SATA_QEMU_HARDDISK_QM00001");
+}
+
+// Zeros, blanks and the like, and the name of the vendor.
+TEST_F(IdentityTest, ADesignatorThatSaysNothingIsNotWhatItIsKnownBy) {
+  lun->options.vendor = "IET";
+  lun->options.product = "DISK";
+  const Bytes t10 = designator(kAscii, kT10, text("IET     mysql-g"));
+  const auto naa = [](int first, std::size_t size, int fill) {
+    Bytes value(size, static_cast<std::byte>(fill));
+    value[0] = static_cast<std::byte>(first);
+    return designator(kBinary, kNaa, value);
+  };
+  const struct {
+    const char* what;
+    Bytes nothing;
+  } kCases[] = {
+      {"NAA 6 of zeros", naa(0x60, 16, 0)},
+      {"NAA 5 of zeros", naa(0x50, 8, 0)},
+      {"NAA 3 of zeros", naa(0x30, 8, 0)},
+      {"NAA 6 of ones", naa(0x6f, 16, 0xff)},
+      {"NAA 0 of zeros", naa(0, 8, 0)},
+      {"NAA 6 of 8 bytes", naa(0x60, 8, 1)},
+      {"NAA 5 of 16 bytes", naa(0x50, 16, 1)},
+      {"NAA without bytes", designator(kBinary, kNaa, {})},
+      {"EUI-64 of zeros", designator(kBinary, kEui64, Bytes(8))},
+      {"EUI-64 of ones", designator(kBinary, kEui64, Bytes(8, std::byte{0xff}))},
+      {"EUI-64 of 7 bytes", designator(kBinary, kEui64, Bytes(7, std::byte{1}))},
+      {"T10 of blanks", designator(kAscii, kT10, text("        "))},
+      {"T10 of zeros", designator(kAscii, kT10, Bytes(24))},
+      {"binary T10 of zeros", designator(kBinary, kT10, Bytes(24))},
+      {"T10 with the vendor only", designator(kAscii, kT10, text("IET     "))},
+      {"binary T10 with the vendor only",
+       designator(kBinary, kT10, joined({text("IET"), Bytes(21)}))},
+      {"T10 with vendor and product", designator(kAscii, kT10, text("IET     DISK            "))},
+      {"T10 with the vendor and digits of zero",
+       designator(kAscii, kT10, text("IET     00000000"))},
+      {"a name of zeros", designator(kUtf8, kName, Bytes(16))},
+      {"vendor-specific zeros", designator(kBinary, kVendorSpecific, Bytes(4))},
+      {"a relative target port", designator(kBinary, 4, octets({0, 0, 0, 1}))},
+      {"a port's NAA", joined({octets({1, 0x93, 0, 8}), octets({0x50, 1, 2, 3, 4, 5, 6, 7})})},
+      {"the target's NAA", joined({octets({1, 0xa3, 0, 8}), octets({0x50, 1, 2, 3, 4, 5, 6, 7})})},
+  };
+  for (const auto& test : kCases) {
+    EXPECT_EQ(wwid_of(joined({test.nothing, t10})), "1IET_mysql-g") << test.what << ", first";
+    EXPECT_EQ(wwid_of(joined({t10, test.nothing})), "1IET_mysql-g") << test.what << ", last";
+    EXPECT_EQ(wwid_of(test.nothing), "SIET_DISK_SERIAL0") << test.what << ", alone";
+    EXPECT_EQ(wwid_of(test.nothing, ""), "") << test.what << ", alone without a serial number";
+  }
+  for (const char* serial : {"        ", "0", "00000000", "  0000  "}) {
+    EXPECT_EQ(wwid_of({}, serial), "") << serial;
+  }
+  for (const char* serial : {"0000000A", "1", "O0"}) {
+    EXPECT_EQ(wwid_of({}, serial), std::string("SIET_DISK_") + serial) << serial;
+  }
+}
+
+TEST_F(IdentityTest, ManyLunsWithABinaryT10DesignatorAreAllTold) {
+  std::set<std::string> wwids;
+  for (int at = 8; at < 24; ++at) {
+    for (const int byte : {1, 0x20, 0x41, 0x80, 0xff}) {
+      Bytes value = joined({text("IET"), Bytes(21)});
+      value[static_cast<std::size_t>(at)] = static_cast<std::byte>(byte);
+      wwids.insert(wwid_of(designator(kBinary, kT10, value)));
+    }
+  }
+  EXPECT_EQ(wwids.size(), 80U);
+}
+
+TEST_F(IdentityTest, ASerialNumberWithAZeroInTheMiddleIsTakenWhole) {
+  const auto serial_of = [this](std::string_view serial) {
+    lun->options.pages[0x80] = page(0x80, text(serial));
+    const auto identity = identify();
+    return identity ? identity->serial : "error";
+  };
+  EXPECT_EQ(serial_of(std::string_view("AB\0\0CD", 6)), "AB\\x00\\x00CD");
+  EXPECT_EQ(serial_of(std::string_view("AB\0\0\0\0", 6)), "AB");
+  EXPECT_EQ(serial_of(std::string_view("\0\0AB", 4)), "\\x00\\x00AB");
+  EXPECT_EQ(serial_of(std::string_view("  AB \0", 6)), "AB");
+}
+
+class OptionalPagesTest : public IdentityTest {
+ protected:
+  // It is usable, and has what the other pages say.
+  void expect_usable(const std::string& what, const std::string& wwid, const std::string& serial) {
+    const auto identity = identify();
+    ASSERT_TRUE(identity) << what << ": " << identity.error().message;
+    EXPECT_EQ(identity->wwid, wwid) << what;
+    EXPECT_EQ(identity->serial, serial) << what;
+    EXPECT_EQ(identity->block_count, lun->options.block_count) << what;
+  }
+  static inline const std::string kWwid = "360014050000000000000000000000001";
+};
+
+TEST_F(OptionalPagesTest, StandardDataForAPageIsNoPage) {
+  for (const int first : {0x00, 0x80}) {  // RMB: byte 1 of the standard data is as of page 0x80
+    lun->options.standard_data_byte1 = static_cast<std::uint8_t>(first);
+    lun->options.pages_of_standard_data = {0x83};
+    expect_usable("0x83", "SSIM_DISK_SERIAL0", "SERIAL0");
+    lun->options.pages_of_standard_data = {0x80};
+    expect_usable("0x80", kWwid, "");
+    lun->options.pages_of_standard_data = {0x00};
+    expect_usable("0x00", kWwid, "SERIAL0");
+    lun->options.pages_of_standard_data = {0xb0, 0xb1, 0xb2};
+    expect_usable("0xb0 to 0xb2", kWwid, "SERIAL0");
+    lun->options.pages_of_standard_data = {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2};
+    expect_usable("all", "", "");
+  }
+}
+
+TEST_F(OptionalPagesTest, AListOfPagesThatIsMissingOrLiesHidesNothing) {
+  lun->options.max_transfer_blocks = 77;
+  const struct {
+    const char* what;
+    Bytes list;
+    bool limits;
+  } kCases[] = {
+      {"refused", {}, true},
+      {"empty", page(0x00, {}), true},
+      {"cut off", octets({0, 0}), true},
+      {"another page", page(0x83, octets({0x00, 0x80})), true},
+      {"only itself", page(0x00, octets({0x00})), false},
+      {"without 0x83", page(0x00, octets({0x00, 0x80, 0xb0})), true},
+      {"without 0x80", page(0x00, octets({0x00, 0x83, 0xb0})), true},
+      {"not in order", page(0x00, octets({0xb0, 0x83, 0x80, 0x00})), true},
+      {"with pages that are none", page(0x00, octets({0x00, 0x80, 0x83, 0xb0, 0xb3, 0xc2, 0xc9})),
+       true},
+      {"longer than it says", joined({page(0x00, octets({0x00, 0xb0})), octets({0x80, 0x83})}),
+       true},
+      {"shorter than it says", octets({0, 0, 0, 200, 0x00, 0x80, 0x83, 0xb0}), true},
+      {"zeros", page(0x00, Bytes(8)), false},
+  };
+  for (const auto& test : kCases) {
+    lun->options.pages[0x00] = test.list;
+    expect_usable(test.what, kWwid, "SERIAL0");
+    EXPECT_EQ(identify()->max_transfer_blocks, test.limits ? 77U : 0U) << test.what;
+  }
+}
+
+TEST_F(OptionalPagesTest, APageThatIsNoPageIsDoneWithout) {
+  for (const int code : {0x80, 0x83, 0xb0, 0xb1, 0xb2}) {
+    const struct {
+      const char* what;
+      Bytes page;
+    } kCases[] = {
+        {"refused", {}},
+        {"one byte", octets({0})},
+        {"cut off", octets({0, code, 0})},
+        {"another page", page(0x86, Bytes(60))},
+        {"the list", page(0x00, octets({0x00, 0x83}))},
+        {"without a body", page(code, {})},
+        {"short", page(code, octets({0}))},
+    };
+    for (const auto& test : kCases) {
+      lun->options.pages = {{static_cast<std::uint8_t>(code), test.page}};
+      const std::string what = testing::PrintToString(code) + " " + test.what;
+      expect_usable(what, code == 0x83 ? "SSIM_DISK_SERIAL0" : kWwid,
+                    code == 0x80 ? "" : "SERIAL0");
+    }
+  }
+}
+
+TEST_F(OptionalPagesTest, APageOfAnotherLengthThanItSaysIsReadAsFarAsItGoes) {
+  const Bytes t10 = designator(kAscii, kT10, text("SIM     7"));
+  const Bytes whole = joined({t10, kNaa6});
+  Bytes longer = page(0x83, whole);
+  longer[3] = static_cast<std::byte>(whole.size() + 40);
+  Bytes shorter = page(0x83, whole);
+  shorter[3] = static_cast<std::byte>(t10.size());
+  Bytes cut = page(0x83, whole);
+  cut.resize(cut.size() - 3);
+  Bytes torn = page(0x83, whole);
+  torn[3] = static_cast<std::byte>(t10.size() + 9);
+  const struct {
+    const char* what;
+    Bytes page;
+    std::string wwid;
+  } kCases[] = {
+      {"says more than there is", longer, kNaa6Text},
+      {"says less than there is", shorter, "1SIM_7"},
+      {"the last designator is cut off", cut, "1SIM_7"},
+      {"the page ends in a designator", torn, "1SIM_7"},
+      {"the only designator is cut off", octets({0, 0x83, 0, 20, 1, 3, 0, 16, 0x60, 1, 2}),
+       "SSIM_DISK_SERIAL0"},
+      {"a designator of no length before it", page(0x83, joined({octets({1, 3, 0, 0}), kNaa6})),
+       kNaa6Text},
+      {"two bytes behind the last one", page(0x83, joined({kNaa6, octets({1, 3})})), kNaa6Text},
+  };
+  for (const auto& test : kCases) {
+    lun->options.pages = {{0x83, test.page}};
+    expect_usable(test.what, test.wwid, "SERIAL0");
+  }
+}
+
+TEST_F(OptionalPagesTest, ATargetThatReadsOneByteOfTheAllocationLengthIsUnderstood) {
+  lun->options.reads_one_byte_of_allocation = true;
+  expect_usable("as it is", kWwid, "SERIAL0");
+  // More than one byte can ask for: what is behind it cannot be had.
+  const Bytes filler = designator(kBinary, kVendorSpecific, Bytes(120, std::byte{7}));
+  lun->options.pages = {{0x83, page(0x83, joined({kNaa6, filler, filler, filler}))}};
+  expect_usable("first", kNaa6Text, "SERIAL0");
+  lun->options.pages = {{0x83, page(0x83, joined({filler, filler, filler, kNaa6}))}};
+  EXPECT_TRUE(identify());
+}
+
+TEST_F(OptionalPagesTest, WhatDoesNotFitInto255BytesIsAskedForAgain) {
+  const Bytes filler = designator(kBinary, kVendorSpecific, Bytes(120, std::byte{7}));
+  for (int fillers = 0; fillers < 20; ++fillers) {
+    Bytes body;
+    for (int i = 0; i < fillers; ++i) {
+      body = joined({body, filler});
+    }
+    lun->options.pages = {{0x83, page(0x83, joined({body, kNaa6}))}};
+    expect_usable(testing::PrintToString(fillers), kNaa6Text, "SERIAL0");
+  }
+}
+
+// What it has said by then counts, where it does not want to say more.
+TEST_F(OptionalPagesTest, ATargetThatRefusesToSayMoreThan255BytesIsKnownByThese) {
+  const Bytes filler = designator(kBinary, kVendorSpecific, Bytes(240, std::byte{7}));
+  lun->options.pages = {{0x83, page(0x83, joined({kNaa6, filler}))}};
+  SimFault fault = answers_page(0x83, ScsiStatus::check_condition,
+                                make_sense(SenseKey::illegal_request, 0x2400));
+  const auto of_page = fault.matches;
+  fault.matches = [of_page](const SimCommand& command) {
+    return of_page(command) && command.cdb[3] != 0;
+  };
+  target->inject(fault);
+  expect_usable("long", kNaa6Text, "SERIAL0");
+}
+
+// Whatever words the target refuses it in, for good.
+TEST_F(OptionalPagesTest, ARefusedPageIsDoneWithout) {
+  const struct {
+    const char* what;
+    ScsiStatus status;
+    Bytes sense;
+  } kCases[] = {
+      {"invalid field", ScsiStatus::check_condition, make_sense(SenseKey::illegal_request, 0x2400)},
+      {"invalid command", ScsiStatus::check_condition,
+       make_sense(SenseKey::illegal_request, 0x2000)},
+      {"vendor's code", ScsiStatus::check_condition, make_sense(SenseKey::illegal_request, 0x8001)},
+      {"no code", ScsiStatus::check_condition, make_sense(SenseKey::illegal_request, 0x0000)},
+      {"no sense data", ScsiStatus::check_condition, {}},
+      {"hardware error", ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400)},
+      {"medium error", ScsiStatus::check_condition, make_sense(SenseKey::medium_error, 0x1100)},
+      {"data protect", ScsiStatus::check_condition, make_sense(SenseKey::data_protect, 0x2700)},
+      {"aborted", ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x0000)},
+      {"busy", ScsiStatus::busy, {}},
+      {"reservation conflict", ScsiStatus::reservation_conflict, {}},
+      {"a status that nobody knows", static_cast<ScsiStatus>(0x22), {}},
+  };
+  for (const auto& test : kCases) {
+    for (const int code : {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2}) {
+      // Who it is cannot be said with certainty by a target that is busy.
+      const bool only_busy = test.status == ScsiStatus::busy || test.what == std::string("aborted");
+      if (only_busy && (code == 0x80 || code == 0x83)) {
+        continue;
+      }
+      target->inject(answers_page(code, test.status, test.sense));
+      expect_usable(std::string(test.what) + " of " + testing::PrintToString(code),
+                    code == 0x83 ? "SSIM_DISK_SERIAL0" : kWwid, code == 0x80 ? "" : "SERIAL0");
+      target->clear_faults();
+    }
+  }
+}
+
+TEST_F(OptionalPagesTest, APageThatIsRefusedForAMomentIsAskedForAgain) {
+  lun->options.max_transfer_blocks = 77;
+  for (const int code : {0x00, 0x80, 0x83, 0xb0}) {
+    SimFault fault = answers_page(code, ScsiStatus::check_condition,
+                                  make_sense(SenseKey::hardware_error, 0x4400));
+    fault.count = 3;
+    target->inject(fault);
+    expect_usable(testing::PrintToString(code), kWwid, "SERIAL0");
+    fault.count = 3;
+    target->inject(fault);
+    EXPECT_EQ(identify()->max_transfer_blocks, 77U);
+  }
+}
+
+// As one without names it would be another LUN for others of this host.
+TEST_F(OptionalPagesTest, ATargetThatIsBusyWhenItIsAskedForNamesIsAskedAgainLater) {
+  const std::pair<ScsiStatus, Bytes> kAnswers[] = {
+      {ScsiStatus::busy, {}},
+      {ScsiStatus::task_set_full, {}},
+      {ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x0000)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0401)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0403)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0800)}};
+  for (const auto& [status, sense] : kAnswers) {
+    for (const int code : {0x80, 0x83}) {
+      target->inject(answers_page(code, status, sense));
+      EXPECT_FALSE(identify()) << code << " " << static_cast<int>(status);
+      target->clear_faults();
+    }
+  }
+  SimFault silent = answers_page(0x83, ScsiStatus::good);
+  silent.answer = false;
+  target->inject(silent);
+  EXPECT_FALSE(identify());
+  target->clear_faults();
+  expect_usable("later", kWwid, "SERIAL0");
+}
+
+TEST_F(OptionalPagesTest, APageThatIsNeverAnsweredIsDoneWithout) {
+  for (const int code : {0xb0, 0xb1, 0xb2}) {
+    SimFault fault = answers_page(code, ScsiStatus::good);
+    fault.answer = false;
+    target->inject(fault);
+    expect_usable(testing::PrintToString(code), kWwid, "SERIAL0");
+    target->clear_faults();
+  }
+}
+
+TEST_F(OptionalPagesTest, ReadCapacity16IsOptional) {
+  const struct {
+    const char* what;
+    ScsiStatus status;
+    Bytes sense;
+  } kCases[] = {
+      {"invalid command", ScsiStatus::check_condition,
+       make_sense(SenseKey::illegal_request, 0x2000)},
+      {"invalid field", ScsiStatus::check_condition, make_sense(SenseKey::illegal_request, 0x2400)},
+      {"no sense data", ScsiStatus::check_condition, {}},
+      {"hardware error", ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400)},
+      {"aborted", ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x0000)},
+  };
+  for (const auto& test : kCases) {
+    target->inject(answers(scsi_operation::kServiceActionIn16, test.status, test.sense));
+    expect_usable(test.what, kWwid, "SERIAL0");
+    EXPECT_FALSE(identify()->has_16_byte_commands) << test.what;
+    target->clear_faults();
+  }
+  for (const auto& [cut_bytes, long_form] :
+       {std::pair{32U, false}, {31U, false}, {25U, false}, {21U, false}, {20U, true}, {0U, true}}) {
+    SimFault cut = answers(scsi_operation::kServiceActionIn16, ScsiStatus::good);
+    cut.execute = true;
+    cut.cut_bytes = cut_bytes;
+    target->inject(cut);
+    expect_usable("cut off", kWwid, "SERIAL0");
+    EXPECT_EQ(identify()->has_16_byte_commands, long_form) << cut_bytes;
+    target->clear_faults();
+  }
+}
+
+TEST_F(OptionalPagesTest, ModeSenseIsOptional) {
+  const Bytes invalid_command = make_sense(SenseKey::illegal_request, 0x2000);
+  const Bytes invalid_field = make_sense(SenseKey::illegal_request, 0x2400);
+  const Bytes hardware = make_sense(SenseKey::hardware_error, 0x4400);
+  const std::pair<const char*, Bytes> kSenses[] = {{"invalid command", invalid_command},
+                                                   {"invalid field", invalid_field},
+                                                   {"hardware error", hardware},
+                                                   {"no sense data", {}}};
+  for (const auto& [six, six_sense] : kSenses) {
+    target->inject(answers(scsi_operation::kModeSense6, ScsiStatus::check_condition, six_sense));
+    expect_usable(six, kWwid, "SERIAL0");
+    EXPECT_TRUE(identify()->write_cache) << six << ": MODE SENSE(10) tells";
+    for (const auto& [ten, ten_sense] : kSenses) {
+      target->inject(answers(scsi_operation::kModeSense10, ScsiStatus::check_condition, ten_sense));
+      expect_usable(std::string(six) + ", " + ten, kWwid, "SERIAL0");
+      target->clear_faults();
+      target->inject(answers(scsi_operation::kModeSense6, ScsiStatus::check_condition, six_sense));
+    }
+    target->clear_faults();
+  }
+  SimFault silent = answers(scsi_operation::kModeSense6, ScsiStatus::good);
+  silent.answer = false;
+  target->inject(silent);
+  expect_usable("never answered", kWwid, "SERIAL0");
+}
+
+TEST_F(OptionalPagesTest, TestUnitReadyWithNothingToComplainOfIsReady) {
+  const struct {
+    const char* what;
+    ScsiStatus status;
+    Bytes sense;
+    bool usable;
+  } kCases[] = {
+      {"recovered error", ScsiStatus::check_condition,
+       make_sense(SenseKey::recovered_error, 0x1701), true},
+      {"recovered error: threshold", ScsiStatus::check_condition,
+       make_sense(SenseKey::recovered_error, 0x5d00), true},
+      {"no sense", ScsiStatus::check_condition, make_sense(SenseKey::no_sense, 0), true},
+      {"no sense, with a code", ScsiStatus::check_condition, make_sense(SenseKey::no_sense, 0x0b01),
+       true},
+      {"no sense, by descriptors", ScsiStatus::check_condition, octets({0x72, 0, 0, 0, 0, 0, 0, 0}),
+       true},
+      {"recovered error, by descriptors", ScsiStatus::check_condition,
+       octets({0x72, 1, 0x17, 1, 0, 0, 0, 0}), true},
+      {"condition met", ScsiStatus::condition_met, {}, true},
+      {"reservation conflict", ScsiStatus::reservation_conflict, {}, true},
+      {"unknown command", ScsiStatus::check_condition,
+       make_sense(SenseKey::illegal_request, 0x2000), true},
+      {"not ready", ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0403), false},
+      {"becoming ready", ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0401),
+       false},
+      {"medium error", ScsiStatus::check_condition, make_sense(SenseKey::medium_error, 0x3100),
+       false},
+      {"no LUN", ScsiStatus::check_condition, make_sense(SenseKey::illegal_request, 0x2500), false},
+  };
+  for (const auto& test : kCases) {
+    target->inject(answers(scsi_operation::kTestUnitReady, test.status, test.sense));
+    EXPECT_EQ(identify().has_value(), test.usable) << test.what;
+    target->clear_faults();
+  }
+}
+
+// A target that ends every command with a word about its health is as good as one that does not.
+TEST_F(OptionalPagesTest, EveryCommandMayEndWithRecoveredError) {
+  for (const SenseKey key : {SenseKey::recovered_error, SenseKey::no_sense}) {
+    SimFault fault;
+    fault.count = 0;
+    fault.execute = true;
+    fault.status = ScsiStatus::check_condition;
+    fault.sense = make_sense(key, 0);
+    fault.matches = [](const SimCommand& command) {
+      return command.cdb[0] == scsi_operation::kTestUnitReady;
+    };
+    target->inject(fault);
+    expect_usable("recovered", kWwid, "SERIAL0");
+    target->clear_faults();
+  }
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
