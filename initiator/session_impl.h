@@ -48,6 +48,7 @@ class Session::Impl final : public ByteStream::Owner {
   [[nodiscard]] bool discard(ScsiTask& task);
   void drop(const Error& why);
   void retry_now();
+  [[nodiscard]] bool still_trying() const;
 
   IntrusiveList<SessionObserver> observers_;
   SessionState state_ = SessionState::free;
@@ -239,6 +240,7 @@ class Session::Impl final : public ByteStream::Owner {
   void* on_stopped_owner_ = nullptr;
   std::uint32_t failures_ = 0;  // in a row; decides the back-off
   TimePoint up_since_{};
+  TimePoint trying_since_{};  // without having been up for long
   TimePoint login_deadline_{};
   Duration wait_demanded_{};  // the target's Time2Wait for the next try
 
