@@ -225,7 +225,7 @@ Result<Outcome> run_event(const Event& event, bool tgt, std::uint32_t depth, Dur
         outcome.trouble = fmt::format("{} requests were never answered", (*job)->in_flight());
       } else if (outcome.result.mismatch) {
         outcome.trouble = outcome.result.mismatch->describe();
-      } else if (outcome.result.errors != 0) {
+      } else if (outcome.result.errors() != 0) {
         outcome.trouble = outcome.result.first_error;
       }
     }

@@ -19,11 +19,7 @@ DiskDevice::DiskDevice(const Environment& environment, DiskHandle handle, std::s
       close_log_(kMessageLimit, environment.all_log),
       retry_timer_(
           environment.control,
-          [](void* self) noexcept {
-            auto& device = *static_cast<DiskDevice*>(self);
-            device.environment_.owner.look_up(device.plan_);
-          },
-          this),
+          [](void* self) noexcept { static_cast<DiskDevice*>(self)->look_up(); }, this),
       close_timer_(
           environment.control,
           [](void* self) noexcept { static_cast<DiskDevice*>(self)->on_close_overdue(); }, this) {}
@@ -33,6 +29,14 @@ Result<DiskPlan> DiskDevice::make_plan() {
   if (!target) {
     unreadable_ = true;
     return fail(target.error().code, fmt::format("the disk's target: {}", target.error().message));
+  }
+  if (description_.device_model_opens_it) {
+    return fail(
+        ErrorCode::unsupported,
+        fmt::format("{} is an emulated drive of an HVM guest, whose device model (QEMU) would "
+                    "open the LUN, too, past this service: call it xvde or further, or use "
+                    "backendtype=tap,script=block-iscsi-blkback",
+                    description_.virtual_device));
   }
   return plan_disk(*target, environment_.configuration, description_.virtual_device,
                    description_.read_only);
@@ -50,6 +54,12 @@ void DiskDevice::open() {
   }
   plan_ = std::move(*plan);
   phase_ = Phase::resolving;
+  failed_lookups_ = 0;
+  look_up();
+}
+
+void DiskDevice::look_up() {
+  lookup_began_ = environment_.control.now();
   environment_.owner.look_up(plan_);
 }
 
@@ -58,12 +68,14 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
     return;
   }
   if (!result) {
-    if (phase_ == Phase::resolving) {
+    const bool took_long = environment_.control.now() - lookup_began_ >= kLongLookup;
+    if (phase_ == Phase::resolving && (++failed_lookups_ > 1 || took_long)) {
       environment_.owner.on_device_error(result.error().message);
     }
     retry_later();
     return;
   }
+  failed_lookups_ = 0;
   if (!result->trouble.empty() && result->complete) {
     log_limited(portals_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
                 "{}: some portals cannot be used yet: {}", name_, result->trouble);

@@ -53,6 +53,8 @@ class DiskDevice {
   // State 6 waits for the device to be closed, but not longer: libxl gives up after 10 s.
   static constexpr std::chrono::milliseconds kCloseTimeout{6000};
   static constexpr std::chrono::milliseconds kRetryMin{1000};
+  // A first look-up that fails is no trouble yet, unless it has taken so long.
+  static constexpr std::chrono::seconds kLongLookup{10};
   static constexpr std::chrono::milliseconds kRetryMax{30000};
 
   [[nodiscard]] bool is_open() const { return phase_ == Phase::open; }
@@ -99,6 +101,7 @@ class DiskDevice {
   enum class Phase : std::uint8_t { none, resolving, open, closing };
 
   [[nodiscard]] Result<DiskPlan> make_plan();
+  void look_up();
   void retry_later();
   void on_close_overdue();
   [[nodiscard]] Result<void> change_queueing(const ControlRequest& request);
@@ -119,6 +122,8 @@ class DiskDevice {
   DiskPlan plan_;
   DiskWishes wishes_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;
+  std::uint32_t failed_lookups_ = 0;  // in a row
+  TimePoint lookup_began_{};
   LogLimiter portals_log_;
   LogLimiter close_log_;
   Timer retry_timer_;

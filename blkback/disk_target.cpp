@@ -11,20 +11,17 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::string_view kLibxlPrefix = "aio:";
 constexpr std::string_view kScheme = "iscsi:";
+constexpr std::string_view kRawFormat = "aio";  // libxl's word for it
+constexpr std::array<std::string_view, 6> kFormats = {kRawFormat, "raw", "qcow",
+                                                      "qcow2",    "qed", "vhd"};
+constexpr std::string_view kBlanks = " \t\r\n\f\v";
+constexpr std::string_view kQuotes = "'\"";
 constexpr std::size_t kMaxHostBytes = 253;  // RFC 1035 2.3.4, as text
 constexpr std::size_t kMaxAliasBytes = 64;
 
 Error invalid(std::string sentence) {
   return Error{ErrorCode::invalid_argument, std::move(sentence)};
-}
-
-std::string_view without_prefix(std::string_view params) {
-  if (params.starts_with(kLibxlPrefix)) {
-    params.remove_prefix(kLibxlPrefix.size());
-  }
-  return params;
 }
 
 bool is_ascii_letter(char c) {
@@ -42,6 +39,120 @@ std::string lower(std::string_view text) {
     }
   }
   return result;
+}
+
+// What libxl makes of a disk line: FORMAT:TARGET.
+struct WrittenTarget {
+  std::string_view format;
+  std::string_view before;  // the scheme: blanks and quotation marks
+  std::string_view scheme;  // "iscsi:", perhaps in other letters or with blanks before its colon
+  std::string_view target;  // behind it
+};
+
+// Nothing: it is none of ours, however it may be written.
+std::optional<WrittenTarget> take_apart(std::string_view params) {
+  WrittenTarget written;
+  const std::string_view first = params.substr(0, params.find(':'));
+  if (std::find(kFormats.begin(), kFormats.end(), first) != kFormats.end() &&
+      first.size() < params.size()) {
+    written.format = first;
+    params.remove_prefix(first.size() + 1);
+  }
+  const std::size_t begin = params.find_first_not_of(std::string(kBlanks) + std::string(kQuotes));
+  if (begin == std::string_view::npos) {
+    return std::nullopt;
+  }
+  written.before = params.substr(0, begin);
+  params.remove_prefix(begin);
+  constexpr std::string_view kWord = kScheme.substr(0, kScheme.size() - 1);
+  const std::size_t colon = params.find_first_not_of(kBlanks, kWord.size());
+  if (lower(params.substr(0, kWord.size())) != kWord || colon == std::string_view::npos ||
+      params[colon] != ':') {
+    return std::nullopt;
+  }
+  written.scheme = params.substr(0, colon + 1);
+  written.target = params.substr(colon + 1);
+  return written;
+}
+
+// Words of a disk line that xl would have understood before target=, which takes the rest.
+constexpr std::array<std::string_view, 10> kLineKeys = {
+    "access", "backend", "backendtype", "cdrom",   "devtype",
+    "format", "script",  "target",      "trusted", "vdev"};
+constexpr std::array<std::string_view, 14> kLineWords = {
+    "ro",        "r",         "rw",      "w",          "readonly",
+    "readwrite", "cdrom",     "discard", "no-discard", "direct-io-safe",
+    "raw",       "removable", "trusted", "untrusted"};
+
+// target: behind "iscsi:". Portals follow one another with commas, so that what is looked at begins
+// behind them.
+Result<void> check_rest_of_line(std::string_view target) {
+  std::string_view rest = target;
+  if (rest.starts_with("//")) {
+    rest.remove_prefix(std::min(rest.find('/', 2), rest.size()));
+  }
+  for (std::size_t comma = rest.find(','); comma != std::string_view::npos;
+       comma = rest.find(',')) {
+    rest.remove_prefix(comma + 1);
+    rest.remove_prefix(std::min(rest.find_first_not_of(kBlanks), rest.size()));
+    std::string_view word = rest.substr(0, rest.find(','));
+    word = word.substr(0, word.find_last_not_of(kBlanks) + 1);
+    const std::size_t equals = word.find('=');
+    std::string_view key = word.substr(0, equals);
+    key = key.substr(0, key.find_last_not_of(kBlanks) + 1);
+    const bool swallowed =
+        equals != std::string_view::npos
+            ? std::find(kLineKeys.begin(), kLineKeys.end(), key) != kLineKeys.end()
+            : std::find(kLineWords.begin(), kLineWords.end(), key) != kLineWords.end();
+    constexpr std::array<std::string_view, 6> kOfAccess = {"access",   "ro",    "r",
+                                                           "readonly", "cdrom", "devtype"};
+    if (swallowed) {
+      const bool of_access = std::find(kOfAccess.begin(), kOfAccess.end(), key) != kOfAccess.end();
+      return tl::unexpected(invalid(fmt::format(
+          "target= takes the rest of the disk line, so that {}{} behind it says nothing{}: write "
+          "it before target=",
+          key, equals != std::string_view::npos ? "=" : "",
+          of_access ? ", and the disk would be writable" : "")));
+    }
+  }
+  return {};
+}
+
+// What a disk line can have that is wrong before anything else is.
+Result<void> check_writing(const WrittenTarget& written) {
+  if (!written.format.empty() && written.format != kRawFormat) {
+    return tl::unexpected(invalid(
+        fmt::format("the disk line says format={}: a LUN is served as it is, leave format= out",
+                    written.format)));
+  }
+  const bool quoted =
+      written.before.find_first_of(kQuotes) != std::string_view::npos ||
+      (!written.target.empty() && kQuotes.find(written.target.back()) != std::string_view::npos);
+  if (!written.before.empty() && kBlanks.find(written.before.front()) != std::string_view::npos) {
+    return tl::unexpected(invalid("a blank stands before iscsi:"));
+  }
+  if (quoted) {
+    return tl::unexpected(
+        invalid("a quotation mark stands before or behind the target; a disk line has none"));
+  }
+  if (written.scheme.find_first_of(kBlanks) != std::string_view::npos) {
+    return tl::unexpected(invalid("a blank stands within iscsi:"));
+  }
+  if (written.scheme != kScheme) {
+    return tl::unexpected(invalid("iscsi: has to be written in small letters"));
+  }
+  if (auto checked = check_rest_of_line(written.target); !checked) {
+    return checked;
+  }
+  if (!written.target.empty() && kBlanks.find(written.target.back()) != std::string_view::npos) {
+    return tl::unexpected(
+        invalid("a blank stands at the end of the target, and xl takes it for a part of it"));
+  }
+  const std::string_view body = written.target.substr(0, written.target.find('?'));
+  if (body.find(' ') != std::string_view::npos) {
+    return tl::unexpected(invalid("a blank stands in the target"));
+  }
+  return {};
 }
 
 // Whoever can read the guest's backend node (the guest can) would know the secret, and messages
@@ -146,15 +257,17 @@ Result<std::vector<Portal>> parse_portals(std::string_view text) {
   }
 }
 
-Result<void> parse_seconds(std::string_view key, std::string_view value, unsigned least,
-                           std::optional<std::chrono::seconds>& setting) {
-  constexpr unsigned kMost = 3600;
-  const auto seconds = parse_number<unsigned>(value, least, kMost);
-  if (!seconds) {
-    return tl::unexpected(
-        invalid(fmt::format("{} is not a number of seconds from {} to {}", key, least, kMost)));
+Result<void> parse_seconds(std::string_view key, std::string_view value,
+                           std::optional<std::chrono::milliseconds>& setting) {
+  // As in the configuration file.
+  const std::chrono::milliseconds least(key == "noop_out_interval" ? 0 : 100);
+  constexpr std::chrono::seconds kMost{3600};
+  const auto seconds = parse_decimal_seconds(value);
+  if (!seconds || *seconds < least || *seconds > kMost) {
+    return tl::unexpected(invalid(fmt::format("{} is not a number of seconds from {} to {}", key,
+                                              least.count() == 0 ? "0" : "0.1", kMost.count())));
   }
-  setting = std::chrono::seconds(*seconds);
+  setting = *seconds;
   return {};
 }
 
@@ -252,22 +365,22 @@ Result<void> apply_setting(std::string_view key, std::string_view value, DiskSet
     return {};
   }
   if (key == "polling_interval") {
-    return parse_seconds(key, value, 1, settings.polling_interval);
+    return parse_seconds(key, value, settings.polling_interval);
   }
   if (key == "checker_timeout") {
-    return parse_seconds(key, value, 1, settings.checker_timeout);
+    return parse_seconds(key, value, settings.checker_timeout);
   }
   if (key == "login_timeout") {
-    return parse_seconds(key, value, 1, settings.login_timeout);
+    return parse_seconds(key, value, settings.login_timeout);
   }
   if (key == "logout_timeout") {
-    return parse_seconds(key, value, 1, settings.logout_timeout);
+    return parse_seconds(key, value, settings.logout_timeout);
   }
   if (key == "noop_out_interval") {
-    return parse_seconds(key, value, 0, settings.noop_out_interval);
+    return parse_seconds(key, value, settings.noop_out_interval);
   }
   if (key == "noop_out_timeout") {
-    return parse_seconds(key, value, 1, settings.noop_out_timeout);
+    return parse_seconds(key, value, settings.noop_out_timeout);
   }
   return tl::unexpected(invalid(
       "a setting behind '?' is unknown; known are path_grouping_policy, path_selector, rr_min_io, "
@@ -438,6 +551,10 @@ Result<void> check_iscsi_name(std::string_view what, std::string_view name) {
           invalid(fmt::format("{} contains a blank or a control character", what)));
     }
   }
+  if (name.find_first_of(",=") != std::string_view::npos) {
+    return tl::unexpected(invalid(
+        fmt::format("{} contains a comma or '=', which no iSCSI name has (RFC 3722)", what)));
+  }
   return {};
 }
 
@@ -538,15 +655,15 @@ Result<std::string> parse_wwid(std::string_view text) {
 }
 
 bool is_iscsi_params(std::string_view params) {
-  return without_prefix(params).starts_with(kScheme);
+  return take_apart(params).has_value();
 }
 
 Result<DiskTarget> parse_disk_target(std::string_view params) {
-  std::string_view text = without_prefix(params);
-  if (!text.starts_with(kScheme)) {
+  const auto written = take_apart(params);
+  if (!written) {
     return tl::unexpected(invalid("the target does not begin with iscsi:"));
   }
-  text.remove_prefix(kScheme.size());
+  const std::string_view text = written->target;
   if (contains_secret(text)) {
     return tl::unexpected(
         invalid("the target contains credentials, which the guest could read; "
@@ -555,6 +672,9 @@ Result<DiskTarget> parse_disk_target(std::string_view params) {
   if (params.size() > kMaxParamsBytes) {
     return tl::unexpected(invalid(fmt::format("the target has {} bytes, at most {} are allowed",
                                               params.size(), kMaxParamsBytes)));
+  }
+  if (auto checked = check_writing(*written); !checked) {
+    return tl::unexpected(checked.error());
   }
   const std::size_t query_at = text.find('?');
   std::string_view body = text.substr(0, query_at);
@@ -579,18 +699,18 @@ Result<std::optional<std::chrono::milliseconds>> parse_no_path_retry(
   if (text == "fail") {
     return Wait{std::chrono::milliseconds(0)};
   }
-  const bool seconds = text.ends_with('s');
-  const auto number =
-      parse_number<unsigned>(seconds ? text.substr(0, text.size() - 1) : text, 1, 86400);
-  if (!number) {
-    return tl::unexpected(
-        invalid("no_path_retry is neither queue, fail, a number of checks (1 to "
-                "86400), nor a number of seconds with an s behind it"));
+  constexpr unsigned kMost = 86400;
+  if (text.ends_with('s')) {
+    const auto seconds = parse_decimal_seconds(text.substr(0, text.size() - 1));
+    if (seconds && *seconds <= std::chrono::seconds(kMost)) {
+      return Wait{*seconds};
+    }
+  } else if (const auto checks = parse_number<unsigned>(text, 0, kMost)) {
+    return Wait{polling_interval * static_cast<int>(*checks)};
   }
-  if (seconds) {
-    return Wait{std::chrono::seconds(*number)};
-  }
-  return Wait{polling_interval * static_cast<int>(*number)};
+  return tl::unexpected(
+      invalid("no_path_retry is neither queue, fail, a number of checks (0, which is fail, to "
+              "86400), nor a number of seconds with an s behind it"));
 }
 
 }  // namespace iscsi_blkback

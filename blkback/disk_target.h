@@ -13,8 +13,8 @@
 // Keys are multipath.conf's (path_grouping_policy, path_selector, prio with prio_args, failback,
 // no_path_retry, rr_min_io, polling_interval, checker_timeout, wwid), shared and iscsid.conf's
 // timers (login_timeout, logout_timeout, noop_out_interval, noop_out_timeout); times are in
-// seconds. Disks of a guest share a session to the same portal where all that is set of the session
-// is the same.
+// seconds and may have decimals. Disks of a guest share a session to the same portal where all that
+// is set of the session is the same.
 #pragma once
 
 #include <chrono>
@@ -39,12 +39,12 @@ struct DiskSettings {
   std::string no_path_retry;  // as written (checked); empty: not set
   std::optional<std::string> wwid;
   std::optional<bool> shared;
-  std::optional<std::chrono::seconds> polling_interval;
-  std::optional<std::chrono::seconds> checker_timeout;
-  std::optional<std::chrono::seconds> login_timeout;
-  std::optional<std::chrono::seconds> logout_timeout;
-  std::optional<std::chrono::seconds> noop_out_interval;
-  std::optional<std::chrono::seconds> noop_out_timeout;
+  std::optional<std::chrono::milliseconds> polling_interval;
+  std::optional<std::chrono::milliseconds> checker_timeout;
+  std::optional<std::chrono::milliseconds> login_timeout;
+  std::optional<std::chrono::milliseconds> logout_timeout;
+  std::optional<std::chrono::milliseconds> noop_out_interval;
+  std::optional<std::chrono::milliseconds> noop_out_timeout;
 };
 
 struct DiskTarget {
@@ -63,7 +63,9 @@ inline constexpr std::size_t kMaxTargetNamesPerDisk = 8;
 inline constexpr std::uint16_t kMaxLun = 16383;          // see encode_lun()
 inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 
-// Whether params is meant for us at all; everything else is left alone.
+// Whether params is meant for us at all; everything else is left alone. What is meant for us and
+// written wrong, in a way that xl accepts (a format, a blank or a quotation mark before iscsi:), is
+// ours as well: nobody else would say why the guest waits for its disk.
 [[nodiscard]] bool is_iscsi_params(std::string_view params);
 
 // For params that are ours. The error is one sentence without any secret.
@@ -79,7 +81,8 @@ inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 // is shown as \xNN may also stand there itself.
 [[nodiscard]] Result<std::string> parse_wwid(std::string_view text);
 
-// "queue", "fail", "N" (checks, polling_interval apart) or "Ns" (seconds); nullopt: for ever.
+// "queue", "fail", "N" (checks, polling_interval apart) or "Ns" (seconds, perhaps with decimals);
+// 0 is fail. nullopt: for ever.
 [[nodiscard]] Result<std::optional<std::chrono::milliseconds>> parse_no_path_retry(
     std::string_view text, std::chrono::milliseconds polling_interval);
 

@@ -40,6 +40,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
         refused_timer_(
             plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->add_refused(); },
             this) {
+    opened_at_ = plane.reactor_.now();
     device_.set_suspended(plane.suspended_);
     add_portals(specification.portals);
     trouble_timer_.start_after(kTroubleInterval);
@@ -204,7 +205,10 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   }
 
   void report_trouble() {
-    std::string trouble = describe_trouble(device_.snapshot());
+    const MultipathSnapshot snapshot = device_.snapshot();
+    std::string trouble = plane_.reactor_.now() < opened_at_ + kPatienceWithPaths
+                              ? describe_trouble(snapshot)
+                              : describe_delay(snapshot);
     if (!trouble.empty() && trouble != told_trouble_) {
       told_trouble_ = trouble;
       plane_.tell([handle = handle_, why = std::move(trouble)](Events& events) {
@@ -226,6 +230,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
   bool closing_ = false;
   bool impatient_ = false;
   bool device_closed_ = false;
+  TimePoint opened_at_{};
   std::string told_trouble_;
   std::vector<ResolvedPortal> refused_;  // for want of room
   LogLimiter refused_log_{kMessageLimit};

@@ -46,6 +46,9 @@ class GuestDataPlane final : public DataPlane {
 
   // How often the sentence for hotplug-error is looked at while a device is not ready.
   static constexpr std::chrono::milliseconds kTroubleInterval{500};
+  // For how long paths that are on their way are waited for without a word. Less than the hotplug
+  // script waits (35 s) and xl (40 s), so that these can say why.
+  static constexpr std::chrono::seconds kPatienceWithPaths{30};
   // Commands of a guest that has gone may still end in order for so long, since a guest that is
   // started anew could otherwise be overtaken by its own old writes; then connections are dropped.
   static constexpr std::chrono::milliseconds kPatience{1000};

@@ -6,6 +6,7 @@
 
 #include "base/decimal.h"
 #include "base/printable_text.h"
+#include "blkback/emulated_drive.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -39,6 +40,14 @@ Result<XenbusState> read_state(XenStoreAccess& store, const std::string& path) {
     return tl::unexpected(text.error());
   }
   return parse_xenbus_state(*text);
+}
+
+// A frontend may align the disk to it, and what is behind the last whole one would be lost.
+std::uint64_t physical_sector_bytes(const Geometry& geometry) {
+  const std::uint64_t least = std::max(geometry.logical_block_bytes, kSectorBytes);
+  const std::uint64_t physical = geometry.physical_block_bytes;
+  const std::uint64_t disk_bytes = geometry.sector_count * kSectorBytes;
+  return physical > least && physical % least == 0 && disk_bytes % physical == 0 ? physical : least;
 }
 
 // A key of the guest's: a decimal number. The text itself is not repeated: it may be anything.
@@ -183,6 +192,15 @@ Result<DiskDescription> XenbusNode::read_description(XenStoreAccess& store) cons
       !name->empty() && name->size() <= 32 &&
       std::all_of(name->begin(), name->end(), [](char c) { return c > ' ' && c < 0x7f; });
   description.virtual_device = plain ? *name : std::to_string(id_.device_id);
+  // What another domain serves, the device model has no way to.
+  if (id_.kind == BackendKind::qdisk && id_.own_domain == 0 &&
+      is_emulated_drive(*name, *device_type == "cdrom")) {
+    auto type = read_or(store, fmt::format("/libxl/{}/type", id_.guest), "");
+    if (!type) {
+      return tl::unexpected(type.error());
+    }
+    description.device_model_opens_it = *type == "hvm";
+  }
   description.cdrom = *device_type == "cdrom";
   description.read_only = description.cdrom || !mode->starts_with('w');
   description.removable = *removable == "1";
@@ -306,8 +324,7 @@ XenbusNode::Entries XenbusNode::sizes(const Geometry& geometry,
       {"sectors", std::to_string(geometry.sector_count)},
       {"info", std::to_string(info)},
       {"sector-size", std::to_string(kSectorBytes)},
-      {"physical-sector-size",
-       std::to_string(std::max(geometry.physical_block_bytes, kSectorBytes))},
+      {"physical-sector-size", std::to_string(physical_sector_bytes(geometry))},
   };
 }
 

@@ -52,6 +52,8 @@ struct DiskDescription {
   bool read_only = false;
   bool cdrom = false;
   bool removable = false;
+  // The guest has a device model that opens the target itself, beside us (emulated_drive.h).
+  bool device_model_opens_it = false;
 };
 
 struct XenbusStates {

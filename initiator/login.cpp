@@ -134,7 +134,7 @@ Result<Login::Progress> Login::receive(BhsBytes header, std::span<const std::byt
     if (status_ >> 8 == 1) {
       return take_redirect();
     }
-    return tl::unexpected(describe_login_status(status_));
+    return tl::unexpected(describe_login_status(status_, options_.initiator_name));
   }
   if (requests_ >= kMaxRequests) {
     return fail(ErrorCode::protocol, "the login does not end; the target keeps asking");

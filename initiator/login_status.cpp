@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace iscsi_blkback {
 namespace {
+
+constexpr std::string_view kInitiatorName = "INITIATOR";
 
 constexpr std::array kStatuses = {
     LoginStatus{kMovedTemporarily, ErrorCode::unavailable, "the target has moved temporarily"},
@@ -18,10 +21,11 @@ constexpr std::array kStatuses = {
                 "(authmethod, username, password), or allow this initiator without authentication "
                 "on the target"},
     LoginStatus{0x0202, ErrorCode::permission_denied,
-                "the target does not allow this initiator; add the initiator name to its access "
-                "list"},
+                "the target does not allow this initiator; add its name to the target's access "
+                "list: INITIATOR"},
     LoginStatus{0x0203, ErrorCode::not_found,
-                "there is no target of this name at this portal; check the IQN"},
+                "there is no target of this name at this portal, or it does not show itself to "
+                "INITIATOR; check the IQN, and the target's access list"},
     LoginStatus{0x0204, ErrorCode::not_found,
                 "the target was removed from this portal for good; take the portal out of the "
                 "configuration"},
@@ -57,11 +61,15 @@ std::span<const LoginStatus> all_login_statuses() {
   return kStatuses;
 }
 
-Error describe_login_status(std::uint16_t status) {
+Error describe_login_status(std::uint16_t status, std::string_view initiator_name) {
   const auto found = std::find_if(kStatuses.begin(), kStatuses.end(),
                                   [&](const LoginStatus& entry) { return entry.status == status; });
   if (found != kStatuses.end()) {
-    return {found->code, std::string(found->sentence)};
+    std::string sentence(found->sentence);
+    if (const auto name = sentence.find(kInitiatorName); name != std::string::npos) {
+      sentence.replace(name, kInitiatorName.size(), initiator_name);
+    }
+    return {found->code, std::move(sentence)};
   }
   switch (status >> 8) {
     case 2:

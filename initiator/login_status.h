@@ -17,13 +17,14 @@ inline constexpr std::uint16_t kAuthenticationFailed = 0x0201;
 struct LoginStatus {
   std::uint16_t status;
   ErrorCode code;
-  std::string_view sentence;
+  std::string_view sentence;  // INITIATOR stands for the initiator's name
 };
 
 // Every status that the RFC defines but success.
 [[nodiscard]] std::span<const LoginStatus> all_login_statuses();
 
 // For a status that the RFC does not define, what its class says.
-[[nodiscard]] Error describe_login_status(std::uint16_t status);
+[[nodiscard]] Error describe_login_status(std::uint16_t status,
+                                          std::string_view initiator_name = "this initiator");
 
 }  // namespace iscsi_blkback

@@ -98,6 +98,7 @@ void Session::Impl::start() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
   failures_ = 0;
   ends_ = {};
+  trying_since_ = reactor_.now();
   failed_algorithms_.clear();
   forget_redirects();
   moved_to_.reset();
@@ -180,6 +181,12 @@ void Session::Impl::retry_now() {
     timer_.stop();
     connect();
   }
+}
+
+bool Session::Impl::still_trying() const {
+  const Duration time = reactor_.now() - trying_since_;
+  return state_ != SessionState::logged_in && time < kFewTriesMost &&
+         (failures_ < kFewTries || time < kFewTriesLeast);
 }
 
 bool Session::Impl::connection_active() const {
@@ -280,6 +287,7 @@ void Session::Impl::leave_connection(Error why) {
     ++statistics_.connection_losses;
     if (reactor_.now() - up_since_ >= kStableAfter) {
       failures_ = 0;
+      trying_since_ = reactor_.now();
     }
   } else if (!redirecting_) {
     learn_from_failed_login();
@@ -510,6 +518,9 @@ const SocketAddress& Session::peer() const {
 }
 std::uint64_t Session::login_epoch() const {
   return impl_->login_epoch_;
+}
+bool Session::still_trying() const {
+  return impl_->still_trying();
 }
 const Error& Session::last_error() const {
   return impl_->last_error_;

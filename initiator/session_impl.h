@@ -52,6 +52,7 @@ class Session::Impl final : public ByteStream::Owner {
   void drop(const Error& why);
   void retry_now();
   [[nodiscard]] bool keeps_ending() const;
+  [[nodiscard]] bool still_trying() const;
 
   IntrusiveList<SessionObserver> observers_;
   SessionState state_ = SessionState::free;
@@ -250,6 +251,7 @@ class Session::Impl final : public ByteStream::Owner {
   RepeatedEnds::Cause end_cause_ = RepeatedEnds::Cause::other;  // of the connection that just ends
   std::uint32_t tolerated_ = 0;  // those that the log has, a bit for each
   TimePoint up_since_{};
+  TimePoint trying_since_{};  // without having been up for long
   TimePoint login_deadline_{};
   Duration wait_demanded_{};  // the target's Time2Wait for the next try
 

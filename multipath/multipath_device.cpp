@@ -123,6 +123,14 @@ bool MultipathDevice::Impl::fenced_alone(const Path& path) const {
              [&](const Session& other) { return fencer_->one_nexus_space(path.session(), other); });
 }
 
+bool MultipathDevice::Impl::on_its_way(const Path& path) const {
+  const bool is_activated =
+      path.state() == PathState::ghost &&
+      (activating_ == path.index() ||
+       (!ready_ && !suspended_ && (activatable() & path_bit(path.index())) != 0));
+  return path.on_its_way() || is_activated;
+}
+
 MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   MultipathSnapshot snapshot;
   snapshot.alias = options_.alias;
@@ -157,6 +165,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
                               .state = path->state(),
                               .session_state = path->session().state(),
                               .last_error = path->last_error(),
+                              .on_its_way = on_its_way(*path),
                               .in_flight = path->in_flight(),
                               .suspect = (suspect_ & path_bit(path->index())) != 0,
                               .requests = path->requests(),

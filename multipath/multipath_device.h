@@ -133,6 +133,9 @@ struct PathSnapshot {
   PathState state = PathState::pending;
   SessionState session_state = SessionState::free;
   std::string last_error;  // why it is not up
+  // What becomes of it is not known yet: it is tried for the first few times, identified or
+  // activated.
+  bool on_its_way = false;
   std::uint32_t in_flight = 0;
   bool suspect = false;  // silent with I/O outstanding; not used while another path is there
   std::uint64_t requests = 0;

@@ -414,6 +414,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void look_for_activation();
   void activate_for_failback();
   [[nodiscard]] bool bypassed_is_wanted() const;
+  [[nodiscard]] bool on_its_way(const Path& path) const;
 
   MultipathDevice& device_;
   Reactor& reactor_;

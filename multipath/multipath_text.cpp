@@ -163,13 +163,23 @@ PrintableLines render_topology(const MultipathSnapshot& snapshot, std::string_vi
 }
 
 std::string describe_trouble(const MultipathSnapshot& snapshot) {
+  const bool is_near = std::any_of(
+      snapshot.paths.begin(), snapshot.paths.end(),
+      [](const PathSnapshot& path) { return path.on_its_way || path.last_error.empty(); });
+  return snapshot.waits_because.empty() && is_near ? std::string() : describe_delay(snapshot);
+}
+
+std::string describe_delay(const MultipathSnapshot& snapshot) {
   if (!snapshot.waits_because.empty()) {
     return snapshot.waits_because;
   }
   std::string trouble;
   for (const PathSnapshot& path : snapshot.paths) {
-    if (path.state == PathState::up || path.last_error.empty()) {
+    if (path.state == PathState::up) {
       return {};
+    }
+    if (path.last_error.empty()) {
+      continue;  // on its first try
     }
     if (trouble.size() > kMaxTroubleBytes) {
       continue;

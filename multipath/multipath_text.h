@@ -26,8 +26,10 @@ namespace iscsi_blkback {
                                              std::string_view device_name = {});
 
 // What keeps the disk from being used, one sentence: another disk of this host uses the LUN, or why
-// no path is up. Empty while a path is up or still on its first try.
+// no path is up. Empty while a path is up or on its way.
 [[nodiscard]] std::string describe_trouble(const MultipathSnapshot& snapshot);
+// The same where it has taken too long to wait for paths that are on their way: what they do.
+[[nodiscard]] std::string describe_delay(const MultipathSnapshot& snapshot);
 
 // "1.0G", "20G": as multipath -ll prints sizes.
 [[nodiscard]] std::string render_size(std::uint64_t sector_count);

@@ -107,6 +107,7 @@ void Path::start() {
   started_ = true;
   session_.add_observer(*this);
   if (session_.state() == SessionState::logged_in) {
+    session_up_at_ = reactor_.now();
     identify();
   }
 }
@@ -178,6 +179,14 @@ void Path::verify(const std::string& why) {
   }
 }
 
+bool Path::on_its_way() const {
+  if (session_.state() != SessionState::logged_in) {
+    return session_.still_trying();
+  }
+  return state_ == PathState::pending ||
+         (state_ == PathState::down && not_ready_ && reactor_.now() < session_up_at_ + kReadyTime);
+}
+
 std::string Path::last_error() const {
   const bool session_up = session_.state() == SessionState::logged_in;
   return state_ == PathState::up ? std::string()
@@ -187,6 +196,7 @@ std::string Path::last_error() const {
 
 void Path::on_session_up(Session& /*session*/) noexcept {
   depth_.reset();
+  session_up_at_ = reactor_.now();
   owner_.on_path_session_up(*this);
   if (!stopped_) {
     identify();
@@ -283,6 +293,7 @@ void Path::identify() {
 void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   identifying_ = false;
   identify_timer_.stop();
+  not_ready_ = !identity && identity.error().code == ErrorCode::unavailable;
   if (!identity) {
     transitioning_until_.reset();
     set_state(PathState::down, identity.error().message,

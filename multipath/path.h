@@ -122,6 +122,11 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] bool answers_soon() const {
     return identifying() && (!identifying_ || reactor_.now() < identifying_since_ + kAnswerTime);
   }
+  // It is not known yet what becomes of it, whatever last_error() says: an intermediate state is no
+  // reason to give a disk up that is being attached.
+  [[nodiscard]] bool on_its_way() const;
+  // So long a LUN may say after a login that it is not ready before that counts as its answer.
+  static constexpr std::chrono::seconds kReadyTime{15};
   // identifying(), of a path that was up before: in a moment it may be again.
   [[nodiscard]] bool verifying() const { return was_up_ && identifying(); }
   // For commands of the owner's own. It is busy while identifying.
@@ -186,6 +191,8 @@ class Path final : private SessionObserver, private PathChecker::Owner {
 
   bool identifying_ = false;
   TimePoint identifying_since_{};
+  TimePoint session_up_at_{};
+  bool not_ready_ = false;  // the LUN has said so when it was to be identified
   bool was_up_ = false;  // in this login, and since then neither down nor anything else but pending
   bool reading_access_ = false;
   // The target port is between two access states; at this time at the latest that is over.

@@ -2,8 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <utility>
+
+#include "base/decimal.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -83,16 +84,16 @@ Result<Failback> parse_failback(std::string_view text) {
   if (text == "followover") {
     return Failback{Failback::Kind::followover, {}};
   }
-  unsigned seconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size() || seconds == 0 ||
-      seconds > kMaxFailbackSeconds) {
+  const auto seconds = parse_decimal<unsigned>(text);
+  if (!seconds || *seconds > kMaxFailbackSeconds) {
     return fail(ErrorCode::invalid_argument,
                 fmt::format("failback is neither immediate, manual, followover nor a number of "
-                            "seconds from 1 to {}",
+                            "seconds from 0 (manual) to {}",
                             kMaxFailbackSeconds));
   }
-  return Failback{Failback::Kind::after, std::chrono::seconds(seconds)};
+  // multipath-tools (0.9.4, 0.11.1) take 0 for manual.
+  return *seconds == 0 ? Failback{}
+                       : Failback{Failback::Kind::after, std::chrono::seconds(*seconds)};
 }
 
 PathPolicies decide_policies(const PathPolicySettings& settings, const ArrayTable* arrays,

@@ -167,6 +167,25 @@ Result<std::string> parse_initiator_name(std::string_view text, const std::strin
   return fail(ErrorCode::not_found, fmt::format("{} has no line InitiatorName=", name));
 }
 
+Result<std::string> read_initiator_name(const std::string& path) {
+  const auto text = read_file(path);
+  if (!text) {
+    return tl::unexpected(text.error());
+  }
+  return parse_initiator_name(text->text, path);
+}
+
+void set_initiator_name(Configuration& configuration, const std::string& name) {
+  configuration.initiator_name = name;
+  configuration.session.initiator_name = name;
+  for (auto& [alias, lun] : configuration.luns) {
+    lun.session.initiator_name = name;
+  }
+  for (auto& [target, settings] : configuration.targets) {
+    settings.session.initiator_name = name;
+  }
+}
+
 Result<Configuration> read_configuration(const ConfigurationFiles& files) {
   const auto text = read_file(files.configuration);
   if (!text) {
@@ -189,22 +208,13 @@ Result<Configuration> load_configuration(const ConfigurationFiles& files) {
   if (!configuration || !configuration->initiator_name.empty()) {
     return configuration;
   }
-  auto text = read_file(files.initiator_name);
-  auto name = text ? parse_initiator_name(text->text, files.initiator_name)
-                   : Result<std::string>(tl::unexpected(text.error()));
+  const auto name = read_initiator_name(files.initiator_name);
   if (!name) {
     return fail(name.error().code,
                 fmt::format("there is no initiator name: {} sets no initiator_name, and {}",
                             files.configuration, name.error().message));
   }
-  configuration->initiator_name = *name;
-  configuration->session.initiator_name = *name;
-  for (auto& [alias, lun] : configuration->luns) {
-    lun.session.initiator_name = *name;
-  }
-  for (auto& [target, settings] : configuration->targets) {
-    settings.session.initiator_name = *name;
-  }
+  set_initiator_name(*configuration, *name);
   return configuration;
 }
 

@@ -32,6 +32,12 @@ inline constexpr std::size_t kMaxRunDirectoryBytes = 80;         // a socket's p
 [[nodiscard]] Result<std::string> parse_initiator_name(std::string_view text,
                                                        const std::string& name);
 
+// The same of a file that perhaps does not exist; not_found: there is no such file or no name in
+// it.
+[[nodiscard]] Result<std::string> read_initiator_name(const std::string& path);
+// Of every session, whichever section it has its settings from.
+void set_initiator_name(Configuration& configuration, const std::string& name);
+
 struct ConfigurationFiles {
   std::string configuration = kConfigurationPath;
   bool must_exist = false;  // else a missing file means: all defaults

@@ -230,6 +230,17 @@ Result<void> ConfigurationReader::set(const InterfacesSetting&, const Configurat
 
 Result<void> ConfigurationReader::set(const MarginalSetting& kind, const ConfigurationEntry& entry,
                                       Settings& settings) const {
+  // multipath.conf's word for 0.
+  const auto* word = entry.value->as_string();
+  if (word != nullptr && word->get() == "no") {
+    if (kind.least.count() != 0) {
+      return refuse(entry, fmt::format("{} is for paths that fail again and again: where there are "
+                                       "none to be, marginal_path_double_failed_time is \"no\"",
+                                       entry.name));
+    }
+    settings.multipath.marginal.*(kind.member) = Milliseconds(0);
+    return {};
+  }
   const auto time = seconds_of(entry, kind.least, std::chrono::hours(1));
   if (!time) {
     return tl::unexpected(time.error());
@@ -268,6 +279,9 @@ Result<void> ConfigurationReader::set(const PrioArgumentsSetting&, const Configu
   auto words = texts_of(entry);
   if (!words) {
     return tl::unexpected(words.error());
+  }
+  if (words->size() == 1 && words->front().empty()) {
+    words->clear();  // multipath.conf's default
   }
   settings.prio_args = std::move(*words);
   return {};

@@ -255,6 +255,16 @@ constexpr std::string_view kLogsChanges = "changes are logged once each; log_lev
 constexpr std::string_view kDetected =
     "prio and path_grouping_policy are detected exactly where they are not set";
 constexpr std::string_view kTriesForEver = "logging in is tried for ever";
+constexpr std::string_view kNoDaemon =
+    "iscsid is not used: a session lives as long as the disks that need it";
+constexpr std::string_view kPortalsInstead =
+    "where a target listens, or is asked for, portals says, or the disk line";
+constexpr std::string_view kAsksByItself =
+    "discovery is asked for again as long as a disk needs it";
+constexpr std::string_view kNoIsns = "iSNS is not used: portals says where to ask (SendTargets)";
+constexpr std::string_view kNoMarkers = "RFC 7143 has no markers any more";
+constexpr std::string_view kSoftwareInitiator =
+    "the host's own network is used, not that of an iSCSI adapter";
 
 constexpr std::array kMeaningless = {
     MeaninglessSetting{"replacement_timeout", "node.session.timeo.replacement_timeout",
@@ -346,6 +356,88 @@ constexpr std::array kMeaningless = {
     MeaninglessSetting{"queue_depth", "node.session.queue_depth",
                        "each path finds its own from the target's TASK SET FULL; cmds_max bounds a "
                        "session"},
+    // The rest of iscsid.conf and of open-iscsi's records
+    MeaninglessSetting{"iscsid.startup", "", kNoDaemon},
+    MeaninglessSetting{"iscsid.safe_logout", "", kNoDaemon},
+    MeaninglessSetting{"node.startup", "", kOnlyNamedDisks},
+    MeaninglessSetting{"node.conn[0].startup", "", kOnlyNamedDisks},
+    MeaninglessSetting{"node.leading_login", "", kOnlyNamedDisks},
+    MeaninglessSetting{"node.session.scan", "", kOnlyNamedDisks},
+    MeaninglessSetting{"node.session.boot_root", "", kOnlyNamedDisks},
+    MeaninglessSetting{"node.discovery_type", "", kOnlyNamedDisks},
+    MeaninglessSetting{"node.discovery_address", "", kPortalsInstead},
+    MeaninglessSetting{"node.discovery_port", "", kPortalsInstead},
+    MeaninglessSetting{"node.conn[0].address", "", kPortalsInstead},
+    MeaninglessSetting{"node.conn[0].port", "", kPortalsInstead},
+    MeaninglessSetting{"node.tpgt", "", kPortalsInstead},
+    MeaninglessSetting{
+        "node.name", "",
+        "the target is named by the disk line, or as target in a section [luns.ALIAS]"},
+    MeaninglessSetting{"discovery.type", "", kPortalsInstead},
+    MeaninglessSetting{"discovery.startup", "", kPortalsInstead},
+    MeaninglessSetting{"discovery.sendtargets.address", "", kPortalsInstead},
+    MeaninglessSetting{"discovery.sendtargets.port", "", kPortalsInstead},
+    MeaninglessSetting{"discovery.sendtargets.use_discoveryd", "", kAsksByItself},
+    MeaninglessSetting{"discovery.sendtargets.discoveryd_poll_inval", "", kAsksByItself},
+    MeaninglessSetting{"discovery.sendtargets.reopen_max", "", kAsksByItself},
+    MeaninglessSetting{"discovery.sendtargets.timeo.login_timeout", "",
+                       "login_timeout bounds discovery, too"},
+    MeaninglessSetting{"discovery.sendtargets.iscsi.MaxRecvDataSegmentLength", "",
+                       "answers of discovery may have any length that is of use"},
+    MeaninglessSetting{"discovery.isns.use_discoveryd", "", kNoIsns},
+    MeaninglessSetting{"discovery.isns.discoveryd_poll_inval", "", kNoIsns},
+    MeaninglessSetting{"isns.address", "", kNoIsns},
+    MeaninglessSetting{"isns.port", "", kNoIsns},
+    MeaninglessSetting{"node.conn[0].timeo.active_timeout", "",
+                       "open-iscsi itself does nothing with it"},
+    MeaninglessSetting{"node.session.xmit_thread_priority", "",
+                       "there is no thread of the kernel's"},
+    MeaninglessSetting{"node.session.initial_cmdsn", "",
+                       "the first command of a session has CmdSN 1"},
+    MeaninglessSetting{"node.conn[0].iscsi.MaxXmitDataSegmentLength", "",
+                       "what is sent is as long as the target's MaxRecvDataSegmentLength allows"},
+    MeaninglessSetting{"node.session.iscsi.FastAbort", "",
+                       "data is sent as long as the target asks for it"},
+    MeaninglessSetting{"node.conn[0].iscsi.IFMarker", "", kNoMarkers},
+    MeaninglessSetting{"node.conn[0].iscsi.OFMarker", "", kNoMarkers},
+    MeaninglessSetting{"node.conn[0].tcp.window_size", "", "the kernel finds the window by itself"},
+    MeaninglessSetting{"node.conn[0].tcp.type_of_service", "",
+                       "routing and traffic control may mark connections to a portal"},
+    MeaninglessSetting{
+        "iface.iscsi_ifacename", "",
+        "an interface is named by iface.net_ifacename, iface.ipaddress or iface.hwaddress"},
+    MeaninglessSetting{"iface.transport_name", "", kSoftwareInitiator},
+    MeaninglessSetting{"iface.initiatorname", "",
+                       "the name of the host is initiator_name, for all of its sessions"},
+    MeaninglessSetting{"iface.mtu", "", kSoftwareInitiator},
+    MeaninglessSetting{"iface.port", "", kSoftwareInitiator},
+    MeaninglessSetting{"iface.vlan_id", "", kSoftwareInitiator},
+    MeaninglessSetting{"iface.bootproto", "", kSoftwareInitiator},
+    MeaninglessSetting{"iface.subnet_mask", "", kSoftwareInitiator},
+    MeaninglessSetting{"iface.gateway", "", kSoftwareInitiator},
+    // and of multipath.conf
+    MeaninglessSetting{"disable_changed_wwids", "",
+                       "a LUN's identity is looked at with every login"},
+    MeaninglessSetting{"enable_foreign", "", kNoKernelDevices},
+    MeaninglessSetting{"unpriv_sgio", "", kNoKernelDevices},
+    MeaninglessSetting{"hw_str_match", "", "[[device]] sections count in their order"},
+    MeaninglessSetting{"vpd_vendor", "", "which pages tell of access a LUN says itself"},
+    MeaninglessSetting{"product_blacklist", "", kOnlyNamedDisks},
+    MeaninglessSetting{
+        "pg_timeout", "",
+        "checker_timeout bounds an activation, and pg_init_retries how often it is tried"},
+    MeaninglessSetting{"pg_prio_calc", "", "a group has the mean of the priorities of its paths"},
+    MeaninglessSetting{"mode", "", kNoKernelDevices},
+    MeaninglessSetting{"uid", "", kNoKernelDevices},
+    MeaninglessSetting{"gid", "", kNoKernelDevices},
+    MeaninglessSetting{"devices", "",
+                       "its sections are [[device]] here, each with vendor and product"},
+    MeaninglessSetting{"multipaths", "",
+                       "its sections are [luns.ALIAS] here, with target, lun and wwid"},
+    MeaninglessSetting{
+        "overrides", "",
+        "what holds for all disks stands in [defaults], which counts more than [[device]] does"},
+    MeaninglessSetting{"protocol", "", kFailsFast},
 };
 
 char folded(char c) {

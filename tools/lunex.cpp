@@ -23,6 +23,7 @@
 #include "tools/config.h"
 #include "tools/lunex_disk.h"
 #include "tools/lunex_info.h"
+#include "tools/lunex_initiator.h"
 #include "tools/lunex_job.h"
 #include "tools/lunex_options.h"
 #include "tools/lunex_report.h"
@@ -35,6 +36,7 @@ namespace {
 constexpr int kOk = 0;
 constexpr int kError = 1;
 constexpr int kUsage = 2;
+constexpr int kInterrupted = 3;
 
 // How long the last answers of a job may take.
 constexpr std::chrono::seconds kDrainPatience{5};
@@ -61,6 +63,7 @@ void complain(const std::string& sentence) {
   print_complaint("lunex", sentence);
 }
 
+// What was asked for could not be begun. The exit status.
 int complain(const Error& error) {
   complain(error.message);
   return error.code == ErrorCode::invalid_argument ? kUsage : kError;
@@ -72,24 +75,15 @@ bool print_line(std::string_view line) {
   return print_lines(lines);
 }
 
-// The configuration as the daemon reads it; whatever is wrong with it is the operator's input.
 Result<Configuration> configure(const Arguments& arguments) {
-  auto configuration = arguments.initiator_name.empty() ? load_configuration(arguments.files)
-                                                        : read_configuration(arguments.files);
-  if (!configuration) {
-    return fail(ErrorCode::invalid_argument, configuration.error().message);
+  auto configured = configure_lunex(arguments.files, arguments.initiator_name);
+  if (!configured) {
+    return tl::unexpected(configured.error());
   }
-  if (!arguments.initiator_name.empty()) {
-    if (auto right = check_iscsi_name("--initiator-name", arguments.initiator_name); !right) {
-      return tl::unexpected(right.error());
-    }
-    configuration->initiator_name = arguments.initiator_name;
-    configuration->session.initiator_name = arguments.initiator_name;
-    for (auto& [alias, lun] : configuration->luns) {
-      lun.session.initiator_name = arguments.initiator_name;
-    }
+  if (!configured->remark.empty()) {
+    complain(configured->remark);
   }
-  return configuration;
+  return std::move(configured->configuration);
 }
 
 std::uint64_t random_number() {
@@ -108,8 +102,9 @@ class Bench {
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
 
-  // Ends when every path is up or has failed once, with at least one up.
-  Result<void> open(const Arguments& arguments, bool read_only) {
+  // Ends when it is known of every path whether it can be used, with at least one up.
+  Result<void> open(const Arguments& arguments, bool read_only,
+                    LunexDisk::Use use = LunexDisk::Use::io) {
     const auto configuration = configure(arguments);
     if (!configuration) {
       return tl::unexpected(configuration.error());
@@ -134,21 +129,24 @@ class Bench {
     }
     signals_ = std::move(*signals);
     const Duration patience = specification.session.login_timeout + std::chrono::seconds(5);
-    disk_ = std::make_unique<LunexDisk>(*reactor_, specification, arguments.job.depth);
+    disk_ = std::make_unique<LunexDisk>(*reactor_, specification, arguments.job.depth, use);
     const bool settled = run_until([this] { return interrupted_ || disk_->settled(); }, patience);
     if (interrupted_) {
       return fail(ErrorCode::unavailable, "interrupted before the LUN was reached");
     }
-    if (const std::string trouble = describe_trouble(disk_->snapshot()); !trouble.empty()) {
+    const MultipathSnapshot now = disk_->snapshot();
+    const std::string trouble = settled ? describe_trouble(now) : describe_delay(now);
+    if (!trouble.empty()) {
       return fail(ErrorCode::unavailable, trouble);
     }
     if (!disk_->device().ready()) {
       return fail(ErrorCode::timed_out,
                   settled ? "no path to the LUN can be used" : "the LUN did not answer in time");
     }
-    for (const PathSnapshot& path : disk_->snapshot().paths) {
+    for (const PathSnapshot& path : now.paths) {
       if (path.state != PathState::up) {
-        complain(fmt::format("without the path by {}: {}", path.portal, path.last_error));
+        complain(fmt::format("without the path by {}: {}", path.portal,
+                             path.last_error.empty() ? "it does not answer" : path.last_error));
       }
     }
     return {};
@@ -163,21 +161,28 @@ class Bench {
     LunexJob& job = **created;
     LunexMeasure measure;
     const std::uint64_t calls = reactor_->kernel_entries();
+    const std::uint64_t losses = disk_->connection_losses();
     const std::chrono::microseconds cpu = cpu_time();
+    disk_->watch_paths();
     job.start();
     while (!job.done() && !job.stopping() && !interrupted_) {
       reactor_->run_once(std::chrono::seconds(1));
     }
+    measure.interrupted = !job.done() && !job.stopping();
     job.stop();
-    if (!run_until([&] { return job.done(); }, kDrainPatience)) {
+    const bool answered = run_until([&] { return job.done(); }, kDrainPatience);
+    measure.disk = disk_->snapshot();
+    measure.fewest_paths_up = disk_->fewest_paths_up();
+    measure.connection_losses = disk_->connection_losses() - losses;
+    if (!answered) {
       disk_->close();  // completes what is left
-      run_until([&] { return job.done(); }, kDrainPatience);
+      while (!job.done()) {
+        reactor_->run_once(std::chrono::milliseconds(100));
+      }
     }
     measure.client_cpu = cpu_time() - cpu;
     measure.system_calls = reactor_->kernel_entries() - calls;
     measure.result = job.result();
-    measure.connection_losses = disk_->connection_losses();
-    measure.interrupted = interrupted_;
     return measure;
   }
 
@@ -212,7 +217,7 @@ class Bench {
     if (!std::exchange(interrupted_, true)) {
       interrupted_at_ = now;
     } else if (now - interrupted_at_ > kSameSignal) {
-      std::_Exit(kError);  // asked twice: now
+      std::_Exit(kInterrupted);  // asked twice: now
     }
   }
 
@@ -250,7 +255,13 @@ int judge(const LunexMeasure& measure) {
   if (result.mismatch) {
     complain(result.mismatch->describe());
   }
-  return result.errors == 0 && result.unanswered == 0 && !result.mismatch ? kOk : kError;
+  return result.errors() != 0 ? kError : measure.interrupted ? kInterrupted : kOk;
+}
+
+// The LUN could not be opened.
+int give_up(const Bench& bench, const Error& error) {
+  const int status = complain(error);
+  return bench.interrupted() ? kInterrupted : status;
 }
 
 int run_job(Arguments& arguments) {
@@ -263,17 +274,17 @@ int run_job(Arguments& arguments) {
   }
   Bench bench;
   if (auto opened = bench.open(arguments, !arguments.job.writes); !opened) {
-    return complain(opened.error());
+    return give_up(bench, opened.error());
   }
   LunexGenerations generations(random_number());
-  const MultipathSnapshot disk = bench.disk().snapshot();
   const auto measure = bench.measure(arguments.job, arguments.verify ? &generations : nullptr);
   if (!measure) {
     return complain(measure.error());
   }
-  const LunexRunWords words{arguments.rw, arguments.job.block_bytes, arguments.job.depth};
-  const bool printed = arguments.json ? print_json(run_json(words, disk, *measure))
-                                      : print_lines(run_text(words, disk, *measure));
+  const LunexRunWords words{arguments.rw, arguments.job.block_bytes, arguments.job.depth,
+                            arguments.verify};
+  const bool printed = arguments.json ? print_json(run_json(words, *measure))
+                                      : print_lines(run_text(words, *measure));
   const int status = judge(*measure);
   return printed ? status : kError;
 }
@@ -284,13 +295,12 @@ int verify(Arguments& arguments) {
   }
   Bench bench;
   if (auto opened = bench.open(arguments, false); !opened) {
-    return complain(opened.error());
+    return give_up(bench, opened.error());
   }
   LunexGenerations generations(random_number());
-  nlohmann::json passes = nlohmann::json::array();
-  std::uint64_t verified = 0;
+  LunexVerdict verdict;
+  verdict.passes = arguments.passes;
   int status = kOk;
-  LunexMeasure last;
   for (std::uint32_t pass = 1; pass <= arguments.passes && status == kOk; ++pass) {
     for (const bool write : {true, false}) {
       LunexJobOptions options = arguments.job;
@@ -298,53 +308,37 @@ int verify(Arguments& arguments) {
       options.reads = !write;
       options.writes = write;
       options.flush_at_end = write;
-      auto measure = bench.measure(options, &generations);
+      const auto measure = bench.measure(options, &generations);
       if (!measure) {
         return complain(measure.error());
       }
       status = judge(*measure);
-      last = std::move(*measure);
-      if (status != kOk || last.interrupted) {
+      const LunexJobResult& result = measure->result;
+      verdict.last = result;
+      verdict.interrupted = measure->interrupted;
+      verdict.written_bytes += result.write.bytes;
+      verdict.compared_bytes += result.compared_bytes;
+      if (status != kOk) {
         break;
       }
-      if (!write) {
-        verified += last.result.read.bytes;
-      }
+      verdict.passes_done += write ? 0 : 1;
       if (!arguments.json) {
         static_cast<void>(
             print_line(fmt::format("pass {} of {}: {} {} bytes in {:.2f} s", pass, arguments.passes,
-                                   write ? "wrote" : "read back and compared", last.result.bytes(),
-                                   std::chrono::duration<double>(last.result.elapsed).count())));
+                                   write ? "wrote" : "read back and compared", result.bytes(),
+                                   std::chrono::duration<double>(result.elapsed).count())));
       }
     }
-    if (last.interrupted) {
-      break;
-    }
   }
-  const bool right = status == kOk && !last.interrupted;
-  if (arguments.json) {
-    const LunexJobResult& result = last.result;
-    nlohmann::json json = {
-        {"verified", right},
-        {"passes", arguments.passes},
-        {"compared_bytes", verified},
-        {"interrupted", last.interrupted},
-        {"errors", result.errors + result.unanswered + (result.mismatch ? 1 : 0)},
-        {"first_error", result.first_error}};
-    json["mismatch"] = result.mismatch ? mismatch_json(*result.mismatch) : nlohmann::json();
-    return print_json(json) ? status : kError;
-  }
-  return print_line(right              ? "every block is right"
-                    : last.interrupted ? "interrupted"
-                                       : "the LUN is not right")
-             ? status
-             : kError;
+  const bool printed =
+      arguments.json ? print_json(verdict_json(verdict)) : print_line(verdict_text(verdict));
+  return !printed || (status == kOk && !verdict.verified()) ? kError : status;
 }
 
 int describe(const Arguments& arguments) {
   Bench bench;
-  if (auto opened = bench.open(arguments, true); !opened) {
-    return complain(opened.error());
+  if (auto opened = bench.open(arguments, true, LunexDisk::Use::questions); !opened) {
+    return give_up(bench, opened.error());
   }
   Session* session = bench.disk().live_session();
   if (session == nullptr) {
@@ -390,6 +384,11 @@ int find_targets(const Arguments& arguments) {
       complain(targets.error().message);
       status = kError;
       continue;
+    }
+    if (targets->empty()) {
+      complain(fmt::format("{} shows no target to {}", portal.to_string(),
+                           configuration->initiator_name));
+      status = kError;
     }
     for (const DiscoveredTarget& target : *targets) {
       nlohmann::json found = nlohmann::json::array();

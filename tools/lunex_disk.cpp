@@ -15,11 +15,6 @@ namespace {
 // How long requests that are still under way may take once the disk is being closed.
 constexpr std::chrono::milliseconds kClosePatience{500};
 
-bool is_settled(const PathSnapshot& path) {
-  return path.state != PathState::pending ||
-         (path.session_state != SessionState::logged_in && !path.last_error.empty());
-}
-
 }  // namespace
 
 Isid make_lunex_isid(std::uint32_t random, std::uint32_t number) {
@@ -50,14 +45,19 @@ Result<ResolvedDisk> look_up_lun(const Configuration& configuration, const std::
   return resolve_disk(*plan, system_portal_directory());
 }
 
-LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth)
+LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth,
+                     Use use)
     : lun_(specification.lun),
       patience_timer_(
           reactor, [](void* self) noexcept { static_cast<LunexDisk*>(self)->give_up(); }, this) {
   MultipathOptions multipath = specification.multipath;
   multipath.max_requests = depth;
+  if (use == Use::questions) {
+    multipath.reservation_key = 0;
+  }
   MultipathDevice::Observer& observer = *this;
   device_.emplace(reactor, std::move(multipath), observer);
+  device_->set_suspended(use == Use::questions);
   std::uint32_t random = 0;
   if (::getrandom(&random, sizeof random, 0) != sizeof random) {
     random = static_cast<std::uint32_t>(reactor.random());
@@ -82,7 +82,10 @@ LunexDisk::~LunexDisk() {
 
 bool LunexDisk::settled() const {
   const MultipathSnapshot now = device_->snapshot();
-  return std::all_of(now.paths.begin(), now.paths.end(), is_settled);
+  const bool any_on_its_way = std::any_of(now.paths.begin(), now.paths.end(),
+                                          [](const PathSnapshot& path) { return path.on_its_way; });
+  // The first paths that are up wait for those that are just being asked, too.
+  return !any_on_its_way && (now.ready || now.paths_up() == 0 || !now.waits_because.empty());
 }
 
 std::string LunexDisk::trouble() const {
@@ -90,10 +93,26 @@ std::string LunexDisk::trouble() const {
 }
 
 Session* LunexDisk::live_session() {
-  const auto found = std::find_if(sessions_.begin(), sessions_.end(), [](const auto& session) {
-    return session->state() == SessionState::logged_in;
-  });
-  return found == sessions_.end() ? nullptr : found->get();
+  const MultipathSnapshot now = device_->snapshot();  // its paths are in the order of the sessions
+  Session* live = nullptr;
+  for (std::size_t index = 0; index < sessions_.size(); ++index) {
+    Session& session = *sessions_[index];
+    if (session.state() == SessionState::logged_in) {
+      if (now.paths.at(index).state == PathState::up) {
+        return &session;
+      }
+      live = live == nullptr ? &session : live;
+    }
+  }
+  return live;
+}
+
+void LunexDisk::watch_paths() {
+  fewest_paths_up_ = device_->snapshot().paths_up();
+}
+
+void LunexDisk::on_paths_changed(MultipathDevice& device) noexcept {
+  fewest_paths_up_ = std::min(fewest_paths_up_, device.snapshot().paths_up());
 }
 
 std::uint64_t LunexDisk::connection_losses() const {

@@ -31,23 +31,32 @@ namespace iscsi_blkback {
 
 class LunexDisk final : private MultipathDevice::Observer {
  public:
+  // What for: to read and write, or only to ask questions over its sessions. Then nothing is
+  // changed at the LUN: no standby path is activated, no key for reservations is registered.
+  enum class Use : std::uint8_t { io, questions };
+
   // depth: requests under way at once.
-  LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth);
+  LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth,
+            Use use = Use::io);
   ~LunexDisk();  // closed()
   LunexDisk(const LunexDisk&) = delete;
   LunexDisk& operator=(const LunexDisk&) = delete;
 
-  // Every path is up, or has failed once.
+  // Of every path it is known whether it can be used now: redirects have been followed, refusals
+  // have come again and again, LUNs have become ready, standby paths have been activated.
   [[nodiscard]] bool settled() const;
-  // Why not one path is up; empty while one is, or is on its first try.
+  // Why not one path is up; empty while one is, or is on its way.
   [[nodiscard]] std::string trouble() const;
   [[nodiscard]] MultipathDevice& device() { return *device_; }  // until close()
   [[nodiscard]] MultipathSnapshot snapshot() const { return device_->snapshot(); }
-  // A session that is logged in, or null; and the LUN's number.
+  // A session whose path is up, else one that is logged in, or null; and the LUN's number.
   [[nodiscard]] Session* live_session();
   [[nodiscard]] std::uint16_t lun() const { return lun_; }
   // Times that a session was up and went down.
   [[nodiscard]] std::uint64_t connection_losses() const;
+  // The fewest paths that were up at once since the last watch_paths().
+  void watch_paths();
+  [[nodiscard]] std::size_t fewest_paths_up() const { return fewest_paths_up_; }
 
   // Logs out. What is still under way completes with aborted, and its connection is reset. closed()
   // follows within the logout timeout.
@@ -56,13 +65,14 @@ class LunexDisk final : private MultipathDevice::Observer {
 
  private:
   void on_ready(MultipathDevice&) noexcept override {}
-  void on_paths_changed(MultipathDevice&) noexcept override {}
+  void on_paths_changed(MultipathDevice& device) noexcept override;
   void on_device_closed();
   void give_up();
 
   std::uint16_t lun_;
   std::vector<std::unique_ptr<Session>> sessions_;
   std::optional<MultipathDevice> device_;
+  std::size_t fewest_paths_up_ = 0;
   Timer patience_timer_;
   bool closing_ = false;
   std::size_t stopped_ = 0;  // sessions

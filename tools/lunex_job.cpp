@@ -148,7 +148,7 @@ void LunexJob::on_complete(BlockRequest& request, IoStatus status) noexcept {
   if (request.operation == BlockOperation::flush) {
     job.flush_ = Flush::done;
     if (status != IoStatus::ok) {
-      job.note_error(request, status);
+      job.note_error(slot, status, now);
     }
     job.result_.elapsed = now - job.began_;
     return;
@@ -173,10 +173,9 @@ void LunexJob::completed(Slot& slot, IoStatus status, TimePoint now) {
     ++direction.requests;
     direction.bytes += slot.request.length_bytes();
     direction.latency.record(now - slot.submitted);
-  } else if (status == IoStatus::aborted) {
-    ++result_.unanswered;
   } else {
-    note_error(slot.request, status);
+    note_error(slot, status, now);
+    stop();
   }
   next(slot, now);
 }
@@ -251,6 +250,7 @@ void LunexJob::compare(const Slot& slot) {
       stop();  // what is under way may still find an earlier one
       return;
     }
+    result_.compared_bytes += unit;
     ++stamp.block;
   }
 }
@@ -259,18 +259,25 @@ void LunexJob::finish(TimePoint now) {
   end_timer_.stop();
   stopping_ = true;
   result_.elapsed = now - began_;
-  if (options_.flush_at_end) {
+  if (options_.flush_at_end && result_.errors() == 0) {
     flush_ = Flush::running;
     BlockRequest& flush = slots_.front().request;
     flush.operation = BlockOperation::flush;
     flush.sector = 0;
     flush.sector_count = 0;
+    slots_.front().submitted = now;
     device_.submit(flush);
   }
 }
 
-void LunexJob::note_error(const BlockRequest& request, IoStatus status) {
-  ++result_.errors;
+void LunexJob::note_error(const Slot& slot, IoStatus status, TimePoint now) {
+  const BlockRequest& request = slot.request;
+  if (status == IoStatus::aborted) {  // the disk was closed
+    ++result_.unanswered;
+    result_.longest_unanswered = std::max(result_.longest_unanswered, now - slot.submitted);
+    return;
+  }
+  ++result_.failed;
   if (!result_.first_error.empty()) {
     return;
   }

@@ -31,7 +31,9 @@ struct LunexJobOptions {
   // blocks.
   std::uint64_t offset_bytes = 0;
   std::uint64_t size_bytes = 0;
-  // The job ends with what comes first; without both, when it has gone once through its blocks.
+  // The job ends with what comes first; without both, when it has gone once through its blocks. And
+  // as in fio(1) with the first request that fails: where every one does at once, for want of a
+  // path, the job would only count how fast.
   std::optional<Duration> runtime;
   std::optional<std::uint64_t> requests;
   bool flush_at_end = false;  // one flush after the last answer, not counted as a request
@@ -67,14 +69,17 @@ struct LunexJobResult {
   };
   Direction read;
   Direction write;
-  Duration elapsed{};                       // from the first request to the last answer
-  std::uint64_t errors = 0;                 // requests that failed
-  std::uint64_t unanswered = 0;             // given up by abandon()
-  std::string first_error;                  // one sentence
+  Duration elapsed{};             // from the first request to the end of the last, answered or not
+  std::uint64_t failed = 0;       // requests that were answered with an error
+  std::string first_error;        // one sentence
+  std::uint64_t unanswered = 0;   // requests that were given up, which no latency shows
+  Duration longest_unanswered{};  // for how long one of them had waited
+  std::uint64_t compared_bytes = 0;         // read, and found as this run has written them
   std::optional<PatternMismatch> mismatch;  // of the lowest block found wrong
 
   [[nodiscard]] std::uint64_t requests() const { return read.requests + write.requests; }
   [[nodiscard]] std::uint64_t bytes() const { return read.bytes + write.bytes; }
+  [[nodiscard]] std::uint64_t errors() const { return failed + unanswered + (mismatch ? 1 : 0); }
 };
 
 class LunexJob {
@@ -121,7 +126,7 @@ class LunexJob {
   void stamp(Slot& slot);
   void compare(const Slot& slot);
   void finish(TimePoint now);
-  void note_error(const BlockRequest& request, IoStatus status);
+  void note_error(const Slot& slot, IoStatus status, TimePoint now);
   [[nodiscard]] std::uint64_t random();
 
   Reactor& reactor_;

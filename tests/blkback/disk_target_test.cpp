@@ -11,6 +11,7 @@ namespace iscsi_blkback {
 namespace {
 
 using namespace std::chrono_literals;
+using namespace std::string_literals;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -33,9 +34,109 @@ TEST(DiskTarget, OnlyIscsiIsOurs) {
   EXPECT_TRUE(is_iscsi_params("iscsi:alias"));
   EXPECT_TRUE(is_iscsi_params("aio:iscsi:"));
   EXPECT_FALSE(is_iscsi_params("aio:/dev/vg/lv"));
-  EXPECT_FALSE(is_iscsi_params("qcow2:iscsi:x"));
+  EXPECT_FALSE(is_iscsi_params("qcow2:/images/iscsi:x"));
+  EXPECT_FALSE(is_iscsi_params("aio:/dev/iscsi:x"));
+  EXPECT_FALSE(is_iscsi_params("aio:iscsid:x"));
+  EXPECT_FALSE(is_iscsi_params("nbd:iscsi:x"));
+  EXPECT_FALSE(is_iscsi_params("aio:"));
+  EXPECT_FALSE(is_iscsi_params("aio: "));
   EXPECT_FALSE(is_iscsi_params(""));
   EXPECT_FALSE(is_iscsi_params("iscsi"));
+}
+
+struct WrongLine {
+  const char* params;
+  const char* said;
+};
+
+// What xl accepts, and nobody would serve: the guest would wait for its disk without a word.
+TEST(DiskTarget, ATargetThatIsWrittenWrongIsOursToRefuse) {
+  for (const WrongLine& line : {
+           WrongLine{"qcow2:iscsi://h/iqn.a:b/1", "format=qcow2"},
+           WrongLine{"qcow:iscsi:a", "format=qcow:"},
+           WrongLine{"vhd:iscsi:a", "format=vhd"},
+           WrongLine{"qed:iscsi:a", "format=qed"},
+           WrongLine{"aio: iscsi:a", "blank stands before iscsi:"},
+           WrongLine{"aio:\tiscsi:a", "blank stands before iscsi:"},
+           WrongLine{" iscsi:a", "blank stands before iscsi:"},
+           WrongLine{"aio:'iscsi:a'", "quotation mark"},
+           WrongLine{"aio:\"iscsi://h/iqn.a:b/1\"", "quotation mark"},
+           WrongLine{"aio: 'iscsi:a'", "blank stands before iscsi:"},
+           WrongLine{"qcow2: \"iscsi:a", "format=qcow2"},
+           WrongLine{"aio:ISCSI:a", "small letters"},
+           WrongLine{"aio:iSCSI://h/iqn.a:b/1", "small letters"},
+           WrongLine{"aio:iscsi ://h/iqn.a:b/1", "blank"},
+           WrongLine{"aio:iscsi:a\"", "quotation mark"},
+           WrongLine{"aio:iscsi://h/iqn.a:b/1'", "quotation mark"},
+           WrongLine{"aio:iscsi://h/iqn.a:b/1 ", "blank stands at the end of"},
+           WrongLine{"aio:iscsi:a\t", "blank stands at the end of"},
+           WrongLine{"aio:iscsi:a\r", "blank stands at the end of"},
+           WrongLine{"aio:iscsi://h/iqn.a:b/1 ?shared=yes", "blank"},
+           WrongLine{"aio:iscsi: a", "blank"},
+           WrongLine{"aio:iscsi:a?shared=yes ", "blank stands at the end of"},
+       }) {
+    EXPECT_TRUE(is_iscsi_params(line.params)) << line.params;
+    EXPECT_THAT(refusal(line.params), HasSubstr(line.said)) << line.params;
+  }
+}
+
+TEST(DiskTarget, ASecretInATargetThatIsWrittenWrongIsNotRepeatedEither) {
+  for (const char* params :
+       {"qcow2:iscsi://joe%hunter2@h/iqn.a:b/1", "aio: iscsi://hunter2@h/iqn.a:b/1",
+        "aio:ISCSI://h/iqn.a:b/1?password=hunter2", "aio:iscsi:a?chap=hunter2,access=ro"}) {
+    EXPECT_THAT(refusal(params), AllOf(HasSubstr("credentials"), Not(HasSubstr("hunter2"))));
+  }
+}
+
+// `target=` takes the rest of the line. Whoever writes access=ro behind it believes that the disk
+// is read-only.
+TEST(DiskTarget, RefusesByNameWhatTheRestOfTheLineHasSwallowed) {
+  for (const WrongLine& line : {
+           WrongLine{"aio:iscsi://h/iqn.a:b/1,access=ro", "access="},
+           WrongLine{"aio:iscsi://h,i/iqn.a:b/1,access=r", "access="},
+           WrongLine{"aio:iscsi://h/iqn.a:b/1, access=ro", "access="},
+           WrongLine{"aio:iscsi:iqn.a:b,access=ro", "access="},
+           WrongLine{"aio:iscsi:iqn.a:b/2,vdev=xvdb", "vdev="},
+           WrongLine{"aio:iscsi:alias,access=ro", "access="},
+           WrongLine{"aio:iscsi:alias,vdev=xvda,access=rw", "vdev="},
+           WrongLine{"aio:iscsi:alias?shared=yes,access=ro", "access="},
+           WrongLine{"aio:iscsi:alias?no_path_retry=30s,vdev=xvda", "vdev="},
+           WrongLine{"aio:iscsi:alias,backendtype=tap", "backendtype="},
+           WrongLine{"aio:iscsi:alias,script=block-iscsi-blkback", "script="},
+           WrongLine{"aio:iscsi:alias,format=raw", "format="},
+           WrongLine{"aio:iscsi:alias,devtype=cdrom", "devtype="},
+           WrongLine{"aio:iscsi:alias,backend=storage", "backend="},
+           WrongLine{"aio:iscsi:alias,ro", "ro "},
+           WrongLine{"aio:iscsi:alias , access = ro ", "access="},
+           WrongLine{"aio:iscsi:alias, ro ", "ro "},
+           WrongLine{"aio:iscsi:alias,readonly", "readonly "},
+           WrongLine{"aio:iscsi:alias,discard", "discard "},
+           WrongLine{"aio:iscsi://h/iqn.a:b/1,no-discard", "no-discard "},
+           WrongLine{"aio:iscsi://h/iqn.a:b/1,direct-io-safe", "direct-io-safe "},
+           WrongLine{"aio:iscsi://h/iqn.a:b/1,cdrom", "cdrom "},
+           WrongLine{"aio:iscsi://h/iqn.a:b/1,xvda,w", "w "},
+       }) {
+    EXPECT_THAT(refusal(line.params),
+                AllOf(HasSubstr(line.said), HasSubstr("takes the rest of the disk line")))
+        << line.params;
+  }
+}
+
+// A portal may be called like a word of the line, and rules of a prio have commas.
+TEST(DiskTarget, CommasThatAreMeantAreNotTakenForTheRestOfTheLine) {
+  EXPECT_EQ(parsed("aio:iscsi://h,ro,cdrom/iqn.a:b/1").portals.size(), 3U);
+  EXPECT_TRUE(parsed("aio:iscsi:a?prio=weightedpath&prio_args=portal%20a%2010,portal%20b%2020")
+                  .settings.prio);
+}
+
+TEST(DiskTarget, RefusesANameWithCharactersThatNoIscsiNameHas) {
+  for (const char* params :
+       {"iscsi:iqn.a:b,c", "iscsi:iqn.a:b=c", "iscsi://h/iqn.a:b,c/1", "iscsi://h/iqn.a:b=c/1",
+        "iscsi://h/iqn.a:b%2cc/1", "iscsi://h/iqn.a:b%3Dc/1", "iscsi:iqn.a:b,c/1",
+        "iscsi:eui.0123456789abcde,", "iscsi:iqn.a:=", "iscsi:iqn.2009-02.com.example:vm,1/0"}) {
+    EXPECT_THAT(refusal(params), HasSubstr("a comma or '='")) << params;
+  }
+  EXPECT_EQ(parsed("iscsi:iqn.a:b_c/1").target_name, "iqn.a:b_c") << "some targets have it";
 }
 
 TEST(DiskTarget, UrlWithOnePortal) {
@@ -99,8 +200,41 @@ TEST(DiskTarget, NoPathRetry) {
   EXPECT_EQ(parse_no_path_retry("fail", 5s).value(), 0ms);
   EXPECT_EQ(parse_no_path_retry("12", 5s).value(), 60s);
   EXPECT_EQ(parse_no_path_retry("12s", 5s).value(), 12s);
-  for (const char* wrong : {"", "0", "s", "-1", "1.5", "12m", "86401", "99999999999999999999"}) {
+  EXPECT_EQ(parse_no_path_retry("0", 5s).value(), 0ms) << "as for multipathd";
+  EXPECT_EQ(parse_no_path_retry("0s", 5s).value(), 0ms);
+  EXPECT_EQ(parse_no_path_retry("2.5s", 5s).value(), 2500ms);
+  EXPECT_EQ(parse_no_path_retry("0.05s", 5s).value(), 50ms);
+  for (const char* wrong :
+       {"", "s", "-1", "1.5", "12m", "86401", "99999999999999999999", "00x", "1.s", ".5s", "1.5.5s",
+        "1e3s", "0x10", "86400.5s", "Queue", "FAIL", "queue ", "-0"}) {
     EXPECT_FALSE(parse_no_path_retry(wrong, 5s)) << wrong;
+  }
+}
+
+TEST(DiskTarget, SecondsMayHaveDecimals) {
+  EXPECT_EQ(parsed("iscsi:a?polling_interval=2.5").settings.polling_interval, 2500ms);
+  EXPECT_EQ(parsed("iscsi:a?polling_interval=0.1").settings.polling_interval, 100ms);
+  EXPECT_EQ(parsed("iscsi:a?checker_timeout=0.25").settings.checker_timeout, 250ms);
+  EXPECT_EQ(parsed("iscsi:a?login_timeout=15.0").settings.login_timeout, 15s);
+  EXPECT_EQ(parsed("iscsi:a?logout_timeout=1.001").settings.logout_timeout, 1001ms);
+  EXPECT_EQ(parsed("iscsi:a?noop_out_interval=0.0").settings.noop_out_interval, 0ms);
+  EXPECT_EQ(parsed("iscsi:a?noop_out_timeout=3600").settings.noop_out_timeout, 3600s);
+  EXPECT_EQ(parsed("iscsi:a?no_path_retry=0.5s").settings.no_path_retry, "0.5s");
+  for (const char* wrong : {"0.05", "3600.1", ".5", "5.", "1,5", "1.5s", "1e1", "+1", "-1", "",
+                            "1.2.3", "nan", "inf", "0x10", " 1", "99999999999999999999"}) {
+    EXPECT_THAT(refusal("iscsi:a?login_timeout="s + wrong),
+                HasSubstr("login_timeout is not a number of seconds from 0.1 to 3600"))
+        << wrong;
+  }
+}
+
+// `multipath -t` of 0.9.4 and 0.11.1 shows failback 0 as manual.
+TEST(DiskTarget, ZeroIsTakenAsMultipathToolsTakeIt) {
+  EXPECT_EQ(parsed("iscsi:a?failback=0").settings.failback, Failback{});
+  EXPECT_EQ(parsed("iscsi:a?no_path_retry=0").settings.no_path_retry, "0");
+  EXPECT_EQ(parse_failback("00").value_or(Failback{Failback::Kind::immediate, {}}), Failback{});
+  for (const char* wrong : {"-1", "0s", "3601", "", " 0", "0x0", "Manual", "1.5"}) {
+    EXPECT_FALSE(parse_failback(wrong)) << wrong;
   }
 }
 

@@ -5,6 +5,7 @@
 namespace iscsi_blkback {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 // --- Two disks at one LUN
@@ -91,6 +92,77 @@ TEST_F(GuestBackendBadInput, SecretInTheTarget) {
 TEST_F(GuestBackendBadInput, MalformedTarget) {
   expect_error("aio:iscsi://192.0.2.1", "target name");
 }
+
+// Nobody else would say why the guest waits for its disk.
+TEST_F(GuestBackendBadInput, DiskLineWithAFormat) {
+  expect_error("qcow2:iscsi://192.0.2.1/iqn.2026-01.test:target/1", "format=qcow2");
+}
+
+TEST_F(GuestBackendBadInput, BlankBeforeTheTarget) {
+  expect_error("aio: iscsi://192.0.2.1/iqn.2026-01.test:target/1", "blank stands before iscsi:");
+}
+
+TEST_F(GuestBackendBadInput, QuotationMarkBeforeTheTarget) {
+  expect_error("aio:'iscsi://192.0.2.1/iqn.2026-01.test:target/1'", "quotation mark");
+}
+
+TEST_F(GuestBackendBadInput, AccessBehindTheTarget) {
+  expect_error("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1,access=ro", "access=");
+}
+
+// ---- the device model of an HVM guest
+
+struct HvmDisk {
+  const char* name;
+  std::uint32_t device_id;
+  bool refused;
+  const char* type = "hvm";
+  const char* kind = "qdisk";
+  const char* device_type = "disk";
+};
+
+void PrintTo(const HvmDisk& disk, std::ostream* out) {
+  *out << disk.name;
+}
+
+class GuestBackendHvm : public GuestBackendBadInput, public testing::WithParamInterface<HvmDisk> {};
+
+// libxl gives QEMU the target of an emulated drive of kind qdisk, and QEMU opens the LUN itself.
+TEST_P(GuestBackendHvm, DisksThatQemuOpensTooAreRefusedByName) {
+  ASSERT_TRUE(toolstack_.store().write("/libxl/5/type", GetParam().type));
+  FakeDisk xvda = disk(kParams, GetParam().device_id, GetParam().kind);
+  xvda.virtual_device = GetParam().name;
+  xvda.device_type = GetParam().device_type;
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  if (GetParam().refused) {
+    run_for(3s);
+    EXPECT_FALSE(guest.connected());
+    EXPECT_THAT(error_of(xvda), AllOf(HasSubstr(GetParam().name), HasSubstr("device model"),
+                                      HasSubstr("backendtype=tap")));
+  } else {
+    ASSERT_TRUE(connect(guest)) << error_of(xvda);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Names, GuestBackendHvm,
+    testing::Values(HvmDisk{"xvda", 51712, true}, HvmDisk{"xvdb", 51728, true},
+                    HvmDisk{"xvdd", 51760, true}, HvmDisk{"xvde", 51776, false},
+                    HvmDisk{"xvdaa", 268442112, false}, HvmDisk{"xvda1", 51713, true},
+                    HvmDisk{"hda", 768, true}, HvmDisk{"hdd", 5696, true},
+                    HvmDisk{"sda", 2048, true}, HvmDisk{"sdp", 2288, true},
+                    HvmDisk{"d0p0", 51712, true}, HvmDisk{"d3p1", 51761, true},
+                    HvmDisk{"d4p0", 51776, false}, HvmDisk{"51712", 51712, false},
+                    HvmDisk{"xvda", 51712, false, "pvh"}, HvmDisk{"xvda", 51712, false, "pv"},
+                    HvmDisk{"sda", 2048, false, "pv"}, HvmDisk{"xvda", 51712, false, "hvm", "vbd3"},
+                    HvmDisk{"xvde", 51776, true, "hvm", "qdisk", "cdrom"},
+                    HvmDisk{"xvdf", 51792, false, "hvm", "qdisk", "cdrom"}),
+    [](const auto& test) {
+      return fmt::format("{}_{}_{}_{}", test.param.name, test.param.type, test.param.kind,
+                         test.param.device_type);
+    });
 
 TEST_F(GuestBackendBadInput, UnknownAlias) {
   expect_error("aio:iscsi:nothing", "no LUN with the alias nothing");

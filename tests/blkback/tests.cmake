@@ -35,5 +35,6 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest_backend_refusal_test.cpp
     blkback/guest_backend_reuse_test.cpp
     blkback/guest_backend_test.cpp
+    blkback/guest_backend_trouble_test.cpp
     blkback/guest_disk_order_test.cpp
   LIBRARIES iscsi_blkback_service)

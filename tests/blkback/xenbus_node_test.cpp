@@ -146,7 +146,43 @@ TEST_F(XenbusNodeTest, SizesAreInSectorsOf512BytesWhateverTheBlocksAre) {
   EXPECT_EQ(entries.at("physical-sector-size"), "8192");
   EXPECT_EQ(entries.at("info"), "0");
   geometry.physical_block_bytes = 0;
-  EXPECT_EQ(sizes(geometry).at("physical-sector-size"), "512");
+  EXPECT_EQ(sizes(geometry).at("physical-sector-size"), "4096");
+}
+
+// A frontend would align the disk's end to it, and lose what is behind.
+TEST_F(XenbusNodeTest, PhysicalSectorSizeThatDoesNotDivideTheLunIsNotPublished) {
+  struct Sizes {
+    std::uint64_t sectors;
+    std::uint32_t logical;
+    std::uint32_t physical;
+    const char* published;
+  };
+  for (const Sizes& of : {
+           Sizes{2048, 512, 4096, "4096"},
+           Sizes{2049, 512, 4096, "512"},
+           Sizes{2047, 512, 1024, "512"},
+           Sizes{2046, 512, 1024, "1024"},
+           Sizes{7, 512, 4096, "512"},
+           Sizes{8, 512, 4096, "4096"},
+           Sizes{4, 512, 4096, "512"},
+           Sizes{8000, 4096, 4096, "4096"},
+           Sizes{8008, 4096, 8192, "4096"},
+           Sizes{8000, 4096, 16384, "16384"},
+           Sizes{8, 4096, 1 << 20, "4096"},
+           Sizes{2048, 512, 0, "512"},
+           Sizes{2048, 512, 256, "512"},
+           Sizes{2049, 512, 512, "512"},
+           Sizes{2052, 2048, 4096, "2048"},
+           Sizes{6, 1024, 2048, "1024"},
+           Sizes{2048, 512, 1536, "512"},
+       }) {
+    Geometry geometry;
+    geometry.sector_count = of.sectors;
+    geometry.logical_block_bytes = of.logical;
+    geometry.physical_block_bytes = of.physical;
+    EXPECT_EQ(sizes(geometry).at("physical-sector-size"), of.published)
+        << of.sectors << " sectors, " << of.logical << ", " << of.physical;
+  }
 }
 
 TEST_F(XenbusNodeTest, InfoSaysReadOnlyForWhicheverReason) {

@@ -68,9 +68,10 @@ TEST(PathPolicies, FailbackHasMultipathConfsWords) {
     ASSERT_TRUE(failback) << word;
     EXPECT_EQ(to_string(*failback), word);
   }
-  for (const char* word : {"", "0", "3601", "-1", "10s", "Manual"}) {
+  for (const char* word : {"", "3601", "-1", "10s", "Manual"}) {
     EXPECT_FALSE(parse_failback(word)) << word;
   }
+  EXPECT_EQ(to_string(parse_failback("0").value()), "manual");
 }
 
 TEST_F(PathPolicyTest, ASilentPathIsLeftForTheOtherGroupBeforeItHasFailed) {

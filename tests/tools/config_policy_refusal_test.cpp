@@ -37,10 +37,10 @@ INSTANTIATE_TEST_SUITE_P(
          "reset, which would end the commands of them all"},
         {"UnknownFailback", "[defaults]\nfailback = 'fast'\n",
          "c.toml:2: failback is neither immediate, manual, followover nor a number of seconds from "
-         "1 to 3600"},
-        {"FailbackBelowRange", "[defaults]\nfailback = 0\n",
+         "0 (manual) to 3600"},
+        {"FailbackBelowRange", "[defaults]\nfailback = -1\n",
          "c.toml:2: failback is neither immediate, manual, followover nor a number of seconds from "
-         "1 to 3600"},
+         "0 (manual) to 3600"},
         {"FailbackOfWrongType", "[defaults]\nfailback = true\n", HasSubstr("failback must be")},
     }),
     name_of_refusal);

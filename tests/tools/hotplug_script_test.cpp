@@ -34,10 +34,18 @@ class HotplugScript : public testing::Test {
     command("xenstore-watch", "echo \"$1\"\nset_node() { printf %s \"$2\" > " + store_ +
                                   "/$1; echo \"$1\"; }\n" + body);
   }
-  CommandResult run(const std::string& arguments) {
-    return run_command("PATH='" + folder_.path() +
-                       "':\"$PATH\" XENBUS_PATH=backend/vbd3/5/51712 timeout 60 sh '" +
-                       std::string(kScript) + "' " + arguments);
+  CommandResult run(const std::string& arguments,
+                    const std::string& path = "/local/domain/0/backend/vbd3/5/51712") {
+    return run_command("PATH='" + folder_.path() + "':\"$PATH\" XENBUS_PATH=" + path +
+                       " timeout 60 sh '" + std::string(kScript) + "' " + arguments);
+  }
+  // The watch is not even set.
+  void expect_at_once(const std::string& path, const std::string& sentence) {
+    watch("touch " + store_ + "/watched\nexec sleep 50");
+    std::filesystem::remove(store_ + "/hotplug-error");
+    EXPECT_EQ(run("add", path).exit_code, 1) << path;
+    EXPECT_THAT(read_whole(store_ + "/hotplug-error"), HasSubstr(sentence)) << path;
+    EXPECT_FALSE(std::filesystem::exists(store_ + "/watched")) << path;
   }
 
   // The process whose number is in the file. Its signal is sent before the script ends; it may take
@@ -75,11 +83,11 @@ TEST_F(HotplugScript, ForgetsTheWatch) {
 TEST_F(HotplugScript, ForgetsTheWatchThoughTimeoutDoesNotPassTheSignalOn) {
   command("timeout", "shift\n\"$@\" &\nexec sleep 50");
   watch("echo $$ > " + store_ + "/pid\nset_node hotplug-status connected\nexec sleep 50");
-  EXPECT_EQ(run_command("PATH='" + folder_.path() +
-                        "':\"$PATH\" XENBUS_PATH=backend/vbd3/5/51712 sh '" +
-                        std::string(kScript) + "' add")
-                .exit_code,
-            0);
+  EXPECT_EQ(
+      run_command("PATH='" + folder_.path() + "':\"$PATH\" XENBUS_PATH=backend/vbd3/5/51712 sh '" +
+                  std::string(kScript) + "' add")
+          .exit_code,
+      0);
   EXPECT_TRUE(ends(store_ + "/pid"));
 }
 
@@ -106,11 +114,43 @@ TEST_F(HotplugScript, SaysSoWhenNothingHappensInTime) {
 TEST_F(HotplugScript, GivesUpBeforeLibxlDoes) {
   command("timeout", "echo $1 > " + store_ + "/patience");
   run_command("true");
-  EXPECT_EQ(run_command("PATH='" + folder_.path() + "':\"$PATH\" XENBUS_PATH=b/v/5/1 sh '" +
-                        std::string(kScript) + "' add")
-                .exit_code,
-            1);
+  EXPECT_EQ(
+      run_command("PATH='" + folder_.path() + "':\"$PATH\" XENBUS_PATH=backend/vbd3/5/1 sh '" +
+                  std::string(kScript) + "' add")
+          .exit_code,
+      1);
   EXPECT_LT(std::stoi(read_whole(store_ + "/patience")), 40);
+}
+
+// Without backendtype=tap libxl makes the disk kind vbd, for which the service does not look.
+TEST_F(HotplugScript, SaysAtOnceThatTheDiskLineNeedsAnotherBackendtype) {
+  for (const char* path :
+       {"/local/domain/0/backend/vbd/5/51712", "/local/domain/3/backend/vbd/5/51712",
+        "backend/vbd/5/768", "/local/domain/0/backend/vbd/51/2048"}) {
+    expect_at_once(path, "backendtype=tap");
+  }
+  expect_at_once("/local/domain/0/backend/qdisk/5/51712", "backendtype=tap");
+  EXPECT_EQ(run("remove", "/local/domain/0/backend/vbd/5/51712").exit_code, 0);
+}
+
+TEST_F(HotplugScript, SaysAtOnceThatTheTargetIsNobodysHere) {
+  for (const char* params :
+       {"aio:/dev/vg/lv", "aio:iqn.2009-02.com.example:vm", "vhd:/images/a.vhd", "aio:", "scsi:a",
+        "aio:iqn=iqn.a:b,portal=192.0.2.1", "aio://192.0.2.1/iqn.a:b/1"}) {
+    node("params", params);
+    expect_at_once("/local/domain/0/backend/vbd3/5/51712", "does not begin with iscsi:");
+  }
+}
+
+// Those the service refuses itself, and says more.
+TEST_F(HotplugScript, LeavesToTheServiceWhatTheServiceExplains) {
+  for (const char* params : {"aio:iscsi:a", "iscsi:a", "vhd:iscsi:a", "aio: iscsi:a",
+                             "aio:'iscsi:a'", "aio:ISCSI:a", "qcow2:\"iSCSI:a"}) {
+    node("params", params);
+    node("hotplug-status", "");
+    watch("set_node hotplug-status connected\nexec sleep 50");
+    EXPECT_EQ(run("add").exit_code, 0) << params;
+  }
 }
 
 TEST_F(HotplugScript, RemoveHasNothingToDo) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <future>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -19,6 +20,7 @@ namespace iscsi_blkback {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 constexpr std::uint64_t kLunBytes = std::uint64_t{16} << 20;
@@ -56,6 +58,20 @@ class Lunex : public testing::Test {
     return fmt::format("'iscsi://{}/{}/{}'", portals, TgtProcess::kTargetName, lun);
   }
   std::string url() const { return url({tgt.port()}); }
+  std::string failing_url(std::uint16_t port) const {
+    std::string failing = url({port});
+    failing.insert(failing.size() - 1, "?no_path_retry=fail");
+    return failing;
+  }
+  CommandResult interrupted(const std::string& signal, const std::string& arguments) const {
+    return run_command(fmt::format("timeout --preserve-status -s {} 1 '{}' {} --config '{}'",
+                                   signal, ISCSI_BLKBACK_LUNEX, arguments, folder / "lunex.toml"));
+  }
+  void show_only_to(const std::string& initiator) {
+    ASSERT_TRUE(tgt.administer({"--op", "unbind", "--mode", "target", "--tid", "1", "-I", "ALL"}));
+    ASSERT_TRUE(
+        tgt.administer({"--op", "bind", "--mode", "target", "--tid", "1", "-Q", initiator}));
+  }
 
   template <class Condition>
   static bool wait_for(Condition condition) {
@@ -201,6 +217,9 @@ TEST_F(Lunex, GoesOnByTheOtherPathWhenOneIsLost) {
   EXPECT_EQ(json["requests"], 60000);
   EXPECT_EQ(json["errors"], 0);
   EXPECT_EQ(json["connection_losses"], 1);
+  EXPECT_EQ(json["paths"], 2);
+  EXPECT_EQ(json["paths_up"], 1) << "at the end, not at the start";
+  EXPECT_EQ(json["paths_up_least"], 1);
 }
 
 TEST_F(Lunex, SaysThatTheTargetWentAway) {
@@ -221,15 +240,176 @@ TEST_F(Lunex, SaysThatTheTargetWentAway) {
   EXPECT_THAT(result.output, HasSubstr("connections lost: 1"));
 }
 
-TEST_F(Lunex, EndsWithResultsWhenInterrupted) {
-  const CommandResult result = run_command(fmt::format(
-      "timeout --preserve-status -s INT 1 '{}' run --runtime=1h --json --config '{}' {}",
-      ISCSI_BLKBACK_LUNEX, folder / "lunex.toml", url()));
-  EXPECT_EQ(result.exit_code, 0) << result.errors;
-  const auto json = nlohmann::json::parse(result.output, nullptr, false);
-  EXPECT_EQ(json["interrupted"], true);
-  EXPECT_GT(json["requests"].get<int>(), 0);
-  EXPECT_EQ(json["errors"], 0);
+// ---- every way a run can end
+
+TEST_F(Lunex, EndsWithResultsAndAStatusOfItsOwnWhenInterrupted) {
+  for (const char* signal : {"INT", "TERM"}) {
+    const CommandResult result = interrupted(signal, "run --runtime=1h --json " + url());
+    EXPECT_EQ(result.exit_code, 3) << result.errors;
+    const auto json = nlohmann::json::parse(result.output, nullptr, false);
+    EXPECT_EQ(json["interrupted"], true);
+    EXPECT_GT(json["requests"].get<int>(), 0);
+    EXPECT_EQ(json["errors"], 0);
+  }
+}
+
+TEST_F(Lunex, AVerifyThatIsInterruptedHasNotVerified) {
+  for (const char* options : {"", "--bs=4k --iodepth=1", "--size=1m", "--iodepth=64"}) {
+    const CommandResult result = interrupted(
+        "INT", fmt::format("verify --write-ok --passes=1000000 {} --json {}", options, url()));
+    EXPECT_EQ(result.exit_code, 3) << result.errors;
+    const auto json = nlohmann::json::parse(result.output, nullptr, false);
+    EXPECT_EQ(json["verified"], false);
+    EXPECT_EQ(json["interrupted"], true);
+    EXPECT_EQ(json["errors"], 0);
+    EXPECT_LT(json["passes_done"].get<int>(), 1000000);
+  }
+  const CommandResult text =
+      interrupted("TERM", "verify --write-ok --passes=1000000 --size=1m " + url());
+  EXPECT_EQ(text.exit_code, 3);
+  EXPECT_THAT(text.output, HasSubstr("interrupted"));
+  EXPECT_THAT(text.output, Not(HasSubstr("every block is right")));
+}
+
+TEST_F(Lunex, InterruptedBeforeTheLunWasReachedSaysSo) {
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  tgt.signal(SIGSTOP);
+  for (const char* command : {"run ", "info ", "verify --write-ok "}) {
+    const CommandResult result = interrupted("INT", command + url());
+    EXPECT_EQ(result.exit_code, 3) << command;
+    EXPECT_THAT(result.errors, HasSubstr("interrupted before the LUN was reached"));
+  }
+  tgt.signal(SIGCONT);
+}
+
+TEST_F(Lunex, AVerifyThatLostItsPathDoesNotJudgeTheLun) {
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  for (const char* format : {"", "--json "}) {
+    (*proxy)->set_refusing(false);
+    std::promise<CommandResult> ended;
+    const std::uint64_t before = (*proxy)->forwarded(TcpProxy::Way::to_target);
+    std::thread run([&] {
+      ended.set_value(lunex(fmt::format("verify --write-ok --passes=100000 {}{}", format,
+                                        failing_url((*proxy)->port()))));
+    });
+    EXPECT_TRUE(wait_for(
+        [&] { return (*proxy)->forwarded(TcpProxy::Way::to_target) > before + 40000000; }));
+    (*proxy)->set_refusing(true);
+    (*proxy)->reset();
+    run.join();
+    const CommandResult result = ended.get_future().get();
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_THAT(result.output, Not(HasSubstr("the LUN is not right")));
+    if (*format == '\0') {
+      EXPECT_THAT(result.output, HasSubstr("not verified"));
+    } else {
+      const auto json = nlohmann::json::parse(result.output, nullptr, false);
+      EXPECT_EQ(json["verified"], false);
+      EXPECT_TRUE(json["mismatch"].is_null());
+      EXPECT_GT(json["errors"].get<int>(), 0);
+      EXPECT_GT(json["compared_bytes"].get<std::uint64_t>(), 0U);
+    }
+  }
+}
+
+TEST_F(Lunex, ARunWithoutAnyPathDoesNotSpin) {
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  for (const char* options :
+       {"--rw=randread", "--rw=read", "--rw=randwrite --write-ok", "--rw=rw --write-ok --verify"}) {
+    (*proxy)->set_refusing(false);
+    std::promise<CommandResult> ended;
+    const std::uint64_t before = (*proxy)->forwarded(TcpProxy::Way::to_initiator);
+    std::thread run([&] {
+      ended.set_value(lunex(fmt::format("run {} --iodepth=8 --runtime=30 --json {}", options,
+                                        failing_url((*proxy)->port()))));
+    });
+    EXPECT_TRUE(wait_for(
+        [&] { return (*proxy)->forwarded(TcpProxy::Way::to_initiator) > before + 100000; }));
+    (*proxy)->set_refusing(true);
+    (*proxy)->reset();
+    run.join();
+    const CommandResult result = ended.get_future().get();
+    EXPECT_EQ(result.exit_code, 1);
+    const auto json = nlohmann::json::parse(result.output, nullptr, false);
+    EXPECT_GE(json["errors"].get<int>(), 1);
+    EXPECT_LE(json["errors"].get<int>(), 8) << "those that were under way";
+    EXPECT_EQ(json["paths_up"], 0);
+    EXPECT_EQ(json["paths_up_least"], 0);
+  }
+}
+
+// A stall is in no latency: what is not answered has to be told apart, with how long it waited.
+TEST_F(Lunex, RequestsThatAreNeverAnsweredAreToldWithTheTimeTheyWaited) {
+  std::ofstream(folder / "lunex.toml") << "initiator_name = 'iqn.2026-01.test:lunex'\n[defaults]\n"
+                                          "path_timeout = 600\ntcp_user_timeout = 600\n"
+                                          "noop_out_interval = 0\ncommand_timeout = 600\n";
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  for (const char* format : {"--json ", ""}) {
+    std::promise<CommandResult> ended;
+    const std::uint64_t before = (*proxy)->forwarded(TcpProxy::Way::to_initiator);
+    std::thread run([&] {
+      ended.set_value(
+          lunex(fmt::format("run --iodepth=4 --runtime=2 {}{}", format, url({(*proxy)->port()}))));
+    });
+    EXPECT_TRUE(wait_for(
+        [&] { return (*proxy)->forwarded(TcpProxy::Way::to_initiator) > before + 100000; }));
+    (*proxy)->set_refusing(true);
+    (*proxy)->stall(TcpProxy::Way::to_initiator);
+    run.join();
+    (*proxy)->set_refusing(false);
+    const CommandResult result = ended.get_future().get();
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_THAT(result.errors, HasSubstr("4 requests were never answered"));
+    if (*format == '\0') {
+      EXPECT_THAT(result.output, HasSubstr("never answered: 4"));
+      continue;
+    }
+    const auto json = nlohmann::json::parse(result.output, nullptr, false);
+    EXPECT_EQ(json["unanswered"], 4);
+    EXPECT_EQ(json["failed"], 0);
+    EXPECT_EQ(json["errors"], 4);
+    EXPECT_GT(json["unanswered_longest_ns"].get<std::int64_t>(), 1000000000);
+    EXPECT_GT(json["unanswered_longest_ns"], json["latency_ns"]["max"]);
+  }
+}
+
+// ---- names
+
+TEST_F(Lunex, TheNameOfTheCommandLineCountsMoreThanSectionsOfTargets) {
+  show_only_to("iqn.2026-01.test:right");
+  for (const char* section :
+       {"", "[targets.'iqn.2026-01.test:tgt']\nnr_sessions = 1\n",
+        "[targets.'iqn.2026-01.test:tgt']\n[luns.a]\ntarget = 'iqn.2026-01.test:tgt'\nlun = 1\n"}) {
+    std::ofstream(folder / "lunex.toml") << "initiator_name = 'iqn.2026-01.test:wrong'\n"
+                                         << section;
+    EXPECT_EQ(lunex("info -i iqn.2026-01.test:right " + url()).exit_code, 0) << section;
+  }
+}
+
+TEST_F(Lunex, SaysThatATargetMayHideItself) {
+  show_only_to("iqn.2026-01.test:right");
+  const CommandResult result = lunex("info " + url());
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.errors, HasSubstr("or it does not show itself to iqn.2026-01.test:lunex"));
+}
+
+TEST_F(Lunex, FollowsARedirectToAnotherTarget) {
+  TgtProcess other;
+  ASSERT_TRUE(other.start({.disk_bytes = kLunBytes}));
+  // tgtd does not send an initiator to the initiator's own address, as text.
+  for (const auto& [name, value] : {std::pair<std::string, std::string>{"RedirectAddress", "127.1"},
+                                    {"RedirectPort", std::to_string(other.port())},
+                                    {"RedirectReason", "Temporary"}}) {
+    ASSERT_TRUE(tgt.administer(
+        {"--op", "update", "--mode", "target", "--tid", "1", "--name", name, "--value", value}));
+  }
+  EXPECT_EQ(lunex("info " + url()).exit_code, 0);
+  EXPECT_EQ(json_of("run --number_ios=100 " + url())["requests"], 100);
+  EXPECT_EQ(json_of("verify --write-ok --size=1m " + url())["verified"], true);
 }
 
 TEST_F(Lunex, SaysThatThereIsNoSuchLun) {

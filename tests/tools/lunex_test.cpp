@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <fstream>
+#include <functional>
 #include <set>
 
 #include "base/byte_order.h"
@@ -13,8 +15,10 @@
 #include "tests/support/hostile_text.h"
 #include "tests/support/memory_disk.h"
 #include "tests/support/sim_reactor.h"
+#include "tests/tools/command.h"
 #include "tools/lunex_disk.h"
 #include "tools/lunex_info.h"
+#include "tools/lunex_initiator.h"
 #include "tools/lunex_job.h"
 #include "tools/lunex_options.h"
 #include "tools/lunex_pattern.h"
@@ -217,7 +221,7 @@ TEST_F(LunexJobTest, GoesOnceThroughEveryBlockWithoutAnyLimit) {
   }
   EXPECT_EQ(job->result().read.requests, sectors.size());
   EXPECT_EQ(job->result().bytes(), kSectors * kSectorBytes);
-  EXPECT_EQ(job->result().errors, 0U);
+  EXPECT_EQ(job->result().errors(), 0U);
 }
 
 TEST_F(LunexJobTest, TheLastBlockMayBeShort) {
@@ -304,33 +308,54 @@ TEST_F(LunexJobTest, FlushesAtTheEnd) {
   EXPECT_EQ(job->result().requests(), 10U);
 }
 
-TEST_F(LunexJobTest, CountsErrorsAndKeepsTheFirst) {
-  LunexJobOptions options;
-  options.random = false;
-  options.requests = 10;
-  disk.set_plan([](const BlockRequest&, std::uint64_t number) {
-    FaultyDisk::Action action;
-    if (number == 3 || number == 5) {
-      action.kind = FaultyDisk::Action::Kind::fail;
-      action.status = number == 3 ? IoStatus::medium_error : IoStatus::target_error;
+// With no path and no_path_retry fail, each request fails at once.
+TEST_F(LunexJobTest, EndsWithTheFirstRequestThatFails) {
+  for (const std::uint32_t depth : {1U, 8U}) {
+    for (const bool writes : {false, true}) {
+      LunexJobOptions options;
+      options.random = false;
+      options.reads = !writes;
+      options.writes = writes;
+      options.depth = depth;
+      options.runtime = std::chrono::hours(1);
+      options.flush_at_end = writes;
+      memory.set_delay([] { return microseconds(100); });
+      std::uint64_t asked = 0;
+      disk.set_plan([&](const BlockRequest& request, std::uint64_t) {
+        EXPECT_NE(request.operation, BlockOperation::flush) << "which would wait for a path";
+        FaultyDisk::Action action;
+        if (++asked > 30) {
+          action.kind = FaultyDisk::Action::Kind::fail;
+          action.status = asked == 31 ? IoStatus::medium_error : IoStatus::target_error;
+        }
+        return action;
+      });
+      const auto job = make(options);
+      run(*job);
+      const LunexJobResult& result = job->result();
+      EXPECT_GE(result.failed, 1U);
+      EXPECT_LE(result.failed, depth);
+      EXPECT_EQ(result.requests(), 30U);
+      EXPECT_EQ(result.errors(), result.failed);
+      EXPECT_EQ(result.unanswered, 0U);
+      EXPECT_LT(result.elapsed, milliseconds(10));
+      EXPECT_THAT(result.first_error, HasSubstr(writes ? "write of 4096 bytes at byte 122880: "
+                                                       : "read of 4096 bytes at byte 122880: "));
+      EXPECT_THAT(result.first_error, HasSubstr(to_string(IoStatus::medium_error)));
     }
-    return action;
-  });
-  const auto job = make(options);
-  run(*job);
-  EXPECT_EQ(job->result().errors, 2U);
-  EXPECT_EQ(job->result().requests(), 8U);
-  EXPECT_THAT(job->result().first_error, HasSubstr("read of 4096 bytes at byte 12288: "));
-  EXPECT_THAT(job->result().first_error, HasSubstr(to_string(IoStatus::medium_error)));
+  }
 }
 
-TEST_F(LunexJobTest, CountsWhatIsNeverAnswered) {
+TEST_F(LunexJobTest, CountsWhatIsNeverAnsweredApartAndForHowLong) {
   LunexJobOptions options;
   options.depth = 4;
   options.runtime = milliseconds(5);
-  disk.set_plan([](const BlockRequest&, std::uint64_t) {
-    return FaultyDisk::Action{FaultyDisk::Action::Kind::hold, IoStatus::ok};
+  disk.set_plan([](const BlockRequest&, std::uint64_t number) {
+    return FaultyDisk::Action{
+        number < 100 ? FaultyDisk::Action::Kind::pass : FaultyDisk::Action::Kind::hold,
+        IoStatus::ok};
   });
+  memory.set_delay([] { return microseconds(10); });
   const auto job = make(options);
   job->start();
   reactor.run_for(milliseconds(20));
@@ -339,8 +364,62 @@ TEST_F(LunexJobTest, CountsWhatIsNeverAnswered) {
   disk.fail_held(IoStatus::aborted);
   reactor.run_until_idle();
   EXPECT_TRUE(job->done());
-  EXPECT_EQ(job->result().unanswered, 4U);
-  EXPECT_EQ(job->result().errors, 0U);
+  const LunexJobResult& result = job->result();
+  EXPECT_EQ(result.unanswered, 4U);
+  EXPECT_EQ(result.failed, 0U);
+  EXPECT_EQ(result.errors(), 4U);
+  EXPECT_EQ(result.first_error, "");
+  EXPECT_GT(result.longest_unanswered, milliseconds(19));
+  EXPECT_LT(result.read.latency.max(), milliseconds(1));
+  EXPECT_EQ(result.read.latency.count(), 100U);
+}
+
+TEST_F(LunexJobTest, AFlushThatIsNeverAnsweredIsCounted) {
+  LunexJobOptions options;
+  options.reads = false;
+  options.writes = true;
+  options.requests = 3;
+  options.flush_at_end = true;
+  disk.set_plan([](const BlockRequest& request, std::uint64_t) {
+    return FaultyDisk::Action{request.operation == BlockOperation::flush
+                                  ? FaultyDisk::Action::Kind::hold
+                                  : FaultyDisk::Action::Kind::pass,
+                              IoStatus::ok};
+  });
+  const auto job = make(options);
+  job->start();
+  reactor.run_for(milliseconds(20));
+  EXPECT_FALSE(job->done());
+  disk.fail_held(IoStatus::aborted);
+  reactor.run_until_idle();
+  EXPECT_TRUE(job->done());
+  EXPECT_EQ(job->result().unanswered, 1U);
+  EXPECT_EQ(job->result().requests(), 3U);
+}
+
+TEST_F(LunexJobTest, CountsTheBytesThatItHasCompared) {
+  LunexJobOptions write;
+  write.random = false;
+  write.reads = false;
+  write.writes = true;
+  write.size_bytes = 64 * 1024;
+  const auto writer = make(write, &generations);
+  run(*writer);
+  EXPECT_EQ(writer->result().compared_bytes, 0U);
+  LunexJobOptions read = write;
+  read.reads = true;
+  read.writes = false;
+  const auto reader = make(read, &generations);
+  run(*reader);
+  EXPECT_EQ(reader->result().compared_bytes, 64U * 1024);
+  LunexGenerations others(43);
+  const auto stranger = make(read, &others);
+  run(*stranger);
+  EXPECT_EQ(stranger->result().compared_bytes, 0U) << "nothing that it has written";
+  memory.contents()[33 * kSectorBytes + 100] ^= std::byte{1};
+  const auto again = make(read, &generations);
+  run(*again);
+  EXPECT_EQ(again->result().compared_bytes, 33U * kSectorBytes);
 }
 
 TEST_F(LunexJobTest, VerifiesWhatItHasWritten) {
@@ -515,7 +594,7 @@ TEST(LunexReport, JsonHasTheKeysOfItsManPage) {
   }
   measure.client_cpu = microseconds(2000);
   measure.system_calls = 100;
-  const nlohmann::json json = run_json({"randread", 4096, 32}, MultipathSnapshot{}, measure);
+  const nlohmann::json json = run_json({"randread", 4096, 32}, measure);
   EXPECT_EQ(json["iops"], 500.0);
   EXPECT_EQ(json["bandwidth_bytes_per_s"], 2048000.0);
   EXPECT_EQ(json["client_cpu_us_per_io"], 2.0);
@@ -525,6 +604,171 @@ TEST(LunexReport, JsonHasTheKeysOfItsManPage) {
   EXPECT_NEAR(json["latency_ns"]["p99"].get<double>(), 990e3, 35e3);
   EXPECT_NEAR(json["latency_ns"]["p99_9"].get<double>(), 999e3, 35e3);
   EXPECT_EQ(json["latency_ns"]["max"], 1000000);
+}
+
+PathSnapshot path_in(PathState state) {
+  PathSnapshot path;
+  path.state = state;
+  return path;
+}
+
+// "2 of 2 paths" is what holds at the end, and was so all the time.
+TEST(LunexReport, PathsAreThoseOfTheEndWithTheFewestAtAnyTime) {
+  struct Paths {
+    std::vector<PathState> at_end;
+    std::size_t fewest;
+    const char* text;
+  };
+  using enum PathState;
+  for (const Paths& paths : {
+           Paths{{up, up}, 2, " 2 of 2 paths to "},
+           Paths{{up, up}, 1, " 2 of 2 paths at the end, 1 at the least to "},
+           Paths{{up, up}, 0, " 2 of 2 paths at the end, 0 at the least to "},
+           Paths{{up, down}, 1, " 1 of 2 paths to "},
+           Paths{{down, up}, 0, " 1 of 2 paths at the end, 0 at the least to "},
+           Paths{{down, down}, 0, " 0 of 2 paths to "},
+           Paths{{up, quarantined, ghost, pending}, 1, " 1 of 4 paths to "},
+       }) {
+    LunexMeasure measure;
+    for (const PathState state : paths.at_end) {
+      measure.disk.paths.push_back(path_in(state));
+    }
+    measure.fewest_paths_up = paths.fewest;
+    EXPECT_THAT(run_text({"read", 4096, 1}, measure).text(), HasSubstr(paths.text));
+    const nlohmann::json json = run_json({"read", 4096, 1}, measure);
+    EXPECT_EQ(json["paths"], paths.at_end.size());
+    EXPECT_EQ(json["paths_up"], measure.disk.paths_up());
+    EXPECT_EQ(json["paths_up_least"], paths.fewest);
+  }
+}
+
+TEST(LunexReport, ErrorsAreToldApart) {
+  LunexMeasure measure;
+  measure.result.failed = 2;
+  measure.result.unanswered = 3;
+  measure.result.longest_unanswered = milliseconds(2500);
+  measure.result.mismatch.emplace();
+  const nlohmann::json json = run_json({"read", 4096, 1}, measure);
+  EXPECT_EQ(json["errors"], 6);
+  EXPECT_EQ(json["failed"], 2);
+  EXPECT_EQ(json["unanswered"], 3);
+  EXPECT_EQ(json["unanswered_longest_ns"], 2500000000);
+  EXPECT_TRUE(json["compared_bytes"].is_null());
+  const std::string text = run_text({"read", 4096, 1, true}, measure).text();
+  EXPECT_THAT(text, HasSubstr("errors: 6\n"));
+  EXPECT_THAT(text, HasSubstr("never answered: 3, after up to 2.50 s"));
+  EXPECT_THAT(text, HasSubstr("compared: 0 bytes"));
+}
+
+// What `lunex verify` says, in each way that it can end.
+TEST(LunexReport, TheVerdictIsAboutTheLunOnlyWhenBlocksWereCompared) {
+  LunexVerdict right;
+  right.passes = right.passes_done = 2;
+  right.written_bytes = right.compared_bytes = 1 << 20;
+  EXPECT_EQ(verdict_text(right), "every block is right");
+  EXPECT_EQ(verdict_json(right)["verified"], true);
+
+  std::vector<std::pair<const char*, LunexVerdict>> others;
+  const auto add = [&](const char* text, const std::function<void(LunexVerdict&)>& change) {
+    others.emplace_back(text, right);
+    change(others.back().second);
+  };
+  add("the LUN is not right", [](LunexVerdict& of) { of.last.mismatch.emplace(); });
+  add("the LUN is not right", [](LunexVerdict& of) {
+    of.last.mismatch.emplace();
+    of.last.failed = 1;
+    of.passes_done = 1;
+  });
+  add("not verified, as requests have failed", [](LunexVerdict& of) {
+    of.last.failed = 1;
+    of.passes_done = 1;
+  });
+  add("not verified, as requests have failed", [](LunexVerdict& of) { of.last.unanswered = 1; });
+  add("not verified, as requests have failed", [](LunexVerdict& of) {
+    of.last.unanswered = 1;
+    of.interrupted = true;
+  });
+  add("interrupted, and not verified: 1 of 2 passes", [](LunexVerdict& of) {
+    of.interrupted = true;
+    of.passes_done = 1;
+  });
+  add("interrupted, and not verified: 0 of 2 passes", [](LunexVerdict& of) {
+    of.interrupted = true;
+    of.passes_done = 0;
+    of.compared_bytes = 0;
+  });
+  add("not verified", [](LunexVerdict& of) { of.compared_bytes -= 512; });
+  add("not verified", [](LunexVerdict& of) { of.passes_done = 0; });
+  for (const auto& [text, verdict] : others) {
+    EXPECT_THAT(verdict_text(verdict), testing::StartsWith(text));
+    EXPECT_EQ(verdict_json(verdict)["verified"], false) << text;
+  }
+}
+
+class LunexName : public testing::Test {
+ protected:
+  LunexConfiguration configured(const std::string& text, const std::string& given = {}) {
+    const auto result = configure_lunex(files(text), given);
+    EXPECT_TRUE(result) << (result ? "" : result.error().message);
+    return result.value_or(LunexConfiguration{});
+  }
+  ConfigurationFiles files(const std::string& text) {
+    std::ofstream(folder / "c.toml") << text;
+    return {folder / "c.toml", true, folder / "initiatorname.iscsi"};
+  }
+  static std::set<std::string> names_in(const Configuration& configuration) {
+    std::set<std::string> names = {configuration.initiator_name,
+                                   configuration.session.initiator_name};
+    for (const auto& [name, target] : configuration.targets) {
+      names.insert(target.session.initiator_name);
+    }
+    for (const auto& [name, lun] : configuration.luns) {
+      names.insert(lun.session.initiator_name);
+    }
+    return names;
+  }
+
+  static constexpr const char* kSections =
+      "[targets.'iqn.a:t']\nlogin_timeout = 3\n[luns.x]\ntarget = 'iqn.a:t'\nlun = 1\n"
+      "[luns.y]\ntarget = 'iqn.a:u'\nlun = 1\n";
+  TemporaryFolder folder;
+};
+
+TEST_F(LunexName, IsOneInEverySectionWhereverItComesFrom) {
+  using Names = std::set<std::string>;
+  const std::string of_file = "initiator_name = 'iqn.a:file'\n";
+  EXPECT_EQ(names_in(configured(of_file + kSections).configuration), Names{"iqn.a:file"});
+  EXPECT_EQ(names_in(configured(of_file + kSections, "iqn.a:given").configuration),
+            Names{"iqn.a:given"});
+  EXPECT_EQ(names_in(configured(kSections, "iqn.a:given").configuration), Names{"iqn.a:given"});
+  std::ofstream(folder / "initiatorname.iscsi") << "InitiatorName=iqn.a:open-iscsi\n";
+  EXPECT_EQ(names_in(configured(kSections).configuration), Names{"iqn.a:open-iscsi"});
+  EXPECT_EQ(configured(kSections).remark, "");
+}
+
+TEST_F(LunexName, IsMadeUpWhereTheHostHasNone) {
+  const std::vector<std::string> contents = {"", "# nothing\n", "GenerateName=yes\n"};
+  for (std::size_t number = 0; number <= contents.size(); ++number) {
+    if (number > 0) {
+      std::ofstream(folder / "initiatorname.iscsi") << contents[number - 1];
+    }
+    const LunexConfiguration made = configured(kSections);
+    const std::string& name = made.configuration.initiator_name;
+    EXPECT_THAT(name, testing::MatchesRegex("iqn.2016-04.com.open-iscsi:[0-9a-f]{12}"));
+    EXPECT_EQ(names_in(made.configuration).size(), 1U);
+    EXPECT_THAT(made.remark, testing::AllOf(HasSubstr(name), HasSubstr("-i")));
+    EXPECT_NE(configured(kSections).configuration.initiator_name, name);
+  }
+}
+
+TEST_F(LunexName, ThatIsNoneIsRefusedAndTheSentenceNamesTheOption) {
+  std::ofstream(folder / "initiatorname.iscsi") << "InitiatorName=host1\n";
+  const auto wrong = configure_lunex(files(""), "");
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().code, ErrorCode::invalid_argument);
+  EXPECT_THAT(wrong.error().message, HasSubstr("-i"));
+  EXPECT_THAT(configure_lunex(files(""), "host1").error().message, HasSubstr("--initiator-name"));
+  EXPECT_EQ(configured("", "iqn.a:given").configuration.initiator_name, "iqn.a:given");
 }
 
 // Whatever a target calls itself, its LUN and its portals.
@@ -541,18 +785,17 @@ TEST(LunexReport, HostileTextIsPrintable) {
     EXPECT_TRUE(are_harmless_lines(document + '\n')) << hostile.name;
     EXPECT_EQ(nlohmann::json::parse(document)["login"]["TargetAlias"],
               printable_text(hostile.text, kMaxJsonStringBytes));
-    MultipathSnapshot disk;
-    disk.vendor = disk.product = hostile.text;
     LunexMeasure measure;
+    measure.disk.vendor = measure.disk.product = hostile.text;
     measure.result.first_error = hostile.text;
     const LunexRunWords words{hostile.text, 4096, 1};
-    EXPECT_TRUE(are_harmless_lines(run_text(words, disk, measure).text())) << hostile.name;
-    EXPECT_TRUE(is_harmless(json_text(run_json(words, disk, measure)))) << hostile.name;
+    EXPECT_TRUE(are_harmless_lines(run_text(words, measure).text())) << hostile.name;
+    EXPECT_TRUE(is_harmless(json_text(run_json(words, measure)))) << hostile.name;
   }
 }
 
 TEST(LunexReport, AJobWithoutAnyAnswerHasRatesOfZero) {
-  const nlohmann::json json = run_json({"read", 4096, 1}, MultipathSnapshot{}, LunexMeasure{});
+  const nlohmann::json json = run_json({"read", 4096, 1}, LunexMeasure{});
   EXPECT_EQ(json["iops"], 0.0);
   EXPECT_EQ(json["client_cpu_us_per_io"], 0.0);
 }

@@ -3,6 +3,7 @@ iscsi_blkback_test(tools_config_test
     tools/array_table_test.cpp
     tools/config_effect_test.cpp
     tools/config_files_test.cpp
+    tools/config_old_files_test.cpp
     tools/config_per_lun_test.cpp
     tools/config_policy_refusal_test.cpp
     tools/config_refusal_test.cpp
@@ -20,7 +21,7 @@ iscsi_blkback_test(tools_hotplug_script_test SOURCES tools/hotplug_script_test.c
 target_compile_definitions(tools_hotplug_script_test PRIVATE
   ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
 
-iscsi_blkback_test(tools_lunex_test SOURCES tools/lunex_test.cpp
+iscsi_blkback_test(tools_lunex_test SOURCES tools/lunex_disk_test.cpp tools/lunex_test.cpp
   LIBRARIES iscsi_blkback_lunex iscsi_blkback_multipath)
 
 iscsi_blkback_test(tools_lunex_target_test LABEL target SOURCES tools/lunex_target_test.cpp)
