@@ -26,12 +26,12 @@ bool usable_name(const std::string& name) {
 }  // namespace
 
 Login::Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn,
-             std::span<const ChapAlgorithm> without)
+             std::span<const ChapAlgorithm> chap_algorithms)
     : options_(options),
       negotiation_(options),
       initiator_task_tag_(initiator_task_tag),
       cmd_sn_(cmd_sn),
-      without_(without.begin(), without.end()) {}
+      chap_algorithms_(chap_algorithms.begin(), chap_algorithms.end()) {}
 
 Result<void> Login::check_options() const {
   if (!usable_name(options_.initiator_name)) {
@@ -117,6 +117,12 @@ void Login::next_request(std::vector<std::byte>& pdu) {
 }
 
 Result<Login::Progress> Login::receive(BhsBytes header, std::span<const std::byte> data) {
+  auto progress = take_response(header, data);
+  refused_ = !progress && status_ >> 8 != 3;
+  return progress;
+}
+
+Result<Login::Progress> Login::take_response(BhsBytes header, std::span<const std::byte> data) {
   const PduHeader general = decode_header(header);
   if (general.opcode != Opcode::login_response) {
     return fail(ErrorCode::protocol,
@@ -219,7 +225,7 @@ Result<void> Login::take_auth_method(std::string_view method) {
   auth_method_known_ = true;
   const ChapOptions& chap = options_.chap;
   if (method == "CHAP" && chap.enabled()) {
-    chap_.emplace(chap, without_);
+    chap_.emplace(chap, chap_algorithms_);
     return {};
   }
   if (method == "None" && !chap.mutual()) {
@@ -246,6 +252,18 @@ Result<Login::Progress> Login::take_redirect() {
   }
   return fail(ErrorCode::protocol,
               describe_login_status(status_).message + " but it does not say where to");
+}
+
+std::string Login::describe_chap() const {
+  if (!in_chap()) {
+    return "";
+  }
+  std::string list;
+  for (const ChapAlgorithm algorithm : chap_->offered()) {
+    list += fmt::format("{}{}", list.empty() ? "" : ",", to_string(algorithm));
+  }
+  return fmt::format("of chap_algs = {} the target had chosen {}", list,
+                     chap_->algorithm() ? to_string(*chap_->algorithm()) : "none");
 }
 
 Result<Login::Progress> Login::advance(const LoginResponsePdu& response) {

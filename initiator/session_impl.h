@@ -33,7 +33,8 @@ namespace iscsi_blkback {
 
 class Session::Impl final : public ByteStream::Owner {
  public:
-  Impl(Session& session, Reactor& reactor, SessionOptions options, NameResolver& resolver);
+  Impl(Session& session, Reactor& reactor, SessionOptions options, NameResolver& resolver,
+       ChapMemory& chap_memory);
   ~Impl();
 
   void start();
@@ -125,7 +126,9 @@ class Session::Impl final : public ByteStream::Owner {
   void deliver_session_down();
   void clean_up_connection();
   void complete_refused();
-  void learn_from_failed_login();
+  void begin_login();
+  void learn_from_failed_login(Error& why);
+  void log_failure(const Error& why);
   void begin_logout(const Error& why, Duration drain, Duration limit);
   void on_logout_timer();
   [[nodiscard]] std::string where() const;
@@ -254,10 +257,14 @@ class Session::Impl final : public ByteStream::Owner {
   std::optional<SocketAddress> permanent_hop_;  // the last of the permanent hops it began with
   std::optional<SocketAddress> moved_to_;
   LogLimiter log_limiter_;
+  std::string logged_failure_;  // the last that was
 
   // Login.
   std::optional<Login> login_;
-  std::vector<ChapAlgorithm> failed_algorithms_;  // not offered by the next login
+  ChapMemory& chap_memory_;
+  ChapLadder chap_ladder_{{}};
+  ChapNext chap_next_ = ChapNext::same;  // what the last failure has led to
+  std::optional<Error> chap_refusal_;    // the first of an answer of ours since the ladder began
   std::vector<std::byte> login_request_;
   bool login_request_due_ = false;
 

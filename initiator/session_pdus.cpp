@@ -99,6 +99,10 @@ void Session::Impl::enter_full_feature_phase() {
   exp_stat_sn_ = login_->numbers().stat_sn + 1;
   max_cmd_sn_ = login_->numbers().max_cmd_sn;
   digests_ = negotiated_.digests;
+  if (login_->used_chap()) {
+    chap_memory_.remember(options_.target_name, chap_ladder_.succeeded(), reactor_.now());
+  }
+  chap_next_ = ChapNext::same;
   login_.reset();
   state_ = SessionState::logged_in;
   if (permanent_hop_) {

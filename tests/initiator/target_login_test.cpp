@@ -64,8 +64,6 @@ TEST_F(TgtLoginTest, OneWayChap) {
   ASSERT_TRUE(identify());
 }
 
-// By default too, although tgt takes the number of SHA-256 for that of SHA-1: the next login leaves
-// out what has failed.
 TEST_F(TgtLoginTest, MutualChap) {
   ASSERT_NO_FATAL_FAILURE(demand_chap());
   options.chap.username_in = "array";
@@ -74,10 +72,34 @@ TEST_F(TgtLoginTest, MutualChap) {
   connect(tgt.port());
   ASSERT_TRUE(logged_in()) << session->last_error().message;
   EXPECT_EQ(session->statistics().login_failures, 0U);
-  options.chap.algorithms.clear();
+  ASSERT_TRUE(identify());
+}
+
+// tgt takes the number of SHA-256 for that of SHA-1.
+TEST_F(TgtLoginTest, MutualChapWithTheDefaultAlgorithms) {
+  process_chap_memory().remember(options.target_name, std::nullopt, reactor->now());
+  ASSERT_NO_FATAL_FAILURE(demand_chap());
+  options.chap.username_in = "array";
+  options.chap.password_in = "the-target-secret";
   connect(tgt.port());
   ASSERT_TRUE(logged_in()) << session->last_error().message;
+  EXPECT_EQ(session->statistics().login_failures, 1U);
   ASSERT_TRUE(identify());
+  connect(tgt.port());
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
+  EXPECT_EQ(session->statistics().login_failures, 0U) << "what has worked is remembered";
+}
+
+TEST_F(TgtLoginTest, WrongSecretWithTheDefaultAlgorithmsIsSaidSo) {
+  process_chap_memory().remember(options.target_name, std::nullopt, reactor->now());
+  ASSERT_NO_FATAL_FAILURE(demand_chap());
+  options.chap.password = "another-secret-1";
+  connect(tgt.port());
+  ASSERT_TRUE(run_until([this] { return session->statistics().login_failures == 6; }));
+  EXPECT_THAT(session->last_error().message, HasSubstr("chap_algs"));
+  options.chap.password = "initiator-secret";
+  connect(tgt.port());
+  ASSERT_TRUE(logged_in()) << session->last_error().message;
 }
 
 TEST_F(TgtLoginTest, WrongSecretOfOursIsSaidSo) {

@@ -1,5 +1,6 @@
 iscsi_blkback_test(initiator_test
   SOURCES
+    initiator/chap_ladder_test.cpp
     initiator/chap_test.cpp
     initiator/digest_test.cpp
     initiator/cdb_test.cpp
