@@ -31,10 +31,11 @@ void ChapLadder::begin_at(const ChapRung& rung) {
     return;
   }
   rung_ = rung;
-  remembered_ = true;
-  if (rest().empty()) {  // another session's settings allowed more
+  const std::vector<ChapAlgorithm> offered = offer();
+  // Another session's settings may have allowed more, or less.
+  remembered_ = !offered.empty() && offered != allowed_;
+  if (!remembered_) {
     rung_ = {};
-    remembered_ = false;
   }
 }
 
@@ -76,7 +77,7 @@ ChapNext ChapLadder::failed(ChapFailure failure, std::optional<ChapAlgorithm> ch
 std::optional<ChapRung> ChapLadder::succeeded() {
   const bool worth_it = !all_failed_;
   climbing_ = all_failed_ = lost_ = false;
-  remembered_ = true;
+  remembered_ = offer() != allowed_;
   return worth_it ? std::optional(rung_) : std::nullopt;
 }
 

@@ -26,9 +26,10 @@ bool usable_name(const std::string& name) {
 }  // namespace
 
 Login::Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn,
-             std::span<const ChapAlgorithm> chap_algorithms)
+             std::span<const ChapAlgorithm> chap_algorithms, SessionType type)
     : options_(options),
-      negotiation_(options),
+      type_(type),
+      negotiation_(options, type),
       initiator_task_tag_(initiator_task_tag),
       cmd_sn_(cmd_sn),
       chap_algorithms_(chap_algorithms.begin(), chap_algorithms.end()) {}
@@ -39,7 +40,7 @@ Result<void> Login::check_options() const {
                 "the initiator name is empty, too long or has blanks; set one like "
                 "iqn.2026-01.org.example:host");
   }
-  if (!usable_name(options_.target_name)) {
+  if (type_ == SessionType::normal && !usable_name(options_.target_name)) {
     return fail(ErrorCode::invalid_argument, "the target name is empty, too long or has blanks");
   }
   if (!usable(options_.initiator_alias, kMaxTextValueBytes, ' ')) {
@@ -63,8 +64,10 @@ void Login::compose() {
   if (!options_.initiator_alias.empty()) {
     out_.add("InitiatorAlias", std::string_view{options_.initiator_alias});
   }
-  out_.add("TargetName", std::string_view{options_.target_name});
-  out_.add("SessionType", std::string_view{"Normal"});
+  if (type_ == SessionType::normal) {
+    out_.add("TargetName", std::string_view{options_.target_name});
+  }
+  out_.add("SessionType", std::string_view{type_ == SessionType::normal ? "Normal" : "Discovery"});
   // A target that has to prove itself may not get around that by choosing None.
   out_.add("AuthMethod", std::string_view{!options_.chap.enabled() ? "None"
                                           : options_.chap.mutual() ? "CHAP"

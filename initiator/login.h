@@ -33,7 +33,7 @@ class Login {
   // options outlives the login. initiator_task_tag and cmd_sn: of every request of this login.
   // chap_algorithms: what this login offers, where options ask for CHAP.
   Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn,
-        std::span<const ChapAlgorithm> chap_algorithms);
+        std::span<const ChapAlgorithm> chap_algorithms, SessionType type = SessionType::normal);
   Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn)
       : Login(options, initiator_task_tag, cmd_sn, usable_chap_algorithms(options.chap)) {}
 
@@ -81,6 +81,7 @@ class Login {
   [[nodiscard]] bool authenticated() const;
 
   const SessionOptions& options_;
+  const SessionType type_;
   Negotiation negotiation_;
   LoginStage stage_ = LoginStage::security_negotiation;
   std::optional<ChapExchange> chap_;

@@ -12,9 +12,12 @@
 
 namespace iscsi_blkback {
 
+// RFC 7143 13.21.
+enum class SessionType : std::uint8_t { normal, discovery };
+
 class Negotiation {
  public:
-  explicit Negotiation(const SessionOptions& options);
+  explicit Negotiation(const SessionOptions& options, SessionType type = SessionType::normal);
 
   // Adds every key that we offer or declare in the operational stage; from then on a key of the
   // target's is an answer.
@@ -50,6 +53,7 @@ class Negotiation {
     bool answered;
   };
 
+  [[nodiscard]] bool is_irrelevant(const Key& key) const;
   [[nodiscard]] Result<void> take_answer(Key& key, std::string_view value);
   [[nodiscard]] Result<void> take_digest(Digest& digest, std::string_view value);
   [[nodiscard]] Result<void> take_declaration(const TextPair& pair);
@@ -59,6 +63,7 @@ class Negotiation {
   std::array<Key, 11> keys_;
   Digest header_digest_;
   Digest data_digest_;
+  SessionType type_;
   std::uint32_t max_recv_data_segment_length_;
   NegotiatedParameters declared_;
   bool offered_ = false;

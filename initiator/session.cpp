@@ -100,6 +100,9 @@ void Session::Impl::start() {
   chap_ladder_ = ChapLadder{{}};
   forget_redirects();
   moved_to_.reset();
+  address_ = addresses_tried_ = 0;
+  another_address_ = false;
+  address_trouble_.clear();
   wait_demanded_ = {};
   connect();
 }
@@ -277,8 +280,8 @@ void Session::Impl::leave_connection(Error why) {
     }
   } else if (!redirecting_) {
     learn_from_failed_login(why);
+    choose_next_address(why);
     ++statistics_.login_failures;
-    moved_to_.reset();
   }
   log_failure(why);
   session_down_pending_ = session_down_pending_ || state_ == SessionState::logged_in;
@@ -295,9 +298,9 @@ void Session::Impl::leave_connection(Error why) {
 }
 
 // A portal that stays away fails the same way every second: once is enough. A login that failed by
-// its offer of CHAP algorithms is no trouble while there is another offer.
+// its offer of CHAP algorithms, or by its address, is no trouble while there is another one.
 void Session::Impl::log_failure(const Error& why) {
-  if (stopping_ || redirecting_) {
+  if (stopping_ || redirecting_ || another_address_) {
     return;
   }
   if (!full_feature_phase() && chap_next_ == ChapNext::next) {

@@ -139,6 +139,7 @@ class Session::Impl final : public ByteStream::Owner {
   void follow_redirect();
   void on_redirect_resolved(Result<std::vector<SocketAddress>> addresses);
   void redirect_to(const SocketAddress& address);
+  void choose_next_address(Error& why);
   void give_up_redirect(Error why);
   void forget_redirects();
 
@@ -244,6 +245,14 @@ class Session::Impl final : public ByteStream::Owner {
   TimePoint up_since_{};
   TimePoint login_deadline_{};
   Duration wait_demanded_{};  // the target's Time2Wait for the next try
+
+  // Addresses of one host name: those of the portal that have had their turn since the last
+  // success, and of the next hop those that have not.
+  std::size_t address_ = 0;  // of the portal, then other_addresses
+  std::size_t addresses_tried_ = 0;
+  std::vector<SocketAddress> hop_addresses_;
+  bool another_address_ = false;  // the next login goes there at once
+  std::string address_trouble_;   // what the others have failed with
 
   // Redirects. A temporary one is for one login; where permanent ones lead is where logins begin
   // from then on, until one fails there.

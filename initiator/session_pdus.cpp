@@ -109,6 +109,10 @@ void Session::Impl::enter_full_feature_phase() {
     moved_to_ = permanent_hop_;
   }
   redirect_hops_ = 0;
+  hop_addresses_.clear();
+  addresses_tried_ = 0;
+  another_address_ = false;
+  address_trouble_.clear();
   up_since_ = reactor_.now();
   next_look_ = up_since_;
   window_stalls_ = 0;

@@ -234,6 +234,10 @@ void Session::Impl::schedule_retry() {
     follow_redirect();
     return;
   }
+  if (std::exchange(another_address_, false)) {
+    timer_.start_after(Duration::zero());
+    return;
+  }
   forget_redirects();
   // Another offer of CHAP algorithms is a part of the same login; the ladder has an end.
   const std::uint32_t doublings =

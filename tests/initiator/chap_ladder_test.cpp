@@ -157,6 +157,16 @@ TEST(ChapLadder, ARungOfASessionThatAllowedMoreIsNoneOfThisOne) {
   ChapLadder ladder(Algorithms{kSha256});
   ladder.begin_at({.left_out = {kSha256}});
   EXPECT_EQ(text_of(ladder.offer()), "7");
+  EXPECT_EQ(ladder.failed(ChapFailure::refused, kSha256), ChapNext::first_again);
+}
+
+TEST(ChapLadder, ARungThatMakesNoDifferenceIsNotTriedTwice) {
+  for (const ChapRung& rung :
+       {ChapRung{.left_out = {kSha256}}, ChapRung{.left_out = {}, .alone = true}}) {
+    ChapLadder ladder(Algorithms{kMd5});
+    ladder.begin_at(rung);
+    EXPECT_EQ(logins(ladder, with_another_secret(kAll), 2), "5 | 5 | ...");
+  }
 }
 
 class ChapMemoryTest : public ::testing::Test {

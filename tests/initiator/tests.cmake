@@ -4,6 +4,7 @@ iscsi_blkback_test(initiator_test
     initiator/chap_test.cpp
     initiator/digest_test.cpp
     initiator/cdb_test.cpp
+    initiator/discovery_session_test.cpp
     initiator/discovery_test.cpp
     initiator/gather_policy_test.cpp
     initiator/libiscsi_bugs_test.cpp
@@ -11,7 +12,10 @@ iscsi_blkback_test(initiator_test
     initiator/login_test.cpp
     initiator/pdu_bytes_test.cpp
     initiator/pdu_test.cpp
+    initiator/portal_text_test.cpp
+    initiator/send_targets_test.cpp
     initiator/sense_vpd_test.cpp
+    initiator/session_address_test.cpp
     initiator/session_answers_test.cpp
     initiator/session_chap_test.cpp
     initiator/session_failure_test.cpp
@@ -29,6 +33,7 @@ iscsi_blkback_test(initiator_test
 iscsi_blkback_test(initiator_target_test LABEL target
   SOURCES
     initiator/bad_network_test.cpp
+    initiator/discovery_target_test.cpp
     initiator/target_login_test.cpp
     initiator/target_commands_test.cpp
     initiator/target_test.cpp
