@@ -59,28 +59,39 @@ Result<SocketAddress> SocketAddress::parse(const std::string& host, std::uint16_
   if (percent != std::string::npos) {
     v6.sin6_scope_id = scope_of(host.substr(percent + 1));
     if (v6.sin6_scope_id == 0) {
-      return fail(ErrorCode::not_found,
-                  fmt::format("address \"{}\" names an interface that does not exist", host));
+      return fail(
+          ErrorCode::not_found,
+          fmt::format("the address {} names a network interface that does not exist", host));
     }
   }
   return store(v6);
 }
 
-std::string SocketAddress::to_string() const {
+std::string SocketAddress::host() const {
   std::array<char, INET6_ADDRSTRLEN> text{};
   if (storage.ss_family == AF_INET) {
     const auto v4 = read_as<sockaddr_in>(storage);
-    inet_ntop(AF_INET, &v4.sin_addr, text.data(), text.size());
-    return fmt::format("{}:{}", text.data(), ntohs(v4.sin_port));
+    return inet_ntop(AF_INET, &v4.sin_addr, text.data(), text.size());
   }
   if (storage.ss_family == AF_INET6) {
     const auto v6 = read_as<sockaddr_in6>(storage);
     inet_ntop(AF_INET6, &v6.sin6_addr, text.data(), text.size());
-    const std::string zone =
-        v6.sin6_scope_id == 0 ? std::string() : fmt::format("%{}", v6.sin6_scope_id);
-    return fmt::format("[{}{}]:{}", text.data(), zone, ntohs(v6.sin6_port));
+    return v6.sin6_scope_id == 0 ? std::string(text.data())
+                                 : fmt::format("{}%{}", text.data(), v6.sin6_scope_id);
   }
   return "(no address)";
+}
+
+std::uint16_t SocketAddress::port() const {
+  return storage.ss_family == AF_INET    ? ntohs(read_as<sockaddr_in>(storage).sin_port)
+         : storage.ss_family == AF_INET6 ? ntohs(read_as<sockaddr_in6>(storage).sin6_port)
+                                         : std::uint16_t{0};
+}
+
+std::string SocketAddress::to_string() const {
+  return storage.ss_family == AF_INET    ? fmt::format("{}:{}", host(), port())
+         : storage.ss_family == AF_INET6 ? fmt::format("[{}]:{}", host(), port())
+                                         : host();
 }
 
 bool SocketAddress::operator==(const SocketAddress& other) const {

@@ -31,6 +31,9 @@ struct SocketAddress {
 
   // host: a numeric IPv4 or IPv6 address without brackets.
   [[nodiscard]] static Result<SocketAddress> parse(const std::string& host, std::uint16_t port);
+  // The host as parse() takes it, with the number of its zone.
+  [[nodiscard]] std::string host() const;
+  [[nodiscard]] std::uint16_t port() const;
   // "192.0.2.1:3260" or "[2001:db8::1]:3260".
   [[nodiscard]] std::string to_string() const;
   bool operator==(const SocketAddress& other) const;

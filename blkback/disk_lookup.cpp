@@ -25,8 +25,8 @@ Portal without_target(Portal portal) {
 }
 
 // The paths that one portal makes: through each interface, as many as there are to be sessions.
-void add_paths(const PortalOptions& options, const Portal& portal, const SocketAddress& address,
-               ResolvedDisk& disk) {
+void add_paths(const PortalOptions& options, const Portal& portal,
+               const std::vector<SocketAddress>& addresses, ResolvedDisk& disk) {
   std::vector<InterfaceBinding> interfaces = options.interfaces;
   if (interfaces.empty() || !portal.interface_binding.empty()) {
     interfaces = {portal.interface_binding};
@@ -35,8 +35,9 @@ void add_paths(const PortalOptions& options, const Portal& portal, const SocketA
   for (const InterfaceBinding& interface : interfaces) {
     for (std::uint16_t number = 0; number < options.sessions_per_portal; ++number) {
       ResolvedPortal path{
-          portal, address, number,
+          portal, addresses.front(), number,
           portal.target_name.empty() ? disk.specification.session.target_name : portal.target_name};
+      path.other_addresses.assign(addresses.begin() + 1, addresses.end());
       path.portal.interface_binding = interface;
       if (std::any_of(paths.begin(), paths.end(),
                       [&](const ResolvedPortal& other) { return same_path(path, other); })) {
@@ -85,7 +86,7 @@ void DiskLookup::look_up_names(const std::vector<Portal>& portals) {
     }
     Name& name = names_.emplace_back(Name{portal, std::nullopt});
     if (auto address = SocketAddress::parse(portal.host, portal.port)) {
-      name.address = std::move(*address);
+      name.addresses = std::vector{*address};
     } else {
       due_.push_back({false, portal});
     }
@@ -106,11 +107,12 @@ void DiskLookup::take_portals(const Portal& at, Result<std::vector<Portal>> port
   source->portals = std::move(portals);
 }
 
-void DiskLookup::take_address(const Portal& portal, Result<SocketAddress> address) {
+void DiskLookup::take_addresses(const Portal& portal,
+                                Result<std::vector<SocketAddress>> addresses) {
   const auto name = std::find_if(names_.begin(), names_.end(),
                                  [&](const Name& candidate) { return candidate.portal == portal; });
-  ISCSI_BLKBACK_ASSERT(name != names_.end() && !name->address);
-  name->address = std::move(address);
+  ISCSI_BLKBACK_ASSERT(name != names_.end() && !name->addresses);
+  name->addresses = std::move(addresses);
 }
 
 const DiskLookup::Name* DiskLookup::find_name(const Portal& portal) const {
@@ -124,7 +126,7 @@ bool DiskLookup::complete() const {
   return std::all_of(sources_.begin(), sources_.end(),
                      [](const Source& source) { return source.portals.has_value(); }) &&
          std::all_of(names_.begin(), names_.end(),
-                     [](const Name& name) { return name.address.has_value(); });
+                     [](const Name& name) { return name.addresses.has_value(); });
 }
 
 Result<ResolvedDisk> DiskLookup::result() const {
@@ -154,14 +156,14 @@ Result<ResolvedDisk> DiskLookup::result() const {
     }
     for (const Portal& portal : **source.portals) {
       const Name* name = find_name(portal);
-      if (name == nullptr || !name->address) {
+      if (name == nullptr || !name->addresses) {
         continue;
       }
-      if (!*name->address) {
-        add_trouble(disk.trouble, name->address->error().message);
+      if (!*name->addresses) {
+        add_trouble(disk.trouble, name->addresses->error().message);
         continue;
       }
-      add_paths(plan_.paths, portal, **name->address, disk);
+      add_paths(plan_.paths, portal, **name->addresses, disk);
     }
   }
   if (disk.specification.portals.empty()) {
@@ -175,7 +177,7 @@ Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directo
   for (auto questions = lookup.take_questions(); !questions.empty();
        questions = lookup.take_questions()) {
     std::vector<std::future<Result<std::vector<Portal>>>> portals(questions.size());
-    std::vector<std::future<Result<SocketAddress>>> addresses(questions.size());
+    std::vector<std::future<Result<std::vector<SocketAddress>>>> addresses(questions.size());
     // Where no thread can be started, the answer is looked for below.
     constexpr auto kPolicy = std::launch::async | std::launch::deferred;
     for (std::size_t at = 0; at < questions.size(); ++at) {
@@ -192,7 +194,7 @@ Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directo
       if (questions[at].discovery) {
         lookup.take_portals(questions[at].portal, portals[at].get());
       } else {
-        lookup.take_address(questions[at].portal, addresses[at].get());
+        lookup.take_addresses(questions[at].portal, addresses[at].get());
       }
     }
   }

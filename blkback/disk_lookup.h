@@ -17,7 +17,7 @@ namespace iscsi_blkback {
 class DiskLookup {
  public:
   struct Question {
-    bool discovery = false;  // which portals lead to the target; else: the portal's address
+    bool discovery = false;  // which portals lead to the target; else: the portal's addresses
     Portal portal;  // to be asked, or looked up; with the target's name, if it is asked for
   };
 
@@ -28,7 +28,7 @@ class DiskLookup {
   [[nodiscard]] std::vector<Question> take_questions();
   // For each question one. Further questions may be due then.
   void take_portals(const Portal& at, Result<std::vector<Portal>> portals);
-  void take_address(const Portal& portal, Result<SocketAddress> address);
+  void take_addresses(const Portal& portal, Result<std::vector<SocketAddress>> addresses);
 
   // Everything has been answered.
   [[nodiscard]] bool complete() const;
@@ -43,7 +43,7 @@ class DiskLookup {
   };
   struct Name {
     Portal portal;
-    std::optional<Result<SocketAddress>> address;
+    std::optional<Result<std::vector<SocketAddress>>> addresses;
   };
 
   void look_up_names(const std::vector<Portal>& portals);

@@ -25,6 +25,7 @@ Result<void> DiskPaths::add(const ResolvedPortal& where) {
   SessionOptions options = session_;
   options.target_name = where.target_name;
   options.portal = where.address;
+  options.other_addresses = where.other_addresses;
   options.portal_name = portal;
   options.interface_binding = where.portal.interface_binding;
   options.session_number = where.session_number;

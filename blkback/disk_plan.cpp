@@ -92,7 +92,9 @@ std::string with_places(const PolicyContradiction& contradiction, const SettingP
 }
 
 bool same_path(const ResolvedPortal& one, const ResolvedPortal& other) {
-  return one.address == other.address &&
+  const bool same_name = one.portal.host == other.portal.host &&
+                         one.portal.port == other.portal.port && !one.portal.host.empty();
+  return (same_name || one.address == other.address) &&
          one.portal.interface_binding == other.portal.interface_binding &&
          one.session_number == other.session_number && one.target_name == other.target_name;
 }

@@ -43,8 +43,9 @@ struct ResolvedPortal {
   SocketAddress address;
   std::uint16_t session_number = 0;  // of those to this portal through this interface
   std::string target_name = {};
+  std::vector<SocketAddress> other_addresses = {};  // of the same name
 };
-// Whatever the portal is called.
+// Whatever the portal is called, or wherever its name leads now.
 [[nodiscard]] bool same_path(const ResolvedPortal& one, const ResolvedPortal& other);
 
 // Everything that the I/O side needs to open the disk.

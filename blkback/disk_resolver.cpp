@@ -51,8 +51,8 @@ void DiskResolver::ask(std::uint64_t number) {
                           });
     } else {
       inquirer_->resolve(portal, lookup.plan().target_name,
-                         [this, number, portal](Result<SocketAddress> address) {
-                           jobs_.at(number)->lookup.take_address(portal, std::move(address));
+                         [this, number, portal](Result<std::vector<SocketAddress>> addresses) {
+                           jobs_.at(number)->lookup.take_addresses(portal, std::move(addresses));
                            answered(number);
                          });
     }

@@ -24,7 +24,7 @@ class PortalInquirer {
   virtual ~PortalInquirer() = default;
   // target_name: for whom it is asked, here and below.
   virtual void resolve(const Portal& portal, const std::string& target_name,
-                       std::function<void(Result<SocketAddress>)> done) = 0;
+                       std::function<void(Result<std::vector<SocketAddress>>)> done) = 0;
   virtual void discover(const Portal& at, const SessionOptions& session,
                         const std::string& target_name,
                         std::function<void(Result<std::vector<Portal>>)> done) = 0;

@@ -7,6 +7,7 @@
 
 #include "base/decimal.h"
 #include "base/printable_text.h"
+#include "initiator/portal_text.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -17,7 +18,6 @@ constexpr std::array<std::string_view, 6> kFormats = {kRawFormat, "raw", "qcow",
                                                       "qcow2",    "qed", "vhd"};
 constexpr std::string_view kBlanks = " \t\r\n\f\v";
 constexpr std::string_view kQuotes = "'\"";
-constexpr std::size_t kMaxHostBytes = 253;  // RFC 1035 2.3.4, as text
 constexpr std::size_t kMaxAliasBytes = 64;
 
 Error invalid(std::string sentence) {
@@ -160,10 +160,18 @@ Result<void> check_writing(const WrittenTarget& written) {
 bool contains_secret(std::string_view text) {
   const std::string_view authority = text.starts_with("//") ? text.substr(2, text.find('/', 2) - 2)
                                                             : text.substr(0, text.find('/'));
-  // libiscsi's user[%password]@host; a '%' alone is a password whose '@' was forgotten.
-  const std::string_view host_part = authority.substr(0, authority.find('?'));
-  if (text.starts_with("//") && host_part.find('%') != std::string_view::npos) {
-    return true;
+  // libiscsi's user[%password]@host; a '%' alone is a password whose '@' was forgotten, but for the
+  // zone of an IPv6 address.
+  std::string_view host_part = authority.substr(0, authority.find('?'));
+  while (text.starts_with("//") && !host_part.empty()) {
+    const std::size_t comma = std::min(host_part.find(','), host_part.size());
+    const std::string_view portal = host_part.substr(0, comma);
+    const std::size_t percent = portal.find('%');
+    if (percent != std::string_view::npos &&
+        portal.substr(0, percent).find(':') == std::string_view::npos) {
+      return true;
+    }
+    host_part.remove_prefix(std::min(comma + 1, host_part.size()));
   }
   const std::string searched = lower(text);
   constexpr std::array<std::string_view, 6> kSecretWords = {"@",    "password", "passwd",
@@ -234,22 +242,42 @@ bool is_host_character(char c) {
   return is_ascii_letter(c) || is_digit(c) || c == '-' || c == '.' || c == '_';
 }
 
+// RFC 6874: the zone's '%' is written %25 in a URL.
+std::string with_plain_zone(std::string_view text) {
+  std::string result(text);
+  const std::size_t percent = result.find("%25");
+  // "%25" itself is the zone of interface 25.
+  if (percent != std::string::npos && percent + 3 < result.size() && result[percent + 3] != ']' &&
+      result[percent + 3] != ':') {
+    result.erase(percent + 1, 2);
+  }
+  return result;
+}
+
+// The comma is also what is before a portal group tag: as no host is a number, a number is one.
 Result<std::vector<Portal>> parse_portals(std::string_view text) {
   std::vector<Portal> portals;
+  bool may_have_tag = false;
   while (true) {
     const std::size_t comma = text.find(',');
-    Result<Portal> portal = parse_portal(text.substr(0, comma));
-    if (!portal) {
-      return tl::unexpected(portal.error());
+    const std::string_view word = text.substr(0, comma);
+    if (may_have_tag && is_group_tag(word)) {
+      may_have_tag = false;
+    } else {
+      Result<Portal> portal = parse_portal(with_plain_zone(word));
+      if (!portal) {
+        return tl::unexpected(portal.error());
+      }
+      if (std::find(portals.begin(), portals.end(), *portal) != portals.end()) {
+        return tl::unexpected(invalid("a portal is named twice"));
+      }
+      if (portals.size() == kMaxPortalsPerDisk) {
+        return tl::unexpected(
+            invalid(fmt::format("more than {} portals are named", kMaxPortalsPerDisk)));
+      }
+      portals.push_back(std::move(*portal));
+      may_have_tag = true;
     }
-    if (std::find(portals.begin(), portals.end(), *portal) != portals.end()) {
-      return tl::unexpected(invalid("a portal is named twice"));
-    }
-    if (portals.size() == kMaxPortalsPerDisk) {
-      return tl::unexpected(
-          invalid(fmt::format("more than {} portals are named", kMaxPortalsPerDisk)));
-    }
-    portals.push_back(std::move(*portal));
     if (comma == std::string_view::npos) {
       return portals;
     }
@@ -564,51 +592,13 @@ bool is_alias(std::string_view text) {
 }
 
 Result<Portal> parse_portal(std::string_view text) {
+  auto parsed = parse_portal_text(text, UnbracketedPort::refuse);
+  if (!parsed) {
+    return tl::unexpected(parsed.error());
+  }
   Portal portal;
-  std::string_view host = text;
-  std::string_view port;
-  bool has_port = false;
-  if (text.starts_with('[')) {
-    const std::size_t end = text.find(']');
-    if (end == std::string_view::npos) {
-      return tl::unexpected(invalid("a portal's IPv6 address has no closing bracket"));
-    }
-    host = text.substr(1, end - 1);
-    const std::string_view rest = text.substr(end + 1);
-    if (!rest.empty() && rest.front() != ':') {
-      return tl::unexpected(invalid("after a portal's IPv6 address only :PORT may follow"));
-    }
-    has_port = !rest.empty();
-    port = has_port ? rest.substr(1) : std::string_view{};
-    if (host.empty() || host.size() > 45 || !std::all_of(host.begin(), host.end(), [](char c) {
-          return hex_digit(c) >= 0 || c == ':' || c == '.';
-        })) {
-      return tl::unexpected(invalid("a portal has no valid IPv6 address within its brackets"));
-    }
-  } else {
-    const std::size_t colon = text.find(':');
-    if (colon != std::string_view::npos) {
-      host = text.substr(0, colon);
-      port = text.substr(colon + 1);
-      has_port = true;
-    }
-    if (host.empty()) {
-      return tl::unexpected(invalid("a portal has no host name or address"));
-    }
-    if (host.size() > kMaxHostBytes || !std::all_of(host.begin(), host.end(), is_host_character)) {
-      return tl::unexpected(
-          invalid("a portal's host has a character that host names do not have "
-                  "(IPv6 addresses need brackets), or is too long"));
-    }
-  }
-  portal.host = std::string(host);
-  if (has_port) {
-    const auto number = parse_number<std::uint16_t>(port, 1, 65535);
-    if (!number) {
-      return tl::unexpected(invalid("a portal's port is not a number from 1 to 65535"));
-    }
-    portal.port = *number;
-  }
+  portal.host = std::move(parsed->host);
+  portal.port = parsed->port.value_or(portal.port);
   return portal;
 }
 

@@ -28,7 +28,9 @@ bool PathChoice::includes(const ResolvedPortal& path) const {
     return true;
   }
   const auto address = SocketAddress::parse(portal.host, portal.port);
-  return address && *address == path.address;
+  return address && (*address == path.address ||
+                     std::find(path.other_addresses.begin(), path.other_addresses.end(),
+                               *address) != path.other_addresses.end());
 }
 
 Result<PathChoice> parse_path_choice(const ControlRequest& request) {

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "base/log.h"
 #include "initiator/discovery.h"
 #include "initiator/resolve.h"
 
@@ -11,27 +12,28 @@ namespace {
 
 class SystemPortalDirectory final : public PortalDirectory {
  public:
-  Result<SocketAddress> resolve(const Portal& portal) override {
-    auto addresses = iscsi_blkback::resolve(portal.host, portal.port);
-    if (!addresses) {
-      return tl::unexpected(addresses.error());
-    }
-    return addresses->front();  // the resolver's first choice (RFC 6724)
+  Result<std::vector<SocketAddress>> resolve(const Portal& portal) override {
+    return iscsi_blkback::resolve(portal.host, portal.port);
   }
 
   Result<std::vector<Portal>> discover(const Portal& at, const SessionOptions& session,
                                        const std::string& target_name) override {
-    auto address = resolve(at);
-    if (!address) {
-      return tl::unexpected(address.error());
+    auto addresses = resolve(at);
+    if (!addresses) {
+      return tl::unexpected(addresses.error());
     }
-    auto targets = iscsi_blkback::discover(*address, session.initiator_name, session.login_timeout,
-                                           session.discovery_chap, at.interface_binding);
-    if (!targets) {
-      return tl::unexpected(targets.error());
+    DiscoveryOptions options = discovery_options(session, std::move(*addresses), at.to_string());
+    options.interface_binding = at.interface_binding;
+    auto discovery = iscsi_blkback::discover(std::move(options));
+    if (!discovery) {
+      return tl::unexpected(discovery.error());
+    }
+    if (!discovery->left_out.empty()) {
+      log_warning("discovery", "of what {} tells of targets are left out: {}", at.to_string(),
+                  discovery->left_out);
     }
     std::vector<Portal> portals;
-    for (DiscoveredTarget& target : *targets) {
+    for (DiscoveredTarget& target : discovery->targets) {
       if (target.name != target_name) {
         continue;
       }

@@ -13,7 +13,8 @@ namespace iscsi_blkback {
 class PortalDirectory {
  public:
   virtual ~PortalDirectory() = default;
-  [[nodiscard]] virtual Result<SocketAddress> resolve(const Portal& portal) = 0;
+  // At least one, the first choice first.
+  [[nodiscard]] virtual Result<std::vector<SocketAddress>> resolve(const Portal& portal) = 0;
   // Portals of the target as SendTargets on this portal tells them.
   [[nodiscard]] virtual Result<std::vector<Portal>> discover(const Portal& at,
                                                              const SessionOptions& session,

@@ -33,14 +33,14 @@ using SettingText = std::pair<const char*, std::string>;
 auto settings_of(const SessionOptions& options) {
   // Names every member, so that one that is added has to be thought about here. Not used: where the
   // session leads and what it is called, and discovery_chap, which is another session's.
-  const auto& [initiator_name, initiator_alias, target_name, portal, portal_name, interface_binding,
-               session_number, isid, chap, discovery_chap, header_digest, data_digest, initial_r2t,
-               immediate_data, max_recv_data_segment_length, max_burst_length, first_burst_length,
-               max_outstanding_r2t, default_time2wait, default_time2retain, max_commands,
-               initial_cmd_sn, connect_timeout, login_timeout, logout_timeout, noop_out_interval,
-               noop_out_timeout, stall_probe, path_timeout, tcp_user_timeout, command_timeout,
-               abort_timeout, lu_reset_timeout, tgt_reset_timeout, relogin_backoff_min,
-               relogin_backoff_max] = options;
+  const auto& [initiator_name, initiator_alias, target_name, portal, other_addresses, portal_name,
+               interface_binding, session_number, isid, chap, discovery_chap, header_digest,
+               data_digest, initial_r2t, immediate_data, max_recv_data_segment_length,
+               max_burst_length, first_burst_length, max_outstanding_r2t, default_time2wait,
+               default_time2retain, max_commands, initial_cmd_sn, connect_timeout, login_timeout,
+               logout_timeout, noop_out_interval, noop_out_timeout, stall_probe, path_timeout,
+               tcp_user_timeout, command_timeout, abort_timeout, lu_reset_timeout,
+               tgt_reset_timeout, relogin_backoff_min, relogin_backoff_max] = options;
   const auto number = [](auto value) { return fmt::format("{}", value); };
   const auto time = [](std::chrono::milliseconds value) {
     return fmt::format("{}", value.count());

@@ -8,11 +8,27 @@
 namespace iscsi_blkback {
 namespace {
 
+bool same_addresses(const SessionOptions& one, const SessionOptions& other) {
+  const auto all_of = [](const SessionOptions& options) {
+    std::vector<SocketAddress> all = options.other_addresses;
+    all.push_back(options.portal);
+    return all;
+  };
+  const auto first = all_of(one);
+  const auto second = all_of(other);
+  return std::is_permutation(first.begin(), first.end(), second.begin(), second.end());
+}
+
 // Whether a disk that asks for these may use a session that was made for those.
 bool same_session(const SessionOptions& made_for, SessionOptions asked) {
   asked.isid = made_for.isid;
   asked.portal_name = made_for.portal_name;
   asked.discovery_chap = made_for.discovery_chap;
+  // Name servers tell the addresses of a name in turns.
+  if (same_addresses(made_for, asked)) {
+    asked.portal = made_for.portal;
+    asked.other_addresses = made_for.other_addresses;
+  }
   return asked == made_for;
 }
 

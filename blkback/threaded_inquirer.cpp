@@ -21,10 +21,16 @@ std::string discovery_text(const Portal& at, const SessionOptions& session,
                            const std::string& target_name) {
   const ChapOptions& chap = session.discovery_chap;
   const auto hash = std::hash<std::string_view>{};
-  return fmt::format("{} {} {} {} {} {} {:x} {} {:x}", at.to_string(),
-                     at.interface_binding.to_string(), target_name, session.initiator_name,
-                     session.login_timeout.count(), chap.username, hash(chap.password),
-                     chap.username_in, hash(chap.password_in));
+  std::string text = fmt::format(
+      "{} {} {} {} {} {} {} {} {} {:x} {} {:x}", at.to_string(), at.interface_binding.to_string(),
+      target_name, session.initiator_name, session.connect_timeout.count(),
+      session.login_timeout.count(), static_cast<unsigned>(session.header_digest),
+      static_cast<unsigned>(session.data_digest), chap.username, hash(chap.password),
+      chap.username_in, hash(chap.password_in));
+  for (const ChapAlgorithm algorithm : chap.algorithms) {
+    text += fmt::format(" {}", static_cast<unsigned>(algorithm));
+  }
+  return text;
 }
 
 // Questions of one kind that wait for their answers, each with the end of the patience for it.
@@ -89,7 +95,7 @@ class ThreadedInquirer final : public PortalInquirer {
         portals_(control, threads_, patience) {}
 
   void resolve(const Portal& portal, const std::string& target_name,
-               std::function<void(Result<SocketAddress>)> done) override {
+               std::function<void(Result<std::vector<SocketAddress>>)> done) override {
     const std::string name = portal.to_string();
     addresses_.ask(
         name, name, {"target " + target_name},
@@ -110,7 +116,7 @@ class ThreadedInquirer final : public PortalInquirer {
  private:
   PortalDirectory& directory_;
   LookupThreads threads_;
-  Waiting<SocketAddress> addresses_;
+  Waiting<std::vector<SocketAddress>> addresses_;
   Waiting<std::vector<Portal>> portals_;
 };
 

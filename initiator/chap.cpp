@@ -203,6 +203,16 @@ std::span<const ChapAlgorithm> ChapOptions::offered() const {
   return algorithms.empty() ? std::span<const ChapAlgorithm>{kAll} : algorithms;
 }
 
+std::vector<ChapAlgorithm> usable_chap_algorithms(const ChapOptions& options) {
+  std::vector<ChapAlgorithm> usable;
+  for (const ChapAlgorithm algorithm : options.offered()) {
+    if (digest_of(algorithm)) {
+      usable.push_back(algorithm);
+    }
+  }
+  return usable;
+}
+
 Result<void> check_chap_options(const ChapOptions& options) {
   if (!options.enabled()) {
     if (!options.password.empty() || options.mutual() || !options.password_in.empty()) {
@@ -274,15 +284,8 @@ std::vector<std::byte> chap_response(ChapAlgorithm algorithm, std::uint8_t ident
   return result;
 }
 
-ChapExchange::ChapExchange(const ChapOptions& options, std::span<const ChapAlgorithm> without)
-    : options_(options) {
-  for (const ChapAlgorithm algorithm : options.offered()) {
-    if (std::find(without.begin(), without.end(), algorithm) == without.end() &&
-        digest_of(algorithm)) {
-      offered_.push_back(algorithm);
-    }
-  }
-}
+ChapExchange::ChapExchange(const ChapOptions& options, std::span<const ChapAlgorithm> offered)
+    : options_(options), offered_(offered.begin(), offered.end()) {}
 
 Result<void> ChapExchange::offer(LoginText& text) {
   std::string list;
@@ -304,7 +307,7 @@ Result<void> ChapExchange::take(const TextPair& pair) {
   if (pair.value == "Reject" || pair.value == "NotUnderstood") {
     return fail(ErrorCode::permission_denied,
                 fmt::format("the target refuses our {}; allow one of the algorithms in chap_algs "
-                            "on the target",
+                            "on the target, or give chap_algs the one that it knows",
                             pair.key));
   }
   if (pair.key == "CHAP_A") {

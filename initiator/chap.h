@@ -45,6 +45,9 @@ struct ChapOptions {
   bool operator==(const ChapOptions&) const = default;
 };
 
+// What options allow and the crypto library of this host does.
+[[nodiscard]] std::vector<ChapAlgorithm> usable_chap_algorithms(const ChapOptions& options);
+
 // Refuses names and secrets that are missing, too long or too short, and one secret for both
 // directions, with which a target could have us answer our own challenge.
 [[nodiscard]] Result<void> check_chap_options(const ChapOptions& options);
@@ -61,9 +64,11 @@ struct ChapOptions {
 
 class ChapExchange {
  public:
-  // options outlives the exchange, and check_chap_options() has accepted them. without: algorithms
-  // that are not offered although options allow them.
-  explicit ChapExchange(const ChapOptions& options, std::span<const ChapAlgorithm> without = {});
+  // options outlives the exchange, and check_chap_options() has accepted them. offered: see
+  // usable_chap_algorithms() and ChapLadder; not what options say.
+  ChapExchange(const ChapOptions& options, std::span<const ChapAlgorithm> offered);
+  explicit ChapExchange(const ChapOptions& options)
+      : ChapExchange(options, usable_chap_algorithms(options)) {}
 
   // Adds CHAP_A: what a request says after the target has agreed to CHAP.
   [[nodiscard]] Result<void> offer(LoginText& text);
@@ -76,6 +81,7 @@ class ChapExchange {
 
   // What the target has chosen; nothing before it has.
   [[nodiscard]] std::optional<ChapAlgorithm> algorithm() const { return algorithm_; }
+  [[nodiscard]] const std::vector<ChapAlgorithm>& offered() const { return offered_; }
   // Our answer has been added: the next request may ask to leave the stage.
   [[nodiscard]] bool answered() const { return state_ != State::offered; }
   // Whoever has to prove something has done it, as far as we can know.
@@ -99,10 +105,10 @@ class ChapExchange {
   [[nodiscard]] Result<void> make_challenge();
 
   const ChapOptions& options_;
+  const std::vector<ChapAlgorithm> offered_;
   State state_ = State::offered;
   Said said_;  // until advance()
   std::optional<ChapAlgorithm> algorithm_;
-  std::vector<ChapAlgorithm> offered_;
   // What we have said.
   std::vector<std::byte> our_response_;
   std::uint8_t our_identifier_ = 0;

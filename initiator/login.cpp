@@ -26,12 +26,13 @@ bool usable_name(const std::string& name) {
 }  // namespace
 
 Login::Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn,
-             std::span<const ChapAlgorithm> without)
+             std::span<const ChapAlgorithm> chap_algorithms, SessionType type)
     : options_(options),
-      negotiation_(options),
+      type_(type),
+      negotiation_(options, type),
       initiator_task_tag_(initiator_task_tag),
       cmd_sn_(cmd_sn),
-      without_(without.begin(), without.end()) {}
+      chap_algorithms_(chap_algorithms.begin(), chap_algorithms.end()) {}
 
 Result<void> Login::check_options() const {
   if (!usable_name(options_.initiator_name)) {
@@ -39,7 +40,7 @@ Result<void> Login::check_options() const {
                 "the initiator name is empty, too long or has blanks; set one like "
                 "iqn.2026-01.org.example:host");
   }
-  if (!usable_name(options_.target_name)) {
+  if (type_ == SessionType::normal && !usable_name(options_.target_name)) {
     return fail(ErrorCode::invalid_argument, "the target name is empty, too long or has blanks");
   }
   if (!usable(options_.initiator_alias, kMaxTextValueBytes, ' ')) {
@@ -63,8 +64,10 @@ void Login::compose() {
   if (!options_.initiator_alias.empty()) {
     out_.add("InitiatorAlias", std::string_view{options_.initiator_alias});
   }
-  out_.add("TargetName", std::string_view{options_.target_name});
-  out_.add("SessionType", std::string_view{"Normal"});
+  if (type_ == SessionType::normal) {
+    out_.add("TargetName", std::string_view{options_.target_name});
+  }
+  out_.add("SessionType", std::string_view{type_ == SessionType::normal ? "Normal" : "Discovery"});
   // A target that has to prove itself may not get around that by choosing None.
   out_.add("AuthMethod", std::string_view{!options_.chap.enabled() ? "None"
                                           : options_.chap.mutual() ? "CHAP"
@@ -117,6 +120,12 @@ void Login::next_request(std::vector<std::byte>& pdu) {
 }
 
 Result<Login::Progress> Login::receive(BhsBytes header, std::span<const std::byte> data) {
+  auto progress = take_response(header, data);
+  refused_ = !progress && status_ >> 8 != 3;
+  return progress;
+}
+
+Result<Login::Progress> Login::take_response(BhsBytes header, std::span<const std::byte> data) {
   const PduHeader general = decode_header(header);
   if (general.opcode != Opcode::login_response) {
     return fail(ErrorCode::protocol,
@@ -225,7 +234,7 @@ Result<void> Login::take_auth_method(std::string_view method) {
   auth_method_ = method;
   const ChapOptions& chap = options_.chap;
   if (method == "CHAP" && chap.enabled()) {
-    chap_.emplace(chap, without_);
+    chap_.emplace(chap, chap_algorithms_);
     return {};
   }
   if (method == "None" && !chap.mutual()) {
@@ -252,6 +261,18 @@ Result<Login::Progress> Login::take_redirect() {
   }
   return fail(ErrorCode::protocol,
               describe_login_status(status_).message + " but it does not say where to");
+}
+
+std::string Login::describe_chap() const {
+  if (!in_chap()) {
+    return "";
+  }
+  std::string list;
+  for (const ChapAlgorithm algorithm : chap_->offered()) {
+    list += fmt::format("{}{}", list.empty() ? "" : ",", to_string(algorithm));
+  }
+  return fmt::format("of chap_algs = {} the target had chosen {}", list,
+                     chap_->algorithm() ? to_string(*chap_->algorithm()) : "none");
 }
 
 Result<Login::Progress> Login::advance(const LoginResponsePdu& response) {

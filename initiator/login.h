@@ -31,9 +31,11 @@ class Login {
   };
 
   // options outlives the login. initiator_task_tag and cmd_sn: of every request of this login.
-  // without: CHAP algorithms that this login does not offer.
+  // chap_algorithms: what this login offers, where options ask for CHAP.
   Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn,
-        std::span<const ChapAlgorithm> without = {});
+        std::span<const ChapAlgorithm> chap_algorithms, SessionType type = SessionType::normal);
+  Login(const SessionOptions& options, std::uint32_t initiator_task_tag, std::uint32_t cmd_sn)
+      : Login(options, initiator_task_tag, cmd_sn, usable_chap_algorithms(options.chap)) {}
 
   // Refuses names that no login can carry (empty, too long, with control characters) and CHAP
   // options that no login may use.
@@ -58,6 +60,12 @@ class Login {
   [[nodiscard]] std::optional<ChapAlgorithm> chap_algorithm() const {
     return in_chap() ? chap_->algorithm() : std::nullopt;
   }
+  // After complete: the target has asked for CHAP.
+  [[nodiscard]] bool used_chap() const { return chap_.has_value(); }
+  // The same for a message, with what was offered: it names chap_algs.
+  [[nodiscard]] std::string describe_chap() const;
+  // After an error: the target, or what it says, is the reason; else it could not do it just now.
+  [[nodiscard]] bool refused() const { return refused_; }
 
   // After redirected: the TargetAddress as the target wrote it, and whether the target has moved
   // there for good.
@@ -65,6 +73,7 @@ class Login {
   [[nodiscard]] bool moved_permanently() const { return status_ == kMovedPermanently; }
 
  private:
+  [[nodiscard]] Result<Progress> take_response(BhsBytes header, std::span<const std::byte> data);
   [[nodiscard]] Result<void> check_response(const LoginResponsePdu& response);
   void compose();
   [[nodiscard]] Result<void> take_text();
@@ -74,6 +83,7 @@ class Login {
   [[nodiscard]] bool authenticated() const;
 
   const SessionOptions& options_;
+  const SessionType type_;
   Negotiation negotiation_;
   LoginStage stage_ = LoginStage::security_negotiation;
   std::optional<ChapExchange> chap_;
@@ -89,7 +99,8 @@ class Login {
   std::uint32_t requests_ = 0;
   std::uint32_t initiator_task_tag_;
   std::uint32_t cmd_sn_;
-  std::vector<ChapAlgorithm> without_;
+  const std::vector<ChapAlgorithm> chap_algorithms_;
+  bool refused_ = false;
   TargetNumbers numbers_;
   std::uint16_t status_ = 0;
   std::string redirect_address_;

@@ -25,6 +25,15 @@ constexpr std::array<std::string_view, 5> kNotNegotiated = {
 constexpr std::array<std::string_view, 4> kObsolete = {"IFMarker", "OFMarker", "IFMarkInt",
                                                        "OFMarkInt"};
 
+// Of the keys with a value of both sides, those that a discovery session has (section 13).
+constexpr std::array<std::string_view, 3> kOfDiscovery = {"DefaultTime2Wait", "DefaultTime2Retain",
+                                                          "ErrorRecoveryLevel"};
+
+// Answers that have no answer, or two sides could keep each other busy for ever.
+bool is_last_word(std::string_view value) {
+  return value == "NotUnderstood" || value == "Irrelevant" || value == "Reject";
+}
+
 std::string_view digest_list(DigestOffer offer) {
   switch (offer) {
     case DigestOffer::none:
@@ -41,7 +50,7 @@ std::string_view digest_list(DigestOffer offer) {
 
 }  // namespace
 
-Negotiation::Negotiation(const SessionOptions& options)
+Negotiation::Negotiation(const SessionOptions& options, SessionType type)
     : keys_{{
           {"MaxConnections", Rule::minimum, 1, 65535, 1, 1},
           {"InitialR2T", Rule::logical_or, 0, 1, options.initial_r2t, 1},
@@ -59,7 +68,13 @@ Negotiation::Negotiation(const SessionOptions& options)
       }},
       header_digest_{kHeaderDigest, options.header_digest, false, false},
       data_digest_{kDataDigest, options.data_digest, false, false},
+      type_(type),
       max_recv_data_segment_length_(options.max_recv_data_segment_length) {}
+
+bool Negotiation::is_irrelevant(const Key& key) const {
+  return type_ == SessionType::discovery &&
+         std::find(kOfDiscovery.begin(), kOfDiscovery.end(), key.name) == kOfDiscovery.end();
+}
 
 void Negotiation::offer(LoginText& text) {
   offered_ = true;
@@ -67,6 +82,9 @@ void Negotiation::offer(LoginText& text) {
   text.add(kDataDigest, digest_list(data_digest_.offered));
   text.add("MaxRecvDataSegmentLength", max_recv_data_segment_length_);
   for (const Key& key : keys_) {
+    if (is_irrelevant(key)) {
+      continue;
+    }
     if (key.rule == Rule::logical_or || key.rule == Rule::logical_and) {
       text.add(key.name, key.offered != 0);
     } else {
@@ -77,7 +95,13 @@ void Negotiation::offer(LoginText& text) {
 
 Result<void> Negotiation::take(const TextPair& pair, LoginText& answers) {
   if (Key* key = find(pair.key)) {
-    return take_answer(*key, pair.value);
+    if (!is_irrelevant(*key)) {
+      return take_answer(*key, pair.value);
+    }
+    if (!is_last_word(pair.value)) {
+      answers.add(pair.key, std::string_view{"Irrelevant"});
+    }
+    return {};
   }
   for (Digest* digest : {&header_digest_, &data_digest_}) {
     if (pair.key == digest->name) {
@@ -95,8 +119,7 @@ Result<void> Negotiation::take(const TextPair& pair, LoginText& answers) {
     answers.add(pair.key, std::string_view{"Reject"});
     return {};
   }
-  // Our own answers have no answer, or two sides could keep each other busy for ever.
-  if (pair.value != "NotUnderstood" && pair.value != "Irrelevant" && pair.value != "Reject") {
+  if (!is_last_word(pair.value)) {
     answers.add(pair.key, std::string_view{"NotUnderstood"});
   }
   return {};

@@ -13,9 +13,12 @@
 
 namespace iscsi_blkback {
 
+// RFC 7143 13.21.
+enum class SessionType : std::uint8_t { normal, discovery };
+
 class Negotiation {
  public:
-  explicit Negotiation(const SessionOptions& options);
+  explicit Negotiation(const SessionOptions& options, SessionType type = SessionType::normal);
 
   // Adds every key that we offer or declare in the operational stage; from then on a key of the
   // target's is an answer.
@@ -56,6 +59,7 @@ class Negotiation {
     bool answered;
   };
 
+  [[nodiscard]] bool is_irrelevant(const Key& key) const;
   [[nodiscard]] Result<void> take_answer(Key& key, std::string_view value);
   [[nodiscard]] Result<std::uint32_t> value_of(const Key& key, std::string_view text);
   [[nodiscard]] Result<void> take_digest(Digest& digest, std::string_view value);
@@ -66,6 +70,7 @@ class Negotiation {
   std::array<Key, 11> keys_;
   Digest header_digest_;
   Digest data_digest_;
+  SessionType type_;
   std::uint32_t max_recv_data_segment_length_;
   NegotiatedParameters declared_;
   std::string tolerated_;

@@ -10,6 +10,7 @@ namespace {
 constexpr std::uint8_t kImmediateBit = 0x40;
 constexpr std::uint8_t kOpcodeMask = 0x3f;
 constexpr std::uint8_t kFinalBit = 0x80;
+constexpr std::uint8_t kContinueBit = 0x40;
 
 // Where the fields lie, in bytes from the start of the header.
 constexpr std::size_t kFlags = 1;
@@ -437,6 +438,51 @@ LoginResponsePdu decode_login_response(BhsBytes bytes) {
   pdu.numbers = decode_target_numbers(bytes);
   pdu.status_class = byte_at(bytes, 36);
   pdu.status_detail = byte_at(bytes, 37);
+  return pdu;
+}
+
+void encode(const TextRequestPdu& pdu, BhsBuffer bytes) {
+  begin(bytes, Opcode::text_request, pdu.immediate,
+        all_of(bit(pdu.final, kFinalBit), bit(pdu.more, kContinueBit)), pdu.data_bytes);
+  put(bytes, kLun, pdu.lun);
+  put(bytes, kInitiatorTaskTag, pdu.initiator_task_tag);
+  put(bytes, kTargetTransferTag, pdu.target_transfer_tag);
+  put(bytes, kCmdSn, pdu.cmd_sn);
+  put(bytes, kExpStatSn, pdu.exp_stat_sn);
+}
+
+TextRequestPdu decode_text_request(BhsBytes bytes) {
+  TextRequestPdu pdu;
+  pdu.immediate = (byte_at(bytes, 0) & kImmediateBit) != 0;
+  pdu.final = (byte_at(bytes, kFlags) & kFinalBit) != 0;
+  pdu.more = (byte_at(bytes, kFlags) & kContinueBit) != 0;
+  pdu.data_bytes = data_length(bytes);
+  pdu.lun = u64_at(bytes, kLun);
+  pdu.initiator_task_tag = u32_at(bytes, kInitiatorTaskTag);
+  pdu.target_transfer_tag = u32_at(bytes, kTargetTransferTag);
+  pdu.cmd_sn = u32_at(bytes, kCmdSn);
+  pdu.exp_stat_sn = u32_at(bytes, kExpStatSn);
+  return pdu;
+}
+
+void encode(const TextResponsePdu& pdu, BhsBuffer bytes) {
+  begin(bytes, Opcode::text_response, false,
+        all_of(bit(pdu.final, kFinalBit), bit(pdu.more, kContinueBit)), pdu.data_bytes);
+  put(bytes, kLun, pdu.lun);
+  put(bytes, kInitiatorTaskTag, pdu.initiator_task_tag);
+  put(bytes, kTargetTransferTag, pdu.target_transfer_tag);
+  put_numbers(bytes, pdu.numbers);
+}
+
+TextResponsePdu decode_text_response(BhsBytes bytes) {
+  TextResponsePdu pdu;
+  pdu.final = (byte_at(bytes, kFlags) & kFinalBit) != 0;
+  pdu.more = (byte_at(bytes, kFlags) & kContinueBit) != 0;
+  pdu.data_bytes = data_length(bytes);
+  pdu.lun = u64_at(bytes, kLun);
+  pdu.initiator_task_tag = u32_at(bytes, kInitiatorTaskTag);
+  pdu.target_transfer_tag = u32_at(bytes, kTargetTransferTag);
+  pdu.numbers = decode_target_numbers(bytes);
   return pdu;
 }
 

@@ -234,6 +234,28 @@ struct LoginResponsePdu {
   std::uint8_t status_detail = 0;
 };
 
+struct TextRequestPdu {
+  bool immediate = true;
+  bool final = true;
+  bool more = false;  // the C bit
+  std::uint32_t data_bytes = 0;
+  std::uint64_t lun = 0;
+  std::uint32_t initiator_task_tag = 0;
+  std::uint32_t target_transfer_tag = kReservedTag;
+  std::uint32_t cmd_sn = 0;
+  std::uint32_t exp_stat_sn = 0;
+};
+
+struct TextResponsePdu {
+  bool final = true;
+  bool more = false;
+  std::uint32_t data_bytes = 0;
+  std::uint64_t lun = 0;
+  std::uint32_t initiator_task_tag = 0;
+  std::uint32_t target_transfer_tag = kReservedTag;  // of the request that asks for the rest
+  TargetNumbers numbers;
+};
+
 struct LogoutRequestPdu {
   std::uint8_t reason = 0;  // 0: close the session
   std::uint32_t initiator_task_tag = 0;
@@ -286,6 +308,8 @@ void encode(const NopOutPdu& pdu, BhsBuffer bytes);
 void encode(const NopInPdu& pdu, BhsBuffer bytes);
 void encode(const LoginRequestPdu& pdu, BhsBuffer bytes);
 void encode(const LoginResponsePdu& pdu, BhsBuffer bytes);
+void encode(const TextRequestPdu& pdu, BhsBuffer bytes);
+void encode(const TextResponsePdu& pdu, BhsBuffer bytes);
 void encode(const LogoutRequestPdu& pdu, BhsBuffer bytes);
 void encode(const LogoutResponsePdu& pdu, BhsBuffer bytes);
 void encode(const AsyncMessagePdu& pdu, BhsBuffer bytes);
@@ -302,6 +326,8 @@ void encode(const RejectPdu& pdu, BhsBuffer bytes);
 [[nodiscard]] NopInPdu decode_nop_in(BhsBytes bytes);
 [[nodiscard]] LoginRequestPdu decode_login_request(BhsBytes bytes);
 [[nodiscard]] LoginResponsePdu decode_login_response(BhsBytes bytes);
+[[nodiscard]] TextRequestPdu decode_text_request(BhsBytes bytes);
+[[nodiscard]] TextResponsePdu decode_text_response(BhsBytes bytes);
 [[nodiscard]] LogoutRequestPdu decode_logout_request(BhsBytes bytes);
 [[nodiscard]] LogoutResponsePdu decode_logout_response(BhsBytes bytes);
 [[nodiscard]] AsyncMessagePdu decode_async_message(BhsBytes bytes);

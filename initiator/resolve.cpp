@@ -50,6 +50,11 @@ class ThreadedNameResolver final : public NameResolver {
 }  // namespace
 
 Result<std::vector<SocketAddress>> resolve(const std::string& host, std::uint16_t port) {
+  if (auto numeric = SocketAddress::parse(host, port)) {
+    return std::vector{*numeric};
+  } else if (numeric.error().code == ErrorCode::not_found) {
+    return tl::unexpected(numeric.error());  // no such zone
+  }
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
@@ -73,7 +78,8 @@ Result<std::vector<SocketAddress>> resolve(const std::string& host, std::uint16_
     }
     std::memcpy(&address.storage, entry->ai_addr, entry->ai_addrlen);
     address.length_bytes = entry->ai_addrlen;
-    if (std::find(addresses.begin(), addresses.end(), address) == addresses.end()) {
+    if (addresses.size() < kMaxAddressesOfName &&
+        std::find(addresses.begin(), addresses.end(), address) == addresses.end()) {
       addresses.push_back(address);
     }
   }

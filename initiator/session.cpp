@@ -65,7 +65,7 @@ const char* to_string(SessionState state) {
 }
 
 Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
-                    NameResolver& resolver)
+                    NameResolver& resolver, ChapMemory& chap_memory)
     : options_(within_bounds(std::move(options))),
       session_(session),
       reactor_(reactor),
@@ -76,6 +76,7 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
       timer_(
           reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_timer(); }, this),
       resolver_(resolver),
+      chap_memory_(chap_memory),
       table_(options_.max_commands),
       bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
       ping_replies_(kPingReplies),
@@ -99,9 +100,12 @@ void Session::Impl::start() {
   failures_ = 0;
   ends_ = {};
   trying_since_ = reactor_.now();
-  failed_algorithms_.clear();
+  chap_ladder_ = ChapLadder{{}};
   forget_redirects();
   moved_to_.reset();
+  address_ = addresses_tried_ = 0;
+  another_address_ = false;
+  address_trouble_.clear();
   wait_demanded_ = {};
   connect();
 }
@@ -231,7 +235,7 @@ void Session::Impl::on_connected() noexcept {
   receive_due_ = false;
   direct_ = {};
   digests_ = {};
-  login_.emplace(options_, kLoginTag, cmd_sn_, failed_algorithms_);
+  begin_login();
   if (const Result<void> checked = login_->check_options(); !checked) {
     fail_connection(checked.error());
     return;
@@ -290,9 +294,9 @@ void Session::Impl::leave_connection(Error why) {
       trying_since_ = reactor_.now();
     }
   } else if (!redirecting_) {
-    learn_from_failed_login();
+    learn_from_failed_login(why);
+    choose_next_address(why);
     ++statistics_.login_failures;
-    moved_to_.reset();
   }
   const auto cause = std::exchange(end_cause_, RepeatedEnds::Cause::other);
   if (!redirecting_ && !stopping_) {
@@ -302,11 +306,7 @@ void Session::Impl::leave_connection(Error why) {
       why = that_it_keeps_ending(why);
     }
   }
-  // A portal that stays away fails the same way every second: once is enough.
-  const bool repeated = state_ != SessionState::logged_in && why.message == last_error_.message;
-  if (!stopping_ && !redirecting_ && !repeated) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}", why.message);
-  }
+  log_failure(why);
   session_down_pending_ = session_down_pending_ || state_ == SessionState::logged_in;
   last_error_ = std::move(why);
   waits_on_ = false;
@@ -342,26 +342,58 @@ bool Session::Impl::keeps_ending() const {
          !(full_feature_phase() && RepeatedEnds::lasts(reactor_.now() - up_since_));
 }
 
-// Targets do not agree on the numbers of CHAP's algorithms: tgt takes 7 for SHA-1, which by the RFC
-// is SHA-256. What the target has chosen is left out next time, until nothing is left, or nothing
-// that it wants; then all of it is offered again, so that a secret that was wrong for a while, or a
-// connection that was lost in the middle, does no lasting harm.
-void Session::Impl::learn_from_failed_login() {
+// A portal that stays away fails the same way every second: once is enough. A login that failed by
+// its offer of CHAP algorithms, or by its address, is no trouble while there is another one.
+void Session::Impl::log_failure(const Error& why) {
+  if (stopping_ || redirecting_ || another_address_) {
+    return;
+  }
+  if (!full_feature_phase() && chap_next_ == ChapNext::next) {
+    if (!chap_ladder_.all_failed()) {
+      log_limited(log_limiter_, reactor_.now(), LogLevel::info, "session",
+                  "{}; the next login offers other algorithms", why.message);
+    }
+    return;
+  }
+  if (state_ == SessionState::logged_in || why.message != logged_failure_) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}", why.message);
+    logged_failure_ = why.message;
+  }
+}
+
+void Session::Impl::begin_login() {
+  if (!options_.chap.enabled()) {
+    login_.emplace(options_, kLoginTag, cmd_sn_);
+    return;
+  }
+  if (!chap_ladder_.climbing()) {
+    chap_ladder_ = ChapLadder(usable_chap_algorithms(options_.chap));
+    chap_refusal_.reset();
+    if (const auto rung = chap_memory_.recall(options_.target_name, reactor_.now())) {
+      chap_ladder_.begin_at(*rung);
+    }
+  }
+  login_.emplace(options_, kLoginTag, cmd_sn_, chap_ladder_.offer());
+}
+
+// Of a ladder that has come to its end, why the target refused an answer says more than why it
+// wanted none of the rest.
+void Session::Impl::learn_from_failed_login(Error& why) {
+  chap_next_ = ChapNext::same;
   if (!login_ || !login_->in_chap()) {
     return;
   }
-  const auto algorithm = login_->chap_algorithm();
-  if (!algorithm) {
-    failed_algorithms_.clear();
-    return;
+  why.message += fmt::format(" ({})", login_->describe_chap());
+  const auto chosen = login_->chap_algorithm();
+  chap_next_ =
+      chap_ladder_.failed(login_->refused() ? ChapFailure::refused : ChapFailure::lost, chosen);
+  if (login_->refused() && chosen &&
+      (!chap_refusal_ || (chap_refusal_->code != ErrorCode::permission_denied &&
+                          why.code == ErrorCode::permission_denied))) {
+    chap_refusal_ = why;
   }
-  failed_algorithms_.push_back(*algorithm);
-  const auto offered = options_.chap.offered();
-  if (std::all_of(offered.begin(), offered.end(), [&](ChapAlgorithm one) {
-        return std::find(failed_algorithms_.begin(), failed_algorithms_.end(), one) !=
-               failed_algorithms_.end();
-      })) {
-    failed_algorithms_.clear();
+  if (chap_next_ == ChapNext::first_again && chap_refusal_) {
+    why = *std::exchange(chap_refusal_, std::nullopt);
   }
 }
 
@@ -455,8 +487,9 @@ void Session::Impl::begin_logout(const Error& why, Duration drain, Duration limi
   schedule_flush();
 }
 
-Session::Session(Reactor& reactor, SessionOptions options, NameResolver& resolver)
-    : impl_(std::make_unique<Impl>(*this, reactor, std::move(options), resolver)) {}
+Session::Session(Reactor& reactor, SessionOptions options, NameResolver& resolver,
+                 ChapMemory& chap_memory)
+    : impl_(std::make_unique<Impl>(*this, reactor, std::move(options), resolver, chap_memory)) {}
 
 Session::~Session() = default;
 

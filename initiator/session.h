@@ -19,6 +19,7 @@
 
 #include "base/intrusive_list.h"
 #include "base/reactor.h"
+#include "initiator/chap_ladder.h"
 #include "initiator/resolve.h"
 #include "initiator/scsi_task.h"
 #include "initiator/session_options.h"
@@ -85,9 +86,10 @@ struct SessionStatistics {
 
 class Session {
  public:
-  // resolver: for redirects to a host name; outlives the session.
-  Session(Reactor& reactor, SessionOptions options,
-          NameResolver& resolver = system_name_resolver());
+  // resolver: for redirects to a host name; chap_memory: what CHAP has come to at this target. Both
+  // outlive the session.
+  Session(Reactor& reactor, SessionOptions options, NameResolver& resolver = system_name_resolver(),
+          ChapMemory& chap_memory = process_chap_memory());
   ~Session();  // state free only
 
   void add_observer(SessionObserver& observer);  // does not replay an earlier on_session_up

@@ -36,7 +36,8 @@ namespace iscsi_blkback {
 
 class Session::Impl final : public ByteStream::Owner {
  public:
-  Impl(Session& session, Reactor& reactor, SessionOptions options, NameResolver& resolver);
+  Impl(Session& session, Reactor& reactor, SessionOptions options, NameResolver& resolver,
+       ChapMemory& chap_memory);
   ~Impl();
 
   void start();
@@ -132,7 +133,9 @@ class Session::Impl final : public ByteStream::Owner {
   void deliver_session_down();
   void clean_up_connection();
   void complete_refused();
-  void learn_from_failed_login();
+  void begin_login();
+  void learn_from_failed_login(Error& why);
+  void log_failure(const Error& why);
   void begin_logout(const Error& why, Duration drain, Duration limit);
   void on_logout_timer();
   [[nodiscard]] std::string where() const;
@@ -143,6 +146,7 @@ class Session::Impl final : public ByteStream::Owner {
   void follow_redirect();
   void on_redirect_resolved(Result<std::vector<SocketAddress>> addresses);
   void redirect_to(const SocketAddress& address);
+  void choose_next_address(Error& why);
   void give_up_redirect(Error why);
   void forget_redirects();
 
@@ -255,6 +259,14 @@ class Session::Impl final : public ByteStream::Owner {
   TimePoint login_deadline_{};
   Duration wait_demanded_{};  // the target's Time2Wait for the next try
 
+  // Addresses of one host name: those of the portal that have had their turn since the last
+  // success, and of the next hop those that have not.
+  std::size_t address_ = 0;  // of the portal, then other_addresses
+  std::size_t addresses_tried_ = 0;
+  std::vector<SocketAddress> hop_addresses_;
+  bool another_address_ = false;  // the next login goes there at once
+  std::string address_trouble_;   // what the others have failed with
+
   // Redirects. A temporary one is for one login; where permanent ones lead is where logins begin
   // from then on, until one fails there.
   NameResolver& resolver_;
@@ -267,10 +279,14 @@ class Session::Impl final : public ByteStream::Owner {
   std::optional<SocketAddress> permanent_hop_;  // the last of the permanent hops it began with
   std::optional<SocketAddress> moved_to_;
   LogLimiter log_limiter_;
+  std::string logged_failure_;  // the last that was
 
   // Login.
   std::optional<Login> login_;
-  std::vector<ChapAlgorithm> failed_algorithms_;  // not offered by the next login
+  ChapMemory& chap_memory_;
+  ChapLadder chap_ladder_{{}};
+  ChapNext chap_next_ = ChapNext::same;  // what the last failure has led to
+  std::optional<Error> chap_refusal_;    // the first of an answer of ours since the ladder began
   std::vector<std::byte> login_request_;
   bool login_request_due_ = false;
 

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/byte_stream.h"
 #include "initiator/chap.h"
@@ -26,6 +27,9 @@ struct SessionOptions {
   std::string initiator_alias;  // sent when not empty
   std::string target_name;
   SocketAddress portal;
+  // Of the same portal, whose host name has several: each is tried when a login by the one before
+  // has failed.
+  std::vector<SocketAddress> other_addresses;
   std::string portal_name;  // as the operator wrote it, for messages
   InterfaceBinding interface_binding;
   std::uint16_t session_number = 0;  // tells sessions of the same portal and interface apart

@@ -105,12 +105,20 @@ void Session::Impl::enter_full_feature_phase() {
   if (const std::string& faults = login_->tolerated(); !faults.empty()) {
     tolerate(Tolerated::login, faults);
   }
+  if (login_->used_chap()) {
+    chap_memory_.remember(options_.target_name, chap_ladder_.succeeded(), reactor_.now());
+  }
+  chap_next_ = ChapNext::same;
   login_.reset();
   state_ = SessionState::logged_in;
   if (permanent_hop_) {
     moved_to_ = permanent_hop_;
   }
   redirect_hops_ = 0;
+  hop_addresses_.clear();
+  addresses_tried_ = 0;
+  another_address_ = false;
+  address_trouble_.clear();
   up_since_ = reactor_.now();
   next_look_ = up_since_;
   window_stalls_ = 0;

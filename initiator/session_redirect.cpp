@@ -2,17 +2,49 @@
 
 #include <utility>
 
+#include "initiator/portal_text.h"
 #include "initiator/session_impl.h"
 
 namespace iscsi_blkback {
 namespace {
 
 constexpr std::uint32_t kMaxRedirectHops = 10;
+constexpr std::size_t kMaxAddressTrouble = 600;
 
 }  // namespace
 
 const SocketAddress& Session::Impl::login_address() const {
-  return redirected_to_ ? *redirected_to_ : moved_to_ ? *moved_to_ : options_.portal;
+  return redirected_to_  ? *redirected_to_
+         : moved_to_     ? *moved_to_
+         : address_ == 0 ? options_.portal
+                         : options_.other_addresses[address_ - 1];
+}
+
+// After a login that failed: every address of the name has its turn at once, then comes the
+// back-off. why: what has failed; of the last one it is what all of them have failed with. After a
+// connection that was up, the next login begins with the address that it had.
+void Session::Impl::choose_next_address(Error& why) {
+  another_address_ = false;
+  if (chap_next_ == ChapNext::next) {
+    return;  // the address is all right
+  }
+  if (!hop_addresses_.empty()) {
+    redirect_to(hop_addresses_.front());
+    hop_addresses_.erase(hop_addresses_.begin());
+    another_address_ = true;
+  } else if (!std::exchange(moved_to_, std::nullopt) && !options_.other_addresses.empty()) {
+    address_ = (address_ + 1) % (options_.other_addresses.size() + 1);
+    another_address_ = ++addresses_tried_ <= options_.other_addresses.size();
+    forget_redirects();
+  }
+  if (another_address_) {
+    if (address_trouble_.size() < kMaxAddressTrouble) {
+      address_trouble_ += "; " + why.message;
+    }
+    return;
+  }
+  addresses_tried_ = 0;
+  why.message += std::exchange(address_trouble_, {});
 }
 
 // The login has ended with a redirect.
@@ -31,6 +63,7 @@ void Session::Impl::redirect() {
     return;
   }
   redirecting_ = true;
+  hop_addresses_.clear();
   redirect_target_ = *target;
   all_hops_permanent_ = all_hops_permanent_ && login_->moved_permanently();
   leave_connection({ErrorCode::unavailable,
@@ -39,7 +72,8 @@ void Session::Impl::redirect() {
 
 // The connection that the redirect came by is gone.
 void Session::Impl::follow_redirect() {
-  if (const auto address = SocketAddress::parse(redirect_target_.host, redirect_target_.port)) {
+  const std::string host = with_zone_of(login_address().host(), redirect_target_.host);
+  if (const auto address = SocketAddress::parse(host, redirect_target_.port)) {
     redirect_to(*address);
     timer_.start_after(Duration::zero());
     return;
@@ -62,6 +96,7 @@ void Session::Impl::on_redirect_resolved(Result<std::vector<SocketAddress>> addr
   }
   timer_.stop();
   redirect_to(addresses->front());
+  hop_addresses_.assign(addresses->begin() + 1, addresses->end());
   connect();
 }
 
@@ -89,6 +124,7 @@ void Session::Impl::forget_redirects() {
   redirecting_ = false;
   redirect_hops_ = 0;
   redirected_to_.reset();
+  hop_addresses_.clear();
   all_hops_permanent_ = true;
   permanent_hop_.reset();
 }

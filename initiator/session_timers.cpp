@@ -132,11 +132,12 @@ void Session::Impl::note_end_of_silence() {
   waits_on_ = false;
   const TimePoint now = reactor_.turn_time();
   patience_.answered_after(now - std::max(last_received_, busy_since_), now);
-  log_limited(log_limiter_, now, LogLevel::warning, "session",
-              "{} has answered after {} s of silence, while its computer was alive all the time: it "
-              "is waited for longer from now on",
-              where(),
-              std::chrono::duration_cast<std::chrono::seconds>(patience_.longest_silence()).count());
+  log_limited(
+      log_limiter_, now, LogLevel::warning, "session",
+      "{} has answered after {} s of silence, while its computer was alive all the time: it "
+      "is waited for longer from now on",
+      where(),
+      std::chrono::duration_cast<std::chrono::seconds>(patience_.longest_silence()).count());
 }
 
 void Session::Impl::count_silence() {
@@ -234,8 +235,14 @@ void Session::Impl::schedule_retry() {
     follow_redirect();
     return;
   }
+  if (std::exchange(another_address_, false)) {
+    timer_.start_after(Duration::zero());
+    return;
+  }
   forget_redirects();
-  const std::uint32_t doublings = std::min(failures_++, 16U);
+  // Another offer of CHAP algorithms is a part of the same login; the ladder has an end.
+  const std::uint32_t doublings =
+      std::exchange(chap_next_, ChapNext::same) == ChapNext::next ? 0 : std::min(failures_++, 16U);
   const Duration longest =
       std::max(ends_.wait(), std::min<Duration>(options_.relogin_backoff_max,
                                                 options_.relogin_backoff_min * (1U << doublings)));

@@ -39,12 +39,6 @@ Result<void> ConfigurationReader::check_chap(std::string_view prefix, ChapMember
   if (auto checked = check_chap_options(options); !checked) {
     return refuse(where, fmt::format("{}: {}", prefix, checked.error().message));
   }
-  if (chap == &SessionOptions::discovery_chap && options.enabled() &&
-      std::find(options.offered().begin(), options.offered().end(), ChapAlgorithm::md5) ==
-          options.offered().end()) {
-    return refuse(
-        where, fmt::format("{}: discovery knows MD5 only, so that chap_algs must have it", prefix));
-  }
   return {};
 }
 

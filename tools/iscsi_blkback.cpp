@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "blkback/guest_process.h"
 #include "blkback/service.h"
+#include "tools/command_words.h"
 #include "tools/config.h"
 #include "tools/program_version.h"
 #include "tools/terminal.h"
@@ -99,7 +100,7 @@ int run(int argc, char** argv) {
   app.add_flag("--check-config", arguments.check,
                "read the configuration, say whether it is right, and end");
   try {
-    app.parse(argc, argv);
+    parse_words(app, argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {
       return app.exit(error);

@@ -13,6 +13,7 @@
 
 #include "base/core_dumps.h"
 #include "blkback/json_text.h"
+#include "tools/command_words.h"
 #include "tools/config.h"
 #include "tools/program_version.h"
 #include "tools/status_client.h"
@@ -143,13 +144,6 @@ std::optional<Order> setting_order(const std::string& command,
   return order;
 }
 
-// An IPv6 address without a port may have no brackets, or may have lost them to CLI11, for which
-// they are a list's.
-std::string portal_word(const std::string& word) {
-  const bool bare = word.find('[') == std::string::npos && word.find(':') != word.rfind(':');
-  return bare ? '[' + word + ']' : word;
-}
-
 // add, del and remove: "path PORTAL map NAME".
 std::optional<Order> path_order(const std::string& command, const std::vector<std::string>& words) {
   const bool has_target = words.size() == 6 && words[2] == "target";
@@ -164,7 +158,7 @@ std::optional<Order> path_order(const std::string& command, const std::vector<st
   }
   Order order;
   order.request["command"] = command == "add" ? "add_path" : "del_path";
-  order.request["portal"] = portal_word(words[1]);
+  order.request["portal"] = words[1];
   if (has_target) {
     order.request["target"] = words[3];
   }
@@ -233,7 +227,7 @@ int run(int argc, char** argv) {
         ->expected(0, 6);
   }
   try {
-    app.parse(argc, argv);
+    parse_words(app, argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {
       return app.exit(error);

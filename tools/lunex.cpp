@@ -20,6 +20,7 @@
 #include "initiator/discovery.h"
 #include "initiator/resolve.h"
 #include "multipath/multipath_text.h"
+#include "tools/command_words.h"
 #include "tools/config.h"
 #include "tools/lunex_disk.h"
 #include "tools/lunex_info.h"
@@ -374,28 +375,36 @@ int find_targets(const Arguments& arguments) {
   PrintableLines lines;
   int status = kOk;
   for (const Portal& portal : portals) {
-    const auto addresses = resolve(portal.host, portal.port);
-    const auto targets =
-        addresses
-            ? discover(addresses->front(), configuration->initiator_name,
-                       configuration->session.login_timeout, configuration->session.discovery_chap)
-            : Result<std::vector<DiscoveredTarget>>(tl::unexpected(addresses.error()));
-    if (!targets) {
-      complain(targets.error().message);
+    auto addresses = resolve(portal.host, portal.port);
+    const Result<Discovery> discovery =
+        addresses ? discover(discovery_options(configuration->session, std::move(*addresses),
+                                               portal.to_string()))
+                  : tl::unexpected(addresses.error());
+    if (!discovery) {
+      complain(discovery.error().message);
       status = kError;
       continue;
     }
-    if (targets->empty()) {
+    if (!discovery->left_out.empty()) {
+      complain(fmt::format("of what {} tells of targets are left out: {}", portal.to_string(),
+                           discovery->left_out));
+    }
+    if (discovery->targets.empty()) {
       complain(fmt::format("{} shows no target to {}", portal.to_string(),
                            configuration->initiator_name));
       status = kError;
     }
-    for (const DiscoveredTarget& target : *targets) {
+    for (const DiscoveredTarget& target : discovery->targets) {
       nlohmann::json found = nlohmann::json::array();
       for (const DiscoveredPortal& at : target.portals) {
         const Portal written{at.host, at.port, {}};
-        lines.add(fmt::format("{},{} {}", written.to_string(), at.group_tag, target.name));
-        found.push_back({{"host", at.host}, {"port", at.port}, {"group_tag", at.group_tag}});
+        // As iscsiadm has it where a target tells no group.
+        lines.add(fmt::format("{},{} {}", written.to_string(),
+                              at.group_tag ? fmt::to_string(*at.group_tag) : "-1", target.name));
+        found.push_back(
+            {{"host", at.host},
+             {"port", at.port},
+             {"group_tag", at.group_tag ? nlohmann::json(*at.group_tag) : nlohmann::json()}});
       }
       list.push_back({{"target", target.name}, {"portals", found}, {"asked", portal.to_string()}});
     }
@@ -533,11 +542,11 @@ int run(int argc, char** argv) {
 
   CLI::App* discover_command =
       app.add_subcommand("discover", "ask portals for their targets (SendTargets)");
-  discover_command->add_option("PORTAL", arguments.portals, "HOST[:PORT]")->required();
+  discover_command->add_option("PORTAL", arguments.portals, "HOST[:PORT][,TAG]")->required();
   add_common(*discover_command, arguments);
 
   try {
-    app.parse(argc, argv);
+    parse_words(app, argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {
       return app.exit(error);
@@ -549,8 +558,7 @@ int run(int argc, char** argv) {
     arguments.files.must_exist = command->count("--config") != 0;
   }
   set_log_level(parse_log_level(arguments.log_level).value_or(LogLevel::error));
-  // Discovery writes to sockets by libiscsi, before ProcessSignals exists.
-  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGPIPE, SIG_IGN);  // of a pipe that is read no longer, print_lines() tells
 
   if (run_command->parsed()) {
     return run_job(arguments);

@@ -65,6 +65,7 @@ LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, s
   for (const ResolvedPortal& resolved : specification.portals) {
     SessionOptions options = specification.session;
     options.portal = resolved.address;
+    options.other_addresses = resolved.other_addresses;
     options.portal_name = resolved.portal.to_string();
     options.target_name = resolved.target_name;
     options.interface_binding = resolved.portal.interface_binding;

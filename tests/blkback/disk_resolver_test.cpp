@@ -87,7 +87,7 @@ TEST(DiskLookup, WhatFailsIsTroubleWhileOthersAreThere) {
   lookup.take_portals(portal_named("b"),
                       std::vector{portal_named("one"), portal_named("192.0.2.2")});
   (void)lookup.take_questions();
-  lookup.take_address(portal_named("one"), fail(ErrorCode::not_found, "one is unknown"));
+  lookup.take_addresses(portal_named("one"), fail(ErrorCode::not_found, "one is unknown"));
   EXPECT_TRUE(lookup.complete());
   EXPECT_EQ(lookup.result()->trouble, "a is silent; one is unknown");
 }
@@ -106,9 +106,9 @@ TEST(DiskLookup, ATargetWithVeryManyPortalsIsAskedForSomeOnly) {
 // Answers for hosts that are not shut; the others wait.
 class GatedDirectory final : public PortalDirectory {
  public:
-  Result<SocketAddress> resolve(const Portal& at) override {
+  Result<std::vector<SocketAddress>> resolve(const Portal& at) override {
     pass(at.host);
-    return SocketAddress::parse("192.0.2.7", at.port);
+    return std::vector{SocketAddress::parse("192.0.2.7", at.port).value()};
   }
   Result<std::vector<Portal>> discover(const Portal& at, const SessionOptions&,
                                        const std::string&) override {

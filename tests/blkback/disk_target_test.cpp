@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <sstream>
 
 #include "base/printable_text.h"
 #include "blkback/disk_lookup.h"
@@ -332,8 +333,61 @@ TEST(DiskTarget, RefusesAWrongPort) {
   }
 }
 
-TEST(DiskTarget, RefusesIpv6WithoutBrackets) {
-  EXPECT_FALSE(parse_disk_target("iscsi://2001:db8::1/iqn.a:b/1"));
+TEST(DiskTarget, PortalsHaveManySpellings) {
+  struct Case {
+    const char* portals;
+    const char* understood;
+  };
+  const Case cases[] = {
+      {"2001:db8::1", "[2001:db8::1]:3260"},
+      {"[2001:db8::1]", "[2001:db8::1]:3260"},
+      {"192.0.2.1:3260,1", "192.0.2.1:3260"},
+      {"192.0.2.1:3260,1,192.0.2.2:3260,2", "192.0.2.1:3260 192.0.2.2:3260"},
+      {"192.0.2.1,1,192.0.2.2,1", "192.0.2.1:3260 192.0.2.2:3260"},
+      {"192.0.2.1:3260,-1", "192.0.2.1:3260"},
+      {"[2001:db8::1]:3260,4294967295", "[2001:db8::1]:3260"},
+      {"[2001:db8::1]:3260,1,san,2", "[2001:db8::1]:3260 san:3260"},
+      {"fe80::1%eth1,fe80::1%eth2", "[fe80::1%eth1]:3260 [fe80::1%eth2]:3260"},
+      {"[fe80::1%eth1]:3261,[fe80::1%eth2],2", "[fe80::1%eth1]:3261 [fe80::1%eth2]:3260"},
+      {"fe80::1%eth1:3261", "[fe80::1%eth1]:3261"},
+      {"[fe80::1%25eth1]", "[fe80::1%eth1]:3260"},
+      {"[fe80::1%25eth1]:3261,san", "[fe80::1%eth1]:3261 san:3260"},
+      {"[fe80::1%25]", "[fe80::1%25]:3260"},
+      {"[fe80::1%2],2001:db8::1,1", "[fe80::1%2]:3260 [2001:db8::1]:3260"},
+  };
+  for (const Case& one : cases) {
+    std::string portals;
+    for (const Portal& portal :
+         parsed(std::string("iscsi://") + one.portals + "/iqn.a:b/1").portals) {
+      portals += (portals.empty() ? "" : " ") + portal.to_string();
+    }
+    EXPECT_EQ(portals, one.understood) << one.portals;
+  }
+}
+
+TEST(DiskTarget, RefusesPortalsThatAreNoneByName) {
+  struct Case {
+    const char* portals;
+    const char* why;
+  };
+  const Case cases[] = {
+      {"2001:db8::1:3260", "write [ADDRESS]:PORT"},
+      {"1", "host is a number"},
+      {"1,192.0.2.1", "host is a number"},
+      {"192.0.2.1,1,2", "host is a number"},
+      {"192.0.2.1,70000", "host is a number"},
+      {"192.0.2.1:3260,,192.0.2.2", "no host name or address"},
+      {"192.0.2.1%2", "credentials"},
+      {"[fe80::1%]", "zone"},
+      {"[fe80::1%25a/b]", "closing bracket"},
+      {"[localhost]", "nothing else has brackets"},
+      {"192.0.2.1,1,192.0.2.1:3260,2", "twice"},
+      {"[2001:db8::1],2001:db8::1", "twice"},
+  };
+  for (const Case& one : cases) {
+    EXPECT_THAT(refusal(std::string("iscsi://") + one.portals + "/iqn.a:b/1"), HasSubstr(one.why))
+        << one.portals;
+  }
 }
 
 TEST(DiskTarget, RefusesBrokenBrackets) {
@@ -667,12 +721,17 @@ TEST(DiskPlan, PrioAndFailbackOfTheDiskLineCountMoreThanTheConfiguration) {
 
 class FakeDirectory final : public PortalDirectory {
  public:
-  Result<SocketAddress> resolve(const Portal& portal) override {
+  Result<std::vector<SocketAddress>> resolve(const Portal& portal) override {
     const auto found = addresses.find(portal.host);
     if (found == addresses.end()) {
       return fail(ErrorCode::not_found, "host " + portal.host + " is unknown");
     }
-    return SocketAddress::parse(found->second, portal.port);
+    std::vector<SocketAddress> told;
+    std::istringstream words(found->second);
+    for (std::string word; words >> word;) {
+      told.push_back(SocketAddress::parse(word, portal.port).value());
+    }
+    return told;
   }
   Result<std::vector<Portal>> discover(const Portal& at, const SessionOptions& session,
                                        const std::string& target_name) override {
@@ -693,6 +752,25 @@ class FakeDirectory final : public PortalDirectory {
   std::map<std::string, std::vector<Portal>> portals;
   std::map<std::string, std::vector<Portal>> other_portals;  // of iqn.a:other
 };
+
+TEST(ResolveDisk, AHostNameIsOnePathWithAllItsAddresses) {
+  FakeDirectory directory;
+  directory.addresses["san"] = "2001:db8::1 192.0.2.1 192.0.2.2";
+  const auto plan =
+      plan_disk(parsed("iscsi://san,192.0.2.9/iqn.a:b/1"), configuration(), "xvda", false);
+  const auto disk = resolve_disk(plan.value(), directory);
+  ASSERT_TRUE(disk) << disk.error().message;
+  const auto& portals = disk->specification.portals;
+  ASSERT_EQ(portals.size(), 2u);
+  EXPECT_EQ(portals[0].address.to_string(), "[2001:db8::1]:3260");
+  ASSERT_EQ(portals[0].other_addresses.size(), 2u);
+  EXPECT_EQ(portals[0].other_addresses[1].to_string(), "192.0.2.2:3260");
+  EXPECT_TRUE(portals[1].other_addresses.empty());
+  // The next answer has them in another order.
+  directory.addresses["san"] = "192.0.2.2 2001:db8::1 192.0.2.1";
+  EXPECT_TRUE(
+      same_path(portals[0], resolve_disk(plan.value(), directory)->specification.portals[0]));
+}
 
 TEST(ResolveDisk, UsesThePortalsThatCanBeResolved) {
   FakeDirectory directory;

@@ -48,13 +48,13 @@ class SimInquirer final : public PortalInquirer {
   SimInquirer(SimReactor& reactor, SimNames& names) : reactor_(reactor), names_(names) {}
 
   void resolve(const Portal& portal, const std::string&,
-               std::function<void(Result<SocketAddress>)> done) override {
+               std::function<void(Result<std::vector<SocketAddress>>)> done) override {
     answer(portal, [this, portal, done = std::move(done)] {
       const auto named = names_.names.find(portal.host);
       if (named == names_.names.end()) {
         done(fail(ErrorCode::not_found, "host " + portal.host + " is unknown"));
       } else {
-        done(SocketAddress::parse(named->second, portal.port));
+        done(std::vector{SocketAddress::parse(named->second, portal.port).value()});
       }
     });
   }

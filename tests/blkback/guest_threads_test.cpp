@@ -26,9 +26,9 @@ constexpr std::uint16_t kDeadPort = 1;  // tcpmux: nobody's any more
 
 class LoopbackDirectory final : public PortalDirectory {
  public:
-  Result<SocketAddress> resolve(const Portal&) override {
+  Result<std::vector<SocketAddress>> resolve(const Portal&) override {
     ++lookups;
-    return SocketAddress::parse("127.0.0.1", kDeadPort);
+    return std::vector{SocketAddress::parse("127.0.0.1", kDeadPort).value()};
   }
   Result<std::vector<Portal>> discover(const Portal&, const SessionOptions&,
                                        const std::string&) override {

@@ -18,6 +18,8 @@ TEST(TargetAddress, ParsesHostPortAndTag) {
   ASSERT_TRUE(plain);
   EXPECT_EQ(plain->host, "san.example");
   EXPECT_EQ(plain->port, 3260);
+  EXPECT_FALSE(plain->group_tag);
+  EXPECT_FALSE(parse_target_address("192.0.2.1:3260,-1")->group_tag);
   const auto v6 = parse_target_address("[2001:db8::1]:3260,1");
   ASSERT_TRUE(v6);
   EXPECT_EQ(v6->host, "2001:db8::1");
@@ -26,7 +28,7 @@ TEST(TargetAddress, ParsesHostPortAndTag) {
 
 TEST(TargetAddress, RefusesWhatIsNone) {
   for (const char* text : {"", ",1", ":3260", "host:0", "host:65536", "host:x", "host,x",
-                           "host,70000", "[::1", "[::1]x", "[]:3260", "::1"}) {
+                           "host,70000", "[::1", "[::1]x", "[]:3260", "::1::"}) {
     EXPECT_FALSE(parse_target_address(text)) << text;
   }
   EXPECT_TRUE(parse_target_address("[fe80::1%eth0]:3260,1"));

@@ -115,7 +115,7 @@ class TestSession {
  public:
   TestSession(SimReactor& reactor, SessionOptions options,
               NameResolver& resolver = system_name_resolver())
-      : reactor_(reactor), session(reactor, std::move(options), resolver) {
+      : reactor_(reactor), session(reactor, std::move(options), resolver, chap_memory_) {
     session.add_observer(observer);
   }
   ~TestSession() {
@@ -140,8 +140,14 @@ class TestSession {
     EXPECT_EQ(session.state(), SessionState::free);
   }
 
+  TestSession(SimReactor& reactor, SessionOptions options, ChapMemory& shared)
+      : reactor_(reactor), session(reactor, std::move(options), system_name_resolver(), shared) {
+    session.add_observer(observer);
+  }
+
  private:
   SimReactor& reactor_;
+  ChapMemory chap_memory_;
 
  public:
   RecordingObserver observer;

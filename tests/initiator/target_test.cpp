@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "initiator/discovery.h"
 #include "tests/initiator/target_fixture.h"
 #include "tests/support/sim_random.h"
 
@@ -143,31 +142,6 @@ TEST_F(TgtTest, LunThatDoesNotExistIsSaidSo) {
   const auto identity = identify();
   ASSERT_FALSE(identity);
   EXPECT_EQ(identity.error().code, ErrorCode::not_found);
-}
-
-TEST_F(TgtTest, DiscoversItsTarget) {
-  const auto targets = discover(address(), "iqn.2026-01.test:initiator", milliseconds{30000});
-  ASSERT_TRUE(targets) << targets.error().message;
-  ASSERT_EQ(targets->size(), 1U);
-  EXPECT_EQ(targets->front().name, TgtProcess::kTargetName);
-  ASSERT_EQ(targets->front().portals.size(), 1U);
-  EXPECT_EQ(targets->front().portals.front().host, "127.0.0.1");
-  EXPECT_EQ(targets->front().portals.front().port, tgt.port());
-}
-
-TEST_F(TgtTest, DiscoveryAtADeadPortalEnds) {
-  tgt.kill();
-  const auto targets = discover(address(), "iqn.2026-01.test:initiator", milliseconds{30000});
-  ASSERT_FALSE(targets);
-  EXPECT_EQ(targets.error().code, ErrorCode::unavailable);
-}
-
-TEST_F(TgtTest, DiscoveryAtAHungPortalEnds) {
-  tgt.signal(SIGSTOP);
-  const auto targets = discover(address(), "iqn.2026-01.test:initiator", milliseconds{300});
-  tgt.signal(SIGCONT);
-  ASSERT_FALSE(targets);
-  EXPECT_EQ(targets.error().code, ErrorCode::timed_out);
 }
 
 }  // namespace

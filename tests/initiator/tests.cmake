@@ -1,8 +1,10 @@
 iscsi_blkback_test(initiator_test
   SOURCES
+    initiator/chap_ladder_test.cpp
     initiator/chap_test.cpp
     initiator/digest_test.cpp
     initiator/cdb_test.cpp
+    initiator/discovery_session_test.cpp
     initiator/discovery_test.cpp
     initiator/gather_policy_test.cpp
     initiator/identity_pages_test.cpp
@@ -12,7 +14,10 @@ iscsi_blkback_test(initiator_test
     initiator/lun_names_test.cpp
     initiator/pdu_bytes_test.cpp
     initiator/pdu_test.cpp
+    initiator/portal_text_test.cpp
+    initiator/send_targets_test.cpp
     initiator/sense_vpd_test.cpp
+    initiator/session_address_test.cpp
     initiator/session_answers_test.cpp
     initiator/session_chap_test.cpp
     initiator/session_failure_test.cpp
@@ -31,6 +36,7 @@ iscsi_blkback_test(initiator_test
 iscsi_blkback_test(initiator_target_test LABEL target
   SOURCES
     initiator/bad_network_test.cpp
+    initiator/discovery_target_test.cpp
     initiator/istgt_test.cpp
     initiator/target_login_test.cpp
     initiator/target_commands_test.cpp

@@ -114,12 +114,6 @@ INSTANTIATE_TEST_SUITE_P(
          StartsWith("c.toml:2: chap_algs must be a list")},
         {"ChapAlgorithmTwice", "[defaults]\nchap_algs = 'MD5,MD5'\n",
          StartsWith("c.toml:2: chap_algs must be a list")},
-        {"DiscoveryWithoutMd5",
-         "[defaults]\n"
-         "discovery.sendtargets.auth.username = 'finder'\n"
-         "discovery.sendtargets.auth.password = 'discovery-secret'\n"
-         "discovery.sendtargets.auth.chap_algs = 'SHA256'\n",
-         StartsWith("c.toml:4: discovery.sendtargets.auth: discovery knows MD5 only")},
     }),
     name_of_refusal);
 

@@ -44,6 +44,20 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.max_ring_page_order, 0U);
 }
 
+TEST(Config, PortalsAsIscsiadmPrintsThem) {
+  const Configuration configuration = accepted(
+      "portals = ['192.0.2.1:3260,1', '[fe80::1%eth1]:3260,2', '2001:db8::1', "
+      "{ portal = 'fe80::2%eth1', interface = 'eth1' }]\n"
+      "[luns.data]\ntarget = 'iqn.a:b'\nlun = 1\nportals = ['[2001:db8::2],4294967295']\n");
+  const std::vector<Portal> portals = {{"192.0.2.1", 3260, {}},
+                                       {"fe80::1%eth1", 3260, {}},
+                                       {"2001:db8::1", 3260, {}},
+                                       {"fe80::2%eth1", 3260, {.name = "eth1"}}};
+  EXPECT_EQ(configuration.discovery_portals, portals);
+  const std::vector<Portal> of_lun = {{"2001:db8::2", 3260, {}}};
+  EXPECT_EQ(configuration.luns.at("data").portals, of_lun);
+}
+
 TEST(Config, PortalsAsArrayOfTables) {
   const Configuration configuration =
       accepted("[[portals]]\nportal = 'a'\n[[portals]]\nportal = 'b'\ninterface = 'eth0'\n");

@@ -102,9 +102,8 @@ TEST_F(Lunex, DiscoveryAtADeadPortalFails) {
   tgt.kill();
   const CommandResult result = lunex(fmt::format("discover 127.0.0.1:{}", port));
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.errors, HasSubstr(fmt::format("discovery at 127.0.0.1:{} failed: Connection "
-                                                   "refused",
-                                                   port)));
+  EXPECT_THAT(result.errors, HasSubstr(fmt::format("discovery at 127.0.0.1:{} failed: ", port)));
+  EXPECT_THAT(result.errors, HasSubstr("Connection refused"));
 }
 
 TEST_F(Lunex, MeasuresReads) {

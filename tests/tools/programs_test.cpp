@@ -1,5 +1,6 @@
 // The command lines of the programs: --help, --version, refusals, and that the man pages say the
 // same.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -180,6 +181,25 @@ TEST_F(LunexCommandLine, RefusesUrlsThatAreNone) {
   expect_refused("run iscsi:nobody", "no LUN with the alias nobody");
   expect_refused(std::string("run --initiator-name=me") + kUrl, "--initiator-name");
   expect_refused("discover ''", "portal");
+  expect_refused("discover 2001:db8::1:3260", "write [ADDRESS]:PORT");
+  expect_refused("discover 192.0.2.1,x", "group tag");
+}
+
+// CLI11 takes the brackets for those of a list. Nothing listens there.
+TEST_F(LunexCommandLine, APortalKeepsItsBrackets) {
+  for (const char* word : {"'[2001:db8::1:1]%lo'", "'[::1%lo]x'"}) {
+    expect_refused(std::string("discover ") + word, ":PORT or ,TAG");
+  }
+  const std::pair<const char*, const char*> portals[] = {
+      {"'[::1:1]'", "[::1:1]:3260"},    {"'[::1]:1'", "[::1]:1"},        {"::1,1", "[::1]:3260"},
+      {"127.0.0.1:1,1", "127.0.0.1:1"}, {"'[::1%lo]'", "[::1%lo]:3260"},
+  };
+  for (const auto& [word, name] : portals) {
+    const CommandResult result =
+        run(kLunex, fmt::format("discover {} --config '{}'", word, folder_ / "c.toml"));
+    EXPECT_EQ(result.exit_code, 1) << word;
+    EXPECT_THAT(result.errors, HasSubstr(fmt::format("discovery at {} failed", name))) << word;
+  }
 }
 
 TEST_F(LunexCommandLine, RefusesToWriteWithoutBeingTold) {

@@ -238,7 +238,9 @@ TEST_F(Ctl, AddsAndRemovesPaths) {
   for (const char* command :
        {"add path storage2 map data", "add path 192.0.2.9:3261 target iqn.x:y map dom6/xvda",
         "del path [2001:db8::1]:3260 map data", "remove path [2001:db8::1] map data",
-        "del path 2001:db8::2 map data", "set map data path_selector 'queue-length 0'"}) {
+        "del path 2001:db8::2 map data", "del path '[fe80::1%eth1]' map data",
+        "del path '[fe80::1%eth1]:3260,1' map data",
+        "set map data path_selector 'queue-length 0'"}) {
     const CommandResult result = ctl(command);
     EXPECT_EQ(result.exit_code, 0) << command << ": " << result.errors;
     EXPECT_EQ(result.output + result.errors, "");
@@ -248,7 +250,9 @@ TEST_F(Ctl, AddsAndRemovesPaths) {
       R"({"command":"add_path","devid":51712,"portal":"192.0.2.9:3261","target":"iqn.x:y"})",
       R"({"command":"del_path","devid":51712,"portal":"[2001:db8::1]:3260"})",
       R"({"command":"del_path","devid":51712,"portal":"[2001:db8::1]"})",
-      R"({"command":"del_path","devid":51712,"portal":"[2001:db8::2]"})",
+      R"({"command":"del_path","devid":51712,"portal":"2001:db8::2"})",
+      R"({"command":"del_path","devid":51712,"portal":"[fe80::1%eth1]"})",
+      R"({"command":"del_path","devid":51712,"portal":"[fe80::1%eth1]:3260,1"})",
       R"({"command":"set","devid":51712,"setting":"path_selector","value":"queue-length 0"})"};
   EXPECT_EQ(processes_[1]->wishes(), wishes);
 }

@@ -19,7 +19,7 @@ namespace {
 class NoInquirer final : public PortalInquirer {
  public:
   void resolve(const Portal& /*portal*/, const std::string& /*target_name*/,
-               std::function<void(Result<SocketAddress>)> /*done*/) override {}
+               std::function<void(Result<std::vector<SocketAddress>>)> /*done*/) override {}
   void discover(const Portal& /*at*/, const SessionOptions& /*session*/,
                 const std::string& /*target_name*/,
                 std::function<void(Result<std::vector<Portal>>)> /*done*/) override {}
