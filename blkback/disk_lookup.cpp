@@ -62,7 +62,7 @@ DiskLookup::DiskLookup(DiskPlan plan) : plan_(std::move(plan)) {
     return;
   }
   for (Portal at : plan_.discovery_portals) {
-    at.target_name = plan_.target_name;
+    at.target_name.clear();
     sources_.push_back({at, std::nullopt});
     due_.push_back({true, at});
     for (const std::string& name : plan_.other_target_names) {
@@ -122,6 +122,10 @@ const DiskLookup::Name* DiskLookup::find_name(const Portal& portal) const {
   return found == names_.end() ? nullptr : &*found;
 }
 
+std::string DiskLookup::target_asked_for(const Question& question) const {
+  return question.portal.target_name.empty() ? plan_.target_name : question.portal.target_name;
+}
+
 bool DiskLookup::complete() const {
   return std::all_of(sources_.begin(), sources_.end(),
                      [](const Source& source) { return source.portals.has_value(); }) &&
@@ -141,13 +145,15 @@ Result<ResolvedDisk> DiskLookup::result() const {
       add_trouble(disk.trouble, source.portals->error().message);
     }
   }
-  for (const Source& source : sources_) {
-    const std::string& name = source.at.target_name;
-    if (!name.empty() && std::none_of(sources_.begin(), sources_.end(), [&](const Source& other) {
-          return other.at.target_name == name &&
-                 !(other.portals && *other.portals && (*other.portals)->empty());
-        })) {
-      add_trouble(disk.trouble, fmt::format("no discovery portal tells of {}", name));
+  if (plan_.portals.empty()) {
+    for (const Source& source : sources_) {
+      if (std::all_of(sources_.begin(), sources_.end(), [&](const Source& other) {
+            return other.at.target_name != source.at.target_name ||
+                   (other.portals && *other.portals && (*other.portals)->empty());
+          })) {
+        add_trouble(disk.trouble, fmt::format("no discovery portal tells of {}",
+                                              target_asked_for({true, source.at})));
+      }
     }
   }
   for (const Source& source : sources_) {
@@ -184,7 +190,8 @@ Result<ResolvedDisk> resolve_disk(const DiskPlan& plan, PortalDirectory& directo
       const DiskLookup::Question& question = questions[at];
       if (question.discovery) {
         portals[at] = std::async(kPolicy, [&] {
-          return directory.discover(question.portal, plan.session, question.portal.target_name);
+          return directory.discover(question.portal, plan.session,
+                                    lookup.target_asked_for(question));
         });
       } else {
         addresses[at] = std::async(kPolicy, [&] { return directory.resolve(question.portal); });

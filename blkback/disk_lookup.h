@@ -18,12 +18,14 @@ class DiskLookup {
  public:
   struct Question {
     bool discovery = false;  // which portals lead to the target; else: the portal's addresses
-    Portal portal;  // to be asked, or looked up; with the target's name, if it is asked for
+    Portal portal;  // to be asked, or looked up; its target's name only where it is not the plan's
   };
 
   explicit DiskLookup(DiskPlan plan);
 
   [[nodiscard]] const DiskPlan& plan() const { return plan_; }
+  // By a question of discovery.
+  [[nodiscard]] std::string target_asked_for(const Question& question) const;
   // Those that have become due since the last call, each once.
   [[nodiscard]] std::vector<Question> take_questions();
   // For each question one. Further questions may be due then.
@@ -38,7 +40,7 @@ class DiskLookup {
  private:
   // Where portals are known from: a discovery portal, or the plan.
   struct Source {
-    Portal at;  // with the name that it is asked for
+    Portal at;  // with the target name that it is asked for, where that is not the plan's
     std::optional<Result<std::vector<Portal>>> portals;
   };
   struct Name {

@@ -44,7 +44,7 @@ void DiskResolver::ask(std::uint64_t number) {
   for (const DiskLookup::Question& question : lookup.take_questions()) {
     const Portal& portal = question.portal;
     if (question.discovery) {
-      inquirer_->discover(portal, lookup.plan().session, portal.target_name,
+      inquirer_->discover(portal, lookup.plan().session, lookup.target_asked_for(question),
                           [this, number, portal](Result<std::vector<Portal>> portals) {
                             jobs_.at(number)->lookup.take_portals(portal, std::move(portals));
                             answered(number);

@@ -39,8 +39,9 @@ class LunexDiskTest : public testing::Test {
     }
     return options;
   }
-  static ResolvedPortal portal(const std::string& host) {
-    return {Portal{host, 3260, {}}, SocketAddress::parse(host, 3260).value()};
+  ResolvedPortal portal(const std::string& host) {
+    return {Portal{host, 3260, {}}, SocketAddress::parse(host, 3260).value(), 0,
+            target_.options().name};
   }
 
   void open(const std::vector<std::string>& portals, LunexDisk::Use use = LunexDisk::Use::io) {
