@@ -165,6 +165,13 @@ TEST_F(GuestBackendTrouble, ASilentPortalIsToldBeforeXlGivesUp) {
   expect_said("192.0.2.1", 2s, 12s);
 }
 
+// One try takes login_timeout.
+TEST_F(GuestBackendTrouble, ATargetThatDoesNotAnswerTheLoginIsToldAtItsFirstTry) {
+  target_.set_hung(true);
+  expect_said("192.0.2.1", 14s, 17s);
+  target_.set_hung(false);
+}
+
 TEST_F(GuestBackendTrouble, AMissingLunIsToldAtOnce) {
   expect_said("does not exist", 0s, 2s, "aio:iscsi://192.0.2.1/iqn.2026-01.test:target/7");
 }
