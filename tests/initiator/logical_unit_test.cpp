@@ -107,6 +107,20 @@ TEST_F(ChangedLunTest, WhatWasToldBeforeAUnitAttentionCountsForNothing) {
   EXPECT_EQ(identity->max_transfer_blocks, 0U);
 }
 
+TEST_F(ChangedLunTest, WhatTheOneBeforeHadAndThisOneHasNotCountsForNothing) {
+  lun->options.thin_provisioned = true;
+  lun->options.max_transfer_blocks = 2048;
+  change_at(scsi_operation::kServiceActionIn16, [this] {
+    lun->options.pages = {{0xb0, {}}, {0xb1, {}}, {0xb2, {}}};
+  });
+  const auto identity = identify(unit);
+  ASSERT_TRUE(identity) << identity.error().message;
+  EXPECT_EQ(identity->max_transfer_blocks, 0U);
+  EXPECT_EQ(identity->limits.max_unmap_blocks, 0U);
+  EXPECT_EQ(identity->rotation_rate, 0U);
+  EXPECT_FALSE(identity->provisioning.unmap);
+}
+
 TEST_F(ChangedLunTest, OneThatKnowsTheLongCommandsAfterAllIsDrivenWithThem) {
   lun->options.has_16_byte_commands = false;
   change_at(scsi_operation::kReadCapacity10, [this] { lun->options.has_16_byte_commands = true; });
