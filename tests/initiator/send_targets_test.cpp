@@ -118,7 +118,7 @@ TEST(SendTargets, MeansThis) {
   };
   for (const Case& one : cases) {
     // However the PDUs cut it.
-    for (const std::size_t piece_bytes : {0, 1, 2, 3, 7, 16}) {
+    for (const std::size_t piece_bytes : {0U, 1U, 2U, 3U, 7U, 16U}) {
       const auto discovery = understood(one.pairs, piece_bytes);
       ASSERT_TRUE(discovery) << one.name << ": " << discovery.error().message;
       EXPECT_EQ(text_of(*discovery), one.meaning) << one.name << " in pieces of " << piece_bytes;
@@ -178,7 +178,7 @@ TEST(SendTargets, HasBounds) {
 }
 
 TEST(SendTargets, APairThatIsTooLongIsLeftOutAndTheNextIsTaken) {
-  for (const std::size_t piece_bytes : {0, 1, 300}) {
+  for (const std::size_t piece_bytes : {0U, 1U, 300U}) {
     const auto discovery = understood(
         "TargetName=iqn.a:b\nTargetAddress=" + std::string(100000, '1') +
             "\nTargetAddress=192.0.2.1,1\nTargetName=iqn." + std::string(220, 'a') + "\n",
