@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/byte_stream.h"
 #include "base/printable_text.h"
 #include "initiator/login_text.h"
 #include "initiator/portal_text.h"
