@@ -92,17 +92,17 @@ class DataPlane {
   virtual void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) = 0;
   // Device ready only.
   virtual void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) = 0;
-  // Ends in on_ring_disconnected when no request of this ring is left; with abandon bounded, whatever
-  // the paths do.
+  // Ends in on_ring_disconnected when no request of this ring is left; with abandon bounded,
+  // whatever the paths do.
   virtual void disconnect_ring(DiskHandle disk, RingEnd end) = 0;
   // Ends in on_device_closed, when the disk's lost writes have been fenced: quiesce_time after the
   // last was lost, at most. abandon: the guest is gone, what is outstanding is waited for no longer
   // than a moment; may follow one without it.
   virtual void close_device(DiskHandle disk, bool abandon) = 0;
-  // The guest whose disks are those from first on, those that are opened later too, is suspended
-  // (or goes on): what it may re-issue elsewhere is not tried again here, and paths that are silent
-  // are given up at once. Disks before first are another guest's, and stay as they are.
-  virtual void set_suspended(DiskHandle first, bool suspended) = 0;
+  // Of the guest whose disks are those from first on, those that are opened later too: unless it
+  // runs, what it may re-issue elsewhere is not tried again here, and paths that are silent are
+  // given up at once. Disks before first are another guest's, and stay as they are.
+  virtual void set_guest(DiskHandle first, const GuestNow& guest) = 0;
   // done: on the control thread; never called if the reactor does not answer.
   virtual void query(std::function<void(std::vector<DiskReport>)> done) = 0;
 };

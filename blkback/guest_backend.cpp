@@ -315,7 +315,7 @@ void GuestBackend::on_guest_changed(const GuestLife& before) {
     look_soon();  // not from here: a disk may be what has asked
     return;
   }
-  hold_or_go_on();
+  tell_disks_of_guest();
   if (before.runs && life.suspended != before.suspended) {
     log_limited(guest_log_, now, LogLevel::info, kXenbusLog, "the guest {}",
                 life.suspended ? "is suspended" : "goes on");
@@ -334,13 +334,22 @@ void GuestBackend::on_guest_changed(const GuestLife& before) {
 // What a guest that is suspended has not been told of it does again, perhaps elsewhere. One that is
 // in doubt may be suspended. One that has ended may have been started anew elsewhere, and waits for
 // nothing any more: its disks stop now, however long xenstore keeps them from being closed.
-bool GuestBackend::wants_hold() const {
-  return watch_.life().suspended || !watch_.life().runs || watch_.in_doubt();
+GuestNow GuestBackend::guest_now() const {
+  GuestState state = GuestState::runs;
+  if (!watch_.life().runs) {
+    state = GuestState::ended;
+  } else if (watch_.life().suspended) {
+    state = GuestState::suspended;
+  } else if (watch_.in_doubt()) {
+    state = GuestState::in_doubt;
+  }
+  return {state, watch_.vm()};
 }
 
-void GuestBackend::hold_or_go_on() {
-  if (std::exchange(held_, wants_hold()) != held_) {
-    environment_.data_plane.set_suspended(first_handle_, held_);
+void GuestBackend::tell_disks_of_guest() {
+  if (const GuestNow guest = guest_now(); guest != told_) {
+    told_ = guest;
+    environment_.data_plane.set_guest(first_handle_, guest);
   }
 }
 
@@ -353,8 +362,8 @@ void GuestBackend::replace_guest() {
   retire_all();
   // The devices of the former guest stay suspended if they were.
   first_handle_ = next_handle_;
-  held_ = wants_hold();
-  environment_.data_plane.set_suspended(first_handle_, held_);
+  told_ = guest_now();
+  environment_.data_plane.set_guest(first_handle_, told_);
   scan_due_ = true;
   look_soon();
 }

@@ -120,8 +120,8 @@ class GuestBackend final : public DataPlane::Events,
   void adopt(const std::vector<GuestNode>& nodes);
   void retire_all();
   void replace_guest();
-  [[nodiscard]] bool wants_hold() const;
-  void hold_or_go_on();
+  [[nodiscard]] GuestNow guest_now() const;
+  void tell_disks_of_guest();
   void forget(DiskHandle handle, GuestDisk::Outcome outcome);
   [[nodiscard]] GuestStatus status_with(std::vector<DiskReport>* reports) const;
   void add_paths(DiskHandle handle, const PathChoice& choice, Changed done);
@@ -146,7 +146,7 @@ class GuestBackend final : public DataPlane::Events,
   Disks retired_;  // forgotten, the device still closes
   DiskHandle next_handle_ = 1;
   DiskHandle first_handle_ = 1;  // of the guest that has the number now
-  bool held_ = false;            // its disks are
+  GuestNow told_;                // the disks, of it
   std::uint32_t served_incarnation_ = 0;
   Timer look_timer_;
   TimePoint last_look_{};

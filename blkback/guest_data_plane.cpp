@@ -41,7 +41,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
             plane.reactor_, [](void* self) noexcept { static_cast<Disk*>(self)->add_refused(); },
             this) {
     opened_at_ = plane.reactor_.now();
-    device_.set_suspended(plane.suspended_);
+    device_.set_guest(plane.guest_now_);
     add_portals(specification.portals);
     trouble_timer_.start_after(kTroubleInterval);
   }
@@ -137,7 +137,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
         true, [](void* self) noexcept { static_cast<Disk*>(self)->on_device_closed(); }, this);
   }
 
-  void set_suspended(bool suspended) { device_.set_suspended(suspended); }
+  void set_guest(const GuestNow& guest) { device_.set_guest(guest); }
 
   [[nodiscard]] MultipathDevice& device() { return device_; }
   [[nodiscard]] bool closed() const { return device_closed_ && vbd_ == nullptr; }
@@ -342,11 +342,11 @@ void GuestDataPlane::close_device(DiskHandle disk, bool abandon) {
   with_disk(disk, [abandon](Disk& found) { found.close(abandon); });
 }
 
-void GuestDataPlane::set_suspended(DiskHandle first, bool suspended) {
-  reactor_.post([this, first, suspended] {
-    suspended_ = suspended;  // for those that are opened from now on
+void GuestDataPlane::set_guest(DiskHandle first, const GuestNow& guest) {
+  reactor_.post([this, first, guest] {
+    guest_now_ = guest;  // for those that are opened from now on
     for (auto at = disks_.lower_bound(first); at != disks_.end(); ++at) {
-      at->second->set_suspended(suspended);
+      at->second->set_guest(guest);
     }
   });
 }

@@ -41,7 +41,7 @@ class GuestDataPlane final : public DataPlane {
   void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override;
   void disconnect_ring(DiskHandle disk, RingEnd end) override;
   void close_device(DiskHandle disk, bool abandon) override;
-  void set_suspended(DiskHandle first, bool suspended) override;
+  void set_guest(DiskHandle first, const GuestNow& guest) override;
   void query(std::function<void(std::vector<DiskReport>)> done) override;
 
   // How often the sentence for hotplug-error is looked at while a device is not ready.
@@ -80,7 +80,7 @@ class GuestDataPlane final : public DataPlane {
   EventDispatcher dispatcher_;
   SessionPool sessions_;
   std::map<DiskHandle, std::unique_ptr<Disk>> disks_;
-  bool suspended_ = false;            // the guest that has the number now
+  GuestNow guest_now_;                // of the guest that has the number now
   std::vector<DiskHandle> released_;  // closed, their sessions are on the way out
   Deferred collect_;
 };

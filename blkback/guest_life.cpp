@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -84,6 +86,14 @@ GuestLife life_after(const GuestLife& life, const std::optional<DomainStatus>& b
         life.suspended || is_suspended(status) || (before && status.life == DomainLife::gone);
   }
   return after;
+}
+
+std::uint64_t vm_of(const DomainHandle& handle) {
+  static_assert(sizeof(handle) == 2 * sizeof(std::uint64_t));
+  std::array<std::uint64_t, 2> halves{};
+  std::memcpy(halves.data(), handle.data(), sizeof(handle));
+  const std::uint64_t mixed = halves[0] * 0x9e3779b97f4a7c15 ^ halves[1];
+  return is_known(handle) ? std::max<std::uint64_t>(mixed, 1) : 0;
 }
 
 Result<bool> xenstore_has_guest(XenStoreAccess& store, DomainId guest) {

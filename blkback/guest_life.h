@@ -34,6 +34,9 @@ struct GuestLife {
 [[nodiscard]] GuestLife life_after(const GuestLife& life, const std::optional<DomainStatus>& before,
                                    const DomainStatus& status, bool maps_pages);
 
+// A number for the toolstack's UUID, which two guests share only by chance; 0: not known.
+[[nodiscard]] std::uint64_t vm_of(const DomainHandle& handle);
+
 // The same from xenstore, where Xen may not be asked (driver domains): it knows neither of a
 // suspend nor of the processor time, and the UUID only where it may be read. The errors are
 // xenstore's.

@@ -63,6 +63,10 @@ bool GuestWatch::refresh() {
   const GuestLife before = life_;
   life_ = life_after(before, status_, *status, owner_.maps_pages());
   status_ = *status;
+  // What is gone has no UUID any more.
+  const bool vm_goes_on =
+      status->handle == DomainHandle{} && life_.incarnation == before.incarnation;
+  const std::uint64_t vm_before = std::exchange(vm_, vm_goes_on ? vm_ : vm_of(status->handle));
   const bool was_in_doubt = std::exchange(in_doubt_, false);
   if (was_in_doubt) {
     log_limited(failure_log_, control_.now(), LogLevel::info, kXenbusLog,
@@ -71,7 +75,7 @@ bool GuestWatch::refresh() {
   // Xenstore says nothing of a suspend, and need not be asked often.
   const bool look_often = by_xen && (life_.suspended || !owner_.is_told_of_the_guest());
   timer_.start_after(life_.runs && look_often ? kShortInterval : kInterval);
-  if (life_ != before || was_in_doubt) {
+  if (life_ != before || was_in_doubt || vm_ != vm_before) {
     owner_.on_guest_changed(before);
   }
   return true;

@@ -29,7 +29,7 @@ class GuestWatch {
     [[nodiscard]] virtual bool is_told_of_the_guest() const = 0;
     // Of the guest that is known, all the time since the last question.
     [[nodiscard]] virtual bool maps_pages() const = 0;
-    // Life or doubt has changed; from inside refresh(), too.
+    // Life, doubt or vm() has changed; from inside refresh(), too.
     virtual void on_guest_changed(const GuestLife& before) = 0;
 
    protected:
@@ -48,6 +48,8 @@ class GuestWatch {
 
   [[nodiscard]] const GuestLife& life() const { return life_; }
   [[nodiscard]] bool in_doubt() const { return in_doubt_; }
+  // See GuestNow.
+  [[nodiscard]] std::uint64_t vm() const { return vm_; }
 
   static constexpr std::chrono::milliseconds kInterval{1000};
   // While it is suspended, as nothing tells when it goes on where it is; and while nobody would
@@ -70,6 +72,7 @@ class GuestWatch {
   Owner& owner_;
   GuestLife life_;
   std::optional<DomainStatus> status_;  // as last answered
+  std::uint64_t vm_ = 0;
   bool xen_has_answered_ = false;  // ever
   bool in_doubt_ = false;
   std::optional<TimePoint> fails_since_;

@@ -23,7 +23,7 @@ using barrier_layout::kMagic;
 
 constexpr std::size_t kFileBytes = sizeof(Contents);
 constexpr std::size_t kMaxFileName = 255;
-constexpr std::string_view kVersion = ".2";  // of the layout
+constexpr std::string_view kVersion = ".3";  // of the layout
 
 // A target chooses its identities: nothing of one may lead out of the folder. Two that are so long
 // that they share a name share a barrier: a disk may wait for one that it has nothing to do with.

@@ -54,7 +54,7 @@ struct Nexus {
 
 struct Slot {
   std::uint32_t in_use;             // atomic
-  std::uint32_t ended;              // atomic: the guest is suspended or gone, or the disk is being closed
+  std::uint32_t use;                // atomic: a HolderUse
   std::uint32_t shared;             // atomic: other disks may write at the same time
   std::int32_t pid;                 // of the disk's process
   std::uint64_t turn;               // atomic: a lower one came first
@@ -66,6 +66,7 @@ struct Slot {
   std::int64_t unfenced_until_ns;   // atomic: then the target has given up what was lost
   std::int64_t died_at_ns;          // atomic: when the process was found dead; 0: it was not yet
   std::int64_t quiesce_time_ns;     // see MultipathOptions; at most kLongestQuiesceTime is believed
+  std::uint64_t vm;                 // atomic: see GuestNow
   std::array<char, 128> holder;     // for messages: "xvda of guest 5"
 };
 
@@ -74,6 +75,7 @@ struct Header {
   std::uint64_t changes;    // atomic: counts what concerns other disks
   std::uint64_t last_turn;  // atomic
   std::uint64_t returned;   // atomic: counts disks that came here from a file that was removed
+  std::uint64_t writer;     // atomic: the turn of the disk that has begun to write last
 };
 
 // In Slot::unfenced, beside the bits of paths: writes lost where no login that the slot tells of can
@@ -85,7 +87,7 @@ inline constexpr std::uint64_t kElsewhere = std::uint64_t{1} << (kMaxPaths - 1);
 inline constexpr std::size_t kSlots = 128;
 // The configuration allows no longer one.
 inline constexpr Duration kLongestQuiesceTime = std::chrono::hours(1);
-inline constexpr std::uint64_t kMagic = 0x69736373'62617232;
+inline constexpr std::uint64_t kMagic = 0x69736373'62617233;
 
 // The file is sparse: a nexus takes memory when it is first set, the rest is seven pages.
 struct Contents {
@@ -115,6 +117,11 @@ class SharedField {
     while (!field_.compare_exchange_weak(last, std::max<T>(last + 1, at_least))) {
     }
     return std::max<T>(last + 1, at_least);
+  }
+  void raise(T at_least) const {
+    T now = field_.load();
+    while (now < at_least && !field_.compare_exchange_weak(now, at_least)) {
+    }
   }
   void clear_bits(T bits) const { field_.fetch_and(~bits); }
   // False: it was something else already.

@@ -108,6 +108,10 @@ std::optional<BarrierNexus> read_nexus(Nexus& stored) {
   return nexus;
 }
 
+HolderUse use_of(Slot& slot) {
+  return static_cast<HolderUse>(SharedField(slot.use).load());
+}
+
 bool is_shared(Slot& slot) {
   return SharedField(slot.shared).load() != 0;
 }
@@ -168,7 +172,8 @@ Result<std::size_t> take_slot(const BarrierFile& file, const LunWriteBarrier::Ho
       continue;
     }
     SharedField(slot.in_use).store(0);
-    SharedField(slot.ended).store(0);
+    SharedField(slot.use).store(static_cast<std::uint32_t>(HolderUse::runs));
+    SharedField(slot.vm).store(holder.vm);
     SharedField(slot.shared).store(holder.shared ? 1 : 0);
     slot.pid = ::getpid();
     SharedField(slot.turn).store(0);
@@ -212,7 +217,8 @@ Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
   SharedField(to.shared).store(SharedField(from.shared).load());
   to.pid = from.pid;
   to.holder = from.holder;
-  SharedField(to.ended).store(SharedField(from.ended).load());
+  SharedField(to.use).store(SharedField(from.use).load());
+  SharedField(to.vm).store(SharedField(from.vm).load());
   SharedField(to.turn).store(turn);
   SharedField(to.died_at_ns).store(SharedField(from.died_at_ns).load());
   SharedField(to.quiesce_time_ns).store(SharedField(from.quiesce_time_ns).load());
@@ -264,6 +270,7 @@ Result<void> LunWriteBarrier::follow_file() {
   }
   bring_dead();
   const Result<void> nexuses = copy_slot(file_, slot_, *file, *taken);
+  SharedField(file->header().writer).raise(SharedField(file_.header().writer).load());
   (void)SharedField(file->header().returned).add(1);
   file->note_change();
   file_ = std::move(*file);
@@ -311,8 +318,8 @@ void LunWriteBarrier::come_after_all_others(TimePoint now) {
 }
 
 // As long as the guest runs, its writes are no concern of others.
-void LunWriteBarrier::tell_if_ended() {
-  if (SharedField(own().ended).load() != 0) {
+void LunWriteBarrier::tell_if_not_running() {
+  if (use_of(own()) != HolderUse::runs) {
     file_.note_change();
   }
 }
@@ -354,7 +361,11 @@ void LunWriteBarrier::set_outstanding(std::uint32_t path, bool writes) {
   const SharedField outstanding(own().outstanding);
   const PathMask others = outstanding.load() & ~path_bit(path);
   outstanding.store_release(writes ? others | path_bit(path) : others);
-  tell_if_ended();
+  const std::uint64_t turn = SharedField(own().turn).load();
+  if (const SharedField writer(file_.header().writer); writes && writer.load() != turn) {
+    writer.store(turn);
+  }
+  tell_if_not_running();
 }
 
 void LunWriteBarrier::set_unfenced(PathMask paths, bool anywhere, TimePoint until) {
@@ -366,19 +377,42 @@ void LunWriteBarrier::set_unfenced(PathMask paths, bool anywhere, TimePoint unti
     SharedField(own().unfenced_until_ns).store(until.time_since_epoch().count());
   }
   SharedField(own().unfenced).store(anywhere ? paths | kElsewhere : paths);
-  tell_if_ended();
+  tell_if_not_running();
 }
 
-void LunWriteBarrier::set_ended(bool ended, TimePoint now) {
-  if (!entered() || (SharedField(own().ended).load() != 0) == ended) {
+void LunWriteBarrier::set_use(HolderUse use, std::uint64_t vm, TimePoint now) {
+  if (!entered() || (use_of(own()) == use && SharedField(own().vm).load() == vm)) {
     return;
   }
-  SharedField(own().ended).store(ended ? 1 : 0);
-  if (ended) {
-    file_.note_change();
-  } else {
-    come_after_all_others(now);
+  if (use == HolderUse::suspended && !writer_at_suspend_ && !is_shared(own())) {
+    writer_at_suspend_ = SharedField(file_.header().writer).load();
   }
+  const bool resumed = use == HolderUse::runs && use_of(own()) != HolderUse::runs;
+  SharedField(own().vm).store(vm);
+  SharedField(own().use).store(static_cast<std::uint32_t>(use));
+  if (resumed && has_been_taken_over()) {
+    come_after_all_others(now);
+  } else {
+    file_.note_change();
+  }
+}
+
+// Whether a disk is there that may have the LUN since this one's guest was suspended. Whoever comes
+// at the same time sees in turn that the guest runs again, and waits.
+bool LunWriteBarrier::has_been_taken_over() const {
+  const std::uint64_t vm = SharedField(own().vm).load();
+  for (std::size_t index = 0; index < kSlots; ++index) {
+    Slot& slot = file_.slot(index);
+    if (index == slot_ || SharedField(slot.in_use).load() == 0 ||
+        SharedField(slot.vm).load() != vm || use_of(slot) == HolderUse::ended) {
+      continue;
+    }
+    if (!file_.try_lock_shared(index)) {
+      return true;
+    }
+    file_.unlock(index);  // its process has died
+  }
+  return false;
 }
 
 void LunWriteBarrier::leave() {
@@ -407,7 +441,10 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
         others.dead.push_back(*dead);
       }
       file_.unlock(index);
-    } else if (SharedField(slot.ended).load() != 0) {
+    } else if (const HolderUse use = use_of(slot);
+               use == HolderUse::ended ||
+               (use == HolderUse::suspended &&
+                SharedField(slot.vm).load() == SharedField(own().vm).load())) {
       if (!is_harmless(slot)) {
         others.late_writes_of = holder_text(slot);
       }
@@ -418,6 +455,12 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
   }
   if (others_have_removed_files(now)) {
     others.late_writes_of = fmt::format("a disk whose file in {} was removed", folder_);
+  }
+  if (writer_at_suspend_ && others.may_write() && use_of(own()) == HolderUse::runs) {
+    others.overtaken = SharedField(file_.header().writer).load() != *writer_at_suspend_;
+    if (!others.overtaken) {
+      writer_at_suspend_.reset();
+    }
   }
   return others;
 }
@@ -524,7 +567,7 @@ BarrierUse use_of_barriers(const std::string& folder, TimePoint now) {
   for_each_slot_in_use(folder, [&](const BarrierFile& file, std::size_t index) {
     Slot& slot = file.slot(index);
     if (!file.try_lock_shared(index)) {
-      const bool runs = SharedField(slot.ended).load() == 0;
+      const bool runs = use_of(slot) == HolderUse::runs;
       most = std::max(most, runs ? BarrierUse::running : BarrierUse::ending);
       return;
     }

@@ -5,10 +5,14 @@
 //
 // Each disk tells the others, in a slot of the LUN's BarrierFile: at which of its paths writes are
 // outstanding, at which some were lost that the target may still execute (unfenced), until when,
-// and whether its guest has ended (or is suspended, or the disk is being closed). Others do this:
+// and whether its guest runs, is suspended or has ended (or the disk is being closed). Others do
+// this:
 //  - A disk whose guest runs has the LUN to itself: one that comes later is not ready before that
 //    has changed, unless both are `shared`. Only so nothing can be overtaken that a process which
 //    does not run just now (stopped, or slow to notice the end of its guest) sends later.
+//  - A disk whose guest is suspended has the LUN as before, but for the disk of the same guest that
+//    it is being moved to within the host. Everybody else waits until it has ended: it may go on
+//    where it is.
 //  - A disk whose guest has ended still has writes outstanding or unfenced for a while: others hold
 //    their requests back as long as that says so: writes, which would be overtaken, and reads, by
 //    which their guests decide. The bound is the holder's: its commands are answered, aborted or
@@ -16,7 +20,10 @@
 //  - A disk whose process has died says nothing any more. What its slot says was outstanding or
 //    unfenced may be executed until quiesce_time after its death, or until the nexus that carried
 //    it has been reinstated: the slot says how to (PredecessorFence does it).
-// A guest that is resumed where it was takes a new turn: it comes after those that came meanwhile.
+// A guest that is resumed where it was, although a disk was there to take it over, takes a new
+// turn: it comes after those that came meanwhile. Where one of them has written, what the resumed
+// guest knows of its disk is no longer true, and what it had asked for before would overtake newer
+// data: it is never served again (Others::overtaken).
 //
 // Where the file is removed while disks are in use (an operator, a service that cleans folders),
 // each of them goes to the one that is there now (follow_file()), with its turn, and whoever comes
@@ -74,10 +81,17 @@ struct PredecessorPath {
   bool operator==(const PredecessorPath&) const = default;
 };
 
+enum class HolderUse : std::uint32_t {
+  runs,
+  suspended,
+  ended,  // or the disk is being closed
+};
+
 class LunWriteBarrier {
  public:
   struct Holder {
-    std::string name;  // for others' messages: "xvda of guest 5"
+    std::string name;      // for others' messages: "xvda of guest 5"
+    std::uint64_t vm = 0;  // see GuestNow
     bool shared = false;
     Duration quiesce_time{};  // see MultipathOptions
   };
@@ -94,6 +108,9 @@ class LunWriteBarrier {
     std::string in_use_by;         // a disk that has the LUN to itself; empty: none
     std::string late_writes_of;    // one whose guest has ended; empty: none
     std::vector<DeadHolder> dead;  // with something that is not harmless
+    // While this disk's guest was suspended, a disk has written that it does not share the LUN
+    // with. Told when nobody else is there any more.
+    bool overtaken = false;
 
     [[nodiscard]] bool may_write() const {
       return in_use_by.empty() && late_writes_of.empty() && dead.empty();
@@ -128,9 +145,7 @@ class LunWriteBarrier {
   // paths: all of them, 0: none. anywhere: also where no path is known any more. until: of the
   // last.
   void set_unfenced(PathMask paths, bool anywhere, TimePoint until);
-  // Its guest is suspended or has ended, or the disk is being closed. When that is over, it comes
-  // after all that are there then.
-  void set_ended(bool ended, TimePoint now = {});
+  void set_use(HolderUse use, std::uint64_t vm, TimePoint now);
   // In order, with nothing outstanding or unfenced.
   void leave();
 
@@ -150,7 +165,8 @@ class LunWriteBarrier {
   [[nodiscard]] barrier_layout::Slot& own() const { return file_.slot(slot_); }
   void bring_dead() const;
   void come_after_all_others(TimePoint now);
-  void tell_if_ended();
+  [[nodiscard]] bool has_been_taken_over() const;
+  void tell_if_not_running();
   // Keeps the slot from being taken, until it is unlocked. False: it is another disk's.
   [[nodiscard]] bool hold_dead(const PredecessorPath& predecessor) const;
   [[nodiscard]] bool others_have_removed_files(TimePoint now);
@@ -162,6 +178,7 @@ class LunWriteBarrier {
   BarrierFile file_;
   std::size_t slot_ = 0;
   std::uint64_t seen_changes_ = 0;
+  std::optional<std::uint64_t> writer_at_suspend_;  // until the disk has the LUN again
   // Of disks whose files were removed before this one came: so many are to come to its file.
   bool looks_for_removed_ = true;
   std::uint64_t removed_ = 0;

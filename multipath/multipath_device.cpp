@@ -215,8 +215,8 @@ void MultipathDevice::submit(BlockRequest& request) noexcept {
   impl_->submit(request);
 }
 
-void MultipathDevice::set_suspended(bool suspended) {
-  impl_->set_suspended(suspended);
+void MultipathDevice::set_guest(const GuestNow& guest) {
+  impl_->set_guest(guest);
 }
 
 void MultipathDevice::change_policies(const PathPolicySettings& changes) {

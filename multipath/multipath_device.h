@@ -55,6 +55,7 @@
 #include "base/reactor.h"
 #include "initiator/logical_unit.h"
 #include "initiator/session.h"
+#include "multipath/guest_state.h"
 #include "multipath/marginal_path.h"
 #include "multipath/path.h"
 #include "multipath/path_policies.h"
@@ -113,8 +114,8 @@ struct MultipathOptions : PathPolicySettings {
   std::uint64_t reservation_key = 0;
   // Where disks of this host tell each other of their writes (LunWriteBarrier). Empty: they do not.
   std::string barrier_directory;
-  // When this host (or driver domain) has started, where it had not ended in order before that: what
-  // it had sent may be executed until quiesce_time later, and nobody knows of it.
+  // When this host (or driver domain) has started, where it had not ended in order before that:
+  // what it had sent may be executed until quiesce_time later, and nobody knows of it.
   std::optional<TimePoint> host_started_at;
   std::string holder_name;  // of this disk, in messages of others; empty: alias
   // Others may use the LUN for writing at the same time: disks of this host that are shared, too,
@@ -234,11 +235,14 @@ class MultipathDevice final : public BlockDevice {
   [[nodiscard]] const Geometry& geometry() const override;
   void submit(BlockRequest& request) noexcept override;
 
-  // While suspended nothing is sent to a path, neither new requests nor retries: they wait. Nor is
-  // the array told to serve the LUN through another controller, nor the LUN reset, whatever
+  // Unless the guest runs nothing is sent to a path, neither new requests nor retries: they wait.
+  // Nor is the array told to serve the LUN through another controller, nor the LUN reset, whatever
   // exclusive_luns says. For the source of a migration, whose guest may issue them again elsewhere;
-  // so a path that is or becomes silent then is dropped at once, and fenced.
-  void set_suspended(bool suspended);
+  // so a path that is or becomes silent then is dropped at once, and fenced. Other disks of this
+  // host are told when they may have the LUN (LunWriteBarrier): a guest that is in doubt keeps it.
+  // Should one have written there when a suspended guest goes on where it was, all requests of this
+  // disk end with aborted from then on.
+  void set_guest(const GuestNow& guest);
 
   // What is set takes the place of what was set before, from the next request on.
   void change_policies(const PathPolicySettings& changes);

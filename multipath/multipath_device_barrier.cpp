@@ -35,13 +35,14 @@ void MultipathDevice::Impl::enter_barrier() {
         options_.barrier_directory,
         lun_barrier_key(barrier_name_of(identity_.names), identity_target_, identity_lun_),
         {.name = options_.holder_name.empty() ? options_.alias : options_.holder_name,
+         .vm = guest_.vm,
          .shared = options_.shared,
          .quiesce_time = options_.quiesce_time},
         reactor_.now());
     barrier_error_ = barrier ? "" : barrier.error().message;
     if (barrier) {
       barrier_ = std::move(*barrier);
-      barrier_.set_ended(suspended_ || closing_);
+      tell_use();
       for (const std::unique_ptr<Path>& path : slots_) {
         if (path != nullptr && path->session().login_epoch() != 0) {
           tell_nexus(*path);
@@ -50,6 +51,18 @@ void MultipathDevice::Impl::enter_barrier() {
     }
   }
   look_at_barrier();
+}
+
+// A guest that is in doubt runs, for others: as soon as its disk went to another one, it would have
+// to wait for that one's end, and what it had asked for before would come too late.
+void MultipathDevice::Impl::tell_use() {
+  HolderUse use = HolderUse::runs;
+  if (closing_ || guest_.state == GuestState::ended) {
+    use = HolderUse::ended;
+  } else if (guest_.state == GuestState::suspended) {
+    use = HolderUse::suspended;
+  }
+  barrier_.set_use(use, guest_.vm, reactor_.now());
 }
 
 void MultipathDevice::Impl::on_barrier_timer() {
@@ -99,12 +112,15 @@ void MultipathDevice::Impl::look_at_barrier() {
   }
   const LunWriteBarrier::Others others = barrier_.look(reactor_.now());
   fence_dead_holders(others.dead);
+  if (others.overtaken && !std::exchange(overtaken_, true)) {
+    fail_what_waits();
+  }
   const std::string before = std::exchange(waits_because_, why_it_waits(others));
   if (before != waits_because_) {
     notify_.schedule();
   }
   if (!waits_because_.empty()) {
-    if (before.empty()) {
+    if (before.empty() || (overtaken_ && before != waits_because_)) {
       barrier_since_ = barrier_reminder_ = reactor_.now();
     }
     wait_for_barrier();
@@ -124,6 +140,10 @@ void MultipathDevice::Impl::look_at_barrier() {
 
 // Empty: it does not.
 std::string MultipathDevice::Impl::why_it_waits(const LunWriteBarrier::Others& others) const {
+  if (overtaken_) {
+    return "the LUN is not served any more: another disk of this host has written there while the "
+           "guest was suspended, and the guest knows nothing of it; destroy the guest";
+  }
   if (!barrier_error_.empty()) {
     return fmt::format(
         "the LUN is not served, because its writes cannot be kept in order with those of other "
@@ -160,8 +180,9 @@ std::string MultipathDevice::Impl::why_it_waits(const LunWriteBarrier::Others& o
 void MultipathDevice::Impl::wait_for_barrier() {
   const TimePoint now = reactor_.now();
   if (now >= barrier_reminder_) {
-    log_message(now == barrier_since_ ? LogLevel::info : LogLevel::warning, "multipath",
-                fmt::format("{}: {}", options_.alias, waits_because_));
+    LogLevel level = now == barrier_since_ ? LogLevel::info : LogLevel::warning;
+    level = overtaken_ ? LogLevel::error : level;
+    log_message(level, "multipath", fmt::format("{}: {}", options_.alias, waits_because_));
     barrier_reminder_ = now + kReminder;
   }
   barrier_timer_.start_after(

@@ -186,7 +186,7 @@ bool MultipathDevice::Impl::let_go_of_buffer(Request& request) {
   if (request.block->data == nullptr) {
     return true;  // a flush
   }
-  if (!discard_answered_reads_ && request.home == &free_) {
+  if (!discard_answered_reads_ && is_the_guests(request)) {
     return true;  // the canary gives away the guest's buffers; a hedge's would be no memory any
                   // more
   }
@@ -205,13 +205,12 @@ void MultipathDevice::Impl::answer_from(Hedge& hedge) {
     complete(request, IoStatus::ok);
     return;
   }
-  const IoStatus status =
-      block.operation == BlockOperation::flush ? status_of_flush(request) : IoStatus::ok;
+  const IoStatus status = status_of_success(request);
   request.place = Request::Place::answered;
   request.block = nullptr;  // the guest's again
   leave_hedge(request);
   // It holds its slot for longer than the guest knows of it: the guest gets another in its place.
-  if (request.home == &free_) {
+  if (is_the_guests(request)) {
     Request& spare = *spare_.pop_front();  // the hedge's, at least
     request.home = &spare_;
     spare.home = &free_;

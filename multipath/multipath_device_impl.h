@@ -52,7 +52,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   Result<void> remove_path(const Session& session, std::uint16_t lun);
   void set_no_path_retry(std::optional<NoPathRetry> wait);
   void submit(BlockRequest& block);
-  void set_suspended(bool suspended);
+  void set_guest(const GuestNow& guest);
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
   void change_policies(const PathPolicySettings& changes);
   [[nodiscard]] MultipathSnapshot snapshot() const;
@@ -99,7 +99,7 @@ class MultipathDevice::Impl final : public Path::Owner,
     [[nodiscard]] std::uint32_t length_bytes() const { return block->sector_count * kSectorBytes; }
 
     Impl& impl;
-    IntrusiveList<Request>* home;  // where it is when free: free_ or spare_
+    IntrusiveList<Request>* home;  // where it is when free: free_, or spare_ (hedges)
     Hedge* hedge = nullptr;
     Place place = Place::free;
     BlockRequest* block = nullptr;  // null: it is answered
@@ -209,6 +209,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   // multipath_device_io.cpp
   void start(Request& request, BlockRequest& block);
   void dispatch(Request& request);
+  [[nodiscard]] bool keep_back(Request& request);
   [[nodiscard]] bool must_be_held(const Request& request);
   [[nodiscard]] bool must_wait_for_overlap(const Request& request);
   [[nodiscard]] bool try_send(Request& request);
@@ -230,11 +231,14 @@ class MultipathDevice::Impl final : public Path::Owner,
   // Completes later in this turn: never from inside submit or close.
   void finish(Request& request, IoStatus status);
   // Only from the reactor.
-  [[nodiscard]] IoStatus status_of_flush(const Request& request);
+  [[nodiscard]] IoStatus status_of_success(const Request& request);
+  void fail_what_waits();
   void complete(Request& request, IoStatus status);
   [[nodiscard]] bool may_strike_late(const Request& request) const;
   void release_withheld();
   void complete_finished();
+  // Not a hedge's.
+  [[nodiscard]] bool is_the_guests(const Request& request) const { return request.home == &free_; }
   void to_its_home(Request& request);
   void start_waiting();
 
@@ -308,6 +312,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   // multipath_device_barrier.cpp
   void enter_barrier();
   void on_barrier_timer();
+  void tell_use();
   void tell_nexus(const Path& path);
   void tell_unfenced();
   void look_at_barrier();
@@ -462,9 +467,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::string identity_target_;   // where it was read; matters for a LUN without an identity
   std::uint16_t identity_lun_ = 0;
   std::string identity_portal_;
-  std::string conflict_;             // before ready is told: what a path tells otherwise
-  // Data that the target has acknowledged is lost: what flushes with these serials, and the next one,
-  // say.
+  std::string conflict_;  // before ready is told: what a path tells otherwise
+  // Data that the target has acknowledged is lost: what flushes with these serials, and the next
+  // one, say.
   std::uint64_t lost_before_ = 0;
   bool loss_untold_ = false;
   std::uint32_t piece_sectors_ = 0;  // a larger request goes in pieces, one after the other
@@ -496,9 +501,9 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   LunWriteBarrier barrier_;
   PredecessorFence predecessor_fence_;
-  TimePoint unfenced_until_{};  // by then the last lost write is harmless, too
+  TimePoint unfenced_until_{};                 // by then the last lost write is harmless, too
   UnfencedWrites::Whereabouts told_unfenced_;  // what barrier_ tells
-  std::string barrier_error_;  // why the disk has not entered it
+  std::string barrier_error_;                  // why the disk has not entered it
   std::string waits_because_;  // why reads and writes wait, mostly for another disk of the host
   TimePoint barrier_since_{};
   TimePoint barrier_reminder_{};  // when the log says so once more
@@ -529,8 +534,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   bool ready_told_ = false;
   Timer first_answers_timer_;  // from ready_ until ready is told
 
-  bool suspended_ = false;
-  Timer suspend_timer_;  // the end of the time that writes at a path have to be answered
+  GuestNow guest_;
+  bool suspended_ = false;  // guest_ does not run, as far as is known
+  bool overtaken_ = false;  // see LunWriteBarrier::Others
+  Timer suspend_timer_;     // the end of the time that writes at a path have to be answered
   bool closing_ = false;
   bool wait_for_fences_ = false;
   bool withdrawn_ = false;  // withdraw() has been called

@@ -46,10 +46,7 @@ void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
 
 // Brings a request that is in no list to a path, or to where it waits.
 void MultipathDevice::Impl::dispatch(Request& request) {
-  if (must_be_held(request)) {
-    request.place = Request::Place::held;
-    held_.push_back(request);
-    ++held_count_;
+  if (keep_back(request)) {
     fail_if_failing();
     return;
   }
@@ -57,6 +54,21 @@ void MultipathDevice::Impl::dispatch(Request& request) {
   if (!queued_.empty() || !try_send(request)) {
     queue(request);
   }
+}
+
+// True: it does not go to a path now.
+bool MultipathDevice::Impl::keep_back(Request& request) {
+  const bool held = must_be_held(request);
+  if (overtaken_) [[unlikely]] {
+    finish(request, IoStatus::aborted);
+    return true;
+  }
+  if (held) {
+    request.place = Request::Place::held;
+    held_.push_back(request);
+    ++held_count_;
+  }
+  return held;
 }
 
 bool MultipathDevice::Impl::must_be_held(const Request& request) {
@@ -134,8 +146,8 @@ void MultipathDevice::Impl::queue(Request& request) {
 }
 
 void MultipathDevice::Impl::send(Request& request, Path& path) {
-  if (request.block->operation == BlockOperation::flush &&
-      !path.logical_unit().needs_flushes()) [[unlikely]] {
+  if (request.block->operation == BlockOperation::flush && !path.logical_unit().needs_flushes())
+      [[unlikely]] {
     finish(request, IoStatus::ok);
     return;
   }
@@ -401,11 +413,7 @@ void MultipathDevice::Impl::pump() {
     Request& request = queued_.front();
     request.unlink();
     --queued_count_;
-    if (must_be_held(request)) {
-      request.place = Request::Place::held;
-      held_.push_back(request);
-      ++held_count_;
-    } else if (!try_send(request)) {
+    if (!keep_back(request) && !try_send(request)) {
       request.place = Request::Place::queued;
       queued_.push_front(request);
       ++queued_count_;
@@ -419,6 +427,16 @@ void MultipathDevice::Impl::finish(Request& request, IoStatus status) {
   request.result = status;
   finished_.push_back(request);
   finish_.schedule();
+}
+
+void MultipathDevice::Impl::fail_what_waits() {
+  for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_, &withheld_}) {
+    while (Request* request = waiting->pop_front()) {
+      request->timer.stop();
+      finish(*request, IoStatus::aborted);
+    }
+  }
+  queued_count_ = held_count_ = withheld_count_ = 0;
 }
 
 void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
@@ -439,17 +457,18 @@ void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
   if (request.waits_for_space) [[unlikely]] {
     end_wait_for_space(request, status);
   }
-  if (block.operation == BlockOperation::flush && status == IoStatus::ok) {
-    status = status_of_flush(request);
+  if (status == IoStatus::ok) {
+    status = status_of_success(request);
   }
   to_its_home(request);
   block.on_complete(block, status);
 }
 
-// No flush that was under way when the target told of lost data vouches for it, and one at least says
-// so, however late.
-IoStatus MultipathDevice::Impl::status_of_flush(const Request& request) {
-  if (!loss_untold_ && request.serial > lost_before_) [[likely]] {
+// No flush that was under way when the target told of lost data vouches for it, and one at least
+// says so to the guest, however late. Nobody hears what a hedge says.
+IoStatus MultipathDevice::Impl::status_of_success(const Request& request) {
+  if (request.block->operation != BlockOperation::flush || !is_the_guests(request) ||
+      (!loss_untold_ && request.serial > lost_before_)) [[likely]] {
     return IoStatus::ok;
   }
   loss_untold_ = false;

@@ -297,16 +297,10 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   capacity_timer_.stop();
   marginal_timer_.stop();
   first_answers_timer_.stop();
-  barrier_.set_ended(true);
+  tell_use();
   barrier_timer_.start_after(kBarrierLook);
   predecessor_fence_.stop();
-  for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_, &withheld_}) {
-    while (Request* request = waiting->pop_front()) {
-      request->timer.stop();
-      finish(*request, IoStatus::aborted);
-    }
-  }
-  queued_count_ = held_count_ = withheld_count_ = 0;
+  fail_what_waits();
   for (Request& request : pool_) {
     request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
   }

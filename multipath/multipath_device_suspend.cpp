@@ -1,5 +1,5 @@
-// The guest of a MultipathDevice is suspended, or its disk is closed: nothing more is sent, on any
-// path, those that are being removed included.
+// The guest of a MultipathDevice is suspended or may be, or its disk is closed: nothing more is
+// sent, on any path, those that are being removed included.
 //
 // A suspended guest may go on elsewhere within a moment (migration, restore) and write anew what it
 // had no answer for. An old write of this device that is executed after that can overwrite a newer
@@ -11,6 +11,8 @@
 //    that to hand a guest over. Then their connections are given up, too, for the same fence.
 // What a target does later than that with a write that it has, and that no login of this device
 // reaches, no other host is told.
+#include <utility>
+
 #include "multipath/multipath_device_impl.h"
 
 namespace iscsi_blkback {
@@ -20,9 +22,13 @@ constexpr std::chrono::milliseconds kSuspendDrain{50};
 
 }  // namespace
 
-void MultipathDevice::Impl::set_suspended(bool suspended) {
-  suspended_ = suspended;
-  barrier_.set_ended(suspended_ || closing_, reactor_.now());
+void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
+  guest_ = guest;
+  tell_use();
+  const bool was_suspended = std::exchange(suspended_, guest.state != GuestState::runs);
+  if (suspended_ == was_suspended) {
+    return;
+  }
   if (suspended_) {
     fencer_->stop_trials(*this);
     if (lun_fence_.pausing && !lun_fence_.outstanding) {

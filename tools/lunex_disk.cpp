@@ -57,7 +57,7 @@ LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, s
   }
   MultipathDevice::Observer& observer = *this;
   device_.emplace(reactor, std::move(multipath), observer);
-  device_->set_suspended(use == Use::questions);
+  device_->set_guest({use == Use::questions ? GuestState::in_doubt : GuestState::runs});
   std::uint32_t random = 0;
   if (::getrandom(&random, sizeof random, 0) != sizeof random) {
     random = static_cast<std::uint32_t>(reactor.random());

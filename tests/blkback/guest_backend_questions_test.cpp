@@ -1,8 +1,11 @@
 // Questions that fail are asked again: to Xen, about the guest; to xenstore, about its disks; to
 // the kernel, for its rings. And xenstored itself dies, hangs, and forgets.
+#include <filesystem>
 #include <set>
 
 #include "base/log.h"
+#include "blkback/guest_life.h"
+#include "multipath/lun_write_barrier.h"
 #include "tests/blkback/guest_backend_fixture.h"
 
 namespace iscsi_blkback {
@@ -95,6 +98,81 @@ TEST_F(GuestBackendQuestions, WhileXenDoesNotAnswerNothingIsSent) {
   xen_.faults().disarm();
   EXPECT_TRUE(run_until([&] { return guest.outstanding() == 0; }, 2s));
   expect_served(guest);
+}
+
+// The disk of another guest, or of this one at another place, that waits for the guest's LUN.
+class GuestBackendLun : public GuestBackendQuestions {
+ protected:
+  LunWriteBarrier wait_for_the_lun(std::uint64_t vm) {
+    std::string key;
+    for (const auto& file : std::filesystem::directory_iterator(barriers_.path())) {
+      key = file.path().stem().string();
+    }
+    auto other = LunWriteBarrier::enter(barriers_.path(), key,
+                                        {.name = "another disk", .vm = vm, .quiesce_time = 60s},
+                                        reactor_.now());
+    EXPECT_TRUE(other);
+    EXPECT_FALSE(other->look(reactor_.now()).may_write());
+    return std::move(*other);
+  }
+  bool gets_the_lun(LunWriteBarrier& other, Duration within) {
+    const TimePoint end = reactor_.now() + within;
+    while (reactor_.now() < end) {
+      run_for(1ms);
+      if (other.look(reactor_.now()).may_write()) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  const DomainHandle handle_{0x6c, 0x9d, 0xbf, 0x50, 0x1d, 0x3e, 0x4c, 0x0f,
+                             0x9b, 0x8e, 0x2f, 0x5a, 0x5c, 0x1d, 0x2e, 0x3f};
+};
+
+TEST_F(GuestBackendLun, IsNobodyElsesWhileXenDoesNotAnswer) {
+  FakeFrontend& guest = serve();
+  LunWriteBarrier other = wait_for_the_lun(6);
+  LunWriteBarrier of_the_same_guest = wait_for_the_lun(0);
+  xen_.faults().fail_calls("domain status");
+  EXPECT_FALSE(gets_the_lun(other, 5s));
+  EXPECT_FALSE(gets_the_lun(of_the_same_guest, 5s));
+  xen_.faults().disarm();
+  run_for(2s);
+  expect_served(guest);
+  end_guest(DomainLife::gone);
+  EXPECT_TRUE(gets_the_lun(other, 5s));
+  other.leave();
+  of_the_same_guest.leave();
+}
+
+TEST_F(GuestBackendLun, GoesFromASuspendedGuestOnlyToWhereTheSameGuestIsMoved) {
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}, handle_});
+  FakeFrontend& guest = serve();
+  LunWriteBarrier other = wait_for_the_lun(vm_of(handle_) + 1);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend, handle_});
+  EXPECT_FALSE(gets_the_lun(other, 5s));
+  other.leave();
+  LunWriteBarrier destination = [&] {
+    xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}, handle_});
+    run_for(2s);
+    expect_served(guest);
+    return wait_for_the_lun(vm_of(handle_));
+  }();
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend, handle_});
+  EXPECT_TRUE(gets_the_lun(destination, 5s));
+  destination.leave();
+}
+
+// Some toolstacks set it when the domain is there already.
+TEST_F(GuestBackendLun, KnowsTheGuestByAUuidThatIsSetLater) {
+  serve();
+  LunWriteBarrier destination = wait_for_the_lun(vm_of(handle_));
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}, handle_});
+  run_for(2s);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend, handle_});
+  EXPECT_TRUE(gets_the_lun(destination, 5s));
+  destination.leave();
 }
 
 // A guest that ended while Xen did not answer has perhaps been migrated.

@@ -263,19 +263,17 @@ class RecordingPlane final : public DataPlane {
   void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override {
     plane_.connect_ring(disk, guest, std::move(ring));
   }
-  void disconnect_ring(DiskHandle disk, RingEnd end) override {
-    plane_.disconnect_ring(disk, end);
-  }
+  void disconnect_ring(DiskHandle disk, RingEnd end) override { plane_.disconnect_ring(disk, end); }
   void close_device(DiskHandle disk, bool abandon) override { plane_.close_device(disk, abandon); }
-  void set_suspended(DiskHandle first, bool suspended) override {
-    suspends.emplace_back(first, suspended);
-    plane_.set_suspended(first, suspended);
+  void set_guest(DiskHandle first, const GuestNow& guest) override {
+    told.emplace_back(first, guest.state);
+    plane_.set_guest(first, guest);
   }
   void query(std::function<void(std::vector<DiskReport>)> done) override {
     plane_.query(std::move(done));
   }
 
-  std::vector<std::pair<DiskHandle, bool>> suspends;
+  std::vector<std::pair<DiskHandle, GuestState>> told;
 
  private:
   DataPlane& plane_;
@@ -307,15 +305,19 @@ TEST_F(GuestBackendReuseRecorded, ASuspendIsOneGuestsOnly) {
   xen_.set_domain(kGuest, suspended);
   run_for(10ms);
   destroy_guest(first_disk());
-  EXPECT_THAT(recording_->suspends, ElementsAre(Pair(1, true)));
-  recording_->suspends.clear();
+  EXPECT_THAT(recording_->told,
+              ElementsAre(Pair(1, GuestState::runs), Pair(1, GuestState::suspended),
+                          Pair(1, GuestState::ended)));
+  recording_->told.clear();
   ASSERT_TRUE(connect(start_guest(other_disk())));
-  EXPECT_THAT(recording_->suspends, ElementsAre(Pair(2, false)));
+  EXPECT_THAT(recording_->told, ElementsAre(Pair(2, GuestState::runs)));
   xen_.set_domain(kGuest, suspended);
   run_for(10ms);
   xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}});
   run_for(200ms);
-  EXPECT_THAT(recording_->suspends, ElementsAre(Pair(2, false), Pair(2, true), Pair(2, false)));
+  EXPECT_THAT(recording_->told,
+              ElementsAre(Pair(2, GuestState::runs), Pair(2, GuestState::suspended),
+                          Pair(2, GuestState::runs)));
   let_the_path_come_back();
 }
 
@@ -329,8 +331,8 @@ TEST_F(GuestBackendReuse, WhatIsHeldOfTheFormerGuestStaysSo) {
   toolstack_.add(xvdb);
   FakeFrontend& b = boot(xvdb);
   ASSERT_TRUE(connect(b));
-  plane_->set_suspended(1, true);
-  plane_->set_suspended(2, false);
+  plane_->set_guest(1, {GuestState::suspended});
+  plane_->set_guest(2, {GuestState::runs});
   run_for(1ms);
   const auto held = a.write(0, pattern(8, 1));
   const auto sent = b.write(0, pattern(8, 1));
@@ -339,7 +341,7 @@ TEST_F(GuestBackendReuse, WhatIsHeldOfTheFormerGuestStaysSo) {
   expect_answer(b, *sent);
   run_for(1s);
   EXPECT_EQ(target_.lun(1).counters.writes, 0U);
-  plane_->set_suspended(1, false);
+  plane_->set_guest(1, {GuestState::runs});
   expect_answer(a, *held);
 }
 

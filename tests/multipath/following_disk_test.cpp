@@ -62,17 +62,88 @@ TEST_F(FollowingDiskTest, DoesNotWaitForOneThatOnlyReads) {
 
 TEST_F(FollowingDiskTest, IsReadyWhenTheFormerOneIsSuspended) {
   start();
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   auto next = follow({sessions_[0].get()});
   EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(200)));
   // A migration that has failed: the guest goes on where it was, and its disk comes second then.
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   GuestRequest& resumed = write(0, 8, 1);
   reactor_.run_for(seconds(5));
   EXPECT_TRUE(pending(resumed));
-  EXPECT_EQ(answer(next->write(0, 2)), IoStatus::ok);
   next->close();
   EXPECT_EQ(answer(resumed, milliseconds(700)), IoStatus::ok);
+  EXPECT_EQ(answer(write(8, 8, 1)), IoStatus::ok);
+}
+
+// A guest that its toolstack has let run at two places.
+TEST_F(FollowingDiskTest, IsNotOvertakenByWhatTheFormerOneHadHeld) {
+  start();
+  ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  device_->set_guest({GuestState::suspended});
+  GuestRequest& held = write(0, 8, 3);
+  auto next = follow({sessions_[0].get()});
+  EXPECT_EQ(answer(next->write(0, 2)), IoStatus::ok);
+  device_->set_guest({GuestState::runs});
+  GuestRequest& read_before = read(0, 8);
+  next->close();
+  EXPECT_EQ(answer(held), IoStatus::aborted);
+  EXPECT_EQ(answer(read_before), IoStatus::aborted);
+  EXPECT_EQ(answer(write(0, 8, 4)), IoStatus::aborted);
+  EXPECT_EQ(answer(read(0, 8)), IoStatus::aborted);
+  EXPECT_EQ(medium(0), 2);
+  EXPECT_THAT(describe_trouble(device_->snapshot()), HasSubstr("another disk of this host"));
+}
+
+TEST_F(FollowingDiskTest, IsNotOvertakenByWhatTheFormerOneHadRetried) {
+  start();
+  SimFault busy;
+  busy.status = ScsiStatus::busy;
+  target_->inject(busy);
+  GuestRequest& retried = write(0, 8, 3);
+  reactor_.run_for(milliseconds(5));
+  ASSERT_TRUE(pending(retried));
+  device_->set_guest({GuestState::suspended});
+  auto next = follow({sessions_[0].get()});
+  EXPECT_EQ(answer(next->write(0, 2)), IoStatus::ok);
+  next->close();
+  device_->set_guest({GuestState::runs});
+  EXPECT_EQ(answer(retried), IoStatus::aborted);
+  EXPECT_EQ(medium(0), 2);
+}
+
+// Xen does not answer for a moment, while the guest runs.
+TEST_F(FollowingDiskTest, IsNotReadyForADoubtWhetherTheFormerOnesGuestRuns) {
+  start();
+  auto next = follow({sessions_[0].get()});
+  reactor_.run_for(seconds(5));
+  device_->set_guest({GuestState::in_doubt});
+  GuestRequest& mine = write(0, 8, 1);
+  reactor_.run_for(seconds(100));
+  EXPECT_TRUE(pending(mine));
+  EXPECT_EQ(next->ready_calls(), 0);
+  device_->set_guest({GuestState::runs});
+  EXPECT_EQ(answer(mine, milliseconds(10)), IoStatus::ok);
+  EXPECT_EQ(next->ready_calls(), 0);
+  device_->set_guest({GuestState::in_doubt});
+  device_->set_guest({GuestState::ended});
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(15)));
+}
+
+// "xl save -c", and migrations that fail.
+TEST_F(FollowingDiskTest, OfAnotherGuestIsNotReadyWhileTheFormerOneIsSuspended) {
+  constexpr std::uint64_t kVm = 5;
+  start();
+  device_->set_guest({GuestState::runs, kVm});
+  auto next = follow({sessions_[0].get()});
+  reactor_.run_for(seconds(5));
+  device_->set_guest({GuestState::suspended, kVm});
+  reactor_.run_for(seconds(100));
+  EXPECT_EQ(next->ready_calls(), 0);
+  device_->set_guest({GuestState::runs, kVm});
+  EXPECT_EQ(answer(write(0, 8, 1), milliseconds(10)), IoStatus::ok);
+  device_->set_guest({GuestState::suspended, kVm});
+  next->device().set_guest({GuestState::runs, kVm});
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(1)));
 }
 
 // ---- the former disk has ended
@@ -134,7 +205,7 @@ TEST_F(FollowingDiskTest, WaitsForTheFencesOfASuspendedOne) {
   at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
   reactor_.run_for(milliseconds(20));
   refuse(0);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   auto next = follow({sessions_[1].get()});
   GuestRequest& newer = next->write(0, 2);
   reactor_.run_for(seconds(20));
@@ -146,7 +217,7 @@ TEST_F(FollowingDiskTest, WaitsForTheFencesOfASuspendedOne) {
   EXPECT_EQ(medium(0), 2);
   target_->clear_faults();
   next->close();
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
 }
 
 TEST_F(FollowingDiskTest, FencesWhatOneHasLostThatIsClosedWithoutItsFences) {
@@ -179,7 +250,7 @@ TEST_F(FollowingDiskTest, HoldsItsWritesAlsoWhenItWasThereBefore) {
   reactor_.run_for(milliseconds(20));
   EXPECT_EQ(answer(other->write(800, 2)), IoStatus::ok);
   refuse(0);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(milliseconds(1));
   GuestRequest& newer = other->write(0, 2);
   reactor_.run_for(seconds(20));
@@ -187,7 +258,7 @@ TEST_F(FollowingDiskTest, HoldsItsWritesAlsoWhenItWasThereBefore) {
   accept(0);
   EXPECT_EQ(answer(newer, seconds(2)), IoStatus::ok);
   target_->clear_faults();
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   EXPECT_EQ(answer(former), IoStatus::ok);
 }
 
@@ -294,12 +365,12 @@ TEST_F(FollowingDiskTest, IsToldWhereEachPathHasLed) {
 TEST_F(FollowingDiskTest, IsReadyBesideOneThatWasSuspendedBeforeItKnewItsLun) {
   start_target();
   start_device(false);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   ASSERT_TRUE(wait_for_up(2));
   auto next = follow({sessions_[0].get()});
   EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(200)));
   next->close();
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
 }
 
 TEST_F(FollowingDiskTest, WaitsForTheWritesOfOneThatIsClosedWhateverBecomesOfItsGuest) {
@@ -310,8 +381,8 @@ TEST_F(FollowingDiskTest, WaitsForTheWritesOfOneThatIsClosedWhateverBecomesOfIts
   bool closed = false;
   device_->close(
       true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
-  device_->set_suspended(true);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::suspended});
+  device_->set_guest({GuestState::runs});
   auto next = follow({sessions_[1].get()});
   EXPECT_THAT(describe_trouble(next->device().snapshot()), HasSubstr("no write of"));
   EXPECT_FALSE(closed);
@@ -415,7 +486,7 @@ TEST_F(FollowingDiskTest, ThatRunsHoldsItsReadsAsLongAsWritesOfAnotherOneMayLand
   at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
   reactor_.run_for(milliseconds(20));
   refuse(0);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   GuestRequest& read = other->read(0);
   GuestRequest& flush = other->flush();
   EXPECT_EQ(answer(flush), IoStatus::ok) << "it changes nothing, and decides nothing";
@@ -426,7 +497,7 @@ TEST_F(FollowingDiskTest, ThatRunsHoldsItsReadsAsLongAsWritesOfAnotherOneMayLand
   EXPECT_EQ(answer(read, seconds(2)), IoStatus::ok);
   target_->clear_faults();
   other->close();
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
 }
 
 TEST_F(FollowingDiskTest, ThatRunsIsToldOfADeathAlsoWithoutTheService) {

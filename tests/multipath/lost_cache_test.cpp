@@ -1,5 +1,5 @@
-// What a target has acknowledged and then lost: it says so once, to whichever command comes first, and
-// forgets it (fsync(2), errseq; SPC-4 4.5.7). No flush may say that all is well.
+// What a target has acknowledged and then lost: it says so once, to whichever command comes first,
+// and forgets it (fsync(2), errseq; SPC-4 4.5.7). No flush may say that all is well.
 #include "initiator/cdb.h"
 #include "tests/multipath/multipath_fixture.h"
 
@@ -28,11 +28,12 @@ class LostCacheTest : public MultipathTest {
 };
 
 TEST_F(LostCacheTest, AFlushThatMeetsAWriteErrorFails) {
-  for (const auto& [key, code] : {std::pair<SenseKey, std::uint16_t>{SenseKey::medium_error, 0x0c00},
-                                  {SenseKey::medium_error, 0x1100},  // tgt
-                                  {SenseKey::not_ready, 0x0800},     // LIO, of any error
-                                  {SenseKey::hardware_error, 0x0300},
-                                  {SenseKey::hardware_error, 0x3200}}) {
+  for (const auto& [key, code] :
+       {std::pair<SenseKey, std::uint16_t>{SenseKey::medium_error, 0x0c00},
+        {SenseKey::medium_error, 0x1100},  // tgt
+        {SenseKey::not_ready, 0x0800},     // LIO, of any error
+        {SenseKey::hardware_error, 0x0300},
+        {SenseKey::hardware_error, 0x3200}}) {
     SCOPED_TRACE(code);
     if (!device_) {
       lose_a_write();
@@ -125,6 +126,106 @@ TEST_F(LostCacheTest, TheErrorOfAFlushThatItsHedgeHasAnsweredFailsTheNextOne) {
   reactor_.network().set_held(portal_address(at), SimDirection::to_client, false);
   reactor_.run_for(milliseconds(100));
   EXPECT_EQ(answer(flush()), IoStatus::medium_error);
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+}
+
+class LostCacheHedgeTest : public LostCacheTest {
+ protected:
+  // A flush that waits at a path which has gone silent, until its hedge is sent.
+  GuestRequest& hedged_flush() {
+    lose_a_write();
+    GuestRequest& asked = flush();
+    reactor_.run_for(std::chrono::microseconds(500));
+    silent_ = path(0).in_flight != 0 ? 0 : 1;
+    hold(silent_, true);
+    return asked;
+  }
+  void hold(std::size_t at, bool held) {
+    reactor_.network().set_held(portal_address(at), SimDirection::to_client, held);
+  }
+  [[nodiscard]] SimFault at_the_hedge(SimFault fault) const {
+    fault.matches = [portal = 1 - silent_](const SimCommand& command) {
+      return command.portal == portal && (command.cdb[0] == scsi_operation::kSynchronizeCache10 ||
+                                          command.cdb[0] == scsi_operation::kSynchronizeCache16);
+    };
+    return fault;
+  }
+  // The target says so at a read.
+  void tell_of_a_loss() {
+    SimFault fault = deferred(sense_fault(SenseKey::medium_error, 0x0c00));
+    fault.matches = [](const SimCommand& command) {
+      return command.cdb[0] == scsi_operation::kRead16;
+    };
+    target_->inject(fault);
+    ASSERT_EQ(answer(read(800, 8)), IoStatus::ok);
+  }
+
+  std::size_t silent_ = 0;
+};
+
+TEST_F(LostCacheHedgeTest, ALossThatWasToldBeforeAFlushIsToldByItThoughItsHedgeComesFirst) {
+  lose_a_write();
+  tell_of_a_loss();
+  GuestRequest& asked = flush();
+  reactor_.run_for(std::chrono::microseconds(500));
+  hold(path(0).in_flight != 0 ? 0 : 1, true);
+  EXPECT_EQ(answer(asked), IoStatus::medium_error);
+  EXPECT_EQ(device_->snapshot().hedged, 1U);
+}
+
+TEST_F(LostCacheHedgeTest, ALossThatIsToldToAHedgeIsToldByTheFlushThatTheGuestWaitsFor) {
+  GuestRequest& asked = hedged_flush();
+  target_->inject(at_the_hedge(flush_fault(SenseKey::medium_error, 0x0c00)));
+  EXPECT_EQ(answer(asked), IoStatus::medium_error);
+  EXPECT_EQ(device_->snapshot().hedged, 1U);
+  EXPECT_EQ(answer(flush()), IoStatus::ok) << "it has been told";
+}
+
+TEST_F(LostCacheHedgeTest, TheErrorOfAHedgeThatNobodyWaitsForFailsTheNextFlush) {
+  GuestRequest& asked = hedged_flush();
+  SimFault fault = at_the_hedge(flush_fault(SenseKey::medium_error, 0x0c00));
+  fault.extra_delay = milliseconds(150);
+  target_->inject(fault);
+  ASSERT_TRUE(reactor_.run_until([&] { return device_->snapshot().hedged == 1; }, seconds(2)));
+  hold(silent_, false);
+  EXPECT_EQ(answer(asked), IoStatus::ok);
+  reactor_.run_for(milliseconds(600));
+  EXPECT_EQ(answer(flush()), IoStatus::medium_error);
+}
+
+TEST_F(LostCacheHedgeTest, AHedgeThatNobodyWaitsForDoesNotTakeALossWithIt) {
+  GuestRequest& asked = hedged_flush();
+  SimFault slow = at_the_hedge(SimFault());
+  slow.execute = true;
+  slow.extra_delay = milliseconds(190);
+  target_->inject(slow);
+  ASSERT_TRUE(reactor_.run_until([&] { return device_->snapshot().hedged == 1; }, seconds(2)));
+  hold(silent_, false);
+  EXPECT_EQ(answer(asked), IoStatus::ok);
+  tell_of_a_loss();
+  reactor_.run_for(milliseconds(600));
+  EXPECT_EQ(answer(flush()), IoStatus::medium_error);
+}
+
+// The hedge's own path goes silent, too, and it is hedged in turn.
+TEST_F(LostCacheHedgeTest, AHedgeOfAHedgeDoesNotTakeALossWithIt) {
+  start({1, 2, 3});
+  ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  tell_of_a_loss();
+  GuestRequest& asked = flush();
+  reactor_.run_for(std::chrono::microseconds(500));
+  for (std::uint64_t hedges = 0; hedges < 2; ++hedges) {
+    for (std::uint32_t at = 0; at < 3; ++at) {
+      if (path(at).in_flight != 0) {
+        hold(at, true);
+      }
+    }
+    ASSERT_TRUE(pending(asked));
+    ASSERT_TRUE(
+        reactor_.run_until([&] { return device_->snapshot().hedged > hedges; }, seconds(2)));
+    reactor_.run_for(std::chrono::microseconds(10));
+  }
+  EXPECT_EQ(answer(asked), IoStatus::medium_error);
   EXPECT_EQ(answer(flush()), IoStatus::ok);
 }
 

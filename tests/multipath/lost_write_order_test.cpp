@@ -24,13 +24,13 @@ class LostWriteOrder : public MultipathTest {
 TEST_F(LostWriteOrder, AQueuedWriteDoesNotPassALostOneThatItOverlaps) {
   start({1, 2});
   GuestRequest& first = write_held_at(0, 0, 8, 1);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   GuestRequest& second = write(4, 8, 2);
   GuestRequest& beside = write(64, 8, 3);
   refuse(0);
   reactor_.run_for(milliseconds(100));
   ASSERT_TRUE(pending(first) && pending(second) && pending(beside));
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   EXPECT_EQ(answer(first, milliseconds(100)), IoStatus::ok) << "retried elsewhere";
   EXPECT_EQ(answer(beside, milliseconds(100)), IoStatus::ok);
   reactor_.run_for(seconds(1));
@@ -49,13 +49,13 @@ TEST_F(LostWriteOrder, ALostWriteOfASuspendedDiskIsNotSentElsewhere) {
   start({1, 2});
   GuestRequest& first = write_held_at(0, 0, 8, 1);
   const std::uint64_t requests = path(1).requests;
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   refuse(0);
   reactor_.run_for(seconds(5));
   EXPECT_TRUE(pending(first));
   EXPECT_EQ(path(1).requests, requests);
   EXPECT_EQ(lun_->counters.writes, 0U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   EXPECT_EQ(answer(first, milliseconds(100)), IoStatus::ok);
 }
 

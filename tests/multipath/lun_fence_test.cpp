@@ -306,10 +306,10 @@ TEST_F(BystanderTest, LosesNothingToAResetThatIsExecutedLate) {
 TEST_F(LunFenceTest, ASuspendedDiskIsNotReset) {
   start_apart(true);
   GuestRequest& second = lose_a_write();
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(seconds(20));
   EXPECT_EQ(target_->counters.resets, 0U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   EXPECT_EQ(answer(second, milliseconds(500)), IoStatus::ok) << "it was not migrated after all";
   EXPECT_EQ(target_->counters.resets, 1U);
   expect_fenced();
@@ -318,7 +318,7 @@ TEST_F(LunFenceTest, ASuspendedDiskIsNotReset) {
 TEST_F(LunFenceTest, ASuspendedDiskThatIsClosedIsNotReset) {
   start_apart(true);
   lose_a_write();
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   const TimePoint began = reactor_.now();
   close(true);
   EXPECT_GE(reactor_.now() - began, seconds(59)) << "quiesce_time";
@@ -339,7 +339,7 @@ TEST_F(LunFenceTest, ADiskThatIsSuspendedJustBeforeTheResetIsNotReset) {
   reactor_.run_for(milliseconds(180));
   EXPECT_TRUE(pending(beside));
   EXPECT_EQ(target_->counters.resets, 0U);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(seconds(20));
   EXPECT_EQ(beside.status, IoStatus::ok);
   EXPECT_TRUE(pending(second));
@@ -361,11 +361,11 @@ TEST_F(LunFenceTest, AStuckCommandOfASuspendedDiskIsNoReasonForAReset) {
   target_->fault_functions(TaskFunction::abort_task, unanswered);
   GuestRequest& stuck = write(0, 8, 1);
   reactor_.run_for(seconds(1));
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   EXPECT_TRUE(reactor_.run_until(
       [this] { return sessions_[0]->statistics().connection_losses == 1; }, seconds(20)));
   EXPECT_EQ(target_->counters.resets, 0U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   EXPECT_EQ(answer(stuck, seconds(5)), IoStatus::ok);
 }
 

@@ -32,9 +32,13 @@ constexpr Duration kQuiesceTime = seconds(60);
 class LunWriteBarrierTest : public testing::Test {
  protected:
   LunWriteBarrier enter(const std::string& name = "disk", bool shared = false, TimePoint now = {}) {
-    auto barrier =
-        LunWriteBarrier::enter(folder(), "36001405aa",
-                               {.name = name, .shared = shared, .quiesce_time = kQuiesceTime}, now);
+    return enter({.name = name, .shared = shared, .quiesce_time = kQuiesceTime}, now);
+  }
+  LunWriteBarrier enter_for(std::uint64_t vm, const std::string& name) {
+    return enter({.name = name, .vm = vm, .quiesce_time = kQuiesceTime}, {});
+  }
+  LunWriteBarrier enter(const LunWriteBarrier::Holder& holder, TimePoint now) {
+    auto barrier = LunWriteBarrier::enter(folder(), "36001405aa", holder, now);
     EXPECT_TRUE(barrier) << barrier.error().message;
     return std::move(*barrier);
   }
@@ -100,17 +104,137 @@ TEST_F(LunWriteBarrierTest, ASharedDiskWaitsForOneThatIsNot) {
   EXPECT_FALSE(two.look(kNow).may_write());
 }
 
-TEST_F(LunWriteBarrierTest, AGuestThatIsResumedComesAfterThoseThatCameMeanwhile) {
-  LunWriteBarrier source = enter();
-  source.set_ended(true);
-  LunWriteBarrier destination = enter();
+// ---- guests that are suspended
+
+constexpr std::uint64_t kGuest = 5;
+constexpr std::uint64_t kAnotherGuest = 6;
+
+TEST_F(LunWriteBarrierTest, AGuestThatIsResumedComesAfterTheDiskThatWasToTakeItOver) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
   EXPECT_TRUE(destination.look(kNow).may_write());
-  source.set_ended(false);
+  source.set_use(HolderUse::runs, kGuest, {});
   EXPECT_FALSE(source.look(kNow).may_write());
   EXPECT_TRUE(destination.look(kNow).may_write());
   destination.leave();
   EXPECT_TRUE(source.look(kNow).may_write());
+  EXPECT_FALSE(source.look(kNow).overtaken) << "nobody has written";
 }
+
+TEST_F(LunWriteBarrierTest, ASuspendedGuestKeepsItsLunFromOtherGuests) {
+  LunWriteBarrier one = enter_for(kGuest, "xvda of guest 5");
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  one.set_use(HolderUse::suspended, kGuest, {});
+  EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("xvda of guest 5"));
+  one.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_TRUE(one.look(kNow).may_write()) << "the other one had come before it was resumed";
+  EXPECT_FALSE(other.look(kNow).may_write());
+  one.set_use(HolderUse::ended, kGuest, {});
+  EXPECT_TRUE(other.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, ADiskThatWasToTakeAGuestOverAndIsGoneLeavesItItsTurn) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier ended = enter_for(kGuest, "destination that has ended");
+  LunWriteBarrier dead = enter_for(kGuest, "destination that has died");
+  ended.set_use(HolderUse::ended, kGuest, {});
+  die(dead);
+  source.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_TRUE(source.look(kNow).may_write());
+  EXPECT_FALSE(other.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, AGuestWhoseLunWasWrittenWhileItWasSuspendedIsOvertaken) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  source.set_outstanding(0, true);
+  source.set_outstanding(0, false);
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  destination.set_outstanding(3, true);
+  destination.set_outstanding(3, false);
+  source.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_FALSE(source.look(kNow).overtaken) << "the other one is not gone yet";
+  destination.leave();
+  EXPECT_TRUE(source.look(kNow).overtaken);
+  EXPECT_TRUE(source.look(kNow).overtaken) << "for good";
+}
+
+TEST_F(LunWriteBarrierTest, AGuestWhoseLunIsWrittenAfterItWasResumedIsOvertaken) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  source.set_use(HolderUse::runs, kGuest, {});
+  destination.set_outstanding(3, true);
+  destination.set_outstanding(3, false);
+  destination.leave();
+  EXPECT_TRUE(source.look(kNow).overtaken);
+}
+
+TEST_F(LunWriteBarrierTest, WhatAGuestHasWrittenItselfDoesNotOvertakeIt) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  for (int time = 0; time < 2; ++time) {
+    source.set_outstanding(0, true);
+    source.set_outstanding(0, false);
+    source.set_use(HolderUse::suspended, kGuest, {});
+    source.set_use(HolderUse::runs, kGuest, {});
+    EXPECT_FALSE(source.look(kNow).overtaken);
+  }
+  // The next suspend begins anew: what others have written before is no concern of it.
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  source.set_use(HolderUse::runs, kGuest, {});
+  destination.leave();
+  EXPECT_FALSE(source.look(kNow).overtaken);
+}
+
+TEST_F(LunWriteBarrierTest, DisksThatAreSharedDoNotOvertakeEachOther) {
+  LunWriteBarrier one = enter("one", true);
+  LunWriteBarrier other = enter("other", true);
+  one.set_use(HolderUse::suspended, 0, {});
+  other.set_outstanding(0, true);
+  other.set_outstanding(0, false);
+  one.set_use(HolderUse::runs, 0, {});
+  EXPECT_FALSE(one.look(kNow).overtaken);
+}
+
+TEST_F(LunWriteBarrierTest, AGuestIsOvertakenAlsoInAnotherFile) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  destination.set_outstanding(0, true);
+  destination.set_outstanding(0, false);
+  destination.leave();
+  clean();
+  ASSERT_TRUE(source.follow_file());
+  source.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_TRUE(source.look(kNow).overtaken);
+}
+
+TEST_F(LunWriteBarrierTest, ADiskTakesItsSuspendedGuestToAnotherFile) {
+  LunWriteBarrier one = enter_for(kGuest, "one");
+  one.set_use(HolderUse::suspended, kGuest, {});
+  clean();
+  ASSERT_TRUE(one.follow_file());
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("one"));
+  EXPECT_TRUE(destination.look(kNow).in_use_by.starts_with("other"))
+      << "that runs, and had come before; the suspended one is not waited for";
+}
+
+TEST_F(LunWriteBarrierTest, AGuestWhoseUuidIsToldLaterIsKnownFromThen) {
+  LunWriteBarrier source = enter_for(0, "source");
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(0, "destination");
+  EXPECT_FALSE(destination.look(kNow).may_write());
+  destination.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_TRUE(destination.look(kNow).may_write());
+}
+
+// ---- disks of other LUNs, and of guests that have ended
 
 TEST_F(LunWriteBarrierTest, DisksOfOtherLunsAreNoConcern) {
   LunWriteBarrier one = enter();
@@ -124,7 +248,7 @@ TEST_F(LunWriteBarrierTest, DisksOfOtherLunsAreNoConcern) {
 TEST_F(LunWriteBarrierTest, WritesThatAreOutstandingWhenTheGuestEndsHoldOthersBack) {
   LunWriteBarrier one = enter("xvda of guest 5");
   one.set_outstanding(3, true);
-  one.set_ended(true);
+  one.set_use(HolderUse::ended, 0, {});
   LunWriteBarrier later = enter();
   EXPECT_THAT(later.look(kNow).late_writes_of, HasSubstr("xvda of guest 5"));
   EXPECT_FALSE(later.look(kNow + kQuiesceTime * 10).may_write())
@@ -137,7 +261,7 @@ TEST_F(LunWriteBarrierTest, WritesThatAreOutstandingWhenTheGuestEndsHoldOthersBa
 TEST_F(LunWriteBarrierTest, UnfencedWritesHoldOthersBack) {
   LunWriteBarrier one = enter();
   one.set_unfenced(path_bit(63), false, kNow + seconds(1));
-  one.set_ended(true);
+  one.set_use(HolderUse::ended, 0, {});
   LunWriteBarrier later = enter();
   EXPECT_FALSE(later.look(kNow + seconds(2)).may_write()) << "the holder says when that is over";
   one.set_unfenced(0, true, kNow + seconds(1));
@@ -151,7 +275,7 @@ TEST_F(LunWriteBarrierTest, HoldADiskBackThatWasThereBefore) {
   LunWriteBarrier one = enter("one", true);
   one.set_outstanding(0, true);
   EXPECT_TRUE(earlier.look(kNow).may_write());
-  one.set_ended(true);
+  one.set_use(HolderUse::ended, 0, {});
   EXPECT_TRUE(earlier.changed());
   EXPECT_FALSE(earlier.look(kNow).may_write());
 }
@@ -231,7 +355,7 @@ TEST_F(LunWriteBarrierTest, NobodyWhoLooksIsTakenForTheHolder) {
   later.reinstated({dead[0].slot, dead[0].turn, 2});
   EXPECT_TRUE(later.look(kNow).may_write());
   LunWriteBarrier next = enter("next", true);
-  next.set_ended(true);
+  next.set_use(HolderUse::ended, 0, {});
   next.set_outstanding(0, true);
   EXPECT_FALSE(later.look(kNow).may_write()) << "it has a slot that nobody looks at";
 }
@@ -342,7 +466,7 @@ TEST_F(LunWriteBarrierTest, AReinstatementIsNoneOfWhoeverHasTheSlotByThen) {
   LunWriteBarrier next = enter();
   next.set_outstanding(2, true);
   fencing.reinstated({dead.slot, dead.turn, 2});
-  next.set_ended(true);
+  next.set_use(HolderUse::ended, 0, {});
   EXPECT_FALSE(fencing.look(kNow + kQuiesceTime).may_write()) << "it lives";
   die(next);
   fencing.reinstated({dead.slot, dead.turn, 2});
@@ -368,8 +492,8 @@ TEST_F(LunWriteBarrierTest, ADeadDiskOutlivesThoseThatComeAfterIt) {
   die(one);
   LunWriteBarrier second = enter();
   EXPECT_FALSE(second.look(kNow).may_write());
-  second.set_ended(true);
-  second.set_ended(false);
+  second.set_use(HolderUse::ended, 0, {});
+  second.set_use(HolderUse::runs, 0, {});
   second.set_unfenced(0, false, {});
   EXPECT_FALSE(second.look(kNow).may_write());
   second.leave();
@@ -463,7 +587,7 @@ TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoNexusOfTheFormerDisk) {
 
 TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoEndOfTheFormerDisk) {
   LunWriteBarrier one = enter();
-  one.set_ended(true);
+  one.set_use(HolderUse::ended, 0, {});
   one.leave();
   LunWriteBarrier second = enter("second");
   EXPECT_THAT(enter().look(kNow).in_use_by, HasSubstr("second"));
@@ -525,7 +649,7 @@ TEST_F(LunWriteBarrierTest, ANexusIsNoneOfWhoeverHasTheSlotByThen) {
 TEST_F(LunWriteBarrierTest, WhatIsUnfencedIsNeverSeenAsHarmless) {
   LunWriteBarrier one = enter("one", true);
   one.set_unfenced(path_bit(0), false, kNow + kQuiesceTime);
-  one.set_ended(true);
+  one.set_use(HolderUse::ended, 0, {});
   LunWriteBarrier other = enter("other", true);
   std::atomic<bool> over = false;
   std::thread holder([&] {
@@ -627,7 +751,7 @@ TEST_F(LunWriteBarrierTest, ADiskTakesAllThatItTellsToAnotherFile) {
   one.set_nexus(3, some_nexus());
   one.set_outstanding(3, true);
   one.set_unfenced(path_bit(5), true, kNow + seconds(7));
-  one.set_ended(true);
+  one.set_use(HolderUse::ended, 0, {});
   clean();
   ASSERT_TRUE(one.follow_file());
   LunWriteBarrier later = enter("later", true);
@@ -686,7 +810,7 @@ TEST_F(LunWriteBarrierTest, TheHostHasEndedWhenNothingIsLeft) {
   LunWriteBarrier one = enter();
   EXPECT_EQ(use_of_barriers(folder(), kNow), BarrierUse::running);
   one.set_outstanding(0, true);
-  one.set_ended(true);
+  one.set_use(HolderUse::ended, 0, {});
   EXPECT_EQ(use_of_barriers(folder(), kNow), BarrierUse::ending);
   die(one);
   EXPECT_EQ(use_of_barriers(folder(), kNow), BarrierUse::ending);
@@ -785,7 +909,7 @@ TEST_F(LunWriteBarrierTest, WithoutAFileTellsNobody) {
   none.set_nexus(0, some_nexus());
   none.set_outstanding(0, true);
   none.set_unfenced(1, true, kNow);
-  none.set_ended(true);
+  none.set_use(HolderUse::ended, 0, {});
   EXPECT_FALSE(none.entered());
   EXPECT_FALSE(none.changed());
   EXPECT_TRUE(none.look(kNow).may_write());

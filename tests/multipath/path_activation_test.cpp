@@ -448,11 +448,11 @@ TEST_F(PathActivationTest, TheOtherPathOfThePreferredControllerIsAskedWhenOneIsR
 TEST_F(PathActivationTest, ASuspendedDiskDoesNotFailBackToASideThatHasToBeActivated) {
   use_alua(kExplicit);
   start_both();
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   lun_->options.port_groups[1].preferred = true;
   reactor_.run_for(seconds(60));
   EXPECT_EQ(lun_->counters.set_port_groups, 0U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   reactor_.run_for(seconds(60));
   EXPECT_EQ(lun_->counters.set_port_groups, 1U);
 }
@@ -460,12 +460,12 @@ TEST_F(PathActivationTest, ASuspendedDiskDoesNotFailBackToASideThatHasToBeActiva
 TEST_F(PathActivationTest, AResumedDiskActivatesWhatIsLeft) {
   use_alua(kExplicit);
   start_both();
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   cut(0);
   const GuestRequest& request = write(0, 8, 1);
   reactor_.run_for(seconds(5));
   EXPECT_EQ(lun_->counters.set_port_groups, 0U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
   EXPECT_EQ(lun_->counters.set_port_groups, 1U);
 }
@@ -476,11 +476,11 @@ TEST_F(PathActivationTest, ASuspendedDiskDoesNotTakeTheLunBackAndAResumedOneDoes
   cut(0);
   EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
   ASSERT_EQ(lun_->options.rdac_owner, 1);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   restore(0);
   reactor_.run_for(seconds(30));
   EXPECT_EQ(lun_->options.rdac_owner, 1);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(1)));
 }
 
@@ -491,10 +491,10 @@ TEST_F(PathActivationTest, AnActivationIsNotTriedAgainWhileSuspended) {
   cut(0);
   const GuestRequest& request = write(0, 8, 1);
   reactor_.run_for(milliseconds(500));
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(seconds(30));
   EXPECT_EQ(lun_->counters.set_port_groups, 0U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
 }
 

@@ -443,10 +443,10 @@ TEST_F(PortalGroupTrialTest, WhatIsRedirectedIsNotTried) {
 
 TEST_F(PortalGroupTrialTest, ASuspendedDiskTriesNothing) {
   start();
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(seconds(10));
   EXPECT_EQ(target_->counters.logins, 2U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   reactor_.run_for(seconds(2));
   EXPECT_EQ(target_->counters.reinstatements, 1U);
 }
@@ -454,10 +454,10 @@ TEST_F(PortalGroupTrialTest, ASuspendedDiskTriesNothing) {
 TEST_F(PortalGroupTrialTest, ASuspendEndsTheTrial) {
   start();
   ASSERT_TRUE(wait_for_trial_session());
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(milliseconds(20));
   EXPECT_EQ(target_->sessions(), 2U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   reactor_.run_for(seconds(10));
   EXPECT_TRUE(path(0).fenced_alone);
 }

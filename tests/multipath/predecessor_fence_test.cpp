@@ -371,9 +371,9 @@ TEST_F(PredecessorFenceTest, OfADiskThatIsSuspendedMeanwhileGoesOn) {
   start_again({0});
   GuestRequest& newer = write(0, 8, 2);
   reactor_.run_for(seconds(1));
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(milliseconds(100));
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   reactor_.run_for(seconds(20));
   EXPECT_TRUE(pending(newer)) << "the wait for a dead process does not end with a suspend";
   accept(1);

@@ -231,7 +231,7 @@ TEST_F(SlowPreemptTest, APathThatIsBackIsUsedWhenTheOtherOneIsLost) {
 TEST_F(PreemptTest, ASuspendedDiskThatIsClosedPreempts) {
   start_apart(false);
   lose_a_write();
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   const TimePoint began = reactor_.now();
   close(true);
   EXPECT_LE(reactor_.now() - began, seconds(6));

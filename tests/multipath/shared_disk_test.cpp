@@ -139,12 +139,12 @@ TEST_F(SharedDisk, ACloseDoesNotWaitForAnAnswerThatWaits) {
 TEST_F(SharedDisk, ASuspendedDiskAnswersWhenTheWriteIsFenced) {
   start({1, 2});
   GuestRequest& lost = lose_a_write();
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(seconds(1));
   EXPECT_TRUE(pending(lost));
   accept(0);
   EXPECT_EQ(answer(lost, seconds(3)), IoStatus::ok);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
 }
 
 TEST_F(SharedDisk, ADiskThatIsNotSharedAnswersAtOnce) {

@@ -161,11 +161,11 @@ TEST_F(SharedSession, BothDisksOfALunMayAllowItsReset) {
 TEST_F(SharedSession, ADiskThatIsSuspendedForbidsTheResetOfItsLun) {
   options_.exclusive_luns = other_options_.exclusive_luns = true;
   start_two(0);
-  other_->set_suspended(true);
+  other_->set_guest({GuestState::suspended});
   let_next_write_get_stuck(0);
   run_until_unstuck(write(0, 8, 1));
   EXPECT_EQ(target_->counters.resets, 0U);
-  other_->set_suspended(false);
+  other_->set_guest({GuestState::runs});
 }
 
 TEST_F(SharedSession, ADiskOfTheLunOverOtherSessionsForbidsTheReset) {
@@ -192,11 +192,11 @@ TEST_F(SharedSession, ADiskOfTheLunByAnotherNumberForbidsTheReset) {
 TEST_F(SharedSession, ADiskOverOtherSessionsForbidsTheResetAsLongAsItIsSuspended) {
   options_.exclusive_luns = other_options_.exclusive_luns = true;
   start_two_over_other_sessions();
-  other_->set_suspended(true);
+  other_->set_guest({GuestState::suspended});
   let_next_write_get_stuck(0);
   run_until_unstuck(write(0, 8, 1));
   EXPECT_EQ(target_->counters.resets, 0U);
-  other_->set_suspended(false);
+  other_->set_guest({GuestState::runs});
   let_next_write_get_stuck(0);
   run_until_unstuck(write(0, 8, 1));
   EXPECT_EQ(target_->counters.resets, 1U);

@@ -45,10 +45,10 @@ class SuspendedDisk : public MultipathTest {
 
 TEST_F(SuspendedDisk, SendsNothingThatWaitedForTheWindowOfItsTarget) {
   fill_the_window(2);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   answer_what_is_there();
   EXPECT_EQ(arrived_, 2U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   target_->clear_faults();
   for (const auto& request : requests_) {
     EXPECT_EQ(answer(*request), IoStatus::ok) << "it goes on where it was";
@@ -58,10 +58,10 @@ TEST_F(SuspendedDisk, SendsNothingThatWaitedForTheWindowOfItsTarget) {
 TEST_F(SuspendedDisk, SendsNothingOnAPathThatIsBeingRemoved) {
   fill_the_window(2, {1, 1});
   ASSERT_TRUE(device_->remove_path(*sessions_[0], 0));
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   answer_what_is_there();
   EXPECT_EQ(arrived_, 4U);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   target_->clear_faults();
   for (const auto& request : requests_) {
     EXPECT_EQ(answer(*request), IoStatus::ok);
@@ -84,14 +84,14 @@ TEST_F(SuspendedDisk, ThatIsClosedSendsNothing) {
 // The guest may go on elsewhere: an old write must not be executed after the newer one there.
 TEST_F(SuspendedDisk, EndsWhatItsTargetDoesNotAnswer) {
   fill_the_window(2);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(milliseconds(250));
   EXPECT_GE(target_->counters.terminated_tasks, 2U) << "the connection is given up, and fenced";
   target_->release_held();
   reactor_.run_for(milliseconds(10));
   EXPECT_EQ(medium(0), 0);
   target_->clear_faults();
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   for (const auto& request : requests_) {
     EXPECT_EQ(answer(*request), IoStatus::ok);
   }
@@ -100,12 +100,12 @@ TEST_F(SuspendedDisk, EndsWhatItsTargetDoesNotAnswer) {
 TEST_F(SuspendedDisk, EndsWhatTheTargetOfARemovedPathDoesNotAnswer) {
   fill_the_window(2, {1, 1});
   ASSERT_TRUE(device_->remove_path(*sessions_[0], 0));
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(milliseconds(100));
   EXPECT_EQ(sessions_[0]->statistics().connection_losses, 1U);
   EXPECT_EQ(sessions_[1]->statistics().connection_losses, 1U);
   target_->clear_faults();
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   for (const auto& request : requests_) {
     EXPECT_EQ(answer(*request), IoStatus::ok);
   }
@@ -116,11 +116,11 @@ TEST_F(SuspendedDisk, GivesASilentPathUpAtOnce) {
   drop_silently(0);
   GuestRequest& silent = write(0, 8, 1);
   ASSERT_TRUE(reactor_.run_until([this] { return path(0).suspect; }, seconds(5)));
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(milliseconds(1));
   EXPECT_EQ(sessions_[0]->statistics().connection_losses, 1U);
   reactor_.network().set_dropping(portal_address(0), false);
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   EXPECT_EQ(answer(silent), IoStatus::ok);
 }
 
@@ -133,7 +133,7 @@ TEST_F(SuspendedDisk, KeepsTheConnectionOfAPathThatOnlyReads) {
   target_->inject(hold);
   GuestRequest& asked = read(0, 8);
   reactor_.run_for(milliseconds(10));
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(milliseconds(150));
   EXPECT_EQ(sessions_[0]->statistics().connection_losses, 0U);
   target_->release_held();
@@ -142,9 +142,9 @@ TEST_F(SuspendedDisk, KeepsTheConnectionOfAPathThatOnlyReads) {
 
 TEST_F(SuspendedDisk, ThatGoesOnInAMomentKeepsItsConnections) {
   fill_the_window(2);
-  device_->set_suspended(true);
+  device_->set_guest({GuestState::suspended});
   reactor_.run_for(milliseconds(20));
-  device_->set_suspended(false);
+  device_->set_guest({GuestState::runs});
   reactor_.run_for(milliseconds(100));
   EXPECT_EQ(sessions_[0]->statistics().connection_losses, 0U);
   target_->clear_faults();

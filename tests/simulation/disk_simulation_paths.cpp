@@ -85,10 +85,10 @@ void Simulation::attach_again(std::size_t disk) {
 
 void Simulation::suspend(std::size_t disk, Duration length) {
   ++result_.suspended;
-  disks_[disk]->device().set_suspended(true);
+  disks_[disk]->device().set_guest({GuestState::suspended});
   later(length, [this, disk] {
     if (!closing_) {
-      disks_[disk]->device().set_suspended(false);
+      disks_[disk]->device().set_guest({GuestState::runs});
     }
   });
 }

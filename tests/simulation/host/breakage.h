@@ -17,6 +17,7 @@ enum class Breakage : std::uint8_t {
   pages_stay_mapped,  // what a guest has granted is never unmapped
   requests_fail,      // without a path, requests fail at once
   everything_exclusive,  // LUNs are reset that other hosts may use
+  doubt_is_an_end,       // where Xen does not answer, a guest's disks count as ended
   one_login_for_all,     // all LUNs are used with the name and secret of the first
   // Of the world.
   processes_stay_away,  // only the first process of a host is ever started

@@ -51,6 +51,7 @@ enum class EventKind : std::uint8_t {
   change_policies,
   burst,
   kexec,
+  rival,
   // toolstack_events.cpp: what libxl is told to do
   checkpoint,
   save_restore,

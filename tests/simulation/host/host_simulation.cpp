@@ -201,6 +201,7 @@ void HostSimulationRun::on_write_sent(const SimReactor& sender, std::size_t targ
   if (process == nullptr || process->product() == nullptr) {
     return;
   }
+  process->note_write(lun);
   const TimePoint now = reactor_.now();
   const ProductProcess& product = *process->product();
   if (const auto since = product.suspended_since(); since && now > *since) {

@@ -1,6 +1,6 @@
 // The host simulation over fixed seeds, with what must have happened in them; the plans that have
-// shown a fault; and proofs that each rule would be seen to be broken. README.md in the folder above
-// says how to run more.
+// shown a fault; and proofs that each rule would be seen to be broken. README.md in the folder
+// above says how to run more.
 #include "tests/simulation/host/host_simulation.h"
 
 #include <gtest/gtest.h>
@@ -121,6 +121,7 @@ constexpr Least kLeast[] = {
     {"event pause", 5},
     {"event reboot", 30},
     {"event redirect", 20},
+    {"event rival", 5},
     {"event refuse", 50},
     {"event refuse_all", 5},
     {"event remove_path", 20},
@@ -147,6 +148,7 @@ constexpr Least kLeast[] = {
     {"guest resumed after a failed migration", 10},
     {"guest resumed in place", 30},
     {"guest suspended", 90},
+    {"LUN given to a rival", 2},
     {"late write executed", 100},
     {"request issued again", 200},
     {"task aborted", 100},
@@ -244,6 +246,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Seen{Breakage::pages_stay_mapped, Rule::ring, "moves"},
                     Seen{Breakage::requests_fail, Rule::error, "everything"},
                     Seen{Breakage::everything_exclusive, Rule::foreign_reset, "shared_target"},
+                    Seen{Breakage::doubt_is_an_end, Rule::given_away, "questions"},
                     Seen{Breakage::one_login_for_all, Rule::foreign_login, "everything"},
                     Seen{Breakage::processes_stay_away, Rule::hang, "kills"},
                     Seen{Breakage::target_takes_less, Rule::protocol, "everything"},

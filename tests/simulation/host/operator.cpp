@@ -1,4 +1,7 @@
+#include <fmt/format.h>
+
 #include <chrono>
+#include <memory>
 
 #include "multipath/path_policies.h"
 #include "tests/simulation/host/events.h"
@@ -26,10 +29,63 @@ void remove_path(SimulatedWorld& world, SimulatedGuest& guest, std::uint32_t dev
   });
 }
 
+// A disk of another guest waits for the LUN, uses it for a while when it gets it, and goes. What it
+// writes is of no interest: nothing of a guest that is still there may come after it.
+class Rival : public std::enable_shared_from_this<Rival> {
+ public:
+  Rival(SimulatedWorld& world, SimulatedHost& host, std::size_t lun, std::size_t target)
+      : world_(world),
+        host_(host),
+        number_(lun_number(lun)),
+        target_(target_name(target)),
+        disk_(host.run_directory(), world.plan(), lun) {}
+
+  void wait(Duration held) {
+    const TimePoint now = world_.reactor().now();
+    if (world_.weather_is_over()) {
+      return;
+    }
+    if (!disk_.has_the_lun(now)) {
+      world_.later(milliseconds(5), [self = shared_from_this(), held] { self->wait(held); });
+      return;
+    }
+    world_.count("LUN given to a rival");
+    disk_.write();
+    check();
+    use(now + held);
+  }
+
+ private:
+  void use(TimePoint until) {
+    if (!world_.weather_is_over() && world_.reactor().now() < until) {
+      world_.later(milliseconds(5), [self = shared_from_this(), until] { self->use(until); });
+    }
+  }
+
+  void check() {
+    for (SimulatedProcess* process : host_.processes()) {
+      if (process->product() != nullptr && process->has_written(number_) &&
+          !process->product()->guest_has_ended() && host_.domain_exists(process->guest()) &&
+          !process->product()->closed_since(target_, number_)) {
+        world_.fail(Rule::given_away,
+                    fmt::format("a disk of another guest has got LUN {}, and the disk of domain {} "
+                                "that has written there is not closed",
+                                number_ - 1, process->guest()));
+      }
+    }
+  }
+
+  SimulatedWorld& world_;
+  SimulatedHost& host_;
+  const std::uint16_t number_;
+  const std::string target_;
+  RivalDisk disk_;
+};
+
 }  // namespace
 
 EventOutcome operators_doing(SimulatedWorld& world, const PlannedEvent& event) {
-  if (event.kind < EventKind::remove_path || event.kind > EventKind::kexec) {
+  if (event.kind < EventKind::remove_path || event.kind > EventKind::rival) {
     return {};
   }
   const auto& numbers = event.arguments;
@@ -43,6 +99,14 @@ EventOutcome operators_doing(SimulatedWorld& world, const PlannedEvent& event) {
   }
   const std::size_t disk = within(numbers[0], world.plan().disks.size());
   SimulatedGuest& guest = world.guest(guest_of(world.plan(), world.plan().disks[disk]));
+  if (event.kind == EventKind::rival) {
+    const std::size_t lun = guest.workload(disk).lun_number();
+    guest.workload(disk).lun().disturb();
+    std::make_shared<Rival>(world, guest.host(), lun,
+                            within(world.plan().luns[lun].target, world.plan().targets.size()))
+        ->wait(milliseconds(numbers[1]));
+    return true;
+  }
   if (guest.domain() == nullptr || !guest.domain()->has_disk(disk) || guest.process() == nullptr ||
       guest.process()->product() == nullptr) {
     return false;

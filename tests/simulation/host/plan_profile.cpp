@@ -39,7 +39,7 @@ const Weights kEverything = {
     {K::pause, 2},             {K::reboot, 3},
     {K::crash, 2},             {K::destroy, 2},
     {K::kill_and_destroy, 3},  {K::detach, 4},
-    {K::hand_over, 4},
+    {K::hand_over, 4},         {K::rival, 3},
 };
 
 // ---- guests that move, with deep queues, from targets that take few commands at a time
@@ -50,6 +50,7 @@ const Weights kMoves = {
     {K::lose_writes, 2}, {K::lose_path, 2},    {K::stall_process, 2},    {K::kill_process, 1},
     {K::clock_jumps, 1},
     {K::reboot, 2},      {K::detach, 2},       {K::remove_path, 2},      {K::stick, 2},
+    {K::rival, 2},
 };
 
 void shape_moves(Plan& plan, SimRandom& random) {
@@ -309,7 +310,7 @@ const Weights kQuestions = {
     {K::domctl_fails, 10}, {K::store_fails, 8}, {K::checkpoint, 6},   {K::migrate, 5},
     {K::save_restore, 3},  {K::reboot, 4},      {K::crash, 4},        {K::destroy, 3},
     {K::detach, 4},        {K::hand_over, 3},   {K::failed_migration, 3}, {K::burst, 4},
-    {K::kill_process, 2},
+    {K::kill_process, 2},  {K::rival, 6},
 };
 
 // ---- xenstored dies
@@ -317,7 +318,7 @@ const Weights kQuestions = {
 const Weights kXenstored = {
     {K::xenstored_dies, 4}, {K::reboot, 4},      {K::detach, 5},  {K::hand_over, 4},
     {K::migrate, 3},        {K::checkpoint, 3},  {K::crash, 2},   {K::kill_process, 2},
-    {K::save_restore, 2},   {K::kill_service, 1}, {K::burst, 2},
+    {K::save_restore, 2},   {K::kill_service, 1}, {K::burst, 2},  {K::rival, 3},
 };
 
 // ---- domain numbers that are used again while their old process still fences

@@ -80,19 +80,28 @@ class WatchedDataPlane final : public DataPlane {
     }
     note_closed(disk);
   }
-  void set_suspended(DiskHandle first, bool suspended) override {
-    if (breakage_ != Breakage::suspend_is_missed) {
-      plane_.set_suspended(first, suspended);
+  void set_guest(DiskHandle first, const GuestNow& guest) override {
+    GuestNow told = guest;
+    if (breakage_ == Breakage::doubt_is_an_end && guest.state == GuestState::in_doubt) {
+      told.state = GuestState::ended;
     }
-    io_.post([this, suspended] {
-      suspended_since_ = suspended ? std::optional(io_.now()) : std::nullopt;
-    });
+    if (breakage_ != Breakage::suspend_is_missed) {
+      plane_.set_guest(first, told);
+    }
+    io_.post(
+        [this, runs = guest.state == GuestState::runs, ended = guest.state == GuestState::ended] {
+          guest_has_ended_ = ended;
+          suspended_since_ = runs               ? std::nullopt
+                             : suspended_since_ ? suspended_since_
+                                                : std::optional(io_.now());
+        });
   }
   void query(std::function<void(std::vector<DiskReport>)> done) override {
     plane_.query(std::move(done));
   }
 
   [[nodiscard]] std::optional<TimePoint> suspended_since() const { return suspended_since_; }
+  [[nodiscard]] bool guest_has_ended() const { return guest_has_ended_; }
   [[nodiscard]] std::optional<TimePoint> closed_since(const std::string& target,
                                                       std::uint16_t lun) const {
     std::optional<TimePoint> latest;
@@ -128,6 +137,7 @@ class WatchedDataPlane final : public DataPlane {
   const Breakage breakage_;
   std::map<DiskHandle, Disk> disks_;
   std::optional<TimePoint> suspended_since_;
+  bool guest_has_ended_ = false;
 };
 
 // Breakage::pages_stay_mapped.
@@ -233,6 +243,10 @@ std::optional<TimePoint> ProductProcess::suspended_since() const {
   return inside_->watched.suspended_since();
 }
 
+bool ProductProcess::guest_has_ended() const {
+  return inside_->watched.guest_has_ended();
+}
+
 std::optional<TimePoint> ProductProcess::closed_since(const std::string& target,
                                                       std::uint16_t lun) const {
   return inside_->watched.closed_since(target, lun);
@@ -294,12 +308,28 @@ bool lun_is_blocked(const std::string& run_directory, const Plan& plan, std::siz
 std::shared_ptr<void> block_lun(const std::string& run_directory, const Plan& plan,
                                 std::size_t lun) {
   LunWriteBarrier barrier = enter_barrier(run_directory, plan, lun);
-  barrier.set_ended(true);
+  barrier.set_use(HolderUse::ended, 0, {});
   barrier.set_unfenced(0, true, TimePoint::max());
   return {new LunWriteBarrier(std::move(barrier)), [](LunWriteBarrier* stranger) {
             stranger->leave();
             delete stranger;
           }};
+}
+
+RivalDisk::RivalDisk(const std::string& run_directory, const Plan& plan, std::size_t lun)
+    : barrier_(std::make_unique<LunWriteBarrier>(enter_barrier(run_directory, plan, lun))) {}
+
+RivalDisk::~RivalDisk() {
+  barrier_->leave();
+}
+
+bool RivalDisk::has_the_lun(TimePoint now) {
+  return barrier_->look(now).may_write();
+}
+
+void RivalDisk::write() {
+  barrier_->set_outstanding(0, true);
+  barrier_->set_outstanding(0, false);
 }
 
 void note_death(const std::string& run_directory, pid_t pid, TimePoint now) {

@@ -27,6 +27,8 @@
 
 namespace iscsi_blkback {
 
+class LunWriteBarrier;
+
 class ProductProcess {
  public:
   struct Environment {
@@ -60,6 +62,8 @@ class ProductProcess {
   // Since when the I/O side knows that the guest is suspended; nullopt: it is not, as far as it
   // knows.
   [[nodiscard]] std::optional<TimePoint> suspended_since() const;
+  // As far as the I/O side knows.
+  [[nodiscard]] bool guest_has_ended() const;
   // Since when the process has closed every disk that it has had at this LUN.
   [[nodiscard]] std::optional<TimePoint> closed_since(const std::string& target,
                                                       std::uint16_t lun) const;
@@ -81,6 +85,22 @@ class ProductProcess {
 // As if somebody had left something behind there: blocks it for others as long as it exists.
 [[nodiscard]] std::shared_ptr<void> block_lun(const std::string& run_directory, const Plan& plan,
                                               std::size_t lun);
+// A disk of a guest that is not of the simulated world, at the LUN's barrier of a host.
+class RivalDisk {
+ public:
+  RivalDisk(const std::string& run_directory, const Plan& plan, std::size_t lun);
+  ~RivalDisk();
+  RivalDisk(const RivalDisk&) = delete;
+  RivalDisk& operator=(const RivalDisk&) = delete;
+
+  [[nodiscard]] bool has_the_lun(TimePoint now);
+  // Tells that it writes.
+  void write();
+
+ private:
+  std::unique_ptr<LunWriteBarrier> barrier_;
+};
+
 // What the service does when it hears that a guest's process has ended.
 void note_death(const std::string& run_directory, pid_t pid, TimePoint now);
 

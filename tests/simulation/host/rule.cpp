@@ -5,8 +5,8 @@ namespace {
 
 constexpr std::string_view kNames[kRules] = {
     "data",          "ring",          "error",         "sent_after_suspend", "sent_after_close",
-    "suspend_unnoticed", "foreign_reset", "foreign_login", "needless_wait",      "hang",
-    "left_over",     "protocol",      "crash",
+    "given_away",    "suspend_unnoticed", "foreign_reset", "foreign_login",      "needless_wait",
+    "hang",          "left_over",     "protocol",      "crash",
 };
 
 }  // namespace

@@ -15,6 +15,7 @@ enum class Rule : std::uint8_t {
   error,               // no request fails where nothing allows it
   sent_after_suspend,  // no write leaves a process that knows that its guest is suspended
   sent_after_close,    // ... or has closed the disk
+  given_away,          // a LUN is no other guest's as long as its own has not ended
   suspend_unnoticed,   // a process notices that its guest is suspended
   foreign_reset,       // LOGICAL UNIT RESET only for LUNs that nobody else uses
   foreign_login,       // a LUN is used with its own name and secret only

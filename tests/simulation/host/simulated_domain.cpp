@@ -23,8 +23,9 @@ constexpr milliseconds kUnmapLook{5};
 }  // namespace
 
 SimulatedDomain::SimulatedDomain(SimulatedWorld& world, SimulatedHost& host,
-                                 std::optional<DomainId> wanted, Owner& owner)
-    : world_(world), host_(host), id_(host.create_domain(wanted)), owner_(owner) {}
+                                 std::optional<DomainId> wanted, const DomainHandle& handle,
+                                 Owner& owner)
+    : world_(world), host_(host), id_(host.create_domain(wanted, handle)), owner_(owner) {}
 
 SimulatedDomain::~SimulatedDomain() {
   *exists_ = false;

@@ -32,9 +32,9 @@ class SimulatedDomain {
     ~Owner() = default;
   };
 
-  // wanted: its number; nullopt: a new one.
+  // wanted: its number; nullopt: a new one. handle: the guest's, wherever it is.
   SimulatedDomain(SimulatedWorld& world, SimulatedHost& host, std::optional<DomainId> wanted,
-                  Owner& owner);
+                  const DomainHandle& handle, Owner& owner);
   ~SimulatedDomain();  // gone
   SimulatedDomain(const SimulatedDomain&) = delete;
   SimulatedDomain& operator=(const SimulatedDomain&) = delete;

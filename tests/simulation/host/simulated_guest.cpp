@@ -43,7 +43,9 @@ void SimulatedGuest::detach(std::size_t disk) {
 std::unique_ptr<SimulatedDomain> SimulatedGuest::make_domain(SimulatedHost& host,
                                                              std::optional<DomainId> wanted) {
   SimulatedDomain::Owner& owner = *this;
-  return std::make_unique<SimulatedDomain>(world_, host, wanted, owner);
+  DomainHandle handle{};
+  handle.back() = static_cast<std::uint8_t>(number_ + 1);
+  return std::make_unique<SimulatedDomain>(world_, host, wanted, handle, owner);
 }
 
 void SimulatedGuest::boot(std::unique_ptr<SimulatedDomain> domain) {

@@ -195,22 +195,22 @@ bool SimulatedHost::toolstack_works() const {
 
 // ---- domains
 
-DomainId SimulatedHost::create_domain(std::optional<DomainId> wanted) {
+DomainId SimulatedHost::create_domain(std::optional<DomainId> wanted, const DomainHandle& handle) {
   const DomainId domain = wanted.value_or(next_domain_);
   ISCSI_BLKBACK_ASSERT(!domain_exists(domain));
   next_domain_ = static_cast<DomainId>(next_domain_ + (wanted ? 0 : 1));
+  domains_[domain].handle = handle;
   set_domain(domain, DomainLife::running);
   return domain;
 }
 
 void SimulatedHost::set_domain(DomainId domain, DomainLife life, ShutdownReason reason) {
+  const DomainStatus before = domains_[domain];
   // The hypervisor goes on telling why a domain had shut down.
-  if (const auto before = domains_.find(domain); life == DomainLife::dying &&
-                                                 before != domains_.end() &&
-                                                 before->second.life == DomainLife::shut_down) {
-    reason = before->second.shutdown_reason;
+  if (life == DomainLife::dying && before.life == DomainLife::shut_down) {
+    reason = before.shutdown_reason;
   }
-  const DomainStatus status{life, reason};
+  const DomainStatus status{life, reason, before.handle};
   if (life == DomainLife::gone) {
     domains_.erase(domain);
   } else {

@@ -47,7 +47,7 @@ class SimulatedHost final : private GuestLauncher, private SimulatedProcess::Own
 
   // A new domain; the number is another one each time, or the one that is given, which must be
   // free.
-  [[nodiscard]] DomainId create_domain(std::optional<DomainId> wanted);
+  [[nodiscard]] DomainId create_domain(std::optional<DomainId> wanted, const DomainHandle& handle);
   [[nodiscard]] bool domain_exists(DomainId domain) const { return domains_.contains(domain); }
   void set_domain(DomainId domain, DomainLife life,
                   ShutdownReason reason = ShutdownReason::poweroff);

@@ -1,6 +1,6 @@
 # A guest that moves, and LUNs that pass from one guest to another, with writes under way: what it left at its former
 # place must not land after what it writes at the new one. Each step verifies all data with fio.
-#   save       xl save and restore; xl save -c, which goes on where it was
+#   save       xl save -c, which goes on where it was, while another guest waits for the LUN; xl save and restore
 #   migrate    xl migrate localhost, ten times under load
 #   hand-over  detached from one guest, attached to another, while a path is silent and its bytes come late
 #   kill       a guest's process is killed with bytes on the way, and the guest recreated at once
@@ -28,11 +28,17 @@ end_fio() { # GUEST JOB
   guest_finish "$1" "$2" 90
 }
 
+still_waits() { xenstore-read "$(backend_node w xvda)/hotplug-error" 2> /dev/null | grep -q "in use by xvda of guest $1 "; } # DOMID
 save() {
   local first; first=$(domid g)
+  guest_create w "$variant" "$(disk qdisk xvdb 2)"
+  attach w "$(disk qdisk xvda 1)" || note "xl block-attach of a LUN that is in use: $(cat "$scenario_dir/attach.log")"
+  wait_until 20 "another guest waits for the LUN" still_waits "$first"
   timeout $((120 * patience)) xl save -c "$(domain g)" "$scenario_dir/g.save" || fail "xl save -c failed"
   [ "$(domid g)" = "$first" ] || fail "the guest is another domain after xl save -c"
   goes_on g fio
+  still_waits "$first" || fail "xl save -c has given the LUN away: $(xenstore-read "$(backend_node w xvda)/hotplug-error")"
+  guest_destroy w
   timeout $((120 * patience)) xl save "$(domain g)" "$scenario_dir/g.save" || fail "xl save failed"
   gone_with_its_process "$first"
   timeout $((120 * patience)) xl restore "$scenario_dir/g.save" || fail "xl restore failed"
