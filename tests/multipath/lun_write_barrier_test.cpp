@@ -214,7 +214,7 @@ TEST_F(LunWriteBarrierTest, AGuestIsOvertakenAlsoInAnotherFile) {
 }
 
 TEST_F(LunWriteBarrierTest, ADiskTakesItsSuspendedGuestToAnotherFile) {
-  LunWriteBarrier one = enter_for(kGuest, "one");
+  LunWriteBarrier one = enter_for(0, "one");
   one.set_use(HolderUse::suspended, kGuest, {});
   clean();
   ASSERT_TRUE(one.follow_file());
