@@ -546,6 +546,9 @@ const SessionOptions& Session::options() const {
 const NegotiatedParameters& Session::negotiated() const {
   return impl_->negotiated_;
 }
+const SocketAddress& Session::portal_address() const {
+  return impl_->portal_address_;
+}
 const SocketAddress& Session::peer() const {
   return impl_->peer_;
 }

@@ -146,7 +146,10 @@ class Session {
   [[nodiscard]] SessionState state() const;
   [[nodiscard]] const SessionOptions& options() const;
   [[nodiscard]] const NegotiatedParameters& negotiated() const;  // of the last login
-  // Where that login led: to the portal, or by redirects to another address.
+  // Of the portal's addresses the one by which that login came in. Before a first login it is the
+  // first address.
+  [[nodiscard]] const SocketAddress& portal_address() const;
+  // Where that login led: to portal_address(), or by redirects to another one.
   [[nodiscard]] const SocketAddress& peer() const;
   [[nodiscard]] std::uint64_t login_epoch() const;  // counts successful logins
   // While it is not logged in: what last_error() says is not the end of it. A redirect is followed,

@@ -59,7 +59,8 @@ class Session::Impl final : public ByteStream::Owner {
   SessionState state_ = SessionState::free;
   const SessionOptions options_;
   NegotiatedParameters negotiated_;
-  SocketAddress peer_;  // of the last login that succeeded
+  SocketAddress portal_address_ = options_.portal;  // of the last login that succeeded
+  SocketAddress peer_;                              // likewise
   std::uint64_t login_epoch_ = 0;
   Error last_error_{ErrorCode::unavailable, ""};
   std::uint32_t commands_in_flight_ = 0;
@@ -141,6 +142,7 @@ class Session::Impl final : public ByteStream::Owner {
   [[nodiscard]] std::string where() const;
 
   // session_redirect.cpp
+  [[nodiscard]] const SocketAddress& address_of_portal() const;
   [[nodiscard]] const SocketAddress& login_address() const;
   void redirect();
   void follow_redirect();

@@ -98,6 +98,7 @@ void Session::Impl::send_login_request() {
 
 void Session::Impl::enter_full_feature_phase() {
   negotiated_ = login_->negotiated();
+  portal_address_ = address_of_portal();
   peer_ = login_address();
   statuses_.reset(login_->numbers().stat_sn + 1);
   max_cmd_sn_ = login_->numbers().max_cmd_sn;

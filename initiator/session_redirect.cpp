@@ -13,11 +13,12 @@ constexpr std::size_t kMaxAddressTrouble = 600;
 
 }  // namespace
 
+const SocketAddress& Session::Impl::address_of_portal() const {
+  return address_ == 0 ? options_.portal : options_.other_addresses[address_ - 1];
+}
+
 const SocketAddress& Session::Impl::login_address() const {
-  return redirected_to_  ? *redirected_to_
-         : moved_to_     ? *moved_to_
-         : address_ == 0 ? options_.portal
-                         : options_.other_addresses[address_ - 1];
+  return redirected_to_ ? *redirected_to_ : moved_to_ ? *moved_to_ : address_of_portal();
 }
 
 // After a login that failed: every address of the name has its turn at once, then comes the

@@ -67,7 +67,7 @@ struct BarrierNexus {
   std::uint16_t session_number = 0;
   std::string initiator_name;
   std::string target_name;
-  SocketAddress portal;  // where the logins of the session begin
+  SocketAddress portal;  // Session::portal_address() of its last login
   InterfaceBinding interface_binding;
   LoginPlace place;  // of its last login
 };

@@ -158,7 +158,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
     const MarginalPath& marginal = marginal_[path->index()];
     snapshot.in_flight += path->in_flight();
     snapshot.paths.push_back({.portal = path->portal_name(),
-                              .address = session.portal.to_string(),
+                              .address = path->session().portal_address().to_string(),
                               .interface_name = session.interface_binding.to_string(),
                               .target_name = session.target_name,
                               .lun = path->lun(),

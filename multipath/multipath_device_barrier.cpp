@@ -89,7 +89,7 @@ void MultipathDevice::Impl::tell_nexus(const Path& path) {
                                         .session_number = session.session_number,
                                         .initiator_name = session.initiator_name,
                                         .target_name = session.target_name,
-                                        .portal = session.portal,
+                                        .portal = path.session().portal_address(),
                                         .interface_binding = session.interface_binding,
                                         .place = login_place(path.session())});
   if (!told) {

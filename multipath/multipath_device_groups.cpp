@@ -13,7 +13,7 @@ PathPlace place_of(const Path& path) {
   const SessionOptions& session = path.session().options();
   const NegotiatedParameters& negotiated = path.session().negotiated();
   return {.portal = path.portal_name(),
-          .address = session.portal.to_string(),
+          .address = path.session().portal_address().to_string(),
           .interface_name = session.interface_binding.to_string(),
           .target_name = session.target_name,
           .portal_group = negotiated.target_portal_group_tag_known

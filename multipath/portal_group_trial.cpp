@@ -139,8 +139,8 @@ void NexusSpaces::tried(const Pair& sessions, const Numbers& numbers, TrialVerdi
 class PortalGroupTrial::Visitor final : public SessionObserver {
  public:
   // It has the first session's name and credentials, and takes the way of the other one.
-  Visitor(PortalGroupTrial& trial, const SessionOptions& like, const SessionOptions& way)
-      : trial_(trial), session_(trial.reactor_, options(like, way)) {
+  Visitor(PortalGroupTrial& trial, const Session& like, const Session& way)
+      : trial_(trial), session_(trial.reactor_, options(like.options(), way)) {
     session_.add_observer(*this);
     session_.start();
   }
@@ -162,12 +162,13 @@ class PortalGroupTrial::Visitor final : public SessionObserver {
   }
 
  private:
-  static SessionOptions options(const SessionOptions& like, const SessionOptions& way) {
+  static SessionOptions options(const SessionOptions& like, const Session& way) {
     SessionOptions result = like;
     result.isid = trial_isid(like.isid);
-    result.portal = way.portal;
-    result.portal_name = way.portal_name;
-    result.interface_binding = way.interface_binding;
+    result.portal = way.portal_address();
+    result.other_addresses.clear();
+    result.portal_name = way.options().portal_name;
+    result.interface_binding = way.options().interface_binding;
     result.max_commands = 1;
     result.logout_timeout = std::min(result.logout_timeout, kLogoutTime);
     return result;
@@ -208,7 +209,7 @@ PortalGroupTrial::PortalGroupTrial(Reactor& reactor, Session& first, Session& se
   for (std::size_t which = 0; which < own_.size(); ++which) {
     own_[which]->add_observer(witnesses_[which]);
   }
-  visitors_[0] = std::make_unique<Visitor>(*this, first.options(), first.options());
+  visitors_[0] = std::make_unique<Visitor>(*this, first, first);
   timer_.start_after(kAnswerTime);
 }
 
@@ -268,7 +269,7 @@ void PortalGroupTrial::advance() {
       return;
     case TrialStep::start_second:
       facts_.second_started = true;
-      visitors_[1] = std::make_unique<Visitor>(*this, own_[0]->options(), own_[1]->options());
+      visitors_[1] = std::make_unique<Visitor>(*this, *own_[0], *own_[1]);
       timer_.start_after(kAnswerTime);
       return;
     case TrialStep::ask:

@@ -32,6 +32,7 @@ class PredecessorFence::Attempt final : public SessionObserver {
     options_.initiator_name = nexus.initiator_name;
     options_.isid = nexus.isid;
     options_.session_number = nexus.session_number;
+    options_.other_addresses.clear();  // those are the other path's
     options_.interface_binding = nexus.interface_binding;
     options_.max_commands = 1;
     for (Session* session : fence.owner_.path_sessions()) {
@@ -120,20 +121,31 @@ class PredecessorFence::Attempt final : public SessionObserver {
            options.initiator_name == nexus_.initiator_name;
   }
 
-  // Where the dead session had logged in, unless a path of ours is about to do so; then portals of
-  // the same group that answer.
+  // Where the dead session had logged in, and where that had led, unless a path of ours is about to
+  // do so; then portals of the same group that answer.
   [[nodiscard]] std::vector<SocketAddress> candidates() const {
     std::vector<SocketAddress> portals;
-    if (own_path_ == nullptr) {
+    if (own_path_ == nullptr || is_of_another_group(*own_path_)) {
       portals.push_back(nexus_.portal);
+      if (!(nexus_.place.portal == nexus_.portal)) {
+        portals.push_back(nexus_.place.portal);
+      }
     }
     for (const Session* session : fence_.owner_.path_sessions()) {
       if (session != own_path_ && session->state() == SessionState::logged_in &&
           session->options().target_name == nexus_.target_name && is_sibling(*session)) {
-        portals.push_back(session->options().portal);
+        portals.push_back(session->portal_address());
       }
     }
     return portals;
+  }
+
+  // The path has come in by another address of its name than the dead session: the ISID makes
+  // another nexus there (RFC 7143 4.4.1), and a login to the old one does not end the path's.
+  [[nodiscard]] bool is_of_another_group(const Session& path) const {
+    const auto group = login_place(path).portal_group;
+    return path.state() == SessionState::logged_in && group && nexus_.place.portal_group &&
+           group != nexus_.place.portal_group;
   }
 
   // Whether this login has led to the nexus that the dead process had.

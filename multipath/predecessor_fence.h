@@ -7,10 +7,11 @@
 // Where the disk has a path of the same nexus (a process that is started again for the same guest
 // comes to the same ISIDs), that path's own login does it: the next one, or the one that it has, if
 // the target answers a NOP-Out on it now, because a later login of the dead process would have
-// ended that. Else a session of this object logs in where the dead one had, or through a sibling
-// portal of the same portal group, where the disk vouches for that (a trial says nothing of a login
-// that a dead process has made), and out again. Where another disk of this process has a session of
-// that ISID it is left alone, and time decides.
+// ended that. Else a session of this object logs in where the dead one had, at that address of the
+// portal's name or where a redirect had led from there, or through a sibling portal of the same
+// portal group, where the disk vouches for that (a trial says nothing of a login that a dead
+// process has made), and out again. Where another disk of this process has a session of that ISID,
+// or the disk's own path has one in the same portal group, it is left alone, and time decides.
 #pragma once
 
 #include <cstddef>

@@ -204,7 +204,8 @@ class SessionFencer::Entry final : public SessionObserver {
     }
     const SessionOptions& way = sibling_->options();
     SessionOptions options = session_->options();
-    options.portal = way.portal;
+    options.portal = sibling_->portal_address();
+    options.other_addresses.clear();  // those are the lost session's
     options.portal_name = way.portal_name;
     options.interface_binding = way.interface_binding;
     options.max_commands = 1;

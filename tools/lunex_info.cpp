@@ -129,7 +129,7 @@ Result<LunexInfo> ask_lun(Reactor& reactor, Session& session, std::uint32_t lun,
                           const RunUntil& run_until) {
   LunexInfo info;
   info.target_name = session.options().target_name;
-  info.portal = session.options().portal.to_string();
+  info.portal = session.portal_address().to_string();
   info.lun = lun;
   info.login = session.negotiated();
 

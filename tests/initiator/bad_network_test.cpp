@@ -49,6 +49,15 @@ class BadNetworkTest : public TgtTest {
     const auto identity = identify();
     ASSERT_TRUE(identity) << identity.error().message;
   }
+  // A session that has forgotten that its connections end again and again (repeated_ends.h), which
+  // would make it wait. The next login.
+  void start_anew() {
+    bool stopped = false;
+    session->stop([](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &stopped);
+    ASSERT_TRUE(run_until([&] { return stopped; }));
+    session->start();
+    expect_login(session->login_epoch() + 1);
+  }
   void expect_contents(std::uint64_t sector, std::byte value) {
     Io read;
     read.data.resize(kIoBytes);
@@ -126,7 +135,6 @@ TEST_F(BadNetworkTest, ATargetThatCannotBeReachedForAWhileIsFoundAgain) {
 
 // Cut in the header, at its end, in the data, one byte before the end of a Data-In PDU, and so on.
 TEST_F(BadNetworkTest, AnAnswerCutAnywhereIsLost) {
-  std::uint64_t epoch = 1;
   for (const Ending ending : {Ending::fin, Ending::reset}) {
     for (const std::uint64_t bytes : {1U, 20U, 47U, 48U, 49U, 5000U, 65535U + 48U}) {
       Io read;
@@ -136,13 +144,14 @@ TEST_F(BadNetworkTest, AnAnswerCutAnywhereIsLost) {
       ASSERT_TRUE(run(read)) << bytes;
       EXPECT_FALSE(read.task.succeeded()) << bytes;
       EXPECT_EQ(read.task.outcome, TaskOutcome::connection_lost) << bytes;
-      expect_login(++epoch);
+      expect_login(session->login_epoch() + 1);
+      start_anew();
     }
   }
 }
 
 TEST_F(BadNetworkTest, AWriteCutAnywhereIsLostAndCanBeRepeated) {
-  std::uint64_t epoch = 1;
+  std::uint8_t value = 0;
   for (const Ending ending : {Ending::fin, Ending::reset}) {
     for (const std::uint64_t bytes : {1U, 47U, 48U, 49U, 8192U, 65535U + 48U}) {
       Io lost;
@@ -151,10 +160,10 @@ TEST_F(BadNetworkTest, AWriteCutAnywhereIsLostAndCanBeRepeated) {
       lost.submit(*unit, BlockOperation::write, 256);
       ASSERT_TRUE(run(lost)) << bytes;
       EXPECT_FALSE(lost.task.succeeded()) << bytes;
-      expect_login(++epoch);
-      const std::byte value{static_cast<std::uint8_t>(epoch)};
-      write(256, value);
-      expect_contents(256, value);
+      expect_login(session->login_epoch() + 1);
+      write(256, std::byte{++value});
+      expect_contents(256, std::byte{value});
+      start_anew();
     }
   }
 }

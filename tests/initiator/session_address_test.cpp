@@ -49,6 +49,7 @@ TEST_F(SessionAddressTest, TheFirstThatAnswersIsUsed) {
     TestSession initiator(reactor, options(one.portals));
     const TimePoint begin = reactor.now();
     ASSERT_TRUE(initiator.start());
+    EXPECT_EQ(initiator.session.portal_address(), test_address(one.used));
     EXPECT_EQ(initiator.session.peer(), test_address(one.used));
     EXPECT_EQ(initiator.session.statistics().login_failures, one.failures);
     EXPECT_LT(reactor.now() - begin, initiator.session.options().relogin_backoff_min / 2)
@@ -108,6 +109,7 @@ TEST_F(SessionAddressTest, EachAddressOfARedirectsNameIsTried) {
   target->redirect_logins(0, "san.example");
   TestSession initiator(reactor, test_session_options(), resolver);
   ASSERT_TRUE(initiator.start());
+  EXPECT_EQ(initiator.session.portal_address(), test_address(1));
   EXPECT_EQ(initiator.session.peer(), test_address(2));
   EXPECT_EQ(initiator.session.statistics().login_failures, 2U);
 }

@@ -362,6 +362,19 @@ TEST_F(FollowingDiskTest, IsToldWhereEachPathHasLed) {
   EXPECT_EQ(told(2), "");
 }
 
+TEST_F(FollowingDiskTest, IsToldByWhichAddressOfAHostNameAPathHasComeIn) {
+  start_target({1, 2});
+  refuse(0);
+  add_session(0, {1}).start();
+  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  ASSERT_TRUE(device_->add_path(*sessions_[0], 0));
+  ASSERT_TRUE(wait_for_up(1));
+  const BarrierFile file = barrier_file();
+  EXPECT_EQ(text_of(file.nexus(0, 0).portal), portal_address(1).to_string());
+  EXPECT_EQ(text_of(file.nexus(0, 0).peer), portal_address(1).to_string());
+  accept(0);
+}
+
 TEST_F(FollowingDiskTest, IsReadyBesideOneThatWasSuspendedBeforeItKnewItsLun) {
   start_target();
   start_device(false);

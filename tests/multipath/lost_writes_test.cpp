@@ -67,6 +67,44 @@ TEST_F(LostWrites, ASiblingPortalFencesAtOnce) {
   EXPECT_EQ(target_->sessions(), 1U) << "the fence session has logged out";
 }
 
+TEST_F(LostWrites, ASiblingThatHasComeInByALaterAddressOfItsNameFencesThere) {
+  start_target({1, 2, 1});
+  refuse(1);
+  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  for (Session* session : {&add_session(0), &add_session(1, {2})}) {
+    session->start();
+    ASSERT_TRUE(device_->add_path(*session, 0));
+  }
+  ASSERT_TRUE(wait_for_up(2));
+  accept(1);
+  GuestRequest& first = write_held_at(0, 0, 8, 1);
+  refuse(0);
+  EXPECT_EQ(answer(first, milliseconds(50)), IoStatus::ok);
+  EXPECT_EQ(answer(write(0, 8, 2), milliseconds(50)), IoStatus::ok);
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+  target_->release_held();
+  reactor_.run_for(milliseconds(100));
+  EXPECT_EQ(medium(0), 2);
+}
+
+TEST_F(LostWrites, AFenceIsNotTriedAtTheOtherAddressesOfTheLostPath) {
+  start_target({1, 1, 2});
+  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  for (Session* session : {&add_session(0, {2}), &add_session(1)}) {
+    session->start();
+    ASSERT_TRUE(device_->add_path(*session, 0));
+  }
+  ASSERT_TRUE(wait_for_up(2));
+  const auto logins = target_->counters.logins;
+  GuestRequest& first = write_held_at(0, 0, 8, 1);
+  reactor_.network().set_refusing(portal_address(1), true);  // the fence is refused there
+  refuse(0);
+  EXPECT_EQ(answer(first, milliseconds(50)), IoStatus::ok);
+  reactor_.run_for(seconds(5));
+  EXPECT_EQ(sessions_[0]->portal_address(), portal_address(2));
+  EXPECT_EQ(target_->counters.logins, logins + 1) << "its own";
+}
+
 TEST_F(LostWrites, ASiblingPortalIsNoFenceForADiskThatDoesNotVouchForItsTarget) {
   options_.portal_group_fences.reset();
   start();

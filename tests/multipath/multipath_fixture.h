@@ -78,12 +78,17 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     target_->add_lun(0, lun_);
   }
 
-  Session& add_session(std::size_t portal) {
+  // others: portals at the other addresses of its name.
+  Session& add_session(std::size_t portal, const std::vector<std::size_t>& others = {}) {
     SessionOptions options = session_options_;
     options.initiator_name = "iqn.2026-01.test:host";
     options.target_name = target_options_.name;
     options.portal = portal_address(portal);
     options.portal_name = options.portal.to_string();
+    for (const std::size_t other : others) {
+      options.other_addresses.push_back(portal_address(other));
+      options.portal_name = "array.example:3260";
+    }
     options.isid = {0x80, 0, 0, 1, 0, ++last_isid_};
     sessions_.push_back(std::make_unique<Session>(reactor_, options));
     return *sessions_.back();

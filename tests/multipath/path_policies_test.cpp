@@ -141,6 +141,23 @@ TEST_F(PathPolicyTest, WeightedpathPrefersByPortal) {
   EXPECT_EQ(spread(), (Ints{0, 0, 12, 0}));
 }
 
+TEST_F(PathPolicyTest, WeightedpathGoesByTheAddressOfAHostNameByWhichAPathHasComeIn) {
+  options_.prio = make_prioritizer(PrioritizerKind::weighted,
+                                   std::vector<std::string>{"portal 10.0.0.2 20", "portal * 10"})
+                      .value();
+  start_target({1, 1, 1});
+  refuse(0);
+  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  for (Session* session : {&add_session(0, {1}), &add_session(2)}) {
+    session->start();
+    ASSERT_TRUE(device_->add_path(*session, 0));
+  }
+  ASSERT_TRUE(wait_for_up(2));
+  EXPECT_EQ(priorities(), (Ints{20, 10}));
+  EXPECT_EQ(snapshot().paths[0].address, "10.0.0.2:3260");
+  accept(0);
+}
+
 TEST_F(PathPolicyTest, IetUsesThePreferredPortalWhileItIsThere) {
   options_.prio = make_prioritizer(PrioritizerKind::preferred_portal,
                                    std::vector<std::string>{"preferredip=10.0.0.2"})

@@ -246,6 +246,22 @@ TEST_F(PortalGroupTrialTest, PortalsOfOneNodeFenceForEachOther) {
   expect_that_it_is_fenced_at_once();
 }
 
+TEST_F(PortalGroupTrialTest, ThePortalsAreThoseByWhichThePathsHaveComeIn) {
+  start_target({2, 1, 1});
+  refuse(0);
+  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  for (Session* session : {&add_session(0, {1}), &add_session(0, {2})}) {
+    session->start();
+    ASSERT_TRUE(device_->add_path(*session, 0));
+  }
+  ASSERT_TRUE(wait_for_up(2));
+  accept(0);
+  reactor_.run_for(seconds(2));
+  EXPECT_EQ(target_->counters.reinstatements, 1U);
+  EXPECT_EQ(losses(), 0U);
+  EXPECT_FALSE(path(0).fenced_alone);
+}
+
 TEST_F(PortalGroupTrialTest, PortalsOfTwoNodesDoNot) {
   start_two_nodes();
   reactor_.run_for(seconds(10));
@@ -255,6 +271,25 @@ TEST_F(PortalGroupTrialTest, PortalsOfTwoNodesDoNot) {
   EXPECT_TRUE(path(0).fenced_alone && path(1).fenced_alone);
   lose_a_write_at(0);
   expect_that_time_alone_fences();
+}
+
+// Where it comes to is the first node again, which knows its first session.
+TEST_F(PortalGroupTrialTest, ALoginAtAnotherAddressOfTheFirstPathSaysNothingOfTheSecond) {
+  start_target({1, 1});
+  SimTargetOptions other_options = target_options_;
+  other_options.portals = {{portal_address(2), 1}};
+  other_ = std::make_unique<SimTarget>(reactor_, other_options);
+  other_->add_lun(0, lun_);
+  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  for (Session* session : {&add_session(0, {1}), &add_session(2)}) {
+    session->start();
+    ASSERT_TRUE(device_->add_path(*session, 0));
+  }
+  ASSERT_TRUE(wait_for_up(2));
+  reactor_.network().set_refusing(portal_address(2), true);  // new connections
+  reactor_.run_for(seconds(10));
+  EXPECT_EQ(target_->counters.reinstatements, 0U);
+  EXPECT_TRUE(path(0).fenced_alone && path(1).fenced_alone);
 }
 
 TEST_F(PortalGroupTrialTest, UntilThereIsAProofNothingIsAFence) {

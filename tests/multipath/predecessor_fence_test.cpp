@@ -20,12 +20,14 @@ class PredecessorFenceTest : public FollowingDisk {
   // and was killed. The target still has the write, and executes it when it is released. The disk's
   // target and sessions are there, its device is not.
   void leave_a_write(std::size_t portal, std::uint8_t isid,
-                     const std::string& initiator_name = "iqn.2026-01.test:host") {
+                     const std::string& initiator_name = "iqn.2026-01.test:host",
+                     const std::vector<SocketAddress>& other_addresses = {}) {
     for (std::size_t led_to = 0; led_to < target_options_.portals.size(); ++led_to) {
       hold_writes_at(led_to);
     }
     SessionOptions options = sessions_.at(0)->options();
     options.portal = portal_address(portal);
+    options.other_addresses = other_addresses;
     options.portal_name = options.portal.to_string();
     options.isid[5] = isid;
     options.initiator_name = initiator_name;
@@ -52,7 +54,7 @@ class PredecessorFenceTest : public FollowingDisk {
     nexus.isid = options.isid;
     nexus.initiator_name = options.initiator_name;
     nexus.target_name = options.target_name;
-    nexus.portal = options.portal;
+    nexus.portal = dead.portal_address();
     nexus.place = login_place(dead);
     tell(nexus);
     bool stopped = false;
@@ -61,6 +63,12 @@ class PredecessorFenceTest : public FollowingDisk {
     ASSERT_TRUE(reactor_.run_until([&] { return stopped; }));
     reactor_.run_for(milliseconds(1));  // the target hears of it
     target_->clear_faults();
+  }
+  // By the second address of a name, whose first one was away and is back.
+  void leave_a_write_by_the_second_of(std::size_t first, std::size_t second, std::uint8_t isid) {
+    refuse(first);
+    leave_a_write(first, isid, "iqn.2026-01.test:host", {portal_address(second)});
+    accept(first);
   }
   void tell(const BarrierNexus& nexus, std::uint32_t path = 0) {
     auto barrier = LunWriteBarrier::enter(folder_.path(), key_,
@@ -201,6 +209,79 @@ TEST_F(PredecessorFenceTest, APathThatIsRemovedIsNotWaitedFor) {
   EXPECT_GE(target_->counters.terminated_tasks, 1U);
 }
 
+TEST_F(PredecessorFenceTest, LogsInAtTheAddressOfAHostNameByWhichADeadProcessHadComeIn) {
+  options_.quiesce_time = seconds(20);
+  prepare({1, 2, 2});
+  leave_a_write_by_the_second_of(1, 2, kOtherGuest);
+  start_again({0});
+  expect_written_after({}, milliseconds(100));
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+}
+
+TEST_F(PredecessorFenceTest, GoesThroughASiblingPortalWhereALaterAddressOfAHostNameIsAway) {
+  prepare({1, 2, 2, 2});
+  leave_a_write_by_the_second_of(1, 2, kOtherGuest);
+  refuse(2);
+  start_again({3});
+  expect_written_after(milliseconds(100), seconds(5));
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+}
+
+TEST_F(PredecessorFenceTest, GoesThroughTheAddressByWhichASiblingHasComeIn) {
+  prepare({1, 2, 2});
+  leave_a_write(1, kOtherGuest);
+  stop(*sessions_[2]);
+  refuse(0);
+  refuse(1);
+  Session& sibling = add_session(0, {2});
+  sibling.start();
+  start_again({3});
+  accept(0);
+  expect_written_after(milliseconds(100), seconds(5));
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+}
+
+TEST_F(PredecessorFenceTest, LeavesTheOtherAddressesOfAnotherPathAlone) {
+  options_.quiesce_time = seconds(20);
+  prepare({1, 2, 2});
+  leave_a_write(1, kOtherGuest);
+  refuse(1);
+  add_session(0, {2}).start();
+  start_again({3});
+  const auto logins = target_->counters.logins;
+  expect_to_wait();
+  EXPECT_EQ(target_->counters.logins, logins);
+}
+
+// A process that is started again for the same guest, when the address is back that had been away.
+TEST_F(PredecessorFenceTest, APathOfItsIsidInAnotherGroupKeepsItFromNothing) {
+  options_.quiesce_time = seconds(20);
+  prepare({1, 2});
+  stop(*sessions_[1]);
+  Session& path = add_session(0, {1});
+  leave_a_write_by_the_second_of(0, 1, path.options().isid[5]);
+  path.start();
+  start_again({2});
+  ASSERT_EQ(path.portal_address(), portal_address(0));
+  expect_written_after({}, seconds(2));
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
+  EXPECT_EQ(path.statistics().connection_losses, 0U);
+}
+
+// Its login would end that path's session. Time decides.
+TEST_F(PredecessorFenceTest, APathOfItsIsidInItsGroupIsNotEnded) {
+  options_.portal_group_fences.reset();
+  options_.quiesce_time = seconds(20);
+  prepare({2, 2});
+  stop(*sessions_[1]);
+  Session& path = add_session(0, {1});
+  leave_a_write_by_the_second_of(0, 1, path.options().isid[5]);
+  path.start();
+  start_again({2});
+  expect_to_wait();
+  EXPECT_EQ(path.statistics().connection_losses, 0U);
+}
+
 // The ISID alone makes no nexus (RFC 7143 4.4.1).
 TEST_F(PredecessorFenceTest, APathOfAnotherInitiatorNameIsNoFence) {
   prepare({1, 2});
@@ -310,6 +391,7 @@ TEST_F(PredecessorFenceTest, ASiblingPortalIsNoFenceOfALoginThatWasLedElsewhere)
   leave_a_write(1, kOtherGuest);
   target_->redirect_logins(1, "");
   refuse(1);
+  refuse(2);
   start_again({3});
   expect_to_wait();
 }
@@ -321,8 +403,20 @@ TEST_F(PredecessorFenceTest, RedirectedLoginsFenceWhereTheDiskVouchesForThat) {
   leave_a_write(1, kOtherGuest);
   target_->redirect_logins(1, "");
   refuse(1);
+  refuse(2);
   start_again({3});
+  expect_written_after({}, seconds(8));
+}
+
+TEST_F(PredecessorFenceTest, LogsInWhereARedirectHadLedWhenThatPortalIsAway) {
+  options_.quiesce_time = seconds(20);
+  prepare({1, 2, 2});
+  target_->redirect_logins(1, portal_address(2).to_string());
+  leave_a_write(1, kOtherGuest);
+  refuse(1);
+  start_again({0});
   expect_written_after({}, seconds(5));
+  EXPECT_GE(target_->counters.terminated_tasks, 1U);
 }
 
 TEST_F(PredecessorFenceTest, ASessionOfAnotherDiskIsNotEnded) {

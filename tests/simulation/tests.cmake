@@ -73,3 +73,10 @@ iscsi_blkback_test(host_simulation_test
   LIBRARIES iscsi_blkback_host_simulation)
 target_compile_definitions(host_simulation_test PRIVATE
   SIMULATION_PLANS="${CMAKE_CURRENT_SOURCE_DIR}/simulation/host/plans")
+
+add_test(NAME simulation.Simulate.PrintsItsUsage COMMAND simulate --help)
+add_test(NAME simulation.Simulate.SaysWhichOptionItDoesNotHave COMMAND simulate --dsik)
+set_tests_properties(simulation.Simulate.SaysWhichOptionItDoesNotHave PROPERTIES
+  PASS_REGULAR_EXPRESSION "there is no option --dsik")
+set_tests_properties(simulation.Simulate.PrintsItsUsage
+  simulation.Simulate.SaysWhichOptionItDoesNotHave PROPERTIES LABELS simulation TIMEOUT 60)

@@ -197,6 +197,9 @@ TEST_F(Lunex, VerifyFindsTheBlockThatTheTargetSpoils) {
 }
 
 TEST_F(Lunex, GoesOnByTheOtherPathWhenOneIsLost) {
+  // Else writes to blocks that the lost path was writing wait for quiesce_time.
+  std::ofstream(folder / "lunex.toml") << "initiator_name = 'iqn.2026-01.test:lunex'\n[defaults]\n"
+                                          "portal_group_fences = true\n";
   auto proxy = TcpProxy::start(tgt.port());
   ASSERT_TRUE(proxy);
   std::promise<CommandResult> ended;

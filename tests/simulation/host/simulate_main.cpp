@@ -2,6 +2,7 @@
 // what it can do: simulate --help.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <deque>
@@ -170,7 +171,14 @@ class Simulate {
 
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
-  if (words == std::vector<std::string>{"--profiles"}) {
+  const auto asks_for = [&](const char* word) {
+    return std::find(words.begin(), words.end(), word) != words.end();
+  };
+  if (asks_for("--help")) {
+    std::printf("%s", iscsi_blkback::kSimulateUsage);
+    return 0;
+  }
+  if (asks_for("--profiles")) {
     for (const std::string_view name : iscsi_blkback::profile_names()) {
       std::printf("%s\n", std::string(name).c_str());
     }
@@ -178,10 +186,7 @@ int main(int argc, char** argv) {
   }
   auto options = iscsi_blkback::parse_simulate_options(words);
   if (!options) {
-    std::fprintf(stderr, "%s\n%s", options.error().message.c_str(),
-                 options.error().code == iscsi_blkback::ErrorCode::not_found
-                     ? iscsi_blkback::kSimulateUsage
-                     : "");
+    std::fprintf(stderr, "%s\n", options.error().message.c_str());
     return 2;
   }
   return iscsi_blkback::Simulate(std::move(*options)).run();

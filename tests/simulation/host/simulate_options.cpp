@@ -73,6 +73,14 @@ Result<void> read_plan(const std::string& path, SimulateOptions& options) {
   return {};
 }
 
+Result<void> no_such_option(std::string_view name) {
+  if (std::string_view(kSimulateUsage).find(fmt::format("  {}=", name)) != std::string_view::npos) {
+    return fail(ErrorCode::invalid_argument, fmt::format("{0} needs a value, as {0}=...", name));
+  }
+  return fail(ErrorCode::not_found,
+              fmt::format("there is no option {}; simulate --help lists them", name));
+}
+
 Result<void> take_value(std::string_view name, const std::string& value, SimulateOptions& options) {
   if (name == "--seeds") {
     const auto range = parse_seed_range(value);
@@ -102,15 +110,19 @@ Result<void> take_value(std::string_view name, const std::string& value, Simulat
     }
     options.simulation.breakage = *breakage;
   } else if (name == "--jobs") {
-    options.jobs = static_cast<unsigned>(
-        std::max<std::uint64_t>(parse_seed_range(value).value_or(SeedRange{}).first, 1));
+    const auto [end, error] =
+        std::from_chars(value.data(), value.data() + value.size(), options.jobs);
+    if (error != std::errc() || end != value.data() + value.size() || options.jobs == 0) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("jobs: a number from 1 on, not \"{}\"", value));
+    }
   } else if (name == "--keep") {
     options.keep_folder = value;
     options.shrinks = true;
   } else if (name == "--plan") {
     return read_plan(value, options);
   } else {
-    return fail(ErrorCode::not_found, fmt::format("there is no option {}", name));
+    return no_such_option(name);
   }
   return {};
 }
@@ -129,7 +141,7 @@ Result<void> take_flag(std::string_view name, SimulateOptions& options) {
   } else if (name == "--counts") {
     options.counts = true;
   } else {
-    return fail(ErrorCode::not_found, fmt::format("there is no option {}", name));
+    return no_such_option(name);
   }
   return {};
 }

@@ -31,6 +31,7 @@ inline constexpr const char* kSimulateUsage =
     "  --print             print the plans, do not run them\n"
     "  --log               print the product's log and all events, in this process\n"
     "  --counts            print in the end how often what has happened\n"
+    "  --help              print this\n"
     "Exit status: 1 when anything failed, 2 for a mistake in the options.\n";
 
 struct SimulateOptions {
@@ -48,7 +49,7 @@ struct SimulateOptions {
   bool counts = false;
 };
 
-// The error is a sentence for the user; not_found: usage is to be printed.
+// The error is a sentence for the user.
 [[nodiscard]] Result<SimulateOptions> parse_simulate_options(const std::vector<std::string>& words);
 
 }  // namespace iscsi_blkback
