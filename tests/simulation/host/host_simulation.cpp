@@ -201,9 +201,9 @@ void HostSimulationRun::on_write_sent(const SimReactor& sender, std::size_t targ
   if (process == nullptr || process->product() == nullptr) {
     return;
   }
-  process->note_write(lun);
   const TimePoint now = reactor_.now();
-  const ProductProcess& product = *process->product();
+  ProductProcess& product = *process->product();
+  product.note_write(target_name(target), lun);
   if (const auto since = product.suspended_since(); since && now > *since) {
     fail(Rule::sent_after_suspend,
          fmt::format("a write to LUN {} is sent {} us after the process of domain {} has heard of "

@@ -64,9 +64,8 @@ class Rival : public std::enable_shared_from_this<Rival> {
 
   void check() {
     for (SimulatedProcess* process : host_.processes()) {
-      if (process->product() != nullptr && process->has_written(number_) &&
-          !process->product()->guest_has_ended() && host_.domain_exists(process->guest()) &&
-          !process->product()->closed_since(target_, number_)) {
+      if (process->product() != nullptr && process->product()->has_written(target_, number_) &&
+          !process->product()->guest_has_ended() && host_.domain_exists(process->guest())) {
         world_.fail(Rule::given_away,
                     fmt::format("a disk of another guest has got LUN {}, and the disk of domain {} "
                                 "that has written there is not closed",

@@ -102,6 +102,17 @@ class WatchedDataPlane final : public DataPlane {
 
   [[nodiscard]] std::optional<TimePoint> suspended_since() const { return suspended_since_; }
   [[nodiscard]] bool guest_has_ended() const { return guest_has_ended_; }
+  void note_write(const std::string& target, std::uint16_t lun) {
+    for (auto& [handle, disk] : disks_) {
+      disk.written = disk.written || (disk.target == target && disk.lun == lun);
+    }
+  }
+  [[nodiscard]] bool has_written(const std::string& target, std::uint16_t lun) const {
+    return std::any_of(disks_.begin(), disks_.end(), [&](const auto& entry) {
+      const Disk& disk = entry.second;
+      return disk.target == target && disk.lun == lun && disk.written && !disk.closed_since;
+    });
+  }
   [[nodiscard]] std::optional<TimePoint> closed_since(const std::string& target,
                                                       std::uint16_t lun) const {
     std::optional<TimePoint> latest;
@@ -121,6 +132,7 @@ class WatchedDataPlane final : public DataPlane {
     std::string target;
     std::uint16_t lun = 0;
     std::optional<TimePoint> closed_since = {};
+    bool written = false;
   };
 
   void note_closed(DiskHandle disk) {
@@ -241,6 +253,14 @@ void ProductProcess::set(std::uint32_t device_id, const std::string& setting,
 
 std::optional<TimePoint> ProductProcess::suspended_since() const {
   return inside_->watched.suspended_since();
+}
+
+void ProductProcess::note_write(const std::string& target, std::uint16_t lun) {
+  inside_->watched.note_write(target, lun);
+}
+
+bool ProductProcess::has_written(const std::string& target, std::uint16_t lun) const {
+  return inside_->watched.has_written(target, lun);
 }
 
 bool ProductProcess::guest_has_ended() const {

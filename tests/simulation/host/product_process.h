@@ -62,6 +62,10 @@ class ProductProcess {
   // Since when the I/O side knows that the guest is suspended; nullopt: it is not, as far as it
   // knows.
   [[nodiscard]] std::optional<TimePoint> suspended_since() const;
+  // A write has been sent to that LUN. Whether one has since a disk there was opened that is not
+  // closed.
+  void note_write(const std::string& target, std::uint16_t lun);
+  [[nodiscard]] bool has_written(const std::string& target, std::uint16_t lun) const;
   // As far as the I/O side knows.
   [[nodiscard]] bool guest_has_ended() const;
   // Since when the process has closed every disk that it has had at this LUN.

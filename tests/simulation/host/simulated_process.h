@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 
 #include "tests/simulation/host/kernel_process.h"
 #include "tests/simulation/host/product_process.h"
@@ -62,9 +61,6 @@ class SimulatedProcess {
   [[nodiscard]] bool is_thread(const SimReactor& reactor) const {
     return &reactor == control_.get() || &reactor == io_.get();
   }
-  // Whether it has ever written to the LUN of that number.
-  void note_write(std::uint16_t lun) { written_.insert(lun); }
-  [[nodiscard]] bool has_written(std::uint16_t lun) const { return written_.contains(lun); }
   // Runs something as a part of the process.
   void run(const std::function<void(ProductProcess&)>& what);
 
@@ -86,7 +82,6 @@ class SimulatedProcess {
   std::unique_ptr<DomainInfo> domains_;
   std::unique_ptr<ProductProcess> product_;
   TimePoint stalled_until_{};
-  std::set<std::uint16_t> written_;
   std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);
 };
 
