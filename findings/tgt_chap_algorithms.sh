@@ -68,6 +68,7 @@ import hashlib, socket, struct, sys
 
 def log_in(port, offer, function, secret):
     connection = socket.create_connection(('127.0.0.1', port), 10)
+    stream = connection.makefile('rb')
     isid = bytes.fromhex('80abcdef00010000')
     stat_sn = 0
 
@@ -77,10 +78,10 @@ def log_in(port, offer, function, secret):
         header = struct.pack('>BBHI8s', 0x43, flags, 0, len(text), isid)
         header += struct.pack('>IIII16x', 1, 0, 1, stat_sn)
         connection.sendall(header + text + bytes(-len(text) % 4))
-        answer = connection.recv(48, socket.MSG_WAITALL)
+        answer = stream.read(48)
         stat_sn = int.from_bytes(answer[24:28], 'big') + 1
         length = int.from_bytes(answer[5:8], 'big')
-        text = connection.recv(length + -length % 4, socket.MSG_WAITALL)[:length].decode()
+        text = stream.read(length + -length % 4)[:length].decode()
         keys = dict(pair.split('=', 1) for pair in text.split('\0') if pair)
         return int.from_bytes(answer[36:38], 'big'), keys
 

@@ -76,6 +76,7 @@ cat >pieces.py <<'P'
 import socket, struct, sys
 
 connection = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 10)
+stream = connection.makefile('rb')
 stat_sn = 0
 
 def exchange(opcode, flags, middle, task, tag, text):
@@ -83,10 +84,10 @@ def exchange(opcode, flags, middle, task, tag, text):
     header = struct.pack('>BBHI8s', opcode, flags, 0, len(text), middle)
     header += struct.pack('>I4sII16x', task, tag, 1, stat_sn)
     connection.sendall(header + text + bytes(-len(text) % 4))
-    answer = connection.recv(48, socket.MSG_WAITALL)
+    answer = stream.read(48)
     stat_sn = int.from_bytes(answer[24:28], 'big') + 1
     length = int.from_bytes(answer[5:8], 'big')
-    return answer, connection.recv(length + -length % 4, socket.MSG_WAITALL)[:length]
+    return answer, stream.read(length + -length % 4)[:length]
 
 NAMES = b'InitiatorName=iqn.2026-11.example:host\0SessionType=Discovery\0'
 ISID = bytes.fromhex('80abcdef00010000')

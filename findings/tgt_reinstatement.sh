@@ -70,6 +70,7 @@ NAMES = ('InitiatorName=iqn.2026-11.example:host', 'TargetName=iqn.2026-11.examp
 class Connection:
     def __init__(self):
         self.socket = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 10)
+        self.stream = self.socket.makefile('rb')
         self.stat_sn = 0
 
     def exchange(self, first, flags, middle, text=b''):
@@ -77,13 +78,13 @@ class Connection:
         header += struct.pack('>IIII16x', 7, self.task, 1, self.stat_sn)
         try:
             self.socket.sendall(header + text + bytes(-len(text) % 4))
-            answer = self.socket.recv(48, socket.MSG_WAITALL)
+            answer = self.stream.read(48)
         except ConnectionError:
             return b''
         if len(answer) == 48:
             self.stat_sn = int.from_bytes(answer[24:28], 'big') + 1
             length = int.from_bytes(answer[5:8], 'big')
-            self.socket.recv(length + -length % 4, socket.MSG_WAITALL)
+            self.stream.read(length + -length % 4)
         return answer
 
     def log_in(self, flags, *pairs):
