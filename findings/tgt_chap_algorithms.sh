@@ -9,7 +9,7 @@
 #            computed with SHA-256 from the right secret is refused, not as wrong (0x0201) but as
 #            an initiator's error (0x0200); the 20 bytes of SHA-1 under that number are let in.
 #            6, which is SHA-1, it does not know.
-# Matters    An initiator that offers the stronger ones first, as open-iscsi can since 2.1
+# Matters    An initiator that offers the stronger ones first, as open-iscsi can
 #            (chap_algs), cannot log in with the right secret, and the status says nothing of it.
 # Here       What was refused is left out of the next login's list (initiator/chap_ladder.h).
 #
