@@ -57,7 +57,9 @@ struct Slot {
   std::uint32_t use;                // atomic: a HolderUse
   std::uint32_t shared;             // atomic: other disks may write at the same time
   std::int32_t pid;                 // of the disk's process
-  std::uint64_t turn;               // atomic: a lower one came first
+  std::uint64_t turn;               // atomic: a lower one comes first; its upper bits (kHeirBits) are a
+                                    // place in the line, the lower ones a number among those that
+                                    // have had the place one after the other
   std::uint64_t outstanding;        // atomic, PathMask: writes are at these paths
   std::uint64_t unfenced;           // atomic: writes lost at these paths may still be executed, and
                                     // kElsewhere: one word, which changes all at once
@@ -67,20 +69,28 @@ struct Slot {
   std::int64_t died_at_ns;          // atomic: when the process was found dead; 0: it was not yet
   std::int64_t quiesce_time_ns;     // see MultipathOptions; at most kLongestQuiesceTime is believed
   std::uint64_t vm;                 // atomic: see GuestNow
-  std::array<char, 128> holder;     // for messages: "xvda of guest 5"
+  std::int64_t suspended_at_ns;     // atomic: when that was noticed last
+  std::uint64_t known_writer;       // atomic: 1 + Header::writer when the guest was suspended, here or
+                                    // where it is moved from; 0: the disk has had the LUN since
+  std::array<char, 120> holder;     // for messages: "xvda of guest 5"
 };
 
 struct Header {
-  std::uint64_t magic;      // atomic; 0: the file is new
-  std::uint64_t changes;    // atomic: counts what concerns other disks
-  std::uint64_t last_turn;  // atomic
-  std::uint64_t returned;   // atomic: counts disks that came here from a file that was removed
-  std::uint64_t writer;     // atomic: the turn of the disk that has begun to write last
+  std::uint64_t magic;       // atomic; 0: the file is new
+  std::uint64_t changes;     // atomic: counts what concerns other disks
+  std::uint64_t last_place;  // atomic, without its kHeirBits
+  std::uint64_t last_heir;   // atomic
+  std::uint64_t returned;    // atomic: counts disks that came here from a file that was removed
+  std::uint64_t writer;      // atomic: the turn of the disk that has begun to write last
 };
 
 // In Slot::unfenced, beside the bits of paths: writes lost where no login that the slot tells of can
 // fence them; those of the last path, whose bit this is, too.
 inline constexpr std::uint64_t kElsewhere = std::uint64_t{1} << (kMaxPaths - 1);
+
+// A place is a time in nanoseconds, and so are its lower bits of no use.
+inline constexpr unsigned kHeirBits = 16;
+inline constexpr std::uint64_t kMaxHeir = (std::uint64_t{1} << kHeirBits) - 1;
 
 // Disks that use one LUN at once. A cluster's file system has no more nodes than that; a disk that
 // finds no slot is not served.

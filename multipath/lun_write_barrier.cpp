@@ -13,6 +13,8 @@ namespace iscsi_blkback {
 namespace {
 
 using barrier_layout::kElsewhere;
+using barrier_layout::kHeirBits;
+using barrier_layout::kMaxHeir;
 using barrier_layout::kSlots;
 using barrier_layout::Nexus;
 using barrier_layout::Slot;
@@ -41,6 +43,10 @@ std::optional<SocketAddress> parse_address(std::string_view text) {
   const Result<SocketAddress> address = SocketAddress::parse(std::string(host), port);
   return address ? std::optional(*address) : std::nullopt;
 }
+
+// A process notices within a second that its guest is suspended; the guest is there again, at the
+// place where it is moved to, some 100 ms after the suspend.
+constexpr Duration kNoticeTime = std::chrono::seconds(2);
 
 // In this order: what is lost is unfenced before it is no longer outstanding.
 PathMask paths_of(Slot& slot) {
@@ -112,6 +118,10 @@ HolderUse use_of(Slot& slot) {
   return static_cast<HolderUse>(SharedField(slot.use).load());
 }
 
+std::uint64_t place_of(std::uint64_t turn) {
+  return turn >> kHeirBits;
+}
+
 bool is_shared(Slot& slot) {
   return SharedField(slot.shared).load() != 0;
 }
@@ -177,6 +187,7 @@ Result<std::size_t> take_slot(const BarrierFile& file, const LunWriteBarrier::Ho
     SharedField(slot.shared).store(holder.shared ? 1 : 0);
     slot.pid = ::getpid();
     SharedField(slot.turn).store(0);
+    SharedField(slot.known_writer).store(0);
     SharedField(slot.unfenced_until_ns).store(0);
     SharedField(slot.died_at_ns).store(0);
     SharedField(slot.quiesce_time_ns).store(holder.quiesce_time.count());
@@ -219,6 +230,8 @@ Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
   to.holder = from.holder;
   SharedField(to.use).store(SharedField(from.use).load());
   SharedField(to.vm).store(SharedField(from.vm).load());
+  SharedField(to.suspended_at_ns).store(SharedField(from.suspended_at_ns).load());
+  SharedField(to.known_writer).store(SharedField(from.known_writer).load());
   SharedField(to.turn).store(turn);
   SharedField(to.died_at_ns).store(SharedField(from.died_at_ns).load());
   SharedField(to.quiesce_time_ns).store(SharedField(from.quiesce_time_ns).load());
@@ -226,7 +239,8 @@ Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
   SharedField(to.outstanding).store(SharedField(from.outstanding).load());
   SharedField(to.unfenced).store(SharedField(from.unfenced).load());
   SharedField(to.in_use).store(1);
-  (void)SharedField(to_file.header().last_turn).next(turn);
+  SharedField(to_file.header().last_place).raise(place_of(turn));
+  SharedField(to_file.header().last_heir).raise(turn & kMaxHeir);
   return nexuses;
 }
 
@@ -248,9 +262,11 @@ Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const 
   barrier.holder_ = holder;
   barrier.file_ = std::move(*file);
   barrier.slot_ = *slot;
-  barrier.returned_before_ = SharedField(barrier.file_.header().returned).load();
+  barrier.entered_at_ = now;
+  barrier.look_for_removed();
   SharedField(barrier.own().in_use).store(1);
   barrier.come_after_all_others(now);
+  barrier.inherit_place(now);
   return barrier;
 }
 
@@ -273,8 +289,12 @@ Result<void> LunWriteBarrier::follow_file() {
   SharedField(file->header().writer).raise(SharedField(file_.header().writer).load());
   (void)SharedField(file->header().returned).add(1);
   file->note_change();
+  set_free(own());  // nobody there shall take it for a dead one's
   file_ = std::move(*file);
   slot_ = *taken;
+  if (!had_the_lun_ || use_of(own()) != HolderUse::runs) {
+    look_for_removed();  // whoever has it has perhaps not come yet
+  }
   return nexuses;
 }
 
@@ -312,9 +332,75 @@ void LunWriteBarrier::bring_dead() const {
 // This disk is seen by now, with a lower turn than it gets here. So of two that come at the same
 // time, the later one sees the earlier one there, whatever it sees of its turn.
 void LunWriteBarrier::come_after_all_others(TimePoint now) {
-  const auto at_least = static_cast<std::uint64_t>(now.time_since_epoch().count());
-  SharedField(own().turn).store(SharedField(file_.header().last_turn).next(at_least));
+  const auto at_least = static_cast<std::uint64_t>(now.time_since_epoch().count()) >> kHeirBits;
+  SharedField(own().turn).store(SharedField(file_.header().last_place).next(at_least) << kHeirBits);
   file_.note_change();
+}
+
+void LunWriteBarrier::take_next_heirs_turn(std::uint64_t place, TimePoint now) {
+  const std::uint64_t heir = SharedField(file_.header().last_heir).add(1) + 1;
+  if (heir > kMaxHeir) {
+    come_after_all_others(now);
+    return;
+  }
+  SharedField(own().turn).store(place << kHeirBits | heir);
+  file_.note_change();
+}
+
+bool LunWriteBarrier::is_heir_of(Slot& slot) const {
+  const std::uint64_t own_turn = SharedField(own().turn).load();
+  const std::uint64_t turn = SharedField(slot.turn).load();
+  return place_of(turn) == place_of(own_turn) && turn < own_turn;
+}
+
+// The guest is moved from a disk where it is suspended to this one, which has come since.
+void LunWriteBarrier::inherit_place(TimePoint now) {
+  if (use_of(own()) != HolderUse::runs) {
+    return;
+  }
+  // The first place of the guest's, and whoever has had that last.
+  std::optional<std::size_t> from;
+  std::uint64_t turn = 0;
+  for (std::size_t index = 0; index < kSlots; ++index) {
+    if (!is_moved_from(index)) {
+      continue;
+    }
+    const std::uint64_t other = SharedField(file_.slot(index).turn).load();
+    if (!from || place_of(other) < place_of(turn) ||
+        (place_of(other) == place_of(turn) && other > turn)) {
+      from = index;
+      turn = other;
+    }
+  }
+  if (!from) {
+    return;
+  }
+  take_next_heirs_turn(place_of(turn), now);
+  // Where it has been resumed or has ended at the same time, others may not have seen that this one
+  // comes before them.
+  if (use_of(file_.slot(*from)) != HolderUse::suspended) {
+    come_after_all_others(now);
+  } else if (!is_shared(own())) {
+    // What its guest knew there.
+    SharedField(own().known_writer).store(SharedField(file_.slot(*from).known_writer).load());
+  }
+}
+
+bool LunWriteBarrier::is_moved_from(std::size_t index) const {
+  Slot& slot = file_.slot(index);
+  if (index == slot_ || SharedField(slot.in_use).load() == 0 ||
+      use_of(slot) != HolderUse::suspended ||
+      SharedField(slot.vm).load() != SharedField(own().vm).load() ||
+      is_shared(slot) != is_shared(own()) ||
+      place_of(SharedField(slot.turn).load()) >= place_of(SharedField(own().turn).load()) ||
+      entered_at_ + kNoticeTime < time_of(SharedField(slot.suspended_at_ns).load())) {
+    return false;
+  }
+  if (!file_.try_lock_shared(index)) {
+    return true;
+  }
+  file_.unlock(index);  // its process has died: others may be about to free the slot
+  return false;
 }
 
 // As long as the guest runs, its writes are no concern of others.
@@ -361,9 +447,12 @@ void LunWriteBarrier::set_outstanding(std::uint32_t path, bool writes) {
   const SharedField outstanding(own().outstanding);
   const PathMask others = outstanding.load() & ~path_bit(path);
   outstanding.store_release(writes ? others | path_bit(path) : others);
-  const std::uint64_t turn = SharedField(own().turn).load();
-  if (const SharedField writer(file_.header().writer); writes && writer.load() != turn) {
-    writer.store(turn);
+  if (writes) {
+    had_the_lun_ = true;
+    const std::uint64_t turn = SharedField(own().turn).load();
+    if (const SharedField writer(file_.header().writer); writer.load() != turn) {
+      writer.store(turn);
+    }
   }
   tell_if_not_running();
 }
@@ -381,30 +470,37 @@ void LunWriteBarrier::set_unfenced(PathMask paths, bool anywhere, TimePoint unti
 }
 
 void LunWriteBarrier::set_use(HolderUse use, std::uint64_t vm, TimePoint now) {
-  if (!entered() || (use_of(own()) == use && SharedField(own().vm).load() == vm)) {
+  if (!entered() || overtaken_ || (use_of(own()) == use && SharedField(own().vm).load() == vm)) {
     return;
   }
-  if (use == HolderUse::suspended && !writer_at_suspend_ && !is_shared(own())) {
-    writer_at_suspend_ = SharedField(file_.header().writer).load();
-  }
   const bool resumed = use == HolderUse::runs && use_of(own()) != HolderUse::runs;
+  if (resumed) {
+    (void)follow_file();  // where a disk that has taken the guest over may be
+  }
+  if (use == HolderUse::suspended && use_of(own()) != HolderUse::suspended) {
+    SharedField(own().suspended_at_ns).store(now.time_since_epoch().count());
+    if (SharedField known_writer(own().known_writer);
+        had_the_lun_ && known_writer.load() == 0 && !is_shared(own())) {
+      known_writer.store(SharedField(file_.header().writer).load() + 1);
+    }
+  }
   SharedField(own().vm).store(vm);
   SharedField(own().use).store(static_cast<std::uint32_t>(use));
-  if (resumed && has_been_taken_over()) {
-    come_after_all_others(now);
+  if (resumed && has_an_heir()) {
+    take_next_heirs_turn(place_of(SharedField(own().turn).load()), now);
   } else {
     file_.note_change();
   }
 }
 
-// Whether a disk is there that may have the LUN since this one's guest was suspended. Whoever comes
-// at the same time sees in turn that the guest runs again, and waits.
-bool LunWriteBarrier::has_been_taken_over() const {
-  const std::uint64_t vm = SharedField(own().vm).load();
+// Whether a disk is there that may have the LUN since this one's guest was suspended.
+bool LunWriteBarrier::has_an_heir() const {
+  const std::uint64_t turn = SharedField(own().turn).load();
   for (std::size_t index = 0; index < kSlots; ++index) {
     Slot& slot = file_.slot(index);
+    const std::uint64_t other = SharedField(slot.turn).load();
     if (index == slot_ || SharedField(slot.in_use).load() == 0 ||
-        SharedField(slot.vm).load() != vm || use_of(slot) == HolderUse::ended) {
+        place_of(other) != place_of(turn) || other < turn || use_of(slot) == HolderUse::ended) {
       continue;
     }
     if (!file_.try_lock_shared(index)) {
@@ -424,11 +520,43 @@ void LunWriteBarrier::leave() {
 }
 
 LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
-  Others others;
   if (!entered()) {
-    return others;
+    return {};
   }
-  seen_changes_ = SharedField(file_.header().changes).load();
+  inherit_place(now);
+  // What changes between the looks at two slots may make both seem free: who comes before this disk
+  // may have got its turn after the look at it, from one whose end was seen already.
+  constexpr int kMostLooks = 10;
+  Others others;
+  int looks = 0;
+  do {
+    seen_changes_ = SharedField(file_.header().changes).load();
+    others = look_at_slots(now);
+  } while (changed() && ++looks < kMostLooks);
+  if (looks == kMostLooks) {
+    others.late_writes_of = "disks that come and go just now";
+  }
+  if (others_have_removed_files(now)) {
+    others.late_writes_of = fmt::format("a disk whose file in {} was removed", folder_);
+  }
+  if (use_of(own()) == HolderUse::runs) {
+    had_the_lun_ = others.may_write();
+    const std::uint64_t known_writer = SharedField(own().known_writer).load();
+    if (had_the_lun_ && known_writer != 0 &&
+        SharedField(file_.header().writer).load() + 1 != known_writer) {
+      set_use(HolderUse::ended, SharedField(own().vm).load(), now);
+      overtaken_ = true;
+    }
+    if (had_the_lun_) {
+      SharedField(own().known_writer).store(0);
+    }
+  }
+  others.overtaken = overtaken_;
+  return others;
+}
+
+LunWriteBarrier::Others LunWriteBarrier::look_at_slots(TimePoint now) {
+  Others others;
   const std::uint64_t own_turn = SharedField(own().turn).load();
   for (std::size_t index = 0; index < kSlots; ++index) {
     Slot& slot = file_.slot(index);
@@ -442,9 +570,7 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
       }
       file_.unlock(index);
     } else if (const HolderUse use = use_of(slot);
-               use == HolderUse::ended ||
-               (use == HolderUse::suspended &&
-                SharedField(slot.vm).load() == SharedField(own().vm).load())) {
+               use == HolderUse::ended || (use == HolderUse::suspended && is_heir_of(slot))) {
       if (!is_harmless(slot)) {
         others.late_writes_of = holder_text(slot);
       }
@@ -453,16 +579,14 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
       others.in_use_by = holder_text(slot);
     }
   }
-  if (others_have_removed_files(now)) {
-    others.late_writes_of = fmt::format("a disk whose file in {} was removed", folder_);
-  }
-  if (writer_at_suspend_ && others.may_write() && use_of(own()) == HolderUse::runs) {
-    others.overtaken = SharedField(file_.header().writer).load() != *writer_at_suspend_;
-    if (!others.overtaken) {
-      writer_at_suspend_.reset();
-    }
-  }
   return others;
+}
+
+void LunWriteBarrier::look_for_removed() {
+  looks_for_removed_ = true;
+  removed_ = 0;
+  returned_before_ = SharedField(file_.header().returned).load();
+  removed_until_ = {};
 }
 
 // Until there are none: those that come later come to this disk's file.

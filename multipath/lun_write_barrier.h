@@ -11,8 +11,8 @@
 //    has changed, unless both are `shared`. Only so nothing can be overtaken that a process which
 //    does not run just now (stopped, or slow to notice the end of its guest) sends later.
 //  - A disk whose guest is suspended has the LUN as before, but for the disk of the same guest that
-//    it is being moved to within the host. Everybody else waits until it has ended: it may go on
-//    where it is.
+//    it is being moved to within the host, which comes after the suspend and takes its place in
+//    the line. Everybody else waits until it has ended: it may go on where it is.
 //  - A disk whose guest has ended still has writes outstanding or unfenced for a while: others hold
 //    their requests back as long as that says so: writes, which would be overtaken, and reads, by
 //    which their guests decide. The bound is the holder's: its commands are answered, aborted or
@@ -20,10 +20,10 @@
 //  - A disk whose process has died says nothing any more. What its slot says was outstanding or
 //    unfenced may be executed until quiesce_time after its death, or until the nexus that carried
 //    it has been reinstated: the slot says how to (PredecessorFence does it).
-// A guest that is resumed where it was, although a disk was there to take it over, takes a new
-// turn: it comes after those that came meanwhile. Where one of them has written, what the resumed
-// guest knows of its disk is no longer true, and what it had asked for before would overtake newer
-// data: it is never served again (Others::overtaken).
+// A guest that is resumed where it was, although a disk was there to take it over, comes after that
+// one. Where another disk has written meanwhile, what the resumed guest knows of its disk is no
+// longer true, and what it had asked for before would overtake newer data: it is never served again
+// (Others::overtaken).
 //
 // Where the file is removed while disks are in use (an operator, a service that cleans folders),
 // each of them goes to the one that is there now (follow_file()), with its turn, and whoever comes
@@ -109,7 +109,7 @@ class LunWriteBarrier {
     std::string late_writes_of;    // one whose guest has ended; empty: none
     std::vector<DeadHolder> dead;  // with something that is not harmless
     // While this disk's guest was suspended, a disk has written that it does not share the LUN
-    // with. Told when nobody else is there any more.
+    // with. Told when nobody else is there any more, and for good: the disk counts as ended.
     bool overtaken = false;
 
     [[nodiscard]] bool may_write() const {
@@ -165,7 +165,13 @@ class LunWriteBarrier {
   [[nodiscard]] barrier_layout::Slot& own() const { return file_.slot(slot_); }
   void bring_dead() const;
   void come_after_all_others(TimePoint now);
-  [[nodiscard]] bool has_been_taken_over() const;
+  void take_next_heirs_turn(std::uint64_t place, TimePoint now);
+  [[nodiscard]] bool has_an_heir() const;
+  void inherit_place(TimePoint now);
+  [[nodiscard]] bool is_moved_from(std::size_t index) const;
+  [[nodiscard]] bool is_heir_of(barrier_layout::Slot& slot) const;
+  [[nodiscard]] Others look_at_slots(TimePoint now);
+  void look_for_removed();
   void tell_if_not_running();
   // Keeps the slot from being taken, until it is unlocked. False: it is another disk's.
   [[nodiscard]] bool hold_dead(const PredecessorPath& predecessor) const;
@@ -178,7 +184,9 @@ class LunWriteBarrier {
   BarrierFile file_;
   std::size_t slot_ = 0;
   std::uint64_t seen_changes_ = 0;
-  std::optional<std::uint64_t> writer_at_suspend_;  // until the disk has the LUN again
+  TimePoint entered_at_{};
+  bool had_the_lun_ = false;  // while its guest ran, at the last look
+  bool overtaken_ = false;
   // Of disks whose files were removed before this one came: so many are to come to its file.
   bool looks_for_removed_ = true;
   std::uint64_t removed_ = 0;

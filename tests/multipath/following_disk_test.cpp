@@ -142,8 +142,41 @@ TEST_F(FollowingDiskTest, OfAnotherGuestIsNotReadyWhileTheFormerOneIsSuspended) 
   device_->set_guest({GuestState::runs, kVm});
   EXPECT_EQ(answer(write(0, 8, 1), milliseconds(10)), IoStatus::ok);
   device_->set_guest({GuestState::suspended, kVm});
-  next->device().set_guest({GuestState::runs, kVm});
-  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(1)));
+  auto moved = follow({sessions_[0].get()});
+  moved->device().set_guest({GuestState::runs, kVm});
+  EXPECT_TRUE(reactor_.run_until([&] { return moved->ready_calls() == 1; }, seconds(1)));
+  EXPECT_EQ(next->ready_calls(), 0);
+}
+
+// "xl migrate localhost", while a disk of another guest waits for the LUN.
+TEST_F(FollowingDiskTest, OfAnotherGuestDoesNotPassOneThatIsMoved) {
+  constexpr std::uint64_t kVm = 5;
+  start({1, 2});
+  device_->set_guest({GuestState::runs, kVm});
+  auto waiting = follow({sessions_[0].get()});
+  waiting->device().set_guest({GuestState::runs, kVm + 1});
+  reactor_.run_for(seconds(3));
+  device_->set_guest({GuestState::suspended, kVm});
+  auto moved = follow({sessions_[1].get()});
+  moved->device().set_guest({GuestState::runs, kVm});
+  EXPECT_TRUE(reactor_.run_until([&] { return moved->ready_calls() == 1; }, seconds(1)));
+  device_->set_guest({GuestState::ended, kVm});
+  close();
+  reactor_.run_for(seconds(3));
+  EXPECT_EQ(waiting->ready_calls(), 0);
+  EXPECT_EQ(answer(moved->write(0, 2)), IoStatus::ok);
+  moved->close();
+  EXPECT_TRUE(reactor_.run_until([&] { return waiting->ready_calls() == 1; }, seconds(1)));
+}
+
+TEST_F(FollowingDiskTest, StillWaitsWhenTheFolderHasBeenCleaned) {
+  start();
+  auto next = follow({sessions_[0].get()});
+  reactor_.run_for(seconds(3));
+  std::filesystem::remove(*std::filesystem::directory_iterator(folder_.path()));
+  reactor_.run_for(seconds(3));
+  EXPECT_EQ(next->ready_calls(), 0);
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
 }
 
 // ---- the former disk has ended

@@ -32,12 +32,12 @@ constexpr Duration kQuiesceTime = seconds(60);
 class LunWriteBarrierTest : public testing::Test {
  protected:
   LunWriteBarrier enter(const std::string& name = "disk", bool shared = false, TimePoint now = {}) {
-    return enter({.name = name, .shared = shared, .quiesce_time = kQuiesceTime}, now);
+    return enter_as({.name = name, .shared = shared, .quiesce_time = kQuiesceTime}, now);
   }
   LunWriteBarrier enter_for(std::uint64_t vm, const std::string& name) {
-    return enter({.name = name, .vm = vm, .quiesce_time = kQuiesceTime}, {});
+    return enter_as({.name = name, .vm = vm, .quiesce_time = kQuiesceTime}, {});
   }
-  LunWriteBarrier enter(const LunWriteBarrier::Holder& holder, TimePoint now) {
+  LunWriteBarrier enter_as(const LunWriteBarrier::Holder& holder, TimePoint now) {
     auto barrier = LunWriteBarrier::enter(folder(), "36001405aa", holder, now);
     EXPECT_TRUE(barrier) << barrier.error().message;
     return std::move(*barrier);
@@ -164,6 +164,7 @@ TEST_F(LunWriteBarrierTest, AGuestWhoseLunWasWrittenWhileItWasSuspendedIsOvertak
 
 TEST_F(LunWriteBarrierTest, AGuestWhoseLunIsWrittenAfterItWasResumedIsOvertaken) {
   LunWriteBarrier source = enter_for(kGuest, "source");
+  EXPECT_TRUE(source.look(kNow).may_write());
   source.set_use(HolderUse::suspended, kGuest, {});
   LunWriteBarrier destination = enter_for(kGuest, "destination");
   source.set_use(HolderUse::runs, kGuest, {});
@@ -202,6 +203,7 @@ TEST_F(LunWriteBarrierTest, DisksThatAreSharedDoNotOvertakeEachOther) {
 
 TEST_F(LunWriteBarrierTest, AGuestIsOvertakenAlsoInAnotherFile) {
   LunWriteBarrier source = enter_for(kGuest, "source");
+  EXPECT_TRUE(source.look(kNow).may_write());
   source.set_use(HolderUse::suspended, kGuest, {});
   LunWriteBarrier destination = enter_for(kGuest, "destination");
   destination.set_outstanding(0, true);
@@ -219,10 +221,9 @@ TEST_F(LunWriteBarrierTest, ADiskTakesItsSuspendedGuestToAnotherFile) {
   clean();
   ASSERT_TRUE(one.follow_file());
   LunWriteBarrier other = enter_for(kAnotherGuest, "other");
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
   EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("one"));
-  EXPECT_TRUE(destination.look(kNow).in_use_by.starts_with("other"))
-      << "that runs, and had come before; the suspended one is not waited for";
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  EXPECT_TRUE(destination.look(kNow).may_write()) << "it has the place of the suspended one";
 }
 
 TEST_F(LunWriteBarrierTest, AGuestWhoseUuidIsToldLaterIsKnownFromThen) {
@@ -232,6 +233,112 @@ TEST_F(LunWriteBarrierTest, AGuestWhoseUuidIsToldLaterIsKnownFromThen) {
   EXPECT_FALSE(destination.look(kNow).may_write());
   destination.set_use(HolderUse::runs, kGuest, {});
   EXPECT_TRUE(destination.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, AnotherGuestThatWaitsDoesNotPassOneThatIsMoved) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  EXPECT_TRUE(destination.look(kNow).may_write());
+  source.set_use(HolderUse::ended, kGuest, {});
+  source.leave();
+  EXPECT_TRUE(destination.look(kNow).may_write());
+  EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("destination"));
+}
+
+TEST_F(LunWriteBarrierTest, AnotherGuestThatWaitsDoesNotPassOneThatIsResumed) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  source.set_use(HolderUse::runs, kGuest, {});
+  destination.leave();
+  EXPECT_FALSE(other.look(kNow).may_write());
+  EXPECT_TRUE(source.look(kNow).may_write());
+}
+
+// Its suspend may be noticed later than the guest comes to where it is moved to.
+TEST_F(LunWriteBarrierTest, AGuestIsMovedToADiskThatComesALittleBeforeItsSuspendIsNoticed) {
+  const auto enter_at = [&](const std::string& name, TimePoint when) {
+    return enter_as({.name = name, .vm = kGuest, .quiesce_time = kQuiesceTime}, when);
+  };
+  LunWriteBarrier source = enter_at("source", kNow - seconds(99));
+  LunWriteBarrier old_copy = enter_at("an old copy, restored", kNow - seconds(3));
+  LunWriteBarrier destination = enter_at("destination", kNow - seconds(1));
+  EXPECT_FALSE(destination.look(kNow).may_write());
+  source.set_use(HolderUse::suspended, kGuest, kNow);
+  EXPECT_FALSE(old_copy.look(kNow).may_write());
+  EXPECT_TRUE(destination.look(kNow).may_write());
+  EXPECT_FALSE(old_copy.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, ADestinationWhoseSourceHasGoneOnIsOvertaken) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  EXPECT_TRUE(source.look(kNow).may_write());
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  destination.set_use(HolderUse::suspended, kGuest, {});
+  source.set_use(HolderUse::runs, kGuest, {});
+  source.set_outstanding(0, true);
+  source.set_outstanding(0, false);
+  source.leave();
+  destination.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_TRUE(destination.look(kNow).overtaken);
+}
+
+TEST_F(LunWriteBarrierTest, AGuestThatIsOvertakenIsInNobodysWay) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  EXPECT_TRUE(source.look(kNow).may_write());
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  destination.set_outstanding(0, true);
+  destination.set_outstanding(0, false);
+  destination.leave();
+  source.set_use(HolderUse::runs, kGuest, {});
+  LunWriteBarrier next = enter_for(kGuest, "next");
+  EXPECT_TRUE(source.look(kNow).overtaken);
+  EXPECT_TRUE(next.look(kNow).may_write());
+  source.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_TRUE(next.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, ADiskThatNeverHadTheLunIsNotOvertaken) {
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  LunWriteBarrier waiting = enter_for(kGuest, "waiting");
+  EXPECT_FALSE(waiting.look(kNow).may_write());
+  waiting.set_use(HolderUse::suspended, kGuest, {});
+  other.set_outstanding(0, true);
+  other.set_outstanding(0, false);
+  waiting.set_use(HolderUse::runs, kGuest, {});
+  other.leave();
+  EXPECT_FALSE(waiting.look(kNow).overtaken);
+}
+
+TEST_F(LunWriteBarrierTest, OnlyADiskThatIsSharedTakesThePlaceOfASharedOne) {
+  LunWriteBarrier source = enter_as({.name = "source", .vm = kGuest, .shared = true}, {});
+  LunWriteBarrier beside = enter_as({.name = "beside", .vm = kAnotherGuest, .shared = true}, {});
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier alone = enter_for(kGuest, "alone");
+  EXPECT_EQ(beside.look(kNow).in_use_by, "");
+  EXPECT_NE(alone.look(kNow).in_use_by, "");
+}
+
+TEST_F(LunWriteBarrierTest, ASecondDiskOfASuspendedGuestWaitsAsBefore) {
+  const TimePoint attached = kNow - seconds(9);
+  LunWriteBarrier one =
+      enter_as({.name = "xvda", .vm = kGuest, .quiesce_time = kQuiesceTime}, attached);
+  LunWriteBarrier two =
+      enter_as({.name = "xvdb", .vm = kGuest, .quiesce_time = kQuiesceTime}, attached);
+  for (int time = 0; time < 2; ++time) {
+    two.set_use(HolderUse::suspended, kGuest, kNow);
+    one.set_use(HolderUse::suspended, kGuest, kNow);
+    two.set_use(HolderUse::runs, kGuest, kNow);
+    EXPECT_FALSE(two.look(kNow).may_write());
+    one.set_use(HolderUse::runs, kGuest, kNow);
+    EXPECT_FALSE(two.look(kNow).may_write());
+    EXPECT_TRUE(one.look(kNow).may_write());
+  }
 }
 
 // ---- disks of other LUNs, and of guests that have ended
@@ -744,6 +851,61 @@ TEST_F(LunWriteBarrierTest, DisksThatComeToAnotherFileKeepTheirOrder) {
   EXPECT_FALSE(three.look(kNow).may_write());
   two.leave();
   EXPECT_TRUE(three.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, ADiskThatWaitsAndComesToAnotherFileFirstStillWaits) {
+  LunWriteBarrier one = enter("one", false, kNow - seconds(9));
+  LunWriteBarrier two = enter("two", false, kNow - seconds(8));
+  EXPECT_TRUE(one.look(kNow).may_write());
+  EXPECT_FALSE(two.look(kNow).may_write());
+  clean();
+  ASSERT_TRUE(two.follow_file());
+  EXPECT_FALSE(two.look(kNow).may_write());
+  ASSERT_TRUE(one.follow_file());
+  EXPECT_TRUE(one.look(kNow).may_write());
+  EXPECT_FALSE(two.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, ADiskThatHasTheLunWaitsForNobodyInAnotherFile) {
+  LunWriteBarrier one = enter("one", false, kNow - seconds(9));
+  LunWriteBarrier two = enter("two", false, kNow - seconds(8));
+  EXPECT_TRUE(one.look(kNow).may_write());
+  clean();
+  ASSERT_TRUE(one.follow_file());
+  EXPECT_TRUE(one.look(kNow).may_write()) << "though the other one has not come";
+  ASSERT_TRUE(two.follow_file());
+  EXPECT_FALSE(two.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, AGuestThatIsResumedInAnotherFileWaitsForTheDiskThatHasTakenItOver) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  EXPECT_TRUE(source.look(kNow).may_write());
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  EXPECT_TRUE(destination.look(kNow).may_write());
+  clean();
+  ASSERT_TRUE(source.follow_file());
+  destination.set_outstanding(0, true);
+  destination.set_outstanding(0, false);
+  source.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_FALSE(source.look(kNow).may_write());
+  ASSERT_TRUE(destination.follow_file());
+  EXPECT_TRUE(source.look(kNow).overtaken);
+  EXPECT_TRUE(destination.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, AGuestIsResumedInTheFileWhereItsSuccessorIs) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  source.set_use(HolderUse::suspended, kGuest, {});
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  EXPECT_TRUE(destination.look(kNow).may_write());
+  destination.set_outstanding(0, true);
+  clean();
+  ASSERT_TRUE(destination.follow_file());
+  EXPECT_THAT(source.look(kNow).dead, IsEmpty()) << "it lives, in another file";
+  source.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_FALSE(source.look(kNow).may_write());
+  EXPECT_TRUE(destination.look(kNow).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, ADiskTakesAllThatItTellsToAnotherFile) {
