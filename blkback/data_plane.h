@@ -99,6 +99,8 @@ class DataPlane {
   // last was lost, at most. abandon: the guest is gone, what is outstanding is waited for no longer
   // than a moment; may follow one without it.
   virtual void close_device(DiskHandle disk, bool abandon) = 0;
+  // Before close_device(): the disk is opened anew as soon as it is closed.
+  virtual void keep_place(DiskHandle disk) = 0;
   // Of the guest whose disks are those from first on, those that are opened later too: unless it
   // runs, what it may re-issue elsewhere is not tried again here, and paths that are silent are
   // given up at once. Disks before first are another guest's, and stay as they are.

@@ -117,6 +117,7 @@ void DiskDevice::closes_with_ring() {
 
 void DiskDevice::reopen() {
   reopen_ = true;
+  environment_.data_plane.keep_place(handle_);
   close(false);
 }
 

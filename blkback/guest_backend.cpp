@@ -337,13 +337,19 @@ void GuestBackend::on_guest_changed(const GuestLife& before) {
 GuestNow GuestBackend::guest_now() const {
   GuestState state = GuestState::runs;
   if (!watch_.life().runs) {
-    state = GuestState::ended;
+    state = watch_.life().suspended ? GuestState::moved : GuestState::ended;
   } else if (watch_.life().suspended) {
     state = GuestState::suspended;
   } else if (watch_.in_doubt()) {
     state = GuestState::in_doubt;
   }
   return {state, watch_.vm()};
+}
+
+void GuestBackend::tell_guest_again() {
+  (void)watch_.refresh();
+  told_ = guest_now();
+  environment_.data_plane.set_guest(first_handle_, told_);
 }
 
 void GuestBackend::tell_disks_of_guest() {

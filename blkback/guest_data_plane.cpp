@@ -342,8 +342,22 @@ void GuestDataPlane::close_device(DiskHandle disk, bool abandon) {
   with_disk(disk, [abandon](Disk& found) { found.close(abandon); });
 }
 
+void GuestDataPlane::hold_guest(GuestState state) {
+  reactor_.post([this, state] {
+    guest_now_.state = state;
+    for (auto at = disks_.lower_bound(first_of_guest_); at != disks_.end(); ++at) {
+      at->second->set_guest(guest_now_);
+    }
+  });
+}
+
+void GuestDataPlane::keep_place(DiskHandle disk) {
+  with_disk(disk, [](Disk& found) { found.device().keep_place(); });
+}
+
 void GuestDataPlane::set_guest(DiskHandle first, const GuestNow& guest) {
   reactor_.post([this, first, guest] {
+    first_of_guest_ = first;
     guest_now_ = guest;  // for those that are opened from now on
     for (auto at = disks_.lower_bound(first); at != disks_.end(); ++at) {
       at->second->set_guest(guest);

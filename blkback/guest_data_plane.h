@@ -41,7 +41,10 @@ class GuestDataPlane final : public DataPlane {
   void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override;
   void disconnect_ring(DiskHandle disk, RingEnd end) override;
   void close_device(DiskHandle disk, bool abandon) override;
+  void keep_place(DiskHandle disk) override;
   void set_guest(DiskHandle first, const GuestNow& guest) override;
+  // The same of the guest told last, until set_guest(). Any thread.
+  void hold_guest(GuestState state);
   void query(std::function<void(std::vector<DiskReport>)> done) override;
 
   // How often the sentence for hotplug-error is looked at while a device is not ready.
@@ -80,6 +83,7 @@ class GuestDataPlane final : public DataPlane {
   EventDispatcher dispatcher_;
   SessionPool sessions_;
   std::map<DiskHandle, std::unique_ptr<Disk>> disks_;
+  DiskHandle first_of_guest_ = 0;
   GuestNow guest_now_;                // of the guest that has the number now
   std::vector<DiskHandle> released_;  // closed, their sessions are on the way out
   Deferred collect_;

@@ -22,6 +22,7 @@
 #include "blkback/process_lock.h"
 #include "blkback/process_signals.h"
 #include "blkback/status_report.h"
+#include "blkback/suspend_sentry.h"
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/event_channel.h"
 #include "blkback/xen/xenstore.h"
@@ -117,9 +118,17 @@ class GuestProcess {
                               io_->now()),
         read_host_id());
     resolver_ = make_threaded_resolver(*control_, system_portal_directory());
+    auto sentry = SuspendSentry::start(open_domain_info_when_asked(), domain_,
+                                       [this](GuestState state) { plane_->hold_guest(state); });
+    if (!sentry) {
+      return tl::unexpected(sentry.error());
+    }
+    sentry_ = std::move(*sentry);
+    sentry_->on_doubt_over([this] { control_->post([this] { backend_->tell_guest_again(); }); });
     backend_ = std::make_unique<GuestBackend>(
-        GuestBackend::Environment{*control_, [] { return open_xenstore(); }, domains_.get(),
-                                  *plane_, *resolver_},
+        GuestBackend::Environment{
+            *control_, [this] { return sentry_->watch_store([] { return open_xenstore(); }); },
+            domains_.get(), *plane_, *resolver_},
         configuration_, own_domain_, domain_, [this] { control_->stop(); });
     if (auto started = backend_->start(); !started) {
       return started;
@@ -142,6 +151,7 @@ class GuestProcess {
     // The resolver first: no late answer reaches the backend.
     resolver_.reset();
     backend_.reset();
+    sentry_.reset();
     plane_.reset();
   }
 
@@ -201,6 +211,7 @@ class GuestProcess {
   LogLimiter listen_log_{kMessageLimit};
   std::unique_ptr<DiskResolver> resolver_;
   std::unique_ptr<GuestDataPlane> plane_;
+  std::unique_ptr<SuspendSentry> sentry_;
   std::unique_ptr<GuestBackend> backend_;
   std::unique_ptr<ControlServer> server_;
 };

@@ -9,12 +9,6 @@
 namespace iscsi_blkback {
 namespace {
 
-// A domain that may not ask Xen about another one never may.
-bool is_refusal(ErrorCode code) {
-  return code == ErrorCode::permission_denied || code == ErrorCode::not_found ||
-         code == ErrorCode::unsupported;
-}
-
 }  // namespace
 
 GuestWatch::GuestWatch(Reactor& control, DomainInfo* domains, DomainId guest, LogLimiter& limiter,

@@ -66,7 +66,8 @@ struct Slot {
   std::uint32_t nexuses_used;       // so many, from path 0 on, are allocated
   std::uint32_t reserved;
   std::int64_t unfenced_until_ns;   // atomic: then the target has given up what was lost
-  std::int64_t died_at_ns;          // atomic: when the process was found dead; 0: it was not yet
+  std::int64_t died_at_ns;          // atomic: when the process was found dead, or the place was left to
+                                    // the guest's next disk; 0: it was not yet
   std::int64_t quiesce_time_ns;     // see MultipathOptions; at most kLongestQuiesceTime is believed
   std::uint64_t vm;                 // atomic: see GuestNow
   std::int64_t suspended_at_ns;     // atomic: when that was noticed last

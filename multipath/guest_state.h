@@ -10,6 +10,7 @@ enum class GuestState : std::uint8_t {
   runs,
   in_doubt,   // nobody knows just now: it may be suspended
   suspended,  // it goes on here later, or elsewhere
+  moved,      // it has ended while it was suspended, and may go on elsewhere
   ended,      // for good
 };
 

@@ -80,10 +80,14 @@ void set_free(Slot& slot) {
   SharedField(slot.in_use).store(0);
 }
 
+Duration quiesce_time_of(Slot& slot) {
+  return std::clamp(Duration(SharedField(slot.quiesce_time_ns).load()), Duration(0),
+                    barrier_layout::kLongestQuiesceTime);
+}
+
 // Whatever was lost, was lost before.
 TimePoint harmless_at(Slot& slot, TimePoint died_at) {
-  const TimePoint last = died_at + std::clamp(Duration(SharedField(slot.quiesce_time_ns).load()),
-                                              Duration(0), barrier_layout::kLongestQuiesceTime);
+  const TimePoint last = died_at + quiesce_time_of(slot);
   return SharedField(slot.outstanding).load() != 0
              ? last
              : std::min(last, time_of(SharedField(slot.unfenced_until_ns).load()));
@@ -116,6 +120,21 @@ std::optional<BarrierNexus> read_nexus(Nexus& stored) {
 
 HolderUse use_of(Slot& slot) {
   return static_cast<HolderUse>(SharedField(slot.use).load());
+}
+
+bool may_have_an_heir(Slot& slot) {
+  const HolderUse use = use_of(slot);
+  return use == HolderUse::kept || use == HolderUse::suspended;
+}
+
+// Nobody holds the slot. died_at: note_death().
+bool is_place_kept(Slot& slot, TimePoint died_at, TimePoint now) {
+  return may_have_an_heir(slot) && now < died_at + quiesce_time_of(slot);
+}
+
+// Also when its disk has died, until somebody finds that it is over.
+bool concerns_others(Slot& slot) {
+  return SharedField(slot.in_use).load() != 0 && (!is_harmless(slot) || may_have_an_heir(slot));
 }
 
 std::uint64_t place_of(std::uint64_t turn) {
@@ -177,7 +196,7 @@ Result<std::size_t> take_slot(const BarrierFile& file, const LunWriteBarrier::Ho
     Slot& slot = file.slot(index);
     // What a process that has died has left may still be about. Its slot is not even locked for a
     // moment: others would take the dead one for a living one.
-    if ((SharedField(slot.in_use).load() != 0 && !is_harmless(slot)) || !file.try_lock(index)) {
+    if (concerns_others(slot) || !file.try_lock(index)) {
       file.unlock(index);
       continue;
     }
@@ -308,8 +327,7 @@ void LunWriteBarrier::bring_dead() const {
   const BarrierFile& file = *opened;
   for (std::size_t index = 0; index < kSlots; ++index) {
     Slot& dead = file_.slot(index);
-    if (index == slot_ || SharedField(dead.in_use).load() == 0 || is_harmless(dead) ||
-        !file_.try_lock_shared(index)) {
+    if (index == slot_ || !concerns_others(dead) || !file_.try_lock_shared(index)) {
       continue;
     }
     file_.unlock(index);  // nobody comes to this file any more
@@ -362,7 +380,7 @@ void LunWriteBarrier::inherit_place(TimePoint now) {
   std::optional<std::size_t> from;
   std::uint64_t turn = 0;
   for (std::size_t index = 0; index < kSlots; ++index) {
-    if (!is_moved_from(index)) {
+    if (!is_moved_from(index, now)) {
       continue;
     }
     const std::uint64_t other = SharedField(file_.slot(index).turn).load();
@@ -378,18 +396,24 @@ void LunWriteBarrier::inherit_place(TimePoint now) {
   take_next_heirs_turn(place_of(turn), now);
   // Where it has been resumed or has ended at the same time, others may not have seen that this one
   // comes before them.
-  if (use_of(file_.slot(*from)) != HolderUse::suspended) {
+  Slot& slot = file_.slot(*from);
+  if (!may_have_an_heir(slot)) {
     come_after_all_others(now);
-  } else if (!is_shared(own())) {
+    return;
+  }
+  if (!is_shared(own())) {
     // What its guest knew there.
-    SharedField(own().known_writer).store(SharedField(file_.slot(*from).known_writer).load());
+    SharedField(own().known_writer).store(SharedField(slot.known_writer).load());
+  }
+  if (is_harmless(slot) && file_.try_lock_shared(*from)) {
+    set_free(slot);  // the place is taken
+    file_.unlock(*from);
   }
 }
 
-bool LunWriteBarrier::is_moved_from(std::size_t index) const {
+bool LunWriteBarrier::is_moved_from(std::size_t index, TimePoint now) const {
   Slot& slot = file_.slot(index);
-  if (index == slot_ || SharedField(slot.in_use).load() == 0 ||
-      use_of(slot) != HolderUse::suspended ||
+  if (index == slot_ || SharedField(slot.in_use).load() == 0 || !may_have_an_heir(slot) ||
       SharedField(slot.vm).load() != SharedField(own().vm).load() ||
       is_shared(slot) != is_shared(own()) ||
       place_of(SharedField(slot.turn).load()) >= place_of(SharedField(own().turn).load()) ||
@@ -399,8 +423,11 @@ bool LunWriteBarrier::is_moved_from(std::size_t index) const {
   if (!file_.try_lock_shared(index)) {
     return true;
   }
-  file_.unlock(index);  // its process has died: others may be about to free the slot
-  return false;
+  // Nobody else may be about to free the slot.
+  constexpr Duration kMargin = std::chrono::seconds(1);
+  const bool kept = is_place_kept(slot, note_death(slot, now), now + kMargin);
+  file_.unlock(index);
+  return kept;
 }
 
 // As long as the guest runs, its writes are no concern of others.
@@ -479,10 +506,7 @@ void LunWriteBarrier::set_use(HolderUse use, std::uint64_t vm, TimePoint now) {
   }
   if (use == HolderUse::suspended && use_of(own()) != HolderUse::suspended) {
     SharedField(own().suspended_at_ns).store(now.time_since_epoch().count());
-    if (SharedField known_writer(own().known_writer);
-        had_the_lun_ && known_writer.load() == 0 && !is_shared(own())) {
-      known_writer.store(SharedField(file_.header().writer).load() + 1);
-    }
+    note_known_writer();
   }
   SharedField(own().vm).store(vm);
   SharedField(own().use).store(static_cast<std::uint32_t>(use));
@@ -490,6 +514,14 @@ void LunWriteBarrier::set_use(HolderUse use, std::uint64_t vm, TimePoint now) {
     take_next_heirs_turn(place_of(SharedField(own().turn).load()), now);
   } else {
     file_.note_change();
+  }
+}
+
+// Unless it knows no more than at the last suspend.
+void LunWriteBarrier::note_known_writer() {
+  if (const SharedField known_writer(own().known_writer);
+      had_the_lun_ && known_writer.load() == 0 && !is_shared(own())) {
+    known_writer.store(SharedField(file_.header().writer).load() + 1);
   }
 }
 
@@ -517,6 +549,19 @@ void LunWriteBarrier::leave() {
     file_.note_change();
     file_ = BarrierFile();  // and with it goes the lock
   }
+}
+
+void LunWriteBarrier::leave_place(TimePoint now) {
+  if (!entered() || overtaken_) {
+    leave();
+    return;
+  }
+  note_known_writer();
+  SharedField(own().suspended_at_ns).store(now.time_since_epoch().count());
+  SharedField(own().died_at_ns).store(now.time_since_epoch().count());
+  SharedField(own().use).store(static_cast<std::uint32_t>(HolderUse::kept));
+  file_.note_change();
+  file_ = BarrierFile();
 }
 
 LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
@@ -555,9 +600,14 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
   return others;
 }
 
+// And has the LUN to itself.
+bool LunWriteBarrier::comes_first(Slot& slot) const {
+  return SharedField(slot.turn).load() < SharedField(own().turn).load() &&
+         (!is_shared(slot) || !is_shared(own()));
+}
+
 LunWriteBarrier::Others LunWriteBarrier::look_at_slots(TimePoint now) {
   Others others;
-  const std::uint64_t own_turn = SharedField(own().turn).load();
   for (std::size_t index = 0; index < kSlots; ++index) {
     Slot& slot = file_.slot(index);
     if (index == slot_ || SharedField(slot.in_use).load() == 0) {
@@ -567,6 +617,10 @@ LunWriteBarrier::Others LunWriteBarrier::look_at_slots(TimePoint now) {
       // Nobody takes the slot as long as the lock is held here. Others may find out the same.
       if (auto dead = look_at_dead(index, now)) {
         others.dead.push_back(*dead);
+      } else if (SharedField(slot.in_use).load() != 0 && is_heir_of(slot)) {
+        set_free(slot);  // the place that was kept is this one's
+      } else if (SharedField(slot.in_use).load() != 0 && comes_first(slot)) {
+        others.in_use_by = holder_text(slot);  // its place is kept
       }
       file_.unlock(index);
     } else if (const HolderUse use = use_of(slot);
@@ -574,8 +628,7 @@ LunWriteBarrier::Others LunWriteBarrier::look_at_slots(TimePoint now) {
       if (!is_harmless(slot)) {
         others.late_writes_of = holder_text(slot);
       }
-    } else if (SharedField(slot.turn).load() < own_turn &&
-               (!is_shared(slot) || !is_shared(own()))) {
+    } else if (comes_first(slot)) {
       others.in_use_by = holder_text(slot);
     }
   }
@@ -605,16 +658,20 @@ bool LunWriteBarrier::others_have_removed_files(TimePoint now) {
   return looks_for_removed_;
 }
 
-// nullopt: it is harmless, and the slot is free for others then.
+// nullopt: it is harmless, and the slot is free for others then, unless the place is kept.
 std::optional<LunWriteBarrier::DeadHolder> LunWriteBarrier::look_at_dead(std::size_t index,
                                                                          TimePoint now) const {
   Slot& slot = file_.slot(index);
+  const TimePoint died_at = note_death(slot, now);
   const DeadHolder dead{.slot = index,
                         .turn = SharedField(slot.turn).load(),
                         .paths = paths_of(slot),
-                        .until = harmless_at(slot, note_death(slot, now))};
+                        .until = harmless_at(slot, died_at)};
   if (!is_harmless(slot) && now < dead.until) {
     return dead;
+  }
+  if (is_place_kept(slot, died_at, now)) {
+    return std::nullopt;
   }
   set_free(slot);
   file_.note_change();

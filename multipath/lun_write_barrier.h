@@ -12,7 +12,10 @@
 //    does not run just now (stopped, or slow to notice the end of its guest) sends later.
 //  - A disk whose guest is suspended has the LUN as before, but for the disk of the same guest that
 //    it is being moved to within the host, which comes after the suspend and takes its place in
-//    the line. Everybody else waits until it has ended: it may go on where it is.
+//    the line. Everybody else waits until it has ended: it may go on where it is. Where the disk
+//    ends while the guest goes on, or may do so (it was suspended then, or the process has died
+//    while it was; or its disk is opened anew), its place is kept for the guest's next disk, for
+//    quiesce_time.
 //  - A disk whose guest has ended still has writes outstanding or unfenced for a while: others hold
 //    their requests back as long as that says so: writes, which would be overtaken, and reads, by
 //    which their guests decide. The bound is the holder's: its commands are answered, aborted or
@@ -85,6 +88,7 @@ enum class HolderUse : std::uint32_t {
   runs,
   suspended,
   ended,  // or the disk is being closed
+  kept,   // no disk: its guest has another one soon
 };
 
 class LunWriteBarrier {
@@ -148,6 +152,8 @@ class LunWriteBarrier {
   void set_use(HolderUse use, std::uint64_t vm, TimePoint now);
   // In order, with nothing outstanding or unfenced.
   void leave();
+  // The same; the place is kept for the guest's next disk.
+  void leave_place(TimePoint now);
 
   // Whether something that concerns others has changed since the last look().
   [[nodiscard]] bool changed() const {
@@ -168,9 +174,11 @@ class LunWriteBarrier {
   void take_next_heirs_turn(std::uint64_t place, TimePoint now);
   [[nodiscard]] bool has_an_heir() const;
   void inherit_place(TimePoint now);
-  [[nodiscard]] bool is_moved_from(std::size_t index) const;
+  [[nodiscard]] bool is_moved_from(std::size_t index, TimePoint now) const;
   [[nodiscard]] bool is_heir_of(barrier_layout::Slot& slot) const;
   [[nodiscard]] Others look_at_slots(TimePoint now);
+  [[nodiscard]] bool comes_first(barrier_layout::Slot& slot) const;
+  void note_known_writer();
   void look_for_removed();
   void tell_if_not_running();
   // Keeps the slot from being taken, until it is unlocked. False: it is another disk's.

@@ -215,6 +215,10 @@ void MultipathDevice::submit(BlockRequest& request) noexcept {
   impl_->submit(request);
 }
 
+void MultipathDevice::keep_place() {
+  impl_->keep_place();
+}
+
 void MultipathDevice::set_guest(const GuestNow& guest) {
   impl_->set_guest(guest);
 }

@@ -244,6 +244,10 @@ class MultipathDevice final : public BlockDevice {
   // disk end with aborted from then on.
   void set_guest(const GuestNow& guest);
 
+  // Before close(): the guest goes on, and has another disk of this LUN as soon as this one is
+  // closed. No other disk of this host is served in between.
+  void keep_place();
+
   // What is set takes the place of what was set before, from the next request on.
   void change_policies(const PathPolicySettings& changes);
 

@@ -57,10 +57,10 @@ void MultipathDevice::Impl::enter_barrier() {
 // to wait for that one's end, and what it had asked for before would come too late.
 void MultipathDevice::Impl::tell_use() {
   HolderUse use = HolderUse::runs;
-  if (closing_ || guest_.state == GuestState::ended) {
-    use = HolderUse::ended;
-  } else if (guest_.state == GuestState::suspended) {
+  if (guest_.state == GuestState::suspended || guest_.state == GuestState::moved) {
     use = HolderUse::suspended;
+  } else if (guest_.state == GuestState::ended || (closing_ && !keeps_place_)) {
+    use = HolderUse::ended;
   }
   barrier_.set_use(use, guest_.vm, reactor_.now());
 }

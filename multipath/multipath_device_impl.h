@@ -53,6 +53,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void set_no_path_retry(std::optional<NoPathRetry> wait);
   void submit(BlockRequest& block);
   void set_guest(const GuestNow& guest);
+  void keep_place() { keeps_place_ = true; }
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
   void change_policies(const PathPolicySettings& changes);
   [[nodiscard]] MultipathSnapshot snapshot() const;
@@ -537,6 +538,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   GuestNow guest_;
   bool suspended_ = false;  // guest_ does not run, as far as is known
   bool overtaken_ = false;  // see LunWriteBarrier::Others
+  bool keeps_place_ = false;
   Timer suspend_timer_;     // the end of the time that writes at a path have to be answered
   bool closing_ = false;
   bool wait_for_fences_ = false;

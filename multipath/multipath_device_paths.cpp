@@ -341,7 +341,9 @@ void MultipathDevice::Impl::check_closed() {
   }
   if (!withdrawn_) {
     withdrawn_ = true;
-    if (unfenced_.empty()) {
+    if (unfenced_.empty() && (keeps_place_ || guest_.state == GuestState::moved)) {
+      barrier_.leave_place(reactor_.now());
+    } else if (unfenced_.empty()) {
       barrier_.leave();
     } else {
       barrier_ = LunWriteBarrier();  // for others like a dead disk, whose lost writes they fence

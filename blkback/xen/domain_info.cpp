@@ -2,6 +2,11 @@
 
 namespace iscsi_blkback {
 
+bool is_refusal(ErrorCode code) {
+  return code == ErrorCode::permission_denied || code == ErrorCode::not_found ||
+         code == ErrorCode::unsupported;
+}
+
 const char* to_string(DomainLife life) {
   switch (life) {
     case DomainLife::running:

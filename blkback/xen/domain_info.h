@@ -45,6 +45,9 @@ struct DomainStatus {
 [[nodiscard]] const char* to_string(DomainLife life);
 [[nodiscard]] const char* to_string(ShutdownReason reason);
 
+// A domain that may not ask Xen about another one never may.
+[[nodiscard]] bool is_refusal(ErrorCode code);
+
 class DomainInfo {
  public:
   virtual ~DomainInfo() = default;

@@ -140,7 +140,7 @@ TEST_F(GuestBackendLun, IsNobodyElsesWhileXenDoesNotAnswer) {
   xen_.faults().disarm();
   run_for(2s);
   expect_served(guest);
-  end_guest(DomainLife::gone);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::dying, ShutdownReason::poweroff});
   EXPECT_TRUE(gets_the_lun(other, 5s));
   other.leave();
   of_the_same_guest.leave();

@@ -265,6 +265,7 @@ class RecordingPlane final : public DataPlane {
   }
   void disconnect_ring(DiskHandle disk, RingEnd end) override { plane_.disconnect_ring(disk, end); }
   void close_device(DiskHandle disk, bool abandon) override { plane_.close_device(disk, abandon); }
+  void keep_place(DiskHandle disk) override { plane_.keep_place(disk); }
   void set_guest(DiskHandle first, const GuestNow& guest) override {
     told.emplace_back(first, guest.state);
     plane_.set_guest(first, guest);
@@ -307,7 +308,7 @@ TEST_F(GuestBackendReuseRecorded, ASuspendIsOneGuestsOnly) {
   destroy_guest(first_disk());
   EXPECT_THAT(recording_->told,
               ElementsAre(Pair(1, GuestState::runs), Pair(1, GuestState::suspended),
-                          Pair(1, GuestState::ended)));
+                          Pair(1, GuestState::moved)));
   recording_->told.clear();
   ASSERT_TRUE(connect(start_guest(other_disk())));
   EXPECT_THAT(recording_->told, ElementsAre(Pair(2, GuestState::runs)));

@@ -23,6 +23,9 @@ iscsi_blkback_test(blkback_control_test
           blkback/session_pool_isid_test.cpp blkback/session_pool_test.cpp blkback/status_report_test.cpp
           blkback/xenbus_node_test.cpp blkback/xenbus_state_test.cpp
   LIBRARIES iscsi_blkback_service)
+iscsi_blkback_test(suspend_sentry_test
+  SOURCES blkback/suspend_sentry_test.cpp
+  LIBRARIES iscsi_blkback_service)
 iscsi_blkback_test(guest_backend_test LABEL simulation
   SOURCES
     blkback/guest_backend_attach_test.cpp

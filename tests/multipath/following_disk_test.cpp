@@ -169,6 +169,48 @@ TEST_F(FollowingDiskTest, OfAnotherGuestDoesNotPassOneThatIsMoved) {
   EXPECT_TRUE(reactor_.run_until([&] { return waiting->ready_calls() == 1; }, seconds(1)));
 }
 
+// The destination's paths come up after the source has been destroyed.
+TEST_F(FollowingDiskTest, OfAnotherGuestIsNotReadyBeforeAMovedOneHasComeToItsLun) {
+  constexpr std::uint64_t kVm = 5;
+  start({1, 2});
+  device_->set_guest({GuestState::runs, kVm});
+  auto waiting = follow({sessions_[0].get()});
+  waiting->device().set_guest({GuestState::runs, kVm + 1});
+  reactor_.run_for(seconds(3));
+  device_->set_guest({GuestState::suspended, kVm});
+  device_->set_guest({GuestState::moved, kVm});
+  close();
+  reactor_.run_for(seconds(20));
+  EXPECT_EQ(waiting->ready_calls(), 0);
+  MultipathOptions options = options_;
+  auto moved = std::make_unique<OtherDisk>(reactor_, options);
+  moved->device().set_guest({GuestState::runs, kVm});
+  EXPECT_TRUE(moved->device().add_path(*sessions_[1], 0));
+  EXPECT_TRUE(reactor_.run_until([&] { return moved->ready_calls() == 1; }, seconds(5)));
+  EXPECT_EQ(answer(moved->write(0, 2)), IoStatus::ok);
+  EXPECT_EQ(waiting->ready_calls(), 0);
+}
+
+TEST_F(FollowingDiskTest, OfAnotherGuestIsNotReadyWhileADiskIsOpenedAnew) {
+  constexpr std::uint64_t kVm = 5;
+  start({1, 2});
+  device_->set_guest({GuestState::runs, kVm});
+  ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  auto waiting = follow({sessions_[0].get()});
+  waiting->device().set_guest({GuestState::runs, kVm + 1});
+  reactor_.run_for(seconds(3));
+  device_->keep_place();
+  close();
+  reactor_.run_for(seconds(3));
+  EXPECT_EQ(waiting->ready_calls(), 0);
+  MultipathOptions options = options_;
+  auto again = std::make_unique<OtherDisk>(reactor_, options);
+  again->device().set_guest({GuestState::runs, kVm});
+  EXPECT_TRUE(again->device().add_path(*sessions_[1], 0));
+  EXPECT_TRUE(reactor_.run_until([&] { return again->ready_calls() == 1; }, seconds(5)));
+  EXPECT_EQ(waiting->ready_calls(), 0);
+}
+
 TEST_F(FollowingDiskTest, StillWaitsWhenTheFolderHasBeenCleaned) {
   start();
   auto next = follow({sessions_[0].get()});

@@ -99,6 +99,7 @@ class BarrierModel {
 std::string move_about(BarrierModel& model, bool deaths) {
   std::vector<ModelDisk>& disks = model.disks();
   long writes = 0;
+  bool place_was_kept = false;  // for a guest that knows what the one that has died knew
   for (int step = 0; step < kSteps; ++step) {
     model.pass_time();
     const std::uint64_t what = model.random().below(10);
@@ -138,6 +139,7 @@ std::string move_about(BarrierModel& model, bool deaths) {
     } else if (what == 7 && disk.use == HolderUse::suspended) {
       model.use(disk, HolderUse::runs);
     } else if (what == 8 || (what == 9 && deaths)) {
+      place_was_kept = place_was_kept || (what == 9 && disk.use == HolderUse::suspended);
       model.remove(at, what == 9);
     }
   }
@@ -152,7 +154,7 @@ std::string move_about(BarrierModel& model, bool deaths) {
     }
     const bool has = model.has_the_lun(last);
     const bool old = last.knows >= 0 && last.knows != writes;
-    if (has == old) {
+    if (has == old && (has || !place_was_kept)) {
       return last.name + (has ? " has the LUN" : " has not the LUN") + ", and knows of " +
              std::to_string(last.knows) + " writes of " + std::to_string(writes);
     }
@@ -173,6 +175,7 @@ TEST(LunWriteBarrierModel, NoTwoDisksHaveTheLunAndSomebodyAlwaysGetsIt) {
   for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
     BarrierModel model(seed);
     std::vector<ModelDisk>& disks = model.disks();
+    bool place_is_kept = false;
     for (int step = 0; step < kSteps; ++step) {
       model.pass_time();
       const std::uint64_t what = model.random().below(10);
@@ -190,6 +193,8 @@ TEST(LunWriteBarrierModel, NoTwoDisksHaveTheLunAndSomebodyAlwaysGetsIt) {
       } else if (what == 7 && disk.use == HolderUse::suspended) {
         model.use(disk, HolderUse::runs);
       } else if (what >= 8) {
+        // The place of a guest that was suspended is kept.
+        place_is_kept = place_is_kept || (what == 9 && disk.use == HolderUse::suspended);
         model.remove(at, what == 9);
       }
       std::vector<ModelDisk*> have;
@@ -201,7 +206,8 @@ TEST(LunWriteBarrierModel, NoTwoDisksHaveTheLunAndSomebodyAlwaysGetsIt) {
         }
         all_run = all_run && each.use == HolderUse::runs && !each.overtaken;
       }
-      ASSERT_FALSE(all_run && have.empty()) << "seed " << seed << ": " << model.trace();
+      ASSERT_FALSE(all_run && have.empty() && !place_is_kept)
+          << "seed " << seed << ": " << model.trace();
       for (const ModelDisk* one : have) {
         for (const ModelDisk* other : have) {
           ASSERT_TRUE(one == other || (one->shared && other->shared))

@@ -341,6 +341,75 @@ TEST_F(LunWriteBarrierTest, ASecondDiskOfASuspendedGuestWaitsAsBefore) {
   }
 }
 
+// ---- places that are kept
+
+TEST_F(LunWriteBarrierTest, APlaceIsKeptForTheGuestsNextDisk) {
+  LunWriteBarrier one = enter_for(kGuest, "xvda of guest 5");
+  EXPECT_TRUE(one.look(kNow).may_write());
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  one.leave_place(kNow);
+  EXPECT_TRUE(other.changed());
+  EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("xvda of guest 5"));
+  LunWriteBarrier next =
+      enter_as({.name = "next", .vm = kGuest, .quiesce_time = kQuiesceTime}, kNow);
+  EXPECT_TRUE(next.look(kNow).may_write());
+  EXPECT_FALSE(next.look(kNow).overtaken);
+  EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("next"));
+  next.leave();
+  EXPECT_TRUE(other.look(kNow).may_write()) << "the place was taken, and is kept no more";
+}
+
+TEST_F(LunWriteBarrierTest, APlaceIsKeptForTheQuiesceTime) {
+  LunWriteBarrier one = enter_for(kGuest, "one");
+  EXPECT_TRUE(one.look(kNow).may_write());
+  one.leave_place(kNow);
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  EXPECT_FALSE(other.look(kNow + kQuiesceTime - seconds(1)).may_write());
+  EXPECT_TRUE(other.look(kNow + kQuiesceTime).may_write());
+  LunWriteBarrier next =
+      enter_as({.name = "next", .vm = kGuest, .quiesce_time = kQuiesceTime}, kNow + kQuiesceTime);
+  EXPECT_FALSE(next.look(kNow + kQuiesceTime).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, APlaceIsKeptWhereTheProcessOfASuspendedGuestDies) {
+  LunWriteBarrier one = enter_for(kGuest, "one");
+  EXPECT_TRUE(one.look(kNow).may_write());
+  one.set_use(HolderUse::suspended, kGuest, kNow);
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  die(one);
+  EXPECT_FALSE(other.look(kNow).may_write());
+  LunWriteBarrier again =
+      enter_as({.name = "one", .vm = kGuest, .quiesce_time = kQuiesceTime}, kNow);
+  EXPECT_TRUE(again.look(kNow).may_write());
+  EXPECT_FALSE(other.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, ADiskThatHasWaitedForLongDoesNotTakeAPlaceThatIsKept) {
+  LunWriteBarrier one = enter_for(kGuest, "one");
+  EXPECT_TRUE(one.look(kNow).may_write());
+  LunWriteBarrier old_copy = enter_for(kGuest, "an old copy, restored");
+  one.leave_place(kNow);
+  EXPECT_FALSE(old_copy.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, APlaceIsKeptInAnotherFile) {
+  LunWriteBarrier one = enter_for(kGuest, "one");
+  EXPECT_TRUE(one.look(kNow).may_write());
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  one.leave_place(kNow);
+  clean();
+  ASSERT_TRUE(other.follow_file());
+  EXPECT_FALSE(other.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, NobodyTakesTheSlotOfAPlaceThatIsKept) {
+  LunWriteBarrier one = enter_for(kGuest, "one");
+  EXPECT_TRUE(one.look(kNow).may_write());
+  one.leave_place(kNow);
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  EXPECT_FALSE(other.look(kNow).may_write());
+}
+
 // ---- disks of other LUNs, and of guests that have ended
 
 TEST_F(LunWriteBarrierTest, DisksOfOtherLunsAreNoConcern) {

@@ -80,6 +80,7 @@ class WatchedDataPlane final : public DataPlane {
     }
     note_closed(disk);
   }
+  void keep_place(DiskHandle disk) override { plane_.keep_place(disk); }
   void set_guest(DiskHandle first, const GuestNow& guest) override {
     GuestNow told = guest;
     if (breakage_ == Breakage::doubt_is_an_end && guest.state == GuestState::in_doubt) {
@@ -89,7 +90,7 @@ class WatchedDataPlane final : public DataPlane {
       plane_.set_guest(first, told);
     }
     io_.post(
-        [this, runs = guest.state == GuestState::runs, ended = guest.state == GuestState::ended] {
+        [this, runs = guest.state == GuestState::runs, ended = guest.state == GuestState::ended || guest.state == GuestState::moved] {
           guest_has_ended_ = ended;
           suspended_since_ = runs               ? std::nullopt
                              : suspended_since_ ? suspended_since_
