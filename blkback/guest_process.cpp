@@ -118,17 +118,13 @@ class GuestProcess {
                               io_->now()),
         read_host_id());
     resolver_ = make_threaded_resolver(*control_, system_portal_directory());
-    auto sentry = SuspendSentry::start(open_domain_info_when_asked(), domain_,
-                                       [this](GuestState state) { plane_->hold_guest(state); });
-    if (!sentry) {
-      return tl::unexpected(sentry.error());
-    }
-    sentry_ = std::move(*sentry);
-    sentry_->on_doubt_over([this] { control_->post([this] { backend_->tell_guest_again(); }); });
+    sentry_.emplace(
+        open_domain_info_when_asked(), domain_,
+        [this](GuestState state) { plane_->hold_guest(state); },
+        [this] { control_->post([this] { backend_->tell_guest_again(); }); });
     backend_ = std::make_unique<GuestBackend>(
-        GuestBackend::Environment{
-            *control_, [this] { return sentry_->watch_store([] { return open_xenstore(); }); },
-            domains_.get(), *plane_, *resolver_},
+        GuestBackend::Environment{*control_, [this] { return open_xenstore({}, &*sentry_); },
+                                  domains_.get(), *plane_, *resolver_},
         configuration_, own_domain_, domain_, [this] { control_->stop(); });
     if (auto started = backend_->start(); !started) {
       return started;
@@ -211,7 +207,7 @@ class GuestProcess {
   LogLimiter listen_log_{kMessageLimit};
   std::unique_ptr<DiskResolver> resolver_;
   std::unique_ptr<GuestDataPlane> plane_;
-  std::unique_ptr<SuspendSentry> sentry_;
+  std::optional<SuspendSentry> sentry_;
   std::unique_ptr<GuestBackend> backend_;
   std::unique_ptr<ControlServer> server_;
 };

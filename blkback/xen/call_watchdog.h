@@ -1,6 +1,7 @@
 // CallWatchdog: says in the log when a call that blocks (libxenstore's have no time limit) has not
-// returned for long, and when it has at last. It has a thread of its own, since the caller's cannot
-// say it. Owned by what makes the calls; one call at a time, from one thread.
+// returned for long, and when it has at last; a SlowCallListener hears of it much earlier. It has a
+// thread of its own, since the caller's cannot say it. Owned by what makes the calls; one call at a
+// time, from one thread.
 #pragma once
 
 #include <chrono>
@@ -13,10 +14,27 @@
 
 namespace iscsi_blkback {
 
+class SlowCallListener {
+ public:
+  // Longer than calls take.
+  static constexpr std::chrono::milliseconds kPatience{50};
+  static constexpr std::chrono::milliseconds kInterval{100};
+
+  // A call has not returned for kPatience, and then again and again. From the watchdog's thread;
+  // the call does not end before this has returned.
+  virtual void on_slow_call() = 0;
+  // A call has ended of which that was said. From the caller's thread.
+  virtual void on_slow_call_over() = 0;
+
+ protected:
+  ~SlowCallListener() = default;
+};
+
 class CallWatchdog {
  public:
-  // callee: who is called, in the log's words; a literal.
-  CallWatchdog(const char* callee, std::chrono::milliseconds notice_after);
+  // callee: who is called, in the log's words; a literal. listener: outlives this; null: nobody.
+  CallWatchdog(const char* callee, std::chrono::milliseconds notice_after,
+               SlowCallListener* listener = nullptr);
   ~CallWatchdog();
   CallWatchdog(const CallWatchdog&) = delete;
   CallWatchdog& operator=(const CallWatchdog&) = delete;
@@ -51,12 +69,14 @@ class CallWatchdog {
 
   const char* callee_;
   std::chrono::milliseconds notice_after_;
+  SlowCallListener* listener_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool ending_ = false;
   bool sleeps_ = false;  // the thread waits for the next call
   bool busy_ = false;
   bool noticed_ = false;
+  bool heard_of_ = false;     // by the listener
   std::uint64_t number_ = 0;  // of the latest call
   const char* what_ = "";
   std::string path_;

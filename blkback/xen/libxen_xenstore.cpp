@@ -89,8 +89,9 @@ std::vector<std::string> names_in(std::string_view list) {
 
 class LibxenXenStore final : public XenStore {
  public:
-  explicit LibxenXenStore(const XenStoreTimes& times)
-      : watchdog_("xenstored", times.notice_after), liveness_interval_(times.liveness_interval) {}
+  LibxenXenStore(const XenStoreTimes& times, SlowCallListener* listener)
+      : watchdog_("xenstored", times.notice_after, listener),
+        liveness_interval_(times.liveness_interval) {}
 
   Result<void> open() {
     const char* const socket = xs_daemon_socket();
@@ -99,7 +100,9 @@ class LibxenXenStore final : public XenStore {
     unsigned long flags = 0;
     if (::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) {
       // First, so that a xenstored that dies in between is noticed.
-      if (auto connected = connect_second(path); !connected) {
+      if (auto connected = watchdog_.watched("connecting to", path,
+                                             [&] { return connect_second(path); });
+          !connected) {
         return connected;
       }
 #ifdef XS_OPEN_SOCKETONLY
@@ -464,8 +467,9 @@ class LibxenXenStore final : public XenStore {
 
 }  // namespace
 
-Result<std::unique_ptr<XenStore>> open_xenstore(const XenStoreTimes& times) {
-  auto store = std::make_unique<LibxenXenStore>(times);
+Result<std::unique_ptr<XenStore>> open_xenstore(const XenStoreTimes& times,
+                                                SlowCallListener* listener) {
+  auto store = std::make_unique<LibxenXenStore>(times, listener);
   if (auto opened = store->open(); !opened) {
     return tl::unexpected(opened.error());
   }

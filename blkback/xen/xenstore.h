@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "blkback/xen/call_watchdog.h"
 
 namespace iscsi_blkback {
 
@@ -74,7 +75,9 @@ struct XenStoreTimes {
 };
 
 // At the socket that libxenstore uses (XENSTORED_PATH, XENSTORED_RUNDIR), else through the kernel's
-// device. The error says what is missing (no xenstored, no permission).
-[[nodiscard]] Result<std::unique_ptr<XenStore>> open_xenstore(const XenStoreTimes& times = {});
+// device. The error says what is missing (no xenstored, no permission). listener: hears of calls
+// that xenstored does not answer soon, this one included; outlives the connection.
+[[nodiscard]] Result<std::unique_ptr<XenStore>> open_xenstore(const XenStoreTimes& times = {},
+                                                              SlowCallListener* listener = nullptr);
 
 }  // namespace iscsi_blkback

@@ -14,6 +14,7 @@
 #include "blkback/guest_keeper.h"
 #include "tests/support/fake_toolstack.h"
 #include "tests/support/fake_xenstored.h"
+#include "tests/support/loopback_directory.h"
 #include "tests/support/mem_xen.h"
 
 namespace iscsi_blkback {
@@ -22,20 +23,6 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr DomainId kGuest = 5;
-constexpr std::uint16_t kDeadPort = 1;  // tcpmux: nobody's any more
-
-class LoopbackDirectory final : public PortalDirectory {
- public:
-  Result<std::vector<SocketAddress>> resolve(const Portal&) override {
-    ++lookups;
-    return std::vector{SocketAddress::parse("127.0.0.1", kDeadPort).value()};
-  }
-  Result<std::vector<Portal>> discover(const Portal&, const SessionOptions&,
-                                       const std::string&) override {
-    return fail(ErrorCode::unavailable, "no discovery here");
-  }
-  std::atomic<int> lookups = 0;
-};
 
 TEST(GuestThreads, AttachStatusAndDetachAcrossThreads) {
   MemXen xen;

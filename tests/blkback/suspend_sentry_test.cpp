@@ -13,6 +13,7 @@
 #include "blkback/guest_backend.h"
 #include "tests/support/fake_toolstack.h"
 #include "tests/support/fake_xenstored.h"
+#include "tests/support/loopback_directory.h"
 #include "tests/support/mem_xen.h"
 
 namespace iscsi_blkback {
@@ -35,53 +36,57 @@ bool comes_true(const std::function<bool()>& what) {
 
 class SuspendSentryTest : public testing::Test {
  protected:
-  SuspendSentryTest() {
-    xen_.set_domain(kServed, kRuns);
-    auto sentry = SuspendSentry::start(xen_.open_domain_info(), kServed, [this](GuestState state) {
-      state_ = state;
-      ++told_;
-    });
-    EXPECT_TRUE(sentry);
-    sentry_ = std::move(*sentry);
-    sentry_->on_doubt_over([this] { ++over_; });
+  SuspendSentryTest() { xen_.set_domain(kServed, kRuns); }
+
+  // Calls xenstored, which answers when body returns.
+  template <class Body>
+  void during_a_call(Body&& body) {
+    watchdog_.watched("reading", "a node", std::forward<Body>(body));
   }
 
   MemXen xen_;
   std::atomic<GuestState> state_ = GuestState::runs;
   std::atomic<int> told_ = 0;
   int over_ = 0;
-  std::unique_ptr<SuspendSentry> sentry_;
+  SuspendSentry sentry_{xen_.open_domain_info(), kServed,
+                        [this](GuestState state) {
+                          state_ = state;
+                          ++told_;
+                        },
+                        [this] { ++over_; }};
+  CallWatchdog watchdog_{"xenstored", kLongEnough, &sentry_};
 };
 
 TEST_F(SuspendSentryTest, ASuspendIsToldWhileACallHangs) {
-  {
-    const SuspendSentry::Call call(*sentry_);
+  during_a_call([&] {
     std::this_thread::sleep_for(kAWhile);
     EXPECT_EQ(told_, 0) << "the guest runs";
     xen_.set_domain_silently(kServed, kSuspended);
     EXPECT_TRUE(comes_true([&] { return told_ > 1; }));
     EXPECT_EQ(state_, GuestState::suspended);
     EXPECT_EQ(over_, 0);
-  }
+  });
   EXPECT_EQ(over_, 1) << "the control thread shall ask anew";
   const int told = told_;
   std::this_thread::sleep_for(kAWhile);
   EXPECT_EQ(told_, told) << "it can ask by itself now";
-  { const SuspendSentry::Call call(*sentry_); }
+  during_a_call([] {});
   EXPECT_EQ(over_, 1);
 }
 
 TEST_F(SuspendSentryTest, AGuestThatHasEndedIsTold) {
-  const SuspendSentry::Call call(*sentry_);
-  xen_.set_domain_silently(kServed, DomainStatus{DomainLife::gone, {}});
-  EXPECT_TRUE(comes_true([&] { return told_ > 0; }));
+  during_a_call([&] {
+    xen_.set_domain_silently(kServed, DomainStatus{DomainLife::gone, {}});
+    EXPECT_TRUE(comes_true([&] { return told_ > 0; }));
+  });
 }
 
 TEST_F(SuspendSentryTest, AGuestOfWhichXenDoesNotTellIsInDoubt) {
-  const SuspendSentry::Call call(*sentry_);
-  xen_.faults().fail_calls("domain status");
-  EXPECT_TRUE(comes_true([&] { return told_ > 0; }));
-  EXPECT_EQ(state_, GuestState::in_doubt);
+  during_a_call([&] {
+    xen_.faults().fail_calls("domain status");
+    EXPECT_TRUE(comes_true([&] { return told_ > 0; }));
+    EXPECT_EQ(state_, GuestState::in_doubt);
+  });
   xen_.faults().disarm();
 }
 
@@ -89,25 +94,13 @@ TEST_F(SuspendSentryTest, CallsThatReturnSoonAreNoConcern) {
   xen_.set_domain_silently(kServed, kSuspended);
   const auto end = std::chrono::steady_clock::now() + kAWhile;
   while (std::chrono::steady_clock::now() < end) {
-    const SuspendSentry::Call call(*sentry_);
-    const SuspendSentry::Call inner(*sentry_);
+    during_a_call([] {});
   }
   EXPECT_EQ(told_, 0);
   EXPECT_EQ(over_, 0);
 }
 
 // ---- with a xenstored that hangs
-
-class LoopbackDirectory final : public PortalDirectory {
- public:
-  Result<std::vector<SocketAddress>> resolve(const Portal&) override {
-    return std::vector{SocketAddress::parse("127.0.0.1", 1).value()};
-  }
-  Result<std::vector<Portal>> discover(const Portal&, const SessionOptions&,
-                                       const std::string&) override {
-    return fail(ErrorCode::unavailable, "no discovery here");
-  }
-};
 
 class NullPlane final : public DataPlane {
  public:
@@ -164,14 +157,12 @@ TEST(SuspendSentry, AXenstoredThatHangsHidesNoSuspend) {
   auto resolver = make_threaded_resolver(**control, directory);
   std::atomic<bool> finished = false;
   std::unique_ptr<GuestBackend> backend;
-  auto sentry = SuspendSentry::start(xen.open_domain_info(), kServed,
-                                     [&](GuestState state) { plane.set_guest(0, {state}); });
-  ASSERT_TRUE(sentry);
-  (*sentry)->on_doubt_over([&] { (*control)->post([&] { backend->tell_guest_again(); }); });
+  SuspendSentry sentry(
+      xen.open_domain_info(), kServed, [&](GuestState state) { plane.set_guest(0, {state}); },
+      [&] { (*control)->post([&] { backend->tell_guest_again(); }); });
   backend = std::make_unique<GuestBackend>(
-      GuestBackend::Environment{
-          **control, [&] { return (*sentry)->watch_store([&] { return xenstored.connect(); }); },
-          domains.get(), plane, *resolver},
+      GuestBackend::Environment{**control, [&] { return xenstored.connect({}, &sentry); },
+                                domains.get(), plane, *resolver},
       configuration, DomainId{0}, kServed, [&] { finished = true; });
   ASSERT_TRUE(backend->start());
   std::thread control_thread([&] { (*control)->run(); });

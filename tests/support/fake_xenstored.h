@@ -36,9 +36,10 @@ class FakeXenstored {
   [[nodiscard]] const std::string& path() const { return path_; }
   // The real client, libxenstore's, of this xenstored: by XENSTORED_PATH, so nothing else may read
   // the environment meanwhile.
-  [[nodiscard]] Result<std::unique_ptr<XenStore>> connect(const XenStoreTimes& times = {}) {
+  [[nodiscard]] Result<std::unique_ptr<XenStore>> connect(const XenStoreTimes& times = {},
+                                                          SlowCallListener* listener = nullptr) {
     ::setenv("XENSTORED_PATH", path_.c_str(), 1);
-    auto store = open_xenstore(times);
+    auto store = open_xenstore(times, listener);
     ::unsetenv("XENSTORED_PATH");
     return store;
   }
