@@ -315,7 +315,9 @@ void GuestBackend::on_guest_changed(const GuestLife& before) {
     look_soon();  // not from here: a disk may be what has asked
     return;
   }
-  tell_disks_of_guest();
+  if (guest_now() != told_) {
+    tell_disks_of_guest();
+  }
   if (before.runs && life.suspended != before.suspended) {
     log_limited(guest_log_, now, LogLevel::info, kXenbusLog, "the guest {}",
                 life.suspended ? "is suspended" : "goes on");
@@ -348,15 +350,12 @@ GuestNow GuestBackend::guest_now() const {
 
 void GuestBackend::tell_guest_again() {
   (void)watch_.refresh();
-  told_ = guest_now();
-  environment_.data_plane.set_guest(first_handle_, told_);
+  tell_disks_of_guest();
 }
 
 void GuestBackend::tell_disks_of_guest() {
-  if (const GuestNow guest = guest_now(); guest != told_) {
-    told_ = guest;
-    environment_.data_plane.set_guest(first_handle_, guest);
-  }
+  told_ = guest_now();
+  environment_.data_plane.set_guest(first_handle_, told_);
 }
 
 void GuestBackend::replace_guest() {
@@ -368,8 +367,7 @@ void GuestBackend::replace_guest() {
   retire_all();
   // The devices of the former guest stay suspended if they were.
   first_handle_ = next_handle_;
-  told_ = guest_now();
-  environment_.data_plane.set_guest(first_handle_, told_);
+  tell_disks_of_guest();
   scan_due_ = true;
   look_soon();
 }

@@ -74,11 +74,11 @@ class GuestBackend final : public DataPlane::Events,
 
   // An operator's wish for one disk; see control_server.h. done: on the control thread, perhaps
   // from inside; never called if the reactor does not answer. The error is one sentence.
-  // Somebody else has told the data plane of the guest: asks anew, and tells what is so.
-  void tell_guest_again();
-
   using Changed = std::function<void(Result<void>)>;
   void change(const ControlRequest& request, Changed done);
+
+  // Somebody else has told the data plane of the guest: asks anew, and tells what is so.
+  void tell_guest_again();
 
   // done: once, on the control thread, at most ReportQueries::kTimeout later.
   void query(std::function<void(GuestStatus)> done);

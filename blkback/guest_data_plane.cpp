@@ -343,12 +343,7 @@ void GuestDataPlane::close_device(DiskHandle disk, bool abandon) {
 }
 
 void GuestDataPlane::hold_guest(GuestState state) {
-  reactor_.post([this, state] {
-    guest_now_.state = state;
-    for (auto at = disks_.lower_bound(first_of_guest_); at != disks_.end(); ++at) {
-      at->second->set_guest(guest_now_);
-    }
-  });
+  reactor_.post([this, state] { take_guest(first_of_guest_, {state, guest_now_.vm}); });
 }
 
 void GuestDataPlane::keep_place(DiskHandle disk) {
@@ -356,13 +351,15 @@ void GuestDataPlane::keep_place(DiskHandle disk) {
 }
 
 void GuestDataPlane::set_guest(DiskHandle first, const GuestNow& guest) {
-  reactor_.post([this, first, guest] {
-    first_of_guest_ = first;
-    guest_now_ = guest;  // for those that are opened from now on
-    for (auto at = disks_.lower_bound(first); at != disks_.end(); ++at) {
-      at->second->set_guest(guest);
-    }
-  });
+  reactor_.post([this, first, guest] { take_guest(first, guest); });
+}
+
+void GuestDataPlane::take_guest(DiskHandle first, const GuestNow& guest) {
+  first_of_guest_ = first;
+  guest_now_ = guest;  // for those that are opened from now on
+  for (auto at = disks_.lower_bound(first); at != disks_.end(); ++at) {
+    at->second->set_guest(guest);
+  }
 }
 
 void GuestDataPlane::query(std::function<void(std::vector<DiskReport>)> done) {

@@ -61,6 +61,7 @@ class GuestDataPlane final : public DataPlane {
  private:
   class Disk;
 
+  void take_guest(DiskHandle first, const GuestNow& guest);
   // Runs the event on the control thread.
   template <class Tell>
   void tell(Tell&& event);
