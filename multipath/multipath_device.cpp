@@ -127,7 +127,7 @@ bool MultipathDevice::Impl::on_its_way(const Path& path) const {
   const bool is_activated =
       path.state() == PathState::ghost &&
       (activating_ == path.index() ||
-       (!ready_ && !suspended_ && (activatable() & path_bit(path.index())) != 0));
+       (!ready_ && !suspended() && (activatable() & path_bit(path.index())) != 0));
   return path.on_its_way() || is_activated;
 }
 

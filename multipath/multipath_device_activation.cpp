@@ -42,7 +42,7 @@ std::uint32_t MultipathDevice::Impl::wanted_group() const {
 void MultipathDevice::Impl::activate(std::uint32_t group) {
   const PathMask candidates = groups_.groups()[group].members & activatable();
   // The LUN is the migration's destination's to take while we are suspended.
-  if (activating_ || candidates == 0 || closing_ || suspended_) {
+  if (activating_ || candidates == 0 || closing_ || suspended()) {
     return;
   }
   PathMask asked = 0;  // and no answer yet, so that another one is the better choice
@@ -61,7 +61,7 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
 }
 
 void MultipathDevice::Impl::try_activation() {
-  if (suspended_) {
+  if (suspended()) {
     end_activation();  // on_resumed() begins anew
     return;
   }
@@ -187,7 +187,7 @@ void MultipathDevice::Impl::activate_for_failback() {
 }
 
 void MultipathDevice::Impl::activate_if_needed() {
-  if (up_ == 0 && ghost_ != 0 && !activating_ && !suspended_) {
+  if (up_ == 0 && ghost_ != 0 && !activating_ && !suspended()) {
     activate_what_is_left();
   }
   if (!activating_ && !activation_timer_.armed() && bypassed_is_wanted()) {

@@ -75,7 +75,7 @@ void MultipathDevice::Impl::on_barrier_timer() {
                 "{}: other disks of this host do not see it: {}", options_.alias,
                 followed.error().message);
   }
-  if (closing_ || (suspended_ && waits_because_.empty())) {
+  if (closing_ || (suspended() && waits_because_.empty())) {
     barrier_timer_.start_after(kBarrierLook);
   } else {
     look_at_barrier();

@@ -125,7 +125,7 @@ void MultipathDevice::Impl::on_key_taken_back(const Session& session, std::uint1
 }
 
 bool MultipathDevice::Impl::may_reset_lun() const noexcept {
-  return options_.exclusive_luns && !suspended_ &&
+  return options_.exclusive_luns && !suspended() &&
          std::none_of(paths_.begin(), paths_.end(), [this](const Path* path) {
            return fencer_->other_refuses_reset(
                identity_.wwid, path->session().options().target_name, path->lun(), *this);
@@ -134,7 +134,7 @@ bool MultipathDevice::Impl::may_reset_lun() const noexcept {
 
 bool MultipathDevice::Impl::refuses_reset(const std::string& wwid, const std::string& target_name,
                                           std::uint16_t lun) const noexcept {
-  if (options_.exclusive_luns && !suspended_) {
+  if (options_.exclusive_luns && !suspended()) {
     return false;
   }
   return (!wwid.empty() && wwid == identity_.wwid) ||

@@ -389,7 +389,7 @@ void MultipathDevice::Impl::measure_idle_paths() {
   for (const Path* path : paths_) {
     const std::uint32_t index = path->index();
     const std::uint32_t timed = std::exchange(facts_[index].timed_requests, 0);
-    if (timed < LatencyEstimate::kRequestsMin && !suspended_ && path->state() == PathState::up &&
+    if (timed < LatencyEstimate::kRequestsMin && !suspended() && path->state() == PathState::up &&
         (suspect_ & path_bit(index)) == 0 && path->session().state() == SessionState::logged_in &&
         !probes_[index]->outstanding()) {
       probes_[index]->start();

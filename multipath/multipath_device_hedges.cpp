@@ -41,7 +41,7 @@ void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
       silence->probe();
     }
   }
-  if (suspended_) {
+  if (suspended()) {
     drop_silent_paths();
   }
   leave_silent_paths();
@@ -74,7 +74,7 @@ void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
 // What has not been sent there goes elsewhere at once, writes too: of that, nothing can be
 // executed. Its completion comes before the rest is hedged.
 void MultipathDevice::Impl::leave_silent_paths() {
-  if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended_) [[likely]] {
+  if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended()) [[likely]] {
     return;
   }
   for (Path* path : paths_) {
@@ -87,7 +87,7 @@ void MultipathDevice::Impl::leave_silent_paths() {
 
 // All that waits at a suspect path, as long as there is a better one.
 void MultipathDevice::Impl::hedge_silent_paths() {
-  if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended_) [[likely]] {
+  if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended()) [[likely]] {
     return;
   }
   hedge_wanted_ = false;

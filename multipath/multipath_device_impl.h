@@ -54,6 +54,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void submit(BlockRequest& block);
   void set_guest(const GuestNow& guest);
   void keep_place() { keeps_place_ = true; }
+  // It does not run, as far as is known.
+  [[nodiscard]] bool suspended() const { return guest_.state != GuestState::runs; }
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
   void change_policies(const PathPolicySettings& changes);
   [[nodiscard]] MultipathSnapshot snapshot() const;
@@ -183,7 +185,7 @@ class MultipathDevice::Impl final : public Path::Owner,
                                             : policies_.portal_group_fences;
   }
   [[nodiscard]] bool wants_trials() const noexcept override {
-    return portal_group_fences() == PortalGroupFences::trial && ready_ && !suspended_ && !closing_;
+    return portal_group_fences() == PortalGroupFences::trial && ready_ && !suspended() && !closing_;
   }
   [[nodiscard]] bool redirected_login_fences() const noexcept override {
     return options_.redirected_login_fences;
@@ -536,7 +538,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   Timer first_answers_timer_;  // from ready_ until ready is told
 
   GuestNow guest_;
-  bool suspended_ = false;  // guest_ does not run, as far as is known
   bool overtaken_ = false;  // see LunWriteBarrier::Others
   bool keeps_place_ = false;
   Timer suspend_timer_;     // the end of the time that writes at a path have to be answered

@@ -105,7 +105,7 @@ bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
 }
 
 bool MultipathDevice::Impl::try_send(Request& request) {
-  if (suspended_ || lun_fence_.pausing) [[unlikely]] {
+  if (suspended() || lun_fence_.pausing) [[unlikely]] {
     return false;
   }
   if (request.prefer && (able_ & path_bit(*request.prefer)) != 0 &&

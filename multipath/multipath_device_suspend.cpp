@@ -11,8 +11,6 @@
 //    that to hand a guest over. Then their connections are given up, too, for the same fence.
 // What a target does later than that with a write that it has, and that no login of this device
 // reaches, no other host is told.
-#include <utility>
-
 #include "multipath/multipath_device_impl.h"
 
 namespace iscsi_blkback {
@@ -23,13 +21,13 @@ constexpr std::chrono::milliseconds kSuspendDrain{50};
 }  // namespace
 
 void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
+  const bool was_suspended = suspended();
   guest_ = guest;
   tell_use();
-  const bool was_suspended = std::exchange(suspended_, guest.state != GuestState::runs);
-  if (suspended_ == was_suspended) {
+  if (suspended() == was_suspended) {
     return;
   }
-  if (suspended_) {
+  if (suspended()) {
     fencer_->stop_trials(*this);
     if (lun_fence_.pausing && !lun_fence_.outstanding) {
       end_lun_fence(true);
