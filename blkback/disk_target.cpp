@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <array>
 
+#include "base/ascii_case.h"
 #include "base/decimal.h"
 #include "base/printable_text.h"
+#include "initiator/login_text.h"
 #include "initiator/portal_text.h"
 
 namespace iscsi_blkback {
@@ -29,16 +31,6 @@ bool is_ascii_letter(char c) {
 }
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
-}
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') {
-      c = static_cast<char>(c - 'A' + 'a');
-    }
-  }
-  return result;
 }
 
 // What libxl makes of a disk line: FORMAT:TARGET.
@@ -254,6 +246,18 @@ std::string with_plain_zone(std::string_view text) {
   return result;
 }
 
+Result<void> add_portal(std::vector<Portal>& portals, Portal portal) {
+  if (std::find(portals.begin(), portals.end(), portal) != portals.end()) {
+    return tl::unexpected(invalid("a portal is named twice"));
+  }
+  if (portals.size() == kMaxPortalsPerDisk) {
+    return tl::unexpected(
+        invalid(fmt::format("more than {} portals are named", kMaxPortalsPerDisk)));
+  }
+  portals.push_back(std::move(portal));
+  return {};
+}
+
 // The comma is also what is before a portal group tag: as no host is a number, a number is one.
 Result<std::vector<Portal>> parse_portals(std::string_view text) {
   std::vector<Portal> portals;
@@ -268,14 +272,9 @@ Result<std::vector<Portal>> parse_portals(std::string_view text) {
       if (!portal) {
         return tl::unexpected(portal.error());
       }
-      if (std::find(portals.begin(), portals.end(), *portal) != portals.end()) {
-        return tl::unexpected(invalid("a portal is named twice"));
+      if (auto added = add_portal(portals, std::move(*portal)); !added) {
+        return tl::unexpected(added.error());
       }
-      if (portals.size() == kMaxPortalsPerDisk) {
-        return tl::unexpected(
-            invalid(fmt::format("more than {} portals are named", kMaxPortalsPerDisk)));
-      }
-      portals.push_back(std::move(*portal));
       may_have_tag = true;
     }
     if (comma == std::string_view::npos) {
@@ -504,14 +503,9 @@ Result<DiskTarget> parse_url_body(std::string_view text) {
       if (*name != target.target_name) {
         portal.target_name = *name;
       }
-      if (std::find(target.portals.begin(), target.portals.end(), portal) != target.portals.end()) {
-        return tl::unexpected(invalid("a portal is named twice"));
+      if (auto added = add_portal(target.portals, std::move(portal)); !added) {
+        return tl::unexpected(added.error());
       }
-      if (target.portals.size() == kMaxPortalsPerDisk) {
-        return tl::unexpected(
-            invalid(fmt::format("more than {} portals are named", kMaxPortalsPerDisk)));
-      }
-      target.portals.push_back(std::move(portal));
     }
   }
   const auto lun = parse_lun(text.substr(lun_at + 1));
@@ -532,16 +526,11 @@ Result<DiskTarget> parse_name_body(std::string_view text) {
       if (!name) {
         return tl::unexpected(name.error());
       }
-      std::vector<std::string>& others = target.other_target_names;
-      if (target.target_name.empty()) {
-        target.target_name = std::move(*name);
-      } else if (*name == target.target_name ||
-                 std::find(others.begin(), others.end(), *name) != others.end()) {
+      if (!add_target_name(std::move(*name), target.target_name, target.other_target_names)) {
         return tl::unexpected(invalid("a target name is given twice"));
-      } else if (others.size() + 1 == kMaxTargetNamesPerDisk) {
+      }
+      if (target.other_target_names.size() == kMaxTargetNamesPerDisk) {
         return tl::unexpected(too_many_names());
-      } else {
-        others.push_back(std::move(*name));
       }
     }
     if (lun_at != std::string_view::npos) {
@@ -568,9 +557,9 @@ Result<void> check_iscsi_name(std::string_view what, std::string_view name) {
     return tl::unexpected(
         invalid(fmt::format("{} does not begin with iqn., eui. or naa. (RFC 7143 4.2.7)", what)));
   }
-  if (name.size() <= 4 || name.size() > kMaxTargetNameBytes) {
+  if (name.size() <= 4 || name.size() > kMaxIscsiNameBytes) {
     return tl::unexpected(invalid(fmt::format("{} has {} bytes, 5 to {} are allowed", what,
-                                              name.size(), kMaxTargetNameBytes)));
+                                              name.size(), kMaxIscsiNameBytes)));
   }
   for (const char c : name) {
     const auto byte = static_cast<unsigned char>(c);
@@ -584,6 +573,18 @@ Result<void> check_iscsi_name(std::string_view what, std::string_view name) {
         fmt::format("{} contains a comma or '=', which no iSCSI name has (RFC 3722)", what)));
   }
   return {};
+}
+
+bool add_target_name(std::string name, std::string& first, std::vector<std::string>& others) {
+  if (first.empty()) {
+    first = std::move(name);
+    return true;
+  }
+  if (name == first || std::find(others.begin(), others.end(), name) != others.end()) {
+    return false;
+  }
+  others.push_back(std::move(name));
+  return true;
 }
 
 bool is_alias(std::string_view text) {

@@ -61,7 +61,6 @@ inline constexpr std::size_t kMaxPortalsPerDisk = 32;
 inline constexpr std::size_t kMaxPathsPerDisk = 64;
 inline constexpr std::size_t kMaxTargetNamesPerDisk = 8;
 inline constexpr std::uint16_t kMaxLun = 16383;          // see encode_lun()
-inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 
 // Whether params is meant for us at all; everything else is left alone. What is meant for us and
 // written wrong, in a way that xl accepts (a format, a blank or a quotation mark before iscsi:), is
@@ -74,6 +73,9 @@ inline constexpr std::size_t kMaxTargetNameBytes = 223;  // RFC 7143 4.2.7.1
 // Parts of it, which the configuration file has too. Errors are sentences; what: "the target name".
 [[nodiscard]] Result<Portal> parse_portal(std::string_view text);  // "HOST[:PORT]"
 [[nodiscard]] Result<void> check_iscsi_name(std::string_view what, std::string_view name);
+// To those by which one LUN is served. False: it is one of them.
+[[nodiscard]] bool add_target_name(std::string name, std::string& first,
+                                   std::vector<std::string>& others);
 [[nodiscard]] bool is_alias(std::string_view text);
 [[nodiscard]] Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text);
 [[nodiscard]] Result<PathSelectorKind> parse_path_selector(std::string_view text);

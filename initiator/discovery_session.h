@@ -91,7 +91,6 @@ class DiscoverySession final : private ByteStream::Owner {
   void fail_attempt(Error why);
   void follow_redirect();
   void on_resolved(Result<std::vector<SocketAddress>> addresses);
-  void next_attempt();
   void decide();
   void finish(Result<Discovery> discovery);
   [[nodiscard]] Duration time_left() const;
@@ -114,7 +113,6 @@ class DiscoverySession final : private ByteStream::Owner {
 
   // What is left to be tried.
   std::vector<SocketAddress> addresses_;  // the first is the current one
-  std::vector<SocketAddress> others_;     // of the portal, while addresses_ are those of a hop
   std::uint32_t logins_ = 0;
   std::uint32_t hops_ = 0;
   std::optional<TargetAddress> redirect_;

@@ -10,18 +10,6 @@ namespace {
 
 // A login takes two requests; a target that keeps asking is cut off here.
 constexpr std::uint32_t kMaxRequests = 32;
-constexpr std::size_t kMaxNameBytes = 223;  // 4.2.7.1
-
-bool usable(const std::string& text, std::size_t max_bytes, char lowest) {
-  return text.size() <= max_bytes && std::none_of(text.begin(), text.end(), [&](char letter) {
-           return static_cast<unsigned char>(letter) < static_cast<unsigned char>(lowest) ||
-                  letter == 0x7f;
-         });
-}
-
-bool usable_name(const std::string& name) {
-  return !name.empty() && usable(name, kMaxNameBytes, '!');
-}
 
 }  // namespace
 
@@ -35,15 +23,15 @@ Login::Login(const SessionOptions& options, std::uint32_t initiator_task_tag, st
       chap_algorithms_(chap_algorithms.begin(), chap_algorithms.end()) {}
 
 Result<void> Login::check_options() const {
-  if (!usable_name(options_.initiator_name)) {
+  if (!is_usable_name(options_.initiator_name)) {
     return fail(ErrorCode::invalid_argument,
                 "the initiator name is empty, too long or has blanks; set one like "
                 "iqn.2026-01.org.example:host");
   }
-  if (type_ == SessionType::normal && !usable_name(options_.target_name)) {
+  if (type_ == SessionType::normal && !is_usable_name(options_.target_name)) {
     return fail(ErrorCode::invalid_argument, "the target name is empty, too long or has blanks");
   }
-  if (!usable(options_.initiator_alias, kMaxTextValueBytes, ' ')) {
+  if (!is_usable_text(options_.initiator_alias, kMaxTextValueBytes, ' ')) {
     return fail(ErrorCode::invalid_argument,
                 "the initiator alias is too long or has control characters");
   }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/ascii_case.h"
+
 namespace iscsi_blkback {
 
 Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
@@ -48,12 +50,20 @@ Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
   return pairs;
 }
 
+bool is_usable_text(std::string_view text, std::size_t max_bytes, char lowest) {
+  return text.size() <= max_bytes && std::none_of(text.begin(), text.end(), [&](char letter) {
+           return static_cast<unsigned char>(letter) < static_cast<unsigned char>(lowest) ||
+                  letter == 0x7f;
+         });
+}
+
+bool is_usable_name(std::string_view name) {
+  return !name.empty() && is_usable_text(name, kMaxIscsiNameBytes, '!');
+}
+
 bool equal_text(std::string_view one, std::string_view other) {
-  const auto lower = [](char letter) {
-    return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
-  };
   return std::equal(one.begin(), one.end(), other.begin(), other.end(),
-                    [&](char left, char right) { return lower(left) == lower(right); });
+                    [](char left, char right) { return lower(left) == lower(right); });
 }
 
 std::optional<std::uint32_t> parse_text_number(std::string_view value, std::uint32_t low,

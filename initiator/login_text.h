@@ -30,6 +30,14 @@ struct TextPair {
 // repeated as it is counts once), and more pairs than kMaxTextPairs.
 [[nodiscard]] Result<std::vector<TextPair>> parse_login_text(std::string_view text);
 
+inline constexpr std::size_t kMaxIscsiNameBytes = 223;  // 4.2.7.1
+
+// Whether a login can carry this: not too long, without bytes below lowest and DEL.
+[[nodiscard]] bool is_usable_text(std::string_view text, std::size_t max_bytes, char lowest);
+// The same for the name of an initiator or target: not empty, without blanks and control
+// characters.
+[[nodiscard]] bool is_usable_name(std::string_view name);
+
 // Whether both are the same but for the case of letters.
 [[nodiscard]] bool equal_text(std::string_view one, std::string_view other);
 // A decimal or 0x-prefixed number within [low, high], else nothing.

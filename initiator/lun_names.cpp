@@ -6,6 +6,7 @@
 #include <array>
 #include <span>
 
+#include "base/ascii_case.h"
 #include "base/printable_text.h"
 
 namespace iscsi_blkback {
@@ -30,14 +31,6 @@ bool only(std::string_view text, std::string_view characters) {
 
 std::string_view without_padding(std::string_view bytes) {
   return bytes.substr(0, bytes.find_last_not_of(std::string_view("\0 ", 2)) + 1);
-}
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return out;
 }
 
 std::string hex_of(std::string_view bytes) {

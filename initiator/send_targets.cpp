@@ -13,17 +13,8 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::size_t kMaxNameBytes = 223;  // 4.2.7.1
 constexpr std::size_t kMaxPairBytes = kMaxTextKeyBytes + 1 + kMaxTextValueBytes;
 constexpr std::size_t kMaxShownBytes = 80;
-
-bool is_name(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxNameBytes &&
-         std::none_of(name.begin(), name.end(), [](char c) {
-           const auto byte = static_cast<unsigned char>(c);
-           return byte <= 0x20 || byte == 0x7f;
-         });
-}
 
 bool is_wildcard(const std::string& host) {
   const auto address = SocketAddress::parse(host, 0);
@@ -84,7 +75,7 @@ Result<void> SendTargetsAnswer::take_pair(std::string_view pair) {
 void SendTargetsAnswer::begin_target(std::string_view name) {
   in_record_ = true;
   current_.reset();
-  if (!is_name(name)) {
+  if (!is_usable_name(name)) {
     leave_out(Omission::name, name);
     return;
   }

@@ -148,14 +148,8 @@ Result<void> targets_of(const ConfigurationEntry& entry, ConfiguredLun& lun) {
     if (!name) {
       return tl::unexpected(name.error());
     }
-    std::vector<std::string>& others = lun.other_target_names;
-    if (lun.target_name.empty()) {
-      lun.target_name = std::move(*name);
-    } else if (*name == lun.target_name ||
-               std::find(others.begin(), others.end(), *name) != others.end()) {
+    if (!add_target_name(*name, lun.target_name, lun.other_target_names)) {
       return refuse(element, fmt::format("target names {} twice", *name));
-    } else {
-      others.push_back(std::move(*name));
     }
   }
   return {};

@@ -45,7 +45,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   require_sentence(choice);
   if (choice) {
     require(!choice->portal.host.empty() && choice->portal.port != 0);
-    require(choice->target_name.size() <= kMaxTargetNameBytes);
+    require(choice->target_name.size() <= kMaxIscsiNameBytes);
     const DiskPlan plan = plan_paths(DiskPlan{}, *choice);
     require(plan.portals.size() == 1 && plan.target_name == choice->target_name);
     ResolvedPortal path;

@@ -34,7 +34,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   require(params.size() <= kMaxParamsBytes);
   require(target->portals.size() <= kMaxPortalsPerDisk);
   require(target->lun <= kMaxLun);
-  require(target->target_name.size() <= kMaxTargetNameBytes);
+  require(target->target_name.size() <= kMaxIscsiNameBytes);
   require(target->alias.empty() != target->target_name.empty());
   require(target->portals.empty() || !target->target_name.empty());
   for (const Portal& portal : target->portals) {

@@ -1,0 +1,22 @@
+// Letters without case, as protocols and file formats compare them: of ASCII only, whatever the
+// locale.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+
+namespace iscsi_blkback {
+
+[[nodiscard]] constexpr char lower(char letter) {
+  return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+}
+
+[[nodiscard]] inline std::string lower(std::string_view text) {
+  std::string result(text);
+  std::transform(result.begin(), result.end(), result.begin(),
+                 [](char letter) { return lower(letter); });
+  return result;
+}
+
+}  // namespace iscsi_blkback
