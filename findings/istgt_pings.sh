@@ -20,41 +20,17 @@
 # Runs istgt on free ports of the loopback address, with a disk in the temporary folder, and keeps
 # it busy with READs and pings for some seconds with the few lines of Python below. Needs root, apt
 # and python3. Exit status: 0 as described, 1 it behaves differently, 2 it could not be tried.
-set -euo pipefail
+. "$(dirname "$0")/common.bash"
 
 readonly version='0.4~20111008-4+b1'
-work=$(mktemp -d)
-daemon=''
-stop() {
-  [[ -z $daemon ]] || { kill -KILL "$daemon" && wait "$daemon"; } 2>/dev/null || true
-  daemon=''
-}
-finish() {
-  stop
-  rm -rf "$work"
-}
-trap finish EXIT
-cannot() {
-  echo "not tried: $*" >&2
-  exit 2
-}
-
-((EUID == 0)) || cannot 'needs root'
-for tool in apt-get dpkg-deb python3; do
-  command -v "$tool" >/dev/null || cannot "$tool is missing"
-done
-cd "$work"
-apt-get download -qq -o APT::Sandbox::User=root "istgt=$version" >/dev/null ||
-  cannot "version $version of istgt cannot be had"
-dpkg-deb -x istgt_*.deb root
+need python3
+unpack "istgt=$version"
 python3 -c 'open("disk", "wb").write(b"Z" * 16384 * 64)'
 (umask 077 && : >auth)
 
 start() { # QUEUE_DEPTH
   local ports
-  ports=$(python3 -c 'import socket
-s = [socket.create_server(("127.0.0.1", 0)) for i in range(2)]
-print(*(i.getsockname()[1] for i in s))')
+  ports=$(free_ports 2)
   port=${ports% *}
   cat >conf <<C
 [Global]
@@ -93,11 +69,8 @@ print(*(i.getsockname()[1] for i in s))')
 C
   root/usr/sbin/istgt -D -c conf >daemon.log 2>&1 &
   daemon=$!
-  for ((tries = 0; tries < 100; ++tries)); do
-    ! grep -q 'command queuing' daemon.log || return 0
-    sleep 0.1
-  done
-  cannot "istgt does not start: $(tail -n 1 daemon.log)"
+  within_10_s grep -q 'command queuing' daemon.log ||
+    cannot "istgt does not start: $(tail -n 1 daemon.log)"
 }
 
 cat >busy.py <<'P'
@@ -176,24 +149,17 @@ P
 run() { # QUEUE_DEPTH pings|none SECONDS
   start "$1"
   echo "QueueDepth $1, $2: $(python3 busy.py "$port" "$2" "$3" 2>&1 | tail -n 1)"
-  stop
+  stop_daemon
 }
 {
   run 32 none 3
   run 32 pings 3
   run 0 none 3
-  run 0 pings 20
+  run 0 pings 120
 } >seen
-cat >described <<'T'
+compare "istgt $version" <<'T'
 QueueDepth 32, none: no gap in StatSN, 0 left at the end, 0 foreign bytes in data, all answered
 QueueDepth 32, pings: gaps in StatSN, 0 left at the end, 0 foreign bytes in data, all answered
 QueueDepth 0, none: no gap in StatSN, 0 left at the end, 0 foreign bytes in data, all answered
 QueueDepth 0, pings: gaps in StatSN, 48 foreign bytes in data, then no header where one should be
 T
-echo "istgt $version"
-cat seen
-diff described seen >/dev/null || {
-  echo 'this is not what was found before:' >&2
-  diff described seen >&2
-  exit 1
-}

@@ -15,57 +15,13 @@
 # Runs libiscsi beside the few lines of Python below, a target in memory on a free port of the
 # loopback address. Needs root, apt, gcc and python3. Exit status: 0 as described, 1 it behaves
 # differently, 2 it could not be tried.
-set -euo pipefail
+. "$(dirname "$0")/common.bash"
 
 readonly version='1.19.0-3'
-work=$(mktemp -d)
-target=''
-finish() {
-  [[ -z $target ]] || { kill "$target" && wait "$target"; } 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
-cannot() {
-  echo "not tried: $*" >&2
-  exit 2
-}
+need gcc python3
+unpack "libiscsi7=$version" "libiscsi-dev=$version" "${for_libiscsi[@]}"
 
-((EUID == 0)) || cannot 'needs root'
-for tool in apt-get dpkg-deb gcc python3; do
-  command -v "$tool" >/dev/null || cannot "$tool is missing"
-done
-cd "$work"
-apt-get download -qq -o APT::Sandbox::User=root "libiscsi7=$version" "libiscsi-dev=$version" \
-  libibverbs1 librdmacm1 libnl-3-200 libnl-route-3-200 >/dev/null ||
-  cannot "version $version of libiscsi cannot be had"
-for package in *.deb; do
-  dpkg-deb -x "$package" root
-done
-export LD_LIBRARY_PATH=$work/root/usr/lib/x86_64-linux-gnu:$work/root/lib/x86_64-linux-gnu
-
-cat >write.c <<'C'
-// Writes three blocks with libiscsi, one after the other, and says how each has ended.
-#include <poll.h>
-#include <stdio.h>
-#include <iscsi/iscsi.h>
-#include <iscsi/scsi-lowlevel.h>
-int main(int count, char** words) {
-  static unsigned char block[512];
-  struct iscsi_context* iscsi = iscsi_create_context("iqn.2026-11.example:host");
-  iscsi_set_targetname(iscsi, "iqn.2026-11.example:disk");
-  iscsi_set_session_type(iscsi, ISCSI_SESSION_NORMAL);
-  if (count != 2 || iscsi_full_connect_sync(iscsi, words[1], 0) != 0) return 2;
-  for (int lba = 0; lba < 3; ++lba) {
-    struct scsi_task* task =
-        iscsi_write10_sync(iscsi, 0, lba, block, sizeof block, 512, 0, 0, 0, 0, 0);
-    printf(" %s", task == NULL ? "none" : task->status == SCSI_STATUS_GOOD ? "GOOD" : "failed");
-  }
-  puts("");
-  return 0;
-}
-C
-gcc -w -I root/usr/include -o write write.c -L "${LD_LIBRARY_PATH%%:*}" -l:libiscsi.so.7 \
-  -Wl,--allow-shlib-undefined
+build_write ""
 
 cat >target.py <<'P'
 # A target for one connection: every command is GOOD, but for a WRITE(10), which gets this Response
@@ -104,29 +60,19 @@ P
 try() { # WORDS of target.py
   : >portal
   python3 target.py "$@" >portal 2>>told &
-  target=$!
-  for ((tries = 0; tries < 100; ++tries)); do
-    [[ ! -s portal ]] || break
-    sleep 0.1
-  done
+  daemon=$!
+  within_10_s test -s portal
   timeout 30 ./write "$(cat portal)" || echo " the session ends: $?"
-  wait "$target" || true
-  target=''
+  wait "$daemon" || true
+  daemon=''
 }
 {
   echo "Response 0, Status GOOD:$(try 0 0)"
   echo "Response 0, Status CHECK CONDITION:$(try 0 2)"
   echo "Response 1, Status 0:$(try 1 0)"
 } >seen
-cat >described <<'T'
+compare "libiscsi $version" <<'T'
 Response 0, Status GOOD: GOOD GOOD GOOD
 Response 0, Status CHECK CONDITION: failed failed failed
 Response 1, Status 0: GOOD GOOD GOOD
 T
-echo "libiscsi $version"
-cat seen
-diff described seen >/dev/null || {
-  echo 'this is not what was found before:' >&2
-  diff described seen >&2
-  exit 1
-}

@@ -21,28 +21,11 @@
 #
 # Runs `multipath -t` with a folder /etc of its own in a mount namespace. Needs root, apt and
 # unshare. Exit status: 0 as described, 1 it behaves differently, 2 it could not be tried.
-set -euo pipefail
+. "$(dirname "$0")/common.bash"
 
 readonly version='0.9.4-3+deb12u2'
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cannot() {
-  echo "not tried: $*" >&2
-  exit 2
-}
-
-((EUID == 0)) || cannot 'needs root'
-for tool in apt-get dpkg-deb unshare; do
-  command -v "$tool" >/dev/null || cannot "$tool is missing"
-done
-cd "$work"
-apt-get download -qq -o APT::Sandbox::User=root "multipath-tools=$version" libdevmapper1.02.1 \
-  libaio1 libjson-c5 liburcu8 >/dev/null || cannot "version $version cannot be had"
-for package in *.deb; do
-  dpkg-deb -x "$package" root
-done
-export LD_LIBRARY_PATH=$work/root/lib:$work/root/lib/x86_64-linux-gnu
-export LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$work/root/usr/lib/x86_64-linux-gnu
+need unshare
+unpack "multipath-tools=$version" libdevmapper1.02.1 libaio1 libjson-c5 liburcu8
 
 show() { # with standard input as multipath.conf
   cat >given.conf
@@ -100,7 +83,7 @@ devices {
 }
 C
 } >seen
-cat >described <<'T'
+compare "multipath-tools $version" <<'T'
 as in the man page: exit status 0
   in force: blacklist devnode "^sda"
   in force: multipaths multipath wwid "36001405aaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -120,10 +103,3 @@ asterisk in devices: exit status 0
   in force: devices device vendor "*"
   in force: devices device product "*"
 T
-echo "multipath-tools $version"
-cat seen
-diff described seen >/dev/null || {
-  echo 'this is not what was found before:' >&2
-  diff described seen >&2
-  exit 1
-}

@@ -21,27 +21,11 @@
 # Runs iscsiadm with folders /etc and /run of its own in a mount namespace, without iscsid. Needs
 # root, apt and unshare. Exit status: 0 as described, 1 it behaves differently, 2 it could not be
 # tried.
-set -euo pipefail
+. "$(dirname "$0")/common.bash"
 
 readonly version='2.1.8-1+deb12u1'
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cannot() {
-  echo "not tried: $*" >&2
-  exit 2
-}
-
-((EUID == 0)) || cannot 'needs root'
-for tool in apt-get dpkg-deb unshare; do
-  command -v "$tool" >/dev/null || cannot "$tool is missing"
-done
-cd "$work"
-apt-get download -qq -o APT::Sandbox::User=root "open-iscsi=$version" "libopeniscsiusr=$version" \
-  libisns0 libkmod2 libmount1 >/dev/null || cannot "version $version cannot be had"
-for package in *.deb; do
-  dpkg-deb -x "$package" root
-done
-export LD_LIBRARY_PATH=$work/root/usr/lib/x86_64-linux-gnu:$work/root/lib/x86_64-linux-gnu
+need unshare
+unpack "open-iscsi=$version" "libopeniscsiusr=$version" libisns0 libkmod2 libmount1
 export iscsiadm=$work/root/sbin/iscsiadm
 
 cat >records.sh <<'S'
@@ -82,7 +66,7 @@ try 'node.session.iscsi.ImmediateData = Yes # as before'
 try 'node.session.timeo.replacement_timeout = 60 # seconds'
 S
 unshare --mount bash records.sh >seen || cannot 'no mount namespace'
-cat >described <<'T'
+compare "open-iscsi $version" <<'T'
 node.startup = automatic
   -m node: 3 shown, status 0
   -m node -T iqn.2026-11.example:a -p 127.0.0.1:3260,1: 1 shown, status 0
@@ -106,10 +90,3 @@ node.session.timeo.replacement_timeout = 60 # seconds
   -m node -T iqn.2026-11.example:a -p 127.0.0.1:3260,1: 1 shown, status 0
   -m node --loginall=automatic: 3 tried
 T
-echo "open-iscsi $version"
-cat seen
-diff described seen >/dev/null || {
-  echo 'this is not what was found before:' >&2
-  diff described seen >&2
-  exit 1
-}

@@ -16,34 +16,13 @@
 # that do nothing, in a temporary folder. Needs root (for a mount namespace, since the path of
 # oxenstored's socket is fixed), apt, gcc and python3. Exit status: 0 as described, 1 it behaves
 # differently, 2 it could not be tried.
-set -euo pipefail
+. "$(dirname "$0")/common.bash"
 
 readonly version='4.17.7+13-g2445b30a44-0+deb12u1'
-work=$(mktemp -d)
-daemon=''
-finish() {
-  [[ -z $daemon ]] || kill "$daemon" 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
-cannot() {
-  echo "not tried: $*" >&2
-  exit 2
-}
-
-((EUID == 0)) || cannot 'needs root'
-for tool in apt-get dpkg-deb gcc python3 unshare; do
-  command -v "$tool" >/dev/null || cannot "$tool is missing"
-done
-cd "$work"
+need gcc python3 unshare
 packages=(xen-utils-4.17 libxenstore4 libxenevtchn1 libxengnttab1 libxenmisc4.17 libxencall1
   libxenforeignmemory1 libxendevicemodel1 libxentoolcore1 libxentoollog1 libxen-dev)
-apt-get download -qq -o APT::Sandbox::User=root "${packages[@]/%/=$version}" >/dev/null ||
-  cannot "version $version of the packages cannot be had"
-for package in *.deb; do
-  dpkg-deb -x "$package" root
-done
-export LD_LIBRARY_PATH=$work/root/usr/lib/x86_64-linux-gnu
+unpack "${packages[@]/%/=$version}"
 readonly programs=$work/root/usr/lib/xen-4.17/bin
 
 cat >hypervisor.c <<'C'
@@ -143,38 +122,22 @@ start() {
     mount --bind /mnt /run/xenstored && shift && exec env LD_PRELOAD="$@"' sh \
     "$work/run" "$work/hypervisor.so" "$@" >daemon.log 2>&1 &
   daemon=$!
-  for ((tries = 0; tries < 100; ++tries)); do
-    [[ ! -S run/socket ]] || return 0
-    sleep 0.1
-  done
-  cannot "$1 does not start: $(tail -n 1 daemon.log)"
-}
-stop() {
-  kill "$daemon"
-  wait "$daemon" 2>/dev/null || true
-  daemon=''
+  within_10_s test -S run/socket || cannot "$1 does not start: $(tail -n 1 daemon.log)"
 }
 
 {
   start "$programs/xenstored" -N
   echo "xenstored: $(./list)"
   echo "xenstored: $(python3 answer.py run/socket)"
-  stop
+  stop_daemon
   start "$programs/oxenstored" --no-domain-init --no-fork --config-file "$work/oxenstored.conf"
   echo "oxenstored: $(./list)"
   echo "oxenstored: $(python3 answer.py run/socket)"
-  stop
+  stop_daemon
 } >seen
-cat >described <<'T'
+compare "Xen $version" <<'T'
 xenstored: xs_directory: ok, 400 names; xs_read after it: ok
 xenstored: XS_DIRECTORY: E2BIG; XS_DIRECTORY_PART: up to 4096 bytes
 oxenstored: xs_directory: fails, 0 names; xs_read after it: fails
 oxenstored: XS_DIRECTORY: more than 4096 bytes; XS_DIRECTORY_PART: ENOSYS
 T
-echo "Xen $version"
-cat seen
-diff described seen >/dev/null || {
-  echo 'this is not what was found before:' >&2
-  diff described seen >&2
-  exit 1
-}

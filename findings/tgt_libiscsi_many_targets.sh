@@ -17,48 +17,13 @@
 # Runs tgtd on a free port of the loopback address; asks by iscsi-ls, and with the few lines of
 # Python below by an initiator that takes 8192 bytes in a PDU, the RFC's default. Needs root, apt
 # and python3. Exit status: 0 as described, 1 it behaves differently, 2 it could not be tried.
-set -euo pipefail
+. "$(dirname "$0")/common.bash"
 
 readonly tgt_version='1:1.0.85-1+deb12u1'
 readonly libiscsi_version='1.19.0-3'
-work=$(mktemp -d)
-daemon=''
-finish() {
-  [[ -z $daemon ]] || { kill -KILL "$daemon" && wait "$daemon"; } 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
-cannot() {
-  echo "not tried: $*" >&2
-  exit 2
-}
-
-((EUID == 0)) || cannot 'needs root'
-for tool in apt-get dpkg-deb python3; do
-  command -v "$tool" >/dev/null || cannot "$tool is missing"
-done
-cd "$work"
-apt-get download -qq -o APT::Sandbox::User=root "tgt=$tgt_version" \
-  "libiscsi-bin=$libiscsi_version" "libiscsi7=$libiscsi_version" \
-  libaio1 libibverbs1 librdmacm1 libnl-3-200 libnl-route-3-200 >/dev/null ||
-  cannot 'these versions of tgt and libiscsi cannot be had'
-for package in *.deb; do
-  dpkg-deb -x "$package" root
-done
-export LD_LIBRARY_PATH=$work/root/usr/lib/x86_64-linux-gnu:$work/root/lib/x86_64-linux-gnu
-export TGT_IPC_SOCKET=$work/ipc
-
-port=$(python3 -c 'import socket
-s = socket.create_server(("127.0.0.1", 0))
-print(s.getsockname()[1])')
-root/usr/sbin/tgtd --foreground --control-port 1 --iscsi "portal=127.0.0.1:$port" >daemon.log 2>&1 &
-daemon=$!
-tgtadm() { root/usr/sbin/tgtadm --control-port 1 --lld iscsi "$@" 2>>adm.log; }
-for ((tries = 0; tries < 100; ++tries)); do
-  ! tgtadm --mode sys --op show >/dev/null || break
-  sleep 0.1
-done
-tgtadm --mode sys --op show >/dev/null || cannot "tgtd does not start: $(tail -n 1 daemon.log)"
+need python3
+unpack "tgt=$tgt_version" "libiscsi-bin=$libiscsi_version" "libiscsi7=$libiscsi_version" "${for_tgt[@]}"
+start_tgtd 127.0.0.1
 
 targets=0
 make_targets() { # UP_TO: each with a name of 223 bytes, the longest that there is
@@ -66,8 +31,7 @@ make_targets() { # UP_TO: each with a name of 223 bytes, the longest that there 
   while ((targets < $1)); do
     name=iqn.2026-11.example:volume-$((++targets))-
     name+=$(printf '%0*d' $((223 - ${#name})) 0)
-    tgtadm --mode target --op new --tid "$targets" --targetname "$name"
-    tgtadm --mode target --op bind --tid "$targets" --initiator-address 127.0.0.1
+    make_target "$targets" "$name"
   done
 }
 
@@ -121,15 +85,8 @@ list() {
   list
   echo "8192 bytes at a time: $(python3 pieces.py "$port" 2>&1)"
 } >seen
-cat >described <<'T'
+compare "tgt $tgt_version, libiscsi $libiscsi_version" <<'T'
 iscsi-ls, 900 targets: 900 listed
 iscsi-ls, 1200 targets: 1 unsupported flags in text reply 00
 8192 bytes at a time: 1200 in several pieces (F 0 C 0 tag, F 1 C 0 no tag), some end inside a word
 T
-echo "tgt $tgt_version, libiscsi $libiscsi_version"
-cat seen
-diff described seen >/dev/null || {
-  echo 'this is not what was found before:' >&2
-  diff described seen >&2
-  exit 1
-}

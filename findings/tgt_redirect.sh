@@ -15,51 +15,14 @@
 #
 # Runs tgtd on a free port of two loopback addresses. Needs root, apt and python3. Exit status: 0
 # as described, 1 it behaves differently, 2 it could not be tried.
-set -euo pipefail
+. "$(dirname "$0")/common.bash"
 
 readonly tgt_version='1:1.0.85-1+deb12u1'
 readonly libiscsi_version='1.19.0-3'
-work=$(mktemp -d)
-daemon=''
-finish() {
-  [[ -z $daemon ]] || { kill -KILL "$daemon" && wait "$daemon"; } 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
-cannot() {
-  echo "not tried: $*" >&2
-  exit 2
-}
-
-((EUID == 0)) || cannot 'needs root'
-for tool in apt-get dpkg-deb python3; do
-  command -v "$tool" >/dev/null || cannot "$tool is missing"
-done
-cd "$work"
-apt-get download -qq -o APT::Sandbox::User=root "tgt=$tgt_version" \
-  "libiscsi-bin=$libiscsi_version" "libiscsi7=$libiscsi_version" \
-  libaio1 libibverbs1 librdmacm1 libnl-3-200 libnl-route-3-200 >/dev/null ||
-  cannot 'these versions of tgt and libiscsi cannot be had'
-for package in *.deb; do
-  dpkg-deb -x "$package" root
-done
-export LD_LIBRARY_PATH=$work/root/usr/lib/x86_64-linux-gnu:$work/root/lib/x86_64-linux-gnu
-export TGT_IPC_SOCKET=$work/ipc
-
-port=$(python3 -c 'import socket
-s = socket.create_server(("127.0.0.1", 0))
-print(s.getsockname()[1])')
-root/usr/sbin/tgtd --foreground --control-port 1 \
-  --iscsi "portal=127.0.0.1:$port,portal=127.0.0.2:$port" >daemon.log 2>&1 &
-daemon=$!
-tgtadm() { root/usr/sbin/tgtadm --control-port 1 --lld iscsi "$@" 2>>adm.log; }
-for ((tries = 0; tries < 100; ++tries)); do
-  ! tgtadm --mode sys --op show >/dev/null || break
-  sleep 0.1
-done
-tgtadm --mode sys --op show >/dev/null || cannot "tgtd does not start: $(tail -n 1 daemon.log)"
-tgtadm --mode target --op new --tid 1 --targetname iqn.2026-11.example:disk
-tgtadm --mode target --op bind --tid 1 --initiator-address ALL
+need python3
+unpack "tgt=$tgt_version" "libiscsi-bin=$libiscsi_version" "libiscsi7=$libiscsi_version" "${for_tgt[@]}"
+start_tgtd 127.0.0.1 127.0.0.2
+make_target 1 iqn.2026-11.example:disk ALL
 
 redirect() { # ADDRESS
   echo "redirect to $1:"
@@ -79,7 +42,7 @@ ask() { # PORTAL: all connections to the loopback addresses come from 127.0.0.1
   ask 127.0.0.1
   ask 127.0.0.2
 } >seen
-cat >described <<'T'
+compare "tgt $tgt_version, libiscsi $libiscsi_version" <<'T'
 redirect to 127.0.0.2:
   asked at 127.0.0.1: login took too many tries
   asked at 127.0.0.2: login took too many tries
@@ -87,10 +50,3 @@ redirect to 127.0.0.1:
   asked at 127.0.0.1: let in
   asked at 127.0.0.2: let in
 T
-echo "tgt $tgt_version, libiscsi $libiscsi_version"
-cat seen
-diff described seen >/dev/null || {
-  echo 'this is not what was found before:' >&2
-  diff described seen >&2
-  exit 1
-}

@@ -17,48 +17,13 @@
 # Runs tgtd on a free port of the loopback address, and logs in with the few lines of Python below.
 # Needs root, apt and python3. Exit status: 0 as described, 1 it behaves differently, 2 it could
 # not be tried.
-set -euo pipefail
+. "$(dirname "$0")/common.bash"
 
 readonly version='1:1.0.85-1+deb12u1'
-work=$(mktemp -d)
-daemon=''
-finish() {
-  [[ -z $daemon ]] || { kill -KILL "$daemon" && wait "$daemon"; } 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
-cannot() {
-  echo "not tried: $*" >&2
-  exit 2
-}
-
-((EUID == 0)) || cannot 'needs root'
-for tool in apt-get dpkg-deb python3; do
-  command -v "$tool" >/dev/null || cannot "$tool is missing"
-done
-cd "$work"
-apt-get download -qq -o APT::Sandbox::User=root "tgt=$version" \
-  libaio1 libibverbs1 librdmacm1 libnl-3-200 libnl-route-3-200 >/dev/null ||
-  cannot "version $version of tgt cannot be had"
-for package in *.deb; do
-  dpkg-deb -x "$package" root
-done
-export LD_LIBRARY_PATH=$work/root/usr/lib/x86_64-linux-gnu:$work/root/lib/x86_64-linux-gnu
-export TGT_IPC_SOCKET=$work/ipc
-
-port=$(python3 -c 'import socket
-s = socket.create_server(("127.0.0.1", 0))
-print(s.getsockname()[1])')
-root/usr/sbin/tgtd --foreground --control-port 1 --iscsi "portal=127.0.0.1:$port" >daemon.log 2>&1 &
-daemon=$!
-tgtadm() { root/usr/sbin/tgtadm --control-port 1 --lld iscsi "$@" 2>>adm.log; }
-for ((tries = 0; tries < 100; ++tries)); do
-  ! tgtadm --mode sys --op show >/dev/null || break
-  sleep 0.1
-done
-tgtadm --mode target --op new --tid 1 --targetname iqn.2026-11.example:disk ||
-  cannot "tgtd does not start: $(tail -n 1 daemon.log)"
-tgtadm --mode target --op bind --tid 1 --initiator-address 127.0.0.1
+need python3
+unpack "tgt=$version" "${for_tgt[@]}"
+start_tgtd 127.0.0.1
+make_target 1 iqn.2026-11.example:disk
 
 cat >sessions.py <<'P'
 # Two logins of one initiator, one ISID, TSIH 0; then a ping on each of the two connections.
@@ -117,16 +82,9 @@ for old_stage in 'security', 'operational':
         time.sleep(0.5)
 P
 python3 sessions.py "$port" >seen 2>&1 || true
-cat >described <<'T'
+compare "tgt $version" <<'T'
 old session by security: closed; new one by security: answers
 old session by security: answers; new one by operational: answers
 old session by operational: closed; new one by security: answers
 old session by operational: answers; new one by operational: answers
 T
-echo "tgt $version"
-cat seen
-diff described seen >/dev/null || {
-  echo 'this is not what was found before:' >&2
-  diff described seen >&2
-  exit 1
-}

@@ -16,48 +16,13 @@
 #
 # Runs tgtd on a free port of the loopback address. Needs root, apt, gcc and python3. Exit status:
 # 0 as described, 1 it behaves differently, 2 it could not be tried.
-set -euo pipefail
+. "$(dirname "$0")/common.bash"
 
 readonly version='1:1.0.85-1+deb12u1'
-work=$(mktemp -d)
-daemon=''
-finish() {
-  [[ -z $daemon ]] || { kill -KILL "$daemon" && wait "$daemon"; } 2>/dev/null || true
-  rm -rf "$work"
-}
-trap finish EXIT
-cannot() {
-  echo "not tried: $*" >&2
-  exit 2
-}
-
-((EUID == 0)) || cannot 'needs root'
-for tool in apt-get dpkg-deb gcc python3; do
-  command -v "$tool" >/dev/null || cannot "$tool is missing"
-done
-cd "$work"
-apt-get download -qq -o APT::Sandbox::User=root "tgt=$version" libiscsi-dev libiscsi7 \
-  libaio1 libibverbs1 librdmacm1 libnl-3-200 libnl-route-3-200 >/dev/null ||
-  cannot "version $version of tgt cannot be had"
-for package in *.deb; do
-  dpkg-deb -x "$package" root
-done
-export LD_LIBRARY_PATH=$work/root/usr/lib/x86_64-linux-gnu:$work/root/lib/x86_64-linux-gnu
-export TGT_IPC_SOCKET=$work/ipc
-
-port=$(python3 -c 'import socket
-s = socket.create_server(("127.0.0.1", 0))
-print(s.getsockname()[1])')
-root/usr/sbin/tgtd --foreground --control-port 1 --iscsi "portal=127.0.0.1:$port" >daemon.log 2>&1 &
-daemon=$!
-tgtadm() { root/usr/sbin/tgtadm --control-port 1 --lld iscsi "$@" 2>>adm.log; }
-for ((tries = 0; tries < 100; ++tries)); do
-  ! tgtadm --mode sys --op show >/dev/null || break
-  sleep 0.1
-done
-tgtadm --mode target --op new --tid 1 --targetname iqn.2026-11.example:disk ||
-  cannot "tgtd does not start: $(tail -n 1 daemon.log)"
-tgtadm --mode target --op bind --tid 1 --initiator-address 127.0.0.1
+need gcc python3
+unpack "tgt=$version" libiscsi-dev libiscsi7 "${for_tgt[@]}"
+start_tgtd 127.0.0.1
+make_target 1 iqn.2026-11.example:disk
 
 cat >names.c <<'C'
 // Prints a LUN's designators: type and value, NAA in hexadecimal.
@@ -88,8 +53,7 @@ int main(int count, char** words) {
   return 0;
 }
 C
-gcc -w -I root/usr/include -o names names.c -L "${LD_LIBRARY_PATH%%:*}" -l:libiscsi.so.7 \
-  -Wl,--allow-shlib-undefined
+build_with_libiscsi names
 lun=0
 for id in mysql-log mysql-tmp root srv-1 vm.01; do
   truncate -s 1M "$((++lun)).image"
@@ -97,17 +61,10 @@ for id in mysql-log mysql-tmp root srv-1 vm.01; do
   tgtadm --mode logicalunit --op update --tid 1 --lun "$lun" --params "scsi_id=$id"
   echo "$id:$(./names "127.0.0.1:$port" "$lun")"
 done >seen
-cat >described <<'T'
+compare "tgt $version" <<'T'
 mysql-log: T10 mysql-log NAA 3000000100000001 NAA 60000000000000000000000000000000
 mysql-tmp: T10 mysql-tmp NAA 3000000100000002 NAA 60000000000000000000000000000000
 root: T10 root NAA 3000000100000003 NAA 60000000000000000000000000000000
 srv-1: T10 srv-1 NAA 3000000100000004 NAA 60000000000000000000000000000001
 vm.01: T10 vm.01 NAA 3000000100000005 NAA 60000000000000000000000000000001
 T
-echo "tgt $version"
-cat seen
-diff described seen >/dev/null || {
-  echo 'this is not what was found before:' >&2
-  diff described seen >&2
-  exit 1
-}
