@@ -25,6 +25,7 @@ constexpr std::chrono::seconds kDoubtPatience{2};
 constexpr std::uint16_t kInvalidOperation = 0x2000;
 constexpr std::uint16_t kNoSuchLun = 0x2500;
 
+constexpr std::uint8_t kUnitSerialNumber = 0x80;
 constexpr std::uint8_t kDeviceIdentification = 0x83;
 constexpr std::uint8_t kEmcUnitPath = 0xc0;
 constexpr std::uint8_t kRdacSoftwareVersion = 0xc2;
@@ -303,6 +304,13 @@ bool LogicalUnit::Identification::may_do_without() const {
     case ErrorClass::deferred_error:
     case ErrorClass::aborted_command:
       return !says_who;
+    // Trouble with a page that the LUN's own list has is no word that there is none.
+    case ErrorClass::target_failure:
+    case ErrorClass::medium_unrecovered:
+    case ErrorClass::medium_other:
+    case ErrorClass::hardware_error:
+      return !says_who || !has_page(step_ == Step::unit_serial_number ? kUnitSerialNumber
+                                                                      : kDeviceIdentification);
     case ErrorClass::becoming_ready:
     case ErrorClass::format_in_progress:
     case ErrorClass::access_transition:
@@ -382,7 +390,7 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
     case Step::block_characteristics:
     case Step::logical_block_provisioning:
     case Step::rdac_software_version:
-      if (lost() || (!good && short_page_.empty() && !may_do_without())) {
+      if (lost() || (!good && !may_do_without())) {
         return tl::unexpected(failure());
       }
       return take_page(good ? answer() : std::span<const std::byte>());
@@ -551,7 +559,7 @@ bool LogicalUnit::Identification::take_mode_data() {
 // may have; what is a vendor's own only where the list has it.
 LogicalUnit::Identification::Step LogicalUnit::Identification::next_page(Step after) const {
   static constexpr std::array<std::pair<Step, std::uint8_t>, 6> kPages{{
-      {Step::unit_serial_number, std::uint8_t{0x80}},
+      {Step::unit_serial_number, kUnitSerialNumber},
       {Step::device_identification, kDeviceIdentification},
       {Step::block_limits, std::uint8_t{0xb0}},
       {Step::block_characteristics, std::uint8_t{0xb1}},

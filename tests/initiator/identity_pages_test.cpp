@@ -390,9 +390,10 @@ TEST_F(OptionalPagesTest, ARefusedPageIsDoneWithout) {
   };
   for (const auto& test : kCases) {
     for (const int code : {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2}) {
-      // Who it is cannot be said with certainty by a target that is busy.
-      const bool only_busy = test.status == ScsiStatus::busy || test.what == std::string("aborted");
-      if (only_busy && (code == 0x80 || code == 0x83)) {
+      // Who it is cannot be said with certainty by a target that is busy or in trouble.
+      const std::set<std::string> not_for_good = {"busy", "aborted", "hardware error",
+                                                  "medium error"};
+      if (not_for_good.count(test.what) != 0 && (code == 0x80 || code == 0x83)) {
         continue;
       }
       target->inject(answers_page(code, test.status, test.sense));
@@ -418,11 +419,13 @@ TEST_F(OptionalPagesTest, APageThatIsRefusedForAMomentIsAskedForAgain) {
 }
 
 // As one without names it would be another LUN for others of this host.
-TEST_F(OptionalPagesTest, ATargetThatIsBusyWhenItIsAskedForNamesIsAskedAgainLater) {
+TEST_F(OptionalPagesTest, ATargetThatIsBusyOrInTroubleWhenItIsAskedForNamesIsAskedAgainLater) {
   const std::pair<ScsiStatus, Bytes> kAnswers[] = {
       {ScsiStatus::busy, {}},
       {ScsiStatus::task_set_full, {}},
       {ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x0000)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::medium_error, 0x1100)},
       {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0401)},
       {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0403)},
       {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0800)}};
@@ -439,6 +442,34 @@ TEST_F(OptionalPagesTest, ATargetThatIsBusyWhenItIsAskedForNamesIsAskedAgainLate
   EXPECT_FALSE(identify());
   target->clear_faults();
   expect_usable("later", kWwid, "SERIAL0");
+}
+
+// What it has said by then is not all that others hear of it.
+TEST_F(OptionalPagesTest, TroubleBehindTheFirst255BytesOfTheNamesIsAskedAgainLater) {
+  const Bytes filler = designator(kBinary, kVendorSpecific, Bytes(240, std::byte{7}));
+  lun->options.pages = {{0x83, page(0x83, joined({filler, kNaa6}))}};
+  SimFault fault = answers_page(0x83, ScsiStatus::check_condition,
+                                make_sense(SenseKey::hardware_error, 0x4400));
+  const auto of_page = fault.matches;
+  fault.matches = [of_page](const SimCommand& command) {
+    return of_page(command) && command.cdb[3] != 0;
+  };
+  target->inject(fault);
+  EXPECT_FALSE(identify());
+  target->clear_faults();
+  expect_usable("later", kNaa6Text, "SERIAL0");
+}
+
+// There is nothing that says that the target has the page at all.
+TEST_F(OptionalPagesTest, TroubleWithAPageThatTheListHasNotIsDoneWithout) {
+  const Bytes hardware = make_sense(SenseKey::hardware_error, 0x4400);
+  lun->options.pages[0x00] = page(0x00, octets({0x00, 0x80}));
+  target->inject(answers_page(0x83, ScsiStatus::check_condition, hardware));
+  expect_usable("without 0x83", "SSIM_DISK_SERIAL0", "SERIAL0");
+  target->clear_faults();
+  lun->options.pages[0x00] = page(0x00, octets({0x00, 0x83}));
+  target->inject(answers_page(0x80, ScsiStatus::check_condition, hardware));
+  expect_usable("without 0x80", kWwid, "");
 }
 
 TEST_F(OptionalPagesTest, APageThatIsNeverAnsweredIsDoneWithout) {
