@@ -56,8 +56,6 @@ DiscoverySession::DiscoverySession(Reactor& reactor, DiscoveryOptions options,
     : reactor_(reactor),
       options_(std::move(options)),
       resolver_(resolver),
-      chap_memory_(chap_memory),
-      chap_key_("discovery at " + options_.portal_name),
       login_options_(login_options(options_, reactor.random())),
       timer_(
           reactor, [](void* self) noexcept { static_cast<DiscoverySession*>(self)->on_timer(); },
@@ -66,7 +64,7 @@ DiscoverySession::DiscoverySession(Reactor& reactor, DiscoveryOptions options,
           reactor, [](void* self) noexcept { static_cast<DiscoverySession*>(self)->decide(); },
           this),
       addresses_(options_.addresses),
-      chap_ladder_(usable_chap_algorithms(options_.chap)),
+      chap_logins_(chap_memory, "discovery at " + options_.portal_name),
       buffer_(kReceiveBytes) {
   ISCSI_BLKBACK_ASSERT(!addresses_.empty());
 }
@@ -155,12 +153,8 @@ void DiscoverySession::on_connected() noexcept {
   state_ = State::login;
   timer_.start_at(deadline_);
   cmd_sn_ = kInitialCmdSn;
-  if (!chap_ladder_.climbing()) {
-    if (const auto rung = chap_memory_.recall(chap_key_, reactor_.now())) {
-      chap_ladder_.begin_at(*rung);
-    }
-  }
-  login_.emplace(login_options_, kTag, cmd_sn_, chap_ladder_.offer(), SessionType::discovery);
+  login_.emplace(login_options_, kTag, cmd_sn_,
+                 chap_logins_.offer(login_options_.chap, reactor_.now()), SessionType::discovery);
   if (const auto checked = login_->check_options(); !checked) {
     result_ = fail(
         checked.error().code,
@@ -302,9 +296,7 @@ void DiscoverySession::take_login_response(BhsBytes bytes, std::span<const std::
   const NegotiatedParameters negotiated = login_->negotiated();
   digests_ = negotiated.digests;
   exp_stat_sn_ = login_->numbers().stat_sn + 1;
-  if (login_->used_chap()) {
-    chap_memory_.remember(chap_key_, chap_ladder_.succeeded(), reactor_.now());
-  }
+  chap_logins_.succeeded(*login_, reactor_.now());
   TargetAddress asked{.host = addresses_.front().host(), .port = addresses_.front().port()};
   if (negotiated.target_portal_group_tag_known) {
     asked.group_tag = negotiated.target_portal_group_tag;
@@ -449,17 +441,7 @@ void DiscoverySession::fail_attempt(Error why) {
   }
   same_address_ = false;
   if (login_ && login_->in_chap()) {
-    why.message += fmt::format(" ({})", login_->describe_chap());
-    const auto chosen = login_->chap_algorithm();
-    const ChapNext next =
-        chap_ladder_.failed(login_->refused() ? ChapFailure::refused : ChapFailure::lost, chosen);
-    same_address_ = next != ChapNext::first_again;
-    if (login_->refused() && chosen && !chap_refusal_) {
-      chap_refusal_ = why;
-    }
-    if (next == ChapNext::first_again && chap_refusal_) {
-      why = *std::exchange(chap_refusal_, std::nullopt);
-    }
+    same_address_ = chap_logins_.failed(*login_, why) != ChapNext::first_again;
   }
   failure_ = std::move(why);
   close();
@@ -511,7 +493,7 @@ void DiscoverySession::follow_redirect() {
   state_ = State::looking_up;
   timer_.start_at(deadline_);
   lookup_ = resolver_.look_up(
-      reactor_, chap_key_, target.host, target.port,
+      reactor_, chap_logins_.key(), target.host, target.port,
       [](void* self, Result<std::vector<SocketAddress>> addresses) noexcept {
         static_cast<DiscoverySession*>(self)->on_resolved(std::move(addresses));
       },

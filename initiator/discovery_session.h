@@ -13,8 +13,7 @@
 
 #include "base/reactor.h"
 #include "base/result.h"
-#include "initiator/chap_ladder.h"
-#include "initiator/login.h"
+#include "initiator/chap_logins.h"
 #include "initiator/pdu.h"
 #include "initiator/resolve.h"
 #include "initiator/send_targets.h"
@@ -99,8 +98,6 @@ class DiscoverySession final : private ByteStream::Owner {
   Reactor& reactor_;
   const DiscoveryOptions options_;
   NameResolver& resolver_;
-  ChapMemory& chap_memory_;
-  const std::string chap_key_;  // what is remembered of CHAP is remembered by this
   SessionOptions login_options_;
   State state_ = State::idle;
   Timer timer_;
@@ -117,8 +114,7 @@ class DiscoverySession final : private ByteStream::Owner {
   std::uint32_t hops_ = 0;
   std::optional<TargetAddress> redirect_;
   std::unique_ptr<NameLookup> lookup_;
-  ChapLadder chap_ladder_;
-  std::optional<Error> chap_refusal_;
+  ChapLogins chap_logins_;
   std::optional<Error> failure_;  // of this attempt
   bool same_address_ = false;     // another CHAP offer, or the same once more
   std::string trouble_;           // of all attempts

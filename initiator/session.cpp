@@ -76,7 +76,7 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
       timer_(
           reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_timer(); }, this),
       resolver_(resolver),
-      chap_memory_(chap_memory),
+      chap_logins_(chap_memory, options_.target_name),
       table_(options_.max_commands),
       bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
       ping_replies_(kPingReplies),
@@ -100,7 +100,7 @@ void Session::Impl::start() {
   failures_ = 0;
   ends_ = {};
   trying_since_ = reactor_.now();
-  chap_ladder_ = ChapLadder{{}};
+  chap_logins_.start();
   forget_redirects();
   moved_to_.reset();
   address_ = addresses_tried_ = 0;
@@ -235,7 +235,7 @@ void Session::Impl::on_connected() noexcept {
   receive_due_ = false;
   direct_ = {};
   digests_ = {};
-  begin_login();
+  login_.emplace(options_, kLoginTag, cmd_sn_, chap_logins_.offer(options_.chap, reactor_.now()));
   if (const Result<void> checked = login_->check_options(); !checked) {
     fail_connection(checked.error());
     return;
@@ -294,7 +294,7 @@ void Session::Impl::leave_connection(Error why) {
       trying_since_ = reactor_.now();
     }
   } else if (!redirecting_) {
-    learn_from_failed_login(why);
+    chap_next_ = login_ ? chap_logins_.failed(*login_, why) : ChapNext::same;
     choose_next_address(why);
     ++statistics_.login_failures;
   }
@@ -349,7 +349,7 @@ void Session::Impl::log_failure(const Error& why) {
     return;
   }
   if (!full_feature_phase() && chap_next_ == ChapNext::next) {
-    if (!chap_ladder_.all_failed()) {
+    if (!chap_logins_.all_failed()) {
       log_limited(log_limiter_, reactor_.now(), LogLevel::info, "session",
                   "{}; the next login offers other algorithms", why.message);
     }
@@ -358,42 +358,6 @@ void Session::Impl::log_failure(const Error& why) {
   if (state_ == SessionState::logged_in || why.message != logged_failure_) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}", why.message);
     logged_failure_ = why.message;
-  }
-}
-
-void Session::Impl::begin_login() {
-  if (!options_.chap.enabled()) {
-    login_.emplace(options_, kLoginTag, cmd_sn_);
-    return;
-  }
-  if (!chap_ladder_.climbing()) {
-    chap_ladder_ = ChapLadder(usable_chap_algorithms(options_.chap));
-    chap_refusal_.reset();
-    if (const auto rung = chap_memory_.recall(options_.target_name, reactor_.now())) {
-      chap_ladder_.begin_at(*rung);
-    }
-  }
-  login_.emplace(options_, kLoginTag, cmd_sn_, chap_ladder_.offer());
-}
-
-// Of a ladder that has come to its end, why the target refused an answer says more than why it
-// wanted none of the rest.
-void Session::Impl::learn_from_failed_login(Error& why) {
-  chap_next_ = ChapNext::same;
-  if (!login_ || !login_->in_chap()) {
-    return;
-  }
-  why.message += fmt::format(" ({})", login_->describe_chap());
-  const auto chosen = login_->chap_algorithm();
-  chap_next_ =
-      chap_ladder_.failed(login_->refused() ? ChapFailure::refused : ChapFailure::lost, chosen);
-  if (login_->refused() && chosen &&
-      (!chap_refusal_ || (chap_refusal_->code != ErrorCode::permission_denied &&
-                          why.code == ErrorCode::permission_denied))) {
-    chap_refusal_ = why;
-  }
-  if (chap_next_ == ChapNext::first_again && chap_refusal_) {
-    why = *std::exchange(chap_refusal_, std::nullopt);
   }
 }
 

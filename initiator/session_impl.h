@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "base/reactor.h"
+#include "initiator/chap_logins.h"
 #include "initiator/fixed_queue.h"
 #include "initiator/gather_policy.h"
 #include "initiator/login.h"
@@ -134,8 +135,6 @@ class Session::Impl final : public ByteStream::Owner {
   void deliver_session_down();
   void clean_up_connection();
   void complete_refused();
-  void begin_login();
-  void learn_from_failed_login(Error& why);
   void log_failure(const Error& why);
   void begin_logout(const Error& why, Duration drain, Duration limit);
   void on_logout_timer();
@@ -285,10 +284,8 @@ class Session::Impl final : public ByteStream::Owner {
 
   // Login.
   std::optional<Login> login_;
-  ChapMemory& chap_memory_;
-  ChapLadder chap_ladder_{{}};
+  ChapLogins chap_logins_;
   ChapNext chap_next_ = ChapNext::same;  // what the last failure has led to
-  std::optional<Error> chap_refusal_;    // the first of an answer of ours since the ladder began
   std::vector<std::byte> login_request_;
   bool login_request_due_ = false;
 

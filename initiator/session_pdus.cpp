@@ -106,9 +106,7 @@ void Session::Impl::enter_full_feature_phase() {
   if (const std::string& faults = login_->tolerated(); !faults.empty()) {
     tolerate(Tolerated::login, faults);
   }
-  if (login_->used_chap()) {
-    chap_memory_.remember(options_.target_name, chap_ladder_.succeeded(), reactor_.now());
-  }
+  chap_logins_.succeeded(*login_, reactor_.now());
   chap_next_ = ChapNext::same;
   login_.reset();
   state_ = SessionState::logged_in;
