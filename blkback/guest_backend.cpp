@@ -58,6 +58,9 @@ void GuestBackend::stop() {
   }
   look_timer_.stop();
   connection_.stop();
+  for (auto& [handle, disk] : disks_) {
+    disk->keep_place();  // for the process that comes after this one, if the guest goes on
+  }
   retire_all();
   finish_if_done();
 }

@@ -15,8 +15,9 @@ namespace {
 
 constexpr const char* kDiskLog = "disk";
 
-MultipathOptions with_holder(MultipathOptions options, const std::string& name) {
+MultipathOptions with_holder(MultipathOptions options, const std::string& name, DomainId guest) {
   options.holder_name = name;
+  options.holder_domain = guest;
   return options;
 }
 
@@ -29,7 +30,8 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
       : plane_(plane),
         handle_(handle),
         name_(fmt::format("{} of guest {}", specification.multipath.alias, plane.guest_)),
-        device_(plane.reactor_, with_holder(std::move(specification.multipath), name_), *this),
+        device_(plane.reactor_, with_holder(std::move(specification.multipath), name_, plane.guest_),
+                *this),
         paths_(plane.sessions_, device_, specification.lun, std::move(specification.session),
                specification.session_variant),
         trouble_timer_(

@@ -331,6 +331,12 @@ void GuestDisk::guest_ended() {
   device_.guest_ended();
 }
 
+void GuestDisk::keep_place() {
+  if (device_.is_open()) {
+    environment_.data_plane.keep_place(handle_);
+  }
+}
+
 bool GuestDisk::retire(bool leave_ring) {
   if (device_.is_open()) {
     if (leave_ring) {

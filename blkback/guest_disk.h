@@ -109,6 +109,8 @@ class GuestDisk final : private DiskDevice::Owner {
 
   // The guest has ended: what is being closed need not be fenced any more.
   void guest_ended();
+  // Before retire(): the guest goes on, and another process has a disk of this LUN for it soon.
+  void keep_place();
   // Ends serving. False: nothing of the disk is left at the I/O side; true: on_device_closed()
   // will come. leave_ring: the ring stays as it is, for whoever serves it next.
   [[nodiscard]] bool retire(bool leave_ring);

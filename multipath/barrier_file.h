@@ -64,7 +64,7 @@ struct Slot {
   std::uint64_t unfenced;           // atomic: writes lost at these paths may still be executed, and
                                     // kElsewhere: one word, which changes all at once
   std::uint32_t nexuses_used;       // so many, from path 0 on, are allocated
-  std::uint32_t reserved;
+  std::uint32_t domain;             // of the guest
   std::int64_t unfenced_until_ns;   // atomic: then the target has given up what was lost
   std::int64_t died_at_ns;          // atomic: when the process was found dead, or the place was left to
                                     // the guest's next disk; 0: it was not yet
@@ -73,7 +73,8 @@ struct Slot {
   std::int64_t suspended_at_ns;     // atomic: when that was noticed last
   std::uint64_t known_writer;       // atomic: 1 + Header::writer when the guest was suspended, here or
                                     // where it is moved from; 0: the disk has had the LUN since
-  std::array<char, 120> holder;     // for messages: "xvda of guest 5"
+  std::uint64_t passed_on;          // atomic: 1: a disk has taken the place and has written since
+  std::array<char, 112> holder;     // for messages: "xvda of guest 5"
 };
 
 struct Header {
@@ -98,7 +99,7 @@ inline constexpr std::uint64_t kMaxHeir = (std::uint64_t{1} << kHeirBits) - 1;
 inline constexpr std::size_t kSlots = 128;
 // The configuration allows no longer one.
 inline constexpr Duration kLongestQuiesceTime = std::chrono::hours(1);
-inline constexpr std::uint64_t kMagic = 0x69736373'62617233;
+inline constexpr std::uint64_t kMagic = 0x69736373'62617234;
 
 // The file is sparse: a nexus takes memory when it is first set, the rest is seven pages.
 struct Contents {

@@ -127,9 +127,13 @@ bool may_have_an_heir(Slot& slot) {
   return use == HolderUse::kept || use == HolderUse::suspended;
 }
 
+bool is_passed_on(Slot& slot) {
+  return SharedField(slot.passed_on).load() != 0;
+}
+
 // Nobody holds the slot. died_at: note_death().
 bool is_place_kept(Slot& slot, TimePoint died_at, TimePoint now) {
-  return may_have_an_heir(slot) && now < died_at + quiesce_time_of(slot);
+  return may_have_an_heir(slot) && !is_passed_on(slot) && now < died_at + quiesce_time_of(slot);
 }
 
 // Also when its disk has died, until somebody finds that it is over.
@@ -205,8 +209,10 @@ Result<std::size_t> take_slot(const BarrierFile& file, const LunWriteBarrier::Ho
     SharedField(slot.vm).store(holder.vm);
     SharedField(slot.shared).store(holder.shared ? 1 : 0);
     slot.pid = ::getpid();
+    slot.domain = holder.domain;
     SharedField(slot.turn).store(0);
     SharedField(slot.known_writer).store(0);
+    SharedField(slot.passed_on).store(0);
     SharedField(slot.unfenced_until_ns).store(0);
     SharedField(slot.died_at_ns).store(0);
     SharedField(slot.quiesce_time_ns).store(holder.quiesce_time.count());
@@ -246,11 +252,13 @@ Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
   const std::uint64_t turn = SharedField(from.turn).load();
   SharedField(to.shared).store(SharedField(from.shared).load());
   to.pid = from.pid;
+  to.domain = from.domain;
   to.holder = from.holder;
   SharedField(to.use).store(SharedField(from.use).load());
   SharedField(to.vm).store(SharedField(from.vm).load());
   SharedField(to.suspended_at_ns).store(SharedField(from.suspended_at_ns).load());
   SharedField(to.known_writer).store(SharedField(from.known_writer).load());
+  SharedField(to.passed_on).store(SharedField(from.passed_on).load());
   SharedField(to.turn).store(turn);
   SharedField(to.died_at_ns).store(SharedField(from.died_at_ns).load());
   SharedField(to.quiesce_time_ns).store(SharedField(from.quiesce_time_ns).load());
@@ -411,21 +419,23 @@ void LunWriteBarrier::inherit_place(TimePoint now) {
   }
 }
 
+// Whoever has no UUID is known by the domain, but for the source of a move, which has another one.
 bool LunWriteBarrier::is_moved_from(std::size_t index, TimePoint now) const {
   Slot& slot = file_.slot(index);
+  const bool known = slot.domain == own().domain || SharedField(own().vm).load() != 0;
   if (index == slot_ || SharedField(slot.in_use).load() == 0 || !may_have_an_heir(slot) ||
-      SharedField(slot.vm).load() != SharedField(own().vm).load() ||
+      is_passed_on(slot) || SharedField(slot.vm).load() != SharedField(own().vm).load() ||
       is_shared(slot) != is_shared(own()) ||
       place_of(SharedField(slot.turn).load()) >= place_of(SharedField(own().turn).load()) ||
       entered_at_ + kNoticeTime < time_of(SharedField(slot.suspended_at_ns).load())) {
     return false;
   }
   if (!file_.try_lock_shared(index)) {
-    return true;
+    return known || use_of(slot) == HolderUse::suspended;
   }
   // Nobody else may be about to free the slot.
   constexpr Duration kMargin = std::chrono::seconds(1);
-  const bool kept = is_place_kept(slot, note_death(slot, now), now + kMargin);
+  const bool kept = known && is_place_kept(slot, note_death(slot, now), now + kMargin);
   file_.unlock(index);
   return kept;
 }
@@ -479,9 +489,19 @@ void LunWriteBarrier::set_outstanding(std::uint32_t path, bool writes) {
     const std::uint64_t turn = SharedField(own().turn).load();
     if (const SharedField writer(file_.header().writer); writer.load() != turn) {
       writer.store(turn);
+      pass_on_former_places();
     }
   }
   tell_if_not_running();
+}
+
+void LunWriteBarrier::pass_on_former_places() const {
+  for (std::size_t index = 0; index < kSlots; ++index) {
+    if (Slot& slot = file_.slot(index);
+        index != slot_ && SharedField(slot.in_use).load() != 0 && is_heir_of(slot)) {
+      SharedField(slot.passed_on).store(1);
+    }
+  }
 }
 
 void LunWriteBarrier::set_unfenced(PathMask paths, bool anywhere, TimePoint until) {
@@ -552,14 +572,17 @@ void LunWriteBarrier::leave() {
 }
 
 void LunWriteBarrier::leave_place(TimePoint now) {
-  if (!entered() || overtaken_) {
+  const bool is_kept = entered() && !overtaken_ && !is_passed_on(own());
+  if (!is_kept && (!entered() || is_harmless(own()))) {
     leave();
     return;
   }
-  note_known_writer();
-  SharedField(own().suspended_at_ns).store(now.time_since_epoch().count());
   SharedField(own().died_at_ns).store(now.time_since_epoch().count());
-  SharedField(own().use).store(static_cast<std::uint32_t>(HolderUse::kept));
+  if (is_kept) {
+    note_known_writer();
+    SharedField(own().suspended_at_ns).store(now.time_since_epoch().count());
+    SharedField(own().use).store(static_cast<std::uint32_t>(HolderUse::kept));
+  }
   file_.note_change();
   file_ = BarrierFile();
 }

@@ -14,8 +14,9 @@
 //    it is being moved to within the host, which comes after the suspend and takes its place in
 //    the line. Everybody else waits until it has ended: it may go on where it is. Where the disk
 //    ends while the guest goes on, or may do so (it was suspended then, or the process has died
-//    while it was; or its disk is opened anew), its place is kept for the guest's next disk, for
-//    quiesce_time.
+//    while it was; or its disk is opened anew, or its process is asked to end), its place is kept
+//    for the guest's next disk, for quiesce_time. A place that has been taken, by a disk that has
+//    written since, is taken by nobody else: the guest goes on from there.
 //  - A disk whose guest has ended still has writes outstanding or unfenced for a while: others hold
 //    their requests back as long as that says so: writes, which would be overtaken, and reads, by
 //    which their guests decide. The bound is the holder's: its commands are answered, aborted or
@@ -95,7 +96,8 @@ class LunWriteBarrier {
  public:
   struct Holder {
     std::string name;      // for others' messages: "xvda of guest 5"
-    std::uint64_t vm = 0;  // see GuestNow
+    std::uint64_t vm = 0;      // see GuestNow
+    std::uint32_t domain = 0;  // of the guest
     bool shared = false;
     Duration quiesce_time{};  // see MultipathOptions
   };
@@ -152,7 +154,8 @@ class LunWriteBarrier {
   void set_use(HolderUse use, std::uint64_t vm, TimePoint now);
   // In order, with nothing outstanding or unfenced.
   void leave();
-  // The same; the place is kept for the guest's next disk.
+  // With nothing outstanding; the place is kept for the guest's next disk. What is unfenced is for
+  // others what a dead disk has left.
   void leave_place(TimePoint now);
 
   // Whether something that concerns others has changed since the last look().
@@ -175,6 +178,7 @@ class LunWriteBarrier {
   [[nodiscard]] bool has_an_heir() const;
   void inherit_place(TimePoint now);
   [[nodiscard]] bool is_moved_from(std::size_t index, TimePoint now) const;
+  void pass_on_former_places() const;
   [[nodiscard]] bool is_heir_of(barrier_layout::Slot& slot) const;
   [[nodiscard]] Others look_at_slots(TimePoint now);
   [[nodiscard]] bool comes_first(barrier_layout::Slot& slot) const;

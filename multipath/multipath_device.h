@@ -117,7 +117,8 @@ struct MultipathOptions : PathPolicySettings {
   // When this host (or driver domain) has started, where it had not ended in order before that:
   // what it had sent may be executed until quiesce_time later, and nobody knows of it.
   std::optional<TimePoint> host_started_at;
-  std::string holder_name;  // of this disk, in messages of others; empty: alias
+  std::string holder_name;          // of this disk, in messages of others; empty: alias
+  std::uint32_t holder_domain = 0;  // of its guest
   // Others may use the LUN for writing at the same time: disks of this host that are shared, too,
   // and other hosts. See rule 5 above. Not with exclusive_luns (policy_contradiction.h).
   bool shared = false;

@@ -36,6 +36,7 @@ void MultipathDevice::Impl::enter_barrier() {
         lun_barrier_key(barrier_name_of(identity_.names), identity_target_, identity_lun_),
         {.name = options_.holder_name.empty() ? options_.alias : options_.holder_name,
          .vm = guest_.vm,
+         .domain = options_.holder_domain,
          .shared = options_.shared,
          .quiesce_time = options_.quiesce_time},
         reactor_.now());
@@ -59,10 +60,16 @@ void MultipathDevice::Impl::tell_use() {
   HolderUse use = HolderUse::runs;
   if (guest_.state == GuestState::suspended || guest_.state == GuestState::moved) {
     use = HolderUse::suspended;
-  } else if (guest_.state == GuestState::ended || (closing_ && !keeps_place_)) {
+  } else if (guest_.state == GuestState::ended || (closing_ && !keeps_the_place())) {
     use = HolderUse::ended;
   }
   barrier_.set_use(use, guest_.vm, reactor_.now());
+}
+
+// When it closes: its guest has another disk soon, here or where it is restored. The toolstack takes
+// the disks of a guest that it saves away before the guest has ended.
+bool MultipathDevice::Impl::keeps_the_place() const {
+  return guest_.state == GuestState::runs ? keeps_place_ : guest_.state != GuestState::ended;
 }
 
 void MultipathDevice::Impl::on_barrier_timer() {

@@ -281,6 +281,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void tell_ready();
   void tell_changes();
   void check_closed();
+  [[nodiscard]] bool keeps_the_place() const;
   // Nothing of our own (an activation, a read that measures) is at the path.
   [[nodiscard]] bool nothing_of_ours(std::uint32_t path) const;
   // multipath_device_fences.cpp

@@ -341,7 +341,7 @@ void MultipathDevice::Impl::check_closed() {
   }
   if (!withdrawn_) {
     withdrawn_ = true;
-    if (unfenced_.empty() && (keeps_place_ || guest_.state == GuestState::moved)) {
+    if (keeps_the_place()) {
       barrier_.leave_place(reactor_.now());
     } else if (unfenced_.empty()) {
       barrier_.leave();

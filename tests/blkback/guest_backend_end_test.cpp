@@ -1,5 +1,7 @@
 // The end of a guest's disks: detached, shut down, migrated, destroyed; whatever the target does
 // meanwhile.
+#include <filesystem>
+
 #include "multipath/lun_write_barrier.h"
 #include "tests/blkback/guest_backend_fixture.h"
 
@@ -370,6 +372,71 @@ TEST_F(GuestBackendMigration, AWriteAtASilentPathIsFencedAsSoonAsTheGuestIsSuspe
   run_for(100ms);
   EXPECT_EQ(target_.counters.terminated_tasks, 1U);
   expect_the_old_write_does_nothing();
+}
+
+// ---- the LUN of a guest that goes on
+
+class GuestBackendPlace : public GuestBackendTest {
+ protected:
+  // A disk of guest 6, which waits for the LUN.
+  LunWriteBarrier wait_for_the_lun() {
+    const auto file = std::filesystem::directory_iterator(barriers_.path())->path().filename();
+    auto other = LunWriteBarrier::enter(
+        barriers_.path(), file.stem().string(),
+        {.name = "xvda of guest 6", .vm = 6, .domain = 6, .quiesce_time = 60s}, reactor_.now());
+    EXPECT_TRUE(other);
+    EXPECT_FALSE(other->look(reactor_.now()).may_write());
+    return std::move(*other);
+  }
+};
+
+// As libxl saves a guest: it is suspended, its disks go, and then its domain.
+TEST_F(GuestBackendPlace, IsKeptForAGuestThatIsSaved) {
+  const FakeDisk xvda = disk();
+  FakeFrontend& guest = serve(xvda);
+  do_io(guest);
+  LunWriteBarrier other = wait_for_the_lun();
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+  xen_.store().fire_special("@releaseDomain");
+  run_for(1s);
+  EXPECT_FALSE(other.look(reactor_.now()).may_write());
+  halt_guests();
+  toolstack_.request_detach(xvda);
+  run_for(2s);
+  toolstack_.remove(xvda);
+  run_for(100ms);
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::gone, {}});
+  xen_.store().fire_special("@releaseDomain");
+  run_for(3s);
+  EXPECT_THAT(other.look(reactor_.now()).in_use_by, testing::HasSubstr("of guest"));
+  other.leave();
+}
+
+// What the guest has asked for and was not answered it asks for again, of the next process.
+TEST_F(GuestBackendPlace, IsKeptWhereTheProcessIsAskedToEnd) {
+  do_io(serve());
+  LunWriteBarrier other = wait_for_the_lun();
+  halt_guests();
+  backend_->stop();
+  ASSERT_TRUE(ends(10s));
+  EXPECT_THAT(other.look(reactor_.now()).in_use_by, testing::HasSubstr("of guest"));
+  other.leave();
+}
+
+// As above, but nobody goes on.
+TEST_F(GuestBackendPlace, IsNotKeptForAGuestThatHasEnded) {
+  do_io(serve());
+  LunWriteBarrier other = wait_for_the_lun();
+  halt_guests();
+  end_guest(DomainLife::dying);
+  run_for(10ms);
+  backend_->stop();
+  ASSERT_TRUE(ends(10s));
+  const LunWriteBarrier::Others others = other.look(reactor_.now());
+  EXPECT_EQ(others.in_use_by, "");
+  EXPECT_EQ(others.late_writes_of, "");
+  EXPECT_THAT(others.dead, testing::IsEmpty());
+  other.leave();
 }
 
 TEST_F(GuestBackendTest, StopLeavesTheNodesAsTheyAre) {

@@ -534,6 +534,134 @@ TEST_F(FollowingDiskTest, IsNoneOfADiskAtAnotherTargetThatBearsTheSameName) {
   ASSERT_TRUE(reactor_.run_until([&] { return stopped; }, seconds(10)));
 }
 
+// ---- a guest that is saved, and one that is moved again
+
+class SavedGuestTest : public FollowingDiskTest {
+ protected:
+  static constexpr std::uint64_t kVm = 5;
+
+  // The disk is closed in this state.
+  void close_and_restore(GuestState state) {
+    start({1, 2});
+    device_->set_guest({GuestState::runs, kVm});
+    ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+    auto waiting = follow({sessions_[0].get()});
+    waiting->device().set_guest({GuestState::runs, kVm + 1});
+    reactor_.run_for(seconds(3));
+    device_->set_guest({state, kVm});
+    reactor_.run_for(milliseconds(100));
+    close(true);
+    reactor_.run_for(seconds(20));
+    EXPECT_EQ(waiting->ready_calls(), 0);
+    auto restored = follow({sessions_[1].get()});
+    restored->device().set_guest({GuestState::runs, kVm});
+    EXPECT_TRUE(reactor_.run_until([&] { return restored->ready_calls() == 1; }, seconds(2)));
+    EXPECT_EQ(waiting->ready_calls(), 0);
+    restored->close();
+    EXPECT_TRUE(reactor_.run_until([&] { return waiting->ready_calls() == 1; }, seconds(2)));
+  }
+};
+
+// libxl takes the disks of a guest that it saves away, and destroys the domain then.
+TEST_F(SavedGuestTest, KeepsItsLunFromAnotherOneThatWaits) {
+  close_and_restore(GuestState::suspended);
+}
+
+TEST_F(SavedGuestTest, KeepsItsLunAlsoWhereItsSuspendIsNotKnown) {
+  close_and_restore(GuestState::in_doubt);
+}
+
+TEST_F(FollowingDiskTest, OfAnotherGuestIsNotReadyWhileADiskOfAGuestInDoubtIsBeingClosed) {
+  constexpr std::uint64_t kVm = 5;
+  start({1, 2});
+  device_->set_guest({GuestState::runs, kVm});
+  ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  auto waiting = follow({sessions_[1].get()});
+  waiting->device().set_guest({GuestState::runs, kVm + 1});
+  device_->set_guest({GuestState::in_doubt, kVm});
+  bool closed = false;
+  refuse(0);
+  hold_writes_at(0);
+  device_->close(
+      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  reactor_.run_for(seconds(1));
+  EXPECT_EQ(waiting->ready_calls(), 0);
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(200)));
+  device_.reset();
+}
+
+TEST_F(FollowingDiskTest, KeepsItsPlaceForTheNextOneAlsoWithLostWrites) {
+  constexpr std::uint64_t kVm = 5;
+  start({1, 2});
+  device_->set_guest({GuestState::runs, kVm});
+  ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  auto waiting = follow({sessions_[1].get()});
+  waiting->device().set_guest({GuestState::runs, kVm + 1});
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 2); });
+  refuse(0);
+  reactor_.run_for(seconds(1));
+  device_->keep_place();
+  close(false);
+  target_->release_held();
+  target_->clear_faults();
+  reactor_.run_for(milliseconds(500));
+  EXPECT_EQ(waiting->ready_calls(), 0);
+  auto next = follow({sessions_[1].get()});
+  next->device().set_guest({GuestState::runs, kVm});
+  EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(200)));
+  EXPECT_EQ(waiting->ready_calls(), 0);
+}
+
+class MovedGuestTest : public FollowingDiskTest {
+ protected:
+  static constexpr std::uint64_t kVm = 5;
+
+  std::unique_ptr<OtherDisk> move() {
+    options_.holder_domain = 1;
+    start({1, 2});
+    device_->set_guest({GuestState::runs, kVm});
+    EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+    device_->set_guest({GuestState::suspended, kVm});
+    auto moved = come();
+    EXPECT_TRUE(reactor_.run_until([&] { return moved->ready_calls() == 1; }, seconds(1)));
+    EXPECT_EQ(answer(moved->write(0, 2)), IoStatus::ok);
+    return moved;
+  }
+  std::unique_ptr<OtherDisk> come() {
+    options_.holder_domain = 2;
+    auto disk = follow({sessions_[1].get()});
+    disk->device().set_guest({GuestState::runs, kVm});
+    return disk;
+  }
+  void expect_served(OtherDisk& disk) {
+    EXPECT_TRUE(reactor_.run_until([&] { return disk.ready_calls() == 1; }, seconds(5)));
+    EXPECT_EQ(answer(disk.write(0, 3)), IoStatus::ok);
+  }
+};
+
+// "xl migrate localhost"; then the disk is taken from the guest and given back, or the guest is
+// started anew, before the toolstack has destroyed the source.
+TEST_F(MovedGuestTest, IsServedAnewWhileItsSourceIsStillThere) {
+  move()->close();
+  reactor_.run_for(milliseconds(300));
+  auto again = come();
+  reactor_.run_for(seconds(1));
+  device_->set_guest({GuestState::moved, kVm});
+  close();
+  expect_served(*again);
+}
+
+TEST_F(MovedGuestTest, IsServedAnewBeforeItHasSeenTheEndOfItsSource) {
+  auto moved = move();
+  reactor_.run_for(seconds(2));
+  device_->set_guest({GuestState::moved, kVm});
+  close();
+  moved->close();
+  auto again = come();
+  expect_served(*again);
+}
+
 // ---- what a disk waits for is said, and what its guest reads stays as it is
 
 // Its guest decides by what it reads (fsck, journals, bitmaps): that must not change under it when

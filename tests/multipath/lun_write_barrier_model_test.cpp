@@ -29,7 +29,8 @@ struct ModelDisk {
   std::uint64_t vm = kMovedGuest;
   bool shared = false;
   bool overtaken = false;
-  long knows = -1;  // the number of writes that its guest knows of; -1: it never had the LUN
+  bool passed_on = false;  // the guest has gone on at another disk
+  long knows = -1;         // the number of writes that its guest knows of; -1: it never had the LUN
   std::string name;
 };
 
@@ -46,12 +47,16 @@ class BarrierModel {
 
   ModelDisk& enter(std::uint64_t vm, bool shared) {
     ModelDisk& disk = disks_.emplace_back();
-    disk.name = "d" + std::to_string(number_++);
+    disk.name = "d" + std::to_string(++number_);
     disk.vm = vm;
     disk.shared = shared;
-    auto barrier = LunWriteBarrier::enter(
-        folder_.path(), "k",
-        {.name = disk.name, .vm = vm, .shared = shared, .quiesce_time = kModelQuiesceTime}, now_);
+    auto barrier = LunWriteBarrier::enter(folder_.path(), "k",
+                                          {.name = disk.name,
+                                           .vm = vm,
+                                           .domain = number_,
+                                           .shared = shared,
+                                           .quiesce_time = kModelQuiesceTime},
+                                          now_);
     EXPECT_TRUE(barrier);
     disk.barrier = std::make_unique<LunWriteBarrier>(std::move(*barrier));
     note("enter " + disk.name + (shared ? " shared" : "") + " of " + std::to_string(vm));
@@ -91,10 +96,11 @@ class BarrierModel {
   std::vector<ModelDisk> disks_;
   std::string trace_;
   TimePoint now_ = kModelStart;
-  int number_ = 0;
+  std::uint32_t number_ = 0;
 };
 
-// One guest: a disk comes where the guest begins, or where it is moved to while it is suspended.
+// One guest: a disk comes where the guest begins, or where it is moved to while it is suspended, or
+// where it has gone on and its disk there has gone.
 // Returns what is wrong.
 std::string move_about(BarrierModel& model, bool deaths) {
   std::vector<ModelDisk>& disks = model.disks();
@@ -108,7 +114,9 @@ std::string move_about(BarrierModel& model, bool deaths) {
         return disk.use == HolderUse::runs;
       });
       if (!runs) {
-        const long knows = disks.empty() ? -1 : disks.back().knows;
+        const auto from = std::find_if(disks.rbegin(), disks.rend(),
+                                       [](const ModelDisk& disk) { return !disk.passed_on; });
+        const long knows = from == disks.rend() ? -1 : from->knows;
         model.enter(kMovedGuest, false).knows = knows;
       }
       continue;
@@ -132,6 +140,9 @@ std::string move_about(BarrierModel& model, bool deaths) {
       if (model.random().one_in(2)) {
         BarrierModel::write(disk);
         disk.knows = ++writes;
+        for (ModelDisk& other : disks) {
+          other.passed_on = &other != &disk;
+        }
         model.note("write " + disk.name);
       }
     } else if (what == 6 && disk.use == HolderUse::runs) {

@@ -37,6 +37,15 @@ class LunWriteBarrierTest : public testing::Test {
   LunWriteBarrier enter_for(std::uint64_t vm, const std::string& name) {
     return enter_as({.name = name, .vm = vm, .quiesce_time = kQuiesceTime}, {});
   }
+  LunWriteBarrier enter_in(std::uint32_t domain, std::uint64_t vm, const std::string& name) {
+    return enter_as({.name = name, .vm = vm, .domain = domain, .quiesce_time = kQuiesceTime}, kNow);
+  }
+  // It has the LUN.
+  static void write(LunWriteBarrier& barrier) {
+    EXPECT_TRUE(barrier.look(kNow).may_write());
+    barrier.set_outstanding(0, true);
+    barrier.set_outstanding(0, false);
+  }
   LunWriteBarrier enter_as(const LunWriteBarrier::Holder& holder, TimePoint now) {
     auto barrier = LunWriteBarrier::enter(folder(), "36001405aa", holder, now);
     EXPECT_TRUE(barrier) << barrier.error().message;
@@ -408,6 +417,127 @@ TEST_F(LunWriteBarrierTest, NobodyTakesTheSlotOfAPlaceThatIsKept) {
   one.leave_place(kNow);
   LunWriteBarrier other = enter_for(kAnotherGuest, "other");
   EXPECT_FALSE(other.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, APlaceIsKeptForADomainWhoseUuidIsNotKnown) {
+  LunWriteBarrier one = enter_in(1, 0, "one");
+  EXPECT_TRUE(one.look(kNow).may_write());
+  one.leave_place(kNow);
+  LunWriteBarrier other = enter_in(2, 0, "another guest, whose UUID is not known either");
+  EXPECT_FALSE(other.look(kNow).may_write());
+  LunWriteBarrier next = enter_in(1, 0, "next");
+  EXPECT_TRUE(next.look(kNow).may_write());
+  EXPECT_FALSE(other.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, AGuestWhoseUuidIsNotKnownIsMovedAllTheSame) {
+  LunWriteBarrier source = enter_in(1, 0, "source");
+  EXPECT_TRUE(source.look(kNow).may_write());
+  source.set_use(HolderUse::suspended, 0, kNow);
+  LunWriteBarrier destination = enter_in(2, 0, "destination");
+  EXPECT_TRUE(destination.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, WhatIsUnfencedHoldsOthersBackAlsoWhereThePlaceIsKept) {
+  LunWriteBarrier one = enter_for(kGuest, "one");
+  EXPECT_TRUE(one.look(kNow).may_write());
+  one.set_unfenced(1, false, kNow + seconds(5));
+  one.leave_place(kNow);
+  LunWriteBarrier next =
+      enter_as({.name = "next", .vm = kGuest, .quiesce_time = kQuiesceTime}, kNow);
+  EXPECT_THAT(next.look(kNow).dead, SizeIs(1));
+  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  EXPECT_TRUE(next.look(kNow + seconds(5)).may_write());
+  EXPECT_FALSE(other.look(kNow + seconds(5)).may_write());
+}
+
+// ---- places that were taken
+
+TEST_F(LunWriteBarrierTest, AGuestThatWasMovedMayHaveAnotherDiskWhileItsSourceIsStillThere) {
+  for (const std::uint32_t domain : {2U, 3U}) {  // detached and attached, or started anew
+    LunWriteBarrier source = enter_in(1, kGuest, "source");
+    write(source);
+    source.set_use(HolderUse::suspended, kGuest, kNow);
+    LunWriteBarrier moved = enter_in(2, kGuest, "moved");
+    write(moved);
+    moved.leave();
+    LunWriteBarrier again = enter_in(domain, kGuest, "again");
+    EXPECT_THAT(again.look(kNow).in_use_by, HasSubstr("source"));
+    source.leave();
+    EXPECT_TRUE(again.look(kNow).may_write());
+    EXPECT_FALSE(again.look(kNow).overtaken);
+  }
+}
+
+TEST_F(LunWriteBarrierTest, AGuestThatIsMovedTwiceHasThePlaceOfItsFirstDisk) {
+  LunWriteBarrier source = enter_in(1, kGuest, "source");
+  write(source);
+  LunWriteBarrier other = enter_in(9, kAnotherGuest, "other");
+  source.set_use(HolderUse::suspended, kGuest, kNow);
+  LunWriteBarrier moved = enter_in(2, kGuest, "moved");
+  write(moved);
+  moved.set_use(HolderUse::suspended, kGuest, kNow);
+  moved.leave_place(kNow);  // while the source is still there
+  LunWriteBarrier again = enter_in(3, kGuest, "again");
+  EXPECT_TRUE(again.look(kNow).may_write());
+  EXPECT_FALSE(again.look(kNow).overtaken);
+  source.leave();
+  EXPECT_TRUE(again.look(kNow).may_write());
+  EXPECT_FALSE(other.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, APlaceThatWasTakenIsNotKeptASecondTime) {
+  LunWriteBarrier source = enter_in(1, kGuest, "source");
+  write(source);
+  LunWriteBarrier other = enter_in(9, kAnotherGuest, "other");
+  source.set_use(HolderUse::suspended, kGuest, kNow);
+  LunWriteBarrier moved = enter_in(2, kGuest, "moved");
+  write(moved);
+  source.leave_place(kNow);
+  moved.leave();
+  EXPECT_TRUE(other.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, WhatIsUnfencedHoldsOthersBackAlsoWhereThePlaceWasTaken) {
+  LunWriteBarrier source = enter_in(1, kGuest, "source");
+  write(source);
+  source.set_use(HolderUse::suspended, kGuest, kNow);
+  LunWriteBarrier moved = enter_in(2, kGuest, "moved");
+  write(moved);
+  source.set_unfenced(1, false, kNow + seconds(5));
+  source.leave_place(kNow);
+  EXPECT_THAT(moved.look(kNow).dead, SizeIs(1));
+  EXPECT_TRUE(moved.look(kNow + seconds(5)).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, OfTwoPlacesAGuestThatIsMovedTakesTheFirst) {
+  LunWriteBarrier one = enter_in(1, kGuest, "one");
+  EXPECT_TRUE(one.look(kNow).may_write());
+  LunWriteBarrier other = enter_in(9, kAnotherGuest, "other");
+  LunWriteBarrier two = enter_in(1, kGuest, "two");
+  one.set_use(HolderUse::suspended, kGuest, kNow);
+  two.set_use(HolderUse::suspended, kGuest, kNow);
+  LunWriteBarrier moved = enter_in(2, kGuest, "moved");
+  EXPECT_TRUE(moved.look(kNow).may_write());
+  one.leave();
+  two.leave();
+  EXPECT_FALSE(other.look(kNow).may_write());
+}
+
+TEST_F(LunWriteBarrierTest, APlaceThatWasTakenIsSoInAnotherFile) {
+  LunWriteBarrier source = enter_in(1, kGuest, "source");
+  write(source);
+  source.set_use(HolderUse::suspended, kGuest, kNow);
+  LunWriteBarrier moved = enter_in(2, kGuest, "moved");
+  write(moved);
+  clean();
+  ASSERT_TRUE(source.follow_file());
+  ASSERT_TRUE(moved.follow_file());
+  moved.leave();
+  LunWriteBarrier again = enter_in(2, kGuest, "again");
+  source.leave();
+  EXPECT_TRUE(again.look(kNow).may_write());
+  EXPECT_FALSE(again.look(kNow).overtaken);
 }
 
 // ---- disks of other LUNs, and of guests that have ended

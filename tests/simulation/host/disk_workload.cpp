@@ -82,6 +82,7 @@ void DiskWorkload::pause() {
 void DiskWorkload::lose() {
   frontend_ = nullptr;
   expected_since_.reset();
+  counts_on_its_lun_ = false;
   ring_ = 0;
   read_back_left_ = 0;
   for (const std::unique_ptr<Slot>& slot : slots_) {
@@ -273,6 +274,7 @@ void DiskWorkload::end(Slot& slot, bool ok) {
   slot.open = slot.in_ring = false;
   if (slot.operation == BlockOperation::write) {
     lun().oracle().write_ends(slot.sector, slot.count, slot.version, ok);
+    counts_on_its_lun_ = counts_on_its_lun_ || ok;
   }
 }
 

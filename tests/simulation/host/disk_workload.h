@@ -42,6 +42,9 @@ class DiskWorkload {
 
   // Nothing new is begun from now on, or it is again.
   void stop() { stopped_ = true; }
+  // A write of the guest's has been acknowledged since it has had the disk without a break.
+  [[nodiscard]] bool counts_on_its_lun() const { return counts_on_its_lun_; }
+  void forget_its_lun() { counts_on_its_lun_ = false; }
   void go_on();
   [[nodiscard]] bool idle() const;
   [[nodiscard]] std::size_t open() const;
@@ -94,6 +97,7 @@ class DiskWorkload {
   std::vector<std::byte> data_;  // of the write that is just issued
   std::uint64_t hot_sector_ = 0;
   std::size_t read_back_left_ = 0;
+  bool counts_on_its_lun_ = false;
   bool stopped_ = false;
   bool errors_expected_ = false;
   std::shared_ptr<bool> exists_ = std::make_shared<bool>(true);

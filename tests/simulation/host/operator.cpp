@@ -36,6 +36,7 @@ class Rival : public std::enable_shared_from_this<Rival> {
   Rival(SimulatedWorld& world, SimulatedHost& host, std::size_t lun, std::size_t target)
       : world_(world),
         host_(host),
+        lun_(lun),
         number_(lun_number(lun)),
         target_(target_name(target)),
         disk_(host.run_directory(), world.plan(), lun) {}
@@ -63,6 +64,7 @@ class Rival : public std::enable_shared_from_this<Rival> {
   }
 
   void check() {
+    check_saved_guests();
     for (SimulatedProcess* process : host_.processes()) {
       if (process->product() != nullptr && process->product()->has_written(target_, number_) &&
           !process->product()->guest_has_ended() && host_.domain_exists(process->guest())) {
@@ -74,8 +76,30 @@ class Rival : public std::enable_shared_from_this<Rival> {
     }
   }
 
+  // Their processes have ended, in order.
+  void check_saved_guests() {
+    const Duration kept = milliseconds(world_.plan().world.quiesce_ms);
+    for (std::size_t number = 0; number < world_.plan().guests.size(); ++number) {
+      SimulatedGuest& guest = world_.guest(number);
+      if (!guest.saved_at() || &guest.host() != &host_ || guest.process_died() ||
+          world_.reactor().now() >= *guest.saved_at() + kept) {
+        continue;
+      }
+      for (const std::size_t disk : guest.attached()) {
+        if (guest.workload(disk).lun_number() == lun_ && !guest.is_leaving(disk) &&
+            guest.workload(disk).counts_on_its_lun()) {
+          world_.fail(Rule::given_away,
+                      fmt::format("a disk of another guest has got LUN {} of guest {}, which was "
+                                  "saved a moment ago",
+                                  lun_, number));
+        }
+      }
+    }
+  }
+
   SimulatedWorld& world_;
   SimulatedHost& host_;
+  const std::size_t lun_;
   const std::uint16_t number_;
   const std::string target_;
   RivalDisk disk_;

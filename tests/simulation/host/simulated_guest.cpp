@@ -64,8 +64,12 @@ void SimulatedGuest::boot(std::unique_ptr<SimulatedDomain> domain) {
 std::unique_ptr<SimulatedDomain> SimulatedGuest::move_to(std::unique_ptr<SimulatedDomain> domain) {
   pause_workloads();
   std::unique_ptr<SimulatedDomain> before = std::exchange(domain_, std::move(domain));
+  if (host_ != &domain_->host()) {
+    forget_luns();  // hosts tell each other nothing
+  }
   host_ = &domain_->host();
   process_died_ = false;
+  saved_at_.reset();
   for (const std::size_t disk : domain_->disks()) {
     domain_->resume(disk);
   }
@@ -78,6 +82,7 @@ void SimulatedGuest::process_dies() {
 
 std::unique_ptr<SimulatedDomain> SimulatedGuest::save() {
   pause_workloads();
+  saved_at_ = world_.reactor().now();
   return std::exchange(domain_, nullptr);
 }
 
@@ -124,6 +129,12 @@ void SimulatedGuest::kexec(bool abruptly) {
 void SimulatedGuest::pause_workloads() {
   for (const auto& [disk, workload] : workloads_) {
     workload->pause();
+  }
+}
+
+void SimulatedGuest::forget_luns() {
+  for (const auto& [disk, workload] : workloads_) {
+    workload->forget_its_lun();
   }
 }
 

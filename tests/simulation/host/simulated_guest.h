@@ -50,6 +50,8 @@ class SimulatedGuest final : private SimulatedDomain::Owner {
   [[nodiscard]] std::unique_ptr<SimulatedDomain> move_to(std::unique_ptr<SimulatedDomain> domain);
   // Out of its domain into a file.
   [[nodiscard]] std::unique_ptr<SimulatedDomain> save();
+  // As long as it is in a file.
+  [[nodiscard]] std::optional<TimePoint> saved_at() const { return saved_at_; }
   // It is no more.
   [[nodiscard]] std::unique_ptr<SimulatedDomain> end();
   // Its CPUs.
@@ -58,8 +60,11 @@ class SimulatedGuest final : private SimulatedDomain::Owner {
 
   // Its driver for a disk that the toolstack has just added begins.
   void disk_added(std::size_t disk);
+  // It needs none of its LUNs any more, or has lost its claim to them.
+  void forget_luns();
   // A disk is being taken away: what fails now is no surprise, and nothing new is begun.
   void set_leaving(std::size_t disk, bool leaving);
+  [[nodiscard]] bool is_leaving(std::size_t disk) const { return leaving_.contains(disk); }
   // Its kernel is started anew, in the same domain.
   void kexec(bool abruptly);
 
@@ -85,6 +90,7 @@ class SimulatedGuest final : private SimulatedDomain::Owner {
   std::set<std::size_t> attached_;
   std::set<std::size_t> leaving_;
   bool process_died_ = false;  // in this domain
+  std::optional<TimePoint> saved_at_;
 };
 
 }  // namespace iscsi_blkback
