@@ -38,19 +38,18 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
   } else {
     suspend_timer_.stop();
     look_at_barrier();  // another disk may have come meanwhile
-    leave_silent_paths();
+    hedge_more_.schedule();
     fencer_->look_for_trials_soon();
     on_resumed();
     pump_.schedule();
   }
 }
 
-// They complete with not_sent, later in this turn, and wait here then (or end, when the disk is
-// being closed).
+// They wait here then (or end, when the disk is being closed).
 void MultipathDevice::Impl::withdraw_unsent() {
   for (const std::unique_ptr<Path>& path : slots_) {
     if (path != nullptr) {
-      path->session().take_back_unsent(path->logical_unit().lun(), &Impl::on_request_task_complete);
+      take_back_unsent(*path);
     }
   }
 }
