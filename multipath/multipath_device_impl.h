@@ -417,6 +417,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_activation_timer();
   void give_activation_up();
   void end_activation();
+  void withdraw_activation();
   void on_resumed();
   void activation_after(const Path& path);
   void activate_if_needed();

@@ -325,6 +325,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
     request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
   }
   withdraw_unsent();
+  withdraw_activation();
   for (Path* path : paths_) {
     path->stop();
   }
