@@ -153,10 +153,11 @@ void Session::Impl::submit(ScsiTask& task) {
   schedule_flush();
 }
 
-void Session::Impl::take_back_unsent(std::uint64_t lun,
-                                     void (*on_complete)(ScsiTask& task) noexcept) {
+void Session::Impl::take_back_unsent(bool (*is_callers)(const ScsiTask& task,
+                                                        const void* caller) noexcept,
+                                     const void* caller) {
   waiting_.for_each([&](ScsiTask& task) {
-    if (task.lun == lun && task.on_complete == on_complete) {
+    if (is_callers(task, caller)) {
       task.unlink();
       --commands_in_flight_;
       refused_.push_back(task);
@@ -474,8 +475,10 @@ void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
 void Session::submit(ScsiTask& task) {
   impl_->submit(task);
 }
-void Session::take_back_unsent(std::uint64_t lun, void (*on_complete)(ScsiTask& task) noexcept) {
-  impl_->take_back_unsent(lun, on_complete);
+void Session::take_back_unsent(bool (*is_callers)(const ScsiTask& task,
+                                                  const void* caller) noexcept,
+                               const void* caller) {
+  impl_->take_back_unsent(is_callers, caller);
 }
 void Session::manage(TaskManagement& function) {
   impl_->manage(function);

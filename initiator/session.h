@@ -106,9 +106,10 @@ class Session {
   // Never completes from inside. Commands beyond the target's window (MaxCmdSN) wait here in order.
   // While the session is not logged in, a task completes with not_sent.
   void submit(ScsiTask& task);
-  // Takes back the commands for the LUN that wait here, no byte of them sent, and have this
-  // callback: they complete with not_sent, later in this turn.
-  void take_back_unsent(std::uint64_t lun, void (*on_complete)(ScsiTask& task) noexcept);
+  // Takes back the commands that wait here, no byte of them sent, and are the caller's: they
+  // complete with not_sent, later in this turn.
+  void take_back_unsent(bool (*is_callers)(const ScsiTask& task, const void* caller) noexcept,
+                        const void* caller);
 
   // Sends a task management function, at once and past the command window. The tasks that it aborts
   // complete with aborted before it does. Never completes from inside. A command that was not sent

@@ -44,7 +44,8 @@ class Session::Impl final : public ByteStream::Owner {
   void start();
   void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
   void submit(ScsiTask& task);
-  void take_back_unsent(std::uint64_t lun, void (*on_complete)(ScsiTask& task) noexcept);
+  void take_back_unsent(bool (*is_callers)(const ScsiTask& task, const void* caller) noexcept,
+                        const void* caller);
   void manage(TaskManagement& function);
   void abandon(TaskManagement& function);
   void doubt_commands(std::uint64_t lun);

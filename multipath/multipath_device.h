@@ -28,11 +28,17 @@
 // it. One that is ready already, beside or after another one, holds reads and writes meanwhile
 // (lun_write_barrier.h).
 // A write that was not sent, or that the target answered with an error, leaves nothing behind.
+// What answers at a path may come to be another LUN than the disk's: an operator maps one there. The
+// target says that something has changed (UNIT ATTENTION, an event) before it executes anything for
+// the new one. From then on nothing is sent there, commands that wait for the target's window
+// included, and nothing that is answered there is told to the guest until the LUN has said again
+// who it is. If it is another one, or does not say, the request goes elsewhere as if it had not been
+// sent: a late answer is one to a command that is over.
 // A request that is larger than what the LUN takes at once goes in pieces, one after the other.
 // Reads and flushes are retried anywhere at any time: SYNCHRONIZE CACHE reaches the whole logical
 // unit, and every write acknowledged before it had been executed before it is sent.
 //
-// A path that is removed takes nothing new, and what is outstanding there is answered there. Its
+// A path that is removed takes nothing new, and what has been sent there is answered there. Its
 // connection is not dropped for the removal, as that would make a late write of each write that a
 // working path is just about to answer, and would take its session from the other LUNs that share
 // it. A command that is not answered in a few seconds is ended by ABORT TASK SET, which concerns

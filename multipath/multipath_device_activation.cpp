@@ -41,7 +41,6 @@ std::uint32_t MultipathDevice::Impl::wanted_group() const {
 
 void MultipathDevice::Impl::activate(std::uint32_t group) {
   const PathMask candidates = groups_.groups()[group].members & activatable();
-  // The LUN is the migration's destination's to take while we are suspended.
   if (activating_ || candidates == 0 || closing_ || suspended()) {
     return;
   }
@@ -61,10 +60,6 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
 }
 
 void MultipathDevice::Impl::try_activation() {
-  if (suspended()) {
-    end_activation();  // on_resumed() begins anew
-    return;
-  }
   ++activation_tries_;
   // Between two tries the path may have told that it cannot be told any more.
   if (!PathActivation::possible(facts_[*activating_].access)) {
@@ -137,6 +132,19 @@ void MultipathDevice::Impl::give_activation_up() {
 void MultipathDevice::Impl::end_activation() {
   activating_.reset();
   activation_timer_.stop();
+}
+
+// The guest is suspended, so that the LUN is the migration's destination's to take; on_resumed()
+// begins anew. Or the disk is being closed.
+void MultipathDevice::Impl::withdraw_activation() {
+  if (activating_) {
+    end_activation();
+  }
+  for (const std::unique_ptr<PathActivation>& activation : activations_) {
+    if (activation != nullptr) {
+      activation->withdraw();
+    }
+  }
 }
 
 void MultipathDevice::Impl::on_resumed() {

@@ -112,7 +112,7 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
   consider_failback(PathGroups::kNoPath);
   note_group_in_use();
   activate_if_needed();
-  leave_silent_paths();
+  hedge_more_.schedule();
   grow_if_all_agree(nullptr);
   note_paths_up(had_path);
   notify_.schedule();

@@ -41,10 +41,7 @@ void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
       silence->probe();
     }
   }
-  if (suspended()) {
-    drop_silent_paths();
-  }
-  leave_silent_paths();
+  hedge_more_.schedule();
   pump_.schedule();
   notify_.schedule();
 }
@@ -55,7 +52,7 @@ void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
     counted_silence_ &= ~path_bit(index);  // else it goes down now, which is the same failure
   }
   update_able();
-  leave_silent_paths();
+  hedge_more_.schedule();
   pump_.schedule();
   notify_.schedule();
 }
@@ -71,21 +68,8 @@ void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
   }
 }
 
-// What has not been sent there goes elsewhere at once, writes too: of that, nothing can be
-// executed. Its completion comes before the rest is hedged.
-void MultipathDevice::Impl::leave_silent_paths() {
-  if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended()) [[likely]] {
-    return;
-  }
-  for (Path* path : paths_) {
-    if ((suspect_ & path_bit(path->index())) != 0) {
-      path->session().take_back_unsent(path->logical_unit().lun(), &Impl::on_request_task_complete);
-    }
-  }
-  hedge_more_.schedule();
-}
-
-// All that waits at a suspect path, as long as there is a better one.
+// All that waits at a suspect path, as long as there is a better one. What was not sent there has
+// come back by then: see update_able().
 void MultipathDevice::Impl::hedge_silent_paths() {
   if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended()) [[likely]] {
     return;
@@ -175,6 +159,7 @@ void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
     case Request::Place::free:
     case Request::Place::held:
     case Request::Place::withheld:
+    case Request::Place::doubted:
     case Request::Place::answered:
       leave_hedge(request);
       return;
@@ -228,6 +213,13 @@ void MultipathDevice::Impl::drop_if_stuck_in_answer(Path& path) {
   if (stuck) {
     path.session().drop(
         Error{ErrorCode::timed_out, "the connection has gone silent in the middle of an answer"});
+  }
+}
+
+void MultipathDevice::Impl::leave_to_hedge(Request& request) {
+  request.place = Request::Place::hedged;
+  if (request.hedge->succeeded) {
+    answer_from(*request.hedge);
   }
 }
 

@@ -83,6 +83,7 @@ class MultipathDevice::Impl final : public Path::Owner,
       hedged,    // in no list: lost at its path, its hedge will answer
       answered,  // in no list: its hedge has answered, the session still has its task
       withheld,  // withheld_: ended, to be answered when its lost copies are fenced
+      doubted,   // doubted_: ended at a path that may lead to another LUN by now
     };
 
     Request(Reactor& reactor, Impl& impl_owner, IntrusiveList<Request>& home_list)
@@ -165,6 +166,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_path_session_up(Path& path) noexcept override;
   Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
   void on_path_changed(Path& path) noexcept override;
+  void on_path_identity(Path& path) noexcept override;
   void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
   void on_space_low(Path& path) noexcept override;
   void on_loss_told(Path& path, const std::string& sense) noexcept override;
@@ -223,6 +225,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void send(Request& request, Path& path);
   static void on_request_task_complete(ScsiTask& task) noexcept;
   void on_task_complete(Request& request);
+  void take_answer(Request& request, IoStatus status);
   void send_next_piece(Request& request);
   void retry(Request& request, ErrorClass error, const ErrorRule& rule);
   void wait_for_space(Request& request);
@@ -250,7 +253,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   void drop_silent_paths();
   void on_suspend_timer();
   // multipath_device_hedges.cpp
-  void leave_silent_paths();
   void hedge_silent_paths();
   // False: there is no room for another one now.
   [[nodiscard]] bool hedge(Request& request);
@@ -258,6 +260,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] bool let_go_of_buffer(Request& request);
   void answer_from(Hedge& hedge);
   void drop_if_stuck_in_answer(Path& path);
+  // The request's command has ended without an answer for the guest.
+  void leave_to_hedge(Request& request);
   // The request does without its hedge.
   void leave_hedge(Request& request);
   void release(Hedge& hedge);
@@ -277,6 +281,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void start_fence_timer();
   void update_able(const Path& path);
   void update_able();
+  void take_back_unsent(const Path& path);
   void notify();
   void tell_ready();
   void tell_changes();
@@ -413,6 +418,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_activation_timer();
   void give_activation_up();
   void end_activation();
+  void withdraw_activation();
   void on_resumed();
   void activation_after(const Path& path);
   void activate_if_needed();
@@ -464,8 +470,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   PathMask suspect_ = 0;          // paths that are silent
   PathMask counted_silence_ = 0;  // ... and whose silence counts as a failure already
   PathMask leaving_ = 0;          // those that are being removed; neither up nor ghost
-  PathMask able_ = 0;  // those of up_ that take a request: with room, and not suspect while
-                       // another one is not
+  PathMask used_ = 0;             // those of up_ that are not suspect while another one is not
+  PathMask able_ = 0;             // those of used_ that have room for a request
 
   LogicalUnitIdentity identity_;  // of the disk, once ready_
   std::string identity_target_;   // where it was read; matters for a LUN without an identity
@@ -490,6 +496,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   IntrusiveList<Request> delayed_;
   IntrusiveList<Request> held_;
   IntrusiveList<Request> withheld_;
+  IntrusiveList<Request> doubted_;
   IntrusiveList<Request> finished_;
   IntrusiveList<BlockRequest> waiting_for_slot_;
   std::uint64_t last_serial_ = 0;
@@ -541,7 +548,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   GuestNow guest_;
   bool overtaken_ = false;  // see LunWriteBarrier::Others
   bool keeps_place_ = false;
-  Timer suspend_timer_;     // the end of the time that writes at a path have to be answered
+  Timer suspend_timer_;  // the end of the time that writes at a path have to be answered
   bool closing_ = false;
   bool wait_for_fences_ = false;
   bool withdrawn_ = false;  // withdraw() has been called

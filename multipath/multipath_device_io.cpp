@@ -238,12 +238,7 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     return;
   }
   if (error == ErrorClass::success) [[likely]] {
-    request.done_sectors += request.task.data_length_bytes / kSectorBytes;
-    if (request.done_sectors < request.block->sector_count) [[unlikely]] {
-      send_next_piece(request);
-    } else {
-      complete(request, IoStatus::ok);
-    }
+    take_answer(request, IoStatus::ok);
     return;
   }
 
@@ -259,18 +254,57 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
       path.fail(error);
       break;
   }
-  if (request.hedge != nullptr) [[unlikely]] {
-    if (request.hedge->succeeded) {
-      request.place = Request::Place::hedged;
-      answer_from(*request.hedge);
-      return;
-    }
-    if (error == ErrorClass::connection_lost || error == ErrorClass::not_sent) {
-      request.place = Request::Place::hedged;
-      return;
-    }
+  if (request.hedge != nullptr &&
+      (request.hedge->succeeded || error == ErrorClass::connection_lost ||
+       error == ErrorClass::not_sent)) [[unlikely]] {
+    leave_to_hedge(request);
+    return;
   }
   retry(request, error, rule);
+}
+
+// An answer that the guest would be told. Where the path may lead to another LUN by now, that waits
+// until it is known; and where it does, or nobody can tell, the request is as good as not sent: a
+// write was executed there, if at all, and is over.
+void MultipathDevice::Impl::take_answer(Request& request, IoStatus status) {
+  const Path::Identity identity = slots_[request.path]->identity();
+  if (identity != Path::Identity::known) [[unlikely]] {
+    if (request.hedge != nullptr) {
+      leave_to_hedge(request);
+    } else if (identity == Path::Identity::in_doubt) {
+      request.place = Request::Place::doubted;
+      request.result = status;
+      doubted_.push_back(request);
+    } else {
+      retry(request, ErrorClass::not_sent, rule_for(ErrorClass::not_sent));
+    }
+    return;
+  }
+  if (status != IoStatus::ok) {
+    complete(request, status);
+    return;
+  }
+  request.done_sectors += request.task.data_length_bytes / kSectorBytes;
+  if (request.done_sectors < request.block->sector_count) [[unlikely]] {
+    send_next_piece(request);
+  } else {
+    complete(request, IoStatus::ok);
+  }
+}
+
+void MultipathDevice::Impl::on_path_identity(Path& path) noexcept {
+  if (path.identity() == Path::Identity::in_doubt || doubted_.empty()) {
+    return;
+  }
+  IntrusiveList<Request> doubted;
+  doubted.take_all(doubted_);
+  while (Request* request = doubted.pop_front()) {
+    if (request->path != path.index()) {
+      doubted_.push_back(*request);
+    } else {
+      take_answer(*request, request->result);
+    }
+  }
 }
 
 // What the LUN takes at most with one command is less than the request. Its range as a whole is
@@ -281,8 +315,7 @@ void MultipathDevice::Impl::send_next_piece(Request& request) {
     return;
   }
   if (request.hedge != nullptr && request.hedge->succeeded) {
-    request.place = Request::Place::hedged;
-    answer_from(*request.hedge);
+    leave_to_hedge(request);
     return;
   }
   request.retries = RetryState();
@@ -308,7 +341,7 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
     delay_kind = RetryDelay::none;
   }
   if (step == RetryState::Step::answer) {
-    complete(request, rule.answer);
+    take_answer(request, rule.answer);
     return;
   }
   if (closing_) {
@@ -430,7 +463,7 @@ void MultipathDevice::Impl::finish(Request& request, IoStatus status) {
 }
 
 void MultipathDevice::Impl::fail_what_waits() {
-  for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_, &withheld_}) {
+  for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_, &withheld_, &doubted_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();
       finish(*request, IoStatus::aborted);

@@ -94,11 +94,31 @@ void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
       options_.alias);
 }
 
+// A path that takes no more requests, for whatever reason, sends none of those that wait for the
+// target's window either: it may lead to another LUN by now. They go elsewhere at once, writes too,
+// as nothing of them can be executed.
 void MultipathDevice::Impl::update_able(const Path& path) {
   const PathMask bit = path_bit(path.index());
-  const bool avoided = (leaving_ & bit) != 0 || being_preempted(path) ||
-                       ((suspect_ & bit) != 0 && (up_ & ~suspect_) != 0);
-  able_ = path.able() && !avoided ? able_ | bit : able_ & ~bit;
+  const bool used = path.state() == PathState::up && (leaving_ & bit) == 0 &&
+                    !being_preempted(path) && ((suspect_ & bit) == 0 || (up_ & ~suspect_) == 0);
+  if ((used_ & bit) != 0 && !used) {
+    take_back_unsent(path);
+  }
+  used_ = used ? used_ | bit : used_ & ~bit;
+  able_ = used && path.able() ? able_ | bit : able_ & ~bit;
+}
+
+// They complete with not_sent, later in this turn.
+void MultipathDevice::Impl::take_back_unsent(const Path& path) {
+  path.session().take_back_unsent(
+      [](const ScsiTask& task, const void* of_path) noexcept {
+        if (task.on_complete != &Impl::on_request_task_complete) {
+          return false;
+        }
+        const Request& request = *static_cast<const Request*>(task.owner);
+        return request.impl.slots_[request.path].get() == of_path;
+      },
+      &path);
 }
 
 void MultipathDevice::Impl::update_able() {
@@ -161,7 +181,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   follow_closely();
   regroup_after(path);
-  leave_silent_paths();
+  hedge_more_.schedule();
   grow_if_all_agree(&path);
   note_paths_up(had_path);
 }
@@ -305,6 +325,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
     request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
   }
   withdraw_unsent();
+  withdraw_activation();
   for (Path* path : paths_) {
     path->stop();
   }

@@ -4,7 +4,8 @@
 // A suspended guest may go on elsewhere within a moment (migration, restore) and write anew what it
 // had no answer for. An old write of this device that is executed after that can overwrite a newer
 // one. So:
-//  - commands that wait in a session for the target's window are taken back before they are sent;
+//  - commands that wait in a session for the target's window are taken back before they are sent,
+//    also one that would have the array serve the LUN elsewhere;
 //  - paths that are silent are given up at once, not after path_timeout: the login that follows is
 //    the fence of what they had lost;
 //  - writes at the other paths have kSuspendDrain to be answered. A toolstack takes longer than
@@ -33,24 +34,24 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
       end_lun_fence(true);
     }
     withdraw_unsent();
+    withdraw_activation();
     drop_silent_paths();
     suspend_timer_.start_after(kSuspendDrain);
   } else {
     suspend_timer_.stop();
     look_at_barrier();  // another disk may have come meanwhile
-    leave_silent_paths();
+    hedge_more_.schedule();
     fencer_->look_for_trials_soon();
     on_resumed();
     pump_.schedule();
   }
 }
 
-// They complete with not_sent, later in this turn, and wait here then (or end, when the disk is
-// being closed).
+// They wait here then (or end, when the disk is being closed).
 void MultipathDevice::Impl::withdraw_unsent() {
   for (const std::unique_ptr<Path>& path : slots_) {
     if (path != nullptr) {
-      path->session().take_back_unsent(path->logical_unit().lun(), &Impl::on_request_task_complete);
+      take_back_unsent(*path);
     }
   }
 }

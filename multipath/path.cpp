@@ -121,8 +121,11 @@ void Path::stop() {
 void Path::cancel_questions() {
   identify_timer_.stop();
   if (identifying_ || reading_access_) {
-    identifying_ = reading_access_ = false;
     logical_unit_.cancel_identify();
+    reading_access_ = false;
+    if (std::exchange(identifying_, false)) {
+      set_identity(Identity::unknown);
+    }
   }
 }
 
@@ -167,7 +170,15 @@ void Path::fail(ErrorClass error) {
   }
 }
 
+void Path::set_identity(Identity identity) {
+  identity_ = identity;
+  owner_.on_path_identity(*this);
+}
+
+// What was answered since the last time that the LUN may have changed was perhaps answered by one
+// that was there in between.
 void Path::verify(const std::string& why) {
+  set_identity(Identity::unknown);
   if (stopped_ || session_.state() != SessionState::logged_in) {
     return;  // the next login verifies
   }
@@ -274,6 +285,7 @@ void Path::on_capacity() {
 }
 
 void Path::identify() {
+  set_identity(Identity::in_doubt);
   if (identifying_) {
     logical_unit_.start_over();
     return;
@@ -296,6 +308,7 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   not_ready_ = !identity && identity.error().code == ErrorCode::unavailable;
   if (!identity) {
     transitioning_until_.reset();
+    set_identity(Identity::unknown);
     set_state(PathState::down, identity.error().message,
               identity.error().code == ErrorCode::not_found ? CheckerFinding::disconnected
                                                             : CheckerFinding::other);
@@ -305,8 +318,10 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   block_count_ = identity->block_count;
   block_bytes_ = identity->logical_block_bytes;
   if (Result<void> same = owner_.check_identity(*this, *identity); !same) {
+    set_identity(Identity::unknown);
     set_state(PathState::quarantined, same.error().message);
   } else {
+    set_identity(Identity::known);
     owner_.on_path_access(*this, identity->access);
     set_state_of(identity->access);
   }
@@ -418,6 +433,7 @@ void Path::on_identify_timer() {
   identifying_ = false;
   logical_unit_.cancel_identify();
   transitioning_until_.reset();
+  set_identity(Identity::unknown);
   set_state(PathState::down, "the logical unit does not answer INQUIRY or READ CAPACITY",
             CheckerFinding::timeout);
   look_later();
@@ -476,6 +492,9 @@ void Path::on_checked(ErrorClass outcome, bool changed) noexcept {
 void Path::set_state(PathState state, std::string why, CheckerFinding finding) {
   last_error_ = std::move(why);
   finding_ = finding;
+  if (finding == CheckerFinding::disconnected) {
+    set_identity(Identity::unknown);  // what is there next may be another LUN
+  }
   if (state == state_) {
     return;
   }

@@ -54,6 +54,8 @@ class Path final : private SessionObserver, private PathChecker::Owner {
     [[nodiscard]] virtual Result<void> check_identity(Path& path,
                                                       const LogicalUnitIdentity& identity) = 0;
     virtual void on_path_changed(Path& path) noexcept = 0;
+    // identity() has been decided anew; on_path_changed() follows where the state changes with it.
+    virtual void on_path_identity(Path& path) noexcept = 0;
     // How well the path serves the LUN, as read now; perhaps as before.
     virtual void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept = 0;
     // The target says that a thinly provisioned LUN has come to its soft threshold.
@@ -127,6 +129,13 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] bool on_its_way() const;
   // So long a LUN may say after a login that it is not ready before that counts as its answer.
   static constexpr std::chrono::seconds kReadyTime{15};
+  // Whether it is the disk's LUN that answers here.
+  enum class Identity : std::uint8_t {
+    known,     // it is, and nothing has said since it was asked that it may be another one
+    in_doubt,  // it is just being asked
+    unknown,   // it may be another one, or is
+  };
+  [[nodiscard]] Identity identity() const { return identity_; }
   // identifying(), of a path that was up before: in a moment it may be again.
   [[nodiscard]] bool verifying() const { return was_up_ && identifying(); }
   // For commands of the owner's own. It is busy while identifying.
@@ -158,6 +167,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
                                       : ResetConsent::refused;
   }
 
+  void set_identity(Identity identity);
   void verify(const std::string& why);
   void identify();
   void on_identified(Result<LogicalUnitIdentity> identity);
@@ -189,6 +199,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   bool started_ = false;
   bool stopped_ = false;
 
+  Identity identity_ = Identity::unknown;
   bool identifying_ = false;
   TimePoint identifying_since_{};
   TimePoint session_up_at_{};

@@ -59,6 +59,7 @@ bool PathActivation::possible(const LogicalUnitAccess& access) {
 void PathActivation::start(const LogicalUnitAccess& access) {
   ISCSI_BLKBACK_ASSERT(!outstanding() && possible(access));
   outstanding_ = true;
+  withdrawn_ = false;
   access_ = access;
   attentions_ = 0;
   send();
@@ -79,11 +80,17 @@ void PathActivation::send() {
   path_.session().submit(task_);
 }
 
+void PathActivation::withdraw() {
+  withdrawn_ = true;
+  path_.session().take_back_unsent(
+      [](const ScsiTask& task, const void* ours) noexcept { return &task == ours; }, &task_);
+}
+
 void PathActivation::on_complete() {
   const bool attention = task_.outcome == TaskOutcome::completed &&
                          task_.status == ScsiStatus::check_condition && task_.sense.valid &&
                          task_.sense.key == SenseKey::unit_attention;
-  if (attention && ++attentions_ <= kMaxAttentions) {
+  if (attention && !withdrawn_ && ++attentions_ <= kMaxAttentions) {
     send();
     return;
   }

@@ -39,6 +39,9 @@ class PathActivation {
   // Only when possible() and not outstanding(); the path's session is logged in.
   void start(const LogicalUnitAccess& access);
   [[nodiscard]] bool outstanding() const { return outstanding_; }
+  // Nothing is sent any more, until the next start(): the command that waits for the target's
+  // window is taken back. What has been sent is waited for.
+  void withdraw();
 
  private:
   void send();
@@ -47,6 +50,7 @@ class PathActivation {
   Path& path_;
   Owner& owner_;
   bool outstanding_ = false;
+  bool withdrawn_ = false;
   LogicalUnitAccess access_;
   std::uint32_t attentions_ = 0;
   ScsiTask task_;

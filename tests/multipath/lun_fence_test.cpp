@@ -346,6 +346,32 @@ TEST_F(LunFenceTest, ADiskThatIsSuspendedJustBeforeTheResetIsNotReset) {
   EXPECT_EQ(target_->counters.resets, 0U);
 }
 
+// Its requests pause for the reset, and what is outstanding is just being let finish.
+TEST_F(LunFenceTest, ADiskThatIsSuspendedWhileItPausesForTheResetIsNotReset) {
+  start_apart(true);
+  GuestRequest& second = lose_a_write();
+  reactor_.run_for(milliseconds(4900));
+  SimFault slow;
+  slow.matches = io_at(1);
+  slow.count = 0;
+  slow.execute = true;
+  slow.extra_delay = milliseconds(50);
+  target_->inject(slow);
+  for (std::uint64_t at = 100; device_->snapshot().queued == 0; at += 8) {
+    ASSERT_LT(at, 1000U);
+    read(at, 8);
+    reactor_.run_for(milliseconds(5));
+  }
+  ASSERT_EQ(target_->counters.resets, 0U);
+  ASSERT_NE(path(1).in_flight, 0U);
+  device_->set_guest({GuestState::suspended});
+  reactor_.run_for(seconds(20));
+  EXPECT_EQ(path(1).in_flight, 0U);
+  EXPECT_EQ(target_->counters.resets, 0U);
+  device_->set_guest({GuestState::runs});
+  EXPECT_EQ(answer(second), IoStatus::ok);
+}
+
 // A command that is stuck there, and cannot be aborted.
 TEST_F(LunFenceTest, AStuckCommandOfASuspendedDiskIsNoReasonForAReset) {
   session_options_.command_timeout = seconds(5);

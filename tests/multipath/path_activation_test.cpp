@@ -498,6 +498,85 @@ TEST_F(PathActivationTest, AnActivationIsNotTriedAgainWhileSuspended) {
   EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
 }
 
+// The target's window is full with a question that it has not answered, so that the activation is
+// still in the session.
+class UnsentActivation : public PathActivationTest {
+ protected:
+  void start_with_an_unsent_activation() {
+    use_alua(kExplicit);
+    target_options_.window = 1;
+    start_both();
+    SimFault hold;
+    hold.matches = [this](const SimCommand& command) {
+      arrived_ += is_set_port_groups(command) ? 1 : 0;
+      return command.portal == 1;
+    };
+    hold.count = 0;
+    hold.hold = true;
+    hold.execute = true;
+    target_->inject(hold);
+    cut(0);
+    write(0, 8, 1);
+    reactor_.run_for(seconds(1));
+    ASSERT_EQ(target_->held(), 1U);
+    ASSERT_EQ(arrived_, 0);
+  }
+  void answer_what_is_there() {
+    for (int round = 0; round < 10; ++round) {
+      target_->release_held();
+      reactor_.run_for(milliseconds(2));
+    }
+  }
+
+  int arrived_ = 0;
+};
+
+TEST_F(UnsentActivation, IsSentWhenTheWindowOpens) {
+  start_with_an_unsent_activation();
+  answer_what_is_there();
+  EXPECT_EQ(arrived_, 1);
+  target_->clear_faults();
+}
+
+TEST_F(UnsentActivation, IsNotSentAfterASuspend) {
+  start_with_an_unsent_activation();
+  device_->set_guest({GuestState::suspended});
+  answer_what_is_there();
+  EXPECT_EQ(arrived_, 0);
+  target_->clear_faults();
+  device_->set_guest({GuestState::runs});
+  EXPECT_EQ(answer(*requests_[0], seconds(1)), IoStatus::ok);
+}
+
+TEST_F(UnsentActivation, IsNotSentAfterAClose) {
+  start_with_an_unsent_activation();
+  bool closed = false;
+  device_->close(
+      false, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  answer_what_is_there();
+  EXPECT_EQ(arrived_, 0);
+  target_->clear_faults();
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(5)));
+  device_.reset();
+}
+
+// Its answer would have it sent once more.
+TEST_F(PathActivationTest, AnActivationIsNotSentAgainAfterASuspend) {
+  use_alua(kExplicit);
+  start_both();
+  SimFault attention = at_activation(SenseKey::unit_attention, 0x2a01, 1);
+  attention.extra_delay = milliseconds(100);
+  target_->inject(attention);
+  cut(0);
+  const GuestRequest& request = write(0, 8, 1);
+  reactor_.run_for(milliseconds(50));
+  device_->set_guest({GuestState::suspended});
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(lun_->counters.set_port_groups, 0U);
+  device_->set_guest({GuestState::runs});
+  EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+}
+
 // ---- one path that hangs delays no other
 
 // Portals 0 and 2 are the active side, which goes; at portal 2 nobody answers INQUIRY.

@@ -57,6 +57,8 @@ class PathChanges : public MultipathTest {
   GuestRequest& write_at(std::size_t at, int fill) {
     return at_path(at, [&]() -> GuestRequest& { return write(place_ += 8, 8, fill); });
   }
+  // To the network: what waits in the session is taken back when its path is removed.
+  void let_be_sent() { reactor_.run_for(std::chrono::microseconds(1)); }
   // A write that stays in the target; it executes it when released, its connection gone or not.
   GuestRequest& write_held_at_first(int fill) {
     hold_next_write_at(0);
@@ -113,6 +115,7 @@ TEST_F(PathChanges, WhatIsOutstandingAtAPathThatWorksIsAnsweredThere) {
   GuestRequest& reading = read_at(0, 0);
   GuestRequest& writing = write_at(0, 3);
   const std::uint64_t sector = place_;
+  let_be_sent();
   ASSERT_TRUE(remove(0));
   EXPECT_EQ(leaving(), 1U);
   GuestRequest& overlapping = write(sector, 8, 4);
@@ -220,6 +223,7 @@ TEST_F(PathChanges, APathBecomesSilentWhileItLeaves) {
   ASSERT_EQ(answer(write(0, 8, 5)), IoStatus::ok);
   drop_silently(0);
   GuestRequest& reading = read_at(0, 0);
+  let_be_sent();
   ASSERT_TRUE(remove(0));
   EXPECT_EQ(answer(reading, milliseconds(250)), IoStatus::ok);
   EXPECT_EQ(static_cast<int>(reading.data[0]), 5);
@@ -255,6 +259,7 @@ TEST_F(PathChanges, StuckCommandsAreAbortedAndTheSessionStaysForOthers) {
   });
   GuestRequest& stuck = write_at(0, 7);
   const std::uint64_t sector = place_;
+  let_be_sent();
   ASSERT_TRUE(remove(0));
   reactor_.run_for(milliseconds(4900));
   EXPECT_TRUE(pending(stuck));
@@ -276,6 +281,7 @@ TEST_F(PathChanges, ATargetThatDoesNotAnswerTheAbortLosesTheConnection) {
   never_answer(writes_at(0));
   target_->fault_functions(TaskFunction::abort_task_set, SimFunctionFault{.answer = false});
   GuestRequest& stuck = write_at(0, 7);
+  let_be_sent();
   ASSERT_TRUE(remove(0));
   EXPECT_EQ(answer(stuck, seconds(17)), IoStatus::ok);
   EXPECT_TRUE(wait_for_removal(seconds(5)));
@@ -287,6 +293,7 @@ TEST_F(PathChanges, ATargetThatRefusesToAbortLosesTheConnection) {
   target_->fault_functions(TaskFunction::abort_task_set,
                            SimFunctionFault{.execute = false, .response = 5});
   GuestRequest& stuck = write_at(0, 7);
+  let_be_sent();
   ASSERT_TRUE(remove(0));
   EXPECT_EQ(answer(stuck, seconds(11)), IoStatus::ok);
   EXPECT_TRUE(wait_for_removal(seconds(5)));

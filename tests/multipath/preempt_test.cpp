@@ -145,7 +145,8 @@ class SlowPreemptTest : public PreemptTest {
  protected:
   // The preemption through portal 1 has been sent, and is executed so much later; the path of
   // portal 0 is back.
-  void come_back_during_preemption(Duration takes, Duration next_registration_takes = {}) {
+  void come_back_during_preemption(Duration takes, Duration next_registration_takes = {},
+                                   bool is_removed = false) {
     options_.path_selector = PathSelectorKind::round_robin;
     options_.path_grouping_policy = PathGroupingPolicy::multibus;
     start_apart(false);
@@ -164,9 +165,14 @@ class SlowPreemptTest : public PreemptTest {
     };
     slow.extra_delay = next_registration_takes;
     target_->inject(slow);
+    if (is_removed) {
+      ASSERT_TRUE(device_->remove_path(*sessions_[0], 0));
+    }
     accept(0);
-    EXPECT_TRUE(wait_for_up(2, seconds(3)));
-    EXPECT_GT(lun_->counters.others, before);
+    EXPECT_TRUE(reactor_.run_until(
+        [this] { return sessions_[0]->state() == SessionState::logged_in; }, seconds(3)));
+    EXPECT_TRUE(is_removed || wait_for_up(2, seconds(3)));
+    EXPECT_TRUE(is_removed || lun_->counters.others > before);
   }
   // Requests all the time; none takes longer than that.
   void expect_prompt_answers(Duration during) {
@@ -217,6 +223,17 @@ TEST_F(SlowPreemptTest, APreemptionThatIsNotAnsweredKeepsNoPathAwayForLong) {
   expect_prompt_answers(seconds(1));
   EXPECT_GT(path(0).requests, before);
   EXPECT_EQ(target_->counters.preemptions, 0U);
+}
+
+// Its login has fenced what it had lost, but the preemption still concerns its key.
+TEST_F(SlowPreemptTest, APathThatIsRemovedStaysUntilThePreemptionOfItHasEnded) {
+  come_back_during_preemption(seconds(3), {}, true);
+  reactor_.run_for(milliseconds(500));
+  EXPECT_EQ(device_->snapshot().leaving, 1U);
+  ASSERT_TRUE(
+      reactor_.run_until([this] { return target_->counters.preemptions == 1; }, seconds(3)));
+  EXPECT_TRUE(
+      reactor_.run_until([this] { return device_->snapshot().leaving == 0; }, milliseconds(100)));
 }
 
 // What it waits for may be the only other path.

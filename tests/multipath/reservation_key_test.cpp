@@ -196,6 +196,37 @@ TEST_F(ReservationKeyTest, ARemovedPathKeepsItsKeyUntilItsLostWriteIsFenced) {
   EXPECT_THAT(keys(), ElementsAre(kSecondKey));
 }
 
+// The preemption has taken the key, but a registration that was lost with its connection may come
+// to be executed after that.
+TEST_F(ReservationKeyTest, ARegistrationThatWasLostIsTakenBackAfterAPreemption) {
+  start_registered();
+  SimFault unanswered = fault_of_keys(1);
+  unanswered.answer = false;
+  target_->inject(unanswered);
+  sessions_[0]->drop({ErrorCode::unavailable, "to register once more"});
+  ASSERT_TRUE(wait_for_up(1, seconds(1)) && wait_for_up(2));
+  lose_a_write_at_portal_0();
+  ASSERT_TRUE(remove(0));
+  write(0, 8, 2);
+  SimFault slow = fault_of_keys(1);  // the preemption
+  slow.execute = true;
+  slow.extra_delay = seconds(3);
+  target_->inject(slow);
+  reactor_.run_for(milliseconds(5150));
+  int at_portal_0 = 0;
+  SimFault count = fault_of_keys();
+  count.matches = [&](const SimCommand& command) {
+    at_portal_0 += command.portal == 0 && command.cdb[0] == scsi_operation::kPersistentReserveOut;
+    return false;
+  };
+  target_->inject(count);
+  accept(0);
+  EXPECT_TRUE(wait_for_removal(seconds(4)));
+  EXPECT_EQ(target_->counters.preemptions, 1U);
+  EXPECT_GT(at_portal_0, 0);
+  target_->clear_faults();
+}
+
 TEST_F(ReservationKeyTest, CloseDoesNotWaitLongForATargetThatDoesNotAnswer) {
   start_registered();
   SimFault held = fault_of_keys();

@@ -354,6 +354,60 @@ TEST_F(SharedSession, AFenceSessionHasTheLostSessionsOwnName) {
   EXPECT_EQ(medium(0), 2);
 }
 
+// Ten writes of each disk at a target that takes two commands at once.
+class UnsentOfTwo : public SharedSession {
+ protected:
+  void fill_the_window(std::uint16_t lun_of_other) {
+    target_options_.window = 2;
+    start_two(lun_of_other);
+    SimFault hold;
+    hold.matches = any_io();
+    hold.count = 0;
+    hold.hold = true;
+    hold.execute = true;
+    target_->inject(hold);
+    for (std::uint64_t at = 0; at < 10; ++at) {
+      write(at * 8, 8, 1);
+      at_other([&] { write(100 + at * 8, 8, 2); });
+    }
+    reactor_.run_for(milliseconds(10));
+    ASSERT_EQ(target_->held(), 2U);
+  }
+  void expect_that_the_other_disk_does_not_notice() {
+    reactor_.run_for(milliseconds(1));
+    EXPECT_EQ(path(0).in_flight, 1U) << "the rest has come back";
+    target_->clear_faults();
+    target_->release_held();
+    for (const auto& request : other_requests_) {
+      EXPECT_EQ(answer(*request, milliseconds(100)), IoStatus::ok);
+    }
+    EXPECT_EQ(other_->snapshot().paths[0].failures, 0U);
+    EXPECT_EQ(other_->snapshot().paths[0].requests, 10U);
+    device_->set_guest({GuestState::runs});
+    for (const auto& request : requests_) {
+      EXPECT_EQ(answer(*request, milliseconds(100)), IoStatus::ok);
+    }
+  }
+};
+
+TEST_F(UnsentOfTwo, StayWhereTheyAreWhenTheDiskOfAnotherLunIsSuspended) {
+  fill_the_window(1);
+  device_->set_guest({GuestState::suspended});
+  expect_that_the_other_disk_does_not_notice();
+}
+
+TEST_F(UnsentOfTwo, StayWhereTheyAreWhenAnotherDiskOfTheLunIsSuspended) {
+  fill_the_window(0);
+  device_->set_guest({GuestState::suspended});
+  expect_that_the_other_disk_does_not_notice();
+}
+
+TEST_F(UnsentOfTwo, StayWhereTheyAreWhenAnotherLunMayHaveChanged) {
+  fill_the_window(1);
+  target_->send_scsi_event(0, SenseKey::unit_attention, 0x3f03);
+  expect_that_the_other_disk_does_not_notice();
+}
+
 TEST_F(SharedSession, RulesForPortalsKnowThemAsTheirOwnDiskHasThem) {
   const std::vector<std::string> rules{"portal san-a 7"};
   options_.prio = make_prioritizer(PrioritizerKind::weighted, rules).value();

@@ -4,6 +4,7 @@ iscsi_blkback_test(multipath_test
     multipath/access_state_test.cpp
     multipath/busy_target_test.cpp
     multipath/capacity_test.cpp
+    multipath/changed_lun_test.cpp
     multipath/checker_state_test.cpp
     multipath/command_forms_test.cpp
     multipath/error_policy_test.cpp

@@ -176,8 +176,7 @@ std::size_t SimTarget::reinstate(const SimTargetConnection& successor) {
   terminate([&](const Task& task) {
     return task.command.initiator_name == successor.initiator_name() &&
            task.command.isid == successor.isid && task.group_tag == at.group_tag &&
-           (options_.portals[task.command.portal].node == at.node ||
-            options_.luns_of_all_nodes.contains(task.command.lun));
+           options_.portals[task.command.portal].node == at.node;
   });
   const std::uint64_t terminated = counters.terminated_tasks - before;
   bool replaced = terminated != 0;
@@ -185,8 +184,7 @@ std::size_t SimTarget::reinstate(const SimTargetConnection& successor) {
     const SimPortal& place = options_.portals[other->portal];
     if (other.get() != &successor && other->logged_in() &&
         other->initiator_name() == successor.initiator_name() && other->isid == successor.isid &&
-        place.group_tag == at.group_tag &&
-        (place.node == at.node || !options_.luns_of_all_nodes.empty())) {
+        place.group_tag == at.group_tag && place.node == at.node) {
       other->kill();
       replaced = true;
     }

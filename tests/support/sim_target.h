@@ -15,7 +15,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -65,9 +64,6 @@ struct SimTargetOptions {
   // only one of them can see.
   std::map<std::string, std::string> chap_secrets = {};
   std::map<std::uint16_t, std::string> lun_owners = {};
-  // LUNs whose tasks a login ends at all nodes. Where there are any, it ends connections there,
-  // too: nothing that is still on its way may arrive.
-  std::set<std::uint16_t> luns_of_all_nodes = {};
 };
 
 // One command as a fault's filter sees it.

@@ -58,7 +58,7 @@ struct PlannedLun {
   std::int64_t identity = 0;  // 0 its own, 1 none, 2 the same as that of the LUN before it
   std::int64_t exclusive = 0;          // exclusive_luns
   std::int64_t key = 0;                // reservation_key
-  std::int64_t redirected_fences = 0;  // redirected_login_fences, and it is true for this LUN
+  std::int64_t redirected_fences = 0;  // redirected_login_fences: nodes know each other, then
   std::int64_t vouched = 0;            // portal_group_fences, where that is true
   std::int64_t max_transfer = 0;       // blocks; 0: no limit
   std::int64_t no_path_retry_ms = 0;   // 0: queue

@@ -365,7 +365,7 @@ void shape_shared_target(Plan& plan, SimRandom& random) {
     PlannedLun& lun = plan.luns[i];
     lun.target = lun.also_at = lun.identity = lun.key = lun.no_path_retry_ms = 0;
     lun.exclusive = i == 0 ? 1 : 0;
-    lun.redirected_fences = i == 0 ? 1 : 0;
+    lun.redirected_fences = i == 0 && random.one_in(2) ? 1 : 0;
     PlannedDisk disk = simplest<PlannedDisk>();
     disk.lun = static_cast<std::int64_t>(i);
     disk.contended = random.one_in(2) ? 1 : 0;

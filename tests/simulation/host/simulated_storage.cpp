@@ -102,15 +102,18 @@ SimTargetOptions SimulatedStorage::options_of(std::size_t number) const {
   const PlannedTarget& planned = plan.targets[number];
   SimTargetOptions options;
   options.name = target_name(number);
+  const bool nodes_are_one = login_fences_at_all_nodes(number);
   for (std::size_t portal = 0; portal < portals(number); ++portal) {
     const std::size_t tag = planned.groups == 0   ? 1
                             : planned.groups == 1 ? portal + 1
                                                   : portal / 2 + 1;
-    options.portals.push_back({portal_address(number, portal), static_cast<std::uint16_t>(tag),
-                               planned.nodes != 0 ? static_cast<unsigned>(portal % 2) : 0U});
+    options.portals.push_back(
+        {portal_address(number, portal), static_cast<std::uint16_t>(tag),
+         planned.nodes != 0 && !nodes_are_one ? static_cast<unsigned>(portal % 2) : 0U});
   }
   if (planned.other_node != 0) {
-    options.portals.push_back({portal_address(number, portals(number)), 1, 2});
+    options.portals.push_back(
+        {portal_address(number, portals(number)), 1, nodes_are_one ? 0U : 2U});
   }
   options.tells_portal_group = planned.silent_groups == 0;
   options.window = static_cast<std::uint32_t>(bounded(planned.window, 1, 256));
@@ -130,11 +133,20 @@ SimTargetOptions SimulatedStorage::options_of(std::size_t number) const {
       options.chap_secrets[chap_user(lun)] = chap_secret(lun);
       options.lun_owners[lun_number(lun)] = chap_user(lun);
     }
-    if (plan.luns[lun].redirected_fences != 0) {
-      options.luns_of_all_nodes.insert(lun_number(lun));
-    }
   }
   return options;
+}
+
+// A login ends all tasks of its nexus, whatever their LUN (RFC 7143 6.3.5): where that is true at
+// all nodes for one LUN, it is for the others there.
+bool SimulatedStorage::login_fences_at_all_nodes(std::size_t target) const {
+  const std::vector<PlannedLun>& luns = world_.plan().luns;
+  for (std::size_t lun = 0; lun < luns.size(); ++lun) {
+    if (luns[lun].redirected_fences != 0 && leads_to(target, lun)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 bool SimulatedStorage::leads_to(std::size_t target, std::size_t lun) const {

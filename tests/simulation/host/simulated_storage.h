@@ -70,6 +70,7 @@ class SimulatedStorage {
   [[nodiscard]] SimTargetOptions options_of(std::size_t target) const;
   void build_network(std::size_t target);
   void add_luns(std::size_t target);
+  [[nodiscard]] bool login_fences_at_all_nodes(std::size_t target) const;
   [[nodiscard]] bool leads_to(std::size_t target, std::size_t lun) const;
 
   SimulatedWorld& world_;
