@@ -103,7 +103,6 @@ GuestDisk::Outcome GuestDisk::advance() {
       return Outcome::settled;
     }
     states_ = *states;
-    wrote_closed_ = wrote_closed_ && states->backend == XenbusState::closed;
     if (step == 0) {
       (void)watch_frontend();
       (void)write_hotplug();

@@ -161,6 +161,10 @@ TEST_F(GuestKeeperTest, ADiskBetweenTwoHandshakesHasAProcessWhileItsGuestHasNotE
   reactor_.run_for(600s);
   EXPECT_THAT(launcher_.started, ElementsAre(3, 3, 3, 3)) << "a process for nothing";
   EXPECT_THAT(keeper.guests(), IsEmpty());
+  // But libxl waits for one that was connected.
+  ASSERT_TRUE(toolstack_.store().write(disk(3).backend_path() + "/state", "5"));
+  reactor_.run_for(1s);
+  EXPECT_THAT(launcher_.started, ElementsAre(3, 3, 3, 3, 3));
 }
 
 TEST_F(GuestKeeperTest, ACrashedProcessIsStartedAgainEverMoreSlowly) {
