@@ -248,9 +248,6 @@ bool GuestBackend::serves(const XenbusNodeId& id) const {
 
 void GuestBackend::adopt(const std::vector<GuestNode>& nodes) {
   for (const GuestNode& node : nodes) {
-    if (node.rests && !watch_.life().runs) {
-      continue;  // its frontend does not start any more
-    }
     if (disks_.size() == kMaxDisks) {
       log_limited(nodes_log_, environment_.control.now(), LogLevel::error, kXenbusLog,
                   "{}: the guest has {} disks already, no more are served", node.id.name(),

@@ -21,7 +21,7 @@ namespace iscsi_blkback {
 struct GuestNode {
   XenbusNodeId id;
   DiskDescription description;
-  // It is between two handshakes, and to be served only while its guest runs.
+  // It is between two handshakes; of a guest that has ended, there is nothing to be done for it.
   bool rests = false;
 };
 
