@@ -18,8 +18,8 @@ DiskDevice::DiskDevice(const Environment& environment, DiskHandle handle, std::s
       portals_log_(kMessageLimit, environment.all_log),
       close_log_(kMessageLimit, environment.all_log),
       retry_timer_(
-          environment.control,
-          [](void* self) noexcept { static_cast<DiskDevice*>(self)->look_up(); }, this),
+          environment.control, [](void* self) noexcept { static_cast<DiskDevice*>(self)->retry(); },
+          this),
       close_timer_(
           environment.control,
           [](void* self) noexcept { static_cast<DiskDevice*>(self)->on_close_overdue(); }, this) {}
@@ -54,6 +54,7 @@ void DiskDevice::open() {
   }
   plan_ = std::move(*plan);
   phase_ = Phase::resolving;
+  retry_timer_.stop();
   failed_lookups_ = 0;
   look_up();
 }
@@ -98,6 +99,14 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
   environment_.data_plane.open_device(handle_, std::move(result->specification));
 }
 
+void DiskDevice::retry() {
+  if (phase_ == Phase::none) {
+    open();
+  } else {
+    look_up();
+  }
+}
+
 void DiskDevice::retry_later() {
   retry_timer_.start_after(retry_delay_);
   retry_delay_ = std::min(retry_delay_ * 2, kRetryMax);
@@ -125,6 +134,7 @@ void DiskDevice::end() {
   retry_timer_.stop();
   close_timer_.stop();
   reopen_ = false;
+  reopen_later_ = false;
 }
 
 void DiskDevice::guest_ended() {
@@ -166,7 +176,7 @@ void DiskDevice::on_conflict(const std::string& why) {
   if (phase_ != Phase::open) {
     return;
   }
-  refused_ = true;
+  reopen_later_ = true;  // a LUN may be growing, and what was mapped wrongly is mapped anew
   environment_.owner.on_device_error(
       fmt::format("{}: the portals of a disk must lead to one LUN", why));
   close(true);
@@ -184,8 +194,11 @@ void DiskDevice::on_closed() {
   close_overdue_ = false;
   geometry_.reset();
   close_timer_.stop();
+  const bool later = std::exchange(reopen_later_, false);
   if (std::exchange(reopen_, false)) {
     open();
+  } else if (later) {
+    retry_later();
   }
   environment_.owner.on_device_changed();
 }

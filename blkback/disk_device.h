@@ -64,7 +64,7 @@ class DiskDevice {
   [[nodiscard]] bool ready() const { return is_open() && geometry_.has_value(); }
   // Known from the time it is ready until it is closed.
   [[nodiscard]] const std::optional<Geometry>& geometry() const { return geometry_; }
-  // The target can never be used as it is written.
+  // The target can never be used as it is written, here and in the configuration.
   [[nodiscard]] bool refused() const { return refused_; }
   // What is written may hold a secret.
   [[nodiscard]] bool unreadable() const { return unreadable_; }
@@ -102,6 +102,7 @@ class DiskDevice {
 
   [[nodiscard]] Result<DiskPlan> make_plan();
   void look_up();
+  void retry();
   void retry_later();
   void on_close_overdue();
   [[nodiscard]] Result<void> change_queueing(const ControlRequest& request);
@@ -113,7 +114,8 @@ class DiskDevice {
   Phase phase_ = Phase::none;
   bool refused_ = false;
   bool unreadable_ = false;
-  bool reopen_ = false;  // when it is closed
+  bool reopen_ = false;        // when it is closed
+  bool reopen_later_ = false;  // the same, after a while
   bool close_overdue_ = false;
   std::optional<Geometry> geometry_;
   // What the first life has found the disk to be, so that its guest finds no other LUN in a later

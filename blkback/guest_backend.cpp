@@ -229,13 +229,13 @@ std::vector<GuestNode> GuestBackend::new_nodes() {
       if (serves(id)) {
         continue;
       }
-      auto description = read_disk_of_ours(*store(), id);
-      if (description && *description) {
-        nodes.push_back({id, std::move(**description)});
-      } else if (!description && description.error().code != ErrorCode::not_found) {
-        scan_due_ = scan_due_ || !is_about_the_node(description.error().code);
+      auto node = read_disk_of_ours(*store(), id);
+      if (node && *node) {
+        nodes.push_back(std::move(**node));
+      } else if (!node && node.error().code != ErrorCode::not_found) {
+        scan_due_ = scan_due_ || !is_about_the_node(node.error().code);
         log_limited(nodes_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                    "{}: the node cannot be used: {}", id.name(), description.error().message);
+                    "{}: the node cannot be used: {}", id.name(), node.error().message);
       }
     }
   }
@@ -262,7 +262,7 @@ void GuestBackend::adopt(const std::vector<GuestNode>& nodes) {
                    std::make_unique<GuestDisk>(
                        GuestDisk::Environment{*this, environment_.control, environment_.data_plane,
                                               configuration_, all_log_},
-                       handle, node.id, node.description, frontend_token(handle)));
+                       handle, node, frontend_token(handle)));
   }
 }
 

@@ -344,8 +344,16 @@ void GuestDataPlane::close_device(DiskHandle disk, bool abandon) {
   with_disk(disk, [abandon](Disk& found) { found.close(abandon); });
 }
 
-void GuestDataPlane::hold_guest(GuestState state) {
-  reactor_.post([this, state] { take_guest(first_of_guest_, {state, guest_now_.vm}); });
+void GuestDataPlane::see_guest(const GuestNow& guest) {
+  reactor_.post([this, guest] {
+    // A guest that has ended does not go on, whatever has its number now.
+    const bool has_ended =
+        guest_now_.state == GuestState::moved || guest_now_.state == GuestState::ended;
+    if (has_ended || (guest.state == GuestState::runs && guest.vm != guest_now_.vm)) {
+      return;
+    }
+    take_guest(first_of_guest_, {guest.state, guest_now_.vm});
+  });
 }
 
 void GuestDataPlane::keep_place(DiskHandle disk) {

@@ -43,8 +43,10 @@ class GuestDataPlane final : public DataPlane {
   void close_device(DiskHandle disk, bool abandon) override;
   void keep_place(DiskHandle disk) override;
   void set_guest(DiskHandle first, const GuestNow& guest) override;
-  // The same of the guest told last, until set_guest(). Any thread.
-  void hold_guest(GuestState state);
+  // Somebody beside the control thread has seen what the guest that has the number does now; that
+  // holds until set_guest(). That it runs counts only of the guest told last, by its UUID, and not
+  // of one that has ended. Any thread.
+  void see_guest(const GuestNow& guest);
   void query(std::function<void(std::vector<DiskReport>)> done) override;
 
   // How often the sentence for hotplug-error is looked at while a device is not ready.

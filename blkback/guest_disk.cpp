@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "blkback/guest_nodes.h"
 #include "blkback/log_limits.h"
 
 namespace iscsi_blkback {
@@ -18,19 +17,20 @@ bool is_the_guests_fault(ErrorCode code) {
 
 }  // namespace
 
-GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const XenbusNodeId& id,
-                     DiskDescription description, std::string token)
+GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const GuestNode& node,
+                     std::string token)
     : environment_(environment),
       handle_(handle),
-      node_(id),
-      description_(std::move(description)),
+      node_(node.id),
+      description_(node.description),
       token_(std::move(token)),
+      wrote_closed_(node.rests),
       handshake_log_(kMessageLimit, environment.all_log),
       store_log_(kMessageLimit, environment.all_log),
       error_log_(kMessageLimit, environment.all_log),
       device_({*this, environment.control, environment.data_plane, environment.configuration,
                environment.all_log},
-              handle, id.name(), description_),
+              handle, node.id.name(), description_),
       drain_timer_(
           environment.control,
           [](void* self) noexcept { static_cast<GuestDisk*>(self)->on_drain_overdue(); }, this),
@@ -43,7 +43,7 @@ GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const Xe
           },
           this) {
   log_limited(handshake_log_, environment.control.now(), LogLevel::info, kXenbusLog,
-              "{}: serving {}", id.name(), description_.virtual_device);
+              "{}: serving {}", node.id.name(), description_.virtual_device);
 }
 
 void GuestDisk::changed() {
@@ -163,7 +163,7 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action, bool g
     case XenbusAction::none:
       return Outcome::settled;
     case XenbusAction::announce:
-      return again_if(announce());
+      return announce();
     case XenbusAction::connect:
       return again_if(connect());
     case XenbusAction::publish:
@@ -179,9 +179,9 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action, bool g
       const bool removed = states_.backend == XenbusState::unknown ||
                            (states_.frontend == XenbusState::unknown && !states_.online);
       // A frontend that starts without having closed is a kernel that has crashed into another one
-      // (kexec), or one that has been resumed; one that has closed uses its pages for something else.
-      // What the ring and the numbers of its grants name is other memory by now. Only one that is
-      // closing still waits for answers.
+      // (kexec), or one that has been resumed; one that has closed uses its pages for something
+      // else. What the ring and the numbers of its grants name is other memory by now. Only one
+      // that is closing still waits for answers.
       const bool waits = states_.frontend == XenbusState::closing ||
                          states_.frontend == XenbusState::connected ||
                          states_.frontend == XenbusState::initialised;
@@ -194,11 +194,11 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action, bool g
       device_.close(!guest_runs);
       return {};
     case XenbusAction::write_closed: {
-      const bool written =
-          wrote(node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closed),
-                "state");
-      wrote_closed_ = wrote_closed_ || written;
-      return again_if(written);
+      const auto written =
+          node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closed);
+      // Xenstored may have written it and have died before it said so.
+      wrote_closed_ = written || written.error().code == ErrorCode::unavailable;
+      return again_if(wrote(written, "state"));
     }
     case XenbusAction::finish:
       return remove_node() ? Outcome::finished : Outcome::settled;
@@ -224,12 +224,20 @@ bool GuestDisk::wrote(const Result<void>& result, const char* what) {
   return false;
 }
 
-bool GuestDisk::announce() {
+// What the device is opened by is what the node says at this moment: nothing else would tell that
+// it was made anew before anything was announced.
+std::optional<GuestDisk::Outcome> GuestDisk::announce() {
   XenbusNode::Entries entries =
       XenbusNode::capabilities(environment_.configuration.max_ring_page_order);
   entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::init_wait)));
-  if (!wrote(node_.write(*environment_.host.store(), states_.backend, entries), "capabilities")) {
-    return false;
+  const auto written =
+      node_.write_for(*environment_.host.store(), description_, states_.backend, entries);
+  if (written ? !*written : is_about_the_node(written.error().code)) {
+    return Outcome::replaced;
+  }
+  if (!written) {
+    (void)wrote(tl::unexpected(written.error()), "capabilities");
+    return Outcome::settled;
   }
   announced_ = true;
   wrote_closed_ = false;
@@ -238,7 +246,7 @@ bool GuestDisk::announce() {
   ring_retry_ = kRingRetryMin;
   ring_timer_.stop();
   device_.open();
-  return true;
+  return std::nullopt;
 }
 
 bool GuestDisk::connect() {

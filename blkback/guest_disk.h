@@ -19,6 +19,7 @@
 #include "blkback/data_plane.h"
 #include "blkback/disk_device.h"
 #include "blkback/disk_plan.h"
+#include "blkback/guest_nodes.h"
 #include "blkback/xen/xenstore.h"
 #include "blkback/xenbus_node.h"
 #include "blkback/xenbus_state.h"
@@ -80,8 +81,8 @@ class GuestDisk final : private DiskDevice::Owner {
   };
 
   // token: of this disk's watch alone.
-  GuestDisk(const Environment& environment, DiskHandle handle, const XenbusNodeId& id,
-            DiskDescription description, std::string token);
+  GuestDisk(const Environment& environment, DiskHandle handle, const GuestNode& node,
+            std::string token);
   GuestDisk(const GuestDisk&) = delete;
   GuestDisk& operator=(const GuestDisk&) = delete;
 
@@ -154,7 +155,7 @@ class GuestDisk final : private DiskDevice::Owner {
   [[nodiscard]] bool removed_by_toolstack();
   [[nodiscard]] std::optional<Outcome> perform(XenbusAction action, bool guest_runs);
   bool wrote(const Result<void>& result, const char* what);
-  bool announce();
+  [[nodiscard]] std::optional<Outcome> announce();
   bool connect();
   bool publish();
   bool tell_size();
@@ -175,7 +176,7 @@ class GuestDisk final : private DiskDevice::Owner {
   bool frontend_watched_ = false;
   bool dirty_ = true;
   bool announced_ = false;
-  bool wrote_closed_ = false;
+  bool wrote_closed_;          // the 6 that the node has is ours, or a former process's
   bool ring_refused_ = false;  // until the frontend starts anew
   RingPhase ring_ = RingPhase::idle;
   bool ring_waits_ = false;  // for another attempt

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/decimal.h"
+#include "blkback/guest_life.h"
 #include "blkback/guest_nodes.h"
 
 namespace iscsi_blkback {
@@ -40,10 +41,11 @@ struct GuestKeeper::Guest {
 };
 
 GuestKeeper::GuestKeeper(Reactor& control, StoreConnection::Factory open_store,
-                         GuestLauncher& launcher, DomainId own_domain)
+                         GuestLauncher& launcher, DomainId own_domain, DomainInfo* domains)
     : control_(control),
       launcher_(launcher),
       own_domain_(own_domain),
+      domains_(domains),
       connection_(control, std::move(open_store), kKeeperLog, all_log_, *this),
       look_timer_(
           control, [](void* self) noexcept { static_cast<GuestKeeper*>(self)->look(); }, this) {}
@@ -186,7 +188,7 @@ Result<bool> GuestKeeper::has_disk_of_ours(DomainId guest) {
     }
     for (const XenbusNodeId& id : *nodes) {
       auto disk = read_disk_of_ours(*connection_.store(), id);
-      if (disk && *disk) {
+      if (disk && *disk && !((*disk)->rests && has_ended(guest))) {
         return true;
       }
       if (!disk && !is_about_the_node(disk.error().code)) {
@@ -195,6 +197,15 @@ Result<bool> GuestKeeper::has_disk_of_ours(DomainId guest) {
     }
   }
   return found;
+}
+
+// As far as Xen says so. A guest that has ended does not come back: what follows it has new nodes.
+bool GuestKeeper::has_ended(DomainId guest) {
+  if (domains_ == nullptr) {
+    return false;
+  }
+  const auto status = domains_->status(guest);
+  return status && !life_after({}, {}, *status, false).runs;
 }
 
 void GuestKeeper::launch(Guest& guest) {

@@ -18,6 +18,7 @@
 #include "base/reactor.h"
 #include "blkback/log_limits.h"
 #include "blkback/store_connection.h"
+#include "blkback/xen/domain_info.h"
 #include "blkback/xen/grant_table.h"
 #include "blkback/xen/xenstore.h"
 #include "blkback/xenbus_node.h"
@@ -43,8 +44,10 @@ struct ServedGuest {
 
 class GuestKeeper final : private StoreConnection::Client {
  public:
+  // domains: null when they may not be asked; a process that is started for a guest that has ended
+  // then finds that out by itself.
   GuestKeeper(Reactor& control, StoreConnection::Factory open_store, GuestLauncher& launcher,
-              DomainId own_domain);
+              DomainId own_domain, DomainInfo* domains = nullptr);
   ~GuestKeeper();
   GuestKeeper(const GuestKeeper&) = delete;
   GuestKeeper& operator=(const GuestKeeper&) = delete;
@@ -81,12 +84,14 @@ class GuestKeeper final : private StoreConnection::Client {
   [[nodiscard]] bool look_at(DomainId guest);
   [[nodiscard]] Result<std::vector<DomainId>> listed_guests();
   [[nodiscard]] Result<bool> has_disk_of_ours(DomainId guest);
+  [[nodiscard]] bool has_ended(DomainId guest);
   void launch(Guest& guest);
   void wait_for_restart(Guest& guest);
 
   Reactor& control_;
   GuestLauncher& launcher_;
   DomainId own_domain_;
+  DomainInfo* domains_;
   LogLimiter all_log_{kGuestLogLimit};  // of what is no single guest's
   LogLimiter read_log_{kMessageLimit, all_log_};
   LogLimiter full_log_{kMessageLimit, all_log_};

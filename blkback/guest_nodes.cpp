@@ -25,8 +25,7 @@ Result<std::vector<XenbusNodeId>> list_guest_nodes(XenStore& store, DomainId own
   return nodes;
 }
 
-Result<std::optional<DiskDescription>> read_disk_of_ours(XenStoreAccess& store,
-                                                         const XenbusNodeId& id) {
+Result<std::optional<GuestNode>> read_disk_of_ours(XenStoreAccess& store, const XenbusNodeId& id) {
   const XenbusNode node(id);
   auto description = node.read_description(store);
   if (!description) {
@@ -39,10 +38,11 @@ Result<std::optional<DiskDescription>> read_disk_of_ours(XenStoreAccess& store,
   if (!states) {
     return tl::unexpected(states.error());
   }
-  if (!should_adopt(states->backend, states->frontend, states->online)) {
+  const Adoption adopted = adoption(states->backend, states->frontend, states->online);
+  if (adopted == Adoption::no) {
     return std::nullopt;
   }
-  return std::move(*description);
+  return GuestNode{id, std::move(*description), adopted == Adoption::while_guest_runs};
 }
 
 bool is_about_the_node(ErrorCode code) {

@@ -21,12 +21,14 @@ namespace iscsi_blkback {
 struct GuestNode {
   XenbusNodeId id;
   DiskDescription description;
+  // It is between two handshakes; of a guest that has ended, there is nothing to be done for it.
+  bool rests = false;
 };
 
-// What the toolstack says of the disk; nothing: it is not ours, or over. The error: the node cannot
-// be used (see XenbusNode::read_description); or it cannot be read, and is to be asked for again.
-[[nodiscard]] Result<std::optional<DiskDescription>> read_disk_of_ours(XenStoreAccess& store,
-                                                                       const XenbusNodeId& id);
+// Nothing: the node is no disk of ours, or over. The error: the node cannot be used (see
+// XenbusNode::read_description); or it cannot be read, and is to be asked for again.
+[[nodiscard]] Result<std::optional<GuestNode>> read_disk_of_ours(XenStoreAccess& store,
+                                                                 const XenbusNodeId& id);
 
 // Whether an error of these, or of any other question about a node, says something about the node.
 // Else nothing is known, and the question is to be asked again.

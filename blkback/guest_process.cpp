@@ -120,7 +120,7 @@ class GuestProcess {
     resolver_ = make_threaded_resolver(*control_, system_portal_directory());
     sentry_.emplace(
         open_domain_info_when_asked(), domain_,
-        [this](GuestState state) { plane_->hold_guest(state); },
+        [this](const GuestNow& guest) { plane_->see_guest(guest); },
         [this] { control_->post([this] { backend_->tell_guest_again(); }); });
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{*control_, [this] { return open_xenstore({}, &*sentry_); },

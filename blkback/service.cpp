@@ -31,6 +31,7 @@
 #include "blkback/process_lock.h"
 #include "blkback/process_signals.h"
 #include "blkback/version.h"
+#include "blkback/xen/domain_info.h"
 #include "blkback/xen/event_channel.h"
 #include "blkback/xen/xenstore.h"
 #include "multipath/lun_write_barrier.h"
@@ -266,8 +267,9 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
   const HostEndFolders folders{configuration.run_directory, configuration.state_directory};
   (void)host_had_ended_in_order(folders, host_boot_id());  // before any guest's process asks
   ProcessLauncher launcher(**control, configuration, options);
+  const auto domains = open_domain_info_when_asked();
   GuestKeeper keeper(
-      **control, [] { return open_xenstore(); }, launcher, *own_domain);
+      **control, [] { return open_xenstore(); }, launcher, *own_domain, domains.get());
   launcher.set_keeper(keeper);
   if (auto started = keeper.start(); !started) {
     return started;

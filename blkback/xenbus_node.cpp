@@ -249,24 +249,45 @@ Result<FrontendRing> XenbusNode::read_ring(XenStore& store, const std::string& f
   return ring;
 }
 
+Result<void> XenbusNode::write_now(XenStoreAccess& access, XenbusState expected,
+                                   const Entries& entries) const {
+  auto state = read_state(access, path_ + "/state");
+  if (!state) {
+    return tl::unexpected(state.error());
+  }
+  if (*state != expected) {
+    return fail(ErrorCode::conflict, fmt::format("{}: the state is {} now, not {}", id_.name(),
+                                                 to_string(*state), to_string(expected)));
+  }
+  for (const auto& [key, value] : entries) {
+    if (auto written = write_text(access, path_ + "/" + key, value); !written) {
+      return written;
+    }
+  }
+  return {};
+}
+
 Result<void> XenbusNode::write(XenStore& store, XenbusState expected,
                                const Entries& entries) const {
-  return store.transaction([&](XenStoreAccess& access) -> Result<void> {
-    auto state = read_state(access, path_ + "/state");
-    if (!state) {
-      return tl::unexpected(state.error());
+  return store.transaction(
+      [&](XenStoreAccess& access) { return write_now(access, expected, entries); });
+}
+
+Result<bool> XenbusNode::write_for(XenStore& store, const DiskDescription& description,
+                                   XenbusState expected, const Entries& entries) const {
+  bool same = false;
+  const auto written = store.transaction([&](XenStoreAccess& access) -> Result<void> {
+    const auto found = read_description(access);
+    if (!found) {
+      return tl::unexpected(found.error());
     }
-    if (*state != expected) {
-      return fail(ErrorCode::conflict, fmt::format("{}: the state is {} now, not {}", id_.name(),
-                                                   to_string(*state), to_string(expected)));
-    }
-    for (const auto& [key, value] : entries) {
-      if (auto written = write_text(access, path_ + "/" + key, value); !written) {
-        return written;
-      }
-    }
-    return {};
+    same = *found == description;
+    return same ? write_now(access, expected, entries) : Result<void>();
   });
+  if (!written) {
+    return tl::unexpected(written.error());
+  }
+  return same;
 }
 
 Result<void> XenbusNode::write_state(XenStore& store, XenbusState expected,

@@ -54,6 +54,8 @@ struct DiskDescription {
   bool removable = false;
   // The guest has a device model that opens the target itself, beside us (emulated_drive.h).
   bool device_model_opens_it = false;
+
+  bool operator==(const DiskDescription&) const = default;
 };
 
 struct XenbusStates {
@@ -96,6 +98,10 @@ class XenbusNode {
                                    const Entries& entries) const;
   [[nodiscard]] Result<void> write_state(XenStore& store, XenbusState expected,
                                          XenbusState state) const;
+  // The same while the node is the disk that description says; false: it was made anew for another
+  // one, and nothing is written. An error may also say that it has no description any more.
+  [[nodiscard]] Result<bool> write_for(XenStore& store, const DiskDescription& description,
+                                       XenbusState expected, const Entries& entries) const;
   // hotplug-status and hotplug-error, whatever the state is; nothing when the node has gone.
   [[nodiscard]] Result<void> write_hotplug(XenStore& store, bool connected,
                                            const std::string& error) const;
@@ -108,6 +114,9 @@ class XenbusNode {
   [[nodiscard]] static Entries sizes(const Geometry& geometry, const DiskDescription& description);
 
  private:
+  [[nodiscard]] Result<void> write_now(XenStoreAccess& access, XenbusState expected,
+                                       const Entries& entries) const;
+
   XenbusNodeId id_;
   std::string path_;
 };

@@ -166,7 +166,8 @@ XenbusAction next_action(const XenbusView& view) {
   if (!view.guest_runs) {
     return end(view);
   }
-  if (view.backend == XenbusState::closed && view.announced && !view.wrote_closed) {
+  if (view.backend == XenbusState::closed &&
+      (!view.online || (view.announced && !view.wrote_closed))) {
     return end(view);  // libxl closes the disk of a dying or paused guest itself
   }
   switch (view.frontend) {
@@ -193,11 +194,15 @@ XenbusAction next_action(const XenbusView& view) {
   return XenbusAction::none;
 }
 
-bool should_adopt(XenbusState backend, XenbusState frontend, bool online) {
+Adoption adoption(XenbusState backend, XenbusState frontend, bool online) {
   if (backend == XenbusState::unknown) {
-    return false;
+    return Adoption::no;
   }
-  return backend != XenbusState::closed || (online && frontend == XenbusState::initialising);
+  if (backend != XenbusState::closed) {
+    return Adoption::yes;
+  }
+  const bool connects = frontend == XenbusState::initialised || frontend == XenbusState::connected;
+  return online && !connects ? Adoption::while_guest_runs : Adoption::no;
 }
 
 }  // namespace iscsi_blkback

@@ -40,7 +40,7 @@ struct XenbusView {
   XenbusState backend = XenbusState::unknown;  // our own node, as it is in xenstore now
   bool online = true;                          // the toolstack wants the disk
   bool announced = false;                      // we have written state 2 or later to this node
-  bool wrote_closed = false;                   // the backend's 6 is ours
+  bool wrote_closed = false;                   // the backend's 6 is ours, or a former process's
   bool guest_runs = true;                      // not shut down, crashed or dying
   bool device_ready = false;
   bool device_open = false;     // it may hold sessions, nobody has closed it yet
@@ -68,8 +68,16 @@ enum class XenbusAction : std::uint8_t {
 
 [[nodiscard]] XenbusAction next_action(const XenbusView& view);
 
-// Whether a node that we do not serve yet is worth it: not one that is over and only waits for the
-// toolstack to remove it.
-[[nodiscard]] bool should_adopt(XenbusState backend, XenbusState frontend, bool online);
+enum class Adoption : std::uint8_t {
+  no,                // it is over, and waits for the toolstack to remove it
+  while_guest_runs,  // closed, and its frontend may start: between two handshakes
+  yes,
+};
+
+// Whether a node that nobody serves is to be served: what a process would have gone on serving is,
+// whenever that process has died. A frontend that is connected while its backend is closed is no
+// disk between two handshakes: libxl writes 6 to the disk of a guest that is paused, shut down or
+// dying, without online=0, and removes it then (libxl_device.c, device_qemu_timeout).
+[[nodiscard]] Adoption adoption(XenbusState backend, XenbusState frontend, bool online);
 
 }  // namespace iscsi_blkback

@@ -194,7 +194,7 @@ class GuestBackendTwoLuns : public GuestBackendBadInput {
   std::shared_ptr<SimLun> other_lun_;
 };
 
-TEST_F(GuestBackendTwoLuns, TwoPortalsWithDifferentLunsAreRefused) {
+TEST_F(GuestBackendTwoLuns, TwoPortalsWithDifferentLunsAreNotServed) {
   const std::string params = "aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1";
   expect_error(params, "leads to another LUN than portal 192.0.2.");
   const std::string error = error_of(disk(params));
@@ -202,11 +202,50 @@ TEST_F(GuestBackendTwoLuns, TwoPortalsWithDifferentLunsAreRefused) {
        {"192.0.2.1:3260", "192.0.2.77:3260", "36001405", "must lead to one LUN"}) {
     EXPECT_THAT(error, HasSubstr(part));
   }
-  EXPECT_EQ(target_.sessions(), 1u) << "the good disk's";
-  EXPECT_EQ(other_.sessions(), 0u) << "nothing of a refused disk stays";
+  EXPECT_TRUE(run_until([&] { return target_.sessions() == 1u && other_.sessions() == 0u; }, 1s))
+      << "but for the good disk's, none stays";
+  EXPECT_EQ(toolstack_.backend_state(disk(params)), 2) << "its guest waits";
 }
 
-TEST_F(GuestBackendTwoLuns, TwoPortalsThatTellDifferentSizesAreRefused) {
+TEST_F(GuestBackendTwoLuns, ADiskAppearsWhenItsPortalsLeadToOneLun) {
+  const FakeDisk xvda = disk("aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  EXPECT_FALSE(run_until([&] { return guest.connected(); }, 120s));
+  EXPECT_THAT(error_of(xvda), HasSubstr("must lead to one LUN"));
+  other_lun_->options.naa_extension = 1;
+  ASSERT_TRUE(run_until([&] { return guest.connected(); }, DiskDevice::kRetryMax + 5s));
+  EXPECT_EQ(error_of(xvda), "");
+}
+
+// The array's nodes take the new size one after the other.
+TEST_F(GuestBackendTwoLuns, ADiskThatIsAttachedWhileItsLunGrowsAppearsSoonAfterThat) {
+  other_lun_->options.naa_extension = 1;
+  other_lun_->resize(4096);
+  const FakeDisk xvda = disk("aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1");
+  toolstack_.add(xvda);
+  start();
+  FakeFrontend& guest = boot(xvda);
+  EXPECT_FALSE(run_until([&] { return guest.connected(); }, 2s));
+  EXPECT_THAT(error_of(xvda), HasSubstr(" blocks, by portal 192.0.2."));
+  target_.lun(1).resize(4096);
+  ASSERT_TRUE(run_until([&] { return guest.connected(); }, 5s));
+  EXPECT_EQ(error_of(xvda), "");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "sectors"), "4096");
+}
+
+TEST_F(GuestBackendTwoLuns, ADiskThatIsDetachedMeanwhileIsNotTriedAgain) {
+  const FakeDisk xvda = disk("aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1");
+  toolstack_.add(xvda);
+  start();
+  boot(xvda);
+  ASSERT_TRUE(run_until([&] { return !error_of(xvda).empty(); }));
+  toolstack_.request_detach(xvda);
+  EXPECT_TRUE(ends());
+}
+
+TEST_F(GuestBackendTwoLuns, TwoPortalsThatTellDifferentSizesAreNotServed) {
   other_lun_->options.naa_extension = 1;
   other_lun_->options.block_count = 4096;
   const std::string params = "aio:iscsi://192.0.2.1,192.0.2.77/iqn.2026-01.test:target/1";

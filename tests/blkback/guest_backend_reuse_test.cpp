@@ -220,6 +220,29 @@ TEST_F(GuestBackendReuseMeanwhile, WhileTheFormerOnesDiskIsBeingLookedAt) {
   do_io(guest);
 }
 
+// It has no device that would have to be closed before its node.
+TEST_F(GuestBackendReuseMeanwhile, WhileADiskOfTheFormerOneIsLookedAtThatHasAnnouncedNothing) {
+  toolstack_.add(first_disk());
+  for (const std::string& path : {first_disk().backend_path(), first_disk().frontend_path()}) {
+    ASSERT_TRUE(toolstack_.store().write(path + "/state", "5"));
+  }
+  start();
+  run_for(100ms);
+  script_ = {DomainStatus{}};
+  toolstack_.remove(first_disk());
+  xen_.set_domain_silently(kGuest, DomainStatus{});
+  xen_.set_domain_silently(kGuest, DomainStatus{DomainLife::running, {}});
+  toolstack_.add(other_disk());
+  bool closed = false;
+  FakeFrontend& guest = boot(other_disk());
+  EXPECT_TRUE(run_until([&] {
+    closed = closed || toolstack_.backend_state(other_disk()) == 6;
+    return guest.connected();
+  }));
+  EXPECT_FALSE(closed);
+  do_io(guest);
+}
+
 TEST_F(GuestBackendReuseMeanwhile, NothingIsWrittenAfterTheEndWhileXenDoesNotSayWhoseTheNodeIs) {
   toolstack_.add(first_disk());
   start();
@@ -344,6 +367,40 @@ TEST_F(GuestBackendReuse, WhatIsHeldOfTheFormerGuestStaysSo) {
   EXPECT_EQ(target_.lun(1).counters.writes, 0U);
   plane_->set_guest(1, {GuestState::runs});
   expect_answer(a, *held);
+}
+
+// While the control thread waits for xenstored (suspend_sentry.h).
+TEST_F(GuestBackendReuse, WhatIsSeenOfAnotherGuestLetsNoDiskOfTheFormerOneGoOn) {
+  FakeFrontend& guest = serve();
+  const std::uint64_t vm = vm_of(domains_->status(kGuest)->handle);
+  ASSERT_NE(vm, 0u);
+  plane_->see_guest({GuestState::suspended, vm});
+  run_for(1ms);
+  const auto id = guest.write(0, pattern(8, 1));
+  guest.push();
+  plane_->see_guest({GuestState::runs, vm + 1});
+  run_for(300ms);
+  EXPECT_EQ(target_.lun(1).counters.writes, 0U);
+  plane_->see_guest({GuestState::runs, vm});
+  expect_answer(guest, *id);
+}
+
+TEST_F(GuestBackendReuse, AGuestThatHasEndedIsNotSeenToRunAgain) {
+  FakeFrontend& guest = serve();
+  const std::uint64_t vm = vm_of(domains_->status(kGuest)->handle);
+  for (const GuestState end : {GuestState::moved, GuestState::ended}) {
+    plane_->set_guest(1, {end, vm});
+    plane_->see_guest({GuestState::in_doubt, 0});
+    plane_->see_guest({GuestState::runs, vm});
+    run_for(1ms);
+    const auto id = guest.write(0, pattern(8, 1));
+    guest.push();
+    const std::uint64_t before = target_.lun(1).counters.writes;
+    run_for(300ms);
+    EXPECT_EQ(target_.lun(1).counters.writes, before);
+    plane_->set_guest(1, {GuestState::runs, vm});
+    expect_answer(guest, *id);
+  }
 }
 
 TEST_F(GuestBackendReuse, AGuestWithoutDisksOfOursKeepsNothing) {

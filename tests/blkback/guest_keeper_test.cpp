@@ -128,6 +128,45 @@ TEST_F(GuestKeeperTest, ADiskThatIsOverNeedsNoProcess) {
   EXPECT_THAT(launcher_.started, ElementsAre(3));
 }
 
+// The driver has been unbound, or has given the disk up: it may be bound again at any time.
+TEST_F(GuestKeeperTest, ADiskBetweenTwoHandshakesHasAProcessWhileItsGuestHasNotEnded) {
+  const auto domains = xen_.open_domain_info();
+  GuestKeeper keeper(
+      reactor_,
+      [this]() -> Result<std::unique_ptr<XenStore>> {
+        return std::unique_ptr<XenStore>(xen_.store().connect(0));
+      },
+      launcher_, 0, domains.get());
+  xen_.set_domain(3, DomainStatus{DomainLife::running, {}});
+  toolstack_.add(disk(3));
+  ASSERT_TRUE(keeper.start());
+  reactor_.run_for(50ms);
+  ASSERT_TRUE(toolstack_.store().write(disk(3).backend_path() + "/state", "6"));
+  ASSERT_TRUE(toolstack_.store().write(disk(3).frontend_path() + "/state", "6"));
+  keeper.on_exit(3, false);
+  reactor_.run_for(10s);
+  EXPECT_THAT(launcher_.started, ElementsAre(3, 3));
+  xen_.set_domain(3, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
+  keeper.on_exit(3, false);
+  reactor_.run_for(10s);
+  EXPECT_THAT(launcher_.started, ElementsAre(3, 3, 3)) << "it may go on";
+  xen_.faults().fail_calls("domain status");
+  keeper.on_exit(3, false);
+  reactor_.run_for(60s);
+  EXPECT_THAT(launcher_.started, ElementsAre(3, 3, 3, 3)) << "nobody says that it has ended";
+  xen_.faults().disarm();
+  // Preserved, so that its nodes stay.
+  xen_.set_domain(3, DomainStatus{DomainLife::shut_down, ShutdownReason::poweroff});
+  keeper.on_exit(3, true);
+  reactor_.run_for(600s);
+  EXPECT_THAT(launcher_.started, ElementsAre(3, 3, 3, 3)) << "a process for nothing";
+  EXPECT_THAT(keeper.guests(), IsEmpty());
+  // But libxl waits for one that was connected.
+  ASSERT_TRUE(toolstack_.store().write(disk(3).backend_path() + "/state", "5"));
+  reactor_.run_for(1s);
+  EXPECT_THAT(launcher_.started, ElementsAre(3, 3, 3, 3, 3));
+}
+
 TEST_F(GuestKeeperTest, ACrashedProcessIsStartedAgainEverMoreSlowly) {
   toolstack_.add(disk(3));
   start();

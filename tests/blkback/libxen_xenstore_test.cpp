@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <termios.h>
 
@@ -156,6 +157,11 @@ TEST(LibxenXenStore, AListBeyondAllBoundsIsNotRead) {
 // are too long.
 class DeviceTest : public testing::Test {
  protected:
+  // libxenstore makes the terminal the controlling one where the test program leads a session, as
+  // in tests/mutants/run; it hangs up when the device goes.
+  static void SetUpTestSuite() { hang_up_ = ::signal(SIGHUP, SIG_IGN); }
+  static void TearDownTestSuite() { (void)::signal(SIGHUP, hang_up_); }
+
   void SetUp() override {
     other_end_.reset(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
     std::array<char, 64> name{};
@@ -193,6 +199,8 @@ class DeviceTest : public testing::Test {
   std::atomic<int> requests_ = 0;
 
  private:
+  inline static sighandler_t hang_up_ = SIG_DFL;
+
   void serve() {
     while (!ending_) {
       xsd_sockmsg header{};

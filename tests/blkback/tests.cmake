@@ -33,6 +33,7 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest_backend_end_test.cpp
     blkback/guest_backend_hostile_target_test.cpp
     blkback/guest_backend_log_test.cpp
+    blkback/guest_backend_next_process_test.cpp
     blkback/guest_backend_paths_test.cpp
     blkback/guest_backend_questions_test.cpp
     blkback/guest_backend_refusal_test.cpp

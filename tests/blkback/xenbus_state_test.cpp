@@ -262,14 +262,89 @@ TEST(XenbusState, NothingIsDoneWhileTheRingIsBeingConnectedOrDisconnected) {
   }
 }
 
-TEST(XenbusState, OnlyLiveNodesAreAdopted) {
-  EXPECT_TRUE(should_adopt(State::initialising, State::initialising, true));
-  EXPECT_TRUE(should_adopt(State::connected, State::connected, true));
-  EXPECT_TRUE(should_adopt(State::closing, State::closing, false));
-  EXPECT_TRUE(should_adopt(State::closed, State::initialising, true));  // between two handshakes
-  EXPECT_FALSE(should_adopt(State::closed, State::initialising, false));
-  EXPECT_FALSE(should_adopt(State::closed, State::connected, true));
-  EXPECT_FALSE(should_adopt(State::unknown, State::initialising, true));
+// y: adopted; g: while its guest runs; -: not. A line for each state of the backend, a letter for
+// each state of the frontend, from 0 to 8.
+TEST(XenbusState, WhichNodesAreAdopted) {
+  struct Row {
+    const char* online;
+    const char* offline;
+  };
+  constexpr Row kTable[] = {
+      {"---------", "---------"},  // 0: there is no node
+      {"yyyyyyyyy", "yyyyyyyyy"},  // 1
+      {"yyyyyyyyy", "yyyyyyyyy"},  // 2
+      {"yyyyyyyyy", "yyyyyyyyy"},  // 3
+      {"yyyyyyyyy", "yyyyyyyyy"},  // 4
+      {"yyyyyyyyy", "yyyyyyyyy"},  // 5
+      {"ggg--gggg", "---------"},  // 6: between two handshakes, or over
+      {"yyyyyyyyy", "yyyyyyyyy"},  // 7
+      {"yyyyyyyyy", "yyyyyyyyy"},  // 8
+  };
+  for (unsigned backend = 0; backend <= 8; ++backend) {
+    for (unsigned frontend = 0; frontend <= 8; ++frontend) {
+      for (const bool online : {true, false}) {
+        const char expected = (online ? kTable[backend].online : kTable[backend].offline)[frontend];
+        const Adoption found =
+            adoption(static_cast<State>(backend), static_cast<State>(frontend), online);
+        EXPECT_EQ("-gy"[static_cast<int>(found)], expected)
+            << backend << " " << frontend << (online ? "" : ", offline");
+      }
+    }
+  }
+}
+
+// A process may die at any moment, and what it leaves in xenstore is all that the next one has.
+TEST(XenbusState, WhatAProcessGoesOnServingIsAdoptedByTheNext) {
+  int served = 0;
+  for (unsigned bits = 0; bits < 1u << 5; ++bits) {
+    for (unsigned frontend = 0; frontend <= 8; ++frontend) {
+      for (unsigned backend = 1; backend <= 8; ++backend) {
+        XenbusView view = connected();
+        view.frontend = static_cast<State>(frontend);
+        view.backend = static_cast<State>(backend);
+        view.online = (bits & 1) != 0;
+        view.wrote_closed = (bits & 2) != 0;
+        view.device_open = view.device_ready = (bits & 4) != 0;
+        view.announced = (bits & 8) != 0;
+        view.ring = (bits & 16) != 0 ? RingPhase::connected : RingPhase::idle;
+        if (view.backend == State::closed && view.wrote_closed &&
+            view.ring == RingPhase::connected) {
+          continue;  // we write 6 without a ring only
+        }
+        // What is adopted while it rests counts as closed by us.
+        if (view.backend == State::closed && !view.announced &&
+            (!view.wrote_closed ||
+             adoption(view.backend, view.frontend, view.online) == Adoption::no)) {
+          continue;
+        }
+        const Actions actions = settle(view);
+        if (!actions.empty() &&
+            (actions.back() == Action::finish || actions.back() == Action::replace)) {
+          continue;
+        }
+        ++served;
+        EXPECT_NE(adoption(view.backend, view.frontend, view.online), Adoption::no)
+            << backend << " " << frontend << " with " << bits << " rests at "
+            << to_string(view.backend);
+      }
+    }
+  }
+  EXPECT_GT(served, 500);
+}
+
+// And the frontend that was closed meanwhile is served when it starts, however it does that.
+TEST(XenbusState, AnAdoptedDiskBetweenTwoHandshakesIsServedWhenItsFrontendStarts) {
+  for (const State rests : {State::unknown, State::closing, State::closed}) {
+    for (const State starts : {State::initialising, State::initialised, State::connected}) {
+      XenbusView view;
+      view.backend = State::closed;
+      view.wrote_closed = true;
+      view.frontend = rests;
+      EXPECT_EQ(settle(view), Actions{});
+      view.frontend = starts;
+      EXPECT_EQ(settle(view).front(), Action::announce);
+    }
+  }
 }
 
 // Whatever the two ends' nodes say: the handshake comes to rest, a ring is never connected twice or

@@ -1,6 +1,8 @@
 #include "tests/simulation/disk_seeds.h"
 
 #include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,10 +23,15 @@ namespace {
 // The child tells by its status whether the run has failed.
 pid_t start(const SimulationOptions& options, bool prints) {
   std::fflush(nullptr);
+  const pid_t parent = ::getpid();
   const pid_t child = ::fork();
   ISCSI_BLKBACK_ASSERT(child >= 0);
   if (child != 0) {
     return child;
+  }
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) {
+    ::_exit(1);  // it has ended before it could be noticed
   }
   set_log_level(LogLevel::error);
   const SimulationResult result = run_simulation(options);

@@ -76,7 +76,33 @@ target_compile_definitions(host_simulation_test PRIVATE
 
 add_test(NAME simulation.Simulate.PrintsItsUsage COMMAND simulate --help)
 add_test(NAME simulation.Simulate.SaysWhichOptionItDoesNotHave COMMAND simulate --dsik)
+add_test(NAME simulation.Simulate.SaysWhereTheProfilesAre COMMAND simulate --profile=zzz)
+add_test(NAME simulation.Simulate.SaysWhichOptionIsNotForDisks
+  COMMAND simulate --disk --profile=moves)
+add_test(NAME simulation.Simulate.SaysWhyAPlanCannotBeRead COMMAND simulate --plan=/)
+add_test(NAME simulation.Simulate.LeavesNoSeedBehind
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/simulation/no_child_is_left
+  $<TARGET_FILE:simulate> --seeds=1-100000 --jobs=1)
+add_test(NAME simulation.Simulate.LeavesNoSeedOfDisksBehind
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/simulation/no_child_is_left
+  $<TARGET_FILE:simulate> --disk --seeds=1-100000 --jobs=1)
+add_test(NAME simulation.Run.PrintsItsUsageBeforeItBuilds
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/simulation/run -h)
+set_tests_properties(simulation.Run.PrintsItsUsageBeforeItBuilds PROPERTIES
+  ENVIRONMENT BUILD=/nowhere)
 set_tests_properties(simulation.Simulate.SaysWhichOptionItDoesNotHave PROPERTIES
   PASS_REGULAR_EXPRESSION "there is no option --dsik")
+set_tests_properties(simulation.Simulate.SaysWhereTheProfilesAre PROPERTIES
+  PASS_REGULAR_EXPRESSION "there is no profile zzz; simulate --profiles lists them")
+set_tests_properties(simulation.Simulate.SaysWhichOptionIsNotForDisks PROPERTIES
+  PASS_REGULAR_EXPRESSION "--profile is not for --disk")
+set_tests_properties(simulation.Simulate.SaysWhyAPlanCannotBeRead PROPERTIES
+  PASS_REGULAR_EXPRESSION "/ cannot be read: Is a directory")
 set_tests_properties(simulation.Simulate.PrintsItsUsage
-  simulation.Simulate.SaysWhichOptionItDoesNotHave PROPERTIES LABELS simulation TIMEOUT 60)
+  simulation.Simulate.SaysWhichOptionItDoesNotHave
+  simulation.Simulate.SaysWhereTheProfilesAre
+  simulation.Simulate.SaysWhichOptionIsNotForDisks
+  simulation.Simulate.SaysWhyAPlanCannotBeRead
+  simulation.Simulate.LeavesNoSeedBehind
+  simulation.Simulate.LeavesNoSeedOfDisksBehind
+  simulation.Run.PrintsItsUsageBeforeItBuilds PROPERTIES LABELS simulation TIMEOUT 60)

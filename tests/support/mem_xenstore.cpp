@@ -61,12 +61,21 @@ void MemXenStoreTree::conflict_next_commits(std::uint32_t count) {
 
 void MemXenStoreTree::break_connections() {
   const std::lock_guard lock(mutex_);
+  break_them();
+}
+
+void MemXenStoreTree::break_them() {
   hung_ = false;
   for (MemXenStore* connection : connections_) {
     connection->broken_ = true;
     connection->show();
   }
   goes_on_.notify_all();
+}
+
+void MemXenStoreTree::break_connections_after_next_commit() {
+  const std::lock_guard lock(mutex_);
+  breaks_after_commit_ = true;
 }
 
 void MemXenStoreTree::forget_everything() {
@@ -400,6 +409,10 @@ Result<void> MemXenStore::commit(Transaction& transaction) {
   }
   for (const MemXenStoreTree::Change& change : transaction.changes_) {
     tree_.fire(change.path, change.exact_only);
+  }
+  if (std::exchange(tree_.breaks_after_commit_, false)) {
+    tree_.break_them();
+    return check("xenstore commit");
   }
   return {};
 }

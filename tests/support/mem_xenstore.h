@@ -44,6 +44,8 @@ class MemXenStoreTree {
   void conflict_next_commits(std::uint32_t count);
   // xenstored has died: every open connection is dead from now on.
   void break_connections();
+  // It dies when it has done the next commit, before it has said so.
+  void break_connections_after_next_commit();
   // It has been started anew, and knows nothing.
   void forget_everything();
   // xenstored does not answer while it hangs: calls of any connection block, and nobody hears
@@ -70,6 +72,7 @@ class MemXenStoreTree {
   static const Permissions& effective(const Nodes& nodes, const std::string& path);
   static bool is_at_or_below(const std::string& path, const std::string& top);
   void fire(const std::string& path, bool exact_only);
+  void break_them();  // the connections; mutex_ is held
 
   struct Change {
     std::string path;
@@ -85,6 +88,7 @@ class MemXenStoreTree {
   Nodes nodes_;
   std::uint64_t generation_ = 0;  // changes with every write
   std::uint32_t conflicts_to_inject_ = 0;
+  bool breaks_after_commit_ = false;
   bool hung_ = false;
   std::condition_variable_any goes_on_;
   std::set<MemXenStore*> connections_;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -98,6 +99,7 @@ PlanRunner::PlanRunner(const Plan& plan, const HostSimulationOptions& options) {
   int ends[2] = {-1, -1};
   ISCSI_BLKBACK_ASSERT(::pipe2(ends, O_CLOEXEC) == 0);
   std::fflush(nullptr);
+  const pid_t parent = ::getpid();
   child_ = ::fork();
   ISCSI_BLKBACK_ASSERT(child_ >= 0);
   answer_.reset(ends[0]);
@@ -106,6 +108,10 @@ PlanRunner::PlanRunner(const Plan& plan, const HostSimulationOptions& options) {
     return;
   }
   answer_.reset();
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) {
+    ::_exit(1);  // it has ended before it could be noticed
+  }
   ::alarm(static_cast<unsigned>(kLongestWait.count()));
   itimerval longest{};
   longest.it_value.tv_sec = kLongestRun.count();

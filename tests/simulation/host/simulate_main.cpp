@@ -174,7 +174,7 @@ int main(int argc, char** argv) {
   const auto asks_for = [&](const char* word) {
     return std::find(words.begin(), words.end(), word) != words.end();
   };
-  if (asks_for("--help")) {
+  if (asks_for("--help") || asks_for("-h")) {
     std::printf("%s", iscsi_blkback::kSimulateUsage);
     return 0;
   }

@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
-#include <fstream>
-#include <iterator>
+#include <cstdio>
+#include <memory>
 #include <string_view>
 #include <thread>
 
@@ -58,13 +59,32 @@ Result<void> take_settings(std::string_view list, GeneratorOptions& options) {
   return {};
 }
 
-Result<void> read_plan(const std::string& path, SimulateOptions& options) {
-  std::ifstream file(path);
+Result<std::string> read_text(const std::string& path) {
+  const auto cannot = [&] {
+    return tl::unexpected(system_error(fmt::format("{} cannot be read", path), errno));
+  };
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "re"),
+                                                             std::fclose);
   if (!file) {
-    return fail(ErrorCode::not_found, fmt::format("{} cannot be read", path));
+    return cannot();
   }
-  const std::string text(std::istreambuf_iterator<char>(file), {});
-  auto plan = parse_plan(text);
+  std::string text;
+  char buffer[4096];
+  while (const std::size_t count = std::fread(buffer, 1, sizeof buffer, file.get())) {
+    text.append(buffer, count);
+  }
+  if (std::ferror(file.get()) != 0) {  // a folder can be opened
+    return cannot();
+  }
+  return text;
+}
+
+Result<void> read_plan(const std::string& path, SimulateOptions& options) {
+  const auto text = read_text(path);
+  if (!text) {
+    return tl::unexpected(text.error());
+  }
+  auto plan = parse_plan(*text);
   if (!plan) {
     return fail(ErrorCode::invalid_argument, path + ": " + plan.error().message);
   }
@@ -92,7 +112,8 @@ Result<void> take_value(std::string_view name, const std::string& value, Simulat
   } else if (name == "--profile") {
     const auto names = profile_names();
     if (std::find(names.begin(), names.end(), value) == names.end()) {
-      return fail(ErrorCode::invalid_argument, fmt::format("there is no profile {}", value));
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("there is no profile {}; simulate --profiles lists them", value));
     }
     options.generator.profile = value;
   } else if (name == "--only") {
@@ -146,6 +167,18 @@ Result<void> take_flag(std::string_view name, SimulateOptions& options) {
   return {};
 }
 
+Result<void> check_for_disks(const std::vector<std::string>& words) {
+  for (const std::string& word : words) {
+    const std::string name = word.substr(0, word.find('='));
+    if (name != "--disk" && name != "--seeds" && name != "--jobs" && name != "--shrink") {
+      return fail(
+          ErrorCode::invalid_argument,
+          fmt::format("{} is not for --disk, which takes only --seeds, --jobs and --shrink", name));
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<SimulateOptions> parse_simulate_options(const std::vector<std::string>& words) {
@@ -159,6 +192,11 @@ Result<SimulateOptions> parse_simulate_options(const std::vector<std::string>& w
                                         word.substr(equals + 1), options);
     if (!taken) {
       return tl::unexpected(taken.error());
+    }
+  }
+  if (options.disk) {
+    if (auto suitable = check_for_disks(words); !suitable) {
+      return tl::unexpected(suitable.error());
     }
   }
   return options;

@@ -25,7 +25,7 @@ inline constexpr const char* kSimulateUsage =
     "  --stop              stop at the first failure\n"
     "  --shrink            shrink the plan of each failure to its smallest and print it\n"
     "  --keep=FOLDER       and keep it there\n"
-    "  --disk              the simulation of single disks instead; of the options above, only\n"
+    "  --disk              the simulation of single disks instead; of the other options, only\n"
     "                      --seeds, --jobs and --shrink are for it\n"
     "  --plan=FILE         run this plan instead of seeds\n"
     "  --print             print the plans, do not run them\n"
