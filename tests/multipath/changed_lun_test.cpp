@@ -23,7 +23,7 @@ class ChangedLun : public MultipathTest {
     second_ = std::make_unique<SimTarget>(reactor_, second);
     second_->add_lun(0, lun_);
     device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
-    for (const std::size_t portal : {0, 1}) {
+    for (const std::size_t portal : {0U, 1U}) {
       Session& session = add_session(portal);
       session.start();
       ASSERT_TRUE(device_->add_path(session, 0));
