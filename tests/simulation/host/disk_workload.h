@@ -42,7 +42,7 @@ class DiskWorkload {
 
   // Nothing new is begun from now on, or it is again.
   void stop() { stopped_ = true; }
-  // A write of the guest's has been acknowledged since it has had the disk without a break.
+  // A write of the guest's has been acknowledged since it has had the disk in this domain.
   [[nodiscard]] bool counts_on_its_lun() const { return counts_on_its_lun_; }
   void forget_its_lun() { counts_on_its_lun_ = false; }
   void go_on();

@@ -40,7 +40,7 @@ bool HostSimulationRun::settle() {
     storage_.end_weather(target);
   }
   end_host_trouble(*this);
-  if (!goes_well_for(seconds(1))) {
+  if (!goes_well_for(seconds(1) + longest_stall())) {
     return false;
   }
   stop_workloads();
@@ -75,6 +75,17 @@ bool HostSimulationRun::settle() {
     }
   }
   return goes_well_for(milliseconds(500));
+}
+
+// What a process has been told to do meanwhile it does behind that.
+Duration HostSimulationRun::longest_stall() const {
+  TimePoint until = reactor_.now();
+  for (const std::unique_ptr<SimulatedHost>& host : hosts_) {
+    for (const SimulatedProcess* process : host->processes()) {
+      until = std::max(until, process->stalled_until());
+    }
+  }
+  return until - reactor_.now();
 }
 
 void HostSimulationRun::stop_workloads() {

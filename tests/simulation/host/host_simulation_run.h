@@ -69,6 +69,7 @@ class HostSimulationRun final : public SimulatedWorld, private WireWatch::Owner 
   [[nodiscard]] bool all_served();
   [[nodiscard]] static bool is_served(SimulatedGuest& guest);
   void restart_unserved_guests();
+  [[nodiscard]] Duration longest_stall() const;
   void stop_workloads();
   [[nodiscard]] bool check_data();
   [[nodiscard]] bool check_media(const char* when);

@@ -64,9 +64,7 @@ void SimulatedGuest::boot(std::unique_ptr<SimulatedDomain> domain) {
 std::unique_ptr<SimulatedDomain> SimulatedGuest::move_to(std::unique_ptr<SimulatedDomain> domain) {
   pause_workloads();
   std::unique_ptr<SimulatedDomain> before = std::exchange(domain_, std::move(domain));
-  if (host_ != &domain_->host()) {
-    forget_luns();  // hosts tell each other nothing
-  }
+  forget_luns();
   host_ = &domain_->host();
   process_died_ = false;
   saved_at_.reset();

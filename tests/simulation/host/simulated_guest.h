@@ -60,8 +60,6 @@ class SimulatedGuest final : private SimulatedDomain::Owner {
 
   // Its driver for a disk that the toolstack has just added begins.
   void disk_added(std::size_t disk);
-  // It needs none of its LUNs any more, or has lost its claim to them.
-  void forget_luns();
   // A disk is being taken away: what fails now is no surprise, and nothing new is begun.
   void set_leaving(std::size_t disk, bool leaving);
   [[nodiscard]] bool is_leaving(std::size_t disk) const { return leaving_.contains(disk); }
@@ -80,6 +78,7 @@ class SimulatedGuest final : private SimulatedDomain::Owner {
 
   void bind_again_later(std::size_t disk, DomainId id);
   void pause_workloads();
+  void forget_luns();
   void lose_workloads();
 
   SimulatedWorld& world_;
