@@ -578,15 +578,26 @@ TEST_F(FollowingDiskTest, OfAnotherGuestIsNotReadyWhileADiskOfAGuestInDoubtIsBei
   ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
   auto waiting = follow({sessions_[1].get()});
   waiting->device().set_guest({GuestState::runs, kVm + 1});
+  SimFault fault;
+  fault.matches = any_io();
+  fault.count = 0;
+  fault.hold = true;
+  fault.execute = true;
+  target_->inject(fault);
+  read(0, 8);  // it keeps the disk from being closed, and others need not wait for it
+  reactor_.run_for(milliseconds(20));
+  ASSERT_EQ(target_->held(), 1U);
   device_->set_guest({GuestState::in_doubt, kVm});
   bool closed = false;
-  refuse(0);
-  hold_writes_at(0);
   device_->close(
-      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+      false, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  reactor_.run_for(seconds(1));
+  EXPECT_FALSE(closed);
+  EXPECT_EQ(waiting->ready_calls(), 0);
+  target_->release_held();
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(200)));
   reactor_.run_for(seconds(1));
   EXPECT_EQ(waiting->ready_calls(), 0);
-  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(200)));
   device_.reset();
 }
 
