@@ -13,8 +13,8 @@ namespace iscsi_blkback {
 namespace {
 
 // Unit attentions queue up at a target, one for each thing that happened: the first ones are asked
-// past at once. "Busy", in whatever words, ends by itself; how long an identification may take in all
-// is its owner's affair as well.
+// past at once. "Busy", in whatever words, ends by itself; how long an identification may take in
+// all is its owner's affair as well.
 constexpr std::uint32_t kAttentionsAtOnce = 20;
 constexpr std::chrono::milliseconds kBusyDelay{100};
 constexpr std::chrono::seconds kPatience{10};
@@ -25,15 +25,18 @@ constexpr std::chrono::seconds kDoubtPatience{2};
 constexpr std::uint16_t kInvalidOperation = 0x2000;
 constexpr std::uint16_t kNoSuchLun = 0x2500;
 
-constexpr std::uint8_t kUnitSerialNumber = 0x80;
-constexpr std::uint8_t kDeviceIdentification = 0x83;
 constexpr std::uint8_t kEmcUnitPath = 0xc0;
-constexpr std::uint8_t kRdacSoftwareVersion = 0xc2;
 constexpr std::uint8_t kRdacVolumeAccess = 0xc9;
 constexpr std::size_t kLeastStandardDataBytes = 36;
 constexpr const char* kEmcVendor = "DGC";  // others use page 0xC0 for something else
 
 }  // namespace
+
+std::uint8_t LogicalUnit::Identification::page_of(Step step) {
+  return std::find_if(kPages.begin(), kPages.end(),
+                      [step](const auto& each) { return each.first == step; })
+      ->second;
+}
 
 LogicalUnit::Identification::Identification(Reactor& reactor, LogicalUnit& unit, Identified on_done,
                                             void* owner)
@@ -118,22 +121,12 @@ void LogicalUnit::Identification::send() {
       task_.cdb = inquiry_cdb(0x00, bytes = page_bytes);
       break;
     case Step::unit_serial_number:
-      task_.cdb = inquiry_cdb(0x80, bytes = page_bytes);
-      break;
     case Step::device_identification:
-      task_.cdb = inquiry_cdb(0x83, bytes = page_bytes);
-      break;
     case Step::block_limits:
-      task_.cdb = inquiry_cdb(0xb0, bytes = page_bytes);
-      break;
     case Step::block_characteristics:
-      task_.cdb = inquiry_cdb(0xb1, bytes = page_bytes);
-      break;
     case Step::logical_block_provisioning:
-      task_.cdb = inquiry_cdb(0xb2, bytes = page_bytes);
-      break;
     case Step::rdac_software_version:
-      task_.cdb = inquiry_cdb(kRdacSoftwareVersion, bytes = page_bytes);
+      task_.cdb = inquiry_cdb(page_of(step_), bytes = page_bytes);
       break;
     case Step::rdac_volume_access:
       task_.cdb = inquiry_cdb(kRdacVolumeAccess, bytes = 48);
@@ -309,8 +302,7 @@ bool LogicalUnit::Identification::may_do_without() const {
     case ErrorClass::medium_unrecovered:
     case ErrorClass::medium_other:
     case ErrorClass::hardware_error:
-      return !says_who || !has_page(step_ == Step::unit_serial_number ? kUnitSerialNumber
-                                                                      : kDeviceIdentification);
+      return !says_who || !has_page(page_of(step_));
     case ErrorClass::becoming_ready:
     case ErrorClass::format_in_progress:
     case ErrorClass::access_transition:
@@ -558,18 +550,10 @@ bool LogicalUnit::Identification::take_mode_data() {
 // Who the LUN is, is asked whatever its list of pages says, and without a list so is what all disks
 // may have; what is a vendor's own only where the list has it.
 LogicalUnit::Identification::Step LogicalUnit::Identification::next_page(Step after) const {
-  static constexpr std::array<std::pair<Step, std::uint8_t>, 6> kPages{{
-      {Step::unit_serial_number, kUnitSerialNumber},
-      {Step::device_identification, kDeviceIdentification},
-      {Step::block_limits, std::uint8_t{0xb0}},
-      {Step::block_characteristics, std::uint8_t{0xb1}},
-      {Step::logical_block_provisioning, std::uint8_t{0xb2}},
-      {Step::rdac_software_version, kRdacSoftwareVersion},
-  }};
   for (const auto& [step, page] : kPages) {
     const bool asked = step == Step::rdac_software_version
                            ? has_page(page) && has_page(kRdacVolumeAccess)
-                           : !pages_ || has_page(page) || page <= kDeviceIdentification;
+                           : !pages_ || has_page(page) || step <= Step::device_identification;
     if (step > after && asked) {
       return step;
     }

@@ -10,6 +10,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/reactor.h"
@@ -52,6 +53,17 @@ class LogicalUnit::Identification {
     target_port_groups,
     done,
   };
+  // Pages of vital product data that are asked for where the LUN may have them, in this order.
+  static constexpr std::array<std::pair<Step, std::uint8_t>, 6> kPages{{
+      {Step::unit_serial_number, std::uint8_t{0x80}},
+      {Step::device_identification, std::uint8_t{0x83}},
+      {Step::block_limits, std::uint8_t{0xb0}},
+      {Step::block_characteristics, std::uint8_t{0xb1}},
+      {Step::logical_block_provisioning, std::uint8_t{0xb2}},
+      {Step::rdac_software_version, std::uint8_t{0xc2}},
+  }};
+  // step: one of kPages.
+  [[nodiscard]] static std::uint8_t page_of(Step step);
   static constexpr std::size_t kBufferBytes = 4096;
   // What is asked for of a page: as much as fits into one byte, since there are targets that read
   // no more of the allocation length (SCSI-2), and more only of one that says that it is longer.
