@@ -125,7 +125,7 @@ void DiskDevice::closes_with_ring() {
 }
 
 void DiskDevice::reopen() {
-  reopen_ = true;
+  after_close_ = AfterClose::open;
   environment_.data_plane.keep_place(handle_);
   close(false);
 }
@@ -133,8 +133,7 @@ void DiskDevice::reopen() {
 void DiskDevice::end() {
   retry_timer_.stop();
   close_timer_.stop();
-  reopen_ = false;
-  reopen_later_ = false;
+  after_close_ = AfterClose::nothing;
 }
 
 void DiskDevice::guest_ended() {
@@ -176,7 +175,8 @@ void DiskDevice::on_conflict(const std::string& why) {
   if (phase_ != Phase::open) {
     return;
   }
-  reopen_later_ = true;  // a LUN may be growing, and what was mapped wrongly is mapped anew
+  // A LUN may be growing, and what was mapped wrongly is mapped anew.
+  after_close_ = AfterClose::open_later;
   environment_.owner.on_device_error(
       fmt::format("{}: the portals of a disk must lead to one LUN", why));
   close(true);
@@ -194,11 +194,15 @@ void DiskDevice::on_closed() {
   close_overdue_ = false;
   geometry_.reset();
   close_timer_.stop();
-  const bool later = std::exchange(reopen_later_, false);
-  if (std::exchange(reopen_, false)) {
-    open();
-  } else if (later) {
-    retry_later();
+  switch (std::exchange(after_close_, AfterClose::nothing)) {
+    case AfterClose::nothing:
+      break;
+    case AfterClose::open:
+      open();
+      break;
+    case AfterClose::open_later:
+      retry_later();
+      break;
   }
   environment_.owner.on_device_changed();
 }

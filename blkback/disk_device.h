@@ -99,6 +99,7 @@ class DiskDevice {
 
  private:
   enum class Phase : std::uint8_t { none, resolving, open, closing };
+  enum class AfterClose : std::uint8_t { nothing, open, open_later };
 
   [[nodiscard]] Result<DiskPlan> make_plan();
   void look_up();
@@ -114,8 +115,7 @@ class DiskDevice {
   Phase phase_ = Phase::none;
   bool refused_ = false;
   bool unreadable_ = false;
-  bool reopen_ = false;        // when it is closed
-  bool reopen_later_ = false;  // the same, after a while
+  AfterClose after_close_ = AfterClose::nothing;
   bool close_overdue_ = false;
   std::optional<Geometry> geometry_;
   // What the first life has found the disk to be, so that its guest finds no other LUN in a later
