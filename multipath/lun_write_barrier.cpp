@@ -565,24 +565,23 @@ bool LunWriteBarrier::has_an_heir() const {
 
 void LunWriteBarrier::leave() {
   if (entered()) {
-    set_free(own());
+    if (is_harmless(own())) {
+      set_free(own());
+    }
     file_.note_change();
     file_ = BarrierFile();  // and with it goes the lock
   }
 }
 
 void LunWriteBarrier::leave_place(TimePoint now) {
-  const bool is_kept = entered() && !overtaken_ && !is_passed_on(own());
-  if (!is_kept && (!entered() || is_harmless(own()))) {
+  if (!entered() || overtaken_ || is_passed_on(own())) {
     leave();
     return;
   }
+  note_known_writer();
+  SharedField(own().suspended_at_ns).store(now.time_since_epoch().count());
   SharedField(own().died_at_ns).store(now.time_since_epoch().count());
-  if (is_kept) {
-    note_known_writer();
-    SharedField(own().suspended_at_ns).store(now.time_since_epoch().count());
-    SharedField(own().use).store(static_cast<std::uint32_t>(HolderUse::kept));
-  }
+  SharedField(own().use).store(static_cast<std::uint32_t>(HolderUse::kept));
   file_.note_change();
   file_ = BarrierFile();
 }

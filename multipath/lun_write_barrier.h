@@ -152,10 +152,9 @@ class LunWriteBarrier {
   // last.
   void set_unfenced(PathMask paths, bool anywhere, TimePoint until);
   void set_use(HolderUse use, std::uint64_t vm, TimePoint now);
-  // In order, with nothing outstanding or unfenced.
+  // Nothing is sent any more. What may still be executed is for others what a dead disk has left.
   void leave();
-  // With nothing outstanding; the place is kept for the guest's next disk. What is unfenced is for
-  // others what a dead disk has left.
+  // The same; the place is kept for the guest's next disk.
   void leave_place(TimePoint now);
 
   // Whether something that concerns others has changed since the last look().

@@ -364,10 +364,8 @@ void MultipathDevice::Impl::check_closed() {
     withdrawn_ = true;
     if (keeps_the_place()) {
       barrier_.leave_place(reactor_.now());
-    } else if (unfenced_.empty()) {
-      barrier_.leave();
     } else {
-      barrier_ = LunWriteBarrier();  // for others like a dead disk, whose lost writes they fence
+      barrier_.leave();
     }
     unfenced_.clear();
     barrier_timer_.stop();
