@@ -9,6 +9,7 @@ iscsi_blkback_test(multipath_test
     multipath/command_forms_test.cpp
     multipath/error_policy_test.cpp
     multipath/following_disk_test.cpp
+  multipath/following_guest_test.cpp
     multipath/lost_cache_test.cpp
     multipath/lost_write_order_test.cpp
     multipath/lost_writes_test.cpp
