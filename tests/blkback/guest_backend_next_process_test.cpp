@@ -23,6 +23,16 @@ class NextProcess : public GuestBackendTest {
     write_frontend_state("6");
     ASSERT_TRUE(reaches_state(disk(), 6));
   }
+  // The next process has taken up the disk, and has announced nothing: its frontend is closing.
+  void be_adopted_while_closing() {
+    serve();
+    halt_guests();
+    write_frontend_state("5");
+    ASSERT_TRUE(reaches_state(disk(), 5));
+    end_process();
+    start();
+    run_for(1s);
+  }
 };
 
 TEST_F(NextProcess, ServesAFrontendThatWasClosedWhenTheFormerOneEnded) {
@@ -116,13 +126,7 @@ TEST_F(NextProcess, ADiskThatHasNeverStartedIsNotTakenUpAgainWhenItsGuestHasEnde
 
 // While the process has announced nothing, it sees no difference in the states.
 TEST_F(NextProcess, ANodeThatWasMadeAnewForAnotherLunLeadsToThatLun) {
-  serve();
-  halt_guests();
-  write_frontend_state("5");
-  ASSERT_TRUE(reaches_state(disk(), 5));
-  end_process();
-  start();
-  run_for(1s);
+  ASSERT_NO_FATAL_FAILURE(be_adopted_while_closing());
   // Detach and attach, before the process looks.
   toolstack_.remove(disk());
   const FakeDisk other = disk("aio:iscsi://192.0.2.1,192.0.2.2/iqn.2026-01.test:target/2");
@@ -135,13 +139,7 @@ TEST_F(NextProcess, ANodeThatWasMadeAnewForAnotherLunLeadsToThatLun) {
 }
 
 TEST_F(NextProcess, ANodeThatWasMadeAnewWithoutADiskLineIsServedByNobody) {
-  serve();
-  halt_guests();
-  write_frontend_state("5");
-  ASSERT_TRUE(reaches_state(disk(), 5));
-  end_process();
-  start();
-  run_for(1s);
+  ASSERT_NO_FATAL_FAILURE(be_adopted_while_closing());
   toolstack_.remove(disk());
   toolstack_.add(disk("aio:/dev/vg/lv"));
   ASSERT_TRUE(toolstack_.store().remove(disk().backend_path() + "/params"));

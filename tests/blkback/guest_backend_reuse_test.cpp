@@ -195,6 +195,26 @@ class GuestBackendReuseMeanwhile : public GuestBackendReuse {
   std::unique_ptr<DomainInfo> open_domain_info() override {
     return std::make_unique<ScriptedDomains>(xen_.open_domain_info(), script_);
   }
+  // For the first question of the look the former guest has ended; for the next one, before
+  // anything is done to the disk's node, another guest has the number.
+  void replace_in_the_middle_of_a_look() {
+    script_ = {DomainStatus{}};
+    toolstack_.remove(first_disk());
+    xen_.set_domain_silently(kGuest, DomainStatus{});
+    xen_.set_domain_silently(kGuest, DomainStatus{DomainLife::running, {}});
+    toolstack_.add(other_disk());
+  }
+  void expect_served_without_being_closed() {
+    bool closed = false;
+    FakeFrontend& guest = boot(other_disk());
+    EXPECT_TRUE(run_until([&] {
+      closed = closed || toolstack_.backend_state(other_disk()) == 6;
+      return guest.connected();
+    }));
+    EXPECT_FALSE(closed);
+    do_io(guest);
+  }
+
   std::vector<DomainStatus> script_;
 };
 
@@ -202,22 +222,9 @@ TEST_F(GuestBackendReuseMeanwhile, WhileTheFormerOnesDiskIsBeingLookedAt) {
   toolstack_.add(first_disk());
   start();
   ASSERT_TRUE(reaches_state(first_disk(), 2));
-  // For the first question of the look the former guest has ended; for the next one, before
-  // anything is done to the disk's node, another guest has the number.
-  script_ = {DomainStatus{}};
-  toolstack_.remove(first_disk());
-  xen_.set_domain_silently(kGuest, DomainStatus{});
-  xen_.set_domain_silently(kGuest, DomainStatus{DomainLife::running, {}});
-  toolstack_.add(other_disk());
+  replace_in_the_middle_of_a_look();
   ASSERT_TRUE(toolstack_.store().write(other_disk().backend_path() + "/state", "2"));
-  bool closed = false;
-  FakeFrontend& guest = boot(other_disk());
-  EXPECT_TRUE(run_until([&] {
-    closed = closed || toolstack_.backend_state(other_disk()) == 6;
-    return guest.connected();
-  }));
-  EXPECT_FALSE(closed);
-  do_io(guest);
+  expect_served_without_being_closed();
 }
 
 // It has no device that would have to be closed before its node.
@@ -228,19 +235,8 @@ TEST_F(GuestBackendReuseMeanwhile, WhileADiskOfTheFormerOneIsLookedAtThatHasAnno
   }
   start();
   run_for(100ms);
-  script_ = {DomainStatus{}};
-  toolstack_.remove(first_disk());
-  xen_.set_domain_silently(kGuest, DomainStatus{});
-  xen_.set_domain_silently(kGuest, DomainStatus{DomainLife::running, {}});
-  toolstack_.add(other_disk());
-  bool closed = false;
-  FakeFrontend& guest = boot(other_disk());
-  EXPECT_TRUE(run_until([&] {
-    closed = closed || toolstack_.backend_state(other_disk()) == 6;
-    return guest.connected();
-  }));
-  EXPECT_FALSE(closed);
-  do_io(guest);
+  replace_in_the_middle_of_a_look();
+  expect_served_without_being_closed();
 }
 
 TEST_F(GuestBackendReuseMeanwhile, NothingIsWrittenAfterTheEndWhileXenDoesNotSayWhoseTheNodeIs) {

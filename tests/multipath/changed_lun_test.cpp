@@ -78,6 +78,9 @@ class ChangedLun : public MultipathTest {
     EXPECT_TRUE(pending(request));
     return request;
   }
+  GuestRequest& written_to_another_lun() {
+    return answered_by_another_lun([this]() -> GuestRequest& { return write(0, 8, 7); });
+  }
   void end() {
     close();
     stop_sessions();
@@ -137,16 +140,24 @@ TEST_P(UnsentRequests, DoNotGoToALunThatMayBeAnotherAfterAUnitAttention) {
 INSTANTIATE_TEST_SUITE_P(OfEachCode, UnsentRequests,
                          testing::Values(0x2800, 0x2900, 0x2a09, 0x3f03, 0x3f0e));
 
-// A path that is down, though its session is not.
-TEST_F(ChangedLun, WhatHasNotBeenSentGoesElsewhereWhenThePathIsDown) {
-  target_options_.window = 2;
-  start_with_another_path();
-  hold_io();
-  for (std::uint64_t at = 0; at < 10; ++at) {
-    write(at * 8, 8, 7);
+// Ten writes at the first of two paths, whose target takes two at once.
+class UnsentWrites : public ChangedLun {
+ protected:
+  void start_with_a_full_window() {
+    target_options_.window = 2;
+    start_with_another_path();
+    hold_io();
+    for (std::uint64_t at = 0; at < 10; ++at) {
+      write(at * 8, 8, 7);
+    }
+    reactor_.run_for(milliseconds(10));
+    ASSERT_EQ(arrived_, 2U);
   }
-  reactor_.run_for(milliseconds(10));
-  ASSERT_EQ(arrived_, 2U);
+};
+
+// A path that is down, though its session is not.
+TEST_F(UnsentWrites, GoElsewhereWhenThePathIsDown) {
+  start_with_a_full_window();
   target_->clear_faults();
   target_->remove_lun(0);
   target_->release_held();
@@ -160,14 +171,8 @@ TEST_F(ChangedLun, WhatHasNotBeenSentGoesElsewhereWhenThePathIsDown) {
   end();
 }
 
-TEST_F(ChangedLun, WhatHasNotBeenSentGoesElsewhereWhenThePathIsRemoved) {
-  target_options_.window = 2;
-  start_with_another_path();
-  hold_io();
-  for (std::uint64_t at = 0; at < 10; ++at) {
-    write(at * 8, 8, 7);
-  }
-  reactor_.run_for(milliseconds(10));
+TEST_F(UnsentWrites, GoElsewhereWhenThePathIsRemoved) {
+  start_with_a_full_window();
   ASSERT_TRUE(device_->remove_path(*sessions_[0], 0));
   reactor_.run_for(milliseconds(100));
   EXPECT_EQ(lun_->counters.writes, 8U);
@@ -183,8 +188,7 @@ TEST_F(ChangedLun, WhatHasNotBeenSentGoesElsewhereWhenThePathIsRemoved) {
 
 TEST_F(ChangedLun, AWriteThatAnotherLunHasExecutedIsNotAcknowledged) {
   start({1});
-  GuestRequest& written =
-      answered_by_another_lun([this]() -> GuestRequest& { return write(0, 8, 7); });
+  GuestRequest& written = written_to_another_lun();
   reactor_.run_for(seconds(5));
   EXPECT_EQ(path(0).state, PathState::quarantined);
   EXPECT_EQ(other_->counters.writes, 1U);
@@ -196,8 +200,7 @@ TEST_F(ChangedLun, AWriteThatAnotherLunHasExecutedIsNotAcknowledged) {
 
 TEST_F(ChangedLun, AWriteThatAnotherLunHasExecutedGoesByAnotherPathAtOnce) {
   start_with_another_path();
-  GuestRequest& written =
-      answered_by_another_lun([this]() -> GuestRequest& { return write(0, 8, 7); });
+  GuestRequest& written = written_to_another_lun();
   EXPECT_EQ(answer(written, milliseconds(50)), IoStatus::ok);
   EXPECT_EQ(path(0).state, PathState::quarantined);
   EXPECT_EQ(medium(0), 7);
@@ -323,8 +326,7 @@ TEST_F(ChangedLun, APieceThatAnotherLunHasExecutedIsSentAgain) {
 TEST_F(ChangedLun, AnAnswerBeforeTheNextChangeIsNotTold) {
   start({1});
   hold_identification();
-  GuestRequest& written =
-      answered_by_another_lun([this]() -> GuestRequest& { return write(0, 8, 7); });
+  GuestRequest& written = written_to_another_lun();
   mend();
   EXPECT_EQ(answer(written), IoStatus::ok);
   EXPECT_EQ(other_->counters.writes, 1U);
@@ -336,8 +338,7 @@ TEST_F(ChangedLun, AnAnswerBeforeTheNextChangeIsNotTold) {
 TEST_F(ChangedLun, AnAnswerInDoubtIsNotWaitedForWhenThePathIsGone) {
   start_with_another_path();
   hold_identification();
-  GuestRequest& written =
-      answered_by_another_lun([this]() -> GuestRequest& { return write(0, 8, 7); });
+  GuestRequest& written = written_to_another_lun();
   refuse(0);
   EXPECT_EQ(answer(written, milliseconds(50)), IoStatus::ok);
   EXPECT_EQ(medium(0), 7);
@@ -347,8 +348,7 @@ TEST_F(ChangedLun, AnAnswerInDoubtIsNotWaitedForWhenThePathIsGone) {
 TEST_F(ChangedLun, AnAnswerInDoubtIsWaitedForNoLongerThanTheChecksTimeout) {
   start_with_another_path();
   hold_identification();
-  GuestRequest& written =
-      answered_by_another_lun([this]() -> GuestRequest& { return write(0, 8, 7); });
+  GuestRequest& written = written_to_another_lun();
   reactor_.run_for(options_.checker_timeout - milliseconds(20));
   EXPECT_TRUE(pending(written));
   EXPECT_EQ(answer(written, milliseconds(50)), IoStatus::ok);
@@ -360,8 +360,7 @@ TEST_F(ChangedLun, AnAnswerInDoubtIsWaitedForNoLongerThanTheChecksTimeout) {
 TEST_F(ChangedLun, AnAnswerInDoubtIsNotWaitedForWhenThePathIsRemoved) {
   start_with_another_path();
   hold_identification();
-  GuestRequest& written =
-      answered_by_another_lun([this]() -> GuestRequest& { return write(0, 8, 7); });
+  GuestRequest& written = written_to_another_lun();
   ASSERT_TRUE(device_->remove_path(*sessions_[0], 0));
   EXPECT_EQ(answer(written, milliseconds(50)), IoStatus::ok);
   EXPECT_EQ(medium(0), 7);
@@ -387,8 +386,7 @@ TEST_F(ChangedLun, AnAnswerOfAPathThatLeavesIsNotToldAfterAChange) {
 TEST_F(ChangedLun, ACloseEndsAnAnswerInDoubt) {
   start({1});
   hold_identification();
-  GuestRequest& written =
-      answered_by_another_lun([this]() -> GuestRequest& { return write(0, 8, 7); });
+  GuestRequest& written = written_to_another_lun();
   close();
   EXPECT_EQ(written.status, IoStatus::aborted);
 }

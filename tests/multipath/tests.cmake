@@ -14,7 +14,8 @@ iscsi_blkback_test(multipath_test
     multipath/lost_write_order_test.cpp
     multipath/lost_writes_test.cpp
     multipath/lun_fence_test.cpp
-    multipath/lun_write_barrier_model_test.cpp
+    multipath/lun_write_barrier_guest_test.cpp
+  multipath/lun_write_barrier_model_test.cpp
     multipath/lun_write_barrier_test.cpp
     multipath/multipath_device_test.cpp
     multipath/multipath_errors_test.cpp
