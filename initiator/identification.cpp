@@ -283,6 +283,9 @@ bool LogicalUnit::Identification::refused_in_doubt() const {
 
 bool LogicalUnit::Identification::may_do_without() const {
   const bool says_who = step_ == Step::unit_serial_number || step_ == Step::device_identification;
+  // What the array can and how much it takes with one command is known before it is used.
+  const bool is_needed =
+      says_who || step_ == Step::supported_pages || step_ == Step::block_limits;
   switch (classify(task_, Transfer::at_most)) {
     case ErrorClass::connection_lost:
     case ErrorClass::not_sent:
@@ -290,26 +293,29 @@ bool LogicalUnit::Identification::may_do_without() const {
       return false;
     // A LUN that is known by less than it could be is not the same for others: better later.
     case ErrorClass::command_stuck:
+      return !says_who;
     case ErrorClass::busy:
     case ErrorClass::task_set_full:
     case ErrorClass::task_aborted:
     case ErrorClass::aca_active:
     case ErrorClass::deferred_error:
     case ErrorClass::aborted_command:
-      return !says_who;
+      return !is_needed;
     // Trouble with a page that the LUN's own list has is no word that there is none.
     case ErrorClass::target_failure:
     case ErrorClass::medium_unrecovered:
     case ErrorClass::medium_other:
     case ErrorClass::hardware_error:
       return !says_who || !has_page(page_of(step_));
+    // Where it is not served now, all of it is asked for again when it is.
     case ErrorClass::becoming_ready:
     case ErrorClass::format_in_progress:
     case ErrorClass::access_transition:
     case ErrorClass::access_state:
     case ErrorClass::communication_failure:
     case ErrorClass::not_ready:
-      return !says_who && step_ != Step::read_capacity16;
+      return step_ != Step::read_capacity16 && !says_who &&
+             (!is_needed || identity_.access.refused.has_value());
     default:
       return true;
   }

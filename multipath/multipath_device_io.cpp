@@ -299,11 +299,7 @@ void MultipathDevice::Impl::on_path_identity(Path& path) noexcept {
   IntrusiveList<Request> doubted;
   doubted.take_all(doubted_);
   while (Request* request = doubted.pop_front()) {
-    if (request->path != path.index()) {
-      doubted_.push_back(*request);
-    } else {
-      take_answer(*request, request->result);
-    }
+    take_answer(*request, request->result);  // of another path it may stay in doubt
   }
 }
 

@@ -390,10 +390,13 @@ TEST_F(OptionalPagesTest, ARefusedPageIsDoneWithout) {
   };
   for (const auto& test : kCases) {
     for (const int code : {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2}) {
-      // Who it is cannot be said with certainty by a target that is busy or in trouble.
-      const std::set<std::string> not_for_good = {"busy", "aborted", "hardware error",
-                                                  "medium error"};
-      if (not_for_good.count(test.what) != 0 && (code == 0x80 || code == 0x83)) {
+      // What is said in the following words is not for good. Trouble may be the answer of an
+      // optional page for ever; it says nothing of who the LUN is.
+      const bool names = code == 0x80 || code == 0x83;
+      const std::set<std::string> trouble = {"hardware error", "medium error"};
+      const std::set<std::string> passing = {"busy", "aborted"};
+      if ((trouble.count(test.what) != 0 && names) ||
+          (passing.count(test.what) != 0 && (names || code == 0x00 || code == 0xb0))) {
         continue;
       }
       target->inject(answers_page(code, test.status, test.sense));
@@ -442,6 +445,53 @@ TEST_F(OptionalPagesTest, ATargetThatIsBusyOrInTroubleWhenItIsAskedForNamesIsAsk
   EXPECT_FALSE(identify());
   target->clear_faults();
   expect_usable("later", kWwid, "SERIAL0");
+}
+
+// Without the limits a guest's larger request would be refused, and without the list an array's own
+// pages would be unknown, for as long as the disk is there.
+TEST_F(OptionalPagesTest, ATargetThatCannotSayNowHowMuchItTakesIsAskedAgainLater) {
+  const std::pair<ScsiStatus, Bytes> kAnswers[] = {
+      {ScsiStatus::busy, {}},
+      {ScsiStatus::task_set_full, {}},
+      {ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x0000)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0401)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0403)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x040a)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x040b)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0800)}};
+  lun->options.max_transfer_blocks = 77;
+  for (const auto& [status, sense] : kAnswers) {
+    for (const int code : {0x00, 0xb0}) {
+      target->inject(answers_page(code, status, sense));
+      EXPECT_FALSE(identify()) << code << " " << static_cast<int>(status);
+      target->clear_faults();
+    }
+    for (const int code : {0xb1, 0xb2}) {
+      target->inject(answers_page(code, status, sense));
+      expect_usable(testing::PrintToString(code), kWwid, "SERIAL0");
+      target->clear_faults();
+    }
+  }
+  const auto identity = identify();
+  ASSERT_TRUE(identity);
+  EXPECT_EQ(identity->max_transfer_blocks, 77U);
+}
+
+// All of it is asked for again when the LUN is served there.
+TEST_F(OptionalPagesTest, APortThatServesNothingNowMayKeepItsLimitsToItself) {
+  const Bytes standby = make_sense(SenseKey::not_ready, 0x040b);
+  SimFault refusal = answers_page(0x00, ScsiStatus::check_condition, standby);
+  const auto list = refusal.matches;
+  const auto limits = answers_page(0xb0, ScsiStatus::check_condition, standby).matches;
+  refusal.matches = [list, limits](const SimCommand& command) {
+    const std::uint8_t operation = command.cdb[0];
+    return operation == 0x00 || operation == 0x9e || list(command) || limits(command);
+  };
+  target->inject(refusal);
+  const auto identity = identify();
+  ASSERT_TRUE(identity);
+  EXPECT_EQ(identity->access.refused, AccessState::standby);
+  EXPECT_EQ(identity->wwid, kWwid);
 }
 
 // What it has said by then is not all that others hear of it.

@@ -1,7 +1,7 @@
-// The plans that have shown a fault, in tests/simulation/plans: those in the folder itself must run
-// without a failure, for ever; those in unmended/ show faults that are not mended yet, and must go
-// on failing. Whoever mends a fault moves its plans up. A line "# breaks RULE" in each says what it
-// is about.
+// The plans that have shown a fault, in tests/simulation/host/plans: those in the folder itself must
+// run without a failure, for ever; those in unmended/ show faults that are not mended yet, and must
+// go on failing. Whoever mends a fault moves its plans up. A line "# breaks RULE" in each says what
+// it is about.
 #pragma once
 
 #include <set>
@@ -19,7 +19,7 @@ struct KeptPlan {
   Plan plan;
 };
 
-// In the order of their names. folder: tests/simulation/plans. A file that is no plan, or does not
+// In the order of their names. folder: tests/simulation/host/plans. A file that is no plan, or does not
 // say what it breaks, ends the program with a message.
 [[nodiscard]] std::vector<KeptPlan> mended_plans(const std::string& folder);
 [[nodiscard]] std::vector<KeptPlan> unmended_plans(const std::string& folder);
