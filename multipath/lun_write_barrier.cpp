@@ -545,20 +545,15 @@ void LunWriteBarrier::note_known_writer() {
   }
 }
 
-// Whether a disk is there that may have the LUN since this one's guest was suspended.
+// Whether a disk has come that may have had the LUN since this one's guest was suspended.
 bool LunWriteBarrier::has_an_heir() const {
   const std::uint64_t turn = SharedField(own().turn).load();
   for (std::size_t index = 0; index < kSlots; ++index) {
     Slot& slot = file_.slot(index);
     const std::uint64_t other = SharedField(slot.turn).load();
-    if (index == slot_ || SharedField(slot.in_use).load() == 0 ||
-        place_of(other) != place_of(turn) || other < turn || use_of(slot) == HolderUse::ended) {
-      continue;
-    }
-    if (!file_.try_lock_shared(index)) {
+    if (SharedField(slot.in_use).load() != 0 && place_of(other) == place_of(turn) && other > turn) {
       return true;
     }
-    file_.unlock(index);  // its process has died
   }
   return false;
 }

@@ -208,6 +208,16 @@ TEST_P(ToleranceTest, ANumberThatNeverComesIsAcknowledgedWhenNothingIsOutstandin
   EXPECT_EQ(decode_nop_out(ping.bhs()).exp_stat_sn, target.stat_sn);
   EXPECT_EQ(initiator.observer.downs, 0);
 }
+TEST_P(ToleranceTest, ANumberThatIsMissingIsNotAcknowledgedWhileACommandMayHaveIt) {
+  const std::uint32_t tag = read();
+  const std::uint32_t missing = target.stat_sn++;
+  EXPECT_EQ(exp_stat_sn_of_the_next_command(), missing);
+  ReceivedPdu ping;
+  ASSERT_TRUE(target.next(Opcode::nop_out, ping));
+  EXPECT_EQ(decode_nop_out(ping.bhs()).exp_stat_sn, missing);
+  send(with_status(data_in(tag, 0, 4096)));
+  EXPECT_TRUE(done());
+}
 TEST_P(ToleranceTest, NumbersThatAreLeftOut) {
   succeeds_and_is_said_once("leaves out StatSN", [this] {
     const std::uint32_t tag = read();
@@ -256,6 +266,18 @@ TEST_P(ToleranceTest, AnR2tForDataThatWasSent) {
     const std::uint32_t tag = write();
     target.send(r2t(tag, 8192, 131072 - 8192));
     expect_data(8192, 131072 - 8192);
+    target.send(response(tag));
+  });
+}
+TEST_P(ToleranceTest, AnR2tForThePlaceUpToWhichDataWereAskedForBeforeThat) {
+  succeeds_and_is_said_once("data that it was sent before", [this] {
+    const std::uint32_t tag = write();
+    target.send(r2t(tag, 0, 4096));
+    expect_data(0, 4096);
+    R2tPdu rest = r2t(tag, 65536, 65536);
+    rest.r2t_sn = 1;
+    target.send(rest);
+    expect_data(65536, 65536);
     target.send(response(tag));
   });
 }

@@ -117,6 +117,19 @@ TEST_F(LunWriteBarrierTest, AGuestIsOvertakenAlsoInAnotherFile) {
   EXPECT_TRUE(source.look(kNow).overtaken);
 }
 
+TEST_F(LunWriteBarrierTest, AGuestIsOvertakenInAFileThatItsDiskHasNotSeenYet) {
+  LunWriteBarrier source = enter_for(kGuest, "source");
+  EXPECT_TRUE(source.look(kNow).may_write());
+  source.set_use(HolderUse::suspended, kGuest, {});
+  clean();
+  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  destination.set_outstanding(0, true);
+  destination.set_outstanding(0, false);
+  destination.leave();
+  source.set_use(HolderUse::runs, kGuest, {});
+  EXPECT_TRUE(source.look(kNow).overtaken);
+}
+
 TEST_F(LunWriteBarrierTest, ADiskTakesItsSuspendedGuestToAnotherFile) {
   LunWriteBarrier one = enter_for(0, "one");
   one.set_use(HolderUse::suspended, kGuest, {});

@@ -219,6 +219,23 @@ TEST_F(MultipathTest, NoPathRetryThatIsChangedWhileThereIsAPathHoldsForTheNextOu
   EXPECT_EQ(answer(queued, seconds(2)), IoStatus::no_path);
 }
 
+// Nothing is left of an outage that is over.
+TEST_F(MultipathTest, TheNextOutageIsWaitedForAsLongAsIsWantedThen) {
+  options_.no_path_retry = seconds(60);
+  start({1});
+  refuse(0);
+  reactor_.run_for(seconds(30));
+  accept(0);
+  ASSERT_TRUE(wait_for_up(1));
+  device_->set_no_path_retry(NoPathRetry());
+  refuse(0);
+  const GuestRequest& queued = read(0, 8);
+  reactor_.run_for(seconds(300));
+  EXPECT_TRUE(pending(queued));
+  accept(0);
+  EXPECT_EQ(answer(queued, seconds(60)), IoStatus::ok);
+}
+
 TEST_F(MultipathTest, MoreRequestsThanThePoolHoldsWaitForASlot) {
   options_.max_requests = 4;
   start();

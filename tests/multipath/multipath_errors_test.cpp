@@ -69,6 +69,16 @@ TEST_F(RepeatedEndsTest, ASessionThatLastsIsAPathAgain) {
   EXPECT_EQ(answer(waits, seconds(5)), IoStatus::ok);
 }
 
+// How long it is tried again is a matter of the request, not of its slot.
+TEST_F(MultipathTest, ARequestDoesNotPayForTheOneBeforeIt) {
+  start({1});
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    target_->inject(status_fault(ScsiStatus::task_aborted));
+    EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok) << i;
+    reactor_.run_for(std::chrono::minutes(3));
+  }
+}
+
 TEST_F(MultipathTest, BusyStormsAreWaitedFor) {
   start();
   target_->inject(status_fault(ScsiStatus::busy, 100));
