@@ -555,28 +555,64 @@ class TrialAndLunFence : public PortalGroupTrialTest {
     options_.exclusive_luns = true;
     options_.fence_settle_time = seconds(5);
   }
+  // One portal for each node; their sessions, and what they execute, are their own.
+  void start_nodes(const std::vector<unsigned>& nodes) {
+    start_target(std::vector<std::uint16_t>(nodes.size(), 1));
+    for (std::size_t portal = 0; portal < nodes.size(); ++portal) {
+      target_->options().portals[portal].node = nodes[portal];
+    }
+    start_device();
+  }
 };
 
 TEST_F(TrialAndLunFence, ANodesLogicalUnitResetIsNoFenceOfWhatAnotherNodeHas) {
-  start_two_nodes();
+  start_nodes({0, 1});
   reactor_.run_for(seconds(10));
   lose_a_write_at(0);
   expect_that_time_alone_fences();
-  EXPECT_EQ(target_->counters.resets + other_->counters.resets, 0U) << "for nothing";
+  EXPECT_EQ(target_->counters.resets, 0U) << "for nothing";
+}
+
+TEST_F(TrialAndLunFence, AResetVouchesOnlyForItsOwnNode) {
+  start_nodes({0, 0, 1, 2});
+  reactor_.run_for(seconds(20));
+  ASSERT_TRUE(path(2).fenced_alone && path(3).fenced_alone);
+  ASSERT_FALSE(path(0).fenced_alone || path(1).fenced_alone);
+  target_->refuse_logins(1, 0x0301);  // so that there is no other fence
+  hold_writes_at(0);
+  hold_writes_at(2);
+  GuestRequest& here = at_path(0, [&]() -> GuestRequest& { return write(0, 8, 1); });
+  GuestRequest& elsewhere = at_path(2, [&]() -> GuestRequest& { return write(16, 8, 1); });
+  reactor_.run_for(milliseconds(20));
+  refuse(0);
+  refuse(2);
+  ASSERT_EQ(answer(here, seconds(1)), IoStatus::ok);
+  ASSERT_EQ(answer(elsewhere, seconds(1)), IoStatus::ok);
+  GuestRequest& after_reset = write(0, 8, 2);
+  GuestRequest& held = write(16, 8, 2);
+  EXPECT_EQ(answer(after_reset, seconds(12)), IoStatus::ok);
+  EXPECT_EQ(target_->counters.resets, 1U);
+  EXPECT_TRUE(pending(held));
+  target_->clear_faults();
+  target_->release_held();
+  EXPECT_EQ(answer(held, seconds(60)), IoStatus::ok) << "quiesce_time";
+  EXPECT_EQ(medium(0), 2);
+  EXPECT_EQ(medium(16), 2);
 }
 
 TEST_F(TrialAndLunFence, ANodesPreemptionIsNoFenceOfWhatAnotherNodeHas) {
   options_.exclusive_luns = false;
   options_.reservation_key = 0x5a00;
-  start_two_nodes();
+  start_nodes({0, 1});
   reactor_.run_for(seconds(10));
   lose_a_write_at(0);
   expect_that_time_alone_fences();
+  EXPECT_EQ(target_->counters.preemptions, 0U) << "for nothing";
 }
 
 TEST_F(TrialAndLunFence, WithoutTrialsEither) {
   lun_options_.vendor = "ACME";
-  start_two_nodes();
+  start_nodes({0, 1});
   reactor_.run_for(seconds(10));
   lose_a_write_at(0);
   expect_that_time_alone_fences();

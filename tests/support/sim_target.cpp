@@ -176,7 +176,7 @@ std::size_t SimTarget::reinstate(const SimTargetConnection& successor) {
   terminate([&](const Task& task) {
     return task.command.initiator_name == successor.initiator_name() &&
            task.command.isid == successor.isid && task.group_tag == at.group_tag &&
-           options_.portals[task.command.portal].node == at.node;
+           of_one_node(task, successor.portal);
   });
   const std::uint64_t terminated = counters.terminated_tasks - before;
   bool replaced = terminated != 0;
@@ -227,6 +227,10 @@ void SimTarget::fault_functions(TaskFunction function, std::optional<SimFunction
   }
 }
 
+bool SimTarget::of_one_node(const Task& task, std::size_t portal) const {
+  return options_.portals[task.command.portal].node == options_.portals[portal].node;
+}
+
 // Tasks of any connection; those of other initiators end without an answer (TAS is 0).
 std::size_t SimTarget::abort(const std::function<bool(const Task&)>& which) {
   std::size_t count = 0;
@@ -254,6 +258,7 @@ std::uint8_t SimTarget::manage(SimTargetConnection& connection,
                                const TaskManagementRequestPdu& request) {
   const std::uint16_t lun = addressed_lun(request.lun);
   const auto own = [&](const Task& task) { return task.connection.lock().get() == &connection; };
+  const auto here = [&](const Task& task) { return of_one_node(task, connection.portal); };
   switch (request.function) {
     case TaskFunction::abort_task:
       ++counters.aborts;
@@ -269,12 +274,13 @@ std::uint8_t SimTarget::manage(SimTargetConnection& connection,
       return 0;
     case TaskFunction::logical_unit_reset:
       ++counters.resets;
-      static_cast<void>(abort([&](const Task& task) { return task.command.lun == lun; }));
+      static_cast<void>(
+          abort([&](const Task& task) { return here(task) && task.command.lun == lun; }));
       return luns_.contains(lun) ? 0 : 2;
     case TaskFunction::target_warm_reset:
     case TaskFunction::target_cold_reset:
       ++counters.resets;
-      static_cast<void>(abort([](const Task&) { return true; }));
+      static_cast<void>(abort(here));
       return 0;
   }
   return 5;
@@ -453,6 +459,7 @@ SimScsiResult SimTarget::reserve_out(const Task& task) {
         const auto registered =
             keys.find(std::pair(other.command.initiator_name, other.command.isid));
         return &other != &task && other.command.lun == task.command.lun &&
+               of_one_node(other, task.command.portal) &&
                registered != keys.end() && registered->second == action_key;
       }));
       std::erase_if(keys, [action_key](const auto& entry) { return entry.second == action_key; });

@@ -30,7 +30,8 @@ class SimTargetConnection;
 struct SimPortal {
   SocketAddress address;
   std::uint16_t group_tag = 1;
-  // Nodes know nothing of each other's sessions, whatever the groups' tags say.
+  // Nodes know nothing of each other's sessions and tasks, whatever the groups' tags say, and of the
+  // LUN they share what it holds and which keys are registered.
   unsigned node = 0;
 };
 
@@ -215,6 +216,7 @@ class SimTarget {
   // Returns the response (11.6.1).
   [[nodiscard]] std::uint8_t manage(SimTargetConnection& connection,
                                     const TaskManagementRequestPdu& request);
+  [[nodiscard]] bool of_one_node(const Task& task, std::size_t portal) const;
   [[nodiscard]] std::size_t abort(const std::function<bool(const Task&)>& which);
   void terminate(const std::function<bool(const Task&)>& which);
   [[nodiscard]] std::vector<std::shared_ptr<SimTargetConnection>> connections() const;
