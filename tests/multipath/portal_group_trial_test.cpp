@@ -192,6 +192,14 @@ class PortalGroupTrialTest : public MultipathTest {
     target_options_.portals.push_back({portal_address(1), 1});  // for sessions
     start_device();
   }
+  // One portal for each node; their sessions, and what they execute, are their own.
+  void start_nodes(const std::vector<unsigned>& nodes) {
+    start_target(std::vector<std::uint16_t>(nodes.size(), 1));
+    for (std::size_t portal = 0; portal < nodes.size(); ++portal) {
+      target_->options().portals[portal].node = nodes[portal];
+    }
+    start_device();
+  }
   // Answered at another portal, and kept by this one.
   void lose_a_write_at(std::size_t portal) {
     hold_writes_at(portal);
@@ -269,8 +277,40 @@ TEST_F(PortalGroupTrialTest, PortalsOfTwoNodesDoNot) {
   EXPECT_EQ(other_->sessions(), 1U);
   EXPECT_EQ(losses(), 0U);
   EXPECT_TRUE(path(0).fenced_alone && path(1).fenced_alone);
+  const std::uint64_t logins = other_->counters.logins;
   lose_a_write_at(0);
   expect_that_time_alone_fences();
+  EXPECT_EQ(other_->counters.logins, logins) << "for nothing";
+}
+
+TEST_F(PortalGroupTrialTest, AFenceForADiskThatVouchesIsNoneForOneThatDoesNot) {
+  start_nodes({0, 1});
+  target_->add_lun(300, std::make_shared<SimLun>(SimLunOptions{.naa_extension = 2}));
+  MultipathOptions vouches = options_;
+  vouches.portal_group_fences = PortalGroupFences::yes;
+  auto second = std::make_unique<MultipathDevice>(reactor_, vouches, *this);
+  for (const auto& session : sessions_) {
+    ASSERT_TRUE(second->add_path(*session, 300));
+  }
+  ASSERT_TRUE(reactor_.run_until([&] { return second->snapshot().paths_up() == 2; }));
+  reactor_.run_for(seconds(10));
+  hold_writes_at(0);
+  const auto write_at_0 = [this]() -> GuestRequest& {
+    return at_path(0, [this]() -> GuestRequest& { return write(0, 8, 1); });
+  };
+  GuestRequest& lost = write_at_0();
+  device_.swap(second);
+  GuestRequest& lost_too = write_at_0();
+  reactor_.run_for(milliseconds(20));
+  refuse(0);
+  ASSERT_EQ(answer(lost, seconds(1)), IoStatus::ok);
+  ASSERT_EQ(answer(lost_too, seconds(1)), IoStatus::ok);
+  EXPECT_EQ(answer(write(0, 8, 2), seconds(1)), IoStatus::ok) << "fenced through portal 1";
+  device_.swap(second);
+  expect_that_time_alone_fences();
+  device_.swap(second);
+  close();
+  device_.swap(second);
 }
 
 // Where it comes to is the first node again, which knows its first session.
@@ -554,14 +594,6 @@ class TrialAndLunFence : public PortalGroupTrialTest {
   TrialAndLunFence() {
     options_.exclusive_luns = true;
     options_.fence_settle_time = seconds(5);
-  }
-  // One portal for each node; their sessions, and what they execute, are their own.
-  void start_nodes(const std::vector<unsigned>& nodes) {
-    start_target(std::vector<std::uint16_t>(nodes.size(), 1));
-    for (std::size_t portal = 0; portal < nodes.size(); ++portal) {
-      target_->options().portals[portal].node = nodes[portal];
-    }
-    start_device();
   }
 };
 
