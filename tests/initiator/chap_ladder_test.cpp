@@ -138,6 +138,17 @@ TEST(ChapLadder, OneLostLoginChangesNothing) {
   ASSERT_TRUE(ladder.succeeded());
 }
 
+TEST(ChapLadder, TellsOfARungWhetherALossHasLedThere) {
+  ChapLadder ladder(kAll);
+  EXPECT_EQ(ladder.failed(ChapFailure::refused, kSha3), ChapNext::next);
+  EXPECT_FALSE(ladder.succeeded()->by_loss);
+  ChapLadder another(kAll);
+  EXPECT_EQ(another.failed(ChapFailure::lost, kSha3), ChapNext::same);
+  EXPECT_EQ(another.failed(ChapFailure::lost, kSha3), ChapNext::next);
+  EXPECT_EQ(another.failed(ChapFailure::refused, kSha256), ChapNext::next);
+  EXPECT_TRUE(another.succeeded()->by_loss);
+}
+
 TEST(ChapLadder, NothingIsRememberedOfATargetThatHadRefusedEverything) {
   ChapLadder ladder(kAll);
   EXPECT_EQ(logins(ladder, with_another_secret({kMd5}), 2), "8,7,6,5 8,7,6 | ...");

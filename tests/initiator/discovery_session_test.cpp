@@ -177,13 +177,15 @@ TEST_F(DiscoverySessionTest, AnAnswerMayComeInManyPdus) {
   struct Case {
     const char* name;
     std::size_t piece_bytes;
-    bool more;  // the C bit, where the text is cut within a pair
+    bool more;   // the C bit, where the text is cut within a pair
+    bool final;  // and with the F bit in all of them
   };
   const std::vector<std::byte> whole =
       text_bytes({"TargetName=iqn.a:b", "TargetAddress=192.0.2.1:3260,1", "TargetName=iqn.a:c",
                   "TargetAddress=192.0.2.2:3260,1", "X-unknown=1", "TargetName=iqn.a:d"});
-  for (const Case& one : {Case{"whole", 1000, false}, Case{"with C", 40, true},
-                          Case{"without C", 40, false}, Case{"byte by byte", 1, true}}) {
+  for (const Case& one : {Case{"whole", 1000, false, true}, Case{"with C", 40, true, false},
+                          Case{"with F and C", 40, true, true}, Case{"without C", 40, false, false},
+                          Case{"byte by byte", 1, true, false}}) {
     start();
     ASSERT_TRUE(target.accept_login()) << one.name;
     for (std::size_t at = 0; at < whole.size(); at += one.piece_bytes) {
@@ -197,7 +199,7 @@ TEST_F(DiscoverySessionTest, AnAnswerMayComeInManyPdus) {
       send_text(target, question,
                 {whole.begin() + static_cast<std::ptrdiff_t>(at),
                  whole.begin() + static_cast<std::ptrdiff_t>(end)},
-                last, !last && one.more, last ? kReservedTag : 77);
+                last || one.final, !last && one.more, last ? kReservedTag : 77);
     }
     expect_logout(target);
     EXPECT_EQ(targets(), "iqn.a:b@192.0.2.1 iqn.a:c@192.0.2.2 iqn.a:d@10.0.0.1") << one.name;

@@ -65,6 +65,18 @@ TEST(StatusSequence, WaitsForAWholeWindowAndNoLonger) {
   EXPECT_EQ(statuses.expected(), StatusSequence::kWindow + 1);
 }
 
+TEST(StatusSequence, WhatHasArrivedHasNotArrivedAWindowLater) {
+  StatusSequence statuses;
+  statuses.reset(0);
+  EXPECT_EQ(statuses.take(1), StatusSequence::Arrival::early);
+  for (std::uint32_t number = 0; number < StatusSequence::kWindow; ++number) {
+    statuses.take(number);
+  }
+  EXPECT_EQ(statuses.take(StatusSequence::kWindow + 2), StatusSequence::Arrival::early);
+  EXPECT_EQ(statuses.take(StatusSequence::kWindow), StatusSequence::Arrival::late);
+  EXPECT_EQ(statuses.expected(), StatusSequence::kWindow + 1);
+}
+
 TEST(StatusSequence, FillsAWholeWindowAtOnce) {
   StatusSequence statuses;
   statuses.reset(3);
