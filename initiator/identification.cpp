@@ -18,8 +18,8 @@ constexpr std::uint32_t kAttentionsAtOnce = 20;
 constexpr std::chrono::milliseconds kBusyDelay{100};
 constexpr std::chrono::seconds kPatience{10};
 // What is optional and refused in words that do not say that the LUN has none of it is asked for
-// again, for so long in all: a guest may be waiting for the end. So is a page that is not needed, when
-// the target is busy.
+// again, for so long in all: a guest may be waiting for the end. So is a page that is not needed,
+// when the target is busy.
 constexpr std::chrono::seconds kSparePatience{2};
 
 constexpr std::uint16_t kInvalidOperation = 0x2000;

@@ -40,8 +40,8 @@ struct ErrorRule {
   std::uint16_t retries_elsewhere = 0;
   RetryDelay delay = RetryDelay::none;
   IoStatus answer = IoStatus::target_error;
-  // Not zero: times instead of numbers, both from the first error of the class in a row, and without
-  // what the request has waited for something of ours since; see RetryState::wait().
+  // Not zero: times instead of numbers, both from the first error of the class in a row, and
+  // without what the request has waited for something of ours since; see RetryState::wait().
   Duration time_here{};
   Duration time_in_all{};
 };
@@ -64,8 +64,9 @@ class RetryState {
   // and a new time, so that a request that had to wait for a busy target is not out of retries for
   // what follows; kMaxRetries bounds the whole.
   [[nodiscard]] Step next(ErrorClass error, const ErrorRule& rule, TimePoint now);
-  // From now on the request waits for something of ours: a path, room on one, a fence, space, or its
-  // guest. That is no time in which the target says "not now", and says nothing of the next error.
+  // From now on the request waits for something of ours: a path, room on one, a fence, space, or
+  // its guest. That is no time in which the target says "not now", and says nothing of the next
+  // error.
   // Of several calls in a row the first counts.
   void wait(TimePoint now) {
     if (count_ != 0) [[unlikely]] {
