@@ -13,14 +13,14 @@ namespace iscsi_blkback {
 namespace {
 
 // Unit attentions queue up at a target, one for each thing that happened: the first ones are asked
-// past at once. "Busy", in whatever words, ends by itself; how long an identification may take in
-// all is its owner's affair as well.
+// past at once. "Busy", in whatever words, ends by itself.
 constexpr std::uint32_t kAttentionsAtOnce = 20;
 constexpr std::chrono::milliseconds kBusyDelay{100};
 constexpr std::chrono::seconds kPatience{10};
 // What is optional and refused in words that do not say that the LUN has none of it is asked for
-// again, for so long in all.
-constexpr std::chrono::seconds kDoubtPatience{2};
+// again, for so long in all: a guest may be waiting for the end. So is a page that is not needed,
+// when the target is busy.
+constexpr std::chrono::seconds kSparePatience{2};
 
 constexpr std::uint16_t kInvalidOperation = 0x2000;
 constexpr std::uint16_t kNoSuchLun = 0x2500;
@@ -47,7 +47,10 @@ LogicalUnit::Identification::Identification(Reactor& reactor, LogicalUnit& unit,
       on_done_(on_done),
       owner_(owner),
       retry_timer_(
-          reactor, [](void* self) noexcept { static_cast<Identification*>(self)->send(); }, this) {
+          reactor, [](void* self) noexcept { static_cast<Identification*>(self)->send(); }, this),
+      answered_at_(reactor.now()),
+      patience_(kPatience),
+      spare_patience_(kSparePatience) {
   task_.owner = this;
   task_.on_complete = &Identification::on_complete;
 }
@@ -90,6 +93,42 @@ bool LogicalUnit::Identification::abandon() {
   abandoned_ = true;
   retry_timer_.stop();
   return outstanding_;
+}
+
+std::string LogicalUnit::Identification::question() const {
+  const bool page = (task_.cdb[1] & 1) != 0;
+  switch (task_.cdb[0]) {
+    case scsi_operation::kInquiry:
+      return page ? fmt::format("INQUIRY of page 0x{:02X}", task_.cdb[2]) : "INQUIRY";
+    case scsi_operation::kReadCapacity10:
+    case scsi_operation::kServiceActionIn16:
+      return "READ CAPACITY";
+    case scsi_operation::kModeSense6:
+    case scsi_operation::kModeSense10:
+      return "MODE SENSE";
+    case scsi_operation::kMaintenanceIn:
+      return "REPORT TARGET PORT GROUPS";
+    default:
+      return "TEST UNIT READY";
+  }
+}
+
+Duration LogicalUnit::Identification::longest(Duration longest_answer) {
+  // All steps, and the long form of each page and of the list of pages.
+  constexpr int kMostQuestions = static_cast<int>(Step::done) + static_cast<int>(kPages.size()) + 1;
+  return kMostQuestions * longest_answer + kPatience + kSparePatience;
+}
+
+bool LogicalUnit::Identification::Patience::lasts(TimePoint now) {
+  refused_since_ = refused_since_.value_or(now);
+  return spent_ + (now - *refused_since_) < limit_;
+}
+
+void LogicalUnit::Identification::Patience::on_answer(TimePoint now) {
+  if (refused_since_) {
+    spent_ += now - *refused_since_;
+    refused_since_.reset();
+  }
 }
 
 void LogicalUnit::Identification::forget() {
@@ -176,13 +215,14 @@ void LogicalUnit::Identification::on_complete(ScsiTask& task) noexcept {
 }
 
 void LogicalUnit::Identification::take_completion() {
-  if (not_now()) {
-    const bool attention = task_.ended_with_attention();
-    const TimePoint now = reactor_.now();
-    if (retries_++ == 0) {
-      patient_until_ = now + kPatience;
-    }
-    if (now < patient_until_) {
+  const TimePoint now = reactor_.now();
+  answered_at_ = now;
+  const bool later = not_now();
+  const bool attention = later && task_.ended_with_attention();
+  const bool spare = later && !attention && is_spare_page();
+  if (later && !spare) {
+    ++retries_;
+    if (patience_.lasts(now)) {
       if (attention) {
         start_over();
       }
@@ -197,16 +237,14 @@ void LogicalUnit::Identification::take_completion() {
   } else if (start_over_ && task_.outcome == TaskOutcome::completed) {
     send();
     return;
-  } else if (refused_in_doubt()) {
-    const TimePoint now = reactor_.now();
-    if (!doubted_) {
-      doubted_ = true;
-      doubt_until_ = now + kDoubtPatience;
-    }
-    if (now < doubt_until_) {
+  } else if (spare || refused_in_doubt()) {
+    if (spare_patience_.lasts(now)) {
       retry_timer_.start_after(kBusyDelay);
       return;
     }
+  } else {
+    patience_.on_answer(now);
+    spare_patience_.on_answer(now);
   }
   const Result<Step> next = take_answer();
   if (!next) {
@@ -266,6 +304,10 @@ bool LogicalUnit::Identification::refused_as_unknown() const {
 bool LogicalUnit::Identification::is_capacity16() const {
   const auto capacity = parse_read_capacity16(answer());
   return capacity || capacity.error().code != ErrorCode::protocol;
+}
+
+bool LogicalUnit::Identification::is_spare_page() const {
+  return step_ >= Step::supported_pages && step_ < Step::read_capacity16 && may_do_without();
 }
 
 bool LogicalUnit::Identification::is_optional() const {

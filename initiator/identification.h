@@ -10,6 +10,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -32,8 +33,27 @@ class LogicalUnit::Identification {
   void start_over();
   // True: deletes itself when its command is back. False: nothing is outstanding.
   [[nodiscard]] bool abandon();
+  // See LogicalUnit.
+  [[nodiscard]] TimePoint answered_at() const { return answered_at_; }
+  [[nodiscard]] std::string question() const;
+  [[nodiscard]] static Duration longest(Duration longest_answer);
 
  private:
+  // The time for which what is not answered now is asked for again, in all: from each refusal to
+  // the next answer.
+  class Patience {
+   public:
+    explicit Patience(Duration limit) : limit_(limit) {}
+    // At a refusal: whether to ask again.
+    [[nodiscard]] bool lasts(TimePoint now);
+    void on_answer(TimePoint now);
+
+   private:
+    Duration limit_;
+    Duration spent_{};
+    std::optional<TimePoint> refused_since_;
+  };
+
   enum class Step : std::uint8_t {
     test_unit_ready,
     inquiry,
@@ -78,6 +98,8 @@ class LogicalUnit::Identification {
   // The target wants to be asked again: it is busy, or has something else to tell first.
   [[nodiscard]] bool not_now() const;
   [[nodiscard]] bool refused_as_unknown() const;
+  // A page without which the LUN is usable and known, whatever becomes of it.
+  [[nodiscard]] bool is_spare_page() const;
   // A page or a form of a command that not every LUN has.
   [[nodiscard]] bool is_optional() const;
   // Refused, optional, and in other words than those for what a LUN does not have.
@@ -114,10 +136,10 @@ class LogicalUnit::Identification {
   void* owner_;
   Timer retry_timer_;
   Step step_ = Step::test_unit_ready;
+  TimePoint answered_at_;
   std::uint32_t retries_ = 0;
-  TimePoint patient_until_{};  // with retries_
-  bool doubted_ = false;
-  TimePoint doubt_until_{};  // with doubted_
+  Patience patience_;
+  Patience spare_patience_;
   bool outstanding_ = false;
   bool abandoned_ = false;
   bool start_over_ = false;

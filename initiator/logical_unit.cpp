@@ -69,6 +69,20 @@ void LogicalUnit::start_over() {
   identification_->start_over();
 }
 
+TimePoint LogicalUnit::answered_at() const {
+  ISCSI_BLKBACK_ASSERT(identification_);
+  return identification_->answered_at();
+}
+
+std::string LogicalUnit::question() const {
+  ISCSI_BLKBACK_ASSERT(identification_);
+  return identification_->question();
+}
+
+Duration LogicalUnit::longest_identification(Duration longest_answer) {
+  return Identification::longest(longest_answer);
+}
+
 void LogicalUnit::cancel_identify() {
   if (identification_ && identification_->abandon()) {
     static_cast<void>(identification_.release());  // deletes itself

@@ -90,6 +90,14 @@ class LogicalUnit {
   }
   // Of either, while it runs: what the LUN has told so far is asked for again.
   void start_over();
+  // Of either, while it runs: when the LUN has answered last, with whatever it was; when it began,
+  // as long as there is no answer.
+  [[nodiscard]] TimePoint answered_at() const;
+  // ... and what was asked last: "INQUIRY of page 0x83".
+  [[nodiscard]] std::string question() const;
+  // So long an identify() takes at most where each answer comes within longest_answer and nothing
+  // has it start over.
+  [[nodiscard]] static Duration longest_identification(Duration longest_answer);
   // Of either: on_done does not come; the buffers stay ours until the target has answered or the
   // connection is gone.
   void cancel_identify();

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "base/block_device.h"
 #include "base/clock.h"
@@ -39,7 +40,8 @@ struct ErrorRule {
   std::uint16_t retries_elsewhere = 0;
   RetryDelay delay = RetryDelay::none;
   IoStatus answer = IoStatus::target_error;
-  // Not zero: times instead of numbers, both from the first error of the class in a row.
+  // Not zero: times instead of numbers, both from the first error of the class in a row, and
+  // without what the request has waited for something of ours since; see RetryState::wait().
   Duration time_here{};
   Duration time_in_all{};
 };
@@ -62,6 +64,22 @@ class RetryState {
   // and a new time, so that a request that had to wait for a busy target is not out of retries for
   // what follows; kMaxRetries bounds the whole.
   [[nodiscard]] Step next(ErrorClass error, const ErrorRule& rule, TimePoint now);
+  // From now on the request waits for something of ours: a path, room on one, a fence, space, or
+  // its guest. That is no time in which the target says "not now", and says nothing of the next
+  // error.
+  // Of several calls in a row the first counts.
+  void wait(TimePoint now) {
+    if (count_ != 0) [[unlikely]] {
+      waits_since_ = waits_since_.value_or(now);
+    }
+  }
+  // It is sent to the target.
+  void go_on(TimePoint now) {
+    if (waits_since_) [[unlikely]] {
+      first_at_ += now - *waits_since_;
+      waits_since_.reset();
+    }
+  }
   // The error counted last was the first of its class in a row.
   [[nodiscard]] bool first() const { return count_ == 1; }
   // How long to wait before the next try. random: for the jitter.
@@ -73,6 +91,7 @@ class RetryState {
   ErrorClass last_ = ErrorClass::success;
   std::uint16_t count_ = 0;  // of the last class in a row
   TimePoint first_at_{};     // of these, the first
+  std::optional<TimePoint> waits_since_;
   std::uint16_t bounded_total_ = 0;
 };
 

@@ -245,9 +245,10 @@ class MultipathDevice final : public BlockDevice {
   // Unless the guest runs nothing is sent to a path, neither new requests nor retries: they wait.
   // Nor is the array told to serve the LUN through another controller, nor the LUN reset, whatever
   // exclusive_luns says. For the source of a migration, whose guest may issue them again elsewhere;
-  // so a path that is or becomes silent then is dropped at once, and fenced. Other disks of this
-  // host are told when they may have the LUN (LunWriteBarrier): a guest that is in doubt keeps it.
-  // Should one have written there when a suspended guest goes on where it was, all requests of this
+  // so a path that is or becomes silent then is dropped at once, and fenced. no_path_retry counts
+  // anew from when a suspended guest goes on, and does not count the time of a doubt. Other disks
+  // of this host are told when they may have the LUN (LunWriteBarrier): a guest that is in doubt
+  // keeps it. Should one have written there when a suspended guest goes on where it was, all requests of this
   // disk end with aborted from then on.
   void set_guest(const GuestNow& guest);
 

@@ -274,6 +274,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void fail_if_failing();
   void fail_waiting_if_no_path();
   void start_no_path_timer();
+  void restart_no_path_retry();
   void on_no_path_timer();
   void on_fence_timer();
   void after_fencing();
@@ -520,7 +521,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   TimePoint barrier_reminder_{};  // when the log says so once more
   Timer barrier_timer_;
 
-  // No path: since when requests only wait. expired: no_path_retry is over.
+  // No path: since when requests only wait, without the time that the guest was suspended. expired:
+  // no_path_retry is over.
   NoPathRetry no_path_retry_;               // as policies_ has it
   std::optional<TimePoint> no_path_since_;  // the disk had one before
   TimePoint queueing_since_{};
@@ -546,7 +548,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   Timer first_answers_timer_;  // from ready_ until ready is told
 
   GuestNow guest_;
-  bool overtaken_ = false;  // see LunWriteBarrier::Others
+  TimePoint suspended_since_{};  // or in doubt
+  bool only_in_doubt_ = false;   // in all the time since then
+  bool overtaken_ = false;       // see LunWriteBarrier::Others
   bool keeps_place_ = false;
   Timer suspend_timer_;  // the end of the time that writes at a path have to be answered
   bool closing_ = false;

@@ -65,6 +65,7 @@ bool MultipathDevice::Impl::keep_back(Request& request) {
   }
   if (held) {
     request.place = Request::Place::held;
+    request.retries.wait(reactor_.turn_time());
     held_.push_back(request);
     ++held_count_;
   }
@@ -136,6 +137,7 @@ bool MultipathDevice::Impl::try_send(Request& request) {
 
 void MultipathDevice::Impl::queue(Request& request) {
   request.place = Request::Place::queued;
+  request.retries.wait(reactor_.turn_time());
   queued_.push_back(request);
   ++queued_count_;
   if (able_ != 0) {
@@ -159,6 +161,7 @@ void MultipathDevice::Impl::send(Request& request, Path& path) {
   request.task.on_complete = &Impl::on_request_task_complete;
   request.started = selector_time();
   request.sent_at = reactor_.turn_time();
+  request.retries.go_on(request.sent_at);
   request.selected_bytes = request.length_bytes();
   groups_.on_started(request.path, request.selected_bytes);
   silences_[request.path]->sent(request.sent_at);
@@ -371,6 +374,7 @@ void MultipathDevice::Impl::wait_for_space(Request& request) {
     notify_.schedule();
   }
   request.place = Request::Place::delayed;
+  request.retries.wait(reactor_.turn_time());
   delayed_.push_back(request);
   request.timer.start_after(kSpaceRetryInterval);
 }

@@ -217,10 +217,10 @@ void MultipathDevice::Impl::note_paths_up(bool had_path) {
   fail_if_failing();
 }
 
-// no_path_retry is over, and no path is just being looked at (a unit attention on the only path is
-// not an outage, nor are controllers that change their roles).
+// no_path_retry is over, the guest runs, and no path is just being looked at (a unit attention on
+// the only path is not an outage, nor are controllers that change their roles).
 bool MultipathDevice::Impl::failing() const {
-  return no_path_expired_ && up_ == 0 && !activating_ && !answer_is_near() &&
+  return no_path_expired_ && up_ == 0 && !suspended() && !activating_ && !answer_is_near() &&
          std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
            return path->state() == PathState::pending && path->identifying();
          });
@@ -235,9 +235,22 @@ void MultipathDevice::Impl::fail_if_failing() {
 }
 
 void MultipathDevice::Impl::start_no_path_timer() {
-  if (no_path_retry_) {
+  if (no_path_retry_ && !suspended()) {
     no_path_timer_.start_at(*no_path_since_ + *no_path_retry_);
   }
+}
+
+// A guest that is suspended misses nothing, and while it is no standby path may be activated: what
+// becomes of its disk shows when it goes on. Of a doubt, of which there may be one after the other,
+// only its own time does not count.
+void MultipathDevice::Impl::restart_no_path_retry() {
+  if (closing_ || !no_path_since_ || no_path_expired_) {
+    return;
+  }
+  const TimePoint now = reactor_.now();
+  no_path_since_ =
+      only_in_doubt_ ? *no_path_since_ + (now - std::max(suspended_since_, *no_path_since_)) : now;
+  start_no_path_timer();
 }
 
 void MultipathDevice::Impl::set_no_path_retry(std::optional<NoPathRetry> wait) {

@@ -10,6 +10,7 @@
 //    the fence of what they had lost;
 //  - writes at the other paths have kSuspendDrain to be answered. A toolstack takes longer than
 //    that to hand a guest over. Then their connections are given up, too, for the same fence.
+// Meanwhile no_path_retry does not run: the guest waits for nothing, and is told nothing.
 // What a target does later than that with a write that it has, and that no login of this device
 // reaches, no other host is told.
 #include "multipath/multipath_device_impl.h"
@@ -25,10 +26,15 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
   const bool was_suspended = suspended();
   guest_ = guest;
   tell_use();
+  if (suspended()) {
+    only_in_doubt_ = guest_.state == GuestState::in_doubt && (only_in_doubt_ || !was_suspended);
+  }
   if (suspended() == was_suspended) {
     return;
   }
   if (suspended()) {
+    suspended_since_ = reactor_.now();
+    no_path_timer_.stop();
     fencer_->stop_trials(*this);
     if (lun_fence_.pausing && !lun_fence_.outstanding) {
       end_lun_fence(true);
@@ -42,6 +48,7 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
     look_at_barrier();  // another disk may have come meanwhile
     hedge_more_.schedule();
     fencer_->look_for_trials_soon();
+    restart_no_path_retry();
     on_resumed();
     pump_.schedule();
   }

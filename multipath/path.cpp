@@ -429,13 +429,26 @@ void Path::look_later() {
   }
 }
 
+// A LUN that answers is waited for, however slow it is: given up after less than an identification
+// takes it would never be used, as it is found to be good again by the next check.
 void Path::on_identify_timer() {
+  const TimePoint silent_at = logical_unit_.answered_at() + checker_timeout_;
+  const TimePoint ends_at =
+      identifying_since_ + LogicalUnit::longest_identification(checker_timeout_);
+  if (reactor_.now() < std::min(silent_at, ends_at)) {
+    identify_timer_.start_at(std::min(silent_at, ends_at));
+    return;
+  }
+  const bool silent = reactor_.now() >= silent_at;
+  std::string why = silent
+                        ? fmt::format("{} is not answered", logical_unit_.question())
+                        : "the logical unit answers, but has not told in all this time who it is";
   identifying_ = false;
   logical_unit_.cancel_identify();
   transitioning_until_.reset();
   set_identity(Identity::unknown);
-  set_state(PathState::down, "the logical unit does not answer INQUIRY or READ CAPACITY",
-            CheckerFinding::timeout);
+  set_state(PathState::down, std::move(why),
+            silent ? CheckerFinding::timeout : CheckerFinding::other);
   look_later();
 }
 

@@ -210,7 +210,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   std::optional<TimePoint> transitioning_until_;
 
   PathChecker checker_;
-  Timer identify_timer_;  // deadline of an identification
+  Timer identify_timer_;  // deadline of the next answer of an identification, and of the whole
 
   std::uint64_t block_count_ = 0;
   std::uint32_t block_bytes_ = 0;

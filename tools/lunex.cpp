@@ -76,15 +76,11 @@ bool print_line(std::string_view line) {
   return print_lines(lines);
 }
 
-Result<Configuration> configure(const Arguments& arguments) {
-  auto configured = configure_lunex(arguments.files, arguments.initiator_name);
-  if (!configured) {
-    return tl::unexpected(configured.error());
+// Once what was asked for is known to be possible: before that, one sentence says why it is not.
+void tell_of_name(const LunexConfiguration& configured) {
+  if (!configured.remark.empty()) {
+    complain(configured.remark);
   }
-  if (!configured->remark.empty()) {
-    complain(configured->remark);
-  }
-  return std::move(configured->configuration);
 }
 
 std::uint64_t random_number() {
@@ -106,14 +102,16 @@ class Bench {
   // Ends when it is known of every path whether it can be used, with at least one up.
   Result<void> open(const Arguments& arguments, bool read_only,
                     LunexDisk::Use use = LunexDisk::Use::io) {
-    const auto configuration = configure(arguments);
-    if (!configuration) {
-      return tl::unexpected(configuration.error());
+    const auto configured = configure_lunex(arguments.files, arguments.initiator_name);
+    if (!configured) {
+      return tl::unexpected(configured.error());
     }
-    const auto found = look_up_lun(*configuration, arguments.url, read_only, arguments.sessions);
+    const auto found =
+        look_up_lun(configured->configuration, arguments.url, read_only, arguments.sessions);
     if (!found) {
       return tl::unexpected(found.error());
     }
+    tell_of_name(*configured);
     if (!found->trouble.empty()) {
       complain(found->trouble);
     }
@@ -359,10 +357,11 @@ int describe(const Arguments& arguments) {
 }
 
 int find_targets(const Arguments& arguments) {
-  const auto configuration = configure(arguments);
-  if (!configuration) {
-    return complain(configuration.error());
+  const auto configured = configure_lunex(arguments.files, arguments.initiator_name);
+  if (!configured) {
+    return complain(configured.error());
   }
+  const Configuration& configuration = configured->configuration;
   std::vector<Portal> portals;
   for (const std::string& text : arguments.portals) {
     auto portal = parse_portal(text);
@@ -371,13 +370,14 @@ int find_targets(const Arguments& arguments) {
     }
     portals.push_back(std::move(*portal));
   }
+  tell_of_name(*configured);
   nlohmann::json list = nlohmann::json::array();
   PrintableLines lines;
   int status = kOk;
   for (const Portal& portal : portals) {
     auto addresses = resolve(portal.host, portal.port);
     const Result<Discovery> discovery =
-        addresses ? discover(discovery_options(configuration->session, std::move(*addresses),
+        addresses ? discover(discovery_options(configuration.session, std::move(*addresses),
                                                portal.to_string()))
                   : tl::unexpected(addresses.error());
     if (!discovery) {
@@ -391,7 +391,7 @@ int find_targets(const Arguments& arguments) {
     }
     if (discovery->targets.empty()) {
       complain(fmt::format("{} shows no target to {}", portal.to_string(),
-                           configuration->initiator_name));
+                           configuration.initiator_name));
       status = kError;
     }
     for (const DiscoveredTarget& target : discovery->targets) {

@@ -140,9 +140,14 @@ Result<LunexInfo> ask_lun(Reactor& reactor, Session& session, std::uint32_t lun,
         *static_cast<std::optional<Result<LogicalUnitIdentity>>*>(owner) = std::move(result);
       },
       &identity);
-  if (!run_until([&] { return identity.has_value(); })) {
-    unit.cancel_identify();
-    return fail(ErrorCode::timed_out, "the LUN does not answer");
+  // However slow it is: the time that run_until gives is that of an answer.
+  for (TimePoint before = unit.answered_at(); !run_until([&] { return identity.has_value(); });
+       before = unit.answered_at()) {
+    if (unit.answered_at() == before) {
+      const std::string question = unit.question();
+      unit.cancel_identify();
+      return fail(ErrorCode::timed_out, fmt::format("{} is not answered", question));
+    }
   }
   if (!*identity) {
     return tl::unexpected(identity->error());

@@ -477,6 +477,17 @@ TEST_F(OptionalPagesTest, ATargetThatCannotSayNowHowMuchItTakesIsAskedAgainLater
   EXPECT_EQ(identity->max_transfer_blocks, 77U);
 }
 
+// A guest may be waiting meanwhile.
+TEST_F(OptionalPagesTest, ATargetThatIsAlwaysBusyWithPagesThatAreNotNeededIsWaitedForTwoSeconds) {
+  target->inject(answers_page(0xb1, ScsiStatus::check_condition,
+                              make_sense(SenseKey::aborted_command, 0x0000)));
+  target->inject(answers_page(0xb2, ScsiStatus::busy));
+  const TimePoint began = reactor.now();
+  expect_usable("0xb1 and 0xb2", kWwid, "SERIAL0");
+  EXPECT_GE(reactor.now() - began, std::chrono::seconds(2));
+  EXPECT_LE(reactor.now() - began, std::chrono::milliseconds(2300));
+}
+
 // All of it is asked for again when the LUN is served there.
 TEST_F(OptionalPagesTest, APortThatServesNothingNowMayKeepItsLimitsToItself) {
   const Bytes standby = make_sense(SenseKey::not_ready, 0x040b);

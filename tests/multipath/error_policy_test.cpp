@@ -427,6 +427,33 @@ TEST(RetryState, AnotherErrorStartsANewCount) {
   EXPECT_EQ(state.next(medium_other, rule_for(medium_other), kStart), Step::here);
 }
 
+TEST(RetryState, TheTimeInWhichARequestWaitsForSomethingOfOursDoesNotCount) {
+  RetryState state;
+  const ErrorRule rule = rule_for(task_aborted);  // 2 s here, 30 s in all
+  EXPECT_EQ(state.next(task_aborted, rule, kStart), Step::here);
+  state.wait(kStart + seconds(1));
+  state.wait(kStart + seconds(50));  // from one list to another
+  state.go_on(kStart + seconds(3600));
+  EXPECT_EQ(state.next(task_aborted, rule, kStart + seconds(3600)), Step::here);
+  EXPECT_EQ(state.next(task_aborted, rule, kStart + seconds(3601)), Step::elsewhere);
+  EXPECT_EQ(state.next(task_aborted, rule, kStart + seconds(3628)), Step::elsewhere);
+  EXPECT_EQ(state.next(task_aborted, rule, kStart + seconds(3629)), Step::answer);
+}
+
+TEST(RetryState, TheNumberOfErrorsGoesOnWhereARequestHasWaited) {
+  RetryState state;
+  const ErrorRule rule = rule_for(unit_attention);
+  int retries = 0;
+  for (TimePoint now = kStart; state.next(unit_attention, rule, now) != Step::answer;
+       now += seconds(1)) {
+    ASSERT_LE(++retries, RetryState::kMaxRetries);
+    state.wait(now);
+    state.go_on(now + seconds(1));
+  }
+  EXPECT_EQ(retries, RetryState::kMaxRetries);
+  EXPECT_GE(state.delay(RetryDelay::attention, 0), milliseconds(500)) << "no tight loop";
+}
+
 TEST(RetryState, AlternatingErrorsAreBoundedToo) {
   RetryState state;
   int retries = 0;

@@ -146,6 +146,86 @@ TEST_F(MultipathTest, AStormOfUnitAttentionsDoesNotBecomeAnError) {
   EXPECT_EQ(answer(write(0, 8, 1), seconds(60)), IoStatus::ok);
 }
 
+// --- the time of retries: without what the request waits for something of ours
+
+// The second error has nothing to do with the first.
+TEST_F(MultipathTest, TheTimeWithoutAPathIsNoTimeOfRetries) {
+  start({1});
+  SimFault hold;
+  hold.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kInquiry;
+  };
+  hold.count = 0;
+  hold.hold = true;
+  target_->inject(hold);
+  target_->inject(sense_fault(SenseKey::unit_attention, 0x3f0e));
+  GuestRequest& waiting = write(0, 8, 1);
+  reactor_.run_for(milliseconds(10));
+  EXPECT_EQ(path(0).state, PathState::pending);
+  cut(0);
+  reactor_.run_for(seconds(90));
+  target_->clear_faults();
+  restore(0);
+  target_->inject(sense_fault(SenseKey::unit_attention, 0x3f0e));
+  EXPECT_EQ(answer(waiting, seconds(60)), IoStatus::ok);
+}
+
+TEST_F(MultipathTest, TheTimeOfASuspendIsNoTimeOfRetries) {
+  start({1});
+  SimFault late = status_fault(ScsiStatus::task_aborted);
+  late.extra_delay = milliseconds(5);
+  target_->inject(late);
+  GuestRequest& waiting = write(0, 8, 1);
+  reactor_.run_for(milliseconds(1));
+  device_->set_guest({GuestState::suspended});
+  reactor_.run_for(seconds(40));
+  EXPECT_TRUE(pending(waiting));
+  target_->clear_faults();
+  target_->inject(status_fault(ScsiStatus::task_aborted));
+  device_->set_guest({GuestState::runs});
+  EXPECT_EQ(answer(waiting, seconds(60)), IoStatus::ok);
+}
+
+// Another write that it overlaps was lost on the other path: rule 2 of multipath_device.h.
+TEST_F(MultipathTest, TheTimeUntilAFenceIsNoTimeOfRetries) {
+  options_.portal_group_fences = PortalGroupFences::no;
+  start({1, 2});
+  hold_next_write_at(0);
+  GuestRequest& lost = at_path(0, [this]() -> GuestRequest& { return write(0, 8, 1); });
+  reactor_.run_for(milliseconds(5));
+  SimFault late = status_fault(ScsiStatus::task_aborted);
+  late.extra_delay = milliseconds(20);
+  late.matches = writes_at(1);
+  target_->inject(late);
+  GuestRequest& held = at_path(1, [this]() -> GuestRequest& { return write(0, 8, 2); });
+  cut(0);
+  reactor_.run_for(seconds(40));  // quiesce_time: 60 s
+  EXPECT_TRUE(pending(held));
+  target_->clear_faults();
+  late.count = 1;
+  target_->inject(late);
+  EXPECT_EQ(answer(held, seconds(60)), IoStatus::ok);
+  EXPECT_EQ(answer(lost, seconds(60)), IoStatus::ok);
+  restore(0);
+}
+
+// A LUN that is full for a while, and busy before and after that, is a good path.
+TEST_F(MultipathTest, TheTimeWithoutSpaceIsNoTimeOfRetries) {
+  start({1});
+  target_->inject(status_fault(ScsiStatus::busy));
+  SimFault full = sense_fault(SenseKey::data_protect, 0x2707, 0);
+  GuestRequest& waiting = write(0, 8, 1);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).failures == 1; }, seconds(1)));
+  target_->inject(full);
+  reactor_.run_for(seconds(200));
+  EXPECT_EQ(device_->snapshot().waiting_for_space, 1U);
+  target_->clear_faults();
+  target_->inject(status_fault(ScsiStatus::busy));
+  EXPECT_FALSE(
+      reactor_.run_until([this] { return path(0).state != PathState::up; }, seconds(6)));
+  EXPECT_EQ(waiting.status, IoStatus::ok);
+}
+
 TEST_F(MultipathTest, StandbyPathIsLeftForTheOtherAndTakenBackWhenItIsReady) {
   start();
   SimFault standby = sense_fault(SenseKey::not_ready, 0x040b, 0);

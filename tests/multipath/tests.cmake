@@ -39,6 +39,7 @@ iscsi_blkback_test(multipath_test
     multipath/shared_session_test.cpp
     multipath/silent_path_test.cpp
     multipath/split_requests_test.cpp
+    multipath/slow_lun_test.cpp
     multipath/suspended_disk_test.cpp
     multipath/unfenced_writes_test.cpp
   LIBRARIES iscsi_blkback_multipath)

@@ -80,6 +80,12 @@ add_test(NAME simulation.Simulate.SaysWhereTheProfilesAre COMMAND simulate --pro
 add_test(NAME simulation.Simulate.SaysWhichOptionIsNotForDisks
   COMMAND simulate --disk --profile=moves)
 add_test(NAME simulation.Simulate.SaysWhyAPlanCannotBeRead COMMAND simulate --plan=/)
+add_test(NAME simulation.Simulate.SaysThatAPlanNeedsAFile COMMAND simulate --plan=)
+add_test(NAME simulation.Simulate.SaysThatSeedsAreNotRunBesideAPlan
+  COMMAND simulate --seeds=3
+  --plan=${CMAKE_CURRENT_SOURCE_DIR}/simulation/host/plans/slow-lun.plan)
+add_test(NAME simulation.Simulate.SaysThatAPlanBreaksNothing
+  COMMAND simulate --plan=${CMAKE_CURRENT_SOURCE_DIR}/simulation/host/plans/slow-lun.plan)
 add_test(NAME simulation.Simulate.LeavesNoSeedBehind
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/simulation/no_child_is_left
   $<TARGET_FILE:simulate> --seeds=1-100000 --jobs=1)
@@ -98,11 +104,20 @@ set_tests_properties(simulation.Simulate.SaysWhichOptionIsNotForDisks PROPERTIES
   PASS_REGULAR_EXPRESSION "--profile is not for --disk")
 set_tests_properties(simulation.Simulate.SaysWhyAPlanCannotBeRead PROPERTIES
   PASS_REGULAR_EXPRESSION "/ cannot be read: Is a directory")
+set_tests_properties(simulation.Simulate.SaysThatAPlanNeedsAFile PROPERTIES
+  PASS_REGULAR_EXPRESSION "--plan needs a value, as --plan=")
+set_tests_properties(simulation.Simulate.SaysThatSeedsAreNotRunBesideAPlan PROPERTIES
+  PASS_REGULAR_EXPRESSION "--seeds is for seeds, and --plan is run instead of them")
+set_tests_properties(simulation.Simulate.SaysThatAPlanBreaksNothing PROPERTIES
+  PASS_REGULAR_EXPRESSION "slow-lun.plan breaks no rule")
 set_tests_properties(simulation.Simulate.PrintsItsUsage
   simulation.Simulate.SaysWhichOptionItDoesNotHave
   simulation.Simulate.SaysWhereTheProfilesAre
   simulation.Simulate.SaysWhichOptionIsNotForDisks
   simulation.Simulate.SaysWhyAPlanCannotBeRead
+  simulation.Simulate.SaysThatAPlanNeedsAFile
+  simulation.Simulate.SaysThatSeedsAreNotRunBesideAPlan
+  simulation.Simulate.SaysThatAPlanBreaksNothing
   simulation.Simulate.LeavesNoSeedBehind
   simulation.Simulate.LeavesNoSeedOfDisksBehind
   simulation.Run.PrintsItsUsageBeforeItBuilds PROPERTIES LABELS simulation TIMEOUT 60)

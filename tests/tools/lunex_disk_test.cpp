@@ -11,6 +11,7 @@
 
 #include "tests/support/sim_reactor.h"
 #include "tests/support/sim_target.h"
+#include "tools/lunex_info.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -138,6 +139,34 @@ TEST_F(LunexDiskTest, WaitsForALunThatHasToBeActivated) {
 TEST_F(LunexDiskTest, WaitsForASlowArray) {
   target_.options().command_delay = 400ms;
   expect_reached();
+}
+
+// Each answer comes in time.
+TEST_F(LunexDiskTest, ASlowArrayIsDescribed) {
+  open({"192.0.2.1"});
+  ASSERT_TRUE(settles());
+  target_.options().command_delay = 900ms;
+  const auto info = ask_lun(
+      reactor_, *disk_->live_session(), 1,
+      [this](const std::function<bool()>& condition) { return reactor_.run_until(condition, 5s); });
+  ASSERT_TRUE(info) << info.error().message;
+  EXPECT_NE(info->identity.block_count, 0U);
+}
+
+TEST_F(LunexDiskTest, ALunThatDoesNotAnswerIsDescribedByWhatIsNotAnswered) {
+  open({"192.0.2.1"});
+  ASSERT_TRUE(settles());
+  SimFault silent;
+  silent.count = 0;
+  silent.answer = false;
+  silent.matches = [](const SimCommand& command) { return command.cdb[0] == 0x12; };
+  target_.inject(silent);
+  const auto info = ask_lun(
+      reactor_, *disk_->live_session(), 1,
+      [this](const std::function<bool()>& condition) { return reactor_.run_until(condition, 5s); });
+  ASSERT_FALSE(info);
+  EXPECT_EQ(info.error().message, "INQUIRY is not answered");
+  target_.clear_faults();
 }
 
 TEST_F(LunexDiskTest, AnIdentificationThatWasLostIsNotTheEnd) {

@@ -140,6 +140,18 @@ TEST(CtlCommandLine, NeedsACommand) {
   EXPECT_EQ(run(kCtl, "").exit_code, 2);
 }
 
+TEST(CtlCommandLine, NamesTheSubcommandThatItDoesNotHave) {
+  for (const char* words : {"list", "--config /nowhere list", "--config=/nowhere list ll",
+                            "-D /run -c /nowhere list --json"}) {
+    const CommandResult result = run(kCtl, words);
+    EXPECT_EQ(result.exit_code, 2) << words;
+    EXPECT_EQ(result.errors,
+              "iscsi-blkctl: there is no subcommand \"list\"; there are ll, disablequeueing, "
+              "restorequeueing, set, add, del, remove\n")
+        << words;
+  }
+}
+
 class LunexCommandLine : public testing::Test {
  protected:
   // What is wrong is said in one sentence, before anybody is asked.
@@ -158,6 +170,34 @@ class LunexCommandLine : public testing::Test {
 
 TEST_F(LunexCommandLine, NeedsACommand) {
   EXPECT_EQ(run(kLunex, "").exit_code, 2);
+}
+
+TEST_F(LunexCommandLine, NamesTheSubcommandThatItDoesNotHave) {
+  expect_refused("discovery 127.0.0.1",
+                 "there is no subcommand \"discovery\"; there are run, verify, info, discover");
+}
+
+TEST_F(LunexCommandLine, SaysWhereOptionsBelong) {
+  for (const char* words :
+       {"-i iqn.x:host discover 127.0.0.1", "-iiqn.x:host discover 127.0.0.1"}) {
+    expect_refused(words, "-i follows the subcommand, which is one of run, verify, info, discover");
+  }
+  for (const char* words : {"--json info", "--log-level=info info", "--log-level info info"}) {
+    expect_refused(words, "follows the subcommand, which is one of run, verify, info, discover");
+  }
+  expect_refused("--frobnicate info", "there is no option --frobnicate");
+  EXPECT_EQ(run(kLunex, "--help discovery").exit_code, 0);
+}
+
+// A remark about the name would look like the reason.
+TEST_F(LunexCommandLine, SaysNothingOfTheNameOfTheHostBeforeAUrlIsKnownToBeOne) {
+  std::ofstream(folder_ / "c.toml") << "";
+  for (const char* words : {"info http://foo", "info iscsi://127.0.0.1:1/IQN_x/1", "discover ''"}) {
+    const CommandResult result =
+        run(kLunex, std::string(words) + " --config '" + folder_ / "c.toml" + "'");
+    EXPECT_EQ(result.exit_code, 2) << words;
+    EXPECT_EQ(std::count(result.errors.begin(), result.errors.end(), '\n'), 1) << result.errors;
+  }
 }
 
 TEST_F(LunexCommandLine, RefusesWordsThatItDoesNotKnow) {

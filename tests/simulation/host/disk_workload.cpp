@@ -20,6 +20,8 @@ constexpr std::uint32_t kUsualSectors = 8;
 constexpr seconds kUndisturbedLimit{2};
 // ... and so many commands, where one waits for the other.
 constexpr std::int64_t kUndisturbedCommands = 300;
+// One after the other, before a disk is connected.
+constexpr std::int64_t kIdentificationCommands = 20;
 
 }  // namespace
 
@@ -259,8 +261,9 @@ void DiskWorkload::check_wait(std::string_view what, Duration took) {
 
 Duration DiskWorkload::undisturbed_limit() const {
   const PlannedTarget& target = world_.plan().targets[target_of(world_.plan(), planned_)];
-  return kUndisturbedLimit +
-         microseconds(target.single_threaded != 0 ? target.delay_us * kUndisturbedCommands : 0);
+  const std::int64_t commands =
+      target.single_threaded != 0 ? kUndisturbedCommands : kIdentificationCommands;
+  return kUndisturbedLimit + microseconds(target.delay_us * commands);
 }
 
 void DiskWorkload::check_read(const Slot& slot, std::span<const std::byte> data) {

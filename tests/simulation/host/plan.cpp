@@ -128,7 +128,7 @@ bool parse_record(std::string_view line, Record& record) {
     const auto fields = fields_of(record);
     const auto field = std::find_if(fields.begin(), fields.end(),
                                     [name](const auto& one) { return one.name == name; });
-    if (field == fields.end()) {
+    if (field == fields.end() || value < 0) {
       return false;
     }
     record.*field->member = value;

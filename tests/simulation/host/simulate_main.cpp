@@ -92,6 +92,9 @@ class Simulate {
       happened_[what] += count;
     }
     if (result.failures.empty()) {
+      if (options_.plan) {
+        std::printf("%s breaks no rule\n", name.c_str());
+      }
       return;
     }
     ++failed_;

@@ -102,6 +102,9 @@ Result<void> no_such_option(std::string_view name) {
 }
 
 Result<void> take_value(std::string_view name, const std::string& value, SimulateOptions& options) {
+  if (value.empty()) {
+    return no_such_option(name);
+  }
   if (name == "--seeds") {
     const auto range = parse_seed_range(value);
     if (!range) {
@@ -179,6 +182,21 @@ Result<void> check_for_disks(const std::vector<std::string>& words) {
   return {};
 }
 
+// What only chooses or makes plans would be without effect.
+Result<void> check_for_plan(const std::vector<std::string>& words) {
+  for (const std::string& word : words) {
+    const std::string name = word.substr(0, word.find('='));
+    for (const char* of_seeds :
+         {"--seeds", "--profile", "--only", "--without", "--set", "--stop"}) {
+      if (name == of_seeds) {
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{} is for seeds, and --plan is run instead of them", name));
+      }
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<SimulateOptions> parse_simulate_options(const std::vector<std::string>& words) {
@@ -196,6 +214,11 @@ Result<SimulateOptions> parse_simulate_options(const std::vector<std::string>& w
   }
   if (options.disk) {
     if (auto suitable = check_for_disks(words); !suitable) {
+      return tl::unexpected(suitable.error());
+    }
+  }
+  if (options.plan) {
+    if (auto suitable = check_for_plan(words); !suitable) {
       return tl::unexpected(suitable.error());
     }
   }

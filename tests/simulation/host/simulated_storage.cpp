@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::size_t kMaxPortals = 4;
 constexpr std::uint64_t kForeignExtension = 99;
+// A target that takes so long for a command, as no generated plan has it, stays so in the end.
+constexpr milliseconds kSlowByNature{100};
 
 SimLunOptions lun_options(const Plan& plan, std::size_t index) {
   const PlannedLun& planned = plan.luns[index];
@@ -239,8 +241,10 @@ void SimulatedStorage::end_weather(std::size_t number) {
   const SimTargetOptions planned = options_of(number);
   target.set_hung(false);
   map_luns(number, false);
-  // Too slow for all that is asked of it is something that is wrong, too.
-  target.options().command_delay = microseconds(200);
+  // Too slow for all that is asked of it is something that is wrong, too. What is no more than slow
+  // has to be lived with.
+  const bool slow_by_nature = planned.command_delay >= kSlowByNature;
+  target.options().command_delay = slow_by_nature ? planned.command_delay : microseconds(200);
   target.options().single_threaded = false;
   target.options().window = planned.window;
   target.start();
