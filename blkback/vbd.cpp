@@ -314,10 +314,19 @@ void Vbd::on_flush_failed(Slot& slot, IoStatus status) noexcept {
     return;
   }
   if (status == IoStatus::not_supported) {
-    break_ring({ErrorCode::unsupported,
-                "the LUN has a volatile write cache and refuses SYNCHRONIZE CACHE: nothing that the "
-                "guest flushes would be safe, so its disk is not served any more; switch the LUN's "
-                "write cache off"});
+    break_ring(
+        {ErrorCode::unsupported,
+         "the LUN has a volatile write cache, or does not tell that it has none, and refuses "
+         "SYNCHRONIZE CACHE: nothing that the guest flushes would be safe, so its disk is not "
+         "served any more; switch the LUN's write cache off, then restart the guest"});
+    return;
+  }
+  if (status == IoStatus::write_protected) {
+    break_ring(
+        {ErrorCode::io,
+         "the LUN is write-protected now and refuses SYNCHRONIZE CACHE: what the guest has "
+         "written may be in the LUN's volatile write cache only, so its disk is not served any "
+         "more; end the write protection at the array, then restart the guest"});
     return;
   }
   if (status == IoStatus::medium_error) {

@@ -62,7 +62,12 @@ ErrorClass classify_unit_attention(std::uint8_t asc, std::uint16_t code) {
     case 0x3807:
       return ErrorClass::space_attention;
     case 0x2800:  // not ready to ready change, medium may have changed
+    case 0x2a00:  // parameters changed
+    case 0x2a01:  // mode parameters changed: the write cache may have been switched on
     case 0x2a09:  // capacity data has changed
+    case 0x3f00:  // target operating conditions have changed
+    case 0x3f01:  // microcode has been changed
+    case 0x3f02:  // changed operating definition
     case 0x3f03:  // inquiry data has changed
     case 0x3f0e:  // reported LUNs data has changed
       return ErrorClass::identity_attention;
@@ -180,6 +185,24 @@ bool tells_loss(const SenseData& sense) {
 bool tells_loss_at_flush(ErrorClass error) {
   return error == ErrorClass::medium_unrecovered || error == ErrorClass::medium_other ||
          error == ErrorClass::communication_failure;
+}
+
+bool refuses_form(const ScsiTask& task) {
+  switch (classify(task)) {
+    case ErrorClass::command_unsupported:
+    case ErrorClass::out_of_range:
+      return true;
+    case ErrorClass::illegal_request:
+      return task.sense.asc == 0x24;  // invalid field in CDB
+    default:
+      return false;
+  }
+}
+
+bool refuses_flush(ErrorClass error) {
+  return error == ErrorClass::command_unsupported || error == ErrorClass::out_of_range ||
+         error == ErrorClass::illegal_request || error == ErrorClass::write_protected ||
+         error == ErrorClass::data_protect;
 }
 
 const char* to_string(ErrorClass error) {

@@ -43,7 +43,7 @@ enum class ErrorClass : std::uint8_t {
   illegal_request,      // every other 05
   unit_attention,
   space_attention,     // 06/38/07: a thinly provisioned LUN has come to its soft threshold
-  identity_attention,  // the LUN behind the path may be another one, or of another size
+  identity_attention,  // the LUN behind the path may be another one, or have changed
   write_protected,     // 07/27/00 to 02
   no_space,            // 07/27/07
   data_protect,        // every other 07
@@ -65,5 +65,11 @@ enum class Transfer : std::uint8_t { whole, at_most };
 // Of a SYNCHRONIZE CACHE: what was in the cache has not come to the medium, and may be forgotten by now.
 // A target with a page cache says so once; the next one succeeds (fsync(2), errseq).
 [[nodiscard]] bool tells_loss_at_flush(ErrorClass error);
+// Of a SYNCHRONIZE CACHE: the logical unit does not take it. What is in a volatile cache stays
+// there; without such a cache there is nothing to be done.
+[[nodiscard]] bool refuses_flush(ErrorClass error);
+// ILLEGAL REQUEST, in words that say that the command will never be taken in this form: 20/00,
+// 21/00 and 24/xx. Other words of this key may be said of a moment.
+[[nodiscard]] bool refuses_form(const ScsiTask& task);
 
 }  // namespace iscsi_blkback

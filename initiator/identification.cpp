@@ -134,6 +134,7 @@ void LogicalUnit::Identification::Patience::on_answer(TimePoint now) {
 void LogicalUnit::Identification::forget() {
   step_ = Step::test_unit_ready;
   has_16_byte_commands_ = true;
+  has_mode_sense6_ = true;
   pages_.reset();
   standard_data_.clear();
   short_page_.clear();
@@ -311,7 +312,8 @@ bool LogicalUnit::Identification::is_spare_page() const {
 }
 
 bool LogicalUnit::Identification::is_optional() const {
-  return step_ >= Step::supported_pages && step_ <= Step::read_capacity16;
+  return step_ >= Step::supported_pages && step_ <= Step::mode_sense10 &&
+         step_ != Step::read_capacity10;
 }
 
 bool LogicalUnit::Identification::refused_in_doubt() const {
@@ -451,15 +453,10 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
       return take_capacity();
     case Step::mode_sense6:
     case Step::mode_sense10:
-      // Optional: without it a write tells of write protection, and flushes are sent in any case.
       if (lost()) {
         return tl::unexpected(failure());
       }
-      if (!(good && take_mode_data()) && step_ == Step::mode_sense6 &&
-          task_.outcome == TaskOutcome::completed) {
-        return Step::mode_sense10;
-      }
-      return next_of_access(Step::mode_sense10);
+      return take_mode_sense(good);
     case Step::rdac_volume_access:
     case Step::emc_unit_path:
     case Step::target_port_groups:
@@ -577,6 +574,26 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_capa
   return Step::mode_sense6;
 }
 
+// Optional: without it a write tells of write protection, and flushes are sent in any case. A LUN
+// that knows neither form has no write cache; of one that is in trouble nothing is known.
+LogicalUnit::Identification::Step LogicalUnit::Identification::take_mode_sense(bool good) {
+  if (const auto refused = refused_here()) {
+    identity_.access.refused = refused;  // all of it is asked for again when it is served
+    return next_of_access(Step::mode_sense10);
+  }
+  const bool told = good && take_mode_data();
+  const bool unknown =
+      refused_as_unknown() && classify(task_, Transfer::at_most) != ErrorClass::access_state;
+  if (step_ == Step::mode_sense6 && !told && task_.outcome == TaskOutcome::completed) {
+    has_mode_sense6_ = !unknown;
+    return Step::mode_sense10;
+  }
+  if (unknown && !has_mode_sense6_) {
+    identity_.write_cache = WriteCache::off;
+  }
+  return next_of_access(Step::mode_sense10);
+}
+
 bool LogicalUnit::Identification::take_mode_data() {
   const Result<ModeData> mode =
       step_ == Step::mode_sense6 ? parse_mode_sense6(answer()) : parse_mode_sense10(answer());
@@ -584,15 +601,16 @@ bool LogicalUnit::Identification::take_mode_data() {
     return false;
   }
   identity_.force_unit_access = mode->force_unit_access;
-  if (mode->caching) {
-    identity_.write_cache = mode->caching->write_cache;
+  if (!mode->caching_cut_off) {
+    identity_.write_cache =
+        mode->caching && mode->caching->write_cache ? WriteCache::on : WriteCache::off;
   }
   if (mode->control) {
     identity_.software_write_protect = mode->control->software_write_protect;
     identity_.task_aborted_status = mode->control->task_aborted_status;
   }
   identity_.write_protected = mode->write_protected || identity_.software_write_protect;
-  return true;
+  return !mode->caching_cut_off;
 }
 
 // Who the LUN is, is asked whatever its list of pages says, and without a list so is what all disks

@@ -100,7 +100,7 @@ class LogicalUnit::Identification {
   [[nodiscard]] bool refused_as_unknown() const;
   // A page without which the LUN is usable and known, whatever becomes of it.
   [[nodiscard]] bool is_spare_page() const;
-  // A page or a form of a command that not every LUN has.
+  // A page or a form of a command that not every LUN has, or that it may be able to do without.
   [[nodiscard]] bool is_optional() const;
   // Refused, optional, and in other words than those for what a LUN does not have.
   [[nodiscard]] bool refused_in_doubt() const;
@@ -116,6 +116,8 @@ class LogicalUnit::Identification {
   void read_page(std::span<const std::byte> page);
   [[nodiscard]] Result<Step> take_capacity();
   [[nodiscard]] bool is_capacity16() const;
+  [[nodiscard]] Step take_mode_sense(bool good);
+  // False: it does not tell whether there is a write cache.
   [[nodiscard]] bool take_mode_data();
   [[nodiscard]] Step next_page(Step after) const;
   [[nodiscard]] Step next_of_access(Step after) const;
@@ -146,6 +148,7 @@ class LogicalUnit::Identification {
   bool only_access_ = false;
   LogicalUnitAccess known_;  // with only_access_
   bool has_16_byte_commands_ = true;
+  bool has_mode_sense6_ = true;
   std::optional<std::vector<std::uint8_t>> pages_;  // nullopt: no list that can be one
   std::vector<std::byte> standard_data_;
   std::vector<std::byte> short_page_;  // while the same page is asked for again, longer

@@ -149,7 +149,7 @@ bool LogicalUnit::try_other_form(const ScsiTask& task) {
   }
   refused_forms_ |= form_bit(operation);
   if (task.direction == DataDirection::none) {
-    return !refused(other_form(operation)) || !write_cache_;
+    return !refused(other_form(operation));
   }
   const bool is_16_byte_form =
       operation == scsi_operation::kRead16 || operation == scsi_operation::kWrite16;
@@ -160,9 +160,9 @@ bool LogicalUnit::try_other_form(const ScsiTask& task) {
   return fits && !refused(other_form(operation));
 }
 
-bool LogicalUnit::needs_flushes() const {
-  return write_cache_ || !refused(scsi_operation::kSynchronizeCache10) ||
-         !refused(scsi_operation::kSynchronizeCache16);
+bool LogicalUnit::refuses_flushes() const {
+  return refused(scsi_operation::kSynchronizeCache10) &&
+         refused(scsi_operation::kSynchronizeCache16);
 }
 
 void LogicalUnit::prepare(ScsiTask& task, const Cdb& cdb, DataDirection direction,

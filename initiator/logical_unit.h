@@ -40,6 +40,13 @@ struct LogicalUnitAccess {
   [[nodiscard]] const TargetPortGroup* group() const;
 };
 
+// Whether a write may be answered before the medium has it (caching page, WCE).
+enum class WriteCache : std::uint8_t {
+  untold,  // the target was in trouble when it was asked
+  off,     // also of a LUN that knows no MODE SENSE or has no caching page, as Linux has it
+  on,
+};
+
 // What identifies the medium, whichever path leads to it.
 struct LogicalUnitIdentity {
   // Texts of the target's, all of them as printable_identity() has them.
@@ -59,7 +66,7 @@ struct LogicalUnitIdentity {
   std::uint16_t rotation_rate = 0;        // VPD 0xB1; 1: not rotating, 0: not told
   bool write_protected = false;           // as far as known
   bool thin_provisioned = false;          // READ CAPACITY(16) LBPME
-  bool write_cache = false;               // as far as known: a flush is needed
+  WriteCache write_cache = WriteCache::untold;
   bool force_unit_access = false;         // DPOFUA: writes may have the FUA bit
   bool software_write_protect = false;    // control page, SWP
   bool task_aborted_status = false;       // control page, TAS
@@ -108,14 +115,16 @@ class LogicalUnit {
   // the logical block.
   void prepare_io(ScsiTask& task, const BlockRequest& request,
                   ForceUnitAccess fua = ForceUnitAccess::no) const;
-  // Of a task of prepare_io() that was refused with 5/20/00 (INVALID COMMAND OPERATION CODE): true when
-  // the LUN can be asked in another way, and from now on is: prepare again. READ, WRITE and
-  // SYNCHRONIZE CACHE have two forms each (SBC-3); a LUN need not know both, nor those that its
-  // READ CAPACITY has. Until the next identify().
+  // Of a task of prepare_io() that was refused with 5/20/00 (INVALID COMMAND OPERATION CODE), or of
+  // a flush for which refuses_form() is true: true when the LUN can be asked in another way, and
+  // from now on is: prepare again. READ, WRITE and SYNCHRONIZE CACHE have two forms each (SBC-3); a
+  // LUN need not know both, nor those that its READ CAPACITY has. Until the next identify().
   [[nodiscard]] bool try_other_form(const ScsiTask& task);
-  // False: the LUN has no volatile write cache, as far as known, and knows no SYNCHRONIZE CACHE; what
-  // it has answered is safe. A flush is not to be sent then.
-  [[nodiscard]] bool needs_flushes() const;
+  // SYNCHRONIZE CACHE has been refused in both forms since the last identify().
+  [[nodiscard]] bool refuses_flushes() const;
+  // As the last identify() has found it. A flush that is refused is not needed only where it is
+  // off, and only while nothing tells otherwise: this is what one path knows.
+  [[nodiscard]] WriteCache write_cache() const { return write_cache_; }
   void prepare_test_unit_ready(ScsiTask& task) const;
   // A vital product data page, of which at most bytes are wanted.
   void prepare_inquiry(ScsiTask& task, int page, std::size_t bytes,
@@ -175,7 +184,7 @@ class LogicalUnit {
   // Of the last successful identify().
   std::uint32_t logical_block_bytes_ = 512;
   bool has_16_byte_commands_ = true;
-  bool write_cache_ = false;
+  WriteCache write_cache_ = WriteCache::untold;
   std::uint64_t block_count_ = 0;
   std::uint8_t refused_forms_ = 0;  // bits of logical_unit.cpp's kForms, since then
   LogicalUnitAccess access_;

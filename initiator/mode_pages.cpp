@@ -11,8 +11,10 @@ unsigned mode_byte(std::span<const std::byte> bytes, std::size_t at) {
   return std::to_integer<unsigned>(bytes[at]);
 }
 
-ModeData mode_data(unsigned device_specific, std::span<const std::byte> pages) {
+// whole: pages are all that the target has.
+ModeData mode_data(unsigned device_specific, std::span<const std::byte> pages, bool whole) {
   ModeData data;
+  data.caching_cut_off = !whole;
   data.write_protected = (device_specific & 0x80) != 0;
   data.force_unit_access = (device_specific & 0x10) != 0;
   while (pages.size() >= 2) {
@@ -33,6 +35,7 @@ ModeData mode_data(unsigned device_specific, std::span<const std::byte> pages) {
     }
     const unsigned code = mode_byte(page, 0) & 0x3f;
     if (code == 0x08 && page.size() >= 3) {
+      data.caching_cut_off = false;
       data.caching = {.write_cache = (mode_byte(page, 2) & 0x04) != 0,
                       .read_cache = (mode_byte(page, 2) & 0x01) == 0};
     } else if (code == 0x0a && page.size() >= 6) {
@@ -58,16 +61,18 @@ Result<ModeData> parse_mode_sense6(std::span<const std::byte> bytes) {
   if (bytes.size() < 4) {
     return fail(ErrorCode::protocol, "the MODE SENSE(6) data is cut off");
   }
-  return mode_data(mode_byte(bytes, 2),
-                   mode_pages(bytes, 4 + mode_byte(bytes, 3), 1 + mode_byte(bytes, 0)));
+  const std::size_t end = 1 + mode_byte(bytes, 0);
+  return mode_data(mode_byte(bytes, 2), mode_pages(bytes, 4 + mode_byte(bytes, 3), end),
+                   end <= bytes.size());
 }
 
 Result<ModeData> parse_mode_sense10(std::span<const std::byte> bytes) {
   if (bytes.size() < 8) {
     return fail(ErrorCode::protocol, "the MODE SENSE(10) data is cut off");
   }
-  return mode_data(mode_byte(bytes, 3), mode_pages(bytes, 8U + load_be16(bytes.data() + 6),
-                                                   2U + load_be16(bytes.data())));
+  const std::size_t end = 2U + load_be16(bytes.data());
+  return mode_data(mode_byte(bytes, 3), mode_pages(bytes, 8U + load_be16(bytes.data() + 6), end),
+                   end <= bytes.size());
 }
 
 }  // namespace iscsi_blkback

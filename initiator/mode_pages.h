@@ -28,6 +28,8 @@ struct ModeData {
   bool write_protected = false;    // WP
   bool force_unit_access = false;  // DPOFUA: the FUA bit is understood
   std::optional<CachingPage> caching;
+  // There is none in what has arrived, and that is not all that the target has.
+  bool caching_cut_off = false;
   std::optional<ControlPage> control;
 };
 

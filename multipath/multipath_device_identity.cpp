@@ -42,8 +42,20 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
   }
   if (checked && identity.block_count != 0) {
     limit_pieces(identity);
+    if (!identity.access.refused) {
+      note_write_cache(path, identity.write_cache);
+    }
   }
   return checked;
+}
+
+// Answers that cross each other count for the worse.
+void MultipathDevice::Impl::note_write_cache(const Path& path, WriteCache told) {
+  if (told != WriteCache::off) {
+    cache_told_at_ = reactor_.now();
+  } else if (cache_told_at_ && path.asked_at() > *cache_told_at_) {
+    cache_told_at_.reset();
+  }
 }
 
 // Whose the serial number is depends on the grouping policy. Before the disk knows its LUN, the

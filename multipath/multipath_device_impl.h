@@ -222,12 +222,22 @@ class MultipathDevice::Impl final : public Path::Owner,
     return groups_.timed() || measures_latency_ ? reactor_.now() : TimePoint{};
   }
   void queue(Request& request);
-  void send(Request& request, Path& path);
+  void send(Request& request, Path& chosen);
   static void on_request_task_complete(ScsiTask& task) noexcept;
   void on_task_complete(Request& request);
   void take_answer(Request& request, IoStatus status);
   void send_next_piece(Request& request);
+  // What the path has answered, or would, is no answer for the guest.
+  void as_if_not_sent(Request& request);
   void retry(Request& request, ErrorClass error, const ErrorRule& rule);
+  // No write that has been answered is in a cache, as far as the path and all others know.
+  [[nodiscard]] bool nothing_to_flush(const Path& path) const;
+  [[nodiscard]] bool any_path_in_doubt() const;
+  // One of these paths whose LUN has not refused flushes; nullptr: there is none.
+  [[nodiscard]] Path* path_that_flushes(PathMask among) const;
+  // False: to be treated as any other error.
+  [[nodiscard]] bool take_refused_flush(Request& request);
+  void delay(Request& request, Duration time);
   void wait_for_space(Request& request);
   void end_wait_for_space(Request& request, IoStatus status);
   void record_unfenced(const Request& request, Path& path);
@@ -333,6 +343,7 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   // multipath_device_identity.cpp
   void limit_pieces(const LogicalUnitIdentity& identity);
+  void note_write_cache(const Path& path, WriteCache told);
   [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
   [[nodiscard]] std::string conflict_of(const Path& path, const LogicalUnitIdentity& identity,
                                         const Result<void>& checked) const;
@@ -483,6 +494,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   // one, say.
   std::uint64_t lost_before_ = 0;
   bool loss_untold_ = false;
+  // When a path has last told of a write cache, or could not tell that there is none; nullopt: one
+  // that was asked later has told that there is none, or none has told of one.
+  std::optional<TimePoint> cache_told_at_;
   std::uint32_t piece_sectors_ = 0;  // a larger request goes in pieces, one after the other
 
   std::deque<Request> pool_;  // all slots; never grows

@@ -9,6 +9,8 @@ namespace {
 
 // Each write that a full LUN has refused is tried again so often.
 constexpr std::chrono::seconds kSpaceRetryInterval{5};
+// A flush that one path's LUN refuses waits so long for room on a path that takes it.
+constexpr std::chrono::milliseconds kFlushElsewhereDelay{50};
 
 }  // namespace
 
@@ -147,12 +149,18 @@ void MultipathDevice::Impl::queue(Request& request) {
   }
 }
 
-void MultipathDevice::Impl::send(Request& request, Path& path) {
-  if (request.block->operation == BlockOperation::flush && !path.logical_unit().needs_flushes())
+void MultipathDevice::Impl::send(Request& request, Path& chosen) {
+  Path* instead = nullptr;
+  if (request.block->operation == BlockOperation::flush && chosen.logical_unit().refuses_flushes())
       [[unlikely]] {
-    finish(request, IoStatus::ok);
-    return;
+    if (!nothing_to_flush(chosen)) {
+      instead = path_that_flushes(able_);
+    } else if (!any_path_in_doubt()) {
+      finish(request, IoStatus::ok);
+      return;
+    }
   }
+  Path& path = instead != nullptr ? *instead : chosen;
   request.place = Request::Place::at_path;
   request.path = path.index();
   request.prefer.reset();
@@ -272,14 +280,12 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
 void MultipathDevice::Impl::take_answer(Request& request, IoStatus status) {
   const Path::Identity identity = slots_[request.path]->identity();
   if (identity != Path::Identity::known) [[unlikely]] {
-    if (request.hedge != nullptr) {
-      leave_to_hedge(request);
-    } else if (identity == Path::Identity::in_doubt) {
+    if (request.hedge == nullptr && identity == Path::Identity::in_doubt) {
       request.place = Request::Place::doubted;
       request.result = status;
       doubted_.push_back(request);
     } else {
-      retry(request, ErrorClass::not_sent, rule_for(ErrorClass::not_sent));
+      as_if_not_sent(request);
     }
     return;
   }
@@ -292,6 +298,14 @@ void MultipathDevice::Impl::take_answer(Request& request, IoStatus status) {
     send_next_piece(request);
   } else {
     complete(request, IoStatus::ok);
+  }
+}
+
+void MultipathDevice::Impl::as_if_not_sent(Request& request) {
+  if (request.hedge != nullptr) {
+    leave_to_hedge(request);
+  } else {
+    retry(request, ErrorClass::not_sent, rule_for(ErrorClass::not_sent));
   }
 }
 
@@ -326,8 +340,12 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
     wait_for_space(request);
     return;
   }
-  if (error == ErrorClass::command_unsupported && !closing_ &&
-      slots_[request.path]->logical_unit().try_other_form(request.task)) {
+  if (request.block->operation == BlockOperation::flush) {
+    if (refuses_flush(error) && take_refused_flush(request)) {
+      return;
+    }
+  } else if (error == ErrorClass::command_unsupported && !closing_ &&
+             slots_[request.path]->logical_unit().try_other_form(request.task)) {
     request.prefer = request.path;
     dispatch(request);
     return;
@@ -352,17 +370,79 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
   } else {
     request.avoid = path_bit(request.path);
   }
-  Duration delay = request.retries.delay(delay_kind, reactor_.random());
+  Duration pause = request.retries.delay(delay_kind, reactor_.random());
   if (delay_kind == RetryDelay::pause && request.retries.first() && (able_ & ~request.avoid) != 0) {
-    delay = Duration::zero();  // the other path may be ready now
+    pause = Duration::zero();  // the other path may be ready now
   }
-  if (delay == Duration::zero()) {
+  if (pause == Duration::zero()) {
     dispatch(request);
     return;
   }
+  delay(request, pause);
+}
+
+void MultipathDevice::Impl::delay(Request& request, Duration time) {
   request.place = Request::Place::delayed;
   delayed_.push_back(request);
-  request.timer.start_after(delay);
+  request.timer.start_after(time);
+}
+
+// What one path knows of the cache is old when another one has heard otherwise: the writes may have
+// gone there, also through a path that is down or removed by now.
+bool MultipathDevice::Impl::nothing_to_flush(const Path& path) const {
+  return !cache_told_at_ && path.logical_unit().write_cache() == WriteCache::off &&
+         std::all_of(paths_.begin(), paths_.end(), [this](const Path* other) {
+           return (up_ & path_bit(other->index())) == 0 ||
+                  other->logical_unit().write_cache() == WriteCache::off;
+         });
+}
+
+bool MultipathDevice::Impl::any_path_in_doubt() const {
+  return std::any_of(paths_.begin(), paths_.end(),
+                     [](const Path* path) { return path->identity() == Path::Identity::in_doubt; });
+}
+
+Path* MultipathDevice::Impl::path_that_flushes(PathMask among) const {
+  const auto found = std::find_if(paths_.begin(), paths_.end(), [among](const Path* path) {
+    return (among & path_bit(path->index())) != 0 && !path->logical_unit().refuses_flushes();
+  });
+  return found != paths_.end() ? *found : nullptr;
+}
+
+// Without a cache there is nothing to flush, in whatever words that is refused. With one, or where
+// nobody knows, no other answer than that of a path that flushes is worth anything: what is refused
+// for good everywhere is said to be, and what may pass is tried again.
+bool MultipathDevice::Impl::take_refused_flush(Request& request) {
+  Path& path = *slots_[request.path];
+  const bool for_good = refuses_form(request.task);
+  if (for_good && !closing_ && path.logical_unit().try_other_form(request.task)) {
+    request.prefer = path.index();
+    dispatch(request);
+    return true;
+  }
+  if (path.identity() != Path::Identity::known) {
+    as_if_not_sent(request);  // what has been read of the LUN may not hold any more
+    return true;
+  }
+  if (nothing_to_flush(path)) {
+    take_answer(request, IoStatus::ok);
+    return true;
+  }
+  if (!for_good) {
+    return false;
+  }
+  Path* const other = closing_ ? nullptr : path_that_flushes(up_);
+  if (other == nullptr) {
+    take_answer(request, IoStatus::not_supported);
+    return true;
+  }
+  request.prefer = other->index();
+  if ((able_ & path_bit(other->index())) != 0) {
+    dispatch(request);
+  } else {
+    delay(request, kFlushElsewhereDelay);
+  }
+  return true;
 }
 
 // The target has refused the write for good: nothing of it is left there.
@@ -373,10 +453,8 @@ void MultipathDevice::Impl::wait_for_space(Request& request) {
                 options_.alias);
     notify_.schedule();
   }
-  request.place = Request::Place::delayed;
   request.retries.wait(reactor_.turn_time());
-  delayed_.push_back(request);
-  request.timer.start_after(kSpaceRetryInterval);
+  delay(request, kSpaceRetryInterval);
 }
 
 void MultipathDevice::Impl::end_wait_for_space(Request& request, IoStatus status) {

@@ -136,10 +136,13 @@ class Path final : private SessionObserver, private PathChecker::Owner {
     unknown,   // it may be another one, or is
   };
   [[nodiscard]] Identity identity() const { return identity_; }
+  // When the last identification began: what it has found was read since.
+  [[nodiscard]] TimePoint asked_at() const { return identifying_since_; }
   // identifying(), of a path that was up before: in a moment it may be again.
   [[nodiscard]] bool verifying() const { return was_up_ && identifying(); }
   // For commands of the owner's own. It is busy while identifying.
   [[nodiscard]] LogicalUnit& logical_unit() { return logical_unit_; }
+  [[nodiscard]] const LogicalUnit& logical_unit() const { return logical_unit_; }
   [[nodiscard]] Session& session() const { return session_; }
   [[nodiscard]] std::uint16_t lun() const { return lun_; }
   [[nodiscard]] const std::string& portal_name() const { return portal_name_; }

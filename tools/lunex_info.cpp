@@ -210,7 +210,9 @@ PrintableLines info_text(const LunexInfo& info) {
   line("capacity", fmt::format("{} ({} blocks of {} bytes, physically {})", render_size(sectors),
                                lun.block_count, lun.logical_block_bytes, lun.physical_block_bytes));
   line("write-protected", yes_no(lun.write_protected));
-  line("write cache", yes_no(lun.write_cache));
+  line("write cache", lun.write_cache == WriteCache::untold
+                          ? "not told"
+                          : yes_no(lun.write_cache == WriteCache::on));
   line("forced unit access", yes_no(lun.force_unit_access));
   line("thin provisioning", yes_no(lun.thin_provisioned));
   line("most per command", lun.max_transfer_blocks != 0
@@ -269,7 +271,9 @@ nlohmann::json info_json(const LunexInfo& info) {
                          {"physical_block_bytes", lun.physical_block_bytes},
                          {"rotation_rate", lun.rotation_rate},
                          {"write_protected", lun.write_protected},
-                         {"write_cache", lun.write_cache},
+                         {"write_cache", lun.write_cache == WriteCache::untold
+                                             ? nlohmann::json()
+                                             : nlohmann::json(lun.write_cache == WriteCache::on)},
                          {"force_unit_access", lun.force_unit_access},
                          {"thin_provisioned", lun.thin_provisioned},
                          {"max_transfer_blocks", lun.max_transfer_blocks},

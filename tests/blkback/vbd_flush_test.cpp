@@ -82,9 +82,8 @@ TEST_F(VbdFlushTest, OneThatFailsIsTriedAgainUntilItSucceeds) {
 
 TEST_F(VbdFlushTest, NoErrorOfTheDeviceIsToldTheGuest) {
   for (const IoStatus status :
-       {IoStatus::target_error, IoStatus::out_of_range, IoStatus::write_protected,
-        IoStatus::no_space, IoStatus::reservation_conflict,
-        IoStatus::no_path, IoStatus::aborted}) {
+       {IoStatus::target_error, IoStatus::out_of_range, IoStatus::no_space,
+        IoStatus::reservation_conflict, IoStatus::no_path, IoStatus::aborted}) {
     status_ = status;
     failures_ = 1;
     EXPECT_EQ(bench_.answer(bench_.frontend->flush()).status, kBlkifOkay) << to_string(status);
@@ -132,10 +131,33 @@ TEST_F(VbdFlushTest, WhereTheLunRefusesFlushesAsSuchTheDiskIsStopped) {
   const std::uint64_t id = start_flush();
   EXPECT_FALSE(answer_after(id, seconds(10)));
   EXPECT_THAT(bench_.broken, ElementsAre(HasSubstr("refuses SYNCHRONIZE CACHE")));
+  EXPECT_THAT(bench_.broken, ElementsAre(HasSubstr("switch the LUN's write cache off")));
   EXPECT_EQ(bench_.vbd->statistics().flush_retries, 0U);
   const auto later = bench_.frontend->write(0, pattern(4096, 1));
   bench_.frontend->push();
   EXPECT_FALSE(answer_after(later.value_or(0), seconds(10))) << "nothing is consumed any more";
+}
+
+TEST_F(VbdFlushTest, WhereAWriteProtectedLunRefusesFlushesTheDiskIsStopped) {
+  status_ = IoStatus::write_protected;
+  failures_ = kAlways;
+  const std::uint64_t id = start_flush();
+  EXPECT_FALSE(answer_after(id, seconds(10)));
+  EXPECT_THAT(bench_.broken, ElementsAre(HasSubstr("the LUN is write-protected now")));
+  EXPECT_EQ(bench_.vbd->statistics().flush_retries, 0U);
+}
+
+// Whoever holds the reservation may give it back.
+TEST_F(VbdFlushTest, AReservationConflictIsSaidAndAskedPast) {
+  status_ = IoStatus::reservation_conflict;
+  failures_ = 40;
+  const std::uint64_t id = start_flush();
+  EXPECT_FALSE(answer_after(id, seconds(60)));
+  EXPECT_EQ(lines_with("a flush failed: reservation conflict; it is tried again"), 1U);
+  EXPECT_TRUE(bench_.broken.empty());
+  const auto answer = answer_after(id, seconds(60));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, kBlkifOkay);
 }
 
 // To try again would be to lie: the target has forgotten what it could not write.

@@ -288,5 +288,24 @@ TEST(ModePages, WhatIsCutOffIsLeftOut) {
   EXPECT_FALSE(parse_mode_sense6(raw({0xff, 0, 0, 0, 0x08, 0xff, 0x04}))->caching);
 }
 
+// A page that has not arrived is none that is not there.
+TEST(ModePages, WhetherTheCachingPageMayBeCutOffIsTold) {
+  const RawBytes caching = mode6(0, {0x01, 1, 0, 0x08, 1, 0x04, 0x0a, 1, 0});
+  const RawBytes none = mode6(0, {0x01, 1, 0, 0x0a, 1, 0, 0x1c, 1, 0});
+  for (std::size_t length = 4; length <= caching.size(); ++length) {
+    const auto arrived = static_cast<std::ptrdiff_t>(length);
+    EXPECT_EQ(
+        parse_mode_sense6(RawBytes(caching.begin(), caching.begin() + arrived))->caching_cut_off,
+        length < 10)
+        << length;
+    EXPECT_EQ(parse_mode_sense6(RawBytes(none.begin(), none.begin() + arrived))->caching_cut_off,
+              length < none.size())
+        << length;
+  }
+  EXPECT_FALSE(parse_mode_sense6(mode6(0, {}))->caching_cut_off);
+  EXPECT_TRUE(parse_mode_sense10(raw({0, 9, 0, 0, 0, 0, 0, 0}))->caching_cut_off);
+  EXPECT_FALSE(parse_mode_sense10(raw({0, 6, 0, 0, 0, 0, 0, 0}))->caching_cut_off);
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

@@ -585,7 +585,7 @@ TEST_F(OptionalPagesTest, ModeSenseIsOptional) {
   for (const auto& [six, six_sense] : kSenses) {
     target->inject(answers(scsi_operation::kModeSense6, ScsiStatus::check_condition, six_sense));
     expect_usable(six, kWwid, "SERIAL0");
-    EXPECT_TRUE(identify()->write_cache) << six << ": MODE SENSE(10) tells";
+    EXPECT_EQ(identify()->write_cache, WriteCache::on) << six << ": MODE SENSE(10) tells";
     for (const auto& [ten, ten_sense] : kSenses) {
       target->inject(answers(scsi_operation::kModeSense10, ScsiStatus::check_condition, ten_sense));
       expect_usable(std::string(six) + ", " + ten, kWwid, "SERIAL0");
@@ -598,6 +598,88 @@ TEST_F(OptionalPagesTest, ModeSenseIsOptional) {
   silent.answer = false;
   target->inject(silent);
   expect_usable("never answered", kWwid, "SERIAL0");
+  EXPECT_EQ(identify()->write_cache, WriteCache::untold);
+}
+
+// As Linux has it: "Assuming drive cache: write through".
+TEST_F(OptionalPagesTest, ALunThatKnowsNoModeSenseIsTakenToHaveNoWriteCache) {
+  for (const int code : {0x2000, 0x2400, 0x0000}) {
+    const Bytes unknown = make_sense(SenseKey::illegal_request, static_cast<std::uint16_t>(code));
+    target->inject(answers(scsi_operation::kModeSense6, ScsiStatus::check_condition, unknown));
+    target->inject(answers(scsi_operation::kModeSense10, ScsiStatus::check_condition, unknown));
+    EXPECT_EQ(identify()->write_cache, WriteCache::off) << code;
+    target->clear_faults();
+  }
+}
+
+TEST_F(OptionalPagesTest, ATargetInTroubleAtModeSenseHasToldNothingOfItsWriteCache) {
+  const std::pair<ScsiStatus, Bytes> kTroubles[] = {
+      {ScsiStatus::busy, {}},
+      {ScsiStatus::reservation_conflict, {}},
+      {ScsiStatus::check_condition, {}},
+      {ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0403)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x0000)},
+      {ScsiStatus::check_condition, make_sense(SenseKey::illegal_request, 0x9401)}};
+  const Bytes unknown = make_sense(SenseKey::illegal_request, 0x2000);
+  for (const auto& [status, sense] : kTroubles) {
+    const SimFault six = answers(scsi_operation::kModeSense6, status, sense);
+    const SimFault ten = answers(scsi_operation::kModeSense10, status, sense);
+    target->inject(six);
+    target->inject(ten);
+    EXPECT_EQ(identify()->write_cache, WriteCache::untold) << static_cast<int>(status);
+    target->clear_faults();
+    target->inject(six);
+    target->inject(answers(scsi_operation::kModeSense10, ScsiStatus::check_condition, unknown));
+    EXPECT_EQ(identify()->write_cache, WriteCache::untold) << "MODE SENSE(10) is unknown";
+    target->clear_faults();
+    target->inject(answers(scsi_operation::kModeSense6, ScsiStatus::check_condition, unknown));
+    target->inject(ten);
+    EXPECT_EQ(identify()->write_cache, WriteCache::untold) << "MODE SENSE(6) is unknown";
+    target->clear_faults();
+  }
+}
+
+TEST_F(OptionalPagesTest, ACachingPageThatIsCutOffIsAskedForInTheOtherForm) {
+  const auto cut = [this](std::uint8_t operation, std::uint32_t bytes) {
+    SimFault fault = answers(operation, ScsiStatus::good);
+    fault.execute = true;
+    fault.cut_bytes = bytes;  // 20 of the caching page, 12 of the one behind it
+    target->inject(fault);
+  };
+  cut(scsi_operation::kModeSense6, 12);
+  EXPECT_EQ(identify()->write_cache, WriteCache::on);
+  target->clear_faults();
+  cut(scsi_operation::kModeSense6, 30);
+  EXPECT_EQ(identify()->write_cache, WriteCache::on) << "MODE SENSE(10) tells";
+  cut(scsi_operation::kModeSense10, 30);
+  EXPECT_EQ(identify()->write_cache, WriteCache::untold);
+  lun->options.has_mode_sense6 = false;
+  EXPECT_EQ(identify()->write_cache, WriteCache::untold);
+}
+
+TEST_F(OptionalPagesTest, TroubleAtModeSenseThatPassesIsWaitedFor) {
+  for (const bool cache : {true, false}) {
+    lun->options.write_cache = cache;
+    for (const std::uint8_t operation :
+         {scsi_operation::kModeSense6, scsi_operation::kModeSense10}) {
+      lun->options.has_mode_sense6 = operation == scsi_operation::kModeSense6;
+      SimFault fault = answers(operation, ScsiStatus::check_condition,
+                               make_sense(SenseKey::hardware_error, 0x4400));
+      fault.count = 5;
+      target->inject(fault);
+      EXPECT_EQ(identify()->write_cache, cache ? WriteCache::on : WriteCache::off);
+    }
+  }
+}
+
+// Its modes are asked for when it serves the LUN.
+TEST_F(OptionalPagesTest, APortThatServesNothingWhenItIsAskedForModesIsNotUsed) {
+  target->inject(answers(scsi_operation::kModeSense6, ScsiStatus::check_condition,
+                         make_sense(SenseKey::not_ready, 0x040b)));
+  const auto identity = identify();
+  ASSERT_TRUE(identity);
+  EXPECT_EQ(identity->access.refused, AccessState::standby);
 }
 
 TEST_F(OptionalPagesTest, TestUnitReadyWithNothingToComplainOfIsReady) {

@@ -322,7 +322,7 @@ TEST_F(LogicalUnitCommandsTest, IdentityTellsWhatTheLunCanDo) {
   const auto identity = identify(unit);
   ASSERT_TRUE(identity);
   EXPECT_EQ(identity->tpgs, 3);
-  EXPECT_TRUE(identity->write_cache);
+  EXPECT_EQ(identity->write_cache, WriteCache::on);
   EXPECT_TRUE(identity->force_unit_access);
   EXPECT_TRUE(identity->task_aborted_status);
   EXPECT_FALSE(identity->software_write_protect);
@@ -345,7 +345,7 @@ TEST_F(LogicalUnitCommandsTest, ModeSense10WhereThereIsNo6) {
   lun->options.software_write_protect = true;
   const auto identity = identify(unit);
   ASSERT_TRUE(identity);
-  EXPECT_FALSE(identity->write_cache);
+  EXPECT_EQ(identity->write_cache, WriteCache::off);
   EXPECT_FALSE(identity->force_unit_access);
   EXPECT_TRUE(identity->software_write_protect);
   EXPECT_TRUE(identity->write_protected) << "whichever way";

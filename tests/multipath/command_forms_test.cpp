@@ -56,7 +56,7 @@ TEST_F(CommandFormsTest, WithoutAWriteCacheAndWithoutFlushesThereIsNothingToFlus
   EXPECT_EQ(seen(kSynchronizeCache16) + seen(kSynchronizeCache10), 2U) << "asked once each";
 }
 
-TEST_F(CommandFormsTest, ALunThatTellsNothingOfItsCacheHasNone) {
+TEST_F(CommandFormsTest, ALunThatKnowsNoModeSenseHasNoCache) {
   lun_options_.has_mode_sense = false;
   start_without({kSynchronizeCache10, kSynchronizeCache16});
   EXPECT_EQ(answer(flush()), IoStatus::ok);

@@ -267,7 +267,7 @@ TEST(ErrorPolicy, OtherIllegalRequestsAreTheGuests) {
 }
 
 TEST(ErrorPolicy, UnitAttentionIsRetriedHere) {
-  for (const std::uint16_t code : Codes{0x2a01, 0x3f05, 0x0000}) {
+  for (const std::uint16_t code : Codes{0x2a02, 0x3f05, 0x0000}) {
     EXPECT_EQ(class_of_sense(SenseKey::unit_attention, code), unit_attention) << code;
   }
   expect_wait(unit_attention, seconds(15), seconds(60), RetryDelay::attention,
@@ -317,6 +317,12 @@ TEST(ErrorPolicy, ChangedCapacityVerifiesTheIdentity) {
 
 TEST(ErrorPolicy, ChangedInquiryDataVerifiesTheIdentity) {
   EXPECT_EQ(class_of_sense(SenseKey::unit_attention, 0x3f03), identity_attention);
+}
+
+TEST(ErrorPolicy, WhatChangesHowTheLunWorksVerifiesTheIdentity) {
+  for (const std::uint16_t code : Codes{0x2a00, 0x2a01, 0x3f00, 0x3f01, 0x3f02}) {
+    EXPECT_EQ(class_of_sense(SenseKey::unit_attention, code), identity_attention) << code;
+  }
 }
 
 TEST(ErrorPolicy, ChangedLunsVerifyTheIdentity) {

@@ -34,6 +34,7 @@ iscsi_blkback_test(multipath_test
     multipath/prioritizer_test.cpp
     multipath/queue_depth_test.cpp
     multipath/redirected_login_test.cpp
+    multipath/refused_flush_test.cpp
     multipath/reservation_key_test.cpp
     multipath/shared_disk_test.cpp
     multipath/shared_session_test.cpp

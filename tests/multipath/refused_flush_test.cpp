@@ -1,0 +1,420 @@
+// Flushes that the LUN refuses: they are acknowledged only where no write can be in a volatile
+// cache, as far as every path of the disk knows.
+#include <vector>
+
+#include "tests/multipath/multipath_fixture.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using namespace scsi_operation;
+
+bool is_flush(const SimCommand& command) {
+  return command.cdb[0] == kSynchronizeCache10 || command.cdb[0] == kSynchronizeCache16;
+}
+bool is_mode_sense(const SimCommand& command) {
+  return command.cdb[0] == kModeSense6 || command.cdb[0] == kModeSense10;
+}
+
+class RefusedFlushTest : public MultipathTest {
+ protected:
+  RefusedFlushTest() {
+    options_.path_selector = PathSelectorKind::round_robin;
+    options_.path_grouping_policy = PathGroupingPolicy::multibus;
+  }
+
+  // A LUN that knows no SYNCHRONIZE CACHE.
+  void refuse_flushes() {
+    lun_options_.unknown_operations = {kSynchronizeCache10, kSynchronizeCache16};
+  }
+  // Each path has learned that no flush is needed.
+  void start_without_cache(std::vector<std::uint16_t> portals) {
+    lun_options_.write_cache = false;
+    refuse_flushes();
+    start(std::move(portals));
+    for (int i = 0; i < 4; ++i) {
+      ASSERT_EQ(answer(flush()), IoStatus::ok);
+    }
+  }
+  void switch_cache_on() {
+    lun_->options.write_cache = true;
+    lun_->options.unknown_operations.clear();
+  }
+  void log_in_again(std::size_t portal) {
+    cut(portal);
+    ASSERT_TRUE(
+        reactor_.run_until([&] { return path(portal).state != PathState::up; }, seconds(1)));
+    restore(portal);
+    ASSERT_TRUE(wait_for_up(sessions_.size()));
+  }
+  // count: so many; 0: all from now on.
+  void answer_with(bool (*matches)(const SimCommand&), ScsiStatus status,
+                   std::vector<std::byte> sense = {}, std::uint32_t count = 0) {
+    SimFault fault;
+    fault.matches = matches;
+    fault.count = count;
+    fault.status = status;
+    fault.sense = std::move(sense);
+    target_->inject(fault);
+  }
+  static bool is_flush_at_1(const SimCommand& command) {
+    return command.portal == 1 && is_flush(command);
+  }
+};
+
+// ---- the target says that something has changed
+
+class ChangedCacheTest : public RefusedFlushTest, public testing::WithParamInterface<int> {};
+
+TEST_P(ChangedCacheTest, AFlushIsSentAfterAUnitAttentionThatMaySpeakOfTheCache) {
+  start_without_cache({1});
+  switch_cache_on();
+  target_->add_unit_attention(static_cast<std::uint16_t>(GetParam()));
+  ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);  // hears of it
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+TEST_P(ChangedCacheTest, AFlushIsSentAfterAnAsynchronousMessageThatMaySpeakOfTheCache) {
+  start_without_cache({1});
+  switch_cache_on();
+  target_->send_scsi_event(0, SenseKey::unit_attention, static_cast<std::uint16_t>(GetParam()));
+  reactor_.run_for(milliseconds(1));
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Codes, ChangedCacheTest,
+                         testing::Values(0x2a00, 0x2a01, 0x3f00, 0x3f01, 0x3f02, 0x3f03, 0x2900));
+
+TEST_F(RefusedFlushTest, WithoutACacheNoneIsNeededAfterAChangeEither) {
+  start_without_cache({1, 1});
+  target_->add_unit_attention(0x2a01);
+  ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(flush()), IoStatus::ok);
+  }
+  EXPECT_EQ(lun_->counters.flushes, 0U);
+}
+
+// The refusal is of before: what it would be judged by is just being read again.
+TEST_F(RefusedFlushTest, ARefusalThatComesWhileTheLunIsReadAgainIsNotJudgedByWhatWasKnown) {
+  lun_options_.write_cache = false;
+  start({1});
+  SimFault refusal;
+  refusal.matches = is_flush;
+  refusal.status = ScsiStatus::check_condition;
+  refusal.sense = make_sense(SenseKey::data_protect, 0x2700);
+  refusal.extra_delay = milliseconds(5);
+  target_->inject(refusal);
+  const GuestRequest& request = flush();
+  reactor_.run_for(milliseconds(2));
+  lun_->options.write_cache = true;
+  target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a01);
+  EXPECT_EQ(answer(request), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+// ---- what one path knows and another one does not
+
+// The target says nothing, and only a new login hears of the cache.
+class OtherPathsTest : public RefusedFlushTest {
+ protected:
+  void let_path_0_hear() {
+    start_without_cache({1, 1});
+    switch_cache_on();
+    log_in_again(0);
+  }
+};
+
+TEST_F(OtherPathsTest, AFlushIsSentWhereOnePathKnowsOfACache) {
+  let_path_0_hear();
+  for (std::uint64_t i = 1; i <= 4; ++i) {
+    ASSERT_EQ(answer(write(0, 8, 3)), IoStatus::ok);
+    EXPECT_EQ(answer(flush()), IoStatus::ok);
+    EXPECT_EQ(lun_->counters.flushes, i);
+  }
+}
+
+TEST_F(OtherPathsTest, AFlushIsSentWhereAPathThatKnewOfACacheIsDown) {
+  let_path_0_hear();
+  cut(0);
+  ASSERT_TRUE(wait_for_up(1));
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+TEST_F(OtherPathsTest, AFlushIsSentWhereAPathThatKnewOfACacheHasBeenRemoved) {
+  let_path_0_hear();
+  ASSERT_TRUE(device_->remove_path(*sessions_[0], 0));
+  reactor_.run_for(seconds(10));
+  ASSERT_EQ(device_->snapshot().paths.size(), 1U);
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+TEST_F(OtherPathsTest, WhereNoPathTakesItAFlushIsNotSupported) {
+  start_without_cache({1, 1});
+  lun_->options.write_cache = true;  // and knows no flushes still
+  log_in_again(0);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+  }
+}
+
+TEST_F(OtherPathsTest, WhenTheCacheIsOffAgainAsAllPathsKnowNoFlushIsNeeded) {
+  start_without_cache({1, 1});
+  lun_->options.write_cache = true;
+  log_in_again(0);
+  ASSERT_EQ(answer(flush()), IoStatus::not_supported);
+  lun_->options.write_cache = false;
+  log_in_again(0);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(flush()), IoStatus::ok);
+  }
+}
+
+TEST_F(OtherPathsTest, AFlushIsNeededWhereOnePathHasNotBeenToldOfTheCache) {
+  lun_options_.write_cache = false;
+  refuse_flushes();
+  start_target({1, 1});
+  answer_with(
+      [](const SimCommand& command) { return command.portal == 1 && is_mode_sense(command); },
+      ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400));
+  start_device();
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+  }
+  target_->clear_faults();
+  log_in_again(1);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(flush()), IoStatus::ok);
+  }
+}
+
+// Path 0 has been told of a change and reads what there is; path 1 has not been told.
+TEST_F(OtherPathsTest, WhileAPathIsBeingReadAgainNoFlushIsTakenToBeNeedless) {
+  start_without_cache({1, 1});
+  switch_cache_on();
+  SimFault hangs;
+  hangs.matches = [](const SimCommand& command) {
+    return command.portal == 0 && command.cdb[0] == kInquiry;
+  };
+  hangs.count = 0;
+  hangs.hold = true;
+  target_->inject(hangs);
+  SimFault attention = sense_fault(SenseKey::unit_attention, 0x2a01);
+  attention.matches = io_at(0);
+  target_->inject(attention);
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_EQ(answer(write(0, 8, 3)), IoStatus::ok);
+  }
+  ASSERT_EQ(up(), 1U);
+  EXPECT_EQ(answer(flush(), seconds(1)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+  target_->clear_faults();
+  target_->release_held();
+}
+
+// One path hears that there is none any more; what the other one carries may still be cached.
+TEST_F(OtherPathsTest, AFlushGoesByAPathThatStillKnowsOfACache) {
+  start();
+  lun_->options.write_cache = false;
+  answer_with(is_flush_at_1, ScsiStatus::check_condition,
+              make_sense(SenseKey::illegal_request, 0x2000));
+  log_in_again(1);
+  for (std::uint64_t i = 1; i <= 4; ++i) {
+    EXPECT_EQ(answer(flush()), IoStatus::ok);
+    EXPECT_EQ(lun_->counters.flushes, i);
+  }
+}
+
+// What path 1 says is of before the cache, and comes behind what path 0 says of it.
+TEST_F(OtherPathsTest, AnswersThatCrossEachOtherCountForTheWorse) {
+  start_without_cache({1, 1});
+  SimFault two_words;
+  two_words.count = 0;
+  two_words.matches = [this](const SimCommand& command) {
+    lun_->options.write_cache = command.portal == 0;
+    return false;
+  };
+  target_->inject(two_words);
+  SimFault slow;
+  slow.matches = [](const SimCommand& command) {
+    return command.portal == 1 && command.cdb[0] == kInquiry;
+  };
+  slow.hold = true;
+  target_->inject(slow);
+  cut(1);
+  ASSERT_TRUE(reactor_.run_until([&] { return path(1).state != PathState::up; }, seconds(1)));
+  restore(1);
+  ASSERT_TRUE(reactor_.run_until([&] { return target_->held() == 1; }, seconds(10)));
+  cut(0);
+  ASSERT_TRUE(reactor_.run_until([&] { return path(0).state != PathState::up; }, seconds(1)));
+  restore(0);
+  ASSERT_TRUE(wait_for_up(1));
+  target_->release_held();
+  ASSERT_TRUE(wait_for_up(2));
+  cut(0);
+  ASSERT_TRUE(wait_for_up(1));
+  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+}
+
+// It is asked for its modes when it serves the LUN.
+TEST_F(OtherPathsTest, APortInStandbyThatTellsNoModesMakesNoFlushNeedful) {
+  start_without_cache({1, 1});
+  answer_with(
+      [](const SimCommand& command) { return command.portal == 0 && is_mode_sense(command); },
+      ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x040b));
+  cut(0);
+  ASSERT_TRUE(wait_for_up(1));
+  restore(0);
+  ASSERT_TRUE(
+      reactor_.run_until([this] { return path(0).state == PathState::ghost; }, seconds(30)));
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(flush()), IoStatus::ok);
+  }
+}
+
+TEST_F(OtherPathsTest, AFlushThatOnePathRefusesGoesByOneThatTakesIt) {
+  start();
+  answer_with(is_flush_at_1, ScsiStatus::check_condition,
+              make_sense(SenseKey::illegal_request, 0x2000));
+  for (std::uint64_t i = 1; i <= 4; ++i) {
+    EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::ok);
+    EXPECT_EQ(lun_->counters.flushes, i);
+  }
+  EXPECT_LE(path(1).failures, 2U) << "it has been learned";
+}
+
+TEST_F(OtherPathsTest, AFlushWaitsForRoomOnThePathThatTakesIt) {
+  session_options_.max_commands = 1;
+  start();
+  answer_with(is_flush_at_1, ScsiStatus::check_condition,
+              make_sense(SenseKey::illegal_request, 0x2000));
+  hold_next_write_at(0);
+  const GuestRequest& occupant = at_path(0, [this]() -> GuestRequest& { return write(0, 8, 1); });
+  const GuestRequest& request = flush();
+  reactor_.run_for(milliseconds(400));
+  EXPECT_TRUE(pending(request));
+  EXPECT_LE(path(1).requests, 20U) << "asked again and again";
+  target_->release_held();
+  EXPECT_EQ(answer(request, milliseconds(200)), IoStatus::ok);
+  EXPECT_EQ(answer(occupant), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+// ---- nothing is told of the cache
+
+struct Trouble {
+  const char* what;
+  ScsiStatus status;
+  std::vector<std::byte> sense;
+};
+const Trouble kTroubles[] = {
+    {"hardware_error", ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400)},
+    {"not_ready", ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0403)},
+    {"unusable_sense", ScsiStatus::check_condition, {}},
+    {"busy", ScsiStatus::busy, {}},
+};
+class UntoldCacheTest : public RefusedFlushTest, public testing::WithParamInterface<Trouble> {};
+class LastingTroubleTest : public UntoldCacheTest {};
+
+TEST_P(UntoldCacheTest, TroubleThatPassesHidesNoCache) {
+  lun_options_.write_cache = true;
+  refuse_flushes();
+  start_target({1});
+  answer_with(is_mode_sense, GetParam().status, GetParam().sense, 5);
+  start_device();
+  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+}
+
+TEST_P(UntoldCacheTest, TroubleThatPassesInventsNoCache) {
+  lun_options_.write_cache = false;
+  refuse_flushes();
+  start_target({1});
+  answer_with(is_mode_sense, GetParam().status, GetParam().sense, 5);
+  start_device();
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+}
+
+TEST_P(LastingTroubleTest, AFlushThatIsRefusedIsNotAcknowledgedWhereNothingIsTold) {
+  lun_options_.write_cache = true;
+  refuse_flushes();
+  start_target({1});
+  answer_with(is_mode_sense, GetParam().status, GetParam().sense);
+  start_device(false);
+  ASSERT_TRUE(wait_for_up(1));
+  ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+}
+
+std::string name_of(const testing::TestParamInfo<Trouble>& test) {
+  return test.param.what;
+}
+INSTANTIATE_TEST_SUITE_P(Troubles, UntoldCacheTest, testing::ValuesIn(kTroubles), name_of);
+// A path that is busy for ever is not used.
+INSTANTIATE_TEST_SUITE_P(Troubles, LastingTroubleTest,
+                         testing::ValuesIn(kTroubles, kTroubles + std::size(kTroubles) - 1),
+                         name_of);
+
+// ---- in which words
+
+TEST_F(RefusedFlushTest, WithoutACacheNoRefusalKeepsAFlushWaiting) {
+  lun_options_.write_cache = false;
+  start({1, 1});
+  for (const auto& [key, code] : {std::pair{SenseKey::illegal_request, 0x2c00},
+                                  {SenseKey::illegal_request, 0x2600},
+                                  {SenseKey::illegal_request, 0x8001},
+                                  {SenseKey::data_protect, 0x2700},
+                                  {SenseKey::data_protect, 0x2704},
+                                  {SenseKey::illegal_request, 0x2101},
+                                  {SenseKey::illegal_request, 0x2100},
+                                  {SenseKey::illegal_request, 0x2400},
+                                  {SenseKey::illegal_request, 0x2000}}) {
+    answer_with(is_flush, ScsiStatus::check_condition,
+                make_sense(key, static_cast<std::uint16_t>(code)));
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::ok) << std::hex << code;
+    }
+    target_->clear_faults();
+  }
+}
+
+// Whatever is refused for good with a cache: the guest's disk cannot be served.
+TEST_F(RefusedFlushTest, WithACacheARefusalForGoodIsNotSupported) {
+  start({1, 1});
+  for (const int code : {0x2400, 0x2401, 0x2100, 0x2000}) {
+    answer_with(is_flush, ScsiStatus::check_condition,
+                make_sense(SenseKey::illegal_request, static_cast<std::uint16_t>(code)));
+    EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::not_supported) << std::hex << code;
+    target_->clear_faults();
+    EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::ok) << "each is sent";
+  }
+  answer_with(is_flush, ScsiStatus::check_condition, make_sense(SenseKey::data_protect, 0x2700));
+  EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::write_protected);
+}
+
+// The device's user asks again.
+TEST_F(RefusedFlushTest, WhatMayPassIsNoRefusalForGood) {
+  start({1, 1});
+  answer_with(is_flush, ScsiStatus::reservation_conflict);
+  EXPECT_EQ(answer(flush()), IoStatus::reservation_conflict);
+  target_->clear_faults();
+  answer_with(is_flush, ScsiStatus::check_condition, make_sense(SenseKey::illegal_request, 0x2c00));
+  EXPECT_EQ(answer(flush()), IoStatus::target_error);
+  target_->clear_faults();
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+TEST_F(RefusedFlushTest, AnInvalidFieldInOneFormIsNoneInTheOther) {
+  start({1});
+  answer_with([](const SimCommand& command) { return command.cdb[0] == kSynchronizeCache16; },
+              ScsiStatus::check_condition, make_sense(SenseKey::illegal_request, 0x2400));
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
