@@ -179,7 +179,8 @@ class Machine final : public Vbd::Owner {
         flush_cannot_succeed_ = flush_cannot_succeed_ ||
                                 (plan_.kind == FaultyDisk::Action::Kind::fail &&
                                  (plan_.status == IoStatus::medium_error ||
-                                  plan_.status == IoStatus::not_supported));
+                                  plan_.status == IoStatus::not_supported ||
+                                  plan_.status == IoStatus::write_protected));
         break;
       case 12:
         disk_.release(bytes_.u8());
