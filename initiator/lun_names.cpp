@@ -34,9 +34,12 @@ std::string_view without_padding(std::string_view bytes) {
 }
 
 std::string hex_of(std::string_view bytes) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
   std::string text;
+  text.reserve(2 * bytes.size());
   for (const char c : bytes) {
-    text += fmt::format("{:02x}", static_cast<unsigned char>(c));
+    text += kDigits[static_cast<unsigned char>(c) >> 4];
+    text += kDigits[static_cast<unsigned char>(c) & 0xf];
   }
   return text;
 }
@@ -411,6 +414,30 @@ std::string barrier_name_of(const LunNames& names) {
     }
   }
   return name(*best);
+}
+
+std::vector<LunNames> each_of(const LunNames& names) {
+  std::vector<LunNames> list;
+  for (const Designator& designator : telling(names)) {
+    list.push_back({.designators = {designator}, .vendor = names.vendor, .product = names.product});
+  }
+  if (says_something(names.serial)) {
+    list.push_back({.serial = names.serial, .vendor = names.vendor, .product = names.product});
+  }
+  return list;
+}
+
+void add_names(LunNames& names, const LunNames& told, SerialNumberIs serial) {
+  for (const Designator& designator : telling(told)) {
+    if (names.designators.size() < kMostDesignators &&
+        !look_for(designator, names.designators).equal) {
+      names.designators.push_back(designator);
+    }
+  }
+  if (serial == SerialNumberIs::the_luns && !says_something(names.serial) &&
+      says_something(told.serial)) {
+    names.serial = told.serial;
+  }
 }
 
 std::optional<std::string> difference(const LunNames& disk, const LunNames& path,

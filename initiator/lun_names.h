@@ -11,6 +11,7 @@
 // systemd's scsi_id.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -58,6 +59,16 @@ struct LunNames {
 // Of page 0x80. Some targets have a number of the controller's there, which differs from path to
 // path of one LUN; only the operator can say so (path_grouping_policy group_by_serial).
 enum class SerialNumberIs : std::uint8_t { the_luns, the_paths };
+
+// Each name that says something, alone (and the product's, which belongs to it), in the order of
+// the page; the serial number last.
+[[nodiscard]] std::vector<LunNames> each_of(const LunNames& names);
+
+// A LUN has so many designators at most; further ones are not remembered.
+inline constexpr std::size_t kMostDesignators = 32;
+// What `told` has and `names` has not comes to these: both are the same LUN's. A serial number only
+// where there was none, and it is the LUN's.
+void add_names(LunNames& names, const LunNames& told, SerialNumberIs serial);
 
 // What tells that the LUN of `path` is another one than that of `disk`: a sentence's end, "its T10
 // vendor identification is "beef-h", the disk's is "beef-g"". nullopt: nothing, and what both have

@@ -6,7 +6,11 @@
 // (fcntl(2), F_OFD_SETLK): the kernel releases it however the holder ends. A slot that is in use
 // and not locked is that of a disk whose process has died. Where the locked byte is, beyond the end
 // of the file, depends on the file's path, so that /proc/locks tells of a holder whose file has been
-// removed by somebody who cleans folders.
+// removed by somebody who cleans folders. The holder's further names of the LUN are locked in the same
+// way, each where the slot of a file of that name would be.
+//
+// The file has the names of its LUN, which are read and written by whoever holds the BarrierFolder
+// only. Where the LUN turns out to be that of another file, this one is forwarded there, for good.
 // Reactor thread; opening and locking are system calls that do not wait. What is mapped is
 // allocated before it is touched, as a full file system would end the process (SIGBUS). Everything
 // read from the file counts as hostile: times and lengths are bounded, texts end in their fields.
@@ -20,6 +24,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -27,12 +33,16 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "multipath/barrier_names.h"
 #include "multipath/path_selector.h"
 
 namespace iscsi_blkback {
 
-// The layout, the same in all processes of one version: another layout has another file name.
+// The layout, the same in all processes that see each other. Whoever changes it changes kVersion, and
+// with it the file's name and its first word: processes of two layouts do not see each other.
 namespace barrier_layout {
+
+inline constexpr char kVersion = '5';
 
 // One path of a disk: the nexus that its writes go through, as who comes later needs it in order to
 // log in with the same ISID. Texts end in NUL. Written by its holder only.
@@ -84,6 +94,19 @@ struct Header {
   std::uint64_t last_heir;   // atomic
   std::uint64_t returned;    // atomic: counts disks that came here from a file that was removed
   std::uint64_t writer;      // atomic: the turn of the disk that has begun to write last
+  std::uint64_t forwarded;   // atomic: 1: the file of the LUN is forwarded_to
+  std::uint64_t names_used;  // so many, from the first one on, are allocated
+  std::array<char, 256> forwarded_to;  // its name in the folder
+};
+
+// One of the LUN's names.
+struct Name {
+  std::uint8_t is_serial;  // 1: a serial number, 0: a designator
+  std::uint8_t code_set;
+  std::uint8_t type;
+  std::uint8_t length_bytes;
+  std::array<char, 256> bytes;  // any
+  std::array<char, 224> target_name;
 };
 
 // In Slot::unfenced, beside the bits of paths: writes lost where no login that the slot tells of can
@@ -99,13 +122,14 @@ inline constexpr std::uint64_t kMaxHeir = (std::uint64_t{1} << kHeirBits) - 1;
 inline constexpr std::size_t kSlots = 128;
 // The configuration allows no longer one.
 inline constexpr Duration kLongestQuiesceTime = std::chrono::hours(1);
-inline constexpr std::uint64_t kMagic = 0x69736373'62617234;
+inline constexpr std::uint64_t kMagic = 0x69736373'62617200 + kVersion;
 
-// The file is sparse: a nexus takes memory when it is first set, the rest is seven pages.
+// The file is sparse: nexuses and names take memory when they are first set, the rest is seven pages.
 struct Contents {
   Header header;
   std::array<Slot, kSlots> slots;
   std::array<std::array<Nexus, kMaxPaths>, kSlots> nexuses;
+  std::array<Name, BarrierNames::kMost> names;
 };
 static_assert(std::is_trivially_copyable_v<Contents>);
 static_assert(offsetof(Contents, nexuses) <= 7 * 4096);
@@ -150,6 +174,17 @@ class BarrierFile {
   // The folder is made where it does not exist. key: not empty; names the LUN, whatever it
   // contains. Errors: one sentence with the file's path.
   [[nodiscard]] static Result<BarrierFile> open(const std::string& folder, std::string_view key);
+  [[nodiscard]] static Result<BarrierFile> open_path(const std::string& path);
+  // What a file says of its LUN, without its being mapped: for a search among many.
+  struct About {
+    bool forwarded = false;
+    BarrierNames names;
+  };
+  // nullopt: it is no file of this layout.
+  [[nodiscard]] static std::optional<About> about(const std::string& path);
+  [[nodiscard]] static std::string path_of(const std::string& folder, std::string_view key);
+  // Whether a file of this name has this layout.
+  [[nodiscard]] static bool is_barrier_file(std::string_view file_name);
   // One that exists, of whichever LUN.
   [[nodiscard]] static Result<BarrierFile> open_existing(const std::string& path);
 
@@ -171,6 +206,18 @@ class BarrierFile {
   }
   // The nexuses of the first so many paths, as zeros where they were not there yet.
   [[nodiscard]] Result<void> allocate_nexuses(std::size_t index, std::uint32_t paths) const;
+  // As the file has them; what is no name is passed over.
+  [[nodiscard]] BarrierNames names() const;
+  // Those that are not there yet, as far as there is room. The error: no space.
+  [[nodiscard]] Result<void> add_names(const BarrierNames& names) const;
+  // Whoever has come here goes to `file`, of the same folder, and so does whoever comes.
+  void forward_to(const BarrierFile& file) const;
+  [[nodiscard]] bool is_forwarded() const { return SharedField(header().forwarded).load() != 0; }
+  // The path of that file; empty: what is told is none.
+  [[nodiscard]] std::string forwarded_to() const;
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] bool is_same_file(const BarrierFile& other) const;
+
   // Tells all others that something has changed which concerns them.
   void note_change() const { SharedField(header().changes).add(1); }
 
@@ -180,18 +227,24 @@ class BarrierFile {
   // To take the slot, also by whoever has it shared. False: another one has it, or looks at it.
   [[nodiscard]] bool try_lock(std::size_t index) const;
   void unlock(std::size_t index) const;
-  // How many disks of this host have slots in former files of this path, which were removed.
-  [[nodiscard]] std::size_t holders_of_removed_files() const;
+  // By whoever has the slot, for holders_of_removed_files() of others.
+  void lock_names(std::size_t index, const BarrierNames& names) const;
+  // How many disks of this host have slots in files that were removed from the folder: in former ones
+  // of this path, or in those of a LUN with one of these names.
+  [[nodiscard]] std::size_t holders_of_removed_files(const BarrierNames& names) const;
 
  private:
   struct Unmap {
     void operator()(barrier_layout::Contents* memory) const;
   };
   [[nodiscard]] static Result<BarrierFile> map(UniqueFd fd, const std::string& path);
+  [[nodiscard]] static BarrierNames read_names(int fd, std::uint64_t names_used);
   bool set_lock(std::size_t index, short type) const;
+  [[nodiscard]] std::set<off_t> first_locks_of(const BarrierNames& names) const;
 
   UniqueFd fd_;
   std::string path_;
+  dev_t device_ = 0;
   off_t first_lock_ = 0;  // where the locked byte of slot 0 is
   std::unique_ptr<barrier_layout::Contents, Unmap> memory_;
 };

@@ -19,13 +19,6 @@ using barrier_layout::kSlots;
 using barrier_layout::Nexus;
 using barrier_layout::Slot;
 
-// IEEE company ids are in the identities that are unlike all others in the world: NAA 2, 5 and 6,
-// and EUI-64 (SPC-4 7.8.6.5 and 7.8.6.6). A company of zeros is what targets write that have none.
-bool has_company(std::string_view hex, std::size_t company_at) {
-  const std::string_view company = hex.substr(std::min(hex.size(), company_at), 6);
-  return company.size() == 6 && company.find_first_not_of('0') != std::string_view::npos;
-}
-
 std::optional<SocketAddress> parse_address(std::string_view text) {
   const std::size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) {
@@ -136,6 +129,13 @@ bool is_place_kept(Slot& slot, TimePoint died_at, TimePoint now) {
   return may_have_an_heir(slot) && !is_passed_on(slot) && now < died_at + quiesce_time_of(slot);
 }
 
+// The same.
+bool is_in_use_after_death(Slot& slot, TimePoint now) {
+  const TimePoint died_at = note_death(slot, now);
+  return is_place_kept(slot, died_at, now) ||
+         (!is_harmless(slot) && now < harmless_at(slot, died_at));
+}
+
 // Also when its disk has died, until somebody finds that it is over.
 bool concerns_others(Slot& slot) {
   return SharedField(slot.in_use).load() != 0 && (!is_harmless(slot) || may_have_an_heir(slot));
@@ -152,44 +152,6 @@ bool is_shared(Slot& slot) {
 std::string holder_text(const Slot& slot) {
   return fmt::format("{} (process {})", text_of(slot.holder), slot.pid);
 }
-
-}  // namespace
-
-// name: of barrier_name_of(), a digit for the type and the designator.
-bool is_unique_in_the_world(std::string_view name) {
-  if (name.size() < 2) {
-    return false;
-  }
-  const std::string_view designator = name.substr(1);
-  switch (name[0]) {
-    case '3':
-      switch (designator[0]) {
-        case '2':
-          return has_company(designator, 4);
-        case '5':
-        case '6':
-          return has_company(designator, 1);
-        default:
-          return false;  // locally assigned
-      }
-    case '2':
-      return has_company(designator, 0);
-    case '8':
-      return true;  // a SCSI name string: eui., naa. or iqn.
-    default:
-      return false;
-  }
-}
-
-std::string lun_barrier_key(const std::string& name, const std::string& target_name,
-                            std::uint16_t lun) {
-  if (name.empty()) {
-    return fmt::format("lun {} of {}", lun, target_name);
-  }
-  return is_unique_in_the_world(name) ? name : fmt::format("{} of {}", name, target_name);
-}
-
-namespace {
 
 // A slot of that file, locked and empty, and not in use yet.
 Result<std::size_t> take_slot(const BarrierFile& file, const LunWriteBarrier::Holder& holder) {
@@ -274,22 +236,30 @@ Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
 }  // namespace
 
 Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const std::string& key,
-                                               const Holder& holder, TimePoint now) {
-  auto file = BarrierFile::open(folder, key);
-  if (!file) {
-    return tl::unexpected(file.error());
+                                               const Holder& holder, TimePoint now,
+                                               const BarrierNames& names) {
+  // Until the slot is in use: nobody may forward the file before that.
+  const auto lock = BarrierFolder::lock(folder);
+  if (!lock) {
+    return tl::unexpected(lock.error());
   }
-  const auto slot = take_slot(*file, holder);
+  auto found = lock->find(key, names, nullptr);
+  if (!found) {
+    return tl::unexpected(found.error());
+  }
+  const auto slot = take_slot(found->file, holder);
   if (!slot) {
     return tl::unexpected(slot.error());
   }
   LunWriteBarrier barrier;
   barrier.folder_ = folder;
   barrier.key_ = key;
+  barrier.names_ = names;
   barrier.holder_ = holder;
-  barrier.file_ = std::move(*file);
+  barrier.file_ = std::move(found->file);
   barrier.slot_ = *slot;
   barrier.entered_at_ = now;
+  barrier.come_from(*found);
   barrier.look_for_removed();
   SharedField(barrier.own().in_use).store(1);
   barrier.come_after_all_others(now);
@@ -297,48 +267,98 @@ Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const 
   return barrier;
 }
 
-// The former file is left when the disk is seen in the new one, where it comes before those that
-// have come there in the meantime, as their turns are later ones.
-Result<void> LunWriteBarrier::follow_file() {
-  if (!entered() || file_.is_current()) {
-    return {};
+// The names of the file are those of the LUN, too. Disks elsewhere are waited for from now on.
+void LunWriteBarrier::come_from(BarrierFolder::Found& found) {
+  names_.add(file_.names());
+  file_.lock_names(slot_, names_);
+  names_are_told_ = true;
+  for (const BarrierFile& former : found.former) {
+    bring_dead(former, file_, holder_, std::nullopt);
   }
-  auto file = BarrierFile::open(folder_, key_);
-  if (!file) {
-    return tl::unexpected(file.error());
+  former_ = std::move(found.former);
+  ambiguous_ = std::move(found.ambiguous);
+}
+
+bool LunWriteBarrier::learn(const LunNames& told, const std::string& target_name) {
+  if (entered() && names_.add(told, target_name)) {
+    names_are_told_ = false;
   }
-  const auto taken = take_slot(*file, holder_);
-  if (!taken) {
-    return tl::unexpected(taken.error());
+  return !names_are_told_;
+}
+
+Result<bool> LunWriteBarrier::follow_file() {
+  if (!entered() || (names_are_told_ && file_.is_current() && !file_.is_forwarded())) {
+    return false;
   }
-  bring_dead();
-  const Result<void> nexuses = copy_slot(file_, slot_, *file, *taken);
-  SharedField(file->header().writer).raise(SharedField(file_.header().writer).load());
-  (void)SharedField(file->header().returned).add(1);
-  file->note_change();
-  set_free(own());  // nobody there shall take it for a dead one's
-  file_ = std::move(*file);
-  slot_ = *taken;
-  if (!had_the_lun_ || use_of(own()) != HolderUse::runs) {
+  const auto lock = BarrierFolder::lock(folder_);
+  if (!lock) {
+    return tl::unexpected(lock.error());
+  }
+  const bool stays = file_.is_current() && !file_.is_forwarded();
+  const bool was_removed = !file_.is_current();
+  auto found = lock->find(key_, names_, stays ? &file_ : nullptr);
+  if (!found) {
+    return tl::unexpected(found.error());
+  }
+  Result<void> moved;
+  const bool moves = !found->file.is_same_file(file_);
+  if (moves) {
+    const auto slot = take_slot(found->file, holder_);
+    if (!slot) {
+      return tl::unexpected(slot.error());
+    }
+    moved = move_to(std::move(found->file), *slot);
+  }
+  const bool has_the_lun = had_the_lun_ && use_of(own()) == HolderUse::runs;
+  if (moves && !has_the_lun) {
     look_for_removed();  // whoever has it has perhaps not come yet
   }
+  come_from(*found);
+  if (has_the_lun) {
+    former_.clear();
+    ambiguous_.clear();
+  }
+  if (!moved) {
+    return tl::unexpected(moved.error());
+  }
+  return moves && !was_removed;
+}
+
+// The former file is left when the disk is seen in the new one, where it comes before those that
+// have come there in the meantime, as their turns are later ones. The error: without all the
+// nexuses.
+Result<void> LunWriteBarrier::move_to(BarrierFile file, std::size_t to) {
+  bring_dead(file_, file, holder_, slot_);
+  Result<void> nexuses = copy_slot(file_, slot_, file, to);
+  SharedField(file.header().writer).raise(SharedField(file_.header().writer).load());
+  if (!file_.is_current()) {
+    (void)SharedField(file.header().returned).add(1);
+  }
+  file.note_change();
+  set_free(own());  // nobody there shall take it for a dead one's
+  file_ = std::move(file);
+  slot_ = to;
+  seen_changes_ =
+      SharedField(file_.header().changes).load() - 1;  // what it has seen is no matter here
   return nexuses;
 }
 
-// Those that have died before the file was removed, and that nobody else has brought.
-void LunWriteBarrier::bring_dead() const {
+// From a file where nobody comes to any more: those that have died there, and that nobody else has
+// brought. They stay there for disks that have not come yet. but: the disk's own slot there.
+void LunWriteBarrier::bring_dead(const BarrierFile& from, const BarrierFile& to,
+                                 const Holder& holder, std::optional<std::size_t> but) {
   // Of its own: locks of one description do not exclude each other.
-  const auto opened = BarrierFile::open(folder_, key_);
+  const auto opened = BarrierFile::open_existing(to.path());
   if (!opened) {
     return;
   }
   const BarrierFile& file = *opened;
   for (std::size_t index = 0; index < kSlots; ++index) {
-    Slot& dead = file_.slot(index);
-    if (index == slot_ || !concerns_others(dead) || !file_.try_lock_shared(index)) {
+    Slot& dead = from.slot(index);
+    if (index == but || !concerns_others(dead) || !from.try_lock_shared(index)) {
       continue;
     }
-    file_.unlock(index);  // nobody comes to this file any more
+    from.unlock(index);  // nobody comes to this file any more
     bool there = false;
     for (std::size_t other = 0; other < kSlots; ++other) {
       Slot& slot = file.slot(other);
@@ -348,8 +368,8 @@ void LunWriteBarrier::bring_dead() const {
     if (there) {
       continue;
     }
-    if (const auto taken = take_slot(file, holder_)) {
-      (void)copy_slot(file_, index, file, *taken);
+    if (const auto taken = take_slot(file, holder)) {
+      (void)copy_slot(from, index, file, *taken);
       file.unlock(*taken);
     }
   }
@@ -586,6 +606,9 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
     return {};
   }
   inherit_place(now);
+  // Whoever comes to this file from another one is seen there, or here afterwards.
+  const bool some_are_removed = others_have_removed_files(now);
+  const std::string elsewhere = holder_elsewhere(now);
   // What changes between the looks at two slots may make both seem free: who comes before this disk
   // may have got its turn after the look at it, from one whose end was seen already.
   constexpr int kMostLooks = 10;
@@ -598,7 +621,10 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
   if (looks == kMostLooks) {
     others.late_writes_of = "disks that come and go just now";
   }
-  if (others_have_removed_files(now)) {
+  if (!elsewhere.empty()) {
+    others.in_use_by = elsewhere;
+  }
+  if (some_are_removed) {
     others.late_writes_of = fmt::format("a disk whose file in {} was removed", folder_);
   }
   if (use_of(own()) == HolderUse::runs) {
@@ -647,9 +673,44 @@ LunWriteBarrier::Others LunWriteBarrier::look_at_slots(TimePoint now) {
       }
     } else if (comes_first(slot)) {
       others.in_use_by = holder_text(slot);
+    } else if (!is_harmless(slot) && !(is_shared(slot) && is_shared(own()))) {
+      others.late_writes_of = holder_text(slot);  // it had the LUN before the two saw each other
     }
   }
   return others;
+}
+
+// A disk in another file of the LUN, or of one that may be it. Empty: none, and nobody comes there.
+// The dead of the LUN's other files have been brought to this one.
+std::string LunWriteBarrier::holder_elsewhere(TimePoint now) {
+  const std::string in_former = drop_files_without_holders(former_, std::nullopt);
+  return in_former.empty() ? drop_files_without_holders(ambiguous_, now) : in_former;
+}
+
+// now: also what the dead have left there counts. A holder in the first file that stays.
+std::string LunWriteBarrier::drop_files_without_holders(std::vector<BarrierFile>& files,
+                                                        std::optional<TimePoint> now) {
+  std::string holder;
+  while (!files.empty() && holder.empty()) {
+    const BarrierFile& file = files.back();
+    for (std::size_t index = 0; index < kSlots && holder.empty(); ++index) {
+      Slot& slot = file.slot(index);
+      if (SharedField(slot.in_use).load() == 0) {
+        continue;
+      }
+      const bool dead = file.try_lock_shared(index);
+      if (!dead || (now && is_in_use_after_death(slot, *now))) {
+        holder = holder_text(slot);
+      }
+      if (dead) {
+        file.unlock(index);
+      }
+    }
+    if (holder.empty()) {
+      files.pop_back();
+    }
+  }
+  return holder;
 }
 
 void LunWriteBarrier::look_for_removed() {
@@ -664,7 +725,7 @@ bool LunWriteBarrier::others_have_removed_files(TimePoint now) {
   if (!looks_for_removed_) {
     return false;
   }
-  if (const std::uint64_t there = file_.holders_of_removed_files(); there != 0) {
+  if (const std::uint64_t there = file_.holders_of_removed_files(names_); there != 0) {
     removed_ = std::max(removed_, there);
     removed_until_ = now + holder_.quiesce_time;
     return true;

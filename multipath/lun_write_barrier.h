@@ -33,6 +33,11 @@
 // each of them goes to the one that is there now (follow_file()), with its turn, and whoever comes
 // meanwhile waits for that: the kernel's list of locks tells of them.
 //
+// All disks of a LUN have one file, by whichever of its names they know it (barrier_names.h). Where
+// that turns out later, because two names that had nothing to do with each other become those of
+// one LUN, both files were in use: all disks of the one come to the other then, those that have
+// written included, and stay in the order in which they came.
+//
 // What is told costs a store where something changes, and asking whether anything has changed one
 // load. enter(), look(), follow_file() and set_nexus() are system calls, for which no request
 // waits.
@@ -50,20 +55,12 @@
 #include "initiator/lun_names.h"
 #include "initiator/session.h"
 #include "multipath/barrier_file.h"
+#include "multipath/barrier_folder.h"
+#include "multipath/barrier_names.h"
 #include "multipath/login_place.h"
 #include "multipath/path_selector.h"
 
 namespace iscsi_blkback {
-
-// Whether no other LUN has this name (barrier_name_of()), whatever its target.
-[[nodiscard]] bool is_unique_in_the_world(std::string_view name);
-
-// Names a LUN of this host's: equal for disks that lead to the same one. By its name
-// (barrier_name_of()) where that is unlike all others in the world. Else the target's name belongs
-// to it, because targets that were set up alike share names; and where there is none, the LUN's
-// number.
-[[nodiscard]] std::string lun_barrier_key(const std::string& name, const std::string& target_name,
-                                          std::uint16_t lun);
 
 // How to log in to where a path has led, with the ISID that it had.
 struct BarrierNexus {
@@ -95,7 +92,7 @@ enum class HolderUse : std::uint32_t {
 class LunWriteBarrier {
  public:
   struct Holder {
-    std::string name;      // for others' messages: "xvda of guest 5"
+    std::string name;          // for others' messages: "xvda of guest 5"
     std::uint64_t vm = 0;      // see GuestNow
     std::uint32_t domain = 0;  // of the guest
     bool shared = false;
@@ -123,12 +120,14 @@ class LunWriteBarrier {
     }
   };
 
-  // The folder is made where it does not exist. now: disks that come to different files of the LUN
-  // are in order by it. The error is one sentence: the file cannot be used, or all its slots are
-  // taken.
+  // The folder is made where it does not exist. key: of lun_barrier_key(), for a LUN that is known
+  // by none of `names` yet. now: disks that come to different files of the LUN are in order by it.
+  // The error is one sentence: the file cannot be used, all its slots are taken, or somebody else
+  // has the folder just now.
   [[nodiscard]] static Result<LunWriteBarrier> enter(const std::string& folder,
                                                      const std::string& key, const Holder& holder,
-                                                     TimePoint now = {});
+                                                     TimePoint now = {},
+                                                     const BarrierNames& names = {});
 
   // Without a file: nobody is told, and there are no others.
   LunWriteBarrier() = default;
@@ -138,9 +137,14 @@ class LunWriteBarrier {
   ~LunWriteBarrier() = default;
 
   [[nodiscard]] bool entered() const { return file_.valid(); }
-  // From time to time; nothing happens as long as the file is where it was. The error is one
-  // sentence: the disk is not seen by those that come now, unless a later call succeeds.
-  [[nodiscard]] Result<void> follow_file();
+  // A path tells these names of the LUN, by that target. True: some are not told to others yet,
+  // which follow_file() does.
+  [[nodiscard]] bool learn(const LunNames& told, const std::string& target_name);
+  // From time to time; nothing happens as long as the file is where it was, and has the LUN's
+  // names. The error is one sentence: the disk is not seen by those that come now, unless a later
+  // call succeeds. True: other disks at the LUN, which knew it by another name, had not seen this
+  // one, nor this one them.
+  [[nodiscard]] Result<bool> follow_file();
 
   // What this disk tells. Before the first write of a login is sent at the path; the error (there
   // is no space) means that only time fences what the path may leave behind.
@@ -171,7 +175,9 @@ class LunWriteBarrier {
 
  private:
   [[nodiscard]] barrier_layout::Slot& own() const { return file_.slot(slot_); }
-  void bring_dead() const;
+  [[nodiscard]] Result<void> move_to(BarrierFile file, std::size_t to);
+  static void bring_dead(const BarrierFile& from, const BarrierFile& to, const Holder& holder,
+                         std::optional<std::size_t> but);
   void come_after_all_others(TimePoint now);
   void take_next_heirs_turn(std::uint64_t place, TimePoint now);
   [[nodiscard]] bool has_an_heir() const;
@@ -187,10 +193,16 @@ class LunWriteBarrier {
   // Keeps the slot from being taken, until it is unlocked. False: it is another disk's.
   [[nodiscard]] bool hold_dead(const PredecessorPath& predecessor) const;
   [[nodiscard]] bool others_have_removed_files(TimePoint now);
+  void come_from(BarrierFolder::Found& found);
+  [[nodiscard]] std::string holder_elsewhere(TimePoint now);
+  static std::string drop_files_without_holders(std::vector<BarrierFile>& files,
+                                                std::optional<TimePoint> now);
   [[nodiscard]] std::optional<DeadHolder> look_at_dead(std::size_t slot, TimePoint now) const;
 
   std::string folder_;
   std::string key_;
+  BarrierNames names_;
+  bool names_are_told_ = true;  // the file has them
   Holder holder_;
   BarrierFile file_;
   std::size_t slot_ = 0;
@@ -203,6 +215,9 @@ class LunWriteBarrier {
   std::uint64_t removed_ = 0;
   std::uint64_t returned_before_ = 0;
   TimePoint removed_until_{};  // one that is gone, without having come, is harmless then
+  // Where somebody may still be: other files of the LUN, and those of LUNs that may be this one.
+  std::vector<BarrierFile> former_;
+  std::vector<BarrierFile> ambiguous_;
 };
 
 // A process of this host has just been found dead: its disks' time counts from now on. For whoever

@@ -39,7 +39,7 @@ void MultipathDevice::Impl::enter_barrier() {
          .domain = options_.holder_domain,
          .shared = options_.shared,
          .quiesce_time = options_.quiesce_time},
-        reactor_.now());
+        reactor_.now(), names_at_barrier_);
     barrier_error_ = barrier ? "" : barrier.error().message;
     if (barrier) {
       barrier_ = std::move(*barrier);
@@ -52,6 +52,34 @@ void MultipathDevice::Impl::enter_barrier() {
     }
   }
   look_at_barrier();
+}
+
+// What a path has told is the LUN's, as it was compared with what was known. From then on the disk
+// knows its LUN by it as well: a path may tell these names only, as may those of other disks.
+void MultipathDevice::Impl::learn_names(const Path& path, const LogicalUnitIdentity& identity) {
+  const SerialNumberIs serial = serial_number_is(identity);
+  const std::string& target_name = path.session().options().target_name;
+  add_names(identity_.names, identity.names, serial);
+  names_at_barrier_.serial = serial;
+  (void)names_at_barrier_.add(identity.names, target_name);
+  if (barrier_.learn(identity.names, target_name)) {
+    follow_barrier_file();
+  }
+}
+
+void MultipathDevice::Impl::follow_barrier_file() {
+  const auto followed = barrier_.follow_file();
+  if (!followed) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+                "{}: other disks of this host do not see it: {}", options_.alias,
+                followed.error().message);
+  } else if (*followed) {
+    log_message(LogLevel::error, "multipath",
+                fmt::format("{}: its LUN has a name by which other disks of this host knew it, "
+                            "which had not seen this one: if both were in use, their writes may "
+                            "have overtaken each other until now",
+                            options_.alias));
+  }
 }
 
 // A guest that is in doubt runs, for others: as soon as its disk went to another one, it would have
@@ -77,11 +105,7 @@ void MultipathDevice::Impl::on_barrier_timer() {
     enter_barrier();
     return;
   }
-  if (auto followed = barrier_.follow_file(); !followed) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-                "{}: other disks of this host do not see it: {}", options_.alias,
-                followed.error().message);
-  }
+  follow_barrier_file();
   if (closing_ || (suspended() && waits_because_.empty())) {
     barrier_timer_.start_after(kBarrierLook);
   } else {

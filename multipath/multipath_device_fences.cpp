@@ -137,7 +137,8 @@ bool MultipathDevice::Impl::refuses_reset(const std::string& wwid, const std::st
   if (options_.exclusive_luns && !suspended()) {
     return false;
   }
-  return (!wwid.empty() && wwid == identity_.wwid) ||
+  // The other disk may have been told it when the LUN had fewer names, or more.
+  return (!wwid.empty() && (wwid == identity_.wwid || is_called(identity_.names, wwid))) ||
          std::any_of(slots_.begin(), slots_.end(), [&](const std::unique_ptr<Path>& path) {
            return path != nullptr && path->lun() == lun &&
                   path->session().options().target_name == target_name;

@@ -37,6 +37,9 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
     return {};  // not served here now, so that it can be no measure for others; nor is it used
   }
   const Result<void> checked = ready_ ? compare(path, identity) : adopt(path, identity);
+  if (checked) {
+    learn_names(path, identity);
+  }
   if (ready_ && !ready_told_ && conflict_.empty()) {
     conflict_ = conflict_of(path, identity, checked);
   }
@@ -62,13 +65,16 @@ void MultipathDevice::Impl::note_write_cache(const Path& path, WriteCache told) 
 // policy is what the array table would decide for this one.
 std::optional<std::string> MultipathDevice::Impl::other_lun(
     const LunNames& names, const LogicalUnitIdentity& identity) const {
+  return difference(names, identity.names, serial_number_is(identity));
+}
+
+SerialNumberIs MultipathDevice::Impl::serial_number_is(const LogicalUnitIdentity& identity) const {
   const PathGroupingPolicy grouping =
       ready_ ? policies_.path_grouping_policy
              : decide_policies(policy_settings_, options_.arrays.get(), &identity)
                    .path_grouping_policy;
-  return difference(names, identity.names,
-                    grouping == PathGroupingPolicy::group_by_serial ? SerialNumberIs::the_paths
-                                                                    : SerialNumberIs::the_luns);
+  return grouping == PathGroupingPolicy::group_by_serial ? SerialNumberIs::the_paths
+                                                         : SerialNumberIs::the_luns;
 }
 
 // What a path that answers together with the first one tells otherwise than that; empty: nothing. A
@@ -129,6 +135,8 @@ Result<void> MultipathDevice::Impl::adopt(const Path& path, const LogicalUnitIde
   identity_target_ = path.session().options().target_name;
   identity_lun_ = path.lun();
   identity_portal_ = path.portal_name();
+  names_at_barrier_.serial = serial_number_is(identity);
+  (void)names_at_barrier_.add(identity.names, identity_target_);
   ready_ = true;
   enter_barrier();
   apply_policies();
@@ -150,7 +158,8 @@ Result<void> MultipathDevice::Impl::compare(const Path& path,
                 "cannot be known to lead to it");
   }
   if (path.session().options().target_name != identity_target_ &&
-      !is_unique_in_the_world(barrier_name_of(identity_.names))) {
+      (!is_unique_in_the_world(barrier_name_of(identity_.names)) ||
+       !share_a_unique_name(identity_.names, identity.names))) {
     return fail(
         ErrorCode::conflict,
         fmt::format("the LUN's identity \"{}\" is none that is unlike all others in the "

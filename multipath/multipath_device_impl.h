@@ -331,6 +331,8 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   // multipath_device_barrier.cpp
   void enter_barrier();
+  void learn_names(const Path& path, const LogicalUnitIdentity& identity);
+  void follow_barrier_file();
   void on_barrier_timer();
   void tell_use();
   void tell_nexus(const Path& path);
@@ -349,6 +351,7 @@ class MultipathDevice::Impl final : public Path::Owner,
                                         const Result<void>& checked) const;
   [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
   // What tells that the LUN is another one than that with these names; see difference().
+  [[nodiscard]] SerialNumberIs serial_number_is(const LogicalUnitIdentity& identity) const;
   [[nodiscard]] std::optional<std::string> other_lun(const LunNames& names,
                                                      const LogicalUnitIdentity& identity) const;
   void grow_if_all_agree(const Path* changed);
@@ -526,6 +529,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   LunFence lun_fence_;
 
   LunWriteBarrier barrier_;
+  BarrierNames names_at_barrier_;  // all that paths have told
   PredecessorFence predecessor_fence_;
   TimePoint unfenced_until_{};                 // by then the last lost write is harmless, too
   UnfencedWrites::Whereabouts told_unfenced_;  // what barrier_ tells

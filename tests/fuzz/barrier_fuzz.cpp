@@ -1,5 +1,9 @@
 // The memory that the host's disks at one LUN share: whatever it holds, a disk that comes and goes
 // reads nothing beyond it, believes no time of it that is out of range, and leaves its slot free.
+// So does one that comes by the names that are told in another LUN's file.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -72,9 +76,42 @@ void fill(const BarrierFile& file, const std::uint8_t* data, std::size_t size) {
   }
 }
 
+BarrierNames own_names() {
+  BarrierNames names;
+  names.add({.designators = {{.code_set = 2, .type = 1, .bytes = "SIM     one"}}}, "iqn.target");
+  return names;
+}
+
+// Names as the input has them, in a file of their own; where that is forwarded to, too.
+void fill_names(const Folder& folder, const std::uint8_t* data, std::size_t size) {
+  const auto file = BarrierFile::open(folder.path(), "names");
+  require(file.has_value());
+  file->header().names_used = 0;
+  require(file->add_names(own_names()).has_value());  // so that there is room for one
+  barrier_layout::Header& header = file->header();
+  std::memset(static_cast<void*>(header.forwarded_to.data()), 0, header.forwarded_to.size());
+  header.forwarded = size != 0 ? data[0] % 4 == 3 : 0;
+  header.names_used = size > 1 ? data[1] : 0;
+  copy(reinterpret_cast<std::uint8_t*>(header.forwarded_to.data()), data,
+       std::min(size, header.forwarded_to.size()));
+  const UniqueFd fd(::open(file->path().c_str(), O_RDWR | O_CLOEXEC));
+  require(::pwrite(fd.get(), data, std::min(size, sizeof(barrier_layout::Name) * 4),
+                   offsetof(barrier_layout::Contents, names)) >= 0);
+  const BarrierNames names = file->names();
+  require(names.known.size() <= BarrierNames::kMost);
+  for (const BarrierName& name : names.known) {
+    require(name.target_name.size() <= 224 && name.name.serial.size() <= 255);
+    require(name.name.designators.size() + (name.name.serial.empty() ? 0 : 1) == 1);
+  }
+  const std::string forwarded_to = file->forwarded_to();
+  require(forwarded_to.empty() ||
+          std::filesystem::path(forwarded_to).parent_path() == folder.path());
+}
+
 void come_and_go(const Folder& folder) {
   auto barrier = LunWriteBarrier::enter(
-      folder.path(), "lun", {.name = "xvda of guest 5", .quiesce_time = std::chrono::seconds(60)});
+      folder.path(), "lun", {.name = "xvda of guest 5", .quiesce_time = std::chrono::seconds(60)},
+      {}, own_names());
   if (!barrier) {
     return;  // every slot is taken by a dead disk that is not harmless
   }
@@ -101,9 +138,19 @@ void come_and_go(const Folder& folder) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const Folder folder;
+  // Where an earlier input has led.
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    const std::string name = entry.path().stem();
+    if (name != "lun" && name != "names") {
+      std::filesystem::remove(entry);
+    }
+  }
   const auto file = BarrierFile::open(folder.path(), "lun");
   require(file.has_value());
+  file->header().forwarded = 0;
+  file->header().names_used = 0;
   fill(*file, data, size);
+  fill_names(folder, data, size);
   if (size % 2 == 1) {
     note_death_in_barriers(folder.path(), file->slot(0).pid, kNow);
   }

@@ -767,7 +767,7 @@ TEST_F(LunWriteBarrierTest, NoIdentityOfATargetLeadsOutOfTheFolder) {
 TEST_F(LunWriteBarrierTest, AFolderThatCannotBeMadeIsNamed) {
   const auto opened = LunWriteBarrier::enter("/proc/nowhere", "36001405aa", {.name = "disk"});
   ASSERT_FALSE(opened);
-  EXPECT_THAT(opened.error().message, HasSubstr("/proc/nowhere/36001405aa"));
+  EXPECT_THAT(opened.error().message, HasSubstr("/proc/nowhere"));
 }
 
 TEST_F(LunWriteBarrierTest, MoreDisksThanThereAreSlotsAreRefused) {

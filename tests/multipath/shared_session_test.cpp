@@ -1,5 +1,6 @@
 // Two disks of a guest over the same sessions: what is set for one of them holds for that one.
 #include "tests/multipath/multipath_fixture.h"
+#include "tests/support/vpd_bytes.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -184,6 +185,23 @@ TEST_F(SharedSession, ADiskOfTheLunByAnotherNumberForbidsTheReset) {
   target_->add_lun(1, lun_);
   start_device();
   start_other(1);
+  let_next_write_get_stuck(0);
+  run_until_unstuck(write(0, 8, 1));
+  EXPECT_EQ(target_->counters.resets, 0U);
+}
+
+TEST_F(SharedSession, ADiskOfTheLunByABetterNameForbidsTheReset) {
+  const Bytes t10 = designator(kAscii, kT10, text("SIM     volume-4711"));
+  const Bytes naa = designator(
+      kBinary, kNaa, octets({0x60, 1, 0x40, 0x51, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}));
+  options_.exclusive_luns = true;
+  lun_options_.pages[0x83] = page(0x83, t10);
+  start_target({1});
+  target_->add_lun(1, lun_);
+  start_device();
+  lun_->options.pages[0x83] = page(0x83, joined({t10, naa}));
+  start_other(1);
+  ASSERT_NE(device_->snapshot().wwid, other_->snapshot().wwid);
   let_next_write_get_stuck(0);
   run_until_unstuck(write(0, 8, 1));
   EXPECT_EQ(target_->counters.resets, 0U);

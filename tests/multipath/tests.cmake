@@ -2,6 +2,7 @@
 iscsi_blkback_test(multipath_test
   SOURCES
     multipath/access_state_test.cpp
+    multipath/barrier_names_test.cpp
     multipath/busy_target_test.cpp
     multipath/capacity_test.cpp
     multipath/changed_lun_test.cpp
@@ -35,6 +36,7 @@ iscsi_blkback_test(multipath_test
     multipath/queue_depth_test.cpp
     multipath/redirected_login_test.cpp
     multipath/refused_flush_test.cpp
+    multipath/renamed_lun_test.cpp
     multipath/reservation_key_test.cpp
     multipath/shared_disk_test.cpp
     multipath/shared_session_test.cpp

@@ -56,6 +56,7 @@ constexpr KindRow kRows[] = {
     {K::controller_failover, "controller_failover", {kTarget, choice("half", 1), kMs}},
     {K::access_change, "access_change", {kTarget, choice("group", 1), choice("state", 2), kMs}},
     {K::swap_luns, "swap_luns", {kTarget, time("ms", 1000)}},
+    {K::rename_lun, "rename_lun", {kTarget, choice("better", 1)}},
     {K::slow_target, "slow_target", {kTarget, kMs, time("delay_ms", 120), choice("single", 1)}},
     {K::small_window, "small_window", {kTarget, choice("window", 3), kMs}},
     {K::redirect, "redirect", {kTarget, kPortal, index_of("to"), kMs}},

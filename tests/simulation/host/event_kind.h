@@ -33,6 +33,7 @@ enum class EventKind : std::uint8_t {
   controller_failover,
   access_change,
   swap_luns,
+  rename_lun,
   slow_target,
   small_window,
   redirect,

@@ -55,7 +55,9 @@ struct PlannedLun {
   std::int64_t target = 0;
   std::int64_t also_at = 0;   // 1 + the target that leads to it, too; 0: none
   std::int64_t sectors = 0;
-  std::int64_t identity = 0;  // 0 its own, 1 none, 2 the same as that of the LUN before it
+  // 0 its own, 1 none, 2 the same as that of the LUN before it, 3 its own: a T10 vendor id, to which
+  // rename_lun adds a better name
+  std::int64_t identity = 0;
   std::int64_t exclusive = 0;          // exclusive_luns
   std::int64_t key = 0;                // reservation_key
   std::int64_t redirected_fences = 0;  // redirected_login_fences: nodes know each other, then

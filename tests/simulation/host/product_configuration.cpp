@@ -146,7 +146,18 @@ bool lun_has_company(const Plan& plan, std::size_t lun) {
          (lun + 1 == plan.luns.size() || plan.luns[lun + 1].identity != 2);
 }
 
+bool lun_changes_its_names(const Plan& plan, std::size_t lun) {
+  return plan.luns[lun].identity == 3 && plan.luns[lun].also_at == 0;
+}
+
+std::string lun_t10_name(std::size_t lun) {
+  return fmt::format("SIM     LUN{}", lun);
+}
+
 std::string lun_wwid(const Plan& plan, std::size_t lun) {
+  if (lun_changes_its_names(plan, lun)) {
+    return "1" + lun_t10_name(lun);
+  }
   const auto extension = lun_extension(plan, lun);
   return !extension ? std::string()
                     : fmt::format("36{}000000000{:016x}",

@@ -28,6 +28,10 @@ namespace iscsi_blkback {
 // no company's.
 [[nodiscard]] bool lun_has_company(const Plan& plan, std::size_t lun);
 [[nodiscard]] std::string lun_wwid(const Plan& plan, std::size_t lun);
+// A LUN that only one target leads to: what it has all the time is no name for others.
+[[nodiscard]] bool lun_changes_its_names(const Plan& plan, std::size_t lun);
+// Of such a LUN, at all times.
+[[nodiscard]] std::string lun_t10_name(std::size_t lun);
 
 // The target that a disk goes by.
 [[nodiscard]] std::size_t target_of(const Plan& plan, const PlannedDisk& disk);

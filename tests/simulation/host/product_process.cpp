@@ -28,10 +28,16 @@ class NoInquirer final : public PortalInquirer {
 // Somebody who is not of the simulated world, at the LUN's barrier.
 LunWriteBarrier enter_barrier(const std::string& run_directory, const Plan& plan, std::size_t lun) {
   const std::size_t target = within(plan.luns[lun].target, plan.targets.size());
+  BarrierNames names;
+  if (lun_changes_its_names(plan, lun)) {
+    names.add({.designators = {{.code_set = 2, .type = 1, .bytes = lun_t10_name(lun)}}},
+              target_name(target));
+  }
   auto barrier = LunWriteBarrier::enter(
       barrier_directory(run_directory),
       lun_barrier_key(lun_wwid(plan, lun), target_name(target), lun_number(lun)),
-      {.name = "a stranger", .quiesce_time = std::chrono::milliseconds(plan.world.quiesce_ms)});
+      {.name = "a stranger", .quiesce_time = std::chrono::milliseconds(plan.world.quiesce_ms)}, {},
+      names);
   ISCSI_BLKBACK_ASSERT(barrier);
   return std::move(*barrier);
 }

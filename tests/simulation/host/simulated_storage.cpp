@@ -20,6 +20,23 @@ constexpr std::uint64_t kForeignExtension = 99;
 // A target that takes so long for a command, as no generated plan has it, stays so in the end.
 constexpr milliseconds kSlowByNature{100};
 
+// VPD page 0x83 of a LUN whose names change.
+std::vector<std::byte> names_page(const Plan& plan, std::size_t lun, bool better) {
+  const std::string t10 = lun_t10_name(lun);
+  std::string body = {2, 1, 0, static_cast<char>(t10.size())};
+  body += t10;
+  if (better) {
+    body += std::string("\1\3\0\x10\x60\1\x40\x50\0\0\0\0", 12);
+    const std::uint64_t extension = lun_extension(plan, lun).value_or(0);
+    for (int shift = 56; shift >= 0; shift -= 8) {
+      body += static_cast<char>(extension >> shift & 0xff);
+    }
+  }
+  const std::string page = std::string("\0\x83\0", 3) + static_cast<char>(body.size()) + body;
+  const auto* const bytes = reinterpret_cast<const std::byte*>(page.data());
+  return {bytes, bytes + page.size()};
+}
+
 SimLunOptions lun_options(const Plan& plan, std::size_t index) {
   const PlannedLun& planned = plan.luns[index];
   SimLunOptions options;
@@ -31,6 +48,9 @@ SimLunOptions lun_options(const Plan& plan, std::size_t index) {
   options.serial = extension ? fmt::format("SERIAL{}", *extension) : "";
   options.naa_extension = extension.value_or(0);
   options.naa_has_company = lun_has_company(plan, index);
+  if (lun_changes_its_names(plan, index)) {
+    options.pages[0x83] = names_page(plan, index, false);
+  }
   options.tpgs = static_cast<std::uint8_t>(
       bounded(plan.targets[within(planned.target, plan.targets.size())].tpgs, 0, 3));
   return options;
@@ -221,6 +241,18 @@ void SimulatedStorage::map_luns(std::size_t target, bool foreign) {
     }
   }
   targets_[target]->start();
+}
+
+bool SimulatedStorage::rename_luns(std::size_t target, bool better) {
+  const Plan& plan = world_.plan();
+  bool renamed = false;
+  for (std::size_t lun = 0; lun < luns_.size(); ++lun) {
+    if (leads_to(target, lun) && lun_changes_its_names(plan, lun)) {
+      luns_[lun]->lun().options.pages[0x83] = names_page(plan, lun, better);
+      renamed = true;
+    }
+  }
+  return renamed;
 }
 
 void SimulatedStorage::set_access(std::size_t target, std::uint16_t group, AccessState state) {

@@ -59,6 +59,8 @@ class SimulatedStorage {
   void disturb_target(std::size_t target);
   // After a restart other LUNs are behind the numbers.
   void map_luns(std::size_t target, bool foreign);
+  // Of those whose names change, whether they have the better one beside the other. False: none.
+  bool rename_luns(std::size_t target, bool better);
   void set_access(std::size_t target, std::uint16_t group, AccessState state);
   // As the plan has it, whatever events have changed; and quick.
   void end_weather(std::size_t target);

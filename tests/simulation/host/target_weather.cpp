@@ -261,6 +261,12 @@ EventOutcome target_weather(SimulatedWorld& world, const PlannedEvent& event, Si
       return true;
     case EventKind::swap_luns:
       return target.swap_luns(milliseconds(numbers[1]));
+    case EventKind::rename_lun:
+      if (!world.storage().rename_luns(number, numbers[1] != 0)) {
+        return false;
+      }
+      world.storage().target(number).add_unit_attention(0x3f03);
+      return true;
     case EventKind::slow_target:
       target.slow_down(milliseconds(numbers[1]), milliseconds(numbers[2]), numbers[3] != 0);
       return true;

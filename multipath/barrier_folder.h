@@ -1,0 +1,47 @@
+// BarrierFolder: the barrier files of this host, of which there must be one for each LUN, whichever
+// of its names a disk has been told. Locked while a disk comes to its file or finds out another
+// name of its LUN, so that two who do so at the same time come to the same file. Owned by a
+// function of LunWriteBarrier. Reactor thread; system calls, for which no request waits.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "multipath/barrier_file.h"
+#include "multipath/barrier_names.h"
+
+namespace iscsi_blkback {
+
+class BarrierFolder {
+ public:
+  struct Found {
+    BarrierFile file;
+    // Others of the LUN, from where disks come to `file` when they notice.
+    std::vector<BarrierFile> former;
+    // Files of several LUNs, any of which this one may be: its names do not tell.
+    std::vector<BarrierFile> ambiguous;
+  };
+
+  // Made where it does not exist. Whoever has the lock holds it for the time of a look at each file
+  // (some 15 us), unless the process is stopped just then: after 20 ms that is an error, and worth
+  // another try. Errors: one sentence with the folder's path.
+  [[nodiscard]] static Result<BarrierFolder> lock(const std::string& folder);
+
+  // The LUN's file: that of its names, or that of its key, which is made where there is none. From
+  // then on it has these names, and all other files with one of them are forwarded to it. in_use:
+  // where the disk is already; null: nowhere, or in a file that was removed or is forwarded.
+  [[nodiscard]] Result<Found> find(const std::string& key, const BarrierNames& names,
+                                   const BarrierFile* in_use) const;
+
+ private:
+  BarrierFolder(std::string path, UniqueFd lock) : path_(std::move(path)), lock_(std::move(lock)) {}
+  [[nodiscard]] Result<BarrierFile> open_key(const std::string& key) const;
+
+  std::string path_;
+  UniqueFd lock_;
+};
+
+}  // namespace iscsi_blkback
