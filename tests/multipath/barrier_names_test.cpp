@@ -285,6 +285,12 @@ TEST_F(BarrierNamesTest, DisksOfOtherLunsWithOneNameInCommonAreNotTakenForRemove
   EXPECT_TRUE(second.look(kNow).may_write());
 }
 
+TEST_F(BarrierNamesTest, ADiskWhoseFileHasBeenRemovedDoesNotWaitForItself) {
+  LunWriteBarrier first = come(both_, "first");
+  clean();
+  EXPECT_TRUE(first.look(kNow).may_write());
+}
+
 TEST_F(BarrierNamesTest, OneOfTwoFilesThatIsRemovedIsTheOneThatTheOtherLeadsTo) {
   LunWriteBarrier first = come(old_, "first");
   LunWriteBarrier second = come(new_, "second");
