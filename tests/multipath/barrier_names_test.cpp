@@ -211,9 +211,9 @@ TEST_F(BarrierNamesTest, WhoHasWritesUnderWayWhenTheTwoMeetIsWaitedFor) {
 }
 
 TEST_F(BarrierNamesTest, AllDisksOfTheOneFileComeToTheOther) {
-  LunWriteBarrier first = come(old_, "first");
-  LunWriteBarrier waiting = come(old_, "waiting");
-  LunWriteBarrier other = come(new_, "other");
+  LunWriteBarrier first = come(new_, "first");
+  LunWriteBarrier waiting = come(new_, "waiting");
+  LunWriteBarrier other = come(old_, "other");
   other.leave();
   LunWriteBarrier both = come(both_, "both");
   EXPECT_FALSE(both.look(kNow).may_write()) << "they are still where nobody comes to any more";
@@ -269,7 +269,8 @@ TEST_F(BarrierNamesTest, ADiskIsFoundByEachOfItsNamesWhenTheFilesAreRemoved) {
 }
 
 TEST_F(BarrierNamesTest, ADiskIsFoundByNamesThatOnlyTheFileHasToldIt) {
-  come(both_, "gone").leave();
+  come(old_, "gone").leave();
+  come(both_, "gone, too").leave();
   LunWriteBarrier first = come(old_, "first");
   clean();
   LunWriteBarrier next = come(new_, "next");
@@ -282,6 +283,12 @@ TEST_F(BarrierNamesTest, DisksOfOtherLunsWithOneNameInCommonAreNotTakenForRemove
   LunWriteBarrier first = come(named({t10("SIM     one"), naa(1)}), "first");
   LunWriteBarrier second = come(named({t10("SIM     one"), naa(2)}), "second");
   EXPECT_TRUE(second.look(kNow).may_write());
+}
+
+TEST_F(BarrierNamesTest, ADiskWhoseFileHasBeenRemovedDoesNotWaitForItself) {
+  LunWriteBarrier first = come(both_, "first");
+  clean();
+  EXPECT_TRUE(first.look(kNow).may_write());
 }
 
 TEST_F(BarrierNamesTest, OneOfTwoFilesThatIsRemovedIsTheOneThatTheOtherLeadsTo) {
@@ -303,7 +310,7 @@ TEST_F(BarrierNamesTest, OneOfTwoFilesThatIsRemovedIsTheOneThatTheOtherLeadsTo) 
 TEST_F(BarrierNamesTest, ALongerListThanThereCanBeIsReadAsFarAsItGoes) {
   LunWriteBarrier first = come(both_, "first");
   only_file().header().names_used = ~std::uint64_t{0};
-  LunWriteBarrier second = come(new_, "second");
+  LunWriteBarrier second = come(old_, "second");
   expect_one(first, second);
   EXPECT_TRUE(first.learn(named({naa(1), naa(2)}), kTarget)) << "there is no room for it";
   EXPECT_TRUE(first.follow_file());

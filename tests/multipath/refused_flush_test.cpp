@@ -288,18 +288,26 @@ TEST_F(OtherPathsTest, AFlushThatOnePathRefusesGoesByOneThatTakesIt) {
 }
 
 TEST_F(OtherPathsTest, AFlushWaitsForRoomOnThePathThatTakesIt) {
-  session_options_.max_commands = 1;
   start();
   answer_with(is_flush_at_1, ScsiStatus::check_condition,
               make_sense(SenseKey::illegal_request, 0x2000));
+  const auto write_at_0 = [this]() -> GuestRequest& { return write(requests_.size() * 8, 8, 1); };
   hold_next_write_at(0);
-  const GuestRequest& occupant = at_path(0, [this]() -> GuestRequest& { return write(0, 8, 1); });
+  const GuestRequest& occupant = at_path(0, write_at_0);
+  reactor_.run_for(milliseconds(5));
+  SimFault full = status_fault(ScsiStatus::task_set_full);
+  full.matches = writes_at(0);
+  target_->inject(full);
+  at_path(0, write_at_0);  // from then on there is room for one command
+  reactor_.run_for(milliseconds(5));
+  const std::uint64_t before = path(1).requests;
   const GuestRequest& request = flush();
-  reactor_.run_for(milliseconds(400));
+  reactor_.run_for(milliseconds(120));
   EXPECT_TRUE(pending(request));
-  EXPECT_LE(path(1).requests, 20U) << "asked again and again";
+  EXPECT_GE(path(1).requests, before + 3) << "there is no room on path 0";
+  EXPECT_LE(path(1).requests, before + 8) << "asked again and again";
   target_->release_held();
-  EXPECT_EQ(answer(request, milliseconds(200)), IoStatus::ok);
+  EXPECT_EQ(answer(request, milliseconds(100)), IoStatus::ok);
   EXPECT_EQ(answer(occupant), IoStatus::ok);
   EXPECT_EQ(lun_->counters.flushes, 1U);
 }
