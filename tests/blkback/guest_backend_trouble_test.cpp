@@ -181,7 +181,7 @@ TEST_F(GuestBackendTrouble, ALunThatDoesNotAnswerIsTold) {
   fault.count = 0;
   fault.answer = false;
   target_.inject(fault);
-  expect_said("does not answer", 2s, 12s);
+  expect_said("is not answered", 2s, 12s);
 }
 
 TEST_F(GuestBackendTrouble, ALunThatIsNeverReadyIsTold) {
