@@ -37,7 +37,7 @@ struct FixedSeeds {
 constexpr FixedSeeds kFixedSeeds[] = {
     {"mixed", kSanitized ? 8 : 80},
     {"everything", kSanitized ? 2 : 40},
-    {"lun_fences", kSanitized ? 2 : 40},
+    {"lun_fences", kSanitized ? 2 : 80},
 };
 // A plan shows its fault, or none, whatever order its run takes by chance.
 constexpr std::uint64_t kOrders = kSanitized ? 2 : 5;
@@ -125,6 +125,7 @@ constexpr Least kLeast[] = {
     {"event refuse", 50},
     {"event refuse_all", 5},
     {"event remove_path", 20},
+    {"event rename_lun", 15},
     {"event reset_connections", 30},
     {"event save_restore", 15},
     {"event slow_link", 20},

@@ -57,7 +57,7 @@ PlannedLun choose_lun(SimRandom& random, const Plan& plan) {
   PlannedLun lun = simplest<PlannedLun>();
   lun.target = number(random, 0, static_cast<std::int64_t>(plan.targets.size()) - 1);
   lun.sectors = number(random, 32, 128);
-  lun.identity = random.one_in(4) ? 1 : 0;
+  lun.identity = random.one_in(4) ? 1 : random.one_in(4) ? 3 : 0;
   const bool may_be_fenced = plan.world.settle_ms != 0;
   lun.key = may_be_fenced && random.one_in(2) ? 1 : 0;
   lun.exclusive = lun.key == 0 && random.one_in(may_be_fenced ? 2 : 4) ? 1 : 0;

@@ -40,6 +40,7 @@ const Weights kEverything = {
     {K::crash, 2},             {K::destroy, 2},
     {K::kill_and_destroy, 3},  {K::detach, 4},
     {K::hand_over, 4},         {K::rival, 3},
+    {K::rename_lun, 3},
 };
 
 // ---- guests that move, with deep queues, from targets that take few commands at a time
@@ -77,6 +78,7 @@ const Weights kSuccessors = {
     {K::reboot, 4},     {K::crash, 2},           {K::save_restore, 4}, {K::migrate, 3},
     {K::checkpoint, 4}, {K::kill_process, 4},    {K::burst, 4},        {K::close_portal, 3},
     {K::hang, 2},       {K::remove_path, 2},     {K::kill_and_destroy, 3},
+    {K::rename_lun, 6},
 };
 
 void put_on_one_host(Plan& plan, SimRandom& random) {
@@ -118,6 +120,7 @@ void shape_successors(Plan& plan, SimRandom& random) {
   }
   for (PlannedLun& lun : plan.luns) {
     lun.no_path_retry_ms = 0;
+    lun.identity = lun.identity == 0 && random.one_in(2) ? 3 : lun.identity;
   }
   give_luns_two_users(plan);
   for (PlannedDisk& disk : plan.disks) {
