@@ -129,7 +129,7 @@ bool is_place_kept(Slot& slot, TimePoint died_at, TimePoint now) {
   return may_have_an_heir(slot) && !is_passed_on(slot) && now < died_at + quiesce_time_of(slot);
 }
 
-// The same.
+// Nobody holds the slot: whether the dead disk's place is kept, or its writes may still be about.
 bool is_in_use_after_death(Slot& slot, TimePoint now) {
   const TimePoint died_at = note_death(slot, now);
   return is_place_kept(slot, died_at, now) ||

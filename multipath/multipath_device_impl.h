@@ -350,8 +350,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] std::string conflict_of(const Path& path, const LogicalUnitIdentity& identity,
                                         const Result<void>& checked) const;
   [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
-  // What tells that the LUN is another one than that with these names; see difference().
   [[nodiscard]] SerialNumberIs serial_number_is(const LogicalUnitIdentity& identity) const;
+  // What tells that the LUN is another one than that with these names; see difference().
   [[nodiscard]] std::optional<std::string> other_lun(const LunNames& names,
                                                      const LogicalUnitIdentity& identity) const;
   void grow_if_all_agree(const Path* changed);

@@ -25,8 +25,8 @@ class LunWriteBarrierTest : public testing::Test {
   LunWriteBarrier enter(const std::string& name = "disk", bool shared = false, TimePoint now = {}) {
     return enter_as({.name = name, .shared = shared, .quiesce_time = kQuiesceTime}, now);
   }
-  LunWriteBarrier enter_for(std::uint64_t vm, const std::string& name) {
-    return enter_as({.name = name, .vm = vm, .quiesce_time = kQuiesceTime}, {});
+  LunWriteBarrier enter_for(std::uint64_t vm, const std::string& name, TimePoint now = {}) {
+    return enter_as({.name = name, .vm = vm, .quiesce_time = kQuiesceTime}, now);
   }
   LunWriteBarrier enter_in(std::uint32_t domain, std::uint64_t vm, const std::string& name) {
     return enter_as({.name = name, .vm = vm, .domain = domain, .quiesce_time = kQuiesceTime}, kNow);

@@ -241,10 +241,8 @@ TEST_F(LunWriteBarrierTest, OnlyADiskThatIsSharedTakesThePlaceOfASharedOne) {
 
 TEST_F(LunWriteBarrierTest, ASecondDiskOfASuspendedGuestWaitsAsBefore) {
   const TimePoint attached = kNow - seconds(9);
-  LunWriteBarrier one =
-      enter_as({.name = "xvda", .vm = kGuest, .quiesce_time = kQuiesceTime}, attached);
-  LunWriteBarrier two =
-      enter_as({.name = "xvdb", .vm = kGuest, .quiesce_time = kQuiesceTime}, attached);
+  LunWriteBarrier one = enter_for(kGuest, "xvda", attached);
+  LunWriteBarrier two = enter_for(kGuest, "xvdb", attached);
   for (int time = 0; time < 2; ++time) {
     two.set_use(HolderUse::suspended, kGuest, kNow);
     one.set_use(HolderUse::suspended, kGuest, kNow);
@@ -265,8 +263,7 @@ TEST_F(LunWriteBarrierTest, APlaceIsKeptForTheGuestsNextDisk) {
   one.leave_place(kNow);
   EXPECT_TRUE(other.changed());
   EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("xvda of guest 5"));
-  LunWriteBarrier next =
-      enter_as({.name = "next", .vm = kGuest, .quiesce_time = kQuiesceTime}, kNow);
+  LunWriteBarrier next = enter_for(kGuest, "next", kNow);
   EXPECT_TRUE(next.look(kNow).may_write());
   EXPECT_FALSE(next.look(kNow).overtaken);
   EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("next"));
@@ -281,8 +278,7 @@ TEST_F(LunWriteBarrierTest, APlaceIsKeptForTheQuiesceTime) {
   LunWriteBarrier other = enter_for(kAnotherGuest, "other");
   EXPECT_FALSE(other.look(kNow + kQuiesceTime - seconds(1)).may_write());
   EXPECT_TRUE(other.look(kNow + kQuiesceTime).may_write());
-  LunWriteBarrier next =
-      enter_as({.name = "next", .vm = kGuest, .quiesce_time = kQuiesceTime}, kNow + kQuiesceTime);
+  LunWriteBarrier next = enter_for(kGuest, "next", kNow + kQuiesceTime);
   EXPECT_FALSE(next.look(kNow + kQuiesceTime).may_write());
 }
 
@@ -293,8 +289,7 @@ TEST_F(LunWriteBarrierTest, APlaceIsKeptWhereTheProcessOfASuspendedGuestDies) {
   LunWriteBarrier other = enter_for(kAnotherGuest, "other");
   die(one);
   EXPECT_FALSE(other.look(kNow).may_write());
-  LunWriteBarrier again =
-      enter_as({.name = "one", .vm = kGuest, .quiesce_time = kQuiesceTime}, kNow);
+  LunWriteBarrier again = enter_for(kGuest, "one", kNow);
   EXPECT_TRUE(again.look(kNow).may_write());
   EXPECT_FALSE(other.look(kNow).may_write());
 }
@@ -349,8 +344,7 @@ TEST_F(LunWriteBarrierTest, WhatIsUnfencedHoldsOthersBackAlsoWhereThePlaceIsKept
   EXPECT_TRUE(one.look(kNow).may_write());
   one.set_unfenced(1, false, kNow + seconds(5));
   one.leave_place(kNow);
-  LunWriteBarrier next =
-      enter_as({.name = "next", .vm = kGuest, .quiesce_time = kQuiesceTime}, kNow);
+  LunWriteBarrier next = enter_for(kGuest, "next", kNow);
   EXPECT_THAT(next.look(kNow).dead, SizeIs(1));
   LunWriteBarrier other = enter_for(kAnotherGuest, "other");
   EXPECT_TRUE(next.look(kNow + seconds(5)).may_write());

@@ -94,6 +94,17 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     return *sessions_.back();
   }
 
+  // By a session like the first one, to another target's portal.
+  void add_path_to_target(const std::string& target_name, const SocketAddress& portal) {
+    SessionOptions options = sessions_[0]->options();
+    options.target_name = target_name;
+    options.portal = portal;
+    options.portal_name = portal.to_string();
+    sessions_.push_back(std::make_unique<Session>(reactor_, options));
+    sessions_.back()->start();
+    ASSERT_TRUE(device_->add_path(*sessions_.back(), 0));
+  }
+
   // The device with a path over each portal, sessions started.
   void start_device(bool wait_until_ready = true) {
     device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);

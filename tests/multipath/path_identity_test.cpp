@@ -617,13 +617,7 @@ class SeveralTargets : public MultipathTest {
     options.portals = {{portal_address(7), 1}};
     other_ = std::make_unique<SimTarget>(reactor_, options);
     other_->add_lun(0, std::move(lun));
-    SessionOptions session = sessions_[0]->options();
-    session.target_name = options.name;
-    session.portal = portal_address(7);
-    session.portal_name = session.portal.to_string();
-    sessions_.push_back(std::make_unique<Session>(reactor_, session));
-    sessions_.back()->start();
-    ASSERT_TRUE(device_->add_path(*sessions_.back(), 0));
+    add_path_to_target(options.name, portal_address(7));
   }
   std::unique_ptr<SimTarget> other_;
 };

@@ -187,13 +187,7 @@ TEST_F(RenamedLun, IsAnotherOneAtAnotherTargetThatDoesNotTellItsNewName) {
   SimLunOptions lun = lun_options_;
   lun.pages[0x83] = old_names();
   alike.add_lun(0, std::make_shared<SimLun>(lun));
-  SessionOptions session = sessions_[0]->options();
-  session.target_name = options.name;
-  session.portal = portal_address(7);
-  session.portal_name = session.portal.to_string();
-  sessions_.push_back(std::make_unique<Session>(reactor_, session));
-  sessions_.back()->start();
-  ASSERT_TRUE(device_->add_path(*sessions_.back(), 0));
+  add_path_to_target(options.name, portal_address(7));
   reactor_.run_for(seconds(1));
   EXPECT_EQ(path(1).state, PathState::quarantined);
   EXPECT_THAT(path(1).last_error, HasSubstr("unlike all others in the world"));
