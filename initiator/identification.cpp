@@ -90,9 +90,33 @@ void LogicalUnit::Identification::start_over() {
 }
 
 bool LogicalUnit::Identification::abandon() {
-  abandoned_ = true;
   retry_timer_.stop();
+  if (outstanding_) {
+    unanswered_ = unit_.unanswered_;
+    ++*unanswered_;
+  }
   return outstanding_;
+}
+
+std::uint32_t LogicalUnit::Identification::spare_question() const {
+  switch (step_) {
+    case Step::block_characteristics:
+    case Step::logical_block_provisioning:
+    case Step::rdac_software_version:
+    case Step::mode_sense6:
+    case Step::mode_sense10:
+      return outstanding_ && !only_access_ ? bit(step_) : 0;
+    default:
+      return 0;
+  }
+}
+
+std::unique_ptr<LogicalUnit::Identification> LogicalUnit::Identification::successor() const {
+  return std::make_unique<Identification>(reactor_, unit_, on_done_, owner_);
+}
+
+bool LogicalUnit::Identification::done_without(Step step) const {
+  return (unit_.done_without_ & bit(step)) != 0;
 }
 
 std::string LogicalUnit::Identification::question() const {
@@ -208,7 +232,8 @@ void LogicalUnit::Identification::send() {
 void LogicalUnit::Identification::on_complete(ScsiTask& task) noexcept {
   auto* self = static_cast<Identification*>(task.owner);
   self->outstanding_ = false;
-  if (self->abandoned_) {
+  if (self->unanswered_) {
+    --*self->unanswered_;
     delete self;
     return;
   }
@@ -571,7 +596,12 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_capa
       (identity_.max_transfer_blocks == 0 || identity_.max_transfer_blocks > 65535)) {
     identity_.max_transfer_blocks = 65535;  // what READ(10) and WRITE(10) can say
   }
-  return Step::mode_sense6;
+  return !done_without(Step::mode_sense6) ? Step::mode_sense6 : after_mode_sense6();
+}
+
+LogicalUnit::Identification::Step LogicalUnit::Identification::after_mode_sense6() const {
+  return !done_without(Step::mode_sense10) ? Step::mode_sense10
+                                           : next_of_access(Step::mode_sense10);
 }
 
 // Optional: without it a write tells of write protection, and flushes are sent in any case. A LUN
@@ -586,7 +616,7 @@ LogicalUnit::Identification::Step LogicalUnit::Identification::take_mode_sense(b
       refused_as_unknown() && classify(task_, Transfer::at_most) != ErrorClass::access_state;
   if (step_ == Step::mode_sense6 && !told && task_.outcome == TaskOutcome::completed) {
     has_mode_sense6_ = !unknown;
-    return Step::mode_sense10;
+    return after_mode_sense6();
   }
   if (unknown && !has_mode_sense6_) {
     identity_.write_cache = WriteCache::off;
@@ -620,7 +650,7 @@ LogicalUnit::Identification::Step LogicalUnit::Identification::next_page(Step af
     const bool asked = step == Step::rdac_software_version
                            ? has_page(page) && has_page(kRdacVolumeAccess)
                            : !pages_ || has_page(page) || step <= Step::device_identification;
-    if (step > after && asked) {
+    if (step > after && asked && !done_without(step)) {
       return step;
     }
   }

@@ -33,6 +33,11 @@ class LogicalUnit::Identification {
   void start_over();
   // True: deletes itself when its command is back. False: nothing is outstanding.
   [[nodiscard]] bool abandon();
+  // The bit of the step that is not answered, when it is one without which the LUN is usable and
+  // known; else 0.
+  [[nodiscard]] std::uint32_t spare_question() const;
+  // One for the same owner, which has not begun.
+  [[nodiscard]] std::unique_ptr<Identification> successor() const;
   // See LogicalUnit.
   [[nodiscard]] TimePoint answered_at() const { return answered_at_; }
   [[nodiscard]] std::string question() const;
@@ -73,6 +78,7 @@ class LogicalUnit::Identification {
     target_port_groups,
     done,
   };
+  static constexpr std::uint32_t bit(Step step) { return 1U << static_cast<unsigned>(step); }
   // Pages of vital product data that are asked for where the LUN may have them, in this order.
   static constexpr std::array<std::pair<Step, std::uint8_t>, 6> kPages{{
       {Step::unit_serial_number, std::uint8_t{0x80}},
@@ -116,9 +122,11 @@ class LogicalUnit::Identification {
   void read_page(std::span<const std::byte> page);
   [[nodiscard]] Result<Step> take_capacity();
   [[nodiscard]] bool is_capacity16() const;
+  [[nodiscard]] Step after_mode_sense6() const;
   [[nodiscard]] Step take_mode_sense(bool good);
   // False: it does not tell whether there is a write cache.
   [[nodiscard]] bool take_mode_data();
+  [[nodiscard]] bool done_without(Step step) const;
   [[nodiscard]] Step next_page(Step after) const;
   [[nodiscard]] Step next_of_access(Step after) const;
   void take_access();
@@ -143,7 +151,7 @@ class LogicalUnit::Identification {
   Patience patience_;
   Patience spare_patience_;
   bool outstanding_ = false;
-  bool abandoned_ = false;
+  std::shared_ptr<std::uint32_t> unanswered_;  // LogicalUnit's, which may be gone; if abandoned
   bool start_over_ = false;
   bool only_access_ = false;
   LogicalUnitAccess known_;  // with only_access_

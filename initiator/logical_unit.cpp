@@ -54,6 +54,9 @@ std::uint64_t LogicalUnit::lun() const {
 
 void LogicalUnit::identify(Identified on_done, void* owner) {
   ISCSI_BLKBACK_ASSERT(!identification_);
+  if (std::exchange(done_without_in_, session_.login_epoch()) != session_.login_epoch()) {
+    done_without_ = 0;
+  }
   identification_ = std::make_unique<Identification>(reactor_, *this, on_done, owner);
   identification_->begin();
 }
@@ -88,6 +91,20 @@ void LogicalUnit::cancel_identify() {
     static_cast<void>(identification_.release());  // deletes itself
   }
   identification_.reset();
+}
+
+bool LogicalUnit::do_without_answer() {
+  ISCSI_BLKBACK_ASSERT(identification_);
+  const std::uint32_t question = identification_->spare_question();
+  if (question == 0) {
+    return false;
+  }
+  done_without_ |= question;
+  auto again = identification_->successor();
+  cancel_identify();
+  identification_ = std::move(again);
+  identification_->begin();
+  return true;
 }
 
 void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request,

@@ -108,6 +108,11 @@ class LogicalUnit {
   // Of either: on_done does not come; the buffers stay ours until the target has answered or the
   // connection is gone.
   void cancel_identify();
+  // While an identify() waits for an answer. True: the LUN is usable without this one, is asked
+  // from the start again, and is not asked this until the session's next login.
+  [[nodiscard]] bool do_without_answer();
+  // Questions of cancelled ones, and such as were done without, that are at the target still.
+  [[nodiscard]] std::uint32_t unanswered() const { return *unanswered_; }
 
   // All prepare_ calls fill cdb, lun, direction and data of a task for this LUN; the caller sets
   // on_complete and owner and submits it. Buffers are the caller's, and like the task untouched
@@ -189,6 +194,9 @@ class LogicalUnit {
   std::uint8_t refused_forms_ = 0;  // bits of logical_unit.cpp's kForms, since then
   LogicalUnitAccess access_;
   std::unique_ptr<Identification> identification_;
+  std::shared_ptr<std::uint32_t> unanswered_ = std::make_shared<std::uint32_t>(0);
+  std::uint32_t done_without_ = 0;     // bits of Identification::Step
+  std::uint64_t done_without_in_ = 0;  // in this login (Session::login_epoch())
 };
 
 }  // namespace iscsi_blkback

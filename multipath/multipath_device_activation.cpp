@@ -46,7 +46,7 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
   }
   PathMask asked = 0;  // and no answer yet, so that another one is the better choice
   for (const Path* path : paths_) {
-    asked |= path->reading_access() ? path_bit(path->index()) : 0;
+    asked |= path->awaits_answer() ? path_bit(path->index()) : 0;
   }
   const PathMask first_choice = candidates & ~asked;
   activating_ =

@@ -374,7 +374,7 @@ bool MultipathDevice::Impl::asks_for_its_group(const Path& path) const {
       return true;
     }
     const TargetPortGroup* const same = facts_[other->index()].access.group();
-    if ((up_ & ~suspect_ & path_bit(other->index())) != 0 && !other->reading_access() &&
+    if ((up_ & ~suspect_ & path_bit(other->index())) != 0 && !other->awaits_answer() &&
         same != nullptr && same->tag == group->tag && other->lun() == path.lun() &&
         other->session().options().target_name == path.session().options().target_name) {
       return false;

@@ -56,8 +56,9 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
 void MultipathDevice::Impl::note_write_cache(const Path& path, WriteCache told) {
   if (told != WriteCache::off) {
     cache_told_at_ = reactor_.now();
-  } else if (cache_told_at_ && path.asked_at() > *cache_told_at_) {
-    cache_told_at_.reset();
+    cache_ = cache_ == WriteCache::on ? WriteCache::on : told;
+  } else if (!cache_told_at_ || path.asked_at() > *cache_told_at_) {
+    cache_ = WriteCache::off;
   }
 }
 

@@ -119,6 +119,7 @@ class MultipathDevice::Impl final : public Path::Owner,
     RetryState retries;
     bool waits_for_space = false;  // delayed, or tried again since
     bool somebody_waits = false;   // a held request waits for the end of this one
+    std::uint8_t cache_waits = 0;  // of a refused flush; see ask_for_cache()
     IoStatus result = IoStatus::ok;
     Timer timer;
   };
@@ -237,6 +238,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] Path* path_that_flushes(PathMask among) const;
   // False: to be treated as any other error.
   [[nodiscard]] bool take_refused_flush(Request& request);
+  // Of a flush that no path takes. True: no path has told of a cache since one has told that there
+  // is none; the path that was asked longest ago is asked again, and the flush waits for that.
+  [[nodiscard]] bool ask_for_cache(Request& request);
   void delay(Request& request, Duration time);
   void wait_for_space(Request& request);
   void end_wait_for_space(Request& request, IoStatus status);
@@ -497,8 +501,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   // one, say.
   std::uint64_t lost_before_ = 0;
   bool loss_untold_ = false;
-  // When a path has last told of a write cache, or could not tell that there is none; nullopt: one
-  // that was asked later has told that there is none, or none has told of one.
+  // The worst that the paths have told of the write cache since one has last denied that there is
+  // one; when that was, if it was not off.
+  WriteCache cache_ = WriteCache::untold;
   std::optional<TimePoint> cache_told_at_;
   std::uint32_t piece_sectors_ = 0;  // a larger request goes in pieces, one after the other
 

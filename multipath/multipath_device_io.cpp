@@ -11,6 +11,10 @@ namespace {
 constexpr std::chrono::seconds kSpaceRetryInterval{5};
 // A flush that one path's LUN refuses waits so long for room on a path that takes it.
 constexpr std::chrono::milliseconds kFlushElsewhereDelay{50};
+// Where nobody has told whether there is a cache, a flush waits so often before the guest's disk is
+// given up: what keeps the LUN from telling (a reservation, a controller that starts) may pass.
+constexpr std::uint8_t kCacheWaits = 12;
+constexpr std::chrono::seconds kCacheWait{1};
 
 }  // namespace
 
@@ -33,6 +37,7 @@ void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
   request.retries = RetryState();
   request.task.silences = request.task.stuck = 0;
   request.somebody_waits = false;
+  request.cache_waits = 0;
   request.hedge = nullptr;
   if (closing_) {
     finish(request, IoStatus::aborted);
@@ -390,10 +395,10 @@ void MultipathDevice::Impl::delay(Request& request, Duration time) {
 // What one path knows of the cache is old when another one has heard otherwise: the writes may have
 // gone there, also through a path that is down or removed by now.
 bool MultipathDevice::Impl::nothing_to_flush(const Path& path) const {
-  return !cache_told_at_ && path.logical_unit().write_cache() == WriteCache::off &&
-         std::all_of(paths_.begin(), paths_.end(), [this](const Path* other) {
-           return (up_ & path_bit(other->index())) == 0 ||
-                  other->logical_unit().write_cache() == WriteCache::off;
+  return cache_ == WriteCache::off && path.logical_unit().write_cache() != WriteCache::on &&
+         std::none_of(paths_.begin(), paths_.end(), [this](const Path* other) {
+           return (up_ & path_bit(other->index())) != 0 &&
+                  other->logical_unit().write_cache() == WriteCache::on;
          });
 }
 
@@ -433,7 +438,9 @@ bool MultipathDevice::Impl::take_refused_flush(Request& request) {
   }
   Path* const other = closing_ ? nullptr : path_that_flushes(up_);
   if (other == nullptr) {
-    take_answer(request, IoStatus::not_supported);
+    if (!ask_for_cache(request)) {
+      take_answer(request, IoStatus::not_supported);
+    }
     return true;
   }
   request.prefer = other->index();
@@ -441,6 +448,27 @@ bool MultipathDevice::Impl::take_refused_flush(Request& request) {
     dispatch(request);
   } else {
     delay(request, kFlushElsewhereDelay);
+  }
+  return true;
+}
+
+bool MultipathDevice::Impl::ask_for_cache(Request& request) {
+  if (closing_ || cache_ == WriteCache::on || request.cache_waits == kCacheWaits) {
+    return false;
+  }
+  ++request.cache_waits;
+  delay(request, kCacheWait);
+  if (any_path_in_doubt()) {
+    return true;
+  }
+  // One after the other: the guest's other requests go by the rest.
+  const auto next =
+      std::min_element(paths_.begin(), paths_.end(), [](const Path* left, const Path* right) {
+        return std::pair(left->state() != PathState::up, left->asked_at()) <
+               std::pair(right->state() != PathState::up, right->asked_at());
+      });
+  if (next != paths_.end() && (*next)->state() == PathState::up) {
+    (*next)->verify("it is asked again whether it has a write cache");
   }
   return true;
 }

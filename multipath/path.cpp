@@ -10,6 +10,10 @@ namespace {
 
 // An ALUA transition that takes longer is no transition (the limit of Linux).
 constexpr std::chrono::seconds kTransitionTimeout{60};
+// Questions that are not answered take room in the session's command window, which other disks may
+// share. With so many the session is given up when the LUN does not say who it is; how it is served
+// is not asked any more with half of them. Where command_timeout aborts them there are fewer.
+constexpr std::uint32_t kMostUnanswered = 8;
 
 // What the LUN's answers about access mean for guest I/O through this path.
 AccessState state_here(const LogicalUnitAccess& access) {
@@ -89,8 +93,8 @@ Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string po
       owner_(owner),
       logical_unit_(reactor, session, encode_lun(lun)),
       checker_(reactor, logical_unit_, checker, *this),
-      identify_timer_(
-          reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_identify_timer(); },
+      question_timer_(
+          reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_question_timer(); },
           this),
       depth_(session.options().max_commands) {}
 
@@ -119,7 +123,7 @@ void Path::stop() {
 }
 
 void Path::cancel_questions() {
-  identify_timer_.stop();
+  question_timer_.stop();
   if (identifying_ || reading_access_) {
     logical_unit_.cancel_identify();
     reading_access_ = false;
@@ -299,12 +303,13 @@ void Path::identify() {
       },
       this);
   checker_.pause();
-  identify_timer_.start_after(checker_timeout_);
+  question_since_ = identifying_since_;
+  question_timer_.start_after(checker_timeout_);
 }
 
 void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   identifying_ = false;
-  identify_timer_.stop();
+  question_timer_.stop();
   not_ready_ = !identity && identity.error().code == ErrorCode::unavailable;
   if (!identity) {
     transitioning_until_.reset();
@@ -354,7 +359,12 @@ void Path::follow_access() {
 }
 
 void Path::read_access(bool serves) {
+  if (logical_unit_.unanswered() >= kMostUnanswered / 2) {
+    return;
+  }
   reading_access_ = true;
+  question_since_ = reactor_.now();
+  question_timer_.start_after(checker_timeout_);
   logical_unit_.read_access(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
         static_cast<Path*>(self)->on_access(std::move(identity));
@@ -364,6 +374,7 @@ void Path::read_access(bool serves) {
 
 void Path::on_access(Result<LogicalUnitIdentity> identity) {
   reading_access_ = false;
+  question_timer_.stop();
   if (state_ == PathState::quarantined) {
     return;
   }
@@ -431,20 +442,31 @@ void Path::look_later() {
 
 // A LUN that answers is waited for, however slow it is: given up after less than an identification
 // takes it would never be used, as it is found to be good again by the next check.
-void Path::on_identify_timer() {
+void Path::on_question_timer() {
   const TimePoint silent_at = logical_unit_.answered_at() + checker_timeout_;
-  const TimePoint ends_at =
-      identifying_since_ + LogicalUnit::longest_identification(checker_timeout_);
+  const TimePoint ends_at = question_since_ + LogicalUnit::longest_identification(checker_timeout_);
   if (reactor_.now() < std::min(silent_at, ends_at)) {
-    identify_timer_.start_at(std::min(silent_at, ends_at));
+    question_timer_.start_at(std::min(silent_at, ends_at));
     return;
   }
   const bool silent = reactor_.now() >= silent_at;
+  if (silent && identifying_ && logical_unit_.unanswered() >= kMostUnanswered) {
+    session_.drop(Error{ErrorCode::timed_out, "the logical unit does not answer for too long"});
+    return;
+  }
+  if (silent && reactor_.now() < ends_at && logical_unit_.do_without_answer()) {
+    question_timer_.start_after(checker_timeout_);
+    return;
+  }
   std::string why = silent
                         ? fmt::format("{} is not answered", logical_unit_.question())
                         : "the logical unit answers, but has not told in all this time who it is";
-  identifying_ = false;
   logical_unit_.cancel_identify();
+  if (reading_access_) {
+    on_access(tl::unexpected(Error{ErrorCode::timed_out, std::move(why)}));
+    return;
+  }
+  identifying_ = false;
   transitioning_until_.reset();
   set_identity(Identity::unknown);
   set_state(PathState::down, std::move(why),

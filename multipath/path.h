@@ -106,12 +106,21 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   // of every unit attention of its LUN, whichever command has met it.)
   void fail(ErrorClass error);
 
+  // The LUN may be another one by now, or tell more than before: no guest I/O until it has been
+  // identified again.
+  void verify(const std::string& why);
+
   // Reads again how well the LUN is served here; guest I/O goes on meanwhile.
   void refresh_access();
   // The same when nobody has said that it has changed: TEST UNIT READY is not sent to a path whose
   // requests have succeeded since the last time.
   void follow_access();
   [[nodiscard]] bool reading_access() const { return reading_access_; }
+  // A question is at the target, or was given up and is there still: another path may answer
+  // sooner.
+  [[nodiscard]] bool awaits_answer() const {
+    return reading_access_ || logical_unit_.unanswered() != 0;
+  }
 
   [[nodiscard]] PathState state() const { return state_; }
   // The session is up, and the LUN is being asked who it is or changes its access state: an answer
@@ -171,7 +180,6 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   }
 
   void set_identity(Identity identity);
-  void verify(const std::string& why);
   void identify();
   void on_identified(Result<LogicalUnitIdentity> identity);
   void on_access(Result<LogicalUnitIdentity> identity);
@@ -182,7 +190,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   void on_checked(ErrorClass outcome, bool changed) noexcept override;
   void on_check_overdue(bool again) noexcept override;
   void on_checker_idle() noexcept override;
-  void on_identify_timer();
+  void on_question_timer();
   void look_later();
   void on_capacity();
   void set_state(PathState state, std::string why, CheckerFinding finding = CheckerFinding::other);
@@ -213,7 +221,10 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   std::optional<TimePoint> transitioning_until_;
 
   PathChecker checker_;
-  Timer identify_timer_;  // deadline of the next answer of an identification, and of the whole
+  // Of an identification, or of a reading of the access: deadline of its next answer, and of the
+  // whole.
+  Timer question_timer_;
+  TimePoint question_since_{};
 
   std::uint64_t block_count_ = 0;
   std::uint32_t block_bytes_ = 0;

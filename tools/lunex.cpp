@@ -127,9 +127,11 @@ class Bench {
       return tl::unexpected(signals.error());
     }
     signals_ = std::move(*signals);
-    const Duration patience = specification.session.login_timeout + std::chrono::seconds(5);
     disk_ = std::make_unique<LunexDisk>(*reactor_, specification, arguments.job.depth, use);
-    const bool settled = run_until([this] { return interrupted_ || disk_->settled(); }, patience);
+    while (!interrupted_ && !disk_->settled() && !disk_->overdue()) {
+      reactor_->run_once(std::chrono::milliseconds(100));
+    }
+    const bool settled = disk_->settled();
     if (interrupted_) {
       return fail(ErrorCode::unavailable, "interrupted before the LUN was reached");
     }

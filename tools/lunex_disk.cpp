@@ -14,6 +14,8 @@ namespace {
 
 // How long requests that are still under way may take once the disk is being closed.
 constexpr std::chrono::milliseconds kClosePatience{500};
+// Beside login_timeout: for a first login that was refused, and for the LUN's answers.
+constexpr std::chrono::seconds kMoment{5};
 
 }  // namespace
 
@@ -47,7 +49,11 @@ Result<ResolvedDisk> look_up_lun(const Configuration& configuration, const std::
 
 LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth,
                      Use use)
-    : lun_(specification.lun),
+    : reactor_(reactor),
+      lun_(specification.lun),
+      due_(reactor.now() + specification.session.login_timeout + kMoment),
+      longest_identification_(
+          LogicalUnit::longest_identification(specification.multipath.checker_timeout)),
       patience_timer_(
           reactor, [](void* self) noexcept { static_cast<LunexDisk*>(self)->give_up(); }, this) {
   MultipathOptions multipath = specification.multipath;
@@ -87,6 +93,14 @@ bool LunexDisk::settled() const {
                                           [](const PathSnapshot& path) { return path.on_its_way; });
   // The first paths that are up wait for those that are just being asked, too.
   return !any_on_its_way && (now.ready || now.paths_up() == 0 || !now.waits_because.empty());
+}
+
+bool LunexDisk::overdue() const {
+  const MultipathSnapshot now = device_->snapshot();
+  const bool asks = std::any_of(now.paths.begin(), now.paths.end(), [](const PathSnapshot& path) {
+    return path.on_its_way && path.session_state == SessionState::logged_in;
+  });
+  return reactor_.now() >= due_ + (asks ? longest_identification_ : Duration::zero());
 }
 
 std::string LunexDisk::trouble() const {

@@ -45,6 +45,9 @@ class LunexDisk final : private MultipathDevice::Observer {
   // Of every path it is known whether it can be used now: redirects have been followed, refusals
   // have come again and again, LUNs have become ready, standby paths have been activated.
   [[nodiscard]] bool settled() const;
+  // Not to be waited for any longer, unless settled(): for a login and a moment more, and while a
+  // LUN is being asked who it is, for the time which that may take at most.
+  [[nodiscard]] bool overdue() const;
   // Why not one path is up; empty while one is, or is on its way.
   [[nodiscard]] std::string trouble() const;
   [[nodiscard]] MultipathDevice& device() { return *device_; }  // until close()
@@ -69,7 +72,10 @@ class LunexDisk final : private MultipathDevice::Observer {
   void on_device_closed();
   void give_up();
 
+  Reactor& reactor_;
   std::uint16_t lun_;
+  const TimePoint due_;
+  const Duration longest_identification_;
   std::vector<std::unique_ptr<Session>> sessions_;
   std::optional<MultipathDevice> device_;
   std::size_t fewest_paths_up_ = 0;

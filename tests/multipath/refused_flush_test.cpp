@@ -158,7 +158,7 @@ TEST_F(OtherPathsTest, WhereNoPathTakesItAFlushIsNotSupported) {
   lun_->options.write_cache = true;  // and knows no flushes still
   log_in_again(0);
   for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+    EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::not_supported) << "it has been told";
   }
 }
 
@@ -174,22 +174,64 @@ TEST_F(OtherPathsTest, WhenTheCacheIsOffAgainAsAllPathsKnowNoFlushIsNeeded) {
   }
 }
 
-TEST_F(OtherPathsTest, AFlushIsNeededWhereOnePathHasNotBeenToldOfTheCache) {
-  lun_options_.write_cache = false;
-  refuse_flushes();
-  start_target({1, 1});
-  answer_with(
-      [](const SimCommand& command) { return command.portal == 1 && is_mode_sense(command); },
-      ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400));
-  start_device();
-  for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+class UntoldPathTest : public OtherPathsTest {
+ protected:
+  // Path 1 comes back and is not told, for good.
+  void log_in_untold() {
+    answer_with(
+        [](const SimCommand& command) { return command.portal == 1 && is_mode_sense(command); },
+        ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400));
+    log_in_again(1);
   }
+};
+
+// There may be a cache by now: who has been told that there is none was told before.
+TEST_F(UntoldPathTest, HasTheOtherPathAskedAgainForACache) {
+  start_without_cache({1, 1});
+  lun_->options.write_cache = true;  // and knows no flushes still
+  log_in_untold();
+  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+}
+
+TEST_F(UntoldPathTest, MakesNoFlushNeedfulWhenTheOtherPathIsToldAgainThatThereIsNone) {
+  start_without_cache({1, 1});
+  log_in_untold();
+  EXPECT_EQ(answer(flush(), seconds(4)), IoStatus::ok);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::ok) << "once is enough";
+  }
+}
+
+TEST_F(UntoldPathTest, DoesNotMakeACacheUnknown) {
+  start_without_cache({1, 1});
+  lun_->options.write_cache = true;
+  log_in_again(0);
+  log_in_untold();
+  EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::not_supported);
+}
+
+TEST_F(UntoldPathTest, IsAskedWhenThereIsNoOther) {
+  start_without_cache({1, 1});
+  log_in_untold();
+  cut(0);
+  ASSERT_TRUE(wait_for_up(1));
+  const GuestRequest& request = flush();
+  reactor_.run_for(seconds(6));
+  ASSERT_TRUE(pending(request));
   target_->clear_faults();
-  log_in_again(1);
-  for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(answer(flush()), IoStatus::ok);
-  }
+  EXPECT_EQ(answer(request), IoStatus::ok);
+}
+
+TEST_F(UntoldPathTest, IsWaitedForThoughThereHasBeenACacheBefore) {
+  start_without_cache({1, 1});
+  lun_->options.write_cache = true;
+  log_in_again(0);
+  ASSERT_EQ(answer(flush(), milliseconds(20)), IoStatus::not_supported);
+  lun_->options.write_cache = false;
+  log_in_again(0);
+  ASSERT_EQ(answer(flush()), IoStatus::ok);
+  log_in_untold();
+  EXPECT_EQ(answer(flush(), seconds(4)), IoStatus::ok);
 }
 
 // Path 0 has been told of a change and reads what there is; path 1 has not been told.
@@ -354,7 +396,47 @@ TEST_P(LastingTroubleTest, AFlushThatIsRefusedIsNotAcknowledgedWhereNothingIsTol
   start_device(false);
   ASSERT_TRUE(wait_for_up(1));
   ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
-  EXPECT_EQ(answer(flush()), IoStatus::not_supported);
+  for (int i = 0; i < 2; ++i) {
+    const GuestRequest& request = flush();
+    reactor_.run_for(seconds(6));
+    EXPECT_TRUE(pending(request)) << "the LUN may tell";
+    EXPECT_EQ(answer(request), IoStatus::not_supported);
+  }
+}
+
+// A reservation of another host's, a controller that starts: nobody tells when it is over.
+TEST_P(LastingTroubleTest, AFlushThatIsRefusedWaitsForTheLunToTellOfItsCache) {
+  lun_options_.write_cache = false;
+  refuse_flushes();
+  start_target({1, 1});
+  answer_with(is_mode_sense, GetParam().status, GetParam().sense);
+  start_device(false);
+  ASSERT_TRUE(wait_for_up(2));
+  const GuestRequest& request = flush();
+  for (int second = 0; second < 6; ++second) {
+    reactor_.run_for(milliseconds(995));
+    EXPECT_GE(up(), 1U) << "the guest's other requests go on";
+  }
+  ASSERT_TRUE(pending(request));
+  target_->clear_faults();
+  EXPECT_EQ(answer(request), IoStatus::ok);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::ok);
+  }
+}
+
+TEST_P(LastingTroubleTest, AFlushThatIsRefusedIsNotAcknowledgedWhereTheLunTellsOfACacheInTheEnd) {
+  lun_options_.write_cache = true;
+  refuse_flushes();
+  start_target({1, 1});
+  answer_with(is_mode_sense, GetParam().status, GetParam().sense);
+  start_device(false);
+  ASSERT_TRUE(wait_for_up(2));
+  const GuestRequest& request = flush();
+  reactor_.run_for(seconds(6));
+  ASSERT_TRUE(pending(request));
+  target_->clear_faults();
+  EXPECT_EQ(answer(request), IoStatus::not_supported);
 }
 
 std::string name_of(const testing::TestParamInfo<Trouble>& test) {

@@ -1,5 +1,9 @@
 // A LUN that answers each command, but slowly, or with "not now": it is identified, because what
 // counts is the time of each answer.
+#include <fmt/format.h>
+
+#include <algorithm>
+
 #include "tests/multipath/multipath_fixture.h"
 
 namespace iscsi_blkback {
@@ -15,6 +19,11 @@ class SlowLun : public MultipathTest {
     SimFault fault;
     fault.matches = [page](const SimCommand& command) { return is_page(command, page); };
     fault.count = 0;
+    return fault;
+  }
+  static SimFault silent_page(std::uint8_t page) {
+    SimFault fault = page_fault(page);
+    fault.answer = false;
     return fault;
   }
   static SimFault aborted_page(std::uint8_t page) {
@@ -48,18 +57,157 @@ TEST_F(SlowLun, ThatTellsOfAChangeGoesOnServingItsGuest) {
   EXPECT_EQ(answer(write(0, 8, 2), seconds(15)), IoStatus::ok);
 }
 
-TEST_F(SlowLun, ThatDoesNotAnswerOneOfTheQuestionsIsDownAndSaysWhich) {
+class SilentPage : public SlowLun, public testing::WithParamInterface<std::uint8_t> {};
+
+TEST_P(SilentPage, KeepsThePathDownThatSaysWhichItIs) {
   start_target({1});
-  SimFault silent = page_fault(0x83);
-  silent.answer = false;
-  target_->inject(silent);
+  target_->inject(silent_page(GetParam()));
   target_->options().command_delay = milliseconds(500);
   start_device(false);
-  ASSERT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(8)));
-  EXPECT_EQ(path(0).last_error, "INQUIRY of page 0x83 is not answered");
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).state == PathState::down; }, seconds(10)));
+  EXPECT_EQ(path(0).last_error,
+            fmt::format("INQUIRY of page 0x{:02X} is not answered", GetParam()));
   EXPECT_EQ(path(0).finding, CheckerFinding::timeout);
+  reactor_.run_for(seconds(300));
+  EXPECT_EQ(up(), 0U);
+  EXPECT_EQ(sessions_[0]->statistics().connection_losses, 0U) << "command_timeout has aborted them";
   target_->clear_faults();
   EXPECT_TRUE(wait_for_up(1, seconds(60)));
+}
+
+// Who the LUN is, what it has and how much it takes with one command.
+INSTANTIATE_TEST_SUITE_P(Pages, SilentPage, testing::Values(0x00, 0x80, 0x83, 0xb0));
+
+// Whether it is asked for when the LUN has no list of its pages, or a list that has it, or is in
+// use already: 5 s (checker_timeout) are over long before 30 (command_timeout).
+TEST_F(SlowLun, APageThatIsNotNeededAndNeverAnsweredIsDoneWithout) {
+  lun_options_.max_transfer_blocks = 16;
+  start_target({1});
+  for (const std::uint8_t page : {std::uint8_t{0xb1}, std::uint8_t{0xb2}}) {
+    target_->inject(silent_page(page));
+  }
+  start_device(false);
+  EXPECT_TRUE(wait_for_up(1, seconds(11))) << path(0).last_error;
+  EXPECT_EQ(answer(write(0, 64, 1)), IoStatus::ok) << "the page of limits has been read";
+  target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a09);
+  reactor_.run_for(milliseconds(1));
+  EXPECT_EQ(answer(write(0, 8, 2), seconds(1)), IoStatus::ok) << "it is not asked again";
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(sessions_[0]->statistics().connection_losses, 0U);
+  EXPECT_EQ(path(0).state, PathState::up) << path(0).last_error;
+}
+
+TEST_F(SlowLun, WhatWasDoneWithoutIsAskedAgainAfterTheNextLogin) {
+  start_target({1});
+  std::uint32_t asked = 0;
+  SimFault count = page_fault(0xb1);
+  count.matches = [&asked](const SimCommand& command) {
+    asked += is_page(command, 0xb1) ? 1U : 0U;
+    return false;
+  };
+  target_->inject(silent_page(0xb1));
+  start_device(false);
+  ASSERT_TRUE(wait_for_up(1, seconds(6)));
+  target_->clear_faults();
+  target_->inject(count);
+  target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a09);
+  reactor_.run_for(seconds(1));
+  EXPECT_EQ(asked, 0U);
+  cut(0);
+  ASSERT_TRUE(reactor_.run_until([this] { return path(0).state != PathState::up; }, seconds(1)));
+  restore(0);
+  ASSERT_TRUE(wait_for_up(1));
+  EXPECT_EQ(asked, 1U);
+  target_->clear_faults();
+}
+
+// Whether it has a write cache is not known then: flushes are sent.
+TEST_F(SlowLun, ThatNeverAnswersModeSenseIsServed) {
+  lun_options_.write_cache = false;
+  start_target({1});
+  SimFault silent;
+  silent.count = 0;
+  silent.answer = false;
+  silent.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kModeSense6 ||
+           command.cdb[0] == scsi_operation::kModeSense10;
+  };
+  target_->inject(silent);
+  start_device(false);
+  EXPECT_TRUE(wait_for_up(1, seconds(11))) << path(0).last_error;
+  EXPECT_EQ(answer(flush()), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.flushes, 1U);
+}
+
+// Without command_timeout nothing aborts what it does not answer: it takes room in the session's
+// window, where other disks' commands may have to wait for it.
+TEST_F(SlowLun, QuestionsThatAreNeverAnsweredDoNotPileUp) {
+  session_options_.command_timeout = milliseconds(0);
+  start_target({1});
+  std::uint64_t losses = 0;
+  std::uint32_t asked = 0;  // in this login
+  std::uint32_t most = 0;
+  SimFault silent = silent_page(0x83);
+  silent.matches = [&](const SimCommand& command) {
+    if (std::exchange(losses, sessions_[0]->statistics().connection_losses) != losses) {
+      asked = 0;
+    }
+    const bool matches = is_page(command, 0x83);
+    asked += matches ? 1U : 0U;
+    most = std::max(most, asked);
+    return matches;
+  };
+  target_->inject(silent);
+  start_device(false);
+  reactor_.run_for(seconds(600));
+  EXPECT_GE(losses, 2U);
+  EXPECT_EQ(most, 9U);
+}
+
+// The page of a controller's own hangs, whereas the LUN is served: the access is read again later.
+TEST_F(SlowLun, AnAccessStateThatIsNotAnsweredIsAskedForAgain) {
+  session_options_.command_timeout = milliseconds(0);
+  lun_options_.tpgs = 1;
+  lun_options_.port_groups = {{.tag = 1, .state = AccessState::active_optimized, .ports = {1}}};
+  start({1});
+  SimFault silent;
+  silent.count = 1;
+  silent.answer = false;
+  silent.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kMaintenanceIn;
+  };
+  target_->inject(silent);
+  target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a06);
+  reactor_.run_for(seconds(1));
+  lun_->options.port_groups[0].state = AccessState::standby;
+  EXPECT_TRUE(
+      reactor_.run_until([this] { return path(0).state == PathState::ghost; }, seconds(60)));
+}
+
+// It serves the guest all the same.
+TEST_F(SlowLun, WhoseAccessStateIsNeverToldKeepsItsSession) {
+  session_options_.command_timeout = milliseconds(0);
+  lun_options_.tpgs = 1;
+  lun_options_.port_groups = {{.tag = 1, .state = AccessState::active_optimized, .ports = {1}}};
+  start({1});
+  SimFault silent;
+  std::uint32_t asked = 0;
+  silent.count = 0;
+  silent.answer = false;
+  silent.matches = [&asked](const SimCommand& command) {
+    const bool matches = command.cdb[0] == scsi_operation::kMaintenanceIn;
+    asked += matches ? 1U : 0U;
+    return matches;
+  };
+  target_->inject(silent);
+  for (int i = 0; i < 100; ++i) {
+    target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a06);
+    reactor_.run_for(seconds(6));
+  }
+  EXPECT_EQ(asked, 4U);
+  EXPECT_EQ(sessions_[0]->statistics().connection_losses, 0U);
+  EXPECT_EQ(answer(write(0, 8, 1), milliseconds(20)), IoStatus::ok);
+  target_->clear_faults();
 }
 
 // Each change has it start over: its path is not "just being asked" for ever.

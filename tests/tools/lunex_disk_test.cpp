@@ -57,8 +57,9 @@ class LunexDiskTest : public testing::Test {
     disk_.emplace(reactor_, specification, 1, use);
   }
   // As lunex waits.
-  bool settles(Duration at_most = 20s) {
-    return reactor_.run_until([&] { return disk_->settled(); }, at_most);
+  bool settles(Duration at_most = 300s) {
+    EXPECT_TRUE(reactor_.run_until([&] { return disk_->settled() || disk_->overdue(); }, at_most));
+    return disk_->settled();
   }
   void expect_reached(const std::vector<std::string>& portals = {"192.0.2.1"}) {
     open(portals);
@@ -136,9 +137,15 @@ TEST_F(LunexDiskTest, WaitsForALunThatHasToBeActivated) {
   expect_reached();
 }
 
-TEST_F(LunexDiskTest, WaitsForASlowArray) {
-  target_.options().command_delay = 400ms;
-  expect_reached();
+TEST_F(LunexDiskTest, WaitsForASlowArrayAsAGuestsDiskDoes) {
+  for (const Duration delay : {400ms, 4900ms}) {  // checker_timeout: 5 s
+    target_.options().command_delay = delay;
+    expect_reached();
+    target_.options().command_delay = 0ms;
+    disk_->close();
+    ASSERT_TRUE(reactor_.run_until([&] { return disk_->closed(); }, 60s));
+    disk_.reset();
+  }
 }
 
 // Each answer comes in time.
@@ -151,6 +158,24 @@ TEST_F(LunexDiskTest, ASlowArrayIsDescribed) {
       [this](const std::function<bool()>& condition) { return reactor_.run_until(condition, 5s); });
   ASSERT_TRUE(info) << info.error().message;
   EXPECT_NE(info->identity.block_count, 0U);
+}
+
+TEST_F(LunexDiskTest, ALunIsDescribedWithoutAPageThatIsNotNeededAndNotAnswered) {
+  open({"192.0.2.1"});
+  ASSERT_TRUE(settles());
+  SimFault silent;
+  silent.count = 0;
+  silent.answer = false;
+  silent.matches = [](const SimCommand& command) {
+    return command.cdb[0] == 0x12 && (command.cdb[1] & 1) != 0 && command.cdb[2] == 0xb1;
+  };
+  target_.inject(silent);
+  const auto info = ask_lun(
+      reactor_, *disk_->live_session(), 1,
+      [this](const std::function<bool()>& condition) { return reactor_.run_until(condition, 5s); });
+  ASSERT_TRUE(info) << info.error().message;
+  EXPECT_NE(info->identity.block_count, 0U);
+  target_.clear_faults();
 }
 
 TEST_F(LunexDiskTest, ALunThatDoesNotAnswerIsDescribedByWhatIsNotAnswered) {

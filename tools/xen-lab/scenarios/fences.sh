@@ -3,6 +3,7 @@
 # writes to the same places go on only when a command through the other group has fenced the lost ones:
 # LOGICAL UNIT RESET, which the configuration allows, or PREEMPT AND ABORT of the key that the lost path registered.
 # runs on demand: bookworm:reset bookworm:key
+host_ended_in_order=1
 service_settings() {
   echo "[targets.\"$(target_iqn)\"]"
   case $variant in
