@@ -12,13 +12,11 @@
 #include <filesystem>
 #include <map>
 #include <system_error>
-#include <thread>
 
 namespace iscsi_blkback {
 namespace {
 
-constexpr int kMostTries = 20;
-constexpr std::chrono::milliseconds kBetweenTries{1};
+constexpr int kMostTries = 3;
 // A file that is forwarded leads to another one, which may be forwarded in its turn.
 constexpr int kMostForwards = 16;
 
@@ -95,24 +93,23 @@ bool are_of_one_lun(const std::vector<BarrierFile>& files, const BarrierNames& n
 Result<BarrierFolder> BarrierFolder::lock(const std::string& folder) {
   std::error_code made;
   std::filesystem::create_directories(folder, made);  // or open() says why not
-  for (int tries = 0;; ++tries) {
+  for (int tries = 0; tries < kMostTries; ++tries) {
     UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!fd.valid()) {
       return tl::unexpected(system_error(fmt::format("{} cannot be opened", folder), errno));
     }
+    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+      break;
+    }
     struct stat by_fd {};
     struct stat by_path {};
-    const bool locked = ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0;
-    if (locked && ::fstat(fd.get(), &by_fd) == 0 && ::stat(folder.c_str(), &by_path) == 0 &&
+    if (::fstat(fd.get(), &by_fd) == 0 && ::stat(folder.c_str(), &by_path) == 0 &&
         by_fd.st_dev == by_path.st_dev && by_fd.st_ino == by_path.st_ino) {
       return BarrierFolder(folder, std::move(fd));
     }
-    if (tries == kMostTries) {
-      return fail(ErrorCode::unavailable,
-                  fmt::format("{} is locked by another process just now", folder));
-    }
-    std::this_thread::sleep_for(kBetweenTries);
   }
+  return fail(ErrorCode::unavailable,
+              fmt::format("{} is locked by another process just now", folder));
 }
 
 Result<BarrierFile> BarrierFolder::open_key(const std::string& key) const {

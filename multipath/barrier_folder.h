@@ -26,8 +26,8 @@ class BarrierFolder {
   };
 
   // Made where it does not exist. Whoever has the lock holds it for the time of a look at each file
-  // (some 15 us), unless the process is stopped just then: after 20 ms that is an error, and worth
-  // another try. Errors: one sentence with the folder's path.
+  // (some 15 us), unless the process is stopped just then. Errors: one sentence with the folder's
+  // path; unavailable: another process has it, and another try is worth it.
   [[nodiscard]] static Result<BarrierFolder> lock(const std::string& folder);
 
   // The LUN's file: that of its names, or that of its key, which is made where there is none. From

@@ -143,7 +143,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queueing = up_ == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_ + withheld_count_;
-  snapshot.waits_because = waits_because_;
+  snapshot.waits_because = waits_for_its_turn() ? std::string() : waits_because_;
   snapshot.hedged = hedged_;
   snapshot.waiting_for_space = waiting_for_space_;
   snapshot.no_path_retry = no_path_retry_text(no_path_retry_);

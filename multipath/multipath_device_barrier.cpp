@@ -16,6 +16,9 @@ constexpr Duration kShortestLook = std::chrono::milliseconds(20);
 constexpr Duration kLongestLook = std::chrono::milliseconds(250);
 // How often the log says that this goes on.
 constexpr std::chrono::seconds kReminder{60};
+// Guests that start together come to the barrier's folder together: each waits for its turn, which
+// is nobody's trouble for so long.
+constexpr std::chrono::seconds kTurnTime{5};
 
 std::int64_t milliseconds_of(Duration time) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
@@ -41,6 +44,7 @@ void MultipathDevice::Impl::enter_barrier() {
          .quiesce_time = options_.quiesce_time},
         reactor_.now(), names_at_barrier_);
     barrier_error_ = barrier ? "" : barrier.error().message;
+    note_turn(barrier ? nullptr : &barrier.error());
     if (barrier) {
       barrier_ = std::move(*barrier);
       tell_use();
@@ -64,12 +68,32 @@ void MultipathDevice::Impl::learn_names(const Path& path, const LogicalUnitIdent
   (void)names_at_barrier_.add(identity.names, target_name);
   if (barrier_.learn(identity.names, target_name)) {
     follow_barrier_file();
+    if (turn_since_) {
+      barrier_timer_.start_after(barrier_look());
+    }
   }
+}
+
+void MultipathDevice::Impl::note_turn(const Error* error) {
+  if (error == nullptr || error->code != ErrorCode::unavailable) {
+    turn_since_.reset();
+  } else {
+    turn_since_ = turn_since_.value_or(reactor_.now());
+  }
+}
+
+bool MultipathDevice::Impl::waits_for_its_turn() const {
+  return turn_since_ && reactor_.now() < *turn_since_ + kTurnTime;
+}
+
+Duration MultipathDevice::Impl::barrier_look() const {
+  return waits_for_its_turn() ? Duration{kShortestLook} : Duration{kBarrierLook};
 }
 
 void MultipathDevice::Impl::follow_barrier_file() {
   const auto followed = barrier_.follow_file();
-  if (!followed) {
+  note_turn(followed ? nullptr : &followed.error());
+  if (!followed && !waits_for_its_turn()) {
     log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
                 "{}: other disks of this host do not see it: {}", options_.alias,
                 followed.error().message);
@@ -107,7 +131,7 @@ void MultipathDevice::Impl::on_barrier_timer() {
   }
   follow_barrier_file();
   if (closing_ || (suspended() && waits_because_.empty())) {
-    barrier_timer_.start_after(kBarrierLook);
+    barrier_timer_.start_after(barrier_look());
   } else {
     look_at_barrier();
   }
@@ -163,7 +187,7 @@ void MultipathDevice::Impl::look_at_barrier() {
     release_held_.schedule();
   }
   if (barrier_.entered()) {
-    barrier_timer_.start_after(kBarrierLook);
+    barrier_timer_.start_after(barrier_look());
   } else {
     barrier_timer_.stop();
   }
@@ -210,14 +234,15 @@ std::string MultipathDevice::Impl::why_it_waits(const LunWriteBarrier::Others& o
 
 void MultipathDevice::Impl::wait_for_barrier() {
   const TimePoint now = reactor_.now();
-  if (now >= barrier_reminder_) {
+  if (now >= barrier_reminder_ && !waits_for_its_turn()) {
     LogLevel level = now == barrier_since_ ? LogLevel::info : LogLevel::warning;
     level = overtaken_ ? LogLevel::error : level;
     log_message(level, "multipath", fmt::format("{}: {}", options_.alias, waits_because_));
     barrier_reminder_ = now + kReminder;
+    notify_.schedule();
   }
   barrier_timer_.start_after(
-      barrier_error_.empty()
+      barrier_error_.empty() || waits_for_its_turn()
           ? std::clamp<Duration>((now - barrier_since_) / 8, kShortestLook, kLongestLook)
           : kBarrierLook);
 }

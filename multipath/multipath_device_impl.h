@@ -337,6 +337,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   void enter_barrier();
   void learn_names(const Path& path, const LogicalUnitIdentity& identity);
   void follow_barrier_file();
+  // error: of what needs the barrier's folder alone; null: it has succeeded.
+  void note_turn(const Error* error);
+  // Another process has the folder, and not for so long that it would be worth a word.
+  [[nodiscard]] bool waits_for_its_turn() const;
+  [[nodiscard]] Duration barrier_look() const;
   void on_barrier_timer();
   void tell_use();
   void tell_nexus(const Path& path);
@@ -539,6 +544,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   TimePoint unfenced_until_{};                 // by then the last lost write is harmless, too
   UnfencedWrites::Whereabouts told_unfenced_;  // what barrier_ tells
   std::string barrier_error_;                  // why the disk has not entered it
+  std::optional<TimePoint> turn_since_;        // another process has its folder
   std::string waits_because_;  // why reads and writes wait, mostly for another disk of the host
   TimePoint barrier_since_{};
   TimePoint barrier_reminder_{};  // when the log says so once more

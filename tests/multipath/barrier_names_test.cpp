@@ -375,14 +375,14 @@ TEST_F(BarrierNamesTest, AFileThatLeadsOutOfTheFolderOrRoundInACircleIsRefusedBy
   }
 }
 
-// A process that is stopped just then must not stop all others.
-TEST_F(BarrierNamesTest, AFolderThatSomebodyHasLockedIsAnErrorAfterAMoment) {
+TEST_F(BarrierNamesTest, AFolderThatSomebodyHasLockedIsAnError) {
   come(old_, "gone").leave();
   {
     const auto locked = BarrierFolder::lock(folder());
     ASSERT_TRUE(locked);
     const auto refused = try_to_enter(old_, "refused");
     ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::unavailable);
     EXPECT_THAT(refused.error().message, HasSubstr(folder() + " is locked"));
   }
   (void)come(old_, "next");

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "multipath/barrier_folder.h"
 #include "multipath/multipath_text.h"
 
 namespace iscsi_blkback {
@@ -573,6 +574,37 @@ TEST_F(FollowingDiskTest, IsNotServedAsLongAsItCannotTellOthers) {
   std::filesystem::remove(options_.barrier_directory);
   EXPECT_EQ(answer(held, seconds(2)), IoStatus::ok);
   EXPECT_EQ(ready_calls_, 1);
+}
+
+// ---- others are just entering: guests that start together come to the folder together
+
+TEST_F(FollowingDiskTest, WaitsForItsTurnAtTheFolderWithoutAWord) {
+  auto turn = std::optional(BarrierFolder::lock(folder_.path()));
+  ASSERT_TRUE(*turn);
+  start();
+  GuestRequest& held = write(0, 8, 1);
+  reactor_.run_for(seconds(4));
+  EXPECT_EQ(ready_calls_, 0);
+  EXPECT_TRUE(pending(held));
+  EXPECT_EQ(describe_trouble(device_->snapshot()), "");
+  turn.reset();
+  EXPECT_EQ(answer(held, milliseconds(300)), IoStatus::ok);
+  EXPECT_EQ(ready_calls_, 1);
+}
+
+// A process that is stopped just then must not stop all others without a word.
+TEST_F(FollowingDiskTest, SaysSoWhenItsTurnAtTheFolderDoesNotCome) {
+  auto turn = std::optional(BarrierFolder::lock(folder_.path()));
+  ASSERT_TRUE(*turn);
+  start();
+  reactor_.run_for(milliseconds(4900));
+  const int before = change_calls_;
+  reactor_.run_for(milliseconds(1200));
+  EXPECT_GT(change_calls_, before);
+  EXPECT_THAT(describe_trouble(device_->snapshot()),
+              HasSubstr(folder_.path() + " is locked by another process"));
+  turn.reset();
+  EXPECT_TRUE(reactor_.run_until([&] { return ready_calls_ == 1; }, seconds(2)));
 }
 
 // An operator who starts one guest too many of a cluster wants to hear of it, and no write lost.

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "multipath/barrier_folder.h"
 #include "multipath/multipath_text.h"
 #include "tests/multipath/following_disk.h"
 #include "tests/support/vpd_bytes.h"
@@ -101,6 +102,19 @@ TEST_F(RenamedLun, IsOneWhicheverControllerHasBeenUpgraded) {
 TEST_F(RenamedLun, IsInUseByADiskThatHasNotHeardOfTheNewName) {
   start_as(old_names());
   lun_->options.pages[0x83] = new_names();
+  expect_the_next_disk_to_wait(0);
+}
+
+// The next one is there as soon as it can be; the name has to be told before that.
+TEST_F(RenamedLun, HasItsNameToldInTheNextTurnAtTheFolder) {
+  start_as(old_names());
+  reactor_.run_for(seconds(1));
+  auto turn = std::optional(BarrierFolder::lock(folder_.path()));
+  ASSERT_TRUE(*turn);
+  rename(new_names());
+  turn.reset();
+  reactor_.run_for(milliseconds(25));
+  rename(page(0x83, naa()));
   expect_the_next_disk_to_wait(0);
 }
 
