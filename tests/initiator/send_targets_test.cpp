@@ -113,6 +113,10 @@ TEST(SendTargets, MeansThis) {
        "TargetName=\nTargetAddress=192.0.2.1,1\nTargetName=iqn.a b\nTargetAddress=192.0.2.2,1\n"
        "TargetName=iqn.a:c\nTargetAddress=192.0.2.3,1\n",
        "iqn.a:c 192.0.2.3:3260,1", "names that are none (2"},
+      {"a name that is none behind one that is",
+       "TargetName=iqn.a:c\nTargetAddress=192.0.2.3,1\nTargetName=iqn.a b\nTargetAddress=192.0.2.2,"
+       "2\n",
+       "iqn.a:c 192.0.2.3:3260,1", "names that are none (1"},
       {"a name of another form", "TargetName=disks\nTargetAddress=192.0.2.1,1\n",
        "disks 192.0.2.1:3260,1"},
   };

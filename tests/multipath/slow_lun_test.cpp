@@ -139,6 +139,24 @@ TEST_F(SlowLun, ThatNeverAnswersModeSenseIsServed) {
   EXPECT_EQ(lun_->counters.flushes, 1U);
 }
 
+// Without a cache no flush is needed.
+TEST_F(SlowLun, ThatAnswersTheLongFormOfModeSenseOnlyTellsOfItsCache) {
+  lun_options_.write_cache = false;
+  lun_options_.unknown_operations = {scsi_operation::kSynchronizeCache10,
+                                     scsi_operation::kSynchronizeCache16};
+  start_target({1});
+  SimFault silent;
+  silent.count = 0;
+  silent.answer = false;
+  silent.matches = [](const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kModeSense6;
+  };
+  target_->inject(silent);
+  start_device(false);
+  ASSERT_TRUE(wait_for_up(1, seconds(6))) << path(0).last_error;
+  EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::ok);
+}
+
 // Without command_timeout nothing aborts what it does not answer: it takes room in the session's
 // window, where other disks' commands may have to wait for it.
 TEST_F(SlowLun, QuestionsThatAreNeverAnsweredDoNotPileUp) {
