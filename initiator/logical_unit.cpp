@@ -12,6 +12,9 @@ constexpr std::array<std::uint8_t, 6> kForms{
     scsi_operation::kRead10,  scsi_operation::kWrite10, scsi_operation::kSynchronizeCache10,
     scsi_operation::kRead16,  scsi_operation::kWrite16, scsi_operation::kSynchronizeCache16};
 
+constexpr std::uint64_t kBlocksOf10ByteForms = std::uint64_t{1} << 32;
+constexpr std::uint32_t kTransferOf10ByteForms = 0xffff;
+
 std::uint8_t form_bit(std::uint8_t operation) {
   const auto* const found = std::find(kForms.begin(), kForms.end(), operation);
   return found == kForms.end() ? std::uint8_t{0}
@@ -115,21 +118,22 @@ void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request,
   const std::uint32_t sectors_per_block = logical_block_bytes_ / kSectorBytes;
   const std::uint64_t block = request.sector / sectors_per_block;
   const std::uint32_t count = request.sector_count / sectors_per_block;
-  // Without the 16-byte commands the LUN has below 2^32 blocks, and a transfer of more than 65535
-  // blocks cannot be asked for: max_transfer_blocks says so, or try_other_form() declines.
+  // Without the 16-byte commands the LUN has below 2^32 blocks, and max_transfer_blocks allows
+  // 65535. Where it has them and refuses them, try_other_form() has learned the shorter form only
+  // if that can say all addresses; a transfer that it cannot say is refused once more.
   const auto block32 = static_cast<std::uint32_t>(block);
   const auto count16 = static_cast<std::uint16_t>(count);
+  const bool is_long = count > kTransferOf10ByteForms;
   switch (request.operation) {
     case BlockOperation::read:
       task.direction = DataDirection::in;
-      task.cdb =
-          uses_16_byte_form(scsi_operation::kRead10, scsi_operation::kRead16)
-              ? read16_cdb(block, count, fua)
-              : read10_cdb(block32, count16, fua);
+      task.cdb = is_long || uses_16_byte_form(scsi_operation::kRead10, scsi_operation::kRead16)
+                     ? read16_cdb(block, count, fua)
+                     : read10_cdb(block32, count16, fua);
       return;
     case BlockOperation::write:
       task.direction = DataDirection::out;
-      task.cdb = uses_16_byte_form(scsi_operation::kWrite10, scsi_operation::kWrite16)
+      task.cdb = is_long || uses_16_byte_form(scsi_operation::kWrite10, scsi_operation::kWrite16)
                      ? write16_cdb(block, count, fua)
                      : write10_cdb(block32, count16, fua);
       return;
@@ -158,23 +162,19 @@ bool LogicalUnit::uses_16_byte_form(std::uint8_t form10, std::uint8_t form16) co
 }
 
 bool LogicalUnit::try_other_form(const ScsiTask& task) {
-  constexpr std::uint64_t kBlocksOf10ByteForms = std::uint64_t{1} << 32;
-  constexpr std::uint32_t kTransferOf10ByteForms = 0xffff;
   const std::uint8_t operation = task.cdb[0];
   if (form_bit(operation) == 0) {
     return false;
   }
-  refused_forms_ |= form_bit(operation);
-  if (task.direction == DataDirection::none) {
-    return !refused(other_form(operation));
-  }
-  const bool is_16_byte_form =
+  const bool transfers_by_16_byte_form =
       operation == scsi_operation::kRead16 || operation == scsi_operation::kWrite16;
-  const bool fits =
-      !is_16_byte_form ||
-      (block_count_ <= kBlocksOf10ByteForms &&
-       task.data_length_bytes / logical_block_bytes_ <= kTransferOf10ByteForms);
-  return fits && !refused(other_form(operation));
+  if (transfers_by_16_byte_form &&
+      (block_count_ > kBlocksOf10ByteForms ||
+       task.data_length_bytes / logical_block_bytes_ > kTransferOf10ByteForms)) {
+    return false;  // nor is it learned: the next request would be one for another place
+  }
+  refused_forms_ |= form_bit(operation);
+  return !refused(other_form(operation));
 }
 
 bool LogicalUnit::refuses_flushes() const {

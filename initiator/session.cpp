@@ -131,8 +131,13 @@ void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) 
     case SessionState::logged_in:
       begin_logout(why, options_.logout_timeout * 4 / 5, options_.logout_timeout);
       break;
-    case SessionState::in_logout:
-      break;  // the target asked for it a moment ago
+    case SessionState::in_logout: {  // the target asked for it a moment ago, and may wait longer
+      const TimePoint now = reactor_.now();
+      drain_deadline_ = std::min(drain_deadline_, now + options_.logout_timeout * 4 / 5);
+      logout_deadline_ = std::min(logout_deadline_, now + options_.logout_timeout);
+      start_tick();
+      break;
+    }
   }
   events_.schedule();
 }

@@ -4,7 +4,8 @@
 //
 // The ladder: ABORT TASK; where the target refuses or does not answer within abort_timeout,
 // LOGICAL UNIT RESET if the disks of the LUN allow it (Session::may_reset); where that fails too,
-// the connection is dropped, and what was at the target is its submitter's to retry and to fence.
+// or the target says that there is no such task and does not answer it, the connection is dropped,
+// and what was at the target is its submitter's to retry and to fence.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -80,6 +81,20 @@ void Session::Impl::look_for_stuck_commands() {
 
 void Session::Impl::doubt_commands(std::uint64_t lun) {
   constexpr std::uint32_t kLooksLeft = kLooks / 8;
+  if (options_.command_timeout.count() == 0) {
+    // Nobody looks, so that those which were ended without an answer would be waited for as long as
+    // the connection lives.
+    for (std::size_t index = 0; index < table_.size(); ++index) {
+      const TaskSlot& slot = table_.slot_at(index);
+      if (slot.task != nullptr && slot.task->lun == lun) {
+        fail_connection({ErrorCode::timed_out,
+                         fmt::format("{} may have ended commands for LUN {} without an answer",
+                                     where(), lun_text(lun))});
+        return;
+      }
+    }
+    return;
+  }
   for (std::size_t index = 0; index < table_.size(); ++index) {
     TaskSlot& slot = table_.slot_at(index);
     if (slot.task != nullptr && slot.task->lun == lun &&
@@ -198,6 +213,15 @@ void Session::Impl::check_function_deadlines() {
       count_stuck(slot.lun);
       fail_connection({ErrorCode::timed_out,
                        fmt::format("{} does not answer a {}", where(), to_string(slot.function))});
+      return;
+    }
+    if (slot.state == State::answered) {
+      // It knows no such task. A reset has nothing to end there, but everybody else's commands, and
+      // those at other paths without an answer, so that it would lead to the next reset.
+      count_stuck(slot.lun);
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} neither answers a command for LUN {} nor knows it any more",
+                                   where(), lun_text(slot.lun))});
       return;
     }
     if (slot.state == State::sent) {

@@ -63,6 +63,9 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
   predecessor_fence_.path_added(session);
   update_priorities();
   path.start();
+  if (session.login_epoch() != 0) {
+    tell_nexus(path);  // of a session that others have brought up; else its login tells
+  }
   return {};
 }
 

@@ -68,11 +68,12 @@ class PredecessorFence::Attempt final : public SessionObserver {
     timer_.start_after(kPortalTime);
   }
 
+  // Perhaps from inside a round of the path's session through its observers, this one's among them:
+  // it goes on listening until it is reaped.
   void end() {
     done_ = true;
     waits_ = false;
     timer_.stop();
-    watch(nullptr);
     stop_session();
     fence_.reap_.schedule();
   }

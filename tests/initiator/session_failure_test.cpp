@@ -267,6 +267,22 @@ TEST_F(SessionFailureTest, LogoutRequestWithACommandThatNeverEndsDropsTheConnect
   EXPECT_EQ(write.task.outcome, TaskOutcome::connection_lost);
 }
 
+// The target would wait for a minute.
+TEST_F(SessionFailureTest, StopIsBoundedAlsoAfterALogoutRequest) {
+  TestSession initiator(reactor, test_session_options());
+  ASSERT_TRUE(initiator.start());
+  target->inject({.answer = false});
+  TestCommand write;
+  write.submit_write(initiator.session, 0, test_pattern(4096, 1));
+  reactor.run_for(milliseconds(100));
+  target->send_async_message(AsyncEvent::logout_request, 0, 0, 60);
+  ASSERT_TRUE(runs_until(reactor, [&] { return initiator.observer.downs == 1; }));
+  const TimePoint start = reactor.now();
+  initiator.stop();
+  EXPECT_LE(reactor.now() - start, milliseconds(5100));
+  EXPECT_EQ(write.task.outcome, TaskOutcome::connection_lost);
+}
+
 TEST_F(SessionFailureTest, DropRequestHonoursTime2Wait) {
   TestSession initiator(reactor, test_session_options());
   ASSERT_TRUE(initiator.start());

@@ -179,8 +179,7 @@ TEST_F(SessionRecoveryTest, AnswerThatComesWhileTheAbortIsUnansweredIsTheAnswer)
 
 TEST_F(SessionRecoveryTest, LunWhoseDiskAllowsItIsResetWhereAbortDoesNotHelp) {
   for (const SimFunctionFault& fault :
-       {SimFunctionFault{.answer = false}, SimFunctionFault{.execute = false, .response = 5},
-        SimFunctionFault{.execute = false, .response = 1}}) {
+       {SimFunctionFault{.answer = false}, SimFunctionFault{.execute = false, .response = 5}}) {
     TestSession initiator(reactor, options());
     initiator.observer.consent = ResetConsent::allowed;
     ASSERT_TRUE(initiator.start());
@@ -193,6 +192,19 @@ TEST_F(SessionRecoveryTest, LunWhoseDiskAllowsItIsResetWhereAbortDoesNotHelp) {
     EXPECT_EQ(target->counters.resets, resets + 1);
     EXPECT_EQ(initiator.observer.downs, 0);
   }
+}
+
+TEST_F(SessionRecoveryTest, TaskThatTheTargetDoesNotKnowIsNoReasonForAReset) {
+  TestSession initiator(reactor, options());
+  initiator.observer.consent = ResetConsent::allowed;
+  ASSERT_TRUE(initiator.start());
+  target->fault_functions(TaskFunction::abort_task,
+                          SimFunctionFault{.execute = false, .response = 1});
+  TestCommand write;
+  const Duration took = stuck_write(initiator, write);
+  EXPECT_EQ(write.task.outcome, TaskOutcome::connection_lost);
+  EXPECT_LE(took, seconds(14));
+  EXPECT_EQ(target->counters.resets, 0U);
 }
 
 TEST_F(SessionRecoveryTest, ResetThatDoesNotHelpEitherDropsTheConnection) {

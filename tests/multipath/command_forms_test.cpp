@@ -112,6 +112,31 @@ TEST_F(CommandFormsTest, ManyAtOnceThatMeetTheUnknownFormAllSucceed) {
   }
 }
 
+// The lower half of the address, in another form, is another place of the disk.
+TEST_F(CommandFormsTest, WhatThe10ByteFormsCannotSayIsNeverAskedForWithThem) {
+  constexpr std::uint64_t kBehind = (std::uint64_t{1} << 32) + 8;
+  lun_options_.unknown_operations = {kRead16, kWrite16};
+  start_target({1});
+  lun_->options.block_count = kBehind + 8;  // its medium ends before that: nothing gets there
+  start_device();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(answer(write(kBehind, 8, 5)), IoStatus::not_supported);
+    EXPECT_EQ(answer(read(kBehind, 8)), IoStatus::not_supported);
+  }
+  EXPECT_EQ(medium(8), 0);
+}
+
+// Of a LUN whose 16-byte forms are refused; 65536 blocks are more than the others can count.
+TEST_F(CommandFormsTest, ARequestOfTooManyBlocksForAFormThatWasLearnedIsNoShorterOne) {
+  constexpr std::uint32_t kMany = 65536 + 8;
+  lun_options_.block_count = 2 * kMany;
+  start_without({kRead16, kWrite16}, {1});
+  EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+  EXPECT_EQ(answer(write(0, kMany, 5)), IoStatus::not_supported);
+  EXPECT_EQ(medium(0), 1) << "its first 8 blocks are no answer to it";
+  EXPECT_EQ(answer(write(0, 8, 2)), IoStatus::ok);
+}
+
 TEST_F(CommandFormsTest, NoFormAtAllIsNotSupported) {
   start_without({kRead16, kRead10});
   EXPECT_EQ(answer(read(0, 8)), IoStatus::not_supported);

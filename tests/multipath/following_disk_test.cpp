@@ -354,6 +354,8 @@ TEST_F(FollowingDiskTest, IsToldWhereEachPathHasLed) {
   ASSERT_TRUE(device_->remove_path(*sessions_[2], 0));
   reactor_.run_for(milliseconds(10));
   EXPECT_EQ(told(2), "");
+  ASSERT_TRUE(device_->add_path(*sessions_[2], 0));
+  EXPECT_EQ(told(2), portal_address(2).to_string()) << "by a session that is logged in already";
 }
 
 TEST_F(FollowingDiskTest, IsToldByWhichAddressOfAHostNameAPathHasComeIn) {

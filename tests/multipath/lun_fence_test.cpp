@@ -301,6 +301,45 @@ TEST_F(BystanderTest, LosesNothingToAResetThatIsExecutedLate) {
   expect_fenced();
 }
 
+// Nothing else would find those that it ends.
+TEST_F(BystanderTest, WithoutACommandTimeoutLosesNothingToAResetThatIsExecutedLate) {
+  session_options_.command_timeout = seconds(0);
+  target_options_.command_delay = milliseconds(15);
+  start_apart(true);
+  SimFunctionFault late;
+  late.delay = seconds(3);
+  target_->fault_functions(TaskFunction::logical_unit_reset, late);
+  GuestRequest& second = lose_a_write();
+  reactor_.run_for(seconds(5));
+  run_bystander(seconds(4), milliseconds(230));
+  EXPECT_GT(target_->counters.aborted_tasks, 1U);
+  EXPECT_EQ(answer(second), IoStatus::ok);
+  expect_fenced();
+}
+
+// A reset ends what other paths have at the LUN, without an answer. When that is aborted for it,
+// the target knows it no more: a reset for that would end what the first path has there by then.
+TEST_F(BystanderTest, AResetForOneStuckCommandIsTheOnlyOne) {
+  session_options_.command_timeout = seconds(8);
+  session_options_.abort_timeout = seconds(1);
+  target_options_.command_delay = milliseconds(15);
+  options_.exclusive_luns = true;
+  start({1, 1});
+  target_->fault_functions(TaskFunction::abort_task,
+                           SimFunctionFault{.execute = false, .response = 5});
+  SimFault stuck;
+  stuck.matches = io_at(0);
+  stuck.answer = false;
+  target_->inject(stuck);
+  reactor_.schedule(seconds(10), [this] {
+    EXPECT_EQ(target_->counters.resets, 1U);
+    target_->fault_functions(TaskFunction::abort_task, std::nullopt);
+  });
+  run_bystander(seconds(60), seconds(10));
+  EXPECT_GT(target_->counters.aborted_tasks, 1U) << "those at the other path";
+  EXPECT_EQ(target_->counters.resets, 1U);
+}
+
 // --- the source of a migration: the guest runs elsewhere by then
 
 TEST_F(LunFenceTest, ASuspendedDiskIsNotReset) {

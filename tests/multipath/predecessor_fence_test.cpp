@@ -196,6 +196,30 @@ TEST_F(PredecessorFenceTest, APathThatIsAddedLaterIsTheFenceOfItsIsid) {
   EXPECT_GE(target_->counters.terminated_tasks, 1U);
 }
 
+// A guest with two shared disks at the LUN: both have died, and both are back. The login fences for
+// both of both.
+TEST_F(PredecessorFenceTest, OneLoginIsTheFenceForTwoDisksOfTwoThatHaveDied) {
+  options_.shared = true;
+  prepare({1, 2});
+  stop(*sessions_[1]);
+  leave_a_write(1, sessions_[1]->options().isid[5]);
+  leave_a_write(1, sessions_[1]->options().isid[5]);
+  refuse(1);
+  start_again({0, 1});
+  OtherDisk other(reactor_, options_);
+  ASSERT_TRUE(other.device().add_path(*sessions_[0], 0));
+  ASSERT_TRUE(other.device().add_path(*sessions_[1], 0));
+  GuestRequest& one = write(0, 8, 2);
+  GuestRequest& another = other.write(8, 3);
+  reactor_.run_for(seconds(3));
+  EXPECT_TRUE(pending(one));
+  EXPECT_TRUE(pending(another));
+  accept(1);
+  sessions_[1]->start();
+  EXPECT_EQ(answer(one, seconds(3)), IoStatus::ok);
+  EXPECT_EQ(answer(another, seconds(1)), IoStatus::ok);
+}
+
 TEST_F(PredecessorFenceTest, APathThatIsRemovedIsNotWaitedFor) {
   prepare({1, 2});
   stop(*sessions_[1]);
