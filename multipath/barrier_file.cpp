@@ -232,7 +232,7 @@ std::optional<BarrierFile::About> BarrierFile::about(const std::string& path) {
       ::pread(fd.get(), &header, sizeof header, 0) != sizeof header || header.magic != kMagic) {
     return std::nullopt;
   }
-  return About{header.forwarded != 0, read_names(fd.get(), header.names_used)};
+  return About{header.forwarded != 0, read_names(fd.get(), header.names_used), header.last_place};
 }
 
 // Not as they are mapped: what nobody has allocated must not be touched, whatever the header says.

@@ -121,10 +121,17 @@ Result<BarrierFolder::Found> BarrierFolder::find(const std::string& key, const B
                                                  const BarrierFile* in_use) const {
   std::vector<BarrierFile> same;
   std::vector<BarrierFile> forwarded;
+  std::uint64_t last_place = 0;
   for (const std::string& path : paths_in(path_)) {
     const auto about = BarrierFile::about(path);
-    if (!about || (!about->forwarded && !is_same_lun(names, about->names) &&
-                   (in_use == nullptr || in_use->path() != path))) {
+    if (!about) {
+      continue;
+    }
+    if (about->last_place <= barrier_layout::kMaxPlace) {
+      last_place = std::max(last_place, about->last_place);
+    }
+    if (!about->forwarded && !is_same_lun(names, about->names) &&
+        (in_use == nullptr || in_use->path() != path)) {
       continue;
     }
     auto file = BarrierFile::open_existing(path);
@@ -146,6 +153,7 @@ Result<BarrierFolder::Found> BarrierFolder::find(const std::string& key, const B
   }
   const bool of_one_lun = are_of_one_lun(same, names);
   Found found;
+  found.last_place = last_place;
   std::size_t chosen = 0;
   if (of_one_lun) {
     // A disk that finds out goes to the other file itself: it knows at once, those there do not.

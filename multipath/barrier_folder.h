@@ -23,6 +23,8 @@ class BarrierFolder {
     std::vector<BarrierFile> former;
     // Files of several LUNs, any of which this one may be: its names do not tell.
     std::vector<BarrierFile> ambiguous;
+    // In the lines of all files that are here.
+    std::uint64_t last_place = 0;
   };
 
   // Made where it does not exist. Whoever has the lock holds it for the time of a look at each file

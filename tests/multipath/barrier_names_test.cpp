@@ -199,6 +199,34 @@ TEST_F(BarrierNamesTest, TheDiskThatWasLaterWaitsAlsoWhereItLearns) {
   expect_one(first, second);
 }
 
+// A place in the line is a time, and two guests' processes may be started at once.
+TEST_F(BarrierNamesTest, OfDisksThatCameToTwoFilesAtTheSameMomentOneWaits) {
+  const auto come_now = [this](const LunNames& names) {
+    BarrierNames told;
+    told.add(names, kTarget);
+    auto barrier =
+        LunWriteBarrier::enter(folder(), lun_barrier_key(barrier_name_of(names), kTarget, 0),
+                               {.name = "disk", .quiesce_time = kQuiesceTime}, kNow, told);
+    EXPECT_TRUE(barrier);
+    return std::move(*barrier);
+  };
+  LunWriteBarrier first = come_now(old_);
+  LunWriteBarrier second = come_now(new_);
+  write(first);
+  write(second);
+  EXPECT_TRUE(second.learn(both_, kTarget));
+  EXPECT_THAT(second.follow_file(), testing::Eq(true));
+  expect_one(first, second);
+}
+
+TEST_F(BarrierNamesTest, APlaceThatNoTimeIsIsNotGoneOnFrom) {
+  LunWriteBarrier wild = come(named({t10("SIM     wild")}), "wild");
+  SharedField(only_file().header().last_place).store(~std::uint64_t{0});
+  LunWriteBarrier first = come(old_, "first");
+  LunWriteBarrier second = come(old_, "second");
+  expect_one(first, second);
+}
+
 TEST_F(BarrierNamesTest, WhoHasWritesUnderWayWhenTheTwoMeetIsWaitedFor) {
   LunWriteBarrier first = come(old_, "first");
   LunWriteBarrier second = come(new_, "second");
