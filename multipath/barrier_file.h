@@ -182,6 +182,8 @@ class BarrierFile {
     BarrierNames names;
     std::uint64_t last_place = 0;
   };
+  // Whether no slot is in use, of a disk that has died included.
+  [[nodiscard]] static bool is_unused(const std::string& path);
   // nullopt: it is no file of this layout.
   [[nodiscard]] static std::optional<About> about(const std::string& path);
   [[nodiscard]] static std::string path_of(const std::string& folder, std::string_view key);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -420,6 +421,34 @@ TEST_F(BarrierNamesTest, AFileOfAnotherLayoutIsNoConcern) {
   (void)come(old_, "first");
   std::ofstream(folder() + "/36001405102030405060708090a0b0c01.3") << "of another version";
   (void)come(new_, "second");
+}
+
+// ---- LUNs that come and go
+
+TEST_F(BarrierNamesTest, FilesThatNoDiskUsesAreForgottenTheOldestFirst) {
+  const auto path_of = [this](const LunNames& names) {
+    return BarrierFile::path_of(folder(), lun_barrier_key(barrier_name_of(names), kTarget, 0));
+  };
+  const LunNames used = named({t10("SIM     used")});
+  const LunNames dead = named({t10("SIM     dead")});
+  const LunNames kept = named({t10("SIM     kept")});
+  LunWriteBarrier runs = come(used, "runs");
+  LunWriteBarrier dies = come(dead, "dies");
+  dies.set_outstanding(0, true);
+  die(dies);
+  come(kept, "saved").leave_place(kNow);
+  const auto key_of = [](std::size_t number) { return "gone " + std::to_string(number); };
+  for (std::size_t number = 0; number < BarrierFolder::kMostFiles; ++number) {
+    const auto file = BarrierFile::open(folder(), key_of(number));
+    SharedField(file->header().last_place).store((std::uint64_t{1} << 40) + number);
+  }
+  LunWriteBarrier next = come(named({t10("SIM     next")}), "next");
+  EXPECT_THAT(files(), SizeIs(BarrierFolder::kMostFiles + 1));
+  EXPECT_FALSE(std::filesystem::exists(BarrierFile::path_of(folder(), key_of(2))));
+  EXPECT_TRUE(std::filesystem::exists(BarrierFile::path_of(folder(), key_of(3))));
+  for (const LunNames* names : {&used, &dead, &kept}) {
+    EXPECT_TRUE(std::filesystem::exists(path_of(*names))) << barrier_name_of(*names);
+  }
 }
 
 // ---- several at the same time
