@@ -1,10 +1,13 @@
 #include "base/log.h"
 
+#include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdlib>
 #include <ctime>
 #include <mutex>
@@ -14,42 +17,68 @@
 namespace iscsi_blkback {
 namespace {
 
-// One write(2) a line, so that lines of several processes do not mix.
-void write_stderr(std::string& line) {
-  line += '\n';
-  std::string_view rest = line;
-  while (!rest.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, rest.data(), rest.size());
-    if (written <= 0) {
-      return;  // nowhere to complain
-    }
-    rest.remove_prefix(static_cast<std::size_t>(written));
+// As much as is taken at once. A line is shorter than what a pipe that has room takes.
+ssize_t write_some(std::string_view text) {
+  const ssize_t sent = ::send(STDERR_FILENO, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent >= 0 || errno != ENOTSOCK) {
+    return sent;
   }
+  pollfd room{STDERR_FILENO, POLLOUT, 0};
+  return ::poll(&room, 1, 0) > 0 ? ::write(STDERR_FILENO, text.data(), text.size()) : -1;
 }
 
-// sd-daemon(3): the journal reads the syslog priority from "<N>".
-class JournalSink : public LogSink {
+// One write(2) a line, so that lines of several processes do not mix. What nobody takes (a journal
+// that hangs) is lost: the threads that log serve disks.
+class StderrSink : public LogSink {
  public:
   void write(LogLevel level, std::string_view line) noexcept override {
+    if (lost_ != 0) {
+      const std::string lost = fmt::format("log: {} messages are lost, nobody took them", lost_);
+      lost_ = put(text_of(LogLevel::warning, lost)) ? 0 : lost_;
+    }
+    if (lost_ != 0 || !put(text_of(level, line))) {
+      ++lost_;
+    }
+  }
+
+ private:
+  [[nodiscard]] virtual std::string text_of(LogLevel level, std::string_view line) const = 0;
+
+  static bool put(std::string text) {
+    text += '\n';
+    std::string_view rest = text;
+    while (!rest.empty()) {
+      const ssize_t written = write_some(rest);
+      if (written <= 0) {
+        return false;
+      }
+      rest.remove_prefix(static_cast<std::size_t>(written));
+    }
+    return true;
+  }
+
+  std::uint64_t lost_ = 0;
+};
+
+// sd-daemon(3): the journal reads the syslog priority from "<N>".
+class JournalSink final : public StderrSink {
+  std::string text_of(LogLevel level, std::string_view line) const override {
     static constexpr char kPriorities[] = {'3', '4', '6', '7'};
     std::string text = {'<', kPriorities[static_cast<std::size_t>(level)], '>'};
     text += line;
-    write_stderr(text);
+    return text;
   }
 };
 
-class TimestampSink : public LogSink {
- public:
-  void write(LogLevel level, std::string_view line) noexcept override {
+class TimestampSink final : public StderrSink {
+  std::string text_of(LogLevel level, std::string_view line) const override {
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);  // for people; nothing measures time with it
     tm local{};
     localtime_r(&now.tv_sec, &local);
-    std::string text =
-        fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:03} {}: {}", local.tm_year + 1900,
-                    local.tm_mon + 1, local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec,
-                    now.tv_nsec / 1000000, to_string(level), line);
-    write_stderr(text);
+    return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:03} {}: {}", local.tm_year + 1900,
+                       local.tm_mon + 1, local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec,
+                       now.tv_nsec / 1000000, to_string(level), line);
   }
 };
 

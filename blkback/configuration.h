@@ -78,4 +78,7 @@ struct Configuration {
   bool core_dumps = false;  // of stacks; see core_dumps.h
 };
 
+// Of all disks that may be.
+[[nodiscard]] Duration longest_quiesce_time(const Configuration& configuration);
+
 }  // namespace iscsi_blkback

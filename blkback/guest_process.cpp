@@ -34,6 +34,7 @@ constexpr const char* kGuestLog = "guest";
 // After SIGTERM; logouts and resets are done by then, or something is wrong.
 constexpr std::chrono::seconds kTerminateTimeout{15};
 constexpr std::chrono::seconds kListenRetry{10};
+constexpr std::chrono::seconds kLookAtLock{1};
 
 // The I/O thread: runs the reactor until it is destroyed.
 class ReactorThread {
@@ -132,6 +133,10 @@ class GuestProcess {
     listen_timer_.emplace(
         *control_, [](void* self) noexcept { static_cast<GuestProcess*>(self)->listen(); }, this);
     listen();
+    lock_timer_.emplace(
+        *control_, [](void* self) noexcept { static_cast<GuestProcess*>(self)->look_at_lock(); },
+        this);
+    lock_timer_->start_after(kLookAtLock);
     {
       const auto io_thread = ReactorThread::start(*io_);
       if (!io_thread) {
@@ -165,6 +170,22 @@ class GuestProcess {
     log_limited(listen_log_, control_->now(), LogLevel::warning, kGuestLog,
                 "no status for iscsi-blkctl: {}", server.error().message);
     listen_timer_->start_after(kListenRetry);
+  }
+
+  void look_at_lock() {
+    const auto restored = lock_->restore();
+    if (!restored) {
+      log_limited(lock_log_, control_->now(), LogLevel::error, kGuestLog,
+                  "the file by which the service finds this process is gone: {}",
+                  restored.error().message);
+    } else if (*restored) {
+      log_limited(lock_log_, control_->now(), LogLevel::warning, kGuestLog,
+                  "somebody has removed the files of this process in {}: they are made anew",
+                  configuration_.run_directory);
+      server_.reset();  // which removes its socket's path
+      listen();
+    }
+    lock_timer_->start_after(kLookAtLock);
   }
 
   void answer(const std::string& request, ControlServer::Reply reply) {
@@ -204,7 +225,9 @@ class GuestProcess {
   std::unique_ptr<UringReactor> io_;
   std::optional<Timer> terminate_timer_;
   std::optional<Timer> listen_timer_;
+  std::optional<Timer> lock_timer_;
   LogLimiter listen_log_{kMessageLimit};
+  LogLimiter lock_log_{kMessageLimit};
   std::unique_ptr<DiskResolver> resolver_;
   std::unique_ptr<GuestDataPlane> plane_;
   std::optional<SuspendSentry> sentry_;

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "blkback/process_lock.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -65,7 +66,10 @@ bool host_had_ended_in_order(const HostEndFolders& folders, const std::string& b
   return marked || first_line_of(note) == boot_id;
 }
 
-void mark_end_in_order(const HostEndFolders& folders) {
+void mark_end_in_order(const HostEndFolders& folders, const HostRun& run, Duration quiesce_time) {
+  if (!run.followed_an_end_in_order && run.uptime < quiesce_time) {
+    return;
+  }
   std::error_code made;
   std::filesystem::create_directories(folders.state, made);
   if (!write_file(folders.state + kName, "") || !sync_folder(folders.state)) {
@@ -73,6 +77,9 @@ void mark_end_in_order(const HostEndFolders& folders) {
                 "{}{} cannot be written: {}; should the host start anew within quiesce_time, its "
                 "disks wait",
                 folders.state, kName, std::strerror(errno));
+  }
+  if (any_guest_is_served(folders.run) && ::unlink((folders.state + kName).c_str()) == 0) {
+    (void)sync_folder(folders.state);
   }
 }
 

@@ -24,8 +24,17 @@ struct HostEndFolders {
 // the host.
 [[nodiscard]] bool host_had_ended_in_order(const HostEndFolders& folders,
                                            const std::string& boot_id);
-// When nothing is left of what the disks have sent, and no process serves any.
-void mark_end_in_order(const HostEndFolders& folders);
+struct HostRun {
+  bool followed_an_end_in_order = false;  // host_had_ended_in_order()
+  Duration uptime{};
+};
+
+// When nothing is left of what the disks have sent, and no process serves any. There is no mark
+// where something may be left of what was sent before a reset, quiesce_time before this run at
+// most: a service that is started again, or the host, would take the reset for an end in order. Nor
+// is there one where a guest's process has started in the meantime, which has looked for it
+// already.
+void mark_end_in_order(const HostEndFolders& folders, const HostRun& run, Duration quiesce_time);
 
 [[nodiscard]] std::string host_boot_id();
 // Since the host was started, including the time that it was asleep.

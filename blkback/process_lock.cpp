@@ -64,11 +64,23 @@ Result<ProcessLock> ProcessLock::acquire(const std::string& path, const std::str
       ::pwrite(fd.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
     return tl::unexpected(system_error(fmt::format("{} cannot be written", path), errno));
   }
-  return ProcessLock(std::move(fd), path);
+  return ProcessLock(std::move(fd), path, what);
+}
+
+Result<bool> ProcessLock::restore() {
+  if (is_file_of(path_, fd_)) {
+    return false;
+  }
+  auto again = acquire(path_, what_);
+  if (!again) {
+    return tl::unexpected(again.error());
+  }
+  fd_ = std::move(again->fd_);
+  return true;
 }
 
 ProcessLock::~ProcessLock() {
-  if (fd_.valid()) {
+  if (fd_.valid() && is_file_of(path_, fd_)) {
     ::unlink(path_.c_str());  // while it is locked, so that no other's file goes
   }
 }

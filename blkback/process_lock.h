@@ -1,7 +1,8 @@
 // ProcessLock: a file that one process holds locked while it runs and that names its pid, so that
 // no second one serves the same guest, and a restarted service finds those that are still at work.
 // The lock (an open file description lock, fcntl(2)) vanishes with its holder, however that ends;
-// the file is removed by a holder that ends in order.
+// the file is removed by a holder that ends in order. One that somebody else removes (whoever
+// cleans folders) its holder makes anew: a service that is restarted would start a second process.
 #pragma once
 
 #include <sys/types.h>
@@ -30,10 +31,16 @@ class ProcessLock {
   ProcessLock& operator=(ProcessLock&&) = delete;
   ~ProcessLock();
 
+  // To be called from time to time. True: the file was not there any more, and is again. The error:
+  // it is not, or another process has it by now.
+  [[nodiscard]] Result<bool> restore();
+
  private:
-  ProcessLock(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+  ProcessLock(UniqueFd fd, std::string path, std::string what)
+      : fd_(std::move(fd)), path_(std::move(path)), what_(std::move(what)) {}
   UniqueFd fd_;
   std::string path_;
+  std::string what_;
 };
 
 [[nodiscard]] std::string guest_lock_path(const std::string& run_directory, DomainId domain);

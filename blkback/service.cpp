@@ -265,7 +265,8 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
     return tl::unexpected(signals.error());
   }
   const HostEndFolders folders{configuration.run_directory, configuration.state_directory};
-  (void)host_had_ended_in_order(folders, host_boot_id());  // before any guest's process asks
+  // Before any guest's process asks.
+  const bool after_an_end_in_order = host_had_ended_in_order(folders, host_boot_id());
   ProcessLauncher launcher(**control, configuration, options);
   const auto domains = open_domain_info_when_asked();
   GuestKeeper keeper(
@@ -295,7 +296,8 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
   notify_systemd("STOPPING=1");
   switch (await_end_of_disks(configuration.run_directory, (*control)->now())) {
     case BarrierUse::none:
-      mark_end_in_order(folders);
+      mark_end_in_order(folders, {after_an_end_in_order, host_uptime()},
+                        longest_quiesce_time(configuration));
       log_info(kServiceLog, "ends; no disk is served");
       break;
     case BarrierUse::ending:

@@ -15,6 +15,7 @@
 #include <set>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "base/printable_text.h"
 
@@ -232,7 +233,17 @@ std::optional<BarrierFile::About> BarrierFile::about(const std::string& path) {
       ::pread(fd.get(), &header, sizeof header, 0) != sizeof header || header.magic != kMagic) {
     return std::nullopt;
   }
-  return About{header.forwarded != 0, read_names(fd.get(), header.names_used)};
+  return About{header.forwarded != 0, read_names(fd.get(), header.names_used), header.last_place};
+}
+
+bool BarrierFile::is_unused(const std::string& path) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  std::vector<barrier_layout::Slot> slots(barrier_layout::kSlots);
+  const auto bytes = static_cast<ssize_t>(slots.size() * sizeof slots[0]);
+  return fd.valid() &&
+         ::pread(fd.get(), slots.data(), static_cast<std::size_t>(bytes),
+                 offsetof(Contents, slots)) == bytes &&
+         std::all_of(slots.begin(), slots.end(), [](const auto& slot) { return slot.in_use == 0; });
 }
 
 // Not as they are mapped: what nobody has allocated must not be touched, whatever the header says.

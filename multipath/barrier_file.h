@@ -116,6 +116,7 @@ inline constexpr std::uint64_t kElsewhere = std::uint64_t{1} << (kMaxPaths - 1);
 // A place is a time in nanoseconds, and so are its lower bits of no use.
 inline constexpr unsigned kHeirBits = 16;
 inline constexpr std::uint64_t kMaxHeir = (std::uint64_t{1} << kHeirBits) - 1;
+inline constexpr std::uint64_t kMaxPlace = INT64_MAX >> kHeirBits;
 
 // Disks that use one LUN at once. A cluster's file system has no more nodes than that; a disk that
 // finds no slot is not served.
@@ -179,7 +180,10 @@ class BarrierFile {
   struct About {
     bool forwarded = false;
     BarrierNames names;
+    std::uint64_t last_place = 0;
   };
+  // Whether no slot is in use, of a disk that has died included.
+  [[nodiscard]] static bool is_unused(const std::string& path);
   // nullopt: it is no file of this layout.
   [[nodiscard]] static std::optional<About> about(const std::string& path);
   [[nodiscard]] static std::string path_of(const std::string& folder, std::string_view key);

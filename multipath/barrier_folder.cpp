@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -117,14 +118,37 @@ Result<BarrierFile> BarrierFolder::open_key(const std::string& key) const {
   return file ? follow(std::move(*file)) : std::move(file);
 }
 
+// Nobody comes to one of them meanwhile, as the folder is locked.
+void BarrierFolder::forget_oldest(Files files) {
+  if (files.size() <= kMostFiles) {
+    return;
+  }
+  std::sort(files.begin(), files.end());
+  std::size_t left = files.size();
+  for (auto file = files.begin(); file != files.end() && left > kMostFiles; ++file) {
+    if (BarrierFile::is_unused(file->second) && ::unlink(file->second.c_str()) == 0) {
+      --left;
+    }
+  }
+}
+
 Result<BarrierFolder::Found> BarrierFolder::find(const std::string& key, const BarrierNames& names,
                                                  const BarrierFile* in_use) const {
   std::vector<BarrierFile> same;
   std::vector<BarrierFile> forwarded;
+  Files others;
+  std::uint64_t last_place = 0;
   for (const std::string& path : paths_in(path_)) {
     const auto about = BarrierFile::about(path);
-    if (!about || (!about->forwarded && !is_same_lun(names, about->names) &&
-                   (in_use == nullptr || in_use->path() != path))) {
+    if (!about) {
+      continue;
+    }
+    if (about->last_place <= barrier_layout::kMaxPlace) {
+      last_place = std::max(last_place, about->last_place);
+    }
+    if (!about->forwarded && !is_same_lun(names, about->names) &&
+        (in_use == nullptr || in_use->path() != path)) {
+      others.emplace_back(about->last_place, path);
       continue;
     }
     auto file = BarrierFile::open_existing(path);
@@ -133,6 +157,7 @@ Result<BarrierFolder::Found> BarrierFolder::find(const std::string& key, const B
     }
     (about->forwarded ? forwarded : same).push_back(std::move(*file));
   }
+  forget_oldest(std::move(others));
   // Whatever names the file of the key has: two disks with one key always see each other.
   std::error_code ignored;
   if (same.empty() || std::filesystem::exists(BarrierFile::path_of(path_, key), ignored)) {
@@ -146,6 +171,7 @@ Result<BarrierFolder::Found> BarrierFolder::find(const std::string& key, const B
   }
   const bool of_one_lun = are_of_one_lun(same, names);
   Found found;
+  found.last_place = last_place;
   std::size_t chosen = 0;
   if (of_one_lun) {
     // A disk that finds out goes to the other file itself: it knows at once, those there do not.

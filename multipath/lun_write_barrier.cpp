@@ -259,6 +259,9 @@ Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const 
   barrier.file_ = std::move(found->file);
   barrier.slot_ = *slot;
   barrier.entered_at_ = now;
+  // A disk that comes to another file at the same moment has another place, too: the two may turn
+  // out to be at one LUN.
+  SharedField(barrier.file_.header().last_place).raise(found->last_place);
   barrier.come_from(*found);
   barrier.look_for_removed();
   SharedField(barrier.own().in_use).store(1);

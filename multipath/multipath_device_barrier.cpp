@@ -110,16 +110,17 @@ void MultipathDevice::Impl::follow_barrier_file() {
 // to wait for that one's end, and what it had asked for before would come too late.
 void MultipathDevice::Impl::tell_use() {
   HolderUse use = HolderUse::runs;
-  if (guest_.state == GuestState::suspended || guest_.state == GuestState::moved) {
-    use = HolderUse::suspended;
-  } else if (guest_.state == GuestState::ended || (closing_ && !keeps_the_place())) {
+  if (guest_.state == GuestState::suspended || guest_.state == GuestState::moved ||
+      (closing_ && keeps_the_place())) {
+    use = HolderUse::suspended;  // the process may end before the disk is closed
+  } else if (guest_.state == GuestState::ended || closing_) {
     use = HolderUse::ended;
   }
   barrier_.set_use(use, guest_.vm, reactor_.now());
 }
 
-// When it closes: its guest has another disk soon, here or where it is restored. The toolstack takes
-// the disks of a guest that it saves away before the guest has ended.
+// When it closes: its guest has another disk soon, here or where it is restored. The toolstack
+// takes the disks of a guest that it saves away before the guest has ended.
 bool MultipathDevice::Impl::keeps_the_place() const {
   return guest_.state == GuestState::runs ? keeps_place_ : guest_.state != GuestState::ended;
 }
@@ -193,7 +194,8 @@ void MultipathDevice::Impl::look_at_barrier() {
   }
 }
 
-// Empty: it does not.
+// Empty: it does not. The hotplug script knows by "the LUN is not served until" what ends by
+// itself.
 std::string MultipathDevice::Impl::why_it_waits(const LunWriteBarrier::Others& others) const {
   if (overtaken_) {
     return "the LUN is not served any more: another disk of this host has written there while the "

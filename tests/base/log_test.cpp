@@ -1,7 +1,12 @@
 #include "base/log.h"
 
+#include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <future>
 #include <thread>
 
 #include "tests/support/hostile_text.h"
@@ -179,6 +184,70 @@ TEST_F(LogTest, WhoLogsForDebuggingHasNoBudget) {
   EXPECT_EQ(lines().size(), 1000U);
   set_log_budget({});
 }
+
+// Standard error is a socket to the journal, or a pipe.
+class LogToStandardError : public testing::TestWithParam<bool> {
+ protected:
+  LogToStandardError() {
+    EXPECT_EQ(GetParam() ? ::socketpair(AF_UNIX, SOCK_STREAM, 0, ends_) : ::pipe(ends_), 0);
+    ::fcntl(ends_[0], F_SETFL, O_NONBLOCK);
+    former_ = ::dup(STDERR_FILENO);
+    ::dup2(ends_[1], STDERR_FILENO);
+    sink_ = set_log_sink(nullptr);
+  }
+  ~LogToStandardError() override {
+    set_log_sink(std::move(sink_));
+    ::dup2(former_, STDERR_FILENO);
+    for (const int fd : {ends_[0], ends_[1], former_}) {
+      ::close(fd);
+    }
+  }
+  std::string take() {
+    std::string taken;
+    char buffer[4096];
+    for (ssize_t got = 0; (got = ::read(ends_[0], buffer, sizeof buffer)) > 0;) {
+      taken.append(buffer, static_cast<std::size_t>(got));
+    }
+    return taken;
+  }
+
+ private:
+  int ends_[2] = {-1, -1};
+  int former_ = -1;
+  std::unique_ptr<LogSink> sink_;
+};
+
+// The threads that log serve disks.
+TEST_P(LogToStandardError, DoesNotWaitForWhoeverReadsIt) {
+  std::promise<void> done;
+  auto ended = done.get_future();
+  std::thread logs([&done] {
+    for (int i = 0; i < 2000; ++i) {
+      log_warning("session", "{}", std::string(1000, 'x'));
+    }
+    done.set_value();
+  });
+  EXPECT_EQ(ended.wait_for(30s), std::future_status::ready);
+  while (ended.wait_for(1ms) != std::future_status::ready) {
+    take();
+  }
+  logs.join();
+  EXPECT_THAT(take(), testing::HasSubstr("xxx\n"));
+  log_warning("session", "login failed");
+  EXPECT_THAT(take(), testing::ContainsRegex("messages are lost.*\n.*session: login failed\n$"));
+}
+
+TEST_P(LogToStandardError, LosesNothingThatIsTaken) {
+  std::string taken;
+  for (int i = 0; i < 2000; ++i) {
+    log_info("session", "{}", i);
+    taken += take();
+  }
+  EXPECT_THAT(taken, testing::HasSubstr("session: 1999\n"));
+  EXPECT_THAT(taken, testing::Not(testing::HasSubstr("lost")));
+}
+
+INSTANTIATE_TEST_SUITE_P(Log, LogToStandardError, testing::Bool());
 
 }  // namespace
 }  // namespace iscsi_blkback

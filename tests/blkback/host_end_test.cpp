@@ -5,11 +5,14 @@
 #include <filesystem>
 #include <fstream>
 
+#include "blkback/configuration.h"
 #include "blkback/process_lock.h"
 #include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
 namespace {
+
+using namespace std::chrono_literals;
 
 class HostEndTest : public testing::Test {
  protected:
@@ -19,6 +22,7 @@ class HostEndTest : public testing::Test {
     boot_ += "x";
   }
   bool in_order() { return host_had_ended_in_order(folders_, boot_); }
+  void end_in_order(const HostRun& run = {.uptime = 60s}) { mark_end_in_order(folders_, run, 60s); }
 
   TemporaryFolder folder_;
   const HostEndFolders folders_{folder_.path() + "/run/blkback", folder_.path() + "/lib/blkback"};
@@ -31,14 +35,14 @@ TEST_F(HostEndTest, WithoutAMarkThereWasNone) {
 }
 
 TEST_F(HostEndTest, AMarkHoldsForTheWholeNextRunOfTheHost) {
-  mark_end_in_order(folders_);
+  end_in_order();
   reset_host();
   EXPECT_TRUE(in_order());
   EXPECT_TRUE(in_order()) << "another process, or the service that is started again";
 }
 
 TEST_F(HostEndTest, AMarkHoldsForOneRunOfTheHost) {
-  mark_end_in_order(folders_);
+  end_in_order();
   reset_host();
   EXPECT_TRUE(in_order());
   reset_host();
@@ -47,7 +51,7 @@ TEST_F(HostEndTest, AMarkHoldsForOneRunOfTheHost) {
 
 // On a disk, as an operator may have configured it.
 TEST_F(HostEndTest, ARunFolderThatOutlivesTheHostSaysNothingOfItsNextRun) {
-  mark_end_in_order(folders_);
+  end_in_order();
   EXPECT_TRUE(in_order());
   boot_ += "x";
   EXPECT_FALSE(in_order());
@@ -55,23 +59,48 @@ TEST_F(HostEndTest, ARunFolderThatOutlivesTheHostSaysNothingOfItsNextRun) {
 
 // The service ends and is started again, a guest has a disk, the host is reset.
 TEST_F(HostEndTest, AMarkThatIsFollowedByAStartIsNone) {
-  mark_end_in_order(folders_);
+  end_in_order();
   reset_host();
   EXPECT_TRUE(in_order());
-  mark_end_in_order(folders_);
+  end_in_order();
   EXPECT_TRUE(in_order());
   reset_host();
   EXPECT_FALSE(in_order());
+}
+
+// The service is started anew, or the host in order, before anything was served.
+TEST_F(HostEndTest, SoonAfterAResetThereIsNoMark) {
+  EXPECT_FALSE(in_order());
+  end_in_order({.followed_an_end_in_order = false, .uptime = 59s});
+  EXPECT_FALSE(in_order());
+  end_in_order({.followed_an_end_in_order = true, .uptime = 1s});
+  EXPECT_TRUE(in_order());
+}
+
+TEST_F(HostEndTest, WithAGuestThatWasStartedMeanwhileThereIsNoMark) {
+  const auto guest = ProcessLock::acquire(guest_lock_path(folders_.run, 5), "a guest");
+  end_in_order();
+  EXPECT_FALSE(in_order());
+}
+
+TEST_F(HostEndTest, TheLongestQuiesceTimeIsThatOfAnyDisk) {
+  Configuration configuration;
+  configuration.multipath.quiesce_time = 60s;
+  EXPECT_EQ(longest_quiesce_time(configuration), 60s);
+  configuration.luns["a"].multipath.quiesce_time = 70s;
+  EXPECT_EQ(longest_quiesce_time(configuration), 70s);
+  configuration.targets["b"].multipath.quiesce_time = 80s;
+  EXPECT_EQ(longest_quiesce_time(configuration), 80s);
 }
 
 TEST_F(HostEndTest, WhereNothingCanBeWrittenThereIsNoMark) {
   std::ofstream(folder_.path() + "/lib") << "in the way";
-  mark_end_in_order(folders_);
+  end_in_order();
   EXPECT_FALSE(in_order());
 }
 
 TEST_F(HostEndTest, AHostWithoutAnIdOfItsRunWaits) {
-  mark_end_in_order(folders_);
+  end_in_order();
   boot_.clear();
   EXPECT_FALSE(in_order());
 }
@@ -82,7 +111,7 @@ TEST_F(HostEndTest, TheHostHasStartedBeforeNow) {
   ASSERT_TRUE(started);
   EXPECT_LT(*started, now);
   EXPECT_LE(now - *started, host_uptime());
-  mark_end_in_order(folders_);
+  end_in_order();
   EXPECT_FALSE(disorderly_host_start(folders_, now));
   EXPECT_NE(host_boot_id(), "");
 }

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "tests/support/temporary_folder.h"
 
@@ -60,6 +61,29 @@ TEST_F(ProcessLockTest, EndsWithItsHolder) {
   EXPECT_TRUE(ProcessLock::acquire(path_, ""));
   ::close(ready[0]);
   ::close(ready[1]);
+}
+
+// A service that cleans folders, or an operator.
+TEST_F(ProcessLockTest, IsKeptWhenSomebodyRemovesTheFile) {
+  auto lock = ProcessLock::acquire(path_, "domain 5 is served");
+  ASSERT_TRUE(lock);
+  EXPECT_FALSE(lock->restore().value());
+  std::filesystem::remove_all(folder_.path() + "/run");
+  EXPECT_TRUE(lock->restore().value());
+  EXPECT_EQ(ProcessLock::holder(path_).value(), ::getpid());
+  EXPECT_FALSE(ProcessLock::acquire(path_, "domain 5 is served"));
+  EXPECT_FALSE(lock->restore().value());
+}
+
+TEST_F(ProcessLockTest, OfAnotherProcessIsLeftAlone) {
+  std::optional<Result<ProcessLock>> lock = ProcessLock::acquire(path_, "domain 5 is served");
+  ASSERT_TRUE(*lock);
+  std::filesystem::remove(path_);
+  const auto other = ProcessLock::acquire(path_, "domain 5 is served");
+  ASSERT_TRUE(other);
+  EXPECT_EQ((*lock)->restore().error().code, ErrorCode::conflict);
+  lock.reset();
+  EXPECT_TRUE(std::filesystem::exists(path_)) << "it is not the one that has ended here";
 }
 
 TEST_F(ProcessLockTest, AStaleFileLocksNobodyOut) {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -199,6 +200,34 @@ TEST_F(BarrierNamesTest, TheDiskThatWasLaterWaitsAlsoWhereItLearns) {
   expect_one(first, second);
 }
 
+// A place in the line is a time, and two guests' processes may be started at once.
+TEST_F(BarrierNamesTest, OfDisksThatCameToTwoFilesAtTheSameMomentOneWaits) {
+  const auto come_now = [this](const LunNames& names) {
+    BarrierNames told;
+    told.add(names, kTarget);
+    auto barrier =
+        LunWriteBarrier::enter(folder(), lun_barrier_key(barrier_name_of(names), kTarget, 0),
+                               {.name = "disk", .quiesce_time = kQuiesceTime}, kNow, told);
+    EXPECT_TRUE(barrier);
+    return std::move(*barrier);
+  };
+  LunWriteBarrier first = come_now(old_);
+  LunWriteBarrier second = come_now(new_);
+  write(first);
+  write(second);
+  EXPECT_TRUE(second.learn(both_, kTarget));
+  EXPECT_THAT(second.follow_file(), testing::Eq(true));
+  expect_one(first, second);
+}
+
+TEST_F(BarrierNamesTest, APlaceThatNoTimeIsIsNotGoneOnFrom) {
+  LunWriteBarrier wild = come(named({t10("SIM     wild")}), "wild");
+  SharedField(only_file().header().last_place).store(~std::uint64_t{0});
+  LunWriteBarrier first = come(old_, "first");
+  LunWriteBarrier second = come(old_, "second");
+  expect_one(first, second);
+}
+
 TEST_F(BarrierNamesTest, WhoHasWritesUnderWayWhenTheTwoMeetIsWaitedFor) {
   LunWriteBarrier first = come(old_, "first");
   LunWriteBarrier second = come(new_, "second");
@@ -392,6 +421,34 @@ TEST_F(BarrierNamesTest, AFileOfAnotherLayoutIsNoConcern) {
   (void)come(old_, "first");
   std::ofstream(folder() + "/36001405102030405060708090a0b0c01.3") << "of another version";
   (void)come(new_, "second");
+}
+
+// ---- LUNs that come and go
+
+TEST_F(BarrierNamesTest, FilesThatNoDiskUsesAreForgottenTheOldestFirst) {
+  const auto path_of = [this](const LunNames& names) {
+    return BarrierFile::path_of(folder(), lun_barrier_key(barrier_name_of(names), kTarget, 0));
+  };
+  const LunNames used = named({t10("SIM     used")});
+  const LunNames dead = named({t10("SIM     dead")});
+  const LunNames kept = named({t10("SIM     kept")});
+  LunWriteBarrier runs = come(used, "runs");
+  LunWriteBarrier dies = come(dead, "dies");
+  dies.set_outstanding(0, true);
+  die(dies);
+  come(kept, "saved").leave_place(kNow);
+  const auto key_of = [](std::size_t number) { return "gone " + std::to_string(number); };
+  for (std::size_t number = 0; number < BarrierFolder::kMostFiles; ++number) {
+    const auto file = BarrierFile::open(folder(), key_of(number));
+    SharedField(file->header().last_place).store((std::uint64_t{1} << 40) + number);
+  }
+  LunWriteBarrier next = come(named({t10("SIM     next")}), "next");
+  EXPECT_THAT(files(), SizeIs(BarrierFolder::kMostFiles + 1));
+  EXPECT_FALSE(std::filesystem::exists(BarrierFile::path_of(folder(), key_of(2))));
+  EXPECT_TRUE(std::filesystem::exists(BarrierFile::path_of(folder(), key_of(3))));
+  for (const LunNames* names : {&used, &dead, &kept}) {
+    EXPECT_TRUE(std::filesystem::exists(path_of(*names))) << barrier_name_of(*names);
+  }
 }
 
 // ---- several at the same time

@@ -2,6 +2,8 @@
 // guest's, which waits for it.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "tests/multipath/following_disk.h"
 
 namespace iscsi_blkback {
@@ -209,6 +211,42 @@ TEST_F(FollowingGuestTest, KeepsItsLunForTheNextDiskAlsoWithLostWrites) {
   auto next = come();
   EXPECT_TRUE(is_served(*next, seconds(200)));
   EXPECT_EQ(waiting->ready_calls(), 0);
+}
+
+// Asked to end, a process does not wait for fences for as long as they may take.
+TEST_F(FollowingGuestTest, KeepsItsLunThoughItsProcessEndsBeforeItsDiskIsClosed) {
+  start_guest();
+  hold_writes_at(0);
+  at_path(0, [&]() -> GuestRequest& { return write(0, 8, 2); });
+  refuse(0);
+  reactor_.run_for(seconds(1));
+  device_->keep_place();
+  bool closed = false;
+  device_->close(
+      true, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &closed);
+  reactor_.run_for(seconds(15));
+  ASSERT_FALSE(closed);
+  // What it leaves behind then: nobody has the locks of these.
+  const TemporaryFolder left;
+  std::filesystem::copy(folder_.path(), left.path());
+  const auto enter = [&](const char* name, std::uint64_t vm) {
+    auto barrier = LunWriteBarrier::enter(
+        left.path(), lun_barrier_key(barrier_name_of(device_->names()), target_options_.name, 0),
+        {.name = name, .vm = vm, .quiesce_time = options_.quiesce_time}, reactor_.now());
+    EXPECT_TRUE(barrier);
+    return std::move(*barrier);
+  };
+  LunWriteBarrier waiting = enter("another guest's", kVm + 1);
+  LunWriteBarrier next = enter("the guest's next", kVm);
+  EXPECT_FALSE(waiting.look(reactor_.now()).may_write());
+  EXPECT_FALSE(next.look(reactor_.now()).may_write());
+  const TimePoint harmless_at = reactor_.now() + options_.quiesce_time;
+  EXPECT_TRUE(next.look(harmless_at).may_write());
+  EXPECT_FALSE(waiting.look(harmless_at).may_write());
+  target_->release_held();
+  target_->clear_faults();
+  ASSERT_TRUE(reactor_.run_until([&] { return closed; }, seconds(200)));
+  device_.reset();
 }
 
 }  // namespace

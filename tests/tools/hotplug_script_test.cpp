@@ -98,6 +98,33 @@ TEST_F(HotplugScript, FailsWithTheSentenceOfTheService) {
   EXPECT_EQ(read_whole(store_ + "/hotplug-error"), "the target has no LUN 7");
 }
 
+constexpr const char* kUntilLater =
+    "set_node hotplug-error 'the LUN is not served until this host has run for quiesce_time (60 "
+    "s): "
+    "it had not ended in order, and what it had sent before may still be executed'\n";
+
+// After a reset of the host, and at a reboot while a path is down, xl would not start it again.
+TEST_F(HotplugScript, StartsAGuestWhoseDiskIsServedInAWhile) {
+  watch(kUntilLater + std::string("exit 0"));  // as when the time is over
+  EXPECT_EQ(run("add").exit_code, 0);
+  EXPECT_THAT(read_whole(store_ + "/log"), HasSubstr("is not served until this host has run"));
+}
+
+TEST_F(HotplugScript, WaitsForADiskThatIsServedInAWhile) {
+  watch(kUntilLater + std::string("set_node hotplug-status connected\nexec sleep 50"));
+  EXPECT_EQ(run("add").exit_code, 0);
+}
+
+TEST_F(HotplugScript, FailsWithWhatComesAfterAWhile) {
+  watch(
+      kUntilLater +
+      std::string("set_node hotplug-error 'the LUN is in use by xvda of guest 5'\nexec sleep 50"));
+  EXPECT_EQ(run("add").exit_code, 1);
+  EXPECT_THAT(read_whole(store_ + "/log"), HasSubstr("in use by xvda"));
+  watch(kUntilLater + ("sleep 1\nrm " + store_ + "/hotplug-error\necho gone\nsleep 1"));
+  EXPECT_EQ(run("add").exit_code, 1) << "nobody says that it will be served";
+}
+
 TEST_F(HotplugScript, FailsWhenTheDiskIsRemovedMeanwhile) {
   watch("rm " + store_ + "/state\necho gone\nexec sleep 50");
   EXPECT_EQ(run("add").exit_code, 1);
