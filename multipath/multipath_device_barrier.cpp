@@ -93,10 +93,12 @@ Duration MultipathDevice::Impl::barrier_look() const {
 void MultipathDevice::Impl::follow_barrier_file() {
   const auto followed = barrier_.follow_file();
   note_turn(followed ? nullptr : &followed.error());
-  if (!followed && !waits_for_its_turn()) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-                "{}: other disks of this host do not see it: {}", options_.alias,
-                followed.error().message);
+  if (!followed) {
+    if (!waits_for_its_turn()) {
+      log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
+                  "{}: other disks of this host do not see it: {}", options_.alias,
+                  followed.error().message);
+    }
   } else if (*followed) {
     log_message(LogLevel::error, "multipath",
                 fmt::format("{}: its LUN has a name by which other disks of this host knew it, "
