@@ -1,5 +1,3 @@
-if(ISCSI_BLKBACK_BENCH)
-  iscsi_blkback_test(bench_null_target_test LABEL contract
-    SOURCES bench/null_target_engine_test.cpp bench/null_target_twin_test.cpp
-    LIBRARIES iscsi_blkback_null_target)
-endif()
+iscsi_blkback_test(bench_null_target_test LABEL contract
+  SOURCES bench/null_target_engine_test.cpp bench/null_target_twin_test.cpp
+  LIBRARIES iscsi_blkback_null_target)
