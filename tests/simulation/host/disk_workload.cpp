@@ -18,10 +18,24 @@ constexpr std::uint32_t kMaxRequestSectors = kMaxDirectSegments * kSectorsPerPag
 constexpr std::uint32_t kUsualSectors = 8;
 // Where nothing is wrong, no request and no connection takes so long ...
 constexpr seconds kUndisturbedLimit{2};
-// ... and so many commands, where one waits for the other.
+// ... and so many commands, where one waits for the other, or as many as the guests may have there.
 constexpr std::int64_t kUndisturbedCommands = 300;
 // One after the other, before a disk is connected.
 constexpr std::int64_t kIdentificationCommands = 20;
+
+// Of all disks there at once, each request in as many pieces as its LUN wants.
+std::int64_t commands_at(const Plan& plan, std::size_t target) {
+  std::int64_t commands = 0;
+  for (const PlannedDisk& disk : plan.disks) {
+    if (target_of(plan, disk) == target) {
+      const std::int64_t piece_sectors = plan.luns[static_cast<std::size_t>(disk.lun)].max_transfer;
+      const std::int64_t pieces =
+          piece_sectors == 0 ? 1 : (kMaxRequestSectors + piece_sectors - 1) / piece_sectors;
+      commands += disk.depth * pieces;
+    }
+  }
+  return commands;
+}
 
 }  // namespace
 
@@ -260,9 +274,13 @@ void DiskWorkload::check_wait(std::string_view what, Duration took) {
 }
 
 Duration DiskWorkload::undisturbed_limit() const {
-  const PlannedTarget& target = world_.plan().targets[target_of(world_.plan(), planned_)];
-  const std::int64_t commands =
-      target.single_threaded != 0 ? kUndisturbedCommands : kIdentificationCommands;
+  const Plan& plan = world_.plan();
+  const std::size_t number = target_of(plan, planned_);
+  const PlannedTarget& target = plan.targets[number];
+  std::int64_t commands = kIdentificationCommands;
+  if (target.single_threaded != 0) {
+    commands = std::max(kUndisturbedCommands, commands_at(plan, number));
+  }
   return kUndisturbedLimit + microseconds(target.delay_us * commands);
 }
 
