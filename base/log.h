@@ -1,6 +1,6 @@
 // The log: one line a message, for the person who runs the host. Callable from any thread, but
-// never on the way of a request: it takes a lock and writes to a file descriptor. It does not wait for
-// whoever reads there.
+// never on the way of a request: it takes a lock and writes to a file descriptor. It does not wait
+// for whoever reads there.
 //
 // Whatever a guest or a target can cause as often as it likes goes through a LogLimiter (XSA-180: a
 // guest must not be able to fill dom0's disk with log lines), and a process whose messages they

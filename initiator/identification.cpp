@@ -99,16 +99,8 @@ bool LogicalUnit::Identification::abandon() {
 }
 
 std::uint32_t LogicalUnit::Identification::spare_question() const {
-  switch (step_) {
-    case Step::block_characteristics:
-    case Step::logical_block_provisioning:
-    case Step::rdac_software_version:
-    case Step::mode_sense6:
-    case Step::mode_sense10:
-      return outstanding_ && !only_access_ ? bit(step_) : 0;
-    default:
-      return 0;
-  }
+  const bool is_spare = is_optional() && !is_needed_page() && step_ != Step::read_capacity16;
+  return outstanding_ && is_spare ? bit(step_) : 0;
 }
 
 std::unique_ptr<LogicalUnit::Identification> LogicalUnit::Identification::successor() const {
@@ -350,11 +342,15 @@ bool LogicalUnit::Identification::refused_in_doubt() const {
   return error != ErrorClass::success && error != ErrorClass::lun_missing;
 }
 
+bool LogicalUnit::Identification::says_who() const {
+  return step_ == Step::unit_serial_number || step_ == Step::device_identification;
+}
+
+bool LogicalUnit::Identification::is_needed_page() const {
+  return says_who() || step_ == Step::supported_pages || step_ == Step::block_limits;
+}
+
 bool LogicalUnit::Identification::may_do_without() const {
-  const bool says_who = step_ == Step::unit_serial_number || step_ == Step::device_identification;
-  // What the array can and how much it takes with one command is known before it is used.
-  const bool is_needed =
-      says_who || step_ == Step::supported_pages || step_ == Step::block_limits;
   switch (classify(task_, Transfer::at_most)) {
     case ErrorClass::connection_lost:
     case ErrorClass::not_sent:
@@ -362,20 +358,20 @@ bool LogicalUnit::Identification::may_do_without() const {
       return false;
     // A LUN that is known by less than it could be is not the same for others: better later.
     case ErrorClass::command_stuck:
-      return !says_who;
+      return !says_who();
     case ErrorClass::busy:
     case ErrorClass::task_set_full:
     case ErrorClass::task_aborted:
     case ErrorClass::aca_active:
     case ErrorClass::deferred_error:
     case ErrorClass::aborted_command:
-      return !is_needed;
+      return !is_needed_page();
     // Trouble with a page that the LUN's own list has is no word that there is none.
     case ErrorClass::target_failure:
     case ErrorClass::medium_unrecovered:
     case ErrorClass::medium_other:
     case ErrorClass::hardware_error:
-      return !says_who || !has_page(page_of(step_));
+      return !says_who() || !has_page(page_of(step_));
     // Where it is not served now, all of it is asked for again when it is.
     case ErrorClass::becoming_ready:
     case ErrorClass::format_in_progress:
@@ -383,8 +379,8 @@ bool LogicalUnit::Identification::may_do_without() const {
     case ErrorClass::access_state:
     case ErrorClass::communication_failure:
     case ErrorClass::not_ready:
-      return step_ != Step::read_capacity16 && !says_who &&
-             (!is_needed || identity_.access.refused.has_value());
+      return step_ != Step::read_capacity16 && !says_who() &&
+             (!is_needed_page() || identity_.access.refused.has_value());
     default:
       return true;
   }

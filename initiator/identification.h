@@ -104,6 +104,11 @@ class LogicalUnit::Identification {
   // The target wants to be asked again: it is busy, or has something else to tell first.
   [[nodiscard]] bool not_now() const;
   [[nodiscard]] bool refused_as_unknown() const;
+  // A page that tells which LUN it is.
+  [[nodiscard]] bool says_who() const;
+  // Such a page, or one that tells what the array can and how much it takes with one command: that
+  // is known before the LUN is used.
+  [[nodiscard]] bool is_needed_page() const;
   // A page without which the LUN is usable and known, whatever becomes of it.
   [[nodiscard]] bool is_spare_page() const;
   // A page or a form of a command that not every LUN has, or that it may be able to do without.

@@ -10,7 +10,18 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::HasSubstr;
 
-class SessionFailureTest : public SessionTest {};
+class SessionFailureTest : public SessionTest {
+ protected:
+  // The target does not answer the write, and wants to be left within limit_s.
+  void request_logout_of_a_stuck_command(TestSession& initiator, TestCommand& write,
+                                         std::uint16_t limit_s) {
+    ASSERT_TRUE(initiator.start());
+    target->inject({.answer = false});
+    write.submit_write(initiator.session, 0, test_pattern(4096, 1));
+    reactor.run_for(milliseconds(100));
+    target->send_async_message(AsyncEvent::logout_request, 0, 0, limit_s);
+  }
+};
 
 TEST_F(SessionFailureTest, LostConnectionIsLoggedInAgainQuickly) {
   TestSession initiator(reactor, test_session_options());
@@ -257,12 +268,8 @@ TEST_F(SessionFailureTest, LogoutRequestDrainsLogsOutAndComesBack) {
 
 TEST_F(SessionFailureTest, LogoutRequestWithACommandThatNeverEndsDropsTheConnection) {
   TestSession initiator(reactor, test_session_options());
-  ASSERT_TRUE(initiator.start());
-  target->inject({.answer = false});
   TestCommand write;
-  write.submit_write(initiator.session, 0, test_pattern(4096, 1));
-  reactor.run_for(milliseconds(100));
-  target->send_async_message(AsyncEvent::logout_request, 0, 0, 2);
+  request_logout_of_a_stuck_command(initiator, write, 2);
   ASSERT_TRUE(runs_until(reactor, [&] { return initiator.observer.ups == 2; }));
   EXPECT_EQ(write.task.outcome, TaskOutcome::connection_lost);
 }
@@ -270,12 +277,8 @@ TEST_F(SessionFailureTest, LogoutRequestWithACommandThatNeverEndsDropsTheConnect
 // The target would wait for a minute.
 TEST_F(SessionFailureTest, StopIsBoundedAlsoAfterALogoutRequest) {
   TestSession initiator(reactor, test_session_options());
-  ASSERT_TRUE(initiator.start());
-  target->inject({.answer = false});
   TestCommand write;
-  write.submit_write(initiator.session, 0, test_pattern(4096, 1));
-  reactor.run_for(milliseconds(100));
-  target->send_async_message(AsyncEvent::logout_request, 0, 0, 60);
+  request_logout_of_a_stuck_command(initiator, write, 60);
   ASSERT_TRUE(runs_until(reactor, [&] { return initiator.observer.downs == 1; }));
   const TimePoint start = reactor.now();
   initiator.stop();

@@ -235,6 +235,18 @@ class BystanderTest : public LunFenceTest {
     }
     return longer;
   }
+  // The target executes the reset long after it has received it, and with that ends what it has
+  // received since, without an answer.
+  GuestRequest& lose_a_write_to_a_late_reset() {
+    target_options_.command_delay = milliseconds(15);
+    start_apart(true);
+    SimFunctionFault late;
+    late.delay = seconds(3);
+    target_->fault_functions(TaskFunction::logical_unit_reset, late);
+    GuestRequest& second = lose_a_write();
+    reactor_.run_for(seconds(5));
+    return second;
+  }
 };
 
 TEST_F(BystanderTest, WaitsForAnUnansweredResetAFifthOfASecond) {
@@ -275,18 +287,10 @@ TEST_F(BystanderTest, WaitsForABusyPathAFifthOfASecondNowAndThen) {
   EXPECT_EQ(target_->counters.resets, 0U);
 }
 
-// A target that executes a reset long after it has received it, and with that ends what it has
-// received since, without an answer.
 TEST_F(BystanderTest, LosesNothingToAResetThatIsExecutedLate) {
   session_options_.command_timeout = seconds(8);
   session_options_.abort_timeout = seconds(1);
-  target_options_.command_delay = milliseconds(15);
-  start_apart(true);
-  SimFunctionFault late;
-  late.delay = seconds(3);
-  target_->fault_functions(TaskFunction::logical_unit_reset, late);
-  GuestRequest& second = lose_a_write();
-  reactor_.run_for(seconds(5));
+  GuestRequest& second = lose_a_write_to_a_late_reset();
   reactor_.schedule(seconds(3), [this] {
     target_->fault_functions(TaskFunction::logical_unit_reset, std::nullopt);
   });
@@ -304,13 +308,7 @@ TEST_F(BystanderTest, LosesNothingToAResetThatIsExecutedLate) {
 // Nothing else would find those that it ends.
 TEST_F(BystanderTest, WithoutACommandTimeoutLosesNothingToAResetThatIsExecutedLate) {
   session_options_.command_timeout = seconds(0);
-  target_options_.command_delay = milliseconds(15);
-  start_apart(true);
-  SimFunctionFault late;
-  late.delay = seconds(3);
-  target_->fault_functions(TaskFunction::logical_unit_reset, late);
-  GuestRequest& second = lose_a_write();
-  reactor_.run_for(seconds(5));
+  GuestRequest& second = lose_a_write_to_a_late_reset();
   run_bystander(seconds(4), milliseconds(230));
   EXPECT_GT(target_->counters.aborted_tasks, 1U);
   EXPECT_EQ(answer(second), IoStatus::ok);

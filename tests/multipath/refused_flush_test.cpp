@@ -368,7 +368,17 @@ const Trouble kTroubles[] = {
     {"busy", ScsiStatus::busy, {}},
 };
 class UntoldCacheTest : public RefusedFlushTest, public testing::WithParamInterface<Trouble> {};
-class LastingTroubleTest : public UntoldCacheTest {};
+class LastingTroubleTest : public UntoldCacheTest {
+ protected:
+  void start_in_trouble(const std::vector<std::uint16_t>& portals, bool write_cache) {
+    lun_options_.write_cache = write_cache;
+    refuse_flushes();
+    start_target(portals);
+    answer_with(is_mode_sense, GetParam().status, GetParam().sense);
+    start_device(false);
+    ASSERT_TRUE(wait_for_up(portals.size()));
+  }
+};
 
 TEST_P(UntoldCacheTest, TroubleThatPassesHidesNoCache) {
   lun_options_.write_cache = true;
@@ -389,12 +399,7 @@ TEST_P(UntoldCacheTest, TroubleThatPassesInventsNoCache) {
 }
 
 TEST_P(LastingTroubleTest, AFlushThatIsRefusedIsNotAcknowledgedWhereNothingIsTold) {
-  lun_options_.write_cache = true;
-  refuse_flushes();
-  start_target({1});
-  answer_with(is_mode_sense, GetParam().status, GetParam().sense);
-  start_device(false);
-  ASSERT_TRUE(wait_for_up(1));
+  start_in_trouble({1}, true);
   ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
   for (int i = 0; i < 2; ++i) {
     const GuestRequest& request = flush();
@@ -406,12 +411,7 @@ TEST_P(LastingTroubleTest, AFlushThatIsRefusedIsNotAcknowledgedWhereNothingIsTol
 
 // A reservation of another host's, a controller that starts: nobody tells when it is over.
 TEST_P(LastingTroubleTest, AFlushThatIsRefusedWaitsForTheLunToTellOfItsCache) {
-  lun_options_.write_cache = false;
-  refuse_flushes();
-  start_target({1, 1});
-  answer_with(is_mode_sense, GetParam().status, GetParam().sense);
-  start_device(false);
-  ASSERT_TRUE(wait_for_up(2));
+  start_in_trouble({1, 1}, false);
   const GuestRequest& request = flush();
   for (int second = 0; second < 6; ++second) {
     reactor_.run_for(milliseconds(995));
@@ -426,12 +426,7 @@ TEST_P(LastingTroubleTest, AFlushThatIsRefusedWaitsForTheLunToTellOfItsCache) {
 }
 
 TEST_P(LastingTroubleTest, AFlushThatIsRefusedIsNotAcknowledgedWhereTheLunTellsOfACacheInTheEnd) {
-  lun_options_.write_cache = true;
-  refuse_flushes();
-  start_target({1, 1});
-  answer_with(is_mode_sense, GetParam().status, GetParam().sense);
-  start_device(false);
-  ASSERT_TRUE(wait_for_up(2));
+  start_in_trouble({1, 1}, true);
   const GuestRequest& request = flush();
   reactor_.run_for(seconds(6));
   ASSERT_TRUE(pending(request));

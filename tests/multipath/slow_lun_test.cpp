@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <utility>
 
 #include "tests/multipath/multipath_fixture.h"
 
@@ -21,10 +23,15 @@ class SlowLun : public MultipathTest {
     fault.count = 0;
     return fault;
   }
-  static SimFault silent_page(std::uint8_t page) {
-    SimFault fault = page_fault(page);
+  static SimFault silent(std::function<bool(const SimCommand&)> matches) {
+    SimFault fault;
+    fault.matches = std::move(matches);
+    fault.count = 0;
     fault.answer = false;
     return fault;
+  }
+  static SimFault silent_page(std::uint8_t page) {
+    return silent([page](const SimCommand& command) { return is_page(command, page); });
   }
   static SimFault aborted_page(std::uint8_t page) {
     SimFault fault = page_fault(page);
@@ -36,6 +43,17 @@ class SlowLun : public MultipathTest {
     SimFault fault = page_fault(page);
     fault.status = ScsiStatus::busy;
     return fault;
+  }
+
+  static bool asks_for_access(const SimCommand& command) {
+    return command.cdb[0] == scsi_operation::kMaintenanceIn;
+  }
+  // Nothing aborts what it does not answer.
+  void start_with_alua() {
+    session_options_.command_timeout = milliseconds(0);
+    lun_options_.tpgs = 1;
+    lun_options_.port_groups = {{.tag = 1, .state = AccessState::active_optimized, .ports = {1}}};
+    start({1});
   }
 };
 
@@ -78,8 +96,7 @@ TEST_P(SilentPage, KeepsThePathDownThatSaysWhichItIs) {
 // Who the LUN is, what it has and how much it takes with one command.
 INSTANTIATE_TEST_SUITE_P(Pages, SilentPage, testing::Values(0x00, 0x80, 0x83, 0xb0));
 
-// Whether it is asked for when the LUN has no list of its pages, or a list that has it, or is in
-// use already: 5 s (checker_timeout) are over long before 30 (command_timeout).
+// 5 s (checker_timeout) are over long before 30 (command_timeout).
 TEST_F(SlowLun, APageThatIsNotNeededAndNeverAnsweredIsDoneWithout) {
   lun_options_.max_transfer_blocks = 16;
   start_target({1});
@@ -125,14 +142,10 @@ TEST_F(SlowLun, WhatWasDoneWithoutIsAskedAgainAfterTheNextLogin) {
 TEST_F(SlowLun, ThatNeverAnswersModeSenseIsServed) {
   lun_options_.write_cache = false;
   start_target({1});
-  SimFault silent;
-  silent.count = 0;
-  silent.answer = false;
-  silent.matches = [](const SimCommand& command) {
+  target_->inject(silent([](const SimCommand& command) {
     return command.cdb[0] == scsi_operation::kModeSense6 ||
            command.cdb[0] == scsi_operation::kModeSense10;
-  };
-  target_->inject(silent);
+  }));
   start_device(false);
   EXPECT_TRUE(wait_for_up(1, seconds(11))) << path(0).last_error;
   EXPECT_EQ(answer(flush()), IoStatus::ok);
@@ -145,13 +158,8 @@ TEST_F(SlowLun, ThatAnswersTheLongFormOfModeSenseOnlyTellsOfItsCache) {
   lun_options_.unknown_operations = {scsi_operation::kSynchronizeCache10,
                                      scsi_operation::kSynchronizeCache16};
   start_target({1});
-  SimFault silent;
-  silent.count = 0;
-  silent.answer = false;
-  silent.matches = [](const SimCommand& command) {
-    return command.cdb[0] == scsi_operation::kModeSense6;
-  };
-  target_->inject(silent);
+  target_->inject(silent(
+      [](const SimCommand& command) { return command.cdb[0] == scsi_operation::kModeSense6; }));
   start_device(false);
   ASSERT_TRUE(wait_for_up(1, seconds(6))) << path(0).last_error;
   EXPECT_EQ(answer(flush(), milliseconds(20)), IoStatus::ok);
@@ -165,8 +173,7 @@ TEST_F(SlowLun, QuestionsThatAreNeverAnsweredDoNotPileUp) {
   std::uint64_t losses = 0;
   std::uint32_t asked = 0;  // in this login
   std::uint32_t most = 0;
-  SimFault silent = silent_page(0x83);
-  silent.matches = [&](const SimCommand& command) {
+  target_->inject(silent([&](const SimCommand& command) {
     if (std::exchange(losses, sessions_[0]->statistics().connection_losses) != losses) {
       asked = 0;
     }
@@ -174,8 +181,7 @@ TEST_F(SlowLun, QuestionsThatAreNeverAnsweredDoNotPileUp) {
     asked += matches ? 1U : 0U;
     most = std::max(most, asked);
     return matches;
-  };
-  target_->inject(silent);
+  }));
   start_device(false);
   reactor_.run_for(seconds(600));
   EXPECT_GE(losses, 2U);
@@ -184,17 +190,10 @@ TEST_F(SlowLun, QuestionsThatAreNeverAnsweredDoNotPileUp) {
 
 // The page of a controller's own hangs, whereas the LUN is served: the access is read again later.
 TEST_F(SlowLun, AnAccessStateThatIsNotAnsweredIsAskedForAgain) {
-  session_options_.command_timeout = milliseconds(0);
-  lun_options_.tpgs = 1;
-  lun_options_.port_groups = {{.tag = 1, .state = AccessState::active_optimized, .ports = {1}}};
-  start({1});
-  SimFault silent;
-  silent.count = 1;
-  silent.answer = false;
-  silent.matches = [](const SimCommand& command) {
-    return command.cdb[0] == scsi_operation::kMaintenanceIn;
-  };
-  target_->inject(silent);
+  start_with_alua();
+  SimFault once = silent([](const SimCommand& command) { return asks_for_access(command); });
+  once.count = 1;
+  target_->inject(once);
   target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a06);
   reactor_.run_for(seconds(1));
   lun_->options.port_groups[0].state = AccessState::standby;
@@ -204,20 +203,13 @@ TEST_F(SlowLun, AnAccessStateThatIsNotAnsweredIsAskedForAgain) {
 
 // It serves the guest all the same.
 TEST_F(SlowLun, WhoseAccessStateIsNeverToldKeepsItsSession) {
-  session_options_.command_timeout = milliseconds(0);
-  lun_options_.tpgs = 1;
-  lun_options_.port_groups = {{.tag = 1, .state = AccessState::active_optimized, .ports = {1}}};
-  start({1});
-  SimFault silent;
+  start_with_alua();
   std::uint32_t asked = 0;
-  silent.count = 0;
-  silent.answer = false;
-  silent.matches = [&asked](const SimCommand& command) {
-    const bool matches = command.cdb[0] == scsi_operation::kMaintenanceIn;
+  target_->inject(silent([&asked](const SimCommand& command) {
+    const bool matches = asks_for_access(command);
     asked += matches ? 1U : 0U;
     return matches;
-  };
-  target_->inject(silent);
+  }));
   for (int i = 0; i < 100; ++i) {
     target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a06);
     reactor_.run_for(seconds(6));

@@ -68,6 +68,20 @@ class LunexDiskTest : public testing::Test {
     EXPECT_TRUE(disk_->device().ready());
     EXPECT_EQ(disk_->snapshot().paths_up(), portals.size());
   }
+  // As lunex info asks.
+  Result<LunexInfo> ask() {
+    return ask_lun(reactor_, *disk_->live_session(), 1,
+                   [this](const std::function<bool()>& condition) {
+                     return reactor_.run_until(condition, 5s);
+                   });
+  }
+  void leave_unanswered(std::function<bool(const SimCommand&)> matches) {
+    SimFault silent;
+    silent.count = 0;
+    silent.answer = false;
+    silent.matches = std::move(matches);
+    target_.inject(silent);
+  }
   void soon(Duration delay, std::function<void()> task) {
     reactor_.schedule(delay, std::move(task));
   }
@@ -153,9 +167,7 @@ TEST_F(LunexDiskTest, ASlowArrayIsDescribed) {
   open({"192.0.2.1"});
   ASSERT_TRUE(settles());
   target_.options().command_delay = 900ms;
-  const auto info = ask_lun(
-      reactor_, *disk_->live_session(), 1,
-      [this](const std::function<bool()>& condition) { return reactor_.run_until(condition, 5s); });
+  const auto info = ask();
   ASSERT_TRUE(info) << info.error().message;
   EXPECT_NE(info->identity.block_count, 0U);
 }
@@ -163,16 +175,10 @@ TEST_F(LunexDiskTest, ASlowArrayIsDescribed) {
 TEST_F(LunexDiskTest, ALunIsDescribedWithoutAPageThatIsNotNeededAndNotAnswered) {
   open({"192.0.2.1"});
   ASSERT_TRUE(settles());
-  SimFault silent;
-  silent.count = 0;
-  silent.answer = false;
-  silent.matches = [](const SimCommand& command) {
+  leave_unanswered([](const SimCommand& command) {
     return command.cdb[0] == 0x12 && (command.cdb[1] & 1) != 0 && command.cdb[2] == 0xb1;
-  };
-  target_.inject(silent);
-  const auto info = ask_lun(
-      reactor_, *disk_->live_session(), 1,
-      [this](const std::function<bool()>& condition) { return reactor_.run_until(condition, 5s); });
+  });
+  const auto info = ask();
   ASSERT_TRUE(info) << info.error().message;
   EXPECT_NE(info->identity.block_count, 0U);
   target_.clear_faults();
@@ -181,14 +187,8 @@ TEST_F(LunexDiskTest, ALunIsDescribedWithoutAPageThatIsNotNeededAndNotAnswered) 
 TEST_F(LunexDiskTest, ALunThatDoesNotAnswerIsDescribedByWhatIsNotAnswered) {
   open({"192.0.2.1"});
   ASSERT_TRUE(settles());
-  SimFault silent;
-  silent.count = 0;
-  silent.answer = false;
-  silent.matches = [](const SimCommand& command) { return command.cdb[0] == 0x12; };
-  target_.inject(silent);
-  const auto info = ask_lun(
-      reactor_, *disk_->live_session(), 1,
-      [this](const std::function<bool()>& condition) { return reactor_.run_until(condition, 5s); });
+  leave_unanswered([](const SimCommand& command) { return command.cdb[0] == 0x12; });
+  const auto info = ask();
   ASSERT_FALSE(info);
   EXPECT_EQ(info.error().message, "INQUIRY is not answered");
   target_.clear_faults();
