@@ -1,9 +1,9 @@
 # What else happens to paths, under a guest that writes and verifies over eight of them: one is lost, a
-# cable is pulled, the target stops and goes on (with what it had not executed yet), a path comes and
-# goes once a second, the target sends logins elsewhere.
+# cable is pulled, the target stops and goes on (with what it had not executed yet), the target is silent for 3 s before
+# each answer, a path comes and goes once a second, the target sends logins elsewhere.
 # On demand only: CI has half an hour for everything.
 # runs on demand: bookworm:-
-# steps: one-of-8 link-down target-stopped flapping redirect
+# steps: one-of-8 link-down target-stopped target-slow flapping redirect
 one_of_eight() {
   cut_portal 3 drop
   wait_until 10 "the path through portal 3 is down" path_is 3 faulty
@@ -27,6 +27,19 @@ target_stopped() {
   show_paths
   job_goes_on g fio
   kill -CONT "$pid"
+  wait_until 30 "a path is ready" path_is 1 ready
+}
+# Longer than path_timeout, pings included, on all paths alike: what the target does complete is waited for.
+target_slow() {
+  local pid; pid=$(tgtd_pid)
+  [ -n "$pid" ] || fail "there is no tgtd"
+  : > "$scenario_dir/slow"
+  while [ -e "$scenario_dir/slow" ] && kill -STOP "$pid"; do
+    sleep 3; kill -CONT "$pid"; sleep 0.3
+  done &
+  guest_run g slow 120 'dd if=/dev/xvda of=/dev/null bs=4k count=4 iflag=direct'
+  rm "$scenario_dir/slow"
+  wait $!
   wait_until 30 "a path is ready" path_is 1 ready
 }
 flapping() {
@@ -68,6 +81,8 @@ scenario() {
   cable_pulled;   job_goes_on g fio
   step target-stopped
   target_stopped; job_goes_on g fio
+  step target-slow
+  target_slow;    job_goes_on g fio
   step flapping
   flapping;       job_goes_on g fio
   step redirect
