@@ -292,7 +292,12 @@ TEST_F(DiscoverySessionTest, WhatComesInBetweenChangesNothing) {
       const auto here = [&](int now) {
         if (place == now) {
           one.act();
+          target.send(NopInPdu{.target_transfer_tag = 98, .numbers = target.numbers()});
           reactor.run_for(milliseconds(5));
+          ASSERT_FALSE(target.received.empty()) << one.name;
+          const NopOutPdu pong = decode_nop_out(target.received.back().bhs());
+          EXPECT_EQ(pong.target_transfer_tag, 98U) << one.name;
+          EXPECT_EQ(pong.exp_stat_sn, target.stat_sn) << one.name << " " << place;
           std::erase_if(target.received, [](const ReceivedPdu& pdu) {
             return pdu.header.opcode == Opcode::nop_out;
           });
