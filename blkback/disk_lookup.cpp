@@ -81,7 +81,11 @@ std::vector<DiskLookup::Question> DiskLookup::take_questions() {
 void DiskLookup::look_up_names(const std::vector<Portal>& portals) {
   for (const Portal& at : portals) {
     const Portal portal = without_target(at);
-    if (names_.size() == kMaxPortalsPerDisk || find_name(portal) != nullptr) {
+    if (find_name(portal) != nullptr) {
+      continue;
+    }
+    if (names_.size() == kMaxPortalsPerDisk) {
+      too_many_ = true;
       continue;
     }
     Name& name = names_.emplace_back(Name{portal, std::nullopt});
@@ -171,6 +175,11 @@ Result<ResolvedDisk> DiskLookup::result() const {
       }
       add_paths(plan_.paths, portal, **name->addresses, disk);
     }
+  }
+  if (too_many_) {
+    add_trouble(disk.trouble,
+                fmt::format("discovery tells of more than {} portals, and no more of them are used",
+                            kMaxPortalsPerDisk));
   }
   if (disk.specification.portals.empty()) {
     return tl::unexpected(Error{ErrorCode::unavailable, disk.trouble});

@@ -54,6 +54,7 @@ class DiskLookup {
   const DiskPlan plan_;
   std::vector<Source> sources_;  // in the order of the list
   std::vector<Name> names_;      // each once, at most kMaxPortalsPerDisk
+  bool too_many_ = false;        // there were more
   std::vector<Question> due_;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "blkback/disk_target.h"
+#include "initiator/login_text.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -24,7 +25,7 @@ bool PathChoice::includes(const ResolvedPortal& path) const {
   if (!target_name.empty() && target_name != path.target_name) {
     return false;
   }
-  if (path.portal.host == portal.host && path.portal.port == portal.port) {
+  if (equal_text(path.portal.host, portal.host) && path.portal.port == portal.port) {
     return true;
   }
   const auto address = SocketAddress::parse(portal.host, portal.port);

@@ -134,13 +134,9 @@ std::optional<std::vector<std::byte>> parse_hexadecimal(std::string_view digits)
 }
 
 std::optional<std::vector<std::byte>> parse_base64(std::string_view letters) {
-  std::size_t padding = 0;
-  while (padding < 2 && letters.ends_with('=')) {
-    letters.remove_suffix(1);
-    ++padding;
-  }
-  // Padding is there or it is not, but never another amount than the letters need.
-  if (letters.size() % 4 == 1 || (padding != 0 && (letters.size() + padding) % 4 != 0)) {
+  // Whatever amount of padding there is, it says nothing that the letters do not.
+  letters = letters.substr(0, letters.find_last_not_of('=') + 1);
+  if (letters.size() % 4 == 1) {
     return std::nullopt;
   }
   std::vector<std::byte> bytes;
@@ -300,6 +296,25 @@ Result<void> ChapExchange::offer(LoginText& text) {
   return {};
 }
 
+// Some targets tell a list in place of their choice: the first of it that was offered. All that was
+// offered is no choice.
+std::optional<ChapAlgorithm> ChapExchange::chosen_of(std::string_view list) const {
+  std::vector<ChapAlgorithm> told;
+  while (!list.empty()) {
+    const std::size_t comma = std::min(list.find(','), list.size());
+    const auto number = parse_text_number(list.substr(0, comma), 0, 255);
+    const auto found = std::find_if(offered_.begin(), offered_.end(), [&](ChapAlgorithm ours) {
+      return number && static_cast<std::uint32_t>(ours) == *number;
+    });
+    if (found != offered_.end() && std::find(told.begin(), told.end(), *found) == told.end()) {
+      told.push_back(*found);
+    }
+    list.remove_prefix(std::min(comma + 1, list.size()));
+  }
+  const bool is_choice = !told.empty() && (told.size() == 1 || told.size() < offered_.size());
+  return is_choice ? std::optional(told.front()) : std::nullopt;
+}
+
 Result<void> ChapExchange::take(const TextPair& pair) {
   const auto wrong = [&](std::string_view why) {
     return fail(ErrorCode::protocol, fmt::format("the target's {} {}", pair.key, why));
@@ -310,15 +325,17 @@ Result<void> ChapExchange::take(const TextPair& pair) {
                             "on the target, or give chap_algs the one that it knows",
                             pair.key));
   }
+  if ((pair.key == "CHAP_A" && said_.algorithm) || (pair.key == "CHAP_I" && said_.identifier) ||
+      (pair.key == "CHAP_C" && !said_.challenge.empty()) ||
+      (pair.key == "CHAP_N" && !said_.name.empty()) ||
+      (pair.key == "CHAP_R" && !said_.response.empty())) {
+    return wrong("comes twice");
+  }
   if (pair.key == "CHAP_A") {
-    const auto number = parse_text_number(pair.value, 0, 255);
-    const auto found = std::find_if(offered_.begin(), offered_.end(), [&](ChapAlgorithm ours) {
-      return number && static_cast<std::uint32_t>(ours) == *number;
-    });
-    if (found == offered_.end()) {
+    said_.algorithm = chosen_of(pair.value);
+    if (!said_.algorithm) {
       return wrong("is an algorithm that was not offered; see chap_algs");
     }
-    said_.algorithm = *found;
   } else if (pair.key == "CHAP_I") {
     const auto number = parse_text_number(pair.value, 0, 255);
     if (!number) {

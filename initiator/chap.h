@@ -100,6 +100,7 @@ class ChapExchange {
     std::vector<std::byte> response;
   };
 
+  [[nodiscard]] std::optional<ChapAlgorithm> chosen_of(std::string_view list) const;
   [[nodiscard]] Result<void> answer_challenge(const Said& said, LoginText& text);
   [[nodiscard]] Result<void> verify_target(const Said& said);
   [[nodiscard]] Result<void> make_challenge();

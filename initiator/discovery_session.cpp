@@ -247,11 +247,10 @@ void DiscoverySession::take_pdu(BhsBytes bytes, const PduHeader& header,
       }
       break;
     case Opcode::async_message:
+      exp_stat_sn_ = decode_async_message(bytes).numbers.stat_sn + 1;
       return;  // what it announces comes as the end of the connection
     case Opcode::reject:
-      fail_attempt({ErrorCode::protocol, fmt::format("the target rejects the question (reason "
-                                                     "0x{:02x})",
-                                                     decode_reject(bytes).reason)});
+      take_reject(decode_reject(bytes), data);
       return;
     default:
       break;
@@ -349,6 +348,16 @@ void DiscoverySession::take_text_response(const TextResponsePdu& pdu,
   }
   result_ = std::move(discovery);
   log_out();
+}
+
+void DiscoverySession::take_reject(const RejectPdu& pdu, std::span<const std::byte> data) {
+  exp_stat_sn_ = pdu.numbers.stat_sn + 1;
+  if (data.size() >= kBhsBytes &&
+      decode_header(BhsBytes{data.data(), kBhsBytes}).opcode == Opcode::nop_out) {
+    return;  // our answer to its ping: it knows that we are here
+  }
+  fail_attempt({ErrorCode::protocol,
+                fmt::format("the target rejects the question (reason 0x{:02x})", pdu.reason)});
 }
 
 void DiscoverySession::answer_ping(const NopInPdu& pdu) {

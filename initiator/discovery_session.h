@@ -78,6 +78,7 @@ class DiscoverySession final : private ByteStream::Owner {
   void take_login_response(BhsBytes bytes, std::span<const std::byte> data);
   void take_text_response(const TextResponsePdu& pdu, std::span<const std::byte> data);
   void ask(std::uint32_t target_transfer_tag, std::uint64_t lun);
+  void take_reject(const RejectPdu& pdu, std::span<const std::byte> data);
   void answer_ping(const NopInPdu& pdu);
   void log_out();
   void send(std::vector<std::byte> pdu);

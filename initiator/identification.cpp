@@ -481,7 +481,7 @@ Result<LogicalUnit::Identification::Step> LogicalUnit::Identification::take_answ
     case Step::rdac_volume_access:
     case Step::emc_unit_path:
     case Step::target_port_groups:
-      if (task_.outcome != TaskOutcome::completed) {
+      if (lost()) {
         return tl::unexpected(failure());
       }
       if (good) {

@@ -157,8 +157,13 @@ Result<Login::Progress> Login::take_response(BhsBytes header, std::span<const st
 
 Result<void> Login::check_response(const LoginResponsePdu& response) {
   status_ = static_cast<std::uint16_t>(response.status_class << 8 | response.status_detail);
+  if (response.status_class == 0 && response.status_detail != 0) {
+    negotiation_.tolerate("its login responses have details of a success");
+    status_ = 0;
+  }
+  // A login goes step by step, each with its answer: a wrong tag or number can mean nothing else.
   if (response.initiator_task_tag != initiator_task_tag_) {
-    return fail(ErrorCode::protocol, "the target's login response has another task tag");
+    negotiation_.tolerate("its login responses have another task tag");
   }
   if (status_ == 0) {
     if (response.version_active != 0) {
@@ -167,7 +172,6 @@ Result<void> Login::check_response(const LoginResponsePdu& response) {
     if (response.current_stage != stage_) {
       return fail(ErrorCode::protocol, "the target's login response is of another stage");
     }
-    // A login goes step by step, each with its answer: a wrong number can mean nothing else.
     if (!first_response_ && response.numbers.stat_sn != numbers_.stat_sn + 1) {
       negotiation_.tolerate("its login responses have StatSN out of order");
     }
@@ -184,8 +188,14 @@ Result<void> Login::take_text() {
   }
   const bool security = stage_ == LoginStage::security_negotiation;
   const bool expects_chap = chap_.has_value() && !chap_->complete();
+  if (!in_.empty() && in_.back() != '\0') {
+    negotiation_.tolerate("its text does not end in a NUL byte");
+  }
   for (const TextPair& pair : *pairs) {
     Result<void> taken;
+    if (pair.value.size() > kMaxTextValueBytes && pair.key != "CHAP_C" && pair.key != "CHAP_R") {
+      negotiation_.tolerate("it sends a value of more than 255 bytes");
+    }
     if (pair.key == "AuthMethod") {
       taken = take_auth_method(pair.value);
     } else if (pair.key.starts_with("CHAP_")) {
@@ -210,7 +220,26 @@ Result<void> Login::take_text() {
   return {};
 }
 
-Result<void> Login::take_auth_method(std::string_view method) {
+// A target may tell a list in place of its choice: the first of it that was offered, as Linux's
+// initiator takes it.
+std::string_view Login::chosen_auth_method(std::string_view list) const {
+  for (std::string_view rest = list; !rest.empty();) {
+    const std::size_t comma = std::min(rest.find(','), rest.size());
+    const std::string_view method = rest.substr(0, comma);
+    if ((method == "CHAP" && options_.chap.enabled()) ||
+        (method == "None" && !options_.chap.mutual())) {
+      return method;
+    }
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+  }
+  return list;
+}
+
+Result<void> Login::take_auth_method(std::string_view list) {
+  const std::string_view method = chosen_auth_method(list);
+  if (method != list) {
+    negotiation_.tolerate("it answers AuthMethod with a list");
+  }
   if (auth_method_known_ && method == auth_method_ && method == "None") {
     negotiation_.tolerate("it answers AuthMethod twice");
     return {};
@@ -237,15 +266,17 @@ Result<void> Login::take_auth_method(std::string_view method) {
 }
 
 Result<Login::Progress> Login::take_redirect() {
-  const auto pairs = parse_login_text(in_);
-  if (!pairs) {
-    return tl::unexpected(pairs.error());
-  }
-  for (const TextPair& pair : *pairs) {
-    if (pair.key == "TargetAddress" && !pair.value.empty()) {
-      redirect_address_ = std::string(pair.value);
+  // It is all that is wanted of the text, whatever else is wrong there.
+  constexpr std::string_view kTargetAddress = "TargetAddress=";
+  for (std::string_view rest = in_; !rest.empty();) {
+    const std::size_t end = std::min(rest.find('\0'), rest.size());
+    const std::string_view pair = rest.substr(0, end);
+    if (pair.starts_with(kTargetAddress) && pair.size() > kTargetAddress.size() &&
+        pair.size() <= kTargetAddress.size() + kMaxTextValueBytes) {
+      redirect_address_ = std::string(pair.substr(kTargetAddress.size()));
       return Progress::redirected;
     }
+    rest.remove_prefix(std::min(end + 1, rest.size()));
   }
   return fail(ErrorCode::protocol,
               describe_login_status(status_).message + " but it does not say where to");
@@ -275,7 +306,11 @@ Result<Login::Progress> Login::advance(const LoginResponsePdu& response) {
                 "the target ended the security stage before it had proved who it is");
   }
   const bool from_security = stage_ == LoginStage::security_negotiation;
-  if (response.next_stage == LoginStage::full_feature_phase && !from_security) {
+  if (response.next_stage == LoginStage::full_feature_phase) {
+    if (from_security) {
+      // The RFC's defaults hold then, of which none is more than we can do.
+      negotiation_.tolerate("it leaves the operational stage out");
+    }
     if (auto checked = negotiation_.check_complete(); !checked) {
       return tl::unexpected(checked.error());
     }

@@ -77,7 +77,8 @@ class Login {
   [[nodiscard]] Result<void> check_response(const LoginResponsePdu& response);
   void compose();
   [[nodiscard]] Result<void> take_text();
-  [[nodiscard]] Result<void> take_auth_method(std::string_view method);
+  [[nodiscard]] std::string_view chosen_auth_method(std::string_view list) const;
+  [[nodiscard]] Result<void> take_auth_method(std::string_view list);
   [[nodiscard]] Result<Progress> take_redirect();
   [[nodiscard]] Result<Progress> advance(const LoginResponsePdu& response);
   [[nodiscard]] bool authenticated() const;

@@ -12,12 +12,9 @@ namespace iscsi_blkback {
 Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
   std::vector<TextPair> pairs;
   while (!text.empty()) {
-    const std::size_t end = text.find('\0');
-    if (end == std::string_view::npos) {
-      return fail(ErrorCode::protocol, "the login text does not end in a NUL byte");
-    }
+    const std::size_t end = std::min(text.find('\0'), text.size());
     const std::string_view pair = text.substr(0, end);
-    text.remove_prefix(end + 1);
+    text.remove_prefix(std::min(end + 1, text.size()));
     if (pair.empty()) {
       continue;  // some targets pad their text with NULs that the length counts
     }
@@ -26,20 +23,14 @@ Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
       return fail(ErrorCode::protocol, "the login text holds a pair without a key and '='");
     }
     const TextPair parsed{pair.substr(0, equals), pair.substr(equals + 1)};
-    const bool large_binary = parsed.key == "CHAP_C" || parsed.key == "CHAP_R";
-    if (parsed.key.size() > kMaxTextKeyBytes ||
-        parsed.value.size() > (large_binary ? kMaxLargeBinaryBytes : kMaxTextValueBytes)) {
+    if (parsed.key.size() > kMaxTextKeyBytes || parsed.value.size() > kMaxLargeBinaryBytes) {
       return fail(ErrorCode::protocol,
-                  "the login text holds a key of more than 63 or a value of more than 255 bytes");
+                  "the login text holds a key of more than 63 or a value of more than 2050 bytes");
     }
-    const auto before = std::find_if(
-        pairs.begin(), pairs.end(), [&](const TextPair& other) { return other.key == parsed.key; });
-    if (before != pairs.end() && parsed.key != "TargetAddress") {
-      if (before->value == parsed.value) {
-        continue;
-      }
-      return fail(ErrorCode::protocol,
-                  fmt::format("the login text gives the key {} twice", parsed.key));
+    if (std::any_of(pairs.begin(), pairs.end(), [&](const TextPair& other) {
+          return other.key == parsed.key && other.value == parsed.value;
+        })) {
+      continue;
     }
     if (pairs.size() == kMaxTextPairs) {
       return fail(ErrorCode::protocol,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <string>
 
 #include "base/printable_text.h"
@@ -17,6 +18,7 @@ constexpr std::uint32_t kMaxLength = 16777215;
 constexpr std::string_view kHeaderDigest = "HeaderDigest";
 constexpr std::string_view kDataDigest = "DataDigest";
 constexpr std::string_view kCrc32c = "CRC32C";
+constexpr std::string_view kTargetAlias = "TargetAlias";
 
 // The login's business, or only ours to declare: what a target says of them changes nothing.
 constexpr std::array<std::string_view, 5> kNotNegotiated = {
@@ -32,6 +34,25 @@ constexpr std::array<std::string_view, 3> kOfDiscovery = {"DefaultTime2Wait", "D
 // Answers that have no answer, or two sides could keep each other busy for ever.
 bool is_last_word(std::string_view value) {
   return value == "NotUnderstood" || value == "Irrelevant" || value == "Reject";
+}
+
+std::string_view without_blanks(std::string_view text) {
+  const std::size_t begin = std::min(text.find_first_not_of(' '), text.size());
+  return text.substr(begin, text.find_last_not_of(' ') + 1 - begin);
+}
+
+// One that is too large to be counted with is outside of every range, but a number.
+std::optional<std::uint32_t> number_of(std::string_view text) {
+  constexpr std::uint32_t kMost = std::numeric_limits<std::uint32_t>::max();
+  if (const auto number = parse_text_number(text, 0, kMost)) {
+    return number;
+  }
+  const bool hexadecimal = text.starts_with("0x") || text.starts_with("0X");
+  const std::string_view digits = text.substr(hexadecimal ? 2 : 0);
+  const bool is_number =
+      !digits.empty() && digits.find_first_not_of(hexadecimal ? "0123456789abcdefABCDEF"
+                                                              : "0123456789") == digits.npos;
+  return is_number ? std::optional(kMost) : std::nullopt;
 }
 
 std::string_view digest_list(DigestOffer offer) {
@@ -93,7 +114,11 @@ void Negotiation::offer(LoginText& text) {
   }
 }
 
-Result<void> Negotiation::take(const TextPair& pair, LoginText& answers) {
+Result<void> Negotiation::take(const TextPair& told, LoginText& answers) {
+  const TextPair pair{told.key, without_blanks(told.value)};
+  if (pair.value.size() != told.value.size() && pair.key != kTargetAlias) {
+    tolerate("it writes blanks around values");
+  }
   if (Key* key = find(pair.key)) {
     if (!is_irrelevant(*key)) {
       return take_answer(*key, pair.value);
@@ -109,7 +134,7 @@ Result<void> Negotiation::take(const TextPair& pair, LoginText& answers) {
     }
   }
   if (pair.key == "MaxRecvDataSegmentLength" || pair.key == "TargetPortalGroupTag" ||
-      pair.key == "TargetAlias") {
+      pair.key == kTargetAlias) {
     return take_declaration(pair);
   }
   if (std::find(kNotNegotiated.begin(), kNotNegotiated.end(), pair.key) != kNotNegotiated.end()) {
@@ -127,7 +152,7 @@ Result<void> Negotiation::take(const TextPair& pair, LoginText& answers) {
 
 void Negotiation::tolerate(std::string_view what) {
   constexpr std::size_t kEnough = 300;
-  if (tolerated_.size() < kEnough) {
+  if (tolerated_.size() < kEnough && tolerated_.find(what) == std::string::npos) {
     tolerated_ += tolerated_.empty() ? "" : ", ";
     tolerated_ += what;
   }
@@ -182,7 +207,7 @@ Result<std::uint32_t> Negotiation::value_of(const Key& key, std::string_view tex
     }
     return parse_text_boolean(text).value_or(key.rule == Rule::logical_or) ? 1U : 0U;
   }
-  const std::optional<std::uint32_t> number = parse_text_number(text, 0, 0xffffffffU);
+  const std::optional<std::uint32_t> number = number_of(text);
   if (!number) {
     return fail(ErrorCode::protocol,
                 fmt::format("the target answered {} with no number", key.name));
@@ -227,7 +252,7 @@ Result<void> Negotiation::take_digest(Digest& digest, std::string_view value) {
 }
 
 Result<void> Negotiation::take_declaration(const TextPair& pair) {
-  if (pair.key == "TargetAlias") {
+  if (pair.key == kTargetAlias) {
     declared_.target_alias = printable_text(pair.value, 4 * kMaxTextValueBytes);
     return {};
   }
@@ -237,20 +262,30 @@ Result<void> Negotiation::take_declaration(const TextPair& pair) {
       tolerate("it declares a TargetPortalGroupTag outside 0..65535");
       return {};  // then its portal group is not known, and fences nothing
     }
+    if (portal_group_declared_ && declared_.target_portal_group_tag != *tag) {
+      tolerate("it declares TargetPortalGroupTag twice, and not the same");
+      portal_group_contradicted_ = true;
+    }
+    portal_group_declared_ = true;
     declared_.target_portal_group_tag = static_cast<std::uint16_t>(*tag);
-    declared_.target_portal_group_tag_known = true;
+    declared_.target_portal_group_tag_known = !portal_group_contradicted_;
     return {};
   }
-  const std::optional<std::uint32_t> length =
-      parse_text_number(pair.value, kMinLength, 0xffffffffU);
-  if (!length) {
+  const std::optional<std::uint32_t> length = number_of(pair.value);
+  if (!length || *length < kMinLength) {
     return fail(ErrorCode::protocol,
                 "the target declared a MaxRecvDataSegmentLength that is no number, or below 512");
   }
   if (*length > kMaxLength) {
     tolerate("it declares a MaxRecvDataSegmentLength above 16777215");
   }
-  declared_.max_send_data_segment_length = std::min(*length, kMaxLength);
+  const std::uint32_t usable = std::min(*length, kMaxLength);
+  std::uint32_t& limit = declared_.max_send_data_segment_length;
+  if (segment_length_declared_ && usable != limit) {
+    tolerate("it declares MaxRecvDataSegmentLength twice, and not the same");
+  }
+  limit = segment_length_declared_ ? std::min(limit, usable) : usable;
+  segment_length_declared_ = true;
   return {};
 }
 

@@ -75,6 +75,9 @@ class Negotiation {
   NegotiatedParameters declared_;
   std::string tolerated_;
   bool offered_ = false;
+  bool portal_group_declared_ = false;
+  bool portal_group_contradicted_ = false;
+  bool segment_length_declared_ = false;
 };
 
 }  // namespace iscsi_blkback

@@ -124,6 +124,11 @@ void Session::Impl::logout_as_asked(const char* what, std::uint16_t limit_second
 void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
   take_status_numbers(pdu.numbers);
   if (pdu.data_bytes < kBhsBytes) {
+    if (ping_outstanding_ && !ping_queued_ && commands_in_flight_ == 0 && functions_used_ == 0) {
+      tolerate(Tolerated::ping_rejected);  // there is nothing else that it can be of
+      ping_answered();
+      return;
+    }
     fail_protocol("a Reject that does not say of what");
     return;
   }

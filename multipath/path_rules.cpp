@@ -5,13 +5,18 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/ascii_case.h"
+#include "base/byte_stream.h"
 #include "base/decimal.h"
+#include "initiator/portal_text.h"
 
 namespace iscsi_blkback {
 namespace {
 
+// pattern: as portal_pattern() has made it. Neither names nor addresses know letters by their case.
 bool matches_portal(std::string_view pattern, std::string_view portal) {
-  return matches_pattern(pattern, portal) || matches_pattern(pattern, host_of(portal));
+  const std::string text = lower(portal);
+  return matches_pattern(pattern, text) || matches_pattern(pattern, host_of(text));
 }
 
 std::string_view next_word(std::string_view& text) {
@@ -77,12 +82,8 @@ std::string as_pattern(std::string_view expression) {
 }  // namespace
 
 Result<void> check_pattern(std::string_view pattern, bool has_dots) {
-  // "[2001:db8::1]:3260" is a portal.
-  const std::string_view marks = pattern.starts_with('[') && pattern.find("]:") != pattern.npos
-                                     ? std::string_view("^$()|{}+\\")
-                                     : std::string_view("^$()|[]{}+\\");
   const std::size_t any = pattern.find(".*");
-  if (pattern.find_first_of(marks) == std::string_view::npos &&
+  if (pattern.find_first_of("^$()|[]{}+\\") == std::string_view::npos &&
       (any == std::string_view::npos || (has_dots && any != 0))) {
     return {};
   }
@@ -95,6 +96,55 @@ Result<void> check_pattern(std::string_view pattern, bool has_dots) {
                   shell.empty() ? std::string("write one for each of the alternatives")
                                 : fmt::format("write \"{}\"", shell)));
 }
+
+namespace {
+
+// A portal, or a pattern for portals, as it is written wherever portals are: as what PathPlace has
+// can be compared with.
+Result<std::string> portal_pattern(std::string_view text) {
+  const auto wrong = [&](std::string_view why) {
+    return fail(ErrorCode::invalid_argument, fmt::format("\"{}\": {}", text, why));
+  };
+  const bool bracketed = text.starts_with('[');
+  const std::size_t end = std::min(text.find(']'), text.size());
+  const bool may_be_ipv6 = bracketed && text.substr(0, end).find(':') != text.npos;
+  std::string unbracketed(text);
+  if (may_be_ipv6) {
+    unbracketed.erase(end, 1);
+    unbracketed.erase(0, 1);
+  }
+  const bool has_wildcards = text.find_first_of("*?") != text.npos;
+  if (has_wildcards || !bracketed) {
+    if (!check_pattern(unbracketed, true)) {
+      return tl::unexpected(check_pattern(text, true).error());
+    }
+  }
+  if (!has_wildcards) {
+    const auto portal = parse_portal_text(text, UnbracketedPort::refuse);
+    if (!portal) {
+      return wrong(portal.error().message);
+    }
+    const std::size_t zone = std::min(portal->host.find('%'), portal->host.size());
+    const auto address = SocketAddress::parse(portal->host.substr(0, zone), 0);
+    const std::string host =
+        lower(address ? address->host() + portal->host.substr(zone) : portal->host);
+    return !portal->port                         ? host
+           : host.find(':') != std::string::npos ? fmt::format("[{}]:{}", host, *portal->port)
+                                                 : fmt::format("{}:{}", host, *portal->port);
+  }
+  if (text.find(',') != text.npos) {
+    return wrong("a pattern for portals has no group tag; \"tpgt TAG NUMBER\" is a rule for those");
+  }
+  if (bracketed && end == text.size()) {
+    return wrong("a portal's IPv6 address has no closing bracket");
+  }
+  if (bracketed && end + 1 != text.size() && text[end + 1] != ':') {
+    return wrong("after a portal's IPv6 address only :PORT may follow");
+  }
+  return lower(bracketed && end + 1 == text.size() ? std::string_view(unbracketed) : text);
+}
+
+}  // namespace
 
 Result<PathRule> parse_path_rule(std::string_view text, std::uint32_t most) {
   std::string_view rest = text;
@@ -121,7 +171,13 @@ Result<PathRule> parse_path_rule(std::string_view text, std::uint32_t most) {
                             "or \"target PATTERN NUMBER\" with a number from 0 to {}",
                             text, most));
   }
-  if (auto checked = check_pattern(pattern, true); !checked) {
+  if (key == "portal") {
+    auto portal = portal_pattern(pattern);
+    if (!portal) {
+      return tl::unexpected(portal.error());
+    }
+    rule.pattern = std::move(*portal);
+  } else if (auto checked = check_pattern(pattern, true); !checked) {
     return tl::unexpected(checked.error());
   }
   rule.key = key == "portal"      ? PathRule::Key::portal

@@ -44,7 +44,7 @@ struct PathRule {
 // "KEY PATTERN NUMBER" with portal, interface or target, or "tpgt TAG NUMBER"; 0 to most. The error
 // is a sentence that begins with the rule.
 [[nodiscard]] Result<PathRule> parse_path_rule(std::string_view text, std::uint32_t most);
-// A portal fits with or without its port, as configured or numeric.
+// A portal fits with or without its port, as configured or numeric, however it is written.
 [[nodiscard]] bool fits(const PathRule& rule, const PathPlace& place);
 [[nodiscard]] std::uint32_t value_for(const PathPlace& place, std::span<const PathRule> rules,
                                       std::uint32_t otherwise);

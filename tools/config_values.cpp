@@ -295,7 +295,9 @@ Result<void> read_interface_part(const ConfigurationEntry& entry,
     return refuse(entry, fmt::format("{} names a second interface", entry.name));
   }
   if (member == &InterfaceBinding::address) {
-    if (!SocketAddress::parse(*value, 0)) {
+    // The interface of its zone may come later.
+    if (const auto address = SocketAddress::parse(*value, 0);
+        !address && address.error().code != ErrorCode::not_found) {
       return refuse(entry, fmt::format("{} must be a numeric IPv4 or IPv6 address of this host, "
                                        "without a port",
                                        entry.name));

@@ -103,6 +103,25 @@ TEST(DiskLookup, ATargetWithVeryManyPortalsIsAskedForSomeOnly) {
   EXPECT_EQ(lookup.take_questions().size(), kMaxPortalsPerDisk);
 }
 
+TEST(DiskLookup, PortalsBeyondTheBoundAreSaidToBeLeftOut) {
+  for (const std::size_t portals : {kMaxPortalsPerDisk, kMaxPortalsPerDisk + 1}) {
+    DiskLookup lookup(discovering({portal_named("a")}));
+    std::vector<Portal> many;
+    for (std::size_t i = 0; i < portals; ++i) {
+      many.push_back(portal_named("192.0.2." + std::to_string(i + 1)));
+    }
+    (void)lookup.take_questions();
+    lookup.take_portals(portal_named("a"), many);
+    const auto disk = lookup.result();
+    ASSERT_TRUE(disk);
+    EXPECT_EQ(disk->specification.portals.size(), kMaxPortalsPerDisk);
+    EXPECT_EQ(disk->trouble,
+              portals == kMaxPortalsPerDisk
+                  ? ""
+                  : "discovery tells of more than 32 portals, and no more of them are used");
+  }
+}
+
 // Answers for hosts that are not shut; the others wait.
 class GatedDirectory final : public PortalDirectory {
  public:

@@ -81,10 +81,13 @@ TEST(PathChoice, IncludesPathsByNameAddressAndTarget) {
   };
   EXPECT_TRUE(includes("storage1", ""));
   EXPECT_TRUE(includes("storage1:3260", "iqn.2026-01.test:target"));
+  EXPECT_TRUE(includes("Storage1", "")) << "names of hosts know no case";
+  EXPECT_TRUE(includes("storage1:3260,1", ""));
   EXPECT_TRUE(includes("192.0.2.1", ""));
   EXPECT_FALSE(includes("192.0.2.1:3261", ""));
   path.other_addresses = {SocketAddress::parse("2001:db8::1", 3260).value()};
   EXPECT_TRUE(includes("2001:db8::1", ""));
+  EXPECT_TRUE(includes("2001:DB8:0::1", ""));
   EXPECT_TRUE(includes("[2001:db8::1]:3260,1", ""));
   EXPECT_FALSE(includes("2001:db8::2", ""));
   EXPECT_FALSE(includes("storage2", ""));

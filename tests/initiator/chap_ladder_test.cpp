@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 
 namespace iscsi_blkback {
@@ -122,6 +123,41 @@ TEST(ChapLadder, ComesToTermsWithTheseTargets) {
   for (const Case& one : cases) {
     ChapLadder ladder(one.allowed);
     EXPECT_EQ(logins(ladder, one.target, 5), one.offers) << one.name;
+  }
+}
+
+// Whatever is allowed, whichever the target prefers, and of whichever numbers it means the same:
+// where there is one, it is come to without asking twice.
+TEST(ChapLadder, ComesToTermsWithEveryPreference) {
+  for (unsigned allowed_bits = 1; allowed_bits < 16; ++allowed_bits) {
+    for (unsigned right_bits = 1; right_bits < 16; ++right_bits) {
+      Algorithms allowed;
+      Algorithms broken;
+      for (std::size_t at = 0; at < kAll.size(); ++at) {
+        if ((allowed_bits >> at & 1) != 0) {
+          allowed.push_back(kAll[at]);
+        }
+        if ((right_bits >> at & 1) == 0) {
+          broken.push_back(kAll[at]);
+        }
+      }
+      if ((allowed_bits & right_bits) == 0) {
+        continue;
+      }
+      Algorithms preference = kAll;
+      std::sort(preference.begin(), preference.end());
+      do {
+        for (const ChapFailure failure : {ChapFailure::refused, ChapFailure::lost}) {
+          ChapLadder ladder(allowed);
+          const int most =
+              static_cast<int>(allowed.size()) * (failure == ChapFailure::lost ? 2 : 1);
+          const std::string offers = logins(ladder, choosing(preference, broken, failure), most);
+          ASSERT_EQ(offers.find_first_of(".|"), std::string::npos)
+              << offers << " of " << text_of(allowed) << " where the target prefers "
+              << text_of(preference) << " and does not know " << text_of(broken);
+        }
+      } while (std::next_permutation(preference.begin(), preference.end()));
+    }
   }
 }
 

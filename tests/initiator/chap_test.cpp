@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "initiator/login.h"
@@ -92,8 +93,8 @@ TEST(LargeBinary, ReadsHexadecimalAndBase64) {
 }
 
 TEST(LargeBinary, RefusesWhatIsNone) {
-  for (const char* text : {"", "0", "0x", "0b", "00ff", "x00", "0xfg", "0x ff", "0b====", "0bA===",
-                           "0bA", "0bAP8==", "0bAP=Q", "0bA*==", "0bAAAAA", "ff"}) {
+  for (const char* text : {"", "0", "0x", "0b", "00ff", "x00", "0xfg", "0x ff",
+                           "0b====", "0bA===", "0bA", "0bAP=Q", "0bA*==", "0bAAAAA", "ff"}) {
     EXPECT_FALSE(parse_large_binary(text, 100)) << text;
   }
 }
@@ -314,6 +315,129 @@ TEST_F(ChapExchangeTest, RefusesChallengeWithAPartMissing) {
   EXPECT_FALSE(say({}));
 }
 
+// What Linux's initiator takes for the same.
+TEST_F(ChapExchangeTest, ReadsEverySpellingOfAChallenge) {
+  struct Case {
+    const char* algorithm;
+    ChapAlgorithm chosen;
+    const char* identifier;
+    int number;
+    const char* challenge;
+    std::vector<std::byte> bytes;
+  };
+  using enum ChapAlgorithm;
+  const Case cases[] = {
+      {"5", md5, "0", 0, "0x0", bytes_of({0})},
+      {"05", md5, "00", 0, "0x00", bytes_of({0})},
+      {"0x5", md5, "0x0", 0, "0X1", bytes_of({1})},
+      {"0X05", md5, "255", 255, "0xa", bytes_of({10})},
+      {"0x0008", sha3_256, "000255", 255, "0XABCDE", bytes_of({0x0a, 0xbc, 0xde})},
+      {"8", sha3_256, "0xfF", 255, "0xAbCdEf", bytes_of({0xab, 0xcd, 0xef})},
+      {"7", sha256, "0XFF", 255, "0bq83v", bytes_of({0xab, 0xcd, 0xef})},
+      {"6", sha1, "0x00ff", 255, "0Bq83v", bytes_of({0xab, 0xcd, 0xef})},
+      {"6", sha1, "7", 7, "0bq80", bytes_of({0xab, 0xcd})},
+      {"6", sha1, "7", 7, "0bq80=", bytes_of({0xab, 0xcd})},
+      {"6", sha1, "7", 7, "0bqw", bytes_of({0xab})},
+      {"6", sha1, "7", 7, "0bqw==", bytes_of({0xab})},
+      {"6", sha1, "7", 7, "0B++//", bytes_of({0xfb, 0xef, 0xff})},
+      // More padding than the letters need.
+      {"6", sha1, "7", 7, "0bq83v=", bytes_of({0xab, 0xcd, 0xef})},
+      {"6", sha1, "7", 7, "0bq83v====", bytes_of({0xab, 0xcd, 0xef})},
+      {"6", sha1, "7", 7, "0bq80==", bytes_of({0xab, 0xcd})},
+      {"6", sha1, "7", 7, "0bqw=", bytes_of({0xab})},
+      // A list: the first that we know.
+      {"7,5", sha256, "7", 7, "0x01", bytes_of({1})},
+      {"5,7", md5, "7", 7, "0x01", bytes_of({1})},
+      {"9,6,5", sha1, "7", 7, "0x01", bytes_of({1})},
+      {"MD5,0x5", md5, "7", 7, "0x01", bytes_of({1})},
+      {",8", sha3_256, "7", 7, "0x01", bytes_of({1})},
+  };
+  for (const Case& one : cases) {
+    reset();
+    const auto answered =
+        say({{"CHAP_A", one.algorithm}, {"CHAP_I", one.identifier}, {"CHAP_C", one.challenge}});
+    ASSERT_TRUE(answered) << one.algorithm << " " << one.challenge << ": "
+                          << answered.error().message;
+    EXPECT_EQ(exchange->algorithm(), one.chosen) << one.algorithm;
+    EXPECT_EQ(parse_large_binary(value_of(said.text(), "CHAP_R"), 64),
+              chap_response(one.chosen, static_cast<std::uint8_t>(one.number), kSecret, one.bytes))
+        << one.identifier << " " << one.challenge;
+  }
+}
+
+TEST_F(ChapExchangeTest, TheOrderOfTheKeysSaysNothing) {
+  std::vector<std::pair<const char*, std::string>> keys = {
+      {"CHAP_A", "7"}, {"CHAP_C", hex(challenge)}, {"CHAP_I", "7"}};
+  std::sort(keys.begin(), keys.end());
+  do {
+    reset();
+    said.clear();
+    for (const auto& [key, value] : keys) {
+      ASSERT_TRUE(exchange->take({key, value}));
+    }
+    ASSERT_TRUE(exchange->advance(said));
+    const std::string proof = answer_to_ours(ChapAlgorithm::sha256, kTargetSecret);
+    ASSERT_TRUE(say({{"CHAP_R", proof}, {"CHAP_N", "array"}})) << keys.front().first;
+  } while (std::next_permutation(keys.begin(), keys.end()));
+}
+
+TEST_F(ChapExchangeTest, ReadsEverySpellingOfAProof) {
+  const auto base64 = [](std::span<const std::byte> bytes, const char* padding) {
+    constexpr std::string_view kLetters =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::string text;
+    unsigned bits = 0;
+    unsigned count = 0;
+    for (const std::byte byte : bytes) {
+      bits = bits << 8 | std::to_integer<unsigned>(byte);
+      for (count += 8; count >= 6; count -= 6) {
+        text += kLetters[bits >> (count - 6) & 63];
+      }
+    }
+    if (count != 0) {
+      text += kLetters[bits << (6 - count) & 63];
+    }
+    return text + padding;
+  };
+  for (const ChapAlgorithm algorithm : options.offered()) {
+    for (int spelling = 0; spelling < 6; ++spelling) {
+      reset();
+      ASSERT_TRUE(challenge_us(algorithm));
+      const std::string upper = answer_to_ours(algorithm, kTargetSecret).substr(2);
+      const auto bytes = parse_large_binary("0x" + upper, 64).value();
+      std::string lower = upper;
+      std::transform(lower.begin(), lower.end(), lower.begin(),
+                     [](char c) { return static_cast<char>(c | 0x20); });
+      const std::string proofs[] = {"0x" + upper,
+                                    "0X" + upper,
+                                    "0x" + lower,
+                                    "0b" + base64(bytes, ""),
+                                    "0B" + base64(bytes, bytes.size() % 3 == 1 ? "==" : "="),
+                                    "0b" + base64(bytes, "===")};
+      const std::string& proof = proofs[spelling];
+      EXPECT_TRUE(say({{"CHAP_N", "array"}, {"CHAP_R", proof}})) << proof;
+      EXPECT_TRUE(exchange->complete());
+    }
+  }
+}
+
+TEST_F(ChapExchangeTest, RefusesAKeyThatIsGivenTwice) {
+  for (const auto& [key, value] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"CHAP_A", "5"}, {"CHAP_I", "8"}, {"CHAP_C", "0x02"}}) {
+    reset();
+    EXPECT_FALSE(say({{"CHAP_A", "7"}, {"CHAP_I", "7"}, {"CHAP_C", "0x01"}, {key, value}})) << key;
+  }
+  reset();
+  ASSERT_TRUE(challenge_us());
+  const std::string proof = answer_to_ours(ChapAlgorithm::sha256, kTargetSecret);
+  EXPECT_FALSE(say({{"CHAP_N", "other"}, {"CHAP_N", "array"}, {"CHAP_R", proof}}));
+  reset();
+  ASSERT_TRUE(challenge_us());
+  EXPECT_FALSE(say({{"CHAP_N", "array"},
+                    {"CHAP_R", "0x00"},
+                    {"CHAP_R", answer_to_ours(ChapAlgorithm::sha256, kTargetSecret)}}));
+}
+
 struct ChapRefusal {
   const char* name;
   const char* key;
@@ -331,21 +455,34 @@ TEST_P(ChapRefuses, Value) {
   ASSERT_FALSE(taken);
   EXPECT_THAT(taken.error().message, HasSubstr(GetParam().key));
 }
-INSTANTIATE_TEST_SUITE_P(Chap, ChapRefuses,
-                         ::testing::Values(ChapRefusal{"AlgorithmNotOffered", "CHAP_A", "6"},
-                                           ChapRefusal{"AlgorithmThatIsNoNumber", "CHAP_A", "MD5"},
-                                           ChapRefusal{"AlgorithmRejected", "CHAP_A", "Reject"},
-                                           ChapRefusal{"IdentifierOfTwoBytes", "CHAP_I", "256"},
-                                           ChapRefusal{"IdentifierThatIsNone", "CHAP_I", "-1"},
-                                           ChapRefusal{"ChallengeThatIsEmpty", "CHAP_C", "0x"},
-                                           ChapRefusal{"ChallengeThatIsTooLong", "CHAP_C",
-                                                       "0x" + std::string(2050, '0')},
-                                           ChapRefusal{"ChallengeInNoEncoding", "CHAP_C", "1234"},
-                                           ChapRefusal{"NameThatIsEmpty", "CHAP_N", ""},
-                                           ChapRefusal{"ResponseThatIsTooLong", "CHAP_R",
-                                                       "0x" + std::string(66, '0')},
-                                           ChapRefusal{"KeyThatDoesNotExist", "CHAP_X", "1"}),
-                         [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Chap, ChapRefuses,
+    ::testing::Values(ChapRefusal{"AlgorithmNotOffered", "CHAP_A", "6"},
+                      ChapRefusal{"AlgorithmThatIsNoNumber", "CHAP_A", "MD5"},
+                      ChapRefusal{"AlgorithmRejected", "CHAP_A", "Reject"},
+                      ChapRefusal{"ListOfAlgorithmsNotOffered", "CHAP_A", "8,6"},
+                      ChapRefusal{"TheWholeOffer", "CHAP_A", "7,5"},
+                      ChapRefusal{"AlgorithmThatIsEmpty", "CHAP_A", ""},
+                      ChapRefusal{"AlgorithmThatIsNegative", "CHAP_A", "-5"},
+                      ChapRefusal{"AlgorithmOf40Bits", "CHAP_A", "0x100000005"},
+                      ChapRefusal{"IdentifierThatIsEmpty", "CHAP_I", ""},
+                      ChapRefusal{"IdentifierInBase64", "CHAP_I", "0bBw=="},
+                      ChapRefusal{"IdentifierInABadNumber", "CHAP_I", "0x"},
+                      ChapRefusal{"ChallengeInDecimal", "CHAP_C", "17"},
+                      ChapRefusal{"ChallengeOfPaddingOnly", "CHAP_C", "0b===="},
+                      ChapRefusal{"ChallengeOfOneLetter", "CHAP_C", "0bA==="},
+                      ChapRefusal{"ChallengeOfOtherLetters", "CHAP_C", "0bq8-_"},
+                      ChapRefusal{"ChallengeWithABlank", "CHAP_C", "0x01 "},
+                      ChapRefusal{"IdentifierOfTwoBytes", "CHAP_I", "256"},
+                      ChapRefusal{"IdentifierThatIsNone", "CHAP_I", "-1"},
+                      ChapRefusal{"ChallengeThatIsEmpty", "CHAP_C", "0x"},
+                      ChapRefusal{"ChallengeThatIsTooLong", "CHAP_C",
+                                  "0x" + std::string(2050, '0')},
+                      ChapRefusal{"ChallengeInNoEncoding", "CHAP_C", "1234"},
+                      ChapRefusal{"NameThatIsEmpty", "CHAP_N", ""},
+                      ChapRefusal{"ResponseThatIsTooLong", "CHAP_R", "0x" + std::string(66, '0')},
+                      ChapRefusal{"KeyThatDoesNotExist", "CHAP_X", "1"}),
+    [](const auto& test) { return std::string(test.param.name); });
 
 // A whole login with a target of the given behaviour.
 class ChapLoginTest : public ::testing::Test {
@@ -435,6 +572,51 @@ TEST_F(ChapLoginTest, RefusesTransitBeforeTheProof) {
 TEST_F(ChapLoginTest, RefusesTransitWithoutAnyExchange) {
   ask();
   EXPECT_FALSE(answer({}, true));
+}
+
+// The target echoes the offer, or tells all that it knows: the first of it that we offer.
+TEST_F(ChapLoginTest, OfAListOfMethodsTheFirstThatWasOffered) {
+  struct Case {
+    const char* method;
+    bool chap;
+    bool with_mutual;
+  };
+  for (const Case& one : {Case{"CHAP,None", true, false}, Case{"CHAP,None", true, true},
+                          Case{"SRP,CHAP", true, true}, Case{"KRB5,CHAP,None", true, false},
+                          Case{"None,CHAP", false, false}, Case{"None,CHAP", true, true}}) {
+    options.chap = one.with_mutual ? mutual() : one_way();
+    Login fresh{options, 1, 1};
+    std::vector<std::byte> bytes;
+    fresh.next_request(bytes);
+    const auto data = text_bytes({std::string("AuthMethod=") + one.method});
+    LoginResponsePdu response;
+    response.current_stage = LoginStage::security_negotiation;
+    response.initiator_task_tag = 1;
+    response.data_bytes = static_cast<std::uint32_t>(data.size());
+    std::array<std::byte, kBhsBytes> header;
+    encode(response, BhsBuffer{header});
+    const auto progress = fresh.receive(BhsBytes{header}, data);
+    ASSERT_TRUE(progress) << one.method << ": " << progress.error().message;
+    EXPECT_EQ(fresh.in_chap(), one.chap) << one.method;
+    EXPECT_THAT(fresh.tolerated(), HasSubstr("AuthMethod with a list"));
+  }
+}
+
+TEST_F(ChapLoginTest, RefusesAListOfMethodsThatWereNotOffered) {
+  ask();
+  EXPECT_FALSE(answer({"AuthMethod=SRP,None"})) << "it must prove who it is";
+  options.chap = one_way();
+  Login another{options, 1, 1};
+  std::vector<std::byte> bytes;
+  another.next_request(bytes);
+  const auto data = text_bytes({"AuthMethod=SRP,KRB5"});
+  LoginResponsePdu response;
+  response.current_stage = LoginStage::security_negotiation;
+  response.initiator_task_tag = 1;
+  response.data_bytes = static_cast<std::uint32_t>(data.size());
+  std::array<std::byte, kBhsBytes> header;
+  encode(response, BhsBuffer{header});
+  EXPECT_FALSE(another.receive(BhsBytes{header}, data));
 }
 
 TEST_F(ChapLoginTest, RefusesAuthMethodAnsweredTwice) {

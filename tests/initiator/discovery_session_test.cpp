@@ -251,6 +251,94 @@ TEST_F(DiscoverySessionTest, PingsAreAnswered) {
   EXPECT_EQ(targets(), "iqn.a:b@10.0.0.1");
 }
 
+// Before the question, between the pieces of the answer, and before the logout is answered.
+TEST_F(DiscoverySessionTest, WhatComesInBetweenChangesNothing) {
+  struct Case {
+    const char* name;
+    std::function<void()> act;
+  };
+  const auto async = [this](AsyncEvent event, std::uint16_t limit_seconds) {
+    return [this, event, limit_seconds] {
+      AsyncMessagePdu message;
+      message.event = event;
+      message.parameter3 = limit_seconds;
+      message.numbers = target.status_numbers();
+      target.send(message);
+    };
+  };
+  const auto rejects = [this](const auto& pdu, std::uint8_t reason) {
+    const auto header = pdu_bytes(pdu);
+    target.send(
+        RejectPdu{.reason = reason, .data_bytes = kBhsBytes, .numbers = target.status_numbers()},
+        header);
+  };
+  const Case cases[] = {
+      {"a ping",
+       [this] { target.send(NopInPdu{.target_transfer_tag = 99, .numbers = target.numbers()}); }},
+      {"a NOP-In for its numbers", [this] { target.send(NopInPdu{.numbers = target.numbers()}); }},
+      {"a SCSI event", async(AsyncEvent::scsi_event, 0)},
+      {"a request to log out", async(AsyncEvent::logout_request, 10)},
+      {"a request for new parameters", async(AsyncEvent::negotiation_request, 10)},
+      {"a vendor's event", async(static_cast<AsyncEvent>(0xff), 0)},
+      {"a Reject of our answer to a ping",
+       [rejects] { rejects(NopOutPdu{.target_transfer_tag = 99}, 0x04); }},
+      {"a Reject of too many of our answers to pings",
+       [rejects] { rejects(NopOutPdu{.target_transfer_tag = 99}, 0x06); }},
+  };
+  for (const Case& one : cases) {
+    for (const int place : {0, 1, 2}) {
+      start();
+      ASSERT_TRUE(target.accept_login()) << one.name;
+      const auto here = [&](int now) {
+        if (place == now) {
+          one.act();
+          target.send(NopInPdu{.target_transfer_tag = 98, .numbers = target.numbers()});
+          reactor.run_for(milliseconds(5));
+          ASSERT_FALSE(target.received.empty()) << one.name;
+          const NopOutPdu pong = decode_nop_out(target.received.back().bhs());
+          EXPECT_EQ(pong.target_transfer_tag, 98U) << one.name;
+          EXPECT_EQ(pong.exp_stat_sn, target.stat_sn) << one.name << " " << place;
+          std::erase_if(target.received, [](const ReceivedPdu& pdu) {
+            return pdu.header.opcode == Opcode::nop_out;
+          });
+        }
+      };
+      TextRequestPdu question = next_question();
+      here(0);
+      answer(target, question, {"TargetName=iqn.a:b"}, false, false, 77);
+      question = next_question();
+      EXPECT_EQ(question.exp_stat_sn, target.stat_sn) << one.name;
+      here(1);
+      answer(target, question, {"TargetName=iqn.a:c"});
+      ReceivedPdu logout;
+      ASSERT_TRUE(target.next(Opcode::logout_request, logout)) << one.name << " " << place;
+      EXPECT_EQ(decode_logout_request(logout.bhs()).exp_stat_sn, target.stat_sn) << one.name;
+      here(2);
+      EXPECT_EQ(targets(), "iqn.a:b@10.0.0.1 iqn.a:c@10.0.0.1") << one.name << " " << place;
+      target.received.clear();
+    }
+  }
+}
+
+// Wherever the target cuts its answer, with the C bit or without it, with F or without.
+TEST_F(DiscoverySessionTest, AnAnswerMayBeCutAnywhere) {
+  const std::vector<std::byte> whole =
+      text_bytes({"TargetName=iqn.a:b", "TargetAddress=[2001:db8::1]:3260,1", "TargetName=iqn.a:b",
+                  "TargetAddress=192.0.2.2", "TargetName=iqn.a:d"});
+  for (std::size_t cut = 0; cut <= whole.size(); ++cut) {
+    const auto middle = whole.begin() + static_cast<std::ptrdiff_t>(cut);
+    const bool more = cut % 2 == 0;
+    start();
+    ASSERT_TRUE(target.accept_login());
+    send_text(target, next_question(), {whole.begin(), middle}, more && cut % 4 == 0, more, 77);
+    send_text(target, next_question(), {middle, whole.end()}, true, false, kReservedTag);
+    expect_logout(target);
+    EXPECT_EQ(targets(), "iqn.a:b@2001:db8::1 iqn.a:d@10.0.0.1") << cut;
+    EXPECT_EQ((*result)->targets.front().portals.size(), 2U) << cut;
+    EXPECT_EQ((*result)->left_out, "") << cut;
+  }
+}
+
 TEST_F(DiscoverySessionTest, HasDigests) {
   options.header_digest = options.data_digest = DigestOffer::crc32c_or_none;
   start();
@@ -411,6 +499,12 @@ TEST_F(DiscoverySessionTest, WhatEndsItIsSaid) {
       {"rejects the question (reason 0x04)",
        [this](const auto&) {
          target.send(RejectPdu{.reason = 4, .numbers = target.status_numbers()});
+       }},
+      {"rejects the question (reason 0x05)",
+       [this](const auto& q) {
+         target.send(
+             RejectPdu{.reason = 5, .data_bytes = kBhsBytes, .numbers = target.status_numbers()},
+             pdu_bytes(q));
        }},
       {"a question that was not asked",
        [this](const auto&) {

@@ -543,6 +543,41 @@ TEST_F(OptionalPagesTest, APageThatIsNeverAnsweredIsDoneWithout) {
   }
 }
 
+// How well the LUN is served here, it need not say to be usable.
+TEST_F(OptionalPagesTest, TheStatesOfPortsThatAreNotToldAreDoneWithout) {
+  lun->options.tpgs = 3;
+  const struct {
+    const char* what;
+    ScsiStatus status;
+    Bytes sense;
+  } kCases[] = {
+      {"invalid field", ScsiStatus::check_condition, make_sense(SenseKey::illegal_request, 0x2400)},
+      {"invalid command", ScsiStatus::check_condition,
+       make_sense(SenseKey::illegal_request, 0x2000)},
+      {"no sense data", ScsiStatus::check_condition, {}},
+      {"hardware error", ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400)},
+      {"aborted", ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x0000)},
+      {"busy", ScsiStatus::busy, {}},
+      {"reservation conflict", ScsiStatus::reservation_conflict, {}},
+      {"a status that nobody knows", static_cast<ScsiStatus>(0x22), {}},
+      {"nothing of it, and GOOD", ScsiStatus::good, {}},
+  };
+  for (const auto& test : kCases) {
+    target->inject(answers(scsi_operation::kMaintenanceIn, test.status, test.sense));
+    expect_usable(test.what, kWwid, "SERIAL0");
+    target->clear_faults();
+  }
+  SimFault fault = answers(scsi_operation::kMaintenanceIn, ScsiStatus::good);
+  fault.answer = false;
+  target->inject(fault);
+  expect_usable("never answered", kWwid, "SERIAL0");
+  target->clear_faults();
+  fault = answers(scsi_operation::kMaintenanceIn, ScsiStatus::good);
+  fault.response_code = 1;
+  target->inject(fault);
+  expect_usable("target failure", kWwid, "SERIAL0");
+}
+
 TEST_F(OptionalPagesTest, ReadCapacity16IsOptional) {
   const struct {
     const char* what;

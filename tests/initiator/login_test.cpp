@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "tests/support/scripted_target.h"
@@ -30,8 +31,13 @@ TEST(LoginText, ParsesPairsInOrder) {
   EXPECT_EQ((*pairs)[2].value, "x=y");
 }
 
-TEST(LoginText, RefusesTextWithoutItsNul) {
-  EXPECT_FALSE(parse_login_text("A=1"));
+TEST(LoginText, TheLastPairMayLackItsNul) {
+  const std::string text = text_of({"A=1"}) + "B=2";
+  const auto pairs = parse_login_text(text);
+  ASSERT_TRUE(pairs);
+  ASSERT_EQ(pairs->size(), 2U);
+  EXPECT_EQ(pairs->back().value, "2");
+  EXPECT_FALSE(parse_login_text("A"));
 }
 TEST(LoginText, RefusesPairWithoutEquals) {
   EXPECT_FALSE(parse_login_text(text_of({"abc"})));
@@ -43,19 +49,13 @@ TEST(LoginText, RefusesKeyThatIsTooLong) {
   EXPECT_TRUE(parse_login_text(text_of({std::string(63, 'k') + "=1"})));
   EXPECT_FALSE(parse_login_text(text_of({std::string(64, 'k') + "=1"})));
 }
-TEST(LoginText, RefusesValueThatIsTooLong) {
-  EXPECT_TRUE(parse_login_text(text_of({"k=" + std::string(255, 'v')})));
-  EXPECT_FALSE(parse_login_text(text_of({"k=" + std::string(256, 'v')})));
+TEST(LoginText, RefusesValueThatIsFarTooLong) {
+  EXPECT_TRUE(parse_login_text(text_of({"k=" + std::string(2050, 'v')})));
+  EXPECT_FALSE(parse_login_text(text_of({"k=" + std::string(2051, 'v')})));
 }
-TEST(LoginText, ChapChallengesMayBeLonger) {
-  EXPECT_TRUE(parse_login_text(text_of({"CHAP_C=" + std::string(2050, '0')})));
-  EXPECT_FALSE(parse_login_text(text_of({"CHAP_C=" + std::string(2051, '0')})));
-}
-TEST(LoginText, RefusesRepeatedKeyButTargetAddress) {
-  EXPECT_FALSE(parse_login_text(text_of({"A=1", "A=2"})));
-  const std::string twice = text_of({"A=1", "B=2", "A=1"});
-  EXPECT_EQ(parse_login_text(twice)->size(), 2U);
-  EXPECT_TRUE(parse_login_text(text_of({"TargetAddress=1", "TargetAddress=2"})));
+TEST(LoginText, APairThatIsRepeatedAsItIsCountsOnce) {
+  const std::string text = text_of({"A=1", "B=2", "A=1", "A=2", "A=1"});
+  EXPECT_EQ(parse_login_text(text)->size(), 3U);
 }
 TEST(LoginText, RefusesTooManyPairs) {
   std::string text;
@@ -410,6 +410,14 @@ class LoginTest : public ::testing::Test {
     encode(response, BhsBuffer{header});
     return login.receive(BhsBytes{header}, text);
   }
+  // text as it is: its pairs need not end as they should.
+  Result<Login::Progress> answer_text(LoginResponsePdu response, std::string_view text) {
+    response.data_bytes = static_cast<std::uint32_t>(text.size());
+    response.numbers.stat_sn = stat_sn++;
+    std::array<std::byte, kBhsBytes> header;
+    encode(response, BhsBuffer{header});
+    return login.receive(BhsBytes{header}, std::as_bytes(std::span{text}));
+  }
   // With the C bit, so that more than 8192 bytes get through.
   Result<Login::Progress> answer_in_two(LoginResponsePdu response, std::vector<std::string> pairs) {
     const std::vector<std::string> second(
@@ -594,11 +602,17 @@ TEST_F(LoginTest, RefusesAnswerOfAnotherStage) {
   EXPECT_FALSE(answer(operational_done()));
 }
 
-TEST_F(LoginTest, RefusesJumpToTheFullFeaturePhase) {
-  static_cast<void>(ask());
-  LoginResponsePdu jump = security_done();
-  jump.next_stage = LoginStage::full_feature_phase;
-  EXPECT_FALSE(answer(jump));
+TEST_F(LoginTest, RefusesJumpsToStagesThatDoNotFollow) {
+  for (const LoginStage to : {LoginStage::security_negotiation, static_cast<LoginStage>(2)}) {
+    Login fresh{session_options, tag, 17};
+    fresh.next_request(request_bytes);
+    LoginResponsePdu jump = security_done();
+    jump.next_stage = to;
+    jump.initiator_task_tag = tag;
+    std::array<std::byte, kBhsBytes> header;
+    encode(jump, BhsBuffer{header});
+    EXPECT_FALSE(fresh.receive(BhsBytes{header}, {})) << static_cast<int>(to);
+  }
 }
 
 // Each request has its answer before the next one: a wrong number can mean nothing else.
@@ -628,13 +642,161 @@ TEST_F(LoginTest, RefusesAnotherAuthMethodTheSecondTime) {
   EXPECT_FALSE(answer(operational_done(), {"AuthMethod=CHAP"}));
 }
 
-TEST_F(LoginTest, RefusesWrongTaskTag) {
+// What a target says with the two responses of a login, '|' for the NULs.
+struct LoginLeniency {
+  const char* name;
+  std::string security;
+  std::string operational;
+  const char* said;  // of what is tolerated; empty: nothing is broken
+  void (*check)(const NegotiatedParameters& outcome);
+  std::uint32_t tag = 0xfff0;
+};
+void PrintTo(const LoginLeniency& leniency, std::ostream* out) {
+  *out << leniency.name;
+}
+class LoginTolerates : public LoginTest, public ::testing::WithParamInterface<LoginLeniency> {};
+TEST_P(LoginTolerates, Text) {
+  const auto with_nuls = [](std::string text) {
+    std::replace(text.begin(), text.end(), '|', '\0');
+    return text;
+  };
   static_cast<void>(ask());
-  LoginResponsePdu other = security_done();
-  other.initiator_task_tag = 1;
-  std::array<std::byte, kBhsBytes> header;
-  encode(other, BhsBuffer{header});
-  EXPECT_FALSE(login.receive(BhsBytes{header}, {}));
+  LoginResponsePdu response = security_done();
+  response.initiator_task_tag = GetParam().tag;
+  const auto security = answer_text(response, with_nuls(GetParam().security));
+  ASSERT_TRUE(security) << security.error().message;
+  static_cast<void>(ask());
+  response = operational_done();
+  response.initiator_task_tag = GetParam().tag;
+  const auto progress = answer_text(response, with_nuls(GetParam().operational));
+  ASSERT_TRUE(progress) << progress.error().message;
+  EXPECT_EQ(*progress, Login::Progress::complete);
+  GetParam().check(login.negotiated());
+  EXPECT_THAT(login.tolerated(), HasSubstr(GetParam().said));
+  EXPECT_EQ(login.tolerated().empty(), std::string_view(GetParam().said).empty())
+      << login.tolerated();
+  EXPECT_EQ(login.tolerated().find(GetParam().said), login.tolerated().rfind(GetParam().said))
+      << "once";
+}
+using Parameters = NegotiatedParameters;
+INSTANTIATE_TEST_SUITE_P(
+    Login, LoginTolerates,
+    ::testing::Values(
+        LoginLeniency{
+            "NoNulAtTheEndOfTheSecurityStage", "AuthMethod=None|TargetPortalGroupTag=7", "",
+            "does not end in a NUL",
+            [](const Parameters& outcome) { EXPECT_EQ(outcome.target_portal_group_tag, 7); }},
+        LoginLeniency{
+            "NoNulAtTheEndOfTheOperationalStage", "AuthMethod=None|",
+            "InitialR2T=No|MaxBurstLength=8192", "does not end in a NUL",
+            [](const Parameters& outcome) { EXPECT_EQ(outcome.max_burst_length, 8192U); }},
+        LoginLeniency{
+            "PaddingBetweenPairs", "|AuthMethod=None|||TargetPortalGroupTag=7|||", "|||", "",
+            [](const Parameters& outcome) { EXPECT_EQ(outcome.target_portal_group_tag, 7); }},
+        LoginLeniency{"AMethodAndMore", "AuthMethod=None,CHAP|", "", "AuthMethod with a list",
+                      [](const Parameters&) {}},
+        LoginLeniency{"TheMethodBehindOthers", "AuthMethod=CHAP,SRP,None|", "",
+                      "AuthMethod with a list", [](const Parameters&) {}},
+        LoginLeniency{"ATagOfZero", "AuthMethod=None|", "InitialR2T=No|", "another task tag",
+                      [](const Parameters& outcome) { EXPECT_FALSE(outcome.initial_r2t); }, 0},
+        LoginLeniency{"AReservedTag", "AuthMethod=None|", "", "another task tag",
+                      [](const Parameters&) {}, 0xffffffff},
+        LoginLeniency{
+            "TwoPortalGroups", "TargetPortalGroupTag=1|TargetPortalGroupTag=2|", "",
+            "TargetPortalGroupTag twice",
+            [](const Parameters& outcome) { EXPECT_FALSE(outcome.target_portal_group_tag_known); }},
+        LoginLeniency{
+            "APortalGroupOfEachStage", "TargetPortalGroupTag=1|",
+            "TargetPortalGroupTag=2|TargetPortalGroupTag=1|", "TargetPortalGroupTag twice",
+            [](const Parameters& outcome) { EXPECT_FALSE(outcome.target_portal_group_tag_known); }},
+        LoginLeniency{"OnePortalGroupInBothStages", "TargetPortalGroupTag=1|",
+                      "TargetPortalGroupTag=0x1|", "",
+                      [](const Parameters& outcome) {
+                        EXPECT_TRUE(outcome.target_portal_group_tag_known);
+                        EXPECT_EQ(outcome.target_portal_group_tag, 1);
+                      }},
+        LoginLeniency{
+            "TwoBurstsInOneText", "", "MaxBurstLength=8192|MaxBurstLength=65536|",
+            "MaxBurstLength twice",
+            [](const Parameters& outcome) { EXPECT_EQ(outcome.max_burst_length, 8192U); }},
+        LoginLeniency{"TwoBooleansInOneText", "", "InitialR2T=No|InitialR2T=Yes|InitialR2T=No|",
+                      "InitialR2T twice",
+                      [](const Parameters& outcome) { EXPECT_TRUE(outcome.initial_r2t); }},
+        LoginLeniency{"TwoSegmentLengths", "MaxRecvDataSegmentLength=4096|",
+                      "MaxRecvDataSegmentLength=65536|MaxRecvDataSegmentLength=8192|",
+                      "MaxRecvDataSegmentLength twice",
+                      [](const Parameters& outcome) {
+                        EXPECT_EQ(outcome.max_send_data_segment_length, 4096U);
+                      }},
+        LoginLeniency{"OneSegmentLengthTwice", "",
+                      "MaxRecvDataSegmentLength=65536|MaxRecvDataSegmentLength=0x10000|", "",
+                      [](const Parameters& outcome) {
+                        EXPECT_EQ(outcome.max_send_data_segment_length, 65536U);
+                      }},
+        LoginLeniency{"TwoAliases", "TargetAlias=a|TargetAlias=b|", "", "",
+                      [](const Parameters& outcome) { EXPECT_EQ(outcome.target_alias, "b"); }},
+        LoginLeniency{"AnUnknownKeyTwice", "X-a=1|X-a=2|", "", "", [](const Parameters&) {}},
+        LoginLeniency{"ALongAlias", "TargetAlias=" + std::string(300, 'a') + "|", "",
+                      "more than 255",
+                      [](const Parameters& outcome) {
+                        EXPECT_EQ(outcome.target_alias, std::string(300, 'a'));
+                      }},
+        LoginLeniency{"ALongVendorsKey", "X-com.example.a=" + std::string(2000, 'a') + "|", "",
+                      "more than 255", [](const Parameters&) {}},
+        LoginLeniency{"ANumberOf33Bits", "", "MaxBurstLength=4294967296|", "outside 512",
+                      [](const Parameters& outcome) {
+                        EXPECT_EQ(outcome.max_burst_length, options().max_burst_length);
+                      }},
+        LoginLeniency{"ASegmentLengthOf33Bits", "", "MaxRecvDataSegmentLength=0x100000000|",
+                      "above",
+                      [](const Parameters& outcome) {
+                        EXPECT_EQ(outcome.max_send_data_segment_length, 16777215U);
+                      }},
+        LoginLeniency{"ANumberOfManyBits", "",
+                      "MaxRecvDataSegmentLength=99999999999999999999999999|", "above",
+                      [](const Parameters& outcome) {
+                        EXPECT_EQ(outcome.max_send_data_segment_length, 16777215U);
+                      }},
+        LoginLeniency{"LeadingZeros", "", "MaxBurstLength=00008192|FirstBurstLength=0X001000|", "",
+                      [](const Parameters& outcome) {
+                        EXPECT_EQ(outcome.max_burst_length, 8192U);
+                        EXPECT_EQ(outcome.first_burst_length, 4096U);
+                      }},
+        LoginLeniency{
+            "BlanksAroundANumber", "", "MaxBurstLength=8192 |MaxOutstandingR2T= 1|", "blanks",
+            [](const Parameters& outcome) { EXPECT_EQ(outcome.max_burst_length, 8192U); }},
+        LoginLeniency{
+            "MoreThanWasOffered", "",
+            "MaxConnections=8|ErrorRecoveryLevel=2|MaxOutstandingR2T=16|DataPDUInOrder=No|", "",
+            [](const Parameters& outcome) { EXPECT_EQ(outcome.max_outstanding_r2t, 1); }}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+// RFC defaults hold for whatever was not negotiated; Linux's initiator goes there, too.
+TEST_F(LoginTest, FollowsAJumpToTheFullFeaturePhase) {
+  session_options.immediate_data = false;
+  static_cast<void>(ask());
+  LoginResponsePdu jump = security_done();
+  jump.next_stage = LoginStage::full_feature_phase;
+  EXPECT_EQ(answer(jump, {"AuthMethod=None", "TargetPortalGroupTag=2"}), Login::Progress::complete);
+  EXPECT_THAT(login.tolerated(), HasSubstr("leaves the operational stage out"));
+  const NegotiatedParameters outcome = login.negotiated();
+  EXPECT_TRUE(outcome.initial_r2t);
+  EXPECT_EQ(outcome.max_burst_length, 262144U);
+  EXPECT_EQ(outcome.first_burst_length, 65536U);
+  EXPECT_EQ(outcome.max_send_data_segment_length, 8192U);
+  EXPECT_EQ(outcome.max_outstanding_r2t, 1);
+  EXPECT_FALSE(outcome.digests.header || outcome.digests.data);
+}
+
+// Linux's initiator looks at the class.
+TEST_F(LoginTest, ASuccessIsOneWhateverItsDetail) {
+  static_cast<void>(ask());
+  LoginResponsePdu response = security_done();
+  response.status_detail = 1;
+  ASSERT_EQ(answer(response, {"AuthMethod=None"}), Login::Progress::request);
+  static_cast<void>(ask());
+  EXPECT_EQ(answer(operational_done()), Login::Progress::complete);
+  EXPECT_THAT(login.tolerated(), HasSubstr("details of a success"));
 }
 
 TEST_F(LoginTest, RefusesIscsiVersionOtherThanZero) {
@@ -648,6 +810,35 @@ TEST_F(LoginTest, FollowsARedirect) {
   static_cast<void>(ask());
   EXPECT_EQ(answer(refused(1, 1), {"TargetAddress=10.0.0.9:3261,1"}), Login::Progress::redirected);
   EXPECT_EQ(login.redirect_address(), "10.0.0.9:3261,1");
+}
+
+// Linux's initiator takes the address and asks for nothing else.
+TEST_F(LoginTest, OfARedirectOnlyTheAddressCounts) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"no NUL at the end", "TargetAddress=10.0.0.9:3261,1"},
+      {"what is no pair before it", "abc|=x|TargetAddress=10.0.0.9:3261,1|"},
+      {"what is no pair behind it", "TargetAddress=10.0.0.9:3261,1|abc"},
+      {"a key twice", "TargetAlias=a|TargetAlias=b|TargetAddress=10.0.0.9:3261,1|"},
+      {"an empty address before it", "TargetAddress=|TargetAddress=10.0.0.9:3261,1|"},
+      {"several addresses", "TargetAddress=10.0.0.9:3261,1|TargetAddress=10.0.0.8|"},
+      {"padding", "|||TargetAddress=10.0.0.9:3261,1|||"},
+      {"keys of the login", "AuthMethod=CHAP|CHAP_A=5|TargetAddress=10.0.0.9:3261,1|"},
+  };
+  for (const auto& [name, pairs] : cases) {
+    std::string text = pairs;
+    std::replace(text.begin(), text.end(), '|', '\0');
+    Login fresh{session_options, tag, 17};
+    fresh.next_request(request_bytes);
+    LoginResponsePdu response = refused(1, 1);
+    response.initiator_task_tag = tag;
+    response.data_bytes = static_cast<std::uint32_t>(text.size());
+    std::array<std::byte, kBhsBytes> header;
+    encode(response, BhsBuffer{header});
+    const auto progress = fresh.receive(BhsBytes{header}, std::as_bytes(std::span{text}));
+    ASSERT_TRUE(progress) << name << ": " << progress.error().message;
+    EXPECT_EQ(*progress, Login::Progress::redirected) << name;
+    EXPECT_EQ(fresh.redirect_address(), "10.0.0.9:3261,1") << name;
+  }
 }
 
 TEST_F(LoginTest, RefusesRedirectToNowhere) {
@@ -714,6 +905,16 @@ TEST(LoginThatDemandsDigests, RefusesTargetThatSaysNothingOfThem) {
             Login::Progress::request);
   const auto progress = answer(LoginStage::operational_negotiation, LoginStage::full_feature_phase);
   ASSERT_FALSE(progress);
+  Login jumping(demanding, 1, 1);
+  jumping.next_request(request);
+  LoginResponsePdu jump;
+  jump.transit = true;
+  jump.current_stage = LoginStage::security_negotiation;
+  jump.next_stage = LoginStage::full_feature_phase;
+  jump.initiator_task_tag = 1;
+  std::array<std::byte, kBhsBytes> header;
+  encode(jump, BhsBuffer{header});
+  EXPECT_FALSE(jumping.receive(BhsBytes{header}, {})) << "it leaves the stage out";
   EXPECT_THAT(progress.error().message, HasSubstr("says nothing to HeaderDigest=CRC32C"));
 }
 

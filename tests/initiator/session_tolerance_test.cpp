@@ -446,6 +446,29 @@ TEST_P(ToleranceTest, APingThatIsRejectedForWhateverReason) {
   EXPECT_EQ(initiator.observer.downs, 0);
   EXPECT_EQ(logged("rejects NOP-Outs"), 1);
 }
+TEST_P(ToleranceTest, ARejectThatDoesNotSayOfWhatIsOneOfThePingWhereThereIsNothingElse) {
+  RejectPdu rejection;
+  rejection.reason = 0x05;
+  const auto reject_something = [&] {
+    rejection.numbers = target.status_numbers();
+    target.send(rejection);
+  };
+  for (int probe = 0; probe < 3; ++probe) {
+    initiator.session.ping();
+    ReceivedPdu ping;
+    ASSERT_TRUE(target.next(Opcode::nop_out, ping));
+    reject_something();
+    reactor.run_for(milliseconds(50));
+  }
+  EXPECT_EQ(initiator.observer.downs, 0) << initiator.observer.reason;
+  EXPECT_EQ(logged("rejects NOP-Outs"), 1);
+  // It may as well be of a command.
+  static_cast<void>(read());
+  initiator.session.ping();
+  reject_something();
+  EXPECT_TRUE(runs([this] { return initiator.observer.downs == 1; }));
+  EXPECT_THAT(initiator.observer.reason, ::testing::HasSubstr("does not say of what"));
+}
 TEST_P(ToleranceTest, ATaskManagementFunctionThatIsRejectedIsRefused) {
   static_cast<void>(read());
   TaskManagement function;

@@ -1,6 +1,7 @@
 #include "multipath/prioritizer.h"
 
-#include <gtest/gtest.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
 
 namespace iscsi_blkback {
 namespace {
@@ -107,6 +108,89 @@ TEST(Prioritizer, ARuleOfAnIPv6PortalNeedsNoBrackets) {
   place.address = place.portal = "[2001:db8::1]:3260";
   const std::vector<PathRule> rules = {parse_path_rule("portal 2001:db8::* 5", 100).value()};
   EXPECT_EQ(value_for(place, rules, 1), 5U);
+}
+
+// However the portal is written there, and here.
+TEST(PathRule, APortalHasManySpellings) {
+  struct Case {
+    const char* pattern;
+    const char* portal;   // as configured
+    const char* address;  // that it has
+    bool fits = true;
+  };
+  const Case cases[] = {
+      {"192.0.2.1", "192.0.2.1:3260", "192.0.2.1:3260"},
+      {"192.0.2.1:3260", "192.0.2.1:3260", "192.0.2.1:3260"},
+      {"192.0.2.1:3260", "192.0.2.1:3261", "192.0.2.1:3261", false},
+      {"192.0.2.1", "192.0.2.11:3260", "192.0.2.11:3260", false},
+      {"192.0.2.1:3260,1", "192.0.2.1:3260", "192.0.2.1:3260"},
+      {"192.0.2.1,1", "192.0.2.1:3260", "192.0.2.1:3260"},
+      {"192.0.2.1:3260,-1", "192.0.2.1:3260", "192.0.2.1:3260"},
+      {"192.0.2.1:3260,4294967295", "192.0.2.1:3260", "192.0.2.1:3260"},
+      {"192.0.2.*", "192.0.2.1:3260", "192.0.2.1:3260"},
+      {"192.0.2.*:3260", "192.0.2.1:3260", "192.0.2.1:3260"},
+      {"*:3261", "192.0.2.1:3261", "192.0.2.1:3261"},
+      {"*", "san:3260", "[2001:db8::1]:3260"},
+      {"san", "san:3260", "192.0.2.1:3260"},
+      {"SAN", "san:3260", "192.0.2.1:3260"},
+      {"San-?.example", "san-1.EXAMPLE:3260", "192.0.2.1:3260"},
+      {"192.0.2.1", "san:3260", "192.0.2.1:3260"},
+      {"2001:db8::1", "[2001:db8::1]:3260", "[2001:db8::1]:3260"},
+      {"[2001:db8::1]", "[2001:db8::1]:3260", "[2001:db8::1]:3260"},
+      {"[2001:db8::1]:3260", "[2001:db8::1]:3260", "[2001:db8::1]:3260"},
+      {"[2001:db8::1]:3261", "[2001:db8::1]:3260", "[2001:db8::1]:3260", false},
+      {"[2001:db8::1]:3260,1", "[2001:db8::1]:3260", "[2001:db8::1]:3260"},
+      {"[2001:db8::1],2", "[2001:db8::1]:3260", "[2001:db8::1]:3260"},
+      {"2001:DB8:0::1", "san:3260", "[2001:db8::1]:3260"},
+      {"2001:db8:0:0:0:0:0:1", "[2001:DB8::1]:3260", "[2001:db8::1]:3260"},
+      {"2001:DB8::*", "[2001:db8::1]:3260", "[2001:db8::1]:3260"},
+      {"[2001:db8::*]", "[2001:db8::1]:3260", "[2001:db8::1]:3260"},
+      {"[2001:db8::*]:3260", "[2001:db8::1]:3260", "[2001:db8::1]:3260"},
+      {"[2001:db8::*]:3261", "[2001:db8::1]:3260", "[2001:db8::1]:3260", false},
+      {"fe80::1%eth1", "[fe80::1%eth1]:3260", "[fe80::1%3]:3260"},
+      {"[fe80::1%eth1]:3260", "[fe80::1%eth1]:3260", "[fe80::1%3]:3260"},
+      {"fe80::1%3", "[fe80::1%eth1]:3260", "[fe80::1%3]:3260"},
+      {"fe80::1%eth2", "[fe80::1%eth1]:3260", "[fe80::1%3]:3260", false},
+      {"fe80::*%eth1", "[fe80::1%eth1]:3260", "[fe80::1%3]:3260"},
+  };
+  for (const Case& one : cases) {
+    const auto rule = parse_path_rule(fmt::format("portal {} 5", one.pattern), 100);
+    ASSERT_TRUE(rule) << one.pattern << ": " << rule.error().message;
+    PathPlace place = kPathPlace;
+    place.portal = one.portal;
+    place.address = one.address;
+    EXPECT_EQ(value_for(place, {&*rule, 1}, 1), one.fits ? 5U : 1U) << one.pattern;
+  }
+}
+
+TEST(PathRule, APortalThatIsNoneIsRefusedByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"192.0.2.1:", "port is not a number"},
+      {"192.0.2.1:99999", "port is not a number"},
+      {"192.0.2.1,x", "group tag"},
+      {"192.0.2.1,192.0.2.2", "group tag"},
+      {"192.0.2.*,1", "group tag"},
+      {"192.0.2.*:3260,1", "group tag"},
+      {"[2001:db8::1", "no closing bracket"},
+      {"[2001:db8::*", "no closing bracket"},
+      {"[2001:db8::1]3260", "only :PORT"},
+      {"[2001:db8::*]x", "only :PORT"},
+      {"2001:db8::1:3260", "write [ADDRESS]:PORT"},
+      {"[localhost]:3260", "nothing else has brackets"},
+      {"3260", "host is a number"},
+      {"iscsi://192.0.2.1", "port is not a number"},
+      {"192.0.2.1/24", "character"},
+      {"^192.0.2", "regular expression"},
+      {"192.0.2.(1|2)", "regular expression"},
+      {"192.0.2.[12]", "regular expression"},
+      {"[12].*", "regular expression"},
+  };
+  for (const auto& [pattern, why] : cases) {
+    const auto rule = parse_path_rule(fmt::format("portal {} 5", pattern), 100);
+    ASSERT_FALSE(rule) << pattern;
+    EXPECT_THAT(rule.error().message, ::testing::HasSubstr(why)) << pattern;
+    EXPECT_THAT(rule.error().message, ::testing::HasSubstr(pattern));
+  }
 }
 
 TEST(Prioritizer, IetPrefersThePortalOfPreferredip) {

@@ -270,6 +270,14 @@ TEST(Config, InterfacesForEveryPortal) {
   EXPECT_EQ(configuration.luns.at("root").paths.sessions_per_portal, 2);
 }
 
+// The zone's interface may come after the service.
+TEST(Config, AnAddressOfAnInterfaceThatIsNotThereYet) {
+  const Configuration configuration =
+      accepted("[defaults]\niface.ipaddress = 'fe80::1%not-there'\n");
+  const std::vector<InterfaceBinding> one = {{.address = "fe80::1%not-there"}};
+  EXPECT_EQ(configuration.paths.interfaces, one);
+}
+
 TEST(Config, KeysWithOneValueMayBeWrittenDown) {
   accepted(
       "[defaults]\n"
