@@ -96,12 +96,23 @@ void Session::Impl::send_login_request() {
   stream_->send({&part, 1});
 }
 
+namespace {
+
+// 4.2.2.1: a MaxCmdSN below ExpCmdSN-1 is to be ignored.
+bool tells_a_window(const TargetNumbers& numbers) {
+  return !serial_before(numbers.max_cmd_sn + 1, numbers.exp_cmd_sn);
+}
+
+}  // namespace
+
 void Session::Impl::enter_full_feature_phase() {
   negotiated_ = login_->negotiated();
   portal_address_ = address_of_portal();
   peer_ = login_address();
   statuses_.reset(login_->numbers().stat_sn + 1);
-  max_cmd_sn_ = login_->numbers().max_cmd_sn;
+  // One command finds out where the login's numbers make no sense.
+  const TargetNumbers& numbers = login_->numbers();
+  max_cmd_sn_ = tells_a_window(numbers) ? numbers.max_cmd_sn : cmd_sn_;
   digests_ = negotiated_.digests;
   if (const std::string& faults = login_->tolerated(); !faults.empty()) {
     tolerate(Tolerated::login, faults);
@@ -163,9 +174,8 @@ void Session::Impl::tolerate(Tolerated rule, std::string_view details) {
 }
 
 void Session::Impl::take_window(const TargetNumbers& numbers) {
-  // 4.2.2.1: a MaxCmdSN below ExpCmdSN-1 is to be ignored, and the window never shrinks.
-  if (!serial_before(numbers.max_cmd_sn + 1, numbers.exp_cmd_sn) &&
-      serial_before(max_cmd_sn_, numbers.max_cmd_sn)) {
+  // The window never shrinks.
+  if (tells_a_window(numbers) && serial_before(max_cmd_sn_, numbers.max_cmd_sn)) {
     max_cmd_sn_ = numbers.max_cmd_sn;
     if (!waiting_.empty()) {
       schedule_flush();

@@ -172,6 +172,31 @@ class ToleranceTest : public ProtocolTest {
 };
 INSTANTIATE_TEST_SUITE_P(EverySplit, ToleranceTest, every_split());
 
+TEST(SessionWindowTest, NumbersOfALoginThatMakeNoSenseLetOneCommandThrough) {
+  SimReactor reactor{3};
+  ScriptedTarget target{reactor, test_address(1)};
+  TestSession initiator{reactor, test_session_options()};
+  initiator.session.start();
+  ASSERT_TRUE(target.accept_login({}, 1, 0xffffff00));
+  ASSERT_TRUE(initiator.up());
+  TestCommand first;
+  TestCommand second;
+  first.submit_test_unit_ready(initiator.session);
+  second.submit_test_unit_ready(initiator.session);
+  ReceivedPdu pdu;
+  ASSERT_TRUE(target.next(Opcode::scsi_command, pdu));
+  reactor.run_for(milliseconds(10));
+  EXPECT_TRUE(target.received.empty()) << "one, until the target has told its window";
+  ++target.exp_cmd_sn;
+  target.max_cmd_sn = target.exp_cmd_sn;
+  ScsiResponsePdu answer;
+  answer.initiator_task_tag = pdu.header.initiator_task_tag;
+  answer.numbers = target.status_numbers();
+  target.send(answer);
+  EXPECT_TRUE(runs_until(reactor, [&] { return first.done; }));
+  EXPECT_TRUE(target.next(Opcode::scsi_command, pdu));
+}
+
 // What istgt does: the answer to the ping has a lower number than that which was sent before it.
 TEST_P(ToleranceTest, AnAnswerThatComesBeforeOneWithALowerNumber) {
   succeeds_and_is_said_once("in another order than that of their StatSN", [this] {
