@@ -281,6 +281,12 @@ TEST_F(DiscoverySessionTest, SilenceIsWaitedForOnce) {
   (void)next_login_request();
   EXPECT_THAT(error(), HasSubstr("got no answer in time while logging in"));
   EXPECT_LT(reactor.now() - began, seconds(16));
+  reactor.network().set_dropping(test_address(1), true);
+  const TimePoint second = reactor.now();
+  start();
+  EXPECT_THAT(error(), HasSubstr("connect_timeout"));
+  EXPECT_LT(reactor.now() - second, seconds(2));
+  reactor.network().set_dropping(test_address(1), false);
 }
 
 TEST_F(DiscoverySessionTest, RoundsEndWithTheTime) {
