@@ -68,13 +68,14 @@ std::optional<WrittenTarget> take_apart(std::string_view params) {
 }
 
 // Words of a disk line that xl would have understood before target=, which takes the rest.
-constexpr std::array<std::string_view, 10> kLineKeys = {
-    "access", "backend", "backendtype", "cdrom",   "devtype",
-    "format", "script",  "target",      "trusted", "vdev"};
-constexpr std::array<std::string_view, 14> kLineWords = {
-    "ro",        "r",         "rw",      "w",          "readonly",
-    "readwrite", "cdrom",     "discard", "no-discard", "direct-io-safe",
-    "raw",       "removable", "trusted", "untrusted"};
+constexpr std::array<std::string_view, 18> kLineKeys = {
+    "access",    "active-disk",   "backend", "backendtype", "cdrom",       "colo-export",
+    "colo-host", "colo-port",     "devtype", "format",      "grant_usage", "hidden-disk",
+    "script",    "specification", "target",  "transport",   "trusted",     "vdev"};
+constexpr std::array<std::string_view, 15> kLineWords = {
+    "ro",        "r",       "rw",       "w",          "readonly",       "readwrite",
+    "cdrom",     "colo",    "discard",  "no-discard", "direct-io-safe", "raw",
+    "removable", "trusted", "untrusted"};
 
 // target: behind "iscsi:". Portals follow one another with commas, so that what is looked at begins
 // behind them.
@@ -90,8 +91,8 @@ Result<void> check_rest_of_line(std::string_view target) {
     std::string_view word = rest.substr(0, rest.find(','));
     word = word.substr(0, word.find_last_not_of(kBlanks) + 1);
     const std::size_t equals = word.find('=');
-    std::string_view key = word.substr(0, equals);
-    key = key.substr(0, key.find_last_not_of(kBlanks) + 1);
+    std::string key = lower(word.substr(0, equals));
+    key.erase(key.find_last_not_of(kBlanks) + 1);
     const bool swallowed =
         equals != std::string_view::npos
             ? std::find(kLineKeys.begin(), kLineKeys.end(), key) != kLineKeys.end()

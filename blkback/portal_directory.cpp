@@ -12,6 +12,7 @@ namespace {
 
 class SystemPortalDirectory final : public PortalDirectory {
  public:
+  explicit SystemPortalDirectory(std::uint32_t rounds) : rounds_(rounds) {}
   Result<std::vector<SocketAddress>> resolve(const Portal& portal) override {
     return iscsi_blkback::resolve(portal.host, portal.port);
   }
@@ -24,6 +25,7 @@ class SystemPortalDirectory final : public PortalDirectory {
     }
     DiscoveryOptions options = discovery_options(session, std::move(*addresses), at.to_string());
     options.interface_binding = at.interface_binding;
+    options.rounds = rounds_;
     auto discovery = iscsi_blkback::discover(std::move(options));
     if (!discovery) {
       return tl::unexpected(discovery.error());
@@ -46,13 +48,21 @@ class SystemPortalDirectory final : public PortalDirectory {
     }
     return portals;
   }
+
+ private:
+  std::uint32_t rounds_;
 };
 
 }  // namespace
 
 PortalDirectory& system_portal_directory() {
   // Never destroyed: a worker may hang in the system's resolver when the process ends.
-  static auto* const directory = new SystemPortalDirectory;
+  static auto* const directory = new SystemPortalDirectory(1);
+  return *directory;
+}
+
+PortalDirectory& patient_portal_directory() {
+  static auto* const directory = new SystemPortalDirectory(kPatientDiscoveryRounds);
   return *directory;
 }
 

@@ -2,6 +2,7 @@
 // discovery. Any thread, several at once.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -23,5 +24,8 @@ class PortalDirectory {
 
 // The real one: the system's resolver and SendTargets discovery.
 [[nodiscard]] PortalDirectory& system_portal_directory();
+// The same for who asks once only: discovery that is refused is tried a second and a third time.
+[[nodiscard]] PortalDirectory& patient_portal_directory();
+inline constexpr std::uint32_t kPatientDiscoveryRounds = 3;
 
 }  // namespace iscsi_blkback

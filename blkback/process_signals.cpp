@@ -9,11 +9,13 @@
 namespace iscsi_blkback {
 
 Result<std::unique_ptr<ProcessSignals>> ProcessSignals::create(Reactor& reactor,
-                                                               Callback on_terminate, void* owner) {
+                                                               Callback on_terminate, void* owner,
+                                                               std::span<const int> numbers) {
   sigset_t signals;
   sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
+  for (const int number : numbers) {
+    sigaddset(&signals, number);
+  }
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   if (pthread_sigmask(SIG_BLOCK, &signals, nullptr) != 0 ||

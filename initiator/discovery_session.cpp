@@ -63,10 +63,10 @@ DiscoverySession::DiscoverySession(Reactor& reactor, DiscoveryOptions options,
       decide_(
           reactor, [](void* self) noexcept { static_cast<DiscoverySession*>(self)->decide(); },
           this),
-      addresses_(options_.addresses),
+      rounds_left_(options_.rounds),
       chap_logins_(chap_memory, "discovery at " + options_.portal_name),
       buffer_(kReceiveBytes) {
-  ISCSI_BLKBACK_ASSERT(!addresses_.empty());
+  ISCSI_BLKBACK_ASSERT(!options_.addresses.empty() && options_.rounds != 0);
 }
 
 DiscoverySession::~DiscoverySession() {
@@ -79,6 +79,7 @@ void DiscoverySession::start(Done done, void* owner) {
   owner_ = owner;
   deadline_ = reactor_.now() + options_.timeout;
   state_ = State::closing;
+  begin_round();
   decide_.schedule();
 }
 
@@ -106,6 +107,7 @@ const char* DiscoverySession::doing() const {
     case State::asking:
     case State::logout:
       return "asking for its targets";
+    case State::pausing:
     case State::idle:
     case State::closing:
       break;
@@ -116,6 +118,11 @@ const char* DiscoverySession::doing() const {
 void DiscoverySession::on_timer() {
   if (state_ == State::logout) {
     close();  // the answer is there
+    return;
+  }
+  if (state_ == State::pausing) {
+    begin_round();
+    connect();
     return;
   }
   if (state_ == State::connecting && time_left() > Duration::zero()) {
@@ -483,12 +490,26 @@ void DiscoverySession::decide() {
     trouble_code_ = failure.code;
     addresses_.erase(addresses_.begin());
   }
+  // Silence has been waited for already.
+  if (addresses_.empty() && rounds_left_ != 0 && logins_ < kMaxLogins &&
+      trouble_code_ != ErrorCode::timed_out && time_left() > kPause) {
+    state_ = State::pausing;
+    timer_.start_after(kPause);
+    return;
+  }
   if (addresses_.empty() || logins_ >= kMaxLogins) {
     finish(fail(trouble_code_,
                 fmt::format("discovery at {} failed: {}", options_.portal_name, trouble_)));
     return;
   }
   connect();
+}
+
+void DiscoverySession::begin_round() {
+  --rounds_left_;
+  addresses_ = options_.addresses;
+  hops_ = 0;
+  trouble_.clear();
 }
 
 void DiscoverySession::follow_redirect() {

@@ -1,7 +1,8 @@
 // DiscoverySession: asks one portal for all its targets (SendTargets=All, RFC 7143 4.3 and appendix
 // C): a login with SessionType=Discovery, text requests until the answer is complete, a logout. On
 // the way it follows redirects, tries each address of the portal's name and each CHAP offer that is
-// worth it (ChapLadder). Once, within its time limit. Reactor thread.
+// worth it (ChapLadder). What refuses is asked again if the options say so. Once, within its time
+// limit. Reactor thread.
 #pragma once
 
 #include <chrono>
@@ -32,6 +33,9 @@ struct DiscoveryOptions {
   InterfaceBinding interface_binding = {};
   std::chrono::milliseconds connect_timeout{1500};
   std::chrono::milliseconds timeout{15000};  // of everything together
+  // Times that all addresses are tried, kPause apart, where they refuse or a connection is lost: a
+  // target that is just being started lets us in at the second or third.
+  std::uint32_t rounds = 1;
 };
 
 // What is asked on behalf of sessions with these options.
@@ -58,7 +62,17 @@ class DiscoverySession final : private ByteStream::Owner {
   void cancel();
 
  private:
-  enum class State : std::uint8_t { idle, connecting, login, asking, logout, looking_up, closing };
+  enum class State : std::uint8_t {
+    idle,
+    connecting,
+    login,
+    asking,
+    logout,
+    looking_up,
+    pausing,
+    closing
+  };
+  static constexpr std::chrono::milliseconds kPause{500};
   static constexpr std::uint32_t kMaxLogins = 64;
   static constexpr std::uint32_t kMaxRedirectHops = 10;
   static constexpr std::uint32_t kMaxTextRequests = 65536;
@@ -92,6 +106,7 @@ class DiscoverySession final : private ByteStream::Owner {
   void follow_redirect();
   void on_resolved(Result<std::vector<SocketAddress>> addresses);
   void decide();
+  void begin_round();
   void finish(Result<Discovery> discovery);
   [[nodiscard]] Duration time_left() const;
   [[nodiscard]] const char* doing() const;
@@ -113,6 +128,7 @@ class DiscoverySession final : private ByteStream::Owner {
   std::vector<SocketAddress> addresses_;  // the first is the current one
   std::uint32_t logins_ = 0;
   std::uint32_t hops_ = 0;
+  std::uint32_t rounds_left_ = 0;
   std::optional<TargetAddress> redirect_;
   std::unique_ptr<NameLookup> lookup_;
   ChapLogins chap_logins_;

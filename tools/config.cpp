@@ -100,6 +100,9 @@ Result<std::string> screened(std::string_view text, const std::string& name) {
   return result;
 }
 
+constexpr std::array<std::string_view, 3> kNotToml = {"saw '['", "saw '{'",
+                                                      "could not determine value type"};
+
 bool has_secrets(const Configuration& configuration) {
   const auto of = [](const SessionOptions& session) {
     return !session.chap.password.empty() || !session.discovery_chap.password.empty();
@@ -124,9 +127,16 @@ Result<Configuration> parse_configuration(std::string_view text, const std::stri
   }
   const toml::parse_result parsed = toml::parse(*safe, std::string_view{});
   if (parsed.failed()) {
+    const std::string_view why = parsed.error().description();
+    // As iscsid.conf and multipath.conf write: node.conn[0]..., startup = manual, defaults {
+    const bool is_other = std::any_of(kNotToml.begin(), kNotToml.end(), [&](std::string_view sign) {
+      return why.find(sign) != std::string_view::npos;
+    });
     return fail(ErrorCode::invalid_argument,
-                fmt::format("{}:{}: {}", name, parsed.error().source().begin.line,
-                            parsed.error().description()));
+                fmt::format("{}:{}: {}{}", name, parsed.error().source().begin.line, why,
+                            is_other ? "; this file is TOML: texts, and names with brackets, stand "
+                                       "in quotation marks, and a section begins with [NAME]"
+                                     : ""));
   }
   return read_document(parsed.table(), name);
 }

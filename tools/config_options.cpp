@@ -176,7 +176,9 @@ Result<void> ConfigurationReader::set(const ChapAlgorithmsSetting& kind,
   std::string_view rest = *words;
   while (true) {
     const std::size_t comma = rest.find(',');
-    const auto algorithm = parse_chap_algorithm(rest.substr(0, comma));
+    std::string_view word = rest.substr(0, comma);
+    word.remove_prefix(std::min(word.find_first_not_of(' '), word.size()));
+    const auto algorithm = parse_chap_algorithm(word.substr(0, word.find_last_not_of(' ') + 1));
     if (!algorithm ||
         std::find(algorithms.begin(), algorithms.end(), *algorithm) != algorithms.end()) {
       return refuse(entry, fmt::format("{} must be a list of SHA3-256, SHA256, SHA1 and MD5, the "
@@ -386,6 +388,14 @@ Result<void> ConfigurationReader::set(const FeaturesSetting&, const Configuratio
       }
       settings.no_path_retry = "queue";
       continue;
+    }
+    // multipathd takes it out as well, for an option that a LUN needs nobody to set.
+    if (word == "retain_attached_hw_handler") {
+      continue;
+    }
+    if (word == "queue_mode") {
+      return refuse(entry,
+                    "features queue_mode has no meaning here: there is no queue of the kernel's");
     }
     const bool retries = word == "pg_init_retries";
     if (!retries && word != "pg_init_delay_msecs") {

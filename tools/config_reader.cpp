@@ -9,11 +9,30 @@ constexpr std::array<std::string_view, 8> kTopNames = {
 constexpr std::array<std::string_view, 3> kDeviceNames = {"vendor", "product", "revision"};
 constexpr std::array<std::string_view, 4> kLunNames = {"target", "lun", "portals", "wwid"};
 
+tl::unexpected<Error> refuse_misplaced(const ConfigurationEntry& entry) {
+  return refuse(entry, fmt::format("{} belongs into [defaults] or [luns.ALIAS]", entry.name));
+}
+
 bool contains(std::span<const std::string_view> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 }  // namespace
+
+// iscsid.conf has no sections: node.session.cmds_max = 128 is a table here, of the name node.
+Result<void> ConfigurationReader::refuse_record(const ConfigurationEntry& entry) const {
+  for (const ConfigurationEntry& inner : entries_of(*entry.value->as_table(), file_, true)) {
+    const ConfigurationEntry whole{inner.file, fmt::format("{}.{}", entry.name, inner.name),
+                                   inner.line, inner.value};
+    if (find_setting(whole.name) != nullptr) {
+      return refuse_misplaced(whole);
+    }
+    if (!why_meaningless(whole.name).empty()) {
+      return refuse_unknown(whole, "of this file", {});
+    }
+  }
+  return {};
+}
 
 Result<void> ConfigurationReader::top(const ConfigurationEntry& entry,
                                       Configuration& configuration) const {
@@ -274,7 +293,12 @@ Result<ConfigurationReader::DeviceSection> ConfigurationReader::device(
       continue;
     }
     const Setting* setting = find_setting(inner.name);
-    if (setting == nullptr || !setting->of_device) {
+    if (setting != nullptr && !setting->of_device) {
+      return refuse(inner, fmt::format("{} is not an option of a device: it belongs into "
+                                       "[defaults] or [luns.ALIAS]",
+                                       inner.name));
+    }
+    if (setting == nullptr) {
       std::vector<std::string_view> known(kDeviceNames.begin(), kDeviceNames.end());
       for (const Setting& candidate : all_settings()) {
         if (candidate.of_device) {
@@ -342,8 +366,13 @@ Result<Configuration> ConfigurationReader::read(const toml::table& root) const {
         return tl::unexpected(done.error());
       }
     } else if (find_setting(entry.name) != nullptr) {
-      return refuse(entry, fmt::format("{} belongs into [defaults] or [luns.ALIAS]", entry.name));
+      return refuse_misplaced(entry);
     } else {
+      if (entry.value->is_table()) {
+        if (auto done = refuse_record(entry); !done) {
+          return tl::unexpected(done.error());
+        }
+      }
       std::vector<std::string_view> known(kTopNames.begin(), kTopNames.end());
       known.insert(known.end(), {"defaults", "targets", "luns", "device"});
       return refuse_unknown(entry, "of this file", known);

@@ -87,6 +87,7 @@ class ConfigurationReader {
     }
   };
 
+  Result<void> refuse_record(const ConfigurationEntry& entry) const;
   Result<void> top(const ConfigurationEntry& entry, Configuration& configuration) const;
   // config_options.cpp: one option into the settings.
   Result<void> apply(const Setting& setting, const ConfigurationEntry& entry,

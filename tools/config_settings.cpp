@@ -262,6 +262,8 @@ constexpr std::string_view kPortalsInstead =
 constexpr std::string_view kAsksByItself =
     "discovery is asked for again as long as a disk needs it";
 constexpr std::string_view kNoIsns = "iSNS is not used: portals says where to ask (SendTargets)";
+constexpr std::string_view kLunSections =
+    "its sections are [luns.ALIAS] here, with target, lun and wwid";
 constexpr std::string_view kNoMarkers = "RFC 7143 has no markers any more";
 constexpr std::string_view kSoftwareInitiator =
     "the host's own network is used, not that of an iSCSI adapter";
@@ -359,11 +361,14 @@ constexpr std::array kMeaningless = {
     // The rest of iscsid.conf and of open-iscsi's records
     MeaninglessSetting{"iscsid.startup", "", kNoDaemon},
     MeaninglessSetting{"iscsid.safe_logout", "", kNoDaemon},
+    MeaninglessSetting{"iscsid.ipc_auth_uid", "", kNoDaemon},
     MeaninglessSetting{"node.startup", "", kOnlyNamedDisks},
     MeaninglessSetting{"node.conn[0].startup", "", kOnlyNamedDisks},
     MeaninglessSetting{"node.leading_login", "", kOnlyNamedDisks},
     MeaninglessSetting{"node.session.scan", "", kOnlyNamedDisks},
     MeaninglessSetting{"node.session.boot_root", "", kOnlyNamedDisks},
+    MeaninglessSetting{"node.boot_lun", "", kOnlyNamedDisks},
+    MeaninglessSetting{"node.transport_name", "", kSoftwareInitiator},
     MeaninglessSetting{"node.discovery_type", "", kOnlyNamedDisks},
     MeaninglessSetting{"node.discovery_address", "", kPortalsInstead},
     MeaninglessSetting{"node.discovery_port", "", kPortalsInstead},
@@ -382,6 +387,10 @@ constexpr std::array kMeaningless = {
     MeaninglessSetting{"discovery.sendtargets.reopen_max", "", kAsksByItself},
     MeaninglessSetting{"discovery.sendtargets.timeo.login_timeout", "",
                        "login_timeout bounds discovery, too"},
+    MeaninglessSetting{"discovery.sendtargets.timeo.auth_timeout", "",
+                       "login_timeout bounds discovery, too"},
+    MeaninglessSetting{"discovery.sendtargets.timeo.active_timeout", "",
+                       "open-iscsi itself does nothing with it"},
     MeaninglessSetting{"discovery.sendtargets.iscsi.MaxRecvDataSegmentLength", "",
                        "answers of discovery may have any length that is of use"},
     MeaninglessSetting{"discovery.isns.use_discoveryd", "", kNoIsns},
@@ -406,15 +415,8 @@ constexpr std::array kMeaningless = {
     MeaninglessSetting{
         "iface.iscsi_ifacename", "",
         "an interface is named by iface.net_ifacename, iface.ipaddress or iface.hwaddress"},
-    MeaninglessSetting{"iface.transport_name", "", kSoftwareInitiator},
     MeaninglessSetting{"iface.initiatorname", "",
                        "the name of the host is initiator_name, for all of its sessions"},
-    MeaninglessSetting{"iface.mtu", "", kSoftwareInitiator},
-    MeaninglessSetting{"iface.port", "", kSoftwareInitiator},
-    MeaninglessSetting{"iface.vlan_id", "", kSoftwareInitiator},
-    MeaninglessSetting{"iface.bootproto", "", kSoftwareInitiator},
-    MeaninglessSetting{"iface.subnet_mask", "", kSoftwareInitiator},
-    MeaninglessSetting{"iface.gateway", "", kSoftwareInitiator},
     // and of multipath.conf
     MeaninglessSetting{"disable_changed_wwids", "",
                        "a LUN's identity is looked at with every login"},
@@ -432,8 +434,8 @@ constexpr std::array kMeaningless = {
     MeaninglessSetting{"gid", "", kNoKernelDevices},
     MeaninglessSetting{"devices", "",
                        "its sections are [[device]] here, each with vendor and product"},
-    MeaninglessSetting{"multipaths", "",
-                       "its sections are [luns.ALIAS] here, with target, lun and wwid"},
+    MeaninglessSetting{"multipaths", "", kLunSections},
+    MeaninglessSetting{"multipath", "", kLunSections},
     MeaninglessSetting{
         "overrides", "",
         "what holds for all disks stands in [defaults], which counts more than [[device]] does"},
@@ -480,7 +482,11 @@ std::string_view why_meaningless(std::string_view name) {
       kMeaningless.begin(), kMeaningless.end(), [&](const MeaninglessSetting& setting) {
         return name == setting.name || (!name.empty() && name == setting.iscsid_name);
       });
-  return found == kMeaningless.end() ? std::string_view{} : found->why;
+  if (found != kMeaningless.end()) {
+    return found->why;
+  }
+  // The rest of a record of iscsiadm -m iface: what an adapter may be told.
+  return name.starts_with("iface.") ? kSoftwareInitiator : std::string_view{};
 }
 
 std::string suggestion(std::string_view name, std::span<const std::string_view> known) {

@@ -124,7 +124,7 @@ int run(int argc, char** argv) {
     lines.add(fmt::format("{} is right; initiator name {}, {} LUNs by alias",
                           arguments.files.configuration, configuration->initiator_name,
                           configuration->luns.size()));
-    return print_lines(lines) ? kOk : kError;
+    return print_lines("iscsi-blkback", lines) ? kOk : kError;
   }
   if (!arguments.log_level.empty()) {
     configuration->log_level = arguments.log_level;
@@ -141,6 +141,7 @@ int run(int argc, char** argv) {
 }  // namespace iscsi_blkback
 
 int main(int argc, char** argv) {
+  iscsi_blkback::keep_standard_streams();
   iscsi_blkback::forbid_core_dumps();
   return iscsi_blkback::run(argc, argv);
 }

@@ -86,8 +86,8 @@ int list(const Arguments& arguments) {
       overview.remarks.push_back(fmt::format("there is no disk {}", arguments.name));
     }
   }
-  const bool written =
-      arguments.json ? print_json(topology_json(overview)) : print_lines(topology_text(overview));
+  const bool written = arguments.json ? print_json("iscsi-blkctl", topology_json(overview))
+                                      : print_lines("iscsi-blkctl", topology_text(overview));
   for (const std::string& remark : overview.remarks) {
     complain(remark);
   }
@@ -247,6 +247,7 @@ int run(int argc, char** argv) {
 }  // namespace iscsi_blkback
 
 int main(int argc, char** argv) {
+  iscsi_blkback::keep_standard_streams();
   iscsi_blkback::forbid_core_dumps();  // it may have read the configuration, with its passwords
   return iscsi_blkback::run(argc, argv);
 }

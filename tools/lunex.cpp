@@ -16,6 +16,7 @@
 #include "base/core_dumps.h"
 #include "base/log.h"
 #include "base/uring_reactor.h"
+#include "blkback/portal_directory.h"
 #include "blkback/process_signals.h"
 #include "initiator/discovery.h"
 #include "initiator/resolve.h"
@@ -42,12 +43,15 @@ constexpr int kInterrupted = 3;
 // How long the last answers of a job may take.
 constexpr std::chrono::seconds kDrainPatience{5};
 
+// Times that `lunex info` begins anew when the connection was lost while it asked.
+constexpr int kDescriptions = 3;
+
 // timeout(1) sends its signal to the process and to the process group at once.
 constexpr std::chrono::milliseconds kSameSignal{300};
 
 struct Arguments {
   ConfigurationFiles files;
-  std::string initiator_name;
+  std::optional<std::string> initiator_name;
   std::string log_level = "error";
   bool json = false;
   std::string url;
@@ -73,7 +77,7 @@ int complain(const Error& error) {
 bool print_line(std::string_view line) {
   PrintableLines lines;
   lines.add(line);
-  return print_lines(lines);
+  return print_lines("lunex", lines);
 }
 
 // Once what was asked for is known to be possible: before that, one sentence says why it is not.
@@ -91,7 +95,33 @@ std::uint64_t random_number() {
   return number;
 }
 
-// The reactor, SIGINT and SIGTERM, and the LUN; closes it in order whatever happened.
+// What ends a run: SIGINT and SIGTERM, and SIGHUP but under nohup(1).
+std::vector<int> ending_signals() {
+  std::vector<int> numbers = {SIGINT, SIGTERM};
+  struct sigaction hangup {};
+  if (::sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) {
+    numbers.push_back(SIGHUP);
+  }
+  return numbers;
+}
+
+// Until a reactor takes them: names are looked up and portals are asked in calls that block, with
+// nothing that would have to be ended in order.
+void end_at_signals() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {
+    constexpr std::string_view kSentence = "lunex: interrupted\n";
+    if (::write(STDERR_FILENO, kSentence.data(), kSentence.size()) < 0) {
+      // nobody reads it
+    }
+    std::_Exit(kInterrupted);
+  };
+  for (const int number : ending_signals()) {
+    ::sigaction(number, &action, nullptr);
+  }
+}
+
+// The reactor, the signals, and the LUN; closes it in order whatever happened.
 class Bench {
  public:
   Bench() = default;
@@ -122,7 +152,8 @@ class Bench {
     }
     reactor_ = std::move(*reactor);
     auto signals = ProcessSignals::create(
-        *reactor_, [](void* self) noexcept { static_cast<Bench*>(self)->on_signal(); }, this);
+        *reactor_, [](void* self) noexcept { static_cast<Bench*>(self)->on_signal(); }, this,
+        ending_signals());
     if (!signals) {
       return tl::unexpected(signals.error());
     }
@@ -166,10 +197,10 @@ class Bench {
     const std::chrono::microseconds cpu = cpu_time();
     disk_->watch_paths();
     job.start();
-    while (!job.done() && !job.stopping() && !interrupted_) {
+    while (!job.done() && !job.ending() && !interrupted_) {
       reactor_->run_once(std::chrono::seconds(1));
     }
-    measure.interrupted = !job.done() && !job.stopping();
+    measure.interrupted = !job.done() && !job.ending();
     job.stop();
     const bool answered = run_until([&] { return job.done(); }, kDrainPatience);
     measure.disk = disk_->snapshot();
@@ -187,8 +218,29 @@ class Bench {
     return measure;
   }
 
-  [[nodiscard]] LunexDisk& disk() { return *disk_; }
-  [[nodiscard]] Reactor& reactor() { return *reactor_; }
+  // What the LUN says of itself. A connection that is lost meanwhile comes back.
+  Result<LunexInfo> ask() {
+    Result<LunexInfo> info = fail(ErrorCode::unavailable, "the connection was lost");
+    for (int tries = 0; tries < kDescriptions && !interrupted_; ++tries) {
+      Session* session = nullptr;
+      (void)run_until_or_signal([&] { return (session = disk_->live_session()) != nullptr; },
+                                kDrainPatience);
+      if (session == nullptr) {
+        break;
+      }
+      const std::uint64_t login = session->login_epoch();
+      info = ask_lun(*reactor_, *session, disk_->lun(),
+                     [this](const std::function<bool()>& condition) {
+                       return run_until_or_signal(condition, kDrainPatience);
+                     });
+      if (info ||
+          (session->state() == SessionState::logged_in && session->login_epoch() == login)) {
+        break;
+      }
+    }
+    return info;
+  }
+
   [[nodiscard]] bool interrupted() const { return interrupted_; }
 
   template <class Condition>
@@ -204,6 +256,16 @@ class Bench {
   }
 
  private:
+  // Whoever waits for the end of what was given up gets on after a signal, too.
+  bool run_until_or_signal(const std::function<bool()>& condition, Duration at_most) {
+    if (interrupted_) {
+      reactor_->run_once(std::chrono::milliseconds(10));
+    } else {
+      (void)run_until([&] { return condition() || interrupted_; }, at_most);
+    }
+    return condition();
+  }
+
   static std::chrono::microseconds cpu_time() {
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);
@@ -284,8 +346,8 @@ int run_job(Arguments& arguments) {
   }
   const LunexRunWords words{arguments.rw, arguments.job.block_bytes, arguments.job.depth,
                             arguments.verify};
-  const bool printed = arguments.json ? print_json(run_json(words, *measure))
-                                      : print_lines(run_text(words, *measure));
+  const bool printed = arguments.json ? print_json("lunex", run_json(words, *measure))
+                                      : print_lines("lunex", run_text(words, *measure));
   const int status = judge(*measure);
   return printed ? status : kError;
 }
@@ -331,8 +393,8 @@ int verify(Arguments& arguments) {
       }
     }
   }
-  const bool printed =
-      arguments.json ? print_json(verdict_json(verdict)) : print_line(verdict_text(verdict));
+  const bool printed = arguments.json ? print_json("lunex", verdict_json(verdict))
+                                      : print_line(verdict_text(verdict));
   return !printed || (status == kOk && !verdict.verified()) ? kError : status;
 }
 
@@ -341,21 +403,25 @@ int describe(const Arguments& arguments) {
   if (auto opened = bench.open(arguments, true, LunexDisk::Use::questions); !opened) {
     return give_up(bench, opened.error());
   }
-  Session* session = bench.disk().live_session();
-  if (session == nullptr) {
-    complain("the connection was lost");
-    return kError;
+  const auto info = bench.ask();
+  if (bench.interrupted()) {
+    complain("interrupted before the LUN had told everything");
+    return kInterrupted;
   }
-  const auto info = ask_lun(bench.reactor(), *session, bench.disk().lun(),
-                            [&bench](const std::function<bool()>& condition) {
-                              return bench.run_until(condition, kDrainPatience);
-                            });
   if (!info) {
     return complain(info.error());
   }
-  const bool printed =
-      arguments.json ? print_json(info_json(*info)) : print_lines(info_text(*info));
+  const bool printed = arguments.json ? print_json("lunex", info_json(*info))
+                                      : print_lines("lunex", info_text(*info));
   return printed ? kOk : kError;
+}
+
+// A portal that is just being started lets us in at the second or third try.
+Result<Discovery> ask_for_targets(const SessionOptions& session,
+                                  std::vector<SocketAddress> addresses, const Portal& portal) {
+  DiscoveryOptions question = discovery_options(session, std::move(addresses), portal.to_string());
+  question.rounds = kPatientDiscoveryRounds;
+  return discover(std::move(question));
 }
 
 int find_targets(const Arguments& arguments) {
@@ -379,8 +445,7 @@ int find_targets(const Arguments& arguments) {
   for (const Portal& portal : portals) {
     auto addresses = resolve(portal.host, portal.port);
     const Result<Discovery> discovery =
-        addresses ? discover(discovery_options(configuration.session, std::move(*addresses),
-                                               portal.to_string()))
+        addresses ? ask_for_targets(configuration.session, std::move(*addresses), portal)
                   : tl::unexpected(addresses.error());
     if (!discovery) {
       complain(discovery.error().message);
@@ -413,7 +478,7 @@ int find_targets(const Arguments& arguments) {
   }
   nlohmann::json document;
   document["targets"] = std::move(list);
-  const bool printed = arguments.json ? print_json(document) : print_lines(lines);
+  const bool printed = arguments.json ? print_json("lunex", document) : print_lines("lunex", lines);
   return printed ? status : kError;
 }
 
@@ -441,8 +506,10 @@ void add_common(CLI::App& command, Arguments& arguments) {
   command.add_flag("-j,--json", arguments.json, "print JSON");
   command.add_option("-c,--config", arguments.files.configuration, "configuration file")
       ->capture_default_str();
-  command.add_option("-i,--initiator-name", arguments.initiator_name,
-                     "initiator name, instead of the configured one");
+  command.add_option_function<std::string>(
+      "-i,--initiator-name",
+      [&arguments](const std::string& name) { arguments.initiator_name = name; },
+      "initiator name, instead of the configured one");
   command
       .add_option("--log-level", arguments.log_level,
                   "error, warning, info or debug: what of the engine's log is shown")
@@ -480,7 +547,7 @@ void add_region(CLI::App& command, Arguments& arguments) {
       },
       "bytes of the LUN to use, from the offset on (default: up to its end)", "SIZE");
   add_parsed(
-      command, "--offset", parse_lunex_size,
+      command, "--offset", parse_lunex_offset,
       [&job](std::uint64_t bytes) {
         job.offset_bytes = bytes;
         return std::string();
@@ -560,6 +627,7 @@ int run(int argc, char** argv) {
     arguments.files.must_exist = command->count("--config") != 0;
   }
   set_log_level(parse_log_level(arguments.log_level).value_or(LogLevel::error));
+  end_at_signals();
   std::signal(SIGPIPE, SIG_IGN);  // of a pipe that is read no longer, print_lines() tells
 
   if (run_command->parsed()) {
@@ -568,9 +636,11 @@ int run(int argc, char** argv) {
   if (verify_command->parsed()) {
     if (verify_command->count("--bs") == 0) {
       arguments.job.block_bytes = 64 * 1024;
+      arguments.job.lessen_block_bytes = true;
     }
     if (verify_command->count("--iodepth") == 0) {
       arguments.job.depth = 16;
+      arguments.job.lessen_depth = true;
     }
     return verify(arguments);
   }
@@ -584,6 +654,7 @@ int run(int argc, char** argv) {
 }  // namespace iscsi_blkback
 
 int main(int argc, char** argv) {
+  iscsi_blkback::keep_standard_streams();
   iscsi_blkback::forbid_core_dumps();
   return iscsi_blkback::run(argc, argv);
 }

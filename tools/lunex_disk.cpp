@@ -44,7 +44,7 @@ Result<ResolvedDisk> look_up_lun(const Configuration& configuration, const std::
     return fail(ErrorCode::invalid_argument, plan.error().message);
   }
   plan->paths.sessions_per_portal = sessions.value_or(plan->paths.sessions_per_portal);
-  return resolve_disk(*plan, system_portal_directory());
+  return resolve_disk(*plan, patient_portal_directory());
 }
 
 LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth,
@@ -91,8 +91,15 @@ bool LunexDisk::settled() const {
   const MultipathSnapshot now = device_->snapshot();
   const bool any_on_its_way = std::any_of(now.paths.begin(), now.paths.end(),
                                           [](const PathSnapshot& path) { return path.on_its_way; });
+  // A first login may take as long as login_timeout says, and nothing is known of it before.
+  const bool any_first_try = std::any_of(now.paths.begin(), now.paths.end(), [](const auto& path) {
+    return path.state != PathState::up && path.last_error.empty();
+  });
+  if (any_on_its_way || (now.paths_up() == 0 && any_first_try)) {
+    return false;
+  }
   // The first paths that are up wait for those that are just being asked, too.
-  return !any_on_its_way && (now.ready || now.paths_up() == 0 || !now.waits_because.empty());
+  return now.ready || now.paths_up() == 0 || !now.waits_because.empty();
 }
 
 bool LunexDisk::overdue() const {

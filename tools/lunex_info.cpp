@@ -26,7 +26,13 @@ struct Question {
 class Asker {
  public:
   Asker(Session& session, LogicalUnit& unit, const RunUntil& run_until)
-      : session_(session), unit_(unit), run_until_(run_until) {}
+      : session_(session), unit_(unit), run_until_(run_until), login_(session.login_epoch()) {}
+
+  // A connection that was lost has taken answers with it.
+  [[nodiscard]] bool lost() const {
+    return session_.login_epoch() != login_ ||
+           (session_.state() != SessionState::logged_in && !dropped_);
+  }
 
   // What prepare(unit, task, buffer) asks and parse understands; nothing when the LUN refuses.
   template <class Prepare, class Parse>
@@ -46,6 +52,10 @@ class Asker {
         while (!question->done) {
           static_cast<void>(run_until_([&] { return question->done; }));
         }
+        // The next question is asked all the same.
+        static_cast<void>(run_until_([&] { return session_.state() == SessionState::logged_in; }));
+        login_ = session_.login_epoch();
+        dropped_ = true;
         return std::nullopt;
       }
       const ScsiTask& task = question->task;
@@ -72,6 +82,8 @@ class Asker {
   Session& session_;
   LogicalUnit& unit_;
   const RunUntil& run_until_;
+  std::uint64_t login_;
+  bool dropped_ = false;  // by ourselves
 };
 
 const char* yes_no(bool value) {
@@ -184,6 +196,9 @@ Result<LunexInfo> ask_lun(Reactor& reactor, Session& session, std::uint32_t lun,
                        std::span<std::byte> buffer) { of.prepare_report_luns(task, buffer); },
                     parse_report_luns)) {
     info.luns = std::move(*luns);
+  }
+  if (asker.lost()) {
+    return fail(ErrorCode::unavailable, "the connection was lost while the LUN was asked");
   }
   return info;
 }

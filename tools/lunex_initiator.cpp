@@ -20,17 +20,17 @@ std::string make_initiator_name() {
 }
 
 Result<LunexConfiguration> configure_lunex(const ConfigurationFiles& files,
-                                           const std::string& given) {
+                                           const std::optional<std::string>& given) {
   auto configuration = read_configuration(files);
   if (!configuration) {
     return fail(ErrorCode::invalid_argument, configuration.error().message);
   }
   LunexConfiguration result{std::move(*configuration), {}};
-  if (!given.empty()) {
-    if (auto right = check_iscsi_name("--initiator-name", given); !right) {
+  if (given) {
+    if (auto right = check_iscsi_name("--initiator-name", *given); !right) {
       return tl::unexpected(right.error());
     }
-    set_initiator_name(result.configuration, given);
+    set_initiator_name(result.configuration, *given);
   } else if (result.configuration.initiator_name.empty()) {
     auto name = read_initiator_name(files.initiator_name);
     if (!name && name.error().code != ErrorCode::not_found) {

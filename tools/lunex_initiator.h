@@ -1,6 +1,7 @@
 // Under which name lunex logs in. Reads files (blocks).
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -17,9 +18,9 @@ struct LunexConfiguration {
 };
 
 // The configuration as the service reads it, with an initiator name in every section: that of the
-// command line if given is not empty, else the configured one, else open-iscsi's, else one that is
+// command line if given, else the configured one, else open-iscsi's, else one that is
 // made up. The error is the operator's input.
 [[nodiscard]] Result<LunexConfiguration> configure_lunex(const ConfigurationFiles& files,
-                                                         const std::string& given);
+                                                         const std::optional<std::string>& given);
 
 }  // namespace iscsi_blkback

@@ -47,7 +47,7 @@ Result<void> check(const LunexJobOptions& options, const Geometry& disk, std::ui
 }  // namespace
 
 Result<std::unique_ptr<LunexJob>> LunexJob::create(Reactor& reactor, BlockDevice& device,
-                                                   const LunexJobOptions& options,
+                                                   LunexJobOptions options,
                                                    LunexGenerations* generations) {
   ISCSI_BLKBACK_ASSERT((options.reads || options.writes) && options.depth >= 1 &&
                        options.depth <= kMaxLunexDepth && options.requests != 0);
@@ -56,6 +56,13 @@ Result<std::unique_ptr<LunexJob>> LunexJob::create(Reactor& reactor, BlockDevice
   const std::uint64_t region = options.size_bytes != 0
                                    ? options.size_bytes
                                    : capacity - std::min(capacity, options.offset_bytes);
+  if (options.lessen_block_bytes) {
+    const std::uint64_t command = std::uint64_t{disk.max_transfer_sectors} * kSectorBytes;
+    const std::uint64_t most = command == 0 ? region : std::min(region, command);
+    const std::uint64_t whole = most / disk.logical_block_bytes * disk.logical_block_bytes;
+    options.block_bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(
+        options.block_bytes, std::max<std::uint64_t>(whole, disk.logical_block_bytes)));
+  }
   if (auto fits = check(options, disk, region); !fits) {
     return tl::unexpected(fits.error());
   }
@@ -69,6 +76,9 @@ Result<std::unique_ptr<LunexJob>> LunexJob::create(Reactor& reactor, BlockDevice
                   fmt::format("verification of {} blocks needs too much memory; use larger blocks "
                               "or a smaller part of the LUN",
                               blocks));
+    }
+    if (options.lessen_depth) {
+      options.depth = static_cast<std::uint32_t>(std::min<std::uint64_t>(options.depth, blocks));
     }
     if (options.depth > blocks) {
       return fail(ErrorCode::invalid_argument,

@@ -36,6 +36,9 @@ struct LunexJobOptions {
   // path, the job would only count how fast.
   std::optional<Duration> runtime;
   std::optional<std::uint64_t> requests;
+  // Nobody has chosen them: they are lessened to what the LUN and the part of it allow.
+  bool lessen_block_bytes = false;
+  bool lessen_depth = false;  // of a verification
   bool flush_at_end = false;  // one flush after the last answer, not counted as a request
   std::uint64_t seed = 1;     // of offsets and of the mix
 };
@@ -88,7 +91,7 @@ class LunexJob {
   // Errors: invalid_argument (options that do not fit the disk; one sentence), exhausted (memory).
   [[nodiscard]] static Result<std::unique_ptr<LunexJob>> create(Reactor& reactor,
                                                                 BlockDevice& device,
-                                                                const LunexJobOptions& options,
+                                                                LunexJobOptions options,
                                                                 LunexGenerations* generations);
   ~LunexJob();  // idle
   LunexJob(const LunexJob&) = delete;
@@ -100,7 +103,8 @@ class LunexJob {
   [[nodiscard]] bool done() const {
     return started_ && in_flight_ == 0 && flush_ != Flush::running;
   }
-  [[nodiscard]] bool stopping() const { return stopping_; }
+  // Nothing new is submitted, and only answers of requests are waited for. A flush takes its time.
+  [[nodiscard]] bool ending() const { return stopping_ && flush_ != Flush::running; }
   // For a progress report and for results that do not come any more.
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
   [[nodiscard]] const LunexJobResult& result() const { return result_; }

@@ -37,7 +37,7 @@ constexpr double kMaxSeconds = 1000.0 * 3600;
 
 }  // namespace
 
-Result<std::uint64_t> parse_lunex_size(std::string_view text) {
+Result<std::uint64_t> parse_lunex_offset(std::string_view text) {
   std::uint64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   std::string suffix(end, text.data() + text.size());
@@ -50,13 +50,22 @@ Result<std::uint64_t> parse_lunex_size(std::string_view text) {
     suffix.erase(0, 1);
   }
   const bool known = suffix.empty() || suffix == "b" || (shift != 0 && suffix == "ib");
-  if (error != std::errc{} || !known || number == 0 ||
+  if (error != std::errc{} || !known ||
       number > std::numeric_limits<std::uint64_t>::max() >> (shift + 1)) {
+    return fail(ErrorCode::invalid_argument,
+                "must be a number of bytes, with k, m, g or t behind it for powers of 1024");
+  }
+  return number << shift;
+}
+
+Result<std::uint64_t> parse_lunex_size(std::string_view text) {
+  auto bytes = parse_lunex_offset(text);
+  if (!bytes || *bytes == 0) {
     return fail(
         ErrorCode::invalid_argument,
         "must be a number of bytes above 0, with k, m, g or t behind it for powers of 1024");
   }
-  return number << shift;
+  return bytes;
 }
 
 Result<Duration> parse_lunex_time(std::string_view text) {

@@ -9,9 +9,14 @@
 
 namespace iscsi_blkback {
 
-// To standard output. False: it cannot be written.
-[[nodiscard]] bool print_lines(const PrintableLines& lines);
-[[nodiscard]] bool print_json(const nlohmann::json& document);
+// As the first thing that a program does: standard streams that were closed before it was started
+// are there again; that of results cannot be written. Else a socket or the reactor itself would
+// have their numbers, and get what is printed.
+void keep_standard_streams();
+
+// To standard output. False: it cannot be written, or could not before, which was said.
+[[nodiscard]] bool print_lines(std::string_view program, const PrintableLines& lines);
+[[nodiscard]] bool print_json(std::string_view program, const nlohmann::json& document);
 // To standard error, as one line: "PROGRAM: SENTENCE", or without a program (empty) the sentence.
 void print_complaint(std::string_view program, std::string_view sentence);
 

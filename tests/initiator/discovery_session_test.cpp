@@ -237,6 +237,88 @@ TEST_F(DiscoverySessionTest, TheAnswerCountsHoweverTheTargetTakesTheLogout) {
   }
 }
 
+// ---- rounds: a target that is just being started
+
+TEST_F(DiscoverySessionTest, WhatRefusesIsAskedAgain) {
+  options.rounds = 3;
+  for (const int status : {0x0200, 0x0201, 0x0203, 0x0206, 0x0300, 0x0301, 0x0302}) {
+    for (int refused = 1; refused <= 3; ++refused) {
+      start();
+      for (int number = 0; number < refused; ++number) {
+        answer_login(next_login_request(), {}, false, static_cast<std::uint16_t>(status));
+      }
+      if (refused == 3) {
+        EXPECT_THAT(error(), HasSubstr("discovery at san1:3260 failed: ")) << status;
+        EXPECT_THAT(error(), Not(HasSubstr("; 10.0.0.1"))) << "each round says the same";
+        continue;
+      }
+      play(target, {"TargetName=iqn.a:b"});
+      EXPECT_EQ(targets(), "iqn.a:b@10.0.0.1") << status;
+    }
+  }
+}
+
+TEST_F(DiscoverySessionTest, AConnectionThatIsLostIsTriedAgainAtEveryAddress) {
+  options.rounds = 2;
+  options.addresses = {test_address(2), test_address(1)};  // nobody listens at the first
+  start();
+  (void)next_login_request();
+  target.reset();
+  play(target, {"TargetName=iqn.a:b"});
+  EXPECT_EQ(targets(), "iqn.a:b@10.0.0.1");
+}
+
+TEST_F(DiscoverySessionTest, WithoutRoundsTheFirstRefusalIsTheEnd) {
+  start();
+  answer_login(next_login_request(), {}, false, 0x0301);
+  EXPECT_THAT(error(), HasSubstr("discovery at san1:3260 failed: "));
+}
+
+TEST_F(DiscoverySessionTest, SilenceIsWaitedForOnce) {
+  options.rounds = 3;
+  const TimePoint began = reactor.now();
+  start();
+  (void)next_login_request();
+  EXPECT_THAT(error(), HasSubstr("got no answer in time while logging in"));
+  EXPECT_LT(reactor.now() - began, seconds(16));
+  reactor.network().set_dropping(test_address(1), true);
+  const TimePoint second = reactor.now();
+  start();
+  EXPECT_THAT(error(), HasSubstr("connect_timeout"));
+  EXPECT_LT(reactor.now() - second, seconds(2));
+  reactor.network().set_dropping(test_address(1), false);
+}
+
+TEST_F(DiscoverySessionTest, RoundsEndWithTheTime) {
+  options.rounds = 1000;
+  options.timeout = seconds(2);
+  const TimePoint began = reactor.now();
+  start();
+  int logins = 0;
+  for (; !result && logins < 100; ++logins) {
+    ReceivedPdu pdu;
+    if (!target.next(Opcode::login_request, pdu)) {
+      break;
+    }
+    answer_login(decode_login_request(pdu.bhs()), {}, false, 0x0301);
+    reactor.run_for(milliseconds(20));
+  }
+  EXPECT_THAT(error(), HasSubstr("discovery at san1:3260 failed: "));
+  EXPECT_LT(reactor.now() - began, seconds(5));
+  EXPECT_GE(logins, 3);
+  EXPECT_LE(logins, 5);
+}
+
+TEST_F(DiscoverySessionTest, IsStoppedBetweenRounds) {
+  options.rounds = 3;
+  start();
+  answer_login(next_login_request(), {}, false, 0x0301);
+  reactor.run_for(milliseconds(100));
+  ASSERT_FALSE(result);
+  session->cancel();
+  EXPECT_THAT(error(), HasSubstr("was stopped"));
+}
+
 TEST_F(DiscoverySessionTest, PingsAreAnswered) {
   start();
   ASSERT_TRUE(target.accept_login());

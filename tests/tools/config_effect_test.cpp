@@ -170,8 +170,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "c.toml:2: features does not begin with the number of words that follow, as in "
                 "\"0\" or \"1 queue_if_no_path\""},
         Refused{"[defaults]\nfeatures = '2 queue_mode mq'\n",
+                "c.toml:2: features queue_mode has no meaning here: there is no queue of the "
+                "kernel's"},
+        Refused{"[defaults]\nfeatures = '1 frobnicate'\n",
                 "c.toml:2: features knows queue_if_no_path, pg_init_retries NUMBER and "
-                "pg_init_delay_msecs NUMBER here, not queue_mode"},
+                "pg_init_delay_msecs NUMBER here, not frobnicate"},
         Refused{"[defaults]\nfeatures = '1 pg_init_retries'\n",
                 "c.toml:2: features needs a number from 1 to 50 behind pg_init_retries"},
         Refused{"[defaults]\nfeatures = '2 pg_init_retries 51'\n",

@@ -23,6 +23,7 @@ void PrintTo(const OldLine& line, std::ostream* out) {
 constexpr OldLine kIscsidConf[] = {
     {"iscsid.startup", "'/bin/systemctl start iscsid.socket'"},
     {"iscsid.safe_logout", "'Yes'"},
+    {"iscsid.ipc_auth_uid", "'Yes'"},
     {"node.startup", "'manual'"},
     {"node.leading_login", "'No'"},
     {"node.session.auth.authmethod", "'None'"},
@@ -65,6 +66,8 @@ constexpr OldLine kIscsidConf[] = {
     {"node.session.iscsi.ERL", "0"},
     {"node.session.initial_cmdsn", "0"},
     {"node.session.boot_root", "'No'"},
+    {"node.boot_lun", "'0'"},
+    {"node.transport_name", "'tcp'"},
     {"node.name", "'iqn.2009-02.com.example:t'"},
     {"node.tpgt", "1"},
     {"node.discovery_address", "'192.0.2.1'"},
@@ -83,6 +86,8 @@ constexpr OldLine kIscsidConf[] = {
     {"discovery.sendtargets.discoveryd_poll_inval", "30"},
     {"discovery.sendtargets.reopen_max", "5"},
     {"discovery.sendtargets.timeo.login_timeout", "15"},
+    {"discovery.sendtargets.timeo.auth_timeout", "45"},
+    {"discovery.sendtargets.timeo.active_timeout", "30"},
     {"discovery.isns.use_discoveryd", "'No'"},
     {"discovery.isns.discoveryd_poll_inval", "30"},
     {"isns.address", "'192.0.2.1'"},
@@ -96,6 +101,9 @@ constexpr OldLine kIscsidConf[] = {
     {"iface.bootproto", "'dhcp'"},
     {"iface.subnet_mask", "'255.255.255.0'"},
     {"iface.gateway", "'192.0.2.254'"},
+    {"iface.prefix_len", "64"},
+    {"iface.vlan_state", "'disable'"},
+    {"iface.def_task_mgmt_timeout", "0"},
 };
 
 // `multipath -t` of 0.9.4 and 0.11.1, and what multipath.conf(5) has besides.
@@ -221,8 +229,60 @@ TEST_P(OldSections, IsRefusedWithItsReason) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Names, OldSections,
-                         testing::Values("devices", "multipaths", "overrides", "protocol",
-                                         "blacklist", "blacklist_exceptions"));
+                         testing::Values("devices", "multipaths", "multipath", "overrides",
+                                         "protocol", "blacklist", "blacklist_exceptions"));
+
+// Pasted as they are, without a section.
+TEST(OldLinesAtTheTop, AreRefusedWithThePlaceWhereTheyBelongOrTheirReason) {
+  for (const char* text :
+       {"node.session.cmds_max = 128\n", "'node.session.cmds_max' = 128\n",
+        "discovery.sendtargets.auth.authmethod = 'None'\n", "[node.session]\ncmds_max = 128\n",
+        "node.session.iscsi.InitialR2T = 'No'\n", "no_path_retry = 'queue'\n"}) {
+    EXPECT_THAT(refusal(text), HasSubstr("belongs into [defaults]")) << text;
+  }
+  for (const char* text :
+       {"node.startup = 'manual'\n", "iscsid.safe_logout = 'Yes'\n", "isns.port = 3205\n",
+        "iface.transport_name = 'tcp'\n", "node.session.timeo.replacement_timeout = 120\n",
+        "[node]\nstartup = 'manual'\n", "user_friendly_names = 'yes'\n"}) {
+    EXPECT_THAT(refusal(text), HasSubstr("has no meaning here: ")) << text;
+  }
+  EXPECT_THAT(refusal("node.frobnicate = 1\n"), HasSubstr("node is not an option of this file"));
+  for (const char* text : {"node.conn[0].timeo.login_timeout = 15\n", "node.startup = manual\n",
+                           "defaults {\n  polling_interval 5\n}\n"}) {
+    EXPECT_THAT(refusal(text), HasSubstr("this file is TOML")) << text;
+  }
+}
+
+// multipath.conf has it in a device's section.
+TEST(OldLinesOfADevice, AreRefusedWithThePlaceWhereTheyBelong) {
+  for (const char* line : {"marginal_path_err_recheck_gap_time = 12", "polling_interval = 5",
+                           "checker_timeout = 30", "marginal_path_double_failed_time = 'no'"}) {
+    EXPECT_THAT(refusal(std::string("[[device]]\nvendor = 'A'\n") + line + "\n"),
+                HasSubstr("it belongs into [defaults]"))
+        << line;
+  }
+}
+
+TEST(OldValues, AsTheOldToolsTakeThem) {
+  const std::string chap = kChap + "node.session.auth.chap_algs = ";
+  const std::vector<ChapAlgorithm> both = {ChapAlgorithm::sha256, ChapAlgorithm::md5};
+  for (const char* list : {"'SHA256,MD5'", "'SHA256, MD5'", "' SHA256 , MD5 '"}) {
+    EXPECT_EQ(accepted(chap + list + "\n").session.chap.algorithms, both) << list;
+  }
+  EXPECT_NE(refusal(chap + "'SHA256,'\n"), "accepted");
+  EXPECT_NE(refusal(chap + "'SHA 256'\n"), "accepted");
+  for (const char* features :
+       {"2 queue_if_no_path retain_attached_hw_handler",
+        "4 retain_attached_hw_handler queue_if_no_path pg_init_retries 50"}) {
+    const Configuration configuration =
+        accepted(std::string("[defaults]\nfeatures = '") + features + "'\n");
+    EXPECT_EQ(configuration.multipath.no_path_retry,
+              std::optional<std::optional<milliseconds>>(std::optional<milliseconds>()));
+  }
+  EXPECT_EQ(refusal("[defaults]\nfeatures = '1 retain_attached_hw_handler'\n"), "accepted");
+  EXPECT_THAT(refusal("[defaults]\nfeatures = '2 queue_mode bio'\n"),
+              HasSubstr("has no meaning here: "));
+}
 
 TEST(OldValues, ZeroAndNoAreTakenAsMultipathToolsTakeThem) {
   EXPECT_EQ(accepted("[defaults]\nfailback = 0\n").multipath.failback, Failback{});

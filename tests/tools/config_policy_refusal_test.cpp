@@ -106,7 +106,8 @@ INSTANTIATE_TEST_SUITE_P(
         {"DeviceWithoutVendorAndProduct", "[[device]]\nprio = 'rdac'\n",
          "c.toml:1: a device needs a vendor or a product"},
         {"DeviceWithAnOptionOfSessions", "[[device]]\nvendor = 'IET'\nlogin_timeout = 3\n",
-         "c.toml:3: login_timeout is not an option of a device"},
+         "c.toml:3: login_timeout is not an option of a device: it belongs into [defaults] or "
+         "[luns.ALIAS]"},
         {"DeviceWithAMisspeltOption", "[[device]]\nvendor = 'IET'\nprios = 'alua'\n",
          "c.toml:3: prios is not an option of a device; did you mean prio?"},
         {"DeviceThatContradictsItself", "[[device]]\nvendor = 'IET'\nprio = 'weightedpath'\n",

@@ -163,7 +163,9 @@ TEST_F(HotplugScript, SaysAtOnceThatTheDiskLineNeedsAnotherBackendtype) {
 TEST_F(HotplugScript, SaysAtOnceThatTheTargetIsNobodysHere) {
   for (const char* params :
        {"aio:/dev/vg/lv", "aio:iqn.2009-02.com.example:vm", "vhd:/images/a.vhd", "aio:", "scsi:a",
-        "aio:iqn=iqn.a:b,portal=192.0.2.1", "aio://192.0.2.1/iqn.a:b/1"}) {
+        "aio:iqn=iqn.a:b,portal=192.0.2.1", "aio://192.0.2.1/iqn.a:b/1",
+        "aio:/dev/disk/by-path/ip-192.0.2.1:3260-iscsi-iqn.2009-02.com.example:vm-lun-1",
+        "aio:/dev/iscsi/vm:1", "phy:iscsi:a", "aio:iscsid:a", "aio:a iscsi:b", "aio:'", "aio: "}) {
     node("params", params);
     expect_at_once("/local/domain/0/backend/vbd3/5/51712", "does not begin with iscsi:");
   }
@@ -171,8 +173,9 @@ TEST_F(HotplugScript, SaysAtOnceThatTheTargetIsNobodysHere) {
 
 // Those the service refuses itself, and says more.
 TEST_F(HotplugScript, LeavesToTheServiceWhatTheServiceExplains) {
-  for (const char* params : {"aio:iscsi:a", "iscsi:a", "vhd:iscsi:a", "aio: iscsi:a",
-                             "aio:'iscsi:a'", "aio:ISCSI:a", "qcow2:\"iSCSI:a"}) {
+  for (const char* params :
+       {"aio:iscsi:a", "iscsi:a", "vhd:iscsi:a", "aio: iscsi:a", "aio:'iscsi:a'", "aio:ISCSI:a",
+        "qcow2:\"iSCSI:a", "aio:iscsi :a", "aio: \"iscsi:a\"", "aio:\tiscsi://h/iqn.a:b/1"}) {
     node("params", params);
     node("hotplug-status", "");
     watch("set_node hotplug-status connected\nexec sleep 50");

@@ -112,6 +112,12 @@ TEST_F(LunexDiskTest, WaitsThroughAFirstRefusedConnection) {
   expect_reached();
 }
 
+TEST_F(LunexDiskTest, WaitsForAFirstLoginAsLongAsThatMayTake) {
+  target_.set_hung(true);
+  soon(13s, [this] { target_.set_hung(false); });  // login_timeout: 15 s
+  expect_reached();
+}
+
 TEST_F(LunexDiskTest, WaitsForTheSlowerPathThatIsRefusedFirst) {
   target_.refuse_logins(1, 0x0301);
   soon(100ms, [this] { target_.refuse_logins(1, 0); });
@@ -194,6 +200,34 @@ TEST_F(LunexDiskTest, ALunThatDoesNotAnswerIsDescribedByWhatIsNotAnswered) {
   target_.clear_faults();
 }
 
+TEST_F(LunexDiskTest, AQuestionThatIsNotAnsweredCostsNoOther) {
+  open({"192.0.2.1"});
+  ASSERT_TRUE(settles());
+  leave_unanswered([](const SimCommand& command) { return command.cdb[0] == 0x5e; });
+  const auto info = ask();
+  ASSERT_TRUE(info) << info.error().message;
+  EXPECT_FALSE(info->reservation);
+  EXPECT_THAT(info->luns, testing::ElementsAre(encode_lun(1))) << "asked for last";
+  target_.clear_faults();
+}
+
+TEST_F(LunexDiskTest, ALunWhoseConnectionIsLostMeanwhileIsNotDescribedInPart) {
+  open({"192.0.2.1"});
+  ASSERT_TRUE(settles());
+  for (const unsigned operation : {0x12U, 0x5eU, 0xa0U}) {
+    SimFault lost;
+    lost.drop_connection = true;
+    lost.matches = [operation](const SimCommand& command) { return command.cdb[0] == operation; };
+    target_.inject(lost);
+    const auto info = ask();
+    ASSERT_FALSE(info) << operation;
+    EXPECT_THAT(info.error().message, HasSubstr("connection was lost"));
+    ASSERT_TRUE(settles());
+    ASSERT_TRUE(reactor_.run_until([&] { return disk_->snapshot().paths_up() == 1; }, 20s));
+  }
+  EXPECT_TRUE(ask());
+}
+
 TEST_F(LunexDiskTest, AnIdentificationThatWasLostIsNotTheEnd) {
   target_.options().command_delay = 100ms;
   soon(150ms, [this] { reactor_.network().reset_connections(target_.address(0)); });
@@ -233,6 +267,14 @@ TEST_F(LunexDiskTest, ARedirectInACircleIsToldAndNotTakenForAnIntermediateState)
   open({"192.0.2.1"});
   EXPECT_TRUE(settles(5s));
   EXPECT_THAT(disk_->trouble(), HasSubstr("redirects in a circle"));
+}
+
+TEST_F(LunexDiskTest, ATargetThatDoesNotAnswerTheLoginIsToldWithTheReason) {
+  target_.set_hung(true);
+  open({"192.0.2.1"});
+  EXPECT_TRUE(settles(20s));
+  EXPECT_THAT(disk_->trouble(), HasSubstr("192.0.2.1"));
+  target_.set_hung(false);
 }
 
 TEST_F(LunexDiskTest, AMissingLunIsToldSoon) {

@@ -285,6 +285,162 @@ TEST_F(Lunex, InterruptedBeforeTheLunWasReachedSaysSo) {
   tgt.signal(SIGCONT);
 }
 
+// Names are looked up and portals asked before there is a reactor.
+TEST_F(Lunex, InterruptedWhileItAsksForTargetsSaysSo) {
+  std::ofstream(folder / "lunex.toml")
+      << "initiator_name = 'iqn.2026-01.test:lunex'\nportals = ['127.0.0.1:" << tgt.port()
+      << "']\n";
+  tgt.signal(SIGSTOP);
+  const std::string words[] = {
+      fmt::format("discover 127.0.0.1:{}", tgt.port()),
+      fmt::format("info iscsi:{}/1", TgtProcess::kTargetName),
+      fmt::format("verify --write-ok iscsi:{}/1", TgtProcess::kTargetName),
+  };
+  for (const char* signal : {"INT", "TERM", "HUP"}) {
+    for (const std::string& word : words) {
+      const CommandResult result = interrupted(signal, word);
+      EXPECT_EQ(result.exit_code, 3) << signal << " " << word;
+      EXPECT_EQ(result.errors, "lunex: interrupted\n") << signal << " " << word;
+    }
+  }
+  tgt.signal(SIGCONT);
+}
+
+TEST_F(Lunex, AnInfoThatIsInterruptedSaysSo) {
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  const std::string proxied = url({(*proxy)->port()});
+  EXPECT_EQ(lunex("info " + proxied).exit_code, 0);
+  const std::uint64_t whole = (*proxy)->forwarded(TcpProxy::Way::to_initiator);
+  (*proxy)->set_delay(std::chrono::milliseconds(30));
+  std::promise<CommandResult> ended;
+  std::thread run([&] {
+    ended.set_value(run_command(
+        fmt::format("'{}' info --config '{}' {} & pid=$!\n"
+                    "while [ ! -e '{}' ]; do sleep 0.05; done\n"
+                    "kill -TERM $pid; wait $pid",
+                    ISCSI_BLKBACK_LUNEX, folder / "lunex.toml", proxied, folder / "now")));
+  });
+  // Once the LUN is known, after about the half, it is asked anew.
+  EXPECT_TRUE(
+      wait_for([&] { return (*proxy)->forwarded(TcpProxy::Way::to_initiator) > whole * 17 / 10; }));
+  (*proxy)->stall(TcpProxy::Way::to_initiator);
+  EXPECT_TRUE(wait_for([&] { return (*proxy)->stalled(TcpProxy::Way::to_initiator) > 0; }));
+  std::ofstream(folder / "now") << "";
+  run.join();
+  const CommandResult result = ended.get_future().get();
+  EXPECT_EQ(result.exit_code, 3) << result.errors;
+  EXPECT_THAT(result.errors, HasSubstr("interrupted before the LUN"));
+  EXPECT_EQ(result.output, "");
+}
+
+TEST_F(Lunex, EndsInOrderWhenTheTerminalGoesButNotUnderNohup) {
+  const CommandResult result = interrupted("HUP", "run --runtime=1h --json " + url());
+  EXPECT_EQ(result.exit_code, 3) << result.errors;
+  EXPECT_EQ(nlohmann::json::parse(result.output, nullptr, false)["interrupted"], true);
+  const CommandResult stays =
+      run_command(fmt::format("trap '' HUP; '{0}' run --runtime=2 --config '{1}' {2} & pid=$!\n"
+                              "sleep 0.5; kill -HUP $pid; wait $pid",
+                              ISCSI_BLKBACK_LUNEX, folder / "lunex.toml", url()));
+  EXPECT_EQ(stays.exit_code, 0) << stays.errors;
+  EXPECT_THAT(stays.output, Not(HasSubstr("interrupted")));
+}
+
+TEST_F(Lunex, SaysThatItCannotWriteItsResults) {
+  for (const char* command :
+       {"info ", "run --number_ios=10 ", "verify --write-ok --size=1m --passes=1 "}) {
+    for (const char* where : {" > /dev/full", " >&-", " <&- >&-", " --json > /dev/full"}) {
+      const CommandResult result =
+          run_command(fmt::format("'{}' {} --config '{}' {} {}", ISCSI_BLKBACK_LUNEX, command,
+                                  folder / "lunex.toml", url(), where));
+      EXPECT_EQ(result.exit_code, 1) << command << where;
+      EXPECT_THAT(result.errors, StartsWith("lunex: standard output cannot be written: "))
+          << command << where;
+      EXPECT_EQ(std::count(result.errors.begin(), result.errors.end(), '\n'), 1) << result.errors;
+    }
+    const CommandResult quiet =
+        run_command(fmt::format("'{}' {} --config '{}' {} 2>&-", ISCSI_BLKBACK_LUNEX, command,
+                                folder / "lunex.toml", url()));
+    EXPECT_EQ(quiet.exit_code, 0) << command;
+    EXPECT_NE(quiet.output, "") << command;
+  }
+}
+
+// What is complained of must not go to a socket that has the number of standard error.
+TEST_F(Lunex, NothingTakesThePlaceOfAClosedStream) {
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  const CommandResult result = run_command(fmt::format(
+      "'{0}' run --runtime=30 --config '{1}' {2} <&- >&- 2>&- & pid=$!\n"
+      "for i in $(seq 200); do ls -l /proc/$pid/fd > '{3}/fds'\n"
+      "grep -q socket '{3}/fds' && break; sleep 0.05; done\n"
+      "kill -TERM $pid; wait $pid",
+      ISCSI_BLKBACK_LUNEX, folder / "lunex.toml", url({(*proxy)->port()}), folder.path()));
+  EXPECT_NE(result.exit_code, 0) << "the results are lost";
+  const std::string descriptors = read_whole(folder / "fds");
+  for (const char* number : {" 0 -> /dev/null", " 1 -> /dev/null", " 2 -> /dev/null"}) {
+    EXPECT_THAT(descriptors, HasSubstr(number));
+  }
+}
+
+TEST_F(Lunex, DiscoveryWaitsThroughAFirstRefusal) {
+  std::ofstream(folder / "lunex.toml") << "initiator_name = 'iqn.2026-01.test:lunex'\n";
+  for (const bool of_a_disk : {false, true}) {
+    auto proxy = TcpProxy::start(tgt.port());
+    ASSERT_TRUE(proxy);
+    std::string words = fmt::format("discover 127.0.0.1:{}", (*proxy)->port());
+    if (of_a_disk) {
+      std::ofstream(folder / "lunex.toml")
+          << "initiator_name = 'iqn.2026-01.test:lunex'\nportals = "
+             "['127.0.0.1:"
+          << (*proxy)->port() << "']\n";
+      words = fmt::format("info iscsi:{}/1", TgtProcess::kTargetName);
+    }
+    (*proxy)->set_refusing(true);
+    std::promise<CommandResult> ended;
+    std::thread run([&] { ended.set_value(lunex(words)); });
+    EXPECT_TRUE(wait_for([&] { return (*proxy)->accepted() >= 1; }));
+    (*proxy)->set_refusing(false);
+    run.join();
+    EXPECT_EQ(ended.get_future().get().exit_code, 0) << words;
+  }
+}
+
+TEST_F(Lunex, AnInfoWhoseConnectionIsLostBeginsAnew) {
+  auto proxy = TcpProxy::start(tgt.port());
+  ASSERT_TRUE(proxy);
+  const auto whole = json_of("info " + url({(*proxy)->port()}));
+  const std::uint64_t bytes = (*proxy)->forwarded(TcpProxy::Way::to_initiator);
+  // In the identification, in the questions, and with the last answers.
+  for (const std::uint64_t part : {bytes / 4, bytes / 2, bytes * 3 / 4, bytes - 100}) {
+    auto cut = TcpProxy::start(tgt.port());
+    ASSERT_TRUE(cut);
+    (*cut)->set_refusing(true);
+    std::promise<CommandResult> ended;
+    std::thread run([&] { ended.set_value(lunex("info --json " + url({(*cut)->port()}))); });
+    EXPECT_TRUE(wait_for([&] { return (*cut)->accepted() >= 1; }));
+    (*cut)->set_delay(std::chrono::milliseconds(2));
+    (*cut)->set_refusing(false);
+    EXPECT_TRUE(wait_for([&] { return (*cut)->open() != 0; }));
+    (*cut)->cut_after(TcpProxy::Way::to_initiator, part, TcpProxy::Ending::reset);
+    run.join();
+    const CommandResult result = ended.get_future().get();
+    EXPECT_EQ(result.exit_code, 0) << part << ": " << result.errors;
+    auto again = nlohmann::json::parse(result.output, nullptr, false);
+    again["portal"] = whole["portal"];
+    EXPECT_EQ(again, whole) << part;
+  }
+}
+
+TEST_F(Lunex, ASmallPartIsVerifiedWithoutFurtherOptions) {
+  for (const char* size : {"512", "4k", "64k", "1m"}) {
+    EXPECT_EQ(
+        json_of(fmt::format("verify --write-ok --offset=0 --size={} {}", size, url()))["verified"],
+        true)
+        << size;
+  }
+}
+
 TEST_F(Lunex, AVerifyThatLostItsPathDoesNotJudgeTheLun) {
   auto proxy = TcpProxy::start(tgt.port());
   ASSERT_TRUE(proxy);

@@ -49,6 +49,14 @@ TEST(LunexSize, RefusesWhatIsNoSize) {
   }
 }
 
+TEST(LunexSize, AnOffsetMayBeZero) {
+  EXPECT_EQ(parse_lunex_offset("0"), 0U);
+  EXPECT_EQ(parse_lunex_offset("0k"), 0U);
+  EXPECT_EQ(parse_lunex_offset("3m"), 3U << 20);
+  EXPECT_FALSE(parse_lunex_offset("-1"));
+  EXPECT_FALSE(parse_lunex_offset(""));
+}
+
 TEST(LunexTime, TakesSecondsAndUnits) {
   EXPECT_EQ(parse_lunex_time("10").value(), std::chrono::seconds(10));
   EXPECT_EQ(parse_lunex_time("0.5").value(), milliseconds(500));
@@ -359,7 +367,7 @@ TEST_F(LunexJobTest, CountsWhatIsNeverAnsweredApartAndForHowLong) {
   const auto job = make(options);
   job->start();
   reactor.run_for(milliseconds(20));
-  EXPECT_TRUE(job->stopping());
+  EXPECT_TRUE(job->ending());
   EXPECT_FALSE(job->done());
   disk.fail_held(IoStatus::aborted);
   reactor.run_until_idle();
@@ -390,9 +398,11 @@ TEST_F(LunexJobTest, AFlushThatIsNeverAnsweredIsCounted) {
   job->start();
   reactor.run_for(milliseconds(20));
   EXPECT_FALSE(job->done());
+  EXPECT_FALSE(job->ending()) << "a flush is given the time that it takes";
   disk.fail_held(IoStatus::aborted);
   reactor.run_until_idle();
   EXPECT_TRUE(job->done());
+  EXPECT_TRUE(job->ending());
   EXPECT_EQ(job->result().unanswered, 1U);
   EXPECT_EQ(job->result().requests(), 3U);
 }
@@ -584,6 +594,40 @@ TEST_F(LunexJobTest, RefusesToVerifyMoreRequestsThanBlocks) {
   EXPECT_THAT(refusal(options, &generations), HasSubstr("only 8 blocks for 9 requests"));
 }
 
+// What nobody has chosen is no reason to refuse a small LUN.
+TEST_F(LunexJobTest, LessensWhatNobodyHasChosen) {
+  struct Case {
+    std::uint64_t size_bytes;
+    std::uint32_t most_sectors;  // of a command
+    std::uint64_t requests;
+  };
+  for (const Case& one :
+       {Case{512, 0, 1}, Case{4096, 0, 1}, Case{64 << 10, 0, 1}, Case{(64 << 10) + 512, 0, 2},
+        Case{1 << 20, 0, 16}, Case{1 << 20, 64, 32}, Case{1 << 20, 1, 2048}}) {
+    Geometry small = geometry();
+    small.max_transfer_sectors = one.most_sectors;
+    MemoryDisk lun{reactor, small};
+    LunexGenerations written{7};
+    for (const bool write : {true, false}) {
+      LunexJobOptions options;
+      options.random = false;
+      options.reads = !write;
+      options.writes = write;
+      options.block_bytes = 64 << 10;
+      options.depth = 16;
+      options.lessen_block_bytes = true;
+      options.lessen_depth = true;
+      options.size_bytes = one.size_bytes;
+      auto job = LunexJob::create(reactor, lun, options, &written);
+      ASSERT_TRUE(job) << job.error().message;
+      run(**job);
+      EXPECT_EQ((*job)->result().requests(), one.requests) << one.size_bytes;
+      EXPECT_EQ((*job)->result().bytes(), one.size_bytes);
+      EXPECT_EQ((*job)->result().compared_bytes, write ? 0 : one.size_bytes);
+    }
+  }
+}
+
 TEST(LunexReport, JsonHasTheKeysOfItsManPage) {
   LunexMeasure measure;
   measure.result.elapsed = std::chrono::seconds(2);
@@ -707,7 +751,8 @@ TEST(LunexReport, TheVerdictIsAboutTheLunOnlyWhenBlocksWereCompared) {
 
 class LunexName : public testing::Test {
  protected:
-  LunexConfiguration configured(const std::string& text, const std::string& given = {}) {
+  LunexConfiguration configured(const std::string& text,
+                                const std::optional<std::string>& given = std::nullopt) {
     const auto result = configure_lunex(files(text), given);
     EXPECT_TRUE(result) << (result ? "" : result.error().message);
     return result.value_or(LunexConfiguration{});
@@ -763,11 +808,13 @@ TEST_F(LunexName, IsMadeUpWhereTheHostHasNone) {
 
 TEST_F(LunexName, ThatIsNoneIsRefusedAndTheSentenceNamesTheOption) {
   std::ofstream(folder / "initiatorname.iscsi") << "InitiatorName=host1\n";
-  const auto wrong = configure_lunex(files(""), "");
+  const auto wrong = configure_lunex(files(""), std::nullopt);
   ASSERT_FALSE(wrong);
   EXPECT_EQ(wrong.error().code, ErrorCode::invalid_argument);
   EXPECT_THAT(wrong.error().message, HasSubstr("-i"));
-  EXPECT_THAT(configure_lunex(files(""), "host1").error().message, HasSubstr("--initiator-name"));
+  for (const char* none : {"host1", ""}) {
+    EXPECT_THAT(configure_lunex(files(""), none).error().message, HasSubstr("--initiator-name"));
+  }
   EXPECT_EQ(configured("", "iqn.a:given").configuration.initiator_name, "iqn.a:given");
 }
 
