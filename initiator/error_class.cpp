@@ -199,6 +199,10 @@ bool refuses_form(const ScsiTask& task) {
   }
 }
 
+bool refuses_form_of_transfer(const ScsiTask& task) {
+  return refuses_form(task) && classify(task) != ErrorClass::out_of_range;
+}
+
 bool refuses_flush(ErrorClass error) {
   return error == ErrorClass::command_unsupported || error == ErrorClass::out_of_range ||
          error == ErrorClass::illegal_request || error == ErrorClass::write_protected ||

@@ -71,5 +71,7 @@ enum class Transfer : std::uint8_t { whole, at_most };
 // ILLEGAL REQUEST, in words that say that the command will never be taken in this form: 20/00,
 // 21/00 and 24/xx. Other words of this key may be said of a moment.
 [[nodiscard]] bool refuses_form(const ScsiTask& task);
+// The same of a read or a write, where 21/00 speaks of its range.
+[[nodiscard]] bool refuses_form_of_transfer(const ScsiTask& task);
 
 }  // namespace iscsi_blkback

@@ -50,9 +50,11 @@ LogicalUnit::Identification::Identification(Reactor& reactor, LogicalUnit& unit,
           reactor, [](void* self) noexcept { static_cast<Identification*>(self)->send(); }, this),
       answered_at_(reactor.now()),
       patience_(kPatience),
-      spare_patience_(kSparePatience) {
+      spare_patience_(kSparePatience),
+      questions_(unit.questions_) {
   task_.owner = this;
   task_.on_complete = &Identification::on_complete;
+  task_.silences = questions_->silences;
 }
 
 void LogicalUnit::Identification::begin() {
@@ -92,8 +94,8 @@ void LogicalUnit::Identification::start_over() {
 bool LogicalUnit::Identification::abandon() {
   retry_timer_.stop();
   if (outstanding_) {
-    unanswered_ = unit_.unanswered_;
-    ++*unanswered_;
+    abandoned_ = true;
+    ++questions_->unanswered;
   }
   return outstanding_;
 }
@@ -217,15 +219,26 @@ void LogicalUnit::Identification::send() {
   task_.direction = bytes == 0 ? DataDirection::none : DataDirection::in;
   task_.data = bytes == 0 ? nullptr : buffer_.data();
   task_.data_length_bytes = bytes;
+  be_patient();
   outstanding_ = true;
+  sent_at_ = reactor_.now();
   session_.submit(task_);
+}
+
+void LogicalUnit::Identification::be_patient() {
+  const auto limit = session_.options().command_timeout;
+  if (task_.stuck == 0 && limit.count() != 0 && unit_.patience(Duration::zero()) > limit) {
+    ScsiTask::count_up(task_.stuck);
+  }
 }
 
 void LogicalUnit::Identification::on_complete(ScsiTask& task) noexcept {
   auto* self = static_cast<Identification*>(task.owner);
   self->outstanding_ = false;
-  if (self->unanswered_) {
-    --*self->unanswered_;
+  const TimePoint now = self->reactor_.now();
+  self->questions_->note(task, now - self->sent_at_, now);
+  if (self->abandoned_) {
+    --self->questions_->unanswered;
     delete self;
     return;
   }

@@ -119,6 +119,9 @@ class LogicalUnit::Identification {
   [[nodiscard]] bool may_do_without() const;
   // Some targets send the standard INQUIRY data, whatever page is asked for.
   [[nodiscard]] bool is_standard_data(std::span<const std::byte> page) const;
+  // Where the LUN is known to take longer than command_timeout, a question is not aborted after
+  // that, as if it had been given up before.
+  void be_patient();
   // Reads the answer and chooses the next step; an error ends the identification.
   [[nodiscard]] Result<Step> take_answer();
   [[nodiscard]] Result<Step> take_inquiry();
@@ -156,7 +159,9 @@ class LogicalUnit::Identification {
   Patience patience_;
   Patience spare_patience_;
   bool outstanding_ = false;
-  std::shared_ptr<std::uint32_t> unanswered_;  // LogicalUnit's, which may be gone; if abandoned
+  std::shared_ptr<Questions> questions_;  // LogicalUnit's, which may be gone
+  TimePoint sent_at_{};
+  bool abandoned_ = false;
   bool start_over_ = false;
   bool only_access_ = false;
   LogicalUnitAccess known_;  // with only_access_

@@ -15,6 +15,11 @@ constexpr std::array<std::uint8_t, 6> kForms{
 constexpr std::uint64_t kBlocksOf10ByteForms = std::uint64_t{1} << 32;
 constexpr std::uint32_t kTransferOf10ByteForms = 0xffff;
 
+// An answer that took so long is remembered, and bounds the patience for further ones.
+constexpr std::chrono::seconds kSlowAnswer{1};
+constexpr std::chrono::minutes kSlowMemory{10};
+constexpr std::chrono::minutes kMostPatience{2};
+
 std::uint8_t form_bit(std::uint8_t operation) {
   const auto* const found = std::find(kForms.begin(), kForms.end(), operation);
   return found == kForms.end() ? std::uint8_t{0}
@@ -87,6 +92,24 @@ std::string LogicalUnit::question() const {
 
 Duration LogicalUnit::longest_identification(Duration longest_answer) {
   return Identification::longest(longest_answer);
+}
+
+Duration LogicalUnit::patience(Duration usual) const {
+  const Duration known =
+      reactor_.now() < questions_->remembered_until ? 2 * questions_->longest : Duration::zero();
+  return std::max(usual, std::min<Duration>(known, kMostPatience));
+}
+
+void LogicalUnit::note_question(const ScsiTask& task, Duration took) {
+  questions_->note(task, took, reactor_.now());
+}
+
+void LogicalUnit::Questions::note(const ScsiTask& task, Duration took, TimePoint now) {
+  silences = task.silences;
+  if (task.outcome == TaskOutcome::completed && took >= kSlowAnswer) {
+    longest = now < remembered_until ? std::max(longest, took) : took;
+    remembered_until = now + kSlowMemory;
+  }
 }
 
 void LogicalUnit::cancel_identify() {

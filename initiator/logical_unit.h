@@ -105,6 +105,12 @@ class LogicalUnit {
   // So long an identify() takes at most where each answer comes within longest_answer and nothing
   // has it start over.
   [[nodiscard]] static Duration longest_identification(Duration longest_answer);
+  // How long the answer to a question is waited for: `usual`, and twice as long as one has taken
+  // lately where that is longer: a LUN that is slower than that by nature would never be
+  // identified.
+  [[nodiscard]] Duration patience(Duration usual) const;
+  // Of the caller's own questions, that have come back.
+  void note_question(const ScsiTask& task, Duration took);
   // Of either: on_done does not come; the buffers stay ours until the target has answered or the
   // connection is gone.
   void cancel_identify();
@@ -112,7 +118,7 @@ class LogicalUnit {
   // from the start again, and is not asked this until the session's next login.
   [[nodiscard]] bool do_without_answer();
   // Questions of cancelled ones, and such as were done without, that are at the target still.
-  [[nodiscard]] std::uint32_t unanswered() const { return *unanswered_; }
+  [[nodiscard]] std::uint32_t unanswered() const { return questions_->unanswered; }
 
   // All prepare_ calls fill cdb, lun, direction and data of a task for this LUN; the caller sets
   // on_complete and owner and submits it. Buffers are the caller's, and like the task untouched
@@ -120,10 +126,11 @@ class LogicalUnit {
   // the logical block.
   void prepare_io(ScsiTask& task, const BlockRequest& request,
                   ForceUnitAccess fua = ForceUnitAccess::no) const;
-  // Of a task of prepare_io() that was refused with 5/20/00 (INVALID COMMAND OPERATION CODE), or of
-  // a flush for which refuses_form() is true: true when the LUN can be asked in another way, and
-  // from now on is: prepare again. READ, WRITE and SYNCHRONIZE CACHE have two forms each (SBC-3); a
-  // LUN need not know both, nor those that its READ CAPACITY has. Until the next identify().
+  // Of a task of prepare_io() that was refused with 5/20/00 (INVALID COMMAND OPERATION CODE) or
+  // 5/24/xx (INVALID FIELD IN CDB), or of a flush for which refuses_form() is true: true when the
+  // LUN can be asked in another way, and from now on is: prepare again. READ, WRITE and SYNCHRONIZE
+  // CACHE have two forms each (SBC-3); a LUN need not know both, nor those that its READ CAPACITY
+  // has. Until the next identify().
   [[nodiscard]] bool try_other_form(const ScsiTask& task);
   // SYNCHRONIZE CACHE has been refused in both forms since the last identify().
   [[nodiscard]] bool refuses_flushes() const;
@@ -177,6 +184,15 @@ class LogicalUnit {
 
  private:
   class Identification;
+  // What is known of questions. Shared with those that were cancelled, which may outlive the unit.
+  struct Questions {
+    void note(const ScsiTask& task, Duration took, TimePoint now);
+
+    std::uint32_t unanswered = 0;
+    std::uint8_t silences = 0;  // of the last one that came back; see ScsiTask
+    Duration longest{};         // answer, for a while
+    TimePoint remembered_until{};
+  };
   [[nodiscard]] BlockRange in_blocks(SectorRange range) const;
   [[nodiscard]] bool uses_16_byte_form(std::uint8_t form10, std::uint8_t form16) const;
   [[nodiscard]] bool refused(std::uint8_t operation) const;
@@ -194,7 +210,7 @@ class LogicalUnit {
   std::uint8_t refused_forms_ = 0;  // bits of logical_unit.cpp's kForms, since then
   LogicalUnitAccess access_;
   std::unique_ptr<Identification> identification_;
-  std::shared_ptr<std::uint32_t> unanswered_ = std::make_shared<std::uint32_t>(0);
+  std::shared_ptr<Questions> questions_ = std::make_shared<Questions>();
   std::uint32_t done_without_ = 0;     // bits of Identification::Step
   std::uint64_t done_without_in_ = 0;  // in this login (Session::login_epoch())
 };

@@ -33,6 +33,10 @@ std::string_view without_padding(std::string_view bytes) {
   return bytes.substr(0, bytes.find_last_not_of(std::string_view("\0 ", 2)) + 1);
 }
 
+std::string_view without_zeros_behind(std::string_view bytes) {
+  return bytes.substr(0, bytes.find_last_not_of('\0') + 1);
+}
+
 std::string hex_of(std::string_view bytes) {
   constexpr std::string_view kDigits = "0123456789abcdef";
   std::string text;
@@ -63,6 +67,12 @@ bool is_text(std::string_view bytes) {
   return without_padding(bytes).find('\0') == std::string_view::npos;
 }
 
+// A blank at the end of what is called binary is a byte of it like any other.
+bool ends_as_text(const Designator& designator) {
+  return designator.code_set != kBinary || designator.type == kScsiName ||
+         without_padding(designator.bytes) == without_zeros_behind(designator.bytes);
+}
+
 std::string text_of(const Designator& designator) {
   return printable_identity(without_padding(designator.bytes));
 }
@@ -76,6 +86,23 @@ bool is_filler(std::string_view bytes) {
 
 bool is_filler_number(std::string_view digits) {
   return only(digits, "0") || only(digits, "f");
+}
+
+// "naa.6000000000000000": the forms of a number, and such a number says no more as a name.
+bool is_filler_name(std::string_view name) {
+  const std::string text = lower(without_padding(name));
+  const bool is_naa = text.starts_with("naa.");
+  if (!is_naa && !text.starts_with("eui.")) {
+    return is_filler(name);
+  }
+  const std::string_view digits = std::string_view(text).substr(4);
+  return is_filler_number(digits.substr(is_naa && !digits.empty() ? 1 : 0));
+}
+
+// Two bytes that every UUID has before it (SPC-5 7.7.6.11).
+bool is_filler_uuid(std::string_view bytes) {
+  constexpr std::size_t kHeadBytes = 2;
+  return is_filler(bytes) || is_filler(bytes.substr(std::min(bytes.size(), kHeadBytes)));
 }
 
 // Runs of blanks as one '_', none at the end. text: of printable_identity().
@@ -135,18 +162,26 @@ bool says_something(const Designator& designator, const LunNames& names) {
       return !is_filler(rest) && without_padding(rest) != without_padding(names.product) &&
              joined_blanks(text_of(designator)) != joined_blanks(product_name(names));
     }
+    case kScsiName:
+      return !is_filler_name(bytes);
+    case kUuid:
+      return !is_filler_uuid(bytes);
     case kVendorSpecific:
     case kMd5:
-    case kScsiName:
-    case kUuid:
       return !is_filler(bytes);
     default:
       return false;
   }
 }
 
+// serial: of printable_identity(), which writes a byte of ones in four characters.
 bool says_something(std::string_view serial) {
-  return !only(serial, "0 ");
+  constexpr std::string_view kOnes = "\\xff";
+  std::string_view rest = serial;
+  while (rest.starts_with(kOnes)) {
+    rest.remove_prefix(kOnes.size());
+  }
+  return !only(serial, "0 ") && !(rest.empty() && !serial.empty());
 }
 
 // In the order of scsi_id: a lower one is better. SCSI names, which it does not know, are better
@@ -289,15 +324,10 @@ const char* name_of(std::uint8_t type) {
 
 // The bytes that count: a designator may be padded through one path and not through another.
 std::string value_of(const Designator& designator) {
-  return is_number(designator.type) ? digits_of(designator)
-                                    : std::string(without_padding(designator.bytes));
-}
-
-std::vector<Designator> telling(const LunNames& names) {
-  std::vector<Designator> list;
-  std::copy_if(names.designators.begin(), names.designators.end(), std::back_inserter(list),
-               [&](const Designator& designator) { return says_something(designator, names); });
-  return list;
+  return is_number(designator.type)
+             ? digits_of(designator)
+             : std::string(ends_as_text(designator) ? without_padding(designator.bytes)
+                                                    : without_zeros_behind(designator.bytes));
 }
 
 // Of the designator's kind.
@@ -314,6 +344,19 @@ Matches look_for(const Designator& wanted, std::span<const Designator> list) {
     }
   }
   return matches;
+}
+
+// Those that say something, each once. Bounded: a page has room for a thousand, and each is
+// compared with each.
+std::vector<Designator> telling(const LunNames& names) {
+  std::vector<Designator> list;
+  for (const Designator& designator : names.designators) {
+    if (list.size() < kMostDesignators && says_something(designator, names) &&
+        !look_for(designator, list).equal) {
+      list.push_back(designator);
+    }
+  }
+  return list;
 }
 
 // One of the kind that the other list has not.
@@ -347,6 +390,37 @@ std::optional<std::string> difference_of_kinds(bool local, const LunNames& disk,
     }
   }
   return std::nullopt;
+}
+
+// NAA and EUI-64 of forms that the standard does not know, and yet not empty: nothing to be called
+// by, but they tell one LUN from another where nothing else does.
+std::vector<Designator> malformed(const LunNames& names) {
+  std::vector<Designator> list;
+  for (const Designator& designator : names.designators) {
+    if (list.size() < kMostDesignators && is_number(designator.type) &&
+        !is_filler(designator.bytes) && !says_something(designator, names) &&
+        !is_filler_number(std::string_view(digits_of(designator)).substr(1))) {
+      list.push_back(designator);
+    }
+  }
+  return list;
+}
+
+std::optional<std::string> difference_of_malformed(const LunNames& disk, const LunNames& path) {
+  const std::vector<Designator> disks = malformed(disk);
+  const std::vector<Designator> paths = malformed(path);
+  const auto alone = [](const std::vector<Designator>& list,
+                        const std::vector<Designator>& others) {
+    return std::find_if(list.begin(), list.end(), [&](const Designator& designator) {
+      return std::find(others.begin(), others.end(), designator) == others.end();
+    });
+  };
+  const auto of_disk = alone(disks, paths);
+  const auto of_path = alone(paths, disks);
+  if (of_disk == disks.end() || of_path == paths.end()) {
+    return std::nullopt;
+  }
+  return text_of_difference(name_of(of_path->type), shown(*of_path, path), shown(*of_disk, disk));
 }
 
 // A company of zeros is what targets write that have none.
@@ -393,9 +467,10 @@ std::string barrier_name_of(const LunNames& names) {
   };
   const auto name = [](const Designator& designator) {
     return fmt::format("{:x}{}", designator.type,
-                       is_number(designator.type)  ? digits_of(designator)
-                       : is_text(designator.bytes) ? text_of(designator)
-                                                   : hex_of(designator.bytes));
+                       is_number(designator.type) ? digits_of(designator)
+                       : is_text(designator.bytes) && ends_as_text(designator)
+                           ? text_of(designator)
+                           : hex_of(designator.bytes));
   };
   const Designator* const best = best_of(names, rank);
   if (best == nullptr || best->type == kVendorSpecific) {
@@ -448,7 +523,7 @@ std::optional<std::string> difference(const LunNames& disk, const LunNames& path
   const std::vector<Designator> disks = telling(disk);
   const std::vector<Designator> paths = telling(path);
   if (disks.empty() && paths.empty()) {
-    return path_wwid == disk_wwid ? std::nullopt : std::optional(of_wwids());
+    return path_wwid == disk_wwid ? difference_of_malformed(disk, path) : std::optional(of_wwids());
   }
   bool common_kind = false;
   bool same = false;

@@ -64,7 +64,7 @@ enum class SerialNumberIs : std::uint8_t { the_luns, the_paths };
 // the page; the serial number last.
 [[nodiscard]] std::vector<LunNames> each_of(const LunNames& names);
 
-// A LUN has so many designators at most; further ones are not remembered.
+// A LUN has so many designators that say something at most; further ones count for nothing.
 inline constexpr std::size_t kMostDesignators = 32;
 // What `told` has and `names` has not comes to these: both are the same LUN's. A serial number only
 // where there was none, and it is the LUN's.
@@ -72,10 +72,11 @@ void add_names(LunNames& names, const LunNames& told, SerialNumberIs serial);
 
 // What tells that the LUN of `path` is another one than that of `disk`: a sentence's end, "its T10
 // vendor identification is "beef-h", the disk's is "beef-g"". nullopt: nothing, and what both have
-// is enough to say that it is the same; or neither has any name at all. They are other LUNs when of
-// a kind that both have each has one that the other has not, and when they have no kind in common.
-// What a target may have several of for one LUN (vendor-specific ones, and NAA 3, locally assigned)
-// counts as long as no other NAA, EUI-64 or SCSI name is equal.
+// is enough to say that it is the same; or neither has any name at all, nor each an identifier of
+// no known form that the other has not. They are other LUNs when of a kind that both have each has
+// one that the other has not, and when they have no kind in common. What a target may have several
+// of for one LUN (vendor-specific ones, and NAA 3, locally assigned) counts as long as no other
+// NAA, EUI-64 or SCSI name is equal.
 [[nodiscard]] std::optional<std::string> difference(const LunNames& disk, const LunNames& path,
                                                     SerialNumberIs serial);
 

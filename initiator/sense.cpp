@@ -35,10 +35,8 @@ void parse_fixed(SenseBytes bytes, SenseData& sense) {
   }
   // The additional length says which of the bytes from 8 on exist.
   bytes = bytes.first(std::min(bytes.size(), std::size_t{8} + sense_byte(bytes, 7)));
-  if (bytes.size() >= 14) {
-    sense.asc = static_cast<std::uint8_t>(sense_byte(bytes, 12));
-    sense.ascq = static_cast<std::uint8_t>(sense_byte(bytes, 13));
-  }
+  sense.asc = static_cast<std::uint8_t>(sense_byte(bytes, 12));
+  sense.ascq = static_cast<std::uint8_t>(sense_byte(bytes, 13));
   if (bytes.size() >= 18) {
     take_key_specific(bytes.subspan(15, 3), sense);
   }

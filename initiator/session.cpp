@@ -97,7 +97,7 @@ Session::Impl::~Impl() {
 
 void Session::Impl::start() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
-  failures_ = 0;
+  failures_ = slow_logins_ = 0;
   ends_ = {};
   trying_since_ = reactor_.now();
   chap_logins_.start();
@@ -222,7 +222,8 @@ std::string Session::Impl::where() const {
 void Session::Impl::connect() {
   state_ = SessionState::connecting;
   end_cause_ = RepeatedEnds::Cause::other;
-  login_deadline_ = reactor_.now() + options_.login_timeout;
+  connecting_since_ = reactor_.now();
+  login_deadline_ = connecting_since_ + Duration{options_.login_timeout} * (1U << slow_logins_);
   timer_.start_after(std::min(options_.connect_timeout, options_.login_timeout));
   stream_ = reactor_.connect({.address = login_address(),
                               .interface_binding = options_.interface_binding,

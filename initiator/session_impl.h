@@ -258,7 +258,12 @@ class Session::Impl final : public ByteStream::Owner {
   std::uint32_t tolerated_ = 0;  // those that the log has, a bit for each
   TimePoint up_since_{};
   TimePoint trying_since_{};  // without having been up for long
+  TimePoint connecting_since_{};
   TimePoint login_deadline_{};
+  // A login that was given up because it took too long has twice the time at the next try, and
+  // again: a target that needs a little longer would never be logged in to.
+  static constexpr std::uint32_t kMostSlowLogins = 2;
+  std::uint32_t slow_logins_ = 0;
   Duration wait_demanded_{};  // the target's Time2Wait for the next try
 
   // Addresses of one host name: those of the portal that have had their turn since the last

@@ -130,6 +130,9 @@ void Session::Impl::enter_full_feature_phase() {
   another_address_ = false;
   address_trouble_.clear();
   up_since_ = reactor_.now();
+  if (up_since_ - connecting_since_ < options_.login_timeout) {
+    slow_logins_ = 0;
+  }
   next_look_ = up_since_;
   window_stalls_ = 0;
   ++login_epoch_;

@@ -20,14 +20,15 @@ namespace {
 constexpr std::uint32_t kLooks = 16;
 
 // A command that was given up before gets far more time: one that needs a little longer than
-// command_timeout would never end.
-std::uint32_t looks_allowed(const ScsiTask& task) {
-  return task.stuck == 0 ? kLooks : kLooks * 8;
+// command_timeout would never end. So do all of a connection that is silent and waited for all the
+// same (see silence_patience.h): the ABORT TASK would not be answered either.
+std::uint32_t looks_allowed(const ScsiTask& task, bool silent) {
+  return task.stuck != 0 ? kLooks * 8 : silent ? kLooks * 4 : kLooks;
 }
 
 // In the last looks that it is allowed.
-bool has_moved(const TaskSlot& slot, std::uint32_t look) {
-  return look - slot.moved_at <= looks_allowed(*slot.task);
+bool has_moved(const TaskSlot& slot, std::uint32_t look, bool silent) {
+  return look - slot.moved_at <= looks_allowed(*slot.task, silent);
 }
 
 }  // namespace
@@ -51,7 +52,7 @@ void Session::Impl::look_for_stuck_commands() {
   }
   // A command that waits behind an older one which is being served is not stuck: the target may
   // well take them in order.
-  const auto moved = [this](const TaskSlot& slot) { return has_moved(slot, look_); };
+  const auto moved = [this](const TaskSlot& slot) { return has_moved(slot, look_, waits_on_); };
   std::uint32_t oldest_moving = cmd_sn_;
   for (std::size_t index = 0; index < table_.size(); ++index) {
     const TaskSlot& slot = table_.slot_at(index);
@@ -139,7 +140,7 @@ void Session::Impl::abort_stuck_command(TaskSlot& slot) {
 void Session::Impl::count_stuck(std::uint64_t lun) {
   for (std::size_t index = 0; index < table_.size(); ++index) {
     const TaskSlot& slot = table_.slot_at(index);
-    if (slot.task != nullptr && slot.task->lun == lun && !has_moved(slot, look_)) {
+    if (slot.task != nullptr && slot.task->lun == lun && !has_moved(slot, look_, waits_on_)) {
       ScsiTask::count_up(slot.task->stuck);
     }
   }

@@ -15,6 +15,7 @@ void Session::Impl::on_timer() {
            fmt::format("{} does not answer; check the address, cable and firewall", where())});
       return;
     case SessionState::in_login:
+      slow_logins_ = std::min(slow_logins_ + 1, kMostSlowLogins);
       fail_connection(
           {ErrorCode::timed_out,
            fmt::format("{} accepts the connection but does not answer the login", where())});
@@ -132,6 +133,10 @@ void Session::Impl::note_end_of_silence() {
   waits_on_ = false;
   const TimePoint now = reactor_.turn_time();
   patience_.answered_after(now - std::max(last_received_, busy_since_), now);
+  // Their turn had not come.
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    table_.slot_at(index).moved_at = look_;
+  }
   log_limited(
       log_limiter_, now, LogLevel::warning, "session",
       "{} has answered after {} s of silence, while its computer was alive all the time: it "

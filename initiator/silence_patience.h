@@ -5,7 +5,7 @@
 // The first time path_timeout decides: other paths may be better. But a command that is sent again and
 // given up again never ends. So silence is no end for a connection
 //  - with a command outstanding that was given up for silence before, on this connection or another
-//    one (command_timeout bounds it then), or
+//    one (four times command_timeout bounds it then), or
 //  - for twice as long as the target has been silent before and then answered after all; for a while.
 #pragma once
 

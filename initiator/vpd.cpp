@@ -43,6 +43,16 @@ Result<Bytes> page_body(Bytes bytes, std::uint8_t page) {
   return bytes.subspan(4, std::min(length, bytes.size() - 4));
 }
 
+// The page before SPC-3. The third byte of a designator is reserved; there, it is a part of an IEEE
+// company id. As scsi_id sees it, but for the length.
+bool is_bare_naa(Bytes body) {
+  if ((body.size() != 8 && body.size() != 16) || load_u8(&body[2]) == 0) {
+    return false;
+  }
+  const unsigned form = load_u8(&body[0]) >> 4;
+  return body.size() == 16 ? form == 6 : form == 2 || form == 3 || form == 5;
+}
+
 Result<Capacity> checked(Capacity capacity) {
   const std::uint32_t block = capacity.logical_block_bytes;
   if (block < 512 || block > 4096 || (block & (block - 1)) != 0) {
@@ -100,21 +110,19 @@ Result<std::vector<Designator>> parse_designators(Bytes bytes) {
     return tl::unexpected(body.error());
   }
   std::vector<Designator> designators;
-  bool any = false;
+  if (is_bare_naa(*body)) {
+    designators.push_back({.code_set = 1, .type = 3, .bytes = string_of(*body)});
+    return designators;
+  }
   Bytes rest = *body;
   while (rest.size() >= 4 && load_u8(&rest[3]) <= rest.size() - 4) {
     const std::size_t length = load_u8(&rest[3]);
-    any = true;
     if ((load_u8(&rest[1]) >> 4 & 3) == 0) {
       designators.push_back({.code_set = static_cast<std::uint8_t>(load_u8(&rest[0]) & 0x0f),
                              .type = static_cast<std::uint8_t>(load_u8(&rest[1]) & 0x0f),
                              .bytes = string_of(rest.subspan(4, length))});
     }
     rest = rest.subspan(4 + length);
-  }
-  // The third byte of a designator is reserved; there, it is a part of an IEEE company id.
-  if (!any && (body->size() == 8 || body->size() == 16) && load_u8(&(*body)[2]) != 0) {
-    designators.push_back({.code_set = 1, .type = 3, .bytes = string_of(*body)});
   }
   return designators;
 }

@@ -116,7 +116,9 @@ bool MultipathDevice::Impl::hedge(Request& request) {
   };
   request.hedge = &hedge;
   ++hedged_;
-  start(*spare_.pop_front(), hedge.block);
+  Request& again = *spare_.pop_front();
+  start(again, hedge.block);
+  again.task.silences = request.task.silences;
   return true;
 }
 
@@ -220,6 +222,14 @@ void MultipathDevice::Impl::leave_to_hedge(Request& request) {
   request.place = Request::Place::hedged;
   if (request.hedge->succeeded) {
     answer_from(*request.hedge);
+    return;
+  }
+  // What was given up for silence is the same command: where it is one target that is silent by
+  // both paths, the second execution is waited for.
+  for (Request& again : pool_) {
+    if (again.block == &request.hedge->block) {
+      again.task.silences = std::max(again.task.silences, request.task.silences);
+    }
   }
 }
 

@@ -233,6 +233,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void retry(Request& request, ErrorClass error, const ErrorRule& rule);
   // No write that has been answered is in a cache, as far as the path and all others know.
   [[nodiscard]] bool nothing_to_flush(const Path& path) const;
+  // A flush, and so it is for this one.
+  [[nodiscard]] bool is_needless(const Request& request) const;
   [[nodiscard]] bool any_path_in_doubt() const;
   // One of these paths whose LUN has not refused flushes; nullptr: there is none.
   [[nodiscard]] Path* path_that_flushes(PathMask among) const;

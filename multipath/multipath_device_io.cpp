@@ -349,7 +349,7 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
     if (refuses_flush(error) && take_refused_flush(request)) {
       return;
     }
-  } else if (error == ErrorClass::command_unsupported && !closing_ &&
+  } else if (error != ErrorClass::not_sent && refuses_form_of_transfer(request.task) && !closing_ &&
              slots_[request.path]->logical_unit().try_other_form(request.task)) {
     request.prefer = request.path;
     dispatch(request);
@@ -357,6 +357,11 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
   }
   RetryState::Step step = request.retries.next(error, rule, reactor_.now());
   RetryDelay delay_kind = rule.delay;
+  if ((step == RetryState::Step::answer || error == ErrorClass::command_stuck) &&
+      is_needless(request)) {
+    take_answer(request, IoStatus::ok);
+    return;
+  }
   if (step == RetryState::Step::answer && rule.answer == IoStatus::no_path) {
     slots_[request.path]->fail(error);
     step = RetryState::Step::elsewhere;
@@ -400,6 +405,14 @@ bool MultipathDevice::Impl::nothing_to_flush(const Path& path) const {
            return (up_ & path_bit(other->index())) != 0 &&
                   other->logical_unit().write_cache() == WriteCache::on;
          });
+}
+
+// A flush without a cache to flush. It is sent all the same, and tried again as any command; what
+// the target says in the end does not matter. Linux sends none then.
+bool MultipathDevice::Impl::is_needless(const Request& request) const {
+  const Path& path = *slots_[request.path];
+  return request.block->operation == BlockOperation::flush &&
+         path.identity() == Path::Identity::known && nothing_to_flush(path) && !any_path_in_doubt();
 }
 
 bool MultipathDevice::Impl::any_path_in_doubt() const {

@@ -304,7 +304,7 @@ void Path::identify() {
       this);
   checker_.pause();
   question_since_ = identifying_since_;
-  question_timer_.start_after(checker_timeout_);
+  question_timer_.start_after(patience());
 }
 
 void Path::on_identified(Result<LogicalUnitIdentity> identity) {
@@ -364,7 +364,7 @@ void Path::read_access(bool serves) {
   }
   reading_access_ = true;
   question_since_ = reactor_.now();
-  question_timer_.start_after(checker_timeout_);
+  question_timer_.start_after(patience());
   logical_unit_.read_access(
       [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
         static_cast<Path*>(self)->on_access(std::move(identity));
@@ -443,8 +443,8 @@ void Path::look_later() {
 // A LUN that answers is waited for, however slow it is: given up after less than an identification
 // takes it would never be used, as it is found to be good again by the next check.
 void Path::on_question_timer() {
-  const TimePoint silent_at = logical_unit_.answered_at() + checker_timeout_;
-  const TimePoint ends_at = question_since_ + LogicalUnit::longest_identification(checker_timeout_);
+  const TimePoint silent_at = logical_unit_.answered_at() + patience();
+  const TimePoint ends_at = question_since_ + LogicalUnit::longest_identification(patience());
   if (reactor_.now() < std::min(silent_at, ends_at)) {
     question_timer_.start_at(std::min(silent_at, ends_at));
     return;
@@ -455,7 +455,7 @@ void Path::on_question_timer() {
     return;
   }
   if (silent && reactor_.now() < ends_at && logical_unit_.do_without_answer()) {
-    question_timer_.start_after(checker_timeout_);
+    question_timer_.start_after(patience());
     return;
   }
   std::string why = silent

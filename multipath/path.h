@@ -191,6 +191,7 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   void on_check_overdue(bool again) noexcept override;
   void on_checker_idle() noexcept override;
   void on_question_timer();
+  [[nodiscard]] Duration patience() const { return logical_unit_.patience(checker_timeout_); }
   void look_later();
   void on_capacity();
   void set_state(PathState state, std::string why, CheckerFinding finding = CheckerFinding::other);

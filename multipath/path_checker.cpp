@@ -78,7 +78,7 @@ void PathChecker::look_later(bool good) {
     return;
   }
   if (outstanding_) {  // from before what the owner has just been busy with
-    timer_.start_after(options_.checker_timeout);
+    timer_.start_after(patience());
     return;
   }
   const Duration interval =
@@ -90,7 +90,7 @@ void PathChecker::on_timer() {
   if (outstanding_) {
     const bool again = std::exchange(overdue_, true);
     if (!again && logical_unit_.session().options().command_timeout.count() == 0) {
-      timer_.start_after(options_.checker_timeout * (kStuckTimeouts - 1));
+      timer_.start_after(patience() * (kStuckTimeouts - 1));
     }
     owner_.on_check_overdue(again);
     return;
@@ -133,12 +133,14 @@ void PathChecker::send() {
   };
   outstanding_ = true;
   overdue_ = false;
-  timer_.start_after(options_.checker_timeout);
+  sent_at_ = reactor_.now();
+  timer_.start_after(patience());
   logical_unit_.session().submit(task_);
 }
 
 void PathChecker::on_complete() {
   outstanding_ = false;
+  logical_unit_.note_question(task_, reactor_.now() - sent_at_);
   if (stopped_) {
     owner_.on_checker_idle();
     return;
@@ -149,7 +151,7 @@ void PathChecker::on_complete() {
   if (outcome == ErrorClass::connection_lost || outcome == ErrorClass::not_sent) {
     return;  // the session tells
   }
-  if (outcome == ErrorClass::command_unsupported && logical_unit_.try_other_form(task_) &&
+  if (refuses_form_of_transfer(task_) && logical_unit_.try_other_form(task_) &&
       logical_unit_.session().state() == SessionState::logged_in) {
     send();
     return;

@@ -85,6 +85,9 @@ class PathChecker {
   void send();
   void on_complete();
   [[nodiscard]] Duration widened() const;
+  [[nodiscard]] Duration patience() const {
+    return logical_unit_.patience(options_.checker_timeout);
+  }
 
   Reactor& reactor_;
   LogicalUnit& logical_unit_;
@@ -95,6 +98,7 @@ class PathChecker {
   bool good_ = false;
   bool passed_ = false;
   ScsiTask task_;
+  TimePoint sent_at_{};
   bool outstanding_ = false;
   bool overdue_ = false;
   bool stopped_ = false;

@@ -129,6 +129,50 @@ TEST_F(IdentityTest, IsShownAsScsiIdPrintsIt) {
        octets({0x60, 6, 4, 0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}),
        "36006048000010203040506070809"
        "0a0b"},
+      {"before SPC-3, and read as a designator it has a length",
+       octets({0x50, 1, 0x43, 0x02, 0x12, 0x34, 0x56, 0x78}), "35001430212345678"},
+      {"before SPC-3, 16 bytes that could be a designator of 12",
+       octets({0x61, 3, 0x48, 12, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}),
+       "36103480c000102030405060708090a0b"},
+      {"a designator of 4 bytes with something in its reserved byte",
+       octets({2, 1, 0x40, 4, 'A', 'B', 'C', 'D'}), "1ABCD"},
+      {"of a protocol, and read as NAA 5 as long as it should be",
+       joined({octets({0x52, 0x81, 0, 4}), text("ABCD")}), "1ABCD"},
+      {"of a protocol, with something in its reserved byte",
+       joined({octets({0x51, 0x83, 0, 8}), octets({0x50, 1, 2, 3, 4, 5, 6, 7})}),
+       "35001020304050607"},
+      {"EUI-64 of 12 bytes",
+       designator(kBinary, kEui64, octets({1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3})),
+       "2010203040506070809010203"},
+      {"EUI-64 as text", designator(kAscii, kEui64, text("0123456789ABCDEF")), "20123456789abcdef"},
+      {"NAA as text", designator(kAscii, kNaa, text("60014050AABBCCDD0102030405060708")),
+       kNaa6Text},
+      {"NAA as text that is called UTF-8: no form of it",
+       designator(kUtf8, kNaa, text("60014050AABBCCDD0102030405060708")),
+       "SIET_VIRTUAL-DISK_SERIAL0"},
+      {"MD5, which scsi_id does not know",
+       designator(kBinary, 7, octets({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16})),
+       "SIET_VIRTUAL-DISK_SERIAL0"},
+      {"a UUID, nor that",
+       designator(kBinary, 10, joined({octets({0x10, 0}), Bytes(16, std::byte{7})})),
+       "SIET_VIRTUAL-DISK_SERIAL0"},
+      {"a SCSI name of naa.", designator(kUtf8, kName, text("naa.6001405000000001")),
+       "8naa.6001405000000001"},
+      {"a SCSI name of zeros, before T10",
+       joined({designator(kUtf8, kName, text("eui.0000000000000000")),
+               designator(kAscii, kT10, text("IET     1"))}),
+       "1IET_1"},
+      {"code set 0", designator(0, kT10, text("IET     1")), "1IET_1"},
+      {"code set 15, binary NAA", designator(15, kNaa, octets({0x50, 1, 2, 3, 4, 5, 6, 7})),
+       "35001020304050607"},
+      {"association 3, which is reserved",
+       joined({octets({1, 0x33, 0, 8}), octets({0x50, 1, 2, 3, 4, 5, 6, 7})}),
+       "SIET_VIRTUAL-DISK_SERIAL0"},
+      {"designators of lengths 1, 255 and 0 before it",
+       joined({designator(kBinary, kVendorSpecific, octets({1})),
+               designator(kBinary, kVendorSpecific, Bytes(255, std::byte{7})),
+               designator(kBinary, kT10, {}), kNaa6}),
+       kNaa6Text},
       {"no page 0x83", {}, "SIET_VIRTUAL-DISK_SERIAL0"},
   };
   for (const auto& test : kCases) {
@@ -509,8 +553,8 @@ TEST_F(OptionalPagesTest, APortThatServesNothingNowMayKeepItsLimitsToItself) {
 TEST_F(OptionalPagesTest, TroubleBehindTheFirst255BytesOfTheNamesIsAskedAgainLater) {
   const Bytes filler = designator(kBinary, kVendorSpecific, Bytes(240, std::byte{7}));
   lun->options.pages = {{0x83, page(0x83, joined({filler, kNaa6}))}};
-  SimFault fault = answers_page(0x83, ScsiStatus::check_condition,
-                                make_sense(SenseKey::hardware_error, 0x4400));
+  SimFault fault =
+      answers_page(0x83, ScsiStatus::check_condition, make_sense(SenseKey::hardware_error, 0x4400));
   const auto of_page = fault.matches;
   fault.matches = [of_page](const SimCommand& command) {
     return of_page(command) && command.cdb[3] != 0;

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -312,6 +313,130 @@ TEST(LunNames, TheBarriersNameIsThatOfFormerVersionsWhereItWasRight) {
     EXPECT_EQ(barrier_name_of(test.lun), test.name) << test.what;
   }
   EXPECT_NE(barrier_name_of(kTgtG), barrier_name_of(kTgtH));
+}
+
+// ---- what ends in a blank, what is called by a number in words, what has no known form
+
+Designator of_type(std::uint8_t type, const std::string& value) {
+  return {1, type, value};
+}
+const std::string kUuidHead = "\x10\0"s;
+
+TEST(LunNames, EachByteOfABinaryNameCounts) {
+  for (const std::uint8_t type :
+       {std::uint8_t{0}, std::uint8_t{1}, std::uint8_t{7}, std::uint8_t{10}}) {
+    const std::string head = type == 10 ? kUuidHead : "";
+    for (std::size_t at = 0; at < 16; ++at) {
+      for (int one = 0; one < 256; ++one) {
+        std::string value(16, 'x');
+        value[at] = static_cast<char>(one);
+        std::string other = value;
+        other[at] = static_cast<char>((one + 32) % 256);
+        const LunNames first = names({of_type(type, head + value)});
+        const LunNames second = names({of_type(type, head + other)});
+        ASSERT_TRUE(difference(first, second, SerialNumberIs::the_luns))
+            << int{type} << " " << at << " " << one;
+        if (type == 1) {
+          ASSERT_NE(barrier_name_of(first), barrier_name_of(second)) << at << " " << one;
+          ASSERT_NE(wwid_of(first), wwid_of(second)) << at << " " << one;
+        }
+      }
+    }
+  }
+}
+
+TEST(LunNames, ANameThatSaysNothingInItsOwnFormIsNone) {
+  for (const Designator& nothing :
+       {lun_name("naa.60000000000000000000000000000000"), lun_name("naa.5000000000000000"),
+        lun_name("naa.3000000000000000\0\0\0\0"s), lun_name("NAA.6FFFFFFFFFFFFFFF"),
+        lun_name("naa."), lun_name("eui.0000000000000000"), lun_name("eui.ffffffffffffffff"),
+        lun_name("eui.000000000000000000000000"), lun_name("EUI.00000000000000000000000000000000"),
+        of_type(10, kUuidHead + std::string(16, '\0')),
+        of_type(10, kUuidHead + std::string(16, '\xff')), of_type(10, kUuidHead),
+        of_type(7, std::string(16, '\0')), of_type(7, std::string(16, '\xff')),
+        of_type(6, "\0\0\0\1"s), of_type(11, "anything")}) {
+    SCOPED_TRACE(testing::PrintToString(nothing.bytes));
+    EXPECT_EQ(wwid_of(names({nothing}, "S1")), "SIET_VIRTUAL-DISK_S1");
+    EXPECT_EQ(wwid_of(names({nothing})), "");
+    EXPECT_EQ(barrier_name_of(names({nothing}, "S1")), "SS1");
+    // Equal ones do not make two LUNs one.
+    EXPECT_TRUE(difference(names({nothing, t10("IET     1")}), names({nothing, eui("12345678")}),
+                           SerialNumberIs::the_luns));
+    EXPECT_TRUE(each_of(names({nothing})).empty());
+  }
+  EXPECT_EQ(wwid_of(names({lun_name("naa.600140500000000")})), "8naa.600140500000000");
+  EXPECT_EQ(wwid_of(names({lun_name("eui.0000000000000001")})), "8eui.0000000000000001");
+  EXPECT_EQ(wwid_of(names({lun_name("iqn.2026-01.t:0")})), "8iqn.2026-01.t:0");
+}
+
+TEST(LunNames, ASerialNumberOfOnesIsNone) {
+  for (const char* serial : {"\\xff", "\\xff\\xff\\xff\\xff"}) {
+    EXPECT_EQ(wwid_of(names({}, serial)), "");
+    EXPECT_EQ(
+        difference(names({naa(kLio)}, serial), names({naa(kLio)}, "S1"), SerialNumberIs::the_luns),
+        std::nullopt);
+  }
+  EXPECT_EQ(wwid_of(names({}, "\\xff1")), "SIET_VIRTUAL-DISK_\\xff1");
+  EXPECT_EQ(wwid_of(names({}, "\\xfe")), "SIET_VIRTUAL-DISK_\\xfe");
+}
+
+// Of no form that the standard knows: nothing to be called by, and yet something.
+TEST(LunNames, WhereNothingElseIsToldAMalformedIdentifierTellsOneLunFromAnother) {
+  const struct {
+    const char* what;
+    Designator one;
+    Designator other;
+  } kCases[] = {
+      {"NAA 6 of 8 bytes", naa("6001405000000001"), naa("6001405000000002")},
+      {"NAA 5 of 16 bytes", naa("5001405000000000000000000000000a"),
+       naa("5001405000000000000000000000000b")},
+      {"NAA 0", naa("0a0b0c0d0e0f0001"), naa("0a0b0c0d0e0f0002")},
+      {"first digits that differ", naa("a00b0c0d0e0f0001"), naa("b00b0c0d0e0f0001")},
+      {"NAA of 12 bytes", naa("600140500000000000000001"), naa("600140500000000000000002")},
+      {"EUI-64 of 7 bytes", eui("1234567"), eui("1234568")},
+      {"EUI-64 of 20 bytes", eui("12345678901234567890"), eui("12345678901234567891")},
+      {"of two lengths", eui("1234567"), eui("12345678901234567891")},
+  };
+  for (const auto& test : kCases) {
+    const LunNames one = names({test.one});
+    const LunNames other = names({test.other});
+    EXPECT_EQ(wwid_of(one), "") << test.what;
+    EXPECT_TRUE(difference(one, other, SerialNumberIs::the_luns)) << test.what;
+    EXPECT_TRUE(difference(other, one, SerialNumberIs::the_paths)) << test.what;
+    EXPECT_EQ(difference(one, one, SerialNumberIs::the_luns), std::nullopt) << test.what;
+    EXPECT_EQ(difference(one, names({}), SerialNumberIs::the_luns), std::nullopt) << test.what;
+    EXPECT_EQ(difference(names({test.one, test.other}), one, SerialNumberIs::the_luns),
+              std::nullopt)
+        << test.what;
+    EXPECT_EQ(difference(names({naa(kLio), test.one}), names({naa(kLio), test.other}),
+                         SerialNumberIs::the_luns),
+              std::nullopt)
+        << test.what << ": there is something better";
+  }
+  EXPECT_EQ(
+      difference(names({naa("")}), names({naa("6001405000000001")}), SerialNumberIs::the_luns),
+      std::nullopt);
+  EXPECT_EQ(difference(names({naa("60000000")}), names({naa("5000000000000000")}),
+                       SerialNumberIs::the_luns),
+            std::nullopt)
+      << "zeros of any form say nothing";
+}
+
+// A page of 4 KiB has room for a thousand; each comparison of each with each is a guest's time.
+TEST(LunNames, AThousandNamesAreComparedInAMoment) {
+  LunNames many = names({});
+  for (int number = 0; number < 1000; ++number) {
+    many.designators.push_back(vendor_specific("lun " + std::to_string(number)));
+  }
+  LunNames others = many;
+  std::reverse(others.designators.begin(), others.designators.end());
+  EXPECT_EQ(difference(many, many, SerialNumberIs::the_luns), std::nullopt);
+  EXPECT_EQ(each_of(many).size(), kMostDesignators);
+  EXPECT_TRUE(difference(many, others, SerialNumberIs::the_luns)) << "the first ones count";
+  LunNames again = names({naa(kLio)});
+  again.designators.insert(again.designators.end(), 1000, naa(kLio));
+  again.designators.push_back(t10("IET     1"));
+  EXPECT_EQ(each_of(again).size(), 2U) << "each once";
 }
 
 }  // namespace

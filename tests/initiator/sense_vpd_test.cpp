@@ -39,12 +39,14 @@ TEST(Sense, NeverReadsPastTheEnd) {
     const Bytes cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));
     const SenseData sense = parse_sense(cut);
     EXPECT_EQ(sense.valid, length >= 3);
-    EXPECT_EQ(sense.asc, length >= 14 ? 0x11 : 0);
+    EXPECT_EQ(sense.asc, length >= 13 ? 0x11 : 0);
   }
 }
 
 TEST(Sense, AdditionalLengthLimitsTheCodes) {
-  Bytes sense = make_sense(SenseKey::medium_error, 0x1100);
+  Bytes sense = make_sense(SenseKey::medium_error, 0x1104);
+  sense[7] = std::byte{5};  // byte 13 is not part of it
+  EXPECT_EQ(parse_sense(sense).code(), 0x1100);
   sense[7] = std::byte{4};  // bytes 12 and 13 are not part of it
   EXPECT_EQ(parse_sense(sense).asc, 0);
 }

@@ -81,6 +81,35 @@ TEST_P(SessionSilenceTest, OfTheLastConnectionDoesNotCountAtTheNextOne) {
   EXPECT_EQ(initiator.session.state(), SessionState::logged_in);
 }
 
+// login_timeout (15 s) is for the first try.
+TEST_P(SessionSilenceTest, ALoginThatTakesLongerThanLoginTimeoutHasMoreTimeAtTheNextTry) {
+  const auto next_connection = [this] {
+    const int before = target.connections();
+    const TimePoint began = reactor.now();
+    EXPECT_TRUE(runs([&] { return target.connections() != before; }));
+    return reactor.now() - began;
+  };
+  target.reset();
+  (void)next_connection();
+  EXPECT_GE(next_connection(), seconds(14));
+  for (const int most : {30, 60, 60}) {
+    const Duration given = next_connection();
+    EXPECT_GE(given, seconds(most - 1));
+    EXPECT_LE(given, seconds(most + 2)) << "bounded";
+  }
+  reactor.run_for(seconds(40));
+  ASSERT_TRUE(target.accept_login());
+  ASSERT_TRUE(initiator.up());
+  target.reset();
+  (void)next_connection();
+  EXPECT_GE(next_connection(), seconds(59)) << "it is known to be slow";
+  ASSERT_TRUE(target.accept_login());
+  ASSERT_TRUE(initiator.up());
+  target.reset();
+  (void)next_connection();
+  EXPECT_LE(next_connection(), seconds(17)) << "and not any more";
+}
+
 // How long a session waits before it logs in again.
 class SessionBackoffTest : public SessionTest {
  protected:

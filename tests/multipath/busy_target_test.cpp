@@ -156,5 +156,81 @@ TEST_F(BusyTargetTest, TheNextCommandHasTheUsualTime) {
   EXPECT_LE(request.took(), seconds(35)) << "it is aborted after command_timeout";
 }
 
+struct SlowCommand {
+  BlockOperation operation = BlockOperation::read;
+  bool answers_pings = false;
+  std::vector<std::uint16_t> portals = {};
+};
+
+std::vector<SlowCommand> slow_commands() {
+  std::vector<SlowCommand> all;
+  for (const auto operation :
+       {BlockOperation::read, BlockOperation::write, BlockOperation::flush}) {
+    for (const bool answers_pings : {true, false}) {
+      for (const auto& portals : std::vector<std::vector<std::uint16_t>>{{1}, {1, 1}, {1, 2}}) {
+        all.push_back({operation, answers_pings, portals});
+      }
+    }
+  }
+  return all;
+}
+std::string name_of(const testing::TestParamInfo<SlowCommand>& test) {
+  std::string name = std::string(to_string(test.param.operation)) +
+                     (test.param.answers_pings ? "_with_pings" : "_without_pings");
+  for (const std::uint16_t tag : test.param.portals) {
+    name += "_" + std::to_string(tag);
+  }
+  return name;
+}
+
+class SlowCommandTest : public BusyTargetTest, public testing::WithParamInterface<SlowCommand> {
+ protected:
+  static bool is_of(BlockOperation operation, const SimCommand& command) {
+    switch (operation) {
+      case BlockOperation::read:
+        return is_read(command);
+      case BlockOperation::write:
+        return is_write(command);
+      case BlockOperation::flush:
+        return command.cdb[0] == scsi_operation::kSynchronizeCache10 ||
+               command.cdb[0] == scsi_operation::kSynchronizeCache16;
+    }
+    return false;
+  }
+  void take_so_long(Duration time) {
+    SimFault fault;
+    fault.count = 0;
+    fault.execute = true;
+    fault.extra_delay = GetParam().answers_pings ? time : Duration::zero();
+    fault.matches = [this, time](const SimCommand& command) {
+      const bool matches = is_of(GetParam().operation, command);
+      if (matches && !GetParam().answers_pings) {
+        target_->set_hung(true);
+        const std::uint32_t work = ++executions_;
+        reactor_.schedule(time, [this, work] { target_->set_hung(work != executions_); });
+      }
+      return matches && GetParam().answers_pings;
+    };
+    target_->inject(fault);
+  }
+};
+
+TEST_P(SlowCommandTest, IsAnsweredWithinTwiceTheTimeThatTheTargetNeeds) {
+  start(GetParam().portals);
+  for (const int takes : {1, 2, 4, 7, 12, 15, 16, 25, 29, 30, 31, 35, 39, 40, 41, 45, 46, 50, 60}) {
+    SCOPED_TRACE(takes);
+    take_so_long(seconds(takes));
+    const GuestRequest& request =
+        submit(GetParam().operation, 0, GetParam().operation == BlockOperation::flush ? 0 : 8, 7);
+    EXPECT_EQ(answer(request, seconds(600)), IoStatus::ok);
+    EXPECT_LE(request.took(), seconds(takes) * 2 + milliseconds(1500));
+    target_->clear_faults();
+    reactor_.run_for(seconds(720));  // what was learned is forgotten
+    ASSERT_EQ(up(), GetParam().portals.size());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SlowCommandTest, testing::ValuesIn(slow_commands()), name_of);
+
 }  // namespace
 }  // namespace iscsi_blkback

@@ -151,5 +151,92 @@ TEST_F(CommandFormsTest, TheDirectioCheckerFindsTheOtherForm) {
   EXPECT_GE(seen(kRead10), 1U);
 }
 
+// Each form refused in each of these words, for each command; the other form is there.
+class RefusedFormTest : public CommandFormsTest,
+                        public testing::WithParamInterface<std::tuple<int, bool, bool>> {
+ protected:
+  void refuse(std::uint8_t operation) {
+    const auto [code, by_descriptors, has_long_forms] = GetParam();
+    SimFault refusal;
+    refusal.matches = [operation](const SimCommand& command) {
+      return command.cdb[0] == operation;
+    };
+    refusal.count = 0;
+    refusal.status = ScsiStatus::check_condition;
+    refusal.sense = make_sense(SenseKey::illegal_request, static_cast<std::uint16_t>(code));
+    if (by_descriptors) {
+      refusal.sense = {std::byte{0x72},
+                       std::byte{0x05},
+                       static_cast<std::byte>(code >> 8),
+                       static_cast<std::byte>(code & 0xff),
+                       {},
+                       {},
+                       {},
+                       {}};
+    }
+    target_->inject(refusal);
+  }
+};
+
+TEST_P(RefusedFormTest, IsAskedForInTheOtherForm) {
+  const bool has_long_forms = std::get<2>(GetParam());
+  lun_options_.has_16_byte_commands = has_long_forms;
+  start_without({}, {1});
+  lun_->options.has_16_byte_commands = true;  // its READ CAPACITY(16) alone was unknown
+  refuse(has_long_forms ? kRead16 : kRead10);
+  refuse(has_long_forms ? kWrite16 : kWrite10);
+  refuse(has_long_forms ? kSynchronizeCache16 : kSynchronizeCache10);
+  for (int i = 1; i <= 3; ++i) {
+    EXPECT_EQ(answer(write(8, 8, i), seconds(1)), IoStatus::ok);
+    EXPECT_EQ(medium(8), i);
+    const GuestRequest& request = read(8, 8);
+    EXPECT_EQ(answer(request, seconds(1)), IoStatus::ok);
+    EXPECT_EQ(request.data[0], static_cast<std::byte>(i));
+    EXPECT_EQ(answer(flush(), seconds(1)), IoStatus::ok);
+    EXPECT_EQ(lun_->counters.flushes, static_cast<std::uint64_t>(i));
+  }
+  EXPECT_LE(seen(kRead16) + seen(kRead10), 4U) << "it has been learned";
+  EXPECT_EQ(path(0).state, PathState::up);
+}
+
+INSTANTIATE_TEST_SUITE_P(Words, RefusedFormTest,
+                         testing::Combine(testing::Values(0x2000, 0x2400), testing::Bool(),
+                                          testing::Bool()));
+
+TEST_F(CommandFormsTest, AnInvalidFieldInBothFormsIsAnError) {
+  start_without({}, {1});
+  SimFault refusal = sense_fault(SenseKey::illegal_request, 0x2400, 0);
+  target_->inject(refusal);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(answer(write(8, 8, 1), seconds(1)), IoStatus::target_error);
+    EXPECT_EQ(answer(read(8, 8), seconds(1)), IoStatus::target_error);
+  }
+  target_->clear_faults();
+  EXPECT_EQ(answer(write(8, 8, 2)), IoStatus::ok);
+}
+
+// Of a read it speaks of the range, which is the same in each form.
+TEST_F(CommandFormsTest, ARangeThatTheLunHasNotIsNotAskedForInTheOtherForm) {
+  start_without({}, {1});
+  SimFault refusal = sense_fault(SenseKey::illegal_request, 0x2100, 0);
+  target_->inject(refusal);
+  EXPECT_EQ(answer(read(0, 8), seconds(1)), IoStatus::out_of_range);
+  EXPECT_EQ(seen(kRead10), 0U);
+}
+
+TEST_F(CommandFormsTest, TheDirectioCheckerTakesAnInvalidFieldForTheForm) {
+  options_.path_checker = PathCheckerKind::directio;
+  start_without({}, {1});
+  SimFault refusal;
+  refusal.matches = [](const SimCommand& command) { return command.cdb[0] == kRead16; };
+  refusal.count = 0;
+  refusal.status = ScsiStatus::check_condition;
+  refusal.sense = make_sense(SenseKey::illegal_request, 0x2400);
+  target_->inject(refusal);
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(up(), 1U);
+  EXPECT_GE(seen(kRead10), 1U);
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

@@ -611,5 +611,252 @@ TEST_F(MultipathTest, ScsiEventThatAnotherLunIsThereQuarantinesThePath) {
       [this] { return path(0).state == PathState::quarantined && up() == 0; }, seconds(2)));
 }
 
+// ---- each status and sense key, at each command of the guest's, under each no_path_retry
+
+struct Word {
+  const char* what = "";
+  ScsiStatus status = ScsiStatus::check_condition;
+  std::vector<std::byte> sense = {};
+  // What the guest is told when the target says so for ever; ok: it waits, whatever the time.
+  IoStatus told = IoStatus::ok;
+  // It says so to a flush, too: what a flush is told then, with a write cache.
+  IoStatus flush_told = IoStatus::ok;
+};
+
+std::vector<std::byte> by_descriptors(SenseKey key, std::uint16_t code) {
+  return {std::byte{0x72},
+          static_cast<std::byte>(key),
+          static_cast<std::byte>(code >> 8),
+          static_cast<std::byte>(code & 0xff),
+          {},
+          {},
+          {},
+          {}};
+}
+
+class StatusTest : public MultipathTest,
+                   public testing::WithParamInterface<std::pair<const char*, NoPathRetry>> {
+ protected:
+  void SetUp() override {
+    options_.no_path_retry = GetParam().second;
+    start({1});
+  }
+  static bool is_the_guests(const SimCommand& command) {
+    return is_read(command) || is_write(command) ||
+           command.cdb[0] == scsi_operation::kSynchronizeCache10 ||
+           command.cdb[0] == scsi_operation::kSynchronizeCache16;
+  }
+  void say(const Word& word, std::uint32_t count = 0) {
+    SimFault fault;
+    fault.matches = is_the_guests;
+    fault.count = count;
+    fault.status = word.status;
+    fault.sense = word.sense;
+    target_->inject(fault);
+  }
+  GuestRequest& ask(BlockOperation operation) {
+    return submit(operation, 0, operation == BlockOperation::flush ? 0 : 8, 1);
+  }
+  // What it has learned of the LUN's commands is forgotten.
+  void log_in_again() {
+    reactor_.network().reset_connections(portal_address(0));
+    ASSERT_TRUE(reactor_.run_until([this] { return up() == 0; }, seconds(1)));
+    ASSERT_TRUE(wait_for_up(1));
+  }
+  static constexpr BlockOperation kOperations[] = {BlockOperation::read, BlockOperation::write,
+                                                   BlockOperation::flush};
+};
+
+// "Not now", in whatever words: the guest waits, and its path stays up.
+TEST_P(StatusTest, WhatPassesWithinSecondsIsSeenByNobody) {
+  constexpr auto kCheck = ScsiStatus::check_condition;
+  const Word kWords[] = {
+      {"busy", ScsiStatus::busy},
+      {"task set full", ScsiStatus::task_set_full},
+      {"task aborted", ScsiStatus::task_aborted},
+      {"ACA active", ScsiStatus::aca_active},
+      {"busy, with sense data", ScsiStatus::busy, make_sense(SenseKey::illegal_request, 0x2000)},
+      {"aborted", kCheck, make_sense(SenseKey::aborted_command, 0x0000)},
+      {"aborted: message error", kCheck, make_sense(SenseKey::aborted_command, 0x4300)},
+      {"aborted: data phase error", kCheck, make_sense(SenseKey::aborted_command, 0x4b00)},
+      {"aborted: overlapped commands", kCheck, make_sense(SenseKey::aborted_command, 0x4e00)},
+      {"aborted: too little data", kCheck, make_sense(SenseKey::aborted_command, 0x0c0d)},
+      {"aborted: vendor's", kCheck, make_sense(SenseKey::aborted_command, 0xc101)},
+      {"aborted, by descriptors", kCheck, by_descriptors(SenseKey::aborted_command, 0x0000)},
+      {"becoming ready", kCheck, make_sense(SenseKey::not_ready, 0x0401)},
+      {"becoming ready, by descriptors", kCheck, by_descriptors(SenseKey::not_ready, 0x0401)},
+      {"rebuild", kCheck, make_sense(SenseKey::not_ready, 0x0405)},
+      {"operation in progress", kCheck, make_sense(SenseKey::not_ready, 0x0407)},
+      {"format", kCheck, make_sense(SenseKey::not_ready, 0x0404)},
+      {"configuration", kCheck, make_sense(SenseKey::not_ready, 0x041d)},
+      {"access transition", kCheck, make_sense(SenseKey::not_ready, 0x040a)},
+      {"attention: reservations released", kCheck, make_sense(SenseKey::unit_attention, 0x2a04)},
+      {"attention: log parameters", kCheck, make_sense(SenseKey::unit_attention, 0x2a02)},
+      {"attention: cleared by another", kCheck, make_sense(SenseKey::unit_attention, 0x2f00)},
+      {"attention: threshold", kCheck, make_sense(SenseKey::unit_attention, 0x3807)},
+      {"attention: vendor's", kCheck, make_sense(SenseKey::unit_attention, 0xe000)},
+      {"attention: transition", kCheck, make_sense(SenseKey::unit_attention, 0x040a)},
+      {"attention: access changed", kCheck, make_sense(SenseKey::unit_attention, 0x2a06)},
+  };
+  for (const Word& word : kWords) {
+    for (const BlockOperation operation : kOperations) {
+      SCOPED_TRACE(std::string(word.what) + " at " + to_string(operation));
+      say(word);
+      const GuestRequest& request = ask(operation);
+      reactor_.run_for(seconds(3));
+      EXPECT_TRUE(pending(request)) << static_cast<int>(request.status.value_or(IoStatus::ok));
+      target_->clear_faults();
+      EXPECT_EQ(answer(request), IoStatus::ok);
+      EXPECT_TRUE(wait_for_up(1, seconds(3)));
+    }
+  }
+}
+
+// The command is done, whatever is said of the health of the medium.
+TEST_P(StatusTest, WhatComplainsOfNothingIsSuccess) {
+  for (const SenseKey key : {SenseKey::no_sense, SenseKey::recovered_error}) {
+    for (const int number : {0x0000, 0x0b01, 0x1701, 0x1801, 0x5d00, 0x0c01}) {
+      const auto code = static_cast<std::uint16_t>(number);
+      for (const auto& sense : {make_sense(key, code), by_descriptors(key, code)}) {
+        for (const BlockOperation operation : kOperations) {
+          SimFault fault;
+          fault.matches = is_the_guests;
+          fault.execute = true;
+          fault.status = ScsiStatus::check_condition;
+          fault.sense = sense;
+          // The simulated target sends no data beside CHECK CONDITION.
+          if (operation == BlockOperation::read) {
+            continue;
+          }
+          target_->inject(fault);
+          const GuestRequest& request = ask(operation);
+          EXPECT_EQ(answer(request, milliseconds(50)), IoStatus::ok)
+              << static_cast<int>(key) << std::hex << " " << code;
+        }
+      }
+    }
+  }
+  EXPECT_EQ(path(0).failures, 0U);
+}
+
+// What is said of the command for good: the same answer under each policy, and soon, and the path
+// stays up for all others.
+TEST_P(StatusTest, WhatIsSaidOfTheCommandIsTheGuestsAtOnce) {
+  const auto sense = [](SenseKey key, std::uint16_t code) { return make_sense(key, code); };
+  constexpr auto kCheck = ScsiStatus::check_condition;
+  const Word kWords[] = {
+      {"reservation conflict",
+       ScsiStatus::reservation_conflict,
+       {},
+       IoStatus::reservation_conflict,
+       IoStatus::reservation_conflict},
+      {"a status that is none",
+       static_cast<ScsiStatus>(0x22),
+       {},
+       IoStatus::target_error,
+       IoStatus::target_error},
+      {"intermediate",
+       static_cast<ScsiStatus>(0x10),
+       {},
+       IoStatus::target_error,
+       IoStatus::target_error},
+      {"no sense data", kCheck, {}, IoStatus::target_error, IoStatus::target_error},
+      {"sense data of no format", kCheck, std::vector<std::byte>(18), IoStatus::target_error,
+       IoStatus::target_error},
+      {"medium error", kCheck, sense(SenseKey::medium_error, 0x1100), IoStatus::medium_error,
+       IoStatus::medium_error},
+      {"medium error, by descriptors", kCheck, by_descriptors(SenseKey::medium_error, 0x1100),
+       IoStatus::medium_error, IoStatus::medium_error},
+      {"write error", kCheck, sense(SenseKey::medium_error, 0x0c00), IoStatus::medium_error,
+       IoStatus::medium_error},
+      {"hardware error", kCheck, sense(SenseKey::hardware_error, 0x4400), IoStatus::target_error,
+       IoStatus::target_error},
+      {"hardware: no spare", kCheck, sense(SenseKey::hardware_error, 0x3200),
+       IoStatus::medium_error, IoStatus::medium_error},
+      {"invalid command", kCheck, sense(SenseKey::illegal_request, 0x2000), IoStatus::not_supported,
+       IoStatus::not_supported},
+      {"out of range", kCheck, sense(SenseKey::illegal_request, 0x2100), IoStatus::out_of_range,
+       IoStatus::not_supported},
+      {"invalid field", kCheck, sense(SenseKey::illegal_request, 0x2400), IoStatus::target_error,
+       IoStatus::not_supported},
+      {"invalid parameter", kCheck, sense(SenseKey::illegal_request, 0x2600),
+       IoStatus::target_error, IoStatus::target_error},
+      {"write protected", kCheck, sense(SenseKey::data_protect, 0x2700), IoStatus::write_protected,
+       IoStatus::write_protected},
+      {"access denied", kCheck, sense(SenseKey::data_protect, 0x2002), IoStatus::write_protected,
+       IoStatus::write_protected},
+      {"blank check", kCheck, sense(SenseKey::blank_check, 0x0000), IoStatus::target_error,
+       IoStatus::target_error},
+      {"vendor's", kCheck, sense(SenseKey::vendor_specific, 0x8000), IoStatus::target_error,
+       IoStatus::target_error},
+      {"copy aborted", kCheck, sense(SenseKey::copy_aborted, 0x0000), IoStatus::target_error,
+       IoStatus::target_error},
+      {"volume overflow", kCheck, sense(SenseKey::volume_overflow, 0x0000), IoStatus::target_error,
+       IoStatus::target_error},
+      {"miscompare", kCheck, sense(SenseKey::miscompare, 0x1d00), IoStatus::target_error,
+       IoStatus::target_error},
+      {"completed", kCheck, sense(SenseKey::completed, 0x0000), IoStatus::target_error,
+       IoStatus::target_error},
+      {"duration limit", kCheck, sense(SenseKey::aborted_command, 0x2e02), IoStatus::target_error,
+       IoStatus::target_error},
+      {"protection", kCheck, sense(SenseKey::aborted_command, 0x1003), IoStatus::target_error,
+       IoStatus::target_error},
+  };
+  for (const Word& word : kWords) {
+    for (const BlockOperation operation : kOperations) {
+      SCOPED_TRACE(std::string(word.what) + " at " + to_string(operation));
+      say(word);
+      const GuestRequest& request = ask(operation);
+      EXPECT_EQ(answer(request, milliseconds(200)),
+                operation == BlockOperation::flush ? word.flush_told : word.told);
+      EXPECT_EQ(up(), 1U);
+      target_->clear_faults();
+      log_in_again();
+    }
+  }
+}
+
+// The path does not serve the LUN: what becomes of the guest's request is the policy's affair.
+TEST_P(StatusTest, WhatIsSaidOfThePathIsAMatterOfNoPathRetry) {
+  for (const auto& [key, code] : {std::pair{SenseKey::not_ready, 0x0403},
+                                  {SenseKey::not_ready, 0x0402},
+                                  {SenseKey::not_ready, 0x0000},
+                                  {SenseKey::not_ready, 0x3a00},
+                                  {SenseKey::not_ready, 0x040b},
+                                  {SenseKey::not_ready, 0x040c},
+                                  {SenseKey::illegal_request, 0x2500}}) {
+    for (const BlockOperation operation : kOperations) {
+      SCOPED_TRACE(testing::PrintToString(code) + " at " + to_string(operation));
+      SimFault fault;
+      fault.count = 0;
+      fault.status = ScsiStatus::check_condition;
+      fault.sense = make_sense(key, static_cast<std::uint16_t>(code));
+      target_->inject(fault);
+      const GuestRequest& request = ask(operation);
+      reactor_.run_for(seconds(3));
+      EXPECT_EQ(up(), 0U);
+      // A flush waits, as it may not fail.
+      const NoPathRetry retry =
+          operation == BlockOperation::flush ? NoPathRetry() : GetParam().second;
+      if (retry == milliseconds(0)) {
+        EXPECT_EQ(request.status, IoStatus::no_path);
+      } else {
+        EXPECT_TRUE(pending(request));
+      }
+      reactor_.run_for(seconds(10));
+      EXPECT_EQ(pending(request), !retry.has_value());
+      target_->clear_faults();
+      EXPECT_EQ(answer(request), retry ? IoStatus::no_path : IoStatus::ok);
+      EXPECT_TRUE(wait_for_up(1));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(NoPathRetry, StatusTest,
+                         testing::Values(std::pair{"fail", NoPathRetry{milliseconds(0)}},
+                                         std::pair{"ten_seconds", NoPathRetry{seconds(10)}},
+                                         std::pair{"queue", NoPathRetry{}}),
+                         [](const auto& test) { return std::string(test.param.first); });
+
 }  // namespace
 }  // namespace iscsi_blkback

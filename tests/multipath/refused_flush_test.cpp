@@ -501,5 +501,123 @@ TEST_F(RefusedFlushTest, AnInvalidFieldInOneFormIsNoneInTheOther) {
   EXPECT_EQ(lun_->counters.flushes, 1U);
 }
 
+// There is nothing to flush, whatever it says for ever, however it says it.
+class NeedlessFlushTest : public RefusedFlushTest, public testing::WithParamInterface<bool> {
+ protected:
+  void SetUp() override {
+    lun_options_.write_cache = GetParam();
+    start({1});
+  }
+};
+
+TEST_P(NeedlessFlushTest, WhateverTheTargetSaysOfItInTheEndItIsDoneWithout) {
+  const Trouble kWords[] = {
+      {"no sense data", ScsiStatus::check_condition, {}},
+      {"sense data of no format", ScsiStatus::check_condition, std::vector<std::byte>(18)},
+      {"a status that is none", static_cast<ScsiStatus>(0x22), {}},
+      {"reservation conflict", ScsiStatus::reservation_conflict, {}},
+      {"task aborted", ScsiStatus::task_aborted, {}},
+      {"ACA active", ScsiStatus::aca_active, {}},
+      {"busy", ScsiStatus::busy, {}},
+      {"task set full", ScsiStatus::task_set_full, {}},
+      {"aborted", ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x0000)},
+      {"internal target failure", ScsiStatus::check_condition,
+       make_sense(SenseKey::hardware_error, 0x4400)},
+      {"vendor's", ScsiStatus::check_condition, make_sense(SenseKey::vendor_specific, 0x8000)},
+      {"blank check", ScsiStatus::check_condition, make_sense(SenseKey::blank_check, 0x0000)},
+      {"protection", ScsiStatus::check_condition, make_sense(SenseKey::aborted_command, 0x1001)},
+      {"becoming ready", ScsiStatus::check_condition, make_sense(SenseKey::not_ready, 0x0401)},
+      {"attention", ScsiStatus::check_condition, make_sense(SenseKey::unit_attention, 0x2a02)},
+      {"parameter list", ScsiStatus::check_condition,
+       make_sense(SenseKey::illegal_request, 0x2600)},
+  };
+  for (const Trouble& word : kWords) {
+    SCOPED_TRACE(word.what);
+    answer_with(is_flush, word.status, word.sense);
+    const GuestRequest& request = flush();
+    const bool answered =
+        reactor_.run_until([&] { return request.completions != 0; }, std::chrono::minutes(3));
+    if (GetParam()) {
+      EXPECT_TRUE(!answered || request.status != IoStatus::ok) << "it may not be on the medium";
+    } else {
+      EXPECT_EQ(request.status, IoStatus::ok);
+      EXPECT_EQ(up(), 1U) << "the path serves all else";
+    }
+    target_->clear_faults();
+    wait(request);
+    ASSERT_TRUE(wait_for_up(1));
+  }
+}
+
+TEST_P(NeedlessFlushTest, OneThatIsNeverAnsweredIsDoneWithoutWhenItIsAborted) {
+  SimFault silent;
+  silent.matches = is_flush;
+  silent.count = 0;
+  silent.answer = false;
+  target_->inject(silent);
+  const GuestRequest& request = flush();
+  reactor_.run_for(seconds(40));
+  EXPECT_EQ(pending(request), GetParam());
+  target_->clear_faults();
+  EXPECT_EQ(answer(request, std::chrono::minutes(5)), IoStatus::ok);
+}
+
+TEST_P(NeedlessFlushTest, AResponseCodeOfTheTargetsIsNoReason) {
+  SimFault failure;
+  failure.matches = is_flush;
+  failure.count = 0;
+  failure.response_code = 1;
+  target_->inject(failure);
+  EXPECT_EQ(answer(flush()), GetParam() ? IoStatus::target_error : IoStatus::ok);
+}
+
+// What it says of the data of others is no matter of this flush.
+TEST_P(NeedlessFlushTest, ALossThatItTellsIsToldAllTheSame) {
+  answer_with(is_flush, ScsiStatus::check_condition, make_sense(SenseKey::medium_error, 0x0c00), 1);
+  EXPECT_EQ(answer(flush()), IoStatus::medium_error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cache, NeedlessFlushTest, testing::Bool(),
+                         [](const auto& test) { return std::string(test.param ? "on" : "off"); });
+
+// What it is judged by is just being read again.
+TEST_F(RefusedFlushTest, AnErrorThatComesWhileTheLunIsReadAgainDoesNotEndAFlush) {
+  lun_options_.write_cache = false;
+  start({1});
+  SimFault conflict;
+  conflict.matches = is_flush;
+  conflict.status = ScsiStatus::reservation_conflict;
+  conflict.extra_delay = milliseconds(5);
+  target_->inject(conflict);
+  const GuestRequest& request = flush();
+  reactor_.run_for(milliseconds(2));
+  lun_->options.write_cache = true;
+  target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a01);
+  EXPECT_EQ(answer(request), IoStatus::reservation_conflict) << "who asks again will be told";
+}
+
+TEST_F(OtherPathsTest, WhileAPathIsBeingReadAgainAnErrorDoesNotEndAFlush) {
+  lun_options_.write_cache = false;
+  start({1, 1});
+  SimFault hangs;
+  hangs.matches = [](const SimCommand& command) {
+    return command.portal == 0 && command.cdb[0] == kInquiry;
+  };
+  hangs.count = 0;
+  hangs.hold = true;
+  target_->inject(hangs);
+  SimFault attention = sense_fault(SenseKey::unit_attention, 0x2a01);
+  attention.matches = io_at(0);
+  target_->inject(attention);
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_EQ(answer(write(0, 8, 3)), IoStatus::ok);
+  }
+  ASSERT_EQ(up(), 1U);
+  answer_with(is_flush, ScsiStatus::reservation_conflict);
+  EXPECT_EQ(answer(flush(), seconds(1)), IoStatus::reservation_conflict);
+  target_->clear_faults();
+  target_->release_held();
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

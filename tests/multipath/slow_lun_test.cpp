@@ -301,5 +301,81 @@ TEST_F(SlowLun, WhatWasBusyOnceIsAskedAgainLaterInTheSameIdentification) {
   target_->clear_faults();
 }
 
+// ---- by nature
+
+// Each command takes so long, those that ask who the LUN is and whether it works as well.
+class SlowByNature : public SlowLun, public testing::WithParamInterface<std::pair<int, bool>> {
+ protected:
+  void start_slow() {
+    const auto [takes, answers_pings] = GetParam();
+    if (answers_pings) {
+      target_options_.command_delay = seconds(takes);
+      start_target({1});
+    } else {
+      start_target({1});
+      SimFault works;
+      works.count = 0;
+      works.matches = [this, time = seconds(takes)](const SimCommand&) {
+        target_->set_hung(true);
+        const std::uint32_t work = ++works_;
+        reactor_.schedule(time, [this, work] { target_->set_hung(work != works_); });
+        return false;
+      };
+      target_->inject(works);
+    }
+    start_device(false);
+  }
+  std::uint32_t works_ = 0;
+};
+
+TEST_P(SlowByNature, IsServedInTheEndAndStaysSo) {
+  start_slow();
+  const Duration takes = seconds(GetParam().first);
+  ASSERT_TRUE(wait_for_up(1, 60 * takes + std::chrono::minutes(3))) << path(0).last_error;
+  for (int i = 0; i < 3; ++i) {
+    const GuestRequest& request = write(0, 8, 1 + i);
+    EXPECT_EQ(answer(request, 20 * takes), IoStatus::ok);
+    reactor_.run_for(std::chrono::minutes(2));
+    // One that answers no pings while it works has more to do than its work with looks at the path.
+    if (GetParam().second) {
+      EXPECT_LE(request.took(), 3 * takes + milliseconds(500)) << "one may be under way";
+      EXPECT_EQ(path(0).state, PathState::up) << path(0).last_error;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Seconds, SlowByNature,
+                         testing::Values(std::pair{1, true}, std::pair{4, true}, std::pair{6, true},
+                                         std::pair{8, true}, std::pair{11, true},
+                                         std::pair{20, true}, std::pair{29, true},
+                                         std::pair{31, true}, std::pair{45, true},
+                                         std::pair{60, true}, std::pair{1, false},
+                                         std::pair{3, false}, std::pair{6, false}));
+
+// For ten minutes.
+TEST_F(SlowLun, ThatIsSlowNoMoreIsWaitedForAsAnyOther) {
+  target_options_.command_delay = seconds(8);
+  start_target({1});
+  start_device(false);
+  ASSERT_TRUE(wait_for_up(1, seconds(600)));
+  target_->options().command_delay = milliseconds(1);
+  for (const bool forgotten : {false, true}) {
+    TimePoint asked{};
+    SimFault stuck = silent([&](const SimCommand& command) {
+      const bool is_check = command.cdb[0] == scsi_operation::kTestUnitReady;
+      asked = is_check && asked == TimePoint{} ? reactor_.now() : asked;
+      return is_check;
+    });
+    reactor_.run_for(forgotten ? seconds(700) : seconds(60));
+    ASSERT_EQ(up(), 1U);
+    target_->inject(stuck);
+    ASSERT_TRUE(reactor_.run_until([this] { return up() == 0; }, seconds(60)));
+    EXPECT_GE(reactor_.now() - asked, forgotten ? milliseconds(4990) : milliseconds(15990));
+    EXPECT_LE(reactor_.now() - asked, forgotten ? milliseconds(5100) : milliseconds(16100));
+    target_->clear_faults();
+    ASSERT_TRUE(wait_for_up(1, seconds(300)));
+  }
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

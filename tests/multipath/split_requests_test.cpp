@@ -54,7 +54,7 @@ TEST_F(SplitRequestsTest, LimitIsInLogicalBlocks) {
 TEST_F(SplitRequestsTest, ErrorOfAPieceIsTheAnswerAndNothingFollowsIt) {
   start();
   int pieces = 0;
-  SimFault third = sense_fault(SenseKey::illegal_request, 0x2400, 1);
+  SimFault third = sense_fault(SenseKey::illegal_request, 0x2600, 1);
   third.matches = [&](const SimCommand& command) { return is_write(command) && ++pieces == 3; };
   target_->inject(third);
   EXPECT_EQ(answer(write_pattern(0, 100)), IoStatus::target_error);
