@@ -110,10 +110,7 @@ std::vector<int> ending_signals() {
 void end_at_signals() {
   struct sigaction action {};
   action.sa_handler = [](int) {
-    constexpr std::string_view kSentence = "lunex: interrupted\n";
-    if (::write(STDERR_FILENO, kSentence.data(), kSentence.size()) < 0) {
-      // nobody reads it
-    }
+    complain_in_signal_handler("lunex: interrupted\n");
     std::_Exit(kInterrupted);
   };
   for (const int number : ending_signals()) {

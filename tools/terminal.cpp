@@ -66,4 +66,10 @@ void print_complaint(std::string_view program, std::string_view sentence) {
   static_cast<void>(print(stderr, lines.text()));
 }
 
+void complain_in_signal_handler(std::string_view line) {
+  if (::write(STDERR_FILENO, line.data(), line.size()) < 0) {
+    // nobody reads it
+  }
+}
+
 }  // namespace iscsi_blkback

@@ -19,5 +19,7 @@ void keep_standard_streams();
 [[nodiscard]] bool print_json(std::string_view program, const nlohmann::json& document);
 // To standard error, as one line: "PROGRAM: SENTENCE", or without a program (empty) the sentence.
 void print_complaint(std::string_view program, std::string_view sentence);
+// For a signal's handler: a whole line of the program's own words.
+void complain_in_signal_handler(std::string_view line);
 
 }  // namespace iscsi_blkback

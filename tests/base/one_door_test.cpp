@@ -27,7 +27,9 @@ const std::vector<Door>& doors() {
        {"tools/terminal.cpp",
         "base/uring_reactor.cpp",  // the words of the C library, before it ends
         "base/result.h"}},         // assertions, in words of their own
-      {"a descriptor of the terminal", R"(\bwrite\(\s*STD(OUT|ERR)_FILENO)", {"base/log.cpp"}},
+      {"a descriptor of the terminal",
+       R"(\bwrite\(\s*STD(OUT|ERR)_FILENO)",
+       {"base/log.cpp", "tools/terminal.cpp"}},
       {"a value in xenstore",
        R"(\b(store|access)(\.|->)write\(|\bxs_write\()",
        {"blkback/xenbus_node.cpp", "blkback/xen/libxen_xenstore.cpp"}},

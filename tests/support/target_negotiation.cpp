@@ -1,5 +1,7 @@
 #include "tests/support/target_negotiation.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "initiator/chap.h"
@@ -32,9 +34,19 @@ Result<void> TargetNegotiation::check_response(const SimTargetOptions& options,
 Result<std::string> TargetNegotiation::answer(std::string_view request,
                                               const SimTargetOptions& options,
                                               std::uint16_t group_tag) {
+  // What the initiator tolerates of targets it must not do itself.
+  if (!request.empty() && request.back() != '\0') {
+    return fail(ErrorCode::protocol, "the login text does not end in a NUL byte");
+  }
   const auto pairs = parse_login_text(request);
   if (!pairs) {
     return tl::unexpected(pairs.error());
+  }
+  for (auto pair = pairs->begin(); pair != pairs->end(); ++pair) {
+    if (std::any_of(pairs->begin(), pair,
+                    [&](const TextPair& before) { return before.key == pair->key; })) {
+      return fail(ErrorCode::protocol, fmt::format("the login text gives {} twice", pair->key));
+    }
   }
   LoginText answer;
   const auto minimum = [&](const TextPair& pair, std::uint32_t ours) {
