@@ -175,12 +175,12 @@ INSTANTIATE_TEST_SUITE_P(EverySplit, ToleranceTest, every_split());
 TEST(SessionWindowTest, NumbersOfALoginThatMakeNoSenseLetOneCommandThrough) {
   SimReactor reactor{3};
   ScriptedTarget target{reactor, test_address(1)};
+  TestCommand first;
+  TestCommand second;
   TestSession initiator{reactor, test_session_options()};
   initiator.session.start();
   ASSERT_TRUE(target.accept_login({}, 1, 0xffffff00));
   ASSERT_TRUE(initiator.up());
-  TestCommand first;
-  TestCommand second;
   first.submit_test_unit_ready(initiator.session);
   second.submit_test_unit_ready(initiator.session);
   ReceivedPdu pdu;
