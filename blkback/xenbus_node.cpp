@@ -194,7 +194,7 @@ Result<DiskDescription> XenbusNode::read_description(XenStoreAccess& store) cons
   description.virtual_device = plain ? *name : std::to_string(id_.device_id);
   // What another domain serves, the device model has no way to.
   if (id_.kind == BackendKind::qdisk && id_.own_domain == 0 &&
-      is_emulated_drive(*name, *device_type == "cdrom")) {
+      is_emulated_drive(*name, id_.device_id, *device_type == "cdrom")) {
     auto type = read_or(store, fmt::format("/libxl/{}/type", id_.guest), "");
     if (!type) {
       return tl::unexpected(type.error());

@@ -1,5 +1,8 @@
 // Flushes that the LUN refuses: they are acknowledged only where no write can be in a volatile
 // cache, as far as every path of the disk knows.
+#include <functional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/multipath/multipath_fixture.h"
@@ -618,6 +621,151 @@ TEST_F(OtherPathsTest, WhileAPathIsBeingReadAgainAnErrorDoesNotEndAFlush) {
   target_->clear_faults();
   target_->release_held();
 }
+
+// ---- whenever it fails
+
+struct FlushTrouble {
+  const char* what;
+  SimFault fault;
+};
+
+std::vector<FlushTrouble> flush_troubles() {
+  std::vector<FlushTrouble> troubles;
+  const auto add = [&](const char* what, const std::function<void(SimFault&)>& change) {
+    troubles.push_back({what, {}});
+    troubles.back().fault.matches = is_flush;
+    change(troubles.back().fault);
+  };
+  const auto add_sense = [&](const char* what, SenseKey key, std::uint16_t code) {
+    add(what, [&](SimFault& fault) {
+      fault.status = ScsiStatus::check_condition;
+      fault.sense = make_sense(key, code);
+    });
+  };
+  add_sense("hardware error", SenseKey::hardware_error, 0x4400);
+  add_sense("becoming ready", SenseKey::not_ready, 0x0401);
+  add_sense("aborted command", SenseKey::aborted_command, 0x0000);
+  add_sense("reset", SenseKey::unit_attention, 0x2900);
+  add_sense("capacity changed", SenseKey::unit_attention, 0x2a09);
+  add_sense("modes changed", SenseKey::unit_attention, 0x2a01);
+  add_sense("recovered error", SenseKey::recovered_error, 0x0c00);
+  troubles.back().fault.execute = true;
+  add_sense("unknown command", SenseKey::illegal_request, 0x2000);
+  add_sense("unknown field", SenseKey::illegal_request, 0x2400);
+  const auto add_status = [&](const char* what, ScsiStatus status) {
+    add(what, [&](SimFault& fault) { fault.status = status; });
+  };
+  add_status("busy", ScsiStatus::busy);
+  add_status("task set full", ScsiStatus::task_set_full);
+  add_status("reservation conflict", ScsiStatus::reservation_conflict);
+  add("response code", [](SimFault& fault) { fault.response_code = 1; });
+  add("lost connection", [](SimFault& fault) { fault.drop_connection = true; });
+  add("executed, lost connection", [](SimFault& fault) {
+    fault.drop_connection = true;
+    fault.execute = true;
+  });
+  add("slow", [](SimFault& fault) {
+    fault.execute = true;
+    fault.extra_delay = seconds(3);
+  });
+  add("no answer", [](SimFault& fault) { fault.answer = false; });
+  return troubles;
+}
+
+class FlushMomentTest : public RefusedFlushTest, public testing::WithParamInterface<const char*> {
+ protected:
+  // What else happens between the flush and its answer.
+  void begin(std::string_view moment) {
+    if (moment == "suspended_before") {
+      device_->set_guest({GuestState::suspended});
+    } else if (moment == "no_path") {
+      refuse(0);
+      refuse(1);
+      ASSERT_TRUE(wait_for_up(0));
+    } else if (moment == "path_lost") {
+      cut(0);
+      ASSERT_TRUE(wait_for_up(1));
+    } else if (moment == "second_path_is_identified") {
+      cut(1);
+      ASSERT_TRUE(wait_for_up(1));
+      SimFault slow;
+      slow.matches = [](const SimCommand& command) {
+        return command.portal == 1 && command.cdb[0] == kInquiry;
+      };
+      slow.hold = true;
+      target_->inject(slow);
+      restore(1);
+      ASSERT_TRUE(reactor_.run_until([&] { return target_->held() == 1; }, seconds(10)));
+    } else if (moment == "resize") {
+      lun_->resize(lun_->options.block_count + 8);
+      target_->send_scsi_event(0, SenseKey::unit_attention, 0x2a09);
+    }
+  }
+  void go_on(std::string_view moment) {
+    reactor_.run_for(milliseconds(1));
+    if (moment == "suspended_meanwhile") {
+      device_->set_guest({GuestState::suspended});
+    } else if (moment == "path_lost_meanwhile") {
+      cut(0);
+    } else if (moment == "path_removed_meanwhile") {
+      ASSERT_TRUE(device_->remove_path(*sessions_[0], 0));
+    } else if (moment == "hung_meanwhile") {
+      target_->set_hung(true);
+    }
+    reactor_.run_for(seconds(5));
+    if (moment == "hung_meanwhile") {
+      target_->set_hung(false);
+    }
+    target_->release_held();
+    device_->set_guest({GuestState::runs});
+    accept(0);
+    accept(1);
+    restore(0);
+    restore(1);
+  }
+};
+
+// Success is the LUN's word, and for what had been written before.
+TEST_P(FlushMomentTest, NoFlushIsAnsweredWithoutBeingExecutedAndEachOnce) {
+  const std::string_view moment = GetParam();
+  start();
+  std::uint64_t execution = 0;
+  for (const FlushTrouble& trouble : flush_troubles()) {
+    for (const std::uint32_t count : {1U, 3U}) {
+      SCOPED_TRACE(testing::Message() << trouble.what << ", " << count);
+      ASSERT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
+      ASSERT_NO_FATAL_FAILURE(begin(moment));
+      SimFault fault = trouble.fault;
+      fault.count = count;
+      target_->inject(fault);
+      execution = lun_->counters.flushes;
+      std::vector<const GuestRequest*> flushes;
+      for (std::uint32_t i = 0; i < count; ++i) {
+        flushes.push_back(&flush());
+      }
+      ASSERT_NO_FATAL_FAILURE(go_on(moment));
+      for (const GuestRequest* request : flushes) {
+        if (answer(*request, std::chrono::minutes(3)) == IoStatus::ok) {
+          EXPECT_GT(lun_->counters.flushes, execution);
+        }
+      }
+      target_->clear_faults();
+      EXPECT_EQ(answer(flush()), IoStatus::ok) << "the next one";
+      if (moment != "path_removed_meanwhile") {
+        ASSERT_TRUE(wait_for_up(2, std::chrono::minutes(2)));
+      } else {
+        return;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Moments, FlushMomentTest,
+                         testing::Values("always", "suspended_before", "suspended_meanwhile",
+                                         "no_path", "path_lost", "path_lost_meanwhile",
+                                         "path_removed_meanwhile", "second_path_is_identified",
+                                         "resize", "hung_meanwhile"),
+                         [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
 }  // namespace iscsi_blkback
