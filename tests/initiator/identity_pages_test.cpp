@@ -782,6 +782,8 @@ TEST_F(OptionalPagesTest, ModesThatAreNoneTellNothing) {
     bytes[1] = std::byte{0x80};
     return bytes;
   }();
+  Bytes simplified = standard;  // a length of 14, as modes
+  simplified[0] = std::byte{0x0e};
   const struct {
     const char* what;
     Bytes bytes;
@@ -795,11 +797,13 @@ TEST_F(OptionalPagesTest, ModesThatAreNoneTellNothing) {
       {"a length of 2", octets({2, 0, 0, 0, 0, 0, 0, 0})},
       {"standard data", standard},
       {"standard data of what is removable", removable},
+      {"standard data of a simplified disk", simplified},
       {"half of the standard data", Bytes(standard.begin(), standard.begin() + 18)},
       {"eight bytes of the standard data", Bytes(standard.begin(), standard.begin() + 8)},
   };
   for (const auto& test : kAnswers) {
     lun->options.standard_data_byte1 = test.bytes == removable ? 0x80 : 0;
+    lun->options.device_type = test.bytes == simplified ? 0x0e : 0;
     for (const bool both : {false, true}) {
       SimFault six = answers(scsi_operation::kModeSense6, ScsiStatus::good);
       six.data = test.bytes;

@@ -704,14 +704,16 @@ TEST(RepeatedEnds, SessionsThatEndWithinAMinuteAreNamedThoughNotWaitedFor) {
 TEST(RepeatedEnds, WhatExplainsTheEndsIsNoOtherHost) {
   const auto named_with = [](RepeatedEnds::Cause between, Duration up_for) {
     RepeatedEnds ends;
+    bool named = false;
     for (int i = 0; i < 20; ++i) {
       ends.on_end(RepeatedEnds::Cause::ended_by_target, seconds(10));
+      named = named || ends.by_another_host();
       if (i % 4 == 3) {
         ends.on_end(between, up_for);
-        EXPECT_FALSE(ends.by_another_host());
+        named = named || ends.by_another_host();
       }
     }
-    return ends.by_another_host();
+    return named;
   };
   EXPECT_FALSE(named_with(RepeatedEnds::Cause::other, Duration::zero())) << "it is not there";
   EXPECT_FALSE(named_with(RepeatedEnds::Cause::broken_rule, seconds(10)));
