@@ -3,13 +3,16 @@
 // reload, then immutable; any thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/ascii_case.h"
 #include "initiator/session_options.h"
 #include "multipath/multipath_device.h"
 
@@ -37,6 +40,23 @@ struct PortalOptions {
   std::uint16_t sessions_per_portal = 1;  // and interface; 1..kMaxSessionsPerPortal
 };
 inline constexpr std::uint16_t kMaxSessionsPerPortal = 8;
+
+// Names of one iSCSI node, which has no other one that differs in the letters' case only (RFC 7143
+// 4.2.7.2, RFC 3722). They are sent as they are written: some targets compare bytes.
+[[nodiscard]] inline bool same_iscsi_name(std::string_view one, std::string_view other) {
+  return lower(one) == lower(other);
+}
+// What a map by such names has for one of them: as it is written, else in other letters.
+template <class Value>
+[[nodiscard]] const Value* find_iscsi_name(const std::map<std::string, Value>& map,
+                                           const std::string& name) {
+  auto found = map.find(name);
+  if (found == map.end()) {
+    found = std::find_if(map.begin(), map.end(),
+                         [&](const auto& each) { return same_iscsi_name(each.first, name); });
+  }
+  return found == map.end() ? nullptr : &found->second;
+}
 
 // Where options were written: "FILE:LINE", by name.
 using SettingPlaces = std::map<std::string, std::string, std::less<>>;

@@ -100,7 +100,9 @@ void DiskLookup::look_up_names(const std::vector<Portal>& portals) {
 void DiskLookup::take_portals(const Portal& at, Result<std::vector<Portal>> portals) {
   if (portals) {
     for (Portal& portal : *portals) {
-      portal.target_name = at.target_name;
+      if (portal.target_name.empty()) {
+        portal.target_name = at.target_name;
+      }
     }
     look_up_names(*portals);
   }

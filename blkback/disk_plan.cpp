@@ -72,11 +72,62 @@ void note_places(const DiskSettings& settings, SettingPlaces& places) {
 }
 
 bool names_target(const ConfiguredLun& lun, const std::string& name) {
-  return lun.target_name == name ||
-         std::find(lun.other_target_names.begin(), lun.other_target_names.end(), name) !=
-             lun.other_target_names.end() ||
-         std::any_of(lun.portals.begin(), lun.portals.end(),
-                     [&](const Portal& portal) { return portal.target_name == name; });
+  return same_iscsi_name(lun.target_name, name) ||
+         std::any_of(lun.other_target_names.begin(), lun.other_target_names.end(),
+                     [&](const std::string& other) { return same_iscsi_name(other, name); }) ||
+         std::any_of(lun.portals.begin(), lun.portals.end(), [&](const Portal& portal) {
+           return same_iscsi_name(portal.target_name, name);
+         });
+}
+
+// Those of a disk line, in its order; what a portal has may be there twice.
+std::vector<std::string> names_of(const DiskTarget& target) {
+  std::vector<std::string> names{target.target_name};
+  names.insert(names.end(), target.other_target_names.begin(), target.other_target_names.end());
+  for (const Portal& portal : target.portals) {
+    if (!portal.target_name.empty()) {
+      names.push_back(portal.target_name);
+    }
+  }
+  return names;
+}
+
+// A LUN that the configuration names keeps its alias and settings however the disk line says it,
+// and whichever of its names come first there.
+const ConfiguredLun* find_lun(const Configuration& configuration, const DiskTarget& target) {
+  for (const std::string& name : names_of(target)) {
+    for (const auto& [alias, lun] : configuration.luns) {
+      if (lun.lun == target.lun && names_target(lun, name)) {
+        return &lun;
+      }
+    }
+  }
+  return nullptr;
+}
+
+// Names of the disk line that the configuration's LUN has not: they are asked for as well, unless
+// its portals are configured, which are other names'.
+Result<void> add_unknown_names(const DiskTarget& target, const ConfiguredLun& configured,
+                               DiskPlan& plan) {
+  for (const std::string& name : names_of(target)) {
+    if (name.empty() || names_target(configured, name)) {
+      continue;
+    }
+    if (!configured.portals.empty()) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("the configuration file has portals of {}, but none for its target "
+                              "name {}: name portals in the disk's target",
+                              configured.alias, name));
+    }
+    if (plan.other_target_names.size() + 1 == kMaxTargetNamesPerDisk) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("{} would have more than {} target names, with those of the "
+                              "configuration file",
+                              configured.alias, kMaxTargetNamesPerDisk));
+    }
+    plan.other_target_names.push_back(name);
+  }
+  return {};
 }
 
 }  // namespace
@@ -96,7 +147,8 @@ bool same_path(const ResolvedPortal& one, const ResolvedPortal& other) {
                          one.portal.port == other.portal.port && !one.portal.host.empty();
   return (same_name || one.address == other.address) &&
          one.portal.interface_binding == other.portal.interface_binding &&
-         one.session_number == other.session_number && one.target_name == other.target_name;
+         one.session_number == other.session_number &&
+         same_iscsi_name(one.target_name, other.target_name);
 }
 
 Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& configuration,
@@ -122,25 +174,17 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
     }
     configured = &found->second;
   } else {
-    // A LUN that the configuration names keeps its alias and settings however the disk line says
-    // it.
-    for (const auto& [alias, lun] : configuration.luns) {
-      if (names_target(lun, target.target_name) && lun.lun == target.lun) {
-        configured = &lun;
-        break;
-      }
-    }
+    configured = find_lun(configuration, target);
   }
-  const auto whole = configuration.targets.find(configured != nullptr ? configured->target_name
-                                                                      : target.target_name);
-  const SessionOptions& of_target =
-      whole != configuration.targets.end() ? whole->second.session : configuration.session;
-  if (configured == nullptr && whole != configuration.targets.end()) {
-    plan.session = whole->second.session;
-    plan.multipath = whole->second.multipath;
+  const ConfiguredTarget* const whole = find_iscsi_name(
+      configuration.targets, configured != nullptr ? configured->target_name : target.target_name);
+  const SessionOptions& of_target = whole != nullptr ? whole->session : configuration.session;
+  if (configured == nullptr && whole != nullptr) {
+    plan.session = whole->session;
+    plan.multipath = whole->multipath;
     plan.multipath.alias = name;
-    plan.paths = whole->second.paths;
-    plan.places = whole->second.places;
+    plan.paths = whole->paths;
+    plan.places = whole->places;
   }
   if (configured != nullptr) {
     plan.session = configured->session;
@@ -153,11 +197,15 @@ Result<DiskPlan> plan_disk(const DiskTarget& target, const Configuration& config
     plan.lun = configured->lun;
     // Those of the disk line are the target's that it names.
     for (Portal& portal : plan.portals) {
-      if (portal.target_name.empty() && target.target_name != configured->target_name) {
+      if (portal.target_name.empty() &&
+          !same_iscsi_name(target.target_name, configured->target_name)) {
         portal.target_name = target.target_name;
       }
     }
     if (plan.portals.empty()) {
+      if (auto added = add_unknown_names(target, *configured, plan); !added) {
+        return tl::unexpected(added.error());
+      }
       plan.portals = configured->portals;
     }
   }

@@ -248,7 +248,11 @@ std::string with_plain_zone(std::string_view text) {
 }
 
 Result<void> add_portal(std::vector<Portal>& portals, Portal portal) {
-  if (std::find(portals.begin(), portals.end(), portal) != portals.end()) {
+  const auto is_it = [&](const Portal& other) {
+    return lower(other.host) == lower(portal.host) && other.port == portal.port &&
+           same_iscsi_name(other.target_name, portal.target_name);
+  };
+  if (std::any_of(portals.begin(), portals.end(), is_it)) {
     return tl::unexpected(invalid("a portal is named twice"));
   }
   if (portals.size() == kMaxPortalsPerDisk) {
@@ -501,7 +505,7 @@ Result<DiskTarget> parse_url_body(std::string_view text) {
       target.target_name = *name;
     }
     for (Portal& portal : *portals) {
-      if (*name != target.target_name) {
+      if (!same_iscsi_name(*name, target.target_name)) {
         portal.target_name = *name;
       }
       if (auto added = add_portal(target.portals, std::move(portal)); !added) {
@@ -581,7 +585,8 @@ bool add_target_name(std::string name, std::string& first, std::vector<std::stri
     first = std::move(name);
     return true;
   }
-  if (name == first || std::find(others.begin(), others.end(), name) != others.end()) {
+  const auto is_it = [&](const std::string& other) { return same_iscsi_name(name, other); };
+  if (is_it(first) || std::any_of(others.begin(), others.end(), is_it)) {
     return false;
   }
   others.push_back(std::move(name));

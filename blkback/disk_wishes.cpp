@@ -22,7 +22,7 @@ void erase_same_path(std::vector<ResolvedPortal>& paths, const ResolvedPortal& p
 }  // namespace
 
 bool PathChoice::includes(const ResolvedPortal& path) const {
-  if (!target_name.empty() && target_name != path.target_name) {
+  if (!target_name.empty() && !same_iscsi_name(target_name, path.target_name)) {
     return false;
   }
   if (equal_text(path.portal.host, portal.host) && path.portal.port == portal.port) {

@@ -36,7 +36,7 @@ class SystemPortalDirectory final : public PortalDirectory {
     }
     std::vector<Portal> portals;
     for (DiscoveredTarget& target : discovery->targets) {
-      if (target.name != target_name) {
+      if (!same_iscsi_name(target.name, target_name)) {
         continue;
       }
       for (DiscoveredPortal& found : target.portals) {
@@ -44,6 +44,9 @@ class SystemPortalDirectory final : public PortalDirectory {
         portal.host = std::move(found.host);
         portal.port = found.port;
         portal.interface_binding = at.interface_binding;
+        if (target.name != target_name) {
+          portal.target_name = target.name;  // in its letters, which it may insist on
+        }
       }
     }
     return portals;

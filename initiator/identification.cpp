@@ -399,9 +399,11 @@ bool LogicalUnit::Identification::may_do_without() const {
   }
 }
 
+// Cut off or not: what no page has in common with them, but by chance, is among the first bytes.
 bool LogicalUnit::Identification::is_standard_data(std::span<const std::byte> page) const {
+  constexpr std::size_t kTellingBytes = 5;
   const std::size_t bytes = std::min(page.size(), kLeastStandardDataBytes);
-  return bytes >= kLeastStandardDataBytes / 2 &&
+  return bytes >= kTellingBytes &&
          std::equal(page.begin(), page.begin() + static_cast<std::ptrdiff_t>(bytes),
                     standard_data_.begin());
 }
@@ -623,7 +625,9 @@ LogicalUnit::Identification::Step LogicalUnit::Identification::take_mode_sense(b
   const bool told = good && take_mode_data();
   const bool unknown =
       refused_as_unknown() && classify(task_, Transfer::at_most) != ErrorClass::access_state;
-  if (step_ == Step::mode_sense6 && !told && task_.outcome == TaskOutcome::completed) {
+  const bool answered =
+      task_.outcome == TaskOutcome::completed || task_.outcome == TaskOutcome::target_failure;
+  if (step_ == Step::mode_sense6 && !told && answered) {
     has_mode_sense6_ = !unknown;
     return after_mode_sense6();
   }
@@ -634,6 +638,9 @@ LogicalUnit::Identification::Step LogicalUnit::Identification::take_mode_sense(b
 }
 
 bool LogicalUnit::Identification::take_mode_data() {
+  if (is_standard_data(answer())) {
+    return false;
+  }
   const Result<ModeData> mode =
       step_ == Step::mode_sense6 ? parse_mode_sense6(answer()) : parse_mode_sense10(answer());
   if (!mode) {

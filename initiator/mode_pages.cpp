@@ -62,6 +62,9 @@ Result<ModeData> parse_mode_sense6(std::span<const std::byte> bytes) {
     return fail(ErrorCode::protocol, "the MODE SENSE(6) data is cut off");
   }
   const std::size_t end = 1 + mode_byte(bytes, 0);
+  if (end < 4) {
+    return fail(ErrorCode::protocol, "the MODE SENSE(6) data have no header");
+  }
   return mode_data(mode_byte(bytes, 2), mode_pages(bytes, 4 + mode_byte(bytes, 3), end),
                    end <= bytes.size());
 }
@@ -71,6 +74,9 @@ Result<ModeData> parse_mode_sense10(std::span<const std::byte> bytes) {
     return fail(ErrorCode::protocol, "the MODE SENSE(10) data is cut off");
   }
   const std::size_t end = 2U + load_be16(bytes.data());
+  if (end < 8) {
+    return fail(ErrorCode::protocol, "the MODE SENSE(10) data have no header");
+  }
   return mode_data(mode_byte(bytes, 3), mode_pages(bytes, 8U + load_be16(bytes.data() + 6), end),
                    end <= bytes.size());
 }

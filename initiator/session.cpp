@@ -307,9 +307,11 @@ void Session::Impl::leave_connection(Error why) {
   }
   const auto cause = std::exchange(end_cause_, RepeatedEnds::Cause::other);
   if (!redirecting_ && !stopping_) {
-    ends_.on_end(cause, was_up ? std::max<Duration>(reactor_.now() - up_since_, Duration{1})
-                               : Duration::zero());
-    if (cause != RepeatedEnds::Cause::other && ends_.recognised()) {
+    ends_.on_end(
+        cause,
+        was_up ? std::max<Duration>(reactor_.now() - up_since_, Duration{1}) : Duration::zero(),
+        std::max<Duration>(waited_at_most_, std::chrono::seconds{negotiated_.default_time2wait}));
+    if (cause != RepeatedEnds::Cause::other && (ends_.recognised() || ends_.by_another_host())) {
       why = that_it_keeps_ending(why);
     }
   }
@@ -330,13 +332,13 @@ void Session::Impl::leave_connection(Error why) {
 // The sentence for an end that is one of many.
 Error Session::Impl::that_it_keeps_ending(const Error& why) const {
   if (ends_.cause() == RepeatedEnds::Cause::ended_by_target) {
-    return {
-        why.code,
-        fmt::format("{} has ended this session shortly after its login, {} times in a row: most "
-                    "likely another host logs in with the same initiator name ({}) and ISID "
-                    "({:02x}), and each login ends the other one's session; give each host an "
-                    "initiator name of its own",
-                    where(), ends_.times(), options_.initiator_name, fmt::join(options_.isid, ""))};
+    return {why.code,
+            fmt::format("{} has ended this session {} its login, {} times in a row: most "
+                        "likely another host logs in with the same initiator name ({}) and ISID "
+                        "({:02x}), and each login ends the other one's session; give each host an "
+                        "initiator name of its own",
+                        where(), ends_.recognised() ? "shortly after" : "within a minute of",
+                        ends_.times(), options_.initiator_name, fmt::join(options_.isid, ""))};
   }
   return {why.code,
           fmt::format("{} ({} times in a row, so that it is tried only every {} s now)",

@@ -265,6 +265,7 @@ class Session::Impl final : public ByteStream::Owner {
   static constexpr std::uint32_t kMostSlowLogins = 2;
   std::uint32_t slow_logins_ = 0;
   Duration wait_demanded_{};  // the target's Time2Wait for the next try
+  Duration waited_at_most_{};  // before the last login
 
   // Addresses of one host name: those of the portal that have had their turn since the last
   // success, and of the next hop those that have not.

@@ -255,7 +255,9 @@ void Session::Impl::schedule_retry() {
   const auto half = static_cast<std::uint64_t>(longest.count() / 2);
   const Duration jittered =
       longest / 2 + Duration{static_cast<std::int64_t>(reactor_.random() % (half + 1))};
-  timer_.start_after(std::max(jittered, std::exchange(wait_demanded_, Duration::zero())));
+  const Duration demanded = std::exchange(wait_demanded_, Duration::zero());
+  waited_at_most_ = std::max(longest, demanded);
+  timer_.start_after(std::max(jittered, demanded));
 }
 
 }  // namespace iscsi_blkback

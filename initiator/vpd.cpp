@@ -226,6 +226,10 @@ Result<std::vector<std::uint64_t>> parse_report_luns(Bytes bytes) {
   if (bytes.size() < 8) {
     return fail(ErrorCode::protocol, "the REPORT LUNS data is cut off");
   }
+  // Such as standard INQUIRY data, whatever their version is.
+  if (load_be32(bytes.data()) % 8 != 0) {
+    return fail(ErrorCode::protocol, "the REPORT LUNS data is no list of LUNs");
+  }
   const std::size_t length = std::min<std::size_t>(load_be32(bytes.data()), bytes.size() - 8);
   std::vector<std::uint64_t> luns;
   for (std::size_t at = 0; at + 8 <= length; at += 8) {

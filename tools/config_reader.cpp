@@ -197,8 +197,8 @@ Result<ConfiguredLun> ConfigurationReader::lun(
                       : names->empty() ? nullptr
                                        : names->get_as<std::string>(0);
   if (first != nullptr) {
-    if (const auto whole = targets.find(first->get()); whole != targets.end()) {
-      settings = whole->second;
+    if (const Settings* whole = find_iscsi_name(targets, first->get())) {
+      settings = *whole;
     }
   }
   settings.lines.clear();
@@ -250,8 +250,9 @@ Result<ConfiguredLun> ConfigurationReader::lun(
   }
   for (const std::string& name : result.other_target_names) {
     if (!result.portals.empty() &&
-        std::none_of(result.portals.begin(), result.portals.end(),
-                     [&](const Portal& portal) { return portal.target_name == name; })) {
+        std::none_of(result.portals.begin(), result.portals.end(), [&](const Portal& portal) {
+          return same_iscsi_name(portal.target_name, name);
+        })) {
       return refuse(entry, fmt::format("luns.{} has portals, but none for the target {}: write "
                                        "{{ portal = \"HOST\", target = \"{}\" }}",
                                        entry.name, name, name));

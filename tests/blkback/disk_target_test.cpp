@@ -941,6 +941,22 @@ TEST(ResolveDisk, DiscoveryAsksForEveryTargetName) {
   EXPECT_EQ(disk->trouble, "");
 }
 
+// Some targets compare the bytes of their name.
+TEST(ResolveDisk, ATargetIsCalledAsDiscoveryTellsIt) {
+  Configuration with_discovery = configuration();
+  with_discovery.discovery_portals = {portal("a"), portal("b")};
+  FakeDirectory directory;
+  directory.portals["a"] = {portal("192.0.2.1", "iqn.a:B"), portal("192.0.2.2", "iqn.a:B")};
+  directory.portals["b"] = {portal("192.0.2.2"), portal("192.0.2.3")};
+  const auto plan = plan_disk(parsed("iscsi:iqn.a:b/1"), with_discovery, "xvda", false);
+  const auto disk = resolve_disk(plan.value(), directory);
+  ASSERT_TRUE(disk);
+  EXPECT_EQ(targets_of(disk),
+            (std::vector<std::string>{"192.0.2.1:3260 iqn.a:B", "192.0.2.2:3260 iqn.a:B",
+                                      "192.0.2.3:3260 iqn.a:b"}));
+  EXPECT_EQ(disk->trouble, "");
+}
+
 TEST(ResolveDisk, ATargetNameThatDiscoveryDoesNotTellIsTrouble) {
   Configuration with_discovery = configuration();
   with_discovery.discovery_portals = {portal("a")};
@@ -963,6 +979,142 @@ TEST(DiskPlan, ALunOfSeveralTargetsIsKnownByEachOfItsNames) {
   EXPECT_EQ(plan->multipath.alias, "data");
   EXPECT_EQ(plan->portals, std::vector{portal("h", "iqn.a:two")})
       << "the portal of the disk line is that of the name in the disk line";
+}
+
+// Names of one LUN, of which the configuration knows some.
+struct NamedLine {
+  const char* what;
+  const char* line;
+  std::vector<std::string> names;  // of the plan; none: it is refused
+  std::vector<Portal> portals;
+  const char* alias = "data";
+};
+
+std::vector<std::string> names_of(const DiskPlan& plan) {
+  std::vector<std::string> names{plan.target_name};
+  names.insert(names.end(), plan.other_target_names.begin(), plan.other_target_names.end());
+  return names;
+}
+
+void expect_planned(const Configuration& with, const NamedLine& line) {
+  const auto parsed_line = parse_disk_target(line.line);
+  const auto plan = parsed_line ? plan_disk(*parsed_line, with, "xvda", false)
+                                : Result<DiskPlan>(tl::unexpected(parsed_line.error()));
+  EXPECT_EQ(plan.has_value(), !line.names.empty()) << line.what;
+  if (plan && !line.names.empty()) {
+    EXPECT_EQ(names_of(*plan), line.names) << line.what;
+    EXPECT_EQ(plan->portals, line.portals) << line.what;
+    EXPECT_EQ(plan->multipath.alias, line.alias) << line.what;
+    EXPECT_EQ(plan->session.target_name, plan->target_name) << line.what;
+  }
+}
+
+TEST(DiskPlan, ALunOfSeveralNamesIsTheConfiguredOneWhicheverAreWritten) {
+  Configuration with = configuration();
+  with.discovery_portals = {portal("san")};
+  ConfiguredLun& lun = with.luns["data"];
+  lun.target_name = "iqn.a:one";
+  lun.other_target_names = {"iqn.a:two"};
+  lun.portals = {};
+  const std::vector<std::string> both = {"iqn.a:one", "iqn.a:two"};
+  const std::vector<std::string> three = {"iqn.a:one", "iqn.a:two", "iqn.a:three"};
+  const NamedLine kLines[] = {
+      {"by its alias", "iscsi:data", both, {}},
+      {"the first", "iscsi:iqn.a:one/4", both, {}},
+      {"the second", "iscsi:iqn.a:two/4", both, {}},
+      {"both", "iscsi:iqn.a:one;iqn.a:two/4", both, {}},
+      {"both, the other way round", "iscsi:iqn.a:two;iqn.a:one/4", both, {}},
+      {"one more", "iscsi:iqn.a:one;iqn.a:three/4", three, {}},
+      {"one more, first", "iscsi:iqn.a:three;iqn.a:one/4", three, {}},
+      {"one more, before the second", "iscsi:iqn.a:three;iqn.a:two/4", three, {}},
+      {"one more, between", "iscsi:iqn.a:two;iqn.a:three;iqn.a:one/4", three, {}},
+      {"in capital letters", "iscsi:IQN.A:ONE/4", both, {}},
+      {"the second in capital letters", "iscsi:iqn.A:Two/4", both, {}},
+      {"another LUN", "iscsi:iqn.a:two;iqn.a:one/5", {"iqn.a:two", "iqn.a:one"}, {}, "xvda"},
+      {"another name", "iscsi:iqn.a:three/4", {"iqn.a:three"}, {}, "xvda"},
+      {"twice", "iscsi:iqn.a:one;iqn.a:one/4", {}, {}},
+      {"twice, in other letters", "iscsi:iqn.a:one;IQN.a:One/4", {}, {}},
+      {"the third twice", "iscsi:iqn.a:one;iqn.a:two;iqn.a:TWO/4", {}, {}},
+      {"portals of the first", "iscsi://h/iqn.a:one/4", both, {portal("h")}},
+      {"portals of the second", "iscsi://h/iqn.a:two/4", both, {portal("h", "iqn.a:two")}},
+      {"portals of both",
+       "iscsi://h/iqn.a:one;i/iqn.a:two/4",
+       both,
+       {portal("h"), portal("i", "iqn.a:two")}},
+      {"portals of both, the other way round",
+       "iscsi://h/iqn.a:two;i/iqn.a:one/4",
+       both,
+       {portal("h", "iqn.a:two"), portal("i", "iqn.a:one")}},
+      {"portals of one more",
+       "iscsi://h/iqn.a:three;i/iqn.a:one/4",
+       both,
+       {portal("h", "iqn.a:three"), portal("i", "iqn.a:one")}},
+      {"portals of one more, behind",
+       "iscsi://i/iqn.a:two;h/iqn.a:three/4",
+       both,
+       {portal("i", "iqn.a:two"), portal("h", "iqn.a:three")}},
+      {"one portal of both",
+       "iscsi://h/iqn.a:one;h/iqn.a:two/4",
+       both,
+       {portal("h"), portal("h", "iqn.a:two")}},
+      {"several portals of each",
+       "iscsi://h,i/iqn.a:one;j,k:3261/iqn.a:two/4",
+       both,
+       {portal("h"), portal("i"), portal("j", "iqn.a:two"),
+        [] {
+          Portal k = portal("k", "iqn.a:two");
+          k.port = 3261;
+          return k;
+        }()}},
+      {"a portal twice, of a name in other letters", "iscsi://h/iqn.a:one;h/iqn.a:ONE/4", {}, {}},
+      {"two portals of a name in other letters",
+       "iscsi://h/iqn.a:one;i/iqn.a:ONE/4",
+       both,
+       {portal("h"), portal("i")}},
+      {"a portal twice, in other letters", "iscsi://h,H/iqn.a:one/4", {}, {}},
+  };
+  for (const NamedLine& line : kLines) {
+    expect_planned(with, line);
+  }
+  // Where its portals are configured, those of a name that it has not are unknown.
+  lun.portals = {portal("p"), portal("q", "iqn.a:two")};
+  lun.other_target_names = {};
+  const std::vector<std::string> first = {"iqn.a:one"};
+  const NamedLine kWithPortals[] = {
+      {"the first", "iscsi:iqn.a:one/4", first, lun.portals},
+      {"the second", "iscsi:iqn.a:two/4", first, lun.portals},
+      {"both", "iscsi:iqn.a:two;iqn.a:one/4", first, lun.portals},
+      {"the second in capital letters", "iscsi:IQN.A:TWO/4", first, lun.portals},
+      {"one more", "iscsi:iqn.a:one;iqn.a:three/4", {}, {}},
+      {"one more, first", "iscsi:iqn.a:three;iqn.a:one/4", {}, {}},
+      {"portals of the line",
+       "iscsi://h/iqn.a:three;i/iqn.a:two/4",
+       first,
+       {portal("h", "iqn.a:three"), portal("i", "iqn.a:two")}},
+  };
+  for (const NamedLine& line : kWithPortals) {
+    expect_planned(with, line);
+  }
+}
+
+TEST(DiskPlan, TheOptionsOfATargetAreThoseOfItsNameInWhateverLetters) {
+  Configuration with = configuration();
+  with.discovery_portals = {portal("san")};
+  ConfiguredTarget& of_target = with.targets["iqn.a:One"];
+  of_target.session = with.session;
+  of_target.session.chap.username = "host";
+  of_target.session.chap.password = "initiator-secret";
+  of_target.multipath = with.multipath;
+  for (const char* line : {"iscsi:iqn.a:One/1", "iscsi:iqn.a:one/1", "iscsi:IQN.A:ONE/1",
+                           "iscsi://h/iqn.a:ONE/1", "iscsi:iqn.a:one;iqn.a:two/1"}) {
+    const auto plan = plan_disk(parsed(line), with, "xvda", false);
+    ASSERT_TRUE(plan) << line;
+    EXPECT_EQ(plan->session.chap.username, "host") << line;
+    EXPECT_EQ(plan->session_variant, 0U) << line;
+  }
+  for (const char* line : {"iscsi:iqn.a:two;iqn.a:one/1", "iscsi:iqn.a:one1/1"}) {
+    EXPECT_FALSE(plan_disk(parsed(line), with, "xvda", false)->session.chap.enabled()) << line;
+  }
 }
 
 TEST(ResolveDisk, TargetThatDiscoveryDoesNotTell) {

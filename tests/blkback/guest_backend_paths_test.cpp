@@ -119,6 +119,134 @@ TEST_F(GuestBackendTest, AnAddedPathMayLeadThroughAnotherTargetToTheSameLun) {
   ASSERT_TRUE(run_until([&] { return other.sessions() == 0; }, 1s));
 }
 
+// One LUN of an array that has a target name for each of its controllers, each at two portals.
+class GuestBackendTwoNames : public GuestBackendTest {
+ protected:
+  static SimTargetOptions controller(const char* name, const char* one, const char* two) {
+    SimTargetOptions options = target_options();
+    options.name = name;
+    options.portals = {SimPortal{SocketAddress::parse(one, 3260).value(), 1},
+                       SimPortal{SocketAddress::parse(two, 3260).value(), 1}};
+    return options;
+  }
+  GuestBackendTwoNames() {
+    for (SimTarget* one : {&a_, &b_}) {
+      one->add_lun(1, lun_);
+    }
+  }
+  ~GuestBackendTwoNames() override { EXPECT_TRUE(a_.violations.empty() && b_.violations.empty()); }
+  SimTarget& target_of(std::size_t path) { return path < 2 ? a_ : b_; }
+  const char* portal_of(std::size_t path) { return kPortals[path]; }
+  void cut(std::size_t path, bool off) {
+    const SocketAddress& address = target_of(path).address(path % 2);
+    reactor_.network().set_refusing(address, off);
+    if (off) {
+      reactor_.network().reset_connections(address);
+    }
+  }
+
+  static constexpr const char* kA = "iqn.2026-01.test:a";
+  static constexpr const char* kB = "iqn.2026-01.test:b";
+  static constexpr const char* kPortals[] = {"192.0.2.11", "192.0.2.12", "192.0.2.21",
+                                             "192.0.2.22"};
+  static constexpr const char* kLine =
+      "aio:iscsi://192.0.2.11,192.0.2.12/iqn.2026-01.test:a;192.0.2.21,192.0.2.22/"
+      "iqn.2026-01.test:b/1";
+  std::shared_ptr<SimLun> lun_ = std::make_shared<SimLun>(SimLunOptions{});
+  SimTarget a_{reactor_, controller(kA, kPortals[0], kPortals[1])};
+  SimTarget b_{reactor_, controller(kB, kPortals[2], kPortals[3])};
+};
+
+TEST_F(GuestBackendTwoNames, AnyPathMayFailAndComeBack) {
+  FakeFrontend& guest = serve(disk(kLine));
+  ASSERT_TRUE(paths_up(4));
+  int seed = 0;
+  for (std::size_t path = 0; path < 4; ++path) {
+    cut(path, true);
+    do_io(guest, ++seed);
+    ASSERT_TRUE(paths_up(3)) << path;
+    cut(path, false);
+    ASSERT_TRUE(paths_up(4)) << path;
+
+    // Within the controller, and to the other one, which knows nobody of this name.
+    for (const std::size_t to : {path ^ 1U, path ^ 2U}) {
+      target_of(path).redirect_logins(path % 2, std::string(portal_of(to)) + ":3260,1");
+      reactor_.network().reset_connections(target_of(path).address(path % 2));
+      do_io(guest, ++seed);
+      const bool same_controller = to == (path ^ 1U);
+      ASSERT_TRUE(paths_up(same_controller ? 4 : 3)) << path << " to " << to;
+      target_of(path).redirect_logins(path % 2, "");
+      reactor_.network().reset_connections(target_of(path).address(path % 2));
+      reactor_.network().reset_connections(target_of(to).address(to % 2));
+      ASSERT_TRUE(paths_up(4)) << path << " from " << to;
+      do_io(guest, ++seed);
+    }
+  }
+  for (const std::size_t first : {0U, 2U}) {
+    cut(first, true);
+    cut(first + 1, true);
+    do_io(guest, ++seed);
+    ASSERT_TRUE(paths_up(2)) << first;
+    cut(first, false);
+    cut(first + 1, false);
+    ASSERT_TRUE(paths_up(4)) << first;
+  }
+}
+
+TEST_F(GuestBackendTwoNames, AnyPathIsRemovedAndAddedByItsName) {
+  FakeFrontend& guest = serve(disk(kLine));
+  ASSERT_TRUE(paths_up(4));
+  int seed = 0;
+  for (std::size_t path = 0; path < 4; ++path) {
+    const char* const name = path < 2 ? kA : kB;
+    const char* const other = path < 2 ? kB : kA;
+    const std::string capitals = path < 2 ? "IQN.2026-01.test:A" : "iqn.2026-01.TEST:B";
+    EXPECT_NE(refusal(change_path("del_path", portal_of(path), other)), "") << path;
+    EXPECT_EQ(refusal(change_path("add_path", portal_of(path), name)),
+              std::string("the path by ") + portal_of(path) + ":3260 is there already");
+    EXPECT_EQ(refusal(change_path("add_path", portal_of(path), capitals)),
+              std::string("the path by ") + portal_of(path) + ":3260 is there already");
+    ASSERT_EQ(refusal(change_path("del_path", portal_of(path), path % 2 == 0 ? name : capitals)),
+              "");
+    ASSERT_TRUE(run_until([&] { return map().paths.size() == 3; })) << path;
+    do_io(guest, ++seed);
+    ASSERT_EQ(refusal(change_path("add_path", portal_of(path), name)), "") << path;
+    ASSERT_TRUE(paths_up(4)) << path;
+    EXPECT_EQ(map().paths.back().target_name, name);
+    do_io(guest, ++seed);
+  }
+}
+
+// From the beginning, where the disk line says which LUN is meant, and all of a sudden.
+TEST_F(GuestBackendTwoNames, AnotherLunBehindOneNameIsNotUsed) {
+  SimLunOptions options;
+  options.naa_extension = 7;
+  options.serial = "SERIAL7";
+  const auto other = std::make_shared<SimLun>(options);
+  const auto lead_to = [&](const std::shared_ptr<SimLun>& lun) {
+    b_.remove_lun(1);
+    b_.add_lun(1, lun);
+    b_.add_unit_attention(0x3f0e);
+  };
+  lead_to(other);
+  FakeFrontend& guest = serve(disk(std::string(kLine) + "?wwid=360014050000000000000000000000001"));
+  for (int seed = 1; seed < 4; ++seed) {
+    ASSERT_TRUE(run_until(
+        [&] {
+          const auto now = map();
+          return now.paths_up() == 2 && now.paths[2].state == PathState::quarantined &&
+                 now.paths[3].state == PathState::quarantined;
+        },
+        120s));
+    do_io(guest, seed);
+    EXPECT_EQ(other->counters.reads + other->counters.writes, 0U);
+    lead_to(lun_);
+    ASSERT_TRUE(paths_up(4, 120s));
+    do_io(guest, 10 + seed);
+    lead_to(other);
+  }
+}
+
 TEST_F(GuestBackendTest, AnAddedPathToAnotherLunIsQuarantined) {
   SimTargetOptions options = target_options();
   options.portals = {SimPortal{SocketAddress::parse("192.0.2.9", 3260).value(), 1}};

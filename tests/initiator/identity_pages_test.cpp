@@ -611,6 +611,27 @@ TEST_F(OptionalPagesTest, TheStatesOfPortsThatAreNotToldAreDoneWithout) {
     expect_usable(test.what, kWwid, "SERIAL0");
     target->clear_faults();
   }
+  const Bytes kNone[] = {
+      octets({0}),
+      octets({0, 0, 0}),
+      Bytes(4),
+      Bytes(200),
+      joined({octets({0, 0, 5, 2, 31, 0, 0, 2}), text("SIM     DISK            0001")}),
+      joined({octets({0, 0x80, 5, 2, 31, 0, 0, 2}), text("SIM     DISK            0001")}),
+      octets({0, 0, 0, 8, 0, 0, 0, 1}),
+      octets({0, 0, 0, 8, 0, 0x8f, 0, 1, 0, 0, 0, 1}),
+      octets({0, 0, 0, 12, 0, 0x8f, 0, 1, 0, 0, 0, 255, 0, 0, 0, 1}),
+      octets({0, 0, 0, 4, 0x10, 60, 0, 0}),
+      octets({0xff, 0xff, 0xff, 0xff, 0, 0x8f, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1}),
+      Bytes(200, std::byte{0xff})};
+  for (const Bytes& bytes : kNone) {
+    SimFault none = answers(scsi_operation::kMaintenanceIn, ScsiStatus::good);
+    none.data = bytes;
+    target->inject(none);
+    expect_usable(testing::PrintToString(bytes.size()) + " bytes", kWwid, "SERIAL0");
+    EXPECT_FALSE(identify()->access.refused);
+    target->clear_faults();
+  }
   SimFault fault = answers(scsi_operation::kMaintenanceIn, ScsiStatus::good);
   fault.answer = false;
   target->inject(fault);
@@ -749,6 +770,177 @@ TEST_F(OptionalPagesTest, TroubleAtModeSenseThatPassesIsWaitedFor) {
       target->inject(fault);
       EXPECT_EQ(identify()->write_cache, cache ? WriteCache::on : WriteCache::off);
     }
+  }
+}
+
+// A target that answers whatever it is asked with the same bytes.
+TEST_F(OptionalPagesTest, ModesThatAreNoneTellNothing) {
+  const Bytes standard =
+      joined({octets({0, 0, 5, 2, 31, 0, 0, 0}), text("SIM     DISK            0001")});
+  const Bytes removable = [&] {
+    Bytes bytes = standard;
+    bytes[1] = std::byte{0x80};
+    return bytes;
+  }();
+  Bytes simplified = standard;  // a length of 14, as modes
+  simplified[0] = std::byte{0x0e};
+  const struct {
+    const char* what;
+    Bytes bytes;
+  } kAnswers[] = {
+      {"nothing", {}},
+      {"three zeros", Bytes(3)},
+      {"four zeros", Bytes(4)},
+      {"eight zeros", Bytes(8)},
+      {"192 zeros", Bytes(192)},
+      {"a length of 1", octets({1, 0, 0, 0})},
+      {"a length of 2", octets({2, 0, 0, 0, 0, 0, 0, 0})},
+      {"standard data", standard},
+      {"standard data of what is removable", removable},
+      {"standard data of a simplified disk", simplified},
+      {"half of the standard data", Bytes(standard.begin(), standard.begin() + 18)},
+      {"eight bytes of the standard data", Bytes(standard.begin(), standard.begin() + 8)},
+  };
+  for (const auto& test : kAnswers) {
+    lun->options.standard_data_byte1 = test.bytes == removable ? 0x80 : 0;
+    lun->options.device_type = test.bytes == simplified ? 0x0e : 0;
+    for (const bool both : {false, true}) {
+      SimFault six = answers(scsi_operation::kModeSense6, ScsiStatus::good);
+      six.data = test.bytes;
+      target->inject(six);
+      if (both) {
+        six = answers(scsi_operation::kModeSense10, ScsiStatus::good);
+        six.data = test.bytes;
+        target->inject(six);
+      }
+      expect_usable(test.what, kWwid, "SERIAL0");
+      const auto identity = identify();
+      EXPECT_EQ(identity->write_cache, both ? WriteCache::untold : WriteCache::on) << test.what;
+      EXPECT_EQ(identity->force_unit_access, !both) << test.what;
+      target->clear_faults();
+    }
+  }
+}
+
+TEST_F(OptionalPagesTest, ATargetFailureAtOneFormOfModeSenseIsAskedTheOther) {
+  for (const int each : {1, 2, 0x80, 0xff}) {
+    const auto code = static_cast<std::uint8_t>(each);
+    SimFault fault = answers(scsi_operation::kModeSense6, ScsiStatus::good);
+    fault.response_code = code;
+    target->inject(fault);
+    expect_usable("MODE SENSE(6)", kWwid, "SERIAL0");
+    EXPECT_EQ(identify()->write_cache, WriteCache::on) << int{code};
+    fault = answers(scsi_operation::kModeSense10, ScsiStatus::good);
+    fault.response_code = code;
+    target->inject(fault);
+    EXPECT_EQ(identify()->write_cache, WriteCache::untold) << int{code};
+    target->clear_faults();
+  }
+}
+
+TEST_F(OptionalPagesTest, ATargetFailureIsNoReasonToDoWithoutALun) {
+  lun->options.max_transfer_blocks = 77;
+  for (const int code : {0x00, 0xb0, 0xb1, 0xb2}) {
+    SimFault fault = answers_page(code, ScsiStatus::good);
+    fault.response_code = 1;
+    target->inject(fault);
+    expect_usable(testing::PrintToString(code), kWwid, "SERIAL0");
+    target->clear_faults();
+    fault.count = 2;
+    target->inject(fault);
+    EXPECT_EQ(identify()->max_transfer_blocks, 77U) << code << " is asked for again";
+    target->clear_faults();
+  }
+  for (const int code : {0x80, 0x83}) {
+    SimFault fault = answers_page(code, ScsiStatus::good);
+    fault.response_code = 1;
+    target->inject(fault);
+    EXPECT_FALSE(identify()) << code;
+    target->clear_faults();
+  }
+  SimFault fault = answers(scsi_operation::kServiceActionIn16, ScsiStatus::good);
+  fault.response_code = 1;
+  target->inject(fault);
+  expect_usable("READ CAPACITY(16)", kWwid, "SERIAL0");
+}
+
+// The standard data of what is removable begin like a page 0x80, and all begin like a list.
+TEST_F(OptionalPagesTest, StandardDataThatAreCutOffAreNoPageEither) {
+  lun->options.max_transfer_blocks = 77;
+  for (const int first : {0x00, 0x80}) {
+    lun->options.standard_data_byte1 = static_cast<std::uint8_t>(first);
+    for (const int code : {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2}) {
+      lun->options.pages_of_standard_data = {static_cast<std::uint8_t>(code)};
+      for (const std::uint32_t bytes : {36U, 35U, 20U, 18U, 17U, 12U, 8U, 6U, 5U}) {
+        SimFault fault = answers_page(code, ScsiStatus::good);
+        fault.execute = true;
+        fault.cut_bytes = 36 - bytes;
+        target->inject(fault);
+        const std::string what = testing::PrintToString(code) + " of " + std::to_string(bytes);
+        expect_usable(what, code == 0x83 ? "SSIM_DISK_SERIAL0" : kWwid,
+                      code == 0x80 ? "" : "SERIAL0");
+        EXPECT_EQ(identify()->max_transfer_blocks, code == 0xb0 ? 0U : 77U) << what;
+        target->clear_faults();
+      }
+    }
+  }
+}
+
+// 0xc0, 0xc2 and 0xc9 are vendors', each with a meaning of its own.
+TEST_F(OptionalPagesTest, AVendorsPageThatIsNoneIsDoneWithout) {
+  const Bytes all = page(0x00, octets({0x00, 0x80, 0x83, 0xb0, 0xc0, 0xc2, 0xc9}));
+  for (const char* vendor : {"SIM", "DGC"}) {
+    lun->options.vendor = vendor;
+    for (const int code : {0xc0, 0xc2, 0xc9}) {
+      const Bytes kPages[] = {{},
+                              octets({0}),
+                              octets({0, code, 0}),
+                              page(code, {}),
+                              page(code, octets({0, 0, 0, 0, 0})),
+                              page(code, Bytes(200, std::byte{0xff})),
+                              page(code, Bytes(60)),
+                              page(0x83, Bytes(60)),
+                              page(code, joined({text("vac"), Bytes(1)})),
+                              page(code, joined({text("xyz1"), Bytes(60)}))};
+      for (const Bytes& bytes : kPages) {
+        lun->options.pages = {{0x00, all}, {static_cast<std::uint8_t>(code), bytes}};
+        expect_usable(vendor, kWwid, "SERIAL0");
+        EXPECT_FALSE(identify()->access.rdac) << code;
+      }
+      lun->options.pages = {{0x00, all}};
+      lun->options.pages_of_standard_data = {static_cast<std::uint8_t>(code)};
+      expect_usable(vendor, kWwid, "SERIAL0");
+      lun->options.pages_of_standard_data = {};
+      for (const ScsiStatus status :
+           {ScsiStatus::busy, ScsiStatus::task_set_full, ScsiStatus::reservation_conflict,
+            ScsiStatus::check_condition, static_cast<ScsiStatus>(0x22)}) {
+        target->inject(answers_page(code, status));
+        const TimePoint began = reactor.now();
+        expect_usable(vendor, kWwid, "SERIAL0");
+        EXPECT_LE(reactor.now() - began, std::chrono::seconds(11))
+            << code << " " << static_cast<int>(status);
+        target->clear_faults();
+      }
+      SimFault fault = answers_page(code, ScsiStatus::good);
+      fault.response_code = 1;
+      target->inject(fault);
+      expect_usable("target failure", kWwid, "SERIAL0");
+      target->clear_faults();
+    }
+  }
+}
+
+// A count of more bytes than were asked for.
+TEST_F(OptionalPagesTest, APageOfWhichThereWouldBeMoreIsRead) {
+  lun->options.max_transfer_blocks = 77;
+  for (const int code : {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2}) {
+    SimFault fault = answers_page(code, ScsiStatus::good);
+    fault.execute = true;
+    fault.overflow_bytes = 100;
+    target->inject(fault);
+    expect_usable(testing::PrintToString(code), kWwid, "SERIAL0");
+    EXPECT_EQ(identify()->max_transfer_blocks, 77U) << code;
+    target->clear_faults();
   }
 }
 

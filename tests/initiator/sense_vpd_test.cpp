@@ -278,6 +278,10 @@ TEST(Vpd, ReportLunsStopsAtWhatArrived) {
   EXPECT_THAT(parse_report_luns(data).value(),
               ::testing::ElementsAre(std::uint64_t{1} << 48, std::uint64_t{2} << 48));
   EXPECT_FALSE(parse_report_luns(Bytes(7)));
+  for (const int third : {2, 4, 5, 6, 7}) {
+    const Bytes standard = octets({0, 0x80, third, 0x12, 0x5b, 0, 0, 2, 'S', 'I', 'M', ' ', ' '});
+    EXPECT_FALSE(parse_report_luns(standard)) << "standard INQUIRY data of version " << third;
+  }
 }
 
 }  // namespace

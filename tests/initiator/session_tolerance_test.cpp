@@ -676,6 +676,50 @@ TEST(RepeatedEnds, AFightThatHasBecomeSlowIsStillOne) {
   EXPECT_TRUE(ends.recognised());
   EXPECT_EQ(ends.wait(), Duration{RepeatedEnds::kLongestWait});
 }
+// A host of ours whose back-off is long, or DefaultTime2Wait.
+TEST(RepeatedEnds, AFightIsKnownByHowLongTheOtherHostMayWait) {
+  for (const seconds pause : {seconds(2), seconds(5), seconds(20), seconds(100)}) {
+    for (const int times_as_long : {1, 2, 3}) {
+      RepeatedEnds ends;
+      const Duration up_for = std::max<Duration>(times_as_long * pause, seconds(4));
+      for (int i = 0; i < 5; ++i) {
+        EXPECT_FALSE(ends.recognised());
+        ends.on_end(RepeatedEnds::Cause::ended_by_target, up_for, pause);
+      }
+      EXPECT_EQ(ends.recognised(), up_for <= 2 * pause) << pause.count() << " " << times_as_long;
+    }
+  }
+}
+TEST(RepeatedEnds, SessionsThatEndWithinAMinuteAreNamedThoughNotWaitedFor) {
+  for (const seconds up_for : {seconds(4), seconds(30), seconds(60), seconds(61), seconds(299)}) {
+    RepeatedEnds ends;
+    for (int i = 0; i < 5; ++i) {
+      EXPECT_FALSE(ends.by_another_host());
+      ends.on_end(RepeatedEnds::Cause::ended_by_target, up_for);
+    }
+    EXPECT_EQ(ends.by_another_host(), up_for <= seconds(60)) << up_for.count();
+    EXPECT_EQ(ends.wait(), Duration::zero());
+  }
+}
+TEST(RepeatedEnds, WhatExplainsTheEndsIsNoOtherHost) {
+  const auto named_with = [](RepeatedEnds::Cause between, Duration up_for) {
+    RepeatedEnds ends;
+    bool named = false;
+    for (int i = 0; i < 20; ++i) {
+      ends.on_end(RepeatedEnds::Cause::ended_by_target, seconds(10));
+      named = named || ends.by_another_host();
+      if (i % 4 == 3) {
+        ends.on_end(between, up_for);
+        named = named || ends.by_another_host();
+      }
+    }
+    return named;
+  };
+  EXPECT_FALSE(named_with(RepeatedEnds::Cause::other, Duration::zero())) << "it is not there";
+  EXPECT_FALSE(named_with(RepeatedEnds::Cause::broken_rule, seconds(10)));
+  EXPECT_FALSE(named_with(RepeatedEnds::Cause::ended_by_target, minutes(2)));
+}
+
 TEST(RepeatedEnds, ALoginThatBreaksTheProtocolCountsToo) {
   RepeatedEnds ends;
   for (int i = 0; i < 3; ++i) {

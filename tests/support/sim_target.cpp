@@ -377,7 +377,10 @@ void SimTarget::execute(const std::shared_ptr<Task>& task) {
       stuck_.push_back(task);
       return;
     }
-    if (task->fault->cut_bytes != 0) {
+    if (task->fault->data) {
+      result = {.status = ScsiStatus::good, .sense = {}, .data = *task->fault->data};
+      result.data.resize(std::min<std::size_t>(result.data.size(), task->command.expected_bytes));
+    } else if (task->fault->cut_bytes != 0) {
       result = perform(*task);
       result.data.resize(result.data.size() -
                          std::min<std::size_t>(result.data.size(), task->fault->cut_bytes));

@@ -92,6 +92,7 @@ struct SimFault {
   std::vector<std::byte> sense = {};  // make_sense(...)
   std::uint32_t cut_bytes = 0;        // reads: so many bytes less than asked, as underflow
   std::uint32_t overflow_bytes = 0;   // says that so much more was to be transferred
+  std::optional<std::vector<std::byte>> data = {};  // of a read, in place of what it would be
 };
 
 // What happens to task management functions in place of their execution.

@@ -404,5 +404,26 @@ TEST(Config, ALunOfSeveralTargetNames) {
             (std::vector<std::string>{"iqn.a:b", "iqn.a:c"}));
 }
 
+TEST(Config, ATargetNameInOtherLettersIsTheSameName) {
+  const std::string of_target = "[targets.'iqn.a:One']\nlogin_timeout = 7\n";
+  for (const char* name :
+       {"'iqn.a:One'", "'iqn.a:one'", "'IQN.A:ONE'", "['IQN.a:one', 'iqn.a:b']"}) {
+    const Configuration configuration =
+        accepted(of_target + "[luns.data]\nlun = 1\ntarget = " + name + "\n");
+    EXPECT_EQ(configuration.luns.at("data").session.login_timeout, std::chrono::seconds(7)) << name;
+  }
+  const Configuration exact = accepted(
+      of_target +
+      "[targets.'iqn.a:one']\nlogin_timeout = 8\n"
+      "[luns.data]\nlun = 1\ntarget = 'iqn.a:one'\n[luns.same]\nlun = 2\ntarget = 'iqn.a:One'\n");
+  EXPECT_EQ(exact.luns.at("data").session.login_timeout, std::chrono::seconds(8));
+  EXPECT_EQ(exact.luns.at("same").session.login_timeout, std::chrono::seconds(7));
+  EXPECT_THAT(refusal("[luns.data]\nlun = 1\ntarget = ['iqn.a:one', 'iqn.A:ONE']\n"),
+              HasSubstr("iqn.A:ONE twice"));
+  accepted(
+      "[luns.data]\nlun = 1\ntarget = ['iqn.a:a', 'iqn.a:B']\n"
+      "portals = ['one', { portal = 'two', target = 'iqn.A:b' }]\n");
+}
+
 }  // namespace
 }  // namespace iscsi_blkback
