@@ -8,12 +8,14 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/core_dumps.h"
+#include "base/decimal.h"
 #include "base/log.h"
 #include "base/uring_reactor.h"
 #include "blkback/portal_directory.h"
@@ -212,6 +214,8 @@ class Bench {
     measure.client_cpu = cpu_time() - cpu;
     measure.system_calls = reactor_->kernel_entries() - calls;
     measure.result = job.result();
+    measure.block_bytes = job.options().block_bytes;
+    measure.depth = job.options().depth;
     return measure;
   }
 
@@ -341,8 +345,7 @@ int run_job(Arguments& arguments) {
   if (!measure) {
     return complain(measure.error());
   }
-  const LunexRunWords words{arguments.rw, arguments.job.block_bytes, arguments.job.depth,
-                            arguments.verify};
+  const LunexRunWords words{arguments.rw, measure->block_bytes, measure->depth, arguments.verify};
   const bool printed = arguments.json ? print_json("lunex", run_json(words, *measure))
                                       : print_lines("lunex", run_text(words, *measure));
   const int status = judge(*measure);
@@ -499,6 +502,28 @@ CLI::Option* add_parsed(CLI::App& app, const char* names, Parse parse, Take take
       ->type_name(type);
 }
 
+// A decimal number within a range, and nothing that CLI11 makes one of: it takes
+// "-18446744073709551615" for 1 and "010" for 8.
+template <class Number, class Target>
+CLI::Option* add_number(CLI::App& app, const char* names, Number least, Number most, Target& target,
+                        const char* description) {
+  return add_parsed(
+      app, names,
+      [=](const std::string& text) -> Result<Number> {
+        const auto number = parse_decimal<Number>(text);
+        if (!number || *number < least || *number > most) {
+          return fail(ErrorCode::invalid_argument,
+                      fmt::format("must be a number from {} to {}", least, most));
+        }
+        return *number;
+      },
+      [&target](Number number) {
+        target = number;
+        return std::string();
+      },
+      description, "NUMBER");
+}
+
 void add_common(CLI::App& command, Arguments& arguments) {
   command.add_flag("-j,--json", arguments.json, "print JSON");
   command.add_option("-c,--config", arguments.files.configuration, "configuration file")
@@ -533,9 +558,9 @@ void add_region(CLI::App& command, Arguments& arguments) {
         return bytes > kMaxLunexBlockBytes ? std::string("must be at most 16 MiB") : std::string();
       },
       "bytes of a request", "SIZE");
-  command.add_option("--iodepth", job.depth, "requests under way at once, over all sessions")
-      ->check(CLI::Range(1U, kMaxLunexDepth))
-      ->capture_default_str();
+  add_number(command, "--iodepth", 1U, kMaxLunexDepth, job.depth,
+             "requests under way at once, over all sessions")
+      ->default_str(fmt::to_string(job.depth));
   add_parsed(
       command, "--size", parse_lunex_size,
       [&job](std::uint64_t bytes) {
@@ -550,10 +575,8 @@ void add_region(CLI::App& command, Arguments& arguments) {
         return std::string();
       },
       "where to begin (default: the LUN's first byte)", "SIZE");
-  command
-      .add_option("--sessions", arguments.sessions,
-                  "sessions at each portal, instead of the configured number")
-      ->check(CLI::Range(std::uint16_t{1}, kMaxSessionsPerPortal));
+  add_number(command, "--sessions", std::uint16_t{1}, kMaxSessionsPerPortal, arguments.sessions,
+             "sessions at each portal, instead of the configured number");
   command.add_flag("--write-ok", arguments.write_ok, "the LUN may be written to");
 }
 
@@ -562,9 +585,9 @@ void add_run(CLI::App& command, Arguments& arguments) {
   command.add_option("--rw", arguments.rw, "read, write, randread, randwrite, rw or randrw")
       ->capture_default_str();
   add_region(command, arguments);
-  command.add_option("--rwmixread", job.read_percent, "percentage of reads in rw and randrw")
-      ->check(CLI::Range(0U, 100U))
-      ->capture_default_str();
+  add_number(command, "--rwmixread", 0U, 100U, job.read_percent,
+             "percentage of reads in rw and randrw")
+      ->default_str(fmt::to_string(job.read_percent));
   add_parsed(
       command, "--runtime", parse_lunex_time,
       [&job](Duration time) {
@@ -572,12 +595,11 @@ void add_run(CLI::App& command, Arguments& arguments) {
         return std::string();
       },
       "end after this time (default: when every block had its turn)", "TIME");
-  command
-      .add_option_function<std::uint64_t>(
-          "--number_ios", [&job](const std::uint64_t& number) { job.requests = number; },
-          "end after this many requests")
-      ->check(CLI::PositiveNumber);
-  command.add_option("--randseed", job.seed, "seed of offsets and mix")->capture_default_str();
+  constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
+  add_number(command, "--number_ios", std::uint64_t{1}, kMost, job.requests,
+             "end after this many requests");
+  add_number(command, "--randseed", std::uint64_t{0}, kMost, job.seed, "seed of offsets and mix")
+      ->default_str(fmt::to_string(job.seed));
   command.add_flag("--verify", arguments.verify,
                    "stamp every block written, and compare those read that this run has written");
 }
@@ -597,9 +619,9 @@ int run(int argc, char** argv) {
       app.add_subcommand("verify", "write a pattern to the LUN and compare it when read back");
   add_url(*verify_command, arguments);
   add_region(*verify_command, arguments);
-  verify_command->add_option("--passes", arguments.passes, "times to write and read back")
-      ->check(CLI::Range(1U, 1000000U))
-      ->capture_default_str();
+  add_number(*verify_command, "--passes", 1U, 1000000U, arguments.passes,
+             "times to write and read back")
+      ->default_str(fmt::to_string(arguments.passes));
   add_common(*verify_command, arguments);
 
   CLI::App* info_command = app.add_subcommand("info", "print what the LUN says of itself");
@@ -628,6 +650,7 @@ int run(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // of a pipe that is read no longer, print_lines() tells
 
   if (run_command->parsed()) {
+    arguments.job.lessen_block_bytes = run_command->count("--bs") == 0;
     return run_job(arguments);
   }
   if (verify_command->parsed()) {

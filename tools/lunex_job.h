@@ -108,6 +108,8 @@ class LunexJob {
   // For a progress report and for results that do not come any more.
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
   [[nodiscard]] const LunexJobResult& result() const { return result_; }
+  // As they are used: lessened, where they may be.
+  [[nodiscard]] const LunexJobOptions& options() const { return options_; }
 
  private:
   struct Slot {

@@ -158,6 +158,7 @@ nlohmann::json verdict_json(const LunexVerdict& verdict) {
                          {"errors", last.errors()},
                          {"failed", last.failed},
                          {"unanswered", last.unanswered},
+                         {"unanswered_longest_ns", last.longest_unanswered.count()},
                          {"first_error", last.first_error}};
   json["mismatch"] = last.mismatch ? mismatch_json(*last.mismatch) : nlohmann::json();
   return json;

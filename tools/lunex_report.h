@@ -15,6 +15,8 @@ namespace iscsi_blkback {
 // A finished job and what it cost this process.
 struct LunexMeasure {
   LunexJobResult result;
+  std::uint32_t block_bytes = 0;  // as they were used
+  std::uint32_t depth = 0;
   MultipathSnapshot disk;                  // when the job had ended
   std::size_t fewest_paths_up = 0;         // at any time of it
   std::chrono::microseconds client_cpu{};  // user and system time, all threads

@@ -206,5 +206,63 @@ TEST_F(VbdFlushTest, OneThatSucceedsWhileItsRingGoesIsAnswered) {
   EXPECT_EQ(answer->status, kBlkifOkay);
 }
 
+// Whatever the device says of however many flushes, and whenever the ring goes: the guest is told
+// of success or of nothing.
+TEST(VbdFlushMoments, NoFlushIsAnsweredWithAnErrorAtAnyMoment) {
+  enum class End : std::uint8_t { none, after_the_failure, before_the_failure, abandoned };
+  for (const IoStatus status :
+       {IoStatus::target_error, IoStatus::out_of_range, IoStatus::no_space,
+        IoStatus::reservation_conflict, IoStatus::no_path, IoStatus::aborted,
+        IoStatus::not_supported, IoStatus::write_protected, IoStatus::medium_error}) {
+    const bool stops = status == IoStatus::not_supported || status == IoStatus::write_protected ||
+                       status == IoStatus::medium_error;
+    for (const std::size_t count : {1U, 2U, 31U}) {
+      for (const End end :
+           {End::none, End::after_the_failure, End::before_the_failure, End::abandoned}) {
+        SCOPED_TRACE(testing::Message() << to_string(status) << ", " << count << " flushes, end "
+                                        << static_cast<int>(end));
+        Bench bench;
+        const bool holds = end == End::before_the_failure || end == End::abandoned;
+        std::size_t tries = 0;
+        bench.disk.set_plan([&](const BlockRequest& request, std::uint64_t) {
+          FaultyDisk::Action action;
+          if (request.operation == BlockOperation::flush && ++tries <= 2 * count) {
+            action.kind = holds ? FaultyDisk::Action::Kind::hold : FaultyDisk::Action::Kind::fail;
+            action.status = status;
+          }
+          return action;
+        });
+        ASSERT_TRUE(bench.connect());
+        std::vector<FakeFrontend::RequestId> flushes;
+        for (std::size_t i = 0; i < count; ++i) {
+          flushes.push_back(bench.frontend->flush().value());
+        }
+        bench.frontend->push();
+        bench.reactor.run_for(std::chrono::milliseconds(10));
+        if (end != End::none) {
+          bench.close();
+          if (end == End::abandoned) {
+            bench.vbd->abandon();
+          }
+          bench.disk.fail_held(status);
+        }
+        bench.reactor.run_for(seconds(5));
+        EXPECT_EQ(bench.closed, end == End::none ? 0 : 1);
+        EXPECT_EQ(bench.broken.size(), stops && !holds ? 1U : 0U) << "not behind its end";
+        for (const FakeFrontend::RequestId id : flushes) {
+          const auto answer = bench.frontend->take_completion(id);
+          EXPECT_EQ(answer.has_value(), end == End::none && !stops);
+          EXPECT_EQ(answer ? answer->status : kBlkifOkay, kBlkifOkay);
+        }
+        if (bench.vbd) {
+          EXPECT_EQ(bench.vbd->held_flushes(), stops ? count : 0U);
+          EXPECT_EQ(bench.vbd->statistics().errors, 0U);
+          EXPECT_EQ(bench.vbd->statistics().flush_retries, stops ? 0 : 2 * count);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

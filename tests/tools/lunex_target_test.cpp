@@ -441,6 +441,50 @@ TEST_F(Lunex, ASmallPartIsVerifiedWithoutFurtherOptions) {
   }
 }
 
+// Blocks of a size that nobody has chosen are lessened, and told as they are used.
+TEST_F(Lunex, ASmallPartIsReadWithoutFurtherOptions) {
+  struct Case {
+    const char* options;
+    std::uint64_t block_bytes;
+    std::uint64_t requests;
+    std::uint64_t bytes;
+  };
+  for (const Case& one :
+       {Case{"--size=512", 512, 1, 512}, Case{"--size=3584", 3584, 1, 3584},
+        Case{"--size=4k", 4096, 1, 4096}, Case{"--size=5k --rw=read", 4096, 2, 5120},
+        Case{"--offset=16776192", 1024, 1, 1024}, Case{"--size=2k --iodepth=8", 2048, 1, 2048},
+        Case{"--size=1k --rw=rw --write-ok --verify --number_ios=9", 1024, 9, 9216}}) {
+    const auto json = json_of(fmt::format("run {} {}", one.options, url()));
+    EXPECT_EQ(json["bs"], one.block_bytes) << one.options;
+    EXPECT_EQ(json["requests"], one.requests) << one.options;
+    EXPECT_EQ(json["bytes"], one.bytes) << one.options;
+  }
+  EXPECT_THAT(lunex("run --size=512 " + url()).output, StartsWith("randread of 512 bytes, 1 at"));
+  EXPECT_EQ(lunex("run --size=512 --bs=4k " + url()).exit_code, 2);
+}
+
+// Nobody is asked for anything then.
+TEST_F(Lunex, WhatIsNoNumberOfARangeIsRefusedByThatRange) {
+  struct Option {
+    const char* words;
+    const char* range;
+  };
+  for (const Option& option :
+       {Option{"run --number_ios", "1 to 18446744073709551615"},
+        Option{"run --iodepth", "1 to 4096"}, Option{"run --sessions", "1 to 8"},
+        Option{"run --rwmixread", "0 to 100"},
+        Option{"run --randseed", "0 to 18446744073709551615"},
+        Option{"verify --write-ok --passes", "1 to 1000000"}}) {
+    for (const char* number :
+         {"-1", "-3", "-18446744073709551615", "18446744073709551617", "99999999999999999999",
+          "0x10", "1.5", "1e3", "1k", "x", "+1", "''", "' 1'"}) {
+      const CommandResult result = lunex(fmt::format("{}={} {}", option.words, number, url()));
+      EXPECT_EQ(result.exit_code, 2) << option.words << number;
+      EXPECT_THAT(result.errors, HasSubstr(option.range)) << option.words << number;
+    }
+  }
+}
+
 TEST_F(Lunex, AVerifyThatLostItsPathDoesNotJudgeTheLun) {
   auto proxy = TcpProxy::start(tgt.port());
   ASSERT_TRUE(proxy);

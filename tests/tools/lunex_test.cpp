@@ -1,5 +1,6 @@
 // lunex below its command line: words, patterns, and the job that keeps a disk busy, in virtual
 // time.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -623,8 +624,145 @@ TEST_F(LunexJobTest, LessensWhatNobodyHasChosen) {
       run(**job);
       EXPECT_EQ((*job)->result().requests(), one.requests) << one.size_bytes;
       EXPECT_EQ((*job)->result().bytes(), one.size_bytes);
+      EXPECT_LE((*job)->options().block_bytes, one.size_bytes) << "what is told as its block size";
+      EXPECT_LE((*job)->options().depth, one.requests);
       EXPECT_EQ((*job)->result().compared_bytes, write ? 0 : one.size_bytes);
     }
+  }
+}
+
+// Every way in which a job can end, against what the disk has counted.
+TEST_F(LunexJobTest, EachFigureIsWhatTheDiskHasCounted) {
+  enum class End : std::uint8_t { time, number, size, failure, no_space, no_path, silence, stop };
+  memory.set_delay([this] { return microseconds(50 + reactor.schedule_random().below(100)); });
+  for (const End end : {End::time, End::number, End::size, End::failure, End::no_space,
+                        End::no_path, End::silence, End::stop}) {
+    for (const char* rw : {"read", "write", "randread", "randwrite", "rw", "randrw"}) {
+      for (const std::uint32_t depth : {1U, 8U}) {
+        for (const bool verified : {false, true}) {
+          SCOPED_TRACE(testing::Message()
+                       << rw << ", depth " << depth << ", end " << static_cast<int>(end)
+                       << (verified ? ", verified" : ""));
+          LunexJobOptions options;
+          ASSERT_TRUE(parse_lunex_rw(rw, options));
+          options.depth = depth;
+          options.size_bytes = 300 * 1024;
+          options.block_bytes = 8192;  // the last one is short
+          if (end == End::time) {
+            options.runtime = milliseconds(7);
+          } else if (end == End::number) {
+            options.requests = 77;
+          } else if (end != End::size) {
+            options.requests = 100000;
+          }
+          std::uint64_t counts[2] = {0, 0};
+          std::uint64_t bytes[2] = {0, 0};
+          std::uint64_t asked = 0;
+          std::uint64_t failed = 0;
+          std::uint64_t silent = 0;
+          disk.set_plan([&](const BlockRequest& request, std::uint64_t) {
+            FaultyDisk::Action action;
+            const bool troubled = ++asked > 40 && (end == End::failure || end == End::no_space ||
+                                                   end == End::no_path || end == End::silence);
+            if (!troubled) {
+              const std::size_t at = request.operation == BlockOperation::write ? 1 : 0;
+              ++counts[at];
+              bytes[at] += request.length_bytes();
+            } else if (end == End::silence) {
+              ++silent;
+              action.kind = FaultyDisk::Action::Kind::hold;
+            } else {
+              ++failed;
+              action.kind = FaultyDisk::Action::Kind::fail;
+              action.status = end == End::failure    ? IoStatus::medium_error
+                              : end == End::no_space ? IoStatus::no_space
+                                                     : IoStatus::no_path;
+            }
+            return action;
+          });
+          LunexGenerations written(9);
+          const auto job = make(options, verified ? &written : nullptr);
+          const TimePoint began = reactor.now();
+          job->start();
+          if (end == End::stop || end == End::silence) {
+            reactor.run_for(milliseconds(20));
+            job->stop();
+            reactor.run_for(milliseconds(5));
+            disk.fail_held(IoStatus::aborted);
+          }
+          ASSERT_TRUE(reactor.run_until([&] { return job->done(); }, std::chrono::seconds(60)));
+          LunexMeasure measure;
+          measure.result = job->result();
+          measure.client_cpu = microseconds(1000);
+          measure.system_calls = 500;
+          measure.interrupted = end == End::stop;
+          const nlohmann::json json = run_json({rw, 8192, depth, verified}, measure);
+          const std::string text = run_text({rw, 8192, depth, verified}, measure).text();
+          const double elapsed = json["elapsed_s"].get<double>();
+          EXPECT_LE(elapsed, std::chrono::duration<double>(reactor.now() - began).count() + 1e-9);
+          const char* const names[2] = {"read", "write"};
+          for (std::size_t at = 0; at < 2; ++at) {
+            const nlohmann::json& of = json[names[at]];
+            EXPECT_EQ(of["requests"], counts[at]);
+            EXPECT_EQ(of["bytes"], bytes[at]);
+            EXPECT_NEAR(of["iops"].get<double>() * elapsed, static_cast<double>(counts[at]), 1e-6);
+            const LunexJobResult::Direction& direction =
+                at == 0 ? measure.result.read : measure.result.write;
+            EXPECT_EQ(direction.latency.count(), counts[at]) << "only what was answered";
+            const nlohmann::json& latency = of["latency_ns"];
+            std::int64_t last = latency["min"].get<std::int64_t>();
+            EXPECT_EQ(last == 0, counts[at] == 0);
+            for (const char* key : {"p50", "p99", "p99_9", "max"}) {
+              EXPECT_GE(latency[key].get<std::int64_t>(), last) << key;
+              last = latency[key].get<std::int64_t>();
+            }
+            EXPECT_LE(last, 151000) << "what was given up is in none";
+            EXPECT_EQ(text.find(std::string(names[at]) + ":") != std::string::npos,
+                      counts[at] != 0);
+          }
+          const std::uint64_t all = counts[0] + counts[1];
+          EXPECT_EQ(json["requests"], all);
+          EXPECT_EQ(json["bytes"], bytes[0] + bytes[1]);
+          EXPECT_NEAR(json["iops"].get<double>() * elapsed, static_cast<double>(all), 1e-6);
+          EXPECT_NEAR(json["bandwidth_bytes_per_s"].get<double>() * elapsed,
+                      static_cast<double>(bytes[0] + bytes[1]), 1e-2);
+          EXPECT_NEAR(json["client_cpu_us_per_io"].get<double>() * static_cast<double>(all), 1000,
+                      1e-6);
+          EXPECT_NEAR(json["syscalls_per_io"].get<double>() * static_cast<double>(all), 500, 1e-6);
+          EXPECT_EQ(json["failed"], failed);
+          EXPECT_EQ(json["unanswered"], silent);
+          EXPECT_EQ(json["unanswered_longest_ns"].get<std::int64_t>() > 20000000, silent != 0);
+          EXPECT_EQ(json["errors"], failed + silent);
+          EXPECT_EQ(json["first_error"] == "", failed == 0);
+          EXPECT_THAT(text, HasSubstr(fmt::format("errors: {}\n", failed + silent)));
+          EXPECT_EQ(text.find("never answered") != std::string::npos, silent != 0);
+          EXPECT_EQ(text.find("interrupted") != std::string::npos, end == End::stop);
+          EXPECT_TRUE(json["mismatch"].is_null());
+          if (end == End::number || end == End::size) {
+            EXPECT_EQ(all, end == End::number ? 77U : 38U);
+          }
+        }
+      }
+    }
+  }
+}
+
+// `errors` of both commands is made of the same figures.
+TEST(LunexReport, AVerdictTellsOfErrorsWhatARunTells) {
+  LunexVerdict verdict;
+  verdict.last.failed = 2;
+  verdict.last.unanswered = 3;
+  verdict.last.longest_unanswered = milliseconds(2500);
+  verdict.last.first_error = "flush: target error";
+  verdict.last.mismatch.emplace();
+  LunexMeasure measure;
+  measure.result = verdict.last;
+  const nlohmann::json of_run = run_json({"read", 4096, 1}, measure);
+  const nlohmann::json of_verdict = verdict_json(verdict);
+  for (const char* key :
+       {"errors", "failed", "unanswered", "unanswered_longest_ns", "first_error", "mismatch"}) {
+    ASSERT_TRUE(of_verdict.contains(key)) << key;
+    EXPECT_EQ(of_verdict[key], of_run[key]) << key;
   }
 }
 
