@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 #include <type_traits>
 
 #include "base/byte_order.h"
@@ -195,6 +196,8 @@ void NullTargetConnection::handle_command(const ScsiCommandPdu& command,
   answer.data = plain_transfer(command);
   if (answer.data == nullptr) {
     answer.result = execute(command.cdb, command.lun, {});
+  } else if (settings_.busy > Duration::zero()) [[unlikely]] {
+    std::this_thread::sleep_for(settings_.busy);
   }
   finish(std::move(answer), replies, now);
 }

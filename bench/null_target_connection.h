@@ -29,6 +29,7 @@ struct NullTargetSettings {
   // Each command takes a random time between these; longer than zero reorders.
   Duration latency_min{};
   Duration latency_max{};
+  Duration busy{};  // with each read of blocks, and nothing else happens meanwhile
 };
 
 class NullTargetConnection {

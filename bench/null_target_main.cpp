@@ -14,6 +14,7 @@ int run(int argc, char** argv) {
   options.port = 3260;
   std::uint64_t mebibytes = 512;
   std::uint32_t latency_min_us = 0;
+  std::uint32_t busy_ms = 0;
   std::uint32_t latency_max_us = 0;
   std::uint32_t busy_poll_us = 0;
   int core = -1;
@@ -40,6 +41,8 @@ int run(int argc, char** argv) {
   app.add_option("--latency-min", latency_min_us, "microseconds that a command takes at least");
   app.add_option("--latency-max", latency_max_us,
                  "... and at most; random in between, so that replies change their order");
+  app.add_option("--busy", busy_ms,
+                 "milliseconds that a read takes; the target answers nothing then");
   app.add_option("--busy-poll", busy_poll_us, "microseconds without a request until it sleeps")
       ->capture_default_str();
   app.add_flag("--initial-r2t", r2t, "ask for all data that is not immediate");
@@ -55,6 +58,7 @@ int run(int argc, char** argv) {
   options.settings.latency_min = std::chrono::microseconds(latency_min_us);
   options.settings.latency_max =
       std::chrono::microseconds(std::max(latency_min_us, latency_max_us));
+  options.settings.busy = std::chrono::milliseconds(busy_ms);
   options.busy_poll = std::chrono::microseconds(busy_poll_us);
   protocol.initial_r2t = r2t;
   protocol.immediate_data = !no_immediate;

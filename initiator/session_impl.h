@@ -158,6 +158,7 @@ class Session::Impl final : public ByteStream::Owner {
   void start_tick();
   [[nodiscard]] TimePoint ping_deadline() const;
   [[nodiscard]] bool has_given_up_before() const;
+  void ask_for_peer();
   [[nodiscard]] bool waits_on(TimePoint now);
   void note_end_of_silence();
   void count_silence();

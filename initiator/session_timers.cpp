@@ -85,9 +85,6 @@ void Session::Impl::tick() {
     const Duration stalled = busy ? now - std::max(last_received_, busy_since_) : Duration::zero();
     if ((options_.stall_probe.count() != 0 && stalled >= options_.stall_probe) ||
         (options_.noop_out_interval.count() != 0 && quiet >= options_.noop_out_interval)) {
-      if (busy && patience_.may_wait_on(now, has_given_up_before())) [[unlikely]] {
-        static_cast<void>(stream_->peer_silence());  // it shall know when we ask
-      }
       queue_ping();
     }
   }
@@ -119,6 +116,13 @@ bool Session::Impl::has_given_up_before() const {
     }
   }
   return false;
+}
+
+// Whether the peer's kernel is there is asked for from now on where waits_on() will want to know.
+void Session::Impl::ask_for_peer() {
+  if (patience_.may_wait_on(reactor_.turn_time(), has_given_up_before())) [[unlikely]] {
+    static_cast<void>(stream_->peer_silence());
+  }
 }
 
 bool Session::Impl::waits_on(TimePoint now) {

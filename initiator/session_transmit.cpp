@@ -178,6 +178,9 @@ void Session::Impl::stage_command(ScsiTask& task) {
          batch_.add_header());
   slot.cmd_sn = cmd_sn_++;
   slot.moved_at = look_;
+  if (task.silences != 0 && ping_outstanding_) [[unlikely]] {
+    ask_for_peer();
+  }
   if (batch_.add_data(task.data, immediate)) {
     slot.last_batch = batch_number_;
   }
@@ -201,6 +204,7 @@ void Session::Impl::queue_ping() {
   ping_outstanding_ = true;
   ping_queued_ = true;
   ping_since_ = reactor_.now();
+  ask_for_peer();
   schedule_flush();
 }
 

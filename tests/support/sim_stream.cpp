@@ -65,12 +65,27 @@ void SimStream::set_low_water(std::size_t bytes) noexcept {
   }
 }
 
-// A kernel always answers while the link passes.
+// Like Linux's kernel: the peer's confirms what it gets while the link passes, and answers the
+// question that is put to it every second after the first call, and not before.
 Duration SimStream::peer_silence() noexcept {
+  if (state_ != State::open) {
+    return Duration::zero();
+  }
+  const TimePoint now = connection_->reactor().now();
   const SimLink& link = connection_->link();
-  return state_ != State::open || link.passes()
-             ? Duration::zero()
-             : connection_->reactor().now() - link.blocked_since;
+  const TimePoint reached = link.passes() ? now : link.blocked_since;
+  if (!asked_since_) {
+    asked_since_ = now;
+  } else if (reached > *asked_since_) {
+    heard_at_ = std::max(heard_at_, reached - (reached - *asked_since_) % std::chrono::seconds(1));
+  }
+  return now - heard_at_;
+}
+
+void SimStream::note_heard() noexcept {
+  if (connection_->link().passes()) {
+    heard_at_ = connection_->reactor().now();
+  }
 }
 
 void SimStream::reset() noexcept {
@@ -97,6 +112,7 @@ void SimStream::finish() noexcept {
 void SimStream::connected() noexcept {
   if (state_ == State::connecting) {
     state_ = State::open;
+    note_heard();
     owner_->on_connected();
   }
 }
@@ -166,6 +182,7 @@ void SimStream::continue_send() noexcept {
     return;
   }
   connection_->take(sends_, send_);
+  note_heard();
   if (send_.left() == 0) {
     send_.outstanding = false;
     owner_->on_sent();
@@ -179,6 +196,7 @@ void SimStream::continue_receive() noexcept {
   }
   if (const std::size_t count = connection_->hand_out(opposite(sends_), receive_); count != 0) {
     receive_.outstanding = false;
+    note_heard();
     owner_->on_received(count);
   } else if (socket_error_) {
     begin_close(*socket_error_);

@@ -89,6 +89,7 @@ class SimStream : public ByteStream {
   void failed(const Error& error) noexcept;  // what a RST or a timeout does to the socket
   void begin_close(const Error& error) noexcept;
   void note_gone() noexcept;
+  void note_heard() noexcept;
   void touch_buffers() noexcept;
   void deliver_closed() noexcept;
   void continue_send() noexcept;
@@ -104,6 +105,8 @@ class SimStream : public ByteStream {
   std::size_t low_water_bytes_ = 1;
   std::optional<Error> socket_error_;  // seen by the next operation that cannot go on
   Error close_error_{};
+  TimePoint heard_at_{};                  // of the peer's kernel
+  std::optional<TimePoint> asked_since_;  // whether it is there, once a second
 };
 
 }  // namespace iscsi_blkback

@@ -24,7 +24,9 @@ target_compile_definitions(tools_hotplug_script_test PRIVATE
 iscsi_blkback_test(tools_lunex_test SOURCES tools/lunex_disk_test.cpp tools/lunex_test.cpp
   LIBRARIES iscsi_blkback_lunex iscsi_blkback_multipath)
 
-iscsi_blkback_test(tools_lunex_target_test LABEL target SOURCES tools/lunex_target_test.cpp)
+iscsi_blkback_test(tools_lunex_target_test LABEL target
+  SOURCES tools/lunex_slow_target_test.cpp tools/lunex_target_test.cpp
+  LIBRARIES iscsi_blkback_null_target)
 target_include_directories(tools_lunex_target_test SYSTEM PRIVATE ${NLOHMANN_JSON_INCLUDE_DIR})
 target_compile_definitions(tools_lunex_target_test PRIVATE
   ISCSI_BLKBACK_LUNEX="$<TARGET_FILE:lunex>")
