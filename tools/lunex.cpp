@@ -174,6 +174,13 @@ class Bench {
       return fail(ErrorCode::timed_out,
                   settled ? "no path to the LUN can be used" : "the LUN did not answer in time");
     }
+    if (const std::string conflict = disk_->conflict();
+        !conflict.empty() && use == LunexDisk::Use::io) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("{}; give the portals of one LUN only, or say which one is meant by "
+                              "wwid=",
+                              conflict));
+    }
     for (const PathSnapshot& path : now.paths) {
       if (path.state != PathState::up) {
         complain(fmt::format("without the path by {}: {}", path.portal,

@@ -54,6 +54,7 @@ LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, s
       due_(reactor.now() + specification.session.login_timeout + kMoment),
       longest_identification_(
           LogicalUnit::longest_identification(specification.multipath.checker_timeout)),
+      lun_is_named_(specification.multipath.wwid.has_value()),
       patience_timer_(
           reactor, [](void* self) noexcept { static_cast<LunexDisk*>(self)->give_up(); }, this) {
   MultipathOptions multipath = specification.multipath;
@@ -112,6 +113,19 @@ bool LunexDisk::overdue() const {
 
 std::string LunexDisk::trouble() const {
   return settled() ? describe_trouble(device_->snapshot()) : std::string();
+}
+
+std::string LunexDisk::conflict() const {
+  if (lun_is_named_ || !conflict_.empty()) {
+    return conflict_;
+  }
+  // One that answered later than the others.
+  for (const PathSnapshot& path : device_->snapshot().paths) {
+    if (path.state == PathState::quarantined) {
+      return fmt::format("{}: {}", path.portal, path.last_error);
+    }
+  }
+  return {};
 }
 
 Session* LunexDisk::live_session() {

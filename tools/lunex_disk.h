@@ -50,6 +50,8 @@ class LunexDisk final : private MultipathDevice::Observer {
   [[nodiscard]] bool overdue() const;
   // Why not one path is up; empty while one is, or is on its way.
   [[nodiscard]] std::string trouble() const;
+  // That the paths lead to different LUNs and nothing tells which one is meant; empty when not.
+  [[nodiscard]] std::string conflict() const;
   [[nodiscard]] MultipathDevice& device() { return *device_; }  // until close()
   [[nodiscard]] MultipathSnapshot snapshot() const { return device_->snapshot(); }
   // A session whose path is up, else one that is logged in, or null; and the LUN's number.
@@ -68,6 +70,9 @@ class LunexDisk final : private MultipathDevice::Observer {
 
  private:
   void on_ready(MultipathDevice&) noexcept override {}
+  void on_conflict(MultipathDevice& /*device*/, const std::string& why) noexcept override {
+    conflict_ = why;
+  }
   void on_paths_changed(MultipathDevice& device) noexcept override;
   void on_device_closed();
   void give_up();
@@ -76,6 +81,8 @@ class LunexDisk final : private MultipathDevice::Observer {
   std::uint16_t lun_;
   const TimePoint due_;
   const Duration longest_identification_;
+  const bool lun_is_named_;  // by wwid
+  std::string conflict_;
   std::vector<std::unique_ptr<Session>> sessions_;
   std::optional<MultipathDevice> device_;
   std::size_t fewest_paths_up_ = 0;

@@ -18,7 +18,7 @@ class BusyTargetTest : public MultipathTest {
       if (is_write(command) && works_for_ != Duration::zero()) {
         ++executions_;
         target_->set_hung(true);
-        reactor_.schedule(works_for_, [this] { target_->set_hung(false); });
+        reactor_.schedule(works_for_, [target = target_.get()] { target->set_hung(false); });
       }
       return false;
     };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
 #include <utility>
 
 #include "tests/multipath/multipath_fixture.h"
@@ -315,17 +316,19 @@ class SlowByNature : public SlowLun, public testing::WithParamInterface<std::pai
       start_target({1});
       SimFault works;
       works.count = 0;
-      works.matches = [this, time = seconds(takes)](const SimCommand&) {
+      // What is scheduled outlives this part of the fixture.
+      works.matches = [this, time = seconds(takes),
+                       works = std::make_shared<std::uint32_t>(0)](const SimCommand&) {
         target_->set_hung(true);
-        const std::uint32_t work = ++works_;
-        reactor_.schedule(time, [this, work] { target_->set_hung(work != works_); });
+        reactor_.schedule(time, [target = target_.get(), works, work = ++*works] {
+          target->set_hung(work != *works);
+        });
         return false;
       };
       target_->inject(works);
     }
     start_device(false);
   }
-  std::uint32_t works_ = 0;
 };
 
 TEST_P(SlowByNature, IsServedInTheEndAndStaysSo) {

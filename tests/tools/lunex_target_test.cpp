@@ -196,6 +196,32 @@ TEST_F(Lunex, VerifyFindsTheBlockThatTheTargetSpoils) {
   EXPECT_NE(json["mismatch"]["computed_checksum"], json["mismatch"]["found_checksum"]);
 }
 
+// Which one answers first is chance.
+TEST_F(Lunex, PortalsOfDifferentLunsAreRefusedUnlessOneIsNamed) {
+  TgtProcess other;
+  const auto started = other.start({.disk_bytes = kLunBytes, .portals = 1});
+  ASSERT_TRUE(started) << started.error().message;
+  ASSERT_TRUE(other.administer({"--op", "update", "--mode", "logicalunit", "--tid", "1", "--lun",
+                                "1", "--params", "scsi_id=0123456789abcdef"}));
+  const std::string both = url({tgt.port(), other.port()});
+  for (const char* command : {"run --number_ios=1 --bs=4k ", "verify --write-ok --passes=1 "}) {
+    const CommandResult result = lunex(command + both);
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_NE(result.errors.find("say which one is meant by wwid="), std::string::npos)
+        << result.errors;
+  }
+  EXPECT_EQ(run_command("cmp --bytes=16777216 /dev/zero '" + other.disk_path() + "'").exit_code, 0);
+  const auto info = json_of("info " + url());
+  std::string named = both;
+  named.insert(named.size() - 1, "?wwid=" + info.value("wwid", ""));
+  const CommandResult result =
+      run_command("'" ISCSI_BLKBACK_LUNEX "' verify --write-ok --passes=1 " + named +
+                  " --config '" + folder / "lunex.toml" + "'");
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_NE(result.errors.find("without the path by"), std::string::npos) << result.errors;
+  EXPECT_EQ(run_command("cmp --bytes=16777216 /dev/zero '" + other.disk_path() + "'").exit_code, 0);
+}
+
 TEST_F(Lunex, GoesOnByTheOtherPathWhenOneIsLost) {
   // Else writes to blocks that the lost path was writing wait for quiesce_time.
   std::ofstream(folder / "lunex.toml") << "initiator_name = 'iqn.2026-01.test:lunex'\n[defaults]\n"
