@@ -19,4 +19,9 @@ namespace iscsi_blkback {
   return result;
 }
 
+[[nodiscard]] inline bool equal_text(std::string_view one, std::string_view other) {
+  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
+                    [](char left, char right) { return lower(left) == lower(right); });
+}
+
 }  // namespace iscsi_blkback

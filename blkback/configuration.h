@@ -44,7 +44,7 @@ inline constexpr std::uint16_t kMaxSessionsPerPortal = 8;
 // Names of one iSCSI node, which has no other one that differs in the letters' case only (RFC 7143
 // 4.2.7.2, RFC 3722). They are sent as they are written: some targets compare bytes.
 [[nodiscard]] inline bool same_iscsi_name(std::string_view one, std::string_view other) {
-  return lower(one) == lower(other);
+  return equal_text(one, other);
 }
 // What a map by such names has for one of them: as it is written, else in other letters.
 template <class Value>

@@ -249,7 +249,7 @@ std::string with_plain_zone(std::string_view text) {
 
 Result<void> add_portal(std::vector<Portal>& portals, Portal portal) {
   const auto is_it = [&](const Portal& other) {
-    return lower(other.host) == lower(portal.host) && other.port == portal.port &&
+    return equal_text(other.host, portal.host) && other.port == portal.port &&
            same_iscsi_name(other.target_name, portal.target_name);
   };
   if (std::any_of(portals.begin(), portals.end(), is_it)) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/ascii_case.h"
 #include "blkback/disk_target.h"
 #include "initiator/login_text.h"
 

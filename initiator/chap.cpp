@@ -301,15 +301,13 @@ Result<void> ChapExchange::offer(LoginText& text) {
 std::optional<ChapAlgorithm> ChapExchange::chosen_of(std::string_view list) const {
   std::vector<ChapAlgorithm> told;
   while (!list.empty()) {
-    const std::size_t comma = std::min(list.find(','), list.size());
-    const auto number = parse_text_number(list.substr(0, comma), 0, 255);
+    const auto number = parse_text_number(take_up_to(list, ','), 0, 255);
     const auto found = std::find_if(offered_.begin(), offered_.end(), [&](ChapAlgorithm ours) {
       return number && static_cast<std::uint32_t>(ours) == *number;
     });
     if (found != offered_.end() && std::find(told.begin(), told.end(), *found) == told.end()) {
       told.push_back(*found);
     }
-    list.remove_prefix(std::min(comma + 1, list.size()));
   }
   const bool is_choice = !told.empty() && (told.size() == 1 || told.size() < offered_.size());
   return is_choice ? std::optional(told.front()) : std::nullopt;

@@ -224,13 +224,11 @@ Result<void> Login::take_text() {
 // initiator takes it.
 std::string_view Login::chosen_auth_method(std::string_view list) const {
   for (std::string_view rest = list; !rest.empty();) {
-    const std::size_t comma = std::min(rest.find(','), rest.size());
-    const std::string_view method = rest.substr(0, comma);
+    const std::string_view method = take_up_to(rest, ',');
     if ((method == "CHAP" && options_.chap.enabled()) ||
         (method == "None" && !options_.chap.mutual())) {
       return method;
     }
-    rest.remove_prefix(std::min(comma + 1, rest.size()));
   }
   return list;
 }
@@ -269,14 +267,12 @@ Result<Login::Progress> Login::take_redirect() {
   // It is all that is wanted of the text, whatever else is wrong there.
   constexpr std::string_view kTargetAddress = "TargetAddress=";
   for (std::string_view rest = in_; !rest.empty();) {
-    const std::size_t end = std::min(rest.find('\0'), rest.size());
-    const std::string_view pair = rest.substr(0, end);
+    const std::string_view pair = take_up_to(rest, '\0');
     if (pair.starts_with(kTargetAddress) && pair.size() > kTargetAddress.size() &&
         pair.size() <= kTargetAddress.size() + kMaxTextValueBytes) {
       redirect_address_ = std::string(pair.substr(kTargetAddress.size()));
       return Progress::redirected;
     }
-    rest.remove_prefix(std::min(end + 1, rest.size()));
   }
   return fail(ErrorCode::protocol,
               describe_login_status(status_).message + " but it does not say where to");

@@ -9,12 +9,17 @@
 
 namespace iscsi_blkback {
 
+std::string_view take_up_to(std::string_view& text, char end) {
+  const std::size_t bytes = std::min(text.find(end), text.size());
+  const std::string_view taken = text.substr(0, bytes);
+  text.remove_prefix(std::min(bytes + 1, text.size()));
+  return taken;
+}
+
 Result<std::vector<TextPair>> parse_login_text(std::string_view text) {
   std::vector<TextPair> pairs;
   while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\0'), text.size());
-    const std::string_view pair = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
+    const std::string_view pair = take_up_to(text, '\0');
     if (pair.empty()) {
       continue;  // some targets pad their text with NULs that the length counts
     }
@@ -50,11 +55,6 @@ bool is_usable_text(std::string_view text, std::size_t max_bytes, char lowest) {
 
 bool is_usable_name(std::string_view name) {
   return !name.empty() && is_usable_text(name, kMaxIscsiNameBytes, '!');
-}
-
-bool equal_text(std::string_view one, std::string_view other) {
-  return std::equal(one.begin(), one.end(), other.begin(), other.end(),
-                    [](char left, char right) { return lower(left) == lower(right); });
 }
 
 std::optional<std::uint32_t> parse_text_number(std::string_view value, std::uint32_t low,

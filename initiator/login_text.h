@@ -25,6 +25,10 @@ struct TextPair {
   std::string_view value;
 };
 
+// Takes what stands before the first `end`, and that, off the text; all of it where there is none.
+// The values of a list are taken with ',', the pairs of a text with NUL.
+[[nodiscard]] std::string_view take_up_to(std::string_view& text, char end);
+
 // The pairs point into text; the last one may lack its NUL. A pair that is repeated as it is counts
 // once; what to make of a key with several values is for whoever knows the key, and so is a value
 // of more than kMaxTextValueBytes. Refuses a pair without '=', with a key or value that is far too
@@ -39,8 +43,6 @@ inline constexpr std::size_t kMaxIscsiNameBytes = 223;  // 4.2.7.1
 // characters.
 [[nodiscard]] bool is_usable_name(std::string_view name);
 
-// Whether both are the same but for the case of letters.
-[[nodiscard]] bool equal_text(std::string_view one, std::string_view other);
 // A decimal or 0x-prefixed number within [low, high], else nothing.
 [[nodiscard]] std::optional<std::uint32_t> parse_text_number(std::string_view value,
                                                              std::uint32_t low, std::uint32_t high);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <string>
 
+#include "base/ascii_case.h"
 #include "base/printable_text.h"
 
 namespace iscsi_blkback {

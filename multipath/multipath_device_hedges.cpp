@@ -103,7 +103,6 @@ bool MultipathDevice::Impl::hedge(Request& request) {
   hedge.buffer = std::move(buffer);
   hedge.first_byte = done_bytes;
   hedge.original = &request;
-  hedge.under_way = true;
   hedge.succeeded = false;
   hedge.block.operation = request.block->operation;
   hedge.block.sector = request.first_sector() + request.done_sectors;
@@ -116,14 +115,14 @@ bool MultipathDevice::Impl::hedge(Request& request) {
   };
   request.hedge = &hedge;
   ++hedged_;
-  Request& again = *spare_.pop_front();
-  start(again, hedge.block);
-  again.task.silences = request.task.silences;
+  hedge.second = spare_.pop_front();
+  start(*hedge.second, hedge.block);
+  hedge.second->task.silences = request.task.silences;
   return true;
 }
 
 void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
-  hedge.under_way = false;
+  hedge.second = nullptr;
   if (hedge.original == nullptr) {
     release(hedge);
     return;
@@ -226,17 +225,14 @@ void MultipathDevice::Impl::leave_to_hedge(Request& request) {
   }
   // What was given up for silence is the same command: where it is one target that is silent by
   // both paths, the second execution is waited for.
-  for (Request& again : pool_) {
-    if (again.block == &request.hedge->block) {
-      again.task.silences = std::max(again.task.silences, request.task.silences);
-    }
-  }
+  ScsiTask& again = request.hedge->second->task;
+  again.silences = std::max(again.silences, request.task.silences);
 }
 
 void MultipathDevice::Impl::leave_hedge(Request& request) {
   Hedge& hedge = *std::exchange(request.hedge, nullptr);
   hedge.original = nullptr;
-  if (!hedge.under_way) {
+  if (hedge.second == nullptr) {
     release(hedge);
   }
 }

@@ -134,7 +134,7 @@ class MultipathDevice::Impl final : public Path::Owner,
     std::unique_ptr<std::byte[]> buffer;
     std::uint64_t first_byte = 0;  // where the buffer begins in the first one's
     Request* original = nullptr;   // null: answered without this hedge
-    bool under_way = false;
+    Request* second = nullptr;     // that asks again; null: not under way any more
     bool succeeded = false;  // and the first one's buffer cannot be had yet
   };
 

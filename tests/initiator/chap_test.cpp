@@ -512,6 +512,19 @@ class ChapLoginTest : public ::testing::Test {
     encode(response, BhsBuffer{header});
     return login.receive(BhsBytes{header}, data);
   }
+  // The first answer to a login of its own.
+  static Result<Login::Progress> answer_first(Login& fresh, const std::string& pair) {
+    std::vector<std::byte> bytes;
+    fresh.next_request(bytes);
+    const auto data = text_bytes({pair});
+    LoginResponsePdu response;
+    response.current_stage = LoginStage::security_negotiation;
+    response.initiator_task_tag = 1;
+    response.data_bytes = static_cast<std::uint32_t>(data.size());
+    std::array<std::byte, kBhsBytes> header;
+    encode(response, BhsBuffer{header});
+    return fresh.receive(BhsBytes{header}, data);
+  }
   // Up to our answer to the target's challenge.
   void until_answered() {
     ask();
@@ -586,16 +599,7 @@ TEST_F(ChapLoginTest, OfAListOfMethodsTheFirstThatWasOffered) {
                           Case{"None,CHAP", false, false}, Case{"None,CHAP", true, true}}) {
     options.chap = one.with_mutual ? mutual() : one_way();
     Login fresh{options, 1, 1};
-    std::vector<std::byte> bytes;
-    fresh.next_request(bytes);
-    const auto data = text_bytes({std::string("AuthMethod=") + one.method});
-    LoginResponsePdu response;
-    response.current_stage = LoginStage::security_negotiation;
-    response.initiator_task_tag = 1;
-    response.data_bytes = static_cast<std::uint32_t>(data.size());
-    std::array<std::byte, kBhsBytes> header;
-    encode(response, BhsBuffer{header});
-    const auto progress = fresh.receive(BhsBytes{header}, data);
+    const auto progress = answer_first(fresh, std::string("AuthMethod=") + one.method);
     ASSERT_TRUE(progress) << one.method << ": " << progress.error().message;
     EXPECT_EQ(fresh.in_chap(), one.chap) << one.method;
     EXPECT_THAT(fresh.tolerated(), HasSubstr("AuthMethod with a list"));
@@ -607,16 +611,7 @@ TEST_F(ChapLoginTest, RefusesAListOfMethodsThatWereNotOffered) {
   EXPECT_FALSE(answer({"AuthMethod=SRP,None"})) << "it must prove who it is";
   options.chap = one_way();
   Login another{options, 1, 1};
-  std::vector<std::byte> bytes;
-  another.next_request(bytes);
-  const auto data = text_bytes({"AuthMethod=SRP,KRB5"});
-  LoginResponsePdu response;
-  response.current_stage = LoginStage::security_negotiation;
-  response.initiator_task_tag = 1;
-  response.data_bytes = static_cast<std::uint32_t>(data.size());
-  std::array<std::byte, kBhsBytes> header;
-  encode(response, BhsBuffer{header});
-  EXPECT_FALSE(another.receive(BhsBytes{header}, data));
+  EXPECT_FALSE(answer_first(another, "AuthMethod=SRP,KRB5"));
 }
 
 TEST_F(ChapLoginTest, RefusesAuthMethodAnsweredTwice) {

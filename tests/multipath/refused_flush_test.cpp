@@ -30,6 +30,16 @@ class RefusedFlushTest : public MultipathTest {
   void refuse_flushes() {
     lun_options_.unknown_operations = {kSynchronizeCache10, kSynchronizeCache16};
   }
+  // Those through this portal are not answered before target_->release_held(). count: SimFault's.
+  void hold_inquiries(std::uint16_t portal, std::uint32_t count) {
+    SimFault held;
+    held.matches = [portal](const SimCommand& command) {
+      return command.portal == portal && command.cdb[0] == kInquiry;
+    };
+    held.count = count;
+    held.hold = true;
+    target_->inject(held);
+  }
   // Each path has learned that no flush is needed.
   void start_without_cache(std::vector<std::uint16_t> portals) {
     lun_options_.write_cache = false;
@@ -127,6 +137,17 @@ class OtherPathsTest : public RefusedFlushTest {
     start_without_cache({1, 1});
     switch_cache_on();
     log_in_again(0);
+  }
+  // It has been told of a change and reads what there is, until target_->release_held().
+  void read_path_0_again() {
+    hold_inquiries(0, 0);
+    SimFault attention = sense_fault(SenseKey::unit_attention, 0x2a01);
+    attention.matches = io_at(0);
+    target_->inject(attention);
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_EQ(answer(write(0, 8, 3)), IoStatus::ok);
+    }
+    ASSERT_EQ(up(), 1U);
   }
 };
 
@@ -241,20 +262,7 @@ TEST_F(UntoldPathTest, IsWaitedForThoughThereHasBeenACacheBefore) {
 TEST_F(OtherPathsTest, WhileAPathIsBeingReadAgainNoFlushIsTakenToBeNeedless) {
   start_without_cache({1, 1});
   switch_cache_on();
-  SimFault hangs;
-  hangs.matches = [](const SimCommand& command) {
-    return command.portal == 0 && command.cdb[0] == kInquiry;
-  };
-  hangs.count = 0;
-  hangs.hold = true;
-  target_->inject(hangs);
-  SimFault attention = sense_fault(SenseKey::unit_attention, 0x2a01);
-  attention.matches = io_at(0);
-  target_->inject(attention);
-  for (int i = 0; i < 2; ++i) {
-    ASSERT_EQ(answer(write(0, 8, 3)), IoStatus::ok);
-  }
-  ASSERT_EQ(up(), 1U);
+  read_path_0_again();
   EXPECT_EQ(answer(flush(), seconds(1)), IoStatus::ok);
   EXPECT_EQ(lun_->counters.flushes, 1U);
   target_->clear_faults();
@@ -284,12 +292,7 @@ TEST_F(OtherPathsTest, AnswersThatCrossEachOtherCountForTheWorse) {
     return false;
   };
   target_->inject(two_words);
-  SimFault slow;
-  slow.matches = [](const SimCommand& command) {
-    return command.portal == 1 && command.cdb[0] == kInquiry;
-  };
-  slow.hold = true;
-  target_->inject(slow);
+  hold_inquiries(1, 1);
   cut(1);
   ASSERT_TRUE(reactor_.run_until([&] { return path(1).state != PathState::up; }, seconds(1)));
   restore(1);
@@ -602,20 +605,7 @@ TEST_F(RefusedFlushTest, AnErrorThatComesWhileTheLunIsReadAgainDoesNotEndAFlush)
 TEST_F(OtherPathsTest, WhileAPathIsBeingReadAgainAnErrorDoesNotEndAFlush) {
   lun_options_.write_cache = false;
   start({1, 1});
-  SimFault hangs;
-  hangs.matches = [](const SimCommand& command) {
-    return command.portal == 0 && command.cdb[0] == kInquiry;
-  };
-  hangs.count = 0;
-  hangs.hold = true;
-  target_->inject(hangs);
-  SimFault attention = sense_fault(SenseKey::unit_attention, 0x2a01);
-  attention.matches = io_at(0);
-  target_->inject(attention);
-  for (int i = 0; i < 2; ++i) {
-    ASSERT_EQ(answer(write(0, 8, 3)), IoStatus::ok);
-  }
-  ASSERT_EQ(up(), 1U);
+  read_path_0_again();
   answer_with(is_flush, ScsiStatus::reservation_conflict);
   EXPECT_EQ(answer(flush(), seconds(1)), IoStatus::reservation_conflict);
   target_->clear_faults();
@@ -688,12 +678,7 @@ class FlushMomentTest : public RefusedFlushTest, public testing::WithParamInterf
     } else if (moment == "second_path_is_identified") {
       cut(1);
       ASSERT_TRUE(wait_for_up(1));
-      SimFault slow;
-      slow.matches = [](const SimCommand& command) {
-        return command.portal == 1 && command.cdb[0] == kInquiry;
-      };
-      slow.hold = true;
-      target_->inject(slow);
+      hold_inquiries(1, 1);
       restore(1);
       ASSERT_TRUE(reactor_.run_until([&] { return target_->held() == 1; }, seconds(10)));
     } else if (moment == "resize") {

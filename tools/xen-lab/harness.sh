@@ -106,6 +106,16 @@ target_start() { # tgt|lio|lio-groups PORTALS [SIZE_MIB]...
   note "target $kind $(target_iqn) up, $portals portals, $lun LUNs"
 }
 
+# The target of the benchmarks, on dom0's loopback, with LUN 1; OPTIONS: see null_target --help.
+null_port() { echo $((4000 + scenario_index)); }
+null_target_start() { # OPTION...
+  : > "$scenario_dir/null_target.log"
+  /usr/libexec/iscsi-blkback/null_target --port "$(null_port)" --name "$(target_iqn)" --lun 1 --size 64 "$@" \
+    > "$scenario_dir/null_target.log" 2>&1 &
+  echo $! > "$scenario_dir/null_target.pid"
+  wait_until 20 "the null target listens" grep -q '^iscsi://' "$scenario_dir/null_target.log"
+}
+null_disk() { disk_of qdisk "$1" "iscsi://127.0.0.1:$(null_port)/$(target_iqn)/1"; } # VDEV
 tgt_start() { # PORTALS LUNS
   local n
   TGT_IPC_SOCKET=$scenario_dir/tgtd.socket target_ns tgtd -f -C 0 --iscsi "portal=$(portal 1):3260" \

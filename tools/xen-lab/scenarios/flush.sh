@@ -3,20 +3,12 @@
 # acknowledged: nothing that the guest has synced may seem safe, so its disk is not served any more.
 # runs: bookworm:- trixie:-
 # steps: refused lost
-null_port() { echo $((4000 + scenario_index)); }
-null_target_start() { # FAILING_FLUSHES
-  : > "$scenario_dir/null_target.log"
-  /usr/libexec/iscsi-blkback/null_target --port "$(null_port)" --name "$(target_iqn)" --lun 1 --size 64 \
-    --failing-flushes "$1" > "$scenario_dir/null_target.log" 2>&1 &
-  echo $! > "$scenario_dir/null_target.pid"
-  wait_until 20 "the null target listens" grep -q '^iscsi://' "$scenario_dir/null_target.log"
-}
 log_says() { grep -qF "$1" /tmp/results/iscsi-blkback.log; } # TEXT
 # A write, an fsync, and what blkfront thinks of the disk then.
 sync_some='dd if=/dev/urandom of=/dev/xvda bs=64k count=16 conv=fsync 2> /dev/null && echo synced; cat /sys/block/xvda/queue/write_cache'
 refused() {
-  null_target_start 5
-  guest_create g pv "$(disk_of qdisk xvda "iscsi://127.0.0.1:$(null_port)/$(target_iqn)/1")"
+  null_target_start --failing-flushes 5
+  guest_create g pv "$(null_disk xvda)"
   for turn in 1 2; do
     guest_run g "sync$turn" 60 "$sync_some"
     job_output g "sync$turn" | grep -qx synced || fail "the guest's fsync() failed"
