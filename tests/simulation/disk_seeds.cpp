@@ -20,8 +20,13 @@
 namespace iscsi_blkback {
 namespace {
 
+struct Prints {
+  bool failures = false;
+  bool fingerprint = false;
+};
+
 // The child tells by its status whether the run has failed.
-pid_t start(const SimulationOptions& options, bool prints) {
+pid_t start(const SimulationOptions& options, Prints prints) {
   std::fflush(nullptr);
   const pid_t parent = ::getpid();
   const pid_t child = ::fork();
@@ -36,9 +41,14 @@ pid_t start(const SimulationOptions& options, bool prints) {
   set_log_level(LogLevel::error);
   const SimulationResult result = run_simulation(options);
   for (const std::string& failure : result.failures) {
-    if (prints) {
+    if (prints.failures) {
       std::printf("  %s\n", failure.c_str());
     }
+  }
+  if (prints.fingerprint) {
+    std::printf("disk seed %llu: fingerprint %016llx\n",
+                static_cast<unsigned long long>(options.seed),
+                static_cast<unsigned long long>(result.fingerprint));
   }
   std::fflush(stdout);
   ::_exit(result.failures.empty() ? 0 : 1);
@@ -63,7 +73,7 @@ std::vector<std::uint64_t> fewest_faults(std::uint64_t seed) {
       const std::size_t count = std::min(size, faults.size() - first);
       fewer.erase(begin, begin + static_cast<std::ptrdiff_t>(count));
       const std::set<std::uint64_t> only(fewer.begin(), fewer.end());
-      if (has_failed(start({.seed = seed, .only_faults = only}, false))) {
+      if (has_failed(start({.seed = seed, .only_faults = only}, {}))) {
         faults = std::move(fewer);
       } else {
         first += count;
@@ -82,7 +92,7 @@ void DiskSeeds::report(std::uint64_t seed) const {
     const std::vector<std::uint64_t> faults = fewest_faults(seed);
     line += fmt::format(" --faults={}", fmt::join(faults, ","));
     const std::set<std::uint64_t> only(faults.begin(), faults.end());
-    (void)has_failed(start({.seed = seed, .only_faults = only}, true));
+    (void)has_failed(start({.seed = seed, .only_faults = only}, {.failures = true}));
   }
   std::printf("disk seed %llu fails; run it again: %s\n", static_cast<unsigned long long>(seed),
               line.c_str());
@@ -93,7 +103,8 @@ void DiskSeeds::run(const std::function<void(bool failed)>& done) const {
   std::uint64_t next = seeds_.first;
   while (next <= seeds_.last || !running.empty()) {
     while (next <= seeds_.last && running.size() < jobs_) {
-      running.emplace_back(next, start({.seed = next}, !shrinks_));
+      running.emplace_back(next,
+                           start({.seed = next}, {.failures = !shrinks_, .fingerprint = prints_}));
       ++next;
     }
     const auto [seed, child] = running.front();

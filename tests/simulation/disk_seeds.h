@@ -1,5 +1,7 @@
 // Runs seeds of the simulation of single disks, each in a process of its own, and finds the fewest
 // faults of a seed with which it still fails. For the command `simulate --disk`.
+// Printed fingerprints, sorted, are equal before and after a change that moves code and changes
+// nothing.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +16,9 @@ namespace iscsi_blkback {
 
 class DiskSeeds {
  public:
-  DiskSeeds(SeedRange seeds, unsigned jobs, bool shrinks)
-      : seeds_(seeds), jobs_(jobs), shrinks_(shrinks) {}
+  // prints: a line with each seed's fingerprint.
+  DiskSeeds(SeedRange seeds, unsigned jobs, bool shrinks, bool prints)
+      : seeds_(seeds), jobs_(jobs), shrinks_(shrinks), prints_(prints) {}
 
   // done: called for each seed, with whether it has failed.
   void run(const std::function<void(bool failed)>& done) const;
@@ -26,6 +29,7 @@ class DiskSeeds {
   const SeedRange seeds_;
   const unsigned jobs_;
   const bool shrinks_;
+  const bool prints_;
 };
 
 }  // namespace iscsi_blkback

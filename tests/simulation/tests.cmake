@@ -79,6 +79,8 @@ add_test(NAME simulation.Simulate.SaysWhichOptionItDoesNotHave COMMAND simulate 
 add_test(NAME simulation.Simulate.SaysWhereTheProfilesAre COMMAND simulate --profile=zzz)
 add_test(NAME simulation.Simulate.SaysWhichOptionIsNotForDisks
   COMMAND simulate --disk --profile=moves)
+add_test(NAME simulation.Simulate.PrintsTheFingerprintOfADisksSeed
+  COMMAND simulate --disk --seeds=1 --print)
 add_test(NAME simulation.Simulate.SaysWhyAPlanCannotBeRead COMMAND simulate --plan=/)
 add_test(NAME simulation.Simulate.SaysThatAPlanNeedsAFile COMMAND simulate --plan=)
 add_test(NAME simulation.Simulate.SaysThatSeedsAreNotRunBesideAPlan
@@ -102,6 +104,8 @@ set_tests_properties(simulation.Simulate.SaysWhereTheProfilesAre PROPERTIES
   PASS_REGULAR_EXPRESSION "there is no profile zzz; simulate --profiles lists them")
 set_tests_properties(simulation.Simulate.SaysWhichOptionIsNotForDisks PROPERTIES
   PASS_REGULAR_EXPRESSION "--profile is not for --disk")
+set_tests_properties(simulation.Simulate.PrintsTheFingerprintOfADisksSeed PROPERTIES
+  PASS_REGULAR_EXPRESSION "disk seed 1: fingerprint [0-9a-f]+[1-9a-f][0-9a-f]*\n")
 set_tests_properties(simulation.Simulate.SaysWhyAPlanCannotBeRead PROPERTIES
   PASS_REGULAR_EXPRESSION "/ cannot be read: Is a directory")
 set_tests_properties(simulation.Simulate.SaysThatAPlanNeedsAFile PROPERTIES
@@ -114,6 +118,7 @@ set_tests_properties(simulation.Simulate.PrintsItsUsage
   simulation.Simulate.SaysWhichOptionItDoesNotHave
   simulation.Simulate.SaysWhereTheProfilesAre
   simulation.Simulate.SaysWhichOptionIsNotForDisks
+  simulation.Simulate.PrintsTheFingerprintOfADisksSeed
   simulation.Simulate.SaysWhyAPlanCannotBeRead
   simulation.Simulate.SaysThatAPlanNeedsAFile
   simulation.Simulate.SaysThatSeedsAreNotRunBesideAPlan

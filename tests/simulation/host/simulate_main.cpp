@@ -139,7 +139,7 @@ class Simulate {
   }
 
   void run_disks() {
-    const DiskSeeds seeds(options_.seeds, options_.jobs, options_.shrinks);
+    const DiskSeeds seeds(options_.seeds, options_.jobs, options_.shrinks, options_.prints);
     seeds.run([this](bool failed) {
       ++done_;
       failed_ += failed ? 1 : 0;

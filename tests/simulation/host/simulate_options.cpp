@@ -173,10 +173,13 @@ Result<void> take_flag(std::string_view name, SimulateOptions& options) {
 Result<void> check_for_disks(const std::vector<std::string>& words) {
   for (const std::string& word : words) {
     const std::string name = word.substr(0, word.find('='));
-    if (name != "--disk" && name != "--seeds" && name != "--jobs" && name != "--shrink") {
+    if (name != "--disk" && name != "--seeds" && name != "--jobs" && name != "--shrink" &&
+        name != "--print") {
       return fail(
           ErrorCode::invalid_argument,
-          fmt::format("{} is not for --disk, which takes only --seeds, --jobs and --shrink", name));
+          fmt::format("{} is not for --disk, which takes only --seeds, --jobs, --shrink and "
+                      "--print",
+                      name));
     }
   }
   return {};
