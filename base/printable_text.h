@@ -15,9 +15,9 @@
 //
 // Where the doors are:
 //   log         log_message() (base/log.h)
-//   xenstore    XenbusNode (blkback/xenbus_node.h), the only one there that writes
-//   JSON        json_text() (blkback/json_text.h): control sockets, lunex, iscsi-blkctl
-//   terminal    print_lines(), print_json() and print_complaint() (tools/terminal.h)
+//   xenstore    XenbusNode (blkback/guest/xenbus_node.h), the only one there that writes
+//   JSON        json_text() (base/json_text.h): control sockets, lunex, iscsi-blkctl
+//   terminal    print_lines(), print_json() and print_complaint() (tools/program/terminal.h)
 // Nothing else writes text that is not our own; tests/base/one_door_test.cpp looks for it.
 #pragma once
 

@@ -73,7 +73,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
   Owner& owner_;
   State state_ = State::connecting;
   UniqueFd fd_;
-  bool asks_peer_ = false;  // keep-alive is on
+  bool asks_peer_ = false;   // keep-alive is on
   int interface_index_ = 0;  // of the local address, once connected
   SocketAddress address_;    // stable: the kernel reads it when it connects
   bool connect_in_kernel_ = false;

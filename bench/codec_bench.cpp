@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "initiator/pdu.h"
+#include "initiator/pdu/pdu.h"
 
 namespace iscsi_blkback {
 namespace {

@@ -21,7 +21,7 @@
 #include "bench/iscsi_perf.h"
 #include "bench/median.h"
 #include "tests/support/tgt_process.h"
-#include "tools/program_version.h"
+#include "tools/program/program_version.h"
 
 namespace iscsi_blkback {
 namespace {

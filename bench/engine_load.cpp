@@ -5,8 +5,8 @@
 
 #include "base/uring_reactor.h"
 #include "bench/client_load.h"
-#include "initiator/logical_unit.h"
-#include "initiator/session.h"
+#include "initiator/lun/logical_unit.h"
+#include "initiator/session/session.h"
 
 namespace iscsi_blkback {
 namespace {

@@ -19,8 +19,8 @@
 #include "bench/failover_target.h"
 #include "tests/support/tcp_proxy.h"
 #include "tests/support/tgt_process.h"
-#include "tools/lunex_disk.h"
-#include "tools/lunex_job.h"
+#include "tools/lunex/lunex_disk.h"
+#include "tools/lunex/lunex_job.h"
 
 namespace iscsi_blkback {
 namespace {

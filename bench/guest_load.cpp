@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "base/uring_reactor.h"
-#include "blkback/guest_data_plane.h"
+#include "blkback/guest/guest_data_plane.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/mem_xen.h"
 

@@ -14,7 +14,7 @@
 
 #include "base/clock.h"
 #include "bench/reply_batch.h"
-#include "initiator/pdu.h"
+#include "initiator/pdu/pdu.h"
 #include "tests/support/sim_lun.h"
 #include "tests/support/sim_target.h"
 #include "tests/support/target_negotiation.h"

@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "initiator/pdu.h"
+#include "initiator/pdu/pdu.h"
 
 namespace iscsi_blkback {
 

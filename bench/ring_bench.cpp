@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
-#include "blkback/back_ring.h"
-#include "blkback/vbd.h"
+#include "blkback/ring/back_ring.h"
+#include "blkback/ring/vbd.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/mem_xen.h"
 #include "tests/support/memory_disk.h"

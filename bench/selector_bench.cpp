@@ -1,7 +1,7 @@
 // The path selectors: what one request costs them.
 #include <benchmark/benchmark.h>
 
-#include "multipath/path_selector.h"
+#include "multipath/groups/path_selector.h"
 
 namespace iscsi_blkback {
 namespace {

@@ -14,8 +14,8 @@
 # Matters    Initiators ping, Linux's and QEMU's every 5 s. Without DataDigest a READ gives foreign
 #            bytes to its user. Who takes a gap in StatSN for a broken connection, as error recovery
 #            level 0 allows, breaks one with each ping under load.
-# Here       Gaps are waited for (initiator/status_sequence.h), and only a connection that is silent
-#            is pinged (initiator/session_timers.cpp). QueueDepth 0 is not to be used.
+# Here       Gaps are waited for (initiator/session/status_sequence.h), and only a connection that is silent
+#            is pinged (initiator/session/session_timers.cpp). QueueDepth 0 is not to be used.
 #
 # Runs istgt on free ports of the loopback address, with a disk in the temporary folder, and keeps
 # it busy with READs and pings for some seconds with the few lines of Python below. Needs root, apt

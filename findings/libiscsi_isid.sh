@@ -13,7 +13,7 @@
 #            and not written yet, can be written after the second ones have been answered, and over
 #            what the guest has written there since. QEMU's disks at iscsi: are libiscsi's.
 # Here       Writes are sent again only when the older ones are fenced, with the same ISID first
-#            (multipath/unfenced_writes.h).
+#            (multipath/fencing/unfenced_writes.h).
 #
 # Runs libiscsi beside the few lines of Python below, a target in memory on a free port of the
 # loopback address. Needs root, apt, gcc and python3. Exit status: 0 as described, 1 it behaves

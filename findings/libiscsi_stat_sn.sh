@@ -12,7 +12,7 @@
 #            have not been sent. Every second session with LIO is one like that. A target that
 #            refuses what it has not sent does so at every second login, for no visible reason.
 # Here       The number of the login's last answer is where counting begins
-#            (initiator/status_sequence.h).
+#            (initiator/session/status_sequence.h).
 #
 # Runs libiscsi beside the few lines of Python below, a target in memory on a free port of the
 # loopback address. Needs root, apt, gcc and python3. Exit status: 0 as described, 1 it behaves

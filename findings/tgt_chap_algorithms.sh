@@ -11,7 +11,7 @@
 #            6, which is SHA-1, it does not know.
 # Matters    An initiator that offers the stronger ones first, as open-iscsi can
 #            (chap_algs), cannot log in with the right secret, and the status says nothing of it.
-# Here       What was refused is left out of the next login's list (initiator/chap_ladder.h).
+# Here       What was refused is left out of the next login's list (initiator/login/chap_ladder.h).
 #
 # Runs tgtd on a free port of the loopback address, and logs in with the few lines of Python below.
 # Needs root, apt and python3. Exit status: 0 as described, 1 it behaves differently, 2 it could

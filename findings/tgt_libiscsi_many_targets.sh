@@ -12,7 +12,7 @@
 #            a piece ends where it is full, in the middle of a name or of a word.
 # Matters    A target for each volume or snapshot, and some arrays have thousands. An initiator
 #            that reads each PDU for itself where C is 0, as it may, loses what lies on a seam.
-# Here       Pieces are joined for as long as there is a tag (initiator/discovery_session.cpp).
+# Here       Pieces are joined for as long as there is a tag (initiator/discovery/discovery_session.cpp).
 #
 # Runs tgtd on a free port of the loopback address; asks by iscsi-ls, and with the few lines of
 # Python below by an initiator that takes 8192 bytes in a PDU, the RFC's default. Needs root, apt

@@ -12,7 +12,7 @@
 # Matters    Who has lost a connection with writes under way logs in once more with the same ISID,
 #            to know that nothing of the old session is carried out any more. Here it may still
 #            be. libiscsi begins with the operational stage unless it has a user's name.
-# Here       Every login passes through the security stage (initiator/login.h).
+# Here       Every login passes through the security stage (initiator/login/login.h).
 #
 # Runs tgtd on a free port of the loopback address, and logs in with the few lines of Python below.
 # Needs root, apt and python3. Exit status: 0 as described, 1 it behaves differently, 2 it could

@@ -12,7 +12,7 @@
 #            target and LUN, so that it is the same on each server with a target 1 and a LUN 1.
 # Matters    What goes by one designator prefers NAA 6 (udev's scsi_id, and multipath-tools by it):
 #            two LUNs become two paths to one disk, whose data are mixed then.
-# Here       All designators and the serial number are compared (initiator/lun_names.h).
+# Here       All designators and the serial number are compared (initiator/scsi/lun_names.h).
 #
 # Runs tgtd on a free port of the loopback address. Needs root, apt, gcc and python3. Exit status:
 # 0 as described, 1 it behaves differently, 2 it could not be tried.

@@ -59,12 +59,12 @@
 
 #include "base/block_device.h"
 #include "base/reactor.h"
-#include "initiator/logical_unit.h"
-#include "initiator/session.h"
+#include "initiator/lun/logical_unit.h"
+#include "initiator/session/session.h"
+#include "multipath/groups/path_policies.h"
 #include "multipath/guest_state.h"
-#include "multipath/marginal_path.h"
-#include "multipath/path.h"
-#include "multipath/path_policies.h"
+#include "multipath/path/marginal_path.h"
+#include "multipath/path/path.h"
 
 namespace iscsi_blkback {
 

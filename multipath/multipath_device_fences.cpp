@@ -24,8 +24,7 @@
 // answer, so that none of ours shall be there when it is executed:
 //  1. New requests wait until those outstanding are answered: kDrainTime at most, else it is not
 //     sent, and tried again after a while, twice as long each time.
-//  2. It is sent, and new requests wait for its answer: kResetPause at most. Targets execute a
-//  reset
+//  2. It is sent, and new requests wait for its answer: kResetPause at most. Targets execute a reset
 //     when they take it from the connection, and answer it when what it ends has come to its end,
 //     which can take as long as the late write is stuck (LIO, tgt). So what is sent after that
 //     pause is safe from it at those, and not held up by what may take for ever.
@@ -45,7 +44,7 @@
 #include <bit>
 
 #include "base/log.h"
-#include "initiator/lun_address.h"
+#include "initiator/scsi/lun_address.h"
 #include "multipath/multipath_device_impl.h"
 
 namespace iscsi_blkback {

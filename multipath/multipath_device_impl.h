@@ -19,18 +19,18 @@
 #include <vector>
 
 #include "base/log.h"
-#include "initiator/persistent_reservation.h"
-#include "initiator/task_management.h"
-#include "multipath/error_policy.h"
-#include "multipath/latency_probe.h"
-#include "multipath/lun_write_barrier.h"
+#include "initiator/scsi/persistent_reservation.h"
+#include "initiator/session/task_management.h"
+#include "multipath/fencing/lun_write_barrier.h"
+#include "multipath/fencing/path_key.h"
+#include "multipath/fencing/predecessor_fence.h"
+#include "multipath/fencing/session_fencer.h"
+#include "multipath/fencing/unfenced_writes.h"
+#include "multipath/groups/latency_probe.h"
+#include "multipath/groups/path_activation.h"
 #include "multipath/multipath_device.h"
-#include "multipath/path_activation.h"
-#include "multipath/path_key.h"
-#include "multipath/path_silence.h"
-#include "multipath/predecessor_fence.h"
-#include "multipath/session_fencer.h"
-#include "multipath/unfenced_writes.h"
+#include "multipath/path/error_policy.h"
+#include "multipath/path/path_silence.h"
 
 namespace iscsi_blkback {
 

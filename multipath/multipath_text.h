@@ -16,11 +16,12 @@ namespace iscsi_blkback {
 //   `- 192.0.2.2:3260      lun 1 failed faulty offline [connection refused]
 //
 // Where multipath -ll has H:C:I:L, device name and numbers, there are the portal, the interface
-// when one is set, and the LUN. A path that is not up ends in the reason, in brackets. Words: group
-// active (in use and able to carry I/O), enabled path     active, failed, undef; then the
-// checker's: ready, ghost (until the array is told to serve the LUN there), faulty, i/o pending,
-//          i/o timeout, disconnected (no such LUN there), quarantined; then running (session
-//          logged in) or offline
+// when one is set, and the LUN. A path that is not up ends in the reason, in brackets. Words:
+//   group    active (in use and able to carry I/O), enabled
+//   path     active, failed, undef
+//   checker  ready, ghost (until the array is told to serve the LUN there), faulty, i/o pending,
+//            i/o timeout, disconnected (no such LUN there), quarantined
+//   session  running (logged in), offline
 // device_name: what stands where multipath -ll has dm-N, when not empty.
 [[nodiscard]] PrintableLines render_topology(const MultipathSnapshot& snapshot,
                                              std::string_view device_name = {});

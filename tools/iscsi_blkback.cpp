@@ -9,12 +9,12 @@
 
 #include "base/core_dumps.h"
 #include "base/log.h"
-#include "blkback/guest_process.h"
-#include "blkback/service.h"
-#include "tools/command_words.h"
-#include "tools/config.h"
-#include "tools/program_version.h"
-#include "tools/terminal.h"
+#include "blkback/process/guest_process.h"
+#include "blkback/process/service.h"
+#include "tools/config/config.h"
+#include "tools/program/command_words.h"
+#include "tools/program/program_version.h"
+#include "tools/program/terminal.h"
 
 namespace iscsi_blkback {
 namespace {

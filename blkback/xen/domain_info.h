@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/domain_id.h"
 #include "base/result.h"
-#include "blkback/xen/grant_table.h"
 
 namespace iscsi_blkback {
 

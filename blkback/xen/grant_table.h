@@ -8,11 +8,11 @@
 #include <memory>
 #include <span>
 
+#include "base/domain_id.h"
 #include "base/result.h"
 
 namespace iscsi_blkback {
 
-using DomainId = std::uint16_t;
 using GrantReference = std::uint32_t;
 
 inline constexpr std::size_t kXenPageBytes = 4096;

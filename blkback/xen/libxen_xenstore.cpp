@@ -100,8 +100,8 @@ class LibxenXenStore final : public XenStore {
     unsigned long flags = 0;
     if (::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) {
       // First, so that a xenstored that dies in between is noticed.
-      if (auto connected = watchdog_.watched("connecting to", path,
-                                             [&] { return connect_second(path); });
+      if (auto connected =
+              watchdog_.watched("connecting to", path, [&] { return connect_second(path); });
           !connected) {
         return connected;
       }

@@ -286,8 +286,8 @@ TEST_P(ByteStreamContract, APeerThatReadsNothingIsNotSilentAsLongAsItsKernelAnsw
   ASSERT_TRUE(run_until([&] { return client->sent == 1; }));
   static_cast<void>(client->stream->peer_silence());
   bool over = false;
-  Timer timer(world->reactor(), [](void* flag) noexcept { *static_cast<bool*>(flag) = true; },
-              &over);
+  Timer timer(
+      world->reactor(), [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &over);
   timer.start_after(std::chrono::seconds(4));
   ASSERT_TRUE(run_until([&] { return over; }));
   EXPECT_LT(client->stream->peer_silence(), std::chrono::seconds(3));

@@ -97,7 +97,7 @@ TEST(LinkWatchMessages, AMessageWithoutALinkIsPassedOver) {
 void expect_lost(Connection& connection) {
   ASSERT_TRUE(connection.run_until([&] { return connection.owner.closed.has_value(); }));
   EXPECT_THAT(connection.owner.closed->message,
-        testing::HasSubstr("the network interface has lost its link"));
+              testing::HasSubstr("the network interface has lost its link"));
 }
 
 TEST(LinkWatch, EndsConnectionsThroughALinkThatIsLost) {

@@ -21,18 +21,18 @@ struct Door {
 
 const std::vector<Door>& doors() {
   static const std::vector<Door> all = {
-      {"JSON text", R"(\.dump\()", {"blkback/json_text.cpp"}},
+      {"JSON text", R"(\.dump\()", {"base/json_text.cpp"}},
       {"a stream of the terminal",
        R"(\b(f?printf|v?dprintf|fputs?|puts|putchar|fputc|putc|fwrite|fmt::v?print|perror|syslog)\s*\(|std::(cout|cerr|clog)\b)",
-       {"tools/terminal.cpp",
+       {"tools/program/terminal.cpp",
         "base/uring_reactor.cpp",  // the words of the C library, before it ends
         "base/result.h"}},         // assertions, in words of their own
       {"a descriptor of the terminal",
        R"(\bwrite\(\s*STD(OUT|ERR)_FILENO)",
-       {"base/log.cpp", "tools/terminal.cpp"}},
+       {"base/log.cpp", "tools/program/terminal.cpp"}},
       {"a value in xenstore",
        R"(\b(store|access)(\.|->)write\(|\bxs_write\()",
-       {"blkback/xenbus_node.cpp", "blkback/xen/libxen_xenstore.cpp"}},
+       {"blkback/guest/xenbus_node.cpp", "blkback/xen/libxen_xenstore.cpp"}},
   };
   return all;
 }

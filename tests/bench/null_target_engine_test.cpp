@@ -12,8 +12,8 @@
 
 #include "base/uring_reactor.h"
 #include "bench/null_target.h"
-#include "initiator/logical_unit.h"
-#include "initiator/session.h"
+#include "initiator/lun/logical_unit.h"
+#include "initiator/session/session.h"
 #include "tests/support/sim_random.h"
 
 namespace iscsi_blkback {

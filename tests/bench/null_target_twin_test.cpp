@@ -11,9 +11,9 @@
 
 #include "base/byte_order.h"
 #include "bench/null_target_connection.h"
-#include "initiator/cdb.h"
-#include "initiator/digest.h"
-#include "initiator/logical_unit.h"
+#include "initiator/lun/logical_unit.h"
+#include "initiator/pdu/digest.h"
+#include "initiator/scsi/cdb.h"
 #include "tests/support/sim_target.h"
 
 namespace iscsi_blkback {

@@ -1,44 +1,57 @@
 iscsi_blkback_test(blkback_ring_test
   SOURCES
-    blkback/back_ring_order_test.cpp
-    blkback/back_ring_test.cpp
-    blkback/request_parser_test.cpp
-    blkback/vbd_flush_test.cpp blkback/vbd_refusal_test.cpp
-    blkback/vbd_test.cpp
-  LIBRARIES iscsi_blkback_blkback)
+    blkback/ring/back_ring_order_test.cpp
+    blkback/ring/back_ring_test.cpp
+    blkback/ring/request_parser_test.cpp
+    blkback/ring/vbd_flush_test.cpp
+    blkback/ring/vbd_refusal_test.cpp
+    blkback/ring/vbd_test.cpp
+  LIBRARIES iscsi_blkback_ring)
 
 # In memory here; `xen_contract_test --real` in a Xen domain (component "tests" carries it there).
 iscsi_blkback_test(xen_contract_test LABEL contract
-  SOURCES blkback/xen_contract_test.cpp blkback/xen_rig_memory.cpp blkback/xen_rig_real.cpp
-  LIBRARIES iscsi_blkback_blkback PkgConfig::XEN)
+  SOURCES
+    blkback/xen/xen_contract_test.cpp
+    blkback/xen/xen_rig_memory.cpp
+    blkback/xen/xen_rig_real.cpp
+  LIBRARIES iscsi_blkback_ring PkgConfig::XEN)
 install(TARGETS xen_contract_test
   RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/iscsi-blkback COMPONENT tests EXCLUDE_FROM_ALL)
 
 # The control side.
 iscsi_blkback_test(blkback_control_test
-  SOURCES blkback/control_server_test.cpp blkback/disk_resolver_test.cpp blkback/disk_target_test.cpp blkback/disk_wishes_test.cpp
-          blkback/guest_keeper_test.cpp blkback/guest_life_test.cpp
-          blkback/guest_threads_test.cpp blkback/host_end_test.cpp blkback/host_id_test.cpp blkback/hostile_text_test.cpp blkback/libxen_xenstore_test.cpp
-          blkback/process_lock_test.cpp
-          blkback/session_pool_isid_test.cpp blkback/session_pool_test.cpp blkback/status_report_test.cpp
-          blkback/xenbus_node_test.cpp blkback/xenbus_state_test.cpp
-  LIBRARIES iscsi_blkback_service)
+  SOURCES
+    blkback/guest/disk_wishes_test.cpp
+    blkback/guest/guest_life_test.cpp
+    blkback/guest/guest_threads_test.cpp
+    blkback/guest/xenbus_node_test.cpp
+    blkback/guest/xenbus_state_test.cpp
+    blkback/process/control_server_test.cpp
+    blkback/process/guest_keeper_test.cpp
+    blkback/process/host_end_test.cpp
+    blkback/process/hostile_text_test.cpp
+    blkback/process/process_lock_test.cpp
+    blkback/process/status_report_test.cpp
+    blkback/xen/libxen_xenstore_test.cpp
+  LIBRARIES iscsi_blkback_process)
 iscsi_blkback_test(suspend_sentry_test
-  SOURCES blkback/suspend_sentry_test.cpp
-  LIBRARIES iscsi_blkback_service)
+  SOURCES
+    blkback/guest/suspend_sentry_test.cpp
+  LIBRARIES iscsi_blkback_process)
 iscsi_blkback_test(guest_backend_test LABEL simulation
   SOURCES
-    blkback/guest_backend_attach_test.cpp
-    blkback/guest_backend_change_test.cpp blkback/guest_backend_crash_test.cpp
-    blkback/guest_backend_end_test.cpp
-    blkback/guest_backend_hostile_target_test.cpp
-    blkback/guest_backend_log_test.cpp
-    blkback/guest_backend_next_process_test.cpp
-    blkback/guest_backend_paths_test.cpp
-    blkback/guest_backend_questions_test.cpp
-    blkback/guest_backend_refusal_test.cpp
-    blkback/guest_backend_reuse_test.cpp
-    blkback/guest_backend_test.cpp
-    blkback/guest_backend_trouble_test.cpp
-    blkback/guest_disk_order_test.cpp
-  LIBRARIES iscsi_blkback_service)
+    blkback/guest/guest_backend_attach_test.cpp
+    blkback/guest/guest_backend_change_test.cpp
+    blkback/guest/guest_backend_crash_test.cpp
+    blkback/guest/guest_backend_end_test.cpp
+    blkback/guest/guest_backend_hostile_target_test.cpp
+    blkback/guest/guest_backend_log_test.cpp
+    blkback/guest/guest_backend_next_process_test.cpp
+    blkback/guest/guest_backend_paths_test.cpp
+    blkback/guest/guest_backend_questions_test.cpp
+    blkback/guest/guest_backend_refusal_test.cpp
+    blkback/guest/guest_backend_reuse_test.cpp
+    blkback/guest/guest_backend_test.cpp
+    blkback/guest/guest_backend_trouble_test.cpp
+    blkback/guest/guest_disk_order_test.cpp
+  LIBRARIES iscsi_blkback_process)

@@ -13,7 +13,7 @@
 #include <filesystem>
 #include <string>
 
-#include "multipath/lun_write_barrier.h"
+#include "multipath/fencing/lun_write_barrier.h"
 
 namespace {
 

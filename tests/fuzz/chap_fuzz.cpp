@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "initiator/chap.h"
+#include "initiator/login/chap.h"
 
 namespace {
 

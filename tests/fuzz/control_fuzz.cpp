@@ -5,9 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "blkback/control_server.h"
-#include "blkback/disk_target.h"
-#include "blkback/disk_wishes.h"
+#include "blkback/guest/control_request.h"
+#include "blkback/guest/disk_wishes.h"
+#include "blkback/process/control_server.h"
+#include "multipath/attach/disk_target.h"
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "blkback/disk_plan.h"
+#include "multipath/attach/disk_plan.h"
 
 namespace {
 

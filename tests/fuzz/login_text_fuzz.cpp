@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "base/printable_text.h"
-#include "initiator/login.h"
-#include "initiator/login_text.h"
+#include "initiator/login/login.h"
+#include "initiator/login/login_text.h"
 
 namespace {
 

@@ -13,8 +13,8 @@
 
 #include "base/byte_order.h"
 #include "base/log.h"
-#include "initiator/cdb.h"
-#include "initiator/session.h"
+#include "initiator/scsi/cdb.h"
+#include "initiator/session/session.h"
 #include "tests/support/scripted_target.h"
 
 namespace iscsi_blkback {

@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "base/json_text.h"
 #include "base/printable_text.h"
-#include "blkback/control_server.h"
-#include "blkback/disk_target.h"
-#include "blkback/json_text.h"
-#include "initiator/target_address.h"
-#include "initiator/vpd.h"
+#include "blkback/process/control_server.h"
+#include "initiator/login/target_address.h"
+#include "initiator/scsi/vpd.h"
+#include "multipath/attach/disk_target.h"
 
 namespace {
 

@@ -10,7 +10,7 @@
 #include <optional>
 #include <vector>
 
-#include "blkback/vbd.h"
+#include "blkback/ring/vbd.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/faulty_disk.h"
 #include "tests/support/mem_xen.h"
@@ -176,11 +176,11 @@ class Machine final : public Vbd::Owner {
       case 11:
         plan_.kind = static_cast<FaultyDisk::Action::Kind>(bytes_.u8() % 3);
         plan_.status = static_cast<IoStatus>(1 + bytes_.u8() % 9);
-        flush_cannot_succeed_ = flush_cannot_succeed_ ||
-                                (plan_.kind == FaultyDisk::Action::Kind::fail &&
-                                 (plan_.status == IoStatus::medium_error ||
-                                  plan_.status == IoStatus::not_supported ||
-                                  plan_.status == IoStatus::write_protected));
+        flush_cannot_succeed_ =
+            flush_cannot_succeed_ ||
+            (plan_.kind == FaultyDisk::Action::Kind::fail &&
+             (plan_.status == IoStatus::medium_error || plan_.status == IoStatus::not_supported ||
+              plan_.status == IoStatus::write_protected));
         break;
       case 12:
         disk_.release(bytes_.u8());

@@ -12,7 +12,7 @@
 
 #include "base/log.h"
 #include "base/printable_text.h"
-#include "initiator/discovery_session.h"
+#include "initiator/discovery/discovery_session.h"
 #include "tests/support/scripted_target.h"
 
 namespace {

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "initiator/sense.h"
+#include "initiator/scsi/sense.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   const auto* input = reinterpret_cast<const std::byte*>(bytes);

@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "initiator/lun_address.h"
-#include "initiator/mode_pages.h"
-#include "initiator/persistent_reservation.h"
-#include "initiator/target_port_groups.h"
-#include "initiator/vendor_pages.h"
-#include "initiator/vpd.h"
+#include "initiator/scsi/lun_address.h"
+#include "initiator/scsi/mode_pages.h"
+#include "initiator/scsi/persistent_reservation.h"
+#include "initiator/scsi/target_port_groups.h"
+#include "initiator/scsi/vendor_pages.h"
+#include "initiator/scsi/vpd.h"
 
 namespace {
 

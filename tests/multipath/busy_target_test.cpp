@@ -115,8 +115,7 @@ TEST_F(BusyTargetTest, AControllerThatHangsIsLeftForTheOtherAfterPathTimeout) {
   start({1, 2});
   reactor_.network().set_held(portal_address(0), SimDirection::to_client, true);
   std::uint64_t sector = 0;
-  GuestRequest& request =
-      at_path(0, [&]() -> GuestRequest& { return write(sector += 8, 8, 3); });
+  GuestRequest& request = at_path(0, [&]() -> GuestRequest& { return write(sector += 8, 8, 3); });
   reactor_.run_for(milliseconds(2500));
   EXPECT_EQ(path(0).state, PathState::down);
   reactor_.network().set_held(portal_address(0), SimDirection::to_client, false);

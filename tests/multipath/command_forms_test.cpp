@@ -9,7 +9,8 @@ using namespace scsi_operation;
 
 class CommandFormsTest : public MultipathTest {
  protected:
-  void start_without(std::set<std::uint8_t> operations, std::vector<std::uint16_t> portals = {1, 1}) {
+  void start_without(std::set<std::uint8_t> operations,
+                     std::vector<std::uint16_t> portals = {1, 1}) {
     lun_options_.unknown_operations = std::move(operations);
     start_target(std::move(portals));
     SimFault count;

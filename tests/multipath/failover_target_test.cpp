@@ -11,7 +11,7 @@
 
 #include "base/log.h"
 #include "base/uring_reactor.h"
-#include "initiator/pdu.h"
+#include "initiator/pdu/pdu.h"
 #include "multipath/multipath_device.h"
 #include "tests/support/real_target_test.h"
 #include "tests/support/tcp_proxy.h"

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "multipath/lun_write_barrier.h"
+#include "multipath/fencing/lun_write_barrier.h"
 #include "tests/multipath/multipath_fixture.h"
 #include "tests/support/temporary_folder.h"
 

@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "multipath/barrier_folder.h"
+#include "multipath/fencing/barrier_folder.h"
 #include "multipath/multipath_text.h"
 
 namespace iscsi_blkback {

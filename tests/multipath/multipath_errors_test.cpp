@@ -221,8 +221,7 @@ TEST_F(MultipathTest, TheTimeWithoutSpaceIsNoTimeOfRetries) {
   EXPECT_EQ(device_->snapshot().waiting_for_space, 1U);
   target_->clear_faults();
   target_->inject(status_fault(ScsiStatus::busy));
-  EXPECT_FALSE(
-      reactor_.run_until([this] { return path(0).state != PathState::up; }, seconds(6)));
+  EXPECT_FALSE(reactor_.run_until([this] { return path(0).state != PathState::up; }, seconds(6)));
   EXPECT_EQ(waiting.status, IoStatus::ok);
 }
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "multipath/barrier_folder.h"
+#include "multipath/fencing/barrier_folder.h"
 #include "multipath/multipath_text.h"
 #include "tests/multipath/following_disk.h"
 #include "tests/support/vpd_bytes.h"

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "base/block_device.h"
-#include "blkback/event_dispatcher.h"
-#include "blkback/vbd.h"
+#include "blkback/ring/event_dispatcher.h"
+#include "blkback/ring/vbd.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/mem_xen.h"
 #include "tests/support/sim_reactor.h"

@@ -13,7 +13,7 @@ iscsi_blkback_test(simulation_test
     simulation/sector_oracle.cpp
     simulation/sector_oracle_test.cpp
     simulation/simulated_disk.cpp
-  LIBRARIES iscsi_blkback_blkback iscsi_blkback_multipath)
+  LIBRARIES iscsi_blkback_ring iscsi_blkback_multipath)
 
 # The simulation of whole hosts: a library for its tests and for the command that runs many seeds.
 add_library(iscsi_blkback_host_simulation STATIC
@@ -49,7 +49,7 @@ add_library(iscsi_blkback_host_simulation STATIC
   simulation/sector_oracle.cpp)
 set_target_properties(iscsi_blkback_host_simulation PROPERTIES UNITY_BUILD_BATCH_SIZE 4)
 target_link_libraries(iscsi_blkback_host_simulation PUBLIC
-  iscsi_blkback_test_support iscsi_blkback_service)
+  iscsi_blkback_test_support iscsi_blkback_process)
 # What a simulated process opens or maps goes when it is killed: see kernel_process.h.
 target_link_options(iscsi_blkback_host_simulation PUBLIC
   LINKER:--wrap=open,--wrap=close,--wrap=mmap,--wrap=munmap,--wrap=getpid)

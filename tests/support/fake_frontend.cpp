@@ -9,7 +9,7 @@
 #include <cstring>
 #include <utility>
 
-#include "blkback/copy_once.h"
+#include "blkback/ring/copy_once.h"
 
 namespace iscsi_blkback {
 namespace {

@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "blkback/blkif_abi.h"
+#include "blkback/ring/blkif_abi.h"
 #include "tests/support/mem_xen.h"
 
 namespace iscsi_blkback {

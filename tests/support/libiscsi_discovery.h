@@ -11,8 +11,8 @@
 
 #include "base/byte_stream.h"
 #include "base/result.h"
-#include "initiator/chap.h"
-#include "initiator/send_targets.h"
+#include "initiator/discovery/send_targets.h"
+#include "initiator/login/chap.h"
 
 namespace iscsi_blkback {
 

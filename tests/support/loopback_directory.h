@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "blkback/portal_directory.h"
+#include "multipath/attach/portal_directory.h"
 
 namespace iscsi_blkback {
 

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "base/domain_id.h"
 #include "blkback/xen/grant_table.h"
 #include "tests/support/mem_faults.h"
 

@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "blkback/xen/grant_table.h"
+#include "base/domain_id.h"
 #include "blkback/xen/xenstore.h"
 #include "tests/support/mem_faults.h"
 

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "initiator/pdu.h"
+#include "initiator/pdu/pdu.h"
 #include "tests/support/sim_network.h"
 #include "tests/support/sim_stream.h"
 

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/byte_order.h"
-#include "initiator/lun_address.h"
+#include "initiator/scsi/lun_address.h"
 
 namespace iscsi_blkback {
 namespace {

@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "initiator/cdb.h"
-#include "initiator/scsi_task.h"
-#include "initiator/target_port_groups.h"
+#include "initiator/scsi/cdb.h"
+#include "initiator/scsi/scsi_task.h"
+#include "initiator/scsi/target_port_groups.h"
 
 namespace iscsi_blkback {
 

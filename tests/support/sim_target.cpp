@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/byte_order.h"
-#include "initiator/persistent_reservation.h"
+#include "initiator/scsi/persistent_reservation.h"
 #include "tests/support/sim_target_connection.h"
 
 namespace iscsi_blkback {

@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "initiator/pdu.h"
+#include "initiator/pdu/pdu.h"
 #include "tests/support/sim_lun.h"
 #include "tests/support/sim_network.h"
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "initiator/logical_unit.h"
+#include "initiator/lun/logical_unit.h"
 #include "tests/support/target_answer.h"
 
 namespace iscsi_blkback {

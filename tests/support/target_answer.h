@@ -10,8 +10,8 @@
 #include <span>
 #include <vector>
 
-#include "initiator/pdu.h"
-#include "initiator/scsi_task.h"
+#include "initiator/pdu/pdu.h"
+#include "initiator/scsi/scsi_task.h"
 
 namespace iscsi_blkback {
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "initiator/chap.h"
-#include "initiator/login_text.h"
+#include "initiator/login/chap.h"
+#include "initiator/login/login_text.h"
 
 namespace iscsi_blkback {
 

@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "base/result.h"
-#include "initiator/digest.h"
+#include "initiator/pdu/digest.h"
 #include "tests/support/sim_target.h"
 
 namespace iscsi_blkback {

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-#include "initiator/pdu.h"
+#include "initiator/pdu/pdu.h"
 
 namespace iscsi_blkback {
 

@@ -20,11 +20,11 @@
 
 #include "base/buffer_pool.h"
 #include "base/secret.h"
-#include "initiator/chap.h"
+#include "initiator/login/chap.h"
 #include "tests/support/fake_xenstored.h"
 #include "tests/support/mem_faults.h"
 #include "tests/support/temporary_folder.h"
-#include "tools/config.h"
+#include "tools/config/config.h"
 
 namespace iscsi_blkback {
 namespace {

@@ -8,7 +8,7 @@
 #include <regex>
 #include <set>
 
-#include "blkback/version.h"
+#include "base/version.h"
 #include "tests/tools/command.h"
 
 namespace iscsi_blkback {
@@ -46,7 +46,7 @@ std::set<std::string> long_options(const std::string& text) {
 
 std::string man_page(const Program& program) {
   const std::string page =
-      read_whole(ISCSI_BLKBACK_SOURCE_FOLDER "/tools/" + program.name + '.' + program.section);
+      read_whole(ISCSI_BLKBACK_SOURCE_FOLDER "/tools/man/" + program.name + '.' + program.section);
   EXPECT_NE(page, "") << program.name;
   return std::regex_replace(page, std::regex(R"(\\-)"), "-");
 }

@@ -6,10 +6,19 @@ namespace iscsi_blkback {
 namespace {
 
 constexpr std::array<std::string_view, 13> kBreakages = {
-    "none",          "lonely_processes",     "suspend_is_missed", "close_is_missed",
-    "pages_stay_mapped", "requests_fail", "everything_exclusive", "doubt_is_an_end",
+    "none",
+    "lonely_processes",
+    "suspend_is_missed",
+    "close_is_missed",
+    "pages_stay_mapped",
+    "requests_fail",
+    "everything_exclusive",
+    "doubt_is_an_end",
     "one_login_for_all",
-    "processes_stay_away", "target_takes_less", "lun_is_held",    "run_crashes",
+    "processes_stay_away",
+    "target_takes_less",
+    "lun_is_held",
+    "run_crashes",
 };
 static_assert(static_cast<std::size_t>(Breakage::run_crashes) + 1 == kBreakages.size());
 

@@ -11,11 +11,11 @@ namespace iscsi_blkback {
 enum class Breakage : std::uint8_t {
   none,
   // Of the product, at its seams.
-  lonely_processes,   // no process learns what another one has left behind at a LUN
-  suspend_is_missed,  // the I/O side does not hear that the guest is suspended
-  close_is_missed,    // the I/O side does not hear that a disk is closed
-  pages_stay_mapped,  // what a guest has granted is never unmapped
-  requests_fail,      // without a path, requests fail at once
+  lonely_processes,      // no process learns what another one has left behind at a LUN
+  suspend_is_missed,     // the I/O side does not hear that the guest is suspended
+  close_is_missed,       // the I/O side does not hear that a disk is closed
+  pages_stay_mapped,     // what a guest has granted is never unmapped
+  requests_fail,         // without a path, requests fail at once
   everything_exclusive,  // LUNs are reset that other hosts may use
   doubt_is_an_end,       // where Xen does not answer, a guest's disks count as ended
   one_login_for_all,     // all LUNs are used with the name and secret of the first

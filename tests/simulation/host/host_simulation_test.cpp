@@ -275,9 +275,9 @@ TEST(Plans, AreTheSameWhenTheyAreWrittenAndReadAgain) {
 TEST(Plans, AreRefusedWithTheLineThatIsWrong) {
   const std::string good = "target\nlun\nguest\ndisk\n";
   ASSERT_TRUE(parse_plan(good));
-  for (const char* line : {"at x #1 hold", "at 1 1 hold", "at 1 #1 unknown", "at 1 #1 hold what=1",
-                           "lun unknown=1", "lun sectors=x", "lun sectors", "what",
-                           "world run_ms=-5"}) {
+  for (const char* line :
+       {"at x #1 hold", "at 1 1 hold", "at 1 #1 unknown", "at 1 #1 hold what=1", "lun unknown=1",
+        "lun sectors=x", "lun sectors", "what", "world run_ms=-5"}) {
     const auto refused = parse_plan(good + line);
     ASSERT_FALSE(refused) << line;
     EXPECT_NE(refused.error().message.find("line 5"), std::string::npos) << line;

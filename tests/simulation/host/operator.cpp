@@ -3,7 +3,7 @@
 #include <chrono>
 #include <memory>
 
-#include "multipath/path_policies.h"
+#include "multipath/groups/path_policies.h"
 #include "tests/simulation/host/events.h"
 #include "tests/simulation/host/product_configuration.h"
 #include "tests/simulation/host/simulated_guest.h"

@@ -34,7 +34,7 @@ struct PlannedWorld {
 
 struct PlannedTarget {
   std::int64_t portals = 0;
-  std::int64_t groups = 0;  // portal groups: 0 one, 1 each portal its own, 2 pairs
+  std::int64_t groups = 0;      // portal groups: 0 one, 1 each portal its own, 2 pairs
   std::int64_t other_node = 0;  // redirects lead to a node that knows nothing of the others
   std::int64_t nodes = 0;  // 1: every other portal is of a node that knows nothing of the others
   std::int64_t silent_groups = 0;  // tags are not told
@@ -44,7 +44,7 @@ struct PlannedTarget {
   std::int64_t jitter_us = 0;  // in addition, at most
   std::int64_t linger_ms = 0;  // how much later the commands of a lost connection are executed
   std::int64_t latency_us = 0;
-  std::int64_t split = 0;      // the network cuts what is sent into pieces
+  std::int64_t split = 0;  // the network cuts what is sent into pieces
   std::int64_t small_pdus = 0;
   std::int64_t solicited = 0;  // initial R2T, no immediate data
   std::int64_t chap = 0;       // each LUN has a user of its own, and only that one sees it
@@ -53,7 +53,7 @@ struct PlannedTarget {
 
 struct PlannedLun {
   std::int64_t target = 0;
-  std::int64_t also_at = 0;   // 1 + the target that leads to it, too; 0: none
+  std::int64_t also_at = 0;  // 1 + the target that leads to it, too; 0: none
   std::int64_t sectors = 0;
   // 0 its own, 1 none, 2 the same as that of the LUN before it, 3 its own: a T10 vendor id, to which
   // rename_lun adds a better name
@@ -69,7 +69,7 @@ struct PlannedLun {
 struct PlannedGuest {
   std::int64_t host = 0;
   std::int64_t ring_pages = 0;
-  std::int64_t think_us = 0;       // pause between two requests of a slot, at most
+  std::int64_t think_us = 0;         // pause between two requests of a slot, at most
   std::int64_t busy_at_closing = 0;  // an old kernel that goes on using a disk in Closing
   std::int64_t begins_ms = 0;
 };

@@ -9,49 +9,71 @@ using K = EventKind;
 using Weights = std::vector<EventWeight>;
 
 std::int64_t between(SimRandom& random, std::int64_t low, std::int64_t high) {
-  return static_cast<std::int64_t>(random.between(static_cast<std::uint64_t>(low),
-                                                  static_cast<std::uint64_t>(high)));
+  return static_cast<std::int64_t>(
+      random.between(static_cast<std::uint64_t>(low), static_cast<std::uint64_t>(high)));
 }
 
 // ---- everything
 
 const Weights kEverything = {
-    {K::reset_connections, 4}, {K::refuse, 3},
-    {K::drop, 3},              {K::hold, 5},
-    {K::slow_link, 2},         {K::refuse_all, 1},
-    {K::lose_path, 6},         {K::target_restart, 2},
-    {K::close_portal, 2},      {K::hang, 2},
-    {K::busy, 3},              {K::not_ready, 3},
-    {K::stick, 4},             {K::lose_writes, 8},
-    {K::spoil_functions, 3},   {K::unit_attention, 3},
-    {K::controller_failover, 3}, {K::access_change, 5},
-    {K::swap_luns, 2},         {K::slow_target, 4},
-    {K::small_window, 3},      {K::redirect, 3},
-    {K::kill_process, 5},      {K::kill_all_processes, 1},
-    {K::terminate_process, 3}, {K::stall_process, 5},
+    {K::reset_connections, 4},
+    {K::refuse, 3},
+    {K::drop, 3},
+    {K::hold, 5},
+    {K::slow_link, 2},
+    {K::refuse_all, 1},
+    {K::lose_path, 6},
+    {K::target_restart, 2},
+    {K::close_portal, 2},
+    {K::hang, 2},
+    {K::busy, 3},
+    {K::not_ready, 3},
+    {K::stick, 4},
+    {K::lose_writes, 8},
+    {K::spoil_functions, 3},
+    {K::unit_attention, 3},
+    {K::controller_failover, 3},
+    {K::access_change, 5},
+    {K::swap_luns, 2},
+    {K::slow_target, 4},
+    {K::small_window, 3},
+    {K::redirect, 3},
+    {K::kill_process, 5},
+    {K::kill_all_processes, 1},
+    {K::terminate_process, 3},
+    {K::stall_process, 5},
     {K::clock_jumps, 2},
-    {K::kill_service, 1},      {K::xenstored_dies, 1},
-    {K::store_fails, 2},       {K::domctl_fails, 3},
-    {K::remove_path, 4},       {K::change_policies, 2},
-    {K::burst, 12},            {K::kexec, 2},
-    {K::checkpoint, 4},        {K::save_restore, 3},
-    {K::migrate, 6},           {K::failed_migration, 4},
-    {K::pause, 2},             {K::reboot, 3},
-    {K::crash, 2},             {K::destroy, 2},
-    {K::kill_and_destroy, 3},  {K::detach, 4},
-    {K::hand_over, 4},         {K::rival, 3},
+    {K::kill_service, 1},
+    {K::xenstored_dies, 1},
+    {K::store_fails, 2},
+    {K::domctl_fails, 3},
+    {K::remove_path, 4},
+    {K::change_policies, 2},
+    {K::burst, 12},
+    {K::kexec, 2},
+    {K::checkpoint, 4},
+    {K::save_restore, 3},
+    {K::migrate, 6},
+    {K::failed_migration, 4},
+    {K::pause, 2},
+    {K::reboot, 3},
+    {K::crash, 2},
+    {K::destroy, 2},
+    {K::kill_and_destroy, 3},
+    {K::detach, 4},
+    {K::hand_over, 4},
+    {K::rival, 3},
     {K::rename_lun, 3},
 };
 
 // ---- guests that move, with deep queues, from targets that take few commands at a time
 
 const Weights kMoves = {
-    {K::burst, 12},      {K::migrate, 8},      {K::failed_migration, 4}, {K::checkpoint, 4},
+    {K::burst, 12},       {K::migrate, 8},     {K::failed_migration, 4}, {K::checkpoint, 4},
     {K::save_restore, 4}, {K::slow_target, 6}, {K::small_window, 5},     {K::reset_connections, 2},
-    {K::lose_writes, 2}, {K::lose_path, 2},    {K::stall_process, 2},    {K::kill_process, 1},
-    {K::clock_jumps, 1},
-    {K::reboot, 2},      {K::detach, 2},       {K::remove_path, 2},      {K::stick, 2},
-    {K::rival, 2},
+    {K::lose_writes, 2},  {K::lose_path, 2},   {K::stall_process, 2},    {K::kill_process, 1},
+    {K::clock_jumps, 1},  {K::reboot, 2},      {K::detach, 2},           {K::remove_path, 2},
+    {K::stick, 2},        {K::rival, 2},
 };
 
 void shape_moves(Plan& plan, SimRandom& random) {
@@ -73,11 +95,25 @@ void shape_moves(Plan& plan, SimRandom& random) {
 // have lost
 
 const Weights kSuccessors = {
-    {K::stick, 8},      {K::spoil_functions, 5}, {K::lose_writes, 8},  {K::hold, 5},
-    {K::refuse, 3},     {K::lose_path, 5},       {K::detach, 8},       {K::hand_over, 8},
-    {K::reboot, 4},     {K::crash, 2},           {K::save_restore, 4}, {K::migrate, 3},
-    {K::checkpoint, 4}, {K::kill_process, 4},    {K::burst, 4},        {K::close_portal, 3},
-    {K::hang, 2},       {K::remove_path, 2},     {K::kill_and_destroy, 3},
+    {K::stick, 8},
+    {K::spoil_functions, 5},
+    {K::lose_writes, 8},
+    {K::hold, 5},
+    {K::refuse, 3},
+    {K::lose_path, 5},
+    {K::detach, 8},
+    {K::hand_over, 8},
+    {K::reboot, 4},
+    {K::crash, 2},
+    {K::save_restore, 4},
+    {K::migrate, 3},
+    {K::checkpoint, 4},
+    {K::kill_process, 4},
+    {K::burst, 4},
+    {K::close_portal, 3},
+    {K::hang, 2},
+    {K::remove_path, 2},
+    {K::kill_and_destroy, 3},
     {K::rename_lun, 6},
 };
 
@@ -198,8 +234,8 @@ void for_patience(PlannedEvent& event) {
 // wait for what it has lost
 
 const Weights kHeirs = {
-    {K::lose_writes, 10}, {K::lose_path, 3}, {K::kill_process, 8}, {K::checkpoint, 12},
-    {K::failed_migration, 3}, {K::burst, 4}, {K::stall_process, 1}, {K::remove_path, 1},
+    {K::lose_writes, 10},     {K::lose_path, 3}, {K::kill_process, 8},  {K::checkpoint, 12},
+    {K::failed_migration, 3}, {K::burst, 4},     {K::stall_process, 1}, {K::remove_path, 1},
 };
 
 void shape_heirs(Plan& plan, SimRandom& random) {
@@ -289,9 +325,10 @@ void at_the_first(PlannedEvent& event) {
 // ---- processes that die with bytes on their way
 
 const Weights kKills = {
-    {K::kill_and_destroy, 8}, {K::kill_process, 6}, {K::kill_all_processes, 2}, {K::burst, 10},
-    {K::hold, 8},             {K::hang, 4},         {K::slow_target, 4},        {K::small_window, 3},
-    {K::slow_link, 4},        {K::lose_writes, 3},  {K::hand_over, 3},          {K::kill_service, 1},
+    {K::kill_and_destroy, 8}, {K::kill_process, 6}, {K::kill_all_processes, 2},
+    {K::burst, 10},           {K::hold, 8},         {K::hang, 4},
+    {K::slow_target, 4},      {K::small_window, 3}, {K::slow_link, 4},
+    {K::lose_writes, 3},      {K::hand_over, 3},    {K::kill_service, 1},
     {K::stall_process, 2},    {K::checkpoint, 2},
 };
 
@@ -310,24 +347,34 @@ void shape_kills(Plan& plan, SimRandom& random) {
 // ---- questions that fail at the wrong moment
 
 const Weights kQuestions = {
-    {K::domctl_fails, 10}, {K::store_fails, 8}, {K::checkpoint, 6},   {K::migrate, 5},
-    {K::save_restore, 3},  {K::reboot, 4},      {K::crash, 4},        {K::destroy, 3},
-    {K::detach, 4},        {K::hand_over, 3},   {K::failed_migration, 3}, {K::burst, 4},
-    {K::kill_process, 2},  {K::rival, 6},
+    {K::domctl_fails, 10},
+    {K::store_fails, 8},
+    {K::checkpoint, 6},
+    {K::migrate, 5},
+    {K::save_restore, 3},
+    {K::reboot, 4},
+    {K::crash, 4},
+    {K::destroy, 3},
+    {K::detach, 4},
+    {K::hand_over, 3},
+    {K::failed_migration, 3},
+    {K::burst, 4},
+    {K::kill_process, 2},
+    {K::rival, 6},
 };
 
 // ---- xenstored dies
 
 const Weights kXenstored = {
-    {K::xenstored_dies, 4}, {K::reboot, 4},      {K::detach, 5},  {K::hand_over, 4},
-    {K::migrate, 3},        {K::checkpoint, 3},  {K::crash, 2},   {K::kill_process, 2},
+    {K::xenstored_dies, 4}, {K::reboot, 4},       {K::detach, 5}, {K::hand_over, 4},
+    {K::migrate, 3},        {K::checkpoint, 3},   {K::crash, 2},  {K::kill_process, 2},
     {K::save_restore, 2},   {K::kill_service, 1}, {K::burst, 2},  {K::rival, 3},
 };
 
 // ---- domain numbers that are used again while their old process still fences
 
 const Weights kDomids = {
-    {K::reboot, 6},      {K::crash, 4},   {K::destroy, 6},      {K::kill_and_destroy, 3},
+    {K::reboot, 6},      {K::crash, 4},     {K::destroy, 6},    {K::kill_and_destroy, 3},
     {K::lose_writes, 8}, {K::lose_path, 6}, {K::refuse_all, 4}, {K::burst, 4},
     {K::refuse, 3},      {K::stick, 3},
 };
@@ -355,9 +402,9 @@ void with_the_same_domid(PlannedEvent& event) {
 // ---- two disks of a guest at one target, whose options differ
 
 const Weights kSharedTarget = {
-    {K::stick, 10},     {K::spoil_functions, 8}, {K::lose_writes, 6}, {K::redirect, 6},
-    {K::lose_path, 6},  {K::burst, 5},           {K::hold, 3},        {K::reset_connections, 3},
-    {K::remove_path, 2}, {K::detach, 3},         {K::reboot, 2},      {K::kill_process, 2},
+    {K::stick, 10},      {K::spoil_functions, 8}, {K::lose_writes, 6}, {K::redirect, 6},
+    {K::lose_path, 6},   {K::burst, 5},           {K::hold, 3},        {K::reset_connections, 3},
+    {K::remove_path, 2}, {K::detach, 3},          {K::reboot, 2},      {K::kill_process, 2},
 };
 
 void shape_shared_target(Plan& plan, SimRandom& random) {
@@ -385,9 +432,9 @@ void shape_shared_target(Plan& plan, SimRandom& random) {
 // ---- lost writes that only a command of the logical unit can fence in time
 
 const Weights kLunFences = {
-    {K::lose_path, 14}, {K::lose_writes, 6}, {K::burst, 6},       {K::spoil_functions, 2},
-    {K::refuse, 3},     {K::hold, 2},        {K::close_portal, 3}, {K::remove_path, 2},
-    {K::stick, 2},      {K::detach, 3},      {K::checkpoint, 2},  {K::migrate, 2},
+    {K::lose_path, 14}, {K::lose_writes, 6},  {K::burst, 6},        {K::spoil_functions, 2},
+    {K::refuse, 3},     {K::hold, 2},         {K::close_portal, 3}, {K::remove_path, 2},
+    {K::stick, 2},      {K::detach, 3},       {K::checkpoint, 2},   {K::migrate, 2},
     {K::reboot, 2},     {K::kill_process, 2}, {K::hand_over, 2},
 };
 
@@ -468,10 +515,7 @@ std::span<const PlanProfile> plan_profiles() {
        .shape = shape_domids,
        .shape_event = with_the_same_domid,
        .share = 1},
-      {.name = "shared_target",
-       .weights = kSharedTarget,
-       .shape = shape_shared_target,
-       .share = 1},
+      {.name = "shared_target", .weights = kSharedTarget, .shape = shape_shared_target, .share = 1},
       {.name = "lun_fences",
        .weights = kLunFences,
        .shape = shape_lun_fences,

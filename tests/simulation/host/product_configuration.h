@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "blkback/configuration.h"
+#include "multipath/attach/configuration.h"
 #include "tests/simulation/host/breakage.h"
 #include "tests/simulation/host/plan.h"
 

@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "blkback/disk_resolver.h"
-#include "blkback/guest_backend.h"
-#include "blkback/guest_data_plane.h"
-#include "blkback/process_lock.h"
-#include "multipath/lun_write_barrier.h"
+#include "blkback/guest/guest_backend.h"
+#include "blkback/guest/guest_data_plane.h"
+#include "blkback/process/process_lock.h"
+#include "multipath/attach/disk_resolver.h"
+#include "multipath/fencing/lun_write_barrier.h"
 #include "tests/simulation/host/product_configuration.h"
 
 namespace iscsi_blkback {
@@ -95,13 +95,13 @@ class WatchedDataPlane final : public DataPlane {
     if (breakage_ != Breakage::suspend_is_missed) {
       plane_.set_guest(first, told);
     }
-    io_.post(
-        [this, runs = guest.state == GuestState::runs, ended = guest.state == GuestState::ended || guest.state == GuestState::moved] {
-          guest_has_ended_ = ended;
-          suspended_since_ = runs               ? std::nullopt
-                             : suspended_since_ ? suspended_since_
-                                                : std::optional(io_.now());
-        });
+    io_.post([this, runs = guest.state == GuestState::runs,
+              ended = guest.state == GuestState::ended || guest.state == GuestState::moved] {
+      guest_has_ended_ = ended;
+      suspended_since_ = runs               ? std::nullopt
+                         : suspended_since_ ? suspended_since_
+                                            : std::optional(io_.now());
+    });
   }
   void query(std::function<void(std::vector<DiskReport>)> done) override {
     plane_.query(std::move(done));

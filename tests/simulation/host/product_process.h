@@ -1,7 +1,7 @@
 // ProductProcess: everything of a guest's process that is not main(), put together as
-// blkback/guest_process.cpp does it, over simulated reactors. With product_configuration.h the only
-// place of the simulation that knows how the product is assembled and what its calls between
-// control side and I/O side are: what changes there is changed here.
+// blkback/process/guest_process.cpp does it, over simulated reactors. With product_configuration.h
+// the only place of the simulation that knows how the product is assembled and what its calls
+// between control side and I/O side are: what changes there is changed here.
 //
 // It also sees what the control side tells the I/O side, which is what a process has noticed.
 #pragma once
@@ -15,12 +15,13 @@
 #include <string_view>
 
 #include "base/clock.h"
+#include "base/domain_id.h"
 #include "base/result.h"
-#include "blkback/configuration.h"
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/event_channel.h"
 #include "blkback/xen/grant_table.h"
 #include "blkback/xen/xenstore.h"
+#include "multipath/attach/configuration.h"
 #include "tests/simulation/host/breakage.h"
 #include "tests/simulation/host/plan.h"
 #include "tests/support/sim_reactor.h"

@@ -4,9 +4,20 @@ namespace iscsi_blkback {
 namespace {
 
 constexpr std::string_view kNames[kRules] = {
-    "data",          "ring",          "error",         "sent_after_suspend", "sent_after_close",
-    "given_away",    "suspend_unnoticed", "foreign_reset", "foreign_login",      "needless_wait",
-    "hang",          "left_over",     "protocol",      "crash",
+    "data",
+    "ring",
+    "error",
+    "sent_after_suspend",
+    "sent_after_close",
+    "given_away",
+    "suspend_unnoticed",
+    "foreign_reset",
+    "foreign_login",
+    "needless_wait",
+    "hang",
+    "left_over",
+    "protocol",
+    "crash",
 };
 
 }  // namespace

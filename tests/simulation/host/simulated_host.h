@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "blkback/guest_keeper.h"
+#include "blkback/process/guest_keeper.h"
 #include "tests/simulation/host/simulated_process.h"
 #include "tests/simulation/host/simulated_world.h"
 #include "tests/simulation/host/simulated_xenstored.h"

@@ -1,0 +1,135 @@
+// DiskDevice: a disk's device (its paths and sessions, which the I/O side has) as the control side
+// sees it: planned from the disk line and the configuration, its portals looked up, opened, closed
+// and opened again, each time with the wishes of the operator. Owned by GuestDisk, control thread
+// only. Every wait for the I/O side is bounded.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/reactor.h"
+#include "blkback/guest/control_request.h"
+#include "blkback/guest/data_plane.h"
+#include "blkback/guest/disk_wishes.h"
+#include "blkback/guest/xenbus_node.h"
+#include "multipath/attach/configuration.h"
+#include "multipath/attach/disk_plan.h"
+
+namespace iscsi_blkback {
+
+class DiskDevice {
+ public:
+  class Owner {
+   public:
+    // Something that decides what is due has changed.
+    virtual void on_device_changed() = 0;
+    // What keeps the disk from being served, one sentence; empty: nothing does any more.
+    virtual void on_device_error(const std::string& sentence) = 0;
+    // Ends in on_resolved(), if the disk is still there then.
+    virtual void look_up(const DiskPlan& plan) = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  struct Environment {
+    Owner& owner;
+    Reactor& control;
+    DataPlane& data_plane;
+    const Configuration& configuration;
+    LogLimiter& all_log;  // of the guest
+  };
+
+  // name: for the log. description: the disk's, which outlives this.
+  DiskDevice(const Environment& environment, DiskHandle handle, std::string name,
+             const DiskDescription& description);
+  DiskDevice(const DiskDevice&) = delete;
+  DiskDevice& operator=(const DiskDevice&) = delete;
+
+  // State 6 waits for the device to be closed, but not longer: libxl gives up after 10 s.
+  static constexpr std::chrono::milliseconds kCloseTimeout{6000};
+  static constexpr std::chrono::milliseconds kRetryMin{1000};
+  // A first look-up that fails is no trouble yet, unless it has taken so long.
+  static constexpr std::chrono::seconds kLongLookup{10};
+  static constexpr std::chrono::milliseconds kRetryMax{30000};
+
+  [[nodiscard]] bool is_open() const { return phase_ == Phase::open; }
+  [[nodiscard]] bool closing() const { return phase_ == Phase::closing; }
+  // closing, and the toolstack may still wait for it.
+  [[nodiscard]] bool worth_waiting_for() const { return closing() && !close_overdue_; }
+  [[nodiscard]] bool ready() const { return is_open() && geometry_.has_value(); }
+  // Known from the time it is ready until it is closed.
+  [[nodiscard]] const std::optional<Geometry>& geometry() const { return geometry_; }
+  // The target can never be used as it is written, here and in the configuration.
+  [[nodiscard]] bool refused() const { return refused_; }
+  // What is written may hold a secret.
+  [[nodiscard]] bool unreadable() const { return unreadable_; }
+
+  // Unless it is there or refused.
+  void open();
+  // abandon: see DataPlane::close_device().
+  void close(bool abandon);
+  // The same, where the I/O side begins with it by itself: its ring is abandoned.
+  void closes_with_ring();
+  // And opens again when that is done.
+  void reopen();
+  // No other life follows, and nobody waits.
+  void end();
+  // The guest has ended: what is being closed is abandoned.
+  void guest_ended();
+
+  // Of DataPlane::Events.
+  void on_ready(const Geometry& geometry, const LunNames& names);
+  void on_grown(const Geometry& geometry);
+  void on_conflict(const std::string& why);
+  void on_trouble(const std::string& why);
+  void on_closed();
+  // Of Owner::look_up().
+  void on_resolved(Result<ResolvedDisk> result);
+
+  // An operator's wish; see GuestDisk.
+  [[nodiscard]] Result<void> change(const ControlRequest& request);
+  [[nodiscard]] Result<DiskPlan> plan_for(const PathChoice& choice) const;
+  void on_paths_added(const std::vector<ResolvedPortal>& paths);
+  void on_paths_removed(const std::vector<ResolvedPortal>& paths);
+
+ private:
+  enum class Phase : std::uint8_t { none, resolving, open, closing };
+  enum class AfterClose : std::uint8_t { nothing, open, open_later };
+
+  [[nodiscard]] Result<DiskPlan> make_plan();
+  void look_up();
+  void retry();
+  void retry_later();
+  void on_close_overdue();
+  [[nodiscard]] Result<void> change_queueing(const ControlRequest& request);
+
+  Environment environment_;
+  const DiskHandle handle_;
+  const std::string name_;
+  const DiskDescription& description_;
+  Phase phase_ = Phase::none;
+  bool refused_ = false;
+  bool unreadable_ = false;
+  AfterClose after_close_ = AfterClose::nothing;
+  bool close_overdue_ = false;
+  std::optional<Geometry> geometry_;
+  // What the first life has found the disk to be, so that its guest finds no other LUN in a later
+  // one, whatever the array shows there by then.
+  std::optional<LunNames> names_;
+  DiskPlan plan_;
+  DiskWishes wishes_;
+  std::chrono::milliseconds retry_delay_ = kRetryMin;
+  std::uint32_t failed_lookups_ = 0;  // in a row
+  TimePoint lookup_began_{};
+  LogLimiter portals_log_;
+  LogLimiter close_log_;
+  Timer retry_timer_;
+  Timer close_timer_;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,46 @@
+// DiskWishes: what an operator has asked of one disk while it is in use, on top of what its
+// configuration and its disk line say; they hold until the guest's process ends. Belongs to the
+// disk's DiskDevice, control thread.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "blkback/guest/control_request.h"
+#include "multipath/attach/disk_plan.h"
+#include "multipath/attach/path_choice.h"
+
+namespace iscsi_blkback {
+
+// Of "add_path" and "del_path". The error is one sentence, as with all of these.
+[[nodiscard]] Result<PathChoice> parse_path_choice(const ControlRequest& request);
+// Of "set" with path_selector or path_grouping_policy.
+[[nodiscard]] Result<PathPolicySettings> parse_policy_change(const ControlRequest& request);
+
+class DiskWishes {
+ public:
+  // Paths that were removed and are remembered; the oldest is forgotten first.
+  static constexpr std::size_t kMaxRemoved = 256;
+
+  // Instead of what was set before; nullopt: as the plan has it.
+  void set_no_path_retry(std::optional<NoPathRetry> wait) { no_path_retry_ = wait; }
+  void set_policies(const PathPolicySettings& changes) { overrule(changes, policies_); }
+  void path_added(const ResolvedPortal& path);
+  void path_removed(const ResolvedPortal& path);
+
+  void apply(MultipathOptions& options) const;
+  void note_places(SettingPlaces& places) const;
+  // With those that were added and without those that were removed.
+  void apply(std::vector<ResolvedPortal>& portals) const;
+
+ private:
+  std::optional<NoPathRetry> no_path_retry_;
+  PathPolicySettings policies_;
+  std::vector<ResolvedPortal> added_;
+  std::vector<ResolvedPortal> removed_;
+};
+
+}  // namespace iscsi_blkback

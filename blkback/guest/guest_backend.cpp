@@ -1,0 +1,455 @@
+#include "blkback/guest/guest_backend.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "base/decimal.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// A domain that may not hear of other domains' ends never may, before Xen 4.21.
+constexpr std::chrono::seconds kWatchRetry{60};
+constexpr std::string_view kFrontendToken = "f/";  // + the disk's number
+constexpr std::string_view kBackendToken = "b/";   // + the kind
+constexpr const char* kDomainToken = "d";
+constexpr const char* kReleaseDomain = "@releaseDomain";
+
+std::string frontend_token(DiskHandle handle) {
+  return fmt::format("{}{}", kFrontendToken, handle);
+}
+
+bool is_at_or_below(std::string_view path, std::string_view folder) {
+  return path.starts_with(folder) && (path.size() == folder.size() || path[folder.size()] == '/');
+}
+
+}  // namespace
+
+GuestBackend::GuestBackend(Environment environment, const Configuration& configuration,
+                           DomainId own_domain, DomainId guest, std::function<void()> on_finished)
+    : environment_(std::move(environment)),
+      configuration_(configuration),
+      own_domain_(own_domain),
+      guest_(guest),
+      on_finished_(std::move(on_finished)),
+      connection_(environment_.control, environment_.open_store, kXenbusLog, all_log_, *this),
+      watch_(environment_.control, environment_.domains, guest, all_log_, *this),
+      reports_(environment_.control, environment_.data_plane),
+      look_timer_(
+          environment_.control,
+          [](void* self) noexcept { static_cast<GuestBackend*>(self)->look(); }, this) {
+  environment_.data_plane.set_events(this);
+}
+
+GuestBackend::~GuestBackend() {
+  environment_.data_plane.set_events(nullptr);
+}
+
+Result<void> GuestBackend::start() {
+  return connection_.open();
+}
+
+void GuestBackend::stop() {
+  if (std::exchange(stopping_, true)) {
+    return;
+  }
+  look_timer_.stop();
+  connection_.stop();
+  for (auto& [handle, disk] : disks_) {
+    disk->keep_place();  // for the process that comes after this one, if the guest goes on
+  }
+  retire_all();
+  finish_if_done();
+}
+
+// With their rings left as they are, and nothing written to their nodes any more.
+void GuestBackend::retire_all() {
+  for (auto& [handle, disk] : disks_) {
+    if (disk->retire(true)) {
+      retired_.emplace(handle, std::move(disk));
+    }
+  }
+  disks_.clear();
+}
+
+// ---- xenstore ----
+
+Result<void> GuestBackend::on_store_open(XenStore& store) {
+  for (const BackendKind kind : kBackendKinds) {
+    auto watched = store.watch(backend_guest_path(own_domain_, kind, guest_),
+                               std::string(kBackendToken) + to_string(kind));
+    if (!watched) {
+      return watched;
+    }
+  }
+  releases_watched_ = false;
+  watch_releases_at_ = {};
+  for (auto& [handle, disk] : disks_) {
+    disk->on_store_open();
+  }
+  scan_due_ = true;
+  look_soon();
+  return {};
+}
+
+void GuestBackend::on_store_lost() {
+  (void)watch_.refresh();  // more often from now on: nobody tells of a suspend
+}
+
+void GuestBackend::watch_releases() {
+  const TimePoint now = environment_.control.now();
+  if (releases_watched_ || now < watch_releases_at_) {
+    return;
+  }
+  const auto watched = store()->watch(kReleaseDomain, kDomainToken);
+  releases_watched_ = watched || watched.error().code == ErrorCode::conflict;
+  if (!releases_watched_) {
+    const bool refused = is_about_the_node(watched.error().code);
+    watch_releases_at_ = now + (refused ? Duration(kWatchRetry) : Duration(kRetry));
+    if (!refused) {
+      look_later();
+    }
+    log_limited(watch_log_, now, LogLevel::warning, kXenbusLog,
+                "xenstore does not tell of the guest's end, Xen is asked every second: {}",
+                watched.error().message);
+  }
+}
+
+void GuestBackend::on_store_event(const WatchEvent& event) {
+  const std::string_view token = event.token;
+  if (token == kDomainToken) {
+    // Looking begins with the guest, too, but may have to wait.
+    (void)watch_.refresh();
+  } else if (token.starts_with(kFrontendToken)) {
+    const auto handle = parse_decimal<DiskHandle>(token.substr(kFrontendToken.size()));
+    if (GuestDisk* disk = handle ? find(*handle) : nullptr) {
+      disk->mark();
+    }
+  } else {
+    // At or below our folder of this guest. Without a disk of ours it may be a new one; and what is
+    // told of the folder may stand for anything below.
+    bool known = false;
+    for (auto& [handle, disk] : disks_) {
+      const std::string& path = disk->node().path();
+      if (is_at_or_below(event.path, path)) {
+        known = true;
+        disk->mark();
+      } else if (is_at_or_below(path, event.path)) {
+        disk->mark();
+      }
+    }
+    scan_due_ = scan_due_ || !known;
+  }
+  look_soon();
+}
+
+// ---- looking ----
+
+void GuestBackend::look_soon() {
+  if (stopping_) {
+    return;
+  }
+  const TimePoint now = environment_.control.now();
+  const TimePoint due = std::max(now, last_look_ + kMinimumGap);
+  if (!look_timer_.armed() || look_timer_.deadline() > due) {
+    look_timer_.start_at(due);
+  }
+}
+
+void GuestBackend::look_later() {
+  if (!look_timer_.armed() && !stopping_) {
+    look_timer_.start_after(kRetry);
+  }
+}
+
+void GuestBackend::look() {
+  last_look_ = environment_.control.now();
+  if (finished_) {
+    return;
+  }
+  if (watch_.life().incarnation != served_incarnation_) {
+    replace_guest();
+  }
+  if (store() == nullptr) {
+    if (!watch_.life().runs) {
+      // Its pages do not wait for xenstored. What is to be written then is written by whoever finds
+      // the nodes.
+      retire_all();
+    }
+    return;
+  }
+  watch_releases();
+  // The nodes first, then whose they are: when a node is there, so is its guest.
+  const std::vector<GuestNode> nodes = new_nodes();
+  const bool answered = watch_.refresh();
+  if (watch_.life().incarnation != served_incarnation_) {
+    replace_guest();
+  }
+  if (nodes.empty() || (!answered && !watch_.life().runs)) {
+    scan_due_ = scan_due_ || !nodes.empty();
+  } else {
+    adopt(nodes);
+  }
+  std::vector<DiskHandle> marked;
+  for (auto& [handle, disk] : disks_) {
+    if (disk->take_mark()) {
+      marked.push_back(handle);
+    }
+  }
+  for (const DiskHandle handle : marked) {
+    if (GuestDisk* disk = find(handle)) {
+      if (const auto outcome = disk->advance(); outcome != GuestDisk::Outcome::settled) {
+        forget(handle, outcome);
+      }
+    }
+  }
+  if (scan_due_) {
+    look_later();
+  }
+  finish_if_done();
+}
+
+// The guest's nodes that are no disks of ours yet but are to be. What cannot be read is still due.
+std::vector<GuestNode> GuestBackend::new_nodes() {
+  std::vector<GuestNode> nodes;
+  const bool due = std::exchange(scan_due_, false);
+  for (std::size_t kind = 0; due && kind < std::size(kBackendKinds); ++kind) {
+    auto listed = list_guest_nodes(*store(), own_domain_, kBackendKinds[kind], guest_);
+    if (!listed) {
+      // Where the folder may not be read, there are none for us; its owner would be told of it.
+      scan_due_ = scan_due_ || !is_about_the_node(listed.error().code);
+      log_limited(nodes_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                  "the disks of domain {} cannot be listed: {}", guest_, listed.error().message);
+      continue;
+    }
+    for (const XenbusNodeId& id : *listed) {
+      if (serves(id)) {
+        continue;
+      }
+      auto node = read_disk_of_ours(*store(), id);
+      if (node && *node) {
+        nodes.push_back(std::move(**node));
+      } else if (!node && node.error().code != ErrorCode::not_found) {
+        scan_due_ = scan_due_ || !is_about_the_node(node.error().code);
+        log_limited(nodes_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                    "{}: the node cannot be used: {}", id.name(), node.error().message);
+      }
+    }
+  }
+  return nodes;
+}
+
+bool GuestBackend::serves(const XenbusNodeId& id) const {
+  return std::any_of(disks_.begin(), disks_.end(), [&](const auto& entry) {
+    const XenbusNodeId& other = entry.second->node().id();
+    return other.kind == id.kind && other.device_id == id.device_id;
+  });
+}
+
+void GuestBackend::adopt(const std::vector<GuestNode>& nodes) {
+  for (const GuestNode& node : nodes) {
+    if (disks_.size() == kMaxDisks) {
+      log_limited(nodes_log_, environment_.control.now(), LogLevel::error, kXenbusLog,
+                  "{}: the guest has {} disks already, no more are served", node.id.name(),
+                  kMaxDisks);
+      return;
+    }
+    const DiskHandle handle = next_handle_++;
+    disks_.emplace(handle,
+                   std::make_unique<GuestDisk>(
+                       GuestDisk::Environment{*this, environment_.control, environment_.data_plane,
+                                              configuration_, all_log_},
+                       handle, node, frontend_token(handle)));
+  }
+}
+
+void GuestBackend::forget(DiskHandle handle, GuestDisk::Outcome outcome) {
+  auto entry = disks_.extract(handle);
+  GuestDisk& disk = *entry.mapped();
+  log_limited(guest_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
+              "{}: no longer served", disk.node().id().name());
+  disk.unwatch_frontend();
+  if (disk.retire(false)) {
+    retired_.insert(std::move(entry));
+  }
+  if (outcome == GuestDisk::Outcome::replaced) {
+    scan_due_ = true;
+    look_soon();
+  }
+}
+
+// ---- the guest ----
+
+GuestPresence GuestBackend::guest() {
+  // Before anything is done to the nodes of a guest that has ended, in case they are the next
+  // one's: this is the latest that can be known.
+  const bool known = watch_.life().runs || watch_.refresh();
+  if (watch_.life().incarnation != served_incarnation_) {
+    return GuestPresence::replaced;
+  }
+  if (watch_.life().runs) {
+    return GuestPresence::runs;
+  }
+  return known ? GuestPresence::ended : GuestPresence::unknown;
+}
+
+Result<bool> GuestBackend::xenstore_knows_guest() {
+  return xenstore_has_guest(*store(), guest_);
+}
+
+bool GuestBackend::is_told_of_the_guest() const {
+  return connection_.store() != nullptr && releases_watched_;
+}
+
+bool GuestBackend::maps_pages() const {
+  return std::any_of(disks_.begin(), disks_.end(),
+                     [](const auto& entry) { return entry.second->maps_pages(); });
+}
+
+void GuestBackend::on_guest_changed(const GuestLife& before) {
+  const GuestLife& life = watch_.life();
+  const TimePoint now = environment_.control.now();
+  if (life.incarnation != before.incarnation) {
+    log_limited(guest_log_, now, LogLevel::info, kXenbusLog,
+                "the number is another guest's now; what was the former one's is retired");
+    look_soon();  // not from here: a disk may be what has asked
+    return;
+  }
+  if (guest_now() != told_) {
+    tell_disks_of_guest();
+  }
+  if (before.runs && life.suspended != before.suspended) {
+    log_limited(guest_log_, now, LogLevel::info, kXenbusLog, "the guest {}",
+                life.suspended ? "is suspended" : "goes on");
+  }
+  if (before.runs && !life.runs) {
+    log_limited(guest_log_, now, LogLevel::info, kXenbusLog, "the guest has ended");
+    for (Disks* disks : {&disks_, &retired_}) {
+      for (auto& [handle, disk] : *disks) {
+        disk->guest_ended();
+      }
+    }
+    look_soon();
+  }
+}
+
+// What a guest that is suspended has not been told of it does again, perhaps elsewhere. One that is
+// in doubt may be suspended. One that has ended may have been started anew elsewhere, and waits for
+// nothing any more: its disks stop now, however long xenstore keeps them from being closed.
+GuestNow GuestBackend::guest_now() const {
+  GuestState state = GuestState::runs;
+  if (!watch_.life().runs) {
+    state = watch_.life().suspended ? GuestState::moved : GuestState::ended;
+  } else if (watch_.life().suspended) {
+    state = GuestState::suspended;
+  } else if (watch_.in_doubt()) {
+    state = GuestState::in_doubt;
+  }
+  return {state, watch_.vm()};
+}
+
+void GuestBackend::tell_guest_again() {
+  (void)watch_.refresh();
+  tell_disks_of_guest();
+}
+
+void GuestBackend::tell_disks_of_guest() {
+  told_ = guest_now();
+  environment_.data_plane.set_guest(first_handle_, told_);
+}
+
+void GuestBackend::replace_guest() {
+  served_incarnation_ = watch_.life().incarnation;
+  for (auto& [handle, disk] : disks_) {
+    disk->guest_ended();
+    disk->unwatch_frontend();
+  }
+  retire_all();
+  // The devices of the former guest stay suspended if they were.
+  first_handle_ = next_handle_;
+  tell_disks_of_guest();
+  scan_due_ = true;
+  look_soon();
+}
+
+void GuestBackend::look_up(DiskHandle handle, const DiskPlan& plan) {
+  environment_.resolver.resolve(plan, [this, handle](Result<ResolvedDisk> result) {
+    if (GuestDisk* disk = find(handle)) {
+      disk->on_resolved(std::move(result));
+    }
+  });
+}
+
+// ---- events of the I/O side ----
+
+void GuestBackend::on_device_ready(DiskHandle handle, const Geometry& geometry,
+                                   const LunNames& names) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_device_ready(geometry, names);
+  }
+}
+
+void GuestBackend::on_device_grown(DiskHandle handle, const Geometry& geometry) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_device_grown(geometry);
+  }
+}
+
+void GuestBackend::on_device_conflict(DiskHandle handle, const std::string& why) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_device_conflict(why);
+  }
+}
+
+void GuestBackend::on_device_trouble(DiskHandle handle, const std::string& why) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_device_trouble(why);
+  }
+}
+
+void GuestBackend::on_ring_connected(DiskHandle handle, const Result<void>& result) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_ring_connected(result);
+  }
+}
+
+void GuestBackend::on_ring_broken(DiskHandle handle, const std::string& why) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_ring_broken(why);
+  }
+}
+
+void GuestBackend::on_ring_disconnected(DiskHandle handle) {
+  if (GuestDisk* disk = find(handle)) {
+    disk->on_ring_disconnected();
+  }
+}
+
+void GuestBackend::on_device_closed(DiskHandle handle) {
+  if (retired_.erase(handle) != 0) {
+    finish_if_done();
+  } else if (GuestDisk* disk = find(handle)) {
+    disk->on_device_closed();
+  }
+}
+
+GuestDisk* GuestBackend::find(DiskHandle handle) {
+  const auto found = disks_.find(handle);
+  return found == disks_.end() ? nullptr : found->second.get();
+}
+
+void GuestBackend::finish_if_done() {
+  const bool none_expected = stopping_ || (!scan_due_ && store() != nullptr &&
+                                           watch_.life().incarnation == served_incarnation_);
+  if (!finished_ && disks_.empty() && retired_.empty() && none_expected) {
+    finished_ = true;
+    look_timer_.stop();
+    watch_.stop();
+    on_finished_();
+  }
+}
+
+}  // namespace iscsi_blkback

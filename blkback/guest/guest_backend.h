@@ -1,0 +1,163 @@
+// GuestBackend: the control side of one guest's process: watches its nodes in xenstore, finds
+// the guest's disks that are ours there, notices when the guest ends or is suspended, and has each
+// GuestDisk look again when something of it changed. It holds no thread of its own, so that tests
+// run it with in-memory twins.
+//
+// Everything happens on the control thread, driven by its reactor; xenstore calls block it. Watch
+// events only mark what has to be looked at; looking happens at most every kMinimumGap, so that a
+// guest that floods its nodes costs a bounded amount of work and memory (XSA-349). What could not
+// be read or written stays marked, and is looked at again after kRetry.
+//
+// Xen uses numbers again: when another guest has this one's, the disks of the one before are
+// retired, whatever they were about to do, and the new one's are served beside them. They share the
+// sessions, whose logins fence what the retired ones have lost.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/reactor.h"
+#include "blkback/guest/data_plane.h"
+#include "blkback/guest/guest_disk.h"
+#include "blkback/guest/guest_nodes.h"
+#include "blkback/guest/guest_watch.h"
+#include "blkback/guest/log_limits.h"
+#include "blkback/guest/report_queries.h"
+#include "blkback/guest/store_connection.h"
+#include "blkback/guest/xenbus_node.h"
+#include "blkback/xen/domain_info.h"
+#include "blkback/xen/xenstore.h"
+#include "multipath/attach/configuration.h"
+#include "multipath/attach/disk_resolver.h"
+
+namespace iscsi_blkback {
+
+struct GuestStatus {
+  DomainId guest = 0;
+  bool complete = false;  // the reactor answered in time
+  std::vector<DiskStatus> disks;
+};
+
+class GuestBackend final : public DataPlane::Events,
+                           private GuestDisk::Host,
+                           private GuestWatch::Owner,
+                           private StoreConnection::Client {
+ public:
+  struct Environment {
+    Reactor& control;
+    StoreConnection::Factory open_store;  // again after xenstored has gone
+    DomainInfo* domains;                  // null: not allowed to ask; only xenstore tells then
+    DataPlane& data_plane;
+    DiskResolver& resolver;
+  };
+
+  // on_finished: no disk is left or expected, and the I/O side holds nothing of any; the caller
+  // ends the process. Called once, from the reactor.
+  GuestBackend(Environment environment, const Configuration& configuration, DomainId own_domain,
+               DomainId guest, std::function<void()> on_finished);
+  ~GuestBackend();
+  GuestBackend(const GuestBackend&) = delete;
+  GuestBackend& operator=(const GuestBackend&) = delete;
+
+  // The error is the first connection's to xenstore.
+  [[nodiscard]] Result<void> start();
+
+  // Ends serving without detaching anything: rings are left as they are, devices are closed, the
+  // nodes keep their states. on_finished comes when that is done.
+  void stop();
+
+  // An operator's wish for one disk; see control_server.h. done: on the control thread, perhaps
+  // from inside; never called if the reactor does not answer. The error is one sentence.
+  using Changed = std::function<void(Result<void>)>;
+  void change(const ControlRequest& request, Changed done);
+
+  // Somebody else has told the data plane of the guest: asks anew, and tells what is so.
+  void tell_guest_again();
+
+  // done: once, on the control thread, at most ReportQueries::kTimeout later.
+  void query(std::function<void(GuestStatus)> done);
+
+  static constexpr std::chrono::milliseconds kMinimumGap{5};
+  static constexpr std::chrono::milliseconds kRetry{1000};
+  static constexpr std::size_t kMaxDisks = 256;
+
+  void on_device_ready(DiskHandle disk, const Geometry& geometry, const LunNames& names) override;
+  void on_device_grown(DiskHandle disk, const Geometry& geometry) override;
+  void on_device_conflict(DiskHandle disk, const std::string& why) override;
+  void on_device_trouble(DiskHandle disk, const std::string& why) override;
+  void on_ring_connected(DiskHandle disk, const Result<void>& result) override;
+  void on_ring_broken(DiskHandle disk, const std::string& why) override;
+  void on_ring_disconnected(DiskHandle disk) override;
+  void on_device_closed(DiskHandle disk) override;
+
+ private:
+  using Disks = std::map<DiskHandle, std::unique_ptr<GuestDisk>>;
+
+  // GuestDisk::Host; store() also GuestWatch::Owner's.
+  [[nodiscard]] XenStore* store() override { return connection_.store(); }
+  [[nodiscard]] GuestPresence guest() override;
+  [[nodiscard]] Result<bool> xenstore_knows_guest() override;
+  void look_soon() override;
+  void look_later() override;
+  void look_up(DiskHandle handle, const DiskPlan& plan) override;
+
+  // GuestWatch::Owner.
+  [[nodiscard]] bool is_told_of_the_guest() const override;
+  [[nodiscard]] bool maps_pages() const override;
+  void on_guest_changed(const GuestLife& before) override;
+
+  // StoreConnection::Client.
+  [[nodiscard]] Result<void> on_store_open(XenStore& store) override;
+  void on_store_event(const WatchEvent& event) override;
+  void on_store_lost() override;
+
+  void look();
+  void watch_releases();
+  [[nodiscard]] std::vector<GuestNode> new_nodes();
+  void adopt(const std::vector<GuestNode>& nodes);
+  void retire_all();
+  void replace_guest();
+  [[nodiscard]] GuestNow guest_now() const;
+  void tell_disks_of_guest();
+  void forget(DiskHandle handle, GuestDisk::Outcome outcome);
+  [[nodiscard]] GuestStatus status_with(std::vector<DiskReport>* reports) const;
+  void add_paths(DiskHandle handle, const PathChoice& choice, Changed done);
+  void remove_paths(DiskHandle handle, PathChoice choice, Changed done);
+  [[nodiscard]] GuestDisk* find(DiskHandle handle);
+  [[nodiscard]] bool serves(const XenbusNodeId& id) const;
+  void finish_if_done();
+
+  Environment environment_;
+  const Configuration& configuration_;
+  DomainId own_domain_;
+  DomainId guest_;
+  std::function<void()> on_finished_;
+  LogLimiter all_log_{kGuestLogLimit};  // everything of this guest
+  LogLimiter guest_log_{kMessageLimit, all_log_};
+  LogLimiter nodes_log_{kMessageLimit, all_log_};
+  LogLimiter watch_log_{kMessageLimit, all_log_};
+  StoreConnection connection_;
+  GuestWatch watch_;
+  ReportQueries reports_;
+  Disks disks_;
+  Disks retired_;  // forgotten, the device still closes
+  DiskHandle next_handle_ = 1;
+  DiskHandle first_handle_ = 1;  // of the guest that has the number now
+  GuestNow told_;                // the disks, of it
+  std::uint32_t served_incarnation_ = 0;
+  Timer look_timer_;
+  TimePoint last_look_{};
+  bool scan_due_ = false;
+  bool releases_watched_ = false;
+  TimePoint watch_releases_at_{};
+  bool stopping_ = false;
+  bool finished_ = false;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,456 @@
+#include "blkback/guest/guest_disk.h"
+
+#include <algorithm>
+
+#include "blkback/guest/log_limits.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr int kMaxSteps = 16;  // of one disk in one look
+
+// Of what is said of a ring: its references or its port are wrong. Everything else is what we lack.
+bool is_the_guests_fault(ErrorCode code) {
+  return code == ErrorCode::invalid_argument || code == ErrorCode::not_found ||
+         code == ErrorCode::permission_denied || code == ErrorCode::protocol;
+}
+
+}  // namespace
+
+GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const GuestNode& node,
+                     std::string token)
+    : environment_(environment),
+      handle_(handle),
+      node_(node.id),
+      description_(node.description),
+      token_(std::move(token)),
+      wrote_closed_(node.rests),
+      handshake_log_(kMessageLimit, environment.all_log),
+      store_log_(kMessageLimit, environment.all_log),
+      error_log_(kMessageLimit, environment.all_log),
+      device_({*this, environment.control, environment.data_plane, environment.configuration,
+               environment.all_log},
+              handle, node.id.name(), description_),
+      drain_timer_(
+          environment.control,
+          [](void* self) noexcept { static_cast<GuestDisk*>(self)->on_drain_overdue(); }, this),
+      ring_timer_(
+          environment.control,
+          [](void* self) noexcept {
+            auto& disk = *static_cast<GuestDisk*>(self);
+            disk.ring_waits_ = false;
+            disk.changed();
+          },
+          this) {
+  log_limited(handshake_log_, environment.control.now(), LogLevel::info, kXenbusLog,
+              "{}: serving {}", node.id.name(), description_.virtual_device);
+}
+
+void GuestDisk::changed() {
+  dirty_ = true;
+  environment_.host.look_soon();
+}
+
+void GuestDisk::look_again_later() {
+  dirty_ = true;
+  environment_.host.look_later();
+}
+
+// ---- xenstore ----
+
+void GuestDisk::on_store_open() {
+  frontend_watched_ = false;
+  hotplug_written_ = false;
+  dirty_ = true;
+}
+
+bool GuestDisk::watch_frontend() {
+  if (!frontend_watched_) {
+    const auto watched =
+        environment_.host.store()->watch(description_.frontend_path + "/state", token_);
+    frontend_watched_ = watched || watched.error().code == ErrorCode::conflict;
+    if (!frontend_watched_) {
+      return wrote(watched, "watch");
+    }
+  }
+  return true;
+}
+
+void GuestDisk::unwatch_frontend() {
+  if (XenStore* store = environment_.host.store(); store != nullptr && frontend_watched_) {
+    store->unwatch(description_.frontend_path + "/state", token_);
+  }
+}
+
+GuestDisk::Outcome GuestDisk::advance() {
+  for (int step = 0; step < kMaxSteps; ++step) {
+    auto states = node_.read_states(*environment_.host.store(), description_.frontend_path);
+    if (!states) {
+      (void)wrote(tl::unexpected(states.error()), "read");
+      return Outcome::settled;
+    }
+    // After the node was read: what is done to it must be for the guest whose it is.
+    const GuestPresence guest = environment_.host.guest();
+    if (guest == GuestPresence::replaced) {
+      return Outcome::settled;  // it is about to be retired
+    }
+    if (guest == GuestPresence::unknown && !maps_pages()) {
+      look_again_later();  // a domain whose pages are mapped keeps its number
+      return Outcome::settled;
+    }
+    const bool guest_runs = guest == GuestPresence::runs;
+    if (states->backend == XenbusState::unknown && guest_runs && !removed_by_toolstack()) {
+      return Outcome::settled;
+    }
+    states_ = *states;
+    if (step == 0) {
+      (void)watch_frontend();
+      (void)write_hotplug();
+    }
+    XenbusView view;
+    view.frontend = states->frontend;
+    view.backend = states->backend;
+    view.online = states->online;
+    view.announced = announced_;
+    view.wrote_closed = wrote_closed_;
+    view.guest_runs = guest_runs;
+    view.device_ready = device_.ready() && !ring_waits_;
+    view.device_open = device_.is_open();
+    view.device_closing = device_.worth_waiting_for();
+    view.refused = device_.refused() || ring_refused_;
+    view.size_changed =
+        device_.geometry() && device_.geometry()->sector_count != published_sectors_;
+    view.ring = ring_;
+    const XenbusAction action = next_action(view);
+    if (action != XenbusAction::none) {
+      log_debug(kXenbusLog, "{}: frontend {}, backend {}{}: {}", node_.id().name(),
+                to_string(view.frontend), to_string(view.backend), view.online ? "" : ", offline",
+                to_string(action));
+    }
+    if (const auto outcome = perform(action, guest_runs)) {
+      return *outcome;
+    }
+  }
+  look_again_later();
+  return Outcome::settled;
+}
+
+// The node has gone while its guest runs. If xenstore does not know the guest at all, that is not
+// because somebody has detached the disk: xenstored has been started anew, without what it knew.
+bool GuestDisk::removed_by_toolstack() {
+  const auto known = environment_.host.xenstore_knows_guest();
+  if (known && *known) {
+    return true;
+  }
+  if (!known) {
+    return wrote(tl::unexpected(known.error()), "guest");
+  }
+  log_limited(
+      store_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+      "{}: xenstore knows neither the disk nor its guest, which runs: it has lost them, and "
+      "the disk is served as it is",
+      node_.id().name());
+  look_again_later();
+  return false;
+}
+
+// Nothing: look at the states again, there may be more to do.
+std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action, bool guest_runs) {
+  const auto again_if = [](bool done) {
+    return done ? std::optional<Outcome>() : std::optional<Outcome>(Outcome::settled);
+  };
+  switch (action) {
+    case XenbusAction::none:
+      return Outcome::settled;
+    case XenbusAction::announce:
+      return announce();
+    case XenbusAction::connect:
+      return again_if(connect());
+    case XenbusAction::publish:
+      return again_if(publish());
+    case XenbusAction::tell_size:
+      return again_if(tell_size());
+    case XenbusAction::write_closing:
+      return again_if(wrote(
+          node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closing),
+          "state"));
+    case XenbusAction::disconnect: {
+      const bool closed_by_toolstack = states_.backend == XenbusState::closed && !wrote_closed_;
+      const bool removed = states_.backend == XenbusState::unknown ||
+                           (states_.frontend == XenbusState::unknown && !states_.online);
+      // A frontend that starts without having closed is a kernel that has crashed into another one
+      // (kexec), or one that has been resumed; one that has closed uses its pages for something
+      // else. What the ring and the numbers of its grants name is other memory by now. Only one
+      // that is closing still waits for answers.
+      const bool waits = states_.frontend == XenbusState::closing ||
+                         states_.frontend == XenbusState::connected ||
+                         states_.frontend == XenbusState::initialised;
+      disconnect(!guest_runs || closed_by_toolstack || removed ? RingEnd::abandon
+                 : waits                                       ? RingEnd::answer
+                                                               : RingEnd::forget);
+      return {};
+    }
+    case XenbusAction::close_device:
+      device_.close(!guest_runs);
+      return {};
+    case XenbusAction::write_closed: {
+      const auto written =
+          node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closed);
+      // Xenstored may have written it and have died before it said so.
+      wrote_closed_ = written || written.error().code == ErrorCode::unavailable;
+      return again_if(wrote(written, "state"));
+    }
+    case XenbusAction::finish:
+      return remove_node() ? Outcome::finished : Outcome::settled;
+    case XenbusAction::replace:
+      return Outcome::replaced;
+  }
+  return Outcome::settled;
+}
+
+// A write that came too late because somebody changed the state is no failure: the next look sees
+// the new one.
+bool GuestDisk::wrote(const Result<void>& result, const char* what) {
+  if (result) {
+    return true;
+  }
+  if (result.error().code == ErrorCode::conflict) {
+    changed();
+    return false;
+  }
+  log_limited(store_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+              "{}: xenstore refuses ({}): {}", node_.id().name(), what, result.error().message);
+  look_again_later();
+  return false;
+}
+
+// What the device is opened by is what the node says at this moment: nothing else would tell that
+// it was made anew before anything was announced.
+std::optional<GuestDisk::Outcome> GuestDisk::announce() {
+  XenbusNode::Entries entries =
+      XenbusNode::capabilities(environment_.configuration.max_ring_page_order);
+  entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::init_wait)));
+  const auto written =
+      node_.write_for(*environment_.host.store(), description_, states_.backend, entries);
+  if (written ? !*written : is_about_the_node(written.error().code)) {
+    return Outcome::replaced;
+  }
+  if (!written) {
+    (void)wrote(tl::unexpected(written.error()), "capabilities");
+    return Outcome::settled;
+  }
+  announced_ = true;
+  wrote_closed_ = false;
+  ring_refused_ = false;
+  ring_waits_ = false;
+  ring_retry_ = kRingRetryMin;
+  ring_timer_.stop();
+  device_.open();
+  return std::nullopt;
+}
+
+bool GuestDisk::connect() {
+  auto ring = node_.read_ring(*environment_.host.store(), description_.frontend_path,
+                              environment_.configuration.max_ring_page_order);
+  if (!ring) {
+    if (ring.error().code != ErrorCode::invalid_argument) {
+      return wrote(tl::unexpected(ring.error()), "ring");
+    }
+    ring_refused_ = true;
+    set_error(ring.error().message);
+    return true;
+  }
+  ring_ = RingPhase::connecting;
+  environment_.data_plane.connect_ring(handle_, node_.id().guest, std::move(*ring));
+  return true;
+}
+
+bool GuestDisk::publish() {
+  ISCSI_BLKBACK_ASSERT(device_.geometry().has_value());
+  const Geometry& geometry = *device_.geometry();
+  XenStore& store = *environment_.host.store();
+  const XenbusNode::Entries sizes = XenbusNode::sizes(geometry, description_);
+  if (!wrote(node_.write(store, states_.backend, sizes), "sizes") ||
+      !wrote(node_.write_state(store, states_.backend, XenbusState::connected), "state")) {
+    return false;
+  }
+  published_sectors_ = geometry.sector_count;
+  log_limited(handshake_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
+              "{}: connected, {} sectors{}", node_.id().name(), geometry.sector_count,
+              geometry.read_only ? ", read-only" : "");
+  return true;
+}
+
+// Linux's blkfront takes a repeated state 4 as the hint to look at `sectors` again
+// (blkback_changed, since 2.6.36); a frontend that does not know it keeps the size it knows.
+bool GuestDisk::tell_size() {
+  const Geometry& geometry = *device_.geometry();
+  XenbusNode::Entries entries = XenbusNode::sizes(geometry, description_);
+  entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::connected)));
+  if (!wrote(node_.write(*environment_.host.store(), states_.backend, entries), "sectors")) {
+    return false;
+  }
+  log_limited(handshake_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
+              "{}: {} sectors now, before {}", node_.id().name(), geometry.sector_count,
+              published_sectors_);
+  published_sectors_ = geometry.sector_count;
+  return true;
+}
+
+// In dom0 the toolstack removes the node, in a driver domain nobody else does.
+bool GuestDisk::remove_node() {
+  if (node_.id().own_domain == 0 || states_.backend != XenbusState::closed) {
+    return true;
+  }
+  const auto removed = node_.remove(*environment_.host.store());
+  return removed || is_about_the_node(removed.error().code) || wrote(removed, "remove");
+}
+
+void GuestDisk::set_error(const std::string& sentence) {
+  if (hotplug_error_ != sentence && !sentence.empty()) {
+    log_limited(error_log_, environment_.control.now(), LogLevel::error, kXenbusLog, "{} ({}): {}",
+                node_.id().name(), description_.virtual_device, sentence);
+  }
+  hotplug_error_ = sentence;
+  changed();
+}
+
+// False: to be done later.
+bool GuestDisk::write_hotplug() {
+  const bool connected = device_.geometry().has_value();
+  if (hotplug_written_ && written_error_ == hotplug_error_ && written_connected_ == connected) {
+    return true;
+  }
+  hotplug_written_ = false;
+  if (!wrote(node_.write_hotplug(*environment_.host.store(), connected, hotplug_error_),
+             "hotplug-status")) {
+    return false;
+  }
+  hotplug_written_ = true;
+  written_error_ = hotplug_error_;
+  written_connected_ = connected;
+  return true;
+}
+
+// ---- the device ----
+
+void GuestDisk::guest_ended() {
+  dirty_ = true;
+  device_.guest_ended();
+}
+
+void GuestDisk::keep_place() {
+  if (device_.is_open()) {
+    environment_.data_plane.keep_place(handle_);
+  }
+}
+
+bool GuestDisk::retire(bool leave_ring) {
+  if (device_.is_open()) {
+    if (leave_ring) {
+      // Leaves the ring, if there is one, and closes the device with it.
+      environment_.data_plane.disconnect_ring(handle_, RingEnd::abandon);
+      device_.closes_with_ring();
+    } else {
+      device_.close(true);
+    }
+  }
+  device_.end();
+  drain_timer_.stop();
+  ring_timer_.stop();
+  return device_.closing();
+}
+
+// What a guest has used already stays what it is: the other paths are quarantined then.
+void GuestDisk::on_device_conflict(const std::string& why) {
+  if (published_sectors_ == 0) {
+    device_.on_conflict(why);
+  }
+}
+
+void GuestDisk::on_device_closed() {
+  written_connected_ = false;
+  drain_timer_.stop();
+  device_.on_closed();
+}
+
+void GuestDisk::on_device_changed() {
+  changed();
+}
+
+void GuestDisk::on_device_error(const std::string& sentence) {
+  set_error(sentence);
+}
+
+void GuestDisk::look_up(const DiskPlan& plan) {
+  environment_.host.look_up(handle_, plan);
+}
+
+// ---- the ring ----
+
+void GuestDisk::disconnect(RingEnd end) {
+  ring_ = RingPhase::disconnecting;
+  if (end == RingEnd::abandon && device_.is_open()) {
+    drain_timer_.stop();
+    device_.closes_with_ring();
+  } else {
+    drain_timer_.start_after(kDrainTimeout);
+  }
+  environment_.data_plane.disconnect_ring(handle_, end);
+}
+
+void GuestDisk::on_drain_overdue() {
+  if (ring_ == RingPhase::disconnecting && device_.is_open()) {
+    log_limited(error_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                "{}: the last requests of a closed ring do not end, giving them up",
+                node_.id().name());
+    device_.reopen();
+  }
+}
+
+void GuestDisk::on_ring_connected(const Result<void>& result) {
+  if (ring_ != RingPhase::connecting) {
+    return;
+  }
+  ring_ = result ? RingPhase::connected : RingPhase::idle;
+  if (!result && is_the_guests_fault(result.error().code)) {
+    ring_refused_ = true;
+    set_error(result.error().message);
+  } else if (!result) {
+    set_error(result.error().message);
+    ring_waits_ = true;
+    ring_timer_.start_after(ring_retry_);
+    ring_retry_ = std::min(ring_retry_ * 2, kRingRetryMax);
+  } else if (!hotplug_error_.empty()) {
+    set_error("");  // of an earlier ring
+  }
+  changed();
+}
+
+void GuestDisk::on_ring_broken(const std::string& why) {
+  if (ring_ != RingPhase::connected) {
+    return;
+  }
+  set_error(why);
+  disconnect(RingEnd::answer);
+}
+
+void GuestDisk::on_ring_disconnected() {
+  ring_ = RingPhase::idle;
+  drain_timer_.stop();
+  changed();
+}
+
+DiskStatus GuestDisk::status() const {
+  DiskStatus status;
+  status.node = node_.id();
+  status.virtual_device = description_.virtual_device;
+  status.params = device_.unreadable() ? "iscsi:(not shown)" : description_.params;
+  status.read_only = description_.read_only;
+  status.backend_state = states_.backend;
+  status.frontend_state = states_.frontend;
+  status.hotplug_error = hotplug_error_;
+  return status;
+}
+
+}  // namespace iscsi_blkback

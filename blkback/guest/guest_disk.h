@@ -1,0 +1,197 @@
+// GuestDisk: one disk of a guest on the control side. Reads what both ends' nodes in xenstore say,
+// and does what next_action() finds due (announce, connect, publish, ... finish). Owned by
+// GuestBackend, control thread only.
+//
+// Rings come and go with the frontend; the device (DiskDevice) is opened once and closed when the
+// disk is no longer wanted. Every wait for the I/O side is bounded.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/log.h"
+#include "base/reactor.h"
+#include "blkback/guest/control_request.h"
+#include "blkback/guest/data_plane.h"
+#include "blkback/guest/disk_device.h"
+#include "blkback/guest/guest_nodes.h"
+#include "blkback/guest/xenbus_node.h"
+#include "blkback/guest/xenbus_state.h"
+#include "blkback/xen/xenstore.h"
+#include "multipath/attach/configuration.h"
+#include "multipath/attach/disk_plan.h"
+
+namespace iscsi_blkback {
+
+// One disk as the control side sees it, for status and tests.
+struct DiskStatus {
+  XenbusNodeId node;
+  std::string virtual_device;
+  std::string params;  // never with a secret
+  bool read_only = false;
+  XenbusState backend_state = XenbusState::unknown;  // as last looked at
+  XenbusState frontend_state = XenbusState::unknown;
+  std::string hotplug_error;
+  std::optional<DiskReport> report;  // nullopt: not open, or the reactor did not answer
+};
+
+// The guest whose disk it is.
+enum class GuestPresence : std::uint8_t {
+  runs,      // or may still come back as it is
+  ended,     // as Xen says at this moment
+  unknown,   // it had ended, and Xen does not say now whether another one has its number
+  replaced,  // another guest has its number, and perhaps its nodes
+};
+
+class GuestDisk final : private DiskDevice::Owner {
+ public:
+  // What a disk needs of whoever serves the guest. Outlives it.
+  class Host {
+   public:
+    // Null while xenstored cannot be reached.
+    [[nodiscard]] virtual XenStore* store() = 0;
+    [[nodiscard]] virtual GuestPresence guest() = 0;
+    // Whether xenstore has the guest's own folder. With xenstore at hand only.
+    [[nodiscard]] virtual Result<bool> xenstore_knows_guest() = 0;
+    // advance() is wanted for every marked disk: soon, or after a pause.
+    virtual void look_soon() = 0;
+    virtual void look_later() = 0;
+    // Ends in on_resolved(), if the disk is still there then.
+    virtual void look_up(DiskHandle disk, const DiskPlan& plan) = 0;
+
+   protected:
+    ~Host() = default;
+  };
+
+  struct Environment {
+    Host& host;
+    Reactor& control;
+    DataPlane& data_plane;
+    const Configuration& configuration;
+    LogLimiter& all_log;  // of the guest
+  };
+
+  enum class Outcome : std::uint8_t {
+    settled,   // nothing to do until something changes
+    finished,  // the disk is over
+    replaced,  // the same, and its node was made anew: look for disks again
+  };
+
+  // token: of this disk's watch alone.
+  GuestDisk(const Environment& environment, DiskHandle handle, const GuestNode& node,
+            std::string token);
+  GuestDisk(const GuestDisk&) = delete;
+  GuestDisk& operator=(const GuestDisk&) = delete;
+
+  // A ring that its guest has left waits this long for its last requests, then they are given up:
+  // with no path they would hold up the guest's next ring for ever.
+  static constexpr std::chrono::milliseconds kDrainTimeout{3000};
+  // What our host lacked for a guest's ring (memory, an event channel) it may have later.
+  static constexpr std::chrono::milliseconds kRingRetryMin{200};
+  static constexpr std::chrono::milliseconds kRingRetryMax{10000};
+
+  [[nodiscard]] const XenbusNode& node() const { return node_; }
+
+  // Something about the disk may have changed: advance() is due.
+  void mark() { dirty_ = true; }
+  [[nodiscard]] bool take_mark() { return std::exchange(dirty_, false); }
+  // With xenstore at hand only.
+  [[nodiscard]] Outcome advance();
+
+  // A new connection to xenstore: there are no watches, and what has been written may be gone.
+  void on_store_open();
+  void unwatch_frontend();
+
+  // The ring's pages are mapped.
+  [[nodiscard]] bool maps_pages() const { return ring_ == RingPhase::connected; }
+
+  // The guest has ended: what is being closed need not be fenced any more.
+  void guest_ended();
+  // Before retire(): the guest goes on, and another process has a disk of this LUN for it soon.
+  void keep_place();
+  // Ends serving. False: nothing of the disk is left at the I/O side; true: on_device_closed()
+  // will come. leave_ring: the ring stays as it is, for whoever serves it next.
+  [[nodiscard]] bool retire(bool leave_ring);
+
+  // DataPlane::Events of this disk.
+  void on_device_ready(const Geometry& geometry, const LunNames& names) {
+    device_.on_ready(geometry, names);
+  }
+  void on_device_grown(const Geometry& geometry) { device_.on_grown(geometry); }
+  void on_device_conflict(const std::string& why);
+  void on_device_trouble(const std::string& why) { device_.on_trouble(why); }
+  void on_ring_connected(const Result<void>& result);
+  void on_ring_broken(const std::string& why);
+  void on_ring_disconnected();
+  void on_device_closed();
+  // Of Host::look_up().
+  void on_resolved(Result<ResolvedDisk> result) { device_.on_resolved(std::move(result)); }
+
+  // An operator's wish (see control_server.h), until the guest's process ends. The error is one
+  // sentence. Paths that come and go are looked up and changed by the owner, who then tells.
+  [[nodiscard]] Result<void> change(const ControlRequest& request) {
+    return device_.change(request);
+  }
+  [[nodiscard]] Result<DiskPlan> plan_for(const PathChoice& choice) const {
+    return device_.plan_for(choice);
+  }
+  void on_paths_added(const std::vector<ResolvedPortal>& paths) { device_.on_paths_added(paths); }
+  void on_paths_removed(const std::vector<ResolvedPortal>& paths) {
+    device_.on_paths_removed(paths);
+  }
+
+  [[nodiscard]] DiskStatus status() const;
+
+ private:
+  // DiskDevice::Owner.
+  void on_device_changed() override;
+  void on_device_error(const std::string& sentence) override;
+  void look_up(const DiskPlan& plan) override;
+
+  bool watch_frontend();
+  [[nodiscard]] bool removed_by_toolstack();
+  [[nodiscard]] std::optional<Outcome> perform(XenbusAction action, bool guest_runs);
+  bool wrote(const Result<void>& result, const char* what);
+  [[nodiscard]] std::optional<Outcome> announce();
+  bool connect();
+  bool publish();
+  bool tell_size();
+  void disconnect(RingEnd end);
+  [[nodiscard]] bool remove_node();
+  void on_drain_overdue();
+  void set_error(const std::string& sentence);
+  bool write_hotplug();
+  void changed();
+  void look_again_later();
+
+  Environment environment_;
+  DiskHandle handle_;
+  XenbusNode node_;
+  DiskDescription description_;
+  std::string token_;
+  XenbusStates states_;  // as last read
+  bool frontend_watched_ = false;
+  bool dirty_ = true;
+  bool announced_ = false;
+  bool wrote_closed_;          // the 6 that the node has is ours, or a former process's
+  bool ring_refused_ = false;  // until the frontend starts anew
+  RingPhase ring_ = RingPhase::idle;
+  bool ring_waits_ = false;  // for another attempt
+  std::chrono::milliseconds ring_retry_ = kRingRetryMin;
+  std::uint64_t published_sectors_ = 0;  // with state 4
+  std::string hotplug_error_;
+  bool hotplug_written_ = false;  // and so are these:
+  std::string written_error_;
+  bool written_connected_ = false;
+  LogLimiter handshake_log_;
+  LogLimiter store_log_;
+  LogLimiter error_log_;
+  DiskDevice device_;
+  Timer drain_timer_;
+  Timer ring_timer_;
+};
+
+}  // namespace iscsi_blkback

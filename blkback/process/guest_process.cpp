@@ -1,0 +1,256 @@
+#include "blkback/process/guest_process.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "base/core_dumps.h"
+#include "base/log.h"
+#include "base/process_signals.h"
+#include "base/uring_reactor.h"
+#include "blkback/guest/control_request.h"
+#include "blkback/guest/guest_backend.h"
+#include "blkback/guest/guest_data_plane.h"
+#include "blkback/guest/log_limits.h"
+#include "blkback/guest/suspend_sentry.h"
+#include "blkback/process/control_server.h"
+#include "blkback/process/host_end.h"
+#include "blkback/process/own_domain.h"
+#include "blkback/process/process_lock.h"
+#include "blkback/process/status_report.h"
+#include "blkback/xen/domain_info.h"
+#include "blkback/xen/event_channel.h"
+#include "blkback/xen/xenstore.h"
+#include "multipath/attach/disk_resolver.h"
+#include "multipath/attach/host_id.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr const char* kGuestLog = "guest";
+// After SIGTERM; logouts and resets are done by then, or something is wrong.
+constexpr std::chrono::seconds kTerminateTimeout{15};
+constexpr std::chrono::seconds kListenRetry{10};
+constexpr std::chrono::seconds kLookAtLock{1};
+
+// The I/O thread: runs the reactor until it is destroyed.
+class ReactorThread {
+ public:
+  static Result<ReactorThread> start(UringReactor& reactor) {
+    auto thread = OwnStackThread::start([&reactor] { reactor.run(); });
+    if (!thread) {
+      return tl::unexpected(thread.error());
+    }
+    return ReactorThread(reactor, std::move(*thread));
+  }
+  ReactorThread(ReactorThread&& other) noexcept
+      : reactor_(std::exchange(other.reactor_, nullptr)), thread_(std::move(other.thread_)) {}
+  ReactorThread& operator=(ReactorThread&&) = delete;
+  ~ReactorThread() {
+    if (reactor_ != nullptr) {
+      reactor_->stop();
+    }
+  }
+
+ private:
+  ReactorThread(UringReactor& reactor, OwnStackThread thread)
+      : reactor_(&reactor), thread_(std::move(thread)) {}
+
+  UringReactor* reactor_;
+  OwnStackThread thread_;  // joined when it is destroyed, after the reactor has been stopped
+};
+
+// Everything of a guest's process. Members are in the order in which they depend on each other.
+class GuestProcess {
+ public:
+  GuestProcess(const Configuration& configuration, DomainId domain)
+      : configuration_(configuration), domain_(domain) {}
+
+  // Opens what the process needs, in the order in which its absence is most telling.
+  Result<void> open() {
+    auto lock = ProcessLock::acquire(guest_lock_path(configuration_.run_directory, domain_),
+                                     fmt::format("domain {} is served", domain_));
+    if (!lock) {
+      return tl::unexpected(lock.error());
+    }
+    lock_.emplace(std::move(*lock));
+    auto own_domain = read_own_domain();
+    if (!own_domain) {
+      return tl::unexpected(own_domain.error());
+    }
+    own_domain_ = *own_domain;
+    auto grants = open_grant_table();
+    if (!grants) {
+      return tl::unexpected(grants.error());
+    }
+    grants_ = std::move(*grants);
+    auto channels = open_event_channels();
+    if (!channels) {
+      return tl::unexpected(channels.error());
+    }
+    channels_ = std::move(*channels);
+    for (std::unique_ptr<UringReactor>* reactor : {&control_, &io_}) {
+      auto made = UringReactor::create();
+      if (!made) {
+        return tl::unexpected(made.error());
+      }
+      *reactor = std::move(*made);
+    }
+    domains_ = open_domain_info_when_asked();
+    return {};
+  }
+
+  Result<void> run() {
+    terminate_timer_.emplace(
+        *control_, [](void*) noexcept { give_up(); }, this);
+    auto signals = ProcessSignals::create(
+        *control_, [](void* self) noexcept { static_cast<GuestProcess*>(self)->terminate(); },
+        this);
+    if (!signals) {
+      return tl::unexpected(signals.error());
+    }
+    plane_ = std::make_unique<GuestDataPlane>(
+        *io_, *control_, *grants_, *channels_, own_domain_, domain_,
+        barrier_directory(configuration_.run_directory),
+        disorderly_host_start({configuration_.run_directory, configuration_.state_directory},
+                              io_->now()),
+        read_host_id());
+    resolver_ = make_threaded_resolver(*control_, system_portal_directory());
+    sentry_.emplace(
+        open_domain_info_when_asked(), domain_,
+        [this](const GuestNow& guest) { plane_->see_guest(guest); },
+        [this] { control_->post([this] { backend_->tell_guest_again(); }); });
+    backend_ = std::make_unique<GuestBackend>(
+        GuestBackend::Environment{*control_, [this] { return open_xenstore({}, &*sentry_); },
+                                  domains_.get(), *plane_, *resolver_},
+        configuration_, own_domain_, domain_, [this] { control_->stop(); });
+    if (auto started = backend_->start(); !started) {
+      return started;
+    }
+    listen_timer_.emplace(
+        *control_, [](void* self) noexcept { static_cast<GuestProcess*>(self)->listen(); }, this);
+    listen();
+    lock_timer_.emplace(
+        *control_, [](void* self) noexcept { static_cast<GuestProcess*>(self)->look_at_lock(); },
+        this);
+    lock_timer_->start_after(kLookAtLock);
+    {
+      const auto io_thread = ReactorThread::start(*io_);
+      if (!io_thread) {
+        return tl::unexpected(io_thread.error());
+      }
+      control_->run();
+    }
+    server_.reset();
+    return {};
+  }
+
+  ~GuestProcess() {
+    // The resolver first: no late answer reaches the backend.
+    resolver_.reset();
+    backend_.reset();
+    sentry_.reset();
+    plane_.reset();
+  }
+
+ private:
+  void listen() {
+    auto server =
+        ControlServer::listen(*control_, guest_socket_path(configuration_.run_directory, domain_),
+                              [this](const std::string& request, ControlServer::Reply reply) {
+                                answer(request, std::move(reply));
+                              });
+    if (server) {
+      server_ = std::move(*server);
+      return;
+    }
+    log_limited(listen_log_, control_->now(), LogLevel::warning, kGuestLog,
+                "no status for iscsi-blkctl: {}", server.error().message);
+    listen_timer_->start_after(kListenRetry);
+  }
+
+  void look_at_lock() {
+    const auto restored = lock_->restore();
+    if (!restored) {
+      log_limited(lock_log_, control_->now(), LogLevel::error, kGuestLog,
+                  "the file by which the service finds this process is gone: {}",
+                  restored.error().message);
+    } else if (*restored) {
+      log_limited(lock_log_, control_->now(), LogLevel::warning, kGuestLog,
+                  "somebody has removed the files of this process in {}: they are made anew",
+                  configuration_.run_directory);
+      server_.reset();  // which removes its socket's path
+      listen();
+    }
+    lock_timer_->start_after(kLookAtLock);
+  }
+
+  void answer(const std::string& request, ControlServer::Reply reply) {
+    const auto parsed = parse_control_request(request);
+    if (!parsed) {
+      reply(control_refusal(parsed.error().message));
+    } else if (parsed->command != "status") {
+      backend_->change(*parsed, [reply = std::move(reply)](const Result<void>& changed) {
+        reply(control_answer(changed));
+      });
+    } else {
+      backend_->query([reply = std::move(reply)](const GuestStatus& status) {
+        reply(guest_status_line(status));
+      });
+    }
+  }
+
+  void terminate() {
+    log_info(kGuestLog, "asked to end; disks stay attached and wait for the next process");
+    terminate_timer_->start_after(kTerminateTimeout);
+    backend_->stop();
+  }
+
+  [[noreturn]] static void give_up() {
+    log_error(kGuestLog, "connections, or fences of lost writes, do not end in time, leaving them");
+    ::_exit(1);
+  }
+
+  const Configuration& configuration_;
+  DomainId domain_;
+  DomainId own_domain_ = 0;
+  std::optional<ProcessLock> lock_;
+  std::unique_ptr<GrantTable> grants_;
+  std::unique_ptr<EventChannels> channels_;
+  std::unique_ptr<DomainInfo> domains_;
+  std::unique_ptr<UringReactor> control_;
+  std::unique_ptr<UringReactor> io_;
+  std::optional<Timer> terminate_timer_;
+  std::optional<Timer> listen_timer_;
+  std::optional<Timer> lock_timer_;
+  LogLimiter listen_log_{kMessageLimit};
+  LogLimiter lock_log_{kMessageLimit};
+  std::unique_ptr<DiskResolver> resolver_;
+  std::unique_ptr<GuestDataPlane> plane_;
+  std::optional<SuspendSentry> sentry_;
+  std::unique_ptr<GuestBackend> backend_;
+  std::unique_ptr<ControlServer> server_;
+};
+
+}  // namespace
+
+Result<void> run_guest_process(const Configuration& configuration, DomainId domain) {
+  set_log_prefix(fmt::format("guest {}", domain));
+  set_log_budget(kGuestLogBudget);
+  GuestProcess process(configuration, domain);
+  if (auto opened = process.open(); !opened) {
+    return opened;
+  }
+  log_info(kGuestLog, "serving domain {}", domain);
+  auto ended = process.run();
+  if (ended) {
+    log_info(kGuestLog, "nothing left to serve");
+  }
+  return ended;
+}
+
+}  // namespace iscsi_blkback

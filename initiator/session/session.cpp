@@ -1,0 +1,552 @@
+#include "initiator/session/session.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "initiator/session/session_impl.h"
+#include "initiator/session/session_tags.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint16_t kMaxOutstandingR2ts = 8;
+constexpr std::size_t kPingReplies = 16;
+constexpr std::size_t kReceiveBytes = 512 * 1024;
+// Header, the largest additional header segments, padding and digests around the largest data
+// segment.
+constexpr std::size_t kPduOverheadBytes = kBhsBytes + 1020 + 4 + 2 * kDigestBytes;
+// A session that was up for less than this counts as one more failure, so that a target that
+// accepts logins and drops them is not asked ten times a second.
+constexpr std::chrono::seconds kStableAfter{5};
+
+SessionOptions within_bounds(SessionOptions options) {
+  options.max_commands = static_cast<std::uint16_t>(
+      std::clamp<std::uint32_t>(options.max_commands, 1, TaskTable::kMaxSlots));
+  options.max_outstanding_r2t =
+      std::clamp<std::uint16_t>(options.max_outstanding_r2t, 1, kMaxOutstandingR2ts);
+  options.max_recv_data_segment_length =
+      std::clamp<std::uint32_t>(options.max_recv_data_segment_length, 512, kMaxDataSegmentBytes);
+  options.max_burst_length =
+      std::clamp<std::uint32_t>(options.max_burst_length, 512, kMaxDataSegmentBytes);
+  options.first_burst_length =
+      std::clamp<std::uint32_t>(options.first_burst_length, 512, options.max_burst_length);
+  for (std::chrono::milliseconds* timeout :
+       {&options.abort_timeout, &options.lu_reset_timeout, &options.tgt_reset_timeout}) {
+    *timeout = std::max(*timeout, std::chrono::milliseconds{1});
+  }
+  options.relogin_backoff_min = std::max(options.relogin_backoff_min, std::chrono::milliseconds{1});
+  options.relogin_backoff_max = std::max(options.relogin_backoff_max, options.relogin_backoff_min);
+  return options;
+}
+
+}  // namespace
+
+const char* to_string(SessionState state) {
+  switch (state) {
+    case SessionState::free:
+      return "free";
+    case SessionState::connecting:
+      return "connecting";
+    case SessionState::in_login:
+      return "in_login";
+    case SessionState::logged_in:
+      return "logged_in";
+    case SessionState::in_logout:
+      return "in_logout";
+    case SessionState::cleanup_wait:
+      return "cleanup_wait";
+    case SessionState::transport_wait:
+      return "transport_wait";
+  }
+  return "unknown";
+}
+
+Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
+                    NameResolver& resolver, ChapMemory& chap_memory)
+    : options_(within_bounds(std::move(options))),
+      session_(session),
+      reactor_(reactor),
+      events_(
+          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->process_events(); }, this),
+      flush_(
+          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->flush(); }, this),
+      timer_(
+          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_timer(); }, this),
+      resolver_(resolver),
+      chap_logins_(chap_memory, options_.target_name),
+      table_(options_.max_commands),
+      bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
+      ping_replies_(kPingReplies),
+      received_(std::max<std::size_t>(kReceiveBytes,
+                                      options_.max_recv_data_segment_length + kPduOverheadBytes)),
+      gather_timer_(
+          reactor,
+          [](void* owner) noexcept {
+            auto& self = *static_cast<Impl*>(owner);
+            self.gather_policy_.waited_in_vain();
+            self.stream_->set_low_water(1);
+          },
+          this) {}
+
+Session::Impl::~Impl() {
+  ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stream_);
+}
+
+void Session::Impl::start() {
+  ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
+  failures_ = slow_logins_ = 0;
+  ends_ = {};
+  trying_since_ = reactor_.now();
+  chap_logins_.start();
+  forget_redirects();
+  moved_to_.reset();
+  address_ = addresses_tried_ = 0;
+  another_address_ = false;
+  address_trouble_.clear();
+  wait_demanded_ = {};
+  connect();
+}
+
+void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
+  ISCSI_BLKBACK_ASSERT(!stopping_);
+  stopping_ = true;
+  on_stopped_ = on_stopped;
+  on_stopped_owner_ = owner;
+  const Error why{ErrorCode::unavailable, "stopped"};
+  switch (state_) {
+    case SessionState::free:
+    case SessionState::cleanup_wait:
+      break;
+    case SessionState::transport_wait:
+      timer_.stop();
+      lookup_.reset();
+      break;
+    case SessionState::connecting:
+    case SessionState::in_login:
+      leave_connection(why);
+      break;
+    case SessionState::logged_in:
+      begin_logout(why, options_.logout_timeout * 4 / 5, options_.logout_timeout);
+      break;
+    case SessionState::in_logout: {  // the target asked for it a moment ago, and may wait longer
+      const TimePoint now = reactor_.now();
+      drain_deadline_ = std::min(drain_deadline_, now + options_.logout_timeout * 4 / 5);
+      logout_deadline_ = std::min(logout_deadline_, now + options_.logout_timeout);
+      start_tick();
+      break;
+    }
+  }
+  events_.schedule();
+}
+
+void Session::Impl::submit(ScsiTask& task) {
+  if (state_ != SessionState::logged_in) {
+    refused_.push_back(task);
+    events_.schedule();
+    return;
+  }
+  if (commands_in_flight_++ == 0) {
+    busy_since_ = reactor_.turn_time();
+    if (idle_tick_) {
+      start_tick();
+    }
+  }
+  waiting_.push_back(task);
+  schedule_flush();
+}
+
+void Session::Impl::take_back_unsent(bool (*is_callers)(const ScsiTask& task,
+                                                        const void* caller) noexcept,
+                                     const void* caller) {
+  waiting_.for_each([&](ScsiTask& task) {
+    if (is_callers(task, caller)) {
+      task.unlink();
+      --commands_in_flight_;
+      refused_.push_back(task);
+      events_.schedule();
+    }
+  });
+}
+
+bool Session::Impl::discard(ScsiTask& task) {
+  if (direct_.under_way) {
+    const TaskSlot* slot = table_.find(direct_.pdu.initiator_task_tag);
+    if (slot != nullptr && slot->task == &task) {
+      return false;
+    }
+  }
+  task.data = nullptr;
+  return true;
+}
+
+void Session::Impl::drop(const Error& why) {
+  fail_connection(why);
+}
+
+void Session::Impl::retry_now() {
+  if (state_ == SessionState::transport_wait && !stopping_ && !lookup_) {
+    timer_.stop();
+    connect();
+  }
+}
+
+bool Session::Impl::still_trying() const {
+  const Duration time = reactor_.now() - trying_since_;
+  return state_ != SessionState::logged_in && time < kFewTriesMost &&
+         (failures_ < kFewTries || time < kFewTriesLeast);
+}
+
+bool Session::Impl::connection_active() const {
+  return state_ == SessionState::in_login || full_feature_phase();
+}
+
+bool Session::Impl::full_feature_phase() const {
+  return state_ == SessionState::logged_in || state_ == SessionState::in_logout;
+}
+
+std::string Session::Impl::where() const {
+  const std::string address = login_address().to_string();
+  std::string text =
+      options_.portal_name.empty() || options_.portal_name == address
+          ? fmt::format("{} at {}", options_.target_name, address)
+          : fmt::format("{} at {} ({})", options_.target_name, options_.portal_name, address);
+  if (!options_.interface_binding.empty()) {
+    text += fmt::format(" through {}", options_.interface_binding.to_string());
+  }
+  return text;
+}
+
+void Session::Impl::connect() {
+  state_ = SessionState::connecting;
+  end_cause_ = RepeatedEnds::Cause::other;
+  connecting_since_ = reactor_.now();
+  login_deadline_ = connecting_since_ + Duration{options_.login_timeout} * (1U << slow_logins_);
+  timer_.start_after(std::min(options_.connect_timeout, options_.login_timeout));
+  stream_ = reactor_.connect({.address = login_address(),
+                              .interface_binding = options_.interface_binding,
+                              .tcp_user_timeout = options_.tcp_user_timeout},
+                             *this);
+}
+
+void Session::Impl::on_connected() noexcept {
+  if (state_ != SessionState::connecting) {
+    return;  // given up meanwhile; on_closed follows
+  }
+  state_ = SessionState::in_login;
+  timer_.start_at(login_deadline_);
+  cmd_sn_ = options_.initial_cmd_sn;
+  received_begin_ = received_end_ = 0;
+  receive_due_ = false;
+  direct_ = {};
+  digests_ = {};
+  login_.emplace(options_, kLoginTag, cmd_sn_, chap_logins_.offer(options_.chap, reactor_.now()));
+  if (const Result<void> checked = login_->check_options(); !checked) {
+    fail_connection(checked.error());
+    return;
+  }
+  send_login_request();
+  receive_more();
+}
+
+void Session::Impl::on_sent() noexcept {
+  sending_ = false;
+  while (ScsiTask* task = finishing_.pop_front()) {
+    complete(*task);
+  }
+  if (state_ == SessionState::in_login && login_request_due_) {
+    login_request_due_ = false;
+    send_login_request();
+  } else if (full_feature_phase()) {
+    schedule_flush();
+  }
+}
+
+void Session::Impl::on_closed(const Error& error) noexcept {
+  closed_ = true;
+  if (state_ == SessionState::connecting || connection_active()) {
+    if (state_ == SessionState::logged_in && error.code == ErrorCode::unavailable) {
+      end_cause_ = RepeatedEnds::Cause::ended_by_target;
+    }
+    leave_connection(
+        {error.code,
+         fmt::format("the connection to {} {}: {}", where(),
+                     state_ == SessionState::connecting ? "failed" : "was lost", error.message)});
+  }
+  events_.schedule();
+}
+
+void Session::Impl::fail_protocol(std::string what) {
+  end_cause_ = RepeatedEnds::Cause::broken_rule;
+  fail_connection({ErrorCode::protocol,
+                   fmt::format("{} broke the iSCSI protocol: {}", where(), std::move(what))});
+}
+
+void Session::Impl::fail_connection(Error why) {
+  if (state_ == SessionState::connecting || connection_active()) {
+    leave_connection(std::move(why));
+  }
+}
+
+// From any state with a connection to cleanup_wait. After a failure and after a logout alike, the
+// connection is reset: nothing that is still on its way may reach the target.
+void Session::Impl::leave_connection(Error why) {
+  const bool was_up = full_feature_phase();
+  if (was_up) {
+    ++statistics_.connection_losses;
+    if (reactor_.now() - up_since_ >= kStableAfter) {
+      failures_ = 0;
+      trying_since_ = reactor_.now();
+    }
+  } else if (!redirecting_) {
+    chap_next_ = login_ ? chap_logins_.failed(*login_, why) : ChapNext::same;
+    choose_next_address(why);
+    ++statistics_.login_failures;
+  }
+  const auto cause = std::exchange(end_cause_, RepeatedEnds::Cause::other);
+  if (!redirecting_ && !stopping_) {
+    ends_.on_end(
+        cause,
+        was_up ? std::max<Duration>(reactor_.now() - up_since_, Duration{1}) : Duration::zero(),
+        std::max<Duration>(waited_at_most_, std::chrono::seconds{negotiated_.default_time2wait}));
+    if (cause != RepeatedEnds::Cause::other && (ends_.recognised() || ends_.by_another_host())) {
+      why = that_it_keeps_ending(why);
+    }
+  }
+  log_failure(why);
+  session_down_pending_ = session_down_pending_ || state_ == SessionState::logged_in;
+  last_error_ = std::move(why);
+  waits_on_ = false;
+  state_ = SessionState::cleanup_wait;
+  timer_.stop();
+  flush_.cancel();
+  gather_timer_.stop();
+  if (!closed_) {
+    stream_->reset();
+  }
+  events_.schedule();
+}
+
+// The sentence for an end that is one of many.
+Error Session::Impl::that_it_keeps_ending(const Error& why) const {
+  if (ends_.cause() == RepeatedEnds::Cause::ended_by_target) {
+    return {why.code,
+            fmt::format("{} has ended this session {} its login, {} times in a row: most "
+                        "likely another host logs in with the same initiator name ({}) and ISID "
+                        "({:02x}), and each login ends the other one's session; give each host an "
+                        "initiator name of its own",
+                        where(), ends_.recognised() ? "shortly after" : "within a minute of",
+                        ends_.times(), options_.initiator_name, fmt::join(options_.isid, ""))};
+  }
+  return {why.code,
+          fmt::format("{} ({} times in a row, so that it is tried only every {} s now)",
+                      why.message, ends_.times(),
+                      std::chrono::duration_cast<std::chrono::seconds>(ends_.wait()).count())};
+}
+
+bool Session::Impl::keeps_ending() const {
+  return ends_.recognised() &&
+         !(full_feature_phase() && RepeatedEnds::lasts(reactor_.now() - up_since_));
+}
+
+// A portal that stays away fails the same way every second: once is enough. A login that failed by
+// its offer of CHAP algorithms, or by its address, is no trouble while there is another one.
+void Session::Impl::log_failure(const Error& why) {
+  if (stopping_ || redirecting_ || another_address_) {
+    return;
+  }
+  if (!full_feature_phase() && chap_next_ == ChapNext::next) {
+    if (!chap_logins_.all_failed()) {
+      log_limited(log_limiter_, reactor_.now(), LogLevel::info, "session",
+                  "{}; the next login offers other algorithms", why.message);
+    }
+    return;
+  }
+  if (state_ == SessionState::logged_in || why.message != logged_failure_) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}", why.message);
+    logged_failure_ = why.message;
+  }
+}
+
+// Everything that tells others of a change of state happens here, in one place and never from
+// inside a call of theirs.
+void Session::Impl::process_events() {
+  deliver_session_down();
+  deliver_ping_answered();
+  if (closed_) {
+    clean_up_connection();
+  }
+  complete_refused();
+  complete_refused_functions();
+  if (!stopping_ || stream_ || !refused_.empty() || !functions_refused_.empty() ||
+      events_.scheduled()) {
+    return;
+  }
+  timer_.stop();
+  stopping_ = false;
+  state_ = SessionState::free;
+  on_stopped_(on_stopped_owner_);  // may delete the session
+}
+
+void Session::Impl::deliver_session_down() {
+  if (!std::exchange(session_down_pending_, false)) {
+    return;
+  }
+  observers_.for_each(
+      [this](SessionObserver& observer) { observer.on_session_down(session_, last_error_); });
+}
+
+void Session::Impl::clean_up_connection() {
+  closed_ = false;
+  stream_.reset();
+  login_.reset();
+  login_request_due_ = false;
+  sending_ = false;
+  ping_outstanding_ = ping_queued_ = ping_asked_for_ = logout_queued_ = logout_sent_ = drain_over_ =
+      false;
+  bursts_.clear();
+  ping_replies_.clear();
+  // The state for the callbacks below is that of a session without a connection.
+  schedule_retry();
+
+  while (ScsiTask* task = finishing_.pop_front()) {
+    complete(*task);
+  }
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr) {
+      ScsiTask& task = table_.remove(slot);
+      task.outcome = TaskOutcome::connection_lost;
+      task.transferred_bytes = 0;
+      complete(task);
+    }
+  }
+  while (ScsiTask* task = waiting_.pop_front()) {
+    task->outcome = TaskOutcome::not_sent;
+    task->transferred_bytes = 0;
+    complete(*task);
+  }
+  complete_functions(FunctionOutcome::connection_lost, FunctionOutcome::not_sent);
+}
+
+void Session::Impl::complete_refused() {
+  // Only those that are here now: a submitter that submits again from its completion gets its
+  // answer in a later call, after everybody else had a turn.
+  IntrusiveList<ScsiTask> refused;
+  refused.take_all(refused_);
+  while (ScsiTask* task = refused.pop_front()) {
+    task->outcome = TaskOutcome::not_sent;
+    task->transferred_bytes = 0;
+    task->on_complete(*task);
+  }
+}
+
+// Commands have until drain to end by themselves; then the Logout goes in any case, and what is
+// still at the target ends with the session. At limit the connection is dropped.
+void Session::Impl::begin_logout(const Error& why, Duration drain, Duration limit) {
+  if (state_ != SessionState::logged_in) {
+    return;
+  }
+  state_ = SessionState::in_logout;
+  last_error_ = why;
+  session_down_pending_ = true;
+  logout_queued_ = true;
+  drain_deadline_ = reactor_.now() + drain;
+  logout_deadline_ = reactor_.now() + limit;
+  start_tick();
+  events_.schedule();
+  schedule_flush();
+}
+
+Session::Session(Reactor& reactor, SessionOptions options, NameResolver& resolver,
+                 ChapMemory& chap_memory)
+    : impl_(std::make_unique<Impl>(*this, reactor, std::move(options), resolver, chap_memory)) {}
+
+Session::~Session() = default;
+
+void Session::add_observer(SessionObserver& observer) {
+  impl_->observers_.push_back(observer);
+}
+
+void Session::remove_observer(SessionObserver& observer) {
+  static_cast<ListHook<SessionObserver>&>(observer).unlink();
+}
+
+void Session::start() {
+  impl_->start();
+}
+void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
+  impl_->stop(on_stopped, owner);
+}
+void Session::submit(ScsiTask& task) {
+  impl_->submit(task);
+}
+void Session::take_back_unsent(bool (*is_callers)(const ScsiTask& task,
+                                                  const void* caller) noexcept,
+                               const void* caller) {
+  impl_->take_back_unsent(is_callers, caller);
+}
+void Session::manage(TaskManagement& function) {
+  impl_->manage(function);
+}
+void Session::abandon(TaskManagement& function) {
+  impl_->abandon(function);
+}
+void Session::doubt_commands(std::uint64_t lun) {
+  impl_->doubt_commands(lun);
+}
+bool Session::may_reset(std::uint64_t lun) const {
+  return impl_->may_reset(lun);
+}
+void Session::ping() {
+  impl_->ping();
+}
+bool Session::discard(ScsiTask& task) {
+  return impl_->discard(task);
+}
+void Session::drop(const Error& why) {
+  impl_->drop(why);
+}
+void Session::retry_now() {
+  impl_->retry_now();
+}
+SessionState Session::state() const {
+  return impl_->state_;
+}
+const SessionOptions& Session::options() const {
+  return impl_->options_;
+}
+const NegotiatedParameters& Session::negotiated() const {
+  return impl_->negotiated_;
+}
+const SocketAddress& Session::portal_address() const {
+  return impl_->portal_address_;
+}
+const SocketAddress& Session::peer() const {
+  return impl_->peer_;
+}
+std::uint64_t Session::login_epoch() const {
+  return impl_->login_epoch_;
+}
+bool Session::still_trying() const {
+  return impl_->still_trying();
+}
+const Error& Session::last_error() const {
+  return impl_->last_error_;
+}
+bool Session::keeps_ending() const {
+  return impl_->keeps_ending();
+}
+std::uint32_t Session::commands_in_flight() const {
+  return impl_->commands_in_flight_;
+}
+TimePoint Session::last_received() const {
+  return impl_->last_received_;
+}
+const SessionStatistics& Session::statistics() const {
+  return impl_->statistics_;
+}
+
+}  // namespace iscsi_blkback

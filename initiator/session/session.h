@@ -1,0 +1,178 @@
+// Session: one iSCSI session over one connection at error recovery level 0, shared by the logical
+// units behind one portal. It logs in, keeps the connection alive with NOP-Outs, and after a
+// failure logs in again for ever (backoff with jitter, same ISID), ever more seldom where that ends
+// the same way each time. Reactor thread.
+//
+// After a failure: observers hear on_session_down at once (so that no new command is sent here);
+// the connection is reset; when the kernel holds nothing of it any more, the tasks complete with
+// not_sent or connection_lost. A command never moves by itself to the next connection.
+//
+// A command that is stuck on a live connection (command_timeout) is never given up locally: ABORT
+// TASK asks the target to, LOGICAL UNIT RESET does where the LUN's disks allow it, and where
+// neither is answered the connection is dropped. A command's buffer is its submitter's again only
+// when the target has answered or the connection is gone for good.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/intrusive_list.h"
+#include "base/reactor.h"
+#include "initiator/login/chap_ladder.h"
+#include "initiator/login/resolve.h"
+#include "initiator/login/session_options.h"
+#include "initiator/scsi/scsi_task.h"
+#include "initiator/session/task_management.h"
+
+namespace iscsi_blkback {
+
+class Session;
+
+enum class SessionState : std::uint8_t {
+  free,  // not started, or stopped
+  connecting,
+  in_login,
+  logged_in,
+  in_logout,
+  cleanup_wait,    // failed; the kernel still holds something of the connection
+  transport_wait,  // failed; waiting for the next try
+};
+
+[[nodiscard]] const char* to_string(SessionState state);
+
+// What an observer says to a reset of a LUN.
+enum class ResetConsent : std::uint8_t {
+  not_concerned,  // the LUN is another disk's
+  allowed,        // nobody else's commands can be at the LUN
+  refused,
+};
+
+// Calls come from the reactor, never from inside a call to the session. An observer may submit
+// tasks from on_session_up, and may remove itself from any of them.
+class SessionObserver : public ListHook<SessionObserver> {
+ public:
+  // A login succeeded; whatever an earlier connection of this session left there has been
+  // terminated by the target (session reinstatement), if both led to the same portal: see peer().
+  virtual void on_session_up(Session& session) noexcept = 0;
+  // The session was up and is not any more; comes before its tasks complete.
+  virtual void on_session_down(Session& session, const Error& why) noexcept = 0;
+  // After ping(): the target has answered a NOP-Out; the connection lives.
+  virtual void on_ping_answered(Session& /*session*/) noexcept {}
+  // The target tells of a LUN: by a SCSI event without a command (RFC 7143 11.9.1, event 0), or by
+  // a unit attention that ends a command, whoever's command that is; it completes after this.
+  virtual void on_scsi_event(Session& /*session*/, std::uint64_t /*lun*/,
+                             const SenseData& /*sense*/) noexcept {}
+  // See Session::may_reset().
+  [[nodiscard]] virtual ResetConsent may_reset(std::uint64_t /*lun*/) const noexcept {
+    return ResetConsent::not_concerned;
+  }
+
+ protected:
+  ~SessionObserver() = default;
+};
+
+struct SessionStatistics {
+  std::uint64_t logins = 0;
+  std::uint64_t login_failures = 0;
+  std::uint64_t connection_losses = 0;
+  std::uint64_t commands = 0;
+  std::uint64_t stuck_commands = 0;  // those that were at the target for command_timeout
+  std::uint64_t sends = 0;           // ByteStream::send calls
+  std::uint64_t receives = 0;        // completed ByteStream::receive calls
+  std::uint64_t bytes_sent = 0;
+  std::uint64_t bytes_received = 0;
+};
+
+class Session {
+ public:
+  // resolver: for redirects to a host name; chap_memory: what CHAP has come to at this target. Both
+  // outlive the session.
+  Session(Reactor& reactor, SessionOptions options, NameResolver& resolver = system_name_resolver(),
+          ChapMemory& chap_memory = process_chap_memory());
+  ~Session();  // state free only
+
+  void add_observer(SessionObserver& observer);  // does not replay an earlier on_session_up
+  void remove_observer(SessionObserver& observer);
+
+  // From state free.
+  void start();
+  // Logs out when logged in (bounded by logout_timeout), else drops the connection; outstanding
+  // tasks complete first where the target answers within four fifths of that. on_stopped(owner)
+  // comes exactly once, from the reactor, when nothing is left; then the session may be started
+  // again or deleted.
+  void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
+
+  // Never completes from inside. Commands beyond the target's window (MaxCmdSN) wait here in order.
+  // While the session is not logged in, a task completes with not_sent.
+  void submit(ScsiTask& task);
+  // Takes back the commands that wait here, no byte of them sent, and are the caller's: they
+  // complete with not_sent, later in this turn.
+  void take_back_unsent(bool (*is_callers)(const ScsiTask& task, const void* caller) noexcept,
+                        const void* caller);
+
+  // Sends a task management function, at once and past the command window. The tasks that it aborts
+  // complete with aborted before it does. Never completes from inside. A command that was not sent
+  // yet is only taken back (not_sent). A target that does not answer within abort_timeout,
+  // lu_reset_timeout or tgt_reset_timeout loses the connection, unless the function is patient.
+  void manage(TaskManagement& function);
+  // Nobody waits for it any more: it is its owner's again and does not complete. The target may
+  // still execute it, if it was sent.
+  void abandon(TaskManagement& function);
+  // Commands for the LUN that are at the target now may have been ended there without an answer (by
+  // a reset): those that are not answered in an eighth of command_timeout are stuck.
+  void doubt_commands(std::uint64_t lun);
+
+  // Whether the LUN may be reset, which ends everybody's commands there (SAM-5 7.7): an observer
+  // allows it and none refuses. Where it may not, the connection is dropped for a command that
+  // cannot be aborted.
+  [[nodiscard]] bool may_reset(std::uint64_t lun) const;
+
+  // Asks at once, with a NOP-Out, whether the connection lives; one that is under way already
+  // serves. Observers hear on_ping_answered. Without an answer and anything else from the target
+  // within path_timeout the connection is dropped, commands outstanding or not. Logged in only;
+  // else nothing happens.
+  void ping();
+  // Takes the buffer of a command that reads away from it while it is outstanding: what still
+  // arrives for it is thrown away. False: the connection is just receiving into the buffer, which
+  // stays the task's.
+  [[nodiscard]] bool discard(ScsiTask& task);
+
+  // Treats the connection as failed (a checker's verdict); as after any other failure the session
+  // then logs in again.
+  void drop(const Error& why);
+  // While waiting for the next try: tries now (a sibling path came back, an operator asked).
+  void retry_now();
+
+  [[nodiscard]] SessionState state() const;
+  [[nodiscard]] const SessionOptions& options() const;
+  [[nodiscard]] const NegotiatedParameters& negotiated() const;  // of the last login
+  // Of the portal's addresses the one by which that login came in. Before a first login it is the
+  // first address.
+  [[nodiscard]] const SocketAddress& portal_address() const;
+  // Where that login led: to portal_address(), or by redirects to another one.
+  [[nodiscard]] const SocketAddress& peer() const;
+  [[nodiscard]] std::uint64_t login_epoch() const;  // counts successful logins
+  // While it is not logged in: what last_error() says is not the end of it. A redirect is followed,
+  // and a target that is just being started, or with which another CHAP algorithm is tried next,
+  // lets us in at the second or third try. Not any more after kFewTries in a row that have taken
+  // kFewTriesLeast, or after kFewTriesMost of them, however few.
+  [[nodiscard]] bool still_trying() const;
+  static constexpr std::uint32_t kFewTries = 3;
+  static constexpr std::chrono::seconds kFewTriesLeast{1};
+  static constexpr std::chrono::seconds kFewTriesMost{10};
+  // Why it is not logged in; an empty message before a first failure.
+  [[nodiscard]] const Error& last_error() const;
+  // Its connections end for the same reason again and again (see repeated_ends.h): one that is
+  // logged in has not lasted long enough yet to be believed.
+  [[nodiscard]] bool keeps_ending() const;
+  [[nodiscard]] std::uint32_t commands_in_flight() const;  // submitted, not completed
+  [[nodiscard]] TimePoint last_received() const;           // when a PDU last arrived
+  [[nodiscard]] const SessionStatistics& statistics() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace iscsi_blkback

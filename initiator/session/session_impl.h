@@ -1,0 +1,357 @@
+// The inside of Session; included by session*.cpp only.
+//
+//   session.cpp           life: start, stop, connection, failure, clean-up
+//   session_redirect.cpp  where the next login goes when a target sends us elsewhere
+//   session_timers.cpp    back-off between logins, keep-alive
+//   session_recovery.cpp  commands that are stuck on a live connection
+//   session_functions.cpp task management functions
+//   session_receive.cpp   bytes to PDUs: staging buffer, direct reception of large Data-In
+//   session_pdus.cpp      what each PDU of the target means: login, data, status, R2T
+//   session_messages.cpp  likewise: pings, asynchronous messages, rejects, logout
+//   session_transmit.cpp  what goes into the one send of a reactor turn
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/reactor.h"
+#include "initiator/login/chap_logins.h"
+#include "initiator/login/login.h"
+#include "initiator/login/target_address.h"
+#include "initiator/pdu/pdu.h"
+#include "initiator/pdu/transmit_batch.h"
+#include "initiator/session/fixed_queue.h"
+#include "initiator/session/gather_policy.h"
+#include "initiator/session/repeated_ends.h"
+#include "initiator/session/session.h"
+#include "initiator/session/session_tags.h"
+#include "initiator/session/silence_patience.h"
+#include "initiator/session/status_sequence.h"
+#include "initiator/session/task_table.h"
+#include "initiator/session/tolerated.h"
+
+namespace iscsi_blkback {
+
+class Session::Impl final : public ByteStream::Owner {
+ public:
+  Impl(Session& session, Reactor& reactor, SessionOptions options, NameResolver& resolver,
+       ChapMemory& chap_memory);
+  ~Impl();
+
+  void start();
+  void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
+  void submit(ScsiTask& task);
+  void take_back_unsent(bool (*is_callers)(const ScsiTask& task, const void* caller) noexcept,
+                        const void* caller);
+  void manage(TaskManagement& function);
+  void abandon(TaskManagement& function);
+  void doubt_commands(std::uint64_t lun);
+  [[nodiscard]] bool may_reset(std::uint64_t lun);
+  void ping();
+  [[nodiscard]] bool discard(ScsiTask& task);
+  void drop(const Error& why);
+  void retry_now();
+  [[nodiscard]] bool keeps_ending() const;
+  [[nodiscard]] bool still_trying() const;
+
+  IntrusiveList<SessionObserver> observers_;
+  SessionState state_ = SessionState::free;
+  const SessionOptions options_;
+  NegotiatedParameters negotiated_;
+  SocketAddress portal_address_ = options_.portal;  // of the last login that succeeded
+  SocketAddress peer_;                              // likewise
+  std::uint64_t login_epoch_ = 0;
+  Error last_error_{ErrorCode::unavailable, ""};
+  std::uint32_t commands_in_flight_ = 0;
+  TimePoint last_received_{};
+  SessionStatistics statistics_;
+
+ private:
+  // Data of one burst that is still to be sent: unsolicited, or asked for by an R2T.
+  struct DataOutBurst {
+    std::uint32_t initiator_task_tag = 0;
+    std::uint32_t target_transfer_tag = kReservedTag;
+    std::uint32_t offset = 0;
+    std::uint32_t end = 0;
+    std::uint32_t data_sn = 0;
+    bool asked_for = false;  // by an R2T
+  };
+  struct PingReply {
+    std::uint64_t lun = 0;
+    std::uint32_t target_transfer_tag = 0;
+  };
+  // A task management function at the target, or about to be sent.
+  struct FunctionSlot {
+    enum class State : std::uint8_t {
+      free,
+      queued,
+      sent,
+      deferred,   // the target had no room for it; to be sent again
+      answered,   // no_such_task, while we still wait for the task's own answer
+      abandoned,  // nobody waits for it, perhaps because the task's own answer has come
+    };
+    State state = State::free;
+    std::uint16_t generation = 0;
+    TaskFunction function{};
+    std::uint64_t lun = 0;
+    std::uint32_t referenced_task_tag = kReservedTag;
+    std::uint32_t ref_cmd_sn = 0;
+    std::uint32_t cmd_sn = 0;           // commands before it are those that it can end
+    TimePoint deadline{};               // max(): none
+    TaskManagement* request = nullptr;  // null: the session's own, for a stuck command
+
+    // It ends sooner or later, at worst with the connection.
+    [[nodiscard]] bool ends() const {
+      return state != State::free && state != State::abandoned && deadline != TimePoint::max();
+    }
+  };
+  // A Data-In whose data goes from the socket straight to the task's buffer.
+  struct DirectReception {
+    std::byte* destination = nullptr;
+    std::size_t remaining_bytes = 0;  // of the data
+    std::size_t trailer_bytes = 0;    // padding and digest, not parsed yet
+    bool under_way = false;
+    std::uint32_t checksum = 0;  // of what has arrived, when the connection has data digests
+    DataInPdu pdu;
+  };
+
+  // ByteStream::Owner
+  void on_connected() noexcept override;
+  void on_sent() noexcept override;
+  void on_received(std::size_t count) noexcept override;
+  void on_closed(const Error& error) noexcept override;
+
+  // session.cpp
+  [[nodiscard]] bool connection_active() const;
+  [[nodiscard]] bool full_feature_phase() const;
+  void connect();
+  void fail_connection(Error why);
+  void fail_protocol(std::string what);
+  [[nodiscard]] Error that_it_keeps_ending(const Error& why) const;
+  void leave_connection(Error why);
+  void process_events();
+  void deliver_session_down();
+  void clean_up_connection();
+  void complete_refused();
+  void log_failure(const Error& why);
+  void begin_logout(const Error& why, Duration drain, Duration limit);
+  void on_logout_timer();
+  [[nodiscard]] std::string where() const;
+
+  // session_redirect.cpp
+  [[nodiscard]] const SocketAddress& address_of_portal() const;
+  [[nodiscard]] const SocketAddress& login_address() const;
+  void redirect();
+  void follow_redirect();
+  void on_redirect_resolved(Result<std::vector<SocketAddress>> addresses);
+  void redirect_to(const SocketAddress& address);
+  void choose_next_address(Error& why);
+  void give_up_redirect(Error why);
+  void forget_redirects();
+
+  // session_timers.cpp
+  void on_timer();
+  void tick();
+  void start_tick();
+  [[nodiscard]] TimePoint ping_deadline() const;
+  [[nodiscard]] bool has_given_up_before() const;
+  void ask_for_peer();
+  [[nodiscard]] bool waits_on(TimePoint now);
+  void note_end_of_silence();
+  void count_silence();
+  void ping_answered();
+  void deliver_ping_answered();
+  void schedule_retry();
+
+  // session_recovery.cpp
+  void watch_commands();
+  void look_for_stuck_commands();
+  void count_stuck(std::uint64_t lun);
+  void abort_stuck_command(TaskSlot& slot);
+  void escalate(std::uint64_t lun);
+  void check_function_deadlines();
+
+  // session_functions.cpp
+  [[nodiscard]] bool withdraw_waiting(const ScsiTask& task);
+  void start_waiting_functions();
+  [[nodiscard]] FunctionSlot* free_function_slot();
+  void start_function(FunctionSlot& slot, TaskFunction function, std::uint64_t lun);
+  void stage_functions();
+  void handle_task_management_response(const TaskManagementResponsePdu& pdu);
+  [[nodiscard]] FunctionSlot* find_function(std::uint32_t tag);
+  [[nodiscard]] std::uint32_t tag_of(const FunctionSlot& slot) const;
+  void function_answered(FunctionSlot& slot, FunctionOutcome outcome);
+  void release_function(FunctionSlot& slot);
+  void end_tasks(const FunctionSlot& slot);
+  void complete_functions(FunctionOutcome sent, FunctionOutcome not_sent);
+  void complete_function(TaskManagement& function, FunctionOutcome outcome);
+  void complete_refused_functions();
+  [[nodiscard]] Duration function_timeout(TaskFunction function) const;
+
+  // session_receive.cpp
+  void receive_more();
+  void receive_at_most(std::size_t limit_bytes);
+  void parse_received();
+  [[nodiscard]] bool begin_direct_reception(BhsBytes bytes, const PduHeader& header,
+                                            std::size_t available);
+  void take_direct(std::size_t count);
+  [[nodiscard]] bool finish_direct_reception();
+  void fail_digest(const char* which, Opcode opcode);
+
+  // session_pdus.cpp
+  void handle_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data);
+  void handle_login_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data);
+  void send_login_request();
+  void enter_full_feature_phase();
+  void handle_data_in(const DataInPdu& pdu, const std::byte* data);
+  [[nodiscard]] TaskSlot* accept_data_in(const DataInPdu& pdu);
+  void finish_data_in(const DataInPdu& pdu);
+  void handle_scsi_response(const ScsiResponsePdu& pdu, const std::byte* data);
+  void handle_r2t(const R2tPdu& pdu);
+
+  // session_messages.cpp
+  void handle_nop_in(const NopInPdu& pdu);
+  void handle_async_message(const AsyncMessagePdu& pdu, const std::byte* data);
+  void logout_as_asked(const char* what, std::uint16_t limit_seconds);
+  void handle_reject(const RejectPdu& pdu, const std::byte* data);
+  void handle_logout_response(const LogoutResponsePdu& pdu);
+
+  // session_pdus.cpp, for all of them
+  void take_status_numbers(const TargetNumbers& numbers);
+  void pass_status_gaps();
+  void tolerate(Tolerated rule, std::string_view details = {});
+  void take_window(const TargetNumbers& numbers);
+  void set_transferred(TaskSlot& slot, bool underflow, bool overflow, std::uint32_t residual);
+  void finish(TaskSlot& slot);
+  void complete(ScsiTask& task);
+
+  // session_transmit.cpp
+  void schedule_flush();
+  void flush();
+  void send_batch();
+  void stage_control_pdus();
+  void stage_bursts();
+  [[nodiscard]] bool stage_burst(DataOutBurst& burst);
+  [[nodiscard]] bool may_stage_command() const;
+  void stage_commands();
+  void stage_command(ScsiTask& task);
+  void queue_ping();
+
+  Session& session_;
+  Reactor& reactor_;
+  std::unique_ptr<ByteStream> stream_;
+  Deferred events_;
+  Deferred flush_;
+  Timer timer_;  // its meaning depends on state_
+
+  // Life.
+  bool closed_ = false;                // the stream has called on_closed
+  bool session_down_pending_ = false;  // observers have heard up and are to hear down
+  bool stopping_ = false;
+  void (*on_stopped_)(void* owner) noexcept = nullptr;
+  void* on_stopped_owner_ = nullptr;
+  std::uint32_t failures_ = 0;                                  // in a row; decides the back-off
+  RepeatedEnds ends_;                                           // may make it longer
+  RepeatedEnds::Cause end_cause_ = RepeatedEnds::Cause::other;  // of the connection that just ends
+  std::uint32_t tolerated_ = 0;  // those that the log has, a bit for each
+  TimePoint up_since_{};
+  TimePoint trying_since_{};  // without having been up for long
+  TimePoint connecting_since_{};
+  TimePoint login_deadline_{};
+  // A login that was given up because it took too long has twice the time at the next try, and
+  // again: a target that needs a little longer would never be logged in to.
+  static constexpr std::uint32_t kMostSlowLogins = 2;
+  std::uint32_t slow_logins_ = 0;
+  Duration wait_demanded_{};   // the target's Time2Wait for the next try
+  Duration waited_at_most_{};  // before the last login
+
+  // Addresses of one host name: those of the portal that have had their turn since the last
+  // success, and of the next hop those that have not.
+  std::size_t address_ = 0;  // of the portal, then other_addresses
+  std::size_t addresses_tried_ = 0;
+  std::vector<SocketAddress> hop_addresses_;
+  bool another_address_ = false;  // the next login goes there at once
+  std::string address_trouble_;   // what the others have failed with
+
+  // Redirects. A temporary one is for one login; where permanent ones lead is where logins begin
+  // from then on, until one fails there.
+  NameResolver& resolver_;
+  std::unique_ptr<NameLookup> lookup_;
+  bool redirecting_ = false;  // the next login is a hop of the last one
+  std::uint32_t redirect_hops_ = 0;
+  TargetAddress redirect_target_;               // as the target wrote it
+  std::optional<SocketAddress> redirected_to_;  // the last hop of this login
+  bool all_hops_permanent_ = true;
+  std::optional<SocketAddress> permanent_hop_;  // the last of the permanent hops it began with
+  std::optional<SocketAddress> moved_to_;
+  LogLimiter log_limiter_;
+  std::string logged_failure_;  // the last that was
+
+  // Login.
+  std::optional<Login> login_;
+  ChapLogins chap_logins_;
+  ChapNext chap_next_ = ChapNext::same;  // what the last failure has led to
+  std::vector<std::byte> login_request_;
+  bool login_request_due_ = false;
+
+  // Commands.
+  TaskTable table_;
+  IntrusiveList<ScsiTask> waiting_;    // no byte of them was sent
+  IntrusiveList<ScsiTask> finishing_;  // answered, but a send still refers to their data
+  IntrusiveList<ScsiTask> refused_;    // submitted while not logged in, or taken back
+  std::uint32_t cmd_sn_ = 0;           // of the next command
+  std::uint32_t max_cmd_sn_ = 0;
+  StatusSequence statuses_;
+  Digests digests_;  // of the connection; none during the login
+
+  // Sending.
+  TransmitBatch batch_;
+  std::uint64_t batch_number_ = 0;
+  bool sending_ = false;
+  FixedQueue<DataOutBurst> bursts_;
+  FixedQueue<PingReply> ping_replies_;
+  bool ping_queued_ = false;
+  bool logout_queued_ = false;
+  bool logout_sent_ = false;
+  bool drain_over_ = false;      // the Logout goes although commands are outstanding
+  TimePoint drain_deadline_{};   // in_logout: when drain_over_ is to be set
+  TimePoint logout_deadline_{};  // in_logout: when the connection is dropped
+
+  // Task management functions.
+  std::array<FunctionSlot, kMaxFunctions> functions_;
+  std::uint32_t functions_used_ = 0;
+  IntrusiveList<TaskManagement> functions_waiting_;  // for a slot
+  IntrusiveList<TaskManagement> functions_refused_;  // done without being sent
+
+  // Stuck commands: looks at all commands, numbered; see session_recovery.cpp.
+  std::uint32_t look_ = 0;
+  TimePoint next_look_{};
+  std::uint64_t commands_at_look_ = 0;  // statistics_.commands
+  std::uint32_t window_stalls_ = 0;     // looks in a row at a window that lets nothing through
+
+  // Keep-alive.
+  bool ping_outstanding_ = false;  // queued or sent, not answered
+  TimePoint ping_since_{};
+  bool ping_asked_for_ = false;         // ping(): somebody waits for the answer
+  bool ping_answered_pending_ = false;  // observers are to hear of it
+  TimePoint busy_since_{};              // when commands_in_flight_ last left 0
+  bool idle_tick_ = false;              // the timer waits for noop_out_interval
+  SilencePatience patience_;
+  bool waits_on_ = false;  // path_timeout is over
+
+  // Receiving: [received_begin_, received_end_) of the staging buffer is not parsed yet.
+  std::vector<std::byte> received_;
+  std::size_t received_begin_ = 0;
+  std::size_t received_end_ = 0;
+  DirectReception direct_;
+  bool large_data_ = false;   // the last Data-In was one that is worth a receive of its own
+  bool receive_due_ = false;  // flush() starts it
+  Timer gather_timer_;        // ... or this, a moment later
+  GatherPolicy gather_policy_;
+  std::uint32_t answers_ = 0;  // in this on_received
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,187 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/byte_order.h"
+#include "base/log.h"
+#include "initiator/scsi/lun_address.h"
+#include "initiator/session/session_impl.h"
+#include "initiator/session/session_tags.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint8_t kDataDigestError = 0x02;  // reasons of a Reject, 11.17.1
+constexpr std::uint8_t kCommandNotSupported = 0x05;
+constexpr std::uint8_t kImmediateCommandReject = 0x06;
+constexpr std::uint8_t kWaitingForLogout = 0x0c;
+
+// Ours: a target can neither park us for long nor keep us draining for hours.
+constexpr std::chrono::seconds kMaxTime2Wait{60};
+constexpr std::chrono::seconds kMaxDrain{60};
+
+const char* reject_reason(std::uint8_t reason) {
+  switch (reason) {
+    case kDataDigestError:
+      return "data digest error";
+    case 0x03:
+      return "SNACK rejected";
+    case 0x04:
+      return "protocol error";
+    case kCommandNotSupported:
+      return "command not supported";
+    case kImmediateCommandReject:
+      return "too many immediate commands";
+    case 0x07:
+      return "task in progress";
+    case 0x08:
+      return "invalid data acknowledgement";
+    case 0x09:
+      return "invalid PDU field";
+    case 0x0a:
+      return "out of target transfer tags";
+    case 0x0b:
+      return "negotiation reset";
+    case kWaitingForLogout:
+      return "waiting for logout";
+    default:
+      return "unknown reason";
+  }
+}
+
+}  // namespace
+
+void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
+  if (pdu.initiator_task_tag != kReservedTag) {
+    if (pdu.initiator_task_tag != kPingTag) {
+      fail_protocol("a NOP-In that answers no NOP-Out");
+      return;
+    }
+    if (ping_outstanding_ && !ping_queued_) {
+      ping_answered();
+    } else {
+      tolerate(Tolerated::ping_answer);
+    }
+    take_status_numbers(pdu.numbers);
+    return;
+  }
+  take_window(pdu.numbers);
+  if (pdu.target_transfer_tag == kReservedTag) {
+    return;  // only there for its sequence numbers
+  }
+  if (ping_replies_.full()) {
+    tolerate(Tolerated::many_pings);
+    return;
+  }
+  ping_replies_.push({.lun = pdu.lun, .target_transfer_tag = pdu.target_transfer_tag});
+  schedule_flush();
+}
+
+void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::byte* data) {
+  take_status_numbers(pdu.numbers);
+  switch (pdu.event) {
+    case AsyncEvent::scsi_event: {
+      const std::size_t length =
+          pdu.data_bytes >= 2
+              ? std::min<std::size_t>(load_be16(data), std::size_t{pdu.data_bytes} - 2)
+              : 0;
+      const SenseData sense = length != 0 ? parse_sense({data + 2, length}) : SenseData{};
+      log_limited(log_limiter_, reactor_.now(), LogLevel::info, "session",
+                  "{} reports a SCSI event of LUN {}: sense {}", where(), lun_text(pdu.lun),
+                  sense_text(sense));
+      if (sense.valid) {
+        observers_.for_each(
+            [&](SessionObserver& observer) { observer.on_scsi_event(session_, pdu.lun, sense); });
+      }
+      return;
+    }
+    case AsyncEvent::logout_request:
+      logout_as_asked("a logout", pdu.parameter3);
+      return;
+    case AsyncEvent::connection_drop:
+    case AsyncEvent::session_drop:
+      wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.parameter2}, kMaxTime2Wait);
+      end_cause_ = RepeatedEnds::Cause::ended_by_target;
+      fail_connection({ErrorCode::unavailable, fmt::format("{} drops the connection", where())});
+      return;
+    case AsyncEvent::negotiation_request:
+      // Negotiation within the full feature phase is not worth having; a new login is the same.
+      logout_as_asked("new parameters", pdu.parameter3);
+      return;
+  }
+  // Other events are the vendor's and demand nothing.
+}
+
+// The target closes the connection itself after that many seconds.
+void Session::Impl::logout_as_asked(const char* what, std::uint16_t limit_seconds) {
+  const Duration limit =
+      std::clamp<Duration>(std::chrono::seconds{limit_seconds}, std::chrono::seconds{1}, kMaxDrain);
+  const Duration drain = std::max(limit - Duration{std::chrono::seconds{1}}, limit / 2);
+  begin_logout({ErrorCode::unavailable, fmt::format("{} asks for {}", where(), what)}, drain,
+               limit);
+}
+
+void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
+  take_status_numbers(pdu.numbers);
+  if (pdu.data_bytes < kBhsBytes) {
+    if (ping_outstanding_ && !ping_queued_ && commands_in_flight_ == 0 && functions_used_ == 0) {
+      tolerate(Tolerated::ping_rejected);  // there is nothing else that it can be of
+      ping_answered();
+      return;
+    }
+    fail_protocol("a Reject that does not say of what");
+    return;
+  }
+  const PduHeader rejected = decode_header(BhsBytes{data, kBhsBytes});
+  if (pdu.reason == kWaitingForLogout) {
+    // What was rejected has not been executed, but its task will not be answered either; the logout
+    // ends both.
+    logout_as_asked("a logout", 1);
+    return;
+  }
+  if (rejected.opcode == Opcode::nop_out) {
+    // Too busy for it, or without a use for it, but alive.
+    if (pdu.reason != kImmediateCommandReject) {
+      tolerate(Tolerated::ping_rejected);
+    }
+    if (rejected.initiator_task_tag == kPingTag && !ping_queued_) {
+      ping_answered();
+    }
+    return;
+  }
+  if (FunctionSlot* slot = find_function(rejected.initiator_task_tag);
+      slot != nullptr && slot->state == FunctionSlot::State::sent &&
+      rejected.opcode == Opcode::task_management_request) {
+    if (pdu.reason == kImmediateCommandReject) {
+      slot->state = FunctionSlot::State::deferred;  // a later tick sends it again
+    } else if (pdu.reason == kCommandNotSupported) {
+      function_answered(*slot, FunctionOutcome::unsupported);
+    } else {
+      tolerate(Tolerated::function_rejected);
+      function_answered(*slot, FunctionOutcome::refused);
+    }
+    return;
+  }
+  if (const TaskSlot* slot = table_.find(rejected.initiator_task_tag);
+      slot != nullptr && pdu.reason == kDataDigestError &&
+      (rejected.opcode == Opcode::data_out || rejected.opcode == Opcode::scsi_command)) {
+    // 7.8: the command's own answer follows, with the sense of a damaged transfer. Until then it is
+    // in doubt.
+    tolerate(Tolerated::data_rejected);
+    doubt_commands(slot->task->lun);
+    return;
+  }
+  fail_protocol(fmt::format("a Reject of a {} with reason 0x{:02x} ({})",
+                            to_string(rejected.opcode), pdu.reason, reject_reason(pdu.reason)));
+}
+
+void Session::Impl::handle_logout_response(const LogoutResponsePdu& pdu) {
+  if (state_ != SessionState::in_logout || pdu.initiator_task_tag != kLogoutTag || !logout_sent_) {
+    fail_protocol("a Logout Response that answers no Logout");
+    return;
+  }
+  wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.time2wait}, kMaxTime2Wait);
+  leave_connection({ErrorCode::unavailable, fmt::format("logged out of {}", where())});
+}
+
+}  // namespace iscsi_blkback

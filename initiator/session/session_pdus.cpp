@@ -1,0 +1,399 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/byte_order.h"
+#include "initiator/scsi/error_class.h"
+#include "initiator/session/session_impl.h"
+#include "initiator/session/session_tags.h"
+
+namespace iscsi_blkback {
+
+void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data) {
+  if (!full_feature_phase()) {
+    handle_login_pdu(bytes, header, data);
+    return;
+  }
+  switch (header.opcode) {
+    case Opcode::data_in: {
+      const DataInPdu pdu = decode_data_in(bytes);
+      handle_data_in(pdu, data);
+      return;
+    }
+    case Opcode::scsi_response:
+      handle_scsi_response(decode_scsi_response(bytes), data);
+      return;
+    case Opcode::r2t:
+      handle_r2t(decode_r2t(bytes));
+      return;
+    case Opcode::nop_in:
+      handle_nop_in(decode_nop_in(bytes));
+      return;
+    case Opcode::async_message:
+      handle_async_message(decode_async_message(bytes), data);
+      return;
+    case Opcode::task_management_response:
+      handle_task_management_response(decode_task_management_response(bytes));
+      return;
+    case Opcode::reject:
+      handle_reject(decode_reject(bytes), data);
+      return;
+    case Opcode::logout_response:
+      handle_logout_response(decode_logout_response(bytes));
+      return;
+    case Opcode::nop_out:
+    case Opcode::scsi_command:
+    case Opcode::task_management_request:
+    case Opcode::login_request:
+    case Opcode::text_request:
+    case Opcode::data_out:
+    case Opcode::logout_request:
+    case Opcode::snack_request:
+    case Opcode::login_response:
+    case Opcode::text_response:
+      break;
+  }
+  fail_protocol(fmt::format("an unexpected {} (opcode 0x{:02x})", to_string(header.opcode),
+                            static_cast<unsigned>(header.opcode)));
+}
+
+void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
+                                     const std::byte* data) {
+  const Result<Login::Progress> progress = login_->receive(bytes, {data, header.data_bytes});
+  if (!progress) {
+    const Error& error = progress.error();
+    if (error.code == ErrorCode::protocol) {
+      end_cause_ = RepeatedEnds::Cause::broken_rule;
+    }
+    fail_connection({error.code, fmt::format("login to {} failed: {}", where(), error.message)});
+    return;
+  }
+  switch (*progress) {
+    case Login::Progress::request:
+      send_login_request();
+      return;
+    case Login::Progress::complete:
+      enter_full_feature_phase();
+      return;
+    case Login::Progress::redirected:
+      redirect();
+      return;
+  }
+}
+
+void Session::Impl::send_login_request() {
+  if (sending_) {
+    // The answer was faster than the news that the kernel has taken all of the last request.
+    login_request_due_ = true;
+    return;
+  }
+  login_->next_request(login_request_);
+  const iovec part{.iov_base = login_request_.data(), .iov_len = login_request_.size()};
+  sending_ = true;
+  ++statistics_.sends;
+  statistics_.bytes_sent += login_request_.size();
+  stream_->send({&part, 1});
+}
+
+namespace {
+
+// 4.2.2.1: a MaxCmdSN below ExpCmdSN-1 is to be ignored.
+bool tells_a_window(const TargetNumbers& numbers) {
+  return !serial_before(numbers.max_cmd_sn + 1, numbers.exp_cmd_sn);
+}
+
+}  // namespace
+
+void Session::Impl::enter_full_feature_phase() {
+  negotiated_ = login_->negotiated();
+  portal_address_ = address_of_portal();
+  peer_ = login_address();
+  statuses_.reset(login_->numbers().stat_sn + 1);
+  // One command finds out where the login's numbers make no sense.
+  const TargetNumbers& numbers = login_->numbers();
+  max_cmd_sn_ = tells_a_window(numbers) ? numbers.max_cmd_sn : cmd_sn_;
+  digests_ = negotiated_.digests;
+  if (const std::string& faults = login_->tolerated(); !faults.empty()) {
+    tolerate(Tolerated::login, faults);
+  }
+  chap_logins_.succeeded(*login_, reactor_.now());
+  chap_next_ = ChapNext::same;
+  login_.reset();
+  state_ = SessionState::logged_in;
+  if (permanent_hop_) {
+    moved_to_ = permanent_hop_;
+  }
+  redirect_hops_ = 0;
+  hop_addresses_.clear();
+  addresses_tried_ = 0;
+  another_address_ = false;
+  address_trouble_.clear();
+  up_since_ = reactor_.now();
+  if (up_since_ - connecting_since_ < options_.login_timeout) {
+    slow_logins_ = 0;
+  }
+  next_look_ = up_since_;
+  window_stalls_ = 0;
+  ++login_epoch_;
+  ++statistics_.logins;
+  start_tick();
+  log_limited(log_limiter_, up_since_, LogLevel::info, "session", "logged in to {}", where());
+  observers_.for_each([this](SessionObserver& observer) { observer.on_session_up(session_); });
+}
+
+// For a PDU that has a StatSN of its own.
+void Session::Impl::take_status_numbers(const TargetNumbers& numbers) {
+  switch (statuses_.take(numbers.stat_sn)) {
+    case StatusSequence::Arrival::in_order:
+    case StatusSequence::Arrival::late:
+      break;
+    case StatusSequence::Arrival::early:
+      tolerate(Tolerated::status_order);
+      break;
+    case StatusSequence::Arrival::renumbered:
+      tolerate(Tolerated::status_renumbered);
+      break;
+  }
+  take_window(numbers);
+}
+
+// When nothing is outstanding, no answer can come any more with a number that is missing.
+void Session::Impl::pass_status_gaps() {
+  if (statuses_.has_gap() && commands_in_flight_ == 0 && functions_used_ == 0 &&
+      !ping_outstanding_) {
+    statuses_.pass_gaps();
+    tolerate(Tolerated::status_renumbered);
+  }
+}
+
+void Session::Impl::tolerate(Tolerated rule, std::string_view details) {
+  const std::uint32_t bit = 1U << static_cast<unsigned>(rule);
+  if ((tolerated_ & bit) == 0) {
+    tolerated_ |= bit;
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{} {}{}", where(),
+                to_string(rule), details);
+  }
+}
+
+void Session::Impl::take_window(const TargetNumbers& numbers) {
+  // The window never shrinks.
+  if (tells_a_window(numbers) && serial_before(max_cmd_sn_, numbers.max_cmd_sn)) {
+    max_cmd_sn_ = numbers.max_cmd_sn;
+    if (!waiting_.empty()) {
+      schedule_flush();
+    }
+  }
+}
+
+TaskSlot* Session::Impl::accept_data_in(const DataInPdu& pdu) {
+  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  if (slot == nullptr) {
+    fail_protocol("a Data-In for a task that does not exist");
+    return nullptr;
+  }
+  const ScsiTask& task = *slot->task;
+  // 11.7.1: status only in the last PDU of a sequence, residual bits only with status; 11.7.2: the
+  // acknowledgement that the A bit asks for exists from error recovery level 1 on.
+  if (pdu.acknowledge || (pdu.has_status && !pdu.final) ||
+      (!pdu.has_status && (pdu.overflow || pdu.underflow))) [[unlikely]] {
+    tolerate(Tolerated::data_in_flags);
+  }
+  if (pdu.data_bytes == 0) {
+    if (task.direction == DataDirection::in && pdu.data_sn == slot->next_sn) {
+      ++slot->next_sn;
+    } else {
+      tolerate(Tolerated::empty_data_in);
+    }
+    slot->moved_at = look_;
+    return slot;
+  }
+  if (task.direction != DataDirection::in) {
+    fail_protocol("a Data-In for a task that reads nothing");
+    return nullptr;
+  }
+  // DataPDUInOrder and DataSequenceInOrder are Yes: data come without gap or overlap, so that the
+  // count of what has arrived proves that the buffer is full.
+  if (pdu.data_sn != slot->next_sn) {
+    fail_protocol(
+        fmt::format("a Data-In with DataSN {} in place of {}", pdu.data_sn, slot->next_sn));
+    return nullptr;
+  }
+  if (pdu.buffer_offset != slot->arrived_bytes ||
+      pdu.data_bytes > task.data_length_bytes - slot->arrived_bytes) {
+    fail_protocol(fmt::format("a Data-In of {} bytes at offset {} in place of {} (of {})",
+                              pdu.data_bytes, pdu.buffer_offset, slot->arrived_bytes,
+                              task.data_length_bytes));
+    return nullptr;
+  }
+  ++slot->next_sn;
+  slot->moved_at = look_;
+  return slot;
+}
+
+void Session::Impl::handle_data_in(const DataInPdu& pdu, const std::byte* data) {
+  TaskSlot* slot = accept_data_in(pdu);
+  if (slot == nullptr) {
+    return;
+  }
+  if (pdu.data_bytes != 0 && slot->task->data != nullptr) {
+    std::memcpy(slot->task->data + pdu.buffer_offset, data, pdu.data_bytes);
+  }
+  finish_data_in(pdu);
+}
+
+void Session::Impl::finish_data_in(const DataInPdu& pdu) {
+  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  ISCSI_BLKBACK_ASSERT(slot != nullptr);
+  slot->arrived_bytes += pdu.data_bytes;
+  if (!pdu.has_status) {
+    take_window(pdu.numbers);
+    return;
+  }
+  take_status_numbers(pdu.numbers);
+  if (pdu.overflow && pdu.underflow) [[unlikely]] {
+    tolerate(Tolerated::residual_both_ways);
+  }
+  ScsiTask& task = *slot->task;
+  task.outcome = TaskOutcome::completed;
+  task.status = static_cast<ScsiStatus>(pdu.status);
+  task.response_code = 0;
+  task.sense = SenseData{};
+  set_transferred(*slot, pdu.underflow, pdu.overflow, pdu.residual_bytes);
+  finish(*slot);
+}
+
+void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::byte* data) {
+  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  if (slot == nullptr) {
+    fail_protocol("a SCSI Response for a task that does not exist");
+    return;
+  }
+  if (pdu.overflow && pdu.underflow) [[unlikely]] {
+    tolerate(Tolerated::residual_both_ways);
+  }
+  // 11.4.8: the count of Data-In (reads) or R2T (writes). Whether one is missing, the count of
+  // bytes says (set_transferred()). Fewer say nothing at all: targets leave the field out.
+  if (pdu.response == 0 && slot->task->direction != DataDirection::none &&
+      serial_before(slot->next_sn, pdu.exp_data_sn)) [[unlikely]] {
+    tolerate(Tolerated::exp_data_sn);
+  }
+  take_status_numbers(pdu.numbers);
+  ScsiTask& task = *slot->task;
+  task.response_code = pdu.response;
+  task.outcome = pdu.response == 0 ? TaskOutcome::completed : TaskOutcome::target_failure;
+  task.status = static_cast<ScsiStatus>(pdu.status);
+  task.sense = SenseData{};
+  if (pdu.data_bytes >= 2) {
+    // 11.4.7: a 2-byte length, the sense data, then data of the iSCSI response.
+    const std::size_t length =
+        std::min<std::size_t>(load_be16(data), std::size_t{pdu.data_bytes} - 2);
+    task.sense = parse_sense({data + 2, length});
+  }
+  // No command of ours transfers both ways: an answer that speaks of that is one to another
+  // command.
+  const bool overflow = pdu.overflow || pdu.bidirectional_overflow || pdu.bidirectional_underflow;
+  set_transferred(*slot, pdu.underflow, overflow, pdu.residual_bytes);
+  if (task.ended_with_attention() ||
+      (task.status == ScsiStatus::check_condition && tells_loss(task.sense))) [[unlikely]] {
+    // A target says it once, to whichever command comes first.
+    const std::uint64_t lun = task.lun;
+    const SenseData sense = task.sense;
+    observers_.for_each(
+        [&](SessionObserver& observer) { observer.on_scsi_event(session_, lun, sense); });
+    slot = connection_active() ? table_.find(pdu.initiator_task_tag) : nullptr;
+    if (slot == nullptr) {
+      return;  // dropped by one of them
+    }
+  }
+  finish(*slot);
+}
+
+void Session::Impl::set_transferred(TaskSlot& slot, bool underflow, bool overflow,
+                                    std::uint32_t residual) {
+  ScsiTask& task = *slot.task;
+  const std::uint32_t missing = underflow ? std::min(residual, task.data_length_bytes) : 0;
+  const std::uint32_t moved =
+      task.direction == DataDirection::in ? slot.arrived_bytes : slot.staged_bytes;
+  task.overflow = overflow;
+  task.transferred_bytes = std::min(task.data_length_bytes - missing, moved);
+}
+
+void Session::Impl::finish(TaskSlot& slot) {
+  ++answers_;
+  const bool still_referred_to = sending_ && slot.last_batch == batch_number_;
+  ScsiTask& task = table_.remove(slot);
+  if (task.outcome == TaskOutcome::completed) {
+    task.silences = task.stuck = 0;
+  }
+  if (!waiting_.empty()) {
+    schedule_flush();
+  }
+  if (still_referred_to) {
+    // The target answered before the kernel has let go of the data; the submitter must not get its
+    // buffer back before that.
+    finishing_.push_back(task);
+  } else {
+    complete(task);
+  }
+}
+
+void Session::Impl::complete(ScsiTask& task) {
+  --commands_in_flight_;
+  if (commands_in_flight_ == 0 && state_ == SessionState::in_logout) {
+    schedule_flush();  // the Logout may go now
+  }
+  task.on_complete(task);
+}
+
+void Session::Impl::handle_r2t(const R2tPdu& pdu) {
+  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  if (slot == nullptr || slot->task->direction != DataDirection::out) {
+    fail_protocol("an R2T for a task that does not exist or writes nothing");
+    return;
+  }
+  const ScsiTask& task = *slot->task;
+  if (pdu.r2t_sn != slot->next_sn) {
+    fail_protocol("an R2T out of order");
+    return;
+  }
+  // Data that was asked for before may be asked for once more, but nothing may be left out: then
+  // the end of what was sent proves that all was.
+  if (pdu.buffer_offset > slot->requested_bytes || pdu.desired_bytes == 0 ||
+      pdu.desired_bytes > task.data_length_bytes - pdu.buffer_offset) {
+    fail_protocol(fmt::format("an R2T for {} bytes at offset {} (of {}, {} asked for before)",
+                              pdu.desired_bytes, pdu.buffer_offset, task.data_length_bytes,
+                              slot->requested_bytes));
+    return;
+  }
+  if (bursts_.full()) {
+    fail_protocol("far more R2Ts than MaxOutstandingR2T allows");
+    return;
+  }
+  if (pdu.target_transfer_tag == kReservedTag) [[unlikely]] {
+    tolerate(Tolerated::r2t_without_tag);
+  }
+  if (pdu.buffer_offset < slot->requested_bytes) [[unlikely]] {
+    tolerate(Tolerated::r2t_for_sent_data);
+  }
+  if (pdu.desired_bytes > negotiated_.max_burst_length) [[unlikely]] {
+    tolerate(Tolerated::long_r2t);
+  }
+  if (slot->outstanding_r2ts >= negotiated_.max_outstanding_r2t) [[unlikely]] {
+    tolerate(Tolerated::many_r2ts);
+  }
+  ++slot->next_sn;
+  ++slot->outstanding_r2ts;
+  slot->requested_bytes = std::max(slot->requested_bytes, pdu.buffer_offset + pdu.desired_bytes);
+  slot->moved_at = look_;
+  take_window(pdu.numbers);
+  bursts_.push({.initiator_task_tag = pdu.initiator_task_tag,
+                .target_transfer_tag = pdu.target_transfer_tag,
+                .offset = pdu.buffer_offset,
+                .end = pdu.buffer_offset + pdu.desired_bytes,
+                .data_sn = 0,
+                .asked_for = true});
+  schedule_flush();
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,237 @@
+// Commands that are stuck on a live connection. There is no timer and no clock reading per command:
+// the session's tick looks at all commands sixteen times in command_timeout, looks are numbered,
+// and a command remembers the look before which it was sent or last moved data.
+//
+// The ladder: ABORT TASK; where the target refuses or does not answer within abort_timeout,
+// LOGICAL UNIT RESET if the disks of the LUN allow it (Session::may_reset); where that fails too,
+// or the target says that there is no such task and does not answer it, the connection is dropped,
+// and what was at the target is its submitter's to retry and to fence.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "initiator/scsi/lun_address.h"
+#include "initiator/session/session_impl.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint32_t kLooks = 16;
+
+// A command that was given up before gets far more time: one that needs a little longer than
+// command_timeout would never end. So do all of a connection that is silent and waited for all the
+// same (see silence_patience.h): the ABORT TASK would not be answered either.
+std::uint32_t looks_allowed(const ScsiTask& task, bool silent) {
+  return task.stuck != 0 ? kLooks * 8 : silent ? kLooks * 4 : kLooks;
+}
+
+// In the last looks that it is allowed.
+bool has_moved(const TaskSlot& slot, std::uint32_t look, bool silent) {
+  return look - slot.moved_at <= looks_allowed(*slot.task, silent);
+}
+
+}  // namespace
+
+void Session::Impl::watch_commands() {
+  const TimePoint now = reactor_.now();
+  if (options_.command_timeout.count() != 0 && now >= next_look_) {
+    next_look_ = now + Duration{options_.command_timeout} / kLooks;
+    ++look_;
+    look_for_stuck_commands();
+  }
+  if (functions_used_ != 0 && full_feature_phase()) {
+    check_function_deadlines();
+  }
+}
+
+void Session::Impl::look_for_stuck_commands() {
+  if (commands_in_flight_ == 0) {
+    window_stalls_ = 0;
+    return;
+  }
+  // A command that waits behind an older one which is being served is not stuck: the target may
+  // well take them in order.
+  const auto moved = [this](const TaskSlot& slot) { return has_moved(slot, look_, waits_on_); };
+  std::uint32_t oldest_moving = cmd_sn_;
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    const TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr && moved(slot) && serial_before(slot.cmd_sn, oldest_moving)) {
+      oldest_moving = slot.cmd_sn;
+    }
+  }
+  for (std::size_t index = 0; index < table_.size() && full_feature_phase(); ++index) {
+    TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr && !moved(slot) && serial_before(slot.cmd_sn, oldest_moving)) {
+      abort_stuck_command(slot);
+    }
+  }
+  // A window that nothing gets through: no command to abort, and no way on but a new login.
+  const bool stalled = !waiting_.empty() && oldest_moving == cmd_sn_ &&
+                       statistics_.commands == commands_at_look_ &&
+                       std::none_of(functions_.begin(), functions_.end(),
+                                    [](const FunctionSlot& function) { return function.ends(); });
+  commands_at_look_ = statistics_.commands;
+  window_stalls_ = stalled ? window_stalls_ + 1 : 0;
+  if (window_stalls_ > kLooks) {
+    fail_connection(
+        {ErrorCode::timed_out,
+         fmt::format("{} has kept its command window closed for command_timeout", where())});
+  }
+}
+
+void Session::Impl::doubt_commands(std::uint64_t lun) {
+  constexpr std::uint32_t kLooksLeft = kLooks / 8;
+  if (options_.command_timeout.count() == 0) {
+    // Nobody looks, so that those which were ended without an answer would be waited for as long as
+    // the connection lives.
+    for (std::size_t index = 0; index < table_.size(); ++index) {
+      const TaskSlot& slot = table_.slot_at(index);
+      if (slot.task != nullptr && slot.task->lun == lun) {
+        fail_connection({ErrorCode::timed_out,
+                         fmt::format("{} may have ended commands for LUN {} without an answer",
+                                     where(), lun_text(lun))});
+        return;
+      }
+    }
+    return;
+  }
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr && slot.task->lun == lun &&
+        look_ - slot.moved_at < kLooks - kLooksLeft) {
+      slot.moved_at = look_ - (kLooks - kLooksLeft);
+    }
+  }
+}
+
+void Session::Impl::abort_stuck_command(TaskSlot& slot) {
+  const std::uint32_t tag = table_.tag_of(slot);
+  const std::uint64_t lun = slot.task->lun;
+  for (const FunctionSlot& function : functions_) {
+    const bool aborting =
+        function.function == TaskFunction::abort_task && function.referenced_task_tag == tag;
+    const bool resetting =
+        function.function == TaskFunction::logical_unit_reset && function.lun == lun;
+    if (function.ends() && (aborting || resetting)) {
+      return;
+    }
+  }
+  FunctionSlot* free = free_function_slot();
+  if (free == nullptr) {
+    // Its turn comes when one of those under way is answered; that each of them is, or is given up,
+    // is the deadlines' affair. Abandoned ones have none.
+    if (std::none_of(functions_.begin(), functions_.end(),
+                     [](const FunctionSlot& function) { return function.ends(); })) {
+      escalate(lun);
+    }
+    return;
+  }
+  ++statistics_.stuck_commands;
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session",
+              "{}: a command for LUN {} (operation 0x{:02x}) is not answered; it is aborted",
+              where(), lun_text(lun), slot.task->cdb[0]);
+  free->request = nullptr;
+  free->referenced_task_tag = tag;
+  free->ref_cmd_sn = slot.cmd_sn;
+  start_function(*free, TaskFunction::abort_task, lun);
+}
+
+void Session::Impl::count_stuck(std::uint64_t lun) {
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    const TaskSlot& slot = table_.slot_at(index);
+    if (slot.task != nullptr && slot.task->lun == lun && !has_moved(slot, look_, waits_on_)) {
+      ScsiTask::count_up(slot.task->stuck);
+    }
+  }
+}
+
+bool Session::Impl::may_reset(std::uint64_t lun) {
+  bool allowed = false;
+  bool refused = false;
+  observers_.for_each([&](const SessionObserver& observer) {
+    const ResetConsent consent = observer.may_reset(lun);
+    allowed = allowed || consent == ResetConsent::allowed;
+    refused = refused || consent == ResetConsent::refused;
+  });
+  return allowed && !refused;
+}
+
+// ABORT TASK has not helped.
+void Session::Impl::escalate(std::uint64_t lun) {
+  const auto resetting =
+      std::find_if(functions_.begin(), functions_.end(), [lun](const FunctionSlot& function) {
+        return function.ends() && function.request == nullptr &&
+               function.function == TaskFunction::logical_unit_reset && function.lun == lun;
+      });
+  if (resetting != functions_.end()) {
+    return;
+  }
+  FunctionSlot* free = may_reset(lun) ? free_function_slot() : nullptr;
+  if (free == nullptr) {
+    count_stuck(lun);
+    fail_connection({ErrorCode::timed_out,
+                     fmt::format("{} answers, but not a command for LUN {}, nor does it abort it",
+                                 where(), lun_text(lun))});
+    return;
+  }
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session",
+              "{}: a command for LUN {} cannot be aborted; the LUN is reset", where(),
+              lun_text(lun));
+  free->request = nullptr;
+  free->referenced_task_tag = kReservedTag;
+  free->ref_cmd_sn = 0;
+  start_function(*free, TaskFunction::logical_unit_reset, lun);
+}
+
+void Session::Impl::check_function_deadlines() {
+  using State = FunctionSlot::State;
+  const TimePoint now = reactor_.now();
+  for (FunctionSlot& slot : functions_) {
+    if (!full_feature_phase()) {
+      return;
+    }
+    if (slot.state == State::free || slot.state == State::abandoned) {
+      continue;
+    }
+    const bool own_abort = slot.request == nullptr && slot.function == TaskFunction::abort_task;
+    if (own_abort && table_.find(slot.referenced_task_tag) == nullptr) {
+      if (slot.state == State::sent) {
+        slot.state = State::abandoned;  // its answer may still come
+      } else {
+        release_function(slot);
+      }
+      continue;
+    }
+    if (slot.state == State::deferred) {
+      slot.state = State::queued;
+      schedule_flush();
+    }
+    if (now < slot.deadline) {
+      continue;
+    }
+    if (!own_abort) {
+      count_stuck(slot.lun);
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} does not answer a {}", where(), to_string(slot.function))});
+      return;
+    }
+    if (slot.state == State::answered) {
+      // It knows no such task. A reset has nothing to end there, but everybody else's commands, and
+      // those at other paths without an answer, so that it would lead to the next reset.
+      count_stuck(slot.lun);
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} neither answers a command for LUN {} nor knows it any more",
+                                   where(), lun_text(slot.lun))});
+      return;
+    }
+    if (slot.state == State::sent) {
+      slot.state = State::abandoned;
+    } else {
+      release_function(slot);
+    }
+    escalate(slot.lun);
+  }
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,267 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "initiator/session/session_impl.h"
+
+namespace iscsi_blkback {
+
+void Session::Impl::on_timer() {
+  switch (state_) {
+    case SessionState::connecting:
+      fail_connection(
+          {ErrorCode::timed_out,
+           fmt::format("{} does not answer; check the address, cable and firewall", where())});
+      return;
+    case SessionState::in_login:
+      slow_logins_ = std::min(slow_logins_ + 1, kMostSlowLogins);
+      fail_connection(
+          {ErrorCode::timed_out,
+           fmt::format("{} accepts the connection but does not answer the login", where())});
+      return;
+    case SessionState::logged_in:
+      tick();
+      return;
+    case SessionState::in_logout:
+      on_logout_timer();
+      return;
+    case SessionState::transport_wait:
+      if (lookup_) {
+        give_up_redirect({ErrorCode::timed_out,
+                          fmt::format("{} redirects to {}, whose address the name servers do not "
+                                      "tell in time; check the DNS settings of this host",
+                                      where(), redirect_target_.host)});
+        return;
+      }
+      connect();
+      return;
+    case SessionState::free:
+    case SessionState::cleanup_wait:
+      return;
+  }
+}
+
+void Session::Impl::on_logout_timer() {
+  const TimePoint now = reactor_.now();
+  if (now >= logout_deadline_) {
+    fail_connection(
+        {ErrorCode::timed_out, fmt::format("{} did not finish the logout in time", where())});
+    return;
+  }
+  if (now >= drain_deadline_ && !drain_over_) {
+    drain_over_ = true;
+    schedule_flush();
+  }
+  if (logout_sent_) {
+    start_tick();
+  } else {
+    tick();  // a target that has died meanwhile is not waited for
+  }
+}
+
+// One coarse timer watches the connection: it asks whether anything at all has arrived. Which
+// command is late on a living one, watch_commands() finds out.
+void Session::Impl::tick() {
+  pass_status_gaps();
+  watch_commands();
+  if (!full_feature_phase()) {
+    return;
+  }
+  const TimePoint now = reactor_.now();
+  const bool busy = commands_in_flight_ != 0;
+  if (ping_outstanding_) {
+    if (waits_on_ || now >= ping_deadline()) {
+      waits_on_ = waits_on(now);
+    }
+    if (!waits_on_ && now >= ping_deadline()) {
+      count_silence();
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} has stopped answering (no reply to a NOP-Out)", where())});
+      return;
+    }
+  } else {
+    const Duration quiet = now - last_received_;
+    const Duration stalled = busy ? now - std::max(last_received_, busy_since_) : Duration::zero();
+    if ((options_.stall_probe.count() != 0 && stalled >= options_.stall_probe) ||
+        (options_.noop_out_interval.count() != 0 && quiet >= options_.noop_out_interval)) {
+      queue_ping();
+    }
+  }
+  start_tick();
+}
+
+TimePoint Session::Impl::ping_deadline() const {
+  const TimePoint deadline =
+      std::max(last_received_, ping_since_) + Duration{options_.noop_out_timeout};
+  const bool busy = commands_in_flight_ != 0;
+  if ((!busy && !ping_asked_for_) || options_.path_timeout.count() == 0) {
+    return deadline;
+  }
+  // Silence for path_timeout in all, of which the ping had at least three quarters of its share.
+  const TimePoint asked = ping_asked_for_ ? ping_since_ : TimePoint::max();
+  const TimePoint since = busy ? std::min(busy_since_, asked) : asked;
+  const Duration share =
+      std::max<Duration>(options_.path_timeout - options_.stall_probe, options_.path_timeout / 4);
+  return std::min(deadline,
+                  std::max(std::max(last_received_, since) + Duration{options_.path_timeout},
+                           ping_since_ + share * 3 / 4));
+}
+
+bool Session::Impl::has_given_up_before() const {
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    const ScsiTask* task = table_.slot_at(index).task;
+    if (task != nullptr && task->silences != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Whether the peer's kernel is there is asked for from now on where waits_on() will want to know.
+void Session::Impl::ask_for_peer() {
+  if (patience_.may_wait_on(reactor_.turn_time(), has_given_up_before())) [[unlikely]] {
+    static_cast<void>(stream_->peer_silence());
+  }
+}
+
+bool Session::Impl::waits_on(TimePoint now) {
+  return commands_in_flight_ != 0 && !stopping_ &&
+         patience_.waits_on({.now = now,
+                             .silent_for = now - std::max(last_received_, busy_since_),
+                             .peer_silence = stream_->peer_silence(),
+                             .given_up_before = has_given_up_before()});
+}
+
+void Session::Impl::note_end_of_silence() {
+  waits_on_ = false;
+  const TimePoint now = reactor_.turn_time();
+  patience_.answered_after(now - std::max(last_received_, busy_since_), now);
+  // Their turn had not come.
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    table_.slot_at(index).moved_at = look_;
+  }
+  log_limited(
+      log_limiter_, now, LogLevel::warning, "session",
+      "{} has answered after {} s of silence, while its computer was alive all the time: it "
+      "is waited for longer from now on",
+      where(),
+      std::chrono::duration_cast<std::chrono::seconds>(patience_.longest_silence()).count());
+}
+
+void Session::Impl::count_silence() {
+  for (std::size_t index = 0; index < table_.size(); ++index) {
+    ScsiTask* task = table_.slot_at(index).task;
+    if (task != nullptr) {
+      ScsiTask::count_up(task->silences);
+    }
+  }
+}
+
+void Session::Impl::ping() {
+  if (state_ != SessionState::logged_in) {
+    return;
+  }
+  ping_asked_for_ = true;
+  if (!ping_outstanding_) {
+    queue_ping();
+  }
+  start_tick();
+}
+
+void Session::Impl::ping_answered() {
+  ping_outstanding_ = false;
+  if (std::exchange(ping_asked_for_, false)) {
+    ping_answered_pending_ = true;
+    events_.schedule();
+  }
+}
+
+void Session::Impl::deliver_ping_answered() {
+  if (std::exchange(ping_answered_pending_, false) && state_ == SessionState::logged_in) {
+    observers_.for_each([this](SessionObserver& observer) { observer.on_ping_answered(session_); });
+  }
+}
+
+void Session::Impl::start_tick() {
+  if (state_ == SessionState::in_logout && logout_sent_) {
+    timer_.start_at(logout_deadline_);
+    return;
+  }
+  // Without commands only noop_out_interval matters, and nothing wakes up more often than that
+  // asks.
+  idle_tick_ = commands_in_flight_ == 0 && functions_used_ == 0 && !ping_outstanding_ &&
+               state_ == SessionState::logged_in;
+  Duration period = std::chrono::milliseconds{125};
+  if (idle_tick_) {
+    if (options_.noop_out_interval.count() == 0) {
+      timer_.stop();
+      return;
+    }
+    timer_.start_at(std::max(last_received_ + Duration{options_.noop_out_interval},
+                             reactor_.now() + Duration{std::chrono::milliseconds{1}}));
+    return;
+  }
+  if (options_.path_timeout.count() != 0) {
+    period = std::min<Duration>(period, std::max<Duration>(Duration{options_.path_timeout} / 8,
+                                                           std::chrono::milliseconds{1}));
+  }
+  if (options_.command_timeout.count() != 0) {
+    period = std::min<Duration>(period, std::max<Duration>(Duration{options_.command_timeout} / 16,
+                                                           std::chrono::milliseconds{1}));
+  }
+  if (functions_used_ != 0) {
+    for (const auto limit :
+         {options_.abort_timeout, options_.lu_reset_timeout, options_.tgt_reset_timeout}) {
+      period = std::min<Duration>(
+          period, std::max<Duration>(Duration{limit} / 8, std::chrono::milliseconds{1}));
+    }
+  }
+  TimePoint next = reactor_.now() + period;
+  // What somebody waits for comes exactly then.
+  if (options_.command_timeout.count() != 0 && next_look_ > reactor_.now()) {
+    next = std::min(next, next_look_);
+  }
+  if (waits_on_) {
+    // looks with each period
+  } else if (ping_outstanding_) {
+    next = std::min(next, ping_deadline());
+  } else if (commands_in_flight_ != 0 && options_.stall_probe.count() != 0) {
+    next = std::min(next, std::max(last_received_, busy_since_) + Duration{options_.stall_probe});
+  }
+  if (state_ == SessionState::in_logout) {
+    next = std::min(next, drain_over_ ? logout_deadline_ : drain_deadline_);
+  }
+  timer_.start_at(next);
+}
+
+void Session::Impl::schedule_retry() {
+  if (stopping_) {
+    return;  // process_events finishes the stop
+  }
+  state_ = SessionState::transport_wait;
+  if (std::exchange(redirecting_, false)) {
+    follow_redirect();
+    return;
+  }
+  if (std::exchange(another_address_, false)) {
+    timer_.start_after(Duration::zero());
+    return;
+  }
+  forget_redirects();
+  // Another offer of CHAP algorithms is a part of the same login; the ladder has an end.
+  const std::uint32_t doublings =
+      std::exchange(chap_next_, ChapNext::same) == ChapNext::next ? 0 : std::min(failures_++, 16U);
+  const Duration longest =
+      std::max(ends_.wait(), std::min<Duration>(options_.relogin_backoff_max,
+                                                options_.relogin_backoff_min * (1U << doublings)));
+  // Between half and all of it, so that the paths of many guests do not come back in step.
+  const auto half = static_cast<std::uint64_t>(longest.count() / 2);
+  const Duration jittered =
+      longest / 2 + Duration{static_cast<std::int64_t>(reactor_.random() % (half + 1))};
+  const Duration demanded = std::exchange(wait_demanded_, Duration::zero());
+  waited_at_most_ = std::max(longest, demanded);
+  timer_.start_after(std::max(jittered, demanded));
+}
+
+}  // namespace iscsi_blkback

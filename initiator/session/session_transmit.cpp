@@ -1,0 +1,211 @@
+#include <algorithm>
+
+#include "initiator/session/session_impl.h"
+#include "initiator/session/session_tags.h"
+
+namespace iscsi_blkback {
+
+void Session::Impl::schedule_flush() {
+  // Even while a send is under way: in the turn of that send this keeps the reactor from waiting
+  // before on_sent has come. Later flush() finds nothing to do, and on_sent schedules it again.
+  flush_.schedule();
+}
+
+// Fills one batch with everything that may be sent now, in the order: answers to the target, data
+// that it waits for, new commands as far as its window and our table allow.
+void Session::Impl::flush() {
+  if (!full_feature_phase()) {
+    return;
+  }
+  if (!sending_ && !logout_sent_) {  // 11.14: nothing follows a Logout
+    send_batch();
+  }
+  if (!receive_due_) {
+    return;
+  }
+  receive_due_ = false;
+  // A receive without an answer has brought a part of one: the rest is on its way.
+  const std::size_t low_water =
+      answers_ != 0 && !direct_.under_way ? gather_policy_.low_water_bytes(commands_in_flight_) : 1;
+  stream_->set_low_water(low_water);
+  if (low_water == 1) {
+    receive_more();
+  } else {
+    gather_timer_.start_at(reactor_.turn_time() + GatherPolicy::kPatience);
+    receive_at_most(received_.size());
+  }
+}
+
+void Session::Impl::send_batch() {
+  batch_.clear(digests_);
+  ++batch_number_;
+  stage_control_pdus();
+  if (!logout_sent_) {
+    stage_bursts();
+    stage_commands();
+  }
+  if (batch_.empty()) {
+    return;
+  }
+  batch_.seal();
+  sending_ = true;
+  ++statistics_.sends;
+  statistics_.bytes_sent += batch_.total_bytes();
+  stream_->send(batch_.parts());
+  if (!bursts_.empty() || may_stage_command()) {
+    schedule_flush();  // there was more than a batch takes; on_sent shall come soon
+  }
+}
+
+void Session::Impl::stage_control_pdus() {
+  while (!ping_replies_.empty()) {
+    const PingReply& reply = ping_replies_.front();
+    encode(NopOutPdu{.immediate = true,
+                     .data_bytes = 0,
+                     .lun = reply.lun,
+                     .initiator_task_tag = kReservedTag,
+                     .target_transfer_tag = reply.target_transfer_tag,
+                     .cmd_sn = cmd_sn_,
+                     .exp_stat_sn = statuses_.expected()},
+           batch_.add_header());
+    ping_replies_.pop();
+  }
+  if (ping_queued_) {
+    ping_queued_ = false;
+    encode(NopOutPdu{.immediate = true,
+                     .data_bytes = 0,
+                     .lun = 0,
+                     .initiator_task_tag = kPingTag,
+                     .target_transfer_tag = kReservedTag,
+                     .cmd_sn = cmd_sn_,
+                     .exp_stat_sn = statuses_.expected()},
+           batch_.add_header());
+  }
+  stage_functions();
+  if (logout_queued_ && (commands_in_flight_ == 0 || drain_over_)) {
+    logout_queued_ = false;
+    logout_sent_ = true;
+    logout_deadline_ = std::min(logout_deadline_, reactor_.now() + options_.logout_timeout);
+    start_tick();
+    encode(LogoutRequestPdu{.reason = 0,
+                            .initiator_task_tag = kLogoutTag,
+                            .cid = 0,
+                            .cmd_sn = cmd_sn_,
+                            .exp_stat_sn = statuses_.expected()},
+           batch_.add_header());
+  }
+}
+
+void Session::Impl::stage_bursts() {
+  while (!bursts_.empty() && stage_burst(bursts_.front())) {
+    bursts_.pop();
+  }
+}
+
+// Returns whether the burst needs nothing more.
+bool Session::Impl::stage_burst(DataOutBurst& burst) {
+  TaskSlot* slot = table_.find(burst.initiator_task_tag);
+  if (slot == nullptr) {
+    return true;  // the target answered without waiting for its data
+  }
+  const ScsiTask& task = *slot->task;
+  while (burst.offset != burst.end) {
+    const std::uint32_t bytes =
+        std::min(burst.end - burst.offset, negotiated_.max_send_data_segment_length);
+    if (!batch_.has_room(bytes)) {
+      return false;
+    }
+    encode(DataOutPdu{.final = burst.offset + bytes == burst.end,
+                      .data_bytes = bytes,
+                      .lun = task.lun,
+                      .initiator_task_tag = burst.initiator_task_tag,
+                      .target_transfer_tag = burst.target_transfer_tag,
+                      .exp_stat_sn = statuses_.expected(),
+                      .data_sn = burst.data_sn++,
+                      .buffer_offset = burst.offset},
+           batch_.add_header());
+    if (batch_.add_data(task.data + burst.offset, bytes)) {
+      slot->last_batch = batch_number_;
+    }
+    burst.offset += bytes;
+    slot->staged_bytes = std::max(slot->staged_bytes, burst.offset);
+    slot->moved_at = look_;
+  }
+  if (burst.asked_for) {
+    --slot->outstanding_r2ts;
+  }
+  return true;
+}
+
+// There is one, with a slot for it, within the target's window.
+bool Session::Impl::may_stage_command() const {
+  return !waiting_.empty() && !table_.full() && !serial_before(max_cmd_sn_, cmd_sn_);
+}
+
+void Session::Impl::stage_commands() {
+  // A burst that did not fit goes before any new command.
+  while (bursts_.empty() && may_stage_command()) {
+    const std::uint32_t at_most =
+        std::min(negotiated_.first_burst_length, negotiated_.max_send_data_segment_length);
+    const ScsiTask& next = waiting_.front();
+    if (!batch_.has_room(std::min(next.data_length_bytes, at_most))) {
+      return;
+    }
+    stage_command(*waiting_.pop_front());
+  }
+}
+
+void Session::Impl::stage_command(ScsiTask& task) {
+  const std::uint32_t tag = table_.insert(task);
+  TaskSlot& slot = *table_.find(tag);
+  const bool writes = task.direction == DataDirection::out;
+  const std::uint32_t unasked =
+      writes ? std::min(task.data_length_bytes, negotiated_.first_burst_length) : 0;
+  const std::uint32_t immediate =
+      negotiated_.immediate_data ? std::min(unasked, negotiated_.max_send_data_segment_length) : 0;
+  const std::uint32_t unsolicited = negotiated_.initial_r2t ? immediate : unasked;
+
+  encode(ScsiCommandPdu{.final = immediate == unsolicited,
+                        .read = task.direction == DataDirection::in,
+                        .write = writes,
+                        .data_bytes = immediate,
+                        .lun = task.lun,
+                        .initiator_task_tag = tag,
+                        .expected_data_bytes = task.data_length_bytes,
+                        .cmd_sn = cmd_sn_,
+                        .exp_stat_sn = statuses_.expected(),
+                        .cdb = task.cdb},
+         batch_.add_header());
+  slot.cmd_sn = cmd_sn_++;
+  slot.moved_at = look_;
+  if (task.silences != 0 && ping_outstanding_) [[unlikely]] {
+    ask_for_peer();
+  }
+  if (batch_.add_data(task.data, immediate)) {
+    slot.last_batch = batch_number_;
+  }
+  slot.staged_bytes = immediate;
+  slot.requested_bytes = unsolicited;
+  ++statistics_.commands;
+  if (immediate != unsolicited) {
+    DataOutBurst burst{.initiator_task_tag = tag,
+                       .target_transfer_tag = kReservedTag,
+                       .offset = immediate,
+                       .end = unsolicited,
+                       .data_sn = 0,
+                       .asked_for = false};
+    if (!stage_burst(burst)) {
+      bursts_.push(burst);
+    }
+  }
+}
+
+void Session::Impl::queue_ping() {
+  ping_outstanding_ = true;
+  ping_queued_ = true;
+  ping_since_ = reactor_.now();
+  ask_for_peer();
+  schedule_flush();
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,34 @@
+#include "multipath/attach/path_choice.h"
+
+#include <algorithm>
+
+#include "base/ascii_case.h"
+#include "initiator/login/login_text.h"
+
+namespace iscsi_blkback {
+
+bool PathChoice::includes(const ResolvedPortal& path) const {
+  if (!target_name.empty() && !same_iscsi_name(target_name, path.target_name)) {
+    return false;
+  }
+  if (equal_text(path.portal.host, portal.host) && path.portal.port == portal.port) {
+    return true;
+  }
+  const auto address = SocketAddress::parse(portal.host, portal.port);
+  return address && (*address == path.address ||
+                     std::find(path.other_addresses.begin(), path.other_addresses.end(),
+                               *address) != path.other_addresses.end());
+}
+
+DiskPlan plan_paths(const DiskPlan& disk, const PathChoice& choice) {
+  DiskPlan plan = disk;
+  plan.portals = {choice.portal};
+  plan.discovery_portals.clear();
+  plan.other_target_names.clear();
+  if (!choice.target_name.empty()) {
+    plan.target_name = plan.session.target_name = choice.target_name;
+  }
+  return plan;
+}
+
+}  // namespace iscsi_blkback

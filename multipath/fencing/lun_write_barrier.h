@@ -1,0 +1,235 @@
+// LunWriteBarrier: keeps the writes of this host's disks that lead to one LUN in order, when one
+// disk follows another one there: detached from one guest and attached to another, a guest that is
+// destroyed and started anew, moved within the host, or whose process has died. Owned by
+// MultipathDevice, one for each disk that may write. Reactor thread.
+//
+// Each disk tells the others, in a slot of the LUN's BarrierFile: at which of its paths writes are
+// outstanding, at which some were lost that the target may still execute (unfenced), until when,
+// and whether its guest runs, is suspended or has ended (or the disk is being closed). Others do
+// this:
+//  - A disk whose guest runs has the LUN to itself: one that comes later is not ready before that
+//    has changed, unless both are `shared`. Only so nothing can be overtaken that a process which
+//    does not run just now (stopped, or slow to notice the end of its guest) sends later.
+//  - A disk whose guest is suspended has the LUN as before, but for the disk of the same guest that
+//    it is being moved to within the host, which comes after the suspend and takes its place in
+//    the line. Everybody else waits until it has ended: it may go on where it is. Where the disk
+//    ends while the guest goes on, or may do so (it was suspended then, or the process has died
+//    while it was; or its disk is opened anew, or its process is asked to end), its place is kept
+//    for the guest's next disk, for quiesce_time. A place that has been taken, by a disk that has
+//    written since, is taken by nobody else: the guest goes on from there.
+//  - A disk whose guest has ended still has writes outstanding or unfenced for a while: others hold
+//    their requests back as long as that says so: writes, which would be overtaken, and reads, by
+//    which their guests decide. The bound is the holder's: its commands are answered, aborted or
+//    lost within their time-outs, and what is lost is fenced or harmless after quiesce_time.
+//  - A disk whose process has died says nothing any more. What its slot says was outstanding or
+//    unfenced may be executed until quiesce_time after its death, or until the nexus that carried
+//    it has been reinstated: the slot says how to (PredecessorFence does it).
+// A guest that is resumed where it was, although a disk was there to take it over, comes after that
+// one. Where another disk has written meanwhile, what the resumed guest knows of its disk is no
+// longer true, and what it had asked for before would overtake newer data: it is never served again
+// (Others::overtaken).
+//
+// Where the file is removed while disks are in use (an operator, a service that cleans folders),
+// each of them goes to the one that is there now (follow_file()), with its turn, and whoever comes
+// meanwhile waits for that: the kernel's list of locks tells of them.
+//
+// All disks of a LUN have one file, by whichever of its names they know it (barrier_names.h). Where
+// that turns out later, because two names that had nothing to do with each other become those of
+// one LUN, both files were in use: all disks of the one come to the other then, those that have
+// written included, and stay in the order in which they came.
+//
+// What is told costs a store where something changes, and asking whether anything has changed one
+// load. enter(), look(), follow_file() and set_nexus() are system calls, for which no request
+// waits.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "initiator/scsi/lun_names.h"
+#include "initiator/session/session.h"
+#include "multipath/fencing/barrier_file.h"
+#include "multipath/fencing/barrier_folder.h"
+#include "multipath/fencing/barrier_names.h"
+#include "multipath/groups/path_selector.h"
+#include "multipath/path/login_place.h"
+
+namespace iscsi_blkback {
+
+// How to log in to where a path has led, with the ISID that it had.
+struct BarrierNexus {
+  Isid isid{};
+  std::uint16_t session_number = 0;
+  std::string initiator_name;
+  std::string target_name;
+  SocketAddress portal;  // Session::portal_address() of its last login
+  InterfaceBinding interface_binding;
+  LoginPlace place;  // of its last login
+};
+
+// A path of a disk whose process has died.
+struct PredecessorPath {
+  std::size_t slot = 0;
+  std::uint64_t turn = 0;  // of the disk: another one in its slot has another one
+  std::uint32_t path = 0;
+
+  bool operator==(const PredecessorPath&) const = default;
+};
+
+enum class HolderUse : std::uint32_t {
+  runs,
+  suspended,
+  ended,  // or the disk is being closed
+  kept,   // no disk: its guest has another one soon
+};
+
+class LunWriteBarrier {
+ public:
+  struct Holder {
+    std::string name;          // for others' messages: "xvda of guest 5"
+    std::uint64_t vm = 0;      // see GuestNow
+    std::uint32_t domain = 0;  // of the guest
+    bool shared = false;
+    Duration quiesce_time{};  // see MultipathOptions
+  };
+
+  // A disk whose process has died.
+  struct DeadHolder {
+    std::size_t slot = 0;
+    std::uint64_t turn = 0;
+    PathMask paths = 0;  // whose writes may still be executed
+    TimePoint until{};   // then they are harmless
+  };
+  // What the others say, as it concerns this disk.
+  struct Others {
+    std::string in_use_by;         // a disk that has the LUN to itself; empty: none
+    std::string late_writes_of;    // one whose guest has ended; empty: none
+    std::vector<DeadHolder> dead;  // with something that is not harmless
+    // While this disk's guest was suspended, a disk has written that it does not share the LUN
+    // with. Told when nobody else is there any more, and for good: the disk counts as ended.
+    bool overtaken = false;
+
+    [[nodiscard]] bool may_write() const {
+      return in_use_by.empty() && late_writes_of.empty() && dead.empty();
+    }
+  };
+
+  // The folder is made where it does not exist. key: of lun_barrier_key(), for a LUN that is known
+  // by none of `names` yet. now: disks that come to different files of the LUN are in order by it.
+  // The error is one sentence: the file cannot be used, all its slots are taken, or somebody else
+  // has the folder just now.
+  [[nodiscard]] static Result<LunWriteBarrier> enter(const std::string& folder,
+                                                     const std::string& key, const Holder& holder,
+                                                     TimePoint now = {},
+                                                     const BarrierNames& names = {});
+
+  // Without a file: nobody is told, and there are no others.
+  LunWriteBarrier() = default;
+  LunWriteBarrier(LunWriteBarrier&&) noexcept = default;
+  LunWriteBarrier& operator=(LunWriteBarrier&&) noexcept = default;
+  // Without leave(): for others, as if the process had died.
+  ~LunWriteBarrier() = default;
+
+  [[nodiscard]] bool entered() const { return file_.valid(); }
+  // A path tells these names of the LUN, by that target. True: some are not told to others yet,
+  // which follow_file() does.
+  [[nodiscard]] bool learn(const LunNames& told, const std::string& target_name);
+  // From time to time; nothing happens as long as the file is where it was, and has the LUN's
+  // names. The error is one sentence: the disk is not seen by those that come now, unless a later
+  // call succeeds. True: other disks at the LUN, which knew it by another name, had not seen this
+  // one, nor this one them.
+  [[nodiscard]] Result<bool> follow_file();
+
+  // What this disk tells. Before the first write of a login is sent at the path; the error (there
+  // is no space) means that only time fences what the path may leave behind.
+  Result<void> set_nexus(std::uint32_t path, const BarrierNexus& nexus);
+  // Nothing of the path is outstanding or unfenced any more.
+  void forget_nexus(std::uint32_t path);
+  void set_outstanding(std::uint32_t path, bool writes);
+  // paths: all of them, 0: none. anywhere: also where no path is known any more. until: of the
+  // last.
+  void set_unfenced(PathMask paths, bool anywhere, TimePoint until);
+  void set_use(HolderUse use, std::uint64_t vm, TimePoint now);
+  // Nothing is sent any more. What may still be executed is for others what a dead disk has left.
+  void leave();
+  // The same; the place is kept for the guest's next disk.
+  void leave_place(TimePoint now);
+
+  // Whether something that concerns others has changed since the last look().
+  [[nodiscard]] bool changed() const {
+    return entered() && SharedField(file_.header().changes).load() != seen_changes_;
+  }
+  [[nodiscard]] Others look(TimePoint now);
+  // The nexus of a dead holder's path; nullopt: what its slot says is no nexus, or the slot is
+  // another disk's by now.
+  [[nodiscard]] std::optional<BarrierNexus> nexus_of(const PredecessorPath& predecessor) const;
+  // It has been reinstated since the holder's death: nothing that was sent there can be executed
+  // any more. Nothing happens where the slot is another disk's by now.
+  void reinstated(const PredecessorPath& predecessor);
+
+ private:
+  [[nodiscard]] barrier_layout::Slot& own() const { return file_.slot(slot_); }
+  [[nodiscard]] Result<void> move_to(BarrierFile file, std::size_t to);
+  static void bring_dead(const BarrierFile& from, const BarrierFile& to, const Holder& holder,
+                         std::optional<std::size_t> but);
+  void come_after_all_others(TimePoint now);
+  void take_next_heirs_turn(std::uint64_t place, TimePoint now);
+  [[nodiscard]] bool has_an_heir() const;
+  void inherit_place(TimePoint now);
+  [[nodiscard]] bool is_moved_from(std::size_t index, TimePoint now) const;
+  void pass_on_former_places() const;
+  [[nodiscard]] bool is_heir_of(barrier_layout::Slot& slot) const;
+  [[nodiscard]] Others look_at_slots(TimePoint now);
+  [[nodiscard]] bool comes_first(barrier_layout::Slot& slot) const;
+  void note_known_writer();
+  void look_for_removed();
+  void tell_if_not_running();
+  // Keeps the slot from being taken, until it is unlocked. False: it is another disk's.
+  [[nodiscard]] bool hold_dead(const PredecessorPath& predecessor) const;
+  [[nodiscard]] bool others_have_removed_files(TimePoint now);
+  void come_from(BarrierFolder::Found& found);
+  [[nodiscard]] std::string holder_elsewhere(TimePoint now);
+  static std::string drop_files_without_holders(std::vector<BarrierFile>& files,
+                                                std::optional<TimePoint> now);
+  [[nodiscard]] std::optional<DeadHolder> look_at_dead(std::size_t slot, TimePoint now) const;
+
+  std::string folder_;
+  std::string key_;
+  BarrierNames names_;
+  bool names_are_told_ = true;  // the file has them
+  Holder holder_;
+  BarrierFile file_;
+  std::size_t slot_ = 0;
+  std::uint64_t seen_changes_ = 0;
+  TimePoint entered_at_{};
+  bool had_the_lun_ = false;  // while its guest ran, at the last look
+  bool overtaken_ = false;
+  // Of disks whose files were removed before this one came: so many are to come to its file.
+  bool looks_for_removed_ = true;
+  std::uint64_t removed_ = 0;
+  std::uint64_t returned_before_ = 0;
+  TimePoint removed_until_{};  // one that is gone, without having come, is harmless then
+  // Where somebody may still be: other files of the LUN, and those of LUNs that may be this one.
+  std::vector<BarrierFile> former_;
+  std::vector<BarrierFile> ambiguous_;
+};
+
+// A process of this host has just been found dead: its disks' time counts from now on. For whoever
+// hears of the ends of processes; without it, the time counts from when another disk finds out.
+void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoint now);
+
+// What the disks of this host have at their LUNs, the most serious of it.
+enum class BarrierUse : std::uint8_t {
+  none,     // nothing that could still be executed, and nobody who sends anything
+  ending,   // disks that are about to end, or that have died
+  running,  // disks whose guests run
+};
+[[nodiscard]] BarrierUse use_of_barriers(const std::string& folder, TimePoint now);
+
+}  // namespace iscsi_blkback

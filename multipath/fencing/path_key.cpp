@@ -1,0 +1,170 @@
+#include "multipath/fencing/path_key.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "multipath/fencing/session_fencer.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint32_t kMaxKeyAttentions = 8;  // in a row
+
+}  // namespace
+
+// On the heap, and its own owner while the session has it: it may outlive path and device.
+struct PathKey::Return {
+  PathKey* key = nullptr;  // null: nobody waits for it
+  std::shared_ptr<SessionFencer> fencer;
+  const Session* session = nullptr;
+  std::uint16_t lun = 0;
+  ScsiTask task;
+  std::array<std::byte, kReserveOutListBytes> buffer{};
+};
+
+PathKey::PathKey(Reactor& reactor, Path& path, std::uint64_t host_key, Owner& owner)
+    : path_(path),
+      reactor_(reactor),
+      host_key_(host_key),
+      owner_(owner),
+      timer_(
+          reactor, [](void* self) noexcept { static_cast<PathKey*>(self)->on_timer(); }, this) {
+  ISCSI_BLKBACK_ASSERT(host_key <= kMaxHostKey);
+}
+
+PathKey::~PathKey() {
+  ISCSI_BLKBACK_ASSERT(!registering_);
+  if (return_ != nullptr) {
+    return_->key = nullptr;
+  }
+}
+
+std::uint64_t PathKey::value() const {
+  const Isid& isid = path_.session().options().isid;
+  std::uint64_t key = host_key_;
+  for (std::size_t i = 1; i < isid.size(); ++i) {
+    key = key << 8 | isid[i];
+  }
+  return key;
+}
+
+bool PathKey::registered() const {
+  return registered_epoch_ == path_.session().login_epoch();
+}
+
+void PathKey::enroll() {
+  const Session& session = path_.session();
+  if (host_key_ == 0 || registering_ || ends_ || session.state() != SessionState::logged_in ||
+      registered()) {
+    return;
+  }
+  path_.logical_unit().prepare_reserve_out(
+      task_, ReserveOutAction::register_and_ignore_existing_key, ReservationType::none,
+      {.service_action_key = value()}, buffer_);
+  task_.owner = this;
+  task_.on_complete = [](ScsiTask& task) noexcept {
+    static_cast<PathKey*>(task.owner)->on_registered();
+  };
+  sent_epoch_ = session.login_epoch();
+  sent_place_ = login_place(session);
+  registering_ = maybe_at_target_ = true;
+  path_.session().submit(task_);
+}
+
+void PathKey::on_registered() {
+  registering_ = false;
+  if (std::exchange(doubted_, false)) {
+    enroll();
+  } else if (classify(task_) == ErrorClass::success) {
+    registered_epoch_ = sent_epoch_;
+    stray_ = false;
+    place_ = sent_place_;
+    attentions_ = 0;
+  } else if (task_.status == ScsiStatus::check_condition && task_.sense.valid &&
+             task_.sense.key == SenseKey::unit_attention && attentions_++ < kMaxKeyAttentions) {
+    enroll();
+  } else if (task_.outcome == TaskOutcome::completed) {
+    owner_.on_key_refused(path_, to_string(classify(task_)));
+  }
+  stray_ = stray_ || task_.outcome == TaskOutcome::connection_lost;
+  owner_.on_key_settled();
+}
+
+void PathKey::gone_at_target() {
+  registered_epoch_ = 0;
+  place_.reset();
+  maybe_at_target_ = registering_ || stray_;
+}
+
+void PathKey::give_back() {
+  if (std::exchange(ends_, true) || !maybe_at_target_) {
+    return;
+  }
+  if (path_.session().state() != SessionState::logged_in) {
+    owner_.on_key_kept(path_, "the path is down");
+    return;
+  }
+  give_up_at_ = reactor_.now() + kGiveBackTime;
+  send_return();
+}
+
+void PathKey::send_return() {
+  timer_.start_at(give_up_at_);
+  return_ = std::make_unique<Return>().release();  // until it completes
+  return_->key = this;
+  return_->fencer = SessionFencer::of(reactor_);
+  return_->session = &path_.session();
+  return_->lun = path_.lun();
+  path_.logical_unit().prepare_reserve_out(return_->task,
+                                           ReserveOutAction::register_and_ignore_existing_key,
+                                           ReservationType::none, {}, return_->buffer);
+  return_->task.owner = return_;
+  return_->task.on_complete = [](ScsiTask& task) noexcept {
+    const std::unique_ptr<Return> ended(static_cast<Return*>(task.owner));
+    if (ended->key != nullptr) {
+      ended->key->on_returned(ended->task);
+    }
+    ended->fencer->key_taken_back(*ended->session, ended->lun);
+  };
+  path_.session().submit(return_->task);
+}
+
+void PathKey::on_returned(const ScsiTask& task) {
+  return_ = nullptr;
+  const ErrorClass error = classify(task);
+  if (error == ErrorClass::success) {
+    gone_at_target();
+    stop_giving_back(nullptr);
+    return;
+  }
+  const ErrorRule rule = rule_for(error);
+  if (task.outcome != TaskOutcome::completed || rule.path == PathVerdict::fail ||
+      retries_.next(error, rule, reactor_.now()) == RetryState::Step::answer) {
+    stop_giving_back(to_string(error));
+    return;
+  }
+  timer_.start_at(
+      std::min(give_up_at_, reactor_.now() + retries_.delay(rule.delay, reactor_.random())));
+}
+
+void PathKey::on_timer() {
+  if (return_ != nullptr) {
+    std::exchange(return_, nullptr)->key = nullptr;
+    stop_giving_back("not answered yet");
+  } else if (reactor_.now() >= give_up_at_ || path_.session().state() != SessionState::logged_in) {
+    stop_giving_back("it does not become ready");
+  } else {
+    send_return();
+  }
+}
+
+void PathKey::stop_giving_back(const char* kept_because) {
+  timer_.stop();
+  if (kept_because != nullptr) {
+    owner_.on_key_kept(path_, kept_because);
+  }
+  owner_.on_key_settled();
+}
+
+}  // namespace iscsi_blkback

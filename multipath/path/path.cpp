@@ -1,0 +1,542 @@
+#include "multipath/path/path.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace iscsi_blkback {
+namespace {
+
+// An ALUA transition that takes longer is no transition (the limit of Linux).
+constexpr std::chrono::seconds kTransitionTimeout{60};
+// Questions that are not answered take room in the session's command window, which other disks may
+// share. With so many the session is given up when the LUN does not say who it is; how it is served
+// is not asked any more with half of them. Where command_timeout aborts them there are fewer.
+constexpr std::uint32_t kMostUnanswered = 8;
+
+// What the LUN's answers about access mean for guest I/O through this path.
+AccessState state_here(const LogicalUnitAccess& access) {
+  if (access.refused) {
+    return *access.refused;
+  }
+  if (const TargetPortGroup* group = access.group()) {
+    return group->state;
+  }
+  if (access.rdac) {
+    const RdacVolumeAccess& rdac = *access.rdac;
+    if (rdac.state == AccessState::unavailable) {
+      return AccessState::unavailable;
+    }
+    if (rdac.state == AccessState::transitioning) {
+      // Both: a transfer is under way. This one alone: the controller is starting.
+      return rdac.other_state == AccessState::transitioning ? AccessState::transitioning
+                                                            : AccessState::unavailable;
+    }
+    if (!rdac.owned && !rdac.shared && !rdac.automatic_transfer) {
+      return AccessState::standby;
+    }
+  }
+  return AccessState::active_optimized;
+}
+
+CheckerFinding finding_of(ErrorClass error) {
+  return error == ErrorClass::lun_missing ? CheckerFinding::disconnected
+         : concerns_access(error)         ? CheckerFinding::access_state
+                                          : CheckerFinding::other;
+}
+
+bool serves(AccessState state) {
+  return state == AccessState::active_optimized || state == AccessState::active_non_optimized ||
+         state == AccessState::block_dependent;
+}
+
+}  // namespace
+
+const char* to_string(PathState state) {
+  switch (state) {
+    case PathState::pending:
+      return "pending";
+    case PathState::up:
+      return "up";
+    case PathState::ghost:
+      return "ghost";
+    case PathState::down:
+      return "down";
+    case PathState::quarantined:
+      return "quarantined";
+  }
+  return "unknown";
+}
+
+const char* to_string(CheckerFinding finding) {
+  switch (finding) {
+    case CheckerFinding::other:
+    case CheckerFinding::access_state:
+      break;
+    case CheckerFinding::timeout:
+      return "i/o timeout";
+    case CheckerFinding::disconnected:
+      return "disconnected";
+  }
+  return "faulty";
+}
+
+Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string portal_name,
+           std::uint32_t index, const PathCheckerOptions& checker, Owner& owner)
+    : reactor_(reactor),
+      session_(session),
+      lun_(lun),
+      portal_name_(std::move(portal_name)),
+      index_(index),
+      checker_timeout_(checker.checker_timeout),
+      owner_(owner),
+      logical_unit_(reactor, session, encode_lun(lun)),
+      checker_(reactor, logical_unit_, checker, *this),
+      question_timer_(
+          reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_question_timer(); },
+          this),
+      depth_(session.options().max_commands) {}
+
+Path::~Path() {
+  ISCSI_BLKBACK_ASSERT(idle());
+  cancel_questions();
+  if (started_) {
+    session_.remove_observer(*this);
+  }
+}
+
+void Path::start() {
+  ISCSI_BLKBACK_ASSERT(!started_);
+  started_ = true;
+  session_.add_observer(*this);
+  if (session_.state() == SessionState::logged_in) {
+    session_up_at_ = reactor_.now();
+    identify();
+  }
+}
+
+void Path::stop() {
+  stopped_ = true;
+  checker_.stop();
+  cancel_questions();
+}
+
+void Path::cancel_questions() {
+  question_timer_.stop();
+  if (identifying_ || reading_access_) {
+    logical_unit_.cancel_identify();
+    reading_access_ = false;
+    if (std::exchange(identifying_, false)) {
+      set_identity(Identity::unknown);
+    }
+  }
+}
+
+void Path::submit(ScsiTask& task, const BlockRequest& request) {
+  logical_unit_.prepare_io(task, request);
+  ++in_flight_;
+  writes_in_flight_ += task.direction == DataDirection::out ? 1 : 0;
+  ++requests_;
+  session_.submit(task);
+}
+
+void Path::ended(const ScsiTask& task, ErrorClass error) {
+  ISCSI_BLKBACK_ASSERT(in_flight_ > 0);
+  --in_flight_;
+  writes_in_flight_ -= task.direction == DataDirection::out ? 1 : 0;
+  if (error == ErrorClass::success) {
+    checker_.passed();
+    if (depth_.limited()) [[unlikely]] {
+      depth_.on_success(reactor_.now());
+    }
+    return;
+  }
+  ++failures_;
+  if (concerns_access(error)) {
+    refresh_access();
+  }
+  if (error == ErrorClass::communication_failure && state_ == PathState::up && !stopped_ &&
+      !identifying_ && checker_.idle() && session_.state() == SessionState::logged_in) {
+    checker_.check();
+  }
+  if (error == ErrorClass::task_set_full) {
+    depth_.on_task_set_full(reactor_.now(), in_flight_);
+  } else if (error == ErrorClass::busy) {
+    depth_.on_busy(reactor_.now(), in_flight_);
+  }
+}
+
+void Path::fail(ErrorClass error) {
+  if (state_ == PathState::up) {
+    set_state(PathState::down, to_string(error), finding_of(error));
+    look_later();
+  }
+}
+
+void Path::set_identity(Identity identity) {
+  identity_ = identity;
+  owner_.on_path_identity(*this);
+}
+
+// What was answered since the last time that the LUN may have changed was perhaps answered by one
+// that was there in between.
+void Path::verify(const std::string& why) {
+  set_identity(Identity::unknown);
+  if (stopped_ || session_.state() != SessionState::logged_in) {
+    return;  // the next login verifies
+  }
+  // A quarantined path stays that until it has shown to lead to the disk after all.
+  const bool already = identifying_;
+  identify();
+  if (!already && state_ != PathState::quarantined) {
+    set_state(PathState::pending, why);
+  }
+}
+
+bool Path::on_its_way() const {
+  if (session_.state() != SessionState::logged_in) {
+    return session_.still_trying();
+  }
+  return state_ == PathState::pending ||
+         (state_ == PathState::down && not_ready_ && reactor_.now() < session_up_at_ + kReadyTime);
+}
+
+std::string Path::last_error() const {
+  const bool session_up = session_.state() == SessionState::logged_in;
+  return state_ == PathState::up ? std::string()
+         : session_up            ? last_error_
+                                 : session_.last_error().message;
+}
+
+void Path::on_session_up(Session& /*session*/) noexcept {
+  depth_.reset();
+  session_up_at_ = reactor_.now();
+  owner_.on_path_session_up(*this);
+  if (!stopped_) {
+    identify();
+    set_state(PathState::pending, "being identified");
+  }
+}
+
+void Path::on_session_down(Session& /*session*/, const Error& why) noexcept {
+  checker_.pause();
+  cancel_questions();
+  transitioning_until_.reset();
+  if (!stopped_) {
+    set_state(PathState::down, why.message);
+  }
+}
+
+// The one place for what the target tells of the LUN, whichever command it came with. Other events
+// are for the log (the session's).
+void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseData& sense) noexcept {
+  constexpr std::uint16_t kReportedLunsChanged = 0x3f0e;  // says something of every LUN
+  if (lun != logical_unit_.lun() && sense.code() != kReportedLunsChanged) {
+    return;
+  }
+  if (tells_loss(sense)) {
+    owner_.on_loss_told(*this, sense_text(sense));
+    return;
+  }
+  ScsiTask event;
+  event.status = ScsiStatus::check_condition;
+  event.sense = sense;
+  const ErrorClass error = classify(event);
+  if (rule_for(error).path == PathVerdict::verify) {
+    verify(to_string(error));
+  } else if (concerns_access(error)) {
+    refresh_access();
+  } else if (error == ErrorClass::space_attention) {
+    owner_.on_space_low(*this);
+  }
+}
+
+void Path::look_at_capacity() {
+  if (stopped_ || identifying_ || session_.state() != SessionState::logged_in) {
+    return;
+  }
+  if (state_ == PathState::quarantined) {
+    identify();
+  } else if (state_ == PathState::up && !capacity_outstanding_) {
+    logical_unit_.prepare_read_capacity(capacity_task_, capacity_buffer_);
+    capacity_task_.owner = this;
+    capacity_task_.on_complete = [](ScsiTask& task) noexcept {
+      static_cast<Path*>(task.owner)->on_capacity();
+    };
+    capacity_outstanding_ = true;
+    session_.submit(capacity_task_);
+  }
+}
+
+// An error here is the checker's and the requests' affair.
+void Path::on_capacity() {
+  capacity_outstanding_ = false;
+  if (stopped_) {
+    owner_.on_path_idle(*this);
+    return;
+  }
+  if (identifying_ || state_ != PathState::up) {
+    return;
+  }
+  if (classify(capacity_task_, Transfer::at_most) == ErrorClass::success) {
+    const Result<Capacity> capacity = logical_unit_.capacity_of(capacity_task_);
+    if (capacity &&
+        (capacity->block_count != block_count_ || capacity->logical_block_bytes != block_bytes_)) {
+      verify("its capacity has changed");
+    }
+  }
+}
+
+void Path::identify() {
+  set_identity(Identity::in_doubt);
+  if (identifying_) {
+    logical_unit_.start_over();
+    return;
+  }
+  cancel_questions();
+  identifying_ = true;
+  identifying_since_ = reactor_.now();
+  logical_unit_.identify(
+      [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
+        static_cast<Path*>(self)->on_identified(std::move(identity));
+      },
+      this);
+  checker_.pause();
+  question_since_ = identifying_since_;
+  question_timer_.start_after(patience());
+}
+
+void Path::on_identified(Result<LogicalUnitIdentity> identity) {
+  identifying_ = false;
+  question_timer_.stop();
+  not_ready_ = !identity && identity.error().code == ErrorCode::unavailable;
+  if (!identity) {
+    transitioning_until_.reset();
+    set_identity(Identity::unknown);
+    set_state(PathState::down, identity.error().message,
+              identity.error().code == ErrorCode::not_found ? CheckerFinding::disconnected
+                                                            : CheckerFinding::other);
+    look_later();
+    return;
+  }
+  block_count_ = identity->block_count;
+  block_bytes_ = identity->logical_block_bytes;
+  if (Result<void> same = owner_.check_identity(*this, *identity); !same) {
+    set_identity(Identity::unknown);
+    set_state(PathState::quarantined, same.error().message);
+  } else {
+    set_identity(Identity::known);
+    owner_.on_path_access(*this, identity->access);
+    set_state_of(identity->access);
+  }
+  look_later();
+}
+
+void Path::refresh_access() {
+  if (stopped_ || session_.state() != SessionState::logged_in) {
+    return;
+  }
+  if (identifying_ || reading_access_) {  // either tells it
+    logical_unit_.start_over();
+    return;
+  }
+  read_access(false);
+}
+
+void Path::follow_access() {
+  const std::uint64_t successes = requests_ - failures_ - in_flight_;
+  const bool serves = std::exchange(successes_followed_, successes) != successes;
+  if (reading_access_) {
+    return;
+  }
+  if (!serves || state_ != PathState::up) {
+    refresh_access();
+  } else if (!stopped_ && !identifying_ && session_.state() == SessionState::logged_in &&
+             logical_unit_.tells_access()) {
+    read_access(true);
+  }
+}
+
+void Path::read_access(bool serves) {
+  if (logical_unit_.unanswered() >= kMostUnanswered / 2) {
+    return;
+  }
+  reading_access_ = true;
+  question_since_ = reactor_.now();
+  question_timer_.start_after(patience());
+  logical_unit_.read_access(
+      [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
+        static_cast<Path*>(self)->on_access(std::move(identity));
+      },
+      this, serves);
+}
+
+void Path::on_access(Result<LogicalUnitIdentity> identity) {
+  reading_access_ = false;
+  question_timer_.stop();
+  if (state_ == PathState::quarantined) {
+    return;
+  }
+  if (!identity) {
+    // Of a path in use, the requests and the checker say what that means. A change of its access
+    // state that ends in another error is over, and the path is one that does not work.
+    if (transitioning_until_) {
+      transitioning_until_.reset();
+      set_state(PathState::down, identity.error().message);
+      look_later();
+    }
+    return;
+  }
+  owner_.on_path_access(*this, identity->access);
+  if (!serves(state_here(identity->access))) {
+    set_state_of(identity->access);
+    look_later();
+  } else if (state_ == PathState::ghost || transitioning_until_) {
+    // Capacity could not be asked for while the LUN was not served here: all of it anew. A path
+    // that an error has failed is the checker's.
+    transitioning_until_.reset();
+    identify();
+    set_state(PathState::pending, "being identified again");
+  }
+}
+
+void Path::set_state_of(const LogicalUnitAccess& access) {
+  const AccessState state = state_here(access);
+  if (state != AccessState::transitioning) {
+    transitioning_until_.reset();
+  }
+  switch (state) {
+    case AccessState::active_optimized:
+    case AccessState::active_non_optimized:
+    case AccessState::block_dependent:
+      set_state(PathState::up, {});
+      return;
+    case AccessState::standby:
+      set_state(PathState::ghost, "the LUN is not served here until this is made the active side");
+      return;
+    case AccessState::transitioning:
+      if (!transitioning_until_) {
+        transitioning_until_ = reactor_.now() + kTransitionTimeout;
+      }
+      if (reactor_.now() < *transitioning_until_) {
+        set_state(PathState::pending, "the target port is changing its access state");
+        return;
+      }
+      break;
+    case AccessState::unavailable:
+    case AccessState::offline:
+      break;
+  }
+  // Reserved values too, as the byte is the target's.
+  set_state(PathState::down, fmt::format("the target port's access state is {}", to_string(state)),
+            CheckerFinding::access_state);
+}
+
+void Path::look_later() {
+  if (!stopped_ && !identifying_ && session_.state() == SessionState::logged_in) {
+    checker_.look_later(!(state_ == PathState::down || state_ == PathState::ghost ||
+                          transitioning_until_.has_value()));
+  }
+}
+
+// A LUN that answers is waited for, however slow it is: given up after less than an identification
+// takes it would never be used, as it is found to be good again by the next check.
+void Path::on_question_timer() {
+  const TimePoint silent_at = logical_unit_.answered_at() + patience();
+  const TimePoint ends_at = question_since_ + LogicalUnit::longest_identification(patience());
+  if (reactor_.now() < std::min(silent_at, ends_at)) {
+    question_timer_.start_at(std::min(silent_at, ends_at));
+    return;
+  }
+  const bool silent = reactor_.now() >= silent_at;
+  if (silent && identifying_ && logical_unit_.unanswered() >= kMostUnanswered) {
+    session_.drop(Error{ErrorCode::timed_out, "the logical unit does not answer for too long"});
+    return;
+  }
+  if (silent && reactor_.now() < ends_at && logical_unit_.do_without_answer()) {
+    question_timer_.start_after(patience());
+    return;
+  }
+  std::string why = silent
+                        ? fmt::format("{} is not answered", logical_unit_.question())
+                        : "the logical unit answers, but has not told in all this time who it is";
+  logical_unit_.cancel_identify();
+  if (reading_access_) {
+    on_access(tl::unexpected(Error{ErrorCode::timed_out, std::move(why)}));
+    return;
+  }
+  identifying_ = false;
+  transitioning_until_.reset();
+  set_identity(Identity::unknown);
+  set_state(PathState::down, std::move(why),
+            silent ? CheckerFinding::timeout : CheckerFinding::other);
+  look_later();
+}
+
+void Path::on_look_due() noexcept {
+  if (session_.state() != SessionState::logged_in || identifying_) {
+    return;
+  }
+  if (state_ == PathState::ghost || transitioning_until_) {
+    if (state_ == PathState::pending && reactor_.now() >= *transitioning_until_) {
+      set_state(PathState::down, "the target port does not say that its access state has changed");
+    }
+    refresh_access();
+    look_later();
+  } else {
+    checker_.check();
+  }
+}
+
+void Path::on_check_overdue(bool again) noexcept {
+  if (again) {
+    session_.drop(Error{ErrorCode::timed_out, "the logical unit does not answer for too long"});
+  } else if (state_ == PathState::up) {
+    set_state(PathState::down, fmt::format("{} is not answered", checker_.question()),
+              CheckerFinding::timeout);
+  }
+}
+
+void Path::on_checker_idle() noexcept {
+  owner_.on_path_idle(*this);
+}
+
+void Path::on_checked(ErrorClass outcome, bool changed) noexcept {
+  if (identifying_) {
+    return;  // that decides
+  }
+  const PathVerdict verdict = rule_for(outcome).path;
+  if (outcome == ErrorClass::success || outcome == ErrorClass::reservation_conflict) {
+    // As for multipathd, a conflict shows that the path works.
+    if (state_ == PathState::down) {
+      identify();
+      set_state(PathState::pending, "being identified again");
+    } else if (changed) {
+      refresh_access();
+    }
+  } else if (concerns_access(outcome)) {
+    refresh_access();
+  } else if ((verdict == PathVerdict::fail && state_ != PathState::quarantined) ||
+             state_ == PathState::down) {
+    set_state(PathState::down, to_string(outcome), finding_of(outcome));
+  }
+  look_later();
+}
+
+void Path::set_state(PathState state, std::string why, CheckerFinding finding) {
+  last_error_ = std::move(why);
+  finding_ = finding;
+  if (finding == CheckerFinding::disconnected) {
+    set_identity(Identity::unknown);  // what is there next may be another LUN
+  }
+  if (state == state_) {
+    return;
+  }
+  was_up_ = state == PathState::up || (state == PathState::pending && was_up_);
+  state_ = state;
+  checker_.reset_interval();
+  owner_.on_path_changed(*this);
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,244 @@
+// Path: one way to the disk, a logical unit over a session that other disks may share. It knows
+// whether guest I/O may go this way: only while the session is up, after the LUN's identity,
+// capacity and block size have been read in this login and found to be the disk's, and as long as
+// neither an error nor the checker says otherwise. Reactor thread.
+//
+// Its PathChecker asks when nothing else has shown that the path works: an up path without a
+// success since the last look, and a down path of a live session until it answers GOOD (then its
+// identity is read again). Silent death of the connection is the session's affair (NOP-Out).
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/reactor.h"
+#include "initiator/lun/logical_unit.h"
+#include "initiator/session/session.h"
+#include "multipath/path/error_policy.h"
+#include "multipath/path/path_checker.h"
+#include "multipath/path/queue_depth.h"
+
+namespace iscsi_blkback {
+
+// Words of multipath -ll.
+enum class PathState : std::uint8_t {
+  pending,      // not logged in yet, or being identified
+  up,           // ready
+  ghost,        // not served here until an activation (ALUA standby, RDAC: not the owner)
+  down,         // faulty
+  quarantined,  // leads to another LUN than the disk's, or to one of another size
+};
+
+[[nodiscard]] const char* to_string(PathState state);
+
+// Why a path is down, as far as multipathd has a name of its own for it.
+enum class CheckerFinding : std::uint8_t {
+  other,
+  timeout,       // the LUN does not answer
+  disconnected,  // the target has no such LUN any more
+  access_state,  // the array does not serve the LUN here now: nothing is broken
+};
+[[nodiscard]] const char* to_string(CheckerFinding finding);  // "faulty", "i/o timeout", ...
+
+class Path final : private SessionObserver, private PathChecker::Owner {
+ public:
+  class Owner {
+   public:
+    // A login succeeded: what the session's earlier connections left at the target is terminated.
+    virtual void on_path_session_up(Path& path) noexcept = 0;
+    // Whether the LUN is the disk's; the first one asked about decides what the disk is.
+    [[nodiscard]] virtual Result<void> check_identity(Path& path,
+                                                      const LogicalUnitIdentity& identity) = 0;
+    virtual void on_path_changed(Path& path) noexcept = 0;
+    // identity() has been decided anew; on_path_changed() follows where the state changes with it.
+    virtual void on_path_identity(Path& path) noexcept = 0;
+    // How well the path serves the LUN, as read now; perhaps as before.
+    virtual void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept = 0;
+    // The target says that a thinly provisioned LUN has come to its soft threshold.
+    virtual void on_space_low(Path& path) noexcept = 0;
+    // The target says that a write has failed which it had answered with GOOD.
+    virtual void on_loss_told(Path& path, const std::string& sense) noexcept = 0;
+    // After stop(): nothing of the path's is outstanding any more.
+    virtual void on_path_idle(Path& path) noexcept = 0;
+    // Whether LOGICAL UNIT RESET, which ends everybody's commands, is allowed at the disk's LUN
+    // now.
+    [[nodiscard]] virtual bool may_reset_lun() const noexcept { return false; }
+
+   protected:
+    ~Owner() = default;
+  };
+
+  // portal_name: as the disk's operator wrote it; disks that share the session may have other names
+  // for it.
+  Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string portal_name,
+       std::uint32_t index, const PathCheckerOptions& checker, Owner& owner);
+  ~Path();  // idle() only
+
+  void start();
+  // No probe is started any more; the session is still observed, because its logins are fences.
+  void stop();
+  [[nodiscard]] bool stopped() const { return stopped_; }
+  // Nothing of the path's own (checks, identification) is outstanding. Guest I/O is the owner's.
+  [[nodiscard]] bool idle() const { return checker_.idle() && !capacity_outstanding_; }
+
+  // Guest I/O. submit: only when able(). The owner then tells how each command ended.
+  [[nodiscard]] bool able() const {
+    return state_ == PathState::up && in_flight_ < depth_.limit() &&
+           session_.state() == SessionState::logged_in;
+  }
+  void submit(ScsiTask& task, const BlockRequest& request);
+  void ended(const ScsiTask& task, ErrorClass error);
+
+  void set_checker(PathCheckerKind kind) { checker_.set_kind(kind); }
+
+  // Asks whether the LUN is as large as when it was identified; when it is not, it is identified
+  // again. A quarantined path is in any case.
+  void look_at_capacity();
+  [[nodiscard]] bool looking_at_capacity() const { return capacity_outstanding_; }
+  // As the identification has told it; 0: it has not.
+  [[nodiscard]] std::uint64_t block_count() const { return block_count_; }
+
+  // Verdict of the error policy. (Where that is to verify the path, it does so by itself: it hears
+  // of every unit attention of its LUN, whichever command has met it.)
+  void fail(ErrorClass error);
+
+  // The LUN may be another one by now, or tell more than before: no guest I/O until it has been
+  // identified again.
+  void verify(const std::string& why);
+
+  // Reads again how well the LUN is served here; guest I/O goes on meanwhile.
+  void refresh_access();
+  // The same when nobody has said that it has changed: TEST UNIT READY is not sent to a path whose
+  // requests have succeeded since the last time.
+  void follow_access();
+  [[nodiscard]] bool reading_access() const { return reading_access_; }
+  // A question is at the target, or was given up and is there still: another path may answer
+  // sooner.
+  [[nodiscard]] bool awaits_answer() const {
+    return reading_access_ || logical_unit_.unanswered() != 0;
+  }
+
+  [[nodiscard]] PathState state() const { return state_; }
+  // The session is up, and the LUN is being asked who it is or changes its access state: an answer
+  // comes soon.
+  [[nodiscard]] bool identifying() const {
+    return identifying_ || (transitioning_until_ && state_ == PathState::pending);
+  }
+  // identifying(), and not for so long that the LUN may hang there.
+  static constexpr std::chrono::milliseconds kAnswerTime{200};
+  [[nodiscard]] bool answers_soon() const {
+    return identifying() && (!identifying_ || reactor_.now() < identifying_since_ + kAnswerTime);
+  }
+  // It is not known yet what becomes of it, whatever last_error() says: an intermediate state is no
+  // reason to give a disk up that is being attached.
+  [[nodiscard]] bool on_its_way() const;
+  // So long a LUN may say after a login that it is not ready before that counts as its answer.
+  static constexpr std::chrono::seconds kReadyTime{15};
+  // Whether it is the disk's LUN that answers here.
+  enum class Identity : std::uint8_t {
+    known,     // it is, and nothing has said since it was asked that it may be another one
+    in_doubt,  // it is just being asked
+    unknown,   // it may be another one, or is
+  };
+  [[nodiscard]] Identity identity() const { return identity_; }
+  // When the last identification began: what it has found was read since.
+  [[nodiscard]] TimePoint asked_at() const { return identifying_since_; }
+  // identifying(), of a path that was up before: in a moment it may be again.
+  [[nodiscard]] bool verifying() const { return was_up_ && identifying(); }
+  // For commands of the owner's own. It is busy while identifying.
+  [[nodiscard]] LogicalUnit& logical_unit() { return logical_unit_; }
+  [[nodiscard]] const LogicalUnit& logical_unit() const { return logical_unit_; }
+  [[nodiscard]] Session& session() const { return session_; }
+  [[nodiscard]] std::uint16_t lun() const { return lun_; }
+  [[nodiscard]] const std::string& portal_name() const { return portal_name_; }
+  [[nodiscard]] std::uint32_t index() const { return index_; }
+  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
+  [[nodiscard]] std::uint32_t writes_in_flight() const { return writes_in_flight_; }
+  [[nodiscard]] std::uint64_t requests() const { return requests_; }
+  [[nodiscard]] std::uint64_t failures() const { return failures_; }
+  // While the session is up and the path is down.
+  [[nodiscard]] CheckerFinding finding() const {
+    return state_ == PathState::down && session_.state() == SessionState::logged_in
+               ? finding_
+               : CheckerFinding::other;
+  }
+  // Why it is not up; the session's reason while that is down.
+  [[nodiscard]] std::string last_error() const;
+
+ private:
+  void on_session_up(Session& session) noexcept override;
+  void on_session_down(Session& session, const Error& why) noexcept override;
+  void on_scsi_event(Session& session, std::uint64_t lun, const SenseData& sense) noexcept override;
+  [[nodiscard]] ResetConsent may_reset(std::uint64_t lun) const noexcept override {
+    return lun != logical_unit_.lun() ? ResetConsent::not_concerned
+           : owner_.may_reset_lun()   ? ResetConsent::allowed
+                                      : ResetConsent::refused;
+  }
+
+  void set_identity(Identity identity);
+  void identify();
+  void on_identified(Result<LogicalUnitIdentity> identity);
+  void on_access(Result<LogicalUnitIdentity> identity);
+  void cancel_questions();
+  void read_access(bool serves);
+  void set_state_of(const LogicalUnitAccess& access);
+  void on_look_due() noexcept override;
+  void on_checked(ErrorClass outcome, bool changed) noexcept override;
+  void on_check_overdue(bool again) noexcept override;
+  void on_checker_idle() noexcept override;
+  void on_question_timer();
+  [[nodiscard]] Duration patience() const { return logical_unit_.patience(checker_timeout_); }
+  void look_later();
+  void on_capacity();
+  void set_state(PathState state, std::string why, CheckerFinding finding = CheckerFinding::other);
+
+  Reactor& reactor_;
+  Session& session_;
+  const std::uint16_t lun_;
+  const std::string portal_name_;
+  const std::uint32_t index_;
+  const std::chrono::milliseconds checker_timeout_;
+  Path::Owner& owner_;
+  LogicalUnit logical_unit_;
+
+  PathState state_ = PathState::pending;
+  std::string last_error_ = "not logged in yet";
+  CheckerFinding finding_ = CheckerFinding::other;
+  bool started_ = false;
+  bool stopped_ = false;
+
+  Identity identity_ = Identity::unknown;
+  bool identifying_ = false;
+  TimePoint identifying_since_{};
+  TimePoint session_up_at_{};
+  bool not_ready_ = false;  // the LUN has said so when it was to be identified
+  bool was_up_ = false;  // in this login, and since then neither down nor anything else but pending
+  bool reading_access_ = false;
+  // The target port is between two access states; at this time at the latest that is over.
+  std::optional<TimePoint> transitioning_until_;
+
+  PathChecker checker_;
+  // Of an identification, or of a reading of the access: deadline of its next answer, and of the
+  // whole.
+  Timer question_timer_;
+  TimePoint question_since_{};
+
+  std::uint64_t block_count_ = 0;
+  std::uint32_t block_bytes_ = 0;
+  ScsiTask capacity_task_;
+  std::array<std::byte, LogicalUnit::kCapacityBytes> capacity_buffer_{};
+  bool capacity_outstanding_ = false;
+
+  std::uint32_t in_flight_ = 0;
+  std::uint32_t writes_in_flight_ = 0;
+  std::uint64_t requests_ = 0;
+  std::uint64_t failures_ = 0;
+  std::uint64_t successes_followed_ = 0;  // so many when follow_access() last looked
+  QueueDepth depth_;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,152 @@
+// A guest's process as it really is threaded: the control side on one thread, the I/O side on
+// another, look-ups on a third, all on the real reactor; in-memory Xen (xenstore by libxenstore and
+// a FakeXenstored), and portals on loopback that nobody listens on. Made for the thread sanitizer;
+// what the disks do is guest_backend_test's matter.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "base/uring_reactor.h"
+#include "blkback/guest/guest_backend.h"
+#include "blkback/guest/guest_data_plane.h"
+#include "blkback/process/guest_keeper.h"
+#include "tests/support/fake_toolstack.h"
+#include "tests/support/fake_xenstored.h"
+#include "tests/support/loopback_directory.h"
+#include "tests/support/mem_xen.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr DomainId kGuest = 5;
+
+TEST(GuestThreads, AttachStatusAndDetachAcrossThreads) {
+  MemXen xen;
+  FakeToolstack toolstack(xen);
+  FakeXenstored xenstored(xen.store());
+  LoopbackDirectory directory;
+  Configuration configuration;
+  configuration.initiator_name = "iqn.2026-01.test:host";
+  xen.set_domain(kGuest, DomainStatus{DomainLife::running, {}});
+  std::vector<FakeDisk> disks;
+  for (std::uint32_t number = 0; number < 3; ++number) {
+    FakeDisk disk;
+    disk.guest = kGuest;
+    disk.device_id = 51712 + 16 * number;
+    disk.params = fmt::format("aio:iscsi://host{0}/iqn.2026-01.test:target/{0}", number);
+    toolstack.add(disk);
+    disks.push_back(disk);
+  }
+
+  auto control = UringReactor::create();
+  auto io = UringReactor::create();
+  if (!control || !io) {
+    GTEST_SKIP() << "no io_uring here";
+  }
+  auto grants = xen.grants().open(0);
+  auto channels = xen.events().open(0);
+  auto domains = xen.open_domain_info();
+  auto plane =
+      std::make_unique<GuestDataPlane>(**io, **control, *grants, *channels, DomainId{0}, kGuest);
+  auto resolver = make_threaded_resolver(**control, directory);
+  bool finished = false;
+  auto backend = std::make_unique<GuestBackend>(
+      GuestBackend::Environment{**control, [&] { return xenstored.connect(); }, domains.get(),
+                                *plane, *resolver},
+      configuration, DomainId{0}, kGuest, [&] { finished = true; });
+  ASSERT_TRUE(backend->start());
+  std::thread io_thread([&] { (*io)->run(); });
+
+  const auto run_until = [&](const std::function<bool()>& predicate) {
+    const TimePoint end = (*control)->now() + 60s;
+    while (!predicate() && (*control)->now() < end) {
+      (*control)->run_once(10ms);
+    }
+    return predicate();
+  };
+  for (const FakeDisk& disk : disks) {
+    EXPECT_TRUE(run_until([&] { return !toolstack.backend_value(disk, "hotplug-error").empty(); }));
+    EXPECT_EQ(toolstack.backend_state(disk), 2);
+  }
+  EXPECT_EQ(directory.lookups, 3);
+  int answers = 0;
+  for (int i = 0; i < 20; ++i) {
+    backend->query([&](const GuestStatus& status) {
+      EXPECT_EQ(status.disks.size(), 3u);
+      ++answers;
+    });
+  }
+  EXPECT_TRUE(run_until([&] { return answers == 20; }));
+  // What is asked for while xenstored is away is done when it is there again.
+  xenstored.kill();
+  for (const FakeDisk& disk : disks) {
+    toolstack.request_detach(disk);
+  }
+  xenstored.start();
+  EXPECT_TRUE(run_until([&] { return finished; }));
+  (*io)->stop();
+  io_thread.join();
+  resolver.reset();
+  backend.reset();
+  plane.reset();
+}
+
+class CountingLauncher final : public GuestLauncher {
+ public:
+  Result<pid_t> start(DomainId guest) override {
+    started.push_back(guest);
+    return static_cast<pid_t>(started.size());
+  }
+  Result<std::optional<pid_t>> adopt(DomainId) override { return std::optional<pid_t>(); }
+  std::vector<DomainId> started;
+};
+
+// Its xenstored is killed and comes back.
+TEST(GuestThreads, TheServiceHearsOfXenstoredsDeathAtOnceAndGoesOnWithTheNext) {
+  MemXen xen;
+  FakeToolstack toolstack(xen);
+  FakeXenstored xenstored(xen.store());
+  auto control = UringReactor::create();
+  if (!control) {
+    GTEST_SKIP() << "no io_uring here";
+  }
+  FakeDisk disk;
+  disk.guest = kGuest;
+  disk.params = "aio:iscsi:data";
+  toolstack.add(disk);
+  CountingLauncher launcher;
+  int opened = 0;
+  int failed = 0;
+  GuestKeeper keeper(
+      **control,
+      [&]() -> Result<std::unique_ptr<XenStore>> {
+        auto store = xenstored.connect();
+        ++(store ? opened : failed);
+        return store;
+      },
+      launcher, 0);
+  ASSERT_TRUE(keeper.start());
+  const auto run_until = [&](const std::function<bool()>& predicate) {
+    const TimePoint end = (*control)->now() + 60s;
+    while (!predicate() && (*control)->now() < end) {
+      (*control)->run_once(10ms);
+    }
+    return predicate();
+  };
+  ASSERT_TRUE(run_until([&] { return launcher.started.size() == 1; }));
+  xenstored.kill();
+  ASSERT_TRUE(run_until([&] { return failed != 0; })) << "though nothing is asked";
+  disk.guest = kGuest + 1;
+  toolstack.add(disk);  // and nobody tells
+  xenstored.start();
+  ASSERT_TRUE(run_until([&] { return launcher.started.size() == 2; }));
+  EXPECT_EQ(launcher.started.back(), kGuest + 1);
+  EXPECT_EQ(opened, 2);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

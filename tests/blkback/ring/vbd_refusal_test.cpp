@@ -1,0 +1,295 @@
+// What a Vbd refuses, and what becomes of the rest: bad requests, errors of the device, a guest
+// that breaks the rules.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+
+#include "tests/blkback/ring/vbd_bench.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using testing::HasSubstr;
+
+// --- refusals: only the bad request suffers ----------------------------------------------------
+
+class VbdRefusalTest : public testing::Test {
+ protected:
+  void SetUp() override { ASSERT_TRUE(bench_.connect()); }
+
+  // The bad one between two good ones.
+  std::int16_t answer_to(const BlkifRequest& request) {
+    const auto before = bench_.frontend->read(0, 8);
+    const auto bad = bench_.frontend->raw(request);
+    const auto after = bench_.frontend->write(8, pattern(4096, 1));
+    const FakeFrontend::Answer answer = bench_.answer(bad);
+    EXPECT_EQ(answer.operation, request.operation);
+    EXPECT_EQ(bench_.answer(before).status, kBlkifOkay);
+    EXPECT_EQ(bench_.answer(after).status, kBlkifOkay);
+    EXPECT_TRUE(bench_.broken.empty());
+    return answer.status;
+  }
+  BlkifRequest good() { return raw_read(0, bench_.frontend->spare_reference()); }
+
+  Bench bench_;
+};
+
+TEST_F(VbdRefusalTest, AGoodRawRequestIsNotRefused) {
+  EXPECT_EQ(answer_to(good()), kBlkifOkay);
+  EXPECT_EQ(bench_.vbd->statistics().refused, 0U);
+}
+
+TEST_F(VbdRefusalTest, RejectsUnknownOperation) {
+  BlkifRequest request = good();
+  request.operation = 200;
+  EXPECT_EQ(answer_to(request), kBlkifNotSupported);
+}
+
+TEST_F(VbdRefusalTest, RejectsBarrierDiscardAndIndirect) {
+  for (const std::uint8_t operation : {kBlkifWriteBarrier, kBlkifDiscard, kBlkifIndirect}) {
+    BlkifRequest request = good();
+    request.operation = operation;
+    EXPECT_EQ(answer_to(request), kBlkifNotSupported) << int{operation};
+  }
+}
+
+TEST_F(VbdRefusalTest, RejectsNoSegments) {
+  BlkifRequest request = good();
+  request.segment_count = 0;
+  EXPECT_EQ(answer_to(request), kBlkifError);
+}
+
+TEST_F(VbdRefusalTest, RejectsTooManySegments) {
+  BlkifRequest request = good();
+  request.segment_count = 12;
+  EXPECT_EQ(answer_to(request), kBlkifError);
+}
+
+TEST_F(VbdRefusalTest, RejectsSectorsBeyondThePage) {
+  BlkifRequest request = good();
+  request.segments[0].last_sector = 8;
+  EXPECT_EQ(answer_to(request), kBlkifError);
+}
+
+TEST_F(VbdRefusalTest, RejectsBeyondEndOfDisk) {
+  BlkifRequest request = good();
+  request.sector = kDiskSectors - 7;
+  EXPECT_EQ(answer_to(request), kBlkifError);
+}
+
+TEST_F(VbdRefusalTest, RejectsSectorOverflow) {
+  BlkifRequest request = good();
+  request.sector = ~0ULL;
+  EXPECT_EQ(answer_to(request), kBlkifError);
+}
+
+TEST_F(VbdRefusalTest, RejectsUnknownGrantOnRead) {
+  BlkifRequest request = good();
+  request.segments[0].reference = 0xffffffffU;
+  EXPECT_EQ(answer_to(request), kBlkifError);
+  EXPECT_EQ(bench_.vbd->statistics().errors, 1U);
+}
+
+TEST_F(VbdRefusalTest, RejectsUnknownGrantOnWrite) {
+  BlkifRequest request = good();
+  request.operation = kBlkifWrite;
+  request.segment_count = 2;
+  request.segments[1] = BlkifSegment{0xffffffffU, 0, 7, 0};
+  const std::uint64_t submitted = bench_.memory.submitted();
+  EXPECT_EQ(answer_to(request), kBlkifError);
+  EXPECT_EQ(bench_.memory.submitted(), submitted + 2) << "the bad write must not reach the disk";
+}
+
+TEST_F(VbdRefusalTest, RejectsReadIntoAPageGrantedReadOnly) {
+  EXPECT_EQ(answer_to(raw_read(0, bench_.frontend->spare_read_only_reference())), kBlkifError);
+}
+
+TEST_F(VbdRefusalTest, AcceptsWriteFromAPageGrantedReadOnly) {
+  BlkifRequest request = raw_read(0, bench_.frontend->spare_read_only_reference());
+  request.operation = kBlkifWrite;
+  EXPECT_EQ(answer_to(request), kBlkifOkay);
+}
+
+TEST(VbdReadOnly, NoWriteReachesTheDevice) {
+  Bench bench;
+  VbdOptions options;
+  options.read_only = true;
+  ASSERT_TRUE(bench.connect(options));
+  EXPECT_EQ(bench.answer(bench.frontend->write(0, pattern(4096, 1))).status, kBlkifError);
+  EXPECT_EQ(bench.memory.submitted(), 0U);
+  EXPECT_EQ(bench.answer(bench.frontend->read(0, 8)).status, kBlkifOkay);
+}
+
+TEST(VbdReadOnly, TheDevicesOwnReadOnlyCounts) {
+  Bench bench;
+  Geometry read_only = geometry();
+  read_only.read_only = true;
+  bench.memory.set_geometry(read_only);
+  ASSERT_TRUE(bench.connect());
+  EXPECT_EQ(bench.answer(bench.frontend->write(0, pattern(4096, 1))).status, kBlkifError);
+  EXPECT_EQ(bench.memory.submitted(), 0U);
+}
+
+TEST(VbdLogicalBlocks, RejectsRequestsThatAreNotWholeBlocks) {
+  Bench bench;
+  Geometry blocks = geometry();
+  blocks.logical_block_bytes = 4096;
+  bench.memory.set_geometry(blocks);
+  ASSERT_TRUE(bench.connect());
+  EXPECT_EQ(bench.answer(bench.frontend->read(8, 8)).status, kBlkifOkay);
+  EXPECT_EQ(bench.answer(bench.frontend->read(4, 8)).status, kBlkifError);
+  EXPECT_EQ(bench.answer(bench.frontend->read(8, 4)).status, kBlkifError);
+}
+
+TEST(VbdLog, AGuestCannotFillTheLog) {
+  struct Restore {
+    std::unique_ptr<LogSink> previous;
+    ~Restore() { set_log_sink(std::move(previous)); }
+  };
+  auto sink = std::make_unique<MemoryLogSink>();
+  const MemoryLogSink& lines = *sink;
+  Restore restore{set_log_sink(std::move(sink))};
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  for (int i = 0; i < 1000; ++i) {
+    EXPECT_EQ(bench.answer(bench.frontend->read(kDiskSectors, 8)).status, kBlkifError);
+  }
+  EXPECT_EQ(bench.vbd->statistics().refused, 1000U);
+  EXPECT_TRUE(lines.contains("beyond the end of the disk"));
+  EXPECT_LT(lines.lines().size(), 50U);
+}
+
+// --- errors of the device ----------------------------------------------------------------------
+
+TEST(VbdDeviceErrors, AreAnsweredAsErrors) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  IoStatus status = IoStatus::ok;
+  bench.disk.set_plan([&](const BlockRequest&, std::uint64_t) {
+    return FaultyDisk::Action{FaultyDisk::Action::Kind::fail, status};
+  });
+  for (const IoStatus failure :
+       {IoStatus::medium_error, IoStatus::target_error, IoStatus::out_of_range,
+        IoStatus::write_protected, IoStatus::no_space, IoStatus::reservation_conflict,
+        IoStatus::no_path, IoStatus::aborted}) {
+    status = failure;
+    EXPECT_EQ(bench.answer(bench.frontend->read(0, 8)).status, kBlkifError) << to_string(failure);
+  }
+  EXPECT_EQ(bench.vbd->statistics().errors, 8U);
+}
+
+TEST(VbdDeviceErrors, AFailedReadLeavesTheGuestsPagesAlone) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
+    return FaultyDisk::Action{FaultyDisk::Action::Kind::fail, IoStatus::medium_error};
+  });
+  std::fill(bench.frontend->spare_page().begin(), bench.frontend->spare_page().end(),
+            std::byte{0x5a});
+  const auto id = bench.frontend->raw(raw_read(0, bench.frontend->spare_reference()));
+  EXPECT_EQ(bench.answer(id).status, kBlkifError);
+  EXPECT_EQ(bench.frontend->spare_page()[100], std::byte{0x5a});
+}
+
+// --- a guest that breaks the rules -------------------------------------------------------------
+
+TEST(VbdEvil, ProducerOverflowBreaksTheRingAndNothingElse) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
+    return FaultyDisk::Action{FaultyDisk::Action::Kind::hold, IoStatus::ok};
+  });
+  const auto good = bench.frontend->read(0, 8);
+  bench.frontend->push();
+  bench.reactor.run_until_idle();
+  bench.frontend->set_request_producer(bench.frontend->request_producer() + 1000);
+  bench.reactor.run_until_idle();
+  ASSERT_EQ(bench.broken.size(), 1U);
+  EXPECT_THAT(bench.broken[0], HasSubstr("not served any more"));
+  EXPECT_EQ(bench.memory.submitted(), 0U);
+  bench.frontend->ring_doorbell();
+  bench.reactor.run_until_idle();
+  EXPECT_EQ(bench.broken.size(), 1U) << "reported once";
+  // What was consumed before is still answered.
+  bench.disk.release();
+  bench.reactor.run_until_idle();
+  EXPECT_TRUE(bench.frontend->take_completion(*good).has_value());
+}
+
+TEST(VbdEvil, TwoDisksOnOneDispatcherAreIndependent) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  FakeFrontend::Options other_options;
+  other_options.domain = 1;
+  FakeFrontend other(bench.xen, other_options);
+  other.set_up_ring();
+  RingParameters ring;
+  ring.domain = 1;
+  ring.ring_references = other.ring_references();
+  ring.event_port = other.event_port();
+  auto opened = Vbd::open(bench.reactor, *bench.grants, *bench.events, bench.memory, ring,
+                          VbdOptions{"xvdb of guest 1", false, 128}, bench);
+  ASSERT_TRUE(opened);
+  bench.frontend->set_request_producer(1000);
+  bench.reactor.run_until_idle();
+  EXPECT_EQ(bench.broken.size(), 1U);
+  const auto read = other.read(0, 8);
+  other.push();
+  bench.reactor.run_until_idle();
+  other.poll();
+  EXPECT_EQ(other.take_completion(*read)->status, kBlkifOkay);
+  static bool closed;
+  closed = false;
+  (*opened)->close([](void*) noexcept { closed = true; }, nullptr);
+  bench.reactor.run_until_idle();
+  EXPECT_TRUE(closed);
+}
+
+TEST(VbdEvil, WhatChangesAfterTheCopyIsNotSeen) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
+    return FaultyDisk::Action{FaultyDisk::Action::Kind::hold, IoStatus::ok};
+  });
+  const auto id = bench.frontend->read(0, 8);
+  bench.frontend->push();
+  bench.reactor.run_until_idle();
+  ASSERT_EQ(bench.disk.held(), 1U);
+  // The whole slot, while the request is at the disk.
+  for (std::size_t offset = 0; offset < kSlotBytes<BlkifX86_64>; ++offset) {
+    bench.frontend->scribble(offset, std::byte{0xff});
+  }
+  bench.disk.release();
+  bench.reactor.run_until_idle();
+  const auto answer = bench.frontend->take_completion(*id);
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(answer->status, kBlkifOkay);
+}
+
+TEST(VbdEvil, GrantsTakenBackBeforeTheAnswer) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
+    return FaultyDisk::Action{FaultyDisk::Action::Kind::hold, IoStatus::ok};
+  });
+  const auto id = bench.frontend->read(0, 16);
+  bench.frontend->push();
+  bench.reactor.run_until_idle();
+  bench.frontend->revoke_data(*id);
+  bench.disk.release();
+  bench.reactor.run_until_idle();
+  EXPECT_EQ(bench.frontend->take_completion(*id)->status, kBlkifError);
+}
+
+TEST(VbdEvil, DoorbellsWithoutRequestsAreHarmless) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  for (int i = 0; i < 100; ++i) {
+    bench.frontend->ring_doorbell();
+    bench.reactor.run_until_idle();
+  }
+  EXPECT_EQ(bench.answer(bench.frontend->read(0, 8)).status, kBlkifOkay);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

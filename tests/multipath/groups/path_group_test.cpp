@@ -1,0 +1,241 @@
+#include "multipath/groups/path_group.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr PathMask mask(std::initializer_list<std::uint32_t> paths) {
+  PathMask result = 0;
+  for (const std::uint32_t path : paths) {
+    result |= path_bit(path);
+  }
+  return result;
+}
+
+constexpr PathMask kFour = mask({0, 1, 2, 3});
+
+void describe(PathGroups& groups, std::uint32_t path, const PathTraits& traits) {
+  groups.set_traits(path, traits);
+  groups.regroup();
+}
+
+// Four paths, all up: priorities 50 10 50 10, groups 1 2 1 2, serials a b b a.
+PathGroups four_paths(PathGroupingPolicy policy) {
+  PathGroups groups(policy, PathSelectorKind::round_robin, 1);
+  for (std::uint32_t path = 0; path < 4; ++path) {
+    groups.add_path(path);
+    groups.set_traits(path, {.priority = path % 2 == 0 ? 50 : 10,
+                             .target_port_group = static_cast<std::uint16_t>(path % 2 + 1),
+                             .serial = path == 0 || path == 3 ? "a" : "b"});
+  }
+  groups.set_states(kFour, 0);
+  return groups;
+}
+
+std::vector<PathMask> members(const PathGroups& groups) {
+  std::vector<PathMask> result;
+  for (const PathGroup& group : groups.groups()) {
+    result.push_back(group.members);
+  }
+  return result;
+}
+
+std::uint32_t next(PathGroups& groups, PathMask up) {
+  return groups.select(up, up, 4096, {});
+}
+
+using Masks = std::vector<PathMask>;
+
+TEST(PathGroups, MultibusIsOneGroupOfAll) {
+  PathGroups groups = four_paths(PathGroupingPolicy::multibus);
+  EXPECT_EQ(members(groups), Masks{kFour});
+  EXPECT_EQ(groups.groups()[0].priority, 30) << "the mean";
+  EXPECT_EQ(next(groups, kFour), 0U);
+  EXPECT_EQ(next(groups, kFour), 1U);
+}
+
+TEST(PathGroups, FailoverIsAGroupForEachPathTheBestFirst) {
+  PathGroups groups = four_paths(PathGroupingPolicy::failover);
+  EXPECT_EQ(members(groups), (Masks{mask({0}), mask({2}), mask({1}), mask({3})}));
+  EXPECT_EQ(next(groups, kFour), 0U);
+  EXPECT_EQ(next(groups, kFour), 0U);
+}
+
+TEST(PathGroups, GroupByPrioPutsEqualPrioritiesTogether) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio);
+  EXPECT_EQ(members(groups), (Masks{mask({0, 2}), mask({1, 3})}));
+  EXPECT_EQ(groups.groups()[0].priority, 50);
+  EXPECT_EQ(groups.groups()[1].priority, 10);
+  EXPECT_EQ(next(groups, kFour), 0U);
+  EXPECT_EQ(next(groups, kFour), 2U);
+  EXPECT_EQ(next(groups, kFour), 0U);
+}
+
+TEST(PathGroups, GroupByTpgPutsTargetPortGroupsTogether) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_tpg);
+  describe(groups, 1, {.priority = 50, .target_port_group = 1});
+  EXPECT_EQ(members(groups), (Masks{mask({0, 1, 2}), mask({3})}));
+}
+
+TEST(PathGroups, GroupBySerialPutsSerialNumbersTogether) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_serial);
+  EXPECT_EQ(members(groups), (Masks{mask({0, 3}), mask({1, 2})}));
+}
+
+TEST(PathGroups, AChangedPriorityMovesThePathToAnotherGroup) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio);
+  describe(groups, 2, {.priority = 10});
+  EXPECT_EQ(members(groups), (Masks{mask({0}), mask({1, 2, 3})}));
+  EXPECT_EQ(groups.group_of(2), 1U);
+}
+
+TEST(PathGroups, TheGroupInUseStaysInUseWhenABetterOneAppears) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio);
+  groups.set_states(mask({1, 3}), 0);
+  EXPECT_EQ(next(groups, mask({1, 3})), 1U);
+  groups.set_states(kFour, 0);
+  EXPECT_EQ(next(groups, kFour), 3U);
+  EXPECT_EQ(groups.groups()[groups.current()].members, mask({1, 3}));
+  EXPECT_NE(groups.best(), groups.current());
+  groups.use(groups.best());
+  EXPECT_EQ(next(groups, kFour), 0U);
+}
+
+TEST(PathGroups, AGroupIsLeftWhenNoneOfItsPathsIsUp) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio);
+  groups.set_states(mask({1, 2, 3}), 0);
+  EXPECT_EQ(next(groups, mask({1, 2, 3})), 2U);
+  groups.set_states(mask({1, 3}), 0);
+  EXPECT_EQ(groups.groups()[groups.current()].members, mask({1, 3}));
+}
+
+TEST(PathGroups, AGroupIsKeptWhileAPathOfItIsAwaited) {
+  PathGroups groups = four_paths(PathGroupingPolicy::failover);
+  groups.set_states(mask({1, 2, 3}), 0, mask({0}));
+  EXPECT_EQ(groups.groups()[groups.current()].members, mask({0}));
+  EXPECT_TRUE(groups.awaits_current());
+  EXPECT_EQ(next(groups, mask({1, 2, 3})), 2U) << "requests do not wait";
+  groups.set_states(kFour, 0);
+  EXPECT_EQ(groups.groups()[groups.current()].members, mask({0}));
+  EXPECT_FALSE(groups.awaits_current());
+  groups.set_states(mask({1, 2, 3}), 0, mask({0}));
+  groups.set_states(mask({1, 2, 3}), 0);
+  EXPECT_EQ(groups.groups()[groups.current()].members, mask({2})) << "it has not come back";
+}
+
+TEST(PathGroups, DownPathsDoNotCountForTheMeanAndGhostsDo) {
+  PathGroups groups = four_paths(PathGroupingPolicy::multibus);
+  groups.set_states(mask({0}), mask({1}));
+  EXPECT_EQ(groups.groups()[0].priority, 30);
+  groups.set_states(mask({0}), 0);
+  EXPECT_EQ(groups.groups()[0].priority, 50);
+  groups.set_states(0, 0);
+  EXPECT_EQ(groups.groups()[0].priority, 0);
+}
+
+TEST(PathGroups, EqualPrioritiesAreOrderedByThePathsThatAreUp) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_serial);  // 0 3, 1 2; both 30
+  describe(groups, 2, {.priority = 10, .serial = "b"});
+  describe(groups, 0, {.priority = 10, .serial = "a"});
+  groups.set_states(mask({0, 1, 2}), 0);
+  EXPECT_EQ(groups.groups()[0].members, mask({1, 2}));
+}
+
+TEST(PathGroups, MarginalPathsAreAGroupOfLastResort) {
+  PathGroups groups = four_paths(PathGroupingPolicy::multibus);
+  describe(groups, 0, {.priority = 1000, .marginal = true});
+  EXPECT_EQ(members(groups), (Masks{mask({1, 2, 3}), mask({0})}));
+  EXPECT_TRUE(groups.groups()[1].marginal);
+  groups.set_states(mask({0}), 0);
+  EXPECT_EQ(next(groups, mask({0})), 0U) << "better than none";
+}
+
+TEST(PathGroups, ARetryElsewhereBorrowsAnotherGroupWithoutSwitching) {
+  PathGroups groups = four_paths(PathGroupingPolicy::failover);
+  EXPECT_EQ(groups.select_elsewhere(kFour & ~mask({0}), 4096, {}), 2U);
+  EXPECT_EQ(next(groups, kFour), 0U);
+  EXPECT_EQ(groups.current(), 0U);
+}
+
+TEST(PathGroups, AFullQueueIsNoReasonToUseAnotherGroup) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio);
+  EXPECT_EQ(groups.select(kFour, mask({1, 3}), 4096, {}), PathGroups::kNoPath);
+  EXPECT_EQ(groups.select(mask({1, 3}), mask({1, 3}), 4096, {}), 1U)
+      << "but paths that do not answer are";
+  EXPECT_EQ(groups.current(), 0U);
+  // Nor to fall back to a better one before it is time.
+  groups.use(1);
+  EXPECT_EQ(groups.select(kFour, mask({0, 2}), 4096, {}), PathGroups::kNoPath);
+}
+
+TEST(PathGroups, AnotherSelectorGoesOnWithWhatIsUnderWay) {
+  PathGroups groups = four_paths(PathGroupingPolicy::multibus);
+  for (int i = 0; i < 3; ++i) {
+    groups.on_started(0, 4096);
+  }
+  groups.on_started(1, 65536);
+  groups.set_selector(PathSelectorKind::queue_length, 1, {});
+  EXPECT_EQ(groups.select(mask({0, 1}), mask({0, 1}), 4096, {}), 1U);
+  groups.set_selector(PathSelectorKind::service_time, 1, {});
+  EXPECT_EQ(groups.select(mask({0, 1}), mask({0, 1}), 4096, {}), 0U);
+  groups.on_ended(1, 65536, {}, {});
+  EXPECT_EQ(groups.select(mask({0, 1}), mask({0, 1}), 4096, {}), 1U);
+}
+
+TEST(PathGroups, WeightsOutliveTheSelector) {
+  PathGroups groups = four_paths(PathGroupingPolicy::multibus);
+  groups.set_weight(0, 0);
+  groups.set_selector(PathSelectorKind::service_time, 1, {});
+  EXPECT_EQ(groups.select(mask({0, 1}), mask({0, 1}), 4096, {}), 1U);
+  EXPECT_EQ(groups.select(mask({0, 1}), mask({0, 1}), 4096, {}), 1U);
+}
+
+TEST(PathGroups, AllSixtyFourPathsCanBeAGroupEach) {
+  PathGroups groups(PathGroupingPolicy::failover, PathSelectorKind::round_robin, 1);
+  for (std::uint32_t path = 0; path < kMaxPaths; ++path) {
+    groups.add_path(path);
+  }
+  groups.set_states(~PathMask{0}, 0);
+  EXPECT_EQ(groups.groups().size(), kMaxPaths);
+  groups.set_states(path_bit(63), 0);
+  EXPECT_EQ(next(groups, path_bit(63)), 63U);
+}
+
+TEST(PathGroupingPolicy, HasTheNamesOfMultipathConf) {
+  for (const char* name :
+       {"failover", "multibus", "group_by_prio", "group_by_tpg", "group_by_serial"}) {
+    const auto policy = path_grouping_policy_named(name);
+    ASSERT_TRUE(policy) << name;
+    EXPECT_STREQ(to_string(*policy), name);
+  }
+  EXPECT_EQ(path_grouping_policy_named("group_by_node_name"), std::nullopt);
+}
+
+TEST(PathGroups, APathThatLeavesIsInNoGroupAndItsNumberServesAgain) {
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio);
+  groups.on_started(0, 4096);
+  groups.retire_path(0);
+  EXPECT_EQ(members(groups), (Masks{mask({2}), mask({1, 3})}));
+  EXPECT_EQ(next(groups, kFour), 2U);
+  groups.set_selector(PathSelectorKind::queue_length, 1, {});
+  groups.on_ended(0, 4096, {}, {});
+  groups.remove_path(0);
+  groups.add_path(0);
+  EXPECT_EQ(groups.traits(0), PathTraits());
+  describe(groups, 0, {.priority = 50});
+  groups.set_states(kFour, 0);
+  EXPECT_EQ(members(groups), (Masks{mask({0, 2}), mask({1, 3})}));
+}
+
+TEST(PathGroups, TheNextGroupIsUsedWhenTheLastPathOfOneLeaves) {
+  PathGroups groups = four_paths(PathGroupingPolicy::failover);
+  ASSERT_EQ(next(groups, kFour), 0U);
+  groups.retire_path(0);
+  EXPECT_EQ(next(groups, kFour), 2U);
+}
+
+}  // namespace
+}  // namespace iscsi_blkback

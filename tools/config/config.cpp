@@ -1,0 +1,255 @@
+#include "tools/config/config.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdint>
+
+#include "base/unique_fd.h"
+#include "multipath/attach/disk_target.h"
+#include "tools/config/config_reader.h"
+#include "tools/config/config_settings.h"
+
+namespace iscsi_blkback {
+namespace {
+
+struct FileText {
+  std::string text;
+  bool others_may_read = false;
+};
+
+Result<FileText> read_file(const std::string& path) {
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) {
+    return tl::unexpected(system_error(fmt::format("cannot open {}", path), errno));
+  }
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) {
+    return tl::unexpected(system_error(fmt::format("cannot read {}", path), errno));
+  }
+  FileText result;
+  result.others_may_read = (status.st_mode & (S_IRWXG | S_IRWXO)) != 0;
+  std::string& text = result.text;
+  std::array<char, 16384> piece{};
+  while (true) {
+    const ssize_t got = ::read(file.get(), piece.data(), piece.size());
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      return tl::unexpected(system_error(fmt::format("cannot read {}", path), errno));
+    }
+    if (got == 0) {
+      return result;
+    }
+    text.append(piece.data(), static_cast<std::size_t>(got));
+    if (text.size() > kMaxConfigurationBytes) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("{} has more than {} bytes", path, kMaxConfigurationBytes));
+    }
+  }
+}
+
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kBlanks = " \t\r";
+  const std::size_t first = text.find_first_not_of(kBlanks);
+  if (first == std::string_view::npos) {
+    return {};
+  }
+  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+}
+
+// What toml++ cannot cope with: where it looks for blanks and finds a letter like an umlaut, its
+// behaviour is undefined, and no option needs one (comments may have them and are made harmless
+// here); and a key of very many parts, a.a.a..., exhausts the stack.
+Result<std::string> screened(std::string_view text, const std::string& name) {
+  std::string result(text);
+  std::uint32_t line = 1;
+  std::size_t line_bytes = 0;
+  bool blank_so_far = true;
+  bool comment = false;
+  for (char& c : result) {
+    if (c == '\n') {
+      ++line;
+      line_bytes = 0;
+      blank_so_far = true;
+      comment = false;
+      continue;
+    }
+    if (++line_bytes > kMaxConfigurationLineBytes) {
+      return fail(ErrorCode::invalid_argument, fmt::format("{}:{}: the line has more than {} bytes",
+                                                           name, line, kMaxConfigurationLineBytes));
+    }
+    if (static_cast<unsigned char>(c) >= 0x80) {
+      if (!comment) {
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{}:{}: characters beyond ASCII may only stand in lines that begin "
+                                "with #",
+                                name, line));
+      }
+      c = '?';
+    }
+    comment = comment || (blank_so_far && c == '#');
+    blank_so_far = blank_so_far && (c == ' ' || c == '\t');
+  }
+  return result;
+}
+
+constexpr std::array<std::string_view, 3> kNotToml = {"saw '['", "saw '{'",
+                                                      "could not determine value type"};
+
+bool has_secrets(const Configuration& configuration) {
+  const auto of = [](const SessionOptions& session) {
+    return !session.chap.password.empty() || !session.discovery_chap.password.empty();
+  };
+  return of(configuration.session) ||
+         std::any_of(configuration.targets.begin(), configuration.targets.end(),
+                     [&](const auto& target) { return of(target.second.session); }) ||
+         std::any_of(configuration.luns.begin(), configuration.luns.end(),
+                     [&](const auto& lun) { return of(lun.second.session); });
+}
+
+}  // namespace
+
+Result<Configuration> parse_configuration(std::string_view text, const std::string& name) {
+  if (text.size() > kMaxConfigurationBytes) {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("{} has more than {} bytes", name, kMaxConfigurationBytes));
+  }
+  const auto safe = screened(text, name);
+  if (!safe) {
+    return tl::unexpected(safe.error());
+  }
+  const toml::parse_result parsed = toml::parse(*safe, std::string_view{});
+  if (parsed.failed()) {
+    const std::string_view why = parsed.error().description();
+    // As iscsid.conf and multipath.conf write: node.conn[0]..., startup = manual, defaults {
+    const bool is_other = std::any_of(kNotToml.begin(), kNotToml.end(), [&](std::string_view sign) {
+      return why.find(sign) != std::string_view::npos;
+    });
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("{}:{}: {}{}", name, parsed.error().source().begin.line, why,
+                            is_other ? "; this file is TOML: texts, and names with brackets, stand "
+                                       "in quotation marks, and a section begins with [NAME]"
+                                     : ""));
+  }
+  return read_document(parsed.table(), name);
+}
+
+Result<std::string> parse_initiator_name(std::string_view text, const std::string& name) {
+  std::uint32_t number = 0;
+  std::uint32_t generated_at = 0;
+  while (!text.empty()) {
+    ++number;
+    const std::size_t end = text.find('\n');
+    const std::string_view line = trimmed(text.substr(0, end));
+    text = end == std::string_view::npos ? std::string_view{} : text.substr(end + 1);
+    if (line.starts_with('#')) {
+      continue;
+    }
+    const std::size_t equals = line.find('=');
+    const std::string_view key = trimmed(line.substr(0, equals));
+    if (equals == std::string_view::npos) {
+      continue;
+    }
+    if (key == "InitiatorName") {
+      const std::string_view value = trimmed(line.substr(equals + 1));
+      if (auto checked = check_iscsi_name("InitiatorName", value); !checked) {
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{}:{}: {}", name, number, checked.error().message));
+      }
+      return std::string(value);
+    }
+    if (key == "GenerateName") {
+      generated_at = number;
+    }
+  }
+  if (generated_at != 0) {
+    return fail(ErrorCode::not_found,
+                fmt::format("{}:{}: GenerateName says that open-iscsi has not generated a name yet",
+                            name, generated_at));
+  }
+  return fail(ErrorCode::not_found, fmt::format("{} has no line InitiatorName=", name));
+}
+
+Result<std::string> read_initiator_name(const std::string& path) {
+  const auto text = read_file(path);
+  if (!text) {
+    return tl::unexpected(text.error());
+  }
+  return parse_initiator_name(text->text, path);
+}
+
+void set_initiator_name(Configuration& configuration, const std::string& name) {
+  configuration.initiator_name = name;
+  configuration.session.initiator_name = name;
+  for (auto& [alias, lun] : configuration.luns) {
+    lun.session.initiator_name = name;
+  }
+  for (auto& [target, settings] : configuration.targets) {
+    settings.session.initiator_name = name;
+  }
+}
+
+Result<Configuration> read_configuration(const ConfigurationFiles& files) {
+  const auto text = read_file(files.configuration);
+  if (!text) {
+    if (text.error().code == ErrorCode::not_found && !files.must_exist) {
+      return parse_configuration("", files.configuration);
+    }
+    return tl::unexpected(text.error());
+  }
+  auto configuration = parse_configuration(text->text, files.configuration);
+  if (configuration && text->others_may_read && has_secrets(*configuration)) {
+    return fail(ErrorCode::permission_denied,
+                fmt::format("{} has passwords in it and others may read it: chmod 600 {}",
+                            files.configuration, files.configuration));
+  }
+  return configuration;
+}
+
+Result<Configuration> load_configuration(const ConfigurationFiles& files) {
+  auto configuration = read_configuration(files);
+  if (!configuration || !configuration->initiator_name.empty()) {
+    return configuration;
+  }
+  const auto name = read_initiator_name(files.initiator_name);
+  if (!name) {
+    return fail(name.error().code,
+                fmt::format("there is no initiator name: {} sets no initiator_name, and {}",
+                            files.configuration, name.error().message));
+  }
+  set_initiator_name(*configuration, *name);
+  return configuration;
+}
+
+std::optional<LogLevel> parse_log_level(std::string_view text) {
+  for (const LogLevel level :
+       {LogLevel::error, LogLevel::warning, LogLevel::info, LogLevel::debug}) {
+    if (text == to_string(level)) {
+      return level;
+    }
+  }
+  return std::nullopt;
+}
+
+bool is_run_directory(std::string_view text) {
+  return text.size() > 1 && text.size() <= kMaxRunDirectoryBytes && text.front() == '/' &&
+         text.find('\0') == std::string_view::npos;
+}
+
+std::vector<std::string_view> configuration_settings() {
+  std::vector<std::string_view> names;
+  names.reserve(all_settings().size());
+  for (const Setting& setting : all_settings()) {
+    names.push_back(setting.name);
+  }
+  return names;
+}
+
+}  // namespace iscsi_blkback

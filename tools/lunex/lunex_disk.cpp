@@ -1,0 +1,187 @@
+#include "tools/lunex/lunex_disk.h"
+
+#include <fmt/format.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "multipath/multipath_text.h"
+
+namespace iscsi_blkback {
+namespace {
+
+// How long requests that are still under way may take once the disk is being closed.
+constexpr std::chrono::milliseconds kClosePatience{500};
+// Beside login_timeout: for a first login that was refused, and for the LUN's answers.
+constexpr std::chrono::seconds kMoment{5};
+
+}  // namespace
+
+Isid make_lunex_isid(std::uint32_t random, std::uint32_t number) {
+  const auto byte = [](std::uint32_t value) { return static_cast<std::uint8_t>(value & 0xff); };
+  // Guests' numbers end below 0x7ff0.
+  return Isid{0x80,
+              byte(random >> 16),
+              byte(random >> 8),
+              byte(random),
+              static_cast<std::uint8_t>(0x80 | byte(number >> 8)),
+              byte(number)};
+}
+
+Result<ResolvedDisk> look_up_lun(const Configuration& configuration, const std::string& url,
+                                 bool read_only, std::optional<std::uint16_t> sessions) {
+  if (!is_iscsi_params(url)) {
+    return fail(ErrorCode::invalid_argument, "the URL does not begin with iscsi:");
+  }
+  const auto target = parse_disk_target(url);
+  if (!target) {
+    return tl::unexpected(target.error());
+  }
+  auto plan = plan_disk(*target, configuration, "lunex", read_only);
+  if (!plan) {
+    return fail(ErrorCode::invalid_argument, plan.error().message);
+  }
+  plan->paths.sessions_per_portal = sessions.value_or(plan->paths.sessions_per_portal);
+  return resolve_disk(*plan, patient_portal_directory());
+}
+
+LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth,
+                     Use use)
+    : reactor_(reactor),
+      lun_(specification.lun),
+      due_(reactor.now() + specification.session.login_timeout + kMoment),
+      longest_identification_(
+          LogicalUnit::longest_identification(specification.multipath.checker_timeout)),
+      lun_is_named_(specification.multipath.wwid.has_value()),
+      patience_timer_(
+          reactor, [](void* self) noexcept { static_cast<LunexDisk*>(self)->give_up(); }, this) {
+  MultipathOptions multipath = specification.multipath;
+  multipath.max_requests = depth;
+  if (use == Use::questions) {
+    multipath.reservation_key = 0;
+  }
+  MultipathDevice::Observer& observer = *this;
+  device_.emplace(reactor, std::move(multipath), observer);
+  device_->set_guest({use == Use::questions ? GuestState::in_doubt : GuestState::runs});
+  std::uint32_t random = 0;
+  if (::getrandom(&random, sizeof random, 0) != sizeof random) {
+    random = static_cast<std::uint32_t>(reactor.random());
+  }
+  for (const ResolvedPortal& resolved : specification.portals) {
+    SessionOptions options = specification.session;
+    options.portal = resolved.address;
+    options.other_addresses = resolved.other_addresses;
+    options.portal_name = resolved.portal.to_string();
+    options.target_name = resolved.target_name;
+    options.interface_binding = resolved.portal.interface_binding;
+    options.isid = make_lunex_isid(random, static_cast<std::uint32_t>(sessions_.size()));
+    sessions_.push_back(std::make_unique<Session>(reactor, std::move(options)));
+    const Result<void> added = device_->add_path(*sessions_.back(), lun_);
+    ISCSI_BLKBACK_ASSERT(added.has_value());  // each portal is there once, at most kMaxPaths
+    sessions_.back()->start();
+  }
+}
+
+LunexDisk::~LunexDisk() {
+  ISCSI_BLKBACK_ASSERT(closed());
+}
+
+bool LunexDisk::settled() const {
+  const MultipathSnapshot now = device_->snapshot();
+  const bool any_on_its_way = std::any_of(now.paths.begin(), now.paths.end(),
+                                          [](const PathSnapshot& path) { return path.on_its_way; });
+  // A first login may take as long as login_timeout says, and nothing is known of it before.
+  const bool any_first_try = std::any_of(now.paths.begin(), now.paths.end(), [](const auto& path) {
+    return path.state != PathState::up && path.last_error.empty();
+  });
+  if (any_on_its_way || (now.paths_up() == 0 && any_first_try)) {
+    return false;
+  }
+  // The first paths that are up wait for those that are just being asked, too.
+  return now.ready || now.paths_up() == 0 || !now.waits_because.empty();
+}
+
+bool LunexDisk::overdue() const {
+  const MultipathSnapshot now = device_->snapshot();
+  const bool asks = std::any_of(now.paths.begin(), now.paths.end(), [](const PathSnapshot& path) {
+    return path.on_its_way && path.session_state == SessionState::logged_in;
+  });
+  return reactor_.now() >= due_ + (asks ? longest_identification_ : Duration::zero());
+}
+
+std::string LunexDisk::trouble() const {
+  return settled() ? describe_trouble(device_->snapshot()) : std::string();
+}
+
+std::string LunexDisk::conflict() const {
+  if (lun_is_named_ || !conflict_.empty()) {
+    return conflict_;
+  }
+  // One that answered later than the others.
+  for (const PathSnapshot& path : device_->snapshot().paths) {
+    if (path.state == PathState::quarantined) {
+      return fmt::format("{}: {}", path.portal, path.last_error);
+    }
+  }
+  return {};
+}
+
+Session* LunexDisk::live_session() {
+  const MultipathSnapshot now = device_->snapshot();  // its paths are in the order of the sessions
+  Session* live = nullptr;
+  for (std::size_t index = 0; index < sessions_.size(); ++index) {
+    Session& session = *sessions_[index];
+    if (session.state() == SessionState::logged_in) {
+      if (now.paths.at(index).state == PathState::up) {
+        return &session;
+      }
+      live = live == nullptr ? &session : live;
+    }
+  }
+  return live;
+}
+
+void LunexDisk::watch_paths() {
+  fewest_paths_up_ = device_->snapshot().paths_up();
+}
+
+void LunexDisk::on_paths_changed(MultipathDevice& device) noexcept {
+  fewest_paths_up_ = std::min(fewest_paths_up_, device.snapshot().paths_up());
+}
+
+std::uint64_t LunexDisk::connection_losses() const {
+  std::uint64_t losses = 0;
+  for (const auto& session : sessions_) {
+    losses += session->statistics().connection_losses;
+  }
+  return losses;
+}
+
+void LunexDisk::close() {
+  if (std::exchange(closing_, true)) {
+    return;
+  }
+  patience_timer_.start_after(kClosePatience);
+  device_->close(
+      false, [](void* self) noexcept { static_cast<LunexDisk*>(self)->on_device_closed(); }, this);
+}
+
+void LunexDisk::on_device_closed() {
+  patience_timer_.stop();
+  device_.reset();
+  for (const auto& session : sessions_) {
+    session->stop([](void* self) noexcept { ++static_cast<LunexDisk*>(self)->stopped_; }, this);
+  }
+}
+
+void LunexDisk::give_up() {
+  for (const auto& session : sessions_) {
+    if (session->state() == SessionState::logged_in && session->commands_in_flight() != 0) {
+      session->drop(Error{ErrorCode::timed_out, "the target does not answer"});
+    }
+  }
+}
+
+}  // namespace iscsi_blkback
