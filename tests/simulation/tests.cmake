@@ -68,7 +68,7 @@ add_executable(simulate
 target_link_libraries(simulate PRIVATE iscsi_blkback_host_simulation)
 
 iscsi_blkback_test(host_simulation_test
-  LABEL simulation
+  LABEL simulation SHARDS 2
   SOURCES simulation/host/host_simulation_test.cpp
   LIBRARIES iscsi_blkback_host_simulation)
 target_compile_definitions(host_simulation_test PRIVATE

@@ -24,7 +24,7 @@ target_compile_definitions(tools_hotplug_script_test PRIVATE
 iscsi_blkback_test(tools_lunex_test SOURCES tools/lunex/lunex_disk_test.cpp tools/lunex/lunex_test.cpp
   LIBRARIES iscsi_blkback_lunex)
 
-iscsi_blkback_test(tools_lunex_target_test LABEL target
+iscsi_blkback_test(tools_lunex_target_test LABEL target SHARDS 2
   SOURCES tools/lunex/lunex_slow_target_test.cpp tools/lunex/lunex_target_test.cpp
   LIBRARIES iscsi_blkback_null_target)
 target_compile_definitions(tools_lunex_target_test PRIVATE
