@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "base/printable_text.h"
-#include "multipath/multipath_device.h"
+#include "multipath/multipath_snapshot.h"
 
 namespace iscsi_blkback {
 

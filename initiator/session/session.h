@@ -23,23 +23,12 @@
 #include "initiator/login/resolve.h"
 #include "initiator/login/session_options.h"
 #include "initiator/scsi/scsi_task.h"
+#include "initiator/session/session_state.h"
 #include "initiator/session/task_management.h"
 
 namespace iscsi_blkback {
 
 class Session;
-
-enum class SessionState : std::uint8_t {
-  free,  // not started, or stopped
-  connecting,
-  in_login,
-  logged_in,
-  in_logout,
-  cleanup_wait,    // failed; the kernel still holds something of the connection
-  transport_wait,  // failed; waiting for the next try
-};
-
-[[nodiscard]] const char* to_string(SessionState state);
 
 // What an observer says to a reset of a LUN.
 enum class ResetConsent : std::uint8_t {

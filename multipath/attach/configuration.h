@@ -14,7 +14,7 @@
 
 #include "base/ascii_case.h"
 #include "initiator/login/session_options.h"
-#include "multipath/multipath_device.h"
+#include "multipath/multipath_options.h"
 
 namespace iscsi_blkback {
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "multipath/multipath_device.h"
+#include "multipath/multipath_options.h"
 
 namespace iscsi_blkback {
 

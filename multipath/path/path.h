@@ -20,29 +20,10 @@
 #include "initiator/session/session.h"
 #include "multipath/path/error_policy.h"
 #include "multipath/path/path_checker.h"
+#include "multipath/path/path_state.h"
 #include "multipath/path/queue_depth.h"
 
 namespace iscsi_blkback {
-
-// Words of multipath -ll.
-enum class PathState : std::uint8_t {
-  pending,      // not logged in yet, or being identified
-  up,           // ready
-  ghost,        // not served here until an activation (ALUA standby, RDAC: not the owner)
-  down,         // faulty
-  quarantined,  // leads to another LUN than the disk's, or to one of another size
-};
-
-[[nodiscard]] const char* to_string(PathState state);
-
-// Why a path is down, as far as multipathd has a name of its own for it.
-enum class CheckerFinding : std::uint8_t {
-  other,
-  timeout,       // the LUN does not answer
-  disconnected,  // the target has no such LUN any more
-  access_state,  // the array does not serve the LUN here now: nothing is broken
-};
-[[nodiscard]] const char* to_string(CheckerFinding finding);  // "faulty", "i/o timeout", ...
 
 class Path final : private SessionObserver, private PathChecker::Owner {
  public:

@@ -13,7 +13,7 @@
 #include "base/result.h"
 #include "initiator/login/session_options.h"
 #include "multipath/attach/configuration.h"
-#include "multipath/multipath_device.h"
+#include "multipath/multipath_options.h"
 
 namespace iscsi_blkback {
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/printable_text.h"
-#include "multipath/multipath_device.h"
+#include "multipath/multipath_snapshot.h"
 #include "tools/lunex/lunex_job.h"
 
 namespace iscsi_blkback {
