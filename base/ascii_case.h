@@ -1,5 +1,5 @@
 // Letters without case, as protocols and file formats compare them: of ASCII only, whatever the
-// locale.
+// locale. Pure.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // Big-endian loads and stores on raw bytes, for the wire formats of iSCSI and SCSI. Written as
 // shifts: no alignment, aliasing or host byte order to think of, and both compilers make one bswap
-// of each.
+// of each. Pure.
 #pragma once
 
 #include <cstddef>

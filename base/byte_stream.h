@@ -29,7 +29,7 @@ struct SocketAddress {
   sockaddr_storage storage{};
   socklen_t length_bytes = 0;
 
-  // host: a numeric IPv4 or IPv6 address without brackets.
+  // host: a numeric IPv4 or IPv6 address without brackets. Error: invalid_argument, for anything else.
   [[nodiscard]] static Result<SocketAddress> parse(const std::string& host, std::uint16_t port);
   // The host as parse() takes it, with the number of its zone.
   [[nodiscard]] std::string host() const;

@@ -1,5 +1,5 @@
 // Time as the product sees it: monotonic, in nanoseconds, always taken from a Reactor, so that
-// tests run in virtual time. No code calls a system clock directly.
+// tests run in virtual time. No code calls a system clock directly. Values.
 #pragma once
 
 #include <chrono>

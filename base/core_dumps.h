@@ -19,7 +19,7 @@ namespace iscsi_blkback {
 void forbid_core_dumps();
 
 // Undoes that for dumps as described above, up to the hard limit of RLIMIT_CORE. Before the threads
-// that are to be dumped are started.
+// that are to be dumped are started. Error: the system call's.
 [[nodiscard]] Result<void> allow_core_dumps();
 
 // A thread whose stack is dumped once dumps are allowed; joined by its destructor.

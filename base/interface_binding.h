@@ -34,14 +34,14 @@ struct InterfaceBinding {
 
 // The name of the interface with this hardware address (in its one spelling), for now: it is looked
 // up again for each connection. Among several, as a bridge and its port are, the one that has an IP
-// address.
+// address. Errors: not_found; conflict, where several are left; the system call's.
 [[nodiscard]] Result<std::string> find_interface(const std::string& hardware_address);
 
-// The name of the interface that has the address, whatever its port.
+// The name of the interface that has the address, whatever its port. Errors: not_found; the system call's.
 [[nodiscard]] Result<std::string> interface_having(const SocketAddress& address);
 
 // The name of the interface that a binding which is not empty means: its name, else by hardware
-// address, else the interface that has the source address.
+// address, else the interface that has the source address. Errors: as those two.
 [[nodiscard]] Result<std::string> interface_of(const InterfaceBinding& binding);
 
 }  // namespace iscsi_blkback

@@ -17,7 +17,7 @@ class ProcessSignals {
  public:
   static constexpr std::array kEndOfProcess = {SIGTERM, SIGINT};
   using Callback = void (*)(void* owner) noexcept;
-  // Also ignores SIGPIPE: a peer that closes its socket must not end the process.
+  // Also ignores SIGPIPE: a peer that closes its socket must not end the process. Error: the system call's.
   [[nodiscard]] static Result<std::unique_ptr<ProcessSignals>> create(
       Reactor& reactor, Callback on_terminate, void* owner,
       std::span<const int> numbers = kEndOfProcess);

@@ -1,4 +1,4 @@
-// UniqueFd: the owner of one file descriptor.
+// UniqueFd: the owner of one file descriptor. A value; any thread, one at a time.
 #pragma once
 
 #include <unistd.h>

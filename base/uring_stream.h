@@ -1,6 +1,6 @@
 // UringStream: a TCP connection on a UringReactor. At most three operations are in the kernel at a
 // time: connect or send, receive, cancel. Everything that they point at is a member, so nothing is
-// allocated after the stream is made, and the stream stays until all of them have come back.
+// allocated after the stream is made, and the stream stays until all of them have come back. Reactor thread.
 //
 // Closing, whatever the reason: cancel, wait until every operation has come back, close()
 // (this sends RST and drops what was not sent yet), then on_closed.

@@ -1,5 +1,5 @@
 // GuestState: what becomes of the guest of a disk, as far as the disk has to know: whether anything
-// may be sent for it, and whether other disks may have its LUN.
+// may be sent for it, and whether other disks may have its LUN. Values; any thread.
 #pragma once
 
 #include <cstdint>

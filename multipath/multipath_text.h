@@ -1,4 +1,4 @@
-// The topology of a disk as text, in the layout of multipath -ll.
+// The topology of a disk as text, in the layout of multipath -ll. Pure.
 #pragma once
 
 #include <string>

@@ -1,6 +1,7 @@
 // How much of what guests, targets and other hosts can cause is logged: each kind of message about
 // each disk by itself, and all of a guest's together, so that a guest that cycles its handshake
-// neither fills the host's disk (XSA-180) nor hides another disk's trouble for long.
+// neither fills the host's disk (XSA-180) nor hides another disk's trouble for long. Values; each limiter belongs to
+// one thread.
 #pragma once
 
 #include <chrono>

@@ -96,7 +96,8 @@ class ControlServer {
   static constexpr std::size_t kMaxReplyBytes = 4 * 1024 * 1024;
   static constexpr std::chrono::seconds kClientTimeout{5};
 
-  // Replaces a stale socket file at path; the folder must exist.
+  // Replaces a stale socket file at path; the folder must exist. Errors: invalid_argument (the path is too long);
+  // the system call's.
   [[nodiscard]] static Result<std::unique_ptr<ControlServer>> listen(Reactor& control,
                                                                      const std::string& path,
                                                                      Handler handler);

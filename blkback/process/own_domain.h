@@ -1,5 +1,5 @@
 // The number of the domain that we run in, as xenstore tells it (0: dom0, else a driver domain).
-// Blocks.
+// Blocks: before the reactors run, or on the control thread.
 #pragma once
 
 #include "base/domain_id.h"

@@ -3,6 +3,7 @@
 // The lock (an open file description lock, fcntl(2)) vanishes with its holder, however that ends;
 // the file is removed by a holder that ends in order. One that somebody else removes (whoever
 // cleans folders) its holder makes anew: a service that is restarted would start a second process.
+// Control thread.
 #pragma once
 
 #include <sys/types.h>

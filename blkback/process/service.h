@@ -1,7 +1,7 @@
 // The service: one per domain that serves disks. It watches the backend nodes of its domain and
 // keeps one process (`iscsi-blkback --guest DOMID`) for each guest that has at least one disk of
 // ours. It does no I/O itself: stopping or restarting it leaves the guests' processes serving, and
-// a new service finds them by their lock files.
+// a new service finds them by their lock files. Its one thread is a control thread.
 #pragma once
 
 #include "base/result.h"

@@ -1,5 +1,5 @@
 // The status of a guest as the JSON line of the control socket; its layout stands in
-// control_server.h.
+// control_server.h. Pure.
 #pragma once
 
 #include <string>

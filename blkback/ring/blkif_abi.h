@@ -2,7 +2,7 @@
 // of the protocol; the macros there cannot express a single fetch, so they are not used). A guest
 // states its ABI in the "protocol" node. 64-bit fields are aligned to 8 bytes in x86_64-abi and to
 // 4 in x86_32-abi; native is this host's own, which on every 64-bit host is the layout of
-// x86_64-abi.
+// x86_64-abi. Values and pure functions.
 #pragma once
 
 #include <array>

@@ -2,7 +2,7 @@
 // Each word is loaded exactly once (XSA-155), so that what is checked is what is used; the loads
 // are atomic, so that the compiler can neither repeat nor split them and ThreadSanitizer agrees.
 // The copy may be torn between words: it is then merely another request that the guest could have
-// sent.
+// sent. Pure; any thread.
 #pragma once
 
 #include <array>

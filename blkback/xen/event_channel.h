@@ -1,6 +1,6 @@
 // EventChannels: a guest's doorbells. Real: libxenevtchn. In memory: tests. One per reactor thread.
 // A port stays masked from its event until unmask(), which is the end-of-interrupt: unmask only
-// after the work is done, so that a flooding guest throttles itself (XSA-332).
+// after the work is done, so that a flooding guest throttles itself (XSA-332). Errors: the hypercall's, as a sentence.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,7 @@ class EventChannels {
   [[nodiscard]] virtual Result<void> notify(LocalPort port) = 0;
 };
 
+// /dev/xen/evtchn; the error says what is missing (not a Xen domain, no permission).
 [[nodiscard]] Result<std::unique_ptr<EventChannels>> open_event_channels();
 
 }  // namespace iscsi_blkback

@@ -45,7 +45,8 @@ class GrantTable {
   virtual ~GrantTable() = default;
 
   // Maps all references of one domain, read-write, as one contiguous range (a ring of several
-  // pages). All or nothing.
+  // pages). All or nothing. Errors: invalid_argument (none, or too many); the hypercall's, mostly for a reference
+  // that the guest has not granted.
   [[nodiscard]] virtual Result<std::unique_ptr<MappedGrants>> map(
       DomainId domain, std::span<const GrantReference> references) = 0;
 

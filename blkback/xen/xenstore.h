@@ -55,7 +55,8 @@ class XenStore : public XenStoreAccess {
   [[nodiscard]] virtual Result<void> transaction(
       const std::function<Result<void>(XenStoreAccess&)>& body) = 0;
 
-  // Fires once at registration, then for every change at path or below.
+  // Fires once at registration, then for every change at path or below. Errors: xenstored's; exhausted, when it
+  // allows no more.
   [[nodiscard]] virtual Result<void> watch(const std::string& path, const std::string& token) = 0;
   virtual void unwatch(const std::string& path, const std::string& token) = 0;
 

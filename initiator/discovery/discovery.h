@@ -7,7 +7,9 @@
 
 namespace iscsi_blkback {
 
-// Asks one portal for all its targets, within options.timeout.
+// Asks one portal for all its targets, within options.timeout. Errors, in sentences: invalid_argument (options),
+// timed_out, unavailable (no connection, or it was lost), permission_denied (CHAP), protocol, unsupported (the
+// target does not do SendTargets).
 [[nodiscard]] Result<Discovery> discover(DiscoveryOptions options);
 
 }  // namespace iscsi_blkback

@@ -52,7 +52,7 @@ class SendTargetsAnswer {
   // What has been taken is not all of the answer: no more is wanted, or the target does not go on.
   void cut_off();
 
-  // After the last piece, once.
+  // After the last piece, once. Error: as take()'s.
   [[nodiscard]] Result<Discovery> finish();
 
  private:

@@ -49,7 +49,7 @@ struct ChapOptions {
 [[nodiscard]] std::vector<ChapAlgorithm> usable_chap_algorithms(const ChapOptions& options);
 
 // Refuses names and secrets that are missing, too long or too short, and one secret for both
-// directions, with which a target could have us answer our own challenge.
+// directions, with which a target could have us answer our own challenge. Error: invalid_argument.
 [[nodiscard]] Result<void> check_chap_options(const ChapOptions& options);
 
 // "0x..." or "0b..." (base64), RFC 7143 6.1: 1 to at_most bytes, else nothing.
@@ -70,13 +70,15 @@ class ChapExchange {
   explicit ChapExchange(const ChapOptions& options)
       : ChapExchange(options, usable_chap_algorithms(options)) {}
 
-  // Adds CHAP_A: what a request says after the target has agreed to CHAP.
+  // Adds CHAP_A: what a request says after the target has agreed to CHAP. Error: unsupported, where no
+  // algorithm is left to offer.
   [[nodiscard]] Result<void> offer(LoginText& text);
 
-  // One CHAP_ key of the target's.
+  // One CHAP_ key of the target's. Errors: protocol; permission_denied, for one that no honest target sends.
   [[nodiscard]] Result<void> take(const TextPair& pair);
 
-  // After the keys of one response: checks them, and adds our answer to text.
+  // After the keys of one response: checks them, and adds our answer to text. Errors: protocol; unsupported (the
+  // algorithm); permission_denied, where the target does not prove what it has to.
   [[nodiscard]] Result<void> advance(LoginText& text);
 
   // What the target has chosen; nothing before it has.

@@ -32,7 +32,7 @@ struct TextPair {
 // The pairs point into text; the last one may lack its NUL. A pair that is repeated as it is counts
 // once; what to make of a key with several values is for whoever knows the key, and so is a value
 // of more than kMaxTextValueBytes. Refuses a pair without '=', with a key or value that is far too
-// long, and more pairs than kMaxTextPairs.
+// long, and more pairs than kMaxTextPairs. Error: protocol.
 [[nodiscard]] Result<std::vector<TextPair>> parse_login_text(std::string_view text);
 
 inline constexpr std::size_t kMaxIscsiNameBytes = 223;  // 4.2.7.1

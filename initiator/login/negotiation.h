@@ -25,7 +25,8 @@ class Negotiation {
   void offer(LoginText& text);
 
   // Takes one pair of the target's, in any stage. What needs an answer of ours is added to answers
-  // (an unknown key: NotUnderstood).
+  // (an unknown key: NotUnderstood). Errors: protocol, for an answer that the key does not allow; unsupported,
+  // for one that we cannot do.
   [[nodiscard]] Result<void> take(const TextPair& pair, LoginText& answers);
 
   // The target breaks a rule of login negotiation without harm; what: "its ...".

@@ -17,7 +17,7 @@ namespace iscsi_blkback {
 inline constexpr std::size_t kMaxAddressesOfName = 16;  // ours
 
 // host: a name or a numeric address without brackets. The addresses are in the resolver's order,
-// without duplicates, at least one, at most kMaxAddressesOfName.
+// without duplicates, at least one, at most kMaxAddressesOfName. Error: not_found, with the resolver's reason.
 [[nodiscard]] Result<std::vector<SocketAddress>> resolve(const std::string& host,
                                                          std::uint16_t port);
 

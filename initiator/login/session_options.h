@@ -1,6 +1,6 @@
 // What a session needs to know before it starts. The negotiable keys have their RFC 7143 names and
 // are what we offer; the outcome is in NegotiatedParameters. Everything in it concerns the session
-// as a whole: what may differ between the logical units behind it is MultipathOptions'.
+// as a whole. A value; any thread.
 #pragma once
 
 #include <chrono>

@@ -1,5 +1,6 @@
 // SharedLookups: look-ups on LookupThreads whose answers come on the asker's reactor. What is being
-// looked up already is not looked up again: everybody who asks the same hears the one answer.
+// looked up already is not looked up again: all who ask the same hear the one answer.
+// Any reactor's thread; answers are posted to the asker's.
 #pragma once
 
 #include <functional>

@@ -1,6 +1,7 @@
 // What MODE SENSE (6 and 10) tells of a LUN: the device-specific parameter, the caching page and
 // the control page (SPC-4 7.5, SBC-3 6.4). Parsed with bounds from what really arrived. Pure
 // functions.
+// Errors: protocol, for data that end before their header does.
 #pragma once
 
 #include <cstddef>

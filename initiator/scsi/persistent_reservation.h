@@ -1,6 +1,6 @@
 // Persistent reservations (SPC-4 5.13, 6.15, 6.16): the parameter data of PERSISTENT RESERVE IN,
 // parsed with bounds from what really arrived, and the list of PERSISTENT RESERVE OUT. Pure
-// functions; no policy.
+// functions; no policy. Errors: protocol, for data that are cut off.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
 // Sense data (SPC-4 4.5), both formats, parsed with bounds from whatever the target sent, and its
-// words.
+// words. Pure.
 #pragma once
 
 #include <cstddef>

@@ -3,6 +3,8 @@
 // the mode page 0x2C that moves a LUN to another RDAC controller. Parsed with bounds from what
 // really arrived. Pure functions.
 //
+// Errors: protocol, for what is not that page.
+//
 // Layouts as Linux (scsi_dh_rdac.c) and multipath-tools (prioritizers/rdac.c, emc.c) have them.
 #pragma once
 

@@ -1,4 +1,4 @@
-// Initiator task tags of the session's own PDUs; TaskTable never gives them out.
+// Initiator task tags of the session's own PDUs; TaskTable never gives them out. Values.
 #pragma once
 
 #include <cstdint>

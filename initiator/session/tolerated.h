@@ -1,6 +1,6 @@
 // Tolerated: the rules of RFC 7143 that a target may break without harm to data, because Linux's
 // initiator goes on there, and targets exist that do. Each is said once for a session. What is not
-// here ends the connection; see RepeatedEnds for what becomes of a target that goes on with it.
+// here ends the connection; see RepeatedEnds for what becomes of a target that goes on with it. Reactor thread.
 #pragma once
 
 #include <cstdint>

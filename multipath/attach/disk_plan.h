@@ -28,7 +28,8 @@ struct DiskPlan {
   SettingPlaces places;  // of what the configuration sets, and "the disk's target"
 };
 
-// name: what the disk is called when the configuration has no alias for it ("xvda").
+// name: what the disk is called when the configuration has no alias for it ("xvda"). Error: invalid_argument, one
+// sentence, for an alias that is not configured, portals that are nowhere, settings that contradict each other.
 [[nodiscard]] Result<DiskPlan> plan_disk(const DiskTarget& target,
                                          const Configuration& configuration,
                                          const std::string& name, bool read_only);

@@ -1,5 +1,6 @@
 // What tells this host from others that were set up alike, down to their initiator name: it goes
-// into the ISIDs. The same as long as the host runs, and from one process to the next. Blocks.
+// into the ISIDs. The same as long as the host runs, and from one process to the next.
+// Blocks: before any other thread runs.
 #pragma once
 
 #include <string>

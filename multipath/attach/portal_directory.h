@@ -1,5 +1,5 @@
 // PortalDirectory: the look-ups behind a disk's portals that block: names and SendTargets
-// discovery. Any thread, several at once.
+// discovery. Any thread, several at once. Errors are sentences about the portal, with the code of what failed.
 #pragma once
 
 #include <cstdint>

@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <regex>
 #include <set>
+#include <sstream>
 #include <string>
 
 namespace iscsi_blkback {
@@ -71,32 +73,57 @@ TEST(Layers, NoFolderStandsOnItself) {
   }
 }
 
-TEST(Layers, EachFileIncludesOnlyWhatItsFolderStandsOn) {
+// The product's sources by their paths, each with its text.
+std::map<std::string, std::string> sources() {
   const std::filesystem::path root = ISCSI_BLKBACK_SOURCE_FOLDER;
-  std::size_t includes = 0;
+  std::map<std::string, std::string> files;
   for (const char* top : {"base", "initiator", "multipath", "blkback", "tools"}) {
     for (const auto& entry : std::filesystem::recursive_directory_iterator(root / top)) {
       const auto extension = entry.path().extension();
-      if (extension != ".cpp" && extension != ".h") {
-        continue;
+      if (extension == ".cpp" || extension == ".h") {
+        std::ostringstream text;
+        text << std::ifstream(entry.path()).rdbuf();
+        files[std::filesystem::relative(entry.path(), root).string()] = text.str();
       }
-      const std::string file = std::filesystem::relative(entry.path(), root).string();
-      const std::string folder = folder_of(file);
-      ASSERT_EQ(floors().count(folder), 1U) << file << ": its folder has no place in the table";
-      Folders allowed = {folder};
-      add_below(folder, allowed);
-      std::ifstream source(entry.path());
-      for (std::string line; std::getline(source, line);) {
-        const std::string included = included_by(line);
-        if (!included.empty()) {
-          ++includes;
-          EXPECT_THAT(allowed, testing::Contains(folder_of(included)))
-              << file << " includes " << included;
-        }
+    }
+  }
+  return files;
+}
+
+TEST(Layers, EachFileIncludesOnlyWhatItsFolderStandsOn) {
+  std::size_t includes = 0;
+  for (const auto& [file, text] : sources()) {
+    const std::string folder = folder_of(file);
+    ASSERT_EQ(floors().count(folder), 1U) << file << ": its folder has no place in the table";
+    Folders allowed = {folder};
+    add_below(folder, allowed);
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      const std::string included = included_by(line);
+      if (!included.empty()) {
+        ++includes;
+        EXPECT_THAT(allowed, testing::Contains(folder_of(included)))
+            << file << " includes " << included;
       }
     }
   }
   EXPECT_GT(includes, 500U);
+}
+
+// Which thread, or none in particular: what is pure or a value may be used by any.
+TEST(Headers, SayTheirThreadBeforeAnythingElse) {
+  const std::regex thread("thread|[Pp]ure\\b|[Vv]alues?\\b|constant\\b");
+  std::size_t headers = 0;
+  for (const auto& [file, text] : sources()) {
+    if (file.ends_with(".h") && !file.ends_with("_impl.h") &&
+        file != "tools/config/config_reader.h") {
+      ++headers;
+      const std::string opening = text.substr(0, text.find("#pragma once"));
+      EXPECT_TRUE(opening.starts_with("// ")) << file << " does not open with what it is";
+      EXPECT_TRUE(std::regex_search(opening, thread)) << file << " does not say its thread";
+    }
+  }
+  EXPECT_GT(headers, 100U);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Under which name lunex logs in. Reads files (blocks).
+// Under which name lunex logs in. Reads files, before any thread but the first runs.
 #pragma once
 
 #include <optional>

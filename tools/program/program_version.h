@@ -1,5 +1,5 @@
 // What --version prints: "NAME VERSION", with git's name of the tree behind it when the build knew
-// it.
+// it. Pure.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
 // The door to a terminal: everything that the programs print goes through here. What is printed may
-// come from targets, guests and processes that a guest has taken over; see base/printable_text.h.
+// come from targets, guests and processes that a guest has taken over; see base/printable_text.h. Main thread.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
