@@ -61,9 +61,7 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       predecessor_fence_(reactor, *fencer_, *this),
       barrier_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_barrier_timer(); }, this),
-      no_path_retry_(policies_.no_path_retry),
-      no_path_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_no_path_timer(); }, this),
+      no_path_timer_(reactor, policies_.no_path_retry, *this),
       marginal_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_marginal_timer(); },
           this),
@@ -146,13 +144,10 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.waits_because = waits_for_its_turn() ? std::string() : waits_because_;
   snapshot.hedged = hedged_;
   snapshot.waiting_for_space = waiting_for_space_;
-  snapshot.no_path_retry = no_path_retry_text(no_path_retry_);
+  snapshot.no_path_retry = no_path_retry_text(no_path_timer_.wait());
   snapshot.portal_group_fences = to_string(portal_group_fences());
-  snapshot.queued_time = queued_time_;
-  if (no_path_since_ && !no_path_expired_) {
-    snapshot.queued_time += reactor_.now() - queueing_since_;
-  }
-  snapshot.queue_timeouts = queue_timeouts_;
+  snapshot.queued_time = no_path_timer_.queued_time();
+  snapshot.queue_timeouts = no_path_timer_.timeouts();
   for (Path* path : paths_) {
     const SessionOptions& session = path->session().options();
     const MarginalPath& marginal = marginal_[path->index()];

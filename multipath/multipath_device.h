@@ -58,7 +58,7 @@
 #include "base/block_device.h"
 #include "base/reactor.h"
 #include "initiator/session/session.h"
-#include "multipath/guest_state.h"
+#include "multipath/fencing/guest_state.h"
 #include "multipath/multipath_options.h"
 #include "multipath/multipath_snapshot.h"
 

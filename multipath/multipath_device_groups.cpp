@@ -48,7 +48,7 @@ void MultipathDevice::Impl::apply_policies() {
     }
   }
   if (policies_.no_path_retry != before.no_path_retry) {
-    change_no_path_retry(policies_.no_path_retry);
+    no_path_timer_.set_wait(policies_.no_path_retry);
   }
   update_priorities();
   if (closing_) {

@@ -31,6 +31,7 @@
 #include "multipath/multipath_device.h"
 #include "multipath/path/error_policy.h"
 #include "multipath/path/path_silence.h"
+#include "multipath/requests/no_path_timer.h"
 
 namespace iscsi_blkback {
 
@@ -43,7 +44,8 @@ class MultipathDevice::Impl final : public Path::Owner,
                                     public PathActivation::Owner,
                                     public LatencyProbe::Owner,
                                     public PredecessorFence::Owner,
-                                    public SessionFencer::Client {
+                                    public SessionFencer::Client,
+                                    public NoPathTimer::Owner {
  public:
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
   ~Impl();
@@ -209,6 +211,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_predecessor_fenced(const PredecessorPath& predecessor) noexcept override;
   void on_predecessor_fence_idle() noexcept override;
   [[nodiscard]] std::vector<Session*> path_sessions() const override;
+  // NoPathTimer::Owner
+  [[nodiscard]] NoPathTimer::Paths paths_now() const override;
+  void on_no_path_retry_over() noexcept override;
+  void on_path_has_lasted() noexcept override;
   // PathActivation::Owner
   void on_activation_done(const Path& path, PathActivation::Outcome outcome) noexcept override;
 
@@ -283,15 +289,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   void release(Hedge& hedge);
 
   // multipath_device_paths.cpp
-  [[nodiscard]] bool keeps_ending() const;
-  [[nodiscard]] bool is_back(const Path& path) const;
   void note_paths_up(bool had_path);
   [[nodiscard]] bool failing() const;
   void fail_if_failing();
   void fail_waiting_if_no_path();
-  void start_no_path_timer();
-  void restart_no_path_retry();
-  void on_no_path_timer();
   void on_fence_timer();
   void after_fencing();
   void look_at_those_that_end();
@@ -414,7 +415,6 @@ class MultipathDevice::Impl final : public Path::Owner,
     std::uint32_t timed_requests = 0;  // since the last look at how many there are
   };
   void apply_policies();
-  void change_no_path_retry(NoPathRetry wait);
   // The caller regroups. True: something has changed.
   bool update_priority(std::uint32_t index);
   void update_priorities();
@@ -552,15 +552,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   TimePoint barrier_reminder_{};  // when the log says so once more
   Timer barrier_timer_;
 
-  // No path: since when requests only wait, without the time that the guest was suspended. expired:
-  // no_path_retry is over.
-  NoPathRetry no_path_retry_;               // as policies_ has it
-  std::optional<TimePoint> no_path_since_;  // the disk had one before
-  TimePoint queueing_since_{};
-  Duration queued_time_{};  // before that
-  std::uint64_t queue_timeouts_ = 0;
-  Timer no_path_timer_;
-  bool no_path_expired_ = false;
+  NoPathTimer no_path_timer_;
 
   std::array<MarginalPath, kMaxPaths> marginal_;  // of paths_
   Timer marginal_timer_;
@@ -579,8 +571,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   Timer first_answers_timer_;  // from ready_ until ready is told
 
   GuestNow guest_;
-  TimePoint suspended_since_{};  // or in doubt
-  bool only_in_doubt_ = false;   // in all the time since then
   bool overtaken_ = false;       // see LunWriteBarrier::Others
   bool keeps_place_ = false;
   Timer suspend_timer_;  // the end of the time that writes at a path have to be answered

@@ -186,33 +186,23 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   note_paths_up(had_path);
 }
 
-// A path that is up is none to rely on while its connections keep ending: it takes requests, which
-// may go through, but no_path_retry is not stopped by it.
-bool MultipathDevice::Impl::keeps_ending() const {
-  return std::any_of(paths_.begin(), paths_.end(),
-                     [](const Path* path) { return path->session().keeps_ending(); });
-}
-
-bool MultipathDevice::Impl::is_back(const Path& path) const {
-  return (up_ & path_bit(path.index())) != 0 && !path.session().keeps_ending();
+NoPathTimer::Paths MultipathDevice::Impl::paths_now() const {
+  NoPathTimer::Paths now;
+  now.any_up = up_ != 0;
+  for (const Path* path : paths_) {
+    const bool keeps_ending = path->session().keeps_ending();
+    now.any_keeps_ending = now.any_keeps_ending || keeps_ending;
+    now.any_reliable =
+        now.any_reliable || ((up_ & path_bit(path->index())) != 0 && !keeps_ending);
+  }
+  return now;
 }
 
 // had_path: before this change.
 void MultipathDevice::Impl::note_paths_up(bool had_path) {
-  const bool back = std::any_of(paths_.begin(), paths_.end(),
-                                [this](const Path* path) { return is_back(*path); });
-  if (up_ != 0 && !back && no_path_since_ && no_path_retry_) {
+  no_path_timer_.on_paths(paths_now(), had_path);
+  if (up_ != 0) {
     pump_.schedule();
-  } else if (up_ != 0) {
-    if (std::exchange(no_path_since_, std::nullopt) && !std::exchange(no_path_expired_, false)) {
-      queued_time_ += reactor_.now() - queueing_since_;
-    }
-    no_path_timer_.stop();
-    pump_.schedule();
-  } else if (had_path && !(no_path_since_ && keeps_ending())) {
-    no_path_since_ = queueing_since_ = reactor_.now();
-    no_path_expired_ = false;
-    start_no_path_timer();
   }
   fail_if_failing();
 }
@@ -220,7 +210,7 @@ void MultipathDevice::Impl::note_paths_up(bool had_path) {
 // no_path_retry is over, the guest runs, and no path is just being looked at (a unit attention on
 // the only path is not an outage, nor are controllers that change their roles).
 bool MultipathDevice::Impl::failing() const {
-  return no_path_expired_ && up_ == 0 && !suspended() && !activating_ && !answer_is_near() &&
+  return no_path_timer_.expired() && up_ == 0 && !suspended() && !activating_ && !answer_is_near() &&
          std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
            return path->state() == PathState::pending && path->identifying();
          });
@@ -229,28 +219,9 @@ bool MultipathDevice::Impl::failing() const {
 void MultipathDevice::Impl::fail_if_failing() {
   if (failing()) {
     fail_waiting_if_no_path();
-  } else if (no_path_expired_ && up_ == 0 && answer_is_near()) {
+  } else if (no_path_timer_.expired() && up_ == 0 && answer_is_near()) {
     await_answer();
   }
-}
-
-void MultipathDevice::Impl::start_no_path_timer() {
-  if (no_path_retry_ && !suspended()) {
-    no_path_timer_.start_at(*no_path_since_ + *no_path_retry_);
-  }
-}
-
-// A guest that is suspended misses nothing, and while it is no standby path may be activated: what
-// becomes of its disk shows when it goes on. Of a doubt, of which there may be one after the other,
-// only its own time does not count.
-void MultipathDevice::Impl::restart_no_path_retry() {
-  if (closing_ || !no_path_since_ || no_path_expired_) {
-    return;
-  }
-  const TimePoint now = reactor_.now();
-  no_path_since_ =
-      only_in_doubt_ ? *no_path_since_ + (now - std::max(suspended_since_, *no_path_since_)) : now;
-  start_no_path_timer();
 }
 
 void MultipathDevice::Impl::set_no_path_retry(std::optional<NoPathRetry> wait) {
@@ -258,27 +229,11 @@ void MultipathDevice::Impl::set_no_path_retry(std::optional<NoPathRetry> wait) {
   apply_policies();
 }
 
-void MultipathDevice::Impl::change_no_path_retry(NoPathRetry wait) {
-  no_path_retry_ = wait;
-  if (closing_ || !no_path_since_) {
-    return;
-  }
-  no_path_timer_.stop();
-  if (std::exchange(no_path_expired_, false)) {
-    queueing_since_ = reactor_.now();
-  }
-  start_no_path_timer();
+void MultipathDevice::Impl::on_path_has_lasted() noexcept {
+  pump_.schedule();
 }
 
-void MultipathDevice::Impl::on_no_path_timer() {
-  if (std::any_of(paths_.begin(), paths_.end(),
-                  [this](const Path* path) { return is_back(*path); })) {
-    note_paths_up(true);  // it has lasted meanwhile
-    return;
-  }
-  no_path_expired_ = true;
-  ++queue_timeouts_;
-  queued_time_ += reactor_.now() - queueing_since_;
+void MultipathDevice::Impl::on_no_path_retry_over() noexcept {
   log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
               "{}: no path came back within no_path_retry; requests fail now", options_.alias);
   fail_if_failing();
@@ -321,7 +276,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   fencer_->stop_trials(*this);
   on_closed_ = on_closed;
   on_closed_owner_ = owner;
-  no_path_timer_.stop();
+  no_path_timer_.close();
   priority_timer_.stop();
   failback_timer_.stop();
   activation_timer_.stop();

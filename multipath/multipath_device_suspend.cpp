@@ -27,14 +27,12 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
   guest_ = guest;
   tell_use();
   if (suspended()) {
-    only_in_doubt_ = guest_.state == GuestState::in_doubt && (only_in_doubt_ || !was_suspended);
+    no_path_timer_.suspend(guest_.state);
   }
   if (suspended() == was_suspended) {
     return;
   }
   if (suspended()) {
-    suspended_since_ = reactor_.now();
-    no_path_timer_.stop();
     fencer_->stop_trials(*this);
     if (lun_fence_.pausing && !lun_fence_.outstanding) {
       end_lun_fence(true);
@@ -48,7 +46,7 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
     look_at_barrier();  // another disk may have come meanwhile
     hedge_more_.schedule();
     fencer_->look_for_trials_soon();
-    restart_no_path_retry();
+    no_path_timer_.resume();
     on_resumed();
     pump_.schedule();
   }

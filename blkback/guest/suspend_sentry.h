@@ -13,7 +13,7 @@
 #include "blkback/guest/guest_life.h"
 #include "blkback/xen/call_watchdog.h"
 #include "blkback/xen/domain_info.h"
-#include "multipath/guest_state.h"
+#include "multipath/fencing/guest_state.h"
 
 namespace iscsi_blkback {
 
