@@ -53,6 +53,8 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
           this),
       answer_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_answer_timer(); }, this),
+      disk_(
+          {.wwid = options_.wwid, .same_lun = options_.same_lun, .read_only = options_.read_only}),
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest,
                 options_.redirected_login_fences),
       fence_timer_(
@@ -125,19 +127,19 @@ bool MultipathDevice::Impl::on_its_way(const Path& path) const {
   const bool is_activated =
       path.state() == PathState::ghost &&
       (activating_ == path.index() ||
-       (!ready_ && !suspended() && (activatable() & path_bit(path.index())) != 0));
+       (!ready() && !suspended() && (activatable() & path_bit(path.index())) != 0));
   return path.on_its_way() || is_activated;
 }
 
 MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   MultipathSnapshot snapshot;
   snapshot.alias = options_.alias;
-  snapshot.wwid = identity_.wwid;
-  snapshot.vendor = identity_.vendor;
-  snapshot.product = identity_.product;
-  snapshot.revision = identity_.revision;
-  snapshot.geometry = geometry_;
-  snapshot.ready = ready_;
+  snapshot.wwid = disk_.lun().wwid;
+  snapshot.vendor = disk_.lun().vendor;
+  snapshot.product = disk_.lun().product;
+  snapshot.revision = disk_.lun().revision;
+  snapshot.geometry = geometry();
+  snapshot.ready = ready();
   snapshot.queueing = up_ == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_ + withheld_count_;
@@ -199,11 +201,11 @@ void MultipathDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
 }
 
 bool MultipathDevice::ready() const {
-  return impl_->ready_;
+  return impl_->ready();
 }
 
 const Geometry& MultipathDevice::geometry() const {
-  return impl_->geometry_;
+  return impl_->geometry();
 }
 
 void MultipathDevice::submit(BlockRequest& request) noexcept {

@@ -234,7 +234,7 @@ void MultipathDevice::Impl::activate_what_is_left() {
     return;
   }
   // At attach, the active side may only be late: what takes the LUN from it waits a little.
-  if (!ready_ && !ghost_delay_over_) {
+  if (!ready() && !ghost_delay_over_) {
     if (!activation_timer_.armed()) {
       activation_timer_.start_after(kGhostDelay);
     }

@@ -30,13 +30,13 @@ std::int64_t milliseconds_of(Duration time) {
 // behind and overtakes nothing. One that cannot enter is not served: it would write where others
 // count on nobody writing, and tries again.
 void MultipathDevice::Impl::enter_barrier() {
-  if (geometry_.read_only) {
+  if (geometry().read_only) {
     return;
   }
   if (!options_.barrier_directory.empty()) {
     auto barrier = LunWriteBarrier::enter(
         options_.barrier_directory,
-        lun_barrier_key(barrier_name_of(identity_.names), identity_target_, identity_lun_),
+        lun_barrier_key(barrier_name_of(names()), disk_.target_name(), disk_.lun_number()),
         {.name = options_.holder_name.empty() ? options_.alias : options_.holder_name,
          .vm = guest_.vm,
          .domain = options_.holder_domain,
@@ -60,13 +60,11 @@ void MultipathDevice::Impl::enter_barrier() {
 
 // What a path has told is the LUN's, as it was compared with what was known. From then on the disk
 // knows its LUN by it as well: a path may tell these names only, as may those of other disks.
-void MultipathDevice::Impl::learn_names(const Path& path, const LogicalUnitIdentity& identity) {
-  const SerialNumberIs serial = serial_number_is(identity);
-  const std::string& target_name = path.session().options().target_name;
-  add_names(identity_.names, identity.names, serial);
+void MultipathDevice::Impl::learn_names(const std::string& target_name, const LunNames& told,
+                                        SerialNumberIs serial) {
   names_at_barrier_.serial = serial;
-  (void)names_at_barrier_.add(identity.names, target_name);
-  if (barrier_.learn(identity.names, target_name)) {
+  (void)names_at_barrier_.add(told, target_name);
+  if (barrier_.learn(told, target_name)) {
     follow_barrier_file();
     if (turn_since_) {
       barrier_timer_.start_after(barrier_look());

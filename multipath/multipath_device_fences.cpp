@@ -127,7 +127,7 @@ bool MultipathDevice::Impl::may_reset_lun() const noexcept {
   return options_.exclusive_luns && !suspended() &&
          std::none_of(paths_.begin(), paths_.end(), [this](const Path* path) {
            return fencer_->other_refuses_reset(
-               identity_.wwid, path->session().options().target_name, path->lun(), *this);
+               disk_.lun().wwid, path->session().options().target_name, path->lun(), *this);
          });
 }
 
@@ -137,7 +137,7 @@ bool MultipathDevice::Impl::refuses_reset(const std::string& wwid, const std::st
     return false;
   }
   // The other disk may have been told it when the LUN had fewer names, or more.
-  return (!wwid.empty() && (wwid == identity_.wwid || is_called(identity_.names, wwid))) ||
+  return (!wwid.empty() && (wwid == disk_.lun().wwid || is_called(names(), wwid))) ||
          std::any_of(slots_.begin(), slots_.end(), [&](const std::unique_ptr<Path>& path) {
            return path != nullptr && path->lun() == lun &&
                   path->session().options().target_name == target_name;

@@ -36,7 +36,7 @@ int steady_latency_priority(Duration mean, double base_number, int before) {
 void MultipathDevice::Impl::apply_policies() {
   const PathPolicies before = policies_;
   policies_ =
-      decide_policies(policy_settings_, options_.arrays.get(), ready_ ? &identity_ : nullptr);
+      decide_policies(policy_settings_, options_.arrays.get(), ready() ? &disk_.lun() : nullptr);
   measures_latency_ = policies_.prio.kind == PrioritizerKind::path_latency;
   groups_.set_policy(policies_.path_grouping_policy);
   if (policies_.path_selector != before.path_selector || policies_.rr_min_io != before.rr_min_io) {
@@ -414,9 +414,9 @@ void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) con
   snapshot.path_selector = fmt::format("{} 0", to_string(policies_.path_selector));
   snapshot.path_grouping_policy = to_string(policies_.path_grouping_policy);
   snapshot.prio = to_string(policies_.prio.kind);
-  snapshot.hardware_handler = identity_.access.tpgs != 0 ? "1 alua"
-                              : identity_.access.rdac    ? "1 rdac"
-                                                         : "0";
+  snapshot.hardware_handler = disk_.lun().access.tpgs != 0 ? "1 alua"
+                              : disk_.lun().access.rdac    ? "1 rdac"
+                                                           : "0";
   snapshot.failback = to_string(policies_.failback);
   snapshot.active_group = groups_.current();
   snapshot.group_switches = group_switches_;

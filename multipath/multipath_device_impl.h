@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "initiator/scsi/persistent_reservation.h"
 #include "initiator/session/task_management.h"
+#include "multipath/disk_identity.h"
 #include "multipath/fencing/lun_write_barrier.h"
 #include "multipath/fencing/path_key.h"
 #include "multipath/fencing/predecessor_fence.h"
@@ -31,7 +32,9 @@
 #include "multipath/multipath_device.h"
 #include "multipath/path/error_policy.h"
 #include "multipath/path/path_silence.h"
+#include "multipath/requests/loss_notice.h"
 #include "multipath/requests/no_path_timer.h"
+#include "multipath/requests/write_cache_view.h"
 
 namespace iscsi_blkback {
 
@@ -61,10 +64,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
   void change_policies(const PathPolicySettings& changes);
   [[nodiscard]] MultipathSnapshot snapshot() const;
-  [[nodiscard]] const LunNames& names() const { return identity_.names; }
+  // Which LUN it is; before the disk is used by anybody.
+  [[nodiscard]] bool ready() const { return disk_.known(); }
+  [[nodiscard]] const Geometry& geometry() const { return disk_.geometry(); }
+  [[nodiscard]] const LunNames& names() const { return disk_.lun().names; }
 
-  bool ready_ = false;
-  Geometry geometry_;
   // False only for the canaries of the simulation.
   bool hold_overlapping_writes_ = true;
   bool discard_answered_reads_ = true;
@@ -173,7 +177,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
   void on_space_low(Path& path) noexcept override;
   void on_loss_told(Path& path, const std::string& sense) noexcept override;
-  void note_loss();
   void on_path_idle(Path& path) noexcept override;
   [[nodiscard]] bool may_reset_lun() const noexcept override;
   // PathSilence::Owner
@@ -190,7 +193,8 @@ class MultipathDevice::Impl final : public Path::Owner,
                                             : policies_.portal_group_fences;
   }
   [[nodiscard]] bool wants_trials() const noexcept override {
-    return portal_group_fences() == PortalGroupFences::trial && ready_ && !suspended() && !closing_;
+    return portal_group_fences() == PortalGroupFences::trial && ready() && !suspended() &&
+           !closing_;
   }
   [[nodiscard]] bool redirected_login_fences() const noexcept override {
     return options_.redirected_login_fences;
@@ -338,7 +342,7 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   // multipath_device_barrier.cpp
   void enter_barrier();
-  void learn_names(const Path& path, const LogicalUnitIdentity& identity);
+  void learn_names(const std::string& target_name, const LunNames& told, SerialNumberIs serial);
   void follow_barrier_file();
   // error: of what needs the barrier's folder alone; null: it has succeeded.
   void note_turn(const Error* error);
@@ -356,16 +360,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] const SessionOptions* session_at(const std::string& target_name) const;
 
   // multipath_device_identity.cpp
-  void limit_pieces(const LogicalUnitIdentity& identity);
-  void note_write_cache(const Path& path, WriteCache told);
-  [[nodiscard]] Result<void> adopt(const Path& path, const LogicalUnitIdentity& identity);
-  [[nodiscard]] std::string conflict_of(const Path& path, const LogicalUnitIdentity& identity,
-                                        const Result<void>& checked) const;
-  [[nodiscard]] Result<void> compare(const Path& path, const LogicalUnitIdentity& identity) const;
   [[nodiscard]] SerialNumberIs serial_number_is(const LogicalUnitIdentity& identity) const;
-  // What tells that the LUN is another one than that with these names; see difference().
-  [[nodiscard]] std::optional<std::string> other_lun(const LunNames& names,
-                                                     const LogicalUnitIdentity& identity) const;
   void grow_if_all_agree(const Path* changed);
   void start_capacity_timer();
   void on_capacity_timer();
@@ -499,20 +494,9 @@ class MultipathDevice::Impl final : public Path::Owner,
   PathMask used_ = 0;             // those of up_ that are not suspect while another one is not
   PathMask able_ = 0;             // those of used_ that have room for a request
 
-  LogicalUnitIdentity identity_;  // of the disk, once ready_
-  std::string identity_target_;   // where it was read; matters for a LUN without an identity
-  std::uint16_t identity_lun_ = 0;
-  std::string identity_portal_;
-  std::string conflict_;  // before ready is told: what a path tells otherwise
-  // Data that the target has acknowledged is lost: what flushes with these serials, and the next
-  // one, say.
-  std::uint64_t lost_before_ = 0;
-  bool loss_untold_ = false;
-  // The worst that the paths have told of the write cache since one has last denied that there is
-  // one; when that was, if it was not off.
-  WriteCache cache_ = WriteCache::untold;
-  std::optional<TimePoint> cache_told_at_;
-  std::uint32_t piece_sectors_ = 0;  // a larger request goes in pieces, one after the other
+  DiskIdentity disk_;
+  WriteCacheView cache_;
+  LossNotice loss_;
 
   std::deque<Request> pool_;  // all slots; never grows
   IntrusiveList<Request> free_;
@@ -557,7 +541,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::array<MarginalPath, kMaxPaths> marginal_;  // of paths_
   Timer marginal_timer_;
   Timer capacity_timer_;
-  bool grown_ = false;  // and not told yet
 
   LogLimiter log_limiter_;
 
@@ -568,7 +551,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   Deferred finish_removals_;
   Deferred notify_;
   bool ready_told_ = false;
-  Timer first_answers_timer_;  // from ready_ until ready is told
+  Timer first_answers_timer_;  // from ready() until ready is told
 
   GuestNow guest_;
   bool overtaken_ = false;       // see LunWriteBarrier::Others

@@ -43,7 +43,7 @@ void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
     finish(request, IoStatus::aborted);
     return;
   }
-  if (geometry_.read_only && block.operation != BlockOperation::read) {
+  if (geometry().read_only && block.operation != BlockOperation::read) {
     // No write command leaves, and there is nothing of ours to flush.
     finish(request, request.is_write() ? IoStatus::write_protected : IoStatus::ok);
     return;
@@ -179,13 +179,13 @@ void MultipathDevice::Impl::send(Request& request, Path& chosen) {
   groups_.on_started(request.path, request.selected_bytes);
   silences_[request.path]->sent(request.sent_at);
   const BlockRequest& whole = *request.block;
-  if (whole.sector_count <= piece_sectors_) [[likely]] {
+  if (whole.sector_count <= disk_.piece_sectors()) [[likely]] {
     path.submit(request.task, whole);
   } else {
     BlockRequest piece;
     piece.operation = whole.operation;
     piece.sector = whole.sector + request.done_sectors;
-    piece.sector_count = std::min(piece_sectors_, whole.sector_count - request.done_sectors);
+    piece.sector_count = std::min(disk_.piece_sectors(), whole.sector_count - request.done_sectors);
     piece.data = whole.data + std::size_t{request.done_sectors} * kSectorBytes;
     path.submit(request.task, piece);
   }
@@ -243,7 +243,7 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
                 "{}: the target cannot write its cache: {}; what the guest has not flushed before "
                 "may be lost",
                 options_.alias, to_string(error));
-    note_loss();
+    loss_.lost(last_serial_);
     if (request.place != Request::Place::answered) {
       complete(request, IoStatus::ok);  // which says it
       return;
@@ -400,7 +400,7 @@ void MultipathDevice::Impl::delay(Request& request, Duration time) {
 // What one path knows of the cache is old when another one has heard otherwise: the writes may have
 // gone there, also through a path that is down or removed by now.
 bool MultipathDevice::Impl::nothing_to_flush(const Path& path) const {
-  return cache_ == WriteCache::off && path.logical_unit().write_cache() != WriteCache::on &&
+  return cache_.state() == WriteCache::off && path.logical_unit().write_cache() != WriteCache::on &&
          std::none_of(paths_.begin(), paths_.end(), [this](const Path* other) {
            return (up_ & path_bit(other->index())) != 0 &&
                   other->logical_unit().write_cache() == WriteCache::on;
@@ -466,7 +466,7 @@ bool MultipathDevice::Impl::take_refused_flush(Request& request) {
 }
 
 bool MultipathDevice::Impl::ask_for_cache(Request& request) {
-  if (closing_ || cache_ == WriteCache::on || request.cache_waits == kCacheWaits) {
+  if (closing_ || cache_.state() == WriteCache::on || request.cache_waits == kCacheWaits) {
     return false;
   }
   ++request.cache_waits;
@@ -616,15 +616,12 @@ void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
   block.on_complete(block, status);
 }
 
-// No flush that was under way when the target told of lost data vouches for it, and one at least
-// says so to the guest, however late. Nobody hears what a hedge says.
+// Nobody hears what a hedge says.
 IoStatus MultipathDevice::Impl::status_of_success(const Request& request) {
-  if (request.block->operation != BlockOperation::flush || !is_the_guests(request) ||
-      (!loss_untold_ && request.serial > lost_before_)) [[likely]] {
-    return IoStatus::ok;
-  }
-  loss_untold_ = false;
-  return IoStatus::medium_error;
+  return request.block->operation == BlockOperation::flush && is_the_guests(request) &&
+                 loss_.fails(request.serial)
+             ? IoStatus::medium_error
+             : IoStatus::ok;
 }
 
 void MultipathDevice::Impl::to_its_home(Request& request) {

@@ -78,12 +78,7 @@ void MultipathDevice::Impl::on_loss_told(Path& path, const std::string& sense) n
               "{}: by portal {} the target says that a write has failed which it had acknowledged "
               "before (sense {}): data of this disk is lost at the target; the next flush fails",
               options_.alias, path.portal_name(), sense);
-  note_loss();
-}
-
-void MultipathDevice::Impl::note_loss() {
-  lost_before_ = last_serial_;
-  loss_untold_ = true;
+  loss_.lost(last_serial_);
 }
 
 void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
@@ -192,8 +187,7 @@ NoPathTimer::Paths MultipathDevice::Impl::paths_now() const {
   for (const Path* path : paths_) {
     const bool keeps_ending = path->session().keeps_ending();
     now.any_keeps_ending = now.any_keeps_ending || keeps_ending;
-    now.any_reliable =
-        now.any_reliable || ((up_ & path_bit(path->index())) != 0 && !keeps_ending);
+    now.any_reliable = now.any_reliable || ((up_ & path_bit(path->index())) != 0 && !keeps_ending);
   }
   return now;
 }
@@ -210,8 +204,8 @@ void MultipathDevice::Impl::note_paths_up(bool had_path) {
 // no_path_retry is over, the guest runs, and no path is just being looked at (a unit attention on
 // the only path is not an outage, nor are controllers that change their roles).
 bool MultipathDevice::Impl::failing() const {
-  return no_path_timer_.expired() && up_ == 0 && !suspended() && !activating_ && !answer_is_near() &&
-         std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
+  return no_path_timer_.expired() && up_ == 0 && !suspended() && !activating_ &&
+         !answer_is_near() && std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
            return path->state() == PathState::pending && path->identifying();
          });
 }
@@ -350,12 +344,12 @@ void MultipathDevice::Impl::check_closed() {
 }
 
 void MultipathDevice::Impl::notify() {
-  if (ready_ && !ready_told_) {
+  if (ready() && !ready_told_) {
     const bool others_answer_soon = std::any_of(paths_.begin(), paths_.end(), [](const Path* path) {
       return path->session().state() == SessionState::in_login ||
              (path->state() == PathState::pending && path->identifying());
     });
-    if (others_answer_soon && conflict_.empty() && !closing_) {
+    if (others_answer_soon && disk_.conflict().empty() && !closing_) {
       if (!first_answers_timer_.armed()) {
         first_answers_timer_.start_after(kFirstAnswersTime);
       }
@@ -373,21 +367,22 @@ void MultipathDevice::Impl::tell_ready() {
     tell_changes();  // look_at_barrier() has it told again
     return;
   }
-  if (!conflict_.empty() && !closing_) {
-    observer_.on_conflict(device_, conflict_);
+  if (!disk_.conflict().empty() && !closing_) {
+    observer_.on_conflict(device_, disk_.conflict());
   }
   if (closing_) {
     return;
   }
   ready_told_ = true;
-  grown_ = false;
+  disk_.set_in_use();
+  (void)disk_.take_grown();
   start_capacity_timer();
   observer_.on_ready(device_);
   tell_changes();
 }
 
 void MultipathDevice::Impl::tell_changes() {
-  if (ready_told_ && std::exchange(grown_, false)) {
+  if (ready_told_ && disk_.take_grown()) {
     observer_.on_grown(device_);
   }
   observer_.on_paths_changed(device_);

@@ -10,8 +10,8 @@ NoPathTimer::NoPathTimer(Reactor& reactor, NoPathRetry wait, Owner& owner)
       owner_(owner),
       wait_(wait),
       timer_(
-          reactor, [](void* self) noexcept { static_cast<NoPathTimer*>(self)->on_timer(); },
-          this) {}
+          reactor, [](void* self) noexcept { static_cast<NoPathTimer*>(self)->on_timer(); }, this) {
+}
 
 void NoPathTimer::set_wait(NoPathRetry wait) {
   wait_ = wait;

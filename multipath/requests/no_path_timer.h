@@ -3,10 +3,10 @@
 // the guest. Reactor thread.
 //
 // An outage begins when the last path is lost, and ends with the first one that is up and can be
-// relied on. A path whose connections keep ending takes requests, which may go through, but does not
-// end an outage for which there is a time: it has to last first. A suspended guest waits for nothing,
-// so that the time begins anew when it goes on; of a doubt whether it is suspended, of which there may
-// be one after the other, only the doubt's own time does not count.
+// relied on. A path whose connections keep ending takes requests, which may go through, but does
+// not end an outage for which there is a time: it has to last first. A suspended guest waits for
+// nothing, so that the time begins anew when it goes on; of a doubt whether it is suspended, of
+// which there may be one after the other, only the doubt's own time does not count.
 #pragma once
 
 #include <cstdint>

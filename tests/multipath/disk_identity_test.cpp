@@ -1,0 +1,158 @@
+// Which LUN a disk is and how large, by what its paths tell one after the other.
+#include "multipath/disk_identity.h"
+
+#include <gtest/gtest.h>
+
+#include "multipath/requests/loss_notice.h"
+#include "multipath/requests/write_cache_view.h"
+
+namespace iscsi_blkback {
+namespace {
+
+using std::chrono::seconds;
+
+LogicalUnitIdentity lun(const std::string& name, std::uint64_t blocks = 1000) {
+  LogicalUnitIdentity told;
+  told.names.designators = {{.code_set = 1, .type = 3, .bytes = "\x60" + name}};
+  told.wwid = wwid_of(told.names);
+  told.block_count = blocks;
+  return told;
+}
+
+class DiskIdentityTest : public testing::Test {
+ protected:
+  // What the LUN behind a portal tells; empty: it is the disk's.
+  static std::string error(DiskIdentity& disk, const LogicalUnitIdentity& told,
+                           const std::string& portal = "a", const std::string& target = "iqn.t",
+                           std::uint16_t number = 0) {
+    const Result<void> checked =
+        disk.check({portal, target, number}, told, SerialNumberIs::the_luns);
+    return checked ? "" : checked.error().message;
+  }
+
+  const LogicalUnitIdentity one_ = lun("aaaaaaaaaaaaaaa");
+  const LogicalUnitIdentity other_ = lun("bbbbbbbbbbbbbbb");
+  DiskIdentity disk_{{}};
+};
+
+TEST_F(DiskIdentityTest, TheFirstPathThatTellsASizeDecides) {
+  LogicalUnitIdentity standby = other_;
+  standby.block_count = 0;
+  EXPECT_EQ(error(disk_, standby), "");
+  EXPECT_FALSE(disk_.known());
+  EXPECT_EQ(error(disk_, one_), "");
+  EXPECT_TRUE(disk_.known());
+  EXPECT_EQ(disk_.geometry().sector_count, 1000U);
+  EXPECT_NE(error(disk_, standby, "b").find("leads to another LUN than portal a"),
+            std::string::npos);
+}
+
+TEST_F(DiskIdentityTest, BeforeItIsInUseAPathThatTellsAnotherLunIsAConflict) {
+  EXPECT_EQ(error(disk_, one_), "");
+  EXPECT_EQ(disk_.conflict(), "");
+  EXPECT_NE(error(disk_, other_, "b"), "");
+  EXPECT_EQ(disk_.conflict().find("portal b leads to another LUN than portal a"), 0U);
+}
+
+TEST_F(DiskIdentityTest, OnceItIsInUseWhatAPathTellsConcernsThatPath) {
+  EXPECT_EQ(error(disk_, one_), "");
+  disk_.set_in_use();
+  EXPECT_NE(error(disk_, other_, "b"), "");
+  EXPECT_EQ(disk_.conflict(), "");
+}
+
+TEST_F(DiskIdentityTest, ALargerLunIsTheSameAndGrowsWhenToldSo) {
+  EXPECT_EQ(error(disk_, one_), "");
+  disk_.set_in_use();
+  EXPECT_EQ(error(disk_, lun("aaaaaaaaaaaaaaa", 2000), "b"), "");
+  EXPECT_EQ(disk_.geometry().sector_count, 1000U);
+  EXPECT_FALSE(disk_.grow_to(1000));
+  EXPECT_FALSE(disk_.take_grown());
+  EXPECT_TRUE(disk_.grow_to(2000));
+  EXPECT_EQ(disk_.geometry().sector_count, 2000U);
+  EXPECT_TRUE(disk_.take_grown());
+  EXPECT_FALSE(disk_.take_grown());
+}
+
+TEST_F(DiskIdentityTest, ASmallerLunAndOneWithOtherBlocksAreRefused) {
+  EXPECT_EQ(error(disk_, one_), "");
+  EXPECT_NE(error(disk_, lun("aaaaaaaaaaaaaaa", 999), "b").find("smaller than the disk"),
+            std::string::npos);
+  LogicalUnitIdentity blocks = one_;
+  blocks.logical_block_bytes = 4096;
+  EXPECT_NE(error(disk_, blocks, "b").find("logical blocks are 4096"), std::string::npos);
+}
+
+TEST_F(DiskIdentityTest, WhatCannotBeServedDecidesNothing) {
+  for (const std::uint32_t block_bytes : {0U, 256U, 513U, 8192U}) {
+    LogicalUnitIdentity odd = one_;
+    odd.logical_block_bytes = block_bytes;
+    EXPECT_NE(error(disk_, odd), "") << block_bytes;
+  }
+  EXPECT_NE(error(disk_, lun("aaaaaaaaaaaaaaa", ~std::uint64_t{0})), "");
+  EXPECT_FALSE(disk_.known());
+}
+
+TEST_F(DiskIdentityTest, ALunWithoutNamesIsKnownByItsPlaceOnly) {
+  LogicalUnitIdentity nameless;
+  nameless.block_count = 1000;
+  EXPECT_EQ(error(disk_, nameless), "");
+  EXPECT_EQ(error(disk_, nameless, "b"), "");
+  EXPECT_NE(error(disk_, nameless, "b", "iqn.other"), "");
+  EXPECT_NE(error(disk_, nameless, "b", "iqn.t", 1), "");
+  nameless.block_count = 2000;
+  EXPECT_NE(error(disk_, nameless, "b"), "") << "nor does it grow";
+}
+
+TEST_F(DiskIdentityTest, OnlyTheLunThatIsWantedIsServed) {
+  DiskIdentity disk({.wwid = one_.wwid, .same_lun = std::nullopt});
+  EXPECT_NE(error(disk, other_).find("the disk's wwid is"), std::string::npos);
+  EXPECT_EQ(error(disk, one_), "");
+  DiskIdentity former({.wwid = std::nullopt, .same_lun = one_.names});
+  EXPECT_NE(error(former, other_).find("leads to another LUN"), std::string::npos);
+  EXPECT_EQ(error(former, one_), "");
+}
+
+TEST_F(DiskIdentityTest, PiecesAreAsSmallAsAnyPathWantsThem) {
+  LogicalUnitIdentity limited = one_;
+  limited.max_transfer_blocks = 128;
+  EXPECT_EQ(error(disk_, limited), "");
+  EXPECT_EQ(disk_.piece_sectors(), 128U);
+  EXPECT_EQ(error(disk_, one_, "b"), "");
+  EXPECT_EQ(disk_.piece_sectors(), 128U);
+  limited.max_transfer_blocks = 64;
+  EXPECT_EQ(error(disk_, limited, "c"), "");
+  EXPECT_EQ(disk_.piece_sectors(), 64U);
+}
+
+TEST(WriteCacheView, TheWorseCountsUntilOneThatWasAskedLaterDeniesIt) {
+  const auto at = [](int time) { return TimePoint{} + seconds(time); };
+  WriteCacheView cache;
+  EXPECT_EQ(cache.state(), WriteCache::untold);
+  cache.note(WriteCache::off, at(1), at(2));
+  EXPECT_EQ(cache.state(), WriteCache::off);
+  cache.note(WriteCache::on, at(3), at(5));
+  cache.note(WriteCache::off, at(4), at(6));
+  EXPECT_EQ(cache.state(), WriteCache::on) << "it was asked before the other one had told";
+  cache.note(WriteCache::untold, at(6), at(7));
+  EXPECT_EQ(cache.state(), WriteCache::on);
+  cache.note(WriteCache::off, at(8), at(9));
+  EXPECT_EQ(cache.state(), WriteCache::off);
+  cache.note(WriteCache::untold, at(9), at(10));
+  EXPECT_EQ(cache.state(), WriteCache::untold);
+}
+
+TEST(LossNotice, NoOlderFlushVouchesAndOneAtLeastFails) {
+  LossNotice loss;
+  EXPECT_FALSE(loss.fails(1));
+  loss.lost(5);
+  EXPECT_TRUE(loss.fails(4));
+  EXPECT_TRUE(loss.fails(5));
+  EXPECT_FALSE(loss.fails(6)) << "an older one has told it";
+  loss.lost(7);
+  EXPECT_TRUE(loss.fails(9)) << "nobody else has told it";
+  EXPECT_FALSE(loss.fails(10));
+}
+
+}  // namespace
+}  // namespace iscsi_blkback
