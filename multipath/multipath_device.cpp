@@ -36,6 +36,7 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       reactor_(reactor),
       options_(std::move(options)),
       observer_(observer),
+      log_(reactor, options_.alias),
       fencer_(SessionFencer::of(reactor)),
       policy_settings_(options_),
       policies_(decide_policies(policy_settings_, nullptr, nullptr)),
@@ -152,27 +153,26 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queue_timeouts = no_path_timer_.timeouts();
   for (Path* path : paths_) {
     const SessionOptions& session = path->session().options();
-    const MarginalPath& marginal = marginal_[path->index()];
+    const auto marginal_until = path->marginal_until();
     snapshot.in_flight += path->in_flight();
-    snapshot.paths.push_back({.portal = path->portal_name(),
-                              .address = path->session().portal_address().to_string(),
-                              .interface_name = session.interface_binding.to_string(),
-                              .target_name = session.target_name,
-                              .lun = path->lun(),
-                              .state = path->state(),
-                              .session_state = path->session().state(),
-                              .last_error = path->last_error(),
-                              .on_its_way = on_its_way(*path),
-                              .in_flight = path->in_flight(),
-                              .suspect = (suspect_ & path_bit(path->index())) != 0,
-                              .requests = path->requests(),
-                              .failures = path->failures(),
-                              .marginal_for = marginal.marginal(reactor_.now())
-                                                  ? *marginal.until() - reactor_.now()
-                                                  : Duration::zero(),
-                              .checker = to_string(policies_.path_checker),
-                              .finding = path->finding(),
-                              .fenced_alone = fenced_alone(*path)});
+    snapshot.paths.push_back(
+        {.portal = path->portal_name(),
+         .address = path->session().portal_address().to_string(),
+         .interface_name = session.interface_binding.to_string(),
+         .target_name = session.target_name,
+         .lun = path->lun(),
+         .state = path->state(),
+         .session_state = path->session().state(),
+         .last_error = path->last_error(),
+         .on_its_way = on_its_way(*path),
+         .in_flight = path->in_flight(),
+         .suspect = (suspect_ & path_bit(path->index())) != 0,
+         .requests = path->requests(),
+         .failures = path->failures(),
+         .marginal_for = marginal_until ? *marginal_until - reactor_.now() : Duration::zero(),
+         .checker = to_string(policies_.path_checker),
+         .finding = path->finding(),
+         .fenced_alone = fenced_alone(*path)});
   }
   for (const std::unique_ptr<Removal>& removal : removals_) {
     snapshot.in_flight += removal->path.in_flight();

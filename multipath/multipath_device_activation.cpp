@@ -20,8 +20,7 @@ PathMask MultipathDevice::Impl::activatable() const {
   PathMask result = 0;
   for (Path* path : paths_) {
     const PathMask bit = path_bit(path->index());
-    if ((ghost_ & ~bypassed_ & bit) != 0 && !activations_[path->index()]->outstanding() &&
-        PathActivation::possible(facts_[path->index()].access)) {
+    if ((ghost_ & ~bypassed_ & bit) != 0 && !path->activating() && path->can_activate()) {
       result |= bit;
     }
   }
@@ -53,25 +52,23 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
       static_cast<std::uint32_t>(std::countr_zero(first_choice != 0 ? first_choice : candidates));
   activation_tries_ = 0;
   Path& path = *slots_[*activating_];
-  log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
-              "{}: asking the array to serve LUN {} through {}", options_.alias, path.lun(),
-              path.portal_name());
+  log_.info("asking the array to serve LUN {} through {}", path.lun(), path.portal_name());
   try_activation();
 }
 
 void MultipathDevice::Impl::try_activation() {
   ++activation_tries_;
   // Between two tries the path may have told that it cannot be told any more.
-  if (!PathActivation::possible(facts_[*activating_].access)) {
+  if (!slots_[*activating_]->can_activate()) {
     give_activation_up();
     return;
   }
-  activations_[*activating_]->start(facts_[*activating_].access);
+  slots_[*activating_]->activate();
   // The session waits longer (command_timeout), but not the other ghosts and no_path_retry.
   activation_timer_.start_after(options_.checker_timeout);
 }
 
-void MultipathDevice::Impl::on_activation_done(const Path& path,
+void MultipathDevice::Impl::on_activation_done(Path& path,
                                                PathActivation::Outcome outcome) noexcept {
   if (closing_) {
     check_closed_.schedule();
@@ -109,8 +106,7 @@ void MultipathDevice::Impl::on_activation_timer() {
     bypassed_ = 0;
     activate_if_needed();
     consider_failback(PathGroups::kNoPath);
-  } else if (activations_[*activating_]->outstanding() ||
-             activation_tries_ > policies_.pg_init_retries) {
+  } else if (slots_[*activating_]->activating() || activation_tries_ > policies_.pg_init_retries) {
     give_activation_up();
   } else {
     try_activation();
@@ -119,9 +115,7 @@ void MultipathDevice::Impl::on_activation_timer() {
 
 void MultipathDevice::Impl::give_activation_up() {
   const Path& path = *slots_[*activating_];
-  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-              "{}: the array does not serve LUN {} through {}", options_.alias, path.lun(),
-              path.portal_name());
+  log_.warning("the array does not serve LUN {} through {}", path.lun(), path.portal_name());
   bypassed_ |= path_bit(*activating_);
   end_activation();
   activate_if_needed();
@@ -140,9 +134,9 @@ void MultipathDevice::Impl::withdraw_activation() {
   if (activating_) {
     end_activation();
   }
-  for (const std::unique_ptr<PathActivation>& activation : activations_) {
-    if (activation != nullptr) {
-      activation->withdraw();
+  for (const std::unique_ptr<Path>& path : slots_) {
+    if (path != nullptr) {
+      path->withdraw_activation();
     }
   }
 }

@@ -93,9 +93,7 @@ void MultipathDevice::Impl::follow_barrier_file() {
   note_turn(followed ? nullptr : &followed.error());
   if (!followed) {
     if (!waits_for_its_turn()) {
-      log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-                  "{}: other disks of this host do not see it: {}", options_.alias,
-                  followed.error().message);
+      log_.warning("other disks of this host do not see it: {}", followed.error().message);
     }
   } else if (*followed) {
     log_message(LogLevel::error, "multipath",
@@ -149,9 +147,8 @@ void MultipathDevice::Impl::tell_nexus(const Path& path) {
                                         .interface_binding = session.interface_binding,
                                         .place = login_place(path.session())});
   if (!told) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-                "{}: should its process die, the next disk has to wait for quiesce_time: {}",
-                options_.alias, told.error().message);
+    log_.warning("should its process die, the next disk has to wait for quiesce_time: {}",
+                 told.error().message);
   }
 }
 

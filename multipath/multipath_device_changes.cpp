@@ -41,24 +41,18 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
   }
   if (unused == slots_.end()) {
     slots_.emplace_back();
-    silences_.emplace_back();
-    facts_.emplace_back();
-    keys_.emplace_back();
-    activations_.emplace_back();
-    probes_.emplace_back();
   }
   groups_.add_path(index);
   fencer_->add(session, *this);
   slots_[index] = std::make_unique<Path>(
       reactor_, session, lun, std::move(portal_name), index,
-      PathCheckerOptions{policies_.path_checker, options_.polling_interval,
-                         options_.max_polling_interval, options_.checker_timeout},
-      *this);
-  silences_[index] = std::make_unique<PathSilence>(reactor_, session, index, *this);
+      Path::Options{.checker = {policies_.path_checker, options_.polling_interval,
+                                options_.max_polling_interval, options_.checker_timeout},
+                    .marginal = options_.marginal,
+                    .host_key = options_.reservation_key,
+                    .registrations = fencer_},
+      log_, *this);
   Path& path = *slots_[index];
-  keys_[index] = std::make_unique<PathKey>(reactor_, path, options_.reservation_key, *this);
-  activations_[index] = std::make_unique<PathActivation>(path, *this);
-  probes_[index] = std::make_unique<LatencyProbe>(reactor_, path, *this);
   paths_.push_back(&path);
   predecessor_fence_.path_added(session);
   update_priorities();
@@ -88,9 +82,8 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
   Path& path = **found;
   const std::uint32_t index = path.index();
   const PathMask bit = path_bit(index);
-  log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
-              "{}: path {} of LUN {} is removed, {} requests are outstanding there", options_.alias,
-              path.portal_name(), lun, path.in_flight());
+  log_.info("path {} of LUN {} is removed, {} requests are outstanding there", path.portal_name(),
+            lun, path.in_flight());
   paths_.erase(found);
   if (lun_fence_.path == index) {
     give_up_reset();
@@ -124,8 +117,9 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
 
 bool MultipathDevice::Impl::nothing_outstanding(const Removal& removal) const {
   const std::uint32_t index = removal.path.index();
-  return removal.path.in_flight() == 0 && removal.idle() && nothing_of_ours(index) &&
-         !keys_[index]->registering() && !(lun_fence_.under_way() && lun_fence_.path == index) &&
+  return removal.path.in_flight() == 0 && removal.idle() && !removal.path.has_own_commands() &&
+         !removal.path.key().registering() &&
+         !(lun_fence_.under_way() && lun_fence_.path == index) &&
          !(lun_fence_.outstanding && options_.reservation_key != 0 && lun_fence_.lost == index);
 }
 
@@ -143,9 +137,8 @@ void MultipathDevice::Impl::on_removal_overdue(Removal& removal) {
         Error{ErrorCode::timed_out, "commands of a removed path are neither answered nor aborted"});
     return;
   }
-  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-              "{}: commands at the removed path {} are not answered, aborting them", options_.alias,
-              removal.path.portal_name());
+  log_.warning("commands at the removed path {} are not answered, aborting them",
+               removal.path.portal_name());
   removal.aborting = true;
   removal.abort.function = TaskFunction::abort_task_set;
   removal.abort.lun = removal.path.logical_unit().lun();
@@ -170,7 +163,8 @@ void MultipathDevice::Impl::finish_removals() {
   std::vector<Session*> let_go;
   std::erase_if(removals_, [&](const std::unique_ptr<Removal>& removal) {
     const std::uint32_t index = removal->path.index();
-    if (!nothing_outstanding(*removal) || unfenced_.has_path(index) || !key_given_back(index)) {
+    if (!nothing_outstanding(*removal) || unfenced_.has_path(index) ||
+        !key_given_back(removal->path)) {
       return false;
     }
     Session& session = removal->path.session();
@@ -180,9 +174,7 @@ void MultipathDevice::Impl::finish_removals() {
     if (!removal->nothing_at_fencer) {
       return false;
     }
-    log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
-                "{}: path {} of LUN {} is gone", options_.alias, removal->path.portal_name(),
-                removal->path.lun());
+    log_.info("path {} of LUN {} is gone", removal->path.portal_name(), removal->path.lun());
     forget_path(index);
     let_go.push_back(&session);
     return true;
@@ -210,13 +202,7 @@ void MultipathDevice::Impl::forget_path(std::uint32_t index) {
   suspect_ &= ~bit;
   counted_silence_ &= ~bit;
   groups_.remove_path(index);
-  silences_[index].reset();
-  facts_[index] = {};
-  keys_[index].reset();
-  activations_[index].reset();
-  probes_[index].reset();
   slots_[index].reset();
-  marginal_[index] = {};
 }
 
 }  // namespace iscsi_blkback

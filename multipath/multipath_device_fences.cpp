@@ -67,36 +67,18 @@ constexpr Duration kPreemptionHold = milliseconds(5000);
 
 }  // namespace
 
-void MultipathDevice::Impl::register_key(const Path& path) {
+void MultipathDevice::Impl::register_key(Path& path) {
   if ((leaving_ & path_bit(path.index())) == 0) {
-    keys_[path.index()]->enroll();
+    path.key().enroll();
   }
-}
-
-void MultipathDevice::Impl::on_key_settled() noexcept {
-  look_at_those_that_end();
-}
-
-void MultipathDevice::Impl::on_key_refused(const Path& path, const char* why) noexcept {
-  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-              "{}: path {} cannot register its reservation_key ({}); lost writes are fenced "
-              "without it",
-              options_.alias, path.portal_name(), why);
-}
-
-void MultipathDevice::Impl::on_key_kept(const Path& path, const char* why) noexcept {
-  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-              "{}: the reservation_key of path {} stays registered at the target: {}",
-              options_.alias, path.portal_name(), why);
 }
 
 // Another disk of the same LUN over the same session has the same registration: the last one takes
 // it back.
-bool MultipathDevice::Impl::key_given_back(std::uint32_t path) {
-  PathKey& key = *keys_[path];
+bool MultipathDevice::Impl::key_given_back(Path& path) {
+  PathKey& key = path.key();
   if (!key.ends()) {
-    const Path& ending = *slots_[path];
-    if (fencer_->other_needs_key(ending.session(), ending.lun(), *this)) {
+    if (fencer_->other_needs_key(path.session(), path.lun(), *this)) {
       key.leave();
     } else {
       key.give_back();
@@ -109,15 +91,15 @@ bool MultipathDevice::Impl::needs_key(const Session& session, std::uint16_t lun)
   return options_.reservation_key != 0 &&
          std::any_of(slots_.begin(), slots_.end(), [&](const std::unique_ptr<Path>& path) {
            return path != nullptr && &path->session() == &session && path->lun() == lun &&
-                  !keys_[path->index()]->ends();
+                  !path->key().ends();
          });
 }
 
 // Perhaps after we have registered anew, and then that is what it has taken.
 void MultipathDevice::Impl::on_key_taken_back(const Session& session, std::uint16_t lun) noexcept {
-  for (const Path* path : paths_) {
+  for (Path* path : paths_) {
     if (&path->session() == &session && path->lun() == lun && !closing_) {
-      keys_[path->index()]->doubt();
+      path->key().doubt();
       register_key(*path);
     }
   }
@@ -167,7 +149,7 @@ bool MultipathDevice::Impl::may_carry_lun_fence(const Path& path) const {
       path.session().state() != SessionState::logged_in || path.identifying()) {
     return false;
   }
-  return options_.reservation_key != 0 ? keys_[path.index()]->registered()
+  return options_.reservation_key != 0 ? path.key().registered()
                                        : path.session().may_reset(encode_lun(path.lun()));
 }
 
@@ -194,9 +176,9 @@ std::optional<MultipathDevice::Impl::Preemption> MultipathDevice::Impl::preempti
       continue;
     }
     const std::uint32_t index = lost->index();
-    const std::optional<LoginPlace>& place = keys_[index]->place();
-    if (lost->session().state() == SessionState::logged_in || !place ||
-        keys_[index]->registering() || !unfenced_.all_until(index, *place, until)) {
+    const std::optional<LoginPlace>& place = lost->key().place();
+    if (lost->session().state() == SessionState::logged_in || !place || lost->key().registering() ||
+        !unfenced_.all_until(index, *place, until)) {
       continue;
     }
     const auto carrier = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
@@ -307,13 +289,13 @@ void MultipathDevice::Impl::look_whether_drained() {
 
 void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
   lun_fence_.lost = lost;
-  lun_fence_.lost_place = keys_[lost]->place().value();
+  lun_fence_.lost_place = slots_[lost]->key().place().value();
   // Nobody reserves with these keys, so that the type is ignored (SPC-4 5.13.11.2.4); Linux's LIO
   // wants a valid one nevertheless.
   path.logical_unit().prepare_reserve_out(
       lun_fence_.task, ReserveOutAction::preempt_and_abort,
       ReservationType::write_exclusive_registrants_only,
-      {.key = keys_[path.index()]->value(), .service_action_key = keys_[lost]->value()},
+      {.key = path.key().value(), .service_action_key = slots_[lost]->key().value()},
       lun_fence_.buffer);
   lun_fence_.task.owner = this;
   lun_fence_.task.on_complete = [](ScsiTask& task) noexcept {
@@ -347,24 +329,21 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   const char* const name = preempted ? "PREEMPT AND ABORT" : "LOGICAL UNIT RESET";
   const std::string& portal = slots_[lun_fence_.path]->portal_name();
   if (!done) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-                "{}: {} through {} does not fence lost writes: {}", options_.alias, name, portal,
-                how);
+    log_.warning("{} through {} does not fence lost writes: {}", name, portal, how);
     if (preempted) {  // a target that has lost its keys refuses, too
-      keys_[lun_fence_.path]->doubt();
+      slots_[lun_fence_.path]->key().doubt();
       register_key(*slots_[lun_fence_.path]);
       release_preempted();
     }
     end_lun_fence(false);
     return;
   }
-  log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
-              "{}: lost writes are fenced by {} through {}", options_.alias, name, portal);
+  log_.info("lost writes are fenced by {} through {}", name, portal);
   const TimePoint until = settled_harmless_at(lun_fence_.sent_at);
   bool removed = false;
   if (preempted) {
     removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_place, until);
-    keys_[lun_fence_.lost]->gone_at_target();
+    slots_[lun_fence_.lost]->key().gone_at_target();
     release_preempted();
     register_key(*slots_[lun_fence_.lost]);
   } else {

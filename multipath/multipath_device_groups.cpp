@@ -78,13 +78,7 @@ void MultipathDevice::Impl::change_policies(const PathPolicySettings& changes) {
   pump_.schedule();
 }
 
-void MultipathDevice::Impl::on_path_access(Path& path, const LogicalUnitAccess& access) noexcept {
-  PathFacts& facts = facts_[path.index()];
-  facts.access = access;
-  if (!facts.known) {
-    facts.known = true;
-    facts.fresh = true;
-  }
+void MultipathDevice::Impl::on_path_access(Path& path) noexcept {
   share_port_groups(path);
   update_priorities();
   look_for_activation_.schedule();
@@ -93,20 +87,13 @@ void MultipathDevice::Impl::on_path_access(Path& path, const LogicalUnitAccess& 
 // What one port tells of the target's port groups holds for its other ports, and is known of all at
 // the same time, so that two sides that change roles are never in one group.
 void MultipathDevice::Impl::share_port_groups(const Path& path) {
-  const LogicalUnitAccess& told = facts_[path.index()].access;
-  if (told.groups.empty()) {
+  if (path.access().groups.empty()) {
     return;
   }
   for (Path* other : paths_) {
-    LogicalUnitAccess& access = facts_[other->index()].access;
-    const TargetPortGroup* before = access.group();
-    if (other == &path || before == nullptr || other->lun() != path.lun() ||
-        other->session().options().target_name != path.session().options().target_name) {
-      continue;
-    }
-    const AccessState state_before = before->state;
-    access.groups = told.groups;
-    if (const TargetPortGroup* now = access.group(); now == nullptr || now->state != state_before) {
+    if (other != &path && other->lun() == path.lun() &&
+        other->session().options().target_name == path.session().options().target_name &&
+        other->take_port_groups(path.access())) {
       other->refresh_access();
     }
   }
@@ -127,12 +114,12 @@ void MultipathDevice::Impl::update_priorities() {
 }
 
 bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
-  const PathFacts& facts = facts_[index];
-  const PathPlace place = place_of(*slots_[index]);
+  const Path& path = *slots_[index];
+  const PathPlace place = place_of(path);
   PathTraits traits = groups_.traits(index);
   const int before = traits.priority;
-  if (facts.known) {
-    const auto priority = path_priority(policies_.prio, facts.access, place, facts.latency);
+  if (path.told_access()) {
+    const auto priority = path_priority(policies_.prio, path.access(), place, path.latency());
     if (!priority) {
       // Not known: as it was; a path that must carry I/O before anything is known, with the best.
       traits.priority = std::max(before, 0);
@@ -143,17 +130,17 @@ bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
       }
     } else if (measures_latency_) {
       traits.priority =
-          steady_latency_priority(*facts.latency.mean(), policies_.prio.base_number, before);
+          steady_latency_priority(*path.latency().mean(), policies_.prio.base_number, before);
     } else {
       traits.priority = *priority;
     }
     traits.target_port_group.reset();
-    if (const TargetPortGroup* group = facts.access.group()) {
+    if (const TargetPortGroup* group = path.access().group()) {
       traits.target_port_group = group->tag;
     } else {
-      traits.target_port_group = facts.access.port.target_port_group;
+      traits.target_port_group = path.access().port.target_port_group;
     }
-    traits.serial = facts.serial;
+    traits.serial = path.serial();
   }
   const bool by_priority = policies_.rr_weight == RrWeight::priorities &&
                            policies_.path_selector == PathSelectorKind::round_robin;
@@ -178,15 +165,14 @@ void MultipathDevice::Impl::note_group_in_use() {
 }
 
 // After up_ and ghost_ have been brought up to date.
-void MultipathDevice::Impl::regroup_after(const Path& path) {
-  PathFacts& facts = facts_[path.index()];
+void MultipathDevice::Impl::regroup_after(Path& path) {
   PathMask awaited = 0;
   for (const Path* other : paths_) {
     awaited |= other->verifying() ? path_bit(other->index()) : 0;
   }
   groups_.set_states(up_, ghost_, awaited);
   const bool came_up = path.state() == PathState::up;
-  if (came_up && std::exchange(facts.fresh, false)) {
+  if (came_up && path.take_new()) {
     // A path that the disk did not have before: as when multipathd loads a new map, the best group
     // is used whatever failback says.
     groups_.use(groups_.best());
@@ -199,56 +185,38 @@ void MultipathDevice::Impl::regroup_after(const Path& path) {
   activation_after(path);
 }
 
-void MultipathDevice::Impl::note_failure(const Path& path) {
-  MarginalPath& marginal = marginal_[path.index()];
-  const TimePoint now = reactor_.now();
-  const bool before = marginal.marginal(now);
-  marginal.on_failed(now, options_.marginal);
-  note_marginal(path, before);
+void MultipathDevice::Impl::note_failure(Path& path) {
+  path.note_failure();
+  if (path.marginal_until()) {
+    on_marginal_timer();
+  }
 }
 
 // A command has failed, for all that is known because of the path, which is up.
-void MultipathDevice::Impl::note_error(const Path& path) {
+void MultipathDevice::Impl::note_error(Path& path) {
   const PathMask bit = path_bit(path.index());
   if ((leaving_ & bit) != 0 || (up_ & bit) == 0 || (up_ & ~bit) == 0 || closing_) {
     return;  // there is no better one
   }
-  MarginalPath& marginal = marginal_[path.index()];
-  const TimePoint now = reactor_.now();
-  const bool before = marginal.marginal(now);
-  marginal.on_error(now, options_.marginal);
-  note_marginal(path, before);
-}
-
-void MultipathDevice::Impl::note_marginal(const Path& path, bool before) {
-  const MarginalPath& marginal = marginal_[path.index()];
-  const TimePoint now = reactor_.now();
-  if (!marginal.marginal(now)) {
-    return;
+  path.note_error();
+  if (path.marginal_until()) {
+    on_marginal_timer();
   }
-  if (!before) {
-    log_limited(log_limiter_, now, LogLevel::warning, "multipath",
-                "{}: path {} fails again and again, it is a last resort for {} s", options_.alias,
-                path.portal_name(),
-                std::chrono::duration_cast<std::chrono::seconds>(*marginal.until() - now).count());
-  }
-  on_marginal_timer();
 }
 
 // Puts into the groups of last resort, and takes from them, the paths for which it is time.
 void MultipathDevice::Impl::on_marginal_timer() {
-  const TimePoint now = reactor_.now();
   std::optional<TimePoint> next;
   bool changed = false;
   for (const Path* path : paths_) {
     const std::uint32_t index = path->index();
-    const bool marginal = marginal_[index].marginal(now);
-    if (marginal && (!next || *marginal_[index].until() < *next)) {
-      next = marginal_[index].until();
+    const std::optional<TimePoint> until = path->marginal_until();
+    if (until && (!next || *until < *next)) {
+      next = until;
     }
     PathTraits traits = groups_.traits(index);
-    if (traits.marginal != marginal) {
-      traits.marginal = marginal;
+    if (traits.marginal != until.has_value()) {
+      traits.marginal = until.has_value();
       groups_.set_traits(index, traits);
       changed = true;
     }
@@ -309,9 +277,8 @@ void MultipathDevice::Impl::fail_back() {
   if (best != groups_.current()) {
     groups_.use(best);
     note_group_in_use();
-    log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
-                "{}: path group {} is used now (prio {}, failback {})", options_.alias, best + 1,
-                groups_.groups()[best].priority, to_string(policies_.failback));
+    log_.info("path group {} is used now (prio {}, failback {})", best + 1,
+              groups_.groups()[best].priority, to_string(policies_.failback));
     notify_.schedule();
     pump_.schedule();
   }
@@ -365,7 +332,7 @@ void MultipathDevice::Impl::follow_closely() {
 // REPORT TARGET PORT GROUPS answers for all ports of a group (share_port_groups()): one path of it
 // asks, another one when that is not answered.
 bool MultipathDevice::Impl::asks_for_its_group(const Path& path) const {
-  const TargetPortGroup* const group = facts_[path.index()].access.group();
+  const TargetPortGroup* const group = path.access().group();
   if (policies_.prio.kind != PrioritizerKind::alua || group == nullptr) {
     return true;
   }
@@ -373,7 +340,7 @@ bool MultipathDevice::Impl::asks_for_its_group(const Path& path) const {
     if (other == &path) {
       return true;
     }
-    const TargetPortGroup* const same = facts_[other->index()].access.group();
+    const TargetPortGroup* const same = other->access().group();
     if ((up_ & ~suspect_ & path_bit(other->index())) != 0 && !other->awaits_answer() &&
         same != nullptr && same->tag == group->tag && other->lun() == path.lun() &&
         other->session().options().target_name == path.session().options().target_name) {
@@ -386,28 +353,24 @@ bool MultipathDevice::Impl::asks_for_its_group(const Path& path) const {
 // A path that is not used, because it was slow, would never show that it is fast again; nor one of
 // an idle disk that it has become slow.
 void MultipathDevice::Impl::measure_idle_paths() {
-  for (const Path* path : paths_) {
+  for (Path* path : paths_) {
     const std::uint32_t index = path->index();
-    const std::uint32_t timed = std::exchange(facts_[index].timed_requests, 0);
+    const std::uint32_t timed = path->take_timed_requests();
     if (timed < LatencyEstimate::kRequestsMin && !suspended() && path->state() == PathState::up &&
         (suspect_ & path_bit(index)) == 0 && path->session().state() == SessionState::logged_in &&
-        !probes_[index]->outstanding()) {
-      probes_[index]->start();
+        !path->measuring()) {
+      path->measure();
     }
   }
 }
 
-void MultipathDevice::Impl::on_latency_measured(const Path& path,
+void MultipathDevice::Impl::on_latency_measured(Path& path,
                                                 const LatencyEstimate& measured) noexcept {
   look_at_those_that_end();
   if (!closing_ && measures_latency_ && (leaving_ & path_bit(path.index())) == 0) {
-    facts_[path.index()].latency = measured;
+    path.set_latency(measured);
     update_priorities();
   }
-}
-
-void MultipathDevice::Impl::on_probe_failed(const Path& /*path*/) noexcept {
-  look_at_those_that_end();
 }
 
 void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) const {

@@ -28,17 +28,14 @@ constexpr std::size_t kMaxHedgeBytes = std::size_t{16} << 20;
 
 }  // namespace
 
-void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
-  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-              "{}: path {} of LUN {} is silent with requests outstanding", options_.alias,
-              slots_[index]->portal_name(), slots_[index]->lun());
-  suspect_ |= path_bit(index);
+void MultipathDevice::Impl::on_suspect(Path& path) noexcept {
+  suspect_ |= path_bit(path.index());
   update_able();
   // What has silenced it may have silenced others that have nothing to do: before a write goes
   // there, that shall be known.
-  for (const std::unique_ptr<PathSilence>& silence : silences_) {
-    if (silence != nullptr) {
-      silence->probe();
+  for (const std::unique_ptr<Path>& other : slots_) {
+    if (other != nullptr) {
+      other->probe_silence();
     }
   }
   hedge_more_.schedule();
@@ -46,10 +43,11 @@ void MultipathDevice::Impl::on_suspect(std::uint32_t index) noexcept {
   notify_.schedule();
 }
 
-void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
-  suspect_ &= ~path_bit(index);
-  if (slots_[index]->session().state() == SessionState::logged_in) {
-    counted_silence_ &= ~path_bit(index);  // else it goes down now, which is the same failure
+void MultipathDevice::Impl::on_suspicion_over(Path& path) noexcept {
+  const PathMask bit = path_bit(path.index());
+  suspect_ &= ~bit;
+  if (path.session().state() == SessionState::logged_in) {
+    counted_silence_ &= ~bit;  // else it goes down now, which is the same failure
   }
   update_able();
   hedge_more_.schedule();
@@ -57,14 +55,14 @@ void MultipathDevice::Impl::on_suspicion_over(std::uint32_t index) noexcept {
   notify_.schedule();
 }
 
-void MultipathDevice::Impl::on_silence_goes_on(std::uint32_t index) noexcept {
-  drop_if_stuck_in_answer(*slots_[index]);
-  const PathMask bit = path_bit(index);
+void MultipathDevice::Impl::on_silence_goes_on(Path& path) noexcept {
+  drop_if_stuck_in_answer(path);
+  const PathMask bit = path_bit(path.index());
   // Where no other path answers, it is the target.
   if ((suspect_ & bit) != 0 && (up_ & ~suspect_) != 0 &&
       ((leaving_ | counted_silence_) & bit) == 0 && !closing_) {
     counted_silence_ |= bit;
-    note_failure(*slots_[index]);
+    note_failure(path);
   }
 }
 
@@ -141,7 +139,7 @@ void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
         answer_from(hedge);
       } else {
         hedge.succeeded = true;
-        if (silences_[request.path]->silence_goes_on()) {
+        if (slots_[request.path]->silence_goes_on()) {
           drop_if_stuck_in_answer(*slots_[request.path]);
         }
       }

@@ -16,7 +16,6 @@ constexpr std::chrono::seconds kQuarantineLook{30};
 
 Result<void> MultipathDevice::Impl::check_identity(Path& path,
                                                    const LogicalUnitIdentity& identity) {
-  facts_[path.index()].serial = identity.serial;
   const std::string& target_name = path.session().options().target_name;
   const SerialNumberIs serial = serial_number_is(identity);
   const bool knew = disk_.known();
@@ -71,9 +70,8 @@ void MultipathDevice::Impl::grow_if_all_agree(const Path* changed) {
   }
   const std::uint64_t before = disk_.lun().block_count;
   if (up_ != 0 && disk_.grow_to(least)) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
-                "{}: all paths see {} blocks of {} bytes, before {}: the disk has grown",
-                options_.alias, least, geometry().logical_block_bytes, before);
+    log_.info("all paths see {} blocks of {} bytes, before {}: the disk has grown", least,
+              geometry().logical_block_bytes, before);
     notify_.schedule();
   }
 }

@@ -23,15 +23,12 @@
 #include "initiator/session/task_management.h"
 #include "multipath/disk_identity.h"
 #include "multipath/fencing/lun_write_barrier.h"
-#include "multipath/fencing/path_key.h"
 #include "multipath/fencing/predecessor_fence.h"
 #include "multipath/fencing/session_fencer.h"
 #include "multipath/fencing/unfenced_writes.h"
-#include "multipath/groups/latency_probe.h"
-#include "multipath/groups/path_activation.h"
 #include "multipath/multipath_device.h"
 #include "multipath/path/error_policy.h"
-#include "multipath/path/path_silence.h"
+#include "multipath/path/path.h"
 #include "multipath/requests/loss_notice.h"
 #include "multipath/requests/no_path_timer.h"
 #include "multipath/requests/write_cache_view.h"
@@ -42,10 +39,6 @@ namespace iscsi_blkback {
 inline constexpr std::chrono::seconds kBarrierLook{1};
 
 class MultipathDevice::Impl final : public Path::Owner,
-                                    public PathSilence::Owner,
-                                    public PathKey::Owner,
-                                    public PathActivation::Owner,
-                                    public LatencyProbe::Owner,
                                     public PredecessorFence::Owner,
                                     public SessionFencer::Client,
                                     public NoPathTimer::Owner {
@@ -174,15 +167,16 @@ class MultipathDevice::Impl final : public Path::Owner,
   Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
   void on_path_changed(Path& path) noexcept override;
   void on_path_identity(Path& path) noexcept override;
-  void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept override;
+  void on_path_access(Path& path) noexcept override;
   void on_space_low(Path& path) noexcept override;
   void on_loss_told(Path& path, const std::string& sense) noexcept override;
   void on_path_idle(Path& path) noexcept override;
   [[nodiscard]] bool may_reset_lun() const noexcept override;
-  // PathSilence::Owner
-  void on_suspect(std::uint32_t path) noexcept override;
-  void on_suspicion_over(std::uint32_t path) noexcept override;
-  void on_silence_goes_on(std::uint32_t path) noexcept override;
+  void on_suspect(Path& path) noexcept override;
+  void on_suspicion_over(Path& path) noexcept override;
+  void on_silence_goes_on(Path& path) noexcept override;
+  void on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept override;
+  void on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept override;
   // SessionFencer::Client
   void on_fenced(Session& session, const LoginPlace& place,
                  std::uint64_t login_epoch) noexcept override;
@@ -203,14 +197,6 @@ class MultipathDevice::Impl final : public Path::Owner,
                                    std::uint16_t lun) const noexcept override;
   [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
   void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept override;
-  // PathKey::Owner
-  void on_key_settled() noexcept override;
-  void on_key_refused(const Path& path, const char* why) noexcept override;
-  void on_key_kept(const Path& path, const char* why) noexcept override;
-
-  // LatencyProbe::Owner
-  void on_latency_measured(const Path& path, const LatencyEstimate& measured) noexcept override;
-  void on_probe_failed(const Path& path) noexcept override;
   // PredecessorFence::Owner
   void on_predecessor_fenced(const PredecessorPath& predecessor) noexcept override;
   void on_predecessor_fence_idle() noexcept override;
@@ -219,8 +205,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] NoPathTimer::Paths paths_now() const override;
   void on_no_path_retry_over() noexcept override;
   void on_path_has_lasted() noexcept override;
-  // PathActivation::Owner
-  void on_activation_done(const Path& path, PathActivation::Outcome outcome) noexcept override;
 
   // multipath_device_io.cpp
   void start(Request& request, BlockRequest& block);
@@ -309,12 +293,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   void tell_changes();
   void check_closed();
   [[nodiscard]] bool keeps_the_place() const;
-  // Nothing of our own (an activation, a read that measures) is at the path.
-  [[nodiscard]] bool nothing_of_ours(std::uint32_t path) const;
   // multipath_device_fences.cpp
-  void register_key(const Path& path);
+  void register_key(Path& path);
   // At the end of a path, when nothing of it is left to be fenced. False: to be waited for.
-  [[nodiscard]] bool key_given_back(std::uint32_t path);
+  [[nodiscard]] bool key_given_back(Path& path);
   // Whether it is certain that what ends commands through the carrier reaches that write, too.
   [[nodiscard]] bool reaches(const Path& carrier, const UnfencedWrite& write) const;
   [[nodiscard]] bool may_carry_lun_fence(const Path& path) const;
@@ -400,27 +382,17 @@ class MultipathDevice::Impl final : public Path::Owner,
   void forget_path(std::uint32_t index);
 
   // multipath_device_groups.cpp
-  // What the groups and priorities are made of, for each path.
-  struct PathFacts {
-    bool known = false;  // the LUN has told who it is
-    bool fresh = false;  // and the path has not been up since
-    LogicalUnitAccess access;
-    std::string serial;
-    LatencyEstimate latency;
-    std::uint32_t timed_requests = 0;  // since the last look at how many there are
-  };
   void apply_policies();
   // The caller regroups. True: something has changed.
   bool update_priority(std::uint32_t index);
   void update_priorities();
   void share_port_groups(const Path& path);
   void note_group_in_use();
-  void regroup_after(const Path& path);
+  void regroup_after(Path& path);
   void consider_failback(std::uint32_t came_up);
   void fail_back();
-  void note_failure(const Path& path);
-  void note_error(const Path& path);
-  void note_marginal(const Path& path, bool before);
+  void note_failure(Path& path);
+  void note_error(Path& path);
   void on_marginal_timer();
   void on_priority_timer();
   void start_priority_timer();
@@ -456,16 +428,12 @@ class MultipathDevice::Impl final : public Path::Owner,
   Reactor& reactor_;
   const MultipathOptions options_;
   Observer& observer_;
+  DiskLog log_;
   std::shared_ptr<SessionFencer> fencer_;
 
   std::vector<Path*> paths_;  // without those that are being removed
   // By the number of the path; null: free, for the next path that is added.
   std::vector<std::unique_ptr<Path>> slots_;
-  std::vector<std::unique_ptr<PathSilence>> silences_;
-  std::vector<std::unique_ptr<PathKey>> keys_;
-  std::vector<std::unique_ptr<PathActivation>> activations_;
-  std::vector<std::unique_ptr<LatencyProbe>> probes_;
-  std::vector<PathFacts> facts_;
   std::vector<std::unique_ptr<Removal>> removals_;
   PathPolicySettings policy_settings_;
   PathPolicies policies_;
@@ -538,11 +506,8 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   NoPathTimer no_path_timer_;
 
-  std::array<MarginalPath, kMaxPaths> marginal_;  // of paths_
   Timer marginal_timer_;
   Timer capacity_timer_;
-
-  LogLimiter log_limiter_;
 
   Deferred finish_;
   Deferred pump_;

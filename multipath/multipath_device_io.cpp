@@ -177,7 +177,7 @@ void MultipathDevice::Impl::send(Request& request, Path& chosen) {
   request.retries.go_on(request.sent_at);
   request.selected_bytes = request.length_bytes();
   groups_.on_started(request.path, request.selected_bytes);
-  silences_[request.path]->sent(request.sent_at);
+  path.silence().sent(request.sent_at);
   const BlockRequest& whole = *request.block;
   if (whole.sector_count <= disk_.piece_sectors()) [[likely]] {
     path.submit(request.task, whole);
@@ -217,10 +217,9 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
   const TimePoint now = selector_time();
   groups_.on_ended(request.path, request.selected_bytes, request.started, now);
   if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
-    facts_[request.path].latency.add(now - request.started);
-    ++facts_[request.path].timed_requests;
+    path.add_latency(now - request.started);
   }
-  PathSilence& silence = *silences_[request.path];
+  PathSilence& silence = path.silence();
   silence.ended();
   if (error != ErrorClass::connection_lost && error != ErrorClass::not_sent) [[likely]] {
     silence.answered(reactor_.turn_time() - request.sent_at);
@@ -239,10 +238,10 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
     release_held_.schedule();
   }
   if (request.task.direction == DataDirection::none && tells_loss_at_flush(error)) [[unlikely]] {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::error, "multipath",
-                "{}: the target cannot write its cache: {}; what the guest has not flushed before "
-                "may be lost",
-                options_.alias, to_string(error));
+    log_.error(
+        "the target cannot write its cache: {}; what the guest has not flushed before "
+        "may be lost",
+        to_string(error));
     loss_.lost(last_serial_);
     if (request.place != Request::Place::answered) {
       complete(request, IoStatus::ok);  // which says it
@@ -489,9 +488,7 @@ bool MultipathDevice::Impl::ask_for_cache(Request& request) {
 // The target has refused the write for good: nothing of it is left there.
 void MultipathDevice::Impl::wait_for_space(Request& request) {
   if (!std::exchange(request.waits_for_space, true) && waiting_for_space_++ == 0) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::error, "multipath",
-                "{}: the LUN has no space left; writes wait until it has (no_space = \"hold\")",
-                options_.alias);
+    log_.error("the LUN has no space left; writes wait until it has (no_space = \"hold\")");
     notify_.schedule();
   }
   request.retries.wait(reactor_.turn_time());
@@ -501,8 +498,7 @@ void MultipathDevice::Impl::wait_for_space(Request& request) {
 void MultipathDevice::Impl::end_wait_for_space(Request& request, IoStatus status) {
   request.waits_for_space = false;
   if (--waiting_for_space_ == 0 && status == IoStatus::ok) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
-                "{}: the LUN has space again", options_.alias);
+    log_.info("the LUN has space again");
     notify_.schedule();
   }
 }

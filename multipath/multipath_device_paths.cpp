@@ -14,7 +14,6 @@ constexpr std::chrono::milliseconds kFirstAnswersTime{100};
 }  // namespace
 
 void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
-  facts_[path.index()].latency.clear();  // it may be another way
   counted_silence_ &= ~path_bit(path.index());
   // The target has terminated what the session lost in its earlier logins, where this login has led
   // to the same nexus (login_place.h). Tasks of a connection complete before the next login, so
@@ -74,19 +73,17 @@ void MultipathDevice::Impl::start_fence_timer() {
 }
 
 void MultipathDevice::Impl::on_loss_told(Path& path, const std::string& sense) noexcept {
-  log_limited(log_limiter_, reactor_.now(), LogLevel::error, "multipath",
-              "{}: by portal {} the target says that a write has failed which it had acknowledged "
-              "before (sense {}): data of this disk is lost at the target; the next flush fails",
-              options_.alias, path.portal_name(), sense);
+  log_.error(
+      "by portal {} the target says that a write has failed which it had acknowledged "
+      "before (sense {}): data of this disk is lost at the target; the next flush fails",
+      path.portal_name(), sense);
   loss_.lost(last_serial_);
 }
 
 void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
-  log_limited(
-      log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-      "{}: the LUN's thin provisioning has come to its soft threshold: the array is running "
-      "out of space",
-      options_.alias);
+  log_.warning(
+      "the LUN's thin provisioning has come to its soft threshold: the array is running "
+      "out of space");
 }
 
 // A path that takes no more requests, for whatever reason, sends none of those that wait for the
@@ -128,12 +125,10 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   }
   const Session& session = path.session();
   if (path.state() == PathState::up) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::info, "multipath",
-                "{}: path {} of LUN {} is up", options_.alias, path.portal_name(), path.lun());
+    log_.info("path {} of LUN {} is up", path.portal_name(), path.lun());
   } else if (path.state() != PathState::pending) {
-    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-                "{}: path {} of LUN {} is {}: {}", options_.alias, path.portal_name(), path.lun(),
-                to_string(path.state()), path.last_error());
+    log_.warning("path {} of LUN {} is {}: {}", path.portal_name(), path.lun(),
+                 to_string(path.state()), path.last_error());
   }
 
   const bool had_path = up_ != 0;
@@ -228,8 +223,7 @@ void MultipathDevice::Impl::on_path_has_lasted() noexcept {
 }
 
 void MultipathDevice::Impl::on_no_path_retry_over() noexcept {
-  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "multipath",
-              "{}: no path came back within no_path_retry; requests fail now", options_.alias);
+  log_.warning("no path came back within no_path_retry; requests fail now");
   fail_if_failing();
   notify_.schedule();
 }
@@ -294,30 +288,23 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   check_closed_.schedule();
 }
 
-bool MultipathDevice::Impl::nothing_of_ours(std::uint32_t path) const {
-  return slots_[path] == nullptr ||
-         (!activations_[path]->outstanding() && !probes_[path]->outstanding());
-}
-
 void MultipathDevice::Impl::check_closed() {
   if (!closing_ || on_closed_ == nullptr || requests_ != 0 ||
       !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
       (lun_fence_.outstanding && options_.reservation_key != 0) ||
-      std::any_of(keys_.begin(), keys_.end(),
-                  [](const auto& key) { return key != nullptr && key->registering(); }) ||
+      std::any_of(slots_.begin(), slots_.end(),
+                  [](const std::unique_ptr<Path>& path) {
+                    return path != nullptr &&
+                           (path->key().registering() || path->has_own_commands());
+                  }) ||
       !predecessor_fence_.idle() || (wait_for_fences_ && !unfenced_.empty())) {
     return;
   }
-  for (std::uint32_t path = 0; path < slots_.size(); ++path) {
-    if (!nothing_of_ours(path)) {
-      return;
-    }
-  }
   bool keys_given_back = true;
-  for (std::uint32_t path = 0; path < keys_.size(); ++path) {
-    keys_given_back = (keys_[path] == nullptr || key_given_back(path)) && keys_given_back;
+  for (const std::unique_ptr<Path>& path : slots_) {
+    keys_given_back = (path == nullptr || key_given_back(*path)) && keys_given_back;
   }
   if (!keys_given_back) {
     return;

@@ -39,10 +39,11 @@
 #include "multipath/fencing/portal_group_trial.h"
 #include "multipath/groups/path_policies.h"
 #include "multipath/path/login_place.h"
+#include "multipath/path/path_key.h"
 
 namespace iscsi_blkback {
 
-class SessionFencer final : private PortalGroupTrial::Owner {
+class SessionFencer final : public RegistrationBoard, private PortalGroupTrial::Owner {
  public:
   class Client {
    public:
@@ -115,7 +116,7 @@ class SessionFencer final : private PortalGroupTrial::Owner {
   [[nodiscard]] bool has_session(const std::string& initiator_name, const std::string& target_name,
                                  const Isid& isid) const;
   // Tells all clients of the session; see Client::on_key_taken_back().
-  void key_taken_back(const Session& session, std::uint16_t lun);
+  void key_taken_back(const Session& session, std::uint16_t lun) override;
 
  private:
   class Entry;

@@ -182,15 +182,6 @@ int latency_priority(Duration latency, double base_number) {
                           kRounding);
 }
 
-void LatencyEstimate::add(Duration took) {
-  requests_ = std::min(requests_ + 1, kRequestsMax);
-  mean_ += (took - mean_) / static_cast<Duration::rep>(requests_);
-}
-
-std::optional<Duration> LatencyEstimate::mean() const {
-  return requests_ < kRequestsMin ? std::nullopt : std::optional(mean_);
-}
-
 bool is_dynamic(PrioritizerKind kind) {
   switch (kind) {
     case PrioritizerKind::alua:

@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "initiator/lun/logical_unit.h"
 #include "multipath/groups/path_rules.h"
+#include "multipath/path/latency_estimate.h"
 
 namespace iscsi_blkback {
 
@@ -55,23 +56,6 @@ inline constexpr const char* kPrioritizerNames =
 [[nodiscard]] int rdac_priority(const RdacVolumeAccess& access);
 [[nodiscard]] int emc_priority(const EmcUnitPath& path);
 [[nodiscard]] int latency_priority(Duration latency, double base_number);
-
-// The mean time of a path's reads and writes; what happened long ago is forgotten.
-class LatencyEstimate {
- public:
-  // Requests before the mean counts, and how many of the last ones it is made of.
-  static constexpr std::uint32_t kRequestsMin = 16;
-  static constexpr std::uint32_t kRequestsMax = 128;
-
-  void add(Duration took);
-  // nullopt: too few requests yet to tell.
-  [[nodiscard]] std::optional<Duration> mean() const;
-  void clear() { *this = LatencyEstimate(); }
-
- private:
-  Duration mean_{};
-  std::uint32_t requests_ = 0;
-};
 
 // Whether priorities change by themselves, so that they are read again and again.
 [[nodiscard]] bool is_dynamic(PrioritizerKind kind);

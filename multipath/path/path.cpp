@@ -83,20 +83,26 @@ const char* to_string(CheckerFinding finding) {
 }
 
 Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string portal_name,
-           std::uint32_t index, const PathCheckerOptions& checker, Owner& owner)
+           std::uint32_t index, const Options& options, DiskLog& log, Owner& owner)
     : reactor_(reactor),
       session_(session),
       lun_(lun),
       portal_name_(std::move(portal_name)),
       index_(index),
-      checker_timeout_(checker.checker_timeout),
+      checker_timeout_(options.checker.checker_timeout),
+      marginal_options_(options.marginal),
+      log_(log),
       owner_(owner),
       logical_unit_(reactor, session, encode_lun(lun)),
-      checker_(reactor, logical_unit_, checker, *this),
+      checker_(reactor, logical_unit_, options.checker, *this),
       question_timer_(
           reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_question_timer(); },
           this),
-      depth_(session.options().max_commands) {}
+      depth_(session.options().max_commands),
+      silence_(reactor, session, *this),
+      key_(reactor, logical_unit_, lun, options.host_key, options.registrations, *this),
+      activation_(logical_unit_, *this),
+      probe_(reactor, logical_unit_, *this) {}
 
 Path::~Path() {
   ISCSI_BLKBACK_ASSERT(idle());
@@ -211,6 +217,7 @@ std::string Path::last_error() const {
 
 void Path::on_session_up(Session& /*session*/) noexcept {
   depth_.reset();
+  latency_.clear();  // it may be another way
   session_up_at_ = reactor_.now();
   owner_.on_path_session_up(*this);
   if (!stopped_) {
@@ -320,6 +327,7 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
     look_later();
     return;
   }
+  serial_ = identity->serial;
   block_count_ = identity->block_count;
   block_bytes_ = identity->logical_block_bytes;
   if (Result<void> same = owner_.check_identity(*this, *identity); !same) {
@@ -327,7 +335,7 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
     set_state(PathState::quarantined, same.error().message);
   } else {
     set_identity(Identity::known);
-    owner_.on_path_access(*this, identity->access);
+    note_access(identity->access);
     set_state_of(identity->access);
   }
   look_later();
@@ -388,7 +396,7 @@ void Path::on_access(Result<LogicalUnitIdentity> identity) {
     }
     return;
   }
-  owner_.on_path_access(*this, identity->access);
+  note_access(identity->access);
   if (!serves(state_here(identity->access))) {
     set_state_of(identity->access);
     look_later();
@@ -398,6 +406,53 @@ void Path::on_access(Result<LogicalUnitIdentity> identity) {
     transitioning_until_.reset();
     identify();
     set_state(PathState::pending, "being identified again");
+  }
+}
+
+void Path::note_access(const LogicalUnitAccess& access) {
+  access_ = access;
+  new_ = new_ || !std::exchange(told_access_, true);
+  owner_.on_path_access(*this);
+}
+
+bool Path::take_port_groups(const LogicalUnitAccess& told) {
+  const TargetPortGroup* before = access_.group();
+  if (before == nullptr) {
+    return false;
+  }
+  const AccessState state_before = before->state;
+  access_.groups = told.groups;
+  const TargetPortGroup* now = access_.group();
+  return now == nullptr || now->state != state_before;
+}
+
+void Path::on_suspect() noexcept {
+  log_.warning("path {} of LUN {} is silent with requests outstanding", portal_name_, lun_);
+  owner_.on_suspect(*this);
+}
+
+void Path::on_key_refused(const char* why) noexcept {
+  log_.warning(
+      "path {} cannot register its reservation_key ({}); lost writes are fenced without it",
+      portal_name_, why);
+}
+
+void Path::on_key_kept(const char* why) noexcept {
+  log_.warning("the reservation_key of path {} stays registered at the target: {}", portal_name_,
+               why);
+}
+
+std::optional<TimePoint> Path::marginal_until() const {
+  return marginal_.marginal(reactor_.now()) ? marginal_.until() : std::nullopt;
+}
+
+void Path::note_marginal(void (MarginalPath::*event)(TimePoint, const MarginalPathOptions&)) {
+  const bool before = marginal_until().has_value();
+  const TimePoint now = reactor_.now();
+  (marginal_.*event)(now, marginal_options_);
+  if (const auto until = marginal_until(); until && !before) {
+    log_.warning("path {} fails again and again, it is a last resort for {} s", portal_name_,
+                 std::chrono::duration_cast<std::chrono::seconds>(*until - now).count());
   }
 }
 

@@ -1,7 +1,10 @@
-// Path: one way to the disk, a logical unit over a session that other disks may share. It knows
-// whether guest I/O may go this way: only while the session is up, after the LUN's identity,
-// capacity and block size have been read in this login and found to be the disk's, and as long as
-// neither an error nor the checker says otherwise. Reactor thread.
+// Path: one way to the disk, a logical unit over a session that other disks may share, and all that
+// belongs to it: whether it is silent, its registration for persistent reservations, commands of
+// its own that activate or measure it, what it has told about how it serves the LUN, how often it
+// has failed. It knows whether guest I/O may go this way: only while the session is up, after the
+// LUN's identity, capacity and block size have been read in this login and found to be the disk's,
+// and as long as neither an error nor the checker says otherwise. Owned by MultipathDevice. Reactor
+// thread.
 //
 // Its PathChecker asks when nothing else has shown that the path works: an up path without a
 // success since the last look, and a down path of a live session until it answers GOOD (then its
@@ -12,20 +15,34 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/reactor.h"
 #include "initiator/lun/logical_unit.h"
 #include "initiator/session/session.h"
+#include "multipath/path/disk_log.h"
 #include "multipath/path/error_policy.h"
+#include "multipath/path/latency_estimate.h"
+#include "multipath/path/latency_probe.h"
+#include "multipath/path/marginal_path.h"
+#include "multipath/path/path_activation.h"
 #include "multipath/path/path_checker.h"
+#include "multipath/path/path_key.h"
+#include "multipath/path/path_silence.h"
 #include "multipath/path/path_state.h"
 #include "multipath/path/queue_depth.h"
 
 namespace iscsi_blkback {
 
-class Path final : private SessionObserver, private PathChecker::Owner {
+class Path final : private SessionObserver,
+                   private PathChecker::Owner,
+                   private PathSilence::Owner,
+                   private PathKey::Owner,
+                   private PathActivation::Owner,
+                   private LatencyProbe::Owner {
  public:
   class Owner {
    public:
@@ -38,13 +55,22 @@ class Path final : private SessionObserver, private PathChecker::Owner {
     // identity() has been decided anew; on_path_changed() follows where the state changes with it.
     virtual void on_path_identity(Path& path) noexcept = 0;
     // How well the path serves the LUN, as read now; perhaps as before.
-    virtual void on_path_access(Path& path, const LogicalUnitAccess& access) noexcept = 0;
+    virtual void on_path_access(Path& path) noexcept = 0;
     // The target says that a thinly provisioned LUN has come to its soft threshold.
     virtual void on_space_low(Path& path) noexcept = 0;
     // The target says that a write has failed which it had answered with GOOD.
     virtual void on_loss_told(Path& path, const std::string& sense) noexcept = 0;
-    // After stop(): nothing of the path's is outstanding any more.
+    // A command of the path's own has ended, or is waited for no longer: perhaps the path is idle.
     virtual void on_path_idle(Path& path) noexcept = 0;
+    // suspect() has changed.
+    virtual void on_suspect(Path& path) noexcept = 0;
+    virtual void on_suspicion_over(Path& path) noexcept = 0;
+    // Still suspect a moment after on_suspect; once each time.
+    virtual void on_silence_goes_on(Path& path) noexcept = 0;
+    // Once for each activate(), however late.
+    virtual void on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept = 0;
+    // After measure(), unless something has gone wrong with it.
+    virtual void on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept = 0;
     // Whether LOGICAL UNIT RESET, which ends everybody's commands, is allowed at the disk's LUN
     // now.
     [[nodiscard]] virtual bool may_reset_lun() const noexcept { return false; }
@@ -53,11 +79,18 @@ class Path final : private SessionObserver, private PathChecker::Owner {
     ~Owner() = default;
   };
 
+  struct Options {
+    PathCheckerOptions checker;
+    MarginalPathOptions marginal;
+    std::uint64_t host_key = 0;  // see PathKey
+    std::shared_ptr<RegistrationBoard> registrations;
+  };
+
   // portal_name: as the disk's operator wrote it; disks that share the session may have other names
-  // for it.
+  // for it. log outlives the path.
   Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string portal_name,
-       std::uint32_t index, const PathCheckerOptions& checker, Owner& owner);
-  ~Path();  // idle() only
+       std::uint32_t index, const Options& options, DiskLog& log, Owner& owner);
+  ~Path();  // idle(), nothing that has_own_commands(), not key().registering()
 
   void start();
   // No probe is started any more; the session is still observed, because its logins are fences.
@@ -65,6 +98,10 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   [[nodiscard]] bool stopped() const { return stopped_; }
   // Nothing of the path's own (checks, identification) is outstanding. Guest I/O is the owner's.
   [[nodiscard]] bool idle() const { return checker_.idle() && !capacity_outstanding_; }
+  // An activation, or a read that measures.
+  [[nodiscard]] bool has_own_commands() const {
+    return activation_.outstanding() || probe_.outstanding();
+  }
 
   // Guest I/O. submit: only when able(). The owner then tells how each command ended.
   [[nodiscard]] bool able() const {
@@ -75,6 +112,50 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   void ended(const ScsiTask& task, ErrorClass error);
 
   void set_checker(PathCheckerKind kind) { checker_.set_kind(kind); }
+
+  // Silence: see PathSilence.
+  void probe_silence() { silence_.probe(); }
+  [[nodiscard]] bool silence_goes_on() const { return silence_.silence_goes_on(); }
+  [[nodiscard]] PathSilence& silence() { return silence_; }
+
+  // What is registered for persistent reservations.
+  [[nodiscard]] PathKey& key() { return key_; }
+  [[nodiscard]] const PathKey& key() const { return key_; }
+
+  // Tells the array to serve the LUN here. Only when can_activate() and not activating().
+  void activate() { activation_.start(access_); }
+  [[nodiscard]] bool can_activate() const { return PathActivation::possible(access_); }
+  [[nodiscard]] bool activating() const { return activation_.outstanding(); }
+  void withdraw_activation() { activation_.withdraw(); }
+
+  // How well the path serves the LUN, as it has told last; nothing before told_access().
+  [[nodiscard]] const LogicalUnitAccess& access() const { return access_; }
+  [[nodiscard]] bool told_access() const { return told_access_; }
+  // Once after told_access(): the disk has not had the path before.
+  [[nodiscard]] bool take_new() { return std::exchange(new_, false); }
+  [[nodiscard]] const std::string& serial() const { return serial_; }  // VPD 0x80; empty: none
+  // Another port of the same target tells these port groups. True: the state of the path's own
+  // group is not what it was.
+  [[nodiscard]] bool take_port_groups(const LogicalUnitAccess& told);
+
+  // What the path's reads and writes take. Requests that have been timed since the last call.
+  [[nodiscard]] const LatencyEstimate& latency() const { return latency_; }
+  void add_latency(Duration took) {
+    latency_.add(took);
+    ++timed_requests_;
+  }
+  void set_latency(const LatencyEstimate& latency) { latency_ = latency; }
+  [[nodiscard]] std::uint32_t take_timed_requests() { return std::exchange(timed_requests_, 0); }
+  // Measures it, up, logged in and not measuring().
+  void measure() { probe_.start(); }
+  [[nodiscard]] bool measuring() const { return probe_.outstanding(); }
+
+  // It was up, and is not any more because of an error; or a command has failed while it is up.
+  // Either may make it marginal, see MarginalPath.
+  void note_failure() { note_marginal(&MarginalPath::on_failed); }
+  void note_error() { note_marginal(&MarginalPath::on_error); }
+  // Until when it is a last resort; nullopt: it is none.
+  [[nodiscard]] std::optional<TimePoint> marginal_until() const;
 
   // Asks whether the LUN is as large as when it was identified; when it is not, it is identified
   // again. A quarantined path is in any case.
@@ -160,6 +241,25 @@ class Path final : private SessionObserver, private PathChecker::Owner {
                                       : ResetConsent::refused;
   }
 
+  void on_suspect() noexcept override;
+  void on_suspicion_over() noexcept override { owner_.on_suspicion_over(*this); }
+  void on_silence_goes_on() noexcept override { owner_.on_silence_goes_on(*this); }
+  void on_key_settled() noexcept override { owner_.on_path_idle(*this); }
+  void on_key_refused(const char* why) noexcept override;
+  void on_key_kept(const char* why) noexcept override;
+  void on_activation_done(PathActivation::Outcome outcome) noexcept override {
+    owner_.on_activation_done(*this, outcome);
+  }
+  void on_measured(const LatencyEstimate& measured) noexcept override {
+    owner_.on_latency_measured(*this, measured);
+  }
+  void on_probe_failed() noexcept override { owner_.on_path_idle(*this); }
+  [[nodiscard]] bool goes_on_measuring() const noexcept override {
+    return state_ == PathState::up && !stopped_ && session_.state() == SessionState::logged_in;
+  }
+  void note_marginal(void (MarginalPath::*event)(TimePoint, const MarginalPathOptions&));
+  void note_access(const LogicalUnitAccess& access);
+
   void set_identity(Identity identity);
   void identify();
   void on_identified(Result<LogicalUnitIdentity> identity);
@@ -183,6 +283,8 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   const std::string portal_name_;
   const std::uint32_t index_;
   const std::chrono::milliseconds checker_timeout_;
+  const MarginalPathOptions marginal_options_;
+  DiskLog& log_;
   Path::Owner& owner_;
   LogicalUnit logical_unit_;
 
@@ -220,6 +322,18 @@ class Path final : private SessionObserver, private PathChecker::Owner {
   std::uint64_t failures_ = 0;
   std::uint64_t successes_followed_ = 0;  // so many when follow_access() last looked
   QueueDepth depth_;
+
+  PathSilence silence_;
+  PathKey key_;
+  PathActivation activation_;
+  LatencyProbe probe_;
+  MarginalPath marginal_;
+  LogicalUnitAccess access_;
+  bool told_access_ = false;
+  bool new_ = false;
+  std::string serial_;
+  LatencyEstimate latency_;
+  std::uint32_t timed_requests_ = 0;
 };
 
 }  // namespace iscsi_blkback

@@ -13,10 +13,9 @@ constexpr Duration kMoment = std::chrono::milliseconds(50);
 
 }  // namespace
 
-PathSilence::PathSilence(Reactor& reactor, Session& session, std::uint32_t path, Owner& owner)
+PathSilence::PathSilence(Reactor& reactor, Session& session, Owner& owner)
     : reactor_(reactor),
       session_(session),
-      path_(path),
       owner_(owner),
       timer_(
           reactor, [](void* self) noexcept { static_cast<PathSilence*>(self)->on_timer(); }, this) {
@@ -58,7 +57,7 @@ void PathSilence::start_timer() {
 void PathSilence::on_timer() {
   if (suspect_) {
     goes_on_ = true;
-    owner_.on_silence_goes_on(path_);
+    owner_.on_silence_goes_on();
     return;
   }
   if (!waits() || session_.state() != SessionState::logged_in) {
@@ -73,7 +72,7 @@ void PathSilence::on_timer() {
   goes_on_ = false;
   timer_.start_at(now + kMoment);
   session_.ping();
-  owner_.on_suspect(path_);
+  owner_.on_suspect();
 }
 
 void PathSilence::end_suspicion() {
@@ -83,7 +82,7 @@ void PathSilence::end_suspicion() {
     if (waits() && session_.state() == SessionState::logged_in) {
       start_timer();
     }
-    owner_.on_suspicion_over(path_);
+    owner_.on_suspicion_over();
   }
 }
 

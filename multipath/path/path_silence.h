@@ -1,7 +1,7 @@
 // PathSilence: whether a path has gone silent with I/O outstanding. Such a path is suspect: the
 // session asks the target with a NOP-Out at once, and until anything has come back the device uses
-// other paths. What is lost is the session's to decide (path_timeout). One for each path of a disk.
-// Reactor thread.
+// other paths. What is lost is the session's to decide (path_timeout). Owned by Path. Reactor
+// thread.
 //
 // Silent means that nothing at all has arrived over the connection for stall_probe, or for eight
 // times the usual latency of the path's I/O where that is longer (at most half of path_timeout, so
@@ -25,16 +25,16 @@ class PathSilence final : private SessionObserver {
   class Owner {
    public:
     // From the reactor. suspect() has changed.
-    virtual void on_suspect(std::uint32_t path) noexcept = 0;
-    virtual void on_suspicion_over(std::uint32_t path) noexcept = 0;
+    virtual void on_suspect() noexcept = 0;
+    virtual void on_suspicion_over() noexcept = 0;
     // Still suspect a moment after on_suspect; once each time.
-    virtual void on_silence_goes_on(std::uint32_t path) noexcept = 0;
+    virtual void on_silence_goes_on() noexcept = 0;
 
    protected:
     ~Owner() = default;
   };
 
-  PathSilence(Reactor& reactor, Session& session, std::uint32_t path, Owner& owner);
+  PathSilence(Reactor& reactor, Session& session, Owner& owner);
   ~PathSilence();
   PathSilence(const PathSilence&) = delete;
   PathSilence& operator=(const PathSilence&) = delete;
@@ -67,8 +67,6 @@ class PathSilence final : private SessionObserver {
   // Suspect for longer than a lost packet takes to be sent again.
   [[nodiscard]] bool silence_goes_on() const { return goes_on_; }
 
-  [[nodiscard]] Duration usual_latency() const { return usual_latency_; }
-
  private:
   void on_session_up(Session& session) noexcept override;
   void on_session_down(Session& session, const Error& why) noexcept override;
@@ -94,7 +92,6 @@ class PathSilence final : private SessionObserver {
 
   Reactor& reactor_;
   Session& session_;
-  const std::uint32_t path_;
   Owner& owner_;
   Timer timer_;
   std::uint32_t outstanding_ = 0;

@@ -11,7 +11,7 @@
 
 #include "base/log.h"
 #include "multipath/attach/disk_target.h"
-#include "multipath/fencing/path_key.h"
+#include "multipath/path/path_key.h"
 
 namespace iscsi_blkback {
 namespace {

@@ -2,7 +2,7 @@
 // time. What they are for: lun_fence_test.cpp.
 #include <gmock/gmock.h>
 
-#include "multipath/fencing/path_key.h"
+#include "multipath/path/path_key.h"
 #include "tests/multipath/multipath_fixture.h"
 
 namespace iscsi_blkback {

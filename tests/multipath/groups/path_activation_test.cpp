@@ -1,6 +1,6 @@
 // Ghost paths are made the active side: explicit ALUA and RDAC, over the real engine, in virtual
 // time.
-#include "multipath/groups/path_activation.h"
+#include "multipath/path/path_activation.h"
 
 #include "tests/multipath/multipath_fixture.h"
 

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "base/printable_text.h"
-#include "multipath/fencing/path_key.h"
+#include "multipath/path/path_key.h"
 #include "tests/tools/config/config_text.h"
 
 namespace iscsi_blkback {

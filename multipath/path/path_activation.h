@@ -1,5 +1,5 @@
 // PathActivation: tells an array to serve the LUN through a path that is ghost: explicit ALUA (SET
-// TARGET PORT GROUPS) or RDAC (MODE SELECT of page 0x2C). One for each path; the owner decides
+// TARGET PORT GROUPS) or RDAC (MODE SELECT of page 0x2C). Owned by Path; PathActivator decides
 // when, for how long an answer is waited for, and what to do next. Reactor thread.
 #pragma once
 
@@ -7,7 +7,6 @@
 #include <cstddef>
 
 #include "initiator/lun/logical_unit.h"
-#include "multipath/path/path.h"
 
 namespace iscsi_blkback {
 
@@ -23,20 +22,20 @@ class PathActivation {
   class Owner {
    public:
     // Once for each start(), from the reactor, however late.
-    virtual void on_activation_done(const Path& path, Outcome outcome) noexcept = 0;
+    virtual void on_activation_done(Outcome outcome) noexcept = 0;
 
    protected:
     ~Owner() = default;
   };
 
-  PathActivation(Path& path, Owner& owner);
+  PathActivation(LogicalUnit& logical_unit, Owner& owner);
   ~PathActivation();  // not while outstanding()
   PathActivation(const PathActivation&) = delete;
   PathActivation& operator=(const PathActivation&) = delete;
 
   // Whether the array can be told.
   [[nodiscard]] static bool possible(const LogicalUnitAccess& access);
-  // Only when possible() and not outstanding(); the path's session is logged in.
+  // Only when possible() and not outstanding(); the session is logged in.
   void start(const LogicalUnitAccess& access);
   [[nodiscard]] bool outstanding() const { return outstanding_; }
   // Nothing is sent any more, until the next start(): the command that waits for the target's
@@ -47,7 +46,7 @@ class PathActivation {
   void send();
   void on_complete();
 
-  Path& path_;
+  LogicalUnit& logical_unit_;
   Owner& owner_;
   bool outstanding_ = false;
   bool withdrawn_ = false;

@@ -1,10 +1,10 @@
-#include "multipath/fencing/path_key.h"
+#include "multipath/path/path_key.h"
 
 #include <algorithm>
 #include <memory>
 #include <utility>
 
-#include "multipath/fencing/session_fencer.h"
+#include "initiator/session/session.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -16,17 +16,21 @@ constexpr std::uint32_t kMaxKeyAttentions = 8;  // in a row
 // On the heap, and its own owner while the session has it: it may outlive path and device.
 struct PathKey::Return {
   PathKey* key = nullptr;  // null: nobody waits for it
-  std::shared_ptr<SessionFencer> fencer;
+  std::shared_ptr<RegistrationBoard> board;
   const Session* session = nullptr;
   std::uint16_t lun = 0;
   ScsiTask task;
   std::array<std::byte, kReserveOutListBytes> buffer{};
 };
 
-PathKey::PathKey(Reactor& reactor, Path& path, std::uint64_t host_key, Owner& owner)
-    : path_(path),
+PathKey::PathKey(Reactor& reactor, LogicalUnit& logical_unit, std::uint16_t lun,
+                 std::uint64_t host_key, std::shared_ptr<RegistrationBoard> board, Owner& owner)
+    : logical_unit_(logical_unit),
+      lun_(lun),
+      session_(logical_unit.session()),
       reactor_(reactor),
       host_key_(host_key),
+      board_(std::move(board)),
       owner_(owner),
       timer_(
           reactor, [](void* self) noexcept { static_cast<PathKey*>(self)->on_timer(); }, this) {
@@ -41,7 +45,7 @@ PathKey::~PathKey() {
 }
 
 std::uint64_t PathKey::value() const {
-  const Isid& isid = path_.session().options().isid;
+  const Isid& isid = session_.options().isid;
   std::uint64_t key = host_key_;
   for (std::size_t i = 1; i < isid.size(); ++i) {
     key = key << 8 | isid[i];
@@ -50,26 +54,25 @@ std::uint64_t PathKey::value() const {
 }
 
 bool PathKey::registered() const {
-  return registered_epoch_ == path_.session().login_epoch();
+  return registered_epoch_ == session_.login_epoch();
 }
 
 void PathKey::enroll() {
-  const Session& session = path_.session();
-  if (host_key_ == 0 || registering_ || ends_ || session.state() != SessionState::logged_in ||
+  if (host_key_ == 0 || registering_ || ends_ || session_.state() != SessionState::logged_in ||
       registered()) {
     return;
   }
-  path_.logical_unit().prepare_reserve_out(
-      task_, ReserveOutAction::register_and_ignore_existing_key, ReservationType::none,
-      {.service_action_key = value()}, buffer_);
+  logical_unit_.prepare_reserve_out(task_, ReserveOutAction::register_and_ignore_existing_key,
+                                    ReservationType::none, {.service_action_key = value()},
+                                    buffer_);
   task_.owner = this;
   task_.on_complete = [](ScsiTask& task) noexcept {
     static_cast<PathKey*>(task.owner)->on_registered();
   };
-  sent_epoch_ = session.login_epoch();
-  sent_place_ = login_place(session);
+  sent_epoch_ = session_.login_epoch();
+  sent_place_ = login_place(session_);
   registering_ = maybe_at_target_ = true;
-  path_.session().submit(task_);
+  session_.submit(task_);
 }
 
 void PathKey::on_registered() {
@@ -85,7 +88,7 @@ void PathKey::on_registered() {
              task_.sense.key == SenseKey::unit_attention && attentions_++ < kMaxKeyAttentions) {
     enroll();
   } else if (task_.outcome == TaskOutcome::completed) {
-    owner_.on_key_refused(path_, to_string(classify(task_)));
+    owner_.on_key_refused(to_string(classify(task_)));
   }
   stray_ = stray_ || task_.outcome == TaskOutcome::connection_lost;
   owner_.on_key_settled();
@@ -101,8 +104,8 @@ void PathKey::give_back() {
   if (std::exchange(ends_, true) || !maybe_at_target_) {
     return;
   }
-  if (path_.session().state() != SessionState::logged_in) {
-    owner_.on_key_kept(path_, "the path is down");
+  if (session_.state() != SessionState::logged_in) {
+    owner_.on_key_kept("the path is down");
     return;
   }
   give_up_at_ = reactor_.now() + kGiveBackTime;
@@ -113,21 +116,21 @@ void PathKey::send_return() {
   timer_.start_at(give_up_at_);
   return_ = std::make_unique<Return>().release();  // until it completes
   return_->key = this;
-  return_->fencer = SessionFencer::of(reactor_);
-  return_->session = &path_.session();
-  return_->lun = path_.lun();
-  path_.logical_unit().prepare_reserve_out(return_->task,
-                                           ReserveOutAction::register_and_ignore_existing_key,
-                                           ReservationType::none, {}, return_->buffer);
+  return_->board = board_;
+  return_->session = &session_;
+  return_->lun = lun_;
+  logical_unit_.prepare_reserve_out(return_->task,
+                                    ReserveOutAction::register_and_ignore_existing_key,
+                                    ReservationType::none, {}, return_->buffer);
   return_->task.owner = return_;
   return_->task.on_complete = [](ScsiTask& task) noexcept {
     const std::unique_ptr<Return> ended(static_cast<Return*>(task.owner));
     if (ended->key != nullptr) {
       ended->key->on_returned(ended->task);
     }
-    ended->fencer->key_taken_back(*ended->session, ended->lun);
+    ended->board->key_taken_back(*ended->session, ended->lun);
   };
-  path_.session().submit(return_->task);
+  session_.submit(return_->task);
 }
 
 void PathKey::on_returned(const ScsiTask& task) {
@@ -152,7 +155,7 @@ void PathKey::on_timer() {
   if (return_ != nullptr) {
     std::exchange(return_, nullptr)->key = nullptr;
     stop_giving_back("not answered yet");
-  } else if (reactor_.now() >= give_up_at_ || path_.session().state() != SessionState::logged_in) {
+  } else if (reactor_.now() >= give_up_at_ || session_.state() != SessionState::logged_in) {
     stop_giving_back("it does not become ready");
   } else {
     send_return();
@@ -162,7 +165,7 @@ void PathKey::on_timer() {
 void PathKey::stop_giving_back(const char* kept_because) {
   timer_.stop();
   if (kept_because != nullptr) {
-    owner_.on_key_kept(path_, kept_because);
+    owner_.on_key_kept(kept_because);
   }
   owner_.on_key_settled();
 }

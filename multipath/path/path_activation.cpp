@@ -1,6 +1,8 @@
-#include "multipath/groups/path_activation.h"
+#include "multipath/path/path_activation.h"
 
 #include "base/result.h"
+#include "initiator/scsi/error_class.h"
+#include "initiator/session/session.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -46,7 +48,8 @@ PathActivation::Outcome outcome_of(const ScsiTask& task) {
 
 }  // namespace
 
-PathActivation::PathActivation(Path& path, Owner& owner) : path_(path), owner_(owner) {}
+PathActivation::PathActivation(LogicalUnit& logical_unit, Owner& owner)
+    : logical_unit_(logical_unit), owner_(owner) {}
 
 PathActivation::~PathActivation() {
   ISCSI_BLKBACK_ASSERT(!outstanding());
@@ -66,23 +69,22 @@ void PathActivation::start(const LogicalUnitAccess& access) {
 }
 
 void PathActivation::send() {
-  const LogicalUnit& unit = path_.logical_unit();
   if (speaks_alua(access_)) {
     const SetTargetPortGroup wanted{access_.group()->tag, AccessState::active_optimized};
-    unit.prepare_set_target_port_groups(task_, std::span(&wanted, 1), buffer_);
+    logical_unit_.prepare_set_target_port_groups(task_, std::span(&wanted, 1), buffer_);
   } else {
-    unit.prepare_rdac_take_over(task_, access_.rdac_max_lun, buffer_);
+    logical_unit_.prepare_rdac_take_over(task_, access_.rdac_max_lun, buffer_);
   }
   task_.owner = this;
   task_.on_complete = [](ScsiTask& task) noexcept {
     static_cast<PathActivation*>(task.owner)->on_complete();
   };
-  path_.session().submit(task_);
+  logical_unit_.session().submit(task_);
 }
 
 void PathActivation::withdraw() {
   withdrawn_ = true;
-  path_.session().take_back_unsent(
+  logical_unit_.session().take_back_unsent(
       [](const ScsiTask& task, const void* ours) noexcept { return &task == ours; }, &task_);
 }
 
@@ -95,7 +97,7 @@ void PathActivation::on_complete() {
     return;
   }
   outstanding_ = false;
-  owner_.on_activation_done(path_, outcome_of(task_));
+  owner_.on_activation_done(outcome_of(task_));
 }
 
 }  // namespace iscsi_blkback

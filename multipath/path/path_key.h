@@ -1,6 +1,6 @@
 // PathKey: what a path has registered for persistent reservations (SPC-4 5.13), by which PREEMPT
-// AND ABORT can name its nexus, and how that is taken back when the path ends. Owned by
-// MultipathDevice, one for each path (multipath_device_fences.cpp). Reactor thread.
+// AND ABORT can name its nexus, and how that is taken back when the path ends. Owned by Path.
+// Reactor thread.
 //
 // A registration is one nexus's at one logical unit, and outlives the session. Both ways go by
 // REGISTER AND IGNORE EXISTING KEY: a process that was killed has left its key there, and where an
@@ -14,16 +14,27 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "base/reactor.h"
+#include "initiator/lun/logical_unit.h"
 #include "initiator/scsi/persistent_reservation.h"
 #include "initiator/scsi/scsi_task.h"
 #include "multipath/path/error_policy.h"
 #include "multipath/path/login_place.h"
-#include "multipath/path/path.h"
 
 namespace iscsi_blkback {
+
+// Where all disks hear that a command which takes a registration back has ended: they may have the
+// same nexus. Outlives each command.
+class RegistrationBoard {
+ public:
+  virtual void key_taken_back(const Session& session, std::uint16_t lun) = 0;
+
+ protected:
+  ~RegistrationBoard() = default;
+};
 
 class PathKey final {
  public:
@@ -32,9 +43,9 @@ class PathKey final {
     // What was outstanding has ended, or is waited for no longer.
     virtual void on_key_settled() noexcept = 0;
     // The target refuses the key: why.
-    virtual void on_key_refused(const Path& path, const char* why) noexcept = 0;
+    virtual void on_key_refused(const char* why) noexcept = 0;
     // The registration stays at the target: why.
-    virtual void on_key_kept(const Path& path, const char* why) noexcept = 0;
+    virtual void on_key_kept(const char* why) noexcept = 0;
 
    protected:
     ~Owner() = default;
@@ -50,7 +61,8 @@ class PathKey final {
   static constexpr std::uint64_t kMaxHostKey = 0xffffff;
 
   // host_key: see MultipathOptions::reservation_key; 0: nothing is registered.
-  PathKey(Reactor& reactor, Path& path, std::uint64_t host_key, Owner& owner);
+  PathKey(Reactor& reactor, LogicalUnit& logical_unit, std::uint16_t lun, std::uint64_t host_key,
+          std::shared_ptr<RegistrationBoard> board, Owner& owner);
   ~PathKey();  // not registering()
   PathKey(const PathKey&) = delete;
   PathKey& operator=(const PathKey&) = delete;
@@ -92,9 +104,12 @@ class PathKey final {
   void on_timer();
   void stop_giving_back(const char* kept_because);
 
-  Path& path_;
+  LogicalUnit& logical_unit_;
+  const std::uint16_t lun_;
+  Session& session_;
   Reactor& reactor_;
   const std::uint64_t host_key_;
+  const std::shared_ptr<RegistrationBoard> board_;
   Owner& owner_;
 
   bool registering_ = false;
