@@ -75,7 +75,8 @@ void MultipathDevice::Impl::hedge_silent_paths() {
   hedge_wanted_ = false;
   for (Request& request : pool_) {
     if (request.place == Request::Place::at_path && !request.is_write() &&
-        request.hedge == nullptr && (suspect_ & path_bit(request.path)) != 0 && !hedge(request)) {
+        request.hedge == nullptr && (suspect_ & path_bit(request.path->index())) != 0 &&
+        !hedge(request)) {
       hedge_wanted_ = true;
       return;
     }
@@ -139,8 +140,8 @@ void MultipathDevice::Impl::on_hedge_complete(Hedge& hedge, IoStatus status) {
         answer_from(hedge);
       } else {
         hedge.succeeded = true;
-        if (slots_[request.path]->silence_goes_on()) {
-          drop_if_stuck_in_answer(*slots_[request.path]);
+        if (request.path->silence_goes_on()) {
+          drop_if_stuck_in_answer(*request.path);
         }
       }
       return;
@@ -174,7 +175,7 @@ bool MultipathDevice::Impl::let_go_of_buffer(Request& request) {
     return true;  // the canary gives away the guest's buffers; a hedge's would be no memory any
                   // more
   }
-  return slots_[request.path]->session().discard(request.task);
+  return request.path->session().discard(request.task);
 }
 
 // The guest gets the answer of the hedge. At a path, the request stays behind until the path has
@@ -206,7 +207,7 @@ void MultipathDevice::Impl::answer_from(Hedge& hedge) {
 
 void MultipathDevice::Impl::drop_if_stuck_in_answer(Path& path) {
   const bool stuck = std::any_of(pool_.begin(), pool_.end(), [&path](const Request& request) {
-    return request.place == Request::Place::at_path && request.path == path.index() &&
+    return request.place == Request::Place::at_path && request.path == &path &&
            request.hedge != nullptr && request.hedge->succeeded;
   });
   if (stuck) {

@@ -71,7 +71,7 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   // One request under way: a slot of the pool. It is in exactly one of the lists below, or at a
   // path.
-  struct Request : ListHook<Request> {
+  struct Request : ListHook<Request>, PathCommand {
     enum class Place : std::uint8_t {
       free,      // free_
       queued,    // queued_: no path, or no room on one
@@ -96,6 +96,7 @@ class MultipathDevice::Impl final : public Path::Owner,
               },
               this) {}
 
+    using ListHook<Request>::unlink;
     [[nodiscard]] bool is_write() const { return block->operation == BlockOperation::write; }
     [[nodiscard]] std::uint64_t first_sector() const { return block->sector; }
     [[nodiscard]] std::uint64_t end_sector() const { return block->sector + block->sector_count; }
@@ -105,12 +106,9 @@ class MultipathDevice::Impl final : public Path::Owner,
     IntrusiveList<Request>* home;  // where it is when free: free_, or spare_ (hedges)
     Hedge* hedge = nullptr;
     Place place = Place::free;
-    BlockRequest* block = nullptr;  // null: it is answered
-    ScsiTask task;
+    BlockRequest* block = nullptr;        // null: it is answered
     std::uint64_t serial = 0;             // unlike any other request's of this device
-    std::uint32_t path = 0;               // where it is or was last
-    TimePoint started{};                  // there, for the selector
-    TimePoint sent_at{};                  // in the time of turns
+    TimePoint started{};                  // at its path, for the selector
     std::uint32_t selected_bytes = 0;     // what the selector was told
     std::uint32_t done_sectors = 0;       // of a request that goes in pieces
     std::optional<std::uint32_t> prefer;  // a retry on the same path
@@ -218,8 +216,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   }
   void queue(Request& request);
   void send(Request& request, Path& chosen);
-  static void on_request_task_complete(ScsiTask& task) noexcept;
-  void on_task_complete(Request& request);
+  void on_command_done(Request& request, ErrorClass error);
   void take_answer(Request& request, IoStatus status);
   void send_next_piece(Request& request);
   // What the path has answered, or would, is no answer for the guest.
@@ -285,9 +282,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   void after_fencing();
   void look_at_those_that_end();
   void start_fence_timer();
-  void update_able(const Path& path);
+  void update_able(Path& path);
   void update_able();
-  void take_back_unsent(const Path& path);
   void notify();
   void tell_ready();
   void tell_changes();

@@ -167,62 +167,49 @@ void MultipathDevice::Impl::send(Request& request, Path& chosen) {
   }
   Path& path = instead != nullptr ? *instead : chosen;
   request.place = Request::Place::at_path;
-  request.path = path.index();
   request.prefer.reset();
   request.avoid = 0;
-  request.task.owner = &request;
-  request.task.on_complete = &Impl::on_request_task_complete;
+  request.on_done = [](PathCommand& command, ErrorClass error) noexcept {
+    auto& done = static_cast<Request&>(command);
+    done.impl.on_command_done(done, error);
+  };
   request.started = selector_time();
-  request.sent_at = reactor_.turn_time();
-  request.retries.go_on(request.sent_at);
+  request.retries.go_on(reactor_.turn_time());
   request.selected_bytes = request.length_bytes();
-  groups_.on_started(request.path, request.selected_bytes);
-  path.silence().sent(request.sent_at);
+  groups_.on_started(path.index(), request.selected_bytes);
   const BlockRequest& whole = *request.block;
   if (whole.sector_count <= disk_.piece_sectors()) [[likely]] {
-    path.submit(request.task, whole);
+    path.submit(request, whole);
   } else {
     BlockRequest piece;
     piece.operation = whole.operation;
     piece.sector = whole.sector + request.done_sectors;
     piece.sector_count = std::min(disk_.piece_sectors(), whole.sector_count - request.done_sectors);
     piece.data = whole.data + std::size_t{request.done_sectors} * kSectorBytes;
-    path.submit(request.task, piece);
+    path.submit(request, piece);
   }
   if (path.writes_in_flight() == 1 && whole.operation == BlockOperation::write) {
-    barrier_.set_outstanding(request.path, true);
+    barrier_.set_outstanding(path.index(), true);
   }
   if (!path.able()) [[unlikely]] {
     update_able(path);
   }
 }
 
-void MultipathDevice::Impl::on_request_task_complete(ScsiTask& task) noexcept {
-  Request& completed = *static_cast<Request*>(task.owner);
-  completed.impl.on_task_complete(completed);
-}
-
-void MultipathDevice::Impl::on_task_complete(Request& request) {
-  Path& path = *slots_[request.path];
-  const ErrorClass error = request.task.succeeded() ? ErrorClass::success : classify(request.task);
-  path.ended(request.task, error);
+void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) {
+  Path& path = *request.path;
   if (request.task.direction == DataDirection::out) {
     if (error == ErrorClass::connection_lost) [[unlikely]] {
       record_unfenced(request, path);
     }
     if (path.writes_in_flight() == 0) {
-      barrier_.set_outstanding(request.path, false);
+      barrier_.set_outstanding(path.index(), false);
     }
   }
   const TimePoint now = selector_time();
-  groups_.on_ended(request.path, request.selected_bytes, request.started, now);
+  groups_.on_ended(path.index(), request.selected_bytes, request.started, now);
   if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
     path.add_latency(now - request.started);
-  }
-  PathSilence& silence = path.silence();
-  silence.ended();
-  if (error != ErrorClass::connection_lost && error != ErrorClass::not_sent) [[likely]] {
-    silence.answered(reactor_.turn_time() - request.sent_at);
   }
   if (error != ErrorClass::success || (able_ & path_bit(path.index())) == 0) [[unlikely]] {
     update_able(path);  // there may be room again, or less of it
@@ -282,7 +269,7 @@ void MultipathDevice::Impl::on_task_complete(Request& request) {
 // until it is known; and where it does, or nobody can tell, the request is as good as not sent: a
 // write was executed there, if at all, and is over.
 void MultipathDevice::Impl::take_answer(Request& request, IoStatus status) {
-  const Path::Identity identity = slots_[request.path]->identity();
+  const Path::Identity identity = request.path->identity();
   if (identity != Path::Identity::known) [[unlikely]] {
     if (request.hedge == nullptr && identity == Path::Identity::in_doubt) {
       request.place = Request::Place::doubted;
@@ -349,8 +336,8 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
       return;
     }
   } else if (error != ErrorClass::not_sent && refuses_form_of_transfer(request.task) && !closing_ &&
-             slots_[request.path]->logical_unit().try_other_form(request.task)) {
-    request.prefer = request.path;
+             request.path->logical_unit().try_other_form(request.task)) {
+    request.prefer = request.path->index();
     dispatch(request);
     return;
   }
@@ -362,7 +349,7 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
     return;
   }
   if (step == RetryState::Step::answer && rule.answer == IoStatus::no_path) {
-    slots_[request.path]->fail(error);
+    request.path->fail(error);
     step = RetryState::Step::elsewhere;
     delay_kind = RetryDelay::none;
   }
@@ -375,9 +362,9 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
     return;
   }
   if (step == RetryState::Step::here) {
-    request.prefer = request.path;
+    request.prefer = request.path->index();
   } else {
-    request.avoid = path_bit(request.path);
+    request.avoid = path_bit(request.path->index());
   }
   Duration pause = request.retries.delay(delay_kind, reactor_.random());
   if (delay_kind == RetryDelay::pause && request.retries.first() && (able_ & ~request.avoid) != 0) {
@@ -409,7 +396,7 @@ bool MultipathDevice::Impl::nothing_to_flush(const Path& path) const {
 // A flush without a cache to flush. It is sent all the same, and tried again as any command; what
 // the target says in the end does not matter. Linux sends none then.
 bool MultipathDevice::Impl::is_needless(const Request& request) const {
-  const Path& path = *slots_[request.path];
+  const Path& path = *request.path;
   return request.block->operation == BlockOperation::flush &&
          path.identity() == Path::Identity::known && nothing_to_flush(path) && !any_path_in_doubt();
 }
@@ -430,7 +417,7 @@ Path* MultipathDevice::Impl::path_that_flushes(PathMask among) const {
 // nobody knows, no other answer than that of a path that flushes is worth anything: what is refused
 // for good everywhere is said to be, and what may pass is tried again.
 bool MultipathDevice::Impl::take_refused_flush(Request& request) {
-  Path& path = *slots_[request.path];
+  Path& path = *request.path;
   const bool for_good = refuses_form(request.task);
   if (for_good && !closing_ && path.logical_unit().try_other_form(request.task)) {
     request.prefer = path.index();

@@ -89,28 +89,15 @@ void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
 // A path that takes no more requests, for whatever reason, sends none of those that wait for the
 // target's window either: it may lead to another LUN by now. They go elsewhere at once, writes too,
 // as nothing of them can be executed.
-void MultipathDevice::Impl::update_able(const Path& path) {
+void MultipathDevice::Impl::update_able(Path& path) {
   const PathMask bit = path_bit(path.index());
   const bool used = path.state() == PathState::up && (leaving_ & bit) == 0 &&
                     !being_preempted(path) && ((suspect_ & bit) == 0 || (up_ & ~suspect_) == 0);
   if ((used_ & bit) != 0 && !used) {
-    take_back_unsent(path);
+    path.withdraw_unsent();
   }
   used_ = used ? used_ | bit : used_ & ~bit;
   able_ = used && path.able() ? able_ | bit : able_ & ~bit;
-}
-
-// They complete with not_sent, later in this turn.
-void MultipathDevice::Impl::take_back_unsent(const Path& path) {
-  path.session().take_back_unsent(
-      [](const ScsiTask& task, const void* of_path) noexcept {
-        if (task.on_complete != &Impl::on_request_task_complete) {
-          return false;
-        }
-        const Request& request = *static_cast<const Request*>(task.owner);
-        return request.impl.slots_[request.path].get() == of_path;
-      },
-      &path);
 }
 
 void MultipathDevice::Impl::update_able() {

@@ -56,7 +56,7 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
 void MultipathDevice::Impl::withdraw_unsent() {
   for (const std::unique_ptr<Path>& path : slots_) {
     if (path != nullptr) {
-      take_back_unsent(*path);
+      path->withdraw_unsent();
     }
   }
 }

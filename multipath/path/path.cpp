@@ -139,15 +139,43 @@ void Path::cancel_questions() {
   }
 }
 
-void Path::submit(ScsiTask& task, const BlockRequest& request) {
-  logical_unit_.prepare_io(task, request);
-  ++in_flight_;
-  writes_in_flight_ += task.direction == DataDirection::out ? 1 : 0;
+void Path::submit(PathCommand& command, const BlockRequest& request) {
+  command.path = this;
+  command.sent_at = reactor_.turn_time();
+  command.task.owner = &command;
+  command.task.on_complete = &Path::on_task_complete;
+  if (in_flight_++ == 0) {
+    silence_.first_sent(command.sent_at);
+  }
+  commands_.push_back(command);
+  logical_unit_.prepare_io(command.task, request);
+  writes_in_flight_ += command.task.direction == DataDirection::out ? 1 : 0;
   ++requests_;
-  session_.submit(task);
+  session_.submit(command.task);
 }
 
-void Path::ended(const ScsiTask& task, ErrorClass error) {
+void Path::on_task_complete(ScsiTask& task) noexcept {
+  auto& command = *static_cast<PathCommand*>(task.owner);
+  Path& path = *command.path;
+  const ErrorClass error = task.succeeded() ? ErrorClass::success : classify(task);
+  command.unlink();
+  path.note_end(task, error);
+  if (error != ErrorClass::connection_lost && error != ErrorClass::not_sent) [[likely]] {
+    path.silence_.answered(path.reactor_.turn_time() - command.sent_at);
+  }
+  command.on_done(command, error);
+}
+
+void Path::withdraw_unsent() {
+  session_.take_back_unsent(
+      [](const ScsiTask& task, const void* path) noexcept {
+        return task.on_complete == &Path::on_task_complete &&
+               static_cast<const PathCommand*>(task.owner)->path == path;
+      },
+      this);
+}
+
+void Path::note_end(const ScsiTask& task, ErrorClass error) {
   ISCSI_BLKBACK_ASSERT(in_flight_ > 0);
   --in_flight_;
   writes_in_flight_ -= task.direction == DataDirection::out ? 1 : 0;

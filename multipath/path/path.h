@@ -20,6 +20,7 @@
 #include <string>
 #include <utility>
 
+#include "base/intrusive_list.h"
 #include "base/reactor.h"
 #include "initiator/lun/logical_unit.h"
 #include "initiator/session/session.h"
@@ -36,6 +37,18 @@
 #include "multipath/path/queue_depth.h"
 
 namespace iscsi_blkback {
+
+class Path;
+
+// A command of the guest's that goes to a path, or is there: caller-owned, and a path's from
+// Path::submit() to on_done.
+struct PathCommand : ListHook<PathCommand> {
+  ScsiTask task;
+  Path* path = nullptr;  // where it is, or was last
+  TimePoint sent_at{};   // in the time of turns
+  // From the reactor. The path has counted it as ended, and knows what the error says of itself.
+  void (*on_done)(PathCommand& command, ErrorClass error) noexcept = nullptr;
+};
 
 class Path final : private SessionObserver,
                    private PathChecker::Owner,
@@ -103,20 +116,21 @@ class Path final : private SessionObserver,
     return activation_.outstanding() || probe_.outstanding();
   }
 
-  // Guest I/O. submit: only when able(). The owner then tells how each command ended.
+  // Guest I/O. submit: only when able(), the command's task free; never completes from inside.
   [[nodiscard]] bool able() const {
     return state_ == PathState::up && in_flight_ < depth_.limit() &&
            session_.state() == SessionState::logged_in;
   }
-  void submit(ScsiTask& task, const BlockRequest& request);
-  void ended(const ScsiTask& task, ErrorClass error);
+  void submit(PathCommand& command, const BlockRequest& request);
+  // Commands that wait in the session for the target's window, no byte of them sent, end with
+  // not_sent later in this turn.
+  void withdraw_unsent();
 
   void set_checker(PathCheckerKind kind) { checker_.set_kind(kind); }
 
   // Silence: see PathSilence.
   void probe_silence() { silence_.probe(); }
   [[nodiscard]] bool silence_goes_on() const { return silence_.silence_goes_on(); }
-  [[nodiscard]] PathSilence& silence() { return silence_; }
 
   // What is registered for persistent reservations.
   [[nodiscard]] PathKey& key() { return key_; }
@@ -241,9 +255,13 @@ class Path final : private SessionObserver,
                                       : ResetConsent::refused;
   }
 
+  static void on_task_complete(ScsiTask& task) noexcept;
+  void note_end(const ScsiTask& task, ErrorClass error);
+
   void on_suspect() noexcept override;
   void on_suspicion_over() noexcept override { owner_.on_suspicion_over(*this); }
   void on_silence_goes_on() noexcept override { owner_.on_silence_goes_on(*this); }
+  [[nodiscard]] bool has_outstanding() const noexcept override { return in_flight_ != 0; }
   void on_key_settled() noexcept override { owner_.on_path_idle(*this); }
   void on_key_refused(const char* why) noexcept override;
   void on_key_kept(const char* why) noexcept override;
@@ -316,7 +334,8 @@ class Path final : private SessionObserver,
   std::array<std::byte, LogicalUnit::kCapacityBytes> capacity_buffer_{};
   bool capacity_outstanding_ = false;
 
-  std::uint32_t in_flight_ = 0;
+  IntrusiveList<PathCommand> commands_;  // in flight, in the order in which they were submitted
+  std::uint32_t in_flight_ = 0;          // their number
   std::uint32_t writes_in_flight_ = 0;
   std::uint64_t requests_ = 0;
   std::uint64_t failures_ = 0;

@@ -61,7 +61,7 @@ void PathSilence::on_timer() {
     return;
   }
   if (!waits() || session_.state() != SessionState::logged_in) {
-    return;  // sent() starts it again
+    return;  // first_sent() starts it again
   }
   const TimePoint now = reactor_.now();
   if (now < silent_at()) {
@@ -98,7 +98,7 @@ void PathSilence::on_session_down(Session& /*session*/, const Error& /*why*/) no
 
 void PathSilence::on_ping_answered(Session& /*session*/) noexcept {
   probing_ = false;
-  slow_ = suspect_ && outstanding_ != 0;
+  slow_ = suspect_ && owner_.has_outstanding();
   end_suspicion();
 }
 

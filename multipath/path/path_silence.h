@@ -9,7 +9,7 @@
 // silent: it has twice as long until I/O has been answered again. (Not longer and longer: when it
 // dies after that, it shall be noticed as soon.)
 //
-// Cost per request: two additions and one comparison. One timer, that is not touched by requests:
+// Cost per request: two comparisons and the average. One timer, that is not touched by requests:
 // when it fires it looks how long the silence has lasted, and starts for when it could be enough.
 #pragma once
 
@@ -29,6 +29,8 @@ class PathSilence final : private SessionObserver {
     virtual void on_suspicion_over() noexcept = 0;
     // Still suspect a moment after on_suspect; once each time.
     virtual void on_silence_goes_on() noexcept = 0;
+    // Requests that were given to the path and have not come back.
+    [[nodiscard]] virtual bool has_outstanding() const noexcept = 0;
 
    protected:
     ~Owner() = default;
@@ -39,18 +41,14 @@ class PathSilence final : private SessionObserver {
   PathSilence(const PathSilence&) = delete;
   PathSilence& operator=(const PathSilence&) = delete;
 
-  // A request was given to the path.
-  void sent(TimePoint now) {
-    if (outstanding_++ == 0) {
-      quiet_since_ = now;
-      if (!timer_.armed()) {
-        start_timer();
-      }
+  // A request is given to the path, which had none.
+  void first_sent(TimePoint now) {
+    quiet_since_ = now;
+    if (!timer_.armed()) {
+      start_timer();
     }
   }
-  // It has come back, for whatever reason.
-  void ended() { --outstanding_; }
-  // ... because the target has answered it.
+  // The target has answered a request, which counts as outstanding no more.
   void answered(Duration latency) {
     learn(latency);
     if (suspect_ || slow_) [[unlikely]] {
@@ -85,7 +83,7 @@ class PathSilence final : private SessionObserver {
   void on_timer();
   void start_timer();
   void end_suspicion();
-  [[nodiscard]] bool waits() const { return outstanding_ != 0 || probing_; }
+  [[nodiscard]] bool waits() const { return probing_ || owner_.has_outstanding(); }
   [[nodiscard]] TimePoint silent_at() const;
 
   static constexpr Duration kSmallLatency = std::chrono::milliseconds(1);
@@ -94,7 +92,6 @@ class PathSilence final : private SessionObserver {
   Session& session_;
   Owner& owner_;
   Timer timer_;
-  std::uint32_t outstanding_ = 0;
   bool probing_ = false;
   bool slow_ = false;  // a NOP-Out was answered, I/O was not
   bool suspect_ = false;
