@@ -141,7 +141,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.revision = disk_.lun().revision;
   snapshot.geometry = geometry();
   snapshot.ready = ready();
-  snapshot.queueing = up_ == 0 && !failing();
+  snapshot.queueing = paths_.up() == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_ + withheld_count_;
   snapshot.waits_because = waits_for_its_turn() ? std::string() : waits_because_;
@@ -166,7 +166,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
          .last_error = path->last_error(),
          .on_its_way = on_its_way(*path),
          .in_flight = path->in_flight(),
-         .suspect = (suspect_ & path_bit(path->index())) != 0,
+         .suspect = PathSet::has(paths_.suspect(), *path),
          .requests = path->requests(),
          .failures = path->failures(),
          .marginal_for = marginal_until ? *marginal_until - reactor_.now() : Duration::zero(),

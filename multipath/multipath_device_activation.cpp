@@ -20,7 +20,7 @@ PathMask MultipathDevice::Impl::activatable() const {
   PathMask result = 0;
   for (Path* path : paths_) {
     const PathMask bit = path_bit(path->index());
-    if ((ghost_ & ~bypassed_ & bit) != 0 && !path->activating() && path->can_activate()) {
+    if ((paths_.ghost() & ~bypassed_ & bit) != 0 && !path->activating() && path->can_activate()) {
       result |= bit;
     }
   }
@@ -29,7 +29,7 @@ PathMask MultipathDevice::Impl::activatable() const {
 
 // The best group that is up or can be made so; the current one when there is none.
 std::uint32_t MultipathDevice::Impl::wanted_group() const {
-  const PathMask usable = up_ | activatable();
+  const PathMask usable = paths_.up() | activatable();
   for (std::uint32_t group = 0; group < groups_.groups().size(); ++group) {
     if ((groups_.groups()[group].members & usable) != 0) {
       return group;
@@ -51,7 +51,7 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
   activating_ =
       static_cast<std::uint32_t>(std::countr_zero(first_choice != 0 ? first_choice : candidates));
   activation_tries_ = 0;
-  Path& path = *slots_[*activating_];
+  Path& path = paths_[*activating_];
   log_.info("asking the array to serve LUN {} through {}", path.lun(), path.portal_name());
   try_activation();
 }
@@ -59,11 +59,11 @@ void MultipathDevice::Impl::activate(std::uint32_t group) {
 void MultipathDevice::Impl::try_activation() {
   ++activation_tries_;
   // Between two tries the path may have told that it cannot be told any more.
-  if (!slots_[*activating_]->can_activate()) {
+  if (!paths_[*activating_].can_activate()) {
     give_activation_up();
     return;
   }
-  slots_[*activating_]->activate();
+  paths_[*activating_].activate();
   // The session waits longer (command_timeout), but not the other ghosts and no_path_retry.
   activation_timer_.start_after(options_.checker_timeout);
 }
@@ -106,7 +106,7 @@ void MultipathDevice::Impl::on_activation_timer() {
     bypassed_ = 0;
     activate_if_needed();
     consider_failback(PathGroups::kNoPath);
-  } else if (slots_[*activating_]->activating() || activation_tries_ > policies_.pg_init_retries) {
+  } else if (paths_[*activating_].activating() || activation_tries_ > policies_.pg_init_retries) {
     give_activation_up();
   } else {
     try_activation();
@@ -114,7 +114,7 @@ void MultipathDevice::Impl::on_activation_timer() {
 }
 
 void MultipathDevice::Impl::give_activation_up() {
-  const Path& path = *slots_[*activating_];
+  const Path& path = paths_[*activating_];
   log_.warning("the array does not serve LUN {} through {}", path.lun(), path.portal_name());
   bypassed_ |= path_bit(*activating_);
   end_activation();
@@ -134,10 +134,8 @@ void MultipathDevice::Impl::withdraw_activation() {
   if (activating_) {
     end_activation();
   }
-  for (const std::unique_ptr<Path>& path : slots_) {
-    if (path != nullptr) {
-      path->withdraw_activation();
-    }
+  for (Path* path : paths_.all()) {
+    path->withdraw_activation();
   }
 }
 
@@ -183,13 +181,14 @@ void MultipathDevice::Impl::activate_for_failback() {
   }
   activation_for_failback_ = false;
   const std::uint32_t best = wanted_group();
-  if (up_ != 0 && best != groups_.current() && (groups_.groups()[best].members & up_) == 0) {
+  if (paths_.up() != 0 && best != groups_.current() &&
+      (groups_.groups()[best].members & paths_.up()) == 0) {
     activate(best);  // used when it is up
   }
 }
 
 void MultipathDevice::Impl::activate_if_needed() {
-  if (up_ == 0 && ghost_ != 0 && !activating_ && !suspended()) {
+  if (paths_.up() == 0 && paths_.ghost() != 0 && !activating_ && !suspended()) {
     activate_what_is_left();
   }
   if (!activating_ && !activation_timer_.armed() && bypassed_is_wanted()) {
@@ -239,8 +238,8 @@ void MultipathDevice::Impl::activate_what_is_left() {
 
 // Whether a path that has refused would be used, or fallen back to, if it did not.
 bool MultipathDevice::Impl::bypassed_is_wanted() const {
-  const PathMask refused = ghost_ & bypassed_;
-  if (refused == 0 || up_ == 0) {
+  const PathMask refused = paths_.ghost() & bypassed_;
+  if (refused == 0 || paths_.up() == 0) {
     return refused != 0;
   }
   const auto groups = groups_.groups();

@@ -48,8 +48,8 @@ void MultipathDevice::Impl::enter_barrier() {
     if (barrier) {
       barrier_ = std::move(*barrier);
       tell_use();
-      for (const std::unique_ptr<Path>& path : slots_) {
-        if (path != nullptr && path->session().login_epoch() != 0) {
+      for (Path* path : paths_.all()) {
+        if (path->session().login_epoch() != 0) {
           tell_nexus(*path);
         }
       }
@@ -155,7 +155,7 @@ void MultipathDevice::Impl::tell_nexus(const Path& path) {
 // What was lost where a path does not lead any more, no login that is told of here can fence.
 void MultipathDevice::Impl::tell_unfenced() {
   told_unfenced_ = unfenced_.whereabouts(
-      [this](std::uint32_t path) { return login_place(slots_[path]->session()); });
+      [this](std::uint32_t path) { return login_place(paths_[path].session()); });
   barrier_.set_unfenced(told_unfenced_.paths, told_unfenced_.elsewhere, unfenced_until_);
 }
 

@@ -17,43 +17,31 @@ constexpr std::chrono::seconds kRemovalPatience{5};
 
 }  // namespace
 
-bool MultipathDevice::Impl::has_path(const Session& session, std::uint16_t lun) const {
-  return std::any_of(slots_.begin(), slots_.end(), [&](const std::unique_ptr<Path>& path) {
-    return path != nullptr && &path->session() == &session && path->lun() == lun;
-  });
-}
-
 Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun,
                                              std::string portal_name) {
   ISCSI_BLKBACK_ASSERT(!closing_);
   if (portal_name.empty()) {
     portal_name = session.options().portal_name;
   }
-  if (has_path(session, lun)) {
+  if (paths_.find(session, lun) != nullptr) {
     return fail(ErrorCode::conflict,
                 fmt::format("{} has the path by {} already", options_.alias, portal_name));
   }
-  const auto unused = std::find(slots_.begin(), slots_.end(), nullptr);
-  const auto index = static_cast<std::uint32_t>(unused - slots_.begin());
-  if (index == kMaxPaths) {
+  const std::optional<std::uint32_t> index = paths_.free_number();
+  if (!index) {
     return fail(ErrorCode::exhausted, fmt::format("{} has {} paths already, no more are made",
                                                   options_.alias, kMaxPaths));
   }
-  if (unused == slots_.end()) {
-    slots_.emplace_back();
-  }
-  groups_.add_path(index);
+  groups_.add_path(*index);
   fencer_->add(session, *this);
-  slots_[index] = std::make_unique<Path>(
-      reactor_, session, lun, std::move(portal_name), index,
+  Path& path = paths_.add(std::make_unique<Path>(
+      reactor_, session, lun, std::move(portal_name), *index,
       Path::Options{.checker = {policies_.path_checker, options_.polling_interval,
                                 options_.max_polling_interval, options_.checker_timeout},
                     .marginal = options_.marginal,
                     .host_key = options_.reservation_key,
                     .registrations = fencer_},
-      log_, *this);
-  Path& path = *slots_[index];
-  paths_.push_back(&path);
+      log_, *this));
   predecessor_fence_.path_added(session);
   update_priorities();
   path.start();
@@ -81,27 +69,23 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
   }
   Path& path = **found;
   const std::uint32_t index = path.index();
-  const PathMask bit = path_bit(index);
   log_.info("path {} of LUN {} is removed, {} requests are outstanding there", path.portal_name(),
             lun, path.in_flight());
-  paths_.erase(found);
   if (lun_fence_.path == index) {
     give_up_reset();
   }
-  const bool had_path = up_ != 0;
-  leaving_ |= bit;
-  up_ &= ~bit;
-  ghost_ &= ~bit;
-  bypassed_ &= ~bit;
-  group_in_use_ &= ~bit;
+  const bool had_path = paths_.up() != 0;
+  paths_.retire(path);
+  bypassed_ &= ~path_bit(index);
+  group_in_use_ &= ~path_bit(index);
   path.stop();
   removals_.push_back(std::make_unique<Removal>(reactor_, *this, path));
   removals_.back()->patience.start_after(kRemovalPatience);
   finish_removals_.schedule();
 
   groups_.retire_path(index);
-  update_able();
-  update_able(path);
+  paths_.note_room();
+  paths_.note_room(path);
   if (activating_ == index) {
     end_activation();
   }
@@ -196,13 +180,10 @@ void MultipathDevice::Impl::forget_path(std::uint32_t index) {
       request.prefer.reset();
     }
   }
-  predecessor_fence_.path_leaves(slots_[index]->session());
+  predecessor_fence_.path_leaves(paths_[index].session());
   barrier_.forget_nexus(index);
-  leaving_ &= ~bit;
-  suspect_ &= ~bit;
-  counted_silence_ &= ~bit;
   groups_.remove_path(index);
-  slots_[index].reset();
+  paths_.remove(index);
 }
 
 }  // namespace iscsi_blkback

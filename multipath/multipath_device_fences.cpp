@@ -68,7 +68,7 @@ constexpr Duration kPreemptionHold = milliseconds(5000);
 }  // namespace
 
 void MultipathDevice::Impl::register_key(Path& path) {
-  if ((leaving_ & path_bit(path.index())) == 0) {
+  if (!paths_.is_leaving(path)) {
     path.key().enroll();
   }
 }
@@ -89,9 +89,8 @@ bool MultipathDevice::Impl::key_given_back(Path& path) {
 
 bool MultipathDevice::Impl::needs_key(const Session& session, std::uint16_t lun) const noexcept {
   return options_.reservation_key != 0 &&
-         std::any_of(slots_.begin(), slots_.end(), [&](const std::unique_ptr<Path>& path) {
-           return path != nullptr && &path->session() == &session && path->lun() == lun &&
-                  !path->key().ends();
+         std::any_of(paths_.all().begin(), paths_.all().end(), [&](const Path* path) {
+           return &path->session() == &session && path->lun() == lun && !path->key().ends();
          });
 }
 
@@ -120,9 +119,8 @@ bool MultipathDevice::Impl::refuses_reset(const std::string& wwid, const std::st
   }
   // The other disk may have been told it when the LUN had fewer names, or more.
   return (!wwid.empty() && (wwid == disk_.lun().wwid || is_called(names(), wwid))) ||
-         std::any_of(slots_.begin(), slots_.end(), [&](const std::unique_ptr<Path>& path) {
-           return path != nullptr && path->lun() == lun &&
-                  path->session().options().target_name == target_name;
+         std::any_of(paths_.all().begin(), paths_.all().end(), [&](const Path* path) {
+           return path->lun() == lun && path->session().options().target_name == target_name;
          });
 }
 
@@ -132,10 +130,10 @@ bool MultipathDevice::Impl::reaches(const Path& carrier, const UnfencedWrite& wr
   if (portal_group_fences() == PortalGroupFences::yes) {
     return true;
   }
-  if (write.path >= slots_.size()) {
+  if (!paths_.contains(write.path)) {
     return false;  // of several paths
   }
-  const Session& lost = slots_[write.path]->session();
+  const Session& lost = paths_[write.path].session();
   const Session& session = carrier.session();
   return lost.options().target_name == session.options().target_name &&
          ((lost.options().interface_binding == session.options().interface_binding &&
@@ -144,8 +142,7 @@ bool MultipathDevice::Impl::reaches(const Path& carrier, const UnfencedWrite& wr
 }
 
 bool MultipathDevice::Impl::may_carry_lun_fence(const Path& path) const {
-  const PathMask bit = path_bit(path.index());
-  if ((up_ & bit) == 0 || (suspect_ & bit) != 0 ||
+  if (!PathSet::has(paths_.answering(), path) ||
       path.session().state() != SessionState::logged_in || path.identifying()) {
     return false;
   }
@@ -171,10 +168,7 @@ Path* MultipathDevice::Impl::path_for_reset(TimePoint until) const {
 // or for kPreemptionHold: what the preemption ends later still is found after command_timeout.
 std::optional<MultipathDevice::Impl::Preemption> MultipathDevice::Impl::preemption(
     TimePoint until) const {
-  for (const std::unique_ptr<Path>& lost : slots_) {
-    if (lost == nullptr) {
-      continue;
-    }
+  for (Path* lost : paths_.all()) {
     const std::uint32_t index = lost->index();
     const std::optional<LoginPlace>& place = lost->key().place();
     if (lost->session().state() == SessionState::logged_in || !place || lost->key().registering() ||
@@ -256,16 +250,15 @@ void MultipathDevice::Impl::on_lun_fence_timer() {
 }
 
 void MultipathDevice::Impl::look_whether_drained() {
-  Path& path = *slots_[lun_fence_.path];
+  Path& path = paths_[lun_fence_.path];
   const TimePoint now = reactor_.now();
-  if ((up_ & path_bit(path.index())) == 0 || now >= lun_fence_.give_up_at) {
+  if (!PathSet::has(paths_.up(), path) || now >= lun_fence_.give_up_at) {
     end_lun_fence(false);
     return;
   }
   const bool busy =
-      activating_ ||
-      std::any_of(slots_.begin(), slots_.end(), [](const std::unique_ptr<Path>& other) {
-        return other != nullptr && other->session().state() == SessionState::logged_in &&
+      activating_ || std::any_of(paths_.all().begin(), paths_.all().end(), [](const Path* other) {
+        return other->session().state() == SessionState::logged_in &&
                (other->in_flight() != 0 || !other->idle() || other->identifying());
       });
   if (busy) {
@@ -289,13 +282,13 @@ void MultipathDevice::Impl::look_whether_drained() {
 
 void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
   lun_fence_.lost = lost;
-  lun_fence_.lost_place = slots_[lost]->key().place().value();
+  lun_fence_.lost_place = paths_[lost].key().place().value();
   // Nobody reserves with these keys, so that the type is ignored (SPC-4 5.13.11.2.4); Linux's LIO
   // wants a valid one nevertheless.
   path.logical_unit().prepare_reserve_out(
       lun_fence_.task, ReserveOutAction::preempt_and_abort,
       ReservationType::write_exclusive_registrants_only,
-      {.key = path.key().value(), .service_action_key = slots_[lost]->key().value()},
+      {.key = path.key().value(), .service_action_key = paths_[lost].key().value()},
       lun_fence_.buffer);
   lun_fence_.task.owner = this;
   lun_fence_.task.on_complete = [](ScsiTask& task) noexcept {
@@ -304,19 +297,17 @@ void MultipathDevice::Impl::preempt(Path& path, std::uint32_t lost) {
     impl.on_lun_fence_answered(error == ErrorClass::success, to_string(error));
   };
   lun_fence_.sent_at = reactor_.now();
-  lun_fence_.outstanding = lun_fence_.holds_lost = true;
+  lun_fence_.outstanding = true;
+  paths_.hold_back(paths_[lost]);
   lun_fence_.timer.start_after(kPreemptionHold);
   path.session().submit(lun_fence_.task);
 }
 
 // The path that was lost may be used again, if it is back.
 void MultipathDevice::Impl::release_preempted() {
-  if (!std::exchange(lun_fence_.holds_lost, false)) {
-    return;
-  }
-  Path& path = *slots_[lun_fence_.lost];
-  if (path.state() == PathState::up) {
-    on_path_changed(path);
+  Path* const path = paths_.release_held_back();
+  if (path != nullptr && path->state() == PathState::up) {
+    on_path_changed(*path);
   }
 }
 
@@ -327,12 +318,12 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   }
   const bool preempted = options_.reservation_key != 0;
   const char* const name = preempted ? "PREEMPT AND ABORT" : "LOGICAL UNIT RESET";
-  const std::string& portal = slots_[lun_fence_.path]->portal_name();
+  const std::string& portal = paths_[lun_fence_.path].portal_name();
   if (!done) {
     log_.warning("{} through {} does not fence lost writes: {}", name, portal, how);
     if (preempted) {  // a target that has lost its keys refuses, too
-      slots_[lun_fence_.path]->key().doubt();
-      register_key(*slots_[lun_fence_.path]);
+      paths_[lun_fence_.path].key().doubt();
+      register_key(paths_[lun_fence_.path]);
       release_preempted();
     }
     end_lun_fence(false);
@@ -343,11 +334,11 @@ void MultipathDevice::Impl::on_lun_fence_answered(bool done, const char* how) {
   bool removed = false;
   if (preempted) {
     removed = unfenced_.fence_until(lun_fence_.lost, lun_fence_.lost_place, until);
-    slots_[lun_fence_.lost]->key().gone_at_target();
+    paths_[lun_fence_.lost].key().gone_at_target();
     release_preempted();
-    register_key(*slots_[lun_fence_.lost]);
+    register_key(paths_[lun_fence_.lost]);
   } else {
-    const Path& carrier = *slots_[lun_fence_.path];
+    const Path& carrier = paths_[lun_fence_.path];
     removed = unfenced_.remove_if([&](const UnfencedWrite& write) {
       return write.harmless_at <= until && reaches(carrier, write);
     });
@@ -376,8 +367,8 @@ void MultipathDevice::Impl::end_lun_fence(bool done) {
 // What the reset has ended of what was sent after it, its session does not know.
 void MultipathDevice::Impl::doubt_requests() {
   lun_fence_.late = false;
-  for (const std::unique_ptr<Path>& path : slots_) {
-    if (path != nullptr && path->session().state() == SessionState::logged_in) {
+  for (Path* path : paths_.all()) {
+    if (path->session().state() == SessionState::logged_in) {
       path->session().doubt_commands(path->logical_unit().lun());
     }
   }
@@ -385,7 +376,7 @@ void MultipathDevice::Impl::doubt_requests() {
 
 void MultipathDevice::Impl::give_up_reset() {
   if (options_.reservation_key == 0 && std::exchange(lun_fence_.outstanding, false)) {
-    slots_[lun_fence_.path]->session().abandon(lun_fence_.function);
+    paths_[lun_fence_.path].session().abandon(lun_fence_.function);
     doubt_requests();
     end_lun_fence(false);
   }

@@ -114,7 +114,7 @@ void MultipathDevice::Impl::update_priorities() {
 }
 
 bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
-  const Path& path = *slots_[index];
+  const Path& path = paths_[index];
   const PathPlace place = place_of(path);
   PathTraits traits = groups_.traits(index);
   const int before = traits.priority;
@@ -155,7 +155,7 @@ bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
 
 void MultipathDevice::Impl::note_group_in_use() {
   const PathMask members = groups_.groups()[groups_.current()].members;
-  if ((members & up_) == 0) {
+  if ((members & paths_.up()) == 0) {
     return;
   }
   if (group_in_use_ != 0 && (members & group_in_use_) == 0) {
@@ -164,13 +164,13 @@ void MultipathDevice::Impl::note_group_in_use() {
   group_in_use_ = members;
 }
 
-// After up_ and ghost_ have been brought up to date.
+// After the set has been told of its state.
 void MultipathDevice::Impl::regroup_after(Path& path) {
   PathMask awaited = 0;
   for (const Path* other : paths_) {
     awaited |= other->verifying() ? path_bit(other->index()) : 0;
   }
-  groups_.set_states(up_, ghost_, awaited);
+  groups_.set_states(paths_.up(), paths_.ghost(), awaited);
   const bool came_up = path.state() == PathState::up;
   if (came_up && path.take_new()) {
     // A path that the disk did not have before: as when multipathd loads a new map, the best group
@@ -194,8 +194,8 @@ void MultipathDevice::Impl::note_failure(Path& path) {
 
 // A command has failed, for all that is known because of the path, which is up.
 void MultipathDevice::Impl::note_error(Path& path) {
-  const PathMask bit = path_bit(path.index());
-  if ((leaving_ & bit) != 0 || (up_ & bit) == 0 || (up_ & ~bit) == 0 || closing_) {
+  if (paths_.is_leaving(path) || !PathSet::has(paths_.up(), path) ||
+      (paths_.up() & ~path_bit(path.index())) == 0 || closing_) {
     return;  // there is no better one
   }
   path.note_error();
@@ -255,7 +255,7 @@ void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
       return;
     case Failback::Kind::followover:
       if (came_up != PathGroups::kNoPath &&
-          (groups_.groups()[best].members & up_) == path_bit(came_up)) {
+          (groups_.groups()[best].members & paths_.up()) == path_bit(came_up)) {
         fail_back();
       }
       return;
@@ -269,8 +269,8 @@ void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
 
 void MultipathDevice::Impl::fail_back() {
   const std::uint32_t best = wanted_group();
-  if ((groups_.groups()[best].members & up_) == 0) {
-    activation_for_failback_ = up_ != 0;
+  if ((groups_.groups()[best].members & paths_.up()) == 0) {
+    activation_for_failback_ = paths_.up() != 0;
     look_for_activation_.schedule();
     return;
   }
@@ -302,9 +302,8 @@ void MultipathDevice::Impl::on_priority_timer() {
   // The others are not used; PathChecker sees to them.
   PathMask asking = 0;
   for (const Path* path : paths_) {
-    asking |= (up_ & path_bit(path->index())) != 0 && asks_for_its_group(*path)
-                  ? path_bit(path->index())
-                  : 0;
+    asking |=
+        PathSet::has(paths_.up(), *path) && asks_for_its_group(*path) ? path_bit(path->index()) : 0;
   }
   for (Path* path : paths_) {
     if ((asking & path_bit(path->index())) != 0) {
@@ -341,8 +340,8 @@ bool MultipathDevice::Impl::asks_for_its_group(const Path& path) const {
       return true;
     }
     const TargetPortGroup* const same = other->access().group();
-    if ((up_ & ~suspect_ & path_bit(other->index())) != 0 && !other->awaits_answer() &&
-        same != nullptr && same->tag == group->tag && other->lun() == path.lun() &&
+    if (PathSet::has(paths_.answering(), *other) && !other->awaits_answer() && same != nullptr &&
+        same->tag == group->tag && other->lun() == path.lun() &&
         other->session().options().target_name == path.session().options().target_name) {
       return false;
     }
@@ -354,11 +353,10 @@ bool MultipathDevice::Impl::asks_for_its_group(const Path& path) const {
 // an idle disk that it has become slow.
 void MultipathDevice::Impl::measure_idle_paths() {
   for (Path* path : paths_) {
-    const std::uint32_t index = path->index();
     const std::uint32_t timed = path->take_timed_requests();
     if (timed < LatencyEstimate::kRequestsMin && !suspended() && path->state() == PathState::up &&
-        (suspect_ & path_bit(index)) == 0 && path->session().state() == SessionState::logged_in &&
-        !path->measuring()) {
+        !PathSet::has(paths_.suspect(), *path) &&
+        path->session().state() == SessionState::logged_in && !path->measuring()) {
       path->measure();
     }
   }
@@ -367,7 +365,7 @@ void MultipathDevice::Impl::measure_idle_paths() {
 void MultipathDevice::Impl::on_latency_measured(Path& path,
                                                 const LatencyEstimate& measured) noexcept {
   look_at_those_that_end();
-  if (!closing_ && measures_latency_ && (leaving_ & path_bit(path.index())) == 0) {
+  if (!closing_ && measures_latency_ && !paths_.is_leaving(path)) {
     path.set_latency(measured);
     update_priorities();
   }
@@ -386,9 +384,9 @@ void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) con
   for (const PathGroup& group : groups_.groups()) {
     snapshot.groups.push_back({.priority = group.priority, .marginal = group.marginal});
   }
-  for (std::size_t at = 0; at < paths_.size(); ++at) {
-    const Path* path = paths_[at];
-    PathSnapshot& one = snapshot.paths[at];
+  std::size_t at = 0;
+  for (const Path* path : paths_) {
+    PathSnapshot& one = snapshot.paths[at++];
     one.priority = std::max(groups_.traits(path->index()).priority, 0);
     one.group = groups_.group_of(path->index());
   }

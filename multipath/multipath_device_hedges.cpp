@@ -29,14 +29,11 @@ constexpr std::size_t kMaxHedgeBytes = std::size_t{16} << 20;
 }  // namespace
 
 void MultipathDevice::Impl::on_suspect(Path& path) noexcept {
-  suspect_ |= path_bit(path.index());
-  update_able();
+  paths_.note_suspect(path, true);
   // What has silenced it may have silenced others that have nothing to do: before a write goes
   // there, that shall be known.
-  for (const std::unique_ptr<Path>& other : slots_) {
-    if (other != nullptr) {
-      other->probe_silence();
-    }
+  for (Path* other : paths_.all()) {
+    other->probe_silence();
   }
   hedge_more_.schedule();
   pump_.schedule();
@@ -44,12 +41,10 @@ void MultipathDevice::Impl::on_suspect(Path& path) noexcept {
 }
 
 void MultipathDevice::Impl::on_suspicion_over(Path& path) noexcept {
-  const PathMask bit = path_bit(path.index());
-  suspect_ &= ~bit;
   if (path.session().state() == SessionState::logged_in) {
-    counted_silence_ &= ~bit;  // else it goes down now, which is the same failure
+    paths_.forget_silence(path);  // else it goes down now, which is the same failure
   }
-  update_able();
+  paths_.note_suspect(path, false);
   hedge_more_.schedule();
   pump_.schedule();
   notify_.schedule();
@@ -57,25 +52,23 @@ void MultipathDevice::Impl::on_suspicion_over(Path& path) noexcept {
 
 void MultipathDevice::Impl::on_silence_goes_on(Path& path) noexcept {
   drop_if_stuck_in_answer(path);
-  const PathMask bit = path_bit(path.index());
   // Where no other path answers, it is the target.
-  if ((suspect_ & bit) != 0 && (up_ & ~suspect_) != 0 &&
-      ((leaving_ | counted_silence_) & bit) == 0 && !closing_) {
-    counted_silence_ |= bit;
+  if (PathSet::has(paths_.suspect(), path) && paths_.answering() != 0 && !paths_.is_leaving(path) &&
+      !closing_ && paths_.count_silence(path)) {
     note_failure(path);
   }
 }
 
 // All that waits at a suspect path, as long as there is a better one. What was not sent there has
-// come back by then: see update_able().
+// come back by then: see PathSet::note_room().
 void MultipathDevice::Impl::hedge_silent_paths() {
-  if (suspect_ == 0 || (up_ & ~suspect_) == 0 || closing_ || suspended()) [[likely]] {
+  if (paths_.suspect() == 0 || paths_.answering() == 0 || closing_ || suspended()) [[likely]] {
     return;
   }
   hedge_wanted_ = false;
   for (Request& request : pool_) {
     if (request.place == Request::Place::at_path && !request.is_write() &&
-        request.hedge == nullptr && (suspect_ & path_bit(request.path->index())) != 0 &&
+        request.hedge == nullptr && (paths_.suspect() & path_bit(request.path->index())) != 0 &&
         !hedge(request)) {
       hedge_wanted_ = true;
       return;

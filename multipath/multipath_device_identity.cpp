@@ -69,7 +69,7 @@ void MultipathDevice::Impl::grow_if_all_agree(const Path* changed) {
     }
   }
   const std::uint64_t before = disk_.lun().block_count;
-  if (up_ != 0 && disk_.grow_to(least)) {
+  if (paths_.up() != 0 && disk_.grow_to(least)) {
     log_.info("all paths see {} blocks of {} bytes, before {}: the disk has grown", least,
               geometry().logical_block_bytes, before);
     notify_.schedule();

@@ -29,6 +29,7 @@
 #include "multipath/multipath_device.h"
 #include "multipath/path/error_policy.h"
 #include "multipath/path/path.h"
+#include "multipath/path/path_set.h"
 #include "multipath/requests/loss_notice.h"
 #include "multipath/requests/no_path_timer.h"
 #include "multipath/requests/write_cache_view.h"
@@ -149,7 +150,6 @@ class MultipathDevice::Impl final : public Path::Owner,
     bool outstanding = false;
     bool late = false;           // reset: requests were sent since, which it may end
     std::uint32_t failures = 0;  // in a row
-    bool holds_lost = false;     // PREEMPT AND ABORT: the lost path is not used meanwhile
     std::uint32_t path = 0;      // that carries it
     std::uint32_t lost = 0;      // whose writes wait, in this nexus
     LoginPlace lost_place;
@@ -282,8 +282,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   void after_fencing();
   void look_at_those_that_end();
   void start_fence_timer();
-  void update_able(Path& path);
-  void update_able();
   void notify();
   void tell_ready();
   void tell_changes();
@@ -307,10 +305,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_lun_fence_timer();
   void look_whether_drained();
   void preempt(Path& path, std::uint32_t lost);
-  // A preemption that is outstanding would end what is sent there.
-  [[nodiscard]] bool being_preempted(const Path& path) const {
-    return lun_fence_.holds_lost && lun_fence_.lost == path.index();
-  }
   void release_preempted();
   void on_lun_fence_answered(bool done, const char* how);
   void end_lun_fence(bool done);
@@ -345,7 +339,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] bool asks_for_capacity(const Path& path) const;
 
   // multipath_device_changes.cpp
-  // A path that is being removed: not in paths_ any more, in slots_ until nothing needs it.
+  // A path that is being removed.
   struct Removal {
     Removal(Reactor& reactor, Impl& impl_owner, Path& removed)
         : impl(impl_owner),
@@ -370,7 +364,6 @@ class MultipathDevice::Impl final : public Path::Owner,
     bool withdrawn = false;    // from the fencer
     bool nothing_at_fencer = false;
   };
-  [[nodiscard]] bool has_path(const Session& session, std::uint16_t lun) const;
   void on_removal_overdue(Removal& removal);
   void on_abort_ended(Removal& removal);
   [[nodiscard]] bool nothing_outstanding(const Removal& removal) const;
@@ -427,9 +420,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   DiskLog log_;
   std::shared_ptr<SessionFencer> fencer_;
 
-  std::vector<Path*> paths_;  // without those that are being removed
-  // By the number of the path; null: free, for the next path that is added.
-  std::vector<std::unique_ptr<Path>> slots_;
+  PathSet paths_;
   std::vector<std::unique_ptr<Removal>> removals_;
   PathPolicySettings policy_settings_;
   PathPolicies policies_;
@@ -450,13 +441,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   bool ghost_delay_over_ = false;
   PathMask group_in_use_ = 0;
   std::uint64_t group_switches_ = 0;
-  PathMask up_ = 0;               // paths in state up
-  PathMask ghost_ = 0;            // in state ghost
-  PathMask suspect_ = 0;          // paths that are silent
-  PathMask counted_silence_ = 0;  // ... and whose silence counts as a failure already
-  PathMask leaving_ = 0;          // those that are being removed; neither up nor ghost
-  PathMask used_ = 0;             // those of up_ that are not suspect while another one is not
-  PathMask able_ = 0;             // those of used_ that have room for a request
 
   DiskIdentity disk_;
   WriteCacheView cache_;

@@ -116,14 +116,14 @@ bool MultipathDevice::Impl::try_send(Request& request) {
   if (suspended() || lun_fence_.pausing) [[unlikely]] {
     return false;
   }
-  if (request.prefer && (able_ & path_bit(*request.prefer)) != 0 &&
-      slots_[*request.prefer]->able()) {
-    send(request, *slots_[*request.prefer]);
+  if (request.prefer && (paths_.able() & path_bit(*request.prefer)) != 0 &&
+      paths_[*request.prefer].able()) {
+    send(request, paths_[*request.prefer]);
     return true;
   }
   // A group whose paths are all silent is not waited for while another one answers.
-  const PathMask answering = (up_ & ~suspect_) != 0 ? up_ & ~suspect_ : up_;
-  PathMask candidates = able_;
+  const PathMask answering = paths_.answering() != 0 ? paths_.answering() : paths_.up();
+  PathMask candidates = paths_.able();
   while (candidates != 0) {
     const PathMask elsewhere = request.avoid != 0 ? candidates & ~request.avoid : 0;
     const std::uint32_t index =
@@ -133,8 +133,8 @@ bool MultipathDevice::Impl::try_send(Request& request) {
     if (index == PathGroups::kNoPath) {
       return false;  // the group in use is full
     }
-    if (slots_[index]->able()) [[likely]] {
-      send(request, *slots_[index]);
+    if (paths_[index].able()) [[likely]] {
+      send(request, paths_[index]);
       return true;
     }
     candidates &= ~path_bit(index);  // its session has just gone and is about to say so
@@ -147,7 +147,7 @@ void MultipathDevice::Impl::queue(Request& request) {
   request.retries.wait(reactor_.turn_time());
   queued_.push_back(request);
   ++queued_count_;
-  if (able_ != 0) {
+  if (paths_.able() != 0) {
     pump_.schedule();
   } else {
     fail_if_failing();
@@ -159,7 +159,7 @@ void MultipathDevice::Impl::send(Request& request, Path& chosen) {
   if (request.block->operation == BlockOperation::flush && chosen.logical_unit().refuses_flushes())
       [[unlikely]] {
     if (!nothing_to_flush(chosen)) {
-      instead = path_that_flushes(able_);
+      instead = path_that_flushes(paths_.able());
     } else if (!any_path_in_doubt()) {
       finish(request, IoStatus::ok);
       return;
@@ -192,7 +192,7 @@ void MultipathDevice::Impl::send(Request& request, Path& chosen) {
     barrier_.set_outstanding(path.index(), true);
   }
   if (!path.able()) [[unlikely]] {
-    update_able(path);
+    paths_.note_room(path);
   }
 }
 
@@ -211,13 +211,13 @@ void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) 
   if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
     path.add_latency(now - request.started);
   }
-  if (error != ErrorClass::success || (able_ & path_bit(path.index())) == 0) [[unlikely]] {
-    update_able(path);  // there may be room again, or less of it
-    if ((leaving_ & path_bit(path.index())) != 0) {
+  if (error != ErrorClass::success || !PathSet::has(paths_.able(), path)) [[unlikely]] {
+    paths_.note_room(path);  // there may be room again, or less of it
+    if (paths_.is_leaving(path)) {
       finish_removals_.schedule();
     }
   }
-  if (!queued_.empty() && able_ != 0) {
+  if (!queued_.empty() && paths_.able() != 0) {
     pump_.schedule();
   }
   if (request.somebody_waits) {
@@ -367,7 +367,8 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
     request.avoid = path_bit(request.path->index());
   }
   Duration pause = request.retries.delay(delay_kind, reactor_.random());
-  if (delay_kind == RetryDelay::pause && request.retries.first() && (able_ & ~request.avoid) != 0) {
+  if (delay_kind == RetryDelay::pause && request.retries.first() &&
+      (paths_.able() & ~request.avoid) != 0) {
     pause = Duration::zero();  // the other path may be ready now
   }
   if (pause == Duration::zero()) {
@@ -388,7 +389,7 @@ void MultipathDevice::Impl::delay(Request& request, Duration time) {
 bool MultipathDevice::Impl::nothing_to_flush(const Path& path) const {
   return cache_.state() == WriteCache::off && path.logical_unit().write_cache() != WriteCache::on &&
          std::none_of(paths_.begin(), paths_.end(), [this](const Path* other) {
-           return (up_ & path_bit(other->index())) != 0 &&
+           return PathSet::has(paths_.up(), *other) &&
                   other->logical_unit().write_cache() == WriteCache::on;
          });
 }
@@ -408,7 +409,7 @@ bool MultipathDevice::Impl::any_path_in_doubt() const {
 
 Path* MultipathDevice::Impl::path_that_flushes(PathMask among) const {
   const auto found = std::find_if(paths_.begin(), paths_.end(), [among](const Path* path) {
-    return (among & path_bit(path->index())) != 0 && !path->logical_unit().refuses_flushes();
+    return PathSet::has(among, *path) && !path->logical_unit().refuses_flushes();
   });
   return found != paths_.end() ? *found : nullptr;
 }
@@ -435,7 +436,7 @@ bool MultipathDevice::Impl::take_refused_flush(Request& request) {
   if (!for_good) {
     return false;
   }
-  Path* const other = closing_ ? nullptr : path_that_flushes(up_);
+  Path* const other = closing_ ? nullptr : path_that_flushes(paths_.up());
   if (other == nullptr) {
     if (!ask_for_cache(request)) {
       take_answer(request, IoStatus::not_supported);
@@ -443,7 +444,7 @@ bool MultipathDevice::Impl::take_refused_flush(Request& request) {
     return true;
   }
   request.prefer = other->index();
-  if ((able_ & path_bit(other->index())) != 0) {
+  if (PathSet::has(paths_.able(), *other)) {
     dispatch(request);
   } else {
     delay(request, kFlushElsewhereDelay);
@@ -544,7 +545,7 @@ void MultipathDevice::Impl::release_withheld() {
 }
 
 void MultipathDevice::Impl::pump() {
-  while (!queued_.empty() && able_ != 0) {
+  while (!queued_.empty() && paths_.able() != 0) {
     Request& request = queued_.front();
     request.unlink();
     --queued_count_;

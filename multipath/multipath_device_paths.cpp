@@ -14,7 +14,7 @@ constexpr std::chrono::milliseconds kFirstAnswersTime{100};
 }  // namespace
 
 void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
-  counted_silence_ &= ~path_bit(path.index());
+  paths_.forget_silence(path);
   // The target has terminated what the session lost in its earlier logins, where this login has led
   // to the same nexus (login_place.h). Tasks of a connection complete before the next login, so
   // that all of it is recorded by now.
@@ -29,8 +29,8 @@ void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
 void MultipathDevice::Impl::on_fenced(Session& session, const LoginPlace& place,
                                       std::uint64_t login_epoch) noexcept {
   bool removed = false;
-  for (const std::unique_ptr<Path>& path : slots_) {
-    if (path != nullptr && &path->session() == &session) {
+  for (Path* path : paths_.all()) {
+    if (&path->session() == &session) {
       removed = unfenced_.fence(path->index(), place, login_epoch) || removed;
     }
   }
@@ -58,7 +58,7 @@ void MultipathDevice::Impl::after_fencing() {
 void MultipathDevice::Impl::look_at_those_that_end() {
   if (closing_) {
     check_closed_.schedule();
-  } else if (leaving_ != 0) {
+  } else if (paths_.leaving() != 0) {
     finish_removals_.schedule();
   }
 }
@@ -86,28 +86,8 @@ void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
       "out of space");
 }
 
-// A path that takes no more requests, for whatever reason, sends none of those that wait for the
-// target's window either: it may lead to another LUN by now. They go elsewhere at once, writes too,
-// as nothing of them can be executed.
-void MultipathDevice::Impl::update_able(Path& path) {
-  const PathMask bit = path_bit(path.index());
-  const bool used = path.state() == PathState::up && (leaving_ & bit) == 0 &&
-                    !being_preempted(path) && ((suspect_ & bit) == 0 || (up_ & ~suspect_) == 0);
-  if ((used_ & bit) != 0 && !used) {
-    path.withdraw_unsent();
-  }
-  used_ = used ? used_ | bit : used_ & ~bit;
-  able_ = used && path.able() ? able_ | bit : able_ & ~bit;
-}
-
-void MultipathDevice::Impl::update_able() {
-  for (Path* path : paths_) {
-    update_able(*path);
-  }
-}
-
 void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
-  if ((leaving_ & path_bit(path.index())) != 0) {
+  if (paths_.is_leaving(path)) {
     return;
   }
   const Session& session = path.session();
@@ -118,22 +98,18 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
                  to_string(path.state()), path.last_error());
   }
 
-  const bool had_path = up_ != 0;
-  const PathMask bit = path_bit(path.index());
+  const bool had_path = paths_.up() != 0;
   // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed, nor has
   // a controller that gives the LUN to another one.
-  const bool failed = (up_ & bit) != 0 && path.state() == PathState::down &&
+  const bool failed = PathSet::has(paths_.up(), path) && path.state() == PathState::down &&
                       path.finding() != CheckerFinding::access_state &&
                       session.state() != SessionState::in_logout;
-  const bool usable = path.state() == PathState::up && !being_preempted(path);
-  up_ = usable ? up_ | bit : up_ & ~bit;
-  ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
-  update_able();
+  const bool usable = paths_.note_state(path);
   notify_.schedule();
   if (closing_) {
     return;
   }
-  if (failed && (std::exchange(counted_silence_, counted_silence_ & ~bit) & bit) == 0) {
+  if (failed && !paths_.forget_silence(path)) {
     note_failure(path);
   }
   if (usable) {
@@ -148,7 +124,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
       }
     }
   }
-  if (had_path && up_ == 0) {
+  if (had_path && paths_.up() == 0) {
     // The array may have made one of them the active side by now, which is not to be undone.
     for (Path* other : paths_) {
       if (other->state() == PathState::ghost) {
@@ -165,11 +141,11 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
 
 NoPathTimer::Paths MultipathDevice::Impl::paths_now() const {
   NoPathTimer::Paths now;
-  now.any_up = up_ != 0;
+  now.any_up = paths_.up() != 0;
   for (const Path* path : paths_) {
     const bool keeps_ending = path->session().keeps_ending();
     now.any_keeps_ending = now.any_keeps_ending || keeps_ending;
-    now.any_reliable = now.any_reliable || ((up_ & path_bit(path->index())) != 0 && !keeps_ending);
+    now.any_reliable = now.any_reliable || (PathSet::has(paths_.up(), *path) && !keeps_ending);
   }
   return now;
 }
@@ -177,7 +153,7 @@ NoPathTimer::Paths MultipathDevice::Impl::paths_now() const {
 // had_path: before this change.
 void MultipathDevice::Impl::note_paths_up(bool had_path) {
   no_path_timer_.on_paths(paths_now(), had_path);
-  if (up_ != 0) {
+  if (paths_.up() != 0) {
     pump_.schedule();
   }
   fail_if_failing();
@@ -186,7 +162,7 @@ void MultipathDevice::Impl::note_paths_up(bool had_path) {
 // no_path_retry is over, the guest runs, and no path is just being looked at (a unit attention on
 // the only path is not an outage, nor are controllers that change their roles).
 bool MultipathDevice::Impl::failing() const {
-  return no_path_timer_.expired() && up_ == 0 && !suspended() && !activating_ &&
+  return no_path_timer_.expired() && paths_.up() == 0 && !suspended() && !activating_ &&
          !answer_is_near() && std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
            return path->state() == PathState::pending && path->identifying();
          });
@@ -195,7 +171,7 @@ bool MultipathDevice::Impl::failing() const {
 void MultipathDevice::Impl::fail_if_failing() {
   if (failing()) {
     fail_waiting_if_no_path();
-  } else if (no_path_timer_.expired() && up_ == 0 && answer_is_near()) {
+  } else if (no_path_timer_.expired() && paths_.up() == 0 && answer_is_near()) {
     await_answer();
   }
 }
@@ -281,17 +257,16 @@ void MultipathDevice::Impl::check_closed() {
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
       (lun_fence_.outstanding && options_.reservation_key != 0) ||
-      std::any_of(slots_.begin(), slots_.end(),
-                  [](const std::unique_ptr<Path>& path) {
-                    return path != nullptr &&
-                           (path->key().registering() || path->has_own_commands());
+      std::any_of(paths_.all().begin(), paths_.all().end(),
+                  [](const Path* path) {
+                    return (path->key().registering() || path->has_own_commands());
                   }) ||
       !predecessor_fence_.idle() || (wait_for_fences_ && !unfenced_.empty())) {
     return;
   }
   bool keys_given_back = true;
-  for (const std::unique_ptr<Path>& path : slots_) {
-    keys_given_back = (path == nullptr || key_given_back(*path)) && keys_given_back;
+  for (Path* path : paths_.all()) {
+    keys_given_back = key_given_back(*path) && keys_given_back;
   }
   if (!keys_given_back) {
     return;

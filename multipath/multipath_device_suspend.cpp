@@ -54,16 +54,14 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
 
 // They wait here then (or end, when the disk is being closed).
 void MultipathDevice::Impl::withdraw_unsent() {
-  for (const std::unique_ptr<Path>& path : slots_) {
-    if (path != nullptr) {
-      path->withdraw_unsent();
-    }
+  for (Path* path : paths_.all()) {
+    path->withdraw_unsent();
   }
 }
 
 void MultipathDevice::Impl::drop_silent_paths() {
-  for (const std::unique_ptr<Path>& path : slots_) {
-    if (path != nullptr && (suspect_ & path_bit(path->index())) != 0 &&
+  for (Path* path : paths_.all()) {
+    if ((paths_.suspect() & path_bit(path->index())) != 0 &&
         path->session().state() == SessionState::logged_in) {
       path->session().drop(Error{ErrorCode::timed_out, "silent while the guest is suspended"});
     }
@@ -71,8 +69,8 @@ void MultipathDevice::Impl::drop_silent_paths() {
 }
 
 void MultipathDevice::Impl::on_suspend_timer() {
-  for (const std::unique_ptr<Path>& path : slots_) {
-    if (path != nullptr && path->writes_in_flight() != 0) {
+  for (Path* path : paths_.all()) {
+    if (path->writes_in_flight() != 0) {
       path->session().drop(
           Error{ErrorCode::timed_out, "writes are not answered while the guest is suspended"});
     }

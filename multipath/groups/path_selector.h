@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "multipath/path/path_mask.h"
 
 namespace iscsi_blkback {
 
@@ -28,14 +29,6 @@ enum class PathSelectorKind : std::uint8_t {
 [[nodiscard]] const char* to_string(PathSelectorKind kind);  // "round-robin"
 // multipath.conf's spellings: "round-robin", also with the " 0" for "no arguments" behind it.
 [[nodiscard]] std::optional<PathSelectorKind> path_selector_named(std::string_view name);
-
-// Bit i stands for path i of the disk.
-using PathMask = std::uint64_t;
-inline constexpr std::uint32_t kMaxPaths = 64;
-
-[[nodiscard]] constexpr PathMask path_bit(std::uint32_t index) {
-  return PathMask{1} << index;
-}
 
 class PathSelector {
  public:

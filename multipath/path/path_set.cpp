@@ -1,0 +1,102 @@
+#include "multipath/path/path_set.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+namespace iscsi_blkback {
+
+std::optional<std::uint32_t> PathSet::free_number() const {
+  const auto unused = std::find(slots_.begin(), slots_.end(), nullptr);
+  const auto index = static_cast<std::uint32_t>(unused - slots_.begin());
+  return index == kMaxPaths ? std::nullopt : std::optional(index);
+}
+
+Path& PathSet::add(std::unique_ptr<Path> path) {
+  const std::uint32_t index = path->index();
+  if (index == slots_.size()) {
+    slots_.emplace_back();
+  }
+  ISCSI_BLKBACK_ASSERT(slots_[index] == nullptr);
+  slots_[index] = std::move(path);
+  Path* const added = slots_[index].get();
+  in_use_.push_back(added);
+  all_.insert(std::find_if(all_.begin(), all_.end(),
+                           [index](const Path* other) { return other->index() > index; }),
+              added);
+  return *added;
+}
+
+void PathSet::retire(Path& path) {
+  const PathMask bit = path_bit(path.index());
+  std::erase(in_use_, &path);
+  leaving_ |= bit;
+  up_ &= ~bit;
+  ghost_ &= ~bit;
+}
+
+void PathSet::remove(std::uint32_t index) {
+  const PathMask bit = path_bit(index);
+  leaving_ &= ~bit;
+  suspect_ &= ~bit;
+  counted_silence_ &= ~bit;
+  std::erase(all_, slots_[index].get());
+  slots_[index].reset();
+}
+
+Path* PathSet::find(const Session& session, std::uint16_t lun) const {
+  const auto found = std::find_if(all_.begin(), all_.end(), [&](const Path* path) {
+    return &path->session() == &session && path->lun() == lun;
+  });
+  return found == all_.end() ? nullptr : *found;
+}
+
+bool PathSet::note_state(Path& path) {
+  const PathMask bit = path_bit(path.index());
+  const bool up = path.state() == PathState::up && (held_back_ & bit) == 0;
+  up_ = up ? up_ | bit : up_ & ~bit;
+  ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
+  note_room();
+  return up;
+}
+
+void PathSet::note_suspect(const Path& path, bool suspect) {
+  const PathMask bit = path_bit(path.index());
+  suspect_ = suspect ? suspect_ | bit : suspect_ & ~bit;
+  note_room();
+}
+
+void PathSet::note_room(Path& path) {
+  const PathMask bit = path_bit(path.index());
+  const bool used = path.state() == PathState::up && ((leaving_ | held_back_) & bit) == 0 &&
+                    ((suspect_ & bit) == 0 || (up_ & ~suspect_) == 0);
+  if ((used_ & bit) != 0 && !used) {
+    path.withdraw_unsent();
+  }
+  used_ = used ? used_ | bit : used_ & ~bit;
+  able_ = used && path.able() ? able_ | bit : able_ & ~bit;
+}
+
+void PathSet::note_room() {
+  for (Path* path : in_use_) {
+    note_room(*path);
+  }
+}
+
+bool PathSet::count_silence(const Path& path) {
+  const PathMask bit = path_bit(path.index());
+  return (std::exchange(counted_silence_, counted_silence_ | bit) & bit) == 0;
+}
+
+bool PathSet::forget_silence(const Path& path) {
+  const PathMask bit = path_bit(path.index());
+  return (std::exchange(counted_silence_, counted_silence_ & ~bit) & bit) != 0;
+}
+
+Path* PathSet::release_held_back() {
+  const PathMask held_back = std::exchange(held_back_, 0);
+  return held_back == 0 ? nullptr
+                        : slots_[static_cast<std::uint32_t>(std::countr_zero(held_back))].get();
+}
+
+}  // namespace iscsi_blkback

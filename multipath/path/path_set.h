@@ -1,0 +1,88 @@
+// PathSet: the paths of a disk by their numbers, and which of them may be used for what, as masks.
+// The only place where such a mask changes; what follows from a change, MultipathDevice sees to.
+// Owned by MultipathDevice. Reactor thread.
+//
+// A path that is being removed is in no use any more, but keeps its number until nothing needs it.
+// A path that takes no more requests, for whatever reason, sends none of those that wait for the
+// target's window either: it may lead to another LUN by now. They go elsewhere at once, writes too,
+// as nothing of them can be executed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "multipath/path/path.h"
+#include "multipath/path/path_mask.h"
+
+namespace iscsi_blkback {
+
+class PathSet {
+ public:
+  // The smallest number that no path has; nullopt: kMaxPaths are there.
+  [[nodiscard]] std::optional<std::uint32_t> free_number() const;
+  Path& add(std::unique_ptr<Path> path);  // by Path::index()
+  // Takes the path out of use; note_room() is due.
+  void retire(Path& path);
+  // Its number may be given to another path. Retired, and nothing of it is outstanding.
+  void remove(std::uint32_t index);
+
+  // Those in use, in the order in which they were added.
+  [[nodiscard]] auto begin() const { return in_use_.begin(); }
+  [[nodiscard]] auto end() const { return in_use_.end(); }
+  [[nodiscard]] std::size_t size() const { return in_use_.size(); }
+  // Those that are being removed, too, by number.
+  [[nodiscard]] std::span<Path* const> all() const { return all_; }
+  [[nodiscard]] bool contains(std::uint32_t index) const {
+    return index < slots_.size() && slots_[index] != nullptr;
+  }
+  [[nodiscard]] Path& operator[](std::uint32_t index) const { return *slots_[index]; }
+  // Of all; nullptr: there is none.
+  [[nodiscard]] Path* find(const Session& session, std::uint16_t lun) const;
+  [[nodiscard]] bool is_leaving(const Path& path) const { return has(leaving_, path); }
+
+  [[nodiscard]] PathMask up() const { return up_; }        // work, and are not held back
+  [[nodiscard]] PathMask ghost() const { return ghost_; }  // may work after an activation
+  [[nodiscard]] PathMask leaving() const { return leaving_; }
+  // Silent with requests outstanding.
+  [[nodiscard]] PathMask suspect() const { return suspect_; }
+  [[nodiscard]] PathMask answering() const { return up_ & ~suspect_; }
+  // May take a request now: up, not silent while another one is not, with room.
+  [[nodiscard]] PathMask able() const { return able_; }
+  [[nodiscard]] static bool has(PathMask mask, const Path& path) {
+    return (mask & path_bit(path.index())) != 0;
+  }
+
+  // The path's state has changed. True: it is up now, and not held back.
+  bool note_state(Path& path);
+  void note_suspect(const Path& path, bool suspect);
+  // The room of one path has changed, or that of all.
+  void note_room(Path& path);
+  void note_room();
+  // A silence counts as a failure once: false, when it did already, until it is forgotten. True from
+  // forget: it had counted.
+  [[nodiscard]] bool count_silence(const Path& path);
+  bool forget_silence(const Path& path);
+  // Although it may be up, the path is not used, from the next note_state() on; one at a time.
+  void hold_back(const Path& path) { held_back_ = path_bit(path.index()); }
+  // The path that was held back; nullptr: none was.
+  Path* release_held_back();
+
+ private:
+  std::vector<std::unique_ptr<Path>> slots_;  // by number; null: free, for the next one
+  std::vector<Path*> in_use_;
+  std::vector<Path*> all_;
+  PathMask up_ = 0;
+  PathMask ghost_ = 0;
+  PathMask leaving_ = 0;
+  PathMask suspect_ = 0;
+  PathMask counted_silence_ = 0;
+  PathMask held_back_ = 0;
+  PathMask used_ = 0;  // those of up_ that are not suspect while another one is not
+  PathMask able_ = 0;  // those of used_ that have room for a request
+};
+
+}  // namespace iscsi_blkback
