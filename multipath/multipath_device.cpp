@@ -38,22 +38,14 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       observer_(observer),
       log_(reactor, options_.alias),
       fencer_(SessionFencer::of(reactor)),
-      policy_settings_(options_),
-      policies_(decide_policies(policy_settings_, nullptr, nullptr)),
-      groups_(policies_.path_grouping_policy, policies_.path_selector, policies_.rr_min_io),
-      priority_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_priority_timer(); },
-          this),
-      failback_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->fail_back(); }, this),
-      activation_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_activation_timer(); },
-          this),
-      look_for_activation_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->look_for_activation(); },
-          this),
-      answer_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_answer_timer(); }, this),
+      groups_(reactor,
+              {.settings = options_,
+               .arrays = options_.arrays,
+               .path_weights = options_.path_weights,
+               .polling_interval = options_.polling_interval,
+               .max_polling_interval = options_.max_polling_interval},
+              paths_, log_, *this),
+      activator_(reactor, options_.checker_timeout, paths_, groups_, log_, *this),
       disk_(
           {.wwid = options_.wwid, .same_lun = options_.same_lun, .read_only = options_.read_only}),
       unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest,
@@ -64,10 +56,7 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       predecessor_fence_(reactor, *fencer_, *this),
       barrier_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_barrier_timer(); }, this),
-      no_path_timer_(reactor, policies_.no_path_retry, *this),
-      marginal_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_marginal_timer(); },
-          this),
+      no_path_timer_(reactor, groups_.policies().no_path_retry, *this),
       capacity_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_capacity_timer(); },
           this),
@@ -125,11 +114,28 @@ bool MultipathDevice::Impl::fenced_alone(const Path& path) const {
 }
 
 bool MultipathDevice::Impl::on_its_way(const Path& path) const {
-  const bool is_activated =
-      path.state() == PathState::ghost &&
-      (activating_ == path.index() ||
-       (!ready() && !suspended() && (activatable() & path_bit(path.index())) != 0));
-  return path.on_its_way() || is_activated;
+  return path.on_its_way() || activator_.concerns(path);
+}
+
+void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) const {
+  snapshot.path_selector = fmt::format("{} 0", to_string(groups_.policies().path_selector));
+  snapshot.path_grouping_policy = to_string(groups_.policies().path_grouping_policy);
+  snapshot.prio = to_string(groups_.policies().prio.kind);
+  snapshot.hardware_handler = disk_.lun().access.tpgs != 0 ? "1 alua"
+                              : disk_.lun().access.rdac    ? "1 rdac"
+                                                           : "0";
+  snapshot.failback = to_string(groups_.policies().failback);
+  snapshot.active_group = groups_.groups().current();
+  snapshot.group_switches = groups_.switches();
+  for (const PathGroup& group : groups_.groups().groups()) {
+    snapshot.groups.push_back({.priority = group.priority, .marginal = group.marginal});
+  }
+  std::size_t at = 0;
+  for (const Path* path : paths_) {
+    PathSnapshot& one = snapshot.paths[at++];
+    one.priority = std::max(groups_.groups().traits(path->index()).priority, 0);
+    one.group = groups_.groups().group_of(path->index());
+  }
 }
 
 MultipathSnapshot MultipathDevice::Impl::snapshot() const {
@@ -170,7 +176,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
          .requests = path->requests(),
          .failures = path->failures(),
          .marginal_for = marginal_until ? *marginal_until - reactor_.now() : Duration::zero(),
-         .checker = to_string(policies_.path_checker),
+         .checker = to_string(groups_.policies().path_checker),
          .finding = path->finding(),
          .fenced_alone = fenced_alone(*path)});
   }

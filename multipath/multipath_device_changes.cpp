@@ -36,14 +36,14 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
   fencer_->add(session, *this);
   Path& path = paths_.add(std::make_unique<Path>(
       reactor_, session, lun, std::move(portal_name), *index,
-      Path::Options{.checker = {policies_.path_checker, options_.polling_interval,
+      Path::Options{.checker = {groups_.policies().path_checker, options_.polling_interval,
                                 options_.max_polling_interval, options_.checker_timeout},
                     .marginal = options_.marginal,
                     .host_key = options_.reservation_key,
                     .registrations = fencer_},
       log_, *this));
   predecessor_fence_.path_added(session);
-  update_priorities();
+  groups_.update_priorities();
   path.start();
   if (session.login_epoch() != 0) {
     tell_nexus(path);  // of a session that others have brought up; else its login tells
@@ -76,22 +76,18 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
   }
   const bool had_path = paths_.up() != 0;
   paths_.retire(path);
-  bypassed_ &= ~path_bit(index);
-  group_in_use_ &= ~path_bit(index);
   path.stop();
   removals_.push_back(std::make_unique<Removal>(reactor_, *this, path));
   removals_.back()->patience.start_after(kRemovalPatience);
   finish_removals_.schedule();
 
-  groups_.retire_path(index);
+  groups_.retire_path(path);
   paths_.note_room();
   paths_.note_room(path);
-  if (activating_ == index) {
-    end_activation();
-  }
-  consider_failback(PathGroups::kNoPath);
-  note_group_in_use();
-  activate_if_needed();
+  activator_.forget(path);
+  groups_.reconsider();
+  groups_.note_group_in_use();
+  activator_.activate_if_needed();
   hedge_more_.schedule();
   grow_if_all_agree(nullptr);
   note_paths_up(had_path);

@@ -257,7 +257,8 @@ void MultipathDevice::Impl::look_whether_drained() {
     return;
   }
   const bool busy =
-      activating_ || std::any_of(paths_.all().begin(), paths_.all().end(), [](const Path* other) {
+      activator_.busy() ||
+      std::any_of(paths_.all().begin(), paths_.all().end(), [](const Path* other) {
         return other->session().state() == SessionState::logged_in &&
                (other->in_flight() != 0 || !other->idle() || other->identifying());
       });

@@ -55,7 +55,7 @@ void MultipathDevice::Impl::on_silence_goes_on(Path& path) noexcept {
   // Where no other path answers, it is the target.
   if (PathSet::has(paths_.suspect(), path) && paths_.answering() != 0 && !paths_.is_leaving(path) &&
       !closing_ && paths_.count_silence(path)) {
-    note_failure(path);
+    groups_.note_failure(path);
   }
 }
 

@@ -17,7 +17,7 @@ constexpr std::chrono::seconds kQuarantineLook{30};
 Result<void> MultipathDevice::Impl::check_identity(Path& path,
                                                    const LogicalUnitIdentity& identity) {
   const std::string& target_name = path.session().options().target_name;
-  const SerialNumberIs serial = serial_number_is(identity);
+  const SerialNumberIs serial = groups_.serial_number_is(identity, disk_.known());
   const bool knew = disk_.known();
   Result<void> checked =
       disk_.check({path.portal_name(), target_name, path.lun()}, identity, serial);
@@ -25,6 +25,7 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
     return checked;
   }
   if (!knew) {
+    activator_.set_known();
     names_at_barrier_.serial = serial;
     (void)names_at_barrier_.add(identity.names, target_name);
     enter_barrier();
@@ -36,17 +37,6 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
     cache_.note(identity.write_cache, path.asked_at(), reactor_.now());
   }
   return checked;
-}
-
-// It depends on the grouping policy. Before the disk knows its LUN, the policy is what the array
-// table would decide for this one.
-SerialNumberIs MultipathDevice::Impl::serial_number_is(const LogicalUnitIdentity& identity) const {
-  const PathGroupingPolicy grouping =
-      disk_.known() ? policies_.path_grouping_policy
-                    : decide_policies(policy_settings_, options_.arrays.get(), &identity)
-                          .path_grouping_policy;
-  return grouping == PathGroupingPolicy::group_by_serial ? SerialNumberIs::the_paths
-                                                         : SerialNumberIs::the_luns;
 }
 
 // With the least that a path has told, when none is just being asked. Others than the one that has

@@ -7,8 +7,6 @@
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
 //   multipath_device_fences.cpp  lost writes are fenced by LOGICAL UNIT RESET, PREEMPT AND ABORT
 //   multipath_device_barrier.cpp  other disks of this host at the same LUN
-//   multipath_device_activation.cpp  ghost paths: the array is told to serve the LUN there
-//   multipath_device_groups.cpp  which paths are used: policies, priorities, groups, failback
 //   multipath_device_changes.cpp  paths that come and go while the disk is in use
 #pragma once
 
@@ -26,6 +24,8 @@
 #include "multipath/fencing/predecessor_fence.h"
 #include "multipath/fencing/session_fencer.h"
 #include "multipath/fencing/unfenced_writes.h"
+#include "multipath/groups/group_controller.h"
+#include "multipath/groups/path_activator.h"
 #include "multipath/multipath_device.h"
 #include "multipath/path/error_policy.h"
 #include "multipath/path/path.h"
@@ -42,7 +42,9 @@ inline constexpr std::chrono::seconds kBarrierLook{1};
 class MultipathDevice::Impl final : public Path::Owner,
                                     public PredecessorFence::Owner,
                                     public SessionFencer::Client,
-                                    public NoPathTimer::Owner {
+                                    public NoPathTimer::Owner,
+                                    public GroupController::Owner,
+                                    public PathActivator::Owner {
  public:
   Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options, Observer& observer);
   ~Impl();
@@ -182,7 +184,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   // and of PredecessorFence::Owner
   [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override {
     return options_.redirected_login_fences ? PortalGroupFences::yes
-                                            : policies_.portal_group_fences;
+                                            : groups_.policies().portal_group_fences;
   }
   [[nodiscard]] bool wants_trials() const noexcept override {
     return portal_group_fences() == PortalGroupFences::trial && ready() && !suspended() &&
@@ -199,6 +201,14 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_predecessor_fenced(const PredecessorPath& predecessor) noexcept override;
   void on_predecessor_fence_idle() noexcept override;
   [[nodiscard]] std::vector<Session*> path_sessions() const override;
+  // GroupController::Owner
+  [[nodiscard]] PathMask activatable() const override { return activator_.activatable(); }
+  void on_activation_wanted() noexcept override { activator_.want_failback(); }
+  void on_groups_changed() noexcept override { notify_.schedule(); }
+  void on_choice_changed() noexcept override { pump_.schedule(); }
+  // PathActivator::Owner
+  void on_activatable_changed() noexcept override { groups_.reconsider(); }
+  void on_hope_changed() noexcept override { fail_if_failing(); }
   // NoPathTimer::Owner
   [[nodiscard]] NoPathTimer::Paths paths_now() const override;
   void on_no_path_retry_over() noexcept override;
@@ -211,9 +221,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] bool must_be_held(const Request& request);
   [[nodiscard]] bool must_wait_for_overlap(const Request& request);
   [[nodiscard]] bool try_send(Request& request);
-  [[nodiscard]] TimePoint selector_time() const {
-    return groups_.timed() || measures_latency_ ? reactor_.now() : TimePoint{};
-  }
   void queue(Request& request);
   void send(Request& request, Path& chosen);
   void on_command_done(Request& request, ErrorClass error);
@@ -332,7 +339,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] const SessionOptions* session_at(const std::string& target_name) const;
 
   // multipath_device_identity.cpp
-  [[nodiscard]] SerialNumberIs serial_number_is(const LogicalUnitIdentity& identity) const;
   void grow_if_all_agree(const Path* changed);
   void start_capacity_timer();
   void on_capacity_timer();
@@ -370,47 +376,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   void finish_removals();
   void forget_path(std::uint32_t index);
 
-  // multipath_device_groups.cpp
   void apply_policies();
-  // The caller regroups. True: something has changed.
-  bool update_priority(std::uint32_t index);
-  void update_priorities();
-  void share_port_groups(const Path& path);
-  void note_group_in_use();
-  void regroup_after(Path& path);
-  void consider_failback(std::uint32_t came_up);
-  void fail_back();
-  void note_failure(Path& path);
-  void note_error(Path& path);
-  void on_marginal_timer();
-  void on_priority_timer();
-  void start_priority_timer();
-  void follow_closely();
-  [[nodiscard]] bool asks_for_its_group(const Path& path) const;
-  void measure_idle_paths();
   void add_group_snapshots(MultipathSnapshot& snapshot) const;
   // Whether a trial of its portal has shown that none of another path fences for it.
   [[nodiscard]] bool fenced_alone(const Path& path) const;
-
-  // multipath_device_activation.cpp
-  [[nodiscard]] PathMask activatable() const;
-  [[nodiscard]] std::uint32_t wanted_group() const;
-  void activate(std::uint32_t group);
-  void try_activation();
-  void on_activation_timer();
-  void give_activation_up();
-  void end_activation();
-  void withdraw_activation();
-  void on_resumed();
-  void activation_after(const Path& path);
-  void activate_if_needed();
-  void activate_what_is_left();
-  [[nodiscard]] bool answer_is_near() const;
-  void await_answer();
-  void on_answer_timer();
-  void look_for_activation();
-  void activate_for_failback();
-  [[nodiscard]] bool bypassed_is_wanted() const;
   [[nodiscard]] bool on_its_way(const Path& path) const;
 
   MultipathDevice& device_;
@@ -422,25 +391,8 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   PathSet paths_;
   std::vector<std::unique_ptr<Removal>> removals_;
-  PathPolicySettings policy_settings_;
-  PathPolicies policies_;
-  PathGroups groups_;
-  Timer priority_timer_;
-  Duration follow_interval_{};  // doubles as long as nothing changes
-  TimePoint measure_at_{};      // for path_latency
-  Timer failback_timer_;
-  bool measures_latency_ = false;
-  Timer activation_timer_;                // the next try, or the end of patience
-  bool activation_for_failback_ = false;  // is to be thought about when no answer is near
-  Deferred look_for_activation_;
-  Timer answer_timer_;  // another look whether the path that is just being asked has had its time
-  std::optional<TimePoint> answer_awaited_since_;
-  std::optional<std::uint32_t> activating_;  // the path; also between two tries
-  std::uint32_t activation_tries_ = 0;
-  PathMask bypassed_ = 0;  // ghosts whose activation has failed, or is not answered
-  bool ghost_delay_over_ = false;
-  PathMask group_in_use_ = 0;
-  std::uint64_t group_switches_ = 0;
+  GroupController groups_;
+  PathActivator activator_;
 
   DiskIdentity disk_;
   WriteCacheView cache_;
@@ -486,7 +438,6 @@ class MultipathDevice::Impl final : public Path::Owner,
 
   NoPathTimer no_path_timer_;
 
-  Timer marginal_timer_;
   Timer capacity_timer_;
 
   Deferred finish_;

@@ -121,25 +121,12 @@ bool MultipathDevice::Impl::try_send(Request& request) {
     send(request, paths_[*request.prefer]);
     return true;
   }
-  // A group whose paths are all silent is not waited for while another one answers.
-  const PathMask answering = paths_.answering() != 0 ? paths_.answering() : paths_.up();
-  PathMask candidates = paths_.able();
-  while (candidates != 0) {
-    const PathMask elsewhere = request.avoid != 0 ? candidates & ~request.avoid : 0;
-    const std::uint32_t index =
-        elsewhere != 0
-            ? groups_.select_elsewhere(elsewhere, request.length_bytes(), selector_time())
-            : groups_.select(answering, candidates, request.length_bytes(), selector_time());
-    if (index == PathGroups::kNoPath) {
-      return false;  // the group in use is full
-    }
-    if (paths_[index].able()) [[likely]] {
-      send(request, paths_[index]);
-      return true;
-    }
-    candidates &= ~path_bit(index);  // its session has just gone and is about to say so
+  Path* const chosen = groups_.choose(request.avoid, request.length_bytes());
+  if (chosen == nullptr) {
+    return false;
   }
-  return false;
+  send(request, *chosen);
+  return true;
 }
 
 void MultipathDevice::Impl::queue(Request& request) {
@@ -173,10 +160,9 @@ void MultipathDevice::Impl::send(Request& request, Path& chosen) {
     auto& done = static_cast<Request&>(command);
     done.impl.on_command_done(done, error);
   };
-  request.started = selector_time();
   request.retries.go_on(reactor_.turn_time());
   request.selected_bytes = request.length_bytes();
-  groups_.on_started(path.index(), request.selected_bytes);
+  request.started = groups_.started(path, request.selected_bytes);
   const BlockRequest& whole = *request.block;
   if (whole.sector_count <= disk_.piece_sectors()) [[likely]] {
     path.submit(request, whole);
@@ -206,11 +192,7 @@ void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) 
       barrier_.set_outstanding(path.index(), false);
     }
   }
-  const TimePoint now = selector_time();
-  groups_.on_ended(path.index(), request.selected_bytes, request.started, now);
-  if (measures_latency_ && error == ErrorClass::success && request.started != TimePoint{}) {
-    path.add_latency(now - request.started);
-  }
+  groups_.ended(path, request.selected_bytes, request.started, error == ErrorClass::success);
   if (error != ErrorClass::success || !PathSet::has(paths_.able(), path)) [[unlikely]] {
     paths_.note_room(path);  // there may be room again, or less of it
     if (paths_.is_leaving(path)) {
@@ -246,7 +228,7 @@ void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) 
 
   const ErrorRule rule = rule_for(error);
   if (concerns_path(error)) {
-    note_error(path);
+    groups_.note_error(path);
   }
   switch (rule.path) {
     case PathVerdict::keep:

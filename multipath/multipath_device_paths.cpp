@@ -110,7 +110,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
     return;
   }
   if (failed && !paths_.forget_silence(path)) {
-    note_failure(path);
+    groups_.note_failure(path);
   }
   if (usable) {
     register_key(path);
@@ -132,8 +132,9 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
       }
     }
   }
-  follow_closely();
-  regroup_after(path);
+  groups_.follow_closely();
+  groups_.on_state(path);
+  activator_.on_state(path);
   hedge_more_.schedule();
   grow_if_all_agree(&path);
   note_paths_up(had_path);
@@ -162,8 +163,9 @@ void MultipathDevice::Impl::note_paths_up(bool had_path) {
 // no_path_retry is over, the guest runs, and no path is just being looked at (a unit attention on
 // the only path is not an outage, nor are controllers that change their roles).
 bool MultipathDevice::Impl::failing() const {
-  return no_path_timer_.expired() && paths_.up() == 0 && !suspended() && !activating_ &&
-         !answer_is_near() && std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
+  return no_path_timer_.expired() && paths_.up() == 0 && !suspended() && !activator_.busy() &&
+         !activator_.answer_is_near() &&
+         std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
            return path->state() == PathState::pending && path->identifying();
          });
 }
@@ -171,13 +173,13 @@ bool MultipathDevice::Impl::failing() const {
 void MultipathDevice::Impl::fail_if_failing() {
   if (failing()) {
     fail_waiting_if_no_path();
-  } else if (no_path_timer_.expired() && paths_.up() == 0 && answer_is_near()) {
-    await_answer();
+  } else if (no_path_timer_.expired() && paths_.up() == 0 && activator_.answer_is_near()) {
+    activator_.await_answer();
   }
 }
 
 void MultipathDevice::Impl::set_no_path_retry(std::optional<NoPathRetry> wait) {
-  policy_settings_.no_path_retry = wait;
+  groups_.set_no_path_retry(wait);
   apply_policies();
 }
 
@@ -189,6 +191,46 @@ void MultipathDevice::Impl::on_no_path_retry_over() noexcept {
   log_.warning("no path came back within no_path_retry; requests fail now");
   fail_if_failing();
   notify_.schedule();
+}
+
+void MultipathDevice::Impl::change_policies(const PathPolicySettings& changes) {
+  groups_.overrule(changes);
+  apply_policies();
+  pump_.schedule();
+}
+
+void MultipathDevice::Impl::apply_policies() {
+  const PathPolicies before = groups_.decide(ready() ? &disk_.lun() : nullptr);
+  if (groups_.policies().no_path_retry != before.no_path_retry) {
+    no_path_timer_.set_wait(groups_.policies().no_path_retry);
+  }
+  groups_.update_priorities();
+  if (!closing_) {
+    fencer_->look_for_trials_soon();
+    groups_.follow(before);
+    notify_.schedule();
+  }
+}
+
+void MultipathDevice::Impl::on_path_access(Path& path) noexcept {
+  groups_.on_access(path);
+  activator_.look_soon();
+}
+
+void MultipathDevice::Impl::on_activation_done(Path& path,
+                                               PathActivation::Outcome outcome) noexcept {
+  if (closing_) {
+    check_closed_.schedule();
+    return;
+  }
+  look_at_those_that_end();
+  activator_.on_done(path, outcome);
+}
+
+void MultipathDevice::Impl::on_latency_measured(Path& path,
+                                                const LatencyEstimate& measured) noexcept {
+  look_at_those_that_end();
+  groups_.on_latency_measured(path, measured);
 }
 
 // Reads and writes; a flush waits on, because its failure would tell the guest that data which it
@@ -228,13 +270,8 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   on_closed_ = on_closed;
   on_closed_owner_ = owner;
   no_path_timer_.close();
-  priority_timer_.stop();
-  failback_timer_.stop();
-  activation_timer_.stop();
-  answer_timer_.stop();
-  look_for_activation_.cancel();
+  groups_.close();
   capacity_timer_.stop();
-  marginal_timer_.stop();
   first_answers_timer_.stop();
   tell_use();
   barrier_timer_.start_after(kBarrierLook);
@@ -244,7 +281,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
     request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
   }
   withdraw_unsent();
-  withdraw_activation();
+  activator_.close();
   for (Path* path : paths_) {
     path->stop();
   }

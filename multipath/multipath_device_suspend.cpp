@@ -25,6 +25,7 @@ constexpr std::chrono::milliseconds kSuspendDrain{50};
 void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
   const bool was_suspended = suspended();
   guest_ = guest;
+  groups_.set_suspended(suspended());
   tell_use();
   if (suspended()) {
     no_path_timer_.suspend(guest_.state);
@@ -38,7 +39,7 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
       end_lun_fence(true);
     }
     withdraw_unsent();
-    withdraw_activation();
+    activator_.suspend();
     drop_silent_paths();
     suspend_timer_.start_after(kSuspendDrain);
   } else {
@@ -47,7 +48,7 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
     hedge_more_.schedule();
     fencer_->look_for_trials_soon();
     no_path_timer_.resume();
-    on_resumed();
+    activator_.resume();
     pump_.schedule();
   }
 }

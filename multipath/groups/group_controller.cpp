@@ -1,10 +1,9 @@
-// Which of a MultipathDevice's paths are used: policies, priorities, groups, failback.
+#include "multipath/groups/group_controller.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
-
-#include "multipath/multipath_device_impl.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -33,10 +32,47 @@ int steady_latency_priority(Duration mean, double base_number, int before) {
 
 }  // namespace
 
-void MultipathDevice::Impl::apply_policies() {
-  const PathPolicies before = policies_;
-  policies_ =
-      decide_policies(policy_settings_, options_.arrays.get(), ready() ? &disk_.lun() : nullptr);
+GroupController::GroupController(Reactor& reactor, Options options, const PathSet& paths,
+                                 DiskLog& log, Owner& owner)
+    : reactor_(reactor),
+      paths_(paths),
+      log_(log),
+      owner_(owner),
+      arrays_(std::move(options.arrays)),
+      path_weights_(std::move(options.path_weights)),
+      polling_interval_(options.polling_interval),
+      max_polling_interval_(options.max_polling_interval),
+      settings_(std::move(options.settings)),
+      policies_(decide_policies(settings_, nullptr, nullptr)),
+      groups_(policies_.path_grouping_policy, policies_.path_selector, policies_.rr_min_io),
+      priority_timer_(
+          reactor,
+          [](void* self) noexcept { static_cast<GroupController*>(self)->on_priority_timer(); },
+          this),
+      failback_timer_(
+          reactor, [](void* self) noexcept { static_cast<GroupController*>(self)->fail_back(); },
+          this),
+      marginal_timer_(
+          reactor,
+          [](void* self) noexcept { static_cast<GroupController*>(self)->update_marginal(); },
+          this) {}
+
+SerialNumberIs GroupController::serial_number_is(const LogicalUnitIdentity& identity,
+                                                 bool known) const {
+  const PathGroupingPolicy grouping =
+      known ? policies_.path_grouping_policy
+            : decide_policies(settings_, arrays_.get(), &identity).path_grouping_policy;
+  return grouping == PathGroupingPolicy::group_by_serial ? SerialNumberIs::the_paths
+                                                         : SerialNumberIs::the_luns;
+}
+
+void GroupController::overrule(const PathPolicySettings& changes) {
+  iscsi_blkback::overrule(changes, settings_);
+}
+
+PathPolicies GroupController::decide(const LogicalUnitIdentity* identity) {
+  const PathPolicies before =
+      std::exchange(policies_, decide_policies(settings_, arrays_.get(), identity));
   measures_latency_ = policies_.prio.kind == PrioritizerKind::path_latency;
   groups_.set_policy(policies_.path_grouping_policy);
   if (policies_.path_selector != before.path_selector || policies_.rr_min_io != before.rr_min_io) {
@@ -47,14 +83,10 @@ void MultipathDevice::Impl::apply_policies() {
       path->set_checker(policies_.path_checker);
     }
   }
-  if (policies_.no_path_retry != before.no_path_retry) {
-    no_path_timer_.set_wait(policies_.no_path_retry);
-  }
-  update_priorities();
-  if (closing_) {
-    return;
-  }
-  fencer_->look_for_trials_soon();
+  return before;
+}
+
+void GroupController::follow(const PathPolicies& before) {
   const bool regrouped = policies_.path_grouping_policy != before.path_grouping_policy ||
                          !(policies_.prio == before.prio);
   if (regrouped && !groups_.groups().empty()) {
@@ -62,31 +94,65 @@ void MultipathDevice::Impl::apply_policies() {
     groups_.use(groups_.best());
     note_group_in_use();
   }
-  consider_failback(PathGroups::kNoPath);
+  reconsider();
   priority_timer_.stop();
   if (is_dynamic(policies_.prio.kind)) {
-    follow_interval_ = options_.polling_interval;
+    follow_interval_ = polling_interval_;
     measure_at_ = {};
     start_priority_timer();
   }
-  notify_.schedule();
 }
 
-void MultipathDevice::Impl::change_policies(const PathPolicySettings& changes) {
-  overrule(changes, policy_settings_);
-  apply_policies();
-  pump_.schedule();
+void GroupController::retire_path(const Path& path) {
+  group_in_use_ &= ~path_bit(path.index());
+  groups_.retire_path(path.index());
 }
 
-void MultipathDevice::Impl::on_path_access(Path& path) noexcept {
+void GroupController::close() {
+  closed_ = true;
+  priority_timer_.stop();
+  failback_timer_.stop();
+  marginal_timer_.stop();
+}
+
+std::uint32_t GroupController::wanted_group() const {
+  const PathMask usable = paths_.up() | owner_.activatable();
+  for (std::uint32_t group = 0; group < groups_.groups().size(); ++group) {
+    if ((groups_.groups()[group].members & usable) != 0) {
+      return group;
+    }
+  }
+  return groups_.current();
+}
+
+Path* GroupController::choose(PathMask avoid, std::uint32_t length_bytes) {
+  // A group whose paths are all silent is not waited for while another one answers.
+  const PathMask answering = paths_.answering() != 0 ? paths_.answering() : paths_.up();
+  PathMask candidates = paths_.able();
+  while (candidates != 0) {
+    const PathMask elsewhere = avoid != 0 ? candidates & ~avoid : 0;
+    const std::uint32_t index = elsewhere != 0
+                                    ? groups_.select_elsewhere(elsewhere, length_bytes, time())
+                                    : groups_.select(answering, candidates, length_bytes, time());
+    if (index == PathGroups::kNoPath) {
+      return nullptr;  // the group in use is full
+    }
+    if (paths_[index].able()) [[likely]] {
+      return &paths_[index];
+    }
+    candidates &= ~path_bit(index);  // its session has just gone and is about to say so
+  }
+  return nullptr;
+}
+
+void GroupController::on_access(const Path& path) {
   share_port_groups(path);
   update_priorities();
-  look_for_activation_.schedule();
 }
 
 // What one port tells of the target's port groups holds for its other ports, and is known of all at
 // the same time, so that two sides that change roles are never in one group.
-void MultipathDevice::Impl::share_port_groups(const Path& path) {
+void GroupController::share_port_groups(const Path& path) {
   if (path.access().groups.empty()) {
     return;
   }
@@ -99,22 +165,22 @@ void MultipathDevice::Impl::share_port_groups(const Path& path) {
   }
 }
 
-void MultipathDevice::Impl::update_priorities() {
+void GroupController::update_priorities() {
   bool changed = false;
   for (Path* path : paths_) {
-    changed = update_priority(path->index()) || changed;
+    changed = update_priority(*path) || changed;
   }
   if (changed) {
     groups_.regroup();
-    consider_failback(PathGroups::kNoPath);
+    reconsider();
     note_group_in_use();
-    notify_.schedule();
+    owner_.on_groups_changed();
     follow_closely();
   }
 }
 
-bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
-  const Path& path = paths_[index];
+bool GroupController::update_priority(const Path& path) {
+  const std::uint32_t index = path.index();
   const PathPlace place = place_of(path);
   PathTraits traits = groups_.traits(index);
   const int before = traits.priority;
@@ -145,7 +211,7 @@ bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
   const bool by_priority = policies_.rr_weight == RrWeight::priorities &&
                            policies_.path_selector == PathSelectorKind::round_robin;
   groups_.set_weight(index, by_priority ? static_cast<std::uint32_t>(std::max(traits.priority, 0))
-                                        : value_for(place, options_.path_weights, 1));
+                                        : value_for(place, path_weights_, 1));
   if (traits == groups_.traits(index)) {
     return false;
   }
@@ -153,19 +219,18 @@ bool MultipathDevice::Impl::update_priority(std::uint32_t index) {
   return true;
 }
 
-void MultipathDevice::Impl::note_group_in_use() {
+void GroupController::note_group_in_use() {
   const PathMask members = groups_.groups()[groups_.current()].members;
   if ((members & paths_.up()) == 0) {
     return;
   }
   if (group_in_use_ != 0 && (members & group_in_use_) == 0) {
-    ++group_switches_;
+    ++switches_;
   }
   group_in_use_ = members;
 }
 
-// After the set has been told of its state.
-void MultipathDevice::Impl::regroup_after(Path& path) {
+void GroupController::on_state(Path& path) {
   PathMask awaited = 0;
   for (const Path* other : paths_) {
     awaited |= other->verifying() ? path_bit(other->index()) : 0;
@@ -182,30 +247,29 @@ void MultipathDevice::Impl::regroup_after(Path& path) {
   }
   consider_failback(came_up ? path.index() : PathGroups::kNoPath);
   note_group_in_use();
-  activation_after(path);
 }
 
-void MultipathDevice::Impl::note_failure(Path& path) {
+void GroupController::note_failure(Path& path) {
   path.note_failure();
   if (path.marginal_until()) {
-    on_marginal_timer();
+    update_marginal();
   }
 }
 
 // A command has failed, for all that is known because of the path, which is up.
-void MultipathDevice::Impl::note_error(Path& path) {
+void GroupController::note_error(Path& path) {
   if (paths_.is_leaving(path) || !PathSet::has(paths_.up(), path) ||
-      (paths_.up() & ~path_bit(path.index())) == 0 || closing_) {
+      (paths_.up() & ~path_bit(path.index())) == 0 || closed_) {
     return;  // there is no better one
   }
   path.note_error();
   if (path.marginal_until()) {
-    on_marginal_timer();
+    update_marginal();
   }
 }
 
 // Puts into the groups of last resort, and takes from them, the paths for which it is time.
-void MultipathDevice::Impl::on_marginal_timer() {
+void GroupController::update_marginal() {
   std::optional<TimePoint> next;
   bool changed = false;
   for (const Path* path : paths_) {
@@ -226,15 +290,15 @@ void MultipathDevice::Impl::on_marginal_timer() {
   }
   if (changed) {
     groups_.regroup();
-    consider_failback(PathGroups::kNoPath);
+    reconsider();
     note_group_in_use();
-    notify_.schedule();
-    pump_.schedule();
+    owner_.on_groups_changed();
+    owner_.on_choice_changed();
   }
 }
 
 // came_up: the path that has just done so, or kNoPath.
-void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
+void GroupController::consider_failback(std::uint32_t came_up) {
   if (groups_.groups().empty() || groups_.awaits_current()) {
     return;
   }
@@ -267,11 +331,10 @@ void MultipathDevice::Impl::consider_failback(std::uint32_t came_up) {
   }
 }
 
-void MultipathDevice::Impl::fail_back() {
+void GroupController::fail_back() {
   const std::uint32_t best = wanted_group();
-  if ((groups_.groups()[best].members & paths_.up()) == 0) {
-    activation_for_failback_ = paths_.up() != 0;
-    look_for_activation_.schedule();
+  if (!is_up(best)) {
+    owner_.on_activation_wanted();
     return;
   }
   if (best != groups_.current()) {
@@ -279,17 +342,16 @@ void MultipathDevice::Impl::fail_back() {
     note_group_in_use();
     log_.info("path group {} is used now (prio {}, failback {})", best + 1,
               groups_.groups()[best].priority, to_string(policies_.failback));
-    notify_.schedule();
-    pump_.schedule();
+    owner_.on_groups_changed();
+    owner_.on_choice_changed();
   }
 }
 
 // What the array does not say by itself is looked at as PathChecker looks at paths: less and less
 // often while all is well.
-void MultipathDevice::Impl::on_priority_timer() {
-  follow_interval_ =
-      std::max<Duration>(std::min<Duration>(follow_interval_ * 2, options_.max_polling_interval),
-                         options_.polling_interval);
+void GroupController::on_priority_timer() {
+  follow_interval_ = std::max<Duration>(
+      std::min<Duration>(follow_interval_ * 2, max_polling_interval_), polling_interval_);
   start_priority_timer();
   if (measures_latency_) {
     update_priorities();
@@ -313,15 +375,14 @@ void MultipathDevice::Impl::on_priority_timer() {
 }
 
 // Mean latencies are at hand without asking anybody.
-void MultipathDevice::Impl::start_priority_timer() {
-  priority_timer_.start_after(
-      with_jitter(measures_latency_ ? Duration(options_.polling_interval) : follow_interval_,
-                  reactor_.random()));
+void GroupController::start_priority_timer() {
+  priority_timer_.start_after(with_jitter(
+      measures_latency_ ? Duration(polling_interval_) : follow_interval_, reactor_.random()));
 }
 
 // Something has changed, and more may.
-void MultipathDevice::Impl::follow_closely() {
-  follow_interval_ = options_.polling_interval;
+void GroupController::follow_closely() {
+  follow_interval_ = polling_interval_;
   measure_at_ = std::min(measure_at_, reactor_.now() + follow_interval_);
   if (priority_timer_.armed() && priority_timer_.deadline() > reactor_.now() + follow_interval_) {
     start_priority_timer();
@@ -330,7 +391,7 @@ void MultipathDevice::Impl::follow_closely() {
 
 // REPORT TARGET PORT GROUPS answers for all ports of a group (share_port_groups()): one path of it
 // asks, another one when that is not answered.
-bool MultipathDevice::Impl::asks_for_its_group(const Path& path) const {
+bool GroupController::asks_for_its_group(const Path& path) const {
   const TargetPortGroup* const group = path.access().group();
   if (policies_.prio.kind != PrioritizerKind::alua || group == nullptr) {
     return true;
@@ -351,10 +412,10 @@ bool MultipathDevice::Impl::asks_for_its_group(const Path& path) const {
 
 // A path that is not used, because it was slow, would never show that it is fast again; nor one of
 // an idle disk that it has become slow.
-void MultipathDevice::Impl::measure_idle_paths() {
+void GroupController::measure_idle_paths() {
   for (Path* path : paths_) {
     const std::uint32_t timed = path->take_timed_requests();
-    if (timed < LatencyEstimate::kRequestsMin && !suspended() && path->state() == PathState::up &&
+    if (timed < LatencyEstimate::kRequestsMin && !suspended_ && path->state() == PathState::up &&
         !PathSet::has(paths_.suspect(), *path) &&
         path->session().state() == SessionState::logged_in && !path->measuring()) {
       path->measure();
@@ -362,33 +423,10 @@ void MultipathDevice::Impl::measure_idle_paths() {
   }
 }
 
-void MultipathDevice::Impl::on_latency_measured(Path& path,
-                                                const LatencyEstimate& measured) noexcept {
-  look_at_those_that_end();
-  if (!closing_ && measures_latency_ && !paths_.is_leaving(path)) {
+void GroupController::on_latency_measured(Path& path, const LatencyEstimate& measured) {
+  if (!closed_ && measures_latency_ && !paths_.is_leaving(path)) {
     path.set_latency(measured);
     update_priorities();
-  }
-}
-
-void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) const {
-  snapshot.path_selector = fmt::format("{} 0", to_string(policies_.path_selector));
-  snapshot.path_grouping_policy = to_string(policies_.path_grouping_policy);
-  snapshot.prio = to_string(policies_.prio.kind);
-  snapshot.hardware_handler = disk_.lun().access.tpgs != 0 ? "1 alua"
-                              : disk_.lun().access.rdac    ? "1 rdac"
-                                                           : "0";
-  snapshot.failback = to_string(policies_.failback);
-  snapshot.active_group = groups_.current();
-  snapshot.group_switches = group_switches_;
-  for (const PathGroup& group : groups_.groups()) {
-    snapshot.groups.push_back({.priority = group.priority, .marginal = group.marginal});
-  }
-  std::size_t at = 0;
-  for (const Path* path : paths_) {
-    PathSnapshot& one = snapshot.paths[at++];
-    one.priority = std::max(groups_.traits(path->index()).priority, 0);
-    one.group = groups_.group_of(path->index());
   }
 }
 

@@ -1,0 +1,155 @@
+// GroupController: which of a disk's paths are used. It decides the policies (settings, array table,
+// what the LUN says), keeps the paths' priorities and groups up to date, goes back to a better group
+// when failback says so, and chooses the path of each request. Owned by MultipathDevice. Reactor
+// thread; choose(), started() and ended() are on the way of each request.
+//
+// What an array does not say by itself is asked as PathChecker asks: less and less often while all is
+// well. A group whose paths are all down is left at once; a group of last resort (marginal paths) is
+// left as soon as another one has a path.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/reactor.h"
+#include "multipath/groups/path_group.h"
+#include "multipath/groups/path_policies.h"
+#include "multipath/path/disk_log.h"
+#include "multipath/path/path_set.h"
+
+namespace iscsi_blkback {
+
+class GroupController {
+ public:
+  class Owner {
+   public:
+    // Ghost paths that the array could be told to serve the LUN through.
+    [[nodiscard]] virtual PathMask activatable() const = 0;
+    // The best group has such paths only, and is to be used.
+    virtual void on_activation_wanted() noexcept = 0;
+    // Groups, priorities, or which of them is used.
+    virtual void on_groups_changed() noexcept = 0;
+    // What waits for room may go by other paths now.
+    virtual void on_choice_changed() noexcept = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  struct Options {
+    PathPolicySettings settings;
+    std::shared_ptr<const ArrayTable> arrays;
+    std::vector<PathRule> path_weights;
+    std::chrono::milliseconds polling_interval{};
+    std::chrono::milliseconds max_polling_interval{};
+  };
+
+  // paths and log outlive it.
+  GroupController(Reactor& reactor, Options options, const PathSet& paths, DiskLog& log,
+                  Owner& owner);
+
+  [[nodiscard]] const PathPolicies& policies() const { return policies_; }
+  // Whose the serial number is for this LUN. known: the policies are those of the disk's LUN; else
+  // they would become what this one says.
+  [[nodiscard]] SerialNumberIs serial_number_is(const LogicalUnitIdentity& identity,
+                                                bool known) const;
+  // What is set takes the place of what was set before; decide() is due.
+  void overrule(const PathPolicySettings& changes);
+  void set_no_path_retry(std::optional<NoPathRetry> wait) { settings_.no_path_retry = wait; }
+  // Decides anew; identity: of the LUN, nullptr before it is known. Returns the policies before;
+  // update_priorities() and follow() are due.
+  PathPolicies decide(const LogicalUnitIdentity* identity);
+  void follow(const PathPolicies& before);
+
+  // A path comes, leaves its group, and is gone. update_priorities() is due after the first,
+  // reconsider() after the second.
+  void add_path(std::uint32_t index) { groups_.add_path(index); }
+  void retire_path(const Path& path);
+  void remove_path(std::uint32_t index) { groups_.remove_path(index); }
+
+  // The path has told how it serves the LUN.
+  void on_access(const Path& path);
+  // The set knows the path's new state.
+  void on_state(Path& path);
+  // The path was up and has failed; a command has failed there, for all that is known because of it.
+  void note_failure(Path& path);
+  void note_error(Path& path);
+  void on_latency_measured(Path& path, const LatencyEstimate& measured);
+  void update_priorities();
+  // Something has changed, and more may: what is asked for by time is asked for soon.
+  void follow_closely();
+  // Whether another group is to be used now.
+  void reconsider() { consider_failback(PathGroups::kNoPath); }
+  void note_group_in_use();
+  // The guest does not run: nothing is measured.
+  void set_suspended(bool suspended) { suspended_ = suspended; }
+  void close();
+
+  // The best group with a path that is up or could be made so; the current one when there is none.
+  [[nodiscard]] std::uint32_t wanted_group() const;
+  [[nodiscard]] const PathGroups& groups() const { return groups_; }
+  [[nodiscard]] bool is_up(std::uint32_t group) const {
+    return (groups_.groups()[group].members & paths_.up()) != 0;
+  }
+  // How often another group was used than before.
+  [[nodiscard]] std::uint64_t switches() const { return switches_; }
+
+  // The path for a request; avoid: rather none of these. nullptr: it has to wait.
+  [[nodiscard]] Path* choose(PathMask avoid, std::uint32_t length_bytes);
+  // The request goes to the path; the result is for ended().
+  [[nodiscard]] TimePoint started(const Path& path, std::uint32_t length_bytes) {
+    const TimePoint now = time();
+    groups_.on_started(path.index(), length_bytes);
+    return now;
+  }
+  void ended(Path& path, std::uint32_t length_bytes, TimePoint started, bool success) {
+    const TimePoint now = time();
+    groups_.on_ended(path.index(), length_bytes, started, now);
+    if (measures_latency_ && success && started != TimePoint{}) {
+      path.add_latency(now - started);
+    }
+  }
+
+ private:
+  // Asking the clock is not free.
+  [[nodiscard]] TimePoint time() const {
+    return groups_.timed() || measures_latency_ ? reactor_.now() : TimePoint{};
+  }
+  void share_port_groups(const Path& path);
+  bool update_priority(const Path& path);
+  void consider_failback(std::uint32_t came_up);
+  void fail_back();
+  void update_marginal();
+  void on_priority_timer();
+  void start_priority_timer();
+  [[nodiscard]] bool asks_for_its_group(const Path& path) const;
+  void measure_idle_paths();
+
+  Reactor& reactor_;
+  const PathSet& paths_;
+  DiskLog& log_;
+  Owner& owner_;
+  const std::shared_ptr<const ArrayTable> arrays_;
+  const std::vector<PathRule> path_weights_;
+  const std::chrono::milliseconds polling_interval_;
+  const std::chrono::milliseconds max_polling_interval_;
+  PathPolicySettings settings_;
+  PathPolicies policies_;
+  PathGroups groups_;
+  bool measures_latency_ = false;
+  bool suspended_ = false;
+  bool closed_ = false;
+  PathMask group_in_use_ = 0;
+  std::uint64_t switches_ = 0;
+  Timer priority_timer_;
+  Duration follow_interval_{};  // doubles as long as nothing changes
+  TimePoint measure_at_{};      // for path_latency
+  Timer failback_timer_;
+  Timer marginal_timer_;
+};
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,278 @@
+#include "multipath/groups/path_activator.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace iscsi_blkback {
+namespace {
+
+// How long a disk that does not know its LUN yet waits for a path that needs no activation.
+constexpr std::chrono::seconds kGhostDelay{5};
+// So long after a ghost path that is wanted has failed to become active, it is tried again.
+constexpr std::chrono::seconds kRepeatActivation{10};
+
+}  // namespace
+
+PathActivator::PathActivator(Reactor& reactor, std::chrono::milliseconds answer_time,
+                             const PathSet& paths, const GroupController& groups, DiskLog& log,
+                             Owner& owner)
+    : reactor_(reactor),
+      answer_time_(answer_time),
+      paths_(paths),
+      groups_(groups),
+      log_(log),
+      owner_(owner),
+      timer_(
+          reactor, [](void* self) noexcept { static_cast<PathActivator*>(self)->on_timer(); },
+          this),
+      look_(
+          reactor, [](void* self) noexcept { static_cast<PathActivator*>(self)->look(); }, this),
+      answer_timer_(
+          reactor,
+          [](void* self) noexcept { static_cast<PathActivator*>(self)->on_answer_timer(); }, this) {
+}
+
+PathMask PathActivator::activatable() const {
+  PathMask result = 0;
+  for (const Path* path : paths_) {
+    const PathMask bit = path_bit(path->index());
+    if ((paths_.ghost() & ~bypassed_ & bit) != 0 && !path->activating() && path->can_activate()) {
+      result |= bit;
+    }
+  }
+  return result;
+}
+
+bool PathActivator::concerns(const Path& path) const {
+  return path.state() == PathState::ghost &&
+         (activating_ == path.index() ||
+          (!known_ && !suspended_ && PathSet::has(activatable(), path)));
+}
+
+void PathActivator::activate(std::uint32_t group) {
+  const PathMask candidates = groups_.groups().groups()[group].members & activatable();
+  if (activating_ || candidates == 0 || closed_ || suspended_) {
+    return;
+  }
+  PathMask asked = 0;  // and no answer yet, so that another one is the better choice
+  for (const Path* path : paths_) {
+    asked |= path->awaits_answer() ? path_bit(path->index()) : 0;
+  }
+  const PathMask first_choice = candidates & ~asked;
+  activating_ =
+      static_cast<std::uint32_t>(std::countr_zero(first_choice != 0 ? first_choice : candidates));
+  tries_ = 0;
+  const Path& path = paths_[*activating_];
+  log_.info("asking the array to serve LUN {} through {}", path.lun(), path.portal_name());
+  try_activation();
+}
+
+void PathActivator::try_activation() {
+  ++tries_;
+  // Between two tries the path may have told that it cannot be told any more.
+  if (!paths_[*activating_].can_activate()) {
+    give_up();
+    return;
+  }
+  paths_[*activating_].activate();
+  timer_.start_after(answer_time_);
+}
+
+void PathActivator::on_done(const Path& path, PathActivation::Outcome outcome) {
+  const bool given_up = activating_ != path.index();  // while its answer was awaited
+  if (outcome == PathActivation::Outcome::done) {
+    // What the array makes of it, each path finds out by itself.
+    for (Path* other : paths_) {
+      other->refresh_access();
+    }
+  }
+  if (given_up) {
+    activate_if_needed();
+    return;
+  }
+  switch (outcome) {
+    case PathActivation::Outcome::done:
+    case PathActivation::Outcome::retry:
+      timer_.start_after(groups_.policies().pg_init_delay);
+      return;
+    case PathActivation::Outcome::failed:
+    case PathActivation::Outcome::lost:
+      give_up();
+      return;
+  }
+}
+
+void PathActivator::on_timer() {
+  if (!activating_) {
+    ghost_delay_over_ = true;
+    bypassed_ = 0;
+    activate_if_needed();
+    owner_.on_activatable_changed();
+  } else if (paths_[*activating_].activating() || tries_ > groups_.policies().pg_init_retries) {
+    give_up();
+  } else {
+    try_activation();
+  }
+}
+
+void PathActivator::give_up() {
+  const Path& path = paths_[*activating_];
+  log_.warning("the array does not serve LUN {} through {}", path.lun(), path.portal_name());
+  bypassed_ |= path_bit(*activating_);
+  end();
+  activate_if_needed();
+  owner_.on_activatable_changed();
+  owner_.on_hope_changed();
+}
+
+void PathActivator::end() {
+  activating_.reset();
+  timer_.stop();
+}
+
+void PathActivator::withdraw() {
+  if (activating_) {
+    end();
+  }
+  for (Path* path : paths_.all()) {
+    path->withdraw_activation();
+  }
+}
+
+void PathActivator::suspend() {
+  suspended_ = true;
+  withdraw();
+}
+
+void PathActivator::resume() {
+  suspended_ = false;
+  if (!closed_) {
+    activate_if_needed();
+    owner_.on_activatable_changed();
+    owner_.on_hope_changed();
+  }
+}
+
+void PathActivator::close() {
+  closed_ = true;
+  timer_.stop();
+  answer_timer_.stop();
+  look_.cancel();
+  withdraw();
+}
+
+void PathActivator::on_state(const Path& path) {
+  const PathState state = path.state();
+  if (state != PathState::ghost) {
+    bypassed_ &= ~path_bit(path.index());
+  }
+  if (activating_ == path.index() && state != PathState::ghost && state != PathState::pending) {
+    end();
+  }
+  activate_if_needed();
+}
+
+void PathActivator::forget(const Path& path) {
+  bypassed_ &= ~path_bit(path.index());
+  if (activating_ == path.index()) {
+    end();
+  }
+}
+
+void PathActivator::want_failback() {
+  for_failback_ = paths_.up() != 0;
+  look_soon();
+}
+
+// After all that a path's answer changes has changed.
+void PathActivator::look() {
+  if (closed_) {
+    return;
+  }
+  activate_if_needed();
+  if (for_failback_) {
+    activate_for_failback();
+  }
+  owner_.on_hope_changed();
+}
+
+// Another path is up, so that there is no hurry; and the better side may be about to show that it
+// is active already.
+void PathActivator::activate_for_failback() {
+  if (answer_is_near()) {
+    await_answer();
+    return;
+  }
+  for_failback_ = false;
+  const std::uint32_t best = groups_.wanted_group();
+  if (paths_.up() != 0 && best != groups_.groups().current() && !groups_.is_up(best)) {
+    activate(best);  // used when it is up
+  }
+}
+
+void PathActivator::activate_if_needed() {
+  if (paths_.up() == 0 && paths_.ghost() != 0 && !activating_ && !suspended_) {
+    activate_what_is_left();
+  }
+  if (!activating_ && !timer_.armed() && bypassed_is_wanted()) {
+    timer_.start_after(kRepeatActivation);
+  }
+}
+
+// With many paths there is always one of which the access state is being read, so that these are not
+// waited for again and again.
+bool PathActivator::answer_is_near() const {
+  const bool reads_have_time =
+      !answer_awaited_since_ || reactor_.now() < *answer_awaited_since_ + Path::kAnswerTime;
+  return std::any_of(paths_.begin(), paths_.end(), [reads_have_time](const Path* path) {
+    return path->answers_soon() || (reads_have_time && path->reading_access());
+  });
+}
+
+void PathActivator::await_answer() {
+  if (!answer_timer_.armed()) {
+    answer_awaited_since_ = answer_awaited_since_.value_or(reactor_.now());
+    answer_timer_.start_after(Path::kAnswerTime / 4);
+  }
+}
+
+void PathActivator::on_answer_timer() {
+  look();
+  if (!answer_timer_.armed()) {
+    answer_awaited_since_.reset();
+  }
+}
+
+void PathActivator::activate_what_is_left() {
+  if (answer_is_near()) {
+    await_answer();
+    return;
+  }
+  // At attach, the active side may only be late: what takes the LUN from it waits a little.
+  if (!known_ && !ghost_delay_over_) {
+    if (!timer_.armed()) {
+      timer_.start_after(kGhostDelay);
+    }
+    return;
+  }
+  activate(groups_.wanted_group());
+}
+
+// Whether a path that has refused would be used, or fallen back to, if it did not.
+bool PathActivator::bypassed_is_wanted() const {
+  const PathMask refused = paths_.ghost() & bypassed_;
+  if (refused == 0 || paths_.up() == 0) {
+    return refused != 0;
+  }
+  const Failback::Kind failback = groups_.policies().failback.kind;
+  const auto groups = groups_.groups().groups();
+  const std::uint32_t current = groups_.groups().current();
+  const bool returns = failback == Failback::Kind::immediate || failback == Failback::Kind::after ||
+                       groups[current].marginal;
+  return returns &&
+         std::any_of(groups.begin(), groups.begin() + current, [refused](const PathGroup& better) {
+           return (better.members & refused) != 0;
+         });
+}
+
+}  // namespace iscsi_blkback

@@ -1,0 +1,105 @@
+// PathActivator: has the array serve the LUN through one of a disk's ghost paths when no path is up any
+// more, or when they are the better side and failback says so. Requests wait meanwhile. Owned by
+// MultipathDevice. Reactor thread.
+//
+// One path is asked at a time, the best group's first; one that refuses, or does not answer in
+// checker_timeout, is passed over until all have been tried, and then tried again after a while. What
+// takes the LUN from a side that may only be late is not done while an answer is near, and at attach
+// not for kGhostDelay.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+
+#include "base/reactor.h"
+#include "multipath/groups/group_controller.h"
+#include "multipath/path/disk_log.h"
+#include "multipath/path/path_set.h"
+
+namespace iscsi_blkback {
+
+class PathActivator {
+ public:
+  class Owner {
+   public:
+    // activatable() has changed: another path may be the one to go back to.
+    virtual void on_activatable_changed() noexcept = 0;
+    // A path was given up, or time has passed in which one might have come up: perhaps nothing will.
+    virtual void on_hope_changed() noexcept = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  // answer_time: how long an activation may take before the next path is asked; the session waits
+  // longer. The others outlive it.
+  PathActivator(Reactor& reactor, std::chrono::milliseconds answer_time, const PathSet& paths,
+                const GroupController& groups, DiskLog& log, Owner& owner);
+
+  // Ghosts that can be told, are not just being told, and have not been passed over.
+  [[nodiscard]] PathMask activatable() const;
+  // A path is being activated; also between two tries.
+  [[nodiscard]] bool busy() const { return activating_.has_value(); }
+  // The path is being activated, or is about to be.
+  [[nodiscard]] bool concerns(const Path& path) const;
+  // A path is just being asked who it is or how it serves the LUN, and may turn out to be the active
+  // side.
+  [[nodiscard]] bool answer_is_near() const;
+  // ... and when that has had its time, on_hope_changed().
+  void await_answer();
+
+  // The path's state has changed, and the groups with it.
+  void on_state(const Path& path);
+  // The path is being removed.
+  void forget(const Path& path);
+  // A path's activation has ended, however late.
+  void on_done(const Path& path, PathActivation::Outcome outcome);
+  // Now, or later in this turn: whether something is to be activated.
+  void activate_if_needed();
+  void look_soon() { look_.schedule(); }
+  // The best group is to be used, and has ghosts only.
+  void want_failback();
+  // The disk knows its LUN: no path is waited for any more that needs no activation.
+  void set_known() { known_ = true; }
+
+  // The guest is suspended, so that the LUN is the migration's destination's to take; resume() begins
+  // anew. What was not sent yet is taken back.
+  void suspend();
+  void resume();
+  void close();
+
+ private:
+  void look();
+  void activate(std::uint32_t group);
+  void try_activation();
+  void on_timer();
+  void give_up();
+  void end();
+  void withdraw();
+  void activate_what_is_left();
+  void activate_for_failback();
+  void on_answer_timer();
+  [[nodiscard]] bool bypassed_is_wanted() const;
+
+  Reactor& reactor_;
+  const std::chrono::milliseconds answer_time_;
+  const PathSet& paths_;
+  const GroupController& groups_;
+  DiskLog& log_;
+  Owner& owner_;
+  bool known_ = false;
+  bool suspended_ = false;
+  bool closed_ = false;
+  Timer timer_;                              // the next try, or the end of patience
+  std::optional<std::uint32_t> activating_;  // the path
+  std::uint32_t tries_ = 0;
+  PathMask bypassed_ = 0;  // ghosts whose activation has failed, or is not answered
+  bool ghost_delay_over_ = false;
+  bool for_failback_ = false;  // is to be thought about when no answer is near
+  Deferred look_;
+  Timer answer_timer_;  // another look whether the path that is just being asked has had its time
+  std::optional<TimePoint> answer_awaited_since_;
+};
+
+}  // namespace iscsi_blkback
