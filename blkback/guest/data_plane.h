@@ -19,7 +19,7 @@
 #include "blkback/guest/disk_wishes.h"
 #include "blkback/guest/xenbus_node.h"
 #include "multipath/attach/disk_plan.h"
-#include "multipath/guest_state.h"
+#include "multipath/fencing/guest_state.h"
 #include "multipath/multipath_snapshot.h"
 
 namespace iscsi_blkback {
