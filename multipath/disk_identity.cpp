@@ -25,7 +25,7 @@ Result<void> DiskIdentity::check(const Source& source, const LogicalUnitIdentity
   if (told.block_count == 0 && !known_) {
     return {};  // not served here now, so that it can be no measure for others; nor is it used
   }
-  const Result<void> checked = known_ ? compare(source, told, serial) : adopt(source, told);
+  Result<void> checked = known_ ? compare(source, told, serial) : adopt(source, told);
   if (checked) {
     add_names(lun_.names, told.names, serial);
     if (told.block_count != 0) {

@@ -86,6 +86,7 @@ class ProcessLauncher final : public GuestLauncher {
       arguments.insert(arguments.end(), {"--config", configuration_path_});
     }
     std::vector<char*> pointers;
+    pointers.reserve(arguments.size() + 1);
     for (std::string& argument : arguments) {
       pointers.push_back(argument.data());
     }
@@ -124,7 +125,7 @@ class ProcessLauncher final : public GuestLauncher {
 
   Result<std::optional<pid_t>> adopt(DomainId guest) override {
     const std::string path = guest_lock_path(run_directory_, guest);
-    const auto pid = ProcessLock::holder(path);
+    auto pid = ProcessLock::holder(path);
     if (!pid || !*pid) {
       return pid;
     }
@@ -278,7 +279,7 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
   }
   auto server = ControlServer::listen(
       **control, service_socket_path(configuration.run_directory),
-      [&keeper, own = *own_domain](const std::string& request, ControlServer::Reply reply) {
+      [&keeper, own = *own_domain](const std::string& request, const ControlServer::Reply& reply) {
         const auto command = parse_control_request(request);
         if (!command) {
           reply(control_refusal(command.error().message));

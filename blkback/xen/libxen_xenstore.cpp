@@ -159,9 +159,9 @@ class LibxenXenStore final : public XenStore {
         return begun;
       }
       Transaction transaction(*this, started);
-      const Result<void> done = body(transaction);
+      Result<void> done = body(transaction);
       int number = 0;
-      const auto ended = call("ending a transaction for", kAll, [&] {
+      auto ended = call("ending a transaction for", kAll, [&] {
         const bool ok = xs_transaction_end(handle_.get(), started, !done);
         number = ok ? 0 : errno;
         return ok;

@@ -75,13 +75,13 @@ TEST(QueueDepth, ForgetsItsLimitAtTheTop) {
   QueueDepth depth(64);
   depth.on_task_set_full(after(0), 3);
   EXPECT_EQ(depth.limit(), 2U);
-  int seconds = 0;
+  int steps = 0;
   while (depth.limited()) {
-    ASSERT_LE(++seconds, 100);
-    depth.on_success(after(seconds * 1000));
+    ASSERT_LE(++steps, 100);
+    depth.on_success(after(steps * 1000));
     ASSERT_TRUE(!depth.limited() || depth.limit() <= 64U);
   }
-  EXPECT_GE(seconds, 20);
+  EXPECT_GE(steps, 20);
 }
 
 TEST(QueueDepth, ResetForgets) {
