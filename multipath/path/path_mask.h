@@ -1,4 +1,4 @@
-// PathMask: paths of one disk by their numbers. Bit i stands for path i.
+// PathMask: paths of one disk by their numbers. Bit i stands for path i. A value.
 #pragma once
 
 #include <cstdint>
