@@ -37,7 +37,7 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       options_(std::move(options)),
       observer_(observer),
       log_(reactor, options_.alias),
-      fencer_(SessionFencer::of(reactor)),
+      sessions_(SessionFencer::of(reactor)),
       groups_(reactor,
               {.settings = options_,
                .arrays = options_.arrays,
@@ -48,14 +48,25 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       activator_(reactor, options_.checker_timeout, paths_, groups_, log_, *this),
       disk_(
           {.wwid = options_.wwid, .same_lun = options_.same_lun, .read_only = options_.read_only}),
-      unfenced_(std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest,
-                options_.redirected_login_fences),
-      fence_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_fence_timer(); }, this),
-      lun_fence_(reactor, *this),
-      predecessor_fence_(reactor, *fencer_, *this),
-      barrier_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_barrier_timer(); }, this),
+      turn_(reactor,
+            {.directory = options_.barrier_directory,
+             .holder_name = options_.holder_name.empty() ? options_.alias : options_.holder_name,
+             .holder_domain = options_.holder_domain,
+             .shared = options_.shared,
+             .redirected_login_fences = options_.redirected_login_fences,
+             .quiesce_time = options_.quiesce_time,
+             .host_started_at = options_.host_started_at},
+            *sessions_, paths_, log_, *this),
+      fence_(reactor,
+             {.lun_fence = {.preempts = options_.reservation_key != 0,
+                            .resets = options_.exclusive_luns,
+                            .settle_time = options_.fence_settle_time,
+                            .quiesce_time = options_.quiesce_time},
+              .exclusive = options_.exclusive_luns,
+              .shared = options_.shared,
+              .redirected_login_fences = options_.redirected_login_fences,
+              .most_writes = std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest},
+             sessions_, paths_, groups_, activator_, turn_, log_, *this),
       no_path_timer_(reactor, groups_.policies().no_path_retry, *this),
       capacity_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_capacity_timer(); },
@@ -98,21 +109,6 @@ MultipathDevice::Impl::~Impl() {
   }
 }
 
-bool MultipathDevice::Impl::fenced_alone(const Path& path) const {
-  if (portal_group_fences() != PortalGroupFences::trial) {
-    return false;
-  }
-  const auto any_other = [&](const auto& is) {
-    return std::any_of(paths_.begin(), paths_.end(), [&](const Path* other) {
-      return &other->session() != &path.session() && is(other->session());
-    });
-  };
-  return any_other(
-             [&](const Session& other) { return fencer_->tried_in_vain(path.session(), other); }) &&
-         !any_other(
-             [&](const Session& other) { return fencer_->one_nexus_space(path.session(), other); });
-}
-
 bool MultipathDevice::Impl::on_its_way(const Path& path) const {
   return path.on_its_way() || activator_.concerns(path);
 }
@@ -150,11 +146,11 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.queueing = paths_.up() == 0 && !failing();
   snapshot.queued = queued_count_;
   snapshot.held = held_count_ + withheld_count_;
-  snapshot.waits_because = waits_for_its_turn() ? std::string() : waits_because_;
+  snapshot.waits_because = turn_.why();
   snapshot.hedged = hedged_;
   snapshot.waiting_for_space = waiting_for_space_;
   snapshot.no_path_retry = no_path_retry_text(no_path_timer_.wait());
-  snapshot.portal_group_fences = to_string(portal_group_fences());
+  snapshot.portal_group_fences = to_string(fence_.portal_group_fences());
   snapshot.queued_time = no_path_timer_.queued_time();
   snapshot.queue_timeouts = no_path_timer_.timeouts();
   for (Path* path : paths_) {
@@ -178,7 +174,7 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
          .marginal_for = marginal_until ? *marginal_until - reactor_.now() : Duration::zero(),
          .checker = to_string(groups_.policies().path_checker),
          .finding = path->finding(),
-         .fenced_alone = fenced_alone(*path)});
+         .fenced_alone = fence_.fenced_alone(*path)});
   }
   for (const std::unique_ptr<Removal>& removal : removals_) {
     snapshot.in_flight += removal->path.in_flight();

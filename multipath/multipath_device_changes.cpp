@@ -33,20 +33,20 @@ Result<void> MultipathDevice::Impl::add_path(Session& session, std::uint16_t lun
                                                   options_.alias, kMaxPaths));
   }
   groups_.add_path(*index);
-  fencer_->add(session, *this);
+  fence_.add(session);
   Path& path = paths_.add(std::make_unique<Path>(
       reactor_, session, lun, std::move(portal_name), *index,
       Path::Options{.checker = {groups_.policies().path_checker, options_.polling_interval,
                                 options_.max_polling_interval, options_.checker_timeout},
                     .marginal = options_.marginal,
                     .host_key = options_.reservation_key,
-                    .registrations = fencer_},
+                    .registrations = sessions_},
       log_, *this));
-  predecessor_fence_.path_added(session);
+  turn_.path_added(path);
   groups_.update_priorities();
   path.start();
   if (session.login_epoch() != 0) {
-    tell_nexus(path);  // of a session that others have brought up; else its login tells
+    turn_.tell_nexus(path);  // of a session that others have brought up; else its login tells
   }
   return {};
 }
@@ -68,12 +68,9 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
                     (*found)->portal_name(), options_.alias));
   }
   Path& path = **found;
-  const std::uint32_t index = path.index();
   log_.info("path {} of LUN {} is removed, {} requests are outstanding there", path.portal_name(),
             lun, path.in_flight());
-  if (lun_fence_.path == index) {
-    give_up_reset();
-  }
+  fence_.forget_carrier(path);
   const bool had_path = paths_.up() != 0;
   paths_.retire(path);
   path.stop();
@@ -96,11 +93,9 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
 }
 
 bool MultipathDevice::Impl::nothing_outstanding(const Removal& removal) const {
-  const std::uint32_t index = removal.path.index();
-  return removal.path.in_flight() == 0 && removal.idle() && !removal.path.has_own_commands() &&
-         !removal.path.key().registering() &&
-         !(lun_fence_.under_way() && lun_fence_.path == index) &&
-         !(lun_fence_.outstanding && options_.reservation_key != 0 && lun_fence_.lost == index);
+  const Path& path = removal.path;
+  return path.in_flight() == 0 && removal.idle() && !path.has_own_commands() &&
+         fence_.has_done_with(path);
 }
 
 void MultipathDevice::Impl::on_removal_overdue(Removal& removal) {
@@ -142,20 +137,19 @@ void MultipathDevice::Impl::finish_removals() {
   }
   std::vector<Session*> let_go;
   std::erase_if(removals_, [&](const std::unique_ptr<Removal>& removal) {
-    const std::uint32_t index = removal->path.index();
-    if (!nothing_outstanding(*removal) || unfenced_.has_path(index) ||
-        !key_given_back(removal->path)) {
+    if (!nothing_outstanding(*removal) || fence_.has_lost(removal->path) ||
+        !fence_.key_given_back(removal->path)) {
       return false;
     }
     Session& session = removal->path.session();
     if (!std::exchange(removal->withdrawn, true)) {
-      removal->nothing_at_fencer = fencer_->remove(session, *this);
+      removal->nothing_at_fencer = fence_.let_go(session);
     }
     if (!removal->nothing_at_fencer) {
       return false;
     }
     log_.info("path {} of LUN {} is gone", removal->path.portal_name(), removal->path.lun());
-    forget_path(index);
+    forget_path(removal->path);
     let_go.push_back(&session);
     return true;
   });
@@ -168,7 +162,8 @@ void MultipathDevice::Impl::finish_removals() {
 }
 
 // Its number may be given to another path.
-void MultipathDevice::Impl::forget_path(std::uint32_t index) {
+void MultipathDevice::Impl::forget_path(const Path& path) {
+  const std::uint32_t index = path.index();
   const PathMask bit = path_bit(index);
   for (Request& request : pool_) {
     request.avoid &= ~bit;
@@ -176,8 +171,7 @@ void MultipathDevice::Impl::forget_path(std::uint32_t index) {
       request.prefer.reset();
     }
   }
-  predecessor_fence_.path_leaves(paths_[index].session());
-  barrier_.forget_nexus(index);
+  turn_.path_leaves(path);
   groups_.remove_path(index);
   paths_.remove(index);
 }

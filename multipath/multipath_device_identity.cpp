@@ -26,13 +26,12 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
   }
   if (!knew) {
     activator_.set_known();
-    names_at_barrier_.serial = serial;
-    (void)names_at_barrier_.add(identity.names, target_name);
-    enter_barrier();
+    fence_.set_known();
+    turn_.enter(identity.names, target_name, path.lun(), serial, geometry().read_only);
     apply_policies();
     notify_.schedule();
   }
-  learn_names(target_name, identity.names, serial);
+  turn_.learn(identity.names, target_name, serial);
   if (identity.block_count != 0 && !identity.access.refused) {
     cache_.note(identity.write_cache, path.asked_at(), reactor_.now());
   }

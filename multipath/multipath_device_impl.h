@@ -5,8 +5,6 @@
 //   multipath_device_hedges.cpp  silent paths: what waits there is asked for once more elsewhere
 //   multipath_device_suspend.cpp  the guest is suspended, or the disk closed: what stops then
 //   multipath_device_paths.cpp   what paths and fences tell: identity, no path, closing
-//   multipath_device_fences.cpp  lost writes are fenced by LOGICAL UNIT RESET, PREEMPT AND ABORT
-//   multipath_device_barrier.cpp  other disks of this host at the same LUN
 //   multipath_device_changes.cpp  paths that come and go while the disk is in use
 #pragma once
 
@@ -20,10 +18,9 @@
 #include "initiator/scsi/persistent_reservation.h"
 #include "initiator/session/task_management.h"
 #include "multipath/disk_identity.h"
-#include "multipath/fencing/lun_write_barrier.h"
-#include "multipath/fencing/predecessor_fence.h"
+#include "multipath/fencing/lun_turn.h"
 #include "multipath/fencing/session_fencer.h"
-#include "multipath/fencing/unfenced_writes.h"
+#include "multipath/fencing/write_fence.h"
 #include "multipath/groups/group_controller.h"
 #include "multipath/groups/path_activator.h"
 #include "multipath/multipath_device.h"
@@ -36,12 +33,9 @@
 
 namespace iscsi_blkback {
 
-// How often a disk looks at the others of its LUN when nobody tells of a change.
-inline constexpr std::chrono::seconds kBarrierLook{1};
-
 class MultipathDevice::Impl final : public Path::Owner,
-                                    public PredecessorFence::Owner,
-                                    public SessionFencer::Client,
+                                    public LunTurn::Owner,
+                                    public WriteFence::Owner,
                                     public NoPathTimer::Owner,
                                     public GroupController::Owner,
                                     public PathActivator::Owner {
@@ -54,7 +48,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   void set_no_path_retry(std::optional<NoPathRetry> wait);
   void submit(BlockRequest& block);
   void set_guest(const GuestNow& guest);
-  void keep_place() { keeps_place_ = true; }
+  void keep_place() { turn_.keep_place(); }
   // It does not run, as far as is known.
   [[nodiscard]] bool suspended() const { return guest_.state != GuestState::runs; }
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
@@ -63,7 +57,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   // Which LUN it is; before the disk is used by anybody.
   [[nodiscard]] bool ready() const { return disk_.known(); }
   [[nodiscard]] const Geometry& geometry() const { return disk_.geometry(); }
-  [[nodiscard]] const LunNames& names() const { return disk_.lun().names; }
+  [[nodiscard]] const LunNames& names() const override { return disk_.lun().names; }
 
   // False only for the canaries of the simulation.
   bool hold_overlapping_writes_ = true;
@@ -138,30 +132,6 @@ class MultipathDevice::Impl final : public Path::Owner,
     bool succeeded = false;  // and the first one's buffer cannot be had yet
   };
 
-  // A fence by a command of the logical unit, one at a time.
-  struct LunFence {
-    LunFence(Reactor& reactor, Impl& impl)
-        : timer(
-              reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_lun_fence_timer(); },
-              &impl) {}
-    [[nodiscard]] bool under_way() const { return pausing || outstanding; }
-
-    Timer timer;           // the next look
-    bool pausing = false;  // nothing is sent to a path: the LUN is about to be reset, or is just
-                           // being reset
-    bool outstanding = false;
-    bool late = false;           // reset: requests were sent since, which it may end
-    std::uint32_t failures = 0;  // in a row
-    std::uint32_t path = 0;      // that carries it
-    std::uint32_t lost = 0;      // whose writes wait, in this nexus
-    LoginPlace lost_place;
-    TimePoint sent_at{};
-    TimePoint give_up_at{};
-    TaskManagement function;
-    ScsiTask task;
-    std::array<std::byte, kReserveOutListBytes> buffer{};
-  };
-
   // Path::Owner
   void on_path_session_up(Path& path) noexcept override;
   Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
@@ -171,36 +141,30 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_space_low(Path& path) noexcept override;
   void on_loss_told(Path& path, const std::string& sense) noexcept override;
   void on_path_idle(Path& path) noexcept override;
-  [[nodiscard]] bool may_reset_lun() const noexcept override;
+  [[nodiscard]] bool may_reset_lun() const noexcept override { return fence_.may_reset(); }
   void on_suspect(Path& path) noexcept override;
   void on_suspicion_over(Path& path) noexcept override;
   void on_silence_goes_on(Path& path) noexcept override;
   void on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept override;
   void on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept override;
-  // SessionFencer::Client
-  void on_fenced(Session& session, const LoginPlace& place,
-                 std::uint64_t login_epoch) noexcept override;
+  // WriteFence::Owner
+  [[nodiscard]] const LogicalUnitIdentity& lun() const override { return disk_.lun(); }
+  [[nodiscard]] bool waits_for_fence() const override {
+    return held_count_ != 0 || withheld_count_ != 0 || (closing_ && wait_for_fences_);
+  }
+  void on_fenced() noexcept override { release_held_.schedule(); }
+  void on_pause_over() noexcept override { pump_.schedule(); }
+  void on_path_released(Path& path) noexcept override { on_path_changed(path); }
+  void on_fence_settled() noexcept override { look_at_those_that_end(); }
   void on_withdrawn() noexcept override;
-  // and of PredecessorFence::Owner
+  // LunTurn::Owner
   [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override {
-    return options_.redirected_login_fences ? PortalGroupFences::yes
-                                            : groups_.policies().portal_group_fences;
+    return fence_.portal_group_fences();
   }
-  [[nodiscard]] bool wants_trials() const noexcept override {
-    return portal_group_fences() == PortalGroupFences::trial && ready() && !suspended() &&
-           !closing_;
-  }
-  [[nodiscard]] bool redirected_login_fences() const noexcept override {
-    return options_.redirected_login_fences;
-  }
-  [[nodiscard]] bool refuses_reset(const std::string& wwid, const std::string& target_name,
-                                   std::uint16_t lun) const noexcept override;
-  [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
-  void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept override;
-  // PredecessorFence::Owner
-  void on_predecessor_fenced(const PredecessorPath& predecessor) noexcept override;
-  void on_predecessor_fence_idle() noexcept override;
-  [[nodiscard]] std::vector<Session*> path_sessions() const override;
+  void on_turn_changed() noexcept override { notify_.schedule(); }
+  void on_turn_begins() noexcept override { release_held_.schedule(); }
+  void on_overtaken() noexcept override { fail_what_waits(); }
+  void on_turn_idle() noexcept override { look_at_those_that_end(); }
   // GroupController::Owner
   [[nodiscard]] PathMask activatable() const override { return activator_.activatable(); }
   void on_activation_wanted() noexcept override { activator_.want_failback(); }
@@ -244,7 +208,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   void delay(Request& request, Duration time);
   void wait_for_space(Request& request);
   void end_wait_for_space(Request& request, IoStatus status);
-  void record_unfenced(const Request& request, Path& path);
   void on_delay_over(Request& request);
   void release_held();
   void pump();
@@ -285,59 +248,11 @@ class MultipathDevice::Impl final : public Path::Owner,
   [[nodiscard]] bool failing() const;
   void fail_if_failing();
   void fail_waiting_if_no_path();
-  void on_fence_timer();
-  void after_fencing();
   void look_at_those_that_end();
-  void start_fence_timer();
   void notify();
   void tell_ready();
   void tell_changes();
   void check_closed();
-  [[nodiscard]] bool keeps_the_place() const;
-  // multipath_device_fences.cpp
-  void register_key(Path& path);
-  // At the end of a path, when nothing of it is left to be fenced. False: to be waited for.
-  [[nodiscard]] bool key_given_back(Path& path);
-  // Whether it is certain that what ends commands through the carrier reaches that write, too.
-  [[nodiscard]] bool reaches(const Path& carrier, const UnfencedWrite& write) const;
-  [[nodiscard]] bool may_carry_lun_fence(const Path& path) const;
-  [[nodiscard]] Path* path_for_reset(TimePoint until) const;
-  struct Preemption {
-    Path* carrier = nullptr;
-    std::uint32_t lost = 0;
-  };
-  [[nodiscard]] std::optional<Preemption> preemption(TimePoint until) const;
-  [[nodiscard]] TimePoint settled_harmless_at(TimePoint now) const;
-  void start_lun_fence_timer();
-  void on_lun_fence_timer();
-  void look_whether_drained();
-  void preempt(Path& path, std::uint32_t lost);
-  void release_preempted();
-  void on_lun_fence_answered(bool done, const char* how);
-  void end_lun_fence(bool done);
-  // The reset is not waited for any more, whatever becomes of it.
-  void give_up_reset();
-  void doubt_requests();
-
-  // multipath_device_barrier.cpp
-  void enter_barrier();
-  void learn_names(const std::string& target_name, const LunNames& told, SerialNumberIs serial);
-  void follow_barrier_file();
-  // error: of what needs the barrier's folder alone; null: it has succeeded.
-  void note_turn(const Error* error);
-  // Another process has the folder, and not for so long that it would be worth a word.
-  [[nodiscard]] bool waits_for_its_turn() const;
-  [[nodiscard]] Duration barrier_look() const;
-  void on_barrier_timer();
-  void tell_use();
-  void tell_nexus(const Path& path);
-  void tell_unfenced();
-  void look_at_barrier();
-  [[nodiscard]] std::string why_it_waits(const LunWriteBarrier::Others& others) const;
-  void wait_for_barrier();
-  void fence_dead_holders(const std::vector<LunWriteBarrier::DeadHolder>& dead);
-  [[nodiscard]] const SessionOptions* session_at(const std::string& target_name) const;
-
   // multipath_device_identity.cpp
   void grow_if_all_agree(const Path* changed);
   void start_capacity_timer();
@@ -374,12 +289,10 @@ class MultipathDevice::Impl final : public Path::Owner,
   void on_abort_ended(Removal& removal);
   [[nodiscard]] bool nothing_outstanding(const Removal& removal) const;
   void finish_removals();
-  void forget_path(std::uint32_t index);
+  void forget_path(const Path& path);
 
   void apply_policies();
   void add_group_snapshots(MultipathSnapshot& snapshot) const;
-  // Whether a trial of its portal has shown that none of another path fences for it.
-  [[nodiscard]] bool fenced_alone(const Path& path) const;
   [[nodiscard]] bool on_its_way(const Path& path) const;
 
   MultipathDevice& device_;
@@ -387,7 +300,7 @@ class MultipathDevice::Impl final : public Path::Owner,
   const MultipathOptions options_;
   Observer& observer_;
   DiskLog log_;
-  std::shared_ptr<SessionFencer> fencer_;
+  const std::shared_ptr<SessionFencer> sessions_;
 
   PathSet paths_;
   std::vector<std::unique_ptr<Removal>> removals_;
@@ -420,21 +333,8 @@ class MultipathDevice::Impl final : public Path::Owner,
   std::uint32_t withheld_count_ = 0;
   std::uint32_t waiting_for_space_ = 0;
 
-  UnfencedWrites unfenced_;
-  Timer fence_timer_;
-  LunFence lun_fence_;
-
-  LunWriteBarrier barrier_;
-  BarrierNames names_at_barrier_;  // all that paths have told
-  PredecessorFence predecessor_fence_;
-  TimePoint unfenced_until_{};                 // by then the last lost write is harmless, too
-  UnfencedWrites::Whereabouts told_unfenced_;  // what barrier_ tells
-  std::string barrier_error_;                  // why the disk has not entered it
-  std::optional<TimePoint> turn_since_;        // another process has its folder
-  std::string waits_because_;  // why reads and writes wait, mostly for another disk of the host
-  TimePoint barrier_since_{};
-  TimePoint barrier_reminder_{};  // when the log says so once more
-  Timer barrier_timer_;
+  LunTurn turn_;
+  WriteFence fence_;
 
   NoPathTimer no_path_timer_;
 
@@ -450,8 +350,6 @@ class MultipathDevice::Impl final : public Path::Owner,
   Timer first_answers_timer_;  // from ready() until ready is told
 
   GuestNow guest_;
-  bool overtaken_ = false;       // see LunWriteBarrier::Others
-  bool keeps_place_ = false;
   Timer suspend_timer_;  // the end of the time that writes at a path have to be answered
   bool closing_ = false;
   bool wait_for_fences_ = false;

@@ -66,7 +66,7 @@ void MultipathDevice::Impl::dispatch(Request& request) {
 // True: it does not go to a path now.
 bool MultipathDevice::Impl::keep_back(Request& request) {
   const bool held = must_be_held(request);
-  if (overtaken_) [[unlikely]] {
+  if (turn_.overtaken()) [[unlikely]] {
     finish(request, IoStatus::aborted);
     return true;
   }
@@ -80,10 +80,7 @@ bool MultipathDevice::Impl::keep_back(Request& request) {
 }
 
 bool MultipathDevice::Impl::must_be_held(const Request& request) {
-  if (barrier_.changed()) [[unlikely]] {
-    look_at_barrier();
-  }
-  if (!waits_because_.empty() && request.block->operation != BlockOperation::flush) [[unlikely]] {
+  if (turn_.must_wait() && request.block->operation != BlockOperation::flush) [[unlikely]] {
     return hold_overlapping_writes_;
   }
   return request.is_write() && must_wait_for_overlap(request);
@@ -91,13 +88,13 @@ bool MultipathDevice::Impl::must_be_held(const Request& request) {
 
 // Rules 2 and 3 of multipath_device.h.
 bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
-  if (unfenced_.empty() || !hold_overlapping_writes_) [[likely]] {
+  if (fence_.empty() || !hold_overlapping_writes_) [[likely]] {
     return false;
   }
-  if (unfenced_.endangers(request.first_sector(), request.end_sector(), request.serial)) {
+  if (fence_.writes().endangers(request.first_sector(), request.end_sector(), request.serial)) {
     return true;
   }
-  if (!unfenced_.has_owner(request.serial)) {
+  if (!fence_.writes().has_owner(request.serial)) {
     return false;
   }
   bool wait = false;
@@ -113,7 +110,7 @@ bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
 }
 
 bool MultipathDevice::Impl::try_send(Request& request) {
-  if (suspended() || lun_fence_.pausing) [[unlikely]] {
+  if (suspended() || fence_.pausing()) [[unlikely]] {
     return false;
   }
   if (request.prefer && (paths_.able() & path_bit(*request.prefer)) != 0 &&
@@ -175,7 +172,7 @@ void MultipathDevice::Impl::send(Request& request, Path& chosen) {
     path.submit(request, piece);
   }
   if (path.writes_in_flight() == 1 && whole.operation == BlockOperation::write) {
-    barrier_.set_outstanding(path.index(), true);
+    turn_.set_outstanding(path, true);
   }
   if (!path.able()) [[unlikely]] {
     paths_.note_room(path);
@@ -186,10 +183,10 @@ void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) 
   Path& path = *request.path;
   if (request.task.direction == DataDirection::out) {
     if (error == ErrorClass::connection_lost) [[unlikely]] {
-      record_unfenced(request, path);
+      fence_.lost(path, request.first_sector(), request.end_sector(), request.serial);
     }
     if (path.writes_in_flight() == 0) {
-      barrier_.set_outstanding(path.index(), false);
+      turn_.set_outstanding(path, false);
     }
   }
   groups_.ended(path, request.selected_bytes, request.started, error == ErrorClass::success);
@@ -473,27 +470,6 @@ void MultipathDevice::Impl::end_wait_for_space(Request& request, IoStatus status
   }
 }
 
-void MultipathDevice::Impl::record_unfenced(const Request& request, Path& path) {
-  const Session& session = path.session();
-  unfenced_until_ = reactor_.now() + options_.quiesce_time;
-  const bool added = unfenced_.add({.first_sector = request.first_sector(),
-                                    .end_sector = request.end_sector(),
-                                    .owner = request.serial,
-                                    .path = path.index(),
-                                    .place = login_place(session),
-                                    .login_epoch = session.login_epoch(),
-                                    .harmless_at = unfenced_until_});
-  told_unfenced_.paths |= path_bit(path.index());
-  told_unfenced_.elsewhere = told_unfenced_.elsewhere || !added;
-  barrier_.set_unfenced(told_unfenced_.paths, told_unfenced_.elsewhere, unfenced_until_);
-  if (!fence_timer_.armed()) {
-    start_fence_timer();
-  }
-  if (!withdrawn_) {
-    fencer_->fence(path.session(), *this);
-  }
-}
-
 void MultipathDevice::Impl::on_delay_over(Request& request) {
   request.unlink();
   dispatch(request);
@@ -513,8 +489,8 @@ void MultipathDevice::Impl::release_held() {
 
 // Rule 5 of multipath_device.h.
 bool MultipathDevice::Impl::may_strike_late(const Request& request) const {
-  return options_.shared && request.is_write() &&
-         unfenced_.has_copy(request.first_sector(), request.end_sector(), request.serial);
+  return request.is_write() &&
+         fence_.withholds(request.first_sector(), request.end_sector(), request.serial);
 }
 
 void MultipathDevice::Impl::release_withheld() {
@@ -558,7 +534,7 @@ void MultipathDevice::Impl::fail_what_waits() {
 }
 
 void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
-  if (!unfenced_.empty() && may_strike_late(request)) [[unlikely]] {
+  if (!fence_.empty() && may_strike_late(request)) [[unlikely]] {
     if (!closing_) {
       request.place = Request::Place::withheld;
       request.result = status;

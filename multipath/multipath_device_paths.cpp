@@ -15,43 +15,7 @@ constexpr std::chrono::milliseconds kFirstAnswersTime{100};
 
 void MultipathDevice::Impl::on_path_session_up(Path& path) noexcept {
   paths_.forget_silence(path);
-  // The target has terminated what the session lost in its earlier logins, where this login has led
-  // to the same nexus (login_place.h). Tasks of a connection complete before the next login, so
-  // that all of it is recorded by now.
-  const Session& session = path.session();
-  tell_unfenced();  // before this login takes the place of the one that lost them
-  tell_nexus(path);
-  if (unfenced_.fence(path.index(), login_place(session), session.login_epoch() - 1)) {
-    after_fencing();
-  }
-}
-
-void MultipathDevice::Impl::on_fenced(Session& session, const LoginPlace& place,
-                                      std::uint64_t login_epoch) noexcept {
-  bool removed = false;
-  for (Path* path : paths_.all()) {
-    if (&path->session() == &session) {
-      removed = unfenced_.fence(path->index(), place, login_epoch) || removed;
-    }
-  }
-  if (removed) {
-    after_fencing();
-  }
-}
-
-void MultipathDevice::Impl::on_fence_timer() {
-  if (unfenced_.expire(reactor_.now())) {
-    after_fencing();
-  } else {
-    start_fence_timer();
-  }
-}
-
-void MultipathDevice::Impl::after_fencing() {
-  tell_unfenced();
-  start_fence_timer();
-  release_held_.schedule();
-  look_at_those_that_end();
+  fence_.on_session_up(path);
 }
 
 // Paths that are removed, or the device, may be waiting for what has just happened.
@@ -60,15 +24,6 @@ void MultipathDevice::Impl::look_at_those_that_end() {
     check_closed_.schedule();
   } else if (paths_.leaving() != 0) {
     finish_removals_.schedule();
-  }
-}
-
-void MultipathDevice::Impl::start_fence_timer() {
-  if (unfenced_.empty()) {
-    fence_timer_.stop();
-  } else {
-    fence_timer_.start_at(unfenced_.next_expiry());
-    start_lun_fence_timer();
   }
 }
 
@@ -113,7 +68,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
     groups_.note_failure(path);
   }
   if (usable) {
-    register_key(path);
+    fence_.enroll(path);
   } else if (path.state() == PathState::quarantined) {
     if (!capacity_timer_.armed()) {
       start_capacity_timer();  // the disk may not be ready before it leads there
@@ -206,7 +161,7 @@ void MultipathDevice::Impl::apply_policies() {
   }
   groups_.update_priorities();
   if (!closing_) {
-    fencer_->look_for_trials_soon();
+    fence_.look_for_trials_soon();
     groups_.follow(before);
     notify_.schedule();
   }
@@ -266,16 +221,14 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   ISCSI_BLKBACK_ASSERT(!closing_);
   closing_ = true;
   wait_for_fences_ = wait_for_fences;
-  fencer_->stop_trials(*this);
+  fence_.close();
   on_closed_ = on_closed;
   on_closed_owner_ = owner;
   no_path_timer_.close();
   groups_.close();
   capacity_timer_.stop();
   first_answers_timer_.stop();
-  tell_use();
-  barrier_timer_.start_after(kBarrierLook);
-  predecessor_fence_.stop();
+  turn_.close();
   fail_what_waits();
   for (Request& request : pool_) {
     request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
@@ -293,34 +246,25 @@ void MultipathDevice::Impl::check_closed() {
       !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||
-      (lun_fence_.outstanding && options_.reservation_key != 0) ||
+      fence_.must_be_awaited() ||
       std::any_of(paths_.all().begin(), paths_.all().end(),
                   [](const Path* path) {
                     return (path->key().registering() || path->has_own_commands());
                   }) ||
-      !predecessor_fence_.idle() || (wait_for_fences_ && !unfenced_.empty())) {
+      !turn_.idle() || (wait_for_fences_ && !fence_.empty())) {
     return;
   }
   bool keys_given_back = true;
   for (Path* path : paths_.all()) {
-    keys_given_back = key_given_back(*path) && keys_given_back;
+    keys_given_back = fence_.key_given_back(*path) && keys_given_back;
   }
   if (!keys_given_back) {
     return;
   }
   if (!withdrawn_) {
     withdrawn_ = true;
-    if (keeps_the_place()) {
-      barrier_.leave_place(reactor_.now());
-    } else {
-      barrier_.leave();
-    }
-    unfenced_.clear();
-    barrier_timer_.stop();
-    fence_timer_.stop();
-    give_up_reset();
-    lun_fence_.timer.stop();
-    nothing_at_fencer_ = fencer_->withdraw(*this);
+    turn_.leave();
+    nothing_at_fencer_ = fence_.withdraw();
   }
   if (nothing_at_fencer_) {
     notify_.cancel();
@@ -349,8 +293,8 @@ void MultipathDevice::Impl::notify() {
 
 void MultipathDevice::Impl::tell_ready() {
   first_answers_timer_.stop();
-  if (!waits_because_.empty() && !closing_) {
-    tell_changes();  // look_at_barrier() has it told again
+  if (turn_.waits() && !closing_) {
+    tell_changes();  // on_turn_changed() has it told again
     return;
   }
   if (!disk_.conflict().empty() && !closing_) {

@@ -26,7 +26,7 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
   const bool was_suspended = suspended();
   guest_ = guest;
   groups_.set_suspended(suspended());
-  tell_use();
+  turn_.set_guest(guest);
   if (suspended()) {
     no_path_timer_.suspend(guest_.state);
   }
@@ -34,19 +34,17 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
     return;
   }
   if (suspended()) {
-    fencer_->stop_trials(*this);
-    if (lun_fence_.pausing && !lun_fence_.outstanding) {
-      end_lun_fence(true);
-    }
+    fence_.suspend();
     withdraw_unsent();
     activator_.suspend();
     drop_silent_paths();
     suspend_timer_.start_after(kSuspendDrain);
   } else {
     suspend_timer_.stop();
-    look_at_barrier();  // another disk may have come meanwhile
+    fence_.resume();
+    turn_.look();  // another disk may have come meanwhile
     hedge_more_.schedule();
-    fencer_->look_for_trials_soon();
+    fence_.look_for_trials_soon();
     no_path_timer_.resume();
     activator_.resume();
     pump_.schedule();

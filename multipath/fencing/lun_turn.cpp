@@ -1,15 +1,17 @@
-// Other disks of this host at the LUN of a MultipathDevice (lun_write_barrier.h): what they may
-// have left behind there, what they are told of this one, and who comes first.
+#include "multipath/fencing/lun_turn.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
-#include "multipath/multipath_device_impl.h"
 
 namespace iscsi_blkback {
 namespace {
 
+// How often a disk looks at the others of its LUN when nobody tells of a change.
+constexpr std::chrono::seconds kLook{1};
 // While another disk is waited for it is looked at so often at first, and then less and less often:
 // an eighth of the time that has been waited so far.
 constexpr Duration kShortestLook = std::chrono::milliseconds(20);
@@ -26,25 +28,40 @@ std::int64_t milliseconds_of(Duration time) {
 
 }  // namespace
 
-// When the disk knows which LUN it is, before it is ready. One that never writes leaves nothing
-// behind and overtakes nothing. One that cannot enter is not served: it would write where others
-// count on nobody writing, and tries again.
-void MultipathDevice::Impl::enter_barrier() {
-  if (geometry().read_only) {
-    return;
+LunTurn::LunTurn(Reactor& reactor, Options options, SessionFencer& sessions, const PathSet& paths,
+                 DiskLog& log, Owner& owner)
+    : reactor_(reactor),
+      options_(std::move(options)),
+      paths_(paths),
+      log_(log),
+      owner_(owner),
+      predecessors_(reactor, sessions, *this),
+      timer_(
+          reactor, [](void* self) noexcept { static_cast<LunTurn*>(self)->on_timer(); }, this) {}
+
+void LunTurn::enter(const LunNames& told, const std::string& target_name, std::uint16_t lun,
+                    SerialNumberIs serial, bool read_only) {
+  names_.serial = serial;
+  (void)names_.add(told, target_name);
+  target_name_ = target_name;
+  lun_ = lun;
+  if (!read_only) {
+    try_to_enter();
   }
-  if (!options_.barrier_directory.empty()) {
+}
+
+void LunTurn::try_to_enter() {
+  if (!options_.directory.empty()) {
     auto barrier = LunWriteBarrier::enter(
-        options_.barrier_directory,
-        lun_barrier_key(barrier_name_of(names()), disk_.target_name(), disk_.lun_number()),
-        {.name = options_.holder_name.empty() ? options_.alias : options_.holder_name,
+        options_.directory, lun_barrier_key(barrier_name_of(owner_.names()), target_name_, lun_),
+        {.name = options_.holder_name,
          .vm = guest_.vm,
          .domain = options_.holder_domain,
          .shared = options_.shared,
          .quiesce_time = options_.quiesce_time},
-        reactor_.now(), names_at_barrier_);
-    barrier_error_ = barrier ? "" : barrier.error().message;
-    note_turn(barrier ? nullptr : &barrier.error());
+        reactor_.now(), names_);
+    error_ = barrier ? "" : barrier.error().message;
+    note_folder(barrier ? nullptr : &barrier.error());
     if (barrier) {
       barrier_ = std::move(*barrier);
       tell_use();
@@ -55,44 +72,75 @@ void MultipathDevice::Impl::enter_barrier() {
       }
     }
   }
-  look_at_barrier();
+  look();
 }
 
-// What a path has told is the LUN's, as it was compared with what was known. From then on the disk
-// knows its LUN by it as well: a path may tell these names only, as may those of other disks.
-void MultipathDevice::Impl::learn_names(const std::string& target_name, const LunNames& told,
-                                        SerialNumberIs serial) {
-  names_at_barrier_.serial = serial;
-  (void)names_at_barrier_.add(told, target_name);
+void LunTurn::learn(const LunNames& told, const std::string& target_name, SerialNumberIs serial) {
+  names_.serial = serial;
+  (void)names_.add(told, target_name);
   if (barrier_.learn(told, target_name)) {
-    follow_barrier_file();
-    if (turn_since_) {
-      barrier_timer_.start_after(barrier_look());
+    follow_file();
+    if (folder_since_) {
+      timer_.start_after(look_interval());
     }
   }
 }
 
-void MultipathDevice::Impl::note_turn(const Error* error) {
-  if (error == nullptr || error->code != ErrorCode::unavailable) {
-    turn_since_.reset();
+std::string LunTurn::why() const {
+  return waits_for_folder() ? std::string() : why_;
+}
+
+void LunTurn::path_added(Path& path) {
+  predecessors_.path_added(path.session());
+}
+
+void LunTurn::path_leaves(const Path& path) {
+  predecessors_.path_leaves(path.session());
+  barrier_.forget_nexus(path.index());
+}
+
+void LunTurn::set_guest(const GuestNow& guest) {
+  guest_ = guest;
+  tell_use();
+}
+
+void LunTurn::close() {
+  closing_ = true;
+  tell_use();
+  timer_.start_after(kLook);
+  predecessors_.stop();
+}
+
+void LunTurn::leave() {
+  if (keeps_the_place()) {
+    barrier_.leave_place(reactor_.now());
   } else {
-    turn_since_ = turn_since_.value_or(reactor_.now());
+    barrier_.leave();
+  }
+  timer_.stop();
+}
+
+void LunTurn::note_folder(const Error* error) {
+  if (error == nullptr || error->code != ErrorCode::unavailable) {
+    folder_since_.reset();
+  } else {
+    folder_since_ = folder_since_.value_or(reactor_.now());
   }
 }
 
-bool MultipathDevice::Impl::waits_for_its_turn() const {
-  return turn_since_ && reactor_.now() < *turn_since_ + kTurnTime;
+bool LunTurn::waits_for_folder() const {
+  return folder_since_ && reactor_.now() < *folder_since_ + kTurnTime;
 }
 
-Duration MultipathDevice::Impl::barrier_look() const {
-  return waits_for_its_turn() ? Duration{kShortestLook} : Duration{kBarrierLook};
+Duration LunTurn::look_interval() const {
+  return waits_for_folder() ? Duration{kShortestLook} : Duration{kLook};
 }
 
-void MultipathDevice::Impl::follow_barrier_file() {
+void LunTurn::follow_file() {
   const auto followed = barrier_.follow_file();
-  note_turn(followed ? nullptr : &followed.error());
+  note_folder(followed ? nullptr : &followed.error());
   if (!followed) {
-    if (!waits_for_its_turn()) {
+    if (!waits_for_folder()) {
       log_.warning("other disks of this host do not see it: {}", followed.error().message);
     }
   } else if (*followed) {
@@ -100,13 +148,13 @@ void MultipathDevice::Impl::follow_barrier_file() {
                 fmt::format("{}: its LUN has a name by which other disks of this host knew it, "
                             "which had not seen this one: if both were in use, their writes may "
                             "have overtaken each other until now",
-                            options_.alias));
+                            log_.disk_name()));
   }
 }
 
 // A guest that is in doubt runs, for others: as soon as its disk went to another one, it would have
 // to wait for that one's end, and what it had asked for before would come too late.
-void MultipathDevice::Impl::tell_use() {
+void LunTurn::tell_use() {
   HolderUse use = HolderUse::runs;
   if (guest_.state == GuestState::suspended || guest_.state == GuestState::moved ||
       (closing_ && keeps_the_place())) {
@@ -119,24 +167,24 @@ void MultipathDevice::Impl::tell_use() {
 
 // When it closes: its guest has another disk soon, here or where it is restored. The toolstack
 // takes the disks of a guest that it saves away before the guest has ended.
-bool MultipathDevice::Impl::keeps_the_place() const {
+bool LunTurn::keeps_the_place() const {
   return guest_.state == GuestState::runs ? keeps_place_ : guest_.state != GuestState::ended;
 }
 
-void MultipathDevice::Impl::on_barrier_timer() {
-  if (!barrier_error_.empty() && !closing_) {
-    enter_barrier();
+void LunTurn::on_timer() {
+  if (!error_.empty() && !closing_) {
+    try_to_enter();
     return;
   }
-  follow_barrier_file();
-  if (closing_ || (suspended() && waits_because_.empty())) {
-    barrier_timer_.start_after(barrier_look());
+  follow_file();
+  if (closing_ || (guest_.state != GuestState::runs && why_.empty())) {
+    timer_.start_after(look_interval());
   } else {
-    look_at_barrier();
+    look();
   }
 }
 
-void MultipathDevice::Impl::tell_nexus(const Path& path) {
+void LunTurn::tell_nexus(const Path& path) {
   const SessionOptions& session = path.session().options();
   const auto told =
       barrier_.set_nexus(path.index(), {.isid = session.isid,
@@ -152,57 +200,50 @@ void MultipathDevice::Impl::tell_nexus(const Path& path) {
   }
 }
 
-// What was lost where a path does not lead any more, no login that is told of here can fence.
-void MultipathDevice::Impl::tell_unfenced() {
-  told_unfenced_ = unfenced_.whereabouts(
-      [this](std::uint32_t path) { return login_place(paths_[path].session()); });
-  barrier_.set_unfenced(told_unfenced_.paths, told_unfenced_.elsewhere, unfenced_until_);
-}
-
-void MultipathDevice::Impl::look_at_barrier() {
+void LunTurn::look() {
   if (closing_) {
     return;
   }
   const LunWriteBarrier::Others others = barrier_.look(reactor_.now());
   fence_dead_holders(others.dead);
   if (others.overtaken && !std::exchange(overtaken_, true)) {
-    fail_what_waits();
+    owner_.on_overtaken();
   }
-  const std::string before = std::exchange(waits_because_, why_it_waits(others));
-  if (before != waits_because_) {
-    notify_.schedule();
+  const std::string before = std::exchange(why_, why_it_waits(others));
+  if (before != why_) {
+    owner_.on_turn_changed();
   }
-  if (!waits_because_.empty()) {
-    if (before.empty() || (overtaken_ && before != waits_because_)) {
-      barrier_since_ = barrier_reminder_ = reactor_.now();
+  if (!why_.empty()) {
+    if (before.empty() || (overtaken_ && before != why_)) {
+      waits_since_ = reminder_at_ = reactor_.now();
     }
-    wait_for_barrier();
+    wait();
     return;
   }
   if (!before.empty()) {
-    log_info("multipath", "{}: the LUN is its own after {} ms", options_.alias,
-             milliseconds_of(reactor_.now() - barrier_since_));
-    release_held_.schedule();
+    log_info("multipath", "{}: the LUN is its own after {} ms", log_.disk_name(),
+             milliseconds_of(reactor_.now() - waits_since_));
+    owner_.on_turn_begins();
   }
   if (barrier_.entered()) {
-    barrier_timer_.start_after(barrier_look());
+    timer_.start_after(look_interval());
   } else {
-    barrier_timer_.stop();
+    timer_.stop();
   }
 }
 
 // Empty: it does not. The hotplug script knows by "the LUN is not served until" what ends by
 // itself.
-std::string MultipathDevice::Impl::why_it_waits(const LunWriteBarrier::Others& others) const {
+std::string LunTurn::why_it_waits(const LunWriteBarrier::Others& others) const {
   if (overtaken_) {
     return "the LUN is not served any more: another disk of this host has written there while the "
            "guest was suspended, and the guest knows nothing of it; destroy the guest";
   }
-  if (!barrier_error_.empty()) {
+  if (!error_.empty()) {
     return fmt::format(
         "the LUN is not served, because its writes cannot be kept in order with those of other "
         "disks of this host: {}",
-        barrier_error_);
+        error_);
   }
   if (!others.in_use_by.empty()) {
     return fmt::format(
@@ -231,23 +272,22 @@ std::string MultipathDevice::Impl::why_it_waits(const LunWriteBarrier::Others& o
   return {};
 }
 
-void MultipathDevice::Impl::wait_for_barrier() {
+void LunTurn::wait() {
   const TimePoint now = reactor_.now();
-  if (now >= barrier_reminder_ && !waits_for_its_turn()) {
-    LogLevel level = now == barrier_since_ ? LogLevel::info : LogLevel::warning;
+  if (now >= reminder_at_ && !waits_for_folder()) {
+    LogLevel level = now == waits_since_ ? LogLevel::info : LogLevel::warning;
     level = overtaken_ ? LogLevel::error : level;
-    log_message(level, "multipath", fmt::format("{}: {}", options_.alias, waits_because_));
-    barrier_reminder_ = now + kReminder;
-    notify_.schedule();
+    log_message(level, "multipath", fmt::format("{}: {}", log_.disk_name(), why_));
+    reminder_at_ = now + kReminder;
+    owner_.on_turn_changed();
   }
-  barrier_timer_.start_after(
-      barrier_error_.empty() || waits_for_its_turn()
-          ? std::clamp<Duration>((now - barrier_since_) / 8, kShortestLook, kLongestLook)
-          : kBarrierLook);
+  timer_.start_after(
+      error_.empty() || waits_for_folder()
+          ? std::clamp<Duration>((now - waits_since_) / 8, kShortestLook, kLongestLook)
+          : kLook);
 }
 
-void MultipathDevice::Impl::fence_dead_holders(
-    const std::vector<LunWriteBarrier::DeadHolder>& dead) {
+void LunTurn::fence_dead_holders(const std::vector<LunWriteBarrier::DeadHolder>& dead) {
   std::vector<PredecessorPath> wanted;
   for (const LunWriteBarrier::DeadHolder& holder : dead) {
     for (std::uint32_t path = 0; path < kMaxPaths; ++path) {
@@ -259,31 +299,27 @@ void MultipathDevice::Impl::fence_dead_holders(
       const SessionOptions* like = nexus ? session_at(nexus->target_name) : nullptr;
       if (like != nullptr) {
         wanted.push_back(predecessor);
-        predecessor_fence_.fence(predecessor, *nexus, *like);
+        predecessors_.fence(predecessor, *nexus, *like);
       }
     }
   }
-  predecessor_fence_.keep_only(wanted);
+  predecessors_.keep_only(wanted);
 }
 
 // The options of a session with that target; null: no path leads there.
-const SessionOptions* MultipathDevice::Impl::session_at(const std::string& target_name) const {
+const SessionOptions* LunTurn::session_at(const std::string& target_name) const {
   const auto found = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
     return path->session().options().target_name == target_name;
   });
   return found == paths_.end() ? nullptr : &(*found)->session().options();
 }
 
-void MultipathDevice::Impl::on_predecessor_fenced(const PredecessorPath& predecessor) noexcept {
+void LunTurn::on_predecessor_fenced(const PredecessorPath& predecessor) noexcept {
   barrier_.reinstated(predecessor);
-  look_at_barrier();
+  look();
 }
 
-void MultipathDevice::Impl::on_predecessor_fence_idle() noexcept {
-  look_at_those_that_end();
-}
-
-std::vector<Session*> MultipathDevice::Impl::path_sessions() const {
+std::vector<Session*> LunTurn::path_sessions() const {
   std::vector<Session*> sessions;
   for (const Path* path : paths_) {
     sessions.push_back(&path->session());

@@ -1,0 +1,158 @@
+// LunFence: fences lost writes by a command of the logical unit itself, through a path that works, one
+// at a time. For what the next login of the lost session, or of a fence session through a sibling
+// portal (SessionFencer), does not reach: those act within one portal group only. Owned by WriteFence.
+// Reactor thread.
+//
+//   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive and no
+//                       other disk at it says otherwise (Session::may_reset): ends the
+//                       commands of every nexus, so that our own are let finish first; requests
+//                       pause for that long. No other host may use the LUN: at the source of a
+//                       migration another one does, so that a suspended disk is not reset.
+//                       The guest's requests wait kDrainTime and kResetPause at most, see below.
+//   PREEMPT AND ABORT   (SPC-4 5.13) where paths have registered keys: ends the commands of the
+//                       nexus whose key it names, and of no other.
+//
+// Why not at once. Both end what the device server has received. Bytes of the lost connection that
+// are still in the network, or in a socket that a stalled target port has not read yet, become
+// commands after that, and RFC 7143 knows no time after which they do not. A login with the same
+// ISID has the target close the old connection first, and needs no waiting; these need it:
+//  1. A write is recorded as lost when its connection's socket has been closed by a reset: nothing
+//     of it is sent, or sent again, from then on.
+//  2. fence_settle_time later, what was in the network has arrived or is lost, and the target's
+//     port has read it or has seen the reset. The command is sent not before, and it vouches only
+//     for writes that were lost that long before it was sent.
+// What a reset costs the guest. It ends all commands of the LUN, those of other sessions without an
+// answer, so that none of ours shall be there when it is executed:
+//  1. New requests wait until those outstanding are answered: kDrainTime at most, else it is not
+//     sent, and tried again after a while, twice as long each time.
+//  2. It is sent, and new requests wait for its answer: kResetPause at most. Targets execute a reset
+//     when they take it from the connection, and answer it when what it ends has come to its end,
+//     which can take as long as the late write is stuck (LIO, tgt). So what is sent after that
+//     pause is safe from it at those, and not held up by what may take for ever.
+//  3. The answer is waited for all the same, for as long as its connection lives, without another
+//     reset; that it does not come is held against nobody. When it comes after the pause, the
+//     target may be one that executes a reset late, and what was sent since may have ended with it,
+//     silently. Nothing of that was executed, or all that is left of it is data that is to be
+//     written again: what is not answered in an eighth of command_timeout is aborted, and goes
+//     again when the target confirms that it is gone (session_recovery.cpp).
+//
+// quiesce_time, which makes no use of the target, must be longer than the target's own timeout for
+// connections; the settling is over far sooner. And since it costs other requests something, a
+// fence is sent only when somebody waits for it.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "base/reactor.h"
+#include "initiator/scsi/persistent_reservation.h"
+#include "initiator/scsi/scsi_task.h"
+#include "initiator/session/task_management.h"
+#include "multipath/fencing/session_fencer.h"
+#include "multipath/fencing/unfenced_writes.h"
+#include "multipath/groups/path_activator.h"
+#include "multipath/path/disk_log.h"
+#include "multipath/path/login_place.h"
+#include "multipath/path/path_set.h"
+
+namespace iscsi_blkback {
+
+class LunFence {
+ public:
+  class Owner {
+   public:
+    // Whether anything waits for a fence.
+    [[nodiscard]] virtual bool fence_is_wanted() const = 0;
+    // Whether every portal of the target is one with every other, says the operator.
+    [[nodiscard]] virtual bool is_one_target() const = 0;
+    // pausing() is over.
+    virtual void on_pause_over() noexcept = 0;
+    // The path, which is up, may be used again.
+    virtual void on_path_released(Path& path) noexcept = 0;
+    // Some of the lost writes are fenced.
+    virtual void on_lun_fenced() noexcept = 0;
+    // The command, or the pause before it, has ended.
+    virtual void on_lun_fence_over() noexcept = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  // See MultipathOptions. Neither of both: nothing is fenced here.
+  struct Options {
+    bool preempts = false;  // PREEMPT AND ABORT
+    bool resets = false;    // LOGICAL UNIT RESET
+    Duration settle_time{};
+    Duration quiesce_time{};
+  };
+
+  // The others outlive it.
+  LunFence(Reactor& reactor, const Options& options, PathSet& paths, UnfencedWrites& unfenced,
+           const SessionFencer& sessions, const PathActivator& activator, DiskLog& log,
+           Owner& owner);
+
+  // Writes have been lost.
+  void start();
+  // Nothing is sent to a path: the LUN is about to be reset, or is just being reset.
+  [[nodiscard]] bool pausing() const { return pausing_; }
+  // The path carries the command, or what it ends is the path's.
+  [[nodiscard]] bool needs(const Path& path) const;
+  // It cannot be given up any more.
+  [[nodiscard]] bool must_be_awaited() const { return options_.preempts && outstanding_; }
+  // The path is about to leave. The reset is not waited for any more, whatever becomes of it.
+  void forget_carrier(const Path& path);
+  // The guest is suspended: no reset is sent.
+  void suspend();
+  void stop();
+  // Registers the path's key, if it has one and this login has not done so yet.
+  void enroll(Path& path);
+
+ private:
+  struct Preemption {
+    Path* carrier = nullptr;
+    Path* lost = nullptr;
+  };
+
+  [[nodiscard]] bool under_way() const { return pausing_ || outstanding_; }
+  [[nodiscard]] bool reaches(const Path& carrier, const UnfencedWrite& write) const;
+  [[nodiscard]] bool may_carry(const Path& path) const;
+  [[nodiscard]] Path* path_for_reset(TimePoint until) const;
+  [[nodiscard]] std::optional<Preemption> preemption(TimePoint until) const;
+  [[nodiscard]] TimePoint settled_harmless_at(TimePoint now) const;
+  void on_timer();
+  void look_whether_drained();
+  void preempt(Path& carrier, Path& lost);
+  void release_preempted();
+  void on_answered(bool done, const char* how);
+  void end(bool done);
+  void give_up_reset();
+  void doubt_requests();
+
+  Reactor& reactor_;
+  const Options options_;
+  PathSet& paths_;
+  UnfencedWrites& unfenced_;
+  const SessionFencer& sessions_;
+  const PathActivator& activator_;
+  DiskLog& log_;
+  Owner& owner_;
+  Timer timer_;  // the next look
+  bool pausing_ = false;
+  bool outstanding_ = false;
+  bool late_ = false;  // reset: requests were sent since, which it may end
+  bool stopped_ = false;
+  std::uint32_t failures_ = 0;  // in a row
+  Path* carrier_ = nullptr;     // of the last one; valid while under_way()
+  Path* lost_ = nullptr;        // whose writes wait, in this nexus
+  LoginPlace lost_place_;
+  TimePoint sent_at_{};
+  TimePoint give_up_at_{};
+  TaskManagement function_;
+  ScsiTask task_;
+  std::array<std::byte, kReserveOutListBytes> buffer_{};
+};
+
+}  // namespace iscsi_blkback

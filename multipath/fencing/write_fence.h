@@ -1,0 +1,160 @@
+// WriteFence: the writes that a disk has lost and that its target may still execute, and what is done
+// so that it cannot: the rules of multipath_device.h. A login of the lost session, a fence session
+// through a sibling portal (SessionFencer), a command of the logical unit (LunFence) or quiesce_time
+// fences them. It also looks after the paths' registrations, by which a nexus can be fenced. Owned by
+// MultipathDevice. Reactor thread; empty(), endangers() and has_owner() are on the way of each write.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/reactor.h"
+#include "initiator/lun/logical_unit.h"
+#include "multipath/fencing/lun_fence.h"
+#include "multipath/fencing/lun_turn.h"
+#include "multipath/fencing/session_fencer.h"
+#include "multipath/fencing/unfenced_writes.h"
+#include "multipath/groups/group_controller.h"
+#include "multipath/groups/path_activator.h"
+#include "multipath/path/disk_log.h"
+#include "multipath/path/path_set.h"
+
+namespace iscsi_blkback {
+
+class WriteFence final : private SessionFencer::Client, private LunFence::Owner {
+ public:
+  class Owner {
+   public:
+    // What the disk's LUN is called.
+    [[nodiscard]] virtual const LogicalUnitIdentity& lun() const = 0;
+    // Whether a request, or the end of the disk, waits for a fence.
+    [[nodiscard]] virtual bool waits_for_fence() const = 0;
+    // Some of the lost writes are fenced.
+    virtual void on_fenced() noexcept = 0;
+    // pausing() is over.
+    virtual void on_pause_over() noexcept = 0;
+    // The path, which is up, may be used again.
+    virtual void on_path_released(Path& path) noexcept = 0;
+    // A path that is removed, or the end of the disk, may have waited for what has just happened.
+    virtual void on_fence_settled() noexcept = 0;
+    // After let_go() or withdraw(): nothing of what they gave up is left.
+    virtual void on_withdrawn() noexcept = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  // See MultipathOptions.
+  struct Options {
+    LunFence::Options lun_fence;
+    bool exclusive = false;
+    bool shared = false;
+    bool redirected_login_fences = false;
+    std::size_t most_writes = 1;
+  };
+
+  // The others outlive it. sessions: that of the reactor.
+  WriteFence(Reactor& reactor, const Options& options, std::shared_ptr<SessionFencer> sessions,
+             PathSet& paths, const GroupController& groups, const PathActivator& activator,
+             LunTurn& turn, DiskLog& log, Owner& owner);
+
+  [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override;
+  // Whether a trial of the path's portal has shown that none of another path fences for it.
+  [[nodiscard]] bool fenced_alone(const Path& path) const;
+
+  // A write has been lost with its connection.
+  void lost(const Path& path, std::uint64_t first_sector, std::uint64_t end_sector,
+            std::uint64_t owner);
+  [[nodiscard]] bool empty() const { return unfenced_.empty(); }
+  // See UnfencedWrites.
+  [[nodiscard]] const UnfencedWrites& writes() const { return unfenced_; }
+  // Rule 5: the answer has to wait, as others write there, too.
+  [[nodiscard]] bool withholds(std::uint64_t first_sector, std::uint64_t end_sector,
+                               std::uint64_t owner) const {
+    return options_.shared && unfenced_.has_copy(first_sector, end_sector, owner);
+  }
+  // Nothing is sent to a path for a while.
+  [[nodiscard]] bool pausing() const { return lun_fence_.pausing(); }
+  // LOGICAL UNIT RESET, which ends everybody's commands, is allowed at the LUN now.
+  [[nodiscard]] bool may_reset() const noexcept;
+
+  // A session that may fence, and be fenced, is used by a path.
+  void add(Session& session) { sessions_->add(session, *this); }
+  // A login of the path's session has succeeded.
+  void on_session_up(Path& path);
+  // The path can be used.
+  void enroll(Path& path) { lun_fence_.enroll(path); }
+  // The path is about to leave.
+  void forget_carrier(const Path& path) { lun_fence_.forget_carrier(path); }
+  // Nothing of the path is to be fenced, or fences, any more.
+  [[nodiscard]] bool has_done_with(const Path& path) const {
+    return !lun_fence_.needs(path) && !path.key().registering();
+  }
+  [[nodiscard]] bool has_lost(const Path& path) const { return unfenced_.has_path(path.index()); }
+  // At the end of a path, when nothing of it is left to be fenced. False: on_fence_settled() follows.
+  [[nodiscard]] bool key_given_back(Path& path);
+  // Takes one add() back. True: nothing of it is left; false: on_withdrawn() follows.
+  [[nodiscard]] bool let_go(Session& session) { return sessions_->remove(session, *this); }
+
+  // The disk knows its LUN, or its policies have changed.
+  void set_known() { known_ = true; }
+  void look_for_trials_soon() { sessions_->look_for_trials_soon(); }
+  void suspend();
+  void resume();
+  void close();
+  // A command is outstanding that cannot be given up.
+  [[nodiscard]] bool must_be_awaited() const { return lun_fence_.must_be_awaited(); }
+  // Forgets all. True: nothing is left; false: on_withdrawn() follows.
+  [[nodiscard]] bool withdraw();
+
+ private:
+  // SessionFencer::Client
+  void on_fenced(Session& session, const LoginPlace& place,
+                 std::uint64_t login_epoch) noexcept override;
+  void on_withdrawn() noexcept override { owner_.on_withdrawn(); }
+  [[nodiscard]] bool redirected_login_fences() const noexcept override {
+    return options_.redirected_login_fences;
+  }
+  [[nodiscard]] bool wants_trials() const noexcept override {
+    return portal_group_fences() == PortalGroupFences::trial && known_ && !suspended_ && !closing_;
+  }
+  [[nodiscard]] bool refuses_reset(const std::string& wwid, const std::string& target_name,
+                                   std::uint16_t lun) const noexcept override;
+  [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
+  void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept override;
+  // LunFence::Owner
+  [[nodiscard]] bool fence_is_wanted() const override { return owner_.waits_for_fence(); }
+  [[nodiscard]] bool is_one_target() const override {
+    return portal_group_fences() == PortalGroupFences::yes;
+  }
+  void on_pause_over() noexcept override { owner_.on_pause_over(); }
+  void on_path_released(Path& path) noexcept override { owner_.on_path_released(path); }
+  void on_lun_fenced() noexcept override { after_fencing(); }
+  void on_lun_fence_over() noexcept override { owner_.on_fence_settled(); }
+
+  void on_timer();
+  void start_timer();
+  void tell_others();
+  void after_fencing();
+
+  Reactor& reactor_;
+  const Options options_;
+  const std::shared_ptr<SessionFencer> sessions_;
+  PathSet& paths_;
+  const GroupController& groups_;
+  LunTurn& turn_;
+  Owner& owner_;
+  UnfencedWrites unfenced_;
+  UnfencedWrites::Whereabouts told_;  // to others
+  TimePoint unfenced_until_{};        // by then the last lost write is harmless, too
+  Timer timer_;
+  LunFence lun_fence_;
+  bool known_ = false;
+  bool suspended_ = false;
+  bool closing_ = false;
+  bool withdrawn_ = false;
+};
+
+}  // namespace iscsi_blkback
