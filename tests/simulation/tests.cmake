@@ -1,6 +1,6 @@
 # Deterministic simulation: everything from the guest's request to the target's medium, in virtual
 # time, with faults from a seed. More seeds: SIMULATION_SEEDS=1-100000 simulation_test.
-iscsi_blkback_test(simulation_test
+iscsi_blkback_test(simulation_test OPTIMIZED
   LABEL simulation
   SOURCES
     simulation/disk_simulation.cpp
