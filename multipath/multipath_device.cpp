@@ -67,20 +67,14 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
               .redirected_login_fences = options_.redirected_login_fences,
               .most_writes = std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest},
              sessions_, paths_, groups_, activator_, turn_, log_, *this),
+      queue_(reactor,
+             {.most_requests = options_.max_requests,
+              .holds_when_full = options_.no_space == NoSpacePolicy::hold},
+             paths_, groups_, fence_, turn_, log_, *this),
       no_path_timer_(reactor, groups_.policies().no_path_retry, *this),
       capacity_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_capacity_timer(); },
           this),
-      finish_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->complete_finished(); },
-          this),
-      pump_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->pump(); }, this),
-      hedge_more_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->hedge_silent_paths(); },
-          this),
-      release_held_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->release_held(); }, this),
       finish_removals_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->finish_removals(); }, this),
       notify_(
@@ -90,23 +84,10 @@ MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, Multipath
       suspend_timer_(
           reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_suspend_timer(); }, this),
       check_closed_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->check_closed(); }, this) {
-  for (std::uint32_t slot = 0; slot < std::max(options_.max_requests, 1U); ++slot) {
-    free_.push_back(pool_.emplace_back(reactor, *this, free_));
-  }
-  // All that the guest has outstanding may wait at one silent path.
-  for (std::uint32_t slot = 0; slot < std::max(options_.max_requests, 1U); ++slot) {
-    spare_.push_back(pool_.emplace_back(reactor, *this, spare_));
-    free_hedges_.push_back(hedges_.emplace_back(*this));
-  }
-}
+          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->check_closed(); }, this) {}
 
 MultipathDevice::Impl::~Impl() {
   ISCSI_BLKBACK_ASSERT(closing_ && on_closed_ == nullptr);
-  ISCSI_BLKBACK_ASSERT(hedge_bytes_ == 0);
-  while (free_.pop_front() != nullptr || spare_.pop_front() != nullptr ||
-         free_hedges_.pop_front() != nullptr) {
-  }
 }
 
 bool MultipathDevice::Impl::on_its_way(const Path& path) const {
@@ -144,11 +125,11 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.geometry = geometry();
   snapshot.ready = ready();
   snapshot.queueing = paths_.up() == 0 && !failing();
-  snapshot.queued = queued_count_;
-  snapshot.held = held_count_ + withheld_count_;
+  snapshot.queued = queue_.queued();
+  snapshot.held = queue_.held();
   snapshot.waits_because = turn_.why();
-  snapshot.hedged = hedged_;
-  snapshot.waiting_for_space = waiting_for_space_;
+  snapshot.hedged = queue_.hedged();
+  snapshot.waiting_for_space = queue_.waiting_for_space();
   snapshot.no_path_retry = no_path_retry_text(no_path_timer_.wait());
   snapshot.portal_group_fences = to_string(fence_.portal_group_fences());
   snapshot.queued_time = no_path_timer_.queued_time();
@@ -240,11 +221,11 @@ MultipathSnapshot MultipathDevice::snapshot() const {
 }
 
 void MultipathDevice::disable_hold_of_overlapping_writes() {
-  impl_->hold_overlapping_writes_ = false;
+  impl_->disable_hold_of_overlapping_writes();
 }
 
 void MultipathDevice::disable_rule_of_buffers() {
-  impl_->discard_answered_reads_ = false;
+  impl_->disable_rule_of_buffers();
 }
 
 }  // namespace iscsi_blkback

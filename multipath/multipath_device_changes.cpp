@@ -85,7 +85,7 @@ Result<void> MultipathDevice::Impl::remove_path(const Session& session, std::uin
   groups_.reconsider();
   groups_.note_group_in_use();
   activator_.activate_if_needed();
-  hedge_more_.schedule();
+  queue_.hedger().look_soon();
   grow_if_all_agree(nullptr);
   note_paths_up(had_path);
   notify_.schedule();
@@ -164,13 +164,7 @@ void MultipathDevice::Impl::finish_removals() {
 // Its number may be given to another path.
 void MultipathDevice::Impl::forget_path(const Path& path) {
   const std::uint32_t index = path.index();
-  const PathMask bit = path_bit(index);
-  for (Request& request : pool_) {
-    request.avoid &= ~bit;
-    if (request.prefer == index) {
-      request.prefer.reset();
-    }
-  }
+  queue_.forget_path(index);
   turn_.path_leaves(path);
   groups_.remove_path(index);
   paths_.remove(index);

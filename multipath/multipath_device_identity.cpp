@@ -24,6 +24,7 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
   if (!checked || !disk_.known()) {
     return checked;
   }
+  queue_.set_limits(disk_.piece_sectors(), geometry().read_only);
   if (!knew) {
     activator_.set_known();
     fence_.set_known();
@@ -33,7 +34,7 @@ Result<void> MultipathDevice::Impl::check_identity(Path& path,
   }
   turn_.learn(identity.names, target_name, serial);
   if (identity.block_count != 0 && !identity.access.refused) {
-    cache_.note(identity.write_cache, path.asked_at(), reactor_.now());
+    queue_.cache().note(identity.write_cache, path.asked_at(), reactor_.now());
   }
   return checked;
 }

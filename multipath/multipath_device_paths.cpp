@@ -32,7 +32,7 @@ void MultipathDevice::Impl::on_loss_told(Path& path, const std::string& sense) n
       "by portal {} the target says that a write has failed which it had acknowledged "
       "before (sense {}): data of this disk is lost at the target; the next flush fails",
       path.portal_name(), sense);
-  loss_.lost(last_serial_);
+  queue_.note_loss();
 }
 
 void MultipathDevice::Impl::on_space_low(Path& /*path*/) noexcept {
@@ -90,7 +90,7 @@ void MultipathDevice::Impl::on_path_changed(Path& path) noexcept {
   groups_.follow_closely();
   groups_.on_state(path);
   activator_.on_state(path);
-  hedge_more_.schedule();
+  queue_.hedger().look_soon();
   grow_if_all_agree(&path);
   note_paths_up(had_path);
 }
@@ -110,7 +110,7 @@ NoPathTimer::Paths MultipathDevice::Impl::paths_now() const {
 void MultipathDevice::Impl::note_paths_up(bool had_path) {
   no_path_timer_.on_paths(paths_now(), had_path);
   if (paths_.up() != 0) {
-    pump_.schedule();
+    queue_.pump_soon();
   }
   fail_if_failing();
 }
@@ -127,7 +127,7 @@ bool MultipathDevice::Impl::failing() const {
 
 void MultipathDevice::Impl::fail_if_failing() {
   if (failing()) {
-    fail_waiting_if_no_path();
+    queue_.fail_waiting();
   } else if (no_path_timer_.expired() && paths_.up() == 0 && activator_.answer_is_near()) {
     activator_.await_answer();
   }
@@ -139,7 +139,7 @@ void MultipathDevice::Impl::set_no_path_retry(std::optional<NoPathRetry> wait) {
 }
 
 void MultipathDevice::Impl::on_path_has_lasted() noexcept {
-  pump_.schedule();
+  queue_.pump_soon();
 }
 
 void MultipathDevice::Impl::on_no_path_retry_over() noexcept {
@@ -151,7 +151,7 @@ void MultipathDevice::Impl::on_no_path_retry_over() noexcept {
 void MultipathDevice::Impl::change_policies(const PathPolicySettings& changes) {
   groups_.overrule(changes);
   apply_policies();
-  pump_.schedule();
+  queue_.pump_soon();
 }
 
 void MultipathDevice::Impl::apply_policies() {
@@ -188,19 +188,34 @@ void MultipathDevice::Impl::on_latency_measured(Path& path,
   groups_.on_latency_measured(path, measured);
 }
 
-// Reads and writes; a flush waits on, because its failure would tell the guest that data which it
-// was promised is lost.
-void MultipathDevice::Impl::fail_waiting_if_no_path() {
-  queued_.for_each([this](Request& request) {
-    if (request.block->operation != BlockOperation::flush) {
-      request.unlink();
-      --queued_count_;
-      finish(request, IoStatus::no_path);
-    }
-  });
-  while (Request* request = held_.pop_front()) {
-    --held_count_;
-    finish(*request, IoStatus::no_path);
+void MultipathDevice::Impl::on_suspect(Path& path) noexcept {
+  paths_.note_suspect(path, true);
+  // What has silenced it may have silenced others that have nothing to do: before a write goes
+  // there, that shall be known.
+  for (Path* other : paths_.all()) {
+    other->probe_silence();
+  }
+  queue_.hedger().look_soon();
+  queue_.pump_soon();
+  notify_.schedule();
+}
+
+void MultipathDevice::Impl::on_suspicion_over(Path& path) noexcept {
+  if (path.session().state() == SessionState::logged_in) {
+    paths_.forget_silence(path);  // else it goes down now, which is the same failure
+  }
+  paths_.note_suspect(path, false);
+  queue_.hedger().look_soon();
+  queue_.pump_soon();
+  notify_.schedule();
+}
+
+void MultipathDevice::Impl::on_silence_goes_on(Path& path) noexcept {
+  queue_.hedger().drop_if_stuck(path);
+  // Where no other path answers, it is the target.
+  if (PathSet::has(paths_.suspect(), path) && paths_.answering() != 0 && !paths_.is_leaving(path) &&
+      !closing_ && paths_.count_silence(path)) {
+    groups_.note_failure(path);
   }
 }
 
@@ -229,10 +244,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
   capacity_timer_.stop();
   first_answers_timer_.stop();
   turn_.close();
-  fail_what_waits();
-  for (Request& request : pool_) {
-    request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
-  }
+  queue_.close();
   withdraw_unsent();
   activator_.close();
   for (Path* path : paths_) {
@@ -242,7 +254,7 @@ void MultipathDevice::Impl::close(bool wait_for_fences, void (*on_closed)(void* 
 }
 
 void MultipathDevice::Impl::check_closed() {
-  if (!closing_ || on_closed_ == nullptr || requests_ != 0 ||
+  if (!closing_ || on_closed_ == nullptr || !queue_.idle() ||
       !std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) ||
       !std::all_of(removals_.begin(), removals_.end(),
                    [](const auto& removal) { return removal->idle(); }) ||

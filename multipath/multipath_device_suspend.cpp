@@ -26,6 +26,7 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
   const bool was_suspended = suspended();
   guest_ = guest;
   groups_.set_suspended(suspended());
+  queue_.set_suspended(suspended());
   turn_.set_guest(guest);
   if (suspended()) {
     no_path_timer_.suspend(guest_.state);
@@ -43,11 +44,11 @@ void MultipathDevice::Impl::set_guest(const GuestNow& guest) {
     suspend_timer_.stop();
     fence_.resume();
     turn_.look();  // another disk may have come meanwhile
-    hedge_more_.schedule();
+    queue_.hedger().look_soon();
     fence_.look_for_trials_soon();
     no_path_timer_.resume();
     activator_.resume();
-    pump_.schedule();
+    queue_.pump_soon();
   }
 }
 

@@ -122,6 +122,11 @@ class Path final : private SessionObserver,
            session_.state() == SessionState::logged_in;
   }
   void submit(PathCommand& command, const BlockRequest& request);
+  // Those that are here, in the order in which they were submitted.
+  template <class Visit>
+  void for_each_command(Visit&& visit) {
+    commands_.for_each(visit);
+  }
   // Commands that wait in the session for the target's window, no byte of them sent, end with
   // not_sent later in this turn.
   void withdraw_unsent();

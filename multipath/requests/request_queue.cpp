@@ -1,8 +1,7 @@
-// A request's way through a MultipathDevice: dispatch, completion, retry, hold.
+#include "multipath/requests/request_queue.h"
+
 #include <algorithm>
 #include <utility>
-
-#include "multipath/multipath_device_impl.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -18,7 +17,73 @@ constexpr std::chrono::seconds kCacheWait{1};
 
 }  // namespace
 
-void MultipathDevice::Impl::submit(BlockRequest& block) {
+RequestQueue::RequestQueue(Reactor& reactor, const Options& options, PathSet& paths,
+                           GroupController& groups, WriteFence& fence, LunTurn& turn, DiskLog& log,
+                           Owner& owner)
+    : reactor_(reactor),
+      holds_when_full_(options.holds_when_full),
+      paths_(paths),
+      groups_(groups),
+      fence_(fence),
+      turn_(turn),
+      log_(log),
+      owner_(owner),
+      flushes_(paths),
+      hedger_(reactor, std::max(options.most_requests, 1U), paths, *this),
+      finish_(
+          reactor,
+          [](void* self) noexcept { static_cast<RequestQueue*>(self)->complete_finished(); }, this),
+      pump_(
+          reactor, [](void* self) noexcept { static_cast<RequestQueue*>(self)->pump(); }, this),
+      release_held_(
+          reactor, [](void* self) noexcept { static_cast<RequestQueue*>(self)->release_held(); },
+          this) {
+  const auto on_delay = [](void* self) noexcept {
+    auto& request = *static_cast<Request*>(self);
+    request.queue.on_delay_over(request);
+  };
+  for (std::uint32_t slot = 0; slot < std::max(options.most_requests, 1U); ++slot) {
+    free_.push_back(pool_.emplace_back(reactor, on_delay, *this, true));
+  }
+  // All that the guest has outstanding may wait at one silent path.
+  for (std::uint32_t slot = 0; slot < std::max(options.most_requests, 1U); ++slot) {
+    spare_.push_back(pool_.emplace_back(reactor, on_delay, *this, false));
+  }
+}
+
+RequestQueue::~RequestQueue() {
+  while (free_.pop_front() != nullptr || spare_.pop_front() != nullptr) {
+  }
+}
+
+void RequestQueue::set_suspended(bool suspended) {
+  suspended_ = suspended;
+  if (suspended_ || closing_) {
+    hedger_.pause();
+  } else {
+    hedger_.resume();
+  }
+}
+
+void RequestQueue::close() {
+  closing_ = true;
+  hedger_.pause();
+  abort_waiting();
+  for (Request& request : pool_) {
+    request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
+  }
+}
+
+void RequestQueue::forget_path(std::uint32_t index) {
+  for (Request& request : pool_) {
+    request.avoid &= ~path_bit(index);
+    if (request.prefer == index) {
+      request.prefer.reset();
+    }
+  }
+}
+
+void RequestQueue::submit(BlockRequest& block) {
   Request* slot = free_.pop_front();
   if (slot == nullptr) {
     waiting_for_slot_.push_back(block);
@@ -27,7 +92,7 @@ void MultipathDevice::Impl::submit(BlockRequest& block) {
   start(*slot, block);
 }
 
-void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
+void RequestQueue::start(Request& request, BlockRequest& block) {
   ++requests_;
   request.block = &block;
   request.done_sectors = 0;
@@ -43,7 +108,7 @@ void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
     finish(request, IoStatus::aborted);
     return;
   }
-  if (geometry().read_only && block.operation != BlockOperation::read) {
+  if (read_only_ && block.operation != BlockOperation::read) {
     // No write command leaves, and there is nothing of ours to flush.
     finish(request, request.is_write() ? IoStatus::write_protected : IoStatus::ok);
     return;
@@ -52,9 +117,9 @@ void MultipathDevice::Impl::start(Request& request, BlockRequest& block) {
 }
 
 // Brings a request that is in no list to a path, or to where it waits.
-void MultipathDevice::Impl::dispatch(Request& request) {
+void RequestQueue::dispatch(Request& request) {
   if (keep_back(request)) {
-    fail_if_failing();
+    owner_.on_request_waits();
     return;
   }
   // Not past those that wait for room already.
@@ -64,7 +129,7 @@ void MultipathDevice::Impl::dispatch(Request& request) {
 }
 
 // True: it does not go to a path now.
-bool MultipathDevice::Impl::keep_back(Request& request) {
+bool RequestQueue::keep_back(Request& request) {
   const bool held = must_be_held(request);
   if (turn_.overtaken()) [[unlikely]] {
     finish(request, IoStatus::aborted);
@@ -79,16 +144,16 @@ bool MultipathDevice::Impl::keep_back(Request& request) {
   return held;
 }
 
-bool MultipathDevice::Impl::must_be_held(const Request& request) {
-  if (turn_.must_wait() && request.block->operation != BlockOperation::flush) [[unlikely]] {
-    return hold_overlapping_writes_;
+bool RequestQueue::must_be_held(const Request& request) {
+  if (turn_.must_wait() && !request.is_flush()) [[unlikely]] {
+    return holds_overlapping_writes_;
   }
   return request.is_write() && must_wait_for_overlap(request);
 }
 
 // Rules 2 and 3 of multipath_device.h.
-bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
-  if (fence_.empty() || !hold_overlapping_writes_) [[likely]] {
+bool RequestQueue::must_wait_for_overlap(const Request& request) {
+  if (fence_.empty() || !holds_overlapping_writes_) [[likely]] {
     return false;
   }
   if (fence_.writes().endangers(request.first_sector(), request.end_sector(), request.serial)) {
@@ -98,19 +163,22 @@ bool MultipathDevice::Impl::must_wait_for_overlap(const Request& request) {
     return false;
   }
   bool wait = false;
-  for (Request& other : pool_) {
-    if (&other != &request && other.place == Request::Place::at_path && other.is_write() &&
-        other.first_sector() < request.end_sector() &&
-        request.first_sector() < other.end_sector()) {
-      other.somebody_waits = true;
-      wait = true;
-    }
+  for (Path* path : paths_.all()) {
+    path->for_each_command([&](PathCommand& command) {
+      auto& other = static_cast<Request&>(command);
+      if (other.place == Request::Place::at_path && other.is_write() &&
+          other.first_sector() < request.end_sector() &&
+          request.first_sector() < other.end_sector()) {
+        other.somebody_waits = true;
+        wait = true;
+      }
+    });
   }
   return wait;
 }
 
-bool MultipathDevice::Impl::try_send(Request& request) {
-  if (suspended() || fence_.pausing()) [[unlikely]] {
+bool RequestQueue::try_send(Request& request) {
+  if (suspended_ || fence_.pausing()) [[unlikely]] {
     return false;
   }
   if (request.prefer && (paths_.able() & path_bit(*request.prefer)) != 0 &&
@@ -126,7 +194,7 @@ bool MultipathDevice::Impl::try_send(Request& request) {
   return true;
 }
 
-void MultipathDevice::Impl::queue(Request& request) {
+void RequestQueue::queue(Request& request) {
   request.place = Request::Place::queued;
   request.retries.wait(reactor_.turn_time());
   queued_.push_back(request);
@@ -134,17 +202,16 @@ void MultipathDevice::Impl::queue(Request& request) {
   if (paths_.able() != 0) {
     pump_.schedule();
   } else {
-    fail_if_failing();
+    owner_.on_request_waits();
   }
 }
 
-void MultipathDevice::Impl::send(Request& request, Path& chosen) {
+void RequestQueue::send(Request& request, Path& chosen) {
   Path* instead = nullptr;
-  if (request.block->operation == BlockOperation::flush && chosen.logical_unit().refuses_flushes())
-      [[unlikely]] {
-    if (!nothing_to_flush(chosen)) {
-      instead = path_that_flushes(paths_.able());
-    } else if (!any_path_in_doubt()) {
+  if (request.is_flush() && chosen.logical_unit().refuses_flushes()) [[unlikely]] {
+    if (!flushes_.nothing_to_flush(chosen)) {
+      instead = flushes_.path_that_flushes(paths_.able());
+    } else if (!flushes_.any_path_in_doubt()) {
       finish(request, IoStatus::ok);
       return;
     }
@@ -155,19 +222,19 @@ void MultipathDevice::Impl::send(Request& request, Path& chosen) {
   request.avoid = 0;
   request.on_done = [](PathCommand& command, ErrorClass error) noexcept {
     auto& done = static_cast<Request&>(command);
-    done.impl.on_command_done(done, error);
+    done.queue.on_command_done(done, error);
   };
   request.retries.go_on(reactor_.turn_time());
   request.selected_bytes = request.length_bytes();
   request.started = groups_.started(path, request.selected_bytes);
   const BlockRequest& whole = *request.block;
-  if (whole.sector_count <= disk_.piece_sectors()) [[likely]] {
+  if (whole.sector_count <= piece_sectors_) [[likely]] {
     path.submit(request, whole);
   } else {
     BlockRequest piece;
     piece.operation = whole.operation;
     piece.sector = whole.sector + request.done_sectors;
-    piece.sector_count = std::min(disk_.piece_sectors(), whole.sector_count - request.done_sectors);
+    piece.sector_count = std::min(piece_sectors_, whole.sector_count - request.done_sectors);
     piece.data = whole.data + std::size_t{request.done_sectors} * kSectorBytes;
     path.submit(request, piece);
   }
@@ -179,7 +246,7 @@ void MultipathDevice::Impl::send(Request& request, Path& chosen) {
   }
 }
 
-void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) {
+void RequestQueue::on_command_done(Request& request, ErrorClass error) {
   Path& path = *request.path;
   if (request.task.direction == DataDirection::out) {
     if (error == ErrorClass::connection_lost) [[unlikely]] {
@@ -193,7 +260,7 @@ void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) 
   if (error != ErrorClass::success || !PathSet::has(paths_.able(), path)) [[unlikely]] {
     paths_.note_room(path);  // there may be room again, or less of it
     if (paths_.is_leaving(path)) {
-      finish_removals_.schedule();
+      owner_.on_leaving_path_quieter();
     }
   }
   if (!queued_.empty() && paths_.able() != 0) {
@@ -208,14 +275,14 @@ void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) 
         "the target cannot write its cache: {}; what the guest has not flushed before "
         "may be lost",
         to_string(error));
-    loss_.lost(last_serial_);
+    note_loss();
     if (request.place != Request::Place::answered) {
       complete(request, IoStatus::ok);  // which says it
       return;
     }
   }
   if (request.place == Request::Place::answered) [[unlikely]] {
-    to_its_home(request);
+    release(request);
     return;
   }
   if (error == ErrorClass::success) [[likely]] {
@@ -236,9 +303,9 @@ void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) 
       break;
   }
   if (request.hedge != nullptr &&
-      (request.hedge->succeeded || error == ErrorClass::connection_lost ||
+      (Hedger::has_succeeded(request) || error == ErrorClass::connection_lost ||
        error == ErrorClass::not_sent)) [[unlikely]] {
-    leave_to_hedge(request);
+    hedger_.leave_to_hedge(request);
     return;
   }
   retry(request, error, rule);
@@ -247,7 +314,7 @@ void MultipathDevice::Impl::on_command_done(Request& request, ErrorClass error) 
 // An answer that the guest would be told. Where the path may lead to another LUN by now, that waits
 // until it is known; and where it does, or nobody can tell, the request is as good as not sent: a
 // write was executed there, if at all, and is over.
-void MultipathDevice::Impl::take_answer(Request& request, IoStatus status) {
+void RequestQueue::take_answer(Request& request, IoStatus status) {
   const Path::Identity identity = request.path->identity();
   if (identity != Path::Identity::known) [[unlikely]] {
     if (request.hedge == nullptr && identity == Path::Identity::in_doubt) {
@@ -271,15 +338,15 @@ void MultipathDevice::Impl::take_answer(Request& request, IoStatus status) {
   }
 }
 
-void MultipathDevice::Impl::as_if_not_sent(Request& request) {
+void RequestQueue::as_if_not_sent(Request& request) {
   if (request.hedge != nullptr) {
-    leave_to_hedge(request);
+    hedger_.leave_to_hedge(request);
   } else {
     retry(request, ErrorClass::not_sent, rule_for(ErrorClass::not_sent));
   }
 }
 
-void MultipathDevice::Impl::on_path_identity(Path& path) noexcept {
+void RequestQueue::on_path_identity(const Path& path) {
   if (path.identity() == Path::Identity::in_doubt || doubted_.empty()) {
     return;
   }
@@ -292,25 +359,25 @@ void MultipathDevice::Impl::on_path_identity(Path& path) noexcept {
 
 // What the LUN takes at most with one command is less than the request. Its range as a whole is
 // what overlapping writes wait for, so that a piece that is lost is fenced like any write.
-void MultipathDevice::Impl::send_next_piece(Request& request) {
+void RequestQueue::send_next_piece(Request& request) {
   if (closing_) {
     complete(request, IoStatus::aborted);
     return;
   }
-  if (request.hedge != nullptr && request.hedge->succeeded) {
-    leave_to_hedge(request);
+  if (Hedger::has_succeeded(request)) {
+    hedger_.leave_to_hedge(request);
     return;
   }
   request.retries = RetryState();
   dispatch(request);
 }
 
-void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const ErrorRule& rule) {
-  if (error == ErrorClass::no_space && options_.no_space == NoSpacePolicy::hold && !closing_) {
+void RequestQueue::retry(Request& request, ErrorClass error, const ErrorRule& rule) {
+  if (error == ErrorClass::no_space && holds_when_full_ && !closing_) {
     wait_for_space(request);
     return;
   }
-  if (request.block->operation == BlockOperation::flush) {
+  if (request.is_flush()) {
     if (refuses_flush(error) && take_refused_flush(request)) {
       return;
     }
@@ -323,7 +390,7 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
   RetryState::Step step = request.retries.next(error, rule, reactor_.now());
   RetryDelay delay_kind = rule.delay;
   if ((step == RetryState::Step::answer || error == ErrorClass::command_stuck) &&
-      is_needless(request)) {
+      request.is_flush() && flushes_.is_needless(*request.path)) {
     take_answer(request, IoStatus::ok);
     return;
   }
@@ -357,46 +424,16 @@ void MultipathDevice::Impl::retry(Request& request, ErrorClass error, const Erro
   delay(request, pause);
 }
 
-void MultipathDevice::Impl::delay(Request& request, Duration time) {
+void RequestQueue::delay(Request& request, Duration time) {
   request.place = Request::Place::delayed;
   delayed_.push_back(request);
   request.timer.start_after(time);
 }
 
-// What one path knows of the cache is old when another one has heard otherwise: the writes may have
-// gone there, also through a path that is down or removed by now.
-bool MultipathDevice::Impl::nothing_to_flush(const Path& path) const {
-  return cache_.state() == WriteCache::off && path.logical_unit().write_cache() != WriteCache::on &&
-         std::none_of(paths_.begin(), paths_.end(), [this](const Path* other) {
-           return PathSet::has(paths_.up(), *other) &&
-                  other->logical_unit().write_cache() == WriteCache::on;
-         });
-}
-
-// A flush without a cache to flush. It is sent all the same, and tried again as any command; what
-// the target says in the end does not matter. Linux sends none then.
-bool MultipathDevice::Impl::is_needless(const Request& request) const {
-  const Path& path = *request.path;
-  return request.block->operation == BlockOperation::flush &&
-         path.identity() == Path::Identity::known && nothing_to_flush(path) && !any_path_in_doubt();
-}
-
-bool MultipathDevice::Impl::any_path_in_doubt() const {
-  return std::any_of(paths_.begin(), paths_.end(),
-                     [](const Path* path) { return path->identity() == Path::Identity::in_doubt; });
-}
-
-Path* MultipathDevice::Impl::path_that_flushes(PathMask among) const {
-  const auto found = std::find_if(paths_.begin(), paths_.end(), [among](const Path* path) {
-    return PathSet::has(among, *path) && !path->logical_unit().refuses_flushes();
-  });
-  return found != paths_.end() ? *found : nullptr;
-}
-
 // Without a cache there is nothing to flush, in whatever words that is refused. With one, or where
 // nobody knows, no other answer than that of a path that flushes is worth anything: what is refused
 // for good everywhere is said to be, and what may pass is tried again.
-bool MultipathDevice::Impl::take_refused_flush(Request& request) {
+bool RequestQueue::take_refused_flush(Request& request) {
   Path& path = *request.path;
   const bool for_good = refuses_form(request.task);
   if (for_good && !closing_ && path.logical_unit().try_other_form(request.task)) {
@@ -408,14 +445,14 @@ bool MultipathDevice::Impl::take_refused_flush(Request& request) {
     as_if_not_sent(request);  // what has been read of the LUN may not hold any more
     return true;
   }
-  if (nothing_to_flush(path)) {
+  if (flushes_.nothing_to_flush(path)) {
     take_answer(request, IoStatus::ok);
     return true;
   }
   if (!for_good) {
     return false;
   }
-  Path* const other = closing_ ? nullptr : path_that_flushes(paths_.up());
+  Path* const other = closing_ ? nullptr : flushes_.path_that_flushes(paths_.up());
   if (other == nullptr) {
     if (!ask_for_cache(request)) {
       take_answer(request, IoStatus::not_supported);
@@ -431,53 +468,47 @@ bool MultipathDevice::Impl::take_refused_flush(Request& request) {
   return true;
 }
 
-bool MultipathDevice::Impl::ask_for_cache(Request& request) {
-  if (closing_ || cache_.state() == WriteCache::on || request.cache_waits == kCacheWaits) {
+bool RequestQueue::ask_for_cache(Request& request) {
+  if (closing_ || flushes_.cache().state() == WriteCache::on ||
+      request.cache_waits == kCacheWaits) {
     return false;
   }
   ++request.cache_waits;
   delay(request, kCacheWait);
-  if (any_path_in_doubt()) {
+  if (flushes_.any_path_in_doubt()) {
     return true;
   }
   // One after the other: the guest's other requests go by the rest.
-  const auto next =
-      std::min_element(paths_.begin(), paths_.end(), [](const Path* left, const Path* right) {
-        return std::pair(left->state() != PathState::up, left->asked_at()) <
-               std::pair(right->state() != PathState::up, right->asked_at());
-      });
-  if (next != paths_.end() && (*next)->state() == PathState::up) {
-    (*next)->verify("it is asked again whether it has a write cache");
+  if (Path* const asked = flushes_.path_to_ask()) {
+    asked->verify("it is asked again whether it has a write cache");
   }
   return true;
 }
 
 // The target has refused the write for good: nothing of it is left there.
-void MultipathDevice::Impl::wait_for_space(Request& request) {
+void RequestQueue::wait_for_space(Request& request) {
   if (!std::exchange(request.waits_for_space, true) && waiting_for_space_++ == 0) {
     log_.error("the LUN has no space left; writes wait until it has (no_space = \"hold\")");
-    notify_.schedule();
+    owner_.on_space_changed();
   }
   request.retries.wait(reactor_.turn_time());
   delay(request, kSpaceRetryInterval);
 }
 
-void MultipathDevice::Impl::end_wait_for_space(Request& request, IoStatus status) {
+void RequestQueue::end_wait_for_space(Request& request, IoStatus status) {
   request.waits_for_space = false;
   if (--waiting_for_space_ == 0 && status == IoStatus::ok) {
     log_.info("the LUN has space again");
-    notify_.schedule();
+    owner_.on_space_changed();
   }
 }
 
-void MultipathDevice::Impl::on_delay_over(Request& request) {
+void RequestQueue::on_delay_over(Request& request) {
   request.unlink();
   dispatch(request);
 }
 
-// Something that held requests wait for has happened; each finds out for itself whether it was
-// that.
-void MultipathDevice::Impl::release_held() {
+void RequestQueue::release_held() {
   IntrusiveList<Request> released;
   released.take_all(held_);
   held_count_ = 0;
@@ -488,12 +519,12 @@ void MultipathDevice::Impl::release_held() {
 }
 
 // Rule 5 of multipath_device.h.
-bool MultipathDevice::Impl::may_strike_late(const Request& request) const {
+bool RequestQueue::may_strike_late(const Request& request) const {
   return request.is_write() &&
          fence_.withholds(request.first_sector(), request.end_sector(), request.serial);
 }
 
-void MultipathDevice::Impl::release_withheld() {
+void RequestQueue::release_withheld() {
   IntrusiveList<Request> released;
   released.take_all(withheld_);
   withheld_count_ = 0;
@@ -502,7 +533,7 @@ void MultipathDevice::Impl::release_withheld() {
   }
 }
 
-void MultipathDevice::Impl::pump() {
+void RequestQueue::pump() {
   while (!queued_.empty() && paths_.able() != 0) {
     Request& request = queued_.front();
     request.unlink();
@@ -516,14 +547,14 @@ void MultipathDevice::Impl::pump() {
   }
 }
 
-void MultipathDevice::Impl::finish(Request& request, IoStatus status) {
+void RequestQueue::finish(Request& request, IoStatus status) {
   request.place = Request::Place::finished;
   request.result = status;
   finished_.push_back(request);
   finish_.schedule();
 }
 
-void MultipathDevice::Impl::fail_what_waits() {
+void RequestQueue::abort_waiting() {
   for (IntrusiveList<Request>* waiting : {&queued_, &delayed_, &held_, &withheld_, &doubted_}) {
     while (Request* request = waiting->pop_front()) {
       request->timer.stop();
@@ -533,7 +564,7 @@ void MultipathDevice::Impl::fail_what_waits() {
   queued_count_ = held_count_ = withheld_count_ = 0;
 }
 
-void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
+void RequestQueue::complete(Request& request, IoStatus status) {
   if (!fence_.empty() && may_strike_late(request)) [[unlikely]] {
     if (!closing_) {
       request.place = Request::Place::withheld;
@@ -545,7 +576,7 @@ void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
     status = IoStatus::aborted;
   }
   if (request.hedge != nullptr) [[unlikely]] {
-    leave_hedge(request);
+    hedger_.leave(request);
   }
   BlockRequest& block = *request.block;
   if (request.waits_for_space) [[unlikely]] {
@@ -554,48 +585,87 @@ void MultipathDevice::Impl::complete(Request& request, IoStatus status) {
   if (status == IoStatus::ok) {
     status = status_of_success(request);
   }
-  to_its_home(request);
+  release(request);
   block.on_complete(block, status);
 }
 
 // Nobody hears what a hedge says.
-IoStatus MultipathDevice::Impl::status_of_success(const Request& request) {
-  return request.block->operation == BlockOperation::flush && is_the_guests(request) &&
-                 loss_.fails(request.serial)
+IoStatus RequestQueue::status_of_success(const Request& request) {
+  return request.is_flush() && request.is_guests && flushes_.loss().fails(request.serial)
              ? IoStatus::medium_error
              : IoStatus::ok;
 }
 
-void MultipathDevice::Impl::to_its_home(Request& request) {
+void RequestQueue::release(Request& request) {
   request.place = Request::Place::free;
   request.block = nullptr;
-  request.home->push_front(request);  // the slot that the cache knows best
+  (request.is_guests ? free_ : spare_).push_front(request);  // the slot that the cache knows best
   --requests_;
-  if (hedge_wanted_ && request.home == &spare_) [[unlikely]] {
-    hedge_more_.schedule();
+  if (!request.is_guests) [[unlikely]] {
+    hedger_.on_spare_free();
   }
   if (!waiting_for_slot_.empty()) [[unlikely]] {
     start_waiting();
   }
   if (closing_) {
-    check_closed_.schedule();
+    owner_.on_request_ended();
   }
 }
 
-void MultipathDevice::Impl::start_waiting() {
+void RequestQueue::start_waiting() {
   if (!waiting_for_slot_.empty() && !free_.empty()) {
     BlockRequest* next = waiting_for_slot_.pop_front();
     start(*free_.pop_front(), *next);
   }
 }
 
-void MultipathDevice::Impl::complete_finished() {
+void RequestQueue::complete_finished() {
   // Only those of now: a completion that submits anew must not keep this loop alive.
   IntrusiveList<Request> finished;
   finished.take_all(finished_);
   while (Request* request = finished.pop_front()) {
     complete(*request, request->result);
   }
+}
+
+void RequestQueue::fail_waiting() {
+  queued_.for_each([this](Request& request) {
+    if (!request.is_flush()) {
+      request.unlink();
+      --queued_count_;
+      finish(request, IoStatus::no_path);
+    }
+  });
+  while (Request* request = held_.pop_front()) {
+    --held_count_;
+    finish(*request, IoStatus::no_path);
+  }
+}
+
+void RequestQueue::take_out(Request& request) {
+  if (request.place == Request::Place::queued) {
+    --queued_count_;
+  }
+  request.timer.stop();
+  request.unlink();
+}
+
+// The path still has the command, so that the request holds its slot for longer than the guest knows
+// of it: the guest gets another in its place.
+void RequestQueue::answer_early(Request& request) {
+  BlockRequest& block = *request.block;
+  const IoStatus status = status_of_success(request);
+  request.place = Request::Place::answered;
+  request.block = nullptr;  // the guest's again
+  hedger_.leave(request);
+  if (request.is_guests) {
+    Request& spare = *spare_.pop_front();  // the hedge's, at least
+    request.is_guests = false;
+    spare.is_guests = true;
+    free_.push_front(spare);
+    start_waiting();
+  }
+  block.on_complete(block, status);
 }
 
 }  // namespace iscsi_blkback

@@ -1,0 +1,169 @@
+// RequestQueue: a request's way through a disk of several paths: it is brought to a path or waits for
+// one, is tried again when a path has lost it or the target has refused it, is kept back while it could
+// be overtaken or overtake (multipath_device.h has the rules), and is answered once. Owned by
+// MultipathDevice. Reactor thread; allocates when it is made, and for hedges (hedger.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+
+#include "base/block_device.h"
+#include "base/intrusive_list.h"
+#include "base/reactor.h"
+#include "multipath/fencing/lun_turn.h"
+#include "multipath/fencing/write_fence.h"
+#include "multipath/groups/group_controller.h"
+#include "multipath/path/disk_log.h"
+#include "multipath/path/error_policy.h"
+#include "multipath/path/path_set.h"
+#include "multipath/requests/flush_rules.h"
+#include "multipath/requests/hedger.h"
+#include "multipath/requests/request.h"
+
+namespace iscsi_blkback {
+
+class RequestQueue final : private Hedger::Owner {
+ public:
+  class Owner {
+   public:
+    // A request waits that no path takes now.
+    virtual void on_request_waits() noexcept = 0;
+    // A command has ended at a path that is being removed.
+    virtual void on_leaving_path_quieter() noexcept = 0;
+    // waiting_for_space() has begun or ended.
+    virtual void on_space_changed() noexcept = 0;
+    // After close(): perhaps idle().
+    virtual void on_request_ended() noexcept = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  struct Options {
+    std::uint32_t most_requests = 1;  // submitted and not completed at once
+    bool holds_when_full = true;      // writes that a full LUN refuses; else they fail
+  };
+
+  // The others outlive it.
+  RequestQueue(Reactor& reactor, const Options& options, PathSet& paths, GroupController& groups,
+               WriteFence& fence, LunTurn& turn, DiskLog& log, Owner& owner);
+  ~RequestQueue();  // idle() only
+
+  void submit(BlockRequest& block);
+  // What the LUN takes: with one command at most, and whether it is written at all.
+  void set_limits(std::uint32_t piece_sectors, bool read_only) {
+    piece_sectors_ = piece_sectors;
+    read_only_ = read_only;
+  }
+
+  // Later in this turn: there may be room on a path for what waits.
+  void pump_soon() { pump_.schedule(); }
+  // Later in this turn: something that held requests wait for has happened; each finds out for itself
+  // whether it was that.
+  void release_held_soon() { release_held_.schedule(); }
+  // Path::identity() has been decided anew.
+  void on_path_identity(const Path& path);
+  // Its number may be given to another path.
+  void forget_path(std::uint32_t index);
+  // Reads and writes that wait fail; a flush waits on, because its failure would tell the guest that
+  // data which it was promised is lost.
+  void fail_waiting();
+  // All that waits ends with aborted.
+  void abort_waiting();
+  // Data that the target has acknowledged is lost.
+  void note_loss() { flushes_.loss().lost(last_serial_); }
+  [[nodiscard]] WriteCacheView& cache() { return flushes_.cache(); }
+  [[nodiscard]] Hedger& hedger() { return hedger_; }
+
+  // Nothing is sent to a path.
+  void set_suspended(bool suspended);
+  // Nothing is tried again: what waits ends with aborted, what is at a path when that has answered.
+  void close();
+  [[nodiscard]] bool idle() const { return requests_ == 0; }
+
+  [[nodiscard]] bool waits_for_fence() const { return held_count_ != 0 || withheld_count_ != 0; }
+  [[nodiscard]] std::uint32_t queued() const { return queued_count_; }
+  [[nodiscard]] std::uint32_t held() const { return held_count_ + withheld_count_; }
+  [[nodiscard]] std::uint32_t waiting_for_space() const { return waiting_for_space_; }
+  [[nodiscard]] std::uint64_t hedged() const { return hedger_.hedged(); }
+
+  // Switches rules 2 and 3 off, so that the simulation can prove that it notices.
+  void disable_hold_of_overlapping_writes() { holds_overlapping_writes_ = false; }
+
+ private:
+  // Hedger::Owner
+  [[nodiscard]] std::deque<Request>& requests() override { return pool_; }
+  [[nodiscard]] bool has_spare() const override { return !spare_.empty(); }
+  [[nodiscard]] Request& take_spare() override { return *spare_.pop_front(); }
+  void start(Request& request, BlockRequest& block) override;
+  void complete(Request& request, IoStatus status) override;
+  void take_out(Request& request) override;
+  void answer_early(Request& request) override;
+
+  void dispatch(Request& request);
+  [[nodiscard]] bool keep_back(Request& request);
+  [[nodiscard]] bool must_be_held(const Request& request);
+  [[nodiscard]] bool must_wait_for_overlap(const Request& request);
+  [[nodiscard]] bool try_send(Request& request);
+  void queue(Request& request);
+  void send(Request& request, Path& chosen);
+  void on_command_done(Request& request, ErrorClass error);
+  void take_answer(Request& request, IoStatus status);
+  void send_next_piece(Request& request);
+  void as_if_not_sent(Request& request);
+  void retry(Request& request, ErrorClass error, const ErrorRule& rule);
+  [[nodiscard]] bool take_refused_flush(Request& request);
+  [[nodiscard]] bool ask_for_cache(Request& request);
+  void delay(Request& request, Duration time);
+  void on_delay_over(Request& request);
+  void wait_for_space(Request& request);
+  void end_wait_for_space(Request& request, IoStatus status);
+  void pump();
+  void release_held();
+  void release_withheld();
+  void finish(Request& request, IoStatus status);
+  void complete_finished();
+  [[nodiscard]] IoStatus status_of_success(const Request& request);
+  [[nodiscard]] bool may_strike_late(const Request& request) const;
+  void release(Request& request);
+  void start_waiting();
+
+  Reactor& reactor_;
+  const bool holds_when_full_;
+  PathSet& paths_;
+  GroupController& groups_;
+  WriteFence& fence_;
+  LunTurn& turn_;
+  DiskLog& log_;
+  Owner& owner_;
+  FlushRules flushes_;
+  std::uint32_t piece_sectors_ = 0;
+  bool read_only_ = false;
+  bool suspended_ = false;
+  bool closing_ = false;
+  bool holds_overlapping_writes_ = true;
+
+  std::deque<Request> pool_;  // all slots; never grows
+  IntrusiveList<Request> free_;
+  IntrusiveList<Request> spare_;  // for hedges
+  IntrusiveList<Request> queued_;
+  IntrusiveList<Request> delayed_;
+  IntrusiveList<Request> held_;
+  IntrusiveList<Request> withheld_;
+  IntrusiveList<Request> doubted_;
+  IntrusiveList<Request> finished_;
+  IntrusiveList<BlockRequest> waiting_for_slot_;
+  std::uint64_t last_serial_ = 0;
+  std::uint32_t requests_ = 0;  // slots in use
+  std::uint32_t queued_count_ = 0;
+  std::uint32_t held_count_ = 0;
+  std::uint32_t withheld_count_ = 0;
+  std::uint32_t waiting_for_space_ = 0;
+  Hedger hedger_;
+  Deferred finish_;
+  Deferred pump_;
+  Deferred release_held_;
+};
+
+}  // namespace iscsi_blkback
