@@ -5,123 +5,445 @@
 #include <algorithm>
 #include <utility>
 
-#include "multipath/multipath_device_impl.h"
+#include "multipath/part_options.h"
+#include "multipath/snapshot_parts.h"
 
 namespace iscsi_blkback {
-namespace {
 
-// A path can lose no more than its queue before it comes up again; room for some of that.
-constexpr std::size_t kUnfencedPerRequest = 4;
-
-// multipathd's words for times.
-std::string no_path_retry_text(std::optional<std::chrono::milliseconds> wait) {
-  if (!wait) {
-    return "queue";
-  }
-  return wait->count() == 0 ? "fail"
-                            : fmt::format("{} sec", std::chrono::duration<double>(*wait).count());
-}
-
-}  // namespace
-
-std::size_t MultipathSnapshot::paths_up() const {
-  return static_cast<std::size_t>(
-      std::count_if(paths.begin(), paths.end(),
-                    [](const PathSnapshot& path) { return path.state == PathState::up; }));
-}
-
-MultipathDevice::Impl::Impl(MultipathDevice& device, Reactor& reactor, MultipathOptions options,
-                            Observer& observer)
-    : device_(device),
-      reactor_(reactor),
+MultipathDevice::MultipathDevice(Reactor& reactor, MultipathOptions options, Observer& observer)
+    : reactor_(reactor),
       options_(std::move(options)),
       observer_(observer),
       log_(reactor, options_.alias),
       sessions_(SessionFencer::of(reactor)),
-      groups_(reactor,
-              {.settings = options_,
-               .arrays = options_.arrays,
-               .path_weights = options_.path_weights,
-               .polling_interval = options_.polling_interval,
-               .max_polling_interval = options_.max_polling_interval},
-              paths_, log_, *this),
+      groups_(reactor, group_options(options_), paths_, log_, *this),
       activator_(reactor, options_.checker_timeout, paths_, groups_, log_, *this),
-      disk_(
-          {.wwid = options_.wwid, .same_lun = options_.same_lun, .read_only = options_.read_only}),
-      turn_(reactor,
-            {.directory = options_.barrier_directory,
-             .holder_name = options_.holder_name.empty() ? options_.alias : options_.holder_name,
-             .holder_domain = options_.holder_domain,
-             .shared = options_.shared,
-             .redirected_login_fences = options_.redirected_login_fences,
-             .quiesce_time = options_.quiesce_time,
-             .host_started_at = options_.host_started_at},
-            *sessions_, paths_, log_, *this),
-      fence_(reactor,
-             {.lun_fence = {.preempts = options_.reservation_key != 0,
-                            .resets = options_.exclusive_luns,
-                            .settle_time = options_.fence_settle_time,
-                            .quiesce_time = options_.quiesce_time},
-              .exclusive = options_.exclusive_luns,
-              .shared = options_.shared,
-              .redirected_login_fences = options_.redirected_login_fences,
-              .most_writes = std::max<std::size_t>(options_.max_requests, 1) * kUnfencedPerRequest},
-             sessions_, paths_, groups_, activator_, turn_, log_, *this),
-      queue_(reactor,
-             {.most_requests = options_.max_requests,
-              .holds_when_full = options_.no_space == NoSpacePolicy::hold},
-             paths_, groups_, fence_, turn_, log_, *this),
+      disk_(wanted_identity(options_)),
+      turn_(reactor, turn_options(options_), *sessions_, paths_, log_, *this),
+      fence_(reactor, fence_options(options_), sessions_, paths_, groups_, activator_, turn_, log_,
+             *this),
+      queue_(reactor, queue_options(options_), paths_, groups_, fence_, turn_, log_, *this),
       no_path_timer_(reactor, groups_.policies().no_path_retry, *this),
-      capacity_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_capacity_timer(); },
-          this),
-      finish_removals_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->finish_removals(); }, this),
-      notify_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->notify(); }, this),
-      first_answers_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->tell_ready(); }, this),
-      suspend_timer_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->on_suspend_timer(); }, this),
+      drain_(reactor, paths_),
+      capacity_(reactor, capacity_options(options_), paths_, disk_, log_),
+      removals_(reactor, fence_, log_, *this),
+      news_(reactor, *this, observer, paths_, turn_, disk_, capacity_),
       check_closed_(
-          reactor, [](void* self) noexcept { static_cast<Impl*>(self)->check_closed(); }, this) {}
+          reactor, [](void* self) noexcept { static_cast<MultipathDevice*>(self)->check_closed(); },
+          this) {}
 
-MultipathDevice::Impl::~Impl() {
+MultipathDevice::~MultipathDevice() {
   ISCSI_BLKBACK_ASSERT(closing_ && on_closed_ == nullptr);
 }
 
-bool MultipathDevice::Impl::on_its_way(const Path& path) const {
-  return path.on_its_way() || activator_.concerns(path);
+Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
+                                       std::string portal_name) {
+  ISCSI_BLKBACK_ASSERT(!closing_);
+  if (portal_name.empty()) {
+    portal_name = session.options().portal_name;
+  }
+  if (paths_.find(session, lun) != nullptr) {
+    return fail(ErrorCode::conflict,
+                fmt::format("{} has the path by {} already", options_.alias, portal_name));
+  }
+  const std::optional<std::uint32_t> index = paths_.free_number();
+  if (!index) {
+    return fail(ErrorCode::exhausted, fmt::format("{} has {} paths already, no more are made",
+                                                  options_.alias, kMaxPaths));
+  }
+  groups_.add_path(*index);
+  fence_.add(session);
+  Path& path = paths_.add(
+      std::make_unique<Path>(reactor_, session, lun, std::move(portal_name), *index,
+                             path_options(options_, groups_.policies().path_checker, sessions_),
+                             log_, static_cast<Path::Owner&>(*this)));
+  turn_.path_added(path);
+  groups_.update_priorities();
+  path.start();
+  if (session.login_epoch() != 0) {
+    turn_.tell_nexus(path);  // of a session that others have brought up; else its login tells
+  }
+  return {};
 }
 
-void MultipathDevice::Impl::add_group_snapshots(MultipathSnapshot& snapshot) const {
-  snapshot.path_selector = fmt::format("{} 0", to_string(groups_.policies().path_selector));
-  snapshot.path_grouping_policy = to_string(groups_.policies().path_grouping_policy);
-  snapshot.prio = to_string(groups_.policies().prio.kind);
-  snapshot.hardware_handler = disk_.lun().access.tpgs != 0 ? "1 alua"
-                              : disk_.lun().access.rdac    ? "1 rdac"
-                                                           : "0";
-  snapshot.failback = to_string(groups_.policies().failback);
-  snapshot.active_group = groups_.groups().current();
-  snapshot.group_switches = groups_.switches();
-  for (const PathGroup& group : groups_.groups().groups()) {
-    snapshot.groups.push_back({.priority = group.priority, .marginal = group.marginal});
+Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t lun) {
+  ISCSI_BLKBACK_ASSERT(!closing_);
+  const auto found = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
+    return &path->session() == &session && path->lun() == lun;
+  });
+  if (found == paths_.end()) {
+    return fail(ErrorCode::not_found,
+                fmt::format("{} has no path by {}", options_.alias, session.options().portal_name));
   }
-  std::size_t at = 0;
+  if (paths_.size() == 1) {
+    return fail(
+        ErrorCode::conflict,
+        fmt::format("the path by {} is the only one of {}: add another one first, or detach "
+                    "the disk",
+                    (*found)->portal_name(), options_.alias));
+  }
+  Path& path = **found;
+  log_.info("path {} of LUN {} is removed, {} requests are outstanding there", path.portal_name(),
+            lun, path.in_flight());
+  fence_.forget_carrier(path);
+  const bool had_path = paths_.up() != 0;
+  paths_.retire(path);
+  path.stop();
+  removals_.add(path);
+  groups_.retire_path(path);
+  paths_.note_room();
+  paths_.note_room(path);
+  activator_.forget(path);
+  groups_.reconsider();
+  groups_.note_group_in_use();
+  activator_.activate_if_needed();
+  queue_.hedger().look_soon();
+  grow_if_all_agree(nullptr);
+  note_paths_up(had_path);
+  news_.tell_soon();
+  return {};
+}
+
+void MultipathDevice::on_path_session_up(Path& path) noexcept {
+  paths_.forget_silence(path);
+  fence_.on_session_up(path);
+}
+
+Result<void> MultipathDevice::check_identity(Path& path, const LogicalUnitIdentity& identity) {
+  const std::string& target_name = path.session().options().target_name;
+  const SerialNumberIs serial = groups_.serial_number_is(identity, disk_.known());
+  const bool knew = disk_.known();
+  Result<void> checked =
+      disk_.check({path.portal_name(), target_name, path.lun()}, identity, serial);
+  if (!checked || !disk_.known()) {
+    return checked;
+  }
+  queue_.set_limits(disk_.piece_sectors(), geometry().read_only);
+  if (!knew) {
+    activator_.set_known();
+    fence_.set_known();
+    turn_.enter(identity.names, target_name, path.lun(), serial, geometry().read_only);
+    apply_policies();
+    news_.tell_soon();
+  }
+  turn_.learn(identity.names, target_name, serial);
+  if (identity.block_count != 0 && !identity.access.refused) {
+    queue_.cache().note(identity.write_cache, path.asked_at(), reactor_.now());
+  }
+  return checked;
+}
+
+void MultipathDevice::on_loss_told(Path& path, const std::string& sense) noexcept {
+  log_.error(
+      "by portal {} the target says that a write has failed which it had acknowledged "
+      "before (sense {}): data of this disk is lost at the target; the next flush fails",
+      path.portal_name(), sense);
+  queue_.note_loss();
+}
+
+void MultipathDevice::on_space_low(Path& /*path*/) noexcept {
+  log_.warning(
+      "the LUN's thin provisioning has come to its soft threshold: the array is running "
+      "out of space");
+}
+
+void MultipathDevice::on_path_changed(Path& path) noexcept {
+  if (paths_.is_leaving(path)) {
+    return;
+  }
+  const Session& session = path.session();
+  if (path.state() == PathState::up) {
+    log_.info("path {} of LUN {} is up", path.portal_name(), path.lun());
+  } else if (path.state() != PathState::pending) {
+    log_.warning("path {} of LUN {} is {}: {}", path.portal_name(), path.lun(),
+                 to_string(path.state()), path.last_error());
+  }
+
+  const bool had_path = paths_.up() != 0;
+  // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed, nor has
+  // a controller that gives the LUN to another one.
+  const bool failed = PathSet::has(paths_.up(), path) && path.state() == PathState::down &&
+                      path.finding() != CheckerFinding::access_state &&
+                      session.state() != SessionState::in_logout;
+  const bool usable = paths_.note_state(path);
+  news_.tell_soon();
+  if (closing_) {
+    return;
+  }
+  if (failed && !paths_.forget_silence(path)) {
+    groups_.note_failure(path);
+  }
+  if (usable) {
+    fence_.enroll(path);
+  } else if (path.state() == PathState::quarantined) {
+    capacity_.on_quarantined();
+  }
+  if (had_path && paths_.up() == 0) {
+    // The array may have made one of them the active side by now, which is not to be undone.
+    for (Path* other : paths_) {
+      if (other->state() == PathState::ghost) {
+        other->refresh_access();
+      }
+    }
+  }
+  groups_.follow_closely();
+  groups_.on_state(path);
+  activator_.on_state(path);
+  queue_.hedger().look_soon();
+  grow_if_all_agree(&path);
+  note_paths_up(had_path);
+}
+
+NoPathTimer::Paths MultipathDevice::paths_now() const {
+  NoPathTimer::Paths now;
+  now.any_up = paths_.up() != 0;
   for (const Path* path : paths_) {
-    PathSnapshot& one = snapshot.paths[at++];
-    one.priority = std::max(groups_.groups().traits(path->index()).priority, 0);
-    one.group = groups_.groups().group_of(path->index());
+    const bool keeps_ending = path->session().keeps_ending();
+    now.any_keeps_ending = now.any_keeps_ending || keeps_ending;
+    now.any_reliable = now.any_reliable || (PathSet::has(paths_.up(), *path) && !keeps_ending);
+  }
+  return now;
+}
+
+// had_path: before this change.
+void MultipathDevice::note_paths_up(bool had_path) {
+  no_path_timer_.on_paths(paths_now(), had_path);
+  if (paths_.up() != 0) {
+    queue_.pump_soon();
+  }
+  fail_if_failing();
+}
+
+// no_path_retry is over, the guest runs, and no path is just being looked at (a unit attention on
+// the only path is not an outage, nor are controllers that change their roles).
+bool MultipathDevice::failing() const {
+  return no_path_timer_.expired() && paths_.up() == 0 && !suspended() && !activator_.busy() &&
+         !activator_.answer_is_near() &&
+         std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
+           return path->state() == PathState::pending && path->identifying();
+         });
+}
+
+void MultipathDevice::fail_if_failing() {
+  if (failing()) {
+    queue_.fail_waiting();
+  } else if (no_path_timer_.expired() && paths_.up() == 0 && activator_.answer_is_near()) {
+    activator_.await_answer();
   }
 }
 
-MultipathSnapshot MultipathDevice::Impl::snapshot() const {
+void MultipathDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
+  groups_.set_no_path_retry(wait);
+  apply_policies();
+}
+
+void MultipathDevice::on_no_path_retry_over() noexcept {
+  log_.warning("no path came back within no_path_retry; requests fail now");
+  fail_if_failing();
+  news_.tell_soon();
+}
+
+void MultipathDevice::change_policies(const PathPolicySettings& changes) {
+  groups_.overrule(changes);
+  apply_policies();
+  queue_.pump_soon();
+}
+
+void MultipathDevice::apply_policies() {
+  const PathPolicies before = groups_.decide(ready() ? &disk_.lun() : nullptr);
+  if (groups_.policies().no_path_retry != before.no_path_retry) {
+    no_path_timer_.set_wait(groups_.policies().no_path_retry);
+  }
+  groups_.update_priorities();
+  if (!closing_) {
+    fence_.look_for_trials_soon();
+    groups_.follow(before);
+    news_.tell_soon();
+  }
+}
+
+void MultipathDevice::on_path_access(Path& path) noexcept {
+  groups_.on_access(path);
+  activator_.look_soon();
+}
+
+void MultipathDevice::on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept {
+  if (closing_) {
+    check_closed_.schedule();
+    return;
+  }
+  look_at_those_that_end();
+  activator_.on_done(path, outcome);
+}
+
+void MultipathDevice::on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept {
+  look_at_those_that_end();
+  groups_.on_latency_measured(path, measured);
+}
+
+void MultipathDevice::on_suspect(Path& path) noexcept {
+  paths_.note_suspect(path, true);
+  // What has silenced it may have silenced others that have nothing to do: before a write goes
+  // there, that shall be known.
+  for (Path* other : paths_.all()) {
+    other->probe_silence();
+  }
+  queue_.hedger().look_soon();
+  queue_.pump_soon();
+  news_.tell_soon();
+}
+
+void MultipathDevice::on_suspicion_over(Path& path) noexcept {
+  if (path.session().state() == SessionState::logged_in) {
+    paths_.forget_silence(path);  // else it goes down now, which is the same failure
+  }
+  paths_.note_suspect(path, false);
+  queue_.hedger().look_soon();
+  queue_.pump_soon();
+  news_.tell_soon();
+}
+
+void MultipathDevice::on_silence_goes_on(Path& path) noexcept {
+  queue_.hedger().drop_if_stuck(path);
+  // Where no other path answers, it is the target.
+  if (PathSet::has(paths_.suspect(), path) && paths_.answering() != 0 && !paths_.is_leaving(path) &&
+      !closing_ && paths_.count_silence(path)) {
+    groups_.note_failure(path);
+  }
+}
+
+// Paths that are removed, or the device, may be waiting for what has just happened.
+void MultipathDevice::look_at_those_that_end() {
+  if (closing_) {
+    check_closed_.schedule();
+  } else if (paths_.leaving() != 0) {
+    removals_.look_soon();
+  }
+}
+
+void MultipathDevice::on_withdrawn() noexcept {
+  nothing_at_fences_ = true;
+  removals_.on_withdrawn();
+  look_at_those_that_end();
+}
+
+void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
+                            void* owner) {
+  ISCSI_BLKBACK_ASSERT(!closing_);
+  closing_ = true;
+  wait_for_fences_ = wait_for_fences;
+  fence_.close();
+  on_closed_ = on_closed;
+  on_closed_owner_ = owner;
+  no_path_timer_.close();
+  groups_.close();
+  capacity_.close();
+  news_.close();
+  removals_.close();
+  turn_.close();
+  queue_.close();
+  paths_.withdraw_unsent();
+  activator_.close();
+  for (Path* path : paths_) {
+    path->stop();
+  }
+  check_closed_.schedule();
+}
+
+// Nothing of the disk's own is outstanding, and nothing is to be waited for any more; then its
+// registrations are taken back.
+bool MultipathDevice::nothing_left() {
+  const bool idle =
+      queue_.idle() && removals_.idle() && turn_.idle() && !fence_.must_be_awaited() &&
+      !(wait_for_fences_ && !fence_.empty()) &&
+      std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) &&
+      std::none_of(paths_.all().begin(), paths_.all().end(), [](const Path* path) {
+        return path->key().registering() || path->has_own_commands();
+      });
+  if (!idle) {
+    return false;
+  }
+  bool keys_given_back = true;
+  for (Path* path : paths_.all()) {
+    keys_given_back = fence_.key_given_back(*path) && keys_given_back;
+  }
+  return keys_given_back;
+}
+
+void MultipathDevice::check_closed() {
+  if (!closing_ || on_closed_ == nullptr || !nothing_left()) {
+    return;
+  }
+  if (!withdrawn_) {
+    withdrawn_ = true;
+    turn_.leave();
+    nothing_at_fences_ = fence_.withdraw();
+  }
+  if (nothing_at_fences_) {
+    news_.end();
+    auto* on_closed = std::exchange(on_closed_, nullptr);
+    on_closed(on_closed_owner_);  // may delete the device
+  }
+}
+
+void MultipathDevice::forget_path(Path& path) {
+  const std::uint32_t index = path.index();
+  queue_.forget_path(index);
+  turn_.path_leaves(path);
+  groups_.remove_path(index);
+  paths_.remove(index);
+}
+
+void MultipathDevice::on_path_removed(Session& session) noexcept {
+  observer_.on_path_removed(*this, session);
+  news_.tell_soon();
+}
+
+void MultipathDevice::grow_if_all_agree(const Path* changed) {
+  if (capacity_.grow_if_all_agree(changed)) {
+    news_.tell_soon();
+  }
+}
+
+void MultipathDevice::set_guest(const GuestNow& guest) {
+  const bool was_suspended = suspended();
+  guest_ = guest.state;
+  groups_.set_suspended(suspended());
+  queue_.set_suspended(suspended());
+  turn_.set_guest(guest);
+  if (suspended()) {
+    no_path_timer_.suspend(guest_);
+  }
+  if (suspended() == was_suspended) {
+    return;
+  }
+  if (suspended()) {
+    fence_.suspend();
+    paths_.withdraw_unsent();
+    activator_.suspend();
+    drain_.start();
+  } else {
+    drain_.stop();
+    fence_.resume();
+    turn_.look();  // another disk may have come meanwhile
+    queue_.hedger().look_soon();
+    fence_.look_for_trials_soon();
+    no_path_timer_.resume();
+    activator_.resume();
+    queue_.pump_soon();
+  }
+}
+
+MultipathSnapshot MultipathDevice::snapshot() const {
   MultipathSnapshot snapshot;
   snapshot.alias = options_.alias;
   snapshot.wwid = disk_.lun().wwid;
   snapshot.vendor = disk_.lun().vendor;
   snapshot.product = disk_.lun().product;
   snapshot.revision = disk_.lun().revision;
+  snapshot.hardware_handler = disk_.lun().access.tpgs != 0 ? "1 alua"
+                              : disk_.lun().access.rdac    ? "1 rdac"
+                                                           : "0";
   snapshot.geometry = geometry();
   snapshot.ready = ready();
   snapshot.queueing = paths_.up() == 0 && !failing();
@@ -134,98 +456,17 @@ MultipathSnapshot MultipathDevice::Impl::snapshot() const {
   snapshot.portal_group_fences = to_string(fence_.portal_group_fences());
   snapshot.queued_time = no_path_timer_.queued_time();
   snapshot.queue_timeouts = no_path_timer_.timeouts();
-  for (Path* path : paths_) {
-    const SessionOptions& session = path->session().options();
-    const auto marginal_until = path->marginal_until();
-    snapshot.in_flight += path->in_flight();
-    snapshot.paths.push_back(
-        {.portal = path->portal_name(),
-         .address = path->session().portal_address().to_string(),
-         .interface_name = session.interface_binding.to_string(),
-         .target_name = session.target_name,
-         .lun = path->lun(),
-         .state = path->state(),
-         .session_state = path->session().state(),
-         .last_error = path->last_error(),
-         .on_its_way = on_its_way(*path),
-         .in_flight = path->in_flight(),
-         .suspect = PathSet::has(paths_.suspect(), *path),
-         .requests = path->requests(),
-         .failures = path->failures(),
-         .marginal_for = marginal_until ? *marginal_until - reactor_.now() : Duration::zero(),
-         .checker = to_string(groups_.policies().path_checker),
-         .finding = path->finding(),
-         .fenced_alone = fence_.fenced_alone(*path)});
+  snapshot.in_flight = removals_.in_flight();
+  snapshot.leaving = removals_.size();
+  for (const Path* path : paths_) {
+    snapshot.paths.push_back(snapshot_of(*path, paths_, groups_, reactor_.now()));
+    PathSnapshot& one = snapshot.paths.back();
+    one.on_its_way = one.on_its_way || activator_.concerns(*path);
+    one.fenced_alone = fence_.fenced_alone(*path);
+    snapshot.in_flight += one.in_flight;
   }
-  for (const std::unique_ptr<Removal>& removal : removals_) {
-    snapshot.in_flight += removal->path.in_flight();
-  }
-  snapshot.leaving = static_cast<std::uint32_t>(removals_.size());
-  add_group_snapshots(snapshot);
+  add_groups(snapshot, groups_);
   return snapshot;
-}
-
-MultipathDevice::MultipathDevice(Reactor& reactor, MultipathOptions options, Observer& observer)
-    : impl_(std::make_unique<Impl>(*this, reactor, std::move(options), observer)) {}
-
-MultipathDevice::~MultipathDevice() = default;
-
-Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
-                                       std::string portal_name) {
-  return impl_->add_path(session, lun, std::move(portal_name));
-}
-
-Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t lun) {
-  return impl_->remove_path(session, lun);
-}
-
-void MultipathDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
-  impl_->set_no_path_retry(wait);
-}
-
-bool MultipathDevice::ready() const {
-  return impl_->ready();
-}
-
-const Geometry& MultipathDevice::geometry() const {
-  return impl_->geometry();
-}
-
-void MultipathDevice::submit(BlockRequest& request) noexcept {
-  impl_->submit(request);
-}
-
-void MultipathDevice::keep_place() {
-  impl_->keep_place();
-}
-
-void MultipathDevice::set_guest(const GuestNow& guest) {
-  impl_->set_guest(guest);
-}
-
-void MultipathDevice::change_policies(const PathPolicySettings& changes) {
-  impl_->change_policies(changes);
-}
-
-void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
-                            void* owner) {
-  impl_->close(wait_for_fences, on_closed, owner);
-}
-
-const LunNames& MultipathDevice::names() const {
-  return impl_->names();
-}
-
-MultipathSnapshot MultipathDevice::snapshot() const {
-  return impl_->snapshot();
-}
-
-void MultipathDevice::disable_hold_of_overlapping_writes() {
-  impl_->disable_hold_of_overlapping_writes();
-}
-
-void MultipathDevice::disable_rule_of_buffers() {
-  impl_->disable_rule_of_buffers();
 }
 
 }  // namespace iscsi_blkback

@@ -6,7 +6,7 @@
 // late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement;
 // not where a redirect led it elsewhere, login_place.h), by a fence session through a sibling
 // portal (where portal_group_fences or a trial vouches for that), by a command of the logical unit
-// (multipath_device_fences.cpp), or by quiesce_time. Until
+// (lun_fence.h), or by quiesce_time. Until
 // then its range is unfenced:
 //  1. The write itself may go to another path at once and be answered: executed late, it writes
 //     what is there already, as long as nothing newer has been written there.
@@ -58,34 +58,37 @@
 #include "base/block_device.h"
 #include "base/reactor.h"
 #include "initiator/session/session.h"
+#include "multipath/capacity_watch.h"
+#include "multipath/disk_identity.h"
+#include "multipath/disk_news.h"
 #include "multipath/fencing/guest_state.h"
+#include "multipath/fencing/lun_turn.h"
+#include "multipath/fencing/session_fencer.h"
+#include "multipath/fencing/write_fence.h"
+#include "multipath/groups/group_controller.h"
+#include "multipath/groups/path_activator.h"
 #include "multipath/multipath_options.h"
 #include "multipath/multipath_snapshot.h"
+#include "multipath/path/disk_log.h"
+#include "multipath/path/path_set.h"
+#include "multipath/path/suspend_drain.h"
+#include "multipath/path_removals.h"
+#include "multipath/requests/no_path_timer.h"
+#include "multipath/requests/request_queue.h"
 
 namespace iscsi_blkback {
 
-class MultipathDevice final : public BlockDevice {
+class MultipathDevice final : public BlockDevice,
+                              private Path::Owner,
+                              private LunTurn::Owner,
+                              private WriteFence::Owner,
+                              private RequestQueue::Owner,
+                              private NoPathTimer::Owner,
+                              private GroupController::Owner,
+                              private PathActivator::Owner,
+                              private PathRemovals::Owner {
  public:
-  class Observer {
-   public:
-    // The first good path has told the geometry, and so have those that were just being asked (or
-    // a moment is over). Once.
-    virtual void on_ready(MultipathDevice& device) noexcept = 0;
-    // Just before on_ready: paths that answered together lead to different LUNs, or to one of which
-    // they tell different sizes, and nothing tells which one is meant. Unless it closes the device
-    // now, the first one is the disk, and the others are quarantined (but not where the LUN is only
-    // larger). why: one sentence.
-    virtual void on_conflict(MultipathDevice& /*device*/, const std::string& /*why*/) noexcept {}
-    // A path changed state, or queueing began or ended; for logs and status.
-    virtual void on_paths_changed(MultipathDevice& device) noexcept = 0;
-    // The geometry has more sectors than before.
-    virtual void on_grown(MultipathDevice& /*device*/) noexcept {}
-    // After remove_path(): nothing of the path is left, and its session is needed no more.
-    virtual void on_path_removed(MultipathDevice& /*device*/, Session& /*session*/) noexcept {}
-
-   protected:
-    ~Observer() = default;
-  };
+  using Observer = DiskObserver;
 
   MultipathDevice(Reactor& reactor, MultipathOptions options, Observer& observer);
   ~MultipathDevice() override;  // after close() has finished only
@@ -104,9 +107,10 @@ class MultipathDevice final : public BlockDevice {
   // path was lost. nullopt: as if it had not been set, so that the array table decides.
   void set_no_path_retry(std::optional<NoPathRetry> wait);
 
-  [[nodiscard]] bool ready() const;
-  [[nodiscard]] const Geometry& geometry() const override;
-  void submit(BlockRequest& request) noexcept override;
+  // It is known which LUN the disk is.
+  [[nodiscard]] bool ready() const { return disk_.known(); }
+  [[nodiscard]] const Geometry& geometry() const override { return disk_.geometry(); }
+  void submit(BlockRequest& request) noexcept override { queue_.submit(request); }
 
   // Unless the guest runs nothing is sent to a path, neither new requests nor retries: they wait.
   // Nor is the array told to serve the LUN through another controller, nor the LUN reset, whatever
@@ -120,7 +124,7 @@ class MultipathDevice final : public BlockDevice {
 
   // Before close(): the guest goes on, and has another disk of this LUN as soon as this one is
   // closed. No other disk of this host is served in between.
-  void keep_place();
+  void keep_place() { turn_.keep_place(); }
 
   // What is set takes the place of what was set before, from the next request on.
   void change_policies(const PathPolicySettings& changes);
@@ -134,17 +138,107 @@ class MultipathDevice final : public BlockDevice {
 
   [[nodiscard]] MultipathSnapshot snapshot() const;
   // Of the LUN; all empty before ready().
-  [[nodiscard]] const LunNames& names() const;
+  [[nodiscard]] const LunNames& names() const override { return disk_.lun().names; }
 
  private:
-  // Switch rules 2 and 3 off, or the rule of the buffers (multipath_device_hedges.cpp), so that the
-  // simulation can prove that it notices.
+  // Switch rules 2 and 3 off, or the rule of the buffers (hedger.h), so that the simulation can prove
+  // that it notices.
   friend struct MultipathDeviceCanary;
-  void disable_hold_of_overlapping_writes();
-  void disable_rule_of_buffers();
+  void disable_hold_of_overlapping_writes() { queue_.disable_hold_of_overlapping_writes(); }
+  void disable_rule_of_buffers() { queue_.hedger().disable_rule_of_buffers(); }
 
-  class Impl;
-  std::unique_ptr<Impl> impl_;
+  // Path::Owner
+  void on_path_session_up(Path& path) noexcept override;
+  Result<void> check_identity(Path& path, const LogicalUnitIdentity& identity) override;
+  void on_path_changed(Path& path) noexcept override;
+  void on_path_identity(Path& path) noexcept override { queue_.on_path_identity(path); }
+  void on_path_access(Path& path) noexcept override;
+  void on_space_low(Path& path) noexcept override;
+  void on_loss_told(Path& path, const std::string& sense) noexcept override;
+  void on_path_idle(Path& /*path*/) noexcept override { look_at_those_that_end(); }
+  [[nodiscard]] bool may_reset_lun() const noexcept override { return fence_.may_reset(); }
+  void on_suspect(Path& path) noexcept override;
+  void on_suspicion_over(Path& path) noexcept override;
+  void on_silence_goes_on(Path& path) noexcept override;
+  void on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept override;
+  void on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept override;
+  // GroupController::Owner
+  [[nodiscard]] PathMask activatable() const override { return activator_.activatable(); }
+  void on_activation_wanted() noexcept override { activator_.want_failback(); }
+  void on_groups_changed() noexcept override { news_.tell_soon(); }
+  void on_choice_changed() noexcept override { queue_.pump_soon(); }
+  // PathActivator::Owner
+  void on_activatable_changed() noexcept override { groups_.reconsider(); }
+  void on_hope_changed() noexcept override { fail_if_failing(); }
+  // LunTurn::Owner
+  [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override {
+    return fence_.portal_group_fences();
+  }
+  void on_turn_changed() noexcept override { news_.tell_soon(); }
+  void on_turn_begins() noexcept override { queue_.release_held_soon(); }
+  void on_overtaken() noexcept override { queue_.abort_waiting(); }
+  void on_turn_idle() noexcept override { look_at_those_that_end(); }
+  // WriteFence::Owner
+  [[nodiscard]] const LogicalUnitIdentity& lun() const override { return disk_.lun(); }
+  [[nodiscard]] bool waits_for_fence() const override {
+    return queue_.waits_for_fence() || (closing_ && wait_for_fences_);
+  }
+  void on_fenced() noexcept override { queue_.release_held_soon(); }
+  void on_pause_over() noexcept override { queue_.pump_soon(); }
+  void on_path_released(Path& path) noexcept override { on_path_changed(path); }
+  void on_fence_settled() noexcept override { look_at_those_that_end(); }
+  void on_withdrawn() noexcept override;
+  // RequestQueue::Owner
+  void on_request_waits() noexcept override { fail_if_failing(); }
+  void on_leaving_path_quieter() noexcept override { removals_.look_soon(); }
+  void on_space_changed() noexcept override { news_.tell_soon(); }
+  void on_request_ended() noexcept override { check_closed_.schedule(); }
+  // NoPathTimer::Owner
+  [[nodiscard]] NoPathTimer::Paths paths_now() const override;
+  void on_no_path_retry_over() noexcept override;
+  void on_path_has_lasted() noexcept override { queue_.pump_soon(); }
+  // PathRemovals::Owner
+  void on_removal_settled() noexcept override { look_at_those_that_end(); }
+  void forget_path(Path& path) override;
+  void on_path_removed(Session& session) noexcept override;
+
+  // The guest does not run, as far as is known.
+  [[nodiscard]] bool suspended() const { return guest_ != GuestState::runs; }
+  void apply_policies();
+  void note_paths_up(bool had_path);
+  void grow_if_all_agree(const Path* changed);
+  [[nodiscard]] bool failing() const;
+  void fail_if_failing();
+  void look_at_those_that_end();
+  void check_closed();
+  [[nodiscard]] bool nothing_left();
+
+  Reactor& reactor_;
+  const MultipathOptions options_;
+  Observer& observer_;
+  DiskLog log_;
+  const std::shared_ptr<SessionFencer> sessions_;
+  PathSet paths_;
+  GroupController groups_;
+  PathActivator activator_;
+  DiskIdentity disk_;
+  LunTurn turn_;
+  WriteFence fence_;
+  RequestQueue queue_;
+  NoPathTimer no_path_timer_;
+  SuspendDrain drain_;
+  CapacityWatch capacity_;
+  PathRemovals removals_;
+  DiskNews news_;
+
+  GuestState guest_ = GuestState::runs;
+  bool closing_ = false;
+  bool wait_for_fences_ = false;
+  bool withdrawn_ = false;  // from the fences
+  bool nothing_at_fences_ = false;
+  void (*on_closed_)(void* owner) noexcept = nullptr;
+  void* on_closed_owner_ = nullptr;
+  Deferred check_closed_;
 };
 
 }  // namespace iscsi_blkback

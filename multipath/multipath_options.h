@@ -60,7 +60,7 @@ struct MultipathOptions : PathPolicySettings {
   // PortalGroupFences::yes says, and more.
   bool redirected_login_fences = false;
   // For how long after that what it carried may be on its way, before LOGICAL UNIT RESET (where
-  // exclusive_luns allows it) or PREEMPT AND ABORT fences; see multipath_device_fences.cpp. Not
+  // exclusive_luns allows it) or PREEMPT AND ABORT fences; see lun_fence.h. Not
   // shorter than quiesce_time: neither is used.
   std::chrono::milliseconds fence_settle_time{10000};
   // A number that no other host has, up to PathKey::kMaxHostKey: each path registers a key made of

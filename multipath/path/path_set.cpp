@@ -83,6 +83,12 @@ void PathSet::note_room() {
   }
 }
 
+void PathSet::withdraw_unsent() {
+  for (Path* path : all_) {
+    path->withdraw_unsent();
+  }
+}
+
 bool PathSet::count_silence(const Path& path) {
   const PathMask bit = path_bit(path.index());
   return (std::exchange(counted_silence_, counted_silence_ | bit) & bit) == 0;

@@ -56,6 +56,9 @@ class PathSet {
     return (mask & path_bit(path.index())) != 0;
   }
 
+  // See Path::withdraw_unsent(); at all.
+  void withdraw_unsent();
+
   // The path's state has changed. True: it is up now, and not held back.
   bool note_state(Path& path);
   void note_suspect(const Path& path, bool suspect);

@@ -1,0 +1,68 @@
+// PathRemovals: the paths of a disk that are being removed, each until nothing of it is left: no
+// command, no lost write that its session's login would fence, no registration, no fence session. What
+// is not answered in a few seconds is ended by ABORT TASK SET, and a connection on which that does not
+// help is dropped; see multipath_device.h. Owned by MultipathDevice. Reactor thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/reactor.h"
+#include "multipath/fencing/write_fence.h"
+#include "multipath/path/disk_log.h"
+#include "multipath/path/path_set.h"
+
+namespace iscsi_blkback {
+
+class PathRemovals {
+ public:
+  class Owner {
+   public:
+    // An abort has ended: perhaps a path, or the disk, is through with it.
+    virtual void on_removal_settled() noexcept = 0;
+    // Nothing of the path is left: it is to be taken from the set.
+    virtual void forget_path(Path& path) = 0;
+    // ... and was; its session may be used by others.
+    virtual void on_path_removed(Session& session) noexcept = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  // The others outlive it.
+  PathRemovals(Reactor& reactor, WriteFence& fence, DiskLog& log, Owner& owner);
+  ~PathRemovals();
+
+  // The path is retired and stopped.
+  void add(Path& path);
+  // Later in this turn: what a path waits for may have happened.
+  void look_soon() { look_.schedule(); }
+  // Nothing is left of what paths have had at the fencer.
+  void on_withdrawn();
+  // Paths stay as they are.
+  void close() { closing_ = true; }
+
+  // No command of our own is outstanding at any of them. Guest I/O is the requests'.
+  [[nodiscard]] bool idle() const;
+  [[nodiscard]] std::uint32_t size() const { return static_cast<std::uint32_t>(removals_.size()); }
+  [[nodiscard]] std::uint32_t in_flight() const;
+
+ private:
+  struct Removal;
+
+  void look();
+  [[nodiscard]] bool is_over(Removal& removal);
+  [[nodiscard]] bool nothing_outstanding(const Removal& removal) const;
+  void on_overdue(Removal& removal);
+
+  Reactor& reactor_;
+  WriteFence& fence_;
+  DiskLog& log_;
+  Owner& owner_;
+  bool closing_ = false;
+  std::vector<std::unique_ptr<Removal>> removals_;
+  Deferred look_;
+};
+
+}  // namespace iscsi_blkback
