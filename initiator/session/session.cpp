@@ -149,7 +149,7 @@ void Session::Impl::submit(ScsiTask& task) {
     return;
   }
   if (commands_in_flight_++ == 0) {
-    busy_since_ = reactor_.turn_time();
+    keep_alive_.on_busy(reactor_.turn_time());
     if (idle_tick_) {
       start_tick();
     }
@@ -318,7 +318,7 @@ void Session::Impl::leave_connection(Error why) {
   log_failure(why);
   session_down_pending_ = session_down_pending_ || state_ == SessionState::logged_in;
   last_error_ = std::move(why);
-  waits_on_ = false;
+  keep_alive_.stop_waiting();
   state_ = SessionState::cleanup_wait;
   timer_.stop();
   flush_.cancel();
@@ -404,8 +404,8 @@ void Session::Impl::clean_up_connection() {
   login_.reset();
   login_request_due_ = false;
   sending_ = false;
-  ping_outstanding_ = ping_queued_ = ping_asked_for_ = logout_queued_ = logout_sent_ = drain_over_ =
-      false;
+  keep_alive_.forget_connection();
+  logout_queued_ = logout_sent_ = drain_over_ = false;
   bursts_.clear();
   ping_replies_.clear();
   // The state for the callbacks below is that of a session without a connection.
@@ -543,7 +543,7 @@ std::uint32_t Session::commands_in_flight() const {
   return impl_->commands_in_flight_;
 }
 TimePoint Session::last_received() const {
-  return impl_->last_received_;
+  return impl_->keep_alive_.last_received();
 }
 const SessionStatistics& Session::statistics() const {
   return impl_->statistics_;

@@ -25,10 +25,10 @@
 #include "initiator/pdu/transmit_batch.h"
 #include "initiator/session/fixed_queue.h"
 #include "initiator/session/gather_policy.h"
+#include "initiator/session/keep_alive.h"
 #include "initiator/session/repeated_ends.h"
 #include "initiator/session/session.h"
 #include "initiator/session/session_tags.h"
-#include "initiator/session/silence_patience.h"
 #include "initiator/session/status_sequence.h"
 #include "initiator/session/task_table.h"
 #include "initiator/session/tolerated.h"
@@ -66,7 +66,7 @@ class Session::Impl final : public ByteStream::Owner {
   std::uint64_t login_epoch_ = 0;
   Error last_error_{ErrorCode::unavailable, ""};
   std::uint32_t commands_in_flight_ = 0;
-  TimePoint last_received_{};
+  KeepAlive keep_alive_{options_};
   SessionStatistics statistics_;
 
  private:
@@ -156,10 +156,9 @@ class Session::Impl final : public ByteStream::Owner {
   void on_timer();
   void tick();
   void start_tick();
-  [[nodiscard]] TimePoint ping_deadline() const;
   [[nodiscard]] bool has_given_up_before() const;
   void ask_for_peer();
-  [[nodiscard]] bool waits_on(TimePoint now);
+  [[nodiscard]] KeepAlive::Silence silence();
   void note_end_of_silence();
   void count_silence();
   void ping_answered();
@@ -313,7 +312,6 @@ class Session::Impl final : public ByteStream::Owner {
   bool sending_ = false;
   FixedQueue<DataOutBurst> bursts_;
   FixedQueue<PingReply> ping_replies_;
-  bool ping_queued_ = false;
   bool logout_queued_ = false;
   bool logout_sent_ = false;
   bool drain_over_ = false;      // the Logout goes although commands are outstanding
@@ -332,15 +330,7 @@ class Session::Impl final : public ByteStream::Owner {
   std::uint64_t commands_at_look_ = 0;  // statistics_.commands
   std::uint32_t window_stalls_ = 0;     // looks in a row at a window that lets nothing through
 
-  // Keep-alive.
-  bool ping_outstanding_ = false;  // queued or sent, not answered
-  TimePoint ping_since_{};
-  bool ping_asked_for_ = false;         // ping(): somebody waits for the answer
-  bool ping_answered_pending_ = false;  // observers are to hear of it
-  TimePoint busy_since_{};              // when commands_in_flight_ last left 0
-  bool idle_tick_ = false;              // the timer waits for noop_out_interval
-  SilencePatience patience_;
-  bool waits_on_ = false;  // path_timeout is over
+  bool idle_tick_ = false;  // the timer waits for noop_out_interval
 
   // Receiving: [received_begin_, received_end_) of the staging buffer is not parsed yet.
   std::vector<std::byte> received_;

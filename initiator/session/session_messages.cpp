@@ -57,7 +57,7 @@ void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
       fail_protocol("a NOP-In that answers no NOP-Out");
       return;
     }
-    if (ping_outstanding_ && !ping_queued_) {
+    if (keep_alive_.ping_sent()) {
       ping_answered();
     } else {
       tolerate(Tolerated::ping_answer);
@@ -124,7 +124,7 @@ void Session::Impl::logout_as_asked(const char* what, std::uint16_t limit_second
 void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
   take_status_numbers(pdu.numbers);
   if (pdu.data_bytes < kBhsBytes) {
-    if (ping_outstanding_ && !ping_queued_ && commands_in_flight_ == 0 && functions_used_ == 0) {
+    if (keep_alive_.ping_sent() && commands_in_flight_ == 0 && functions_used_ == 0) {
       tolerate(Tolerated::ping_rejected);  // there is nothing else that it can be of
       ping_answered();
       return;
@@ -144,7 +144,7 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
     if (pdu.reason != kImmediateCommandReject) {
       tolerate(Tolerated::ping_rejected);
     }
-    if (rejected.initiator_task_tag == kPingTag && !ping_queued_) {
+    if (rejected.initiator_task_tag == kPingTag && keep_alive_.ping_sent()) {
       ping_answered();
     }
     return;

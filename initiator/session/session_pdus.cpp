@@ -161,7 +161,7 @@ void Session::Impl::take_status_numbers(const TargetNumbers& numbers) {
 // When nothing is outstanding, no answer can come any more with a number that is missing.
 void Session::Impl::pass_status_gaps() {
   if (statuses_.has_gap() && commands_in_flight_ == 0 && functions_used_ == 0 &&
-      !ping_outstanding_) {
+      !keep_alive_.ping_outstanding()) {
     statuses_.pass_gaps();
     tolerate(Tolerated::status_renumbered);
   }

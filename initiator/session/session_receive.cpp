@@ -43,10 +43,11 @@ void Session::Impl::receive_at_most(std::size_t limit_bytes) {
 void Session::Impl::on_received(std::size_t count) noexcept {
   ++statistics_.receives;
   statistics_.bytes_received += count;
-  if (waits_on_) [[unlikely]] {
+  if (keep_alive_.waits_on()) [[unlikely]] {
     note_end_of_silence();
   }
-  last_received_ = reactor_.turn_time();
+  const TimePoint now = reactor_.turn_time();
+  keep_alive_.on_received(now);
   gather_timer_.stop();
   if (!connection_active()) {
     return;  // being reset; on_closed follows
@@ -69,7 +70,7 @@ void Session::Impl::on_received(std::size_t count) noexcept {
     }
     return;
   }
-  gather_policy_.received(arrived, answers_, were_in_flight, last_received_);
+  gather_policy_.received(arrived, answers_, were_in_flight, now);
   // After what is sent in this turn: the answers to it may be there then.
   receive_due_ = true;
   schedule_flush();

@@ -52,7 +52,9 @@ void Session::Impl::look_for_stuck_commands() {
   }
   // A command that waits behind an older one which is being served is not stuck: the target may
   // well take them in order.
-  const auto moved = [this](const TaskSlot& slot) { return has_moved(slot, look_, waits_on_); };
+  const auto moved = [this](const TaskSlot& slot) {
+    return has_moved(slot, look_, keep_alive_.waits_on());
+  };
   std::uint32_t oldest_moving = cmd_sn_;
   for (std::size_t index = 0; index < table_.size(); ++index) {
     const TaskSlot& slot = table_.slot_at(index);
@@ -140,7 +142,8 @@ void Session::Impl::abort_stuck_command(TaskSlot& slot) {
 void Session::Impl::count_stuck(std::uint64_t lun) {
   for (std::size_t index = 0; index < table_.size(); ++index) {
     const TaskSlot& slot = table_.slot_at(index);
-    if (slot.task != nullptr && slot.task->lun == lun && !has_moved(slot, look_, waits_on_)) {
+    if (slot.task != nullptr && slot.task->lun == lun &&
+        !has_moved(slot, look_, keep_alive_.waits_on())) {
       ScsiTask::count_up(slot.task->stuck);
     }
   }

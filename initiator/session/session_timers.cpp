@@ -70,42 +70,22 @@ void Session::Impl::tick() {
   }
   const TimePoint now = reactor_.now();
   const bool busy = commands_in_flight_ != 0;
-  if (ping_outstanding_) {
-    if (waits_on_ || now >= ping_deadline()) {
-      waits_on_ = waits_on(now);
-    }
-    if (!waits_on_ && now >= ping_deadline()) {
-      count_silence();
-      fail_connection({ErrorCode::timed_out,
-                       fmt::format("{} has stopped answering (no reply to a NOP-Out)", where())});
-      return;
-    }
-  } else {
-    const Duration quiet = now - last_received_;
-    const Duration stalled = busy ? now - std::max(last_received_, busy_since_) : Duration::zero();
-    if ((options_.stall_probe.count() != 0 && stalled >= options_.stall_probe) ||
-        (options_.noop_out_interval.count() != 0 && quiet >= options_.noop_out_interval)) {
+  switch (keep_alive_.look(now, busy)) {
+    case KeepAlive::Verdict::lives:
+      break;
+    case KeepAlive::Verdict::ask:
       queue_ping();
-    }
+      break;
+    case KeepAlive::Verdict::silent:
+      if (!keep_alive_.goes_on(now, busy, silence())) {
+        count_silence();
+        fail_connection({ErrorCode::timed_out,
+                         fmt::format("{} has stopped answering (no reply to a NOP-Out)", where())});
+        return;
+      }
+      break;
   }
   start_tick();
-}
-
-TimePoint Session::Impl::ping_deadline() const {
-  const TimePoint deadline =
-      std::max(last_received_, ping_since_) + Duration{options_.noop_out_timeout};
-  const bool busy = commands_in_flight_ != 0;
-  if ((!busy && !ping_asked_for_) || options_.path_timeout.count() == 0) {
-    return deadline;
-  }
-  // Silence for path_timeout in all, of which the ping had at least three quarters of its share.
-  const TimePoint asked = ping_asked_for_ ? ping_since_ : TimePoint::max();
-  const TimePoint since = busy ? std::min(busy_since_, asked) : asked;
-  const Duration share =
-      std::max<Duration>(options_.path_timeout - options_.stall_probe, options_.path_timeout / 4);
-  return std::min(deadline,
-                  std::max(std::max(last_received_, since) + Duration{options_.path_timeout},
-                           ping_since_ + share * 3 / 4));
 }
 
 bool Session::Impl::has_given_up_before() const {
@@ -118,25 +98,25 @@ bool Session::Impl::has_given_up_before() const {
   return false;
 }
 
-// Whether the peer's kernel is there is asked for from now on where waits_on() will want to know.
+// Whether the peer's kernel is there is asked for from now on where silence() will be wanted.
 void Session::Impl::ask_for_peer() {
-  if (patience_.may_wait_on(reactor_.turn_time(), has_given_up_before())) [[unlikely]] {
+  if (keep_alive_.may_wait_on(reactor_.turn_time(), has_given_up_before())) [[unlikely]] {
     static_cast<void>(stream_->peer_silence());
   }
 }
 
-bool Session::Impl::waits_on(TimePoint now) {
-  return commands_in_flight_ != 0 && !stopping_ &&
-         patience_.waits_on({.now = now,
-                             .silent_for = now - std::max(last_received_, busy_since_),
-                             .peer_silence = stream_->peer_silence(),
-                             .given_up_before = has_given_up_before()});
+KeepAlive::Silence Session::Impl::silence() {
+  if (commands_in_flight_ == 0 || stopping_) {
+    return {};
+  }
+  return {.may_wait = true,
+          .peer_silence = stream_->peer_silence(),
+          .given_up_before = has_given_up_before()};
 }
 
 void Session::Impl::note_end_of_silence() {
-  waits_on_ = false;
   const TimePoint now = reactor_.turn_time();
-  patience_.answered_after(now - std::max(last_received_, busy_since_), now);
+  const Duration longest = keep_alive_.end_silence(now);
   // Their turn had not come.
   for (std::size_t index = 0; index < table_.size(); ++index) {
     table_.slot_at(index).moved_at = look_;
@@ -145,8 +125,7 @@ void Session::Impl::note_end_of_silence() {
       log_limiter_, now, LogLevel::warning, "session",
       "{} has answered after {} s of silence, while its computer was alive all the time: it "
       "is waited for longer from now on",
-      where(),
-      std::chrono::duration_cast<std::chrono::seconds>(patience_.longest_silence()).count());
+      where(), std::chrono::duration_cast<std::chrono::seconds>(longest).count());
 }
 
 void Session::Impl::count_silence() {
@@ -162,23 +141,21 @@ void Session::Impl::ping() {
   if (state_ != SessionState::logged_in) {
     return;
   }
-  ping_asked_for_ = true;
-  if (!ping_outstanding_) {
+  keep_alive_.ask();
+  if (!keep_alive_.ping_outstanding()) {
     queue_ping();
   }
   start_tick();
 }
 
 void Session::Impl::ping_answered() {
-  ping_outstanding_ = false;
-  if (std::exchange(ping_asked_for_, false)) {
-    ping_answered_pending_ = true;
+  if (keep_alive_.answered()) {
     events_.schedule();
   }
 }
 
 void Session::Impl::deliver_ping_answered() {
-  if (std::exchange(ping_answered_pending_, false) && state_ == SessionState::logged_in) {
+  if (keep_alive_.take_answer() && state_ == SessionState::logged_in) {
     observers_.for_each([this](SessionObserver& observer) { observer.on_ping_answered(session_); });
   }
 }
@@ -190,15 +167,15 @@ void Session::Impl::start_tick() {
   }
   // Without commands only noop_out_interval matters, and nothing wakes up more often than that
   // asks.
-  idle_tick_ = commands_in_flight_ == 0 && functions_used_ == 0 && !ping_outstanding_ &&
-               state_ == SessionState::logged_in;
+  idle_tick_ = commands_in_flight_ == 0 && functions_used_ == 0 &&
+               !keep_alive_.ping_outstanding() && state_ == SessionState::logged_in;
   Duration period = std::chrono::milliseconds{125};
   if (idle_tick_) {
     if (options_.noop_out_interval.count() == 0) {
       timer_.stop();
       return;
     }
-    timer_.start_at(std::max(last_received_ + Duration{options_.noop_out_interval},
+    timer_.start_at(std::max(keep_alive_.last_received() + Duration{options_.noop_out_interval},
                              reactor_.now() + Duration{std::chrono::milliseconds{1}}));
     return;
   }
@@ -222,13 +199,7 @@ void Session::Impl::start_tick() {
   if (options_.command_timeout.count() != 0 && next_look_ > reactor_.now()) {
     next = std::min(next, next_look_);
   }
-  if (waits_on_) {
-    // looks with each period
-  } else if (ping_outstanding_) {
-    next = std::min(next, ping_deadline());
-  } else if (commands_in_flight_ != 0 && options_.stall_probe.count() != 0) {
-    next = std::min(next, std::max(last_received_, busy_since_) + Duration{options_.stall_probe});
-  }
+  next = std::min(next, keep_alive_.next_look(commands_in_flight_ != 0));
   if (state_ == SessionState::in_logout) {
     next = std::min(next, drain_over_ ? logout_deadline_ : drain_deadline_);
   }

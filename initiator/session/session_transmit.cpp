@@ -70,8 +70,7 @@ void Session::Impl::stage_control_pdus() {
            batch_.add_header());
     ping_replies_.pop();
   }
-  if (ping_queued_) {
-    ping_queued_ = false;
+  if (keep_alive_.take_queued()) {
     encode(NopOutPdu{.immediate = true,
                      .data_bytes = 0,
                      .lun = 0,
@@ -178,7 +177,7 @@ void Session::Impl::stage_command(ScsiTask& task) {
          batch_.add_header());
   slot.cmd_sn = cmd_sn_++;
   slot.moved_at = look_;
-  if (task.silences != 0 && ping_outstanding_) [[unlikely]] {
+  if (task.silences != 0 && keep_alive_.ping_outstanding()) [[unlikely]] {
     ask_for_peer();
   }
   if (batch_.add_data(task.data, immediate)) {
@@ -201,9 +200,7 @@ void Session::Impl::stage_command(ScsiTask& task) {
 }
 
 void Session::Impl::queue_ping() {
-  ping_outstanding_ = true;
-  ping_queued_ = true;
-  ping_since_ = reactor_.now();
+  keep_alive_.queue_ping(reactor_.now());
   ask_for_peer();
   schedule_flush();
 }
