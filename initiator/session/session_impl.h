@@ -23,6 +23,7 @@
 #include "initiator/login/target_address.h"
 #include "initiator/pdu/pdu.h"
 #include "initiator/pdu/transmit_batch.h"
+#include "initiator/session/command_watchdog.h"
 #include "initiator/session/fixed_queue.h"
 #include "initiator/session/gather_policy.h"
 #include "initiator/session/keep_alive.h"
@@ -167,8 +168,7 @@ class Session::Impl final : public ByteStream::Owner {
 
   // session_recovery.cpp
   void watch_commands();
-  void look_for_stuck_commands();
-  void count_stuck(std::uint64_t lun);
+  void scan_for_stuck_commands();
   void abort_stuck_command(TaskSlot& slot);
   void escalate(std::uint64_t lun);
   void check_function_deadlines();
@@ -324,11 +324,7 @@ class Session::Impl final : public ByteStream::Owner {
   IntrusiveList<TaskManagement> functions_waiting_;  // for a slot
   IntrusiveList<TaskManagement> functions_refused_;  // done without being sent
 
-  // Stuck commands: looks at all commands, numbered; see session_recovery.cpp.
-  std::uint32_t look_ = 0;
-  TimePoint next_look_{};
-  std::uint64_t commands_at_look_ = 0;  // statistics_.commands
-  std::uint32_t window_stalls_ = 0;     // looks in a row at a window that lets nothing through
+  CommandWatchdog watchdog_{options_, keep_alive_};
 
   bool idle_tick_ = false;  // the timer waits for noop_out_interval
 

@@ -133,8 +133,7 @@ void Session::Impl::enter_full_feature_phase() {
   if (up_since_ - connecting_since_ < options_.login_timeout) {
     slow_logins_ = 0;
   }
-  next_look_ = up_since_;
-  window_stalls_ = 0;
+  watchdog_.start(up_since_);
   ++login_epoch_;
   ++statistics_.logins;
   start_tick();
@@ -205,7 +204,7 @@ TaskSlot* Session::Impl::accept_data_in(const DataInPdu& pdu) {
     } else {
       tolerate(Tolerated::empty_data_in);
     }
-    slot->moved_at = look_;
+    slot->last_progress = watchdog_.scan();
     return slot;
   }
   if (task.direction != DataDirection::in) {
@@ -227,7 +226,7 @@ TaskSlot* Session::Impl::accept_data_in(const DataInPdu& pdu) {
     return nullptr;
   }
   ++slot->next_sn;
-  slot->moved_at = look_;
+  slot->last_progress = watchdog_.scan();
   return slot;
 }
 
@@ -385,7 +384,7 @@ void Session::Impl::handle_r2t(const R2tPdu& pdu) {
   ++slot->next_sn;
   ++slot->outstanding_r2ts;
   slot->requested_bytes = std::max(slot->requested_bytes, pdu.buffer_offset + pdu.desired_bytes);
-  slot->moved_at = look_;
+  slot->last_progress = watchdog_.scan();
   take_window(pdu.numbers);
   bursts_.push({.initiator_task_tag = pdu.initiator_task_tag,
                 .target_transfer_tag = pdu.target_transfer_tag,

@@ -1,6 +1,4 @@
-// Commands that are stuck on a live connection. There is no timer and no clock reading per command:
-// the session's tick looks at all commands sixteen times in command_timeout, looks are numbered,
-// and a command remembers the look before which it was sent or last moved data.
+// What becomes of the commands that CommandWatchdog finds stuck.
 //
 // The ladder: ABORT TASK; where the target refuses or does not answer within abort_timeout,
 // LOGICAL UNIT RESET if the disks of the LUN allow it (Session::may_reset); where that fails too,
@@ -15,67 +13,32 @@
 #include "initiator/session/session_impl.h"
 
 namespace iscsi_blkback {
-namespace {
-
-constexpr std::uint32_t kLooks = 16;
-
-// A command that was given up before gets far more time: one that needs a little longer than
-// command_timeout would never end. So do all of a connection that is silent and waited for all the
-// same (see silence_patience.h): the ABORT TASK would not be answered either.
-std::uint32_t looks_allowed(const ScsiTask& task, bool silent) {
-  return task.stuck != 0 ? kLooks * 8 : silent ? kLooks * 4 : kLooks;
-}
-
-// In the last looks that it is allowed.
-bool has_moved(const TaskSlot& slot, std::uint32_t look, bool silent) {
-  return look - slot.moved_at <= looks_allowed(*slot.task, silent);
-}
-
-}  // namespace
-
 void Session::Impl::watch_commands() {
   const TimePoint now = reactor_.now();
-  if (options_.command_timeout.count() != 0 && now >= next_look_) {
-    next_look_ = now + Duration{options_.command_timeout} / kLooks;
-    ++look_;
-    look_for_stuck_commands();
+  if (watchdog_.begin_scan(now)) {
+    scan_for_stuck_commands();
   }
   if (functions_used_ != 0 && full_feature_phase()) {
     check_function_deadlines();
   }
 }
 
-void Session::Impl::look_for_stuck_commands() {
+void Session::Impl::scan_for_stuck_commands() {
   if (commands_in_flight_ == 0) {
-    window_stalls_ = 0;
+    watchdog_.nothing_outstanding();
     return;
   }
-  // A command that waits behind an older one which is being served is not stuck: the target may
-  // well take them in order.
-  const auto moved = [this](const TaskSlot& slot) {
-    return has_moved(slot, look_, keep_alive_.waits_on());
-  };
-  std::uint32_t oldest_moving = cmd_sn_;
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    const TaskSlot& slot = table_.slot_at(index);
-    if (slot.task != nullptr && moved(slot) && serial_before(slot.cmd_sn, oldest_moving)) {
-      oldest_moving = slot.cmd_sn;
-    }
-  }
+  const std::uint32_t oldest_moving = watchdog_.oldest_moving(table_, cmd_sn_);
   for (std::size_t index = 0; index < table_.size() && full_feature_phase(); ++index) {
-    TaskSlot& slot = table_.slot_at(index);
-    if (slot.task != nullptr && !moved(slot) && serial_before(slot.cmd_sn, oldest_moving)) {
+    if (TaskSlot& slot = table_.slot_at(index); watchdog_.stuck(slot, oldest_moving)) {
       abort_stuck_command(slot);
     }
   }
   // A window that nothing gets through: no command to abort, and no way on but a new login.
-  const bool stalled = !waiting_.empty() && oldest_moving == cmd_sn_ &&
-                       statistics_.commands == commands_at_look_ &&
+  const bool held_up = !waiting_.empty() && oldest_moving == cmd_sn_ &&
                        std::none_of(functions_.begin(), functions_.end(),
                                     [](const FunctionSlot& function) { return function.ends(); });
-  commands_at_look_ = statistics_.commands;
-  window_stalls_ = stalled ? window_stalls_ + 1 : 0;
-  if (window_stalls_ > kLooks) {
+  if (watchdog_.window_is_closed(held_up, statistics_.commands)) {
     fail_connection(
         {ErrorCode::timed_out,
          fmt::format("{} has kept its command window closed for command_timeout", where())});
@@ -83,10 +46,9 @@ void Session::Impl::look_for_stuck_commands() {
 }
 
 void Session::Impl::doubt_commands(std::uint64_t lun) {
-  constexpr std::uint32_t kLooksLeft = kLooks / 8;
   if (options_.command_timeout.count() == 0) {
-    // Nobody looks, so that those which were ended without an answer would be waited for as long as
-    // the connection lives.
+    // Nothing scans them, so that those which were ended without an answer would be waited for as
+    // long as the connection lives.
     for (std::size_t index = 0; index < table_.size(); ++index) {
       const TaskSlot& slot = table_.slot_at(index);
       if (slot.task != nullptr && slot.task->lun == lun) {
@@ -98,13 +60,7 @@ void Session::Impl::doubt_commands(std::uint64_t lun) {
     }
     return;
   }
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    TaskSlot& slot = table_.slot_at(index);
-    if (slot.task != nullptr && slot.task->lun == lun &&
-        look_ - slot.moved_at < kLooks - kLooksLeft) {
-      slot.moved_at = look_ - (kLooks - kLooksLeft);
-    }
-  }
+  watchdog_.hasten(table_, lun);
 }
 
 void Session::Impl::abort_stuck_command(TaskSlot& slot) {
@@ -139,16 +95,6 @@ void Session::Impl::abort_stuck_command(TaskSlot& slot) {
   start_function(*free, TaskFunction::abort_task, lun);
 }
 
-void Session::Impl::count_stuck(std::uint64_t lun) {
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    const TaskSlot& slot = table_.slot_at(index);
-    if (slot.task != nullptr && slot.task->lun == lun &&
-        !has_moved(slot, look_, keep_alive_.waits_on())) {
-      ScsiTask::count_up(slot.task->stuck);
-    }
-  }
-}
-
 bool Session::Impl::may_reset(std::uint64_t lun) {
   bool allowed = false;
   bool refused = false;
@@ -172,7 +118,7 @@ void Session::Impl::escalate(std::uint64_t lun) {
   }
   FunctionSlot* free = may_reset(lun) ? free_function_slot() : nullptr;
   if (free == nullptr) {
-    count_stuck(lun);
+    watchdog_.count_stuck(table_, lun);
     fail_connection({ErrorCode::timed_out,
                      fmt::format("{} answers, but not a command for LUN {}, nor does it abort it",
                                  where(), lun_text(lun))});
@@ -214,7 +160,7 @@ void Session::Impl::check_function_deadlines() {
       continue;
     }
     if (!own_abort) {
-      count_stuck(slot.lun);
+      watchdog_.count_stuck(table_, slot.lun);
       fail_connection({ErrorCode::timed_out,
                        fmt::format("{} does not answer a {}", where(), to_string(slot.function))});
       return;
@@ -222,7 +168,7 @@ void Session::Impl::check_function_deadlines() {
     if (slot.state == State::answered) {
       // It knows no such task. A reset has nothing to end there, but everybody else's commands, and
       // those at other paths without an answer, so that it would lead to the next reset.
-      count_stuck(slot.lun);
+      watchdog_.count_stuck(table_, slot.lun);
       fail_connection({ErrorCode::timed_out,
                        fmt::format("{} neither answers a command for LUN {} nor knows it any more",
                                    where(), lun_text(slot.lun))});

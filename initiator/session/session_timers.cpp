@@ -118,9 +118,7 @@ void Session::Impl::note_end_of_silence() {
   const TimePoint now = reactor_.turn_time();
   const Duration longest = keep_alive_.end_silence(now);
   // Their turn had not come.
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    table_.slot_at(index).moved_at = look_;
-  }
+  watchdog_.grant_all(table_);
   log_limited(
       log_limiter_, now, LogLevel::warning, "session",
       "{} has answered after {} s of silence, while its computer was alive all the time: it "
@@ -196,8 +194,8 @@ void Session::Impl::start_tick() {
   }
   TimePoint next = reactor_.now() + period;
   // What somebody waits for comes exactly then.
-  if (options_.command_timeout.count() != 0 && next_look_ > reactor_.now()) {
-    next = std::min(next, next_look_);
+  if (watchdog_.next_scan() > reactor_.now()) {
+    next = std::min(next, watchdog_.next_scan());
   }
   next = std::min(next, keep_alive_.next_look(commands_in_flight_ != 0));
   if (state_ == SessionState::in_logout) {

@@ -128,7 +128,7 @@ bool Session::Impl::stage_burst(DataOutBurst& burst) {
     }
     burst.offset += bytes;
     slot->staged_bytes = std::max(slot->staged_bytes, burst.offset);
-    slot->moved_at = look_;
+    slot->last_progress = watchdog_.scan();
   }
   if (burst.asked_for) {
     --slot->outstanding_r2ts;
@@ -176,7 +176,7 @@ void Session::Impl::stage_command(ScsiTask& task) {
                         .cdb = task.cdb},
          batch_.add_header());
   slot.cmd_sn = cmd_sn_++;
-  slot.moved_at = look_;
+  slot.last_progress = watchdog_.scan();
   if (task.silences != 0 && keep_alive_.ping_outstanding()) [[unlikely]] {
     ask_for_peer();
   }

@@ -17,6 +17,7 @@ iscsi_blkback_test(initiator_test
     initiator/scsi/lun_names_test.cpp
     initiator/scsi/sense_vpd_test.cpp
     initiator/scsi/vendor_pages_test.cpp
+    initiator/session/command_watchdog_test.cpp
     initiator/session/gather_policy_test.cpp
     initiator/session/keep_alive_test.cpp
     initiator/session/session_address_test.cpp

@@ -1,0 +1,70 @@
+#include "initiator/session/command_watchdog.h"
+
+namespace iscsi_blkback {
+
+bool CommandWatchdog::begin_scan(TimePoint now) {
+  if (options_.command_timeout.count() == 0 || now < next_scan_) {
+    return false;
+  }
+  next_scan_ = now + Duration{options_.command_timeout} / kScansPerTimeout;
+  ++scan_;
+  return true;
+}
+
+TimePoint CommandWatchdog::next_scan() const {
+  return options_.command_timeout.count() == 0 ? TimePoint::max() : next_scan_;
+}
+
+// In the last scans that it is allowed.
+bool CommandWatchdog::has_moved(const TaskSlot& slot) const {
+  const std::uint32_t allowed = slot.task->stuck != 0    ? kScansPerTimeout * 8
+                                : keep_alive_.waits_on() ? kScansPerTimeout * 4
+                                                         : kScansPerTimeout;
+  return scan_ - slot.last_progress <= allowed;
+}
+
+std::uint32_t CommandWatchdog::oldest_moving(const TaskTable& table,
+                                             std::uint32_t next_cmd_sn) const {
+  std::uint32_t oldest = next_cmd_sn;
+  for (std::size_t index = 0; index < table.size(); ++index) {
+    const TaskSlot& slot = table.slot_at(index);
+    if (slot.task != nullptr && has_moved(slot) && serial_before(slot.cmd_sn, oldest)) {
+      oldest = slot.cmd_sn;
+    }
+  }
+  return oldest;
+}
+
+bool CommandWatchdog::window_is_closed(bool held_up, std::uint64_t commands_sent) {
+  const bool closed = held_up && commands_sent == commands_sent_;
+  commands_sent_ = commands_sent;
+  closed_windows_ = closed ? closed_windows_ + 1 : 0;
+  return closed_windows_ > kScansPerTimeout;
+}
+
+void CommandWatchdog::count_stuck(const TaskTable& table, std::uint64_t lun) const {
+  for (std::size_t index = 0; index < table.size(); ++index) {
+    const TaskSlot& slot = table.slot_at(index);
+    if (slot.task != nullptr && slot.task->lun == lun && !has_moved(slot)) {
+      ScsiTask::count_up(slot.task->stuck);
+    }
+  }
+}
+
+void CommandWatchdog::hasten(TaskTable& table, std::uint64_t lun) const {
+  constexpr std::uint32_t kScansUsed = kScansPerTimeout - kScansPerTimeout / 8;
+  for (std::size_t index = 0; index < table.size(); ++index) {
+    TaskSlot& slot = table.slot_at(index);
+    if (slot.task != nullptr && slot.task->lun == lun && scan_ - slot.last_progress < kScansUsed) {
+      slot.last_progress = scan_ - kScansUsed;
+    }
+  }
+}
+
+void CommandWatchdog::grant_all(TaskTable& table) const {
+  for (std::size_t index = 0; index < table.size(); ++index) {
+    table.slot_at(index).last_progress = scan_;
+  }
+}
+
+}  // namespace iscsi_blkback
