@@ -129,15 +129,12 @@ void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) 
       leave_connection(why);
       break;
     case SessionState::logged_in:
-      begin_logout(why, options_.logout_timeout * 4 / 5, options_.logout_timeout);
+      begin_logout(why, LogoutSequence::of_stop(options_.logout_timeout));
       break;
-    case SessionState::in_logout: {  // the target asked for it a moment ago, and may wait longer
-      const TimePoint now = reactor_.now();
-      drain_deadline_ = std::min(drain_deadline_, now + options_.logout_timeout * 4 / 5);
-      logout_deadline_ = std::min(logout_deadline_, now + options_.logout_timeout);
+    case SessionState::in_logout:  // the target asked for it a moment ago, and may wait longer
+      logout_.hasten(reactor_.now(), LogoutSequence::of_stop(options_.logout_timeout));
       start_tick();
       break;
-    }
   }
   events_.schedule();
 }
@@ -405,7 +402,7 @@ void Session::Impl::clean_up_connection() {
   login_request_due_ = false;
   sending_ = false;
   keep_alive_.forget_connection();
-  logout_queued_ = logout_sent_ = drain_over_ = false;
+  logout_.forget_connection();
   bursts_.clear();
   ping_replies_.clear();
   // The state for the callbacks below is that of a session without a connection.
@@ -443,18 +440,14 @@ void Session::Impl::complete_refused() {
   }
 }
 
-// Commands have until drain to end by themselves; then the Logout goes in any case, and what is
-// still at the target ends with the session. At limit the connection is dropped.
-void Session::Impl::begin_logout(const Error& why, Duration drain, Duration limit) {
+void Session::Impl::begin_logout(const Error& why, const LogoutSequence::Limits& limits) {
   if (state_ != SessionState::logged_in) {
     return;
   }
   state_ = SessionState::in_logout;
   last_error_ = why;
   session_down_pending_ = true;
-  logout_queued_ = true;
-  drain_deadline_ = reactor_.now() + drain;
-  logout_deadline_ = reactor_.now() + limit;
+  logout_.begin(reactor_.now(), limits);
   start_tick();
   events_.schedule();
   schedule_flush();

@@ -27,6 +27,7 @@
 #include "initiator/session/fixed_queue.h"
 #include "initiator/session/gather_policy.h"
 #include "initiator/session/keep_alive.h"
+#include "initiator/session/logout_sequence.h"
 #include "initiator/session/repeated_ends.h"
 #include "initiator/session/session.h"
 #include "initiator/session/session_tags.h"
@@ -138,7 +139,7 @@ class Session::Impl final : public ByteStream::Owner {
   void clean_up_connection();
   void complete_refused();
   void log_failure(const Error& why);
-  void begin_logout(const Error& why, Duration drain, Duration limit);
+  void begin_logout(const Error& why, const LogoutSequence::Limits& limits);
   void on_logout_timer();
   [[nodiscard]] std::string where() const;
 
@@ -312,11 +313,7 @@ class Session::Impl final : public ByteStream::Owner {
   bool sending_ = false;
   FixedQueue<DataOutBurst> bursts_;
   FixedQueue<PingReply> ping_replies_;
-  bool logout_queued_ = false;
-  bool logout_sent_ = false;
-  bool drain_over_ = false;      // the Logout goes although commands are outstanding
-  TimePoint drain_deadline_{};   // in_logout: when drain_over_ is to be set
-  TimePoint logout_deadline_{};  // in_logout: when the connection is dropped
+  LogoutSequence logout_;
 
   // Task management functions.
   std::array<FunctionSlot, kMaxFunctions> functions_;

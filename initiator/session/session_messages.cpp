@@ -16,9 +16,7 @@ constexpr std::uint8_t kCommandNotSupported = 0x05;
 constexpr std::uint8_t kImmediateCommandReject = 0x06;
 constexpr std::uint8_t kWaitingForLogout = 0x0c;
 
-// Ours: a target can neither park us for long nor keep us draining for hours.
-constexpr std::chrono::seconds kMaxTime2Wait{60};
-constexpr std::chrono::seconds kMaxDrain{60};
+constexpr std::chrono::seconds kMaxTime2Wait{60};  // ours: a target cannot park us for long
 
 const char* reject_reason(std::uint8_t reason) {
   switch (reason) {
@@ -112,13 +110,9 @@ void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::
   // Other events are the vendor's and demand nothing.
 }
 
-// The target closes the connection itself after that many seconds.
 void Session::Impl::logout_as_asked(const char* what, std::uint16_t limit_seconds) {
-  const Duration limit =
-      std::clamp<Duration>(std::chrono::seconds{limit_seconds}, std::chrono::seconds{1}, kMaxDrain);
-  const Duration drain = std::max(limit - Duration{std::chrono::seconds{1}}, limit / 2);
-  begin_logout({ErrorCode::unavailable, fmt::format("{} asks for {}", where(), what)}, drain,
-               limit);
+  begin_logout({ErrorCode::unavailable, fmt::format("{} asks for {}", where(), what)},
+               LogoutSequence::asked_for(limit_seconds));
 }
 
 void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
@@ -176,7 +170,8 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
 }
 
 void Session::Impl::handle_logout_response(const LogoutResponsePdu& pdu) {
-  if (state_ != SessionState::in_logout || pdu.initiator_task_tag != kLogoutTag || !logout_sent_) {
+  if (state_ != SessionState::in_logout || pdu.initiator_task_tag != kLogoutTag ||
+      !logout_.sent()) {
     fail_protocol("a Logout Response that answers no Logout");
     return;
   }

@@ -44,16 +44,15 @@ void Session::Impl::on_timer() {
 
 void Session::Impl::on_logout_timer() {
   const TimePoint now = reactor_.now();
-  if (now >= logout_deadline_) {
+  if (logout_.over(now)) {
     fail_connection(
         {ErrorCode::timed_out, fmt::format("{} did not finish the logout in time", where())});
     return;
   }
-  if (now >= drain_deadline_ && !drain_over_) {
-    drain_over_ = true;
+  if (logout_.end_drain(now)) {
     schedule_flush();
   }
-  if (logout_sent_) {
+  if (logout_.sent()) {
     start_tick();
   } else {
     tick();  // a target that has died meanwhile is not waited for
@@ -159,8 +158,8 @@ void Session::Impl::deliver_ping_answered() {
 }
 
 void Session::Impl::start_tick() {
-  if (state_ == SessionState::in_logout && logout_sent_) {
-    timer_.start_at(logout_deadline_);
+  if (state_ == SessionState::in_logout && logout_.sent()) {
+    timer_.start_at(logout_.next_event());
     return;
   }
   // Without commands only noop_out_interval matters, and nothing wakes up more often than that
@@ -199,7 +198,7 @@ void Session::Impl::start_tick() {
   }
   next = std::min(next, keep_alive_.next_look(commands_in_flight_ != 0));
   if (state_ == SessionState::in_logout) {
-    next = std::min(next, drain_over_ ? logout_deadline_ : drain_deadline_);
+    next = std::min(next, logout_.next_event());
   }
   timer_.start_at(next);
 }

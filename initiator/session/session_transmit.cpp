@@ -17,7 +17,7 @@ void Session::Impl::flush() {
   if (!full_feature_phase()) {
     return;
   }
-  if (!sending_ && !logout_sent_) {  // 11.14: nothing follows a Logout
+  if (!sending_ && !logout_.sent()) {  // 11.14: nothing follows a Logout
     send_batch();
   }
   if (!receive_due_) {
@@ -40,7 +40,7 @@ void Session::Impl::send_batch() {
   batch_.clear(digests_);
   ++batch_number_;
   stage_control_pdus();
-  if (!logout_sent_) {
+  if (!logout_.sent()) {
     stage_bursts();
     stage_commands();
   }
@@ -81,10 +81,8 @@ void Session::Impl::stage_control_pdus() {
            batch_.add_header());
   }
   stage_functions();
-  if (logout_queued_ && (commands_in_flight_ == 0 || drain_over_)) {
-    logout_queued_ = false;
-    logout_sent_ = true;
-    logout_deadline_ = std::min(logout_deadline_, reactor_.now() + options_.logout_timeout);
+  if (logout_.due(commands_in_flight_ != 0)) {
+    logout_.send(reactor_.now(), options_.logout_timeout);
     start_tick();
     encode(LogoutRequestPdu{.reason = 0,
                             .initiator_task_tag = kLogoutTag,

@@ -20,6 +20,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/command_watchdog_test.cpp
     initiator/session/gather_policy_test.cpp
     initiator/session/keep_alive_test.cpp
+    initiator/session/logout_sequence_test.cpp
     initiator/session/session_address_test.cpp
     initiator/session/session_answers_test.cpp
     initiator/session/session_chap_test.cpp
