@@ -75,7 +75,12 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
           reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->flush(); }, this),
       timer_(
           reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_timer(); }, this),
-      resolver_(resolver),
+      redirects_(
+          reactor, options_, resolver,
+          [](void* owner, Result<void> found) noexcept {
+            static_cast<Impl*>(owner)->on_address_found(found);
+          },
+          this),
       chap_logins_(chap_memory, options_.target_name),
       table_(options_.max_commands),
       bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
@@ -101,11 +106,7 @@ void Session::Impl::start() {
   ends_ = {};
   trying_since_ = reactor_.now();
   chap_logins_.start();
-  forget_redirects();
-  moved_to_.reset();
-  address_ = addresses_tried_ = 0;
-  another_address_ = false;
-  address_trouble_.clear();
+  redirects_.start();
   wait_demanded_ = {};
   connect();
 }
@@ -122,7 +123,7 @@ void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) 
       break;
     case SessionState::transport_wait:
       timer_.stop();
-      lookup_.reset();
+      redirects_.stop_looking_up();
       break;
     case SessionState::connecting:
     case SessionState::in_login:
@@ -184,7 +185,7 @@ void Session::Impl::drop(const Error& why) {
 }
 
 void Session::Impl::retry_now() {
-  if (state_ == SessionState::transport_wait && !stopping_ && !lookup_) {
+  if (state_ == SessionState::transport_wait && !stopping_ && !redirects_.looking_up()) {
     timer_.stop();
     connect();
   }
@@ -205,7 +206,7 @@ bool Session::Impl::full_feature_phase() const {
 }
 
 std::string Session::Impl::where() const {
-  const std::string address = login_address().to_string();
+  const std::string address = redirects_.login_address().to_string();
   std::string text =
       options_.portal_name.empty() || options_.portal_name == address
           ? fmt::format("{} at {}", options_.target_name, address)
@@ -222,7 +223,7 @@ void Session::Impl::connect() {
   connecting_since_ = reactor_.now();
   login_deadline_ = connecting_since_ + Duration{options_.login_timeout} * (1U << slow_logins_);
   timer_.start_after(std::min(options_.connect_timeout, options_.login_timeout));
-  stream_ = reactor_.connect({.address = login_address(),
+  stream_ = reactor_.connect({.address = redirects_.login_address(),
                               .interface_binding = options_.interface_binding,
                               .tcp_user_timeout = options_.tcp_user_timeout},
                              *this);
@@ -297,13 +298,17 @@ void Session::Impl::leave_connection(Error why) {
       failures_ = 0;
       trying_since_ = reactor_.now();
     }
-  } else if (!redirecting_) {
+  } else if (!redirects_.redirected()) {
     chap_next_ = login_ ? chap_logins_.failed(*login_, why) : ChapNext::same;
-    choose_next_address(why);
+    if (chap_next_ == ChapNext::next) {
+      redirects_.failed_elsewhere();
+    } else {
+      redirects_.failed(why);
+    }
     ++statistics_.login_failures;
   }
   const auto cause = std::exchange(end_cause_, RepeatedEnds::Cause::other);
-  if (!redirecting_ && !stopping_) {
+  if (!redirects_.redirected() && !stopping_) {
     ends_.on_end(
         cause,
         was_up ? std::max<Duration>(reactor_.now() - up_since_, Duration{1}) : Duration::zero(),
@@ -351,7 +356,7 @@ bool Session::Impl::keeps_ending() const {
 // A portal that stays away fails the same way every second: once is enough. A login that failed by
 // its offer of CHAP algorithms, or by its address, is no trouble while there is another one.
 void Session::Impl::log_failure(const Error& why) {
-  if (stopping_ || redirecting_ || another_address_) {
+  if (stopping_ || redirects_.redirected() || redirects_.has_another_address()) {
     return;
   }
   if (!full_feature_phase() && chap_next_ == ChapNext::next) {

@@ -1,7 +1,6 @@
 // The inside of Session; included by session*.cpp only.
 //
 //   session.cpp           life: start, stop, connection, failure, clean-up
-//   session_redirect.cpp  where the next login goes when a target sends us elsewhere
 //   session_timers.cpp    back-off between logins, keep-alive
 //   session_recovery.cpp  commands that are stuck on a live connection
 //   session_functions.cpp task management functions
@@ -20,7 +19,6 @@
 #include "base/reactor.h"
 #include "initiator/login/chap_logins.h"
 #include "initiator/login/login.h"
-#include "initiator/login/target_address.h"
 #include "initiator/pdu/pdu.h"
 #include "initiator/pdu/transmit_batch.h"
 #include "initiator/session/command_watchdog.h"
@@ -28,6 +26,7 @@
 #include "initiator/session/gather_policy.h"
 #include "initiator/session/keep_alive.h"
 #include "initiator/session/logout_sequence.h"
+#include "initiator/session/redirect_chain.h"
 #include "initiator/session/repeated_ends.h"
 #include "initiator/session/session.h"
 #include "initiator/session/session_tags.h"
@@ -130,6 +129,7 @@ class Session::Impl final : public ByteStream::Owner {
   [[nodiscard]] bool connection_active() const;
   [[nodiscard]] bool full_feature_phase() const;
   void connect();
+  void on_address_found(const Result<void>& found);
   void fail_connection(Error why);
   void fail_protocol(std::string what);
   [[nodiscard]] Error that_it_keeps_ending(const Error& why) const;
@@ -142,17 +142,6 @@ class Session::Impl final : public ByteStream::Owner {
   void begin_logout(const Error& why, const LogoutSequence::Limits& limits);
   void on_logout_timer();
   [[nodiscard]] std::string where() const;
-
-  // session_redirect.cpp
-  [[nodiscard]] const SocketAddress& address_of_portal() const;
-  [[nodiscard]] const SocketAddress& login_address() const;
-  void redirect();
-  void follow_redirect();
-  void on_redirect_resolved(Result<std::vector<SocketAddress>> addresses);
-  void redirect_to(const SocketAddress& address);
-  void choose_next_address(Error& why);
-  void give_up_redirect(Error why);
-  void forget_redirects();
 
   // session_timers.cpp
   void on_timer();
@@ -205,6 +194,7 @@ class Session::Impl final : public ByteStream::Owner {
   void handle_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data);
   void handle_login_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data);
   void send_login_request();
+  void redirect();
   void enter_full_feature_phase();
   void handle_data_in(const DataInPdu& pdu, const std::byte* data);
   [[nodiscard]] TaskSlot* accept_data_in(const DataInPdu& pdu);
@@ -268,25 +258,7 @@ class Session::Impl final : public ByteStream::Owner {
   Duration wait_demanded_{};   // the target's Time2Wait for the next try
   Duration waited_at_most_{};  // before the last login
 
-  // Addresses of one host name: those of the portal that have had their turn since the last
-  // success, and of the next hop those that have not.
-  std::size_t address_ = 0;  // of the portal, then other_addresses
-  std::size_t addresses_tried_ = 0;
-  std::vector<SocketAddress> hop_addresses_;
-  bool another_address_ = false;  // the next login goes there at once
-  std::string address_trouble_;   // what the others have failed with
-
-  // Redirects. A temporary one is for one login; where permanent ones lead is where logins begin
-  // from then on, until one fails there.
-  NameResolver& resolver_;
-  std::unique_ptr<NameLookup> lookup_;
-  bool redirecting_ = false;  // the next login is a hop of the last one
-  std::uint32_t redirect_hops_ = 0;
-  TargetAddress redirect_target_;               // as the target wrote it
-  std::optional<SocketAddress> redirected_to_;  // the last hop of this login
-  bool all_hops_permanent_ = true;
-  std::optional<SocketAddress> permanent_hop_;  // the last of the permanent hops it began with
-  std::optional<SocketAddress> moved_to_;
+  RedirectChain redirects_;
   LogLimiter log_limiter_;
   std::string logged_failure_;  // the last that was
 

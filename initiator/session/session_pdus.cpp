@@ -82,6 +82,17 @@ void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
   }
 }
 
+void Session::Impl::redirect() {
+  const std::string& address = login_->redirect_address();
+  if (const Result<void> followed = redirects_.redirect(address, login_->moved_permanently());
+      !followed) {
+    fail_connection(
+        {followed.error().code, fmt::format("{} {}", where(), followed.error().message)});
+    return;
+  }
+  leave_connection({ErrorCode::unavailable, fmt::format("{} redirects to {}", where(), address)});
+}
+
 void Session::Impl::send_login_request() {
   if (sending_) {
     // The answer was faster than the news that the kernel has taken all of the last request.
@@ -107,8 +118,8 @@ bool tells_a_window(const TargetNumbers& numbers) {
 
 void Session::Impl::enter_full_feature_phase() {
   negotiated_ = login_->negotiated();
-  portal_address_ = address_of_portal();
-  peer_ = login_address();
+  portal_address_ = redirects_.portal_address();
+  peer_ = redirects_.login_address();
   statuses_.reset(login_->numbers().stat_sn + 1);
   // One command finds out where the login's numbers make no sense.
   const TargetNumbers& numbers = login_->numbers();
@@ -121,14 +132,7 @@ void Session::Impl::enter_full_feature_phase() {
   chap_next_ = ChapNext::same;
   login_.reset();
   state_ = SessionState::logged_in;
-  if (permanent_hop_) {
-    moved_to_ = permanent_hop_;
-  }
-  redirect_hops_ = 0;
-  hop_addresses_.clear();
-  addresses_tried_ = 0;
-  another_address_ = false;
-  address_trouble_.clear();
+  redirects_.logged_in();
   up_since_ = reactor_.now();
   if (up_since_ - connecting_since_ < options_.login_timeout) {
     slow_logins_ = 0;

@@ -27,13 +27,6 @@ void Session::Impl::on_timer() {
       on_logout_timer();
       return;
     case SessionState::transport_wait:
-      if (lookup_) {
-        give_up_redirect({ErrorCode::timed_out,
-                          fmt::format("{} redirects to {}, whose address the name servers do not "
-                                      "tell in time; check the DNS settings of this host",
-                                      where(), redirect_target_.host)});
-        return;
-      }
       connect();
       return;
     case SessionState::free:
@@ -203,20 +196,34 @@ void Session::Impl::start_tick() {
   timer_.start_at(next);
 }
 
+void Session::Impl::on_address_found(const Result<void>& found) {
+  if (found) {
+    connect();
+    return;
+  }
+  ++statistics_.login_failures;
+  Error why{found.error().code, fmt::format("{} {}", where(), found.error().message)};
+  if (why.message != last_error_.message) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}", why.message);
+  }
+  last_error_ = std::move(why);
+  schedule_retry();
+}
+
 void Session::Impl::schedule_retry() {
   if (stopping_) {
     return;  // process_events finishes the stop
   }
   state_ = SessionState::transport_wait;
-  if (std::exchange(redirecting_, false)) {
-    follow_redirect();
-    return;
+  switch (redirects_.next()) {
+    case RedirectChain::Next::looking_up:
+      return;
+    case RedirectChain::Next::at_once:
+      timer_.start_after(Duration::zero());
+      return;
+    case RedirectChain::Next::after_back_off:
+      break;
   }
-  if (std::exchange(another_address_, false)) {
-    timer_.start_after(Duration::zero());
-    return;
-  }
-  forget_redirects();
   // Another offer of CHAP algorithms is a part of the same login; the ladder has an end.
   const std::uint32_t doublings =
       std::exchange(chap_next_, ChapNext::same) == ChapNext::next ? 0 : std::min(failures_++, 16U);

@@ -21,6 +21,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/gather_policy_test.cpp
     initiator/session/keep_alive_test.cpp
     initiator/session/logout_sequence_test.cpp
+    initiator/session/redirect_chain_test.cpp
     initiator/session/session_address_test.cpp
     initiator/session/session_answers_test.cpp
     initiator/session/session_chap_test.cpp
