@@ -16,9 +16,9 @@
 
 #include "base/block_device.h"
 #include "base/domain_id.h"
-#include "blkback/guest/disk_wishes.h"
 #include "blkback/guest/xenbus_node.h"
 #include "multipath/attach/disk_plan.h"
+#include "multipath/attach/path_choice.h"
 #include "multipath/fencing/guest_state.h"
 #include "multipath/multipath_snapshot.h"
 

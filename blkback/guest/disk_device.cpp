@@ -6,12 +6,29 @@
 #include <utility>
 
 #include "blkback/guest/log_limits.h"
+#include "multipath/attach/policy_contradiction.h"
 
 namespace iscsi_blkback {
+namespace {
 
-DiskDevice::DiskDevice(const Environment& environment, DiskHandle handle, std::string name,
-                       const DiskDescription& description)
+constexpr const char* kNotInUse = "the disk is not in use";
+
+// Of those policies that can be set while a disk is in use.
+void note_places(const PathPolicySettings& policies, const char* place, SettingPlaces& places) {
+  if (policies.path_selector) {
+    places.insert_or_assign("path_selector", place);
+  }
+  if (policies.path_grouping_policy) {
+    places.insert_or_assign("path_grouping_policy", place);
+  }
+}
+
+}  // namespace
+
+DiskDevice::DiskDevice(const DiskEnvironment& environment, Owner& owner, DiskHandle handle,
+                       std::string name, const DiskDescription& description)
     : environment_(environment),
+      owner_(owner),
       handle_(handle),
       name_(std::move(name)),
       description_(description),
@@ -49,7 +66,7 @@ void DiskDevice::open() {
   auto plan = make_plan();
   if (!plan) {
     refused_ = true;
-    environment_.owner.on_device_error(plan.error().message);
+    owner_.on_device_error(plan.error().message);
     return;
   }
   plan_ = std::move(*plan);
@@ -61,7 +78,12 @@ void DiskDevice::open() {
 
 void DiskDevice::look_up() {
   lookup_began_ = environment_.control.now();
-  environment_.owner.look_up(plan_);
+  environment_.resolver.resolve(plan_,
+                                [this, alive = std::weak_ptr(alive_)](Result<ResolvedDisk> result) {
+                                  if (!alive.expired()) {
+                                    on_resolved(std::move(result));
+                                  }
+                                });
 }
 
 void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
@@ -71,7 +93,7 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
   if (!result) {
     const bool took_long = environment_.control.now() - lookup_began_ >= kLongLookup;
     if (phase_ == Phase::resolving && (++failed_lookups_ > 1 || took_long)) {
-      environment_.owner.on_device_error(result.error().message);
+      owner_.on_device_error(result.error().message);
     }
     retry_later();
     return;
@@ -149,7 +171,7 @@ void DiskDevice::on_close_overdue() {
                 "fenced, or paths do not let go",
                 name_);
     close_overdue_ = true;
-    environment_.owner.on_device_changed();
+    owner_.on_device_changed();
   }
 }
 
@@ -160,14 +182,14 @@ void DiskDevice::on_ready(const Geometry& geometry, const LunNames& names) {
   geometry_ = geometry;
   names_ = names;
   retry_delay_ = kRetryMin;
-  environment_.owner.on_device_error("");
-  environment_.owner.on_device_changed();
+  owner_.on_device_error("");
+  owner_.on_device_changed();
 }
 
 void DiskDevice::on_grown(const Geometry& geometry) {
   if (phase_ == Phase::open && geometry_) {
     geometry_ = geometry;
-    environment_.owner.on_device_changed();
+    owner_.on_device_changed();
   }
 }
 
@@ -177,15 +199,14 @@ void DiskDevice::on_conflict(const std::string& why) {
   }
   // A LUN may be growing, and what was mapped wrongly is mapped anew.
   after_close_ = AfterClose::open_later;
-  environment_.owner.on_device_error(
-      fmt::format("{}: the portals of a disk must lead to one LUN", why));
+  owner_.on_device_error(fmt::format("{}: the portals of a disk must lead to one LUN", why));
   close(true);
-  environment_.owner.on_device_changed();
+  owner_.on_device_changed();
 }
 
 void DiskDevice::on_trouble(const std::string& why) {
   if (phase_ == Phase::open && !geometry_) {
-    environment_.owner.on_device_error(why);
+    owner_.on_device_error(why);
   }
 }
 
@@ -204,71 +225,93 @@ void DiskDevice::on_closed() {
       retry_later();
       break;
   }
-  environment_.owner.on_device_changed();
+  owner_.on_device_changed();
 }
 
-Result<void> DiskDevice::change(const ControlRequest& request) {
-  const bool queueing = request.command == "disablequeueing" ||
-                        request.command == "restorequeueing" ||
-                        (request.command == "set" && request.setting == "no_path_retry");
-  if (queueing) {
-    return change_queueing(request);
-  }
-  if (request.command != "set") {
-    return fail(ErrorCode::unsupported, "the command is unknown");
-  }
-  const auto changes = parse_policy_change(request);
-  if (!changes) {
-    return tl::unexpected(changes.error());
-  }
-  MultipathOptions together = plan_.multipath;
-  wishes_.apply(together);
-  overrule(*changes, together);
-  if (const auto found = find_contradiction(together)) {
-    SettingPlaces places = plan_.places;
-    wishes_.note_places(places);
-    places.insert_or_assign(request.setting, "this command");
-    return fail(ErrorCode::conflict, with_places(*found, places));
-  }
-  wishes_.set_policies(*changes);
-  environment_.data_plane.change_policies(handle_, *changes);
-  return {};
+// ---- an operator's changes ----
+
+void DiskDevice::change(const DiskChange::What& what, Changed done) {
+  std::visit([&](const auto& change) { carry_out(change, done); }, what);
 }
 
-Result<void> DiskDevice::change_queueing(const ControlRequest& request) {
-  std::optional<NoPathRetry> wait;
-  if (request.command == "disablequeueing") {
-    wait = NoPathRetry{std::chrono::milliseconds(0)};
-  } else if (request.command == "set") {
-    auto parsed = parse_no_path_retry(request.value, plan_.multipath.polling_interval);
-    if (!parsed) {
-      return tl::unexpected(parsed.error());
-    }
-    wait = *parsed;
-  }  // else as the configuration and the disk line have it
+void DiskDevice::carry_out(const SetNoPathRetry& change, const Changed& done) {
+  set_no_path_retry(change.wait.with(plan_.multipath.polling_interval));
+  done({});
+}
+
+void DiskDevice::carry_out(const RestoreNoPathRetry&, const Changed& done) {
+  set_no_path_retry(std::nullopt);
+  done({});
+}
+
+void DiskDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
   wishes_.set_no_path_retry(wait);
   environment_.data_plane.set_no_path_retry(handle_, wait ? wait : plan_.multipath.no_path_retry);
-  return {};
 }
 
-Result<DiskPlan> DiskDevice::plan_for(const PathChoice& choice) const {
+void DiskDevice::carry_out(const SetPolicies& change, const Changed& done) {
+  MultipathOptions together = plan_.multipath;
+  wishes_.apply(together);
+  overrule(change.policies, together);
+  if (const auto found = find_contradiction(together)) {
+    SettingPlaces places = plan_.places;
+    note_places(wishes_.policies(), "an earlier command", places);
+    note_places(change.policies, "this command", places);
+    done(fail(ErrorCode::conflict, with_places(*found, places)));
+    return;
+  }
+  wishes_.set_policies(change.policies);
+  environment_.data_plane.change_policies(handle_, change.policies);
+  done({});
+}
+
+void DiskDevice::carry_out(const AddPath& change, const Changed& done) {
   if (phase_ != Phase::open) {
-    return fail(ErrorCode::unavailable,
-                "the disk is not in use yet: none of its portals is known so far");
+    done(fail(ErrorCode::unavailable,
+              "the disk is not in use yet: none of its portals is known so far"));
+    return;
   }
-  return plan_paths(plan_, choice);
+  environment_.resolver.resolve(
+      plan_paths(plan_, change.path),
+      [this, alive = std::weak_ptr(alive_), done](const Result<ResolvedDisk>& resolved) {
+        if (!resolved) {
+          done(tl::unexpected(resolved.error()));
+        } else if (resolved->complete && alive.expired()) {
+          done(fail(ErrorCode::unavailable, kNotInUse));
+        } else if (resolved->complete) {
+          add_paths(resolved->specification.portals, done);
+        }
+      });
 }
 
-void DiskDevice::on_paths_added(const std::vector<ResolvedPortal>& paths) {
-  for (const ResolvedPortal& path : paths) {
-    wishes_.path_added(path);
-  }
+void DiskDevice::add_paths(const std::vector<ResolvedPortal>& paths, const Changed& done) {
+  environment_.data_plane.add_paths(
+      handle_, paths,
+      [this, alive = std::weak_ptr(alive_), paths, done](const Result<void>& added) {
+        if (added && !alive.expired()) {
+          for (const ResolvedPortal& path : paths) {
+            wishes_.path_added(path);
+          }
+        }
+        done(added);
+      });
 }
 
-void DiskDevice::on_paths_removed(const std::vector<ResolvedPortal>& paths) {
-  for (const ResolvedPortal& path : paths) {
-    wishes_.path_removed(path);
-  }
+void DiskDevice::carry_out(const RemovePath& change, const Changed& done) {
+  environment_.data_plane.remove_paths(handle_, change.path,
+                                       [this, alive = std::weak_ptr(alive_),
+                                        done](const Result<std::vector<ResolvedPortal>>& removed) {
+                                         if (!removed) {
+                                           done(tl::unexpected(removed.error()));
+                                           return;
+                                         }
+                                         if (!alive.expired()) {
+                                           for (const ResolvedPortal& path : *removed) {
+                                             wishes_.path_removed(path);
+                                           }
+                                         }
+                                         done({});
+                                       });
 }
 
 }  // namespace iscsi_blkback

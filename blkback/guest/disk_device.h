@@ -6,20 +6,32 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/log.h"
 #include "base/reactor.h"
-#include "blkback/guest/control_request.h"
 #include "blkback/guest/data_plane.h"
+#include "blkback/guest/disk_change.h"
 #include "blkback/guest/disk_wishes.h"
 #include "blkback/guest/xenbus_node.h"
 #include "multipath/attach/configuration.h"
 #include "multipath/attach/disk_plan.h"
+#include "multipath/attach/disk_resolver.h"
 
 namespace iscsi_blkback {
+
+// What a disk of a guest works with; outlives it.
+struct DiskEnvironment {
+  Reactor& control;
+  DataPlane& data_plane;
+  DiskResolver& resolver;
+  const Configuration& configuration;
+  LogLimiter& all_log;  // of the guest
+};
 
 class DiskDevice {
  public:
@@ -29,23 +41,13 @@ class DiskDevice {
     virtual void on_device_changed() = 0;
     // What keeps the disk from being served, one sentence; empty: nothing does any more.
     virtual void on_device_error(const std::string& sentence) = 0;
-    // Ends in on_resolved(), if the disk is still there then.
-    virtual void look_up(const DiskPlan& plan) = 0;
 
    protected:
     ~Owner() = default;
   };
 
-  struct Environment {
-    Owner& owner;
-    Reactor& control;
-    DataPlane& data_plane;
-    const Configuration& configuration;
-    LogLimiter& all_log;  // of the guest
-  };
-
   // name: for the log. description: the disk's, which outlives this.
-  DiskDevice(const Environment& environment, DiskHandle handle, std::string name,
+  DiskDevice(const DiskEnvironment& environment, Owner& owner, DiskHandle handle, std::string name,
              const DiskDescription& description);
   DiskDevice(const DiskDevice&) = delete;
   DiskDevice& operator=(const DiskDevice&) = delete;
@@ -88,14 +90,11 @@ class DiskDevice {
   void on_conflict(const std::string& why);
   void on_trouble(const std::string& why);
   void on_closed();
-  // Of Owner::look_up().
-  void on_resolved(Result<ResolvedDisk> result);
 
-  // An operator's wish; see GuestDisk.
-  [[nodiscard]] Result<void> change(const ControlRequest& request);
-  [[nodiscard]] Result<DiskPlan> plan_for(const PathChoice& choice) const;
-  void on_paths_added(const std::vector<ResolvedPortal>& paths);
-  void on_paths_removed(const std::vector<ResolvedPortal>& paths);
+  // What an operator asks holds until the guest's process ends. done: on the control thread, perhaps
+  // from inside; never called if the reactor does not answer. The error is one sentence.
+  using Changed = std::function<void(Result<void>)>;
+  void change(const DiskChange::What& what, Changed done);
 
  private:
   enum class Phase : std::uint8_t { none, resolving, open, closing };
@@ -103,12 +102,20 @@ class DiskDevice {
 
   [[nodiscard]] Result<DiskPlan> make_plan();
   void look_up();
+  void on_resolved(Result<ResolvedDisk> result);
   void retry();
   void retry_later();
   void on_close_overdue();
-  [[nodiscard]] Result<void> change_queueing(const ControlRequest& request);
+  void carry_out(const SetNoPathRetry& change, const Changed& done);
+  void carry_out(const RestoreNoPathRetry& change, const Changed& done);
+  void carry_out(const SetPolicies& change, const Changed& done);
+  void carry_out(const AddPath& change, const Changed& done);
+  void carry_out(const RemovePath& change, const Changed& done);
+  void set_no_path_retry(std::optional<NoPathRetry> wait);
+  void add_paths(const std::vector<ResolvedPortal>& paths, const Changed& done);
 
-  Environment environment_;
+  const DiskEnvironment environment_;
+  Owner& owner_;
   const DiskHandle handle_;
   const std::string name_;
   const DiskDescription& description_;
@@ -130,6 +137,7 @@ class DiskDevice {
   LogLimiter close_log_;
   Timer retry_timer_;
   Timer close_timer_;
+  const std::shared_ptr<void> alive_ = std::make_shared<bool>();  // answers may come after this
 };
 
 }  // namespace iscsi_blkback

@@ -1,10 +1,7 @@
 #include "blkback/guest/disk_wishes.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
-#include "initiator/login/login_text.h"
 #include "multipath/attach/disk_target.h"
 
 namespace iscsi_blkback {
@@ -20,48 +17,6 @@ void erase_same_path(std::vector<ResolvedPortal>& paths, const ResolvedPortal& p
 }
 
 }  // namespace
-
-Result<PathChoice> parse_path_choice(const ControlRequest& request) {
-  PathChoice choice;
-  if (request.portal.empty()) {
-    return fail(ErrorCode::invalid_argument, fmt::format("{} names no portal", request.command));
-  }
-  auto portal = parse_portal(request.portal);
-  if (!portal) {
-    return tl::unexpected(portal.error());
-  }
-  choice.portal = std::move(*portal);
-  if (!request.target.empty()) {
-    if (auto name = check_iscsi_name("the target name", request.target); !name) {
-      return tl::unexpected(name.error());
-    }
-    choice.target_name = request.target;
-  }
-  return choice;
-}
-
-Result<PathPolicySettings> parse_policy_change(const ControlRequest& request) {
-  PathPolicySettings changes;
-  if (request.setting == "path_selector") {
-    auto selector = parse_path_selector(request.value);
-    if (!selector) {
-      return tl::unexpected(selector.error());
-    }
-    changes.path_selector = *selector;
-  } else if (request.setting == "path_grouping_policy") {
-    auto policy = parse_path_grouping_policy(request.value);
-    if (!policy) {
-      return tl::unexpected(policy.error());
-    }
-    changes.path_grouping_policy = *policy;
-  } else {
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("{} cannot be changed while a disk is in use; no_path_retry, "
-                            "path_selector and path_grouping_policy can",
-                            request.setting));
-  }
-  return changes;
-}
 
 void DiskWishes::path_added(const ResolvedPortal& path) {
   erase_same_path(removed_, path);
@@ -85,16 +40,6 @@ void DiskWishes::apply(MultipathOptions& options) const {
     options.no_path_retry = *no_path_retry_;
   }
   overrule(policies_, options);
-}
-
-void DiskWishes::note_places(SettingPlaces& places) const {
-  constexpr const char* kEarlier = "an earlier command";
-  if (policies_.path_selector) {
-    places.insert_or_assign("path_selector", kEarlier);
-  }
-  if (policies_.path_grouping_policy) {
-    places.insert_or_assign("path_grouping_policy", kEarlier);
-  }
 }
 
 void DiskWishes::apply(std::vector<ResolvedPortal>& portals) const {

@@ -5,20 +5,11 @@
 
 #include <cstddef>
 #include <optional>
-#include <string>
 #include <vector>
 
-#include "base/result.h"
-#include "blkback/guest/control_request.h"
 #include "multipath/attach/disk_plan.h"
-#include "multipath/attach/path_choice.h"
 
 namespace iscsi_blkback {
-
-// Of "add_path" and "del_path". The error is one sentence, as with all of these.
-[[nodiscard]] Result<PathChoice> parse_path_choice(const ControlRequest& request);
-// Of "set" with path_selector or path_grouping_policy.
-[[nodiscard]] Result<PathPolicySettings> parse_policy_change(const ControlRequest& request);
 
 class DiskWishes {
  public:
@@ -32,7 +23,8 @@ class DiskWishes {
   void path_removed(const ResolvedPortal& path);
 
   void apply(MultipathOptions& options) const;
-  void note_places(SettingPlaces& places) const;
+  // The policies that apply() sets.
+  [[nodiscard]] const PathPolicySettings& policies() const { return policies_; }
   // With those that were added and without those that were removed.
   void apply(std::vector<ResolvedPortal>& portals) const;
 

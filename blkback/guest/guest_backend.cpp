@@ -250,6 +250,9 @@ bool GuestBackend::serves(const XenbusNodeId& id) const {
 }
 
 void GuestBackend::adopt(const std::vector<GuestNode>& nodes) {
+  const DiskEnvironment environment{environment_.control, environment_.data_plane,
+                                    environment_.resolver, configuration_, all_log_};
+  GuestDisk::Host& host = *this;
   for (const GuestNode& node : nodes) {
     if (disks_.size() == kMaxDisks) {
       log_limited(nodes_log_, environment_.control.now(), LogLevel::error, kXenbusLog,
@@ -258,11 +261,8 @@ void GuestBackend::adopt(const std::vector<GuestNode>& nodes) {
       return;
     }
     const DiskHandle handle = next_handle_++;
-    disks_.emplace(handle,
-                   std::make_unique<GuestDisk>(
-                       GuestDisk::Environment{*this, environment_.control, environment_.data_plane,
-                                              configuration_, all_log_},
-                       handle, node, frontend_token(handle)));
+    disks_.emplace(handle, std::make_unique<GuestDisk>(environment, host, handle, node,
+                                                       frontend_token(handle)));
   }
 }
 
@@ -375,12 +375,39 @@ void GuestBackend::replace_guest() {
   look_soon();
 }
 
-void GuestBackend::look_up(DiskHandle handle, const DiskPlan& plan) {
-  environment_.resolver.resolve(plan, [this, handle](Result<ResolvedDisk> result) {
-    if (GuestDisk* disk = find(handle)) {
-      disk->on_resolved(std::move(result));
-    }
+// ---- what an operator asks ----
+
+void GuestBackend::change(const DiskChange& change, DiskDevice::Changed done) {
+  const auto found = std::find_if(disks_.begin(), disks_.end(), [&](const auto& entry) {
+    return entry.second->node().id().device_id == change.device_id;
   });
+  if (found == disks_.end()) {
+    done(fail(ErrorCode::not_found, fmt::format("the guest has no disk {}", change.device_id)));
+    return;
+  }
+  found->second->change(change.what, std::move(done));
+}
+
+void GuestBackend::query(std::function<void(GuestStatus)> done) {
+  reports_.ask([this, done = std::move(done)](std::vector<DiskReport>* reports) {
+    done(status_with(reports));
+  });
+}
+
+GuestStatus GuestBackend::status_with(std::vector<DiskReport>* reports) const {
+  GuestStatus status;
+  status.guest = guest_;
+  status.complete = reports != nullptr;
+  for (const auto& [handle, disk] : disks_) {
+    DiskStatus& added = status.disks.emplace_back(disk->status());
+    for (std::size_t at = 0; reports != nullptr && at < reports->size(); ++at) {
+      if ((*reports)[at].disk == handle) {
+        added.report = std::move((*reports)[at]);
+        break;
+      }
+    }
+  }
+  return status;
 }
 
 // ---- events of the I/O side ----

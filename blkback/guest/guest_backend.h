@@ -72,10 +72,8 @@ class GuestBackend final : public DataPlane::Events,
   // nodes keep their states. on_finished comes when that is done.
   void stop();
 
-  // An operator's wish for one disk; see control_server.h. done: on the control thread, perhaps
-  // from inside; never called if the reactor does not answer. The error is one sentence.
-  using Changed = std::function<void(Result<void>)>;
-  void change(const ControlRequest& request, Changed done);
+  // What an operator asks of one disk; done: see DiskDevice.
+  void change(const DiskChange& change, DiskDevice::Changed done);
 
   // Somebody else has told the data plane of the guest: asks anew, and tells what is so.
   void tell_guest_again();
@@ -105,7 +103,6 @@ class GuestBackend final : public DataPlane::Events,
   [[nodiscard]] Result<bool> xenstore_knows_guest() override;
   void look_soon() override;
   void look_later() override;
-  void look_up(DiskHandle handle, const DiskPlan& plan) override;
 
   // GuestWatch::Owner.
   [[nodiscard]] bool is_told_of_the_guest() const override;
@@ -127,8 +124,6 @@ class GuestBackend final : public DataPlane::Events,
   void tell_disks_of_guest();
   void forget(DiskHandle handle, GuestDisk::Outcome outcome);
   [[nodiscard]] GuestStatus status_with(std::vector<DiskReport>* reports) const;
-  void add_paths(DiskHandle handle, const PathChoice& choice, Changed done);
-  void remove_paths(DiskHandle handle, PathChoice choice, Changed done);
   [[nodiscard]] GuestDisk* find(DiskHandle handle);
   [[nodiscard]] bool serves(const XenbusNodeId& id) const;
   void finish_if_done();

@@ -17,9 +17,10 @@ bool is_the_guests_fault(ErrorCode code) {
 
 }  // namespace
 
-GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const GuestNode& node,
-                     std::string token)
+GuestDisk::GuestDisk(const DiskEnvironment& environment, Host& host, DiskHandle handle,
+                     const GuestNode& node, std::string token)
     : environment_(environment),
+      host_(host),
       handle_(handle),
       node_(node.id),
       description_(node.description),
@@ -28,9 +29,7 @@ GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const Gu
       handshake_log_(kMessageLimit, environment.all_log),
       store_log_(kMessageLimit, environment.all_log),
       error_log_(kMessageLimit, environment.all_log),
-      device_({*this, environment.control, environment.data_plane, environment.configuration,
-               environment.all_log},
-              handle, node.id.name(), description_),
+      device_(environment, *this, handle, node.id.name(), description_),
       drain_timer_(
           environment.control,
           [](void* self) noexcept { static_cast<GuestDisk*>(self)->on_drain_overdue(); }, this),
@@ -48,12 +47,12 @@ GuestDisk::GuestDisk(const Environment& environment, DiskHandle handle, const Gu
 
 void GuestDisk::changed() {
   dirty_ = true;
-  environment_.host.look_soon();
+  host_.look_soon();
 }
 
 void GuestDisk::look_again_later() {
   dirty_ = true;
-  environment_.host.look_later();
+  host_.look_later();
 }
 
 // ---- xenstore ----
@@ -66,8 +65,7 @@ void GuestDisk::on_store_open() {
 
 bool GuestDisk::watch_frontend() {
   if (!frontend_watched_) {
-    const auto watched =
-        environment_.host.store()->watch(description_.frontend_path + "/state", token_);
+    const auto watched = host_.store()->watch(description_.frontend_path + "/state", token_);
     frontend_watched_ = watched || watched.error().code == ErrorCode::conflict;
     if (!frontend_watched_) {
       return wrote(watched, "watch");
@@ -77,20 +75,20 @@ bool GuestDisk::watch_frontend() {
 }
 
 void GuestDisk::unwatch_frontend() {
-  if (XenStore* store = environment_.host.store(); store != nullptr && frontend_watched_) {
+  if (XenStore* store = host_.store(); store != nullptr && frontend_watched_) {
     store->unwatch(description_.frontend_path + "/state", token_);
   }
 }
 
 GuestDisk::Outcome GuestDisk::advance() {
   for (int step = 0; step < kMaxSteps; ++step) {
-    auto states = node_.read_states(*environment_.host.store(), description_.frontend_path);
+    auto states = node_.read_states(*host_.store(), description_.frontend_path);
     if (!states) {
       (void)wrote(tl::unexpected(states.error()), "read");
       return Outcome::settled;
     }
     // After the node was read: what is done to it must be for the guest whose it is.
-    const GuestPresence guest = environment_.host.guest();
+    const GuestPresence guest = host_.guest();
     if (guest == GuestPresence::replaced) {
       return Outcome::settled;  // it is about to be retired
     }
@@ -138,7 +136,7 @@ GuestDisk::Outcome GuestDisk::advance() {
 // The node has gone while its guest runs. If xenstore does not know the guest at all, that is not
 // because somebody has detached the disk: xenstored has been started anew, without what it knew.
 bool GuestDisk::removed_by_toolstack() {
-  const auto known = environment_.host.xenstore_knows_guest();
+  const auto known = host_.xenstore_knows_guest();
   if (known && *known) {
     return true;
   }
@@ -171,9 +169,8 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action, bool g
     case XenbusAction::tell_size:
       return again_if(tell_size());
     case XenbusAction::write_closing:
-      return again_if(wrote(
-          node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closing),
-          "state"));
+      return again_if(
+          wrote(node_.write_state(*host_.store(), states_.backend, XenbusState::closing), "state"));
     case XenbusAction::disconnect: {
       const bool closed_by_toolstack = states_.backend == XenbusState::closed && !wrote_closed_;
       const bool removed = states_.backend == XenbusState::unknown ||
@@ -194,8 +191,7 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action, bool g
       device_.close(!guest_runs);
       return {};
     case XenbusAction::write_closed: {
-      const auto written =
-          node_.write_state(*environment_.host.store(), states_.backend, XenbusState::closed);
+      const auto written = node_.write_state(*host_.store(), states_.backend, XenbusState::closed);
       // Xenstored may have written it and have died before it said so.
       wrote_closed_ = written || written.error().code == ErrorCode::unavailable;
       return again_if(wrote(written, "state"));
@@ -230,8 +226,7 @@ std::optional<GuestDisk::Outcome> GuestDisk::announce() {
   XenbusNode::Entries entries =
       XenbusNode::capabilities(environment_.configuration.max_ring_page_order);
   entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::init_wait)));
-  const auto written =
-      node_.write_for(*environment_.host.store(), description_, states_.backend, entries);
+  const auto written = node_.write_for(*host_.store(), description_, states_.backend, entries);
   if (written ? !*written : is_about_the_node(written.error().code)) {
     return Outcome::replaced;
   }
@@ -250,7 +245,7 @@ std::optional<GuestDisk::Outcome> GuestDisk::announce() {
 }
 
 bool GuestDisk::connect() {
-  auto ring = node_.read_ring(*environment_.host.store(), description_.frontend_path,
+  auto ring = node_.read_ring(*host_.store(), description_.frontend_path,
                               environment_.configuration.max_ring_page_order);
   if (!ring) {
     if (ring.error().code != ErrorCode::invalid_argument) {
@@ -268,7 +263,7 @@ bool GuestDisk::connect() {
 bool GuestDisk::publish() {
   ISCSI_BLKBACK_ASSERT(device_.geometry().has_value());
   const Geometry& geometry = *device_.geometry();
-  XenStore& store = *environment_.host.store();
+  XenStore& store = *host_.store();
   const XenbusNode::Entries sizes = XenbusNode::sizes(geometry, description_);
   if (!wrote(node_.write(store, states_.backend, sizes), "sizes") ||
       !wrote(node_.write_state(store, states_.backend, XenbusState::connected), "state")) {
@@ -287,7 +282,7 @@ bool GuestDisk::tell_size() {
   const Geometry& geometry = *device_.geometry();
   XenbusNode::Entries entries = XenbusNode::sizes(geometry, description_);
   entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::connected)));
-  if (!wrote(node_.write(*environment_.host.store(), states_.backend, entries), "sectors")) {
+  if (!wrote(node_.write(*host_.store(), states_.backend, entries), "sectors")) {
     return false;
   }
   log_limited(handshake_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
@@ -302,7 +297,7 @@ bool GuestDisk::remove_node() {
   if (node_.id().own_domain == 0 || states_.backend != XenbusState::closed) {
     return true;
   }
-  const auto removed = node_.remove(*environment_.host.store());
+  const auto removed = node_.remove(*host_.store());
   return removed || is_about_the_node(removed.error().code) || wrote(removed, "remove");
 }
 
@@ -322,8 +317,7 @@ bool GuestDisk::write_hotplug() {
     return true;
   }
   hotplug_written_ = false;
-  if (!wrote(node_.write_hotplug(*environment_.host.store(), connected, hotplug_error_),
-             "hotplug-status")) {
+  if (!wrote(node_.write_hotplug(*host_.store(), connected, hotplug_error_), "hotplug-status")) {
     return false;
   }
   hotplug_written_ = true;
@@ -380,10 +374,6 @@ void GuestDisk::on_device_changed() {
 
 void GuestDisk::on_device_error(const std::string& sentence) {
   set_error(sentence);
-}
-
-void GuestDisk::look_up(const DiskPlan& plan) {
-  environment_.host.look_up(handle_, plan);
 }
 
 // ---- the ring ----

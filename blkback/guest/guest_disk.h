@@ -14,15 +14,12 @@
 
 #include "base/log.h"
 #include "base/reactor.h"
-#include "blkback/guest/control_request.h"
 #include "blkback/guest/data_plane.h"
 #include "blkback/guest/disk_device.h"
 #include "blkback/guest/guest_nodes.h"
 #include "blkback/guest/xenbus_node.h"
 #include "blkback/guest/xenbus_state.h"
 #include "blkback/xen/xenstore.h"
-#include "multipath/attach/configuration.h"
-#include "multipath/attach/disk_plan.h"
 
 namespace iscsi_blkback {
 
@@ -59,19 +56,9 @@ class GuestDisk final : private DiskDevice::Owner {
     // advance() is wanted for every marked disk: soon, or after a pause.
     virtual void look_soon() = 0;
     virtual void look_later() = 0;
-    // Ends in on_resolved(), if the disk is still there then.
-    virtual void look_up(DiskHandle disk, const DiskPlan& plan) = 0;
 
    protected:
     ~Host() = default;
-  };
-
-  struct Environment {
-    Host& host;
-    Reactor& control;
-    DataPlane& data_plane;
-    const Configuration& configuration;
-    LogLimiter& all_log;  // of the guest
   };
 
   enum class Outcome : std::uint8_t {
@@ -81,8 +68,8 @@ class GuestDisk final : private DiskDevice::Owner {
   };
 
   // token: of this disk's watch alone.
-  GuestDisk(const Environment& environment, DiskHandle handle, const GuestNode& node,
-            std::string token);
+  GuestDisk(const DiskEnvironment& environment, Host& host, DiskHandle handle,
+            const GuestNode& node, std::string token);
   GuestDisk(const GuestDisk&) = delete;
   GuestDisk& operator=(const GuestDisk&) = delete;
 
@@ -127,20 +114,10 @@ class GuestDisk final : private DiskDevice::Owner {
   void on_ring_broken(const std::string& why);
   void on_ring_disconnected();
   void on_device_closed();
-  // Of Host::look_up().
-  void on_resolved(Result<ResolvedDisk> result) { device_.on_resolved(std::move(result)); }
 
-  // An operator's wish (see control_server.h), until the guest's process ends. The error is one
-  // sentence. Paths that come and go are looked up and changed by the owner, who then tells.
-  [[nodiscard]] Result<void> change(const ControlRequest& request) {
-    return device_.change(request);
-  }
-  [[nodiscard]] Result<DiskPlan> plan_for(const PathChoice& choice) const {
-    return device_.plan_for(choice);
-  }
-  void on_paths_added(const std::vector<ResolvedPortal>& paths) { device_.on_paths_added(paths); }
-  void on_paths_removed(const std::vector<ResolvedPortal>& paths) {
-    device_.on_paths_removed(paths);
+  // See DiskDevice.
+  void change(const DiskChange::What& what, DiskDevice::Changed done) {
+    device_.change(what, std::move(done));
   }
 
   [[nodiscard]] DiskStatus status() const;
@@ -149,7 +126,6 @@ class GuestDisk final : private DiskDevice::Owner {
   // DiskDevice::Owner.
   void on_device_changed() override;
   void on_device_error(const std::string& sentence) override;
-  void look_up(const DiskPlan& plan) override;
 
   bool watch_frontend();
   [[nodiscard]] bool removed_by_toolstack();
@@ -167,7 +143,8 @@ class GuestDisk final : private DiskDevice::Owner {
   void changed();
   void look_again_later();
 
-  Environment environment_;
+  const DiskEnvironment environment_;
+  Host& host_;
   DiskHandle handle_;
   XenbusNode node_;
   DiskDescription description_;

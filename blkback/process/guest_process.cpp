@@ -7,16 +7,17 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "base/core_dumps.h"
 #include "base/log.h"
 #include "base/process_signals.h"
 #include "base/uring_reactor.h"
-#include "blkback/guest/control_request.h"
 #include "blkback/guest/guest_backend.h"
 #include "blkback/guest/guest_data_plane.h"
 #include "blkback/guest/log_limits.h"
 #include "blkback/guest/suspend_sentry.h"
+#include "blkback/process/control_request.h"
 #include "blkback/process/control_server.h"
 #include "blkback/process/host_end.h"
 #include "blkback/process/own_domain.h"
@@ -190,11 +191,11 @@ class GuestProcess {
   }
 
   void answer(const std::string& request, ControlServer::Reply reply) {
-    const auto parsed = parse_control_request(request);
+    const auto parsed = parse_guest_request(request);
     if (!parsed) {
       reply(control_refusal(parsed.error().message));
-    } else if (parsed->command != "status") {
-      backend_->change(*parsed, [reply = std::move(reply)](const Result<void>& changed) {
+    } else if (const auto* change = std::get_if<DiskChange>(&*parsed)) {
+      backend_->change(*change, [reply = std::move(reply)](const Result<void>& changed) {
         reply(control_answer(changed));
       });
     } else {

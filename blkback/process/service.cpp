@@ -25,8 +25,8 @@
 #include "base/unique_fd.h"
 #include "base/uring_reactor.h"
 #include "base/version.h"
-#include "blkback/guest/control_request.h"
 #include "blkback/guest/log_limits.h"
+#include "blkback/process/control_request.h"
 #include "blkback/process/control_server.h"
 #include "blkback/process/guest_keeper.h"
 #include "blkback/process/host_end.h"
@@ -280,14 +280,8 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
   auto server = ControlServer::listen(
       **control, service_socket_path(configuration.run_directory),
       [&keeper, own = *own_domain](const std::string& request, const ControlServer::Reply& reply) {
-        const auto command = parse_control_request(request);
-        if (!command) {
-          reply(control_refusal(command.error().message));
-        } else if (command->command != "status") {
-          reply(control_refusal("the only command of the service is status"));
-        } else {
-          reply(status_line(keeper, own));
-        }
+        const auto status = parse_service_request(request);
+        reply(status ? status_line(keeper, own) : control_refusal(status.error().message));
       });
   if (!server) {
     return tl::unexpected(server.error());

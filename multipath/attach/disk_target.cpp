@@ -687,27 +687,34 @@ Result<DiskTarget> parse_disk_target(std::string_view params) {
   return target;
 }
 
-Result<std::optional<std::chrono::milliseconds>> parse_no_path_retry(
-    std::string_view text, std::chrono::milliseconds polling_interval) {
-  using Wait = std::optional<std::chrono::milliseconds>;
+Result<WrittenNoPathRetry> parse_no_path_retry(std::string_view text) {
   if (text == "queue") {
-    return Wait{};
+    return WrittenNoPathRetry{.time = std::nullopt};
   }
   if (text == "fail") {
-    return Wait{std::chrono::milliseconds(0)};
+    return WrittenNoPathRetry{};
   }
   constexpr unsigned kMost = 86400;
   if (text.ends_with('s')) {
     const auto seconds = parse_decimal_seconds(text.substr(0, text.size() - 1));
     if (seconds && *seconds <= std::chrono::seconds(kMost)) {
-      return Wait{*seconds};
+      return WrittenNoPathRetry{.time = *seconds};
     }
   } else if (const auto checks = parse_number<unsigned>(text, 0, kMost)) {
-    return Wait{polling_interval * static_cast<int>(*checks)};
+    return WrittenNoPathRetry{.checks = *checks};
   }
   return tl::unexpected(
       invalid("no_path_retry is neither queue, fail, a number of checks (0, which is fail, to "
               "86400), nor a number of seconds with an s behind it"));
+}
+
+Result<NoPathRetry> parse_no_path_retry(std::string_view text,
+                                        std::chrono::milliseconds polling_interval) {
+  const auto written = parse_no_path_retry(text);
+  if (!written) {
+    return tl::unexpected(written.error());
+  }
+  return written->with(polling_interval);
 }
 
 }  // namespace iscsi_blkback

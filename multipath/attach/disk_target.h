@@ -83,9 +83,18 @@ inline constexpr std::uint16_t kMaxLun = 16383;  // see encode_lun()
 // is shown as \xNN may also stand there itself.
 [[nodiscard]] Result<std::string> parse_wwid(std::string_view text);
 
-// "queue", "fail", "N" (checks, polling_interval apart) or "Ns" (seconds, perhaps with decimals);
-// 0 is fail. nullopt: for ever.
-[[nodiscard]] Result<std::optional<std::chrono::milliseconds>> parse_no_path_retry(
-    std::string_view text, std::chrono::milliseconds polling_interval);
+// no_path_retry as it is written: "queue", "fail", "N" (checks, polling_interval apart) or "Ns"
+// (seconds, perhaps with decimals); 0 is fail.
+struct WrittenNoPathRetry {
+  NoPathRetry time = std::chrono::milliseconds(0);  // nullopt: for ever
+  std::uint32_t checks = 0;                         // instead of a time
+
+  [[nodiscard]] NoPathRetry with(std::chrono::milliseconds polling_interval) const {
+    return checks == 0 ? time : polling_interval * static_cast<int>(checks);
+  }
+};
+[[nodiscard]] Result<WrittenNoPathRetry> parse_no_path_retry(std::string_view text);
+[[nodiscard]] Result<NoPathRetry> parse_no_path_retry(std::string_view text,
+                                                      std::chrono::milliseconds polling_interval);
 
 }  // namespace iscsi_blkback

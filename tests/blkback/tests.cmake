@@ -26,6 +26,7 @@ iscsi_blkback_test(blkback_control_test
     blkback/guest/guest_threads_test.cpp
     blkback/guest/xenbus_node_test.cpp
     blkback/guest/xenbus_state_test.cpp
+    blkback/process/control_request_test.cpp
     blkback/process/control_server_test.cpp
     blkback/process/guest_keeper_test.cpp
     blkback/process/host_end_test.cpp

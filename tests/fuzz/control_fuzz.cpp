@@ -1,12 +1,13 @@
-// A request at a guest process's control socket: any line ends in a wish within its bounds or in a
+// A request at a guest process's control socket: any line ends in a change within its bounds or in a
 // sentence, and the answer is one line whatever was asked.
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <variant>
 
-#include "blkback/guest/control_request.h"
-#include "blkback/guest/disk_wishes.h"
+#include "blkback/process/control_request.h"
 #include "blkback/process/control_server.h"
 #include "multipath/attach/disk_target.h"
 
@@ -31,31 +32,45 @@ void require_sentence(const iscsi_blkback::Result<Value>& result) {
   }
 }
 
+void require_bounds(const iscsi_blkback::PathChoice& path) {
+  using namespace iscsi_blkback;
+  require(!path.portal.host.empty() && path.portal.port != 0);
+  require(path.target_name.size() <= kMaxIscsiNameBytes);
+  const DiskPlan plan = plan_paths(DiskPlan{}, path);
+  require(plan.portals.size() == 1 && plan.target_name == path.target_name);
+  ResolvedPortal resolved;
+  resolved.portal = path.portal;
+  resolved.target_name = path.target_name;
+  require(path.includes(resolved));
+}
+void require_bounds(const iscsi_blkback::AddPath& change) {
+  require_bounds(change.path);
+}
+void require_bounds(const iscsi_blkback::RemovePath& change) {
+  require_bounds(change.path);
+}
+void require_bounds(const iscsi_blkback::SetNoPathRetry& change) {
+  const iscsi_blkback::NoPathRetry wait = change.wait.with(std::chrono::seconds(5));
+  require(!wait || (wait->count() >= 0 && *wait <= std::chrono::seconds(5 * 86400)));
+}
+void require_bounds(const iscsi_blkback::RestoreNoPathRetry&) {}
+void require_bounds(const iscsi_blkback::SetPolicies& change) {
+  require(change.policies.path_selector.has_value() !=
+          change.policies.path_grouping_policy.has_value());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace iscsi_blkback;
   const std::string line(reinterpret_cast<const char*>(data), size);
-  const Result<ControlRequest> request = parse_control_request(line);
+  const Result<StatusRequest> of_the_service = parse_service_request(line);
+  require_sentence(of_the_service);
+  const Result<GuestRequest> request = parse_guest_request(line);
   require_sentence(request);
-  if (!request) {
-    return 0;
+  require(!of_the_service || (request && std::holds_alternative<StatusRequest>(*request)));
+  if (const auto* change = request ? std::get_if<DiskChange>(&*request) : nullptr) {
+    std::visit([](const auto& what) { require_bounds(what); }, change->what);
   }
-  require(!request->command.empty());
-  const Result<PathChoice> choice = parse_path_choice(*request);
-  require_sentence(choice);
-  if (choice) {
-    require(!choice->portal.host.empty() && choice->portal.port != 0);
-    require(choice->target_name.size() <= kMaxIscsiNameBytes);
-    const DiskPlan plan = plan_paths(DiskPlan{}, *choice);
-    require(plan.portals.size() == 1 && plan.target_name == choice->target_name);
-    ResolvedPortal path;
-    path.portal = choice->portal;
-    path.target_name = choice->target_name;
-    require(choice->includes(path));
-  }
-  const Result<PathPolicySettings> policies = parse_policy_change(*request);
-  require_sentence(policies);
-  require_sentence(parse_no_path_retry(request->value, std::chrono::seconds(5)));
   return 0;
 }

@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "multipath/attach/disk_target.h"
+#include "multipath/attach/path_choice.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -70,14 +73,8 @@ TEST(DiskWishes, ChangeTheOptions) {
 TEST(PathChoice, IncludesPathsByNameAddressAndTarget) {
   ResolvedPortal path = path_at("192.0.2.1");
   path.portal.host = "storage1";
-  ControlRequest request;
-  request.command = "del_path";
   const auto includes = [&](const char* portal, const char* target) {
-    request.portal = portal;
-    request.target = target;
-    const Result<PathChoice> choice = parse_path_choice(request);
-    EXPECT_TRUE(choice) << portal;
-    return choice && choice->includes(path);
+    return PathChoice{parse_portal(portal).value(), target}.includes(path);
   };
   EXPECT_TRUE(includes("storage1", ""));
   EXPECT_TRUE(includes("storage1:3260", "iqn.2026-01.test:target"));

@@ -13,10 +13,12 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "blkback/guest/guest_backend.h"
 #include "blkback/guest/guest_data_plane.h"
+#include "blkback/process/control_request.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/fake_toolstack.h"
 #include "tests/support/mem_xen.h"
@@ -313,32 +315,29 @@ class GuestBackendTest : public testing::Test {
     }
   }
 
-  Result<void> change(const ControlRequest& request) {
+  // By the line that an operator's tool sends.
+  Result<void> command(const std::string& line) {
+    const auto request = parse_guest_request(line);
+    if (!request) {
+      return tl::unexpected(request.error());
+    }
     Result<void> answer = fail(ErrorCode::timed_out, "no answer");
     bool answered = false;
-    backend_->change(request, [&](Result<void> result) {
+    backend_->change(std::get<DiskChange>(*request), [&](Result<void> result) {
       answer = std::move(result);
       answered = true;
     });
     EXPECT_TRUE(run_until([&] { return answered; }));
     return answer;
   }
-  Result<void> change_path(const char* command, const std::string& portal,
+  Result<void> change_path(const char* word, const std::string& portal,
                            const std::string& target = {}) {
-    ControlRequest request;
-    request.command = command;
-    request.device_id = 51712;
-    request.portal = portal;
-    request.target = target;
-    return change(request);
+    return command(fmt::format(R"({{"command":"{}","devid":51712,"portal":"{}","target":"{}"}})",
+                               word, portal, target));
   }
   Result<void> set(const std::string& setting, const std::string& value) {
-    ControlRequest request;
-    request.command = "set";
-    request.device_id = 51712;
-    request.setting = setting;
-    request.value = value;
-    return change(request);
+    return command(fmt::format(R"({{"command":"set","devid":51712,"setting":"{}","value":"{}"}})",
+                               setting, value));
   }
   static std::string refusal(const Result<void>& result) {
     return result ? "" : result.error().message;

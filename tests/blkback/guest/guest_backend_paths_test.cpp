@@ -51,37 +51,25 @@ TEST_F(GuestBackendTest, QueueingIsDisabledRestoredAndLimited) {
     (void)run_until([&] { return (answer = guest.take_completion(id)).has_value(); }, at_most);
     return answer && answer->status == kBlkifError;
   };
-  ControlRequest request;
-  request.device_id = 51712;
-
   FakeFrontend::RequestId waiting = ask();
   EXPECT_FALSE(fails_within(waiting, 10s));
-  request.command = "disablequeueing";
-  ASSERT_TRUE(change(request));
+  ASSERT_TRUE(command(R"({"command":"disablequeueing","devid":51712})"));
   EXPECT_TRUE(fails_within(waiting, 10ms));
   EXPECT_TRUE(fails_within(ask(), 10ms));
 
-  request.command = "restorequeueing";
-  ASSERT_TRUE(change(request));
+  ASSERT_TRUE(command(R"({"command":"restorequeueing","devid":51712})"));
   waiting = ask();
   EXPECT_FALSE(fails_within(waiting, 60s));
 
-  request.command = "set";
-  request.setting = "no_path_retry";
-  request.value = "100s";
-  ASSERT_TRUE(change(request));
+  ASSERT_TRUE(set("no_path_retry", "100s"));
   EXPECT_FALSE(fails_within(waiting, 20s));
   EXPECT_TRUE(fails_within(waiting, 20s));
 
-  request.value = "soon";
-  EXPECT_THAT(change(request).error().message, HasSubstr("no_path_retry is neither"));
-  request.setting = "rr_min_io";
-  EXPECT_THAT(change(request).error().message, HasSubstr("rr_min_io cannot be changed"));
-  request.command = "explode";
-  request.setting = "no_path_retry";
-  EXPECT_THAT(change(request).error().message, HasSubstr("unknown"));
-  request.device_id = 51728;
-  EXPECT_THAT(change(request).error().message, HasSubstr("no disk 51728"));
+  EXPECT_THAT(refusal(set("no_path_retry", "soon")), HasSubstr("no_path_retry is neither"));
+  EXPECT_THAT(refusal(set("rr_min_io", "soon")), HasSubstr("rr_min_io cannot be changed"));
+  EXPECT_THAT(refusal(command(R"({"command":"explode","devid":51712})")), HasSubstr("unknown"));
+  EXPECT_THAT(refusal(command(R"({"command":"restorequeueing","devid":51728})")),
+              HasSubstr("no disk 51728"));
 }
 
 TEST_F(GuestBackendTest, PathsAreAddedAndRemovedUnderAGuestThatRuns) {

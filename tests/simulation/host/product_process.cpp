@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <utility>
+#include <variant>
 
 #include "blkback/guest/guest_backend.h"
 #include "blkback/guest/guest_data_plane.h"
+#include "blkback/process/control_request.h"
 #include "blkback/process/process_lock.h"
 #include "multipath/attach/disk_resolver.h"
 #include "multipath/fencing/lun_write_barrier.h"
@@ -207,8 +209,10 @@ class ProductProcess::Inside {
                                           &environment.domains, watched, resolver},
                 environment.configuration, 0, environment.guest, environment.on_finished) {}
 
-  void change(ControlRequest request) {
-    backend.change(request, [](const Result<void>&) {});
+  void ask(const std::string& line) {
+    if (const auto request = parse_guest_request(line)) {
+      backend.change(std::get<DiskChange>(*request), [](const Result<void>&) {});
+    }
   }
 
   Environment environment;
@@ -233,29 +237,19 @@ void ProductProcess::terminate() {
 }
 
 void ProductProcess::remove_path(std::uint32_t device_id, const std::string& portal) {
-  ControlRequest request;
-  request.command = "del_path";
-  request.device_id = device_id;
-  request.portal = portal;
-  inside_->change(std::move(request));
+  inside_->ask(
+      fmt::format(R"({{"command":"del_path","devid":{},"portal":"{}"}})", device_id, portal));
 }
 
 void ProductProcess::add_path(std::uint32_t device_id, const std::string& portal) {
-  ControlRequest request;
-  request.command = "add_path";
-  request.device_id = device_id;
-  request.portal = portal;
-  inside_->change(std::move(request));
+  inside_->ask(
+      fmt::format(R"({{"command":"add_path","devid":{},"portal":"{}"}})", device_id, portal));
 }
 
 void ProductProcess::set(std::uint32_t device_id, const std::string& setting,
                          const std::string& value) {
-  ControlRequest request;
-  request.command = "set";
-  request.device_id = device_id;
-  request.setting = setting;
-  request.value = value;
-  inside_->change(std::move(request));
+  inside_->ask(fmt::format(R"({{"command":"set","devid":{},"setting":"{}","value":"{}"}})",
+                           device_id, setting, value));
 }
 
 std::optional<TimePoint> ProductProcess::suspended_since() const {
