@@ -49,10 +49,15 @@ struct SessionPool::Entry {
 };
 
 SessionPool::SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id)
+    : SessionPool(reactor,
+                  [own_domain, guest, host_id = std::move(host_id)](
+                      const SessionOptions& options, std::uint32_t variant, std::uint32_t attempt) {
+                    return make_isid(own_domain, guest, options, variant, attempt, host_id);
+                  }) {}
+
+SessionPool::SessionPool(Reactor& reactor, IsidRule isid_rule)
     : reactor_(reactor),
-      own_domain_(own_domain),
-      guest_(guest),
-      host_id_(std::move(host_id)),
+      isid_rule_(std::move(isid_rule)),
       collect_(
           reactor, [](void* self) noexcept { static_cast<SessionPool*>(self)->collect(); }, this) {}
 
@@ -73,7 +78,7 @@ Result<Session*> SessionPool::acquire(SessionOptions options, std::uint32_t vari
   }
   std::uint32_t attempt = 0;
   do {
-    options.isid = make_isid(own_domain_, guest_, options, variant, attempt++, host_id_);
+    options.isid = isid_rule_(options, variant, attempt++);
   } while (used_by_live_session(options.isid));
   entries_.push_back(std::make_unique<Entry>(*this, std::move(options)));
   Entry& entry = *entries_.back();
@@ -114,7 +119,7 @@ void SessionPool::give_up(Session& session) {
   entry.impatient_users = std::min(entry.impatient_users + 1, entry.users);
   if (entry.impatient_users == entry.users && session.state() == SessionState::logged_in &&
       session.commands_in_flight() != 0) {
-    session.drop(Error{ErrorCode::timed_out, "the guest has gone and the target does not answer"});
+    session.drop(Error{ErrorCode::timed_out, "the disk is closed and the target does not answer"});
   }
 }
 

@@ -1,9 +1,10 @@
-// SessionPool: the sessions of one guest's process: one for each (target, portal address,
-// interface, number) and settings of the session, shared by all disks of the guest that need it.
-// Started when the first needs it, stopped when the last has gone. Reactor thread.
+// SessionPool: the sessions of one process: one for each (target, portal address, interface, number)
+// and settings of the session, shared by all disks of the process that need it. Started when the
+// first needs it, stopped when the last has gone. Reactor thread.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -21,7 +22,13 @@ class SessionPool {
  public:
   static constexpr std::size_t kMaxSessions = 256;
 
-  // host_id: see host_id.h.
+  // The ISID of a session with these options. attempt: 0, then 1, 2 ... while the ISID is one that
+  // another session of the pool has. variant: see session_isid.h.
+  using IsidRule = std::function<Isid(const SessionOptions& options, std::uint32_t variant,
+                                      std::uint32_t attempt)>;
+
+  SessionPool(Reactor& reactor, IsidRule isid_rule);
+  // Of a guest's process: make_isid() is the rule. host_id: see host_id.h.
   SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id = {});
   ~SessionPool();  // empty() only
   SessionPool(const SessionPool&) = delete;
@@ -57,9 +64,7 @@ class SessionPool {
   void collect();
 
   Reactor& reactor_;
-  DomainId own_domain_;
-  DomainId guest_;
-  std::string host_id_;
+  const IsidRule isid_rule_;
   std::list<std::unique_ptr<Entry>> entries_;
   Deferred collect_;
   void (*callback_)(void* owner) noexcept = nullptr;

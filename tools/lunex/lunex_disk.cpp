@@ -17,6 +17,16 @@ constexpr std::chrono::milliseconds kClosePatience{500};
 // Beside login_timeout: for a first login that was refused, and for the LUN's answers.
 constexpr std::chrono::seconds kMoment{5};
 
+// A number of this process, that two of them at a time do not end each other's sessions.
+SessionPool::IsidRule lunex_isids(Reactor& reactor) {
+  std::uint32_t random = 0;
+  if (::getrandom(&random, sizeof random, 0) != sizeof random) {
+    random = static_cast<std::uint32_t>(reactor.random());
+  }
+  return [random](const SessionOptions& /*options*/, std::uint32_t /*variant*/,
+                  std::uint32_t attempt) { return make_lunex_isid(random, attempt); };
+}
+
 }  // namespace
 
 Isid make_lunex_isid(std::uint32_t random, std::uint32_t number) {
@@ -55,8 +65,10 @@ LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, s
       longest_identification_(
           LogicalUnit::longest_identification(specification.multipath.checker_timeout)),
       lun_is_named_(specification.multipath.wwid.has_value()),
+      sessions_(reactor, lunex_isids(reactor)),
       patience_timer_(
-          reactor, [](void* self) noexcept { static_cast<LunexDisk*>(self)->give_up(); }, this) {
+          reactor, [](void* self) noexcept { static_cast<LunexDisk*>(self)->paths_->give_up(); },
+          this) {
   MultipathOptions multipath = specification.multipath;
   multipath.max_requests = depth;
   if (use == Use::questions) {
@@ -65,22 +77,11 @@ LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, s
   MultipathDevice::Observer& observer = *this;
   device_.emplace(reactor, std::move(multipath), observer);
   device_->set_guest({use == Use::questions ? GuestState::in_doubt : GuestState::runs});
-  std::uint32_t random = 0;
-  if (::getrandom(&random, sizeof random, 0) != sizeof random) {
-    random = static_cast<std::uint32_t>(reactor.random());
-  }
-  for (const ResolvedPortal& resolved : specification.portals) {
-    SessionOptions options = specification.session;
-    options.portal = resolved.address;
-    options.other_addresses = resolved.other_addresses;
-    options.portal_name = resolved.portal.to_string();
-    options.target_name = resolved.target_name;
-    options.interface_binding = resolved.portal.interface_binding;
-    options.isid = make_lunex_isid(random, static_cast<std::uint32_t>(sessions_.size()));
-    sessions_.push_back(std::make_unique<Session>(reactor, std::move(options)));
-    const Result<void> added = device_->add_path(*sessions_.back(), lun_);
-    ISCSI_BLKBACK_ASSERT(added.has_value());  // each portal is there once, at most kMaxPaths
-    sessions_.back()->start();
+  paths_.emplace(sessions_, *device_, lun_, specification.session, specification.session_variant);
+  for (const ResolvedPortal& portal : specification.portals) {
+    // Two names of the same addresses are one path (conflict); there are at most kMaxPaths.
+    const Result<void> added = paths_->add(portal);
+    ISCSI_BLKBACK_ASSERT(added || added.error().code == ErrorCode::conflict);
   }
 }
 
@@ -131,13 +132,14 @@ std::string LunexDisk::conflict() const {
 Session* LunexDisk::live_session() {
   const MultipathSnapshot now = device_->snapshot();  // its paths are in the order of the sessions
   Session* live = nullptr;
-  for (std::size_t index = 0; index < sessions_.size(); ++index) {
-    Session& session = *sessions_[index];
-    if (session.state() == SessionState::logged_in) {
+  const std::vector<Session*> sessions = paths_->sessions();
+  for (std::size_t index = 0; index < sessions.size(); ++index) {
+    Session* const session = sessions[index];
+    if (session->state() == SessionState::logged_in) {
       if (now.paths.at(index).state == PathState::up) {
-        return &session;
+        return session;
       }
-      live = live == nullptr ? &session : live;
+      live = live == nullptr ? session : live;
     }
   }
   return live;
@@ -153,7 +155,7 @@ void LunexDisk::on_paths_changed(MultipathDevice& device) noexcept {
 
 std::uint64_t LunexDisk::connection_losses() const {
   std::uint64_t losses = 0;
-  for (const auto& session : sessions_) {
+  for (const Session* session : paths_->sessions()) {
     losses += session->statistics().connection_losses;
   }
   return losses;
@@ -170,17 +172,11 @@ void LunexDisk::close() {
 
 void LunexDisk::on_device_closed() {
   patience_timer_.stop();
+  const std::vector<Session*> sessions = paths_->sessions();
+  paths_.reset();
   device_.reset();
-  for (const auto& session : sessions_) {
-    session->stop([](void* self) noexcept { ++static_cast<LunexDisk*>(self)->stopped_; }, this);
-  }
-}
-
-void LunexDisk::give_up() {
-  for (const auto& session : sessions_) {
-    if (session->state() == SessionState::logged_in && session->commands_in_flight() != 0) {
-      session->drop(Error{ErrorCode::timed_out, "the target does not answer"});
-    }
+  for (Session* session : sessions) {
+    sessions_.release(*session);
   }
 }
 

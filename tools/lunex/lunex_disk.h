@@ -1,18 +1,18 @@
 // LunexDisk: a LUN opened by its URL as the daemon would open it: one session or several for each
-// portal, a path over each, a MultipathDevice above them. Its sessions have ISIDs of their own, so
-// that it never takes over a session of the daemon's. Reactor thread.
+// portal, a path over each (DiskPaths, SessionPool), a MultipathDevice above them. Its sessions have
+// ISIDs of their own, so that it never takes over a session of the daemon's. Reactor thread.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "base/reactor.h"
 #include "base/result.h"
 #include "initiator/session/session.h"
 #include "multipath/attach/disk_lookup.h"
+#include "multipath/attach/disk_paths.h"
+#include "multipath/attach/session_pool.h"
 #include "multipath/multipath_device.h"
 #include "tools/config/config.h"
 
@@ -66,7 +66,7 @@ class LunexDisk final : private MultipathDevice::Observer {
   // Logs out. What is still under way completes with aborted, and its connection is reset. closed()
   // follows within the logout timeout.
   void close();
-  [[nodiscard]] bool closed() const { return !device_ && stopped_ == sessions_.size(); }
+  [[nodiscard]] bool closed() const { return !device_ && sessions_.empty(); }
 
  private:
   void on_ready(MultipathDevice&) noexcept override {}
@@ -75,7 +75,6 @@ class LunexDisk final : private MultipathDevice::Observer {
   }
   void on_paths_changed(MultipathDevice& device) noexcept override;
   void on_device_closed();
-  void give_up();
 
   Reactor& reactor_;
   std::uint16_t lun_;
@@ -83,12 +82,12 @@ class LunexDisk final : private MultipathDevice::Observer {
   const Duration longest_identification_;
   const bool lun_is_named_;  // by wwid
   std::string conflict_;
-  std::vector<std::unique_ptr<Session>> sessions_;
+  SessionPool sessions_;
   std::optional<MultipathDevice> device_;
+  std::optional<DiskPaths> paths_;  // as long as device_
   std::size_t fewest_paths_up_ = 0;
   Timer patience_timer_;
   bool closing_ = false;
-  std::size_t stopped_ = 0;  // sessions
 };
 
 }  // namespace iscsi_blkback

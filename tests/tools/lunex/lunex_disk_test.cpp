@@ -17,6 +17,7 @@ namespace iscsi_blkback {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
@@ -45,16 +46,20 @@ class LunexDiskTest : public testing::Test {
             target_.options().name};
   }
 
-  void open(const std::vector<std::string>& portals, LunexDisk::Use use = LunexDisk::Use::io) {
-    DiskSpecification specification;
-    specification.lun = 1;
-    specification.session.initiator_name = "iqn.2026-01.test:lunex";
-    specification.session.target_name = target_.options().name;
+  void open(const std::vector<std::string>& portals, LunexDisk::Use use = LunexDisk::Use::io,
+            std::uint16_t sessions_per_portal = 1) {
+    specification_ = {};
+    specification_.lun = 1;
+    specification_.session.initiator_name = "iqn.2026-01.test:lunex";
+    specification_.session.target_name = target_.options().name;
     for (const std::string& host : portals) {
-      specification.portals.push_back(portal(host));
+      for (std::uint16_t number = 0; number < sessions_per_portal; ++number) {
+        specification_.portals.push_back(portal(host));
+        specification_.portals.back().session_number = number;
+      }
     }
-    specification.multipath.reservation_key = 0x5a;
-    disk_.emplace(reactor_, specification, 1, use);
+    specification_.multipath.reservation_key = 0x5a;
+    disk_.emplace(reactor_, specification_, 1, use);
   }
   // As lunex waits.
   bool settles(Duration at_most = 300s) {
@@ -88,11 +93,58 @@ class LunexDiskTest : public testing::Test {
 
   SimReactor reactor_{1};
   SimTarget target_;
+  DiskSpecification specification_;
   std::optional<LunexDisk> disk_;
 };
 
 TEST_F(LunexDiskTest, ReachesALunByAllItsPaths) {
   expect_reached({"192.0.2.1", "192.0.2.2", "192.0.2.3"});
+}
+
+TEST_F(LunexDiskTest, SeveralSessionsToAPortalAreToldApart) {
+  open({"192.0.2.1", "192.0.2.2"}, LunexDisk::Use::io, 2);
+  EXPECT_TRUE(settles());
+  EXPECT_EQ(target_.sessions(), 4U);
+  EXPECT_EQ(disk_->connection_losses(), 0U) << "none has ended another one";
+  std::vector<std::string> names;
+  for (const PathSnapshot& path : disk_->snapshot().paths) {
+    EXPECT_EQ(path.state, PathState::up);
+    names.push_back(path.portal);
+  }
+  EXPECT_THAT(names, ElementsAre("192.0.2.1:3260", "192.0.2.1:3260#2", "192.0.2.2:3260",
+                                 "192.0.2.2:3260#2"));
+}
+
+TEST_F(LunexDiskTest, TwoNamesOfTheSameAddressesAreOnePath) {
+  open({"192.0.2.1"});
+  disk_->close();
+  EXPECT_TRUE(reactor_.run_until([&] { return disk_->closed(); }, 5s));
+  ResolvedPortal one = portal("192.0.2.1");
+  ResolvedPortal other = portal("192.0.2.2");
+  one.portal.host = "one.example";
+  other.portal.host = "other.example";
+  one.other_addresses = {other.address};
+  other.other_addresses = {one.address};
+  specification_.portals = {one, other};
+  disk_.emplace(reactor_, specification_, 1);
+  EXPECT_TRUE(settles());
+  EXPECT_EQ(disk_->snapshot().paths_up(), 1U);
+  EXPECT_EQ(disk_->snapshot().paths.size(), 1U);
+}
+
+// Beside a guest's session, and beside those of another lunex: that one has another random number.
+TEST_F(LunexDiskTest, ItsSessionsEndNobodyElses) {
+  open({"192.0.2.1", "192.0.2.2"}, LunexDisk::Use::io, 2);
+  LunexDisk other(reactor_, specification_, 1);
+  EXPECT_TRUE(settles());
+  EXPECT_TRUE(reactor_.run_until([&] { return other.settled(); }, 5s));
+  EXPECT_EQ(target_.sessions(), 8U);
+  EXPECT_EQ(disk_->connection_losses(), 0U);
+  for (LunexDisk* disk : {&*disk_, &other}) {
+    EXPECT_EQ(disk->live_session()->options().isid[4], 0x80) << "no guest's number";
+  }
+  other.close();
+  EXPECT_TRUE(reactor_.run_until([&] { return other.closed(); }, 5s));
 }
 
 TEST_F(LunexDiskTest, WaitsThroughAFirstRefusedLogin) {
