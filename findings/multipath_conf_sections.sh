@@ -17,7 +17,7 @@
 #            log says why. A converter that takes the file's text for what it means makes another
 #            configuration of it than the one that was in force.
 # Here       multipath.conf is not read. Lines of it that are copied are taken or refused one by
-#            one, by name (tools/config/config_settings.cpp).
+#            one, by name (tools/config_old_names.cpp).
 #
 # Runs `multipath -t` with a folder /etc of its own in a mount namespace. Needs root, apt and
 # unshare. Exit status: 0 as described, 1 it behaves differently, 2 it could not be tried.

@@ -16,7 +16,7 @@
 #            there are: there are none, although the sessions are there. And it is the line's
 #            default that counts at login: a node that was to be logged in to at boot is not.
 # Here       A wrong value is refused by its file and line, in a sentence with what was written
-#            (tools/config/config_settings.cpp).
+#            (tools/config_old_names.cpp).
 #
 # Runs iscsiadm with folders /etc and /run of its own in a mount namespace, without iscsid. Needs
 # root, apt and unshare. Exit status: 0 as described, 1 it behaves differently, 2 it could not be

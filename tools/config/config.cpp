@@ -13,7 +13,7 @@
 #include "base/unique_fd.h"
 #include "multipath/attach/disk_target.h"
 #include "tools/config/config_reader.h"
-#include "tools/config/config_settings.h"
+#include "tools/config/config_options.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -245,9 +245,10 @@ bool is_run_directory(std::string_view text) {
 
 std::vector<std::string_view> configuration_settings() {
   std::vector<std::string_view> names;
-  names.reserve(all_settings().size());
-  for (const Setting& setting : all_settings()) {
-    names.push_back(setting.name);
+  for (const ConfigOption& option : config_options()) {
+    if ((option.sections & kOfDisks) != 0) {
+      names.push_back(option.name);
+    }
   }
   return names;
 }

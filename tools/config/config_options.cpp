@@ -1,438 +1,714 @@
+#include "tools/config/config_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
 #include "base/decimal.h"
-#include "tools/config/config_reader_impl.h"
+#include "base/log.h"
+#include "multipath/attach/disk_target.h"
+#include "multipath/path/path_key.h"
+#include "tools/config/config.h"
 
 namespace iscsi_blkback {
 namespace {
 
-// A word, or a number in its place. expected: for the sentence about what is neither.
-Result<std::string> word_or_number_of(const ConfigurationEntry& entry, const char* expected) {
-  if (const auto* number = entry.value->as_integer()) {
-    return fmt::format("{}", number->get());
-  }
-  if (const auto* string = entry.value->as_string()) {
-    return string->get();
-  }
-  return refuse_type(entry, expected);
-}
+using Milliseconds = std::chrono::milliseconds;
 
-std::vector<std::string_view> words_of(std::string_view text) {
-  std::vector<std::string_view> words;
-  while (true) {
-    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
-    if (text.empty()) {
-      return words;
-    }
-    words.push_back(text.substr(0, text.find(' ')));
-    text.remove_prefix(words.back().size());
-  }
-}
+// --- Texts: what they are read as; nothing, false or an error: they are refused
 
-}  // namespace
-
-Result<std::string> alias_of(const ConfigurationEntry& entry) {
-  auto value = text_of(entry);
-  if (!value) {
-    return value;
-  }
-  const bool plain = std::none_of(value->begin(), value->end(), [](char c) {
-    return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-  });
-  if (value->empty() || value->size() > 255 || !plain) {  // RFC 7143 6.1: 255 bytes
-    return refuse(entry,
-                  fmt::format("{} must have 1 to 255 bytes and no control character", entry.name));
-  }
-  return value;
-}
-
-Result<void> ConfigurationReader::set(const SecondsSetting& kind, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto value = seconds_of(entry, kind.least, kind.most);
-  if (!value) {
-    return tl::unexpected(value.error());
-  }
-  std::visit([&](auto member) { settings.owner_of(member).*member = *value; }, kind.member);
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const WholeSetting& kind, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto value = whole_of(entry, kind.least, kind.most);
-  if (!value) {
-    return tl::unexpected(value.error());
-  }
-  std::visit(
-      [&](auto member) {
-        auto& target = settings.owner_of(member).*member;
-        if constexpr (requires { target.value(); }) {
-          target = static_cast<std::uint32_t>(*value);
-        } else {
-          target = static_cast<std::remove_reference_t<decltype(target)>>(*value);
-        }
-      },
-      kind.member);
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const YesNoSetting& kind, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto value = yes_no_of(entry);
-  if (!value) {
-    return tl::unexpected(value.error());
-  }
-  std::visit([&](auto member) { settings.owner_of(member).*member = *value; }, kind.member);
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const PortalGroupFencesSetting&,
-                                      const ConfigurationEntry& entry, Settings& settings) const {
-  std::optional<PortalGroupFences>& fences = settings.multipath.portal_group_fences;
-  const auto* word = entry.value->as_string();
-  if (word != nullptr && word->get() == "Trial") {
-    fences = PortalGroupFences::trial;
-    return {};
-  }
-  const auto value = yes_no_of(entry);
-  if (!value) {
-    return refuse(entry,
-                  fmt::format("{} must be true, false, \"Yes\", \"No\" or \"Trial\"", entry.name));
-  }
-  fences = *value ? PortalGroupFences::yes : PortalGroupFences::no;
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const FixedSetting& kind, const ConfigurationEntry& entry,
-                                      Settings&) const {
-  bool right = false;
-  if (kind.yes_no) {
-    const auto value = yes_no_of(entry);
-    if (!value) {
-      return tl::unexpected(value.error());
-    }
-    right = *value == (kind.value != 0);
-  } else {
-    const auto* value = entry.value->as_integer();
-    right = value != nullptr && value->get() == static_cast<std::int64_t>(kind.value);
-  }
-  if (!right) {
-    const std::string only =
-        kind.yes_no ? std::string(kind.value != 0 ? "Yes" : "No") : fmt::format("{}", kind.value);
-    return refuse(entry, fmt::format("{} can only be {}: {}", entry.name, only, kind.because));
-  }
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const AliasSetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  auto alias = alias_of(entry);
-  if (!alias) {
-    return tl::unexpected(alias.error());
-  }
-  settings.session.initiator_alias = std::move(*alias);
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const DigestSetting& kind, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto word = text_of(entry);
-  if (!word) {
-    return tl::unexpected(word.error());
-  }
-  constexpr std::array kOffers = {
-      std::pair{std::string_view{"None"}, DigestOffer::none},
-      std::pair{std::string_view{"CRC32C"}, DigestOffer::crc32c},
-      std::pair{std::string_view{"CRC32C,None"}, DigestOffer::crc32c_or_none},
-      std::pair{std::string_view{"None,CRC32C"}, DigestOffer::none_or_crc32c}};
-  for (const auto& [text, offer] : kOffers) {
-    if (*word == text) {
-      settings.session.*kind.member = offer;
-      return {};
+template <class Value>
+std::optional<Value> named(std::string_view text,
+                           std::initializer_list<std::pair<std::string_view, Value>> words) {
+  for (const auto& [word, value] : words) {
+    if (text == word) {
+      return value;
     }
   }
-  return refuse(entry, fmt::format("{} must be \"None\", \"CRC32C\", \"CRC32C,None\" or "
-                                   "\"None,CRC32C\"",
-                                   entry.name));
+  return std::nullopt;
 }
 
-Result<void> ConfigurationReader::set(const AuthMethodSetting& kind,
-                                      const ConfigurationEntry& entry, Settings& settings) const {
-  const auto word = text_of(entry);
-  if (!word) {
-    return tl::unexpected(word.error());
+std::optional<bool> says_no_chap(std::string_view word) {
+  return named<bool>(word, {{"None", true}, {"CHAP", false}});
+}
+std::optional<DigestOffer> digest_named(std::string_view word) {
+  return named<DigestOffer>(word, {{"None", DigestOffer::none},
+                                   {"CRC32C", DigestOffer::crc32c},
+                                   {"CRC32C,None", DigestOffer::crc32c_or_none},
+                                   {"None,CRC32C", DigestOffer::none_or_crc32c}});
+}
+std::optional<RrWeight> rr_weight_named(std::string_view word) {
+  return named<RrWeight>(word,
+                         {{"uniform", RrWeight::uniform}, {"priorities", RrWeight::priorities}});
+}
+std::optional<NoSpacePolicy> no_space_named(std::string_view word) {
+  return named<NoSpacePolicy>(word, {{"hold", NoSpacePolicy::hold}, {"fail", NoSpacePolicy::fail}});
+}
+Result<bool> says_grow_only(std::string_view word) {
+  if (const auto grows = named<bool>(word, {{"grow_only", true}, {"never", false}})) {
+    return *grows;
   }
-  if (*word != "None" && *word != "CHAP") {
-    return refuse(entry, fmt::format("{} must be \"None\" or \"CHAP\"", entry.name));
-  }
-  settings.off(kind.chap) = *word == "None";
-  return {};
+  return fail(ErrorCode::invalid_argument,
+              word == "grow_shrink"
+                  ? "auto_resize may be \"grow_only\" or \"never\": a disk that shrinks under a "
+                    "running guest loses what the guest has behind the new end"
+                  : "auto_resize is neither \"grow_only\" nor \"never\"");
 }
 
-Result<void> ConfigurationReader::set(const ChapAlgorithmsSetting& kind,
-                                      const ConfigurationEntry& entry, Settings& settings) const {
-  const auto words = text_of(entry);
-  if (!words) {
-    return tl::unexpected(words.error());
+std::optional<PathCheckerKind> checker_named(std::string_view word) {
+  const auto kind = path_checker_named(word);
+  if (kind && word != to_string(*kind)) {
+    log_warning("config", "path_checker \"{}\" is the old name of \"{}\"", word, to_string(*kind));
   }
+  return kind;
+}
+
+// multipath.conf also has "file", and flags behind the number.
+std::optional<std::uint64_t> parse_reservation_key(std::string_view word) {
+  const bool has_prefix = word.starts_with("0x") || word.starts_with("0X");
+  const char* const end = word.data() + word.size();
+  std::uint64_t key = 0;
+  const auto [stop, error] = std::from_chars(has_prefix ? word.data() + 2 : end, end, key, 16);
+  const bool right = error == std::errc() && stop == end && key != 0 && key <= PathKey::kMaxHostKey;
+  return right ? std::optional(key) : std::nullopt;
+}
+
+std::optional<std::vector<ChapAlgorithm>> chap_list(std::string_view list) {
   std::vector<ChapAlgorithm> algorithms;
-  std::string_view rest = *words;
-  while (true) {
-    const std::size_t comma = rest.find(',');
-    std::string_view word = rest.substr(0, comma);
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t comma = std::min(list.find(',', begin), list.size());
+    std::string_view word = list.substr(begin, comma - begin);
     word.remove_prefix(std::min(word.find_first_not_of(' '), word.size()));
     const auto algorithm = parse_chap_algorithm(word.substr(0, word.find_last_not_of(' ') + 1));
     if (!algorithm ||
         std::find(algorithms.begin(), algorithms.end(), *algorithm) != algorithms.end()) {
-      return refuse(entry, fmt::format("{} must be a list of SHA3-256, SHA256, SHA1 and MD5, the "
-                                       "first choice first, like \"SHA256,MD5\"",
-                                       entry.name));
+      return std::nullopt;
     }
     algorithms.push_back(*algorithm);
-    if (comma == std::string_view::npos) {
-      break;
-    }
-    rest.remove_prefix(comma + 1);
+    begin = comma + 1;
   }
-  (settings.session.*kind.chap).algorithms = std::move(algorithms);
-  return {};
+  return algorithms;
 }
 
-Result<void> ConfigurationReader::set(const CredentialSetting& kind,
-                                      const ConfigurationEntry& entry, Settings& settings) const {
-  auto value = text_of(entry);
-  if (!value) {
-    return tl::unexpected(value.error());
-  }
-  if (value->empty()) {
-    return refuse(entry, fmt::format("{} must not be empty", entry.name));
-  }
-  ChapOptions& chap = settings.session.*kind.chap;
-  std::visit([&](auto member) { chap.*member = *value; }, kind.member);
-  return {};
+bool is_filled(std::string_view text) {
+  return !text.empty();
+}
+bool is_log_level(std::string_view text) {
+  return parse_log_level(text).has_value();
+}
+bool is_initiator_alias(std::string_view text) {
+  return !text.empty() && text.size() <= 255 &&  // RFC 7143 6.1
+         std::none_of(text.begin(), text.end(),
+                      [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+}
+// The interface of its zone may come later.
+bool is_source_address(std::string_view text) {
+  const auto address = SocketAddress::parse(std::string(text), 0);
+  return address || address.error().code == ErrorCode::not_found;
 }
 
-Result<void> ConfigurationReader::set(const InterfaceSetting& kind, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  InterfaceBinding part;
-  if (auto done = read_interface_part(entry, kind.member, part); !done) {
-    return done;
+// --- Values that are more than a text
+
+std::string pattern_of(const ConfigEntry& entry) {
+  std::string value = text_of(entry);
+  if (auto checked = check_pattern(value, false); !checked) {
+    entry.refuse(entry.name + " " + checked.error().message);
   }
-  settings.interface.*kind.member = part.*kind.member;
-  settings.paths.interfaces = {settings.interface};
-  return {};
+  return value;
 }
 
-Result<void> ConfigurationReader::set(const InterfacesSetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  auto list = interfaces_of(entry);
-  if (!list) {
-    return tl::unexpected(list.error());
+std::vector<std::string> prio_args_of(const ConfigEntry& entry) {
+  std::vector<std::string> words = texts_of(entry);
+  if (words.size() == 1 && words.front().empty()) {
+    words.clear();  // multipath.conf's default
   }
-  settings.paths.interfaces = std::move(*list);
-  return {};
+  return words;
 }
 
-Result<void> ConfigurationReader::set(const MarginalSetting& kind, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  // multipath.conf's word for 0.
-  const auto* word = entry.value->as_string();
-  if (word != nullptr && word->get() == "no") {
-    if (kind.least.count() != 0) {
-      return refuse(entry, fmt::format("{} is for paths that fail again and again: where there are "
-                                       "none to be, marginal_path_double_failed_time is \"no\"",
-                                       entry.name));
-    }
-    settings.multipath.marginal.*(kind.member) = Milliseconds(0);
-    return {};
-  }
-  const auto time = seconds_of(entry, kind.least, std::chrono::hours(1));
-  if (!time) {
-    return tl::unexpected(time.error());
-  }
-  settings.multipath.marginal.*(kind.member) = *time;
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const WordSetting& kind, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto word = text_of(entry);
-  if (!word) {
-    return tl::unexpected(word.error());
-  }
-  if (auto done = kind.read(*word, settings.multipath); !done) {
-    return refuse(entry, done.error().message);
-  }
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const PrioritizerSetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto word = text_of(entry);
-  if (!word) {
-    return tl::unexpected(word.error());
-  }
-  settings.prio = prioritizer_named(*word);
-  if (!settings.prio) {
-    return refuse(entry, kPrioritizerNames);
-  }
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const PrioArgumentsSetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  auto words = texts_of(entry);
-  if (!words) {
-    return tl::unexpected(words.error());
-  }
-  if (words->size() == 1 && words->front().empty()) {
-    words->clear();  // multipath.conf's default
-  }
-  settings.prio_args = std::move(*words);
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const FailbackSetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto word =
-      word_or_number_of(entry, "\"immediate\", \"manual\", \"followover\" or a number of seconds");
-  if (!word) {
-    return tl::unexpected(word.error());
-  }
-  const auto failback = parse_failback(*word);
-  if (!failback) {
-    return refuse(entry, failback.error().message);
-  }
-  settings.multipath.failback = *failback;
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const RrWeightSetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto word = text_of(entry);
-  if (!word) {
-    return tl::unexpected(word.error());
-  }
-  if (*word != "uniform" && *word != "priorities") {
-    return refuse(entry, "rr_weight is neither uniform nor priorities");
-  }
-  settings.multipath.rr_weight = *word == "uniform" ? RrWeight::uniform : RrWeight::priorities;
-  return {};
-}
-
-Result<void> ConfigurationReader::set(const PathWeightsSetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
+std::vector<PathRule> path_weights_of(const ConfigEntry& entry) {
   constexpr std::uint32_t kMaxWeight = 100;  // dm-mpath's relative_throughput
-  const auto words = texts_of(entry);
-  if (!words) {
-    return tl::unexpected(words.error());
-  }
-  settings.multipath.path_weights.clear();
-  for (const std::string& word : *words) {
+  std::vector<PathRule> rules;
+  for (const std::string& word : texts_of(entry)) {
     auto rule = parse_path_rule(word, kMaxWeight);
     if (!rule) {
-      return refuse(entry, "path_weights " + rule.error().message);
+      entry.refuse("path_weights " + rule.error().message);
+      break;
     }
-    settings.multipath.path_weights.push_back(std::move(*rule));
+    rules.push_back(std::move(*rule));
   }
-  return {};
+  return rules;
 }
 
-Result<void> ConfigurationReader::set(const PgInitDelaySetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto value = seconds_of(entry, Milliseconds(10), Milliseconds(60000));
-  if (!value) {
-    return tl::unexpected(value.error());
-  }
-  settings.multipath.pg_init_delay = *value;
-  return {};
+Failback failback_of(const ConfigEntry& entry) {
+  return entry.taken(parse_failback(word_or_number_of(
+      entry, "\"immediate\", \"manual\", \"followover\" or a number of seconds")));
 }
 
-Result<void> ConfigurationReader::set(const NoPathRetrySetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  auto word =
+std::string no_path_retry_of(const ConfigEntry& entry) {
+  std::string word =
       word_or_number_of(entry, "\"queue\", \"fail\", a number of checks, or seconds like \"30s\"");
-  if (!word) {
-    return tl::unexpected(word.error());
-  }
-  if (auto parsed = parse_no_path_retry(*word, Milliseconds(1000)); !parsed) {
-    return refuse(entry, parsed.error().message);
-  }
-  settings.no_path_retry = std::move(*word);
-  return {};
+  (void)entry.taken(parse_no_path_retry(word, Milliseconds(1000)));
+  return word;
 }
 
-Result<void> ConfigurationReader::set(const FeaturesSetting&, const ConfigurationEntry& entry,
-                                      Settings& settings) const {
-  const auto text = text_of(entry);
-  if (!text) {
-    return tl::unexpected(text.error());
+PortalGroupFences portal_group_fences_of(const ConfigEntry& entry) {
+  using Fences = PortalGroupFences;
+  const auto* flag = entry.value->as_boolean();
+  const auto* word = entry.value->as_string();
+  const std::string text = flag != nullptr   ? (flag->get() ? "Yes" : "No")
+                           : word != nullptr ? word->get()
+                                             : std::string();
+  const auto fences =
+      named<Fences>(text, {{"Yes", Fences::yes}, {"No", Fences::no}, {"Trial", Fences::trial}});
+  if (!fences) {
+    entry.refuse(entry.name + " must be true, false, \"Yes\", \"No\" or \"Trial\"");
   }
-  const std::vector<std::string_view> words = words_of(*text);
+  return fences.value_or(Fences::no);
+}
+
+// A string is the option of that name, or a table has that and others.
+ConfigDraft portal_or_interface(const ConfigEntry& entry, unsigned sections, const char* name,
+                                const char* of, const char* wanted) {
+  ConfigDraft draft{entry};
+  if (entry.value->is_string()) {
+    const ConfigOption* option = find_option(name, sections);
+    option->store(*option, entry, draft);
+  } else if (entry.value->is_table()) {
+    read_options(entry, sections, of, draft);
+  } else {
+    entry.refuse_type(wanted);
+  }
+  return draft;
+}
+
+InterfaceBinding interface_of(const ConfigEntry& entry) {
+  const ConfigDraft draft =
+      portal_or_interface(entry, kInInterfaces, "interface", "of an interface",
+                          "the name of a network interface, or a table like { iface.hwaddress = "
+                          "\"52:54:00:12:34:56\" }");
+  if (draft.interface.empty()) {
+    entry.refuse(
+        "an interface's table needs iface.net_ifacename, iface.ipaddress or iface.hwaddress");
+  }
+  return draft.interface;
+}
+
+std::vector<InterfaceBinding> interfaces_of(const ConfigEntry& entry) {
+  constexpr std::size_t kMaxInterfaces = 16;
+  return list_of(entry, &interface_of, "an array like [\"eth1\", \"eth2\"]", "interface",
+                 kMaxInterfaces);
+}
+
+Portal portal_of(const ConfigEntry& entry) {
+  ConfigDraft draft =
+      portal_or_interface(entry, kInPortals, "portal", "of a portal",
+                          "a string \"HOST[:PORT]\" or a table with portal, interface and target");
+  if (draft.portal.host.empty()) {
+    entry.refuse("a portal's table needs portal = \"HOST[:PORT]\"");
+  }
+  draft.portal.interface_binding = draft.interface;
+  return draft.portal;
+}
+
+std::vector<Portal> portals_of(const ConfigEntry& entry) {
+  return list_of(entry, &portal_of, "an array like [\"192.0.2.1:3260\", \"192.0.2.2\"]", "portal",
+                 kMaxPortalsPerDisk);
+}
+
+std::vector<Portal> discovery_portals_of(const ConfigEntry& entry) {
+  std::vector<Portal> list = portals_of(entry);
+  if (std::any_of(list.begin(), list.end(),
+                  [](const Portal& portal) { return !portal.target_name.empty(); })) {
+    entry.refuse(
+        "portals outside of a LUN's section are asked for their targets, and have none of their "
+        "own");
+  }
+  return list;
+}
+
+void read_portal(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& draft) {
+  if (auto parsed = parse_portal(text_of(entry))) {
+    draft.portal.host = std::move(parsed->host);
+    draft.portal.port = parsed->port;
+  } else {
+    entry.refuse(entry.name + ": " + parsed.error().message);
+  }
+}
+
+// One name, or an array of those by which the array serves the LUN.
+void read_targets(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& draft) {
+  if (!entry.value->is_array()) {
+    draft.lun.target_name = iscsi_name_of(entry);
+    return;
+  }
+  const std::vector<ConfigEntry> names = elements_of(entry);
+  if (names.empty() || names.size() > kMaxTargetNamesPerDisk) {
+    entry.refuse(fmt::format("target names none, or more than {} names", kMaxTargetNamesPerDisk));
+  }
+  for (const ConfigEntry& element : names) {
+    const std::string name = iscsi_name_of(element);
+    if (!add_target_name(name, draft.lun.target_name, draft.lun.other_target_names)) {
+      element.refuse(fmt::format("target names {} twice", name));
+    }
+  }
+}
+
+// multipath.conf's older way to say some of the others: "3 queue_if_no_path pg_init_retries 5".
+void read_features(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& draft) {
+  const std::string text = text_of(entry);
+  std::vector<std::string_view> words;
+  for (std::size_t at = 0; (at = text.find_first_not_of(' ', at)) != std::string::npos;) {
+    words.push_back(std::string_view(text).substr(at, text.find(' ', at) - at));
+    at += words.back().size();
+  }
   const auto count = words.empty() ? std::nullopt : parse_decimal<std::size_t>(words[0]);
   if (!count || *count != words.size() - 1) {
-    return refuse(
-        entry,
+    entry.refuse(
         "features does not begin with the number of words that follow, as in \"0\" or \"1 "
         "queue_if_no_path\"");
+    return;
   }
-  const auto sets = [&](std::string_view name) -> Result<void> {
-    if (const auto [set, first] = settings.lines.emplace(name, entry.line); !first) {
-      return refuse(entry, fmt::format("features sets {}, and so does line {}", name, set->second));
-    }
-    settings.places.insert_or_assign(name, Place{entry.line, settings.section});
-    return {};
-  };
   for (std::size_t at = 1; at < words.size(); ++at) {
     const std::string_view word = words[at];
-    if (word == "queue_if_no_path") {
-      if (auto done = sets("no_path_retry"); !done) {
-        return done;
+    // multipathd takes the last of these out as well, for an option that a LUN needs nobody to set.
+    const auto option = named<std::string_view>(word, {{"queue_if_no_path", "no_path_retry"},
+                                                       {"pg_init_retries", "pg_init_retries"},
+                                                       {"pg_init_delay_msecs", "pg_init_delay"},
+                                                       {"retain_attached_hw_handler", ""}});
+    if (!option) {
+      entry.refuse(
+          word == "queue_mode"
+              ? "features queue_mode has no meaning here: there is no queue of the kernel's"
+              : fmt::format("features knows queue_if_no_path, pg_init_retries NUMBER and "
+                            "pg_init_delay_msecs NUMBER here, not {}",
+                            word));
+      return;
+    }
+    if (option->empty()) {
+      continue;
+    }
+    if (const ConfigOption* numeric = find_option(*option, kOfDevices); numeric->most != 0) {
+      ++at;
+      const auto number =
+          at < words.size() ? parse_decimal<std::uint32_t>(words[at]) : std::nullopt;
+      if (!number || *number < numeric->least || *number > numeric->most) {
+        entry.refuse(fmt::format("features needs a number from {} to {} behind {}", numeric->least,
+                                 numeric->most, word));
+      } else if (word == "pg_init_retries") {
+        draft.multipath.pg_init_retries = *number;
+      } else {
+        draft.multipath.pg_init_delay = Milliseconds(*number);
       }
-      settings.no_path_retry = "queue";
-      continue;
-    }
-    // multipathd takes it out as well, for an option that a LUN needs nobody to set.
-    if (word == "retain_attached_hw_handler") {
-      continue;
-    }
-    if (word == "queue_mode") {
-      return refuse(entry,
-                    "features queue_mode has no meaning here: there is no queue of the kernel's");
-    }
-    const bool retries = word == "pg_init_retries";
-    if (!retries && word != "pg_init_delay_msecs") {
-      return refuse(entry,
-                    fmt::format("features knows queue_if_no_path, pg_init_retries NUMBER and "
-                                "pg_init_delay_msecs NUMBER here, not {}",
-                                word));
-    }
-    const std::uint32_t least = retries ? 1 : 10;
-    const std::uint32_t most = retries ? 50 : 60000;
-    const auto number =
-        at + 1 < words.size() ? parse_decimal<std::uint32_t>(words[at + 1]) : std::nullopt;
-    if (!number || *number < least || *number > most) {
-      return refuse(
-          entry, fmt::format("features needs a number from {} to {} behind {}", least, most, word));
-    }
-    ++at;
-    if (auto done = sets(retries ? "pg_init_retries" : "pg_init_delay"); !done) {
-      return done;
-    }
-    if (retries) {
-      settings.multipath.pg_init_retries = *number;
     } else {
-      settings.multipath.pg_init_delay = Milliseconds(*number);
+      draft.no_path_retry = "queue";
+    }
+    if (const auto line = draft.note(*option, entry)) {
+      entry.refuse(fmt::format("features sets {}, and so does line {}", *option, *line));
     }
   }
-  return {};
 }
 
-Result<void> ConfigurationReader::apply(const Setting& setting, const ConfigurationEntry& entry,
-                                        Settings& settings) const {
-  if (!settings.lines.emplace(setting.name, entry.line).second) {
-    return refuse(entry, fmt::format("{} is set twice, see line {}", setting.name,
-                                     settings.lines[setting.name]));
+// --- Kinds of options
+
+// Where the draft has it: a member of one of its parts, or a member of that.
+template <auto kFirst, auto... kRest>
+auto& place_in(ConfigDraft& draft) {
+  return ((draft.part(kFirst).*kFirst).*....*kRest);
+}
+
+template <auto... kMembers>
+std::optional<std::int64_t> number_by_default() {
+  Configuration top;
+  ConfigDraft draft{{}, {}, &top};
+  const auto& number = place_in<kMembers...>(draft);
+  if constexpr (requires { number.count(); }) {
+    return number.count();
+  } else if constexpr (std::is_arithmetic_v<std::remove_cvref_t<decltype(number)>>) {
+    return number;
+  } else {
+    return std::nullopt;  // the LUN decides
   }
-  settings.places.insert_or_assign(setting.name, Place{entry.line, settings.section});
-  return std::visit([&](const auto& kind) { return set(kind, entry, settings); }, setting.kind);
+}
+
+template <auto... kMembers>
+void store_seconds(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
+  place_in<kMembers...>(draft) =
+      seconds_of(entry, Milliseconds(option.least), Milliseconds(option.most));
+}
+template <auto... kMembers>
+constexpr ConfigOption seconds(std::string_view name, std::int64_t least = 100,
+                               std::int64_t most = 3600 * 1000) {
+  return {name, ConfigOption::Kind::seconds,    &store_seconds<kMembers...>, {}, least,
+          most, &number_by_default<kMembers...>};
+}
+
+template <auto... kMembers>
+void store_whole(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
+  auto& place = place_in<kMembers...>(draft);
+  const std::int64_t number = whole_of(entry, option.least, option.most);
+  if constexpr (requires { place.value(); }) {
+    place = static_cast<std::uint32_t>(number);
+  } else {
+    place = static_cast<std::remove_reference_t<decltype(place)>>(number);
+  }
+}
+template <auto... kMembers>
+constexpr ConfigOption whole(std::string_view name, std::int64_t least, std::int64_t most) {
+  return {name, ConfigOption::Kind::whole,      &store_whole<kMembers...>, {}, least,
+          most, &number_by_default<kMembers...>};
+}
+
+// What kRead makes of the entry.
+template <auto kRead, auto... kMembers>
+void store_value(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& draft) {
+  place_in<kMembers...>(draft) = kRead(entry);
+}
+template <auto kRead, auto... kMembers>
+constexpr ConfigOption value(std::string_view name, std::string_view words) {
+  return {name, ConfigOption::Kind::text, &store_value<kRead, kMembers...>, words};
+}
+constexpr ConfigOption special(std::string_view name, ConfigOption::Store* store,
+                               std::string_view words) {
+  return {name, ConfigOption::Kind::text, store, words};
+}
+template <auto... kMembers>
+constexpr ConfigOption yes_no(std::string_view name) {
+  return {name, ConfigOption::Kind::yes_no,     &store_value<&yes_no_of, kMembers...>, {}, 0,
+          1,    &number_by_default<kMembers...>};
+}
+
+// What kParse makes of the text, or the text itself where that is so. rule: of the sentence about
+// any other, behind the option's name.
+template <auto kParse>
+auto parsed_of(const ConfigOption& option, const ConfigEntry& entry) {
+  std::string text = text_of(entry);
+  auto parsed = kParse(text);
+  if constexpr (requires { parsed.error(); }) {
+    return entry.taken(std::move(parsed));
+  } else {
+    if (!parsed) {
+      entry.refuse(fmt::format("{} {}", entry.name, option.words));
+    }
+    if constexpr (std::is_same_v<decltype(parsed), bool>) {
+      return text;
+    } else {
+      return std::move(parsed).value_or(typename decltype(parsed)::value_type{});
+    }
+  }
+}
+template <auto kParse, auto... kMembers>
+void store_text(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
+  place_in<kMembers...>(draft) = parsed_of<kParse>(option, entry);
+}
+template <auto kParse, auto... kMembers>
+constexpr ConfigOption text(std::string_view name, std::string_view rule) {
+  return {name, ConfigOption::Kind::text, &store_text<kParse, kMembers...>, rule};
+}
+
+// Error recovery level 0 over one connection allows one value only; accepted so that whoever writes
+// it down is not refused.
+void check_fixed(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft&) {
+  const bool is_word = option.kind == ConfigOption::Kind::yes_no;
+  const auto* number = entry.value->as_integer();
+  if (is_word ? !yes_no_of(entry) : number == nullptr || number->get() != option.least) {
+    entry.refuse(fmt::format("{} can only be {}: {}", entry.name,
+                             is_word ? "Yes" : std::to_string(option.least), option.words));
+  }
+}
+constexpr ConfigOption fixed(std::string_view name, ConfigOption::Kind kind, std::int64_t only,
+                             std::string_view because) {
+  return {name, kind, &check_fixed, because, only, only};
+}
+
+// Seconds of MultipathOptions::marginal. "no" is multipath.conf's word for 0.
+template <auto kMember>
+void store_marginal(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
+  if (!entry.value->is_string() || text_of(entry) != "no") {
+    store_seconds<&MultipathOptions::marginal, kMember>(option, entry, draft);
+  } else if (option.least == 0) {
+    draft.multipath.marginal.*kMember = Milliseconds(0);
+  } else {
+    entry.refuse(entry.name +
+                 " is for paths that fail again and again: where there are none to be, "
+                 "marginal_path_double_failed_time is \"no\"");
+  }
+}
+template <auto kMember>
+constexpr ConfigOption marginal(std::string_view name, std::int64_t least) {
+  ConfigOption option = seconds<&MultipathOptions::marginal, kMember>(name, least);
+  option.store = &store_marginal<kMember>;
+  return option;
+}
+
+// Of the one interface of a disk's portals, whose parts add up over the sections, or of an element
+// of portals or interfaces, which has no section.
+template <auto kParse, auto kPart>
+void store_interface(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
+  std::string& part = draft.interface.*kPart;
+  if (draft.section.empty() && !part.empty()) {
+    entry.refuse(entry.name + " names a second interface");
+  }
+  part = parsed_of<kParse>(option, entry);
+  draft.paths.interfaces = {draft.interface};
+}
+
+// --- The options
+
+using Session = SessionOptions;
+using Multipath = MultipathOptions;
+using Policies = PathPolicySettings;
+using Interface = InterfaceBinding;
+using Chap = ChapOptions;
+constexpr auto kChap = &SessionOptions::chap;
+constexpr auto kFound = &SessionOptions::discovery_chap;
+
+// iscsid.conf's name of an option is one of these and the option's name.
+constexpr std::string_view kConnTimeo = "node.conn[0].timeo.";
+constexpr std::string_view kErrTimeo = "node.session.err_timeo.";
+constexpr std::string_view kNodeSession = "node.session.";
+constexpr std::string_view kAuth = "node.session.auth.";
+constexpr std::string_view kConnIscsi = "node.conn[0].iscsi.";
+constexpr std::string_view kSessionIscsi = "node.session.iscsi.";
+
+constexpr unsigned kOfPaths = kOfDisks | kOfDevices;
+constexpr unsigned kBinding = kOfDisks | kInPortals | kInInterfaces;
+constexpr std::int64_t kMaxSegment = 0xffffff;  // RFC 7143 13.12 to 13.14: 512 to 2**24-1
+constexpr auto kWhole = ConfigOption::Kind::whole;
+constexpr auto kYesNo = ConfigOption::Kind::yes_no;
+
+constexpr const char* kPattern = "a pattern: * any text, ? one character";
+constexpr const char* kChapList =
+    "must be a list of SHA3-256, SHA256, SHA1 and MD5, the first choice first, like "
+    "\"SHA256,MD5\"";
+constexpr const char* kChapOrNone = "must be \"None\" or \"CHAP\"";
+constexpr const char* kFilled = "must not be empty";
+constexpr const char* kDigests = "must be \"None\", \"CRC32C\", \"CRC32C,None\" or \"None,CRC32C\"";
+constexpr const char* kAlias = "must have 1 to 255 bytes and no control character";
+constexpr const char* kFolder = "must be an absolute path of at most 80 bytes";
+constexpr const char* kInterface = "must be the name of a network interface, like \"eth1\"";
+constexpr const char* kSource =
+    "must be a numeric IPv4 or IPv6 address of this host, without a port";
+constexpr const char* kHardware = "must be a hardware address like \"52:54:00:12:34:56\"";
+constexpr const char* kDisorder = "data that comes out of order proves nothing";
+
+// Their order is that of --help-config and of what a misspelt one is taken for.
+// clang-format off
+constexpr ConfigOption kOptions[] = {
+    // [[device]] alone
+    value<&pattern_of, &ArrayRow::vendor>("vendor", kPattern).in(kOfDevices),
+    value<&pattern_of, &ArrayRow::product>("product", kPattern).in(kOfDevices),
+    value<&pattern_of, &ArrayRow::revision>("revision", kPattern).in(kOfDevices),
+    // multipath.conf
+    text<&path_grouping_policy_named, &Policies::path_grouping_policy>("path_grouping_policy",
+        "is none of failover, multibus, group_by_prio, group_by_tpg and group_by_serial"
+        ).in(kOfPaths),
+    text<&path_selector_named, &Policies::path_selector>("path_selector",
+        "is none of round-robin, queue-length, service-time and historical-service-time"
+        ).in(kOfPaths),
+    whole<&Policies::rr_min_io>("rr_min_io", 1, 100000).in(kOfPaths),
+    text<&rr_weight_named, &Policies::rr_weight>("rr_weight",
+        "is neither uniform nor priorities").in(kOfPaths),
+    text<&prioritizer_named, &ConfigDraft::prio>("prio",
+        "is none of const, alua, rdac, emc, weightedpath, iet and path_latency").in(kOfPaths),
+    value<&prio_args_of, &ConfigDraft::prio_args>("prio_args",
+        "a text or a list of texts").in(kOfPaths),
+    value<&failback_of, &Policies::failback>("failback",
+        "immediate, manual, followover or 0 to 3600 seconds").in(kOfPaths),
+    whole<&Policies::pg_init_retries>("pg_init_retries", 1, 50).in(kOfPaths),
+    seconds<&Policies::pg_init_delay>("pg_init_delay", 10, 60000).in(kOfPaths),
+    value<&path_weights_of, &Multipath::path_weights>("path_weights",
+        "a list like [\"interface eth1 4\", \"portal * 1\"]"),
+    value<&no_path_retry_of, &ConfigDraft::no_path_retry>("no_path_retry",
+        "queue, fail, a number of checks, or seconds like \"30s\"").in(kOfPaths),
+    special("features", &read_features, "like \"1 queue_if_no_path\"").in(kOfPaths),
+    seconds<&Multipath::polling_interval>("polling_interval"),
+    text<&checker_named, &Policies::path_checker>("path_checker",
+        "is none of tur, directio, rdac and none").in(kOfPaths),
+    seconds<&Multipath::max_polling_interval>("max_polling_interval"),
+    marginal<&MarginalPathOptions::double_failed_time>("marginal_path_double_failed_time", 0),
+    marginal<&MarginalPathOptions::err_recheck_gap_time>("marginal_path_err_recheck_gap_time",
+        1000),
+    seconds<&Multipath::checker_timeout>("checker_timeout"),
+    text<&says_grow_only, &Multipath::grows>("auto_resize",
+        "is neither \"grow_only\" nor \"never\""),
+    text<&parse_reservation_key, &Multipath::reservation_key>("reservation_key",
+        "is no hexadecimal number like \"0x5a00\" of 1 to 6 digits, not all 0: the rest of a key "
+        "tells the host's paths apart"),
+    // iscsid.conf
+    seconds<&Session::login_timeout>("login_timeout").iscsid(kConnTimeo),
+    seconds<&Session::logout_timeout>("logout_timeout").iscsid(kConnTimeo),
+    seconds<&Session::noop_out_interval>("noop_out_interval", 0).iscsid(kConnTimeo),
+    seconds<&Session::noop_out_timeout>("noop_out_timeout").iscsid(kConnTimeo),
+    seconds<&Session::abort_timeout>("abort_timeout").iscsid(kErrTimeo),
+    seconds<&Session::lu_reset_timeout>("lu_reset_timeout").iscsid(kErrTimeo),
+    seconds<&Session::tgt_reset_timeout>("tgt_reset_timeout").iscsid(kErrTimeo),
+    whole<&Session::max_commands>("cmds_max", 1, 4096).iscsid(kNodeSession),
+    whole<&PortalOptions::sessions_per_portal>("nr_sessions",
+        1, kMaxSessionsPerPortal).iscsid(kNodeSession),
+    text<&says_no_chap, &ConfigDraft::chap_off>("authmethod", kChapOrNone).iscsid(kAuth),
+    text<&chap_list, kChap, &Chap::algorithms>("chap_algs", kChapList).iscsid(kAuth),
+    text<&is_filled, kChap, &Chap::username>("username", kFilled).iscsid(kAuth),
+    text<&is_filled, kChap, &Chap::password>("password", kFilled).iscsid(kAuth),
+    text<&is_filled, kChap, &Chap::username_in>("username_in", kFilled).iscsid(kAuth),
+    text<&is_filled, kChap, &Chap::password_in>("password_in", kFilled).iscsid(kAuth),
+    text<&says_no_chap, &ConfigDraft::discovery_chap_off>("discovery.sendtargets.auth.authmethod",
+        kChapOrNone),
+    text<&chap_list, kFound, &Chap::algorithms>("discovery.sendtargets.auth.chap_algs", kChapList),
+    text<&is_filled, kFound, &Chap::username>("discovery.sendtargets.auth.username", kFilled),
+    text<&is_filled, kFound, &Chap::password>("discovery.sendtargets.auth.password", kFilled),
+    text<&is_filled, kFound, &Chap::username_in>("discovery.sendtargets.auth.username_in", kFilled),
+    text<&is_filled, kFound, &Chap::password_in>("discovery.sendtargets.auth.password_in", kFilled),
+    // iscsiadm's interfaces
+    value<&interfaces_of, &PortalOptions::interfaces>("interfaces",
+        "a list of names, or of tables with iface. and its parts"),
+    special("iface.net_ifacename",
+        &store_interface<&is_interface_name, &Interface::name>, kInterface).in(kBinding),
+    special("iface.ipaddress",
+        &store_interface<&is_source_address, &Interface::address>, kSource).in(kBinding),
+    special("iface.hwaddress",
+        &store_interface<&parse_hardware_address, &Interface::hardware_address>,
+        kHardware).in(kBinding),
+    // RFC 7143, section 13
+    text<&digest_named, &Session::header_digest>("HeaderDigest", kDigests).iscsid(kConnIscsi),
+    text<&digest_named, &Session::data_digest>("DataDigest", kDigests).iscsid(kConnIscsi),
+    text<&is_initiator_alias, &Session::initiator_alias>("InitiatorAlias", kAlias),
+    fixed("ErrorRecoveryLevel",
+        kWhole, 0, "a lost connection is replaced by a new session").iscsid(kSessionIscsi, "ERL"),
+    fixed("MaxConnections",
+        kWhole, 1, "more sessions do the same, see nr_sessions").iscsid(kSessionIscsi),
+    fixed("DataPDUInOrder", kYesNo, 1, kDisorder).iscsid(kSessionIscsi),
+    fixed("DataSequenceInOrder", kYesNo, 1, kDisorder).iscsid(kSessionIscsi),
+    yes_no<&Session::initial_r2t>("InitialR2T").iscsid(kSessionIscsi),
+    yes_no<&Session::immediate_data>("ImmediateData").iscsid(kSessionIscsi),
+    whole<&Session::first_burst_length>("FirstBurstLength", 512, kMaxSegment).iscsid(kSessionIscsi),
+    whole<&Session::max_burst_length>("MaxBurstLength", 512, kMaxSegment).iscsid(kSessionIscsi),
+    whole<&Session::max_recv_data_segment_length>("MaxRecvDataSegmentLength",
+        512, kMaxSegment).iscsid(kConnIscsi),
+    whole<&Session::max_outstanding_r2t>("MaxOutstandingR2T", 1, 8).iscsid(kSessionIscsi),
+    whole<&Session::default_time2wait>("DefaultTime2Wait", 0, 3600).iscsid(kSessionIscsi),
+    whole<&Session::default_time2retain>("DefaultTime2Retain", 0, 3600).iscsid(kSessionIscsi),
+    // our own
+    seconds<&Session::connect_timeout>("connect_timeout", 10),
+    seconds<&Session::stall_probe>("stall_probe", 10),
+    seconds<&Session::path_timeout>("path_timeout", 20),
+    seconds<&Session::command_timeout>("command_timeout", 0),
+    yes_no<&Multipath::exclusive_luns>("exclusive_luns"),
+    yes_no<&Multipath::shared>("shared"),
+    value<&portal_group_fences_of, &Policies::portal_group_fences>("portal_group_fences",
+        "Yes, No or Trial").in(kOfPaths),
+    yes_no<&Multipath::redirected_login_fences>("redirected_login_fences"),
+    seconds<&Session::tcp_user_timeout>("tcp_user_timeout"),
+    seconds<&Session::relogin_backoff_min>("relogin_backoff_min", 10),
+    seconds<&Session::relogin_backoff_max>("relogin_backoff_max", 10),
+    seconds<&Multipath::capacity_polling_interval>("capacity_polling_interval", 0),
+    text<&no_space_named, &Multipath::no_space>("no_space", "is neither \"hold\" nor \"fail\""),
+    seconds<&Multipath::quiesce_time>("quiesce_time", 0),
+    seconds<&Multipath::fence_settle_time>("fence_settle_time"),
+    // [luns.ALIAS] alone
+    special("target", &read_targets, "a target name, or a list of up to 8").in(kOfLuns),
+    whole<&ConfiguredLun::lun>("lun", 0, kMaxLun).in(kOfLuns),
+    value<&portals_of, &ConfiguredLun::portals>("portals", "as at the top").in(kOfLuns),
+    text<&parse_wwid, &Multipath::wwid>("wwid",
+        "as iscsi-blkctl ll or scsi_id shows it").in(kOfLuns),
+    // at the top of the file
+    value<&iscsi_name_of, &Configuration::initiator_name>("initiator_name",
+        "an iqn., eui. or naa. name").in(kAtTop),
+    text<&is_initiator_alias, &Session::initiator_alias>("initiator_alias", kAlias).in(kAtTop),
+    value<&discovery_portals_of, &Configuration::discovery_portals>("portals",
+        "a list like [\"192.0.2.1:3260\", \"192.0.2.2\"]").in(kAtTop),
+    text<&is_log_level, &Configuration::log_level>("log_level",
+        "must be error, warning, info or debug").in(kAtTop),
+    text<&is_run_directory, &Configuration::run_directory>("run_directory", kFolder).in(kAtTop),
+    text<&is_run_directory, &Configuration::state_directory>("state_directory", kFolder).in(kAtTop),
+    whole<&Configuration::max_ring_page_order>("max_ring_page_order", 0, 4).in(kAtTop),
+    yes_no<&Configuration::core_dumps>("core_dumps").in(kAtTop),
+    // a table among portals or interfaces
+    special("portal", &read_portal, "HOST[:PORT]").in(kInPortals),
+    special("interface",
+        &store_interface<&is_interface_name, &Interface::name>,
+        kInterface).in(kInPortals | kInInterfaces),
+    value<&iscsi_name_of, &Portal::target_name>("target", "a target name").in(kInPortals),
+};
+// clang-format on
+
+}  // namespace
+
+const std::uint32_t* ConfigDraft::line_of(std::string_view option) const {
+  const auto found = places.find(option);
+  return found == places.end() || found->second.section != section ? nullptr : &found->second.line;
+}
+
+std::optional<std::uint32_t> ConfigDraft::note(std::string_view option,
+                                               const ConfigEntry& written) {
+  if (const std::uint32_t* line = line_of(option)) {
+    return *line;
+  }
+  places.insert_or_assign(option, Place{written.line, section});
+  return std::nullopt;
+}
+
+bool ConfigOption::is_called(std::string_view text) const {
+  return text == name || (!iscsid_prefix.empty() && text.starts_with(iscsid_prefix) &&
+                          text.substr(iscsid_prefix.size()) == iscsid_key);
+}
+
+std::span<const ConfigOption> config_options() {
+  return kOptions;
+}
+
+const ConfigOption* find_option(std::string_view name, unsigned sections) {
+  const auto found = std::find_if(std::begin(kOptions), std::end(kOptions), [&](const auto& one) {
+    return (one.sections & sections) != 0 && one.is_called(name);
+  });
+  return found == std::end(kOptions) ? nullptr : found;
+}
+
+void refuse_unknown(const ConfigEntry& entry, unsigned sections, const char* of) {
+  if (const std::string_view why = why_meaningless(entry.name); !why.empty()) {
+    entry.refuse(fmt::format("{} has no meaning here: {}", entry.name, why));
+  }
+  std::vector<std::string_view> known;
+  for (const ConfigOption& option : kOptions) {
+    if ((option.sections & sections) != 0) {
+      known.push_back(option.name);
+    }
+  }
+  if (sections == kAtTop) {
+    known.insert(known.end(), {"defaults", "targets", "luns", "device"});
+  }
+  entry.refuse(
+      fmt::format("{} is not an option {}{}", entry.name, of, suggestion(entry.name, known)));
+}
+
+void read_option(const ConfigEntry& entry, unsigned sections, const char* of, ConfigDraft& draft) {
+  const bool of_disks = find_option(entry.name, kOfDisks) != nullptr;
+  if (const ConfigOption* option = find_option(entry.name, sections)) {
+    if (const auto line = draft.note(option->name, entry)) {
+      entry.refuse(fmt::format("{} is set twice, see line {}", option->name, *line));
+    }
+    option->store(*option, entry, draft);
+  } else if (of_disks && sections == kOfDevices) {
+    entry.refuse(entry.name +
+                 " is not an option of a device: it belongs into [defaults] or [luns.ALIAS]");
+  } else if (of_disks && sections == kAtTop) {
+    entry.refuse(entry.name + " belongs into [defaults] or [luns.ALIAS]");
+  } else if (draft.section == "[defaults]" && find_option(entry.name, kAtTop) != nullptr) {
+    entry.refuse(entry.name + " does not belong into a section: put it at the top of the file");
+  } else {
+    refuse_unknown(entry, sections, of);
+  }
+}
+
+void read_options(const ConfigEntry& section, unsigned sections, const char* of,
+                  ConfigDraft& draft) {
+  for (const ConfigEntry& entry : entries_of(section, true)) {
+    read_option(entry, sections, of, draft);
+  }
 }
 
 }  // namespace iscsi_blkback

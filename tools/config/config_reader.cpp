@@ -1,453 +1,214 @@
-#include "tools/config/config_reader_impl.h"
+#include "tools/config/config_reader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "multipath/attach/disk_target.h"
+#include "tools/config/array_table.h"
+#include "tools/config/config_checks.h"
+#include "tools/config/config_options.h"
 
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::array<std::string_view, 8> kTopNames = {
-    "initiator_name",  "initiator_alias",     "portals",   "log_level", "run_directory",
-    "state_directory", "max_ring_page_order", "core_dumps"};
-constexpr std::array<std::string_view, 3> kDeviceNames = {"vendor", "product", "revision"};
-constexpr std::array<std::string_view, 4> kLunNames = {"target", "lun", "portals", "wwid"};
-
-tl::unexpected<Error> refuse_misplaced(const ConfigurationEntry& entry) {
-  return refuse(entry, fmt::format("{} belongs into [defaults] or [luns.ALIAS]", entry.name));
-}
-
-bool contains(std::span<const std::string_view> names, std::string_view name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-}  // namespace
+constexpr const char* kOfThisFile = "of this file";
 
 // iscsid.conf has no sections: node.session.cmds_max = 128 is a table here, of the name node.
-Result<void> ConfigurationReader::refuse_record(const ConfigurationEntry& entry) const {
-  for (const ConfigurationEntry& inner : entries_of(*entry.value->as_table(), file_, true)) {
-    const ConfigurationEntry whole{inner.file, fmt::format("{}.{}", entry.name, inner.name),
-                                   inner.line, inner.value};
-    if (find_setting(whole.name) != nullptr) {
-      return refuse_misplaced(whole);
-    }
-    if (!why_meaningless(whole.name).empty()) {
-      return refuse_unknown(whole, "of this file", {});
+void refuse_record(const ConfigEntry& entry) {
+  for (ConfigEntry inner : entries_of(entry, true)) {
+    inner.name = entry.name + "." + inner.name;
+    if (find_option(inner.name, kOfDisks) != nullptr || !why_meaningless(inner.name).empty()) {
+      ConfigDraft none{entry};
+      read_option(inner, kAtTop, kOfThisFile, none);
     }
   }
-  return {};
 }
 
-Result<void> ConfigurationReader::top(const ConfigurationEntry& entry,
-                                      Configuration& configuration) const {
-  if (entry.name == "portals") {
-    auto list = portals_of(entry);
-    if (!list) {
-      return tl::unexpected(list.error());
-    }
-    if (std::any_of(list->begin(), list->end(),
-                    [](const Portal& portal) { return !portal.target_name.empty(); })) {
-      return refuse(entry,
-                    "portals outside of a LUN's section are asked for their targets, and "
-                    "have none of their own");
-    }
-    configuration.discovery_portals = std::move(*list);
-    return {};
+std::vector<ConfigDraft> read_devices(const ConfigEntry& entry) {
+  if (!entry.value->is_array()) {
+    entry.refuse_type("sections [[device]]");
   }
-  if (entry.name == "max_ring_page_order") {
-    const auto order = whole_of(entry, 0, 4);
-    if (!order) {
-      return tl::unexpected(order.error());
+  std::vector<ConfigDraft> devices;
+  for (const ConfigEntry& element : elements_of(entry)) {
+    if (!element.value->is_table()) {
+      element.refuse_type("a section [[device]]");
+      break;
     }
-    configuration.max_ring_page_order = static_cast<std::uint32_t>(*order);
-    return {};
+    ConfigDraft draft{element};
+    read_options(element, kOfDevices, "of a device", draft);
+    if (draft.row.vendor.empty() && draft.row.product.empty()) {
+      element.refuse("a device needs a vendor or a product");
+    }
+    check_policies(draft);
+    decide_no_path_retry(draft);
+    draft.row.policies = draft.multipath;
+    devices.push_back(std::move(draft));
   }
-  if (entry.name == "core_dumps") {
-    const auto allowed = yes_no_of(entry);
-    if (!allowed) {
-      return tl::unexpected(allowed.error());
-    }
-    configuration.core_dumps = *allowed;
-    return {};
-  }
-  auto value = text_of(entry);
-  if (!value) {
-    return tl::unexpected(value.error());
-  }
-  if (entry.name == "initiator_name") {
-    if (auto checked = check_iscsi_name("initiator_name", *value); !checked) {
-      return refuse(entry, checked.error().message);
-    }
-    configuration.initiator_name = std::move(*value);
-  } else if (entry.name == "initiator_alias") {
-    auto alias = alias_of(entry);
-    if (!alias) {
-      return tl::unexpected(alias.error());
-    }
-    configuration.session.initiator_alias = std::move(*alias);
-  } else if (entry.name == "log_level") {
-    if (!parse_log_level(*value)) {
-      return refuse(entry, "log_level must be error, warning, info or debug");
-    }
-    configuration.log_level = std::move(*value);
-  } else {
-    if (!is_run_directory(*value)) {
-      return refuse(entry, fmt::format("{} must be an absolute path of at most {} bytes",
-                                       entry.name, kMaxRunDirectoryBytes));
-    }
-    (entry.name == "run_directory" ? configuration.run_directory : configuration.state_directory) =
-        std::move(*value);
-  }
-  return {};
+  return devices;
 }
 
-Result<void> ConfigurationReader::defaults(const ConfigurationEntry& section,
-                                           Settings& settings) const {
-  settings.section = "[defaults]";
-  for (const ConfigurationEntry& entry : entries_of(*section.value->as_table(), file_, true)) {
-    const Setting* setting = find_setting(entry.name);
-    if (setting == nullptr) {
-      if (contains(kTopNames, entry.name)) {
-        return refuse(
-            entry, fmt::format("{} does not belong into a section: put it at the top of the file",
-                               entry.name));
-      }
-      return refuse_unknown(entry, "of [defaults]", configuration_settings());
-    }
-    if (auto done = apply(*setting, entry, settings); !done) {
-      return done;
-    }
-  }
-  return finish(section, settings);
-}
-
-Result<ConfigurationReader::Settings> ConfigurationReader::target(const ConfigurationEntry& entry,
-                                                                  const Settings& defaults) const {
+ConfigDraft read_target(const ConfigEntry& entry, ConfigDraft draft) {
+  draft.entry = entry;
+  draft.section = fmt::format("[targets.\"{}\"]", entry.name);
   if (auto checked = check_iscsi_name("the target name", entry.name); !checked) {
-    return refuse(entry, checked.error().message);
+    entry.refuse(checked.error().message);
+  } else if (!entry.value->is_table()) {
+    entry.refuse_type("a section [targets.\"NAME\"]");
+  } else {
+    read_options(entry, kOfDisks, "of a target", draft);
+    check_section(draft);
+  }
+  return draft;
+}
+
+// The options of its target come first, wherever its name stands in the section.
+ConfigDraft read_lun(const ConfigEntry& entry, const ConfigDraft& defaults,
+                     const std::map<std::string, ConfigDraft>& targets) {
+  if (!is_alias(entry.name)) {
+    entry.refuse(
+        "a LUN's alias must have 1 to 64 letters, digits, dots, dashes and underscores, and not "
+        "begin like an iSCSI name");
   }
   const toml::table* table = entry.value->as_table();
   if (table == nullptr) {
-    return refuse_type(entry, "a section [targets.\"NAME\"]");
+    entry.refuse_type("a section [luns.ALIAS]");
+    return defaults;
   }
-  Settings settings = defaults;
-  settings.lines.clear();
-  settings.section = fmt::format("[targets.\"{}\"]", entry.name);
-  for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
-    const Setting* setting = find_setting(inner.name);
-    if (setting == nullptr) {
-      return refuse_unknown(inner, "of a target", configuration_settings());
+  const toml::node* name = table->get("target");
+  if (name != nullptr && name->is_array()) {
+    name = name->as_array()->get(0);
+  }
+  const ConfigDraft* target = name == nullptr || !name->is_string()
+                                  ? nullptr
+                                  : find_iscsi_name(targets, name->as_string()->get());
+  ConfigDraft draft = target == nullptr ? defaults : *target;
+  draft.entry = entry;
+  draft.section = fmt::format("[luns.{}]", entry.name);
+  draft.lun.alias = entry.name;
+  draft.multipath.alias = entry.name;
+  read_options(entry, kOfDisks | kOfLuns, "of a LUN", draft);
+  const ConfiguredLun& lun = draft.lun;
+  if (lun.target_name.empty()) {
+    entry.refuse(fmt::format("luns.{} has no target = \"iqn...\"", lun.alias));
+  }
+  if (draft.line_of("lun") == nullptr) {
+    entry.refuse(fmt::format("luns.{} has no lun = NUMBER", lun.alias));
+  }
+  for (const std::string& other : lun.other_target_names) {
+    const auto leads_there = [&](const Portal& portal) {
+      return same_iscsi_name(portal.target_name, other);
+    };
+    if (!lun.portals.empty() && std::none_of(lun.portals.begin(), lun.portals.end(), leads_there)) {
+      entry.refuse(
+          fmt::format("luns.{} has portals, but none for the target {}: write {{ portal = "
+                      "\"HOST\", target = \"{}\" }}",
+                      lun.alias, other, other));
     }
-    if (auto done = apply(*setting, inner, settings); !done) {
-      return tl::unexpected(done.error());
-    }
   }
-  if (auto done = finish(entry, settings); !done) {
-    return tl::unexpected(done.error());
-  }
-  return settings;
+  check_section(draft);
+  return draft;
 }
 
-namespace {
-
-// One name, or an array of those by which the array serves the LUN.
-Result<void> targets_of(const ConfigurationEntry& entry, ConfiguredLun& lun) {
-  const toml::array* array = entry.value->as_array();
-  if (array == nullptr) {
-    auto name = target_name_of(entry);
-    if (!name) {
-      return tl::unexpected(name.error());
-    }
-    lun.target_name = std::move(*name);
-    return {};
+// What a draft comes to, into the configuration of all disks, of a target or of a LUN.
+void settle(const ConfigDraft& draft, auto& configured) {
+  configured.session = draft.session;
+  configured.session.initiator_name = draft.top->initiator_name;
+  if (draft.chap_off) {
+    configured.session.chap = {};
   }
-  if (array->empty() || array->size() > kMaxTargetNamesPerDisk) {
-    return refuse(entry,
-                  fmt::format("target names none, or more than {} names", kMaxTargetNamesPerDisk));
+  if (draft.discovery_chap_off) {
+    configured.session.discovery_chap = {};
   }
-  for (const toml::node& node : *array) {
-    const ConfigurationEntry element{entry.file, entry.name, node.source().begin.line, &node};
-    auto name = target_name_of(element);
-    if (!name) {
-      return tl::unexpected(name.error());
-    }
-    if (!add_target_name(*name, lun.target_name, lun.other_target_names)) {
-      return refuse(element, fmt::format("target names {} twice", *name));
-    }
+  configured.multipath = draft.multipath;
+  configured.paths = draft.paths;
+  for (const auto& [name, place] : draft.places) {
+    configured.places.emplace(name, fmt::format("{}:{}", draft.entry.file->name, place.line));
   }
-  return {};
 }
 
 }  // namespace
 
-Result<ConfiguredLun> ConfigurationReader::lun(
-    const ConfigurationEntry& entry, const Settings& defaults,
-    const std::map<std::string, Settings>& targets) const {
-  if (!is_alias(entry.name)) {
-    return refuse(entry,
-                  "a LUN's alias must have 1 to 64 letters, digits, dots, dashes and underscores, "
-                  "and not begin like an iSCSI name");
-  }
-  const toml::table* table = entry.value->as_table();
-  if (table == nullptr) {
-    return refuse_type(entry, "a section [luns.ALIAS]");
-  }
-  ConfiguredLun result;
-  result.alias = entry.name;
-  // The options of its target come first, wherever its name stands in the section.
-  Settings settings = defaults;
-  const toml::array* names = table->get_as<toml::array>("target");
-  const auto* first = names == nullptr ? table->get_as<std::string>("target")
-                      : names->empty() ? nullptr
-                                       : names->get_as<std::string>(0);
-  if (first != nullptr) {
-    if (const Settings* whole = find_iscsi_name(targets, first->get())) {
-      settings = *whole;
-    }
-  }
-  settings.lines.clear();
-  settings.section = fmt::format("[luns.{}]", entry.name);
-  bool has_lun = false;
-  for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
-    if (inner.name == "target") {
-      if (auto done = targets_of(inner, result); !done) {
-        return tl::unexpected(done.error());
-      }
-    } else if (inner.name == "lun") {
-      const auto number = whole_of(inner, 0, kMaxLun);
-      if (!number) {
-        return tl::unexpected(number.error());
-      }
-      result.lun = static_cast<std::uint16_t>(*number);
-      has_lun = true;
-    } else if (inner.name == "portals") {
-      auto list = portals_of(inner);
-      if (!list) {
-        return tl::unexpected(list.error());
-      }
-      result.portals = std::move(*list);
-    } else if (inner.name == "wwid") {
-      const auto text = text_of(inner);
-      if (!text) {
-        return tl::unexpected(text.error());
-      }
-      auto wwid = parse_wwid(*text);
-      if (!wwid) {
-        return refuse(inner, wwid.error().message);
-      }
-      settings.multipath.wwid = std::move(*wwid);
-    } else if (const Setting* setting = find_setting(inner.name)) {
-      if (auto done = apply(*setting, inner, settings); !done) {
-        return tl::unexpected(done.error());
-      }
-    } else {
-      auto known = configuration_settings();
-      known.insert(known.end(), kLunNames.begin(), kLunNames.end());
-      return refuse_unknown(inner, "of a LUN", known);
-    }
-  }
-  if (result.target_name.empty()) {
-    return refuse(entry, fmt::format("luns.{} has no target = \"iqn...\"", entry.name));
-  }
-  if (!has_lun) {
-    return refuse(entry, fmt::format("luns.{} has no lun = NUMBER", entry.name));
-  }
-  for (const std::string& name : result.other_target_names) {
-    if (!result.portals.empty() &&
-        std::none_of(result.portals.begin(), result.portals.end(), [&](const Portal& portal) {
-          return same_iscsi_name(portal.target_name, name);
-        })) {
-      return refuse(entry, fmt::format("luns.{} has portals, but none for the target {}: write "
-                                       "{{ portal = \"HOST\", target = \"{}\" }}",
-                                       entry.name, name, name));
-    }
-  }
-  if (auto done = finish(entry, settings); !done) {
-    return tl::unexpected(done.error());
-  }
-  result.session = settings.result();
-  result.multipath = settings.multipath;
-  result.paths = settings.paths;
-  result.places = settings.places_in(*file_);
-  result.multipath.alias = result.alias;
-  return result;
-}
-
-Result<ConfigurationReader::DeviceSection> ConfigurationReader::device(
-    const ConfigurationEntry& entry) const {
-  const toml::table* table = entry.value->as_table();
-  if (table == nullptr) {
-    return refuse_type(entry, "a section [[device]]");
-  }
-  ArrayRow row;
-  Settings settings;
-  for (const ConfigurationEntry& inner : entries_of(*table, file_, true)) {
-    std::string* const pattern = inner.name == "vendor"     ? &row.vendor
-                                 : inner.name == "product"  ? &row.product
-                                 : inner.name == "revision" ? &row.revision
-                                                            : nullptr;
-    if (pattern != nullptr) {
-      auto value = text_of(inner);
-      if (!value) {
-        return tl::unexpected(value.error());
-      }
-      if (auto checked = check_pattern(*value, false); !checked) {
-        return refuse(inner, fmt::format("{} {}", inner.name, checked.error().message));
-      }
-      *pattern = std::move(*value);
-      continue;
-    }
-    const Setting* setting = find_setting(inner.name);
-    if (setting != nullptr && !setting->of_device) {
-      return refuse(inner, fmt::format("{} is not an option of a device: it belongs into "
-                                       "[defaults] or [luns.ALIAS]",
-                                       inner.name));
-    }
-    if (setting == nullptr) {
-      std::vector<std::string_view> known(kDeviceNames.begin(), kDeviceNames.end());
-      for (const Setting& candidate : all_settings()) {
-        if (candidate.of_device) {
-          known.push_back(candidate.name);
-        }
-      }
-      return refuse_unknown(inner, "of a device", known);
-    }
-    if (auto done = apply(*setting, inner, settings); !done) {
-      return tl::unexpected(done.error());
-    }
-  }
-  if (row.vendor.empty() && row.product.empty()) {
-    return refuse(entry, "a device needs a vendor or a product");
-  }
-  if (auto done = check_policies(entry, settings); !done) {
-    return tl::unexpected(done.error());
-  }
-  decide_no_path_retry(settings);
-  row.policies = settings.multipath;
-  return DeviceSection{std::move(row), entry, std::move(settings)};
-}
-
-Result<std::vector<ConfigurationReader::DeviceSection>> ConfigurationReader::devices(
-    const ConfigurationEntry& entry) const {
-  const toml::array* array = entry.value->as_array();
-  if (array == nullptr) {
-    return refuse_type(entry, "sections [[device]]");
-  }
-  std::vector<DeviceSection> sections;
-  for (const toml::node& node : *array) {
-    auto section = device({entry.file, entry.name, node.source().begin.line, &node});
-    if (!section) {
-      return tl::unexpected(section.error());
-    }
-    sections.push_back(std::move(*section));
-  }
-  return sections;
-}
-
-Result<Configuration> ConfigurationReader::read(const toml::table& root) const {
+Result<Configuration> read_document(const toml::table& root, const std::string& name) {
+  ConfigFile file{name};
   Configuration configuration;
-  ConfigurationEntry default_section;
-  ConfigurationEntry luns;
-  ConfigurationEntry targets;
-  std::vector<DeviceSection> own_arrays;
-  for (const ConfigurationEntry& entry : entries_of(root, file_)) {
-    if (entry.name == "device") {
-      auto sections = devices(entry);
-      if (!sections) {
-        return tl::unexpected(sections.error());
-      }
-      own_arrays = std::move(*sections);
-    } else if (entry.name == "defaults" || entry.name == "targets" || entry.name == "luns") {
-      const bool is_luns = entry.name == "luns";
-      const bool is_targets = entry.name == "targets";
-      if (!entry.value->is_table()) {
-        return refuse_type(entry, is_luns      ? "sections [luns.ALIAS]"
-                                  : is_targets ? "sections [targets.\"NAME\"]"
-                                               : "a section [defaults]");
-      }
-      (is_luns ? luns : is_targets ? targets : default_section) = entry;
-    } else if (contains(kTopNames, entry.name)) {
-      if (auto done = top(entry, configuration); !done) {
-        return tl::unexpected(done.error());
-      }
-    } else if (find_setting(entry.name) != nullptr) {
-      return refuse_misplaced(entry);
+  const ConfigEntry whole{&file, {}, 0, &root};
+  ConfigDraft defaults{whole};
+  defaults.top = &configuration;
+  std::vector<ConfigDraft> devices;
+  std::map<std::string, ConfigEntry> sections;
+  for (const ConfigEntry& entry : entries_of(whole, false)) {
+    const char* const wanted = entry.name == "defaults"  ? "a section [defaults]"
+                               : entry.name == "targets" ? "sections [targets.\"NAME\"]"
+                               : entry.name == "luns"    ? "sections [luns.ALIAS]"
+                                                         : nullptr;
+    if (wanted != nullptr && !entry.value->is_table()) {
+      entry.refuse_type(wanted);
+    } else if (wanted != nullptr) {
+      sections.emplace(entry.name, entry);
+    } else if (entry.name == "device") {
+      devices = read_devices(entry);
     } else {
-      if (entry.value->is_table()) {
-        if (auto done = refuse_record(entry); !done) {
-          return tl::unexpected(done.error());
-        }
+      if (entry.value->is_table() && find_option(entry.name, kAtTop | kOfDisks) == nullptr) {
+        refuse_record(entry);
       }
-      std::vector<std::string_view> known(kTopNames.begin(), kTopNames.end());
-      known.insert(known.end(), {"defaults", "targets", "luns", "device"});
-      return refuse_unknown(entry, "of this file", known);
+      read_option(entry, kAtTop, kOfThisFile, defaults);
     }
   }
-  Settings settings;
-  settings.session = configuration.session;
   const auto arrays = std::make_shared<ArrayTable>(built_in_arrays());
-  for (const DeviceSection& own : own_arrays) {
-    arrays->push_back(own.row);
+  for (const ConfigDraft& device : devices) {
+    arrays->push_back(device.row);
   }
-  settings.multipath.arrays = arrays;
-  if (default_section.value != nullptr) {
-    if (auto done = defaults(default_section, settings); !done) {
-      return tl::unexpected(done.error());
-    }
+  defaults.multipath.arrays = arrays;
+  if (const auto section = sections.find("defaults"); section != sections.end()) {
+    defaults.entry = section->second;
+    defaults.section = "[defaults]";
+    read_options(defaults.entry, kOfDisks, "of [defaults]", defaults);
+    check_section(defaults);
   }
-  for (const DeviceSection& own : own_arrays) {
-    if (auto checked = check_device(own, settings); !checked) {
-      return tl::unexpected(checked.error());
-    }
+  for (const ConfigDraft& device : devices) {
+    check_device(device, defaults);
   }
-  configuration.session = settings.result();
-  configuration.multipath = settings.multipath;
-  configuration.paths = settings.paths;
-  configuration.places = settings.places_in(*file_);
-  std::map<std::string, Settings> of_targets;
-  if (targets.value != nullptr) {
-    for (const ConfigurationEntry& entry : entries_of(*targets.value->as_table(), file_)) {
-      auto one = target(entry, settings);
-      if (!one) {
-        return tl::unexpected(one.error());
-      }
-      ConfiguredTarget& configured = configuration.targets[entry.name];
-      configured = {one->result(), one->multipath, one->paths, one->places_in(*file_)};
-      configured.session.initiator_name = configuration.initiator_name;
-      of_targets.emplace(entry.name, std::move(*one));
-    }
+  settle(defaults, configuration);
+  const auto within = [&](const char* section) {
+    const auto found = sections.find(section);
+    return found == sections.end() ? std::vector<ConfigEntry>() : entries_of(found->second, false);
+  };
+  std::map<std::string, ConfigDraft> targets;
+  for (const ConfigEntry& entry : within("targets")) {
+    const auto target = targets.emplace(entry.name, read_target(entry, defaults)).first;
+    settle(target->second, configuration.targets[entry.name]);
   }
-  if (luns.value != nullptr) {
-    for (const ConfigurationEntry& entry : entries_of(*luns.value->as_table(), file_)) {
-      auto one = lun(entry, settings, of_targets);
-      if (!one) {
-        return tl::unexpected(one.error());
-      }
-      one->session.initiator_name = configuration.initiator_name;
-      configuration.luns.emplace(entry.name, std::move(*one));
-    }
+  for (const ConfigEntry& entry : within("luns")) {
+    ConfigDraft draft = read_lun(entry, defaults, targets);
+    settle(draft, draft.lun);
+    configuration.luns.emplace(entry.name, std::move(draft.lun));
   }
-  configuration.session.initiator_name = configuration.initiator_name;
+  if (file.mistake) {
+    return tl::unexpected(*file.mistake);
+  }
   return configuration;
 }
 
-Result<Configuration> read_document(const toml::table& root, const std::string& file) {
-  return ConfigurationReader(file).read(root);
-}
-
-Result<ArrayTable> read_arrays(const toml::table& root, const std::string& file) {
-  const ConfigurationReader reader(file);
+Result<ArrayTable> read_arrays(const toml::table& root, const std::string& name) {
+  ConfigFile file{name};
   ArrayTable table;
-  for (const ConfigurationEntry& entry : entries_of(root, &file)) {
+  for (const ConfigEntry& entry : entries_of({&file, {}, 0, &root}, false)) {
     if (entry.name != "device") {
-      return refuse_unknown(entry, "of an array table", {});
+      refuse_unknown(entry, 0, "of an array table");
+      continue;
     }
-    const auto sections = reader.devices(entry);
-    if (!sections) {
-      return tl::unexpected(sections.error());
-    }
-    for (const auto& section : *sections) {
-      table.push_back(section.row);
+    for (const ConfigDraft& device : read_devices(entry)) {
+      table.push_back(device.row);
+      table.back().prio_without_alua = true;
     }
   }
-  for (ArrayRow& row : table) {
-    row.prio_without_alua = true;
+  if (file.mistake) {
+    return tl::unexpected(*file.mistake);
   }
   return table;
 }

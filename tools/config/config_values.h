@@ -1,5 +1,5 @@
-// Values of the configuration file, read as what they must be. A refusal is "FILE:LINE: sentence"
-// and says what is allowed. Pure functions; entries point into the parsed document.
+// Values of the configuration file, read as what they must be. Any thread; entries point into the
+// parsed document.
 #pragma once
 
 // toml++ reports errors as values then, and needs no exceptions. Some of its assertions, which a
@@ -12,65 +12,97 @@
 #include <toml++/toml.h>
 #pragma pop_macro("NDEBUG")
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <span>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
-#include "multipath/attach/configuration.h"
 
 namespace iscsi_blkback {
 
+// A file while it is read. Its first mistake is the one that is reported: whoever finds a later one
+// need not know of it, and a value that is refused is read as an empty one.
+struct ConfigFile {
+  std::string name;
+  std::optional<Error> mistake = std::nullopt;
+};
+
 // One key of a table, or one element of an array under that key's name.
-struct ConfigurationEntry {
-  const std::string* file = nullptr;
+struct ConfigEntry {
+  ConfigFile* file = nullptr;
   std::string name;  // dotted when the key is
   std::uint32_t line = 0;
   const toml::node* value = nullptr;
+
+  // "FILE:LINE: sentence"
+  void refuse(std::string_view sentence) const;
+  // "NAME must be WANTED, not a string"
+  void refuse_type(std::string_view wanted) const;
+  // An error's sentence is the refusal.
+  template <class Value>
+  [[nodiscard]] Value taken(Result<Value> result) const {
+    if (!result) {
+      refuse(result.error().message);
+      return Value{};
+    }
+    return *std::move(result);
+  }
 };
 
-// In the order of the file. join_dotted_keys: keys like node.session.cmds_max, which TOML takes for
-// tables in tables, are one entry.
-[[nodiscard]] std::vector<ConfigurationEntry> entries_of(const toml::table& table,
-                                                         const std::string* file,
-                                                         bool join_dotted_keys = false);
+// Of a table, in the order of the file. join_dotted_keys: keys like node.session.cmds_max, which
+// TOML takes for tables in tables, are one entry.
+[[nodiscard]] std::vector<ConfigEntry> entries_of(const ConfigEntry& table, bool join_dotted_keys);
+// Of an array.
+[[nodiscard]] std::vector<ConfigEntry> elements_of(const ConfigEntry& array);
 
-[[nodiscard]] tl::unexpected<Error> refuse(const ConfigurationEntry& entry,
-                                           std::string_view sentence);
-// "NAME must be WANTED, not a string"
-[[nodiscard]] tl::unexpected<Error> refuse_type(const ConfigurationEntry& entry,
-                                                std::string_view wanted);
-// "NAME is not an option WHERE; did you mean OTHER?"
-[[nodiscard]] tl::unexpected<Error> refuse_unknown(const ConfigurationEntry& entry,
-                                                   std::string_view where,
-                                                   std::span<const std::string_view> known);
-
-[[nodiscard]] Result<std::string> text_of(const ConfigurationEntry& entry);
+[[nodiscard]] std::string text_of(const ConfigEntry& entry);
 // A string or an array of strings.
-[[nodiscard]] Result<std::vector<std::string>> texts_of(const ConfigurationEntry& entry);
-[[nodiscard]] Result<std::int64_t> whole_of(const ConfigurationEntry& entry, std::int64_t least,
-                                            std::int64_t most);
+[[nodiscard]] std::vector<std::string> texts_of(const ConfigEntry& entry);
+// A string, or a whole number in its place. wanted: for the sentence about what is neither.
+[[nodiscard]] std::string word_or_number_of(const ConfigEntry& entry, const char* wanted);
+[[nodiscard]] std::int64_t whole_of(const ConfigEntry& entry, std::int64_t least,
+                                    std::int64_t most);
 // A number of seconds, decimals allowed, to the millisecond.
-[[nodiscard]] Result<std::chrono::milliseconds> seconds_of(const ConfigurationEntry& entry,
-                                                           std::chrono::milliseconds least,
-                                                           std::chrono::milliseconds most);
+[[nodiscard]] std::chrono::milliseconds seconds_of(const ConfigEntry& entry,
+                                                   std::chrono::milliseconds least,
+                                                   std::chrono::milliseconds most);
 // true and false, or "Yes" and "No" as in iscsid.conf.
-[[nodiscard]] Result<bool> yes_no_of(const ConfigurationEntry& entry);
+[[nodiscard]] bool yes_no_of(const ConfigEntry& entry);
 // A string that is an iSCSI name.
-[[nodiscard]] Result<std::string> target_name_of(const ConfigurationEntry& entry);
-// Strings "HOST[:PORT]" or tables { portal = "HOST[:PORT]", interface = "eth1", target = "iqn..."
-// }, or with iface. and its parts; at least one.
-[[nodiscard]] Result<std::vector<Portal>> portals_of(const ConfigurationEntry& entry);
-
-// Strings "eth1" or tables { iface.hwaddress = "52:54:00:12:34:56" }; at least one.
-[[nodiscard]] Result<std::vector<InterfaceBinding>> interfaces_of(const ConfigurationEntry& entry);
-// One part, checked; a part that binding has already is refused.
-[[nodiscard]] Result<void> read_interface_part(const ConfigurationEntry& entry,
-                                               std::string InterfaceBinding::*member,
-                                               InterfaceBinding& binding);
+[[nodiscard]] std::string iscsi_name_of(const ConfigEntry& entry);
+// One to most values, each another one, of what plural says. wanted: for the sentence about what is
+// no array.
+template <class Value>
+[[nodiscard]] std::vector<Value> list_of(const ConfigEntry& entry,
+                                         Value (*read)(const ConfigEntry& element),
+                                         const char* wanted, const char* singular,
+                                         std::size_t most) {
+  if (!entry.value->is_array()) {
+    entry.refuse_type(wanted);
+  }
+  std::vector<Value> result;
+  for (const ConfigEntry& element : elements_of(entry)) {
+    Value one = read(element);
+    if (std::find(result.begin(), result.end(), one) != result.end()) {
+      element.refuse(entry.name + " names " + one.to_string() + " twice");
+    }
+    if (result.size() == most) {
+      element.refuse(entry.name + " names more than " + std::to_string(most) + " " + singular +
+                     "s");
+      break;
+    }
+    result.push_back(std::move(one));
+  }
+  if (result.empty()) {
+    entry.refuse(entry.name + " names no " + singular);
+  }
+  return result;
+}
 
 [[nodiscard]] std::string in_seconds(std::chrono::milliseconds time);  // "1.5"
 

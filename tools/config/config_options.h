@@ -1,0 +1,127 @@
+// The options of the configuration file as one table: names, where each may stand, what its value
+// is, how that is read and where it goes. What the reader takes and refuses, the listing of
+// --help-config and the test of the man page come from it. Any thread.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "multipath/attach/configuration.h"
+#include "tools/config/config_values.h"
+
+namespace iscsi_blkback {
+
+// What a section comes to, with what it has from the sections above it.
+struct ConfigDraft {
+  struct Place {
+    std::uint32_t line = 0;
+    std::string section;
+  };
+
+  ConfigEntry entry;             // the section
+  std::string section = {};      // "[defaults]"
+  Configuration* top = nullptr;  // where options of the top go, if any can stand here
+  SessionOptions session = {};
+  MultipathOptions multipath = {};
+  PortalOptions paths = {};
+  InterfaceBinding interface = {};  // of the options iface.*, or of a portal
+  std::string no_path_retry = {};   // as written; empty: not set
+  std::optional<PrioritizerKind> prio = {};
+  std::vector<std::string> prio_args = {};
+  // authmethod = "None": the credentials stay for a section that says CHAP again.
+  bool chap_off = false;
+  bool discovery_chap_off = false;
+  ConfiguredLun lun = {};
+  ArrayRow row = {};
+  Portal portal = {};
+  // Where each option was written last, in this section or one above it.
+  std::map<std::string_view, Place> places = {};
+
+  SessionOptions& part(auto SessionOptions::*) { return session; }
+  MultipathOptions& part(auto MultipathOptions::*) { return multipath; }
+  PathPolicySettings& part(auto PathPolicySettings::*) { return multipath; }
+  PortalOptions& part(auto PortalOptions::*) { return paths; }
+  ConfiguredLun& part(auto ConfiguredLun::*) { return lun; }
+  ArrayRow& part(auto ArrayRow::*) { return row; }
+  Portal& part(auto Portal::*) { return portal; }
+  Configuration& part(auto Configuration::*) { return *top; }
+  ConfigDraft& part(auto ConfigDraft::*) { return *this; }
+
+  // The line of an option in this section itself; nullptr: it is not there.
+  [[nodiscard]] const std::uint32_t* line_of(std::string_view option) const;
+  // That entry says what an option says; nothing, or the line that has already said it.
+  [[nodiscard]] std::optional<std::uint32_t> note(std::string_view option,
+                                                  const ConfigEntry& written);
+};
+
+// Where an option may stand: an or of these.
+enum ConfigSections : std::uint8_t {
+  kAtTop = 1,
+  kOfDisks = 2,  // [defaults], [targets."NAME"] and [luns.ALIAS]
+  kOfDevices = 4,
+  kOfLuns = 8,      // [luns.ALIAS] alone
+  kInPortals = 16,  // a table among the portals
+  kInInterfaces = 32,
+};
+
+struct ConfigOption {
+  enum class Kind : std::uint8_t { text, seconds, whole, yes_no };
+  using Store = void(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft);
+
+  std::string_view name;  // as multipath.conf or RFC 7143 have it
+  Kind kind;
+  Store* store;  // reads the value and puts it where it belongs
+  // What a text is or must be: "must be A or B", or "A or B" where the value says it by itself.
+  std::string_view words = {};
+  std::int64_t least = 0;  // of a number; of seconds: in milliseconds
+  std::int64_t most = 0;   // likewise; 0: of a text
+  // Of a number (0 and 1: no and yes) where nothing is written; nullptr or nothing: that depends.
+  std::optional<std::int64_t> (*default_value)() = nullptr;
+  unsigned sections = kOfDisks;  // ConfigSections
+  // Together: the key in iscsid.conf, accepted as well. Empty: there is none.
+  std::string_view iscsid_prefix = {};
+  std::string_view iscsid_key = {};
+
+  // The row with these.
+  [[nodiscard]] constexpr ConfigOption in(unsigned where) const {
+    ConfigOption option = *this;
+    option.sections = where;
+    return option;
+  }
+  [[nodiscard]] constexpr ConfigOption iscsid(std::string_view prefix,
+                                              std::string_view key = {}) const {
+    ConfigOption option = *this;
+    option.iscsid_prefix = prefix;
+    option.iscsid_key = key.empty() ? name : key;
+    return option;
+  }
+  [[nodiscard]] bool is_called(std::string_view text) const;  // by either name
+};
+
+[[nodiscard]] std::span<const ConfigOption> config_options();
+// By either name, among those that may stand in one of the sections; nullptr: there is none.
+[[nodiscard]] const ConfigOption* find_option(std::string_view name, unsigned sections);
+
+// An option of a section, or all of them, into the draft. of: "of [defaults]", for the sentence
+// about one that is none.
+void read_option(const ConfigEntry& entry, unsigned sections, const char* of, ConfigDraft& draft);
+void read_options(const ConfigEntry& section, unsigned sections, const char* of,
+                  ConfigDraft& draft);
+// "NAME is not an option of [defaults]; did you mean OTHER?", or why it has no meaning here.
+void refuse_unknown(const ConfigEntry& entry, unsigned sections, const char* of);
+
+// config_old_names.cpp: why an option of iscsid.conf or multipath.conf has no counterpart here;
+// empty for all other names.
+[[nodiscard]] std::string_view why_meaningless(std::string_view name);
+// "; did you mean X?" when one of the known names is at most two letters away, else empty.
+[[nodiscard]] std::string suggestion(std::string_view name,
+                                     std::span<const std::string_view> known);
+
+}  // namespace iscsi_blkback
