@@ -1,4 +1,4 @@
-// The inside of Session; included by session*.cpp only.
+// The inside of Session; included by session*.cpp only. Reactor thread.
 //
 //   session.cpp           life: start, stop, connection, failure, clean-up
 //   session_timers.cpp    back-off between logins, keep-alive

@@ -1,5 +1,5 @@
 // From the parsed document to a Configuration: which options there are and where, and what they
-// must not contradict. The first mistake in the file is the one reported.
+// must not contradict. The first mistake in the file is the one reported. Pure.
 #pragma once
 
 #include <string>
