@@ -139,7 +139,8 @@ class UringWorld : public ContractWorld {
     const SocketAddress address = local_address(silent_.get());
     for (UniqueFd& fd : fillers_) {
       fd.reset(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-      connect(fd.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.length_bytes);
+      (void)connect(fd.get(), reinterpret_cast<const sockaddr*>(&address.storage),
+                    address.length_bytes);
     }
     return address;
   }

@@ -232,8 +232,8 @@ Bytes capacity16(std::uint64_t last, std::uint32_t block) {
   for (int i = 0; i < 8; ++i) {
     data[static_cast<std::size_t>(i)] = static_cast<std::byte>(last >> (56 - 8 * i));
   }
-  for (int i = 0; i < 4; ++i) {
-    data[static_cast<std::size_t>(8 + i)] = static_cast<std::byte>(block >> (24 - 8 * i));
+  for (std::size_t i = 0; i < 4; ++i) {
+    data[8 + i] = static_cast<std::byte>(block >> (24 - 8 * i));
   }
   return data;
 }
