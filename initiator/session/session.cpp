@@ -235,12 +235,13 @@ void Session::Impl::on_connected() noexcept {
   }
   state_ = SessionState::in_login;
   timer_.start_at(login_deadline_);
-  cmd_sn_ = options_.initial_cmd_sn;
+  numbers_.cmd_sn = options_.initial_cmd_sn;
   received_begin_ = received_end_ = 0;
   receive_due_ = false;
   direct_ = {};
   digests_ = {};
-  login_.emplace(options_, kLoginTag, cmd_sn_, chap_logins_.offer(options_.chap, reactor_.now()));
+  login_.emplace(options_, kLoginTag, numbers_.cmd_sn,
+                 chap_logins_.offer(options_.chap, reactor_.now()));
   if (const Result<void> checked = login_->check_options(); !checked) {
     fail_connection(checked.error());
     return;

@@ -183,13 +183,13 @@ void Session::Impl::stage_functions() {
       continue;
     }
     slot.state = FunctionSlot::State::sent;
-    slot.cmd_sn = cmd_sn_;
+    slot.cmd_sn = numbers_.cmd_sn;
     encode(TaskManagementRequestPdu{.function = slot.function,
                                     .lun = slot.lun,
                                     .initiator_task_tag = tag_of(slot),
                                     .referenced_task_tag = slot.referenced_task_tag,
-                                    .cmd_sn = cmd_sn_,
-                                    .exp_stat_sn = statuses_.expected(),
+                                    .cmd_sn = numbers_.cmd_sn,
+                                    .exp_stat_sn = numbers_.exp_stat_sn(),
                                     .ref_cmd_sn = slot.ref_cmd_sn},
            batch_.add_header());
   }

@@ -29,8 +29,8 @@
 #include "initiator/session/redirect_chain.h"
 #include "initiator/session/repeated_ends.h"
 #include "initiator/session/session.h"
+#include "initiator/session/session_numbers.h"
 #include "initiator/session/session_tags.h"
-#include "initiator/session/status_sequence.h"
 #include "initiator/session/task_table.h"
 #include "initiator/session/tolerated.h"
 
@@ -274,9 +274,7 @@ class Session::Impl final : public ByteStream::Owner {
   IntrusiveList<ScsiTask> waiting_;    // no byte of them was sent
   IntrusiveList<ScsiTask> finishing_;  // answered, but a send still refers to their data
   IntrusiveList<ScsiTask> refused_;    // submitted while not logged in, or taken back
-  std::uint32_t cmd_sn_ = 0;           // of the next command
-  std::uint32_t max_cmd_sn_ = 0;
-  StatusSequence statuses_;
+  SessionNumbers numbers_;
   Digests digests_;  // of the connection; none during the login
 
   // Sending.

@@ -107,23 +107,11 @@ void Session::Impl::send_login_request() {
   stream_->send({&part, 1});
 }
 
-namespace {
-
-// 4.2.2.1: a MaxCmdSN below ExpCmdSN-1 is to be ignored.
-bool tells_a_window(const TargetNumbers& numbers) {
-  return !serial_before(numbers.max_cmd_sn + 1, numbers.exp_cmd_sn);
-}
-
-}  // namespace
-
 void Session::Impl::enter_full_feature_phase() {
   negotiated_ = login_->negotiated();
   portal_address_ = redirects_.portal_address();
   peer_ = redirects_.login_address();
-  statuses_.reset(login_->numbers().stat_sn + 1);
-  // One command finds out where the login's numbers make no sense.
-  const TargetNumbers& numbers = login_->numbers();
-  max_cmd_sn_ = tells_a_window(numbers) ? numbers.max_cmd_sn : cmd_sn_;
+  numbers_.begin(login_->numbers());
   digests_ = negotiated_.digests;
   if (const std::string& faults = login_->tolerated(); !faults.empty()) {
     tolerate(Tolerated::login, faults);
@@ -147,7 +135,7 @@ void Session::Impl::enter_full_feature_phase() {
 
 // For a PDU that has a StatSN of its own.
 void Session::Impl::take_status_numbers(const TargetNumbers& numbers) {
-  switch (statuses_.take(numbers.stat_sn)) {
+  switch (numbers_.statuses.take(numbers.stat_sn)) {
     case StatusSequence::Arrival::in_order:
     case StatusSequence::Arrival::late:
       break;
@@ -163,9 +151,9 @@ void Session::Impl::take_status_numbers(const TargetNumbers& numbers) {
 
 // When nothing is outstanding, no answer can come any more with a number that is missing.
 void Session::Impl::pass_status_gaps() {
-  if (statuses_.has_gap() && commands_in_flight_ == 0 && functions_used_ == 0 &&
+  if (numbers_.statuses.has_gap() && commands_in_flight_ == 0 && functions_used_ == 0 &&
       !keep_alive_.ping_outstanding()) {
-    statuses_.pass_gaps();
+    numbers_.statuses.pass_gaps();
     tolerate(Tolerated::status_renumbered);
   }
 }
@@ -180,12 +168,8 @@ void Session::Impl::tolerate(Tolerated rule, std::string_view details) {
 }
 
 void Session::Impl::take_window(const TargetNumbers& numbers) {
-  // The window never shrinks.
-  if (tells_a_window(numbers) && serial_before(max_cmd_sn_, numbers.max_cmd_sn)) {
-    max_cmd_sn_ = numbers.max_cmd_sn;
-    if (!waiting_.empty()) {
-      schedule_flush();
-    }
+  if (numbers_.take_window(numbers) && !waiting_.empty()) {
+    schedule_flush();
   }
 }
 

@@ -28,14 +28,14 @@ void Session::Impl::scan_for_stuck_commands() {
     watchdog_.nothing_outstanding();
     return;
   }
-  const std::uint32_t oldest_moving = watchdog_.oldest_moving(table_, cmd_sn_);
+  const std::uint32_t oldest_moving = watchdog_.oldest_moving(table_, numbers_.cmd_sn);
   for (std::size_t index = 0; index < table_.size() && full_feature_phase(); ++index) {
     if (TaskSlot& slot = table_.slot_at(index); watchdog_.stuck(slot, oldest_moving)) {
       abort_stuck_command(slot);
     }
   }
   // A window that nothing gets through: no command to abort, and no way on but a new login.
-  const bool held_up = !waiting_.empty() && oldest_moving == cmd_sn_ &&
+  const bool held_up = !waiting_.empty() && oldest_moving == numbers_.cmd_sn &&
                        std::none_of(functions_.begin(), functions_.end(),
                                     [](const FunctionSlot& function) { return function.ends(); });
   if (watchdog_.window_is_closed(held_up, statistics_.commands)) {

@@ -65,8 +65,8 @@ void Session::Impl::stage_control_pdus() {
                      .lun = reply.lun,
                      .initiator_task_tag = kReservedTag,
                      .target_transfer_tag = reply.target_transfer_tag,
-                     .cmd_sn = cmd_sn_,
-                     .exp_stat_sn = statuses_.expected()},
+                     .cmd_sn = numbers_.cmd_sn,
+                     .exp_stat_sn = numbers_.exp_stat_sn()},
            batch_.add_header());
     ping_replies_.pop();
   }
@@ -76,8 +76,8 @@ void Session::Impl::stage_control_pdus() {
                      .lun = 0,
                      .initiator_task_tag = kPingTag,
                      .target_transfer_tag = kReservedTag,
-                     .cmd_sn = cmd_sn_,
-                     .exp_stat_sn = statuses_.expected()},
+                     .cmd_sn = numbers_.cmd_sn,
+                     .exp_stat_sn = numbers_.exp_stat_sn()},
            batch_.add_header());
   }
   stage_functions();
@@ -87,8 +87,8 @@ void Session::Impl::stage_control_pdus() {
     encode(LogoutRequestPdu{.reason = 0,
                             .initiator_task_tag = kLogoutTag,
                             .cid = 0,
-                            .cmd_sn = cmd_sn_,
-                            .exp_stat_sn = statuses_.expected()},
+                            .cmd_sn = numbers_.cmd_sn,
+                            .exp_stat_sn = numbers_.exp_stat_sn()},
            batch_.add_header());
   }
 }
@@ -117,7 +117,7 @@ bool Session::Impl::stage_burst(DataOutBurst& burst) {
                       .lun = task.lun,
                       .initiator_task_tag = burst.initiator_task_tag,
                       .target_transfer_tag = burst.target_transfer_tag,
-                      .exp_stat_sn = statuses_.expected(),
+                      .exp_stat_sn = numbers_.exp_stat_sn(),
                       .data_sn = burst.data_sn++,
                       .buffer_offset = burst.offset},
            batch_.add_header());
@@ -136,7 +136,7 @@ bool Session::Impl::stage_burst(DataOutBurst& burst) {
 
 // There is one, with a slot for it, within the target's window.
 bool Session::Impl::may_stage_command() const {
-  return !waiting_.empty() && !table_.full() && !serial_before(max_cmd_sn_, cmd_sn_);
+  return !waiting_.empty() && !table_.full() && numbers_.window_open();
 }
 
 void Session::Impl::stage_commands() {
@@ -169,11 +169,11 @@ void Session::Impl::stage_command(ScsiTask& task) {
                         .lun = task.lun,
                         .initiator_task_tag = tag,
                         .expected_data_bytes = task.data_length_bytes,
-                        .cmd_sn = cmd_sn_,
-                        .exp_stat_sn = statuses_.expected(),
+                        .cmd_sn = numbers_.cmd_sn,
+                        .exp_stat_sn = numbers_.exp_stat_sn(),
                         .cdb = task.cdb},
          batch_.add_header());
-  slot.cmd_sn = cmd_sn_++;
+  slot.cmd_sn = numbers_.cmd_sn++;
   slot.last_progress = watchdog_.scan();
   if (task.silences != 0 && keep_alive_.ping_outstanding()) [[unlikely]] {
     ask_for_peer();

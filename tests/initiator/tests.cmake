@@ -28,6 +28,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/session_failure_test.cpp
     initiator/session/session_functions_test.cpp
     initiator/session/session_io_test.cpp
+    initiator/session/session_numbers_test.cpp
     initiator/session/session_ping_test.cpp
     initiator/session/session_protocol_test.cpp
     initiator/session/session_recovery_test.cpp
