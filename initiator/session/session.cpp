@@ -1,7 +1,6 @@
 #include "initiator/session/session.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <utility>
@@ -18,10 +17,6 @@ constexpr std::size_t kReceiveBytes = 512 * 1024;
 // Header, the largest additional header segments, padding and digests around the largest data
 // segment.
 constexpr std::size_t kPduOverheadBytes = kBhsBytes + 1020 + 4 + 2 * kDigestBytes;
-// A session that was up for less than this counts as one more failure, so that a target that
-// accepts logins and drops them is not asked ten times a second.
-constexpr std::chrono::seconds kStableAfter{5};
-
 SessionOptions within_bounds(SessionOptions options) {
   options.max_commands = static_cast<std::uint16_t>(
       std::clamp<std::uint32_t>(options.max_commands, 1, TaskTable::kMaxSlots));
@@ -102,12 +97,10 @@ Session::Impl::~Impl() {
 
 void Session::Impl::start() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
-  failures_ = slow_logins_ = 0;
-  ends_ = {};
-  trying_since_ = reactor_.now();
+  backoff_.start(reactor_.now());
+  slow_logins_ = 0;
   chap_logins_.start();
   redirects_.start();
-  wait_demanded_ = {};
   connect();
 }
 
@@ -192,9 +185,7 @@ void Session::Impl::retry_now() {
 }
 
 bool Session::Impl::still_trying() const {
-  const Duration time = reactor_.now() - trying_since_;
-  return state_ != SessionState::logged_in && time < kFewTriesMost &&
-         (failures_ < kFewTries || time < kFewTriesLeast);
+  return state_ != SessionState::logged_in && backoff_.still_trying(reactor_.now());
 }
 
 bool Session::Impl::connection_active() const {
@@ -219,7 +210,7 @@ std::string Session::Impl::where() const {
 
 void Session::Impl::connect() {
   state_ = SessionState::connecting;
-  end_cause_ = RepeatedEnds::Cause::other;
+  backoff_.connecting();
   connecting_since_ = reactor_.now();
   login_deadline_ = connecting_since_ + Duration{options_.login_timeout} * (1U << slow_logins_);
   timer_.start_after(std::min(options_.connect_timeout, options_.login_timeout));
@@ -267,7 +258,7 @@ void Session::Impl::on_closed(const Error& error) noexcept {
   closed_ = true;
   if (state_ == SessionState::connecting || connection_active()) {
     if (state_ == SessionState::logged_in && error.code == ErrorCode::unavailable) {
-      end_cause_ = RepeatedEnds::Cause::ended_by_target;
+      backoff_.blame(RepeatedEnds::Cause::ended_by_target);
     }
     leave_connection(
         {error.code,
@@ -278,7 +269,7 @@ void Session::Impl::on_closed(const Error& error) noexcept {
 }
 
 void Session::Impl::fail_protocol(std::string what) {
-  end_cause_ = RepeatedEnds::Cause::broken_rule;
+  backoff_.blame(RepeatedEnds::Cause::broken_rule);
   fail_connection({ErrorCode::protocol,
                    fmt::format("{} broke the iSCSI protocol: {}", where(), std::move(what))});
 }
@@ -295,10 +286,7 @@ void Session::Impl::leave_connection(Error why) {
   const bool was_up = full_feature_phase();
   if (was_up) {
     ++statistics_.connection_losses;
-    if (reactor_.now() - up_since_ >= kStableAfter) {
-      failures_ = 0;
-      trying_since_ = reactor_.now();
-    }
+    backoff_.lost(reactor_.now());
   } else if (!redirects_.redirected()) {
     chap_next_ = login_ ? chap_logins_.failed(*login_, why) : ChapNext::same;
     if (chap_next_ == ChapNext::next) {
@@ -308,15 +296,9 @@ void Session::Impl::leave_connection(Error why) {
     }
     ++statistics_.login_failures;
   }
-  const auto cause = std::exchange(end_cause_, RepeatedEnds::Cause::other);
-  if (!redirects_.redirected() && !stopping_) {
-    ends_.on_end(
-        cause,
-        was_up ? std::max<Duration>(reactor_.now() - up_since_, Duration{1}) : Duration::zero(),
-        std::max<Duration>(waited_at_most_, std::chrono::seconds{negotiated_.default_time2wait}));
-    if (cause != RepeatedEnds::Cause::other && (ends_.recognised() || ends_.by_another_host())) {
-      why = that_it_keeps_ending(why);
-    }
+  const std::chrono::seconds time2wait{negotiated_.default_time2wait};
+  if (!redirects_.redirected() && !stopping_ && backoff_.ended(reactor_.now(), was_up, time2wait)) {
+    why = backoff_.that_it_keeps_ending(why, where());
   }
   log_failure(why);
   session_down_pending_ = session_down_pending_ || state_ == SessionState::logged_in;
@@ -332,26 +314,8 @@ void Session::Impl::leave_connection(Error why) {
   events_.schedule();
 }
 
-// The sentence for an end that is one of many.
-Error Session::Impl::that_it_keeps_ending(const Error& why) const {
-  if (ends_.cause() == RepeatedEnds::Cause::ended_by_target) {
-    return {why.code,
-            fmt::format("{} has ended this session {} its login, {} times in a row: most "
-                        "likely another host logs in with the same initiator name ({}) and ISID "
-                        "({:02x}), and each login ends the other one's session; give each host an "
-                        "initiator name of its own",
-                        where(), ends_.recognised() ? "shortly after" : "within a minute of",
-                        ends_.times(), options_.initiator_name, fmt::join(options_.isid, ""))};
-  }
-  return {why.code,
-          fmt::format("{} ({} times in a row, so that it is tried only every {} s now)",
-                      why.message, ends_.times(),
-                      std::chrono::duration_cast<std::chrono::seconds>(ends_.wait()).count())};
-}
-
 bool Session::Impl::keeps_ending() const {
-  return ends_.recognised() &&
-         !(full_feature_phase() && RepeatedEnds::lasts(reactor_.now() - up_since_));
+  return backoff_.keeps_ending(reactor_.now(), full_feature_phase());
 }
 
 // A portal that stays away fails the same way every second: once is enough. A login that failed by

@@ -144,12 +144,8 @@ class Session {
   [[nodiscard]] std::uint64_t login_epoch() const;  // counts successful logins
   // While it is not logged in: what last_error() says is not the end of it. A redirect is followed,
   // and a target that is just being started, or with which another CHAP algorithm is tried next,
-  // lets us in at the second or third try. Not any more after kFewTries in a row that have taken
-  // kFewTriesLeast, or after kFewTriesMost of them, however few.
+  // lets us in at the second or third try. Not any more after some tries: see ReloginBackoff.
   [[nodiscard]] bool still_trying() const;
-  static constexpr std::uint32_t kFewTries = 3;
-  static constexpr std::chrono::seconds kFewTriesLeast{1};
-  static constexpr std::chrono::seconds kFewTriesMost{10};
   // Why it is not logged in; an empty message before a first failure.
   [[nodiscard]] const Error& last_error() const;
   // Its connections end for the same reason again and again (see repeated_ends.h): one that is

@@ -27,7 +27,7 @@
 #include "initiator/session/keep_alive.h"
 #include "initiator/session/logout_sequence.h"
 #include "initiator/session/redirect_chain.h"
-#include "initiator/session/repeated_ends.h"
+#include "initiator/session/relogin_backoff.h"
 #include "initiator/session/session.h"
 #include "initiator/session/session_numbers.h"
 #include "initiator/session/session_tags.h"
@@ -132,7 +132,6 @@ class Session::Impl final : public ByteStream::Owner {
   void on_address_found(const Result<void>& found);
   void fail_connection(Error why);
   void fail_protocol(std::string what);
-  [[nodiscard]] Error that_it_keeps_ending(const Error& why) const;
   void leave_connection(Error why);
   void process_events();
   void deliver_session_down();
@@ -243,20 +242,14 @@ class Session::Impl final : public ByteStream::Owner {
   bool stopping_ = false;
   void (*on_stopped_)(void* owner) noexcept = nullptr;
   void* on_stopped_owner_ = nullptr;
-  std::uint32_t failures_ = 0;                                  // in a row; decides the back-off
-  RepeatedEnds ends_;                                           // may make it longer
-  RepeatedEnds::Cause end_cause_ = RepeatedEnds::Cause::other;  // of the connection that just ends
+  ReloginBackoff backoff_{options_};
   std::uint32_t tolerated_ = 0;  // those that the log has, a bit for each
-  TimePoint up_since_{};
-  TimePoint trying_since_{};  // without having been up for long
   TimePoint connecting_since_{};
   TimePoint login_deadline_{};
   // A login that was given up because it took too long has twice the time at the next try, and
   // again: a target that needs a little longer would never be logged in to.
   static constexpr std::uint32_t kMostSlowLogins = 2;
   std::uint32_t slow_logins_ = 0;
-  Duration wait_demanded_{};   // the target's Time2Wait for the next try
-  Duration waited_at_most_{};  // before the last login
 
   RedirectChain redirects_;
   LogLimiter log_limiter_;

@@ -16,8 +16,6 @@ constexpr std::uint8_t kCommandNotSupported = 0x05;
 constexpr std::uint8_t kImmediateCommandReject = 0x06;
 constexpr std::uint8_t kWaitingForLogout = 0x0c;
 
-constexpr std::chrono::seconds kMaxTime2Wait{60};  // ours: a target cannot park us for long
-
 const char* reject_reason(std::uint8_t reason) {
   switch (reason) {
     case kDataDigestError:
@@ -98,8 +96,8 @@ void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::
       return;
     case AsyncEvent::connection_drop:
     case AsyncEvent::session_drop:
-      wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.parameter2}, kMaxTime2Wait);
-      end_cause_ = RepeatedEnds::Cause::ended_by_target;
+      backoff_.demand(std::chrono::seconds{pdu.parameter2});
+      backoff_.blame(RepeatedEnds::Cause::ended_by_target);
       fail_connection({ErrorCode::unavailable, fmt::format("{} drops the connection", where())});
       return;
     case AsyncEvent::negotiation_request:
@@ -175,7 +173,7 @@ void Session::Impl::handle_logout_response(const LogoutResponsePdu& pdu) {
     fail_protocol("a Logout Response that answers no Logout");
     return;
   }
-  wait_demanded_ = std::min<Duration>(std::chrono::seconds{pdu.time2wait}, kMaxTime2Wait);
+  backoff_.demand(std::chrono::seconds{pdu.time2wait});
   leave_connection({ErrorCode::unavailable, fmt::format("logged out of {}", where())});
 }
 

@@ -64,7 +64,7 @@ void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
   if (!progress) {
     const Error& error = progress.error();
     if (error.code == ErrorCode::protocol) {
-      end_cause_ = RepeatedEnds::Cause::broken_rule;
+      backoff_.blame(RepeatedEnds::Cause::broken_rule);
     }
     fail_connection({error.code, fmt::format("login to {} failed: {}", where(), error.message)});
     return;
@@ -121,15 +121,16 @@ void Session::Impl::enter_full_feature_phase() {
   login_.reset();
   state_ = SessionState::logged_in;
   redirects_.logged_in();
-  up_since_ = reactor_.now();
-  if (up_since_ - connecting_since_ < options_.login_timeout) {
+  const TimePoint now = reactor_.now();
+  backoff_.logged_in(now);
+  if (now - connecting_since_ < options_.login_timeout) {
     slow_logins_ = 0;
   }
-  watchdog_.start(up_since_);
+  watchdog_.start(now);
   ++login_epoch_;
   ++statistics_.logins;
   start_tick();
-  log_limited(log_limiter_, up_since_, LogLevel::info, "session", "logged in to {}", where());
+  log_limited(log_limiter_, now, LogLevel::info, "session", "logged in to {}", where());
   observers_.for_each([this](SessionObserver& observer) { observer.on_session_up(session_); });
 }
 

@@ -194,7 +194,7 @@ bool Session::Impl::finish_direct_reception() {
 // At error recovery level 0 a digest that is wrong ends the connection (RFC 7143 7.8): nothing is
 // known of what was sent.
 void Session::Impl::fail_digest(const char* which, Opcode opcode) {
-  end_cause_ = RepeatedEnds::Cause::broken_rule;
+  backoff_.blame(RepeatedEnds::Cause::broken_rule);
   fail_connection({ErrorCode::io,
                    fmt::format("a {} from {} arrived damaged (wrong {} digest); the network or a "
                                "network card alters data",

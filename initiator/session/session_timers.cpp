@@ -224,19 +224,8 @@ void Session::Impl::schedule_retry() {
     case RedirectChain::Next::after_back_off:
       break;
   }
-  // Another offer of CHAP algorithms is a part of the same login; the ladder has an end.
-  const std::uint32_t doublings =
-      std::exchange(chap_next_, ChapNext::same) == ChapNext::next ? 0 : std::min(failures_++, 16U);
-  const Duration longest =
-      std::max(ends_.wait(), std::min<Duration>(options_.relogin_backoff_max,
-                                                options_.relogin_backoff_min * (1U << doublings)));
-  // Between half and all of it, so that the paths of many guests do not come back in step.
-  const auto half = static_cast<std::uint64_t>(longest.count() / 2);
-  const Duration jittered =
-      longest / 2 + Duration{static_cast<std::int64_t>(reactor_.random() % (half + 1))};
-  const Duration demanded = std::exchange(wait_demanded_, Duration::zero());
-  waited_at_most_ = std::max(longest, demanded);
-  timer_.start_after(std::max(jittered, demanded));
+  const bool same_login = std::exchange(chap_next_, ChapNext::same) == ChapNext::next;
+  timer_.start_after(backoff_.next_wait(reactor_.random(), same_login));
 }
 
 }  // namespace iscsi_blkback

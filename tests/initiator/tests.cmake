@@ -22,6 +22,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/keep_alive_test.cpp
     initiator/session/logout_sequence_test.cpp
     initiator/session/redirect_chain_test.cpp
+    initiator/session/relogin_backoff_test.cpp
     initiator/session/session_address_test.cpp
     initiator/session/session_answers_test.cpp
     initiator/session/session_chap_test.cpp
