@@ -76,7 +76,9 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
             static_cast<Impl*>(owner)->on_address_found(found);
           },
           this),
-      chap_logins_(chap_memory, options_.target_name),
+      login_(
+          reactor, options_, chap_memory,
+          [](void* owner) noexcept { static_cast<Impl*>(owner)->on_login_overdue(); }, this),
       table_(options_.max_commands),
       bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
       ping_replies_(kPingReplies),
@@ -98,8 +100,7 @@ Session::Impl::~Impl() {
 void Session::Impl::start() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
   backoff_.start(reactor_.now());
-  slow_logins_ = 0;
-  chap_logins_.start();
+  login_.start();
   redirects_.start();
   connect();
 }
@@ -211,9 +212,7 @@ std::string Session::Impl::where() const {
 void Session::Impl::connect() {
   state_ = SessionState::connecting;
   backoff_.connecting();
-  connecting_since_ = reactor_.now();
-  login_deadline_ = connecting_since_ + Duration{options_.login_timeout} * (1U << slow_logins_);
-  timer_.start_after(std::min(options_.connect_timeout, options_.login_timeout));
+  login_.connecting();
   stream_ = reactor_.connect({.address = redirects_.login_address(),
                               .interface_binding = options_.interface_binding,
                               .tcp_user_timeout = options_.tcp_user_timeout},
@@ -225,15 +224,12 @@ void Session::Impl::on_connected() noexcept {
     return;  // given up meanwhile; on_closed follows
   }
   state_ = SessionState::in_login;
-  timer_.start_at(login_deadline_);
   numbers_.cmd_sn = options_.initial_cmd_sn;
   received_begin_ = received_end_ = 0;
   receive_due_ = false;
   direct_ = {};
   digests_ = {};
-  login_.emplace(options_, kLoginTag, numbers_.cmd_sn,
-                 chap_logins_.offer(options_.chap, reactor_.now()));
-  if (const Result<void> checked = login_->check_options(); !checked) {
+  if (const Result<void> checked = login_.connected(numbers_.cmd_sn); !checked) {
     fail_connection(checked.error());
     return;
   }
@@ -246,8 +242,7 @@ void Session::Impl::on_sent() noexcept {
   while (ScsiTask* task = finishing_.pop_front()) {
     complete(*task);
   }
-  if (state_ == SessionState::in_login && login_request_due_) {
-    login_request_due_ = false;
+  if (state_ == SessionState::in_login && login_.take_due()) {
     send_login_request();
   } else if (full_feature_phase()) {
     schedule_flush();
@@ -288,8 +283,8 @@ void Session::Impl::leave_connection(Error why) {
     ++statistics_.connection_losses;
     backoff_.lost(reactor_.now());
   } else if (!redirects_.redirected()) {
-    chap_next_ = login_ ? chap_logins_.failed(*login_, why) : ChapNext::same;
-    if (chap_next_ == ChapNext::next) {
+    login_.failed(why);
+    if (login_.has_another_offer()) {
       redirects_.failed_elsewhere();
     } else {
       redirects_.failed(why);
@@ -306,6 +301,7 @@ void Session::Impl::leave_connection(Error why) {
   keep_alive_.stop_waiting();
   state_ = SessionState::cleanup_wait;
   timer_.stop();
+  login_.stop_waiting();
   flush_.cancel();
   gather_timer_.stop();
   if (!closed_) {
@@ -324,8 +320,8 @@ void Session::Impl::log_failure(const Error& why) {
   if (stopping_ || redirects_.redirected() || redirects_.has_another_address()) {
     return;
   }
-  if (!full_feature_phase() && chap_next_ == ChapNext::next) {
-    if (!chap_logins_.all_failed()) {
+  if (!full_feature_phase() && login_.has_another_offer()) {
+    if (!login_.every_offer_failed()) {
       log_limited(log_limiter_, reactor_.now(), LogLevel::info, "session",
                   "{}; the next login offers other algorithms", why.message);
     }
@@ -368,8 +364,7 @@ void Session::Impl::deliver_session_down() {
 void Session::Impl::clean_up_connection() {
   closed_ = false;
   stream_.reset();
-  login_.reset();
-  login_request_due_ = false;
+  login_.forget_connection();
   sending_ = false;
   keep_alive_.forget_connection();
   logout_.forget_connection();

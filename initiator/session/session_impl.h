@@ -17,14 +17,13 @@
 
 #include "base/log.h"
 #include "base/reactor.h"
-#include "initiator/login/chap_logins.h"
-#include "initiator/login/login.h"
 #include "initiator/pdu/pdu.h"
 #include "initiator/pdu/transmit_batch.h"
 #include "initiator/session/command_watchdog.h"
 #include "initiator/session/fixed_queue.h"
 #include "initiator/session/gather_policy.h"
 #include "initiator/session/keep_alive.h"
+#include "initiator/session/login_phase.h"
 #include "initiator/session/logout_sequence.h"
 #include "initiator/session/redirect_chain.h"
 #include "initiator/session/relogin_backoff.h"
@@ -129,6 +128,7 @@ class Session::Impl final : public ByteStream::Owner {
   [[nodiscard]] bool connection_active() const;
   [[nodiscard]] bool full_feature_phase() const;
   void connect();
+  void on_login_overdue();
   void on_address_found(const Result<void>& found);
   void fail_connection(Error why);
   void fail_protocol(std::string what);
@@ -244,23 +244,11 @@ class Session::Impl final : public ByteStream::Owner {
   void* on_stopped_owner_ = nullptr;
   ReloginBackoff backoff_{options_};
   std::uint32_t tolerated_ = 0;  // those that the log has, a bit for each
-  TimePoint connecting_since_{};
-  TimePoint login_deadline_{};
-  // A login that was given up because it took too long has twice the time at the next try, and
-  // again: a target that needs a little longer would never be logged in to.
-  static constexpr std::uint32_t kMostSlowLogins = 2;
-  std::uint32_t slow_logins_ = 0;
 
   RedirectChain redirects_;
+  LoginPhase login_;
   LogLimiter log_limiter_;
   std::string logged_failure_;  // the last that was
-
-  // Login.
-  std::optional<Login> login_;
-  ChapLogins chap_logins_;
-  ChapNext chap_next_ = ChapNext::same;  // what the last failure has led to
-  std::vector<std::byte> login_request_;
-  bool login_request_due_ = false;
 
   // Commands.
   TaskTable table_;

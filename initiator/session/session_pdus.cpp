@@ -60,7 +60,7 @@ void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const st
 
 void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
                                      const std::byte* data) {
-  const Result<Login::Progress> progress = login_->receive(bytes, {data, header.data_bytes});
+  const Result<Login::Progress> progress = login_.receive(bytes, {data, header.data_bytes});
   if (!progress) {
     const Error& error = progress.error();
     if (error.code == ErrorCode::protocol) {
@@ -83,8 +83,9 @@ void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
 }
 
 void Session::Impl::redirect() {
-  const std::string& address = login_->redirect_address();
-  if (const Result<void> followed = redirects_.redirect(address, login_->moved_permanently());
+  const std::string& address = login_.login().redirect_address();
+  if (const Result<void> followed =
+          redirects_.redirect(address, login_.login().moved_permanently());
       !followed) {
     fail_connection(
         {followed.error().code, fmt::format("{} {}", where(), followed.error().message)});
@@ -96,36 +97,32 @@ void Session::Impl::redirect() {
 void Session::Impl::send_login_request() {
   if (sending_) {
     // The answer was faster than the news that the kernel has taken all of the last request.
-    login_request_due_ = true;
+    login_.send_later();
     return;
   }
-  login_->next_request(login_request_);
-  const iovec part{.iov_base = login_request_.data(), .iov_len = login_request_.size()};
+  const std::span<std::byte> request = login_.next_request();
+  const iovec part{.iov_base = request.data(), .iov_len = request.size()};
   sending_ = true;
   ++statistics_.sends;
-  statistics_.bytes_sent += login_request_.size();
+  statistics_.bytes_sent += request.size();
   stream_->send({&part, 1});
 }
 
 void Session::Impl::enter_full_feature_phase() {
-  negotiated_ = login_->negotiated();
+  const Login& login = login_.login();
+  negotiated_ = login.negotiated();
   portal_address_ = redirects_.portal_address();
   peer_ = redirects_.login_address();
-  numbers_.begin(login_->numbers());
+  numbers_.begin(login.numbers());
   digests_ = negotiated_.digests;
-  if (const std::string& faults = login_->tolerated(); !faults.empty()) {
+  if (const std::string& faults = login.tolerated(); !faults.empty()) {
     tolerate(Tolerated::login, faults);
   }
-  chap_logins_.succeeded(*login_, reactor_.now());
-  chap_next_ = ChapNext::same;
-  login_.reset();
+  login_.succeeded();
   state_ = SessionState::logged_in;
   redirects_.logged_in();
   const TimePoint now = reactor_.now();
   backoff_.logged_in(now);
-  if (now - connecting_since_ < options_.login_timeout) {
-    slow_logins_ = 0;
-  }
   watchdog_.start(now);
   ++login_epoch_;
   ++statistics_.logins;

@@ -9,17 +9,6 @@ namespace iscsi_blkback {
 
 void Session::Impl::on_timer() {
   switch (state_) {
-    case SessionState::connecting:
-      fail_connection(
-          {ErrorCode::timed_out,
-           fmt::format("{} does not answer; check the address, cable and firewall", where())});
-      return;
-    case SessionState::in_login:
-      slow_logins_ = std::min(slow_logins_ + 1, kMostSlowLogins);
-      fail_connection(
-          {ErrorCode::timed_out,
-           fmt::format("{} accepts the connection but does not answer the login", where())});
-      return;
     case SessionState::logged_in:
       tick();
       return;
@@ -30,9 +19,18 @@ void Session::Impl::on_timer() {
       connect();
       return;
     case SessionState::free:
+    case SessionState::connecting:
+    case SessionState::in_login:
     case SessionState::cleanup_wait:
       return;
   }
+}
+
+void Session::Impl::on_login_overdue() {
+  fail_connection({ErrorCode::timed_out,
+                   where() + (state_ == SessionState::connecting
+                                  ? " does not answer; check the address, cable and firewall"
+                                  : " accepts the connection but does not answer the login")});
 }
 
 void Session::Impl::on_logout_timer() {
@@ -224,8 +222,7 @@ void Session::Impl::schedule_retry() {
     case RedirectChain::Next::after_back_off:
       break;
   }
-  const bool same_login = std::exchange(chap_next_, ChapNext::same) == ChapNext::next;
-  timer_.start_after(backoff_.next_wait(reactor_.random(), same_login));
+  timer_.start_after(backoff_.next_wait(reactor_.random(), login_.take_another_offer()));
 }
 
 }  // namespace iscsi_blkback

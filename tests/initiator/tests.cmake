@@ -20,6 +20,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/command_watchdog_test.cpp
     initiator/session/gather_policy_test.cpp
     initiator/session/keep_alive_test.cpp
+    initiator/session/login_phase_test.cpp
     initiator/session/logout_sequence_test.cpp
     initiator/session/redirect_chain_test.cpp
     initiator/session/relogin_backoff_test.cpp
