@@ -342,8 +342,8 @@ void Session::Impl::process_events() {
     clean_up_connection();
   }
   complete_refused();
-  complete_refused_functions();
-  if (!stopping_ || stream_ || !refused_.empty() || !functions_refused_.empty() ||
+  functions_.complete_unsent();
+  if (!stopping_ || stream_ || !refused_.empty() || functions_.has_unsent() ||
       events_.scheduled()) {
     return;
   }
@@ -390,7 +390,7 @@ void Session::Impl::clean_up_connection() {
     task->transferred_bytes = 0;
     complete(*task);
   }
-  complete_functions(FunctionOutcome::connection_lost, FunctionOutcome::not_sent);
+  functions_.connection_lost();
 }
 
 void Session::Impl::complete_refused() {

@@ -2,8 +2,7 @@
 //
 //   session.cpp           life: start, stop, connection, failure, clean-up
 //   session_timers.cpp    back-off between logins, keep-alive
-//   session_recovery.cpp  commands that are stuck on a live connection
-//   session_functions.cpp task management functions
+//   session_recovery.cpp  stuck commands, task management functions
 //   session_receive.cpp   bytes to PDUs: staging buffer, direct reception of large Data-In
 //   session_pdus.cpp      what each PDU of the target means: login, data, status, R2T
 //   session_messages.cpp  likewise: pings, asynchronous messages, rejects, logout
@@ -30,12 +29,13 @@
 #include "initiator/session/session.h"
 #include "initiator/session/session_numbers.h"
 #include "initiator/session/session_tags.h"
+#include "initiator/session/task_manager.h"
 #include "initiator/session/task_table.h"
 #include "initiator/session/tolerated.h"
 
 namespace iscsi_blkback {
 
-class Session::Impl final : public ByteStream::Owner {
+class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner {
  public:
   Impl(Session& session, Reactor& reactor, SessionOptions options, NameResolver& resolver,
        ChapMemory& chap_memory);
@@ -47,9 +47,9 @@ class Session::Impl final : public ByteStream::Owner {
   void take_back_unsent(bool (*is_callers)(const ScsiTask& task, const void* caller) noexcept,
                         const void* caller);
   void manage(TaskManagement& function);
-  void abandon(TaskManagement& function);
+  void abandon(TaskManagement& function) { functions_.abandon(function); }
   void doubt_commands(std::uint64_t lun);
-  [[nodiscard]] bool may_reset(std::uint64_t lun);
+  [[nodiscard]] bool may_reset(std::uint64_t lun) noexcept override;
   void ping();
   [[nodiscard]] bool discard(ScsiTask& task);
   void drop(const Error& why);
@@ -82,31 +82,6 @@ class Session::Impl final : public ByteStream::Owner {
   struct PingReply {
     std::uint64_t lun = 0;
     std::uint32_t target_transfer_tag = 0;
-  };
-  // A task management function at the target, or about to be sent.
-  struct FunctionSlot {
-    enum class State : std::uint8_t {
-      free,
-      queued,
-      sent,
-      deferred,   // the target had no room for it; to be sent again
-      answered,   // no_such_task, while we still wait for the task's own answer
-      abandoned,  // nobody waits for it, perhaps because the task's own answer has come
-    };
-    State state = State::free;
-    std::uint16_t generation = 0;
-    TaskFunction function{};
-    std::uint64_t lun = 0;
-    std::uint32_t referenced_task_tag = kReservedTag;
-    std::uint32_t ref_cmd_sn = 0;
-    std::uint32_t cmd_sn = 0;           // commands before it are those that it can end
-    TimePoint deadline{};               // max(): none
-    TaskManagement* request = nullptr;  // null: the session's own, for a stuck command
-
-    // It ends sooner or later, at worst with the connection.
-    [[nodiscard]] bool ends() const {
-      return state != State::free && state != State::abandoned && deadline != TimePoint::max();
-    }
   };
   // A Data-In whose data goes from the socket straight to the task's buffer.
   struct DirectReception {
@@ -155,29 +130,15 @@ class Session::Impl final : public ByteStream::Owner {
   void deliver_ping_answered();
   void schedule_retry();
 
-  // session_recovery.cpp
   void watch_commands();
   void scan_for_stuck_commands();
-  void abort_stuck_command(TaskSlot& slot);
-  void escalate(std::uint64_t lun);
-  void check_function_deadlines();
-
-  // session_functions.cpp
   [[nodiscard]] bool withdraw_waiting(const ScsiTask& task);
-  void start_waiting_functions();
-  [[nodiscard]] FunctionSlot* free_function_slot();
-  void start_function(FunctionSlot& slot, TaskFunction function, std::uint64_t lun);
-  void stage_functions();
   void handle_task_management_response(const TaskManagementResponsePdu& pdu);
-  [[nodiscard]] FunctionSlot* find_function(std::uint32_t tag);
-  [[nodiscard]] std::uint32_t tag_of(const FunctionSlot& slot) const;
-  void function_answered(FunctionSlot& slot, FunctionOutcome outcome);
-  void release_function(FunctionSlot& slot);
-  void end_tasks(const FunctionSlot& slot);
-  void complete_functions(FunctionOutcome sent, FunctionOutcome not_sent);
-  void complete_function(TaskManagement& function, FunctionOutcome outcome);
-  void complete_refused_functions();
-  [[nodiscard]] Duration function_timeout(TaskFunction function) const;
+  void fail_if(const Result<void>& trouble);
+
+  // TaskManager::Owner
+  void end_task(TaskSlot& slot) noexcept override { finish(slot); }
+  void warn(const std::string& text) noexcept override;
 
   // session_receive.cpp
   void receive_more();
@@ -266,13 +227,8 @@ class Session::Impl final : public ByteStream::Owner {
   FixedQueue<PingReply> ping_replies_;
   LogoutSequence logout_;
 
-  // Task management functions.
-  std::array<FunctionSlot, kMaxFunctions> functions_;
-  std::uint32_t functions_used_ = 0;
-  IntrusiveList<TaskManagement> functions_waiting_;  // for a slot
-  IntrusiveList<TaskManagement> functions_refused_;  // done without being sent
-
   CommandWatchdog watchdog_{options_, keep_alive_};
+  TaskManager functions_{*this, reactor_, options_, table_, numbers_, watchdog_, flush_, events_};
 
   bool idle_tick_ = false;  // the timer waits for noop_out_interval
 

@@ -116,7 +116,7 @@ void Session::Impl::logout_as_asked(const char* what, std::uint16_t limit_second
 void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
   take_status_numbers(pdu.numbers);
   if (pdu.data_bytes < kBhsBytes) {
-    if (keep_alive_.ping_sent() && commands_in_flight_ == 0 && functions_used_ == 0) {
+    if (keep_alive_.ping_sent() && commands_in_flight_ == 0 && functions_.used() == 0) {
       tolerate(Tolerated::ping_rejected);  // there is nothing else that it can be of
       ping_answered();
       return;
@@ -141,16 +141,15 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
     }
     return;
   }
-  if (FunctionSlot* slot = find_function(rejected.initiator_task_tag);
-      slot != nullptr && slot->state == FunctionSlot::State::sent &&
-      rejected.opcode == Opcode::task_management_request) {
+  if (const std::uint32_t tag = rejected.initiator_task_tag;
+      functions_.is_sent(tag) && rejected.opcode == Opcode::task_management_request) {
     if (pdu.reason == kImmediateCommandReject) {
-      slot->state = FunctionSlot::State::deferred;  // a later tick sends it again
+      functions_.defer(tag);  // a later tick sends it again
     } else if (pdu.reason == kCommandNotSupported) {
-      function_answered(*slot, FunctionOutcome::unsupported);
+      fail_if(functions_.answered(tag, FunctionOutcome::unsupported));
     } else {
       tolerate(Tolerated::function_rejected);
-      function_answered(*slot, FunctionOutcome::refused);
+      fail_if(functions_.answered(tag, FunctionOutcome::refused));
     }
     return;
   }

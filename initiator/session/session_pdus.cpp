@@ -149,7 +149,7 @@ void Session::Impl::take_status_numbers(const TargetNumbers& numbers) {
 
 // When nothing is outstanding, no answer can come any more with a number that is missing.
 void Session::Impl::pass_status_gaps() {
-  if (numbers_.statuses.has_gap() && commands_in_flight_ == 0 && functions_used_ == 0 &&
+  if (numbers_.statuses.has_gap() && commands_in_flight_ == 0 && functions_.used() == 0 &&
       !keep_alive_.ping_outstanding()) {
     numbers_.statuses.pass_gaps();
     tolerate(Tolerated::status_renumbered);

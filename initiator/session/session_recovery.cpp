@@ -1,25 +1,70 @@
-// What becomes of the commands that CommandWatchdog finds stuck.
-//
-// The ladder: ABORT TASK; where the target refuses or does not answer within abort_timeout,
-// LOGICAL UNIT RESET if the disks of the LUN allow it (Session::may_reset); where that fails too,
-// or the target says that there is no such task and does not answer it, the connection is dropped,
-// and what was at the target is its submitter's to retry and to fence.
 #include <fmt/format.h>
-
-#include <algorithm>
 
 #include "base/log.h"
 #include "initiator/scsi/lun_address.h"
 #include "initiator/session/session_impl.h"
 
 namespace iscsi_blkback {
+namespace {
+
+FunctionOutcome outcome_of(std::uint8_t response) {  // RFC 7143 11.6.1
+  switch (response) {
+    case 0:
+      return FunctionOutcome::complete;
+    case 1:
+      return FunctionOutcome::no_such_task;
+    case 2:
+      return FunctionOutcome::no_such_lun;
+    case 5:
+      return FunctionOutcome::unsupported;
+    default:
+      return FunctionOutcome::refused;
+  }
+}
+
+}  // namespace
+
+void Session::Impl::manage(TaskManagement& function) {
+  if (state_ != SessionState::logged_in) {
+    functions_.finish_unsent(function, FunctionOutcome::not_sent);
+    return;
+  }
+  if (function.function == TaskFunction::abort_task) {
+    ISCSI_BLKBACK_ASSERT(function.task != nullptr);
+    if (withdraw_waiting(*function.task)) {
+      // The target has never heard of it, so there is nothing to ask it (and an ABORT TASK with a
+      // CmdSN that is not used yet would make a hole in the sequence).
+      functions_.finish_unsent(function, FunctionOutcome::complete);
+      return;
+    }
+  }
+  functions_.start(function);
+  if (idle_tick_ && functions_.used() != 0) {
+    start_tick();
+  }
+}
+
+// Whether the task waited here, with no byte of it sent; it then completes with not_sent.
+bool Session::Impl::withdraw_waiting(const ScsiTask& task) {
+  bool found = false;
+  waiting_.for_each([&](ScsiTask& waiting) {
+    if (&waiting == &task) {
+      found = true;
+      waiting.unlink();
+      --commands_in_flight_;
+      refused_.push_back(waiting);
+    }
+  });
+  return found;
+}
+
 void Session::Impl::watch_commands() {
   const TimePoint now = reactor_.now();
   if (watchdog_.begin_scan(now)) {
     scan_for_stuck_commands();
   }
-  if (functions_used_ != 0 && full_feature_phase()) {
-    check_function_deadlines();
+  if (functions_.used() != 0 && full_feature_phase()) {
+    fail_if(functions_.look_at_deadlines(now));
   }
 }
 
@@ -31,13 +76,13 @@ void Session::Impl::scan_for_stuck_commands() {
   const std::uint32_t oldest_moving = watchdog_.oldest_moving(table_, numbers_.cmd_sn);
   for (std::size_t index = 0; index < table_.size() && full_feature_phase(); ++index) {
     if (TaskSlot& slot = table_.slot_at(index); watchdog_.stuck(slot, oldest_moving)) {
-      abort_stuck_command(slot);
+      fail_if(functions_.abort_stuck(slot));
     }
   }
+  statistics_.stuck_commands = functions_.stuck_commands();
   // A window that nothing gets through: no command to abort, and no way on but a new login.
-  const bool held_up = !waiting_.empty() && oldest_moving == numbers_.cmd_sn &&
-                       std::none_of(functions_.begin(), functions_.end(),
-                                    [](const FunctionSlot& function) { return function.ends(); });
+  const bool held_up =
+      !waiting_.empty() && oldest_moving == numbers_.cmd_sn && !functions_.one_ends();
   if (watchdog_.window_is_closed(held_up, statistics_.commands)) {
     fail_connection(
         {ErrorCode::timed_out,
@@ -63,39 +108,7 @@ void Session::Impl::doubt_commands(std::uint64_t lun) {
   watchdog_.hasten(table_, lun);
 }
 
-void Session::Impl::abort_stuck_command(TaskSlot& slot) {
-  const std::uint32_t tag = table_.tag_of(slot);
-  const std::uint64_t lun = slot.task->lun;
-  for (const FunctionSlot& function : functions_) {
-    const bool aborting =
-        function.function == TaskFunction::abort_task && function.referenced_task_tag == tag;
-    const bool resetting =
-        function.function == TaskFunction::logical_unit_reset && function.lun == lun;
-    if (function.ends() && (aborting || resetting)) {
-      return;
-    }
-  }
-  FunctionSlot* free = free_function_slot();
-  if (free == nullptr) {
-    // Its turn comes when one of those under way is answered; that each of them is, or is given up,
-    // is the deadlines' affair. Abandoned ones have none.
-    if (std::none_of(functions_.begin(), functions_.end(),
-                     [](const FunctionSlot& function) { return function.ends(); })) {
-      escalate(lun);
-    }
-    return;
-  }
-  ++statistics_.stuck_commands;
-  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session",
-              "{}: a command for LUN {} (operation 0x{:02x}) is not answered; it is aborted",
-              where(), lun_text(lun), slot.task->cdb[0]);
-  free->request = nullptr;
-  free->referenced_task_tag = tag;
-  free->ref_cmd_sn = slot.cmd_sn;
-  start_function(*free, TaskFunction::abort_task, lun);
-}
-
-bool Session::Impl::may_reset(std::uint64_t lun) {
+bool Session::Impl::may_reset(std::uint64_t lun) noexcept {
   bool allowed = false;
   bool refused = false;
   observers_.for_each([&](const SessionObserver& observer) {
@@ -106,81 +119,24 @@ bool Session::Impl::may_reset(std::uint64_t lun) {
   return allowed && !refused;
 }
 
-// ABORT TASK has not helped.
-void Session::Impl::escalate(std::uint64_t lun) {
-  const auto resetting =
-      std::find_if(functions_.begin(), functions_.end(), [lun](const FunctionSlot& function) {
-        return function.ends() && function.request == nullptr &&
-               function.function == TaskFunction::logical_unit_reset && function.lun == lun;
-      });
-  if (resetting != functions_.end()) {
-    return;
-  }
-  FunctionSlot* free = may_reset(lun) ? free_function_slot() : nullptr;
-  if (free == nullptr) {
-    watchdog_.count_stuck(table_, lun);
-    fail_connection({ErrorCode::timed_out,
-                     fmt::format("{} answers, but not a command for LUN {}, nor does it abort it",
-                                 where(), lun_text(lun))});
-    return;
-  }
-  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session",
-              "{}: a command for LUN {} cannot be aborted; the LUN is reset", where(),
-              lun_text(lun));
-  free->request = nullptr;
-  free->referenced_task_tag = kReservedTag;
-  free->ref_cmd_sn = 0;
-  start_function(*free, TaskFunction::logical_unit_reset, lun);
+void Session::Impl::warn(const std::string& text) noexcept {
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}: {}", where(), text);
 }
 
-void Session::Impl::check_function_deadlines() {
-  using State = FunctionSlot::State;
-  const TimePoint now = reactor_.now();
-  for (FunctionSlot& slot : functions_) {
-    if (!full_feature_phase()) {
-      return;
-    }
-    if (slot.state == State::free || slot.state == State::abandoned) {
-      continue;
-    }
-    const bool own_abort = slot.request == nullptr && slot.function == TaskFunction::abort_task;
-    if (own_abort && table_.find(slot.referenced_task_tag) == nullptr) {
-      if (slot.state == State::sent) {
-        slot.state = State::abandoned;  // its answer may still come
-      } else {
-        release_function(slot);
-      }
-      continue;
-    }
-    if (slot.state == State::deferred) {
-      slot.state = State::queued;
-      schedule_flush();
-    }
-    if (now < slot.deadline) {
-      continue;
-    }
-    if (!own_abort) {
-      watchdog_.count_stuck(table_, slot.lun);
-      fail_connection({ErrorCode::timed_out,
-                       fmt::format("{} does not answer a {}", where(), to_string(slot.function))});
-      return;
-    }
-    if (slot.state == State::answered) {
-      // It knows no such task. A reset has nothing to end there, but everybody else's commands, and
-      // those at other paths without an answer, so that it would lead to the next reset.
-      watchdog_.count_stuck(table_, slot.lun);
-      fail_connection({ErrorCode::timed_out,
-                       fmt::format("{} neither answers a command for LUN {} nor knows it any more",
-                                   where(), lun_text(slot.lun))});
-      return;
-    }
-    if (slot.state == State::sent) {
-      slot.state = State::abandoned;
-    } else {
-      release_function(slot);
-    }
-    escalate(slot.lun);
+// trouble: an error is why the connection has to go; its text goes behind the target's name.
+void Session::Impl::fail_if(const Result<void>& trouble) {
+  if (!trouble) {
+    fail_connection({trouble.error().code, fmt::format("{} {}", where(), trouble.error().message)});
   }
+}
+
+void Session::Impl::handle_task_management_response(const TaskManagementResponsePdu& pdu) {
+  if (!functions_.expects_answer(pdu.initiator_task_tag)) {
+    fail_protocol("a Task Management Response that answers no request");
+    return;
+  }
+  take_status_numbers(pdu.numbers);
+  fail_if(functions_.answered(pdu.initiator_task_tag, outcome_of(pdu.response)));
 }
 
 }  // namespace iscsi_blkback

@@ -155,7 +155,7 @@ void Session::Impl::start_tick() {
   }
   // Without commands only noop_out_interval matters, and nothing wakes up more often than that
   // asks.
-  idle_tick_ = commands_in_flight_ == 0 && functions_used_ == 0 &&
+  idle_tick_ = commands_in_flight_ == 0 && functions_.used() == 0 &&
                !keep_alive_.ping_outstanding() && state_ == SessionState::logged_in;
   Duration period = std::chrono::milliseconds{125};
   if (idle_tick_) {
@@ -175,7 +175,7 @@ void Session::Impl::start_tick() {
     period = std::min<Duration>(period, std::max<Duration>(Duration{options_.command_timeout} / 16,
                                                            std::chrono::milliseconds{1}));
   }
-  if (functions_used_ != 0) {
+  if (functions_.used() != 0) {
     for (const auto limit :
          {options_.abort_timeout, options_.lu_reset_timeout, options_.tgt_reset_timeout}) {
       period = std::min<Duration>(

@@ -80,7 +80,7 @@ void Session::Impl::stage_control_pdus() {
                      .exp_stat_sn = numbers_.exp_stat_sn()},
            batch_.add_header());
   }
-  stage_functions();
+  functions_.stage(batch_);
   if (logout_.due(commands_in_flight_ != 0)) {
     logout_.send(reactor_.now(), options_.logout_timeout);
     start_tick();

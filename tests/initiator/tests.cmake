@@ -37,6 +37,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/session_redirect_test.cpp
     initiator/session/session_silence_test.cpp
     initiator/session/session_tolerance_test.cpp
+    initiator/session/task_manager_test.cpp
     initiator/targets/libiscsi_bugs_test.cpp
   LIBRARIES iscsi_blkback_initiator)
 
