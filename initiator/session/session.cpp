@@ -13,10 +13,6 @@ namespace {
 
 constexpr std::uint16_t kMaxOutstandingR2ts = 8;
 constexpr std::size_t kPingReplies = 16;
-constexpr std::size_t kReceiveBytes = 512 * 1024;
-// Header, the largest additional header segments, padding and digests around the largest data
-// segment.
-constexpr std::size_t kPduOverheadBytes = kBhsBytes + 1020 + 4 + 2 * kDigestBytes;
 SessionOptions within_bounds(SessionOptions options) {
   options.max_commands = static_cast<std::uint16_t>(
       std::clamp<std::uint32_t>(options.max_commands, 1, TaskTable::kMaxSlots));
@@ -82,8 +78,7 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
       table_(options_.max_commands),
       bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
       ping_replies_(kPingReplies),
-      received_(std::max<std::size_t>(kReceiveBytes,
-                                      options_.max_recv_data_segment_length + kPduOverheadBytes)),
+      receiver_(options_.max_recv_data_segment_length),
       gather_timer_(
           reactor,
           [](void* owner) noexcept {
@@ -164,8 +159,8 @@ void Session::Impl::take_back_unsent(bool (*is_callers)(const ScsiTask& task,
 }
 
 bool Session::Impl::discard(ScsiTask& task) {
-  if (direct_.under_way) {
-    const TaskSlot* slot = table_.find(direct_.pdu.initiator_task_tag);
+  if (receiver_.in_large_data_in()) {
+    const TaskSlot* slot = table_.find(receiver_.large_data_in().initiator_task_tag);
     if (slot != nullptr && slot->task == &task) {
       return false;
     }
@@ -225,10 +220,8 @@ void Session::Impl::on_connected() noexcept {
   }
   state_ = SessionState::in_login;
   numbers_.cmd_sn = options_.initial_cmd_sn;
-  received_begin_ = received_end_ = 0;
+  receiver_.start(kMaxLoginDataBytes);
   receive_due_ = false;
-  direct_ = {};
-  digests_ = {};
   if (const Result<void> checked = login_.connected(numbers_.cmd_sn); !checked) {
     fail_connection(checked.error());
     return;

@@ -3,7 +3,7 @@
 //   session.cpp           life: start, stop, connection, failure, clean-up
 //   session_timers.cpp    back-off between logins, keep-alive
 //   session_recovery.cpp  stuck commands, task management functions
-//   session_receive.cpp   bytes to PDUs: staging buffer, direct reception of large Data-In
+//   session_receive.cpp   what arrives, and when more is received
 //   session_pdus.cpp      what each PDU of the target means: login, data, status, R2T
 //   session_messages.cpp  likewise: pings, asynchronous messages, rejects, logout
 //   session_transmit.cpp  what goes into the one send of a reactor turn
@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/reactor.h"
 #include "initiator/pdu/pdu.h"
+#include "initiator/pdu/pdu_receiver.h"
 #include "initiator/pdu/transmit_batch.h"
 #include "initiator/session/command_watchdog.h"
 #include "initiator/session/fixed_queue.h"
@@ -83,16 +84,6 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
     std::uint64_t lun = 0;
     std::uint32_t target_transfer_tag = 0;
   };
-  // A Data-In whose data goes from the socket straight to the task's buffer.
-  struct DirectReception {
-    std::byte* destination = nullptr;
-    std::size_t remaining_bytes = 0;  // of the data
-    std::size_t trailer_bytes = 0;    // padding and digest, not parsed yet
-    bool under_way = false;
-    std::uint32_t checksum = 0;  // of what has arrived, when the connection has data digests
-    DataInPdu pdu;
-  };
-
   // ByteStream::Owner
   void on_connected() noexcept override;
   void on_sent() noexcept override;
@@ -143,16 +134,13 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   // session_receive.cpp
   void receive_more();
   void receive_at_most(std::size_t limit_bytes);
-  void parse_received();
-  [[nodiscard]] bool begin_direct_reception(BhsBytes bytes, const PduHeader& header,
-                                            std::size_t available);
-  void take_direct(std::size_t count);
-  [[nodiscard]] bool finish_direct_reception();
+  void take_received();
+  [[nodiscard]] bool begin_large_data_in(const IncomingPdu& pdu);
   void fail_digest(const char* which, Opcode opcode);
 
   // session_pdus.cpp
-  void handle_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data);
-  void handle_login_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data);
+  void handle_pdu(const IncomingPdu& pdu);
+  void handle_login_pdu(const IncomingPdu& pdu);
   void send_login_request();
   void redirect();
   void enter_full_feature_phase();
@@ -217,7 +205,6 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   IntrusiveList<ScsiTask> finishing_;  // answered, but a send still refers to their data
   IntrusiveList<ScsiTask> refused_;    // submitted while not logged in, or taken back
   SessionNumbers numbers_;
-  Digests digests_;  // of the connection; none during the login
 
   // Sending.
   TransmitBatch batch_;
@@ -232,12 +219,7 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
 
   bool idle_tick_ = false;  // the timer waits for noop_out_interval
 
-  // Receiving: [received_begin_, received_end_) of the staging buffer is not parsed yet.
-  std::vector<std::byte> received_;
-  std::size_t received_begin_ = 0;
-  std::size_t received_end_ = 0;
-  DirectReception direct_;
-  bool large_data_ = false;   // the last Data-In was one that is worth a receive of its own
+  PduReceiver receiver_;
   bool receive_due_ = false;  // flush() starts it
   Timer gather_timer_;        // ... or this, a moment later
   GatherPolicy gather_policy_;

@@ -10,17 +10,17 @@
 
 namespace iscsi_blkback {
 
-void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const std::byte* data) {
+void Session::Impl::handle_pdu(const IncomingPdu& pdu) {
   if (!full_feature_phase()) {
-    handle_login_pdu(bytes, header, data);
+    handle_login_pdu(pdu);
     return;
   }
-  switch (header.opcode) {
-    case Opcode::data_in: {
-      const DataInPdu pdu = decode_data_in(bytes);
-      handle_data_in(pdu, data);
+  const BhsBytes bytes = pdu.bytes();
+  const std::byte* data = pdu.data;
+  switch (pdu.header.opcode) {
+    case Opcode::data_in:
+      handle_data_in(decode_data_in(bytes), data);
       return;
-    }
     case Opcode::scsi_response:
       handle_scsi_response(decode_scsi_response(bytes), data);
       return;
@@ -54,13 +54,13 @@ void Session::Impl::handle_pdu(BhsBytes bytes, const PduHeader& header, const st
     case Opcode::text_response:
       break;
   }
-  fail_protocol(fmt::format("an unexpected {} (opcode 0x{:02x})", to_string(header.opcode),
-                            static_cast<unsigned>(header.opcode)));
+  fail_protocol(fmt::format("an unexpected {} (opcode 0x{:02x})", to_string(pdu.header.opcode),
+                            static_cast<unsigned>(pdu.header.opcode)));
 }
 
-void Session::Impl::handle_login_pdu(BhsBytes bytes, const PduHeader& header,
-                                     const std::byte* data) {
-  const Result<Login::Progress> progress = login_.receive(bytes, {data, header.data_bytes});
+void Session::Impl::handle_login_pdu(const IncomingPdu& pdu) {
+  const Result<Login::Progress> progress =
+      login_.receive(pdu.bytes(), {pdu.data, pdu.header.data_bytes});
   if (!progress) {
     const Error& error = progress.error();
     if (error.code == ErrorCode::protocol) {
@@ -114,7 +114,7 @@ void Session::Impl::enter_full_feature_phase() {
   portal_address_ = redirects_.portal_address();
   peer_ = redirects_.login_address();
   numbers_.begin(login.numbers());
-  digests_ = negotiated_.digests;
+  receiver_.enter_full_feature_phase(negotiated_.digests, options_.max_recv_data_segment_length);
   if (const std::string& faults = login.tolerated(); !faults.empty()) {
     tolerate(Tolerated::login, faults);
   }

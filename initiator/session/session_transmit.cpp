@@ -25,19 +25,20 @@ void Session::Impl::flush() {
   }
   receive_due_ = false;
   // A receive without an answer has brought a part of one: the rest is on its way.
-  const std::size_t low_water =
-      answers_ != 0 && !direct_.under_way ? gather_policy_.low_water_bytes(commands_in_flight_) : 1;
+  const std::size_t low_water = answers_ != 0 && !receiver_.in_large_data_in()
+                                    ? gather_policy_.low_water_bytes(commands_in_flight_)
+                                    : 1;
   stream_->set_low_water(low_water);
   if (low_water == 1) {
     receive_more();
   } else {
     gather_timer_.start_at(reactor_.turn_time() + GatherPolicy::kPatience);
-    receive_at_most(received_.size());
+    receive_at_most(~std::size_t{0});
   }
 }
 
 void Session::Impl::send_batch() {
-  batch_.clear(digests_);
+  batch_.clear(negotiated_.digests);
   ++batch_number_;
   stage_control_pdus();
   if (!logout_.sent()) {

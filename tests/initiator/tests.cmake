@@ -10,6 +10,7 @@ iscsi_blkback_test(initiator_test
     initiator/lun/logical_unit_test.cpp
     initiator/pdu/digest_test.cpp
     initiator/pdu/pdu_bytes_test.cpp
+    initiator/pdu/pdu_receiver_test.cpp
     initiator/pdu/pdu_test.cpp
     initiator/pdu/transmit_batch_test.cpp
     initiator/scsi/cdb_test.cpp
