@@ -56,6 +56,7 @@ class LogoutSequence {
     limit_ = std::min(limit_, now + logout_timeout);
   }
   [[nodiscard]] bool sent() const { return sent_; }
+  [[nodiscard]] bool under_way() const { return queued_ || sent_; }
 
   [[nodiscard]] bool over(TimePoint now) const { return now >= limit_; }
   // Whether the drain ends now.

@@ -75,7 +75,7 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
       login_(
           reactor, options_, chap_memory,
           [](void* owner) noexcept { static_cast<Impl*>(owner)->on_login_overdue(); }, this),
-      table_(options_.max_commands),
+      queue_(options_.max_commands, logout_, flush_, events_),
       bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
       ping_replies_(kPingReplies),
       receiver_(options_.max_recv_data_segment_length),
@@ -131,36 +131,20 @@ void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) 
 
 void Session::Impl::submit(ScsiTask& task) {
   if (state_ != SessionState::logged_in) {
-    refused_.push_back(task);
-    events_.schedule();
+    queue_.refuse(task);
     return;
   }
-  if (commands_in_flight_++ == 0) {
+  if (queue_.submit(task)) {
     keep_alive_.on_busy(reactor_.turn_time());
     if (idle_tick_) {
       start_tick();
     }
   }
-  waiting_.push_back(task);
-  schedule_flush();
-}
-
-void Session::Impl::take_back_unsent(bool (*is_callers)(const ScsiTask& task,
-                                                        const void* caller) noexcept,
-                                     const void* caller) {
-  waiting_.for_each([&](ScsiTask& task) {
-    if (is_callers(task, caller)) {
-      task.unlink();
-      --commands_in_flight_;
-      refused_.push_back(task);
-      events_.schedule();
-    }
-  });
 }
 
 bool Session::Impl::discard(ScsiTask& task) {
   if (receiver_.in_large_data_in()) {
-    const TaskSlot* slot = table_.find(receiver_.large_data_in().initiator_task_tag);
+    const TaskSlot* slot = queue_.find(receiver_.large_data_in().initiator_task_tag);
     if (slot != nullptr && slot->task == &task) {
       return false;
     }
@@ -232,9 +216,7 @@ void Session::Impl::on_connected() noexcept {
 
 void Session::Impl::on_sent() noexcept {
   sending_ = false;
-  while (ScsiTask* task = finishing_.pop_front()) {
-    complete(*task);
-  }
+  queue_.complete_referred_to();
   if (state_ == SessionState::in_login && login_.take_due()) {
     send_login_request();
   } else if (full_feature_phase()) {
@@ -295,6 +277,7 @@ void Session::Impl::leave_connection(Error why) {
   state_ = SessionState::cleanup_wait;
   timer_.stop();
   login_.stop_waiting();
+  logout_.forget_connection();
   flush_.cancel();
   gather_timer_.stop();
   if (!closed_) {
@@ -334,9 +317,9 @@ void Session::Impl::process_events() {
   if (closed_) {
     clean_up_connection();
   }
-  complete_refused();
+  queue_.complete_refused();
   functions_.complete_unsent();
-  if (!stopping_ || stream_ || !refused_.empty() || functions_.has_unsent() ||
+  if (!stopping_ || stream_ || queue_.has_refused() || functions_.has_unsent() ||
       events_.scheduled()) {
     return;
   }
@@ -360,42 +343,13 @@ void Session::Impl::clean_up_connection() {
   login_.forget_connection();
   sending_ = false;
   keep_alive_.forget_connection();
-  logout_.forget_connection();
   bursts_.clear();
   ping_replies_.clear();
   // The state for the callbacks below is that of a session without a connection.
   schedule_retry();
 
-  while (ScsiTask* task = finishing_.pop_front()) {
-    complete(*task);
-  }
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    TaskSlot& slot = table_.slot_at(index);
-    if (slot.task != nullptr) {
-      ScsiTask& task = table_.remove(slot);
-      task.outcome = TaskOutcome::connection_lost;
-      task.transferred_bytes = 0;
-      complete(task);
-    }
-  }
-  while (ScsiTask* task = waiting_.pop_front()) {
-    task->outcome = TaskOutcome::not_sent;
-    task->transferred_bytes = 0;
-    complete(*task);
-  }
+  queue_.connection_lost();
   functions_.connection_lost();
-}
-
-void Session::Impl::complete_refused() {
-  // Only those that are here now: a submitter that submits again from its completion gets its
-  // answer in a later call, after everybody else had a turn.
-  IntrusiveList<ScsiTask> refused;
-  refused.take_all(refused_);
-  while (ScsiTask* task = refused.pop_front()) {
-    task->outcome = TaskOutcome::not_sent;
-    task->transferred_bytes = 0;
-    task->on_complete(*task);
-  }
 }
 
 void Session::Impl::begin_logout(const Error& why, const LogoutSequence::Limits& limits) {
@@ -491,7 +445,7 @@ bool Session::keeps_ending() const {
   return impl_->keeps_ending();
 }
 std::uint32_t Session::commands_in_flight() const {
-  return impl_->commands_in_flight_;
+  return impl_->commands_in_flight();
 }
 TimePoint Session::last_received() const {
   return impl_->keep_alive_.last_received();

@@ -19,6 +19,7 @@
 #include "initiator/pdu/pdu.h"
 #include "initiator/pdu/pdu_receiver.h"
 #include "initiator/pdu/transmit_batch.h"
+#include "initiator/session/command_queue.h"
 #include "initiator/session/command_watchdog.h"
 #include "initiator/session/fixed_queue.h"
 #include "initiator/session/gather_policy.h"
@@ -45,8 +46,11 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void start();
   void stop(void (*on_stopped)(void* owner) noexcept, void* owner);
   void submit(ScsiTask& task);
+  [[nodiscard]] std::uint32_t commands_in_flight() const { return queue_.in_flight(); }
   void take_back_unsent(bool (*is_callers)(const ScsiTask& task, const void* caller) noexcept,
-                        const void* caller);
+                        const void* caller) {
+    queue_.withdraw_unsent(is_callers, caller);
+  }
   void manage(TaskManagement& function);
   void abandon(TaskManagement& function) { functions_.abandon(function); }
   void doubt_commands(std::uint64_t lun);
@@ -66,7 +70,6 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   SocketAddress peer_;                              // likewise
   std::uint64_t login_epoch_ = 0;
   Error last_error_{ErrorCode::unavailable, ""};
-  std::uint32_t commands_in_flight_ = 0;
   KeepAlive keep_alive_{options_};
   SessionStatistics statistics_;
 
@@ -102,7 +105,6 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void process_events();
   void deliver_session_down();
   void clean_up_connection();
-  void complete_refused();
   void log_failure(const Error& why);
   void begin_logout(const Error& why, const LogoutSequence::Limits& limits);
   void on_logout_timer();
@@ -112,18 +114,15 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void on_timer();
   void tick();
   void start_tick();
-  [[nodiscard]] bool has_given_up_before() const;
   void ask_for_peer();
   [[nodiscard]] KeepAlive::Silence silence();
   void note_end_of_silence();
-  void count_silence();
   void ping_answered();
   void deliver_ping_answered();
   void schedule_retry();
 
   void watch_commands();
   void scan_for_stuck_commands();
-  [[nodiscard]] bool withdraw_waiting(const ScsiTask& task);
   void handle_task_management_response(const TaskManagementResponsePdu& pdu);
   void fail_if(const Result<void>& trouble);
 
@@ -164,7 +163,6 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void take_window(const TargetNumbers& numbers);
   void set_transferred(TaskSlot& slot, bool underflow, bool overflow, std::uint32_t residual);
   void finish(TaskSlot& slot);
-  void complete(ScsiTask& task);
 
   // session_transmit.cpp
   void schedule_flush();
@@ -175,7 +173,7 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   [[nodiscard]] bool stage_burst(DataOutBurst& burst);
   [[nodiscard]] bool may_stage_command() const;
   void stage_commands();
-  void stage_command(ScsiTask& task);
+  void stage_command(std::uint32_t tag);
   void queue_ping();
 
   Session& session_;
@@ -199,11 +197,8 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   LogLimiter log_limiter_;
   std::string logged_failure_;  // the last that was
 
-  // Commands.
-  TaskTable table_;
-  IntrusiveList<ScsiTask> waiting_;    // no byte of them was sent
-  IntrusiveList<ScsiTask> finishing_;  // answered, but a send still refers to their data
-  IntrusiveList<ScsiTask> refused_;    // submitted while not logged in, or taken back
+  LogoutSequence logout_;
+  CommandQueue queue_;
   SessionNumbers numbers_;
 
   // Sending.
@@ -212,10 +207,10 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   bool sending_ = false;
   FixedQueue<DataOutBurst> bursts_;
   FixedQueue<PingReply> ping_replies_;
-  LogoutSequence logout_;
 
   CommandWatchdog watchdog_{options_, keep_alive_};
-  TaskManager functions_{*this, reactor_, options_, table_, numbers_, watchdog_, flush_, events_};
+  TaskManager functions_{*this,    reactor_,  options_, queue_.table(),
+                         numbers_, watchdog_, flush_,   events_};
 
   bool idle_tick_ = false;  // the timer waits for noop_out_interval
 

@@ -116,7 +116,7 @@ void Session::Impl::logout_as_asked(const char* what, std::uint16_t limit_second
 void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
   take_status_numbers(pdu.numbers);
   if (pdu.data_bytes < kBhsBytes) {
-    if (keep_alive_.ping_sent() && commands_in_flight_ == 0 && functions_.used() == 0) {
+    if (keep_alive_.ping_sent() && !queue_.busy() && functions_.used() == 0) {
       tolerate(Tolerated::ping_rejected);  // there is nothing else that it can be of
       ping_answered();
       return;
@@ -153,7 +153,7 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
     }
     return;
   }
-  if (const TaskSlot* slot = table_.find(rejected.initiator_task_tag);
+  if (const TaskSlot* slot = queue_.find(rejected.initiator_task_tag);
       slot != nullptr && pdu.reason == kDataDigestError &&
       (rejected.opcode == Opcode::data_out || rejected.opcode == Opcode::scsi_command)) {
     // 7.8: the command's own answer follows, with the sense of a damaged transfer. Until then it is

@@ -149,7 +149,7 @@ void Session::Impl::take_status_numbers(const TargetNumbers& numbers) {
 
 // When nothing is outstanding, no answer can come any more with a number that is missing.
 void Session::Impl::pass_status_gaps() {
-  if (numbers_.statuses.has_gap() && commands_in_flight_ == 0 && functions_.used() == 0 &&
+  if (numbers_.statuses.has_gap() && !queue_.busy() && functions_.used() == 0 &&
       !keep_alive_.ping_outstanding()) {
     numbers_.statuses.pass_gaps();
     tolerate(Tolerated::status_renumbered);
@@ -166,13 +166,13 @@ void Session::Impl::tolerate(Tolerated rule, std::string_view details) {
 }
 
 void Session::Impl::take_window(const TargetNumbers& numbers) {
-  if (numbers_.take_window(numbers) && !waiting_.empty()) {
+  if (numbers_.take_window(numbers) && queue_.has_waiting()) {
     schedule_flush();
   }
 }
 
 TaskSlot* Session::Impl::accept_data_in(const DataInPdu& pdu) {
-  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  TaskSlot* slot = queue_.find(pdu.initiator_task_tag);
   if (slot == nullptr) {
     fail_protocol("a Data-In for a task that does not exist");
     return nullptr;
@@ -228,7 +228,7 @@ void Session::Impl::handle_data_in(const DataInPdu& pdu, const std::byte* data) 
 }
 
 void Session::Impl::finish_data_in(const DataInPdu& pdu) {
-  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  TaskSlot* slot = queue_.find(pdu.initiator_task_tag);
   ISCSI_BLKBACK_ASSERT(slot != nullptr);
   slot->arrived_bytes += pdu.data_bytes;
   if (!pdu.has_status) {
@@ -249,7 +249,7 @@ void Session::Impl::finish_data_in(const DataInPdu& pdu) {
 }
 
 void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::byte* data) {
-  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  TaskSlot* slot = queue_.find(pdu.initiator_task_tag);
   if (slot == nullptr) {
     fail_protocol("a SCSI Response for a task that does not exist");
     return;
@@ -286,7 +286,7 @@ void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::
     const SenseData sense = task.sense;
     observers_.for_each(
         [&](SessionObserver& observer) { observer.on_scsi_event(session_, lun, sense); });
-    slot = connection_active() ? table_.find(pdu.initiator_task_tag) : nullptr;
+    slot = connection_active() ? queue_.find(pdu.initiator_task_tag) : nullptr;
     if (slot == nullptr) {
       return;  // dropped by one of them
     }
@@ -306,33 +306,11 @@ void Session::Impl::set_transferred(TaskSlot& slot, bool underflow, bool overflo
 
 void Session::Impl::finish(TaskSlot& slot) {
   ++answers_;
-  const bool still_referred_to = sending_ && slot.last_batch == batch_number_;
-  ScsiTask& task = table_.remove(slot);
-  if (task.outcome == TaskOutcome::completed) {
-    task.silences = task.stuck = 0;
-  }
-  if (!waiting_.empty()) {
-    schedule_flush();
-  }
-  if (still_referred_to) {
-    // The target answered before the kernel has let go of the data; the submitter must not get its
-    // buffer back before that.
-    finishing_.push_back(task);
-  } else {
-    complete(task);
-  }
-}
-
-void Session::Impl::complete(ScsiTask& task) {
-  --commands_in_flight_;
-  if (commands_in_flight_ == 0 && state_ == SessionState::in_logout) {
-    schedule_flush();  // the Logout may go now
-  }
-  task.on_complete(task);
+  queue_.finish(slot, sending_ && slot.last_batch == batch_number_);
 }
 
 void Session::Impl::handle_r2t(const R2tPdu& pdu) {
-  TaskSlot* slot = table_.find(pdu.initiator_task_tag);
+  TaskSlot* slot = queue_.find(pdu.initiator_task_tag);
   if (slot == nullptr || slot->task->direction != DataDirection::out) {
     fail_protocol("an R2T for a task that does not exist or writes nothing");
     return;

@@ -17,7 +17,7 @@ constexpr std::size_t kPartBytesPerCommand = 512;
 }  // namespace
 
 void Session::Impl::receive_more() {
-  receive_at_most(kPartBytes + commands_in_flight_ * kPartBytesPerCommand);
+  receive_at_most(kPartBytes + queue_.in_flight() * kPartBytesPerCommand);
 }
 
 void Session::Impl::receive_at_most(std::size_t limit_bytes) {
@@ -37,7 +37,7 @@ void Session::Impl::on_received(std::size_t count) noexcept {
   if (!connection_active()) {
     return;  // being reset; on_closed follows
   }
-  const std::uint32_t were_in_flight = commands_in_flight_;
+  const std::uint32_t were_in_flight = queue_.in_flight();
   answers_ = 0;
   receiver_.arrived(count);
   take_received();
@@ -87,7 +87,7 @@ void Session::Impl::take_received() {
 // Whether its data goes straight to the task's buffer.
 bool Session::Impl::begin_large_data_in(const IncomingPdu& received) {
   const DataInPdu pdu = decode_data_in(received.bytes());
-  if (const TaskSlot* meant = table_.find(pdu.initiator_task_tag);
+  if (const TaskSlot* meant = queue_.find(pdu.initiator_task_tag);
       meant != nullptr && meant->task->data == nullptr) {
     receiver_.keep_staged();  // to be thrown away
     return false;

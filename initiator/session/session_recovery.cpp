@@ -31,7 +31,7 @@ void Session::Impl::manage(TaskManagement& function) {
   }
   if (function.function == TaskFunction::abort_task) {
     ISCSI_BLKBACK_ASSERT(function.task != nullptr);
-    if (withdraw_waiting(*function.task)) {
+    if (queue_.withdraw(*function.task)) {
       // The target has never heard of it, so there is nothing to ask it (and an ABORT TASK with a
       // CmdSN that is not used yet would make a hole in the sequence).
       functions_.finish_unsent(function, FunctionOutcome::complete);
@@ -42,20 +42,6 @@ void Session::Impl::manage(TaskManagement& function) {
   if (idle_tick_ && functions_.used() != 0) {
     start_tick();
   }
-}
-
-// Whether the task waited here, with no byte of it sent; it then completes with not_sent.
-bool Session::Impl::withdraw_waiting(const ScsiTask& task) {
-  bool found = false;
-  waiting_.for_each([&](ScsiTask& waiting) {
-    if (&waiting == &task) {
-      found = true;
-      waiting.unlink();
-      --commands_in_flight_;
-      refused_.push_back(waiting);
-    }
-  });
-  return found;
 }
 
 void Session::Impl::watch_commands() {
@@ -69,20 +55,20 @@ void Session::Impl::watch_commands() {
 }
 
 void Session::Impl::scan_for_stuck_commands() {
-  if (commands_in_flight_ == 0) {
+  if (!queue_.busy()) {
     watchdog_.nothing_outstanding();
     return;
   }
-  const std::uint32_t oldest_moving = watchdog_.oldest_moving(table_, numbers_.cmd_sn);
-  for (std::size_t index = 0; index < table_.size() && full_feature_phase(); ++index) {
-    if (TaskSlot& slot = table_.slot_at(index); watchdog_.stuck(slot, oldest_moving)) {
+  const std::uint32_t oldest_moving = watchdog_.oldest_moving(queue_.table(), numbers_.cmd_sn);
+  for (std::size_t index = 0; index < queue_.table().size() && full_feature_phase(); ++index) {
+    if (TaskSlot& slot = queue_.table().slot_at(index); watchdog_.stuck(slot, oldest_moving)) {
       fail_if(functions_.abort_stuck(slot));
     }
   }
   statistics_.stuck_commands = functions_.stuck_commands();
   // A window that nothing gets through: no command to abort, and no way on but a new login.
   const bool held_up =
-      !waiting_.empty() && oldest_moving == numbers_.cmd_sn && !functions_.one_ends();
+      queue_.has_waiting() && oldest_moving == numbers_.cmd_sn && !functions_.one_ends();
   if (watchdog_.window_is_closed(held_up, statistics_.commands)) {
     fail_connection(
         {ErrorCode::timed_out,
@@ -94,8 +80,8 @@ void Session::Impl::doubt_commands(std::uint64_t lun) {
   if (options_.command_timeout.count() == 0) {
     // Nothing scans them, so that those which were ended without an answer would be waited for as
     // long as the connection lives.
-    for (std::size_t index = 0; index < table_.size(); ++index) {
-      const TaskSlot& slot = table_.slot_at(index);
+    for (std::size_t index = 0; index < queue_.table().size(); ++index) {
+      const TaskSlot& slot = queue_.table().slot_at(index);
       if (slot.task != nullptr && slot.task->lun == lun) {
         fail_connection({ErrorCode::timed_out,
                          fmt::format("{} may have ended commands for LUN {} without an answer",
@@ -105,7 +91,7 @@ void Session::Impl::doubt_commands(std::uint64_t lun) {
     }
     return;
   }
-  watchdog_.hasten(table_, lun);
+  watchdog_.hasten(queue_.table(), lun);
 }
 
 bool Session::Impl::may_reset(std::uint64_t lun) noexcept {

@@ -59,7 +59,7 @@ void Session::Impl::tick() {
     return;
   }
   const TimePoint now = reactor_.now();
-  const bool busy = commands_in_flight_ != 0;
+  const bool busy = queue_.busy();
   switch (keep_alive_.look(now, busy)) {
     case KeepAlive::Verdict::lives:
       break;
@@ -68,7 +68,7 @@ void Session::Impl::tick() {
       break;
     case KeepAlive::Verdict::silent:
       if (!keep_alive_.goes_on(now, busy, silence())) {
-        count_silence();
+        queue_.count_silence();
         fail_connection({ErrorCode::timed_out,
                          fmt::format("{} has stopped answering (no reply to a NOP-Out)", where())});
         return;
@@ -78,51 +78,32 @@ void Session::Impl::tick() {
   start_tick();
 }
 
-bool Session::Impl::has_given_up_before() const {
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    const ScsiTask* task = table_.slot_at(index).task;
-    if (task != nullptr && task->silences != 0) {
-      return true;
-    }
-  }
-  return false;
-}
-
 // Whether the peer's kernel is there is asked for from now on where silence() will be wanted.
 void Session::Impl::ask_for_peer() {
-  if (keep_alive_.may_wait_on(reactor_.turn_time(), has_given_up_before())) [[unlikely]] {
+  if (keep_alive_.may_wait_on(reactor_.turn_time(), queue_.one_given_up_before())) [[unlikely]] {
     static_cast<void>(stream_->peer_silence());
   }
 }
 
 KeepAlive::Silence Session::Impl::silence() {
-  if (commands_in_flight_ == 0 || stopping_) {
+  if (!queue_.busy() || stopping_) {
     return {};
   }
   return {.may_wait = true,
           .peer_silence = stream_->peer_silence(),
-          .given_up_before = has_given_up_before()};
+          .given_up_before = queue_.one_given_up_before()};
 }
 
 void Session::Impl::note_end_of_silence() {
   const TimePoint now = reactor_.turn_time();
   const Duration longest = keep_alive_.end_silence(now);
   // Their turn had not come.
-  watchdog_.grant_all(table_);
+  watchdog_.grant_all(queue_.table());
   log_limited(
       log_limiter_, now, LogLevel::warning, "session",
       "{} has answered after {} s of silence, while its computer was alive all the time: it "
       "is waited for longer from now on",
       where(), std::chrono::duration_cast<std::chrono::seconds>(longest).count());
-}
-
-void Session::Impl::count_silence() {
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    ScsiTask* task = table_.slot_at(index).task;
-    if (task != nullptr) {
-      ScsiTask::count_up(task->silences);
-    }
-  }
 }
 
 void Session::Impl::ping() {
@@ -155,8 +136,8 @@ void Session::Impl::start_tick() {
   }
   // Without commands only noop_out_interval matters, and nothing wakes up more often than that
   // asks.
-  idle_tick_ = commands_in_flight_ == 0 && functions_.used() == 0 &&
-               !keep_alive_.ping_outstanding() && state_ == SessionState::logged_in;
+  idle_tick_ = !queue_.busy() && functions_.used() == 0 && !keep_alive_.ping_outstanding() &&
+               state_ == SessionState::logged_in;
   Duration period = std::chrono::milliseconds{125};
   if (idle_tick_) {
     if (options_.noop_out_interval.count() == 0) {
@@ -187,7 +168,7 @@ void Session::Impl::start_tick() {
   if (watchdog_.next_scan() > reactor_.now()) {
     next = std::min(next, watchdog_.next_scan());
   }
-  next = std::min(next, keep_alive_.next_look(commands_in_flight_ != 0));
+  next = std::min(next, keep_alive_.next_look(queue_.busy()));
   if (state_ == SessionState::in_logout) {
     next = std::min(next, logout_.next_event());
   }

@@ -26,7 +26,7 @@ void Session::Impl::flush() {
   receive_due_ = false;
   // A receive without an answer has brought a part of one: the rest is on its way.
   const std::size_t low_water = answers_ != 0 && !receiver_.in_large_data_in()
-                                    ? gather_policy_.low_water_bytes(commands_in_flight_)
+                                    ? gather_policy_.low_water_bytes(queue_.in_flight())
                                     : 1;
   stream_->set_low_water(low_water);
   if (low_water == 1) {
@@ -82,7 +82,7 @@ void Session::Impl::stage_control_pdus() {
            batch_.add_header());
   }
   functions_.stage(batch_);
-  if (logout_.due(commands_in_flight_ != 0)) {
+  if (logout_.due(queue_.busy())) {
     logout_.send(reactor_.now(), options_.logout_timeout);
     start_tick();
     encode(LogoutRequestPdu{.reason = 0,
@@ -102,7 +102,7 @@ void Session::Impl::stage_bursts() {
 
 // Returns whether the burst needs nothing more.
 bool Session::Impl::stage_burst(DataOutBurst& burst) {
-  TaskSlot* slot = table_.find(burst.initiator_task_tag);
+  TaskSlot* slot = queue_.find(burst.initiator_task_tag);
   if (slot == nullptr) {
     return true;  // the target answered without waiting for its data
   }
@@ -137,7 +137,7 @@ bool Session::Impl::stage_burst(DataOutBurst& burst) {
 
 // There is one, with a slot for it, within the target's window.
 bool Session::Impl::may_stage_command() const {
-  return !waiting_.empty() && !table_.full() && numbers_.window_open();
+  return queue_.has_next() && numbers_.window_open();
 }
 
 void Session::Impl::stage_commands() {
@@ -145,17 +145,17 @@ void Session::Impl::stage_commands() {
   while (bursts_.empty() && may_stage_command()) {
     const std::uint32_t at_most =
         std::min(negotiated_.first_burst_length, negotiated_.max_send_data_segment_length);
-    const ScsiTask& next = waiting_.front();
+    const ScsiTask& next = queue_.next();
     if (!batch_.has_room(std::min(next.data_length_bytes, at_most))) {
       return;
     }
-    stage_command(*waiting_.pop_front());
+    stage_command(queue_.take_next());
   }
 }
 
-void Session::Impl::stage_command(ScsiTask& task) {
-  const std::uint32_t tag = table_.insert(task);
-  TaskSlot& slot = *table_.find(tag);
+void Session::Impl::stage_command(std::uint32_t tag) {
+  TaskSlot& slot = *queue_.find(tag);
+  const ScsiTask& task = *slot.task;
   const bool writes = task.direction == DataDirection::out;
   const std::uint32_t unasked =
       writes ? std::min(task.data_length_bytes, negotiated_.first_burst_length) : 0;
