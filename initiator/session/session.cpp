@@ -12,7 +12,6 @@ namespace iscsi_blkback {
 namespace {
 
 constexpr std::uint16_t kMaxOutstandingR2ts = 8;
-constexpr std::size_t kPingReplies = 16;
 SessionOptions within_bounds(SessionOptions options) {
   options.max_commands = static_cast<std::uint16_t>(
       std::clamp<std::uint32_t>(options.max_commands, 1, TaskTable::kMaxSlots));
@@ -76,8 +75,6 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
           reactor, options_, chap_memory,
           [](void* owner) noexcept { static_cast<Impl*>(owner)->on_login_overdue(); }, this),
       queue_(options_.max_commands, logout_, flush_, events_),
-      bursts_(std::size_t{options_.max_commands} * options_.max_outstanding_r2t + 1),
-      ping_replies_(kPingReplies),
       receiver_(options_.max_recv_data_segment_length),
       gather_timer_(
           reactor,
@@ -215,7 +212,7 @@ void Session::Impl::on_connected() noexcept {
 }
 
 void Session::Impl::on_sent() noexcept {
-  sending_ = false;
+  sender_.on_sent();
   queue_.complete_referred_to();
   if (state_ == SessionState::in_login && login_.take_due()) {
     send_login_request();
@@ -341,10 +338,8 @@ void Session::Impl::clean_up_connection() {
   closed_ = false;
   stream_.reset();
   login_.forget_connection();
-  sending_ = false;
+  sender_.forget_connection();
   keep_alive_.forget_connection();
-  bursts_.clear();
-  ping_replies_.clear();
   // The state for the callbacks below is that of a session without a connection.
   schedule_retry();
 

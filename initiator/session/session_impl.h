@@ -18,14 +18,13 @@
 #include "base/reactor.h"
 #include "initiator/pdu/pdu.h"
 #include "initiator/pdu/pdu_receiver.h"
-#include "initiator/pdu/transmit_batch.h"
 #include "initiator/session/command_queue.h"
 #include "initiator/session/command_watchdog.h"
-#include "initiator/session/fixed_queue.h"
 #include "initiator/session/gather_policy.h"
 #include "initiator/session/keep_alive.h"
 #include "initiator/session/login_phase.h"
 #include "initiator/session/logout_sequence.h"
+#include "initiator/session/pdu_sender.h"
 #include "initiator/session/redirect_chain.h"
 #include "initiator/session/relogin_backoff.h"
 #include "initiator/session/session.h"
@@ -74,19 +73,6 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   SessionStatistics statistics_;
 
  private:
-  // Data of one burst that is still to be sent: unsolicited, or asked for by an R2T.
-  struct DataOutBurst {
-    std::uint32_t initiator_task_tag = 0;
-    std::uint32_t target_transfer_tag = kReservedTag;
-    std::uint32_t offset = 0;
-    std::uint32_t end = 0;
-    std::uint32_t data_sn = 0;
-    bool asked_for = false;  // by an R2T
-  };
-  struct PingReply {
-    std::uint64_t lun = 0;
-    std::uint32_t target_transfer_tag = 0;
-  };
   // ByteStream::Owner
   void on_connected() noexcept override;
   void on_sent() noexcept override;
@@ -168,12 +154,6 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void schedule_flush();
   void flush();
   void send_batch();
-  void stage_control_pdus();
-  void stage_bursts();
-  [[nodiscard]] bool stage_burst(DataOutBurst& burst);
-  [[nodiscard]] bool may_stage_command() const;
-  void stage_commands();
-  void stage_command(std::uint32_t tag);
   void queue_ping();
 
   Session& session_;
@@ -201,14 +181,8 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   CommandQueue queue_;
   SessionNumbers numbers_;
 
-  // Sending.
-  TransmitBatch batch_;
-  std::uint64_t batch_number_ = 0;
-  bool sending_ = false;
-  FixedQueue<DataOutBurst> bursts_;
-  FixedQueue<PingReply> ping_replies_;
-
   CommandWatchdog watchdog_{options_, keep_alive_};
+  PduSender sender_{options_, negotiated_, numbers_, queue_, watchdog_};
   TaskManager functions_{*this,    reactor_,  options_, queue_.table(),
                          numbers_, watchdog_, flush_,   events_};
 

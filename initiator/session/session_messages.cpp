@@ -65,11 +65,10 @@ void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
   if (pdu.target_transfer_tag == kReservedTag) {
     return;  // only there for its sequence numbers
   }
-  if (ping_replies_.full()) {
+  if (!sender_.add_ping_reply(pdu.lun, pdu.target_transfer_tag)) {
     tolerate(Tolerated::many_pings);
     return;
   }
-  ping_replies_.push({.lun = pdu.lun, .target_transfer_tag = pdu.target_transfer_tag});
   schedule_flush();
 }
 

@@ -95,14 +95,14 @@ void Session::Impl::redirect() {
 }
 
 void Session::Impl::send_login_request() {
-  if (sending_) {
+  if (sender_.sending()) {
     // The answer was faster than the news that the kernel has taken all of the last request.
     login_.send_later();
     return;
   }
   const std::span<std::byte> request = login_.next_request();
   const iovec part{.iov_base = request.data(), .iov_len = request.size()};
-  sending_ = true;
+  sender_.sends();
   ++statistics_.sends;
   statistics_.bytes_sent += request.size();
   stream_->send({&part, 1});
@@ -306,7 +306,7 @@ void Session::Impl::set_transferred(TaskSlot& slot, bool underflow, bool overflo
 
 void Session::Impl::finish(TaskSlot& slot) {
   ++answers_;
-  queue_.finish(slot, sending_ && slot.last_batch == batch_number_);
+  queue_.finish(slot, sender_.refers_to(slot));
 }
 
 void Session::Impl::handle_r2t(const R2tPdu& pdu) {
@@ -329,7 +329,12 @@ void Session::Impl::handle_r2t(const R2tPdu& pdu) {
                               slot->requested_bytes));
     return;
   }
-  if (bursts_.full()) {
+  if (!sender_.add_burst({.initiator_task_tag = pdu.initiator_task_tag,
+                          .target_transfer_tag = pdu.target_transfer_tag,
+                          .offset = pdu.buffer_offset,
+                          .end = pdu.buffer_offset + pdu.desired_bytes,
+                          .data_sn = 0,
+                          .asked_for = true})) {
     fail_protocol("far more R2Ts than MaxOutstandingR2T allows");
     return;
   }
@@ -350,12 +355,6 @@ void Session::Impl::handle_r2t(const R2tPdu& pdu) {
   slot->requested_bytes = std::max(slot->requested_bytes, pdu.buffer_offset + pdu.desired_bytes);
   slot->last_progress = watchdog_.scan();
   take_window(pdu.numbers);
-  bursts_.push({.initiator_task_tag = pdu.initiator_task_tag,
-                .target_transfer_tag = pdu.target_transfer_tag,
-                .offset = pdu.buffer_offset,
-                .end = pdu.buffer_offset + pdu.desired_bytes,
-                .data_sn = 0,
-                .asked_for = true});
   schedule_flush();
 }
 

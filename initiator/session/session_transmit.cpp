@@ -1,7 +1,4 @@
-#include <algorithm>
-
 #include "initiator/session/session_impl.h"
-#include "initiator/session/session_tags.h"
 
 namespace iscsi_blkback {
 
@@ -17,7 +14,7 @@ void Session::Impl::flush() {
   if (!full_feature_phase()) {
     return;
   }
-  if (!sending_ && !logout_.sent()) {  // 11.14: nothing follows a Logout
+  if (!sender_.sending() && !logout_.sent()) {  // 11.14: nothing follows a Logout
     send_batch();
   }
   if (!receive_due_) {
@@ -38,163 +35,35 @@ void Session::Impl::flush() {
 }
 
 void Session::Impl::send_batch() {
-  batch_.clear(negotiated_.digests);
-  ++batch_number_;
-  stage_control_pdus();
-  if (!logout_.sent()) {
-    stage_bursts();
-    stage_commands();
-  }
-  if (batch_.empty()) {
-    return;
-  }
-  batch_.seal();
-  sending_ = true;
-  ++statistics_.sends;
-  statistics_.bytes_sent += batch_.total_bytes();
-  stream_->send(batch_.parts());
-  if (!bursts_.empty() || may_stage_command()) {
-    schedule_flush();  // there was more than a batch takes; on_sent shall come soon
-  }
-}
-
-void Session::Impl::stage_control_pdus() {
-  while (!ping_replies_.empty()) {
-    const PingReply& reply = ping_replies_.front();
-    encode(NopOutPdu{.immediate = true,
-                     .data_bytes = 0,
-                     .lun = reply.lun,
-                     .initiator_task_tag = kReservedTag,
-                     .target_transfer_tag = reply.target_transfer_tag,
-                     .cmd_sn = numbers_.cmd_sn,
-                     .exp_stat_sn = numbers_.exp_stat_sn()},
-           batch_.add_header());
-    ping_replies_.pop();
-  }
+  sender_.begin_batch();
+  sender_.stage_ping_replies();
   if (keep_alive_.take_queued()) {
-    encode(NopOutPdu{.immediate = true,
-                     .data_bytes = 0,
-                     .lun = 0,
-                     .initiator_task_tag = kPingTag,
-                     .target_transfer_tag = kReservedTag,
-                     .cmd_sn = numbers_.cmd_sn,
-                     .exp_stat_sn = numbers_.exp_stat_sn()},
-           batch_.add_header());
+    sender_.stage_ping();
   }
-  functions_.stage(batch_);
+  functions_.stage(sender_.batch());
   if (logout_.due(queue_.busy())) {
     logout_.send(reactor_.now(), options_.logout_timeout);
     start_tick();
-    encode(LogoutRequestPdu{.reason = 0,
-                            .initiator_task_tag = kLogoutTag,
-                            .cid = 0,
-                            .cmd_sn = numbers_.cmd_sn,
-                            .exp_stat_sn = numbers_.exp_stat_sn()},
-           batch_.add_header());
+    sender_.stage_logout();
   }
-}
-
-void Session::Impl::stage_bursts() {
-  while (!bursts_.empty() && stage_burst(bursts_.front())) {
-    bursts_.pop();
-  }
-}
-
-// Returns whether the burst needs nothing more.
-bool Session::Impl::stage_burst(DataOutBurst& burst) {
-  TaskSlot* slot = queue_.find(burst.initiator_task_tag);
-  if (slot == nullptr) {
-    return true;  // the target answered without waiting for its data
-  }
-  const ScsiTask& task = *slot->task;
-  while (burst.offset != burst.end) {
-    const std::uint32_t bytes =
-        std::min(burst.end - burst.offset, negotiated_.max_send_data_segment_length);
-    if (!batch_.has_room(bytes)) {
-      return false;
+  if (!logout_.sent()) {
+    sender_.stage_bursts();
+    if (sender_.stage_commands() && keep_alive_.ping_outstanding()) [[unlikely]] {
+      ask_for_peer();
     }
-    encode(DataOutPdu{.final = burst.offset + bytes == burst.end,
-                      .data_bytes = bytes,
-                      .lun = task.lun,
-                      .initiator_task_tag = burst.initiator_task_tag,
-                      .target_transfer_tag = burst.target_transfer_tag,
-                      .exp_stat_sn = numbers_.exp_stat_sn(),
-                      .data_sn = burst.data_sn++,
-                      .buffer_offset = burst.offset},
-           batch_.add_header());
-    if (batch_.add_data(task.data + burst.offset, bytes)) {
-      slot->last_batch = batch_number_;
-    }
-    burst.offset += bytes;
-    slot->staged_bytes = std::max(slot->staged_bytes, burst.offset);
-    slot->last_progress = watchdog_.scan();
+    statistics_.commands = sender_.commands();
   }
-  if (burst.asked_for) {
-    --slot->outstanding_r2ts;
+  TransmitBatch& batch = sender_.batch();
+  if (batch.empty()) {
+    return;
   }
-  return true;
-}
-
-// There is one, with a slot for it, within the target's window.
-bool Session::Impl::may_stage_command() const {
-  return queue_.has_next() && numbers_.window_open();
-}
-
-void Session::Impl::stage_commands() {
-  // A burst that did not fit goes before any new command.
-  while (bursts_.empty() && may_stage_command()) {
-    const std::uint32_t at_most =
-        std::min(negotiated_.first_burst_length, negotiated_.max_send_data_segment_length);
-    const ScsiTask& next = queue_.next();
-    if (!batch_.has_room(std::min(next.data_length_bytes, at_most))) {
-      return;
-    }
-    stage_command(queue_.take_next());
-  }
-}
-
-void Session::Impl::stage_command(std::uint32_t tag) {
-  TaskSlot& slot = *queue_.find(tag);
-  const ScsiTask& task = *slot.task;
-  const bool writes = task.direction == DataDirection::out;
-  const std::uint32_t unasked =
-      writes ? std::min(task.data_length_bytes, negotiated_.first_burst_length) : 0;
-  const std::uint32_t immediate =
-      negotiated_.immediate_data ? std::min(unasked, negotiated_.max_send_data_segment_length) : 0;
-  const std::uint32_t unsolicited = negotiated_.initial_r2t ? immediate : unasked;
-
-  encode(ScsiCommandPdu{.final = immediate == unsolicited,
-                        .read = task.direction == DataDirection::in,
-                        .write = writes,
-                        .data_bytes = immediate,
-                        .lun = task.lun,
-                        .initiator_task_tag = tag,
-                        .expected_data_bytes = task.data_length_bytes,
-                        .cmd_sn = numbers_.cmd_sn,
-                        .exp_stat_sn = numbers_.exp_stat_sn(),
-                        .cdb = task.cdb},
-         batch_.add_header());
-  slot.cmd_sn = numbers_.cmd_sn++;
-  slot.last_progress = watchdog_.scan();
-  if (task.silences != 0 && keep_alive_.ping_outstanding()) [[unlikely]] {
-    ask_for_peer();
-  }
-  if (batch_.add_data(task.data, immediate)) {
-    slot.last_batch = batch_number_;
-  }
-  slot.staged_bytes = immediate;
-  slot.requested_bytes = unsolicited;
-  ++statistics_.commands;
-  if (immediate != unsolicited) {
-    DataOutBurst burst{.initiator_task_tag = tag,
-                       .target_transfer_tag = kReservedTag,
-                       .offset = immediate,
-                       .end = unsolicited,
-                       .data_sn = 0,
-                       .asked_for = false};
-    if (!stage_burst(burst)) {
-      bursts_.push(burst);
-    }
+  batch.seal();
+  sender_.sends();
+  ++statistics_.sends;
+  statistics_.bytes_sent += batch.total_bytes();
+  stream_->send(batch.parts());
+  if (sender_.has_more()) {
+    schedule_flush();  // on_sent shall come soon
   }
 }
 

@@ -24,6 +24,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/keep_alive_test.cpp
     initiator/session/login_phase_test.cpp
     initiator/session/logout_sequence_test.cpp
+    initiator/session/pdu_sender_test.cpp
     initiator/session/redirect_chain_test.cpp
     initiator/session/relogin_backoff_test.cpp
     initiator/session/session_address_test.cpp
