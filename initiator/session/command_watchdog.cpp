@@ -2,17 +2,15 @@
 
 namespace iscsi_blkback {
 
-bool CommandWatchdog::begin_scan(TimePoint now) {
-  if (options_.command_timeout.count() == 0 || now < next_scan_) {
-    return false;
+void CommandWatchdog::schedule(TimePoint now) {
+  if (options_.command_timeout.count() != 0) {
+    timer_.start_at(now + Duration{options_.command_timeout} / kScansPerTimeout);
   }
-  next_scan_ = now + Duration{options_.command_timeout} / kScansPerTimeout;
-  ++scan_;
-  return true;
 }
 
-TimePoint CommandWatchdog::next_scan() const {
-  return options_.command_timeout.count() == 0 ? TimePoint::max() : next_scan_;
+void CommandWatchdog::stop() {
+  timer_.stop();
+  closed_windows_ = 0;
 }
 
 // In the last scans that it is allowed.

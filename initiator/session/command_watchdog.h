@@ -2,7 +2,8 @@
 // whether the target keeps its command window closed. There is no timer and no clock reading per
 // command: all commands are scanned kScansPerTimeout times in command_timeout, scans are numbered,
 // and a command's slot has the number of the scan before which it was sent or last moved data.
-// What becomes of a stuck command is its Session's affair, which owns it. Reactor thread.
+// It scans only while commands are outstanding. What becomes of a stuck command is its Session's
+// affair, which owns it. Reactor thread.
 //
 // A command that waits behind an older one which is being served is not stuck: the target may well
 // take them in order. One that was given up before gets eight times as long, because one that needs
@@ -14,6 +15,7 @@
 #include <cstdint>
 
 #include "base/clock.h"
+#include "base/reactor.h"
 #include "initiator/login/session_options.h"
 #include "initiator/pdu/pdu.h"
 #include "initiator/session/keep_alive.h"
@@ -25,22 +27,26 @@ class CommandWatchdog {
  public:
   static constexpr std::uint32_t kScansPerTimeout = 16;
 
-  // What is referred to outlives it.
-  CommandWatchdog(const SessionOptions& options, const KeepAlive& keep_alive)
-      : options_(options), keep_alive_(keep_alive) {}
+  using Due = void (*)(void* owner) noexcept;
+  // due: a scan is due; begin_scan() tells which commands are stuck, schedule() goes on. What is
+  // referred to outlives it.
+  CommandWatchdog(Reactor& reactor, const SessionOptions& options, const KeepAlive& keep_alive,
+                  Due due, void* owner)
+      : options_(options), keep_alive_(keep_alive), timer_(reactor, due, owner) {}
 
-  // With a new login.
-  void start(TimePoint now) {
-    next_scan_ = now;
-    closed_windows_ = 0;
+  // The first command has been submitted while none was outstanding.
+  void on_busy(TimePoint now) {
+    if (!timer_.armed()) {
+      schedule(now);
+    }
   }
+  void schedule(TimePoint now);  // command_timeout 0: never
+  // The connection is gone, or nothing of it is to be watched any more.
+  void stop();
   // For TaskSlot::last_progress of a command that is sent or moves data now.
   [[nodiscard]] std::uint32_t scan() const { return scan_; }
 
-  // Begins a scan if one is due. command_timeout 0: never.
-  [[nodiscard]] bool begin_scan(TimePoint now);
-  [[nodiscard]] TimePoint next_scan() const;  // max(): never
-
+  void begin_scan() { ++scan_; }
   // The CmdSN of the oldest command that has moved in its time; next_cmd_sn where none has.
   [[nodiscard]] std::uint32_t oldest_moving(const TaskTable& table,
                                             std::uint32_t next_cmd_sn) const;
@@ -65,9 +71,9 @@ class CommandWatchdog {
   const SessionOptions& options_;
   const KeepAlive& keep_alive_;
   std::uint32_t scan_ = 0;
-  TimePoint next_scan_{};
   std::uint64_t commands_sent_ = 0;   // before the last scan
   std::uint32_t closed_windows_ = 0;  // scans in a row at a window that lets nothing through
+  Timer timer_;
 };
 
 }  // namespace iscsi_blkback

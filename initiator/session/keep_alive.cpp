@@ -3,9 +3,17 @@
 #include <algorithm>
 
 namespace iscsi_blkback {
+namespace {
+
+// Between two looks at a silent target that is waited for.
+constexpr Duration kMostSeldom = std::chrono::milliseconds{125};
+constexpr Duration kMostOften = std::chrono::milliseconds{1};
+
+}  // namespace
 
 void KeepAlive::forget_connection() {
   outstanding_ = queued_ = asked_for_ = false;
+  stop();
 }
 
 TimePoint KeepAlive::silent_since() const {
@@ -23,15 +31,47 @@ KeepAlive::Verdict KeepAlive::look(TimePoint now, bool busy) const {
   return due ? Verdict::ask : Verdict::lives;
 }
 
-TimePoint KeepAlive::next_look(bool busy) const {
+TimePoint KeepAlive::next_look(TimePoint now, bool busy) const {
   if (waits_on_) {
-    return TimePoint::max();
+    return now + (options_.path_timeout.count() == 0
+                      ? kMostSeldom
+                      : std::clamp(Duration{options_.path_timeout} / 8, kMostOften, kMostSeldom));
   }
   if (outstanding_) {
     return deadline(busy);
   }
-  return busy && options_.stall_probe.count() != 0 ? silent_since() + Duration{options_.stall_probe}
-                                                   : TimePoint::max();
+  TimePoint next = TimePoint::max();
+  if (options_.noop_out_interval.count() != 0) {
+    next = last_received_ + Duration{options_.noop_out_interval};
+  }
+  if (busy && options_.stall_probe.count() != 0) {
+    next = std::min(next, silent_since() + Duration{options_.stall_probe});
+  }
+  return next;
+}
+
+void KeepAlive::stop() {
+  watches_ = false;
+  timer_.stop();
+}
+
+void KeepAlive::schedule(TimePoint now, bool busy) {
+  watches_ = true;
+  if (const TimePoint next = next_look(now, busy); next != TimePoint::max()) {
+    timer_.start_at(next);
+  } else {
+    timer_.stop();
+  }
+}
+
+// What arrives puts the next look off, which is found out when its time has come; only what makes it
+// come earlier arms the timer.
+void KeepAlive::on_busy(TimePoint now) {
+  busy_since_ = now;
+  const TimePoint next = next_look(now, true);
+  if (next != TimePoint::max() && (!timer_.armed() || next < timer_.deadline())) {
+    timer_.start_at(next);
+  }
 }
 
 // When the NOP-Out that is outstanding has not been answered for too long.
@@ -56,10 +96,13 @@ void KeepAlive::queue_ping(TimePoint now) {
   queued_at_ = now;
 }
 
-bool KeepAlive::answered() {
+bool KeepAlive::answered(TimePoint now, bool busy) {
   outstanding_ = false;
   const bool told = std::exchange(asked_for_, false);
   answer_pending_ = answer_pending_ || told;
+  if (watches_) {
+    schedule(now, busy);
+  }
   return told;
 }
 

@@ -1,20 +1,23 @@
 // LogoutSequence: the end of a session's connection in order. From begin() on no new command is
 // taken; commands have until the end of the drain to end by themselves, then the Logout goes in any
 // case, and what is still at the target ends with the session; at the limit the connection is
-// dropped. Decisions over times that it is given; its Session, which owns it, sends. Reactor
-// thread.
+// dropped. Its Session, which owns it, sends. Reactor thread.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 
-#include "base/clock.h"
+#include "base/reactor.h"
 
 namespace iscsi_blkback {
 
 class LogoutSequence {
  public:
+  using Due = void (*)(void* owner) noexcept;
+  // call: the connection is over(), or else end_drain().
+  LogoutSequence(Reactor& reactor, Due call, void* owner) : timer_(reactor, call, owner) {}
+
   struct Limits {
     Duration drain{};
     Duration limit{};
@@ -36,14 +39,19 @@ class LogoutSequence {
     queued_ = true;
     drain_end_ = now + limits.drain;
     limit_ = now + limits.limit;
+    timer_.start_at(next_event());
   }
   // One that has begun ends within these, too.
   void hasten(TimePoint now, const Limits& limits) {
     drain_end_ = std::min(drain_end_, now + limits.drain);
     limit_ = std::min(limit_, now + limits.limit);
+    timer_.start_at(next_event());
   }
   // The connection is gone.
-  void forget_connection() { queued_ = sent_ = drained_ = false; }
+  void forget_connection() {
+    queued_ = sent_ = drained_ = false;
+    timer_.stop();
+  }
 
   // The Logout may be sent.
   [[nodiscard]] bool due(bool commands_outstanding) const {
@@ -54,27 +62,29 @@ class LogoutSequence {
     queued_ = false;
     sent_ = true;
     limit_ = std::min(limit_, now + logout_timeout);
+    timer_.start_at(next_event());
   }
   [[nodiscard]] bool sent() const { return sent_; }
   [[nodiscard]] bool under_way() const { return queued_ || sent_; }
 
   [[nodiscard]] bool over(TimePoint now) const { return now >= limit_; }
-  // Whether the drain ends now.
-  [[nodiscard]] bool end_drain(TimePoint now) {
-    const bool ends = now >= drain_end_ && !drained_;
-    drained_ = drained_ || ends;
-    return ends;
+  // The Logout goes now although commands are outstanding.
+  void end_drain() {
+    drained_ = true;
+    timer_.start_at(next_event());
   }
-  [[nodiscard]] TimePoint next_event() const { return sent_ || drained_ ? limit_ : drain_end_; }
 
  private:
+  [[nodiscard]] TimePoint next_event() const { return sent_ || drained_ ? limit_ : drain_end_; }
+
   static constexpr std::chrono::seconds kMaxDrain{60};  // ours
 
   bool queued_ = false;
   bool sent_ = false;
-  bool drained_ = false;  // the Logout goes although commands are outstanding
+  bool drained_ = false;
   TimePoint drain_end_{};
   TimePoint limit_{};
+  Timer timer_;
 };
 
 }  // namespace iscsi_blkback

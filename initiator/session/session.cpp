@@ -57,14 +57,14 @@ const char* to_string(SessionState state) {
 Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
                     NameResolver& resolver, ChapMemory& chap_memory)
     : options_(within_bounds(std::move(options))),
-      session_(session),
       reactor_(reactor),
+      session_(session),
       events_(
           reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->process_events(); }, this),
       flush_(
           reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->flush(); }, this),
-      timer_(
-          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_timer(); }, this),
+      retry_timer_(
+          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->connect(); }, this),
       redirects_(
           reactor, options_, resolver,
           [](void* owner, Result<void> found) noexcept {
@@ -108,7 +108,7 @@ void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) 
     case SessionState::cleanup_wait:
       break;
     case SessionState::transport_wait:
-      timer_.stop();
+      retry_timer_.stop();
       redirects_.stop_looking_up();
       break;
     case SessionState::connecting:
@@ -120,7 +120,6 @@ void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) 
       break;
     case SessionState::in_logout:  // the target asked for it a moment ago, and may wait longer
       logout_.hasten(reactor_.now(), LogoutSequence::of_stop(options_.logout_timeout));
-      start_tick();
       break;
   }
   events_.schedule();
@@ -132,10 +131,9 @@ void Session::Impl::submit(ScsiTask& task) {
     return;
   }
   if (queue_.submit(task)) {
-    keep_alive_.on_busy(reactor_.turn_time());
-    if (idle_tick_) {
-      start_tick();
-    }
+    const TimePoint now = reactor_.turn_time();
+    keep_alive_.on_busy(now);
+    watchdog_.on_busy(now);
   }
 }
 
@@ -156,7 +154,7 @@ void Session::Impl::drop(const Error& why) {
 
 void Session::Impl::retry_now() {
   if (state_ == SessionState::transport_wait && !stopping_ && !redirects_.looking_up()) {
-    timer_.stop();
+    retry_timer_.stop();
     connect();
   }
 }
@@ -272,7 +270,7 @@ void Session::Impl::leave_connection(Error why) {
   last_error_ = std::move(why);
   keep_alive_.stop_waiting();
   state_ = SessionState::cleanup_wait;
-  timer_.stop();
+  stop_watching();
   login_.stop_waiting();
   logout_.forget_connection();
   flush_.cancel();
@@ -320,7 +318,7 @@ void Session::Impl::process_events() {
       events_.scheduled()) {
     return;
   }
-  timer_.stop();
+  retry_timer_.stop();
   stopping_ = false;
   state_ = SessionState::free;
   on_stopped_(on_stopped_owner_);  // may delete the session
@@ -355,7 +353,6 @@ void Session::Impl::begin_logout(const Error& why, const LogoutSequence::Limits&
   last_error_ = why;
   session_down_pending_ = true;
   logout_.begin(reactor_.now(), limits);
-  start_tick();
   events_.schedule();
   schedule_flush();
 }

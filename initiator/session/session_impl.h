@@ -69,8 +69,11 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   SocketAddress peer_;                              // likewise
   std::uint64_t login_epoch_ = 0;
   Error last_error_{ErrorCode::unavailable, ""};
-  KeepAlive keep_alive_{options_};
   SessionStatistics statistics_;
+  Reactor& reactor_;
+  KeepAlive keep_alive_{
+      reactor_, options_,
+      [](void* owner) noexcept { static_cast<Impl*>(owner)->on_keep_alive_due(); }, this};
 
  private:
   // ByteStream::Owner
@@ -93,13 +96,12 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void clean_up_connection();
   void log_failure(const Error& why);
   void begin_logout(const Error& why, const LogoutSequence::Limits& limits);
-  void on_logout_timer();
+  void on_logout_due();
+  void stop_watching();
   [[nodiscard]] std::string where() const;
 
   // session_timers.cpp
-  void on_timer();
-  void tick();
-  void start_tick();
+  void on_keep_alive_due();
   void ask_for_peer();
   [[nodiscard]] KeepAlive::Silence silence();
   void note_end_of_silence();
@@ -107,14 +109,15 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void deliver_ping_answered();
   void schedule_retry();
 
-  void watch_commands();
+  void on_scan_due();
   void scan_for_stuck_commands();
+  void function_answered(std::uint32_t tag, FunctionOutcome outcome);
   void handle_task_management_response(const TaskManagementResponsePdu& pdu);
-  void fail_if(const Result<void>& trouble);
 
   // TaskManager::Owner
   void end_task(TaskSlot& slot) noexcept override { finish(slot); }
   void warn(const std::string& text) noexcept override;
+  void give_up(const Error& why) noexcept override;
 
   // session_receive.cpp
   void receive_more();
@@ -157,11 +160,10 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void queue_ping();
 
   Session& session_;
-  Reactor& reactor_;
   std::unique_ptr<ByteStream> stream_;
   Deferred events_;
   Deferred flush_;
-  Timer timer_;  // its meaning depends on state_
+  Timer retry_timer_;  // in transport_wait: the next try
 
   // Life.
   bool closed_ = false;                // the stream has called on_closed
@@ -177,16 +179,17 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   LogLimiter log_limiter_;
   std::string logged_failure_;  // the last that was
 
-  LogoutSequence logout_;
+  LogoutSequence logout_{
+      reactor_, [](void* owner) noexcept { static_cast<Impl*>(owner)->on_logout_due(); }, this};
   CommandQueue queue_;
   SessionNumbers numbers_;
 
-  CommandWatchdog watchdog_{options_, keep_alive_};
+  CommandWatchdog watchdog_{reactor_, options_, keep_alive_,
+                            [](void* owner) noexcept { static_cast<Impl*>(owner)->on_scan_due(); },
+                            this};
   PduSender sender_{options_, negotiated_, numbers_, queue_, watchdog_};
   TaskManager functions_{*this,    reactor_,  options_, queue_.table(),
                          numbers_, watchdog_, flush_,   events_};
-
-  bool idle_tick_ = false;  // the timer waits for noop_out_interval
 
   PduReceiver receiver_;
   bool receive_due_ = false;  // flush() starts it

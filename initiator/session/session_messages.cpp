@@ -143,12 +143,12 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
   if (const std::uint32_t tag = rejected.initiator_task_tag;
       functions_.is_sent(tag) && rejected.opcode == Opcode::task_management_request) {
     if (pdu.reason == kImmediateCommandReject) {
-      functions_.defer(tag);  // a later tick sends it again
+      functions_.defer(tag);  // it is sent again after a while
     } else if (pdu.reason == kCommandNotSupported) {
-      fail_if(functions_.answered(tag, FunctionOutcome::unsupported));
+      function_answered(tag, FunctionOutcome::unsupported);
     } else {
       tolerate(Tolerated::function_rejected);
-      fail_if(functions_.answered(tag, FunctionOutcome::refused));
+      function_answered(tag, FunctionOutcome::refused);
     }
     return;
   }

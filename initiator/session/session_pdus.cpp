@@ -123,10 +123,9 @@ void Session::Impl::enter_full_feature_phase() {
   redirects_.logged_in();
   const TimePoint now = reactor_.now();
   backoff_.logged_in(now);
-  watchdog_.start(now);
+  keep_alive_.schedule(now, queue_.busy());
   ++login_epoch_;
   ++statistics_.logins;
-  start_tick();
   log_limited(log_limiter_, now, LogLevel::info, "session", "logged in to {}", where());
   observers_.for_each([this](SessionObserver& observer) { observer.on_session_up(session_); });
 }

@@ -39,30 +39,28 @@ void Session::Impl::manage(TaskManagement& function) {
     }
   }
   functions_.start(function);
-  if (idle_tick_ && functions_.used() != 0) {
-    start_tick();
-  }
 }
 
-void Session::Impl::watch_commands() {
-  const TimePoint now = reactor_.now();
-  if (watchdog_.begin_scan(now)) {
-    scan_for_stuck_commands();
-  }
-  if (functions_.used() != 0 && full_feature_phase()) {
-    fail_if(functions_.look_at_deadlines(now));
+void Session::Impl::on_scan_due() {
+  watchdog_.begin_scan();
+  scan_for_stuck_commands();
+  if (full_feature_phase() && queue_.busy()) {
+    watchdog_.schedule(reactor_.now());
   }
 }
 
 void Session::Impl::scan_for_stuck_commands() {
   if (!queue_.busy()) {
+    pass_status_gaps();
     watchdog_.nothing_outstanding();
     return;
   }
   const std::uint32_t oldest_moving = watchdog_.oldest_moving(queue_.table(), numbers_.cmd_sn);
   for (std::size_t index = 0; index < queue_.table().size() && full_feature_phase(); ++index) {
     if (TaskSlot& slot = queue_.table().slot_at(index); watchdog_.stuck(slot, oldest_moving)) {
-      fail_if(functions_.abort_stuck(slot));
+      if (const Result<void> aborted = functions_.abort_stuck(slot); !aborted) {
+        give_up(aborted.error());
+      }
     }
   }
   statistics_.stuck_commands = functions_.stuck_commands();
@@ -109,10 +107,13 @@ void Session::Impl::warn(const std::string& text) noexcept {
   log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}: {}", where(), text);
 }
 
-// trouble: an error is why the connection has to go; its text goes behind the target's name.
-void Session::Impl::fail_if(const Result<void>& trouble) {
-  if (!trouble) {
-    fail_connection({trouble.error().code, fmt::format("{} {}", where(), trouble.error().message)});
+void Session::Impl::give_up(const Error& why) noexcept {
+  fail_connection({why.code, fmt::format("{} {}", where(), why.message)});
+}
+
+void Session::Impl::function_answered(std::uint32_t tag, FunctionOutcome outcome) {
+  if (const Result<void> taken = functions_.answered(tag, outcome); !taken) {
+    give_up(taken.error());
   }
 }
 
@@ -122,7 +123,7 @@ void Session::Impl::handle_task_management_response(const TaskManagementResponse
     return;
   }
   take_status_numbers(pdu.numbers);
-  fail_if(functions_.answered(pdu.initiator_task_tag, outcome_of(pdu.response)));
+  function_answered(pdu.initiator_task_tag, outcome_of(pdu.response));
 }
 
 }  // namespace iscsi_blkback

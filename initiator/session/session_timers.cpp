@@ -7,25 +7,6 @@
 
 namespace iscsi_blkback {
 
-void Session::Impl::on_timer() {
-  switch (state_) {
-    case SessionState::logged_in:
-      tick();
-      return;
-    case SessionState::in_logout:
-      on_logout_timer();
-      return;
-    case SessionState::transport_wait:
-      connect();
-      return;
-    case SessionState::free:
-    case SessionState::connecting:
-    case SessionState::in_login:
-    case SessionState::cleanup_wait:
-      return;
-  }
-}
-
 void Session::Impl::on_login_overdue() {
   fail_connection({ErrorCode::timed_out,
                    where() + (state_ == SessionState::connecting
@@ -33,31 +14,20 @@ void Session::Impl::on_login_overdue() {
                                   : " accepts the connection but does not answer the login")});
 }
 
-void Session::Impl::on_logout_timer() {
-  const TimePoint now = reactor_.now();
-  if (logout_.over(now)) {
+void Session::Impl::on_logout_due() {
+  if (logout_.over(reactor_.now())) {
     fail_connection(
         {ErrorCode::timed_out, fmt::format("{} did not finish the logout in time", where())});
     return;
   }
-  if (logout_.end_drain(now)) {
-    schedule_flush();
-  }
-  if (logout_.sent()) {
-    start_tick();
-  } else {
-    tick();  // a target that has died meanwhile is not waited for
-  }
+  logout_.end_drain();
+  schedule_flush();
 }
 
-// One coarse timer watches the connection: it asks whether anything at all has arrived. Which
-// command is late on a living one, watch_commands() finds out.
-void Session::Impl::tick() {
+// It asks whether anything at all has arrived. Which command is late on a living connection,
+// CommandWatchdog finds out.
+void Session::Impl::on_keep_alive_due() {
   pass_status_gaps();
-  watch_commands();
-  if (!full_feature_phase()) {
-    return;
-  }
   const TimePoint now = reactor_.now();
   const bool busy = queue_.busy();
   switch (keep_alive_.look(now, busy)) {
@@ -75,7 +45,14 @@ void Session::Impl::tick() {
       }
       break;
   }
-  start_tick();
+  keep_alive_.schedule(now, busy);
+}
+
+// The connection is about to end, for whatever reason.
+void Session::Impl::stop_watching() {
+  keep_alive_.stop();
+  watchdog_.stop();
+  functions_.stop_waiting();
 }
 
 // Whether the peer's kernel is there is asked for from now on where silence() will be wanted.
@@ -114,11 +91,11 @@ void Session::Impl::ping() {
   if (!keep_alive_.ping_outstanding()) {
     queue_ping();
   }
-  start_tick();
+  keep_alive_.schedule(reactor_.now(), queue_.busy());
 }
 
 void Session::Impl::ping_answered() {
-  if (keep_alive_.answered()) {
+  if (keep_alive_.answered(reactor_.turn_time(), queue_.busy())) {
     events_.schedule();
   }
 }
@@ -127,52 +104,6 @@ void Session::Impl::deliver_ping_answered() {
   if (keep_alive_.take_answer() && state_ == SessionState::logged_in) {
     observers_.for_each([this](SessionObserver& observer) { observer.on_ping_answered(session_); });
   }
-}
-
-void Session::Impl::start_tick() {
-  if (state_ == SessionState::in_logout && logout_.sent()) {
-    timer_.start_at(logout_.next_event());
-    return;
-  }
-  // Without commands only noop_out_interval matters, and nothing wakes up more often than that
-  // asks.
-  idle_tick_ = !queue_.busy() && functions_.used() == 0 && !keep_alive_.ping_outstanding() &&
-               state_ == SessionState::logged_in;
-  Duration period = std::chrono::milliseconds{125};
-  if (idle_tick_) {
-    if (options_.noop_out_interval.count() == 0) {
-      timer_.stop();
-      return;
-    }
-    timer_.start_at(std::max(keep_alive_.last_received() + Duration{options_.noop_out_interval},
-                             reactor_.now() + Duration{std::chrono::milliseconds{1}}));
-    return;
-  }
-  if (options_.path_timeout.count() != 0) {
-    period = std::min<Duration>(period, std::max<Duration>(Duration{options_.path_timeout} / 8,
-                                                           std::chrono::milliseconds{1}));
-  }
-  if (options_.command_timeout.count() != 0) {
-    period = std::min<Duration>(period, std::max<Duration>(Duration{options_.command_timeout} / 16,
-                                                           std::chrono::milliseconds{1}));
-  }
-  if (functions_.used() != 0) {
-    for (const auto limit :
-         {options_.abort_timeout, options_.lu_reset_timeout, options_.tgt_reset_timeout}) {
-      period = std::min<Duration>(
-          period, std::max<Duration>(Duration{limit} / 8, std::chrono::milliseconds{1}));
-    }
-  }
-  TimePoint next = reactor_.now() + period;
-  // What somebody waits for comes exactly then.
-  if (watchdog_.next_scan() > reactor_.now()) {
-    next = std::min(next, watchdog_.next_scan());
-  }
-  next = std::min(next, keep_alive_.next_look(queue_.busy()));
-  if (state_ == SessionState::in_logout) {
-    next = std::min(next, logout_.next_event());
-  }
-  timer_.start_at(next);
 }
 
 void Session::Impl::on_address_found(const Result<void>& found) {
@@ -198,12 +129,12 @@ void Session::Impl::schedule_retry() {
     case RedirectChain::Next::looking_up:
       return;
     case RedirectChain::Next::at_once:
-      timer_.start_after(Duration::zero());
+      retry_timer_.start_after(Duration::zero());
       return;
     case RedirectChain::Next::after_back_off:
       break;
   }
-  timer_.start_after(backoff_.next_wait(reactor_.random(), login_.take_another_offer()));
+  retry_timer_.start_after(backoff_.next_wait(reactor_.random(), login_.take_another_offer()));
 }
 
 }  // namespace iscsi_blkback

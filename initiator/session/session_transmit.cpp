@@ -43,7 +43,7 @@ void Session::Impl::send_batch() {
   functions_.stage(sender_.batch());
   if (logout_.due(queue_.busy())) {
     logout_.send(reactor_.now(), options_.logout_timeout);
-    start_tick();
+    stop_watching();
     sender_.stage_logout();
   }
   if (!logout_.sent()) {

@@ -64,7 +64,10 @@ TaskManager::TaskManager(Owner& owner, Reactor& reactor, const SessionOptions& o
       numbers_(numbers),
       watchdog_(watchdog),
       flush_(flush),
-      events_(events) {}
+      events_(events),
+      timer_(
+          reactor, [](void* self) noexcept { static_cast<TaskManager*>(self)->on_timer(); }, this) {
+}
 
 void TaskManager::start(TaskManagement& function) {
   waiting_.push_back(function);
@@ -147,6 +150,9 @@ void TaskManager::begin(Function& slot, TaskFunction function, std::uint64_t lun
   slot.lun = lun;
   slot.deadline = reactor_.now() + timeout_of(function);
   flush_.schedule();
+  if (!timer_.armed()) {
+    timer_.start_after(period());
+  }
 }
 
 Duration TaskManager::timeout_of(TaskFunction function) const {
@@ -332,6 +338,22 @@ Result<void> TaskManager::escalate(std::uint64_t lun) {
   return {};
 }
 
+// Between two looks: deadlines are found out soon enough, and that a task has been answered.
+Duration TaskManager::period() const {
+  const std::chrono::milliseconds shortest =
+      std::min({options_.abort_timeout, options_.lu_reset_timeout, options_.tgt_reset_timeout});
+  return std::clamp<Duration>(Duration{shortest} / 8, std::chrono::milliseconds{1},
+                              std::chrono::milliseconds{125});
+}
+
+void TaskManager::on_timer() {
+  if (const Result<void> looked = look_at_deadlines(reactor_.now()); !looked) {
+    owner_.give_up(looked.error());
+  } else if (used_ != 0) {
+    timer_.start_after(period());
+  }
+}
+
 Result<void> TaskManager::look_at_deadlines(TimePoint now) {
   for (Function& slot : functions_) {
     if (slot.state == State::free || slot.state == State::abandoned) {
@@ -379,6 +401,7 @@ Result<void> TaskManager::look_at_deadlines(TimePoint now) {
 }
 
 void TaskManager::connection_lost() {
+  timer_.stop();
   for (Function& slot : functions_) {
     TaskManagement* request = std::exchange(slot.request, nullptr);
     const bool unsent = slot.state == State::queued;

@@ -35,6 +35,8 @@ class TaskManager {
     [[nodiscard]] virtual bool may_reset(std::uint64_t lun) noexcept = 0;
     // A command is stuck; text goes behind the target's name and a colon.
     virtual void warn(const std::string& text) noexcept = 0;
+    // A function has not been answered in its time: as an error of a call here.
+    virtual void give_up(const Error& why) noexcept = 0;
 
    protected:
     ~Owner() = default;
@@ -70,15 +72,15 @@ class TaskManager {
   [[nodiscard]] bool expects_answer(std::uint32_t tag) const;
   // Of one that is_sent() or expects_answer().
   [[nodiscard]] Result<void> answered(std::uint32_t tag, FunctionOutcome outcome);
-  // The target had no room for it; retry_deferred() sends it again.
+  // The target had no room for it; it is sent again after a while.
   void defer(std::uint32_t tag);
 
   // A command has not been answered in its time.
   [[nodiscard]] Result<void> abort_stuck(const TaskSlot& slot);
   [[nodiscard]] std::uint64_t stuck_commands() const { return stuck_commands_; }
-  // What is sent again, and what has not been answered in its time.
-  [[nodiscard]] Result<void> look_at_deadlines(TimePoint now);
 
+  // None is waited for any more.
+  void stop_waiting() { timer_.stop(); }
   // The connection is gone: all of them complete.
   void connection_lost();
 
@@ -122,6 +124,10 @@ class TaskManager {
   void release(Function& slot);
   void end_tasks(const Function& slot);
   [[nodiscard]] Result<void> escalate(std::uint64_t lun);
+  void on_timer();
+  // What is sent again, and what has not been answered in its time.
+  [[nodiscard]] Result<void> look_at_deadlines(TimePoint now);
+  [[nodiscard]] Duration period() const;
 
   Owner& owner_;
   Reactor& reactor_;
@@ -136,6 +142,7 @@ class TaskManager {
   IntrusiveList<TaskManagement> waiting_;  // for a slot
   IntrusiveList<TaskManagement> unsent_;   // done without being sent
   std::uint64_t stuck_commands_ = 0;
+  Timer timer_;  // while used_ is not 0
 };
 
 }  // namespace iscsi_blkback

@@ -44,7 +44,7 @@ class CommandQueueTest : public testing::Test {
   SimReactor reactor{1};
   Deferred flush{reactor, [](void*) noexcept {}, nullptr};
   Deferred events{reactor, [](void*) noexcept {}, nullptr};
-  LogoutSequence logout;
+  LogoutSequence logout{reactor, [](void*) noexcept {}, nullptr};
   std::array<ScsiTask, 4> tasks;
   std::vector<int> done;
   CommandQueue queue{2, logout, flush, events};

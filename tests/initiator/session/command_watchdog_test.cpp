@@ -5,6 +5,8 @@
 
 #include <array>
 
+#include "tests/support/sim_reactor.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -14,10 +16,7 @@ class CommandWatchdogTest : public testing::Test {
  protected:
   static constexpr std::uint32_t kTimeout = CommandWatchdog::kScansPerTimeout;
 
-  CommandWatchdogTest() {
-    options.command_timeout = 1600ms;
-    watchdog.start(now);
-  }
+  CommandWatchdogTest() { options.command_timeout = 1600ms; }
   ~CommandWatchdogTest() override {
     for (std::size_t index = 0; index < table.size(); ++index) {
       if (TaskSlot& slot = table.slot_at(index); slot.task != nullptr) {
@@ -35,8 +34,7 @@ class CommandWatchdogTest : public testing::Test {
   }
   void scans(std::uint32_t count) {
     for (std::uint32_t i = 0; i < count; ++i) {
-      now += 100ms;
-      ASSERT_TRUE(watchdog.begin_scan(now));
+      watchdog.begin_scan();
     }
   }
   [[nodiscard]] bool stuck(const TaskSlot& slot) const {
@@ -53,26 +51,42 @@ class CommandWatchdogTest : public testing::Test {
     return 1000;
   }
 
+  SimReactor reactor{1};
   SessionOptions options;
-  TimePoint now{1h};
-  KeepAlive keep_alive{options};
-  CommandWatchdog watchdog{options, keep_alive};
+  KeepAlive keep_alive{reactor, options, [](void*) noexcept {}, nullptr};
+  int due = 0;
+  CommandWatchdog watchdog{
+      reactor, options, keep_alive,
+      [](void* self) noexcept { ++static_cast<CommandWatchdogTest*>(self)->due; }, this};
   TaskTable table{4};
   std::array<ScsiTask, 4> tasks;
   std::uint32_t next_cmd_sn = 0xfffffffe;  // wraps
 };
 
 TEST_F(CommandWatchdogTest, ScansSixteenTimesInCommandTimeout) {
-  EXPECT_TRUE(watchdog.begin_scan(now));
-  EXPECT_EQ(watchdog.next_scan(), now + 100ms);
-  EXPECT_FALSE(watchdog.begin_scan(now + 99ms));
-  EXPECT_TRUE(watchdog.begin_scan(now + 100ms));
+  watchdog.on_busy(reactor.now());
+  reactor.run_for(50ms);
+  watchdog.on_busy(reactor.now());
+  reactor.run_for(49ms);
+  EXPECT_EQ(due, 0);
+  reactor.run_for(1ms);
+  EXPECT_EQ(due, 1);
+  reactor.run_for(1s);
+  EXPECT_EQ(due, 1) << "until it goes on";
+  watchdog.schedule(reactor.now());
+  reactor.run_for(100ms);
+  EXPECT_EQ(due, 2);
+  watchdog.schedule(reactor.now());
+  watchdog.stop();
+  reactor.run_for(1s);
+  EXPECT_EQ(due, 2);
 }
 
 TEST_F(CommandWatchdogTest, WithoutCommandTimeoutItNeverScans) {
   options.command_timeout = 0ms;
-  EXPECT_FALSE(watchdog.begin_scan(now + 1h));
-  EXPECT_EQ(watchdog.next_scan(), TimePoint::max());
+  watchdog.on_busy(reactor.now());
+  reactor.run_for(1h);
+  EXPECT_EQ(due, 0);
 }
 
 TEST_F(CommandWatchdogTest, ACommandThatDoesNotMoveIsStuckAfterCommandTimeout) {
@@ -114,7 +128,7 @@ TEST_F(CommandWatchdogTest, OneThatWasGivenUpBeforeHasEightTimesAsLong) {
 }
 
 TEST_F(CommandWatchdogTest, WhileASilentTargetIsWaitedForAllHaveFourTimesAsLong) {
-  ASSERT_TRUE(keep_alive.goes_on(now, true, {.may_wait = true, .given_up_before = true}));
+  ASSERT_TRUE(keep_alive.goes_on(reactor.now(), true, {.may_wait = true, .given_up_before = true}));
   EXPECT_EQ(scans_until_stuck(sent(0)), 4 * kTimeout + 1);
 }
 

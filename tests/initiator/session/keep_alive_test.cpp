@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/sim_reactor.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -31,9 +33,19 @@ class KeepAliveTest : public testing::Test {
     return Duration::max();
   }
 
+  // Runs for this time; returns when the next look was due, from the start on.
+  Duration due_after(Duration at_most) {
+    due = 0;
+    static_cast<void>(reactor.run_until([this] { return due != 0; }, at_most));
+    return due == 0 ? Duration::max() : reactor.now() - start;
+  }
+
+  SimReactor reactor{1};
   SessionOptions options;
-  TimePoint start{1h};
-  KeepAlive keep_alive{options};
+  TimePoint start = reactor.now();
+  int due = 0;
+  KeepAlive keep_alive{reactor, options,
+                       [](void* self) noexcept { ++static_cast<KeepAliveTest*>(self)->due; }, this};
 };
 
 TEST_F(KeepAliveTest, AnIdleTargetIsAskedAfterTheInterval) {
@@ -42,7 +54,7 @@ TEST_F(KeepAliveTest, AnIdleTargetIsAskedAfterTheInterval) {
 
 TEST_F(KeepAliveTest, ASilentTargetWithCommandsIsAskedAfterStallProbe) {
   EXPECT_EQ(first(Verdict::ask, kBusy), 200ms);
-  EXPECT_EQ(keep_alive.next_look(kBusy), start + 200ms);
+  EXPECT_EQ(keep_alive.next_look(start, kBusy), start + 200ms);
 }
 
 TEST_F(KeepAliveTest, SilenceBeginsWithTheFirstCommandWhereNothingWasOutstanding) {
@@ -60,7 +72,7 @@ TEST_F(KeepAliveTest, WithoutLimitsItNeverAsks) {
   options.stall_probe = 0ms;
   options.noop_out_interval = 0ms;
   EXPECT_EQ(first(Verdict::ask, kBusy), Duration::max());
-  EXPECT_EQ(keep_alive.next_look(kBusy), TimePoint::max());
+  EXPECT_EQ(keep_alive.next_look(start, kBusy), TimePoint::max());
 }
 
 TEST_F(KeepAliveTest, ThePingOfAnIdleTargetHasNoopOutTimeout) {
@@ -78,7 +90,7 @@ TEST_F(KeepAliveTest, WithCommandsTheSilenceIsPathTimeoutInAll) {
   keep_alive.on_busy(start);
   keep_alive.queue_ping(start + 200ms);
   EXPECT_EQ(first(Verdict::silent, kBusy), 2000ms);
-  EXPECT_EQ(keep_alive.next_look(kBusy), start + 2000ms);
+  EXPECT_EQ(keep_alive.next_look(start, kBusy), start + 2000ms);
 }
 
 TEST_F(KeepAliveTest, ALatePingHasThreeQuartersOfItsShareAllTheSame) {
@@ -96,11 +108,11 @@ TEST_F(KeepAliveTest, WhatArrivesPutsTheEndOff) {
 
 TEST_F(KeepAliveTest, AnAnswerIsToldOnceAndOnlyIfSomebodyAsked) {
   keep_alive.queue_ping(start);
-  EXPECT_FALSE(keep_alive.answered());
+  EXPECT_FALSE(keep_alive.answered(start, kIdle));
   EXPECT_FALSE(keep_alive.take_answer());
   keep_alive.ask();
   keep_alive.queue_ping(start);
-  EXPECT_TRUE(keep_alive.answered());
+  EXPECT_TRUE(keep_alive.answered(start, kIdle));
   EXPECT_FALSE(keep_alive.ping_outstanding());
   EXPECT_TRUE(keep_alive.take_answer());
   EXPECT_FALSE(keep_alive.take_answer());
@@ -154,6 +166,56 @@ TEST_F(KeepAliveTest, ASilenceThatTheTargetHasBrokenBeforeIsWaitedOutOnceMore) {
   keep_alive.queue_ping(start + 3200ms);
   EXPECT_TRUE(keep_alive.goes_on(start + 8s, kBusy, {.may_wait = true}));
   EXPECT_FALSE(keep_alive.goes_on(start + 9s, kBusy, {.may_wait = true})) << "twice as long";
+}
+
+TEST_F(KeepAliveTest, WakesUpWhenAnIdleTargetIsToBeAsked) {
+  keep_alive.schedule(start, kIdle);
+  EXPECT_EQ(due_after(1min), 5000ms);
+  EXPECT_EQ(due_after(1min), Duration::max()) << "once, until it is scheduled again";
+}
+
+TEST_F(KeepAliveTest, ACommandWakesItUpEarlier) {
+  keep_alive.schedule(start, kIdle);
+  reactor.run_for(1s);
+  keep_alive.on_busy(start + 1s);
+  EXPECT_EQ(due_after(1min), 1200ms);
+}
+
+TEST_F(KeepAliveTest, CommandAfterCommandArmsTheTimerOnce) {
+  keep_alive.schedule(start, kIdle);
+  for (Duration after = 0ms; after < 200ms; after += 10ms) {
+    keep_alive.on_busy(start + after);
+    keep_alive.on_received(start + after);
+    reactor.run_for(10ms);
+  }
+  EXPECT_EQ(due, 1) << "when the first one would have been silent";
+  EXPECT_EQ(keep_alive.look(reactor.now(), kBusy), Verdict::lives);
+}
+
+TEST_F(KeepAliveTest, AnAnsweredPingIsFollowedByTheNextOne) {
+  keep_alive.on_busy(start);
+  keep_alive.queue_ping(start);
+  keep_alive.schedule(start, kBusy);
+  keep_alive.on_received(start + 10ms);
+  keep_alive.answered(start + 10ms, kBusy);
+  EXPECT_EQ(due_after(1min), 210ms);
+}
+
+TEST_F(KeepAliveTest, WhileASilentTargetIsWaitedForItIsLookedAtOften) {
+  keep_alive.on_busy(start);
+  keep_alive.queue_ping(start + 200ms);
+  ASSERT_TRUE(keep_alive.goes_on(start + 2s, kBusy, {.may_wait = true, .given_up_before = true}));
+  EXPECT_EQ(keep_alive.next_look(start + 2s, kBusy), start + 2125ms);
+  options.path_timeout = 80ms;
+  EXPECT_EQ(keep_alive.next_look(start + 2s, kBusy), start + 2010ms);
+}
+
+TEST_F(KeepAliveTest, OneThatIsStoppedDoesNotWakeUp) {
+  keep_alive.queue_ping(start);
+  keep_alive.schedule(start, kIdle);
+  keep_alive.stop();
+  keep_alive.answered(start, kIdle);
+  EXPECT_EQ(due_after(1min), Duration::max());
 }
 
 }  // namespace

@@ -80,9 +80,9 @@ class PduSenderTest : public testing::Test {
   const SessionOptions options = sender_options();
   NegotiatedParameters negotiated;
   SessionNumbers numbers;
-  LogoutSequence logout;
-  KeepAlive keep_alive{options};
-  CommandWatchdog watchdog{options, keep_alive};
+  LogoutSequence logout{reactor, [](void*) noexcept {}, nullptr};
+  KeepAlive keep_alive{reactor, options, [](void*) noexcept {}, nullptr};
+  CommandWatchdog watchdog{reactor, options, keep_alive, [](void*) noexcept {}, nullptr};
   std::vector<std::byte> data = std::vector<std::byte>(4 << 20);
   std::array<ScsiTask, 6> tasks;
   CommandQueue queue{4, logout, flush, events};
