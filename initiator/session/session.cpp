@@ -75,15 +75,7 @@ Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
           reactor, options_, chap_memory,
           [](void* owner) noexcept { static_cast<Impl*>(owner)->on_login_overdue(); }, this),
       queue_(options_.max_commands, logout_, flush_, events_),
-      receiver_(options_.max_recv_data_segment_length),
-      gather_timer_(
-          reactor,
-          [](void* owner) noexcept {
-            auto& self = *static_cast<Impl*>(owner);
-            self.gather_policy_.waited_in_vain();
-            self.stream_->set_low_water(1);
-          },
-          this) {}
+      receiver_(options_.max_recv_data_segment_length) {}
 
 Session::Impl::~Impl() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stream_);
@@ -200,13 +192,12 @@ void Session::Impl::on_connected() noexcept {
   state_ = SessionState::in_login;
   numbers_.cmd_sn = options_.initial_cmd_sn;
   receiver_.start(kMaxLoginDataBytes);
-  receive_due_ = false;
   if (const Result<void> checked = login_.connected(numbers_.cmd_sn); !checked) {
     fail_connection(checked.error());
     return;
   }
   send_login_request();
-  receive_more();
+  receive(ReceivePacer::part_bytes(0));
 }
 
 void Session::Impl::on_sent() noexcept {
@@ -233,10 +224,10 @@ void Session::Impl::on_closed(const Error& error) noexcept {
   events_.schedule();
 }
 
-void Session::Impl::fail_protocol(std::string what) {
+void Session::Impl::fail_protocol(const std::string& what) {
   backoff_.blame(RepeatedEnds::Cause::broken_rule);
-  fail_connection({ErrorCode::protocol,
-                   fmt::format("{} broke the iSCSI protocol: {}", where(), std::move(what))});
+  fail_connection(
+      {ErrorCode::protocol, fmt::format("{} broke the iSCSI protocol: {}", where(), what)});
 }
 
 void Session::Impl::fail_connection(Error why) {
@@ -274,7 +265,7 @@ void Session::Impl::leave_connection(Error why) {
   login_.stop_waiting();
   logout_.forget_connection();
   flush_.cancel();
-  gather_timer_.stop();
+  pacer_.forget_connection();
   if (!closed_) {
     stream_->reset();
   }

@@ -18,13 +18,14 @@
 #include "base/reactor.h"
 #include "initiator/pdu/pdu.h"
 #include "initiator/pdu/pdu_receiver.h"
+#include "initiator/session/command_answers.h"
 #include "initiator/session/command_queue.h"
 #include "initiator/session/command_watchdog.h"
-#include "initiator/session/gather_policy.h"
 #include "initiator/session/keep_alive.h"
 #include "initiator/session/login_phase.h"
 #include "initiator/session/logout_sequence.h"
 #include "initiator/session/pdu_sender.h"
+#include "initiator/session/receive_pacer.h"
 #include "initiator/session/redirect_chain.h"
 #include "initiator/session/relogin_backoff.h"
 #include "initiator/session/session.h"
@@ -89,7 +90,8 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void on_login_overdue();
   void on_address_found(const Result<void>& found);
   void fail_connection(Error why);
-  void fail_protocol(std::string what);
+  void fail_protocol(const std::string& what);
+  void fail_unless(const Result<void>& taken);
   void leave_connection(Error why);
   void process_events();
   void deliver_session_down();
@@ -115,13 +117,12 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void handle_task_management_response(const TaskManagementResponsePdu& pdu);
 
   // TaskManager::Owner
-  void end_task(TaskSlot& slot) noexcept override { finish(slot); }
+  void end_task(TaskSlot& slot) noexcept override { answers_.finish(slot); }
   void warn(const std::string& text) noexcept override;
   void give_up(const Error& why) noexcept override;
 
   // session_receive.cpp
-  void receive_more();
-  void receive_at_most(std::size_t limit_bytes);
+  void receive(std::size_t limit_bytes);
   void take_received();
   [[nodiscard]] bool begin_large_data_in(const IncomingPdu& pdu);
   void fail_digest(const char* which, Opcode opcode);
@@ -132,11 +133,7 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void send_login_request();
   void redirect();
   void enter_full_feature_phase();
-  void handle_data_in(const DataInPdu& pdu, const std::byte* data);
-  [[nodiscard]] TaskSlot* accept_data_in(const DataInPdu& pdu);
-  void finish_data_in(const DataInPdu& pdu);
   void handle_scsi_response(const ScsiResponsePdu& pdu, const std::byte* data);
-  void handle_r2t(const R2tPdu& pdu);
 
   // session_messages.cpp
   void handle_nop_in(const NopInPdu& pdu);
@@ -145,13 +142,8 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void handle_reject(const RejectPdu& pdu, const std::byte* data);
   void handle_logout_response(const LogoutResponsePdu& pdu);
 
-  // session_pdus.cpp, for all of them
-  void take_status_numbers(const TargetNumbers& numbers);
   void pass_status_gaps();
-  void tolerate(Tolerated rule, std::string_view details = {});
-  void take_window(const TargetNumbers& numbers);
-  void set_transferred(TaskSlot& slot, bool underflow, bool overflow, std::uint32_t residual);
-  void finish(TaskSlot& slot);
+  void tell_tolerated(Tolerated rule, std::string_view details);
 
   // session_transmit.cpp
   void schedule_flush();
@@ -172,7 +164,10 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
   void (*on_stopped_)(void* owner) noexcept = nullptr;
   void* on_stopped_owner_ = nullptr;
   ReloginBackoff backoff_{options_};
-  std::uint32_t tolerated_ = 0;  // those that the log has, a bit for each
+  ToleratedRules tolerated_{[](void* owner, Tolerated rule, std::string_view details) noexcept {
+                              static_cast<Impl*>(owner)->tell_tolerated(rule, details);
+                            },
+                            this};
 
   RedirectChain redirects_;
   LoginPhase login_;
@@ -188,14 +183,14 @@ class Session::Impl final : public ByteStream::Owner, public TaskManager::Owner 
                             [](void* owner) noexcept { static_cast<Impl*>(owner)->on_scan_due(); },
                             this};
   PduSender sender_{options_, negotiated_, numbers_, queue_, watchdog_};
+  CommandAnswers answers_{queue_, sender_, numbers_, watchdog_, negotiated_, tolerated_, flush_};
   TaskManager functions_{*this,    reactor_,  options_, queue_.table(),
                          numbers_, watchdog_, flush_,   events_};
 
   PduReceiver receiver_;
-  bool receive_due_ = false;  // flush() starts it
-  Timer gather_timer_;        // ... or this, a moment later
-  GatherPolicy gather_policy_;
-  std::uint32_t answers_ = 0;  // in this on_received
+  ReceivePacer pacer_{
+      reactor_, [](void* owner) noexcept { static_cast<Impl*>(owner)->stream_->set_low_water(1); },
+      this};
 };
 
 }  // namespace iscsi_blkback

@@ -56,24 +56,24 @@ void Session::Impl::handle_nop_in(const NopInPdu& pdu) {
     if (keep_alive_.ping_sent()) {
       ping_answered();
     } else {
-      tolerate(Tolerated::ping_answer);
+      tolerated_.note(Tolerated::ping_answer);
     }
-    take_status_numbers(pdu.numbers);
+    answers_.take_status_numbers(pdu.numbers);
     return;
   }
-  take_window(pdu.numbers);
+  answers_.take_window(pdu.numbers);
   if (pdu.target_transfer_tag == kReservedTag) {
     return;  // only there for its sequence numbers
   }
   if (!sender_.add_ping_reply(pdu.lun, pdu.target_transfer_tag)) {
-    tolerate(Tolerated::many_pings);
+    tolerated_.note(Tolerated::many_pings);
     return;
   }
   schedule_flush();
 }
 
 void Session::Impl::handle_async_message(const AsyncMessagePdu& pdu, const std::byte* data) {
-  take_status_numbers(pdu.numbers);
+  answers_.take_status_numbers(pdu.numbers);
   switch (pdu.event) {
     case AsyncEvent::scsi_event: {
       const std::size_t length =
@@ -113,10 +113,10 @@ void Session::Impl::logout_as_asked(const char* what, std::uint16_t limit_second
 }
 
 void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
-  take_status_numbers(pdu.numbers);
+  answers_.take_status_numbers(pdu.numbers);
   if (pdu.data_bytes < kBhsBytes) {
     if (keep_alive_.ping_sent() && !queue_.busy() && functions_.used() == 0) {
-      tolerate(Tolerated::ping_rejected);  // there is nothing else that it can be of
+      tolerated_.note(Tolerated::ping_rejected);  // there is nothing else that it can be of
       ping_answered();
       return;
     }
@@ -133,7 +133,7 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
   if (rejected.opcode == Opcode::nop_out) {
     // Too busy for it, or without a use for it, but alive.
     if (pdu.reason != kImmediateCommandReject) {
-      tolerate(Tolerated::ping_rejected);
+      tolerated_.note(Tolerated::ping_rejected);
     }
     if (rejected.initiator_task_tag == kPingTag && keep_alive_.ping_sent()) {
       ping_answered();
@@ -147,7 +147,7 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
     } else if (pdu.reason == kCommandNotSupported) {
       function_answered(tag, FunctionOutcome::unsupported);
     } else {
-      tolerate(Tolerated::function_rejected);
+      tolerated_.note(Tolerated::function_rejected);
       function_answered(tag, FunctionOutcome::refused);
     }
     return;
@@ -157,7 +157,7 @@ void Session::Impl::handle_reject(const RejectPdu& pdu, const std::byte* data) {
       (rejected.opcode == Opcode::data_out || rejected.opcode == Opcode::scsi_command)) {
     // 7.8: the command's own answer follows, with the sense of a damaged transfer. Until then it is
     // in doubt.
-    tolerate(Tolerated::data_rejected);
+    tolerated_.note(Tolerated::data_rejected);
     doubt_commands(slot->task->lun);
     return;
   }

@@ -5,22 +5,8 @@
 #include "initiator/session/session_impl.h"
 
 namespace iscsi_blkback {
-namespace {
 
-// Of what a target sends in one go, a receive takes a part: while it is looked at and the next
-// commands are sent for it, the target has something to do, and what is left is there at once for
-// the next receive, which need not wait. Taking all, each side would sleep while the other works.
-// (One segment on the way through Linux has up to 64 KiB.)
-constexpr std::size_t kPartBytes = 40 * 1024;
-constexpr std::size_t kPartBytesPerCommand = 512;
-
-}  // namespace
-
-void Session::Impl::receive_more() {
-  receive_at_most(kPartBytes + queue_.in_flight() * kPartBytesPerCommand);
-}
-
-void Session::Impl::receive_at_most(std::size_t limit_bytes) {
+void Session::Impl::receive(std::size_t limit_bytes) {
   std::array<iovec, 2> parts;
   stream_->receive(receiver_.room(limit_bytes, parts));
 }
@@ -33,23 +19,21 @@ void Session::Impl::on_received(std::size_t count) noexcept {
   }
   const TimePoint now = reactor_.turn_time();
   keep_alive_.on_received(now);
-  gather_timer_.stop();
+  pacer_.stop_waiting();
   if (!connection_active()) {
     return;  // being reset; on_closed follows
   }
   const std::uint32_t were_in_flight = queue_.in_flight();
-  answers_ = 0;
+  const std::uint32_t were_finished = answers_.finished();
   receiver_.arrived(count);
   take_received();
   if (!full_feature_phase()) {
     if (connection_active()) {
-      receive_more();
+      receive(ReceivePacer::part_bytes(0));
     }
     return;
   }
-  gather_policy_.received(count, answers_, were_in_flight, now);
-  // After what is sent in this turn: the answers to it may be there then.
-  receive_due_ = true;
+  pacer_.received(count, answers_.finished() - were_finished, were_in_flight, now);
   schedule_flush();
 }
 
@@ -68,7 +52,7 @@ void Session::Impl::take_received() {
         }
         break;
       case PduReceiver::Next::large_data_in_complete:
-        finish_data_in(receiver_.large_data_in());
+        answers_.finish_data_in(receiver_.large_data_in());
         break;
       case PduReceiver::Next::too_long:
         fail_protocol(std::string("a ") + to_string(pdu.header.opcode) +
@@ -86,17 +70,16 @@ void Session::Impl::take_received() {
 
 // Whether its data goes straight to the task's buffer.
 bool Session::Impl::begin_large_data_in(const IncomingPdu& received) {
-  const DataInPdu pdu = decode_data_in(received.bytes());
-  if (const TaskSlot* meant = queue_.find(pdu.initiator_task_tag);
-      meant != nullptr && meant->task->data == nullptr) {
-    receiver_.keep_staged();  // to be thrown away
+  const Result<std::byte*> destination = answers_.begin_data_in(decode_data_in(received.bytes()));
+  if (!destination) {
+    fail_protocol(destination.error().message);
     return false;
   }
-  const TaskSlot* slot = accept_data_in(pdu);
-  if (slot == nullptr) {
-    return false;  // the connection has failed
+  if (*destination == nullptr) {
+    receiver_.keep_staged();
+    return false;
   }
-  receiver_.receive_into(slot->task->data + pdu.buffer_offset);
+  receiver_.receive_into(*destination);
   return true;
 }
 

@@ -107,6 +107,11 @@ void Session::Impl::warn(const std::string& text) noexcept {
   log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}: {}", where(), text);
 }
 
+void Session::Impl::tell_tolerated(Tolerated rule, std::string_view details) {
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{} {}{}", where(),
+              to_string(rule), details);
+}
+
 void Session::Impl::give_up(const Error& why) noexcept {
   fail_connection({why.code, fmt::format("{} {}", where(), why.message)});
 }
@@ -122,7 +127,7 @@ void Session::Impl::handle_task_management_response(const TaskManagementResponse
     fail_protocol("a Task Management Response that answers no request");
     return;
   }
-  take_status_numbers(pdu.numbers);
+  answers_.take_status_numbers(pdu.numbers);
   function_answered(pdu.initiator_task_tag, outcome_of(pdu.response));
 }
 

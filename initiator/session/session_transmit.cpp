@@ -17,21 +17,13 @@ void Session::Impl::flush() {
   if (!sender_.sending() && !logout_.sent()) {  // 11.14: nothing follows a Logout
     send_batch();
   }
-  if (!receive_due_) {
+  if (!pacer_.take_due()) {
     return;
   }
-  receive_due_ = false;
-  // A receive without an answer has brought a part of one: the rest is on its way.
-  const std::size_t low_water = answers_ != 0 && !receiver_.in_large_data_in()
-                                    ? gather_policy_.low_water_bytes(queue_.in_flight())
-                                    : 1;
+  const std::size_t low_water = pacer_.low_water_bytes(
+      queue_.in_flight(), receiver_.in_large_data_in(), reactor_.turn_time());
   stream_->set_low_water(low_water);
-  if (low_water == 1) {
-    receive_more();
-  } else {
-    gather_timer_.start_at(reactor_.turn_time() + GatherPolicy::kPatience);
-    receive_at_most(~std::size_t{0});
-  }
+  receive(low_water == 1 ? ReceivePacer::part_bytes(queue_.in_flight()) : ~std::size_t{0});
 }
 
 void Session::Impl::send_batch() {

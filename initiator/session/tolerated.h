@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace iscsi_blkback {
 
@@ -69,5 +70,26 @@ enum class Tolerated : std::uint8_t {
   }
   return "breaks a rule";
 }
+
+// Those that a target has broken.
+class ToleratedRules {
+ public:
+  using Tell = void (*)(void* owner, Tolerated rule, std::string_view details) noexcept;
+  // tell: comes once for each rule.
+  ToleratedRules(Tell tell, void* owner) : tell_(tell), owner_(owner) {}
+
+  void note(Tolerated rule, std::string_view details = {}) {
+    const std::uint32_t bit = 1U << static_cast<unsigned>(rule);
+    if ((noted_ & bit) == 0) {
+      noted_ |= bit;
+      tell_(owner_, rule, details);
+    }
+  }
+
+ private:
+  const Tell tell_;
+  void* const owner_;
+  std::uint32_t noted_ = 0;  // a bit for each
+};
 
 }  // namespace iscsi_blkback

@@ -18,6 +18,7 @@ iscsi_blkback_test(initiator_test
     initiator/scsi/lun_names_test.cpp
     initiator/scsi/sense_vpd_test.cpp
     initiator/scsi/vendor_pages_test.cpp
+    initiator/session/command_answers_test.cpp
     initiator/session/command_queue_test.cpp
     initiator/session/command_watchdog_test.cpp
     initiator/session/gather_policy_test.cpp
@@ -25,6 +26,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/login_phase_test.cpp
     initiator/session/logout_sequence_test.cpp
     initiator/session/pdu_sender_test.cpp
+    initiator/session/receive_pacer_test.cpp
     initiator/session/redirect_chain_test.cpp
     initiator/session/relogin_backoff_test.cpp
     initiator/session/session_address_test.cpp
