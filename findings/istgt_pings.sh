@@ -15,7 +15,7 @@
 #            bytes to its user. Who takes a gap in StatSN for a broken connection, as error recovery
 #            level 0 allows, breaks one with each ping under load.
 # Here       Gaps are waited for (initiator/session/status_sequence.h), and only a connection that is silent
-#            is pinged (initiator/session/session_timers.cpp). QueueDepth 0 is not to be used.
+#            is pinged (initiator/session/keep_alive.h). QueueDepth 0 is not to be used.
 #
 # Runs istgt on free ports of the loopback address, with a disk in the temporary folder, and keeps
 # it busy with READs and pings for some seconds with the few lines of Python below. Needs root, apt

@@ -10,7 +10,7 @@
 #            with CHECK CONDITION is reported as it should be.
 # Matters    QEMU and the other users of the library tell the guest that the block is written.
 #            Linux's initiator takes Response 1 for an error of the host and tries again.
-# Here       Response is judged before Status (initiator/session/session_pdus.cpp).
+# Here       Response is judged before Status (initiator/session/command_answers.cpp).
 #
 # Runs libiscsi beside the few lines of Python below, a target in memory on a free port of the
 # loopback address. Needs root, apt, gcc and python3. Exit status: 0 as described, 1 it behaves

@@ -11,7 +11,7 @@
 # Matters    Nobody gets in, where logins were to be moved to another network of the same server;
 #            and where target and initiator are on one host, on which this would be tried out
 #            first, it seems to work. Only a redirect to another server does what it says.
-# Here       A circle ends with a sentence that names it (initiator/session/session_redirect.cpp).
+# Here       A circle ends with a sentence that names it (initiator/session/redirect_chain.cpp).
 #
 # Runs tgtd on a free port of two loopback addresses. Needs root, apt and python3. Exit status: 0
 # as described, 1 it behaves differently, 2 it could not be tried.

@@ -5,9 +5,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "initiator/session/session_impl.h"
-#include "initiator/session/session_tags.h"
-
 namespace iscsi_blkback {
 namespace {
 
@@ -54,34 +51,51 @@ const char* to_string(SessionState state) {
   return "unknown";
 }
 
-Session::Impl::Impl(Session& session, Reactor& reactor, SessionOptions options,
-                    NameResolver& resolver, ChapMemory& chap_memory)
+Session::Session(Reactor& reactor, SessionOptions options, NameResolver& resolver,
+                 ChapMemory& chap_memory)
     : options_(within_bounds(std::move(options))),
       reactor_(reactor),
-      session_(session),
       events_(
-          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->process_events(); }, this),
+          reactor, [](void* self) noexcept { static_cast<Session*>(self)->process_events(); },
+          this),
       flush_(
-          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->flush(); }, this),
+          reactor, [](void* self) noexcept { static_cast<Session*>(self)->flush(); }, this),
+      tolerated_(
+          [](void* self, Tolerated rule, std::string_view details) noexcept {
+            static_cast<Session*>(self)->tell_tolerated(rule, details);
+          },
+          this),
       retry_timer_(
-          reactor, [](void* owner) noexcept { static_cast<Impl*>(owner)->connect(); }, this),
+          reactor, [](void* self) noexcept { static_cast<Session*>(self)->connect(); }, this),
       redirects_(
           reactor, options_, resolver,
-          [](void* owner, Result<void> found) noexcept {
-            static_cast<Impl*>(owner)->on_address_found(found);
+          [](void* self, Result<void> found) noexcept {
+            static_cast<Session*>(self)->on_address_found(found);
           },
           this),
       login_(
           reactor, options_, chap_memory,
-          [](void* owner) noexcept { static_cast<Impl*>(owner)->on_login_overdue(); }, this),
+          [](void* self) noexcept { static_cast<Session*>(self)->on_login_overdue(); }, this),
+      logout_(
+          reactor, [](void* self) noexcept { static_cast<Session*>(self)->on_logout_due(); }, this),
       queue_(options_.max_commands, logout_, flush_, events_),
-      receiver_(options_.max_recv_data_segment_length) {}
+      keep_alive_(
+          reactor, options_,
+          [](void* self) noexcept { static_cast<Session*>(self)->on_keep_alive_due(); }, this),
+      watchdog_(
+          reactor, options_, keep_alive_,
+          [](void* self) noexcept { static_cast<Session*>(self)->on_scan_due(); }, this),
+      receiver_(options_.max_recv_data_segment_length),
+      pacer_(
+          reactor,
+          [](void* self) noexcept { static_cast<Session*>(self)->stream_->set_low_water(1); },
+          this) {}
 
-Session::Impl::~Impl() {
+Session::~Session() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stream_);
 }
 
-void Session::Impl::start() {
+void Session::start() {
   ISCSI_BLKBACK_ASSERT(state_ == SessionState::free && !stopping_);
   backoff_.start(reactor_.now());
   login_.start();
@@ -89,7 +103,7 @@ void Session::Impl::start() {
   connect();
 }
 
-void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
+void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
   ISCSI_BLKBACK_ASSERT(!stopping_);
   stopping_ = true;
   on_stopped_ = on_stopped;
@@ -117,53 +131,26 @@ void Session::Impl::stop(void (*on_stopped)(void* owner) noexcept, void* owner) 
   events_.schedule();
 }
 
-void Session::Impl::submit(ScsiTask& task) {
-  if (state_ != SessionState::logged_in) {
-    queue_.refuse(task);
-    return;
-  }
-  if (queue_.submit(task)) {
-    const TimePoint now = reactor_.turn_time();
-    keep_alive_.on_busy(now);
-    watchdog_.on_busy(now);
-  }
-}
-
-bool Session::Impl::discard(ScsiTask& task) {
-  if (receiver_.in_large_data_in()) {
-    const TaskSlot* slot = queue_.find(receiver_.large_data_in().initiator_task_tag);
-    if (slot != nullptr && slot->task == &task) {
-      return false;
-    }
-  }
-  task.data = nullptr;
-  return true;
-}
-
-void Session::Impl::drop(const Error& why) {
-  fail_connection(why);
-}
-
-void Session::Impl::retry_now() {
+void Session::retry_now() {
   if (state_ == SessionState::transport_wait && !stopping_ && !redirects_.looking_up()) {
     retry_timer_.stop();
     connect();
   }
 }
 
-bool Session::Impl::still_trying() const {
+bool Session::still_trying() const {
   return state_ != SessionState::logged_in && backoff_.still_trying(reactor_.now());
 }
 
-bool Session::Impl::connection_active() const {
+bool Session::connection_active() const {
   return state_ == SessionState::in_login || full_feature_phase();
 }
 
-bool Session::Impl::full_feature_phase() const {
+bool Session::full_feature_phase() const {
   return state_ == SessionState::logged_in || state_ == SessionState::in_logout;
 }
 
-std::string Session::Impl::where() const {
+std::string Session::where() const {
   const std::string address = redirects_.login_address().to_string();
   std::string text =
       options_.portal_name.empty() || options_.portal_name == address
@@ -175,7 +162,7 @@ std::string Session::Impl::where() const {
   return text;
 }
 
-void Session::Impl::connect() {
+void Session::connect() {
   state_ = SessionState::connecting;
   backoff_.connecting();
   login_.connecting();
@@ -185,7 +172,7 @@ void Session::Impl::connect() {
                              *this);
 }
 
-void Session::Impl::on_connected() noexcept {
+void Session::on_connected() noexcept {
   if (state_ != SessionState::connecting) {
     return;  // given up meanwhile; on_closed follows
   }
@@ -200,7 +187,7 @@ void Session::Impl::on_connected() noexcept {
   receive(ReceivePacer::part_bytes(0));
 }
 
-void Session::Impl::on_sent() noexcept {
+void Session::on_sent() noexcept {
   sender_.on_sent();
   queue_.complete_referred_to();
   if (state_ == SessionState::in_login && login_.take_due()) {
@@ -210,7 +197,7 @@ void Session::Impl::on_sent() noexcept {
   }
 }
 
-void Session::Impl::on_closed(const Error& error) noexcept {
+void Session::on_closed(const Error& error) noexcept {
   closed_ = true;
   if (state_ == SessionState::connecting || connection_active()) {
     if (state_ == SessionState::logged_in && error.code == ErrorCode::unavailable) {
@@ -224,13 +211,13 @@ void Session::Impl::on_closed(const Error& error) noexcept {
   events_.schedule();
 }
 
-void Session::Impl::fail_protocol(const std::string& what) {
+void Session::fail_protocol(const std::string& what) {
   backoff_.blame(RepeatedEnds::Cause::broken_rule);
   fail_connection(
       {ErrorCode::protocol, fmt::format("{} broke the iSCSI protocol: {}", where(), what)});
 }
 
-void Session::Impl::fail_connection(Error why) {
+void Session::fail_connection(Error why) {
   if (state_ == SessionState::connecting || connection_active()) {
     leave_connection(std::move(why));
   }
@@ -238,7 +225,7 @@ void Session::Impl::fail_connection(Error why) {
 
 // From any state with a connection to cleanup_wait. After a failure and after a logout alike, the
 // connection is reset: nothing that is still on its way may reach the target.
-void Session::Impl::leave_connection(Error why) {
+void Session::leave_connection(Error why) {
   const bool was_up = full_feature_phase();
   if (was_up) {
     ++statistics_.connection_losses;
@@ -272,13 +259,13 @@ void Session::Impl::leave_connection(Error why) {
   events_.schedule();
 }
 
-bool Session::Impl::keeps_ending() const {
+bool Session::keeps_ending() const {
   return backoff_.keeps_ending(reactor_.now(), full_feature_phase());
 }
 
 // A portal that stays away fails the same way every second: once is enough. A login that failed by
 // its offer of CHAP algorithms, or by its address, is no trouble while there is another one.
-void Session::Impl::log_failure(const Error& why) {
+void Session::log_failure(const Error& why) {
   if (stopping_ || redirects_.redirected() || redirects_.has_another_address()) {
     return;
   }
@@ -297,7 +284,7 @@ void Session::Impl::log_failure(const Error& why) {
 
 // Everything that tells others of a change of state happens here, in one place and never from
 // inside a call of theirs.
-void Session::Impl::process_events() {
+void Session::process_events() {
   deliver_session_down();
   deliver_ping_answered();
   if (closed_) {
@@ -315,15 +302,15 @@ void Session::Impl::process_events() {
   on_stopped_(on_stopped_owner_);  // may delete the session
 }
 
-void Session::Impl::deliver_session_down() {
+void Session::deliver_session_down() {
   if (!std::exchange(session_down_pending_, false)) {
     return;
   }
   observers_.for_each(
-      [this](SessionObserver& observer) { observer.on_session_down(session_, last_error_); });
+      [this](SessionObserver& observer) { observer.on_session_down(*this, last_error_); });
 }
 
-void Session::Impl::clean_up_connection() {
+void Session::clean_up_connection() {
   closed_ = false;
   stream_.reset();
   login_.forget_connection();
@@ -336,7 +323,7 @@ void Session::Impl::clean_up_connection() {
   functions_.connection_lost();
 }
 
-void Session::Impl::begin_logout(const Error& why, const LogoutSequence::Limits& limits) {
+void Session::begin_logout(const Error& why, const LogoutSequence::Limits& limits) {
   if (state_ != SessionState::logged_in) {
     return;
   }
@@ -348,93 +335,60 @@ void Session::Impl::begin_logout(const Error& why, const LogoutSequence::Limits&
   schedule_flush();
 }
 
-Session::Session(Reactor& reactor, SessionOptions options, NameResolver& resolver,
-                 ChapMemory& chap_memory)
-    : impl_(std::make_unique<Impl>(*this, reactor, std::move(options), resolver, chap_memory)) {}
+void Session::on_login_overdue() {
+  fail_connection({ErrorCode::timed_out,
+                   where() + (state_ == SessionState::connecting
+                                  ? " does not answer; check the address, cable and firewall"
+                                  : " accepts the connection but does not answer the login")});
+}
 
-Session::~Session() = default;
+void Session::on_logout_due() {
+  if (logout_.over(reactor_.now())) {
+    fail_connection(
+        {ErrorCode::timed_out, fmt::format("{} did not finish the logout in time", where())});
+    return;
+  }
+  logout_.end_drain();
+  schedule_flush();
+}
+
+void Session::on_address_found(const Result<void>& found) {
+  if (found) {
+    connect();
+    return;
+  }
+  ++statistics_.login_failures;
+  Error why{found.error().code, fmt::format("{} {}", where(), found.error().message)};
+  if (why.message != last_error_.message) {
+    log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{}", why.message);
+  }
+  last_error_ = std::move(why);
+  schedule_retry();
+}
+
+void Session::schedule_retry() {
+  if (stopping_) {
+    return;  // process_events finishes the stop
+  }
+  state_ = SessionState::transport_wait;
+  switch (redirects_.next()) {
+    case RedirectChain::Next::looking_up:
+      return;
+    case RedirectChain::Next::at_once:
+      retry_timer_.start_after(Duration::zero());
+      return;
+    case RedirectChain::Next::after_back_off:
+      break;
+  }
+  retry_timer_.start_after(backoff_.next_wait(reactor_.random(), login_.take_another_offer()));
+}
 
 void Session::add_observer(SessionObserver& observer) {
-  impl_->observers_.push_back(observer);
+  observers_.push_back(observer);
 }
 
 void Session::remove_observer(SessionObserver& observer) {
   static_cast<ListHook<SessionObserver>&>(observer).unlink();
-}
-
-void Session::start() {
-  impl_->start();
-}
-void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
-  impl_->stop(on_stopped, owner);
-}
-void Session::submit(ScsiTask& task) {
-  impl_->submit(task);
-}
-void Session::take_back_unsent(bool (*is_callers)(const ScsiTask& task,
-                                                  const void* caller) noexcept,
-                               const void* caller) {
-  impl_->take_back_unsent(is_callers, caller);
-}
-void Session::manage(TaskManagement& function) {
-  impl_->manage(function);
-}
-void Session::abandon(TaskManagement& function) {
-  impl_->abandon(function);
-}
-void Session::doubt_commands(std::uint64_t lun) {
-  impl_->doubt_commands(lun);
-}
-bool Session::may_reset(std::uint64_t lun) const {
-  return impl_->may_reset(lun);
-}
-void Session::ping() {
-  impl_->ping();
-}
-bool Session::discard(ScsiTask& task) {
-  return impl_->discard(task);
-}
-void Session::drop(const Error& why) {
-  impl_->drop(why);
-}
-void Session::retry_now() {
-  impl_->retry_now();
-}
-SessionState Session::state() const {
-  return impl_->state_;
-}
-const SessionOptions& Session::options() const {
-  return impl_->options_;
-}
-const NegotiatedParameters& Session::negotiated() const {
-  return impl_->negotiated_;
-}
-const SocketAddress& Session::portal_address() const {
-  return impl_->portal_address_;
-}
-const SocketAddress& Session::peer() const {
-  return impl_->peer_;
-}
-std::uint64_t Session::login_epoch() const {
-  return impl_->login_epoch_;
-}
-bool Session::still_trying() const {
-  return impl_->still_trying();
-}
-const Error& Session::last_error() const {
-  return impl_->last_error_;
-}
-bool Session::keeps_ending() const {
-  return impl_->keeps_ending();
-}
-std::uint32_t Session::commands_in_flight() const {
-  return impl_->commands_in_flight();
-}
-TimePoint Session::last_received() const {
-  return impl_->keep_alive_.last_received();
-}
-const SessionStatistics& Session::statistics() const {
-  return impl_->statistics_;
 }
 
 }  // namespace iscsi_blkback

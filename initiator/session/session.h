@@ -11,6 +11,14 @@
 // TASK asks the target to, LOGICAL UNIT RESET does where the LUN's disks allow it, and where
 // neither is answered the connection is dropped. A command's buffer is its submitter's again only
 // when the target has answered or the connection is gone for good.
+//
+// What it decides, it has machines for, each with its own state and, where it waits, its own timer:
+//   ReloginBackoff, RedirectChain, LoginPhase    when, where and how the next login is tried
+//   PduSender, PduReceiver, ReceivePacer         PDUs to bytes and back; SessionNumbers is between them
+//   CommandQueue, CommandAnswers                 commands from submit to completion
+//   KeepAlive, CommandWatchdog, TaskManager      whether the target lives, and what is stuck
+//   LogoutSequence                               the end in order
+// Session itself has the state, the stream and the observers, and tells each machine what happens.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +26,28 @@
 #include <string>
 
 #include "base/intrusive_list.h"
+#include "base/log.h"
 #include "base/reactor.h"
 #include "initiator/login/chap_ladder.h"
 #include "initiator/login/resolve.h"
 #include "initiator/login/session_options.h"
+#include "initiator/pdu/pdu_receiver.h"
 #include "initiator/scsi/scsi_task.h"
+#include "initiator/session/command_answers.h"
+#include "initiator/session/command_queue.h"
+#include "initiator/session/command_watchdog.h"
+#include "initiator/session/keep_alive.h"
+#include "initiator/session/login_phase.h"
+#include "initiator/session/logout_sequence.h"
+#include "initiator/session/pdu_sender.h"
+#include "initiator/session/receive_pacer.h"
+#include "initiator/session/redirect_chain.h"
+#include "initiator/session/relogin_backoff.h"
+#include "initiator/session/session_numbers.h"
 #include "initiator/session/session_state.h"
 #include "initiator/session/task_management.h"
+#include "initiator/session/task_manager.h"
+#include "initiator/session/tolerated.h"
 
 namespace iscsi_blkback {
 
@@ -73,7 +96,7 @@ struct SessionStatistics {
   std::uint64_t bytes_received = 0;
 };
 
-class Session {
+class Session final : private ByteStream::Owner, private TaskManager::Owner {
  public:
   // resolver: for redirects to a host name; chap_memory: what CHAP has come to at this target. Both
   // outlive the session.
@@ -98,7 +121,9 @@ class Session {
   // Takes back the commands that wait here, no byte of them sent, and are the caller's: they
   // complete with not_sent, later in this turn.
   void take_back_unsent(bool (*is_callers)(const ScsiTask& task, const void* caller) noexcept,
-                        const void* caller);
+                        const void* caller) {
+    queue_.withdraw_unsent(is_callers, caller);
+  }
 
   // Sends a task management function, at once and past the command window. The tasks that it aborts
   // complete with aborted before it does. Never completes from inside. A command that was not sent
@@ -107,7 +132,7 @@ class Session {
   void manage(TaskManagement& function);
   // Nobody waits for it any more: it is its owner's again and does not complete. The target may
   // still execute it, if it was sent.
-  void abandon(TaskManagement& function);
+  void abandon(TaskManagement& function) { functions_.abandon(function); }
   // Commands for the LUN that are at the target now may have been ended there without an answer (by
   // a reset): those that are not answered in an eighth of command_timeout are stuck.
   void doubt_commands(std::uint64_t lun);
@@ -115,7 +140,7 @@ class Session {
   // Whether the LUN may be reset, which ends everybody's commands there (SAM-5 7.7): an observer
   // allows it and none refuses. Where it may not, the connection is dropped for a command that
   // cannot be aborted.
-  [[nodiscard]] bool may_reset(std::uint64_t lun) const;
+  [[nodiscard]] bool may_reset(std::uint64_t lun) noexcept override;
 
   // Asks at once, with a NOP-Out, whether the connection lives; one that is under way already
   // serves. Observers hear on_ping_answered. Without an answer and anything else from the target
@@ -129,35 +154,151 @@ class Session {
 
   // Treats the connection as failed (a checker's verdict); as after any other failure the session
   // then logs in again.
-  void drop(const Error& why);
+  void drop(const Error& why) { fail_connection(why); }
   // While waiting for the next try: tries now (a sibling path came back, an operator asked).
   void retry_now();
 
-  [[nodiscard]] SessionState state() const;
-  [[nodiscard]] const SessionOptions& options() const;
-  [[nodiscard]] const NegotiatedParameters& negotiated() const;  // of the last login
+  [[nodiscard]] SessionState state() const { return state_; }
+  [[nodiscard]] const SessionOptions& options() const { return options_; }
+  [[nodiscard]] const NegotiatedParameters& negotiated() const {  // of the last login
+    return negotiated_;
+  }
   // Of the portal's addresses the one by which that login came in. Before a first login it is the
   // first address.
-  [[nodiscard]] const SocketAddress& portal_address() const;
+  [[nodiscard]] const SocketAddress& portal_address() const { return portal_address_; }
   // Where that login led: to portal_address(), or by redirects to another one.
-  [[nodiscard]] const SocketAddress& peer() const;
-  [[nodiscard]] std::uint64_t login_epoch() const;  // counts successful logins
+  [[nodiscard]] const SocketAddress& peer() const { return peer_; }
+  [[nodiscard]] std::uint64_t login_epoch() const {  // counts successful logins
+    return login_epoch_;
+  }
   // While it is not logged in: what last_error() says is not the end of it. A redirect is followed,
   // and a target that is just being started, or with which another CHAP algorithm is tried next,
   // lets us in at the second or third try. Not any more after some tries: see ReloginBackoff.
   [[nodiscard]] bool still_trying() const;
   // Why it is not logged in; an empty message before a first failure.
-  [[nodiscard]] const Error& last_error() const;
+  [[nodiscard]] const Error& last_error() const { return last_error_; }
   // Its connections end for the same reason again and again (see repeated_ends.h): one that is
   // logged in has not lasted long enough yet to be believed.
   [[nodiscard]] bool keeps_ending() const;
-  [[nodiscard]] std::uint32_t commands_in_flight() const;  // submitted, not completed
-  [[nodiscard]] TimePoint last_received() const;           // when a PDU last arrived
-  [[nodiscard]] const SessionStatistics& statistics() const;
+  [[nodiscard]] std::uint32_t commands_in_flight() const {  // submitted, not completed
+    return queue_.in_flight();
+  }
+  [[nodiscard]] TimePoint last_received() const {  // when a PDU last arrived
+    return keep_alive_.last_received();
+  }
+  [[nodiscard]] const SessionStatistics& statistics() const { return statistics_; }
 
  private:
-  class Impl;
-  std::unique_ptr<Impl> impl_;
+  // ByteStream::Owner
+  void on_connected() noexcept override;
+  void on_sent() noexcept override;
+  void on_received(std::size_t count) noexcept override;
+  void on_closed(const Error& error) noexcept override;
+
+  // Life: session.cpp.
+  [[nodiscard]] bool connection_active() const;
+  [[nodiscard]] bool full_feature_phase() const;
+  void connect();
+  void on_login_overdue();
+  void on_address_found(const Result<void>& found);
+  void fail_connection(Error why);
+  void fail_protocol(const std::string& what);
+  void fail_unless(const Result<void>& taken);
+  void leave_connection(Error why);
+  void process_events();
+  void deliver_session_down();
+  void clean_up_connection();
+  void log_failure(const Error& why);
+  void begin_logout(const Error& why, const LogoutSequence::Limits& limits);
+  void on_logout_due();
+  void stop_watching();
+  void schedule_retry();
+  [[nodiscard]] std::string where() const;
+
+  // Commands and what watches over them: session_commands.cpp.
+  void on_keep_alive_due();
+  void ask_for_peer();
+  [[nodiscard]] KeepAlive::Silence silence();
+  void note_end_of_silence();
+  void ping_answered();
+  void deliver_ping_answered();
+  void on_scan_due();
+  void scan_for_stuck_commands();
+  void function_answered(std::uint32_t tag, FunctionOutcome outcome);
+  void queue_ping();
+
+  // TaskManager::Owner
+  void end_task(TaskSlot& slot) noexcept override { answers_.finish(slot); }
+  void warn(const std::string& text) noexcept override;
+  void give_up(const Error& why) noexcept override;
+
+  // What is sent and received: session_pdus.cpp.
+  void schedule_flush();
+  void flush();
+  void send_batch();
+  void receive(std::size_t limit_bytes);
+  void take_received();
+  [[nodiscard]] bool begin_large_data_in(const IncomingPdu& pdu);
+  void fail_digest(const char* which, Opcode opcode);
+  void handle_pdu(const IncomingPdu& pdu);
+  void handle_login_pdu(const IncomingPdu& pdu);
+  void send_login_request();
+  void redirect();
+  void enter_full_feature_phase();
+  void handle_scsi_response(const ScsiResponsePdu& pdu, const std::byte* data);
+  void handle_nop_in(const NopInPdu& pdu);
+  void handle_async_message(const AsyncMessagePdu& pdu, const std::byte* data);
+  void logout_as_asked(const char* what, std::uint16_t limit_seconds);
+  void handle_reject(const RejectPdu& pdu, const std::byte* data);
+  void handle_logout_response(const LogoutResponsePdu& pdu);
+  void handle_task_management_response(const TaskManagementResponsePdu& pdu);
+  void pass_status_gaps();
+  void tell_tolerated(Tolerated rule, std::string_view details);
+
+  IntrusiveList<SessionObserver> observers_;
+  const SessionOptions options_;
+  Reactor& reactor_;
+  std::unique_ptr<ByteStream> stream_;
+  Deferred events_;  // process_events()
+  Deferred flush_;   // what is to be sent and received goes to the stream once in a turn
+
+  // Life.
+  SessionState state_ = SessionState::free;
+  bool closed_ = false;                // the stream has called on_closed
+  bool session_down_pending_ = false;  // observers have heard up and are to hear down
+  bool stopping_ = false;
+  void (*on_stopped_)(void* owner) noexcept = nullptr;
+  void* on_stopped_owner_ = nullptr;
+  Error last_error_{ErrorCode::unavailable, ""};
+  LogLimiter log_limiter_;
+  std::string logged_failure_;  // the last that was
+  ToleratedRules tolerated_;
+  SessionStatistics statistics_;
+
+  // Of the last login that succeeded.
+  NegotiatedParameters negotiated_;
+  SocketAddress portal_address_ = options_.portal;
+  SocketAddress peer_;
+  std::uint64_t login_epoch_ = 0;
+
+  // From one connection to the next.
+  Timer retry_timer_;  // in transport_wait
+  ReloginBackoff backoff_{options_};
+  RedirectChain redirects_;
+  LoginPhase login_;
+  LogoutSequence logout_;
+
+  // Commands on the connection, and whether they get on.
+  SessionNumbers numbers_;
+  CommandQueue queue_;
+  KeepAlive keep_alive_;
+  CommandWatchdog watchdog_;
+  PduSender sender_{options_, negotiated_, numbers_, queue_, watchdog_};
+  PduReceiver receiver_;
+  ReceivePacer pacer_;
+  CommandAnswers answers_{queue_, sender_, numbers_, watchdog_, negotiated_, tolerated_, flush_};
+  TaskManager functions_{*this,    reactor_,  options_, queue_.table(),
+                         numbers_, watchdog_, flush_,   events_};
 };
 
 }  // namespace iscsi_blkback

@@ -1,16 +1,216 @@
+// What a session sends and receives: the one send and the one receive of a turn, and what becomes of
+// each PDU.
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
+#include <array>
 
 #include "base/byte_order.h"
+#include "base/log.h"
 #include "initiator/scsi/error_class.h"
-#include "initiator/session/session_impl.h"
+#include "initiator/scsi/lun_address.h"
+#include "initiator/session/session.h"
 #include "initiator/session/session_tags.h"
 
 namespace iscsi_blkback {
+namespace {
 
-void Session::Impl::handle_pdu(const IncomingPdu& pdu) {
+constexpr std::uint8_t kDataDigestError = 0x02;  // reasons of a Reject, 11.17.1
+constexpr std::uint8_t kCommandNotSupported = 0x05;
+constexpr std::uint8_t kImmediateCommandReject = 0x06;
+constexpr std::uint8_t kWaitingForLogout = 0x0c;
+
+const char* reject_reason(std::uint8_t reason) {
+  switch (reason) {
+    case kDataDigestError:
+      return "data digest error";
+    case 0x03:
+      return "SNACK rejected";
+    case 0x04:
+      return "protocol error";
+    case kCommandNotSupported:
+      return "command not supported";
+    case kImmediateCommandReject:
+      return "too many immediate commands";
+    case 0x07:
+      return "task in progress";
+    case 0x08:
+      return "invalid data acknowledgement";
+    case 0x09:
+      return "invalid PDU field";
+    case 0x0a:
+      return "out of target transfer tags";
+    case 0x0b:
+      return "negotiation reset";
+    case kWaitingForLogout:
+      return "waiting for logout";
+    default:
+      return "unknown reason";
+  }
+}
+
+FunctionOutcome outcome_of(std::uint8_t response) {  // RFC 7143 11.6.1
+  switch (response) {
+    case 0:
+      return FunctionOutcome::complete;
+    case 1:
+      return FunctionOutcome::no_such_task;
+    case 2:
+      return FunctionOutcome::no_such_lun;
+    case 5:
+      return FunctionOutcome::unsupported;
+    default:
+      return FunctionOutcome::refused;
+  }
+}
+
+}  // namespace
+
+void Session::schedule_flush() {
+  // Even while a send is under way: in the turn of that send this keeps the reactor from waiting
+  // before on_sent has come. Later flush() finds nothing to do, and on_sent schedules it again.
+  flush_.schedule();
+}
+
+// Fills one batch with everything that may be sent now, in the order: answers to the target, data
+// that it waits for, new commands as far as its window and our table allow.
+void Session::flush() {
+  if (!full_feature_phase()) {
+    return;
+  }
+  if (!sender_.sending() && !logout_.sent()) {  // 11.14: nothing follows a Logout
+    send_batch();
+  }
+  if (!pacer_.take_due()) {
+    return;
+  }
+  const std::size_t low_water = pacer_.low_water_bytes(
+      queue_.in_flight(), receiver_.in_large_data_in(), reactor_.turn_time());
+  stream_->set_low_water(low_water);
+  receive(low_water == 1 ? ReceivePacer::part_bytes(queue_.in_flight()) : ~std::size_t{0});
+}
+
+void Session::send_batch() {
+  sender_.begin_batch();
+  sender_.stage_ping_replies();
+  if (keep_alive_.take_queued()) {
+    sender_.stage_ping();
+  }
+  functions_.stage(sender_.batch());
+  if (logout_.due(queue_.busy())) {
+    logout_.send(reactor_.now(), options_.logout_timeout);
+    stop_watching();
+    sender_.stage_logout();
+  }
+  if (!logout_.sent()) {
+    sender_.stage_bursts();
+    if (sender_.stage_commands() && keep_alive_.ping_outstanding()) [[unlikely]] {
+      ask_for_peer();
+    }
+    statistics_.commands = sender_.commands();
+  }
+  TransmitBatch& batch = sender_.batch();
+  if (batch.empty()) {
+    return;
+  }
+  batch.seal();
+  sender_.sends();
+  ++statistics_.sends;
+  statistics_.bytes_sent += batch.total_bytes();
+  stream_->send(batch.parts());
+  if (sender_.has_more()) {
+    schedule_flush();  // on_sent shall come soon
+  }
+}
+
+void Session::receive(std::size_t limit_bytes) {
+  std::array<iovec, 2> parts;
+  stream_->receive(receiver_.room(limit_bytes, parts));
+}
+
+void Session::on_received(std::size_t count) noexcept {
+  ++statistics_.receives;
+  statistics_.bytes_received += count;
+  if (keep_alive_.waits_on()) [[unlikely]] {
+    note_end_of_silence();
+  }
+  const TimePoint now = reactor_.turn_time();
+  keep_alive_.on_received(now);
+  pacer_.stop_waiting();
+  if (!connection_active()) {
+    return;  // being reset; on_closed follows
+  }
+  const std::uint32_t were_in_flight = queue_.in_flight();
+  const std::uint32_t were_finished = answers_.finished();
+  receiver_.arrived(count);
+  take_received();
+  if (!full_feature_phase()) {
+    if (connection_active()) {
+      receive(ReceivePacer::part_bytes(0));
+    }
+    return;
+  }
+  pacer_.received(count, answers_.finished() - were_finished, were_in_flight, now);
+  schedule_flush();
+}
+
+void Session::take_received() {
+  IncomingPdu pdu;
+  while (connection_active()) {
+    switch (receiver_.next(pdu)) {
+      case PduReceiver::Next::pdu:
+        handle_pdu(pdu);
+        break;
+      case PduReceiver::Next::needs_more:
+        return;
+      case PduReceiver::Next::large_data_in:
+        if (!begin_large_data_in(pdu)) {
+          return;
+        }
+        break;
+      case PduReceiver::Next::large_data_in_complete:
+        answers_.finish_data_in(receiver_.large_data_in());
+        break;
+      case PduReceiver::Next::too_long:
+        fail_protocol(std::string("a ") + to_string(pdu.header.opcode) +
+                      " with more data than MaxRecvDataSegmentLength allows");
+        return;
+      case PduReceiver::Next::wrong_header_digest:
+        fail_digest("header", pdu.header.opcode);
+        return;
+      case PduReceiver::Next::wrong_data_digest:
+        fail_digest("data", pdu.header.opcode);
+        return;
+    }
+  }
+}
+
+// Whether its data goes straight to the task's buffer.
+bool Session::begin_large_data_in(const IncomingPdu& received) {
+  const Result<std::byte*> destination = answers_.begin_data_in(decode_data_in(received.bytes()));
+  if (!destination) {
+    fail_protocol(destination.error().message);
+    return false;
+  }
+  if (*destination == nullptr) {
+    receiver_.keep_staged();
+    return false;
+  }
+  receiver_.receive_into(*destination);
+  return true;
+}
+
+// At error recovery level 0 a digest that is wrong ends the connection (RFC 7143 7.8): nothing is
+// known of what was sent.
+void Session::fail_digest(const char* which, Opcode opcode) {
+  backoff_.blame(RepeatedEnds::Cause::broken_rule);
+  fail_connection({ErrorCode::io,
+                   fmt::format("a {} from {} arrived damaged (wrong {} digest); the network or a "
+                               "network card alters data",
+                               to_string(opcode), where(), which)});
+}
+
+void Session::handle_pdu(const IncomingPdu& pdu) {
   if (!full_feature_phase()) {
     handle_login_pdu(pdu);
     return;
@@ -58,7 +258,7 @@ void Session::Impl::handle_pdu(const IncomingPdu& pdu) {
                             static_cast<unsigned>(pdu.header.opcode)));
 }
 
-void Session::Impl::handle_login_pdu(const IncomingPdu& pdu) {
+void Session::handle_login_pdu(const IncomingPdu& pdu) {
   const Result<Login::Progress> progress =
       login_.receive(pdu.bytes(), {pdu.data, pdu.header.data_bytes});
   if (!progress) {
@@ -82,7 +282,7 @@ void Session::Impl::handle_login_pdu(const IncomingPdu& pdu) {
   }
 }
 
-void Session::Impl::redirect() {
+void Session::redirect() {
   const std::string& address = login_.login().redirect_address();
   if (const Result<void> followed =
           redirects_.redirect(address, login_.login().moved_permanently());
@@ -94,7 +294,7 @@ void Session::Impl::redirect() {
   leave_connection({ErrorCode::unavailable, fmt::format("{} redirects to {}", where(), address)});
 }
 
-void Session::Impl::send_login_request() {
+void Session::send_login_request() {
   if (sender_.sending()) {
     // The answer was faster than the news that the kernel has taken all of the last request.
     login_.send_later();
@@ -108,7 +308,7 @@ void Session::Impl::send_login_request() {
   stream_->send({&part, 1});
 }
 
-void Session::Impl::enter_full_feature_phase() {
+void Session::enter_full_feature_phase() {
   const Login& login = login_.login();
   negotiated_ = login.negotiated();
   portal_address_ = redirects_.portal_address();
@@ -127,11 +327,11 @@ void Session::Impl::enter_full_feature_phase() {
   ++login_epoch_;
   ++statistics_.logins;
   log_limited(log_limiter_, now, LogLevel::info, "session", "logged in to {}", where());
-  observers_.for_each([this](SessionObserver& observer) { observer.on_session_up(session_); });
+  observers_.for_each([this](SessionObserver& observer) { observer.on_session_up(*this); });
 }
 
 // When nothing is outstanding, no answer can come any more with a number that is missing.
-void Session::Impl::pass_status_gaps() {
+void Session::pass_status_gaps() {
   if (numbers_.statuses.has_gap() && !queue_.busy() && functions_.used() == 0 &&
       !keep_alive_.ping_outstanding()) {
     numbers_.statuses.pass_gaps();
@@ -139,13 +339,13 @@ void Session::Impl::pass_status_gaps() {
   }
 }
 
-void Session::Impl::fail_unless(const Result<void>& taken) {
+void Session::fail_unless(const Result<void>& taken) {
   if (!taken) [[unlikely]] {
     fail_protocol(taken.error().message);
   }
 }
 
-void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::byte* data) {
+void Session::handle_scsi_response(const ScsiResponsePdu& pdu, const std::byte* data) {
   const Result<TaskSlot*> taken = answers_.take_response(pdu, data);
   if (!taken) {
     fail_protocol(taken.error().message);
@@ -159,13 +359,155 @@ void Session::Impl::handle_scsi_response(const ScsiResponsePdu& pdu, const std::
     const std::uint64_t lun = task.lun;
     const SenseData sense = task.sense;
     observers_.for_each(
-        [&](SessionObserver& observer) { observer.on_scsi_event(session_, lun, sense); });
+        [&](SessionObserver& observer) { observer.on_scsi_event(*this, lun, sense); });
     slot = connection_active() ? queue_.find(pdu.initiator_task_tag) : nullptr;
     if (slot == nullptr) {
       return;  // dropped by one of them
     }
   }
   answers_.finish(*slot);
+}
+
+void Session::handle_nop_in(const NopInPdu& pdu) {
+  if (pdu.initiator_task_tag != kReservedTag) {
+    if (pdu.initiator_task_tag != kPingTag) {
+      fail_protocol("a NOP-In that answers no NOP-Out");
+      return;
+    }
+    if (keep_alive_.ping_sent()) {
+      ping_answered();
+    } else {
+      tolerated_.note(Tolerated::ping_answer);
+    }
+    answers_.take_status_numbers(pdu.numbers);
+    return;
+  }
+  answers_.take_window(pdu.numbers);
+  if (pdu.target_transfer_tag == kReservedTag) {
+    return;  // only there for its sequence numbers
+  }
+  if (!sender_.add_ping_reply(pdu.lun, pdu.target_transfer_tag)) {
+    tolerated_.note(Tolerated::many_pings);
+    return;
+  }
+  schedule_flush();
+}
+
+void Session::handle_async_message(const AsyncMessagePdu& pdu, const std::byte* data) {
+  answers_.take_status_numbers(pdu.numbers);
+  switch (pdu.event) {
+    case AsyncEvent::scsi_event: {
+      const std::size_t length =
+          pdu.data_bytes >= 2
+              ? std::min<std::size_t>(load_be16(data), std::size_t{pdu.data_bytes} - 2)
+              : 0;
+      const SenseData sense = length != 0 ? parse_sense({data + 2, length}) : SenseData{};
+      log_limited(log_limiter_, reactor_.now(), LogLevel::info, "session",
+                  "{} reports a SCSI event of LUN {}: sense {}", where(), lun_text(pdu.lun),
+                  sense_text(sense));
+      if (sense.valid) {
+        observers_.for_each(
+            [&](SessionObserver& observer) { observer.on_scsi_event(*this, pdu.lun, sense); });
+      }
+      return;
+    }
+    case AsyncEvent::logout_request:
+      logout_as_asked("a logout", pdu.parameter3);
+      return;
+    case AsyncEvent::connection_drop:
+    case AsyncEvent::session_drop:
+      backoff_.demand(std::chrono::seconds{pdu.parameter2});
+      backoff_.blame(RepeatedEnds::Cause::ended_by_target);
+      fail_connection({ErrorCode::unavailable, fmt::format("{} drops the connection", where())});
+      return;
+    case AsyncEvent::negotiation_request:
+      // Negotiation within the full feature phase is not worth having; a new login is the same.
+      logout_as_asked("new parameters", pdu.parameter3);
+      return;
+  }
+  // Other events are the vendor's and demand nothing.
+}
+
+void Session::logout_as_asked(const char* what, std::uint16_t limit_seconds) {
+  begin_logout({ErrorCode::unavailable, fmt::format("{} asks for {}", where(), what)},
+               LogoutSequence::asked_for(limit_seconds));
+}
+
+void Session::handle_reject(const RejectPdu& pdu, const std::byte* data) {
+  answers_.take_status_numbers(pdu.numbers);
+  if (pdu.data_bytes < kBhsBytes) {
+    if (keep_alive_.ping_sent() && !queue_.busy() && functions_.used() == 0) {
+      tolerated_.note(Tolerated::ping_rejected);  // there is nothing else that it can be of
+      ping_answered();
+      return;
+    }
+    fail_protocol("a Reject that does not say of what");
+    return;
+  }
+  const PduHeader rejected = decode_header(BhsBytes{data, kBhsBytes});
+  if (pdu.reason == kWaitingForLogout) {
+    // What was rejected has not been executed, but its task will not be answered either; the logout
+    // ends both.
+    logout_as_asked("a logout", 1);
+    return;
+  }
+  if (rejected.opcode == Opcode::nop_out) {
+    // Too busy for it, or without a use for it, but alive.
+    if (pdu.reason != kImmediateCommandReject) {
+      tolerated_.note(Tolerated::ping_rejected);
+    }
+    if (rejected.initiator_task_tag == kPingTag && keep_alive_.ping_sent()) {
+      ping_answered();
+    }
+    return;
+  }
+  if (const std::uint32_t tag = rejected.initiator_task_tag;
+      functions_.is_sent(tag) && rejected.opcode == Opcode::task_management_request) {
+    if (pdu.reason == kImmediateCommandReject) {
+      functions_.defer(tag);  // it is sent again after a while
+    } else if (pdu.reason == kCommandNotSupported) {
+      function_answered(tag, FunctionOutcome::unsupported);
+    } else {
+      tolerated_.note(Tolerated::function_rejected);
+      function_answered(tag, FunctionOutcome::refused);
+    }
+    return;
+  }
+  if (const TaskSlot* slot = queue_.find(rejected.initiator_task_tag);
+      slot != nullptr && pdu.reason == kDataDigestError &&
+      (rejected.opcode == Opcode::data_out || rejected.opcode == Opcode::scsi_command)) {
+    // 7.8: the command's own answer follows, with the sense of a damaged transfer. Until then it is
+    // in doubt.
+    tolerated_.note(Tolerated::data_rejected);
+    doubt_commands(slot->task->lun);
+    return;
+  }
+  fail_protocol(fmt::format("a Reject of a {} with reason 0x{:02x} ({})",
+                            to_string(rejected.opcode), pdu.reason, reject_reason(pdu.reason)));
+}
+
+void Session::handle_logout_response(const LogoutResponsePdu& pdu) {
+  if (state_ != SessionState::in_logout || pdu.initiator_task_tag != kLogoutTag ||
+      !logout_.sent()) {
+    fail_protocol("a Logout Response that answers no Logout");
+    return;
+  }
+  backoff_.demand(std::chrono::seconds{pdu.time2wait});
+  leave_connection({ErrorCode::unavailable, fmt::format("logged out of {}", where())});
+}
+
+void Session::handle_task_management_response(const TaskManagementResponsePdu& pdu) {
+  if (!functions_.expects_answer(pdu.initiator_task_tag)) {
+    fail_protocol("a Task Management Response that answers no request");
+    return;
+  }
+  answers_.take_status_numbers(pdu.numbers);
+  function_answered(pdu.initiator_task_tag, outcome_of(pdu.response));
+}
+
+void Session::tell_tolerated(Tolerated rule, std::string_view details) {
+  log_limited(log_limiter_, reactor_.now(), LogLevel::warning, "session", "{} {}{}", where(),
+              to_string(rule), details);
 }
 
 }  // namespace iscsi_blkback

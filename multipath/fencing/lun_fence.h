@@ -34,7 +34,7 @@
 //     target may be one that executes a reset late, and what was sent since may have ended with it,
 //     silently. Nothing of that was executed, or all that is left of it is data that is to be
 //     written again: what is not answered in an eighth of command_timeout is aborted, and goes
-//     again when the target confirms that it is gone (session_recovery.cpp).
+//     again when the target confirms that it is gone (TaskManager).
 //
 // quiesce_time, which makes no use of the target, must be longer than the target's own timeout for
 // connections; the settling is over far sooner. And since it costs other requests something, a
