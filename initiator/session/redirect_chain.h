@@ -24,7 +24,7 @@ class RedirectChain {
  public:
   // After Next::looking_up, once and from the reactor: login_address() is known now, or why not
   // (unavailable, timed_out), as text that goes behind the name of who has redirected.
-  using Found = void (*)(void* owner, Result<void> found) noexcept;
+  using Found = void (*)(void* owner, const Result<void>& found) noexcept;
   // What is referred to outlives it.
   RedirectChain(Reactor& reactor, const SessionOptions& options, NameResolver& resolver,
                 Found found, void* owner);

@@ -69,7 +69,7 @@ Session::Session(Reactor& reactor, SessionOptions options, NameResolver& resolve
           reactor, [](void* self) noexcept { static_cast<Session*>(self)->connect(); }, this),
       redirects_(
           reactor, options_, resolver,
-          [](void* self, Result<void> found) noexcept {
+          [](void* self, const Result<void>& found) noexcept {
             static_cast<Session*>(self)->on_address_found(found);
           },
           this),

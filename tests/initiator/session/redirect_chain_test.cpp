@@ -60,8 +60,8 @@ class RedirectChainTest : public testing::Test {
   }
   RedirectChain make(const SessionOptions& options) {
     return {reactor, options, names,
-            [](void* self, Result<void> result) noexcept {
-              static_cast<RedirectChainTest*>(self)->found.push_back(std::move(result));
+            [](void* self, const Result<void>& result) noexcept {
+              static_cast<RedirectChainTest*>(self)->found.push_back(result);
             },
             this};
   }
