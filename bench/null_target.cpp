@@ -76,7 +76,7 @@ struct alignas(8) NullTarget::Connection {
   bool receiving = false;
   std::array<iovec, 2> receive_parts{};
   msghdr receive_message{};
-  ReplyBatch replies;
+  ReplyBatch& replies = protocol.replies;
   std::size_t sent_parts = 0;
   bool sending = false;
   msghdr send_message{};
@@ -85,7 +85,7 @@ struct alignas(8) NullTarget::Connection {
 
 NullTargetOptions null_target_defaults() {
   NullTargetOptions options;
-  SimTargetOptions& protocol = options.settings.protocol;
+  TargetOptions& protocol = options.settings.protocol;
   protocol.name = "iqn.2026-01.local.iscsi-blkback:null";
   protocol.max_recv_data_segment_length = 262144;
   protocol.max_burst_length = 1024 * 1024;
@@ -272,7 +272,7 @@ void NullTarget::on_received(Connection& connection, int result) {
   if (const std::size_t direct = connection.protocol.direct().size(); direct != 0) {
     // Its reply, if there is one, waits in the batch for the rest of what has arrived.
     const std::size_t taken = std::min(direct, count);
-    connection.protocol.received_direct(taken, connection.replies, now_);
+    connection.protocol.received_direct(taken, now_);
     count -= taken;
   }
   connection.end += count;
@@ -291,10 +291,10 @@ void NullTarget::serve(Connection& connection) {
   NullTargetConnection& protocol = connection.protocol;
   do {
     const bool was_logged_in = protocol.logged_in();
-    protocol.answer_due(connection.replies, now_);
+    protocol.answer_due(now_);
     connection.begin += protocol.consume(
         std::span(connection.input).subspan(connection.begin, connection.end - connection.begin),
-        !connection.receiving, connection.replies, now_);
+        !connection.receiving, now_);
     if (protocol.logged_in() && !was_logged_in) {
       reinstate(connection);
     }

@@ -21,7 +21,7 @@ int run(int argc, char** argv) {
   bool r2t = false;
   bool no_immediate = false;
   bool separate_status = false;
-  SimTargetOptions& protocol = options.settings.protocol;
+  TargetOptions& protocol = options.settings.protocol;
 
   CLI::App app("An iSCSI target in memory on 127.0.0.1 that costs next to nothing, for benchmarks.",
                "null_target");

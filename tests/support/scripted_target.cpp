@@ -4,35 +4,6 @@
 
 namespace iscsi_blkback {
 
-std::vector<std::byte> text_bytes(const std::vector<std::string>& pairs) {
-  std::vector<std::byte> bytes;
-  for (const std::string& pair : pairs) {
-    for (const char letter : pair) {
-      bytes.push_back(static_cast<std::byte>(letter));
-    }
-    bytes.push_back(std::byte{0});
-  }
-  return bytes;
-}
-
-bool digests_match(std::span<const std::byte> pdu, const PduHeader& header, Digests digests) {
-  const std::size_t data_at = header.data_offset(digests);
-  return (!digests.header || digest_follows(pdu.first(data_at - kDigestBytes))) &&
-         (!digests.data || header.data_bytes == 0 ||
-          digest_follows(pdu.subspan(data_at, padded(header.data_bytes))));
-}
-
-void put_digests(std::span<std::byte> pdu, const PduHeader& header, Digests digests) {
-  const std::size_t data_at = header.data_offset(digests);
-  if (digests.header) {
-    put_digest(crc32c(pdu.first(data_at - kDigestBytes)), pdu.data() + data_at - kDigestBytes);
-  }
-  if (digests.data && header.data_bytes != 0) {
-    const auto data = pdu.subspan(data_at, padded(header.data_bytes));
-    put_digest(crc32c(data), data.data() + data.size());
-  }
-}
-
 ScriptedTarget::ScriptedTarget(SimReactor& reactor, const SocketAddress& address)
     : reactor_(reactor), buffer_(std::size_t{256} * 1024) {
   listener_ = reactor.network().listen(address, *this);

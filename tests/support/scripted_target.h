@@ -14,6 +14,7 @@
 #include "initiator/pdu/pdu.h"
 #include "tests/support/sim_network.h"
 #include "tests/support/sim_stream.h"
+#include "tests/support/target_pdu.h"
 
 namespace iscsi_blkback {
 
@@ -27,27 +28,6 @@ struct ReceivedPdu {
     return std::span{bytes}.subspan(header.data_offset(digests), header.data_bytes);
   }
 };
-
-// Whether all digests of a whole PDU are right.
-[[nodiscard]] bool digests_match(std::span<const std::byte> pdu, const PduHeader& header,
-                                 Digests digests);
-// Puts them in; pdu has room for them.
-void put_digests(std::span<std::byte> pdu, const PduHeader& header, Digests digests);
-
-// A PDU as it goes onto the wire.
-template <class Pdu>
-[[nodiscard]] std::vector<std::byte> pdu_bytes(const Pdu& pdu, std::span<const std::byte> data = {},
-                                               Digests digests = {}) {
-  std::vector<std::byte> bytes(kBhsBytes);
-  encode(pdu, BhsBuffer{bytes.data(), kBhsBytes});
-  PduHeader header = decode_header(BhsBytes{bytes.data(), kBhsBytes});
-  header.data_bytes = static_cast<std::uint32_t>(data.size());
-  bytes.resize(header.total_bytes(digests), std::byte{0});
-  std::copy(data.begin(), data.end(),
-            bytes.begin() + static_cast<std::ptrdiff_t>(header.data_offset(digests)));
-  put_digests(bytes, header, digests);
-  return bytes;
-}
 
 class ScriptedTarget final : private SimListener::Owner, private ByteStream::Owner {
  public:
@@ -118,8 +98,5 @@ class ScriptedTarget final : private SimListener::Owner, private ByteStream::Own
   std::vector<std::byte> sending_;
   bool finish_after_send_ = false;
 };
-
-// The bytes of a text, for the data segment of a login response; pairs are "key=value".
-[[nodiscard]] std::vector<std::byte> text_bytes(const std::vector<std::string>& pairs);
 
 }  // namespace iscsi_blkback

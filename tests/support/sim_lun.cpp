@@ -87,6 +87,10 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data, s
   if (is_16 && !options.has_16_byte_commands) {
     return check_condition(SenseKey::illegal_request, kInvalidOperation);
   }
+  if (const auto range = transfer_of(cdb)) {
+    counters.fua_writes += range->write && (cdb[1] & 0x08) != 0 ? 1 : 0;
+    return transfer(*range, data);
+  }
   switch (cdb[0]) {
     case kTestUnitReady:
       ++counters.others;
@@ -135,16 +139,6 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data, s
       capacity[14] = options.thin_provisioned ? std::byte{0xc0} : std::byte{0};
       return good(capacity, load_be32(at(cdb, 10)));
     }
-    case kRead10:
-      return transfer(false, load_be32(at(cdb, 2)), load_be16(at(cdb, 7)), data);
-    case kWrite10:
-      counters.fua_writes += (cdb[1] & 0x08) != 0 ? 1 : 0;
-      return transfer(true, load_be32(at(cdb, 2)), load_be16(at(cdb, 7)), data);
-    case kRead16:
-      return transfer(false, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
-    case kWrite16:
-      counters.fua_writes += (cdb[1] & 0x08) != 0 ? 1 : 0;
-      return transfer(true, load_be64(at(cdb, 2)), load_be32(at(cdb, 10)), data);
     case kSynchronizeCache10:
     case kSynchronizeCache16:
       if (options.failing_flushes > 0) {
@@ -176,8 +170,7 @@ bool SimLun::is_active(std::uint16_t port) const {
 
 std::optional<SimScsiResult> SimLun::refuse(const Cdb& cdb, std::uint16_t port) {
   constexpr std::uint16_t kNotOwner = 0x9401;
-  const bool io = cdb[0] == kRead10 || cdb[0] == kRead16 || cdb[0] == kWrite10 ||
-                  cdb[0] == kWrite16 || cdb[0] == kSynchronizeCache10 ||
+  const bool io = transfer_of(cdb) || cdb[0] == kSynchronizeCache10 ||
                   cdb[0] == kSynchronizeCache16 || cdb[0] == kUnmap || cdb[0] == kWriteSame16;
   const bool needs_service =
       io || cdb[0] == kTestUnitReady || cdb[0] == kReadCapacity10 || cdb[0] == kServiceActionIn16;
@@ -460,8 +453,8 @@ SimScsiResult SimLun::set_port_groups(std::span<const std::byte> list) {
   return {};
 }
 
-SimScsiResult SimLun::transfer(bool write, std::uint64_t block, std::uint64_t count,
-                               std::span<const std::byte> data) {
+SimScsiResult SimLun::transfer(const SimTransfer& range, std::span<const std::byte> data) {
+  const auto [write, block, count] = range;
   if (block > options.block_count || count > options.block_count - block) {
     return check_condition(SenseKey::illegal_request, kOutOfRange);
   }

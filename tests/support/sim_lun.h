@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/byte_order.h"
 #include "initiator/scsi/cdb.h"
 #include "initiator/scsi/scsi_task.h"
 #include "initiator/scsi/target_port_groups.h"
@@ -86,6 +87,28 @@ struct SimScsiResult {
 [[nodiscard]] SimScsiResult answer_without_lun(const Cdb& cdb);
 [[nodiscard]] SimScsiResult report_luns(const Cdb& cdb, std::span<const std::uint16_t> numbers);
 
+// The blocks that a READ or WRITE command names; nothing where the command is neither.
+struct SimTransfer {
+  bool write = false;
+  std::uint64_t first = 0;
+  std::uint64_t count = 0;
+};
+[[nodiscard]] inline std::optional<SimTransfer> transfer_of(const Cdb& cdb) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(cdb.data());
+  switch (cdb[0]) {
+    case scsi_operation::kRead10:
+    case scsi_operation::kWrite10:
+      return SimTransfer{cdb[0] == scsi_operation::kWrite10, load_be32(bytes + 2),
+                         load_be16(bytes + 7)};
+    case scsi_operation::kRead16:
+    case scsi_operation::kWrite16:
+      return SimTransfer{cdb[0] == scsi_operation::kWrite16, load_be64(bytes + 2),
+                         load_be32(bytes + 10)};
+    default:
+      return std::nullopt;
+  }
+}
+
 class SimLun {
  public:
   explicit SimLun(SimLunOptions options);
@@ -133,8 +156,7 @@ class SimLun {
   [[nodiscard]] bool write_protected() const {
     return options.read_only || options.software_write_protect;
   }
-  [[nodiscard]] SimScsiResult transfer(bool write, std::uint64_t block, std::uint64_t count,
-                                       std::span<const std::byte> data);
+  [[nodiscard]] SimScsiResult transfer(const SimTransfer& range, std::span<const std::byte> data);
 
   std::vector<std::byte> medium_;
 };

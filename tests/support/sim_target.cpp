@@ -9,11 +9,13 @@
 namespace iscsi_blkback {
 
 bool is_read(const SimCommand& command) {
-  return command.cdb[0] == scsi_operation::kRead10 || command.cdb[0] == scsi_operation::kRead16;
+  const auto range = transfer_of(command.cdb);
+  return range && !range->write;
 }
 
 bool is_write(const SimCommand& command) {
-  return command.cdb[0] == scsi_operation::kWrite10 || command.cdb[0] == scsi_operation::kWrite16;
+  const auto range = transfer_of(command.cdb);
+  return range && range->write;
 }
 
 void SimTarget::Portal::open() {
@@ -175,15 +177,14 @@ std::size_t SimTarget::reinstate(const SimTargetConnection& successor) {
   const std::uint64_t before = counters.terminated_tasks;
   terminate([&](const Task& task) {
     return task.command.initiator_name == successor.initiator_name() &&
-           task.command.isid == successor.isid && task.group_tag == at.group_tag &&
+           task.command.isid == successor.isid() && task.group_tag == at.group_tag &&
            of_one_node(task, successor.portal);
   });
   const std::uint64_t terminated = counters.terminated_tasks - before;
   bool replaced = terminated != 0;
   for (const auto& other : connections()) {
     const SimPortal& place = options_.portals[other->portal];
-    if (other.get() != &successor && other->logged_in() &&
-        other->initiator_name() == successor.initiator_name() && other->isid == successor.isid &&
+    if (other.get() != &successor && other->logged_in() && other->same_initiator(successor) &&
         place.group_tag == at.group_tag && place.node == at.node) {
       other->kill();
       replaced = true;
@@ -394,7 +395,7 @@ void SimTarget::execute(const std::shared_ptr<Task>& task) {
       }
     }
   }
-  connection->answer(*task, result);
+  connection->answer_task(*task, result);
 }
 
 SimScsiResult SimTarget::perform(Task& task) {

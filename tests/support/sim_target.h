@@ -21,6 +21,7 @@
 #include "initiator/pdu/pdu.h"
 #include "tests/support/sim_lun.h"
 #include "tests/support/sim_network.h"
+#include "tests/support/target_options.h"
 
 namespace iscsi_blkback {
 
@@ -35,35 +36,19 @@ struct SimPortal {
   unsigned node = 0;
 };
 
-struct SimTargetOptions {
-  std::string name = "iqn.2026-01.test:target";
+struct SimTargetOptions : TargetOptions {
   std::vector<SimPortal> portals;
   // Relative target port identifier of the first portal; each has one of its own.
   std::uint16_t first_relative_port = 1;
-  bool tells_portal_group = true;
-  bool header_digest = false;  // CRC32C when the initiator allows it
-  bool data_digest = false;
-  bool initial_r2t = false;
-  bool immediate_data = true;
-  std::uint32_t max_recv_data_segment_length = 65536;
-  std::uint32_t max_burst_length = 262144;
-  std::uint32_t first_burst_length = 65536;
-  std::uint32_t window = 128;                  // commands that MaxCmdSN allows at once
-  std::uint32_t initial_stat_sn = 0xfffffff0;  // wraps early in every test
-  std::uint32_t max_data_in_bytes = 0;         // a Data-In PDU; 0: what the initiator declared
   Duration command_delay{};
   Duration command_jitter{};  // more than 0 reorders
   Duration linger_delay{};
-  bool status_with_data = true;         // else a separate SCSI Response after Data-In
-  bool power_on_unit_attention = true;  // 06/29/00 for the first command of a new session
-  bool single_threaded = false;         // one command at a time: the next begins when one has ended
+  bool single_threaded = false;  // one command at a time: the next begins when one has ended
   // Since the initiator's end of a connection is gone: for how long what is on its way may still
   // become a command, and for how long a command may still be executed. 0: for ever.
   Duration late_arrival_limit{};
   Duration late_execution_limit{};
-  // Names and secrets (CHAP, MD5) of those who may log in; empty: anybody may. And the LUNs that
-  // only one of them can see.
-  std::map<std::string, std::string> chap_secrets = {};
+  // LUNs that only the one who logged in by this name of chap_secrets can see.
   std::map<std::uint16_t, std::string> lun_owners = {};
 };
 

@@ -1,12 +1,6 @@
 #include "tests/support/sim_target_connection.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <cstring>
-
 #include "initiator/lun/logical_unit.h"
-#include "tests/support/target_answer.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -17,12 +11,12 @@ constexpr std::size_t kReceiveBytes = 256 * 1024;
 
 SimTargetConnection::SimTargetConnection(SimTarget& target, std::size_t portal_index,
                                          std::unique_ptr<SimStream> stream)
-    : portal(portal_index),
+    : TargetConnection(target.options_),
+      portal(portal_index),
       target_(target),
       stream_(std::move(stream)),
       wire_(stream_->connection().shared_from_this()),
-      receive_buffer_(kReceiveBytes),
-      sequence_(target.options_.initial_stat_sn) {}
+      receive_buffer_(kReceiveBytes) {}
 
 void SimTargetConnection::begin() {
   stream_->set_owner(*this);
@@ -33,7 +27,8 @@ void SimTargetConnection::resume() {
   if (dead_) {
     return;
   }
-  parse();
+  const std::size_t taken = consume(inbox_, false);
+  inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(taken));
   if (!dead_ && !receiving_ && !target_.hung_) {
     receiving_ = true;
     const iovec part{.iov_base = receive_buffer_.data(), .iov_len = receive_buffer_.size()};
@@ -79,7 +74,7 @@ void SimTargetConnection::pump() {
     return;
   }
   if (outbox_.empty()) {
-    if (finish_after_send_) {
+    if (finished()) {
       stream_->finish();
     }
     return;
@@ -89,150 +84,75 @@ void SimTargetConnection::pump() {
   stream_->send({&part, 1});
 }
 
-TargetNumbers SimTargetConnection::numbers(bool advances_stat_sn) {
-  const std::uint32_t window = std::max(target_.options_.window, 1U);
-  return sequence_.numbers(advances_stat_sn, target_.window_closed_ ? 0 : window);
-}
-
-void SimTargetConnection::violation(std::string what) {
+void SimTargetConnection::violate(std::string what) {
   target_.violations.push_back(std::move(what));
   kill();
 }
 
-void SimTargetConnection::parse() {
-  while (!dead_ && !target_.hung_ && inbox_.size() >= kBhsBytes) {
-    const PduHeader header = decode_header(BhsBytes{inbox_.data(), kBhsBytes});
-    if (header.data_bytes > target_.options_.max_recv_data_segment_length) {
-      violation("a data segment larger than MaxRecvDataSegmentLength");
-      return;
-    }
-    const std::size_t total_bytes = header.total_bytes(digests_);
-    if (inbox_.size() < total_bytes) {
-      return;
-    }
-    const std::vector<std::byte> pdu(inbox_.begin(),
-                                     inbox_.begin() + static_cast<std::ptrdiff_t>(total_bytes));
-    if (!digests_match(pdu, header, digests_)) {
-      violation(fmt::format("a {} with a wrong digest", to_string(header.opcode)));
-      return;
-    }
-    inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(pdu.size()));
-    if (const std::optional<TimePoint> since = wire_->client_gone_since();
-        since && target_.options_.late_arrival_limit != Duration::zero() &&
-        target_.reactor_.now() - *since > target_.options_.late_arrival_limit) {
-      kill();
-      return;
-    }
-    handle(BhsBytes{pdu.data(), kBhsBytes}, header,
-           std::span{pdu}.subspan(header.data_offset(digests_), header.data_bytes));
+bool SimTargetConnection::admits() {
+  const std::optional<TimePoint> since = wire_->client_gone_since();
+  const Duration limit = target_.options_.late_arrival_limit;
+  if (since && limit != Duration::zero() && target_.reactor_.now() - *since > limit) {
+    kill();
   }
+  return !dead_;
 }
 
-void SimTargetConnection::handle(BhsBytes bytes, const PduHeader& header,
-                                 std::span<const std::byte> data) {
-  if (!logged_in_ && header.opcode != Opcode::login_request) {
-    violation(fmt::format("a {} before the end of the login", to_string(header.opcode)));
-    return;
+LoginDiversion SimTargetConnection::divert_login() const {
+  const SimTarget::Portal& at = *target_.portals_[portal];
+  if (at.login_status != 0 || at.redirect.empty()) {
+    return {at.login_status};
   }
-  switch (header.opcode) {
-    case Opcode::login_request:
-      handle_login(decode_login_request(bytes), data);
-      return;
-    case Opcode::scsi_command:
-      handle_command(decode_scsi_command(bytes), data);
-      return;
-    case Opcode::data_out:
-      handle_data_out(decode_data_out(bytes), data);
-      return;
-    case Opcode::nop_out: {
-      const NopOutPdu nop = decode_nop_out(bytes);
-      if (!nop.immediate || nop.cmd_sn != sequence_.exp_cmd_sn()) {
-        violation("a NOP-Out that is not immediate or has a wrong CmdSN");
-      } else if (nop.initiator_task_tag != kReservedTag) {
-        send(NopInPdu{.data_bytes = 0,
-                      .lun = nop.lun,
-                      .initiator_task_tag = nop.initiator_task_tag,
-                      .target_transfer_tag = kReservedTag,
-                      .numbers = numbers(true)});
-      } else {
-        ++target_.counters.pings_answered;
-      }
-      return;
-    }
-    case Opcode::task_management_request:
-      handle_function(decode_task_management_request(bytes));
-      return;
-    case Opcode::logout_request: {
-      const LogoutRequestPdu logout = decode_logout_request(bytes);
-      ++target_.counters.logouts;
-      finish_after_send_ = true;
-      logged_in_ = false;
-      send(LogoutResponsePdu{.response = 0,
-                             .initiator_task_tag = logout.initiator_task_tag,
-                             .numbers = numbers(true),
-                             .time2wait = 0,
-                             .time2retain = 0});
-      return;
-    }
-    default:
-      violation(fmt::format("a {}, which this target does not know", to_string(header.opcode)));
-  }
+  return {at.redirect_status, "TargetAddress=" + at.redirect + '\0'};
 }
 
-void SimTargetConnection::handle_command(const ScsiCommandPdu& command,
-                                         std::span<const std::byte> data) {
-  if (!sequence_.take(command.cmd_sn)) {
-    violation(sequence_.refusal(command.cmd_sn));
-    return;
+std::uint16_t SimTargetConnection::begin_session() {
+  const std::uint16_t tsih = target_.next_tsih_++;
+  const std::size_t terminated = target_.reinstate(*this);
+  ++target_.counters.logins;
+  if (target_.observer_ != nullptr) {
+    target_.observer_->on_login(number(), portal, isid(), terminated);
   }
+  if (target_.options_.power_on_unit_attention) {
+    for (const auto& [number, lun] : target_.luns_) {
+      unit_attentions[number].push_back(0x2900);
+    }
+  }
+  return tsih;
+}
+
+void SimTargetConnection::execute(const ScsiCommandPdu& command, std::byte*,
+                                  std::vector<std::byte>&& data) {
   auto task = std::make_shared<SimTarget::Task>();
   task->command = {.portal = portal,
                    .initiator_name = initiator_name(),
-                   .isid = isid,
+                   .isid = isid(),
                    .lun = addressed_lun(command.lun),
                    .cdb = command.cdb,
                    .expected_bytes = command.expected_data_bytes,
-                   .chap_name = negotiated_.chap_name};
-  task->lun_field = command.lun;
+                   .chap_name = chap_name()};
   task->initiator_task_tag = command.initiator_task_tag;
   task->read = command.read;
-  task->write = command.write;
-  task->group_tag = target_.options_.portals[portal].group_tag;
+  task->group_tag = group_tag();
+  task->data = std::move(data);
   task->connection = weak_from_this();
   task->wire = wire_;
-  if (!command.write) {
-    target_.arrived(std::move(task));
-    return;
-  }
-  const std::uint32_t unasked = std::min(negotiated_.first_burst, command.expected_data_bytes);
-  if ((!data.empty() && !negotiated_.immediate_data) || data.size() > unasked ||
-      (!command.final && negotiated_.initial_r2t)) {
-    violation("immediate or unsolicited data that was not negotiated");
-    return;
-  }
-  task->data.assign(data.begin(), data.end());
-  task->data.resize(command.expected_data_bytes);
-  Write write{.task = std::move(task), .arrived = static_cast<std::uint32_t>(data.size())};
-  write.burst_end = command.final ? write.arrived : unasked;
-  const auto [at, inserted] = writes_.insert({command.initiator_task_tag, std::move(write)});
-  if (!inserted) {
-    violation("an initiator task tag that is in use");
-    return;
-  }
-  if (at->second.arrived == at->second.burst_end) {
-    burst_done(at->first, at->second);
-  }
+  target_.arrived(std::move(task));
 }
 
-void SimTargetConnection::handle_function(const TaskManagementRequestPdu& request) {
-  if (request.cmd_sn != sequence_.exp_cmd_sn()) {
-    violation("a task management function with a wrong CmdSN");
-    return;
+bool SimTargetConnection::handle_other(Opcode opcode, BhsBytes bytes) {
+  if (opcode != Opcode::task_management_request) {
+    return false;
+  }
+  const TaskManagementRequestPdu request = decode_task_management_request(bytes);
+  if (request.cmd_sn != expected_cmd_sn()) {
+    violate("a task management function with a wrong CmdSN");
+    return true;
   }
   if (request.function == TaskFunction::abort_task &&
       !serial_before(request.ref_cmd_sn, request.cmd_sn)) {
-    violation("an ABORT TASK of a command that was not sent");
-    return;
+    violate("an ABORT TASK of a command that was not sent");
+    return true;
   }
   SimFunctionFault fault;
   if (const auto found = target_.function_faults_.find(request.function);
@@ -241,13 +161,14 @@ void SimTargetConnection::handle_function(const TaskManagementRequestPdu& reques
   }
   if (fault.delay == Duration::zero()) {
     execute_function(request, fault);
-    return;
+    return true;
   }
   target_.reactor_.schedule(fault.delay, [self = shared_from_this(), request, fault] {
     if (!self->dead_) {
       self->execute_function(request, fault);
     }
   });
+  return true;
 }
 
 void SimTargetConnection::execute_function(const TaskManagementRequestPdu& request,
@@ -258,89 +179,32 @@ void SimTargetConnection::execute_function(const TaskManagementRequestPdu& reque
   const std::uint8_t response = fault.execute ? target_.manage(*this, request) : std::uint8_t{0};
   send(TaskManagementResponsePdu{.response = fault.response != 0 ? fault.response : response,
                                  .initiator_task_tag = request.initiator_task_tag,
-                                 .numbers = numbers(true)});
+                                 .numbers = numbers(true)},
+       {});
 }
 
 bool SimTargetConnection::forget_write(std::uint32_t tag) {
-  const auto found = writes_.find(tag);
-  if (found == writes_.end()) {
-    return false;
+  const bool known = abort_write(tag);
+  if (known && target_.observer_ != nullptr) {
+    target_.observer_->on_command_over(number(), tag);
   }
-  target_.over(*found->second.task);
-  writes_.erase(found);
-  sequence_.finish();
-  return true;
+  return known;
 }
 
-void SimTargetConnection::handle_data_out(const DataOutPdu& pdu, std::span<const std::byte> data) {
-  const auto found = writes_.find(pdu.initiator_task_tag);
-  if (found == writes_.end()) {
-    return;  // of a command that was answered early, or aborted
-  }
-  Write& write = found->second;
-  if (pdu.target_transfer_tag != write.transfer_tag || pdu.buffer_offset != write.arrived ||
-      pdu.data_sn != write.data_sn || data.size() > write.burst_end - write.arrived ||
-      pdu.lun != write.task->lun_field) {
-    violation("a Data-Out with wrong tag, offset, DataSN, length or LUN");
-    return;
-  }
-  ++write.data_sn;
-  std::memcpy(write.task->data.data() + write.arrived, data.data(), data.size());
-  write.arrived += static_cast<std::uint32_t>(data.size());
-  if (pdu.final != (write.arrived == write.burst_end)) {
-    violation("a Data-Out whose F bit is in the wrong place");
-    return;
-  }
-  if (pdu.final) {
-    burst_done(found->first, write);
-  }
-}
-
-void SimTargetConnection::burst_done(std::uint32_t tag, Write& write) {
-  const auto expected = static_cast<std::uint32_t>(write.task->data.size());
-  if (write.arrived == expected) {
-    std::shared_ptr<SimTarget::Task> task = std::move(write.task);
-    writes_.erase(tag);
-    target_.arrived(std::move(task));
-    return;
-  }
-  const std::uint32_t desired = std::min(negotiated_.max_burst, expected - write.arrived);
-  write.burst_end = write.arrived + desired;
-  write.data_sn = 0;
-  write.transfer_tag = next_transfer_tag_++;
-  send(R2tPdu{.lun = write.task->lun_field,
-              .initiator_task_tag = tag,
-              .target_transfer_tag = write.transfer_tag,
-              .numbers = numbers(false),
-              .r2t_sn = write.r2t_sn++,
-              .buffer_offset = write.arrived,
-              .desired_bytes = desired});
-}
-
-void SimTargetConnection::answer(const SimTarget::Task& task, const SimScsiResult& result) {
-  sequence_.finish();
-  send_answer(
-      {.initiator_task_tag = task.initiator_task_tag,
-       .expected_bytes = task.command.expected_bytes,
-       .read = task.read,
-       .response = task.fault ? task.fault->response_code : std::uint8_t{0},
-       .status = result.status,
-       .data = result.data,
-       .sense = result.sense,
-       .overflow_bytes = task.fault ? task.fault->overflow_bytes : 0,
-       .status_with_data = target_.options_.status_with_data,
-       .data_in_bytes = negotiated_.data_in_bytes(target_.options_)},
-      [this](bool advances_stat_sn) { return numbers(advances_stat_sn); },
-      [this](const auto& pdu, std::span<const std::byte> data) { send(pdu, data); });
+void SimTargetConnection::answer_task(const SimTarget::Task& task, const SimScsiResult& result) {
+  answer({.initiator_task_tag = task.initiator_task_tag,
+          .expected_bytes = task.command.expected_bytes,
+          .read = task.read,
+          .response = task.fault ? task.fault->response_code : std::uint8_t{0},
+          .status = result.status,
+          .data = result.data,
+          .sense = result.sense,
+          .overflow_bytes = task.fault ? task.fault->overflow_bytes : 0});
 }
 
 void SimTargetConnection::ping() {
   if (logged_in()) {
-    send(NopInPdu{.data_bytes = 0,
-                  .lun = 0,
-                  .initiator_task_tag = kReservedTag,
-                  .target_transfer_tag = next_transfer_tag_++,
-                  .numbers = numbers(false)});
+    send(NopInPdu{.target_transfer_tag = new_transfer_tag(), .numbers = numbers(false)}, {});
   }
 }
 
@@ -348,12 +212,11 @@ void SimTargetConnection::send_async_message(AsyncEvent event, std::uint16_t par
                                              std::uint16_t parameter2, std::uint16_t parameter3) {
   if (logged_in()) {
     send(AsyncMessagePdu{.event = event,
-                         .data_bytes = 0,
-                         .lun = 0,
                          .numbers = numbers(true),
                          .parameter1 = parameter1,
                          .parameter2 = parameter2,
-                         .parameter3 = parameter3});
+                         .parameter3 = parameter3},
+         {});
   }
 }
 

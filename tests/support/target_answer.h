@@ -1,7 +1,6 @@
 // TargetAnswer: how a target ends a command (RFC 7143 11.4, 11.7): a read's data in Data-In PDUs,
-// the status in the last of them or in a SCSI Response, with residuals and sense. For the simulated
-// target and for the null target, which is measured: hence a template, that allocates for sense
-// data only.
+// the status in the last of them or in a SCSI Response, with residuals and sense. The null target
+// is measured: hence a template, that allocates for sense data only.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include "initiator/pdu/pdu.h"
 #include "initiator/scsi/scsi_task.h"
+#include "tests/support/target_pdu.h"
 
 namespace iscsi_blkback {
 
@@ -27,9 +27,6 @@ struct TargetAnswer {
   bool status_with_data = true;           // where there are data
   std::size_t data_in_bytes = 0;          // of one Data-In PDU, at most
 };
-
-// The data segment of a SCSI Response: SenseLength and the sense data (11.4.7.2).
-[[nodiscard]] std::vector<std::byte> sense_segment(std::span<const std::byte> sense);
 
 // Calls send(pdu, data) for each PDU in turn, with numbers(advances_stat_sn) in it.
 template <class Numbers, class Send>

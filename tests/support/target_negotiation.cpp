@@ -6,6 +6,7 @@
 
 #include "initiator/login/chap.h"
 #include "initiator/login/login_text.h"
+#include "initiator/pdu/pdu.h"
 
 namespace iscsi_blkback {
 
@@ -17,7 +18,7 @@ constexpr std::uint8_t kChapIdentifier = 1;
 
 }  // namespace
 
-Result<void> TargetNegotiation::check_response(const SimTargetOptions& options,
+Result<void> TargetNegotiation::check_response(const TargetOptions& options,
                                                std::string_view response) {
   const auto secret = options.chap_secrets.find(claimed_name_);
   const auto given = parse_large_binary(response, kMaxChapResponseBytes);
@@ -32,7 +33,7 @@ Result<void> TargetNegotiation::check_response(const SimTargetOptions& options,
 }
 
 Result<std::string> TargetNegotiation::answer(std::string_view request,
-                                              const SimTargetOptions& options,
+                                              const TargetOptions& options,
                                               std::uint16_t group_tag) {
   // What the initiator tolerates of targets it must not do itself.
   if (!request.empty() && request.back() != '\0') {

@@ -1,7 +1,8 @@
 // TargetSequence: the sequence numbers on a target's connection (RFC 7143 4.2.2): StatSN of what it
-// sends, CmdSN of what it takes. Held by each connection of SimTarget and of the null target; on
-// their thread.
+// sends, CmdSN of what it takes. Held by each TargetConnection; on its thread.
 #pragma once
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -30,7 +31,10 @@ class TargetSequence {
     ++outstanding_;
     return true;
   }
-  [[nodiscard]] std::string refusal(std::uint32_t cmd_sn) const;
+  [[nodiscard]] std::string refusal(std::uint32_t cmd_sn) const {
+    return fmt::format("CmdSN {} where {} was expected and {} allowed", cmd_sn, exp_cmd_sn_,
+                       max_cmd_sn_);
+  }
   // It was answered, or never will be.
   void finish() { --outstanding_; }
 
