@@ -24,10 +24,13 @@ class PathActivationTest : public MultipathTest {
                                 {.tag = 2, .state = AccessState::standby, .ports = {2}}};
   }
   // One side active and the other ghost.
-  void start_both() {
-    start_target({1, 2});
+  void start_both() { start_with({1, 2}, 1, 1); }
+  // A portal for each of these groups; so many of their paths come up, so many are ghosts.
+  void start_with(const std::vector<std::uint16_t>& groups, std::size_t active, int ghosts) {
+    start_target(groups);
     start_device(false);
-    ASSERT_TRUE(reactor_.run_until([this] { return up() == 1 && ghost_paths() == 1; }, seconds(5)));
+    ASSERT_TRUE(reactor_.run_until([=, this] { return up() == active && ghost_paths() == ghosts; },
+                                   seconds(5)));
   }
   [[nodiscard]] int ghost_paths() const {
     const MultipathSnapshot now = device_->snapshot();
@@ -66,6 +69,17 @@ class PathActivationTest : public MultipathTest {
   void use_rdac() {
     lun_options_.rdac = true;
     options_.prio = make_prioritizer(PrioritizerKind::rdac, std::vector<std::string>()).value();
+  }
+  // The preferred controller is cut off, so that the other one has taken the LUN over.
+  void start_and_lose_the_preferred_controller() {
+    use_rdac();
+    start_both();
+    cut(0);
+    EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+    ASSERT_EQ(lun_->options.rdac_owner, 1);
+  }
+  [[nodiscard]] bool the_preferred_controller_has_the_lun(Duration within) {
+    return reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, within);
   }
 };
 
@@ -353,22 +367,16 @@ TEST_F(PathActivationTest, RdacMovesTheLunToTheOtherController) {
 }
 
 TEST_F(PathActivationTest, RdacWithFewLunsUsesTheShortPage) {
-  use_rdac();
   lun_options_.rdac_max_lun = 31;
-  start_both();
-  cut(0);
-  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  start_and_lose_the_preferred_controller();
   EXPECT_EQ(lun_->counters.take_overs, 1U);
 }
 
 // The preferred controller of a DS4800: the LUN returns to it when it is back.
 TEST_F(PathActivationTest, RdacGivesTheLunBackToThePreferredController) {
-  use_rdac();
-  start_both();
-  cut(0);
-  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  start_and_lose_the_preferred_controller();
   restore(0);
-  ASSERT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(10)));
+  ASSERT_TRUE(the_preferred_controller_has_the_lun(seconds(10)));
   EXPECT_EQ(answer(write(0, 8, 2), seconds(1)), IoStatus::ok);
   EXPECT_EQ(lun_->counters.take_overs, 2U);
   reactor_.run_for(seconds(30));
@@ -377,11 +385,8 @@ TEST_F(PathActivationTest, RdacGivesTheLunBackToThePreferredController) {
 }
 
 TEST_F(PathActivationTest, RdacWithFailbackManualLeavesTheLunWhereItIs) {
-  use_rdac();
   options_.failback = Failback{};
-  start_both();
-  cut(0);
-  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  start_and_lose_the_preferred_controller();
   restore(0);
   reactor_.run_for(seconds(60));
   EXPECT_EQ(lun_->options.rdac_owner, 1);
@@ -400,39 +405,31 @@ TEST_F(PathActivationTest, RdacOwnershipThatAnotherHostChangesIsFollowed) {
 
 // A DS4800 controller that is still starting refuses for longer than pg_init_retries last.
 TEST_F(PathActivationTest, RdacGivesTheLunBackToAControllerThatRefusesAtFirst) {
-  use_rdac();
-  start_both();
-  cut(0);
-  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  start_and_lose_the_preferred_controller();
   target_->inject(at_take_over(0, 0x9136));
   restore(0);
   reactor_.run_for(seconds(60));
   EXPECT_EQ(lun_->options.rdac_owner, 1);
   EXPECT_EQ(answer(write(0, 8, 2), milliseconds(50)), IoStatus::ok);
   target_->clear_faults();
-  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(30)));
+  EXPECT_TRUE(the_preferred_controller_has_the_lun(seconds(30)));
 }
 
 TEST_F(PathActivationTest, FailbackAfterSecondsTriesARefusedSideAgainToo) {
-  use_rdac();
   options_.failback = Failback{Failback::Kind::after, seconds(20)};
-  start_both();
-  cut(0);
-  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
+  start_and_lose_the_preferred_controller();
   target_->inject(at_take_over(0, 0x2400));
   restore(0);
   reactor_.run_for(seconds(25));
   EXPECT_EQ(lun_->options.rdac_owner, 1);
   target_->clear_faults();
-  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(40)));
+  EXPECT_TRUE(the_preferred_controller_has_the_lun(seconds(40)));
 }
 
 // Portals 0 and 2 lead to the preferred controller.
 TEST_F(PathActivationTest, TheOtherPathOfThePreferredControllerIsAskedWhenOneIsRefused) {
   use_rdac();
-  start_target({1, 2, 1});
-  start_device(false);
-  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2 && ghost_paths() == 1; }, seconds(5)));
+  start_with({1, 2, 1}, 2, 1);
   cut(0);
   cut(2);
   EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
@@ -440,7 +437,7 @@ TEST_F(PathActivationTest, TheOtherPathOfThePreferredControllerIsAskedWhenOneIsR
   target_->inject(at_take_over(0, 0x2400));
   restore(0);
   restore(2);
-  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(5)));
+  EXPECT_TRUE(the_preferred_controller_has_the_lun(seconds(5)));
 }
 
 // ---- a disk that is suspended (the source of a migration) leaves the LUN to the destination
@@ -471,17 +468,13 @@ TEST_F(PathActivationTest, AResumedDiskActivatesWhatIsLeft) {
 }
 
 TEST_F(PathActivationTest, ASuspendedDiskDoesNotTakeTheLunBackAndAResumedOneDoes) {
-  use_rdac();
-  start_both();
-  cut(0);
-  EXPECT_EQ(answer(write(0, 8, 1), seconds(1)), IoStatus::ok);
-  ASSERT_EQ(lun_->options.rdac_owner, 1);
+  start_and_lose_the_preferred_controller();
   device_->set_guest({GuestState::suspended});
   restore(0);
   reactor_.run_for(seconds(30));
   EXPECT_EQ(lun_->options.rdac_owner, 1);
   device_->set_guest({GuestState::runs});
-  EXPECT_TRUE(reactor_.run_until([this] { return lun_->options.rdac_owner == 0; }, seconds(1)));
+  EXPECT_TRUE(the_preferred_controller_has_the_lun(seconds(1)));
 }
 
 TEST_F(PathActivationTest, AnActivationIsNotTriedAgainWhileSuspended) {
@@ -583,9 +576,7 @@ TEST_F(PathActivationTest, AnActivationIsNotSentAgainAfterASuspend) {
 TEST_F(PathActivationTest, APathThatHangsWhileIdentifiedDelaysNoActivation) {
   use_alua(kExplicit);
   lun_options_.port_groups[0].ports = {1, 3};
-  start_target({1, 2, 1});
-  start_device(false);
-  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2 && ghost_paths() == 1; }, seconds(5)));
+  start_with({1, 2, 1}, 2, 1);
   cut(2);
   ASSERT_TRUE(wait_for_up(1));
   SimFault hangs = inquiries_at(2);
@@ -604,9 +595,7 @@ TEST_F(PathActivationTest, APathThatHangsWhileIdentifiedDelaysNoActivation) {
 TEST_F(PathActivationTest, APathThatIsJustBeingIdentifiedIsWaitedFor) {
   use_alua(kExplicit);
   lun_options_.port_groups[0].ports = {1, 3};
-  start_target({1, 2, 1});
-  start_device(false);
-  ASSERT_TRUE(reactor_.run_until([this] { return up() == 2 && ghost_paths() == 1; }, seconds(5)));
+  start_with({1, 2, 1}, 2, 1);
   cut(2);
   ASSERT_TRUE(wait_for_up(1));
   reactor_.network().set_latency(portal_address(2), milliseconds(4));  // of a dozen commands
@@ -625,9 +614,7 @@ class HangingActivationTest : public PathActivationTest {
     session_options_.command_timeout = milliseconds(0);
     use_alua(kExplicit);
     lun_options_.port_groups[1].ports = {2, 3};
-    start_target({1, 2, 2});
-    start_device(false);
-    ASSERT_TRUE(reactor_.run_until([this] { return up() == 1 && ghost_paths() == 2; }, seconds(5)));
+    start_with({1, 2, 2}, 1, 2);
   }
   SimFault at_activation_of(std::size_t portal) {
     SimFault fault;
