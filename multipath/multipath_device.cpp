@@ -10,17 +10,18 @@
 
 namespace iscsi_blkback {
 
-MultipathDevice::MultipathDevice(Reactor& reactor, MultipathOptions options, Observer& observer)
+MultipathDevice::MultipathDevice(Reactor& reactor, SharedFencing& fencing, MultipathOptions options,
+                                 Observer& observer)
     : reactor_(reactor),
       options_(std::move(options)),
       observer_(observer),
       log_(reactor, options_.alias),
-      sessions_(SessionFencer::of(reactor)),
+      registrations_(fencing.registrations),
       groups_(reactor, group_options(options_), paths_, log_, *this),
       activator_(reactor, options_.checker_timeout, paths_, groups_, log_, *this),
       disk_(wanted_identity(options_)),
-      turn_(reactor, turn_options(options_), *sessions_, paths_, log_, *this),
-      fence_(reactor, fence_options(options_), sessions_, paths_, groups_, activator_, turn_, log_,
+      turn_(reactor, turn_options(options_), fencing, paths_, log_, *this),
+      fence_(reactor, fence_options(options_), fencing, paths_, groups_, activator_, turn_, log_,
              *this),
       queue_(reactor, queue_options(options_), paths_, groups_, fence_, turn_, log_, *this),
       no_path_timer_(reactor, groups_.policies().no_path_retry, *this),
@@ -53,10 +54,10 @@ Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
   }
   groups_.add_path(*index);
   fence_.add(session);
-  Path& path = paths_.add(
-      std::make_unique<Path>(reactor_, session, lun, std::move(portal_name), *index,
-                             path_options(options_, groups_.policies().path_checker, sessions_),
-                             log_, static_cast<Path::Owner&>(*this)));
+  Path& path = paths_.add(std::make_unique<Path>(
+      reactor_, session, lun, std::move(portal_name), *index,
+      path_options(options_, groups_.policies().path_checker, registrations_), log_,
+      static_cast<Path::Owner&>(*this)));
   turn_.path_added(path);
   groups_.update_priorities();
   path.start();

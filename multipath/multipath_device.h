@@ -63,7 +63,7 @@
 #include "multipath/disk_news.h"
 #include "multipath/fencing/guest_state.h"
 #include "multipath/fencing/lun_turn.h"
-#include "multipath/fencing/session_fencer.h"
+#include "multipath/fencing/shared_fencing.h"
 #include "multipath/fencing/write_fence.h"
 #include "multipath/groups/group_controller.h"
 #include "multipath/groups/path_activator.h"
@@ -90,7 +90,9 @@ class MultipathDevice final : public BlockDevice,
  public:
   using Observer = DiskObserver;
 
-  MultipathDevice(Reactor& reactor, MultipathOptions options, Observer& observer);
+  // fencing: of whoever owns the sessions; see shared_fencing.h.
+  MultipathDevice(Reactor& reactor, SharedFencing& fencing, MultipathOptions options,
+                  Observer& observer);
   ~MultipathDevice() override;  // after close() has finished only
 
   // At any time. The session is shared, outlives the path, and is started and stopped by its owner.
@@ -217,7 +219,7 @@ class MultipathDevice final : public BlockDevice,
   const MultipathOptions options_;
   Observer& observer_;
   DiskLog log_;
-  const std::shared_ptr<SessionFencer> sessions_;
+  RegistrationTable& registrations_;
   PathSet paths_;
   GroupController groups_;
   PathActivator activator_;

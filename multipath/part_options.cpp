@@ -12,12 +12,12 @@ constexpr std::size_t kUnfencedPerRequest = 4;
 }  // namespace
 
 Path::Options path_options(const MultipathOptions& options, PathCheckerKind checker,
-                           std::shared_ptr<RegistrationBoard> registrations) {
+                           RegistrationTable& registrations) {
   return {.checker = {checker, options.polling_interval, options.max_polling_interval,
                       options.checker_timeout},
           .marginal = options.marginal,
           .host_key = options.reservation_key,
-          .registrations = std::move(registrations)};
+          .registrations = &registrations};
 }
 
 GroupController::Options group_options(const MultipathOptions& options) {

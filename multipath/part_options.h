@@ -13,7 +13,7 @@
 namespace iscsi_blkback {
 
 [[nodiscard]] Path::Options path_options(const MultipathOptions& options, PathCheckerKind checker,
-                                         std::shared_ptr<RegistrationBoard> registrations);
+                                         RegistrationTable& registrations);
 [[nodiscard]] GroupController::Options group_options(const MultipathOptions& options);
 [[nodiscard]] DiskIdentity::Wanted wanted_identity(const MultipathOptions& options);
 [[nodiscard]] LunTurn::Options turn_options(const MultipathOptions& options);

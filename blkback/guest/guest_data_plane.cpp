@@ -30,7 +30,7 @@ class GuestDataPlane::Disk final : public MultipathDevice::Observer, public Vbd:
       : plane_(plane),
         handle_(handle),
         name_(fmt::format("{} of guest {}", specification.multipath.alias, plane.guest_)),
-        device_(plane.reactor_,
+        device_(plane.reactor_, plane.sessions_.fencing(),
                 with_holder(std::move(specification.multipath), name_, plane.guest_), *this),
         paths_(plane.sessions_, device_, specification.lun, std::move(specification.session),
                specification.session_variant),

@@ -58,6 +58,7 @@ SessionPool::SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, 
 SessionPool::SessionPool(Reactor& reactor, IsidRule isid_rule)
     : reactor_(reactor),
       isid_rule_(std::move(isid_rule)),
+      fencing_(reactor),
       collect_(
           reactor, [](void* self) noexcept { static_cast<SessionPool*>(self)->collect(); }, this) {}
 
@@ -72,9 +73,10 @@ Result<Session*> SessionPool::acquire(SessionOptions options, std::uint32_t vari
       return &entry->session;
     }
   }
-  if (entries_.size() >= kMaxSessions) {
+  if (!fencing_.budget.take(1)) {
     return fail(ErrorCode::exhausted,
-                fmt::format("the guest has {} sessions already, no more are made", kMaxSessions));
+                fmt::format("the guest has {} sessions already, no more are made",
+                            fencing_.budget.taken()));
   }
   std::uint32_t attempt = 0;
   do {
@@ -147,7 +149,8 @@ bool SessionPool::used_by_live_session(const Isid& isid) const {
 }
 
 void SessionPool::collect() {
-  std::erase_if(entries_, [](const auto& entry) { return entry->stopped; });
+  fencing_.budget.give_back(
+      std::erase_if(entries_, [](const auto& entry) { return entry->stopped; }));
   for (const auto& entry : entries_) {
     if (entry->waits && !entry->stopping) {
       start_or_wait(*entry);

@@ -15,13 +15,12 @@
 #include "base/result.h"
 #include "initiator/session/session.h"
 #include "multipath/attach/session_isid.h"
+#include "multipath/fencing/shared_fencing.h"
 
 namespace iscsi_blkback {
 
 class SessionPool {
  public:
-  static constexpr std::size_t kMaxSessions = 256;
-
   // The ISID of a session with these options. attempt: 0, then 1, 2 ... while the ISID is one that
   // another session of the pool has. variant: see session_isid.h.
   using IsidRule = std::function<Isid(const SessionOptions& options, std::uint32_t variant,
@@ -36,7 +35,7 @@ class SessionPool {
 
   // options: complete but for the ISID, which is filled in here. A session that exists already is
   // shared where it has the same options, but for portal_name and discovery_chap, which are no
-  // affair of the session's. variant: see session_isid.h. exhausted: kMaxSessions exist.
+  // affair of the session's. variant: see session_isid.h. exhausted: the SessionBudget has no room.
   //
   // While a former session with the same ISID is being stopped the new one is not started, because
   // its login would end the other one's logout: it waits for that, logout_timeout at most.
@@ -48,6 +47,9 @@ class SessionPool {
   // This user waits no longer for the session's outstanding commands. When no user does, and the
   // session has some, its connection is dropped (RST), which completes them. Before release().
   void give_up(Session& session);
+
+  // For the disks over these sessions.
+  [[nodiscard]] SharedFencing& fencing() { return fencing_; }
 
   [[nodiscard]] bool empty() const { return entries_.empty(); }
   // Whether a released session is still on its way out.
@@ -65,6 +67,7 @@ class SessionPool {
 
   Reactor& reactor_;
   const IsidRule isid_rule_;
+  SharedFencing fencing_;
   std::list<std::unique_ptr<Entry>> entries_;
   Deferred collect_;
   void (*callback_)(void* owner) noexcept = nullptr;

@@ -28,14 +28,14 @@ std::int64_t milliseconds_of(Duration time) {
 
 }  // namespace
 
-LunTurn::LunTurn(Reactor& reactor, Options options, SessionFencer& sessions, const PathSet& paths,
+LunTurn::LunTurn(Reactor& reactor, Options options, SharedFencing& fencing, const PathSet& paths,
                  DiskLog& log, Owner& owner)
     : reactor_(reactor),
       options_(std::move(options)),
       paths_(paths),
       log_(log),
       owner_(owner),
-      predecessors_(reactor, sessions, *this),
+      predecessors_(reactor, fencing, *this),
       timer_(
           reactor, [](void* self) noexcept { static_cast<LunTurn*>(self)->on_timer(); }, this) {}
 

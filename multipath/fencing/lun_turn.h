@@ -16,7 +16,7 @@
 #include "multipath/fencing/guest_state.h"
 #include "multipath/fencing/lun_write_barrier.h"
 #include "multipath/fencing/predecessor_fence.h"
-#include "multipath/fencing/session_fencer.h"
+#include "multipath/fencing/shared_fencing.h"
 #include "multipath/fencing/unfenced_writes.h"
 #include "multipath/path/disk_log.h"
 #include "multipath/path/path_set.h"
@@ -56,7 +56,7 @@ class LunTurn final : private PredecessorFence::Owner {
   };
 
   // The others outlive it.
-  LunTurn(Reactor& reactor, Options options, SessionFencer& sessions, const PathSet& paths,
+  LunTurn(Reactor& reactor, Options options, SharedFencing& fencing, const PathSet& paths,
           DiskLog& log, Owner& owner);
 
   // The disk knows its LUN, by that target's LUN of that number; before it is ready.

@@ -26,6 +26,9 @@ class PredecessorFence::Attempt final : public SessionObserver {
         nexus_(nexus),
         options_(like),
         path_observer_(*this),
+        turn_(
+            fence.fencing_.budget,
+            [](void* self) noexcept { static_cast<Attempt*>(self)->on_turn(); }, this),
         timer_(
             fence.reactor_, [](void* self) noexcept { static_cast<Attempt*>(self)->on_timer(); },
             this) {
@@ -50,14 +53,18 @@ class PredecessorFence::Attempt final : public SessionObserver {
   [[nodiscard]] bool has_session() const { return session_ != nullptr; }
   [[nodiscard]] bool waits_for_session() const { return !done_ && waits_; }
 
-  // It is this one's turn to have a session.
+  // The other attempts leave room for a session of this one.
   void start_session() {
-    waits_ = false;
     const std::vector<SocketAddress> portals = candidates();
     if (portals.empty()) {
+      waits_ = false;
       timer_.start_after(kBetweenTries);  // a sibling may come up
       return;
     }
+    if (!turn_.take()) {
+      return;  // on_turn() follows
+    }
+    waits_ = false;
     options_.portal = portals[next_portal_++ % portals.size()];
     options_.portal_name = options_.portal.to_string();
     log_info("multipath", "{}: fencing the session of a process that has died",
@@ -74,6 +81,9 @@ class PredecessorFence::Attempt final : public SessionObserver {
     done_ = true;
     waits_ = false;
     timer_.stop();
+    if (session_ == nullptr) {
+      turn_.give_back();
+    }
     stop_session();
     fence_.reap_.schedule();
   }
@@ -99,6 +109,7 @@ class PredecessorFence::Attempt final : public SessionObserver {
   void reap_session() {
     if (std::exchange(session_gone_, false)) {
       session_.reset();
+      turn_.give_back();
       stopping_ = false;
       if (!done_) {
         timer_.start_after(kBetweenTries);
@@ -107,6 +118,15 @@ class PredecessorFence::Attempt final : public SessionObserver {
   }
 
  private:
+  // Where the attempts of this disk have as many sessions as they may, it stands in the line anew
+  // when one of these has ended.
+  void on_turn() {
+    fence_.start_waiting();
+    if (session_ == nullptr) {
+      turn_.give_back();
+    }
+  }
+
   void watch(Session* session) {
     if (own_path_ != nullptr) {
       own_path_->remove_observer(path_observer_);
@@ -202,8 +222,8 @@ class PredecessorFence::Attempt final : public SessionObserver {
     if (session_ != nullptr) {
       stop_session();
     } else if (own_path_ == nullptr &&
-               fence_.sessions_.has_session(nexus_.initiator_name, nexus_.target_name,
-                                            nexus_.isid)) {
+               fence_.fencing_.sessions.has_session(nexus_.initiator_name, nexus_.target_name,
+                                                    nexus_.isid)) {
       timer_.start_after(kBetweenTries);  // another disk's: a login would end it
     } else {
       waits_ = true;
@@ -238,12 +258,13 @@ class PredecessorFence::Attempt final : public SessionObserver {
   bool session_gone_ = false;
   bool waits_ = false;  // for its turn to have a session
   bool done_ = false;
+  FenceTurn turn_;  // while it has a session, or waits for its turn
   Timer timer_;
 };
 
-PredecessorFence::PredecessorFence(Reactor& reactor, SessionFencer& sessions, Owner& owner)
+PredecessorFence::PredecessorFence(Reactor& reactor, SharedFencing& fencing, Owner& owner)
     : reactor_(reactor),
-      sessions_(sessions),
+      fencing_(fencing),
       owner_(owner),
       reap_(
           reactor, [](void* self) noexcept { static_cast<PredecessorFence*>(self)->reap(); },

@@ -22,7 +22,7 @@
 #include "base/reactor.h"
 #include "initiator/session/session.h"
 #include "multipath/fencing/lun_write_barrier.h"
-#include "multipath/fencing/session_fencer.h"
+#include "multipath/fencing/shared_fencing.h"
 
 namespace iscsi_blkback {
 
@@ -44,7 +44,7 @@ class PredecessorFence {
     ~Owner() = default;
   };
 
-  PredecessorFence(Reactor& reactor, SessionFencer& sessions, Owner& owner);
+  PredecessorFence(Reactor& reactor, SharedFencing& fencing, Owner& owner);
   ~PredecessorFence();  // idle() only
   PredecessorFence(const PredecessorFence&) = delete;
   PredecessorFence& operator=(const PredecessorFence&) = delete;
@@ -61,7 +61,7 @@ class PredecessorFence {
   void stop();
   [[nodiscard]] bool idle() const { return attempts_.empty(); }
 
-  // Sessions of its own at once.
+  // Sessions of its own at once, where the budget has room for them.
   static constexpr std::size_t kMaxSessions = 8;
 
  private:
@@ -71,7 +71,7 @@ class PredecessorFence {
   void reap();
 
   Reactor& reactor_;
-  SessionFencer& sessions_;
+  SharedFencing& fencing_;
   Owner& owner_;
   std::vector<std::unique_ptr<Attempt>> attempts_;
   bool stopping_ = false;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <unordered_map>
 #include <utility>
 
 #include "base/log.h"
@@ -22,6 +21,10 @@ constexpr Duration kFirstCollisionDelay = milliseconds(50);
 constexpr Duration kMaxCollisionDelay = milliseconds(5000);
 // After a login, before a trial: others come up, too.
 constexpr Duration kTrialDelay = milliseconds(1000);
+// While there is no room for the sessions of a trial.
+constexpr Duration kTrialRetry = milliseconds(10000);
+// Sessions of a trial.
+constexpr std::size_t kTrialSessions = 2;
 // NOP-Outs to a sibling; the first answer may have been on its way already.
 constexpr int kSiblingQuestions = 2;
 
@@ -38,6 +41,9 @@ class SessionFencer::Entry final : public SessionObserver {
       : fencer_(fencer),
         session_(&session),
         fence_observer_(*this),
+        turn_(
+            fencer.budget_, [](void* self) noexcept { static_cast<Entry*>(self)->on_turn(); },
+            this),
         timer_(
             fencer.reactor_, [](void* self) noexcept { static_cast<Entry*>(self)->on_timer(); },
             this),
@@ -88,6 +94,7 @@ class SessionFencer::Entry final : public SessionObserver {
     session_->remove_observer(*this);
     session_ = nullptr;
     if (fence_ == nullptr) {
+      turn_.give_back();
       fencer_.remove_finished_.schedule();
       return true;
     }
@@ -172,6 +179,8 @@ class SessionFencer::Entry final : public SessionObserver {
     fence_was_about_ = fence_ != nullptr;
     if (fence_ != nullptr) {
       stop_fence_.schedule();
+    } else {
+      turn_.give_back();
     }
     fencer_.on_session_up(session);
   }
@@ -194,14 +203,29 @@ class SessionFencer::Entry final : public SessionObserver {
       stop_fence_.schedule();
       return;
     }
+    start_fence_session();
+  }
+  void on_turn() {
+    start_fence_session();
+    if (fence_ == nullptr) {
+      turn_.give_back();
+    }
+  }
+
+  void start_fence_session() {
     if (waiting_.empty() || session_->state() == SessionState::logged_in) {
       return;
     }
-    sibling_ = fencer_.find_sibling(*this);
-    if (sibling_ == nullptr) {
+    Session* const sibling = fencer_.find_sibling(*this);
+    if (sibling == nullptr) {
+      sibling_ = nullptr;
       waiting_for_sibling_ = true;
       return;
     }
+    if (!turn_.take()) {
+      return;  // on_turn() follows
+    }
+    sibling_ = sibling;
     const SessionOptions& way = sibling_->options();
     SessionOptions options = session_->options();
     options.portal = sibling_->portal_address();
@@ -284,6 +308,7 @@ class SessionFencer::Entry final : public SessionObserver {
       return;
     }
     fence_.reset();
+    turn_.give_back();
     const bool start_now = std::exchange(start_when_gone_, false);
     if (!waiting_.empty()) {
       timer_.start_after(start_now ? Duration::zero() : kRetryInterval);
@@ -306,6 +331,7 @@ class SessionFencer::Entry final : public SessionObserver {
 
   std::unique_ptr<Session> fence_;
   FenceObserver fence_observer_;
+  FenceTurn turn_;  // while there is a fence session, or one that waits for its turn
   bool stopping_ = false;
   bool fence_gone_ = false;
   bool start_when_gone_ = false;
@@ -319,21 +345,9 @@ class SessionFencer::Entry final : public SessionObserver {
   Deferred stop_fence_;
 };
 
-std::shared_ptr<SessionFencer> SessionFencer::of(Reactor& reactor) {
-  // Per thread, so without a lock: a reactor belongs to one thread.
-  thread_local std::unordered_map<Reactor*, std::weak_ptr<SessionFencer>> fencers;
-  std::erase_if(fencers, [](const auto& item) { return item.second.expired(); });
-  std::weak_ptr<SessionFencer>& slot = fencers[&reactor];
-  std::shared_ptr<SessionFencer> fencer = slot.lock();
-  if (fencer == nullptr) {
-    fencer = std::make_shared<SessionFencer>(reactor);
-    slot = fencer;
-  }
-  return fencer;
-}
-
-SessionFencer::SessionFencer(Reactor& reactor)
+SessionFencer::SessionFencer(Reactor& reactor, SessionBudget& budget)
     : reactor_(reactor),
+      budget_(budget),
       remove_finished_(
           reactor,
           [](void* self) noexcept { static_cast<SessionFencer*>(self)->remove_finished(); }, this),
@@ -387,7 +401,7 @@ bool SessionFencer::withdraw(Client& client) {
   stop_trials(client);
   bool nothing_left = true;
   if (trial_ != nullptr && trial_->ending()) {
-    leaving_trial_.push_back(&client);  // this fencer must live until then
+    leaving_trial_.push_back(&client);
     nothing_left = false;
   }
   for (const std::unique_ptr<Entry>& entry : entries_) {
@@ -405,18 +419,6 @@ bool SessionFencer::other_refuses_reset(const std::string& wwid, const std::stri
   });
 }
 
-bool SessionFencer::other_needs_key(const Session& session, std::uint16_t lun,
-                                    const Client& asking) const {
-  for (const std::unique_ptr<Entry>& entry : entries_) {
-    if (entry->session() == &session) {
-      return std::any_of(entry->clients().begin(), entry->clients().end(), [&](Client* client) {
-        return client != &asking && client->needs_key(session, lun);
-      });
-    }
-  }
-  return false;
-}
-
 bool SessionFencer::has_session(const std::string& initiator_name, const std::string& target_name,
                                 const Isid& isid) const {
   return std::any_of(entries_.begin(), entries_.end(), [&](const std::unique_ptr<Entry>& entry) {
@@ -425,16 +427,6 @@ bool SessionFencer::has_session(const std::string& initiator_name, const std::st
            session->options().target_name == target_name &&
            session->options().initiator_name == initiator_name;
   });
-}
-
-void SessionFencer::key_taken_back(const Session& session, std::uint16_t lun) {
-  for (const std::unique_ptr<Entry>& entry : entries_) {
-    if (entry->session() == &session) {
-      for (Client* client : entry->clients()) {
-        client->on_key_taken_back(session, lun);
-      }
-    }
-  }
 }
 
 Session* SessionFencer::find_sibling(const Entry& lost) const {
@@ -554,6 +546,10 @@ void SessionFencer::look_for_trials() {
         next = std::min(next, due);
       } else if (!has_session(options.initiator_name, options.target_name,
                               trial_isid(options.isid))) {
+        if (!budget_.take(kTrialSessions)) {
+          next = std::min(next, reactor_.now() + kTrialRetry);
+          continue;
+        }
         trial_timer_.stop();
         trial_numbers_ = {spaces_.number(first), spaces_.number(second)};
         trial_ = std::make_unique<PortalGroupTrial>(reactor_, first, second,
@@ -582,6 +578,7 @@ void SessionFencer::stop_trials(const Client& client) {
 void SessionFencer::on_trial_over(TrialVerdict verdict) noexcept {
   const NexusSpaces::Pair sessions = trial_->sessions();
   trial_.reset();
+  budget_.give_back(kTrialSessions);
   const auto known = [this](const Session* session) {
     return std::any_of(entries_.begin(), entries_.end(),
                        [&](const auto& entry) { return entry->session() == session; });
@@ -615,7 +612,7 @@ void SessionFencer::on_trial_over(TrialVerdict verdict) noexcept {
                        [&](const auto& entry) { return entry->is_leaving(*client); });
   });
   for (Client* client : withdrawn) {
-    client->on_withdrawn();  // may delete the client and with it this fencer
+    client->on_withdrawn();  // may delete the client
   }
 }
 
@@ -642,7 +639,7 @@ void SessionFencer::remove_finished() {
   std::sort(withdrawn.begin(), withdrawn.end());
   withdrawn.erase(std::unique(withdrawn.begin(), withdrawn.end()), withdrawn.end());
   for (Client* client : withdrawn) {
-    client->on_withdrawn();  // may delete the client and with it this fencer
+    client->on_withdrawn();  // may delete the client
   }
 }
 

@@ -1,6 +1,7 @@
 // SessionFencer: fences the nexus of a lost session through a sibling portal, so that writes that
-// wait for the fence need not wait until the lost portal is back. One for all disks of a reactor,
-// because disks share sessions, and two fences of one session would end each other. Reactor thread.
+// wait for the fence need not wait until the lost portal is back. One for all disks of a process
+// (SharedFencing), because disks share sessions, and two fences of one session would end each other.
+// How many fence sessions there may be at a time: session_budget.h. Reactor thread.
 //
 // How: a login with the lost session's ISID and TSIH 0 to another portal of the same target portal
 // group makes the target terminate the old session's tasks (session reinstatement, RFC 7143 6.3.5).
@@ -37,13 +38,13 @@
 #include "base/reactor.h"
 #include "initiator/session/session.h"
 #include "multipath/fencing/portal_group_trial.h"
+#include "multipath/fencing/session_budget.h"
 #include "multipath/groups/path_policies.h"
 #include "multipath/path/login_place.h"
-#include "multipath/path/path_key.h"
 
 namespace iscsi_blkback {
 
-class SessionFencer final : public RegistrationBoard, private PortalGroupTrial::Owner {
+class SessionFencer final : private PortalGroupTrial::Owner {
  public:
   class Client {
    public:
@@ -64,21 +65,12 @@ class SessionFencer final : public RegistrationBoard, private PortalGroupTrial::
     [[nodiscard]] virtual bool refuses_reset(const std::string& wwid,
                                              const std::string& target_name,
                                              std::uint16_t lun) const noexcept = 0;
-    // Whether it still relies on what it has registered for persistent reservations there.
-    [[nodiscard]] virtual bool needs_key(const Session& session,
-                                         std::uint16_t lun) const noexcept = 0;
-    // A command that takes a registration back has ended there, for a path that was removed.
-    virtual void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept = 0;
 
    protected:
     ~Client() = default;
   };
 
-  // The fencer of this reactor; it lives as long as somebody holds it. Call it on the reactor's
-  // thread.
-  [[nodiscard]] static std::shared_ptr<SessionFencer> of(Reactor& reactor);
-
-  explicit SessionFencer(Reactor& reactor);
+  SessionFencer(Reactor& reactor, SessionBudget& budget);
   ~SessionFencer();  // when all clients have withdrawn
   SessionFencer(const SessionFencer&) = delete;
   SessionFencer& operator=(const SessionFencer&) = delete;
@@ -109,14 +101,9 @@ class SessionFencer final : public RegistrationBoard, private PortalGroupTrial::
   // Client::refuses_reset().
   [[nodiscard]] bool other_refuses_reset(const std::string& wwid, const std::string& target_name,
                                          std::uint16_t lun, const Client& asking) const;
-  // Whether another client than the one asking does; see Client::needs_key().
-  [[nodiscard]] bool other_needs_key(const Session& session, std::uint16_t lun,
-                                     const Client& asking) const;
   // Whether a client uses a session with this name and ISID at the target.
   [[nodiscard]] bool has_session(const std::string& initiator_name, const std::string& target_name,
                                  const Isid& isid) const;
-  // Tells all clients of the session; see Client::on_key_taken_back().
-  void key_taken_back(const Session& session, std::uint16_t lun) override;
 
  private:
   class Entry;
@@ -137,6 +124,7 @@ class SessionFencer final : public RegistrationBoard, private PortalGroupTrial::
   void remove_finished();
 
   Reactor& reactor_;
+  SessionBudget& budget_;
   LogLimiter log_limiter_;
   std::vector<std::unique_ptr<Entry>> entries_;
   Deferred remove_finished_;

@@ -5,13 +5,13 @@
 
 namespace iscsi_blkback {
 
-WriteFence::WriteFence(Reactor& reactor, const Options& options,
-                       std::shared_ptr<SessionFencer> sessions, PathSet& paths,
-                       const GroupController& groups, const PathActivator& activator, LunTurn& turn,
-                       DiskLog& log, Owner& owner)
+WriteFence::WriteFence(Reactor& reactor, const Options& options, SharedFencing& fencing,
+                       PathSet& paths, const GroupController& groups,
+                       const PathActivator& activator, LunTurn& turn, DiskLog& log, Owner& owner)
     : reactor_(reactor),
       options_(options),
-      sessions_(std::move(sessions)),
+      sessions_(fencing.sessions),
+      registrations_(fencing.registrations),
       paths_(paths),
       groups_(groups),
       turn_(turn),
@@ -19,7 +19,9 @@ WriteFence::WriteFence(Reactor& reactor, const Options& options,
       unfenced_(options.most_writes, options.redirected_login_fences),
       timer_(
           reactor, [](void* self) noexcept { static_cast<WriteFence*>(self)->on_timer(); }, this),
-      lun_fence_(reactor, options.lun_fence, paths, unfenced_, *sessions_, activator, log, *this) {}
+      lun_fence_(reactor, options.lun_fence, paths, unfenced_, sessions_, activator, log, *this) {
+  registrations_.add(*this);
+}
 
 PortalGroupFences WriteFence::portal_group_fences() const noexcept {
   return options_.redirected_login_fences ? PortalGroupFences::yes
@@ -36,10 +38,10 @@ bool WriteFence::fenced_alone(const Path& path) const {
     });
   };
   return any_other([&](const Session& other) {
-           return sessions_->tried_in_vain(path.session(), other);
+           return sessions_.tried_in_vain(path.session(), other);
          }) &&
          !any_other([&](const Session& other) {
-           return sessions_->one_nexus_space(path.session(), other);
+           return sessions_.one_nexus_space(path.session(), other);
          });
 }
 
@@ -61,14 +63,14 @@ void WriteFence::lost(const Path& path, std::uint64_t first_sector, std::uint64_
     start_timer();
   }
   if (!withdrawn_) {
-    sessions_->fence(session, *this);
+    sessions_.fence(session, *this);
   }
 }
 
 bool WriteFence::may_reset() const noexcept {
   return options_.exclusive && !suspended_ &&
          std::none_of(paths_.begin(), paths_.end(), [this](const Path* path) {
-           return sessions_->other_refuses_reset(
+           return sessions_.other_refuses_reset(
                owner_.lun().wwid, path->session().options().target_name, path->lun(), *this);
          });
 }
@@ -134,7 +136,7 @@ void WriteFence::tell_others() {
 bool WriteFence::key_given_back(Path& path) {
   PathKey& key = path.key();
   if (!key.ends()) {
-    if (sessions_->other_needs_key(path.session(), path.lun(), *this)) {
+    if (registrations_.other_needs_key(path.session(), path.lun(), *this)) {
       key.leave();
     } else {
       key.give_back();
@@ -174,7 +176,7 @@ bool WriteFence::refuses_reset(const std::string& wwid, const std::string& targe
 
 void WriteFence::suspend() {
   suspended_ = true;
-  sessions_->stop_trials(*this);
+  sessions_.stop_trials(*this);
   lun_fence_.suspend();
 }
 
@@ -184,7 +186,7 @@ void WriteFence::resume() {
 
 void WriteFence::close() {
   closing_ = true;
-  sessions_->stop_trials(*this);
+  sessions_.stop_trials(*this);
 }
 
 bool WriteFence::withdraw() {
@@ -192,7 +194,7 @@ bool WriteFence::withdraw() {
   unfenced_.clear();
   timer_.stop();
   lun_fence_.stop();
-  return sessions_->withdraw(*this);
+  return sessions_.withdraw(*this);
 }
 
 }  // namespace iscsi_blkback

@@ -7,14 +7,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 
 #include "base/reactor.h"
 #include "initiator/lun/logical_unit.h"
 #include "multipath/fencing/lun_fence.h"
 #include "multipath/fencing/lun_turn.h"
-#include "multipath/fencing/session_fencer.h"
+#include "multipath/fencing/shared_fencing.h"
 #include "multipath/fencing/unfenced_writes.h"
 #include "multipath/groups/group_controller.h"
 #include "multipath/groups/path_activator.h"
@@ -23,7 +22,9 @@
 
 namespace iscsi_blkback {
 
-class WriteFence final : private SessionFencer::Client, private LunFence::Owner {
+class WriteFence final : private SessionFencer::Client,
+                         private RegistrationTable::Client,
+                         private LunFence::Owner {
  public:
   class Owner {
    public:
@@ -55,10 +56,13 @@ class WriteFence final : private SessionFencer::Client, private LunFence::Owner 
     std::size_t most_writes = 1;
   };
 
-  // The others outlive it. sessions: that of the reactor.
-  WriteFence(Reactor& reactor, const Options& options, std::shared_ptr<SessionFencer> sessions,
-             PathSet& paths, const GroupController& groups, const PathActivator& activator,
-             LunTurn& turn, DiskLog& log, Owner& owner);
+  // The others outlive it.
+  WriteFence(Reactor& reactor, const Options& options, SharedFencing& fencing, PathSet& paths,
+             const GroupController& groups, const PathActivator& activator, LunTurn& turn,
+             DiskLog& log, Owner& owner);
+  ~WriteFence() { registrations_.remove(*this); }
+  WriteFence(const WriteFence&) = delete;
+  WriteFence& operator=(const WriteFence&) = delete;
 
   [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override;
   // Whether a trial of the path's portal has shown that none of another path fences for it.
@@ -81,7 +85,7 @@ class WriteFence final : private SessionFencer::Client, private LunFence::Owner 
   [[nodiscard]] bool may_reset() const noexcept;
 
   // A session that may fence, and be fenced, is used by a path.
-  void add(Session& session) { sessions_->add(session, *this); }
+  void add(Session& session) { sessions_.add(session, *this); }
   // A login of the path's session has succeeded.
   void on_session_up(Path& path);
   // The path can be used.
@@ -96,11 +100,11 @@ class WriteFence final : private SessionFencer::Client, private LunFence::Owner 
   // At the end of a path, when nothing of it is left to be fenced. False: on_fence_settled() follows.
   [[nodiscard]] bool key_given_back(Path& path);
   // Takes one add() back. True: nothing of it is left; false: on_withdrawn() follows.
-  [[nodiscard]] bool let_go(Session& session) { return sessions_->remove(session, *this); }
+  [[nodiscard]] bool let_go(Session& session) { return sessions_.remove(session, *this); }
 
   // The disk knows its LUN, or its policies have changed.
   void set_known() { known_ = true; }
-  void look_for_trials_soon() { sessions_->look_for_trials_soon(); }
+  void look_for_trials_soon() { sessions_.look_for_trials_soon(); }
   void suspend();
   void resume();
   void close();
@@ -122,6 +126,7 @@ class WriteFence final : private SessionFencer::Client, private LunFence::Owner 
   }
   [[nodiscard]] bool refuses_reset(const std::string& wwid, const std::string& target_name,
                                    std::uint16_t lun) const noexcept override;
+  // RegistrationTable::Client
   [[nodiscard]] bool needs_key(const Session& session, std::uint16_t lun) const noexcept override;
   void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept override;
   // LunFence::Owner
@@ -141,7 +146,8 @@ class WriteFence final : private SessionFencer::Client, private LunFence::Owner 
 
   Reactor& reactor_;
   const Options options_;
-  const std::shared_ptr<SessionFencer> sessions_;
+  SessionFencer& sessions_;
+  RegistrationTable& registrations_;
   PathSet& paths_;
   const GroupController& groups_;
   LunTurn& turn_;

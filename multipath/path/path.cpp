@@ -100,7 +100,7 @@ Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string po
           this),
       depth_(session.options().max_commands),
       silence_(reactor, session, *this),
-      key_(reactor, logical_unit_, lun, options.host_key, options.registrations, *this),
+      key_(reactor, logical_unit_, lun, options.host_key, *options.registrations, *this),
       activation_(logical_unit_, *this),
       probe_(reactor, logical_unit_, *this) {}
 

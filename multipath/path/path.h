@@ -96,7 +96,7 @@ class Path final : private SessionObserver,
     PathCheckerOptions checker;
     MarginalPathOptions marginal;
     std::uint64_t host_key = 0;  // see PathKey
-    std::shared_ptr<RegistrationBoard> registrations;
+    RegistrationTable* registrations = nullptr;
   };
 
   // portal_name: as the disk's operator wrote it; disks that share the session may have other names

@@ -16,7 +16,7 @@ constexpr std::uint32_t kMaxKeyAttentions = 8;  // in a row
 // On the heap, and its own owner while the session has it: it may outlive path and device.
 struct PathKey::Return {
   PathKey* key = nullptr;  // null: nobody waits for it
-  std::shared_ptr<RegistrationBoard> board;
+  RegistrationTable* table = nullptr;
   const Session* session = nullptr;
   std::uint16_t lun = 0;
   ScsiTask task;
@@ -24,13 +24,13 @@ struct PathKey::Return {
 };
 
 PathKey::PathKey(Reactor& reactor, LogicalUnit& logical_unit, std::uint16_t lun,
-                 std::uint64_t host_key, std::shared_ptr<RegistrationBoard> board, Owner& owner)
+                 std::uint64_t host_key, RegistrationTable& table, Owner& owner)
     : logical_unit_(logical_unit),
       lun_(lun),
       session_(logical_unit.session()),
       reactor_(reactor),
       host_key_(host_key),
-      board_(std::move(board)),
+      table_(table),
       owner_(owner),
       timer_(
           reactor, [](void* self) noexcept { static_cast<PathKey*>(self)->on_timer(); }, this) {
@@ -116,7 +116,7 @@ void PathKey::send_return() {
   timer_.start_at(give_up_at_);
   return_ = std::make_unique<Return>().release();  // until it completes
   return_->key = this;
-  return_->board = board_;
+  return_->table = &table_;
   return_->session = &session_;
   return_->lun = lun_;
   logical_unit_.prepare_reserve_out(return_->task,
@@ -128,7 +128,7 @@ void PathKey::send_return() {
     if (ended->key != nullptr) {
       ended->key->on_returned(ended->task);
     }
-    ended->board->key_taken_back(*ended->session, ended->lun);
+    ended->table->key_taken_back(*ended->session, ended->lun);
   };
   session_.submit(return_->task);
 }

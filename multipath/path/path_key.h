@@ -23,18 +23,9 @@
 #include "initiator/scsi/scsi_task.h"
 #include "multipath/path/error_policy.h"
 #include "multipath/path/login_place.h"
+#include "multipath/path/registration_table.h"
 
 namespace iscsi_blkback {
-
-// Where all disks hear that a command which takes a registration back has ended: they may have the
-// same nexus. Outlives each command.
-class RegistrationBoard {
- public:
-  virtual void key_taken_back(const Session& session, std::uint16_t lun) = 0;
-
- protected:
-  ~RegistrationBoard() = default;
-};
 
 class PathKey final {
  public:
@@ -62,7 +53,7 @@ class PathKey final {
 
   // host_key: see MultipathOptions::reservation_key; 0: nothing is registered.
   PathKey(Reactor& reactor, LogicalUnit& logical_unit, std::uint16_t lun, std::uint64_t host_key,
-          std::shared_ptr<RegistrationBoard> board, Owner& owner);
+          RegistrationTable& table, Owner& owner);
   ~PathKey();  // not registering()
   PathKey(const PathKey&) = delete;
   PathKey& operator=(const PathKey&) = delete;
@@ -109,7 +100,7 @@ class PathKey final {
   Session& session_;
   Reactor& reactor_;
   const std::uint64_t host_key_;
-  const std::shared_ptr<RegistrationBoard> board_;
+  RegistrationTable& table_;
   Owner& owner_;
 
   bool registering_ = false;

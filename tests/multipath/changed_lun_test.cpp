@@ -22,7 +22,7 @@ class ChangedLun : public MultipathTest {
     second.command_delay = milliseconds(1);
     second_ = std::make_unique<SimTarget>(reactor_, second);
     second_->add_lun(0, lun_);
-    device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+    device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
     for (const std::size_t portal : {0U, 1U}) {
       Session& session = add_session(portal);
       session.start();

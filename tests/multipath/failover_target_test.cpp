@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/uring_reactor.h"
 #include "initiator/pdu/pdu.h"
+#include "multipath/fencing/shared_fencing.h"
 #include "multipath/multipath_device.h"
 #include "tests/support/real_target_test.h"
 #include "tests/support/tcp_proxy.h"
@@ -44,7 +45,8 @@ class FailoverTarget : public RealTargetTest, public MultipathDevice::Observer {
     MultipathOptions options;
     options.alias = "disk";
     options.marginal.double_failed_time = {};  // a path that is lost again and again is used again
-    device = std::make_unique<MultipathDevice>(*reactor, options, *this);
+    fencing.emplace(*reactor);
+    device = std::make_unique<MultipathDevice>(*reactor, *fencing, options, *this);
     for (std::size_t path = 0; path < kPaths; ++path) {
       auto proxy = TcpProxy::start(tgt.port(path));
       ASSERT_TRUE(proxy) << proxy.error().message;
@@ -124,6 +126,7 @@ class FailoverTarget : public RealTargetTest, public MultipathDevice::Observer {
   milliseconds path_timeout{1000};  // bounds only how long the tests take
   TgtProcess tgt;
   std::vector<std::unique_ptr<TcpProxy>> proxies;
+  std::optional<SharedFencing> fencing;            // outlives sessions
   std::vector<std::unique_ptr<Session>> sessions;  // outlive device
   std::deque<Request> requests;
   std::unique_ptr<MultipathDevice> device;

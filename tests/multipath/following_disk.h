@@ -16,8 +16,9 @@ namespace iscsi_blkback {
 // Another disk: a device of its own, and its requests.
 class OtherDisk final : public MultipathDevice::Observer {
  public:
-  OtherDisk(SimReactor& reactor, const MultipathOptions& options)
-      : reactor_(reactor), device_(std::make_unique<MultipathDevice>(reactor, options, *this)) {}
+  OtherDisk(SimReactor& reactor, SharedFencing& fencing, const MultipathOptions& options)
+      : reactor_(reactor),
+        device_(std::make_unique<MultipathDevice>(reactor, fencing, options, *this)) {}
   ~OtherDisk() { close(); }
 
   [[nodiscard]] MultipathDevice& device() { return *device_; }
@@ -86,7 +87,7 @@ class FollowingDisk : public MultipathTest {
   std::unique_ptr<OtherDisk> follow(const std::vector<Session*>& sessions) {
     MultipathOptions options = options_;
     options.holder_name = "the next disk";
-    auto next = std::make_unique<OtherDisk>(reactor_, options);
+    auto next = std::make_unique<OtherDisk>(reactor_, fencing_, options);
     for (Session* session : sessions) {
       EXPECT_TRUE(next->device().add_path(*session, 0));
     }

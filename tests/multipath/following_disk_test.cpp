@@ -366,7 +366,7 @@ TEST_F(FollowingDiskTest, IsToldByWhichAddressOfAHostNameAPathHasComeIn) {
   start_target({1, 2});
   refuse(0);
   add_session(0, {1}).start();
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   ASSERT_TRUE(device_->add_path(*sessions_[0], 0));
   ASSERT_TRUE(wait_for_up(1));
   const BarrierFile file = barrier_file();

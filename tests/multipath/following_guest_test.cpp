@@ -35,7 +35,7 @@ class FollowingGuestTest : public FollowingDisk {
   // The same, before its path is up.
   std::unique_ptr<OtherDisk> come_early() {
     const MultipathOptions options = options_;
-    auto next = std::make_unique<OtherDisk>(reactor_, options);
+    auto next = std::make_unique<OtherDisk>(reactor_, fencing_, options);
     next->device().set_guest({GuestState::runs, kVm});
     EXPECT_TRUE(next->device().add_path(*sessions_[1], 0));
     return next;

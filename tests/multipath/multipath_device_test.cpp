@@ -309,7 +309,7 @@ TEST_F(MultipathTest, TwoDisksShareTheirSessions) {
   start();
   auto second_lun = std::make_shared<SimLun>(SimLunOptions{.naa_extension = 2});
   target_->add_lun(300, second_lun);
-  MultipathDevice second(reactor_, options_, *this);
+  MultipathDevice second(reactor_, fencing_, options_, *this);
   second.add_path(*sessions_[0], 300);
   second.add_path(*sessions_[1], 300);
   ASSERT_TRUE(reactor_.run_until([&] { return second.snapshot().paths_up() == 2; }));

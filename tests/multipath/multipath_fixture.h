@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "multipath/fencing/shared_fencing.h"
 #include "multipath/multipath_device.h"
 #include "tests/support/sim_network.h"
 #include "tests/support/sim_reactor.h"
@@ -107,7 +108,7 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
 
   // The device with a path over each portal, sessions started.
   void start_device(bool wait_until_ready = true) {
-    device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+    device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
     for (std::size_t portal = 0; portal < target_options_.portals.size(); ++portal) {
       Session& session = add_session(portal);
       session.start();
@@ -280,6 +281,7 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
   void on_paths_changed(MultipathDevice& /*device*/) noexcept override { ++change_calls_; }
 
   SimReactor reactor_;
+  SharedFencing fencing_{reactor_};  // of all devices of a test, as of a process
   SimTargetOptions target_options_;
   SimLunOptions lun_options_;
   MultipathOptions options_;

@@ -251,7 +251,7 @@ TEST_F(PathChanges, StuckCommandsAreAbortedAndTheSessionStaysForOthers) {
   start();
   shared_ = true;
   target_->add_lun(300, std::make_shared<SimLun>(SimLunOptions{.naa_extension = 2}));
-  MultipathDevice second(reactor_, options_, *this);
+  MultipathDevice second(reactor_, fencing_, options_, *this);
   ASSERT_TRUE(second.add_path(*sessions_[0], 300));
   ASSERT_TRUE(reactor_.run_until([&] { return second.snapshot().paths_up() == 1; }));
   never_answer([](const SimCommand& command) {

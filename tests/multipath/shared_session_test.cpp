@@ -51,12 +51,12 @@ class SharedSession : public MultipathTest {
     start_device();
     Session& session_of_other = add_session(0);
     session_of_other.start();
-    other_ = std::make_unique<MultipathDevice>(reactor_, other_options_, *this);
+    other_ = std::make_unique<MultipathDevice>(reactor_, fencing_, other_options_, *this);
     ASSERT_TRUE(other_->add_path(session_of_other, 0));
     ASSERT_TRUE(reactor_.run_until([this] { return other_->ready(); }, seconds(10)));
   }
   void start_other(std::uint16_t lun_of_other) {
-    other_ = std::make_unique<MultipathDevice>(reactor_, other_options_, *this);
+    other_ = std::make_unique<MultipathDevice>(reactor_, fencing_, other_options_, *this);
     for (const std::unique_ptr<Session>& session : sessions_) {
       ASSERT_TRUE(other_->add_path(*session, lun_of_other));
     }
@@ -356,7 +356,7 @@ TEST_F(SharedSession, AFenceSessionHasTheLostSessionsOwnName) {
     sessions_.push_back(std::make_unique<Session>(reactor_, options));
     sessions_.back()->start();
   }
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   for (const std::unique_ptr<Session>& session : sessions_) {
     ASSERT_TRUE(device_->add_path(*session, 0));
   }
@@ -432,8 +432,8 @@ TEST_F(SharedSession, RulesForPortalsKnowThemAsTheirOwnDiskHasThem) {
   start_target({1});
   Session& session = add_session(0);
   session.start();
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
-  other_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
+  other_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   ASSERT_TRUE(device_->add_path(session, 0, "san-b:3260"));
   ASSERT_TRUE(other_->add_path(session, 0, "san-a:3260"));
   ASSERT_TRUE(

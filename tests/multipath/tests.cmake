@@ -19,6 +19,7 @@ iscsi_blkback_test(multipath_test
     multipath/fencing/preempt_test.cpp
     multipath/fencing/redirected_login_test.cpp
     multipath/fencing/reservation_key_test.cpp
+    multipath/fencing/session_budget_test.cpp
     multipath/fencing/unfenced_writes_test.cpp
     multipath/following_disk_test.cpp
     multipath/following_guest_test.cpp

@@ -33,6 +33,7 @@ class Simulation final : public SimulatedDisk::World {
   SimulationResult run();
 
   [[nodiscard]] SimReactor& reactor() override { return reactor_; }
+  [[nodiscard]] SharedFencing& fencing() override { return fencing_; }
   void fail(std::string what) override;
   [[nodiscard]] bool failed() const { return !result_.failures.empty(); }
   // All requests go to the same few sectors, and writes are lost more often than anything else.
@@ -114,6 +115,7 @@ class Simulation final : public SimulatedDisk::World {
   SimRandom random_;
   TemporaryFolder marks_;
   SimReactor reactor_;
+  SharedFencing fencing_{reactor_};
   TimePoint began_{};
   std::size_t portals_ = 0;
   bool contended_ = false;

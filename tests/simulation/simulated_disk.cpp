@@ -29,7 +29,7 @@ SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun
     lun_options.max_transfer_blocks = static_cast<std::uint32_t>(random_.between(3, 12));
   }
   lun_ = std::make_shared<SimLun>(lun_options);
-  device_ = std::make_unique<MultipathDevice>(world.reactor(), options, *this);
+  device_ = std::make_unique<MultipathDevice>(world.reactor(), world.fencing(), options, *this);
 }
 
 void SimulatedDisk::add_path(Session& session) {
@@ -66,7 +66,7 @@ void SimulatedDisk::attach_again(const std::vector<Session*>& sessions) {
   options_.wwid = former.device->snapshot().wwid;
   former.device->close(
       true, [](void* life) noexcept { static_cast<FormerLife*>(life)->closed = true; }, &former);
-  device_ = std::make_unique<MultipathDevice>(world_.reactor(), options_, *this);
+  device_ = std::make_unique<MultipathDevice>(world_.reactor(), world_.fencing(), options_, *this);
   for (Session* session : sessions) {
     add_path(*session);
   }

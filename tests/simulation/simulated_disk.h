@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "multipath/fencing/shared_fencing.h"
 #include "multipath/multipath_device.h"
 #include "tests/simulation/ring_guest.h"
 #include "tests/simulation/sector_oracle.h"
@@ -25,6 +26,7 @@ class SimulatedDisk final : public MultipathDevice::Observer {
   class World {
    public:
     [[nodiscard]] virtual SimReactor& reactor() = 0;
+    [[nodiscard]] virtual SharedFencing& fencing() = 0;
     // All requests go to the same few sectors.
     [[nodiscard]] virtual bool contended() const = 0;
     [[nodiscard]] virtual SectorOracle::Version next_version() = 0;

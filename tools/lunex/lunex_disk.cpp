@@ -75,7 +75,7 @@ LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, s
     multipath.reservation_key = 0;
   }
   MultipathDevice::Observer& observer = *this;
-  device_.emplace(reactor, std::move(multipath), observer);
+  device_.emplace(reactor, sessions_.fencing(), std::move(multipath), observer);
   device_->set_guest({use == Use::questions ? GuestState::in_doubt : GuestState::runs});
   paths_.emplace(sessions_, *device_, lun_, specification.session, specification.session_variant);
   for (const ResolvedPortal& portal : specification.portals) {

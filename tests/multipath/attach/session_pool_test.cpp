@@ -222,7 +222,7 @@ TEST_F(SessionPoolTest, RefusesMoreSessionsThanTheBound) {
   target_.stop();
   SessionPool pool(reactor_, 0, 5);
   std::vector<Session*> sessions;
-  for (std::size_t i = 0; i < SessionPool::kMaxSessions; ++i) {
+  for (std::size_t i = 0; i < SessionBudget::kMaxSessions - SessionBudget::kFenceReserve; ++i) {
     auto session =
         pool.acquire(options("10.0." + std::to_string(i / 256) + "." + std::to_string(i % 256)));
     ASSERT_TRUE(session);

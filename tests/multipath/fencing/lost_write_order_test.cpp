@@ -162,7 +162,7 @@ TEST_F(LostWriteOrder, AFenceSessionStopsWhenTheLostSessionIsBack) {
 // nothing of what the other has lost.
 TEST_F(LostWriteOrder, AFenceOfASessionLeavesWhatAnotherOneOfThePortalHasLost) {
   start_target({1, 1});
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   for (const std::size_t portal : {0U, 1U, 0U}) {
     Session& session = add_session(portal);
     session.start();
@@ -207,7 +207,7 @@ TEST_F(LostWriteOrder, APortalOfAnotherTargetIsNoSibling) {
   other_options.portals = {{portal_address(8), 1}};
   SimTarget other(reactor_, other_options);
   other.add_lun(0, lun_);
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   Session& session = add_session(0);
   SessionOptions elsewhere = session.options();
   elsewhere.target_name = other_options.name;

@@ -67,10 +67,78 @@ TEST_F(LostWrites, ASiblingPortalFencesAtOnce) {
   EXPECT_EQ(target_->sessions(), 1U) << "the fence session has logged out";
 }
 
+TEST_F(LostWrites, AFenceHasRoomHoweverManyPathsThereAre) {
+  start();
+  constexpr std::size_t kOthers = SessionBudget::kMaxSessions - SessionBudget::kFenceReserve;
+  ASSERT_TRUE(fencing_.budget.take(kOthers));
+  ASSERT_FALSE(fencing_.budget.take(1));
+  GuestRequest& first = write_held_at(0, 0, 8, 1);
+  refuse(0);
+  EXPECT_EQ(answer(first, milliseconds(50)), IoStatus::ok);
+  EXPECT_EQ(answer(write(0, 8, 2), milliseconds(50)), IoStatus::ok);
+  reactor_.run_for(milliseconds(100));
+  EXPECT_EQ(fencing_.budget.taken(), kOthers) << "it is given back";
+  fencing_.budget.give_back(kOthers);
+}
+
+class FencesInALine : public LostWrites {
+ protected:
+  // A write waits for a fence, for which there is no room.
+  GuestRequest& let_a_fence_wait() {
+    options_.quiesce_time = seconds(60);
+    start();
+    while (fencing_.budget.taken() < SessionBudget::kMaxSessions) {
+      EXPECT_TRUE(taken_.emplace_back(fencing_.budget, nullptr, nullptr).take());
+    }
+    GuestRequest& first = write_held_at(0, 0, 8, 1);
+    refuse(0);
+    EXPECT_EQ(answer(first, milliseconds(50)), IoStatus::ok);
+    GuestRequest& second = write(0, 8, 2);
+    reactor_.run_for(seconds(20));
+    EXPECT_TRUE(pending(second));
+    return second;
+  }
+
+  std::deque<FenceTurn> taken_;
+};
+
+TEST_F(FencesInALine, AFenceBeginsWhenAnotherOneHasEnded) {
+  const GuestRequest& second = let_a_fence_wait();
+  taken_.pop_back();
+  EXPECT_EQ(answer(second, milliseconds(50)), IoStatus::ok);
+  reactor_.run_for(milliseconds(100));
+  EXPECT_EQ(fencing_.budget.taken(), taken_.size()) << "it is given back";
+}
+
+TEST_F(FencesInALine, AFenceThatHasNoSiblingAnyMoreLeavesItsTurnToOthers) {
+  const GuestRequest& second = let_a_fence_wait();
+  refuse(1);
+  reactor_.run_for(milliseconds(10));
+  taken_.pop_back();
+  EXPECT_EQ(fencing_.budget.taken(), taken_.size());
+  accept(1);
+  EXPECT_EQ(answer(second, seconds(5)), IoStatus::ok) << "it is there again";
+}
+
+TEST_F(FencesInALine, ASessionThatComesBackNeedsNone) {
+  const GuestRequest& second = let_a_fence_wait();
+  accept(0);
+  EXPECT_EQ(answer(second, seconds(35)), IoStatus::ok);
+  taken_.pop_back();
+  EXPECT_EQ(fencing_.budget.taken(), taken_.size());
+}
+
+TEST_F(FencesInALine, ADiskThatIsClosedLeavesTheLine) {
+  (void)let_a_fence_wait();
+  close();
+  taken_.pop_back();
+  EXPECT_EQ(fencing_.budget.taken(), taken_.size());
+}
+
 TEST_F(LostWrites, ASiblingThatHasComeInByALaterAddressOfItsNameFencesThere) {
   start_target({1, 2, 1});
   refuse(1);
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   for (Session* session : {&add_session(0), &add_session(1, {2})}) {
     session->start();
     ASSERT_TRUE(device_->add_path(*session, 0));
@@ -89,7 +157,7 @@ TEST_F(LostWrites, ASiblingThatHasComeInByALaterAddressOfItsNameFencesThere) {
 
 TEST_F(LostWrites, AFenceIsNotTriedAtTheOtherAddressesOfTheLostPath) {
   start_target({1, 1, 2});
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   for (Session* session : {&add_session(0, {2}), &add_session(1)}) {
     session->start();
     ASSERT_TRUE(device_->add_path(*session, 0));
@@ -320,7 +388,7 @@ TEST_F(LostWrites, TwoDisksOfOneSessionShareItsFence) {
   auto second_lun = std::make_shared<SimLun>(SimLunOptions{.naa_extension = 2});
   target_->add_lun(1, second_lun);
   std::unique_ptr<MultipathDevice> first_device = std::move(device_);
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   device_->add_path(*sessions_[0], 1);
   device_->add_path(*sessions_[1], 1);
   ASSERT_TRUE(wait_for_up(2));

@@ -257,7 +257,7 @@ TEST_F(PortalGroupTrialTest, PortalsOfOneNodeFenceForEachOther) {
 TEST_F(PortalGroupTrialTest, ThePortalsAreThoseByWhichThePathsHaveComeIn) {
   start_target({2, 1, 1});
   refuse(0);
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   for (Session* session : {&add_session(0, {1}), &add_session(0, {2})}) {
     session->start();
     ASSERT_TRUE(device_->add_path(*session, 0));
@@ -268,6 +268,18 @@ TEST_F(PortalGroupTrialTest, ThePortalsAreThoseByWhichThePathsHaveComeIn) {
   EXPECT_EQ(target_->counters.reinstatements, 1U);
   EXPECT_EQ(losses(), 0U);
   EXPECT_FALSE(path(0).fenced_alone);
+}
+
+TEST_F(PortalGroupTrialTest, ATrialLeavesTheReserveOfSessionsToFences) {
+  constexpr std::size_t kOthers = SessionBudget::kMaxSessions - SessionBudget::kFenceReserve;
+  ASSERT_TRUE(fencing_.budget.take(kOthers - 1));
+  start();
+  reactor_.run_for(seconds(30));
+  EXPECT_EQ(target_->counters.logins, 2U) << "of the paths";
+  fencing_.budget.give_back(kOthers - 1);
+  reactor_.run_for(seconds(12));
+  EXPECT_EQ(target_->counters.reinstatements, 1U);
+  EXPECT_EQ(fencing_.budget.taken(), 0U) << "both sessions of the trial are given back";
 }
 
 TEST_F(PortalGroupTrialTest, PortalsOfTwoNodesDoNot) {
@@ -288,7 +300,7 @@ TEST_F(PortalGroupTrialTest, AFenceForADiskThatVouchesIsNoneForOneThatDoesNot) {
   target_->add_lun(300, std::make_shared<SimLun>(SimLunOptions{.naa_extension = 2}));
   MultipathOptions vouches = options_;
   vouches.portal_group_fences = PortalGroupFences::yes;
-  auto second = std::make_unique<MultipathDevice>(reactor_, vouches, *this);
+  auto second = std::make_unique<MultipathDevice>(reactor_, fencing_, vouches, *this);
   for (const auto& session : sessions_) {
     ASSERT_TRUE(second->add_path(*session, 300));
   }
@@ -320,7 +332,7 @@ TEST_F(PortalGroupTrialTest, ALoginAtAnotherAddressOfTheFirstPathSaysNothingOfTh
   other_options.portals = {{portal_address(2), 1}};
   other_ = std::make_unique<SimTarget>(reactor_, other_options);
   other_->add_lun(0, lun_);
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   for (Session* session : {&add_session(0, {1}), &add_session(2)}) {
     session->start();
     ASSERT_TRUE(device_->add_path(*session, 0));
@@ -666,7 +678,7 @@ TEST_F(TrialAndLunFence, AResetThroughAProvenPortalIsAFence) {
 
 TEST_F(TrialAndLunFence, AResetThroughTheSamePortalIsAFence) {
   start_target({1});
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   for (int path = 0; path < 2; ++path) {
     Session& session = add_session(0);
     session.start();

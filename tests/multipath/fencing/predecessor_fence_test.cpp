@@ -85,7 +85,7 @@ class PredecessorFenceTest : public FollowingDisk {
     close();
   }
   void start_again(const std::vector<std::size_t>& portals) {
-    device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+    device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
     for (const std::size_t portal : portals) {
       ASSERT_TRUE(device_->add_path(*sessions_[portal], 0));
     }
@@ -206,7 +206,7 @@ TEST_F(PredecessorFenceTest, OneLoginIsTheFenceForTwoDisksOfTwoThatHaveDied) {
   leave_a_write(1, sessions_[1]->options().isid[5]);
   refuse(1);
   start_again({0, 1});
-  OtherDisk other(reactor_, options_);
+  OtherDisk other(reactor_, fencing_, options_);
   ASSERT_TRUE(other.device().add_path(*sessions_[0], 0));
   ASSERT_TRUE(other.device().add_path(*sessions_[1], 0));
   GuestRequest& one = write(0, 8, 2);
@@ -453,7 +453,7 @@ TEST_F(PredecessorFenceTest, ASessionOfAnotherDiskIsNotEnded) {
   lun_options_.serial = "OTHER";
   lun_options_.naa_extension = 9;
   target_->add_lun(1, std::make_shared<SimLun>(lun_options_));
-  OtherDisk other(reactor_, options_);
+  OtherDisk other(reactor_, fencing_, options_);
   ASSERT_TRUE(other.device().add_path(*sessions_[1], 1));
   start_again({0});
   GuestRequest& newer = write(0, 8, 2);
@@ -479,6 +479,32 @@ TEST_F(PredecessorFenceTest, FencesManyNexusesInTurn) {
       seconds(5)));
   EXPECT_GE(target_->counters.terminated_tasks, 20U);
   EXPECT_LE(most, others + PredecessorFence::kMaxSessions);
+}
+
+TEST_F(PredecessorFenceTest, FencesInTurnWhereTheProcessHasRoomForOneSessionOnly) {
+  options_.quiesce_time = seconds(60);
+  prepare({1, 2});
+  for (std::uint8_t each = 0; each < 3; ++each) {
+    leave_a_write(1, static_cast<std::uint8_t>(100 + each));
+  }
+  const std::size_t others = target_->sessions();
+  std::deque<FenceTurn> taken;
+  while (fencing_.budget.taken() + 1 < SessionBudget::kMaxSessions) {
+    ASSERT_TRUE(taken.emplace_back(fencing_.budget, nullptr, nullptr).take());
+  }
+  start_again({0});
+  GuestRequest& newer = write(0, 8, 2);
+  std::size_t most = 0;
+  EXPECT_TRUE(reactor_.run_until(
+      [&] {
+        most = std::max(most, target_->sessions());
+        return !pending(newer);
+      },
+      seconds(10)));
+  EXPECT_GE(target_->counters.terminated_tasks, 3U);
+  EXPECT_LE(most, others + 1);
+  reactor_.run_for(seconds(1));
+  EXPECT_EQ(fencing_.budget.taken(), taken.size());
 }
 
 TEST_F(PredecessorFenceTest, OfADiskThatIsSuspendedMeanwhileGoesOn) {

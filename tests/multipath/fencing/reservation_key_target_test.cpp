@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "base/log.h"
+#include "multipath/fencing/shared_fencing.h"
 #include "multipath/multipath_device.h"
 #include "tests/initiator/targets/target_fixture.h"
 
@@ -20,7 +21,8 @@ class ReservationKeyTarget : public TgtTest, public MultipathDevice::Observer {
     MultipathOptions multipath;
     multipath.alias = "disk";
     multipath.reservation_key = 0x5a0000;
-    device_ = std::make_unique<MultipathDevice>(*reactor, multipath, *this);
+    fencing_.emplace(*reactor);
+    device_ = std::make_unique<MultipathDevice>(*reactor, *fencing_, multipath, *this);
     for (std::uint8_t path = 0; path < 2; ++path) {
       SessionOptions other = options;
       other.isid = {0x80, 0, 0, 1, 0, static_cast<std::uint8_t>(path + 2)};
@@ -76,6 +78,7 @@ class ReservationKeyTarget : public TgtTest, public MultipathDevice::Observer {
   void on_paths_changed(MultipathDevice&) noexcept override {}
   void on_path_removed(MultipathDevice&, Session&) noexcept override { ++removed_; }
 
+  std::optional<SharedFencing> fencing_;
   std::unique_ptr<MultipathDevice> device_;
   std::vector<std::unique_ptr<Session>> sessions_;
   int removed_ = 0;

@@ -96,7 +96,7 @@ TEST_F(ReservationKeyTest, TwoHostsNeverRegisterTheSameKey) {
   last_isid_ = 4;
   start({1});
   options_.reservation_key = 0x5a01;
-  MultipathDevice other(reactor_, options_, *this);
+  MultipathDevice other(reactor_, fencing_, options_, *this);
   last_isid_ = 3;
   Session& session = add_session(0);
   session.start();
@@ -337,7 +337,7 @@ class TwoDisksTest : public ReservationKeyTest {
       target_->add_lun(second_lun, std::make_shared<SimLun>(other));
     }
     start_device();
-    second_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+    second_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
     for (const std::unique_ptr<Session>& session : sessions_) {
       ASSERT_TRUE(second_->add_path(*session, second_lun));
     }

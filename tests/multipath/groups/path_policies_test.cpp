@@ -147,7 +147,7 @@ TEST_F(PathPolicyTest, WeightedpathGoesByTheAddressOfAHostNameByWhichAPathHasCom
                       .value();
   start_target({1, 1, 1});
   refuse(0);
-  device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+  device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
   for (Session* session : {&add_session(0, {1}), &add_session(2)}) {
     session->start();
     ASSERT_TRUE(device_->add_path(*session, 0));

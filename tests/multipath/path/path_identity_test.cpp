@@ -81,7 +81,7 @@ class FirstAnswersTest : public MultipathTest {
     stop_sessions();
   }
   void start_with_portals(std::initializer_list<std::size_t> portals) {
-    device_ = std::make_unique<MultipathDevice>(reactor_, options_, *this);
+    device_ = std::make_unique<MultipathDevice>(reactor_, fencing_, options_, *this);
     for (const std::size_t portal : portals) {
       Session& session = add_session(portal);
       session.start();

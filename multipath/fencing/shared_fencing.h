@@ -1,0 +1,21 @@
+// SharedFencing: what the disks of a process have in common to fence lost writes, because they have
+// their sessions in common. Owned by whoever owns the sessions (SessionPool), handed out to each
+// MultipathDevice; outlives sessions and devices. Reactor thread.
+#pragma once
+
+#include "base/reactor.h"
+#include "multipath/fencing/session_budget.h"
+#include "multipath/fencing/session_fencer.h"
+#include "multipath/path/registration_table.h"
+
+namespace iscsi_blkback {
+
+struct SharedFencing {
+  explicit SharedFencing(Reactor& reactor) : sessions(reactor, budget) {}
+
+  SessionBudget budget;
+  RegistrationTable registrations;
+  SessionFencer sessions;
+};
+
+}  // namespace iscsi_blkback
