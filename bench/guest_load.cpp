@@ -34,7 +34,7 @@ double cpu_seconds(clockid_t clock) {
 
 }  // namespace
 
-class GuestLoad::Impl final : public DataPlane::Events {
+class GuestLoad::Impl final : public DiskEvents, public RingEvents {
  public:
   explicit Impl(std::unique_ptr<UringReactor> reactor)
       : reactor_(std::move(reactor)),
@@ -45,21 +45,21 @@ class GuestLoad::Impl final : public DataPlane::Events {
     options.domain = kGuest;
     options.ring_pages = 16;
     frontend_.emplace(xen_, options);
-    plane_->set_events(this);
     thread_ = std::thread([this] { reactor_->run(); });
   }
 
   ~Impl() {
     if (ring_connected_) {
-      plane_->disconnect_ring(kDisk, RingEnd::answer);
+      port_->disconnect_ring(RingEnd::answer);
       static_cast<void>(wait([this] { return ring_disconnected_; }));
     }
-    if (opened_) {
-      plane_->close_device(kDisk, false);
+    if (port_ != nullptr) {
+      port_->close(false);
       static_cast<void>(wait([this] { return closed_; }));
     }
     reactor_->stop();
     thread_.join();
+    port_.reset();
     plane_.reset();
     frontend_.reset();
   }
@@ -78,8 +78,7 @@ class GuestLoad::Impl final : public DataPlane::Events {
       portal.target_name = disk.target_name;
       specification.portals.push_back(std::move(portal));
     }
-    opened_ = true;
-    plane_->open_device(kDisk, std::move(specification));
+    port_ = plane_->open(kDisk, std::move(specification), *this);
     if (!wait([this] { return ready_; })) {
       return fail(ErrorCode::timed_out, "the disk is not ready: " + trouble_);
     }
@@ -95,7 +94,7 @@ class GuestLoad::Impl final : public DataPlane::Events {
     ring.references = frontend_->ring_references();
     ring.event_channel = frontend_->event_port();
     ring.abi = BlkifAbi::x86_64;
-    plane_->connect_ring(kDisk, kGuest, std::move(ring));
+    port_->connect_ring(std::move(ring), *this);
     if (!wait([this] { return ring_result_.has_value(); })) {
       return fail(ErrorCode::timed_out, "the ring does not get connected");
     }
@@ -146,26 +145,26 @@ class GuestLoad::Impl final : public DataPlane::Events {
 
   // --- Events: on the reactor's thread
   // ---------------------------------------------------------------
-  void on_device_ready(DiskHandle, const Geometry&, const LunNames&) override {
+  void on_ready(const Geometry&, const LunNames&) override {
     say([this] { ready_ = true; });
   }
-  void on_device_grown(DiskHandle, const Geometry&) override {}
-  void on_device_conflict(DiskHandle, const std::string& why) override {
+  void on_grown(const Geometry&) override {}
+  void on_conflict(const std::string& why) override {
     say([this, &why] { trouble_ = why; });
   }
-  void on_device_trouble(DiskHandle, const std::string& why) override {
+  void on_trouble(const std::string& why) override {
     say([this, &why] { trouble_ = why; });
   }
-  void on_ring_connected(DiskHandle, const Result<void>& result) override {
+  void on_ring_connected(const Result<void>& result) override {
     say([this, &result] { ring_result_ = result; });
   }
-  void on_ring_broken(DiskHandle, const std::string& why) override {
+  void on_ring_broken(const std::string& why) override {
     say([this, &why] { trouble_ = why; });
   }
-  void on_ring_disconnected(DiskHandle) override {
+  void on_ring_disconnected() override {
     say([this] { ring_disconnected_ = true; });
   }
-  void on_device_closed(DiskHandle) override {
+  void on_closed() override {
     say([this] { closed_ = true; });
   }
 
@@ -237,6 +236,7 @@ class GuestLoad::Impl final : public DataPlane::Events {
   std::unique_ptr<GrantTable> grants_;
   std::unique_ptr<EventChannels> channels_;
   std::optional<GuestDataPlane> plane_;
+  std::unique_ptr<DiskPort> port_;
   std::optional<FakeFrontend> frontend_;
   std::thread thread_;
 
@@ -248,7 +248,6 @@ class GuestLoad::Impl final : public DataPlane::Events {
   std::optional<Result<void>> ring_result_;
   std::string trouble_ = "no reason is known";
 
-  bool opened_ = false;
   bool ring_connected_ = false;
   std::uint64_t sectors_ = 0;
   bool write_ = false;

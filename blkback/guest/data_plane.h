@@ -1,10 +1,9 @@
 // DataPlane: what the control side of a guest process asks of the I/O side, and what it hears back.
 // Every call and every event happens on the control thread; the implementation carries them to and
-// from the reactor. Calls return at once. A disk is known by a number that is never used twice, and
-// grows.
+// from the reactor. Calls return at once, and no event comes from inside of one.
 //
-// Life of a disk: open_device, then rings as often as the frontend comes and goes (connect_ring ...
-// on_ring_disconnected), then close_device ... on_device_closed.
+// Life of a disk: open(), then rings as often as the frontend comes and goes (connect_ring ...
+// on_ring_disconnected), then close() ... on_closed(), after which its port is of no use any more.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +14,6 @@
 #include <vector>
 
 #include "base/block_device.h"
-#include "base/domain_id.h"
 #include "blkback/guest/xenbus_node.h"
 #include "multipath/attach/disk_plan.h"
 #include "multipath/attach/path_choice.h"
@@ -24,6 +22,7 @@
 
 namespace iscsi_blkback {
 
+// A number that no other disk ever has. Later disks have greater ones.
 using DiskHandle = std::uint32_t;
 
 struct RingStatistics {
@@ -49,59 +48,76 @@ enum class RingEnd : std::uint8_t {
   abandon,  // the same, nobody waits for answers, and the device is closed as well
 };
 
-class DataPlane {
+class DiskEvents {
  public:
-  class Events {
-   public:
-    // Once per disk: a first path has told what the LUN is.
-    virtual void on_device_ready(DiskHandle disk, const Geometry& geometry,
-                                 const LunNames& names) = 0;
-    // Just before that: other paths lead to another LUN, or tell another size of it, why is one
-    // sentence. The first one's LUN is the disk unless close_device() comes.
-    virtual void on_device_conflict(DiskHandle disk, const std::string& why) = 0;
-    // The LUN has grown, and the disk with it.
-    virtual void on_device_grown(DiskHandle disk, const Geometry& geometry) = 0;
-    // While no path has been found: why, one sentence. Only when it changes.
-    virtual void on_device_trouble(DiskHandle disk, const std::string& why) = 0;
-    // After connect_ring(): connected, or what was wrong with the guest's references or port.
-    virtual void on_ring_connected(DiskHandle disk, const Result<void>& result) = 0;
-    // The guest broke the ring's protocol; the ring is served no more. disconnect_ring() is due.
-    virtual void on_ring_broken(DiskHandle disk, const std::string& why) = 0;
-    virtual void on_ring_disconnected(DiskHandle disk) = 0;
-    // Nothing of the disk is left: no request at a target, no session that only it used.
-    virtual void on_device_closed(DiskHandle disk) = 0;
+  // Once: a first path has told what the LUN is.
+  virtual void on_ready(const Geometry& geometry, const LunNames& names) = 0;
+  // Just before that: other paths lead to another LUN, or tell another size of it, why is one
+  // sentence. The first one's LUN is the disk unless close() comes.
+  virtual void on_conflict(const std::string& why) = 0;
+  // The LUN has grown, and the disk with it.
+  virtual void on_grown(const Geometry& geometry) = 0;
+  // While no path has been found: why, one sentence. Only when it changes.
+  virtual void on_trouble(const std::string& why) = 0;
+  // Nothing of the disk is left: no request at a target, no session that only it used. The last
+  // event; the port may be destroyed from inside.
+  virtual void on_closed() = 0;
 
-   protected:
-    ~Events() = default;
-  };
+ protected:
+  ~DiskEvents() = default;
+};
 
-  virtual ~DataPlane() = default;
-  virtual void set_events(Events* events) = 0;  // before the first call
+class RingEvents {
+ public:
+  // After connect_ring(): connected, or what was wrong with the guest's references or port.
+  virtual void on_ring_connected(const Result<void>& result) = 0;
+  // The guest broke the ring's protocol; the ring is served no more. disconnect_ring() is due.
+  virtual void on_ring_broken(const std::string& why) = 0;
+  virtual void on_ring_disconnected() = 0;
 
-  virtual void open_device(DiskHandle disk, DiskSpecification specification) = 0;
+ protected:
+  ~RingEvents() = default;
+};
+
+// The control side's end of an open disk. When it is destroyed the disk stays as it is, and nothing
+// more is heard of it.
+class DiskPort {
+ public:
+  virtual ~DiskPort() = default;
+
   // More ways to the same LUN, found later; those that the disk has already are ignored.
-  virtual void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) = 0;
+  virtual void add_portals(std::vector<ResolvedPortal> portals) = 0;
   // An operator's: as add_portals(), and done hears, on the control thread, whether at least one
   // has been added; the error is one sentence. Never called if the reactor does not answer.
-  virtual void add_paths(DiskHandle disk, std::vector<ResolvedPortal> portals,
+  virtual void add_paths(std::vector<ResolvedPortal> portals,
                          std::function<void(Result<void>)> done) = 0;
   // Begins to remove all paths that the choice includes; done as above, with those that it did.
-  virtual void remove_paths(DiskHandle disk, PathChoice choice,
+  virtual void remove_paths(PathChoice choice,
                             std::function<void(Result<std::vector<ResolvedPortal>>)> done) = 0;
-  virtual void change_policies(DiskHandle disk, const PathPolicySettings& changes) = 0;
-  // See MultipathDevice::set_no_path_retry(). Of an open disk.
-  virtual void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) = 0;
-  // Device ready only.
-  virtual void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) = 0;
+  virtual void change_policies(const PathPolicySettings& changes) = 0;
+  // See MultipathDevice::set_no_path_retry().
+  virtual void set_no_path_retry(std::optional<NoPathRetry> wait) = 0;
+  // Device ready only. events outlives the port.
+  virtual void connect_ring(FrontendRing ring, RingEvents& events) = 0;
   // Ends in on_ring_disconnected when no request of this ring is left; with abandon bounded,
   // whatever the paths do.
-  virtual void disconnect_ring(DiskHandle disk, RingEnd end) = 0;
-  // Ends in on_device_closed, when the disk's lost writes have been fenced: quiesce_time after the
-  // last was lost, at most. abandon: the guest is gone, what is outstanding is waited for no longer
-  // than a moment; may follow one without it.
-  virtual void close_device(DiskHandle disk, bool abandon) = 0;
-  // Before close_device(): the disk is opened anew as soon as it is closed.
-  virtual void keep_place(DiskHandle disk) = 0;
+  virtual void disconnect_ring(RingEnd end) = 0;
+  // Ends in on_closed, when the disk's lost writes have been fenced: quiesce_time after the last
+  // was lost, at most. abandon: the guest is gone, what is outstanding is waited for no longer than
+  // a moment; may follow one without it.
+  virtual void close(bool abandon) = 0;
+  // Before close(): the disk is opened anew as soon as it is closed.
+  virtual void keep_place() = 0;
+};
+
+class DataPlane {
+ public:
+  virtual ~DataPlane() = default;
+
+  // Not while the disk is open. events outlives the port.
+  [[nodiscard]] virtual std::unique_ptr<DiskPort> open(DiskHandle disk,
+                                                       DiskSpecification specification,
+                                                       DiskEvents& events) = 0;
   // Of the guest whose disks are those from first on, those that are opened later too: unless it
   // runs, what it may re-issue elsewhere is not tried again here, and paths that are silent are
   // given up at once. Disks before first are another guest's, and stay as they are.

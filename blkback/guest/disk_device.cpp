@@ -112,13 +112,13 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
     return;
   }
   if (phase_ == Phase::open) {
-    environment_.data_plane.add_portals(handle_, std::move(result->specification.portals));
+    port_->add_portals(std::move(result->specification.portals));
     return;
   }
   wishes_.apply(result->specification.multipath);
   result->specification.multipath.same_lun = names_;
   phase_ = Phase::open;
-  environment_.data_plane.open_device(handle_, std::move(result->specification));
+  port_ = environment_.data_plane.open(handle_, std::move(result->specification), *this);
 }
 
 void DiskDevice::retry() {
@@ -136,11 +136,11 @@ void DiskDevice::retry_later() {
 
 void DiskDevice::close(bool abandon) {
   close_overdue_ = false;
-  closes_with_ring();
-  environment_.data_plane.close_device(handle_, abandon);
+  begin_to_close();
+  port_->close(abandon);
 }
 
-void DiskDevice::closes_with_ring() {
+void DiskDevice::begin_to_close() {
   phase_ = Phase::closing;
   retry_timer_.stop();
   close_timer_.start_after(kCloseTimeout);
@@ -148,8 +148,14 @@ void DiskDevice::closes_with_ring() {
 
 void DiskDevice::reopen() {
   after_close_ = AfterClose::open;
-  environment_.data_plane.keep_place(handle_);
+  port_->keep_place();
   close(false);
+}
+
+void DiskDevice::keep_place() {
+  if (phase_ == Phase::open) {
+    port_->keep_place();
+  }
 }
 
 void DiskDevice::end() {
@@ -160,8 +166,19 @@ void DiskDevice::end() {
 
 void DiskDevice::guest_ended() {
   if (phase_ == Phase::closing) {
-    environment_.data_plane.close_device(handle_, true);
+    port_->close(true);
   }
+}
+
+void DiskDevice::connect_ring(FrontendRing ring, RingEvents& events) {
+  port_->connect_ring(std::move(ring), events);
+}
+
+void DiskDevice::disconnect_ring(RingEnd end) {
+  if (end == RingEnd::abandon && phase_ == Phase::open) {
+    begin_to_close();
+  }
+  port_->disconnect_ring(end);
 }
 
 void DiskDevice::on_close_overdue() {
@@ -194,7 +211,7 @@ void DiskDevice::on_grown(const Geometry& geometry) {
 }
 
 void DiskDevice::on_conflict(const std::string& why) {
-  if (phase_ != Phase::open) {
+  if (phase_ != Phase::open || published_) {
     return;
   }
   // A LUN may be growing, and what was mapped wrongly is mapped anew.
@@ -212,6 +229,7 @@ void DiskDevice::on_trouble(const std::string& why) {
 
 void DiskDevice::on_closed() {
   phase_ = Phase::none;
+  port_.reset();
   close_overdue_ = false;
   geometry_.reset();
   close_timer_.stop();
@@ -225,7 +243,7 @@ void DiskDevice::on_closed() {
       retry_later();
       break;
   }
-  owner_.on_device_changed();
+  owner_.on_device_closed();
 }
 
 // ---- an operator's changes ----
@@ -246,7 +264,9 @@ void DiskDevice::carry_out(const RestoreNoPathRetry&, const Changed& done) {
 
 void DiskDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
   wishes_.set_no_path_retry(wait);
-  environment_.data_plane.set_no_path_retry(handle_, wait ? wait : plan_.multipath.no_path_retry);
+  if (port_ != nullptr) {
+    port_->set_no_path_retry(wait ? wait : plan_.multipath.no_path_retry);
+  }
 }
 
 void DiskDevice::carry_out(const SetPolicies& change, const Changed& done) {
@@ -261,7 +281,9 @@ void DiskDevice::carry_out(const SetPolicies& change, const Changed& done) {
     return;
   }
   wishes_.set_policies(change.policies);
-  environment_.data_plane.change_policies(handle_, change.policies);
+  if (port_ != nullptr) {
+    port_->change_policies(change.policies);
+  }
   done({});
 }
 
@@ -276,7 +298,7 @@ void DiskDevice::carry_out(const AddPath& change, const Changed& done) {
       [this, alive = std::weak_ptr(alive_), done](const Result<ResolvedDisk>& resolved) {
         if (!resolved) {
           done(tl::unexpected(resolved.error()));
-        } else if (resolved->complete && alive.expired()) {
+        } else if (resolved->complete && (alive.expired() || port_ == nullptr)) {
           done(fail(ErrorCode::unavailable, kNotInUse));
         } else if (resolved->complete) {
           add_paths(resolved->specification.portals, done);
@@ -285,33 +307,35 @@ void DiskDevice::carry_out(const AddPath& change, const Changed& done) {
 }
 
 void DiskDevice::add_paths(const std::vector<ResolvedPortal>& paths, const Changed& done) {
-  environment_.data_plane.add_paths(
-      handle_, paths,
-      [this, alive = std::weak_ptr(alive_), paths, done](const Result<void>& added) {
-        if (added && !alive.expired()) {
-          for (const ResolvedPortal& path : paths) {
-            wishes_.path_added(path);
-          }
-        }
-        done(added);
-      });
+  port_->add_paths(paths,
+                   [this, alive = std::weak_ptr(alive_), paths, done](const Result<void>& added) {
+                     if (added && !alive.expired()) {
+                       for (const ResolvedPortal& path : paths) {
+                         wishes_.path_added(path);
+                       }
+                     }
+                     done(added);
+                   });
 }
 
 void DiskDevice::carry_out(const RemovePath& change, const Changed& done) {
-  environment_.data_plane.remove_paths(handle_, change.path,
-                                       [this, alive = std::weak_ptr(alive_),
-                                        done](const Result<std::vector<ResolvedPortal>>& removed) {
-                                         if (!removed) {
-                                           done(tl::unexpected(removed.error()));
-                                           return;
-                                         }
-                                         if (!alive.expired()) {
-                                           for (const ResolvedPortal& path : *removed) {
-                                             wishes_.path_removed(path);
-                                           }
-                                         }
-                                         done({});
-                                       });
+  if (port_ == nullptr) {
+    done(fail(ErrorCode::unavailable, kNotInUse));
+    return;
+  }
+  port_->remove_paths(change.path, [this, alive = std::weak_ptr(alive_),
+                                    done](const Result<std::vector<ResolvedPortal>>& removed) {
+    if (!removed) {
+      done(tl::unexpected(removed.error()));
+      return;
+    }
+    if (!alive.expired()) {
+      for (const ResolvedPortal& path : *removed) {
+        wishes_.path_removed(path);
+      }
+    }
+    done({});
+  });
 }
 
 }  // namespace iscsi_blkback

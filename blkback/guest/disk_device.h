@@ -33,12 +33,15 @@ struct DiskEnvironment {
   LogLimiter& all_log;  // of the guest
 };
 
-class DiskDevice {
+class DiskDevice final : private DiskEvents {
  public:
   class Owner {
    public:
     // Something that decides what is due has changed.
     virtual void on_device_changed() = 0;
+    // The same, because the device is closed, or closed and opened again. It may be destroyed from
+    // inside.
+    virtual void on_device_closed() = 0;
     // What keeps the disk from being served, one sentence; empty: nothing does any more.
     virtual void on_device_error(const std::string& sentence) = 0;
 
@@ -73,23 +76,23 @@ class DiskDevice {
 
   // Unless it is there or refused.
   void open();
-  // abandon: see DataPlane::close_device().
+  // abandon: see DiskPort.
   void close(bool abandon);
-  // The same, where the I/O side begins with it by itself: its ring is abandoned.
-  void closes_with_ring();
   // And opens again when that is done.
   void reopen();
+  // When it closes, another process has a device of this LUN for the guest soon.
+  void keep_place();
   // No other life follows, and nobody waits.
   void end();
   // The guest has ended: what is being closed is abandoned.
   void guest_ended();
 
-  // Of DataPlane::Events.
-  void on_ready(const Geometry& geometry, const LunNames& names);
-  void on_grown(const Geometry& geometry);
-  void on_conflict(const std::string& why);
-  void on_trouble(const std::string& why);
-  void on_closed();
+  // Ready only; see DiskPort.
+  void connect_ring(FrontendRing ring, RingEvents& events);
+  // abandon closes the device as well.
+  void disconnect_ring(RingEnd end);
+  // From now on a guest knows what it is, which it stays: paths that lead elsewhere are quarantined.
+  void on_published() { published_ = true; }
 
   // What an operator asks holds until the guest's process ends. done: on the control thread, perhaps
   // from inside; never called if the reactor does not answer. The error is one sentence.
@@ -100,11 +103,19 @@ class DiskDevice {
   enum class Phase : std::uint8_t { none, resolving, open, closing };
   enum class AfterClose : std::uint8_t { nothing, open, open_later };
 
+  // DiskEvents.
+  void on_ready(const Geometry& geometry, const LunNames& names) override;
+  void on_conflict(const std::string& why) override;
+  void on_grown(const Geometry& geometry) override;
+  void on_trouble(const std::string& why) override;
+  void on_closed() override;
+
   [[nodiscard]] Result<DiskPlan> make_plan();
   void look_up();
   void on_resolved(Result<ResolvedDisk> result);
   void retry();
   void retry_later();
+  void begin_to_close();
   void on_close_overdue();
   void carry_out(const SetNoPathRetry& change, const Changed& done);
   void carry_out(const RestoreNoPathRetry& change, const Changed& done);
@@ -120,6 +131,8 @@ class DiskDevice {
   const std::string name_;
   const DiskDescription& description_;
   Phase phase_ = Phase::none;
+  std::unique_ptr<DiskPort> port_;  // while it is open or closing
+  bool published_ = false;
   bool refused_ = false;
   bool unreadable_ = false;
   AfterClose after_close_ = AfterClose::nothing;

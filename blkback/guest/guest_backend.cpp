@@ -40,13 +40,7 @@ GuestBackend::GuestBackend(Environment environment, const Configuration& configu
       reports_(environment_.control, environment_.data_plane),
       look_timer_(
           environment_.control,
-          [](void* self) noexcept { static_cast<GuestBackend*>(self)->look(); }, this) {
-  environment_.data_plane.set_events(this);
-}
-
-GuestBackend::~GuestBackend() {
-  environment_.data_plane.set_events(nullptr);
-}
+          [](void* self) noexcept { static_cast<GuestBackend*>(self)->look(); }, this) {}
 
 Result<void> GuestBackend::start() {
   return connection_.open();
@@ -266,6 +260,11 @@ void GuestBackend::adopt(const std::vector<GuestNode>& nodes) {
   }
 }
 
+void GuestBackend::on_retired_closed(DiskHandle disk) {
+  retired_.erase(disk);
+  finish_if_done();
+}
+
 void GuestBackend::forget(DiskHandle handle, GuestDisk::Outcome outcome) {
   auto entry = disks_.extract(handle);
   GuestDisk& disk = *entry.mapped();
@@ -408,59 +407,6 @@ GuestStatus GuestBackend::status_with(std::vector<DiskReport>* reports) const {
     }
   }
   return status;
-}
-
-// ---- events of the I/O side ----
-
-void GuestBackend::on_device_ready(DiskHandle handle, const Geometry& geometry,
-                                   const LunNames& names) {
-  if (GuestDisk* disk = find(handle)) {
-    disk->on_device_ready(geometry, names);
-  }
-}
-
-void GuestBackend::on_device_grown(DiskHandle handle, const Geometry& geometry) {
-  if (GuestDisk* disk = find(handle)) {
-    disk->on_device_grown(geometry);
-  }
-}
-
-void GuestBackend::on_device_conflict(DiskHandle handle, const std::string& why) {
-  if (GuestDisk* disk = find(handle)) {
-    disk->on_device_conflict(why);
-  }
-}
-
-void GuestBackend::on_device_trouble(DiskHandle handle, const std::string& why) {
-  if (GuestDisk* disk = find(handle)) {
-    disk->on_device_trouble(why);
-  }
-}
-
-void GuestBackend::on_ring_connected(DiskHandle handle, const Result<void>& result) {
-  if (GuestDisk* disk = find(handle)) {
-    disk->on_ring_connected(result);
-  }
-}
-
-void GuestBackend::on_ring_broken(DiskHandle handle, const std::string& why) {
-  if (GuestDisk* disk = find(handle)) {
-    disk->on_ring_broken(why);
-  }
-}
-
-void GuestBackend::on_ring_disconnected(DiskHandle handle) {
-  if (GuestDisk* disk = find(handle)) {
-    disk->on_ring_disconnected();
-  }
-}
-
-void GuestBackend::on_device_closed(DiskHandle handle) {
-  if (retired_.erase(handle) != 0) {
-    finish_if_done();
-  } else if (GuestDisk* disk = find(handle)) {
-    disk->on_device_closed();
-  }
 }
 
 GuestDisk* GuestBackend::find(DiskHandle handle) {

@@ -44,8 +44,7 @@ struct GuestStatus {
   std::vector<DiskStatus> disks;
 };
 
-class GuestBackend final : public DataPlane::Events,
-                           private GuestDisk::Host,
+class GuestBackend final : private GuestDisk::Host,
                            private GuestWatch::Owner,
                            private StoreConnection::Client {
  public:
@@ -61,7 +60,6 @@ class GuestBackend final : public DataPlane::Events,
   // ends the process. Called once, from the reactor.
   GuestBackend(Environment environment, const Configuration& configuration, DomainId own_domain,
                DomainId guest, std::function<void()> on_finished);
-  ~GuestBackend();
   GuestBackend(const GuestBackend&) = delete;
   GuestBackend& operator=(const GuestBackend&) = delete;
 
@@ -85,15 +83,6 @@ class GuestBackend final : public DataPlane::Events,
   static constexpr std::chrono::milliseconds kRetry{1000};
   static constexpr std::size_t kMaxDisks = 256;
 
-  void on_device_ready(DiskHandle disk, const Geometry& geometry, const LunNames& names) override;
-  void on_device_grown(DiskHandle disk, const Geometry& geometry) override;
-  void on_device_conflict(DiskHandle disk, const std::string& why) override;
-  void on_device_trouble(DiskHandle disk, const std::string& why) override;
-  void on_ring_connected(DiskHandle disk, const Result<void>& result) override;
-  void on_ring_broken(DiskHandle disk, const std::string& why) override;
-  void on_ring_disconnected(DiskHandle disk) override;
-  void on_device_closed(DiskHandle disk) override;
-
  private:
   using Disks = std::map<DiskHandle, std::unique_ptr<GuestDisk>>;
 
@@ -103,6 +92,7 @@ class GuestBackend final : public DataPlane::Events,
   [[nodiscard]] Result<bool> xenstore_knows_guest() override;
   void look_soon() override;
   void look_later() override;
+  void on_retired_closed(DiskHandle disk) override;
 
   // GuestWatch::Owner.
   [[nodiscard]] bool is_told_of_the_guest() const override;

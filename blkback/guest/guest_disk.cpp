@@ -256,7 +256,7 @@ bool GuestDisk::connect() {
     return true;
   }
   ring_ = RingPhase::connecting;
-  environment_.data_plane.connect_ring(handle_, node_.id().guest, std::move(*ring));
+  device_.connect_ring(std::move(*ring), *this);
   return true;
 }
 
@@ -270,6 +270,7 @@ bool GuestDisk::publish() {
     return false;
   }
   published_sectors_ = geometry.sector_count;
+  device_.on_published();
   log_limited(handshake_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
               "{}: connected, {} sectors{}", node_.id().name(), geometry.sector_count,
               geometry.read_only ? ", read-only" : "");
@@ -334,59 +335,45 @@ void GuestDisk::guest_ended() {
 }
 
 void GuestDisk::keep_place() {
-  if (device_.is_open()) {
-    environment_.data_plane.keep_place(handle_);
-  }
+  device_.keep_place();
 }
 
 bool GuestDisk::retire(bool leave_ring) {
+  retired_ = true;
   if (device_.is_open()) {
     if (leave_ring) {
-      // Leaves the ring, if there is one, and closes the device with it.
-      environment_.data_plane.disconnect_ring(handle_, RingEnd::abandon);
-      device_.closes_with_ring();
+      device_.disconnect_ring(RingEnd::abandon);  // if there is one
     } else {
       device_.close(true);
     }
   }
+  ring_ = RingPhase::idle;  // what becomes of it is of no interest here
   device_.end();
   drain_timer_.stop();
   ring_timer_.stop();
   return device_.closing();
 }
 
-// What a guest has used already stays what it is: the other paths are quarantined then.
-void GuestDisk::on_device_conflict(const std::string& why) {
-  if (published_sectors_ == 0) {
-    device_.on_conflict(why);
-  }
-}
-
 void GuestDisk::on_device_closed() {
+  if (retired_) {
+    host_.on_retired_closed(handle_);
+    return;
+  }
   written_connected_ = false;
   drain_timer_.stop();
-  device_.on_closed();
-}
-
-void GuestDisk::on_device_changed() {
   changed();
-}
-
-void GuestDisk::on_device_error(const std::string& sentence) {
-  set_error(sentence);
 }
 
 // ---- the ring ----
 
 void GuestDisk::disconnect(RingEnd end) {
   ring_ = RingPhase::disconnecting;
-  if (end == RingEnd::abandon && device_.is_open()) {
-    drain_timer_.stop();
-    device_.closes_with_ring();
-  } else {
+  device_.disconnect_ring(end);
+  if (device_.is_open()) {
     drain_timer_.start_after(kDrainTimeout);
+  } else {
+    drain_timer_.stop();
   }
-  environment_.data_plane.disconnect_ring(handle_, end);
 }
 
 void GuestDisk::on_drain_overdue() {
@@ -426,6 +413,9 @@ void GuestDisk::on_ring_broken(const std::string& why) {
 }
 
 void GuestDisk::on_ring_disconnected() {
+  if (ring_ != RingPhase::disconnecting) {
+    return;
+  }
   ring_ = RingPhase::idle;
   drain_timer_.stop();
   changed();

@@ -43,7 +43,7 @@ enum class GuestPresence : std::uint8_t {
   replaced,  // another guest has its number, and perhaps its nodes
 };
 
-class GuestDisk final : private DiskDevice::Owner {
+class GuestDisk final : private DiskDevice::Owner, private RingEvents {
  public:
   // What a disk needs of whoever serves the guest. Outlives it.
   class Host {
@@ -56,6 +56,8 @@ class GuestDisk final : private DiskDevice::Owner {
     // advance() is wanted for every marked disk: soon, or after a pause.
     virtual void look_soon() = 0;
     virtual void look_later() = 0;
+    // Of a disk that was retired: nothing of it is left. It may be destroyed from inside.
+    virtual void on_retired_closed(DiskHandle disk) = 0;
 
    protected:
     ~Host() = default;
@@ -99,21 +101,9 @@ class GuestDisk final : private DiskDevice::Owner {
   void guest_ended();
   // Before retire(): the guest goes on, and another process has a disk of this LUN for it soon.
   void keep_place();
-  // Ends serving. False: nothing of the disk is left at the I/O side; true: on_device_closed()
+  // Ends serving. False: nothing of the disk is left at the I/O side; true: on_retired_closed()
   // will come. leave_ring: the ring stays as it is, for whoever serves it next.
   [[nodiscard]] bool retire(bool leave_ring);
-
-  // DataPlane::Events of this disk.
-  void on_device_ready(const Geometry& geometry, const LunNames& names) {
-    device_.on_ready(geometry, names);
-  }
-  void on_device_grown(const Geometry& geometry) { device_.on_grown(geometry); }
-  void on_device_conflict(const std::string& why);
-  void on_device_trouble(const std::string& why) { device_.on_trouble(why); }
-  void on_ring_connected(const Result<void>& result);
-  void on_ring_broken(const std::string& why);
-  void on_ring_disconnected();
-  void on_device_closed();
 
   // See DiskDevice.
   void change(const DiskChange::What& what, DiskDevice::Changed done) {
@@ -124,8 +114,14 @@ class GuestDisk final : private DiskDevice::Owner {
 
  private:
   // DiskDevice::Owner.
-  void on_device_changed() override;
-  void on_device_error(const std::string& sentence) override;
+  void on_device_changed() override { changed(); }
+  void on_device_closed() override;
+  void on_device_error(const std::string& sentence) override { set_error(sentence); }
+
+  // RingEvents.
+  void on_ring_connected(const Result<void>& result) override;
+  void on_ring_broken(const std::string& why) override;
+  void on_ring_disconnected() override;
 
   bool watch_frontend();
   [[nodiscard]] bool removed_by_toolstack();
@@ -152,6 +148,7 @@ class GuestDisk final : private DiskDevice::Owner {
   XenbusStates states_;  // as last read
   bool frontend_watched_ = false;
   bool dirty_ = true;
+  bool retired_ = false;
   bool announced_ = false;
   bool wrote_closed_;          // the 6 that the node has is ours, or a former process's
   bool ring_refused_ = false;  // until the frontend starts anew

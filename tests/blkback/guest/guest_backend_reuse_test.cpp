@@ -258,33 +258,10 @@ class RecordingPlane final : public DataPlane {
  public:
   explicit RecordingPlane(DataPlane& plane) : plane_(plane) {}
 
-  void set_events(Events* events) override { plane_.set_events(events); }
-  void open_device(DiskHandle disk, DiskSpecification specification) override {
-    plane_.open_device(disk, std::move(specification));
+  std::unique_ptr<DiskPort> open(DiskHandle disk, DiskSpecification specification,
+                                 DiskEvents& events) override {
+    return plane_.open(disk, std::move(specification), events);
   }
-  void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) override {
-    plane_.add_portals(disk, std::move(portals));
-  }
-  void add_paths(DiskHandle disk, std::vector<ResolvedPortal> portals,
-                 std::function<void(Result<void>)> done) override {
-    plane_.add_paths(disk, std::move(portals), std::move(done));
-  }
-  void remove_paths(DiskHandle disk, PathChoice choice,
-                    std::function<void(Result<std::vector<ResolvedPortal>>)> done) override {
-    plane_.remove_paths(disk, std::move(choice), std::move(done));
-  }
-  void change_policies(DiskHandle disk, const PathPolicySettings& changes) override {
-    plane_.change_policies(disk, changes);
-  }
-  void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) override {
-    plane_.set_no_path_retry(disk, wait);
-  }
-  void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override {
-    plane_.connect_ring(disk, guest, std::move(ring));
-  }
-  void disconnect_ring(DiskHandle disk, RingEnd end) override { plane_.disconnect_ring(disk, end); }
-  void close_device(DiskHandle disk, bool abandon) override { plane_.close_device(disk, abandon); }
-  void keep_place(DiskHandle disk) override { plane_.keep_place(disk); }
   void set_guest(DiskHandle first, const GuestNow& guest) override {
     told.emplace_back(first, guest.state);
     plane_.set_guest(first, guest);

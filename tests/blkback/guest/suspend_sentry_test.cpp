@@ -161,38 +161,54 @@ TEST_F(SuspendSentryTest, CallsThatReturnSoonAreNoConcern) {
 
 // ---- with a xenstored that hangs
 
+// Of one disk.
 class NullPlane final : public DataPlane {
  public:
-  void set_events(Events* events) override { events_ = events; }
-  void open_device(DiskHandle disk, DiskSpecification) override { opened = disk; }
-  void add_portals(DiskHandle, std::vector<ResolvedPortal>) override {}
-  void add_paths(DiskHandle, std::vector<ResolvedPortal>,
-                 std::function<void(Result<void>)>) override {}
-  void remove_paths(DiskHandle, PathChoice,
-                    std::function<void(Result<std::vector<ResolvedPortal>>)>) override {}
-  void change_policies(DiskHandle, const PathPolicySettings&) override {}
-  void set_no_path_retry(DiskHandle, std::optional<NoPathRetry>) override {}
-  void connect_ring(DiskHandle, DomainId, FrontendRing) override {}
-  void disconnect_ring(DiskHandle disk, RingEnd) override { closed(disk); }
-  void close_device(DiskHandle disk, bool) override { closed(disk); }
-  void keep_place(DiskHandle) override {}
+  explicit NullPlane(Reactor& control) : control_(control) {}
+  std::unique_ptr<DiskPort> open(DiskHandle, DiskSpecification, DiskEvents& events) override {
+    events_ = &events;
+    opened = true;
+    return std::make_unique<Port>(*this);
+  }
   void set_guest(DiskHandle, const GuestNow& guest) override {
     held = guest.state != GuestState::runs;
   }
   void query(std::function<void(std::vector<DiskReport>)>) override {}
-  void closed(DiskHandle disk) {
-    if (events_ != nullptr) {
-      control->post([this, disk] {
-        if (events_ != nullptr) {
-          events_->on_device_closed(disk);
-        }
-      });
-    }
+  // On the control thread.
+  void tell(std::function<void(DiskEvents&)> event) {
+    control_.post([this, event = std::move(event)] {
+      if (events_ != nullptr) {
+        event(*events_);
+      }
+    });
   }
-  Events* events_ = nullptr;
-  Reactor* control = nullptr;
-  std::atomic<DiskHandle> opened = 0;
+  std::atomic<bool> opened = false;
   std::atomic<bool> held = false;
+
+ private:
+  class Port final : public DiskPort {
+   public:
+    explicit Port(NullPlane& plane) : plane_(plane) {}
+    ~Port() override { plane_.events_ = nullptr; }
+    void add_portals(std::vector<ResolvedPortal>) override {}
+    void add_paths(std::vector<ResolvedPortal>, std::function<void(Result<void>)>) override {}
+    void remove_paths(PathChoice,
+                      std::function<void(Result<std::vector<ResolvedPortal>>)>) override {}
+    void change_policies(const PathPolicySettings&) override {}
+    void set_no_path_retry(std::optional<NoPathRetry>) override {}
+    void connect_ring(FrontendRing, RingEvents&) override {}
+    void disconnect_ring(RingEnd) override { close(true); }
+    void close(bool) override {
+      plane_.tell([](DiskEvents& events) { events.on_closed(); });
+    }
+    void keep_place() override {}
+
+   private:
+    NullPlane& plane_;
+  };
+
+  Reactor& control_;
+  DiskEvents* events_ = nullptr;
 };
 
 TEST(SuspendSentry, AXenstoredThatHangsHidesNoSuspend) {
@@ -211,8 +227,7 @@ TEST(SuspendSentry, AXenstoredThatHangsHidesNoSuspend) {
   auto control = UringReactor::create();
   ASSERT_TRUE(control);
   auto domains = xen.open_domain_info();
-  NullPlane plane;
-  plane.control = control->get();
+  NullPlane plane(**control);
   auto resolver = make_threaded_resolver(**control, directory);
   std::atomic<bool> finished = false;
   std::unique_ptr<GuestBackend> backend;
@@ -225,9 +240,9 @@ TEST(SuspendSentry, AXenstoredThatHangsHidesNoSuspend) {
       configuration, DomainId{0}, kServed, [&] { finished = true; });
   ASSERT_TRUE(backend->start());
   std::thread control_thread([&] { (*control)->run(); });
-  ASSERT_TRUE(comes_true([&] { return plane.opened != 0; }));
+  ASSERT_TRUE(comes_true([&] { return plane.opened.load(); }));
   xenstored.set_hung(true);
-  (*control)->post([&] { backend->on_device_trouble(plane.opened, "no path answers"); });
+  plane.tell([](DiskEvents& events) { events.on_trouble("no path answers"); });
   std::this_thread::sleep_for(kAWhile);
   xen.set_domain_silently(kServed, kSuspended);
   EXPECT_TRUE(comes_true([&] { return plane.held.load(); })) << "the disks go on sending";

@@ -50,45 +50,11 @@ class WatchedDataPlane final : public DataPlane {
   WatchedDataPlane(DataPlane& plane, SimReactor& io, Breakage breakage)
       : plane_(plane), io_(io), breakage_(breakage) {}
 
-  void set_events(Events* events) override { plane_.set_events(events); }
-  void open_device(DiskHandle disk, DiskSpecification specification) override {
+  std::unique_ptr<DiskPort> open(DiskHandle disk, DiskSpecification specification,
+                                 DiskEvents& events) override {
     disks_[disk] = {.target = specification.session.target_name, .lun = specification.lun};
-    plane_.open_device(disk, std::move(specification));
+    return std::make_unique<Port>(*this, disk, plane_.open(disk, std::move(specification), events));
   }
-  void add_portals(DiskHandle disk, std::vector<ResolvedPortal> portals) override {
-    plane_.add_portals(disk, std::move(portals));
-  }
-  void add_paths(DiskHandle disk, std::vector<ResolvedPortal> portals,
-                 std::function<void(Result<void>)> done) override {
-    plane_.add_paths(disk, std::move(portals), std::move(done));
-  }
-  void remove_paths(DiskHandle disk, PathChoice choice,
-                    std::function<void(Result<std::vector<ResolvedPortal>>)> done) override {
-    plane_.remove_paths(disk, std::move(choice), std::move(done));
-  }
-  void change_policies(DiskHandle disk, const PathPolicySettings& changes) override {
-    plane_.change_policies(disk, changes);
-  }
-  void set_no_path_retry(DiskHandle disk, std::optional<NoPathRetry> wait) override {
-    plane_.set_no_path_retry(disk, wait);
-  }
-  void connect_ring(DiskHandle disk, DomainId guest, FrontendRing ring) override {
-    plane_.connect_ring(disk, guest, std::move(ring));
-  }
-  void disconnect_ring(DiskHandle disk, RingEnd end) override {
-    const bool missed = breakage_ == Breakage::close_is_missed && end == RingEnd::abandon;
-    plane_.disconnect_ring(disk, missed ? RingEnd::answer : end);
-    if (end == RingEnd::abandon) {
-      note_closed(disk);
-    }
-  }
-  void close_device(DiskHandle disk, bool abandon) override {
-    if (breakage_ != Breakage::close_is_missed) {
-      plane_.close_device(disk, abandon);
-    }
-    note_closed(disk);
-  }
-  void keep_place(DiskHandle disk) override { plane_.keep_place(disk); }
   void set_guest(DiskHandle first, const GuestNow& guest) override {
     GuestNow told = guest;
     if (breakage_ == Breakage::doubt_is_an_end && guest.state == GuestState::in_doubt) {
@@ -142,6 +108,52 @@ class WatchedDataPlane final : public DataPlane {
     std::uint16_t lun = 0;
     std::optional<TimePoint> closed_since = {};
     bool written = false;
+  };
+
+  class Port final : public DiskPort {
+   public:
+    Port(WatchedDataPlane& plane, DiskHandle disk, std::unique_ptr<DiskPort> port)
+        : plane_(plane), disk_(disk), port_(std::move(port)) {}
+
+    void add_portals(std::vector<ResolvedPortal> portals) override {
+      port_->add_portals(std::move(portals));
+    }
+    void add_paths(std::vector<ResolvedPortal> portals,
+                   std::function<void(Result<void>)> done) override {
+      port_->add_paths(std::move(portals), std::move(done));
+    }
+    void remove_paths(PathChoice choice,
+                      std::function<void(Result<std::vector<ResolvedPortal>>)> done) override {
+      port_->remove_paths(std::move(choice), std::move(done));
+    }
+    void change_policies(const PathPolicySettings& changes) override {
+      port_->change_policies(changes);
+    }
+    void set_no_path_retry(std::optional<NoPathRetry> wait) override {
+      port_->set_no_path_retry(wait);
+    }
+    void connect_ring(FrontendRing ring, RingEvents& events) override {
+      port_->connect_ring(std::move(ring), events);
+    }
+    void disconnect_ring(RingEnd end) override {
+      const bool missed = plane_.breakage_ == Breakage::close_is_missed && end == RingEnd::abandon;
+      port_->disconnect_ring(missed ? RingEnd::answer : end);
+      if (end == RingEnd::abandon) {
+        plane_.note_closed(disk_);
+      }
+    }
+    void close(bool abandon) override {
+      if (plane_.breakage_ != Breakage::close_is_missed) {
+        port_->close(abandon);
+      }
+      plane_.note_closed(disk_);
+    }
+    void keep_place() override { port_->keep_place(); }
+
+   private:
+    WatchedDataPlane& plane_;
+    const DiskHandle disk_;
+    const std::unique_ptr<DiskPort> port_;
   };
 
   void note_closed(DiskHandle disk) {

@@ -1,0 +1,108 @@
+// OpenDisk: one disk at the I/O side, from DataPlane::open() until nothing of it is left: its
+// multipath device, the paths to it, and the ring that it serves. Owned by GuestDataPlane, reactor
+// thread only. What the control side asks of it is in DiskPort.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/domain_id.h"
+#include "base/log.h"
+#include "base/reactor.h"
+#include "blkback/guest/data_plane.h"
+#include "blkback/guest/disk_teller.h"
+#include "blkback/ring/event_dispatcher.h"
+#include "blkback/ring/vbd.h"
+#include "blkback/xen/grant_table.h"
+#include "multipath/attach/disk_paths.h"
+#include "multipath/attach/session_pool.h"
+#include "multipath/multipath_device.h"
+
+namespace iscsi_blkback {
+
+class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
+ public:
+  // What the disks of a guest share; outlives them.
+  struct Environment {
+    Reactor& reactor;
+    GrantTable& grants;
+    EventDispatcher& dispatcher;
+    SessionPool& sessions;
+    Deferred& collect;  // what looks whether disks are closed()
+    DomainId guest;
+  };
+
+  OpenDisk(const Environment& environment, DiskHandle handle, DiskTeller teller,
+           DiskSpecification specification, const GuestNow& guest);
+  ~OpenDisk();  // closed() only
+  OpenDisk(const OpenDisk&) = delete;
+  OpenDisk& operator=(const OpenDisk&) = delete;
+
+  void add_portals(const std::vector<ResolvedPortal>& portals);
+  // Null while the disk is being closed.
+  [[nodiscard]] DiskPaths* paths() { return closing_ ? nullptr : &paths_; }
+  [[nodiscard]] MultipathDevice& device() { return device_; }
+
+  void connect(FrontendRing ring);
+  void disconnect(RingEnd end);
+  void close(bool abandon);
+
+  // Gone from the device and from every ring.
+  [[nodiscard]] bool closed() const { return device_closed_ && vbd_ == nullptr; }
+  // To be released when it is closed.
+  [[nodiscard]] std::vector<Session*> sessions() const { return paths_.sessions(); }
+  [[nodiscard]] const DiskTeller& teller() const { return teller_; }
+  [[nodiscard]] DiskReport report() const;
+
+  // How often the sentence for hotplug-error is looked at while a device is not ready.
+  static constexpr std::chrono::milliseconds kTroubleInterval{500};
+  // For how long paths that are on their way are waited for without a word. Less than the hotplug
+  // script waits (35 s) and xl (40 s), so that these can say why.
+  static constexpr std::chrono::seconds kPatienceWithPaths{30};
+  // Commands of a guest that has gone may still end in order for so long, since a guest that is
+  // started anew could otherwise be overtaken by its own old writes; then connections are dropped.
+  static constexpr std::chrono::milliseconds kDrainLimit{1000};
+  // How often a path is tried anew for which there was no room.
+  static constexpr std::chrono::milliseconds kRefusedInterval{10000};
+
+ private:
+  // MultipathDevice::Observer.
+  void on_ready(MultipathDevice& device) noexcept override;
+  void on_conflict(MultipathDevice& device, const std::string& why) noexcept override;
+  void on_paths_changed(MultipathDevice&) noexcept override {}
+  void on_grown(MultipathDevice& device) noexcept override;
+  void on_path_removed(MultipathDevice& device, Session& session) noexcept override;
+
+  // Vbd::Owner.
+  void on_vbd_broken(Vbd& vbd, const Error& error) noexcept override;
+
+  [[nodiscard]] Result<void> open_ring(FrontendRing ring);
+  void on_vbd_closed();
+  void on_device_closed();
+  void add_later(const ResolvedPortal& where);
+  void report_trouble();
+
+  const Environment environment_;
+  const DiskHandle handle_;
+  const DiskTeller teller_;
+  const std::string name_;
+  MultipathDevice device_;
+  DiskPaths paths_;
+  std::unique_ptr<Vbd> vbd_;
+  bool vbd_closing_ = false;
+  bool closing_ = false;
+  bool abandoned_ = false;
+  bool device_closed_ = false;
+  const TimePoint opened_at_;
+  std::string told_trouble_;
+  std::vector<ResolvedPortal> refused_;  // for want of room
+  LogLimiter refused_log_;
+  VbdLog vbd_log_;
+  Timer trouble_timer_;
+  Timer drain_timer_;
+  Timer refused_timer_;
+};
+
+}  // namespace iscsi_blkback
