@@ -25,7 +25,7 @@ void note_places(const PathPolicySettings& policies, const char* place, SettingP
 
 }  // namespace
 
-DiskDevice::DiskDevice(const DiskEnvironment& environment, Owner& owner, DiskHandle handle,
+DiskDevice::DiskDevice(const DiskEnvironment& environment, DiskOwner& owner, DiskHandle handle,
                        std::string name, const DiskDescription& description)
     : environment_(environment),
       owner_(owner),
@@ -66,7 +66,7 @@ void DiskDevice::open() {
   auto plan = make_plan();
   if (!plan) {
     refused_ = true;
-    owner_.on_device_error(plan.error().message);
+    owner_.on_error(plan.error().message);
     return;
   }
   plan_ = std::move(*plan);
@@ -93,7 +93,7 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
   if (!result) {
     const bool took_long = environment_.control.now() - lookup_began_ >= kLongLookup;
     if (phase_ == Phase::resolving && (++failed_lookups_ > 1 || took_long)) {
-      owner_.on_device_error(result.error().message);
+      owner_.on_error(result.error().message);
     }
     retry_later();
     return;
@@ -188,7 +188,7 @@ void DiskDevice::on_close_overdue() {
                 "fenced, or paths do not let go",
                 name_);
     close_overdue_ = true;
-    owner_.on_device_changed();
+    owner_.on_change();
   }
 }
 
@@ -199,14 +199,13 @@ void DiskDevice::on_ready(const Geometry& geometry, const LunNames& names) {
   geometry_ = geometry;
   names_ = names;
   retry_delay_ = kRetryMin;
-  owner_.on_device_error("");
-  owner_.on_device_changed();
+  owner_.on_error("");
 }
 
 void DiskDevice::on_grown(const Geometry& geometry) {
   if (phase_ == Phase::open && geometry_) {
     geometry_ = geometry;
-    owner_.on_device_changed();
+    owner_.on_change();
   }
 }
 
@@ -216,14 +215,14 @@ void DiskDevice::on_conflict(const std::string& why) {
   }
   // A LUN may be growing, and what was mapped wrongly is mapped anew.
   after_close_ = AfterClose::open_later;
-  owner_.on_device_error(fmt::format("{}: the portals of a disk must lead to one LUN", why));
+  owner_.on_error(fmt::format("{}: the portals of a disk must lead to one LUN", why));
   close(true);
-  owner_.on_device_changed();
+  owner_.on_change();
 }
 
 void DiskDevice::on_trouble(const std::string& why) {
   if (phase_ == Phase::open && !geometry_) {
-    owner_.on_device_error(why);
+    owner_.on_error(why);
   }
 }
 

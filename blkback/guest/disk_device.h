@@ -33,25 +33,27 @@ struct DiskEnvironment {
   LogLimiter& all_log;  // of the guest
 };
 
+// Whose disk it is: hears what its device and its ring have to say.
+class DiskOwner {
+ public:
+  // Something that decides what is due has changed.
+  virtual void on_change() = 0;
+  // The same, because of what keeps the disk from being served, one sentence; empty: nothing does
+  // any more.
+  virtual void on_error(const std::string& sentence) = 0;
+  // The same, because the device is closed, or closed and opened again. It may be destroyed from
+  // inside.
+  virtual void on_device_closed() = 0;
+
+ protected:
+  ~DiskOwner() = default;
+};
+
 class DiskDevice final : private DiskEvents {
  public:
-  class Owner {
-   public:
-    // Something that decides what is due has changed.
-    virtual void on_device_changed() = 0;
-    // The same, because the device is closed, or closed and opened again. It may be destroyed from
-    // inside.
-    virtual void on_device_closed() = 0;
-    // What keeps the disk from being served, one sentence; empty: nothing does any more.
-    virtual void on_device_error(const std::string& sentence) = 0;
-
-   protected:
-    ~Owner() = default;
-  };
-
   // name: for the log. description: the disk's, which outlives this.
-  DiskDevice(const DiskEnvironment& environment, Owner& owner, DiskHandle handle, std::string name,
-             const DiskDescription& description);
+  DiskDevice(const DiskEnvironment& environment, DiskOwner& owner, DiskHandle handle,
+             std::string name, const DiskDescription& description);
   DiskDevice(const DiskDevice&) = delete;
   DiskDevice& operator=(const DiskDevice&) = delete;
 
@@ -126,7 +128,7 @@ class DiskDevice final : private DiskEvents {
   void add_paths(const std::vector<ResolvedPortal>& paths, const Changed& done);
 
   const DiskEnvironment environment_;
-  Owner& owner_;
+  DiskOwner& owner_;
   const DiskHandle handle_;
   const std::string name_;
   const DiskDescription& description_;

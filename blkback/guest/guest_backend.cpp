@@ -6,38 +6,29 @@
 #include <iterator>
 #include <utility>
 
-#include "base/decimal.h"
-
 namespace iscsi_blkback {
 namespace {
 
 // A domain that may not hear of other domains' ends never may, before Xen 4.21.
 constexpr std::chrono::seconds kWatchRetry{60};
-constexpr std::string_view kFrontendToken = "f/";  // + the disk's number
-constexpr std::string_view kBackendToken = "b/";   // + the kind
+constexpr const char* kBackendToken = "b/";  // + the kind; see also GuestDisks
 constexpr const char* kDomainToken = "d";
 constexpr const char* kReleaseDomain = "@releaseDomain";
-
-std::string frontend_token(DiskHandle handle) {
-  return fmt::format("{}{}", kFrontendToken, handle);
-}
-
-bool is_at_or_below(std::string_view path, std::string_view folder) {
-  return path.starts_with(folder) && (path.size() == folder.size() || path[folder.size()] == '/');
-}
 
 }  // namespace
 
 GuestBackend::GuestBackend(Environment environment, const Configuration& configuration,
                            DomainId own_domain, DomainId guest, std::function<void()> on_finished)
     : environment_(std::move(environment)),
-      configuration_(configuration),
       own_domain_(own_domain),
       guest_(guest),
       on_finished_(std::move(on_finished)),
       connection_(environment_.control, environment_.open_store, kXenbusLog, all_log_, *this),
       watch_(environment_.control, environment_.domains, guest, all_log_, *this),
       reports_(environment_.control, environment_.data_plane),
+      disks_({environment_.control, environment_.data_plane, environment_.resolver, configuration,
+              all_log_},
+             *this, guest_log_),
       look_timer_(
           environment_.control,
           [](void* self) noexcept { static_cast<GuestBackend*>(self)->look(); }, this) {}
@@ -52,21 +43,9 @@ void GuestBackend::stop() {
   }
   look_timer_.stop();
   connection_.stop();
-  for (auto& [handle, disk] : disks_) {
-    disk->keep_place();  // for the process that comes after this one, if the guest goes on
-  }
-  retire_all();
+  disks_.keep_places();  // for the process that comes after this one, if the guest goes on
+  disks_.retire_all();
   finish_if_done();
-}
-
-// With their rings left as they are, and nothing written to their nodes any more.
-void GuestBackend::retire_all() {
-  for (auto& [handle, disk] : disks_) {
-    if (disk->retire(true)) {
-      retired_.emplace(handle, std::move(disk));
-    }
-  }
-  disks_.clear();
 }
 
 // ---- xenstore ----
@@ -81,9 +60,7 @@ Result<void> GuestBackend::on_store_open(XenStore& store) {
   }
   releases_watched_ = false;
   watch_releases_at_ = {};
-  for (auto& [handle, disk] : disks_) {
-    disk->on_store_open();
-  }
+  disks_.on_store_open();
   scan_due_ = true;
   look_soon();
   return {};
@@ -117,25 +94,10 @@ void GuestBackend::on_store_event(const WatchEvent& event) {
   if (token == kDomainToken) {
     // Looking begins with the guest, too, but may have to wait.
     (void)watch_.refresh();
-  } else if (token.starts_with(kFrontendToken)) {
-    const auto handle = parse_decimal<DiskHandle>(token.substr(kFrontendToken.size()));
-    if (GuestDisk* disk = handle ? find(*handle) : nullptr) {
-      disk->mark();
-    }
-  } else {
-    // At or below our folder of this guest. Without a disk of ours it may be a new one; and what is
-    // told of the folder may stand for anything below.
-    bool known = false;
-    for (auto& [handle, disk] : disks_) {
-      const std::string& path = disk->node().path();
-      if (is_at_or_below(event.path, path)) {
-        known = true;
-        disk->mark();
-      } else if (is_at_or_below(path, event.path)) {
-        disk->mark();
-      }
-    }
-    scan_due_ = scan_due_ || !known;
+  } else if (token.starts_with(GuestDisks::kFrontendToken)) {
+    disks_.on_frontend_event(token);
+  } else if (!disks_.on_backend_event(event.path)) {
+    scan_due_ = true;  // it may be a new one
   }
   look_soon();
 }
@@ -171,7 +133,7 @@ void GuestBackend::look() {
     if (!watch_.life().runs) {
       // Its pages do not wait for xenstored. What is to be written then is written by whoever finds
       // the nodes.
-      retire_all();
+      disks_.retire_all();
     }
     return;
   }
@@ -187,18 +149,9 @@ void GuestBackend::look() {
   } else {
     adopt(nodes);
   }
-  std::vector<DiskHandle> marked;
-  for (auto& [handle, disk] : disks_) {
-    if (disk->take_mark()) {
-      marked.push_back(handle);
-    }
-  }
-  for (const DiskHandle handle : marked) {
-    if (GuestDisk* disk = find(handle)) {
-      if (const auto outcome = disk->advance(); outcome != GuestDisk::Outcome::settled) {
-        forget(handle, outcome);
-      }
-    }
+  if (disks_.advance()) {
+    scan_due_ = true;
+    look_soon();
   }
   if (scan_due_) {
     look_later();
@@ -220,7 +173,7 @@ std::vector<GuestNode> GuestBackend::new_nodes() {
       continue;
     }
     for (const XenbusNodeId& id : *listed) {
-      if (serves(id)) {
+      if (disks_.serves(id)) {
         continue;
       }
       auto node = read_disk_of_ours(*store(), id);
@@ -236,48 +189,20 @@ std::vector<GuestNode> GuestBackend::new_nodes() {
   return nodes;
 }
 
-bool GuestBackend::serves(const XenbusNodeId& id) const {
-  return std::any_of(disks_.begin(), disks_.end(), [&](const auto& entry) {
-    const XenbusNodeId& other = entry.second->node().id();
-    return other.kind == id.kind && other.device_id == id.device_id;
-  });
-}
-
 void GuestBackend::adopt(const std::vector<GuestNode>& nodes) {
-  const DiskEnvironment environment{environment_.control, environment_.data_plane,
-                                    environment_.resolver, configuration_, all_log_};
-  GuestDisk::Host& host = *this;
   for (const GuestNode& node : nodes) {
-    if (disks_.size() == kMaxDisks) {
+    if (!disks_.adopt(node)) {
       log_limited(nodes_log_, environment_.control.now(), LogLevel::error, kXenbusLog,
                   "{}: the guest has {} disks already, no more are served", node.id.name(),
-                  kMaxDisks);
+                  GuestDisks::kMax);
       return;
     }
-    const DiskHandle handle = next_handle_++;
-    disks_.emplace(handle, std::make_unique<GuestDisk>(environment, host, handle, node,
-                                                       frontend_token(handle)));
   }
 }
 
 void GuestBackend::on_retired_closed(DiskHandle disk) {
-  retired_.erase(disk);
+  disks_.on_retired_closed(disk);
   finish_if_done();
-}
-
-void GuestBackend::forget(DiskHandle handle, GuestDisk::Outcome outcome) {
-  auto entry = disks_.extract(handle);
-  GuestDisk& disk = *entry.mapped();
-  log_limited(guest_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
-              "{}: no longer served", disk.node().id().name());
-  disk.unwatch_frontend();
-  if (disk.retire(false)) {
-    retired_.insert(std::move(entry));
-  }
-  if (outcome == GuestDisk::Outcome::replaced) {
-    scan_due_ = true;
-    look_soon();
-  }
 }
 
 // ---- the guest ----
@@ -295,17 +220,8 @@ GuestPresence GuestBackend::guest() {
   return known ? GuestPresence::ended : GuestPresence::unknown;
 }
 
-Result<bool> GuestBackend::xenstore_knows_guest() {
-  return xenstore_has_guest(*store(), guest_);
-}
-
 bool GuestBackend::is_told_of_the_guest() const {
   return connection_.store() != nullptr && releases_watched_;
-}
-
-bool GuestBackend::maps_pages() const {
-  return std::any_of(disks_.begin(), disks_.end(),
-                     [](const auto& entry) { return entry.second->maps_pages(); });
 }
 
 void GuestBackend::on_guest_changed(const GuestLife& before) {
@@ -326,11 +242,7 @@ void GuestBackend::on_guest_changed(const GuestLife& before) {
   }
   if (before.runs && !life.runs) {
     log_limited(guest_log_, now, LogLevel::info, kXenbusLog, "the guest has ended");
-    for (Disks* disks : {&disks_, &retired_}) {
-      for (auto& [handle, disk] : *disks) {
-        disk->guest_ended();
-      }
-    }
+    disks_.guest_ended();
     look_soon();
   }
 }
@@ -357,19 +269,13 @@ void GuestBackend::tell_guest_again() {
 
 void GuestBackend::tell_disks_of_guest() {
   told_ = guest_now();
-  environment_.data_plane.set_guest(first_handle_, told_);
+  environment_.data_plane.set_guest(disks_.first_of_guest(), told_);
 }
 
 void GuestBackend::replace_guest() {
   served_incarnation_ = watch_.life().incarnation;
-  for (auto& [handle, disk] : disks_) {
-    disk->guest_ended();
-    disk->unwatch_frontend();
-  }
-  retire_all();
-  // The devices of the former guest stay suspended if they were.
-  first_handle_ = next_handle_;
-  tell_disks_of_guest();
+  disks_.guest_replaced();
+  tell_disks_of_guest();  // the devices of the former guest stay suspended if they were
   scan_due_ = true;
   look_soon();
 }
@@ -377,47 +283,24 @@ void GuestBackend::replace_guest() {
 // ---- what an operator asks ----
 
 void GuestBackend::change(const DiskChange& change, DiskDevice::Changed done) {
-  const auto found = std::find_if(disks_.begin(), disks_.end(), [&](const auto& entry) {
-    return entry.second->node().id().device_id == change.device_id;
-  });
-  if (found == disks_.end()) {
+  GuestDisk* disk = disks_.find(change.device_id);
+  if (disk == nullptr) {
     done(fail(ErrorCode::not_found, fmt::format("the guest has no disk {}", change.device_id)));
     return;
   }
-  found->second->change(change.what, std::move(done));
+  disk->change(change.what, std::move(done));
 }
 
 void GuestBackend::query(std::function<void(GuestStatus)> done) {
   reports_.ask([this, done = std::move(done)](std::vector<DiskReport>* reports) {
-    done(status_with(reports));
+    done({guest_, reports != nullptr, disks_.status(reports)});
   });
-}
-
-GuestStatus GuestBackend::status_with(std::vector<DiskReport>* reports) const {
-  GuestStatus status;
-  status.guest = guest_;
-  status.complete = reports != nullptr;
-  for (const auto& [handle, disk] : disks_) {
-    DiskStatus& added = status.disks.emplace_back(disk->status());
-    for (std::size_t at = 0; reports != nullptr && at < reports->size(); ++at) {
-      if ((*reports)[at].disk == handle) {
-        added.report = std::move((*reports)[at]);
-        break;
-      }
-    }
-  }
-  return status;
-}
-
-GuestDisk* GuestBackend::find(DiskHandle handle) {
-  const auto found = disks_.find(handle);
-  return found == disks_.end() ? nullptr : found->second.get();
 }
 
 void GuestBackend::finish_if_done() {
   const bool none_expected = stopping_ || (!scan_due_ && store() != nullptr &&
                                            watch_.life().incarnation == served_incarnation_);
-  if (!finished_ && disks_.empty() && retired_.empty() && none_expected) {
+  if (!finished_ && disks_.none_left() && none_expected) {
     finished_ = true;
     look_timer_.stop();
     watch_.stop();

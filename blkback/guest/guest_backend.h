@@ -15,7 +15,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,6 +24,7 @@
 #include "base/reactor.h"
 #include "blkback/guest/data_plane.h"
 #include "blkback/guest/guest_disk.h"
+#include "blkback/guest/guest_disks.h"
 #include "blkback/guest/guest_nodes.h"
 #include "blkback/guest/guest_watch.h"
 #include "blkback/guest/log_limits.h"
@@ -81,22 +81,18 @@ class GuestBackend final : private GuestDisk::Host,
 
   static constexpr std::chrono::milliseconds kMinimumGap{5};
   static constexpr std::chrono::milliseconds kRetry{1000};
-  static constexpr std::size_t kMaxDisks = 256;
 
  private:
-  using Disks = std::map<DiskHandle, std::unique_ptr<GuestDisk>>;
-
   // GuestDisk::Host; store() also GuestWatch::Owner's.
   [[nodiscard]] XenStore* store() override { return connection_.store(); }
   [[nodiscard]] GuestPresence guest() override;
-  [[nodiscard]] Result<bool> xenstore_knows_guest() override;
   void look_soon() override;
   void look_later() override;
   void on_retired_closed(DiskHandle disk) override;
 
   // GuestWatch::Owner.
   [[nodiscard]] bool is_told_of_the_guest() const override;
-  [[nodiscard]] bool maps_pages() const override;
+  [[nodiscard]] bool maps_pages() const override { return disks_.maps_pages(); }
   void on_guest_changed(const GuestLife& before) override;
 
   // StoreConnection::Client.
@@ -108,18 +104,12 @@ class GuestBackend final : private GuestDisk::Host,
   void watch_releases();
   [[nodiscard]] std::vector<GuestNode> new_nodes();
   void adopt(const std::vector<GuestNode>& nodes);
-  void retire_all();
   void replace_guest();
   [[nodiscard]] GuestNow guest_now() const;
   void tell_disks_of_guest();
-  void forget(DiskHandle handle, GuestDisk::Outcome outcome);
-  [[nodiscard]] GuestStatus status_with(std::vector<DiskReport>* reports) const;
-  [[nodiscard]] GuestDisk* find(DiskHandle handle);
-  [[nodiscard]] bool serves(const XenbusNodeId& id) const;
   void finish_if_done();
 
   Environment environment_;
-  const Configuration& configuration_;
   DomainId own_domain_;
   DomainId guest_;
   std::function<void()> on_finished_;
@@ -130,11 +120,8 @@ class GuestBackend final : private GuestDisk::Host,
   StoreConnection connection_;
   GuestWatch watch_;
   ReportQueries reports_;
-  Disks disks_;
-  Disks retired_;  // forgotten, the device still closes
-  DiskHandle next_handle_ = 1;
-  DiskHandle first_handle_ = 1;  // of the guest that has the number now
-  GuestNow told_;                // the disks, of it
+  GuestDisks disks_;
+  GuestNow told_;  // the disks, of the guest that has the number now
   std::uint32_t served_incarnation_ = 0;
   Timer look_timer_;
   TimePoint last_look_{};

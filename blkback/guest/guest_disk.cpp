@@ -1,19 +1,12 @@
 #include "blkback/guest/guest_disk.h"
 
-#include <algorithm>
-
+#include "blkback/guest/guest_life.h"
 #include "blkback/guest/log_limits.h"
 
 namespace iscsi_blkback {
 namespace {
 
 constexpr int kMaxSteps = 16;  // of one disk in one look
-
-// Of what is said of a ring: its references or its port are wrong. Everything else is what we lack.
-bool is_the_guests_fault(ErrorCode code) {
-  return code == ErrorCode::invalid_argument || code == ErrorCode::not_found ||
-         code == ErrorCode::permission_denied || code == ErrorCode::protocol;
-}
 
 }  // namespace
 
@@ -30,22 +23,12 @@ GuestDisk::GuestDisk(const DiskEnvironment& environment, Host& host, DiskHandle 
       store_log_(kMessageLimit, environment.all_log),
       error_log_(kMessageLimit, environment.all_log),
       device_(environment, *this, handle, node.id.name(), description_),
-      drain_timer_(
-          environment.control,
-          [](void* self) noexcept { static_cast<GuestDisk*>(self)->on_drain_overdue(); }, this),
-      ring_timer_(
-          environment.control,
-          [](void* self) noexcept {
-            auto& disk = *static_cast<GuestDisk*>(self);
-            disk.ring_waits_ = false;
-            disk.changed();
-          },
-          this) {
+      ring_(environment.control, *this, device_, node.id.name(), error_log_) {
   log_limited(handshake_log_, environment.control.now(), LogLevel::info, kXenbusLog,
               "{}: serving {}", node.id.name(), description_.virtual_device);
 }
 
-void GuestDisk::changed() {
+void GuestDisk::on_change() {
   dirty_ = true;
   host_.look_soon();
 }
@@ -112,13 +95,13 @@ GuestDisk::Outcome GuestDisk::advance() {
     view.announced = announced_;
     view.wrote_closed = wrote_closed_;
     view.guest_runs = guest_runs;
-    view.device_ready = device_.ready() && !ring_waits_;
+    view.device_ready = device_.ready() && !ring_.waits();
     view.device_open = device_.is_open();
     view.device_closing = device_.worth_waiting_for();
-    view.refused = device_.refused() || ring_refused_;
+    view.refused = device_.refused() || ring_.refused();
     view.size_changed =
         device_.geometry() && device_.geometry()->sector_count != published_sectors_;
-    view.ring = ring_;
+    view.ring = ring_.phase();
     const XenbusAction action = next_action(view);
     if (action != XenbusAction::none) {
       log_debug(kXenbusLog, "{}: frontend {}, backend {}{}: {}", node_.id().name(),
@@ -136,7 +119,7 @@ GuestDisk::Outcome GuestDisk::advance() {
 // The node has gone while its guest runs. If xenstore does not know the guest at all, that is not
 // because somebody has detached the disk: xenstored has been started anew, without what it knew.
 bool GuestDisk::removed_by_toolstack() {
-  const auto known = host_.xenstore_knows_guest();
+  const auto known = xenstore_has_guest(*host_.store(), node_.id().guest);
   if (known && *known) {
     return true;
   }
@@ -171,22 +154,9 @@ std::optional<GuestDisk::Outcome> GuestDisk::perform(XenbusAction action, bool g
     case XenbusAction::write_closing:
       return again_if(
           wrote(node_.write_state(*host_.store(), states_.backend, XenbusState::closing), "state"));
-    case XenbusAction::disconnect: {
-      const bool closed_by_toolstack = states_.backend == XenbusState::closed && !wrote_closed_;
-      const bool removed = states_.backend == XenbusState::unknown ||
-                           (states_.frontend == XenbusState::unknown && !states_.online);
-      // A frontend that starts without having closed is a kernel that has crashed into another one
-      // (kexec), or one that has been resumed; one that has closed uses its pages for something
-      // else. What the ring and the numbers of its grants name is other memory by now. Only one
-      // that is closing still waits for answers.
-      const bool waits = states_.frontend == XenbusState::closing ||
-                         states_.frontend == XenbusState::connected ||
-                         states_.frontend == XenbusState::initialised;
-      disconnect(!guest_runs || closed_by_toolstack || removed ? RingEnd::abandon
-                 : waits                                       ? RingEnd::answer
-                                                               : RingEnd::forget);
+    case XenbusAction::disconnect:
+      disconnect(guest_runs);
       return {};
-    }
     case XenbusAction::close_device:
       device_.close(!guest_runs);
       return {};
@@ -211,7 +181,7 @@ bool GuestDisk::wrote(const Result<void>& result, const char* what) {
     return true;
   }
   if (result.error().code == ErrorCode::conflict) {
-    changed();
+    on_change();
     return false;
   }
   log_limited(store_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
@@ -236,10 +206,7 @@ std::optional<GuestDisk::Outcome> GuestDisk::announce() {
   }
   announced_ = true;
   wrote_closed_ = false;
-  ring_refused_ = false;
-  ring_waits_ = false;
-  ring_retry_ = kRingRetryMin;
-  ring_timer_.stop();
+  ring_.start_anew();
   device_.open();
   return std::nullopt;
 }
@@ -251,13 +218,27 @@ bool GuestDisk::connect() {
     if (ring.error().code != ErrorCode::invalid_argument) {
       return wrote(tl::unexpected(ring.error()), "ring");
     }
-    ring_refused_ = true;
-    set_error(ring.error().message);
+    ring_.refuse(ring.error().message);
     return true;
   }
-  ring_ = RingPhase::connecting;
-  device_.connect_ring(std::move(*ring), *this);
+  ring_.connect(std::move(*ring));
   return true;
+}
+
+void GuestDisk::disconnect(bool guest_runs) {
+  const bool closed_by_toolstack = states_.backend == XenbusState::closed && !wrote_closed_;
+  const bool removed = states_.backend == XenbusState::unknown ||
+                       (states_.frontend == XenbusState::unknown && !states_.online);
+  // A frontend that starts without having closed is a kernel that has crashed into another one
+  // (kexec), or one that has been resumed; one that has closed uses its pages for something else.
+  // What the ring and the numbers of its grants name is other memory by now. Only one that is
+  // closing still waits for answers.
+  const bool waits = states_.frontend == XenbusState::closing ||
+                     states_.frontend == XenbusState::connected ||
+                     states_.frontend == XenbusState::initialised;
+  ring_.disconnect(!guest_runs || closed_by_toolstack || removed ? RingEnd::abandon
+                   : waits                                       ? RingEnd::answer
+                                                                 : RingEnd::forget);
 }
 
 bool GuestDisk::publish() {
@@ -302,13 +283,13 @@ bool GuestDisk::remove_node() {
   return removed || is_about_the_node(removed.error().code) || wrote(removed, "remove");
 }
 
-void GuestDisk::set_error(const std::string& sentence) {
+void GuestDisk::on_error(const std::string& sentence) {
   if (hotplug_error_ != sentence && !sentence.empty()) {
     log_limited(error_log_, environment_.control.now(), LogLevel::error, kXenbusLog, "{} ({}): {}",
                 node_.id().name(), description_.virtual_device, sentence);
   }
   hotplug_error_ = sentence;
-  changed();
+  on_change();
 }
 
 // False: to be done later.
@@ -347,10 +328,8 @@ bool GuestDisk::retire(bool leave_ring) {
       device_.close(true);
     }
   }
-  ring_ = RingPhase::idle;  // what becomes of it is of no interest here
+  ring_.retire();
   device_.end();
-  drain_timer_.stop();
-  ring_timer_.stop();
   return device_.closing();
 }
 
@@ -360,65 +339,8 @@ void GuestDisk::on_device_closed() {
     return;
   }
   written_connected_ = false;
-  drain_timer_.stop();
-  changed();
-}
-
-// ---- the ring ----
-
-void GuestDisk::disconnect(RingEnd end) {
-  ring_ = RingPhase::disconnecting;
-  device_.disconnect_ring(end);
-  if (device_.is_open()) {
-    drain_timer_.start_after(kDrainTimeout);
-  } else {
-    drain_timer_.stop();
-  }
-}
-
-void GuestDisk::on_drain_overdue() {
-  if (ring_ == RingPhase::disconnecting && device_.is_open()) {
-    log_limited(error_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
-                "{}: the last requests of a closed ring do not end, giving them up",
-                node_.id().name());
-    device_.reopen();
-  }
-}
-
-void GuestDisk::on_ring_connected(const Result<void>& result) {
-  if (ring_ != RingPhase::connecting) {
-    return;
-  }
-  ring_ = result ? RingPhase::connected : RingPhase::idle;
-  if (!result && is_the_guests_fault(result.error().code)) {
-    ring_refused_ = true;
-    set_error(result.error().message);
-  } else if (!result) {
-    set_error(result.error().message);
-    ring_waits_ = true;
-    ring_timer_.start_after(ring_retry_);
-    ring_retry_ = std::min(ring_retry_ * 2, kRingRetryMax);
-  } else if (!hotplug_error_.empty()) {
-    set_error("");  // of an earlier ring
-  }
-  changed();
-}
-
-void GuestDisk::on_ring_broken(const std::string& why) {
-  if (ring_ != RingPhase::connected) {
-    return;
-  }
-  set_error(why);
-  disconnect(RingEnd::answer);
-}
-
-void GuestDisk::on_ring_disconnected() {
-  if (ring_ != RingPhase::disconnecting) {
-    return;
-  }
-  ring_ = RingPhase::idle;
-  drain_timer_.stop();
-  changed();
+  ring_.on_device_closed();
+  on_change();
 }
 
 DiskStatus GuestDisk::status() const {

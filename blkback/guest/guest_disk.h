@@ -2,11 +2,10 @@
 // and does what next_action() finds due (announce, connect, publish, ... finish). Owned by
 // GuestBackend, control thread only.
 //
-// Rings come and go with the frontend; the device (DiskDevice) is opened once and closed when the
-// disk is no longer wanted. Every wait for the I/O side is bounded.
+// Rings (DiskRing) come and go with the frontend; the device (DiskDevice) is opened once and closed
+// when the disk is no longer wanted. Every wait for the I/O side is bounded.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -16,6 +15,7 @@
 #include "base/reactor.h"
 #include "blkback/guest/data_plane.h"
 #include "blkback/guest/disk_device.h"
+#include "blkback/guest/disk_ring.h"
 #include "blkback/guest/guest_nodes.h"
 #include "blkback/guest/xenbus_node.h"
 #include "blkback/guest/xenbus_state.h"
@@ -43,7 +43,7 @@ enum class GuestPresence : std::uint8_t {
   replaced,  // another guest has its number, and perhaps its nodes
 };
 
-class GuestDisk final : private DiskDevice::Owner, private RingEvents {
+class GuestDisk final : private DiskOwner {
  public:
   // What a disk needs of whoever serves the guest. Outlives it.
   class Host {
@@ -51,8 +51,6 @@ class GuestDisk final : private DiskDevice::Owner, private RingEvents {
     // Null while xenstored cannot be reached.
     [[nodiscard]] virtual XenStore* store() = 0;
     [[nodiscard]] virtual GuestPresence guest() = 0;
-    // Whether xenstore has the guest's own folder. With xenstore at hand only.
-    [[nodiscard]] virtual Result<bool> xenstore_knows_guest() = 0;
     // advance() is wanted for every marked disk: soon, or after a pause.
     virtual void look_soon() = 0;
     virtual void look_later() = 0;
@@ -75,13 +73,6 @@ class GuestDisk final : private DiskDevice::Owner, private RingEvents {
   GuestDisk(const GuestDisk&) = delete;
   GuestDisk& operator=(const GuestDisk&) = delete;
 
-  // A ring that its guest has left waits this long for its last requests, then they are given up:
-  // with no path they would hold up the guest's next ring for ever.
-  static constexpr std::chrono::milliseconds kDrainTimeout{3000};
-  // What our host lacked for a guest's ring (memory, an event channel) it may have later.
-  static constexpr std::chrono::milliseconds kRingRetryMin{200};
-  static constexpr std::chrono::milliseconds kRingRetryMax{10000};
-
   [[nodiscard]] const XenbusNode& node() const { return node_; }
 
   // Something about the disk may have changed: advance() is due.
@@ -95,7 +86,7 @@ class GuestDisk final : private DiskDevice::Owner, private RingEvents {
   void unwatch_frontend();
 
   // The ring's pages are mapped.
-  [[nodiscard]] bool maps_pages() const { return ring_ == RingPhase::connected; }
+  [[nodiscard]] bool maps_pages() const { return ring_.phase() == RingPhase::connected; }
 
   // The guest has ended: what is being closed need not be fenced any more.
   void guest_ended();
@@ -113,15 +104,10 @@ class GuestDisk final : private DiskDevice::Owner, private RingEvents {
   [[nodiscard]] DiskStatus status() const;
 
  private:
-  // DiskDevice::Owner.
-  void on_device_changed() override { changed(); }
+  // DiskOwner.
+  void on_change() override;
+  void on_error(const std::string& sentence) override;
   void on_device_closed() override;
-  void on_device_error(const std::string& sentence) override { set_error(sentence); }
-
-  // RingEvents.
-  void on_ring_connected(const Result<void>& result) override;
-  void on_ring_broken(const std::string& why) override;
-  void on_ring_disconnected() override;
 
   bool watch_frontend();
   [[nodiscard]] bool removed_by_toolstack();
@@ -131,12 +117,9 @@ class GuestDisk final : private DiskDevice::Owner, private RingEvents {
   bool connect();
   bool publish();
   bool tell_size();
-  void disconnect(RingEnd end);
+  void disconnect(bool guest_runs);
   [[nodiscard]] bool remove_node();
-  void on_drain_overdue();
-  void set_error(const std::string& sentence);
   bool write_hotplug();
-  void changed();
   void look_again_later();
 
   const DiskEnvironment environment_;
@@ -150,11 +133,7 @@ class GuestDisk final : private DiskDevice::Owner, private RingEvents {
   bool dirty_ = true;
   bool retired_ = false;
   bool announced_ = false;
-  bool wrote_closed_;          // the 6 that the node has is ours, or a former process's
-  bool ring_refused_ = false;  // until the frontend starts anew
-  RingPhase ring_ = RingPhase::idle;
-  bool ring_waits_ = false;  // for another attempt
-  std::chrono::milliseconds ring_retry_ = kRingRetryMin;
+  bool wrote_closed_;                    // the 6 that the node has is ours, or a former process's
   std::uint64_t published_sectors_ = 0;  // with state 4
   std::string hotplug_error_;
   bool hotplug_written_ = false;  // and so are these:
@@ -164,8 +143,7 @@ class GuestDisk final : private DiskDevice::Owner, private RingEvents {
   LogLimiter store_log_;
   LogLimiter error_log_;
   DiskDevice device_;
-  Timer drain_timer_;
-  Timer ring_timer_;
+  DiskRing ring_;
 };
 
 }  // namespace iscsi_blkback

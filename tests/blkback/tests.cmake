@@ -21,6 +21,9 @@ install(TARGETS xen_contract_test
 # The control side.
 iscsi_blkback_test(blkback_control_test
   SOURCES
+    blkback/guest/disk_device_test.cpp
+    blkback/guest/disk_ring_test.cpp
+    blkback/guest/disk_teller_test.cpp
     blkback/guest/disk_wishes_test.cpp
     blkback/guest/guest_life_test.cpp
     blkback/guest/guest_threads_test.cpp
