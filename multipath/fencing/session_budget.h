@@ -21,7 +21,7 @@ class FenceTurn;
 
 class SessionBudget {
  public:
-  static constexpr std::size_t kMaxSessions = 256;
+  static constexpr std::size_t kMaxSessions = 288;
   static constexpr std::size_t kFenceReserve = 32;
 
   SessionBudget() = default;

@@ -209,12 +209,13 @@ TEST_F(PathPolicyTest, FailbackImmediateReturnsWithTheFirstPath) {
   use_alua();
   options_.failback = Failback{Failback::Kind::immediate, {}};
   start_four();
+  const std::uint64_t switches = snapshot().group_switches;  // whichever side has come first
   lose_first_side();
   EXPECT_EQ(spread(), (Ints{0, 0, 6, 6}));
   restore(1);
   ASSERT_TRUE(wait_for_up(3));
   EXPECT_EQ(spread(), (Ints{0, 12, 0, 0}));
-  EXPECT_EQ(snapshot().group_switches, 2U);
+  EXPECT_EQ(snapshot().group_switches, switches + 2);
 }
 
 TEST_F(PathPolicyTest, FailbackAfterSecondsWaitsForQuiet) {
