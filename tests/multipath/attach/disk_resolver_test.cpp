@@ -152,10 +152,6 @@ class GatedDirectory final : public PortalDirectory {
     }
     return count;
   }
-  void forget_counts() {
-    const std::lock_guard lock(mutex_);
-    begun_.clear();
-  }
 
  private:
   void pass(const std::string& host) {
@@ -177,15 +173,17 @@ class ThreadedResolver : public testing::Test {
       GTEST_SKIP() << "no io_uring here";
     }
     reactor_ = std::move(*reactor);
-    resolver_ = make_threaded_resolver(*reactor_, directory());
-    directory().forget_counts();
+    // Never destroyed: the threads that it keeps end later, and begin what waits for them.
+    static auto* const all = new std::vector<std::unique_ptr<GatedDirectory>>;
+    directory_ = all->emplace_back(std::make_unique<GatedDirectory>()).get();
+    resolver_ = make_threaded_resolver(*reactor_, *directory_);
   }
-  // Never destroyed: the threads that it keeps end later.
-  static GatedDirectory& directory() {
-    static auto* const directory = new GatedDirectory;
-    return *directory;
+  void TearDown() override {
+    if (directory_ != nullptr) {
+      directory_->open_all();
+    }
   }
-  void TearDown() override { directory().open_all(); }
+  [[nodiscard]] GatedDirectory& directory() const { return *directory_; }
 
   bool run_until(const std::function<bool()>& predicate) {
     const TimePoint end = reactor_->now() + 60s;
@@ -195,6 +193,7 @@ class ThreadedResolver : public testing::Test {
     return predicate();
   }
 
+  GatedDirectory* directory_ = nullptr;
   std::unique_ptr<UringReactor> reactor_;
   std::unique_ptr<DiskResolver> resolver_;
 };
