@@ -388,12 +388,13 @@ Result<void> TaskManager::look_at_deadlines(TimePoint now) {
                   fmt::format("neither answers a command for LUN {} nor knows it any more",
                               lun_text(slot.lun)));
     }
+    const std::uint64_t lun = slot.lun;
     if (slot.state == State::sent) {
       slot.state = State::abandoned;
     } else {
-      release(slot);
+      release(slot);  // another function may have it now
     }
-    if (Result<void> escalated = escalate(slot.lun); !escalated) {
+    if (Result<void> escalated = escalate(lun); !escalated) {
       return escalated;
     }
   }

@@ -8,6 +8,7 @@
 #include <deque>
 #include <vector>
 
+#include "initiator/scsi/lun_address.h"
 #include "tests/support/sim_reactor.h"
 
 namespace iscsi_blkback {
@@ -303,6 +304,19 @@ TEST_F(TaskManagerTest, ATargetThatKnowsNoSuchTaskHasUntilTheDeadlineToAnswerIt)
   reactor.run_for(30s);
   EXPECT_THAT(given_up, HasSubstr("nor knows it any more"));
   EXPECT_EQ(given_up_after, 10s);
+}
+
+TEST_F(TaskManagerTest, TheLadderGoesOnWithItsLunThoughTheSlotHasAnotherFunction) {
+  const std::uint32_t tag = at_target(0, encode_lun(1));
+  ASSERT_TRUE(functions.abort_stuck(*table.find(tag)));  // not sent: the connection takes nothing
+  for (std::uint32_t i = 0; i < kMaxFunctions; ++i) {
+    TaskManagement& reset = made.emplace_back();
+    reset.lun = encode_lun(2);
+    reset.patient = true;
+    start(reset, TaskFunction::logical_unit_reset);
+  }
+  reactor.run_for(10s);
+  EXPECT_THAT(given_up, HasSubstr("a command for LUN 1,"));
 }
 
 TEST_F(TaskManagerTest, AStuckCommandThatIsAnsweredAfterAllEndsTheLadder) {
