@@ -32,6 +32,7 @@ struct Arguments {
   std::string log_level;
   std::string run_directory;
   bool check = false;
+  bool help_config = false;
 };
 
 int serve(const Arguments& arguments, const Configuration& configuration) {
@@ -99,6 +100,8 @@ int run(int argc, char** argv) {
       });
   app.add_flag("--check-config", arguments.check,
                "read the configuration, say whether it is right, and end");
+  app.add_flag("--help-config", arguments.help_config,
+               "list the options of the configuration file, and end");
   try {
     parse_words(app, argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -107,6 +110,13 @@ int run(int argc, char** argv) {
     }
     print_complaint("iscsi-blkback", error.what());
     return kUsage;
+  }
+  if (arguments.help_config) {
+    PrintableLines lines;
+    for (const std::string& line : configuration_help()) {
+      lines.add(line);
+    }
+    return print_lines("iscsi-blkback", lines) ? kOk : kError;
   }
   arguments.files.must_exist = config->count() != 0;
 

@@ -3,6 +3,7 @@ iscsi_blkback_test(tools_config_test
     tools/config/array_table_test.cpp
     tools/config/config_effect_test.cpp
     tools/config/config_files_test.cpp
+    tools/config/config_help_test.cpp
     tools/config/config_old_files_test.cpp
     tools/config/config_per_lun_test.cpp
     tools/config/config_policy_refusal_test.cpp

@@ -12,8 +12,8 @@
 
 #include "base/unique_fd.h"
 #include "multipath/attach/disk_target.h"
-#include "tools/config/config_reader.h"
 #include "tools/config/config_options.h"
+#include "tools/config/config_reader.h"
 
 namespace iscsi_blkback {
 namespace {

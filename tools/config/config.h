@@ -55,6 +55,9 @@ struct ConfigurationFiles {
 // An absolute path, short enough for the sockets in it.
 [[nodiscard]] bool is_run_directory(std::string_view text);
 
+// All options, where they may stand and what they may be: lines of --help-config.
+[[nodiscard]] std::vector<std::string> configuration_help();
+
 // Every option that the file may have in [defaults] and [luns.ALIAS]; for tests of the
 // documentation.
 [[nodiscard]] std::vector<std::string_view> configuration_settings();

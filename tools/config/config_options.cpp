@@ -459,7 +459,7 @@ void store_interface(const ConfigOption& option, const ConfigEntry& entry, Confi
 
 // --- The options
 
-using Session = SessionOptions;
+using OfSession = SessionOptions;
 using Multipath = MultipathOptions;
 using Policies = PathPolicySettings;
 using Interface = InterfaceBinding;
@@ -473,7 +473,7 @@ constexpr std::string_view kErrTimeo = "node.session.err_timeo.";
 constexpr std::string_view kNodeSession = "node.session.";
 constexpr std::string_view kAuth = "node.session.auth.";
 constexpr std::string_view kConnIscsi = "node.conn[0].iscsi.";
-constexpr std::string_view kSessionIscsi = "node.session.iscsi.";
+constexpr std::string_view kNodeIscsi = "node.session.iscsi.";
 
 constexpr unsigned kOfPaths = kOfDisks | kOfDevices;
 constexpr unsigned kBinding = kOfDisks | kInPortals | kInInterfaces;
@@ -540,14 +540,14 @@ constexpr ConfigOption kOptions[] = {
         "is no hexadecimal number like \"0x5a00\" of 1 to 6 digits, not all 0: the rest of a key "
         "tells the host's paths apart"),
     // iscsid.conf
-    seconds<&Session::login_timeout>("login_timeout").iscsid(kConnTimeo),
-    seconds<&Session::logout_timeout>("logout_timeout").iscsid(kConnTimeo),
-    seconds<&Session::noop_out_interval>("noop_out_interval", 0).iscsid(kConnTimeo),
-    seconds<&Session::noop_out_timeout>("noop_out_timeout").iscsid(kConnTimeo),
-    seconds<&Session::abort_timeout>("abort_timeout").iscsid(kErrTimeo),
-    seconds<&Session::lu_reset_timeout>("lu_reset_timeout").iscsid(kErrTimeo),
-    seconds<&Session::tgt_reset_timeout>("tgt_reset_timeout").iscsid(kErrTimeo),
-    whole<&Session::max_commands>("cmds_max", 1, 4096).iscsid(kNodeSession),
+    seconds<&OfSession::login_timeout>("login_timeout").iscsid(kConnTimeo),
+    seconds<&OfSession::logout_timeout>("logout_timeout").iscsid(kConnTimeo),
+    seconds<&OfSession::noop_out_interval>("noop_out_interval", 0).iscsid(kConnTimeo),
+    seconds<&OfSession::noop_out_timeout>("noop_out_timeout").iscsid(kConnTimeo),
+    seconds<&OfSession::abort_timeout>("abort_timeout").iscsid(kErrTimeo),
+    seconds<&OfSession::lu_reset_timeout>("lu_reset_timeout").iscsid(kErrTimeo),
+    seconds<&OfSession::tgt_reset_timeout>("tgt_reset_timeout").iscsid(kErrTimeo),
+    whole<&OfSession::max_commands>("cmds_max", 1, 4096).iscsid(kNodeSession),
     whole<&PortalOptions::sessions_per_portal>("nr_sessions",
         1, kMaxSessionsPerPortal).iscsid(kNodeSession),
     text<&says_no_chap, &ConfigDraft::chap_off>("authmethod", kChapOrNone).iscsid(kAuth),
@@ -574,37 +574,37 @@ constexpr ConfigOption kOptions[] = {
         &store_interface<&parse_hardware_address, &Interface::hardware_address>,
         kHardware).in(kBinding),
     // RFC 7143, section 13
-    text<&digest_named, &Session::header_digest>("HeaderDigest", kDigests).iscsid(kConnIscsi),
-    text<&digest_named, &Session::data_digest>("DataDigest", kDigests).iscsid(kConnIscsi),
-    text<&is_initiator_alias, &Session::initiator_alias>("InitiatorAlias", kAlias),
+    text<&digest_named, &OfSession::header_digest>("HeaderDigest", kDigests).iscsid(kConnIscsi),
+    text<&digest_named, &OfSession::data_digest>("DataDigest", kDigests).iscsid(kConnIscsi),
+    text<&is_initiator_alias, &OfSession::initiator_alias>("InitiatorAlias", kAlias),
     fixed("ErrorRecoveryLevel",
-        kWhole, 0, "a lost connection is replaced by a new session").iscsid(kSessionIscsi, "ERL"),
+        kWhole, 0, "a lost connection is replaced by a new session").iscsid(kNodeIscsi, "ERL"),
     fixed("MaxConnections",
-        kWhole, 1, "more sessions do the same, see nr_sessions").iscsid(kSessionIscsi),
-    fixed("DataPDUInOrder", kYesNo, 1, kDisorder).iscsid(kSessionIscsi),
-    fixed("DataSequenceInOrder", kYesNo, 1, kDisorder).iscsid(kSessionIscsi),
-    yes_no<&Session::initial_r2t>("InitialR2T").iscsid(kSessionIscsi),
-    yes_no<&Session::immediate_data>("ImmediateData").iscsid(kSessionIscsi),
-    whole<&Session::first_burst_length>("FirstBurstLength", 512, kMaxSegment).iscsid(kSessionIscsi),
-    whole<&Session::max_burst_length>("MaxBurstLength", 512, kMaxSegment).iscsid(kSessionIscsi),
-    whole<&Session::max_recv_data_segment_length>("MaxRecvDataSegmentLength",
+        kWhole, 1, "more sessions do the same, see nr_sessions").iscsid(kNodeIscsi),
+    fixed("DataPDUInOrder", kYesNo, 1, kDisorder).iscsid(kNodeIscsi),
+    fixed("DataSequenceInOrder", kYesNo, 1, kDisorder).iscsid(kNodeIscsi),
+    yes_no<&OfSession::initial_r2t>("InitialR2T").iscsid(kNodeIscsi),
+    yes_no<&OfSession::immediate_data>("ImmediateData").iscsid(kNodeIscsi),
+    whole<&OfSession::first_burst_length>("FirstBurstLength", 512, kMaxSegment).iscsid(kNodeIscsi),
+    whole<&OfSession::max_burst_length>("MaxBurstLength", 512, kMaxSegment).iscsid(kNodeIscsi),
+    whole<&OfSession::max_recv_data_segment_length>("MaxRecvDataSegmentLength",
         512, kMaxSegment).iscsid(kConnIscsi),
-    whole<&Session::max_outstanding_r2t>("MaxOutstandingR2T", 1, 8).iscsid(kSessionIscsi),
-    whole<&Session::default_time2wait>("DefaultTime2Wait", 0, 3600).iscsid(kSessionIscsi),
-    whole<&Session::default_time2retain>("DefaultTime2Retain", 0, 3600).iscsid(kSessionIscsi),
+    whole<&OfSession::max_outstanding_r2t>("MaxOutstandingR2T", 1, 8).iscsid(kNodeIscsi),
+    whole<&OfSession::default_time2wait>("DefaultTime2Wait", 0, 3600).iscsid(kNodeIscsi),
+    whole<&OfSession::default_time2retain>("DefaultTime2Retain", 0, 3600).iscsid(kNodeIscsi),
     // our own
-    seconds<&Session::connect_timeout>("connect_timeout", 10),
-    seconds<&Session::stall_probe>("stall_probe", 10),
-    seconds<&Session::path_timeout>("path_timeout", 20),
-    seconds<&Session::command_timeout>("command_timeout", 0),
+    seconds<&OfSession::connect_timeout>("connect_timeout", 10),
+    seconds<&OfSession::stall_probe>("stall_probe", 10),
+    seconds<&OfSession::path_timeout>("path_timeout", 20),
+    seconds<&OfSession::command_timeout>("command_timeout", 0),
     yes_no<&Multipath::exclusive_luns>("exclusive_luns"),
     yes_no<&Multipath::shared>("shared"),
     value<&portal_group_fences_of, &Policies::portal_group_fences>("portal_group_fences",
         "Yes, No or Trial").in(kOfPaths),
     yes_no<&Multipath::redirected_login_fences>("redirected_login_fences"),
-    seconds<&Session::tcp_user_timeout>("tcp_user_timeout"),
-    seconds<&Session::relogin_backoff_min>("relogin_backoff_min", 10),
-    seconds<&Session::relogin_backoff_max>("relogin_backoff_max", 10),
+    seconds<&OfSession::tcp_user_timeout>("tcp_user_timeout"),
+    seconds<&OfSession::relogin_backoff_min>("relogin_backoff_min", 10),
+    seconds<&OfSession::relogin_backoff_max>("relogin_backoff_max", 10),
     seconds<&Multipath::capacity_polling_interval>("capacity_polling_interval", 0),
     text<&no_space_named, &Multipath::no_space>("no_space", "is neither \"hold\" nor \"fail\""),
     seconds<&Multipath::quiesce_time>("quiesce_time", 0),
@@ -618,7 +618,7 @@ constexpr ConfigOption kOptions[] = {
     // at the top of the file
     value<&iscsi_name_of, &Configuration::initiator_name>("initiator_name",
         "an iqn., eui. or naa. name").in(kAtTop),
-    text<&is_initiator_alias, &Session::initiator_alias>("initiator_alias", kAlias).in(kAtTop),
+    text<&is_initiator_alias, &OfSession::initiator_alias>("initiator_alias", kAlias).in(kAtTop),
     value<&discovery_portals_of, &Configuration::discovery_portals>("portals",
         "a list like [\"192.0.2.1:3260\", \"192.0.2.2\"]").in(kAtTop),
     text<&is_log_level, &Configuration::log_level>("log_level",
