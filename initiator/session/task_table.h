@@ -22,7 +22,7 @@ struct TaskSlot {
   std::uint32_t requested_bytes = 0;  // writes: end of what was sent unasked or asked for
   std::uint32_t cmd_sn = 0;
   std::uint32_t last_progress = 0;  // the scan (CommandWatchdog) before which it last moved
-  std::uint64_t last_batch = 0;  // the last send that refers to the task's buffer
+  std::uint64_t last_batch = 0;     // the last send that refers to the task's buffer
 };
 
 class TaskTable {

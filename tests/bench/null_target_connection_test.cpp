@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "initiator/scsi/cdb.h"
 #include "initiator/lun/logical_unit.h"
+#include "initiator/scsi/cdb.h"
 #include "tests/support/scripted_target.h"
 #include "tests/support/sim_random.h"
 

@@ -463,8 +463,8 @@ SimScsiResult SimTarget::reserve_out(const Task& task) {
         const auto registered =
             keys.find(std::pair(other.command.initiator_name, other.command.isid));
         return &other != &task && other.command.lun == task.command.lun &&
-               of_one_node(other, task.command.portal) &&
-               registered != keys.end() && registered->second == action_key;
+               of_one_node(other, task.command.portal) && registered != keys.end() &&
+               registered->second == action_key;
       }));
       std::erase_if(keys, [action_key](const auto& entry) { return entry.second == action_key; });
       return {};
