@@ -10,11 +10,6 @@ namespace {
 
 // An ALUA transition that takes longer is no transition (the limit of Linux).
 constexpr std::chrono::seconds kTransitionTimeout{60};
-// Questions that are not answered take room in the session's command window, which other disks may
-// share. With so many the session is given up when the LUN does not say who it is; how it is served
-// is not asked any more with half of them. Where command_timeout aborts them there are fewer.
-constexpr std::uint32_t kMostUnanswered = 8;
-
 // What the LUN's answers about access mean for guest I/O through this path.
 AccessState state_here(const LogicalUnitAccess& access) {
   if (access.refused) {
@@ -89,15 +84,12 @@ Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string po
       lun_(lun),
       portal_name_(std::move(portal_name)),
       index_(index),
-      checker_timeout_(options.checker.checker_timeout),
       marginal_options_(options.marginal),
       log_(log),
       owner_(owner),
       logical_unit_(reactor, session, encode_lun(lun)),
+      verifier_(reactor, logical_unit_, options.checker.checker_timeout, *this),
       checker_(reactor, logical_unit_, options.checker, *this),
-      question_timer_(
-          reactor, [](void* self) noexcept { static_cast<Path*>(self)->on_question_timer(); },
-          this),
       depth_(session.options().max_commands),
       silence_(reactor, session, *this),
       key_(reactor, logical_unit_, lun, options.host_key, *options.registrations, *this),
@@ -106,7 +98,7 @@ Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string po
 
 Path::~Path() {
   ISCSI_BLKBACK_ASSERT(idle());
-  cancel_questions();
+  verifier_.cancel();
   if (started_) {
     session_.remove_observer(*this);
   }
@@ -125,18 +117,7 @@ void Path::start() {
 void Path::stop() {
   stopped_ = true;
   checker_.stop();
-  cancel_questions();
-}
-
-void Path::cancel_questions() {
-  question_timer_.stop();
-  if (identifying_ || reading_access_) {
-    logical_unit_.cancel_identify();
-    reading_access_ = false;
-    if (std::exchange(identifying_, false)) {
-      set_identity(Identity::unknown);
-    }
-  }
+  verifier_.cancel();
 }
 
 void Path::submit(PathCommand& command, const BlockRequest& request) {
@@ -191,7 +172,7 @@ void Path::note_end(const ScsiTask& task, ErrorClass error) {
     refresh_access();
   }
   if (error == ErrorClass::communication_failure && state_ == PathState::up && !stopped_ &&
-      !identifying_ && checker_.idle() && session_.state() == SessionState::logged_in) {
+      !verifier_.identifying() && checker_.idle() && session_.state() == SessionState::logged_in) {
     checker_.check();
   }
   if (error == ErrorClass::task_set_full) {
@@ -208,20 +189,15 @@ void Path::fail(ErrorClass error) {
   }
 }
 
-void Path::set_identity(Identity identity) {
-  identity_ = identity;
-  owner_.on_path_identity(*this);
-}
-
 // What was answered since the last time that the LUN may have changed was perhaps answered by one
 // that was there in between.
 void Path::verify(const std::string& why) {
-  set_identity(Identity::unknown);
+  verifier_.set_identity(Identity::unknown);
   if (stopped_ || session_.state() != SessionState::logged_in) {
     return;  // the next login verifies
   }
   // A quarantined path stays that until it has shown to lead to the disk after all.
-  const bool already = identifying_;
+  const bool already = verifier_.identifying();
   identify();
   if (!already && state_ != PathState::quarantined) {
     set_state(PathState::pending, why);
@@ -256,7 +232,7 @@ void Path::on_session_up(Session& /*session*/) noexcept {
 
 void Path::on_session_down(Session& /*session*/, const Error& why) noexcept {
   checker_.pause();
-  cancel_questions();
+  verifier_.cancel();
   transitioning_until_.reset();
   if (!stopped_) {
     set_state(PathState::down, why.message);
@@ -288,67 +264,35 @@ void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseDat
 }
 
 void Path::look_at_capacity() {
-  if (stopped_ || identifying_ || session_.state() != SessionState::logged_in) {
+  if (stopped_ || verifier_.identifying() || session_.state() != SessionState::logged_in) {
     return;
   }
   if (state_ == PathState::quarantined) {
     identify();
-  } else if (state_ == PathState::up && !capacity_outstanding_) {
-    logical_unit_.prepare_read_capacity(capacity_task_, capacity_buffer_);
-    capacity_task_.owner = this;
-    capacity_task_.on_complete = [](ScsiTask& task) noexcept {
-      static_cast<Path*>(task.owner)->on_capacity();
-    };
-    capacity_outstanding_ = true;
-    session_.submit(capacity_task_);
+  } else if (state_ == PathState::up && !verifier_.asking_for_capacity()) {
+    verifier_.ask_for_capacity();
   }
 }
 
-// An error here is the checker's and the requests' affair.
-void Path::on_capacity() {
-  capacity_outstanding_ = false;
+void Path::on_capacity(bool changed) {
   if (stopped_) {
     owner_.on_path_idle(*this);
-    return;
-  }
-  if (identifying_ || state_ != PathState::up) {
-    return;
-  }
-  if (classify(capacity_task_, Transfer::at_most) == ErrorClass::success) {
-    const Result<Capacity> capacity = logical_unit_.capacity_of(capacity_task_);
-    if (capacity &&
-        (capacity->block_count != block_count_ || capacity->logical_block_bytes != block_bytes_)) {
-      verify("its capacity has changed");
-    }
+  } else if (changed && !verifier_.identifying() && state_ == PathState::up) {
+    verify("its capacity has changed");
   }
 }
 
 void Path::identify() {
-  set_identity(Identity::in_doubt);
-  if (identifying_) {
-    logical_unit_.start_over();
-    return;
+  if (verifier_.identify()) {
+    checker_.pause();
   }
-  cancel_questions();
-  identifying_ = true;
-  identifying_since_ = reactor_.now();
-  logical_unit_.identify(
-      [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
-        static_cast<Path*>(self)->on_identified(std::move(identity));
-      },
-      this);
-  checker_.pause();
-  question_since_ = identifying_since_;
-  question_timer_.start_after(patience());
 }
 
 void Path::on_identified(Result<LogicalUnitIdentity> identity) {
-  identifying_ = false;
-  question_timer_.stop();
   not_ready_ = !identity && identity.error().code == ErrorCode::unavailable;
   if (!identity) {
     transitioning_until_.reset();
-    set_identity(Identity::unknown);
+    verifier_.set_identity(Identity::unknown);
     set_state(PathState::down, identity.error().message,
               identity.error().code == ErrorCode::not_found ? CheckerFinding::disconnected
                                                             : CheckerFinding::other);
@@ -356,13 +300,11 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
     return;
   }
   serial_ = identity->serial;
-  block_count_ = identity->block_count;
-  block_bytes_ = identity->logical_block_bytes;
   if (Result<void> same = owner_.check_identity(*this, *identity); !same) {
-    set_identity(Identity::unknown);
+    verifier_.set_identity(Identity::unknown);
     set_state(PathState::quarantined, same.error().message);
   } else {
-    set_identity(Identity::known);
+    verifier_.set_identity(Identity::known);
     note_access(identity->access);
     set_state_of(identity->access);
   }
@@ -373,44 +315,28 @@ void Path::refresh_access() {
   if (stopped_ || session_.state() != SessionState::logged_in) {
     return;
   }
-  if (identifying_ || reading_access_) {  // either tells it
-    logical_unit_.start_over();
+  if (verifier_.identifying() || reading_access()) {  // either tells it
+    verifier_.start_over();
     return;
   }
-  read_access(false);
+  verifier_.read_access(false);
 }
 
 void Path::follow_access() {
   const std::uint64_t successes = requests_ - failures_ - in_flight_;
   const bool serves = std::exchange(successes_followed_, successes) != successes;
-  if (reading_access_) {
+  if (reading_access()) {
     return;
   }
   if (!serves || state_ != PathState::up) {
     refresh_access();
-  } else if (!stopped_ && !identifying_ && session_.state() == SessionState::logged_in &&
+  } else if (!stopped_ && !verifier_.identifying() && session_.state() == SessionState::logged_in &&
              logical_unit_.tells_access()) {
-    read_access(true);
+    verifier_.read_access(true);
   }
-}
-
-void Path::read_access(bool serves) {
-  if (logical_unit_.unanswered() >= kMostUnanswered / 2) {
-    return;
-  }
-  reading_access_ = true;
-  question_since_ = reactor_.now();
-  question_timer_.start_after(patience());
-  logical_unit_.read_access(
-      [](void* self, Result<LogicalUnitIdentity> identity) noexcept {
-        static_cast<Path*>(self)->on_access(std::move(identity));
-      },
-      this, serves);
 }
 
 void Path::on_access(Result<LogicalUnitIdentity> identity) {
-  reading_access_ = false;
-  question_timer_.stop();
   if (state_ == PathState::quarantined) {
     return;
   }
@@ -517,48 +443,22 @@ void Path::set_state_of(const LogicalUnitAccess& access) {
 }
 
 void Path::look_later() {
-  if (!stopped_ && !identifying_ && session_.state() == SessionState::logged_in) {
+  if (!stopped_ && !verifier_.identifying() && session_.state() == SessionState::logged_in) {
     checker_.look_later(!(state_ == PathState::down || state_ == PathState::ghost ||
                           transitioning_until_.has_value()));
   }
 }
 
-// A LUN that answers is waited for, however slow it is: given up after less than an identification
-// takes it would never be used, as it is found to be good again by the next check.
-void Path::on_question_timer() {
-  const TimePoint silent_at = logical_unit_.answered_at() + patience();
-  const TimePoint ends_at = question_since_ + LogicalUnit::longest_identification(patience());
-  if (reactor_.now() < std::min(silent_at, ends_at)) {
-    question_timer_.start_at(std::min(silent_at, ends_at));
-    return;
-  }
-  const bool silent = reactor_.now() >= silent_at;
-  if (silent && identifying_ && logical_unit_.unanswered() >= kMostUnanswered) {
-    session_.drop(Error{ErrorCode::timed_out, "the logical unit does not answer for too long"});
-    return;
-  }
-  if (silent && reactor_.now() < ends_at && logical_unit_.do_without_answer()) {
-    question_timer_.start_after(patience());
-    return;
-  }
-  std::string why = silent
-                        ? fmt::format("{} is not answered", logical_unit_.question())
-                        : "the logical unit answers, but has not told in all this time who it is";
-  logical_unit_.cancel_identify();
-  if (reading_access_) {
-    on_access(tl::unexpected(Error{ErrorCode::timed_out, std::move(why)}));
-    return;
-  }
-  identifying_ = false;
+void Path::on_unanswered(std::string why, bool silent) {
   transitioning_until_.reset();
-  set_identity(Identity::unknown);
+  verifier_.set_identity(Identity::unknown);
   set_state(PathState::down, std::move(why),
             silent ? CheckerFinding::timeout : CheckerFinding::other);
   look_later();
 }
 
 void Path::on_look_due() noexcept {
-  if (session_.state() != SessionState::logged_in || identifying_) {
+  if (session_.state() != SessionState::logged_in || verifier_.identifying()) {
     return;
   }
   if (state_ == PathState::ghost || transitioning_until_) {
@@ -586,7 +486,7 @@ void Path::on_checker_idle() noexcept {
 }
 
 void Path::on_checked(ErrorClass outcome, bool changed) noexcept {
-  if (identifying_) {
+  if (verifier_.identifying()) {
     return;  // that decides
   }
   const PathVerdict verdict = rule_for(outcome).path;
@@ -611,7 +511,7 @@ void Path::set_state(PathState state, std::string why, CheckerFinding finding) {
   last_error_ = std::move(why);
   finding_ = finding;
   if (finding == CheckerFinding::disconnected) {
-    set_identity(Identity::unknown);  // what is there next may be another LUN
+    verifier_.set_identity(Identity::unknown);  // what is there next may be another LUN
   }
   if (state == state_) {
     return;

@@ -11,9 +11,7 @@
 // identity is read again). Silent death of the connection is the session's affair (NOP-Out).
 #pragma once
 
-#include <array>
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -28,6 +26,7 @@
 #include "multipath/path/error_policy.h"
 #include "multipath/path/latency_estimate.h"
 #include "multipath/path/latency_probe.h"
+#include "multipath/path/lun_verifier.h"
 #include "multipath/path/marginal_path.h"
 #include "multipath/path/path_activation.h"
 #include "multipath/path/path_checker.h"
@@ -51,6 +50,7 @@ struct PathCommand : ListHook<PathCommand> {
 };
 
 class Path final : private SessionObserver,
+                   private LunVerifier::Owner,
                    private PathChecker::Owner,
                    private PathSilence::Owner,
                    private PathKey::Owner,
@@ -110,7 +110,7 @@ class Path final : private SessionObserver,
   void stop();
   [[nodiscard]] bool stopped() const { return stopped_; }
   // Nothing of the path's own (checks, identification) is outstanding. Guest I/O is the owner's.
-  [[nodiscard]] bool idle() const { return checker_.idle() && !capacity_outstanding_; }
+  [[nodiscard]] bool idle() const { return checker_.idle() && !verifier_.asking_for_capacity(); }
   // An activation, or a read that measures.
   [[nodiscard]] bool has_own_commands() const {
     return activation_.outstanding() || probe_.outstanding();
@@ -179,9 +179,9 @@ class Path final : private SessionObserver,
   // Asks whether the LUN is as large as when it was identified; when it is not, it is identified
   // again. A quarantined path is in any case.
   void look_at_capacity();
-  [[nodiscard]] bool looking_at_capacity() const { return capacity_outstanding_; }
+  [[nodiscard]] bool looking_at_capacity() const { return verifier_.asking_for_capacity(); }
   // As the identification has told it; 0: it has not.
-  [[nodiscard]] std::uint64_t block_count() const { return block_count_; }
+  [[nodiscard]] std::uint64_t block_count() const { return verifier_.block_count(); }
 
   // Verdict of the error policy. (Where that is to verify the path, it does so by itself: it hears
   // of every unit attention of its LUN, whichever command has met it.)
@@ -196,38 +196,34 @@ class Path final : private SessionObserver,
   // The same when nobody has said that it has changed: TEST UNIT READY is not sent to a path whose
   // requests have succeeded since the last time.
   void follow_access();
-  [[nodiscard]] bool reading_access() const { return reading_access_; }
+  [[nodiscard]] bool reading_access() const { return verifier_.reading_access(); }
   // A question is at the target, or was given up and is there still: another path may answer
   // sooner.
   [[nodiscard]] bool awaits_answer() const {
-    return reading_access_ || logical_unit_.unanswered() != 0;
+    return reading_access() || logical_unit_.unanswered() != 0;
   }
 
   [[nodiscard]] PathState state() const { return state_; }
   // The session is up, and the LUN is being asked who it is or changes its access state: an answer
   // comes soon.
   [[nodiscard]] bool identifying() const {
-    return identifying_ || (transitioning_until_ && state_ == PathState::pending);
+    return verifier_.identifying() || (transitioning_until_ && state_ == PathState::pending);
   }
   // identifying(), and not for so long that the LUN may hang there.
   static constexpr std::chrono::milliseconds kAnswerTime{200};
   [[nodiscard]] bool answers_soon() const {
-    return identifying() && (!identifying_ || reactor_.now() < identifying_since_ + kAnswerTime);
+    return identifying() && (!verifier_.identifying() ||
+                             reactor_.now() < verifier_.identifying_since() + kAnswerTime);
   }
   // It is not known yet what becomes of it, whatever last_error() says: an intermediate state is no
   // reason to give a disk up that is being attached.
   [[nodiscard]] bool on_its_way() const;
   // So long a LUN may say after a login that it is not ready before that counts as its answer.
   static constexpr std::chrono::seconds kReadyTime{15};
-  // Whether it is the disk's LUN that answers here.
-  enum class Identity : std::uint8_t {
-    known,     // it is, and nothing has said since it was asked that it may be another one
-    in_doubt,  // it is just being asked
-    unknown,   // it may be another one, or is
-  };
-  [[nodiscard]] Identity identity() const { return identity_; }
+  using Identity = LunVerifier::Identity;
+  [[nodiscard]] Identity identity() const { return verifier_.identity(); }
   // When the last identification began: what it has found was read since.
-  [[nodiscard]] TimePoint asked_at() const { return identifying_since_; }
+  [[nodiscard]] TimePoint asked_at() const { return verifier_.identifying_since(); }
   // identifying(), of a path that was up before: in a moment it may be again.
   [[nodiscard]] bool verifying() const { return was_up_ && identifying(); }
   // For commands of the owner's own. It is busy while identifying.
@@ -283,21 +279,18 @@ class Path final : private SessionObserver,
   void note_marginal(void (MarginalPath::*event)(TimePoint, const MarginalPathOptions&));
   void note_access(const LogicalUnitAccess& access);
 
-  void set_identity(Identity identity);
+  void on_identity() noexcept override { owner_.on_path_identity(*this); }
+  void on_identified(Result<LogicalUnitIdentity> identity) override;
+  void on_unanswered(std::string why, bool silent) override;
+  void on_access(Result<LogicalUnitIdentity> identity) override;
+  void on_capacity(bool changed) override;
   void identify();
-  void on_identified(Result<LogicalUnitIdentity> identity);
-  void on_access(Result<LogicalUnitIdentity> identity);
-  void cancel_questions();
-  void read_access(bool serves);
   void set_state_of(const LogicalUnitAccess& access);
   void on_look_due() noexcept override;
   void on_checked(ErrorClass outcome, bool changed) noexcept override;
   void on_check_overdue(bool again) noexcept override;
   void on_checker_idle() noexcept override;
-  void on_question_timer();
-  [[nodiscard]] Duration patience() const { return logical_unit_.patience(checker_timeout_); }
   void look_later();
-  void on_capacity();
   void set_state(PathState state, std::string why, CheckerFinding finding = CheckerFinding::other);
 
   Reactor& reactor_;
@@ -305,7 +298,6 @@ class Path final : private SessionObserver,
   const std::uint16_t lun_;
   const std::string portal_name_;
   const std::uint32_t index_;
-  const std::chrono::milliseconds checker_timeout_;
   const MarginalPathOptions marginal_options_;
   DiskLog& log_;
   Path::Owner& owner_;
@@ -317,28 +309,14 @@ class Path final : private SessionObserver,
   bool started_ = false;
   bool stopped_ = false;
 
-  Identity identity_ = Identity::unknown;
-  bool identifying_ = false;
-  TimePoint identifying_since_{};
   TimePoint session_up_at_{};
   bool not_ready_ = false;  // the LUN has said so when it was to be identified
   bool was_up_ = false;  // in this login, and since then neither down nor anything else but pending
-  bool reading_access_ = false;
   // The target port is between two access states; at this time at the latest that is over.
   std::optional<TimePoint> transitioning_until_;
 
+  LunVerifier verifier_;
   PathChecker checker_;
-  // Of an identification, or of a reading of the access: deadline of its next answer, and of the
-  // whole.
-  Timer question_timer_;
-  TimePoint question_since_{};
-
-  std::uint64_t block_count_ = 0;
-  std::uint32_t block_bytes_ = 0;
-  ScsiTask capacity_task_;
-  std::array<std::byte, LogicalUnit::kCapacityBytes> capacity_buffer_{};
-  bool capacity_outstanding_ = false;
-
   IntrusiveList<PathCommand> commands_;  // in flight, in the order in which they were submitted
   std::uint32_t in_flight_ = 0;          // their number
   std::uint32_t writes_in_flight_ = 0;
