@@ -43,23 +43,30 @@ void CapacityWatch::close() {
   timer_.stop();
 }
 
-// With the least that a path has told, when none is just being asked. Others than the one that has
-// told more than the disk's size may know by now, too.
-bool CapacityWatch::grow_if_all_agree(const Path* changed) {
+void CapacityWatch::ask_others_than(const Path& changed) {
+  if (!options_.grows || !disk_.known() || changed.state() != PathState::up) {
+    return;
+  }
+  for (Path* path : paths_) {
+    if (path->state() == PathState::up && path->block_count() != 0 &&
+        path->block_count() < changed.block_count()) {
+      path->look_at_capacity();
+    }
+  }
+}
+
+// With the least that a path has told, when none is just being asked.
+bool CapacityWatch::grow_if_all_agree() {
   if (!options_.grows || !disk_.known() || closed_) {
     return false;
   }
   const std::uint32_t block_bytes = disk_.geometry().logical_block_bytes;
   std::uint64_t least = DiskIdentity::kMaxCapacityBytes / block_bytes;
-  for (Path* path : paths_) {
+  for (const Path* path : paths_) {
     if (path->identifying()) {
       return false;
     }
     if (path->state() == PathState::up && path->block_count() != 0) {
-      if (changed != nullptr && path->block_count() < changed->block_count() &&
-          changed->state() == PathState::up) {
-        path->look_at_capacity();
-      }
       least = std::min(least, path->block_count());
     }
   }

@@ -27,8 +27,10 @@ class CapacityWatch {
   void start();
   // The path leads elsewhere, or sees another size; what is wrong with it may be wrong with all.
   void on_quarantined();
-  // Paths have changed; changed: one that has told its size, or nullptr. True: the disk has grown.
-  [[nodiscard]] bool grow_if_all_agree(const Path* changed);
+  // The path has changed: where it sees a larger LUN than others, they may know by now, too.
+  void ask_others_than(const Path& changed);
+  // Paths have changed. True: the disk has grown.
+  [[nodiscard]] bool grow_if_all_agree();
   void close();
 
  private:

@@ -21,9 +21,7 @@ DiskNews::DiskNews(Reactor& reactor, MultipathDevice& device, DiskObserver& obse
       disk_(disk),
       capacity_(capacity),
       first_answers_timer_(
-          reactor, [](void* self) noexcept { static_cast<DiskNews*>(self)->tell_ready(); }, this),
-      tell_(
-          reactor, [](void* self) noexcept { static_cast<DiskNews*>(self)->tell(); }, this) {}
+          reactor, [](void* self) noexcept { static_cast<DiskNews*>(self)->tell_ready(); }, this) {}
 
 void DiskNews::close() {
   closing_ = true;
@@ -50,7 +48,7 @@ void DiskNews::tell() {
 void DiskNews::tell_ready() {
   first_answers_timer_.stop();
   if (turn_.waits() && !closing_) {
-    tell_changes();  // LunTurn::Owner::on_turn_changed() has it told again
+    tell_changes();  // LunTurn has it told again
     return;
   }
   if (!disk_.conflict().empty() && !closing_) {

@@ -45,15 +45,12 @@ class DiskNews {
   DiskNews(Reactor& reactor, MultipathDevice& device, DiskObserver& observer, const PathSet& paths,
            const LunTurn& turn, DiskIdentity& disk, CapacityWatch& capacity);
 
-  // Later in this turn.
-  void tell_soon() { tell_.schedule(); }
+  // A snapshot shows something else.
+  void tell();
   // The disk is being closed: that it can be used is told no more.
   void close();
-  // Nothing at all is.
-  void end() { tell_.cancel(); }
 
  private:
-  void tell();
   void tell_ready();
   void tell_changes();
 
@@ -66,7 +63,6 @@ class DiskNews {
   bool ready_told_ = false;
   bool closing_ = false;
   Timer first_answers_timer_;  // from when the LUN is known until ready is told
-  Deferred tell_;
 };
 
 }  // namespace iscsi_blkback

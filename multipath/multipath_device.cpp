@@ -15,23 +15,23 @@ MultipathDevice::MultipathDevice(Reactor& reactor, SharedFencing& fencing, Multi
     : reactor_(reactor),
       options_(std::move(options)),
       observer_(observer),
+      steps_(
+          reactor, [](void* self) noexcept { static_cast<MultipathDevice*>(self)->settle(); },
+          this),
       log_(reactor, options_.alias),
       registrations_(fencing.registrations),
-      groups_(reactor, group_options(options_), paths_, log_, *this),
-      activator_(reactor, options_.checker_timeout, paths_, groups_, log_, *this),
+      groups_(reactor, group_options(options_), paths_, steps_, log_, *this),
+      activator_(reactor, options_.checker_timeout, paths_, groups_, steps_, log_),
       disk_(wanted_identity(options_)),
-      turn_(reactor, turn_options(options_), fencing, paths_, log_, *this),
-      fence_(reactor, fence_options(options_), fencing, paths_, groups_, activator_, turn_, log_,
-             *this),
-      queue_(reactor, queue_options(options_), paths_, groups_, fence_, turn_, log_, *this),
+      turn_(reactor, turn_options(options_), fencing, paths_, steps_, log_, *this),
+      fence_(reactor, fence_options(options_), fencing, paths_, groups_, activator_, turn_, steps_,
+             log_, *this),
+      queue_(reactor, queue_options(options_), paths_, groups_, fence_, turn_, steps_, log_),
       no_path_timer_(reactor, groups_.policies().no_path_retry, *this),
       drain_(reactor, paths_),
       capacity_(reactor, capacity_options(options_), paths_, disk_, log_),
-      removals_(reactor, fence_, log_, *this),
-      news_(reactor, *this, observer, paths_, turn_, disk_, capacity_),
-      check_closed_(
-          reactor, [](void* self) noexcept { static_cast<MultipathDevice*>(self)->check_closed(); },
-          this) {}
+      removals_(reactor, fence_, steps_, log_, *this),
+      news_(reactor, *this, observer, paths_, turn_, disk_, capacity_) {}
 
 MultipathDevice::~MultipathDevice() {
   ISCSI_BLKBACK_ASSERT(closing_ && on_closed_ == nullptr);
@@ -87,7 +87,6 @@ Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t 
   log_.info("path {} of LUN {} is removed, {} requests are outstanding there", path.portal_name(),
             lun, path.in_flight());
   fence_.forget_carrier(path);
-  const bool had_path = paths_.up() != 0;
   paths_.retire(path);
   path.stop();
   removals_.add(path);
@@ -95,13 +94,8 @@ Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t 
   paths_.note_room();
   paths_.note_room(path);
   activator_.forget(path);
-  groups_.reconsider();
-  groups_.note_group_in_use();
-  activator_.activate_if_needed();
-  queue_.hedger().look_soon();
-  grow_if_all_agree(nullptr);
-  note_paths_up(had_path);
-  news_.tell_soon();
+  steps_.due(DiskStep::follow_paths);
+  steps_.due(DiskStep::tell);
   return {};
 }
 
@@ -125,7 +119,7 @@ Result<void> MultipathDevice::check_identity(Path& path, const LogicalUnitIdenti
     fence_.set_known();
     turn_.enter(identity.names, target_name, path.lun(), serial, geometry().read_only);
     apply_policies();
-    news_.tell_soon();
+    steps_.due(DiskStep::tell);
   }
   turn_.learn(identity.names, target_name, serial);
   if (identity.block_count != 0 && !identity.access.refused) {
@@ -134,103 +128,116 @@ Result<void> MultipathDevice::check_identity(Path& path, const LogicalUnitIdenti
   return checked;
 }
 
-void MultipathDevice::on_loss_told(Path& path, const std::string& sense) noexcept {
-  log_.error(
-      "by portal {} the target says that a write has failed which it had acknowledged "
-      "before (sense {}): data of this disk is lost at the target; the next flush fails",
-      path.portal_name(), sense);
-  queue_.note_loss();
-}
-
-void MultipathDevice::on_space_low(Path& /*path*/) noexcept {
-  log_.warning(
-      "the LUN's thin provisioning has come to its soft threshold: the array is running "
-      "out of space");
-}
-
 void MultipathDevice::on_path_changed(Path& path) noexcept {
   if (paths_.is_leaving(path)) {
     return;
   }
-  const Session& session = path.session();
-  if (path.state() == PathState::up) {
-    log_.info("path {} of LUN {} is up", path.portal_name(), path.lun());
-  } else if (path.state() != PathState::pending) {
-    log_.warning("path {} of LUN {} is {}: {}", path.portal_name(), path.lun(),
-                 to_string(path.state()), path.last_error());
-  }
+  paths_.note_state(path);
+  steps_.due(DiskStep::follow_paths);
+  steps_.due(DiskStep::tell);
+}
 
-  const bool had_path = paths_.up() != 0;
-  // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed, nor has
-  // a controller that gives the LUN to another one.
-  const bool failed = PathSet::has(paths_.up(), path) && path.state() == PathState::down &&
-                      path.finding() != CheckerFinding::access_state &&
-                      session.state() != SessionState::in_logout;
-  const bool usable = paths_.note_state(path);
-  news_.tell_soon();
-  if (closing_) {
-    return;
+void MultipathDevice::settle() {
+  while (const auto step = steps_.take_next({.closing = closing_})) {
+    switch (*step) {
+      case DiskStep::follow_paths:
+        follow_paths();
+        break;
+      case DiskStep::activate:
+        activator_.look();
+        break;
+      case DiskStep::follow_outage:
+        follow_outage();
+        break;
+      case DiskStep::release_held:
+        queue_.release_held();
+        break;
+      case DiskStep::hedge:
+        queue_.hedger().look();
+        break;
+      case DiskStep::pump:
+        queue_.pump();
+        break;
+      case DiskStep::finish_removals:
+        removals_.look();
+        break;
+      case DiskStep::tell:
+        news_.tell();
+        break;
+      case DiskStep::check_closed:
+        check_closed();
+        return;  // may have deleted the device
+    }
   }
-  if (failed && !paths_.forget_silence(path)) {
-    groups_.note_failure(path);
+}
+
+void MultipathDevice::follow_paths() {
+  const PathSet::Changes changes = paths_.take_changes();
+  for (Path* path : paths_) {
+    if (PathSet::has(changes.failed, *path) && !paths_.forget_silence(*path)) {
+      groups_.note_failure(*path);
+    }
+    if (!PathSet::has(changes.states, *path)) {
+      continue;
+    }
+    if (PathSet::has(paths_.up(), *path)) {
+      fence_.enroll(*path);
+    } else if (path->state() == PathState::quarantined) {
+      capacity_.on_quarantined();
+    }
   }
-  if (usable) {
-    fence_.enroll(path);
-  } else if (path.state() == PathState::quarantined) {
-    capacity_.on_quarantined();
-  }
-  if (had_path && paths_.up() == 0) {
+  if (changes.had_path && paths_.up() == 0) {
     // The array may have made one of them the active side by now, which is not to be undone.
-    for (Path* other : paths_) {
-      if (other->state() == PathState::ghost) {
-        other->refresh_access();
+    for (Path* path : paths_) {
+      if (path->state() == PathState::ghost) {
+        path->refresh_access();
       }
     }
   }
   groups_.follow_closely();
-  groups_.on_state(path);
-  activator_.on_state(path);
-  queue_.hedger().look_soon();
-  grow_if_all_agree(&path);
-  note_paths_up(had_path);
-}
-
-NoPathTimer::Paths MultipathDevice::paths_now() const {
-  NoPathTimer::Paths now;
-  now.any_up = paths_.up() != 0;
-  for (const Path* path : paths_) {
-    const bool keeps_ending = path->session().keeps_ending();
-    now.any_keeps_ending = now.any_keeps_ending || keeps_ending;
-    now.any_reliable = now.any_reliable || (PathSet::has(paths_.up(), *path) && !keeps_ending);
+  for (Path* path : paths_) {
+    if (PathSet::has(changes.states, *path)) {
+      groups_.on_state(*path);
+      activator_.on_state(*path);
+      capacity_.ask_others_than(*path);
+    }
   }
-  return now;
-}
-
-// had_path: before this change.
-void MultipathDevice::note_paths_up(bool had_path) {
-  no_path_timer_.on_paths(paths_now(), had_path);
-  if (paths_.up() != 0) {
-    queue_.pump_soon();
+  groups_.reconsider();
+  groups_.note_group_in_use();
+  activator_.activate_if_needed();
+  if (capacity_.grow_if_all_agree()) {
+    steps_.due(DiskStep::tell);
   }
-  fail_if_failing();
+  no_path_timer_.on_paths(paths_now(), changes.had_path);
+  steps_.due(DiskStep::follow_outage);
+  steps_.due(DiskStep::hedge);
+  steps_.due(DiskStep::pump);
 }
 
-// no_path_retry is over, the guest runs, and no path is just being looked at (a unit attention on
-// the only path is not an outage, nor are controllers that change their roles).
-bool MultipathDevice::failing() const {
-  return no_path_timer_.expired() && paths_.up() == 0 && !suspended() && !activator_.busy() &&
-         !activator_.answer_is_near() &&
-         std::none_of(paths_.begin(), paths_.end(), [](const Path* path) {
-           return path->state() == PathState::pending && path->identifying();
-         });
+Outage MultipathDevice::outage() const {
+  const bool identifying = std::any_of(paths_.begin(), paths_.end(), [](const Path* path) {
+    return path->state() == PathState::pending && path->identifying();
+  });
+  return outage_now({.expired = no_path_timer_.expired(),
+                     .any_up = paths_.up() != 0,
+                     .suspended = suspended(),
+                     .activating = activator_.busy(),
+                     .answer_is_near = activator_.answer_is_near(),
+                     .identifying = identifying});
 }
 
-void MultipathDevice::fail_if_failing() {
-  if (failing()) {
-    queue_.fail_waiting();
-  } else if (no_path_timer_.expired() && paths_.up() == 0 && activator_.answer_is_near()) {
-    activator_.await_answer();
+void MultipathDevice::follow_outage() {
+  switch (outage()) {
+    case Outage::wait:
+      break;
+    case Outage::await_answer:
+      activator_.await_answer();
+      break;
+    case Outage::fail:
+      queue_.fail_waiting();
+      break;
   }
+  activator_.note_answer_awaited();
 }
 
 void MultipathDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
@@ -240,14 +247,14 @@ void MultipathDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
 
 void MultipathDevice::on_no_path_retry_over() noexcept {
   log_.warning("no path came back within no_path_retry; requests fail now");
-  fail_if_failing();
-  news_.tell_soon();
+  steps_.due(DiskStep::follow_outage);
+  steps_.due(DiskStep::tell);
 }
 
 void MultipathDevice::change_policies(const PathPolicySettings& changes) {
   groups_.overrule(changes);
   apply_policies();
-  queue_.pump_soon();
+  steps_.due(DiskStep::pump);
 }
 
 void MultipathDevice::apply_policies() {
@@ -259,26 +266,24 @@ void MultipathDevice::apply_policies() {
   if (!closing_) {
     fence_.look_for_trials_soon();
     groups_.follow(before);
-    news_.tell_soon();
+    steps_.due(DiskStep::tell);
   }
 }
 
 void MultipathDevice::on_path_access(Path& path) noexcept {
   groups_.on_access(path);
-  activator_.look_soon();
+  steps_.due(DiskStep::activate);
 }
 
 void MultipathDevice::on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept {
-  if (closing_) {
-    check_closed_.schedule();
-    return;
+  steps_.due_to_end();
+  if (!closing_) {
+    activator_.on_done(path, outcome);
   }
-  look_at_those_that_end();
-  activator_.on_done(path, outcome);
 }
 
 void MultipathDevice::on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept {
-  look_at_those_that_end();
+  steps_.due_to_end();
   groups_.on_latency_measured(path, measured);
 }
 
@@ -289,9 +294,9 @@ void MultipathDevice::on_suspect(Path& path) noexcept {
   for (Path* other : paths_.all()) {
     other->probe_silence();
   }
-  queue_.hedger().look_soon();
-  queue_.pump_soon();
-  news_.tell_soon();
+  steps_.due(DiskStep::hedge);
+  steps_.due(DiskStep::pump);
+  steps_.due(DiskStep::tell);
 }
 
 void MultipathDevice::on_suspicion_over(Path& path) noexcept {
@@ -299,9 +304,9 @@ void MultipathDevice::on_suspicion_over(Path& path) noexcept {
     paths_.forget_silence(path);  // else it goes down now, which is the same failure
   }
   paths_.note_suspect(path, false);
-  queue_.hedger().look_soon();
-  queue_.pump_soon();
-  news_.tell_soon();
+  steps_.due(DiskStep::hedge);
+  steps_.due(DiskStep::pump);
+  steps_.due(DiskStep::tell);
 }
 
 void MultipathDevice::on_silence_goes_on(Path& path) noexcept {
@@ -313,19 +318,10 @@ void MultipathDevice::on_silence_goes_on(Path& path) noexcept {
   }
 }
 
-// Paths that are removed, or the device, may be waiting for what has just happened.
-void MultipathDevice::look_at_those_that_end() {
-  if (closing_) {
-    check_closed_.schedule();
-  } else if (paths_.leaving() != 0) {
-    removals_.look_soon();
-  }
-}
-
 void MultipathDevice::on_withdrawn() noexcept {
   nothing_at_fences_ = true;
   removals_.on_withdrawn();
-  look_at_those_that_end();
+  steps_.due_to_end();
 }
 
 void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
@@ -348,7 +344,7 @@ void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner)
   for (Path* path : paths_) {
     path->stop();
   }
-  check_closed_.schedule();
+  steps_.due(DiskStep::check_closed);
 }
 
 // Nothing of the disk's own is outstanding, and nothing is to be waited for any more; then its
@@ -381,7 +377,7 @@ void MultipathDevice::check_closed() {
     nothing_at_fences_ = fence_.withdraw();
   }
   if (nothing_at_fences_) {
-    news_.end();
+    steps_.cancel();
     auto* on_closed = std::exchange(on_closed_, nullptr);
     on_closed(on_closed_owner_);  // may delete the device
   }
@@ -397,13 +393,7 @@ void MultipathDevice::forget_path(Path& path) {
 
 void MultipathDevice::on_path_removed(Session& session) noexcept {
   observer_.on_path_removed(*this, session);
-  news_.tell_soon();
-}
-
-void MultipathDevice::grow_if_all_agree(const Path* changed) {
-  if (capacity_.grow_if_all_agree(changed)) {
-    news_.tell_soon();
-  }
+  steps_.due(DiskStep::tell);
 }
 
 void MultipathDevice::set_guest(const GuestNow& guest) {
@@ -427,11 +417,11 @@ void MultipathDevice::set_guest(const GuestNow& guest) {
     drain_.stop();
     fence_.resume();
     turn_.look();  // another disk may have come meanwhile
-    queue_.hedger().look_soon();
+    steps_.due(DiskStep::hedge);
     fence_.look_for_trials_soon();
     no_path_timer_.resume();
     activator_.resume();
-    queue_.pump_soon();
+    steps_.due(DiskStep::pump);
   }
 }
 
@@ -447,7 +437,7 @@ MultipathSnapshot MultipathDevice::snapshot() const {
                                                            : "0";
   snapshot.geometry = geometry();
   snapshot.ready = ready();
-  snapshot.queueing = paths_.up() == 0 && !failing();
+  snapshot.queueing = paths_.up() == 0 && outage() != Outage::fail;
   snapshot.queued = queue_.queued();
   snapshot.held = queue_.held();
   snapshot.waits_because = turn_.why();

@@ -70,10 +70,12 @@
 #include "multipath/multipath_options.h"
 #include "multipath/multipath_snapshot.h"
 #include "multipath/path/disk_log.h"
+#include "multipath/path/disk_steps.h"
 #include "multipath/path/path_set.h"
 #include "multipath/path/suspend_drain.h"
 #include "multipath/path_removals.h"
 #include "multipath/requests/no_path_timer.h"
+#include "multipath/requests/outage.h"
 #include "multipath/requests/request_queue.h"
 
 namespace iscsi_blkback {
@@ -82,10 +84,8 @@ class MultipathDevice final : public BlockDevice,
                               private Path::Owner,
                               private LunTurn::Owner,
                               private WriteFence::Owner,
-                              private RequestQueue::Owner,
                               private NoPathTimer::Owner,
                               private GroupController::Owner,
-                              private PathActivator::Owner,
                               private PathRemovals::Owner {
  public:
   using Observer = DiskObserver;
@@ -155,9 +155,8 @@ class MultipathDevice final : public BlockDevice,
   void on_path_changed(Path& path) noexcept override;
   void on_path_identity(Path& path) noexcept override { queue_.on_path_identity(path); }
   void on_path_access(Path& path) noexcept override;
-  void on_space_low(Path& path) noexcept override;
-  void on_loss_told(Path& path, const std::string& sense) noexcept override;
-  void on_path_idle(Path& /*path*/) noexcept override { look_at_those_that_end(); }
+  void on_loss_told(Path& /*path*/) noexcept override { queue_.note_loss(); }
+  void on_path_idle(Path& /*path*/) noexcept override { steps_.due_to_end(); }
   [[nodiscard]] bool may_reset_lun() const noexcept override { return fence_.may_reset(); }
   void on_suspect(Path& path) noexcept override;
   void on_suspicion_over(Path& path) noexcept override;
@@ -167,57 +166,43 @@ class MultipathDevice final : public BlockDevice,
   // GroupController::Owner
   [[nodiscard]] PathMask activatable() const override { return activator_.activatable(); }
   void on_activation_wanted() noexcept override { activator_.want_failback(); }
-  void on_groups_changed() noexcept override { news_.tell_soon(); }
-  void on_choice_changed() noexcept override { queue_.pump_soon(); }
-  // PathActivator::Owner
-  void on_activatable_changed() noexcept override { groups_.reconsider(); }
-  void on_hope_changed() noexcept override { fail_if_failing(); }
   // LunTurn::Owner
   [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override {
     return fence_.portal_group_fences();
   }
-  void on_turn_changed() noexcept override { news_.tell_soon(); }
-  void on_turn_begins() noexcept override { queue_.release_held_soon(); }
   void on_overtaken() noexcept override { queue_.abort_waiting(); }
-  void on_turn_idle() noexcept override { look_at_those_that_end(); }
   // WriteFence::Owner
   [[nodiscard]] const LogicalUnitIdentity& lun() const override { return disk_.lun(); }
   [[nodiscard]] bool waits_for_fence() const override {
     return queue_.waits_for_fence() || (closing_ && wait_for_fences_);
   }
-  void on_fenced() noexcept override { queue_.release_held_soon(); }
-  void on_pause_over() noexcept override { queue_.pump_soon(); }
   void on_path_released(Path& path) noexcept override { on_path_changed(path); }
-  void on_fence_settled() noexcept override { look_at_those_that_end(); }
   void on_withdrawn() noexcept override;
-  // RequestQueue::Owner
-  void on_request_waits() noexcept override { fail_if_failing(); }
-  void on_leaving_path_quieter() noexcept override { removals_.look_soon(); }
-  void on_space_changed() noexcept override { news_.tell_soon(); }
-  void on_request_ended() noexcept override { check_closed_.schedule(); }
   // NoPathTimer::Owner
-  [[nodiscard]] NoPathTimer::Paths paths_now() const override;
+  [[nodiscard]] NoPathTimer::Paths paths_now() const override {
+    return NoPathTimer::Paths::of(paths_);
+  }
   void on_no_path_retry_over() noexcept override;
-  void on_path_has_lasted() noexcept override { queue_.pump_soon(); }
+  void on_path_has_lasted() noexcept override { steps_.due(DiskStep::pump); }
   // PathRemovals::Owner
-  void on_removal_settled() noexcept override { look_at_those_that_end(); }
   void forget_path(Path& path) override;
   void on_path_removed(Session& session) noexcept override;
 
   // The guest does not run, as far as is known.
   [[nodiscard]] bool suspended() const { return guest_ != GuestState::runs; }
   void apply_policies();
-  void note_paths_up(bool had_path);
-  void grow_if_all_agree(const Path* changed);
-  [[nodiscard]] bool failing() const;
-  void fail_if_failing();
-  void look_at_those_that_end();
+  // All consequences of what has changed in this turn, in the order of DiskStep.
+  void settle();
+  void follow_paths();
+  void follow_outage();
+  [[nodiscard]] Outage outage() const;
   void check_closed();
   [[nodiscard]] bool nothing_left();
 
   Reactor& reactor_;
   const MultipathOptions options_;
   Observer& observer_;
+  DiskSteps steps_;
   DiskLog log_;
   RegistrationTable& registrations_;
   PathSet paths_;
@@ -240,7 +225,6 @@ class MultipathDevice final : public BlockDevice,
   bool nothing_at_fences_ = false;
   void (*on_closed_)(void* owner) noexcept = nullptr;
   void* on_closed_owner_ = nullptr;
-  Deferred check_closed_;
 };
 
 }  // namespace iscsi_blkback

@@ -39,20 +39,16 @@ struct PathRemovals::Removal {
   bool nothing_at_fencer = false;
 };
 
-PathRemovals::PathRemovals(Reactor& reactor, WriteFence& fence, DiskLog& log, Owner& owner)
-    : reactor_(reactor),
-      fence_(fence),
-      log_(log),
-      owner_(owner),
-      look_(
-          reactor, [](void* self) noexcept { static_cast<PathRemovals*>(self)->look(); }, this) {}
+PathRemovals::PathRemovals(Reactor& reactor, WriteFence& fence, DiskSteps& steps, DiskLog& log,
+                           Owner& owner)
+    : reactor_(reactor), fence_(fence), steps_(steps), log_(log), owner_(owner) {}
 
 PathRemovals::~PathRemovals() = default;
 
 void PathRemovals::add(Path& path) {
   removals_.push_back(std::make_unique<Removal>(reactor_, *this, path));
   removals_.back()->patience.start_after(kRemovalPatience);
-  look_soon();
+  steps_.due(DiskStep::finish_removals);
 }
 
 void PathRemovals::on_withdrawn() {
@@ -104,15 +100,12 @@ void PathRemovals::on_overdue(Removal& removal) {
     auto& ended = *static_cast<Removal*>(function.owner);
     ended.aborting = false;
     ended.abort_ended = true;
-    ended.removals.owner_.on_removal_settled();
+    ended.removals.steps_.due_to_end();
   };
   session.manage(removal.abort);
 }
 
 void PathRemovals::look() {
-  if (closing_) {
-    return;
-  }
   std::vector<Session*> let_go;
   std::erase_if(removals_, [&](const std::unique_ptr<Removal>& removal) {
     if (!is_over(*removal)) {

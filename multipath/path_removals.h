@@ -11,6 +11,7 @@
 #include "base/reactor.h"
 #include "multipath/fencing/write_fence.h"
 #include "multipath/path/disk_log.h"
+#include "multipath/path/disk_steps.h"
 #include "multipath/path/path_set.h"
 
 namespace iscsi_blkback {
@@ -19,8 +20,6 @@ class PathRemovals {
  public:
   class Owner {
    public:
-    // An abort has ended: perhaps a path, or the disk, is through with it.
-    virtual void on_removal_settled() noexcept = 0;
     // Nothing of the path is left: it is to be taken from the set.
     virtual void forget_path(Path& path) = 0;
     // ... and was; its session may be used by others.
@@ -31,13 +30,13 @@ class PathRemovals {
   };
 
   // The others outlive it.
-  PathRemovals(Reactor& reactor, WriteFence& fence, DiskLog& log, Owner& owner);
+  PathRemovals(Reactor& reactor, WriteFence& fence, DiskSteps& steps, DiskLog& log, Owner& owner);
   ~PathRemovals();
 
   // The path is retired and stopped.
   void add(Path& path);
-  // Later in this turn: what a path waits for may have happened.
-  void look_soon() { look_.schedule(); }
+  // What a path waits for may have happened.
+  void look();
   // Nothing is left of what paths have had at the fencer.
   void on_withdrawn();
   // Paths stay as they are.
@@ -51,18 +50,17 @@ class PathRemovals {
  private:
   struct Removal;
 
-  void look();
   [[nodiscard]] bool is_over(Removal& removal);
   [[nodiscard]] bool nothing_outstanding(const Removal& removal) const;
   void on_overdue(Removal& removal);
 
   Reactor& reactor_;
   WriteFence& fence_;
+  DiskSteps& steps_;
   DiskLog& log_;
   Owner& owner_;
   bool closing_ = false;
   std::vector<std::unique_ptr<Removal>> removals_;
-  Deferred look_;
 };
 
 }  // namespace iscsi_blkback

@@ -27,13 +27,14 @@ constexpr Duration kPreemptionHold = milliseconds(5000);
 
 LunFence::LunFence(Reactor& reactor, const Options& options, PathSet& paths,
                    UnfencedWrites& unfenced, const SessionFencer& sessions,
-                   const PathActivator& activator, DiskLog& log, Owner& owner)
+                   const PathActivator& activator, DiskSteps& steps, DiskLog& log, Owner& owner)
     : reactor_(reactor),
       options_(options),
       paths_(paths),
       unfenced_(unfenced),
       sessions_(sessions),
       activator_(activator),
+      steps_(steps),
       log_(log),
       owner_(owner),
       timer_(
@@ -149,7 +150,7 @@ void LunFence::on_timer() {
   if (outstanding_) {
     if (std::exchange(pausing_, false)) {
       late_ = true;
-      owner_.on_pause_over();
+      steps_.due(DiskStep::pump);
     }
     release_preempted();
     return;
@@ -285,7 +286,7 @@ void LunFence::on_answered(bool done, const char* how) {
 
 void LunFence::end(bool done) {
   if (std::exchange(pausing_, false)) {
-    owner_.on_pause_over();
+    steps_.due(DiskStep::pump);
   }
   timer_.stop();
   if (done) {
@@ -294,7 +295,7 @@ void LunFence::end(bool done) {
   } else {
     timer_.start_after(kLunFenceRetry * (1 << std::min(failures_++, kMaxRetryDoublings)));
   }
-  owner_.on_lun_fence_over();
+  steps_.due_to_end();
 }
 
 // What the reset has ended of what was sent after it, its session does not know.

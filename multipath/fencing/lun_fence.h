@@ -55,6 +55,7 @@
 #include "multipath/fencing/unfenced_writes.h"
 #include "multipath/groups/path_activator.h"
 #include "multipath/path/disk_log.h"
+#include "multipath/path/disk_steps.h"
 #include "multipath/path/login_place.h"
 #include "multipath/path/path_set.h"
 
@@ -68,14 +69,10 @@ class LunFence {
     [[nodiscard]] virtual bool fence_is_wanted() const = 0;
     // Whether every portal of the target is one with every other, says the operator.
     [[nodiscard]] virtual bool is_one_target() const = 0;
-    // pausing() is over.
-    virtual void on_pause_over() noexcept = 0;
     // The path, which is up, may be used again.
     virtual void on_path_released(Path& path) noexcept = 0;
     // Some of the lost writes are fenced.
     virtual void on_lun_fenced() noexcept = 0;
-    // The command, or the pause before it, has ended.
-    virtual void on_lun_fence_over() noexcept = 0;
 
    protected:
     ~Owner() = default;
@@ -91,8 +88,8 @@ class LunFence {
 
   // The others outlive it.
   LunFence(Reactor& reactor, const Options& options, PathSet& paths, UnfencedWrites& unfenced,
-           const SessionFencer& sessions, const PathActivator& activator, DiskLog& log,
-           Owner& owner);
+           const SessionFencer& sessions, const PathActivator& activator, DiskSteps& steps,
+           DiskLog& log, Owner& owner);
 
   // Writes have been lost.
   void start();
@@ -137,6 +134,7 @@ class LunFence {
   UnfencedWrites& unfenced_;
   const SessionFencer& sessions_;
   const PathActivator& activator_;
+  DiskSteps& steps_;
   DiskLog& log_;
   Owner& owner_;
   Timer timer_;  // the next look

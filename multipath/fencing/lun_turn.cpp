@@ -29,10 +29,11 @@ std::int64_t milliseconds_of(Duration time) {
 }  // namespace
 
 LunTurn::LunTurn(Reactor& reactor, Options options, SharedFencing& fencing, const PathSet& paths,
-                 DiskLog& log, Owner& owner)
+                 DiskSteps& steps, DiskLog& log, Owner& owner)
     : reactor_(reactor),
       options_(std::move(options)),
       paths_(paths),
+      steps_(steps),
       log_(log),
       owner_(owner),
       predecessors_(reactor, fencing, *this),
@@ -211,7 +212,7 @@ void LunTurn::look() {
   }
   const std::string before = std::exchange(why_, why_it_waits(others));
   if (before != why_) {
-    owner_.on_turn_changed();
+    steps_.due(DiskStep::tell);
   }
   if (!why_.empty()) {
     if (before.empty() || (overtaken_ && before != why_)) {
@@ -223,7 +224,7 @@ void LunTurn::look() {
   if (!before.empty()) {
     log_info("multipath", "{}: the LUN is its own after {} ms", log_.disk_name(),
              milliseconds_of(reactor_.now() - waits_since_));
-    owner_.on_turn_begins();
+    steps_.due(DiskStep::release_held);
   }
   if (barrier_.entered()) {
     timer_.start_after(look_interval());
@@ -279,7 +280,7 @@ void LunTurn::wait() {
     level = overtaken_ ? LogLevel::error : level;
     log_message(level, "multipath", fmt::format("{}: {}", log_.disk_name(), why_));
     reminder_at_ = now + kReminder;
-    owner_.on_turn_changed();
+    steps_.due(DiskStep::tell);
   }
   timer_.start_after(
       error_.empty() || waits_for_folder()

@@ -19,6 +19,7 @@
 #include "multipath/fencing/shared_fencing.h"
 #include "multipath/fencing/unfenced_writes.h"
 #include "multipath/path/disk_log.h"
+#include "multipath/path/disk_steps.h"
 #include "multipath/path/path_set.h"
 
 namespace iscsi_blkback {
@@ -31,14 +32,8 @@ class LunTurn final : private PredecessorFence::Owner {
     [[nodiscard]] virtual const LunNames& names() const = 0;
     // See SessionFencer::Client.
     [[nodiscard]] virtual PortalGroupFences portal_group_fences() const noexcept = 0;
-    // why() says something else, or once more what goes on.
-    virtual void on_turn_changed() noexcept = 0;
-    // Nobody is waited for any more.
-    virtual void on_turn_begins() noexcept = 0;
     // overtaken() is true from now on.
     virtual void on_overtaken() noexcept = 0;
-    // idle() may be true now.
-    virtual void on_turn_idle() noexcept = 0;
 
    protected:
     ~Owner() = default;
@@ -57,7 +52,7 @@ class LunTurn final : private PredecessorFence::Owner {
 
   // The others outlive it.
   LunTurn(Reactor& reactor, Options options, SharedFencing& fencing, const PathSet& paths,
-          DiskLog& log, Owner& owner);
+          DiskSteps& steps, DiskLog& log, Owner& owner);
 
   // The disk knows its LUN, by that target's LUN of that number; before it is ready.
   void enter(const LunNames& told, const std::string& target_name, std::uint16_t lun,
@@ -104,7 +99,7 @@ class LunTurn final : private PredecessorFence::Owner {
  private:
   // PredecessorFence::Owner
   void on_predecessor_fenced(const PredecessorPath& predecessor) noexcept override;
-  void on_predecessor_fence_idle() noexcept override { owner_.on_turn_idle(); }
+  void on_predecessor_fence_idle() noexcept override { steps_.due_to_end(); }
   [[nodiscard]] std::vector<Session*> path_sessions() const override;
   [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override {
     return owner_.portal_group_fences();
@@ -131,6 +126,7 @@ class LunTurn final : private PredecessorFence::Owner {
   Reactor& reactor_;
   const Options options_;
   const PathSet& paths_;
+  DiskSteps& steps_;
   DiskLog& log_;
   Owner& owner_;
   LunWriteBarrier barrier_;

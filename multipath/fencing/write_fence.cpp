@@ -7,7 +7,8 @@ namespace iscsi_blkback {
 
 WriteFence::WriteFence(Reactor& reactor, const Options& options, SharedFencing& fencing,
                        PathSet& paths, const GroupController& groups,
-                       const PathActivator& activator, LunTurn& turn, DiskLog& log, Owner& owner)
+                       const PathActivator& activator, LunTurn& turn, DiskSteps& steps,
+                       DiskLog& log, Owner& owner)
     : reactor_(reactor),
       options_(options),
       sessions_(fencing.sessions),
@@ -15,11 +16,13 @@ WriteFence::WriteFence(Reactor& reactor, const Options& options, SharedFencing& 
       paths_(paths),
       groups_(groups),
       turn_(turn),
+      steps_(steps),
       owner_(owner),
       unfenced_(options.most_writes, options.redirected_login_fences),
       timer_(
           reactor, [](void* self) noexcept { static_cast<WriteFence*>(self)->on_timer(); }, this),
-      lun_fence_(reactor, options.lun_fence, paths, unfenced_, sessions_, activator, log, *this) {
+      lun_fence_(reactor, options.lun_fence, paths, unfenced_, sessions_, activator, steps, log,
+                 *this) {
   registrations_.add(*this);
 }
 
@@ -120,8 +123,8 @@ void WriteFence::start_timer() {
 void WriteFence::after_fencing() {
   tell_others();
   start_timer();
-  owner_.on_fenced();
-  owner_.on_fence_settled();
+  steps_.due(DiskStep::release_held);
+  steps_.due_to_end();
 }
 
 // What was lost where a path does not lead any more, no login that is told of here can fence.

@@ -32,14 +32,8 @@ class WriteFence final : private SessionFencer::Client,
     [[nodiscard]] virtual const LogicalUnitIdentity& lun() const = 0;
     // Whether a request, or the end of the disk, waits for a fence.
     [[nodiscard]] virtual bool waits_for_fence() const = 0;
-    // Some of the lost writes are fenced.
-    virtual void on_fenced() noexcept = 0;
-    // pausing() is over.
-    virtual void on_pause_over() noexcept = 0;
     // The path, which is up, may be used again.
     virtual void on_path_released(Path& path) noexcept = 0;
-    // A path that is removed, or the end of the disk, may have waited for what has just happened.
-    virtual void on_fence_settled() noexcept = 0;
     // After let_go() or withdraw(): nothing of what they gave up is left.
     virtual void on_withdrawn() noexcept = 0;
 
@@ -59,7 +53,7 @@ class WriteFence final : private SessionFencer::Client,
   // The others outlive it.
   WriteFence(Reactor& reactor, const Options& options, SharedFencing& fencing, PathSet& paths,
              const GroupController& groups, const PathActivator& activator, LunTurn& turn,
-             DiskLog& log, Owner& owner);
+             DiskSteps& steps, DiskLog& log, Owner& owner);
   ~WriteFence() { registrations_.remove(*this); }
   WriteFence(const WriteFence&) = delete;
   WriteFence& operator=(const WriteFence&) = delete;
@@ -97,7 +91,7 @@ class WriteFence final : private SessionFencer::Client,
     return !lun_fence_.needs(path) && !path.key().registering();
   }
   [[nodiscard]] bool has_lost(const Path& path) const { return unfenced_.has_path(path.index()); }
-  // At the end of a path, when nothing of it is left to be fenced. False: on_fence_settled() follows.
+  // At the end of a path, when nothing of it is left to be fenced. False: later.
   [[nodiscard]] bool key_given_back(Path& path);
   // Takes one add() back. True: nothing of it is left; false: on_withdrawn() follows.
   [[nodiscard]] bool let_go(Session& session) { return sessions_.remove(session, *this); }
@@ -134,10 +128,8 @@ class WriteFence final : private SessionFencer::Client,
   [[nodiscard]] bool is_one_target() const override {
     return portal_group_fences() == PortalGroupFences::yes;
   }
-  void on_pause_over() noexcept override { owner_.on_pause_over(); }
   void on_path_released(Path& path) noexcept override { owner_.on_path_released(path); }
   void on_lun_fenced() noexcept override { after_fencing(); }
-  void on_lun_fence_over() noexcept override { owner_.on_fence_settled(); }
 
   void on_timer();
   void start_timer();
@@ -151,6 +143,7 @@ class WriteFence final : private SessionFencer::Client,
   PathSet& paths_;
   const GroupController& groups_;
   LunTurn& turn_;
+  DiskSteps& steps_;
   Owner& owner_;
   UnfencedWrites unfenced_;
   UnfencedWrites::Whereabouts told_;  // to others

@@ -33,9 +33,10 @@ int steady_latency_priority(Duration mean, double base_number, int before) {
 }  // namespace
 
 GroupController::GroupController(Reactor& reactor, Options options, const PathSet& paths,
-                                 DiskLog& log, Owner& owner)
+                                 DiskSteps& steps, DiskLog& log, Owner& owner)
     : reactor_(reactor),
       paths_(paths),
+      steps_(steps),
       log_(log),
       owner_(owner),
       arrays_(std::move(options.arrays)),
@@ -174,7 +175,7 @@ void GroupController::update_priorities() {
     groups_.regroup();
     reconsider();
     note_group_in_use();
-    owner_.on_groups_changed();
+    steps_.due(DiskStep::tell);
     follow_closely();
   }
 }
@@ -292,8 +293,8 @@ void GroupController::update_marginal() {
     groups_.regroup();
     reconsider();
     note_group_in_use();
-    owner_.on_groups_changed();
-    owner_.on_choice_changed();
+    steps_.due(DiskStep::tell);
+    steps_.due(DiskStep::pump);
   }
 }
 
@@ -342,8 +343,8 @@ void GroupController::fail_back() {
     note_group_in_use();
     log_.info("path group {} is used now (prio {}, failback {})", best + 1,
               groups_.groups()[best].priority, to_string(policies_.failback));
-    owner_.on_groups_changed();
-    owner_.on_choice_changed();
+    steps_.due(DiskStep::tell);
+    steps_.due(DiskStep::pump);
   }
 }
 

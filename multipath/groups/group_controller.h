@@ -19,6 +19,7 @@
 #include "multipath/groups/path_group.h"
 #include "multipath/groups/path_policies.h"
 #include "multipath/path/disk_log.h"
+#include "multipath/path/disk_steps.h"
 #include "multipath/path/path_set.h"
 
 namespace iscsi_blkback {
@@ -31,10 +32,6 @@ class GroupController {
     [[nodiscard]] virtual PathMask activatable() const = 0;
     // The best group has such paths only, and is to be used.
     virtual void on_activation_wanted() noexcept = 0;
-    // Groups, priorities, or which of them is used.
-    virtual void on_groups_changed() noexcept = 0;
-    // What waits for room may go by other paths now.
-    virtual void on_choice_changed() noexcept = 0;
 
    protected:
     ~Owner() = default;
@@ -49,8 +46,8 @@ class GroupController {
   };
 
   // paths and log outlive it.
-  GroupController(Reactor& reactor, Options options, const PathSet& paths, DiskLog& log,
-                  Owner& owner);
+  GroupController(Reactor& reactor, Options options, const PathSet& paths, DiskSteps& steps,
+                  DiskLog& log, Owner& owner);
 
   [[nodiscard]] const PathPolicies& policies() const { return policies_; }
   // Whose the serial number is for this LUN. known: the policies are those of the disk's LUN; else
@@ -131,6 +128,7 @@ class GroupController {
 
   Reactor& reactor_;
   const PathSet& paths_;
+  DiskSteps& steps_;
   DiskLog& log_;
   Owner& owner_;
   const std::shared_ptr<const ArrayTable> arrays_;

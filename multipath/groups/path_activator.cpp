@@ -14,23 +14,19 @@ constexpr std::chrono::seconds kRepeatActivation{10};
 }  // namespace
 
 PathActivator::PathActivator(Reactor& reactor, std::chrono::milliseconds answer_time,
-                             const PathSet& paths, const GroupController& groups, DiskLog& log,
-                             Owner& owner)
+                             const PathSet& paths, GroupController& groups, DiskSteps& steps,
+                             DiskLog& log)
     : reactor_(reactor),
       answer_time_(answer_time),
       paths_(paths),
       groups_(groups),
+      steps_(steps),
       log_(log),
-      owner_(owner),
       timer_(
           reactor, [](void* self) noexcept { static_cast<PathActivator*>(self)->on_timer(); },
           this),
-      look_(
-          reactor, [](void* self) noexcept { static_cast<PathActivator*>(self)->look(); }, this),
       answer_timer_(
-          reactor,
-          [](void* self) noexcept { static_cast<PathActivator*>(self)->on_answer_timer(); }, this) {
-}
+          reactor, [](void* self) noexcept { static_cast<PathActivator*>(self)->look(); }, this) {}
 
 PathMask PathActivator::activatable() const {
   PathMask result = 0;
@@ -107,7 +103,7 @@ void PathActivator::on_timer() {
     ghost_delay_over_ = true;
     bypassed_ = 0;
     activate_if_needed();
-    owner_.on_activatable_changed();
+    groups_.reconsider();
   } else if (paths_[*activating_].activating() || tries_ > groups_.policies().pg_init_retries) {
     give_up();
   } else {
@@ -121,8 +117,8 @@ void PathActivator::give_up() {
   bypassed_ |= path_bit(*activating_);
   end();
   activate_if_needed();
-  owner_.on_activatable_changed();
-  owner_.on_hope_changed();
+  groups_.reconsider();
+  steps_.due(DiskStep::follow_outage);
 }
 
 void PathActivator::end() {
@@ -148,8 +144,8 @@ void PathActivator::resume() {
   suspended_ = false;
   if (!closed_) {
     activate_if_needed();
-    owner_.on_activatable_changed();
-    owner_.on_hope_changed();
+    groups_.reconsider();
+    steps_.due(DiskStep::follow_outage);
   }
 }
 
@@ -157,7 +153,6 @@ void PathActivator::close() {
   closed_ = true;
   timer_.stop();
   answer_timer_.stop();
-  look_.cancel();
   withdraw();
 }
 
@@ -181,10 +176,9 @@ void PathActivator::forget(const Path& path) {
 
 void PathActivator::want_failback() {
   for_failback_ = paths_.up() != 0;
-  look_soon();
+  steps_.due(DiskStep::activate);
 }
 
-// After all that a path's answer changes has changed.
 void PathActivator::look() {
   if (closed_) {
     return;
@@ -193,7 +187,7 @@ void PathActivator::look() {
   if (for_failback_) {
     activate_for_failback();
   }
-  owner_.on_hope_changed();
+  steps_.due(DiskStep::follow_outage);
 }
 
 // Another path is up, so that there is no hurry; and the better side may be about to show that it
@@ -233,13 +227,6 @@ void PathActivator::await_answer() {
   if (!answer_timer_.armed()) {
     answer_awaited_since_ = answer_awaited_since_.value_or(reactor_.now());
     answer_timer_.start_after(Path::kAnswerTime / 4);
-  }
-}
-
-void PathActivator::on_answer_timer() {
-  look();
-  if (!answer_timer_.armed()) {
-    answer_awaited_since_.reset();
   }
 }
 

@@ -15,27 +15,17 @@
 #include "base/reactor.h"
 #include "multipath/groups/group_controller.h"
 #include "multipath/path/disk_log.h"
+#include "multipath/path/disk_steps.h"
 #include "multipath/path/path_set.h"
 
 namespace iscsi_blkback {
 
 class PathActivator {
  public:
-  class Owner {
-   public:
-    // activatable() has changed: another path may be the one to go back to.
-    virtual void on_activatable_changed() noexcept = 0;
-    // A path was given up, or time has passed in which one might have come up: perhaps nothing will.
-    virtual void on_hope_changed() noexcept = 0;
-
-   protected:
-    ~Owner() = default;
-  };
-
   // answer_time: how long an activation may take before the next path is asked; the session waits
   // longer. The others outlive it.
   PathActivator(Reactor& reactor, std::chrono::milliseconds answer_time, const PathSet& paths,
-                const GroupController& groups, DiskLog& log, Owner& owner);
+                GroupController& groups, DiskSteps& steps, DiskLog& log);
 
   // Ghosts that can be told, are not just being told, and have not been passed over.
   [[nodiscard]] PathMask activatable() const;
@@ -46,8 +36,15 @@ class PathActivator {
   // A path is just being asked who it is or how it serves the LUN, and may turn out to be the active
   // side.
   [[nodiscard]] bool answer_is_near() const;
-  // ... and when that has had its time, on_hope_changed().
+  // ... and when that has had its time, DiskStep::follow_outage.
   void await_answer();
+  // At the end of DiskStep::follow_outage: where none is awaited any more, the next answer has all its
+  // time.
+  void note_answer_awaited() {
+    if (!answer_timer_.armed()) {
+      answer_awaited_since_.reset();
+    }
+  }
 
   // The path's state has changed, and the groups with it.
   void on_state(const Path& path);
@@ -55,9 +52,10 @@ class PathActivator {
   void forget(const Path& path);
   // A path's activation has ended, however late.
   void on_done(const Path& path, PathActivation::Outcome outcome);
-  // Now, or later in this turn: whether something is to be activated.
+  // Whether something is to be activated now.
   void activate_if_needed();
-  void look_soon() { look_.schedule(); }
+  // The same, also for failback: after all that a path's answer changes has changed.
+  void look();
   // The best group is to be used, and has ghosts only.
   void want_failback();
   // The disk knows its LUN: no path is waited for any more that needs no activation.
@@ -70,7 +68,6 @@ class PathActivator {
   void close();
 
  private:
-  void look();
   void activate(std::uint32_t group);
   void try_activation();
   void on_timer();
@@ -79,15 +76,14 @@ class PathActivator {
   void withdraw();
   void activate_what_is_left();
   void activate_for_failback();
-  void on_answer_timer();
   [[nodiscard]] bool bypassed_is_wanted() const;
 
   Reactor& reactor_;
   const std::chrono::milliseconds answer_time_;
   const PathSet& paths_;
-  const GroupController& groups_;
+  GroupController& groups_;
+  DiskSteps& steps_;
   DiskLog& log_;
-  Owner& owner_;
   bool known_ = false;
   bool suspended_ = false;
   bool closed_ = false;
@@ -97,7 +93,6 @@ class PathActivator {
   PathMask bypassed_ = 0;  // ghosts whose activation has failed, or is not answered
   bool ghost_delay_over_ = false;
   bool for_failback_ = false;  // is to be thought about when no answer is near
-  Deferred look_;
   Timer answer_timer_;  // another look whether the path that is just being asked has had its time
   std::optional<TimePoint> answer_awaited_since_;
 };

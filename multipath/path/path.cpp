@@ -247,7 +247,11 @@ void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseDat
     return;
   }
   if (tells_loss(sense)) {
-    owner_.on_loss_told(*this, sense_text(sense));
+    log_.error(
+        "by portal {} the target says that a write has failed which it had acknowledged before "
+        "(sense {}): data of this disk is lost at the target; the next flush fails",
+        portal_name_, sense_text(sense));
+    owner_.on_loss_told(*this);
     return;
   }
   ScsiTask event;
@@ -259,7 +263,9 @@ void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseDat
   } else if (concerns_access(error)) {
     refresh_access();
   } else if (error == ErrorClass::space_attention) {
-    owner_.on_space_low(*this);
+    log_.warning(
+        "the LUN's thin provisioning has come to its soft threshold: the array is running out of "
+        "space");
   }
 }
 
@@ -519,6 +525,11 @@ void Path::set_state(PathState state, std::string why, CheckerFinding finding) {
   was_up_ = state == PathState::up || (state == PathState::pending && was_up_);
   state_ = state;
   checker_.reset_interval();
+  if (state == PathState::up) {
+    log_.info("path {} of LUN {} is up", portal_name_, lun_);
+  } else if (state != PathState::pending && !stopped_) {
+    log_.warning("path {} of LUN {} is {}: {}", portal_name_, lun_, to_string(state), last_error());
+  }
   owner_.on_path_changed(*this);
 }
 

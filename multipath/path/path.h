@@ -69,10 +69,8 @@ class Path final : private SessionObserver,
     virtual void on_path_identity(Path& path) noexcept = 0;
     // How well the path serves the LUN, as read now; perhaps as before.
     virtual void on_path_access(Path& path) noexcept = 0;
-    // The target says that a thinly provisioned LUN has come to its soft threshold.
-    virtual void on_space_low(Path& path) noexcept = 0;
     // The target says that a write has failed which it had answered with GOOD.
-    virtual void on_loss_told(Path& path, const std::string& sense) noexcept = 0;
+    virtual void on_loss_told(Path& path) noexcept = 0;
     // A command of the path's own has ended, or is waited for no longer: perhaps the path is idle.
     virtual void on_path_idle(Path& path) noexcept = 0;
     // suspect() has changed.

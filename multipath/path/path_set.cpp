@@ -30,6 +30,8 @@ Path& PathSet::add(std::unique_ptr<Path> path) {
 void PathSet::retire(Path& path) {
   const PathMask bit = path_bit(path.index());
   std::erase(in_use_, &path);
+  changes_.had_path = changes_.had_path || up_ != 0;
+  changes_.states &= ~bit;
   leaving_ |= bit;
   up_ &= ~bit;
   ghost_ &= ~bit;
@@ -51,13 +53,20 @@ Path* PathSet::find(const Session& session, std::uint16_t lun) const {
   return found == all_.end() ? nullptr : *found;
 }
 
-bool PathSet::note_state(Path& path) {
+void PathSet::note_state(Path& path) {
   const PathMask bit = path_bit(path.index());
+  // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed, nor has
+  // a controller that gives the LUN to another one.
+  const bool failed = (up_ & bit) != 0 && path.state() == PathState::down &&
+                      path.finding() != CheckerFinding::access_state &&
+                      path.session().state() != SessionState::in_logout;
+  changes_.states |= bit;
+  changes_.failed |= failed ? bit : 0;
+  changes_.had_path = changes_.had_path || up_ != 0;
   const bool up = path.state() == PathState::up && (held_back_ & bit) == 0;
   up_ = up ? up_ | bit : up_ & ~bit;
   ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
   note_room();
-  return up;
 }
 
 void PathSet::note_suspect(const Path& path, bool suspect) {

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "multipath/path/path.h"
@@ -59,8 +60,15 @@ class PathSet {
   // See Path::withdraw_unsent(); at all.
   void withdraw_unsent();
 
-  // The path's state has changed. True: it is up now, and not held back.
-  bool note_state(Path& path);
+  // The path's state has changed.
+  void note_state(Path& path);
+  // What has changed since the last call.
+  struct Changes {
+    PathMask states = 0;    // of these paths
+    PathMask failed = 0;    // were up, and are not because of an error
+    bool had_path = false;  // a path was up before
+  };
+  [[nodiscard]] Changes take_changes() { return std::exchange(changes_, {}); }
   void note_suspect(const Path& path, bool suspect);
   // The room of one path has changed, or that of all.
   void note_room(Path& path);
@@ -78,6 +86,7 @@ class PathSet {
   std::vector<std::unique_ptr<Path>> slots_;  // by number; null: free, for the next one
   std::vector<Path*> in_use_;
   std::vector<Path*> all_;
+  Changes changes_;
   PathMask up_ = 0;
   PathMask ghost_ = 0;
   PathMask leaving_ = 0;

@@ -12,11 +12,8 @@ constexpr std::size_t kMaxHedgeBytes = std::size_t{16} << 20;
 
 }  // namespace
 
-Hedger::Hedger(Reactor& reactor, std::size_t hedges, const PathSet& paths, Owner& owner)
-    : paths_(paths),
-      owner_(owner),
-      look_(
-          reactor, [](void* self) noexcept { static_cast<Hedger*>(self)->look(); }, this) {
+Hedger::Hedger(std::size_t hedges, const PathSet& paths, DiskSteps& steps, Owner& owner)
+    : paths_(paths), steps_(steps), owner_(owner) {
   for (std::size_t hedge = 0; hedge < hedges; ++hedge) {
     free_.push_back(hedges_.emplace_back(*this));
   }
@@ -35,13 +32,17 @@ void Hedger::look() {
     return;
   }
   wanted_ = false;
-  for (Request& request : owner_.requests()) {
-    if (request.place == Request::Place::at_path && !request.is_write() &&
-        request.hedge == nullptr && (paths_.suspect() & path_bit(request.path->index())) != 0 &&
-        !hedge(request)) {
-      wanted_ = true;
-      return;
+  for (Path* path : paths_.all()) {
+    if (!PathSet::has(paths_.suspect(), *path)) {
+      continue;
     }
+    path->for_each_command([this](PathCommand& command) {
+      auto& request = static_cast<Request&>(command);
+      if (!wanted_ && request.place == Request::Place::at_path && !request.is_write() &&
+          request.hedge == nullptr && !hedge(request)) {
+        wanted_ = true;
+      }
+    });
   }
 }
 
@@ -188,7 +189,7 @@ void Hedger::release(Hedge& hedge) {
   hedge.buffer.reset();
   free_.push_front(hedge);
   if (wanted_) {
-    look_.schedule();
+    steps_.due(DiskStep::hedge);
   }
 }
 

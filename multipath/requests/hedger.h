@@ -24,7 +24,7 @@
 
 #include "base/block_device.h"
 #include "base/intrusive_list.h"
-#include "base/reactor.h"
+#include "multipath/path/disk_steps.h"
 #include "multipath/path/path_set.h"
 #include "multipath/requests/request.h"
 
@@ -50,8 +50,6 @@ class Hedger {
  public:
   class Owner {
    public:
-    // All requests, those of hedges included.
-    [[nodiscard]] virtual std::deque<Request>& requests() = 0;
     // A slot for a second request; has_spare(): there is one.
     [[nodiscard]] virtual bool has_spare() const = 0;
     [[nodiscard]] virtual Request& take_spare() = 0;
@@ -67,15 +65,15 @@ class Hedger {
   };
 
   // hedges: at once, at most.
-  Hedger(Reactor& reactor, std::size_t hedges, const PathSet& paths, Owner& owner);
+  Hedger(std::size_t hedges, const PathSet& paths, DiskSteps& steps, Owner& owner);
   ~Hedger();
 
-  // Later in this turn: all that waits at a suspect path, as long as there is a better one.
-  void look_soon() { look_.schedule(); }
+  // All that waits at a suspect path is asked for once more, as long as there is a better one.
+  void look();
   // A slot of those that has_spare() tells of is free again.
   void on_spare_free() {
     if (wanted_) {
-      look_.schedule();
+      steps_.due(DiskStep::hedge);
     }
   }
   // Nothing new is asked for twice.
@@ -100,7 +98,6 @@ class Hedger {
   void disable_rule_of_buffers() { discards_answered_reads_ = false; }
 
  private:
-  void look();
   // False: there is no room for another one now.
   [[nodiscard]] bool hedge(Request& request);
   void on_complete(Hedge& hedge, IoStatus status);
@@ -109,6 +106,7 @@ class Hedger {
   void release(Hedge& hedge);
 
   const PathSet& paths_;
+  DiskSteps& steps_;
   Owner& owner_;
   std::deque<Hedge> hedges_;  // never grows
   IntrusiveList<Hedge> free_;
@@ -117,7 +115,6 @@ class Hedger {
   bool paused_ = false;
   bool discards_answered_reads_ = true;
   std::uint64_t hedged_ = 0;
-  Deferred look_;
 };
 
 }  // namespace iscsi_blkback

@@ -5,6 +5,17 @@
 
 namespace iscsi_blkback {
 
+NoPathTimer::Paths NoPathTimer::Paths::of(const PathSet& paths) {
+  Paths now;
+  now.any_up = paths.up() != 0;
+  for (const Path* path : paths) {
+    const bool keeps_ending = path->session().keeps_ending();
+    now.any_keeps_ending = now.any_keeps_ending || keeps_ending;
+    now.any_reliable = now.any_reliable || (PathSet::has(paths.up(), *path) && !keeps_ending);
+  }
+  return now;
+}
+
 NoPathTimer::NoPathTimer(Reactor& reactor, NoPathRetry wait, Owner& owner)
     : reactor_(reactor),
       owner_(owner),

@@ -15,6 +15,7 @@
 #include "base/reactor.h"
 #include "multipath/fencing/guest_state.h"
 #include "multipath/groups/path_policies.h"
+#include "multipath/path/path_set.h"
 
 namespace iscsi_blkback {
 
@@ -24,6 +25,8 @@ class NoPathTimer {
     bool any_up = false;
     bool any_reliable = false;  // up, and its connections do not keep ending
     bool any_keeps_ending = false;
+
+    [[nodiscard]] static Paths of(const PathSet& paths);
   };
 
   class Owner {

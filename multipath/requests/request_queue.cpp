@@ -18,25 +18,21 @@ constexpr std::chrono::seconds kCacheWait{1};
 }  // namespace
 
 RequestQueue::RequestQueue(Reactor& reactor, const Options& options, PathSet& paths,
-                           GroupController& groups, WriteFence& fence, LunTurn& turn, DiskLog& log,
-                           Owner& owner)
+                           GroupController& groups, WriteFence& fence, LunTurn& turn,
+                           DiskSteps& steps, DiskLog& log)
     : reactor_(reactor),
       holds_when_full_(options.holds_when_full),
       paths_(paths),
       groups_(groups),
       fence_(fence),
       turn_(turn),
+      steps_(steps),
       log_(log),
-      owner_(owner),
       flushes_(paths),
-      hedger_(reactor, std::max(options.most_requests, 1U), paths, *this),
+      hedger_(std::max(options.most_requests, 1U), paths, steps, *this),
       finish_(
           reactor,
-          [](void* self) noexcept { static_cast<RequestQueue*>(self)->complete_finished(); }, this),
-      pump_(
-          reactor, [](void* self) noexcept { static_cast<RequestQueue*>(self)->pump(); }, this),
-      release_held_(
-          reactor, [](void* self) noexcept { static_cast<RequestQueue*>(self)->release_held(); },
+          [](void* self) noexcept { static_cast<RequestQueue*>(self)->complete_finished(); },
           this) {
   const auto on_delay = [](void* self) noexcept {
     auto& request = *static_cast<Request*>(self);
@@ -119,7 +115,7 @@ void RequestQueue::start(Request& request, BlockRequest& block) {
 // Brings a request that is in no list to a path, or to where it waits.
 void RequestQueue::dispatch(Request& request) {
   if (keep_back(request)) {
-    owner_.on_request_waits();
+    steps_.due(DiskStep::follow_outage);
     return;
   }
   // Not past those that wait for room already.
@@ -200,9 +196,9 @@ void RequestQueue::queue(Request& request) {
   queued_.push_back(request);
   ++queued_count_;
   if (paths_.able() != 0) {
-    pump_.schedule();
+    steps_.due(DiskStep::pump);
   } else {
-    owner_.on_request_waits();
+    steps_.due(DiskStep::follow_outage);
   }
 }
 
@@ -260,15 +256,15 @@ void RequestQueue::on_command_done(Request& request, ErrorClass error) {
   if (error != ErrorClass::success || !PathSet::has(paths_.able(), path)) [[unlikely]] {
     paths_.note_room(path);  // there may be room again, or less of it
     if (paths_.is_leaving(path)) {
-      owner_.on_leaving_path_quieter();
+      steps_.due_to_end();
     }
   }
   if (!queued_.empty() && paths_.able() != 0) {
-    pump_.schedule();
+    steps_.due(DiskStep::pump);
   }
   if (request.somebody_waits) {
     request.somebody_waits = false;
-    release_held_.schedule();
+    steps_.due(DiskStep::release_held);
   }
   if (request.task.direction == DataDirection::none && tells_loss_at_flush(error)) [[unlikely]] {
     log_.error(
@@ -489,7 +485,7 @@ bool RequestQueue::ask_for_cache(Request& request) {
 void RequestQueue::wait_for_space(Request& request) {
   if (!std::exchange(request.waits_for_space, true) && waiting_for_space_++ == 0) {
     log_.error("the LUN has no space left; writes wait until it has (no_space = \"hold\")");
-    owner_.on_space_changed();
+    steps_.due(DiskStep::tell);
   }
   request.retries.wait(reactor_.turn_time());
   delay(request, kSpaceRetryInterval);
@@ -499,7 +495,7 @@ void RequestQueue::end_wait_for_space(Request& request, IoStatus status) {
   request.waits_for_space = false;
   if (--waiting_for_space_ == 0 && status == IoStatus::ok) {
     log_.info("the LUN has space again");
-    owner_.on_space_changed();
+    steps_.due(DiskStep::tell);
   }
 }
 
@@ -608,7 +604,7 @@ void RequestQueue::release(Request& request) {
     start_waiting();
   }
   if (closing_) {
-    owner_.on_request_ended();
+    steps_.due(DiskStep::check_closed);
   }
 }
 

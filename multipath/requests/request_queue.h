@@ -15,6 +15,7 @@
 #include "multipath/fencing/write_fence.h"
 #include "multipath/groups/group_controller.h"
 #include "multipath/path/disk_log.h"
+#include "multipath/path/disk_steps.h"
 #include "multipath/path/error_policy.h"
 #include "multipath/path/path_set.h"
 #include "multipath/requests/flush_rules.h"
@@ -25,21 +26,6 @@ namespace iscsi_blkback {
 
 class RequestQueue final : private Hedger::Owner {
  public:
-  class Owner {
-   public:
-    // A request waits that no path takes now.
-    virtual void on_request_waits() noexcept = 0;
-    // A command has ended at a path that is being removed.
-    virtual void on_leaving_path_quieter() noexcept = 0;
-    // waiting_for_space() has begun or ended.
-    virtual void on_space_changed() noexcept = 0;
-    // After close(): perhaps idle().
-    virtual void on_request_ended() noexcept = 0;
-
-   protected:
-    ~Owner() = default;
-  };
-
   struct Options {
     std::uint32_t most_requests = 1;  // submitted and not completed at once
     bool holds_when_full = true;      // writes that a full LUN refuses; else they fail
@@ -47,7 +33,7 @@ class RequestQueue final : private Hedger::Owner {
 
   // The others outlive it.
   RequestQueue(Reactor& reactor, const Options& options, PathSet& paths, GroupController& groups,
-               WriteFence& fence, LunTurn& turn, DiskLog& log, Owner& owner);
+               WriteFence& fence, LunTurn& turn, DiskSteps& steps, DiskLog& log);
   ~RequestQueue();  // idle() only
 
   void submit(BlockRequest& block);
@@ -57,11 +43,10 @@ class RequestQueue final : private Hedger::Owner {
     read_only_ = read_only;
   }
 
-  // Later in this turn: there may be room on a path for what waits.
-  void pump_soon() { pump_.schedule(); }
-  // Later in this turn: something that held requests wait for has happened; each finds out for itself
-  // whether it was that.
-  void release_held_soon() { release_held_.schedule(); }
+  // There may be room on a path for what waits.
+  void pump();
+  // Something that held requests wait for has happened; each finds out for itself whether it was that.
+  void release_held();
   // Path::identity() has been decided anew.
   void on_path_identity(const Path& path);
   // Its number may be given to another path.
@@ -93,7 +78,6 @@ class RequestQueue final : private Hedger::Owner {
 
  private:
   // Hedger::Owner
-  [[nodiscard]] std::deque<Request>& requests() override { return pool_; }
   [[nodiscard]] bool has_spare() const override { return !spare_.empty(); }
   [[nodiscard]] Request& take_spare() override { return *spare_.pop_front(); }
   void start(Request& request, BlockRequest& block) override;
@@ -119,8 +103,6 @@ class RequestQueue final : private Hedger::Owner {
   void on_delay_over(Request& request);
   void wait_for_space(Request& request);
   void end_wait_for_space(Request& request, IoStatus status);
-  void pump();
-  void release_held();
   void release_withheld();
   void finish(Request& request, IoStatus status);
   void complete_finished();
@@ -135,8 +117,8 @@ class RequestQueue final : private Hedger::Owner {
   GroupController& groups_;
   WriteFence& fence_;
   LunTurn& turn_;
+  DiskSteps& steps_;
   DiskLog& log_;
-  Owner& owner_;
   FlushRules flushes_;
   std::uint32_t piece_sectors_ = 0;
   bool read_only_ = false;
@@ -162,8 +144,6 @@ class RequestQueue final : private Hedger::Owner {
   std::uint32_t waiting_for_space_ = 0;
   Hedger hedger_;
   Deferred finish_;
-  Deferred pump_;
-  Deferred release_held_;
 };
 
 }  // namespace iscsi_blkback

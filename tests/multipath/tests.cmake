@@ -11,6 +11,7 @@ iscsi_blkback_test(multipath_test
     multipath/fencing/lost_write_order_test.cpp
     multipath/fencing/lost_writes_test.cpp
     multipath/fencing/lun_fence_test.cpp
+    multipath/fencing/lun_turn_test.cpp
     multipath/fencing/lun_write_barrier_guest_test.cpp
     multipath/fencing/lun_write_barrier_model_test.cpp
     multipath/fencing/lun_write_barrier_test.cpp
@@ -34,6 +35,7 @@ iscsi_blkback_test(multipath_test
     multipath/multipath_text_test.cpp
     multipath/path/access_state_test.cpp
     multipath/path/checker_state_test.cpp
+    multipath/path/disk_steps_test.cpp
     multipath/path/error_policy_test.cpp
     multipath/path/path_checker_test.cpp
     multipath/path/path_identity_test.cpp
@@ -43,6 +45,7 @@ iscsi_blkback_test(multipath_test
     multipath/refused_flush_test.cpp
     multipath/renamed_lun_test.cpp
     multipath/requests/no_path_timer_test.cpp
+    multipath/requests/outage_test.cpp
     multipath/shared_disk_test.cpp
     multipath/shared_session_test.cpp
     multipath/slow_lun_test.cpp
