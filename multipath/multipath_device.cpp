@@ -31,15 +31,16 @@ MultipathDevice::MultipathDevice(Reactor& reactor, SharedFencing& fencing, Multi
       drain_(reactor, paths_),
       capacity_(reactor, capacity_options(options_), paths_, disk_, log_),
       removals_(reactor, fence_, steps_, log_, *this),
-      news_(reactor, *this, observer, paths_, turn_, disk_, capacity_) {}
+      news_(reactor, *this, observer, paths_, turn_, disk_, capacity_),
+      end_(queue_, removals_, paths_, turn_, fence_) {}
 
 MultipathDevice::~MultipathDevice() {
-  ISCSI_BLKBACK_ASSERT(closing_ && on_closed_ == nullptr);
+  ISCSI_BLKBACK_ASSERT(end_.over());
 }
 
 Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
                                        std::string portal_name) {
-  ISCSI_BLKBACK_ASSERT(!closing_);
+  ISCSI_BLKBACK_ASSERT(!end_.begun());
   if (portal_name.empty()) {
     portal_name = session.options().portal_name;
   }
@@ -68,7 +69,7 @@ Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
 }
 
 Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t lun) {
-  ISCSI_BLKBACK_ASSERT(!closing_);
+  ISCSI_BLKBACK_ASSERT(!end_.begun());
   const auto found = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
     return &path->session() == &session && path->lun() == lun;
   });
@@ -138,7 +139,7 @@ void MultipathDevice::on_path_changed(Path& path) noexcept {
 }
 
 void MultipathDevice::settle() {
-  while (const auto step = steps_.take_next({.closing = closing_})) {
+  while (const auto step = steps_.take_next({.closing = end_.begun()})) {
     switch (*step) {
       case DiskStep::follow_paths:
         follow_paths();
@@ -165,7 +166,7 @@ void MultipathDevice::settle() {
         news_.tell();
         break;
       case DiskStep::check_closed:
-        check_closed();
+        end_.check(steps_);
         return;  // may have deleted the device
     }
   }
@@ -263,7 +264,7 @@ void MultipathDevice::apply_policies() {
     no_path_timer_.set_wait(groups_.policies().no_path_retry);
   }
   groups_.update_priorities();
-  if (!closing_) {
+  if (!end_.begun()) {
     fence_.look_for_trials_soon();
     groups_.follow(before);
     steps_.due(DiskStep::tell);
@@ -277,7 +278,7 @@ void MultipathDevice::on_path_access(Path& path) noexcept {
 
 void MultipathDevice::on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept {
   steps_.due_to_end();
-  if (!closing_) {
+  if (!end_.begun()) {
     activator_.on_done(path, outcome);
   }
 }
@@ -313,25 +314,21 @@ void MultipathDevice::on_silence_goes_on(Path& path) noexcept {
   queue_.hedger().drop_if_stuck(path);
   // Where no other path answers, it is the target.
   if (PathSet::has(paths_.suspect(), path) && paths_.answering() != 0 && !paths_.is_leaving(path) &&
-      !closing_ && paths_.count_silence(path)) {
+      !end_.begun() && paths_.count_silence(path)) {
     groups_.note_failure(path);
   }
 }
 
 void MultipathDevice::on_withdrawn() noexcept {
-  nothing_at_fences_ = true;
+  end_.on_withdrawn();
   removals_.on_withdrawn();
   steps_.due_to_end();
 }
 
 void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept,
                             void* owner) {
-  ISCSI_BLKBACK_ASSERT(!closing_);
-  closing_ = true;
-  wait_for_fences_ = wait_for_fences;
+  end_.begin(wait_for_fences, on_closed, owner);
   fence_.close();
-  on_closed_ = on_closed;
-  on_closed_owner_ = owner;
   no_path_timer_.close();
   groups_.close();
   capacity_.close();
@@ -345,42 +342,6 @@ void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner)
     path->stop();
   }
   steps_.due(DiskStep::check_closed);
-}
-
-// Nothing of the disk's own is outstanding, and nothing is to be waited for any more; then its
-// registrations are taken back.
-bool MultipathDevice::nothing_left() {
-  const bool idle =
-      queue_.idle() && removals_.idle() && turn_.idle() && !fence_.must_be_awaited() &&
-      !(wait_for_fences_ && !fence_.empty()) &&
-      std::all_of(paths_.begin(), paths_.end(), [](const Path* path) { return path->idle(); }) &&
-      std::none_of(paths_.all().begin(), paths_.all().end(), [](const Path* path) {
-        return path->key().registering() || path->has_own_commands();
-      });
-  if (!idle) {
-    return false;
-  }
-  bool keys_given_back = true;
-  for (Path* path : paths_.all()) {
-    keys_given_back = fence_.key_given_back(*path) && keys_given_back;
-  }
-  return keys_given_back;
-}
-
-void MultipathDevice::check_closed() {
-  if (!closing_ || on_closed_ == nullptr || !nothing_left()) {
-    return;
-  }
-  if (!withdrawn_) {
-    withdrawn_ = true;
-    turn_.leave();
-    nothing_at_fences_ = fence_.withdraw();
-  }
-  if (nothing_at_fences_) {
-    steps_.cancel();
-    auto* on_closed = std::exchange(on_closed_, nullptr);
-    on_closed(on_closed_owner_);  // may delete the device
-  }
 }
 
 void MultipathDevice::forget_path(Path& path) {

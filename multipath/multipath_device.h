@@ -59,6 +59,7 @@
 #include "base/reactor.h"
 #include "initiator/session/session.h"
 #include "multipath/capacity_watch.h"
+#include "multipath/disk_end.h"
 #include "multipath/disk_identity.h"
 #include "multipath/disk_news.h"
 #include "multipath/fencing/guest_state.h"
@@ -174,7 +175,7 @@ class MultipathDevice final : public BlockDevice,
   // WriteFence::Owner
   [[nodiscard]] const LogicalUnitIdentity& lun() const override { return disk_.lun(); }
   [[nodiscard]] bool waits_for_fence() const override {
-    return queue_.waits_for_fence() || (closing_ && wait_for_fences_);
+    return queue_.waits_for_fence() || end_.waits_for_fences();
   }
   void on_path_released(Path& path) noexcept override { on_path_changed(path); }
   void on_withdrawn() noexcept override;
@@ -196,8 +197,6 @@ class MultipathDevice final : public BlockDevice,
   void follow_paths();
   void follow_outage();
   [[nodiscard]] Outage outage() const;
-  void check_closed();
-  [[nodiscard]] bool nothing_left();
 
   Reactor& reactor_;
   const MultipathOptions options_;
@@ -217,14 +216,8 @@ class MultipathDevice final : public BlockDevice,
   CapacityWatch capacity_;
   PathRemovals removals_;
   DiskNews news_;
-
+  DiskEnd end_;
   GuestState guest_ = GuestState::runs;
-  bool closing_ = false;
-  bool wait_for_fences_ = false;
-  bool withdrawn_ = false;  // from the fences
-  bool nothing_at_fences_ = false;
-  void (*on_closed_)(void* owner) noexcept = nullptr;
-  void* on_closed_owner_ = nullptr;
 };
 
 }  // namespace iscsi_blkback

@@ -5,6 +5,7 @@ iscsi_blkback_test(multipath_test
     multipath/capacity_test.cpp
     multipath/changed_lun_test.cpp
     multipath/command_forms_test.cpp
+    multipath/disk_end_test.cpp
     multipath/disk_identity_test.cpp
     multipath/fencing/barrier_names_test.cpp
     multipath/fencing/lost_cache_test.cpp
