@@ -93,8 +93,8 @@ void CapacityWatch::on_timer() {
 }
 
 // Of the paths that lead to the same LUN number of a target, one asks for all. When it hears
-// something new, so do the others: see grow_if_all_agree() and on_quarantined(). A quarantined one asks
-// for itself, and nobody else does where the size is not polled for.
+// something new, so do the others: see grow_if_all_agree() and on_quarantined(). A quarantined one
+// asks for itself, and nobody else does where the size is not polled for.
 bool CapacityWatch::asks(const Path& path) const {
   if (path.state() == PathState::quarantined) {
     return true;

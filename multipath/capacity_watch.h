@@ -1,7 +1,7 @@
-// CapacityWatch: has a disk grow with its LUN, and asks the paths from time to time how large that is,
-// since not every target tells. It grows when all paths see the new size, by the least that any sees.
-// A quarantined path is asked in any case: nothing else tells that it leads to the disk again. Owned by
-// MultipathDevice. Reactor thread.
+// CapacityWatch: has a disk grow with its LUN, and asks the paths from time to time how large that
+// is, since not every target tells. It grows when all paths see the new size, by the least that
+// any sees. A quarantined path is asked in any case: nothing else tells that it leads to the disk
+// again. Owned by MultipathDevice. Reactor thread.
 #pragma once
 
 #include <chrono>

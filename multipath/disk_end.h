@@ -1,6 +1,6 @@
-// DiskEnd: a disk that is being closed, until nothing of it is left: no request, no command of its own,
-// no registration, no fence, and nothing that other disks have to wait for. Owned by MultipathDevice,
-// which stops its parts before. Reactor thread.
+// DiskEnd: a disk that is being closed, until nothing of it is left: no request, no command of its
+// own, no registration, no fence, and nothing that other disks have to wait for. Owned by
+// MultipathDevice, which stops its parts before. Reactor thread.
 #pragma once
 
 #include <cstdint>

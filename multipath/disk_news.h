@@ -1,8 +1,8 @@
-// DiskNews: what the owner of a disk is told: once that the disk can be used, and once per turn that
-// something which a snapshot shows has changed. Owned by MultipathDevice. Reactor thread.
+// DiskNews: what the owner of a disk is told: once that the disk can be used, and once per turn
+// that something which a snapshot shows has changed. Owned by MultipathDevice. Reactor thread.
 //
-// The disk can be used when a path has told which LUN it is, the others that were just being asked have
-// answered, too (or a moment is over), and no other disk of this host is waited for.
+// The disk can be used when a path has told which LUN it is, the others that were just being asked
+// have answered, too (or a moment is over), and no other disk of this host is waited for.
 #pragma once
 
 #include <string>

@@ -144,8 +144,8 @@ class MultipathDevice final : public BlockDevice,
   [[nodiscard]] const LunNames& names() const override { return disk_.lun().names; }
 
  private:
-  // Switch rules 2 and 3 off, or the rule of the buffers (hedger.h), so that the simulation can prove
-  // that it notices.
+  // Switch rules 2 and 3 off, or the rule of the buffers (hedger.h), so that the simulation can
+  // prove that it notices.
   friend struct MultipathDeviceCanary;
   void disable_hold_of_overlapping_writes() { queue_.disable_hold_of_overlapping_writes(); }
   void disable_rule_of_buffers() { queue_.hedger().disable_rule_of_buffers(); }

@@ -1,7 +1,7 @@
 // PathRemovals: the paths of a disk that are being removed, each until nothing of it is left: no
-// command, no lost write that its session's login would fence, no registration, no fence session. What
-// is not answered in a few seconds is ended by ABORT TASK SET, and a connection on which that does not
-// help is dropped; see multipath_device.h. Owned by MultipathDevice. Reactor thread.
+// command, no lost write that its session's login would fence, no registration, no fence session.
+// What is not answered in a few seconds is ended by ABORT TASK SET, and a connection on which that
+// does not help is dropped; see multipath_device.h. Owned by MultipathDevice. Reactor thread.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
-// LunFence: fences lost writes by a command of the logical unit itself, through a path that works, one
-// at a time. For what the next login of the lost session, or of a fence session through a sibling
-// portal (SessionFencer), does not reach: those act within one portal group only. Owned by WriteFence.
-// Reactor thread.
+// LunFence: fences lost writes by a command of the logical unit itself, through a path that works,
+// one at a time. For what the next login of the lost session, or of a fence session through a
+// sibling portal (SessionFencer), does not reach: those act within one portal group only. Owned by
+// WriteFence. Reactor thread.
 //
 //   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive and no
 //                       other disk at it says otherwise (Session::may_reset): ends the
@@ -25,9 +25,9 @@
 // answer, so that none of ours shall be there when it is executed:
 //  1. New requests wait until those outstanding are answered: kDrainTime at most, else it is not
 //     sent, and tried again after a while, twice as long each time.
-//  2. It is sent, and new requests wait for its answer: kResetPause at most. Targets execute a reset
-//     when they take it from the connection, and answer it when what it ends has come to its end,
-//     which can take as long as the late write is stuck (LIO, tgt). So what is sent after that
+//  2. It is sent, and new requests wait for its answer: kResetPause at most. Targets execute a
+//     reset when they take it from the connection, and answer it when what it ends has come to its
+//     end, which can take as long as the late write is stuck (LIO, tgt). So what is sent after that
 //     pause is safe from it at those, and not held up by what may take for ever.
 //  3. The answer is waited for all the same, for as long as its connection lives, without another
 //     reset; that it does not come is held against nobody. When it comes after the pause, the

@@ -1,10 +1,10 @@
-// LunTurn: a disk beside the other disks of this host at its LUN: whether it may use the LUN now, what
-// the others are told of it, and what a dead one has left there. See lun_write_barrier.h, by which they
-// all tell each other. Owned by MultipathDevice. Reactor thread; must_wait() and set_outstanding() are
-// on the way of each request.
+// LunTurn: a disk beside the other disks of this host at its LUN: whether it may use the LUN now,
+// what the others are told of it, and what a dead one has left there. See lun_write_barrier.h, by
+// which they all tell each other. Owned by MultipathDevice. Reactor thread; must_wait() and
+// set_outstanding() are on the way of each request.
 //
-// A disk that only reads tells nothing and waits for none. One that cannot tell others is not served:
-// it would write where others count on nobody writing, and tries again.
+// A disk that only reads tells nothing and waits for none. One that cannot tell others is not
+// served: it would write where others count on nobody writing, and tries again.
 #pragma once
 
 #include <cstdint>
@@ -57,8 +57,9 @@ class LunTurn final : private PredecessorFence::Owner {
   // The disk knows its LUN, by that target's LUN of that number; before it is ready.
   void enter(const LunNames& told, const std::string& target_name, std::uint16_t lun,
              SerialNumberIs serial, bool read_only);
-  // What a path has told is the LUN's, as it was compared with what was known. From then on the disk
-  // knows its LUN by it as well: a path may tell these names only, as may those of other disks.
+  // What a path has told is the LUN's, as it was compared with what was known. From then on the
+  // disk knows its LUN by it as well: a path may tell these names only, as may those of other
+  // disks.
   void learn(const LunNames& told, const std::string& target_name, SerialNumberIs serial);
 
   // Whether reads and writes have to wait now.
@@ -91,7 +92,8 @@ class LunTurn final : private PredecessorFence::Owner {
   void keep_place() { keeps_place_ = true; }
   // Another disk may have come meanwhile.
   void look();
-  // The disk is being closed: no dead one is fenced any more. leave(): nothing of it is outstanding.
+  // The disk is being closed: no dead one is fenced any more. leave(): nothing of it is
+  // outstanding.
   void close();
   void leave();
   [[nodiscard]] bool idle() const { return predecessors_.idle(); }

@@ -78,9 +78,9 @@ bool WriteFence::may_reset() const noexcept {
          });
 }
 
-// The target has terminated what the session lost in its earlier logins, where this login has led to
-// the same nexus (login_place.h). Tasks of a connection complete before the next login, so that all of
-// it is recorded by now.
+// The target has terminated what the session lost in its earlier logins, where this login has led
+// to the same nexus (login_place.h). Tasks of a connection complete before the next login, so that
+// all of it is recorded by now.
 void WriteFence::on_session_up(Path& path) {
   const Session& session = path.session();
   tell_others();  // before this login takes the place of the one that lost them

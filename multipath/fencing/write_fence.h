@@ -1,8 +1,9 @@
-// WriteFence: the writes that a disk has lost and that its target may still execute, and what is done
-// so that it cannot: the rules of multipath_device.h. A login of the lost session, a fence session
-// through a sibling portal (SessionFencer), a command of the logical unit (LunFence) or quiesce_time
-// fences them. It also looks after the paths' registrations, by which a nexus can be fenced. Owned by
-// MultipathDevice. Reactor thread; empty(), endangers() and has_owner() are on the way of each write.
+// WriteFence: the writes that a disk has lost and that its target may still execute, and what is
+// done so that it cannot: the rules of multipath_device.h. A login of the lost session, a fence
+// session through a sibling portal (SessionFencer), a command of the logical unit (LunFence) or
+// quiesce_time fences them. It also looks after the paths' registrations, by which a nexus can be
+// fenced. Owned by MultipathDevice. Reactor thread; empty(), endangers() and has_owner() are on
+// the way of each write.
 #pragma once
 
 #include <cstddef>
@@ -91,7 +92,7 @@ class WriteFence final : private SessionFencer::Client,
     return !lun_fence_.needs(path) && !path.key().registering();
   }
   [[nodiscard]] bool has_lost(const Path& path) const { return unfenced_.has_path(path.index()); }
-  // At the end of a path, when nothing of it is left to be fenced. False: later.
+  // At the end of a path, when nothing of it is left to be fenced. False: DiskSteps hears when.
   [[nodiscard]] bool key_given_back(Path& path);
   // Takes one add() back. True: nothing of it is left; false: on_withdrawn() follows.
   [[nodiscard]] bool let_go(Session& session) { return sessions_.remove(session, *this); }

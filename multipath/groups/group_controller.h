@@ -1,11 +1,11 @@
-// GroupController: which of a disk's paths are used. It decides the policies (settings, array table,
-// what the LUN says), keeps the paths' priorities and groups up to date, goes back to a better group
-// when failback says so, and chooses the path of each request. Owned by MultipathDevice. Reactor
-// thread; choose(), started() and ended() are on the way of each request.
+// GroupController: which of a disk's paths are used. It decides the policies (settings, array
+// table, what the LUN says), keeps the paths' priorities and groups up to date, goes back to a
+// better group when failback says so, and chooses the path of each request. Owned by
+// MultipathDevice. Reactor thread; choose(), started() and ended() are on the way of each request.
 //
-// What an array does not say by itself is asked as PathChecker asks: less and less often while all is
-// well. A group whose paths are all down is left at once; a group of last resort (marginal paths) is
-// left as soon as another one has a path.
+// What an array does not say by itself is asked as PathChecker asks: less and less often while all
+// is well. A group whose paths are all down is left at once; a group of last resort (marginal
+// paths) is left as soon as another one has a path.
 #pragma once
 
 #include <chrono>
@@ -72,7 +72,8 @@ class GroupController {
   void on_access(const Path& path);
   // The set knows the path's new state.
   void on_state(Path& path);
-  // The path was up and has failed; a command has failed there, for all that is known because of it.
+  // The path was up and has failed; a command has failed there, for all that is known because of
+  // it.
   void note_failure(Path& path);
   void note_error(Path& path);
   void on_latency_measured(Path& path, const LatencyEstimate& measured);

@@ -213,8 +213,8 @@ void PathActivator::activate_if_needed() {
   }
 }
 
-// With many paths there is always one of which the access state is being read, so that these are not
-// waited for again and again.
+// With many paths there is always one of which the access state is being read, so that these are
+// not waited for again and again.
 bool PathActivator::answer_is_near() const {
   const bool reads_have_time =
       !answer_awaited_since_ || reactor_.now() < *answer_awaited_since_ + Path::kAnswerTime;

@@ -1,11 +1,11 @@
-// PathActivator: has the array serve the LUN through one of a disk's ghost paths when no path is up any
-// more, or when they are the better side and failback says so. Requests wait meanwhile. Owned by
-// MultipathDevice. Reactor thread.
+// PathActivator: has the array serve the LUN through one of a disk's ghost paths when no path is
+// up any more, or when they are the better side and failback says so. Requests wait meanwhile.
+// Owned by MultipathDevice. Reactor thread.
 //
 // One path is asked at a time, the best group's first; one that refuses, or does not answer in
-// checker_timeout, is passed over until all have been tried, and then tried again after a while. What
-// takes the LUN from a side that may only be late is not done while an answer is near, and at attach
-// not for kGhostDelay.
+// checker_timeout, is passed over until all have been tried, and then tried again after a while.
+// What takes the LUN from a side that may only be late is not done while an answer is near, and at
+// attach not for kGhostDelay.
 #pragma once
 
 #include <chrono>
@@ -33,13 +33,13 @@ class PathActivator {
   [[nodiscard]] bool busy() const { return activating_.has_value(); }
   // The path is being activated, or is about to be.
   [[nodiscard]] bool concerns(const Path& path) const;
-  // A path is just being asked who it is or how it serves the LUN, and may turn out to be the active
-  // side.
+  // A path is just being asked who it is or how it serves the LUN, and may turn out to be the
+  // active side.
   [[nodiscard]] bool answer_is_near() const;
   // ... and when that has had its time, DiskStep::follow_outage.
   void await_answer();
-  // At the end of DiskStep::follow_outage: where none is awaited any more, the next answer has all its
-  // time.
+  // At the end of DiskStep::follow_outage: where none is awaited any more, the next answer has all
+  // its time.
   void note_answer_awaited() {
     if (!answer_timer_.armed()) {
       answer_awaited_since_.reset();
@@ -61,8 +61,8 @@ class PathActivator {
   // The disk knows its LUN: no path is waited for any more that needs no activation.
   void set_known() { known_ = true; }
 
-  // The guest is suspended, so that the LUN is the migration's destination's to take; resume() begins
-  // anew. What was not sent yet is taken back.
+  // The guest is suspended, so that the LUN is the migration's destination's to take; resume()
+  // begins anew. What was not sent yet is taken back.
   void suspend();
   void resume();
   void close();

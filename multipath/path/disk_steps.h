@@ -1,7 +1,8 @@
-// DiskSteps: what is to be done for a disk before this turn of the reactor ends. A change is noted at
-// once, in masks and lists, so that nothing goes to where it must not; what follows from it is only said
-// to be due, by whichever part has noticed, and done once, in the order of DiskStep: no part needs to know
-// what the others make of a change. Owned by MultipathDevice, told by its parts. Reactor thread.
+// DiskSteps: what is to be done for a disk before this turn of the reactor ends. A change is noted
+// at once, in masks and lists, so that nothing goes to where it must not; what follows from it is
+// only said to be due, by whichever part has noticed, and done once, in the order of DiskStep: no
+// part needs to know what the others make of a change. Owned by MultipathDevice, told by its
+// parts. Reactor thread.
 //
 // What becomes due for a later step is done in the same turn; for one that has had its time, in the
 // next, which does not wait then.

@@ -112,8 +112,8 @@ void LunVerifier::on_capacity() {
   owner_.on_capacity(changed);
 }
 
-// Given up after less than an identification takes, a slow LUN would never be used, as it is found to be
-// good again by the next check.
+// Given up after less than an identification takes, a slow LUN would never be used, as it is found
+// to be good again by the next check.
 void LunVerifier::on_question_timer() {
   const TimePoint silent_at = logical_unit_.answered_at() + patience();
   const TimePoint ends_at = question_since_ + LogicalUnit::longest_identification(patience());

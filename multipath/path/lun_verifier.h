@@ -1,12 +1,13 @@
-// LunVerifier: asks the LUN behind a path who it is, how well it is served there and how large it is, and
-// how long an answer is waited for. What an answer means for the path, Path decides. Owned by Path.
-// Reactor thread.
+// LunVerifier: asks the LUN behind a path who it is, how well it is served there and how large it
+// is, and how long an answer is waited for. What an answer means for the path, Path decides. Owned
+// by Path. Reactor thread.
 //
 // A LUN that answers is waited for, however slow it is. One that does not is given up after
-// checker_timeout, or is asked without the question that it does not answer. Questions that are never
-// answered take room in the session's command window, which other disks may share: with kMostUnanswered
-// of them the session is given up when the LUN does not say who it is; how it is served is not asked any
-// more with half of them. Where command_timeout aborts them there are fewer.
+// checker_timeout, or is asked without the question that it does not answer. Questions that are
+// never answered take room in the session's command window, which other disks may share: with
+// kMostUnanswered of them the session is given up when the LUN does not say who it is; how it is
+// served is not asked any more with half of them. Where command_timeout aborts them there are
+// fewer.
 #pragma once
 
 #include <array>
@@ -36,7 +37,8 @@ class LunVerifier {
     virtual void on_identity() noexcept = 0;
     // How identify() ended, unless it is cancelled or not answered.
     virtual void on_identified(Result<LogicalUnitIdentity> identity) = 0;
-    // identify() is given up. silent: because an answer does not come; else it takes too long in all.
+    // identify() is given up. silent: because an answer does not come; else it takes too long in
+    // all.
     virtual void on_unanswered(std::string why, bool silent) = 0;
     // How read_access() ended, unless it is cancelled.
     virtual void on_access(Result<LogicalUnitIdentity> identity) = 0;

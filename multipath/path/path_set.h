@@ -73,8 +73,8 @@ class PathSet {
   // The room of one path has changed, or that of all.
   void note_room(Path& path);
   void note_room();
-  // A silence counts as a failure once: false, when it did already, until it is forgotten. True from
-  // forget: it had counted.
+  // A silence counts as a failure once: false, when it did already, until it is forgotten. True
+  // from forget: it had counted.
   [[nodiscard]] bool count_silence(const Path& path);
   bool forget_silence(const Path& path);
   // Although it may be up, the path is not used, from the next note_state() on; one at a time.

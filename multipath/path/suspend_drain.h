@@ -1,6 +1,6 @@
-// SuspendDrain: what becomes of what is at the paths when a disk's guest is suspended, or may be; those
-// that are being removed included. Nothing more is sent meanwhile. Owned by MultipathDevice. Reactor
-// thread.
+// SuspendDrain: what becomes of what is at the paths when a disk's guest is suspended, or may be;
+// those that are being removed included. Nothing more is sent meanwhile. Owned by MultipathDevice.
+// Reactor thread.
 //
 // A suspended guest may go on elsewhere within a moment (migration, restore) and write anew what it
 // had no answer for. An old write of this device that is executed after that can overwrite a newer

@@ -1,7 +1,7 @@
-// FlushRules: what a flush is worth at a disk's paths. A LUN without a write cache has nothing to flush,
-// in whatever words it refuses that; with one, or where nobody knows, no other answer counts than that
-// of a path that flushes; and data that the target has lost must not be flushed with success. Owned by
-// RequestQueue. Reactor thread.
+// FlushRules: what a flush is worth at a disk's paths. A LUN without a write cache has nothing to
+// flush, in whatever words it refuses that; with one, or where nobody knows, no other answer
+// counts than that of a path that flushes; and data that the target has lost must not be flushed
+// with success. Owned by RequestQueue. Reactor thread.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
-// Hedger: what waits at a silent path is asked for once more. While a path is suspect (path_silence.h), other paths take
-// what is new and what waits for room on the connection; and the reads and flushes that were sent
-// there are asked for once more elsewhere: which of the two is answered first, counts. A write that
-// was sent waits until its path answers or is gone: only then is it known what can still become of
-// it.
+// Hedger: what waits at a silent path is asked for once more. While a path is suspect
+// (path_silence.h), other paths take what is new and what waits for room on the connection; and
+// the reads and flushes that were sent there are asked for once more elsewhere: which of the two
+// is answered first, counts. A write that was sent waits until its path answers or is gone: only
+// then is it known what can still become of it.
 //
 // The rule of the buffers. The guest's buffer belongs to the first command until its connection has
 // answered it or is gone. So the second one, the hedge, reads into a buffer of its own. When that
@@ -32,8 +32,8 @@ namespace iscsi_blkback {
 
 class Hedger;
 
-// A read or flush that waits at a silent path, asked for once more: a request of our own, which goes
-// the way of any other.
+// A read or flush that waits at a silent path, asked for once more: a request of our own, which
+// goes the way of any other.
 struct Hedge : ListHook<Hedge> {
   explicit Hedge(Hedger& owner) : hedger(owner) {}
 
@@ -88,8 +88,8 @@ class Hedger {
   void leave_to_hedge(Request& request);
   // The request does without its hedge.
   void leave(Request& request);
-  // The path's silence goes on: if it has stopped in the middle of an answer that is there already, it
-  // is dropped.
+  // The path's silence goes on: if it has stopped in the middle of an answer that is there
+  // already, it is dropped.
   void drop_if_stuck(Path& path);
 
   [[nodiscard]] std::uint64_t hedged() const { return hedged_; }  // so far

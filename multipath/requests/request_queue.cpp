@@ -646,8 +646,8 @@ void RequestQueue::take_out(Request& request) {
   request.unlink();
 }
 
-// The path still has the command, so that the request holds its slot for longer than the guest knows
-// of it: the guest gets another in its place.
+// The path still has the command, so that the request holds its slot for longer than the guest
+// knows of it: the guest gets another in its place.
 void RequestQueue::answer_early(Request& request) {
   BlockRequest& block = *request.block;
   const IoStatus status = status_of_success(request);

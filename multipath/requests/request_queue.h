@@ -1,7 +1,7 @@
-// RequestQueue: a request's way through a disk of several paths: it is brought to a path or waits for
-// one, is tried again when a path has lost it or the target has refused it, is kept back while it could
-// be overtaken or overtake (multipath_device.h has the rules), and is answered once. Owned by
-// MultipathDevice. Reactor thread; allocates when it is made, and for hedges (hedger.h).
+// RequestQueue: a request's way through a disk of several paths: it is brought to a path or waits
+// for one, is tried again when a path has lost it or the target has refused it, is kept back while
+// it could be overtaken or overtake (multipath_device.h has the rules), and is answered once.
+// Owned by MultipathDevice. Reactor thread; allocates when it is made, and for hedges (hedger.h).
 #pragma once
 
 #include <cstddef>
@@ -45,14 +45,15 @@ class RequestQueue final : private Hedger::Owner {
 
   // There may be room on a path for what waits.
   void pump();
-  // Something that held requests wait for has happened; each finds out for itself whether it was that.
+  // Something that held requests wait for has happened; each finds out for itself whether it was
+  // that.
   void release_held();
   // Path::identity() has been decided anew.
   void on_path_identity(const Path& path);
   // Its number may be given to another path.
   void forget_path(std::uint32_t index);
-  // Reads and writes that wait fail; a flush waits on, because its failure would tell the guest that
-  // data which it was promised is lost.
+  // Reads and writes that wait fail; a flush waits on, because its failure would tell the guest
+  // that data which it was promised is lost.
   void fail_waiting();
   // All that waits ends with aborted.
   void abort_waiting();
