@@ -106,6 +106,12 @@ TEST_F(KeepAliveTest, WhatArrivesPutsTheEndOff) {
   EXPECT_EQ(first(Verdict::silent, kBusy), 3500ms);
 }
 
+TEST_F(KeepAliveTest, WhatArrivesPutsTheEndOfAnIdleTargetsPingOffToo) {
+  keep_alive.queue_ping(start + 1s);
+  keep_alive.on_received(start + 3s);
+  EXPECT_EQ(first(Verdict::silent, kIdle), 7000ms);
+}
+
 TEST_F(KeepAliveTest, AnAnswerIsToldOnceAndOnlyIfSomebodyAsked) {
   keep_alive.queue_ping(start);
   EXPECT_FALSE(keep_alive.answered(start, kIdle));
