@@ -152,7 +152,7 @@ class GuestLoad::Impl final : public DiskEvents, public RingEvents {
   void on_conflict(const std::string& why) override {
     say([this, &why] { trouble_ = why; });
   }
-  void on_trouble(const std::string& why) override {
+  void on_unavailable(const std::string& why) override {
     say([this, &why] { trouble_ = why; });
   }
   void on_ring_connected(const Result<void>& result) override {

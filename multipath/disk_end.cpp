@@ -30,7 +30,7 @@ EndFacts DiskEnd::facts() const {
 bool DiskEnd::give_keys_back() {
   bool given_back = true;
   for (Path* path : paths_.all()) {
-    given_back = fence_.key_given_back(*path) && given_back;
+    given_back = fence_.key_unregistered(*path) && given_back;
   }
   return given_back;
 }

@@ -182,7 +182,7 @@ void MultipathDevice::follow_paths() {
       continue;
     }
     if (PathSet::has(paths_.up(), *path)) {
-      fence_.enroll(*path);
+      fence_.register_key(*path);
     } else if (path->state() == PathState::quarantined) {
       capacity_.on_quarantined();
     }
@@ -310,11 +310,11 @@ void MultipathDevice::on_suspicion_over(Path& path) noexcept {
   steps_.due(DiskStep::tell);
 }
 
-void MultipathDevice::on_silence_goes_on(Path& path) noexcept {
+void MultipathDevice::on_stall_persists(Path& path) noexcept {
   queue_.hedger().drop_if_stuck(path);
   // Where no other path answers, it is the target.
   if (PathSet::has(paths_.suspect(), path) && paths_.answering() != 0 && !paths_.is_leaving(path) &&
-      !end_.begun() && paths_.count_silence(path)) {
+      !end_.begun() && paths_.count_stall(path)) {
     groups_.note_failure(path);
   }
 }

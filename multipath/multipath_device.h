@@ -46,7 +46,7 @@
 // on which that does not help is dropped. Should the connection go meanwhile, for whatever reason,
 // then what was said above holds: reads go elsewhere, writes are fenced, for which the session goes
 // on logging in. The path and its session are let go of when nothing is outstanding there and
-// nothing unfenced is left, and its key (PathKey) is taken back: soon after quiesce_time at the
+// nothing unfenced is left, and its key (PrRegistration) is taken back: soon after quiesce_time at the
 // latest.
 #pragma once
 
@@ -136,7 +136,7 @@ class MultipathDevice final : public BlockDevice,
   // path complete when the path answers or its connection is gone (the caller bounds that by
   // stopping the sessions). on_closed(owner) comes exactly once, from the reactor, with nothing
   // left; it may delete the device. wait_for_fences: also waits for the fences of lost writes, at
-  // most quiesce_time. After that, keys are taken back: in PathKey::kGiveBackTime.
+  // most quiesce_time. After that, keys are taken back: in PrRegistration::kUnregisterTime.
   void close(bool wait_for_fences, void (*on_closed)(void* owner) noexcept, void* owner);
 
   [[nodiscard]] MultipathSnapshot snapshot() const;
@@ -161,7 +161,7 @@ class MultipathDevice final : public BlockDevice,
   [[nodiscard]] bool may_reset_lun() const noexcept override { return fence_.may_reset(); }
   void on_suspect(Path& path) noexcept override;
   void on_suspicion_over(Path& path) noexcept override;
-  void on_silence_goes_on(Path& path) noexcept override;
+  void on_stall_persists(Path& path) noexcept override;
   void on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept override;
   void on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept override;
   // GroupController::Owner

@@ -63,7 +63,7 @@ struct MultipathOptions : PathPolicySettings {
   // exclusive_luns allows it) or PREEMPT AND ABORT fences; see lun_fence.h. Not
   // shorter than quiesce_time: neither is used.
   std::chrono::milliseconds fence_settle_time{10000};
-  // A number that no other host has, up to PathKey::kMaxHostKey: each path registers a key made of
+  // A number that no other host has, up to PrRegistration::kMaxHostKey: each path registers a key made of
   // this and its ISID, and takes it back when it ends; PREEMPT AND ABORT is used instead of a
   // reset. 0: none.
   std::uint64_t reservation_key = 0;

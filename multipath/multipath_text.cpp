@@ -162,7 +162,7 @@ PrintableLines render_topology(const MultipathSnapshot& snapshot, std::string_vi
   return text;
 }
 
-std::string describe_trouble(const MultipathSnapshot& snapshot) {
+std::string unavailable_reason(const MultipathSnapshot& snapshot) {
   const bool is_near = std::any_of(
       snapshot.paths.begin(), snapshot.paths.end(),
       [](const PathSnapshot& path) { return path.on_its_way || path.last_error.empty(); });

@@ -28,7 +28,7 @@ namespace iscsi_blkback {
 
 // What keeps the disk from being used, one sentence: another disk of this host uses the LUN, or why
 // no path is up. Empty while a path is up or on its way.
-[[nodiscard]] std::string describe_trouble(const MultipathSnapshot& snapshot);
+[[nodiscard]] std::string unavailable_reason(const MultipathSnapshot& snapshot);
 // The same where it has taken too long to wait for paths that are on their way: what they do.
 [[nodiscard]] std::string describe_delay(const MultipathSnapshot& snapshot);
 

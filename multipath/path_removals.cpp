@@ -124,7 +124,7 @@ void PathRemovals::look() {
 
 bool PathRemovals::is_over(Removal& removal) {
   if (!nothing_outstanding(removal) || fence_.has_lost(removal.path) ||
-      !fence_.key_given_back(removal.path)) {
+      !fence_.key_unregistered(removal.path)) {
     return false;
   }
   if (!std::exchange(removal.withdrawn, true)) {

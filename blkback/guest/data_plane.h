@@ -15,7 +15,7 @@
 
 #include "base/block_device.h"
 #include "blkback/guest/xenbus_node.h"
-#include "multipath/attach/disk_plan.h"
+#include "multipath/attach/disk_config.h"
 #include "multipath/attach/path_choice.h"
 #include "multipath/fencing/guest_state.h"
 #include "multipath/multipath_snapshot.h"
@@ -58,7 +58,7 @@ class DiskEvents {
   // The LUN has grown, and the disk with it.
   virtual void on_grown(const Geometry& geometry) = 0;
   // While no path has been found: why, one sentence. Only when it changes.
-  virtual void on_trouble(const std::string& why) = 0;
+  virtual void on_unavailable(const std::string& why) = 0;
   // Nothing of the disk is left: no request at a target, no session that only it used. The last
   // event; the port may be destroyed from inside.
   virtual void on_closed() = 0;

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <variant>
 
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 #include "multipath/attach/path_choice.h"
 #include "multipath/groups/path_policies.h"
 

@@ -41,8 +41,8 @@ DiskDevice::DiskDevice(const DiskEnvironment& environment, DiskOwner& owner, Dis
           environment.control,
           [](void* self) noexcept { static_cast<DiskDevice*>(self)->on_close_overdue(); }, this) {}
 
-Result<DiskPlan> DiskDevice::make_plan() {
-  auto target = parse_disk_target(description_.params);
+Result<DiskConfig> DiskDevice::make_plan() {
+  auto target = parse_disk_url(description_.params);
   if (!target) {
     unreadable_ = true;
     return fail(target.error().code, fmt::format("the disk's target: {}", target.error().message));
@@ -55,8 +55,8 @@ Result<DiskPlan> DiskDevice::make_plan() {
                     "backendtype=tap,script=block-iscsi-blkback",
                     description_.virtual_device));
   }
-  return plan_disk(*target, environment_.configuration, description_.virtual_device,
-                   description_.read_only);
+  return configure_disk(*target, environment_.configuration, description_.virtual_device,
+                        description_.read_only);
 }
 
 void DiskDevice::open() {
@@ -69,7 +69,7 @@ void DiskDevice::open() {
     owner_.on_error(plan.error().message);
     return;
   }
-  plan_ = std::move(*plan);
+  config_ = std::move(*plan);
   phase_ = Phase::resolving;
   retry_timer_.stop();
   failed_lookups_ = 0;
@@ -78,7 +78,7 @@ void DiskDevice::open() {
 
 void DiskDevice::look_up() {
   lookup_began_ = environment_.control.now();
-  environment_.resolver.resolve(plan_,
+  environment_.resolver.resolve(config_,
                                 [this, alive = std::weak_ptr(alive_)](Result<ResolvedDisk> result) {
                                   if (!alive.expired()) {
                                     on_resolved(std::move(result));
@@ -104,7 +104,7 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
                 "{}: some portals cannot be used yet: {}", name_, result->trouble);
     retry_later();
   }
-  wishes_.apply(result->specification.portals);
+  overrides_.apply(result->specification.portals);
   if (result->specification.portals.empty()) {
     if (result->complete) {
       retry_later();  // what can be used now has been removed
@@ -115,7 +115,7 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
     port_->add_portals(std::move(result->specification.portals));
     return;
   }
-  wishes_.apply(result->specification.multipath);
+  overrides_.apply(result->specification.multipath);
   result->specification.multipath.same_lun = names_;
   phase_ = Phase::open;
   port_ = environment_.data_plane.open(handle_, std::move(result->specification), *this);
@@ -220,7 +220,7 @@ void DiskDevice::on_conflict(const std::string& why) {
   owner_.on_change();
 }
 
-void DiskDevice::on_trouble(const std::string& why) {
+void DiskDevice::on_unavailable(const std::string& why) {
   if (phase_ == Phase::open && !geometry_) {
     owner_.on_error(why);
   }
@@ -252,7 +252,7 @@ void DiskDevice::change(const DiskChange::What& what, Changed done) {
 }
 
 void DiskDevice::carry_out(const SetNoPathRetry& change, const Changed& done) {
-  set_no_path_retry(change.wait.with(plan_.multipath.polling_interval));
+  set_no_path_retry(change.wait.with(config_.multipath.polling_interval));
   done({});
 }
 
@@ -262,24 +262,24 @@ void DiskDevice::carry_out(const RestoreNoPathRetry&, const Changed& done) {
 }
 
 void DiskDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
-  wishes_.set_no_path_retry(wait);
+  overrides_.set_no_path_retry(wait);
   if (port_ != nullptr) {
-    port_->set_no_path_retry(wait ? wait : plan_.multipath.no_path_retry);
+    port_->set_no_path_retry(wait ? wait : config_.multipath.no_path_retry);
   }
 }
 
 void DiskDevice::carry_out(const SetPolicies& change, const Changed& done) {
-  MultipathOptions together = plan_.multipath;
-  wishes_.apply(together);
+  MultipathOptions together = config_.multipath;
+  overrides_.apply(together);
   overrule(change.policies, together);
   if (const auto found = find_contradiction(together)) {
-    SettingPlaces places = plan_.places;
-    note_places(wishes_.policies(), "an earlier command", places);
+    SettingPlaces places = config_.places;
+    note_places(overrides_.policies(), "an earlier command", places);
     note_places(change.policies, "this command", places);
     done(fail(ErrorCode::conflict, with_places(*found, places)));
     return;
   }
-  wishes_.set_policies(change.policies);
+  overrides_.set_policies(change.policies);
   if (port_ != nullptr) {
     port_->change_policies(change.policies);
   }
@@ -293,7 +293,7 @@ void DiskDevice::carry_out(const AddPath& change, const Changed& done) {
     return;
   }
   environment_.resolver.resolve(
-      plan_paths(plan_, change.path),
+      config_for_paths(config_, change.path),
       [this, alive = std::weak_ptr(alive_), done](const Result<ResolvedDisk>& resolved) {
         if (!resolved) {
           done(tl::unexpected(resolved.error()));
@@ -310,7 +310,7 @@ void DiskDevice::add_paths(const std::vector<ResolvedPortal>& paths, const Chang
                    [this, alive = std::weak_ptr(alive_), paths, done](const Result<void>& added) {
                      if (added && !alive.expired()) {
                        for (const ResolvedPortal& path : paths) {
-                         wishes_.path_added(path);
+                         overrides_.path_added(path);
                        }
                      }
                      done(added);
@@ -330,7 +330,7 @@ void DiskDevice::carry_out(const RemovePath& change, const Changed& done) {
     }
     if (!alive.expired()) {
       for (const ResolvedPortal& path : *removed) {
-        wishes_.path_removed(path);
+        overrides_.path_removed(path);
       }
     }
     done({});

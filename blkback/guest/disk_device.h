@@ -16,11 +16,11 @@
 #include "base/reactor.h"
 #include "blkback/guest/data_plane.h"
 #include "blkback/guest/disk_change.h"
-#include "blkback/guest/disk_wishes.h"
+#include "blkback/guest/runtime_overrides.h"
 #include "blkback/guest/xenbus_node.h"
 #include "multipath/attach/configuration.h"
-#include "multipath/attach/disk_plan.h"
-#include "multipath/attach/disk_resolver.h"
+#include "multipath/attach/disk_config.h"
+#include "multipath/attach/path_discovery.h"
 
 namespace iscsi_blkback {
 
@@ -28,7 +28,7 @@ namespace iscsi_blkback {
 struct DiskEnvironment {
   Reactor& control;
   DataPlane& data_plane;
-  DiskResolver& resolver;
+  PathDiscovery& resolver;
   const Configuration& configuration;
   LogLimiter& all_log;  // of the guest
 };
@@ -109,10 +109,10 @@ class DiskDevice final : private DiskEvents {
   void on_ready(const Geometry& geometry, const LunNames& names) override;
   void on_conflict(const std::string& why) override;
   void on_grown(const Geometry& geometry) override;
-  void on_trouble(const std::string& why) override;
+  void on_unavailable(const std::string& why) override;
   void on_closed() override;
 
-  [[nodiscard]] Result<DiskPlan> make_plan();
+  [[nodiscard]] Result<DiskConfig> make_plan();
   void look_up();
   void on_resolved(Result<ResolvedDisk> result);
   void retry();
@@ -143,8 +143,8 @@ class DiskDevice final : private DiskEvents {
   // What the first life has found the disk to be, so that its guest finds no other LUN in a later
   // one, whatever the array shows there by then.
   std::optional<LunNames> names_;
-  DiskPlan plan_;
-  DiskWishes wishes_;
+  DiskConfig config_;
+  RuntimeOverrides overrides_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;
   std::uint32_t failed_lookups_ = 0;  // in a row
   TimePoint lookup_began_{};

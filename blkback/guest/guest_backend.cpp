@@ -224,8 +224,8 @@ bool GuestBackend::is_told_of_the_guest() const {
   return connection_.store() != nullptr && releases_watched_;
 }
 
-void GuestBackend::on_guest_changed(const GuestLife& before) {
-  const GuestLife& life = watch_.life();
+void GuestBackend::on_guest_changed(const GuestRunState& before) {
+  const GuestRunState& life = watch_.life();
   const TimePoint now = environment_.control.now();
   if (life.incarnation != before.incarnation) {
     log_limited(guest_log_, now, LogLevel::info, kXenbusLog,

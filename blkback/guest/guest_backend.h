@@ -34,7 +34,7 @@
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/xenstore.h"
 #include "multipath/attach/configuration.h"
-#include "multipath/attach/disk_resolver.h"
+#include "multipath/attach/path_discovery.h"
 
 namespace iscsi_blkback {
 
@@ -53,7 +53,7 @@ class GuestBackend final : private GuestDisk::Host,
     StoreConnection::Factory open_store;  // again after xenstored has gone
     DomainInfo* domains;                  // null: not allowed to ask; only xenstore tells then
     DataPlane& data_plane;
-    DiskResolver& resolver;
+    PathDiscovery& resolver;
   };
 
   // on_finished: no disk is left or expected, and the I/O side holds nothing of any; the caller
@@ -93,7 +93,7 @@ class GuestBackend final : private GuestDisk::Host,
   // GuestWatch::Owner.
   [[nodiscard]] bool is_told_of_the_guest() const override;
   [[nodiscard]] bool maps_pages() const override { return disks_.maps_pages(); }
-  void on_guest_changed(const GuestLife& before) override;
+  void on_guest_changed(const GuestRunState& before) override;
 
   // StoreConnection::Client.
   [[nodiscard]] Result<void> on_store_open(XenStore& store) override;

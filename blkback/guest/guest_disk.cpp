@@ -1,6 +1,6 @@
 #include "blkback/guest/guest_disk.h"
 
-#include "blkback/guest/guest_life.h"
+#include "blkback/guest/guest_run_state.h"
 #include "blkback/guest/log_limits.h"
 
 namespace iscsi_blkback {

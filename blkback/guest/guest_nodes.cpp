@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "base/decimal.h"
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 
 namespace iscsi_blkback {
 

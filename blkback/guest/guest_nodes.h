@@ -1,5 +1,5 @@
 // A guest's backend nodes in xenstore: which there are, and which of them are disks of ours that
-// are to be served. What GuestKeeper starts a process for and what GuestBackend then takes up is
+// are to be served. What GuestSupervisor starts a process for and what GuestBackend then takes up is
 // the same. Control thread only.
 #pragma once
 

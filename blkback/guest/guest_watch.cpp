@@ -52,7 +52,7 @@ bool GuestWatch::refresh() {
   }
   fails_since_.reset();
   retry_delay_ = kRetryMin;
-  const GuestLife before = life_;
+  const GuestRunState before = life_;
   life_ = life_after(before, status_, *status, owner_.maps_pages());
   status_ = *status;
   // What is gone has no UUID any more.

@@ -13,7 +13,7 @@
 
 #include "base/log.h"
 #include "base/reactor.h"
-#include "blkback/guest/guest_life.h"
+#include "blkback/guest/guest_run_state.h"
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/xenstore.h"
 
@@ -30,7 +30,7 @@ class GuestWatch {
     // Of the guest that is known, all the time since the last question.
     [[nodiscard]] virtual bool maps_pages() const = 0;
     // Life, doubt or vm() has changed; from inside refresh(), too.
-    virtual void on_guest_changed(const GuestLife& before) = 0;
+    virtual void on_guest_changed(const GuestRunState& before) = 0;
 
    protected:
     ~Owner() = default;
@@ -46,7 +46,7 @@ class GuestWatch {
   bool refresh();
   void stop() { timer_.stop(); }
 
-  [[nodiscard]] const GuestLife& life() const { return life_; }
+  [[nodiscard]] const GuestRunState& life() const { return life_; }
   [[nodiscard]] bool in_doubt() const { return in_doubt_; }
   // See GuestNow.
   [[nodiscard]] std::uint64_t vm() const { return vm_; }
@@ -70,7 +70,7 @@ class GuestWatch {
   DomainInfo* domains_;
   DomainId guest_;
   Owner& owner_;
-  GuestLife life_;
+  GuestRunState life_;
   std::optional<DomainStatus> status_;  // as last answered
   std::uint64_t vm_ = 0;
   bool xen_has_answered_ = false;  // ever

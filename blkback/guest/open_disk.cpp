@@ -34,12 +34,13 @@ OpenDisk::OpenDisk(const Environment& environment, DiskHandle handle, DiskTeller
       opened_at_(environment.reactor.now()),
       refused_log_(kMessageLimit),
       vbd_log_{LogLimiter(kMessageLimit), LogLimiter(kMessageLimit), LogLimiter(kMessageLimit)},
-      trouble_timer_(
+      unavailable_timer_(
           environment.reactor,
-          [](void* self) noexcept { static_cast<OpenDisk*>(self)->report_trouble(); }, this),
+          [](void* self) noexcept { static_cast<OpenDisk*>(self)->report_unavailable(); }, this),
       drain_timer_(
           environment.reactor,
-          [](void* self) noexcept { static_cast<OpenDisk*>(self)->paths_.give_up(); }, this),
+          [](void* self) noexcept { static_cast<OpenDisk*>(self)->paths_.abort_outstanding(); },
+          this),
       refused_timer_(
           environment.reactor,
           [](void* self) noexcept {
@@ -49,7 +50,7 @@ OpenDisk::OpenDisk(const Environment& environment, DiskHandle handle, DiskTeller
           this) {
   device_.set_guest(guest);
   add_portals(specification.portals);
-  trouble_timer_.start_after(kTroubleInterval);
+  unavailable_timer_.start_after(kUnavailableInterval);
 }
 
 OpenDisk::~OpenDisk() {
@@ -148,7 +149,7 @@ void OpenDisk::on_vbd_closed() {
 // ---- the device ----
 
 void OpenDisk::on_ready(MultipathDevice& device) noexcept {
-  trouble_timer_.stop();
+  unavailable_timer_.stop();
   teller_.tell_disk([geometry = device.geometry(), names = device.names()](DiskEvents& events) {
     events.on_ready(geometry, names);
   });
@@ -163,16 +164,17 @@ void OpenDisk::on_grown(MultipathDevice& device) noexcept {
       [geometry = device.geometry()](DiskEvents& events) { events.on_grown(geometry); });
 }
 
-void OpenDisk::report_trouble() {
+void OpenDisk::report_unavailable() {
   const MultipathSnapshot snapshot = device_.snapshot();
   std::string trouble = environment_.reactor.now() < opened_at_ + kPatienceWithPaths
-                            ? describe_trouble(snapshot)
+                            ? unavailable_reason(snapshot)
                             : describe_delay(snapshot);
-  if (!trouble.empty() && trouble != told_trouble_) {
-    told_trouble_ = trouble;
-    teller_.tell_disk([why = std::move(trouble)](DiskEvents& events) { events.on_trouble(why); });
+  if (!trouble.empty() && trouble != told_reason_) {
+    told_reason_ = trouble;
+    teller_.tell_disk(
+        [why = std::move(trouble)](DiskEvents& events) { events.on_unavailable(why); });
   }
-  trouble_timer_.start_after(kTroubleInterval);
+  unavailable_timer_.start_after(kUnavailableInterval);
 }
 
 void OpenDisk::close(bool abandon) {
@@ -182,7 +184,7 @@ void OpenDisk::close(bool abandon) {
   if (std::exchange(closing_, true)) {
     return;
   }
-  trouble_timer_.stop();
+  unavailable_timer_.stop();
   refused_timer_.stop();
   // However the guest ended, it may go on, elsewhere or started anew here, and an old write of ours
   // must not land after that: lost writes are fenced.

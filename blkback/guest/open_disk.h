@@ -57,7 +57,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   [[nodiscard]] DiskReport report() const;
 
   // How often the sentence for hotplug-error is looked at while a device is not ready.
-  static constexpr std::chrono::milliseconds kTroubleInterval{500};
+  static constexpr std::chrono::milliseconds kUnavailableInterval{500};
   // For how long paths that are on their way are waited for without a word. Less than the hotplug
   // script waits (35 s) and xl (40 s), so that these can say why.
   static constexpr std::chrono::seconds kPatienceWithPaths{30};
@@ -82,7 +82,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   void on_vbd_closed();
   void on_device_closed();
   void add_later(const ResolvedPortal& where);
-  void report_trouble();
+  void report_unavailable();
 
   const Environment environment_;
   const DiskHandle handle_;
@@ -96,11 +96,11 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   bool abandoned_ = false;
   bool device_closed_ = false;
   const TimePoint opened_at_;
-  std::string told_trouble_;
+  std::string told_reason_;
   std::vector<ResolvedPortal> refused_;  // for want of room
   LogLimiter refused_log_;
   VbdLog vbd_log_;
-  Timer trouble_timer_;
+  Timer unavailable_timer_;
   Timer drain_timer_;
   Timer refused_timer_;
 };

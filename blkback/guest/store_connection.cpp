@@ -59,7 +59,7 @@ void StoreConnection::lose(const Error& why) {
   log_limited(lost_log_, control_.now(), LogLevel::warning, log_,
               "the connection to xenstore is lost, disks go on being served: {}", why.message);
   store_.reset();
-  if (control_.now() - opened_ >= kSettled) {
+  if (control_.now() - opened_ >= kStableAfter) {
     reopen_delay_ = kReopenMin;
   }
   reopen_timer_.start_after(reopen_delay_);

@@ -1,6 +1,6 @@
 // StoreConnection: the service's or a guest process's connection to xenstore. When it is lost it is
 // opened anew for as long as that takes, ever more slowly; what comes by it is handed on, a bounded
-// number of events in a turn. Owned by GuestKeeper or GuestBackend, control thread only.
+// number of events in a turn. Owned by GuestSupervisor or GuestBackend, control thread only.
 #pragma once
 
 #include <chrono>
@@ -47,7 +47,7 @@ class StoreConnection {
   static constexpr std::chrono::milliseconds kReopenMin{100};
   static constexpr std::chrono::milliseconds kReopenMax{10000};
   // A connection that lived for so long starts the waiting times anew when it is lost.
-  static constexpr std::chrono::milliseconds kSettled{10000};
+  static constexpr std::chrono::milliseconds kStableAfter{10000};
   static constexpr std::size_t kMaxEventsPerTurn = 1024;
 
  private:

@@ -10,7 +10,7 @@
 #include <memory>
 #include <optional>
 
-#include "blkback/guest/guest_life.h"
+#include "blkback/guest/guest_run_state.h"
 #include "blkback/xen/call_watchdog.h"
 #include "blkback/xen/domain_info.h"
 #include "multipath/fencing/guest_state.h"
@@ -45,7 +45,7 @@ class SuspendSentry final : public SlowCallListener {
   const std::function<void()> after_telling_;
   // Of the call that is under way.
   std::optional<DomainStatus> status_;  // as last answered
-  GuestLife life_;
+  GuestRunState life_;
   std::optional<GuestState> told_;
 };
 

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <utility>
 
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 
 namespace iscsi_blkback {
 namespace {

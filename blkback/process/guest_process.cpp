@@ -26,8 +26,8 @@
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/event_channel.h"
 #include "blkback/xen/xenstore.h"
-#include "multipath/attach/disk_resolver.h"
 #include "multipath/attach/host_id.h"
+#include "multipath/attach/path_discovery.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -120,7 +120,7 @@ class GuestProcess {
         disorderly_host_start({configuration_.run_directory, configuration_.state_directory},
                               io_->now()),
         read_host_id());
-    resolver_ = make_threaded_resolver(*control_, system_portal_directory());
+    resolver_ = make_path_discovery(*control_, system_portal_resolver());
     sentry_.emplace(
         open_domain_info_when_asked(), domain_,
         [this](const GuestNow& guest) { plane_->see_guest(guest); },
@@ -230,7 +230,7 @@ class GuestProcess {
   std::optional<Timer> lock_timer_;
   LogLimiter listen_log_{kMessageLimit};
   LogLimiter lock_log_{kMessageLimit};
-  std::unique_ptr<DiskResolver> resolver_;
+  std::unique_ptr<PathDiscovery> resolver_;
   std::unique_ptr<GuestDataPlane> plane_;
   std::optional<SuspendSentry> sentry_;
   std::unique_ptr<GuestBackend> backend_;

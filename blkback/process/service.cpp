@@ -28,7 +28,7 @@
 #include "blkback/guest/log_limits.h"
 #include "blkback/process/control_request.h"
 #include "blkback/process/control_server.h"
-#include "blkback/process/guest_keeper.h"
+#include "blkback/process/guest_supervisor.h"
 #include "blkback/process/host_end.h"
 #include "blkback/process/own_domain.h"
 #include "blkback/process/process_lock.h"
@@ -76,7 +76,7 @@ class ProcessLauncher final : public GuestLauncher {
         log_level_(configuration.log_level),
         configuration_path_(options.configuration_path) {}
 
-  void set_keeper(GuestKeeper& keeper) { keeper_ = &keeper; }
+  void set_keeper(GuestSupervisor& supervisor) { supervisor_ = &supervisor; }
 
   Result<pid_t> start(DomainId guest) override {
     std::vector<std::string> arguments = {"iscsi-blkback",   "--guest",      std::to_string(guest),
@@ -189,7 +189,7 @@ class ProcessLauncher final : public GuestLauncher {
     note_death_in_barriers(barrier_directory(run_directory_), process.pid, control_.now());
     const DomainId guest = process.guest;
     processes_.erase(guest);
-    keeper_->on_exit(guest, clean);
+    supervisor_->on_exit(guest, clean);
   }
 
   Reactor& control_;
@@ -197,13 +197,13 @@ class ProcessLauncher final : public GuestLauncher {
   std::string log_level_;
   std::string configuration_path_;
   LogLimiter signal_log_{kGuestLogLimit};
-  GuestKeeper* keeper_ = nullptr;
+  GuestSupervisor* supervisor_ = nullptr;
   std::map<DomainId, std::unique_ptr<Process>> processes_;
 };
 
-std::string status_line(const GuestKeeper& keeper, DomainId own_domain) {
+std::string status_line(const GuestSupervisor& supervisor, DomainId own_domain) {
   nlohmann::json guests = nlohmann::json::array();
-  for (const ServedGuest& guest : keeper.guests()) {
+  for (const ServedGuest& guest : supervisor.guests()) {
     guests.push_back({{"domid", guest.guest},
                       {"pid", guest.pid},
                       {"state", guest.pid == 0 ? "waiting" : "serving"},
@@ -271,17 +271,18 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
   const bool after_an_end_in_order = host_had_ended_in_order(folders, host_boot_id());
   ProcessLauncher launcher(**control, configuration, options);
   const auto domains = open_domain_info_when_asked();
-  GuestKeeper keeper(
+  GuestSupervisor supervisor(
       **control, [] { return open_xenstore(); }, launcher, *own_domain, domains.get());
-  launcher.set_keeper(keeper);
-  if (auto started = keeper.start(); !started) {
+  launcher.set_keeper(supervisor);
+  if (auto started = supervisor.start(); !started) {
     return started;
   }
   auto server = ControlServer::listen(
       **control, service_socket_path(configuration.run_directory),
-      [&keeper, own = *own_domain](const std::string& request, const ControlServer::Reply& reply) {
+      [&supervisor, own = *own_domain](const std::string& request,
+                                       const ControlServer::Reply& reply) {
         const auto status = parse_service_request(request);
-        reply(status ? status_line(keeper, own) : control_refusal(status.error().message));
+        reply(status ? status_line(supervisor, own) : control_refusal(status.error().message));
       });
   if (!server) {
     return tl::unexpected(server.error());

@@ -58,7 +58,7 @@ struct SessionOptions {
   std::chrono::milliseconds noop_out_interval{5000};  // 0: none
   std::chrono::milliseconds noop_out_timeout{5000};
   // With commands outstanding and nothing received for this long, a NOP-Out asks at once, and the
-  // path is suspect: see multipath/path/path_silence.h. 0: never.
+  // path is suspect: see multipath/path/stall_detector.h. 0: never.
   std::chrono::milliseconds stall_probe{200};
   // ... and when nothing has arrived for this long in all, the connection is dropped.
   std::chrono::milliseconds path_timeout{2000};

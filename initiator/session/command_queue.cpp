@@ -101,7 +101,7 @@ bool CommandQueue::one_given_up_before() const {
   return false;
 }
 
-void CommandQueue::count_silence() {
+void CommandQueue::count_stall() {
   for (std::size_t index = 0; index < table_.size(); ++index) {
     if (ScsiTask* task = table_.slot_at(index).task; task != nullptr) {
       ScsiTask::count_up(task->silences);

@@ -59,7 +59,7 @@ class CommandQueue {
   // Of those at the target, with regard to SilencePatience: one was given up before; all are given
   // up now.
   [[nodiscard]] bool one_given_up_before() const;
-  void count_silence();
+  void count_stall();
 
  private:
   void complete(ScsiTask& task);

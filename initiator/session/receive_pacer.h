@@ -1,6 +1,6 @@
 // ReceivePacer: when the next receive of a session starts, and how much it waits for and takes.
 // It starts after what is sent in the same turn: the answers to that may be there then. See
-// GatherPolicy for the waiting. Part of a Session, which owns it; reactor thread.
+// CompletionModerator for the waiting. Part of a Session, which owns it; reactor thread.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "base/reactor.h"
-#include "initiator/session/gather_policy.h"
+#include "initiator/session/completion_moderator.h"
 
 namespace iscsi_blkback {
 
@@ -47,7 +47,7 @@ class ReceivePacer {
     // A receive without an answer has brought a part of one: the rest is on its way.
     const std::size_t bytes = answers_ != 0 && !partial ? policy_.low_water_bytes(in_flight) : 1;
     if (bytes != 1) {
-      timer_.start_at(now + GatherPolicy::kPatience);
+      timer_.start_at(now + CompletionModerator::kPatience);
     }
     return bytes;
   }
@@ -67,7 +67,7 @@ class ReceivePacer {
   const WaitedInVain waited_in_vain_;
   void* const owner_;
   Timer timer_;
-  GatherPolicy policy_;
+  CompletionModerator policy_;
   std::uint32_t answers_ = 0;  // of the last receive
   bool due_ = false;
 };

@@ -120,8 +120,8 @@ class Session final : private ByteStream::Owner, private TaskManager::Owner {
   void submit(ScsiTask& task);
   // Takes back the commands that wait here, no byte of them sent, and are the caller's: they
   // complete with not_sent, later in this turn.
-  void take_back_unsent(bool (*is_callers)(const ScsiTask& task, const void* caller) noexcept,
-                        const void* caller) {
+  void withdraw_unsent(bool (*is_callers)(const ScsiTask& task, const void* caller) noexcept,
+                       const void* caller) {
     queue_.withdraw_unsent(is_callers, caller);
   }
 
@@ -135,7 +135,7 @@ class Session final : private ByteStream::Owner, private TaskManager::Owner {
   void abandon(TaskManagement& function) { functions_.abandon(function); }
   // Commands for the LUN that are at the target now may have been ended there without an answer (by
   // a reset): those that are not answered in an eighth of command_timeout are stuck.
-  void doubt_commands(std::uint64_t lun);
+  void hasten_timeout(std::uint64_t lun);
 
   // Whether the LUN may be reset, which ends everybody's commands there (SAM-5 7.7): an observer
   // allows it and none refuses. Where it may not, the connection is dropped for a command that
@@ -150,7 +150,7 @@ class Session final : private ByteStream::Owner, private TaskManager::Owner {
   // Takes the buffer of a command that reads away from it while it is outstanding: what still
   // arrives for it is thrown away. False: the connection is just receiving into the buffer, which
   // stays the task's.
-  [[nodiscard]] bool discard(ScsiTask& task);
+  [[nodiscard]] bool detach_buffer(ScsiTask& task);
 
   // Treats the connection as failed (a checker's verdict); as after any other failure the session
   // then logs in again.

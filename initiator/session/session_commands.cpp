@@ -20,7 +20,7 @@ void Session::submit(ScsiTask& task) {
   }
 }
 
-bool Session::discard(ScsiTask& task) {
+bool Session::detach_buffer(ScsiTask& task) {
   if (receiver_.in_large_data_in()) {
     const TaskSlot* slot = queue_.find(receiver_.large_data_in().initiator_task_tag);
     if (slot != nullptr && slot->task == &task) {
@@ -81,7 +81,7 @@ void Session::scan_for_stuck_commands() {
   }
 }
 
-void Session::doubt_commands(std::uint64_t lun) {
+void Session::hasten_timeout(std::uint64_t lun) {
   if (options_.command_timeout.count() == 0) {
     // Nothing scans them, so that those which were ended without an answer would be waited for as
     // long as the connection lives.
@@ -138,7 +138,7 @@ void Session::on_keep_alive_due() {
       break;
     case KeepAlive::Verdict::silent:
       if (!keep_alive_.goes_on(now, busy, silence())) {
-        queue_.count_silence();
+        queue_.count_stall();
         fail_connection({ErrorCode::timed_out,
                          fmt::format("{} has stopped answering (no reply to a NOP-Out)", where())});
         return;

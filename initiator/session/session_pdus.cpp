@@ -479,7 +479,7 @@ void Session::handle_reject(const RejectPdu& pdu, const std::byte* data) {
     // 7.8: the command's own answer follows, with the sense of a damaged transfer. Until then it is
     // in doubt.
     tolerated_.note(Tolerated::data_rejected);
-    doubt_commands(slot->task->lun);
+    hasten_timeout(slot->task->lun);
     return;
   }
   fail_protocol(fmt::format("a Reject of a {} with reason 0x{:02x} ({})",

@@ -9,7 +9,7 @@ namespace iscsi_blkback {
 
 Result<void> DiskPaths::add(const ResolvedPortal& where) {
   const std::string portal = where.portal.to_string();
-  for (const Way& way : ways_) {
+  for (const DiskPath& way : disk_paths_) {
     if (same_path(way.where, where)) {
       return fail(ErrorCode::conflict,
                   fmt::format("the path by {} {}", portal,
@@ -18,7 +18,7 @@ Result<void> DiskPaths::add(const ResolvedPortal& where) {
                                           : "is there already"));
     }
   }
-  if (ways_.size() == kMaxPaths) {
+  if (disk_paths_.size() == kMaxPaths) {
     return fail(ErrorCode::exhausted,
                 fmt::format("the disk has {} paths already, no more are made", kMaxPaths));
   }
@@ -40,7 +40,7 @@ Result<void> DiskPaths::add(const ResolvedPortal& where) {
     pool_.release(**session);
     return added;
   }
-  ways_.push_back({*session, where});
+  disk_paths_.push_back({*session, where});
   return {};
 }
 
@@ -58,9 +58,9 @@ Result<void> DiskPaths::add_all(const std::vector<ResolvedPortal>& portals) {
 }
 
 Result<std::vector<ResolvedPortal>> DiskPaths::remove(const PathChoice& choice) {
-  std::vector<Way*> chosen;
+  std::vector<DiskPath*> chosen;
   std::size_t others = 0;
-  for (Way& way : ways_) {
+  for (DiskPath& way : disk_paths_) {
     if (way.leaving) {
       continue;
     }
@@ -81,7 +81,7 @@ Result<std::vector<ResolvedPortal>> DiskPaths::remove(const PathChoice& choice) 
                             portal));
   }
   std::vector<ResolvedPortal> removed;
-  for (Way* way : chosen) {
+  for (DiskPath* way : chosen) {
     if (auto begun = device_.remove_path(*way->session, lun_); !begun) {
       return tl::unexpected(begun.error());
     }
@@ -92,19 +92,19 @@ Result<std::vector<ResolvedPortal>> DiskPaths::remove(const PathChoice& choice) 
 }
 
 void DiskPaths::let_go(Session& session) {
-  std::erase_if(ways_, [&](const Way& way) { return way.session == &session; });
+  std::erase_if(disk_paths_, [&](const DiskPath& way) { return way.session == &session; });
   pool_.release(session);
 }
 
-void DiskPaths::give_up() {
-  for (const Way& way : ways_) {
-    pool_.give_up(*way.session);
+void DiskPaths::abort_outstanding() {
+  for (const DiskPath& way : disk_paths_) {
+    pool_.abort_outstanding(*way.session);
   }
 }
 
 std::vector<Session*> DiskPaths::sessions() const {
   std::vector<Session*> sessions;
-  for (const Way& way : ways_) {
+  for (const DiskPath& way : disk_paths_) {
     sessions.push_back(way.session);
   }
   return sessions;

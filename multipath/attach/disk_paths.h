@@ -7,14 +7,14 @@
 #include <vector>
 
 #include "base/result.h"
-#include "multipath/attach/disk_plan.h"
+#include "multipath/attach/disk_config.h"
 #include "multipath/attach/path_choice.h"
 #include "multipath/attach/session_pool.h"
 #include "multipath/multipath_device.h"
 
 namespace iscsi_blkback {
 
-// All but let_go(), give_up() and sessions(): only as long as the device is not being closed.
+// All but let_go(), abort_outstanding() and sessions(): only as long as the device is not being closed.
 class DiskPaths {
  public:
   // session: of every path, but for where it leads; variant: its, see session_isid.h.
@@ -31,13 +31,13 @@ class DiskPaths {
 
   // The device has said that the path is gone: gives its use of the session back.
   void let_go(Session& session);
-  // See SessionPool::give_up().
-  void give_up();
+  // See SessionPool::abort_outstanding().
+  void abort_outstanding();
   // To be released when the device is closed.
   [[nodiscard]] std::vector<Session*> sessions() const;
 
  private:
-  struct Way {
+  struct DiskPath {
     Session* session;  // no two have the same
     ResolvedPortal where;
     bool leaving = false;
@@ -48,7 +48,7 @@ class DiskPaths {
   const std::uint16_t lun_;
   const SessionOptions session_;
   const std::uint32_t variant_;
-  std::vector<Way> ways_;
+  std::vector<DiskPath> disk_paths_;
 };
 
 }  // namespace iscsi_blkback

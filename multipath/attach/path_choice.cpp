@@ -20,8 +20,8 @@ bool PathChoice::includes(const ResolvedPortal& path) const {
                                *address) != path.other_addresses.end());
 }
 
-DiskPlan plan_paths(const DiskPlan& disk, const PathChoice& choice) {
-  DiskPlan plan = disk;
+DiskConfig config_for_paths(const DiskConfig& disk, const PathChoice& choice) {
+  DiskConfig plan = disk;
   plan.portals = {choice.portal};
   plan.discovery_portals.clear();
   plan.other_target_names.clear();

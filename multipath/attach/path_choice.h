@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "multipath/attach/disk_plan.h"
+#include "multipath/attach/disk_config.h"
 
 namespace iscsi_blkback {
 
@@ -16,6 +16,6 @@ struct PathChoice {
 };
 
 // What has to be looked up to add those paths to a disk with this plan.
-[[nodiscard]] DiskPlan plan_paths(const DiskPlan& disk, const PathChoice& choice);
+[[nodiscard]] DiskConfig config_for_paths(const DiskConfig& disk, const PathChoice& choice);
 
 }  // namespace iscsi_blkback

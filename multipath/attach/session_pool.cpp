@@ -116,7 +116,7 @@ void SessionPool::release(Session& session) {
       &entry);
 }
 
-void SessionPool::give_up(Session& session) {
+void SessionPool::abort_outstanding(Session& session) {
   Entry& entry = entry_of(session);
   entry.impatient_users = std::min(entry.impatient_users + 1, entry.users);
   if (entry.impatient_users == entry.users && session.state() == SessionState::logged_in &&

@@ -46,7 +46,7 @@ class SessionPool {
 
   // This user waits no longer for the session's outstanding commands. When no user does, and the
   // session has some, its connection is dropped (RST), which completes them. Before release().
-  void give_up(Session& session);
+  void abort_outstanding(Session& session);
 
   // For the disks over these sessions.
   [[nodiscard]] SharedFencing& fencing() { return fencing_; }

@@ -26,7 +26,7 @@ constexpr Duration kPreemptionHold = milliseconds(5000);
 }  // namespace
 
 LunFence::LunFence(Reactor& reactor, const Options& options, PathSet& paths,
-                   UnfencedWrites& unfenced, const SessionFencer& sessions,
+                   UnfencedWrites& unfenced, const NexusFencer& sessions,
                    const PathActivator& activator, DiskSteps& steps, DiskLog& log, Owner& owner)
     : reactor_(reactor),
       options_(options),
@@ -62,9 +62,9 @@ void LunFence::stop() {
   timer_.stop();
 }
 
-void LunFence::enroll(Path& path) {
+void LunFence::register_key(Path& path) {
   if (!paths_.is_leaving(path)) {
-    path.key().enroll();
+    path.key().register_key();
   }
 }
 
@@ -258,7 +258,7 @@ void LunFence::on_answered(bool done, const char* how) {
     log_.warning("{} through {} does not fence lost writes: {}", name, portal, how);
     if (preempted) {  // a target that has lost its keys refuses, too
       carrier_->key().doubt();
-      enroll(*carrier_);
+      register_key(*carrier_);
       release_preempted();
     }
     end(false);
@@ -271,7 +271,7 @@ void LunFence::on_answered(bool done, const char* how) {
     removed = unfenced_.fence_until(lost_->index(), lost_place_, until);
     lost_->key().gone_at_target();
     release_preempted();
-    enroll(*lost_);
+    register_key(*lost_);
   } else {
     const Path& carrier = *carrier_;
     removed = unfenced_.remove_if([&](const UnfencedWrite& write) {
@@ -303,7 +303,7 @@ void LunFence::doubt_requests() {
   late_ = false;
   for (Path* path : paths_.all()) {
     if (path->session().state() == SessionState::logged_in) {
-      path->session().doubt_commands(path->logical_unit().lun());
+      path->session().hasten_timeout(path->logical_unit().lun());
     }
   }
 }

@@ -1,6 +1,6 @@
 // LunFence: fences lost writes by a command of the logical unit itself, through a path that works,
 // one at a time. For what the next login of the lost session, or of a fence session through a
-// sibling portal (SessionFencer), does not reach: those act within one portal group only. Owned by
+// sibling portal (NexusFencer), does not reach: those act within one portal group only. Owned by
 // WriteFence. Reactor thread.
 //
 //   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive and no
@@ -51,7 +51,7 @@
 #include "initiator/scsi/persistent_reservation.h"
 #include "initiator/scsi/scsi_task.h"
 #include "initiator/session/task_management.h"
-#include "multipath/fencing/session_fencer.h"
+#include "multipath/fencing/nexus_fencer.h"
 #include "multipath/fencing/unfenced_writes.h"
 #include "multipath/groups/path_activator.h"
 #include "multipath/path/disk_log.h"
@@ -88,7 +88,7 @@ class LunFence {
 
   // The others outlive it.
   LunFence(Reactor& reactor, const Options& options, PathSet& paths, UnfencedWrites& unfenced,
-           const SessionFencer& sessions, const PathActivator& activator, DiskSteps& steps,
+           const NexusFencer& sessions, const PathActivator& activator, DiskSteps& steps,
            DiskLog& log, Owner& owner);
 
   // Writes have been lost.
@@ -105,7 +105,7 @@ class LunFence {
   void suspend();
   void stop();
   // Registers the path's key, if it has one and this login has not done so yet.
-  void enroll(Path& path);
+  void register_key(Path& path);
 
  private:
   struct Preemption {
@@ -132,7 +132,7 @@ class LunFence {
   const Options options_;
   PathSet& paths_;
   UnfencedWrites& unfenced_;
-  const SessionFencer& sessions_;
+  const NexusFencer& sessions_;
   const PathActivator& activator_;
   DiskSteps& steps_;
   DiskLog& log_;

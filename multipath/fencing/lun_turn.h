@@ -30,7 +30,7 @@ class LunTurn final : private PredecessorFence::Owner {
    public:
     // All the names of the disk's LUN.
     [[nodiscard]] virtual const LunNames& names() const = 0;
-    // See SessionFencer::Client.
+    // See NexusFencer::Client.
     [[nodiscard]] virtual PortalGroupFences portal_group_fences() const noexcept = 0;
     // overtaken() is true from now on.
     virtual void on_overtaken() noexcept = 0;

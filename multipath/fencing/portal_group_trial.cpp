@@ -240,7 +240,7 @@ void PortalGroupTrial::on_answer(Session& session, std::size_t which) {
 void PortalGroupTrial::on_visitor_up(const Visitor& visitor) {
   const bool first = &visitor == visitors_[0].get();
   (first ? facts_.first_up : facts_.second_up) = true;
-  facts_.disturbed = facts_.disturbed || led_elsewhere(visitor.session()) ||
+  facts_.disturbed = facts_.disturbed || was_redirected(visitor.session()) ||
                      login_place(visitor.session()).portal_group != portal_group_;
   if (!first) {
     timer_.start_after(kEndTime);

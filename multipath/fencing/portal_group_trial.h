@@ -1,7 +1,7 @@
 // PortalGroupTrial: finds out whether two portals with one portal group tag belong to one target,
 // so that a login through one of them ends what the same session has left at the other (session
 // reinstatement, RFC 7143 6.3.5). The tag does not tell: each node of a pair numbers its groups for
-// itself, mostly from 1. Owned by SessionFencer, one at a time. Reactor thread.
+// itself, mostly from 1. Owned by NexusFencer, one at a time. Reactor thread.
 //
 // The trial: a session with an ISID of its own logs in at the first portal, then one with the same
 // ISID at the second. Where the target ends the first one's connection for that, both portals are

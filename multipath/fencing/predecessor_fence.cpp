@@ -177,7 +177,7 @@ class PredecessorFence::Attempt final : public SessionObserver {
   }
   // By a portal of the same portal group, as far as the disk vouches for what that means.
   [[nodiscard]] bool is_sibling(const Session& session) const {
-    const bool redirected = led_elsewhere(session) || !(nexus_.place.portal == nexus_.portal);
+    const bool redirected = was_redirected(session) || !(nexus_.place.portal == nexus_.portal);
     const auto group = login_place(session).portal_group;
     return group && group == nexus_.place.portal_group &&
            fence_.owner_.portal_group_fences() == PortalGroupFences::yes &&

@@ -36,7 +36,7 @@ class PredecessorFence {
     virtual void on_predecessor_fence_idle() noexcept = 0;
     // Sessions of the disk's paths.
     [[nodiscard]] virtual std::vector<Session*> path_sessions() const = 0;
-    // What the disk vouches for of its target; see SessionFencer::Client.
+    // What the disk vouches for of its target; see NexusFencer::Client.
     [[nodiscard]] virtual PortalGroupFences portal_group_fences() const noexcept = 0;
     [[nodiscard]] virtual bool redirected_login_fences() const noexcept = 0;
 

@@ -1,5 +1,5 @@
 // SessionBudget: how many sessions a process may have at a time, whatever they are for, because a
-// SAN bounds them. SessionPool takes from it for the sessions of paths, SessionFencer and
+// SAN bounds them. SessionPool takes from it for the sessions of paths, NexusFencer and
 // PredecessorFence for those that fence, PortalGroupTrial for its two. Part of SharedFencing.
 // Reactor thread.
 //

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "base/reactor.h"
+#include "multipath/fencing/nexus_fencer.h"
 #include "multipath/fencing/session_budget.h"
-#include "multipath/fencing/session_fencer.h"
 #include "multipath/path/registration_table.h"
 
 namespace iscsi_blkback {
@@ -15,7 +15,7 @@ struct SharedFencing {
 
   SessionBudget budget;
   RegistrationTable registrations;
-  SessionFencer sessions;
+  NexusFencer sessions;
 };
 
 }  // namespace iscsi_blkback

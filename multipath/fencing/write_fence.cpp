@@ -136,8 +136,8 @@ void WriteFence::tell_others() {
 
 // Another disk of the same LUN over the same session has the same registration: the last one takes
 // it back.
-bool WriteFence::key_given_back(Path& path) {
-  PathKey& key = path.key();
+bool WriteFence::key_unregistered(Path& path) {
+  PrRegistration& key = path.key();
   if (!key.ends()) {
     if (registrations_.other_needs_key(path.session(), path.lun(), *this)) {
       key.leave();
@@ -145,7 +145,7 @@ bool WriteFence::key_given_back(Path& path) {
       key.give_back();
     }
   }
-  return !key.giving_back();
+  return !key.unregistering();
 }
 
 bool WriteFence::needs_key(const Session& session, std::uint16_t lun) const noexcept {
@@ -160,7 +160,7 @@ void WriteFence::on_key_taken_back(const Session& session, std::uint16_t lun) no
   for (Path* path : paths_) {
     if (&path->session() == &session && path->lun() == lun && !closing_) {
       path->key().doubt();
-      enroll(*path);
+      register_key(*path);
     }
   }
 }

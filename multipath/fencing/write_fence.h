@@ -1,6 +1,6 @@
 // WriteFence: the writes that a disk has lost and that its target may still execute, and what is
 // done so that it cannot: the rules of multipath_device.h. A login of the lost session, a fence
-// session through a sibling portal (SessionFencer), a command of the logical unit (LunFence) or
+// session through a sibling portal (NexusFencer), a command of the logical unit (LunFence) or
 // quiesce_time fences them. It also looks after the paths' registrations, by which a nexus can be
 // fenced. Owned by MultipathDevice. Reactor thread; empty(), endangers() and has_owner() are on
 // the way of each write.
@@ -23,7 +23,7 @@
 
 namespace iscsi_blkback {
 
-class WriteFence final : private SessionFencer::Client,
+class WriteFence final : private NexusFencer::Client,
                          private RegistrationTable::Client,
                          private LunFence::Owner {
  public:
@@ -84,7 +84,7 @@ class WriteFence final : private SessionFencer::Client,
   // A login of the path's session has succeeded.
   void on_session_up(Path& path);
   // The path can be used.
-  void enroll(Path& path) { lun_fence_.enroll(path); }
+  void register_key(Path& path) { lun_fence_.register_key(path); }
   // The path is about to leave.
   void forget_carrier(const Path& path) { lun_fence_.forget_carrier(path); }
   // Nothing of the path is to be fenced, or fences, any more.
@@ -93,7 +93,7 @@ class WriteFence final : private SessionFencer::Client,
   }
   [[nodiscard]] bool has_lost(const Path& path) const { return unfenced_.has_path(path.index()); }
   // At the end of a path, when nothing of it is left to be fenced. False: DiskSteps hears when.
-  [[nodiscard]] bool key_given_back(Path& path);
+  [[nodiscard]] bool key_unregistered(Path& path);
   // Takes one add() back. True: nothing of it is left; false: on_withdrawn() follows.
   [[nodiscard]] bool let_go(Session& session) { return sessions_.remove(session, *this); }
 
@@ -109,7 +109,7 @@ class WriteFence final : private SessionFencer::Client,
   [[nodiscard]] bool withdraw();
 
  private:
-  // SessionFencer::Client
+  // NexusFencer::Client
   void on_fenced(Session& session, const LoginPlace& place,
                  std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override { owner_.on_withdrawn(); }
@@ -139,7 +139,7 @@ class WriteFence final : private SessionFencer::Client,
 
   Reactor& reactor_;
   const Options options_;
-  SessionFencer& sessions_;
+  NexusFencer& sessions_;
   RegistrationTable& registrations_;
   PathSet& paths_;
   const GroupController& groups_;

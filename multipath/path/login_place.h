@@ -45,7 +45,7 @@ struct LoginPlace {
 
 // Whether a redirect had a part in the last login, which says less then to a disk that does not
 // vouch for its target.
-[[nodiscard]] inline bool led_elsewhere(const Session& session) {
+[[nodiscard]] inline bool was_redirected(const Session& session) {
   return !(session.peer() == session.portal_address());
 }
 

@@ -1,7 +1,7 @@
 // MarginalPath: whether a path has failed so often lately that it is a last resort, used when no
 // other path is up. Each failure meanwhile, or soon after, doubles the time. The options have the
 // names of multipath.conf; what is counted are the path's own failures, no test I/O: that it went
-// down without having said so, that it was silent (see PathSilence) while others were not, and so
+// down without having said so, that it was silent (see StallDetector) while others were not, and so
 // many errors of single commands. Pure.
 #pragma once
 

@@ -148,7 +148,7 @@ void Path::on_task_complete(ScsiTask& task) noexcept {
 }
 
 void Path::withdraw_unsent() {
-  session_.take_back_unsent(
+  session_.withdraw_unsent(
       [](const ScsiTask& task, const void* path) noexcept {
         return task.on_complete == &Path::on_task_complete &&
                static_cast<const PathCommand*>(task.owner)->path == path;

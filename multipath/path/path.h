@@ -30,10 +30,10 @@
 #include "multipath/path/marginal_path.h"
 #include "multipath/path/path_activation.h"
 #include "multipath/path/path_checker.h"
-#include "multipath/path/path_key.h"
-#include "multipath/path/path_silence.h"
 #include "multipath/path/path_state.h"
+#include "multipath/path/pr_registration.h"
 #include "multipath/path/queue_depth.h"
+#include "multipath/path/stall_detector.h"
 
 namespace iscsi_blkback {
 
@@ -52,8 +52,8 @@ struct PathCommand : ListHook<PathCommand> {
 class Path final : private SessionObserver,
                    private LunVerifier::Owner,
                    private PathChecker::Owner,
-                   private PathSilence::Owner,
-                   private PathKey::Owner,
+                   private StallDetector::Owner,
+                   private PrRegistration::Owner,
                    private PathActivation::Owner,
                    private LatencyProbe::Owner {
  public:
@@ -77,7 +77,7 @@ class Path final : private SessionObserver,
     virtual void on_suspect(Path& path) noexcept = 0;
     virtual void on_suspicion_over(Path& path) noexcept = 0;
     // Still suspect a moment after on_suspect; once each time.
-    virtual void on_silence_goes_on(Path& path) noexcept = 0;
+    virtual void on_stall_persists(Path& path) noexcept = 0;
     // Once for each activate(), however late.
     virtual void on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept = 0;
     // After measure(), unless something has gone wrong with it.
@@ -93,7 +93,7 @@ class Path final : private SessionObserver,
   struct Options {
     PathCheckerOptions checker;
     MarginalPathOptions marginal;
-    std::uint64_t host_key = 0;  // see PathKey
+    std::uint64_t host_key = 0;  // see PrRegistration
     RegistrationTable* registrations = nullptr;
   };
 
@@ -131,13 +131,13 @@ class Path final : private SessionObserver,
 
   void set_checker(PathCheckerKind kind) { checker_.set_kind(kind); }
 
-  // Silence: see PathSilence.
+  // Silence: see StallDetector.
   void probe_silence() { silence_.probe(); }
   [[nodiscard]] bool silence_goes_on() const { return silence_.silence_goes_on(); }
 
   // What is registered for persistent reservations.
-  [[nodiscard]] PathKey& key() { return key_; }
-  [[nodiscard]] const PathKey& key() const { return key_; }
+  [[nodiscard]] PrRegistration& key() { return key_; }
+  [[nodiscard]] const PrRegistration& key() const { return key_; }
 
   // Tells the array to serve the LUN here. Only when can_activate() and not activating().
   void activate() { activation_.start(access_); }
@@ -259,7 +259,7 @@ class Path final : private SessionObserver,
 
   void on_suspect() noexcept override;
   void on_suspicion_over() noexcept override { owner_.on_suspicion_over(*this); }
-  void on_silence_goes_on() noexcept override { owner_.on_silence_goes_on(*this); }
+  void on_stall_persists() noexcept override { owner_.on_stall_persists(*this); }
   [[nodiscard]] bool has_outstanding() const noexcept override { return in_flight_ != 0; }
   void on_key_settled() noexcept override { owner_.on_path_idle(*this); }
   void on_key_refused(const char* why) noexcept override;
@@ -323,8 +323,8 @@ class Path final : private SessionObserver,
   std::uint64_t successes_followed_ = 0;  // so many when follow_access() last looked
   QueueDepth depth_;
 
-  PathSilence silence_;
-  PathKey key_;
+  StallDetector silence_;
+  PrRegistration key_;
   PathActivation activation_;
   LatencyProbe probe_;
   MarginalPath marginal_;

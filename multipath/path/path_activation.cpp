@@ -84,7 +84,7 @@ void PathActivation::send() {
 
 void PathActivation::withdraw() {
   withdrawn_ = true;
-  logical_unit_.session().take_back_unsent(
+  logical_unit_.session().withdraw_unsent(
       [](const ScsiTask& task, const void* ours) noexcept { return &task == ours; }, &task_);
 }
 

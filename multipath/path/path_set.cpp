@@ -83,7 +83,7 @@ void PathSet::note_room(Path& path) {
     path.withdraw_unsent();
   }
   used_ = used ? used_ | bit : used_ & ~bit;
-  able_ = used && path.able() ? able_ | bit : able_ & ~bit;
+  eligible_ = used && path.able() ? eligible_ | bit : eligible_ & ~bit;
 }
 
 void PathSet::note_room() {
@@ -98,7 +98,7 @@ void PathSet::withdraw_unsent() {
   }
 }
 
-bool PathSet::count_silence(const Path& path) {
+bool PathSet::count_stall(const Path& path) {
   const PathMask bit = path_bit(path.index());
   return (std::exchange(counted_silence_, counted_silence_ | bit) & bit) == 0;
 }

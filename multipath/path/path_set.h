@@ -52,7 +52,7 @@ class PathSet {
   [[nodiscard]] PathMask suspect() const { return suspect_; }
   [[nodiscard]] PathMask answering() const { return up_ & ~suspect_; }
   // May take a request now: up, not silent while another one is not, with room.
-  [[nodiscard]] PathMask able() const { return able_; }
+  [[nodiscard]] PathMask able() const { return eligible_; }
   [[nodiscard]] static bool has(PathMask mask, const Path& path) {
     return (mask & path_bit(path.index())) != 0;
   }
@@ -75,7 +75,7 @@ class PathSet {
   void note_room();
   // A silence counts as a failure once: false, when it did already, until it is forgotten. True
   // from forget: it had counted.
-  [[nodiscard]] bool count_silence(const Path& path);
+  [[nodiscard]] bool count_stall(const Path& path);
   bool forget_silence(const Path& path);
   // Although it may be up, the path is not used, from the next note_state() on; one at a time.
   void hold_back(const Path& path) { held_back_ = path_bit(path.index()); }
@@ -93,8 +93,8 @@ class PathSet {
   PathMask suspect_ = 0;
   PathMask counted_silence_ = 0;
   PathMask held_back_ = 0;
-  PathMask used_ = 0;  // those of up_ that are not suspect while another one is not
-  PathMask able_ = 0;  // those of used_ that have room for a request
+  PathMask used_ = 0;      // those of up_ that are not suspect while another one is not
+  PathMask eligible_ = 0;  // those of used_ that have room for a request
 };
 
 }  // namespace iscsi_blkback

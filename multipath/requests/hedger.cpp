@@ -134,7 +134,7 @@ bool Hedger::let_go_of_buffer(Request& request) {
     return true;  // the canary gives away the guest's buffers; a hedge's would be no memory any
                   // more
   }
-  return request.path->session().discard(request.task);
+  return request.path->session().detach_buffer(request.task);
 }
 
 // The guest gets the answer of the hedge. At a path, the request stays behind until the path has

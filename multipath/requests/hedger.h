@@ -1,5 +1,5 @@
 // Hedger: what waits at a silent path is asked for once more. While a path is suspect
-// (path_silence.h), other paths take what is new and what waits for room on the connection; and
+// (stall_detector.h), other paths take what is new and what waits for room on the connection; and
 // the reads and flushes that were sent there are asked for once more elsewhere: which of the two
 // is answered first, counts. A write that was sent waits until its path answers or is gone: only
 // then is it known what can still become of it.

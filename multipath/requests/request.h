@@ -55,7 +55,7 @@ struct Request : ListHook<Request>, PathCommand {
   PathMask avoid = 0;                   // a retry preferably elsewhere
   RetryState retries;
   bool waits_for_space = false;  // delayed, or tried again since
-  bool somebody_waits = false;   // a held request waits for the end of this one
+  bool has_waiter = false;       // a held request waits for the end of this one
   std::uint8_t cache_waits = 0;  // of a refused flush; see RequestQueue::ask_for_cache()
   IoStatus result = IoStatus::ok;
   Timer timer;

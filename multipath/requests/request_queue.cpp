@@ -97,7 +97,7 @@ void RequestQueue::start(Request& request, BlockRequest& block) {
   request.avoid = 0;
   request.retries = RetryState();
   request.task.silences = request.task.stuck = 0;
-  request.somebody_waits = false;
+  request.has_waiter = false;
   request.cache_waits = 0;
   request.hedge = nullptr;
   if (closing_) {
@@ -165,7 +165,7 @@ bool RequestQueue::must_wait_for_overlap(const Request& request) {
       if (other.place == Request::Place::at_path && other.is_write() &&
           other.first_sector() < request.end_sector() &&
           request.first_sector() < other.end_sector()) {
-        other.somebody_waits = true;
+        other.has_waiter = true;
         wait = true;
       }
     });
@@ -262,8 +262,8 @@ void RequestQueue::on_command_done(Request& request, ErrorClass error) {
   if (!queued_.empty() && paths_.able() != 0) {
     steps_.due(DiskStep::pump);
   }
-  if (request.somebody_waits) {
-    request.somebody_waits = false;
+  if (request.has_waiter) {
+    request.has_waiter = false;
     steps_.due(DiskStep::release_held);
   }
   if (request.task.direction == DataDirection::none && tells_loss_at_flush(error)) [[unlikely]] {

@@ -24,14 +24,14 @@ iscsi_blkback_test(blkback_control_test
     blkback/guest/disk_device_test.cpp
     blkback/guest/disk_ring_test.cpp
     blkback/guest/disk_teller_test.cpp
-    blkback/guest/disk_wishes_test.cpp
-    blkback/guest/guest_life_test.cpp
+    blkback/guest/runtime_overrides_test.cpp
+    blkback/guest/guest_run_state_test.cpp
     blkback/guest/guest_threads_test.cpp
     blkback/guest/xenbus_node_test.cpp
     blkback/guest/xenbus_state_test.cpp
     blkback/process/control_request_test.cpp
     blkback/process/control_server_test.cpp
-    blkback/process/guest_keeper_test.cpp
+    blkback/process/guest_supervisor_test.cpp
     blkback/process/host_end_test.cpp
     blkback/process/hostile_text_test.cpp
     blkback/process/process_lock_test.cpp

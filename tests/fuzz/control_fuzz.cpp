@@ -9,7 +9,7 @@
 
 #include "blkback/process/control_request.h"
 #include "blkback/process/control_server.h"
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 
 namespace {
 
@@ -36,7 +36,7 @@ void require_bounds(const iscsi_blkback::PathChoice& path) {
   using namespace iscsi_blkback;
   require(!path.portal.host.empty() && path.portal.port != 0);
   require(path.target_name.size() <= kMaxIscsiNameBytes);
-  const DiskPlan plan = plan_paths(DiskPlan{}, path);
+  const DiskConfig plan = config_for_paths(DiskConfig{}, path);
   require(plan.portals.size() == 1 && plan.target_name == path.target_name);
   ResolvedPortal resolved;
   resolved.portal = path.portal;

@@ -11,7 +11,7 @@
 #include "blkback/process/control_server.h"
 #include "initiator/login/target_address.h"
 #include "initiator/scsi/vpd.h"
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 
 namespace {
 

@@ -21,7 +21,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/command_answers_test.cpp
     initiator/session/command_queue_test.cpp
     initiator/session/command_watchdog_test.cpp
-    initiator/session/gather_policy_test.cpp
+    initiator/session/completion_moderator_test.cpp
     initiator/session/keep_alive_test.cpp
     initiator/session/login_phase_test.cpp
     initiator/session/logout_sequence_test.cpp

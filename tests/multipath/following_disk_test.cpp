@@ -30,11 +30,12 @@ TEST_F(FollowingDiskTest, IsNotReadyWhileTheFormerOneIsInUse) {
   auto next = follow({sessions_[0].get()});
   reactor_.run_for(seconds(30));
   EXPECT_EQ(next->ready_calls(), 0);
-  EXPECT_THAT(describe_trouble(next->device().snapshot()), HasSubstr("in use by xvda of guest 5"));
+  EXPECT_THAT(unavailable_reason(next->device().snapshot()),
+              HasSubstr("in use by xvda of guest 5"));
   EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok) << "that one goes on";
   close();
   EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(300)));
-  EXPECT_EQ(describe_trouble(next->device().snapshot()), "");
+  EXPECT_EQ(unavailable_reason(next->device().snapshot()), "");
   EXPECT_EQ(answer(next->write(0, 2)), IoStatus::ok);
 }
 
@@ -96,7 +97,7 @@ TEST_F(FollowingDiskTest, IsNotOvertakenByWhatTheFormerOneHadHeld) {
   EXPECT_EQ(answer(write(0, 8, 4)), IoStatus::aborted);
   EXPECT_EQ(answer(read(0, 8)), IoStatus::aborted);
   EXPECT_EQ(medium(0), 2);
-  EXPECT_THAT(describe_trouble(device_->snapshot()), HasSubstr("another disk of this host"));
+  EXPECT_THAT(unavailable_reason(device_->snapshot()), HasSubstr("another disk of this host"));
 }
 
 TEST_F(FollowingDiskTest, IsNotOvertakenByWhatTheFormerOneHadRetried) {
@@ -187,7 +188,7 @@ TEST_F(FollowingDiskTest, GoesOnAsSoonAsTheFormerOnesWriteIsAnswered) {
   reactor_.run_for(seconds(3));
   EXPECT_TRUE(pending(newer));
   EXPECT_EQ(next->device().snapshot().held, 1U);
-  EXPECT_THAT(describe_trouble(next->device().snapshot()), HasSubstr("no write of"))
+  EXPECT_THAT(unavailable_reason(next->device().snapshot()), HasSubstr("no write of"))
       << "a disk that is being closed is not in use any more";
   target_->release_held();
   EXPECT_EQ(answer(newer, milliseconds(400)), IoStatus::ok);
@@ -397,7 +398,7 @@ TEST_F(FollowingDiskTest, WaitsForTheWritesOfOneThatIsClosedWhateverBecomesOfIts
   device_->set_guest({GuestState::suspended});
   device_->set_guest({GuestState::runs});
   auto next = follow({sessions_[1].get()});
-  EXPECT_THAT(describe_trouble(next->device().snapshot()), HasSubstr("no write of"));
+  EXPECT_THAT(unavailable_reason(next->device().snapshot()), HasSubstr("no write of"));
   EXPECT_FALSE(closed);
   target_->release_held();
   EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, milliseconds(500)));
@@ -476,12 +477,12 @@ TEST_F(FollowingDiskTest, IsNotReadyBeforeNothingOfTheFormerOneCanLand) {
   auto next = follow({sessions_[1].get()});
   reactor_.run_for(seconds(20));
   EXPECT_EQ(next->ready_calls(), 0);
-  EXPECT_THAT(describe_trouble(next->device().snapshot()),
+  EXPECT_THAT(unavailable_reason(next->device().snapshot()),
               HasSubstr("no write of xvda of guest 5"));
   target_->release_held();
   accept(0);
   ASSERT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(5)));
-  EXPECT_EQ(describe_trouble(next->device().snapshot()), "");
+  EXPECT_EQ(unavailable_reason(next->device().snapshot()), "");
   const GuestRequest& seen = next->read(0);
   EXPECT_EQ(answer(seen), IoStatus::ok);
   EXPECT_EQ(static_cast<int>(seen.data[0]), medium(0));
@@ -523,7 +524,7 @@ TEST_F(FollowingDiskTest, ThatRunsIsToldOfADeathAlsoWithoutTheService) {
   GuestRequest& held = write(0, 8, 1);
   reactor_.run_for(options_.quiesce_time - seconds(2));
   EXPECT_TRUE(pending(held));
-  EXPECT_THAT(describe_trouble(device_->snapshot()),
+  EXPECT_THAT(unavailable_reason(device_->snapshot()),
               AllOf(StartsWith(kUntil), HasSubstr("a process of this host")));
   EXPECT_EQ(answer(held, seconds(5)), IoStatus::ok);
 }
@@ -537,7 +538,8 @@ TEST_F(FollowingDiskTest, SeesTheFormerOneAlsoWhenTheFolderHasBeenCleaned) {
   auto next = follow({sessions_[0].get()});
   reactor_.run_for(seconds(5));
   EXPECT_EQ(next->ready_calls(), 0);
-  EXPECT_THAT(describe_trouble(next->device().snapshot()), HasSubstr("in use by xvda of guest 5"));
+  EXPECT_THAT(unavailable_reason(next->device().snapshot()),
+              HasSubstr("in use by xvda of guest 5"));
   EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
   close();
   EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(1)));
@@ -558,7 +560,7 @@ TEST_F(FollowingDiskTest, IsSeenAlsoWhenTheFolderIsCleanedWhileItEnds) {
   auto next = follow({sessions_[1].get()});
   reactor_.run_for(seconds(5));
   EXPECT_EQ(next->ready_calls(), 0);
-  EXPECT_THAT(describe_trouble(next->device().snapshot()),
+  EXPECT_THAT(unavailable_reason(next->device().snapshot()),
               HasSubstr("no write of xvda of guest 5"));
   target_->release_held();
   EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(2)));
@@ -576,7 +578,7 @@ TEST_F(FollowingDiskTest, IsNotServedAsLongAsItCannotTellOthers) {
   reactor_.run_for(seconds(30));
   EXPECT_EQ(ready_calls_, 0);
   EXPECT_TRUE(pending(held));
-  EXPECT_THAT(describe_trouble(device_->snapshot()),
+  EXPECT_THAT(unavailable_reason(device_->snapshot()),
               AllOf(HasSubstr("cannot be kept in order"), HasSubstr(options_.barrier_directory)));
   std::filesystem::remove(options_.barrier_directory);
   EXPECT_EQ(answer(held, seconds(2)), IoStatus::ok);
@@ -593,7 +595,7 @@ TEST_F(FollowingDiskTest, WaitsForItsTurnAtTheFolderWithoutAWord) {
   reactor_.run_for(seconds(4));
   EXPECT_EQ(ready_calls_, 0);
   EXPECT_TRUE(pending(held));
-  EXPECT_EQ(describe_trouble(device_->snapshot()), "");
+  EXPECT_EQ(unavailable_reason(device_->snapshot()), "");
   turn.reset();
   EXPECT_EQ(answer(held, milliseconds(300)), IoStatus::ok);
   EXPECT_EQ(ready_calls_, 1);
@@ -608,7 +610,7 @@ TEST_F(FollowingDiskTest, SaysSoWhenItsTurnAtTheFolderDoesNotCome) {
   const int before = change_calls_;
   reactor_.run_for(milliseconds(1200));
   EXPECT_GT(change_calls_, before);
-  EXPECT_THAT(describe_trouble(device_->snapshot()),
+  EXPECT_THAT(unavailable_reason(device_->snapshot()),
               HasSubstr(folder_.path() + " is locked by another process"));
   turn.reset();
   EXPECT_TRUE(reactor_.run_until([&] { return ready_calls_ == 1; }, seconds(2)));
@@ -625,7 +627,7 @@ TEST_F(FollowingDiskTest, IsNotServedWhereAsManyUseTheLunAsCan) {
   auto next = follow({sessions_[0].get()});
   reactor_.run_for(seconds(10));
   EXPECT_EQ(next->ready_calls(), 0);
-  EXPECT_THAT(describe_trouble(next->device().snapshot()),
+  EXPECT_THAT(unavailable_reason(next->device().snapshot()),
               HasSubstr("128 disks of this host use the LUN"));
   others.back().leave();
   EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(2)));
@@ -644,7 +646,7 @@ TEST_F(FollowingDiskTest, WaitsForTheQuiesceTimeAfterAHostThatDidNotEndInOrder) 
   reactor_.run_for(seconds(30));
   EXPECT_EQ(ready_calls_, 0);
   EXPECT_TRUE(pending(first));
-  EXPECT_THAT(describe_trouble(device_->snapshot()),
+  EXPECT_THAT(unavailable_reason(device_->snapshot()),
               AllOf(StartsWith(kUntil), HasSubstr("had not ended in order")));
   EXPECT_EQ(answer(first, seconds(20)), IoStatus::ok);
   EXPECT_EQ(ready_calls_, 1);

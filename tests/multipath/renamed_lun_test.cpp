@@ -57,7 +57,8 @@ class RenamedLun : public FollowingDisk {
   void expect_to_wait(OtherDisk& next) {
     reactor_.run_for(seconds(10));
     EXPECT_EQ(next.ready_calls(), 0);
-    EXPECT_THAT(describe_trouble(next.device().snapshot()), HasSubstr("in use by xvda of guest 5"));
+    EXPECT_THAT(unavailable_reason(next.device().snapshot()),
+                HasSubstr("in use by xvda of guest 5"));
   }
   void expect_the_next_disk_to_wait(std::size_t portal) {
     auto next = follow({sessions_[portal].get()});
@@ -183,7 +184,8 @@ TEST_F(RenamedLun, ThatWasTwoForItsDisksIsOneAsSoonAsAPathTellsSo) {
   EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
   reactor_.run_for(seconds(10));
   EXPECT_TRUE(pending(held));
-  EXPECT_THAT(describe_trouble(other->device().snapshot()), HasSubstr("in use by xvda of guest 5"));
+  EXPECT_THAT(unavailable_reason(other->device().snapshot()),
+              HasSubstr("in use by xvda of guest 5"));
   close();
   EXPECT_TRUE(reactor_.run_until([&] { return !pending(held); }, seconds(2)));
   EXPECT_EQ(held.status, IoStatus::ok);

@@ -64,8 +64,8 @@ iscsi_blkback_test(multipath_target_test LABEL target
 # What turns a disk's URL into an open LUN.
 iscsi_blkback_test(multipath_attach_test
   SOURCES
-    multipath/attach/disk_resolver_test.cpp
-    multipath/attach/disk_target_test.cpp
+    multipath/attach/path_discovery_test.cpp
+    multipath/attach/disk_url_test.cpp
     multipath/attach/host_id_test.cpp
     multipath/attach/session_pool_isid_test.cpp
     multipath/attach/session_pool_test.cpp

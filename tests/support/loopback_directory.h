@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "multipath/attach/portal_directory.h"
+#include "multipath/attach/portal_resolver.h"
 
 namespace iscsi_blkback {
 
-class LoopbackDirectory final : public PortalDirectory {
+class LoopbackDirectory final : public PortalResolver {
  public:
   Result<std::vector<SocketAddress>> resolve(const Portal&) override {
     ++lookups;

@@ -11,7 +11,7 @@
 #include <cstdint>
 
 #include "base/unique_fd.h"
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 #include "tools/config/config_options.h"
 #include "tools/config/config_reader.h"
 

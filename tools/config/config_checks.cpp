@@ -6,7 +6,7 @@
 #include <array>
 #include <initializer_list>
 
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 #include "multipath/attach/policy_contradiction.h"
 
 namespace iscsi_blkback {

@@ -11,8 +11,8 @@
 
 #include "base/decimal.h"
 #include "base/log.h"
-#include "multipath/attach/disk_target.h"
-#include "multipath/path/path_key.h"
+#include "multipath/attach/disk_url.h"
+#include "multipath/path/pr_registration.h"
 #include "tools/config/config.h"
 
 namespace iscsi_blkback {
@@ -74,7 +74,8 @@ std::optional<std::uint64_t> parse_reservation_key(std::string_view word) {
   const char* const end = word.data() + word.size();
   std::uint64_t key = 0;
   const auto [stop, error] = std::from_chars(has_prefix ? word.data() + 2 : end, end, key, 16);
-  const bool right = error == std::errc() && stop == end && key != 0 && key <= PathKey::kMaxHostKey;
+  const bool right =
+      error == std::errc() && stop == end && key != 0 && key <= PrRegistration::kMaxHostKey;
   return right ? std::optional(key) : std::nullopt;
 }
 

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 #include "tools/config/array_table.h"
 #include "tools/config/config_checks.h"
 #include "tools/config/config_options.h"

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 
 namespace iscsi_blkback {
 namespace {

@@ -21,7 +21,7 @@
 #include "base/uring_reactor.h"
 #include "initiator/discovery/discovery.h"
 #include "initiator/login/resolve.h"
-#include "multipath/attach/portal_directory.h"
+#include "multipath/attach/portal_resolver.h"
 #include "multipath/multipath_text.h"
 #include "tools/config/config.h"
 #include "tools/lunex/lunex_disk.h"
@@ -166,7 +166,7 @@ class Bench {
       return fail(ErrorCode::unavailable, "interrupted before the LUN was reached");
     }
     const MultipathSnapshot now = disk_->snapshot();
-    const std::string trouble = settled ? describe_trouble(now) : describe_delay(now);
+    const std::string trouble = settled ? unavailable_reason(now) : describe_delay(now);
     if (!trouble.empty()) {
       return fail(ErrorCode::unavailable, trouble);
     }
@@ -427,7 +427,7 @@ int describe(const Arguments& arguments) {
 Result<Discovery> ask_for_targets(const SessionOptions& session,
                                   std::vector<SocketAddress> addresses, const Portal& portal) {
   DiscoveryOptions question = discovery_options(session, std::move(addresses), portal.to_string());
-  question.rounds = kPatientDiscoveryRounds;
+  question.rounds = kDiscoveryRounds;
   return discover(std::move(question));
 }
 

@@ -45,16 +45,16 @@ Result<ResolvedDisk> look_up_lun(const Configuration& configuration, const std::
   if (!is_iscsi_params(url)) {
     return fail(ErrorCode::invalid_argument, "the URL does not begin with iscsi:");
   }
-  const auto target = parse_disk_target(url);
+  const auto target = parse_disk_url(url);
   if (!target) {
     return tl::unexpected(target.error());
   }
-  auto plan = plan_disk(*target, configuration, "lunex", read_only);
+  auto plan = configure_disk(*target, configuration, "lunex", read_only);
   if (!plan) {
     return fail(ErrorCode::invalid_argument, plan.error().message);
   }
   plan->paths.sessions_per_portal = sessions.value_or(plan->paths.sessions_per_portal);
-  return resolve_disk(*plan, patient_portal_directory());
+  return resolve_disk(*plan, retrying_portal_resolver());
 }
 
 LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth,
@@ -66,8 +66,9 @@ LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, s
           LogicalUnit::longest_identification(specification.multipath.checker_timeout)),
       lun_is_named_(specification.multipath.wwid.has_value()),
       sessions_(reactor, lunex_isids(reactor)),
-      patience_timer_(
-          reactor, [](void* self) noexcept { static_cast<LunexDisk*>(self)->paths_->give_up(); },
+      drain_timer_(
+          reactor,
+          [](void* self) noexcept { static_cast<LunexDisk*>(self)->paths_->abort_outstanding(); },
           this) {
   MultipathOptions multipath = specification.multipath;
   multipath.max_requests = depth;
@@ -113,7 +114,7 @@ bool LunexDisk::overdue() const {
 }
 
 std::string LunexDisk::trouble() const {
-  return settled() ? describe_trouble(device_->snapshot()) : std::string();
+  return settled() ? unavailable_reason(device_->snapshot()) : std::string();
 }
 
 std::string LunexDisk::conflict() const {
@@ -165,13 +166,13 @@ void LunexDisk::close() {
   if (std::exchange(closing_, true)) {
     return;
   }
-  patience_timer_.start_after(kClosePatience);
+  drain_timer_.start_after(kClosePatience);
   device_->close(
       false, [](void* self) noexcept { static_cast<LunexDisk*>(self)->on_device_closed(); }, this);
 }
 
 void LunexDisk::on_device_closed() {
-  patience_timer_.stop();
+  drain_timer_.stop();
   const std::vector<Session*> sessions = paths_->sessions();
   paths_.reset();
   device_.reset();

@@ -10,7 +10,7 @@
 #include "base/reactor.h"
 #include "base/result.h"
 #include "initiator/session/session.h"
-#include "multipath/attach/disk_lookup.h"
+#include "multipath/attach/discovery_state.h"
 #include "multipath/attach/disk_paths.h"
 #include "multipath/attach/session_pool.h"
 #include "multipath/multipath_device.h"
@@ -86,7 +86,7 @@ class LunexDisk final : private MultipathDevice::Observer {
   std::optional<MultipathDevice> device_;
   std::optional<DiskPaths> paths_;  // as long as device_
   std::size_t fewest_paths_up_ = 0;
-  Timer patience_timer_;
+  Timer drain_timer_;
   bool closing_ = false;
 };
 

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "multipath/attach/disk_target.h"
+#include "multipath/attach/disk_url.h"
 
 namespace iscsi_blkback {
 

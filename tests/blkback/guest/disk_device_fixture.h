@@ -19,7 +19,7 @@ namespace iscsi_blkback {
 using namespace std::chrono_literals;
 
 // Portals are numeric here.
-class NoInquirer final : public PortalInquirer {
+class NoInquirer final : public AsyncPortalResolver {
  public:
   void resolve(const Portal&, const std::string&,
                std::function<void(Result<std::vector<SocketAddress>>)>) override {}
@@ -140,7 +140,7 @@ class DiskDeviceTest : public testing::Test, public DiskOwner {
 
   SimReactor reactor_{1};
   IdlePlane plane_;
-  DiskResolver resolver_{reactor_, std::make_unique<NoInquirer>()};
+  PathDiscovery resolver_{reactor_, std::make_unique<NoInquirer>()};
   Configuration configuration_;
   LogLimiter log_;
   DiskDescription description_;

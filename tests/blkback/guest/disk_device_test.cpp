@@ -85,7 +85,7 @@ TEST_F(DiskDeviceTest, WhatIsHeardOfADeviceThatClosesIsOfNoInterest) {
   serve();
   device_->close(false);
   error_ = "as it was";
-  plane_.events->on_trouble("no path answers");
+  plane_.events->on_unavailable("no path answers");
   plane_.events->on_conflict("LUN 1 here, LUN 2 there");
   plane_.events->on_grown({.sector_count = 4096});
   EXPECT_EQ(error_, "as it was");

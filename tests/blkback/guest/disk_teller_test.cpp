@@ -21,14 +21,14 @@ class DiskTellerTest : public testing::Test, public DiskEvents, public RingEvent
   void on_ready(const Geometry&, const LunNames&) override {}
   void on_conflict(const std::string&) override {}
   void on_grown(const Geometry&) override {}
-  void on_trouble(const std::string& why) override { heard_.push_back(why); }
+  void on_unavailable(const std::string& why) override { heard_.push_back(why); }
   void on_closed() override {}
   void on_ring_connected(const Result<void>&) override {}
   void on_ring_broken(const std::string& why) override { heard_.push_back(why); }
   void on_ring_disconnected() override {}
 
   void tell_both(const DiskTeller& teller) {
-    teller.tell_disk([](DiskEvents& events) { events.on_trouble("disk"); });
+    teller.tell_disk([](DiskEvents& events) { events.on_unavailable("disk"); });
     teller.tell_ring([](RingEvents& events) { events.on_ring_broken("ring"); });
   }
   std::vector<std::string> heard() {

@@ -45,9 +45,9 @@ struct SimNames {
 };
 
 // Answers on the reactor, some time later.
-class SimInquirer final : public PortalInquirer {
+class SimPortalResolver final : public AsyncPortalResolver {
  public:
-  SimInquirer(SimReactor& reactor, SimNames& names) : reactor_(reactor), names_(names) {}
+  SimPortalResolver(SimReactor& reactor, SimNames& names) : reactor_(reactor), names_(names) {}
 
   void resolve(const Portal& portal, const std::string&,
                std::function<void(Result<std::vector<SocketAddress>>)> done) override {
@@ -138,7 +138,7 @@ class GuestBackendTest : public testing::Test {
               }
               return std::unique_ptr<XenStore>(xen_.store().connect(own_domain));
             },
-            domains_may_be_asked_ ? domains_.get() : nullptr, data_plane(), disk_resolver_},
+            domains_may_be_asked_ ? domains_.get() : nullptr, data_plane(), path_discovery_},
         configuration_, own_domain, kGuest, [this] { finished_ = true; });
     ASSERT_TRUE(backend_->start());
   }
@@ -363,7 +363,7 @@ class GuestBackendTest : public testing::Test {
   FakeToolstack toolstack_{xen_};
   SimTarget target_;
   SimNames resolver_;
-  DiskResolver disk_resolver_{reactor_, std::make_unique<SimInquirer>(reactor_, resolver_)};
+  PathDiscovery path_discovery_{reactor_, std::make_unique<SimPortalResolver>(reactor_, resolver_)};
   Configuration configuration_;
   DomainId own_domain_ = 0;
   std::unique_ptr<GrantTable> grants_;

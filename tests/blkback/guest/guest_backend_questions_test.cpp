@@ -4,7 +4,7 @@
 #include <set>
 
 #include "base/log.h"
-#include "blkback/guest/guest_life.h"
+#include "blkback/guest/guest_run_state.h"
 #include "multipath/fencing/lun_write_barrier.h"
 #include "tests/blkback/guest/guest_backend_fixture.h"
 

@@ -11,7 +11,7 @@
 #include "base/uring_reactor.h"
 #include "blkback/guest/guest_backend.h"
 #include "blkback/guest/guest_data_plane.h"
-#include "blkback/process/guest_keeper.h"
+#include "blkback/process/guest_supervisor.h"
 #include "tests/support/fake_toolstack.h"
 #include "tests/support/fake_xenstored.h"
 #include "tests/support/loopback_directory.h"
@@ -52,7 +52,7 @@ TEST(GuestThreads, AttachStatusAndDetachAcrossThreads) {
   auto domains = xen.open_domain_info();
   auto plane =
       std::make_unique<GuestDataPlane>(**io, **control, *grants, *channels, DomainId{0}, kGuest);
-  auto resolver = make_threaded_resolver(**control, directory);
+  auto resolver = make_path_discovery(**control, directory);
   bool finished = false;
   auto backend = std::make_unique<GuestBackend>(
       GuestBackend::Environment{**control, [&] { return xenstored.connect(); }, domains.get(),
@@ -121,7 +121,7 @@ TEST(GuestThreads, TheServiceHearsOfXenstoredsDeathAtOnceAndGoesOnWithTheNext) {
   CountingLauncher launcher;
   int opened = 0;
   int failed = 0;
-  GuestKeeper keeper(
+  GuestSupervisor supervisor(
       **control,
       [&]() -> Result<std::unique_ptr<XenStore>> {
         auto store = xenstored.connect();
@@ -129,7 +129,7 @@ TEST(GuestThreads, TheServiceHearsOfXenstoredsDeathAtOnceAndGoesOnWithTheNext) {
         return store;
       },
       launcher, 0);
-  ASSERT_TRUE(keeper.start());
+  ASSERT_TRUE(supervisor.start());
   const auto run_until = [&](const std::function<bool()>& predicate) {
     const TimePoint end = (*control)->now() + 60s;
     while (!predicate() && (*control)->now() < end) {

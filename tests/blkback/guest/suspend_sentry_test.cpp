@@ -228,7 +228,7 @@ TEST(SuspendSentry, AXenstoredThatHangsHidesNoSuspend) {
   ASSERT_TRUE(control);
   auto domains = xen.open_domain_info();
   NullPlane plane(**control);
-  auto resolver = make_threaded_resolver(**control, directory);
+  auto resolver = make_path_discovery(**control, directory);
   std::atomic<bool> finished = false;
   std::unique_ptr<GuestBackend> backend;
   SuspendSentry sentry(
@@ -242,7 +242,7 @@ TEST(SuspendSentry, AXenstoredThatHangsHidesNoSuspend) {
   std::thread control_thread([&] { (*control)->run(); });
   ASSERT_TRUE(comes_true([&] { return plane.opened.load(); }));
   xenstored.set_hung(true);
-  plane.tell([](DiskEvents& events) { events.on_trouble("no path answers"); });
+  plane.tell([](DiskEvents& events) { events.on_unavailable("no path answers"); });
   std::this_thread::sleep_for(kAWhile);
   xen.set_domain_silently(kServed, kSuspended);
   EXPECT_TRUE(comes_true([&] { return plane.held.load(); })) << "the disks go on sending";

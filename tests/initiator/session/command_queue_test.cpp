@@ -174,7 +174,7 @@ TEST_F(CommandQueueTest, AnAnswerForgetsThatItWasGivenUpBefore) {
   TaskSlot& slot = sent(0);
   sent(1);
   EXPECT_FALSE(queue.one_given_up_before());
-  queue.count_silence();
+  queue.count_stall();
   tasks[0].stuck = 2;
   EXPECT_TRUE(queue.one_given_up_before());
   slot.task->outcome = TaskOutcome::completed;

@@ -189,7 +189,7 @@ TEST_F(SessionFunctionsTest, DoubtedCommandsAreAbortedSooner) {
   const TestCommand& command = stuck(0);
   const TestCommand& other = stuck(1);
   reactor.run_for(milliseconds(10));
-  initiator.session.doubt_commands(encode_lun(0));
+  initiator.session.hasten_timeout(encode_lun(0));
   reactor.run_for(test_session_options().command_timeout / 4);
   EXPECT_TRUE(command.done);
   EXPECT_EQ(command.task.outcome, TaskOutcome::aborted);
@@ -257,7 +257,7 @@ TEST_F(SessionFunctionsTest, OnlyTheUnsentCommandsOfTheCallerAreTakenBack) {
   const TestCommand& meant = stuck(0);
   const TestCommand& of_somebody_else = stuck(0);
   reactor.run_for(milliseconds(10));
-  initiator.session.take_back_unsent(
+  initiator.session.withdraw_unsent(
       [](const ScsiTask& task, const void* caller) noexcept {
         const auto& ours = *static_cast<const std::array<const ScsiTask*, 2>*>(caller);
         return std::find(ours.begin(), ours.end(), &task) != ours.end();

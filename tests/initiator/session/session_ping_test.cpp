@@ -1,4 +1,4 @@
-// Session::ping() and discard(): what a multipath device asks of a session that has gone silent.
+// Session::ping() and detach_buffer(): what a multipath device asks of a session that has gone silent.
 #include "tests/initiator/session/session_fixture.h"
 
 namespace iscsi_blkback {
@@ -85,7 +85,7 @@ TEST_F(SessionPingTest, WhatIsDiscardedDoesNotArrive) {
   reactor.run_for(milliseconds(10));
   TestCommand other;
   other.submit_read(initiator.session, 0, 128);
-  ASSERT_TRUE(initiator.session.discard(read.task));
+  ASSERT_TRUE(initiator.session.detach_buffer(read.task));
   reactor.network().set_held(test_address(1), SimDirection::to_client, false);
   ASSERT_TRUE(runs_until(reactor, [&] { return read.done && other.done; }));
   EXPECT_TRUE(read.task.succeeded());
@@ -106,8 +106,8 @@ TEST_F(SessionPingTest, AReadThatTheConnectionIsReceivingIsNotDiscarded) {
       reactor, [&] { return initiator.session.statistics().bytes_received > before + 20000; }));
   reactor.network().set_held(test_address(1), SimDirection::to_client, true);
   reactor.run_for(milliseconds(10));
-  const bool first = initiator.session.discard(read.task);
-  const bool second = initiator.session.discard(other.task);
+  const bool first = initiator.session.detach_buffer(read.task);
+  const bool second = initiator.session.detach_buffer(other.task);
   EXPECT_NE(first, second) << "the one that the target has answered first";
   reactor.network().set_held(test_address(1), SimDirection::to_client, false);
   ASSERT_TRUE(runs_until(reactor, [&] { return read.done && other.done; }));

@@ -2,7 +2,7 @@
 // time. What they are for: lun_fence_test.cpp.
 #include <gmock/gmock.h>
 
-#include "multipath/path/path_key.h"
+#include "multipath/path/pr_registration.h"
 #include "tests/multipath/multipath_fixture.h"
 
 namespace iscsi_blkback {
@@ -235,8 +235,8 @@ TEST_F(ReservationKeyTest, CloseDoesNotWaitLongForATargetThatDoesNotAnswer) {
   target_->inject(held);
   const TimePoint began = reactor_.now();
   begin_to_close();
-  EXPECT_TRUE(closes(PathKey::kGiveBackTime + milliseconds(1)));
-  EXPECT_GE(reactor_.now() - began, PathKey::kGiveBackTime);
+  EXPECT_TRUE(closes(PrRegistration::kUnregisterTime + milliseconds(1)));
+  EXPECT_GE(reactor_.now() - began, PrRegistration::kUnregisterTime);
   EXPECT_EQ(keys().size(), 2U);
   target_->clear_faults();
   target_->release_held();
@@ -250,7 +250,7 @@ TEST_F(ReservationKeyTest, SessionsEndWithACommandThatIsNeverAnswered) {
   never.answer = false;
   target_->inject(never);
   begin_to_close();
-  EXPECT_TRUE(closes(PathKey::kGiveBackTime + milliseconds(1)));
+  EXPECT_TRUE(closes(PrRegistration::kUnregisterTime + milliseconds(1)));
   const TimePoint began = reactor_.now();
   stop_sessions();
   EXPECT_LE(reactor_.now() - began, session_options_.logout_timeout);
@@ -262,7 +262,7 @@ TEST_F(ReservationKeyTest, ARemovalDoesNotWaitLongForATargetThatDoesNotAnswer) {
   never.answer = false;
   target_->inject(never);
   ASSERT_TRUE(remove(0));
-  reactor_.run_for(PathKey::kGiveBackTime - milliseconds(10));
+  reactor_.run_for(PrRegistration::kUnregisterTime - milliseconds(10));
   EXPECT_EQ(removed_, 0);
   EXPECT_TRUE(wait_for_removal(milliseconds(20)));
   EXPECT_EQ(sessions_[0]->statistics().connection_losses, 0U) << "others may use it";
@@ -301,7 +301,7 @@ TEST_F(ReservationKeyTest, UnitAttentionsAndABusyTargetAreMet) {
   busy.status = ScsiStatus::busy;
   target_->inject(busy);
   begin_to_close();
-  EXPECT_TRUE(closes(PathKey::kGiveBackTime));
+  EXPECT_TRUE(closes(PrRegistration::kUnregisterTime));
   EXPECT_THAT(keys(), IsEmpty());
 }
 
@@ -322,7 +322,7 @@ TEST_F(ReservationKeyTest, ATargetThatStaysBusyIsNotWaitedForLong) {
   busy.status = ScsiStatus::busy;
   target_->inject(busy);
   begin_to_close();
-  EXPECT_TRUE(closes(PathKey::kGiveBackTime + milliseconds(10)));
+  EXPECT_TRUE(closes(PrRegistration::kUnregisterTime + milliseconds(10)));
   EXPECT_EQ(keys().size(), 2U);
 }
 

@@ -10,7 +10,7 @@
 #include "blkback/guest/guest_data_plane.h"
 #include "blkback/process/control_request.h"
 #include "blkback/process/process_lock.h"
-#include "multipath/attach/disk_resolver.h"
+#include "multipath/attach/path_discovery.h"
 #include "multipath/fencing/lun_write_barrier.h"
 #include "tests/simulation/host/product_configuration.h"
 
@@ -18,7 +18,7 @@ namespace iscsi_blkback {
 namespace {
 
 // Portals of the simulation are numeric: nothing is ever looked up.
-class NoInquirer final : public PortalInquirer {
+class NoInquirer final : public AsyncPortalResolver {
  public:
   void resolve(const Portal& /*portal*/, const std::string& /*target_name*/,
                std::function<void(Result<std::vector<SocketAddress>>)> /*done*/) override {}
@@ -231,7 +231,7 @@ class ProductProcess::Inside {
   LeakyGrantTable leaky;
   GuestDataPlane plane;
   WatchedDataPlane watched;
-  DiskResolver resolver;
+  PathDiscovery resolver;
   GuestBackend backend;
 };
 

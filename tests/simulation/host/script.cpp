@@ -15,7 +15,7 @@ constexpr microseconds kMaxLook{4000};
 }  // namespace
 
 Script::Script(SimReactor& reactor, std::function<bool()> able)
-    : reactor_(reactor), able_(std::move(able)) {}
+    : reactor_(reactor), eligible_(std::move(able)) {}
 
 Script::~Script() {
   *exists_ = false;
@@ -63,7 +63,7 @@ void Script::look() {
   }
   Step& step = steps_.front();
   if (step.action) {
-    if (able_()) {
+    if (eligible_()) {
       const std::function<void()> action = std::move(step.action);
       steps_.pop_front();
       action();

@@ -38,7 +38,7 @@ class Script {
   void look_after(Duration pause);
 
   SimReactor& reactor_;
-  std::function<bool()> able_;
+  std::function<bool()> eligible_;
   std::deque<Step> steps_;
   TimePoint waits_since_{};
   bool waits_ = false;

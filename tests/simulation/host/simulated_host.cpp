@@ -43,7 +43,7 @@ std::string SimulatedHost::run_parent() {
 // ---- the service
 
 void SimulatedHost::start_service() {
-  ISCSI_BLKBACK_ASSERT(keeper_ == nullptr);
+  ISCSI_BLKBACK_ASSERT(supervisor_ == nullptr);
   ++service_life_;
   service_kernel_ =
       std::make_unique<KernelProcess>(fmt::format("host {} service", number_), next_pid_++);
@@ -52,9 +52,9 @@ void SimulatedHost::start_service() {
   {
     const KernelProcess::Running running(*service_kernel_);
     GuestLauncher& launcher = *this;
-    keeper_ = std::make_unique<GuestKeeper>(
+    supervisor_ = std::make_unique<GuestSupervisor>(
         *service_reactor_, [this] { return xenstored_.connect(this); }, launcher, 0);
-    started = keeper_->start().has_value();
+    started = supervisor_->start().has_value();
   }
   if (!started) {
     kill_service(kServiceRestart);
@@ -63,24 +63,24 @@ void SimulatedHost::start_service() {
 
 // Its own objects can be destroyed: it has nothing that waits for anybody.
 void SimulatedHost::stop_service() {
-  if (keeper_ == nullptr) {
+  if (supervisor_ == nullptr) {
     return;
   }
   {
     const KernelProcess::Running running(*service_kernel_);
-    keeper_.reset();
+    supervisor_.reset();
   }
   service_reactor_.reset();
   service_kernel_->release_all();
 }
 
 void SimulatedHost::kill_service(Duration until_started) {
-  if (keeper_ == nullptr) {
+  if (supervisor_ == nullptr) {
     return;
   }
   stop_service();
   world_.later(until_started, [this] {
-    if (keeper_ == nullptr) {
+    if (supervisor_ == nullptr) {
       start_service();
     }
   });
@@ -127,15 +127,15 @@ void SimulatedHost::on_process_ended(SimulatedProcess& process, bool clean) {
   // Not now: it may be on the stack.
   world_.later({}, [gone = std::shared_ptr<SimulatedProcess>(std::move(*found))] {});
   processes_.erase(found);
-  if (keeper_ == nullptr) {
+  if (supervisor_ == nullptr) {
     return;
   }
   const Duration until_heard = microseconds(world_.reactor().schedule_random().below(2000));
   world_.later(until_heard, [this, life = service_life_, guest, pid, clean] {
-    if (keeper_ != nullptr && life == service_life_) {
+    if (supervisor_ != nullptr && life == service_life_) {
       service_reactor_->post([this, guest, pid, clean] {
         note_death(run_directory(), pid, service_reactor_->now());
-        keeper_->on_exit(guest, clean);
+        supervisor_->on_exit(guest, clean);
       });
     }
   });
@@ -164,10 +164,10 @@ std::vector<SimulatedProcess*> SimulatedHost::processes() {
 }
 
 std::size_t SimulatedHost::waiting_guests() const {
-  if (keeper_ == nullptr) {
+  if (supervisor_ == nullptr) {
     return 0;
   }
-  const std::vector<ServedGuest> guests = keeper_->guests();
+  const std::vector<ServedGuest> guests = supervisor_->guests();
   return static_cast<std::size_t>(std::count_if(
       guests.begin(), guests.end(), [](const ServedGuest& guest) { return guest.pid == 0; }));
 }

@@ -1,5 +1,5 @@
 // SimulatedHost: one computer of the simulation: an in-memory Xen, a run directory of its own, the
-// service's control side (GuestKeeper, with a launcher that starts simulated processes), the
+// service's control side (GuestSupervisor, with a launcher that starts simulated processes), the
 // processes of its guests, and its domains. Everything on the main reactor but what processes do.
 #pragma once
 
@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "blkback/process/guest_keeper.h"
+#include "blkback/process/guest_supervisor.h"
 #include "tests/simulation/host/simulated_process.h"
 #include "tests/simulation/host/simulated_world.h"
 #include "tests/simulation/host/simulated_xenstored.h"
@@ -83,7 +83,7 @@ class SimulatedHost final : private GuestLauncher, private SimulatedProcess::Own
   std::vector<std::unique_ptr<SimulatedProcess>> processes_;
   std::unique_ptr<KernelProcess> service_kernel_;
   std::unique_ptr<SimReactor> service_reactor_;
-  std::unique_ptr<GuestKeeper> keeper_;  // null while the service does not run
+  std::unique_ptr<GuestSupervisor> supervisor_;  // null while the service does not run
   std::uint64_t service_life_ = 0;
 };
 

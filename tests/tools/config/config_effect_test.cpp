@@ -1,6 +1,6 @@
 // Refusals of what would be accepted and have no effect, and of settings that contradict each other
 // across sections, with the places that they come from.
-#include "multipath/attach/disk_plan.h"
+#include "multipath/attach/disk_config.h"
 #include "multipath/attach/policy_contradiction.h"
 #include "tests/tools/config/config_text.h"
 
@@ -226,7 +226,7 @@ TEST(ConfigPlumbing, OptionsOfMultipathConfWithoutACounterpartAreRefusedWithTheR
 std::string plan_refusal(const std::string& text, const char* params) {
   const Configuration configuration = accepted(text);
   const auto plan =
-      plan_disk(parse_disk_target(params).value(), configuration, "xvda", /*read_only=*/false);
+      configure_disk(parse_disk_url(params).value(), configuration, "xvda", /*read_only=*/false);
   return plan ? "accepted" : plan.error().message;
 }
 

@@ -3,7 +3,7 @@
 // here: what is the session's makes a session of the disk's own, everything else is the disk's.
 #include <set>
 
-#include "multipath/attach/disk_plan.h"
+#include "multipath/attach/disk_config.h"
 #include "multipath/attach/session_pool.h"
 #include "tests/support/sim_reactor.h"
 #include "tests/tools/config/config_text.h"
@@ -26,7 +26,7 @@ struct PerLun {
   const char* name;
   const char* value;  // as in the file
   Of of;
-  bool (*has_it)(const DiskPlan& plan) = nullptr;  // disk, paths and discovery
+  bool (*has_it)(const DiskConfig& plan) = nullptr;  // disk, paths and discovery
 };
 
 constexpr const char* kTarget = "iqn.2009-02.com.example:t";
@@ -46,17 +46,17 @@ std::string two_luns(const std::string& setting) {
          setting;
 }
 
-DiskPlan plan_of(const Configuration& configuration, const std::string& params) {
-  auto plan = plan_disk(parse_disk_target(params).value(), configuration, "xvda", false);
+DiskConfig plan_of(const Configuration& configuration, const std::string& params) {
+  auto plan = configure_disk(parse_disk_url(params).value(), configuration, "xvda", false);
   EXPECT_TRUE(plan.has_value()) << plan.error().message;
-  return plan.value_or(DiskPlan{});
+  return plan.value_or(DiskConfig{});
 }
 
 // Both disks' sessions to one portal; the disks come in this order.
-void expect_sessions(const DiskPlan& first, const DiskPlan& second, bool shared) {
+void expect_sessions(const DiskConfig& first, const DiskConfig& second, bool shared) {
   SimReactor reactor(1);
   SessionPool pool(reactor, 0, 5);
-  const auto acquire = [&](const DiskPlan& plan) {
+  const auto acquire = [&](const DiskConfig& plan) {
     SessionOptions options = plan.session;
     options.portal = SocketAddress::parse("192.0.2.1", 3260).value();
     return pool.acquire(options, plan.session_variant).value();
@@ -78,8 +78,8 @@ void expect_sessions(const DiskPlan& first, const DiskPlan& second, bool shared)
   EXPECT_TRUE(reactor.run_until([&] { return pool.empty(); }, 30s));
 }
 
-void expect_holds_for_one(const DiskPlan& plain, const DiskPlan& own, Of of,
-                          bool (*has_it)(const DiskPlan& plan)) {
+void expect_holds_for_one(const DiskConfig& plain, const DiskConfig& own, Of of,
+                          bool (*has_it)(const DiskConfig& plan)) {
   const bool of_session = of == Of::session || of == Of::secret;
   expect_sessions(plain, own, !of_session);
   expect_sessions(own, plain, !of_session);
@@ -95,57 +95,59 @@ void expect_holds_for_one(const DiskPlan& plain, const DiskPlan& own, Of of,
 
 constexpr PerLun kOptions[] = {
     {"path_grouping_policy", "'failover'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.path_grouping_policy.has_value(); }},
+     [](const DiskConfig& p) { return p.multipath.path_grouping_policy.has_value(); }},
     {"path_selector", "'queue-length 0'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.path_selector == PathSelectorKind::queue_length; }},
-    {"rr_min_io", "7", Of::disk, [](const DiskPlan& p) { return p.multipath.rr_min_io == 7U; }},
+     [](const DiskConfig& p) {
+       return p.multipath.path_selector == PathSelectorKind::queue_length;
+     }},
+    {"rr_min_io", "7", Of::disk, [](const DiskConfig& p) { return p.multipath.rr_min_io == 7U; }},
     {"rr_weight", "'priorities'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.rr_weight == RrWeight::priorities; }},
-    {"prio", "'const'", Of::disk, [](const DiskPlan& p) { return p.multipath.prio.has_value(); }},
+     [](const DiskConfig& p) { return p.multipath.rr_weight == RrWeight::priorities; }},
+    {"prio", "'const'", Of::disk, [](const DiskConfig& p) { return p.multipath.prio.has_value(); }},
     {"prio_args", "'exclusive_pref_bit'\nprio = 'alua'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.prio && p.multipath.prio->exclusive_pref_bit; }},
+     [](const DiskConfig& p) { return p.multipath.prio && p.multipath.prio->exclusive_pref_bit; }},
     {"failback", "'manual'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.failback.has_value(); }},
+     [](const DiskConfig& p) { return p.multipath.failback.has_value(); }},
     {"pg_init_retries", "7", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.pg_init_retries == 7U; }},
+     [](const DiskConfig& p) { return p.multipath.pg_init_retries == 7U; }},
     {"pg_init_delay", "0.5", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.pg_init_delay == 500ms; }},
+     [](const DiskConfig& p) { return p.multipath.pg_init_delay == 500ms; }},
     {"path_weights", "'portal * 3'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.path_weights.size() == 1; }},
+     [](const DiskConfig& p) { return p.multipath.path_weights.size() == 1; }},
     {"no_path_retry", "'fail'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.no_path_retry == NoPathRetry(0ms); }},
+     [](const DiskConfig& p) { return p.multipath.no_path_retry == NoPathRetry(0ms); }},
     {"features", "'1 queue_if_no_path'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.no_path_retry.has_value(); }},
+     [](const DiskConfig& p) { return p.multipath.no_path_retry.has_value(); }},
     {"polling_interval", "7", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.polling_interval == 7s; }},
+     [](const DiskConfig& p) { return p.multipath.polling_interval == 7s; }},
     {"path_checker", "'tur'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.path_checker.has_value(); }},
+     [](const DiskConfig& p) { return p.multipath.path_checker.has_value(); }},
     {"max_polling_interval", "77", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.max_polling_interval == 77s; }},
+     [](const DiskConfig& p) { return p.multipath.max_polling_interval == 77s; }},
     {"marginal_path_double_failed_time", "7", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.marginal.double_failed_time == 7s; }},
+     [](const DiskConfig& p) { return p.multipath.marginal.double_failed_time == 7s; }},
     {"marginal_path_err_recheck_gap_time", "7", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.marginal.err_recheck_gap_time == 7s; }},
+     [](const DiskConfig& p) { return p.multipath.marginal.err_recheck_gap_time == 7s; }},
     {"checker_timeout", "7", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.checker_timeout == 7s; }},
-    {"auto_resize", "'never'", Of::disk, [](const DiskPlan& p) { return !p.multipath.grows; }},
+     [](const DiskConfig& p) { return p.multipath.checker_timeout == 7s; }},
+    {"auto_resize", "'never'", Of::disk, [](const DiskConfig& p) { return !p.multipath.grows; }},
     {"reservation_key", "'0x7'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.reservation_key == 7; }},
+     [](const DiskConfig& p) { return p.multipath.reservation_key == 7; }},
     {"exclusive_luns", "'Yes'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.exclusive_luns; }},
-    {"shared", "'Yes'", Of::disk, [](const DiskPlan& p) { return p.multipath.shared; }},
+     [](const DiskConfig& p) { return p.multipath.exclusive_luns; }},
+    {"shared", "'Yes'", Of::disk, [](const DiskConfig& p) { return p.multipath.shared; }},
     {"portal_group_fences", "'Yes'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.portal_group_fences == PortalGroupFences::yes; }},
+     [](const DiskConfig& p) { return p.multipath.portal_group_fences == PortalGroupFences::yes; }},
     {"redirected_login_fences", "'Yes'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.redirected_login_fences; }},
+     [](const DiskConfig& p) { return p.multipath.redirected_login_fences; }},
     {"capacity_polling_interval", "7", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.capacity_polling_interval == 7s; }},
+     [](const DiskConfig& p) { return p.multipath.capacity_polling_interval == 7s; }},
     {"no_space", "'fail'", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.no_space == NoSpacePolicy::fail; }},
+     [](const DiskConfig& p) { return p.multipath.no_space == NoSpacePolicy::fail; }},
     {"quiesce_time", "77", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.quiesce_time == 77s; }},
+     [](const DiskConfig& p) { return p.multipath.quiesce_time == 77s; }},
     {"fence_settle_time", "7", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.fence_settle_time == 7s; }},
+     [](const DiskConfig& p) { return p.multipath.fence_settle_time == 7s; }},
     {"login_timeout", "7", Of::session},
     {"logout_timeout", "7", Of::session},
     {"noop_out_interval", "7", Of::session},
@@ -168,27 +170,29 @@ constexpr PerLun kOptions[] = {
     {"username_in", "'another'", Of::session},
     {"password_in", "'another-secret-2'", Of::secret},
     {"discovery.sendtargets.auth.authmethod", "'None'", Of::discovery,
-     [](const DiskPlan& p) { return !p.session.discovery_chap.enabled(); }},
+     [](const DiskConfig& p) { return !p.session.discovery_chap.enabled(); }},
     {"discovery.sendtargets.auth.chap_algs", "'MD5'", Of::discovery,
-     [](const DiskPlan& p) { return p.session.discovery_chap.algorithms.size() == 1; }},
+     [](const DiskConfig& p) { return p.session.discovery_chap.algorithms.size() == 1; }},
     {"discovery.sendtargets.auth.username", "'seeker'", Of::discovery,
-     [](const DiskPlan& p) { return p.session.discovery_chap.username == "seeker"; }},
+     [](const DiskConfig& p) { return p.session.discovery_chap.username == "seeker"; }},
     {"discovery.sendtargets.auth.password", "'another-secret-3'", Of::discovery,
-     [](const DiskPlan& p) { return p.session.discovery_chap.password == "another-secret-3"; }},
+     [](const DiskConfig& p) { return p.session.discovery_chap.password == "another-secret-3"; }},
     {"discovery.sendtargets.auth.username_in", "'sought'", Of::discovery,
-     [](const DiskPlan& p) { return p.session.discovery_chap.username_in == "sought"; }},
+     [](const DiskConfig& p) { return p.session.discovery_chap.username_in == "sought"; }},
     {"discovery.sendtargets.auth.password_in", "'another-secret-4'", Of::discovery,
-     [](const DiskPlan& p) { return p.session.discovery_chap.password_in == "another-secret-4"; }},
+     [](const DiskConfig& p) {
+       return p.session.discovery_chap.password_in == "another-secret-4";
+     }},
     {"nr_sessions", "7", Of::paths,
-     [](const DiskPlan& p) { return p.paths.sessions_per_portal == 7; }},
+     [](const DiskConfig& p) { return p.paths.sessions_per_portal == 7; }},
     {"interfaces", "['eth7']", Of::paths,
-     [](const DiskPlan& p) { return p.paths.interfaces.size() == 1; }},
+     [](const DiskConfig& p) { return p.paths.interfaces.size() == 1; }},
     {"iface.net_ifacename", "'eth7'", Of::paths,
-     [](const DiskPlan& p) { return p.paths.interfaces.size() == 1; }},
+     [](const DiskConfig& p) { return p.paths.interfaces.size() == 1; }},
     {"iface.ipaddress", "'192.0.2.77'", Of::paths,
-     [](const DiskPlan& p) { return p.paths.interfaces.size() == 1; }},
+     [](const DiskConfig& p) { return p.paths.interfaces.size() == 1; }},
     {"iface.hwaddress", "'52:54:00:12:34:56'", Of::paths,
-     [](const DiskPlan& p) { return p.paths.interfaces.size() == 1; }},
+     [](const DiskConfig& p) { return p.paths.interfaces.size() == 1; }},
     {"HeaderDigest", "'CRC32C'", Of::session},
     {"DataDigest", "'CRC32C'", Of::session},
     {"InitiatorAlias", "'seven'", Of::session},
@@ -243,13 +247,13 @@ TEST(OptionsOfOneLun, AreNoneWhereItsTargetHasTheSame) {
       "[luns.plain]\ntarget = 'iqn.2009-02.com.example:t'\nlun = 1\nportals = ['192.0.2.1']\n"
       "[luns.own]\ntarget = 'iqn.2009-02.com.example:t'\nlun = 2\nportals = ['192.0.2.1']\n"
       "command_timeout = 60\n");
-  const DiskPlan plain = plan_of(configuration, "iscsi:plain");
-  const DiskPlan own = plan_of(configuration, "iscsi:own");
+  const DiskConfig plain = plan_of(configuration, "iscsi:plain");
+  const DiskConfig own = plan_of(configuration, "iscsi:own");
   EXPECT_EQ(plain.session.command_timeout, 60s);
   expect_sessions(plain, own, true);
   EXPECT_EQ(plain.session_variant, 0U);
   EXPECT_EQ(own.session_variant, 0U);
-  const DiskPlan by_url =
+  const DiskConfig by_url =
       plan_of(configuration, std::string("iscsi://192.0.2.1/") + kTarget + "/3?login_timeout=15");
   expect_sessions(plain, by_url, true);
 }
@@ -259,27 +263,29 @@ TEST(OptionsOfOneLun, AreNoneWhereItsTargetHasTheSame) {
 struct OfDiskLine {
   const char* setting;
   Of of;
-  bool (*has_it)(const DiskPlan& plan) = nullptr;
+  bool (*has_it)(const DiskConfig& plan) = nullptr;
 };
 
 constexpr OfDiskLine kDiskLineSettings[] = {
     {"path_grouping_policy=failover", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.path_grouping_policy.has_value(); }},
+     [](const DiskConfig& p) { return p.multipath.path_grouping_policy.has_value(); }},
     {"path_selector=queue-length", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.path_selector == PathSelectorKind::queue_length; }},
-    {"rr_min_io=7", Of::disk, [](const DiskPlan& p) { return p.multipath.rr_min_io == 7U; }},
+     [](const DiskConfig& p) {
+       return p.multipath.path_selector == PathSelectorKind::queue_length;
+     }},
+    {"rr_min_io=7", Of::disk, [](const DiskConfig& p) { return p.multipath.rr_min_io == 7U; }},
     {"prio=alua&prio_args=exclusive_pref_bit", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.prio && p.multipath.prio->exclusive_pref_bit; }},
+     [](const DiskConfig& p) { return p.multipath.prio && p.multipath.prio->exclusive_pref_bit; }},
     {"failback=manual", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.failback.has_value(); }},
+     [](const DiskConfig& p) { return p.multipath.failback.has_value(); }},
     {"no_path_retry=fail", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.no_path_retry == NoPathRetry(0ms); }},
+     [](const DiskConfig& p) { return p.multipath.no_path_retry == NoPathRetry(0ms); }},
     {"polling_interval=7", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.polling_interval == 7s; }},
+     [](const DiskConfig& p) { return p.multipath.polling_interval == 7s; }},
     {"checker_timeout=7", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.checker_timeout == 7s; }},
+     [](const DiskConfig& p) { return p.multipath.checker_timeout == 7s; }},
     {"wwid=36001405abcdef0123456789abcdef012", Of::disk,
-     [](const DiskPlan& p) { return p.multipath.wwid.has_value(); }},
+     [](const DiskConfig& p) { return p.multipath.wwid.has_value(); }},
     {"login_timeout=7", Of::session},
     {"logout_timeout=7", Of::session},
     {"noop_out_interval=7", Of::session},

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "base/printable_text.h"
-#include "multipath/path/path_key.h"
+#include "multipath/path/pr_registration.h"
 #include "tests/tools/config/config_text.h"
 
 namespace iscsi_blkback {
@@ -10,6 +10,7 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using testing::HasSubstr;
 using testing::StartsWith;
 
 TEST(Config, EmptyFileIsAllDefaults) {
@@ -368,7 +369,7 @@ TEST(Config, FencesOfTheLogicalUnit) {
       accepted("[defaults]\nredirected_login_fences = 'Yes'\n").multipath.redirected_login_fences);
   EXPECT_EQ(accepted("").multipath.reservation_key, 0U);
   EXPECT_EQ(accepted("[defaults]\nreservation_key = '0xffffff'\n").multipath.reservation_key,
-            PathKey::kMaxHostKey);
+            PrRegistration::kMaxHostKey);
   EXPECT_EQ(accepted("").multipath.portal_group_fences, std::nullopt);
   for (const auto& [word, fences] :
        {std::pair("'Yes'", PortalGroupFences::yes), std::pair("true", PortalGroupFences::yes),

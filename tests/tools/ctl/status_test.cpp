@@ -45,7 +45,7 @@ class ScriptedProcess {
   // What was asked for, when all clients have gone.
   const std::vector<std::string>& wishes() {
     stop();
-    return wishes_;
+    return overrides_;
   }
 
  private:
@@ -73,7 +73,7 @@ class ScriptedProcess {
       }
       const bool asks = request == "{\"command\":\"status\"}";
       if (!asks) {
-        wishes_.push_back(request);
+        overrides_.push_back(request);
       }
       if (manner_ == Manner::answers) {
         // In two pieces, since a stream may do that.
@@ -87,7 +87,7 @@ class ScriptedProcess {
 
   std::string reply_;
   Manner manner_;
-  std::vector<std::string> wishes_;
+  std::vector<std::string> overrides_;
   UniqueFd listener_;
   std::thread thread_;
 };

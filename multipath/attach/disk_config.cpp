@@ -1,0 +1,238 @@
+#include "multipath/attach/disk_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "multipath/attach/session_isid.h"
+
+namespace iscsi_blkback {
+namespace {
+
+constexpr const char* kPlaceOfDiskLine = "the disk's target";
+
+void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptions& multipath) {
+  if (settings.path_grouping_policy) {
+    multipath.path_grouping_policy = *settings.path_grouping_policy;
+  }
+  if (settings.path_selector) {
+    multipath.path_selector = *settings.path_selector;
+  }
+  if (settings.rr_min_io) {
+    multipath.rr_min_io = *settings.rr_min_io;
+  }
+  if (settings.prio) {
+    multipath.prio = *settings.prio;
+  }
+  if (settings.failback) {
+    multipath.failback = *settings.failback;
+  }
+  if (settings.polling_interval) {
+    multipath.polling_interval = *settings.polling_interval;
+  }
+  if (settings.checker_timeout) {
+    multipath.checker_timeout = *settings.checker_timeout;
+  }
+  if (!settings.no_path_retry.empty()) {
+    multipath.no_path_retry =
+        parse_no_path_retry(settings.no_path_retry, multipath.polling_interval).value();
+  }
+  if (settings.shared) {
+    multipath.shared = *settings.shared;
+  }
+  if (settings.wwid) {
+    multipath.wwid = settings.wwid;
+  }
+  if (settings.login_timeout) {
+    session.login_timeout = *settings.login_timeout;
+  }
+  if (settings.logout_timeout) {
+    session.logout_timeout = *settings.logout_timeout;
+  }
+  if (settings.noop_out_interval) {
+    session.noop_out_interval = *settings.noop_out_interval;
+  }
+  if (settings.noop_out_timeout) {
+    session.noop_out_timeout = *settings.noop_out_timeout;
+  }
+}
+
+// What is behind '?' takes the place of what the configuration file says.
+void note_places(const DiskSettings& settings, SettingPlaces& places) {
+  const auto note = [&](const char* name, bool is_set) {
+    if (is_set) {
+      places.insert_or_assign(name, kPlaceOfDiskLine);
+    }
+  };
+  note("path_grouping_policy", settings.path_grouping_policy.has_value());
+  note("path_selector", settings.path_selector.has_value());
+  note("rr_min_io", settings.rr_min_io.has_value());
+  note("prio", settings.prio.has_value());
+  note("shared", settings.shared.has_value());
+}
+
+bool names_target(const ConfiguredLun& lun, const std::string& name) {
+  return same_iscsi_name(lun.target_name, name) ||
+         std::any_of(lun.other_target_names.begin(), lun.other_target_names.end(),
+                     [&](const std::string& other) { return same_iscsi_name(other, name); }) ||
+         std::any_of(lun.portals.begin(), lun.portals.end(), [&](const Portal& portal) {
+           return same_iscsi_name(portal.target_name, name);
+         });
+}
+
+// Those of a disk line, in its order; what a portal has may be there twice.
+std::vector<std::string> names_of(const DiskUrl& target) {
+  std::vector<std::string> names{target.target_name};
+  names.insert(names.end(), target.other_target_names.begin(), target.other_target_names.end());
+  for (const Portal& portal : target.portals) {
+    if (!portal.target_name.empty()) {
+      names.push_back(portal.target_name);
+    }
+  }
+  return names;
+}
+
+// A LUN that the configuration names keeps its alias and settings however the disk line says it,
+// and whichever of its names come first there.
+const ConfiguredLun* find_lun(const Configuration& configuration, const DiskUrl& target) {
+  for (const std::string& name : names_of(target)) {
+    for (const auto& [alias, lun] : configuration.luns) {
+      if (lun.lun == target.lun && names_target(lun, name)) {
+        return &lun;
+      }
+    }
+  }
+  return nullptr;
+}
+
+// Names of the disk line that the configuration's LUN has not: they are asked for as well, unless
+// its portals are configured, which are other names'.
+Result<void> add_unknown_names(const DiskUrl& target, const ConfiguredLun& configured,
+                               DiskConfig& plan) {
+  for (const std::string& name : names_of(target)) {
+    if (name.empty() || names_target(configured, name)) {
+      continue;
+    }
+    if (!configured.portals.empty()) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("the configuration file has portals of {}, but none for its target "
+                              "name {}: name portals in the disk's target",
+                              configured.alias, name));
+    }
+    if (plan.other_target_names.size() + 1 == kMaxTargetNamesPerDisk) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("{} would have more than {} target names, with those of the "
+                              "configuration file",
+                              configured.alias, kMaxTargetNamesPerDisk));
+    }
+    plan.other_target_names.push_back(name);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string with_places(const PolicyContradiction& contradiction, const SettingPlaces& places) {
+  const auto place = [&](std::string_view name) {
+    const auto found = places.find(name);
+    return found != places.end() ? found->second : std::string("the configuration file");
+  };
+  const auto& [one, other] = contradiction.settings;
+  return fmt::format("{} ({} comes from {}, {} from {})", contradiction.sentence, one, place(one),
+                     other, place(other));
+}
+
+bool same_path(const ResolvedPortal& one, const ResolvedPortal& other) {
+  const bool same_name = one.portal.host == other.portal.host &&
+                         one.portal.port == other.portal.port && !one.portal.host.empty();
+  return (same_name || one.address == other.address) &&
+         one.portal.interface_binding == other.portal.interface_binding &&
+         one.session_number == other.session_number &&
+         same_iscsi_name(one.target_name, other.target_name);
+}
+
+Result<DiskConfig> configure_disk(const DiskUrl& target, const Configuration& configuration,
+                                  const std::string& name, bool read_only) {
+  DiskConfig plan;
+  plan.session = configuration.session;
+  plan.multipath = configuration.multipath;
+  plan.paths = configuration.paths;
+  plan.places = configuration.places;
+  plan.multipath.alias = name;
+  plan.target_name = target.target_name;
+  plan.other_target_names = target.other_target_names;
+  plan.lun = target.lun;
+  plan.portals = target.portals;
+
+  const ConfiguredLun* configured = nullptr;
+  if (!target.alias.empty()) {
+    const auto found = configuration.luns.find(target.alias);
+    if (found == configuration.luns.end()) {
+      return tl::unexpected(Error{
+          ErrorCode::not_found,
+          fmt::format("the configuration file names no LUN with the alias {}", target.alias)});
+    }
+    configured = &found->second;
+  } else {
+    configured = find_lun(configuration, target);
+  }
+  const ConfiguredTarget* const whole = find_iscsi_name(
+      configuration.targets, configured != nullptr ? configured->target_name : target.target_name);
+  const SessionOptions& of_target = whole != nullptr ? whole->session : configuration.session;
+  if (configured == nullptr && whole != nullptr) {
+    plan.session = whole->session;
+    plan.multipath = whole->multipath;
+    plan.multipath.alias = name;
+    plan.paths = whole->paths;
+    plan.places = whole->places;
+  }
+  if (configured != nullptr) {
+    plan.session = configured->session;
+    plan.multipath = configured->multipath;
+    plan.paths = configured->paths;
+    plan.places = configured->places;
+    plan.multipath.alias = configured->alias;
+    plan.target_name = configured->target_name;
+    plan.other_target_names = configured->other_target_names;
+    plan.lun = configured->lun;
+    // Those of the disk line are the target's that it names.
+    for (Portal& portal : plan.portals) {
+      if (portal.target_name.empty() &&
+          !same_iscsi_name(target.target_name, configured->target_name)) {
+        portal.target_name = target.target_name;
+      }
+    }
+    if (plan.portals.empty()) {
+      if (auto added = add_unknown_names(target, *configured, plan); !added) {
+        return tl::unexpected(added.error());
+      }
+      plan.portals = configured->portals;
+    }
+  }
+  apply(target.settings, plan.session, plan.multipath);
+  plan.session_variant = session_variant(plan.session, of_target);
+  note_places(target.settings, plan.places);
+  // The configuration file has been checked by itself.
+  if (const auto found = find_contradiction(plan.multipath)) {
+    return fail(ErrorCode::invalid_argument, with_places(*found, plan.places));
+  }
+  settle_selector(plan.multipath);
+  plan.session.target_name = plan.target_name;
+  if (plan.session.initiator_name.empty()) {
+    plan.session.initiator_name = configuration.initiator_name;
+  }
+  plan.multipath.read_only = plan.multipath.read_only || read_only;
+  if (plan.portals.empty()) {
+    plan.discovery_portals = configuration.discovery_portals;
+    if (plan.discovery_portals.empty()) {
+      return fail(
+          ErrorCode::invalid_argument,
+          fmt::format("no portal is known for {}: name portals in the disk's target or in the "
+                      "configuration file",
+                      plan.target_name));
+    }
+  }
+  return plan;
+}
+
+}  // namespace iscsi_blkback
