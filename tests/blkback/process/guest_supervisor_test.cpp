@@ -43,7 +43,7 @@ class FakeLauncher final : public GuestLauncher {
   pid_t last_pid = 1000;
 };
 
-class GuestKeeperTest : public testing::Test {
+class GuestSupervisorTest : public testing::Test {
  protected:
   void start() {
     ASSERT_TRUE(supervisor_.start());
@@ -70,7 +70,7 @@ class GuestKeeperTest : public testing::Test {
                               launcher_, 0};
 };
 
-TEST_F(GuestKeeperTest, StartsOneProcessForEachGuestWithADiskOfOurs) {
+TEST_F(GuestSupervisorTest, StartsOneProcessForEachGuestWithADiskOfOurs) {
   toolstack_.add(disk(3));
   toolstack_.add(disk(4, "aio:/dev/vg/lv"));
   start();
@@ -82,7 +82,7 @@ TEST_F(GuestKeeperTest, StartsOneProcessForEachGuestWithADiskOfOurs) {
   EXPECT_THAT(launcher_.started, ElementsAre(3, 5));
 }
 
-TEST_F(GuestKeeperTest, AGuestWithoutADiskOfOursHasNoProcess) {
+TEST_F(GuestSupervisorTest, AGuestWithoutADiskOfOursHasNoProcess) {
   start();
   toolstack_.add(disk(4, "aio:/dev/vg/lv"));
   toolstack_.add(disk(6, "", "vbd"));
@@ -91,7 +91,7 @@ TEST_F(GuestKeeperTest, AGuestWithoutADiskOfOursHasNoProcess) {
   EXPECT_THAT(supervisor_.guests(), IsEmpty());
 }
 
-TEST_F(GuestKeeperTest, TakesOverAProcessThatIsAtWork) {
+TEST_F(GuestSupervisorTest, TakesOverAProcessThatIsAtWork) {
   toolstack_.add(disk(3));
   launcher_.running[3] = 77;
   start();
@@ -105,7 +105,7 @@ TEST_F(GuestKeeperTest, TakesOverAProcessThatIsAtWork) {
   EXPECT_THAT(launcher_.started, ElementsAre(3));
 }
 
-TEST_F(GuestKeeperTest, AProcessThatEndsWithItsDisksIsNotMissed) {
+TEST_F(GuestSupervisorTest, AProcessThatEndsWithItsDisksIsNotMissed) {
   toolstack_.add(disk(3));
   start();
   toolstack_.remove(disk(3));
@@ -118,7 +118,7 @@ TEST_F(GuestKeeperTest, AProcessThatEndsWithItsDisksIsNotMissed) {
   EXPECT_THAT(launcher_.started, ElementsAre(3, 3));
 }
 
-TEST_F(GuestKeeperTest, ADiskThatIsOverNeedsNoProcess) {
+TEST_F(GuestSupervisorTest, ADiskThatIsOverNeedsNoProcess) {
   toolstack_.add(disk(3));
   start();
   ASSERT_TRUE(toolstack_.store().write(disk(3).backend_path() + "/state", "6"));
@@ -129,7 +129,7 @@ TEST_F(GuestKeeperTest, ADiskThatIsOverNeedsNoProcess) {
 }
 
 // The driver has been unbound, or has given the disk up: it may be bound again at any time.
-TEST_F(GuestKeeperTest, ADiskBetweenTwoHandshakesHasAProcessWhileItsGuestHasNotEnded) {
+TEST_F(GuestSupervisorTest, ADiskBetweenTwoHandshakesHasAProcessWhileItsGuestHasNotEnded) {
   const auto domains = xen_.open_domain_info();
   GuestSupervisor supervisor(
       reactor_,
@@ -167,7 +167,7 @@ TEST_F(GuestKeeperTest, ADiskBetweenTwoHandshakesHasAProcessWhileItsGuestHasNotE
   EXPECT_THAT(launcher_.started, ElementsAre(3, 3, 3, 3, 3));
 }
 
-TEST_F(GuestKeeperTest, ACrashedProcessIsStartedAgainEverMoreSlowly) {
+TEST_F(GuestSupervisorTest, ACrashedProcessIsStartedAgainEverMoreSlowly) {
   toolstack_.add(disk(3));
   start();
   for (int crash = 0; crash < 10; ++crash) {
@@ -188,7 +188,7 @@ TEST_F(GuestKeeperTest, ACrashedProcessIsStartedAgainEverMoreSlowly) {
   EXPECT_NE(supervisor_.guests().at(0).pid, 0);
 }
 
-TEST_F(GuestKeeperTest, ACrashIsNotRepairedWhenTheGuestIsGone) {
+TEST_F(GuestSupervisorTest, ACrashIsNotRepairedWhenTheGuestIsGone) {
   toolstack_.add(disk(3));
   start();
   supervisor_.on_exit(3, false);
@@ -198,7 +198,7 @@ TEST_F(GuestKeeperTest, ACrashIsNotRepairedWhenTheGuestIsGone) {
   EXPECT_THAT(supervisor_.guests(), IsEmpty());
 }
 
-TEST_F(GuestKeeperTest, AProcessThatCannotBeStartedIsTriedAgain) {
+TEST_F(GuestSupervisorTest, AProcessThatCannotBeStartedIsTriedAgain) {
   launcher_.fail_next = 2;
   toolstack_.add(disk(3));
   start();
@@ -208,7 +208,7 @@ TEST_F(GuestKeeperTest, AProcessThatCannotBeStartedIsTriedAgain) {
 
 // ---- questions that fail ----
 
-TEST_F(GuestKeeperTest, AGuestWhoseDisksCannotBeReadIsLookedAtAgain) {
+TEST_F(GuestSupervisorTest, AGuestWhoseDisksCannotBeReadIsLookedAtAgain) {
   start();
   for (const char* call : {"xenstore list", "xenstore read"}) {
     launcher_.started.clear();
@@ -229,7 +229,7 @@ TEST_F(GuestKeeperTest, AGuestWhoseDisksCannotBeReadIsLookedAtAgain) {
   }
 }
 
-TEST_F(GuestKeeperTest, ANewGuestWhoseDisksCannotBeReadIsServedLater) {
+TEST_F(GuestSupervisorTest, ANewGuestWhoseDisksCannotBeReadIsServedLater) {
   start();
   for (const char* call : {"xenstore list", "xenstore read"}) {
     launcher_.started.clear();
@@ -246,7 +246,7 @@ TEST_F(GuestKeeperTest, ANewGuestWhoseDisksCannotBeReadIsServedLater) {
   }
 }
 
-TEST_F(GuestKeeperTest, TheListOfGuestsThatCannotBeReadIsReadAgain) {
+TEST_F(GuestSupervisorTest, TheListOfGuestsThatCannotBeReadIsReadAgain) {
   toolstack_.add(disk(3));
   xen_.faults().fail_calls("xenstore list", 5);
   ASSERT_TRUE(supervisor_.start());
@@ -254,7 +254,7 @@ TEST_F(GuestKeeperTest, TheListOfGuestsThatCannotBeReadIsReadAgain) {
   EXPECT_THAT(launcher_.started, ElementsAre(3));
 }
 
-TEST_F(GuestKeeperTest, WhereAProcessMayBeAtWorkNoSecondOneIsStarted) {
+TEST_F(GuestSupervisorTest, WhereAProcessMayBeAtWorkNoSecondOneIsStarted) {
   toolstack_.add(disk(3));
   launcher_.running[3] = 77;
   launcher_.adopt_fails = 3;
@@ -265,7 +265,7 @@ TEST_F(GuestKeeperTest, WhereAProcessMayBeAtWorkNoSecondOneIsStarted) {
   EXPECT_EQ(supervisor_.guests()[0].pid, 77);
 }
 
-TEST_F(GuestKeeperTest, AQuestionThatIsNeverAnsweredIsAskedOnceASecondAndLoggedOnceAMinute) {
+TEST_F(GuestSupervisorTest, AQuestionThatIsNeverAnsweredIsAskedOnceASecondAndLoggedOnceAMinute) {
   auto* const log = new MemoryLogSink;
   auto before = set_log_sink(std::unique_ptr<LogSink>(log));
   toolstack_.add(disk(3));
@@ -280,7 +280,7 @@ TEST_F(GuestKeeperTest, AQuestionThatIsNeverAnsweredIsAskedOnceASecondAndLoggedO
 }
 
 // The process of a number whose guests change ends with its last disk, as the next guest's comes.
-TEST_F(GuestKeeperTest, ADiskThatComesWhenTheProcessEndsIsServedByAnother) {
+TEST_F(GuestSupervisorTest, ADiskThatComesWhenTheProcessEndsIsServedByAnother) {
   toolstack_.add(disk(3));
   start();
   toolstack_.remove(disk(3));
@@ -290,7 +290,7 @@ TEST_F(GuestKeeperTest, ADiskThatComesWhenTheProcessEndsIsServedByAnother) {
   EXPECT_THAT(launcher_.started, ElementsAre(3, 3));
 }
 
-TEST_F(GuestKeeperTest, GoesOnAfterXenstoredHasRestarted) {
+TEST_F(GuestSupervisorTest, GoesOnAfterXenstoredHasRestarted) {
   toolstack_.add(disk(3));
   start();
   xen_.store().break_connections();

@@ -18,7 +18,7 @@ struct Pace {
   std::size_t answer_bytes = 4144;
 };
 
-class GatherPolicyTest : public testing::Test {
+class CompletionModeratorTest : public testing::Test {
  protected:
   // How much of the receives wait, once the policy knows the target.
   double gathered_share(const Pace& pace) {
@@ -44,40 +44,40 @@ class GatherPolicyTest : public testing::Test {
   TimePoint now{1h};
 };
 
-TEST_F(GatherPolicyTest, GathersWhereAnswersComeOneByOne) {
+TEST_F(CompletionModeratorTest, GathersWhereAnswersComeOneByOne) {
   EXPECT_GT(gathered_share({.without = 1, .with = 6}), 0.9);
 }
 
-TEST_F(GatherPolicyTest, StaysGatheringHoweverMuchThatBrings) {
+TEST_F(CompletionModeratorTest, StaysGatheringHoweverMuchThatBrings) {
   EXPECT_GT(gathered_share({.without = 2, .with = 31}), 0.9);
 }
 
-TEST_F(GatherPolicyTest, LeavesABatchingTargetAlone) {
+TEST_F(CompletionModeratorTest, LeavesABatchingTargetAlone) {
   EXPECT_EQ(gathered_share({.without = 10, .with = 20}), 0);
 }
 
-TEST_F(GatherPolicyTest, LeavesLargeAnswersAlone) {
+TEST_F(CompletionModeratorTest, LeavesLargeAnswersAlone) {
   EXPECT_EQ(gathered_share({.without = 1, .with = 3, .answer_bytes = 65584}), 0);
 }
 
-TEST_F(GatherPolicyTest, GivesUpWhereWaitingBringsNothing) {
+TEST_F(CompletionModeratorTest, GivesUpWhereWaitingBringsNothing) {
   EXPECT_LT(gathered_share({.without = 1, .with = 1}), 0.15);
 }
 
-TEST_F(GatherPolicyTest, GivesUpWhereWaitingCostsThroughput) {
+TEST_F(CompletionModeratorTest, GivesUpWhereWaitingCostsThroughput) {
   // Twice the answers in four times the time; each try is followed by a longer rest.
   EXPECT_LT(gathered_share({.without = 2, .with = 4, .added_by_waiting = 90us}), 0.02);
   // Twice the answers in twice the time cost nothing.
   EXPECT_GT(gathered_share({.without = 2, .with = 4, .added_by_waiting = 30us}), 0.4);
 }
 
-TEST_F(GatherPolicyTest, NoticesThatTheTargetHasChanged) {
+TEST_F(CompletionModeratorTest, NoticesThatTheTargetHasChanged) {
   EXPECT_GT(gathered_share({.without = 1, .with = 6}), 0.9);
   EXPECT_EQ(gathered_share({.without = 12, .with = 16}), 0);
   EXPECT_GT(gathered_share({.without = 1, .with = 6}), 0.9);
 }
 
-TEST_F(GatherPolicyTest, NeverWaitsWithAShallowQueue) {
+TEST_F(CompletionModeratorTest, NeverWaitsWithAShallowQueue) {
   for (int receive = 0; receive < 1000; ++receive) {
     EXPECT_EQ(policy.low_water_bytes(CompletionModerator::kDeepQueue - 1), 1U);
     now += 30us;
@@ -88,7 +88,7 @@ TEST_F(GatherPolicyTest, NeverWaitsWithAShallowQueue) {
   EXPECT_EQ(policy.low_water_bytes(CompletionModerator::kDeepQueue - 1), 1U);
 }
 
-TEST_F(GatherPolicyTest, WaitsForTheAnswersToALargePartOfTheQueue) {
+TEST_F(CompletionModeratorTest, WaitsForTheAnswersToALargePartOfTheQueue) {
   start_gathering();
   EXPECT_EQ(policy.low_water_bytes(32), 20U * 4144);
   EXPECT_EQ(policy.low_water_bytes(63), 20U * 4144);  // in steps
@@ -96,7 +96,7 @@ TEST_F(GatherPolicyTest, WaitsForTheAnswersToALargePartOfTheQueue) {
   EXPECT_EQ(policy.low_water_bytes(8), 5U * 4144);
 }
 
-TEST_F(GatherPolicyTest, RestsAfterAWaitInVain) {
+TEST_F(CompletionModeratorTest, RestsAfterAWaitInVain) {
   start_gathering();
   policy.waited_in_vain();
   EXPECT_EQ(policy.low_water_bytes(kInFlight), 1U);
