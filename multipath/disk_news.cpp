@@ -47,15 +47,18 @@ void DiskNews::tell() {
 
 void DiskNews::tell_ready() {
   first_answers_timer_.stop();
-  if (turn_.waits() && !closing_) {
+  if (closing_) {
+    return;
+  }
+  if (turn_.waits()) {
     tell_changes();  // LunTurn has it told again
     return;
   }
-  if (!disk_.conflict().empty() && !closing_) {
+  if (!disk_.conflict().empty()) {
     observer_.on_conflict(device_, disk_.conflict());
-  }
-  if (closing_) {
-    return;
+    if (closing_) {
+      return;  // the observer wants neither
+    }
   }
   ready_told_ = true;
   disk_.set_in_use();

@@ -70,10 +70,8 @@ Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
 
 Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t lun) {
   ISCSI_BLKBACK_ASSERT(!end_.begun());
-  const auto found = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
-    return &path->session() == &session && path->lun() == lun;
-  });
-  if (found == paths_.end()) {
+  Path* const found = paths_.find(session, lun);
+  if (found == nullptr || paths_.is_leaving(*found)) {
     return fail(ErrorCode::not_found,
                 fmt::format("{} has no path by {}", options_.alias, session.options().portal_name));
   }
@@ -82,9 +80,9 @@ Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t 
         ErrorCode::conflict,
         fmt::format("the path by {} is the only one of {}: add another one first, or detach "
                     "the disk",
-                    (*found)->portal_name(), options_.alias));
+                    found->portal_name(), options_.alias));
   }
-  Path& path = **found;
+  Path& path = *found;
   log_.info("path {} of LUN {} is removed, {} requests are outstanding there", path.portal_name(),
             lun, path.in_flight());
   fence_.forget_carrier(path);
@@ -101,7 +99,7 @@ Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t 
 }
 
 void MultipathDevice::on_path_session_up(Path& path) noexcept {
-  paths_.forget_silence(path);
+  paths_.forget_stall(path);
   fence_.on_session_up(path);
 }
 
@@ -175,7 +173,7 @@ void MultipathDevice::settle() {
 void MultipathDevice::follow_paths() {
   const PathSet::Changes changes = paths_.take_changes();
   for (Path* path : paths_) {
-    if (PathSet::has(changes.failed, *path) && !paths_.forget_silence(*path)) {
+    if (PathSet::has(changes.failed, *path) && !paths_.forget_stall(*path)) {
       groups_.note_failure(*path);
     }
     if (!PathSet::has(changes.states, *path)) {
@@ -302,7 +300,7 @@ void MultipathDevice::on_suspect(Path& path) noexcept {
 
 void MultipathDevice::on_suspicion_over(Path& path) noexcept {
   if (path.session().state() == SessionState::logged_in) {
-    paths_.forget_silence(path);  // else it goes down now, which is the same failure
+    paths_.forget_stall(path);  // else it goes down now, which is the same failure
   }
   paths_.note_suspect(path, false);
   steps_.due(DiskStep::hedge);

@@ -80,7 +80,7 @@ Result<void> CommandAnswers::take_data_in(const DataInPdu& pdu, const std::byte*
   if (const ScsiTask& task = *(*slot)->task; pdu.data_bytes != 0 && task.data != nullptr) {
     std::memcpy(task.data + pdu.buffer_offset, data, pdu.data_bytes);
   }
-  finish_data_in(pdu);
+  finish_data_in(**slot, pdu);
   return {};
 }
 
@@ -99,7 +99,11 @@ Result<std::byte*> CommandAnswers::begin_data_in(const DataInPdu& pdu) {
 void CommandAnswers::finish_data_in(const DataInPdu& pdu) {
   TaskSlot* slot = queue_.find(pdu.initiator_task_tag);
   ISCSI_BLKBACK_ASSERT(slot != nullptr);
-  slot->arrived_bytes += pdu.data_bytes;
+  finish_data_in(*slot, pdu);
+}
+
+void CommandAnswers::finish_data_in(TaskSlot& slot, const DataInPdu& pdu) {
+  slot.arrived_bytes += pdu.data_bytes;
   if (!pdu.has_status) {
     take_window(pdu.numbers);
     return;
@@ -108,13 +112,13 @@ void CommandAnswers::finish_data_in(const DataInPdu& pdu) {
   if (pdu.overflow && pdu.underflow) [[unlikely]] {
     tolerated_.note(Tolerated::residual_both_ways);
   }
-  ScsiTask& task = *slot->task;
+  ScsiTask& task = *slot.task;
   task.outcome = TaskOutcome::completed;
   task.status = static_cast<ScsiStatus>(pdu.status);
   task.response_code = 0;
   task.sense = SenseData{};
-  set_transferred(*slot, pdu.underflow, pdu.overflow, pdu.residual_bytes);
-  finish(*slot);
+  set_transferred(slot, pdu.underflow, pdu.overflow, pdu.residual_bytes);
+  finish(slot);
 }
 
 Result<TaskSlot*> CommandAnswers::take_response(const ScsiResponsePdu& pdu, const std::byte* data) {

@@ -55,6 +55,7 @@ class CommandAnswers {
 
  private:
   [[nodiscard]] Result<TaskSlot*> accept_data_in(const DataInPdu& pdu);
+  void finish_data_in(TaskSlot& slot, const DataInPdu& pdu);
   static void set_transferred(TaskSlot& slot, bool underflow, bool overflow,
                               std::uint32_t residual);
 

@@ -77,14 +77,11 @@ void CommandQueue::complete_refused() {
 
 void CommandQueue::connection_lost() {
   complete_referred_to();
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    TaskSlot& slot = table_.slot_at(index);
-    if (slot.task != nullptr) {
-      ScsiTask& task = table_.remove(slot);
-      ends_with(task, TaskOutcome::connection_lost);
-      complete(task);
-    }
-  }
+  table_.for_each([this](TaskSlot& slot) {
+    ScsiTask& task = table_.remove(slot);
+    ends_with(task, TaskOutcome::connection_lost);
+    complete(task);
+  });
   while (ScsiTask* task = waiting_.pop_front()) {
     ends_with(*task, TaskOutcome::not_sent);
     complete(*task);
@@ -92,21 +89,11 @@ void CommandQueue::connection_lost() {
 }
 
 bool CommandQueue::one_given_up_before() const {
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    const ScsiTask* task = table_.slot_at(index).task;
-    if (task != nullptr && task->silences != 0) {
-      return true;
-    }
-  }
-  return false;
+  return table_.find_if([](const TaskSlot& slot) { return slot.task->silences != 0; }) != nullptr;
 }
 
 void CommandQueue::count_stall() {
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    if (ScsiTask* task = table_.slot_at(index).task; task != nullptr) {
-      ScsiTask::count_up(task->silences);
-    }
-  }
+  table_.for_each([](const TaskSlot& slot) { ScsiTask::count_up(slot.task->silences); });
 }
 
 }  // namespace iscsi_blkback

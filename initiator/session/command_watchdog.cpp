@@ -24,12 +24,11 @@ bool CommandWatchdog::has_moved(const TaskSlot& slot) const {
 std::uint32_t CommandWatchdog::oldest_moving(const TaskTable& table,
                                              std::uint32_t next_cmd_sn) const {
   std::uint32_t oldest = next_cmd_sn;
-  for (std::size_t index = 0; index < table.size(); ++index) {
-    const TaskSlot& slot = table.slot_at(index);
-    if (slot.task != nullptr && has_moved(slot) && serial_before(slot.cmd_sn, oldest)) {
+  table.for_each([&](const TaskSlot& slot) {
+    if (has_moved(slot) && serial_before(slot.cmd_sn, oldest)) {
       oldest = slot.cmd_sn;
     }
-  }
+  });
   return oldest;
 }
 
@@ -41,28 +40,24 @@ bool CommandWatchdog::window_is_closed(bool held_up, std::uint64_t commands_sent
 }
 
 void CommandWatchdog::count_stuck(const TaskTable& table, std::uint64_t lun) const {
-  for (std::size_t index = 0; index < table.size(); ++index) {
-    const TaskSlot& slot = table.slot_at(index);
-    if (slot.task != nullptr && slot.task->lun == lun && !has_moved(slot)) {
+  table.for_each([&](const TaskSlot& slot) {
+    if (slot.task->lun == lun && !has_moved(slot)) {
       ScsiTask::count_up(slot.task->stuck);
     }
-  }
+  });
 }
 
 void CommandWatchdog::hasten(TaskTable& table, std::uint64_t lun) const {
   constexpr std::uint32_t kScansUsed = kScansPerTimeout - kScansPerTimeout / 8;
-  for (std::size_t index = 0; index < table.size(); ++index) {
-    TaskSlot& slot = table.slot_at(index);
-    if (slot.task != nullptr && slot.task->lun == lun && scan_ - slot.last_progress < kScansUsed) {
+  table.for_each([&](TaskSlot& slot) {
+    if (slot.task->lun == lun && scan_ - slot.last_progress < kScansUsed) {
       slot.last_progress = scan_ - kScansUsed;
     }
-  }
+  });
 }
 
 void CommandWatchdog::grant_all(TaskTable& table) const {
-  for (std::size_t index = 0; index < table.size(); ++index) {
-    table.slot_at(index).last_progress = scan_;
-  }
+  table.for_each([&](TaskSlot& slot) { slot.last_progress = scan_; });
 }
 
 }  // namespace iscsi_blkback

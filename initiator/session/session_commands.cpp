@@ -63,13 +63,13 @@ void Session::scan_for_stuck_commands() {
     return;
   }
   const std::uint32_t oldest_moving = watchdog_.oldest_moving(queue_.table(), numbers_.cmd_sn);
-  for (std::size_t index = 0; index < queue_.table().size() && full_feature_phase(); ++index) {
-    if (TaskSlot& slot = queue_.table().slot_at(index); watchdog_.stuck(slot, oldest_moving)) {
+  queue_.table().for_each([&](const TaskSlot& slot) {
+    if (full_feature_phase() && watchdog_.stuck(slot, oldest_moving)) {
       if (const Result<void> aborted = functions_.abort_stuck(slot); !aborted) {
         give_up(aborted.error());
       }
     }
-  }
+  });
   statistics_.stuck_commands = functions_.stuck_commands();
   // A window that nothing gets through: no command to abort, and no way on but a new login.
   const bool held_up =
@@ -85,14 +85,10 @@ void Session::hasten_timeout(std::uint64_t lun) {
   if (options_.command_timeout.count() == 0) {
     // Nothing scans them, so that those which were ended without an answer would be waited for as
     // long as the connection lives.
-    for (std::size_t index = 0; index < queue_.table().size(); ++index) {
-      const TaskSlot& slot = queue_.table().slot_at(index);
-      if (slot.task != nullptr && slot.task->lun == lun) {
-        fail_connection({ErrorCode::timed_out,
-                         fmt::format("{} may have ended commands for LUN {} without an answer",
-                                     where(), lun_text(lun))});
-        return;
-      }
+    if (queue_.table().find_if([lun](const TaskSlot& slot) { return slot.task->lun == lun; })) {
+      fail_connection({ErrorCode::timed_out,
+                       fmt::format("{} may have ended commands for LUN {} without an answer",
+                                   where(), lun_text(lun))});
     }
     return;
   }

@@ -104,17 +104,14 @@ void TaskManager::start_waiting() {
     slot->referenced_task_tag = kReservedTag;
     slot->ref_cmd_sn = 0;
     if (request.function == TaskFunction::abort_task) {
-      for (std::size_t index = 0; index < table_.size(); ++index) {
-        const TaskSlot& task = table_.slot_at(index);
-        if (task.task == request.task) {
-          slot->referenced_task_tag = table_.tag_at(index);
-          slot->ref_cmd_sn = task.cmd_sn;
-        }
-      }
-      if (slot->referenced_task_tag == kReservedTag) {
+      const TaskSlot* task = table_.find_if(
+          [&request](const TaskSlot& at_target) { return at_target.task == request.task; });
+      if (task == nullptr) {
         finish_unsent(request, FunctionOutcome::no_such_task);
         continue;
       }
+      slot->referenced_task_tag = table_.tag_of(*task);
+      slot->ref_cmd_sn = task->cmd_sn;
     }
     slot->request = &request;
     begin(*slot, request.function, request.lun);
@@ -264,13 +261,12 @@ void TaskManager::release(Function& slot) {
 void TaskManager::end_tasks(const Function& slot) {
   const bool whole_session = slot.function == TaskFunction::target_warm_reset ||
                              slot.function == TaskFunction::target_cold_reset;
-  for (std::size_t index = 0; index < table_.size(); ++index) {
-    TaskSlot& task = table_.slot_at(index);
-    if (task.task == nullptr || !serial_before(task.cmd_sn, slot.cmd_sn)) {
-      continue;
+  table_.for_each([&](TaskSlot& task) {
+    if (!serial_before(task.cmd_sn, slot.cmd_sn)) {
+      return;
     }
     const bool meant = slot.function == TaskFunction::abort_task
-                           ? table_.tag_at(index) == slot.referenced_task_tag
+                           ? table_.tag_of(task) == slot.referenced_task_tag
                            : whole_session || task.task->lun == slot.lun;
     if (meant) {
       task.task->outcome = TaskOutcome::aborted;
@@ -280,7 +276,7 @@ void TaskManager::end_tasks(const Function& slot) {
       task.task->transferred_bytes = 0;
       owner_.end_task(task);
     }
-  }
+  });
 }
 
 Result<void> TaskManager::abort_stuck(const TaskSlot& slot) {

@@ -3,6 +3,7 @@
 // for an earlier user of the slot miss. No allocation, no search. Reactor thread.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -39,8 +40,6 @@ class TaskTable {
   }
 
   [[nodiscard]] bool full() const { return free_.empty(); }
-  [[nodiscard]] bool empty() const { return free_.size() == slots_.size(); }
-  [[nodiscard]] std::size_t size() const { return slots_.size(); }
 
   // Not when full. Returns the initiator task tag.
   [[nodiscard]] std::uint32_t insert(ScsiTask& task) {
@@ -72,14 +71,35 @@ class TaskTable {
     return task;
   }
 
-  [[nodiscard]] TaskSlot& slot_at(std::size_t index) { return slots_[index]; }
-  [[nodiscard]] const TaskSlot& slot_at(std::size_t index) const { return slots_[index]; }
-  // Of a slot in use.
-  [[nodiscard]] std::uint32_t tag_at(std::size_t index) const {
-    return static_cast<std::uint32_t>(index) | std::uint32_t{slots_[index].generation} << 16;
+  // The slots of all commands at the target, in no order that means anything; visit may remove its
+  // own.
+  template <class Visit>
+  void for_each(Visit&& visit) {
+    for (TaskSlot& slot : slots_) {
+      if (slot.task != nullptr) {
+        visit(slot);
+      }
+    }
   }
+  template <class Visit>
+  void for_each(Visit&& visit) const {
+    for (const TaskSlot& slot : slots_) {
+      if (slot.task != nullptr) {
+        visit(slot);
+      }
+    }
+  }
+  // Null: none is so.
+  template <class Is>
+  [[nodiscard]] const TaskSlot* find_if(Is&& is) const {
+    const auto found = std::find_if(slots_.begin(), slots_.end(), [&](const TaskSlot& slot) {
+      return slot.task != nullptr && is(slot);
+    });
+    return found == slots_.end() ? nullptr : &*found;
+  }
+  // Of a slot in use.
   [[nodiscard]] std::uint32_t tag_of(const TaskSlot& slot) const {
-    return tag_at(static_cast<std::size_t>(&slot - slots_.data()));
+    return static_cast<std::uint32_t>(&slot - slots_.data()) | std::uint32_t{slot.generation} << 16;
   }
 
  private:

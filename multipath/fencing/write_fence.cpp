@@ -149,19 +149,16 @@ bool WriteFence::key_unregistered(Path& path) {
 }
 
 bool WriteFence::needs_key(const Session& session, std::uint16_t lun) const noexcept {
-  return options_.lun_fence.preempts &&
-         std::any_of(paths_.all().begin(), paths_.all().end(), [&](const Path* path) {
-           return &path->session() == &session && path->lun() == lun && !path->key().ends();
-         });
+  const Path* path = options_.lun_fence.preempts ? paths_.find(session, lun) : nullptr;
+  return path != nullptr && !path->key().ends();
 }
 
 // Perhaps after we have registered anew, and then that is what it has taken.
 void WriteFence::on_key_taken_back(const Session& session, std::uint16_t lun) noexcept {
-  for (Path* path : paths_) {
-    if (&path->session() == &session && path->lun() == lun && !closing_) {
-      path->key().doubt();
-      register_key(*path);
-    }
+  Path* const path = paths_.find(session, lun);
+  if (path != nullptr && !paths_.is_leaving(*path) && !closing_) {
+    path->key().doubt();
+    register_key(*path);
   }
 }
 

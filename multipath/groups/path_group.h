@@ -92,8 +92,6 @@ class PathGroups {
   [[nodiscard]] bool timed() const {
     return selector_kind_ == PathSelectorKind::historical_service_time;
   }
-  [[nodiscard]] PathSelectorKind selector_kind() const { return selector_kind_; }
-  [[nodiscard]] PathGroupingPolicy policy() const { return policy_; }
 
   // The path for the next request. up: the paths that work now. eligible: those of them that may
   // take the request (with room in their queue). Only of the current group, or when nothing in it

@@ -171,8 +171,8 @@ void Path::note_end(const ScsiTask& task, ErrorClass error) {
   if (concerns_access(error)) {
     refresh_access();
   }
-  if (error == ErrorClass::communication_failure && state_ == PathState::up && !stopped_ &&
-      !verifier_.identifying() && checker_.idle() && session_.state() == SessionState::logged_in) {
+  if (error == ErrorClass::communication_failure && state_ == PathState::up && may_ask() &&
+      !verifier_.identifying() && checker_.idle()) {
     checker_.check();
   }
   if (error == ErrorClass::task_set_full) {
@@ -193,7 +193,7 @@ void Path::fail(ErrorClass error) {
 // that was there in between.
 void Path::verify(const std::string& why) {
   verifier_.set_identity(Identity::unknown);
-  if (stopped_ || session_.state() != SessionState::logged_in) {
+  if (!may_ask()) {
     return;  // the next login verifies
   }
   // A quarantined path stays that until it has shown to lead to the disk after all.
@@ -270,7 +270,7 @@ void Path::on_scsi_event(Session& /*session*/, std::uint64_t lun, const SenseDat
 }
 
 void Path::look_at_capacity() {
-  if (stopped_ || verifier_.identifying() || session_.state() != SessionState::logged_in) {
+  if (!may_ask() || verifier_.identifying()) {
     return;
   }
   if (state_ == PathState::quarantined) {
@@ -318,7 +318,7 @@ void Path::on_identified(Result<LogicalUnitIdentity> identity) {
 }
 
 void Path::refresh_access() {
-  if (stopped_ || session_.state() != SessionState::logged_in) {
+  if (!may_ask()) {
     return;
   }
   if (verifier_.identifying() || reading_access()) {  // either tells it
@@ -336,8 +336,7 @@ void Path::follow_access() {
   }
   if (!serves || state_ != PathState::up) {
     refresh_access();
-  } else if (!stopped_ && !verifier_.identifying() && session_.state() == SessionState::logged_in &&
-             logical_unit_.tells_access()) {
+  } else if (may_ask() && !verifier_.identifying() && logical_unit_.tells_access()) {
     verifier_.read_access(true);
   }
 }
@@ -449,7 +448,7 @@ void Path::set_state_of(const LogicalUnitAccess& access) {
 }
 
 void Path::look_later() {
-  if (!stopped_ && !verifier_.identifying() && session_.state() == SessionState::logged_in) {
+  if (may_ask() && !verifier_.identifying()) {
     checker_.look_later(!(state_ == PathState::down || state_ == PathState::ghost ||
                           transitioning_until_.has_value()));
   }

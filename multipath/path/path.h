@@ -254,6 +254,10 @@ class Path final : private SessionObserver,
                                       : ResetConsent::refused;
   }
 
+  // Commands of the path's own may go to the LUN.
+  [[nodiscard]] bool may_ask() const {
+    return !stopped_ && session_.state() == SessionState::logged_in;
+  }
   static void on_task_complete(ScsiTask& task) noexcept;
   void note_end(const ScsiTask& task, ErrorClass error);
 
@@ -272,7 +276,7 @@ class Path final : private SessionObserver,
   }
   void on_probe_failed() noexcept override { owner_.on_path_idle(*this); }
   [[nodiscard]] bool goes_on_measuring() const noexcept override {
-    return state_ == PathState::up && !stopped_ && session_.state() == SessionState::logged_in;
+    return state_ == PathState::up && may_ask();
   }
   void note_marginal(void (MarginalPath::*event)(TimePoint, const MarginalPathOptions&));
   void note_access(const LogicalUnitAccess& access);

@@ -41,7 +41,7 @@ void PathSet::remove(std::uint32_t index) {
   const PathMask bit = path_bit(index);
   leaving_ &= ~bit;
   suspect_ &= ~bit;
-  counted_silence_ &= ~bit;
+  counted_stalls_ &= ~bit;
   std::erase(all_, slots_[index].get());
   slots_[index].reset();
 }
@@ -100,12 +100,12 @@ void PathSet::withdraw_unsent() {
 
 bool PathSet::count_stall(const Path& path) {
   const PathMask bit = path_bit(path.index());
-  return (std::exchange(counted_silence_, counted_silence_ | bit) & bit) == 0;
+  return (std::exchange(counted_stalls_, counted_stalls_ | bit) & bit) == 0;
 }
 
-bool PathSet::forget_silence(const Path& path) {
+bool PathSet::forget_stall(const Path& path) {
   const PathMask bit = path_bit(path.index());
-  return (std::exchange(counted_silence_, counted_silence_ & ~bit) & bit) != 0;
+  return (std::exchange(counted_stalls_, counted_stalls_ & ~bit) & bit) != 0;
 }
 
 Path* PathSet::release_held_back() {

@@ -18,11 +18,7 @@ class CommandWatchdogTest : public testing::Test {
 
   CommandWatchdogTest() { options.command_timeout = 1600ms; }
   ~CommandWatchdogTest() override {
-    for (std::size_t index = 0; index < table.size(); ++index) {
-      if (TaskSlot& slot = table.slot_at(index); slot.task != nullptr) {
-        table.remove(slot);
-      }
-    }
+    table.for_each([this](TaskSlot& slot) { table.remove(slot); });
   }
   // As the session does it.
   TaskSlot& sent(std::size_t task, std::uint64_t lun = 0) {

@@ -29,11 +29,7 @@ class TaskManagerTest : public testing::Test, public TaskManager::Owner {
   ~TaskManagerTest() override {
     functions.connection_lost();
     functions.complete_unsent();
-    for (std::size_t index = 0; index < table.size(); ++index) {
-      if (TaskSlot& slot = table.slot_at(index); slot.task != nullptr) {
-        table.remove(slot);
-      }
-    }
+    table.for_each([this](TaskSlot& slot) { table.remove(slot); });
     flush.cancel();
     events.cancel();
   }
