@@ -1,19 +1,23 @@
 # Deterministic simulation: everything from the guest's request to the target's medium, in virtual
 # time, with faults from a seed. More seeds: SIMULATION_SEEDS=1-100000 simulation_test.
-iscsi_blkback_test(simulation_test OPTIMIZED
+add_library(iscsi_blkback_disk_simulation STATIC
+  simulation/disk_simulation.cpp
+  simulation/disk_simulation_array.cpp
+  simulation/disk_simulation_faults.cpp
+  simulation/disk_simulation_paths.cpp
+  simulation/disk_simulation_world.cpp
+  simulation/ring_guest.cpp
+  simulation/sector_oracle.cpp
+  simulation/simulated_disk.cpp)
+target_link_libraries(iscsi_blkback_disk_simulation PUBLIC
+  iscsi_blkback_test_support iscsi_blkback_ring iscsi_blkback_multipath)
+
+iscsi_blkback_test(simulation_test
   LABEL simulation
   SOURCES
-    simulation/disk_simulation.cpp
-    simulation/disk_simulation_array.cpp
-    simulation/disk_simulation_faults.cpp
-    simulation/disk_simulation_paths.cpp
     simulation/disk_simulation_test.cpp
-    simulation/disk_simulation_world.cpp
-    simulation/ring_guest.cpp
-    simulation/sector_oracle.cpp
     simulation/sector_oracle_test.cpp
-    simulation/simulated_disk.cpp
-  LIBRARIES iscsi_blkback_ring iscsi_blkback_multipath)
+  LIBRARIES iscsi_blkback_disk_simulation)
 
 # The simulation of whole hosts: a library for its tests and for the command that runs many seeds.
 add_library(iscsi_blkback_host_simulation STATIC
@@ -45,26 +49,19 @@ add_library(iscsi_blkback_host_simulation STATIC
   simulation/host/target_weather.cpp
   simulation/host/toolstack.cpp
   simulation/host/toolstack_events.cpp
-  simulation/host/wire_watch.cpp
-  simulation/sector_oracle.cpp)
-set_target_properties(iscsi_blkback_host_simulation PROPERTIES UNITY_BUILD_BATCH_SIZE 4)
+  simulation/host/wire_watch.cpp)
+iscsi_blkback_off_data_path(iscsi_blkback_host_simulation)
 target_link_libraries(iscsi_blkback_host_simulation PUBLIC
-  iscsi_blkback_test_support iscsi_blkback_process)
+  iscsi_blkback_disk_simulation iscsi_blkback_process)
 # What a simulated process opens or maps goes when it is killed: see kernel_process.h.
 target_link_options(iscsi_blkback_host_simulation PUBLIC
   LINKER:--wrap=open,--wrap=close,--wrap=mmap,--wrap=munmap,--wrap=getpid)
 
 add_executable(simulate
   simulation/disk_seeds.cpp
-  simulation/disk_simulation.cpp
-  simulation/disk_simulation_array.cpp
-  simulation/disk_simulation_faults.cpp
-  simulation/disk_simulation_paths.cpp
-  simulation/disk_simulation_world.cpp
   simulation/host/simulate_main.cpp
-  simulation/host/simulate_options.cpp
-  simulation/ring_guest.cpp
-  simulation/simulated_disk.cpp)
+  simulation/host/simulate_options.cpp)
+iscsi_blkback_off_data_path(simulate)
 target_link_libraries(simulate PRIVATE iscsi_blkback_host_simulation)
 
 iscsi_blkback_test(host_simulation_test

@@ -179,10 +179,10 @@ void for_successors(PlannedEvent& event) {
   on_the_same_host(event);
   if (event.kind == K::stick) {
     constexpr std::size_t kHow = 3;
-    constexpr std::size_t kMs = 4;
+    constexpr std::size_t kMsArgument = 4;
     constexpr std::int64_t kShortMs = 500;
     event.arguments[kHow] = 2;
-    event.arguments[kMs] *= event.arguments[kMs] <= kShortMs ? 20 : 1;
+    event.arguments[kMsArgument] *= event.arguments[kMsArgument] <= kShortMs ? 20 : 1;
   }
 }
 
@@ -223,10 +223,10 @@ void for_patience(PlannedEvent& event) {
   on_the_same_host(event);
   if (event.kind == K::stick) {
     constexpr std::size_t kHow = 3;
-    constexpr std::size_t kMs = 4;
+    constexpr std::size_t kMsArgument = 4;
     constexpr std::int64_t kToolstackWaitsMs = 20000;
     event.arguments[kHow] = 2;
-    event.arguments[kMs] += kToolstackWaitsMs;
+    event.arguments[kMsArgument] += kToolstackWaitsMs;
   }
 }
 
@@ -262,9 +262,9 @@ void shape_heirs(Plan& plan, SimRandom& random) {
 void for_heirs(PlannedEvent& event) {
   on_the_same_host(event);
   if (event.kind == K::lose_writes) {
-    constexpr std::size_t kMs = 3;
+    constexpr std::size_t kMsArgument = 3;
     constexpr std::size_t kRefuseMs = 4;
-    event.arguments[kMs] += 1500;
+    event.arguments[kMsArgument] += 1500;
     event.arguments[kRefuseMs] += 4000;
   }
 }
@@ -461,12 +461,12 @@ void shape_lun_fences(Plan& plan, SimRandom& random) {
 
 // Paths that were lost stay away for longer than it takes until a command of the LUN may fence.
 void lost_for_long(PlannedEvent& event) {
-  constexpr std::int64_t kLongMs = 2500;
+  constexpr std::int64_t kLongTimeMs = 2500;
   const auto arguments = arguments_of(event.kind);
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const bool of_the_path = event.kind == K::lose_path && arguments[i].name == "ms";
     const bool of_the_writes = event.kind == K::lose_writes && arguments[i].name == "refuse_ms";
-    event.arguments[i] += of_the_path || of_the_writes ? kLongMs : 0;
+    event.arguments[i] += of_the_path || of_the_writes ? kLongTimeMs : 0;
   }
 }
 
