@@ -1,6 +1,8 @@
 // The path selectors: what one request costs them.
 #include <benchmark/benchmark.h>
 
+#include <array>
+
 #include "multipath/groups/path_selector.h"
 
 namespace iscsi_blkback {
@@ -15,10 +17,18 @@ void choose(benchmark::State& state, PathSelectorKind kind) {
     // Every other path is down when there are many.
     eligible |= paths < 4 || index % 2 == 0 ? path_bit(index) : 0;
   }
+  std::array<PathLoad, kMaxPaths> loads{};
   for (auto _ : state) {
-    const std::uint32_t chosen = selector->select(eligible, 4096, {});
-    selector->on_started(chosen, 4096);
-    selector->on_ended(chosen, 4096, {}, {});
+    // What Path and PathGroups do with the choice.
+    const std::uint32_t chosen = selector->select(eligible, loads, 4096, {});
+    ++loads[chosen].requests;
+    loads[chosen].bytes += 4096;
+    benchmark::ClobberMemory();
+    --loads[chosen].requests;
+    loads[chosen].bytes -= 4096;
+    if (kind == PathSelectorKind::historical_service_time) {
+      selector->on_ended(chosen, {}, {});
+    }
   }
   state.SetItemsProcessed(state.iterations());
 }

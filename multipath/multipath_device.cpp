@@ -56,7 +56,7 @@ Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
   groups_.add_path(*index);
   fence_.add(session);
   Path& path = paths_.add(std::make_unique<Path>(
-      reactor_, session, lun, std::move(portal_name), *index,
+      reactor_, session, lun, std::move(portal_name), *index, paths_.load_of(*index),
       path_options(options_, groups_.policies().path_checker, registrations_), log_,
       static_cast<Path::Owner&>(*this)));
   turn_.path_added(path);

@@ -45,7 +45,8 @@ GroupController::GroupController(Reactor& reactor, Options options, const PathSe
       max_polling_interval_(options.max_polling_interval),
       settings_(std::move(options.settings)),
       policies_(decide_policies(settings_, nullptr, nullptr)),
-      groups_(policies_.path_grouping_policy, policies_.path_selector, policies_.rr_min_io),
+      groups_(paths.loads(), policies_.path_grouping_policy, policies_.path_selector,
+              policies_.rr_min_io),
       priority_timer_(
           reactor,
           [](void* self) noexcept { static_cast<GroupController*>(self)->on_priority_timer(); },
@@ -126,24 +127,39 @@ std::uint32_t GroupController::wanted_group() const {
   return groups_.current();
 }
 
-Path* GroupController::choose(PathMask avoid, std::uint32_t length_bytes) {
+GroupController::Choice GroupController::choose(const Wanted& wanted) {
+  const TimePoint now = times_requests() ? reactor_.now() : TimePoint{};
+  if (wanted.prefer && (paths_.able() & path_bit(*wanted.prefer)) != 0 &&
+      paths_[*wanted.prefer].able()) {
+    return {&paths_[*wanted.prefer], now};
+  }
   // A group whose paths are all silent is not waited for while another one answers.
   const PathMask answering = paths_.answering() != 0 ? paths_.answering() : paths_.up();
   PathMask candidates = paths_.able();
   while (candidates != 0) {
-    const PathMask elsewhere = avoid != 0 ? candidates & ~avoid : 0;
-    const std::uint32_t index = elsewhere != 0
-                                    ? groups_.select_elsewhere(elsewhere, length_bytes, time())
-                                    : groups_.select(answering, candidates, length_bytes, time());
+    const PathMask elsewhere = wanted.avoid != 0 ? candidates & ~wanted.avoid : 0;
+    const std::uint32_t index =
+        elsewhere != 0 ? groups_.select_elsewhere(elsewhere, wanted.length_bytes, now)
+                       : groups_.select(answering, candidates, wanted.length_bytes, now);
     if (index == PathGroups::kNoPath) {
-      return nullptr;  // the group in use is full
+      return {};  // the group in use is full
     }
     if (paths_[index].able()) [[likely]] {
-      return &paths_[index];
+      return {&paths_[index], now};
     }
     candidates &= ~path_bit(index);  // its session has just gone and is about to say so
   }
-  return nullptr;
+  return {};
+}
+
+void GroupController::note_time(Path& path, TimePoint chosen_at, bool success) {
+  const TimePoint now = reactor_.now();
+  if (groups_.timed()) {
+    groups_.on_ended(path.index(), chosen_at, now);
+  }
+  if (measures_latency_ && success && chosen_at != TimePoint{}) {
+    path.add_latency(now - chosen_at);
+  }
 }
 
 void GroupController::on_access(const Path& path) {

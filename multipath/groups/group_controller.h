@@ -1,7 +1,7 @@
 // GroupController: which of a disk's paths are used. It decides the policies (settings, array
 // table, what the LUN says), keeps the paths' priorities and groups up to date, goes back to a
 // better group when failback says so, and chooses the path of each request. Owned by
-// MultipathDevice. Reactor thread; choose(), started() and ended() are on the way of each request.
+// MultipathDevice. Reactor thread; choose() and ended() are on the way of each request.
 //
 // What an array does not say by itself is asked as PathChecker asks: less and less often while all
 // is well. A group whose paths are all down is left at once; a group of last resort (marginal
@@ -96,27 +96,28 @@ class GroupController {
   // How often another group was used than before.
   [[nodiscard]] std::uint64_t switches() const { return switches_; }
 
-  // The path for a request; avoid: rather none of these. nullptr: it has to wait.
-  [[nodiscard]] Path* choose(PathMask avoid, std::uint32_t length_bytes);
-  // The request goes to the path; the result is for ended().
-  [[nodiscard]] TimePoint started(const Path& path, std::uint32_t length_bytes) {
-    const TimePoint now = time();
-    groups_.on_started(path.index(), length_bytes);
-    return now;
-  }
-  void ended(Path& path, std::uint32_t length_bytes, TimePoint started, bool success) {
-    const TimePoint now = time();
-    groups_.on_ended(path.index(), length_bytes, started, now);
-    if (measures_latency_ && success && started != TimePoint{}) {
-      path.add_latency(now - started);
+  // A request that looks for a path.
+  struct Wanted {
+    std::uint32_t length_bytes = 0;
+    std::optional<std::uint32_t> prefer = {};  // this path, if it takes the request
+    PathMask avoid = 0;                        // rather none of these
+  };
+  struct Choice {
+    Path* path = nullptr;  // nullptr: the request has to wait
+    TimePoint at{};        // for ended()
+  };
+  [[nodiscard]] Choice choose(const Wanted& wanted);
+  // The request has come back from a path, and was given to it when one was chosen.
+  void ended(Path& path, TimePoint chosen_at, bool success) {
+    if (times_requests()) [[unlikely]] {
+      note_time(path, chosen_at, success);
     }
   }
 
  private:
   // Asking the clock is not free.
-  [[nodiscard]] TimePoint time() const {
-    return groups_.timed() || measures_latency_ ? reactor_.now() : TimePoint{};
-  }
+  [[nodiscard]] bool times_requests() const { return groups_.timed() || measures_latency_; }
+  void note_time(Path& path, TimePoint chosen_at, bool success);
   void share_port_groups(const Path& path);
   bool update_priority(const Path& path);
   void consider_failback(std::uint32_t came_up);

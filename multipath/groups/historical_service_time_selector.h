@@ -10,10 +10,11 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "multipath/groups/path_selector.h"
+#include "multipath/groups/path_turns.h"
 
 namespace iscsi_blkback {
 
@@ -21,28 +22,24 @@ class HistoricalServiceTimeSelector final : public PathSelector {
  public:
   HistoricalServiceTimeSelector();
 
-  void add_path(std::uint32_t index) override;
-  void remove_path(std::uint32_t index) override;
-  void set_load(std::uint32_t index, std::uint32_t requests, std::uint64_t /*bytes*/) override {
-    paths_[place_[index]].outstanding = requests;
+  void add_path(std::uint32_t index) override { turns_.add(index); }
+  void remove_path(std::uint32_t index) override {
+    turns_.remove(index);
+    estimates_[index] = {};
   }
-  [[nodiscard]] std::uint32_t select(PathMask eligible, std::uint32_t length_bytes,
+  [[nodiscard]] std::uint32_t select(PathMask eligible, PathLoads loads, std::uint32_t length_bytes,
                                      TimePoint now) override;
-  void on_started(std::uint32_t index, std::uint32_t length_bytes) override;
-  void on_ended(std::uint32_t index, std::uint32_t length_bytes, TimePoint started,
-                TimePoint now) override;
+  void on_ended(std::uint32_t index, TimePoint started, TimePoint now) override;
 
   // Of one request; 0: nothing is known.
   [[nodiscard]] std::uint64_t estimate_ns(std::uint32_t index) const {
-    return paths_[place_[index]].estimate_ns;
+    return estimates_[index].time_ns;
   }
 
  private:
-  struct Entry {
-    std::uint32_t index;
-    std::uint32_t outstanding = 0;
-    std::uint64_t estimate_ns = 0;
-    std::uint32_t estimated_from = 0;  // requests, at most kMaxEstimatedFrom
+  struct Estimate {
+    std::uint64_t time_ns = 0;
+    std::uint32_t from = 0;  // requests, at most kMaxEstimatedFrom
     TimePoint last_end{};
     TimePoint stale_at{};
   };
@@ -51,12 +48,16 @@ class HistoricalServiceTimeSelector final : public PathSelector {
   static constexpr unsigned kBucketShift = 24;
   static constexpr std::size_t kBuckets = 64;
 
-  [[nodiscard]] static bool better(const Entry& one, const Entry& other, TimePoint now);
+  // A path as it is compared with others.
+  struct Candidate {
+    const Estimate& estimate;
+    std::uint64_t outstanding;
+  };
+  [[nodiscard]] static bool better(const Candidate& one, const Candidate& other, TimePoint now);
 
-  std::vector<Entry> paths_;
-  std::array<std::uint8_t, kMaxPaths> place_{};    // of a path in paths_
+  PathTurns turns_;
+  std::array<Estimate, kMaxPaths> estimates_{};
   std::array<std::uint32_t, kBuckets> weights_{};  // of the past, in 1024ths
-  std::size_t last_ = 0;
 };
 
 }  // namespace iscsi_blkback

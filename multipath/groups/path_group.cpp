@@ -45,9 +45,10 @@ std::optional<PathGroupingPolicy> path_grouping_policy_named(std::string_view na
   return std::nullopt;
 }
 
-PathGroups::PathGroups(PathGroupingPolicy policy, PathSelectorKind selector,
+PathGroups::PathGroups(PathLoads loads, PathGroupingPolicy policy, PathSelectorKind selector,
                        std::uint32_t rr_min_io)
-    : policy_(policy),
+    : loads_(loads),
+      policy_(policy),
       selector_kind_(selector),
       selector_(make_path_selector(selector, rr_min_io)) {
   weights_.fill(1);
@@ -71,7 +72,7 @@ void PathGroups::retire_path(std::uint32_t index) {
 }
 
 void PathGroups::remove_path(std::uint32_t index) {
-  ISCSI_BLKBACK_ASSERT((known_ & ~paths_ & path_bit(index)) != 0 && load_[index].requests == 0);
+  ISCSI_BLKBACK_ASSERT((known_ & ~paths_ & path_bit(index)) != 0 && loads_[index].requests == 0);
   known_ &= ~path_bit(index);
   selector_->remove_path(index);
   traits_[index] = {};
@@ -90,7 +91,6 @@ void PathGroups::set_selector(PathSelectorKind selector, std::uint32_t rr_min_io
   for_each_path(known_, [this](std::uint32_t path) {
     selector_->add_path(path);
     selector_->set_weight(path, weights_[path]);
-    selector_->set_load(path, load_[path].requests, load_[path].bytes);
   });
 }
 
@@ -193,7 +193,7 @@ std::uint32_t PathGroups::select(PathMask up, PathMask eligible, std::uint32_t l
     }
   }
   const PathMask candidates = members & eligible;
-  return candidates == 0 ? kNoPath : selector_->select(candidates, length_bytes, now);
+  return candidates == 0 ? kNoPath : selector_->select(candidates, loads_, length_bytes, now);
 }
 
 std::uint32_t PathGroups::select_elsewhere(PathMask eligible, std::uint32_t length_bytes,
@@ -202,7 +202,7 @@ std::uint32_t PathGroups::select_elsewhere(PathMask eligible, std::uint32_t leng
   for (std::uint32_t group = 0; candidates == 0 && group < count_; ++group) {
     candidates = groups_[group].members & eligible;
   }
-  return candidates == 0 ? kNoPath : selector_->select(candidates, length_bytes, now);
+  return candidates == 0 ? kNoPath : selector_->select(candidates, loads_, length_bytes, now);
 }
 
 }  // namespace iscsi_blkback

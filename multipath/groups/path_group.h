@@ -52,7 +52,9 @@ struct PathGroup {
 
 class PathGroups {
  public:
-  PathGroups(PathGroupingPolicy policy, PathSelectorKind selector, std::uint32_t rr_min_io);
+  // loads: what is under way on each path; outlive it.
+  PathGroups(PathLoads loads, PathGroupingPolicy policy, PathSelectorKind selector,
+             std::uint32_t rr_min_io);
 
   void add_path(std::uint32_t index);
   // The path leaves its group: it is not selected any more. What is under way there still ends.
@@ -88,7 +90,8 @@ class PathGroups {
   // Fails back, or over, to a group: it stays current as long as one of its paths is up.
   void use(std::uint32_t group) { current_ = group; }
 
-  // Whether the times below matter; when not, any will do (asking the clock is not free).
+  // Whether the times below matter, and on_ended() is to be told; when not, any time will do (asking
+  // the clock is not free).
   [[nodiscard]] bool timed() const {
     return selector_kind_ == PathSelectorKind::historical_service_time;
   }
@@ -104,26 +107,15 @@ class PathGroups {
   [[nodiscard]] std::uint32_t select_elsewhere(PathMask eligible, std::uint32_t length_bytes,
                                                TimePoint now);
 
-  // The request was given to the path, and has come back.
-  void on_started(std::uint32_t path, std::uint32_t length_bytes) {
-    ++load_[path].requests;
-    load_[path].bytes += length_bytes;
-    selector_->on_started(path, length_bytes);
-  }
-  void on_ended(std::uint32_t path, std::uint32_t length_bytes, TimePoint started, TimePoint now) {
-    --load_[path].requests;
-    load_[path].bytes -= length_bytes;
-    selector_->on_ended(path, length_bytes, started > timed_since_ ? started : timed_since_, now);
+  // A request has come back from the path. Only when timed().
+  void on_ended(std::uint32_t path, TimePoint started, TimePoint now) {
+    selector_->on_ended(path, started > timed_since_ ? started : timed_since_, now);
   }
 
  private:
-  struct Load {
-    std::uint32_t requests = 0;
-    std::uint64_t bytes = 0;
-  };
-
   [[nodiscard]] bool same_group(std::uint32_t one, std::uint32_t other) const;
 
+  PathLoads loads_;
   PathGroupingPolicy policy_;
   PathSelectorKind selector_kind_;
   std::unique_ptr<PathSelector> selector_;
@@ -132,7 +124,6 @@ class PathGroups {
   PathMask known_ = 0;       // these and the retired ones: those that the selector has
   std::array<PathTraits, kMaxPaths> traits_;
   std::array<std::uint32_t, kMaxPaths> weights_;
-  std::array<Load, kMaxPaths> load_{};
   PathMask up_ = 0;
   PathMask usable_ = 0;
   PathMask awaited_ = 0;

@@ -3,6 +3,7 @@
 #include <array>
 #include <utility>
 
+#include "base/result.h"
 #include "multipath/groups/historical_service_time_selector.h"
 #include "multipath/groups/load_selectors.h"
 #include "multipath/groups/round_robin_selector.h"

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/result.h"
+
 namespace iscsi_blkback {
 
 RoundRobinSelector::RoundRobinSelector(std::uint32_t rr_min_io)
@@ -35,8 +37,8 @@ void RoundRobinSelector::set_weight(std::uint32_t index, std::uint32_t weight) {
   weights_[index] = std::max(weight, 1U);
 }
 
-std::uint32_t RoundRobinSelector::select(PathMask eligible, std::uint32_t /*length_bytes*/,
-                                         TimePoint /*now*/) {
+std::uint32_t RoundRobinSelector::select(PathMask eligible, PathLoads /*loads*/,
+                                         std::uint32_t /*length_bytes*/, TimePoint /*now*/) {
   if (left_ > 0 && (eligible & path_bit(paths_[current_])) != 0) {
     --left_;
     return paths_[current_];

@@ -18,7 +18,7 @@ class RoundRobinSelector final : public PathSelector {
   void add_path(std::uint32_t index) override;
   void remove_path(std::uint32_t index) override;
   void set_weight(std::uint32_t index, std::uint32_t weight) override;
-  [[nodiscard]] std::uint32_t select(PathMask eligible, std::uint32_t length_bytes,
+  [[nodiscard]] std::uint32_t select(PathMask eligible, PathLoads loads, std::uint32_t length_bytes,
                                      TimePoint now) override;
 
  private:

@@ -78,7 +78,7 @@ const char* to_string(CheckerFinding finding) {
 }
 
 Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string portal_name,
-           std::uint32_t index, const Options& options, DiskLog& log, Owner& owner)
+           std::uint32_t index, PathLoad& load, const Options& options, DiskLog& log, Owner& owner)
     : reactor_(reactor),
       session_(session),
       lun_(lun),
@@ -90,6 +90,7 @@ Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string po
       logical_unit_(reactor, session, encode_lun(lun)),
       verifier_(reactor, logical_unit_, options.checker.checker_timeout, *this),
       checker_(reactor, logical_unit_, options.checker, *this),
+      load_(load),
       depth_(session.options().max_commands),
       silence_(reactor, session, *this),
       key_(reactor, logical_unit_, lun, options.host_key, *options.registrations, *this),
@@ -97,7 +98,7 @@ Path::Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string po
       probe_(reactor, logical_unit_, *this) {}
 
 Path::~Path() {
-  ISCSI_BLKBACK_ASSERT(idle());
+  ISCSI_BLKBACK_ASSERT(idle() && load_.requests == 0 && load_.bytes == 0);
   verifier_.cancel();
   if (started_) {
     session_.remove_observer(*this);
@@ -125,12 +126,13 @@ void Path::submit(PathCommand& command, const BlockRequest& request) {
   command.sent_at = reactor_.turn_time();
   command.task.owner = &command;
   command.task.on_complete = &Path::on_task_complete;
-  if (in_flight_++ == 0) {
+  if (load_.requests++ == 0) {
     silence_.first_sent(command.sent_at);
   }
   commands_.push_back(command);
   logical_unit_.prepare_io(command.task, request);
-  writes_in_flight_ += command.task.direction == DataDirection::out ? 1 : 0;
+  load_.writes += command.task.direction == DataDirection::out ? 1 : 0;
+  load_.bytes += command.load_bytes;
   ++requests_;
   session_.submit(command.task);
 }
@@ -140,7 +142,7 @@ void Path::on_task_complete(ScsiTask& task) noexcept {
   Path& path = *command.path;
   const ErrorClass error = task.succeeded() ? ErrorClass::success : classify(task);
   command.unlink();
-  path.note_end(task, error);
+  path.note_end(command, error);
   if (error != ErrorClass::connection_lost && error != ErrorClass::not_sent) [[likely]] {
     path.silence_.answered(path.reactor_.turn_time() - command.sent_at);
   }
@@ -156,10 +158,11 @@ void Path::withdraw_unsent() {
       this);
 }
 
-void Path::note_end(const ScsiTask& task, ErrorClass error) {
-  ISCSI_BLKBACK_ASSERT(in_flight_ > 0);
-  --in_flight_;
-  writes_in_flight_ -= task.direction == DataDirection::out ? 1 : 0;
+void Path::note_end(const PathCommand& command, ErrorClass error) {
+  ISCSI_BLKBACK_ASSERT(load_.requests > 0);
+  --load_.requests;
+  load_.writes -= command.task.direction == DataDirection::out ? 1 : 0;
+  load_.bytes -= command.load_bytes;
   if (error == ErrorClass::success) {
     checker_.passed();
     if (depth_.limited()) [[unlikely]] {
@@ -176,9 +179,9 @@ void Path::note_end(const ScsiTask& task, ErrorClass error) {
     checker_.check();
   }
   if (error == ErrorClass::task_set_full) {
-    depth_.on_task_set_full(reactor_.now(), in_flight_);
+    depth_.on_task_set_full(reactor_.now(), load_.requests);
   } else if (error == ErrorClass::busy) {
-    depth_.on_busy(reactor_.now(), in_flight_);
+    depth_.on_busy(reactor_.now(), load_.requests);
   }
 }
 
@@ -329,7 +332,7 @@ void Path::refresh_access() {
 }
 
 void Path::follow_access() {
-  const std::uint64_t successes = requests_ - failures_ - in_flight_;
+  const std::uint64_t successes = requests_ - failures_ - load_.requests;
   const bool serves = std::exchange(successes_followed_, successes) != successes;
   if (reading_access()) {
     return;

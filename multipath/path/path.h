@@ -30,6 +30,7 @@
 #include "multipath/path/marginal_path.h"
 #include "multipath/path/path_activation.h"
 #include "multipath/path/path_checker.h"
+#include "multipath/path/path_load.h"
 #include "multipath/path/path_state.h"
 #include "multipath/path/pr_registration.h"
 #include "multipath/path/queue_depth.h"
@@ -45,6 +46,8 @@ struct PathCommand : ListHook<PathCommand> {
   ScsiTask task;
   Path* path = nullptr;  // where it is, or was last
   TimePoint sent_at{};   // in the time of turns
+  // What it adds to PathLoad::bytes; the sender's to set.
+  std::uint32_t load_bytes = 0;
   // From the reactor. The path has counted it as ended, and knows what the error says of itself.
   void (*on_done)(PathCommand& command, ErrorClass error) noexcept = nullptr;
 };
@@ -98,9 +101,9 @@ class Path final : private SessionObserver,
   };
 
   // portal_name: as the disk's operator wrote it; disks that share the session may have other names
-  // for it. log outlives the path.
+  // for it. load: all 0; the path counts there, and nobody else does. Both outlive the path.
   Path(Reactor& reactor, Session& session, std::uint16_t lun, std::string portal_name,
-       std::uint32_t index, const Options& options, DiskLog& log, Owner& owner);
+       std::uint32_t index, PathLoad& load, const Options& options, DiskLog& log, Owner& owner);
   ~Path();  // idle(), nothing that has_own_commands(), not key().registering()
 
   void start();
@@ -116,7 +119,7 @@ class Path final : private SessionObserver,
 
   // Guest I/O. submit: only when able(), the command's task free; never completes from inside.
   [[nodiscard]] bool able() const {
-    return state_ == PathState::up && in_flight_ < depth_.limit() &&
+    return state_ == PathState::up && load_.requests < depth_.limit() &&
            session_.state() == SessionState::logged_in;
   }
   void submit(PathCommand& command, const BlockRequest& request);
@@ -231,8 +234,8 @@ class Path final : private SessionObserver,
   [[nodiscard]] std::uint16_t lun() const { return lun_; }
   [[nodiscard]] const std::string& portal_name() const { return portal_name_; }
   [[nodiscard]] std::uint32_t index() const { return index_; }
-  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
-  [[nodiscard]] std::uint32_t writes_in_flight() const { return writes_in_flight_; }
+  [[nodiscard]] std::uint32_t in_flight() const { return load_.requests; }
+  [[nodiscard]] std::uint32_t writes_in_flight() const { return load_.writes; }
   [[nodiscard]] std::uint64_t requests() const { return requests_; }
   [[nodiscard]] std::uint64_t failures() const { return failures_; }
   // While the session is up and the path is down.
@@ -259,12 +262,12 @@ class Path final : private SessionObserver,
     return !stopped_ && session_.state() == SessionState::logged_in;
   }
   static void on_task_complete(ScsiTask& task) noexcept;
-  void note_end(const ScsiTask& task, ErrorClass error);
+  void note_end(const PathCommand& command, ErrorClass error);
 
   void on_suspect() noexcept override;
   void on_suspicion_over() noexcept override { owner_.on_suspicion_over(*this); }
   void on_stall_persists() noexcept override { owner_.on_stall_persists(*this); }
-  [[nodiscard]] bool has_outstanding() const noexcept override { return in_flight_ != 0; }
+  [[nodiscard]] bool has_outstanding() const noexcept override { return load_.requests != 0; }
   void on_key_settled() noexcept override { owner_.on_path_idle(*this); }
   void on_key_refused(const char* why) noexcept override;
   void on_key_kept(const char* why) noexcept override;
@@ -320,8 +323,7 @@ class Path final : private SessionObserver,
   LunVerifier verifier_;
   PathChecker checker_;
   IntrusiveList<PathCommand> commands_;  // in flight, in the order in which they were submitted
-  std::uint32_t in_flight_ = 0;          // their number
-  std::uint32_t writes_in_flight_ = 0;
+  PathLoad& load_;                       // what they are
   std::uint64_t requests_ = 0;
   std::uint64_t failures_ = 0;
   std::uint64_t successes_followed_ = 0;  // so many when follow_access() last looked

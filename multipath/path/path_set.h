@@ -8,6 +8,7 @@
 // as nothing of them can be executed.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "multipath/path/path.h"
+#include "multipath/path/path_load.h"
 #include "multipath/path/path_mask.h"
 
 namespace iscsi_blkback {
@@ -53,6 +55,11 @@ class PathSet {
   [[nodiscard]] PathMask answering() const { return up_ & ~suspect_; }
   // May take a request now: up, not silent while another one is not, with room.
   [[nodiscard]] PathMask able() const { return eligible_; }
+  // What is under way on each path, by number; 0 of a number that no path has.
+  [[nodiscard]] PathLoads loads() const { return loads_; }
+  // For the path that gets this number, to count in.
+  [[nodiscard]] PathLoad& load_of(std::uint32_t index) { return loads_[index]; }
+
   [[nodiscard]] static bool has(PathMask mask, const Path& path) {
     return (mask & path_bit(path.index())) != 0;
   }
@@ -83,6 +90,7 @@ class PathSet {
   Path* release_held_back();
 
  private:
+  std::array<PathLoad, kMaxPaths> loads_{};
   std::vector<std::unique_ptr<Path>> slots_;  // by number; null: free, for the next one
   std::vector<Path*> in_use_;
   std::vector<Path*> all_;

@@ -48,8 +48,7 @@ struct Request : ListHook<Request>, PathCommand {
   Place place = Place::free;
   BlockRequest* block = nullptr;        // null: it is answered
   std::uint64_t serial = 0;             // unlike any other request's of this disk
-  TimePoint started{};                  // at its path, for the selector
-  std::uint32_t selected_bytes = 0;     // what the selector was told
+  TimePoint chosen_at{};                // when its path was, see GroupController
   std::uint32_t done_sectors = 0;       // of a request that goes in pieces
   std::optional<std::uint32_t> prefer;  // a retry on the same path
   PathMask avoid = 0;                   // a retry preferably elsewhere

@@ -177,16 +177,13 @@ bool RequestQueue::try_send(Request& request) {
   if (suspended_ || fence_.pausing()) [[unlikely]] {
     return false;
   }
-  if (request.prefer && (paths_.able() & path_bit(*request.prefer)) != 0 &&
-      paths_[*request.prefer].able()) {
-    send(request, paths_[*request.prefer]);
-    return true;
-  }
-  Path* const chosen = groups_.choose(request.avoid, request.length_bytes());
-  if (chosen == nullptr) {
+  const GroupController::Choice choice = groups_.choose(
+      {.length_bytes = request.length_bytes(), .prefer = request.prefer, .avoid = request.avoid});
+  if (choice.path == nullptr) {
     return false;
   }
-  send(request, *chosen);
+  request.chosen_at = choice.at;
+  send(request, *choice.path);
   return true;
 }
 
@@ -221,8 +218,7 @@ void RequestQueue::send(Request& request, Path& chosen) {
     done.queue.on_command_done(done, error);
   };
   request.retries.go_on(reactor_.turn_time());
-  request.selected_bytes = request.length_bytes();
-  request.started = groups_.started(path, request.selected_bytes);
+  request.load_bytes = request.length_bytes();
   const BlockRequest& whole = *request.block;
   if (whole.sector_count <= piece_sectors_) [[likely]] {
     path.submit(request, whole);
@@ -252,7 +248,7 @@ void RequestQueue::on_command_done(Request& request, ErrorClass error) {
       turn_.set_outstanding(path, false);
     }
   }
-  groups_.ended(path, request.selected_bytes, request.started, error == ErrorClass::success);
+  groups_.ended(path, request.chosen_at, error == ErrorClass::success);
   if (error != ErrorClass::success || !PathSet::has(paths_.able(), path)) [[unlikely]] {
     paths_.note_room(path);  // there may be room again, or less of it
     if (paths_.is_leaving(path)) {

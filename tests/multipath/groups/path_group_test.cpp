@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <chrono>
 #include <vector>
 
 namespace iscsi_blkback {
@@ -22,9 +24,11 @@ void describe(PathGroups& groups, std::uint32_t path, const PathTraits& traits) 
   groups.regroup();
 }
 
+constexpr std::array<PathLoad, kMaxPaths> kNoLoads{};
+
 // Four paths, all up: priorities 50 10 50 10, groups 1 2 1 2, serials a b b a.
-PathGroups four_paths(PathGroupingPolicy policy) {
-  PathGroups groups(policy, PathSelectorKind::round_robin, 1);
+PathGroups four_paths(PathGroupingPolicy policy, PathLoads loads = kNoLoads) {
+  PathGroups groups(loads, policy, PathSelectorKind::round_robin, 1);
   for (std::uint32_t path = 0; path < 4; ++path) {
     groups.add_path(path);
     groups.set_traits(path, {.priority = path % 2 == 0 ? 50 : 10,
@@ -172,17 +176,31 @@ TEST(PathGroups, AFullQueueIsNoReasonToUseAnotherGroup) {
 }
 
 TEST(PathGroups, AnotherSelectorGoesOnWithWhatIsUnderWay) {
-  PathGroups groups = four_paths(PathGroupingPolicy::multibus);
-  for (int i = 0; i < 3; ++i) {
-    groups.on_started(0, 4096);
-  }
-  groups.on_started(1, 65536);
+  std::array<PathLoad, kMaxPaths> loads{};
+  PathGroups groups = four_paths(PathGroupingPolicy::multibus, loads);
+  loads[0] = {.requests = 3, .bytes = 3 * 4096};
+  loads[1] = {.requests = 1, .bytes = 65536};
   groups.set_selector(PathSelectorKind::queue_length, 1, {});
   EXPECT_EQ(groups.select(mask({0, 1}), mask({0, 1}), 4096, {}), 1U);
   groups.set_selector(PathSelectorKind::service_time, 1, {});
   EXPECT_EQ(groups.select(mask({0, 1}), mask({0, 1}), 4096, {}), 0U);
-  groups.on_ended(1, 65536, {}, {});
+  loads[1] = {};
   EXPECT_EQ(groups.select(mask({0, 1}), mask({0, 1}), 4096, {}), 1U);
+}
+
+TEST(PathGroups, WhatHadStartedBeforeTheSelectorIsTimedFromThere) {
+  constexpr auto at_ms = [](int ms) { return TimePoint{} + std::chrono::milliseconds(ms); };
+  std::array<PathLoad, kMaxPaths> loads{};
+  PathGroups groups = four_paths(PathGroupingPolicy::multibus, loads);
+  EXPECT_FALSE(groups.timed());
+  groups.set_selector(PathSelectorKind::historical_service_time, 1, at_ms(1000));
+  ASSERT_TRUE(groups.timed());
+  groups.on_ended(0, {}, at_ms(1002));
+  groups.on_ended(1, at_ms(999), at_ms(1003));
+  loads[0].requests = 1;
+  loads[1].requests = 1;
+  EXPECT_EQ(groups.select(mask({0, 1}), mask({0, 1}), 4096, at_ms(1003)), 0U)
+      << "2 ms, the other 3";
 }
 
 TEST(PathGroups, WeightsOutliveTheSelector) {
@@ -194,7 +212,7 @@ TEST(PathGroups, WeightsOutliveTheSelector) {
 }
 
 TEST(PathGroups, AllSixtyFourPathsCanBeAGroupEach) {
-  PathGroups groups(PathGroupingPolicy::failover, PathSelectorKind::round_robin, 1);
+  PathGroups groups(kNoLoads, PathGroupingPolicy::failover, PathSelectorKind::round_robin, 1);
   for (std::uint32_t path = 0; path < kMaxPaths; ++path) {
     groups.add_path(path);
   }
@@ -215,13 +233,14 @@ TEST(PathGroupingPolicy, HasTheNamesOfMultipathConf) {
 }
 
 TEST(PathGroups, APathThatLeavesIsInNoGroupAndItsNumberServesAgain) {
-  PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio);
-  groups.on_started(0, 4096);
+  std::array<PathLoad, kMaxPaths> loads{};
+  PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio, loads);
+  loads[0].requests = 1;
   groups.retire_path(0);
   EXPECT_EQ(members(groups), (Masks{mask({2}), mask({1, 3})}));
   EXPECT_EQ(next(groups, kFour), 2U);
   groups.set_selector(PathSelectorKind::queue_length, 1, {});
-  groups.on_ended(0, 4096, {}, {});
+  loads[0].requests = 0;
   groups.remove_path(0);
   groups.add_path(0);
   EXPECT_EQ(groups.traits(0), PathTraits());

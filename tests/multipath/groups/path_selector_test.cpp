@@ -13,10 +13,27 @@ namespace {
 
 constexpr PathMask kThree = path_bit(0) | path_bit(1) | path_bit(2);
 
-std::vector<std::uint32_t> choices(PathSelector& selector, PathMask eligible, int count) {
+// What is under way on the paths, as they count it.
+struct Load {
+  void started(std::uint32_t path, std::uint32_t length_bytes) {
+    ++paths[path].requests;
+    paths[path].bytes += length_bytes;
+  }
+  void ended(std::uint32_t path, std::uint32_t length_bytes) {
+    --paths[path].requests;
+    paths[path].bytes -= length_bytes;
+  }
+
+  std::array<PathLoad, kMaxPaths> paths{};
+};
+
+constexpr std::array<PathLoad, kMaxPaths> kIdlePaths{};
+
+std::vector<std::uint32_t> choices(PathSelector& selector, PathMask eligible, int count,
+                                   const Load& load = {}) {
   std::vector<std::uint32_t> chosen;
   for (int i = 0; i < count; ++i) {
-    chosen.push_back(selector.select(eligible, 4096, {}));
+    chosen.push_back(selector.select(eligible, load.paths, 4096, {}));
   }
   return chosen;
 }
@@ -53,9 +70,9 @@ TEST(RoundRobinSelector, SkipsAPathThatIsNotEligible) {
 
 TEST(RoundRobinSelector, LeavesAPathThatStopsBeingEligibleBeforeItsShareIsUsed) {
   RoundRobinSelector selector = three_paths(100);
-  EXPECT_EQ(selector.select(kThree, 4096, {}), 0U);
-  EXPECT_EQ(selector.select(path_bit(1) | path_bit(2), 4096, {}), 1U);
-  EXPECT_EQ(selector.select(kThree, 4096, {}), 1U);
+  EXPECT_EQ(selector.select(kThree, kIdlePaths, 4096, {}), 0U);
+  EXPECT_EQ(selector.select(path_bit(1) | path_bit(2), kIdlePaths, 4096, {}), 1U);
+  EXPECT_EQ(selector.select(kThree, kIdlePaths, 4096, {}), 1U);
 }
 
 TEST(RoundRobinSelector, TakesAPathAgainThatHasComeBack) {
@@ -81,7 +98,7 @@ TEST(RoundRobinSelector, SpreadsEvenlyOverAllPaths) {
   }
   std::vector<int> taken(kMaxPaths);
   for (std::uint32_t i = 0; i < 10 * kMaxPaths; ++i) {
-    ++taken[selector.select(~PathMask{0}, 4096, {})];
+    ++taken[selector.select(~PathMask{0}, kIdlePaths, 4096, {})];
   }
   EXPECT_EQ(taken, std::vector<int>(kMaxPaths, 10));
 }
@@ -97,14 +114,15 @@ Selector with_three_paths() {
 
 TEST(QueueLengthSelector, TakesThePathWithTheFewestRequests) {
   auto selector = with_three_paths<QueueLengthSelector>();
-  selector.on_started(0, 4096);
-  selector.on_started(0, 4096);
-  selector.on_started(1, 1 << 20);
-  EXPECT_EQ(selector.select(path_bit(0) | path_bit(1), 4096, {}), 1U);
-  EXPECT_EQ(selector.select(kThree, 4096, {}), 2U);
-  selector.on_ended(0, 4096, {}, {});
-  selector.on_ended(0, 4096, {}, {});
-  EXPECT_EQ(selector.select(path_bit(0) | path_bit(1), 4096, {}), 0U);
+  Load load;
+  load.started(0, 4096);
+  load.started(0, 4096);
+  load.started(1, 1 << 20);
+  EXPECT_EQ(selector.select(path_bit(0) | path_bit(1), load.paths, 4096, {}), 1U);
+  EXPECT_EQ(selector.select(kThree, load.paths, 4096, {}), 2U);
+  load.ended(0, 4096);
+  load.ended(0, 4096);
+  EXPECT_EQ(selector.select(path_bit(0) | path_bit(1), load.paths, 4096, {}), 0U);
 }
 
 TEST(QueueLengthSelector, EqualPathsTakeTurns) {
@@ -114,25 +132,28 @@ TEST(QueueLengthSelector, EqualPathsTakeTurns) {
 
 TEST(QueueLengthSelector, CountsRequestsThatAnotherRuleSentThere) {
   auto selector = with_three_paths<QueueLengthSelector>();
-  selector.on_started(0, 4096);  // a retry on the same path
-  EXPECT_EQ(choices(selector, kThree, 2), (Choices{1, 2}));
+  Load load;
+  load.started(0, 4096);  // a retry on the same path
+  EXPECT_EQ(choices(selector, kThree, 2, load), (Choices{1, 2}));
 }
 
 TEST(QueueLengthSelector, IgnoresPathsThatAreNotEligible) {
   auto selector = with_three_paths<QueueLengthSelector>();
-  selector.on_started(1, 4096);
-  EXPECT_EQ(choices(selector, path_bit(1) | path_bit(63), 2), (Choices{1, 1}));
+  Load load;
+  load.started(1, 4096);
+  EXPECT_EQ(choices(selector, path_bit(1) | path_bit(63), 2, load), (Choices{1, 1}));
 }
 
 TEST(ServiceTimeSelector, TakesThePathWithTheFewestBytes) {
   auto selector = with_three_paths<ServiceTimeSelector>();
-  selector.on_started(0, 65536);
-  selector.on_started(1, 4096);
-  selector.on_started(1, 4096);
-  selector.on_started(2, 16384);
-  EXPECT_EQ(selector.select(kThree, 4096, {}), 1U);
-  selector.on_ended(0, 65536, {}, {});
-  EXPECT_EQ(selector.select(kThree, 4096, {}), 0U);
+  Load load;
+  load.started(0, 65536);
+  load.started(1, 4096);
+  load.started(1, 4096);
+  load.started(2, 16384);
+  EXPECT_EQ(selector.select(kThree, load.paths, 4096, {}), 1U);
+  load.ended(0, 65536);
+  EXPECT_EQ(selector.select(kThree, load.paths, 4096, {}), 0U);
 }
 
 constexpr TimePoint at_ms(int ms) {
@@ -141,55 +162,49 @@ constexpr TimePoint at_ms(int ms) {
 
 TEST(HistoricalServiceTimeSelector, PrefersTheFasterPath) {
   auto selector = with_three_paths<HistoricalServiceTimeSelector>();
+  Load load;
   // Path 0 takes 10 ms, path 1 takes 2 ms, both often enough to be believed.
   for (int round = 1; round <= 20; ++round) {
     for (const auto& [path, took_ms] : {std::pair{0U, 10}, std::pair{1U, 2}}) {
-      selector.on_started(path, 4096);
-      selector.on_ended(path, 4096, at_ms(round * 10 - took_ms), at_ms(round * 10));
+      selector.on_ended(path, at_ms(round * 10 - took_ms), at_ms(round * 10));
     }
   }
   const PathMask both = path_bit(0) | path_bit(1);
   // Up to four requests wait on the fast one before the slow one would be through first.
   for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(selector.select(both, 4096, at_ms(201)), 1U) << i;
-    selector.on_started(1, 4096);
+    EXPECT_EQ(selector.select(both, load.paths, 4096, at_ms(201)), 1U) << i;
+    load.started(1, 4096);
   }
-  selector.on_started(1, 4096);
-  EXPECT_EQ(selector.select(both, 4096, at_ms(201)), 0U);
+  load.started(1, 4096);
+  EXPECT_EQ(selector.select(both, load.paths, 4096, at_ms(201)), 0U);
 }
 
 TEST(HistoricalServiceTimeSelector, TriesAnIdlePathThatNothingIsKnownOfAnyMore) {
   auto selector = with_three_paths<HistoricalServiceTimeSelector>();
-  selector.on_started(0, 4096);
-  selector.on_ended(0, 4096, at_ms(0), at_ms(10));
-  selector.on_started(1, 4096);
-  selector.on_ended(1, 4096, at_ms(12), at_ms(14));
+  Load load;
+  selector.on_ended(0, at_ms(0), at_ms(10));
+  selector.on_ended(1, at_ms(12), at_ms(14));
   const PathMask both = path_bit(0) | path_bit(1);
-  selector.on_started(1, 4096);
+  load.started(1, 4096);
   // Path 0 was measured once, at 10 ms: 10 ms later that is stale.
-  EXPECT_EQ(selector.select(both, 4096, at_ms(15)), 1U);
-  EXPECT_EQ(selector.select(both, 4096, at_ms(20)), 0U);
+  EXPECT_EQ(selector.select(both, load.paths, 4096, at_ms(15)), 1U);
+  EXPECT_EQ(selector.select(both, load.paths, 4096, at_ms(20)), 0U);
 }
 
 TEST(HistoricalServiceTimeSelector, ForgetsFasterTheLongerARequestTook) {
   auto selector = with_three_paths<HistoricalServiceTimeSelector>();
-  selector.on_started(0, 4096);
-  selector.on_ended(0, 4096, at_ms(0), at_ms(1));
+  selector.on_ended(0, at_ms(0), at_ms(1));
   EXPECT_EQ(selector.estimate_ns(0), 1'000'000U);
-  selector.on_started(0, 4096);
-  selector.on_ended(0, 4096, at_ms(10), at_ms(13));
+  selector.on_ended(0, at_ms(10), at_ms(13));
   EXPECT_EQ(selector.estimate_ns(0), (1'000'000U * 972U + 3'000'000U * 52U) / 1024U);
-  selector.on_started(0, 4096);
-  selector.on_ended(0, 4096, at_ms(20), at_ms(2020));
+  selector.on_ended(0, at_ms(20), at_ms(2020));
   EXPECT_EQ(selector.estimate_ns(0), 2'000'000'000U);
 }
 
 TEST(HistoricalServiceTimeSelector, AQueueCountsAsServedOneByOne) {
   auto selector = with_three_paths<HistoricalServiceTimeSelector>();
-  selector.on_started(0, 4096);
-  selector.on_started(0, 4096);
-  selector.on_ended(0, 4096, at_ms(0), at_ms(5));
-  selector.on_ended(0, 4096, at_ms(0), at_ms(10));  // 5 ms after the one before
+  selector.on_ended(0, at_ms(0), at_ms(5));
+  selector.on_ended(0, at_ms(0), at_ms(10));  // 5 ms after the one before
   EXPECT_EQ(selector.estimate_ns(0), 5'000'000U);
 }
 
@@ -211,11 +226,12 @@ TEST(PathSelectorNames, AreThoseOfMultipathConf) {
 
 TEST(ServiceTimeSelector, WeighsBytesByThroughput) {
   auto selector = with_three_paths<ServiceTimeSelector>();
+  Load load;
   selector.set_weight(1, 4);
   std::array<int, 3> taken{};
   for (int i = 0; i < 60; ++i) {
-    const std::uint32_t path = selector.select(kThree, 4096, {});
-    selector.on_started(path, 4096);
+    const std::uint32_t path = selector.select(kThree, load.paths, 4096, {});
+    load.started(path, 4096);
     ++taken[path];
   }
   EXPECT_EQ(taken, (std::array<int, 3>{10, 40, 10}));
@@ -223,13 +239,14 @@ TEST(ServiceTimeSelector, WeighsBytesByThroughput) {
 
 TEST(ServiceTimeSelector, AWeightOfZeroIsForWhenNothingElseIsThere) {
   auto selector = with_three_paths<ServiceTimeSelector>();
+  Load load;
   selector.set_weight(0, 0);
   for (int i = 0; i < 10; ++i) {
-    const std::uint32_t path = selector.select(kThree, 4096, {});
-    selector.on_started(path, 1 << 20);
+    const std::uint32_t path = selector.select(kThree, load.paths, 4096, {});
+    load.started(path, 1 << 20);
     EXPECT_NE(path, 0U);
   }
-  EXPECT_EQ(selector.select(path_bit(0), 4096, {}), 0U);
+  EXPECT_EQ(selector.select(path_bit(0), load.paths, 4096, {}), 0U);
 }
 
 TEST(RoundRobinSelector, AWeightMultipliesRrMinIo) {
@@ -259,14 +276,15 @@ TEST(RoundRobinSelector, StaysWithItsPathWhenAnotherIsRemoved) {
 
 TEST(QueueLengthSelector, KnowsItsPathsAfterOneIsRemoved) {
   auto selector = with_three_paths<QueueLengthSelector>();
-  selector.on_started(2, 4096);
+  Load load;
+  load.started(2, 4096);
   selector.remove_path(0);
-  EXPECT_EQ(selector.select(kThree, 4096, {}), 1U);
-  selector.on_ended(2, 4096, {}, {});
+  EXPECT_EQ(selector.select(kThree, load.paths, 4096, {}), 1U);
+  load.ended(2, 4096);
   selector.add_path(0);
-  selector.on_started(1, 4096);
-  selector.on_started(2, 4096);
-  EXPECT_EQ(selector.select(kThree, 4096, {}), 0U);
+  load.started(1, 4096);
+  load.started(2, 4096);
+  EXPECT_EQ(selector.select(kThree, load.paths, 4096, {}), 0U);
 }
 
 }  // namespace
