@@ -29,6 +29,7 @@ MultipathDevice::MultipathDevice(Reactor& reactor, SharedFencing& fencing, Multi
       queue_(reactor, queue_options(options_), paths_, groups_, fence_, turn_, steps_, log_),
       no_path_timer_(reactor, groups_.policies().no_path_retry, *this),
       drain_(reactor, paths_),
+      silent_(paths_, groups_, queue_.hedger(), steps_),
       capacity_(reactor, capacity_options(options_), paths_, disk_, log_),
       removals_(reactor, fence_, steps_, log_, *this),
       news_(reactor, *this, observer, paths_, turn_, disk_, capacity_),
@@ -99,7 +100,7 @@ Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t 
 }
 
 void MultipathDevice::on_path_session_up(Path& path) noexcept {
-  paths_.forget_stall(path);
+  silent_.forget(path);
   fence_.on_session_up(path);
 }
 
@@ -173,8 +174,8 @@ void MultipathDevice::settle() {
 void MultipathDevice::follow_paths() {
   const PathSet::Changes changes = paths_.take_changes();
   for (Path* path : paths_) {
-    if (PathSet::has(changes.failed, *path) && !paths_.forget_stall(*path)) {
-      groups_.note_failure(*path);
+    if (PathSet::has(changes.failed, *path)) {
+      silent_.on_failed(*path);
     }
     if (!PathSet::has(changes.states, *path)) {
       continue;
@@ -286,37 +287,6 @@ void MultipathDevice::on_latency_measured(Path& path, const LatencyEstimate& mea
   groups_.on_latency_measured(path, measured);
 }
 
-void MultipathDevice::on_suspect(Path& path) noexcept {
-  paths_.note_suspect(path, true);
-  // What has silenced it may have silenced others that have nothing to do: before a write goes
-  // there, that shall be known.
-  for (Path* other : paths_.all()) {
-    other->probe_silence();
-  }
-  steps_.due(DiskStep::hedge);
-  steps_.due(DiskStep::pump);
-  steps_.due(DiskStep::tell);
-}
-
-void MultipathDevice::on_suspicion_over(Path& path) noexcept {
-  if (path.session().state() == SessionState::logged_in) {
-    paths_.forget_stall(path);  // else it goes down now, which is the same failure
-  }
-  paths_.note_suspect(path, false);
-  steps_.due(DiskStep::hedge);
-  steps_.due(DiskStep::pump);
-  steps_.due(DiskStep::tell);
-}
-
-void MultipathDevice::on_stall_persists(Path& path) noexcept {
-  queue_.hedger().drop_if_stuck(path);
-  // Where no other path answers, it is the target.
-  if (PathSet::has(paths_.suspect(), path) && paths_.answering() != 0 && !paths_.is_leaving(path) &&
-      !end_.begun() && paths_.count_stall(path)) {
-    groups_.note_failure(path);
-  }
-}
-
 void MultipathDevice::on_withdrawn() noexcept {
   end_.on_withdrawn();
   removals_.on_withdrawn();
@@ -346,6 +316,7 @@ void MultipathDevice::forget_path(Path& path) {
   const std::uint32_t index = path.index();
   queue_.forget_path(index);
   turn_.path_leaves(path);
+  silent_.forget(path);
   groups_.remove_path(index);
   paths_.remove(index);
 }

@@ -78,6 +78,7 @@
 #include "multipath/requests/no_path_timer.h"
 #include "multipath/requests/outage.h"
 #include "multipath/requests/request_queue.h"
+#include "multipath/silent_paths.h"
 
 namespace iscsi_blkback {
 
@@ -159,9 +160,9 @@ class MultipathDevice final : public BlockDevice,
   void on_loss_told(Path& /*path*/) noexcept override { queue_.note_loss(); }
   void on_path_idle(Path& /*path*/) noexcept override { steps_.due_to_end(); }
   [[nodiscard]] bool may_reset_lun() const noexcept override { return fence_.may_reset(); }
-  void on_suspect(Path& path) noexcept override;
-  void on_suspicion_over(Path& path) noexcept override;
-  void on_stall_persists(Path& path) noexcept override;
+  void on_suspect(Path& path) noexcept override { silent_.on_suspect(path); }
+  void on_suspicion_over(Path& path) noexcept override { silent_.on_suspicion_over(path); }
+  void on_stall_persists(Path& path) noexcept override { silent_.on_stall_persists(path); }
   void on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept override;
   void on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept override;
   // GroupController::Owner
@@ -213,6 +214,7 @@ class MultipathDevice final : public BlockDevice,
   RequestQueue queue_;
   NoPathTimer no_path_timer_;
   SuspendDrain drain_;
+  SilentPaths silent_;
   CapacityWatch capacity_;
   PathRemovals removals_;
   DiskNews news_;

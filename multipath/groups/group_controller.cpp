@@ -267,6 +267,9 @@ void GroupController::on_state(Path& path) {
 }
 
 void GroupController::note_failure(Path& path) {
+  if (closed_) {
+    return;
+  }
   path.note_failure();
   if (path.marginal_until()) {
     update_marginal();

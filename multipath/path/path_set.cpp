@@ -41,7 +41,6 @@ void PathSet::remove(std::uint32_t index) {
   const PathMask bit = path_bit(index);
   leaving_ &= ~bit;
   suspect_ &= ~bit;
-  counted_stalls_ &= ~bit;
   std::erase(all_, slots_[index].get());
   slots_[index].reset();
 }
@@ -96,16 +95,6 @@ void PathSet::withdraw_unsent() {
   for (Path* path : all_) {
     path->withdraw_unsent();
   }
-}
-
-bool PathSet::count_stall(const Path& path) {
-  const PathMask bit = path_bit(path.index());
-  return (std::exchange(counted_stalls_, counted_stalls_ | bit) & bit) == 0;
-}
-
-bool PathSet::forget_stall(const Path& path) {
-  const PathMask bit = path_bit(path.index());
-  return (std::exchange(counted_stalls_, counted_stalls_ & ~bit) & bit) != 0;
 }
 
 Path* PathSet::release_held_back() {

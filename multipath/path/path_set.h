@@ -80,10 +80,6 @@ class PathSet {
   // The room of one path has changed, or that of all.
   void note_room(Path& path);
   void note_room();
-  // A silence counts as a failure once: false, when it did already, until it is forgotten. True
-  // from forget: it had counted.
-  [[nodiscard]] bool count_stall(const Path& path);
-  bool forget_stall(const Path& path);
   // Although it may be up, the path is not used, from the next note_state() on; one at a time.
   void hold_back(const Path& path) { held_back_ = path_bit(path.index()); }
   // The path that was held back; nullptr: none was.
@@ -99,7 +95,6 @@ class PathSet {
   PathMask ghost_ = 0;
   PathMask leaving_ = 0;
   PathMask suspect_ = 0;
-  PathMask counted_stalls_ = 0;
   PathMask held_back_ = 0;
   PathMask used_ = 0;      // those of up_ that are not suspect while another one is not
   PathMask eligible_ = 0;  // those of used_ that have room for a request

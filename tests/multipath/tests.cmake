@@ -49,6 +49,7 @@ iscsi_blkback_test(multipath_test
     multipath/requests/outage_test.cpp
     multipath/shared_disk_test.cpp
     multipath/shared_session_test.cpp
+    multipath/silent_paths_test.cpp
     multipath/slow_lun_test.cpp
     multipath/split_requests_test.cpp
     multipath/suspended_disk_test.cpp
