@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "multipath/part_options.h"
@@ -27,7 +26,7 @@ MultipathDevice::MultipathDevice(Reactor& reactor, SharedFencing& fencing, Multi
       fence_(reactor, fence_options(options_), fencing, paths_, groups_, activator_, turn_, steps_,
              log_, *this),
       queue_(reactor, queue_options(options_), paths_, groups_, fence_, turn_, steps_, log_),
-      no_path_timer_(reactor, groups_.policies().no_path_retry, *this),
+      outages_(reactor, groups_.policies().no_path_retry, paths_, activator_, queue_, steps_, log_),
       drain_(reactor, paths_),
       silent_(paths_, groups_, queue_.hedger(), steps_),
       capacity_(reactor, capacity_options(options_), paths_, disk_, log_),
@@ -147,7 +146,7 @@ void MultipathDevice::settle() {
         activator_.look();
         break;
       case DiskStep::follow_outage:
-        follow_outage();
+        outages_.follow();
         break;
       case DiskStep::release_held:
         queue_.release_held();
@@ -208,47 +207,15 @@ void MultipathDevice::follow_paths() {
   if (capacity_.grow_if_all_agree()) {
     steps_.due(DiskStep::tell);
   }
-  no_path_timer_.on_paths(paths_now(), changes.had_path);
+  outages_.on_paths(changes.had_path);
   steps_.due(DiskStep::follow_outage);
   steps_.due(DiskStep::hedge);
   steps_.due(DiskStep::pump);
 }
 
-Outage MultipathDevice::outage() const {
-  const bool identifying = std::any_of(paths_.begin(), paths_.end(), [](const Path* path) {
-    return path->state() == PathState::pending && path->identifying();
-  });
-  return outage_now({.expired = no_path_timer_.expired(),
-                     .any_up = paths_.up() != 0,
-                     .suspended = suspended(),
-                     .activating = activator_.busy(),
-                     .answer_is_near = activator_.answer_is_near(),
-                     .identifying = identifying});
-}
-
-void MultipathDevice::follow_outage() {
-  switch (outage()) {
-    case Outage::wait:
-      break;
-    case Outage::await_answer:
-      activator_.await_answer();
-      break;
-    case Outage::fail:
-      queue_.fail_waiting();
-      break;
-  }
-  activator_.note_answer_awaited();
-}
-
 void MultipathDevice::set_no_path_retry(std::optional<NoPathRetry> wait) {
   groups_.set_no_path_retry(wait);
   apply_policies();
-}
-
-void MultipathDevice::on_no_path_retry_over() noexcept {
-  log_.warning("no path came back within no_path_retry; requests fail now");
-  steps_.due(DiskStep::follow_outage);
-  steps_.due(DiskStep::tell);
 }
 
 void MultipathDevice::change_policies(const PathPolicySettings& changes) {
@@ -260,7 +227,7 @@ void MultipathDevice::change_policies(const PathPolicySettings& changes) {
 void MultipathDevice::apply_policies() {
   const PathPolicies before = groups_.decide(ready() ? &disk_.lun() : nullptr);
   if (groups_.policies().no_path_retry != before.no_path_retry) {
-    no_path_timer_.set_wait(groups_.policies().no_path_retry);
+    outages_.set_wait(groups_.policies().no_path_retry);
   }
   groups_.update_priorities();
   if (!end_.begun()) {
@@ -297,7 +264,7 @@ void MultipathDevice::close(bool wait_for_fences, void (*on_closed)(void* owner)
                             void* owner) {
   end_.begin(wait_for_fences, on_closed, owner);
   fence_.close();
-  no_path_timer_.close();
+  outages_.close();
   groups_.close();
   capacity_.close();
   news_.close();
@@ -333,7 +300,7 @@ void MultipathDevice::set_guest(const GuestNow& guest) {
   queue_.set_suspended(suspended());
   turn_.set_guest(guest);
   if (suspended()) {
-    no_path_timer_.suspend(guest_);
+    outages_.suspend(guest_);
   }
   if (suspended() == was_suspended) {
     return;
@@ -349,7 +316,7 @@ void MultipathDevice::set_guest(const GuestNow& guest) {
     turn_.look();  // another disk may have come meanwhile
     steps_.due(DiskStep::hedge);
     fence_.look_for_trials_soon();
-    no_path_timer_.resume();
+    outages_.resume();
     activator_.resume();
     steps_.due(DiskStep::pump);
   }
@@ -367,16 +334,16 @@ MultipathSnapshot MultipathDevice::snapshot() const {
                                                            : "0";
   snapshot.geometry = geometry();
   snapshot.ready = ready();
-  snapshot.queueing = paths_.up() == 0 && outage() != Outage::fail;
+  snapshot.queueing = paths_.up() == 0 && outages_.now() != Outage::fail;
   snapshot.queued = queue_.queued();
   snapshot.held = queue_.held();
   snapshot.waits_because = turn_.why();
   snapshot.hedged = queue_.hedged();
   snapshot.waiting_for_space = queue_.waiting_for_space();
-  snapshot.no_path_retry = no_path_retry_text(no_path_timer_.wait());
+  snapshot.no_path_retry = no_path_retry_text(outages_.timer().wait());
   snapshot.portal_group_fences = to_string(fence_.portal_group_fences());
-  snapshot.queued_time = no_path_timer_.queued_time();
-  snapshot.queue_timeouts = no_path_timer_.timeouts();
+  snapshot.queued_time = outages_.timer().queued_time();
+  snapshot.queue_timeouts = outages_.timer().timeouts();
   snapshot.in_flight = removals_.in_flight();
   snapshot.leaving = removals_.size();
   for (const Path* path : paths_) {

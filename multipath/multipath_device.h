@@ -75,8 +75,7 @@
 #include "multipath/path/path_set.h"
 #include "multipath/path/suspend_drain.h"
 #include "multipath/path_removals.h"
-#include "multipath/requests/no_path_timer.h"
-#include "multipath/requests/outage.h"
+#include "multipath/requests/outage_watch.h"
 #include "multipath/requests/request_queue.h"
 #include "multipath/silent_paths.h"
 
@@ -86,7 +85,6 @@ class MultipathDevice final : public BlockDevice,
                               private Path::Owner,
                               private LunTurn::Owner,
                               private WriteFence::Owner,
-                              private NoPathTimer::Owner,
                               private GroupController::Owner,
                               private PathRemovals::Owner {
  public:
@@ -180,12 +178,6 @@ class MultipathDevice final : public BlockDevice,
   }
   void on_path_released(Path& path) noexcept override { on_path_changed(path); }
   void on_withdrawn() noexcept override;
-  // NoPathTimer::Owner
-  [[nodiscard]] NoPathTimer::Paths paths_now() const override {
-    return NoPathTimer::Paths::of(paths_);
-  }
-  void on_no_path_retry_over() noexcept override;
-  void on_path_has_lasted() noexcept override { steps_.due(DiskStep::pump); }
   // PathRemovals::Owner
   void forget_path(Path& path) override;
   void on_path_removed(Session& session) noexcept override;
@@ -196,8 +188,6 @@ class MultipathDevice final : public BlockDevice,
   // All consequences of what has changed in this turn, in the order of DiskStep.
   void settle();
   void follow_paths();
-  void follow_outage();
-  [[nodiscard]] Outage outage() const;
 
   Reactor& reactor_;
   const MultipathOptions options_;
@@ -212,7 +202,7 @@ class MultipathDevice final : public BlockDevice,
   LunTurn turn_;
   WriteFence fence_;
   RequestQueue queue_;
-  NoPathTimer no_path_timer_;
+  OutageWatch outages_;
   SuspendDrain drain_;
   SilentPaths silent_;
   CapacityWatch capacity_;
