@@ -4,8 +4,8 @@
 
 #include <utility>
 
+#include "multipath/disk_snapshot.h"
 #include "multipath/part_options.h"
-#include "multipath/snapshot_parts.h"
 
 namespace iscsi_blkback {
 
@@ -323,38 +323,9 @@ void MultipathDevice::set_guest(const GuestNow& guest) {
 }
 
 MultipathSnapshot MultipathDevice::snapshot() const {
-  MultipathSnapshot snapshot;
-  snapshot.alias = options_.alias;
-  snapshot.wwid = disk_.lun().wwid;
-  snapshot.vendor = disk_.lun().vendor;
-  snapshot.product = disk_.lun().product;
-  snapshot.revision = disk_.lun().revision;
-  snapshot.hardware_handler = disk_.lun().access.tpgs != 0 ? "1 alua"
-                              : disk_.lun().access.rdac    ? "1 rdac"
-                                                           : "0";
-  snapshot.geometry = geometry();
-  snapshot.ready = ready();
-  snapshot.queueing = paths_.up() == 0 && outages_.now() != Outage::fail;
-  snapshot.queued = queue_.queued();
-  snapshot.held = queue_.held();
-  snapshot.waits_because = turn_.why();
-  snapshot.hedged = queue_.hedged();
-  snapshot.waiting_for_space = queue_.waiting_for_space();
-  snapshot.no_path_retry = no_path_retry_text(outages_.timer().wait());
-  snapshot.portal_group_fences = to_string(fence_.portal_group_fences());
-  snapshot.queued_time = outages_.timer().queued_time();
-  snapshot.queue_timeouts = outages_.timer().timeouts();
-  snapshot.in_flight = removals_.in_flight();
-  snapshot.leaving = removals_.size();
-  for (const Path* path : paths_) {
-    snapshot.paths.push_back(snapshot_of(*path, paths_, groups_, reactor_.now()));
-    PathSnapshot& one = snapshot.paths.back();
-    one.on_its_way = one.on_its_way || activator_.concerns(*path);
-    one.fenced_alone = fence_.fenced_alone(*path);
-    snapshot.in_flight += one.in_flight;
-  }
-  add_groups(snapshot, groups_);
-  return snapshot;
+  return snapshot_of({options_.alias, paths_, groups_, activator_, disk_, turn_, fence_, queue_,
+                      outages_, removals_},
+                     reactor_.now());
 }
 
 }  // namespace iscsi_blkback
