@@ -44,14 +44,9 @@ Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
   if (portal_name.empty()) {
     portal_name = session.options().portal_name;
   }
-  if (paths_.find(session, lun) != nullptr) {
-    return fail(ErrorCode::conflict,
-                fmt::format("{} has the path by {} already", options_.alias, portal_name));
-  }
-  const std::optional<std::uint32_t> index = paths_.free_number();
+  const Result<std::uint32_t> index = paths_.number_for(session, lun, portal_name, options_.alias);
   if (!index) {
-    return fail(ErrorCode::exhausted, fmt::format("{} has {} paths already, no more are made",
-                                                  options_.alias, kMaxPaths));
+    return tl::unexpected(index.error());
   }
   groups_.add_path(*index);
   fence_.add(session);
@@ -70,24 +65,15 @@ Result<void> MultipathDevice::add_path(Session& session, std::uint16_t lun,
 
 Result<void> MultipathDevice::remove_path(const Session& session, std::uint16_t lun) {
   ISCSI_BLKBACK_ASSERT(!end_.begun());
-  Path* const found = paths_.find(session, lun);
-  if (found == nullptr || paths_.is_leaving(*found)) {
-    return fail(ErrorCode::not_found,
-                fmt::format("{} has no path by {}", options_.alias, session.options().portal_name));
+  const Result<Path*> found = paths_.removable(session, lun, options_.alias);
+  if (!found) {
+    return tl::unexpected(found.error());
   }
-  if (paths_.size() == 1) {
-    return fail(
-        ErrorCode::conflict,
-        fmt::format("the path by {} is the only one of {}: add another one first, or detach "
-                    "the disk",
-                    found->portal_name(), options_.alias));
-  }
-  Path& path = *found;
+  Path& path = **found;
   log_.info("path {} of LUN {} is removed, {} requests are outstanding there", path.portal_name(),
             lun, path.in_flight());
   fence_.forget_carrier(path);
   paths_.retire(path);
-  path.stop();
   removals_.add(path);
   groups_.retire_path(path);
   paths_.note_room();
@@ -186,12 +172,7 @@ void MultipathDevice::follow_paths() {
     }
   }
   if (changes.had_path && paths_.up() == 0) {
-    // The array may have made one of them the active side by now, which is not to be undone.
-    for (Path* path : paths_) {
-      if (path->state() == PathState::ghost) {
-        path->refresh_access();
-      }
-    }
+    activator_.on_all_lost();
   }
   groups_.follow_closely();
   for (Path* path : paths_) {
@@ -226,9 +207,7 @@ void MultipathDevice::change_policies(const PathPolicySettings& changes) {
 
 void MultipathDevice::apply_policies() {
   const PathPolicies before = groups_.decide(ready() ? &disk_.lun() : nullptr);
-  if (groups_.policies().no_path_retry != before.no_path_retry) {
-    outages_.set_wait(groups_.policies().no_path_retry);
-  }
+  outages_.set_wait(groups_.policies().no_path_retry);
   groups_.update_priorities();
   if (!end_.begun()) {
     fence_.look_for_trials_soon();
@@ -240,18 +219,6 @@ void MultipathDevice::apply_policies() {
 void MultipathDevice::on_path_access(Path& path) noexcept {
   groups_.on_access(path);
   steps_.due(DiskStep::activate);
-}
-
-void MultipathDevice::on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept {
-  steps_.due_to_end();
-  if (!end_.begun()) {
-    activator_.on_done(path, outcome);
-  }
-}
-
-void MultipathDevice::on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept {
-  steps_.due_to_end();
-  groups_.on_latency_measured(path, measured);
 }
 
 void MultipathDevice::on_withdrawn() noexcept {

@@ -161,8 +161,12 @@ class MultipathDevice final : public BlockDevice,
   void on_suspect(Path& path) noexcept override { silent_.on_suspect(path); }
   void on_suspicion_over(Path& path) noexcept override { silent_.on_suspicion_over(path); }
   void on_stall_persists(Path& path) noexcept override { silent_.on_stall_persists(path); }
-  void on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept override;
-  void on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept override;
+  void on_activation_done(Path& path, PathActivation::Outcome outcome) noexcept override {
+    activator_.on_done(path, outcome);
+  }
+  void on_latency_measured(Path& path, const LatencyEstimate& measured) noexcept override {
+    groups_.on_latency_measured(path, measured);
+  }
   // GroupController::Owner
   [[nodiscard]] PathMask activatable() const override { return activator_.activatable(); }
   void on_activation_wanted() noexcept override { activator_.want_failback(); }

@@ -46,6 +46,7 @@ PathRemovals::PathRemovals(Reactor& reactor, WriteFence& fence, DiskSteps& steps
 PathRemovals::~PathRemovals() = default;
 
 void PathRemovals::add(Path& path) {
+  path.stop();
   removals_.push_back(std::make_unique<Removal>(reactor_, *this, path));
   removals_.back()->patience.start_after(kRemovalPatience);
   steps_.due(DiskStep::finish_removals);

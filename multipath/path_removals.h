@@ -33,7 +33,7 @@ class PathRemovals {
   PathRemovals(Reactor& reactor, WriteFence& fence, DiskSteps& steps, DiskLog& log, Owner& owner);
   ~PathRemovals();
 
-  // The path is retired and stopped.
+  // The path is retired. It asks nothing any more.
   void add(Path& path);
   // What a path waits for may have happened.
   void look();

@@ -75,6 +75,9 @@ void PathActivator::try_activation() {
 }
 
 void PathActivator::on_done(const Path& path, PathActivation::Outcome outcome) {
+  if (closed_) {
+    return;
+  }
   const bool given_up = activating_ != path.index();  // while its answer was awaited
   if (outcome == PathActivation::Outcome::done) {
     // What the array makes of it, each path finds out by itself.
@@ -154,6 +157,14 @@ void PathActivator::close() {
   timer_.stop();
   answer_timer_.stop();
   withdraw();
+}
+
+void PathActivator::on_all_lost() {
+  for (Path* path : paths_) {
+    if (path->state() == PathState::ghost) {
+      path->refresh_access();
+    }
+  }
 }
 
 void PathActivator::on_state(const Path& path) {

@@ -46,6 +46,9 @@ class PathActivator {
     }
   }
 
+  // No path is up any more. The array may have made one of the ghosts the active side by now, which
+  // is not to be undone.
+  void on_all_lost();
   // The path's state has changed, and the groups with it.
   void on_state(const Path& path);
   // The path is being removed.

@@ -272,9 +272,11 @@ class Path final : private SessionObserver,
   void on_key_refused(const char* why) noexcept override;
   void on_key_kept(const char* why) noexcept override;
   void on_activation_done(PathActivation::Outcome outcome) noexcept override {
+    owner_.on_path_idle(*this);
     owner_.on_activation_done(*this, outcome);
   }
   void on_measured(const LatencyEstimate& measured) noexcept override {
+    owner_.on_path_idle(*this);
     owner_.on_latency_measured(*this, measured);
   }
   void on_probe_failed() noexcept override { owner_.on_path_idle(*this); }

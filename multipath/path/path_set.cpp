@@ -1,15 +1,43 @@
 #include "multipath/path/path_set.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <utility>
 
 namespace iscsi_blkback {
 
-std::optional<std::uint32_t> PathSet::free_number() const {
+Result<std::uint32_t> PathSet::number_for(const Session& session, std::uint16_t lun,
+                                          const std::string& portal_name,
+                                          const std::string& disk_name) const {
+  if (find(session, lun) != nullptr) {
+    return fail(ErrorCode::conflict,
+                fmt::format("{} has the path by {} already", disk_name, portal_name));
+  }
   const auto unused = std::find(slots_.begin(), slots_.end(), nullptr);
   const auto index = static_cast<std::uint32_t>(unused - slots_.begin());
-  return index == kMaxPaths ? std::nullopt : std::optional(index);
+  if (index == kMaxPaths) {
+    return fail(ErrorCode::exhausted,
+                fmt::format("{} has {} paths already, no more are made", disk_name, kMaxPaths));
+  }
+  return index;
+}
+
+Result<Path*> PathSet::removable(const Session& session, std::uint16_t lun,
+                                 const std::string& disk_name) const {
+  Path* const path = find(session, lun);
+  if (path == nullptr || is_leaving(*path)) {
+    return fail(ErrorCode::not_found,
+                fmt::format("{} has no path by {}", disk_name, session.options().portal_name));
+  }
+  if (size() == 1) {
+    return fail(ErrorCode::conflict,
+                fmt::format("the path by {} is the only one of {}: add another one first, or "
+                            "detach the disk",
+                            path->portal_name(), disk_name));
+  }
+  return path;
 }
 
 Path& PathSet::add(std::unique_ptr<Path> path) {

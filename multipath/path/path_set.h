@@ -12,11 +12,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "base/result.h"
 #include "multipath/path/path.h"
 #include "multipath/path/path_load.h"
 #include "multipath/path/path_mask.h"
@@ -25,8 +26,15 @@ namespace iscsi_blkback {
 
 class PathSet {
  public:
-  // The smallest number that no path has; nullopt: kMaxPaths are there.
-  [[nodiscard]] std::optional<std::uint32_t> free_number() const;
+  // The number for one path more, the smallest that none has. The error is a sentence: the disk has
+  // the path already, or still, or kMaxPaths of them.
+  [[nodiscard]] Result<std::uint32_t> number_for(const Session& session, std::uint16_t lun,
+                                                 const std::string& portal_name,
+                                                 const std::string& disk_name) const;
+  // The path that is to be removed. The error is a sentence: the disk has no such path, or no other
+  // one.
+  [[nodiscard]] Result<Path*> removable(const Session& session, std::uint16_t lun,
+                                        const std::string& disk_name) const;
   Path& add(std::unique_ptr<Path> path);  // by Path::index()
   // Takes the path out of use; note_room() is due.
   void retire(Path& path);

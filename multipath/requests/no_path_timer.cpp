@@ -25,8 +25,7 @@ NoPathTimer::NoPathTimer(Reactor& reactor, NoPathRetry wait, Owner& owner)
 }
 
 void NoPathTimer::set_wait(NoPathRetry wait) {
-  wait_ = wait;
-  if (closed_ || !since_) {
+  if (std::exchange(wait_, wait) == wait || closed_ || !since_) {
     return;
   }
   timer_.stop();
