@@ -8,42 +8,10 @@
 namespace iscsi_blkback {
 namespace {
 
-// An ALUA transition that takes longer is no transition (the limit of Linux).
-constexpr std::chrono::seconds kTransitionTimeout{60};
-// What the LUN's answers about access mean for guest I/O through this path.
-AccessState state_here(const LogicalUnitAccess& access) {
-  if (access.refused) {
-    return *access.refused;
-  }
-  if (const TargetPortGroup* group = access.group()) {
-    return group->state;
-  }
-  if (access.rdac) {
-    const RdacVolumeAccess& rdac = *access.rdac;
-    if (rdac.state == AccessState::unavailable) {
-      return AccessState::unavailable;
-    }
-    if (rdac.state == AccessState::transitioning) {
-      // Both: a transfer is under way. This one alone: the controller is starting.
-      return rdac.other_state == AccessState::transitioning ? AccessState::transitioning
-                                                            : AccessState::unavailable;
-    }
-    if (!rdac.owned && !rdac.shared && !rdac.automatic_transfer) {
-      return AccessState::standby;
-    }
-  }
-  return AccessState::active_optimized;
-}
-
 CheckerFinding finding_of(ErrorClass error) {
   return error == ErrorClass::lun_missing ? CheckerFinding::disconnected
          : concerns_access(error)         ? CheckerFinding::access_state
                                           : CheckerFinding::other;
-}
-
-bool serves(AccessState state) {
-  return state == AccessState::active_optimized || state == AccessState::active_non_optimized ||
-         state == AccessState::block_dependent;
 }
 
 }  // namespace
@@ -236,7 +204,7 @@ void Path::on_session_up(Session& /*session*/) noexcept {
 void Path::on_session_down(Session& /*session*/, const Error& why) noexcept {
   checker_.pause();
   verifier_.cancel();
-  transitioning_until_.reset();
+  access_.forget_change();
   if (!stopped_) {
     set_state(PathState::down, why.message);
   }
@@ -300,7 +268,7 @@ void Path::identify() {
 void Path::on_identified(Result<LogicalUnitIdentity> identity) {
   not_ready_ = !identity && identity.error().code == ErrorCode::unavailable;
   if (!identity) {
-    transitioning_until_.reset();
+    access_.forget_change();
     verifier_.set_identity(Identity::unknown);
     set_state(PathState::down, identity.error().message,
               identity.error().code == ErrorCode::not_found ? CheckerFinding::disconnected
@@ -351,41 +319,34 @@ void Path::on_access(Result<LogicalUnitIdentity> identity) {
   if (!identity) {
     // Of a path in use, the requests and the checker say what that means. A change of its access
     // state that ends in another error is over, and the path is one that does not work.
-    if (transitioning_until_) {
-      transitioning_until_.reset();
+    if (access_.changing()) {
+      access_.forget_change();
       set_state(PathState::down, identity.error().message);
       look_later();
     }
     return;
   }
   note_access(identity->access);
-  if (!serves(state_here(identity->access))) {
+  if (!PathAccess::serves(identity->access)) {
     set_state_of(identity->access);
     look_later();
-  } else if (state_ == PathState::ghost || transitioning_until_) {
+  } else if (state_ == PathState::ghost || access_.changing()) {
     // Capacity could not be asked for while the LUN was not served here: all of it anew. A path
     // that an error has failed is the checker's.
-    transitioning_until_.reset();
+    access_.forget_change();
     identify();
     set_state(PathState::pending, "being identified again");
   }
 }
 
 void Path::note_access(const LogicalUnitAccess& access) {
-  access_ = access;
-  new_ = new_ || !std::exchange(told_access_, true);
+  access_.note(access);
   owner_.on_path_access(*this);
 }
 
-bool Path::take_port_groups(const LogicalUnitAccess& told) {
-  const TargetPortGroup* before = access_.group();
-  if (before == nullptr) {
-    return false;
-  }
-  const AccessState state_before = before->state;
-  access_.groups = told.groups;
-  const TargetPortGroup* now = access_.group();
-  return now == nullptr || now->state != state_before;
+void Path::set_state_of(const LogicalUnitAccess& access) {
+  PathAccess::Verdict verdict = access_.judge(access, reactor_.now());
+  set_state(verdict.state, std::move(verdict.why), verdict.finding);
 }
 
 void Path::on_suspect() noexcept {
@@ -418,47 +379,15 @@ void Path::note_marginal(void (MarginalPath::*event)(TimePoint, const MarginalPa
   }
 }
 
-void Path::set_state_of(const LogicalUnitAccess& access) {
-  const AccessState state = state_here(access);
-  if (state != AccessState::transitioning) {
-    transitioning_until_.reset();
-  }
-  switch (state) {
-    case AccessState::active_optimized:
-    case AccessState::active_non_optimized:
-    case AccessState::block_dependent:
-      set_state(PathState::up, {});
-      return;
-    case AccessState::standby:
-      set_state(PathState::ghost, "the LUN is not served here until this is made the active side");
-      return;
-    case AccessState::transitioning:
-      if (!transitioning_until_) {
-        transitioning_until_ = reactor_.now() + kTransitionTimeout;
-      }
-      if (reactor_.now() < *transitioning_until_) {
-        set_state(PathState::pending, "the target port is changing its access state");
-        return;
-      }
-      break;
-    case AccessState::unavailable:
-    case AccessState::offline:
-      break;
-  }
-  // Reserved values too, as the byte is the target's.
-  set_state(PathState::down, fmt::format("the target port's access state is {}", to_string(state)),
-            CheckerFinding::access_state);
-}
-
 void Path::look_later() {
   if (may_ask() && !verifier_.identifying()) {
-    checker_.look_later(!(state_ == PathState::down || state_ == PathState::ghost ||
-                          transitioning_until_.has_value()));
+    checker_.look_later(
+        !(state_ == PathState::down || state_ == PathState::ghost || access_.changing()));
   }
 }
 
 void Path::on_unanswered(std::string why, bool silent) {
-  transitioning_until_.reset();
+  access_.forget_change();
   verifier_.set_identity(Identity::unknown);
   set_state(PathState::down, std::move(why),
             silent ? CheckerFinding::timeout : CheckerFinding::other);
@@ -469,8 +398,8 @@ void Path::on_look_due() noexcept {
   if (session_.state() != SessionState::logged_in || verifier_.identifying()) {
     return;
   }
-  if (state_ == PathState::ghost || transitioning_until_) {
-    if (state_ == PathState::pending && reactor_.now() >= *transitioning_until_) {
+  if (state_ == PathState::ghost || access_.changing()) {
+    if (state_ == PathState::pending && access_.change_overdue(reactor_.now())) {
       set_state(PathState::down, "the target port does not say that its access state has changed");
     }
     refresh_access();

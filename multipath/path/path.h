@@ -28,6 +28,7 @@
 #include "multipath/path/latency_probe.h"
 #include "multipath/path/lun_verifier.h"
 #include "multipath/path/marginal_path.h"
+#include "multipath/path/path_access.h"
 #include "multipath/path/path_activation.h"
 #include "multipath/path/path_checker.h"
 #include "multipath/path/path_load.h"
@@ -143,20 +144,22 @@ class Path final : private SessionObserver,
   [[nodiscard]] const PrRegistration& key() const { return key_; }
 
   // Tells the array to serve the LUN here. Only when can_activate() and not activating().
-  void activate() { activation_.start(access_); }
-  [[nodiscard]] bool can_activate() const { return PathActivation::possible(access_); }
+  void activate() { activation_.start(access_.told()); }
+  [[nodiscard]] bool can_activate() const { return PathActivation::possible(access_.told()); }
   [[nodiscard]] bool activating() const { return activation_.outstanding(); }
   void withdraw_activation() { activation_.withdraw(); }
 
   // How well the path serves the LUN, as it has told last; nothing before told_access().
-  [[nodiscard]] const LogicalUnitAccess& access() const { return access_; }
-  [[nodiscard]] bool told_access() const { return told_access_; }
+  [[nodiscard]] const LogicalUnitAccess& access() const { return access_.told(); }
+  [[nodiscard]] bool told_access() const { return access_.is_told(); }
   // Once after told_access(): the disk has not had the path before.
-  [[nodiscard]] bool take_new() { return std::exchange(new_, false); }
+  [[nodiscard]] bool take_new() { return access_.take_new(); }
   [[nodiscard]] const std::string& serial() const { return serial_; }  // VPD 0x80; empty: none
   // Another port of the same target tells these port groups. True: the state of the path's own
   // group is not what it was.
-  [[nodiscard]] bool take_port_groups(const LogicalUnitAccess& told);
+  [[nodiscard]] bool take_port_groups(const LogicalUnitAccess& told) {
+    return access_.take_port_groups(told);
+  }
 
   // What the path's reads and writes take. Requests that have been timed since the last call.
   [[nodiscard]] const LatencyEstimate& latency() const { return latency_; }
@@ -208,7 +211,7 @@ class Path final : private SessionObserver,
   // The session is up, and the LUN is being asked who it is or changes its access state: an answer
   // comes soon.
   [[nodiscard]] bool identifying() const {
-    return verifier_.identifying() || (transitioning_until_ && state_ == PathState::pending);
+    return verifier_.identifying() || (access_.changing() && state_ == PathState::pending);
   }
   // identifying(), and not for so long that the LUN may hang there.
   static constexpr std::chrono::milliseconds kAnswerTime{200};
@@ -319,8 +322,6 @@ class Path final : private SessionObserver,
   TimePoint session_up_at_{};
   bool not_ready_ = false;  // the LUN has said so when it was to be identified
   bool was_up_ = false;  // in this login, and since then neither down nor anything else but pending
-  // The target port is between two access states; at this time at the latest that is over.
-  std::optional<TimePoint> transitioning_until_;
 
   LunVerifier verifier_;
   PathChecker checker_;
@@ -336,9 +337,7 @@ class Path final : private SessionObserver,
   PathActivation activation_;
   LatencyProbe probe_;
   MarginalPath marginal_;
-  LogicalUnitAccess access_;
-  bool told_access_ = false;
-  bool new_ = false;
+  PathAccess access_;
   std::string serial_;
   LatencyEstimate latency_;
   std::uint32_t timed_requests_ = 0;

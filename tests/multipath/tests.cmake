@@ -38,6 +38,7 @@ iscsi_blkback_test(multipath_test
     multipath/path/checker_state_test.cpp
     multipath/path/disk_steps_test.cpp
     multipath/path/error_policy_test.cpp
+    multipath/path/path_access_test.cpp
     multipath/path/path_checker_test.cpp
     multipath/path/path_identity_test.cpp
     multipath/path/queue_depth_test.cpp
