@@ -13,6 +13,48 @@
 
 namespace iscsi_blkback {
 
+// A flush that a path has refused, in words that no other form of the command would change.
+struct RefusedFlush {
+  bool identity_known = true;     // of the path; else what has been read of the LUN may not hold
+  bool nothing_to_flush = false;  // see FlushRules
+  bool for_good = false;          // the LUN does not do that; else it may pass
+  bool closing = false;
+  bool another_flushes = false;  // a path that is up
+  bool has_cache = false;        // is known
+  bool out_of_waits = false;
+};
+
+enum class FlushStep : std::uint8_t {
+  like_others,     // what the error says of any request
+  as_if_not_sent,  // it has not reached the disk's LUN, as far as is known
+  succeed,
+  resend,
+  wait,     // and be sent then
+  give_up,  // no flush can be had
+};
+
+// Without a cache there is nothing to flush, in whatever words that is refused. With one, or where
+// nobody knows, no other answer than that of a path that flushes is worth anything: what is refused
+// for good everywhere is said to be, and what may pass is tried again.
+[[nodiscard]] constexpr FlushStep next_flush_step(const RefusedFlush& facts) {
+  if (!facts.identity_known) {
+    return FlushStep::as_if_not_sent;
+  }
+  if (facts.nothing_to_flush) {
+    return FlushStep::succeed;
+  }
+  if (!facts.for_good) {
+    return FlushStep::like_others;
+  }
+  if (facts.closing) {
+    return FlushStep::give_up;
+  }
+  if (facts.another_flushes) {
+    return FlushStep::resend;
+  }
+  return facts.has_cache || facts.out_of_waits ? FlushStep::give_up : FlushStep::wait;
+}
+
 class FlushRules {
  public:
   explicit FlushRules(const PathSet& paths) : paths_(paths) {}
@@ -29,12 +71,22 @@ class FlushRules {
            !any_path_in_doubt();
   }
   [[nodiscard]] bool any_path_in_doubt() const;
+
+  // What a flush does next that its path has refused. waits: how often it has waited so far for the
+  // paths to tell whether there is a cache; they are asked for that.
+  struct Next {
+    FlushStep step;
+    Path* path = nullptr;  // resend and wait: rather there
+    Duration wait{};
+  };
+  [[nodiscard]] Next after_refusal(const PathCommand& flush, std::uint8_t& waits, bool closing);
+
   // One of these paths whose LUN has not refused flushes; nullptr: there is none.
   [[nodiscard]] Path* path_that_flushes(PathMask among) const;
-  // The path, which is up, that was asked longest ago who it is; nullptr: none is up.
-  [[nodiscard]] Path* path_to_ask() const;
 
  private:
+  void ask_for_cache();
+
   const PathSet& paths_;
   WriteCacheView cache_;
   LossNotice loss_;

@@ -55,7 +55,7 @@ struct Request : ListHook<Request>, PathCommand {
   RetryState retries;
   bool waits_for_space = false;  // delayed, or tried again since
   bool has_waiter = false;       // a held request waits for the end of this one
-  std::uint8_t cache_waits = 0;  // of a refused flush; see RequestQueue::ask_for_cache()
+  std::uint8_t cache_waits = 0;  // of a refused flush; see FlushRules::after_refusal()
   IoStatus result = IoStatus::ok;
   Timer timer;
 };

@@ -8,12 +8,6 @@ namespace {
 
 // Each write that a full LUN has refused is tried again so often.
 constexpr std::chrono::seconds kSpaceRetryInterval{5};
-// A flush that one path's LUN refuses waits so long for room on a path that takes it.
-constexpr std::chrono::milliseconds kFlushElsewhereDelay{50};
-// Where nobody has told whether there is a cache, a flush waits so often before the guest's disk is
-// given up: what keeps the LUN from telling (a reservation, a controller that starts) may pass.
-constexpr std::uint8_t kCacheWaits = 12;
-constexpr std::chrono::seconds kCacheWait{1};
 
 }  // namespace
 
@@ -422,59 +416,32 @@ void RequestQueue::delay(Request& request, Duration time) {
   request.timer.start_after(time);
 }
 
-// Without a cache there is nothing to flush, in whatever words that is refused. With one, or where
-// nobody knows, no other answer than that of a path that flushes is worth anything: what is refused
-// for good everywhere is said to be, and what may pass is tried again.
+// False: as any other request that fails so.
 bool RequestQueue::take_refused_flush(Request& request) {
-  Path& path = *request.path;
-  const bool for_good = refuses_form(request.task);
-  if (for_good && !closing_ && path.logical_unit().try_other_form(request.task)) {
-    request.prefer = path.index();
-    dispatch(request);
-    return true;
+  const FlushRules::Next next = flushes_.after_refusal(request, request.cache_waits, closing_);
+  if (next.path != nullptr) {
+    request.prefer = next.path->index();
   }
-  if (path.identity() != Path::Identity::known) {
-    as_if_not_sent(request);  // what has been read of the LUN may not hold any more
-    return true;
-  }
-  if (flushes_.nothing_to_flush(path)) {
-    take_answer(request, IoStatus::ok);
-    return true;
-  }
-  if (!for_good) {
-    return false;
-  }
-  Path* const other = closing_ ? nullptr : flushes_.path_that_flushes(paths_.up());
-  if (other == nullptr) {
-    if (!ask_for_cache(request)) {
+  switch (next.step) {
+    case FlushStep::like_others:
+      return false;
+    case FlushStep::as_if_not_sent:
+      as_if_not_sent(request);
+      return true;
+    case FlushStep::succeed:
+      take_answer(request, IoStatus::ok);
+      return true;
+    case FlushStep::give_up:
       take_answer(request, IoStatus::not_supported);
-    }
-    return true;
+      return true;
+    case FlushStep::resend:
+      dispatch(request);
+      return true;
+    case FlushStep::wait:
+      delay(request, next.wait);
+      return true;
   }
-  request.prefer = other->index();
-  if (PathSet::has(paths_.able(), *other)) {
-    dispatch(request);
-  } else {
-    delay(request, kFlushElsewhereDelay);
-  }
-  return true;
-}
-
-bool RequestQueue::ask_for_cache(Request& request) {
-  if (closing_ || flushes_.cache().state() == WriteCache::on ||
-      request.cache_waits == kCacheWaits) {
-    return false;
-  }
-  ++request.cache_waits;
-  delay(request, kCacheWait);
-  if (flushes_.any_path_in_doubt()) {
-    return true;
-  }
-  // One after the other: the guest's other requests go by the rest.
-  if (Path* const asked = flushes_.path_to_ask()) {
-    asked->verify("it is asked again whether it has a write cache");
-  }
-  return true;
+  return false;
 }
 
 // The target has refused the write for good: nothing of it is left there.

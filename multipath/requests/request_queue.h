@@ -99,7 +99,6 @@ class RequestQueue final : private Hedger::Owner {
   void as_if_not_sent(Request& request);
   void retry(Request& request, ErrorClass error, const ErrorRule& rule);
   [[nodiscard]] bool take_refused_flush(Request& request);
-  [[nodiscard]] bool ask_for_cache(Request& request);
   void delay(Request& request, Duration time);
   void on_delay_over(Request& request);
   void wait_for_space(Request& request);
