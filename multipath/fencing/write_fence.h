@@ -1,5 +1,5 @@
 // WriteFence: the writes that a disk has lost and that its target may still execute, and what is
-// done so that it cannot: the rules of multipath_device.h. A login of the lost session, a fence
+// done so that it cannot: the rules of write_order.h. A login of the lost session, a fence
 // session through a sibling portal (NexusFencer), a command of the logical unit (LunFence) or
 // quiesce_time fences them. It also looks after the paths' registrations, by which a nexus can be
 // fenced. Owned by MultipathDevice. Reactor thread; empty(), endangers() and has_owner() are on

@@ -22,6 +22,7 @@ RequestQueue::RequestQueue(Reactor& reactor, const Options& options, PathSet& pa
       turn_(turn),
       steps_(steps),
       log_(log),
+      order_(paths, fence, turn),
       flushes_(paths),
       hedger_(std::max(options.most_requests, 1U), paths, steps, *this),
       finish_(
@@ -120,7 +121,7 @@ void RequestQueue::dispatch(Request& request) {
 
 // True: it does not go to a path now.
 bool RequestQueue::keep_back(Request& request) {
-  const bool held = must_be_held(request);
+  const bool held = order_.must_wait(request);
   if (turn_.overtaken()) [[unlikely]] {
     finish(request, IoStatus::aborted);
     return true;
@@ -132,39 +133,6 @@ bool RequestQueue::keep_back(Request& request) {
     ++held_count_;
   }
   return held;
-}
-
-bool RequestQueue::must_be_held(const Request& request) {
-  if (turn_.must_wait() && !request.is_flush()) [[unlikely]] {
-    return holds_overlapping_writes_;
-  }
-  return request.is_write() && must_wait_for_overlap(request);
-}
-
-// Rules 2 and 3 of multipath_device.h.
-bool RequestQueue::must_wait_for_overlap(const Request& request) {
-  if (fence_.empty() || !holds_overlapping_writes_) [[likely]] {
-    return false;
-  }
-  if (fence_.writes().endangers(request.first_sector(), request.end_sector(), request.serial)) {
-    return true;
-  }
-  if (!fence_.writes().has_owner(request.serial)) {
-    return false;
-  }
-  bool wait = false;
-  for (Path* path : paths_.all()) {
-    path->for_each_command([&](PathCommand& command) {
-      auto& other = static_cast<Request&>(command);
-      if (other.place == Request::Place::at_path && other.is_write() &&
-          other.first_sector() < request.end_sector() &&
-          request.first_sector() < other.end_sector()) {
-        other.has_waiter = true;
-        wait = true;
-      }
-    });
-  }
-  return wait;
 }
 
 bool RequestQueue::try_send(Request& request) {
@@ -477,12 +445,6 @@ void RequestQueue::release_held() {
   release_withheld();
 }
 
-// Rule 5 of multipath_device.h.
-bool RequestQueue::may_strike_late(const Request& request) const {
-  return request.is_write() &&
-         fence_.withholds(request.first_sector(), request.end_sector(), request.serial);
-}
-
 void RequestQueue::release_withheld() {
   IntrusiveList<Request> released;
   released.take_all(withheld_);
@@ -524,7 +486,7 @@ void RequestQueue::abort_waiting() {
 }
 
 void RequestQueue::complete(Request& request, IoStatus status) {
-  if (!fence_.empty() && may_strike_late(request)) [[unlikely]] {
+  if (order_.withholds_answer(request)) [[unlikely]] {
     if (!closing_) {
       request.place = Request::Place::withheld;
       request.result = status;

@@ -1,6 +1,6 @@
 // RequestQueue: a request's way through a disk of several paths: it is brought to a path or waits
 // for one, is tried again when a path has lost it or the target has refused it, is kept back while
-// it could be overtaken or overtake (multipath_device.h has the rules), and is answered once.
+// it could be overtaken or overtake (write_order.h has the rules), and is answered once.
 // Owned by MultipathDevice. Reactor thread; allocates when it is made, and for hedges (hedger.h).
 #pragma once
 
@@ -21,6 +21,7 @@
 #include "multipath/requests/flush_rules.h"
 #include "multipath/requests/hedger.h"
 #include "multipath/requests/request.h"
+#include "multipath/requests/write_order.h"
 
 namespace iscsi_blkback {
 
@@ -75,7 +76,7 @@ class RequestQueue final : private Hedger::Owner {
   [[nodiscard]] std::uint64_t hedged() const { return hedger_.hedged(); }
 
   // Switches rules 2 and 3 off, so that the simulation can prove that it notices.
-  void disable_hold_of_overlapping_writes() { holds_overlapping_writes_ = false; }
+  void disable_hold_of_overlapping_writes() { order_.disable_hold_of_overlapping_writes(); }
 
  private:
   // Hedger::Owner
@@ -88,8 +89,6 @@ class RequestQueue final : private Hedger::Owner {
 
   void dispatch(Request& request);
   [[nodiscard]] bool keep_back(Request& request);
-  [[nodiscard]] bool must_be_held(const Request& request);
-  [[nodiscard]] bool must_wait_for_overlap(const Request& request);
   [[nodiscard]] bool try_send(Request& request);
   void queue(Request& request);
   void send(Request& request, Path& chosen);
@@ -107,7 +106,6 @@ class RequestQueue final : private Hedger::Owner {
   void finish(Request& request, IoStatus status);
   void complete_finished();
   [[nodiscard]] IoStatus status_of_success(const Request& request);
-  [[nodiscard]] bool may_strike_late(const Request& request) const;
   void release(Request& request);
   void start_waiting();
 
@@ -119,12 +117,12 @@ class RequestQueue final : private Hedger::Owner {
   LunTurn& turn_;
   DiskSteps& steps_;
   DiskLog& log_;
+  WriteOrder order_;
   FlushRules flushes_;
   std::uint32_t piece_sectors_ = 0;
   bool read_only_ = false;
   bool suspended_ = false;
   bool closing_ = false;
-  bool holds_overlapping_writes_ = true;
 
   std::deque<Request> pool_;  // all slots; never grows
   IntrusiveList<Request> free_;

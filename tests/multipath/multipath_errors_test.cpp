@@ -186,7 +186,7 @@ TEST_F(MultipathTest, TheTimeOfASuspendIsNoTimeOfRetries) {
   EXPECT_EQ(answer(waiting, seconds(60)), IoStatus::ok);
 }
 
-// Another write that it overlaps was lost on the other path: rule 2 of multipath_device.h.
+// Another write that it overlaps was lost on the other path: rule 2 of write_order.h.
 TEST_F(MultipathTest, TheTimeUntilAFenceIsNoTimeOfRetries) {
   options_.portal_group_fences = PortalGroupFences::no;
   start({1, 2});
