@@ -24,28 +24,18 @@ RequestQueue::RequestQueue(Reactor& reactor, const Options& options, PathSet& pa
       log_(log),
       order_(paths, fence, turn),
       flushes_(paths),
+      pool_(
+          reactor, std::max(options.most_requests, 1U),
+          [](void* self) noexcept {
+            auto& request = *static_cast<Request*>(self);
+            request.queue.on_delay_over(request);
+          },
+          *this),
       hedger_(std::max(options.most_requests, 1U), paths, steps, *this),
       finish_(
           reactor,
           [](void* self) noexcept { static_cast<RequestQueue*>(self)->complete_finished(); },
-          this) {
-  const auto on_delay = [](void* self) noexcept {
-    auto& request = *static_cast<Request*>(self);
-    request.queue.on_delay_over(request);
-  };
-  for (std::uint32_t slot = 0; slot < std::max(options.most_requests, 1U); ++slot) {
-    free_.push_back(pool_.emplace_back(reactor, on_delay, *this, true));
-  }
-  // All that the guest has outstanding may wait at one silent path.
-  for (std::uint32_t slot = 0; slot < std::max(options.most_requests, 1U); ++slot) {
-    spare_.push_back(pool_.emplace_back(reactor, on_delay, *this, false));
-  }
-}
-
-RequestQueue::~RequestQueue() {
-  while (free_.pop_front() != nullptr || spare_.pop_front() != nullptr) {
-  }
-}
+          this) {}
 
 void RequestQueue::set_suspended(bool suspended) {
   suspended_ = suspended;
@@ -60,22 +50,22 @@ void RequestQueue::close() {
   closing_ = true;
   hedger_.pause();
   abort_waiting();
-  for (Request& request : pool_) {
+  pool_.for_each([](Request& request) {
     request.task.silences = 0;  // a target that does not answer is waited for no longer than usual
-  }
+  });
 }
 
 void RequestQueue::forget_path(std::uint32_t index) {
-  for (Request& request : pool_) {
+  pool_.for_each([index](Request& request) {
     request.avoid &= ~path_bit(index);
     if (request.prefer == index) {
       request.prefer.reset();
     }
-  }
+  });
 }
 
 void RequestQueue::submit(BlockRequest& block) {
-  Request* slot = free_.pop_front();
+  Request* slot = pool_.take();
   if (slot == nullptr) {
     waiting_for_slot_.push_back(block);
     return;
@@ -84,7 +74,6 @@ void RequestQueue::submit(BlockRequest& block) {
 }
 
 void RequestQueue::start(Request& request, BlockRequest& block) {
-  ++requests_;
   request.block = &block;
   request.done_sectors = 0;
   request.serial = ++last_serial_;
@@ -518,10 +507,7 @@ IoStatus RequestQueue::status_of_success(const Request& request) {
 }
 
 void RequestQueue::release(Request& request) {
-  request.place = Request::Place::free;
-  request.block = nullptr;
-  (request.is_guests ? free_ : spare_).push_front(request);  // the slot that the cache knows best
-  --requests_;
+  pool_.give_back(request);
   if (!request.is_guests) [[unlikely]] {
     hedger_.on_spare_free();
   }
@@ -534,9 +520,9 @@ void RequestQueue::release(Request& request) {
 }
 
 void RequestQueue::start_waiting() {
-  if (!waiting_for_slot_.empty() && !free_.empty()) {
+  if (!waiting_for_slot_.empty() && pool_.has_free()) {
     BlockRequest* next = waiting_for_slot_.pop_front();
-    start(*free_.pop_front(), *next);
+    start(*pool_.take(), *next);
   }
 }
 
@@ -580,10 +566,7 @@ void RequestQueue::answer_early(Request& request) {
   request.block = nullptr;  // the guest's again
   hedger_.leave(request);
   if (request.is_guests) {
-    Request& spare = *spare_.pop_front();  // the hedge's, at least
-    request.is_guests = false;
-    spare.is_guests = true;
-    free_.push_front(spare);
+    pool_.make_spare(request);
     start_waiting();
   }
   block.on_complete(block, status);

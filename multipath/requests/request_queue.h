@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 
 #include "base/block_device.h"
 #include "base/intrusive_list.h"
@@ -21,6 +20,7 @@
 #include "multipath/requests/flush_rules.h"
 #include "multipath/requests/hedger.h"
 #include "multipath/requests/request.h"
+#include "multipath/requests/request_pool.h"
 #include "multipath/requests/write_order.h"
 
 namespace iscsi_blkback {
@@ -35,7 +35,6 @@ class RequestQueue final : private Hedger::Owner {
   // The others outlive it.
   RequestQueue(Reactor& reactor, const Options& options, PathSet& paths, GroupController& groups,
                WriteFence& fence, LunTurn& turn, DiskSteps& steps, DiskLog& log);
-  ~RequestQueue();  // idle() only
 
   void submit(BlockRequest& block);
   // What the LUN takes: with one command at most, and whether it is written at all.
@@ -67,7 +66,7 @@ class RequestQueue final : private Hedger::Owner {
   void set_suspended(bool suspended);
   // Nothing is tried again: what waits ends with aborted, what is at a path when that has answered.
   void close();
-  [[nodiscard]] bool idle() const { return requests_ == 0; }
+  [[nodiscard]] bool idle() const { return pool_.idle(); }
 
   [[nodiscard]] bool waits_for_fence() const { return held_count_ != 0 || withheld_count_ != 0; }
   [[nodiscard]] std::uint32_t queued() const { return queued_count_; }
@@ -80,8 +79,8 @@ class RequestQueue final : private Hedger::Owner {
 
  private:
   // Hedger::Owner
-  [[nodiscard]] bool has_spare() const override { return !spare_.empty(); }
-  [[nodiscard]] Request& take_spare() override { return *spare_.pop_front(); }
+  [[nodiscard]] bool has_spare() const override { return pool_.has_spare(); }
+  [[nodiscard]] Request& take_spare() override { return pool_.take_spare(); }
   void start(Request& request, BlockRequest& block) override;
   void complete(Request& request, IoStatus status) override;
   void take_out(Request& request) override;
@@ -124,9 +123,7 @@ class RequestQueue final : private Hedger::Owner {
   bool suspended_ = false;
   bool closing_ = false;
 
-  std::deque<Request> pool_;  // all slots; never grows
-  IntrusiveList<Request> free_;
-  IntrusiveList<Request> spare_;  // for hedges
+  RequestPool pool_;
   IntrusiveList<Request> queued_;
   IntrusiveList<Request> delayed_;
   IntrusiveList<Request> held_;
@@ -135,7 +132,6 @@ class RequestQueue final : private Hedger::Owner {
   IntrusiveList<Request> finished_;
   IntrusiveList<BlockRequest> waiting_for_slot_;
   std::uint64_t last_serial_ = 0;
-  std::uint32_t requests_ = 0;  // slots in use
   std::uint32_t queued_count_ = 0;
   std::uint32_t held_count_ = 0;
   std::uint32_t withheld_count_ = 0;

@@ -49,6 +49,7 @@ iscsi_blkback_test(multipath_test
     multipath/requests/flush_rules_test.cpp
     multipath/requests/no_path_timer_test.cpp
     multipath/requests/outage_test.cpp
+    multipath/requests/request_queue_test.cpp
     multipath/shared_disk_test.cpp
     multipath/shared_session_test.cpp
     multipath/silent_paths_test.cpp
