@@ -2,18 +2,8 @@
 // chooses a path for each request, retries what a path lost, and queues while there is no path.
 // Reactor thread.
 //
-// write_order.h says why no write is lost or reordered.
-//
-// A path that is removed takes nothing new, and what has been sent there is answered there. Its
-// connection is not dropped for the removal, as that would make a late write of each write that a
-// working path is just about to answer, and would take its session from the other LUNs that share
-// it. A command that is not answered in a few seconds is ended by ABORT TASK SET, which concerns
-// this LUN alone (a disk of the same LUN over the same session tries again), and only a connection
-// on which that does not help is dropped. Should the connection go meanwhile, for whatever reason,
-// then what was said above holds: reads go elsewhere, writes are fenced, for which the session goes
-// on logging in. The path and its session are let go of when nothing is outstanding there and
-// nothing unfenced is left, and its key (PrRegistration) is taken back: soon after quiesce_time at the
-// latest.
+// write_order.h says why no write is lost or reordered, path_removals.h what becomes of a path that
+// is removed.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,17 @@
 // PathRemovals: the paths of a disk that are being removed, each until nothing of it is left: no
 // command, no lost write that its session's login would fence, no registration, no fence session.
-// What is not answered in a few seconds is ended by ABORT TASK SET, and a connection on which that
-// does not help is dropped; see multipath_device.h. Owned by MultipathDevice. Reactor thread.
+// Owned by MultipathDevice. Reactor thread.
+//
+// A path that is removed takes nothing new, and what has been sent there is answered there. Its
+// connection is not dropped for the removal, as that would make a late write of each write that a
+// working path is just about to answer, and would take its session from the other LUNs that share
+// it. A command that is not answered in a few seconds is ended by ABORT TASK SET, which concerns
+// this LUN alone (a disk of the same LUN over the same session tries again), and only a connection
+// on which that does not help is dropped. Should the connection go meanwhile, for whatever reason,
+// then reads go elsewhere and writes are fenced (write_order.h), for which the session goes on
+// logging in. The path and its session are let go of when nothing is outstanding there and nothing
+// unfenced is left, and its key (PrRegistration) is taken back: soon after quiesce_time at the
+// latest.
 #pragma once
 
 #include <cstdint>

@@ -38,6 +38,17 @@ Path* FlushRules::path_that_flushes(PathMask among) const {
   return found != paths_.end() ? *found : nullptr;
 }
 
+Path* FlushRules::path_for_flush(Path& chosen) const {
+  if (!chosen.logical_unit().refuses_flushes()) [[likely]] {
+    return &chosen;
+  }
+  if (nothing_to_flush(chosen)) {
+    return any_path_in_doubt() ? &chosen : nullptr;
+  }
+  Path* const other = path_that_flushes(paths_.able());
+  return other != nullptr ? other : &chosen;
+}
+
 FlushRules::Next FlushRules::after_refusal(const PathCommand& flush, std::uint8_t& waits,
                                            bool closing) {
   Path& path = *flush.path;

@@ -63,14 +63,13 @@ class FlushRules {
   [[nodiscard]] const WriteCacheView& cache() const { return cache_; }
   [[nodiscard]] LossNotice& loss() { return loss_; }
 
-  // No write that has been answered is in a cache, as far as the path and all others know.
-  [[nodiscard]] bool nothing_to_flush(const Path& path) const;
   // A flush is needless at the path: there is nothing to flush, and no path is just being asked.
   [[nodiscard]] bool is_needless(const Path& path) const {
     return path.identity() == Path::Identity::known && nothing_to_flush(path) &&
            !any_path_in_doubt();
   }
-  [[nodiscard]] bool any_path_in_doubt() const;
+  // Where a flush goes for which that path was chosen. nullptr: nowhere, there is nothing to flush.
+  [[nodiscard]] Path* path_for_flush(Path& chosen) const;
 
   // What a flush does next that its path has refused. waits: how often it has waited so far for the
   // paths to tell whether there is a cache; they are asked for that.
@@ -81,10 +80,12 @@ class FlushRules {
   };
   [[nodiscard]] Next after_refusal(const PathCommand& flush, std::uint8_t& waits, bool closing);
 
+ private:
+  // No write that has been answered is in a cache, as far as the path and all others know.
+  [[nodiscard]] bool nothing_to_flush(const Path& path) const;
+  [[nodiscard]] bool any_path_in_doubt() const;
   // One of these paths whose LUN has not refused flushes; nullptr: there is none.
   [[nodiscard]] Path* path_that_flushes(PathMask among) const;
-
- private:
   void ask_for_cache();
 
   const PathSet& paths_;

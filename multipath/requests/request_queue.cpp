@@ -151,16 +151,12 @@ void RequestQueue::queue(Request& request) {
 }
 
 void RequestQueue::send(Request& request, Path& chosen) {
-  Path* instead = nullptr;
-  if (request.is_flush() && chosen.logical_unit().refuses_flushes()) [[unlikely]] {
-    if (!flushes_.nothing_to_flush(chosen)) {
-      instead = flushes_.path_that_flushes(paths_.able());
-    } else if (!flushes_.any_path_in_doubt()) {
-      finish(request, IoStatus::ok);
-      return;
-    }
+  Path* const to = request.is_flush() ? flushes_.path_for_flush(chosen) : &chosen;
+  if (to == nullptr) [[unlikely]] {
+    finish(request, IoStatus::ok);
+    return;
   }
-  Path& path = instead != nullptr ? *instead : chosen;
+  Path& path = *to;
   request.place = Request::Place::at_path;
   request.prefer.reset();
   request.avoid = 0;
