@@ -1,6 +1,7 @@
 #include "initiator/lun/logical_unit.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "initiator/lun/identification.h"
 
@@ -138,9 +139,10 @@ void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request,
   task.lun = lun_;
   task.data = request.data;
   task.data_length_bytes = static_cast<std::uint32_t>(request.length_bytes());
-  const std::uint32_t sectors_per_block = logical_block_bytes_ / kSectorBytes;
-  const std::uint64_t block = request.sector / sectors_per_block;
-  const std::uint32_t count = request.sector_count / sectors_per_block;
+  // A shift: logical_block_bytes_ is a power of two, and a division would be the dearest here.
+  const int shift = std::countr_zero(logical_block_bytes_ / kSectorBytes);
+  const std::uint64_t block = request.sector >> shift;
+  const std::uint32_t count = request.sector_count >> shift;
   // Without the 16-byte commands the LUN has below 2^32 blocks, and max_transfer_blocks allows
   // 65535. Where it has them and refuses them, try_other_form() has learned the shorter form only
   // if that can say all addresses; a transfer that it cannot say is refused once more.
@@ -174,14 +176,6 @@ void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request,
 
 bool LogicalUnit::refused(std::uint8_t operation) const {
   return (refused_forms_ & form_bit(operation)) != 0;
-}
-
-// The form that identify() has found, unless the LUN has refused it and not the other one.
-bool LogicalUnit::uses_16_byte_form(std::uint8_t form10, std::uint8_t form16) const {
-  if (refused_forms_ == 0 || refused(form10) == refused(form16)) [[likely]] {
-    return has_16_byte_commands_;
-  }
-  return refused(form10);
 }
 
 bool LogicalUnit::try_other_form(const ScsiTask& task) {

@@ -194,7 +194,13 @@ class LogicalUnit {
     TimePoint remembered_until{};
   };
   [[nodiscard]] BlockRange in_blocks(SectorRange range) const;
-  [[nodiscard]] bool uses_16_byte_form(std::uint8_t form10, std::uint8_t form16) const;
+  // The form that identify() has found, unless the LUN has refused it and not the other one.
+  [[nodiscard]] bool uses_16_byte_form(std::uint8_t form10, std::uint8_t form16) const {
+    if (refused_forms_ == 0 || refused(form10) == refused(form16)) [[likely]] {
+      return has_16_byte_commands_;
+    }
+    return refused(form10);
+  }
   [[nodiscard]] bool refused(std::uint8_t operation) const;
   void prepare(ScsiTask& task, const Cdb& cdb, DataDirection direction,
                std::span<std::byte> data) const;

@@ -1,81 +1,10 @@
 #include "initiator/pdu/pdu.h"
 
-#include <cstring>
-
-#include "base/byte_order.h"
-
 namespace iscsi_blkback {
+
+using namespace bhs_fields;
+
 namespace {
-
-constexpr std::uint8_t kImmediateBit = 0x40;
-constexpr std::uint8_t kOpcodeMask = 0x3f;
-constexpr std::uint8_t kFinalBit = 0x80;
-constexpr std::uint8_t kContinueBit = 0x40;
-
-// Where the fields lie, in bytes from the start of the header.
-constexpr std::size_t kFlags = 1;
-constexpr std::size_t kAhsLength = 4;
-constexpr std::size_t kLun = 8;
-constexpr std::size_t kInitiatorTaskTag = 16;
-constexpr std::size_t kTargetTransferTag = 20;
-constexpr std::size_t kReferencedTaskTag = 20;
-constexpr std::size_t kStatSn = 24;
-constexpr std::size_t kCmdSn = 24;
-constexpr std::size_t kExpStatSn = 28;
-constexpr std::size_t kExpCmdSn = 28;
-constexpr std::size_t kMaxCmdSn = 32;
-constexpr std::size_t kRefCmdSn = 32;
-constexpr std::size_t kCdb = 32;
-constexpr std::size_t kDataSn = 36;
-constexpr std::size_t kBufferOffset = 40;
-constexpr std::size_t kResidual = 44;
-
-std::uint8_t byte_at(BhsBytes bytes, std::size_t at) {
-  return std::to_integer<std::uint8_t>(bytes[at]);
-}
-std::uint16_t u16_at(BhsBytes bytes, std::size_t at) {
-  return load_be16(bytes.data() + at);
-}
-std::uint32_t u32_at(BhsBytes bytes, std::size_t at) {
-  return load_be32(bytes.data() + at);
-}
-std::uint64_t u64_at(BhsBytes bytes, std::size_t at) {
-  return load_be64(bytes.data() + at);
-}
-std::uint32_t data_length(BhsBytes bytes) {
-  return u32_at(bytes, kAhsLength) & 0xffffff;
-}
-
-void put(BhsBuffer bytes, std::size_t at, std::uint8_t value) {
-  bytes[at] = std::byte{value};
-}
-void put(BhsBuffer bytes, std::size_t at, std::uint16_t value) {
-  store_be16(bytes.data() + at, value);
-}
-void put(BhsBuffer bytes, std::size_t at, std::uint32_t value) {
-  store_be32(bytes.data() + at, value);
-}
-void put(BhsBuffer bytes, std::size_t at, std::uint64_t value) {
-  store_be64(bytes.data() + at, value);
-}
-
-std::uint8_t bit(bool set, std::uint8_t mask) {
-  return set ? mask : std::uint8_t{0};
-}
-
-// Flags are combined in int by the language; each is a byte.
-template <class... Bits>
-std::uint8_t all_of(Bits... bits) {
-  return static_cast<std::uint8_t>((bits | ...));
-}
-
-void begin(BhsBuffer bytes, Opcode opcode, bool immediate, std::uint8_t flags,
-           std::uint32_t data_bytes) {
-  std::memset(bytes.data(), 0, kBhsBytes);
-  put(bytes, 0, all_of(static_cast<std::uint8_t>(opcode), bit(immediate, kImmediateBit)));
-  put(bytes, kFlags, flags);
-  put(bytes, kAhsLength, data_bytes & 0xffffff);  // no additional header segment
-}
 
 void put_numbers(BhsBuffer bytes, const TargetNumbers& numbers) {
   put(bytes, kStatSn, numbers.stat_sn);
@@ -147,35 +76,6 @@ const char* to_string(Opcode opcode) {
   return "PDU of unknown opcode";
 }
 
-PduHeader decode_header(BhsBytes bytes) {
-  PduHeader header;
-  header.opcode = static_cast<Opcode>(byte_at(bytes, 0) & kOpcodeMask);
-  header.immediate = (byte_at(bytes, 0) & kImmediateBit) != 0;
-  header.ahs_bytes = static_cast<std::uint16_t>(byte_at(bytes, kAhsLength) * 4);
-  header.data_bytes = data_length(bytes);
-  header.initiator_task_tag = u32_at(bytes, kInitiatorTaskTag);
-  return header;
-}
-
-TargetNumbers decode_target_numbers(BhsBytes bytes) {
-  return {.stat_sn = u32_at(bytes, kStatSn),
-          .exp_cmd_sn = u32_at(bytes, kExpCmdSn),
-          .max_cmd_sn = u32_at(bytes, kMaxCmdSn)};
-}
-
-void encode(const ScsiCommandPdu& pdu, BhsBuffer bytes) {
-  // Attribute "simple" (1): the target may reorder; whoever needs order waits for completion.
-  begin(bytes, Opcode::scsi_command, false,
-        all_of(bit(pdu.final, kFinalBit), bit(pdu.read, 0x40), bit(pdu.write, 0x20), 1),
-        pdu.data_bytes);
-  put(bytes, kLun, pdu.lun);
-  put(bytes, kInitiatorTaskTag, pdu.initiator_task_tag);
-  put(bytes, 20, pdu.expected_data_bytes);
-  put(bytes, kCmdSn, pdu.cmd_sn);
-  put(bytes, kExpStatSn, pdu.exp_stat_sn);
-  std::memcpy(bytes.data() + kCdb, pdu.cdb.data(), pdu.cdb.size());
-}
-
 ScsiCommandPdu decode_scsi_command(BhsBytes bytes) {
   ScsiCommandPdu pdu;
   const std::uint8_t flags = byte_at(bytes, kFlags);
@@ -195,8 +95,8 @@ ScsiCommandPdu decode_scsi_command(BhsBytes bytes) {
 void encode(const ScsiResponsePdu& pdu, BhsBuffer bytes) {
   begin(bytes, Opcode::scsi_response, false,
         all_of(kFinalBit, bit(pdu.bidirectional_overflow, 0x10),
-               bit(pdu.bidirectional_underflow, 0x08), bit(pdu.overflow, 0x04),
-               bit(pdu.underflow, 0x02)),
+               bit(pdu.bidirectional_underflow, 0x08), bit(pdu.overflow, kOverflowBit),
+               bit(pdu.underflow, kUnderflowBit)),
         pdu.data_bytes);
   put(bytes, 2, pdu.response);
   put(bytes, 3, pdu.status);
@@ -211,8 +111,8 @@ ScsiResponsePdu decode_scsi_response(BhsBytes bytes) {
   const std::uint8_t flags = byte_at(bytes, kFlags);
   pdu.bidirectional_overflow = (flags & 0x10) != 0;
   pdu.bidirectional_underflow = (flags & 0x08) != 0;
-  pdu.overflow = (flags & 0x04) != 0;
-  pdu.underflow = (flags & 0x02) != 0;
+  pdu.overflow = (flags & kOverflowBit) != 0;
+  pdu.underflow = (flags & kUnderflowBit) != 0;
   pdu.response = byte_at(bytes, 2);
   pdu.status = byte_at(bytes, 3);
   pdu.data_bytes = data_length(bytes);
@@ -285,10 +185,11 @@ DataOutPdu decode_data_out(BhsBytes bytes) {
 }
 
 void encode(const DataInPdu& pdu, BhsBuffer bytes) {
-  begin(bytes, Opcode::data_in, false,
-        all_of(bit(pdu.final, kFinalBit), bit(pdu.acknowledge, 0x40), bit(pdu.overflow, 0x04),
-               bit(pdu.underflow, 0x02), bit(pdu.has_status, 0x01)),
-        pdu.data_bytes);
+  begin(
+      bytes, Opcode::data_in, false,
+      all_of(bit(pdu.final, kFinalBit), bit(pdu.acknowledge, 0x40), bit(pdu.overflow, kOverflowBit),
+             bit(pdu.underflow, kUnderflowBit), bit(pdu.has_status, 0x01)),
+      pdu.data_bytes);
   put(bytes, 3, pdu.status);
   put(bytes, kInitiatorTaskTag, pdu.initiator_task_tag);
   put(bytes, kTargetTransferTag, pdu.target_transfer_tag);
@@ -296,25 +197,6 @@ void encode(const DataInPdu& pdu, BhsBuffer bytes) {
   put(bytes, kDataSn, pdu.data_sn);
   put(bytes, kBufferOffset, pdu.buffer_offset);
   put(bytes, kResidual, pdu.residual_bytes);
-}
-
-DataInPdu decode_data_in(BhsBytes bytes) {
-  DataInPdu pdu;
-  const std::uint8_t flags = byte_at(bytes, kFlags);
-  pdu.final = (flags & kFinalBit) != 0;
-  pdu.acknowledge = (flags & 0x40) != 0;
-  pdu.overflow = (flags & 0x04) != 0;
-  pdu.underflow = (flags & 0x02) != 0;
-  pdu.has_status = (flags & 0x01) != 0;
-  pdu.status = byte_at(bytes, 3);
-  pdu.data_bytes = data_length(bytes);
-  pdu.initiator_task_tag = u32_at(bytes, kInitiatorTaskTag);
-  pdu.target_transfer_tag = u32_at(bytes, kTargetTransferTag);
-  pdu.numbers = decode_target_numbers(bytes);
-  pdu.data_sn = u32_at(bytes, kDataSn);
-  pdu.buffer_offset = u32_at(bytes, kBufferOffset);
-  pdu.residual_bytes = u32_at(bytes, kResidual);
-  return pdu;
 }
 
 void encode(const R2tPdu& pdu, BhsBuffer bytes) {

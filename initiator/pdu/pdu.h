@@ -9,19 +9,16 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <cstring>
 
+#include "initiator/pdu/bhs_fields.h"
 #include "initiator/pdu/digest.h"
 #include "initiator/pdu/isid.h"
 
 namespace iscsi_blkback {
 
-inline constexpr std::size_t kBhsBytes = 48;
 inline constexpr std::uint32_t kReservedTag = 0xffffffff;        // an ITT or TTT that names nothing
 inline constexpr std::uint32_t kMaxDataSegmentBytes = 0xffffff;  // a 24-bit field
-
-using BhsBytes = std::span<const std::byte, kBhsBytes>;
-using BhsBuffer = std::span<std::byte, kBhsBytes>;
 
 enum class Opcode : std::uint8_t {
   nop_out = 0x00,
@@ -332,5 +329,59 @@ void encode(const RejectPdu& pdu, BhsBuffer bytes);
 [[nodiscard]] LogoutResponsePdu decode_logout_response(BhsBytes bytes);
 [[nodiscard]] AsyncMessagePdu decode_async_message(BhsBytes bytes);
 [[nodiscard]] RejectPdu decode_reject(BhsBytes bytes);
+
+// What each command and each Data-In goes through is here, where its callers can have it inlined.
+
+inline PduHeader decode_header(BhsBytes bytes) {
+  using namespace bhs_fields;
+  PduHeader header;
+  header.opcode = static_cast<Opcode>(byte_at(bytes, 0) & kOpcodeMask);
+  header.immediate = (byte_at(bytes, 0) & kImmediateBit) != 0;
+  header.ahs_bytes = static_cast<std::uint16_t>(byte_at(bytes, kAhsLength) * 4);
+  header.data_bytes = data_length(bytes);
+  header.initiator_task_tag = u32_at(bytes, kInitiatorTaskTag);
+  return header;
+}
+
+inline TargetNumbers decode_target_numbers(BhsBytes bytes) {
+  using namespace bhs_fields;
+  return {.stat_sn = u32_at(bytes, kStatSn),
+          .exp_cmd_sn = u32_at(bytes, kExpCmdSn),
+          .max_cmd_sn = u32_at(bytes, kMaxCmdSn)};
+}
+
+inline void encode(const ScsiCommandPdu& pdu, BhsBuffer bytes) {
+  using namespace bhs_fields;
+  // Attribute "simple" (1): the target may reorder; whoever needs order waits for completion.
+  begin(bytes, Opcode::scsi_command, false,
+        all_of(bit(pdu.final, kFinalBit), bit(pdu.read, 0x40), bit(pdu.write, 0x20), 1),
+        pdu.data_bytes);
+  put(bytes, kLun, pdu.lun);
+  put(bytes, kInitiatorTaskTag, pdu.initiator_task_tag);
+  put(bytes, 20, pdu.expected_data_bytes);
+  put(bytes, kCmdSn, pdu.cmd_sn);
+  put(bytes, kExpStatSn, pdu.exp_stat_sn);
+  std::memcpy(bytes.data() + kCdb, pdu.cdb.data(), pdu.cdb.size());
+}
+
+inline DataInPdu decode_data_in(BhsBytes bytes) {
+  using namespace bhs_fields;
+  DataInPdu pdu;
+  const std::uint8_t flags = byte_at(bytes, kFlags);
+  pdu.final = (flags & kFinalBit) != 0;
+  pdu.acknowledge = (flags & 0x40) != 0;
+  pdu.overflow = (flags & kOverflowBit) != 0;
+  pdu.underflow = (flags & kUnderflowBit) != 0;
+  pdu.has_status = (flags & 0x01) != 0;
+  pdu.status = byte_at(bytes, 3);
+  pdu.data_bytes = data_length(bytes);
+  pdu.initiator_task_tag = u32_at(bytes, kInitiatorTaskTag);
+  pdu.target_transfer_tag = u32_at(bytes, kTargetTransferTag);
+  pdu.numbers = decode_target_numbers(bytes);
+  pdu.data_sn = u32_at(bytes, kDataSn);
+  pdu.buffer_offset = u32_at(bytes, kBufferOffset);
+  pdu.residual_bytes = u32_at(bytes, kResidual);
+  return pdu;
+}
 
 }  // namespace iscsi_blkback

@@ -79,7 +79,8 @@ PduReceiver::Next PduReceiver::next(IncomingPdu& pdu) {
   if (header.data_bytes > max_data_bytes_) {
     return Next::too_long;
   }
-  if (available < header.total_bytes(digests_)) {
+  const std::size_t whole = header.total_bytes(digests_);
+  if (available < whole) {
     if (is_large(header, available)) {
       return Next::large_data_in;
     }
@@ -94,7 +95,7 @@ PduReceiver::Next PduReceiver::next(IncomingPdu& pdu) {
   if (header.opcode == Opcode::data_in) {
     large_before_ = header.data_bytes >= kLargeBytes;
   }
-  begin_ += header.total_bytes(digests_);
+  begin_ += whole;
   return Next::pdu;
 }
 

@@ -1,7 +1,7 @@
 #include "initiator/scsi/cdb.h"
 
-#include <concepts>
 #include <cstddef>
+#include <span>
 
 #include "base/byte_order.h"
 #include "base/result.h"
@@ -9,11 +9,14 @@
 namespace iscsi_blkback {
 namespace {
 
-template <std::unsigned_integral Number>
-void put(Cdb& cdb, std::size_t at, Number value) {
-  for (std::size_t i = 0; i < sizeof(Number); ++i) {
-    cdb[at + i] = static_cast<std::uint8_t>(value >> (8 * (sizeof(Number) - 1 - i)));
-  }
+void put(Cdb& cdb, std::size_t at, std::uint16_t value) {
+  store_be16(std::as_writable_bytes(std::span{cdb}).data() + at, value);
+}
+void put(Cdb& cdb, std::size_t at, std::uint32_t value) {
+  store_be32(std::as_writable_bytes(std::span{cdb}).data() + at, value);
+}
+void put(Cdb& cdb, std::size_t at, std::uint64_t value) {
+  store_be64(std::as_writable_bytes(std::span{cdb}).data() + at, value);
 }
 
 Cdb with_operation(std::uint8_t operation) {

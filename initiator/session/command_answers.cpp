@@ -30,10 +30,24 @@ void CommandAnswers::take_window(const TargetNumbers& numbers) {
   }
 }
 
-Result<TaskSlot*> CommandAnswers::accept_data_in(const DataInPdu& pdu) {
+// Inline, as each command comes by.
+inline void CommandAnswers::set_transferred(TaskSlot& slot, bool underflow, bool overflow,
+                                            std::uint32_t residual) {
+  ScsiTask& task = *slot.task;
+  const std::uint32_t missing = underflow ? std::min(residual, task.data_length_bytes) : 0;
+  const std::uint32_t moved =
+      task.direction == DataDirection::in ? slot.arrived_bytes : slot.staged_bytes;
+  task.overflow = overflow;
+  task.transferred_bytes = std::min(task.data_length_bytes - missing, moved);
+}
+
+// DataPDUInOrder and DataSequenceInOrder are Yes: data come without gap or overlap, so that the count of
+// what has arrived proves that the buffer is full. What is in order is found out here, what is not in
+// why_refused(), so that each Data-In pays for no sentence.
+TaskSlot* CommandAnswers::accept_data_in(const DataInPdu& pdu) {
   TaskSlot* slot = queue_.find(pdu.initiator_task_tag);
-  if (slot == nullptr) {
-    return fail(ErrorCode::protocol, "a Data-In for a task that does not exist");
+  if (slot == nullptr) [[unlikely]] {
+    return nullptr;
   }
   const ScsiTask& task = *slot->task;
   // 11.7.1: status only in the last PDU of a sequence, residual bits only with status; 11.7.2: the
@@ -42,45 +56,50 @@ Result<TaskSlot*> CommandAnswers::accept_data_in(const DataInPdu& pdu) {
       (!pdu.has_status && (pdu.overflow || pdu.underflow))) [[unlikely]] {
     tolerated_.note(Tolerated::data_in_flags);
   }
-  if (pdu.data_bytes == 0) {
-    if (task.direction == DataDirection::in && pdu.data_sn == slot->next_sn) {
+  const bool in_order = task.direction == DataDirection::in && pdu.data_sn == slot->next_sn;
+  if (pdu.data_bytes == 0) [[unlikely]] {
+    if (in_order) {
       ++slot->next_sn;
     } else {
       tolerated_.note(Tolerated::empty_data_in);
     }
-    slot->last_progress = watchdog_.scan();
-    return slot;
+  } else if (in_order && pdu.buffer_offset == slot->arrived_bytes &&
+             pdu.data_bytes <= task.data_length_bytes - slot->arrived_bytes) [[likely]] {
+    ++slot->next_sn;
+  } else {
+    return nullptr;
   }
-  if (task.direction != DataDirection::in) {
-    return fail(ErrorCode::protocol, "a Data-In for a task that reads nothing");
-  }
-  // DataPDUInOrder and DataSequenceInOrder are Yes: data come without gap or overlap, so that the
-  // count of what has arrived proves that the buffer is full.
-  if (pdu.data_sn != slot->next_sn) {
-    return fail(ErrorCode::protocol,
-                fmt::format("a Data-In with DataSN {} in place of {}", pdu.data_sn, slot->next_sn));
-  }
-  if (pdu.buffer_offset != slot->arrived_bytes ||
-      pdu.data_bytes > task.data_length_bytes - slot->arrived_bytes) {
-    return fail(
-        ErrorCode::protocol,
-        fmt::format("a Data-In of {} bytes at offset {} in place of {} (of {})", pdu.data_bytes,
-                    pdu.buffer_offset, slot->arrived_bytes, task.data_length_bytes));
-  }
-  ++slot->next_sn;
   slot->last_progress = watchdog_.scan();
   return slot;
 }
 
-Result<void> CommandAnswers::take_data_in(const DataInPdu& pdu, const std::byte* data) {
-  const Result<TaskSlot*> slot = accept_data_in(pdu);
-  if (!slot) {
-    return tl::unexpected(slot.error());
+Error CommandAnswers::why_refused(const DataInPdu& pdu) {
+  const TaskSlot* slot = queue_.find(pdu.initiator_task_tag);
+  if (slot == nullptr) {
+    return {ErrorCode::protocol, "a Data-In for a task that does not exist"};
   }
-  if (const ScsiTask& task = *(*slot)->task; pdu.data_bytes != 0 && task.data != nullptr) {
+  const ScsiTask& task = *slot->task;
+  if (task.direction != DataDirection::in) {
+    return {ErrorCode::protocol, "a Data-In for a task that reads nothing"};
+  }
+  if (pdu.data_sn != slot->next_sn) {
+    return {ErrorCode::protocol,
+            fmt::format("a Data-In with DataSN {} in place of {}", pdu.data_sn, slot->next_sn)};
+  }
+  return {ErrorCode::protocol,
+          fmt::format("a Data-In of {} bytes at offset {} in place of {} (of {})", pdu.data_bytes,
+                      pdu.buffer_offset, slot->arrived_bytes, task.data_length_bytes)};
+}
+
+Result<void> CommandAnswers::take_data_in(const DataInPdu& pdu, const std::byte* data) {
+  TaskSlot* slot = accept_data_in(pdu);
+  if (slot == nullptr) [[unlikely]] {
+    return tl::unexpected(why_refused(pdu));
+  }
+  if (const ScsiTask& task = *slot->task; pdu.data_bytes != 0 && task.data != nullptr) {
     std::memcpy(task.data + pdu.buffer_offset, data, pdu.data_bytes);
   }
-  finish_data_in(**slot, pdu);
+  finish_data_in(*slot, pdu);
   return {};
 }
 
@@ -89,11 +108,11 @@ Result<std::byte*> CommandAnswers::begin_data_in(const DataInPdu& pdu) {
       meant != nullptr && meant->task->data == nullptr) {
     return nullptr;
   }
-  const Result<TaskSlot*> slot = accept_data_in(pdu);
-  if (!slot) {
-    return tl::unexpected(slot.error());
+  const TaskSlot* slot = accept_data_in(pdu);
+  if (slot == nullptr) [[unlikely]] {
+    return tl::unexpected(why_refused(pdu));
   }
-  return (*slot)->task->data + pdu.buffer_offset;
+  return slot->task->data + pdu.buffer_offset;
 }
 
 void CommandAnswers::finish_data_in(const DataInPdu& pdu) {
@@ -152,21 +171,6 @@ Result<TaskSlot*> CommandAnswers::take_response(const ScsiResponsePdu& pdu, cons
   const bool overflow = pdu.overflow || pdu.bidirectional_overflow || pdu.bidirectional_underflow;
   set_transferred(*slot, pdu.underflow, overflow, pdu.residual_bytes);
   return slot;
-}
-
-void CommandAnswers::set_transferred(TaskSlot& slot, bool underflow, bool overflow,
-                                     std::uint32_t residual) {
-  ScsiTask& task = *slot.task;
-  const std::uint32_t missing = underflow ? std::min(residual, task.data_length_bytes) : 0;
-  const std::uint32_t moved =
-      task.direction == DataDirection::in ? slot.arrived_bytes : slot.staged_bytes;
-  task.overflow = overflow;
-  task.transferred_bytes = std::min(task.data_length_bytes - missing, moved);
-}
-
-void CommandAnswers::finish(TaskSlot& slot) {
-  ++finished_;
-  queue_.finish(slot, sender_.refers_to(slot));
 }
 
 Result<void> CommandAnswers::take_r2t(const R2tPdu& pdu) {

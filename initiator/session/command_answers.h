@@ -50,11 +50,16 @@ class CommandAnswers {
   [[nodiscard]] Result<TaskSlot*> take_response(const ScsiResponsePdu& pdu, const std::byte* data);
 
   // Its outcome is set.
-  void finish(TaskSlot& slot);
+  void finish(TaskSlot& slot) {
+    ++finished_;
+    queue_.finish(slot, sender_.refers_to(slot));
+  }
   [[nodiscard]] std::uint32_t finished() const { return finished_; }  // commands, ever; wraps
 
  private:
-  [[nodiscard]] Result<TaskSlot*> accept_data_in(const DataInPdu& pdu);
+  // Null: it is refused.
+  [[nodiscard]] TaskSlot* accept_data_in(const DataInPdu& pdu);
+  [[nodiscard]] Error why_refused(const DataInPdu& pdu);
   void finish_data_in(TaskSlot& slot, const DataInPdu& pdu);
   static void set_transferred(TaskSlot& slot, bool underflow, bool overflow,
                               std::uint32_t residual);

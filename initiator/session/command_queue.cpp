@@ -36,6 +36,14 @@ bool CommandQueue::withdraw(const ScsiTask& task) {
   return in_flight_ != before;
 }
 
+// Inline, as each command comes by.
+inline void CommandQueue::complete(ScsiTask& task) {
+  if (--in_flight_ == 0 && logout_.under_way()) {
+    flush_.schedule();  // the Logout may go now
+  }
+  task.on_complete(task);
+}
+
 void CommandQueue::finish(TaskSlot& slot, bool referred_to) {
   ScsiTask& task = table_.remove(slot);
   if (task.outcome == TaskOutcome::completed) {
@@ -55,13 +63,6 @@ void CommandQueue::complete_referred_to() {
   while (ScsiTask* task = referred_to_.pop_front()) {
     complete(*task);
   }
-}
-
-void CommandQueue::complete(ScsiTask& task) {
-  if (--in_flight_ == 0 && logout_.under_way()) {
-    flush_.schedule();  // the Logout may go now
-  }
-  task.on_complete(task);
 }
 
 void CommandQueue::complete_refused() {

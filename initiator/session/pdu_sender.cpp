@@ -110,16 +110,11 @@ bool PduSender::stage_burst(Burst& burst) {
   return true;
 }
 
-// There is one, with a slot for it, within the target's window.
-bool PduSender::may_stage_command() const {
-  return queue_.has_next() && numbers_.window_open();
-}
-
 bool PduSender::stage_commands() {
   bool given_up_before = false;
+  const std::uint32_t at_most =
+      std::min(negotiated_.first_burst_length, negotiated_.max_send_data_segment_length);
   while (bursts_.empty() && may_stage_command()) {
-    const std::uint32_t at_most =
-        std::min(negotiated_.first_burst_length, negotiated_.max_send_data_segment_length);
     const ScsiTask& next = queue_.next();
     if (!batch_.has_room(std::min(next.data_length_bytes, at_most))) {
       break;
@@ -153,7 +148,7 @@ void PduSender::stage_command(std::uint32_t tag) {
          batch_.add_header());
   slot.cmd_sn = numbers_.cmd_sn++;
   slot.last_progress = watchdog_.scan();
-  if (batch_.add_data(task.data, immediate)) {
+  if (immediate != 0 && batch_.add_data(task.data, immediate)) {
     slot.last_batch = batch_number_;
   }
   slot.staged_bytes = immediate;

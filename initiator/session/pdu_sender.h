@@ -71,7 +71,10 @@ class PduSender {
   void stage_nop_out(std::uint64_t lun, std::uint32_t initiator_task_tag,
                      std::uint32_t target_transfer_tag);
   [[nodiscard]] bool stage_burst(Burst& burst);
-  [[nodiscard]] bool may_stage_command() const;
+  // There is one, with a slot for it, within the target's window.
+  [[nodiscard]] bool may_stage_command() const {
+    return queue_.has_next() && numbers_.window_open();
+  }
   void stage_command(std::uint32_t tag);
 
   const NegotiatedParameters& negotiated_;

@@ -142,14 +142,6 @@ bool Session::still_trying() const {
   return state_ != SessionState::logged_in && backoff_.still_trying(reactor_.now());
 }
 
-bool Session::connection_active() const {
-  return state_ == SessionState::in_login || full_feature_phase();
-}
-
-bool Session::full_feature_phase() const {
-  return state_ == SessionState::logged_in || state_ == SessionState::in_logout;
-}
-
 std::string Session::where() const {
   const std::string address = redirects_.login_address().to_string();
   std::string text =

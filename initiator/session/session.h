@@ -196,8 +196,12 @@ class Session final : private ByteStream::Owner, private TaskManager::Owner {
   void on_closed(const Error& error) noexcept override;
 
   // Life: session.cpp.
-  [[nodiscard]] bool connection_active() const;
-  [[nodiscard]] bool full_feature_phase() const;
+  [[nodiscard]] bool full_feature_phase() const {
+    return state_ == SessionState::logged_in || state_ == SessionState::in_logout;
+  }
+  [[nodiscard]] bool connection_active() const {
+    return state_ == SessionState::in_login || full_feature_phase();
+  }
   void connect();
   void on_login_overdue();
   void on_address_found(const Result<void>& found);
@@ -233,7 +237,9 @@ class Session final : private ByteStream::Owner, private TaskManager::Owner {
   void give_up(const Error& why) noexcept override;
 
   // What is sent and received: session_pdus.cpp.
-  void schedule_flush();
+  // Even while a send is under way: in the turn of that send this keeps the reactor from waiting
+  // before on_sent has come. Later flush() finds nothing to do, and on_sent schedules it again.
+  void schedule_flush() { flush_.schedule(); }
   void flush();
   void send_batch();
   void receive(std::size_t limit_bytes);

@@ -66,12 +66,6 @@ FunctionOutcome outcome_of(std::uint8_t response) {  // RFC 7143 11.6.1
 
 }  // namespace
 
-void Session::schedule_flush() {
-  // Even while a send is under way: in the turn of that send this keeps the reactor from waiting
-  // before on_sent has come. Later flush() finds nothing to do, and on_sent schedules it again.
-  flush_.schedule();
-}
-
 // Fills one batch with everything that may be sent now, in the order: answers to the target, data
 // that it waits for, new commands as far as its window and our table allow.
 void Session::flush() {

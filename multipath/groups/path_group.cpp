@@ -181,19 +181,13 @@ std::uint32_t PathGroups::best() const {
   return current_;
 }
 
-std::uint32_t PathGroups::select(PathMask up, PathMask eligible, std::uint32_t length_bytes,
-                                 TimePoint now) {
-  PathMask members = groups_[current_].members;
-  if ((members & up) == 0) [[unlikely]] {
-    for (const PathGroup& group : groups()) {
-      if ((group.members & up) != 0) {
-        members = group.members;
-        break;
-      }
+PathMask PathGroups::best_with(PathMask up) const {
+  for (const PathGroup& group : groups()) {
+    if ((group.members & up) != 0) {
+      return group.members;
     }
   }
-  const PathMask candidates = members & eligible;
-  return candidates == 0 ? kNoPath : selector_->select(candidates, loads_, length_bytes, now);
+  return groups_[current_].members;
 }
 
 std::uint32_t PathGroups::select_elsewhere(PathMask eligible, std::uint32_t length_bytes,

@@ -102,7 +102,14 @@ class PathGroups {
   // change its controller. kNoPath: it must wait.
   static constexpr std::uint32_t kNoPath = ~std::uint32_t{0};
   [[nodiscard]] std::uint32_t select(PathMask up, PathMask eligible, std::uint32_t length_bytes,
-                                     TimePoint now);
+                                     TimePoint now) {
+    PathMask members = groups_[current_].members;
+    if ((members & up) == 0) [[unlikely]] {
+      members = best_with(up);
+    }
+    const PathMask candidates = members & eligible;
+    return candidates == 0 ? kNoPath : selector_->select(candidates, loads_, length_bytes, now);
+  }
   // For a retry that one path has just refused: of any group, the current one preferred.
   [[nodiscard]] std::uint32_t select_elsewhere(PathMask eligible, std::uint32_t length_bytes,
                                                TimePoint now);
@@ -113,6 +120,8 @@ class PathGroups {
   }
 
  private:
+  // The members of the best group with one of these; of the current group where none has.
+  [[nodiscard]] PathMask best_with(PathMask up) const;
   [[nodiscard]] bool same_group(std::uint32_t one, std::uint32_t other) const;
 
   PathLoads loads_;

@@ -105,6 +105,22 @@ void Path::submit(PathCommand& command, const BlockRequest& request) {
   session_.submit(command.task);
 }
 
+// Inline, as each command comes by.
+inline void Path::note_end(const PathCommand& command, ErrorClass error) {
+  ISCSI_BLKBACK_ASSERT(load_.requests > 0);
+  --load_.requests;
+  load_.writes -= command.task.direction == DataDirection::out ? 1 : 0;
+  load_.bytes -= command.load_bytes;
+  if (error == ErrorClass::success) {
+    checker_.passed();
+    if (depth_.limited()) [[unlikely]] {
+      depth_.on_success(reactor_.now());
+    }
+  } else {
+    note_failed_command(error);
+  }
+}
+
 void Path::on_task_complete(ScsiTask& task) noexcept {
   auto& command = *static_cast<PathCommand*>(task.owner);
   Path& path = *command.path;
@@ -126,18 +142,7 @@ void Path::withdraw_unsent() {
       this);
 }
 
-void Path::note_end(const PathCommand& command, ErrorClass error) {
-  ISCSI_BLKBACK_ASSERT(load_.requests > 0);
-  --load_.requests;
-  load_.writes -= command.task.direction == DataDirection::out ? 1 : 0;
-  load_.bytes -= command.load_bytes;
-  if (error == ErrorClass::success) {
-    checker_.passed();
-    if (depth_.limited()) [[unlikely]] {
-      depth_.on_success(reactor_.now());
-    }
-    return;
-  }
+void Path::note_failed_command(ErrorClass error) {
   ++failures_;
   if (concerns_access(error)) {
     refresh_access();

@@ -266,6 +266,7 @@ class Path final : private SessionObserver,
   }
   static void on_task_complete(ScsiTask& task) noexcept;
   void note_end(const PathCommand& command, ErrorClass error);
+  void note_failed_command(ErrorClass error);
 
   void on_suspect() noexcept override;
   void on_suspicion_over() noexcept override { owner_.on_suspicion_over(*this); }

@@ -96,20 +96,9 @@ void RequestQueue::start(Request& request, BlockRequest& block) {
   dispatch(request);
 }
 
-// Brings a request that is in no list to a path, or to where it waits.
-void RequestQueue::dispatch(Request& request) {
-  if (keep_back(request)) {
-    steps_.due(DiskStep::follow_outage);
-    return;
-  }
-  // Not past those that wait for room already.
-  if (!queued_.empty() || !try_send(request)) {
-    queue(request);
-  }
-}
-
+// Some functions of this file are inline: each request comes by, and there are one or two callers.
 // True: it does not go to a path now.
-bool RequestQueue::keep_back(Request& request) {
+inline bool RequestQueue::keep_back(Request& request) {
   const bool held = order_.must_wait(request);
   if (turn_.overtaken()) [[unlikely]] {
     finish(request, IoStatus::aborted);
@@ -122,6 +111,18 @@ bool RequestQueue::keep_back(Request& request) {
     ++held_count_;
   }
   return held;
+}
+
+// Brings a request that is in no list to a path, or to where it waits.
+void RequestQueue::dispatch(Request& request) {
+  if (keep_back(request)) {
+    steps_.due(DiskStep::follow_outage);
+    return;
+  }
+  // Not past those that wait for room already.
+  if (!queued_.empty() || !try_send(request)) {
+    queue(request);
+  }
 }
 
 bool RequestQueue::try_send(Request& request) {
@@ -182,6 +183,26 @@ void RequestQueue::send(Request& request, Path& chosen) {
   }
   if (!path.able()) [[unlikely]] {
     paths_.note_room(path);
+  }
+}
+
+// Nobody hears what a hedge says.
+inline IoStatus RequestQueue::status_of_success(const Request& request) {
+  return request.is_flush() && request.is_guests && flushes_.loss().fails(request.serial)
+             ? IoStatus::medium_error
+             : IoStatus::ok;
+}
+
+inline void RequestQueue::release(Request& request) {
+  pool_.give_back(request);
+  if (!request.is_guests) [[unlikely]] {
+    hedger_.on_spare_free();
+  }
+  if (!waiting_for_slot_.empty()) [[unlikely]] {
+    start_waiting();
+  }
+  if (closing_) {
+    steps_.due(DiskStep::check_closed);
   }
 }
 
@@ -493,26 +514,6 @@ void RequestQueue::complete(Request& request, IoStatus status) {
   }
   release(request);
   block.on_complete(block, status);
-}
-
-// Nobody hears what a hedge says.
-IoStatus RequestQueue::status_of_success(const Request& request) {
-  return request.is_flush() && request.is_guests && flushes_.loss().fails(request.serial)
-             ? IoStatus::medium_error
-             : IoStatus::ok;
-}
-
-void RequestQueue::release(Request& request) {
-  pool_.give_back(request);
-  if (!request.is_guests) [[unlikely]] {
-    hedger_.on_spare_free();
-  }
-  if (!waiting_for_slot_.empty()) [[unlikely]] {
-    start_waiting();
-  }
-  if (closing_) {
-    steps_.due(DiskStep::check_closed);
-  }
 }
 
 void RequestQueue::start_waiting() {

@@ -20,8 +20,9 @@ extern "C" {
 
 #ifdef __SANITIZE_THREAD__
 // libxenstore's reader thread closes the connection's fd while a call may still use it
-// (libxen_xenstore.cpp says what is done about that).
-extern "C" const char* __tsan_default_suppressions();
+// (libxen_xenstore.cpp says what is done about that). Visible, because the sanitizer is another
+// library.
+extern "C" [[gnu::visibility("default")]] const char* __tsan_default_suppressions();
 extern "C" const char* __tsan_default_suppressions() {
   return "race:libxenstore.so\n";
 }
