@@ -56,7 +56,7 @@ struct MultipathOptions : PathPolicySettings {
   // only where all disks of this process at it say so.
   bool exclusive_luns = false;
   // The target's portals of one portal group know of each other's sessions, also where logins are
-  // redirected between them, as RFC 7143 6.3.5 wants it; see login_place.h. Says all that
+  // redirected between them, as RFC 7143 6.3.5 wants it; see login_nexus.h. Says all that
   // PortalGroupFences::yes says, and more.
   bool redirected_login_fences = false;
   // For how long after that what it carried may be on its way, before LOGICAL UNIT RESET (where

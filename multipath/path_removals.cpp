@@ -103,7 +103,7 @@ void PathRemovals::on_overdue(Removal& removal) {
     ended.abort_ended = true;
     ended.removals.steps_.due_to_end();
   };
-  session.manage(removal.abort);
+  session.submit(removal.abort);
 }
 
 void PathRemovals::look() {

@@ -41,7 +41,7 @@ DiskDevice::DiskDevice(const DiskEnvironment& environment, DiskOwner& owner, Dis
           environment.control,
           [](void* self) noexcept { static_cast<DiskDevice*>(self)->on_close_overdue(); }, this) {}
 
-Result<DiskConfig> DiskDevice::make_plan() {
+Result<DiskConfig> DiskDevice::make_config() {
   auto target = parse_disk_url(description_.params);
   if (!target) {
     unreadable_ = true;
@@ -63,13 +63,13 @@ void DiskDevice::open() {
   if (phase_ != Phase::none || refused_) {
     return;
   }
-  auto plan = make_plan();
-  if (!plan) {
+  auto config = make_config();
+  if (!config) {
     refused_ = true;
-    owner_.on_error(plan.error().message);
+    owner_.on_error(config.error().message);
     return;
   }
-  config_ = std::move(*plan);
+  config_ = std::move(*config);
   phase_ = Phase::resolving;
   retry_timer_.stop();
   failed_lookups_ = 0;

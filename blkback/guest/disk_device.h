@@ -112,7 +112,7 @@ class DiskDevice final : private DiskEvents {
   void on_unavailable(const std::string& why) override;
   void on_closed() override;
 
-  [[nodiscard]] Result<DiskConfig> make_plan();
+  [[nodiscard]] Result<DiskConfig> make_config();
   void look_up();
   void on_resolved(Result<ResolvedDisk> result);
   void retry();

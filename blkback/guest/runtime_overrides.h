@@ -16,7 +16,7 @@ class RuntimeOverrides {
   // Paths that were removed and are remembered; the oldest is forgotten first.
   static constexpr std::size_t kMaxRemoved = 256;
 
-  // Instead of what was set before; nullopt: as the plan has it.
+  // Instead of what was set before; nullopt: as the configuration has it.
   void set_no_path_retry(std::optional<NoPathRetry> wait) { no_path_retry_ = wait; }
   void set_policies(const PathPolicySettings& changes) { overrule(changes, policies_); }
   void path_added(const ResolvedPortal& path);

@@ -128,8 +128,8 @@ class Session final : private ByteStream::Owner, private TaskManager::Owner {
   // Sends a task management function, at once and past the command window. The tasks that it aborts
   // complete with aborted before it does. Never completes from inside. A command that was not sent
   // yet is only taken back (not_sent). A target that does not answer within abort_timeout,
-  // lu_reset_timeout or tgt_reset_timeout loses the connection, unless the function is patient.
-  void manage(TaskManagement& function);
+  // lu_reset_timeout or tgt_reset_timeout loses the connection, unless it has no_deadline.
+  void submit(TaskManagement& function);
   // Nobody waits for it any more: it is its owner's again and does not complete. The target may
   // still execute it, if it was sent.
   void abandon(TaskManagement& function) { functions_.abandon(function); }

@@ -31,7 +31,7 @@ bool Session::detach_buffer(ScsiTask& task) {
   return true;
 }
 
-void Session::manage(TaskManagement& function) {
+void Session::submit(TaskManagement& function) {
   if (state_ != SessionState::logged_in) {
     functions_.finish_unsent(function, FunctionOutcome::not_sent);
     return;

@@ -23,17 +23,17 @@ enum class FunctionOutcome : std::uint8_t {
 [[nodiscard]] const char* to_string(FunctionOutcome outcome);
 [[nodiscard]] const char* to_string(TaskFunction function);
 
-// The list hook is the session's between manage() and on_complete.
+// The list hook is the session's between submit() and on_complete.
 struct TaskManagement : ListHook<TaskManagement> {
   TaskFunction function = TaskFunction::abort_task;
   std::uint64_t lun = 0;           // as in ScsiTask; nothing to target resets
   const ScsiTask* task = nullptr;  // abort_task: submitted to the same session; only looked at in
-                                   // manage(), it may complete before the function does
+                                   // submit(), it may complete before the function does
   void (*on_complete)(TaskManagement& function) noexcept = nullptr;
   void* owner = nullptr;
   // That it is not answered is no reason to drop the connection: it waits for as long as that
   // lives.
-  bool patient = false;
+  bool no_deadline = false;
 
   FunctionOutcome outcome = FunctionOutcome::not_sent;  // set by the session
 };

@@ -115,7 +115,7 @@ void TaskManager::start_waiting() {
     }
     slot->request = &request;
     begin(*slot, request.function, request.lun);
-    if (request.patient) {
+    if (request.no_deadline) {
       slot->deadline = TimePoint::max();
     }
   }

@@ -55,17 +55,17 @@ void add_paths(const PortalOptions& options, const Portal& portal,
 
 }  // namespace
 
-DiscoveryState::DiscoveryState(DiskConfig plan) : plan_(std::move(plan)) {
-  if (!plan_.portals.empty()) {
-    sources_.push_back({{}, plan_.portals});
-    look_up_names(plan_.portals);
+DiscoveryState::DiscoveryState(DiskConfig config) : config_(std::move(config)) {
+  if (!config_.portals.empty()) {
+    sources_.push_back({{}, config_.portals});
+    look_up_names(config_.portals);
     return;
   }
-  for (Portal at : plan_.discovery_portals) {
+  for (Portal at : config_.discovery_portals) {
     at.target_name.clear();
     sources_.push_back({at, std::nullopt});
     due_.push_back({true, at});
-    for (const std::string& name : plan_.other_target_names) {
+    for (const std::string& name : config_.other_target_names) {
       at.target_name = name;
       sources_.push_back({at, std::nullopt});
       due_.push_back({true, at});
@@ -129,7 +129,7 @@ const DiscoveryState::Name* DiscoveryState::find_name(const Portal& portal) cons
 }
 
 std::string DiscoveryState::target_asked_for(const Question& question) const {
-  return question.portal.target_name.empty() ? plan_.target_name : question.portal.target_name;
+  return question.portal.target_name.empty() ? config_.target_name : question.portal.target_name;
 }
 
 bool DiscoveryState::complete() const {
@@ -142,16 +142,16 @@ bool DiscoveryState::complete() const {
 Result<ResolvedDisk> DiscoveryState::result() const {
   ResolvedDisk disk;
   disk.complete = complete();
-  disk.specification.lun = plan_.lun;
-  disk.specification.session = plan_.session;
-  disk.specification.session_variant = plan_.session_variant;
-  disk.specification.multipath = plan_.multipath;
+  disk.specification.lun = config_.lun;
+  disk.specification.session = config_.session;
+  disk.specification.session_variant = config_.session_variant;
+  disk.specification.multipath = config_.multipath;
   for (const Source& source : sources_) {
     if (source.portals && !*source.portals) {
       add_trouble(disk.trouble, source.portals->error().message);
     }
   }
-  if (plan_.portals.empty()) {
+  if (config_.portals.empty()) {
     for (const Source& source : sources_) {
       if (std::all_of(sources_.begin(), sources_.end(), [&](const Source& other) {
             return other.at.target_name != source.at.target_name ||
@@ -175,7 +175,7 @@ Result<ResolvedDisk> DiscoveryState::result() const {
         add_trouble(disk.trouble, name->addresses->error().message);
         continue;
       }
-      add_paths(plan_.paths, portal, **name->addresses, disk);
+      add_paths(config_.paths, portal, **name->addresses, disk);
     }
   }
   if (too_many_) {
@@ -189,8 +189,8 @@ Result<ResolvedDisk> DiscoveryState::result() const {
   return disk;
 }
 
-Result<ResolvedDisk> resolve_disk(const DiskConfig& plan, PortalResolver& directory) {
-  DiscoveryState lookup(plan);
+Result<ResolvedDisk> resolve_disk(const DiskConfig& config, PortalResolver& directory) {
+  DiscoveryState lookup(config);
   for (auto questions = lookup.take_questions(); !questions.empty();
        questions = lookup.take_questions()) {
     std::vector<std::future<Result<std::vector<Portal>>>> portals(questions.size());
@@ -201,7 +201,7 @@ Result<ResolvedDisk> resolve_disk(const DiskConfig& plan, PortalResolver& direct
       const DiscoveryState::Question& question = questions[at];
       if (question.discovery) {
         portals[at] = std::async(kPolicy, [&] {
-          return directory.discover(question.portal, plan.session,
+          return directory.discover(question.portal, config.session,
                                     lookup.target_asked_for(question));
         });
       } else {

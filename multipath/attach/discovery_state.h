@@ -18,12 +18,12 @@ class DiscoveryState {
  public:
   struct Question {
     bool discovery = false;  // which portals lead to the target; else: the portal's addresses
-    Portal portal;  // to be asked, or looked up; its target's name only where it is not the plan's
+    Portal portal;  // to be asked, or looked up; its target's name only where it is not the disk's
   };
 
-  explicit DiscoveryState(DiskConfig plan);
+  explicit DiscoveryState(DiskConfig config);
 
-  [[nodiscard]] const DiskConfig& plan() const { return plan_; }
+  [[nodiscard]] const DiskConfig& config() const { return config_; }
   // By a question of discovery.
   [[nodiscard]] std::string target_asked_for(const Question& question) const;
   // Those that have become due since the last call, each once.
@@ -38,9 +38,9 @@ class DiscoveryState {
   [[nodiscard]] Result<ResolvedDisk> result() const;
 
  private:
-  // Where portals are known from: a discovery portal, or the plan.
+  // Where portals are known from: a discovery portal, or the configuration.
   struct Source {
-    Portal at;  // with the target name that it is asked for, where that is not the plan's
+    Portal at;  // with the target name that it is asked for, where that is not the disk's
     std::optional<Result<std::vector<Portal>>> portals;
   };
   struct Name {
@@ -51,7 +51,7 @@ class DiscoveryState {
   void look_up_names(const std::vector<Portal>& portals);
   [[nodiscard]] const Name* find_name(const Portal& portal) const;
 
-  const DiskConfig plan_;
+  const DiskConfig config_;
   std::vector<Source> sources_;  // in the order of the list
   std::vector<Name> names_;      // each once, at most kMaxPortalsPerDisk
   bool too_many_ = false;        // there were more
@@ -60,6 +60,7 @@ class DiscoveryState {
 
 // Asks everything at once, on threads of its own, and waits for all answers. Fails when not one
 // portal can be used. Blocks.
-[[nodiscard]] Result<ResolvedDisk> resolve_disk(const DiskConfig& plan, PortalResolver& directory);
+[[nodiscard]] Result<ResolvedDisk> resolve_disk(const DiskConfig& config,
+                                                PortalResolver& directory);
 
 }  // namespace iscsi_blkback

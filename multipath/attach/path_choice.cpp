@@ -21,14 +21,14 @@ bool PathChoice::includes(const ResolvedPortal& path) const {
 }
 
 DiskConfig config_for_paths(const DiskConfig& disk, const PathChoice& choice) {
-  DiskConfig plan = disk;
-  plan.portals = {choice.portal};
-  plan.discovery_portals.clear();
-  plan.other_target_names.clear();
+  DiskConfig config = disk;
+  config.portals = {choice.portal};
+  config.discovery_portals.clear();
+  config.other_target_names.clear();
   if (!choice.target_name.empty()) {
-    plan.target_name = plan.session.target_name = choice.target_name;
+    config.target_name = config.session.target_name = choice.target_name;
   }
-  return plan;
+  return config;
 }
 
 }  // namespace iscsi_blkback

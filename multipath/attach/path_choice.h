@@ -15,7 +15,7 @@ struct PathChoice {
   [[nodiscard]] bool includes(const ResolvedPortal& path) const;
 };
 
-// What has to be looked up to add those paths to a disk with this plan.
+// What has to be looked up to add those paths to a disk of this configuration.
 [[nodiscard]] DiskConfig config_for_paths(const DiskConfig& disk, const PathChoice& choice);
 
 }  // namespace iscsi_blkback

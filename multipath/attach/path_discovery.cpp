@@ -7,10 +7,10 @@
 namespace iscsi_blkback {
 
 struct PathDiscovery::Job {
-  Job(PathDiscovery& of, std::uint64_t its_number, DiskConfig plan, Found to_tell)
+  Job(PathDiscovery& of, std::uint64_t its_number, DiskConfig config, Found to_tell)
       : resolver(of),
         number(its_number),
-        lookup(std::move(plan)),
+        lookup(std::move(config)),
         found(std::move(to_tell)),
         timer(
             of.control_,
@@ -33,9 +33,9 @@ PathDiscovery::PathDiscovery(Reactor& control, std::unique_ptr<AsyncPortalResolv
 
 PathDiscovery::~PathDiscovery() = default;
 
-void PathDiscovery::resolve(DiskConfig plan, Found found) {
+void PathDiscovery::resolve(DiskConfig config, Found found) {
   const std::uint64_t number = next_job_++;
-  jobs_.emplace(number, std::make_unique<Job>(*this, number, std::move(plan), std::move(found)));
+  jobs_.emplace(number, std::make_unique<Job>(*this, number, std::move(config), std::move(found)));
   answered(number);
 }
 
@@ -44,7 +44,7 @@ void PathDiscovery::ask(std::uint64_t number) {
   for (const DiscoveryState::Question& question : lookup.take_questions()) {
     const Portal& portal = question.portal;
     if (question.discovery) {
-      portal_resolver_->discover(portal, lookup.plan().session, lookup.target_asked_for(question),
+      portal_resolver_->discover(portal, lookup.config().session, lookup.target_asked_for(question),
                                  [this, number, portal](Result<std::vector<Portal>> portals) {
                                    jobs_.at(number)->lookup.take_portals(portal,
                                                                          std::move(portals));
@@ -52,7 +52,7 @@ void PathDiscovery::ask(std::uint64_t number) {
                                  });
     } else {
       portal_resolver_->resolve(
-          portal, lookup.plan().target_name,
+          portal, lookup.config().target_name,
           [this, number, portal](Result<std::vector<SocketAddress>> addresses) {
             jobs_.at(number)->lookup.take_addresses(portal, std::move(addresses));
             answered(number);

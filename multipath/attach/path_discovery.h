@@ -46,7 +46,7 @@ class PathDiscovery {
   PathDiscovery(const PathDiscovery&) = delete;
   PathDiscovery& operator=(const PathDiscovery&) = delete;
 
-  void resolve(DiskConfig plan, Found found);
+  void resolve(DiskConfig config, Found found);
 
  private:
   struct Job;

@@ -81,7 +81,7 @@ bool LunFence::reaches(const Path& carrier, const UnfencedWrite& write) const {
   const Session& session = carrier.session();
   return lost.options().target_name == session.options().target_name &&
          ((lost.options().interface_binding == session.options().interface_binding &&
-           same_nexus(write.place, login_place(session), false)) ||
+           same_nexus(write.nexus, login_nexus(session), false)) ||
           (write.login_epoch == lost.login_epoch() && sessions_.one_nexus_space(lost, session)));
 }
 
@@ -113,9 +113,9 @@ Path* LunFence::path_for_reset(TimePoint until) const {
 std::optional<LunFence::Preemption> LunFence::preemption(TimePoint until) const {
   for (Path* lost : paths_.all()) {
     const std::uint32_t index = lost->index();
-    const std::optional<LoginPlace>& place = lost->key().place();
-    if (lost->session().state() == SessionState::logged_in || !place || lost->key().registering() ||
-        !unfenced_.all_until(index, *place, until)) {
+    const std::optional<LoginNexus>& nexus = lost->key().nexus();
+    if (lost->session().state() == SessionState::logged_in || !nexus || lost->key().registering() ||
+        !unfenced_.all_until(index, *nexus, until)) {
       continue;
     }
     const auto carrier = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
@@ -208,19 +208,19 @@ void LunFence::look_whether_drained() {
   outstanding_ = true;
   function_.function = TaskFunction::logical_unit_reset;
   function_.lun = encode_lun(path.lun());
-  function_.patient = true;
+  function_.no_deadline = true;
   function_.owner = this;
   function_.on_complete = [](TaskManagement& function) noexcept {
     static_cast<LunFence*>(function.owner)
         ->on_answered(function.outcome == FunctionOutcome::complete, to_string(function.outcome));
   };
   timer_.start_after(kResetPause);
-  path.session().manage(function_);
+  path.session().submit(function_);
 }
 
 void LunFence::preempt(Path& carrier, Path& lost) {
   lost_ = &lost;
-  lost_place_ = lost.key().place().value();
+  lost_nexus_ = lost.key().nexus().value();
   // Nobody reserves with these keys, so that the type is ignored (SPC-4 5.13.11.2.4); Linux's LIO
   // wants a valid one nevertheless.
   carrier.logical_unit().prepare_reserve_out(
@@ -257,7 +257,7 @@ void LunFence::on_answered(bool done, const char* how) {
   if (!done) {
     log_.warning("{} through {} does not fence lost writes: {}", name, portal, how);
     if (preempted) {  // a target that has lost its keys refuses, too
-      carrier_->key().doubt();
+      carrier_->key().invalidate();
       register_key(*carrier_);
       release_preempted();
     }
@@ -268,7 +268,7 @@ void LunFence::on_answered(bool done, const char* how) {
   const TimePoint until = settled_harmless_at(sent_at_);
   bool removed = false;
   if (preempted) {
-    removed = unfenced_.fence_until(lost_->index(), lost_place_, until);
+    removed = unfenced_.fence_until(lost_->index(), lost_nexus_, until);
     lost_->key().gone_at_target();
     release_preempted();
     register_key(*lost_);

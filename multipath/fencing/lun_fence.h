@@ -56,7 +56,7 @@
 #include "multipath/groups/path_activator.h"
 #include "multipath/path/disk_log.h"
 #include "multipath/path/disk_steps.h"
-#include "multipath/path/login_place.h"
+#include "multipath/path/login_nexus.h"
 #include "multipath/path/path_set.h"
 
 namespace iscsi_blkback {
@@ -145,7 +145,7 @@ class LunFence {
   std::uint32_t failures_ = 0;  // in a row
   Path* carrier_ = nullptr;     // of the last one; valid while under_way()
   Path* lost_ = nullptr;        // whose writes wait, in this nexus
-  LoginPlace lost_place_;
+  LoginNexus lost_nexus_;
   TimePoint sent_at_{};
   TimePoint give_up_at_{};
   TaskManagement function_;

@@ -194,7 +194,7 @@ void LunTurn::tell_nexus(const Path& path) {
                                         .target_name = session.target_name,
                                         .portal = path.session().portal_address(),
                                         .interface_binding = session.interface_binding,
-                                        .place = login_place(path.session())});
+                                        .login = login_nexus(path.session())});
   if (!told) {
     log_.warning("should its process die, the next disk has to wait for quiesce_time: {}",
                  told.error().message);

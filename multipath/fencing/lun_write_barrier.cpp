@@ -104,9 +104,9 @@ std::optional<BarrierNexus> read_nexus(Nexus& stored) {
   nexus.interface_binding = {.name = std::string(text_of(stored.interface_name)),
                              .hardware_address = std::string(text_of(stored.hardware_address)),
                              .address = std::string(text_of(stored.source_address))};
-  nexus.place.portal = *peer;
+  nexus.login.portal = *peer;
   if (stored.portal_group_known != 0) {
-    nexus.place.portal_group = stored.portal_group;
+    nexus.login.portal_group = stored.portal_group;
   }
   return nexus;
 }
@@ -480,13 +480,13 @@ Result<void> LunWriteBarrier::set_nexus(std::uint32_t path, const BarrierNexus& 
   Nexus& stored = file_.nexus(slot_, path);
   SharedField(stored.in_use).store(0);
   stored.isid = nexus.isid;
-  stored.portal_group_known = nexus.place.portal_group ? 1 : 0;
-  stored.portal_group = nexus.place.portal_group.value_or(0);
+  stored.portal_group_known = nexus.login.portal_group ? 1 : 0;
+  stored.portal_group = nexus.login.portal_group.value_or(0);
   stored.session_number = nexus.session_number;
   set_text(stored.initiator_name, nexus.initiator_name);
   set_text(stored.target_name, nexus.target_name);
   set_text(stored.portal, nexus.portal.to_string());
-  set_text(stored.peer, nexus.place.portal.to_string());
+  set_text(stored.peer, nexus.login.portal.to_string());
   set_text(stored.interface_name, nexus.interface_binding.name);
   set_text(stored.source_address, nexus.interface_binding.address);
   set_text(stored.hardware_address, nexus.interface_binding.hardware_address);

@@ -58,7 +58,7 @@
 #include "multipath/fencing/barrier_folder.h"
 #include "multipath/fencing/barrier_names.h"
 #include "multipath/groups/path_selector.h"
-#include "multipath/path/login_place.h"
+#include "multipath/path/login_nexus.h"
 
 namespace iscsi_blkback {
 
@@ -70,7 +70,7 @@ struct BarrierNexus {
   std::string target_name;
   SocketAddress portal;  // Session::portal_address() of its last login
   InterfaceBinding interface_binding;
-  LoginPlace place;  // of its last login
+  LoginNexus login;  // the last
 };
 
 // A path of a disk whose process has died.

@@ -234,7 +234,7 @@ class NexusFencer::Entry final : public SessionObserver {
     options.interface_binding = way.interface_binding;
     options.max_commands = 1;
     fence_epoch_ = session_->login_epoch();
-    place_ = login_place(*session_);
+    nexus_ = login_nexus(*session_);
     redirected_ = was_redirected(*session_) || was_redirected(*sibling_);
     proven_ = fencer_.spaces_.same(*session_, *sibling_);
     answers_left_ = 0;
@@ -249,10 +249,10 @@ class NexusFencer::Entry final : public SessionObserver {
   }
 
   void on_fence_up() {
-    const LoginPlace led_to = login_place(*fence_);
+    const LoginNexus led_to = login_nexus(*fence_);
     stop_fence_.schedule();
     if (stopping_ || waiting_.empty() || !led_to.portal_group ||
-        led_to.portal_group != place_.portal_group) {
+        led_to.portal_group != nexus_.portal_group) {
       return;
     }
     redirected_ = redirected_ || was_redirected(*fence_);
@@ -282,7 +282,7 @@ class NexusFencer::Entry final : public SessionObserver {
       if (!lost_again) {
         std::erase(waiting_, client);
       }
-      client->on_fenced(*session_, place_, fence_epoch_);
+      client->on_fenced(*session_, nexus_, fence_epoch_);
     }
   }
 
@@ -337,7 +337,7 @@ class NexusFencer::Entry final : public SessionObserver {
   bool start_when_gone_ = false;
   Session* sibling_ = nullptr;  // of this or the last attempt; compared, not used
   std::uint64_t fence_epoch_ = 0;
-  LoginPlace place_;         // of the login that it fences
+  LoginNexus nexus_;         // of the login that it fences
   bool redirected_ = false;  // that login, the sibling's or the fence's
   bool proven_ = false;      // the first two are of one nexus space
   int answers_left_ = 0;     // of the sibling, until those are told that rely on the trial
@@ -430,7 +430,7 @@ bool NexusFencer::has_session(const std::string& initiator_name, const std::stri
 
 Session* NexusFencer::find_sibling(const Entry& lost) const {
   const SessionOptions& wanted = lost.session()->options();
-  const std::optional<std::uint16_t> group = login_place(*lost.session()).portal_group;
+  const std::optional<std::uint16_t> group = login_nexus(*lost.session()).portal_group;
   if (!group) {
     return nullptr;
   }
@@ -442,7 +442,7 @@ Session* NexusFencer::find_sibling(const Entry& lost) const {
     if (candidate == nullptr || candidate == lost.session() ||
         candidate->state() != SessionState::logged_in ||
         candidate->options().target_name != wanted.target_name ||
-        login_place(*candidate).portal_group != group || !lost.sibling_fences(*candidate)) {
+        login_nexus(*candidate).portal_group != group || !lost.sibling_fences(*candidate)) {
       continue;
     }
     if (behind_last) {
@@ -506,12 +506,12 @@ bool NexusFencer::trial_is_wanted(const Entry& one, const Entry& other) const {
   const Session* second = other.session();
   for (const Session* session : {first, second}) {
     if (session == nullptr || session->state() != SessionState::logged_in ||
-        was_redirected(*session) || !login_place(*session).portal_group) {
+        was_redirected(*session) || !login_nexus(*session).portal_group) {
       return false;
     }
   }
   if (first->options().target_name != second->options().target_name ||
-      login_place(*first).portal_group != login_place(*second).portal_group) {
+      login_nexus(*first).portal_group != login_nexus(*second).portal_group) {
     return false;
   }
   const bool wanted =

@@ -40,7 +40,7 @@
 #include "multipath/fencing/portal_group_trial.h"
 #include "multipath/fencing/session_budget.h"
 #include "multipath/groups/path_policies.h"
-#include "multipath/path/login_place.h"
+#include "multipath/path/login_nexus.h"
 
 namespace iscsi_blkback {
 
@@ -48,9 +48,9 @@ class NexusFencer final : private PortalGroupTrial::Owner {
  public:
   class Client {
    public:
-    // Nothing that the session sent in a login to that place up to and including login_epoch can be
+    // Nothing that the session sent in a login to that nexus up to and including login_epoch can be
     // executed any more. Not called for the session's own logins; those the client observes itself.
-    virtual void on_fenced(Session& session, const LoginPlace& place,
+    virtual void on_fenced(Session& session, const LoginNexus& nexus,
                            std::uint64_t login_epoch) noexcept = 0;
     // After remove() or withdraw() returned false: nothing of what this client gave up is left.
     virtual void on_withdrawn() noexcept = 0;

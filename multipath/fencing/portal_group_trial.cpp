@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "multipath/path/login_place.h"
+#include "multipath/path/login_nexus.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -189,7 +189,7 @@ PortalGroupTrial::PortalGroupTrial(Reactor& reactor, Session& first, Session& se
       owner_(owner),
       own_{&first, &second},
       sessions_(&first, &second),
-      portal_group_(login_place(first).portal_group.value()),
+      portal_group_(login_nexus(first).portal_group.value()),
       witnesses_{Witness(*this, 0), Witness(*this, 1)},
       timer_(
           reactor,
@@ -241,7 +241,7 @@ void PortalGroupTrial::on_visitor_up(const Visitor& visitor) {
   const bool first = &visitor == visitors_[0].get();
   (first ? facts_.first_up : facts_.second_up) = true;
   facts_.disturbed = facts_.disturbed || was_redirected(visitor.session()) ||
-                     login_place(visitor.session()).portal_group != portal_group_;
+                     login_nexus(visitor.session()).portal_group != portal_group_;
   if (!first) {
     timer_.start_after(kEndTime);
   }

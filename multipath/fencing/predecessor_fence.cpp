@@ -148,8 +148,8 @@ class PredecessorFence::Attempt final : public SessionObserver {
     std::vector<SocketAddress> portals;
     if (own_path_ == nullptr || is_of_another_group(*own_path_)) {
       portals.push_back(nexus_.portal);
-      if (!(nexus_.place.portal == nexus_.portal)) {
-        portals.push_back(nexus_.place.portal);
+      if (!(nexus_.login.portal == nexus_.portal)) {
+        portals.push_back(nexus_.login.portal);
       }
     }
     for (const Session* session : fence_.owner_.path_sessions()) {
@@ -164,22 +164,22 @@ class PredecessorFence::Attempt final : public SessionObserver {
   // The path has come in by another address of its name than the dead session: the ISID makes
   // another nexus there (RFC 7143 4.4.1), and a login to the old one does not end the path's.
   [[nodiscard]] bool is_of_another_group(const Session& path) const {
-    const auto group = login_place(path).portal_group;
-    return path.state() == SessionState::logged_in && group && nexus_.place.portal_group &&
-           group != nexus_.place.portal_group;
+    const auto group = login_nexus(path).portal_group;
+    return path.state() == SessionState::logged_in && group && nexus_.login.portal_group &&
+           group != nexus_.login.portal_group;
   }
 
   // Whether this login has led to the nexus that the dead process had.
   [[nodiscard]] bool reinstates(const Session& session) const {
-    return same_nexus(nexus_.place, login_place(session),
+    return same_nexus(nexus_.login, login_nexus(session),
                       fence_.owner_.redirected_login_fences()) ||
            is_sibling(session);
   }
   // By a portal of the same portal group, as far as the disk vouches for what that means.
   [[nodiscard]] bool is_sibling(const Session& session) const {
-    const bool redirected = was_redirected(session) || !(nexus_.place.portal == nexus_.portal);
-    const auto group = login_place(session).portal_group;
-    return group && group == nexus_.place.portal_group &&
+    const bool redirected = was_redirected(session) || !(nexus_.login.portal == nexus_.portal);
+    const auto group = login_nexus(session).portal_group;
+    return group && group == nexus_.login.portal_group &&
            fence_.owner_.portal_group_fences() == PortalGroupFences::yes &&
            (!redirected || fence_.owner_.redirected_login_fences());
   }

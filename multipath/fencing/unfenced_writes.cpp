@@ -48,9 +48,9 @@ bool UnfencedWrites::has_path(std::uint32_t path) const {
                      [&](const UnfencedWrite& write) { return write.path == path; });
 }
 
-bool UnfencedWrites::fence(std::uint32_t path, const LoginPlace& place, std::uint64_t login_epoch) {
+bool UnfencedWrites::fence(std::uint32_t path, const LoginNexus& nexus, std::uint64_t login_epoch) {
   return std::erase_if(writes_, [&](const UnfencedWrite& write) {
-           return is_of(write, path, place) && write.login_epoch <= login_epoch;
+           return is_of(write, path, nexus) && write.login_epoch <= login_epoch;
          }) != 0;
 }
 
@@ -59,18 +59,18 @@ bool UnfencedWrites::expire(TimePoint now) {
                        [&](const UnfencedWrite& write) { return write.harmless_at <= now; }) != 0;
 }
 
-bool UnfencedWrites::fence_until(std::uint32_t path, const LoginPlace& place,
+bool UnfencedWrites::fence_until(std::uint32_t path, const LoginNexus& nexus,
                                  TimePoint harmless_at) {
   return std::erase_if(writes_, [&](const UnfencedWrite& write) {
-           return is_of(write, path, place) && write.harmless_at <= harmless_at;
+           return is_of(write, path, nexus) && write.harmless_at <= harmless_at;
          }) != 0;
 }
 
-bool UnfencedWrites::all_until(std::uint32_t path, const LoginPlace& place,
+bool UnfencedWrites::all_until(std::uint32_t path, const LoginNexus& nexus,
                                TimePoint harmless_at) const {
   bool any = false;
   for (const UnfencedWrite& write : writes_) {
-    if (is_of(write, path, place)) {
+    if (is_of(write, path, nexus)) {
       any = true;
       if (write.harmless_at > harmless_at) {
         return false;

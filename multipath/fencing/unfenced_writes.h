@@ -11,7 +11,7 @@
 
 #include "base/clock.h"
 #include "multipath/groups/path_selector.h"
-#include "multipath/path/login_place.h"
+#include "multipath/path/login_nexus.h"
 
 namespace iscsi_blkback {
 
@@ -20,7 +20,7 @@ struct UnfencedWrite {
   std::uint64_t end_sector = 0;  // one past the last
   std::uint64_t owner = 0;       // the request that it was sent for; never 0
   std::uint32_t path = 0;
-  LoginPlace place;               // where the connection had led: a fence is one of that nexus
+  LoginNexus nexus;               // where the connection had led: a fence is one of that nexus
   std::uint64_t login_epoch = 0;  // of the session, when the write was sent
   TimePoint harmless_at{};        // then the target has given up the connection by itself
 };
@@ -71,10 +71,10 @@ class UnfencedWrites {
 
   // Removes what the path lost in that nexus in epochs up to and including login_epoch. True when
   // something was removed.
-  bool fence(std::uint32_t path, const LoginPlace& place, std::uint64_t login_epoch);
+  bool fence(std::uint32_t path, const LoginNexus& nexus, std::uint64_t login_epoch);
   // Removes what is harmless at that time; fence_until: of that path and nexus only.
   bool expire(TimePoint now);
-  bool fence_until(std::uint32_t path, const LoginPlace& place, TimePoint harmless_at);
+  bool fence_until(std::uint32_t path, const LoginNexus& nexus, TimePoint harmless_at);
   // A path that is no path's number: of several.
   template <class Predicate>
   [[nodiscard]] bool any_of(Predicate&& is) const {
@@ -85,7 +85,7 @@ class UnfencedWrites {
     return std::erase_if(writes_, is) != 0;
   }
   // Whether that path and nexus has any, and all of them are.
-  [[nodiscard]] bool all_until(std::uint32_t path, const LoginPlace& place,
+  [[nodiscard]] bool all_until(std::uint32_t path, const LoginNexus& nexus,
                                TimePoint harmless_at) const;
   void clear() { writes_.clear(); }
 
@@ -95,8 +95,8 @@ class UnfencedWrites {
   static constexpr std::uint32_t kNoPath = ~std::uint32_t{0};
 
   [[nodiscard]] bool is_of(const UnfencedWrite& write, std::uint32_t path,
-                           const LoginPlace& place) const {
-    return write.path == path && same_nexus(write.place, place, redirected_login_fences_);
+                           const LoginNexus& nexus) const {
+    return write.path == path && same_nexus(write.nexus, nexus, redirected_login_fences_);
   }
 
   const std::size_t limit_;

@@ -56,7 +56,7 @@ void WriteFence::lost(const Path& path, std::uint64_t first_sector, std::uint64_
                                     .end_sector = end_sector,
                                     .owner = owner,
                                     .path = path.index(),
-                                    .place = login_place(session),
+                                    .nexus = login_nexus(session),
                                     .login_epoch = session.login_epoch(),
                                     .harmless_at = unfenced_until_});
   told_.paths |= path_bit(path.index());
@@ -79,23 +79,23 @@ bool WriteFence::may_reset() const noexcept {
 }
 
 // The target has terminated what the session lost in its earlier logins, where this login has led
-// to the same nexus (login_place.h). Tasks of a connection complete before the next login, so that
+// to the same nexus (login_nexus.h). Tasks of a connection complete before the next login, so that
 // all of it is recorded by now.
 void WriteFence::on_session_up(Path& path) {
   const Session& session = path.session();
   tell_others();  // before this login takes the place of the one that lost them
   turn_.tell_nexus(path);
-  if (unfenced_.fence(path.index(), login_place(session), session.login_epoch() - 1)) {
+  if (unfenced_.fence(path.index(), login_nexus(session), session.login_epoch() - 1)) {
     after_fencing();
   }
 }
 
-void WriteFence::on_fenced(Session& session, const LoginPlace& place,
+void WriteFence::on_fenced(Session& session, const LoginNexus& nexus,
                            std::uint64_t login_epoch) noexcept {
   bool removed = false;
   for (const Path* path : paths_.all()) {
     if (&path->session() == &session) {
-      removed = unfenced_.fence(path->index(), place, login_epoch) || removed;
+      removed = unfenced_.fence(path->index(), nexus, login_epoch) || removed;
     }
   }
   if (removed) {
@@ -130,7 +130,7 @@ void WriteFence::after_fencing() {
 // What was lost where a path does not lead any more, no login that is told of here can fence.
 void WriteFence::tell_others() {
   told_ = unfenced_.whereabouts(
-      [this](std::uint32_t path) { return login_place(paths_[path].session()); });
+      [this](std::uint32_t path) { return login_nexus(paths_[path].session()); });
   turn_.tell_unfenced(told_, unfenced_until_);
 }
 
@@ -140,9 +140,9 @@ bool WriteFence::key_unregistered(Path& path) {
   PrRegistration& key = path.key();
   if (!key.ends()) {
     if (registrations_.other_needs_key(path.session(), path.lun(), *this)) {
-      key.leave();
+      key.disown();
     } else {
-      key.give_back();
+      key.unregister();
     }
   }
   return !key.unregistering();
@@ -157,7 +157,7 @@ bool WriteFence::needs_key(const Session& session, std::uint16_t lun) const noex
 void WriteFence::on_key_taken_back(const Session& session, std::uint16_t lun) noexcept {
   Path* const path = paths_.find(session, lun);
   if (path != nullptr && !paths_.is_leaving(*path) && !closing_) {
-    path->key().doubt();
+    path->key().invalidate();
     register_key(*path);
   }
 }

@@ -110,7 +110,7 @@ class WriteFence final : private NexusFencer::Client,
 
  private:
   // NexusFencer::Client
-  void on_fenced(Session& session, const LoginPlace& place,
+  void on_fenced(Session& session, const LoginNexus& nexus,
                  std::uint64_t login_epoch) noexcept override;
   void on_withdrawn() noexcept override { owner_.on_withdrawn(); }
   [[nodiscard]] bool redirected_login_fences() const noexcept override {

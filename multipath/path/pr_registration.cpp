@@ -71,19 +71,19 @@ void PrRegistration::register_key() {
     static_cast<PrRegistration*>(task.owner)->on_registered();
   };
   sent_epoch_ = session_.login_epoch();
-  sent_place_ = login_place(session_);
+  sent_nexus_ = login_nexus(session_);
   registering_ = maybe_at_target_ = true;
   session_.submit(task_);
 }
 
 void PrRegistration::on_registered() {
   registering_ = false;
-  if (std::exchange(doubted_, false)) {
+  if (std::exchange(invalidated_, false)) {
     register_key();
   } else if (classify(task_) == ErrorClass::success) {
     registered_epoch_ = sent_epoch_;
     stray_ = false;
-    place_ = sent_place_;
+    nexus_ = sent_nexus_;
     attentions_ = 0;
   } else if (task_.status == ScsiStatus::check_condition && task_.sense.valid &&
              task_.sense.key == SenseKey::unit_attention && attentions_++ < kMaxKeyAttentions) {
@@ -97,11 +97,11 @@ void PrRegistration::on_registered() {
 
 void PrRegistration::gone_at_target() {
   registered_epoch_ = 0;
-  place_.reset();
+  nexus_.reset();
   maybe_at_target_ = registering_ || stray_;
 }
 
-void PrRegistration::give_back() {
+void PrRegistration::unregister() {
   if (std::exchange(ends_, true) || !maybe_at_target_) {
     return;
   }

@@ -22,7 +22,7 @@
 #include "initiator/scsi/persistent_reservation.h"
 #include "initiator/scsi/scsi_task.h"
 #include "multipath/path/error_policy.h"
-#include "multipath/path/login_place.h"
+#include "multipath/path/login_nexus.h"
 #include "multipath/path/registration_table.h"
 
 namespace iscsi_blkback {
@@ -67,23 +67,23 @@ class PrRegistration final {
   // In this login.
   [[nodiscard]] bool registered() const;
   // The nexus that has it, also while the session is down.
-  [[nodiscard]] const std::optional<LoginPlace>& place() const { return place_; }
+  [[nodiscard]] const std::optional<LoginNexus>& nexus() const { return nexus_; }
 
   // The target may have lost it, or may be about to lose what is just being registered.
-  void doubt() {
+  void invalidate() {
     registered_epoch_ = 0;
-    doubted_ = registering_;
+    invalidated_ = registering_;
   }
   // The target has it no longer: another path has preempted it, or it was given back.
   void gone_at_target();
 
   // Takes back what may be registered, where the session is up, and registers nothing any more.
   // Only when nothing of the path's is left to be fenced.
-  void give_back();
+  void unregister();
   [[nodiscard]] bool unregistering() const { return timer_.armed(); }
   // Nothing is to be taken back: somebody else has the same nexus and logical unit.
-  void leave() { ends_ = true; }
-  // give_back() or leave() has been called.
+  void disown() { ends_ = true; }
+  // unregister() or disown() has been called.
   [[nodiscard]] bool ends() const { return ends_; }
 
  private:
@@ -104,14 +104,14 @@ class PrRegistration final {
   Owner& owner_;
 
   bool registering_ = false;
-  bool doubted_ = false;  // since it was sent
+  bool invalidated_ = false;  // since it was sent
   bool maybe_at_target_ = false;
   bool stray_ = false;            // one was lost with its connection, and may yet arrive
   std::uint32_t attentions_ = 0;  // in a row
   std::uint64_t sent_epoch_ = 0;
-  LoginPlace sent_place_;
+  LoginNexus sent_nexus_;
   std::uint64_t registered_epoch_ = 0;  // the login in which it was; 0: it is not
-  std::optional<LoginPlace> place_;
+  std::optional<LoginNexus> nexus_;
   ScsiTask task_;
   std::array<std::byte, kReserveOutListBytes> buffer_{};
 

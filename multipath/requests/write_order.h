@@ -3,7 +3,7 @@
 //
 // Why no write is lost or reordered. Only a write that was sent and never answered can be executed
 // late, and only until its nexus is fenced: by the session's next login (same ISID: reinstatement;
-// not where a redirect led it elsewhere, login_place.h), by a fence session through a sibling
+// not where a redirect led it elsewhere, login_nexus.h), by a fence session through a sibling
 // portal (where portal_group_fences or a trial vouches for that), by a command of the logical unit
 // (lun_fence.h), or by quiesce_time. Until then its range is unfenced:
 //  1. The write itself may go to another path at once and be answered: executed late, it writes

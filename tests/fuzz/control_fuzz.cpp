@@ -36,8 +36,8 @@ void require_bounds(const iscsi_blkback::PathChoice& path) {
   using namespace iscsi_blkback;
   require(!path.portal.host.empty() && path.portal.port != 0);
   require(path.target_name.size() <= kMaxIscsiNameBytes);
-  const DiskConfig plan = config_for_paths(DiskConfig{}, path);
-  require(plan.portals.size() == 1 && plan.target_name == path.target_name);
+  const DiskConfig config = config_for_paths(DiskConfig{}, path);
+  require(config.portals.size() == 1 && config.target_name == path.target_name);
   ResolvedPortal resolved;
   resolved.portal = path.portal;
   resolved.target_name = path.target_name;

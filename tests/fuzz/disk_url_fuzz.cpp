@@ -44,7 +44,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(static_cast<unsigned char>(c) > ' ' && c != 0x7f);
   }
   // What was parsed can be planned, whatever the operator has configured.
-  const auto plan = configure_disk(*target, Configuration{}, "xvda", false);
-  require(plan || !plan.error().message.empty());
+  const auto config = configure_disk(*target, Configuration{}, "xvda", false);
+  require(config || !config.error().message.empty());
   return 0;
 }

@@ -110,7 +110,7 @@ struct StreamFunction {
     function.on_complete = [](TaskManagement& completed) noexcept {
       require(++static_cast<StreamFunction*>(completed.owner)->completions == 1);
     };
-    session.manage(function);
+    session.submit(function);
   }
 };
 

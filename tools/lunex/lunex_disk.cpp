@@ -49,12 +49,12 @@ Result<ResolvedDisk> look_up_lun(const Configuration& configuration, const std::
   if (!target) {
     return tl::unexpected(target.error());
   }
-  auto plan = configure_disk(*target, configuration, "lunex", read_only);
-  if (!plan) {
-    return fail(ErrorCode::invalid_argument, plan.error().message);
+  auto config = configure_disk(*target, configuration, "lunex", read_only);
+  if (!config) {
+    return fail(ErrorCode::invalid_argument, config.error().message);
   }
-  plan->paths.sessions_per_portal = sessions.value_or(plan->paths.sessions_per_portal);
-  return resolve_disk(*plan, retrying_portal_resolver());
+  config->paths.sessions_per_portal = sessions.value_or(config->paths.sessions_per_portal);
+  return resolve_disk(*config, retrying_portal_resolver());
 }
 
 LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth,

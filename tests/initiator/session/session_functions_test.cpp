@@ -26,8 +26,8 @@ struct TestFunction {
       EXPECT_FALSE(self->done) << "completed twice";
       self->done = true;
     };
-    session.manage(function);
-    EXPECT_FALSE(done) << "completed from inside manage()";
+    session.submit(function);
+    EXPECT_FALSE(done) << "completed from inside submit()";
   }
   [[nodiscard]] FunctionOutcome outcome() const { return function.outcome; }
 };
@@ -96,7 +96,7 @@ TEST_F(SessionFunctionsTest, AFunctionCompletesAfterTheTasksThatItEnds) {
     self.done = true;
     self.after_the_task = self.command.done;
   };
-  initiator.session.manage(watch.function);
+  initiator.session.submit(watch.function);
   ASSERT_TRUE(runs([&] { return watch.done; }));
   EXPECT_TRUE(watch.after_the_task);
 }
@@ -137,7 +137,7 @@ class UnansweredFunctionTest : public SessionFunctionsTest {
 
 TEST_F(UnansweredFunctionTest, APatientOneIsWaitedForAsLongAsTheConnectionLives) {
   TestFunction reset;
-  reset.function.patient = true;
+  reset.function.no_deadline = true;
   reset.submit(initiator.session, TaskFunction::logical_unit_reset);
   reactor.run_for(seconds(600));
   EXPECT_FALSE(reset.done);
@@ -149,7 +149,7 @@ TEST_F(UnansweredFunctionTest, APatientOneIsWaitedForAsLongAsTheConnectionLives)
 
 TEST_F(UnansweredFunctionTest, APatientOneDoesNotKeepStuckCommandsFromBeingAborted) {
   TestFunction reset;
-  reset.function.patient = true;
+  reset.function.no_deadline = true;
   reset.submit(initiator.session, TaskFunction::logical_unit_reset);
   const TestCommand& command = stuck();
   ASSERT_TRUE(runs([&] { return command.done; }));

@@ -504,7 +504,7 @@ TEST_P(ToleranceTest, ATaskManagementFunctionThatIsRejectedIsRefused) {
   function.on_complete = [](TaskManagement& completed) noexcept {
     *static_cast<bool*>(completed.owner) = true;
   };
-  initiator.session.manage(function);
+  initiator.session.submit(function);
   ReceivedPdu pdu;
   ASSERT_TRUE(target.next(Opcode::task_management_request, pdu));
   reject(pdu, 0x09);

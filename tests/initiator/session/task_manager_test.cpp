@@ -208,7 +208,7 @@ TEST_F(TaskManagerTest, AFunctionThatIsNotAnsweredInItsTimeEndsTheConnection) {
 
 TEST_F(TaskManagerTest, APatientOneWaits) {
   TaskManagement& reset = made.emplace_back();
-  reset.patient = true;
+  reset.no_deadline = true;
   start(reset, TaskFunction::logical_unit_reset);
   sent_tag();
   EXPECT_FALSE(functions.one_ends());
@@ -308,7 +308,7 @@ TEST_F(TaskManagerTest, TheLadderGoesOnWithItsLunThoughTheSlotHasAnotherFunction
   for (std::uint32_t i = 0; i < kMaxFunctions; ++i) {
     TaskManagement& reset = made.emplace_back();
     reset.lun = encode_lun(2);
-    reset.patient = true;
+    reset.no_deadline = true;
     start(reset, TaskFunction::logical_unit_reset);
   }
   reactor.run_for(10s);

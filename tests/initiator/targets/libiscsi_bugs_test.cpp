@@ -60,7 +60,7 @@ TEST_F(LibiscsiBugsTest, CommandThatEndsWhileItsDataIsBeingSentLeavesTheStreamWh
   TaskManagement abort;
   abort.task = &late.task;
   abort.on_complete = [](TaskManagement&) noexcept {};
-  initiator.session.manage(abort);
+  initiator.session.submit(abort);
   ASSERT_TRUE(runs([&] { return late.done && !abort.linked(); }));
   EXPECT_EQ(late.task.outcome, TaskOutcome::aborted);
   EXPECT_EQ(abort.outcome, FunctionOutcome::complete);
@@ -257,7 +257,7 @@ TEST_F(LibiscsiBugsTest, CommandThatIsTakenBackLeavesNoHoleInCmdSn) {
   TaskManagement abort;
   abort.task = &commands[1].task;
   abort.on_complete = [](TaskManagement&) noexcept {};
-  initiator.session.manage(abort);
+  initiator.session.submit(abort);
   ASSERT_TRUE(runs([&] { return commands[1].done; }));
   EXPECT_EQ(commands[1].task.outcome, TaskOutcome::not_sent);
   target->release_held();
@@ -337,7 +337,7 @@ TEST_F(LibiscsiBugsTest, LunResetLeavesOtherLunsAlone) {
   reset.function = TaskFunction::logical_unit_reset;
   reset.lun = encode_lun(0);
   reset.on_complete = [](TaskManagement&) noexcept {};
-  initiator.session.manage(reset);
+  initiator.session.submit(reset);
   ASSERT_TRUE(runs([&] { return ours.done; }));
   EXPECT_EQ(ours.task.outcome, TaskOutcome::aborted);
   target->release_held();

@@ -47,7 +47,7 @@ class TgtCommandsTest : public TgtTest {
     function.on_complete = [](TaskManagement& completed) noexcept {
       *static_cast<bool*>(completed.owner) = true;
     };
-    session->manage(function);
+    session->submit(function);
     EXPECT_TRUE(run_until([&] { return done; }));
     return function.outcome;
   }
@@ -182,7 +182,7 @@ TEST_F(TgtCommandsTest, AbortOfACommandThatIsJustBeingServed) {
   abort.on_complete = [](TaskManagement& completed) noexcept {
     *static_cast<bool*>(completed.owner) = true;
   };
-  session->manage(abort);
+  session->submit(abort);
   reactor->run_once(milliseconds{1});
   tgt.signal(SIGCONT);
   ASSERT_TRUE(run_until([&] { return done && io.done; })) << session->last_error().message;

@@ -32,17 +32,17 @@ Portal portal_named(const std::string& host) {
 }
 
 DiskConfig discovering(std::vector<Portal> at) {
-  DiskConfig plan;
-  plan.target_name = plan.session.target_name = "iqn.a:b";
-  plan.discovery_portals = std::move(at);
-  return plan;
+  DiskConfig config;
+  config.target_name = config.session.target_name = "iqn.a:b";
+  config.discovery_portals = std::move(at);
+  return config;
 }
 
 DiskConfig naming(std::vector<Portal> portals, const std::string& target_name = "iqn.a:b") {
-  DiskConfig plan;
-  plan.target_name = plan.session.target_name = target_name;
-  plan.portals = std::move(portals);
-  return plan;
+  DiskConfig config;
+  config.target_name = config.session.target_name = target_name;
+  config.portals = std::move(portals);
+  return config;
 }
 
 std::vector<std::string> addresses_of(const Result<ResolvedDisk>& disk) {

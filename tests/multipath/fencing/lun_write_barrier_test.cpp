@@ -347,9 +347,9 @@ BarrierNexus some_nexus() {
   nexus.interface_binding = {.name = "eth1",
                              .hardware_address = "52:54:00:12:34:56",
                              .address = "2001:db8:1111:2222:3333:4444:5555:6666"};
-  nexus.place.portal =
+  nexus.login.portal =
       SocketAddress::parse("2001:db8:1111:2222:3333:4444:5555:6666", 65535).value();
-  nexus.place.portal_group = 0xfffe;
+  nexus.login.portal_group = 0xfffe;
   return nexus;
 }
 
@@ -368,21 +368,21 @@ TEST_F(LunWriteBarrierTest, ANexusIsReadAsItWasTold) {
   EXPECT_EQ(read->target_name, told.target_name);
   EXPECT_EQ(read->portal, told.portal);
   EXPECT_EQ(read->interface_binding, told.interface_binding);
-  EXPECT_EQ(read->place.portal, told.place.portal);
-  EXPECT_EQ(read->place.portal_group, told.place.portal_group);
+  EXPECT_EQ(read->login.portal, told.login.portal);
+  EXPECT_EQ(read->login.portal_group, told.login.portal_group);
 }
 
 TEST_F(LunWriteBarrierTest, ANexusWithoutAPortalGroupHasNone) {
   LunWriteBarrier one = enter();
   BarrierNexus told = some_nexus();
-  told.place.portal_group.reset();
+  told.login.portal_group.reset();
   one.set_nexus(0, told);
   one.set_outstanding(0, true);
   die(one);
   LunWriteBarrier later = enter();
   const auto read = nexus_of_dead(later, 0);
   ASSERT_TRUE(read);
-  EXPECT_FALSE(read->place.portal_group);
+  EXPECT_FALSE(read->login.portal_group);
 }
 
 TEST_F(LunWriteBarrierTest, OfAPathThatWasForgottenThereIsNoNexus) {

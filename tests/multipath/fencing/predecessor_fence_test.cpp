@@ -55,7 +55,7 @@ class PredecessorFenceTest : public FollowingDisk {
     nexus.initiator_name = options.initiator_name;
     nexus.target_name = options.target_name;
     nexus.portal = dead.portal_address();
-    nexus.place = login_place(dead);
+    nexus.login = login_nexus(dead);
     tell(nexus);
     bool stopped = false;
     dead.drop({ErrorCode::unavailable, "killed"});

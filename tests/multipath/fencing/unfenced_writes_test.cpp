@@ -11,10 +11,10 @@ TimePoint at(std::int64_t seconds) {
   return TimePoint(std::chrono::seconds(seconds));
 }
 
-LoginPlace place_of(const char* host, std::optional<std::uint16_t> group) {
+LoginNexus nexus_of(const char* host, std::optional<std::uint16_t> group) {
   return {.portal = SocketAddress::parse(host, 3260).value(), .portal_group = group};
 }
-const LoginPlace kPlace = place_of("10.0.0.1", 1);
+const LoginNexus kNexus = nexus_of("10.0.0.1", 1);
 
 auto harmless_at(std::int64_t seconds) {
   return [seconds](const UnfencedWrite& write) { return write.harmless_at <= at(seconds); };
@@ -25,7 +25,7 @@ UnfencedWrite write_of(std::uint64_t first, std::uint64_t end, std::uint64_t own
           .end_sector = end,
           .owner = owner,
           .path = 0,
-          .place = kPlace,
+          .nexus = kNexus,
           .login_epoch = 1,
           .harmless_at = at(60)};
 }
@@ -68,39 +68,39 @@ TEST(UnfencedWrites, AFenceClearsItsPathUpToItsEpochOnly) {
   writes.add(other_path);
   writes.add(later);
 
-  EXPECT_TRUE(writes.fence(0, kPlace, 2));
+  EXPECT_TRUE(writes.fence(0, kNexus, 2));
   EXPECT_FALSE(writes.endangers(8, 16, 9));
   EXPECT_TRUE(writes.endangers(0, 8, 9));
   EXPECT_TRUE(writes.endangers(16, 24, 9));
-  EXPECT_FALSE(writes.fence(0, kPlace, 2));
-  EXPECT_TRUE(writes.fence(0, kPlace, 3));
-  EXPECT_TRUE(writes.fence(1, kPlace, 1));
+  EXPECT_FALSE(writes.fence(0, kNexus, 2));
+  EXPECT_TRUE(writes.fence(0, kNexus, 3));
+  EXPECT_TRUE(writes.fence(1, kNexus, 1));
   EXPECT_TRUE(writes.empty());
 }
 
 TEST(UnfencedWrites, AFenceInAnotherPortalGroupClearsNothing) {
   UnfencedWrites writes(8);
   writes.add(write_of(0, 8));
-  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.1", 2), 9));
+  EXPECT_FALSE(writes.fence(0, nexus_of("10.0.0.1", 2), 9));
   EXPECT_TRUE(writes.endangers(0, 8, 9));
 }
 
 TEST(UnfencedWrites, AFenceAtAnotherAddressClearsNothing) {
   UnfencedWrites writes(8);
   writes.add(write_of(0, 8));
-  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.2", 1), 9));
-  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.2", std::nullopt), 9));
+  EXPECT_FALSE(writes.fence(0, nexus_of("10.0.0.2", 1), 9));
+  EXPECT_FALSE(writes.fence(0, nexus_of("10.0.0.2", std::nullopt), 9));
   EXPECT_TRUE(writes.endangers(0, 8, 9));
 }
 
 TEST(UnfencedWrites, AnUnknownPortalGroupIsThatOfItsAddressAndOfNoOther) {
   UnfencedWrites writes(8);
   UnfencedWrite write = write_of(0, 8);
-  write.place.portal_group.reset();
+  write.nexus.portal_group.reset();
   writes.add(write);
-  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.2", 0), 9));
-  EXPECT_FALSE(writes.fence(0, place_of("10.0.0.2", std::nullopt), 9));
-  EXPECT_TRUE(writes.fence(0, place_of("10.0.0.1", std::nullopt), 9));
+  EXPECT_FALSE(writes.fence(0, nexus_of("10.0.0.2", 0), 9));
+  EXPECT_FALSE(writes.fence(0, nexus_of("10.0.0.2", std::nullopt), 9));
+  EXPECT_TRUE(writes.fence(0, nexus_of("10.0.0.1", std::nullopt), 9));
   EXPECT_TRUE(writes.empty());
 }
 
@@ -141,7 +141,7 @@ TEST(UnfencedWrites, BeyondTheLimitARangeIsWidenedAndClearedByTimeAlone) {
   EXPECT_TRUE(writes.endangers(100, 101, 9)) << "it only grows";
   EXPECT_TRUE(writes.endangers(207, 208, 9));
 
-  EXPECT_TRUE(writes.fence(0, kPlace, 9));
+  EXPECT_TRUE(writes.fence(0, kNexus, 9));
   EXPECT_FALSE(writes.endangers(0, 8, 9));
   EXPECT_TRUE(writes.endangers(100, 208, 9));
   EXPECT_FALSE(writes.expire(at(60)));
@@ -154,21 +154,21 @@ TEST(UnfencedWrites, AreWhereTheirPathLeadsOrElsewhere) {
   UnfencedWrite lost = write_of(0, 8, 1);
   lost.path = 3;
   writes.add(lost);
-  const auto leads_to = [](const LoginPlace& place) {
-    return [place](std::uint32_t path) {
+  const auto leads_to = [](const LoginNexus& nexus) {
+    return [nexus](std::uint32_t path) {
       EXPECT_EQ(path, 3U) << "nothing else is known to be lost at a path";
-      return place;
+      return nexus;
     };
   };
-  EXPECT_EQ(writes.whereabouts(leads_to(kPlace)).paths, path_bit(3));
-  EXPECT_FALSE(writes.whereabouts(leads_to(kPlace)).elsewhere);
-  const LoginPlace other = place_of("10.0.0.2", 2);
+  EXPECT_EQ(writes.whereabouts(leads_to(kNexus)).paths, path_bit(3));
+  EXPECT_FALSE(writes.whereabouts(leads_to(kNexus)).elsewhere);
+  const LoginNexus other = nexus_of("10.0.0.2", 2);
   EXPECT_EQ(writes.whereabouts(leads_to(other)).paths, 0U);
   EXPECT_TRUE(writes.whereabouts(leads_to(other)).elsewhere);
   writes.add(write_of(100, 108, 2));
   EXPECT_FALSE(writes.add(write_of(200, 208, 3))) << "the limit";
-  EXPECT_EQ(writes.whereabouts(leads_to(kPlace)).paths, path_bit(3));
-  EXPECT_TRUE(writes.whereabouts(leads_to(kPlace)).elsewhere) << "the range";
+  EXPECT_EQ(writes.whereabouts(leads_to(kNexus)).paths, path_bit(3));
+  EXPECT_TRUE(writes.whereabouts(leads_to(kNexus)).elsewhere) << "the range";
 }
 
 TEST(UnfencedWrites, AFenceOfOnePathLeavesWhatHasNotSettled) {
@@ -184,12 +184,12 @@ TEST(UnfencedWrites, AFenceOfOnePathLeavesWhatHasNotSettled) {
   EXPECT_FALSE(writes.any_of(harmless_at(59)));
   EXPECT_TRUE(writes.any_of(harmless_at(60)));
   EXPECT_FALSE(writes.remove_if(harmless_at(59)));
-  EXPECT_FALSE(writes.all_until(1, kPlace, at(69))) << "the later one has not settled";
-  EXPECT_TRUE(writes.all_until(1, kPlace, at(70)));
-  EXPECT_FALSE(writes.all_until(2, kPlace, at(70))) << "it has none";
-  EXPECT_FALSE(writes.fence_until(0, kPlace, at(59)));
-  EXPECT_FALSE(writes.fence_until(0, place_of("10.0.0.1", 2), at(60))) << "another nexus";
-  EXPECT_TRUE(writes.fence_until(0, kPlace, at(60)));
+  EXPECT_FALSE(writes.all_until(1, kNexus, at(69))) << "the later one has not settled";
+  EXPECT_TRUE(writes.all_until(1, kNexus, at(70)));
+  EXPECT_FALSE(writes.all_until(2, kNexus, at(70))) << "it has none";
+  EXPECT_FALSE(writes.fence_until(0, kNexus, at(59)));
+  EXPECT_FALSE(writes.fence_until(0, nexus_of("10.0.0.1", 2), at(60))) << "another nexus";
+  EXPECT_TRUE(writes.fence_until(0, kNexus, at(60)));
   EXPECT_EQ(writes.size(), 3U);
 }
 
@@ -211,7 +211,7 @@ TEST(UnfencedWrites, AgreesWithAModel) {
       } else if (random.one_in(4)) {
         const auto path = static_cast<std::uint32_t>(random.below(3));
         const std::uint64_t epoch = random.below(4);
-        writes.fence(path, kPlace, epoch);
+        writes.fence(path, kNexus, epoch);
         std::erase_if(model, [&](const UnfencedWrite& write) {
           return write.path == path && write.login_epoch <= epoch;
         });

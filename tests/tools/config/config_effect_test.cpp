@@ -225,9 +225,9 @@ TEST(ConfigPlumbing, OptionsOfMultipathConfWithoutACounterpartAreRefusedWithTheR
 
 std::string plan_refusal(const std::string& text, const char* params) {
   const Configuration configuration = accepted(text);
-  const auto plan =
+  const auto config =
       configure_disk(parse_disk_url(params).value(), configuration, "xvda", /*read_only=*/false);
-  return plan ? "accepted" : plan.error().message;
+  return config ? "accepted" : config.error().message;
 }
 
 TEST(PlacesOfADiskLine, BothAreNamedWhenItContradictsTheConfigurationFile) {

@@ -26,7 +26,7 @@ struct PerLun {
   const char* name;
   const char* value;  // as in the file
   Of of;
-  bool (*has_it)(const DiskConfig& plan) = nullptr;  // disk, paths and discovery
+  bool (*has_it)(const DiskConfig& config) = nullptr;  // disk, paths and discovery
 };
 
 constexpr const char* kTarget = "iqn.2009-02.com.example:t";
@@ -47,27 +47,27 @@ std::string two_luns(const std::string& setting) {
 }
 
 DiskConfig plan_of(const Configuration& configuration, const std::string& params) {
-  auto plan = configure_disk(parse_disk_url(params).value(), configuration, "xvda", false);
-  EXPECT_TRUE(plan.has_value()) << plan.error().message;
-  return plan.value_or(DiskConfig{});
+  auto config = configure_disk(parse_disk_url(params).value(), configuration, "xvda", false);
+  EXPECT_TRUE(config.has_value()) << config.error().message;
+  return config.value_or(DiskConfig{});
 }
 
 // Both disks' sessions to one portal; the disks come in this order.
 void expect_sessions(const DiskConfig& first, const DiskConfig& second, bool shared) {
   SimReactor reactor(1);
   SessionPool pool(reactor, 0, 5);
-  const auto acquire = [&](const DiskConfig& plan) {
-    SessionOptions options = plan.session;
+  const auto acquire = [&](const DiskConfig& config) {
+    SessionOptions options = config.session;
     options.portal = SocketAddress::parse("192.0.2.1", 3260).value();
-    return pool.acquire(options, plan.session_variant).value();
+    return pool.acquire(options, config.session_variant).value();
   };
   Session* const one = acquire(first);
   Session* const two = acquire(second);
   EXPECT_EQ(one == two, shared);
   if (!shared) {
     EXPECT_NE(one->options().isid, two->options().isid);
-    for (const auto& [session, plan] : {std::pair(one, &first), std::pair(two, &second)}) {
-      SessionOptions expected = plan->session;
+    for (const auto& [session, config] : {std::pair(one, &first), std::pair(two, &second)}) {
+      SessionOptions expected = config->session;
       expected.portal = session->options().portal;
       expected.isid = session->options().isid;
       EXPECT_EQ(session->options(), expected);
@@ -79,7 +79,7 @@ void expect_sessions(const DiskConfig& first, const DiskConfig& second, bool sha
 }
 
 void expect_holds_for_one(const DiskConfig& plain, const DiskConfig& own, Of of,
-                          bool (*has_it)(const DiskConfig& plan)) {
+                          bool (*has_it)(const DiskConfig& config)) {
   const bool of_session = of == Of::session || of == Of::secret;
   expect_sessions(plain, own, !of_session);
   expect_sessions(own, plain, !of_session);
@@ -263,7 +263,7 @@ TEST(OptionsOfOneLun, AreNoneWhereItsTargetHasTheSame) {
 struct OfDiskLine {
   const char* setting;
   Of of;
-  bool (*has_it)(const DiskConfig& plan) = nullptr;
+  bool (*has_it)(const DiskConfig& config) = nullptr;
 };
 
 constexpr OfDiskLine kDiskLineSettings[] = {

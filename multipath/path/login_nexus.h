@@ -1,4 +1,4 @@
-// LoginPlace: what a login of a session led to, as far as its nexus is concerned: the portal's
+// LoginNexus: what a login of a session led to, as far as its nexus is concerned: the portal's
 // address and the target portal group. A value, made on the reactor's thread.
 //
 // A target terminates the tasks of an older session (RFC 7143 6.3.5) when it knows that session.
@@ -17,24 +17,24 @@
 
 namespace iscsi_blkback {
 
-struct LoginPlace {
+struct LoginNexus {
   SocketAddress portal;
   std::optional<std::uint16_t> portal_group;  // nullopt: the target has not told
 };
 
 // Of the last login that succeeded.
-[[nodiscard]] inline LoginPlace login_place(const Session& session) {
+[[nodiscard]] inline LoginNexus login_nexus(const Session& session) {
   const NegotiatedParameters& negotiated = session.negotiated();
-  LoginPlace place{.portal = session.peer(), .portal_group = std::nullopt};
+  LoginNexus nexus{.portal = session.peer(), .portal_group = std::nullopt};
   if (negotiated.target_portal_group_tag_known) {
-    place.portal_group = negotiated.target_portal_group_tag;
+    nexus.portal_group = negotiated.target_portal_group_tag;
   }
-  return place;
+  return nexus;
 }
 
 // Whether both logins of one session belong to the same nexus. redirected_login_fences: as the disk
 // has it that asks.
-[[nodiscard]] inline bool same_nexus(const LoginPlace& one, const LoginPlace& other,
+[[nodiscard]] inline bool same_nexus(const LoginNexus& one, const LoginNexus& other,
                                      bool redirected_login_fences) {
   if (!one.portal_group || !other.portal_group) {
     return one.portal == other.portal;
