@@ -45,22 +45,6 @@ Result<ReservationState> parse_reservation(std::span<const std::byte> bytes) {
   return state;
 }
 
-Result<ReservationCapabilities> parse_reservation_capabilities(std::span<const std::byte> bytes) {
-  if (bytes.size() < 8 || load_be16(bytes.data()) < 8) {
-    return reservation_data_cut_off();
-  }
-  const auto flags = std::to_integer<unsigned>(bytes[2]);
-  const auto more = std::to_integer<unsigned>(bytes[3]);
-  ReservationCapabilities capabilities;
-  capabilities.persists_through_power_loss = (flags & 0x01) != 0;
-  capabilities.all_target_ports = (flags & 0x04) != 0;
-  capabilities.persists_now = (more & 0x01) != 0;
-  if ((more & 0x80) != 0) {  // TMV: the type mask is valid
-    capabilities.types = load_be16(bytes.data() + 4);
-  }
-  return capabilities;
-}
-
 void encode_reserve_out_list(const ReserveOutList& values, std::span<std::byte> list) {
   ISCSI_BLKBACK_ASSERT(list.size() >= kReserveOutListBytes);
   std::fill_n(list.begin(), kReserveOutListBytes, std::byte{0});

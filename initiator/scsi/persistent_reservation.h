@@ -16,7 +16,6 @@ namespace iscsi_blkback {
 enum class ReserveInAction : std::uint8_t {
   read_keys = 0x00,
   read_reservation = 0x01,
-  report_capabilities = 0x02,
 };
 
 enum class ReserveOutAction : std::uint8_t {
@@ -55,15 +54,6 @@ struct ReservationState {
   std::optional<Reservation> reservation;
 };
 [[nodiscard]] Result<ReservationState> parse_reservation(std::span<const std::byte> bytes);
-
-struct ReservationCapabilities {
-  bool persists_through_power_loss = false;  // PTPL_C: can
-  bool persists_now = false;                 // PTPL_A: does
-  bool all_target_ports = false;             // ATP_C
-  std::uint16_t types = 0;                   // the type mask; 0: not told
-};
-[[nodiscard]] Result<ReservationCapabilities> parse_reservation_capabilities(
-    std::span<const std::byte> bytes);
 
 struct ReserveOutList {
   std::uint64_t key = 0;                 // the reservation key that this nexus has registered

@@ -131,13 +131,6 @@ void Session::stop(void (*on_stopped)(void* owner) noexcept, void* owner) {
   events_.schedule();
 }
 
-void Session::retry_now() {
-  if (state_ == SessionState::transport_wait && !stopping_ && !redirects_.looking_up()) {
-    retry_timer_.stop();
-    connect();
-  }
-}
-
 bool Session::still_trying() const {
   return state_ != SessionState::logged_in && backoff_.still_trying(reactor_.now());
 }

@@ -155,8 +155,6 @@ class Session final : private ByteStream::Owner, private TaskManager::Owner {
   // Treats the connection as failed (a checker's verdict); as after any other failure the session
   // then logs in again.
   void drop(const Error& why) { fail_connection(why); }
-  // While waiting for the next try: tries now (a sibling path came back, an operator asked).
-  void retry_now();
 
   [[nodiscard]] SessionState state() const { return state_; }
   [[nodiscard]] const SessionOptions& options() const { return options_; }

@@ -50,11 +50,8 @@ void parse_other(unsigned which, const std::vector<std::byte>& data) {
     case 7:
       static_cast<void>(parse_emc_unit_path(data));
       return;
-    case 8:
-      static_cast<void>(parse_target_port_ids(data));
-      return;
     default:
-      static_cast<void>(parse_reservation_capabilities(data));
+      static_cast<void>(parse_target_port_ids(data));
   }
 }
 

@@ -208,18 +208,6 @@ TEST(PersistentReservation, NoneAndOne) {
   }
 }
 
-TEST(PersistentReservation, Capabilities) {
-  const auto capabilities =
-      parse_reservation_capabilities(raw({0, 8, 0x05, 0x81, 0xea, 0x01, 0, 0}));
-  ASSERT_TRUE(capabilities);
-  EXPECT_TRUE(capabilities->persists_through_power_loss);
-  EXPECT_TRUE(capabilities->all_target_ports);
-  EXPECT_TRUE(capabilities->persists_now);
-  EXPECT_EQ(capabilities->types, 0xea01);
-  EXPECT_FALSE(parse_reservation_capabilities(raw({0, 8, 0, 0, 0, 0, 0})));
-  EXPECT_FALSE(parse_reservation_capabilities(raw({0, 4, 0, 0, 0, 0, 0, 0})));
-}
-
 TEST(PersistentReservation, ListOfOut) {
   RawBytes list(kReserveOutListBytes, std::byte{0xee});
   encode_reserve_out_list({.key = 1,

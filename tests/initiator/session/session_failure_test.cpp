@@ -193,20 +193,6 @@ TEST_F(SessionFailureTest, DeadPortalIsTriedForEverWithBackOff) {
   EXPECT_EQ(initiator.observer.downs, 0) << "it was never up";
 }
 
-TEST_F(SessionFailureTest, RetryNowDoesNotWait) {
-  target->stop();
-  TestSession initiator(reactor, test_session_options());
-  initiator.session.start();
-  reactor.run_for(seconds(60));
-  ASSERT_TRUE(runs_until(
-      reactor, [&] { return initiator.session.state() == SessionState::transport_wait; }));
-  target->start();
-  initiator.session.retry_now();
-  const TimePoint start = reactor.now();
-  ASSERT_TRUE(initiator.up());
-  EXPECT_LE(reactor.now() - start, milliseconds(50));
-}
-
 TEST_F(SessionFailureTest, SilentPortalIsGivenUpAfterConnectTimeout) {
   reactor.network().set_dropping(test_address(1), true);
   TestSession initiator(reactor, test_session_options());

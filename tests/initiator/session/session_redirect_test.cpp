@@ -221,17 +221,6 @@ TEST_F(RedirectTest, MayBeStoppedDuringTheLookUp) {
   EXPECT_EQ(initiator.session.state(), SessionState::free);
 }
 
-TEST_F(RedirectTest, RetryNowDoesNotDisturbTheLookUp) {
-  resolver.addresses["san.example"] = "10.0.0.2";
-  target->redirect_logins(0, "san.example");
-  TestSession initiator(reactor, test_session_options(), resolver);
-  initiator.session.start();
-  ASSERT_TRUE(runs_until(reactor, [&] { return resolver.questions == 1; }));
-  initiator.session.retry_now();
-  ASSERT_TRUE(initiator.up());
-  EXPECT_EQ(target->sessions_at(1), 1U);
-}
-
 TEST(SystemNameResolver, AnswersOnTheReactor) {
   auto reactor = UringReactor::create();
   if (!reactor) {
