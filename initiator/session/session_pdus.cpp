@@ -9,45 +9,12 @@
 #include "base/log.h"
 #include "initiator/scsi/error_class.h"
 #include "initiator/scsi/lun_address.h"
+#include "initiator/session/reject.h"
 #include "initiator/session/session.h"
 #include "initiator/session/session_tags.h"
 
 namespace iscsi_blkback {
 namespace {
-
-constexpr std::uint8_t kDataDigestError = 0x02;  // reasons of a Reject, 11.17.1
-constexpr std::uint8_t kCommandNotSupported = 0x05;
-constexpr std::uint8_t kImmediateCommandReject = 0x06;
-constexpr std::uint8_t kWaitingForLogout = 0x0c;
-
-const char* reject_reason(std::uint8_t reason) {
-  switch (reason) {
-    case kDataDigestError:
-      return "data digest error";
-    case 0x03:
-      return "SNACK rejected";
-    case 0x04:
-      return "protocol error";
-    case kCommandNotSupported:
-      return "command not supported";
-    case kImmediateCommandReject:
-      return "too many immediate commands";
-    case 0x07:
-      return "task in progress";
-    case 0x08:
-      return "invalid data acknowledgement";
-    case 0x09:
-      return "invalid PDU field";
-    case 0x0a:
-      return "out of target transfer tags";
-    case 0x0b:
-      return "negotiation reset";
-    case kWaitingForLogout:
-      return "waiting for logout";
-    default:
-      return "unknown reason";
-  }
-}
 
 FunctionOutcome outcome_of(std::uint8_t response) {  // RFC 7143 11.6.1
   switch (response) {
@@ -429,55 +396,41 @@ void Session::logout_as_asked(const char* what, std::uint16_t limit_seconds) {
 
 void Session::handle_reject(const RejectPdu& pdu, const std::byte* data) {
   answers_.take_status_numbers(pdu.numbers);
-  if (pdu.data_bytes < kBhsBytes) {
-    if (keep_alive_.ping_sent() && !queue_.busy() && functions_.used() == 0) {
-      tolerated_.note(Tolerated::ping_rejected);  // there is nothing else that it can be of
+  const Reject reject(pdu, data);
+  const TaskSlot* slot = queue_.find(reject.tag());
+  const Reject::Verdict verdict =
+      reject.verdict({.ping_sent = keep_alive_.ping_sent(),
+                      .others_outstanding = queue_.busy() || functions_.used() != 0,
+                      .is_function = functions_.is_sent(reject.tag()),
+                      .is_command = slot != nullptr});
+  if (verdict.tolerated) {
+    tolerated_.note(*verdict.tolerated);
+  }
+  switch (verdict.meaning) {
+    case Reject::Meaning::nothing:
+      return;
+    case Reject::Meaning::ping_answered:
       ping_answered();
       return;
-    }
-    fail_protocol("a Reject that does not say of what");
-    return;
+    case Reject::Meaning::logout:
+      logout_as_asked("a logout", 1);
+      return;
+    case Reject::Meaning::function_deferred:
+      functions_.defer(reject.tag());
+      return;
+    case Reject::Meaning::function_unsupported:
+      function_answered(reject.tag(), FunctionOutcome::unsupported);
+      return;
+    case Reject::Meaning::function_refused:
+      function_answered(reject.tag(), FunctionOutcome::refused);
+      return;
+    case Reject::Meaning::data_damaged:
+      hasten_timeout(slot->task->lun);  // in doubt until its answer comes
+      return;
+    case Reject::Meaning::broken_rule:
+      fail_protocol(reject.to_string());
+      return;
   }
-  const PduHeader rejected = decode_header(BhsBytes{data, kBhsBytes});
-  if (pdu.reason == kWaitingForLogout) {
-    // What was rejected has not been executed, but its task will not be answered either; the logout
-    // ends both.
-    logout_as_asked("a logout", 1);
-    return;
-  }
-  if (rejected.opcode == Opcode::nop_out) {
-    // Too busy for it, or without a use for it, but alive.
-    if (pdu.reason != kImmediateCommandReject) {
-      tolerated_.note(Tolerated::ping_rejected);
-    }
-    if (rejected.initiator_task_tag == kPingTag && keep_alive_.ping_sent()) {
-      ping_answered();
-    }
-    return;
-  }
-  if (const std::uint32_t tag = rejected.initiator_task_tag;
-      functions_.is_sent(tag) && rejected.opcode == Opcode::task_management_request) {
-    if (pdu.reason == kImmediateCommandReject) {
-      functions_.defer(tag);  // it is sent again after a while
-    } else if (pdu.reason == kCommandNotSupported) {
-      function_answered(tag, FunctionOutcome::unsupported);
-    } else {
-      tolerated_.note(Tolerated::function_rejected);
-      function_answered(tag, FunctionOutcome::refused);
-    }
-    return;
-  }
-  if (const TaskSlot* slot = queue_.find(rejected.initiator_task_tag);
-      slot != nullptr && pdu.reason == kDataDigestError &&
-      (rejected.opcode == Opcode::data_out || rejected.opcode == Opcode::scsi_command)) {
-    // 7.8: the command's own answer follows, with the sense of a damaged transfer. Until then it is
-    // in doubt.
-    tolerated_.note(Tolerated::data_rejected);
-    hasten_timeout(slot->task->lun);
-    return;
-  }
-  fail_protocol(fmt::format("a Reject of a {} with reason 0x{:02x} ({})",
-                            to_string(rejected.opcode), pdu.reason, reject_reason(pdu.reason)));
 }
 
 void Session::handle_logout_response(const LogoutResponsePdu& pdu) {

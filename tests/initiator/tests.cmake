@@ -28,6 +28,7 @@ iscsi_blkback_test(initiator_test
     initiator/session/pdu_sender_test.cpp
     initiator/session/receive_pacer_test.cpp
     initiator/session/redirect_chain_test.cpp
+    initiator/session/reject_test.cpp
     initiator/session/relogin_backoff_test.cpp
     initiator/session/session_address_test.cpp
     initiator/session/session_answers_test.cpp
