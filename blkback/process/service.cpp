@@ -35,7 +35,7 @@
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/event_channel.h"
 #include "blkback/xen/xenstore.h"
-#include "multipath/fencing/lun_write_barrier.h"
+#include "multipath/fencing/barrier_use.h"
 
 extern char** environ;
 

@@ -53,25 +53,16 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "initiator/scsi/lun_names.h"
-#include "initiator/session/session.h"
 #include "multipath/fencing/barrier_file.h"
 #include "multipath/fencing/barrier_folder.h"
 #include "multipath/fencing/barrier_names.h"
+#include "multipath/fencing/barrier_nexus.h"
+#include "multipath/fencing/barrier_slot.h"
+#include "multipath/fencing/holders_elsewhere.h"
+#include "multipath/fencing/place_in_line.h"
 #include "multipath/groups/path_selector.h"
-#include "multipath/path/login_nexus.h"
 
 namespace iscsi_blkback {
-
-// How to log in to where a path has led, with the ISID that it had.
-struct BarrierNexus {
-  Isid isid{};
-  std::uint16_t session_number = 0;
-  std::string initiator_name;
-  std::string target_name;
-  SocketAddress portal;  // Session::portal_address() of its last login
-  InterfaceBinding interface_binding;
-  LoginNexus login;  // the last
-};
 
 // A path of a disk whose process has died.
 struct PredecessorPath {
@@ -82,22 +73,9 @@ struct PredecessorPath {
   bool operator==(const PredecessorPath&) const = default;
 };
 
-enum class HolderUse : std::uint32_t {
-  runs,
-  suspended,
-  ended,  // or the disk is being closed
-  kept,   // no disk: its guest has another one soon
-};
-
 class LunWriteBarrier {
  public:
-  struct Holder {
-    std::string name;          // for others' messages: "xvda of guest 5"
-    std::uint64_t vm = 0;      // see GuestNow
-    std::uint32_t domain = 0;  // of the guest
-    bool shared = false;
-    Duration quiesce_time{};  // see MultipathOptions
-  };
+  using Holder = BarrierHolder;
 
   // A disk whose process has died.
   struct DeadHolder {
@@ -175,29 +153,16 @@ class LunWriteBarrier {
 
  private:
   [[nodiscard]] barrier_layout::Slot& own() const { return file_.slot(slot_); }
+  [[nodiscard]] PlaceInLine place() const { return {file_, slot_, entered_at_}; }
   [[nodiscard]] Result<void> move_to(BarrierFile file, std::size_t to);
-  static void bring_dead(const BarrierFile& from, const BarrierFile& to, const Holder& holder,
-                         std::optional<std::size_t> but);
-  void come_after_all_others(TimePoint now);
-  void take_next_heirs_turn(std::uint64_t place, TimePoint now);
-  [[nodiscard]] bool has_an_heir() const;
-  void inherit_place(TimePoint now);
-  [[nodiscard]] bool is_moved_from(std::size_t index, TimePoint now) const;
-  void pass_on_former_places() const;
-  [[nodiscard]] bool is_heir_of(barrier_layout::Slot& slot) const;
+  void come_from(BarrierFolder::Found& found);
+  [[nodiscard]] bool others_have_removed_files(TimePoint now);
   [[nodiscard]] Others look_at_slots(TimePoint now);
-  [[nodiscard]] bool comes_first(barrier_layout::Slot& slot) const;
+  [[nodiscard]] std::optional<DeadHolder> look_at_dead(std::size_t slot, TimePoint now) const;
   void note_known_writer();
-  void look_for_removed();
   void tell_if_not_running();
   // Keeps the slot from being taken, until it is unlocked. False: it is another disk's.
   [[nodiscard]] bool hold_dead(const PredecessorPath& predecessor) const;
-  [[nodiscard]] bool others_have_removed_files(TimePoint now);
-  void come_from(BarrierFolder::Found& found);
-  [[nodiscard]] std::string holder_elsewhere(TimePoint now);
-  static std::string drop_files_without_holders(std::vector<BarrierFile>& files,
-                                                std::optional<TimePoint> now);
-  [[nodiscard]] std::optional<DeadHolder> look_at_dead(std::size_t slot, TimePoint now) const;
 
   std::string folder_;
   std::string key_;
@@ -210,26 +175,8 @@ class LunWriteBarrier {
   TimePoint entered_at_{};
   bool had_the_lun_ = false;  // while its guest ran, at the last look
   bool overtaken_ = false;
-  // Of disks whose files were removed before this one came: so many are to come to its file.
-  bool looks_for_removed_ = true;
-  std::uint64_t removed_ = 0;
-  std::uint64_t returned_before_ = 0;
-  TimePoint removed_until_{};  // one that is gone, without having come, is harmless then
-  // Where somebody may still be: other files of the LUN, and those of LUNs that may be this one.
-  std::vector<BarrierFile> former_;
-  std::vector<BarrierFile> ambiguous_;
+  RemovedHolders removed_;
+  FormerFiles former_;
 };
-
-// A process of this host has just been found dead: its disks' time counts from now on. For whoever
-// hears of the ends of processes; without it, the time counts from when another disk finds out.
-void note_death_in_barriers(const std::string& folder, std::int32_t pid, TimePoint now);
-
-// What the disks of this host have at their LUNs, the most serious of it.
-enum class BarrierUse : std::uint8_t {
-  none,     // nothing that could still be executed, and nobody who sends anything
-  ending,   // disks that are about to end, or that have died
-  running,  // disks whose guests run
-};
-[[nodiscard]] BarrierUse use_of_barriers(const std::string& folder, TimePoint now);
 
 }  // namespace iscsi_blkback

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <string>
 
+#include "multipath/fencing/barrier_use.h"
 #include "multipath/fencing/lun_write_barrier.h"
 
 namespace {

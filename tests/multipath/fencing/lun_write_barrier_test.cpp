@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "multipath/fencing/barrier_use.h"
 #include "tests/multipath/fencing/lun_write_barrier_fixture.h"
 
 namespace iscsi_blkback {

@@ -11,6 +11,7 @@
 #include "blkback/process/control_request.h"
 #include "blkback/process/process_lock.h"
 #include "multipath/attach/path_discovery.h"
+#include "multipath/fencing/barrier_use.h"
 #include "multipath/fencing/lun_write_barrier.h"
 #include "tests/simulation/host/product_configuration.h"
 
