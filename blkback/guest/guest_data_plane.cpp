@@ -80,7 +80,8 @@ class GuestDataPlane::Port final : public DiskPort {
 GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants,
                                EventChannels& channels, DomainId own_domain, DomainId guest,
                                std::string barrier_directory,
-                               std::optional<TimePoint> host_started_at, std::string host_id)
+                               std::optional<TimePoint> host_started_at, std::string host_id,
+                               BarrierJobs* barrier_jobs)
     : reactor_(reactor),
       control_(control),
       grants_(grants),
@@ -88,7 +89,7 @@ GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& g
       barrier_directory_(std::move(barrier_directory)),
       host_started_at_(host_started_at),
       dispatcher_(reactor, channels),
-      sessions_(reactor, own_domain, guest, std::move(host_id)),
+      sessions_(reactor, own_domain, guest, std::move(host_id), barrier_jobs),
       collect_(
           reactor, [](void* self) noexcept { static_cast<GuestDataPlane*>(self)->collect(); },
           this) {

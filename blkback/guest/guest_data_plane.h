@@ -25,10 +25,11 @@ class GuestDataPlane final : public DataPlane {
  public:
   // All references outlive it. Made and destroyed while the reactor does not run, destroyed when
   // every disk that was opened has been closed. barrier_directory, host_started_at: see
-  // MultipathOptions; host_id: see host_id.h.
+  // MultipathOptions; host_id: see host_id.h; barrier_jobs: see SharedFencing.
   GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants, EventChannels& channels,
                  DomainId own_domain, DomainId guest, std::string barrier_directory = {},
-                 std::optional<TimePoint> host_started_at = {}, std::string host_id = {});
+                 std::optional<TimePoint> host_started_at = {}, std::string host_id = {},
+                 BarrierJobs* barrier_jobs = nullptr);
   ~GuestDataPlane() override;
 
   [[nodiscard]] std::unique_ptr<DiskPort> open(DiskHandle disk, DiskSpecification specification,

@@ -28,6 +28,7 @@
 #include "blkback/xen/xenstore.h"
 #include "multipath/attach/host_id.h"
 #include "multipath/attach/path_discovery.h"
+#include "multipath/fencing/barrier_thread.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -114,12 +115,13 @@ class GuestProcess {
     if (!signals) {
       return tl::unexpected(signals.error());
     }
+    barrier_thread_.emplace(*io_);
     plane_ = std::make_unique<GuestDataPlane>(
         *io_, *control_, *grants_, *channels_, own_domain_, domain_,
         barrier_directory(configuration_.run_directory),
         disorderly_host_start({configuration_.run_directory, configuration_.state_directory},
                               io_->now()),
-        read_host_id());
+        read_host_id(), &*barrier_thread_);
     resolver_ = make_path_discovery(*control_, system_portal_resolver());
     sentry_.emplace(
         open_domain_info_when_asked(), domain_,
@@ -225,6 +227,7 @@ class GuestProcess {
   std::unique_ptr<DomainInfo> domains_;
   std::unique_ptr<UringReactor> control_;
   std::unique_ptr<UringReactor> io_;
+  std::optional<BarrierThread> barrier_thread_;
   std::optional<Timer> terminate_timer_;
   std::optional<Timer> listen_timer_;
   std::optional<Timer> lock_timer_;

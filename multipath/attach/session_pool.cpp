@@ -48,17 +48,20 @@ struct SessionPool::Entry {
   bool stopped = false;
 };
 
-SessionPool::SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id)
-    : SessionPool(reactor,
-                  [own_domain, guest, host_id = std::move(host_id)](
-                      const SessionOptions& options, std::uint32_t variant, std::uint32_t attempt) {
-                    return make_isid(own_domain, guest, options, variant, attempt, host_id);
-                  }) {}
+SessionPool::SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id,
+                         BarrierJobs* barrier_jobs)
+    : SessionPool(
+          reactor,
+          [own_domain, guest, host_id = std::move(host_id)](
+              const SessionOptions& options, std::uint32_t variant, std::uint32_t attempt) {
+            return make_isid(own_domain, guest, options, variant, attempt, host_id);
+          },
+          barrier_jobs) {}
 
-SessionPool::SessionPool(Reactor& reactor, IsidRule isid_rule)
+SessionPool::SessionPool(Reactor& reactor, IsidRule isid_rule, BarrierJobs* barrier_jobs)
     : reactor_(reactor),
       isid_rule_(std::move(isid_rule)),
-      fencing_(reactor),
+      fencing_(reactor, barrier_jobs),
       collect_(
           reactor, [](void* self) noexcept { static_cast<SessionPool*>(self)->collect(); }, this) {}
 

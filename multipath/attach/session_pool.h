@@ -26,9 +26,11 @@ class SessionPool {
   using IsidRule = std::function<Isid(const SessionOptions& options, std::uint32_t variant,
                                       std::uint32_t attempt)>;
 
-  SessionPool(Reactor& reactor, IsidRule isid_rule);
+  // barrier_jobs: see SharedFencing.
+  SessionPool(Reactor& reactor, IsidRule isid_rule, BarrierJobs* barrier_jobs = nullptr);
   // Of a guest's process: make_isid() is the rule. host_id: see host_id.h.
-  SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id = {});
+  SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id = {},
+              BarrierJobs* barrier_jobs = nullptr);
   ~SessionPool();  // empty() only
   SessionPool(const SessionPool&) = delete;
   SessionPool& operator=(const SessionPool&) = delete;

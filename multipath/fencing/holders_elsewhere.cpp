@@ -12,6 +12,7 @@ using barrier_layout::Slot;
 
 void RemovedHolders::seek(const BarrierFile& file) {
   sought_ = true;
+  searched_ = false;
   most_ = 0;
   returned_before_ = SharedField(file.header().returned).load();
   harmless_at_ = {};
@@ -19,6 +20,7 @@ void RemovedHolders::seek(const BarrierFile& file) {
 
 void RemovedHolders::found(std::uint64_t there, const BarrierFile& file, TimePoint now,
                            Duration quiesce_time) {
+  searched_ = true;
   if (there != 0) {
     most_ = std::max(most_, there);
     harmless_at_ = now + quiesce_time;

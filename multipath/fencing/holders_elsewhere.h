@@ -21,12 +21,15 @@ class RemovedHolders {
   // From now on, at the disk's file.
   void seek(const BarrierFile& file);
   [[nodiscard]] bool sought() const { return sought_; }
+  // And not looked for since seek().
+  [[nodiscard]] bool must_search() const { return sought_ && !searched_; }
   // What a search has found (BarrierFile::holders_of_removed_files()). One that is gone, without
   // having come, is harmless when quiesce_time is over.
   void found(std::uint64_t there, const BarrierFile& file, TimePoint now, Duration quiesce_time);
 
  private:
   bool sought_ = true;
+  bool searched_ = false;
   std::uint64_t most_ = 0;  // so many were there at once
   std::uint64_t returned_before_ = 0;
   TimePoint harmless_at_{};

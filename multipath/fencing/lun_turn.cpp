@@ -28,6 +28,42 @@ std::int64_t milliseconds_of(Duration time) {
 
 }  // namespace
 
+struct LunTurn::Entering final : BarrierJob {
+  Entering(LunTurn& of, std::string the_key, LunWriteBarrier::Holder the_holder)
+      : turn(of),
+        directory(of.options_.directory),
+        key(std::move(the_key)),
+        holder(std::move(the_holder)),
+        now(of.reactor_.now()),
+        names(of.names_) {}
+
+  void work() override {
+    barrier = LunWriteBarrier::enter(directory, key, holder, now, names);
+    if (barrier) {
+      barrier->search_removed(now);
+    }
+  }
+  void done() noexcept override { turn.on_entered(std::move(barrier)); }
+
+  LunTurn& turn;  // for done()
+  const std::string directory;
+  const std::string key;
+  const LunWriteBarrier::Holder holder;
+  const TimePoint now;
+  const BarrierNames names;
+  Result<LunWriteBarrier> barrier;
+};
+
+struct LunTurn::Following final : BarrierJob {
+  Following(LunTurn& of, BarrierFollow follow_of) : turn(of), follow(std::move(follow_of)) {}
+
+  void work() override { follow.run(); }
+  void done() noexcept override { turn.on_followed(std::move(follow)); }
+
+  LunTurn& turn;  // for done()
+  BarrierFollow follow;
+};
+
 LunTurn::LunTurn(Reactor& reactor, Options options, SharedFencing& fencing, const PathSet& paths,
                  DiskSteps& steps, DiskLog& log, Owner& owner)
     : reactor_(reactor),
@@ -36,6 +72,7 @@ LunTurn::LunTurn(Reactor& reactor, Options options, SharedFencing& fencing, cons
       steps_(steps),
       log_(log),
       owner_(owner),
+      jobs_(fencing.barrier_jobs),
       predecessors_(reactor, fencing, *this),
       timer_(
           reactor, [](void* self) noexcept { static_cast<LunTurn*>(self)->on_timer(); }, this) {}
@@ -47,43 +84,65 @@ void LunTurn::enter(const LunNames& told, const std::string& target_name, std::u
   target_name_ = target_name;
   lun_ = lun;
   if (!read_only) {
+    waits_for_job_ = !options_.directory.empty();
     try_to_enter();
   }
 }
 
+void LunTurn::run(std::unique_ptr<BarrierJob> job) {
+  job_is_out_ = true;
+  if (jobs_ != nullptr) {
+    jobs_->run(std::move(job));
+  } else {
+    job->work();
+    job->done();
+  }
+}
+
 void LunTurn::try_to_enter() {
-  if (!options_.directory.empty()) {
-    auto barrier = LunWriteBarrier::enter(
-        options_.directory, lun_barrier_key(barrier_name_of(owner_.names()), target_name_, lun_),
-        {.name = options_.holder_name,
-         .vm = guest_.vm,
-         .domain = options_.holder_domain,
-         .shared = options_.shared,
-         .quiesce_time = options_.quiesce_time},
-        reactor_.now(), names_);
-    error_ = barrier ? "" : barrier.error().message;
-    note_folder(barrier ? nullptr : &barrier.error());
-    if (barrier) {
-      barrier_ = std::move(*barrier);
-      tell_use();
-      for (Path* path : paths_.all()) {
-        if (path->session().login_epoch() != 0) {
-          tell_nexus(*path);
-        }
+  if (options_.directory.empty()) {
+    look();
+    return;
+  }
+  run(std::make_unique<Entering>(
+      *this, lun_barrier_key(barrier_name_of(owner_.names()), target_name_, lun_),
+      LunWriteBarrier::Holder{.name = options_.holder_name,
+                              .vm = guest_.vm,
+                              .domain = options_.holder_domain,
+                              .shared = options_.shared,
+                              .quiesce_time = options_.quiesce_time}));
+}
+
+void LunTurn::on_entered(Result<LunWriteBarrier> barrier) {
+  job_is_out_ = false;
+  error_ = barrier ? "" : barrier.error().message;
+  note_folder(barrier ? nullptr : &barrier.error());
+  if (barrier) {
+    barrier_ = std::move(*barrier);
+    tell_use();
+    for (Path* path : paths_.all()) {
+      if (path->session().login_epoch() != 0) {
+        tell_nexus(*path);
       }
     }
+    if (barrier_.learn(names_)) {  // in the meantime
+      follow_file_first();
+      return;
+    }
   }
-  look();
+  end_wait_for_job();
+  if (closing_) {
+    go_on();
+  } else {
+    look();
+  }
 }
 
 void LunTurn::learn(const LunNames& told, const std::string& target_name, SerialNumberIs serial) {
   names_.serial = serial;
   (void)names_.add(told, target_name);
   if (barrier_.learn(told, target_name)) {
-    follow_file();
-    if (folder_since_) {
-      timer_.start_after(look_interval());
-    }
+    follow_file_first();
   }
 }
 
@@ -138,7 +197,39 @@ Duration LunTurn::look_interval() const {
 }
 
 void LunTurn::follow_file() {
-  const auto followed = barrier_.follow_file();
+  if (job_is_out_) {
+    return;
+  }
+  if (barrier_.entered()) {
+    run(std::make_unique<Following>(*this, barrier_.begin_follow()));
+  } else {
+    go_on();
+  }
+}
+
+void LunTurn::follow_file_first() {
+  waits_for_job_ = true;
+  follows_again_ = job_is_out_;
+  follow_file();
+}
+
+void LunTurn::on_followed(BarrierFollow follow) {
+  job_is_out_ = false;
+  const bool followed = note_followed(barrier_.end_follow(std::move(follow), reactor_.now()));
+  if (std::exchange(follows_again_, false) || (followed && barrier_.must_search())) {
+    follow_file();
+    return;
+  }
+  barrier_.tell_use(use(), guest_.vm, reactor_.now());
+  end_wait_for_job();
+  if (!timer_.armed()) {
+    go_on();
+  } else if (folder_since_) {
+    timer_.start_after(look_interval());
+  }
+}
+
+bool LunTurn::note_followed(const Result<bool>& followed) {
   note_folder(followed ? nullptr : &followed.error());
   if (!followed) {
     if (!waits_for_folder()) {
@@ -151,11 +242,29 @@ void LunTurn::follow_file() {
                             "have overtaken each other until now",
                             log_.disk_name()));
   }
+  return followed.has_value();
+}
+
+void LunTurn::end_wait_for_job() {
+  // Where the job was done at once, nobody has noticed that it was waited for.
+  if (std::exchange(waits_for_job_, false) && jobs_ != nullptr) {
+    steps_.due(DiskStep::release_held);
+    steps_.due(DiskStep::tell);
+  }
+}
+
+void LunTurn::go_on() {
+  if (closing_ || (guest_.state != GuestState::runs && why_.empty())) {
+    timer_.start_after(look_interval());
+    steps_.due_to_end();
+  } else {
+    look();
+  }
 }
 
 // A guest that is in doubt runs, for others: as soon as its disk went to another one, it would have
 // to wait for that one's end, and what it had asked for before would come too late.
-void LunTurn::tell_use() {
+HolderUse LunTurn::use() const {
   HolderUse use = HolderUse::runs;
   if (guest_.state == GuestState::suspended || guest_.state == GuestState::moved ||
       (closing_ && keeps_the_place())) {
@@ -163,7 +272,15 @@ void LunTurn::tell_use() {
   } else if (guest_.state == GuestState::ended || closing_) {
     use = HolderUse::ended;
   }
-  barrier_.set_use(use, guest_.vm, reactor_.now());
+  return use;
+}
+
+void LunTurn::tell_use() {
+  if (barrier_.resumes(use())) {
+    follow_file_first();  // to where a disk that has taken the guest over may be
+  } else {
+    barrier_.tell_use(use(), guest_.vm, reactor_.now());
+  }
 }
 
 // When it closes: its guest has another disk soon, here or where it is restored. The toolstack
@@ -173,15 +290,13 @@ bool LunTurn::keeps_the_place() const {
 }
 
 void LunTurn::on_timer() {
+  if (job_is_out_) {
+    return;  // which goes on when it is back
+  }
   if (!error_.empty() && !closing_) {
     try_to_enter();
-    return;
-  }
-  follow_file();
-  if (closing_ || (guest_.state != GuestState::runs && why_.empty())) {
-    timer_.start_after(look_interval());
   } else {
-    look();
+    follow_file();
   }
 }
 
@@ -205,7 +320,7 @@ void LunTurn::look() {
   if (closing_) {
     return;
   }
-  const LunWriteBarrier::Others others = barrier_.look(reactor_.now());
+  const LunWriteBarrier::Others others = barrier_.look_again(reactor_.now());
   fence_dead_holders(others.dead);
   if (others.overtaken && !std::exchange(overtaken_, true)) {
     owner_.on_overtaken();

@@ -3,16 +3,26 @@
 // which they all tell each other. Owned by MultipathDevice. Reactor thread; must_wait() and
 // set_outstanding() are on the way of each request.
 //
+// What needs files for that is a BarrierJob: that the disk enters, and, once a second or while it
+// waits, that it follows its file and learns who is elsewhere. One at a time; the disk is not idle()
+// before it is back. Meanwhile the disk goes on as before, and looks at once where what is mapped
+// says that something has changed. But until a job is back by which the disk enters, tells a new
+// name of its LUN, or looks where a guest that is resumed may have been taken over, reads and writes
+// wait.
+//
 // A disk that only reads tells nothing and waits for none. One that cannot tell others is not
 // served: it would write where others count on nobody writing, and tries again.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/reactor.h"
+#include "multipath/fencing/barrier_follow.h"
+#include "multipath/fencing/barrier_jobs.h"
 #include "multipath/fencing/guest_state.h"
 #include "multipath/fencing/lun_write_barrier.h"
 #include "multipath/fencing/predecessor_fence.h"
@@ -69,7 +79,7 @@ class LunTurn final : private PredecessorFence::Owner {
     }
     return waits();
   }
-  [[nodiscard]] bool waits() const { return !why_.empty(); }
+  [[nodiscard]] bool waits() const { return !why_.empty() || waits_for_job_; }
   // Why, as a sentence; empty: it does not, or for so short a time that it is not worth a word.
   [[nodiscard]] std::string why() const;
   // Another disk has written while the guest was suspended: this one is never served again.
@@ -96,7 +106,7 @@ class LunTurn final : private PredecessorFence::Owner {
   // outstanding.
   void close();
   void leave();
-  [[nodiscard]] bool idle() const { return predecessors_.idle(); }
+  [[nodiscard]] bool idle() const { return predecessors_.idle() && !job_is_out_; }
 
  private:
   // PredecessorFence::Owner
@@ -110,14 +120,28 @@ class LunTurn final : private PredecessorFence::Owner {
     return options_.redirected_login_fences;
   }
 
+  struct Entering;  // BarrierJobs
+  struct Following;
+
+  void run(std::unique_ptr<BarrierJob> job);
   void try_to_enter();
+  void on_entered(Result<LunWriteBarrier> barrier);
   void follow_file();
+  // Reads and writes wait until it has been done.
+  void follow_file_first();
+  void on_followed(BarrierFollow follow);
+  // False: it has not been followed.
+  bool note_followed(const Result<bool>& followed);
+  void end_wait_for_job();
+  // The next look.
+  void go_on();
   // error: of what needs the barrier's folder alone; null: it has succeeded.
   void note_folder(const Error* error);
   // Another process has the folder, and not for so long that it would be worth a word.
   [[nodiscard]] bool waits_for_folder() const;
   [[nodiscard]] Duration look_interval() const;
   void on_timer();
+  [[nodiscard]] HolderUse use() const;
   void tell_use();
   [[nodiscard]] bool keeps_the_place() const;
   [[nodiscard]] std::string why_it_waits(const LunWriteBarrier::Others& others) const;
@@ -135,6 +159,10 @@ class LunTurn final : private PredecessorFence::Owner {
   BarrierNames names_;  // all that paths have told
   std::string target_name_;
   std::uint16_t lun_ = 0;
+  BarrierJobs* const jobs_;     // null: see SharedFencing
+  bool job_is_out_ = false;     // another thread works for the disk
+  bool waits_for_job_ = false;  // so do reads and writes
+  bool follows_again_ = false;  // what is wanted came after the job had begun
   PredecessorFence predecessors_;
   std::string error_;                      // why the disk has not entered
   std::optional<TimePoint> folder_since_;  // another process has it

@@ -26,18 +26,24 @@ Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const 
   if (!slot) {
     return tl::unexpected(slot.error());
   }
+  auto view = BarrierFile::open_existing(found->file.path());
+  if (!view) {
+    return tl::unexpected(view.error());
+  }
   LunWriteBarrier barrier;
   barrier.folder_ = folder;
   barrier.key_ = key;
   barrier.names_ = names;
   barrier.holder_ = holder;
   barrier.file_ = std::move(found->file);
+  barrier.view_ = std::move(*view);
   barrier.slot_ = *slot;
   barrier.entered_at_ = now;
   // A disk that comes to another file at the same moment has another place, too: the two may turn
   // out to be at one LUN.
   SharedField(barrier.file_.header().last_place).raise(found->last_place);
-  barrier.come_from(*found);
+  bring_dead_of(found->former, barrier.file_, holder);
+  barrier.come_from(*found, barrier.file_.names());
   barrier.removed_.seek(barrier.file_);
   SharedField(barrier.own().in_use).store(1);
   barrier.place().come_after_all_others(now);
@@ -45,14 +51,11 @@ Result<LunWriteBarrier> LunWriteBarrier::enter(const std::string& folder, const 
   return barrier;
 }
 
-// The names of the file are those of the LUN, too. Disks elsewhere are waited for from now on.
-void LunWriteBarrier::come_from(BarrierFolder::Found& found) {
-  names_.add(file_.names());
+// Disks elsewhere are waited for from now on. told: the names of the file, which are those of the
+// LUN, too.
+void LunWriteBarrier::come_from(BarrierFolder::Found& found, const BarrierNames& told) {
+  names_.add(told);
   file_.lock_names(slot_, names_);
-  names_are_told_ = true;
-  for (const BarrierFile& former : found.former) {
-    bring_dead(former, file_, holder_, std::nullopt);
-  }
   former_.set(std::move(found.former), std::move(found.ambiguous));
 }
 
@@ -63,57 +66,85 @@ bool LunWriteBarrier::learn(const LunNames& told, const std::string& target_name
   return !names_are_told_;
 }
 
+bool LunWriteBarrier::learn(const BarrierNames& told) {
+  if (entered() && names_.add(told)) {
+    names_are_told_ = false;
+  }
+  return !names_are_told_;
+}
+
 Result<bool> LunWriteBarrier::follow_file() {
-  if (!entered() || (names_are_told_ && file_.is_current() && !file_.is_forwarded())) {
+  if (!entered()) {
     return false;
   }
-  const auto lock = BarrierFolder::lock(folder_);
-  if (!lock) {
-    return tl::unexpected(lock.error());
+  BarrierFollow follow = begin_follow();
+  follow.seeks_removed = false;
+  follow.run();
+  return end_follow(std::move(follow), {});
+}
+
+BarrierFollow LunWriteBarrier::begin_follow() {
+  return {.folder = folder_,
+          .key = key_,
+          .names = names_,
+          .holder = holder_,
+          .slot = slot_,
+          .names_are_told = names_are_told_,
+          .seeks_removed = removed_.sought(),
+          .view = std::move(view_)};
+}
+
+Result<bool> LunWriteBarrier::end_follow(BarrierFollow follow, TimePoint now) {
+  if (!entered()) {
+    return false;
   }
-  const bool stays = file_.is_current() && !file_.is_forwarded();
-  const bool was_removed = !file_.is_current();
-  auto found = lock->find(key_, names_, stays ? &file_ : nullptr);
-  if (!found) {
-    return tl::unexpected(found.error());
+  view_ = std::move(follow.view);
+  if (follow.removed) {
+    removed_.found(*follow.removed, file_, now, holder_.quiesce_time);
   }
-  Result<void> moved;
-  const bool moves = !found->file.is_same_file(file_);
-  if (moves) {
-    const auto slot = take_slot(found->file, holder_);
-    if (!slot) {
-      return tl::unexpected(slot.error());
-    }
-    moved = move_to(std::move(found->file), *slot);
+  if (follow.error) {
+    return tl::unexpected(*follow.error);
   }
+  if (!follow.found) {
+    return false;
+  }
+  BarrierFollow::Found& found = *follow.found;
   const bool has_the_lun = had_the_lun_ && use_of(own()) == HolderUse::runs;
-  if (moves && !has_the_lun) {
-    removed_.seek(file_);  // whoever has it has perhaps not come yet
+  const bool moves = found.slot.has_value();
+  Result<void> moved;
+  if (moves) {
+    moved = move_to(found);
+    if (!has_the_lun) {
+      removed_.seek(file_);  // whoever has it has perhaps not come yet
+    }
   }
-  come_from(*found);
+  // Others that were learnt in the meantime, the next one tells.
+  names_are_told_ = names_.known.size() == follow.names.known.size();
+  come_from(found.files, found.names);
   if (has_the_lun) {
     former_.set({}, {});
   }
   if (!moved) {
     return tl::unexpected(moved.error());
   }
-  return moves && !was_removed;
+  return moves && !found.was_removed;
 }
 
 // The former file is left when the disk is seen in the new one, where it comes before those that
 // have come there in the meantime, as their turns are later ones. The error: without all the
 // nexuses.
-Result<void> LunWriteBarrier::move_to(BarrierFile file, std::size_t to) {
-  bring_dead(file_, file, holder_, slot_);
-  Result<void> nexuses = copy_slot(file_, slot_, file, to);
+Result<void> LunWriteBarrier::move_to(BarrierFollow::Found& found) {
+  const BarrierFile& file = found.files.file;
+  Result<void> nexuses = copy_slot(file_, slot_, file, *found.slot);
   SharedField(file.header().writer).raise(SharedField(file_.header().writer).load());
-  if (!file_.is_current()) {
+  if (found.was_removed) {
     (void)SharedField(file.header().returned).add(1);
   }
   file.note_change();
   set_free(own());  // nobody there shall take it for a dead one's
-  file_ = std::move(file);
-  slot_ = to;
+  file_ = std::move(found.files.file);
+  view_ = std::move(found.view);
+  slot_ = *found.slot;
   seen_changes_ =
       SharedField(file_.header().changes).load() - 1;  // what it has seen is no matter here
   return nexuses;
@@ -174,13 +205,21 @@ void LunWriteBarrier::set_unfenced(PathMask paths, bool anywhere, TimePoint unti
 }
 
 void LunWriteBarrier::set_use(HolderUse use, std::uint64_t vm, TimePoint now) {
+  if (resumes(use)) {
+    (void)follow_file();  // where a disk that has taken the guest over may be
+  }
+  tell_use(use, vm, now);
+}
+
+bool LunWriteBarrier::resumes(HolderUse use) const {
+  return entered() && !overtaken_ && use == HolderUse::runs && use_of(own()) != HolderUse::runs;
+}
+
+void LunWriteBarrier::tell_use(HolderUse use, std::uint64_t vm, TimePoint now) {
   if (!entered() || overtaken_ || (use_of(own()) == use && SharedField(own().vm).load() == vm)) {
     return;
   }
-  const bool resumed = use == HolderUse::runs && use_of(own()) != HolderUse::runs;
-  if (resumed) {
-    (void)follow_file();  // where a disk that has taken the guest over may be
-  }
+  const bool resumed = resumes(use);
   if (use == HolderUse::suspended && use_of(own()) != HolderUse::suspended) {
     SharedField(own().suspended_at_ns).store(now.time_since_epoch().count());
     note_known_writer();
@@ -209,6 +248,7 @@ void LunWriteBarrier::leave() {
     }
     file_.note_change();
     file_ = BarrierFile();  // and with it goes the lock
+    view_ = BarrierFile();
   }
 }
 
@@ -223,15 +263,27 @@ void LunWriteBarrier::leave_place(TimePoint now) {
   SharedField(own().use).store(static_cast<std::uint32_t>(HolderUse::kept));
   file_.note_change();
   file_ = BarrierFile();
+  view_ = BarrierFile();
 }
 
 LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
+  search_removed(now);
+  return look_again(now);
+}
+
+void LunWriteBarrier::search_removed(TimePoint now) {
+  if (entered() && removed_.sought()) {
+    removed_.found(file_.holders_of_removed_files(names_), file_, now, holder_.quiesce_time);
+  }
+}
+
+LunWriteBarrier::Others LunWriteBarrier::look_again(TimePoint now) {
   if (!entered()) {
     return {};
   }
   place().inherit_place(now);
-  // Whoever comes to this file from another one is seen there, or here afterwards.
-  const bool some_are_removed = others_have_removed_files(now);
+  // Whoever comes to this file from another one is seen there, or here afterwards: also by the
+  // search for those that have removed files, which was before.
   const std::string elsewhere = former_.holder(now);
   // What changes between the looks at two slots may make both seem free: who comes before this disk
   // may have got its turn after the look at it, from one whose end was seen already.
@@ -248,7 +300,7 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
   if (!elsewhere.empty()) {
     others.in_use_by = elsewhere;
   }
-  if (some_are_removed) {
+  if (removed_.sought()) {
     others.late_writes_of = fmt::format("a disk whose file in {} was removed", folder_);
   }
   if (use_of(own()) == HolderUse::runs) {
@@ -256,7 +308,7 @@ LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
     const std::uint64_t known_writer = SharedField(own().known_writer).load();
     if (had_the_lun_ && known_writer != 0 &&
         SharedField(file_.header().writer).load() + 1 != known_writer) {
-      set_use(HolderUse::ended, SharedField(own().vm).load(), now);
+      tell_use(HolderUse::ended, SharedField(own().vm).load(), now);
       overtaken_ = true;
     }
     if (had_the_lun_) {
@@ -297,13 +349,6 @@ LunWriteBarrier::Others LunWriteBarrier::look_at_slots(TimePoint now) {
     }
   }
   return others;
-}
-
-bool LunWriteBarrier::others_have_removed_files(TimePoint now) {
-  if (removed_.sought()) {
-    removed_.found(file_.holders_of_removed_files(names_), file_, now, holder_.quiesce_time);
-  }
-  return removed_.sought();
 }
 
 // nullopt: it is harmless, and the slot is free for others then, unless the place is kept.
@@ -362,9 +407,6 @@ void LunWriteBarrier::reinstated(const PredecessorPath& predecessor) {
   file_.note_change();
 }
 
-namespace {
-
-
-}  // namespace
+namespace {}  // namespace
 
 }  // namespace iscsi_blkback

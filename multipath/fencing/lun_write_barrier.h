@@ -1,7 +1,7 @@
 // LunWriteBarrier: keeps the writes of this host's disks that lead to one LUN in order, when one
 // disk follows another one there: detached from one guest and attached to another, a guest that is
 // destroyed and started anew, moved within the host, or whose process has died. Owned by
-// MultipathDevice, one for each disk that may write. Reactor thread.
+// LunTurn, one for each disk that may write. One thread at a time.
 //
 // Each disk tells the others, in a slot of the LUN's BarrierFile: at which of its paths writes are
 // outstanding, at which some were lost that the target may still execute (unfenced), until when,
@@ -39,8 +39,11 @@
 // written included, and stay in the order in which they came.
 //
 // What is told costs a store where something changes, and asking whether anything has changed one
-// load. enter(), look(), follow_file() and set_nexus() are system calls, for which no request
-// waits.
+// load. File I/O is what enter(), search_removed() and BarrierFollow::run() do, and what stands on
+// them (look(), follow_file(), set_use()): for other threads than a reactor's, as long as they have
+// the object, and for tests. All else is on a reactor's thread: beside what is mapped, locks on
+// bytes of the file for each slot of another disk (fcntl(2), F_OFD_SETLK: without a wait, and none
+// where the disk is alone), the closing of files, and the memory for a path's first nexus.
 #pragma once
 
 #include <cstdint>
@@ -55,6 +58,7 @@
 #include "initiator/scsi/lun_names.h"
 #include "multipath/fencing/barrier_file.h"
 #include "multipath/fencing/barrier_folder.h"
+#include "multipath/fencing/barrier_follow.h"
 #include "multipath/fencing/barrier_names.h"
 #include "multipath/fencing/barrier_nexus.h"
 #include "multipath/fencing/barrier_slot.h"
@@ -118,11 +122,19 @@ class LunWriteBarrier {
   // A path tells these names of the LUN, by that target. True: some are not told to others yet,
   // which follow_file() does.
   [[nodiscard]] bool learn(const LunNames& told, const std::string& target_name);
+  [[nodiscard]] bool learn(const BarrierNames& told);
   // From time to time; nothing happens as long as the file is where it was, and has the LUN's
   // names. The error is one sentence: the disk is not seen by those that come now, unless a later
   // call succeeds. True: other disks at the LUN, which knew it by another name, had not seen this
   // one, nor this one them.
   [[nodiscard]] Result<bool> follow_file();
+  // The same in three steps, of which the middle one, BarrierFollow::run(), needs neither this
+  // object nor its thread; a search for disks with removed files goes with it. One at a time.
+  [[nodiscard]] BarrierFollow begin_follow();
+  [[nodiscard]] Result<bool> end_follow(BarrierFollow follow, TimePoint now);
+  // The disk has moved to another file where no such search has been made yet: the next
+  // BarrierFollow is due at once.
+  [[nodiscard]] bool must_search() const { return entered() && removed_.must_search(); }
 
   // What this disk tells. Before the first write of a login is sent at the path; the error (there
   // is no space) means that only time fences what the path may leave behind.
@@ -134,6 +146,9 @@ class LunWriteBarrier {
   // last.
   void set_unfenced(PathMask paths, bool anywhere, TimePoint until);
   void set_use(HolderUse use, std::uint64_t vm, TimePoint now);
+  // The same without a look for the file. Where the guest is resumed, follow_file() comes before.
+  void tell_use(HolderUse use, std::uint64_t vm, TimePoint now);
+  [[nodiscard]] bool resumes(HolderUse use) const;
   // Nothing is sent any more. What may still be executed is for others what a dead disk has left.
   void leave();
   // The same; the place is kept for the guest's next disk.
@@ -144,6 +159,9 @@ class LunWriteBarrier {
     return entered() && SharedField(file_.header().changes).load() != seen_changes_;
   }
   [[nodiscard]] Others look(TimePoint now);
+  // The same by what the last search for disks with removed files has found.
+  [[nodiscard]] Others look_again(TimePoint now);
+  void search_removed(TimePoint now);
   // The nexus of a dead holder's path; nullopt: what its slot says is no nexus, or the slot is
   // another disk's by now.
   [[nodiscard]] std::optional<BarrierNexus> nexus_of(const PredecessorPath& predecessor) const;
@@ -154,9 +172,8 @@ class LunWriteBarrier {
  private:
   [[nodiscard]] barrier_layout::Slot& own() const { return file_.slot(slot_); }
   [[nodiscard]] PlaceInLine place() const { return {file_, slot_, entered_at_}; }
-  [[nodiscard]] Result<void> move_to(BarrierFile file, std::size_t to);
-  void come_from(BarrierFolder::Found& found);
-  [[nodiscard]] bool others_have_removed_files(TimePoint now);
+  [[nodiscard]] Result<void> move_to(BarrierFollow::Found& found);
+  void come_from(BarrierFolder::Found& found, const BarrierNames& told);
   [[nodiscard]] Others look_at_slots(TimePoint now);
   [[nodiscard]] std::optional<DeadHolder> look_at_dead(std::size_t slot, TimePoint now) const;
   void note_known_writer();
@@ -170,6 +187,7 @@ class LunWriteBarrier {
   bool names_are_told_ = true;  // the file has them
   Holder holder_;
   BarrierFile file_;
+  BarrierFile view_;  // of the same file, by another description; a BarrierFollow has it meanwhile
   std::size_t slot_ = 0;
   std::uint64_t seen_changes_ = 0;
   TimePoint entered_at_{};

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/reactor.h"
+#include "multipath/fencing/barrier_jobs.h"
 #include "multipath/fencing/nexus_fencer.h"
 #include "multipath/fencing/session_budget.h"
 #include "multipath/path/registration_table.h"
@@ -11,8 +12,12 @@
 namespace iscsi_blkback {
 
 struct SharedFencing {
-  explicit SharedFencing(Reactor& reactor) : sessions(reactor, budget) {}
+  // jobs: see BarrierJobs, outlives this. Null: files are used at once, on the reactor's thread, for
+  // whoever has no other disks on the host, or no other thread.
+  explicit SharedFencing(Reactor& reactor, BarrierJobs* jobs = nullptr)
+      : barrier_jobs(jobs), sessions(reactor, budget) {}
 
+  BarrierJobs* const barrier_jobs;
   SessionBudget budget;
   RegistrationTable registrations;
   NexusFencer sessions;

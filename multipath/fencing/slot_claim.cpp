@@ -119,4 +119,11 @@ void bring_dead(const BarrierFile& from, const BarrierFile& to, const BarrierHol
   }
 }
 
+void bring_dead_of(const std::vector<BarrierFile>& former, const BarrierFile& to,
+                   const BarrierHolder& holder) {
+  for (const BarrierFile& from : former) {
+    bring_dead(from, to, holder, std::nullopt);
+  }
+}
+
 }  // namespace iscsi_blkback

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "base/result.h"
 #include "multipath/fencing/barrier_file.h"
@@ -25,5 +26,7 @@ namespace iscsi_blkback {
 // brought. They stay there for disks that have not come yet. but: the disk's own slot there.
 void bring_dead(const BarrierFile& from, const BarrierFile& to, const BarrierHolder& holder,
                 std::optional<std::size_t> but);
+void bring_dead_of(const std::vector<BarrierFile>& former, const BarrierFile& to,
+                   const BarrierHolder& holder);
 
 }  // namespace iscsi_blkback

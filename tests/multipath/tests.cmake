@@ -8,6 +8,7 @@ iscsi_blkback_test(multipath_test
     multipath/disk_end_test.cpp
     multipath/disk_identity_test.cpp
     multipath/fencing/barrier_names_test.cpp
+    multipath/fencing/barrier_thread_test.cpp
     multipath/fencing/lost_cache_test.cpp
     multipath/fencing/lost_write_order_test.cpp
     multipath/fencing/lost_writes_test.cpp

@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/log.h"
@@ -20,11 +23,35 @@ using std::chrono::seconds;
 using testing::Contains;
 using testing::HasSubstr;
 
+// The other thread, which does nothing unless it is told to.
+class HeldJobs final : public BarrierJobs {
+ public:
+  void run(std::unique_ptr<BarrierJob> job) override { out_.push_back(std::move(job)); }
+  [[nodiscard]] std::size_t out() const { return out_.size(); }
+  void work() {
+    for (const auto& job : out_) {
+      job->work();
+    }
+  }
+  void hand_back() {
+    for (const auto& job : std::exchange(out_, {})) {
+      job->done();
+    }
+  }
+  void finish() {
+    work();
+    hand_back();
+  }
+
+ private:
+  std::vector<std::unique_ptr<BarrierJob>> out_;
+};
+
 // A disk without paths: nothing of it is ever outstanding.
 class Disk final : public LunTurn::Owner {
  public:
-  Disk(SimReactor& reactor, LunTurn::Options options)
-      : fencing_(reactor),
+  Disk(SimReactor& reactor, LunTurn::Options options, BarrierJobs* jobs = nullptr)
+      : fencing_(reactor, jobs),
         log_(reactor, options.holder_name),
         steps_(
             reactor, [](void* self) noexcept { static_cast<Disk*>(self)->settle(); }, this),
@@ -35,6 +62,13 @@ class Disk final : public LunTurn::Owner {
 
   void enter(bool read_only = false) {
     turn.enter(names_, "iqn.test", 0, SerialNumberIs::the_luns, read_only);
+  }
+  void learn(const std::string& t10_name) {
+    turn.learn({.designators = {{.code_set = 2, .type = 1, .bytes = t10_name}}}, "iqn.test",
+               SerialNumberIs::the_luns);
+  }
+  [[nodiscard]] std::string key() const {
+    return lun_barrier_key(barrier_name_of(names_), "iqn.test", 0);
   }
   [[nodiscard]] const LunNames& names() const override { return names_; }
   [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override {
@@ -157,6 +191,151 @@ TEST_F(LunTurnTest, WhatKeepsADiskWaitingIsToldWhenItChanges) {
   second.enter();
   reactor_.run_for(milliseconds(1));
   EXPECT_THAT(second.steps, Contains(DiskStep::tell));
+}
+
+// ---- what another thread does for a disk
+
+TEST_F(LunTurnTest, ADiskWaitsWithoutAWordUntilItHasEntered) {
+  HeldJobs jobs;
+  Disk disk(reactor_, options("one"), &jobs);
+  disk.enter();
+  EXPECT_TRUE(disk.turn.must_wait());
+  EXPECT_EQ(disk.turn.why(), "");
+  jobs.work();
+  reactor_.run_for(seconds(10));
+  EXPECT_TRUE(disk.turn.must_wait());
+  disk.steps.clear();
+  jobs.hand_back();
+  EXPECT_FALSE(disk.turn.must_wait());
+  reactor_.run_for(milliseconds(1));
+  EXPECT_THAT(disk.steps, Contains(DiskStep::tell));
+}
+
+TEST_F(LunTurnTest, ADiskHasOneJobAtATimeAndIsNotIdleMeanwhile) {
+  HeldJobs jobs;
+  Disk disk(reactor_, options("one"), &jobs);
+  EXPECT_TRUE(disk.turn.idle());
+  disk.enter();
+  EXPECT_FALSE(disk.turn.idle());
+  jobs.finish();
+  EXPECT_TRUE(disk.turn.idle());
+  reactor_.run_for(seconds(100));
+  EXPECT_EQ(jobs.out(), 1U);
+  EXPECT_FALSE(disk.turn.idle());
+  jobs.finish();
+  EXPECT_TRUE(disk.turn.idle());
+}
+
+TEST_F(LunTurnTest, ADiskThatIsClosedWhileItEntersIsNotInTheWayOfOthers) {
+  HeldJobs jobs;
+  Disk disk(reactor_, options("one"), &jobs);
+  disk.enter();
+  disk.turn.close();
+  disk.steps.clear();
+  jobs.finish();
+  reactor_.run_for(milliseconds(1));
+  EXPECT_THAT(disk.steps, Contains(DiskStep::finish_removals));
+  EXPECT_TRUE(disk.turn.idle());
+  disk.turn.leave();
+  Disk next(reactor_, options("two"));
+  next.enter();
+  EXPECT_FALSE(next.turn.must_wait());
+}
+
+TEST_F(LunTurnTest, WhileAJobIsOutAChangeIsLookedAtAtOnce) {
+  HeldJobs jobs;
+  Disk first(reactor_, options("one", true), &jobs);
+  first.enter();
+  jobs.finish();
+  reactor_.run_for(seconds(2));
+  ASSERT_EQ(jobs.out(), 1U);
+  EXPECT_FALSE(first.turn.must_wait());
+  auto second =
+      LunWriteBarrier::enter(options("one").directory, first.key(),
+                             {.name = "two", .shared = true, .quiesce_time = seconds(60)});
+  ASSERT_TRUE(second);
+  second->set_use(HolderUse::ended, 0, {});
+  second->set_unfenced(1, false, reactor_.now() + seconds(60));
+  EXPECT_TRUE(first.turn.must_wait());
+  EXPECT_EQ(jobs.out(), 1U);
+  second->set_unfenced(0, false, {});
+  EXPECT_FALSE(first.turn.must_wait());
+  second->leave();
+  jobs.finish();
+}
+
+TEST_F(LunTurnTest, WhoeverKnowsANewNameOfItsLunWaitsUntilItIsTold) {
+  HeldJobs jobs;
+  Disk disk(reactor_, options("one"), &jobs);
+  disk.enter();
+  jobs.finish();
+  EXPECT_FALSE(disk.turn.must_wait());
+  disk.learn("SIM     one");
+  EXPECT_TRUE(disk.turn.must_wait());
+  jobs.finish();
+  EXPECT_FALSE(disk.turn.must_wait());
+  reactor_.run_for(milliseconds(1));
+  EXPECT_THAT(disk.steps, Contains(DiskStep::release_held));
+  EXPECT_EQ(jobs.out(), 0U);
+}
+
+TEST_F(LunTurnTest, ANameThatIsLearntWhileAJobIsOutIsToldByTheNext) {
+  HeldJobs jobs;
+  Disk disk(reactor_, options("one"), &jobs);
+  disk.enter();
+  disk.learn("SIM     one");
+  jobs.finish();
+  EXPECT_EQ(jobs.out(), 1U);
+  EXPECT_TRUE(disk.turn.must_wait());
+  jobs.work();
+  disk.learn("SIM     two");
+  jobs.hand_back();
+  EXPECT_EQ(jobs.out(), 1U);
+  EXPECT_TRUE(disk.turn.must_wait());
+  jobs.finish();
+  EXPECT_FALSE(disk.turn.must_wait());
+  EXPECT_EQ(jobs.out(), 0U);
+  const auto file = BarrierFile::open(options("one").directory, disk.key());
+  ASSERT_TRUE(file);
+  EXPECT_EQ(file->names().known.size(), 3U);
+}
+
+TEST_F(LunTurnTest, AGuestThatIsResumedWaitsUntilItsFileHasBeenLookedFor) {
+  HeldJobs jobs;
+  Disk disk(reactor_, options("one"), &jobs);
+  disk.enter();
+  jobs.finish();
+  disk.turn.set_guest({.state = GuestState::suspended, .vm = 0});
+  reactor_.run_for(seconds(2));
+  ASSERT_EQ(jobs.out(), 1U);  // of before
+  jobs.work();
+  disk.turn.set_guest({.state = GuestState::runs, .vm = 0});
+  EXPECT_TRUE(disk.turn.must_wait());
+  jobs.hand_back();
+  EXPECT_TRUE(disk.turn.must_wait());
+  jobs.finish();
+  EXPECT_FALSE(disk.turn.must_wait());
+}
+
+TEST_F(LunTurnTest, ADiskWhoseFileIsRemovedMovesWithWhatItHasToldMeanwhile) {
+  HeldJobs jobs;
+  Disk disk(reactor_, options("one"), &jobs);
+  disk.enter();
+  jobs.finish();
+  std::filesystem::remove_all(folder_.path() + "/barrier");
+  reactor_.run_for(seconds(2));
+  jobs.work();
+  disk.turn.set_guest({.state = GuestState::ended, .vm = 0});
+  disk.turn.tell_unfenced({.paths = 1}, reactor_.now() + seconds(60));
+  jobs.hand_back();
+  auto next = LunWriteBarrier::enter(options("one").directory, disk.key(),
+                                     {.name = "two", .quiesce_time = seconds(60)}, reactor_.now());
+  ASSERT_TRUE(next);
+  EXPECT_THAT(next->look(reactor_.now()).late_writes_of, HasSubstr("one"));
+  disk.turn.tell_unfenced({}, {});
+  EXPECT_TRUE(next->look(reactor_.now()).may_write());
+  next->leave();
+  jobs.finish();
 }
 
 }  // namespace
