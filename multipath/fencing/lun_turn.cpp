@@ -222,11 +222,7 @@ void LunTurn::on_followed(BarrierFollow follow) {
   }
   barrier_.tell_use(use(), guest_.vm, reactor_.now());
   end_wait_for_job();
-  if (!timer_.armed()) {
-    go_on();
-  } else if (folder_since_) {
-    timer_.start_after(look_interval());
-  }
+  go_on();
 }
 
 bool LunTurn::note_followed(const Result<bool>& followed) {
@@ -246,8 +242,7 @@ bool LunTurn::note_followed(const Result<bool>& followed) {
 }
 
 void LunTurn::end_wait_for_job() {
-  // Where the job was done at once, nobody has noticed that it was waited for.
-  if (std::exchange(waits_for_job_, false) && jobs_ != nullptr) {
+  if (std::exchange(waits_for_job_, false)) {
     steps_.due(DiskStep::release_held);
     steps_.due(DiskStep::tell);
   }

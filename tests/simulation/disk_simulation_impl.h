@@ -19,6 +19,7 @@
 
 #include "tests/simulation/disk_simulation.h"
 #include "tests/simulation/simulated_disk.h"
+#include "tests/support/sim_barrier_jobs.h"
 #include "tests/support/sim_network.h"
 #include "tests/support/sim_random.h"
 #include "tests/support/temporary_folder.h"
@@ -115,7 +116,8 @@ class Simulation final : public SimulatedDisk::World {
   SimRandom random_;
   TemporaryFolder marks_;
   SimReactor reactor_;
-  SharedFencing fencing_{reactor_};
+  SimBarrierJobs barrier_jobs_{reactor_, SimBarrierJobs::Back::later};
+  SharedFencing fencing_{reactor_, &barrier_jobs_};
   TimePoint began_{};
   std::size_t portals_ = 0;
   bool contended_ = false;

@@ -14,6 +14,7 @@
 #include "multipath/fencing/barrier_use.h"
 #include "multipath/fencing/lun_write_barrier.h"
 #include "tests/simulation/host/product_configuration.h"
+#include "tests/support/sim_barrier_jobs.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -209,13 +210,15 @@ class ProductProcess::Inside {
   explicit Inside(Environment from)
       : environment(std::move(from)),
         leaky(environment.grants),
+        barrier_jobs(environment.io, SimBarrierJobs::Back::at_once),
         plane(environment.io, environment.control,
               environment.breakage == Breakage::pages_stay_mapped ? static_cast<GrantTable&>(leaky)
                                                                   : environment.grants,
               environment.channels, 0, environment.guest,
               environment.breakage == Breakage::lonely_processes
                   ? std::string()
-                  : barrier_directory(environment.configuration.run_directory)),
+                  : barrier_directory(environment.configuration.run_directory),
+              {}, {}, &barrier_jobs),
         watched(plane, environment.io, environment.breakage),
         resolver(environment.control, std::make_unique<NoInquirer>()),
         backend(GuestBackend::Environment{environment.control, environment.open_store,
@@ -230,6 +233,7 @@ class ProductProcess::Inside {
 
   Environment environment;
   LeakyGrantTable leaky;
+  SimBarrierJobs barrier_jobs;
   GuestDataPlane plane;
   WatchedDataPlane watched;
   PathDiscovery resolver;
