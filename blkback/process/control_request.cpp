@@ -96,26 +96,21 @@ Parsed parse_waiting(const Words& words) {
   });
 }
 
-Parsed parse_selector(const Words& words) {
-  return parse_path_selector(words.value).map([](PathSelectorKind selector) {
+template <auto kParse, auto kMember>
+Parsed parse_policy(const Words& words) {
+  return kParse(words.value).map([](auto policy) {
     SetPolicies change;
-    change.policies.path_selector = selector;
+    change.policies.*kMember = policy;
     return DiskChange::What(change);
   });
 }
 
-Parsed parse_grouping(const Words& words) {
-  return parse_path_grouping_policy(words.value).map([](PathGroupingPolicy policy) {
-    SetPolicies change;
-    change.policies.path_grouping_policy = policy;
-    return DiskChange::What(change);
-  });
-}
-
+using Policies = PathPolicySettings;
 constexpr Meaning kSettings[] = {
     {"no_path_retry", parse_waiting},
-    {"path_selector", parse_selector},
-    {"path_grouping_policy", parse_grouping},
+    {"path_selector", parse_policy<&parse_path_selector, &Policies::path_selector>},
+    {"path_grouping_policy",
+     parse_policy<&parse_path_grouping_policy, &Policies::path_grouping_policy>},
 };
 
 Parsed parse_setting(const Words& words) {

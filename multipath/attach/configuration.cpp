@@ -12,13 +12,10 @@ std::string Portal::to_string() const {
 }
 
 Duration longest_quiesce_time(const Configuration& configuration) {
-  auto longest = configuration.multipath.quiesce_time;
-  for (const auto& [name, target] : configuration.targets) {
-    longest = std::max(longest, target.multipath.quiesce_time);
-  }
-  for (const auto& [alias, lun] : configuration.luns) {
-    longest = std::max(longest, lun.multipath.quiesce_time);
-  }
+  std::chrono::milliseconds longest{};
+  for_each_options(configuration, [&](const DiskOptions& options) {
+    longest = std::max(longest, options.multipath.quiesce_time);
+  });
   return longest;
 }
 

@@ -61,35 +61,31 @@ template <class Value>
 // Where options were written: "FILE:LINE", by name.
 using SettingPlaces = std::map<std::string, std::string, std::less<>>;
 
-// What the config file says of a target as a whole.
-struct ConfiguredTarget {
-  SessionOptions session;
+// What can be said of all disks, of those of a target, and of one; of the latter two with what is
+// said above them.
+struct DiskOptions {
+  SessionOptions session;  // portal, target and isid are filled in at attach
   MultipathOptions multipath;
   PortalOptions paths;
   SettingPlaces places;
 };
 
+// What the config file says of a target as a whole.
+struct ConfiguredTarget : DiskOptions {};
+
 // A LUN named in the config file.
-struct ConfiguredLun {
+struct ConfiguredLun : DiskOptions {
   std::string alias;
   std::string target_name;
   std::vector<std::string> other_target_names;  // that lead to the same LUN
   std::uint16_t lun = 0;
   std::vector<Portal> portals;  // empty: found by discovery on the portal list
-  SessionOptions session;       // global settings with this LUN's over them; portal,
-  MultipathOptions multipath;   // target and isid are filled in at attach
-  PortalOptions paths;
-  SettingPlaces places;
 };
 
-struct Configuration {
+struct Configuration : DiskOptions {
   std::string initiator_name;
   std::vector<Portal> discovery_portals;
-  SessionOptions session;      // defaults for every session
-  MultipathOptions multipath;  // defaults for every disk
-  PortalOptions paths;
-  SettingPlaces places;
-  std::map<std::string, ConfiguredTarget> targets;  // by name; global settings with these over them
+  std::map<std::string, ConfiguredTarget> targets;  // by name
   std::map<std::string, ConfiguredLun> luns;        // by alias
   std::uint32_t max_ring_page_order = 4;  // log2 of the most ring pages offered to a guest
   std::string run_directory = "/run/iscsi-blkback";        // control sockets, barriers of LUNs
@@ -97,6 +93,17 @@ struct Configuration {
   std::string log_level = "info";
   bool core_dumps = false;  // of stacks; see core_dumps.h
 };
+
+// Each DiskOptions of a configuration, which may be const.
+void for_each_options(auto& configuration, auto&& visit) {
+  visit(configuration);
+  for (auto& [name, target] : configuration.targets) {
+    visit(target);
+  }
+  for (auto& [alias, lun] : configuration.luns) {
+    visit(lun);
+  }
+}
 
 // Of all disks that may be.
 [[nodiscard]] Duration longest_quiesce_time(const Configuration& configuration);

@@ -11,64 +11,33 @@ namespace {
 
 constexpr const char* kPlaceOfDiskLine = "the disk's target";
 
-void apply(const DiskSettings& settings, SessionOptions& session, MultipathOptions& multipath) {
-  if (settings.path_grouping_policy) {
-    multipath.path_grouping_policy = *settings.path_grouping_policy;
-  }
-  if (settings.path_selector) {
-    multipath.path_selector = *settings.path_selector;
-  }
-  if (settings.rr_min_io) {
-    multipath.rr_min_io = *settings.rr_min_io;
-  }
-  if (settings.prio) {
-    multipath.prio = *settings.prio;
-  }
-  if (settings.failback) {
-    multipath.failback = *settings.failback;
-  }
-  if (settings.polling_interval) {
-    multipath.polling_interval = *settings.polling_interval;
-  }
-  if (settings.checker_timeout) {
-    multipath.checker_timeout = *settings.checker_timeout;
-  }
-  if (!settings.no_path_retry.empty()) {
-    multipath.no_path_retry =
-        parse_no_path_retry(settings.no_path_retry, multipath.polling_interval).value();
-  }
-  if (settings.shared) {
-    multipath.shared = *settings.shared;
-  }
-  if (settings.wwid) {
-    multipath.wwid = settings.wwid;
-  }
-  if (settings.login_timeout) {
-    session.login_timeout = *settings.login_timeout;
-  }
-  if (settings.logout_timeout) {
-    session.logout_timeout = *settings.logout_timeout;
-  }
-  if (settings.noop_out_interval) {
-    session.noop_out_interval = *settings.noop_out_interval;
-  }
-  if (settings.noop_out_timeout) {
-    session.noop_out_timeout = *settings.noop_out_timeout;
-  }
-}
-
 // What is behind '?' takes the place of what the configuration file says.
-void note_places(const DiskSettings& settings, SettingPlaces& places) {
-  const auto note = [&](const char* name, bool is_set) {
-    if (is_set) {
-      places.insert_or_assign(name, kPlaceOfDiskLine);
+void apply(const DiskSettings& settings, DiskOptions& options) {
+  const auto put = [&](const char* name, auto& option, const auto& setting) {
+    if (setting) {
+      option = *setting;
+      options.places.insert_or_assign(name, kPlaceOfDiskLine);
     }
   };
-  note("path_grouping_policy", settings.path_grouping_policy.has_value());
-  note("path_selector", settings.path_selector.has_value());
-  note("rr_min_io", settings.rr_min_io.has_value());
-  note("prio", settings.prio.has_value());
-  note("shared", settings.shared.has_value());
+  SessionOptions& session = options.session;
+  MultipathOptions& multipath = options.multipath;
+  put("path_grouping_policy", multipath.path_grouping_policy, settings.path_grouping_policy);
+  put("path_selector", multipath.path_selector, settings.path_selector);
+  put("rr_min_io", multipath.rr_min_io, settings.rr_min_io);
+  put("prio", multipath.prio, settings.prio);
+  put("failback", multipath.failback, settings.failback);
+  put("polling_interval", multipath.polling_interval, settings.polling_interval);
+  put("checker_timeout", multipath.checker_timeout, settings.checker_timeout);
+  put("shared", multipath.shared, settings.shared);
+  put("wwid", multipath.wwid, settings.wwid);
+  put("login_timeout", session.login_timeout, settings.login_timeout);
+  put("logout_timeout", session.logout_timeout, settings.logout_timeout);
+  put("noop_out_interval", session.noop_out_interval, settings.noop_out_interval);
+  put("noop_out_timeout", session.noop_out_timeout, settings.noop_out_timeout);
+  if (!settings.no_path_retry.empty()) {
+    multipath.no_path_retry =
+        parse_no_path_retry(settings.no_path_retry).value().with(multipath.polling_interval);
+  }
 }
 
 bool names_target(const ConfiguredLun& lun, const std::string& name) {
@@ -154,11 +123,6 @@ bool same_path(const ResolvedPortal& one, const ResolvedPortal& other) {
 Result<DiskConfig> configure_disk(const DiskUrl& target, const Configuration& configuration,
                                   const std::string& name, bool read_only) {
   DiskConfig plan;
-  plan.session = configuration.session;
-  plan.multipath = configuration.multipath;
-  plan.paths = configuration.paths;
-  plan.places = configuration.places;
-  plan.multipath.alias = name;
   plan.target_name = target.target_name;
   plan.other_target_names = target.other_target_names;
   plan.lun = target.lun;
@@ -179,19 +143,15 @@ Result<DiskConfig> configure_disk(const DiskUrl& target, const Configuration& co
   const ConfiguredTarget* const whole = find_iscsi_name(
       configuration.targets, configured != nullptr ? configured->target_name : target.target_name);
   const SessionOptions& of_target = whole != nullptr ? whole->session : configuration.session;
-  if (configured == nullptr && whole != nullptr) {
-    plan.session = whole->session;
-    plan.multipath = whole->multipath;
-    plan.multipath.alias = name;
-    plan.paths = whole->paths;
-    plan.places = whole->places;
-  }
+  const DiskOptions* said = &configuration;
   if (configured != nullptr) {
-    plan.session = configured->session;
-    plan.multipath = configured->multipath;
-    plan.paths = configured->paths;
-    plan.places = configured->places;
-    plan.multipath.alias = configured->alias;
+    said = configured;
+  } else if (whole != nullptr) {
+    said = whole;
+  }
+  static_cast<DiskOptions&>(plan) = *said;
+  plan.multipath.alias = configured != nullptr ? configured->alias : name;
+  if (configured != nullptr) {
     plan.target_name = configured->target_name;
     plan.other_target_names = configured->other_target_names;
     plan.lun = configured->lun;
@@ -209,9 +169,8 @@ Result<DiskConfig> configure_disk(const DiskUrl& target, const Configuration& co
       plan.portals = configured->portals;
     }
   }
-  apply(target.settings, plan.session, plan.multipath);
+  apply(target.settings, plan);
   plan.session_variant = session_variant(plan.session, of_target);
-  note_places(target.settings, plan.places);
   // The configuration file has been checked by itself.
   if (const auto found = find_contradiction(plan.multipath)) {
     return fail(ErrorCode::invalid_argument, with_places(*found, plan.places));

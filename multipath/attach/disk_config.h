@@ -15,17 +15,14 @@
 namespace iscsi_blkback {
 
 // What has to be looked up before the disk can be opened.
-struct DiskConfig {
+struct DiskConfig
+    : DiskOptions {  // places: of what the configuration sets, and "the disk's target"
   std::string target_name;
   std::vector<std::string> other_target_names;  // to be asked for, too
   std::uint16_t lun = 0;
   std::vector<Portal> portals;  // empty: ask the discovery portals
   std::vector<Portal> discovery_portals;
-  PortalOptions paths;
-  SessionOptions session;             // what differs between paths is open
   std::uint32_t session_variant = 0;  // see session_isid.h
-  MultipathOptions multipath;
-  SettingPlaces places;  // of what the configuration sets, and "the disk's target"
 };
 
 // name: what the disk is called when the configuration has no alias for it ("xvda"). Error: invalid_argument, one

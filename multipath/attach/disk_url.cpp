@@ -4,15 +4,20 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <utility>
 
 #include "base/ascii_case.h"
 #include "base/decimal.h"
 #include "base/printable_text.h"
+#include "base/split.h"
 #include "initiator/login/login_text.h"
 #include "initiator/login/portal_text.h"
 
 namespace iscsi_blkback {
 namespace {
+
+using std::chrono_literals::operator""ms;
 
 constexpr std::string_view kScheme = "iscsi:";
 constexpr std::string_view kRawFormat = "aio";  // libxl's word for it
@@ -84,12 +89,10 @@ Result<void> check_rest_of_line(std::string_view target) {
   if (rest.starts_with("//")) {
     rest.remove_prefix(std::min(rest.find('/', 2), rest.size()));
   }
-  for (std::size_t comma = rest.find(','); comma != std::string_view::npos;
-       comma = rest.find(',')) {
-    rest.remove_prefix(comma + 1);
-    rest.remove_prefix(std::min(rest.find_first_not_of(kBlanks), rest.size()));
-    std::string_view word = rest.substr(0, rest.find(','));
-    word = word.substr(0, word.find_last_not_of(kBlanks) + 1);
+  auto words = split(rest, ',');
+  words.erase(words.begin());
+  for (std::string_view word : words) {
+    word = trimmed(word, kBlanks);
     const std::size_t equals = word.find('=');
     std::string key = lower(word.substr(0, equals));
     key.erase(key.find_last_not_of(kBlanks) + 1);
@@ -155,16 +158,12 @@ bool contains_secret(std::string_view text) {
                                                             : text.substr(0, text.find('/'));
   // libiscsi's user[%password]@host; a '%' alone is a password whose '@' was forgotten, but for the
   // zone of an IPv6 address.
-  std::string_view host_part = authority.substr(0, authority.find('?'));
-  while (text.starts_with("//") && !host_part.empty()) {
-    const std::size_t comma = std::min(host_part.find(','), host_part.size());
-    const std::string_view portal = host_part.substr(0, comma);
+  for (const std::string_view portal : split(authority.substr(0, authority.find('?')), ',')) {
     const std::size_t percent = portal.find('%');
-    if (percent != std::string_view::npos &&
+    if (text.starts_with("//") && percent != std::string_view::npos &&
         portal.substr(0, percent).find(':') == std::string_view::npos) {
       return true;
     }
-    host_part.remove_prefix(std::min(comma + 1, host_part.size()));
   }
   const std::string searched = lower(text);
   constexpr std::array<std::string_view, 6> kSecretWords = {"@",    "password", "passwd",
@@ -267,40 +266,21 @@ Result<void> add_portal(std::vector<Portal>& portals, Portal portal) {
 Result<std::vector<Portal>> parse_portals(std::string_view text) {
   std::vector<Portal> portals;
   bool may_have_tag = false;
-  while (true) {
-    const std::size_t comma = text.find(',');
-    const std::string_view word = text.substr(0, comma);
+  for (const std::string_view word : split(text, ',')) {
     if (may_have_tag && is_group_tag(word)) {
       may_have_tag = false;
-    } else {
-      Result<Portal> portal = parse_portal(with_plain_zone(word));
-      if (!portal) {
-        return tl::unexpected(portal.error());
-      }
-      if (auto added = add_portal(portals, std::move(*portal)); !added) {
-        return tl::unexpected(added.error());
-      }
-      may_have_tag = true;
+      continue;
     }
-    if (comma == std::string_view::npos) {
-      return portals;
+    Result<Portal> portal = parse_portal(with_plain_zone(word));
+    if (!portal) {
+      return tl::unexpected(portal.error());
     }
-    text.remove_prefix(comma + 1);
+    if (auto added = add_portal(portals, std::move(*portal)); !added) {
+      return tl::unexpected(added.error());
+    }
+    may_have_tag = true;
   }
-}
-
-Result<void> parse_seconds(std::string_view key, std::string_view value,
-                           std::optional<std::chrono::milliseconds>& setting) {
-  // As in the configuration file.
-  const std::chrono::milliseconds least(key == "noop_out_interval" ? 0 : 100);
-  constexpr std::chrono::seconds kMost{3600};
-  const auto seconds = parse_decimal_seconds(value);
-  if (!seconds || *seconds < least || *seconds > kMost) {
-    return tl::unexpected(invalid(fmt::format("{} is not a number of seconds from {} to {}", key,
-                                              least.count() == 0 ? "0" : "0.1", kMost.count())));
-  }
-  setting = *seconds;
-  return {};
+  return portals;
 }
 
 // prio_args follow one another with commas; %xx for a comma within one, or for a blank.
@@ -316,17 +296,12 @@ Result<void> parse_prio(std::optional<std::string_view> prio, std::optional<std:
     return tl::unexpected(invalid(kPrioritizerNames));
   }
   std::vector<std::string> arguments;
-  while (list) {
-    const std::size_t comma = list->find(',');
-    auto argument = percent_decoded(list->substr(0, comma));
+  for (const std::string_view part : list ? split(*list, ',') : std::vector<std::string_view>{}) {
+    auto argument = percent_decoded(part);
     if (!argument) {
       return tl::unexpected(invalid("prio_args has a '%' without two hexadecimal digits"));
     }
     arguments.push_back(std::move(*argument));
-    if (comma == std::string_view::npos) {
-      break;
-    }
-    list->remove_prefix(comma + 1);
   }
   auto made = make_prioritizer(*kind, arguments);
   if (!made) {  // its sentence repeats what was given
@@ -337,134 +312,129 @@ Result<void> parse_prio(std::optional<std::string_view> prio, std::optional<std:
   return {};
 }
 
-Result<void> apply_setting(std::string_view key, std::string_view value, DiskSettings& settings) {
-  if (key == "path_grouping_policy") {
-    const auto policy = parse_path_grouping_policy(value);
-    if (!policy) {
-      return tl::unexpected(policy.error());
-    }
-    settings.path_grouping_policy = *policy;
-    return {};
+// "%20" is the blank before the selector's number of arguments.
+Result<PathSelectorKind> parse_written_selector(std::string_view value) {
+  return parse_path_selector(value.ends_with("%200") ? value.substr(0, value.size() - 4) : value);
+}
+
+Result<std::uint32_t> parse_rr_min_io(std::string_view value) {
+  if (const auto number = parse_number<std::uint32_t>(value, 1, 100000)) {
+    return *number;
   }
-  if (key == "path_selector") {
-    // "%20" is the blank before the selector's number of arguments.
-    const auto selector =
-        parse_path_selector(value.ends_with("%200") ? value.substr(0, value.size() - 4) : value);
-    if (!selector) {
-      return tl::unexpected(selector.error());
-    }
-    settings.path_selector = *selector;
-    return {};
+  return tl::unexpected(invalid("rr_min_io is not a number from 1 to 100000"));
+}
+
+Result<std::string> check_no_path_retry(std::string_view value) {
+  return parse_no_path_retry(value).map([&](const auto&) { return std::string(value); });
+}
+
+Result<std::string> parse_written_wwid(std::string_view value) {
+  const auto decoded = percent_decoded(value);
+  return decoded ? parse_wwid(*decoded)
+                 : tl::unexpected(invalid("wwid has a '%' without two hexadecimal digits"));
+}
+
+Result<bool> parse_shared(std::string_view value) {
+  if (value == "yes" || value == "no") {
+    return value == "yes";
   }
-  if (key == "rr_min_io") {
-    settings.rr_min_io = parse_number<std::uint32_t>(value, 1, 100000);
-    return settings.rr_min_io
-               ? Result<void>{}
-               : tl::unexpected(invalid("rr_min_io is not a number from 1 to 100000"));
+  return tl::unexpected(invalid("shared is neither yes nor no"));
+}
+
+// A key behind '?', and how its value gets into the settings.
+struct SettingKey {
+  std::string_view key;
+  Result<void> (*take)(const SettingKey& key, std::string_view value, DiskSettings& settings);
+  std::chrono::milliseconds least{};  // of a time
+};
+
+template <auto kParse, auto kMember>
+constexpr SettingKey parsed_by(std::string_view key) {
+  return {key, [](const SettingKey&, std::string_view value, DiskSettings& settings) {
+            return kParse(value).map([&](auto&& parsed) { settings.*kMember = std::move(parsed); });
+          }};
+}
+
+// least: as in the configuration file.
+template <auto kMember>
+constexpr SettingKey seconds(std::string_view key, std::chrono::milliseconds least = 100ms) {
+  return {key,
+          [](const SettingKey& self, std::string_view value, DiskSettings& settings) {
+            constexpr std::chrono::seconds kMost{3600};
+            settings.*kMember = parse_decimal_seconds(value);
+            if (!(settings.*kMember >= self.least) || *(settings.*kMember) > kMost) {
+              return Result<void>(tl::unexpected(
+                  invalid(fmt::format("{} is not a number of seconds from {} to {}", self.key,
+                                      self.least == 0ms ? "0" : "0.1", kMost.count()))));
+            }
+            return Result<void>();
+          },
+          least};
+}
+
+// Taken together, by parse_prio().
+constexpr SettingKey of_prio(std::string_view key) {
+  return {key, [](const SettingKey&, std::string_view, DiskSettings&) { return Result<void>(); }};
+}
+
+using Settings = DiskSettings;
+constexpr SettingKey kSettingKeys[] = {
+    parsed_by<&parse_path_grouping_policy, &Settings::path_grouping_policy>("path_grouping_policy"),
+    parsed_by<&parse_written_selector, &Settings::path_selector>("path_selector"),
+    parsed_by<&parse_rr_min_io, &Settings::rr_min_io>("rr_min_io"),
+    of_prio("prio"),
+    of_prio("prio_args"),
+    parsed_by<&parse_failback, &Settings::failback>("failback"),
+    parsed_by<&check_no_path_retry, &Settings::no_path_retry>("no_path_retry"),
+    seconds<&Settings::polling_interval>("polling_interval"),
+    seconds<&Settings::checker_timeout>("checker_timeout"),
+    seconds<&Settings::login_timeout>("login_timeout"),
+    seconds<&Settings::logout_timeout>("logout_timeout"),
+    seconds<&Settings::noop_out_interval>("noop_out_interval", 0ms),
+    seconds<&Settings::noop_out_timeout>("noop_out_timeout"),
+    parsed_by<&parse_shared, &Settings::shared>("shared"),
+    parsed_by<&parse_written_wwid, &Settings::wwid>("wwid"),
+};
+
+Error unknown_setting() {
+  std::string known;
+  for (const SettingKey& each : kSettingKeys) {
+    const bool is_last = &each == std::end(kSettingKeys) - 1;
+    known += (known.empty() ? "" : is_last ? " and " : ", ") + std::string(each.key);
   }
-  if (key == "failback") {
-    const auto failback = parse_failback(value);
-    if (!failback) {
-      return tl::unexpected(failback.error());
-    }
-    settings.failback = *failback;
-    return {};
-  }
-  if (key == "no_path_retry") {
-    const auto checked = parse_no_path_retry(value, std::chrono::seconds(5));
-    if (!checked) {
-      return tl::unexpected(checked.error());
-    }
-    settings.no_path_retry = std::string(value);
-    return {};
-  }
-  if (key == "wwid") {
-    const auto decoded = percent_decoded(value);
-    auto wwid = decoded ? parse_wwid(*decoded)
-                        : Result<std::string>(tl::unexpected(
-                              invalid("wwid has a '%' without two hexadecimal digits")));
-    if (!wwid) {
-      return tl::unexpected(wwid.error());
-    }
-    settings.wwid = std::move(*wwid);
-    return {};
-  }
-  if (key == "shared") {
-    if (value != "yes" && value != "no") {
-      return tl::unexpected(invalid("shared is neither yes nor no"));
-    }
-    settings.shared = value == "yes";
-    return {};
-  }
-  if (key == "polling_interval") {
-    return parse_seconds(key, value, settings.polling_interval);
-  }
-  if (key == "checker_timeout") {
-    return parse_seconds(key, value, settings.checker_timeout);
-  }
-  if (key == "login_timeout") {
-    return parse_seconds(key, value, settings.login_timeout);
-  }
-  if (key == "logout_timeout") {
-    return parse_seconds(key, value, settings.logout_timeout);
-  }
-  if (key == "noop_out_interval") {
-    return parse_seconds(key, value, settings.noop_out_interval);
-  }
-  if (key == "noop_out_timeout") {
-    return parse_seconds(key, value, settings.noop_out_timeout);
-  }
-  return tl::unexpected(invalid(
-      "a setting behind '?' is unknown; known are path_grouping_policy, path_selector, rr_min_io, "
-      "prio, prio_args, failback, no_path_retry, polling_interval, checker_timeout, login_timeout, "
-      "logout_timeout, "
-      "noop_out_interval, noop_out_timeout, shared and wwid"));
+  return invalid("a setting behind '?' is unknown; known are " + known);
 }
 
 Result<DiskSettings> parse_settings(std::string_view query) {
   DiskSettings settings;
-  std::vector<std::string_view> seen;
-  std::optional<std::string_view> prio;
-  std::optional<std::string_view> prio_args;
-  while (true) {
-    const std::size_t end = query.find('&');
-    const std::string_view item = query.substr(0, end);
+  std::map<std::string_view, std::string_view> seen;
+  const auto value_of = [&](std::string_view key) {
+    const auto found = seen.find(key);
+    return found == seen.end() ? std::nullopt : std::optional(found->second);
+  };
+  for (const std::string_view item : split(query, '&')) {
     const std::size_t equals = item.find('=');
-    if (item.empty() || equals == std::string_view::npos) {
+    if (equals == std::string_view::npos) {
       return tl::unexpected(invalid("a setting behind '?' is not of the form key=value"));
     }
     const std::string_view key = item.substr(0, equals);
     const std::string_view value = item.substr(equals + 1);
-    if (key == "prio") {
-      prio = value;
-    } else if (key == "prio_args") {
-      prio_args = value;
-    } else if (auto applied = apply_setting(key, value, settings); !applied) {
-      return tl::unexpected(applied.error());
+    const auto known = std::find_if(std::begin(kSettingKeys), std::end(kSettingKeys),
+                                    [&](const SettingKey& each) { return each.key == key; });
+    if (known == std::end(kSettingKeys)) {
+      return tl::unexpected(unknown_setting());
     }
-    if (std::find(seen.begin(), seen.end(), key) != seen.end()) {
+    if (auto taken = known->take(*known, value, settings); !taken) {
+      return tl::unexpected(taken.error());
+    }
+    if (!seen.emplace(key, value).second) {
       return tl::unexpected(invalid(fmt::format("{} is set twice", key)));
     }
-    seen.push_back(key);
-    if (end == std::string_view::npos) {
-      auto applied = parse_prio(prio, prio_args, settings);
-      return applied ? Result<DiskSettings>(std::move(settings)) : tl::unexpected(applied.error());
-    }
-    query.remove_prefix(end + 1);
   }
-}
-
-// What stands between ';'.
-std::vector<std::string_view> parts_of(std::string_view text) {
-  std::vector<std::string_view> parts;
-  for (;;) {
-    const std::size_t end = text.find(';');
-    parts.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) {
-      return parts;
-    }
-    text.remove_prefix(end + 1);
+  if (auto taken = parse_prio(value_of("prio"), value_of("prio_args"), settings); !taken) {
+    return tl::unexpected(taken.error());
   }
+  return settings;
 }
 
 Error too_many_names() {
@@ -480,7 +450,7 @@ Result<DiskUrl> parse_url_body(std::string_view text) {
                 "iscsi://HOST[:PORT][,HOST...]/TARGET-NAME/LUN"));
   }
   const std::size_t lun_at = text.rfind('/');
-  const auto parts = parts_of(text.substr(0, lun_at));
+  const auto parts = split(text.substr(0, lun_at), ';');
   if (parts.size() > kMaxTargetNamesPerDisk) {
     return tl::unexpected(too_many_names());
   }
@@ -526,7 +496,7 @@ Result<DiskUrl> parse_name_body(std::string_view text) {
   DiskUrl target;
   if (is_target_name_type(text)) {
     const std::size_t lun_at = text.rfind('/');
-    for (const std::string_view part : parts_of(text.substr(0, lun_at))) {
+    for (const std::string_view part : split(text.substr(0, lun_at), ';')) {
       auto name = parse_target_name(part);
       if (!name) {
         return tl::unexpected(name.error());
@@ -706,15 +676,6 @@ Result<WrittenNoPathRetry> parse_no_path_retry(std::string_view text) {
   return tl::unexpected(
       invalid("no_path_retry is neither queue, fail, a number of checks (0, which is fail, to "
               "86400), nor a number of seconds with an s behind it"));
-}
-
-Result<NoPathRetry> parse_no_path_retry(std::string_view text,
-                                        std::chrono::milliseconds polling_interval) {
-  const auto written = parse_no_path_retry(text);
-  if (!written) {
-    return tl::unexpected(written.error());
-  }
-  return written->with(polling_interval);
 }
 
 }  // namespace iscsi_blkback

@@ -94,7 +94,5 @@ struct WrittenNoPathRetry {
   }
 };
 [[nodiscard]] Result<WrittenNoPathRetry> parse_no_path_retry(std::string_view text);
-[[nodiscard]] Result<NoPathRetry> parse_no_path_retry(std::string_view text,
-                                                      std::chrono::milliseconds polling_interval);
 
 }  // namespace iscsi_blkback

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdint>
 
+#include "base/split.h"
 #include "base/unique_fd.h"
 #include "multipath/attach/disk_url.h"
 #include "tools/config/config_options.h"
@@ -36,32 +37,18 @@ Result<FileText> read_file(const std::string& path) {
   result.others_may_read = (status.st_mode & (S_IRWXG | S_IRWXO)) != 0;
   std::string& text = result.text;
   std::array<char, 16384> piece{};
-  while (true) {
-    const ssize_t got = ::read(file.get(), piece.data(), piece.size());
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
-    if (got < 0) {
+  for (ssize_t got = -1; got != 0;) {
+    got = ::read(file.get(), piece.data(), piece.size());
+    if (got < 0 && errno != EINTR) {
       return tl::unexpected(system_error(fmt::format("cannot read {}", path), errno));
     }
-    if (got == 0) {
-      return result;
-    }
-    text.append(piece.data(), static_cast<std::size_t>(got));
+    text.append(piece.data(), got < 0 ? 0 : static_cast<std::size_t>(got));
     if (text.size() > kMaxConfigurationBytes) {
       return fail(ErrorCode::invalid_argument,
                   fmt::format("{} has more than {} bytes", path, kMaxConfigurationBytes));
     }
   }
-}
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kBlanks = " \t\r";
-  const std::size_t first = text.find_first_not_of(kBlanks);
-  if (first == std::string_view::npos) {
-    return {};
-  }
-  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+  return result;
 }
 
 // What toml++ cannot cope with: where it looks for blanks and finds a letter like an umlaut, its
@@ -104,14 +91,12 @@ constexpr std::array<std::string_view, 3> kNotToml = {"saw '['", "saw '{'",
                                                       "could not determine value type"};
 
 bool has_secrets(const Configuration& configuration) {
-  const auto of = [](const SessionOptions& session) {
-    return !session.chap.password.empty() || !session.discovery_chap.password.empty();
-  };
-  return of(configuration.session) ||
-         std::any_of(configuration.targets.begin(), configuration.targets.end(),
-                     [&](const auto& target) { return of(target.second.session); }) ||
-         std::any_of(configuration.luns.begin(), configuration.luns.end(),
-                     [&](const auto& lun) { return of(lun.second.session); });
+  bool found = false;
+  for_each_options(configuration, [&](const DiskOptions& options) {
+    found = found || !options.session.chap.password.empty() ||
+            !options.session.discovery_chap.password.empty();
+  });
+  return found;
 }
 
 }  // namespace
@@ -144,17 +129,12 @@ Result<Configuration> parse_configuration(std::string_view text, const std::stri
 Result<std::string> parse_initiator_name(std::string_view text, const std::string& name) {
   std::uint32_t number = 0;
   std::uint32_t generated_at = 0;
-  while (!text.empty()) {
+  for (std::string_view line : split(text, '\n')) {
     ++number;
-    const std::size_t end = text.find('\n');
-    const std::string_view line = trimmed(text.substr(0, end));
-    text = end == std::string_view::npos ? std::string_view{} : text.substr(end + 1);
-    if (line.starts_with('#')) {
-      continue;
-    }
-    const std::size_t equals = line.find('=');
+    line = trimmed(line);
+    const std::size_t equals = std::min(line.find('='), line.size());
     const std::string_view key = trimmed(line.substr(0, equals));
-    if (equals == std::string_view::npos) {
+    if (equals == line.size()) {
       continue;
     }
     if (key == "InitiatorName") {
@@ -165,9 +145,7 @@ Result<std::string> parse_initiator_name(std::string_view text, const std::strin
       }
       return std::string(value);
     }
-    if (key == "GenerateName") {
-      generated_at = number;
-    }
+    generated_at = key == "GenerateName" ? number : generated_at;
   }
   if (generated_at != 0) {
     return fail(ErrorCode::not_found,
@@ -187,13 +165,8 @@ Result<std::string> read_initiator_name(const std::string& path) {
 
 void set_initiator_name(Configuration& configuration, const std::string& name) {
   configuration.initiator_name = name;
-  configuration.session.initiator_name = name;
-  for (auto& [alias, lun] : configuration.luns) {
-    lun.session.initiator_name = name;
-  }
-  for (auto& [target, settings] : configuration.targets) {
-    settings.session.initiator_name = name;
-  }
+  for_each_options(configuration,
+                   [&](DiskOptions& options) { options.session.initiator_name = name; });
 }
 
 Result<Configuration> read_configuration(const ConfigurationFiles& files) {
@@ -229,13 +202,10 @@ Result<Configuration> load_configuration(const ConfigurationFiles& files) {
 }
 
 std::optional<LogLevel> parse_log_level(std::string_view text) {
-  for (const LogLevel level :
-       {LogLevel::error, LogLevel::warning, LogLevel::info, LogLevel::debug}) {
-    if (text == to_string(level)) {
-      return level;
-    }
-  }
-  return std::nullopt;
+  constexpr std::array kLevels{LogLevel::error, LogLevel::warning, LogLevel::info, LogLevel::debug};
+  const auto found = std::find_if(kLevels.begin(), kLevels.end(),
+                                  [&](LogLevel level) { return text == to_string(level); });
+  return found == kLevels.end() ? std::nullopt : std::optional(*found);
 }
 
 bool is_run_directory(std::string_view text) {

@@ -6,49 +6,99 @@
 #include <array>
 #include <initializer_list>
 
-#include "multipath/attach/disk_url.h"
 #include "multipath/attach/policy_contradiction.h"
 
 namespace iscsi_blkback {
 namespace {
 
-// Points to the last of the named options that the section itself has, or to the section, and says
-// where those come from that stand in other sections.
-void refuse_options(const ConfigDraft& draft, std::initializer_list<std::string_view> names,
-                    std::string_view sentence) {
+using Names = std::initializer_list<std::string_view>;
+
+// The last of the named options that the section itself has, or the section. prefix: of the names.
+ConfigEntry last_of(const ConfigDraft& draft, Names names, const std::string& prefix = {}) {
+  ConfigEntry entry = draft.entry;
   std::uint32_t line = 0;
+  for (const std::string_view name : names) {
+    if (const std::uint32_t* here = draft.line_of(prefix + std::string(name))) {
+      line = std::max(line, *here);
+    }
+  }
+  entry.line = line == 0 ? entry.line : line;
+  return entry;
+}
+
+// Says where those options come from that stand in other sections, too.
+void refuse_options(const ConfigDraft& draft, Names names, std::string sentence) {
   std::string elsewhere;
   for (const std::string_view name : names) {
-    if (const std::uint32_t* here = draft.line_of(name)) {
-      line = std::max(line, *here);
-    } else if (const auto place = draft.places.find(name); place != draft.places.end()) {
-      elsewhere += fmt::format("{}{} comes from line {}, {}", elsewhere.empty() ? "" : "; ", name,
+    const auto place = draft.places.find(name);
+    if (place != draft.places.end() && draft.line_of(name) == nullptr) {
+      elsewhere += fmt::format("{}{} comes from line {}, {}", elsewhere.empty() ? " (" : "; ", name,
                                place->second.line, place->second.section);
     }
   }
-  ConfigEntry entry = draft.entry;
-  entry.line = line == 0 ? draft.entry.line : line;
-  entry.refuse(elsewhere.empty() ? std::string(sentence)
-                                 : fmt::format("{} ({})", sentence, elsewhere));
+  last_of(draft, names).refuse(sentence + elsewhere + (elsewhere.empty() ? "" : ")"));
 }
 
 // prefix: of the options' names; shown: in the sentence.
 void check_chap(const ConfigDraft& draft, const ChapOptions& chap, const std::string& prefix,
                 const char* shown) {
-  ConfigEntry where = draft.entry;
-  std::uint32_t line = 0;
-  for (const char* option :
-       {"authmethod", "chap_algs", "username", "password", "username_in", "password_in"}) {
-    if (const std::uint32_t* here = draft.line_of(prefix + option)) {
-      line = std::max(line, *here);
-    }
-  }
-  where.line = line == 0 ? draft.entry.line : line;
+  const ConfigEntry where = last_of(
+      draft, {"authmethod", "chap_algs", "username", "password", "username_in", "password_in"},
+      prefix);
   if (draft.line_of(prefix + "authmethod") != nullptr && !chap.enabled()) {
-    where.refuse(fmt::format("{}: CHAP needs a username and a password", shown));
+    where.refuse("{}: CHAP needs a username and a password", shown);
   }
   if (auto checked = check_chap_options(chap); !checked) {
-    where.refuse(fmt::format("{}: {}", shown, checked.error().message));
+    where.refuse("{}: {}", shown, checked.error().message);
+  }
+}
+
+// Of two numbers.
+struct Order {
+  const char* words;
+  bool (*holds)(std::int64_t one, std::int64_t other);
+};
+constexpr bool not_above(std::int64_t one, std::int64_t other) {
+  return one <= other;
+}
+constexpr Order kNotGreater{"not be greater than", not_above};
+constexpr Order kNotLonger{"not be longer than", not_above};
+constexpr Order kNotShorter{"not be shorter than",
+                            [](std::int64_t one, std::int64_t other) { return one >= other; }};
+constexpr Order kShorter{"be shorter than",
+                         [](std::int64_t one, std::int64_t other) { return one < other; }};
+
+// "ONE (2 s) must not be longer than OTHER (1 s)BECAUSE".
+struct OrderRule {
+  std::string_view one;
+  Order must;
+  std::string_view other;
+  const char* because = "";
+  bool follows = false;  // where one is not set, it follows the other
+};
+constexpr OrderRule kOrderRules[] = {
+    {"FirstBurstLength", kNotGreater, "MaxBurstLength", " (RFC 7143 13.14)"},
+    {"relogin_backoff_min", kNotLonger, "relogin_backoff_max"},
+    {"connect_timeout", kNotLonger, "login_timeout"},
+    {"stall_probe", kNotLonger, "path_timeout"},
+    {"max_polling_interval", kNotShorter, "polling_interval", "", true},
+    {"fence_settle_time", kShorter, "quiesce_time", ", after which no fence is needed", true},
+};
+
+void check_order(const OrderRule& rule, ConfigDraft& draft) {
+  const auto number = [&](std::string_view name) {
+    return *find_option(name, kOfDisks)->number_in(draft);
+  };
+  const auto shown = [&](std::string_view name) {
+    return find_option(name, kOfDisks)->kind == ConfigOption::Kind::seconds
+               ? in_seconds(std::chrono::milliseconds(number(name))) + " s"
+               : fmt::format("{}", number(name));
+  };
+  const bool counts = !rule.follows || draft.places.contains(rule.one);
+  if (counts && !rule.must.holds(number(rule.one), number(rule.other))) {
+    refuse_options(draft, {rule.one, rule.other},
+                   fmt::format("{} ({}) must {} {} ({}){}", rule.one, shown(rule.one),
+                               rule.must.words, rule.other, shown(rule.other), rule.because));
   }
 }
 
@@ -89,16 +139,12 @@ void check_device(ConfigDraft device, const ConfigDraft& defaults) {
 }
 
 void decide_no_path_retry(ConfigDraft& draft) {
-  if (!draft.no_path_retry.empty()) {
-    draft.multipath.no_path_retry =
-        parse_no_path_retry(draft.no_path_retry, draft.multipath.polling_interval)
-            .value_or(std::nullopt);
+  if (draft.no_path_retry) {
+    draft.multipath.no_path_retry = draft.no_path_retry->with(draft.multipath.polling_interval);
   }
 }
 
 void check_section(ConfigDraft& draft) {
-  const SessionOptions& session = draft.session;
-  const MultipathOptions& multipath = draft.multipath;
   for (const char* part : {"iface.net_ifacename", "iface.ipaddress", "iface.hwaddress"}) {
     if (draft.line_of("interfaces") != nullptr && draft.line_of(part) != nullptr) {
       refuse_options(draft, {"interfaces", part},
@@ -106,46 +152,15 @@ void check_section(ConfigDraft& draft) {
     }
   }
   if (!draft.chap_off) {
-    check_chap(draft, session.chap, "", "node.session.auth");
+    check_chap(draft, draft.session.chap, "", "node.session.auth");
   }
   if (!draft.discovery_chap_off) {
-    check_chap(draft, session.discovery_chap, "discovery.sendtargets.auth.",
+    check_chap(draft, draft.session.discovery_chap, "discovery.sendtargets.auth.",
                "discovery.sendtargets.auth");
   }
   check_policies(draft);
-  if (session.first_burst_length > session.max_burst_length) {
-    refuse_options(draft, {"FirstBurstLength", "MaxBurstLength"},
-                   fmt::format("FirstBurstLength ({}) must not be greater than MaxBurstLength ({}) "
-                               "(RFC 7143 13.14)",
-                               session.first_burst_length, session.max_burst_length));
-  }
-  const auto check_times = [&](const char* one, std::chrono::milliseconds time, const char* must,
-                               const char* other, std::chrono::milliseconds than, bool right,
-                               const char* because = "") {
-    if (!right) {
-      refuse_options(draft, {one, other},
-                     fmt::format("{} ({} s) must {} {} ({} s){}", one, in_seconds(time), must,
-                                 other, in_seconds(than), because));
-    }
-  };
-  const auto ordered = [&](const char* one, std::chrono::milliseconds time, const char* other,
-                           std::chrono::milliseconds than) {
-    check_times(one, time, "not be longer than", other, than, time <= than);
-  };
-  ordered("relogin_backoff_min", session.relogin_backoff_min, "relogin_backoff_max",
-          session.relogin_backoff_max);
-  ordered("connect_timeout", session.connect_timeout, "login_timeout", session.login_timeout);
-  ordered("stall_probe", session.stall_probe, "path_timeout", session.path_timeout);
-  // The defaults of these two follow the other one.
-  if (draft.places.contains("max_polling_interval")) {
-    check_times("max_polling_interval", multipath.max_polling_interval, "not be shorter than",
-                "polling_interval", multipath.polling_interval,
-                multipath.max_polling_interval >= multipath.polling_interval);
-  }
-  if (draft.places.contains("fence_settle_time")) {
-    check_times("fence_settle_time", multipath.fence_settle_time, "be shorter than", "quiesce_time",
-                multipath.quiesce_time, multipath.fence_settle_time < multipath.quiesce_time,
-                ", after which no fence is needed");
+  for (const OrderRule& rule : kOrderRules) {
+    check_order(rule, draft);
   }
   decide_no_path_retry(draft);
 }

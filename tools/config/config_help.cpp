@@ -43,7 +43,7 @@ std::string described(const ConfigOption& option) {
   if (option.kind == ConfigOption::Kind::seconds) {
     text += " seconds";
   }
-  const auto by_default = option.default_value == nullptr ? std::nullopt : option.default_value();
+  const auto by_default = option.default_value();
   return by_default ? text + ", default " + number(option, *by_default) : text;
 }
 

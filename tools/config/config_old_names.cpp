@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/ascii_case.h"
+#include "base/split.h"
 #include "tools/config/config_options.h"
 
 namespace iscsi_blkback {
@@ -149,12 +150,9 @@ std::size_t distance(std::string_view left, std::string_view right) {
 
 std::string_view why_meaningless(std::string_view name) {
   for (const auto& [why, names] : kOldNames) {
-    for (std::size_t begin = 0; begin < names.size();) {
-      const std::string_view one = names.substr(begin, names.find(' ', begin) - begin);
-      if (one == name) {
-        return why;
-      }
-      begin += one.size() + 1;
+    const std::vector<std::string_view> list = split(names, ' ');
+    if (std::find(list.begin(), list.end(), name) != list.end()) {
+      return why;
     }
   }
   // The rest of a record of iscsiadm -m iface: what an adapter may be told.

@@ -1,17 +1,14 @@
 #include "tools/config/config_options.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <array>
 #include <charconv>
-#include <cstddef>
 #include <type_traits>
 #include <utility>
 
 #include "base/decimal.h"
 #include "base/log.h"
-#include "multipath/attach/disk_url.h"
+#include "base/split.h"
+#include "base/words.h"
 #include "multipath/path/pr_registration.h"
 #include "tools/config/config.h"
 
@@ -19,38 +16,32 @@ namespace iscsi_blkback {
 namespace {
 
 using Milliseconds = std::chrono::milliseconds;
+using Kind = ConfigOption::Kind;
 
 // --- Texts: what they are read as; nothing, false or an error: they are refused
 
-template <class Value>
-std::optional<Value> named(std::string_view text,
-                           std::initializer_list<std::pair<std::string_view, Value>> words) {
-  for (const auto& [word, value] : words) {
-    if (text == word) {
-      return value;
-    }
-  }
-  return std::nullopt;
-}
+constexpr Word<bool> kSaysNoChap[] = {{"None", true}, {"CHAP", false}};
+constexpr Word<DigestOffer> kDigestOffers[] = {{"None", DigestOffer::none},
+                                               {"CRC32C", DigestOffer::crc32c},
+                                               {"CRC32C,None", DigestOffer::crc32c_or_none},
+                                               {"None,CRC32C", DigestOffer::none_or_crc32c}};
+constexpr Word<RrWeight> kRrWeights[] = {{"uniform", RrWeight::uniform},
+                                         {"priorities", RrWeight::priorities}};
+constexpr Word<NoSpacePolicy> kNoSpacePolicies[] = {{"hold", NoSpacePolicy::hold},
+                                                    {"fail", NoSpacePolicy::fail}};
+constexpr Word<bool> kGrows[] = {{"grow_only", true}, {"never", false}};
+constexpr Word<PortalGroupFences> kPortalGroupFences[] = {{"Yes", PortalGroupFences::yes},
+                                                          {"No", PortalGroupFences::no},
+                                                          {"Trial", PortalGroupFences::trial}};
+// Of features, and the options that they set. multipathd takes the last one out as well, for an
+// option that a LUN needs nobody to set.
+constexpr Word<const char*> kFeatures[] = {{"queue_if_no_path", "no_path_retry"},
+                                           {"pg_init_retries", "pg_init_retries"},
+                                           {"pg_init_delay_msecs", "pg_init_delay"},
+                                           {"retain_attached_hw_handler", ""}};
 
-std::optional<bool> says_no_chap(std::string_view word) {
-  return named<bool>(word, {{"None", true}, {"CHAP", false}});
-}
-std::optional<DigestOffer> digest_named(std::string_view word) {
-  return named<DigestOffer>(word, {{"None", DigestOffer::none},
-                                   {"CRC32C", DigestOffer::crc32c},
-                                   {"CRC32C,None", DigestOffer::crc32c_or_none},
-                                   {"None,CRC32C", DigestOffer::none_or_crc32c}});
-}
-std::optional<RrWeight> rr_weight_named(std::string_view word) {
-  return named<RrWeight>(word,
-                         {{"uniform", RrWeight::uniform}, {"priorities", RrWeight::priorities}});
-}
-std::optional<NoSpacePolicy> no_space_named(std::string_view word) {
-  return named<NoSpacePolicy>(word, {{"hold", NoSpacePolicy::hold}, {"fail", NoSpacePolicy::fail}});
-}
 Result<bool> says_grow_only(std::string_view word) {
-  if (const auto grows = named<bool>(word, {{"grow_only", true}, {"never", false}})) {
+  if (const auto grows = named<kGrows>(word)) {
     return *grows;
   }
   return fail(ErrorCode::invalid_argument,
@@ -81,17 +72,13 @@ std::optional<std::uint64_t> parse_reservation_key(std::string_view word) {
 
 std::optional<std::vector<ChapAlgorithm>> chap_list(std::string_view list) {
   std::vector<ChapAlgorithm> algorithms;
-  for (std::size_t begin = 0; begin <= list.size();) {
-    const std::size_t comma = std::min(list.find(',', begin), list.size());
-    std::string_view word = list.substr(begin, comma - begin);
-    word.remove_prefix(std::min(word.find_first_not_of(' '), word.size()));
-    const auto algorithm = parse_chap_algorithm(word.substr(0, word.find_last_not_of(' ') + 1));
+  for (const std::string_view word : split(list, ',')) {
+    const auto algorithm = parse_chap_algorithm(trimmed(word, " "));
     if (!algorithm ||
         std::find(algorithms.begin(), algorithms.end(), *algorithm) != algorithms.end()) {
       return std::nullopt;
     }
     algorithms.push_back(*algorithm);
-    begin = comma + 1;
   }
   return algorithms;
 }
@@ -118,29 +105,27 @@ bool is_source_address(std::string_view text) {
 std::string pattern_of(const ConfigEntry& entry) {
   std::string value = text_of(entry);
   if (auto checked = check_pattern(value, false); !checked) {
-    entry.refuse(entry.name + " " + checked.error().message);
+    entry.refuse("{} {}", entry.name, checked.error().message);
   }
   return value;
 }
 
 std::vector<std::string> prio_args_of(const ConfigEntry& entry) {
   std::vector<std::string> words = texts_of(entry);
-  if (words.size() == 1 && words.front().empty()) {
-    words.clear();  // multipath.conf's default
-  }
-  return words;
+  return words == std::vector<std::string>{""} ? std::vector<std::string>{}  // the old default
+                                               : words;
 }
 
 std::vector<PathRule> path_weights_of(const ConfigEntry& entry) {
   constexpr std::uint32_t kMaxWeight = 100;  // dm-mpath's relative_throughput
   std::vector<PathRule> rules;
   for (const std::string& word : texts_of(entry)) {
-    auto rule = parse_path_rule(word, kMaxWeight);
-    if (!rule) {
-      entry.refuse("path_weights " + rule.error().message);
+    if (auto rule = parse_path_rule(word, kMaxWeight)) {
+      rules.push_back(std::move(*rule));
+    } else {
+      entry.refuse("path_weights {}", rule.error().message);
       break;
     }
-    rules.push_back(std::move(*rule));
   }
   return rules;
 }
@@ -150,37 +135,31 @@ Failback failback_of(const ConfigEntry& entry) {
       entry, "\"immediate\", \"manual\", \"followover\" or a number of seconds")));
 }
 
-std::string no_path_retry_of(const ConfigEntry& entry) {
-  std::string word =
-      word_or_number_of(entry, "\"queue\", \"fail\", a number of checks, or seconds like \"30s\"");
-  (void)entry.taken(parse_no_path_retry(word, Milliseconds(1000)));
-  return word;
+WrittenNoPathRetry no_path_retry_of(const ConfigEntry& entry) {
+  return entry.taken(parse_no_path_retry(word_or_number_of(
+      entry, "\"queue\", \"fail\", a number of checks, or seconds like \"30s\"")));
 }
 
 PortalGroupFences portal_group_fences_of(const ConfigEntry& entry) {
-  using Fences = PortalGroupFences;
-  const auto* flag = entry.value->as_boolean();
-  const auto* word = entry.value->as_string();
-  const std::string text = flag != nullptr   ? (flag->get() ? "Yes" : "No")
-                           : word != nullptr ? word->get()
-                                             : std::string();
-  const auto fences =
-      named<Fences>(text, {{"Yes", Fences::yes}, {"No", Fences::no}, {"Trial", Fences::trial}});
-  if (!fences) {
-    entry.refuse(entry.name + " must be true, false, \"Yes\", \"No\" or \"Trial\"");
+  if (entry.value->is_boolean()) {
+    return yes_no_of(entry) ? PortalGroupFences::yes : PortalGroupFences::no;
   }
-  return fences.value_or(Fences::no);
+  const auto fences = named<kPortalGroupFences>(entry.value->value_or(std::string_view{}));
+  if (!fences) {
+    entry.refuse("{} must be true, false, \"Yes\", \"No\" or \"Trial\"", entry.name);
+  }
+  return fences.value_or(PortalGroupFences::no);
 }
 
 // A string is the option of that name, or a table has that and others.
-ConfigDraft portal_or_interface(const ConfigEntry& entry, unsigned sections, const char* name,
-                                const char* of, const char* wanted) {
-  ConfigDraft draft{entry};
+ConfigDraft portal_or_interface(const ConfigEntry& entry, unsigned sections, const char* of,
+                                const char* name, const char* wanted) {
+  ConfigDraft draft{entry, sections, of};
   if (entry.value->is_string()) {
     const ConfigOption* option = find_option(name, sections);
     option->store(*option, entry, draft);
   } else if (entry.value->is_table()) {
-    read_options(entry, sections, of, draft);
+    read_options(draft);
   } else {
     entry.refuse_type(wanted);
   }
@@ -189,7 +168,7 @@ ConfigDraft portal_or_interface(const ConfigEntry& entry, unsigned sections, con
 
 InterfaceBinding interface_of(const ConfigEntry& entry) {
   const ConfigDraft draft =
-      portal_or_interface(entry, kInInterfaces, "interface", "of an interface",
+      portal_or_interface(entry, kInInterfaces, "of an interface", "interface",
                           "the name of a network interface, or a table like { iface.hwaddress = "
                           "\"52:54:00:12:34:56\" }");
   if (draft.interface.empty()) {
@@ -207,7 +186,7 @@ std::vector<InterfaceBinding> interfaces_of(const ConfigEntry& entry) {
 
 Portal portal_of(const ConfigEntry& entry) {
   ConfigDraft draft =
-      portal_or_interface(entry, kInPortals, "portal", "of a portal",
+      portal_or_interface(entry, kInPortals, "of a portal", "portal",
                           "a string \"HOST[:PORT]\" or a table with portal, interface and target");
   if (draft.portal.host.empty()) {
     entry.refuse("a portal's table needs portal = \"HOST[:PORT]\"");
@@ -237,7 +216,7 @@ void read_portal(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& dra
     draft.portal.host = std::move(parsed->host);
     draft.portal.port = parsed->port;
   } else {
-    entry.refuse(entry.name + ": " + parsed.error().message);
+    entry.refuse("{}: {}", entry.name, parsed.error().message);
   }
 }
 
@@ -249,12 +228,12 @@ void read_targets(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& dr
   }
   const std::vector<ConfigEntry> names = elements_of(entry);
   if (names.empty() || names.size() > kMaxTargetNamesPerDisk) {
-    entry.refuse(fmt::format("target names none, or more than {} names", kMaxTargetNamesPerDisk));
+    entry.refuse("target names none, or more than {} names", kMaxTargetNamesPerDisk);
   }
   for (const ConfigEntry& element : names) {
     const std::string name = iscsi_name_of(element);
     if (!add_target_name(name, draft.lun.target_name, draft.lun.other_target_names)) {
-      element.refuse(fmt::format("target names {} twice", name));
+      element.refuse("target names {} twice", name);
     }
   }
 }
@@ -262,11 +241,8 @@ void read_targets(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& dr
 // multipath.conf's older way to say some of the others: "3 queue_if_no_path pg_init_retries 5".
 void read_features(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& draft) {
   const std::string text = text_of(entry);
-  std::vector<std::string_view> words;
-  for (std::size_t at = 0; (at = text.find_first_not_of(' ', at)) != std::string::npos;) {
-    words.push_back(std::string_view(text).substr(at, text.find(' ', at) - at));
-    at += words.back().size();
-  }
+  std::vector<std::string_view> words = split(text, ' ');
+  std::erase(words, std::string_view{});
   const auto count = words.empty() ? std::nullopt : parse_decimal<std::size_t>(words[0]);
   if (!count || *count != words.size() - 1) {
     entry.refuse(
@@ -276,21 +252,16 @@ void read_features(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& d
   }
   for (std::size_t at = 1; at < words.size(); ++at) {
     const std::string_view word = words[at];
-    // multipathd takes the last of these out as well, for an option that a LUN needs nobody to set.
-    const auto option = named<std::string_view>(word, {{"queue_if_no_path", "no_path_retry"},
-                                                       {"pg_init_retries", "pg_init_retries"},
-                                                       {"pg_init_delay_msecs", "pg_init_delay"},
-                                                       {"retain_attached_hw_handler", ""}});
-    if (!option) {
+    const auto option = named<kFeatures>(word);
+    if (!option && word == "queue_mode") {
+      entry.refuse("features queue_mode has no meaning here: there is no queue of the kernel's");
+    } else if (!option) {
       entry.refuse(
-          word == "queue_mode"
-              ? "features queue_mode has no meaning here: there is no queue of the kernel's"
-              : fmt::format("features knows queue_if_no_path, pg_init_retries NUMBER and "
-                            "pg_init_delay_msecs NUMBER here, not {}",
-                            word));
-      return;
+          "features knows queue_if_no_path, pg_init_retries NUMBER and pg_init_delay_msecs NUMBER "
+          "here, not {}",
+          word);
     }
-    if (option->empty()) {
+    if (!option || **option == '\0') {
       continue;
     }
     if (const ConfigOption* numeric = find_option(*option, kOfDevices); numeric->most != 0) {
@@ -298,18 +269,18 @@ void read_features(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& d
       const auto number =
           at < words.size() ? parse_decimal<std::uint32_t>(words[at]) : std::nullopt;
       if (!number || *number < numeric->least || *number > numeric->most) {
-        entry.refuse(fmt::format("features needs a number from {} to {} behind {}", numeric->least,
-                                 numeric->most, word));
+        entry.refuse("features needs a number from {} to {} behind {}", numeric->least,
+                     numeric->most, word);
       } else if (word == "pg_init_retries") {
         draft.multipath.pg_init_retries = *number;
       } else {
         draft.multipath.pg_init_delay = Milliseconds(*number);
       }
     } else {
-      draft.no_path_retry = "queue";
+      draft.no_path_retry = WrittenNoPathRetry{.time = std::nullopt};  // queue
     }
     if (const auto line = draft.note(*option, entry)) {
-      entry.refuse(fmt::format("features sets {}, and so does line {}", *option, *line));
+      entry.refuse("features sets {}, and so does line {}", *option, *line);
     }
   }
 }
@@ -322,10 +293,62 @@ auto& place_in(ConfigDraft& draft) {
   return ((draft.part(kFirst).*kFirst).*....*kRest);
 }
 
+// What kRead makes of an entry, or of its text.
+template <auto kRead>
+auto read_by(const ConfigOption& option, const ConfigEntry& entry) {
+  if constexpr (std::is_invocable_v<decltype(kRead), const ConfigOption&, const ConfigEntry&>) {
+    return kRead(option, entry);
+  } else if constexpr (std::is_invocable_v<decltype(kRead), const ConfigEntry&>) {
+    return kRead(entry);
+  } else {
+    std::string text = text_of(entry);
+    auto parsed = kRead(text);
+    if constexpr (requires { parsed.error(); }) {
+      return entry.taken(std::move(parsed));
+    } else {
+      if (!parsed) {
+        entry.refuse("{} {}", entry.name, option.words);
+      }
+      if constexpr (std::is_same_v<decltype(parsed), bool>) {
+        return text;
+      } else {
+        return std::move(parsed).value_or(typename decltype(parsed)::value_type{});
+      }
+    }
+  }
+}
+template <auto kRead, auto... kMembers>
+void store(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
+  auto& place = place_in<kMembers...>(draft);
+  place = static_cast<std::remove_cvref_t<decltype(place)>>(read_by<kRead>(option, entry));
+}
+
+// Numbers: whole ones, milliseconds, and no and yes.
+std::int64_t read_number(const ConfigOption& option, const ConfigEntry& entry) {
+  switch (option.kind) {
+    case Kind::yes_no:
+      return yes_no_of(entry) ? 1 : 0;
+    case Kind::seconds:
+      return seconds_of(entry, Milliseconds(option.least), Milliseconds(option.most)).count();
+    default:
+      return whole_of(entry, option.least, option.most);
+  }
+}
+// Of a path that fails again and again; "no" is multipath.conf's word for 0.
+std::int64_t read_marginal(const ConfigOption& option, const ConfigEntry& entry) {
+  if (!entry.value->is_string() || text_of(entry) != "no") {
+    return read_number(option, entry);
+  }
+  if (option.least != 0) {
+    entry.refuse(
+        "{} is for paths that fail again and again: where there are none to be, "
+        "marginal_path_double_failed_time is \"no\"",
+        entry.name);
+  }
+  return 0;
+}
 template <auto... kMembers>
-std::optional<std::int64_t> number_by_default() {
-  Configuration top;
-  ConfigDraft draft{{}, {}, &top};
+std::optional<std::int64_t> number_of(ConfigDraft& draft) {
   const auto& number = place_in<kMembers...>(draft);
   if constexpr (requires { number.count(); }) {
     return number.count();
@@ -335,127 +358,71 @@ std::optional<std::int64_t> number_by_default() {
     return std::nullopt;  // the LUN decides
   }
 }
-
-template <auto... kMembers>
-void store_seconds(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
-  place_in<kMembers...>(draft) =
-      seconds_of(entry, Milliseconds(option.least), Milliseconds(option.most));
+template <auto kRead, auto... kMembers>
+constexpr ConfigOption number(std::string_view name, Kind kind, std::int64_t least,
+                              std::int64_t most) {
+  return {name, kind, &store<kRead, kMembers...>, {}, least, most, &number_of<kMembers...>};
 }
 template <auto... kMembers>
 constexpr ConfigOption seconds(std::string_view name, std::int64_t least = 100,
                                std::int64_t most = 3600 * 1000) {
-  return {name, ConfigOption::Kind::seconds,    &store_seconds<kMembers...>, {}, least,
-          most, &number_by_default<kMembers...>};
+  return number<&read_number, kMembers...>(name, Kind::seconds, least, most);
 }
-
-template <auto... kMembers>
-void store_whole(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
-  auto& place = place_in<kMembers...>(draft);
-  const std::int64_t number = whole_of(entry, option.least, option.most);
-  if constexpr (requires { place.value(); }) {
-    place = static_cast<std::uint32_t>(number);
-  } else {
-    place = static_cast<std::remove_reference_t<decltype(place)>>(number);
-  }
+template <auto kMember>
+constexpr ConfigOption marginal(std::string_view name, std::int64_t least) {
+  return number<&read_marginal, &MultipathOptions::marginal, kMember>(name, Kind::seconds, least,
+                                                                      3600 * 1000);
 }
 template <auto... kMembers>
 constexpr ConfigOption whole(std::string_view name, std::int64_t least, std::int64_t most) {
-  return {name, ConfigOption::Kind::whole,      &store_whole<kMembers...>, {}, least,
-          most, &number_by_default<kMembers...>};
-}
-
-// What kRead makes of the entry.
-template <auto kRead, auto... kMembers>
-void store_value(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& draft) {
-  place_in<kMembers...>(draft) = kRead(entry);
-}
-template <auto kRead, auto... kMembers>
-constexpr ConfigOption value(std::string_view name, std::string_view words) {
-  return {name, ConfigOption::Kind::text, &store_value<kRead, kMembers...>, words};
-}
-constexpr ConfigOption special(std::string_view name, ConfigOption::Store* store,
-                               std::string_view words) {
-  return {name, ConfigOption::Kind::text, store, words};
+  return number<&read_number, kMembers...>(name, Kind::whole, least, most);
 }
 template <auto... kMembers>
 constexpr ConfigOption yes_no(std::string_view name) {
-  return {name, ConfigOption::Kind::yes_no,     &store_value<&yes_no_of, kMembers...>, {}, 0,
-          1,    &number_by_default<kMembers...>};
+  return number<&read_number, kMembers...>(name, Kind::yes_no, 0, 1);
 }
 
-// What kParse makes of the text, or the text itself where that is so. rule: of the sentence about
-// any other, behind the option's name.
-template <auto kParse>
-auto parsed_of(const ConfigOption& option, const ConfigEntry& entry) {
-  std::string text = text_of(entry);
-  auto parsed = kParse(text);
-  if constexpr (requires { parsed.error(); }) {
-    return entry.taken(std::move(parsed));
-  } else {
-    if (!parsed) {
-      entry.refuse(fmt::format("{} {}", entry.name, option.words));
-    }
-    if constexpr (std::is_same_v<decltype(parsed), bool>) {
-      return text;
-    } else {
-      return std::move(parsed).value_or(typename decltype(parsed)::value_type{});
-    }
-  }
+constexpr ConfigOption special(std::string_view name, ConfigOption::Store* store,
+                               std::string_view words) {
+  return {name, Kind::text, store, words};
 }
-template <auto kParse, auto... kMembers>
-void store_text(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
-  place_in<kMembers...>(draft) = parsed_of<kParse>(option, entry);
-}
-template <auto kParse, auto... kMembers>
-constexpr ConfigOption text(std::string_view name, std::string_view rule) {
-  return {name, ConfigOption::Kind::text, &store_text<kParse, kMembers...>, rule};
+// What kRead makes of the entry or of its text: a value, or whether the text is the value. words:
+// of the sentence about any other text, behind the option's name.
+template <auto kRead, auto... kMembers>
+constexpr ConfigOption text(std::string_view name, std::string_view words) {
+  return special(name, &store<kRead, kMembers...>, words);
 }
 
 // Error recovery level 0 over one connection allows one value only; accepted so that whoever writes
 // it down is not refused.
 void check_fixed(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft&) {
-  const bool is_word = option.kind == ConfigOption::Kind::yes_no;
+  const bool is_word = option.kind == Kind::yes_no;
   const auto* number = entry.value->as_integer();
   if (is_word ? !yes_no_of(entry) : number == nullptr || number->get() != option.least) {
-    entry.refuse(fmt::format("{} can only be {}: {}", entry.name,
-                             is_word ? "Yes" : std::to_string(option.least), option.words));
+    entry.refuse("{} can only be {}: {}", entry.name,
+                 is_word ? "Yes" : std::to_string(option.least), option.words);
   }
 }
-constexpr ConfigOption fixed(std::string_view name, ConfigOption::Kind kind, std::int64_t only,
+constexpr ConfigOption fixed(std::string_view name, Kind kind, std::int64_t only,
                              std::string_view because) {
   return {name, kind, &check_fixed, because, only, only};
-}
-
-// Seconds of MultipathOptions::marginal. "no" is multipath.conf's word for 0.
-template <auto kMember>
-void store_marginal(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
-  if (!entry.value->is_string() || text_of(entry) != "no") {
-    store_seconds<&MultipathOptions::marginal, kMember>(option, entry, draft);
-  } else if (option.least == 0) {
-    draft.multipath.marginal.*kMember = Milliseconds(0);
-  } else {
-    entry.refuse(entry.name +
-                 " is for paths that fail again and again: where there are none to be, "
-                 "marginal_path_double_failed_time is \"no\"");
-  }
-}
-template <auto kMember>
-constexpr ConfigOption marginal(std::string_view name, std::int64_t least) {
-  ConfigOption option = seconds<&MultipathOptions::marginal, kMember>(name, least);
-  option.store = &store_marginal<kMember>;
-  return option;
 }
 
 // Of the one interface of a disk's portals, whose parts add up over the sections, or of an element
 // of portals or interfaces, which has no section.
 template <auto kParse, auto kPart>
-void store_interface(const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
-  std::string& part = draft.interface.*kPart;
-  if (draft.section.empty() && !part.empty()) {
-    entry.refuse(entry.name + " names a second interface");
-  }
-  part = parsed_of<kParse>(option, entry);
-  draft.paths.interfaces = {draft.interface};
+constexpr ConfigOption interface(std::string_view name, std::string_view rule) {
+  return special(
+      name,
+      [](const ConfigOption& option, const ConfigEntry& entry, ConfigDraft& draft) {
+        std::string& part = draft.interface.*kPart;
+        if (draft.section.empty() && !part.empty()) {
+          entry.refuse("{} names a second interface", entry.name);
+        }
+        part = read_by<kParse>(option, entry);
+        draft.paths.interfaces = {draft.interface};
+      },
+      rule);
 }
 
 // --- The options
@@ -463,7 +430,7 @@ void store_interface(const ConfigOption& option, const ConfigEntry& entry, Confi
 using OfSession = SessionOptions;
 using Multipath = MultipathOptions;
 using Policies = PathPolicySettings;
-using Interface = InterfaceBinding;
+using Binding = InterfaceBinding;
 using Chap = ChapOptions;
 constexpr auto kChap = &SessionOptions::chap;
 constexpr auto kFound = &SessionOptions::discovery_chap;
@@ -479,8 +446,6 @@ constexpr std::string_view kNodeIscsi = "node.session.iscsi.";
 constexpr unsigned kOfPaths = kOfDisks | kOfDevices;
 constexpr unsigned kBinding = kOfDisks | kInPortals | kInInterfaces;
 constexpr std::int64_t kMaxSegment = 0xffffff;  // RFC 7143 13.12 to 13.14: 512 to 2**24-1
-constexpr auto kWhole = ConfigOption::Kind::whole;
-constexpr auto kYesNo = ConfigOption::Kind::yes_no;
 
 constexpr const char* kPattern = "a pattern: * any text, ? one character";
 constexpr const char* kChapList =
@@ -494,16 +459,15 @@ constexpr const char* kFolder = "must be an absolute path of at most 80 bytes";
 constexpr const char* kInterface = "must be the name of a network interface, like \"eth1\"";
 constexpr const char* kSource =
     "must be a numeric IPv4 or IPv6 address of this host, without a port";
-constexpr const char* kHardware = "must be a hardware address like \"52:54:00:12:34:56\"";
 constexpr const char* kDisorder = "data that comes out of order proves nothing";
 
 // Their order is that of --help-config and of what a misspelt one is taken for.
 // clang-format off
 constexpr ConfigOption kOptions[] = {
     // [[device]] alone
-    value<&pattern_of, &ArrayRow::vendor>("vendor", kPattern).in(kOfDevices),
-    value<&pattern_of, &ArrayRow::product>("product", kPattern).in(kOfDevices),
-    value<&pattern_of, &ArrayRow::revision>("revision", kPattern).in(kOfDevices),
+    text<&pattern_of, &ArrayRow::vendor>("vendor", kPattern).in(kOfDevices),
+    text<&pattern_of, &ArrayRow::product>("product", kPattern).in(kOfDevices),
+    text<&pattern_of, &ArrayRow::revision>("revision", kPattern).in(kOfDevices),
     // multipath.conf
     text<&path_grouping_policy_named, &Policies::path_grouping_policy>("path_grouping_policy",
         "is none of failover, multibus, group_by_prio, group_by_tpg and group_by_serial"
@@ -512,19 +476,19 @@ constexpr ConfigOption kOptions[] = {
         "is none of round-robin, queue-length, service-time and historical-service-time"
         ).in(kOfPaths),
     whole<&Policies::rr_min_io>("rr_min_io", 1, 100000).in(kOfPaths),
-    text<&rr_weight_named, &Policies::rr_weight>("rr_weight",
+    text<&named<kRrWeights>, &Policies::rr_weight>("rr_weight",
         "is neither uniform nor priorities").in(kOfPaths),
     text<&prioritizer_named, &ConfigDraft::prio>("prio",
         "is none of const, alua, rdac, emc, weightedpath, iet and path_latency").in(kOfPaths),
-    value<&prio_args_of, &ConfigDraft::prio_args>("prio_args",
+    text<&prio_args_of, &ConfigDraft::prio_args>("prio_args",
         "a text or a list of texts").in(kOfPaths),
-    value<&failback_of, &Policies::failback>("failback",
+    text<&failback_of, &Policies::failback>("failback",
         "immediate, manual, followover or 0 to 3600 seconds").in(kOfPaths),
     whole<&Policies::pg_init_retries>("pg_init_retries", 1, 50).in(kOfPaths),
     seconds<&Policies::pg_init_delay>("pg_init_delay", 10, 60000).in(kOfPaths),
-    value<&path_weights_of, &Multipath::path_weights>("path_weights",
+    text<&path_weights_of, &Multipath::path_weights>("path_weights",
         "a list like [\"interface eth1 4\", \"portal * 1\"]"),
-    value<&no_path_retry_of, &ConfigDraft::no_path_retry>("no_path_retry",
+    text<&no_path_retry_of, &ConfigDraft::no_path_retry>("no_path_retry",
         "queue, fail, a number of checks, or seconds like \"30s\"").in(kOfPaths),
     special("features", &read_features, "like \"1 queue_if_no_path\"").in(kOfPaths),
     seconds<&Multipath::polling_interval>("polling_interval"),
@@ -551,13 +515,13 @@ constexpr ConfigOption kOptions[] = {
     whole<&OfSession::max_commands>("cmds_max", 1, 4096).iscsid(kNodeSession),
     whole<&PortalOptions::sessions_per_portal>("nr_sessions",
         1, kMaxSessionsPerPortal).iscsid(kNodeSession),
-    text<&says_no_chap, &ConfigDraft::chap_off>("authmethod", kChapOrNone).iscsid(kAuth),
+    text<&named<kSaysNoChap>, &ConfigDraft::chap_off>("authmethod", kChapOrNone).iscsid(kAuth),
     text<&chap_list, kChap, &Chap::algorithms>("chap_algs", kChapList).iscsid(kAuth),
     text<&is_filled, kChap, &Chap::username>("username", kFilled).iscsid(kAuth),
     text<&is_filled, kChap, &Chap::password>("password", kFilled).iscsid(kAuth),
     text<&is_filled, kChap, &Chap::username_in>("username_in", kFilled).iscsid(kAuth),
     text<&is_filled, kChap, &Chap::password_in>("password_in", kFilled).iscsid(kAuth),
-    text<&says_no_chap, &ConfigDraft::discovery_chap_off>("discovery.sendtargets.auth.authmethod",
+    text<&named<kSaysNoChap>, &ConfigDraft::discovery_chap_off>("discovery.sendtargets.auth.authmethod",
         kChapOrNone),
     text<&chap_list, kFound, &Chap::algorithms>("discovery.sendtargets.auth.chap_algs", kChapList),
     text<&is_filled, kFound, &Chap::username>("discovery.sendtargets.auth.username", kFilled),
@@ -565,25 +529,22 @@ constexpr ConfigOption kOptions[] = {
     text<&is_filled, kFound, &Chap::username_in>("discovery.sendtargets.auth.username_in", kFilled),
     text<&is_filled, kFound, &Chap::password_in>("discovery.sendtargets.auth.password_in", kFilled),
     // iscsiadm's interfaces
-    value<&interfaces_of, &PortalOptions::interfaces>("interfaces",
+    text<&interfaces_of, &PortalOptions::interfaces>("interfaces",
         "a list of names, or of tables with iface. and its parts"),
-    special("iface.net_ifacename",
-        &store_interface<&is_interface_name, &Interface::name>, kInterface).in(kBinding),
-    special("iface.ipaddress",
-        &store_interface<&is_source_address, &Interface::address>, kSource).in(kBinding),
-    special("iface.hwaddress",
-        &store_interface<&parse_hardware_address, &Interface::hardware_address>,
-        kHardware).in(kBinding),
+    interface<&is_interface_name, &Binding::name>("iface.net_ifacename", kInterface).in(kBinding),
+    interface<&is_source_address, &Binding::address>("iface.ipaddress", kSource).in(kBinding),
+    interface<&parse_hardware_address, &Binding::hardware_address>("iface.hwaddress",
+        "must be a hardware address like \"52:54:00:12:34:56\"").in(kBinding),
     // RFC 7143, section 13
-    text<&digest_named, &OfSession::header_digest>("HeaderDigest", kDigests).iscsid(kConnIscsi),
-    text<&digest_named, &OfSession::data_digest>("DataDigest", kDigests).iscsid(kConnIscsi),
+    text<&named<kDigestOffers>, &OfSession::header_digest>("HeaderDigest", kDigests).iscsid(kConnIscsi),
+    text<&named<kDigestOffers>, &OfSession::data_digest>("DataDigest", kDigests).iscsid(kConnIscsi),
     text<&is_initiator_alias, &OfSession::initiator_alias>("InitiatorAlias", kAlias),
     fixed("ErrorRecoveryLevel",
-        kWhole, 0, "a lost connection is replaced by a new session").iscsid(kNodeIscsi, "ERL"),
+        Kind::whole, 0, "a lost connection is replaced by a new session").iscsid(kNodeIscsi, "ERL"),
     fixed("MaxConnections",
-        kWhole, 1, "more sessions do the same, see nr_sessions").iscsid(kNodeIscsi),
-    fixed("DataPDUInOrder", kYesNo, 1, kDisorder).iscsid(kNodeIscsi),
-    fixed("DataSequenceInOrder", kYesNo, 1, kDisorder).iscsid(kNodeIscsi),
+        Kind::whole, 1, "more sessions do the same, see nr_sessions").iscsid(kNodeIscsi),
+    fixed("DataPDUInOrder", Kind::yes_no, 1, kDisorder).iscsid(kNodeIscsi),
+    fixed("DataSequenceInOrder", Kind::yes_no, 1, kDisorder).iscsid(kNodeIscsi),
     yes_no<&OfSession::initial_r2t>("InitialR2T").iscsid(kNodeIscsi),
     yes_no<&OfSession::immediate_data>("ImmediateData").iscsid(kNodeIscsi),
     whole<&OfSession::first_burst_length>("FirstBurstLength", 512, kMaxSegment).iscsid(kNodeIscsi),
@@ -600,27 +561,27 @@ constexpr ConfigOption kOptions[] = {
     seconds<&OfSession::command_timeout>("command_timeout", 0),
     yes_no<&Multipath::exclusive_luns>("exclusive_luns"),
     yes_no<&Multipath::shared>("shared"),
-    value<&portal_group_fences_of, &Policies::portal_group_fences>("portal_group_fences",
+    text<&portal_group_fences_of, &Policies::portal_group_fences>("portal_group_fences",
         "Yes, No or Trial").in(kOfPaths),
     yes_no<&Multipath::redirected_login_fences>("redirected_login_fences"),
     seconds<&OfSession::tcp_user_timeout>("tcp_user_timeout"),
     seconds<&OfSession::relogin_backoff_min>("relogin_backoff_min", 10),
     seconds<&OfSession::relogin_backoff_max>("relogin_backoff_max", 10),
     seconds<&Multipath::capacity_polling_interval>("capacity_polling_interval", 0),
-    text<&no_space_named, &Multipath::no_space>("no_space", "is neither \"hold\" nor \"fail\""),
+    text<&named<kNoSpacePolicies>, &Multipath::no_space>("no_space", "is neither \"hold\" nor \"fail\""),
     seconds<&Multipath::quiesce_time>("quiesce_time", 0),
     seconds<&Multipath::fence_settle_time>("fence_settle_time"),
     // [luns.ALIAS] alone
     special("target", &read_targets, "a target name, or a list of up to 8").in(kOfLuns),
     whole<&ConfiguredLun::lun>("lun", 0, kMaxLun).in(kOfLuns),
-    value<&portals_of, &ConfiguredLun::portals>("portals", "as at the top").in(kOfLuns),
+    text<&portals_of, &ConfiguredLun::portals>("portals", "as at the top").in(kOfLuns),
     text<&parse_wwid, &Multipath::wwid>("wwid",
         "as iscsi-blkctl ll or scsi_id shows it").in(kOfLuns),
     // at the top of the file
-    value<&iscsi_name_of, &Configuration::initiator_name>("initiator_name",
+    text<&iscsi_name_of, &Configuration::initiator_name>("initiator_name",
         "an iqn., eui. or naa. name").in(kAtTop),
     text<&is_initiator_alias, &OfSession::initiator_alias>("initiator_alias", kAlias).in(kAtTop),
-    value<&discovery_portals_of, &Configuration::discovery_portals>("portals",
+    text<&discovery_portals_of, &Configuration::discovery_portals>("portals",
         "a list like [\"192.0.2.1:3260\", \"192.0.2.2\"]").in(kAtTop),
     text<&is_log_level, &Configuration::log_level>("log_level",
         "must be error, warning, info or debug").in(kAtTop),
@@ -630,10 +591,9 @@ constexpr ConfigOption kOptions[] = {
     yes_no<&Configuration::core_dumps>("core_dumps").in(kAtTop),
     // a table among portals or interfaces
     special("portal", &read_portal, "HOST[:PORT]").in(kInPortals),
-    special("interface",
-        &store_interface<&is_interface_name, &Interface::name>,
+    interface<&is_interface_name, &Binding::name>("interface",
         kInterface).in(kInPortals | kInInterfaces),
-    value<&iscsi_name_of, &Portal::target_name>("target", "a target name").in(kInPortals),
+    text<&iscsi_name_of, &Portal::target_name>("target", "a target name").in(kInPortals),
 };
 // clang-format on
 
@@ -658,6 +618,12 @@ bool ConfigOption::is_called(std::string_view text) const {
                           text.substr(iscsid_prefix.size()) == iscsid_key);
 }
 
+std::optional<std::int64_t> ConfigOption::default_value() const {
+  Configuration top;
+  ConfigDraft draft{.entry = {}, .top = &top};
+  return number_in == nullptr ? std::nullopt : number_in(draft);
+}
+
 std::span<const ConfigOption> config_options() {
   return kOptions;
 }
@@ -671,7 +637,7 @@ const ConfigOption* find_option(std::string_view name, unsigned sections) {
 
 void refuse_unknown(const ConfigEntry& entry, unsigned sections, const char* of) {
   if (const std::string_view why = why_meaningless(entry.name); !why.empty()) {
-    entry.refuse(fmt::format("{} has no meaning here: {}", entry.name, why));
+    entry.refuse("{} has no meaning here: {}", entry.name, why);
   }
   std::vector<std::string_view> known;
   for (const ConfigOption& option : kOptions) {
@@ -682,33 +648,31 @@ void refuse_unknown(const ConfigEntry& entry, unsigned sections, const char* of)
   if (sections == kAtTop) {
     known.insert(known.end(), {"defaults", "targets", "luns", "device"});
   }
-  entry.refuse(
-      fmt::format("{} is not an option {}{}", entry.name, of, suggestion(entry.name, known)));
+  entry.refuse("{} is not an option {}{}", entry.name, of, suggestion(entry.name, known));
 }
 
-void read_option(const ConfigEntry& entry, unsigned sections, const char* of, ConfigDraft& draft) {
+void read_option(const ConfigEntry& entry, ConfigDraft& draft) {
   const bool of_disks = find_option(entry.name, kOfDisks) != nullptr;
-  if (const ConfigOption* option = find_option(entry.name, sections)) {
+  if (const ConfigOption* option = find_option(entry.name, draft.sections)) {
     if (const auto line = draft.note(option->name, entry)) {
-      entry.refuse(fmt::format("{} is set twice, see line {}", option->name, *line));
+      entry.refuse("{} is set twice, see line {}", option->name, *line);
     }
     option->store(*option, entry, draft);
-  } else if (of_disks && sections == kOfDevices) {
-    entry.refuse(entry.name +
-                 " is not an option of a device: it belongs into [defaults] or [luns.ALIAS]");
-  } else if (of_disks && sections == kAtTop) {
-    entry.refuse(entry.name + " belongs into [defaults] or [luns.ALIAS]");
+  } else if (of_disks && draft.sections == kOfDevices) {
+    entry.refuse("{} is not an option of a device: it belongs into [defaults] or [luns.ALIAS]",
+                 entry.name);
+  } else if (of_disks && draft.sections == kAtTop) {
+    entry.refuse("{} belongs into [defaults] or [luns.ALIAS]", entry.name);
   } else if (draft.section == "[defaults]" && find_option(entry.name, kAtTop) != nullptr) {
-    entry.refuse(entry.name + " does not belong into a section: put it at the top of the file");
+    entry.refuse("{} does not belong into a section: put it at the top of the file", entry.name);
   } else {
-    refuse_unknown(entry, sections, of);
+    refuse_unknown(entry, draft.sections, draft.of);
   }
 }
 
-void read_options(const ConfigEntry& section, unsigned sections, const char* of,
-                  ConfigDraft& draft) {
-  for (const ConfigEntry& entry : entries_of(section, true)) {
-    read_option(entry, sections, of, draft);
+void read_options(ConfigDraft& draft) {
+  for (const ConfigEntry& entry : entries_of(draft.entry, true)) {
+    read_option(entry, draft);
   }
 }
 

@@ -1,9 +1,12 @@
-// The options of the configuration file as one table: names, where each may stand, what its value
-// is, how that is read and where it goes. What the reader takes and refuses, the listing of
-// --help-config and the test of the man page come from it. Any thread.
+// The options of the configuration file as one table (config_options.cpp): names, where each may
+// stand, what its value is, how that is read and where it goes. What the reader takes and refuses,
+// the listing of --help-config and the test of the man page come from it. Any thread.
+//
+// A new option is a member with its default (of SessionOptions, MultipathOptions, ...), one row of
+// the table that points to it, and its paragraph in iscsi-blkback.toml(5), which a test asks for.
+// What two options must not say together is in config_checks.cpp.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -14,9 +17,20 @@
 #include <vector>
 
 #include "multipath/attach/configuration.h"
+#include "multipath/attach/disk_url.h"
 #include "tools/config/config_values.h"
 
 namespace iscsi_blkback {
+
+// Where an option may stand: an or of these.
+enum ConfigSections : std::uint8_t {
+  kAtTop = 1,
+  kOfDisks = 2,  // [defaults], [targets."NAME"] and [luns.ALIAS]
+  kOfDevices = 4,
+  kOfLuns = 8,      // [luns.ALIAS] alone
+  kInPortals = 16,  // a table among the portals
+  kInInterfaces = 32,
+};
 
 // What a section comes to, with what it has from the sections above it.
 struct ConfigDraft {
@@ -26,13 +40,15 @@ struct ConfigDraft {
   };
 
   ConfigEntry entry;             // the section
+  unsigned sections = 0;         // ConfigSections: the options that it may have
+  const char* of = "";           // "of [defaults]", for the sentence about what is no option there
   std::string section = {};      // "[defaults]"
   Configuration* top = nullptr;  // where options of the top go, if any can stand here
   SessionOptions session = {};
   MultipathOptions multipath = {};
   PortalOptions paths = {};
   InterfaceBinding interface = {};  // of the options iface.*, or of a portal
-  std::string no_path_retry = {};   // as written; empty: not set
+  std::optional<WrittenNoPathRetry> no_path_retry = {};
   std::optional<PrioritizerKind> prio = {};
   std::vector<std::string> prio_args = {};
   // authmethod = "None": the credentials stay for a section that says CHAP again.
@@ -54,21 +70,19 @@ struct ConfigDraft {
   Configuration& part(auto Configuration::*) { return *top; }
   ConfigDraft& part(auto ConfigDraft::*) { return *this; }
 
+  // A section that has what the draft has, and its own options over them.
+  void begin(const ConfigEntry& its_entry, unsigned its_sections, const char* its_of,
+             std::string its_name) {
+    entry = its_entry;
+    sections = its_sections;
+    of = its_of;
+    section = std::move(its_name);
+  }
   // The line of an option in this section itself; nullptr: it is not there.
   [[nodiscard]] const std::uint32_t* line_of(std::string_view option) const;
   // That entry says what an option says; nothing, or the line that has already said it.
   [[nodiscard]] std::optional<std::uint32_t> note(std::string_view option,
                                                   const ConfigEntry& written);
-};
-
-// Where an option may stand: an or of these.
-enum ConfigSections : std::uint8_t {
-  kAtTop = 1,
-  kOfDisks = 2,  // [defaults], [targets."NAME"] and [luns.ALIAS]
-  kOfDevices = 4,
-  kOfLuns = 8,      // [luns.ALIAS] alone
-  kInPortals = 16,  // a table among the portals
-  kInInterfaces = 32,
 };
 
 struct ConfigOption {
@@ -82,8 +96,9 @@ struct ConfigOption {
   std::string_view words = {};
   std::int64_t least = 0;  // of a number; of seconds: in milliseconds
   std::int64_t most = 0;   // likewise; 0: of a text
-  // Of a number (0 and 1: no and yes) where nothing is written; nullptr or nothing: that depends.
-  std::optional<std::int64_t> (*default_value)() = nullptr;
+  // Of a number (0 and 1: no and yes; of seconds: milliseconds) what the draft has; nullptr: of a
+  // text, or of what is fixed; nothing: it is not set, and the LUN decides.
+  std::optional<std::int64_t> (*number_in)(ConfigDraft& draft) = nullptr;
   unsigned sections = kOfDisks;  // ConfigSections
   // Together: the key in iscsid.conf, accepted as well. Empty: there is none.
   std::string_view iscsid_prefix = {};
@@ -103,17 +118,17 @@ struct ConfigOption {
     return option;
   }
   [[nodiscard]] bool is_called(std::string_view text) const;  // by either name
+  // Of a number where nothing is written; nothing: that depends.
+  [[nodiscard]] std::optional<std::int64_t> default_value() const;
 };
 
 [[nodiscard]] std::span<const ConfigOption> config_options();
 // By either name, among those that may stand in one of the sections; nullptr: there is none.
 [[nodiscard]] const ConfigOption* find_option(std::string_view name, unsigned sections);
 
-// An option of a section, or all of them, into the draft. of: "of [defaults]", for the sentence
-// about one that is none.
-void read_option(const ConfigEntry& entry, unsigned sections, const char* of, ConfigDraft& draft);
-void read_options(const ConfigEntry& section, unsigned sections, const char* of,
-                  ConfigDraft& draft);
+// An option of the draft's section, or all of them, into the draft.
+void read_option(const ConfigEntry& entry, ConfigDraft& draft);
+void read_options(ConfigDraft& draft);
 // "NAME is not an option of [defaults]; did you mean OTHER?", or why it has no meaning here.
 void refuse_unknown(const ConfigEntry& entry, unsigned sections, const char* of);
 

@@ -23,8 +23,8 @@ void refuse_record(const ConfigEntry& entry) {
   for (ConfigEntry inner : entries_of(entry, true)) {
     inner.name = entry.name + "." + inner.name;
     if (find_option(inner.name, kOfDisks) != nullptr || !why_meaningless(inner.name).empty()) {
-      ConfigDraft none{entry};
-      read_option(inner, kAtTop, kOfThisFile, none);
+      ConfigDraft none{entry, kAtTop, kOfThisFile};
+      read_option(inner, none);
     }
   }
 }
@@ -39,8 +39,8 @@ std::vector<ConfigDraft> read_devices(const ConfigEntry& entry) {
       element.refuse_type("a section [[device]]");
       break;
     }
-    ConfigDraft draft{element};
-    read_options(element, kOfDevices, "of a device", draft);
+    ConfigDraft draft{element, kOfDevices, "of a device"};
+    read_options(draft);
     if (draft.row.vendor.empty() && draft.row.product.empty()) {
       element.refuse("a device needs a vendor or a product");
     }
@@ -53,14 +53,13 @@ std::vector<ConfigDraft> read_devices(const ConfigEntry& entry) {
 }
 
 ConfigDraft read_target(const ConfigEntry& entry, ConfigDraft draft) {
-  draft.entry = entry;
-  draft.section = fmt::format("[targets.\"{}\"]", entry.name);
+  draft.begin(entry, kOfDisks, "of a target", fmt::format("[targets.\"{}\"]", entry.name));
   if (auto checked = check_iscsi_name("the target name", entry.name); !checked) {
     entry.refuse(checked.error().message);
   } else if (!entry.value->is_table()) {
     entry.refuse_type("a section [targets.\"NAME\"]");
   } else {
-    read_options(entry, kOfDisks, "of a target", draft);
+    read_options(draft);
     check_section(draft);
   }
   return draft;
@@ -87,17 +86,16 @@ ConfigDraft read_lun(const ConfigEntry& entry, const ConfigDraft& defaults,
                                   ? nullptr
                                   : find_iscsi_name(targets, name->as_string()->get());
   ConfigDraft draft = target == nullptr ? defaults : *target;
-  draft.entry = entry;
-  draft.section = fmt::format("[luns.{}]", entry.name);
+  draft.begin(entry, kOfDisks | kOfLuns, "of a LUN", fmt::format("[luns.{}]", entry.name));
   draft.lun.alias = entry.name;
   draft.multipath.alias = entry.name;
-  read_options(entry, kOfDisks | kOfLuns, "of a LUN", draft);
+  read_options(draft);
   const ConfiguredLun& lun = draft.lun;
   if (lun.target_name.empty()) {
-    entry.refuse(fmt::format("luns.{} has no target = \"iqn...\"", lun.alias));
+    entry.refuse("luns.{} has no target = \"iqn...\"", lun.alias);
   }
   if (draft.line_of("lun") == nullptr) {
-    entry.refuse(fmt::format("luns.{} has no lun = NUMBER", lun.alias));
+    entry.refuse("luns.{} has no lun = NUMBER", lun.alias);
   }
   for (const std::string& other : lun.other_target_names) {
     const auto leads_there = [&](const Portal& portal) {
@@ -105,17 +103,17 @@ ConfigDraft read_lun(const ConfigEntry& entry, const ConfigDraft& defaults,
     };
     if (!lun.portals.empty() && std::none_of(lun.portals.begin(), lun.portals.end(), leads_there)) {
       entry.refuse(
-          fmt::format("luns.{} has portals, but none for the target {}: write {{ portal = "
-                      "\"HOST\", target = \"{}\" }}",
-                      lun.alias, other, other));
+          "luns.{} has portals, but none for the target {}: write {{ portal = \"HOST\", target = "
+          "\"{}\" }}",
+          lun.alias, other, other);
     }
   }
   check_section(draft);
   return draft;
 }
 
-// What a draft comes to, into the configuration of all disks, of a target or of a LUN.
-void settle(const ConfigDraft& draft, auto& configured) {
+// What a draft comes to.
+void settle(const ConfigDraft& draft, DiskOptions& configured) {
   configured.session = draft.session;
   configured.session.initiator_name = draft.top->initiator_name;
   if (draft.chap_off) {
@@ -137,7 +135,7 @@ Result<Configuration> read_document(const toml::table& root, const std::string& 
   ConfigFile file{name};
   Configuration configuration;
   const ConfigEntry whole{&file, {}, 0, &root};
-  ConfigDraft defaults{whole};
+  ConfigDraft defaults{whole, kAtTop, kOfThisFile};
   defaults.top = &configuration;
   std::vector<ConfigDraft> devices;
   std::map<std::string, ConfigEntry> sections;
@@ -156,7 +154,7 @@ Result<Configuration> read_document(const toml::table& root, const std::string& 
       if (entry.value->is_table() && find_option(entry.name, kAtTop | kOfDisks) == nullptr) {
         refuse_record(entry);
       }
-      read_option(entry, kAtTop, kOfThisFile, defaults);
+      read_option(entry, defaults);
     }
   }
   const auto arrays = std::make_shared<ArrayTable>(built_in_arrays());
@@ -165,9 +163,8 @@ Result<Configuration> read_document(const toml::table& root, const std::string& 
   }
   defaults.multipath.arrays = arrays;
   if (const auto section = sections.find("defaults"); section != sections.end()) {
-    defaults.entry = section->second;
-    defaults.section = "[defaults]";
-    read_options(defaults.entry, kOfDisks, "of [defaults]", defaults);
+    defaults.begin(section->second, kOfDisks, "of [defaults]", "[defaults]");
+    read_options(defaults);
     check_section(defaults);
   }
   for (const ConfigDraft& device : devices) {

@@ -97,7 +97,7 @@ std::vector<std::string> texts_of(const ConfigEntry& entry) {
   return texts;
 }
 
-std::string word_or_number_of(const ConfigEntry& entry, const char* wanted) {
+std::string word_or_number_of(const ConfigEntry& entry, std::string_view wanted) {
   if (const auto* number = entry.value->as_integer()) {
     return fmt::format("{}", number->get());
   }
@@ -115,7 +115,7 @@ std::int64_t whole_of(const ConfigEntry& entry, std::int64_t least, std::int64_t
     return least;
   }
   if (value->get() < least || value->get() > most) {
-    entry.refuse(fmt::format("{} must be {}, not {}", entry.name, wanted, value->get()));
+    entry.refuse("{} must be {}, not {}", entry.name, wanted, value->get());
     return least;
   }
   return value->get();
@@ -133,8 +133,8 @@ Milliseconds seconds_of(const ConfigEntry& entry, Milliseconds least, Millisecon
   // Written so that not-a-number is refused too.
   if (!(value * 1000 >= static_cast<double>(least.count()) &&
         value * 1000 <= static_cast<double>(most.count()))) {
-    entry.refuse(fmt::format("{} must be a number of seconds from {} to {}, not {}", entry.name,
-                             in_seconds(least), in_seconds(most), value));
+    entry.refuse("{} must be a number of seconds from {} to {}, not {}", entry.name,
+                 in_seconds(least), in_seconds(most), value);
     return least;
   }
   return Milliseconds(std::llround(value * 1000));
@@ -147,9 +147,9 @@ bool yes_no_of(const ConfigEntry& entry) {
   if (!entry.value->is_string()) {
     entry.refuse_type("true, false, \"Yes\" or \"No\"");
   }
-  const std::string text = text_of(entry);  // iscsid.conf writes them so
+  const std::string text = text_of(entry);
   if (text != "Yes" && text != "No") {
-    entry.refuse(entry.name + " must be true, false, \"Yes\" or \"No\"");
+    entry.refuse("{} must be true, false, \"Yes\" or \"No\"", entry.name);
   }
   return text == "Yes";
 }

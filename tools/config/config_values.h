@@ -12,6 +12,8 @@
 #include <toml++/toml.h>
 #pragma pop_macro("NDEBUG")
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -41,6 +43,10 @@ struct ConfigEntry {
 
   // "FILE:LINE: sentence"
   void refuse(std::string_view sentence) const;
+  template <class First, class... Rest>
+  void refuse(fmt::format_string<First, Rest...> sentence, First&& first, Rest&&... rest) const {
+    refuse(fmt::format(sentence, std::forward<First>(first), std::forward<Rest>(rest)...));
+  }
   // "NAME must be WANTED, not a string"
   void refuse_type(std::string_view wanted) const;
   // An error's sentence is the refusal.
@@ -57,14 +63,14 @@ struct ConfigEntry {
 // Of a table, in the order of the file. join_dotted_keys: keys like node.session.cmds_max, which
 // TOML takes for tables in tables, are one entry.
 [[nodiscard]] std::vector<ConfigEntry> entries_of(const ConfigEntry& table, bool join_dotted_keys);
-// Of an array.
+// Of an array; of anything else none.
 [[nodiscard]] std::vector<ConfigEntry> elements_of(const ConfigEntry& array);
 
 [[nodiscard]] std::string text_of(const ConfigEntry& entry);
 // A string or an array of strings.
 [[nodiscard]] std::vector<std::string> texts_of(const ConfigEntry& entry);
 // A string, or a whole number in its place. wanted: for the sentence about what is neither.
-[[nodiscard]] std::string word_or_number_of(const ConfigEntry& entry, const char* wanted);
+[[nodiscard]] std::string word_or_number_of(const ConfigEntry& entry, std::string_view wanted);
 [[nodiscard]] std::int64_t whole_of(const ConfigEntry& entry, std::int64_t least,
                                     std::int64_t most);
 // A number of seconds, decimals allowed, to the millisecond.
@@ -75,8 +81,8 @@ struct ConfigEntry {
 [[nodiscard]] bool yes_no_of(const ConfigEntry& entry);
 // A string that is an iSCSI name.
 [[nodiscard]] std::string iscsi_name_of(const ConfigEntry& entry);
-// One to most values, each another one, of what plural says. wanted: for the sentence about what is
-// no array.
+// One to most values, each another one, of what singular says. wanted: for the sentence about what
+// is no array.
 template <class Value>
 [[nodiscard]] std::vector<Value> list_of(const ConfigEntry& entry,
                                          Value (*read)(const ConfigEntry& element),
@@ -89,17 +95,16 @@ template <class Value>
   for (const ConfigEntry& element : elements_of(entry)) {
     Value one = read(element);
     if (std::find(result.begin(), result.end(), one) != result.end()) {
-      element.refuse(entry.name + " names " + one.to_string() + " twice");
+      element.refuse("{} names {} twice", entry.name, one.to_string());
     }
     if (result.size() == most) {
-      element.refuse(entry.name + " names more than " + std::to_string(most) + " " + singular +
-                     "s");
+      element.refuse("{} names more than {} {}s", entry.name, most, singular);
       break;
     }
     result.push_back(std::move(one));
   }
   if (result.empty()) {
-    entry.refuse(entry.name + " names no " + singular);
+    entry.refuse("{} names no {}", entry.name, singular);
   }
   return result;
 }

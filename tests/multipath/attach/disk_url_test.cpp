@@ -211,18 +211,18 @@ TEST(DiskUrl, Settings) {
 }
 
 TEST(DiskUrl, NoPathRetry) {
-  EXPECT_EQ(parse_no_path_retry("queue", 5s).value(), std::nullopt);
-  EXPECT_EQ(parse_no_path_retry("fail", 5s).value(), 0ms);
-  EXPECT_EQ(parse_no_path_retry("12", 5s).value(), 60s);
-  EXPECT_EQ(parse_no_path_retry("12s", 5s).value(), 12s);
-  EXPECT_EQ(parse_no_path_retry("0", 5s).value(), 0ms) << "as for multipathd";
-  EXPECT_EQ(parse_no_path_retry("0s", 5s).value(), 0ms);
-  EXPECT_EQ(parse_no_path_retry("2.5s", 5s).value(), 2500ms);
-  EXPECT_EQ(parse_no_path_retry("0.05s", 5s).value(), 50ms);
+  EXPECT_EQ(parse_no_path_retry("queue")->with(5s), std::nullopt);
+  EXPECT_EQ(parse_no_path_retry("fail")->with(5s), 0ms);
+  EXPECT_EQ(parse_no_path_retry("12")->with(5s), 60s);
+  EXPECT_EQ(parse_no_path_retry("12s")->with(5s), 12s);
+  EXPECT_EQ(parse_no_path_retry("0")->with(5s), 0ms) << "as for multipathd";
+  EXPECT_EQ(parse_no_path_retry("0s")->with(5s), 0ms);
+  EXPECT_EQ(parse_no_path_retry("2.5s")->with(5s), 2500ms);
+  EXPECT_EQ(parse_no_path_retry("0.05s")->with(5s), 50ms);
   for (const char* wrong :
        {"", "s", "-1", "1.5", "12m", "86401", "99999999999999999999", "00x", "1.s", ".5s", "1.5.5s",
         "1e3s", "0x10", "86400.5s", "Queue", "FAIL", "queue ", "-0"}) {
-    EXPECT_FALSE(parse_no_path_retry(wrong, 5s)) << wrong;
+    EXPECT_FALSE(parse_no_path_retry(wrong)) << wrong;
   }
 }
 
