@@ -9,13 +9,13 @@
 
 namespace iscsi_blkback {
 
-// The parameter: at most so many bytes arrive with one receive (a random number up to it), so that
-// each test sees its PDUs cut anywhere; 0: as they were sent.
-class ProtocolTest : public ::testing::TestWithParam<std::size_t> {
+// split: at most so many bytes arrive with one receive (a random number up to it), so that each test
+// sees its PDUs cut anywhere; 0: as they were sent.
+class ProtocolScene {
  protected:
-  explicit ProtocolTest(const SessionOptions& options = test_session_options())
+  explicit ProtocolScene(std::size_t split, const SessionOptions& options = test_session_options())
       : initiator(reactor, options) {
-    reactor.network().set_split(test_address(1), SimDirection::to_client, GetParam());
+    reactor.network().set_split(test_address(1), SimDirection::to_client, split);
     initiator.session.start();
     EXPECT_TRUE(target.accept_login());
     EXPECT_TRUE(initiator.up());
@@ -75,6 +75,17 @@ class ProtocolTest : public ::testing::TestWithParam<std::size_t> {
             .buffer_offset = offset,
             .desired_bytes = bytes};
   }
+  // With what the pattern has from its beginning on.
+  void send_data(const DataInPdu& pdu) { target.send(pdu, std::span{block}.first(pdu.data_bytes)); }
+  // Of a Data-In whose data does not follow, or of a PDU that no target sends.
+  void send_header(const DataInPdu& pdu) {
+    std::array<std::byte, kBhsBytes> header;
+    encode(pdu, BhsBuffer{header});
+    target.send_bytes(header);
+  }
+  void send_header(std::uint8_t opcode, std::uint8_t flags = 0) {
+    target.send_bytes(std::array<std::byte, kBhsBytes>{std::byte{opcode}, std::byte{flags}});
+  }
   template <class Condition>
   [[nodiscard]] bool runs(Condition condition) {
     return runs_until(reactor, condition);
@@ -99,6 +110,13 @@ class ProtocolTest : public ::testing::TestWithParam<std::size_t> {
   TestCommand command;
   TestSession initiator;
   const std::vector<std::byte> block = test_pattern(8192, 4);
+};
+
+// The parameter is the split.
+class ProtocolTest : public ::testing::TestWithParam<std::size_t>, public ProtocolScene {
+ protected:
+  explicit ProtocolTest(const SessionOptions& options = test_session_options())
+      : ProtocolScene(GetParam(), options) {}
 };
 
 inline auto every_split() {

@@ -27,7 +27,7 @@ class SessionAnswersTest : public ProtocolTest {
   // The answer to a read whose data, all of it, is there already.
   void answer_read(const std::function<void(ScsiResponsePdu&)>& change) {
     const std::uint32_t tag = read();
-    target.send(data_in(tag, 0, 4096), std::span{block}.first(4096));
+    send_data(data_in(tag, 0, 4096));
     ScsiResponsePdu pdu = response(tag);
     change(pdu);
     target.send(pdu);
@@ -54,7 +54,7 @@ INSTANTIATE_TEST_SUITE_P(EverySplit, SessionAnswersTest, every_split());
 
 TEST_P(SessionAnswersTest, ReadInPiecesWithSeparateStatus) {
   const std::uint32_t tag = read();
-  target.send(data_in(tag, 0, 1000, 0), std::span{block}.first(1000));
+  send_data(data_in(tag, 0, 1000, 0));
   target.send(data_in(tag, 1000, 3096, 1), std::span{block}.subspan(1000, 3096));
   target.send(response(tag));
   ASSERT_TRUE(runs_until(reactor, [&] { return command.done; }));
@@ -494,7 +494,7 @@ TEST_P(SessionAnswersTest, EveryResponseCodeButZeroIsATargetFailure) {
 // RECOVERED ERROR says that the data is right, after some effort: multipath counts it as success.
 TEST_P(SessionAnswersTest, RecoveredErrorBringsItsSenseAndItsLength) {
   const std::uint32_t tag = read();
-  target.send(data_in(tag, 0, 4096), std::span{block}.first(4096));
+  send_data(data_in(tag, 0, 4096));
   std::vector<std::byte> segment = make_sense(SenseKey::recovered_error, 0x1701);
   segment.insert(segment.begin(), {std::byte{0}, std::byte{18}});
   ScsiResponsePdu pdu = response(tag, 2);
@@ -520,7 +520,7 @@ TEST_P(SessionAnswersTest, NumbersThatAreNotCountedByTheirPduAreNotCounted) {
   nop.numbers = target.numbers();
   nop.numbers.stat_sn += 100;
   target.send(nop);
-  target.send(data_in(read(), 0, 512), std::span{block}.first(512));
+  send_data(data_in(read(), 0, 512));
   expect_next_command(target.exp_cmd_sn, target.stat_sn);
   target.reset();
   ASSERT_TRUE(runs([&] { return command.done; }));
@@ -552,7 +552,7 @@ TEST_P(SessionAnswersTest, LogoutRequestDrainsWhatIsThereAndTakesNothingNew) {
   late.submit_test_unit_ready(initiator.session);
   ASSERT_TRUE(runs([&] { return late.done; }));
   EXPECT_EQ(late.task.outcome, TaskOutcome::not_sent);
-  target.send(data_in(tag, 0, 4096), std::span{block}.first(4096));
+  send_data(data_in(tag, 0, 4096));
   target.send(response(tag));
   ReceivedPdu pdu;
   ASSERT_TRUE(target.next(Opcode::logout_request, pdu));

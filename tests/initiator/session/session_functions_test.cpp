@@ -436,7 +436,7 @@ TEST_P(FunctionAnswersTest, DropsDataOfATaskThatWasAborted) {
   ASSERT_TRUE(runs([&] { return command.done; }));
   command.done = false;
   command.task.on_complete = nullptr;
-  target.send(data_in(tag, 0, 4096), std::span{block}.first(4096));
+  send_data(data_in(tag, 0, 4096));
   expect_dropped("does not exist");
 }
 

@@ -1,6 +1,10 @@
 // What a session does with every kind of PDU that a target should not have sent: the connection is
 // dropped, the task completes once, nothing outside the buffers is touched. One test for each
 // refusal.
+#include <fmt/format.h>
+
+#include <tuple>
+
 #include "tests/initiator/session/protocol_fixture.h"
 
 namespace iscsi_blkback {
@@ -15,11 +19,7 @@ TEST_P(SessionProtocolTest, EndOfStreamIsALostConnection) {
   expect_dropped("was lost");
 }
 
-TEST_P(SessionProtocolTest, DropsResponseForUnknownTask) {
-  target.send(response(read() + 1));
-  expect_dropped("does not exist");
-}
-TEST_P(SessionProtocolTest, DropIsAReset) {
+TEST_P(SessionProtocolTest, DropsResponseForUnknownTaskByAReset) {
   target.send(response(read() + 1));
   expect_dropped("does not exist");
   EXPECT_THAT(target.close_reason(), ::testing::HasSubstr("reset"));
@@ -34,15 +34,15 @@ TEST_P(SessionProtocolTest, DropsResponseForEarlierGenerationOfTheSlot) {
   expect_dropped("does not exist");
 }
 TEST_P(SessionProtocolTest, DropsDataForUnknownTask) {
-  target.send(data_in(read() + 1, 0, 512), std::span{block}.first(512));
+  send_data(data_in(read() + 1, 0, 512));
   expect_dropped("does not exist");
 }
 TEST_P(SessionProtocolTest, DropsDataForAWrite) {
-  target.send(data_in(write(), 0, 512), std::span{block}.first(512));
+  send_data(data_in(write(), 0, 512));
   expect_dropped("reads nothing");
 }
 TEST_P(SessionProtocolTest, DropsDataBeyondTheBuffer) {
-  target.send(data_in(read(), 0, 4100), std::span{block}.first(4100));
+  send_data(data_in(read(), 0, 4100));
   expect_dropped("Data-In of 4100 bytes");
 }
 // What has arrived before counts: a bound by the whole length would let it run past the buffer.
@@ -50,8 +50,8 @@ TEST_P(SessionProtocolTest, DropsALaterDataInThatRunsPastTheBuffer) {
   const std::uint32_t tag = read();
   command.data.insert(command.data.end(), 8192, std::byte{0xee});  // to see it, should it happen
   command.task.data = command.data.data();
-  target.send(data_in(tag, 0, 512, 0), std::span{block}.first(512));
-  target.send(data_in(tag, 512, 4096, 1), std::span{block}.first(4096));
+  send_data(data_in(tag, 0, 512, 0));
+  send_data(data_in(tag, 512, 4096, 1));
   expect_dropped("Data-In of 4096 bytes at offset 512");
   EXPECT_TRUE(std::all_of(command.data.begin() + 4096, command.data.end(),
                           [](std::byte byte) { return byte == std::byte{0xee}; }));
@@ -59,42 +59,30 @@ TEST_P(SessionProtocolTest, DropsALaterDataInThatRunsPastTheBuffer) {
 TEST_P(SessionProtocolTest, DropsALaterLargeDataInThatRunsPastTheBuffer) {
   command.submit_read(initiator.session, 0, 64);
   const std::uint32_t tag = taken();
-  target.send(data_in(tag, 0, 512, 0), std::span{block}.first(512));
-  std::array<std::byte, kBhsBytes> header;
-  encode(data_in(tag, 512, 32768, 1), BhsBuffer{header});
-  target.send_bytes(header);
+  send_data(data_in(tag, 0, 512, 0));
+  send_header(data_in(tag, 512, 32768, 1));
   expect_dropped("Data-In of 32768 bytes at offset 512");
 }
 TEST_P(SessionProtocolTest, DropsDataWithAGap) {
-  target.send(data_in(read(), 512, 512), std::span{block}.first(512));
+  send_data(data_in(read(), 512, 512));
   expect_dropped("at offset 512");
 }
 TEST_P(SessionProtocolTest, DropsDataWithOffsetThatWraps) {
-  target.send(data_in(read(), 0xffffff00, 512), std::span{block}.first(512));
+  send_data(data_in(read(), 0xffffff00, 512));
   expect_dropped("Data-In of 512 bytes");
 }
-TEST_P(SessionProtocolTest, DropsDataThatComesTwice) {
-  const std::uint32_t tag = read();
-  target.send(data_in(tag, 0, 512, 0), std::span{block}.first(512));
-  target.send(data_in(tag, 0, 512, 1), std::span{block}.first(512));
-  expect_dropped("at offset 0");
-}
 TEST_P(SessionProtocolTest, DropsDataWithWrongDataSn) {
-  target.send(data_in(read(), 0, 512, 1), std::span{block}.first(512));
+  send_data(data_in(read(), 0, 512, 1));
   expect_dropped("DataSN 1");
 }
 TEST_P(SessionProtocolTest, DropsLargeDataBeyondTheBufferBeforeItArrives) {
   const std::uint32_t tag = read();
-  std::array<std::byte, kBhsBytes> header;
-  encode(data_in(tag, 0, 65536), BhsBuffer{header});
-  target.send_bytes(header);
+  send_header(data_in(tag, 0, 65536));
   expect_dropped("Data-In of 65536 bytes");
 }
 TEST_P(SessionProtocolTest, DropsSegmentLongerThanDeclared) {
   const std::uint32_t tag = read();
-  std::array<std::byte, kBhsBytes> header;
-  encode(data_in(tag, 0, 0xffffff), BhsBuffer{header});
-  target.send_bytes(header);
+  send_header(data_in(tag, 0, 0xffffff));
   expect_dropped("MaxRecvDataSegmentLength");
 }
 TEST_P(SessionProtocolTest, DropsR2tForUnknownTask) {
@@ -144,23 +132,13 @@ TEST_P(SessionProtocolTest, DropsPingAnswerWithATagOfNobody) {
   target.send(nop);
   expect_dropped("answers no NOP-Out");
 }
-TEST_P(SessionProtocolTest, DropsOnReject) {
-  RejectPdu reject;
-  reject.reason = 0x04;
-  reject.data_bytes = kBhsBytes;
-  reject.numbers = target.status_numbers();
-  target.send(reject, std::span{block}.first(kBhsBytes));
-  expect_dropped("with reason 0x04 (protocol error)");
-}
 TEST_P(SessionProtocolTest, DropsLogoutResponseThatNobodyAskedFor) {
   target.send(LogoutResponsePdu{
       .response = 0, .initiator_task_tag = 0xfff2, .numbers = target.status_numbers()});
   expect_dropped("answers no Logout");
 }
 TEST_P(SessionProtocolTest, DropsUnexpectedAndUnknownOpcodes) {
-  std::array<std::byte, kBhsBytes> header{};
-  header[0] = std::byte{0x3e};
-  target.send_bytes(header);
+  send_header(0x3e);
   expect_dropped("opcode 0x3e");
 }
 TEST_P(SessionProtocolTest, DropsLoginResponseInTheFullFeaturePhase) {
@@ -170,14 +148,14 @@ TEST_P(SessionProtocolTest, DropsLoginResponseInTheFullFeaturePhase) {
 
 TEST_P(SessionProtocolTest, DropsDataThatOverlapsWhatHasArrived) {
   const std::uint32_t tag = read();
-  target.send(data_in(tag, 0, 1024, 0), std::span{block}.first(1024));
-  target.send(data_in(tag, 512, 1024, 1), std::span{block}.first(1024));
+  send_data(data_in(tag, 0, 1024, 0));
+  send_data(data_in(tag, 512, 1024, 1));
   expect_dropped("at offset 512");
 }
 TEST_P(SessionProtocolTest, DropsDataWithTheSameDataSnTwice) {
   const std::uint32_t tag = read();
-  target.send(data_in(tag, 0, 512, 0), std::span{block}.first(512));
-  target.send(data_in(tag, 512, 512, 0), std::span{block}.first(512));
+  send_data(data_in(tag, 0, 512, 0));
+  send_data(data_in(tag, 512, 512, 0));
   expect_dropped("DataSN 0 in place of 1");
 }
 TEST_P(SessionProtocolTest, DropsDataAfterTheStatus) {
@@ -186,12 +164,12 @@ TEST_P(SessionProtocolTest, DropsDataAfterTheStatus) {
   ASSERT_TRUE(runs([&] { return command.done; }));
   command.done = false;
   command.task.on_complete = nullptr;
-  target.send(data_in(tag, 0, 4096), std::span{block}.first(4096));
+  send_data(data_in(tag, 0, 4096));
   expect_dropped("does not exist");
 }
 TEST_P(SessionProtocolTest, DropsDataForATestUnitReady) {
   command.submit_test_unit_ready(initiator.session);
-  target.send(data_in(taken(), 0, 512), std::span{block}.first(512));
+  send_data(data_in(taken(), 0, 512));
   expect_dropped("reads nothing");
 }
 TEST_P(SessionProtocolTest, DropsStatusForACommandTwice) {
@@ -211,16 +189,11 @@ TEST_P(SessionProtocolTest, DropsTaskManagementResponseThatNobodyAskedFor) {
   expect_dropped("answers no request");
 }
 TEST_P(SessionProtocolTest, DropsTextResponse) {
-  std::array<std::byte, kBhsBytes> header{};
-  header[0] = std::byte{0x24};
-  header[1] = std::byte{0x80};
-  target.send_bytes(header);
+  send_header(0x24, 0x80);
   expect_dropped("Text Response");
 }
 TEST_P(SessionProtocolTest, DropsPdusOfAnInitiator) {
-  std::array<std::byte, kBhsBytes> header{};
-  header[0] = std::byte{0x01};
-  target.send_bytes(header);
+  send_header(0x01);
   expect_dropped("SCSI Command");
 }
 TEST_P(SessionProtocolTest, DropsRejectThatDoesNotSayOfWhat) {
@@ -254,7 +227,7 @@ TEST_P(SessionOfOneCommandTest, DropsMoreR2tsThanThereIsRoomFor) {
   expect_dropped("far more R2Ts than MaxOutstandingR2T allows");
 }
 
-class SessionRejectTest : public ProtocolTest {
+class RejectScene : public ProtocolScene {
  protected:
   // The target below sees nothing but what the test is about, no NOP-Out in between.
   static SessionOptions without_stall_probe() {
@@ -262,70 +235,74 @@ class SessionRejectTest : public ProtocolTest {
     options.stall_probe = options.path_timeout;
     return options;
   }
-  SessionRejectTest() : ProtocolTest(without_stall_probe()) {}
+  explicit RejectScene(std::size_t split) : ProtocolScene(split, without_stall_probe()) {}
 
-  // A Reject of the command that was sent last.
+  // Of what begins with these bytes.
+  void send_reject(std::uint8_t reason, std::span<const std::byte> of) {
+    RejectPdu pdu;
+    pdu.reason = reason;
+    pdu.data_bytes = kBhsBytes;
+    pdu.numbers = target.status_numbers();
+    target.send(pdu, of.first(kBhsBytes));
+  }
+  // Of a command.
   void reject(std::uint8_t reason) {
     command.submit_read(initiator.session, 0, 8);
     ReceivedPdu pdu;
     ASSERT_TRUE(target.next(Opcode::scsi_command, pdu));
-    RejectPdu answer;
-    answer.reason = reason;
-    answer.data_bytes = kBhsBytes;
-    answer.numbers = target.status_numbers();
-    target.send(answer, std::span{pdu.bytes}.first(kBhsBytes));
+    send_reject(reason, pdu.bytes);
   }
+};
+
+// Those that say that a session has gone wrong: all but the ones that session_answers_test.cpp has.
+struct RejectReason {
+  const char* name;
+  std::uint8_t reason;
+  const char* words;
+};
+class SessionRejectReasonTest
+    : public ::testing::TestWithParam<std::tuple<RejectReason, std::size_t>>,
+      public RejectScene {
+ protected:
+  SessionRejectReasonTest() : RejectScene(std::get<1>(GetParam())) {}
+};
+INSTANTIATE_TEST_SUITE_P(
+    EverySplit, SessionRejectReasonTest,
+    ::testing::Combine(
+        ::testing::ValuesIn(std::vector<RejectReason>{
+            {"SnackReject", 0x03, "reason 0x03 (SNACK rejected)"},
+            {"ProtocolError", 0x04, "reason 0x04 (protocol error)"},
+            {"CommandNotSupported", 0x05, "reason 0x05 (command not supported)"},
+            {"ImmediateCommandRejectOfSomethingElse", 0x06,
+             "reason 0x06 (too many immediate commands)"},
+            {"TaskInProgress", 0x07, "reason 0x07 (task in progress)"},
+            {"InvalidDataAcknowledgement", 0x08, "reason 0x08 (invalid data acknowledgement)"},
+            {"InvalidPduField", 0x09, "reason 0x09 (invalid PDU field)"},
+            {"LongOperationReject", 0x0a, "reason 0x0a (out of target transfer tags)"},
+            {"NegotiationReset", 0x0b, "reason 0x0b (negotiation reset)"},
+            {"AReasonThatDoesNotExist", 0xee, "reason 0xee (unknown reason)"},
+        }),
+        every_split()),
+    [](const auto& test) {
+      return fmt::format("{}Split{}", std::get<0>(test.param).name, std::get<1>(test.param));
+    });
+
+TEST_P(SessionRejectReasonTest, DropsTheConnection) {
+  const RejectReason& row = std::get<0>(GetParam());
+  reject(row.reason);
+  expect_dropped(row.words);
+}
+
+class SessionRejectTest : public ::testing::TestWithParam<std::size_t>, public RejectScene {
+ protected:
+  SessionRejectTest() : RejectScene(GetParam()) {}
 };
 INSTANTIATE_TEST_SUITE_P(EverySplit, SessionRejectTest, every_split());
 
 TEST_P(SessionRejectTest, DropsOnDataDigestErrorOfACommandThatIsNotThere) {
   target.exp_cmd_sn += 1;
-  RejectPdu answer;
-  answer.reason = 0x02;
-  answer.data_bytes = kBhsBytes;
-  answer.numbers = target.status_numbers();
-  target.send(answer, std::span{block}.first(kBhsBytes));
+  send_reject(0x02, block);
   expect_dropped("reason 0x02 (data digest error)");
-}
-TEST_P(SessionRejectTest, DropsOnSnackReject) {
-  reject(0x03);
-  expect_dropped("reason 0x03 (SNACK rejected)");
-}
-TEST_P(SessionRejectTest, DropsOnProtocolError) {
-  reject(0x04);
-  expect_dropped("reason 0x04 (protocol error)");
-}
-TEST_P(SessionRejectTest, DropsOnCommandNotSupported) {
-  reject(0x05);
-  expect_dropped("reason 0x05 (command not supported)");
-}
-TEST_P(SessionRejectTest, DropsOnImmediateCommandRejectOfSomethingElse) {
-  reject(0x06);
-  expect_dropped("reason 0x06 (too many immediate commands)");
-}
-TEST_P(SessionRejectTest, DropsOnTaskInProgress) {
-  reject(0x07);
-  expect_dropped("reason 0x07 (task in progress)");
-}
-TEST_P(SessionRejectTest, DropsOnInvalidDataAcknowledgement) {
-  reject(0x08);
-  expect_dropped("reason 0x08 (invalid data acknowledgement)");
-}
-TEST_P(SessionRejectTest, DropsOnInvalidPduField) {
-  reject(0x09);
-  expect_dropped("reason 0x09 (invalid PDU field)");
-}
-TEST_P(SessionRejectTest, DropsOnLongOperationReject) {
-  reject(0x0a);
-  expect_dropped("reason 0x0a (out of target transfer tags)");
-}
-TEST_P(SessionRejectTest, DropsOnNegotiationReset) {
-  reject(0x0b);
-  expect_dropped("reason 0x0b (negotiation reset)");
-}
-TEST_P(SessionRejectTest, DropsOnAReasonThatDoesNotExist) {
-  reject(0xee);
-  expect_dropped("reason 0xee (unknown reason)");
 }
 // As for Asynchronous Message 1: the command that was rejected is not answered any more, so the
 // Logout goes after half a second with it outstanding.

@@ -19,7 +19,7 @@ class SessionSilenceTest : public ProtocolTest {
   void trickle(std::uint32_t tag, Duration interval, std::uint32_t count) {
     for (std::uint32_t i = 0; i < count; ++i, ++trickled) {
       reactor.run_for(interval);
-      target.send(data_in(tag, trickled * 512, 512, trickled), std::span{block}.first(512));
+      send_data(data_in(tag, trickled * 512, 512, trickled));
       ASSERT_EQ(initiator.session.state(), SessionState::logged_in);
     }
   }
