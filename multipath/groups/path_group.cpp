@@ -6,17 +6,18 @@
 #include <utility>
 
 #include "base/result.h"
+#include "base/words.h"
 
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::array<std::pair<PathGroupingPolicy, const char*>, 5> kPolicyNames = {{
-    {PathGroupingPolicy::failover, "failover"},
-    {PathGroupingPolicy::multibus, "multibus"},
-    {PathGroupingPolicy::group_by_prio, "group_by_prio"},
-    {PathGroupingPolicy::group_by_tpg, "group_by_tpg"},
-    {PathGroupingPolicy::group_by_serial, "group_by_serial"},
-}};
+constexpr Word<PathGroupingPolicy> kPolicyWords[] = {
+    {"failover", PathGroupingPolicy::failover},
+    {"multibus", PathGroupingPolicy::multibus},
+    {"group_by_prio", PathGroupingPolicy::group_by_prio},
+    {"group_by_tpg", PathGroupingPolicy::group_by_tpg},
+    {"group_by_serial", PathGroupingPolicy::group_by_serial},
+};
 
 template <typename Use>
 void for_each_path(PathMask paths, Use use) {
@@ -28,21 +29,11 @@ void for_each_path(PathMask paths, Use use) {
 }  // namespace
 
 const char* to_string(PathGroupingPolicy policy) {
-  for (const auto& [known, name] : kPolicyNames) {
-    if (known == policy) {
-      return name;
-    }
-  }
-  return "unknown";
+  return word_for<kPolicyWords>(policy);
 }
 
 std::optional<PathGroupingPolicy> path_grouping_policy_named(std::string_view name) {
-  for (const auto& [policy, known] : kPolicyNames) {
-    if (name == known) {
-      return policy;
-    }
-  }
-  return std::nullopt;
+  return named<kPolicyWords>(name);
 }
 
 PathGroups::PathGroups(PathLoads loads, PathGroupingPolicy policy, PathSelectorKind selector,

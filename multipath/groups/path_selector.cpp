@@ -1,9 +1,7 @@
 #include "multipath/groups/path_selector.h"
 
-#include <array>
-#include <utility>
-
 #include "base/result.h"
+#include "base/words.h"
 #include "multipath/groups/historical_service_time_selector.h"
 #include "multipath/groups/load_selectors.h"
 #include "multipath/groups/round_robin_selector.h"
@@ -11,34 +9,24 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::array<std::pair<PathSelectorKind, const char*>, 4> kSelectorNames = {{
-    {PathSelectorKind::round_robin, "round-robin"},
-    {PathSelectorKind::queue_length, "queue-length"},
-    {PathSelectorKind::service_time, "service-time"},
-    {PathSelectorKind::historical_service_time, "historical-service-time"},
-}};
+constexpr Word<PathSelectorKind> kSelectorWords[] = {
+    {"round-robin", PathSelectorKind::round_robin},
+    {"queue-length", PathSelectorKind::queue_length},
+    {"service-time", PathSelectorKind::service_time},
+    {"historical-service-time", PathSelectorKind::historical_service_time},
+};
 
 }  // namespace
 
 const char* to_string(PathSelectorKind kind) {
-  for (const auto& [known, name] : kSelectorNames) {
-    if (known == kind) {
-      return name;
-    }
-  }
-  return "unknown";
+  return word_for<kSelectorWords>(kind);
 }
 
 std::optional<PathSelectorKind> path_selector_named(std::string_view name) {
   if (name.ends_with(" 0")) {
     name.remove_suffix(2);
   }
-  for (const auto& [kind, known] : kSelectorNames) {
-    if (name == known) {
-      return kind;
-    }
-  }
-  return std::nullopt;
+  return named<kSelectorWords>(name);
 }
 
 std::unique_ptr<PathSelector> make_path_selector(PathSelectorKind kind, std::uint32_t rr_min_io) {

@@ -3,25 +3,26 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 #include <utility>
 
 #include "base/byte_stream.h"
+#include "base/words.h"
 
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::array<std::pair<PrioritizerKind, const char*>, 7> kNames = {{
-    {PrioritizerKind::constant, "const"},
-    {PrioritizerKind::alua, "alua"},
-    {PrioritizerKind::rdac, "rdac"},
-    {PrioritizerKind::emc, "emc"},
-    {PrioritizerKind::weighted, "weightedpath"},
-    {PrioritizerKind::preferred_portal, "iet"},
-    {PrioritizerKind::path_latency, "path_latency"},
-}};
+constexpr Word<PrioritizerKind> kPrioritizerWords[] = {
+    {"const", PrioritizerKind::constant},
+    {"alua", PrioritizerKind::alua},
+    {"sysfs", PrioritizerKind::alua},  // the same numbers, read another way
+    {"rdac", PrioritizerKind::rdac},
+    {"emc", PrioritizerKind::emc},
+    {"weightedpath", PrioritizerKind::weighted},
+    {"iet", PrioritizerKind::preferred_portal},
+    {"path_latency", PrioritizerKind::path_latency},
+};
 
 constexpr std::uint32_t kMaxPriority = 1000;
 constexpr int kPreferred = 80;
@@ -84,12 +85,7 @@ Result<void> take_argument(std::string_view argument, Prioritizer& result) {
 }  // namespace
 
 const char* to_string(PrioritizerKind kind) {
-  for (const auto& [known, name] : kNames) {
-    if (known == kind) {
-      return name;
-    }
-  }
-  return "unknown";
+  return word_for<kPrioritizerWords>(kind);
 }
 
 const char* arguments_wanted(PrioritizerKind kind) {
@@ -112,15 +108,7 @@ const char* arguments_wanted(PrioritizerKind kind) {
 }
 
 std::optional<PrioritizerKind> prioritizer_named(std::string_view name) {
-  if (name == "sysfs") {
-    return PrioritizerKind::alua;  // the same numbers, read another way
-  }
-  for (const auto& [kind, known] : kNames) {
-    if (name == known) {
-      return kind;
-    }
-  }
-  return std::nullopt;
+  return named<kPrioritizerWords>(name);
 }
 
 Result<Prioritizer> make_prioritizer(PrioritizerKind kind, std::span<const std::string> arguments) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/words.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -17,30 +19,22 @@ constexpr int kStuckTimeouts = 6;
 constexpr std::uint32_t kMaxCheckAttentions = 5;
 constexpr int kRdacPage = 0xc9;
 
+constexpr Word<PathCheckerKind> kCheckerWords[] = {
+    {"tur", PathCheckerKind::tur},
+    {"directio", PathCheckerKind::directio},
+    {"readsector0", PathCheckerKind::directio},  // its old name
+    {"rdac", PathCheckerKind::rdac},
+    {"none", PathCheckerKind::none},
+};
+
 }  // namespace
 
 const char* to_string(PathCheckerKind kind) {
-  switch (kind) {
-    case PathCheckerKind::tur:
-      return "tur";
-    case PathCheckerKind::directio:
-      return "directio";
-    case PathCheckerKind::rdac:
-      return "rdac";
-    case PathCheckerKind::none:
-      return "none";
-  }
-  return "unknown";
+  return word_for<kCheckerWords>(kind);
 }
 
 std::optional<PathCheckerKind> path_checker_named(std::string_view name) {
-  for (const PathCheckerKind kind : {PathCheckerKind::tur, PathCheckerKind::directio,
-                                     PathCheckerKind::rdac, PathCheckerKind::none}) {
-    if (name == to_string(kind)) {
-      return kind;
-    }
-  }
-  return name == "readsector0" ? std::optional(PathCheckerKind::directio) : std::nullopt;
+  return named<kCheckerWords>(name);
 }
 
 Duration with_jitter(Duration interval, std::uint64_t random) {
