@@ -55,34 +55,26 @@ Result<FileText> read_file(const std::string& path) {
 // behaviour is undefined, and no option needs one (comments may have them and are made harmless
 // here); and a key of very many parts, a.a.a..., exhausts the stack.
 Result<std::string> screened(std::string_view text, const std::string& name) {
-  std::string result(text);
-  std::uint32_t line = 1;
-  std::size_t line_bytes = 0;
-  bool blank_so_far = true;
-  bool comment = false;
-  for (char& c : result) {
-    if (c == '\n') {
-      ++line;
-      line_bytes = 0;
-      blank_so_far = true;
-      comment = false;
-      continue;
-    }
-    if (++line_bytes > kMaxConfigurationLineBytes) {
-      return fail(ErrorCode::invalid_argument, fmt::format("{}:{}: the line has more than {} bytes",
-                                                           name, line, kMaxConfigurationLineBytes));
-    }
-    if (static_cast<unsigned char>(c) >= 0x80) {
-      if (!comment) {
+  std::string result;
+  std::uint32_t number = 0;
+  for (const std::string_view line : split(text, '\n')) {
+    result += number++ == 0 ? "" : "\n";
+    const bool is_comment = trimmed(line, " \t").starts_with('#');
+    for (const char c : line.substr(0, kMaxConfigurationLineBytes)) {
+      const bool is_ascii = static_cast<unsigned char>(c) < 0x80;
+      if (!is_ascii && !is_comment) {
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{}:{}: characters beyond ASCII may only stand in lines that begin "
                                 "with #",
-                                name, line));
+                                name, number));
       }
-      c = '?';
+      result += is_ascii ? c : '?';
     }
-    comment = comment || (blank_so_far && c == '#');
-    blank_so_far = blank_so_far && (c == ' ' || c == '\t');
+    if (line.size() > kMaxConfigurationLineBytes) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("{}:{}: the line has more than {} bytes", name, number,
+                              kMaxConfigurationLineBytes));
+    }
   }
   return result;
 }

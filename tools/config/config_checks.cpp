@@ -30,8 +30,8 @@ ConfigEntry last_of(const ConfigDraft& draft, Names names, const std::string& pr
 void refuse_options(const ConfigDraft& draft, Names names, std::string sentence) {
   std::string elsewhere;
   for (const std::string_view name : names) {
-    const auto place = draft.places.find(name);
-    if (place != draft.places.end() && draft.line_of(name) == nullptr) {
+    const auto place = draft.written.find(name);
+    if (place != draft.written.end() && draft.line_of(name) == nullptr) {
       elsewhere += fmt::format("{}{} comes from line {}, {}", elsewhere.empty() ? " (" : "; ", name,
                                place->second.line, place->second.section);
     }
@@ -94,7 +94,7 @@ void check_order(const OrderRule& rule, ConfigDraft& draft) {
                ? in_seconds(std::chrono::milliseconds(number(name))) + " s"
                : fmt::format("{}", number(name));
   };
-  const bool counts = !rule.follows || draft.places.contains(rule.one);
+  const bool counts = !rule.follows || draft.written.contains(rule.one);
   if (counts && !rule.must.holds(number(rule.one), number(rule.other))) {
     refuse_options(draft, {rule.one, rule.other},
                    fmt::format("{} ({}) must {} {} ({}){}", rule.one, shown(rule.one),
@@ -132,8 +132,8 @@ void check_device(ConfigDraft device, const ConfigDraft& defaults) {
   if (!found) {
     return;
   }
-  for (const auto& [name, place] : defaults.places) {
-    device.places.insert_or_assign(name, place);  // [defaults] overrules
+  for (const auto& [name, place] : defaults.written) {
+    device.written.insert_or_assign(name, place);  // [defaults] overrules
   }
   refuse_options(device, {found->settings[0], found->settings[1]}, found->sentence);
 }

@@ -154,7 +154,7 @@ PortalGroupFences portal_group_fences_of(const ConfigEntry& entry) {
 // A string is the option of that name, or a table has that and others.
 ConfigDraft portal_or_interface(const ConfigEntry& entry, unsigned sections, const char* of,
                                 const char* name, const char* wanted) {
-  ConfigDraft draft{entry, sections, of};
+  ConfigDraft draft(entry, sections, of);
   if (entry.value->is_string()) {
     const ConfigOption* option = find_option(name, sections);
     option->store(*option, entry, draft);
@@ -223,7 +223,7 @@ void read_portal(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& dra
 // One name, or an array of those by which the array serves the LUN.
 void read_targets(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& draft) {
   if (!entry.value->is_array()) {
-    draft.lun.target_name = iscsi_name_of(entry);
+    draft.target_name = iscsi_name_of(entry);
     return;
   }
   const std::vector<ConfigEntry> names = elements_of(entry);
@@ -232,7 +232,7 @@ void read_targets(const ConfigOption&, const ConfigEntry& entry, ConfigDraft& dr
   }
   for (const ConfigEntry& element : names) {
     const std::string name = iscsi_name_of(element);
-    if (!add_target_name(name, draft.lun.target_name, draft.lun.other_target_names)) {
+    if (!add_target_name(name, draft.target_name, draft.other_target_names)) {
       element.refuse("target names {} twice", name);
     }
   }
@@ -457,8 +457,6 @@ constexpr const char* kDigests = "must be \"None\", \"CRC32C\", \"CRC32C,None\" 
 constexpr const char* kAlias = "must have 1 to 255 bytes and no control character";
 constexpr const char* kFolder = "must be an absolute path of at most 80 bytes";
 constexpr const char* kInterface = "must be the name of a network interface, like \"eth1\"";
-constexpr const char* kSource =
-    "must be a numeric IPv4 or IPv6 address of this host, without a port";
 constexpr const char* kDisorder = "data that comes out of order proves nothing";
 
 // Their order is that of --help-config and of what a misspelt one is taken for.
@@ -532,7 +530,8 @@ constexpr ConfigOption kOptions[] = {
     text<&interfaces_of, &PortalOptions::interfaces>("interfaces",
         "a list of names, or of tables with iface. and its parts"),
     interface<&is_interface_name, &Binding::name>("iface.net_ifacename", kInterface).in(kBinding),
-    interface<&is_source_address, &Binding::address>("iface.ipaddress", kSource).in(kBinding),
+    interface<&is_source_address, &Binding::address>("iface.ipaddress",
+        "must be a numeric IPv4 or IPv6 address of this host, without a port").in(kBinding),
     interface<&parse_hardware_address, &Binding::hardware_address>("iface.hwaddress",
         "must be a hardware address like \"52:54:00:12:34:56\"").in(kBinding),
     // RFC 7143, section 13
@@ -597,19 +596,35 @@ constexpr ConfigOption kOptions[] = {
 };
 // clang-format on
 
+// "NAME is not an option of [defaults]; did you mean OTHER?", or why it has no meaning here.
+void refuse_unknown(const ConfigEntry& entry, const ConfigDraft& draft) {
+  if (const std::string_view why = why_meaningless(entry.name); !why.empty()) {
+    entry.refuse("{} has no meaning here: {}", entry.name, why);
+  }
+  std::vector<std::string_view> known;
+  for (const ConfigOption& option : kOptions) {
+    if ((option.sections & draft.sections) != 0) {
+      known.push_back(option.name);
+    }
+  }
+  if (draft.sections == kAtTop) {
+    known.insert(known.end(), {"defaults", "targets", "luns", "device"});
+  }
+  entry.refuse("{} is not an option {}{}", entry.name, draft.of, suggestion(entry.name, known));
+}
+
 }  // namespace
 
 const std::uint32_t* ConfigDraft::line_of(std::string_view option) const {
-  const auto found = places.find(option);
-  return found == places.end() || found->second.section != section ? nullptr : &found->second.line;
+  const auto found = written.find(option);
+  return found == written.end() || found->second.section != section ? nullptr : &found->second.line;
 }
 
-std::optional<std::uint32_t> ConfigDraft::note(std::string_view option,
-                                               const ConfigEntry& written) {
+std::optional<std::uint32_t> ConfigDraft::note(std::string_view option, const ConfigEntry& by) {
   if (const std::uint32_t* line = line_of(option)) {
     return *line;
   }
-  places.insert_or_assign(option, Place{written.line, section});
+  written.insert_or_assign(option, Place{by.line, section});
   return std::nullopt;
 }
 
@@ -620,7 +635,8 @@ bool ConfigOption::is_called(std::string_view text) const {
 
 std::optional<std::int64_t> ConfigOption::default_value() const {
   Configuration top;
-  ConfigDraft draft{.entry = {}, .top = &top};
+  ConfigDraft draft({}, kAtTop, "");
+  draft.top = &top;
   return number_in == nullptr ? std::nullopt : number_in(draft);
 }
 
@@ -633,22 +649,6 @@ const ConfigOption* find_option(std::string_view name, unsigned sections) {
     return (one.sections & sections) != 0 && one.is_called(name);
   });
   return found == std::end(kOptions) ? nullptr : found;
-}
-
-void refuse_unknown(const ConfigEntry& entry, unsigned sections, const char* of) {
-  if (const std::string_view why = why_meaningless(entry.name); !why.empty()) {
-    entry.refuse("{} has no meaning here: {}", entry.name, why);
-  }
-  std::vector<std::string_view> known;
-  for (const ConfigOption& option : kOptions) {
-    if ((option.sections & sections) != 0) {
-      known.push_back(option.name);
-    }
-  }
-  if (sections == kAtTop) {
-    known.insert(known.end(), {"defaults", "targets", "luns", "device"});
-  }
-  entry.refuse("{} is not an option {}{}", entry.name, of, suggestion(entry.name, known));
 }
 
 void read_option(const ConfigEntry& entry, ConfigDraft& draft) {
@@ -666,7 +666,7 @@ void read_option(const ConfigEntry& entry, ConfigDraft& draft) {
   } else if (draft.section == "[defaults]" && find_option(entry.name, kAtTop) != nullptr) {
     entry.refuse("{} does not belong into a section: put it at the top of the file", entry.name);
   } else {
-    refuse_unknown(entry, draft.sections, draft.of);
+    refuse_unknown(entry, draft);
   }
 }
 

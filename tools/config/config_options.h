@@ -32,42 +32,43 @@ enum ConfigSections : std::uint8_t {
   kInInterfaces = 32,
 };
 
-// What a section comes to, with what it has from the sections above it.
-struct ConfigDraft {
+// What a section comes to, with what it has from the sections above it. All are read as a LUN's:
+// [defaults] and a target are what DiskOptions has of it; a device is its row, an element of portals
+// its portal, and one of interfaces its interface.
+struct ConfigDraft : ConfiguredLun {
   struct Place {
     std::uint32_t line = 0;
     std::string section;
   };
 
+  ConfigDraft(const ConfigEntry& its_entry, unsigned its_sections, const char* its_of)
+      : entry(its_entry), sections(its_sections), of(its_of) {}
+
   ConfigEntry entry;             // the section
-  unsigned sections = 0;         // ConfigSections: the options that it may have
-  const char* of = "";           // "of [defaults]", for the sentence about what is no option there
-  std::string section = {};      // "[defaults]"
+  unsigned sections;             // ConfigSections: the options that it may have
+  const char* of;                // "of [defaults]", for the sentence about what is no option there
+  std::string section;           // "[defaults]"
   Configuration* top = nullptr;  // where options of the top go, if any can stand here
-  SessionOptions session = {};
-  MultipathOptions multipath = {};
-  PortalOptions paths = {};
-  InterfaceBinding interface = {};  // of the options iface.*, or of a portal
-  std::optional<WrittenNoPathRetry> no_path_retry = {};
-  std::optional<PrioritizerKind> prio = {};
-  std::vector<std::string> prio_args = {};
+  InterfaceBinding interface;    // of the options iface.*, or of a portal
+  std::optional<WrittenNoPathRetry> no_path_retry;
+  std::optional<PrioritizerKind> prio;
+  std::vector<std::string> prio_args;
   // authmethod = "None": the credentials stay for a section that says CHAP again.
   bool chap_off = false;
   bool discovery_chap_off = false;
-  ConfiguredLun lun = {};
-  ArrayRow row = {};
-  Portal portal = {};
+  ArrayRow row;
+  Portal portal;
   // Where each option was written last, in this section or one above it.
-  std::map<std::string_view, Place> places = {};
+  std::map<std::string_view, Place> written;
 
   SessionOptions& part(auto SessionOptions::*) { return session; }
   MultipathOptions& part(auto MultipathOptions::*) { return multipath; }
   PathPolicySettings& part(auto PathPolicySettings::*) { return multipath; }
   PortalOptions& part(auto PortalOptions::*) { return paths; }
-  ConfiguredLun& part(auto ConfiguredLun::*) { return lun; }
   ArrayRow& part(auto ArrayRow::*) { return row; }
   Portal& part(auto Portal::*) { return portal; }
   Configuration& part(auto Configuration::*) { return *top; }
+  ConfiguredLun& part(auto ConfiguredLun::*) { return *this; }
   ConfigDraft& part(auto ConfigDraft::*) { return *this; }
 
   // A section that has what the draft has, and its own options over them.
@@ -80,9 +81,8 @@ struct ConfigDraft {
   }
   // The line of an option in this section itself; nullptr: it is not there.
   [[nodiscard]] const std::uint32_t* line_of(std::string_view option) const;
-  // That entry says what an option says; nothing, or the line that has already said it.
-  [[nodiscard]] std::optional<std::uint32_t> note(std::string_view option,
-                                                  const ConfigEntry& written);
+  // That by says what an option says; nothing, or the line that has already said it.
+  [[nodiscard]] std::optional<std::uint32_t> note(std::string_view option, const ConfigEntry& by);
 };
 
 struct ConfigOption {
@@ -129,9 +129,6 @@ struct ConfigOption {
 // An option of the draft's section, or all of them, into the draft.
 void read_option(const ConfigEntry& entry, ConfigDraft& draft);
 void read_options(ConfigDraft& draft);
-// "NAME is not an option of [defaults]; did you mean OTHER?", or why it has no meaning here.
-void refuse_unknown(const ConfigEntry& entry, unsigned sections, const char* of);
-
 // config_old_names.cpp: why an option of iscsid.conf or multipath.conf has no counterpart here;
 // empty for all other names.
 [[nodiscard]] std::string_view why_meaningless(std::string_view name);

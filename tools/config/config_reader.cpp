@@ -23,7 +23,7 @@ void refuse_record(const ConfigEntry& entry) {
   for (ConfigEntry inner : entries_of(entry, true)) {
     inner.name = entry.name + "." + inner.name;
     if (find_option(inner.name, kOfDisks) != nullptr || !why_meaningless(inner.name).empty()) {
-      ConfigDraft none{entry, kAtTop, kOfThisFile};
+      ConfigDraft none(entry, kAtTop, kOfThisFile);
       read_option(inner, none);
     }
   }
@@ -39,7 +39,7 @@ std::vector<ConfigDraft> read_devices(const ConfigEntry& entry) {
       element.refuse_type("a section [[device]]");
       break;
     }
-    ConfigDraft draft{element, kOfDevices, "of a device"};
+    ConfigDraft draft(element, kOfDevices, "of a device");
     read_options(draft);
     if (draft.row.vendor.empty() && draft.row.product.empty()) {
       element.refuse("a device needs a vendor or a product");
@@ -87,46 +87,44 @@ ConfigDraft read_lun(const ConfigEntry& entry, const ConfigDraft& defaults,
                                   : find_iscsi_name(targets, name->as_string()->get());
   ConfigDraft draft = target == nullptr ? defaults : *target;
   draft.begin(entry, kOfDisks | kOfLuns, "of a LUN", fmt::format("[luns.{}]", entry.name));
-  draft.lun.alias = entry.name;
+  draft.alias = entry.name;
   draft.multipath.alias = entry.name;
   read_options(draft);
-  const ConfiguredLun& lun = draft.lun;
-  if (lun.target_name.empty()) {
-    entry.refuse("luns.{} has no target = \"iqn...\"", lun.alias);
+  if (draft.target_name.empty()) {
+    entry.refuse("luns.{} has no target = \"iqn...\"", draft.alias);
   }
   if (draft.line_of("lun") == nullptr) {
-    entry.refuse("luns.{} has no lun = NUMBER", lun.alias);
+    entry.refuse("luns.{} has no lun = NUMBER", draft.alias);
   }
-  for (const std::string& other : lun.other_target_names) {
+  for (const std::string& other : draft.other_target_names) {
     const auto leads_there = [&](const Portal& portal) {
       return same_iscsi_name(portal.target_name, other);
     };
-    if (!lun.portals.empty() && std::none_of(lun.portals.begin(), lun.portals.end(), leads_there)) {
+    if (!draft.portals.empty() &&
+        std::none_of(draft.portals.begin(), draft.portals.end(), leads_there)) {
       entry.refuse(
           "luns.{} has portals, but none for the target {}: write {{ portal = \"HOST\", target = "
           "\"{}\" }}",
-          lun.alias, other, other);
+          draft.alias, other, other);
     }
   }
   check_section(draft);
   return draft;
 }
 
-// What a draft comes to.
-void settle(const ConfigDraft& draft, DiskOptions& configured) {
-  configured.session = draft.session;
-  configured.session.initiator_name = draft.top->initiator_name;
+// What a draft comes to, once nothing is read into it any more.
+ConfiguredLun settled(ConfigDraft draft) {
+  draft.session.initiator_name = draft.top->initiator_name;
   if (draft.chap_off) {
-    configured.session.chap = {};
+    draft.session.chap = {};
   }
   if (draft.discovery_chap_off) {
-    configured.session.discovery_chap = {};
+    draft.session.discovery_chap = {};
   }
-  configured.multipath = draft.multipath;
-  configured.paths = draft.paths;
-  for (const auto& [name, place] : draft.places) {
-    configured.places.emplace(name, fmt::format("{}:{}", draft.entry.file->name, place.line));
+  for (const auto& [name, place] : draft.written) {
+    draft.places.emplace(name, fmt::format("{}:{}", draft.entry.file->name, place.line));
   }
+  return draft;
 }
 
 }  // namespace
@@ -135,7 +133,7 @@ Result<Configuration> read_document(const toml::table& root, const std::string& 
   ConfigFile file{name};
   Configuration configuration;
   const ConfigEntry whole{&file, {}, 0, &root};
-  ConfigDraft defaults{whole, kAtTop, kOfThisFile};
+  ConfigDraft defaults(whole, kAtTop, kOfThisFile);
   defaults.top = &configuration;
   std::vector<ConfigDraft> devices;
   std::map<std::string, ConfigEntry> sections;
@@ -170,7 +168,7 @@ Result<Configuration> read_document(const toml::table& root, const std::string& 
   for (const ConfigDraft& device : devices) {
     check_device(device, defaults);
   }
-  settle(defaults, configuration);
+  static_cast<DiskOptions&>(configuration) = settled(defaults);
   const auto within = [&](const char* section) {
     const auto found = sections.find(section);
     return found == sections.end() ? std::vector<ConfigEntry>() : entries_of(found->second, false);
@@ -178,12 +176,10 @@ Result<Configuration> read_document(const toml::table& root, const std::string& 
   std::map<std::string, ConfigDraft> targets;
   for (const ConfigEntry& entry : within("targets")) {
     const auto target = targets.emplace(entry.name, read_target(entry, defaults)).first;
-    settle(target->second, configuration.targets[entry.name]);
+    configuration.targets[entry.name] = {settled(target->second)};
   }
   for (const ConfigEntry& entry : within("luns")) {
-    ConfigDraft draft = read_lun(entry, defaults, targets);
-    settle(draft, draft.lun);
-    configuration.luns.emplace(entry.name, std::move(draft.lun));
+    configuration.luns.emplace(entry.name, settled(read_lun(entry, defaults, targets)));
   }
   if (file.mistake) {
     return tl::unexpected(*file.mistake);
@@ -196,7 +192,8 @@ Result<ArrayTable> read_arrays(const toml::table& root, const std::string& name)
   ArrayTable table;
   for (const ConfigEntry& entry : entries_of({&file, {}, 0, &root}, false)) {
     if (entry.name != "device") {
-      refuse_unknown(entry, 0, "of an array table");
+      ConfigDraft none(entry, 0, "of an array table");
+      read_option(entry, none);
       continue;
     }
     for (const ConfigDraft& device : read_devices(entry)) {
