@@ -8,9 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <set>
 #include <system_error>
@@ -18,6 +16,7 @@
 #include <vector>
 
 #include "base/printable_text.h"
+#include "multipath/fencing/kernel_locks.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -78,29 +77,6 @@ std::set<std::uint64_t> inodes_in(const std::string& folder) {
     }
   }
   return inodes;
-}
-
-struct ExclusiveLock {
-  std::uint64_t inode = 0;
-  off_t at = 0;
-};
-
-// Of a line like "1: OFDLCK ADVISORY  WRITE -1 00:19:1234 4711 4711".
-std::optional<ExclusiveLock> exclusive_lock_of(std::string_view line) {
-  if (line.find(" OFDLCK ") == line.npos || line.find(" WRITE ") == line.npos) {
-    return std::nullopt;
-  }
-  const auto number = [](std::string_view text, auto& value) {
-    return std::from_chars(text.data(), text.data() + text.size(), value).ptr ==
-           text.data() + text.size();
-  };
-  ExclusiveLock lock;
-  const std::string_view end = line.substr(line.rfind(' ') + 1);
-  const std::string_view file = line.substr(0, line.rfind(' ', line.rfind(' ') - 1));
-  if (!number(end, lock.at) || !number(file.substr(file.rfind(':') + 1), lock.inode)) {
-    return std::nullopt;
-  }
-  return lock;
 }
 
 }  // namespace
@@ -330,34 +306,17 @@ void BarrierFile::lock_names(std::size_t index, const BarrierNames& names) const
   }
 }
 
-// The kernel shows the list in pieces: what changes meanwhile makes a lock be in it twice or not at
-// all. So it is read until it is the same twice; what was seen in any of the readings counts.
 std::size_t BarrierFile::holders_of_removed_files(const BarrierNames& names) const {
-  constexpr int kMostReadings = 16;
   struct stat own {};
   if (::fstat(fd_.get(), &own) != 0) {
     return 0;
   }
   const std::set<off_t> first_locks = first_locks_of(names);
-  const auto read = [&] {
-    std::set<std::pair<std::uint64_t, off_t>> elsewhere;
-    std::ifstream locks("/proc/locks");
-    for (std::string line; std::getline(locks, line);) {
-      const auto lock = exclusive_lock_of(line);
-      if (lock && lock->inode != own.st_ino && first_locks.count(lock->at & ~kLockSlots) != 0) {
-        elsewhere.emplace(lock->inode, lock->at & kLockSlots);
-      }
-    }
-    return elsewhere;
-  };
-  auto elsewhere = read();
-  for (int reading = 1; reading < kMostReadings; ++reading) {
-    const auto again = read();
-    const bool same = again == elsewhere;
-    elsewhere.insert(again.begin(), again.end());
-    if (same && reading > 1) {
-      break;
-    }
+  std::set<std::pair<std::uint64_t, off_t>> elsewhere;  // files, and slots there
+  for (const ExclusiveLock& lock : exclusive_locks([&](const ExclusiveLock& of) {
+         return of.inode != own.st_ino && first_locks.count(of.at & ~kLockSlots) != 0;
+       })) {
+    elsewhere.emplace(lock.inode, lock.at & kLockSlots);
   }
   if (elsewhere.empty()) {
     return 0;

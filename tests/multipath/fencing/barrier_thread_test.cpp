@@ -4,13 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <filesystem>
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/uring_reactor.h"
+#include "multipath/fencing/lun_write_barrier.h"
+#include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -90,6 +94,43 @@ TEST_F(BarrierThreadTest, WhatItDoesIsWaitedForAtItsEnd) {
   thread.reset();
   EXPECT_TRUE(worked);
   other.join();
+}
+
+// Made for the thread sanitizer: the disk goes on telling while its file is looked for.
+TEST_F(BarrierThreadTest, ADiskTellsWhileItsFileIsFollowed) {
+  const TemporaryFolder folder;
+  const std::string place = folder.path() + "/barrier";
+  BarrierThread thread(*reactor_);
+  Result<LunWriteBarrier> entered;
+  bool back = false;
+  thread.run(std::make_unique<Job>(
+      [&] {
+        entered = LunWriteBarrier::enter(place, "lun", {.name = "disk", .quiesce_time = 60s});
+      },
+      [&] { back = true; }));
+  run_until([&] { return back; });
+  ASSERT_TRUE(entered);
+  LunWriteBarrier barrier = std::move(*entered);
+  for (int round = 0; round < 20; ++round) {
+    std::filesystem::remove_all(place);
+    BarrierFollow follow = barrier.begin_follow();
+    back = false;
+    thread.run(std::make_unique<Job>([&] { follow.run(); },
+                                     [&] {
+                                       EXPECT_TRUE(barrier.end_follow(std::move(follow), {}));
+                                       back = true;
+                                     }));
+    barrier.tell_use(HolderUse::ended, 0, {});
+    barrier.set_outstanding(0, true);
+    run_until([&] {
+      barrier.set_unfenced(2, false, TimePoint(1h));
+      (void)barrier.look_again({});
+      return back;
+    });
+  }
+  auto next = LunWriteBarrier::enter(place, "lun", {.name = "next", .quiesce_time = 60s});
+  ASSERT_TRUE(next);
+  EXPECT_FALSE(next->look({}).late_writes_of.empty());
 }
 
 TEST_F(BarrierThreadTest, OneThatHasNothingToDoEndsAtOnce) {
