@@ -17,8 +17,6 @@
 namespace iscsi_blkback {
 namespace {
 
-using std::chrono_literals::operator""ms;
-
 constexpr std::string_view kScheme = "iscsi:";
 constexpr std::string_view kRawFormat = "aio";  // libxl's word for it
 constexpr std::array<std::string_view, 6> kFormats = {kRawFormat, "raw", "qcow",
@@ -351,13 +349,15 @@ struct SettingKey {
 template <auto kParse, auto kMember>
 constexpr SettingKey parsed_by(std::string_view key) {
   return {key, [](const SettingKey&, std::string_view value, DiskSettings& settings) {
-            return kParse(value).map([&](auto&& parsed) { settings.*kMember = std::move(parsed); });
+            return kParse(value).map([&](const auto& parsed) { settings.*kMember = parsed; });
           }};
 }
 
-// least: as in the configuration file.
+// As in the configuration file.
+constexpr std::chrono::milliseconds kLeastTime{100};
+
 template <auto kMember>
-constexpr SettingKey seconds(std::string_view key, std::chrono::milliseconds least = 100ms) {
+constexpr SettingKey seconds(std::string_view key, std::chrono::milliseconds least = kLeastTime) {
   return {key,
           [](const SettingKey& self, std::string_view value, DiskSettings& settings) {
             constexpr std::chrono::seconds kMost{3600};
@@ -365,7 +365,7 @@ constexpr SettingKey seconds(std::string_view key, std::chrono::milliseconds lea
             if (!(settings.*kMember >= self.least) || *(settings.*kMember) > kMost) {
               return Result<void>(tl::unexpected(
                   invalid(fmt::format("{} is not a number of seconds from {} to {}", self.key,
-                                      self.least == 0ms ? "0" : "0.1", kMost.count()))));
+                                      self.least.count() == 0 ? "0" : "0.1", kMost.count()))));
             }
             return Result<void>();
           },
@@ -390,7 +390,7 @@ constexpr SettingKey kSettingKeys[] = {
     seconds<&Settings::checker_timeout>("checker_timeout"),
     seconds<&Settings::login_timeout>("login_timeout"),
     seconds<&Settings::logout_timeout>("logout_timeout"),
-    seconds<&Settings::noop_out_interval>("noop_out_interval", 0ms),
+    seconds<&Settings::noop_out_interval>("noop_out_interval", {}),
     seconds<&Settings::noop_out_timeout>("noop_out_timeout"),
     parsed_by<&parse_shared, &Settings::shared>("shared"),
     parsed_by<&parse_written_wwid, &Settings::wwid>("wwid"),

@@ -27,7 +27,7 @@ ConfigEntry last_of(const ConfigDraft& draft, Names names, const std::string& pr
 }
 
 // Says where those options come from that stand in other sections, too.
-void refuse_options(const ConfigDraft& draft, Names names, std::string sentence) {
+void refuse_options(const ConfigDraft& draft, Names names, const std::string& sentence) {
   std::string elsewhere;
   for (const std::string_view name : names) {
     const auto place = draft.written.find(name);

@@ -81,7 +81,8 @@ struct ConfigDraft : ConfiguredLun {
   }
   // The line of an option in this section itself; nullptr: it is not there.
   [[nodiscard]] const std::uint32_t* line_of(std::string_view option) const;
-  // That by says what an option says; nothing, or the line that has already said it.
+  // Notes that an entry says what an option says. The line of this section that had already said
+  // it, if any.
   [[nodiscard]] std::optional<std::uint32_t> note(std::string_view option, const ConfigEntry& by);
 };
 
