@@ -41,16 +41,11 @@ GroupController::GroupController(Reactor& reactor, Options options, const PathSe
       owner_(owner),
       arrays_(std::move(options.arrays)),
       path_weights_(std::move(options.path_weights)),
-      polling_interval_(options.polling_interval),
-      max_polling_interval_(options.max_polling_interval),
       settings_(std::move(options.settings)),
       policies_(decide_policies(settings_, nullptr, nullptr)),
       groups_(paths.loads(), policies_.path_grouping_policy, policies_.path_selector,
               policies_.rr_min_io),
-      priority_timer_(
-          reactor,
-          [](void* self) noexcept { static_cast<GroupController*>(self)->on_priority_timer(); },
-          this),
+      priority_poll_(reactor, options.polling_interval, options.max_polling_interval, paths, *this),
       failback_timer_(
           reactor, [](void* self) noexcept { static_cast<GroupController*>(self)->fail_back(); },
           this),
@@ -73,9 +68,10 @@ void GroupController::overrule(const PathPolicySettings& changes) {
 }
 
 PathPolicies GroupController::decide(const LogicalUnitIdentity* identity) {
-  const PathPolicies before =
+  PathPolicies before =
       std::exchange(policies_, decide_policies(settings_, arrays_.get(), identity));
   measures_latency_ = policies_.prio.kind == PrioritizerKind::path_latency;
+  priority_poll_.set_prioritizer(policies_.prio.kind);
   groups_.set_policy(policies_.path_grouping_policy);
   if (policies_.path_selector != before.path_selector || policies_.rr_min_io != before.rr_min_io) {
     groups_.set_selector(policies_.path_selector, policies_.rr_min_io, reactor_.now());
@@ -97,12 +93,7 @@ void GroupController::follow(const PathPolicies& before) {
     note_group_in_use();
   }
   reconsider();
-  priority_timer_.stop();
-  if (is_dynamic(policies_.prio.kind)) {
-    follow_interval_ = polling_interval_;
-    measure_at_ = {};
-    start_priority_timer();
-  }
+  priority_poll_.start();
 }
 
 void GroupController::retire_path(const Path& path) {
@@ -112,7 +103,7 @@ void GroupController::retire_path(const Path& path) {
 
 void GroupController::close() {
   closed_ = true;
-  priority_timer_.stop();
+  priority_poll_.stop();
   failback_timer_.stop();
   marginal_timer_.stop();
 }
@@ -192,7 +183,7 @@ void GroupController::update_priorities() {
     reconsider();
     note_group_in_use();
     steps_.due(DiskStep::tell);
-    follow_closely();
+    priority_poll_.follow_closely();
   }
 }
 
@@ -364,82 +355,6 @@ void GroupController::fail_back() {
               groups_.groups()[best].priority, to_string(policies_.failback));
     steps_.due(DiskStep::tell);
     steps_.due(DiskStep::pump);
-  }
-}
-
-// What the array does not say by itself is looked at as PathChecker looks at paths: less and less
-// often while all is well.
-void GroupController::on_priority_timer() {
-  follow_interval_ = std::max<Duration>(
-      std::min<Duration>(follow_interval_ * 2, max_polling_interval_), polling_interval_);
-  start_priority_timer();
-  if (measures_latency_) {
-    update_priorities();
-    if (reactor_.now() >= measure_at_) {
-      measure_at_ = reactor_.now() + follow_interval_;
-      measure_idle_paths();
-    }
-    return;
-  }
-  // The others are not used; PathChecker sees to them.
-  PathMask asking = 0;
-  for (const Path* path : paths_) {
-    asking |=
-        PathSet::has(paths_.up(), *path) && asks_for_its_group(*path) ? path_bit(path->index()) : 0;
-  }
-  for (Path* path : paths_) {
-    if ((asking & path_bit(path->index())) != 0) {
-      path->follow_access();
-    }
-  }
-}
-
-// Mean latencies are at hand without asking anybody.
-void GroupController::start_priority_timer() {
-  priority_timer_.start_after(with_jitter(
-      measures_latency_ ? Duration(polling_interval_) : follow_interval_, reactor_.random()));
-}
-
-// Something has changed, and more may.
-void GroupController::follow_closely() {
-  follow_interval_ = polling_interval_;
-  measure_at_ = std::min(measure_at_, reactor_.now() + follow_interval_);
-  if (priority_timer_.armed() && priority_timer_.deadline() > reactor_.now() + follow_interval_) {
-    start_priority_timer();
-  }
-}
-
-// REPORT TARGET PORT GROUPS answers for all ports of a group (share_port_groups()): one path of it
-// asks, another one when that is not answered.
-bool GroupController::asks_for_its_group(const Path& path) const {
-  const TargetPortGroup* const group = path.access().group();
-  if (policies_.prio.kind != PrioritizerKind::alua || group == nullptr) {
-    return true;
-  }
-  for (const Path* other : paths_) {
-    if (other == &path) {
-      return true;
-    }
-    const TargetPortGroup* const same = other->access().group();
-    if (PathSet::has(paths_.answering(), *other) && !other->awaits_answer() && same != nullptr &&
-        same->tag == group->tag && other->lun() == path.lun() &&
-        other->session().options().target_name == path.session().options().target_name) {
-      return false;
-    }
-  }
-  return true;
-}
-
-// A path that is not used, because it was slow, would never show that it is fast again; nor one of
-// an idle disk that it has become slow.
-void GroupController::measure_idle_paths() {
-  for (Path* path : paths_) {
-    const std::uint32_t timed = path->take_timed_requests();
-    if (timed < LatencyEstimate::kRequestsMin && !suspended_ && path->state() == PathState::up &&
-        !PathSet::has(paths_.suspect(), *path) &&
-        path->session().state() == SessionState::logged_in && !path->measuring()) {
-      path->measure();
-    }
   }
 }
 

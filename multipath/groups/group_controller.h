@@ -3,8 +3,7 @@
 // better group when failback says so, and chooses the path of each request. Owned by
 // MultipathDevice. Reactor thread; choose() and ended() are on the way of each request.
 //
-// What an array does not say by itself is asked as PathChecker asks: less and less often while all
-// is well. A group whose paths are all down is left at once; a group of last resort (marginal
+// A group whose paths are all down is left at once; a group of last resort (marginal
 // paths) is left as soon as another one has a path.
 #pragma once
 
@@ -18,13 +17,14 @@
 #include "base/reactor.h"
 #include "multipath/groups/path_group.h"
 #include "multipath/groups/path_policies.h"
+#include "multipath/groups/priority_poll.h"
 #include "multipath/path/disk_log.h"
 #include "multipath/path/disk_steps.h"
 #include "multipath/path/path_set.h"
 
 namespace iscsi_blkback {
 
-class GroupController {
+class GroupController final : private PriorityPoll::Owner {
  public:
   class Owner {
    public:
@@ -77,14 +77,14 @@ class GroupController {
   void note_failure(Path& path);
   void note_error(Path& path);
   void on_latency_measured(Path& path, const LatencyEstimate& measured);
-  void update_priorities();
+  void update_priorities() override;
   // Something has changed, and more may: what is asked for by time is asked for soon.
-  void follow_closely();
+  void follow_closely() { priority_poll_.follow_closely(); }
   // Whether another group is to be used now.
   void reconsider() { consider_failback(PathGroups::kNoPath); }
   void note_group_in_use();
   // The guest does not run: nothing is measured.
-  void set_suspended(bool suspended) { suspended_ = suspended; }
+  void set_suspended(bool suspended) { priority_poll_.set_suspended(suspended); }
   void close();
 
   // The best group with a path that is up or could be made so; the current one when there is none.
@@ -123,10 +123,6 @@ class GroupController {
   void consider_failback(std::uint32_t came_up);
   void fail_back();
   void update_marginal();
-  void on_priority_timer();
-  void start_priority_timer();
-  [[nodiscard]] bool asks_for_its_group(const Path& path) const;
-  void measure_idle_paths();
 
   Reactor& reactor_;
   const PathSet& paths_;
@@ -135,19 +131,14 @@ class GroupController {
   Owner& owner_;
   const std::shared_ptr<const ArrayTable> arrays_;
   const std::vector<PathRule> path_weights_;
-  const std::chrono::milliseconds polling_interval_;
-  const std::chrono::milliseconds max_polling_interval_;
   PathPolicySettings settings_;
   PathPolicies policies_;
   PathGroups groups_;
   bool measures_latency_ = false;
-  bool suspended_ = false;
   bool closed_ = false;
   PathMask group_in_use_ = 0;
   std::uint64_t switches_ = 0;
-  Timer priority_timer_;
-  Duration follow_interval_{};  // doubles as long as nothing changes
-  TimePoint measure_at_{};      // for path_latency
+  PriorityPoll priority_poll_;
   Timer failback_timer_;
   Timer marginal_timer_;
 };

@@ -32,6 +32,7 @@ iscsi_blkback_test(multipath_test
     multipath/groups/path_policies_test.cpp
     multipath/groups/path_selector_test.cpp
     multipath/groups/prioritizer_test.cpp
+    multipath/groups/priority_poll_test.cpp
     multipath/multipath_device_test.cpp
     multipath/multipath_errors_test.cpp
     multipath/multipath_text_test.cpp
