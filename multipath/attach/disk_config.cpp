@@ -77,7 +77,7 @@ const ConfiguredLun* find_lun(const Configuration& configuration, const DiskUrl&
 // Names of the disk line that the configuration's LUN has not: they are asked for as well, unless
 // its portals are configured, which are other names'.
 Result<void> add_unknown_names(const DiskUrl& target, const ConfiguredLun& configured,
-                               DiskConfig& plan) {
+                               DiskConfig& config) {
   for (const std::string& name : names_of(target)) {
     if (name.empty() || names_target(configured, name)) {
       continue;
@@ -88,13 +88,13 @@ Result<void> add_unknown_names(const DiskUrl& target, const ConfiguredLun& confi
                               "name {}: name portals in the disk's target",
                               configured.alias, name));
     }
-    if (plan.other_target_names.size() + 1 == kMaxTargetNamesPerDisk) {
+    if (config.other_target_names.size() + 1 == kMaxTargetNamesPerDisk) {
       return fail(ErrorCode::invalid_argument,
                   fmt::format("{} would have more than {} target names, with those of the "
                               "configuration file",
                               configured.alias, kMaxTargetNamesPerDisk));
     }
-    plan.other_target_names.push_back(name);
+    config.other_target_names.push_back(name);
   }
   return {};
 }
@@ -122,11 +122,11 @@ bool same_path(const ResolvedPortal& one, const ResolvedPortal& other) {
 
 Result<DiskConfig> configure_disk(const DiskUrl& target, const Configuration& configuration,
                                   const std::string& name, bool read_only) {
-  DiskConfig plan;
-  plan.target_name = target.target_name;
-  plan.other_target_names = target.other_target_names;
-  plan.lun = target.lun;
-  plan.portals = target.portals;
+  DiskConfig config;
+  config.target_name = target.target_name;
+  config.other_target_names = target.other_target_names;
+  config.lun = target.lun;
+  config.portals = target.portals;
 
   const ConfiguredLun* configured = nullptr;
   if (!target.alias.empty()) {
@@ -149,49 +149,49 @@ Result<DiskConfig> configure_disk(const DiskUrl& target, const Configuration& co
   } else if (whole != nullptr) {
     said = whole;
   }
-  static_cast<DiskOptions&>(plan) = *said;
-  plan.multipath.alias = configured != nullptr ? configured->alias : name;
+  static_cast<DiskOptions&>(config) = *said;
+  config.multipath.alias = configured != nullptr ? configured->alias : name;
   if (configured != nullptr) {
-    plan.target_name = configured->target_name;
-    plan.other_target_names = configured->other_target_names;
-    plan.lun = configured->lun;
+    config.target_name = configured->target_name;
+    config.other_target_names = configured->other_target_names;
+    config.lun = configured->lun;
     // Those of the disk line are the target's that it names.
-    for (Portal& portal : plan.portals) {
+    for (Portal& portal : config.portals) {
       if (portal.target_name.empty() &&
           !same_iscsi_name(target.target_name, configured->target_name)) {
         portal.target_name = target.target_name;
       }
     }
-    if (plan.portals.empty()) {
-      if (auto added = add_unknown_names(target, *configured, plan); !added) {
+    if (config.portals.empty()) {
+      if (auto added = add_unknown_names(target, *configured, config); !added) {
         return tl::unexpected(added.error());
       }
-      plan.portals = configured->portals;
+      config.portals = configured->portals;
     }
   }
-  apply(target.settings, plan);
-  plan.session_variant = session_variant(plan.session, of_target);
+  apply(target.settings, config);
+  config.session_variant = session_variant(config.session, of_target);
   // The configuration file has been checked by itself.
-  if (const auto found = find_contradiction(plan.multipath)) {
-    return fail(ErrorCode::invalid_argument, with_places(*found, plan.places));
+  if (const auto found = find_contradiction(config.multipath)) {
+    return fail(ErrorCode::invalid_argument, with_places(*found, config.places));
   }
-  settle_selector(plan.multipath);
-  plan.session.target_name = plan.target_name;
-  if (plan.session.initiator_name.empty()) {
-    plan.session.initiator_name = configuration.initiator_name;
+  settle_selector(config.multipath);
+  config.session.target_name = config.target_name;
+  if (config.session.initiator_name.empty()) {
+    config.session.initiator_name = configuration.initiator_name;
   }
-  plan.multipath.read_only = plan.multipath.read_only || read_only;
-  if (plan.portals.empty()) {
-    plan.discovery_portals = configuration.discovery_portals;
-    if (plan.discovery_portals.empty()) {
+  config.multipath.read_only = config.multipath.read_only || read_only;
+  if (config.portals.empty()) {
+    config.discovery_portals = configuration.discovery_portals;
+    if (config.discovery_portals.empty()) {
       return fail(
           ErrorCode::invalid_argument,
           fmt::format("no portal is known for {}: name portals in the disk's target or in the "
                       "configuration file",
-                      plan.target_name));
+                      config.target_name));
     }
   }
-  return plan;
+  return config;
 }
 
 }  // namespace iscsi_blkback

@@ -26,7 +26,7 @@
 namespace iscsi_blkback {
 
 // A test's way to a device that does not hold overlapping writes, or that answers a read while the
-// connection still has its buffer; see multipath_device.h.
+// connection still has its buffer; see write_order.h and hedger.h.
 struct MultipathDeviceCanary {
   static void disable_hold(MultipathDevice& device) { device.disable_hold_of_overlapping_writes(); }
   static void disable_rule_of_buffers(MultipathDevice& device) { device.disable_rule_of_buffers(); }

@@ -632,47 +632,47 @@ Configuration configuration() {
 }
 
 TEST(DiskConfig, AliasComesFromTheConfiguration) {
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi:data?no_path_retry=10"), configuration(), "xvda", true);
-  ASSERT_TRUE(plan) << plan.error().message;
-  EXPECT_EQ(plan->target_name, "iqn.2009-02.com.example:disk");
-  EXPECT_EQ(plan->session.target_name, "iqn.2009-02.com.example:disk");
-  EXPECT_EQ(plan->session.initiator_name, "iqn.2026-01.test:host");
-  EXPECT_EQ(plan->lun, 4);
-  ASSERT_EQ(plan->portals.size(), 1u);
-  EXPECT_EQ(plan->portals[0].host, "configured");
-  EXPECT_EQ(plan->multipath.alias, "data");
-  EXPECT_EQ(plan->multipath.path_grouping_policy, PathGroupingPolicy::failover);
-  EXPECT_EQ(plan->multipath.no_path_retry, 30s);  // 10 checks, 3 s apart
-  EXPECT_TRUE(plan->multipath.read_only);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->target_name, "iqn.2009-02.com.example:disk");
+  EXPECT_EQ(config->session.target_name, "iqn.2009-02.com.example:disk");
+  EXPECT_EQ(config->session.initiator_name, "iqn.2026-01.test:host");
+  EXPECT_EQ(config->lun, 4);
+  ASSERT_EQ(config->portals.size(), 1u);
+  EXPECT_EQ(config->portals[0].host, "configured");
+  EXPECT_EQ(config->multipath.alias, "data");
+  EXPECT_EQ(config->multipath.path_grouping_policy, PathGroupingPolicy::failover);
+  EXPECT_EQ(config->multipath.no_path_retry, 30s);  // 10 checks, 3 s apart
+  EXPECT_TRUE(config->multipath.read_only);
 }
 
 TEST(DiskConfig, RefusesAnUnknownAlias) {
-  const auto plan = configure_disk(parsed("iscsi:nope"), configuration(), "xvda", false);
-  ASSERT_FALSE(plan);
-  EXPECT_THAT(plan.error().message, HasSubstr("nope"));
+  const auto config = configure_disk(parsed("iscsi:nope"), configuration(), "xvda", false);
+  ASSERT_FALSE(config);
+  EXPECT_THAT(config.error().message, HasSubstr("nope"));
 }
 
 TEST(DiskConfig, AConfiguredLunKeepsItsSettingsWhenNamedInFull) {
-  const auto plan = configure_disk(parsed("iscsi://h/iqn.2009-02.com.example:disk/4"),
-                                   configuration(), "xvda", false);
-  ASSERT_TRUE(plan);
-  EXPECT_EQ(plan->multipath.alias, "data");
-  EXPECT_EQ(plan->portals[0].host, "h");
+  const auto config = configure_disk(parsed("iscsi://h/iqn.2009-02.com.example:disk/4"),
+                                     configuration(), "xvda", false);
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->multipath.alias, "data");
+  EXPECT_EQ(config->portals[0].host, "h");
 }
 
 TEST(DiskConfig, RefusesATargetWithoutAnyPortal) {
-  const auto plan = configure_disk(parsed("iscsi:iqn.a:b/1"), configuration(), "xvda", false);
-  ASSERT_FALSE(plan);
-  EXPECT_THAT(plan.error().message, HasSubstr("no portal is known"));
+  const auto config = configure_disk(parsed("iscsi:iqn.a:b/1"), configuration(), "xvda", false);
+  ASSERT_FALSE(config);
+  EXPECT_THAT(config.error().message, HasSubstr("no portal is known"));
 }
 
 TEST(DiskConfig, RefusesAnAliasWithoutAnyPortal) {
   Configuration without = configuration();
   without.luns["data"].portals.clear();
-  const auto plan = configure_disk(parsed("iscsi:data"), without, "xvda", false);
-  ASSERT_FALSE(plan);
-  EXPECT_THAT(plan.error().message,
+  const auto config = configure_disk(parsed("iscsi:data"), without, "xvda", false);
+  ASSERT_FALSE(config);
+  EXPECT_THAT(config.error().message,
               HasSubstr("no portal is known for iqn.2009-02.com.example:disk: name portals in the "
                         "disk's target or in the configuration file"));
 }
@@ -681,10 +681,10 @@ TEST(DiskConfig, RefusesAPathSelectorThatContradictsTheConfiguration) {
   Configuration with = configuration();
   with.luns["data"].multipath.rr_weight = RrWeight::priorities;
   EXPECT_TRUE(configure_disk(parsed("iscsi:data"), with, "xvda", false));
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi:data?path_selector=queue-length"), with, "xvda", false);
-  ASSERT_FALSE(plan);
-  EXPECT_EQ(plan.error().message,
+  ASSERT_FALSE(config);
+  EXPECT_EQ(config.error().message,
             "rr_weight priorities is for path_selector round-robin, not queue-length (rr_weight "
             "comes from the configuration file, path_selector from the disk's target)");
 }
@@ -692,10 +692,10 @@ TEST(DiskConfig, RefusesAPathSelectorThatContradictsTheConfiguration) {
 TEST(DiskConfig, RefusesAPathGroupingPolicyThatContradictsTheConfiguration) {
   Configuration with = configuration();
   with.luns["data"].multipath.prio = Prioritizer{};
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi:data?path_grouping_policy=group_by_prio"), with, "xvda", false);
-  ASSERT_FALSE(plan);
-  EXPECT_THAT(plan.error().message,
+  ASSERT_FALSE(config);
+  EXPECT_THAT(config.error().message,
               AllOf(HasSubstr("group_by_prio contradicts prio const"),
                     HasSubstr("path_grouping_policy comes from the disk's target, prio from the "
                               "configuration file")));
@@ -727,12 +727,12 @@ TEST(DiskConfig, TheWwidOfTheDiskLineCountsMoreThanTheConfiguration) {
 TEST(DiskConfig, PrioAndFailbackOfTheDiskLineCountMoreThanTheConfiguration) {
   Configuration with = configuration();
   with.luns["data"].multipath.prio = Prioritizer{};
-  const auto plan = configure_disk(
+  const auto config = configure_disk(
       parsed("iscsi:data?prio=alua&failback=manual&path_grouping_policy=group_by_prio"), with,
       "xvda", false);
-  ASSERT_TRUE(plan) << plan.error().message;
-  EXPECT_EQ(plan->multipath.prio->kind, PrioritizerKind::alua);
-  EXPECT_EQ(plan->multipath.failback, Failback{});
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->multipath.prio->kind, PrioritizerKind::alua);
+  EXPECT_EQ(config->multipath.failback, Failback{});
 }
 
 class FakeDirectory final : public PortalResolver {
@@ -772,9 +772,9 @@ class FakeDirectory final : public PortalResolver {
 TEST(ResolveDisk, AHostNameIsOnePathWithAllItsAddresses) {
   FakeDirectory directory;
   directory.addresses["san"] = "2001:db8::1 192.0.2.1 192.0.2.2";
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi://san,192.0.2.9/iqn.a:b/1"), configuration(), "xvda", false);
-  const auto disk = resolve_disk(plan.value(), directory);
+  const auto disk = resolve_disk(config.value(), directory);
   ASSERT_TRUE(disk) << disk.error().message;
   const auto& portals = disk->specification.portals;
   ASSERT_EQ(portals.size(), 2u);
@@ -785,15 +785,15 @@ TEST(ResolveDisk, AHostNameIsOnePathWithAllItsAddresses) {
   // The next answer has them in another order.
   directory.addresses["san"] = "192.0.2.2 2001:db8::1 192.0.2.1";
   EXPECT_TRUE(
-      same_path(portals[0], resolve_disk(plan.value(), directory)->specification.portals[0]));
+      same_path(portals[0], resolve_disk(config.value(), directory)->specification.portals[0]));
 }
 
 TEST(ResolveDisk, UsesThePortalsThatCanBeResolved) {
   FakeDirectory directory;
   directory.addresses["one"] = "192.0.2.1";
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi://one,two/iqn.a:b/1"), configuration(), "xvda", false);
-  const auto disk = resolve_disk(plan.value(), directory);
+  const auto disk = resolve_disk(config.value(), directory);
   ASSERT_TRUE(disk) << disk.error().message;
   ASSERT_EQ(disk->specification.portals.size(), 1u);
   EXPECT_EQ(disk->specification.portals[0].address.to_string(), "192.0.2.1:3260");
@@ -804,16 +804,16 @@ TEST(ResolveDisk, UsesThePortalsThatCanBeResolved) {
 TEST(ResolveDisk, TwoNamesOfOneAddressAreOnePath) {
   FakeDirectory directory;
   directory.addresses["one"] = directory.addresses["two"] = "192.0.2.1";
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi://one,two/iqn.a:b/1"), configuration(), "xvda", false);
-  EXPECT_EQ(resolve_disk(plan.value(), directory)->specification.portals.size(), 1u);
+  EXPECT_EQ(resolve_disk(config.value(), directory)->specification.portals.size(), 1u);
 }
 
 TEST(ResolveDisk, UnknownHost) {
   FakeDirectory directory;
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi://one,two/iqn.a:b/1"), configuration(), "xvda", false);
-  const auto disk = resolve_disk(plan.value(), directory);
+  const auto disk = resolve_disk(config.value(), directory);
   ASSERT_FALSE(disk);
   EXPECT_EQ(disk.error().message, "host one is unknown; host two is unknown");
 }
@@ -833,9 +833,9 @@ TEST(ResolveDisk, TwoInterfacesMakeTwoPathsToEachPortal) {
   directory.addresses["two"] = "192.0.2.2";
   Configuration with_interfaces = configuration();
   with_interfaces.paths.interfaces = {{.name = "eth1"}, {.hardware_address = "52:54:00:12:34:56"}};
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi://one,two/iqn.a:b/1"), with_interfaces, "xvda", false);
-  EXPECT_THAT(paths_of(resolve_disk(plan.value(), directory)),
+  EXPECT_THAT(paths_of(resolve_disk(config.value(), directory)),
               ElementsAre("192.0.2.1:3260 eth1 0", "192.0.2.1:3260 52:54:00:12:34:56 0",
                           "192.0.2.2:3260 eth1 0", "192.0.2.2:3260 52:54:00:12:34:56 0"));
 }
@@ -845,8 +845,8 @@ TEST(ResolveDisk, APortalWithItsOwnInterfaceKeepsIt) {
   directory.addresses["configured"] = "192.0.2.1";
   Configuration with_interfaces = configuration();
   with_interfaces.luns["data"].paths.interfaces = {{.name = "eth7"}};
-  const auto plan = configure_disk(parsed("iscsi:data"), with_interfaces, "xvda", false);
-  EXPECT_THAT(paths_of(resolve_disk(plan.value(), directory)),
+  const auto config = configure_disk(parsed("iscsi:data"), with_interfaces, "xvda", false);
+  EXPECT_THAT(paths_of(resolve_disk(config.value(), directory)),
               ElementsAre("192.0.2.1:3260 eth1 0"));
 }
 
@@ -855,8 +855,8 @@ TEST(ResolveDisk, SeveralSessionsMakeSeveralPathsToAPortal) {
   directory.addresses["one"] = "192.0.2.1";
   Configuration with_sessions = configuration();
   with_sessions.paths.sessions_per_portal = 3;
-  const auto plan = configure_disk(parsed("iscsi://one/iqn.a:b/1"), with_sessions, "xvda", false);
-  EXPECT_THAT(paths_of(resolve_disk(plan.value(), directory)),
+  const auto config = configure_disk(parsed("iscsi://one/iqn.a:b/1"), with_sessions, "xvda", false);
+  EXPECT_THAT(paths_of(resolve_disk(config.value(), directory)),
               ElementsAre("192.0.2.1:3260  0", "192.0.2.1:3260  1", "192.0.2.1:3260  2"));
 }
 
@@ -870,9 +870,9 @@ TEST(ResolveDisk, MakesNoMorePathsThanADiskCanHave) {
   }
   Configuration with_sessions = configuration();
   with_sessions.paths.sessions_per_portal = 8;
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi://" + portals + "/iqn.a:b/1"), with_sessions, "xvda", false);
-  const auto disk = resolve_disk(plan.value(), directory);
+  const auto disk = resolve_disk(config.value(), directory);
   EXPECT_EQ(disk->specification.portals.size(), kMaxPathsPerDisk);
   EXPECT_THAT(disk->trouble, HasSubstr("no more are made"));
 }
@@ -882,12 +882,12 @@ TEST(DiskConfig, ATargetOfTheConfigurationHasItsSettings) {
   ConfiguredTarget& whole = with_target.targets["iqn.a:b"];
   whole.session.chap.username = "host1";
   whole.paths.sessions_per_portal = 2;
-  const auto plan = configure_disk(parsed("iscsi://h/iqn.a:b/1"), with_target, "xvda", false);
-  ASSERT_TRUE(plan);
-  EXPECT_EQ(plan->session.chap.username, "host1");
-  EXPECT_EQ(plan->paths.sessions_per_portal, 2);
-  EXPECT_EQ(plan->multipath.alias, "xvda");
-  EXPECT_EQ(plan->session.initiator_name, "iqn.2026-01.test:host");
+  const auto config = configure_disk(parsed("iscsi://h/iqn.a:b/1"), with_target, "xvda", false);
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->session.chap.username, "host1");
+  EXPECT_EQ(config->paths.sessions_per_portal, 2);
+  EXPECT_EQ(config->multipath.alias, "xvda");
+  EXPECT_EQ(config->session.initiator_name, "iqn.2026-01.test:host");
   EXPECT_FALSE(configure_disk(parsed("iscsi://h/iqn.a:c/1"), with_target, "xvda", false)
                    ->session.chap.enabled());
 }
@@ -901,9 +901,9 @@ TEST(ResolveDisk, DiscoveryAsksEveryPortalAndTakesEachPortalOnce) {
   for (const char* address : {"192.0.2.1", "192.0.2.2", "192.0.2.3"}) {
     directory.addresses[address] = address;
   }
-  const auto plan = configure_disk(parsed("iscsi:iqn.a:b/1"), with_discovery, "xvda", false);
-  ASSERT_TRUE(plan);
-  const auto disk = resolve_disk(*plan, directory);
+  const auto config = configure_disk(parsed("iscsi:iqn.a:b/1"), with_discovery, "xvda", false);
+  ASSERT_TRUE(config);
+  const auto disk = resolve_disk(*config, directory);
   ASSERT_TRUE(disk);
   EXPECT_EQ(disk->specification.portals.size(), 3u);
   EXPECT_EQ(disk->trouble, "portal dead does not answer");
@@ -921,9 +921,9 @@ TEST(ResolveDisk, EachPortalLeadsToItsTarget) {
   FakeDirectory directory;
   directory.addresses["one"] = "192.0.2.1";
   directory.addresses["two"] = "192.0.2.2";
-  const auto plan = configure_disk(parsed("iscsi://one/iqn.a:b;one,two/iqn.a:other/1"),
-                                   configuration(), "xvda", false);
-  EXPECT_EQ(targets_of(resolve_disk(plan.value(), directory)),
+  const auto config = configure_disk(parsed("iscsi://one/iqn.a:b;one,two/iqn.a:other/1"),
+                                     configuration(), "xvda", false);
+  EXPECT_EQ(targets_of(resolve_disk(config.value(), directory)),
             (std::vector<std::string>{"192.0.2.1:3260 iqn.a:b", "192.0.2.1:3260 iqn.a:other",
                                       "192.0.2.2:3260 iqn.a:other"}));
 }
@@ -937,10 +937,10 @@ TEST(ResolveDisk, DiscoveryAsksForEveryTargetName) {
   for (const char* address : {"192.0.2.1", "192.0.2.2"}) {
     directory.addresses[address] = address;
   }
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi:iqn.a:b;iqn.a:other/1"), with_discovery, "xvda", false);
-  ASSERT_TRUE(plan);
-  const auto disk = resolve_disk(*plan, directory);
+  ASSERT_TRUE(config);
+  const auto disk = resolve_disk(*config, directory);
   ASSERT_TRUE(disk);
   EXPECT_EQ(targets_of(disk),
             (std::vector<std::string>{"192.0.2.1:3260 iqn.a:b", "192.0.2.1:3260 iqn.a:other",
@@ -955,8 +955,8 @@ TEST(ResolveDisk, ATargetIsCalledAsDiscoveryTellsIt) {
   FakeDirectory directory;
   directory.portals["a"] = {portal("192.0.2.1", "iqn.a:B"), portal("192.0.2.2", "iqn.a:B")};
   directory.portals["b"] = {portal("192.0.2.2"), portal("192.0.2.3")};
-  const auto plan = configure_disk(parsed("iscsi:iqn.a:b/1"), with_discovery, "xvda", false);
-  const auto disk = resolve_disk(plan.value(), directory);
+  const auto config = configure_disk(parsed("iscsi:iqn.a:b/1"), with_discovery, "xvda", false);
+  const auto disk = resolve_disk(config.value(), directory);
   ASSERT_TRUE(disk);
   EXPECT_EQ(targets_of(disk),
             (std::vector<std::string>{"192.0.2.1:3260 iqn.a:B", "192.0.2.2:3260 iqn.a:B",
@@ -970,9 +970,9 @@ TEST(ResolveDisk, ATargetNameThatDiscoveryDoesNotTellIsTrouble) {
   FakeDirectory directory;
   directory.portals["a"] = {portal("192.0.2.1")};
   directory.addresses["192.0.2.1"] = "192.0.2.1";
-  const auto plan =
+  const auto config =
       configure_disk(parsed("iscsi:iqn.a:b;iqn.a:other/1"), with_discovery, "xvda", false);
-  const auto disk = resolve_disk(plan.value(), directory);
+  const auto disk = resolve_disk(config.value(), directory);
   ASSERT_TRUE(disk);
   EXPECT_EQ(disk->specification.portals.size(), 1U);
   EXPECT_EQ(disk->trouble, "no discovery portal tells of iqn.a:other");
@@ -982,10 +982,10 @@ TEST(DiskConfig, ALunOfSeveralTargetsIsKnownByEachOfItsNames) {
   Configuration several = configuration();
   ConfiguredLun& lun = several.luns["data"];
   lun.portals = {portal("one"), portal("two", "iqn.a:two")};
-  const auto plan = configure_disk(parsed("iscsi://h/iqn.a:two/4"), several, "xvda", false);
-  ASSERT_TRUE(plan);
-  EXPECT_EQ(plan->multipath.alias, "data");
-  EXPECT_EQ(plan->portals, std::vector{portal("h", "iqn.a:two")})
+  const auto config = configure_disk(parsed("iscsi://h/iqn.a:two/4"), several, "xvda", false);
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->multipath.alias, "data");
+  EXPECT_EQ(config->portals, std::vector{portal("h", "iqn.a:two")})
       << "the portal of the disk line is that of the name in the disk line";
 }
 
@@ -993,27 +993,27 @@ TEST(DiskConfig, ALunOfSeveralTargetsIsKnownByEachOfItsNames) {
 struct NamedLine {
   const char* what;
   const char* line;
-  std::vector<std::string> names;  // of the plan; none: it is refused
+  std::vector<std::string> names;  // of the config; none: it is refused
   std::vector<Portal> portals;
   const char* alias = "data";
 };
 
-std::vector<std::string> names_of(const DiskConfig& plan) {
-  std::vector<std::string> names{plan.target_name};
-  names.insert(names.end(), plan.other_target_names.begin(), plan.other_target_names.end());
+std::vector<std::string> names_of(const DiskConfig& config) {
+  std::vector<std::string> names{config.target_name};
+  names.insert(names.end(), config.other_target_names.begin(), config.other_target_names.end());
   return names;
 }
 
 void expect_planned(const Configuration& with, const NamedLine& line) {
   const auto parsed_line = parse_disk_url(line.line);
-  const auto plan = parsed_line ? configure_disk(*parsed_line, with, "xvda", false)
-                                : Result<DiskConfig>(tl::unexpected(parsed_line.error()));
-  EXPECT_EQ(plan.has_value(), !line.names.empty()) << line.what;
-  if (plan && !line.names.empty()) {
-    EXPECT_EQ(names_of(*plan), line.names) << line.what;
-    EXPECT_EQ(plan->portals, line.portals) << line.what;
-    EXPECT_EQ(plan->multipath.alias, line.alias) << line.what;
-    EXPECT_EQ(plan->session.target_name, plan->target_name) << line.what;
+  const auto config = parsed_line ? configure_disk(*parsed_line, with, "xvda", false)
+                                  : Result<DiskConfig>(tl::unexpected(parsed_line.error()));
+  EXPECT_EQ(config.has_value(), !line.names.empty()) << line.what;
+  if (config && !line.names.empty()) {
+    EXPECT_EQ(names_of(*config), line.names) << line.what;
+    EXPECT_EQ(config->portals, line.portals) << line.what;
+    EXPECT_EQ(config->multipath.alias, line.alias) << line.what;
+    EXPECT_EQ(config->session.target_name, config->target_name) << line.what;
   }
 }
 
@@ -1115,10 +1115,10 @@ TEST(DiskConfig, TheOptionsOfATargetAreThoseOfItsNameInWhateverLetters) {
   of_target.multipath = with.multipath;
   for (const char* line : {"iscsi:iqn.a:One/1", "iscsi:iqn.a:one/1", "iscsi:IQN.A:ONE/1",
                            "iscsi://h/iqn.a:ONE/1", "iscsi:iqn.a:one;iqn.a:two/1"}) {
-    const auto plan = configure_disk(parsed(line), with, "xvda", false);
-    ASSERT_TRUE(plan) << line;
-    EXPECT_EQ(plan->session.chap.username, "host") << line;
-    EXPECT_EQ(plan->session_variant, 0U) << line;
+    const auto config = configure_disk(parsed(line), with, "xvda", false);
+    ASSERT_TRUE(config) << line;
+    EXPECT_EQ(config->session.chap.username, "host") << line;
+    EXPECT_EQ(config->session_variant, 0U) << line;
   }
   for (const char* line : {"iscsi:iqn.a:two;iqn.a:one/1", "iscsi:iqn.a:one1/1"}) {
     EXPECT_FALSE(configure_disk(parsed(line), with, "xvda", false)->session.chap.enabled()) << line;
@@ -1130,8 +1130,8 @@ TEST(ResolveDisk, TargetThatDiscoveryDoesNotTell) {
   with_discovery.discovery_portals = {portal("a")};
   FakeDirectory directory;
   directory.portals["a"] = {};
-  const auto plan = configure_disk(parsed("iscsi:iqn.a:b/1"), with_discovery, "xvda", false);
-  const auto disk = resolve_disk(plan.value(), directory);
+  const auto config = configure_disk(parsed("iscsi:iqn.a:b/1"), with_discovery, "xvda", false);
+  const auto disk = resolve_disk(config.value(), directory);
   ASSERT_FALSE(disk);
   EXPECT_EQ(disk.error().message, "no discovery portal tells of iqn.a:b");
 }
