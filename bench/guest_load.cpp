@@ -91,8 +91,7 @@ class GuestLoad::Impl final : public DiskEvents, public RingEvents {
     }
     frontend_->set_up_ring();
     FrontendRing ring;
-    ring.references = frontend_->ring_references();
-    ring.event_channel = frontend_->event_port();
+    ring.queues = {{frontend_->ring_references(), frontend_->event_port()}};
     ring.abi = BlkifAbi::x86_64;
     port_->connect_ring(std::move(ring), *this);
     if (!wait([this] { return ring_result_.has_value(); })) {

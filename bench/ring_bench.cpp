@@ -1,4 +1,4 @@
-// The ring: first the indices alone, then a guest's requests through a Vbd to a disk in memory,
+// The ring: first the indices alone, then a guest's requests through a VbdQueue to a disk in memory,
 // with grants and event channels in memory. The second includes the guest's side (FakeFrontend).
 #include <benchmark/benchmark.h>
 
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "blkback/ring/back_ring.h"
-#include "blkback/ring/vbd.h"
+#include "blkback/ring/vbd_queue.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/mem_xen.h"
 #include "tests/support/memory_disk.h"
@@ -42,7 +42,7 @@ void ring_alone(benchmark::State& state) {
 }
 BENCHMARK(ring_alone)->ArgName("batch")->Arg(1)->Arg(32)->Arg(256);
 
-class Rig final : public Vbd::Owner {
+class Rig final : public VbdQueue::Owner {
  public:
   Rig() {
     FakeFrontend::Options options;
@@ -59,7 +59,8 @@ class Rig final : public Vbd::Owner {
     ring.ring_references = frontend_->ring_references();
     ring.event_port = frontend_->event_port();
     vbd_ = std::move(
-        Vbd::open(reactor_, *grants_, *dispatcher_, disk_, ring, {.name = "bench"}, *this).value());
+        VbdQueue::open(reactor_, *grants_, *dispatcher_, disk_, ring, {.name = "bench"}, *this)
+            .value());
   }
   ~Rig() {
     vbd_->close([](void* self) noexcept { static_cast<Rig*>(self)->vbd_.reset(); }, this);
@@ -67,7 +68,7 @@ class Rig final : public Vbd::Owner {
     bell_.reset();
     frontend_.reset();
   }
-  void on_vbd_broken(Vbd&, const Error&) noexcept override { std::abort(); }
+  void on_queue_broken(VbdQueue&, const Error&) noexcept override { std::abort(); }
 
   FakeFrontend& frontend() { return *frontend_; }
   void run_batch(std::uint64_t requests) {
@@ -93,7 +94,7 @@ class Rig final : public Vbd::Owner {
   MemoryDisk disk_{reactor_, geometry()};
   std::optional<FakeFrontend> frontend_;
   std::unique_ptr<FdWatch> bell_;
-  std::unique_ptr<Vbd> vbd_;
+  std::unique_ptr<VbdQueue> vbd_;
   std::uint64_t completed_ = 0;
 };
 

@@ -8,6 +8,11 @@ namespace {
 
 constexpr int kMaxSteps = 16;  // of one disk in one look
 
+RingOffer ring_offer(const Configuration& configuration) {
+  return {.max_page_order = configuration.max_ring_page_order,
+          .max_queues = configuration.max_queues};
+}
+
 }  // namespace
 
 GuestDisk::GuestDisk(const DiskEnvironment& environment, Host& host, DiskHandle handle,
@@ -193,8 +198,7 @@ bool GuestDisk::wrote(const Result<void>& result, const char* what) {
 // What the device is opened by is what the node says at this moment: nothing else would tell that
 // it was made anew before anything was announced.
 std::optional<GuestDisk::Outcome> GuestDisk::announce() {
-  XenbusNode::Entries entries =
-      XenbusNode::capabilities(environment_.configuration.max_ring_page_order);
+  XenbusNode::Entries entries = XenbusNode::capabilities(ring_offer(environment_.configuration));
   entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::init_wait)));
   const auto written = node_.write_for(*host_.store(), description_, states_.backend, entries);
   if (written ? !*written : is_about_the_node(written.error().code)) {
@@ -213,7 +217,7 @@ std::optional<GuestDisk::Outcome> GuestDisk::announce() {
 
 bool GuestDisk::connect() {
   auto ring = node_.read_ring(*host_.store(), description_.frontend_path,
-                              environment_.configuration.max_ring_page_order);
+                              ring_offer(environment_.configuration));
   if (!ring) {
     if (ring.error().code != ErrorCode::invalid_argument) {
       return wrote(tl::unexpected(ring.error()), "ring");

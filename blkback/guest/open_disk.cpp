@@ -102,16 +102,18 @@ Result<void> OpenDisk::open_ring(FrontendRing ring) {
   if (closing_ || vbd_ != nullptr || !device_.ready()) {
     return fail(ErrorCode::unavailable, "the disk is not ready");
   }
-  RingParameters parameters;
-  parameters.domain = environment_.guest;
-  parameters.abi = ring.abi;
-  parameters.ring_references = std::move(ring.references);
-  parameters.event_port = ring.event_channel;
+  std::vector<RingParameters> queues;
+  for (FrontendQueue& queue : ring.queues) {
+    queues.push_back({.domain = environment_.guest,
+                      .abi = ring.abi,
+                      .ring_references = std::move(queue.references),
+                      .event_port = queue.event_channel});
+  }
   VbdOptions options;
   options.name = name_;
   options.log = &vbd_log_;
   auto vbd = Vbd::open(environment_.reactor, environment_.grants, environment_.dispatcher, device_,
-                       parameters, std::move(options), *this);
+                       queues, options, *this);
   if (!vbd) {
     return tl::unexpected(vbd.error());
   }
@@ -202,7 +204,7 @@ DiskReport OpenDisk::report() const {
   report.disk = handle_;
   report.multipath = device_.snapshot();
   if (vbd_ != nullptr) {
-    const VbdStatistics& statistics = vbd_->statistics();
+    const VbdStatistics statistics = vbd_->statistics();
     RingStatistics& ring = report.ring.emplace();
     ring.read_requests = statistics.reads;
     ring.write_requests = statistics.writes;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/decimal.h"
 #include "base/printable_text.h"
@@ -50,14 +51,16 @@ std::uint64_t physical_sector_bytes(const Geometry& geometry) {
   return physical > least && physical % least == 0 && disk_bytes % physical == 0 ? physical : least;
 }
 
-// A key of the guest's: a decimal number. The text itself is not repeated: it may be anything.
-Result<std::uint32_t> read_number(XenStoreAccess& store, const std::string& directory,
-                                  const std::string& key) {
-  auto text = store.read(directory + "/" + key);
+// A key of the guest's: a decimal number; nullopt: it has not written it. The text itself is not
+// repeated: it may be anything.
+Result<std::optional<std::uint32_t>> read_optional_number(XenStoreAccess& store,
+                                                          const std::string& directory,
+                                                          const std::string& key) {
+  const auto text = store.read(directory + "/" + key);
+  if (!text && text.error().code == ErrorCode::not_found) {
+    return std::nullopt;
+  }
   if (!text) {
-    if (text.error().code == ErrorCode::not_found) {
-      return fail(ErrorCode::invalid_argument, fmt::format("the frontend has not written {}", key));
-    }
     return tl::unexpected(text.error());
   }
   const auto number = parse_decimal<std::uint32_t>(*text);
@@ -65,6 +68,18 @@ Result<std::uint32_t> read_number(XenStoreAccess& store, const std::string& dire
     return fail(ErrorCode::invalid_argument, fmt::format("the frontend's {} is not a number", key));
   }
   return *number;
+}
+
+Result<std::uint32_t> read_number(XenStoreAccess& store, const std::string& directory,
+                                  const std::string& key) {
+  const auto number = read_optional_number(store, directory, key);
+  if (!number) {
+    return tl::unexpected(number.error());
+  }
+  if (!*number) {
+    return fail(ErrorCode::invalid_argument, fmt::format("the frontend has not written {}", key));
+  }
+  return **number;
 }
 
 Result<BlkifAbi> read_abi(XenStoreAccess& store, const std::string& directory) {
@@ -84,46 +99,92 @@ Result<BlkifAbi> read_abi(XenStoreAccess& store, const std::string& directory) {
   return fail(ErrorCode::invalid_argument, "the frontend's protocol is unknown");
 }
 
-Result<FrontendRing> read_frontend_ring(XenStoreAccess& store, const std::string& directory,
-                                        std::uint32_t max_ring_page_order) {
-  FrontendRing ring;
-  auto order_text = store.read(directory + "/ring-page-order");
-  if (!order_text && order_text.error().code != ErrorCode::not_found) {
-    return tl::unexpected(order_text.error());
-  }
-  std::uint32_t pages = 1;
-  if (order_text) {
-    auto order = read_number(store, directory, "ring-page-order");
-    if (!order) {
-      return tl::unexpected(order.error());
-    }
-    if (*order > max_ring_page_order) {
-      return fail(ErrorCode::invalid_argument,
-                  fmt::format("the frontend's ring-page-order is {}, at most {} was offered",
-                              *order, max_ring_page_order));
-    }
-    pages = std::uint32_t{1} << *order;
-  }
+// prefix: of the queue's keys, "queue-1/"; empty: the disk has one queue.
+Result<FrontendQueue> read_queue(XenStoreAccess& store, const std::string& directory,
+                                 const std::string& prefix, std::optional<std::uint32_t> order) {
+  FrontendQueue queue;
+  const std::uint32_t pages = std::uint32_t{1} << order.value_or(0);
   for (std::uint32_t page = 0; page < pages; ++page) {
     // With an order of 0 frontends differ in which of the two names they write.
-    std::string key = order_text ? fmt::format("ring-ref{}", page) : "ring-ref";
+    const std::string key =
+        prefix + (order ? fmt::format("ring-ref{}", page) : std::string("ring-ref"));
     auto reference = read_number(store, directory, key);
-    if (!reference && order_text && pages == 1) {
-      reference = read_number(store, directory, "ring-ref");
+    if (!reference && order && pages == 1) {
+      reference = read_number(store, directory, prefix + "ring-ref");
     }
     if (!reference) {
       return tl::unexpected(reference.error());
     }
-    ring.references.push_back(*reference);
+    queue.references.push_back(*reference);
   }
-  auto port = read_number(store, directory, "event-channel");
+  auto port = read_number(store, directory, prefix + "event-channel");
   if (!port) {
     return tl::unexpected(port.error());
   }
   if (*port == 0) {
-    return fail(ErrorCode::invalid_argument, "the frontend's event-channel is 0");
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("the frontend's {}event-channel is 0", prefix));
   }
-  ring.event_channel = *port;
+  queue.event_channel = *port;
+  return queue;
+}
+
+Result<std::optional<std::uint32_t>> read_bounded(XenStoreAccess& store,
+                                                  const std::string& directory,
+                                                  const std::string& key, std::uint32_t most) {
+  auto number = read_optional_number(store, directory, key);
+  if (number && *number && **number > most) {
+    return fail(
+        ErrorCode::invalid_argument,
+        fmt::format("the frontend's {} is {}, at most {} was offered", key, **number, most));
+  }
+  return number;
+}
+
+// A page or a port that is in two queues is no way to a working disk.
+Result<void> check_apart(const FrontendQueue& queue, const std::vector<FrontendQueue>& others) {
+  for (std::size_t i = 0; i < others.size(); ++i) {
+    const auto shared = [&](GrantReference reference) {
+      return std::find(others[i].references.begin(), others[i].references.end(), reference) !=
+             others[i].references.end();
+    };
+    const bool same_port = others[i].event_channel == queue.event_channel;
+    if (same_port || std::any_of(queue.references.begin(), queue.references.end(), shared)) {
+      return fail(ErrorCode::invalid_argument,
+                  fmt::format("the frontend's queues {} and {} have the same {}", i, others.size(),
+                              same_port ? "event-channel" : "ring page"));
+    }
+  }
+  return {};
+}
+
+Result<FrontendRing> read_frontend_ring(XenStoreAccess& store, const std::string& directory,
+                                        const RingOffer& offer) {
+  FrontendRing ring;
+  auto order = read_bounded(store, directory, "ring-page-order", offer.max_page_order);
+  if (!order) {
+    return tl::unexpected(order.error());
+  }
+  constexpr const char* kQueues = "multi-queue-num-queues";
+  auto said = read_bounded(store, directory, kQueues, offer.max_queues);
+  if (!said) {
+    return tl::unexpected(said.error());
+  }
+  const std::uint32_t count = said->value_or(1);
+  if (count == 0) {
+    return fail(ErrorCode::invalid_argument, fmt::format("the frontend's {} is 0", kQueues));
+  }
+  for (std::uint32_t index = 0; index < count; ++index) {
+    const std::string prefix = count == 1 ? std::string() : fmt::format("queue-{}/", index);
+    auto queue = read_queue(store, directory, prefix, *order);
+    if (!queue) {
+      return tl::unexpected(queue.error());
+    }
+    if (auto apart = check_apart(*queue, ring.queues); !apart) {
+      return tl::unexpected(apart.error());
+    }
+    ring.queues.push_back(std::move(*queue));
+  }
   auto abi = read_abi(store, directory);
   if (!abi) {
     return tl::unexpected(abi.error());
@@ -233,10 +294,10 @@ Result<XenbusStates> XenbusNode::read_states(XenStoreAccess& store,
 }
 
 Result<FrontendRing> XenbusNode::read_ring(XenStore& store, const std::string& frontend_path,
-                                           std::uint32_t max_ring_page_order) const {
+                                           const RingOffer& offer) const {
   FrontendRing ring;
   auto read = store.transaction([&](XenStoreAccess& access) -> Result<void> {
-    auto attempt = read_frontend_ring(access, frontend_path, max_ring_page_order);
+    auto attempt = read_frontend_ring(access, frontend_path, offer);
     if (!attempt) {
       return tl::unexpected(attempt.error());
     }
@@ -325,12 +386,13 @@ Result<void> XenbusNode::remove(XenStore& store) const {
   return store.remove(path_);
 }
 
-XenbusNode::Entries XenbusNode::capabilities(std::uint32_t max_ring_page_order) {
+XenbusNode::Entries XenbusNode::capabilities(const RingOffer& offer) {
   return {
       {"feature-flush-cache", "1"},
       {"feature-barrier", "0"},
       {"feature-persistent", "0"},
-      {"max-ring-page-order", std::to_string(max_ring_page_order)},
+      {"max-ring-page-order", std::to_string(offer.max_page_order)},
+      {"multi-queue-max-queues", std::to_string(offer.max_queues)},
   };
 }
 

@@ -65,10 +65,20 @@ struct XenbusStates {
   bool online = false;
 };
 
-// What a frontend asks to be connected to, parsed.
-struct FrontendRing {
-  std::vector<GrantReference> references;  // 1, 2, 4, 8 or 16
+// What a frontend is offered for its rings.
+struct RingOffer {
+  std::uint32_t max_page_order = 0;  // log2 of the most pages of a ring
+  std::uint32_t max_queues = 1;
+};
+
+struct FrontendQueue {
+  std::vector<GrantReference> references;  // 1, 2, 4, 8 or 16: the ring's pages
   std::uint32_t event_channel = 0;         // the guest's port; never 0
+};
+
+// What a frontend asks to be connected to, parsed: no page and no port is in two queues.
+struct FrontendRing {
+  std::vector<FrontendQueue> queues;  // 1 to RingOffer::max_queues
   // Without the key "protocol": x86_32, as Linux's xen-blkback has it. Frontends that never write
   // the key are 32-bit ones from before it existed.
   BlkifAbi abi = BlkifAbi::x86_32;
@@ -92,7 +102,7 @@ class XenbusNode {
 
   // The frontend's ring keys; invalid_argument: one sentence about what the guest got wrong.
   [[nodiscard]] Result<FrontendRing> read_ring(XenStore& store, const std::string& frontend_path,
-                                               std::uint32_t max_ring_page_order) const;
+                                               const RingOffer& offer) const;
 
   // Writes entries while the node's state is expected; conflict when it is not any more.
   [[nodiscard]] Result<void> write(XenStore& store, XenbusState expected,
@@ -110,7 +120,7 @@ class XenbusNode {
   [[nodiscard]] Result<void> remove(XenStore& store) const;
 
   // What we can do, written before state 2.
-  [[nodiscard]] static Entries capabilities(std::uint32_t max_ring_page_order);
+  [[nodiscard]] static Entries capabilities(const RingOffer& offer);
   // What the disk is, written before state 4.
   [[nodiscard]] static Entries sizes(const Geometry& geometry, const DiskDescription& description);
 

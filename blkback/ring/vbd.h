@@ -1,211 +1,61 @@
-// Vbd: the data path of one guest disk: its ring, its event channel, its requests in flight.
-// Reactor thread, all of it.
+// Vbd: the data path of one guest disk: the queues that its frontend offers, one at least, each with a
+// ring and an event channel of its own (VbdQueue). They are opened together, break together and are
+// closed together. Reactor thread, all of it.
 //
-// The way of a request: doorbell -> once per turn: copied out of the ring, parsed, all writes of
-// the turn copied in with one grant copy, submitted to the BlockDevice -> completed -> once per
-// turn: all finished reads copied out with one grant copy, responses written, published, one
-// doorbell.
-//
-// The guest is hostile: nothing of its is looked at twice, no number of its is used unchecked, and
-// whatever it does costs only its own disk. A request is answered exactly once, with its own id and
-// operation, and its grants are not used after its answer.
-//
-// A flush is never answered with an error. Linux's frontend takes one for success and switches
-// flushes off for good (blkif_interrupt(), 6.1 and 6.12), so that every fsync() after it is a lie.
-// A flush that the device fails is held and tried again until it succeeds or the ring goes. Where
-// the LUN refuses flushes as such, or says that data is lost which it had acknowledged, the disk is
-// not served any more: that, the guest cannot overlook.
+// Nothing orders the requests of different queues but their answers: a flush covers what has been
+// answered before it was sent, on whichever queue, as SYNCHRONIZE CACHE reaches the whole LUN.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string>
-#include <variant>
 #include <vector>
 
-#include "base/block_device.h"
-#include "base/domain_id.h"
-#include "base/latency_histogram.h"
-#include "base/log.h"
-#include "base/reactor.h"
-#include "blkback/ring/back_ring.h"
-#include "blkback/ring/event_dispatcher.h"
-#include "blkback/ring/request_parser.h"
-#include "blkback/xen/grant_table.h"
+#include "blkback/ring/vbd_queue.h"
 
 namespace iscsi_blkback {
 
-// What a frontend asks to be connected to: its own values, unchecked.
-struct RingParameters {
-  DomainId domain = 0;
-  BlkifAbi abi = BlkifAbi::native;
-  std::vector<GrantReference> ring_references;  // 1, 2, 4, 8 or 16 pages, in order
-  std::uint32_t event_port = 0;                 // the guest's port
-  std::uint32_t start_index = 0;                // all before it has been consumed and answered
-};
-
-// What limits the messages of a disk's rings. A guest may make a ring after a ring, so that it is
-// the disk's, which outlives them.
-struct VbdLog {
-  LogLimiter refusals;
-  LogLimiter errors;
-  LogLimiter breaks;
-};
-
-struct VbdOptions {
-  std::string name;        // for the log: "xvda of guest 5"
-  bool read_only = false;  // in addition to the device's own
-  // One disk's share of a reactor turn.
-  std::uint32_t max_requests_per_turn = 128;
-  VbdLog* log = nullptr;  // null: its own
-};
-
-struct VbdStatistics {
-  std::uint64_t reads = 0;  // requests of each kind that were submitted
-  std::uint64_t writes = 0;
-  std::uint64_t flushes = 0;
-  std::uint64_t read_sectors = 0;
-  std::uint64_t written_sectors = 0;
-  std::uint64_t refused = 0;  // malformed, or not for this disk
-  std::uint64_t errors = 0;   // answered with anything but OKAY, refused included
-  // From a request's copy out of the ring to its answer, of those that were submitted.
-  LatencyHistogram read_latency;
-  LatencyHistogram write_latency;
-  LatencyHistogram flush_latency;
-  std::uint64_t flush_retries = 0;  // of flushes that the device has failed
-};
-
-class Vbd final : private EventDispatcher::Handler {
+class Vbd final : private VbdQueue::Owner {
  public:
   class Owner {
    public:
-    // The guest broke the ring's protocol, or its doorbell cannot be heard any more, or the LUN
-    // refuses to write its cache or has lost what was in it. Nothing is consumed from now on;
-    // requests in flight are still answered. close() is due.
+    // Once, for whichever queue comes first: see VbdQueue::Owner. The others are served until
+    // close(), which is due.
     virtual void on_vbd_broken(Vbd& vbd, const Error& error) noexcept = 0;
 
    protected:
     ~Owner() = default;
   };
 
-  // Maps the ring and binds the event channel; the error says what was wrong with the guest's
-  // values, and nothing stays mapped or bound then. All references outlive the Vbd.
+  // Opens all of them, or none: the error says what was wrong with the guest's values. queues: 1 or
+  // more; options: of each, max_requests_per_turn of them together. All references outlive the Vbd.
   [[nodiscard]] static Result<std::unique_ptr<Vbd>> open(Reactor& reactor, GrantTable& grants,
                                                          EventDispatcher& events,
                                                          BlockDevice& device,
-                                                         const RingParameters& ring,
-                                                         VbdOptions options, Owner& owner);
-  ~Vbd();  // closed, or never used
+                                                         const std::vector<RingParameters>& queues,
+                                                         const VbdOptions& options, Owner& owner);
 
-  // Consumes nothing any more, answers what is in flight when the device has completed it, then
-  // unmaps the ring and unbinds the event channel. on_closed comes once, from the reactor, never
-  // from inside close(); the Vbd may be deleted there. How long the device takes is its owner's
-  // business.
+  // See VbdQueue; on_closed comes once, when the last queue is closed, and may delete the Vbd.
   void close(void (*on_closed)(void* owner) noexcept, void* owner);
-  // From now on the guest's memory is not touched and no answer is given: the ring is unmapped and
-  // the event channel unbound at once. Requests in flight still end, unseen by the guest; the Vbd
-  // lives until on_closed. After close().
   void abandon();
 
-  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
-  // Of these, flushes that have failed and are tried again.
-  [[nodiscard]] std::uint32_t held_flushes() const { return held_flushes_; }
-  [[nodiscard]] const VbdStatistics& statistics() const { return statistics_; }
+  // Of all queues together.
+  [[nodiscard]] std::uint32_t in_flight() const;
+  [[nodiscard]] std::uint32_t held_flushes() const;
+  [[nodiscard]] VbdStatistics statistics() const;
 
  private:
-  // A request from its copy out of the ring to its answer. The buffer is one piece, so that the
-  // initiator sends and receives it as such.
-  struct Slot : BlockRequest, ListHook<Slot> {
-    std::uint64_t id = 0;
-    std::uint8_t ring_operation = 0;  // as the guest wrote it: echoed
-    std::int16_t response = kBlkifOkay;
-    bool submitted = false;        // false: refused, or its data could not be copied
-    bool held = false;             // a flush that has failed before
-    bool unanswered = false;       // a failed flush whose ring goes: the guest is told nothing
-    std::uint32_t first_copy = 0;  // in copies_, during one batch
-    TimePoint accepted_at{};
-    ParsedRequest parsed;
-    std::byte* buffer = nullptr;
-  };
-  using SlotList = IntrusiveList<Slot, Slot>;
-  using Ring = std::variant<std::monostate, BackRing<BlkifX86_64>, BackRing<BlkifX86_32>>;
-  enum class State : std::uint8_t { serving, broken, closing, closed };
+  explicit Vbd(Owner& owner) : owner_(owner) {}
 
-  static constexpr std::size_t kBufferBytes = kMaxDirectSegments * kXenPageBytes;
+  void on_queue_broken(VbdQueue& queue, const Error& error) noexcept override;
+  void on_queue_closed() noexcept;
 
-  Vbd(Reactor& reactor, GrantTable& grants, EventDispatcher& events, BlockDevice& device,
-      VbdOptions options, Owner& owner);
-
-  [[nodiscard]] Result<void> connect(const RingParameters& ring);
-  [[nodiscard]] Result<void> allocate(std::uint32_t slot_count);
-  void on_event() noexcept override;
-  void on_events_lost(const Error& error) noexcept override;
-
-  void consume() noexcept;
-  template <class Abi>
-  void consume_from(BackRing<Abi>& ring) noexcept;
-  void accept(const BlkifRequest& request, const RequestLimits& limits, TimePoint now) noexcept;
-  void submit_accepted() noexcept;
-  void break_ring(Error error) noexcept;
-
-  static void on_request_complete(BlockRequest& request, IoStatus status) noexcept;
-  void finish(Slot& slot) noexcept;
-  void on_flush_failed(Slot& slot, IoStatus status) noexcept;
-  void on_flush_succeeded(Slot& slot) noexcept;
-  void retry_flushes() noexcept;
-  void drop_held_flushes() noexcept;
-  void answer_finished() noexcept;
-  template <class Abi>
-  void publish(BackRing<Abi>& ring) noexcept;
-
-  void count_answer(const Slot& slot, TimePoint now);
-  void add_copies(Slot& slot, GrantCopyDirection direction);
-  // One grant copy for all of copies_; fails every slot of the list one of whose segments failed.
-  void copy_and_check(SlotList& slots, BlockOperation operation) noexcept;
-  void disconnect();
-  void finish_close_when_idle();
-
-  Reactor& reactor_;
-  GrantTable& grants_;
-  EventDispatcher& events_;
-  BlockDevice& device_;
-  VbdOptions options_;
   Owner& owner_;
-
-  State state_ = State::serving;
-  DomainId domain_ = 0;
-  std::unique_ptr<MappedGrants> mapped_;
-  Ring ring_;
-  LocalPort port_ = 0;
-  bool bound_ = false;
-  bool masked_ = false;  // the port has rung and waits for our unmask
-  Error broken_because_{ErrorCode::protocol, {}};
-
-  std::byte* arena_ = nullptr;  // buffers of all slots
-  std::size_t arena_bytes_ = 0;
-  std::vector<Slot> slots_;
-  std::vector<Slot*> free_slots_;         // last in, first out: warm buffers first
-  std::vector<GrantCopySegment> copies_;  // of the batch at hand; capacity for a full ring
-  SlotList accepted_;                     // copied and parsed in this turn
-  SlotList finished_;                     // to be answered in this turn
-  SlotList failed_flushes_;               // to be submitted again
-  std::uint32_t held_flushes_ = 0;        // there, or on their next try
-  Duration flush_retry_delay_{};          // of the next try
-  std::uint32_t in_flight_ = 0;           // slots in use
-
-  Deferred consume_;
-  Deferred answer_;
-  Deferred report_broken_;
-  Deferred closed_;
-  Timer flush_retry_;
+  std::vector<std::unique_ptr<VbdQueue>> queues_;
+  std::size_t open_ = 0;  // queues that are not closed
+  bool broken_ = false;
   void (*on_closed_)(void* owner) noexcept = nullptr;
   void* on_closed_owner_ = nullptr;
-
-  VbdStatistics statistics_;
-  VbdLog own_log_;
-  VbdLog& log_;
 };
 
 }  // namespace iscsi_blkback

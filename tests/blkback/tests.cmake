@@ -3,8 +3,9 @@ iscsi_blkback_test(blkback_ring_test
     blkback/ring/back_ring_order_test.cpp
     blkback/ring/back_ring_test.cpp
     blkback/ring/request_parser_test.cpp
-    blkback/ring/vbd_flush_test.cpp
-    blkback/ring/vbd_refusal_test.cpp
+    blkback/ring/vbd_queue_flush_test.cpp
+    blkback/ring/vbd_queue_refusal_test.cpp
+    blkback/ring/vbd_queue_test.cpp
     blkback/ring/vbd_test.cpp
   LIBRARIES iscsi_blkback_ring)
 
@@ -53,6 +54,7 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest/guest_backend_next_process_test.cpp
     blkback/guest/guest_backend_paths_test.cpp
     blkback/guest/guest_backend_questions_test.cpp
+    blkback/guest/guest_backend_queues_test.cpp
     blkback/guest/guest_backend_refusal_test.cpp
     blkback/guest/guest_backend_reuse_test.cpp
     blkback/guest/guest_backend_test.cpp

@@ -1,6 +1,6 @@
 // Fuzz target: a guest that does anything to its ring. The bytes are a list of actions of a
 // FakeFrontend, good and evil ones mixed, with changes of the ring between push and poll; the disk
-// below fails and hangs as they say, and the Vbd is closed and opened again. Nothing the guest does
+// below fails and hangs as they say, and the VbdQueue is closed and opened again. Nothing the guest does
 // may crash the backend, leave a grant mapped or a port bound, or answer a request twice
 // (FakeFrontend checks every response; MemXen aborts on what it finds).
 #include <cstddef>
@@ -10,7 +10,7 @@
 #include <optional>
 #include <vector>
 
-#include "blkback/ring/vbd.h"
+#include "blkback/ring/vbd_queue.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/faulty_disk.h"
 #include "tests/support/mem_xen.h"
@@ -56,7 +56,7 @@ void require(bool condition) {
   }
 }
 
-class Machine final : public Vbd::Owner {
+class Machine final : public VbdQueue::Owner {
  public:
   explicit Machine(Bytes& bytes)
       : bytes_(bytes),
@@ -81,7 +81,9 @@ class Machine final : public Vbd::Owner {
     finish();
   }
 
-  void on_vbd_broken(Vbd& /*vbd*/, const Error& /*error*/) noexcept override { broken_ = true; }
+  void on_queue_broken(VbdQueue& /*queue*/, const Error& /*error*/) noexcept override {
+    broken_ = true;
+  }
 
  private:
   static Geometry geometry() {
@@ -109,7 +111,7 @@ class Machine final : public Vbd::Owner {
     VbdOptions options;
     options.name = "fuzzed";
     options.max_requests_per_turn = 16;
-    auto opened = Vbd::open(reactor_, *grants_, *events_, disk_, ring, options, *this);
+    auto opened = VbdQueue::open(reactor_, *grants_, *events_, disk_, ring, options, *this);
     require(opened.has_value());
     vbd_ = std::move(*opened);
   }
@@ -249,7 +251,7 @@ class Machine final : public Vbd::Owner {
   FaultyDisk disk_;
   FakeFrontend::Options options_;
   std::optional<FakeFrontend> frontend_;
-  std::unique_ptr<Vbd> vbd_;
+  std::unique_ptr<VbdQueue> vbd_;
   FaultyDisk::Action plan_;
   bool broken_ = false;
   bool hostile_ = false;  // since the last connect: some requests may be lost

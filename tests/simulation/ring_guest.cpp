@@ -25,7 +25,8 @@ RingGuest::RingGuest(SimReactor& reactor, BlockDevice& device, std::uint32_t sta
   ring.ring_references = frontend_->ring_references();
   ring.event_port = frontend_->event_port();
   ring.start_index = start_index;
-  auto opened = Vbd::open(reactor, *grants_, *events_, device_, ring, {.name = "simulated"}, *this);
+  auto opened =
+      VbdQueue::open(reactor, *grants_, *events_, device_, ring, {.name = "simulated"}, *this);
   ISCSI_BLKBACK_ASSERT(opened.has_value());
   vbd_ = std::move(*opened);
 }
@@ -63,7 +64,7 @@ void RingGuest::on_completion(const FakeFrontend::Completion& completion) {
   request.on_complete(request, ok ? IoStatus::ok : IoStatus::target_error);
 }
 
-void RingGuest::on_vbd_broken(Vbd& /*vbd*/, const Error& error) noexcept {
+void RingGuest::on_queue_broken(VbdQueue& /*queue*/, const Error& error) noexcept {
   violations_.push_back("the backend gave the ring up: " + error.message);
 }
 

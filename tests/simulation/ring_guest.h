@@ -1,5 +1,5 @@
 // RingGuest: puts a guest's ring between a simulated guest and its disk: what is submitted here
-// goes through a FakeFrontend's ring and a Vbd to the device. In memory, virtual time.
+// goes through a FakeFrontend's ring and a VbdQueue to the device. In memory, virtual time.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +10,14 @@
 
 #include "base/block_device.h"
 #include "blkback/ring/event_dispatcher.h"
-#include "blkback/ring/vbd.h"
+#include "blkback/ring/vbd_queue.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/mem_xen.h"
 #include "tests/support/sim_reactor.h"
 
 namespace iscsi_blkback {
 
-class RingGuest final : public BlockDevice, private Vbd::Owner {
+class RingGuest final : public BlockDevice, private VbdQueue::Owner {
  public:
   // Requests of more sectors than this do not fit a ring slot.
   static constexpr std::uint32_t kMaxSectors = kMaxDirectSegments * kSectorsPerPage;
@@ -36,7 +36,7 @@ class RingGuest final : public BlockDevice, private Vbd::Owner {
   [[nodiscard]] std::vector<std::string> take_violations();
 
  private:
-  void on_vbd_broken(Vbd& vbd, const Error& error) noexcept override;
+  void on_queue_broken(VbdQueue& vbd, const Error& error) noexcept override;
   void on_completion(const FakeFrontend::Completion& completion);
 
   BlockDevice& device_;
@@ -46,7 +46,7 @@ class RingGuest final : public BlockDevice, private Vbd::Owner {
   std::optional<EventDispatcher> events_;
   std::optional<FakeFrontend> frontend_;
   std::unique_ptr<FdWatch> bell_;
-  std::unique_ptr<Vbd> vbd_;
+  std::unique_ptr<VbdQueue> vbd_;
   std::vector<std::string> violations_;
 };
 

@@ -39,7 +39,7 @@ class SimulatedDisk final : public MultipathDevice::Observer {
     ~World() = default;
   };
 
-  // through_ring: the guest's requests go through a ring and a Vbd.
+  // through_ring: the guest's requests go through a ring and a VbdQueue.
   SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun_number,
                 const MultipathOptions& options, bool through_ring);
 

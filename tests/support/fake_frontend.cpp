@@ -441,9 +441,7 @@ void FakeFrontend::on_backend_state(int state) {
       if (state_ != kClosed) {
         write_state(kClosed);
       }
-      if (ring_up_) {
-        tear_down_ring();
-      }
+      tear_down_queues();
       if (std::exchange(restarting_, false)) {
         write_state(kInitialising);
       }
@@ -454,9 +452,7 @@ void FakeFrontend::on_backend_state(int state) {
 }
 
 void FakeFrontend::resume() {
-  if (ring_up_) {
-    tear_down_ring();
-  }
+  tear_down_queues();
   talk_to_backend();
 }
 
@@ -474,27 +470,58 @@ void FakeFrontend::write_state(int state) {
   ISCSI_BLKBACK_ASSERT(store_->write(path() + "/state", std::to_string(state)).has_value());
 }
 
+void FakeFrontend::tear_down_queues() {
+  if (ring_up_) {
+    tear_down_ring();
+  }
+  for (FakeFrontend* queue : more_queues_) {
+    queue->tear_down_queues();
+  }
+}
+
+void FakeFrontend::write_queue(XenStoreAccess& at, const std::string& directory) const {
+  const auto put = [&](const std::string& key, std::uint32_t value) {
+    ISCSI_BLKBACK_ASSERT(at.write(directory + "/" + key, std::to_string(value)).has_value());
+  };
+  if (options_.ring_pages == 1) {
+    put("ring-ref", ring_references_[0]);
+  } else {
+    for (std::size_t i = 0; i < ring_references_.size(); ++i) {
+      put(fmt::format("ring-ref{}", i), ring_references_[i]);
+    }
+  }
+  put("event-channel", port_);
+}
+
 void FakeFrontend::talk_to_backend() {
   const std::uint64_t order = parse_number(store_->read(backend_path_ + "/max-ring-page-order"), 0);
   const std::uint32_t wanted = options_.ring_pages;
   options_.ring_pages = std::min(wanted, std::uint32_t{1} << std::min<std::uint64_t>(order, 4));
-  if (ring_up_) {
-    tear_down_ring();
-  }
+  tear_down_queues();
   set_up_ring();
+  const std::uint64_t most =
+      parse_number(store_->read(backend_path_ + "/multi-queue-max-queues"), 1);
+  queue_count_ = std::min<std::size_t>(more_queues_.size() + 1, most);
+  for (std::size_t i = 1; i < queue_count_; ++i) {
+    more_queues_[i - 1]->options_.ring_pages = options_.ring_pages;
+    more_queues_[i - 1]->set_up_ring();
+  }
   const Result<void> written = store_->transaction([&](XenStoreAccess& at) -> Result<void> {
     const auto put = [&](const std::string& key, const std::string& value) {
       ISCSI_BLKBACK_ASSERT(at.write(path() + "/" + key, value).has_value());
     };
-    if (options_.ring_pages == 1) {
-      put("ring-ref", std::to_string(ring_references_[0]));
-    } else {
+    if (options_.ring_pages > 1) {
       put("ring-page-order", std::to_string(std::countr_zero(options_.ring_pages)));
-      for (std::size_t i = 0; i < ring_references_.size(); ++i) {
-        put(fmt::format("ring-ref{}", i), std::to_string(ring_references_[i]));
+    }
+    if (queue_count_ == 1) {
+      write_queue(at, path());
+    } else {
+      put("multi-queue-num-queues", std::to_string(queue_count_));
+      write_queue(at, path() + "/queue-0");
+      for (std::size_t i = 1; i < queue_count_; ++i) {
+        more_queues_[i - 1]->write_queue(at, fmt::format("{}/queue-{}", path(), i));
       }
     }
-    put("event-channel", std::to_string(port_));
     if (options_.write_protocol) {
       put("protocol", protocol_name(options_.abi));
     }

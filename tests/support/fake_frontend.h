@@ -103,6 +103,11 @@ class FakeFrontend {
   [[nodiscard]] std::optional<Answer> take_completion(RequestId id);
 
   // --- xenstore: as the toolstack has prepared it (FakeToolstack) ------------------------------
+  // Another queue of the disk, a frontend without a handshake of its own, offered with this one's
+  // ring as far as the backend takes more than one. Outlives this; its ring comes and goes with it.
+  void add_queue(FakeFrontend& queue) { more_queues_.push_back(&queue); }
+  // Queues of the last handshake.
+  [[nodiscard]] std::size_t queue_count() const { return queue_count_; }
   // The driver starts: watches the backend's state. Nothing happens before step().
   void start();
   // Reacts to what has changed in xenstore since the last step; true if anything had.
@@ -172,6 +177,8 @@ class FakeFrontend {
   void violation(const std::string& text);
   void write_state(int state);
   void talk_to_backend();
+  void write_queue(XenStoreAccess& at, const std::string& directory) const;
+  void tear_down_queues();
   void read_capacity();
   void on_backend_state(int state);
 
@@ -200,6 +207,8 @@ class FakeFrontend {
 
   std::unique_ptr<MemXenStore> store_;
   std::string backend_path_;
+  std::vector<FakeFrontend*> more_queues_;
+  std::size_t queue_count_ = 1;
   int state_ = 1;
   bool restarting_ = false;
   std::uint64_t sectors_ = 0;

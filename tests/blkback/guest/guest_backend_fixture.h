@@ -178,6 +178,16 @@ class GuestBackendTest : public testing::Test {
     return frontend;
   }
 
+  // One more queue of a disk whose frontend has not connected yet.
+  FakeFrontend& add_queue(FakeFrontend& frontend, const FakeDisk& disk) {
+    FakeFrontend::Options options;
+    options.domain = kGuest;
+    options.backend = disk.backend;
+    queues_.push_back(std::make_unique<FakeFrontend>(xen_, options));
+    frontend.add_queue(*queues_.back());
+    return *queues_.back();
+  }
+
   // The guest's only disk, served to its frontend, which has connected.
   FakeFrontend& serve(const FakeDisk& disk) {
     toolstack_.add(disk);
@@ -190,10 +200,12 @@ class GuestBackendTest : public testing::Test {
 
   // The guest's kernel is no more; its pages stay as long as they are mapped.
   void halt_guests() {
-    for (auto& frontend : frontends_) {
-      halted_.push_back(std::move(frontend));
+    for (auto* running : {&frontends_, &queues_}) {
+      for (auto& frontend : *running) {
+        halted_.push_back(std::move(frontend));
+      }
+      running->clear();
     }
-    frontends_.clear();
   }
 
   // The guests' kernels run whenever something happens.
@@ -203,6 +215,9 @@ class GuestBackendTest : public testing::Test {
       if (frontend->connected()) {
         frontend->poll();
       }
+    }
+    for (auto& queue : queues_) {
+      queue->poll();
     }
   }
 
@@ -371,6 +386,7 @@ class GuestBackendTest : public testing::Test {
   std::unique_ptr<DomainInfo> domains_;
   std::unique_ptr<GuestDataPlane> plane_;
   std::unique_ptr<GuestBackend> backend_;
+  std::vector<std::unique_ptr<FakeFrontend>> queues_;  // but the first of each disk
   std::vector<std::unique_ptr<FakeFrontend>> frontends_;
   std::vector<std::unique_ptr<FakeFrontend>> halted_;
   bool finished_ = false;

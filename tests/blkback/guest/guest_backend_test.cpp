@@ -49,6 +49,7 @@ TEST_F(GuestBackendTest, CapabilitiesAndStateTwoComeBeforeAnyLogin) {
   EXPECT_EQ(toolstack_.backend_value(xvda, "feature-barrier"), "0");
   EXPECT_EQ(toolstack_.backend_value(xvda, "feature-persistent"), "0");
   EXPECT_EQ(toolstack_.backend_value(xvda, "max-ring-page-order"), "4");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "multi-queue-max-queues"), "4");
   EXPECT_EQ(toolstack_.backend_value(xvda, "hotplug-status"), "");
   EXPECT_EQ(target_.counters.logins, 0u);
 }

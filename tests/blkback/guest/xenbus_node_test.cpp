@@ -2,6 +2,7 @@
 // is written.
 #include "blkback/guest/xenbus_node.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -33,7 +34,19 @@ class XenbusNodeTest : public testing::Test {
     return store->read(path).value_or("(none)");
   }
   [[nodiscard]] Result<FrontendRing> ring(std::uint32_t max_order = 2) {
-    return node.read_ring(*store, kFrontend, max_order);
+    return node.read_ring(*store, kFrontend, {.max_page_order = max_order, .max_queues = 3});
+  }
+  [[nodiscard]] std::string refusal() {
+    const auto asked = ring();
+    return asked ? "(none)" : asked.error().message;
+  }
+  // Queue n has the ring page 20 + n and the port 30 + n.
+  void put_queues(int count) {
+    put(kFrontend + "/multi-queue-num-queues", std::to_string(count));
+    for (int n = 0; n < count; ++n) {
+      put(fmt::format("{}/queue-{}/ring-ref", kFrontend, n), std::to_string(20 + n));
+      put(fmt::format("{}/queue-{}/event-channel", kFrontend, n), std::to_string(30 + n));
+    }
   }
   [[nodiscard]] static std::map<std::string, std::string> sizes(const Geometry& geometry,
                                                                 const DiskDescription& disk = {}) {
@@ -93,16 +106,16 @@ TEST_F(XenbusNodeTest, AFrontendThatDoesNotSayItsAbiHasThe32BitOne) {
 }
 
 TEST_F(XenbusNodeTest, ARingHasThePagesThatItsOrderSays) {
-  EXPECT_EQ(ring()->references, std::vector<GrantReference>{8});
-  EXPECT_EQ(ring()->event_channel, 9U);
+  EXPECT_EQ(ring()->queues.at(0).references, std::vector<GrantReference>{8});
+  EXPECT_EQ(ring()->queues.at(0).event_channel, 9U);
   put(kFrontend + "/ring-page-order", "0");
-  EXPECT_EQ(ring()->references, std::vector<GrantReference>{8}) << "under either name";
+  EXPECT_EQ(ring()->queues.at(0).references, std::vector<GrantReference>{8}) << "under either name";
   for (int page = 0; page < 4; ++page) {
     put(kFrontend + "/ring-ref" + std::to_string(page), std::to_string(20 + page));
   }
-  EXPECT_EQ(ring()->references, std::vector<GrantReference>{20});
+  EXPECT_EQ(ring()->queues.at(0).references, std::vector<GrantReference>{20});
   put(kFrontend + "/ring-page-order", "2");
-  EXPECT_EQ(ring()->references, (std::vector<GrantReference>{20, 21, 22, 23}));
+  EXPECT_EQ(ring()->queues.at(0).references, (std::vector<GrantReference>{20, 21, 22, 23}));
 }
 
 TEST_F(XenbusNodeTest, RefusesARingThatIsNone) {
@@ -116,6 +129,52 @@ TEST_F(XenbusNodeTest, RefusesARingThatIsNone) {
   EXPECT_FALSE(ring(3));
   put(kFrontend + "/event-channel", "4294967296");
   EXPECT_FALSE(ring(3));
+}
+
+TEST_F(XenbusNodeTest, EachQueueHasItsRingAndItsPort) {
+  put_queues(3);
+  const auto asked = ring();
+  ASSERT_TRUE(asked) << asked.error().message;
+  ASSERT_EQ(asked->queues.size(), 3U);
+  EXPECT_EQ(asked->queues[2].references, std::vector<GrantReference>{22});
+  EXPECT_EQ(asked->queues[2].event_channel, 32U);
+  put(kFrontend + "/ring-page-order", "1");  // one for all queues
+  for (int n = 0; n < 3; ++n) {
+    for (int page = 0; page < 2; ++page) {
+      put(fmt::format("{}/queue-{}/ring-ref{}", kFrontend, n, page),
+          std::to_string(40 + 2 * n + page));
+    }
+  }
+  EXPECT_EQ(ring()->queues.at(1).references, (std::vector<GrantReference>{42, 43}));
+}
+
+// As in Linux's backend: the keys of one queue are where they are without queues.
+TEST_F(XenbusNodeTest, OneQueueHasItsKeysAtTheTop) {
+  put(kFrontend + "/multi-queue-num-queues", "1");
+  ASSERT_TRUE(ring());
+  EXPECT_EQ(ring()->queues.size(), 1U);
+  EXPECT_EQ(ring()->queues.at(0).references, std::vector<GrantReference>{8});
+}
+
+TEST_F(XenbusNodeTest, RefusesQueuesThatAreNone) {
+  put_queues(4);
+  EXPECT_EQ(refusal(), "the frontend's multi-queue-num-queues is 4, at most 3 was offered");
+  put(kFrontend + "/multi-queue-num-queues", "0");
+  EXPECT_EQ(refusal(), "the frontend's multi-queue-num-queues is 0");
+  put(kFrontend + "/multi-queue-num-queues", "many");
+  EXPECT_EQ(refusal(), "the frontend's multi-queue-num-queues is not a number");
+  put_queues(2);
+  ASSERT_TRUE(store->remove(kFrontend + "/queue-1/event-channel"));
+  EXPECT_EQ(refusal(), "the frontend has not written queue-1/event-channel");
+}
+
+TEST_F(XenbusNodeTest, RefusesQueuesThatShareAPageOrAPort) {
+  put_queues(3);
+  put(kFrontend + "/queue-2/event-channel", "31");
+  EXPECT_EQ(refusal(), "the frontend's queues 1 and 2 have the same event-channel");
+  put_queues(3);
+  put(kFrontend + "/queue-2/ring-ref", "20");
+  EXPECT_EQ(refusal(), "the frontend's queues 0 and 2 have the same ring page");
 }
 
 TEST_F(XenbusNodeTest, IsWrittenOnlyWhileItsStateIsTheExpectedOne) {

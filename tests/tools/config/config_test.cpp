@@ -32,7 +32,8 @@ TEST(Config, TopOptions) {
       "log_level = 'debug'\n"
       "run_directory = '/run/other'\n"
       "state_directory = '/var/other'\n"
-      "max_ring_page_order = 0\n");
+      "max_ring_page_order = 0\n"
+      "max_queues = 1\n");
   EXPECT_EQ(configuration.initiator_name, "iqn.2009-02.com.example:host");
   EXPECT_EQ(configuration.session.initiator_name, configuration.initiator_name);
   EXPECT_EQ(configuration.session.initiator_alias, "a host");
@@ -43,6 +44,7 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.run_directory, "/run/other");
   EXPECT_EQ(configuration.state_directory, "/var/other");
   EXPECT_EQ(configuration.max_ring_page_order, 0U);
+  EXPECT_EQ(configuration.max_queues, 1U);
 }
 
 TEST(Config, PortalsAsIscsiadmPrintsThem) {

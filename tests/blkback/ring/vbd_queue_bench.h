@@ -1,4 +1,4 @@
-// Bench: one guest with one disk, a Vbd over a disk in memory, on one simulated reactor.
+// Bench: one guest with one disk, a VbdQueue over a disk in memory, on one simulated reactor.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "blkback/ring/vbd.h"
+#include "blkback/ring/vbd_queue.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/faulty_disk.h"
 #include "tests/support/mem_xen.h"
@@ -34,7 +34,7 @@ inline Geometry geometry() {
   return geometry;
 }
 
-class Bench final : public Vbd::Owner {
+class Bench final : public VbdQueue::Owner {
  public:
   explicit Bench(FakeFrontend::Options options = {}, std::uint64_t seed = 1)
       : options_(options),
@@ -61,8 +61,8 @@ class Bench final : public Vbd::Owner {
 
   Result<void> connect(VbdOptions options = {}) {
     options.name = "xvda of guest 1";
-    Result<std::unique_ptr<Vbd>> opened =
-        Vbd::open(reactor, *grants, *events, disk, ring_parameters(), options, *this);
+    Result<std::unique_ptr<VbdQueue>> opened =
+        VbdQueue::open(reactor, *grants, *events, disk, ring_parameters(), options, *this);
     if (!opened) {
       return tl::unexpected(opened.error());
     }
@@ -113,7 +113,7 @@ class Bench final : public Vbd::Owner {
     return answer.value_or(FakeFrontend::Answer{99, 99, {}});
   }
 
-  void on_vbd_broken(Vbd& /*vbd*/, const Error& error) noexcept override {
+  void on_queue_broken(VbdQueue& /*queue*/, const Error& error) noexcept override {
     broken.push_back(error.message);
   }
 
@@ -126,7 +126,7 @@ class Bench final : public Vbd::Owner {
   MemoryDisk memory;
   FaultyDisk disk;
   std::optional<FakeFrontend> frontend;
-  std::unique_ptr<Vbd> vbd;
+  std::unique_ptr<VbdQueue> vbd;
   std::vector<std::string> broken;
   int closed = 0;
 

@@ -1,10 +1,10 @@
-// What a Vbd refuses, and what becomes of the rest: bad requests, errors of the device, a guest
+// What a VbdQueue refuses, and what becomes of the rest: bad requests, errors of the device, a guest
 // that breaks the rules.
 #include <gmock/gmock.h>
 
 #include <algorithm>
 
-#include "tests/blkback/ring/vbd_bench.h"
+#include "tests/blkback/ring/vbd_queue_bench.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -227,8 +227,8 @@ TEST(VbdEvil, TwoDisksOnOneDispatcherAreIndependent) {
   ring.domain = 1;
   ring.ring_references = other.ring_references();
   ring.event_port = other.event_port();
-  auto opened = Vbd::open(bench.reactor, *bench.grants, *bench.events, bench.memory, ring,
-                          VbdOptions{"xvdb of guest 1", false, 128}, bench);
+  auto opened = VbdQueue::open(bench.reactor, *bench.grants, *bench.events, bench.memory, ring,
+                               VbdOptions{"xvdb of guest 1", false, 128}, bench);
   ASSERT_TRUE(opened);
   bench.frontend->set_request_producer(1000);
   bench.reactor.run_until_idle();

@@ -2,7 +2,7 @@
 // every later fsync() of the guest a lie.
 #include <gmock/gmock.h>
 
-#include "tests/blkback/ring/vbd_bench.h"
+#include "tests/blkback/ring/vbd_queue_bench.h"
 
 namespace iscsi_blkback {
 namespace {
