@@ -358,7 +358,8 @@ console_count() { # GUEST PATTERN
 }
 console_has() { local count; console_count "$1" "$2"; [ "$count" -gt 0 ]; } # GUEST PATTERN
 
-# Writes the configuration of a guest with these disk lines and prints its path.
+# Writes the configuration of a guest with these disk lines and prints its path. guest_vcpus (1) and guest_on_crash
+# (destroy) say more of it.
 guest_config() { # GUEST pv|pvh DISK_LINE...
   local guest=$1 type=$2 file line; shift 2
   file=$scenario_dir/$guest.cfg
@@ -369,13 +370,13 @@ guest_config() { # GUEST pv|pvh DISK_LINE...
     echo "ramdisk = '/tmp/guest.cpio'"
     echo "extra = 'console=hvc0 quiet mitigations=off'"
     echo "memory = 320"
-    echo "vcpus = 1"
+    echo "vcpus = ${guest_vcpus:-1}"
     echo "tsc_mode = 'native'"     # emulated time stamps break a PVH guest under emulation
     # On the first emulated processor, which takes the machine's interrupts, QEMU ends one PVH guest in
     # three with a triple fault; on another one none of many.
     [ "$type" = pv ] || echo "cpus = '$(($(nproc) - 1))'"
     echo "on_reboot = 'restart'"
-    echo "on_crash = 'destroy'"
+    echo "on_crash = '${guest_on_crash:-destroy}'"
     echo "disk = ["
     for line; do echo "  '$line',"; done
     echo "]"
@@ -423,6 +424,25 @@ guest_run() { guest_start "$1" "$2" "$4"; guest_finish "$1" "$2" "$3"; } # GUEST
 # Waits until a running job has printed a line that matches.
 guest_says() { # GUEST JOB SECONDS PATTERN
   wait_until "$3" "job $2 in guest $1 says $4" console_has "$1" "\[$2\] *$4*"
+}
+
+# The I/O of a guest's job, the only one of the scenario's target: it flows, and the job has not ended early.
+sent_to_portals() { cat "/sys/class/net/v$scenario_index".*/statistics/tx_bytes | awk '{ n += $1 } END { print n }'; }
+io_flows() { local before; before=$(sent_to_portals); nap 2; [ $(($(sent_to_portals) - before)) -gt 40000 ]; }
+io_stands() { local before; before=$(sent_to_portals); nap 2; [ $(($(sent_to_portals) - before)) -lt 4000 ]; }
+goes_on() { # GUEST JOB
+  wait_until 60 "the I/O of guest $1 goes on" io_flows
+  nap 3
+  job_goes_on "$1" "$2"
+}
+begin_fio() { # GUEST JOB [FIO_IOPS]
+  guest_start "$1" "$2" "fio_iops=${3:-100} fio_verify xvda 3000"
+  guest_says "$1" "$2" 60 running
+  nap 3
+}
+end_fio() { # GUEST JOB
+  guest_start "$1" "stop-$2" stop_fio
+  guest_finish "$1" "$2" 90
 }
 
 # Attaches and detaches; what xl said is in attach.log and detach.log.
@@ -511,7 +531,7 @@ scenario_cleanup() {
   for pid in "$scenario_dir"/{tgtd,other,null_target}.pid; do [ ! -f "$pid" ] || kill -KILL "$(cat "$pid")" 2> /dev/null; done
   [ ! -f "$scenario_dir/lio" ] || lio_stop
   for device in $(losetup -nO NAME,BACK-FILE | awk -v dir="$scenario_dir/" 'index($2, dir) == 1 { print $1 }'); do losetup -d "$device"; done
-  umount "$scenario_dir/small" 2> /dev/null
+  umount "$scenario_dir/small" "$scenario_dir/mnt" 2> /dev/null
   for device in $(ip -o link show | sed -n "s/^[0-9]*: \(v$scenario_index\.[0-9]*\)@.*/\1/p"); do ip link del "$device"; done
   ip netns del "t$scenario_index" 2> /dev/null
   rm -f "$scenario_dir"/disk.* "$scenario_dir"/stock.* "$scenario_dir"/*.socket*

@@ -11,23 +11,6 @@ gone_with_its_process() { # DOMID
   wait_until 40 "domain $1 is gone from Xen" is_gone "$1"
   wait_until 40 "no process serves domain $1" has_no_child "$1"
 }
-sent() { echo $(($(sent_to_portal 1) + $(sent_to_portal 2))); }
-io_flows() { local before; before=$(sent); nap 2; [ $(($(sent) - before)) -gt 40000 ]; }
-goes_on() { # GUEST JOB
-  wait_until 60 "the I/O of guest $1 goes on" io_flows
-  sleep 3
-  job_goes_on "$1" "$2"
-}
-begin_fio() { # GUEST JOB [FIO_IOPS]
-  guest_start "$1" "$2" "fio_iops=${3:-100} fio_verify xvda 3000"
-  guest_says "$1" "$2" 60 running
-  sleep 3
-}
-end_fio() { # GUEST JOB
-  guest_start "$1" "stop-$2" stop_fio
-  guest_finish "$1" "$2" 90
-}
-
 still_waits() { xenstore-read "$(backend_node w xvda)/hotplug-error" 2> /dev/null | grep -q "in use by xvda of guest $1 "; } # DOMID
 save() {
   local first; first=$(domid g)
