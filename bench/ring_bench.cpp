@@ -12,6 +12,7 @@
 #include "tests/support/fake_frontend.h"
 #include "tests/support/mem_xen.h"
 #include "tests/support/memory_disk.h"
+#include "tests/support/ring_parameters.h"
 #include "tests/support/sim_reactor.h"
 
 namespace iscsi_blkback {
@@ -53,14 +54,9 @@ class Rig final : public VbdQueue::Owner {
         frontend_->event_fd(),
         [](void* self) noexcept { static_cast<Rig*>(self)->frontend_->poll(); }, this);
     frontend_->on_completion([this](const FakeFrontend::Completion&) { ++completed_; });
-    RingParameters ring;
-    ring.domain = options.domain;
-    ring.abi = options.abi;
-    ring.ring_references = frontend_->ring_references();
-    ring.event_port = frontend_->event_port();
-    vbd_ = std::move(
-        VbdQueue::open(reactor_, *grants_, *dispatcher_, disk_, ring, {.name = "bench"}, *this)
-            .value());
+    vbd_ = std::move(VbdQueue::open(reactor_, *grants_, *dispatcher_, disk_,
+                                    ring_parameters(*frontend_), {.name = "bench"}, *this)
+                         .value());
   }
   ~Rig() {
     vbd_->close([](void* self) noexcept { static_cast<Rig*>(self)->vbd_.reset(); }, this);

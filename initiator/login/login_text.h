@@ -54,6 +54,7 @@ class LoginText {
   void add(std::string_view key, std::string_view value);
   void add(std::string_view key, std::uint32_t value);
   void add(std::string_view key, bool value);
+  void add(std::string_view key, const char* value) = delete;  // it would be taken for a bool
 
   [[nodiscard]] const std::string& text() const { return text_; }
   [[nodiscard]] bool empty() const { return text_.empty(); }

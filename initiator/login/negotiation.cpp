@@ -9,6 +9,7 @@
 
 #include "base/ascii_case.h"
 #include "base/printable_text.h"
+#include "base/split.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -37,11 +38,6 @@ bool is_last_word(std::string_view value) {
   return value == "NotUnderstood" || value == "Irrelevant" || value == "Reject";
 }
 
-std::string_view without_blanks(std::string_view text) {
-  const std::size_t begin = std::min(text.find_first_not_of(' '), text.size());
-  return text.substr(begin, text.find_last_not_of(' ') + 1 - begin);
-}
-
 // One that is too large to be counted with is outside of every range, but a number.
 std::optional<std::uint32_t> number_of(std::string_view text) {
   constexpr std::uint32_t kMost = std::numeric_limits<std::uint32_t>::max();
@@ -54,20 +50,6 @@ std::optional<std::uint32_t> number_of(std::string_view text) {
       !digits.empty() && digits.find_first_not_of(hexadecimal ? "0123456789abcdefABCDEF"
                                                               : "0123456789") == digits.npos;
   return is_number ? std::optional(kMost) : std::nullopt;
-}
-
-std::string_view digest_list(DigestOffer offer) {
-  switch (offer) {
-    case DigestOffer::none:
-      return "None";
-    case DigestOffer::crc32c:
-      return kCrc32c;
-    case DigestOffer::crc32c_or_none:
-      return "CRC32C,None";
-    case DigestOffer::none_or_crc32c:
-      return "None,CRC32C";
-  }
-  return "None";
 }
 
 }  // namespace
@@ -100,8 +82,8 @@ bool Negotiation::is_irrelevant(const Key& key) const {
 
 void Negotiation::offer(LoginText& text) {
   offered_ = true;
-  text.add(kHeaderDigest, digest_list(header_digest_.offered));
-  text.add(kDataDigest, digest_list(data_digest_.offered));
+  text.add(kHeaderDigest, std::string_view{word_for<kDigestOffers>(header_digest_.offered)});
+  text.add(kDataDigest, std::string_view{word_for<kDigestOffers>(data_digest_.offered)});
   text.add("MaxRecvDataSegmentLength", max_recv_data_segment_length_);
   for (const Key& key : keys_) {
     if (is_irrelevant(key)) {
@@ -116,7 +98,7 @@ void Negotiation::offer(LoginText& text) {
 }
 
 Result<void> Negotiation::take(const TextPair& told, LoginText& answers) {
-  const TextPair pair{told.key, without_blanks(told.value)};
+  const TextPair pair{told.key, trimmed(told.value, " ")};
   if (pair.value.size() != told.value.size() && pair.key != kTargetAlias) {
     tolerate("it writes blanks around values");
   }
@@ -249,7 +231,7 @@ Result<void> Negotiation::take_digest(Digest& digest, std::string_view value) {
   return fail(ErrorCode::unsupported,
               fmt::format("the target insists on a {} that was not offered; allow {}={} on the "
                           "target",
-                          digest.name, digest.name, digest_list(digest.offered)));
+                          digest.name, digest.name, word_for<kDigestOffers>(digest.offered)));
 }
 
 Result<void> Negotiation::take_declaration(const TextPair& pair) {

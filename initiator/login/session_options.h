@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/byte_stream.h"
+#include "base/words.h"
 #include "initiator/login/chap.h"
 #include "initiator/pdu/digest.h"
 #include "initiator/pdu/isid.h"
@@ -17,6 +18,11 @@ namespace iscsi_blkback {
 
 // What is offered of a digest, the first choice first (RFC 7143 13.1). The target picks.
 enum class DigestOffer : std::uint8_t { none, crc32c, crc32c_or_none, none_or_crc32c };
+// As the login and the configuration write them.
+inline constexpr Word<DigestOffer> kDigestOffers[] = {{"None", DigestOffer::none},
+                                                      {"CRC32C", DigestOffer::crc32c},
+                                                      {"CRC32C,None", DigestOffer::crc32c_or_none},
+                                                      {"None,CRC32C", DigestOffer::none_or_crc32c}};
 
 struct SessionOptions {
   std::string initiator_name;   // iqn., eui. or naa. name

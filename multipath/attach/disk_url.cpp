@@ -291,7 +291,7 @@ Result<void> parse_prio(std::optional<std::string_view> prio, std::optional<std:
   }
   const auto kind = prioritizer_named(*prio);
   if (!kind) {
-    return tl::unexpected(invalid(kPrioritizerNames));
+    return tl::unexpected(invalid(fmt::format("prio {}", kNoPrioritizer)));
   }
   std::vector<std::string> arguments;
   for (const std::string_view part : list ? split(*list, ',') : std::vector<std::string_view>{}) {
@@ -583,18 +583,14 @@ Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text) {
   if (const auto policy = path_grouping_policy_named(text)) {
     return *policy;
   }
-  return tl::unexpected(
-      invalid("path_grouping_policy is none of failover, multibus, group_by_prio, group_by_tpg and "
-              "group_by_serial"));
+  return tl::unexpected(invalid(fmt::format("path_grouping_policy {}", kNoPathGroupingPolicy)));
 }
 
 Result<PathSelectorKind> parse_path_selector(std::string_view text) {
   if (const auto kind = path_selector_named(text)) {
     return *kind;
   }
-  return tl::unexpected(
-      invalid("path_selector is none of round-robin, queue-length, service-time and "
-              "historical-service-time"));
+  return tl::unexpected(invalid(fmt::format("path_selector {}", kNoPathSelector)));
 }
 
 Result<std::string> parse_wwid(std::string_view text) {

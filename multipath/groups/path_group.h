@@ -28,6 +28,9 @@ enum class PathGroupingPolicy : std::uint8_t {
   group_by_serial,  // by the serial number that the LUN gives there (VPD 0x80)
 };
 
+// Behind the option's name, of a name that is no policy's.
+inline constexpr const char* kNoPathGroupingPolicy =
+    "is none of failover, multibus, group_by_prio, group_by_tpg and group_by_serial";
 [[nodiscard]] const char* to_string(PathGroupingPolicy policy);
 [[nodiscard]] std::optional<PathGroupingPolicy> path_grouping_policy_named(std::string_view name);
 

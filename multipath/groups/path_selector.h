@@ -23,6 +23,9 @@ enum class PathSelectorKind : std::uint8_t {
   historical_service_time,
 };
 
+// Behind the option's name, of a name that is no selector's.
+inline constexpr const char* kNoPathSelector =
+    "is none of round-robin, queue-length, service-time and historical-service-time";
 [[nodiscard]] const char* to_string(PathSelectorKind kind);  // "round-robin"
 // multipath.conf's spellings: "round-robin", also with the " 0" for "no arguments" behind it.
 [[nodiscard]] std::optional<PathSelectorKind> path_selector_named(std::string_view name);

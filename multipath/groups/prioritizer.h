@@ -41,8 +41,9 @@ struct Prioritizer {
 };
 
 [[nodiscard]] const char* to_string(PrioritizerKind kind);  // "const"
-inline constexpr const char* kPrioritizerNames =
-    "prio is none of const, alua, rdac, emc, weightedpath, iet and path_latency";
+// Behind the option's name, of any other.
+inline constexpr const char* kNoPrioritizer =
+    "is none of const, alua, rdac, emc, weightedpath, iet and path_latency";
 // multipath.conf's names ("sysfs" is alua); nullopt for others.
 [[nodiscard]] std::optional<PrioritizerKind> prioritizer_named(std::string_view name);
 // arguments: prio_args, one each. The error is a sentence.

@@ -15,6 +15,7 @@
 #include "tests/support/faulty_disk.h"
 #include "tests/support/mem_xen.h"
 #include "tests/support/memory_disk.h"
+#include "tests/support/ring_parameters.h"
 #include "tests/support/sim_reactor.h"
 
 namespace iscsi_blkback {
@@ -66,8 +67,7 @@ class Machine final : public VbdQueue::Owner {
         events_(std::in_place, reactor_, *channels_),
         memory_(reactor_, geometry()),
         disk_(reactor_, memory_),
-        options_(frontend_options(bytes)),
-        frontend_(std::in_place, xen_, options_) {
+        frontend_(std::in_place, xen_, frontend_options(bytes)) {
     frontend_->set_up_ring();
     frontend_->on_completion([](const FakeFrontend::Completion&) {});
     disk_.set_plan([this](const BlockRequest&, std::uint64_t) { return plan_; });
@@ -102,16 +102,11 @@ class Machine final : public VbdQueue::Owner {
   }
 
   void open() {
-    RingParameters ring;
-    ring.domain = options_.domain;
-    ring.abi = options_.abi;
-    ring.ring_references = frontend_->ring_references();
-    ring.event_port = frontend_->event_port();
-    ring.start_index = options_.start_index;
     VbdOptions options;
     options.name = "fuzzed";
     options.max_requests_per_turn = 16;
-    auto opened = VbdQueue::open(reactor_, *grants_, *events_, disk_, ring, options, *this);
+    auto opened = VbdQueue::open(reactor_, *grants_, *events_, disk_, ring_parameters(*frontend_),
+                                 options, *this);
     require(opened.has_value());
     vbd_ = std::move(*opened);
   }
@@ -249,7 +244,6 @@ class Machine final : public VbdQueue::Owner {
   MemoryDisk memory_;
   bool flush_cannot_succeed_ = false;  // some time
   FaultyDisk disk_;
-  FakeFrontend::Options options_;
   std::optional<FakeFrontend> frontend_;
   std::unique_ptr<VbdQueue> vbd_;
   FaultyDisk::Action plan_;

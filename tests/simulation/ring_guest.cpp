@@ -3,6 +3,8 @@
 #include <cstring>
 #include <utility>
 
+#include "tests/support/ring_parameters.h"
+
 namespace iscsi_blkback {
 
 RingGuest::RingGuest(SimReactor& reactor, BlockDevice& device, std::uint32_t start_index)
@@ -19,14 +21,8 @@ RingGuest::RingGuest(SimReactor& reactor, BlockDevice& device, std::uint32_t sta
   bell_ = reactor.watch_readable(
       frontend_->event_fd(),
       [](void* owner) noexcept { static_cast<RingGuest*>(owner)->frontend_->poll(); }, this);
-  RingParameters ring;
-  ring.domain = options.domain;
-  ring.abi = options.abi;
-  ring.ring_references = frontend_->ring_references();
-  ring.event_port = frontend_->event_port();
-  ring.start_index = start_index;
-  auto opened =
-      VbdQueue::open(reactor, *grants_, *events_, device_, ring, {.name = "simulated"}, *this);
+  auto opened = VbdQueue::open(reactor, *grants_, *events_, device_, ring_parameters(*frontend_),
+                               {.name = "simulated"}, *this);
   ISCSI_BLKBACK_ASSERT(opened.has_value());
   vbd_ = std::move(*opened);
 }

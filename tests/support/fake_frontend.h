@@ -56,6 +56,8 @@ class FakeFrontend {
   FakeFrontend(const FakeFrontend&) = delete;
   FakeFrontend& operator=(const FakeFrontend&) = delete;
 
+  [[nodiscard]] const Options& options() const { return options_; }
+
   // --- The ring, without xenstore --------------------------------------------------------------
   void set_up_ring();
   // Takes the ring back; a page that is still mapped is a violation. Unanswered requests are

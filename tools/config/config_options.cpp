@@ -21,10 +21,6 @@ using Kind = ConfigOption::Kind;
 // --- Texts: what they are read as; nothing, false or an error: they are refused
 
 constexpr Word<bool> kSaysNoChap[] = {{"None", true}, {"CHAP", false}};
-constexpr Word<DigestOffer> kDigestOffers[] = {{"None", DigestOffer::none},
-                                               {"CRC32C", DigestOffer::crc32c},
-                                               {"CRC32C,None", DigestOffer::crc32c_or_none},
-                                               {"None,CRC32C", DigestOffer::none_or_crc32c}};
 constexpr Word<RrWeight> kRrWeights[] = {{"uniform", RrWeight::uniform},
                                          {"priorities", RrWeight::priorities}};
 constexpr Word<NoSpacePolicy> kNoSpacePolicies[] = {{"hold", NoSpacePolicy::hold},
@@ -468,16 +464,13 @@ constexpr ConfigOption kOptions[] = {
     text<&pattern_of, &ArrayRow::revision>("revision", kPattern).in(kOfDevices),
     // multipath.conf
     text<&path_grouping_policy_named, &Policies::path_grouping_policy>("path_grouping_policy",
-        "is none of failover, multibus, group_by_prio, group_by_tpg and group_by_serial"
-        ).in(kOfPaths),
+        kNoPathGroupingPolicy).in(kOfPaths),
     text<&path_selector_named, &Policies::path_selector>("path_selector",
-        "is none of round-robin, queue-length, service-time and historical-service-time"
-        ).in(kOfPaths),
+        kNoPathSelector).in(kOfPaths),
     whole<&Policies::rr_min_io>("rr_min_io", 1, 100000).in(kOfPaths),
     text<&named<kRrWeights>, &Policies::rr_weight>("rr_weight",
         "is neither uniform nor priorities").in(kOfPaths),
-    text<&prioritizer_named, &ConfigDraft::prio>("prio",
-        "is none of const, alua, rdac, emc, weightedpath, iet and path_latency").in(kOfPaths),
+    text<&prioritizer_named, &ConfigDraft::prio>("prio", kNoPrioritizer).in(kOfPaths),
     text<&prio_args_of, &ConfigDraft::prio_args>("prio_args",
         "a text or a list of texts").in(kOfPaths),
     text<&failback_of, &Policies::failback>("failback",

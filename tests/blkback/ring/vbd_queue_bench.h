@@ -14,6 +14,7 @@
 #include "tests/support/faulty_disk.h"
 #include "tests/support/mem_xen.h"
 #include "tests/support/memory_disk.h"
+#include "tests/support/ring_parameters.h"
 #include "tests/support/sim_reactor.h"
 
 namespace iscsi_blkback {
@@ -37,8 +38,7 @@ inline Geometry geometry() {
 class Bench final : public VbdQueue::Owner {
  public:
   explicit Bench(FakeFrontend::Options options = {}, std::uint64_t seed = 1)
-      : options_(options),
-        reactor(seed),
+      : reactor(seed),
         grants(xen.grants().open(options.backend)),
         channels(xen.events().open(options.backend)),
         events(std::in_place, reactor, *channels),
@@ -62,22 +62,12 @@ class Bench final : public VbdQueue::Owner {
   Result<void> connect(VbdOptions options = {}) {
     options.name = "xvda of guest 1";
     Result<std::unique_ptr<VbdQueue>> opened =
-        VbdQueue::open(reactor, *grants, *events, disk, ring_parameters(), options, *this);
+        VbdQueue::open(reactor, *grants, *events, disk, ring_parameters(*frontend), options, *this);
     if (!opened) {
       return tl::unexpected(opened.error());
     }
     vbd = std::move(*opened);
     return {};
-  }
-
-  RingParameters ring_parameters() const {
-    RingParameters ring;
-    ring.domain = options_.domain;
-    ring.abi = options_.abi;
-    ring.ring_references = frontend->ring_references();
-    ring.event_port = frontend->event_port();
-    ring.start_index = options_.start_index;
-    return ring;
   }
 
   void close() {
@@ -118,7 +108,6 @@ class Bench final : public VbdQueue::Owner {
   }
 
   MemXen xen;
-  FakeFrontend::Options options_;
   SimReactor reactor;
   std::unique_ptr<GrantTable> grants;
   std::unique_ptr<MemEventChannels> channels;

@@ -266,37 +266,37 @@ class VbdConnectTest : public testing::Test {
 };
 
 TEST_F(VbdConnectTest, RejectsNoRingPages) {
-  RingParameters ring = bench_.ring_parameters();
+  RingParameters ring = ring_parameters(*bench_.frontend);
   ring.ring_references.clear();
   EXPECT_THAT(error_of(ring), HasSubstr("a ring of 0 pages"));
 }
 
 TEST_F(VbdConnectTest, RejectsThreeRingPages) {
-  RingParameters ring = bench_.ring_parameters();
+  RingParameters ring = ring_parameters(*bench_.frontend);
   ring.ring_references.push_back(ring.ring_references[0]);
   EXPECT_THAT(error_of(ring), HasSubstr("a ring of 3 pages"));
 }
 
 TEST_F(VbdConnectTest, RejectsThirtyTwoRingPages) {
-  RingParameters ring = bench_.ring_parameters();
+  RingParameters ring = ring_parameters(*bench_.frontend);
   ring.ring_references.resize(32, ring.ring_references[0]);
   EXPECT_THAT(error_of(ring), HasSubstr("a ring of 32 pages"));
 }
 
 TEST_F(VbdConnectTest, RejectsUnknownRingReference) {
-  RingParameters ring = bench_.ring_parameters();
+  RingParameters ring = ring_parameters(*bench_.frontend);
   ring.ring_references[1] = 0xfffffff;
   EXPECT_THAT(error_of(ring), HasSubstr("has not granted page 268435455"));
 }
 
 TEST_F(VbdConnectTest, RejectsARingGrantedReadOnly) {
-  RingParameters ring = bench_.ring_parameters();
+  RingParameters ring = ring_parameters(*bench_.frontend);
   ring.ring_references = {bench_.frontend->spare_read_only_reference()};
   EXPECT_THAT(error_of(ring), HasSubstr("has not granted page"));
 }
 
 TEST_F(VbdConnectTest, RejectsUnknownEventChannel) {
-  RingParameters ring = bench_.ring_parameters();
+  RingParameters ring = ring_parameters(*bench_.frontend);
   ring.event_port = 77;
   EXPECT_THAT(error_of(ring), HasSubstr("does not offer event channel 77"));
 }

@@ -24,10 +24,7 @@ class VbdTest : public testing::Test, private Vbd::Owner {
   std::vector<RingParameters> parameters() const {
     std::vector<RingParameters> all;
     for (const auto& queue : queues_) {
-      all.push_back({.domain = 1,
-                     .abi = BlkifAbi::x86_64,
-                     .ring_references = queue->ring_references(),
-                     .event_port = queue->event_port()});
+      all.push_back(ring_parameters(*queue));
     }
     return all;
   }
