@@ -16,7 +16,7 @@ struct ExclusiveLock {
   std::uint64_t inode = 0;  // of whichever file system
   off_t at = 0;             // of the last byte
 
-  auto operator<=>(const ExclusiveLock&) const = default;
+  auto operator<=>(const ExclusiveLock&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 
 // Those that are wanted. What has changed meanwhile may be among them or not.
