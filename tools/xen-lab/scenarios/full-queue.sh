@@ -1,6 +1,6 @@
 # A guest whose queue is longer than the command window of its target (the Linux kernel's, which takes 4 commands here
 # at once): most of its writes wait in the session when it is saved or migrated, and none of them may be sent after that.
-# runs: trixie:pv bookworm:-
+# runs: trixie:pvh bookworm:pv
 # timeout: 400
 lun_file() { echo "$scenario_dir/disk.1"; }
 # The target's disk does not change any more.
@@ -12,7 +12,7 @@ scenario() {
   for group in "$(cat "$scenario_dir/lio")"/tpgt_*; do
     echo 4 > "$group/attrib/default_cmdsn_depth" || fail "LIO refuses a window of 4 commands"
   done
-  guest_create g pv "$(disk qdisk xvda 1)"
+  guest_create g "$variant" "$(disk qdisk xvda 1)"
   guest_start g fio 'fio_iops=0 fio_verify xvda 3000 --size=2M --bsrange=4k-4k --iodepth=32'
   guest_says g fio 60 running
   sleep 3
