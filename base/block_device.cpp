@@ -36,6 +36,8 @@ const char* to_string(BlockOperation operation) {
       return "write";
     case BlockOperation::flush:
       return "flush";
+    case BlockOperation::discard:
+      return "discard";
   }
   return "unknown operation";
 }

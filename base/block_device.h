@@ -8,6 +8,8 @@
 //  - The device completes every submitted request exactly once, from the reactor, never from inside
 //    submit, and touches neither request nor buffer afterwards. Success means that every byte was
 //    transferred and that the target said so.
+//  - A discard says that nobody wants what the sectors hold: until they are written they read as
+//    anything. Only where geometry() has them.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +22,7 @@ namespace iscsi_blkback {
 // Sectors are always units of 512 bytes, as in blkif.h; logical blocks belong to the LUN.
 inline constexpr std::uint32_t kSectorBytes = 512;
 
-enum class BlockOperation : std::uint8_t { read, write, flush };
+enum class BlockOperation : std::uint8_t { read, write, flush, discard };
 
 // What a guest can be told of a request; blkif has OKAY, ERROR and EOPNOTSUPP only, the rest is for
 // logs and counters.
@@ -44,12 +46,13 @@ struct BlockRequest : ListHook<BlockRequest> {
   BlockOperation operation = BlockOperation::read;
   std::uint64_t sector = 0;
   std::uint32_t sector_count = 0;  // 0 for flush only
-  std::byte* data = nullptr;       // sector_count * kSectorBytes bytes; null for flush
+  std::byte* data = nullptr;       // length_bytes(); null for flush and discard
   void (*on_complete)(BlockRequest& request, IoStatus status) noexcept = nullptr;
   void* owner = nullptr;  // for on_complete
 
+  // What is transferred.
   [[nodiscard]] std::size_t length_bytes() const {
-    return std::size_t{sector_count} * kSectorBytes;
+    return operation == BlockOperation::discard ? 0 : std::size_t{sector_count} * kSectorBytes;
   }
 };
 
@@ -58,6 +61,9 @@ struct Geometry {
   std::uint32_t logical_block_bytes = 512;  // a power of two, 512..4096
   std::uint32_t physical_block_bytes = 512;
   std::uint32_t max_transfer_sectors = 0;  // 0: no limit of the device's
+  // Discards: in units of so many bytes, of which the first whole one begins there; 0: there are none.
+  std::uint32_t discard_granularity_bytes = 0;
+  std::uint32_t discard_alignment_bytes = 0;
   bool read_only = false;
 
   bool operator==(const Geometry&) const = default;

@@ -8,6 +8,31 @@
 #include "multipath/fencing/barrier_names.h"
 
 namespace iscsi_blkback {
+namespace {
+
+constexpr std::uint32_t kMaxDiscardUnitBytes = std::uint32_t{1} << 30;
+
+// With one command; 0: it has none for that.
+std::uint32_t most_discarded_sectors(const LogicalUnitIdentity& told) {
+  std::uint64_t blocks = 0;
+  switch (told.discard_form()) {
+    case DiscardForm::none:
+      return 0;
+    case DiscardForm::unmap:
+      blocks = told.limits.max_unmap_blocks;
+      break;
+    case DiscardForm::write_same:
+      // As Linux has it where the LUN does not say: some refuse what the CDB could say.
+      blocks =
+          told.limits.max_write_same_blocks != 0 ? told.limits.max_write_same_blocks : 0x7fffff;
+      break;
+  }
+  const std::uint32_t block_sectors = told.logical_block_bytes / kSectorBytes;
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks, 0xffffffffU / block_sectors) *
+                                    block_sectors);
+}
+
+}  // namespace
 
 Result<void> DiskIdentity::check(const Source& source, const LogicalUnitIdentity& told,
                                  SerialNumberIs serial) {
@@ -70,6 +95,10 @@ void DiskIdentity::limit_pieces(const LogicalUnitIdentity& told) {
   }
   const auto sectors = static_cast<std::uint32_t>(blocks * block_sectors);
   piece_sectors_ = piece_sectors_ == 0 ? sectors : std::min(piece_sectors_, sectors);
+  if (const std::uint32_t most = most_discarded_sectors(told); most != 0) {
+    discards_.most_sectors =
+        discards_.most_sectors == 0 ? most : std::min(discards_.most_sectors, most);
+  }
 }
 
 Result<void> DiskIdentity::adopt(const Source& source, const LogicalUnitIdentity& told) {
@@ -90,6 +119,16 @@ Result<void> DiskIdentity::adopt(const Source& source, const LogicalUnitIdentity
   geometry_.physical_block_bytes = std::max(told.physical_block_bytes, block_bytes);
   geometry_.max_transfer_sectors = 0;  // larger requests go in pieces
   geometry_.read_only = wanted_.read_only || told.write_protected;
+  if (told.discard_form() != DiscardForm::none && !geometry_.read_only) {
+    // Of a unit that no guest could be told, the blocks are the units.
+    const std::uint32_t told_blocks = told.limits.unmap_granularity_blocks;
+    const std::uint32_t unit_blocks =
+        told_blocks == 0 || told_blocks > kMaxDiscardUnitBytes / block_bytes ? 1 : told_blocks;
+    discards_.granularity_sectors = unit_blocks * block_sectors;
+    discards_.alignment_sectors = told.limits.unmap_alignment_blocks % unit_blocks * block_sectors;
+    geometry_.discard_granularity_bytes = discards_.granularity_sectors * kSectorBytes;
+    geometry_.discard_alignment_bytes = discards_.alignment_sectors * kSectorBytes;
+  }
   lun_ = told;
   portal_name_ = source.portal_name;
   target_name_ = source.target_name;

@@ -15,6 +15,7 @@
 #include "base/block_device.h"
 #include "base/result.h"
 #include "initiator/lun/logical_unit.h"
+#include "multipath/requests/discard_limits.h"
 
 namespace iscsi_blkback {
 
@@ -57,6 +58,8 @@ class DiskIdentity {
   [[nodiscard]] std::uint16_t lun_number() const { return lun_number_; }
   // What a command may transfer at most, by whichever path; 0: not known.
   [[nodiscard]] std::uint32_t piece_sectors() const { return piece_sectors_; }
+  // What it may deallocate, likewise.
+  [[nodiscard]] const DiscardLimits& discards() const { return discards_; }
 
   // The least number of blocks that any path sees. True: the disk has grown.
   [[nodiscard]] bool grow_to(std::uint64_t block_count);
@@ -82,6 +85,7 @@ class DiskIdentity {
   std::uint16_t lun_number_ = 0;
   std::string conflict_;
   std::uint32_t piece_sectors_ = 0;
+  DiscardLimits discards_;
 };
 
 }  // namespace iscsi_blkback

@@ -98,7 +98,7 @@ Result<void> MultipathDevice::check_identity(Path& path, const LogicalUnitIdenti
   if (!checked || !disk_.known()) {
     return checked;
   }
-  queue_.set_limits(disk_.piece_sectors(), geometry().read_only);
+  queue_.set_limits(disk_.piece_sectors(), disk_.discards(), geometry().read_only);
   if (!knew) {
     activator_.set_known();
     fence_.set_known();

@@ -29,9 +29,11 @@ struct RingStatistics {
   std::uint64_t read_requests = 0;
   std::uint64_t write_requests = 0;
   std::uint64_t flush_requests = 0;
+  std::uint64_t discard_requests = 0;
   std::uint64_t error_responses = 0;
   std::uint64_t read_sectors = 0;
   std::uint64_t written_sectors = 0;
+  std::uint64_t discarded_sectors = 0;
   std::uint32_t in_flight = 0;
   std::uint32_t held_flushes = 0;  // of these, flushes that have failed and are tried again
 };

@@ -8,9 +8,11 @@ namespace {
 
 constexpr int kMaxSteps = 16;  // of one disk in one look
 
-RingOffer ring_offer(const Configuration& configuration) {
+RingOffer ring_offer(const Configuration& configuration, const DiskDescription& disk) {
   return {.max_page_order = configuration.max_ring_page_order,
-          .max_queues = configuration.max_queues};
+          .max_queues = configuration.max_queues,
+          .max_indirect_segments = configuration.max_indirect_segments,
+          .discards = disk.discards};
 }
 
 }  // namespace
@@ -198,7 +200,8 @@ bool GuestDisk::wrote(const Result<void>& result, const char* what) {
 // What the device is opened by is what the node says at this moment: nothing else would tell that
 // it was made anew before anything was announced.
 std::optional<GuestDisk::Outcome> GuestDisk::announce() {
-  XenbusNode::Entries entries = XenbusNode::capabilities(ring_offer(environment_.configuration));
+  XenbusNode::Entries entries =
+      XenbusNode::capabilities(ring_offer(environment_.configuration, description_));
   entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::init_wait)));
   const auto written = node_.write_for(*host_.store(), description_, states_.backend, entries);
   if (written ? !*written : is_about_the_node(written.error().code)) {
@@ -217,7 +220,7 @@ std::optional<GuestDisk::Outcome> GuestDisk::announce() {
 
 bool GuestDisk::connect() {
   auto ring = node_.read_ring(*host_.store(), description_.frontend_path,
-                              ring_offer(environment_.configuration));
+                              ring_offer(environment_.configuration, description_));
   if (!ring) {
     if (ring.error().code != ErrorCode::invalid_argument) {
       return wrote(tl::unexpected(ring.error()), "ring");

@@ -111,8 +111,14 @@ Result<void> OpenDisk::open_ring(FrontendRing ring) {
   }
   VbdOptions options;
   options.name = name_;
+  options.max_indirect_segments = ring.max_indirect_segments;
+  options.discards = ring.discards;
   options.log = &vbd_log_;
-  auto vbd = Vbd::open(environment_.reactor, environment_.grants, environment_.dispatcher, device_,
+  if (aligner_ == nullptr && device_.geometry().logical_block_bytes > kSectorBytes) {
+    aligner_ = std::make_unique<BlockAligner>(environment_.reactor, device_, kMaxRequestBytes);
+  }
+  BlockDevice& device = aligner_ != nullptr ? static_cast<BlockDevice&>(*aligner_) : device_;
+  auto vbd = Vbd::open(environment_.reactor, environment_.grants, environment_.dispatcher, device,
                        queues, options, *this);
   if (!vbd) {
     return tl::unexpected(vbd.error());
@@ -209,9 +215,11 @@ DiskReport OpenDisk::report() const {
     ring.read_requests = statistics.reads;
     ring.write_requests = statistics.writes;
     ring.flush_requests = statistics.flushes;
+    ring.discard_requests = statistics.discards;
     ring.error_responses = statistics.errors;
     ring.read_sectors = statistics.read_sectors;
     ring.written_sectors = statistics.written_sectors;
+    ring.discarded_sectors = statistics.discarded_sectors;
     ring.in_flight = vbd_->in_flight();
     ring.held_flushes = vbd_->held_flushes();
   }

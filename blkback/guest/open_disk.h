@@ -13,6 +13,7 @@
 #include "base/reactor.h"
 #include "blkback/guest/data_plane.h"
 #include "blkback/guest/disk_teller.h"
+#include "blkback/ring/block_aligner.h"
 #include "blkback/ring/event_dispatcher.h"
 #include "blkback/ring/vbd.h"
 #include "blkback/xen/grant_table.h"
@@ -90,6 +91,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   const std::string name_;
   MultipathDevice device_;
   DiskPaths paths_;
+  std::unique_ptr<BlockAligner> aligner_;  // of a LUN whose blocks are larger than sectors
   std::unique_ptr<Vbd> vbd_;
   bool vbd_closing_ = false;
   bool closing_ = false;

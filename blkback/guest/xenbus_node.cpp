@@ -190,6 +190,8 @@ Result<FrontendRing> read_frontend_ring(XenStoreAccess& store, const std::string
     return tl::unexpected(abi.error());
   }
   ring.abi = *abi;
+  ring.max_indirect_segments = offer.max_indirect_segments;
+  ring.discards = offer.discards;
   return ring;
 }
 
@@ -244,7 +246,8 @@ Result<DiskDescription> XenbusNode::read_description(XenStoreAccess& store) cons
   auto mode = read_or(store, path_ + "/mode", "w");
   auto device_type = read_or(store, path_ + "/device-type", "disk");
   auto removable = read_or(store, path_ + "/removable", "0");
-  for (const auto* value : {&name, &mode, &device_type, &removable}) {
+  auto discards = read_or(store, path_ + "/discard-enable", "1");
+  for (const auto* value : {&name, &mode, &device_type, &removable, &discards}) {
     if (!*value) {
       return tl::unexpected(value->error());
     }
@@ -265,6 +268,7 @@ Result<DiskDescription> XenbusNode::read_description(XenStoreAccess& store) cons
   description.cdrom = *device_type == "cdrom";
   description.read_only = description.cdrom || !mode->starts_with('w');
   description.removable = *removable == "1";
+  description.discards = *discards != "0";
   return description;
 }
 
@@ -389,10 +393,11 @@ Result<void> XenbusNode::remove(XenStore& store) const {
 XenbusNode::Entries XenbusNode::capabilities(const RingOffer& offer) {
   return {
       {"feature-flush-cache", "1"},
-      {"feature-barrier", "0"},
+      {"feature-barrier", "1"},
       {"feature-persistent", "0"},
       {"max-ring-page-order", std::to_string(offer.max_page_order)},
       {"multi-queue-max-queues", std::to_string(offer.max_queues)},
+      {"feature-max-indirect-segments", std::to_string(offer.max_indirect_segments)},
   };
 }
 
@@ -402,13 +407,22 @@ XenbusNode::Entries XenbusNode::sizes(const Geometry& geometry,
   info |= description.cdrom ? kInfoCdrom : 0;
   info |= description.removable ? kInfoRemovable : 0;
   info |= description.read_only || geometry.read_only ? kInfoReadOnly : 0;
+  const bool discards = description.discards && !description.read_only && !geometry.read_only &&
+                        geometry.discard_granularity_bytes != 0;
   // Always 512: with any other size frontends disagree about the unit of `sectors` (blkif.h).
-  return {
+  Entries entries = {
       {"sectors", std::to_string(geometry.sector_count)},
       {"info", std::to_string(info)},
       {"sector-size", std::to_string(kSectorBytes)},
       {"physical-sector-size", std::to_string(physical_sector_bytes(geometry))},
+      {"feature-discard", discards ? "1" : "0"},
   };
+  if (discards) {
+    entries.emplace_back("discard-granularity", std::to_string(geometry.discard_granularity_bytes));
+    entries.emplace_back("discard-alignment", std::to_string(geometry.discard_alignment_bytes));
+    entries.emplace_back("discard-secure", "0");
+  }
+  return entries;
 }
 
 }  // namespace iscsi_blkback

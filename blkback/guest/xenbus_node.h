@@ -53,6 +53,7 @@ struct DiskDescription {
   bool read_only = false;
   bool cdrom = false;
   bool removable = false;
+  bool discards = true;  // not forbidden by discard=0 on the disk line
   // The guest has a device model that opens the target itself, beside us (emulated_drive.h).
   bool device_model_opens_it = false;
 
@@ -69,6 +70,8 @@ struct XenbusStates {
 struct RingOffer {
   std::uint32_t max_page_order = 0;  // log2 of the most pages of a ring
   std::uint32_t max_queues = 1;
+  std::uint32_t max_indirect_segments = 0;  // of a request; 0: there are none
+  bool discards = false;                    // where the LUN has them
 };
 
 struct FrontendQueue {
@@ -79,6 +82,9 @@ struct FrontendQueue {
 // What a frontend asks to be connected to, parsed: no page and no port is in two queues.
 struct FrontendRing {
   std::vector<FrontendQueue> queues;  // 1 to RingOffer::max_queues
+  // As offered: a frontend does not say whether it uses them.
+  std::uint32_t max_indirect_segments = 0;
+  bool discards = false;
   // Without the key "protocol": x86_32, as Linux's xen-blkback has it. Frontends that never write
   // the key are 32-bit ones from before it existed.
   BlkifAbi abi = BlkifAbi::x86_32;

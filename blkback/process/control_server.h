@@ -65,9 +65,9 @@
 //                                  has proven that it ends this path's tasks
 //            "in_flight":0, "requests":10, "failures":0, "last_error":""}]}]},
 //      "statistics":{              null while no ring is mapped
-//        "read_requests":0, "write_requests":0, "flush_requests":0, "error_responses":0,
-//        "read_sectors":0, "written_sectors":0, "in_flight":0,
-//        "held_flushes":0}         failed, and tried again
+//        "read_requests":0, "write_requests":0, "flush_requests":0, "discard_requests":0,
+//        "error_responses":0, "read_sectors":0, "written_sectors":0, "discarded_sectors":0,
+//        "in_flight":0, "held_flushes":0}         failed, and tried again
 //    }]}
 #pragma once
 

@@ -160,10 +160,16 @@ json map_json(const MultipathSnapshot& map, const std::string& virtual_device) {
 
 json statistics_json(const RingStatistics& ring) {
   return json{
-      {"read_requests", ring.read_requests},   {"write_requests", ring.write_requests},
-      {"flush_requests", ring.flush_requests}, {"error_responses", ring.error_responses},
-      {"read_sectors", ring.read_sectors},     {"written_sectors", ring.written_sectors},
-      {"in_flight", ring.in_flight},           {"held_flushes", ring.held_flushes},
+      {"read_requests", ring.read_requests},
+      {"write_requests", ring.write_requests},
+      {"flush_requests", ring.flush_requests},
+      {"discard_requests", ring.discard_requests},
+      {"error_responses", ring.error_responses},
+      {"read_sectors", ring.read_sectors},
+      {"written_sectors", ring.written_sectors},
+      {"discarded_sectors", ring.discarded_sectors},
+      {"in_flight", ring.in_flight},
+      {"held_flushes", ring.held_flushes},
   };
 }
 

@@ -59,15 +59,7 @@ class BackRing {
   // The next request, copied. Only as often as the last poll() said.
   [[nodiscard]] BlkifRequest consume() {
     ISCSI_BLKBACK_ASSERT(!broken_ && consumed_ != known_producer_);
-    const Request copy = copy_once<Request>(slot(consumed_++));
-    BlkifRequest request{};
-    request.operation = copy.operation;
-    request.segment_count = copy.segment_count;
-    request.handle = copy.handle;
-    request.id = copy.id;
-    request.sector = copy.sector;
-    request.segments = copy.segments;
-    return request;
+    return request_of<Abi>(copy_once<Request>(slot(consumed_++)));
   }
 
   // Before going idle: asks for a doorbell at the next request, then looks once more.

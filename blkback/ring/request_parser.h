@@ -2,7 +2,6 @@
 // or to one precise reason why not. Pure functions: nothing here looks at guest memory again.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -17,9 +16,11 @@ namespace iscsi_blkback {
 // frontends agree as long as sector-size is 512).
 struct RequestLimits {
   std::uint64_t sector_count = 0;
-  std::uint32_t sectors_per_block = 1;     // a power of two: the LUN's logical block
-  std::uint32_t max_transfer_sectors = 0;  // 0: no limit below that of the protocol
+  std::uint32_t sectors_per_block = 1;      // a power of two: the LUN's logical block
+  std::uint32_t max_transfer_sectors = 0;   // 0: no limit below that of the protocol
+  std::uint32_t max_indirect_segments = 0;  // that the guest was offered; 0: none were
   bool read_only = false;
+  bool discards = false;  // the LUN has them, and the guest was offered them
 
   [[nodiscard]] static RequestLimits of(const Geometry& geometry, bool read_only_disk);
 };
@@ -35,22 +36,30 @@ struct ParsedRequest {
   BlockOperation operation = BlockOperation::flush;
   std::uint64_t sector = 0;
   std::uint32_t sector_count = 0;  // the sum of the segments; 0 for flush only
-  std::uint8_t segment_count = 0;
-  std::array<RequestSegment, kMaxDirectSegments> segments;  // segment_count are valid
+  std::span<const RequestSegment> segments;
+  bool flushes_before = false;  // of a write: what was answered before it is on the medium first
+  bool is_barrier = false;      // nothing is under way beside it, and it is on the medium itself
 };
+
+// The most that is offered: a MiB, as Linux's own backend does. Their descriptors fit into one page.
+inline constexpr std::uint32_t kMaxIndirectSegments = 256;
+static_assert(kMaxIndirectSegments * sizeof(BlkifSegment) <= kXenPageBytes);
+inline constexpr std::size_t kMaxRequestBytes = kMaxIndirectSegments * kXenPageBytes;
 
 enum class Refusal : std::uint8_t {
   none,
   operation_not_supported,  // answered with EOPNOTSUPP; everything else with ERROR
   no_segments,              // a read or write of nothing
   too_many_segments,
-  flush_with_data,
-  bad_sectors_in_page,  // first_sector > last_sector, or last_sector beyond the page
-  sector_overflow,      // the range wraps at 2^64
+  bad_indirect_operation,  // neither a read nor a write
+  descriptors_not_copied,  // the guest's page of them
+  bad_sectors_in_page,     // first_sector > last_sector, or last_sector beyond the page
+  sector_overflow,         // the range wraps at 2^64
   beyond_end_of_disk,
   write_to_read_only_disk,
   not_aligned_to_block,  // start or length is no multiple of the LUN's logical block
   too_large_for_device,  // more than the LUN takes in one command
+  discard_too_large,     // 2^32 sectors or more
 };
 
 [[nodiscard]] const char* to_string(Refusal refusal);
@@ -58,8 +67,16 @@ enum class Refusal : std::uint8_t {
 // The status that a refused request is answered with (BLKIF_RSP_*).
 [[nodiscard]] std::int16_t response_status(Refusal refusal);
 
-// parsed is meaningful only when the answer is Refusal::none.
-[[nodiscard]] Refusal parse_request(const BlkifRequest& request, const RequestLimits& limits,
+// Of kBlkifIndirect, before its descriptors are copied: whether they are worth it. After that,
+// segment_count of them are in the page of indirect_references[0], from its start on.
+[[nodiscard]] Refusal check_indirect(const BlkifRequest& request, const RequestLimits& limits);
+
+// descriptors: of kBlkifIndirect, copied, as many as segment_count says; else they are the request's.
+// into: where the segments are put; room for as many as there are. parsed is meaningful only when
+// the answer is Refusal::none.
+[[nodiscard]] Refusal parse_request(const BlkifRequest& request,
+                                    std::span<const BlkifSegment> descriptors,
+                                    const RequestLimits& limits, std::span<RequestSegment> into,
                                     ParsedRequest& parsed);
 
 }  // namespace iscsi_blkback

@@ -1,20 +1,13 @@
 #include "blkback/ring/vbd_queue.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <utility>
 
 namespace iscsi_blkback {
 namespace {
-
-// Between the tries of a flush that has failed: doubling. The device has a budget of its own for
-// what passes quickly.
-constexpr Duration kFirstFlushRetry = std::chrono::milliseconds(100);
-constexpr Duration kLongestFlushRetry = std::chrono::seconds(2);
 
 std::int16_t response_status(IoStatus status) {
   switch (status) {
@@ -78,17 +71,17 @@ VbdQueue::VbdQueue(Reactor& reactor, GrantTable& grants, EventDispatcher& events
             queue.on_closed_(queue.on_closed_owner_);  // may delete the VbdQueue
           },
           this),
-      flush_retry_(
-          reactor, [](void* self) noexcept { static_cast<VbdQueue*>(self)->retry_flushes(); },
-          this),
-      log_(options_.log != nullptr ? *options_.log : own_log_) {}
+      log_(options_.log != nullptr ? *options_.log : own_log_),
+      flush_retries_(reactor, device, options_.name, log_.errors, statistics_.flush_retries) {}
 
 void VbdStatistics::merge(const VbdStatistics& other) {
   reads += other.reads;
   writes += other.writes;
   flushes += other.flushes;
+  discards += other.discards;
   read_sectors += other.read_sectors;
   written_sectors += other.written_sectors;
+  discarded_sectors += other.discarded_sectors;
   refused += other.refused;
   errors += other.errors;
   read_latency.merge(other.read_latency);
@@ -100,9 +93,6 @@ void VbdStatistics::merge(const VbdStatistics& other) {
 VbdQueue::~VbdQueue() {
   ISCSI_BLKBACK_ASSERT(in_flight_ == 0);
   disconnect();
-  if (arena_ != nullptr) {
-    munmap(arena_, arena_bytes_);
-  }
 }
 
 Result<void> VbdQueue::connect(const RingParameters& ring) {
@@ -142,22 +132,14 @@ Result<void> VbdQueue::connect(const RingParameters& ring) {
 }
 
 Result<void> VbdQueue::allocate(std::uint32_t slot_count) {
-  // Pages of the arena take memory when they are first used, and buffers are reused warm first: a
-  // guest that keeps its queue short costs little.
-  arena_bytes_ = slot_count * kBufferBytes;
-  void* arena = mmap(nullptr, arena_bytes_, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (arena == MAP_FAILED) {
-    return tl::unexpected(system_error(
-        fmt::format("no {} bytes for the buffers of {}", arena_bytes_, options_.name), errno));
-  }
-  (void)madvise(arena, arena_bytes_, MADV_DONTDUMP);  // it holds the guest's data
-  arena_ = static_cast<std::byte*>(arena);
   slots_ = std::vector<Slot>(slot_count);
+  if (auto allocated = buffers_.allocate(slots_, options_.max_indirect_segments); !allocated) {
+    return allocated;
+  }
   free_slots_.reserve(slot_count);
-  copies_.reserve(slot_count * kMaxDirectSegments);
+  const std::size_t most_segments = std::size_t{slot_count} * most_segments_of_a_request();
+  copies_.reserve(slot_count + std::min<std::size_t>(most_segments, kMaxSegmentsInFlight));
   for (std::size_t i = slot_count; i-- > 0;) {
-    slots_[i].buffer = arena_ + i * kBufferBytes;
     slots_[i].owner = this;
     slots_[i].on_complete = on_request_complete;
     free_slots_.push_back(&slots_[i]);
@@ -188,12 +170,18 @@ void VbdQueue::consume() noexcept {
 
 template <class Abi>
 void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
-  const RequestLimits limits = RequestLimits::of(device_.geometry(), options_.read_only);
+  RequestLimits limits = RequestLimits::of(device_.geometry(), options_.read_only);
+  limits.max_indirect_segments = options_.max_indirect_segments;
+  limits.discards = limits.discards && options_.discards;
   const TimePoint now = reactor_.now();
   bool ring_is_empty = false;
   // Every look at the ring costs, not only every request: a guest that flips its producer index
   // back and forth must not keep the loop going.
-  for (std::uint32_t budget = options_.max_requests_per_turn; budget > 0; --budget) {
+  for (std::uint32_t budget = options_.max_requests_per_turn; budget > 0;) {
+    if (!has_room()) {
+      starved_ = true;
+      break;
+    }
     std::uint32_t waiting = ring.poll();
     if (ring.broken()) {
       break_ring(Error{ErrorCode::protocol,
@@ -204,18 +192,18 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
     }
     if (waiting == 0) {
       if (ring.final_check()) {
+        --budget;
         continue;
       }
       ring_is_empty = true;
       break;
     }
-    for (; waiting > 1 && budget > 1; --waiting, --budget) {
+    for (; waiting > 0 && budget > 0 && has_room(); --waiting, --budget) {
       accept(ring.consume(), limits, now);
     }
-    accept(ring.consume(), limits, now);
   }
-  submit_accepted();
-  if (state_ != State::serving) {
+  submit_turn(limits, now);
+  if (state_ != State::serving || starved_) {
     return;
   }
   if (!ring_is_empty) {
@@ -223,6 +211,12 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
   } else if (std::exchange(masked_, false)) {
     events_.unmask(port_);
   }
+}
+
+// For the largest request; none is taken while a barrier is under way.
+bool VbdQueue::has_room() const {
+  return barrier_ == nullptr &&
+         segments_in_flight_ + most_segments_of_a_request() <= kMaxSegmentsInFlight;
 }
 
 void VbdQueue::accept(const BlkifRequest& request, const RequestLimits& limits,
@@ -233,35 +227,85 @@ void VbdQueue::accept(const BlkifRequest& request, const RequestLimits& limits,
   Slot& slot = *free_slots_.back();
   free_slots_.pop_back();
   ++in_flight_;
-  slot.id = request.id;
-  slot.ring_operation = request.operation;
-  slot.response = kBlkifOkay;
-  slot.submitted = false;
-  slot.held = false;
-  slot.unanswered = false;
-  slot.accepted_at = now;
-  const Refusal refusal = parse_request(request, limits, slot.parsed);
-  if (refusal != Refusal::none) {
-    ++statistics_.refused;
-    slot.response = response_status(refusal);
-    log_limited(log_.refusals, now, LogLevel::warning, "vbd",
-                "{}: request refused: {} (operation {}, sector {}, {} segments)", options_.name,
-                to_string(refusal), request.operation, request.sector, request.segment_count);
-    finish(slot);
+  slot.begin(request, now);
+  if (!slot.is_indirect()) {
+    parse(slot, {}, limits, now);
     return;
+  }
+  if (const Refusal refusal = check_indirect(request, limits); refusal != Refusal::none) {
+    refuse(slot, refusal, now);
+    return;
+  }
+  slot.segments_held = request.segment_count;
+  segments_in_flight_ += slot.segments_held;
+  indirect_.push_back(slot);
+  add_descriptor_copy(slot);
+}
+
+void VbdQueue::refuse(Slot& slot, Refusal refusal, TimePoint now) noexcept {
+  ++statistics_.refused;
+  slot.response = response_status(refusal);
+  log_limited(log_.refusals, now, LogLevel::warning, "vbd",
+              "{}: request refused: {} (operation {}, sector {}, {} segments)", options_.name,
+              to_string(refusal), slot.request.operation, slot.request.sector,
+              slot.request.segment_count);
+  finish(slot);
+}
+
+// descriptors: of an indirect request.
+void VbdQueue::parse(Slot& slot, std::span<const BlkifSegment> descriptors,
+                     const RequestLimits& limits, TimePoint now) noexcept {
+  const bool is_indirect = slot.is_indirect();
+  const std::span<RequestSegment> into =
+      is_indirect ? std::span<RequestSegment>(slot.indirect->segments) : slot.direct_segments;
+  const Refusal refusal = parse_request(slot.request, descriptors, limits, into, slot.parsed);
+  if (refusal != Refusal::none) {
+    refuse(slot, refusal, now);
+    return;
+  }
+  if (!is_indirect) {
+    slot.segments_held = static_cast<std::uint32_t>(slot.parsed.segments.size());
+    segments_in_flight_ += slot.segments_held;
   }
   slot.operation = slot.parsed.operation;
   slot.sector = slot.parsed.sector;
   slot.sector_count = slot.parsed.sector_count;
-  slot.data = slot.operation == BlockOperation::flush ? nullptr : slot.buffer;
+  slot.data = slot.parsed.segments.empty() ? nullptr : slot.buffer;
+  buffers_.use(slot);
   accepted_.push_back(slot);
+  if (slot.parsed.is_barrier) {
+    barrier_ = &slot;
+  }
   if (slot.operation == BlockOperation::write) {
     add_copies(slot, GrantCopyDirection::from_guest);
   }
 }
 
+void VbdQueue::submit_turn(const RequestLimits& limits, TimePoint now) noexcept {
+  copy();
+  check_copies(accepted_, BlockOperation::write);
+  SlotList described;
+  described.take_all(indirect_);
+  described.for_each([this](Slot& slot) {
+    slot.response = copies_[slot.first_copy].ok ? kBlkifOkay : kBlkifError;
+  });
+  copies_.clear();
+  submit_accepted();
+  while (Slot* slot = described.pop_front()) {
+    if (slot->response != kBlkifOkay) {
+      refuse(*slot, Refusal::descriptors_not_copied, now);
+      continue;
+    }
+    parse(*slot, std::span(slot->indirect->descriptors).first(slot->request.segment_count), limits,
+          now);
+  }
+  copy();
+  check_copies(accepted_, BlockOperation::write);
+  copies_.clear();
+  submit_accepted();
+}
+
 void VbdQueue::submit_accepted() noexcept {
-  copy_and_check(accepted_, BlockOperation::write);
   while (Slot* slot = accepted_.pop_front()) {
     if (slot->response != kBlkifOkay) {
       finish(*slot);
@@ -279,10 +323,57 @@ void VbdQueue::submit_accepted() noexcept {
       case BlockOperation::flush:
         ++statistics_.flushes;
         break;
+      case BlockOperation::discard:
+        ++statistics_.discards;
+        statistics_.discarded_sectors += slot->sector_count;
+        break;
     }
     slot->submitted = true;
-    device_.submit(*slot);
+    if (slot == barrier_ && in_flight_ > 1) {
+      barrier_waits_ = true;  // in no list; see submit_barrier()
+    } else {
+      submit(*slot);
+    }
   }
+}
+
+void VbdQueue::submit(Slot& slot) noexcept {
+  if (slot.parsed.flushes_before) {
+    submit_flush(slot, Step::flush_before);
+  } else {
+    device_.submit(slot);
+  }
+}
+
+void VbdQueue::submit_flush(Slot& slot, Step step) noexcept {
+  slot.step = step;
+  slot.operation = BlockOperation::flush;
+  slot.sector = slot.sector_count = 0;
+  slot.data = nullptr;
+  device_.submit(slot);
+}
+
+void VbdQueue::submit_barrier() noexcept {
+  if (in_flight_ == 1 && std::exchange(barrier_waits_, false)) {
+    submit(*barrier_);
+  }
+}
+
+bool VbdQueue::take_next_step(Slot& slot) noexcept {
+  if (slot.step == Step::flush_before) {
+    slot.step = Step::write;
+    slot.operation = BlockOperation::write;
+    slot.sector = slot.parsed.sector;
+    slot.sector_count = slot.parsed.sector_count;
+    slot.data = slot.buffer;
+    device_.submit(slot);
+    return true;
+  }
+  if (slot.step == Step::write && slot.parsed.is_barrier) {
+    submit_flush(slot, Step::flush_after);
+    return true;
+  }
+  return false;
 }
 
 void VbdQueue::break_ring(Error error) noexcept {
@@ -303,12 +394,14 @@ void VbdQueue::on_request_complete(BlockRequest& request, IoStatus status) noexc
   Slot& slot = static_cast<Slot&>(request);
   VbdQueue& queue = *static_cast<VbdQueue*>(request.owner);
   if (slot.operation == BlockOperation::flush) {
-    if (status == IoStatus::ok) {
-      queue.on_flush_succeeded(slot);
-    } else {
+    if (status != IoStatus::ok) {
       queue.on_flush_failed(slot, status);
       return;
     }
+    queue.flush_retries_.succeeded(slot);
+  }
+  if (status == IoStatus::ok && queue.take_next_step(slot)) {
+    return;
   }
   slot.response = response_status(status);
   if (status != IoStatus::ok) {
@@ -319,78 +412,25 @@ void VbdQueue::on_request_complete(BlockRequest& request, IoStatus status) noexc
   queue.finish(slot);
 }
 
+void VbdQueue::on_flush_failed(Slot& slot, IoStatus status) noexcept {
+  std::optional<Error> end = flush_retries_.failed(slot, status);
+  if (state_ == State::closing) {
+    drop_held_flushes();
+  } else if (end) {
+    break_ring(std::move(*end));
+  }
+}
+
 void VbdQueue::finish(Slot& slot) noexcept {
   finished_.push_back(slot);
   answer_.schedule();
 }
 
-void VbdQueue::on_flush_failed(Slot& slot, IoStatus status) noexcept {
-  const bool first = !std::exchange(slot.held, true) && held_flushes_++ == 0;
-  failed_flushes_.push_back(slot);
-  if (state_ == State::closing) {
-    drop_held_flushes();
-    return;
-  }
-  if (status == IoStatus::not_supported) {
-    break_ring(
-        {ErrorCode::unsupported,
-         "the LUN has a volatile write cache, or does not tell that it has none, and refuses "
-         "SYNCHRONIZE CACHE: nothing that the guest flushes would be safe, so its disk is not "
-         "served any more; switch the LUN's write cache off, then restart the guest"});
-    return;
-  }
-  if (status == IoStatus::write_protected) {
-    break_ring(
-        {ErrorCode::io,
-         "the LUN is write-protected now and refuses SYNCHRONIZE CACHE: what the guest has "
-         "written may be in the LUN's volatile write cache only, so its disk is not served any "
-         "more; end the write protection at the array, then restart the guest"});
-    return;
-  }
-  if (status == IoStatus::medium_error) {
-    break_ring(
-        {ErrorCode::io,
-         "the target has lost data that it had acknowledged: its cache could not be written. "
-         "The guest's disk is not served any more; check the array, then restart the guest, "
-         "whose file systems have to be checked"});
-    return;
-  }
-  if (first) {
-    flush_retry_delay_ = kFirstFlushRetry;
-    log_limited(log_.errors, reactor_.now(), LogLevel::error, "vbd",
-                "{}: a flush failed: {}; it is tried again until it succeeds, for the guest would "
-                "take an error for success",
-                options_.name, to_string(status));
-  }
-  if (!flush_retry_.armed()) {
-    flush_retry_.start_after(flush_retry_delay_);
-    flush_retry_delay_ = std::min(2 * flush_retry_delay_, kLongestFlushRetry);
-  }
-}
-
-void VbdQueue::on_flush_succeeded(Slot& slot) noexcept {
-  if (std::exchange(slot.held, false) && --held_flushes_ == 0) {
-    log_limited(log_.errors, reactor_.now(), LogLevel::info, "vbd", "{}: flushes succeed again",
-                options_.name);
-  }
-}
-
-void VbdQueue::retry_flushes() noexcept {
-  SlotList again;
-  again.take_all(failed_flushes_);
-  while (Slot* slot = again.pop_front()) {
-    ++statistics_.flush_retries;
-    device_.submit(*slot);
-  }
-}
-
 // Their ring goes: the guest finds them unanswered, which is what they are.
 void VbdQueue::drop_held_flushes() noexcept {
-  flush_retry_.stop();
-  while (Slot* slot = failed_flushes_.pop_front()) {
-    slot->held = false;
-    --held_flushes_;
-    slot->unanswered = true;
+  SlotList dropped;
+  flush_retries_.take_all(dropped);
+  while (Slot* slot = dropped.pop_front()) {
     finish(*slot);
   }
 }
@@ -398,11 +438,13 @@ void VbdQueue::drop_held_flushes() noexcept {
 void VbdQueue::answer_finished() noexcept {
   if (mapped_ != nullptr) {
     finished_.for_each([this](Slot& slot) {
-      if (slot.response == kBlkifOkay && slot.ring_operation == kBlkifRead) {
+      if (slot.response == kBlkifOkay && slot.operation == BlockOperation::read) {
         add_copies(slot, GrantCopyDirection::to_guest);
       }
     });
-    copy_and_check(finished_, BlockOperation::read);
+    copy();
+    check_copies(finished_, BlockOperation::read);
+    copies_.clear();
   }
   if (auto* ring = std::get_if<BackRing<BlkifX86_64>>(&ring_)) {
     publish(*ring);
@@ -410,10 +452,23 @@ void VbdQueue::answer_finished() noexcept {
     publish(*ring32);
   }
   while (Slot* slot = finished_.pop_front()) {
-    free_slots_.push_back(slot);
-    --in_flight_;
+    release(*slot);
+  }
+  submit_barrier();
+  if (barrier_ == nullptr && std::exchange(starved_, false) && state_ == State::serving) {
+    consume_.schedule();
   }
   finish_close_when_idle();
+}
+
+void VbdQueue::release(Slot& slot) noexcept {
+  segments_in_flight_ -= slot.segments_held;
+  buffers_.release(slot);
+  free_slots_.push_back(&slot);
+  --in_flight_;
+  if (&slot == barrier_) {
+    barrier_ = nullptr;
+  }
 }
 
 // The only place where the guest is told anything.
@@ -425,7 +480,7 @@ void VbdQueue::publish(BackRing<Abi>& ring) noexcept {
       return;
     }
     count_answer(slot, now);
-    ring.put_response(slot.id, slot.ring_operation, slot.response);
+    ring.put_response(slot.request.id, slot.ring_operation(), slot.response);
   });
   if (ring.publish()) {
     events_.notify(port_);
@@ -449,16 +504,28 @@ void VbdQueue::count_answer(const Slot& slot, TimePoint now) {
     case BlockOperation::flush:
       statistics_.flush_latency.record(now - slot.accepted_at);
       break;
+    case BlockOperation::discard:
+      break;
   }
 }
 
 // --- grant copies ------------------------------------------------------------------------------
 
+void VbdQueue::add_descriptor_copy(Slot& slot) {
+  slot.first_copy = static_cast<std::uint32_t>(copies_.size());
+  GrantCopySegment copy;
+  copy.direction = GrantCopyDirection::from_guest;
+  copy.domain = domain_;
+  copy.reference = slot.request.indirect_references[0];
+  copy.length_bytes = static_cast<std::uint16_t>(slot.request.segment_count * sizeof(BlkifSegment));
+  copy.local = reinterpret_cast<std::byte*>(slot.indirect->descriptors.data());
+  copies_.push_back(copy);
+}
+
 void VbdQueue::add_copies(Slot& slot, GrantCopyDirection direction) {
   slot.first_copy = static_cast<std::uint32_t>(copies_.size());
   std::byte* local = slot.buffer;
-  for (std::size_t i = 0; i < slot.parsed.segment_count; ++i) {
-    const RequestSegment& segment = slot.parsed.segments[i];
+  for (const RequestSegment& segment : slot.parsed.segments) {
     GrantCopySegment copy;
     copy.direction = direction;
     copy.domain = domain_;
@@ -471,31 +538,32 @@ void VbdQueue::add_copies(Slot& slot, GrantCopyDirection direction) {
   }
 }
 
-void VbdQueue::copy_and_check(SlotList& slots, BlockOperation operation) noexcept {
+void VbdQueue::copy() noexcept {
   if (copies_.empty()) {
     return;
   }
-  const Result<void> copied = grants_.copy(copies_);
-  if (!copied) {
+  if (const Result<void> copied = grants_.copy(copies_); !copied) {
     log_limited(log_.errors, reactor_.now(), LogLevel::error, "vbd", "{}: {}", options_.name,
                 copied.error().message);
+    for (GrantCopySegment& segment : copies_) {
+      segment.ok = false;
+    }
   }
+}
+
+void VbdQueue::check_copies(SlotList& slots, BlockOperation operation) noexcept {
   slots.for_each([&](Slot& slot) {
     if (slot.operation != operation || slot.response != kBlkifOkay) {
       return;
     }
-    bool ok = copied.has_value();
-    for (std::size_t i = 0; i < slot.parsed.segment_count; ++i) {
-      ok = ok && copies_[slot.first_copy + i].ok;
-    }
-    if (!ok) {
+    const auto own = std::span(copies_).subspan(slot.first_copy, slot.parsed.segments.size());
+    if (!std::all_of(own.begin(), own.end(), [](const auto& segment) { return segment.ok; })) {
       slot.response = kBlkifError;
       log_limited(log_.errors, reactor_.now(), LogLevel::warning, "vbd",
                   "{}: the guest's pages of a {} at sector {} could not be copied", options_.name,
                   to_string(slot.operation), slot.sector);
     }
   });
-  copies_.clear();
 }
 
 // --- end ---------------------------------------------------------------------------------------

@@ -5,20 +5,23 @@
 // The way of a request: doorbell -> once per turn: copied out of the ring, parsed, all writes of
 // the turn copied in with one grant copy, submitted to the BlockDevice -> completed -> once per
 // turn: all finished reads copied out with one grant copy, responses written, published, one
-// doorbell.
+// doorbell. The descriptors of an indirect request come with the first of these copies; its data, if
+// it writes, with one more.
+//
+// What a guest can have under way is bounded (kMaxSegmentsInFlight): at that, its ring waits until
+// something is answered.
 //
 // The guest is hostile: nothing of its is looked at twice, no number of its is used unchecked, and
 // whatever it does costs only its own disk. A request is answered exactly once, with its own id and
 // operation, and its grants are not used after its answer.
 //
-// A flush is never answered with an error. Linux's frontend takes one for success and switches
-// flushes off for good (blkif_interrupt(), 6.1 and 6.12), so that every fsync() after it is a lie.
-// A flush that the device fails is held and tried again until it succeeds or the ring goes. Where
-// the LUN refuses flushes as such, or says that data is lost which it had acknowledged, the disk is
-// not served any more: that, the guest cannot overlook.
+// A flush with data is a flush and then the write; a barrier waits for all before it and holds all
+// behind it, of its queue, and is flushed before it is answered.
+//
+// A flush is never answered with an error: see flush_retries.h.
 #pragma once
 
-#include <array>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -33,7 +36,10 @@
 #include "base/reactor.h"
 #include "blkback/ring/back_ring.h"
 #include "blkback/ring/event_dispatcher.h"
+#include "blkback/ring/flush_retries.h"
+#include "blkback/ring/request_buffers.h"
 #include "blkback/ring/request_parser.h"
+#include "blkback/ring/vbd_request.h"
 #include "blkback/xen/grant_table.h"
 
 namespace iscsi_blkback {
@@ -56,8 +62,10 @@ struct VbdLog {
 };
 
 struct VbdOptions {
-  std::string name;        // for the log: "xvda of guest 5"
-  bool read_only = false;  // in addition to the device's own
+  std::string name;                         // for the log: "xvda of guest 5"
+  bool read_only = false;                   // in addition to the device's own
+  std::uint32_t max_indirect_segments = 0;  // as offered to the guest; 0: none were
+  bool discards = false;                    // offered, where the device has them
   // Its share of a reactor turn.
   std::uint32_t max_requests_per_turn = 128;
   VbdLog* log = nullptr;  // null: its own
@@ -67,11 +75,14 @@ struct VbdStatistics {
   std::uint64_t reads = 0;  // requests of each kind that were submitted
   std::uint64_t writes = 0;
   std::uint64_t flushes = 0;
+  std::uint64_t discards = 0;
   std::uint64_t read_sectors = 0;
   std::uint64_t written_sectors = 0;
+  std::uint64_t discarded_sectors = 0;
   std::uint64_t refused = 0;  // malformed, or not for this disk
   std::uint64_t errors = 0;   // answered with anything but OKAY, refused included
-  // From a request's copy out of the ring to its answer, of those that were submitted.
+  // From a request's copy out of the ring to its answer, of those that were submitted; a discard
+  // takes as long as it takes.
   LatencyHistogram read_latency;
   LatencyHistogram write_latency;
   LatencyHistogram flush_latency;
@@ -114,29 +125,19 @@ class VbdQueue final : private EventDispatcher::Handler {
 
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
   // Of these, flushes that have failed and are tried again.
-  [[nodiscard]] std::uint32_t held_flushes() const { return held_flushes_; }
+  [[nodiscard]] std::uint32_t held_flushes() const { return flush_retries_.held(); }
   [[nodiscard]] const VbdStatistics& statistics() const { return statistics_; }
 
+  // Of all requests of the queue: 16 MiB, more than a ring of one page takes at 128 KiB a request.
+  static constexpr std::uint32_t kMaxSegmentsInFlight = 4096;
+  [[nodiscard]] std::size_t resident_bytes() const { return buffers_.resident_bytes(); }
+
  private:
-  // A request from its copy out of the ring to its answer. The buffer is one piece, so that the
-  // initiator sends and receives it as such.
-  struct Slot : BlockRequest, ListHook<Slot> {
-    std::uint64_t id = 0;
-    std::uint8_t ring_operation = 0;  // as the guest wrote it: echoed
-    std::int16_t response = kBlkifOkay;
-    bool submitted = false;        // false: refused, or its data could not be copied
-    bool held = false;             // a flush that has failed before
-    bool unanswered = false;       // a failed flush whose ring goes: the guest is told nothing
-    std::uint32_t first_copy = 0;  // in copies_, during one batch
-    TimePoint accepted_at{};
-    ParsedRequest parsed;
-    std::byte* buffer = nullptr;
-  };
-  using SlotList = IntrusiveList<Slot, Slot>;
+  using Slot = VbdRequest;
+  using SlotList = VbdRequestList;
+  using Step = VbdRequest::Step;
   using Ring = std::variant<std::monostate, BackRing<BlkifX86_64>, BackRing<BlkifX86_32>>;
   enum class State : std::uint8_t { serving, broken, closing, closed };
-
-  static constexpr std::size_t kBufferBytes = kMaxDirectSegments * kXenPageBytes;
 
   VbdQueue(Reactor& reactor, GrantTable& grants, EventDispatcher& events, BlockDevice& device,
            VbdOptions options, Owner& owner);
@@ -149,24 +150,39 @@ class VbdQueue final : private EventDispatcher::Handler {
   void consume() noexcept;
   template <class Abi>
   void consume_from(BackRing<Abi>& ring) noexcept;
+  [[nodiscard]] std::uint32_t most_segments_of_a_request() const {
+    return std::max<std::uint32_t>(options_.max_indirect_segments, kMaxDirectSegments);
+  }
+  [[nodiscard]] bool has_room() const;
   void accept(const BlkifRequest& request, const RequestLimits& limits, TimePoint now) noexcept;
+  void parse(Slot& slot, std::span<const BlkifSegment> descriptors, const RequestLimits& limits,
+             TimePoint now) noexcept;
+  void refuse(Slot& slot, Refusal refusal, TimePoint now) noexcept;
+  void submit_turn(const RequestLimits& limits, TimePoint now) noexcept;
   void submit_accepted() noexcept;
+  void submit(Slot& slot) noexcept;
+  void submit_flush(Slot& slot, Step step) noexcept;
+  void submit_barrier() noexcept;
+  // The request goes on with its next step; false: it was the last.
+  [[nodiscard]] bool take_next_step(Slot& slot) noexcept;
+  void release(Slot& slot) noexcept;
   void break_ring(Error error) noexcept;
 
   static void on_request_complete(BlockRequest& request, IoStatus status) noexcept;
   void finish(Slot& slot) noexcept;
   void on_flush_failed(Slot& slot, IoStatus status) noexcept;
-  void on_flush_succeeded(Slot& slot) noexcept;
-  void retry_flushes() noexcept;
   void drop_held_flushes() noexcept;
   void answer_finished() noexcept;
   template <class Abi>
   void publish(BackRing<Abi>& ring) noexcept;
 
   void count_answer(const Slot& slot, TimePoint now);
+  void add_descriptor_copy(Slot& slot);
   void add_copies(Slot& slot, GrantCopyDirection direction);
-  // One grant copy for all of copies_; fails every slot of the list one of whose segments failed.
-  void copy_and_check(SlotList& slots, BlockOperation operation) noexcept;
+  // One grant copy for all of copies_.
+  void copy() noexcept;
+  // Fails every slot of the list one of whose segments failed.
+  void check_copies(SlotList& slots, BlockOperation operation) noexcept;
   void disconnect();
   void finish_close_when_idle();
 
@@ -186,29 +202,31 @@ class VbdQueue final : private EventDispatcher::Handler {
   bool masked_ = false;  // the port has rung and waits for our unmask
   Error broken_because_{ErrorCode::protocol, {}};
 
-  std::byte* arena_ = nullptr;  // buffers of all slots
-  std::size_t arena_bytes_ = 0;
+  RequestBuffers buffers_;
   std::vector<Slot> slots_;
-  std::vector<Slot*> free_slots_;         // last in, first out: warm buffers first
-  std::vector<GrantCopySegment> copies_;  // of the batch at hand; capacity for a full ring
-  SlotList accepted_;                     // copied and parsed in this turn
-  SlotList finished_;                     // to be answered in this turn
-  SlotList failed_flushes_;               // to be submitted again
-  std::uint32_t held_flushes_ = 0;        // there, or on their next try
-  Duration flush_retry_delay_{};          // of the next try
-  std::uint32_t in_flight_ = 0;           // slots in use
+  std::vector<Slot*> free_slots_;  // last in, first out: warm buffers first
+  std::vector<GrantCopySegment>
+      copies_;                   // of the batch at hand; capacity for all that is in flight
+  SlotList indirect_;            // copied in this turn, their descriptors not yet
+  SlotList accepted_;            // copied and parsed in this turn
+  SlotList finished_;            // to be answered in this turn
+  std::uint32_t in_flight_ = 0;  // slots in use
+  std::uint32_t segments_in_flight_ = 0;
+  bool starved_ = false;        // the ring waits for an answer
+  Slot* barrier_ = nullptr;     // nothing is consumed before it is answered
+  bool barrier_waits_ = false;  // for the answers to all before it
 
   Deferred consume_;
   Deferred answer_;
   Deferred report_broken_;
   Deferred closed_;
-  Timer flush_retry_;
   void (*on_closed_)(void* owner) noexcept = nullptr;
   void* on_closed_owner_ = nullptr;
 
   VbdStatistics statistics_;
   VbdLog own_log_;
   VbdLog& log_;
+  FlushRetries flush_retries_;
 };
 
 }  // namespace iscsi_blkback

@@ -171,6 +171,33 @@ void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request,
                      ? synchronize_cache16_cdb()
                      : synchronize_cache10_cdb();
       return;
+    case BlockOperation::discard:
+      ISCSI_BLKBACK_ASSERT(false);  // prepare_discard()
+      return;
+  }
+}
+
+DiscardForm LogicalUnitIdentity::discard_form() const {
+  if (!thin_provisioned) {
+    return DiscardForm::none;
+  }
+  if (provisioning.unmap && limits.max_unmap_blocks != 0) {
+    return DiscardForm::unmap;
+  }
+  return provisioning.write_same_unmap ? DiscardForm::write_same : DiscardForm::none;
+}
+
+void LogicalUnit::prepare_discard(ScsiTask& task, const BlockRequest& request,
+                                  DiscardParameters& parameters) const {
+  // Of WRITE SAME, which only reads it.
+  alignas(std::max_align_t) static std::array<std::byte, 4096> zeros{};
+  const SectorRange range{.sector = request.sector, .sector_count = request.sector_count};
+  if (discard_form_ == DiscardForm::write_same) {
+    const BlockRange blocks = in_blocks(range);
+    prepare(task, write_same16_cdb(blocks.block, blocks.block_count, true), DataDirection::out,
+            std::span(zeros).first(logical_block_bytes_));
+  } else {
+    prepare_unmap(task, {&range, 1}, parameters);
   }
 }
 

@@ -4,6 +4,7 @@
 // table. Reactor thread.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -47,6 +48,8 @@ enum class WriteCache : std::uint8_t {
   on,
 };
 
+enum class DiscardForm : std::uint8_t { none, unmap, write_same };
+
 // What identifies the medium, whichever path leads to it.
 struct LogicalUnitIdentity {
   // Texts of the target's, all of them as printable_identity() has them.
@@ -72,6 +75,9 @@ struct LogicalUnitIdentity {
   bool task_aborted_status = false;     // control page, TAS
   bool has_16_byte_commands = true;
   LogicalUnitAccess access;  // of the path; says nothing of the medium
+
+  // How blocks are deallocated (SBC-4 4.7.3), if they can be.
+  [[nodiscard]] DiscardForm discard_form() const;
 };
 
 class LogicalUnit {
@@ -126,6 +132,11 @@ class LogicalUnit {
   // the logical block.
   void prepare_io(ScsiTask& task, const BlockRequest& request,
                   ForceUnitAccess fua = ForceUnitAccess::no) const;
+  // The same of a discard, in the form that identify() has found. parameters: of the command, as
+  // long as it is under way.
+  using DiscardParameters = std::array<std::byte, unmap_list_bytes(1)>;
+  void prepare_discard(ScsiTask& task, const BlockRequest& request,
+                       DiscardParameters& parameters) const;
   // Of a task of prepare_io() that was refused with 5/20/00 (INVALID COMMAND OPERATION CODE) or
   // 5/24/xx (INVALID FIELD IN CDB), or of a flush for which refuses_form() is true: true when the
   // LUN can be asked in another way, and from now on is: prepare again. READ, WRITE and SYNCHRONIZE
@@ -213,6 +224,7 @@ class LogicalUnit {
   bool has_16_byte_commands_ = true;
   WriteCache write_cache_ = WriteCache::untold;
   std::uint64_t block_count_ = 0;
+  DiscardForm discard_form_ = DiscardForm::none;
   std::uint8_t refused_forms_ = 0;  // bits of logical_unit.cpp's kForms, since then
   LogicalUnitAccess access_;
   std::unique_ptr<Identification> identification_;

@@ -98,7 +98,11 @@ void Path::submit(PathCommand& command, const BlockRequest& request) {
     silence_.first_sent(command.sent_at);
   }
   commands_.push_back(command);
-  logical_unit_.prepare_io(command.task, request);
+  if (request.operation == BlockOperation::discard) [[unlikely]] {
+    logical_unit_.prepare_discard(command.task, request, command.parameters);
+  } else {
+    logical_unit_.prepare_io(command.task, request);
+  }
   load_.writes += command.task.direction == DataDirection::out ? 1 : 0;
   load_.bytes += command.load_bytes;
   ++requests_;

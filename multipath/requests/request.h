@@ -36,11 +36,17 @@ struct Request : ListHook<Request>, PathCommand {
       : queue(owner), is_guests(guests), timer(reactor, on_delay_over, this) {}
 
   using ListHook<Request>::unlink;
-  [[nodiscard]] bool is_write() const { return block->operation == BlockOperation::write; }
+  // It changes what the LUN holds: it is kept in order with others, and fenced when it is lost.
+  [[nodiscard]] bool is_write() const {
+    return block->operation == BlockOperation::write || is_discard();
+  }
+  [[nodiscard]] bool is_discard() const { return block->operation == BlockOperation::discard; }
   [[nodiscard]] bool is_flush() const { return block->operation == BlockOperation::flush; }
   [[nodiscard]] std::uint64_t first_sector() const { return block->sector; }
   [[nodiscard]] std::uint64_t end_sector() const { return block->sector + block->sector_count; }
-  [[nodiscard]] std::uint32_t length_bytes() const { return block->sector_count * kSectorBytes; }
+  [[nodiscard]] std::uint32_t length_bytes() const {
+    return static_cast<std::uint32_t>(block->length_bytes());
+  }
 
   RequestQueue& queue;
   bool is_guests;
@@ -50,6 +56,7 @@ struct Request : ListHook<Request>, PathCommand {
   std::uint64_t serial = 0;             // unlike any other request's of this disk
   TimePoint chosen_at{};                // when its path was, see GroupController
   std::uint32_t done_sectors = 0;       // of a request that goes in pieces
+  std::uint32_t sent_sectors = 0;       // of what is at the path
   std::optional<std::uint32_t> prefer;  // a retry on the same path
   PathMask avoid = 0;                   // a retry preferably elsewhere
   RetryState retries;

@@ -168,17 +168,24 @@ void RequestQueue::send(Request& request, Path& chosen) {
   request.retries.go_on(reactor_.turn_time());
   request.load_bytes = request.length_bytes();
   const BlockRequest& whole = *request.block;
-  if (whole.sector_count <= piece_sectors_) [[likely]] {
+  if (whole.sector_count <= piece_sectors_ && !request.is_discard()) [[likely]] {
+    request.sent_sectors = whole.sector_count;
     path.submit(request, whole);
   } else {
     BlockRequest piece;
     piece.operation = whole.operation;
     piece.sector = whole.sector + request.done_sectors;
-    piece.sector_count = std::min(piece_sectors_, whole.sector_count - request.done_sectors);
-    piece.data = whole.data + std::size_t{request.done_sectors} * kSectorBytes;
+    const std::uint32_t left = whole.sector_count - request.done_sectors;
+    if (request.is_discard()) {
+      piece.sector_count = discards_.next(piece.sector, left);
+    } else {
+      piece.sector_count = std::min(piece_sectors_, left);
+      piece.data = whole.data + std::size_t{request.done_sectors} * kSectorBytes;
+    }
+    request.sent_sectors = piece.sector_count;
     path.submit(request, piece);
   }
-  if (path.writes_in_flight() == 1 && whole.operation == BlockOperation::write) {
+  if (path.writes_in_flight() == 1 && request.is_write()) {
     turn_.set_outstanding(path, true);
   }
   if (!path.able()) [[unlikely]] {
@@ -290,7 +297,7 @@ void RequestQueue::take_answer(Request& request, IoStatus status) {
     complete(request, status);
     return;
   }
-  request.done_sectors += request.task.data_length_bytes / kSectorBytes;
+  request.done_sectors += request.sent_sectors;
   if (request.done_sectors < request.block->sector_count) [[unlikely]] {
     send_next_piece(request);
   } else {
@@ -360,7 +367,8 @@ void RequestQueue::retry(Request& request, ErrorClass error, const ErrorRule& ru
     delay_kind = RetryDelay::none;
   }
   if (step == RetryState::Step::answer) {
-    take_answer(request, rule.answer);
+    const bool not_taken = request.is_discard() && refuses_form(request.task);
+    take_answer(request, not_taken ? IoStatus::not_supported : rule.answer);
     return;
   }
   if (closing_) {

@@ -17,6 +17,7 @@
 #include "multipath/path/disk_steps.h"
 #include "multipath/path/error_policy.h"
 #include "multipath/path/path_set.h"
+#include "multipath/requests/discard_limits.h"
 #include "multipath/requests/flush_rules.h"
 #include "multipath/requests/hedger.h"
 #include "multipath/requests/request.h"
@@ -38,8 +39,9 @@ class RequestQueue final : private Hedger::Owner {
 
   void submit(BlockRequest& block);
   // What the LUN takes: with one command at most, and whether it is written at all.
-  void set_limits(std::uint32_t piece_sectors, bool read_only) {
+  void set_limits(std::uint32_t piece_sectors, const DiscardLimits& discards, bool read_only) {
     piece_sectors_ = piece_sectors;
+    discards_ = discards;
     read_only_ = read_only;
   }
 
@@ -119,6 +121,7 @@ class RequestQueue final : private Hedger::Owner {
   WriteOrder order_;
   FlushRules flushes_;
   std::uint32_t piece_sectors_ = 0;
+  DiscardLimits discards_;
   bool read_only_ = false;
   bool suspended_ = false;
   bool closing_ = false;

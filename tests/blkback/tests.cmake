@@ -2,8 +2,12 @@ iscsi_blkback_test(blkback_ring_test
   SOURCES
     blkback/ring/back_ring_order_test.cpp
     blkback/ring/back_ring_test.cpp
+    blkback/ring/block_aligner_test.cpp
     blkback/ring/request_parser_test.cpp
+    blkback/ring/vbd_queue_barrier_test.cpp
+    blkback/ring/vbd_queue_discard_test.cpp
     blkback/ring/vbd_queue_flush_test.cpp
+    blkback/ring/vbd_queue_indirect_test.cpp
     blkback/ring/vbd_queue_refusal_test.cpp
     blkback/ring/vbd_queue_test.cpp
     blkback/ring/vbd_test.cpp
@@ -46,8 +50,10 @@ iscsi_blkback_test(suspend_sentry_test
 iscsi_blkback_test(guest_backend_test LABEL simulation
   SOURCES
     blkback/guest/guest_backend_attach_test.cpp
+    blkback/guest/guest_backend_blocks_test.cpp
     blkback/guest/guest_backend_change_test.cpp
     blkback/guest/guest_backend_crash_test.cpp
+    blkback/guest/guest_backend_discard_test.cpp
     blkback/guest/guest_backend_end_test.cpp
     blkback/guest/guest_backend_hostile_target_test.cpp
     blkback/guest/guest_backend_log_test.cpp

@@ -6,8 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "blkback/ring/vbd_queue.h"
@@ -89,6 +91,7 @@ class Machine final : public VbdQueue::Owner {
   static Geometry geometry() {
     Geometry geometry;
     geometry.sector_count = kSectors;
+    geometry.discard_granularity_bytes = kSectorBytes;
     return geometry;
   }
 
@@ -98,6 +101,7 @@ class Machine final : public VbdQueue::Owner {
     options.abi = (shape & 1) != 0 ? BlkifAbi::x86_32 : BlkifAbi::x86_64;
     options.ring_pages = (shape & 2) != 0 ? 2 : 1;
     options.start_index = (shape & 4) != 0 ? 0U - bytes.u8() : 0;
+    options.indirect_segments = (shape & 8) != 0 ? 24 : 0;
     return options;
   }
 
@@ -105,6 +109,8 @@ class Machine final : public VbdQueue::Owner {
     VbdOptions options;
     options.name = "fuzzed";
     options.max_requests_per_turn = 16;
+    options.max_indirect_segments = frontend_->options().indirect_segments;
+    options.discards = options.max_indirect_segments != 0;
     auto opened = VbdQueue::open(reactor_, *grants_, *events_, disk_, ring_parameters(*frontend_),
                                  options, *this);
     require(opened.has_value());
@@ -128,17 +134,19 @@ class Machine final : public VbdQueue::Owner {
     frontend_->poll();
   }
 
+  std::uint32_t max_sectors() const { return frontend_->max_segments() * kSectorsPerPage; }
+
   void act() {
-    switch (bytes_.u8() % 14) {
+    switch (bytes_.u8() % 16) {
       // One byte a statement where several are used: the order of arguments is the compiler's
       // choice.
       case 0: {
         const std::uint64_t sector = bytes_.u16();
-        frontend_->read(sector, 1 + bytes_.u8() % 88U);
+        frontend_->read(sector, 1 + bytes_.u8() % max_sectors());
         break;
       }
       case 1: {
-        const std::size_t sectors = 1 + bytes_.u8() % 88U;
+        const std::size_t sectors = 1 + bytes_.u8() % max_sectors();
         const std::vector<std::byte> data(sectors * kSectorBytes, std::byte{bytes_.u8()});
         frontend_->write(bytes_.u16() % (2 * kSectors), data);
         break;
@@ -185,6 +193,16 @@ class Machine final : public VbdQueue::Owner {
       case 13:
         reconnect((bytes_.u8() & 1) != 0);
         break;
+      case 14:
+        raw_indirect();
+        break;
+      case 15: {
+        // Descriptors, of whichever request.
+        const std::size_t offset = bytes_.u16();
+        const std::span<std::byte> page = frontend_->descriptor_page(bytes_.u8() % 32U);
+        page[offset % page.size()] = std::byte{bytes_.u8()};
+        break;
+      }
       default:
         break;
     }
@@ -194,8 +212,9 @@ class Machine final : public VbdQueue::Owner {
     BlkifRequest request{};
     request.operation = bytes_.u8();
     if ((request.operation & 0x80) == 0) {
-      request.operation &= 1;  // mostly reads and writes
+      request.operation &= (request.operation & 0x40) == 0 ? 1 : 7;  // mostly reads and writes
     }
+    request.discard_sectors = request.operation == kBlkifDiscard ? bytes_.u64() >> 48 : 0;
     request.segment_count = bytes_.u8() % 14;
     request.sector = (bytes_.u8() & 1) != 0 ? bytes_.u64() : bytes_.u16() % kSectors;
     for (std::size_t i = 0; i < kMaxDirectSegments; ++i) {
@@ -205,6 +224,27 @@ class Machine final : public VbdQueue::Owner {
                                                      : choice;
       request.segments[i].first_sector = choice % 9;
       request.segments[i].last_sector = static_cast<std::uint8_t>(choice / 9 % 10);
+    }
+    frontend_->raw(request);
+  }
+
+  void raw_indirect() {
+    BlkifRequest request;
+    request.operation = kBlkifIndirect;
+    request.indirect_operation = bytes_.u8() % 4;
+    request.segment_count = (bytes_.u8() & 1) != 0 ? bytes_.u16() : bytes_.u8() % 26;
+    request.sector = (bytes_.u8() & 1) != 0 ? bytes_.u64() : bytes_.u16() % kSectors;
+    const std::uint8_t choice = bytes_.u8();
+    request.indirect_references[0] = choice < 200   ? frontend_->spare_reference()
+                                     : choice < 220 ? frontend_->spare_read_only_reference()
+                                                    : choice;
+    // The spare page describes itself, now and again.
+    for (std::size_t i = 0; i < 26; ++i) {
+      const std::uint8_t which = bytes_.u8();
+      const BlkifSegment segment{which < 200 ? frontend_->spare_reference() : GrantReference{which},
+                                 static_cast<std::uint8_t>(which % 9),
+                                 static_cast<std::uint8_t>(which / 9 % 10), 0};
+      std::memcpy(frontend_->spare_page().data() + i * sizeof(segment), &segment, sizeof(segment));
     }
     frontend_->raw(request);
   }

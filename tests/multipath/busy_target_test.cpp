@@ -193,6 +193,8 @@ class SlowCommandTest : public BusyTargetTest, public testing::WithParamInterfac
       case BlockOperation::flush:
         return command.cdb[0] == scsi_operation::kSynchronizeCache10 ||
                command.cdb[0] == scsi_operation::kSynchronizeCache16;
+      case BlockOperation::discard:
+        return command.cdb[0] == scsi_operation::kUnmap;
     }
     return false;
   }

@@ -125,6 +125,46 @@ TEST_F(DiskIdentityTest, PiecesAreAsSmallAsAnyPathWantsThem) {
   EXPECT_EQ(disk_.piece_sectors(), 64U);
 }
 
+TEST_F(DiskIdentityTest, DiscardsAreAsSmallAsAnyPathWantsThem) {
+  EXPECT_EQ(disk_.discards().most_sectors, 0U);
+  LogicalUnitIdentity thin = one_;
+  thin.thin_provisioned = true;
+  thin.provisioning.unmap = true;
+  thin.logical_block_bytes = 4096;
+  thin.physical_block_bytes = 4096;
+  thin.limits.max_unmap_blocks = 100;
+  thin.limits.unmap_granularity_blocks = 4;
+  thin.limits.unmap_alignment_blocks = 9;
+  EXPECT_EQ(error(disk_, thin), "");
+  EXPECT_EQ(disk_.discards().most_sectors, 800U);
+  EXPECT_EQ(disk_.discards().granularity_sectors, 32U);
+  EXPECT_EQ(disk_.discards().alignment_sectors, 8U) << "the first whole unit, where it may be";
+  EXPECT_EQ(disk_.geometry().discard_granularity_bytes, 16384U);
+  EXPECT_EQ(disk_.geometry().discard_alignment_bytes, 4096U);
+  thin.limits.max_unmap_blocks = 50;
+  EXPECT_EQ(error(disk_, thin, "b"), "");
+  EXPECT_EQ(disk_.discards().most_sectors, 400U);
+  thin.limits.max_unmap_blocks = 0xffffffff;
+  EXPECT_EQ(error(disk_, thin, "c"), "");
+  EXPECT_EQ(disk_.discards().most_sectors, 400U);
+  thin.provisioning.unmap = false;
+  EXPECT_EQ(error(disk_, thin, "d"), "") << "there it will be refused";
+  EXPECT_EQ(disk_.discards().most_sectors, 400U);
+}
+
+TEST_F(DiskIdentityTest, DiscardsWithoutLimitsAndUnits) {
+  LogicalUnitIdentity thin = one_;
+  thin.thin_provisioned = true;
+  thin.provisioning.unmap = true;
+  thin.limits.max_unmap_blocks = 0xffffffff;
+  thin.limits.unmap_granularity_blocks = 0xffffffff;  // no guest could be told
+  thin.limits.unmap_alignment_blocks = 77;
+  EXPECT_EQ(error(disk_, thin), "");
+  EXPECT_EQ(disk_.discards().most_sectors, 0xffffffffU);
+  EXPECT_EQ(disk_.geometry().discard_granularity_bytes, 512U);
+  EXPECT_EQ(disk_.geometry().discard_alignment_bytes, 0U);
+}
+
 TEST(WriteCacheView, TheWorseCountsUntilOneThatWasAskedLaterDeniesIt) {
   const auto at = [](int time) { return TimePoint{} + seconds(time); };
   WriteCacheView cache;

@@ -167,7 +167,8 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     request.block.operation = operation;
     request.block.sector = sector;
     request.block.sector_count = count;
-    request.block.data = count != 0 ? request.data.data() : nullptr;
+    request.block.data =
+        count != 0 && operation != BlockOperation::discard ? request.data.data() : nullptr;
     request.block.owner = &request;
     request.block.on_complete = [](BlockRequest& block, IoStatus status) noexcept {
       auto& completed = *static_cast<GuestRequest*>(block.owner);
@@ -186,6 +187,9 @@ class MultipathTest : public testing::Test, public MultipathDevice::Observer {
     return submit(BlockOperation::read, sector, count);
   }
   GuestRequest& flush() { return submit(BlockOperation::flush); }
+  GuestRequest& discard(std::uint64_t sector, std::uint32_t count) {
+    return submit(BlockOperation::discard, sector, count);
+  }
   // Submits by `ask` until one of them is on its way over path `at`.
   template <class Ask>
   GuestRequest& at_path(std::size_t at, Ask ask) {

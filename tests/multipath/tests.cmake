@@ -48,6 +48,7 @@ iscsi_blkback_test(multipath_test
     multipath/path_changes_test.cpp
     multipath/refused_flush_test.cpp
     multipath/renamed_lun_test.cpp
+    multipath/requests/discard_test.cpp
     multipath/requests/flush_rules_test.cpp
     multipath/requests/no_path_timer_test.cpp
     multipath/requests/outage_test.cpp

@@ -22,7 +22,7 @@ RingGuest::RingGuest(SimReactor& reactor, BlockDevice& device, std::uint32_t sta
       frontend_->event_fd(),
       [](void* owner) noexcept { static_cast<RingGuest*>(owner)->frontend_->poll(); }, this);
   auto opened = VbdQueue::open(reactor, *grants_, *events_, device_, ring_parameters(*frontend_),
-                               {.name = "simulated"}, *this);
+                               {.name = "simulated", .discards = true}, *this);
   ISCSI_BLKBACK_ASSERT(opened.has_value());
   vbd_ = std::move(*opened);
 }
@@ -45,6 +45,9 @@ void RingGuest::submit(BlockRequest& request) noexcept {
       break;
     case BlockOperation::flush:
       id = frontend_->flush(tag);
+      break;
+    case BlockOperation::discard:
+      id = frontend_->discard(request.sector, request.sector_count, tag);
       break;
   }
   ISCSI_BLKBACK_ASSERT(id.has_value() && "the ring has room for all that a simulated guest does");

@@ -51,9 +51,19 @@ std::optional<SectorOracle::Version> SectorOracle::version_of(
 }
 
 void SectorOracle::write_begins(std::uint64_t first_sector, std::uint32_t count, Version version) {
+  begins(first_sector, count, version, version);
+}
+
+void SectorOracle::discard_begins(std::uint64_t first_sector, std::uint32_t count,
+                                  Version version) {
+  begins(first_sector, count, version, 0);
+}
+
+void SectorOracle::begins(std::uint64_t first_sector, std::uint32_t count, Version version,
+                          Version content) {
   ++now_;
   for (std::uint64_t sector = first_sector; sector < first_sector + count; ++sector) {
-    sectors_[sector].live.push_back({.version = version, .began = now_});
+    sectors_[sector].live.push_back({.version = version, .content = content, .began = now_});
   }
 }
 
@@ -95,7 +105,7 @@ std::string SectorOracle::lands(std::uint64_t first_sector, std::span<const std:
     }
     const std::vector<Write>& live = sectors_[number].live;
     if (std::none_of(live.begin(), live.end(),
-                     [&](const Write& write) { return write.version == *version; })) {
+                     [&](const Write& write) { return write.content == *version; })) {
       return fmt::format("write {} reaches sector {}, where newer data has been acknowledged",
                          *version, number);
     }
@@ -113,7 +123,7 @@ std::string SectorOracle::read_ends(std::uint64_t first_sector, std::span<const 
       return fmt::format("sector {} holds what nobody has written", number);
     }
     Sector& sector = sectors_[number];
-    const auto is_seen = [&](const Write& write) { return write.version == *version; };
+    const auto is_seen = [&](const Write& write) { return write.content == *version; };
     if (std::none_of(sector.live.begin(), sector.live.end(), is_seen)) {
       const auto seen = std::find_if(sector.past.rbegin(), sector.past.rend(), is_seen);
       if (seen == sector.past.rend()) {

@@ -34,6 +34,8 @@ class SectorOracle {
                                                          std::uint64_t sector);
 
   void write_begins(std::uint64_t first_sector, std::uint32_t count, Version version);
+  // The LUN reads as zeros where it has discarded, and ends like a write.
+  void discard_begins(std::uint64_t first_sector, std::uint32_t count, Version version);
   void write_ends(std::uint64_t first_sector, std::uint32_t count, Version version, bool succeeded);
   // Data has reached the medium. Empty when a read may return it, else what is wrong.
   [[nodiscard]] std::string lands(std::uint64_t first_sector,
@@ -49,6 +51,7 @@ class SectorOracle {
   static constexpr std::uint64_t kForgetAfter = 100000;  // events; longer than any read takes
   struct Write {
     Version version = 0;
+    Version content = 0;  // what it reads as
     std::uint64_t began = 0;
     std::uint64_t ended = kNever;
     bool succeeded = false;
@@ -60,6 +63,7 @@ class SectorOracle {
     std::vector<Write> past;  // nothing of them changes any more
   };
 
+  void begins(std::uint64_t first_sector, std::uint32_t count, Version version, Version content);
   static void overwrite(Sector& sector, const std::function<bool(const Write&)>& which,
                         std::uint64_t now);
 

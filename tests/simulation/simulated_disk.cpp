@@ -28,6 +28,8 @@ SimulatedDisk::SimulatedDisk(World& world, std::uint64_t seed, std::uint16_t lun
   if (random_.one_in(3)) {
     lun_options.max_transfer_blocks = static_cast<std::uint32_t>(random_.between(3, 12));
   }
+  lun_options.thin_provisioned = seed % 4 == 0;
+  lun_options.max_unmap_blocks = 12;  // less than a request may have, and no multiple of its units
   lun_ = std::make_shared<SimLun>(lun_options);
   device_ = std::make_unique<MultipathDevice>(world.reactor(), world.fencing(), options, *this);
 }
@@ -126,7 +128,9 @@ void SimulatedDisk::submit_random(Slot& slot) {
   const std::uint64_t sector =
       random_.one_in(2) ? std::min(hot_sector_ + random_.below(8), kSimulatedSectors - count)
                         : random_.below(kSimulatedSectors - count + 1);
-  submit(slot, kind < 11 ? BlockOperation::write : BlockOperation::read, sector, count);
+  const BlockOperation changes =
+      kind < 4 && lun_->options.thin_provisioned ? BlockOperation::discard : BlockOperation::write;
+  submit(slot, kind < 11 ? changes : BlockOperation::read, sector, count);
 }
 
 void SimulatedDisk::submit(Slot& slot, BlockOperation operation, std::uint64_t sector,
@@ -141,7 +145,8 @@ void SimulatedDisk::submit(Slot& slot, BlockOperation operation, std::uint64_t s
   slot.block.operation = operation;
   slot.block.sector = sector;
   slot.block.sector_count = count;
-  slot.block.data = count != 0 ? slot.data.data() : nullptr;
+  const bool has_data = operation == BlockOperation::read || operation == BlockOperation::write;
+  slot.block.data = has_data ? slot.data.data() : nullptr;
   slot.block.owner = &slot;
   slot.block.on_complete = [](BlockRequest& block, IoStatus status) noexcept {
     Slot& done = *static_cast<Slot*>(block.owner);
@@ -158,6 +163,10 @@ void SimulatedDisk::submit(Slot& slot, BlockOperation operation, std::uint64_t s
       break;
     case BlockOperation::flush:
       slot.flushes_before = lun_->counters.flushes;
+      break;
+    case BlockOperation::discard:
+      slot.version = world_.next_version();
+      oracle_.discard_begins(sector, count, slot.version);
       break;
   }
   slot.submitting = true;
@@ -220,6 +229,9 @@ void SimulatedDisk::completed(Slot& slot, IoStatus status) {
       if (ok && lun_->counters.flushes == slot.flushes_before) {
         fail("a flush succeeded without having reached the LUN");
       }
+      break;
+    case BlockOperation::discard:
+      oracle_.write_ends(block.sector, block.sector_count, slot.version, ok);
       break;
   }
   // The buffer is the guest's again: what is still sent from it now must not reach the medium, and

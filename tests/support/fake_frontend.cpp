@@ -43,9 +43,32 @@ std::uint64_t parse_number(const Result<std::string>& text, std::uint64_t otherw
 
 template <class Abi>
 void store_request(std::byte* slot, const BlkifRequest& request) {
+  if (request.operation == kBlkifDiscard) {
+    typename Abi::DiscardRequest stored{};
+    stored.operation = request.operation;
+    stored.flags = request.discard_flags;
+    stored.handle = request.handle;
+    stored.id = request.id;
+    stored.sector = request.sector;
+    stored.sector_count = request.discard_sectors;
+    store_once(slot, stored);
+    return;
+  }
+  if (request.operation == kBlkifIndirect) {
+    typename Abi::IndirectRequest stored{};
+    stored.operation = request.operation;
+    stored.indirect_operation = request.indirect_operation;
+    stored.segment_count = request.segment_count;
+    stored.handle = request.handle;
+    stored.id = request.id;
+    stored.sector = request.sector;
+    stored.references = request.indirect_references;
+    store_once(slot, stored);
+    return;
+  }
   typename Abi::Request stored{};
   stored.operation = request.operation;
-  stored.segment_count = request.segment_count;
+  stored.segment_count = static_cast<std::uint8_t>(request.segment_count);
   stored.handle = request.handle;
   stored.id = request.id;
   stored.sector = request.sector;
@@ -70,14 +93,14 @@ void FakeFrontend::set_up_ring() {
   slot_count_ = options_.abi == BlkifAbi::x86_32 ? ring_slots<BlkifX86_32>(bytes)
                                                  : ring_slots<BlkifX86_64>(bytes);
   ring_memory_ = std::make_unique<GuestMemory>(options_.ring_pages);
-  data_memory_ = std::make_unique<GuestMemory>(slot_count_ * kMaxDirectSegments + 1);
+  data_memory_ = std::make_unique<GuestMemory>(slot_count_ * pages_per_slot() + 1);
   // From the last page to the first, so that the references do not ascend.
   ring_references_.resize(options_.ring_pages);
   for (std::size_t page = options_.ring_pages; page-- > 0;) {
     ring_references_[page] =
         xen_.grants().grant(options_.domain, *ring_memory_, page, options_.backend, false);
   }
-  const std::size_t spare = slot_count_ * kMaxDirectSegments;
+  const std::size_t spare = slot_count_ * pages_per_slot();
   spare_reference_ =
       xen_.grants().grant(options_.domain, *data_memory_, spare, options_.backend, false);
   spare_read_only_ =
@@ -128,11 +151,15 @@ SharedRingHeader& FakeFrontend::header() const {
 }
 
 std::span<std::byte> FakeFrontend::data_pages(std::uint32_t slot) const {
-  return data_memory_->pages(slot * kMaxDirectSegments, kMaxDirectSegments);
+  return data_memory_->pages(slot * pages_per_slot(), max_segments());
 }
 
 std::span<std::byte> FakeFrontend::spare_page() const {
-  return data_memory_->page(slot_count_ * kMaxDirectSegments);
+  return data_memory_->page(slot_count_ * pages_per_slot());
+}
+
+std::span<std::byte> FakeFrontend::descriptor_page(RequestId id) const {
+  return data_memory_->page(static_cast<std::uint32_t>(id) * pages_per_slot() + max_segments());
 }
 
 std::optional<std::uint32_t> FakeFrontend::take_slot() {
@@ -154,7 +181,8 @@ FakeFrontend::RequestId FakeFrontend::id_of(std::uint32_t slot) const {
 }
 
 FakeFrontend::RequestId FakeFrontend::put(std::uint32_t slot, const BlkifRequest& request) {
-  slots_[slot].operation = request.operation;
+  slots_[slot].operation =
+      request.operation == kBlkifIndirect ? request.indirect_operation : request.operation;
   const std::size_t at = produced_ & (slot_count_ - 1);
   std::byte* slots = ring_memory_->page(0).data() + sizeof(SharedRingHeader);
   if (options_.abi == BlkifAbi::x86_32) {
@@ -172,7 +200,7 @@ std::optional<FakeFrontend::RequestId> FakeFrontend::data_request(
   ISCSI_BLKBACK_ASSERT(layout.sectors_per_segment > 0 &&
                        layout.first_sector + layout.sectors_per_segment <= kSectorsPerPage);
   ISCSI_BLKBACK_ASSERT(sector_count > 0 &&
-                       sector_count <= layout.sectors_per_segment * kMaxDirectSegments);
+                       sector_count <= layout.sectors_per_segment * max_segments());
   const std::optional<std::uint32_t> taken = take_slot();
   if (!taken) {
     return std::nullopt;
@@ -186,15 +214,24 @@ std::optional<FakeFrontend::RequestId> FakeFrontend::data_request(
   request.operation = operation;
   request.id = id_of(*taken);
   request.sector = sector;
+  const std::uint32_t count_of_all =
+      (sector_count + layout.sectors_per_segment - 1) / layout.sectors_per_segment;
+  std::span<BlkifSegment> segments = request.segments;
+  std::vector<BlkifSegment> described;
+  if (count_of_all > kMaxDirectSegments) {
+    described.resize(count_of_all);
+    segments = described;
+  }
   const std::span<std::byte> pages = data_pages(*taken);
-  const std::size_t first_page = *taken * kMaxDirectSegments;
+  const std::size_t first_page = *taken * pages_per_slot();
   for (std::uint32_t done = 0; done < sector_count;) {
     const std::uint32_t count =
         std::min<std::uint32_t>(layout.sectors_per_segment, sector_count - done);
-    const std::size_t index = slot.segment_count++;
-    slot.references[index] = xen_.grants().grant(options_.domain, *data_memory_, first_page + index,
-                                                 options_.backend, operation != kBlkifRead);
-    BlkifSegment& segment = request.segments[index];
+    const std::size_t index = slot.references.size();
+    slot.references.push_back(xen_.grants().grant(options_.domain, *data_memory_,
+                                                  first_page + index, options_.backend,
+                                                  operation != kBlkifRead));
+    BlkifSegment& segment = segments[index];
     segment.reference = slot.references[index];
     segment.first_sector = layout.first_sector;
     segment.last_sector = static_cast<std::uint8_t>(layout.first_sector + count - 1);
@@ -204,7 +241,17 @@ std::optional<FakeFrontend::RequestId> FakeFrontend::data_request(
     }
     done += count;
   }
-  request.segment_count = slot.segment_count;
+  request.segment_count = static_cast<std::uint16_t>(count_of_all);
+  if (!described.empty()) {
+    const std::size_t page = first_page + max_segments();
+    std::memcpy(data_memory_->page(page).data(), described.data(),
+                described.size() * sizeof(BlkifSegment));
+    slot.references.push_back(
+        xen_.grants().grant(options_.domain, *data_memory_, page, options_.backend, true));
+    request.operation = kBlkifIndirect;
+    request.indirect_operation = operation;
+    request.indirect_references[0] = slot.references.back();
+  }
   return put(*taken, request);
 }
 
@@ -235,14 +282,49 @@ std::optional<FakeFrontend::RequestId> FakeFrontend::write(std::uint64_t sector,
 }
 
 std::optional<FakeFrontend::RequestId> FakeFrontend::flush(std::uint64_t tag) {
+  return empty_request(kBlkifFlush, tag);
+}
+
+std::optional<FakeFrontend::RequestId> FakeFrontend::flush_and_write(
+    std::uint64_t sector, std::span<const std::byte> data) {
+  return data_request(kBlkifFlush, sector, static_cast<std::uint32_t>(data.size() / 512), Layout{},
+                      data, 0);
+}
+
+std::optional<FakeFrontend::RequestId> FakeFrontend::barrier(std::uint64_t sector,
+                                                             std::span<const std::byte> data) {
+  return data.empty()
+             ? empty_request(kBlkifWriteBarrier, 0)
+             : data_request(kBlkifWriteBarrier, sector,
+                            static_cast<std::uint32_t>(data.size() / 512), Layout{}, data, 0);
+}
+
+std::optional<FakeFrontend::RequestId> FakeFrontend::empty_request(std::uint8_t operation,
+                                                                   std::uint64_t tag) {
   const std::optional<std::uint32_t> taken = take_slot();
   if (!taken) {
     return std::nullopt;
   }
   slots_[*taken].tag = tag;
   BlkifRequest request{};
-  request.operation = kBlkifFlush;
+  request.operation = operation;
   request.id = id_of(*taken);
+  return put(*taken, request);
+}
+
+std::optional<FakeFrontend::RequestId> FakeFrontend::discard(std::uint64_t sector,
+                                                             std::uint64_t sector_count,
+                                                             std::uint64_t tag) {
+  const std::optional<std::uint32_t> taken = take_slot();
+  if (!taken) {
+    return std::nullopt;
+  }
+  slots_[*taken].tag = tag;
+  BlkifRequest request;
+  request.operation = kBlkifDiscard;
+  request.id = id_of(*taken);
+  request.sector = sector;
+  request.discard_sectors = sector_count;
   return put(*taken, request);
 }
 
@@ -339,11 +421,10 @@ void FakeFrontend::end_grants(Slot& slot) {
   if (!slot.data_is_ours) {
     return;
   }
-  for (std::size_t i = 0; i < slot.segment_count; ++i) {
-    if (!xen_.grants().end_access(options_.domain, slot.references[i])) {
-      violation(
-          fmt::format("grant {} is still mapped when its request is answered", slot.references[i]));
-      xen_.grants().revoke(options_.domain, slot.references[i]);
+  for (const GrantReference reference : slot.references) {
+    if (!xen_.grants().end_access(options_.domain, reference)) {
+      violation(fmt::format("grant {} is still mapped when its request is answered", reference));
+      xen_.grants().revoke(options_.domain, reference);
     }
   }
 }
@@ -497,6 +578,9 @@ void FakeFrontend::talk_to_backend() {
   const std::uint64_t order = parse_number(store_->read(backend_path_ + "/max-ring-page-order"), 0);
   const std::uint32_t wanted = options_.ring_pages;
   options_.ring_pages = std::min(wanted, std::uint32_t{1} << std::min<std::uint64_t>(order, 4));
+  options_.indirect_segments = static_cast<std::uint32_t>(std::min<std::uint64_t>(
+      options_.indirect_segments,
+      parse_number(store_->read(backend_path_ + "/feature-max-indirect-segments"), 0)));
   tear_down_queues();
   set_up_ring();
   const std::uint64_t most =
@@ -504,6 +588,7 @@ void FakeFrontend::talk_to_backend() {
   queue_count_ = std::min<std::size_t>(more_queues_.size() + 1, most);
   for (std::size_t i = 1; i < queue_count_; ++i) {
     more_queues_[i - 1]->options_.ring_pages = options_.ring_pages;
+    more_queues_[i - 1]->options_.indirect_segments = options_.indirect_segments;
     more_queues_[i - 1]->set_up_ring();
   }
   const Result<void> written = store_->transaction([&](XenStoreAccess& at) -> Result<void> {
@@ -540,6 +625,7 @@ void FakeFrontend::read_capacity() {
       parse_number(store_->read(backend_path_ + "/physical-sector-size"), sector_size_));
   info_ = static_cast<std::uint32_t>(parse_number(store_->read(backend_path_ + "/info"), 0));
   flush_supported_ = parse_number(store_->read(backend_path_ + "/feature-flush-cache"), 0) == 1;
+  discard_supported_ = parse_number(store_->read(backend_path_ + "/feature-discard"), 0) == 1;
 }
 
 // --- evil --------------------------------------------------------------------------------------
@@ -575,7 +661,7 @@ void FakeFrontend::revoke_data(RequestId id) {
   Slot& slot = slots_[static_cast<std::uint32_t>(id)];
   ISCSI_BLKBACK_ASSERT(slot.used && slot.data_is_ours);
   end_grants(slot);
-  slot.segment_count = 0;
+  slot.references.clear();
 }
 
 }  // namespace iscsi_blkback

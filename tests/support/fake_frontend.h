@@ -7,7 +7,7 @@
 // reported to MemFaults. And it can be evil: see the calls at the end.
 #pragma once
 
-#include <array>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -30,6 +30,9 @@ class FakeFrontend {
     BlkifAbi abi = BlkifAbi::x86_64;
     std::uint32_t ring_pages = 1;   // 1, 2, 4, 8 or 16; with xenstore: at most that
     std::uint32_t start_index = 0;  // both ends of the ring begin here
+    // Requests of more than 11 segments are indirect, of at most so many; with xenstore: at most
+    // what the backend offers.
+    std::uint32_t indirect_segments = 0;
     // Only for the xenstore handshake.
     std::uint32_t device_id = 51712;  // xvda
     bool write_protocol = true;       // very old guests do not
@@ -71,6 +74,10 @@ class FakeFrontend {
   // How many rings there have been: requests of an earlier one are not answered any more.
   [[nodiscard]] std::uint32_t ring_life() const { return ring_life_; }
   [[nodiscard]] std::uint32_t slot_count() const { return slot_count_; }
+  // Of a request.
+  [[nodiscard]] std::uint32_t max_segments() const {
+    return std::max<std::uint32_t>(options_.indirect_segments, kMaxDirectSegments);
+  }
 
   // Called by poll() for every response; without one, completions are kept for take_completion().
   void on_completion(std::function<void(const Completion&)> handler) {
@@ -87,6 +94,11 @@ class FakeFrontend {
   std::optional<RequestId> write(std::uint64_t sector, std::span<const std::byte> data,
                                  Layout layout, std::uint64_t tag = 0);
   std::optional<RequestId> flush(std::uint64_t tag = 0);
+  // A flush with data, a barrier; empty: without.
+  std::optional<RequestId> flush_and_write(std::uint64_t sector, std::span<const std::byte> data);
+  std::optional<RequestId> barrier(std::uint64_t sector, std::span<const std::byte> data);
+  std::optional<RequestId> discard(std::uint64_t sector, std::uint64_t sector_count,
+                                   std::uint64_t tag = 0);
   // Shows the new requests to the backend; rings the doorbell only if the backend asked for it.
   void push();
   // Takes responses, if the doorbell has rung (a guest does not look otherwise). How many.
@@ -130,6 +142,7 @@ class FakeFrontend {
   [[nodiscard]] std::uint32_t physical_sector_size() const { return physical_sector_size_; }
   [[nodiscard]] std::uint32_t info() const { return info_; }
   [[nodiscard]] bool flush_supported() const { return flush_supported_; }
+  [[nodiscard]] bool discard_supported() const { return discard_supported_; }
   [[nodiscard]] int fd() const { return store_->fd(); }  // readable: step() has work
   [[nodiscard]] std::string path() const;
 
@@ -141,6 +154,8 @@ class FakeFrontend {
   [[nodiscard]] GrantReference spare_reference() const { return spare_reference_; }
   [[nodiscard]] GrantReference spare_read_only_reference() const { return spare_read_only_; }
   [[nodiscard]] std::span<std::byte> spare_page() const;
+  // Where the descriptors of an indirect request are that has been put into the ring.
+  [[nodiscard]] std::span<std::byte> descriptor_page(RequestId id) const;
   // Changes one byte of the ring's slots; offset counts from the first slot on and wraps. It may
   // hit a request in flight or a response, so one odd response is tolerated for each call, and that
   // a request is never answered.
@@ -158,18 +173,20 @@ class FakeFrontend {
     bool data_is_ours = false;  // references were granted here, for this request
     std::uint32_t generation = 0;
     std::uint8_t operation = 0;
-    std::uint8_t segment_count = 0;
     Layout layout;
     std::uint32_t sector_count = 0;
     std::uint64_t tag = 0;
-    std::array<GrantReference, kMaxDirectSegments> references{};
+    std::vector<GrantReference> references;  // of its data, and of its descriptors
   };
 
   [[nodiscard]] SharedRingHeader& header() const;
+  // Of a slot: its data, and one for descriptors.
+  [[nodiscard]] std::size_t pages_per_slot() const { return max_segments() + 1; }
   [[nodiscard]] std::span<std::byte> data_pages(std::uint32_t slot) const;
   [[nodiscard]] std::optional<std::uint32_t> take_slot();
   [[nodiscard]] RequestId id_of(std::uint32_t slot) const;
   RequestId put(std::uint32_t slot, const BlkifRequest& request);
+  std::optional<RequestId> empty_request(std::uint8_t operation, std::uint64_t tag);
   std::optional<RequestId> data_request(std::uint8_t operation, std::uint64_t sector,
                                         std::uint32_t sector_count, Layout layout,
                                         std::span<const std::byte> data, std::uint64_t tag);
@@ -218,6 +235,7 @@ class FakeFrontend {
   std::uint32_t physical_sector_size_ = 0;
   std::uint32_t info_ = 0;
   bool flush_supported_ = false;
+  bool discard_supported_ = false;
 };
 
 }  // namespace iscsi_blkback

@@ -52,7 +52,7 @@ void FakeToolstack::add(const FakeDisk& disk) {
     put(at, be + "/type", disk.kind);
     put(at, be + "/mode", disk.mode);
     put(at, be + "/device-type", disk.device_type);
-    put(at, be + "/discard-enable", "1");
+    put(at, be + "/discard-enable", disk.discards ? "1" : "0");
     put(at, be + "/specification", "xen");
     put(at, fe + "/backend", be);
     put(at, fe + "/backend-id", std::to_string(disk.backend));

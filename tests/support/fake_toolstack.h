@@ -18,6 +18,7 @@ struct FakeDisk {
   std::string params;          // "aio:iscsi:..."
   std::string mode = "w";
   std::string device_type = "disk";
+  bool discards = true;
 
   [[nodiscard]] std::string backend_path() const;
   [[nodiscard]] std::string frontend_path() const;

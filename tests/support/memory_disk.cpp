@@ -43,6 +43,8 @@ void MemoryDisk::submit(BlockRequest& request) noexcept {
   ISCSI_BLKBACK_ASSERT(request.length_bytes() % geometry_.logical_block_bytes == 0);
   ISCSI_BLKBACK_ASSERT(request.sector * kSectorBytes % geometry_.logical_block_bytes == 0);
   ISCSI_BLKBACK_ASSERT(request.operation != BlockOperation::write || !geometry_.read_only);
+  ISCSI_BLKBACK_ASSERT(request.operation != BlockOperation::discard ||
+                       (geometry_.discard_granularity_bytes != 0 && !geometry_.read_only));
   ++in_flight_;
   ++submitted_;
   if (!delay_) {
@@ -77,6 +79,9 @@ void MemoryDisk::finish(BlockRequest& request) noexcept {
       std::memcpy(at, request.data, request.length_bytes());
       break;
     case BlockOperation::flush:
+      break;
+    case BlockOperation::discard:
+      std::memset(at, 0xdd, std::size_t{request.sector_count} * kSectorBytes);
       break;
   }
   --in_flight_;

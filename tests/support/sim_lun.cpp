@@ -295,7 +295,7 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb, std::uint16_t port) const {
       page.resize(64, std::byte{0});
       store_be32(page.data() + 8, options.max_transfer_blocks);
       if (options.thin_provisioned) {
-        store_be32(page.data() + 20, options.max_unmap_blocks);
+        store_be32(page.data() + 20, options.has_unmap ? options.max_unmap_blocks : 0);
         store_be32(page.data() + 24, 16);
         store_be32(page.data() + 28, 8);
         store_be32(page.data() + 32, 0x80000004);
@@ -307,7 +307,11 @@ SimScsiResult SimLun::inquiry(const Cdb& cdb, std::uint16_t port) const {
       store_be16(page.data() + 4, 1);
       break;
     case 0xb2:
-      append({0, options.thin_provisioned ? 0xc4 : 0, options.thin_provisioned ? 2 : 0, 0});
+      append({0,
+              !options.thin_provisioned ? 0
+              : options.has_unmap       ? 0xc4
+                                        : 0x44,
+              options.thin_provisioned ? 2 : 0, 0});
       break;
     case 0xc0: {
       const int processor = (port - 1) % 2;
@@ -368,7 +372,7 @@ SimScsiResult SimLun::mode_sense(const Cdb& cdb) const {
 
 SimScsiResult SimLun::unmap(std::span<const std::byte> list) {
   constexpr std::uint16_t kInvalidParameter = 0x2600;
-  if (!options.thin_provisioned) {
+  if (!options.thin_provisioned || !options.has_unmap) {
     return check_condition(SenseKey::illegal_request, kInvalidOperation);
   }
   if (write_protected()) {

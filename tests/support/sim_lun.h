@@ -34,7 +34,8 @@ struct SimLunOptions {
   std::uint8_t device_type = 0;
   bool read_only = false;
   bool thin_provisioned = false;
-  bool has_16_byte_commands = true;                // READ(16), READ CAPACITY(16) ...
+  bool has_unmap = true;             // else blocks are deallocated by WRITE SAME alone
+  bool has_16_byte_commands = true;  // READ(16), READ CAPACITY(16) ...
   std::set<std::uint8_t> unknown_operations = {};  // refused with 5/20/00
   bool has_mode_sense = true;
   bool has_mode_sense6 = true;

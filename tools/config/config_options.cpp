@@ -581,6 +581,7 @@ constexpr ConfigOption kOptions[] = {
     text<&is_run_directory, &Configuration::state_directory>("state_directory", kFolder).in(kAtTop),
     whole<&Configuration::max_ring_page_order>("max_ring_page_order", 0, 4).in(kAtTop),
     whole<&Configuration::max_queues>("max_queues", 1, 16).in(kAtTop),
+    whole<&Configuration::max_indirect_segments>("max_indirect_segments", 0, 256).in(kAtTop),
     yes_no<&Configuration::core_dumps>("core_dumps").in(kAtTop),
     // a table among portals or interfaces
     special("portal", &read_portal, "HOST[:PORT]").in(kInPortals),

@@ -169,6 +169,7 @@ class GuestBackendTest : public testing::Test {
     options.backend = disk.backend;
     options.abi = abi;
     options.ring_pages = ring_pages;
+    options.indirect_segments = indirect_segments_;
     options.device_id = disk.device_id;
     frontends_.push_back(std::make_unique<FakeFrontend>(xen_, options));
     FakeFrontend& frontend = *frontends_.back();
@@ -387,6 +388,7 @@ class GuestBackendTest : public testing::Test {
   std::unique_ptr<GuestDataPlane> plane_;
   std::unique_ptr<GuestBackend> backend_;
   std::vector<std::unique_ptr<FakeFrontend>> queues_;  // but the first of each disk
+  std::uint32_t indirect_segments_ = 0;                // of a request, that frontends take
   std::vector<std::unique_ptr<FakeFrontend>> frontends_;
   std::vector<std::unique_ptr<FakeFrontend>> halted_;
   bool finished_ = false;

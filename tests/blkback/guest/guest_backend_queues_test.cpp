@@ -1,5 +1,5 @@
 // Disks whose frontends take more than one queue: all of them are served, they break together, and
-// they go together. See guest_backend_fixture.h.
+// they go together; and large requests on any of them. See guest_backend_fixture.h.
 #include "tests/blkback/guest/guest_backend_fixture.h"
 
 namespace iscsi_blkback {
@@ -76,6 +76,30 @@ TEST_F(GuestBackendQueuesTest, AFrontendTakesNoMoreThanItIsOffered) {
   EXPECT_EQ(queues[0]->queue_count(), 2U);
   do_io(*queues[1]);
   EXPECT_FALSE(queues[2]->has_ring());
+}
+
+// 128 KiB in one request of the ring, and one at the target, as a default Linux guest sends them.
+TEST_F(GuestBackendQueuesTest, LargeRequestsAreIndirectOnEveryQueue) {
+  indirect_segments_ = 32;
+  const auto queues = serve_queues(2);
+  for (FakeFrontend* queue : queues) {
+    EXPECT_EQ(queue->max_segments(), 32U);
+    ASSERT_NO_FATAL_FAILURE(write(*queue, 64, pattern(256, 3)));
+    ASSERT_NO_FATAL_FAILURE(expect_read(*queue, 64, pattern(256, 3)));
+  }
+  const std::optional<RingStatistics> ring = ring_statistics();
+  ASSERT_TRUE(ring);
+  EXPECT_EQ(ring->write_requests, 2U);
+  EXPECT_EQ(ring->written_sectors, 512U);
+}
+
+TEST_F(GuestBackendQueuesTest, AFrontendSendsNoLargerRequestsThanItIsOffered) {
+  configuration_.max_indirect_segments = 16;
+  indirect_segments_ = 32;
+  const auto queues = serve_queues(1);
+  EXPECT_EQ(toolstack_.backend_value(xvda_, "feature-max-indirect-segments"), "16");
+  EXPECT_EQ(queues[0]->max_segments(), 16U);
+  ASSERT_NO_FATAL_FAILURE(write(*queues[0], 64, pattern(128, 3)));
 }
 
 TEST_F(GuestBackendQueuesTest, OneThatBreaksEndsTheDisk) {

@@ -46,10 +46,11 @@ TEST_F(GuestBackendTest, CapabilitiesAndStateTwoComeBeforeAnyLogin) {
   run_for(10ms);
   EXPECT_EQ(toolstack_.backend_state(xvda), 2);
   EXPECT_EQ(toolstack_.backend_value(xvda, "feature-flush-cache"), "1");
-  EXPECT_EQ(toolstack_.backend_value(xvda, "feature-barrier"), "0");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "feature-barrier"), "1");
   EXPECT_EQ(toolstack_.backend_value(xvda, "feature-persistent"), "0");
   EXPECT_EQ(toolstack_.backend_value(xvda, "max-ring-page-order"), "4");
   EXPECT_EQ(toolstack_.backend_value(xvda, "multi-queue-max-queues"), "4");
+  EXPECT_EQ(toolstack_.backend_value(xvda, "feature-max-indirect-segments"), "256");
   EXPECT_EQ(toolstack_.backend_value(xvda, "hotplug-status"), "");
   EXPECT_EQ(target_.counters.logins, 0u);
 }

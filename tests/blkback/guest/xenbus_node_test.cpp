@@ -82,6 +82,14 @@ TEST_F(XenbusNodeTest, ADiskIsWritableWithModeWOnly) {
   EXPECT_TRUE(node.read_description(*store)->read_only);
 }
 
+TEST_F(XenbusNodeTest, DiscardsAreForbiddenByAZero) {
+  EXPECT_TRUE(node.read_description(*store)->discards);
+  put(kBackend + "/discard-enable", "1");
+  EXPECT_TRUE(node.read_description(*store)->discards);
+  put(kBackend + "/discard-enable", "0");
+  EXPECT_FALSE(node.read_description(*store)->discards);
+}
+
 TEST_F(XenbusNodeTest, RefusesAFrontendThatIsNotTheGuests) {
   for (const char* path : {"/local/domain/6/device/vbd/51712", "/local/domain/50/device/vbd/51712",
                            "/local/domain/5/device/vif/0", "/vm", ""}) {
@@ -206,6 +214,25 @@ TEST_F(XenbusNodeTest, SizesAreInSectorsOf512BytesWhateverTheBlocksAre) {
   EXPECT_EQ(entries.at("info"), "0");
   geometry.physical_block_bytes = 0;
   EXPECT_EQ(sizes(geometry).at("physical-sector-size"), "4096");
+}
+
+TEST_F(XenbusNodeTest, DiscardsAreOfferedWhereTheLunHasThemAndNobodyForbids) {
+  Geometry geometry;
+  EXPECT_EQ(sizes(geometry).at("feature-discard"), "0");
+  geometry.discard_granularity_bytes = 16384;
+  geometry.discard_alignment_bytes = 512;
+  const auto entries = sizes(geometry);
+  EXPECT_EQ(entries.at("feature-discard"), "1");
+  EXPECT_EQ(entries.at("discard-granularity"), "16384");
+  EXPECT_EQ(entries.at("discard-alignment"), "512");
+  EXPECT_EQ(entries.at("discard-secure"), "0");
+  DiskDescription disk;
+  disk.discards = false;
+  EXPECT_EQ(sizes(geometry, disk).at("feature-discard"), "0");
+  disk.discards = disk.read_only = true;
+  EXPECT_EQ(sizes(geometry, disk).at("feature-discard"), "0");
+  geometry.read_only = true;
+  EXPECT_EQ(sizes(geometry).at("feature-discard"), "0");
 }
 
 // A frontend would align the disk's end to it, and lose what is behind.

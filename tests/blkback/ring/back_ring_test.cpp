@@ -33,6 +33,16 @@ static_assert(BLKIF_OP_READ == kBlkifRead && BLKIF_OP_WRITE == kBlkifWrite &&
 static_assert(BLKIF_RSP_OKAY == kBlkifOkay && BLKIF_RSP_ERROR == kBlkifError &&
               BLKIF_RSP_EOPNOTSUPP == kBlkifNotSupported);
 static_assert(BLKIF_MAX_SEGMENTS_PER_REQUEST == kMaxDirectSegments);
+static_assert(BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST == kMaxIndirectPages);
+using Indirect = BlkifX86_64::IndirectRequest;
+static_assert(sizeof(blkif_request_indirect_t) == sizeof(Indirect));
+static_assert(offsetof(blkif_request_indirect_t, indirect_op) ==
+              offsetof(Indirect, indirect_operation));
+static_assert(offsetof(blkif_request_indirect_t, nr_segments) == offsetof(Indirect, segment_count));
+static_assert(offsetof(blkif_request_indirect_t, id) == offsetof(Indirect, id));
+static_assert(offsetof(blkif_request_indirect_t, sector_number) == offsetof(Indirect, sector));
+static_assert(offsetof(blkif_request_indirect_t, handle) == offsetof(Indirect, handle));
+static_assert(offsetof(blkif_request_indirect_t, indirect_grefs) == offsetof(Indirect, references));
 
 template <class Abi>
 class BackRingTest : public testing::Test {
@@ -94,6 +104,30 @@ TYPED_TEST(BackRingTest, ConsumesAndAnswers) {
   EXPECT_EQ(response.operation, kBlkifWrite);
   EXPECT_EQ(response.status, kBlkifError);
   EXPECT_EQ(response.padding0, 0) << "padding would carry our memory to the guest";
+}
+
+TYPED_TEST(BackRingTest, ConsumesAnIndirectRequest) {
+  this->start_at(0);
+  BackRing<TypeParam> ring(this->page_.bytes);
+  typename TypeParam::IndirectRequest written{};
+  written.operation = kBlkifIndirect;
+  written.indirect_operation = kBlkifWrite;
+  written.segment_count = 300;
+  written.id = 0x1234567890abcdefULL;
+  written.sector = 0xfedcba0987654321ULL;
+  written.handle = 51712;
+  written.references = {11, 12, 13, 14, 15, 16, 17, 18};
+  store_once(this->slot(0), written);
+  this->header().request_producer = 1;
+  ASSERT_EQ(ring.poll(), 1U);
+  const BlkifRequest request = ring.consume();
+  EXPECT_EQ(request.operation, kBlkifIndirect);
+  EXPECT_EQ(request.indirect_operation, kBlkifWrite);
+  EXPECT_EQ(request.segment_count, 300);
+  EXPECT_EQ(request.id, written.id);
+  EXPECT_EQ(request.sector, written.sector);
+  EXPECT_EQ(request.handle, 51712);
+  EXPECT_EQ(request.indirect_references, written.references);
 }
 
 TYPED_TEST(BackRingTest, RejectsProducerOverflow) {

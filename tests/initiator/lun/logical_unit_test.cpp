@@ -400,6 +400,41 @@ TEST_F(LogicalUnitCommandsTest, ZerosByWriteSame) {
   }
 }
 
+TEST_F(LogicalUnitCommandsTest, DiscardInTheFormThatTheLunHas) {
+  BlockRequest request;
+  request.operation = BlockOperation::discard;
+  request.sector = 8;
+  request.sector_count = 16;
+  LogicalUnit::DiscardParameters parameters;
+  for (const bool has_unmap : {true, false}) {
+    lun->options.has_unmap = has_unmap;
+    const auto identity = identify(unit);
+    ASSERT_TRUE(identity);
+    EXPECT_EQ(identity->discard_form(), has_unmap ? DiscardForm::unmap : DiscardForm::write_same);
+    fill(std::byte{7});
+    unit.prepare_discard(task, request, parameters);
+    run();
+    EXPECT_TRUE(task.succeeded());
+    EXPECT_TRUE(sectors_are(8, 16, std::byte{0}) && sectors_are(24, 8, std::byte{7}) &&
+                sectors_are(0, 8, std::byte{7}));
+  }
+  EXPECT_EQ(lun->counters.unmaps, 1U);
+  EXPECT_EQ(lun->counters.write_sames, 1U);
+}
+
+TEST(LogicalUnitIdentityTest, BlocksAreDeallocatedOnlyWhereTheLunIsThin) {
+  LogicalUnitIdentity identity;
+  identity.provisioning.unmap = identity.provisioning.write_same_unmap = true;
+  identity.limits.max_unmap_blocks = 8;
+  EXPECT_EQ(identity.discard_form(), DiscardForm::none);
+  identity.thin_provisioned = true;
+  EXPECT_EQ(identity.discard_form(), DiscardForm::unmap);
+  identity.limits.max_unmap_blocks = 0;
+  EXPECT_EQ(identity.discard_form(), DiscardForm::write_same);
+  identity.provisioning.write_same_unmap = false;
+  EXPECT_EQ(identity.discard_form(), DiscardForm::none);
+}
+
 TEST_F(LogicalUnitCommandsTest, DeallocationInLogicalBlocksOf4096) {
   auto large = std::make_shared<SimLun>(
       SimLunOptions{.block_count = 100, .block_bytes = 4096, .thin_provisioned = true});

@@ -21,7 +21,7 @@ class RequestQueueTest : public testing::Test,
                          private LunTurn::Owner,
                          private WriteFence::Owner {
  protected:
-  RequestQueueTest() { queue_.set_limits(8, false); }
+  RequestQueueTest() { queue_.set_limits(8, {}, false); }
   ~RequestQueueTest() override {
     queue_.close();
     settle();
@@ -119,7 +119,7 @@ TEST_F(RequestQueueTest, AllAreAbortedAtTheEndAlsoThoseWithoutASlot) {
 }
 
 TEST_F(RequestQueueTest, NothingIsWrittenToALunThatIsReadOnly) {
-  queue_.set_limits(8, true);
+  queue_.set_limits(8, {}, true);
   submit(BlockOperation::write);
   submit(BlockOperation::flush);
   settle();

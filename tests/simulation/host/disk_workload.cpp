@@ -193,6 +193,9 @@ void DiskWorkload::begin_request(Slot& slot) {
     case BlockOperation::flush:
       slot.flushes_before = lun().lun().counters.flushes;
       break;
+    case BlockOperation::discard:
+      ISCSI_BLKBACK_ASSERT(false);  // it makes none
+      break;
   }
   if (!put_into_ring(slot)) {
     end(slot, false);  // there is no room
@@ -215,6 +218,8 @@ bool DiskWorkload::put_into_ring(Slot& slot) {
       break;
     case BlockOperation::flush:
       id = frontend_->flush(slot.number);
+      break;
+    case BlockOperation::discard:
       break;
   }
   slot.in_ring = id.has_value();

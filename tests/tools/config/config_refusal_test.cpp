@@ -222,6 +222,8 @@ INSTANTIATE_TEST_SUITE_P(
          HasSubstr("state_directory must be an absolute path")},
         {"NoQueues", "max_queues = 0\n",
          "c.toml:1: max_queues must be a whole number from 1 to 16, not 0"},
+        {"IndirectSegmentsTooMany", "max_indirect_segments = 257\n",
+         "c.toml:1: max_indirect_segments must be a whole number from 0 to 256, not 257"},
         {"RingPageOrderTooLarge", "max_ring_page_order = 5\n",
          "c.toml:1: max_ring_page_order must be a whole number from 0 to 4, not 5"},
     }),

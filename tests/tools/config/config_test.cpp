@@ -33,7 +33,8 @@ TEST(Config, TopOptions) {
       "run_directory = '/run/other'\n"
       "state_directory = '/var/other'\n"
       "max_ring_page_order = 0\n"
-      "max_queues = 1\n");
+      "max_queues = 1\n"
+      "max_indirect_segments = 0\n");
   EXPECT_EQ(configuration.initiator_name, "iqn.2009-02.com.example:host");
   EXPECT_EQ(configuration.session.initiator_name, configuration.initiator_name);
   EXPECT_EQ(configuration.session.initiator_alias, "a host");
@@ -45,6 +46,7 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.state_directory, "/var/other");
   EXPECT_EQ(configuration.max_ring_page_order, 0U);
   EXPECT_EQ(configuration.max_queues, 1U);
+  EXPECT_EQ(configuration.max_indirect_segments, 0U);
 }
 
 TEST(Config, PortalsAsIscsiadmPrintsThem) {

@@ -1,0 +1,213 @@
+#include "blkback/ring/block_aligner.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace iscsi_blkback {
+
+BlockAligner::BlockAligner(Reactor& reactor, BlockDevice& below, std::size_t most_bytes)
+    : below_(below),
+      jobs_(kMaxJobs),
+      end_empty_(
+          reactor, [](void* self) noexcept { static_cast<BlockAligner*>(self)->end_empty(); },
+          this) {
+  // Room for the block around each end.
+  const std::size_t slot_bytes = most_bytes + 2 * std::size_t{below.geometry().logical_block_bytes};
+  arena_bytes_ = kMaxPartial * slot_bytes;
+  // Takes memory when it is first used.
+  void* arena = mmap(nullptr, arena_bytes_, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ISCSI_BLKBACK_ASSERT(arena != MAP_FAILED);
+  (void)madvise(arena, arena_bytes_, MADV_DONTDUMP);  // it holds the guest's data
+  arena_ = static_cast<std::byte*>(arena);
+  for (std::size_t i = kMaxPartial; i-- > 0;) {
+    free_blocks_.push_back(arena_ + i * slot_bytes);
+  }
+  free_.reserve(kMaxJobs);
+  for (Job& job : jobs_) {
+    job.aligner = this;
+    free_.push_back(&job);
+  }
+}
+
+BlockAligner::~BlockAligner() {
+  ISCSI_BLKBACK_ASSERT(under_way() == 0 && waiting_.empty());
+  munmap(arena_, arena_bytes_);
+}
+
+const Geometry& BlockAligner::geometry() const {
+  geometry_ = below_.geometry();
+  geometry_.logical_block_bytes = kSectorBytes;
+  return geometry_;
+}
+
+void BlockAligner::submit(BlockRequest& request) noexcept {
+  const std::uint64_t mask = below_.geometry().logical_block_bytes / kSectorBytes - 1;
+  const bool whole = ((request.sector | request.sector_count) & mask) == 0;
+  if (request.operation == BlockOperation::flush ||
+      (request.operation == BlockOperation::read && whole)) {
+    below_.submit(request);
+  } else if (!waiting_.empty() || !try_start(request)) {
+    waiting_.push_back(request);
+  }
+}
+
+// False: there is no room.
+bool BlockAligner::try_start(BlockRequest& request) noexcept {
+  const std::uint64_t mask = below_.geometry().logical_block_bytes / kSectorBytes - 1;
+  const std::uint64_t asked_end = request.sector + request.sector_count;
+  const bool is_discard = request.operation == BlockOperation::discard;
+  const bool partial = !is_discard && ((request.sector | request.sector_count) & mask) != 0;
+  if (free_.empty() || (partial && free_blocks_.empty())) {
+    return false;
+  }
+  Job& job = *free_.back();
+  free_.pop_back();
+  job.asked = &request;
+  job.begun = false;
+  job.blocks = nullptr;
+  // A discard takes whole blocks only: of the rest, something is wanted.
+  job.first = is_discard ? (request.sector + mask) & ~mask : request.sector & ~mask;
+  job.end = is_discard ? asked_end & ~mask : (asked_end + mask) & ~mask;
+  if (partial) {
+    job.blocks = free_blocks_.back();
+    free_blocks_.pop_back();
+  }
+  if (job.first >= job.end) {
+    empty_.push_back(job);
+    end_empty_.schedule();
+    return true;
+  }
+  if (!job.changes()) {
+    begin(job);
+    return true;
+  }
+  changing_.push_back(job);
+  partial_ += partial ? 1 : 0;
+  if (must_wait(job)) {
+    ++held_;
+  } else {
+    begin(job);
+  }
+  return true;
+}
+
+bool BlockAligner::must_wait(const Job& job) {
+  if (partial_ == 0) {
+    return false;
+  }
+  bool earlier = true;
+  bool waits = false;
+  changing_.for_each([&](const Job& other) {
+    earlier = earlier && &other != &job;
+    // Where neither has parts of blocks, they go beside each other, as anywhere.
+    waits = waits ||
+            (earlier && other.overlaps(job) && (job.blocks != nullptr || other.blocks != nullptr));
+  });
+  return waits;
+}
+
+void BlockAligner::begin(Job& job) noexcept {
+  job.begun = true;
+  const BlockRequest& asked = *job.asked;
+  const std::uint64_t block = below_.geometry().logical_block_bytes / kSectorBytes;
+  if (job.blocks == nullptr) {
+    ask(job, Step::only, asked.operation, job.first, job.end);
+  } else if (asked.operation == BlockOperation::read) {
+    ask(job, Step::read_all, BlockOperation::read, job.first, job.end);
+  } else if (asked.sector != job.first) {
+    ask(job, Step::read_first, BlockOperation::read, job.first, job.first + block);
+  } else {
+    ask(job, Step::read_last, BlockOperation::read, job.end - block, job.end);
+  }
+}
+
+void BlockAligner::ask(Job& job, Step step, BlockOperation operation, std::uint64_t first,
+                       std::uint64_t end) noexcept {
+  job.step = step;
+  job.operation = operation;
+  job.sector = first;
+  job.sector_count = static_cast<std::uint32_t>(end - first);
+  job.data =
+      job.blocks != nullptr ? job.blocks + (first - job.first) * kSectorBytes : job.asked->data;
+  job.owner = this;
+  job.on_complete = [](BlockRequest& request, IoStatus status) noexcept {
+    Job& asked = static_cast<Job&>(request);
+    if (status != IoStatus::ok || !asked.aligner->take_next_step(asked)) {
+      asked.aligner->end(asked, status);
+    }
+  };
+  below_.submit(job);
+}
+
+bool BlockAligner::take_next_step(Job& job) noexcept {
+  const BlockRequest& asked = *job.asked;
+  const std::uint64_t block = below_.geometry().logical_block_bytes / kSectorBytes;
+  std::byte* const part = job.blocks + (asked.sector - job.first) * kSectorBytes;
+  switch (job.step) {
+    case Step::only:
+    case Step::write:
+      return false;
+    case Step::read_all:
+      std::memcpy(asked.data, part, asked.length_bytes());
+      return false;
+    case Step::read_first:
+      if (asked.sector + asked.sector_count != job.end && job.end - job.first > block) {
+        ask(job, Step::read_last, BlockOperation::read, job.end - block, job.end);
+        return true;
+      }
+      break;
+    case Step::read_last:
+      break;
+  }
+  std::memcpy(part, asked.data, asked.length_bytes());
+  ask(job, Step::write, BlockOperation::write, job.first, job.end);
+  return true;
+}
+
+void BlockAligner::end(Job& job, IoStatus status) noexcept {
+  BlockRequest& asked = *job.asked;
+  const bool changed = job.changes();
+  if (changed) {
+    job.ListHook<Job>::unlink();
+    partial_ -= job.blocks != nullptr ? 1 : 0;
+  }
+  if (job.blocks != nullptr) {
+    free_blocks_.push_back(job.blocks);
+  }
+  free_.push_back(&job);
+  if (changed) {
+    begin_held();
+  }
+  while (!waiting_.empty() && try_start(waiting_.front())) {
+    (void)waiting_.pop_front();
+  }
+  asked.on_complete(asked, status);
+}
+
+void BlockAligner::begin_held() noexcept {
+  if (held_ == 0) {
+    return;
+  }
+  changing_.for_each([this](Job& job) {
+    if (!job.begun && !must_wait(job)) {
+      --held_;
+      begin(job);
+    }
+  });
+}
+
+void BlockAligner::end_empty() noexcept {
+  while (Job* job = empty_.pop_front()) {
+    BlockRequest& asked = *job->asked;
+    free_.push_back(job);
+    asked.on_complete(asked, IoStatus::ok);
+  }
+  while (!waiting_.empty() && try_start(waiting_.front())) {
+    (void)waiting_.pop_front();
+  }
+}
+
+}  // namespace iscsi_blkback
