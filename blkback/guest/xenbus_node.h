@@ -53,7 +53,7 @@ struct DiskDescription {
   bool read_only = false;
   bool cdrom = false;
   bool removable = false;
-  bool discards = true;  // not forbidden by discard=0 on the disk line
+  bool discards = true;  // unless the disk line says no-discard
   // The guest has a device model that opens the target itself, beside us (emulated_drive.h).
   bool device_model_opens_it = false;
 

@@ -44,7 +44,7 @@ TEST_F(GuestBackendDiscardTest, AThickLunOffersNothing) {
   EXPECT_EQ(status_of(guest, 64, 8), kBlkifNotSupported);
 }
 
-// By discard=0.
+// By no-discard.
 TEST_F(GuestBackendDiscardTest, ADiskLineForbidsIt) {
   have_lun({.thin_provisioned = true});
   FakeDisk forbidden = disk();

@@ -1,5 +1,5 @@
 # A guest gives back what it does not need, to a thin LUN of LIO over two paths: mkfs and fstrim shrink the file
-# behind the LUN, and no write that comes later is lost, though a path is cut meanwhile. "discard=0" on the disk
+# behind the LUN, and no write that comes later is lost, though a path is cut meanwhile. "no-discard" on the disk
 # line, and a thick LUN, offer nothing. Large requests come as such.
 # runs: trixie:pvh bookworm:pv
 # tools/test runs: bookworm:pv
@@ -8,7 +8,7 @@ offers() { guest_run g "offer-$1-$2" 30 "[ \"\$(cat /sys/block/$1/queue/discard_
 scenario() {
   lio_thin=1 target_start lio 2 96 64 64
   echo 0 > "/run/configfs/target/core/fileio_$scenario_index/disk2/attrib/emulate_tpu"
-  guest_create g "$variant" "$(disk qdisk xvda 1)" "$(disk qdisk xvdb 2)" "discard=0,$(disk qdisk xvdc 3)"
+  guest_create g "$variant" "$(disk qdisk xvda 1)" "$(disk qdisk xvdb 2)" "no-discard,$(disk qdisk xvdc 3)"
   offers xvda yes
   offers xvdb no
   offers xvdc no
