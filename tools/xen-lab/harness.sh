@@ -186,6 +186,7 @@ lio_start() { # one|many PORTALS LUNS
     echo "fd_dev_name=$backing,fd_dev_size=$(stat -c %s "$scenario_dir/disk.$n")" > "$device/control"
     echo "SN$scenario_index-$n" > "$device/wwn/vpd_unit_serial"
     echo 1 > "$device/enable"
+    [[ " ${lio_4kn:-} " != *" $n "* ]] || echo 4096 > "$device/attrib/block_size"
     [ -z "${lio_thin:-}" ] || echo 1 > "$device/attrib/emulate_tpu"
     for group in $(seq "$groups"); do
       mkdir -p "$iqn/tpgt_$group/lun/lun_$n"

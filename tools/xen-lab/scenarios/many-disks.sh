@@ -1,6 +1,6 @@
 # Ten disks of one guest with four processors, and so four queues each, and four guests at once: attached one by one,
 # all under load, while disks come and go and a path of all of them is lost; then all is gone.
-# runs on demand: trixie:pvh bookworm:pv
+# runs: trixie:pvh bookworm:pv
 # timeout: 600
 # steps: ten-disks come-and-go four-guests
 ten='xvda xvdb xvdc xvdd xvde xvdf xvdg xvdh xvdi xvdj'
