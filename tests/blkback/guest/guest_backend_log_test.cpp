@@ -72,7 +72,7 @@ TEST_F(GuestBackendLog, AGuestThatBreaksItsRingsFillsNoLog) {
   });
 }
 
-TEST_F(GuestBackendLog, AGuestThatSendsNonsenseIntoEachOfItsRingsFillsNoLog) {
+TEST_F(GuestBackendLog, Xsa180AGuestThatSendsNonsenseIntoEachOfItsRingsFillsNoLog) {
   FakeFrontend& guest = serve();
   expect_bounded(1000, [&] {
     BlkifRequest nonsense{};

@@ -427,7 +427,7 @@ TEST_F(GuestBackendHostileGuest, BrokenRingCostsOnlyItsOwnDisk) {
   do_io(good);
 }
 
-TEST_F(GuestBackendHostileGuest, FloodOfStateChanges) {
+TEST_F(GuestBackendHostileGuest, Xsa349FloodOfStateChanges) {
   const FakeDisk xvda = disk();
   toolstack_.add(xvda);
   start();

@@ -188,8 +188,7 @@ TEST(VbdIndirect, RejectsWhatWasNotOffered) {
   EXPECT_EQ(bench.memory.submitted(), 0U);
 }
 
-// XSA-155: what was checked is what is used.
-TEST(VbdIndirect, DescriptorsThatChangeAfterTheCopyAreNotSeen) {
+TEST(VbdIndirect, Xsa155DescriptorsThatChangeAfterTheCopyAreNotSeen) {
   Bench bench(with_indirect());
   ASSERT_TRUE(bench.connect(offered()));
   bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {

@@ -88,7 +88,7 @@ TEST_F(VbdRefusalTest, RejectsUnknownGrantOnRead) {
   EXPECT_EQ(bench_.vbd->statistics().errors, 1U);
 }
 
-TEST_F(VbdRefusalTest, RejectsUnknownGrantOnWrite) {
+TEST_F(VbdRefusalTest, Xsa316RejectsUnknownGrantOnWrite) {
   BlkifRequest request = good();
   request.operation = kBlkifWrite;
   request.segment_count = 2;
@@ -108,7 +108,7 @@ TEST_F(VbdRefusalTest, AcceptsWriteFromAPageGrantedReadOnly) {
   EXPECT_EQ(answer_to(request), kBlkifOkay);
 }
 
-TEST(VbdReadOnly, NoWriteReachesTheDevice) {
+TEST(VbdReadOnly, Xsa142NoWriteReachesTheDevice) {
   Bench bench;
   VbdOptions options;
   options.read_only = true;
@@ -191,7 +191,7 @@ TEST(VbdDeviceErrors, AFailedReadLeavesTheGuestsPagesAlone) {
 
 // --- a guest that breaks the rules -------------------------------------------------------------
 
-TEST(VbdEvil, ProducerOverflowBreaksTheRingAndNothingElse) {
+TEST(VbdEvil, Xsa39ProducerOverflowBreaksTheRingAndNothingElse) {
   Bench bench;
   ASSERT_TRUE(bench.connect());
   bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
@@ -243,7 +243,7 @@ TEST(VbdEvil, TwoDisksOnOneDispatcherAreIndependent) {
   EXPECT_TRUE(closed);
 }
 
-TEST(VbdEvil, WhatChangesAfterTheCopyIsNotSeen) {
+TEST(VbdEvil, Xsa155WhatChangesAfterTheCopyIsNotSeen) {
   Bench bench;
   ASSERT_TRUE(bench.connect());
   bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
@@ -279,7 +279,7 @@ TEST(VbdEvil, GrantsTakenBackBeforeTheAnswer) {
   EXPECT_EQ(bench.frontend->take_completion(*id)->status, kBlkifError);
 }
 
-TEST(VbdEvil, DoorbellsWithoutRequestsAreHarmless) {
+TEST(VbdEvil, Xsa332DoorbellsWithoutRequestsAreHarmless) {
   Bench bench;
   ASSERT_TRUE(bench.connect());
   for (int i = 0; i < 100; ++i) {
