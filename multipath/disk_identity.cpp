@@ -12,12 +12,12 @@ namespace {
 
 constexpr std::uint32_t kMaxDiscardUnitBytes = std::uint32_t{1} << 30;
 
-// With one command; 0: it has none for that.
-std::uint32_t most_discarded_sectors(const LogicalUnitIdentity& told) {
+// With one command of the form; 0: the LUN does not say, by this path.
+std::uint32_t most_discarded_sectors(const LogicalUnitIdentity& told, DiscardForm form) {
   std::uint64_t blocks = 0;
-  switch (told.discard_form()) {
+  switch (form) {
     case DiscardForm::none:
-      return 0;
+      break;
     case DiscardForm::unmap:
       blocks = told.limits.max_unmap_blocks;
       break;
@@ -55,6 +55,7 @@ Result<void> DiskIdentity::check(const Source& source, const LogicalUnitIdentity
     add_names(lun_.names, told.names, serial);
     if (told.block_count != 0) {
       limit_pieces(told);
+      limit_discards(told);
     }
   }
   if (known_ && !in_use_ && conflict_.empty()) {
@@ -95,7 +96,31 @@ void DiskIdentity::limit_pieces(const LogicalUnitIdentity& told) {
   }
   const auto sectors = static_cast<std::uint32_t>(blocks * block_sectors);
   piece_sectors_ = piece_sectors_ == 0 ? sectors : std::min(piece_sectors_, sectors);
-  if (const std::uint32_t most = most_discarded_sectors(told); most != 0) {
+}
+
+// The form and the units are those of the first path that tells them, as long as no guest has been
+// told: a path in trouble may not have said. The rest is as of other pieces.
+void DiskIdentity::limit_discards(const LogicalUnitIdentity& told) {
+  if (geometry_.read_only) {
+    return;
+  }
+  if (discards_.form == DiscardForm::none && !in_use_) {
+    discards_.form = told.discard_form();
+    if (discards_.form == DiscardForm::none) {
+      return;
+    }
+    // Of a unit that no guest could be told, the blocks are the units.
+    const std::uint32_t told_blocks = told.limits.unmap_granularity_blocks;
+    const std::uint32_t most_blocks = kMaxDiscardUnitBytes / told.logical_block_bytes;
+    const std::uint32_t unit_blocks =
+        told_blocks == 0 || told_blocks > most_blocks ? 1 : told_blocks;
+    const std::uint32_t block_sectors = told.logical_block_bytes / kSectorBytes;
+    discards_.granularity_sectors = unit_blocks * block_sectors;
+    discards_.alignment_sectors = told.limits.unmap_alignment_blocks % unit_blocks * block_sectors;
+    geometry_.discard_granularity_bytes = discards_.granularity_sectors * kSectorBytes;
+    geometry_.discard_alignment_bytes = discards_.alignment_sectors * kSectorBytes;
+  }
+  if (const std::uint32_t most = most_discarded_sectors(told, discards_.form); most != 0) {
     discards_.most_sectors =
         discards_.most_sectors == 0 ? most : std::min(discards_.most_sectors, most);
   }
@@ -119,16 +144,6 @@ Result<void> DiskIdentity::adopt(const Source& source, const LogicalUnitIdentity
   geometry_.physical_block_bytes = std::max(told.physical_block_bytes, block_bytes);
   geometry_.max_transfer_sectors = 0;  // larger requests go in pieces
   geometry_.read_only = wanted_.read_only || told.write_protected;
-  if (told.discard_form() != DiscardForm::none && !geometry_.read_only) {
-    // Of a unit that no guest could be told, the blocks are the units.
-    const std::uint32_t told_blocks = told.limits.unmap_granularity_blocks;
-    const std::uint32_t unit_blocks =
-        told_blocks == 0 || told_blocks > kMaxDiscardUnitBytes / block_bytes ? 1 : told_blocks;
-    discards_.granularity_sectors = unit_blocks * block_sectors;
-    discards_.alignment_sectors = told.limits.unmap_alignment_blocks % unit_blocks * block_sectors;
-    geometry_.discard_granularity_bytes = discards_.granularity_sectors * kSectorBytes;
-    geometry_.discard_alignment_bytes = discards_.alignment_sectors * kSectorBytes;
-  }
   lun_ = told;
   portal_name_ = source.portal_name;
   target_name_ = source.target_name;

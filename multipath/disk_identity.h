@@ -73,6 +73,7 @@ class DiskIdentity {
   [[nodiscard]] std::string conflict_of(const Source& source, const LogicalUnitIdentity& told,
                                         const Result<void>& checked, SerialNumberIs serial) const;
   void limit_pieces(const LogicalUnitIdentity& told);
+  void limit_discards(const LogicalUnitIdentity& told);
 
   const Wanted wanted_;
   bool known_ = false;

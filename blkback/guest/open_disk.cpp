@@ -27,6 +27,7 @@ OpenDisk::OpenDisk(const Environment& environment, DiskHandle handle, DiskTeller
       handle_(handle),
       teller_(std::move(teller)),
       name_(fmt::format("{} of guest {}", specification.multipath.alias, environment.guest)),
+      shared_(specification.multipath.shared),
       device_(environment.reactor, environment.sessions.fencing(),
               with_holder(std::move(specification.multipath), name_, environment.guest), *this),
       paths_(environment.sessions, device_, specification.lun, std::move(specification.session),
@@ -114,8 +115,14 @@ Result<void> OpenDisk::open_ring(FrontendRing ring) {
   options.max_indirect_segments = ring.max_indirect_segments;
   options.discards = ring.discards;
   options.log = &vbd_log_;
-  if (aligner_ == nullptr && device_.geometry().logical_block_bytes > kSectorBytes) {
-    aligner_ = std::make_unique<BlockAligner>(environment_.reactor, device_, kMaxRequestBytes);
+  // Where others write, too, a block is not to be read, changed and written: parts of blocks are
+  // refused there.
+  if (aligner_ == nullptr && !shared_ && device_.geometry().logical_block_bytes > kSectorBytes) {
+    auto aligner = BlockAligner::make(environment_.reactor, device_, kMaxRequestBytes);
+    if (!aligner) {
+      return tl::unexpected(aligner.error());
+    }
+    aligner_ = std::move(*aligner);
   }
   BlockDevice& device = aligner_ != nullptr ? static_cast<BlockDevice&>(*aligner_) : device_;
   auto vbd = Vbd::open(environment_.reactor, environment_.grants, environment_.dispatcher, device,

@@ -89,6 +89,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   const DiskHandle handle_;
   const DiskTeller teller_;
   const std::string name_;
+  const bool shared_;  // see MultipathOptions
   MultipathDevice device_;
   DiskPaths paths_;
   std::unique_ptr<BlockAligner> aligner_;  // of a LUN whose blocks are larger than sectors

@@ -1,29 +1,41 @@
 #include "blkback/ring/block_aligner.h"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 
-#include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 namespace iscsi_blkback {
 
-BlockAligner::BlockAligner(Reactor& reactor, BlockDevice& below, std::size_t most_bytes)
+Result<std::unique_ptr<BlockAligner>> BlockAligner::make(Reactor& reactor, BlockDevice& below,
+                                                         std::size_t most_bytes) {
+  // Room for the block around each end. Takes memory when it is first used.
+  const std::size_t arena_bytes =
+      kMaxPartial * (most_bytes + 2 * std::size_t{below.geometry().logical_block_bytes});
+  void* arena = mmap(nullptr, arena_bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (arena == MAP_FAILED) {
+    return tl::unexpected(
+        system_error(fmt::format("{} bytes for parts of blocks", arena_bytes), errno));
+  }
+  (void)madvise(arena, arena_bytes, MADV_DONTDUMP);  // it holds the guest's data
+  (void)madvise(arena, arena_bytes, MADV_NOHUGEPAGE);
+  return std::unique_ptr<BlockAligner>(
+      new BlockAligner(reactor, below, static_cast<std::byte*>(arena), arena_bytes));
+}
+
+BlockAligner::BlockAligner(Reactor& reactor, BlockDevice& below, std::byte* arena,
+                           std::size_t arena_bytes)
     : below_(below),
+      arena_(arena),
+      arena_bytes_(arena_bytes),
       jobs_(kMaxJobs),
       end_empty_(
           reactor, [](void* self) noexcept { static_cast<BlockAligner*>(self)->end_empty(); },
           this) {
-  // Room for the block around each end.
-  const std::size_t slot_bytes = most_bytes + 2 * std::size_t{below.geometry().logical_block_bytes};
-  arena_bytes_ = kMaxPartial * slot_bytes;
-  // Takes memory when it is first used.
-  void* arena = mmap(nullptr, arena_bytes_, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  ISCSI_BLKBACK_ASSERT(arena != MAP_FAILED);
-  (void)madvise(arena, arena_bytes_, MADV_DONTDUMP);  // it holds the guest's data
-  arena_ = static_cast<std::byte*>(arena);
   for (std::size_t i = kMaxPartial; i-- > 0;) {
-    free_blocks_.push_back(arena_ + i * slot_bytes);
+    free_blocks_.push_back(arena_ + i * (arena_bytes_ / kMaxPartial));
   }
   free_.reserve(kMaxJobs);
   for (Job& job : jobs_) {

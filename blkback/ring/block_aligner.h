@@ -12,11 +12,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/block_device.h"
 #include "base/intrusive_list.h"
 #include "base/reactor.h"
+#include "base/result.h"
 
 namespace iscsi_blkback {
 
@@ -27,8 +29,10 @@ class BlockAligner final : public BlockDevice {
   static constexpr std::size_t kMaxJobs = 256;
   static constexpr std::size_t kMaxPartial = 32;
 
-  // most_bytes: the largest request. below outlives it.
-  BlockAligner(Reactor& reactor, BlockDevice& below, std::size_t most_bytes);
+  // most_bytes: the largest request. below outlives it. Fails for want of address space.
+  [[nodiscard]] static Result<std::unique_ptr<BlockAligner>> make(Reactor& reactor,
+                                                                  BlockDevice& below,
+                                                                  std::size_t most_bytes);
   ~BlockAligner() override;  // nothing under way
   BlockAligner(const BlockAligner&) = delete;
   BlockAligner& operator=(const BlockAligner&) = delete;
@@ -59,6 +63,8 @@ class BlockAligner final : public BlockDevice {
   };
   using JobList = IntrusiveList<Job, Job>;
 
+  BlockAligner(Reactor& reactor, BlockDevice& below, std::byte* arena, std::size_t arena_bytes);
+
   [[nodiscard]] bool try_start(BlockRequest& request) noexcept;
   // An earlier one is in the way of this one.
   [[nodiscard]] bool must_wait(const Job& job);
@@ -72,8 +78,8 @@ class BlockAligner final : public BlockDevice {
 
   BlockDevice& below_;
   mutable Geometry geometry_;
-  std::size_t arena_bytes_;
-  std::byte* arena_;  // blocks of kMaxPartial jobs
+  std::byte* const arena_;  // blocks of kMaxPartial jobs
+  const std::size_t arena_bytes_;
   std::vector<std::byte*> free_blocks_;
   std::vector<Job> jobs_;
   std::vector<Job*> free_;

@@ -25,7 +25,7 @@ const char* to_string(Refusal refusal) {
     case Refusal::too_many_segments:
       return "it has more segments than the protocol allows";
     case Refusal::bad_indirect_operation:
-      return "its indirect operation is neither a read nor a write";
+      return "its indirect operation is none that has data";
     case Refusal::descriptors_not_copied:
       return "the page of its segments could not be copied";
     case Refusal::bad_sectors_in_page:
@@ -121,8 +121,14 @@ Refusal check_indirect(const BlkifRequest& request, const RequestLimits& limits)
   if (limits.max_indirect_segments == 0) {
     return Refusal::operation_not_supported;
   }
-  if (request.indirect_operation != kBlkifRead && request.indirect_operation != kBlkifWrite) {
-    return Refusal::bad_indirect_operation;
+  switch (request.indirect_operation) {
+    case kBlkifRead:
+    case kBlkifWrite:
+    case kBlkifWriteBarrier:  // FreeBSD's frontend, against blkif.h
+    case kBlkifFlush:
+      break;
+    default:
+      return Refusal::bad_indirect_operation;
   }
   return check_count(request.segment_count, limits.max_indirect_segments);
 }
@@ -131,9 +137,10 @@ Refusal parse_request(const BlkifRequest& request, std::span<const BlkifSegment>
                       const RequestLimits& limits, std::span<RequestSegment> into,
                       ParsedRequest& parsed) {
   const bool is_indirect = request.operation == kBlkifIndirect;
-  parsed.is_barrier = request.operation == kBlkifWriteBarrier;
+  const std::uint8_t operation = is_indirect ? request.indirect_operation : request.operation;
+  parsed.is_barrier = operation == kBlkifWriteBarrier;
   parsed.flushes_before = false;
-  switch (is_indirect ? request.indirect_operation : request.operation) {
+  switch (operation) {
     case kBlkifRead:
       parsed.operation = BlockOperation::read;
       break;

@@ -51,7 +51,7 @@ enum class Refusal : std::uint8_t {
   operation_not_supported,  // answered with EOPNOTSUPP; everything else with ERROR
   no_segments,              // a read or write of nothing
   too_many_segments,
-  bad_indirect_operation,  // neither a read nor a write
+  bad_indirect_operation,  // none that has data
   descriptors_not_copied,  // the guest's page of them
   bad_sectors_in_page,     // first_sector > last_sector, or last_sector beyond the page
   sector_overflow,         // the range wraps at 2^64

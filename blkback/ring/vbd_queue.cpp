@@ -9,12 +9,13 @@
 namespace iscsi_blkback {
 namespace {
 
-std::int16_t response_status(IoStatus status) {
+// A frontend takes EOPNOTSUPP for the end of the feature, and of a flush with data for success.
+std::int16_t response_status(BlockOperation operation, IoStatus status) {
   switch (status) {
     case IoStatus::ok:
       return kBlkifOkay;
     case IoStatus::not_supported:
-      return kBlkifNotSupported;
+      return operation == BlockOperation::discard ? kBlkifNotSupported : kBlkifError;
     case IoStatus::medium_error:
     case IoStatus::target_error:
     case IoStatus::out_of_range:
@@ -238,6 +239,9 @@ void VbdQueue::accept(const BlkifRequest& request, const RequestLimits& limits,
   }
   slot.segments_held = request.segment_count;
   segments_in_flight_ += slot.segments_held;
+  if (request.indirect_operation == kBlkifWriteBarrier) {
+    barrier_ = &slot;
+  }
   indirect_.push_back(slot);
   add_descriptor_copy(slot);
 }
@@ -403,7 +407,7 @@ void VbdQueue::on_request_complete(BlockRequest& request, IoStatus status) noexc
   if (status == IoStatus::ok && queue.take_next_step(slot)) {
     return;
   }
-  slot.response = response_status(status);
+  slot.response = response_status(slot.operation, status);
   if (status != IoStatus::ok) {
     log_limited(queue.log_.errors, queue.reactor_.now(), LogLevel::warning, "vbd",
                 "{}: {} of {} sectors at sector {} failed: {}", queue.options_.name,
@@ -494,7 +498,7 @@ void VbdQueue::count_answer(const Slot& slot, TimePoint now) {
   if (!slot.submitted) {
     return;
   }
-  switch (slot.operation) {
+  switch (slot.parsed.operation) {
     case BlockOperation::read:
       statistics_.read_latency.record(now - slot.accepted_at);
       break;

@@ -292,7 +292,6 @@ void LogicalUnit::Identification::take_completion() {
       unit_.has_16_byte_commands_ = has_16_byte_commands_;
       unit_.write_cache_ = identity_.write_cache;
       unit_.block_count_ = identity_.block_count;
-      unit_.discard_form_ = identity_.discard_form();
       unit_.refused_forms_ = 0;
     }
     finish(std::move(identity_));

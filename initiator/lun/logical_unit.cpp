@@ -181,18 +181,18 @@ DiscardForm LogicalUnitIdentity::discard_form() const {
   if (!thin_provisioned) {
     return DiscardForm::none;
   }
-  if (provisioning.unmap && limits.max_unmap_blocks != 0) {
+  if (provisioning.unmap && limits.max_unmap_blocks != 0 && limits.max_unmap_ranges != 0) {
     return DiscardForm::unmap;
   }
   return provisioning.write_same_unmap ? DiscardForm::write_same : DiscardForm::none;
 }
 
-void LogicalUnit::prepare_discard(ScsiTask& task, const BlockRequest& request,
+void LogicalUnit::prepare_discard(ScsiTask& task, const BlockRequest& request, DiscardForm form,
                                   DiscardParameters& parameters) const {
   // Of WRITE SAME, which only reads it.
   alignas(std::max_align_t) static std::array<std::byte, 4096> zeros{};
   const SectorRange range{.sector = request.sector, .sector_count = request.sector_count};
-  if (discard_form_ == DiscardForm::write_same) {
+  if (form == DiscardForm::write_same) {
     const BlockRange blocks = in_blocks(range);
     prepare(task, write_same16_cdb(blocks.block, blocks.block_count, true), DataDirection::out,
             std::span(zeros).first(logical_block_bytes_));

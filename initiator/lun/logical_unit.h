@@ -132,10 +132,10 @@ class LogicalUnit {
   // the logical block.
   void prepare_io(ScsiTask& task, const BlockRequest& request,
                   ForceUnitAccess fua = ForceUnitAccess::no) const;
-  // The same of a discard, in the form that identify() has found. parameters: of the command, as
-  // long as it is under way.
+  // The same of a discard. form: unmap or write_same. parameters: of the command, as long as it is
+  // under way.
   using DiscardParameters = std::array<std::byte, unmap_list_bytes(1)>;
-  void prepare_discard(ScsiTask& task, const BlockRequest& request,
+  void prepare_discard(ScsiTask& task, const BlockRequest& request, DiscardForm form,
                        DiscardParameters& parameters) const;
   // Of a task of prepare_io() that was refused with 5/20/00 (INVALID COMMAND OPERATION CODE) or
   // 5/24/xx (INVALID FIELD IN CDB), or of a flush for which refuses_form() is true: true when the
@@ -224,7 +224,6 @@ class LogicalUnit {
   bool has_16_byte_commands_ = true;
   WriteCache write_cache_ = WriteCache::untold;
   std::uint64_t block_count_ = 0;
-  DiscardForm discard_form_ = DiscardForm::none;
   std::uint8_t refused_forms_ = 0;  // bits of logical_unit.cpp's kForms, since then
   LogicalUnitAccess access_;
   std::unique_ptr<Identification> identification_;

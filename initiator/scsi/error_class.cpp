@@ -203,6 +203,11 @@ bool refuses_form_of_transfer(const ScsiTask& task) {
   return refuses_form(task) && classify(task) != ErrorClass::out_of_range;
 }
 
+bool refuses_discard(const ScsiTask& task) {
+  return refuses_form_of_transfer(task) ||
+         (classify(task) == ErrorClass::illegal_request && task.sense.asc == 0x26);
+}
+
 bool refuses_flush(ErrorClass error) {
   return error == ErrorClass::command_unsupported || error == ErrorClass::out_of_range ||
          error == ErrorClass::illegal_request || error == ErrorClass::write_protected ||

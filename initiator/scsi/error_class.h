@@ -75,5 +75,7 @@ enum class Transfer : std::uint8_t { whole, at_most };
 [[nodiscard]] bool refuses_form(const ScsiTask& task);
 // The same of a read or a write, where 21/00 speaks of its range.
 [[nodiscard]] bool refuses_form_of_transfer(const ScsiTask& task);
+// The same of an UNMAP or WRITE SAME, where 26/xx speaks of the parameter list: too many blocks.
+[[nodiscard]] bool refuses_discard(const ScsiTask& task);
 
 }  // namespace iscsi_blkback

@@ -99,7 +99,7 @@ void Path::submit(PathCommand& command, const BlockRequest& request) {
   }
   commands_.push_back(command);
   if (request.operation == BlockOperation::discard) [[unlikely]] {
-    logical_unit_.prepare_discard(command.task, request, command.parameters);
+    logical_unit_.prepare_discard(command.task, request, command.discard_form, command.parameters);
   } else {
     logical_unit_.prepare_io(command.task, request);
   }

@@ -45,9 +45,11 @@ class Path;
 // Path::submit() to on_done.
 struct PathCommand : ListHook<PathCommand> {
   ScsiTask task;
-  LogicalUnit::DiscardParameters parameters;  // of a discard
-  Path* path = nullptr;                       // where it is, or was last
-  TimePoint sent_at{};                        // in the time of turns
+  // Of a discard; the form is the sender's to set.
+  DiscardForm discard_form = DiscardForm::none;
+  LogicalUnit::DiscardParameters parameters;
+  Path* path = nullptr;  // where it is, or was last
+  TimePoint sent_at{};   // in the time of turns
   // What it adds to PathLoad::bytes; the sender's to set.
   std::uint32_t load_bytes = 0;
   // From the reactor. The path has counted it as ended, and knows what the error says of itself.

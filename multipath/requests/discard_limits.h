@@ -1,12 +1,15 @@
-// DiscardLimits: how much of a discard a LUN takes with one command. Values and a pure function.
+// DiscardLimits: how a LUN takes discards, and how much with one command. Values and a pure function.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "initiator/lun/logical_unit.h"
+
 namespace iscsi_blkback {
 
 struct DiscardLimits {
+  DiscardForm form = DiscardForm::none;
   std::uint32_t most_sectors = 0;         // 0: no discards
   std::uint32_t granularity_sectors = 1;  // what the LUN deallocates as a whole
   std::uint32_t alignment_sectors = 0;    // of the first whole unit; less than the granularity

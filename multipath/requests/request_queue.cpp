@@ -178,6 +178,7 @@ void RequestQueue::send(Request& request, Path& chosen) {
     const std::uint32_t left = whole.sector_count - request.done_sectors;
     if (request.is_discard()) {
       piece.sector_count = discards_.next(piece.sector, left);
+      request.discard_form = discards_.form;
     } else {
       piece.sector_count = std::min(piece_sectors_, left);
       piece.data = whole.data + std::size_t{request.done_sectors} * kSectorBytes;
@@ -217,7 +218,13 @@ void RequestQueue::on_command_done(Request& request, ErrorClass error) {
   Path& path = *request.path;
   if (request.task.direction == DataDirection::out) {
     if (error == ErrorClass::connection_lost) [[unlikely]] {
-      fence_.lost(path, request.first_sector(), request.end_sector(), request.serial);
+      // Of a write that goes in pieces, all of it: it is short. Of a discard, which may be most of
+      // the disk, what was sent.
+      const std::uint64_t first =
+          request.first_sector() + (request.is_discard() ? request.done_sectors : 0);
+      fence_.lost(path, first,
+                  request.is_discard() ? first + request.sent_sectors : request.end_sector(),
+                  request.serial);
     }
     if (path.writes_in_flight() == 0) {
       turn_.set_outstanding(path, false);
@@ -367,7 +374,7 @@ void RequestQueue::retry(Request& request, ErrorClass error, const ErrorRule& ru
     delay_kind = RetryDelay::none;
   }
   if (step == RetryState::Step::answer) {
-    const bool not_taken = request.is_discard() && refuses_form(request.task);
+    const bool not_taken = request.is_discard() && refuses_discard(request.task);
     take_answer(request, not_taken ? IoStatus::not_supported : rule.answer);
     return;
   }

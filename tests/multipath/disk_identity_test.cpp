@@ -133,6 +133,7 @@ TEST_F(DiskIdentityTest, DiscardsAreAsSmallAsAnyPathWantsThem) {
   thin.logical_block_bytes = 4096;
   thin.physical_block_bytes = 4096;
   thin.limits.max_unmap_blocks = 100;
+  thin.limits.max_unmap_ranges = 1;
   thin.limits.unmap_granularity_blocks = 4;
   thin.limits.unmap_alignment_blocks = 9;
   EXPECT_EQ(error(disk_, thin), "");
@@ -148,8 +149,25 @@ TEST_F(DiskIdentityTest, DiscardsAreAsSmallAsAnyPathWantsThem) {
   EXPECT_EQ(error(disk_, thin, "c"), "");
   EXPECT_EQ(disk_.discards().most_sectors, 400U);
   thin.provisioning.unmap = false;
-  EXPECT_EQ(error(disk_, thin, "d"), "") << "there it will be refused";
+  EXPECT_EQ(error(disk_, thin, "d"), "") << "the disk is discarded in one form by all paths";
+  EXPECT_EQ(disk_.discards().form, DiscardForm::unmap);
   EXPECT_EQ(disk_.discards().most_sectors, 400U);
+}
+
+// A path in trouble may not have said.
+TEST_F(DiskIdentityTest, DiscardsAreThoseOfTheFirstPathThatTellsThem) {
+  LogicalUnitIdentity thin = one_;
+  EXPECT_EQ(error(disk_, thin), "");
+  EXPECT_EQ(disk_.geometry().discard_granularity_bytes, 0U);
+  thin.thin_provisioned = thin.provisioning.write_same_unmap = true;
+  EXPECT_EQ(error(disk_, thin, "b"), "");
+  EXPECT_EQ(disk_.discards().form, DiscardForm::write_same);
+  EXPECT_EQ(disk_.geometry().discard_granularity_bytes, 512U);
+  DiskIdentity in_use({});
+  EXPECT_EQ(error(in_use, one_), "");
+  in_use.set_in_use();
+  EXPECT_EQ(error(in_use, thin, "b"), "");
+  EXPECT_EQ(in_use.geometry().discard_granularity_bytes, 0U) << "guests have been told";
 }
 
 TEST_F(DiskIdentityTest, DiscardsWithoutLimitsAndUnits) {
@@ -157,6 +175,7 @@ TEST_F(DiskIdentityTest, DiscardsWithoutLimitsAndUnits) {
   thin.thin_provisioned = true;
   thin.provisioning.unmap = true;
   thin.limits.max_unmap_blocks = 0xffffffff;
+  thin.limits.max_unmap_ranges = 1;
   thin.limits.unmap_granularity_blocks = 0xffffffff;  // no guest could be told
   thin.limits.unmap_alignment_blocks = 77;
   EXPECT_EQ(error(disk_, thin), "");

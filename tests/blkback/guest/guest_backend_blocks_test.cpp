@@ -44,5 +44,18 @@ TEST_F(GuestBackendTest, APartOfABlockOfA4KnLunSurvivesAPathThatIsLost) {
   ASSERT_NO_FATAL_FAILURE(expect_read(guest, 64, expected));
 }
 
+// What others write at the same time would be undone.
+TEST_F(GuestBackendTest, PartsOfBlocksOfASharedLunAreRefused) {
+  target_.add_lun(
+      1, std::make_shared<SimLun>(SimLunOptions{.block_count = 1000, .block_bytes = 4096}));
+  configuration_.multipath.shared = true;
+  FakeFrontend& guest = serve();
+  const auto part = guest.write(67, pattern(3, 2));
+  ASSERT_TRUE(part);
+  guest.push();
+  ASSERT_NO_FATAL_FAILURE(expect_answer(guest, *part, 20s, kBlkifError));
+  ASSERT_NO_FATAL_FAILURE(write(guest, 64, pattern(16, 1)));
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

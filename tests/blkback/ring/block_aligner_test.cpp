@@ -44,7 +44,7 @@ class BlockAlignerTest : public testing::Test {
   BlockAlignerTest()
       : memory_(reactor_, geometry()),
         disk_(reactor_, memory_),
-        aligner_(reactor_, disk_, kMostBytes) {
+        made_(BlockAligner::make(reactor_, disk_, kMostBytes).value()) {
     disk_.set_plan([this](const BlockRequest& request, std::uint64_t) {
       seen_.push_back({request.operation, request.sector, request.sector_count});
       return plan_;
@@ -103,7 +103,8 @@ class BlockAlignerTest : public testing::Test {
   SimReactor reactor_{1};
   MemoryDisk memory_;
   FaultyDisk disk_;
-  BlockAligner aligner_;
+  std::unique_ptr<BlockAligner> made_;
+  BlockAligner& aligner_ = *made_;
   std::vector<Seen> seen_;
   FaultyDisk::Action plan_;
   std::deque<std::unique_ptr<Asked>> asked_;

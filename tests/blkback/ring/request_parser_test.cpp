@@ -246,15 +246,26 @@ TEST(RequestParser, RejectsIndirectThatWasNotOffered) {
   EXPECT_EQ(check_indirect(indirect(kBlkifRead, 1), limits()), Refusal::operation_not_supported);
 }
 
-TEST(RequestParser, RejectsIndirectOperationsThatAreNeitherReadNorWrite) {
+TEST(RequestParser, RejectsIndirectOperationsWithoutData) {
   for (int operation = 0; operation < 256; ++operation) {
-    if (operation != kBlkifRead && operation != kBlkifWrite) {
+    if (operation > kBlkifFlush) {
       EXPECT_EQ(
           check_indirect(indirect(static_cast<std::uint8_t>(operation), 1), indirect_limits()),
           Refusal::bad_indirect_operation)
           << operation;
     }
   }
+}
+
+// As FreeBSD's frontend sends them.
+TEST(RequestParser, AcceptsAnIndirectBarrier) {
+  const BlkifRequest barrier = indirect(kBlkifWriteBarrier, 1);
+  const BlkifSegment descriptor{5, 0, 7, 0};
+  EXPECT_EQ(check_indirect(barrier, indirect_limits()), Refusal::none);
+  const auto parsed = parsed_of(barrier, indirect_limits(), {&descriptor, 1});
+  EXPECT_EQ(parsed->refusal, Refusal::none);
+  EXPECT_EQ(parsed->operation, BlockOperation::write);
+  EXPECT_TRUE(parsed->is_barrier && parsed->flushes_before);
 }
 
 TEST(RequestParser, RejectsNoIndirectSegments) {

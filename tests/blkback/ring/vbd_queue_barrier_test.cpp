@@ -24,22 +24,30 @@ class VbdBarrierTest : public testing::Test {
       } else if (request.operation == fails_ && failures_ > 0) {
         --failures_;
         action.kind = FaultyDisk::Action::Kind::fail;
-        action.status = IoStatus::target_error;
+        action.status = status_;
       }
       return action;
     });
-    ASSERT_TRUE(bench_.connect());
+    VbdOptions options;
+    options.max_indirect_segments = 32;
+    ASSERT_TRUE(bench_.connect(options));
+  }
+  static FakeFrontend::Options options() {
+    FakeFrontend::Options options;
+    options.indirect_segments = 32;
+    return options;
   }
   void run() {
     bench_.frontend->push();
     bench_.reactor.run_until_idle();
   }
 
-  Bench bench_;
+  Bench bench_{options()};
   std::vector<BlockOperation> order_;  // as the device has seen them
   bool hold_ = false;
   BlockOperation fails_ = kFlush;
   int failures_ = 0;
+  IoStatus status_ = IoStatus::target_error;
 };
 
 TEST_F(VbdBarrierTest, AFlushWithDataIsAFlushAndThenAWrite) {
@@ -94,6 +102,37 @@ TEST_F(VbdBarrierTest, ABarrierWaitsForAllBeforeItAndHoldsAllBehindIt) {
   EXPECT_TRUE(bench_.frontend->take_completion(*behind));
   EXPECT_EQ(order_.size(), 6U);
   EXPECT_EQ(bench_.answer(bench_.frontend->read(16, 8)).data, pattern(4096, 3));
+}
+
+TEST_F(VbdBarrierTest, ALargeOneHoldsAllBehindItAsWell) {
+  const std::vector<std::byte> data = pattern(20 * 4096, 2);
+  const auto barrier = bench_.frontend->barrier(16, data);
+  const auto behind = bench_.frontend->write(16, pattern(4096, 3));
+  run();
+  EXPECT_THAT(order_, ElementsAre(kFlush, kWrite, kFlush, kWrite));
+  EXPECT_EQ(bench_.frontend->take_completion(*barrier)->operation, kBlkifWriteBarrier);
+  EXPECT_EQ(bench_.frontend->take_completion(*behind)->status, kBlkifOkay);
+  EXPECT_EQ(bench_.answer(bench_.frontend->read(16, 8)).data, pattern(4096, 3));
+}
+
+TEST_F(VbdBarrierTest, ALargeOneWhoseDescriptorsCannotBeCopiedHoldsNothing) {
+  BlkifRequest request;
+  request.operation = kBlkifIndirect;
+  request.indirect_operation = kBlkifWriteBarrier;
+  request.segment_count = 20;
+  request.indirect_references[0] = 0xffffffffU;
+  EXPECT_EQ(bench_.answer(bench_.frontend->raw(request)).status, kBlkifError);
+  EXPECT_EQ(bench_.answer(bench_.frontend->read(16, 8)).status, kBlkifOkay);
+}
+
+// A frontend would take EOPNOTSUPP for success.
+TEST_F(VbdBarrierTest, DataThatTheLunDoesNotTakeIsAnError) {
+  fails_ = kWrite;
+  failures_ = 2;
+  status_ = IoStatus::not_supported;
+  EXPECT_EQ(bench_.answer(bench_.frontend->barrier(16, pattern(4096, 4))).status, kBlkifError);
+  EXPECT_EQ(bench_.answer(bench_.frontend->flush_and_write(16, pattern(4096, 4))).status,
+            kBlkifError);
 }
 
 TEST_F(VbdBarrierTest, ManyInARow) {

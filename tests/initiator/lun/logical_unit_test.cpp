@@ -412,7 +412,7 @@ TEST_F(LogicalUnitCommandsTest, DiscardInTheFormThatTheLunHas) {
     ASSERT_TRUE(identity);
     EXPECT_EQ(identity->discard_form(), has_unmap ? DiscardForm::unmap : DiscardForm::write_same);
     fill(std::byte{7});
-    unit.prepare_discard(task, request, parameters);
+    unit.prepare_discard(task, request, identity->discard_form(), parameters);
     run();
     EXPECT_TRUE(task.succeeded());
     EXPECT_TRUE(sectors_are(8, 16, std::byte{0}) && sectors_are(24, 8, std::byte{7}) &&
@@ -425,11 +425,14 @@ TEST_F(LogicalUnitCommandsTest, DiscardInTheFormThatTheLunHas) {
 TEST(LogicalUnitIdentityTest, BlocksAreDeallocatedOnlyWhereTheLunIsThin) {
   LogicalUnitIdentity identity;
   identity.provisioning.unmap = identity.provisioning.write_same_unmap = true;
-  identity.limits.max_unmap_blocks = 8;
+  identity.limits.max_unmap_blocks = identity.limits.max_unmap_ranges = 8;
   EXPECT_EQ(identity.discard_form(), DiscardForm::none);
   identity.thin_provisioned = true;
   EXPECT_EQ(identity.discard_form(), DiscardForm::unmap);
   identity.limits.max_unmap_blocks = 0;
+  EXPECT_EQ(identity.discard_form(), DiscardForm::write_same);
+  identity.limits.max_unmap_blocks = 8;
+  identity.limits.max_unmap_ranges = 0;
   EXPECT_EQ(identity.discard_form(), DiscardForm::write_same);
   identity.provisioning.write_same_unmap = false;
   EXPECT_EQ(identity.discard_form(), DiscardForm::none);

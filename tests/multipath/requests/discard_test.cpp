@@ -99,6 +99,57 @@ TEST_F(DiscardTest, OneThatIsRefusedIsNotSupported) {
   EXPECT_EQ(answer(write(0, 8, 1)), IoStatus::ok);
 }
 
+TEST_F(DiscardTest, OneWithTooManyBlocksByNowIsNotSupported) {
+  start();
+  SimFault refused = sense_fault(SenseKey::illegal_request, 0x2600, 1);
+  refused.matches = is_unmap;
+  target_->inject(refused);
+  EXPECT_EQ(answer(discard(0, 8)), IoStatus::not_supported);
+}
+
+// A path that has been asked for its provisioning in a bad moment knows no form.
+TEST_F(DiscardTest, APathThatHasNotToldItsFormUsesTheDisks) {
+  lun_options_.has_unmap = false;
+  start_target();
+  SimFault untold;
+  untold.matches = [](const SimCommand& command) {
+    return command.portal == 1 && command.cdb[0] == scsi_operation::kInquiry &&
+           command.cdb[2] == 0xb2;
+  };
+  untold.status = ScsiStatus::busy;
+  untold.count = 0;
+  target_->inject(untold);
+  start_device(true);
+  ASSERT_EQ(up(), 2U);
+  for (std::uint64_t sector = 0; sector < 64; sector += 8) {
+    EXPECT_EQ(answer(discard(sector, 8)), IoStatus::ok) << sector;
+  }
+  target_->close_portal(0);
+  EXPECT_EQ(answer(discard(64, 8)), IoStatus::ok);
+  EXPECT_EQ(lun_->counters.unmaps, 0U);
+  target_->open_portal(0);
+}
+
+// An fstrim is most of a disk: a piece that is lost does not hold the writes to the rest.
+TEST_F(DiscardTest, ALostPieceHoldsNoWritesToOtherPieces) {
+  target_options_.linger_delay = seconds(2);
+  start({1, 2});
+  SimFault late;
+  late.matches = [](const SimCommand& command) { return is_unmap(command) && command.portal == 0; };
+  late.execute = true;
+  late.extra_delay = milliseconds(50);
+  late.count = 0;
+  target_->inject(late);
+  GuestRequest& lost = at_path(0, [this]() -> GuestRequest& { return discard(0, 1000); });
+  reactor_.run_for(milliseconds(20));
+  target_->close_portal(0);
+  const GuestRequest& elsewhere = write(990, 4, 0x77);
+  EXPECT_EQ(answer(elsewhere, seconds(1)), IoStatus::ok);
+  EXPECT_EQ(answer(lost, seconds(90)), IoStatus::ok);
+  target_->clear_faults();
+  target_->open_portal(0);
+}
+
 TEST_F(DiscardTest, OneThatIsLostIsSentElsewhere) {
   start();
   ASSERT_NO_FATAL_FAILURE(write_all(9));
