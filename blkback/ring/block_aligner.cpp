@@ -155,6 +155,9 @@ void BlockAligner::ask(Job& job, Step step, BlockOperation operation, std::uint6
 }
 
 bool BlockAligner::take_next_step(Job& job) noexcept {
+  if (job.blocks == nullptr) {
+    return false;
+  }
   const BlockRequest& asked = *job.asked;
   const std::uint64_t block = below_.geometry().logical_block_bytes / kSectorBytes;
   std::byte* const part = job.blocks + (asked.sector - job.first) * kSectorBytes;

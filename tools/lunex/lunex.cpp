@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <csignal>
 #include <functional>
 #include <limits>
@@ -112,6 +114,11 @@ std::vector<int> ending_signals() {
 void end_at_signals() {
   struct sigaction action {};
   action.sa_handler = [](int) {
+    // timeout(1) sends its signal twice, and there may be another thread to take the second one.
+    static std::atomic_flag ending;
+    while (ending.test_and_set()) {
+      ::pause();
+    }
     complain_in_signal_handler("lunex: interrupted\n");
     std::_Exit(kInterrupted);
   };

@@ -125,14 +125,17 @@ TYPED_TEST(BackRingTest, Xsa216AResponseCarriesNothingElseOfOurs) {
 TYPED_TEST(BackRingTest, ConsumesAnIndirectRequest) {
   this->start_at(0);
   BackRing<TypeParam> ring(this->page_.bytes);
+  constexpr std::uint64_t kId = 0x1234567890abcdefULL;
+  constexpr std::uint64_t kSector = 0xfedcba0987654321ULL;
+  constexpr std::array<std::uint32_t, kMaxIndirectPages> kPages = {11, 12, 13, 14, 15, 16, 17, 18};
   typename TypeParam::IndirectRequest written{};
   written.operation = kBlkifIndirect;
   written.indirect_operation = kBlkifWrite;
   written.segment_count = 300;
-  written.id = 0x1234567890abcdefULL;
-  written.sector = 0xfedcba0987654321ULL;
+  written.id = kId;
+  written.sector = kSector;
   written.handle = 51712;
-  written.references = {11, 12, 13, 14, 15, 16, 17, 18};
+  written.references = kPages;
   store_once(this->slot(0), written);
   this->header().request_producer = 1;
   ASSERT_EQ(ring.poll(), 1U);
@@ -140,10 +143,10 @@ TYPED_TEST(BackRingTest, ConsumesAnIndirectRequest) {
   EXPECT_EQ(request.operation, kBlkifIndirect);
   EXPECT_EQ(request.indirect_operation, kBlkifWrite);
   EXPECT_EQ(request.segment_count, 300);
-  EXPECT_EQ(request.id, written.id);
-  EXPECT_EQ(request.sector, written.sector);
+  EXPECT_EQ(request.id, kId);
+  EXPECT_EQ(request.sector, kSector);
   EXPECT_EQ(request.handle, 51712);
-  EXPECT_EQ(request.indirect_references, written.references);
+  EXPECT_EQ(request.indirect_references, kPages);
 }
 
 TYPED_TEST(BackRingTest, RejectsProducerOverflow) {
