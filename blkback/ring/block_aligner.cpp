@@ -28,6 +28,7 @@ Result<std::unique_ptr<BlockAligner>> BlockAligner::make(Reactor& reactor, Block
 BlockAligner::BlockAligner(Reactor& reactor, BlockDevice& below, std::byte* arena,
                            std::size_t arena_bytes)
     : below_(below),
+      block_sectors_(below.geometry().logical_block_bytes / kSectorBytes),
       arena_(arena),
       arena_bytes_(arena_bytes),
       jobs_(kMaxJobs),
@@ -39,7 +40,7 @@ BlockAligner::BlockAligner(Reactor& reactor, BlockDevice& below, std::byte* aren
   }
   free_.reserve(kMaxJobs);
   for (Job& job : jobs_) {
-    job.aligner = this;
+    job.owner = this;
     free_.push_back(&job);
   }
 }
@@ -56,10 +57,8 @@ const Geometry& BlockAligner::geometry() const {
 }
 
 void BlockAligner::submit(BlockRequest& request) noexcept {
-  const std::uint64_t mask = below_.geometry().logical_block_bytes / kSectorBytes - 1;
-  const bool whole = ((request.sector | request.sector_count) & mask) == 0;
   if (request.operation == BlockOperation::flush ||
-      (request.operation == BlockOperation::read && whole)) {
+      (request.operation == BlockOperation::read && is_whole_blocks(request))) {
     below_.submit(request);
   } else if (!waiting_.empty() || !try_start(request)) {
     waiting_.push_back(request);
@@ -68,10 +67,10 @@ void BlockAligner::submit(BlockRequest& request) noexcept {
 
 // False: there is no room.
 bool BlockAligner::try_start(BlockRequest& request) noexcept {
-  const std::uint64_t mask = below_.geometry().logical_block_bytes / kSectorBytes - 1;
+  const std::uint64_t mask = block_sectors_ - 1;
   const std::uint64_t asked_end = request.sector + request.sector_count;
   const bool is_discard = request.operation == BlockOperation::discard;
-  const bool partial = !is_discard && ((request.sector | request.sector_count) & mask) != 0;
+  const bool partial = !is_discard && !is_whole_blocks(request);
   if (free_.empty() || (partial && free_blocks_.empty())) {
     return false;
   }
@@ -106,6 +105,12 @@ bool BlockAligner::try_start(BlockRequest& request) noexcept {
   return true;
 }
 
+void BlockAligner::start_waiting() noexcept {
+  while (!waiting_.empty() && try_start(waiting_.front())) {
+    (void)waiting_.pop_front();
+  }
+}
+
 bool BlockAligner::must_wait(const Job& job) {
   if (partial_ == 0) {
     return false;
@@ -124,15 +129,14 @@ bool BlockAligner::must_wait(const Job& job) {
 void BlockAligner::begin(Job& job) noexcept {
   job.begun = true;
   const BlockRequest& asked = *job.asked;
-  const std::uint64_t block = below_.geometry().logical_block_bytes / kSectorBytes;
   if (job.blocks == nullptr) {
     ask(job, Step::only, asked.operation, job.first, job.end);
   } else if (asked.operation == BlockOperation::read) {
     ask(job, Step::read_all, BlockOperation::read, job.first, job.end);
   } else if (asked.sector != job.first) {
-    ask(job, Step::read_first, BlockOperation::read, job.first, job.first + block);
+    ask(job, Step::read_first, BlockOperation::read, job.first, job.first + block_sectors_);
   } else {
-    ask(job, Step::read_last, BlockOperation::read, job.end - block, job.end);
+    ask(job, Step::read_last, BlockOperation::read, job.end - block_sectors_, job.end);
   }
 }
 
@@ -144,38 +148,30 @@ void BlockAligner::ask(Job& job, Step step, BlockOperation operation, std::uint6
   job.sector_count = static_cast<std::uint32_t>(end - first);
   job.data =
       job.blocks != nullptr ? job.blocks + (first - job.first) * kSectorBytes : job.asked->data;
-  job.owner = this;
   job.on_complete = [](BlockRequest& request, IoStatus status) noexcept {
+    auto& aligner = *static_cast<BlockAligner*>(request.owner);
     Job& asked = static_cast<Job&>(request);
-    if (status != IoStatus::ok || !asked.aligner->take_next_step(asked)) {
-      asked.aligner->end(asked, status);
+    if (status != IoStatus::ok || !aligner.take_next_step(asked)) {
+      aligner.end(asked, status);
     }
   };
   below_.submit(job);
 }
 
 bool BlockAligner::take_next_step(Job& job) noexcept {
-  if (job.blocks == nullptr) {
+  if (job.step == Step::only || job.step == Step::write) {
     return false;
   }
   const BlockRequest& asked = *job.asked;
-  const std::uint64_t block = below_.geometry().logical_block_bytes / kSectorBytes;
   std::byte* const part = job.blocks + (asked.sector - job.first) * kSectorBytes;
-  switch (job.step) {
-    case Step::only:
-    case Step::write:
-      return false;
-    case Step::read_all:
-      std::memcpy(asked.data, part, asked.length_bytes());
-      return false;
-    case Step::read_first:
-      if (asked.sector + asked.sector_count != job.end && job.end - job.first > block) {
-        ask(job, Step::read_last, BlockOperation::read, job.end - block, job.end);
-        return true;
-      }
-      break;
-    case Step::read_last:
-      break;
+  if (job.step == Step::read_all) {
+    std::memcpy(asked.data, part, asked.length_bytes());
+    return false;
+  }
+  const bool ends_inside = asked.sector + asked.sector_count != job.end;
+  if (job.step == Step::read_first && ends_inside && job.end - job.first > block_sectors_) {
+    ask(job, Step::read_last, BlockOperation::read, job.end - block_sectors_, job.end);
+    return true;
   }
   std::memcpy(part, asked.data, asked.length_bytes());
   ask(job, Step::write, BlockOperation::write, job.first, job.end);
@@ -196,9 +192,7 @@ void BlockAligner::end(Job& job, IoStatus status) noexcept {
   if (changed) {
     begin_held();
   }
-  while (!waiting_.empty() && try_start(waiting_.front())) {
-    (void)waiting_.pop_front();
-  }
+  start_waiting();
   asked.on_complete(asked, status);
 }
 
@@ -220,9 +214,7 @@ void BlockAligner::end_empty() noexcept {
     free_.push_back(job);
     asked.on_complete(asked, IoStatus::ok);
   }
-  while (!waiting_.empty() && try_start(waiting_.front())) {
-    (void)waiting_.pop_front();
-  }
+  start_waiting();
 }
 
 }  // namespace iscsi_blkback

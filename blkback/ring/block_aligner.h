@@ -48,7 +48,6 @@ class BlockAligner final : public BlockDevice {
 
   // What the device below is asked for, of one request.
   struct Job : BlockRequest, ListHook<Job> {
-    BlockAligner* aligner = nullptr;
     BlockRequest* asked = nullptr;
     Step step = Step::only;
     bool begun = false;
@@ -65,7 +64,11 @@ class BlockAligner final : public BlockDevice {
 
   BlockAligner(Reactor& reactor, BlockDevice& below, std::byte* arena, std::size_t arena_bytes);
 
+  [[nodiscard]] bool is_whole_blocks(const BlockRequest& request) const {
+    return ((request.sector | request.sector_count) & (block_sectors_ - 1)) == 0;
+  }
   [[nodiscard]] bool try_start(BlockRequest& request) noexcept;
+  void start_waiting() noexcept;
   // An earlier one is in the way of this one.
   [[nodiscard]] bool must_wait(const Job& job);
   void begin(Job& job) noexcept;
@@ -77,6 +80,7 @@ class BlockAligner final : public BlockDevice {
   void end_empty() noexcept;
 
   BlockDevice& below_;
+  const std::uint64_t block_sectors_;  // of the device below; a LUN with others is another LUN
   mutable Geometry geometry_;
   std::byte* const arena_;  // blocks of kMaxPartial jobs
   const std::size_t arena_bytes_;

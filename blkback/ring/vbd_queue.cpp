@@ -515,29 +515,33 @@ void VbdQueue::count_answer(const Slot& slot, TimePoint now) {
 
 // --- grant copies ------------------------------------------------------------------------------
 
+void VbdQueue::add_copy(GrantCopyDirection direction, const RequestSegment& segment,
+                        std::byte* local) {
+  GrantCopySegment copy;
+  copy.direction = direction;
+  copy.domain = domain_;
+  copy.reference = segment.reference;
+  copy.offset_bytes = segment.offset_bytes;
+  copy.length_bytes = segment.length_bytes;
+  copy.local = local;
+  copies_.push_back(copy);
+}
+
 void VbdQueue::add_descriptor_copy(Slot& slot) {
   slot.first_copy = static_cast<std::uint32_t>(copies_.size());
-  GrantCopySegment copy;
-  copy.direction = GrantCopyDirection::from_guest;
-  copy.domain = domain_;
-  copy.reference = slot.request.indirect_references[0];
-  copy.length_bytes = static_cast<std::uint16_t>(slot.request.segment_count * sizeof(BlkifSegment));
-  copy.local = reinterpret_cast<std::byte*>(slot.indirect->descriptors.data());
-  copies_.push_back(copy);
+  const RequestSegment descriptors = {.reference = slot.request.indirect_references[0],
+                                      .offset_bytes = 0,
+                                      .length_bytes = static_cast<std::uint16_t>(
+                                          slot.request.segment_count * sizeof(BlkifSegment))};
+  add_copy(GrantCopyDirection::from_guest, descriptors,
+           reinterpret_cast<std::byte*>(slot.indirect->descriptors.data()));
 }
 
 void VbdQueue::add_copies(Slot& slot, GrantCopyDirection direction) {
   slot.first_copy = static_cast<std::uint32_t>(copies_.size());
   std::byte* local = slot.buffer;
   for (const RequestSegment& segment : slot.parsed.segments) {
-    GrantCopySegment copy;
-    copy.direction = direction;
-    copy.domain = domain_;
-    copy.reference = segment.reference;
-    copy.offset_bytes = segment.offset_bytes;
-    copy.length_bytes = segment.length_bytes;
-    copy.local = local;
-    copies_.push_back(copy);
+    add_copy(direction, segment, local);
     local += segment.length_bytes;
   }
 }

@@ -25,6 +25,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -177,6 +178,7 @@ class VbdQueue final : private EventDispatcher::Handler {
   void publish(BackRing<Abi>& ring) noexcept;
 
   void count_answer(const Slot& slot, TimePoint now);
+  void add_copy(GrantCopyDirection direction, const RequestSegment& segment, std::byte* local);
   void add_descriptor_copy(Slot& slot);
   void add_copies(Slot& slot, GrantCopyDirection direction);
   // One grant copy for all of copies_.
@@ -204,13 +206,12 @@ class VbdQueue final : private EventDispatcher::Handler {
 
   RequestBuffers buffers_;
   std::vector<Slot> slots_;
-  std::vector<Slot*> free_slots_;  // last in, first out: warm buffers first
-  std::vector<GrantCopySegment>
-      copies_;                   // of the batch at hand; capacity for all that is in flight
-  SlotList indirect_;            // copied in this turn, their descriptors not yet
-  SlotList accepted_;            // copied and parsed in this turn
-  SlotList finished_;            // to be answered in this turn
-  std::uint32_t in_flight_ = 0;  // slots in use
+  std::vector<Slot*> free_slots_;         // last in, first out: warm buffers first
+  std::vector<GrantCopySegment> copies_;  // of the batch at hand; room for all that is in flight
+  SlotList indirect_;                     // copied in this turn, their descriptors not yet
+  SlotList accepted_;                     // copied and parsed in this turn
+  SlotList finished_;                     // to be answered in this turn
+  std::uint32_t in_flight_ = 0;           // slots in use
   std::uint32_t segments_in_flight_ = 0;
   bool starved_ = false;        // the ring waits for an answer
   Slot* barrier_ = nullptr;     // nothing is consumed before it is answered

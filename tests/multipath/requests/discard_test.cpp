@@ -37,6 +37,21 @@ class DiscardTest : public MultipathTest {
   static bool is_unmap(const SimCommand& command) {
     return command.cdb[0] == scsi_operation::kUnmap;
   }
+  // From sector 0 on; what has reached the portal may be executed after its connection is gone.
+  GuestRequest& discard_lost_at_portal_0(std::uint32_t sectors) {
+    SimFault late;
+    late.matches = [](const SimCommand& command) {
+      return is_unmap(command) && command.portal == 0;
+    };
+    late.execute = true;
+    late.extra_delay = milliseconds(50);
+    late.count = 0;
+    target_->inject(late);
+    GuestRequest& lost = at_path(0, [&]() -> GuestRequest& { return discard(0, sectors); });
+    reactor_.run_for(milliseconds(20));
+    target_->close_portal(0);
+    return lost;
+  }
   void write_all(int fill) {
     for (std::uint64_t sector = 0; sector < 128; sector += 32) {
       ASSERT_EQ(answer(write(sector, 32, fill)), IoStatus::ok);
@@ -134,15 +149,7 @@ TEST_F(DiscardTest, APathThatHasNotToldItsFormUsesTheDisks) {
 TEST_F(DiscardTest, ALostPieceHoldsNoWritesToOtherPieces) {
   target_options_.linger_delay = seconds(2);
   start({1, 2});
-  SimFault late;
-  late.matches = [](const SimCommand& command) { return is_unmap(command) && command.portal == 0; };
-  late.execute = true;
-  late.extra_delay = milliseconds(50);
-  late.count = 0;
-  target_->inject(late);
-  GuestRequest& lost = at_path(0, [this]() -> GuestRequest& { return discard(0, 1000); });
-  reactor_.run_for(milliseconds(20));
-  target_->close_portal(0);
+  GuestRequest& lost = discard_lost_at_portal_0(1000);
   const GuestRequest& elsewhere = write(990, 4, 0x77);
   EXPECT_EQ(answer(elsewhere, seconds(1)), IoStatus::ok);
   EXPECT_EQ(answer(lost, seconds(90)), IoStatus::ok);
@@ -164,15 +171,7 @@ TEST_F(DiscardTest, ALostOneHoldsNewerWritesOfItsRange) {
   target_options_.linger_delay = seconds(2);
   start({1, 2});  // portal groups of their own: nobody else can fence
   ASSERT_NO_FATAL_FAILURE(write_all(9));
-  SimFault late;
-  late.matches = [](const SimCommand& command) { return is_unmap(command) && command.portal == 0; };
-  late.execute = true;
-  late.extra_delay = milliseconds(50);
-  late.count = 0;
-  target_->inject(late);
-  GuestRequest& lost = at_path(0, [this]() -> GuestRequest& { return discard(0, 16); });
-  reactor_.run_for(milliseconds(20));
-  target_->close_portal(0);
+  GuestRequest& lost = discard_lost_at_portal_0(16);
   EXPECT_EQ(answer(lost), IoStatus::ok);
   const GuestRequest& newer = write(8, 4, 0x77);
   EXPECT_EQ(answer(newer, seconds(90)), IoStatus::ok);
