@@ -54,7 +54,7 @@ class Rig final : public VbdQueue::Owner {
         frontend_->event_fd(),
         [](void* self) noexcept { static_cast<Rig*>(self)->frontend_->poll(); }, this);
     frontend_->on_completion([this](const FakeFrontend::Completion&) { ++completed_; });
-    vbd_ = std::move(VbdQueue::open(reactor_, *grants_, *dispatcher_, disk_,
+    vbd_ = std::move(VbdQueue::open(reactor_, turn_, *dispatcher_, disk_,
                                     ring_parameters(*frontend_), {.name = "bench"}, *this)
                          .value());
   }
@@ -87,6 +87,7 @@ class Rig final : public VbdQueue::Owner {
   std::unique_ptr<GrantTable> grants_ = xen_.grants().open(0);
   std::unique_ptr<EventChannels> channels_ = xen_.events().open(0);
   std::optional<EventDispatcher> dispatcher_{std::in_place, reactor_, *channels_};
+  RingTurn turn_{reactor_, *grants_};
   MemoryDisk disk_{reactor_, geometry()};
   std::optional<FakeFrontend> frontend_;
   std::unique_ptr<FdWatch> bell_;

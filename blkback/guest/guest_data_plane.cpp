@@ -84,11 +84,11 @@ GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& g
                                BarrierJobs* barrier_jobs)
     : reactor_(reactor),
       control_(control),
-      grants_(grants),
       guest_(guest),
       barrier_directory_(std::move(barrier_directory)),
       host_started_at_(host_started_at),
       dispatcher_(reactor, channels),
+      turn_(reactor, grants),
       sessions_(reactor, own_domain, guest, std::move(host_id), barrier_jobs),
       collect_(
           reactor, [](void* self) noexcept { static_cast<GuestDataPlane*>(self)->collect(); },
@@ -105,7 +105,7 @@ std::unique_ptr<DiskPort> GuestDataPlane::open(DiskHandle disk, DiskSpecificatio
   specification.multipath.host_started_at = host_started_at_;
   DiskTeller teller(control_, events);
   reactor_.post([this, disk, teller, specification = std::move(specification)]() mutable {
-    const OpenDisk::Environment environment{reactor_,  grants_,  dispatcher_,
+    const OpenDisk::Environment environment{reactor_,  turn_,    dispatcher_,
                                             sessions_, collect_, guest_};
     disks_.emplace(disk, std::make_unique<OpenDisk>(environment, disk, std::move(teller),
                                                     std::move(specification), guest_now_));

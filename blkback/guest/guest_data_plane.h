@@ -15,6 +15,7 @@
 #include "blkback/guest/disk_teller.h"
 #include "blkback/guest/open_disk.h"
 #include "blkback/ring/event_dispatcher.h"
+#include "blkback/ring/ring_turn.h"
 #include "blkback/xen/event_channel.h"
 #include "blkback/xen/grant_table.h"
 #include "multipath/attach/session_pool.h"
@@ -49,11 +50,11 @@ class GuestDataPlane final : public DataPlane {
 
   Reactor& reactor_;
   Reactor& control_;
-  GrantTable& grants_;
   DomainId guest_;
   const std::string barrier_directory_;
   const std::optional<TimePoint> host_started_at_;
   EventDispatcher dispatcher_;
+  RingTurn turn_;
   SessionPool sessions_;
   std::map<DiskHandle, std::unique_ptr<OpenDisk>> disks_;
   DiskHandle first_of_guest_ = 0;

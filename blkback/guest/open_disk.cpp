@@ -125,7 +125,7 @@ Result<void> OpenDisk::open_ring(FrontendRing ring) {
     aligner_ = std::move(*aligner);
   }
   BlockDevice& device = aligner_ != nullptr ? static_cast<BlockDevice&>(*aligner_) : device_;
-  auto vbd = Vbd::open(environment_.reactor, environment_.grants, environment_.dispatcher, device,
+  auto vbd = Vbd::open(environment_.reactor, environment_.turn, environment_.dispatcher, device,
                        queues, options, *this);
   if (!vbd) {
     return tl::unexpected(vbd.error());

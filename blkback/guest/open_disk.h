@@ -28,7 +28,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   // What the disks of a guest share; outlives them.
   struct Environment {
     Reactor& reactor;
-    GrantTable& grants;
+    RingTurn& turn;
     EventDispatcher& dispatcher;
     SessionPool& sessions;
     Deferred& collect;  // what looks whether disks are closed()

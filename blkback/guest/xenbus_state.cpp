@@ -175,6 +175,10 @@ XenbusAction next_action(const XenbusView& view) {
     case XenbusState::closed:
       return view.online ? rest(view) : end(view);
     case XenbusState::closing: {
+      // A Linux frontend that has failed before it was connected stays in this state for ever.
+      if (!view.online && !ring_connected) {
+        return end(view);
+      }
       // Linux before 5.14 goes on using a disk that it has open, so the ring is served until
       // Closed.
       const bool told = view.backend == XenbusState::closing || view.backend == XenbusState::closed;

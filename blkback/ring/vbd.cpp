@@ -13,7 +13,7 @@ constexpr std::uint32_t kLeastPerTurn = 16;
 
 }  // namespace
 
-Result<std::unique_ptr<Vbd>> Vbd::open(Reactor& reactor, GrantTable& grants,
+Result<std::unique_ptr<Vbd>> Vbd::open(Reactor& reactor, RingTurn& turn,
                                        EventDispatcher& events, BlockDevice& device,
                                        const std::vector<RingParameters>& queues,
                                        const VbdOptions& options, Owner& owner) {
@@ -26,7 +26,7 @@ Result<std::unique_ptr<Vbd>> Vbd::open(Reactor& reactor, GrantTable& grants,
     if (count > 1) {
       own.name = fmt::format("{}, queue {}", options.name, vbd->queues_.size());
     }
-    auto queue = VbdQueue::open(reactor, grants, events, device, ring, std::move(own), *vbd);
+    auto queue = VbdQueue::open(reactor, turn, events, device, ring, std::move(own), *vbd);
     if (!queue) {
       return tl::unexpected(queue.error());
     }

@@ -29,7 +29,7 @@ class Vbd final : private VbdQueue::Owner {
 
   // Opens all of them, or none: the error says what was wrong with the guest's values. queues: 1 or
   // more; options: of each, max_requests_per_turn of them together. All references outlive the Vbd.
-  [[nodiscard]] static Result<std::unique_ptr<Vbd>> open(Reactor& reactor, GrantTable& grants,
+  [[nodiscard]] static Result<std::unique_ptr<Vbd>> open(Reactor& reactor, RingTurn& turn,
                                                          EventDispatcher& events,
                                                          BlockDevice& device,
                                                          const std::vector<RingParameters>& queues,

@@ -31,31 +31,27 @@ std::int16_t response_status(BlockOperation operation, IoStatus status) {
 
 }  // namespace
 
-Result<std::unique_ptr<VbdQueue>> VbdQueue::open(Reactor& reactor, GrantTable& grants,
+Result<std::unique_ptr<VbdQueue>> VbdQueue::open(Reactor& reactor, RingTurn& turn,
                                                  EventDispatcher& events, BlockDevice& device,
                                                  const RingParameters& ring, VbdOptions options,
                                                  Owner& owner) {
   std::unique_ptr<VbdQueue> queue(
-      new VbdQueue(reactor, grants, events, device, std::move(options), owner));
+      new VbdQueue(reactor, turn, events, device, std::move(options), owner));
   if (Result<void> connected = queue->connect(ring); !connected) {
     return tl::unexpected(connected.error());
   }
   return queue;
 }
 
-VbdQueue::VbdQueue(Reactor& reactor, GrantTable& grants, EventDispatcher& events,
-                   BlockDevice& device, VbdOptions options, Owner& owner)
+VbdQueue::VbdQueue(Reactor& reactor, RingTurn& turn, EventDispatcher& events, BlockDevice& device,
+                   VbdOptions options, Owner& owner)
     : reactor_(reactor),
-      grants_(grants),
+      turn_(turn),
       events_(events),
       device_(device),
       options_(std::move(options)),
       owner_(owner),
-      consume_(
-          reactor, [](void* self) noexcept { static_cast<VbdQueue*>(self)->consume(); }, this),
-      answer_(
-          reactor, [](void* self) noexcept { static_cast<VbdQueue*>(self)->answer_finished(); },
-          this),
+      part_(turn, *this),
       report_broken_(
           reactor,
           [](void* self) noexcept {
@@ -103,7 +99,8 @@ Result<void> VbdQueue::connect(const RingParameters& ring) {
                 fmt::format("a ring of {} pages is not possible (1, 2, 4, 8 or 16)", pages));
   }
   domain_ = ring.domain;
-  Result<std::unique_ptr<MappedGrants>> mapped = grants_.map(ring.domain, ring.ring_references);
+  Result<std::unique_ptr<MappedGrants>> mapped =
+      turn_.grants().map(ring.domain, ring.ring_references);
   if (!mapped) {
     return tl::unexpected(mapped.error());
   }
@@ -139,7 +136,7 @@ Result<void> VbdQueue::allocate(std::uint32_t slot_count) {
   }
   free_slots_.reserve(slot_count);
   const std::size_t most_segments = std::size_t{slot_count} * most_segments_of_a_request();
-  copies_.reserve(slot_count + std::min<std::size_t>(most_segments, kMaxSegmentsInFlight));
+  part_.make_room(slot_count + std::min<std::size_t>(most_segments, kMaxSegmentsInFlight));
   for (std::size_t i = slot_count; i-- > 0;) {
     slots_[i].owner = this;
     slots_[i].on_complete = on_request_complete;
@@ -152,13 +149,45 @@ Result<void> VbdQueue::allocate(std::uint32_t slot_count) {
 
 void VbdQueue::on_event() noexcept {
   masked_ = true;
-  if (state_ == State::serving) {
-    consume_.schedule();
-  }
+  schedule_consume();
 }
 
 void VbdQueue::on_events_lost(const Error& error) noexcept {
   break_ring(error);
+}
+
+void VbdQueue::schedule_consume() {
+  if (state_ == State::serving) {
+    consume_due_ = true;
+    part_.schedule();
+  }
+}
+
+void VbdQueue::begin_turn() noexcept {
+  if (std::exchange(consume_due_, false)) {
+    consume();
+  }
+  gather_finished();
+}
+
+// Answers first: the guest runs on while we send.
+void VbdQueue::end_turn() noexcept {
+  if (!leaving_.empty()) {
+    answer_leaving();
+  }
+  if (!accepted_.empty() || !indirect_.empty()) {
+    submit_arrived();
+  }
+  if (std::exchange(unmask_due_, false) && bound_ && std::exchange(masked_, false)) {
+    events_.unmask(port_);
+  }
+}
+
+RequestLimits VbdQueue::limits() const {
+  RequestLimits limits = RequestLimits::of(device_.geometry(), options_.read_only);
+  limits.max_indirect_segments = options_.max_indirect_segments;
+  limits.discards = limits.discards && options_.discards;
+  return limits;
 }
 
 void VbdQueue::consume() noexcept {
@@ -171,9 +200,7 @@ void VbdQueue::consume() noexcept {
 
 template <class Abi>
 void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
-  RequestLimits limits = RequestLimits::of(device_.geometry(), options_.read_only);
-  limits.max_indirect_segments = options_.max_indirect_segments;
-  limits.discards = limits.discards && options_.discards;
+  const RequestLimits limits = this->limits();
   const TimePoint now = reactor_.now();
   bool ring_is_empty = false;
   // Every look at the ring costs, not only every request: a guest that flips its producer index
@@ -203,14 +230,13 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
       accept(ring.consume(), limits, now);
     }
   }
-  submit_turn(limits, now);
   if (state_ != State::serving || starved_) {
     return;
   }
-  if (!ring_is_empty) {
-    consume_.schedule();  // the others first; the rest in the next turn
-  } else if (std::exchange(masked_, false)) {
-    events_.unmask(port_);
+  if (ring_is_empty) {
+    unmask_due_ = true;
+  } else {
+    schedule_consume();  // the rest in the next turn
   }
 }
 
@@ -285,16 +311,19 @@ void VbdQueue::parse(Slot& slot, std::span<const BlkifSegment> descriptors,
   }
 }
 
-void VbdQueue::submit_turn(const RequestLimits& limits, TimePoint now) noexcept {
-  copy();
+void VbdQueue::submit_arrived() noexcept {
   check_copies(accepted_, BlockOperation::write);
   SlotList described;
   described.take_all(indirect_);
   described.for_each([this](Slot& slot) {
-    slot.response = copies_[slot.first_copy].ok ? kBlkifOkay : kBlkifError;
+    slot.response = turn_.copied(slot.first_copy, 1) ? kBlkifOkay : kBlkifError;
   });
-  copies_.clear();
   submit_accepted();
+  if (described.empty()) {
+    return;
+  }
+  const RequestLimits limits = this->limits();
+  const TimePoint now = reactor_.now();
   while (Slot* slot = described.pop_front()) {
     if (slot->response != kBlkifOkay) {
       refuse(*slot, Refusal::descriptors_not_copied, now);
@@ -303,10 +332,9 @@ void VbdQueue::submit_turn(const RequestLimits& limits, TimePoint now) noexcept 
     parse(*slot, std::span(slot->indirect->descriptors).first(slot->request.segment_count), limits,
           now);
   }
-  copy();
-  check_copies(accepted_, BlockOperation::write);
-  copies_.clear();
-  submit_accepted();
+  if (turn_.copies() == 0) {
+    submit_accepted();
+  }
 }
 
 void VbdQueue::submit_accepted() noexcept {
@@ -388,7 +416,7 @@ void VbdQueue::break_ring(Error error) noexcept {
   log_limited(log_.breaks, reactor_.now(), LogLevel::error, "vbd", "{}: {}", options_.name,
               error.message);
   broken_because_ = std::move(error);
-  consume_.cancel();
+  consume_due_ = false;
   report_broken_.schedule();
 }
 
@@ -427,7 +455,7 @@ void VbdQueue::on_flush_failed(Slot& slot, IoStatus status) noexcept {
 
 void VbdQueue::finish(Slot& slot) noexcept {
   finished_.push_back(slot);
-  answer_.schedule();
+  part_.schedule();
 }
 
 // Their ring goes: the guest finds them unanswered, which is what they are.
@@ -439,28 +467,33 @@ void VbdQueue::drop_held_flushes() noexcept {
   }
 }
 
-void VbdQueue::answer_finished() noexcept {
+void VbdQueue::gather_finished() noexcept {
+  leaving_.take_all(finished_);
+  if (mapped_ == nullptr) {
+    return;
+  }
+  leaving_.for_each([this](Slot& slot) {
+    if (slot.response == kBlkifOkay && slot.operation == BlockOperation::read) {
+      add_copies(slot, GrantCopyDirection::to_guest);
+    }
+  });
+}
+
+void VbdQueue::answer_leaving() noexcept {
   if (mapped_ != nullptr) {
-    finished_.for_each([this](Slot& slot) {
-      if (slot.response == kBlkifOkay && slot.operation == BlockOperation::read) {
-        add_copies(slot, GrantCopyDirection::to_guest);
-      }
-    });
-    copy();
-    check_copies(finished_, BlockOperation::read);
-    copies_.clear();
+    check_copies(leaving_, BlockOperation::read);
   }
   if (auto* ring = std::get_if<BackRing<BlkifX86_64>>(&ring_)) {
     publish(*ring);
   } else if (auto* ring32 = std::get_if<BackRing<BlkifX86_32>>(&ring_)) {
     publish(*ring32);
   }
-  while (Slot* slot = finished_.pop_front()) {
+  while (Slot* slot = leaving_.pop_front()) {
     release(*slot);
   }
   submit_barrier();
-  if (barrier_ == nullptr && std::exchange(starved_, false) && state_ == State::serving) {
-    consume_.schedule();
+  if (barrier_ == nullptr && std::exchange(starved_, false)) {
+    schedule_consume();
   }
   finish_close_when_idle();
 }
@@ -479,7 +512,7 @@ void VbdQueue::release(Slot& slot) noexcept {
 template <class Abi>
 void VbdQueue::publish(BackRing<Abi>& ring) noexcept {
   const TimePoint now = reactor_.now();
-  finished_.for_each([&](Slot& slot) {
+  leaving_.for_each([&](Slot& slot) {
     if (slot.unanswered) {
       return;
     }
@@ -515,47 +548,32 @@ void VbdQueue::count_answer(const Slot& slot, TimePoint now) {
 
 // --- grant copies ------------------------------------------------------------------------------
 
-void VbdQueue::add_copy(GrantCopyDirection direction, const RequestSegment& segment,
-                        std::byte* local) {
-  GrantCopySegment copy;
-  copy.direction = direction;
-  copy.domain = domain_;
-  copy.reference = segment.reference;
-  copy.offset_bytes = segment.offset_bytes;
-  copy.length_bytes = segment.length_bytes;
-  copy.local = local;
-  copies_.push_back(copy);
+GrantCopySegment VbdQueue::copy_of(GrantCopyDirection direction, const RequestSegment& segment,
+                                   std::byte* local) const {
+  return {.direction = direction,
+          .domain = domain_,
+          .reference = segment.reference,
+          .offset_bytes = segment.offset_bytes,
+          .length_bytes = segment.length_bytes,
+          .local = local};
 }
 
 void VbdQueue::add_descriptor_copy(Slot& slot) {
-  slot.first_copy = static_cast<std::uint32_t>(copies_.size());
   const RequestSegment descriptors = {.reference = slot.request.indirect_references[0],
                                       .offset_bytes = 0,
                                       .length_bytes = static_cast<std::uint16_t>(
                                           slot.request.segment_count * sizeof(BlkifSegment))};
-  add_copy(GrantCopyDirection::from_guest, descriptors,
-           reinterpret_cast<std::byte*>(slot.indirect->descriptors.data()));
+  slot.first_copy = turn_.copies();
+  turn_.add_copy(copy_of(GrantCopyDirection::from_guest, descriptors,
+                         reinterpret_cast<std::byte*>(slot.indirect->descriptors.data())));
 }
 
 void VbdQueue::add_copies(Slot& slot, GrantCopyDirection direction) {
-  slot.first_copy = static_cast<std::uint32_t>(copies_.size());
+  slot.first_copy = turn_.copies();
   std::byte* local = slot.buffer;
   for (const RequestSegment& segment : slot.parsed.segments) {
-    add_copy(direction, segment, local);
+    turn_.add_copy(copy_of(direction, segment, local));
     local += segment.length_bytes;
-  }
-}
-
-void VbdQueue::copy() noexcept {
-  if (copies_.empty()) {
-    return;
-  }
-  if (const Result<void> copied = grants_.copy(copies_); !copied) {
-    log_limited(log_.errors, reactor_.now(), LogLevel::error, "vbd", "{}: {}", options_.name,
-                copied.error().message);
-    for (GrantCopySegment& segment : copies_) {
-      segment.ok = false;
-    }
   }
 }
 
@@ -564,8 +582,7 @@ void VbdQueue::check_copies(SlotList& slots, BlockOperation operation) noexcept 
     if (slot.operation != operation || slot.response != kBlkifOkay) {
       return;
     }
-    const auto own = std::span(copies_).subspan(slot.first_copy, slot.parsed.segments.size());
-    if (!std::all_of(own.begin(), own.end(), [](const auto& segment) { return segment.ok; })) {
+    if (!turn_.copied(slot.first_copy, slot.parsed.segments.size())) {
       slot.response = kBlkifError;
       log_limited(log_.errors, reactor_.now(), LogLevel::warning, "vbd",
                   "{}: the guest's pages of a {} at sector {} could not be copied", options_.name,
@@ -579,7 +596,7 @@ void VbdQueue::check_copies(SlotList& slots, BlockOperation operation) noexcept 
 void VbdQueue::close(void (*on_closed)(void* owner) noexcept, void* owner) {
   ISCSI_BLKBACK_ASSERT(state_ == State::serving || state_ == State::broken);
   state_ = State::closing;
-  consume_.cancel();
+  consume_due_ = false;
   report_broken_.cancel();
   on_closed_ = on_closed;
   on_closed_owner_ = owner;

@@ -2,11 +2,11 @@
 // flight. Owned by Vbd, which has all of a disk's queues.
 // Reactor thread, all of it.
 //
-// The way of a request: doorbell -> once per turn: copied out of the ring, parsed, all writes of
-// the turn copied in with one grant copy, submitted to the BlockDevice -> completed -> once per
-// turn: all finished reads copied out with one grant copy, responses written, published, one
-// doorbell. The descriptors of an indirect request come with the first of these copies; its data, if
-// it writes, with one more.
+// The way of a request: doorbell -> once per turn: copied out of the ring, parsed, the data of a write
+// copied in, submitted to the BlockDevice -> completed -> once per turn: the data of a read copied out,
+// responses written, published, one doorbell. All copies of a turn are one (ring_turn.h), for all
+// queues of the guest; the descriptors of an indirect request are among them, its data, if it writes,
+// come with one more.
 //
 // What a guest can have under way is bounded (kMaxSegmentsInFlight): at that, its ring waits until
 // something is answered.
@@ -40,6 +40,7 @@
 #include "blkback/ring/flush_retries.h"
 #include "blkback/ring/request_buffers.h"
 #include "blkback/ring/request_parser.h"
+#include "blkback/ring/ring_turn.h"
 #include "blkback/ring/vbd_request.h"
 #include "blkback/xen/grant_table.h"
 
@@ -92,7 +93,7 @@ struct VbdStatistics {
   void merge(const VbdStatistics& other);
 };
 
-class VbdQueue final : private EventDispatcher::Handler {
+class VbdQueue final : private EventDispatcher::Handler, private RingTurn::Part::Work {
  public:
   class Owner {
    public:
@@ -107,7 +108,7 @@ class VbdQueue final : private EventDispatcher::Handler {
 
   // Maps the ring and binds the event channel; the error says what was wrong with the guest's
   // values, and nothing stays mapped or bound then. All references outlive the VbdQueue.
-  [[nodiscard]] static Result<std::unique_ptr<VbdQueue>> open(Reactor& reactor, GrantTable& grants,
+  [[nodiscard]] static Result<std::unique_ptr<VbdQueue>> open(Reactor& reactor, RingTurn& turn,
                                                               EventDispatcher& events,
                                                               BlockDevice& device,
                                                               const RingParameters& ring,
@@ -140,14 +141,17 @@ class VbdQueue final : private EventDispatcher::Handler {
   using Ring = std::variant<std::monostate, BackRing<BlkifX86_64>, BackRing<BlkifX86_32>>;
   enum class State : std::uint8_t { serving, broken, closing, closed };
 
-  VbdQueue(Reactor& reactor, GrantTable& grants, EventDispatcher& events, BlockDevice& device,
+  VbdQueue(Reactor& reactor, RingTurn& turn, EventDispatcher& events, BlockDevice& device,
            VbdOptions options, Owner& owner);
 
   [[nodiscard]] Result<void> connect(const RingParameters& ring);
   [[nodiscard]] Result<void> allocate(std::uint32_t slot_count);
   void on_event() noexcept override;
   void on_events_lost(const Error& error) noexcept override;
+  void begin_turn() noexcept override;
+  void end_turn() noexcept override;
 
+  void schedule_consume();
   void consume() noexcept;
   template <class Abi>
   void consume_from(BackRing<Abi>& ring) noexcept;
@@ -159,7 +163,8 @@ class VbdQueue final : private EventDispatcher::Handler {
   void parse(Slot& slot, std::span<const BlkifSegment> descriptors, const RequestLimits& limits,
              TimePoint now) noexcept;
   void refuse(Slot& slot, Refusal refusal, TimePoint now) noexcept;
-  void submit_turn(const RequestLimits& limits, TimePoint now) noexcept;
+  [[nodiscard]] RequestLimits limits() const;
+  void submit_arrived() noexcept;
   void submit_accepted() noexcept;
   void submit(Slot& slot) noexcept;
   void submit_flush(Slot& slot, Step step) noexcept;
@@ -173,23 +178,24 @@ class VbdQueue final : private EventDispatcher::Handler {
   void finish(Slot& slot) noexcept;
   void on_flush_failed(Slot& slot, IoStatus status) noexcept;
   void drop_held_flushes() noexcept;
-  void answer_finished() noexcept;
+  // Their data: copied out when end_turn() comes.
+  void gather_finished() noexcept;
+  void answer_leaving() noexcept;
   template <class Abi>
   void publish(BackRing<Abi>& ring) noexcept;
 
   void count_answer(const Slot& slot, TimePoint now);
-  void add_copy(GrantCopyDirection direction, const RequestSegment& segment, std::byte* local);
+  [[nodiscard]] GrantCopySegment copy_of(GrantCopyDirection direction,
+                                         const RequestSegment& segment, std::byte* local) const;
   void add_descriptor_copy(Slot& slot);
   void add_copies(Slot& slot, GrantCopyDirection direction);
-  // One grant copy for all of copies_.
-  void copy() noexcept;
   // Fails every slot of the list one of whose segments failed.
   void check_copies(SlotList& slots, BlockOperation operation) noexcept;
   void disconnect();
   void finish_close_when_idle();
 
   Reactor& reactor_;
-  GrantTable& grants_;
+  RingTurn& turn_;
   EventDispatcher& events_;
   BlockDevice& device_;
   VbdOptions options_;
@@ -206,19 +212,20 @@ class VbdQueue final : private EventDispatcher::Handler {
 
   RequestBuffers buffers_;
   std::vector<Slot> slots_;
-  std::vector<Slot*> free_slots_;         // last in, first out: warm buffers first
-  std::vector<GrantCopySegment> copies_;  // of the batch at hand; room for all that is in flight
-  SlotList indirect_;                     // copied in this turn, their descriptors not yet
-  SlotList accepted_;                     // copied and parsed in this turn
-  SlotList finished_;                     // to be answered in this turn
-  std::uint32_t in_flight_ = 0;           // slots in use
+  std::vector<Slot*> free_slots_;  // last in, first out: warm buffers first
+  SlotList indirect_;              // copied in this turn, their descriptors not yet
+  SlotList accepted_;              // copied and parsed in this turn
+  SlotList finished_;              // to be answered in the next turn
+  SlotList leaving_;               // answered in this turn
+  std::uint32_t in_flight_ = 0;    // slots in use
   std::uint32_t segments_in_flight_ = 0;
   bool starved_ = false;        // the ring waits for an answer
   Slot* barrier_ = nullptr;     // nothing is consumed before it is answered
   bool barrier_waits_ = false;  // for the answers to all before it
 
-  Deferred consume_;
-  Deferred answer_;
+  RingTurn::Part part_;
+  bool consume_due_ = false;
+  bool unmask_due_ = false;  // the ring was found empty
   Deferred report_broken_;
   Deferred closed_;
   void (*on_closed_)(void* owner) noexcept = nullptr;

@@ -4,6 +4,7 @@ iscsi_blkback_test(blkback_ring_test
     blkback/ring/back_ring_test.cpp
     blkback/ring/block_aligner_test.cpp
     blkback/ring/request_parser_test.cpp
+    blkback/ring/ring_turn_test.cpp
     blkback/ring/vbd_queue_barrier_test.cpp
     blkback/ring/vbd_queue_discard_test.cpp
     blkback/ring/vbd_queue_flush_test.cpp

@@ -67,6 +67,7 @@ class Machine final : public VbdQueue::Owner {
         grants_(xen_.grants().open(0)),
         channels_(xen_.events().open(0)),
         events_(std::in_place, reactor_, *channels_),
+        turn_(std::in_place, reactor_, *grants_),
         memory_(reactor_, geometry()),
         disk_(reactor_, memory_),
         frontend_(std::in_place, xen_, frontend_options(bytes)) {
@@ -111,7 +112,7 @@ class Machine final : public VbdQueue::Owner {
     options.max_requests_per_turn = 16;
     options.max_indirect_segments = frontend_->options().indirect_segments;
     options.discards = options.max_indirect_segments != 0;
-    auto opened = VbdQueue::open(reactor_, *grants_, *events_, disk_, ring_parameters(*frontend_),
+    auto opened = VbdQueue::open(reactor_, *turn_, *events_, disk_, ring_parameters(*frontend_),
                                  options, *this);
     require(opened.has_value());
     vbd_ = std::move(*opened);
@@ -281,6 +282,7 @@ class Machine final : public VbdQueue::Owner {
   std::unique_ptr<GrantTable> grants_;
   std::unique_ptr<MemEventChannels> channels_;
   std::optional<EventDispatcher> events_;
+  std::optional<RingTurn> turn_;
   MemoryDisk memory_;
   bool flush_cannot_succeed_ = false;  // some time
   FaultyDisk disk_;

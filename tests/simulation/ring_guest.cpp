@@ -14,6 +14,7 @@ RingGuest::RingGuest(SimReactor& reactor, BlockDevice& device, std::uint32_t sta
   grants_ = xen_.grants().open(options.backend);
   channels_ = xen_.events().open(options.backend);
   events_.emplace(reactor, *channels_);
+  turn_.emplace(reactor, *grants_);
   frontend_.emplace(xen_, options);
   frontend_->set_up_ring();
   frontend_->on_completion(
@@ -21,7 +22,7 @@ RingGuest::RingGuest(SimReactor& reactor, BlockDevice& device, std::uint32_t sta
   bell_ = reactor.watch_readable(
       frontend_->event_fd(),
       [](void* owner) noexcept { static_cast<RingGuest*>(owner)->frontend_->poll(); }, this);
-  auto opened = VbdQueue::open(reactor, *grants_, *events_, device_, ring_parameters(*frontend_),
+  auto opened = VbdQueue::open(reactor, *turn_, *events_, device_, ring_parameters(*frontend_),
                                {.name = "simulated", .discards = true}, *this);
   ISCSI_BLKBACK_ASSERT(opened.has_value());
   vbd_ = std::move(*opened);

@@ -44,6 +44,7 @@ class RingGuest final : public BlockDevice, private VbdQueue::Owner {
   std::unique_ptr<GrantTable> grants_;
   std::unique_ptr<MemEventChannels> channels_;
   std::optional<EventDispatcher> events_;
+  std::optional<RingTurn> turn_;
   std::optional<FakeFrontend> frontend_;
   std::unique_ptr<FdWatch> bell_;
   std::unique_ptr<VbdQueue> vbd_;

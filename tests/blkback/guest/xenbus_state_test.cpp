@@ -185,6 +185,16 @@ TEST(XenbusState, DetachBeforeAnyDriverHasStarted) {
   }
 }
 
+// Such a one stays in state 5: as blkfront that may not write its nodes.
+TEST(XenbusState, AFrontendThatNeverConnectedIsNotWaitedFor) {
+  XenbusView view;
+  view.announced = view.device_ready = view.device_open = true;
+  view.frontend = view.backend = State::closing;
+  EXPECT_EQ(settle(view), Actions{}) << "nobody detaches the disk";
+  view.online = false;
+  EXPECT_EQ(settle(view), (Actions{Action::close_device, Action::write_closed, Action::finish}));
+}
+
 TEST(XenbusState, ForcedDetachRemovesTheFrontendFirst) {
   XenbusView view = connected();
   view.frontend = State::unknown;

@@ -42,6 +42,7 @@ class Bench final : public VbdQueue::Owner {
         grants(xen.grants().open(options.backend)),
         channels(xen.events().open(options.backend)),
         events(std::in_place, reactor, *channels),
+        turn(std::in_place, reactor, *grants),
         memory(reactor, geometry()),
         disk(reactor, memory),
         frontend(std::in_place, xen, options) {
@@ -62,7 +63,7 @@ class Bench final : public VbdQueue::Owner {
   Result<void> connect(VbdOptions options = {}) {
     options.name = "xvda of guest 1";
     Result<std::unique_ptr<VbdQueue>> opened =
-        VbdQueue::open(reactor, *grants, *events, disk, ring_parameters(*frontend), options, *this);
+        VbdQueue::open(reactor, *turn, *events, disk, ring_parameters(*frontend), options, *this);
     if (!opened) {
       return tl::unexpected(opened.error());
     }
@@ -112,6 +113,7 @@ class Bench final : public VbdQueue::Owner {
   std::unique_ptr<GrantTable> grants;
   std::unique_ptr<MemEventChannels> channels;
   std::optional<EventDispatcher> events;
+  std::optional<RingTurn> turn;
   MemoryDisk memory;
   FaultyDisk disk;
   std::optional<FakeFrontend> frontend;

@@ -250,7 +250,7 @@ TEST(VbdStatisticsTest, LatencyRunsFromTheRingToTheAnswer) {
 class VbdConnectTest : public testing::Test {
  protected:
   std::string error_of(const RingParameters& ring) {
-    auto opened = VbdQueue::open(bench_.reactor, *bench_.grants, *bench_.events, bench_.memory,
+    auto opened = VbdQueue::open(bench_.reactor, *bench_.turn, *bench_.events, bench_.memory,
                                  ring, VbdOptions{}, bench_);
     EXPECT_FALSE(opened.has_value());
     EXPECT_EQ(bench_.xen.grants().mapped_pages(), 0U);

@@ -31,7 +31,7 @@ class VbdTest : public testing::Test, private Vbd::Owner {
   Result<void> open(const std::vector<RingParameters>& queues) {
     VbdOptions options;
     options.name = "xvda of guest 1";
-    auto opened = Vbd::open(reactor_, *grants_, events_, disk_, queues, options, *this);
+    auto opened = Vbd::open(reactor_, turn_, events_, disk_, queues, options, *this);
     if (!opened) {
       return tl::unexpected(opened.error());
     }
@@ -78,6 +78,7 @@ class VbdTest : public testing::Test, private Vbd::Owner {
   std::unique_ptr<GrantTable> grants_ = xen_.grants().open(0);
   std::unique_ptr<MemEventChannels> channels_ = xen_.events().open(0);
   EventDispatcher events_{reactor_, *channels_};
+  RingTurn turn_{reactor_, *grants_};
   MemoryDisk memory_{reactor_, geometry()};
   FaultyDisk disk_{reactor_, memory_};
   std::vector<std::unique_ptr<FakeFrontend>> queues_;
@@ -96,6 +97,23 @@ TEST_F(VbdTest, AnswersOnTheQueueOfTheRequest) {
   EXPECT_EQ(vbd_->statistics().writes, 2U);
   EXPECT_EQ(vbd_->statistics().write_latency.count(), 2U);
   EXPECT_EQ(vbd_->in_flight(), 0U);
+}
+
+// What comes in on one queue and what is answered on another: one grant copy.
+TEST_F(VbdTest, TheQueuesOfATurnCopyTogether) {
+  ASSERT_TRUE(open(parameters()));
+  hold();
+  (void)queues_[0]->read(0, 8);
+  (void)queues_[1]->read(8, 8);
+  queues_[0]->push();
+  queues_[1]->push();
+  reactor_.run_until_idle();
+  EXPECT_EQ(xen_.grants().counters().copy_calls, 0U);
+  (void)write(2);
+  disk_.release();
+  reactor_.run_until_idle();
+  EXPECT_EQ(xen_.grants().counters().copied_segments, 3U);
+  EXPECT_EQ(xen_.grants().counters().copy_calls, 1U);
 }
 
 TEST_F(VbdTest, OpensAllQueuesOrNone) {
