@@ -8,6 +8,7 @@
 #   # steps: verify outage                        a long one, cut into parts that pass or fail by name
 #   # runs on demand: bookworm:-                  not in the suite: too long, runs when it is named
 #   # wants: kernel-stack                         open-iscsi and multipath-tools, of build --kernel-stack
+#   # runs alone: its reason                      after all others, with nothing beside it: it changes dom0 itself
 # and it defines a function `scenario`, which passes when it returns; with steps it calls `step NAME`
 # where each begins. It may define `service_settings`, which prints what it wants in the service's
 # configuration file. Everything a scenario makes (its
@@ -360,18 +361,49 @@ console_count() { # GUEST PATTERN
 }
 console_has() { local count; console_count "$1" "$2"; [ "$count" -gt 0 ]; } # GUEST PATTERN
 
-# Writes the configuration of a guest with these disk lines and prints its path. guest_vcpus (1) and guest_on_crash
-# (destroy) say more of it.
+# Copies kernel modules of dom0's, with what they depend on and unpacked, and lists them in loading order.
+stage_modules() { # DIRECTORY LIST MODULE...
+  local directory=$1 list=$2 file module; shift 2
+  for module; do
+    for file in $(modprobe --show-depends "$module" | awk '/^insmod/ { print $2 }'); do
+      module=$(basename "${file%.xz}")
+      ! grep -qsx "$module" "$directory/$list" || continue
+      case $file in
+        *.xz) busybox xz -dc "$file" > "$directory/$module" ;;
+        *) cp "$file" "$directory/$module" ;;
+      esac
+      echo "$module" >> "$directory/$list"
+    done
+  done
+}
+# Makes a ramdisk for guests with more in it, and prints its path: programs of dom0's with the libraries that they need, and
+# kernel modules, which load_modules loads in the guest.
+guest_ramdisk_with() { # "PROGRAM..." MODULE...
+  local root=$scenario_dir/ramdisk file programs=$1; shift
+  mkdir -p "$root/modules"
+  # shellcheck disable=SC2086
+  for file in $programs $(ldd $programs | grep -o '/[^ ]*\.so[^ ]*' | sort -u); do install -D "$file" "$root$file"; done
+  stage_modules "$root/modules" more "$@"
+  # Before the other: the kernel finds nothing behind what lz4 has packed.
+  { (cd "$root" && find . | busybox cpio -o -H newc 2> /dev/null); cat /tmp/guest.cpio; } > "$root.cpio"
+  rm -rf "$root"
+  echo "$root.cpio"
+}
+
+# Writes the configuration of a guest with these disk lines and prints its path. guest_vcpus (1), guest_memory (320),
+# guest_kernel, guest_ramdisk (none with a kernel of its own), guest_on_crash (destroy) and guest_settings (lines) say more of it.
 guest_config() { # GUEST pv|pvh DISK_LINE...
   local guest=$1 type=$2 file line; shift 2
   file=$scenario_dir/$guest.cfg
   {
     echo "name = '$(domain "$guest")'"
     echo "type = '$type'"
-    echo "kernel = '/lab/vmlinux'"
-    echo "ramdisk = '/tmp/guest.cpio'"
-    echo "extra = 'console=hvc0 quiet mitigations=off'"
-    echo "memory = 320"
+    echo "kernel = '${guest_kernel:-/lab/vmlinux}'"
+    if [ -z "${guest_kernel:-}" ]; then
+      echo "ramdisk = '${guest_ramdisk:-/tmp/guest.cpio}'"
+      echo "extra = 'console=hvc0 quiet mitigations=off'"
+    fi
+    echo "memory = ${guest_memory:-320}"
     echo "vcpus = ${guest_vcpus:-1}"
     echo "tsc_mode = 'native'"     # emulated time stamps break a PVH guest under emulation
     # On the first emulated processor, which takes the machine's interrupts, QEMU ends one PVH guest in
@@ -379,6 +411,7 @@ guest_config() { # GUEST pv|pvh DISK_LINE...
     [ "$type" = pv ] || echo "cpus = '$(($(nproc) - 1))'"
     echo "on_reboot = 'restart'"
     echo "on_crash = '${guest_on_crash:-destroy}'"
+    [ -z "${guest_settings:-}" ] || echo "$guest_settings"
     echo "disk = ["
     for line; do echo "  '$line',"; done
     echo "]"
@@ -540,5 +573,5 @@ scenario_cleanup() {
   umount "$scenario_dir/small" "$scenario_dir/mnt" 2> /dev/null
   for device in $(ip -o link show | sed -n "s/^[0-9]*: \(v$scenario_index\.[0-9]*\)@.*/\1/p"); do ip link del "$device"; done
   ip netns del "t$scenario_index" 2> /dev/null
-  rm -f "$scenario_dir"/disk.* "$scenario_dir"/stock.* "$scenario_dir"/*.socket*
+  rm -f "$scenario_dir"/disk.* "$scenario_dir"/stock.* "$scenario_dir"/*.socket* "$scenario_dir"/ramdisk.cpio
 }

@@ -4,6 +4,9 @@
 wait_disk() { tries=0; while [ ! -b "/dev/$1" ]; do tries=$((tries + 1)); [ $tries -lt 600 ] || { echo "/dev/$1 did not appear"; return 1; }; usleep 100000; done; } # VDEV
 wait_no_disk() { tries=0; while [ -b "/dev/$1" ]; do tries=$((tries + 1)); [ $tries -lt 600 ] || { echo "/dev/$1 did not go away"; return 1; }; usleep 100000; done; } # VDEV
 
+# The kernel modules that guest_ramdisk_with has brought along.
+load_modules() { for module in $(cat /modules/more); do insmod "/modules/$module" 2> /dev/null; done; }
+
 # mkfs, mount, a file with a checksum written, unmounted and read again.
 check_filesystem() { # VDEV
   wait_disk "$1" || return
