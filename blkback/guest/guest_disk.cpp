@@ -90,6 +90,7 @@ GuestDisk::Outcome GuestDisk::advance() {
     if (states->backend == XenbusState::unknown && guest_runs && !removed_by_toolstack()) {
       return Outcome::settled;
     }
+    lost_by_store_ = false;
     states_ = *states;
     if (step == 0) {
       (void)watch_frontend();
@@ -133,11 +134,13 @@ bool GuestDisk::removed_by_toolstack() {
   if (!known) {
     return wrote(tl::unexpected(known.error()), "guest");
   }
-  log_limited(
-      store_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
-      "{}: xenstore knows neither the disk nor its guest, which runs: it has lost them, and "
-      "the disk is served as it is",
-      node_.id().name());
+  if (!std::exchange(lost_by_store_, true)) {
+    log_limited(
+        store_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+        "{}: xenstore knows neither the disk nor its guest, which runs: it has lost them, and "
+        "the disk is served as it is",
+        node_.id().name());
+  }
   look_again_later();
   return false;
 }

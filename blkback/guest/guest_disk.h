@@ -133,6 +133,7 @@ class GuestDisk final : private DiskOwner {
   bool dirty_ = true;
   bool retired_ = false;
   bool announced_ = false;
+  bool lost_by_store_ = false;           // xenstore has forgotten it, which has been said
   bool wrote_closed_;                    // the 6 that the node has is ours, or a former process's
   std::uint64_t published_sectors_ = 0;  // with state 4
   std::string hotplug_error_;

@@ -50,6 +50,22 @@ class GuestBackendLog : public GuestBackendTest {
   std::size_t taken_ = 0;
 };
 
+TEST_F(GuestBackendLog, WhatXenstoreHasForgottenIsSaidOnce) {
+  serve();
+  xen_.store().break_connections();
+  xen_.store().forget_everything();
+  run_for(60s);
+  const auto& lines = sink_->lines();
+  EXPECT_EQ(std::count_if(lines.begin(), lines.end(),
+                          [](const std::string& line) {
+                            return line.find("xenstore knows neither") != std::string::npos;
+                          }),
+            1);
+  halt_guests();
+  xen_.set_domain(kGuest, DomainStatus{});
+  EXPECT_TRUE(ends(20s));
+}
+
 TEST_F(GuestBackendLog, AGuestThatCyclesItsHandshakeFillsNoLog) {
   FakeFrontend& guest = serve();
   expect_bounded(10000, [&] {

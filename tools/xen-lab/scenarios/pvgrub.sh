@@ -35,7 +35,7 @@ scenario() {
   domid g >> "$scenario_dir/domids"
   wait_until 60 "GRUB has read its configuration" grub_reads
   cut_portal 1 drop
-  wait_until 120 "guest g is up" has_booted g 1
+  wait_until 300 "guest g is up" has_booted g 1
   restore_portal 1
   # dd and no file system: its module is not in the small initramfs.
   guest_run g io 60 'wait_disk xvda && dd if=/dev/urandom of=/tmp/x bs=64k count=20 2> /dev/null && dd if=/tmp/x of=/dev/xvda bs=64k seek=980 conv=fsync 2> /dev/null && echo 3 > /proc/sys/vm/drop_caches && dd if=/dev/xvda bs=64k skip=980 count=20 2> /dev/null | cmp - /tmp/x'

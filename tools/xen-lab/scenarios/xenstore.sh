@@ -61,6 +61,8 @@ killed() {
   note "the service and its processes used $ticks ticks in 10 s without xenstored, and have logged $lines lines"
   [ "$lines" -lt 40 ] || fail "$lines lines were logged"
   timeout $((60 * patience)) xl destroy "$id" || note "xl destroy $id: status $?"
+  # It has the console's page mapped and hears of no end either.
+  kill "$(pgrep -x xenconsoled)"
   wait_until 40 "domain $id is gone from Xen, so no grant of it is mapped" is_gone "$id"
   wait_until 40 "no process serves domain $id" has_no_child "$id"
   wait_until 20 "no session is left at the target" has_no_sessions
