@@ -99,6 +99,9 @@ class DiskPort {
   virtual void change_policies(const PathPolicySettings& changes) = 0;
   // See MultipathDevice::set_no_path_retry().
   virtual void set_no_path_retry(std::optional<NoPathRetry> wait) = 0;
+  // Whether the guest's writes are refused from now on, of those that are not under way yet. A disk
+  // that was opened to be read only stays so.
+  virtual void set_read_only(bool read_only) = 0;
   // Device ready only. events outlives the port.
   virtual void connect_ring(FrontendRing ring, RingEvents& events) = 0;
   // Ends in on_ring_disconnected when no request of this ring is left; with abandon bounded,

@@ -65,8 +65,7 @@ void DiskDevice::open() {
   }
   auto config = make_config();
   if (!config) {
-    refused_ = true;
-    owner_.on_error(config.error().message);
+    refuse(config.error().message);
     return;
   }
   config_ = std::move(*config);
@@ -74,6 +73,11 @@ void DiskDevice::open() {
   retry_timer_.stop();
   failed_lookups_ = 0;
   look_up();
+}
+
+void DiskDevice::refuse(const std::string& why) {
+  refused_ = true;
+  owner_.on_error(why);
 }
 
 void DiskDevice::look_up() {
@@ -119,6 +123,9 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
   result->specification.multipath.same_lun = names_;
   phase_ = Phase::open;
   port_ = environment_.data_plane.open(handle_, std::move(result->specification), *this);
+  if (read_only_) {
+    port_->set_read_only(true);
+  }
 }
 
 void DiskDevice::retry() {
@@ -170,6 +177,13 @@ void DiskDevice::guest_ended() {
   }
 }
 
+void DiskDevice::set_read_only(bool read_only) {
+  read_only_ = read_only;
+  if (port_ != nullptr) {
+    port_->set_read_only(read_only);
+  }
+}
+
 void DiskDevice::connect_ring(FrontendRing ring, RingEvents& events) {
   port_->connect_ring(std::move(ring), events);
 }
@@ -194,6 +208,16 @@ void DiskDevice::on_close_overdue() {
 
 void DiskDevice::on_ready(const Geometry& geometry, const LunNames& names) {
   if (phase_ != Phase::open) {
+    return;
+  }
+  if (geometry.logical_block_bytes < config_.sector_size) {
+    refuse(
+        fmt::format("the LUN has logical blocks of {} bytes, and its guest cannot be told that its "
+                    "sectors are larger: sector_size is {} (from {})",
+                    geometry.logical_block_bytes, config_.sector_size,
+                    place_of("sector_size", config_.places)));
+    close(true);
+    owner_.on_change();
     return;
   }
   geometry_ = geometry;

@@ -71,6 +71,10 @@ class DiskDevice final : private DiskEvents {
   [[nodiscard]] bool ready() const { return is_open() && geometry_.has_value(); }
   // Known from the time it is ready until it is closed.
   [[nodiscard]] const std::optional<Geometry>& geometry() const { return geometry_; }
+  // From then on.
+  [[nodiscard]] const std::optional<LunNames>& names() const { return names_; }
+  // What a guest is told that its sectors are.
+  [[nodiscard]] std::uint32_t sector_size() const { return config_.sector_size; }
   // The target can never be used as it is written, here and in the configuration.
   [[nodiscard]] bool refused() const { return refused_; }
   // What is written may hold a secret.
@@ -88,6 +92,9 @@ class DiskDevice final : private DiskEvents {
   void end();
   // The guest has ended: what is being closed is abandoned.
   void guest_ended();
+
+  // See DiskPort; holds for what is opened later, too.
+  void set_read_only(bool read_only);
 
   // Ready only; see DiskPort.
   void connect_ring(FrontendRing ring, RingEvents& events);
@@ -113,6 +120,7 @@ class DiskDevice final : private DiskEvents {
   void on_closed() override;
 
   [[nodiscard]] Result<DiskConfig> make_config();
+  void refuse(const std::string& why);
   void look_up();
   void on_resolved(Result<ResolvedDisk> result);
   void retry();
@@ -135,6 +143,7 @@ class DiskDevice final : private DiskEvents {
   Phase phase_ = Phase::none;
   std::unique_ptr<DiskPort> port_;  // while it is open or closing
   bool published_ = false;
+  bool read_only_ = false;  // whatever it was opened for
   bool refused_ = false;
   bool unreadable_ = false;
   AfterClose after_close_ = AfterClose::nothing;

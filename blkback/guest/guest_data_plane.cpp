@@ -30,6 +30,9 @@ class GuestDataPlane::Port final : public DiskPort {
   void set_no_path_retry(std::optional<NoPathRetry> wait) override {
     with_disk([wait](OpenDisk& disk) { disk.device().set_no_path_retry(wait); });
   }
+  void set_read_only(bool read_only) override {
+    with_disk([read_only](OpenDisk& disk) { disk.set_read_only(read_only); });
+  }
   void connect_ring(FrontendRing ring, RingEvents& events) override {
     teller_.set_ring_events(events);
     with_disk([ring = std::move(ring)](OpenDisk& disk) mutable { disk.connect(std::move(ring)); });

@@ -2,6 +2,7 @@
 
 #include "blkback/guest/guest_run_state.h"
 #include "blkback/guest/log_limits.h"
+#include "multipath/attach/disk_url.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -24,6 +25,7 @@ GuestDisk::GuestDisk(const DiskEnvironment& environment, Host& host, DiskHandle 
       handle_(handle),
       node_(node.id),
       description_(node.description),
+      written_(node.description),
       token_(std::move(token)),
       wrote_closed_(node.rests),
       handshake_log_(kMessageLimit, environment.all_log),
@@ -46,6 +48,11 @@ void GuestDisk::look_again_later() {
 }
 
 // ---- xenstore ----
+
+void GuestDisk::on_node_event(std::string_view key) {
+  dirty_ = true;
+  description_due_ = description_due_ || key.empty() || key == "/mode" || key == "/params";
+}
 
 void GuestDisk::on_store_open() {
   frontend_watched_ = false;
@@ -95,6 +102,7 @@ GuestDisk::Outcome GuestDisk::advance() {
     if (step == 0) {
       (void)watch_frontend();
       (void)write_hotplug();
+      look_at_description();
     }
     XenbusView view;
     view.frontend = states->frontend;
@@ -122,6 +130,55 @@ GuestDisk::Outcome GuestDisk::advance() {
   }
   look_again_later();
   return Outcome::settled;
+}
+
+// The mode can be changed while the disk is attached, which xen-blkback and QEMU do not notice. The
+// frontend is not told, as it reads `info` once; nor is there a way to tell it that a medium was
+// taken out. What changes before a disk is announced is announce()'s, and a node that was made anew
+// is another disk.
+void GuestDisk::look_at_description() {
+  const bool attached = announced_ && states_.backend != XenbusState::unknown &&
+                        states_.backend != XenbusState::initialising;
+  if (!std::exchange(description_due_, false) || !attached) {
+    return;
+  }
+  auto now = node_.read_description(*host_.store());
+  if (!now) {
+    if (!is_about_the_node(now.error().code)) {
+      description_due_ = true;
+      look_again_later();
+    }
+    return;
+  }
+  const DiskDescription before = std::exchange(written_, std::move(*now));
+  const auto say = [&](LogLevel level, std::string_view sentence) {
+    log_limited(handshake_log_, environment_.control.now(), level, kXenbusLog, "{} ({}): {}",
+                node_.id().name(), description_.virtual_device, sentence);
+  };
+  if (written_.read_only != before.read_only && !description_.read_only) {
+    device_.set_read_only(written_.read_only);
+    say(LogLevel::info, written_.read_only
+                            ? "its mode is r now: the guest's writes are refused from now on"
+                            : "its mode is w again: the guest may write");
+  } else if (written_.read_only != before.read_only && !written_.read_only) {
+    say(LogLevel::warning,
+        "its mode is w now, but it was attached to be read only, and stays so until its frontend "
+        "starts anew or it is attached anew");
+  }
+  if (written_.params != before.params && written_.params != description_.params) {
+    say(LogLevel::warning,
+        is_iscsi_params(written_.params)
+            ? "its node has another target now: the guest keeps the one that it has until its "
+              "frontend starts anew or the disk is attached anew"
+            : "its target has been taken out of its node (eject): the guest keeps the disk until "
+              "its frontend starts anew or the disk is detached");
+  }
+}
+
+DiskDescription GuestDisk::shown() const {
+  DiskDescription shown = description_;
+  shown.read_only = description_.read_only || written_.read_only;
+  return shown;
 }
 
 // The node has gone while its guest runs. If xenstore does not know the guest at all, that is not
@@ -255,7 +312,10 @@ bool GuestDisk::publish() {
   ISCSI_BLKBACK_ASSERT(device_.geometry().has_value());
   const Geometry& geometry = *device_.geometry();
   XenStore& store = *host_.store();
-  const XenbusNode::Entries sizes = XenbusNode::sizes(geometry, description_);
+  XenbusNode::Entries sizes = XenbusNode::sizes(geometry, shown(), device_.sector_size());
+  for (auto& entry : XenbusNode::identity(*device_.names())) {
+    sizes.push_back(std::move(entry));
+  }
   if (!wrote(node_.write(store, states_.backend, sizes), "sizes") ||
       !wrote(node_.write_state(store, states_.backend, XenbusState::connected), "state")) {
     return false;
@@ -272,7 +332,7 @@ bool GuestDisk::publish() {
 // (blkback_changed, since 2.6.36); a frontend that does not know it keeps the size it knows.
 bool GuestDisk::tell_size() {
   const Geometry& geometry = *device_.geometry();
-  XenbusNode::Entries entries = XenbusNode::sizes(geometry, description_);
+  XenbusNode::Entries entries = XenbusNode::sizes(geometry, shown(), device_.sector_size());
   entries.emplace_back("state", std::to_string(static_cast<unsigned>(XenbusState::connected)));
   if (!wrote(node_.write(*host_.store(), states_.backend, entries), "sectors")) {
     return false;
@@ -358,7 +418,7 @@ DiskStatus GuestDisk::status() const {
   status.node = node_.id();
   status.virtual_device = description_.virtual_device;
   status.params = device_.unreadable() ? "iscsi:(not shown)" : description_.params;
-  status.read_only = description_.read_only;
+  status.read_only = shown().read_only;
   status.backend_state = states_.backend;
   status.frontend_state = states_.frontend;
   status.hotplug_error = hotplug_error_;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/log.h"
@@ -77,6 +78,8 @@ class GuestDisk final : private DiskOwner {
 
   // Something about the disk may have changed: advance() is due.
   void mark() { dirty_ = true; }
+  // Of the node itself, or of a key in it ("/mode").
+  void on_node_event(std::string_view key);
   [[nodiscard]] bool take_mark() { return std::exchange(dirty_, false); }
   // With xenstore at hand only.
   [[nodiscard]] Outcome advance();
@@ -110,6 +113,9 @@ class GuestDisk final : private DiskOwner {
   void on_device_closed() override;
 
   bool watch_frontend();
+  void look_at_description();
+  // With the mode that it has now.
+  [[nodiscard]] DiskDescription shown() const;
   [[nodiscard]] bool removed_by_toolstack();
   [[nodiscard]] std::optional<Outcome> perform(XenbusAction action, bool guest_runs);
   bool wrote(const Result<void>& result, const char* what);
@@ -126,7 +132,9 @@ class GuestDisk final : private DiskOwner {
   Host& host_;
   DiskHandle handle_;
   XenbusNode node_;
-  DiskDescription description_;
+  const DiskDescription description_;  // what it was attached as
+  DiskDescription written_;            // what the node said when it was last looked at
+  bool description_due_ = false;       // to be looked at
   std::string token_;
   XenbusStates states_;  // as last read
   bool frontend_watched_ = false;

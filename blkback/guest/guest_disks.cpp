@@ -79,9 +79,9 @@ bool GuestDisks::on_backend_event(std::string_view path) {
     const std::string& node = disk->node().path();
     if (is_at_or_below(path, node)) {
       known = true;
-      disk->mark();
+      disk->on_node_event(path.substr(node.size()));
     } else if (is_at_or_below(node, path)) {
-      disk->mark();  // what is told of a folder may stand for anything below
+      disk->on_node_event({});  // what is told of a folder may stand for anything below
     }
   }
   return known;

@@ -112,6 +112,7 @@ Result<void> OpenDisk::open_ring(FrontendRing ring) {
   }
   VbdOptions options;
   options.name = name_;
+  options.read_only = read_only_;
   options.max_indirect_segments = ring.max_indirect_segments;
   options.discards = ring.discards;
   options.log = &vbd_log_;
@@ -147,6 +148,13 @@ void OpenDisk::disconnect(RingEnd end) {
   }
   if (end == RingEnd::abandon) {
     close(true);
+  }
+}
+
+void OpenDisk::set_read_only(bool read_only) {
+  read_only_ = read_only;
+  if (vbd_ != nullptr) {
+    vbd_->set_read_only(read_only);
   }
 }
 

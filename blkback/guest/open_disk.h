@@ -48,6 +48,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
 
   void connect(FrontendRing ring);
   void disconnect(RingEnd end);
+  void set_read_only(bool read_only);
   void close(bool abandon);
 
   // Gone from the device and from every ring.
@@ -95,6 +96,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   std::unique_ptr<BlockAligner> aligner_;  // of a LUN whose blocks are larger than sectors
   std::unique_ptr<Vbd> vbd_;
   bool vbd_closing_ = false;
+  bool read_only_ = false;  // whatever the device was opened for
   bool closing_ = false;
   bool abandoned_ = false;
   bool device_closed_ = false;

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/base64.h"
 #include "base/decimal.h"
 #include "base/printable_text.h"
 #include "blkback/guest/emulated_drive.h"
+#include "initiator/scsi/vpd_writer.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -15,6 +17,7 @@ namespace {
 constexpr std::size_t kMaxPathBytes = 512;
 constexpr std::size_t kMaxNumberBytes = 10;
 constexpr std::size_t kMaxTextBytes = 900;
+static_assert(base64_length(kMaxWrittenPageBytes) <= kMaxTextBytes);
 constexpr std::uint32_t kInfoCdrom = 1;  // VDISK_CDROM and the next two: blkif.h
 constexpr std::uint32_t kInfoRemovable = 2;
 constexpr std::uint32_t kInfoReadOnly = 4;
@@ -401,19 +404,18 @@ XenbusNode::Entries XenbusNode::capabilities(const RingOffer& offer) {
   };
 }
 
-XenbusNode::Entries XenbusNode::sizes(const Geometry& geometry,
-                                      const DiskDescription& description) {
+XenbusNode::Entries XenbusNode::sizes(const Geometry& geometry, const DiskDescription& description,
+                                      std::uint32_t sector_size) {
   std::uint32_t info = 0;
   info |= description.cdrom ? kInfoCdrom : 0;
   info |= description.removable ? kInfoRemovable : 0;
   info |= description.read_only || geometry.read_only ? kInfoReadOnly : 0;
   const bool discards = description.discards && !description.read_only && !geometry.read_only &&
                         geometry.discard_granularity_bytes != 0;
-  // Always 512: with any other size frontends disagree about the unit of `sectors` (blkif.h).
   Entries entries = {
       {"sectors", std::to_string(geometry.sector_count)},
       {"info", std::to_string(info)},
-      {"sector-size", std::to_string(kSectorBytes)},
+      {"sector-size", std::to_string(sector_size)},
       {"physical-sector-size", std::to_string(physical_sector_bytes(geometry))},
       {"feature-discard", discards ? "1" : "0"},
   };
@@ -422,6 +424,18 @@ XenbusNode::Entries XenbusNode::sizes(const Geometry& geometry,
     entries.emplace_back("discard-alignment", std::to_string(geometry.discard_alignment_bytes));
     entries.emplace_back("discard-secure", "0");
   }
+  return entries;
+}
+
+XenbusNode::Entries XenbusNode::identity(const LunNames& names) {
+  Entries entries;
+  const auto add = [&](const char* page, const std::vector<std::byte>& bytes) {
+    if (!bytes.empty()) {
+      entries.emplace_back(fmt::format("sm-data/scsi/0x12/{}", page), to_base64(bytes));
+    }
+  };
+  add("0x80", write_serial_number_page(names));
+  add("0x83", write_designator_page(names));
   return entries;
 }
 

@@ -19,6 +19,7 @@
 #include "blkback/ring/blkif_abi.h"
 #include "blkback/xen/grant_table.h"
 #include "blkback/xen/xenstore.h"
+#include "initiator/scsi/lun_names.h"
 
 namespace iscsi_blkback {
 
@@ -127,8 +128,14 @@ class XenbusNode {
 
   // What we can do, written before state 2.
   [[nodiscard]] static Entries capabilities(const RingOffer& offer);
-  // What the disk is, written before state 4.
-  [[nodiscard]] static Entries sizes(const Geometry& geometry, const DiskDescription& description);
+  // What the disk is, written before state 4. sector_size: what the guest is told, 512 or 4096; all
+  // is counted in 512 bytes in any case.
+  [[nodiscard]] static Entries sizes(const Geometry& geometry, const DiskDescription& description,
+                                     std::uint32_t sector_size);
+  // Which LUN it is, with the same: vital product data pages 0x80 and 0x83 in base64, where XenServer
+  // has them and Windows' driver (xenvbd, frontend.c) looks when the backend is in state 4. Only
+  // those that the LUN's names are enough for.
+  [[nodiscard]] static Entries identity(const LunNames& names);
 
  private:
   [[nodiscard]] Result<void> write_now(XenStoreAccess& access, XenbusState expected,

@@ -56,6 +56,12 @@ void Vbd::abandon() {
   }
 }
 
+void Vbd::set_read_only(bool read_only) {
+  for (const auto& queue : queues_) {
+    queue->set_read_only(read_only);
+  }
+}
+
 void Vbd::on_queue_broken(VbdQueue& /*queue*/, const Error& error) noexcept {
   if (!std::exchange(broken_, true)) {
     owner_.on_vbd_broken(*this, error);

@@ -39,6 +39,9 @@ class Vbd final : private VbdQueue::Owner {
   void close(void (*on_closed)(void* owner) noexcept, void* owner);
   void abandon();
 
+  // Of what is taken from the rings from now on; in addition to the device's own.
+  void set_read_only(bool read_only);
+
   // Of all queues together.
   [[nodiscard]] std::uint32_t in_flight() const;
   [[nodiscard]] std::uint32_t held_flushes() const;

@@ -65,7 +65,7 @@ struct VbdLog {
 
 struct VbdOptions {
   std::string name;                         // for the log: "xvda of guest 5"
-  bool read_only = false;                   // in addition to the device's own
+  bool read_only = false;                   // at first; in addition to the device's own
   std::uint32_t max_indirect_segments = 0;  // as offered to the guest; 0: none were
   bool discards = false;                    // offered, where the device has them
   // Its share of a reactor turn.
@@ -124,6 +124,8 @@ class VbdQueue final : private EventDispatcher::Handler, private RingTurn::Part:
   // the event channel unbound at once. Requests in flight still end, unseen by the guest; the VbdQueue
   // lives until on_closed. After close().
   void abandon();
+  // See Vbd.
+  void set_read_only(bool read_only) { options_.read_only = read_only; }
 
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
   // Of these, flushes that have failed and are tried again.

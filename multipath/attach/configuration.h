@@ -67,6 +67,9 @@ struct DiskOptions {
   SessionOptions session;  // portal, target and isid are filled in at attach
   MultipathOptions multipath;
   PortalOptions paths;
+  // What a guest is told that its sectors are, 512 or 4096. With 4096 its frontend must count in 512
+  // bytes all the same, as blkif.h since Xen 4.20 and Linux have it; others count otherwise.
+  std::uint32_t sector_size = 512;
   SettingPlaces places;
 };
 

@@ -29,6 +29,7 @@ void apply(const DiskSettings& settings, DiskOptions& options) {
   put("polling_interval", multipath.polling_interval, settings.polling_interval);
   put("checker_timeout", multipath.checker_timeout, settings.checker_timeout);
   put("shared", multipath.shared, settings.shared);
+  put("sector_size", options.sector_size, settings.sector_size);
   put("wwid", multipath.wwid, settings.wwid);
   put("login_timeout", session.login_timeout, settings.login_timeout);
   put("logout_timeout", session.logout_timeout, settings.logout_timeout);
@@ -101,14 +102,15 @@ Result<void> add_unknown_names(const DiskUrl& target, const ConfiguredLun& confi
 
 }  // namespace
 
+std::string place_of(std::string_view setting, const SettingPlaces& places) {
+  const auto found = places.find(setting);
+  return found != places.end() ? found->second : std::string("the configuration file");
+}
+
 std::string with_places(const PolicyContradiction& contradiction, const SettingPlaces& places) {
-  const auto place = [&](std::string_view name) {
-    const auto found = places.find(name);
-    return found != places.end() ? found->second : std::string("the configuration file");
-  };
   const auto& [one, other] = contradiction.settings;
-  return fmt::format("{} ({} comes from {}, {} from {})", contradiction.sentence, one, place(one),
-                     other, place(other));
+  return fmt::format("{} ({} comes from {}, {} from {})", contradiction.sentence, one,
+                     place_of(one, places), other, place_of(other, places));
 }
 
 bool same_path(const ResolvedPortal& one, const ResolvedPortal& other) {

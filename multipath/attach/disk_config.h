@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -30,6 +31,9 @@ struct DiskConfig
 [[nodiscard]] Result<DiskConfig> configure_disk(const DiskUrl& target,
                                                 const Configuration& configuration,
                                                 const std::string& name, bool read_only);
+
+// Where a setting comes from, for a sentence.
+[[nodiscard]] std::string place_of(std::string_view setting, const SettingPlaces& places);
 
 // Its sentence, with where both settings come from.
 [[nodiscard]] std::string with_places(const PolicyContradiction& contradiction,

@@ -339,6 +339,13 @@ Result<bool> parse_shared(std::string_view value) {
   return tl::unexpected(invalid("shared is neither yes nor no"));
 }
 
+Result<std::uint32_t> parse_sector_size(std::string_view value) {
+  if (value == "512" || value == "4096") {
+    return value == "512" ? 512 : 4096;
+  }
+  return tl::unexpected(invalid("sector_size is neither 512 nor 4096"));
+}
+
 // A key behind '?', and how its value gets into the settings.
 struct SettingKey {
   std::string_view key;
@@ -393,6 +400,7 @@ constexpr SettingKey kSettingKeys[] = {
     seconds<&Settings::noop_out_interval>("noop_out_interval", {}),
     seconds<&Settings::noop_out_timeout>("noop_out_timeout"),
     parsed_by<&parse_shared, &Settings::shared>("shared"),
+    parsed_by<&parse_sector_size, &Settings::sector_size>("sector_size"),
     parsed_by<&parse_written_wwid, &Settings::wwid>("wwid"),
 };
 

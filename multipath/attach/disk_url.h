@@ -39,6 +39,7 @@ struct DiskSettings {
   std::string no_path_retry;  // as written (checked); empty: not set
   std::optional<std::string> wwid;
   std::optional<bool> shared;
+  std::optional<std::uint32_t> sector_size;
   std::optional<std::chrono::milliseconds> polling_interval;
   std::optional<std::chrono::milliseconds> checker_timeout;
   std::optional<std::chrono::milliseconds> login_timeout;

@@ -59,6 +59,7 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest/guest_backend_hostile_target_test.cpp
     blkback/guest/guest_backend_log_test.cpp
     blkback/guest/guest_backend_next_process_test.cpp
+    blkback/guest/guest_backend_node_test.cpp
     blkback/guest/guest_backend_paths_test.cpp
     blkback/guest/guest_backend_questions_test.cpp
     blkback/guest/guest_backend_queues_test.cpp

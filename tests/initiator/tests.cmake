@@ -18,6 +18,7 @@ iscsi_blkback_test(initiator_test
     initiator/scsi/lun_names_test.cpp
     initiator/scsi/sense_vpd_test.cpp
     initiator/scsi/vendor_pages_test.cpp
+    initiator/scsi/vpd_writer_test.cpp
     initiator/session/command_answers_test.cpp
     initiator/session/command_queue_test.cpp
     initiator/session/command_watchdog_test.cpp

@@ -46,7 +46,7 @@ void FakeToolstack::add(const FakeDisk& disk) {
     put(at, be + "/frontend-id", std::to_string(disk.guest));
     put(at, be + "/params", disk.params);
     put(at, be + "/online", "1");
-    put(at, be + "/removable", "0");
+    put(at, be + "/removable", disk.device_type == "cdrom" ? "1" : "0");
     put(at, be + "/bootable", "1");
     put(at, be + "/dev", disk.virtual_device);
     put(at, be + "/type", disk.kind);

@@ -330,6 +330,14 @@ std::int64_t read_number(const ConfigOption& option, const ConfigEntry& entry) {
       return whole_of(entry, option.least, option.most);
   }
 }
+std::int64_t read_sector_size(const ConfigOption& option, const ConfigEntry& entry) {
+  const auto* number = entry.value->as_integer();
+  if (number == nullptr || (number->get() != option.least && number->get() != option.most)) {
+    entry.refuse("{} must be {} or {}", entry.name, option.least, option.most);
+    return option.least;
+  }
+  return number->get();
+}
 // Of a path that fails again and again; "no" is multipath.conf's word for 0.
 std::int64_t read_marginal(const ConfigOption& option, const ConfigEntry& entry) {
   if (!entry.value->is_string() || text_of(entry) != "no") {
@@ -553,6 +561,7 @@ constexpr ConfigOption kOptions[] = {
     seconds<&OfSession::command_timeout>("command_timeout", 0),
     yes_no<&Multipath::exclusive_luns>("exclusive_luns"),
     yes_no<&Multipath::shared>("shared"),
+    number<&read_sector_size, &DiskOptions::sector_size>("sector_size", Kind::whole, 512, 4096),
     text<&portal_group_fences_of, &Policies::portal_group_fences>("portal_group_fences",
         "Yes, No or Trial").in(kOfPaths),
     yes_no<&Multipath::redirected_login_fences>("redirected_login_fences"),

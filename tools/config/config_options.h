@@ -65,6 +65,7 @@ struct ConfigDraft : ConfiguredLun {
   MultipathOptions& part(auto MultipathOptions::*) { return multipath; }
   PathPolicySettings& part(auto PathPolicySettings::*) { return multipath; }
   PortalOptions& part(auto PortalOptions::*) { return paths; }
+  DiskOptions& part(auto DiskOptions::*) { return *this; }
   ArrayRow& part(auto ArrayRow::*) { return row; }
   Portal& part(auto Portal::*) { return portal; }
   Configuration& part(auto Configuration::*) { return *top; }

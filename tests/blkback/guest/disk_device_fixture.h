@@ -68,6 +68,7 @@ class IdlePlane final : public DataPlane {
            : !*wait ? "set_no_path_retry queue"
                     : fmt::format("set_no_path_retry {} ms", (*wait)->count()));
     }
+    void set_read_only(bool read_only) override { note(read_only ? "read_only" : "read_write"); }
     void connect_ring(FrontendRing, RingEvents& to) override {
       plane_.ring_events = &to;
       note("connect_ring");

@@ -120,6 +120,37 @@ TEST_F(DiskDeviceTest, SettingsOfADiskThatIsNotOpenWaitForIt) {
   EXPECT_EQ(plane_.opened.multipath.no_path_retry, NoPathRetry(0ms));
 }
 
+TEST_F(DiskDeviceTest, AModeThatHasChangedHoldsForTheNextLifeToo) {
+  serve();
+  device_->set_read_only(true);
+  EXPECT_THAT(plane_.asked, ElementsAre("read_only"));
+  device_->reopen();
+  plane_.events->on_closed();
+  plane_.asked.clear();
+  reactor_.run_for(1s);
+  EXPECT_THAT(plane_.asked, ElementsAre("open", "read_only"));
+}
+
+TEST_F(DiskDeviceTest, ALunWithSmallerBlocksThanTheSectorsThatAreToBeToldIsRefused) {
+  for (const std::uint32_t block : {512U, 1024U, 2048U}) {
+    make("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1?sector_size=4096");
+    open();
+    plane_.events->on_ready({.sector_count = 2048, .logical_block_bytes = block}, names_);
+    EXPECT_TRUE(device_->refused());
+    EXPECT_TRUE(device_->closing());
+    EXPECT_THAT(error_, HasSubstr(fmt::format("logical blocks of {} bytes", block)));
+    plane_.events->on_closed();
+    plane_.asked.clear();
+    reactor_.run_for(60s);
+    EXPECT_THAT(plane_.asked, ElementsAre()) << "the disk line does not change by itself";
+  }
+  make("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/1?sector_size=4096");
+  open();
+  plane_.events->on_ready({.sector_count = 2048, .logical_block_bytes = 4096}, names_);
+  EXPECT_TRUE(device_->ready());
+  EXPECT_EQ(device_->sector_size(), 4096U);
+}
+
 TEST_F(DiskDeviceTest, PathsThatCameAndWentAreRemembered) {
   serve();
   plane_.removed = {resolved("192.0.2.2")};

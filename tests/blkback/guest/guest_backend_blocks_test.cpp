@@ -44,6 +44,17 @@ TEST_F(GuestBackendTest, APartOfABlockOfA4KnLunSurvivesAPathThatIsLost) {
   ASSERT_NO_FATAL_FAILURE(expect_read(guest, 64, expected));
 }
 
+// Counted in 512 bytes all the same.
+TEST_F(GuestBackendTest, A4KnLunIsToldAsSuchWhereThatIsSet) {
+  target_.add_lun(
+      1, std::make_shared<SimLun>(SimLunOptions{.block_count = 1000, .block_bytes = 4096}));
+  FakeFrontend& guest = serve(disk(std::string(kParams) + "?sector_size=4096"));
+  EXPECT_EQ(guest.sectors(), 8000U);
+  EXPECT_EQ(guest.sector_size(), 4096U);
+  ASSERT_NO_FATAL_FAILURE(write(guest, 7984, pattern(16, 1)));
+  ASSERT_NO_FATAL_FAILURE(expect_read(guest, 7984, pattern(16, 1)));
+}
+
 // What others write at the same time would be undone.
 TEST_F(GuestBackendTest, PartsOfBlocksOfASharedLunAreRefused) {
   target_.add_lun(

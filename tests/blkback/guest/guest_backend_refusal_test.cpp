@@ -79,6 +79,12 @@ TEST_F(GuestBackendBadInput, WrongTargetName) {
   expect_error("aio:iscsi://192.0.2.1/iqn.2026-01.test:other/1", "192.0.2.1");
 }
 
+TEST_F(GuestBackendBadInput, LargerSectorsThanTheLunHasBlocks) {
+  expect_error(std::string(kParams) + "?sector_size=4096",
+               "the LUN has logical blocks of 512 bytes, and its guest cannot be told that its "
+               "sectors are larger: sector_size is 4096 (from the disk's target)");
+}
+
 TEST_F(GuestBackendBadInput, MissingLun) {
   expect_error("aio:iscsi://192.0.2.1/iqn.2026-01.test:target/7", "192.0.2.1");
 }

@@ -294,6 +294,29 @@ class GuestBackendReuseRecorded : public GuestBackendReuse {
   std::unique_ptr<RecordingPlane> recording_;
 };
 
+// As in a driver domain; nobody has told of the end, and the nodes are the same.
+TEST_F(GuestBackendReuseRecorded, WhereXenMayNotBeAskedTheUuidInXenstoreTells) {
+  const auto put_vm = [&](const char* uuid) {
+    ASSERT_TRUE(toolstack_.store().write("/local/domain/5/vm", fmt::format("/vm/{}", uuid)));
+  };
+  domains_may_be_asked_ = false;
+  toolstack_.add(first_disk());
+  put_vm("01020304-0506-0708-090a-0b0c0d0e0f10");
+  start();
+  ASSERT_TRUE(reaches_state(first_disk(), 2));
+  run_for(10s);
+  ASSERT_EQ(recording_->told.back().first, 1U);
+  put_vm("01020304-0506-0708-090a-0b0c0d0e0f11");
+  run_for(GuestWatch::kInterval + 10ms);
+  EXPECT_EQ(recording_->told.back().first, 2U) << "the former guest's disk is not this one's";
+  FakeFrontend& guest = boot(first_disk());
+  ASSERT_TRUE(connect(guest));
+  do_io(guest);
+  halt_guests();
+  ASSERT_TRUE(toolstack_.store().remove("/local/domain/5"));
+  EXPECT_TRUE(ends(10s));
+}
+
 TEST_F(GuestBackendReuseRecorded, ASuspendIsOneGuestsOnly) {
   using testing::ElementsAre;
   using testing::Pair;

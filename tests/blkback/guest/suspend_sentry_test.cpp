@@ -196,6 +196,7 @@ class NullPlane final : public DataPlane {
                       std::function<void(Result<std::vector<ResolvedPortal>>)>) override {}
     void change_policies(const PathPolicySettings&) override {}
     void set_no_path_retry(std::optional<NoPathRetry>) override {}
+    void set_read_only(bool) override {}
     void connect_ring(FrontendRing, RingEvents&) override {}
     void disconnect_ring(RingEnd) override { close(true); }
     void close(bool) override {

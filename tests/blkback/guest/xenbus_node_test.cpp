@@ -49,8 +49,9 @@ class XenbusNodeTest : public testing::Test {
     }
   }
   [[nodiscard]] static std::map<std::string, std::string> sizes(const Geometry& geometry,
-                                                                const DiskDescription& disk = {}) {
-    const XenbusNode::Entries entries = XenbusNode::sizes(geometry, disk);
+                                                                const DiskDescription& disk = {},
+                                                                std::uint32_t sector_size = 512) {
+    const XenbusNode::Entries entries = XenbusNode::sizes(geometry, disk, sector_size);
     return {entries.begin(), entries.end()};
   }
 
@@ -269,6 +270,17 @@ TEST_F(XenbusNodeTest, PhysicalSectorSizeThatDoesNotDivideTheLunIsNotPublished) 
     EXPECT_EQ(sizes(geometry).at("physical-sector-size"), of.published)
         << of.sectors << " sectors, " << of.logical << ", " << of.physical;
   }
+}
+
+// Whoever reads `sectors` in those units would see a disk of an eighth of its size.
+TEST_F(XenbusNodeTest, SectorsAreCountedIn512BytesWhateverTheirSizeIs) {
+  Geometry geometry;
+  geometry.sector_count = 8008;
+  geometry.logical_block_bytes = 4096;
+  EXPECT_EQ(sizes(geometry).at("sector-size"), "512");
+  EXPECT_EQ(sizes(geometry, {}, 4096).at("sector-size"), "4096");
+  EXPECT_EQ(sizes(geometry, {}, 4096).at("sectors"), "8008");
+  EXPECT_EQ(sizes(geometry, {}, 4096).at("physical-sector-size"), "4096");
 }
 
 TEST_F(XenbusNodeTest, InfoSaysReadOnlyForWhicheverReason) {

@@ -453,6 +453,17 @@ TEST(DiskUrl, MayBeShared) {
   EXPECT_THAT(refusal("iscsi:a?shared=1"), HasSubstr("shared is neither yes nor no"));
 }
 
+TEST(DiskUrl, SectorsMayBeToldAs4KiB) {
+  EXPECT_FALSE(parsed("iscsi:a").settings.sector_size);
+  EXPECT_EQ(parsed("iscsi:a?sector_size=4096").settings.sector_size, 4096U);
+  EXPECT_EQ(parsed("iscsi:a?sector_size=512").settings.sector_size, 512U);
+  for (const char* wrong : {"", "0", "1024", "4k", "4096 ", "8192"}) {
+    EXPECT_FALSE(parse_disk_url(std::string("iscsi:a?sector_size=") + wrong)) << wrong;
+  }
+  EXPECT_THAT(refusal("iscsi:a?sector_size=2048"),
+              HasSubstr("sector_size is neither 512 nor 4096"));
+}
+
 TEST(DiskUrl, RefusesAnUnknownNoPathRetry) {
   EXPECT_THAT(refusal("iscsi:a?no_path_retry=forever"),
               HasSubstr("no_path_retry is neither queue, fail"));
@@ -699,6 +710,17 @@ TEST(DiskConfig, RefusesAPathGroupingPolicyThatContradictsTheConfiguration) {
               AllOf(HasSubstr("group_by_prio contradicts prio const"),
                     HasSubstr("path_grouping_policy comes from the disk's target, prio from the "
                               "configuration file")));
+}
+
+TEST(DiskConfig, SectorSizeInTheDiskLineCountsMoreThanTheConfiguration) {
+  Configuration with = configuration();
+  with.luns["data"].sector_size = 4096;
+  const auto size_of = [&](const char* params) {
+    return configure_disk(parsed(params), with, "xvda", false)->sector_size;
+  };
+  EXPECT_EQ(size_of("iscsi:data"), 4096U);
+  EXPECT_EQ(size_of("iscsi:data?sector_size=512"), 512U);
+  EXPECT_EQ(size_of("iscsi://h/iqn.a:b/9?sector_size=4096"), 4096U);
 }
 
 TEST(DiskConfig, SharedInTheDiskLineCountsMoreThanTheConfiguration) {

@@ -134,6 +134,7 @@ class WatchedDataPlane final : public DataPlane {
     void set_no_path_retry(std::optional<NoPathRetry> wait) override {
       port_->set_no_path_retry(wait);
     }
+    void set_read_only(bool read_only) override { port_->set_read_only(read_only); }
     void connect_ring(FrontendRing ring, RingEvents& events) override {
       port_->connect_ring(std::move(ring), events);
     }

@@ -136,6 +136,7 @@ constexpr PerLun kOptions[] = {
     {"exclusive_luns", "'Yes'", Of::disk,
      [](const DiskConfig& p) { return p.multipath.exclusive_luns; }},
     {"shared", "'Yes'", Of::disk, [](const DiskConfig& p) { return p.multipath.shared; }},
+    {"sector_size", "4096", Of::disk, [](const DiskConfig& p) { return p.sector_size == 4096; }},
     {"portal_group_fences", "'Yes'", Of::disk,
      [](const DiskConfig& p) { return p.multipath.portal_group_fences == PortalGroupFences::yes; }},
     {"redirected_login_fences", "'Yes'", Of::disk,

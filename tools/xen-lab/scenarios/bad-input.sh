@@ -37,6 +37,7 @@ scenario() {
   bad 'dead portal' "iscsi://10.$scenario_index.1.99/$iqn/2"
   bad 'wrong IQN' "iscsi://$(portal 1)/$iqn-wrong/2"
   bad 'missing LUN' "iscsi://$(portal 1)/$iqn/77"
+  bad 'larger sectors than blocks' "iscsi://$(portal 1)/$iqn/2?sector_size=4096" 'logical blocks of 512 bytes'
   bad 'malformed URL' "iscsi://$(portal 1):port/$iqn"
   bad 'URL with a secret' "iscsi://user%$secret@$(portal 1)/$iqn/2"
   guest_run g fio 60 'fio_verify xvda 3'
