@@ -43,6 +43,10 @@ Duration LatencyHistogram::max() const {
   return to_duration(max_ns_);
 }
 
+Duration LatencyHistogram::total() const {
+  return to_duration(sum_ns_);
+}
+
 Duration LatencyHistogram::mean() const {
   return to_duration(count_ == 0 ? 0 : sum_ns_ / count_);
 }

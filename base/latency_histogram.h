@@ -24,6 +24,7 @@ class LatencyHistogram {
   [[nodiscard]] Duration min() const;  // zero when empty, like all of these
   [[nodiscard]] Duration max() const;
   [[nodiscard]] Duration mean() const;
+  [[nodiscard]] Duration total() const;  // of all durations
   // The smallest recorded duration (rounded up to its bucket's end, never beyond max()) that at
   // least percent of the durations do not exceed. percent: 0..100.
   [[nodiscard]] Duration percentile(double percent) const;

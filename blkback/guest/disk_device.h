@@ -17,6 +17,7 @@
 #include "blkback/guest/data_plane.h"
 #include "blkback/guest/disk_change.h"
 #include "blkback/guest/runtime_overrides.h"
+#include "blkback/guest/statistics_folder.h"
 #include "blkback/guest/xenbus_node.h"
 #include "multipath/attach/configuration.h"
 #include "multipath/attach/disk_config.h"
@@ -30,7 +31,8 @@ struct DiskEnvironment {
   DataPlane& data_plane;
   PathDiscovery& resolver;
   const Configuration& configuration;
-  LogLimiter& all_log;  // of the guest
+  LogLimiter& all_log;                     // of the guest
+  StatisticsFolder* statistics = nullptr;  // null: there are none for others to read
 };
 
 // Whose disk it is: hears what its device and its ring have to say.

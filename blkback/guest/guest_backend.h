@@ -29,6 +29,7 @@
 #include "blkback/guest/guest_watch.h"
 #include "blkback/guest/log_limits.h"
 #include "blkback/guest/report_queries.h"
+#include "blkback/guest/statistics_folder.h"
 #include "blkback/guest/store_connection.h"
 #include "blkback/guest/xenbus_node.h"
 #include "blkback/xen/domain_info.h"
@@ -54,6 +55,7 @@ class GuestBackend final : private GuestDisk::Host,
     DomainInfo* domains;                  // null: not allowed to ask; only xenstore tells then
     DataPlane& data_plane;
     PathDiscovery& resolver;
+    StatisticsFolder* statistics = nullptr;  // null: there are none for others to read
   };
 
   // on_finished: no disk is left or expected, and the I/O side holds nothing of any; the caller

@@ -288,8 +288,27 @@ bool GuestDisk::connect() {
     ring_.refuse(ring.error().message);
     return true;
   }
+  ring->statistics = statistics_page();
   ring_.connect(std::move(*ring));
   return true;
+}
+
+// The others' statistics nobody reads: of kind qdisk xentop asks QEMU, and it looks in dom0 only.
+std::shared_ptr<StatisticsPage> GuestDisk::statistics_page() {
+  const XenbusNodeId& id = node_.id();
+  if (environment_.statistics == nullptr || id.kind != BackendKind::vbd3 || id.own_domain != 0) {
+    return nullptr;
+  }
+  if (statistics_ == nullptr) {
+    auto made = environment_.statistics->make_file(id.guest, id.device_id);
+    if (!made) {
+      log_limited(error_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+                  "{}: xentop does not show the disk: {}", id.name(), made.error().message);
+      return nullptr;
+    }
+    statistics_ = std::move(*made);
+  }
+  return statistics_->page();
 }
 
 void GuestDisk::disconnect(bool guest_runs) {
@@ -312,11 +331,14 @@ bool GuestDisk::publish() {
   ISCSI_BLKBACK_ASSERT(device_.geometry().has_value());
   const Geometry& geometry = *device_.geometry();
   XenStore& store = *host_.store();
-  XenbusNode::Entries sizes = XenbusNode::sizes(geometry, shown(), device_.sector_size());
+  XenbusNode::Entries entries = XenbusNode::sizes(geometry, shown(), device_.sector_size());
   for (auto& entry : XenbusNode::identity(*device_.names())) {
-    sizes.push_back(std::move(entry));
+    entries.push_back(std::move(entry));
   }
-  if (!wrote(node_.write(store, states_.backend, sizes), "sizes") ||
+  if (statistics_ != nullptr) {
+    entries.emplace_back("kthread-pid", std::to_string(environment_.statistics->process()));
+  }
+  if (!wrote(node_.write(store, states_.backend, entries), "sizes") ||
       !wrote(node_.write_state(store, states_.backend, XenbusState::connected), "state")) {
     return false;
   }
@@ -391,6 +413,7 @@ void GuestDisk::keep_place() {
 
 bool GuestDisk::retire(bool leave_ring) {
   retired_ = true;
+  statistics_.reset();  // the next disk of this number has a file of this name
   if (device_.is_open()) {
     if (leave_ring) {
       device_.disconnect_ring(RingEnd::abandon);  // if there is one

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +19,7 @@
 #include "blkback/guest/disk_device.h"
 #include "blkback/guest/disk_ring.h"
 #include "blkback/guest/guest_nodes.h"
+#include "blkback/guest/statistics_folder.h"
 #include "blkback/guest/xenbus_node.h"
 #include "blkback/guest/xenbus_state.h"
 #include "blkback/xen/xenstore.h"
@@ -121,6 +123,7 @@ class GuestDisk final : private DiskOwner {
   bool wrote(const Result<void>& result, const char* what);
   [[nodiscard]] std::optional<Outcome> announce();
   bool connect();
+  [[nodiscard]] std::shared_ptr<StatisticsPage> statistics_page();
   bool publish();
   bool tell_size();
   void disconnect(bool guest_runs);
@@ -148,6 +151,7 @@ class GuestDisk final : private DiskOwner {
   bool hotplug_written_ = false;  // and so are these:
   std::string written_error_;
   bool written_connected_ = false;
+  std::unique_ptr<StatisticsFile> statistics_;  // from its first ring on
   LogLimiter handshake_log_;
   LogLimiter store_log_;
   LogLimiter error_log_;

@@ -32,6 +32,7 @@ OpenDisk::OpenDisk(const Environment& environment, DiskHandle handle, DiskTeller
               with_holder(std::move(specification.multipath), name_, environment.guest), *this),
       paths_(environment.sessions, device_, specification.lun, std::move(specification.session),
              specification.session_variant),
+      statistics_(environment.reactor),
       opened_at_(environment.reactor.now()),
       refused_log_(kMessageLimit),
       vbd_log_{LogLimiter(kMessageLimit), LogLimiter(kMessageLimit), LogLimiter(kMessageLimit)},
@@ -132,6 +133,7 @@ Result<void> OpenDisk::open_ring(FrontendRing ring) {
     return tl::unexpected(vbd.error());
   }
   vbd_ = std::move(*vbd);
+  statistics_.begin(*vbd_, std::move(ring.statistics));
   return {};
 }
 
@@ -163,6 +165,7 @@ void OpenDisk::on_vbd_broken(Vbd&, const Error& error) noexcept {
 }
 
 void OpenDisk::on_vbd_closed() {
+  statistics_.end();
   vbd_.reset();
   vbd_closing_ = false;
   teller_.tell_ring([](RingEvents& events) { events.on_ring_disconnected(); });

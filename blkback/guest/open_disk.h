@@ -13,6 +13,7 @@
 #include "base/reactor.h"
 #include "blkback/guest/data_plane.h"
 #include "blkback/guest/disk_teller.h"
+#include "blkback/guest/statistics_writer.h"
 #include "blkback/ring/block_aligner.h"
 #include "blkback/ring/event_dispatcher.h"
 #include "blkback/ring/vbd.h"
@@ -97,6 +98,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   std::unique_ptr<Vbd> vbd_;
   bool vbd_closing_ = false;
   bool read_only_ = false;  // whatever the device was opened for
+  StatisticsWriter statistics_;  // of vbd_
   bool closing_ = false;
   bool abandoned_ = false;
   bool device_closed_ = false;

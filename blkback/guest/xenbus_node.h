@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +16,7 @@
 
 #include "base/block_device.h"
 #include "base/domain_id.h"
+#include "blkback/guest/statistics_page.h"
 #include "blkback/guest/xenbus_state.h"
 #include "blkback/ring/blkif_abi.h"
 #include "blkback/xen/grant_table.h"
@@ -89,6 +91,8 @@ struct FrontendRing {
   // Without the key "protocol": x86_32, as Linux's xen-blkback has it. Frontends that never write
   // the key are 32-bit ones from before it existed.
   BlkifAbi abi = BlkifAbi::x86_32;
+  // Not the frontend's: where the disk's statistics are read; null: nowhere.
+  std::shared_ptr<StatisticsPage> statistics;
 };
 
 class XenbusNode {

@@ -16,6 +16,7 @@
 #include "blkback/guest/guest_backend.h"
 #include "blkback/guest/guest_data_plane.h"
 #include "blkback/guest/log_limits.h"
+#include "blkback/guest/statistics_folder.h"
 #include "blkback/guest/suspend_sentry.h"
 #include "blkback/process/control_request.h"
 #include "blkback/process/control_server.h"
@@ -129,7 +130,7 @@ class GuestProcess {
         [this] { control_->post([this] { backend_->tell_guest_again(); }); });
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{*control_, [this] { return open_xenstore({}, &*sentry_); },
-                                  domains_.get(), *plane_, *resolver_},
+                                  domains_.get(), *plane_, *resolver_, &statistics_},
         configuration_, own_domain_, domain_, [this] { control_->stop(); });
     if (auto started = backend_->start(); !started) {
       return started;
@@ -233,6 +234,7 @@ class GuestProcess {
   std::optional<Timer> lock_timer_;
   LogLimiter listen_log_{kMessageLimit};
   LogLimiter lock_log_{kMessageLimit};
+  StatisticsFolder statistics_{kSharedMemory, ::getpid()};
   std::unique_ptr<PathDiscovery> resolver_;
   std::unique_ptr<GuestDataPlane> plane_;
   std::optional<SuspendSentry> sentry_;

@@ -26,6 +26,7 @@
 #include "base/uring_reactor.h"
 #include "base/version.h"
 #include "blkback/guest/log_limits.h"
+#include "blkback/guest/statistics_folder.h"
 #include "blkback/process/control_request.h"
 #include "blkback/process/control_server.h"
 #include "blkback/process/guest_supervisor.h"
@@ -187,6 +188,7 @@ class ProcessLauncher final : public GuestLauncher {
     // From now on nothing of it is sent: what its disks have left at their targets is harmless so
     // much sooner.
     note_death_in_barriers(barrier_directory(run_directory_), process.pid, control_.now());
+    remove_statistics_left_by(process.pid);
     const DomainId guest = process.guest;
     processes_.erase(guest);
     supervisor_->on_exit(guest, clean);
@@ -267,6 +269,7 @@ Result<void> run_service(const Configuration& configuration, const ServiceOption
     return tl::unexpected(signals.error());
   }
   const HostEndFolders folders{configuration.run_directory, configuration.state_directory};
+  remove_statistics_left();  // by guests' processes that ended while no service ran
   // Before any guest's process asks.
   const bool after_an_end_in_order = host_had_ended_in_order(folders, host_boot_id());
   ProcessLauncher launcher(**control, configuration, options);

@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "blkback/ring/vbd3_statistics.h"
 #include "blkback/ring/vbd_queue.h"
 
 namespace iscsi_blkback {
@@ -46,6 +47,7 @@ class Vbd final : private VbdQueue::Owner {
   [[nodiscard]] std::uint32_t in_flight() const;
   [[nodiscard]] std::uint32_t held_flushes() const;
   [[nodiscard]] VbdStatistics statistics() const;
+  [[nodiscard]] Vbd3Statistics vbd3_statistics() const;
 
  private:
   explicit Vbd(Owner& owner) : owner_(owner) {}

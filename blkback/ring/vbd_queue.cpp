@@ -85,6 +85,7 @@ void VbdStatistics::merge(const VbdStatistics& other) {
   write_latency.merge(other.write_latency);
   flush_latency.merge(other.flush_latency);
   flush_retries += other.flush_retries;
+  waits_for_room += other.waits_for_room;
 }
 
 VbdQueue::~VbdQueue() {
@@ -208,6 +209,7 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
   for (std::uint32_t budget = options_.max_requests_per_turn; budget > 0;) {
     if (!has_room()) {
       starved_ = true;
+      statistics_.waits_for_room += barrier_ == nullptr ? 1 : 0;
       break;
     }
     std::uint32_t waiting = ring.poll();

@@ -88,7 +88,8 @@ struct VbdStatistics {
   LatencyHistogram read_latency;
   LatencyHistogram write_latency;
   LatencyHistogram flush_latency;
-  std::uint64_t flush_retries = 0;  // of flushes that the device has failed
+  std::uint64_t flush_retries = 0;   // of flushes that the device has failed
+  std::uint64_t waits_for_room = 0;  // turns that had to end for want of it (kMaxSegmentsInFlight)
 
   void merge(const VbdStatistics& other);
 };

@@ -29,6 +29,7 @@ TEST(LatencyHistogram, IsExactForShortDurations) {
   }
   EXPECT_EQ(histogram.min(), 0ns);
   EXPECT_EQ(histogram.max(), 63ns);
+  EXPECT_EQ(histogram.total(), 2016ns);
   EXPECT_EQ(histogram.percentile(0), 0ns);
   EXPECT_EQ(histogram.percentile(50), 31ns);
   EXPECT_EQ(histogram.percentile(100), 63ns);

@@ -31,6 +31,7 @@ iscsi_blkback_test(blkback_control_test
     blkback/guest/disk_ring_test.cpp
     blkback/guest/disk_teller_test.cpp
     blkback/guest/runtime_overrides_test.cpp
+    blkback/guest/statistics_folder_test.cpp
     blkback/guest/guest_run_state_test.cpp
     blkback/guest/guest_threads_test.cpp
     blkback/guest/xenbus_node_test.cpp
@@ -65,6 +66,7 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest/guest_backend_queues_test.cpp
     blkback/guest/guest_backend_refusal_test.cpp
     blkback/guest/guest_backend_reuse_test.cpp
+    blkback/guest/guest_backend_statistics_test.cpp
     blkback/guest/guest_backend_test.cpp
     blkback/guest/guest_backend_trouble_test.cpp
     blkback/guest/guest_disk_order_test.cpp

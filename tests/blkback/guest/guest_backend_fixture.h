@@ -129,16 +129,17 @@ class GuestBackendTest : public testing::Test {
     plane_ = std::make_unique<GuestDataPlane>(reactor_, reactor_, *grants_, *channels_, own_domain,
                                               kGuest, barriers_.path());
     backend_ = std::make_unique<GuestBackend>(
-        GuestBackend::Environment{
-            reactor_,
-            [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
-              ++stores_opened_;
-              if (store_is_away_) {
-                return fail(ErrorCode::unavailable, "nobody is there");
-              }
-              return std::unique_ptr<XenStore>(xen_.store().connect(own_domain));
-            },
-            domains_may_be_asked_ ? domains_.get() : nullptr, data_plane(), path_discovery_},
+        GuestBackend::Environment{reactor_,
+                                  [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
+                                    ++stores_opened_;
+                                    if (store_is_away_) {
+                                      return fail(ErrorCode::unavailable, "nobody is there");
+                                    }
+                                    return std::unique_ptr<XenStore>(
+                                        xen_.store().connect(own_domain));
+                                  },
+                                  domains_may_be_asked_ ? domains_.get() : nullptr, data_plane(),
+                                  path_discovery_, statistics()},
         configuration_, own_domain, kGuest, [this] { finished_ = true; });
     ASSERT_TRUE(backend_->start());
   }
@@ -146,6 +147,7 @@ class GuestBackendTest : public testing::Test {
   // As the backend is to see them.
   virtual std::unique_ptr<DomainInfo> open_domain_info() { return xen_.open_domain_info(); }
   virtual DataPlane& data_plane() { return *plane_; }
+  virtual StatisticsFolder* statistics() { return nullptr; }
 
   FakeDisk disk(const std::string& params = kParams, std::uint32_t device_id = 51712,
                 const std::string& kind = "qdisk") {

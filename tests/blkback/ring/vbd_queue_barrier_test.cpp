@@ -101,6 +101,7 @@ TEST_F(VbdBarrierTest, ABarrierWaitsForAllBeforeItAndHoldsAllBehindIt) {
   run();
   EXPECT_TRUE(bench_.frontend->take_completion(*behind));
   EXPECT_EQ(order_.size(), 6U);
+  EXPECT_EQ(bench_.vbd->statistics().waits_for_room, 0U);
   EXPECT_EQ(bench_.answer(bench_.frontend->read(16, 8)).data, pattern(4096, 3));
 }
 

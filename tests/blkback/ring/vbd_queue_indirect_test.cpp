@@ -224,10 +224,12 @@ TEST(VbdIndirect, TheRingWaitsWhereTooMuchIsUnderWay) {
   constexpr std::uint32_t kAtOnce = VbdQueue::kMaxSegmentsInFlight / kSegments;
   EXPECT_EQ(bench.disk.held(), kAtOnce);
   EXPECT_EQ(bench.vbd->in_flight(), kAtOnce);
+  EXPECT_EQ(bench.vbd->statistics().waits_for_room, 1U);
   // Each answer makes room for one more.
   bench.disk.release(1);
   bench.reactor.run_until_idle();
   EXPECT_EQ(bench.disk.held(), kAtOnce);
+  EXPECT_EQ(bench.vbd->statistics().waits_for_room, 2U);
   bench.disk.set_plan([](const BlockRequest&, std::uint64_t) { return FaultyDisk::Action{}; });
   bench.disk.release();
   bench.reactor.run_until_idle();
