@@ -1,4 +1,4 @@
-// Bytes as base64 (RFC 4648, 4), padded.
+// Bytes as base64 (RFC 4648, 4), padded. Any thread.
 #pragma once
 
 #include <cstddef>

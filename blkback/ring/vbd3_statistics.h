@@ -1,6 +1,6 @@
 // Vbd3Statistics: what xentop shows of a disk of kind vbd3, laid out as it reads it: struct vbd3_stats,
 // version 1, of Xen's tools/libs/stat/xenstat_priv.h, which is tapdisk's struct stats (blktap,
-// drivers/tapdisk-metrics-stats.h). It has no place for flushes and discards. A sector is 512 bytes.
+// drivers/tapdisk-metrics-stats.h). It has no place for flushes and discards. A sector is 512 bytes. Reactor thread.
 #pragma once
 
 #include <cstddef>
