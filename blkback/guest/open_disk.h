@@ -97,7 +97,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   std::unique_ptr<BlockAligner> aligner_;  // of a LUN whose blocks are larger than sectors
   std::unique_ptr<Vbd> vbd_;
   bool vbd_closing_ = false;
-  bool read_only_ = false;  // whatever the device was opened for
+  bool read_only_ = false;       // whatever the device was opened for
   StatisticsWriter statistics_;  // of vbd_
   bool closing_ = false;
   bool abandoned_ = false;

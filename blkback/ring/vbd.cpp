@@ -18,8 +18,8 @@ std::uint64_t total_microseconds(const LatencyHistogram& latency) {
 
 }  // namespace
 
-Result<std::unique_ptr<Vbd>> Vbd::open(Reactor& reactor, RingTurn& turn,
-                                       EventDispatcher& events, BlockDevice& device,
+Result<std::unique_ptr<Vbd>> Vbd::open(Reactor& reactor, RingTurn& turn, EventDispatcher& events,
+                                       BlockDevice& device,
                                        const std::vector<RingParameters>& queues,
                                        const VbdOptions& options, Owner& owner) {
   ISCSI_BLKBACK_ASSERT(!queues.empty());

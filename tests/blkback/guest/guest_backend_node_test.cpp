@@ -42,10 +42,9 @@ class GuestBackendNode : public GuestBackendTest {
     return answer ? answer->status : 99;
   }
   std::size_t said(const std::string& sentence) const {
-    return static_cast<std::size_t>(
-        std::count_if(sink_->lines().begin(), sink_->lines().end(), [&](const std::string& line) {
-          return line.find(sentence) != std::string::npos;
-        }));
+    return static_cast<std::size_t>(std::count_if(
+        sink_->lines().begin(), sink_->lines().end(),
+        [&](const std::string& line) { return line.find(sentence) != std::string::npos; }));
   }
   // A driver that is loaded anew: the nodes stay.
   bool starts_anew(FakeFrontend& guest) {
@@ -71,8 +70,8 @@ TEST_F(GuestBackendNode, AGuestCanReadWhichLunItsDiskIs) {
   const std::string designators = guest->read(pages + "0x83").value_or("");
   EXPECT_EQ(designators.substr(0, 2), "AI") << "page 0x83";
   // From the sixth byte on: what is before has the page's length in it.
-  EXPECT_EQ(designators.substr(8, 24), to_base64(octets({0, 16, 0x60, 0x01, 0x40, 0x50, 0, 0, 0, 0,
-                                                         0, 0, 0, 0, 0, 0, 0, 1})));
+  EXPECT_EQ(designators.substr(8, 24),
+            to_base64(octets({0, 16, 0x60, 0x01, 0x40, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1})));
 }
 
 TEST_F(GuestBackendNode, ALunWithoutNamesIsCalledNothing) {

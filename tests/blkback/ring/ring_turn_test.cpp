@@ -133,8 +133,8 @@ TEST_F(RingTurnTest, WhatAnEndAddsIsCopiedInTheSameTurn) {
   a.part.schedule();
   b.part.schedule();
   reactor_.run_until_idle();
-  EXPECT_EQ(order_, (std::vector<std::string>{"begin a", "begin b", "end a", "end b", "end a",
-                                              "end b"}));
+  EXPECT_EQ(order_,
+            (std::vector<std::string>{"begin a", "begin b", "end a", "end b", "end a", "end b"}));
   EXPECT_EQ(calls(), 1U);
 }
 

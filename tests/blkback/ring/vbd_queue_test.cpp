@@ -250,8 +250,8 @@ TEST(VbdStatisticsTest, LatencyRunsFromTheRingToTheAnswer) {
 class VbdConnectTest : public testing::Test {
  protected:
   std::string error_of(const RingParameters& ring) {
-    auto opened = VbdQueue::open(bench_.reactor, *bench_.turn, *bench_.events, bench_.memory,
-                                 ring, VbdOptions{}, bench_);
+    auto opened = VbdQueue::open(bench_.reactor, *bench_.turn, *bench_.events, bench_.memory, ring,
+                                 VbdOptions{}, bench_);
     EXPECT_FALSE(opened.has_value());
     EXPECT_EQ(bench_.xen.grants().mapped_pages(), 0U);
     EXPECT_EQ(bench_.xen.events().bound_ports(), 0U);

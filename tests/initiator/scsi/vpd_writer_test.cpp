@@ -15,8 +15,7 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-const Designator kNaa6{
-    1, 3, "\x60\x01\x40\x5a\xab\xbc\xcd\xde\xef\xf0\x01\x12\x23\x34\x45\x56"};
+const Designator kNaa6{1, 3, "\x60\x01\x40\x5a\xab\xbc\xcd\xde\xef\xf0\x01\x12\x23\x34\x45\x56"};
 const Designator kT10Id{2, 1, "LIO-ORG vm1:aabbcc"};
 const Designator kEui{1, 2, "\x02\x11\x22\x33\x44\x55\x66\x77"};
 
@@ -48,9 +47,9 @@ TEST(VpdWriter, WhatTellsNoLunsApartOrIsATargetsOwnIsLeftOut) {
   const Designator local{1, 3, "\x30\x01\x02\x03\x04\x05\x06\x07"};
   const Designator own{2, 0, "target 7, LUN 1"};
   EXPECT_THAT(write_designator_page({.designators = {zeros, local, own}}), IsEmpty());
-  EXPECT_THAT(parse_designators(write_designator_page({.designators = {zeros, local, own, kNaa6}}))
-                  .value(),
-              ElementsAre(kNaa6));
+  EXPECT_THAT(
+      parse_designators(write_designator_page({.designators = {zeros, local, own, kNaa6}})).value(),
+      ElementsAre(kNaa6));
 }
 
 TEST(VpdWriter, APageHoldsWhatFits) {
