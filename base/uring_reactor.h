@@ -5,6 +5,9 @@
 // A turn enters the kernel once: everything queued is submitted, completions are awaited when there
 // is nothing else to do. Completions are copied out of the ring before the first callback runs: no
 // recursion, no stack that grows with load, and a callback may queue as much as it likes.
+//
+// Its ring does nothing but what the reactor and its streams use (IORING_REGISTER_RESTRICTIONS): polls, timeouts,
+// connects, sends and receives on descriptors that the process has.
 #pragma once
 
 #include <array>

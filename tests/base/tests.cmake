@@ -5,7 +5,7 @@ iscsi_blkback_test(base_test LABEL unit
           base/log_test.cpp base/one_door_test.cpp base/printable_text_test.cpp
           base/sim_network_test.cpp base/uring_reactor_test.cpp
           base/values_test.cpp
-  LIBRARIES iscsi_blkback_base)
+  LIBRARIES iscsi_blkback_base PkgConfig::LIBURING)
 target_compile_definitions(base_test PRIVATE
   ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
 iscsi_blkback_test(base_contract_test LABEL contract

@@ -2,7 +2,9 @@
 // descriptors.
 #include "base/uring_reactor.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <liburing.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
@@ -194,6 +196,47 @@ TEST(UringReactor, MoreOperationsThanItsQueuesHold) {
   std::fprintf(stderr, "%s: %s\n", created ? "created" : to_string(created.error().code),
                created ? "" : created.error().message.c_str());
   std::_Exit(created ? 1 : 0);
+}
+
+// How an operation ends that is none of the reactor's own.
+std::int32_t result_of(UringReactor& reactor, const std::function<void(io_uring_sqe&)>& prepare) {
+  std::optional<std::int32_t> result;
+  UringOperation operation{[](void* slot, std::int32_t value) noexcept {
+                             *static_cast<std::optional<std::int32_t>*>(slot) = value;
+                           },
+                           &result};
+  io_uring_sqe& entry = reactor.next_entry();
+  prepare(entry);
+  reactor.start(entry, &operation);
+  EXPECT_TRUE(run_until(reactor, [&] { return result.has_value(); }));
+  return result.value_or(0);
+}
+
+// seccomp does not see what a ring does.
+TEST(UringReactor, ItsRingDoesNothingButWhatTheReactorUses) {
+  const auto reactor = make_reactor();
+  EXPECT_EQ(result_of(*reactor,
+                      [](io_uring_sqe& entry) {
+                        io_uring_prep_openat(&entry, AT_FDCWD, "/dev/null", O_RDONLY, 0);
+                      }),
+            -EACCES);
+  char byte = 0;
+  EXPECT_EQ(
+      result_of(*reactor, [&](io_uring_sqe& entry) { io_uring_prep_read(&entry, 0, &byte, 0, 0); }),
+      -EACCES);
+  EXPECT_EQ(result_of(*reactor,
+                      [](io_uring_sqe& entry) {
+                        io_uring_prep_unlinkat(&entry, AT_FDCWD, "/nonexistent", 0);
+                      }),
+            -EACCES);
+  EXPECT_EQ(result_of(*reactor, [](io_uring_sqe& entry) { io_uring_prep_nop(&entry); }), -EACCES);
+  // A linked entry could wait for ever, and hold up the next ones.
+  EXPECT_EQ(result_of(*reactor,
+                      [](io_uring_sqe& entry) {
+                        io_uring_prep_poll_add(&entry, STDOUT_FILENO, POLLOUT);
+                        entry.flags |= IOSQE_IO_DRAIN;
+                      }),
+            -EACCES);
 }
 
 TEST(UringReactor, SaysSoWhenTheKernelHasNoIoUring) {
