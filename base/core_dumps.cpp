@@ -59,6 +59,10 @@ Result<void> allow_core_dumps() {
   return {};
 }
 
+void keep_core_dumps_as_they_are() {
+  (void)::prctl(PR_SET_DUMPABLE, stacks_are_dumped ? 1 : 0);
+}
+
 struct OwnStackThread::Thread {
   ~Thread() {
     if (stack != MAP_FAILED) {

@@ -22,6 +22,9 @@ void forbid_core_dumps();
 // that are to be dumped are started. Error: the system call's.
 [[nodiscard]] Result<void> allow_core_dumps();
 
+// For who has changed its user, which makes the kernel decide anew.
+void keep_core_dumps_as_they_are();
+
 // A thread whose stack is dumped once dumps are allowed; joined by its destructor.
 class OwnStackThread {
  public:

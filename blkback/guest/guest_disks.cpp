@@ -9,13 +9,6 @@
 #include "base/decimal.h"
 
 namespace iscsi_blkback {
-namespace {
-
-bool is_at_or_below(std::string_view path, std::string_view folder) {
-  return path.starts_with(folder) && (path.size() == folder.size() || path[folder.size()] == '/');
-}
-
-}  // namespace
 
 bool GuestDisks::adopt(const GuestNode& node) {
   if (served_.size() == kMax) {

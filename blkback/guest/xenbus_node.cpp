@@ -218,6 +218,10 @@ std::string backend_guest_path(DomainId own_domain, BackendKind kind, DomainId g
   return fmt::format("{}/{}", backend_kind_path(own_domain, kind), guest);
 }
 
+bool is_at_or_below(std::string_view path, std::string_view folder) {
+  return path.starts_with(folder) && (path.size() == folder.size() || path[folder.size()] == '/');
+}
+
 std::string XenbusNodeId::path() const {
   return fmt::format("{}/{}", backend_guest_path(own_domain, kind, guest), device_id);
 }

@@ -48,6 +48,8 @@ struct XenbusNodeId {
 [[nodiscard]] std::string backend_kind_path(DomainId own_domain, BackendKind kind);
 [[nodiscard]] std::string backend_guest_path(DomainId own_domain, BackendKind kind, DomainId guest);
 
+[[nodiscard]] bool is_at_or_below(std::string_view path, std::string_view folder);
+
 // What the toolstack says of the disk when it is made; it does not change afterwards.
 struct DiskDescription {
   std::string params;

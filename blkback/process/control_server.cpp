@@ -221,6 +221,20 @@ ControlServer::~ControlServer() = default;
 Result<std::unique_ptr<ControlServer>> ControlServer::listen(Reactor& control,
                                                              const std::string& path,
                                                              Handler handler) {
+  auto socket = open_socket(path);
+  if (!socket) {
+    return tl::unexpected(socket.error());
+  }
+  return serve(control, std::move(*socket), path, std::move(handler));
+}
+
+std::unique_ptr<ControlServer> ControlServer::serve(Reactor& control, UniqueFd socket,
+                                                    const std::string& path, Handler handler) {
+  return std::unique_ptr<ControlServer>(new ControlServer(
+      std::make_unique<Impl>(control, std::move(socket), path, std::move(handler))));
+}
+
+Result<UniqueFd> ControlServer::open_socket(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
@@ -238,8 +252,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(Reactor& control,
       ::chmod(path.c_str(), S_IRUSR | S_IWUSR) != 0 || ::listen(socket.get(), kBacklog) != 0) {
     return tl::unexpected(system_error(fmt::format("cannot listen on {}", path), errno));
   }
-  return std::unique_ptr<ControlServer>(new ControlServer(
-      std::make_unique<Impl>(control, std::move(socket), path, std::move(handler))));
+  return socket;
 }
 
 std::string guest_socket_path(const std::string& run_directory, unsigned domain) {

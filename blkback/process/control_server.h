@@ -80,6 +80,7 @@
 
 #include "base/reactor.h"
 #include "base/result.h"
+#include "base/unique_fd.h"
 
 namespace iscsi_blkback {
 
@@ -101,6 +102,11 @@ class ControlServer {
   [[nodiscard]] static Result<std::unique_ptr<ControlServer>> listen(Reactor& control,
                                                                      const std::string& path,
                                                                      Handler handler);
+  // The two halves of listen(), where another process makes the socket.
+  [[nodiscard]] static Result<UniqueFd> open_socket(const std::string& path);
+  [[nodiscard]] static std::unique_ptr<ControlServer> serve(Reactor& control, UniqueFd socket,
+                                                            const std::string& path,
+                                                            Handler handler);
   ~ControlServer();  // closes every connection and removes the file
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;

@@ -11,6 +11,7 @@
 
 #include "base/core_dumps.h"
 #include "base/log.h"
+#include "base/privileges.h"
 #include "base/process_signals.h"
 #include "base/uring_reactor.h"
 #include "blkback/guest/guest_backend.h"
@@ -20,6 +21,9 @@
 #include "blkback/guest/suspend_sentry.h"
 #include "blkback/process/control_request.h"
 #include "blkback/process/control_server.h"
+#include "blkback/process/guest_doors.h"
+#include "blkback/process/guest_helper.h"
+#include "blkback/process/guest_sandbox.h"
 #include "blkback/process/host_end.h"
 #include "blkback/process/own_domain.h"
 #include "blkback/process/process_lock.h"
@@ -29,6 +33,7 @@
 #include "blkback/xen/xenstore.h"
 #include "multipath/attach/host_id.h"
 #include "multipath/attach/path_discovery.h"
+#include "multipath/attach/portal_resolver.h"
 #include "multipath/fencing/barrier_thread.h"
 
 namespace iscsi_blkback {
@@ -76,7 +81,7 @@ class GuestProcess {
   // Opens what the process needs, in the order in which its absence is most telling.
   Result<void> open() {
     auto lock = ProcessLock::acquire(guest_lock_path(configuration_.run_directory, domain_),
-                                     fmt::format("domain {} is served", domain_));
+                                     lock_purpose(domain_));
     if (!lock) {
       return tl::unexpected(lock.error());
     }
@@ -86,12 +91,15 @@ class GuestProcess {
       return tl::unexpected(own_domain.error());
     }
     own_domain_ = *own_domain;
+    if (auto opened = open_doors(); !opened) {
+      return opened;
+    }
     auto grants = open_grant_table();
     if (!grants) {
       return tl::unexpected(grants.error());
     }
     grants_ = std::move(*grants);
-    auto channels = open_event_channels();
+    auto channels = open_event_channels(domain_);
     if (!channels) {
       return tl::unexpected(channels.error());
     }
@@ -103,8 +111,17 @@ class GuestProcess {
       }
       *reactor = std::move(*made);
     }
-    domains_ = open_domain_info_when_asked();
-    return {};
+    auto directory = make_portal_resolver_with_its_ring();
+    if (!directory) {
+      return tl::unexpected(directory.error());
+    }
+    portal_resolver_ = *directory;
+    host_start_ = disorderly_host_start(
+        {configuration_.run_directory, configuration_.state_directory}, io_->now());
+    host_id_ = read_host_id();
+    domains_ = doors_->open_domain_info();
+    sentry_domains_ = doors_->open_domain_info();
+    return configuration_.sandbox ? enter_sandbox() : Result<void>();
   }
 
   Result<void> run() {
@@ -119,18 +136,16 @@ class GuestProcess {
     barrier_thread_.emplace(*io_);
     plane_ = std::make_unique<GuestDataPlane>(
         *io_, *control_, *grants_, *channels_, own_domain_, domain_,
-        barrier_directory(configuration_.run_directory),
-        disorderly_host_start({configuration_.run_directory, configuration_.state_directory},
-                              io_->now()),
-        read_host_id(), &*barrier_thread_);
-    resolver_ = make_path_discovery(*control_, system_portal_resolver());
+        barrier_directory(configuration_.run_directory), host_start_, host_id_, &*barrier_thread_);
+    resolver_ = make_path_discovery(*control_, *portal_resolver_);
     sentry_.emplace(
-        open_domain_info_when_asked(), domain_,
+        std::move(sentry_domains_), domain_,
         [this](const GuestNow& guest) { plane_->see_guest(guest); },
         [this] { control_->post([this] { backend_->tell_guest_again(); }); });
     backend_ = std::make_unique<GuestBackend>(
-        GuestBackend::Environment{*control_, [this] { return open_xenstore({}, &*sentry_); },
-                                  domains_.get(), *plane_, *resolver_, &statistics_},
+        GuestBackend::Environment{
+            *control_, [this] { return open_xenstore(doors_->xenstore_times(), &*sentry_); },
+            domains_.get(), *plane_, *resolver_, &statistics_},
         configuration_, own_domain_, domain_, [this] { control_->stop(); });
     if (auto started = backend_->start(); !started) {
       return started;
@@ -159,26 +174,79 @@ class GuestProcess {
     backend_.reset();
     sentry_.reset();
     plane_.reset();
+    if (doors_ != nullptr) {
+      doors_->remove_files();
+    }
   }
 
  private:
+  // Whose user, number and group no other process has, and those of all guests share the group.
+  [[nodiscard]] ProcessUser user() const {
+    return {configuration_.first_guest_user + 1 + domain_, configuration_.first_guest_user};
+  }
+
+  // Before it is opened what the helper must not have.
+  Result<void> open_doors() {
+    GuestPlace place{configuration_.run_directory, own_domain_, domain_, {}};
+    if (::geteuid() == 0) {
+      place.user = user();
+    }
+    if (auto prepared = prepare_run_folders(place); !prepared) {
+      return prepared;
+    }
+    if (configuration_.sandbox) {
+      auto helper = start_guest_helper(place);
+      if (!helper) {
+        return tl::unexpected(helper.error());
+      }
+      doors_ = std::move(*helper);
+    } else {
+      doors_ = make_own_doors(place);
+    }
+    // Where this one has no sandbox, too: the others of the host may have one.
+    return place.user ? share_new_files(place.user->group) : Result<void>();
+  }
+
+  Result<void> enter_sandbox() {
+    const bool root = ::geteuid() == 0;
+    if (auto entered = enter_guest_sandbox(root ? std::optional(user()) : std::nullopt); !entered) {
+      return fail(
+          entered.error().code,
+          fmt::format("the process cannot give up its rights: {}; with sandbox = false in the "
+                      "configuration it keeps them",
+                      entered.error().message));
+    }
+    if (root) {
+      log_info(kGuestLog, "runs as user {} from now on, in its sandbox", user().user);
+    } else {
+      log_info(kGuestLog, "runs in its sandbox from now on");
+    }
+    return {};
+  }
+
   void listen() {
-    auto server =
-        ControlServer::listen(*control_, guest_socket_path(configuration_.run_directory, domain_),
-                              [this](const std::string& request, ControlServer::Reply reply) {
-                                answer(request, std::move(reply));
-                              });
-    if (server) {
-      server_ = std::move(*server);
+    auto socket = doors_->open_control_socket();
+    if (socket) {
+      server_ = ControlServer::serve(
+          *control_, std::move(*socket), guest_socket_path(configuration_.run_directory, domain_),
+          [this](const std::string& request, ControlServer::Reply reply) {
+            answer(request, std::move(reply));
+          });
       return;
     }
     log_limited(listen_log_, control_->now(), LogLevel::warning, kGuestLog,
-                "no status for iscsi-blkctl: {}", server.error().message);
+                "no status for iscsi-blkctl: {}", socket.error().message);
     listen_timer_->start_after(kListenRetry);
   }
 
+  // Its own, and the folder that its disks need.
+  [[nodiscard]] bool files_are_in_place() const {
+    return lock_->is_in_place() &&
+           ::access(barrier_directory(configuration_.run_directory).c_str(), F_OK) == 0;
+  }
+
   void look_at_lock() {
-    const auto restored = lock_->restore();
+    const auto restored = files_are_in_place() ? Result<bool>(false) : doors_->restore(*lock_);
     if (!restored) {
       log_limited(lock_log_, control_->now(), LogLevel::error, kGuestLog,
                   "the file by which the service finds this process is gone: {}",
@@ -226,6 +294,11 @@ class GuestProcess {
   std::unique_ptr<GrantTable> grants_;
   std::unique_ptr<EventChannels> channels_;
   std::unique_ptr<DomainInfo> domains_;
+  std::unique_ptr<DomainInfo> sentry_domains_;  // until there is a sentry
+  std::unique_ptr<GuestDoors> doors_;
+  PortalResolver* portal_resolver_ = nullptr;
+  std::optional<TimePoint> host_start_;  // in disorder
+  std::string host_id_;
   std::unique_ptr<UringReactor> control_;
   std::unique_ptr<UringReactor> io_;
   std::optional<BarrierThread> barrier_thread_;
@@ -246,6 +319,7 @@ class GuestProcess {
 
 Result<void> run_guest_process(const Configuration& configuration, DomainId domain) {
   set_log_prefix(fmt::format("guest {}", domain));
+  close_descriptors_but({});  // what the process was started with
   set_log_budget(kGuestLogBudget);
   GuestProcess process(configuration, domain);
   if (auto opened = process.open(); !opened) {

@@ -46,7 +46,8 @@ Result<UniqueFd> open_locked(const std::string& path, const std::string& what) {
 
 }  // namespace
 
-Result<ProcessLock> ProcessLock::acquire(const std::string& path, const std::string& what) {
+Result<ProcessLock> ProcessLock::acquire(const std::string& path, const std::string& what,
+                                         pid_t pid) {
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   std::error_code made;
   std::filesystem::create_directories(folder, made);
@@ -59,16 +60,20 @@ Result<ProcessLock> ProcessLock::acquire(const std::string& path, const std::str
     }
     fd = std::move(*opened);
   } while (!is_file_of(path, fd));
-  const std::string pid = fmt::format("{}\n", ::getpid());
+  const std::string text = fmt::format("{}\n", pid);
   if (::ftruncate(fd.get(), 0) != 0 ||
-      ::pwrite(fd.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
+      ::pwrite(fd.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
     return tl::unexpected(system_error(fmt::format("{} cannot be written", path), errno));
   }
   return ProcessLock(std::move(fd), path, what);
 }
 
+bool ProcessLock::is_in_place() const {
+  return is_file_of(path_, fd_);
+}
+
 Result<bool> ProcessLock::restore() {
-  if (is_file_of(path_, fd_)) {
+  if (is_in_place()) {
     return false;
   }
   auto again = acquire(path_, what_);

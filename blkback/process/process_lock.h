@@ -7,9 +7,11 @@
 #pragma once
 
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/domain_id.h"
 #include "base/result.h"
@@ -20,9 +22,9 @@ namespace iscsi_blkback {
 class ProcessLock {
  public:
   // conflict: another process holds it; what: for that message, "domain 5 is served". The folder is
-  // made when it does not exist.
-  [[nodiscard]] static Result<ProcessLock> acquire(const std::string& path,
-                                                   const std::string& what);
+  // made when it does not exist. pid: of the process that holds it, where this one hands it over.
+  [[nodiscard]] static Result<ProcessLock> acquire(const std::string& path, const std::string& what,
+                                                   pid_t pid = ::getpid());
 
   // The pid of the process that holds the lock now; nullopt: nobody does. An error: it cannot be
   // told, as when a process has just locked the file and not yet written its pid.
@@ -35,6 +37,12 @@ class ProcessLock {
   // To be called from time to time. True: the file was not there any more, and is again. The error:
   // it is not, or another process has it by now.
   [[nodiscard]] Result<bool> restore();
+
+  // The same by another process, which may write to the folder: it acquires the lock for this one, releases
+  // it and passes the descriptor on.
+  [[nodiscard]] bool is_in_place() const;
+  [[nodiscard]] UniqueFd release() { return std::move(fd_); }
+  void replace(UniqueFd locked) { fd_ = std::move(locked); }
 
  private:
   ProcessLock(UniqueFd fd, std::string path, std::string what)

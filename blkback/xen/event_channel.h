@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "base/domain_id.h"
 #include "base/result.h"
@@ -31,7 +32,9 @@ class EventChannels {
   [[nodiscard]] virtual Result<void> notify(LocalPort port) = 0;
 };
 
-// /dev/xen/evtchn; the error says what is missing (not a Xen domain, no permission).
-[[nodiscard]] Result<std::unique_ptr<EventChannels>> open_event_channels();
+// /dev/xen/evtchn; the error says what is missing (not a Xen domain, no permission). only: no other domain's
+// channels can be bound through it, whatever the process asks for.
+[[nodiscard]] Result<std::unique_ptr<EventChannels>> open_event_channels(
+    std::optional<DomainId> only = std::nullopt);
 
 }  // namespace iscsi_blkback

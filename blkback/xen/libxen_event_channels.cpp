@@ -67,13 +67,18 @@ class LibxenEventChannels final : public EventChannels {
 
 }  // namespace
 
-Result<std::unique_ptr<EventChannels>> open_event_channels() {
+Result<std::unique_ptr<EventChannels>> open_event_channels(std::optional<DomainId> only) {
   xenevtchn_handle* handle = xenevtchn_open(nullptr, 0);
   if (handle == nullptr) {
     return tl::unexpected(
         system_error("cannot open Xen's event channels (/dev/xen/evtchn)", errno));
   }
-  return std::make_unique<LibxenEventChannels>(handle);
+  auto channels = std::make_unique<LibxenEventChannels>(handle);
+  if (only && xenevtchn_restrict(handle, *only) != 0) {
+    return tl::unexpected(system_error(
+        fmt::format("Xen's event channels cannot be restricted to domain {}", *only), errno));
+  }
+  return channels;
 }
 
 }  // namespace iscsi_blkback

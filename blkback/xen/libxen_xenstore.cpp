@@ -59,6 +59,7 @@ struct CloseDeleter {
 };
 using Handle = std::unique_ptr<xs_handle, CloseDeleter>;
 
+constexpr const char* kDevice = "/dev/xen/xenbus";
 constexpr int kMaxTransactionAttempts = 64;
 // Several times what the folders of all the domains that Xen has numbers for would take.
 constexpr std::size_t kMaxListBytes = 1024 * 1024;
@@ -87,18 +88,27 @@ std::vector<std::string> names_in(std::string_view list) {
   return names;
 }
 
+std::string socket_path() {
+  const char* const path = xs_daemon_socket();
+  return path != nullptr ? path : "";
+}
+
+bool is_socket(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
 class LibxenXenStore final : public XenStore {
  public:
   LibxenXenStore(const XenStoreTimes& times, SlowCallListener* listener)
       : watchdog_("xenstored", times.notice_after, listener),
-        liveness_interval_(times.liveness_interval) {}
+        liveness_interval_(times.liveness_interval),
+        relayed_from_device_(times.relayed_from_device) {}
 
   Result<void> open() {
-    const char* const socket = xs_daemon_socket();
-    const std::string path = socket != nullptr ? socket : "";
-    struct stat status {};
+    const std::string path = socket_path();
     unsigned long flags = 0;
-    if (::stat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) {
+    if (is_socket(path)) {
       // First, so that a xenstored that dies in between is noticed.
       if (auto connected =
               watchdog_.watched("connecting to", path, [&] { return connect_second(path); });
@@ -268,7 +278,8 @@ class LibxenXenStore final : public XenStore {
     bool opened = add(xs_fileno(handle_.get())) && add(loss_.get());
     if (second_.valid()) {
       opened = opened && add(second_.get());
-    } else {
+    }
+    if (!second_.valid() || relayed_from_device_) {
       timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
       itimerspec times{};
       times.it_value.tv_sec = liveness_interval_.count() / 1000;
@@ -458,14 +469,23 @@ class LibxenXenStore final : public XenStore {
   Handle handle_;
   UniqueFd second_;  // not valid: xenstored has no socket here
   std::chrono::milliseconds liveness_interval_;
+  bool relayed_from_device_;
   UniqueFd loss_;   // an eventfd: set when the connection is lost
-  UniqueFd timer_;  // where there is no second connection
+  UniqueFd timer_;  // where no hang-up tells
   UniqueFd any_;    // an epoll of libxenstore's pipe and of these
   std::vector<WatchEvent> watches_;
   std::optional<Error> lost_;
 };
 
 }  // namespace
+
+XenStoreAddress xenstore_address() {
+  std::string path = socket_path();
+  if (is_socket(path) || ::access(kDevice, F_OK) != 0) {
+    return {std::move(path), false};
+  }
+  return {kDevice, true};
+}
 
 Result<std::unique_ptr<XenStore>> open_xenstore(const XenStoreTimes& times,
                                                 SlowCallListener* listener) {

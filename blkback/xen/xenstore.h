@@ -73,7 +73,16 @@ struct XenStoreTimes {
   // How often xenstored is asked whether it lives, where it has no socket in this domain whose
   // hang-up tells: /dev/xen/xenbus, with xenstored in another domain.
   std::chrono::milliseconds liveness_interval{60000};
+  // It is asked, too, where there is a socket: that of a relay, behind which is the device.
+  bool relayed_from_device = false;
 };
+
+// Where libxenstore finds xenstored (XENSTORED_PATH, XENSTORED_RUNDIR): its socket, or the kernel's device.
+struct XenStoreAddress {
+  std::string path;
+  bool is_device = false;
+};
+[[nodiscard]] XenStoreAddress xenstore_address();
 
 // At the socket that libxenstore uses (XENSTORED_PATH, XENSTORED_RUNDIR), else through the kernel's
 // device. The error says what is missing (no xenstored, no permission). listener: hears of calls

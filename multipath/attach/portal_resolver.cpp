@@ -1,6 +1,7 @@
 // The system's look-ups: getaddrinfo and SendTargets discovery.
 #include "multipath/attach/portal_resolver.h"
 
+#include <memory>
 #include <utility>
 
 #include "base/log.h"
@@ -12,7 +13,10 @@ namespace {
 
 class SystemPortalDirectory final : public PortalResolver {
  public:
-  explicit SystemPortalDirectory(std::uint32_t rounds) : rounds_(rounds) {}
+  // discoveries: by whom; null: each has an io_uring of its own.
+  explicit SystemPortalDirectory(std::uint32_t rounds,
+                                 std::unique_ptr<DiscoveryThread> discoveries = nullptr)
+      : rounds_(rounds), discoveries_(std::move(discoveries)) {}
   Result<std::vector<SocketAddress>> resolve(const Portal& portal) override {
     return iscsi_blkback::resolve(portal.host, portal.port);
   }
@@ -26,7 +30,8 @@ class SystemPortalDirectory final : public PortalResolver {
     DiscoveryOptions options = discovery_options(session, std::move(*addresses), at.to_string());
     options.interface_binding = at.interface_binding;
     options.rounds = rounds_;
-    auto discovery = iscsi_blkback::discover(std::move(options));
+    auto discovery = discoveries_ != nullptr ? discoveries_->discover(std::move(options))
+                                             : iscsi_blkback::discover(std::move(options));
     if (!discovery) {
       return tl::unexpected(discovery.error());
     }
@@ -54,6 +59,7 @@ class SystemPortalDirectory final : public PortalResolver {
 
  private:
   std::uint32_t rounds_;
+  std::unique_ptr<DiscoveryThread> discoveries_;
 };
 
 }  // namespace
@@ -62,6 +68,14 @@ PortalResolver& system_portal_resolver() {
   // Never destroyed: a worker may hang in the system's resolver when the process ends.
   static auto* const directory = new SystemPortalDirectory(1);
   return *directory;
+}
+
+Result<PortalResolver*> make_portal_resolver_with_its_ring() {
+  auto discoveries = DiscoveryThread::create();
+  if (!discoveries) {
+    return tl::unexpected(discoveries.error());
+  }
+  return new SystemPortalDirectory(1, std::move(*discoveries));
 }
 
 PortalResolver& retrying_portal_resolver() {

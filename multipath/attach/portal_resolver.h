@@ -27,5 +27,8 @@ class PortalResolver {
 // The same for who asks once only: discovery that is refused is tried a second and a third time.
 [[nodiscard]] PortalResolver& retrying_portal_resolver();
 inline constexpr std::uint32_t kDiscoveryRounds = 3;
+// The system's for a process that may not make an io_uring any more later (DiscoveryThread): made before. Never
+// destroyed, as the others are not. Errors: those of UringReactor::create().
+[[nodiscard]] Result<PortalResolver*> make_portal_resolver_with_its_ring();
 
 }  // namespace iscsi_blkback

@@ -100,7 +100,9 @@ bool BarrierFile::is_barrier_file(std::string_view file_name) {
 }
 
 Result<BarrierFile> BarrierFile::open_path(const std::string& path) {
-  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR));
+  // The group's, too: the umask says whether guests' processes run as users of their own, in one group.
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+                     S_IRUSR | S_IWUSR | S_IRGRP | S_IWGRP));
   if (!fd.valid()) {
     return tl::unexpected(system_error(fmt::format("{} cannot be opened", path), errno));
   }

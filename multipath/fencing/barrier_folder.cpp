@@ -141,6 +141,10 @@ Result<BarrierFolder::Found> BarrierFolder::find(const std::string& key, const B
   for (const std::string& path : paths_in(path_)) {
     const auto about = BarrierFile::about(path);
     if (!about) {
+      // It may be this LUN's, and this process may not see it: it is another user's.
+      if (::access(path.c_str(), R_OK | W_OK) != 0 && errno == EACCES) {
+        return tl::unexpected(system_error(fmt::format("{} cannot be opened", path), EACCES));
+      }
       continue;
     }
     if (about->last_place <= barrier_layout::kMaxPlace) {

@@ -45,6 +45,12 @@ iscsi_blkback_test(blkback_control_test
     blkback/process/status_report_test.cpp
     blkback/xen/libxen_xenstore_test.cpp
   LIBRARIES iscsi_blkback_process)
+iscsi_blkback_test(guest_sandbox_test
+  SOURCES
+    blkback/process/guest_helper_test.cpp
+    blkback/process/guest_sandbox_test.cpp
+    blkback/process/xenstore_gate_test.cpp
+  LIBRARIES iscsi_blkback_process PkgConfig::LIBURING)
 iscsi_blkback_test(suspend_sentry_test
   SOURCES
     blkback/guest/suspend_sentry_test.cpp

@@ -42,3 +42,11 @@ iscsi_blkback_test(tools_core_dumps_test SOURCES tools/core_dumps_test.cpp LIBRA
 target_compile_definitions(tools_core_dumps_test PRIVATE
   ISCSI_BLKBACK_DAEMON="$<TARGET_FILE:iscsi-blkback>")
 add_dependencies(tools_core_dumps_test iscsi-blkback)
+
+add_library(iscsi_blkback_xen_devices_stub MODULE tools/xen_devices_stub.c)
+iscsi_blkback_test(tools_guest_process_test LABEL target SOURCES tools/guest_process_test.cpp
+  LIBRARIES iscsi_blkback_xen)
+target_compile_definitions(tools_guest_process_test PRIVATE
+  ISCSI_BLKBACK_DAEMON="$<TARGET_FILE:iscsi-blkback>"
+  ISCSI_BLKBACK_XEN_DEVICES_STUB="$<TARGET_FILE:iscsi_blkback_xen_devices_stub>")
+add_dependencies(tools_guest_process_test iscsi-blkback iscsi_blkback_xen_devices_stub)

@@ -592,6 +592,8 @@ constexpr ConfigOption kOptions[] = {
     whole<&Configuration::max_queues>("max_queues", 1, 16).in(kAtTop),
     whole<&Configuration::max_indirect_segments>("max_indirect_segments", 0, 256).in(kAtTop),
     yes_no<&Configuration::core_dumps>("core_dumps").in(kAtTop),
+    yes_no<&Configuration::sandbox>("sandbox").in(kAtTop),
+    whole<&Configuration::first_guest_user>("first_guest_user", 1, 4294900000).in(kAtTop),
     // a table among portals or interfaces
     special("portal", &read_portal, "HOST[:PORT]").in(kInPortals),
     interface<&is_interface_name, &Binding::name>("interface",

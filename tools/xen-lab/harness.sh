@@ -504,7 +504,7 @@ service_is_up() { $stock || kill -0 "$(cat /run/lab-service.pid)" 2> /dev/null; 
 # Processor time used so far by the service and all its children, in ticks of 10 ms.
 service_cpu_ticks() {
   local pid
-  for pid in $(pgrep -x iscsi-blkback); do cut -d' ' -f14,15 "/proc/$pid/stat" 2> /dev/null; done | awk '{ n += $1 + $2 } END { print n + 0 }'
+  for pid in $(pgrep -x 'iscsi-blkback|blkback-helper'); do cut -d' ' -f14,15 "/proc/$pid/stat" 2> /dev/null; done | awk '{ n += $1 + $2 } END { print n + 0 }'
 }
 # What the product says about its disks and paths, for the log.
 show_paths() { $stock || timeout $((10 * patience)) iscsi-blkctl ll; }

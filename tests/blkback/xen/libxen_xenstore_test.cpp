@@ -103,6 +103,21 @@ TEST_F(LibxenXenStoreTest, AXenstoredThatHangsIsSpokenOfInTheLog) {
   (void)set_log_sink(std::move(before));
 }
 
+// The hang-up of a relay says nothing of a xenstored in another domain.
+TEST_F(LibxenXenStoreTest, ARelayFromTheDeviceIsAskedWhetherItLives) {
+  XenStoreTimes times;
+  times.liveness_interval = 10ms;
+  for (const bool relayed : {false, true}) {
+    times.relayed_from_device = relayed;
+    const auto store = xenstored_.connect(times);
+    ASSERT_TRUE(store) << store.error().message;
+    EXPECT_EQ(is_readable(**store, relayed ? 60000ms : 50ms), relayed);
+    const auto event = (*store)->next_event();
+    ASSERT_TRUE(event) << event.error().message;
+    EXPECT_FALSE(*event);
+  }
+}
+
 TEST_F(LibxenXenStoreTest, OneThatAnswersIsNotSpokenOf) {
   auto* const log = new CountingSink("answered");
   auto before = set_log_sink(std::unique_ptr<LogSink>(log));

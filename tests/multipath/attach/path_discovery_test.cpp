@@ -323,8 +323,23 @@ TEST_F(ThreadedResolver, NoAnswerComesAfterItHasGone) {
   EXPECT_FALSE(told);
 }
 
+// Each discovery with an io_uring of its own, and all with one.
+class SystemPortalDirectory : public testing::TestWithParam<bool> {
+ protected:
+  static PortalResolver& directory() {
+    if (!GetParam()) {
+      return system_portal_resolver();
+    }
+    static PortalResolver* const with_its_ring = make_portal_resolver_with_its_ring().value();
+    return *with_its_ring;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Rings, SystemPortalDirectory, testing::Bool(), [](const auto& test) {
+  return std::string(test.param ? "OneOfAll" : "OneOfEach");
+});
+
 // A portal that takes connections and says nothing.
-TEST(SystemPortalDirectory, TwoDiscoveriesAreUnderWayAtOnce) {
+TEST_P(SystemPortalDirectory, TwoDiscoveriesAreUnderWayAtOnce) {
   const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   ASSERT_TRUE(listener.valid());
   sockaddr_in address{};
@@ -339,7 +354,7 @@ TEST(SystemPortalDirectory, TwoDiscoveriesAreUnderWayAtOnce) {
   SessionOptions session;
   session.initiator_name = "iqn.2026-01.test:host";
   session.login_timeout = 120s;
-  const auto ask = [&] { return system_portal_resolver().discover(silent, session, "iqn.a:b"); };
+  const auto ask = [&] { return directory().discover(silent, session, "iqn.a:b"); };
   auto one = std::async(std::launch::async, ask);
   auto other = std::async(std::launch::async, ask);
   std::vector<UniqueFd> connections;

@@ -34,7 +34,9 @@ TEST(Config, TopOptions) {
       "state_directory = '/var/other'\n"
       "max_ring_page_order = 0\n"
       "max_queues = 1\n"
-      "max_indirect_segments = 0\n");
+      "max_indirect_segments = 0\n"
+      "sandbox = false\n"
+      "first_guest_user = 700000\n");
   EXPECT_EQ(configuration.initiator_name, "iqn.2009-02.com.example:host");
   EXPECT_EQ(configuration.session.initiator_name, configuration.initiator_name);
   EXPECT_EQ(configuration.session.initiator_alias, "a host");
@@ -47,6 +49,9 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.max_ring_page_order, 0U);
   EXPECT_EQ(configuration.max_queues, 1U);
   EXPECT_EQ(configuration.max_indirect_segments, 0U);
+  EXPECT_TRUE(Configuration{}.sandbox);
+  EXPECT_FALSE(configuration.sandbox);
+  EXPECT_EQ(configuration.first_guest_user, 700000U);
 }
 
 TEST(Config, PortalsAsIscsiadmPrintsThem) {
