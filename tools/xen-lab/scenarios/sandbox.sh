@@ -1,11 +1,10 @@
 # The process of a guest runs as a user of its own, without root's rights, and everything that a guest's life takes
-# still works: I/O, a lost path, a disk that comes and goes, a reboot, files that somebody removes, and what the
-# configuration's names and portals make it look up.
+# still works: I/O, a lost path, a disk that comes and goes, a reboot, files that somebody removes. (Portals that are
+# asked for: lines.sh.)
 # runs: trixie:pvh bookworm:pv
 # tools/test runs: bookworm:pv
 # timeout: 300
 # steps: rights work files killed
-service_settings() { echo "portals = ['$(portal 1)', '$(portal 2)']"; }   # asked for xvdc's target
 process_of() { pgrep -x -f "iscsi-blkback --guest $1 .*" | while read -r pid; do [ "$(cat "/proc/$pid/comm")" != iscsi-blkback ] || echo "$pid"; done; } # DOMID
 helper_of() { pgrep -P "$1" -x blkback-helper; } # PID
 is_in_status() { grep -qE "^$2:[[:space:]]+$3\$" "/proc/$1/status"; } # PID FIELD VALUE
@@ -60,8 +59,7 @@ scenario() {
   sleep 3
   restore_portal 1
   wait_until 30 "portal 1 has a connection again" portal_in_use 1
-  # Its portals are asked for: a discovery and a login while the process is in its sandbox.
-  attach g "$(disk_of qdisk xvdc "iscsi:$(target_iqn)/2")" || fail "xl block-attach failed: $(cat "$scenario_dir/attach.log")"
+  attach g "$(disk qdisk xvdc 2)" || fail "xl block-attach failed: $(cat "$scenario_dir/attach.log")"
   guest_run g fio-c 60 'fio_verify xvdc 3'
   sandboxed g
   detach g xvdc || fail "xl block-detach failed: $(cat "$scenario_dir/detach.log")"
