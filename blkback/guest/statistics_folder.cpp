@@ -61,14 +61,14 @@ struct LockedFolder {
   UniqueFd fd;
 };
 
-// Locks the folder that path leads to, if it is one of this user's alone.
-LockedFolder lock_folder(const std::string& path) {
+// Locks the folder that path leads to, if it is one of this user's alone; of_any: or of one user's, whoever that is.
+LockedFolder lock_folder(const std::string& path, bool of_any = false) {
   UniqueFd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   struct stat by_fd {};
   if (!folder.valid() || ::fstat(folder.get(), &by_fd) != 0) {
     return {errno == ENOENT ? FolderUse::gone : FolderUse::another_users, UniqueFd()};
   }
-  if (by_fd.st_uid != ::geteuid() || (by_fd.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+  if ((by_fd.st_uid != ::geteuid() && !of_any) || (by_fd.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
     return {FolderUse::another_users, UniqueFd()};
   }
   if (::flock(folder.get(), LOCK_EX | LOCK_NB) != 0) {
@@ -172,7 +172,8 @@ Result<std::unique_ptr<StatisticsFile>> StatisticsFolder::make_file(DomainId gue
 
 void remove_statistics_left_by(pid_t process, const std::string& parent) {
   const std::string path = folder_path(parent, process);
-  const LockedFolder locked = lock_folder(path);
+  // Guests' processes have users of their own; what is removed is in the folder, whosever that is.
+  const LockedFolder locked = lock_folder(path, true);
   if (locked.use == FolderUse::ours_now && ::faccessat(locked.fd.get(), kMark, F_OK, 0) == 0) {
     empty_folder(locked.fd);
     ::rmdir(path.c_str());

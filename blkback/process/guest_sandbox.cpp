@@ -56,7 +56,8 @@ void allow_files(SyscallFilter& filter) {
   filter.allow({SYS_openat, SYS_newfstatat, SYS_statx, SYS_faccessat, SYS_faccessat2,
                 SYS_readlinkat, SYS_unlinkat, SYS_mkdirat});
 #ifdef __x86_64__
-  filter.allow({SYS_open, SYS_stat, SYS_lstat, SYS_access, SYS_readlink, SYS_unlink, SYS_mkdir});
+  filter.allow(
+      {SYS_open, SYS_stat, SYS_lstat, SYS_access, SYS_readlink, SYS_unlink, SYS_mkdir, SYS_rmdir});
 #endif
 }
 

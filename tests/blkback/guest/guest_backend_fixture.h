@@ -130,18 +130,18 @@ class GuestBackendTest : public testing::Test {
     plane_ = std::make_unique<GuestDataPlane>(reactor_, reactor_, *grants_, *channels_, own_domain,
                                               kGuest, barriers_.path());
     backend_ = std::make_unique<GuestBackend>(
-        GuestBackend::Environment{
-            reactor_,
-            [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
-              ++stores_opened_;
-              if (store_is_away_) {
-                return fail(ErrorCode::unavailable, "nobody is there");
-              }
-              return std::make_unique<GatedXenStore>(xen_.store().connect(own_domain),
-                                                     XenStoreGate(own_domain, kGuest));
-            },
-            domains_may_be_asked_ ? domains_.get() : nullptr, data_plane(),
-            path_discovery_, statistics()},
+        GuestBackend::Environment{reactor_,
+                                  [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
+                                    ++stores_opened_;
+                                    if (store_is_away_) {
+                                      return fail(ErrorCode::unavailable, "nobody is there");
+                                    }
+                                    return std::make_unique<GatedXenStore>(
+                                        xen_.store().connect(own_domain),
+                                        XenStoreGate(own_domain, kGuest));
+                                  },
+                                  domains_may_be_asked_ ? domains_.get() : nullptr, data_plane(),
+                                  path_discovery_, statistics()},
         configuration_, own_domain, kGuest, [this] { finished_ = true; });
     ASSERT_TRUE(backend_->start());
   }

@@ -160,6 +160,16 @@ TEST_F(StatisticsFolderTest, NothingIsPutWhereOthersMayWrite) {
   }
 }
 
+// The service is root, and its guests' processes are not.
+TEST_F(StatisticsFolderTest, WhatAnotherUsersProcessHasLeftIsRemoved) {
+  leave("td3-4711");
+  if (::chown((shm_ / "td3-4711").c_str(), 65534, 65534) != 0) {
+    GTEST_SKIP() << "only root can give files away";
+  }
+  remove_statistics_left_by(4711, shm_.path());
+  EXPECT_FALSE(fs::exists(shm_ / "td3-4711"));
+}
+
 TEST_F(StatisticsFolderTest, ALinkIsNotFollowed) {
   leave("elsewhere");
   fs::create_directory_symlink(shm_ / "elsewhere", shm_ / "td3-4711");
