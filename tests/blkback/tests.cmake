@@ -8,6 +8,7 @@ iscsi_blkback_test(blkback_ring_test
     blkback/ring/vbd_queue_barrier_test.cpp
     blkback/ring/vbd_queue_discard_test.cpp
     blkback/ring/vbd_queue_flush_test.cpp
+    blkback/ring/vbd_queue_hostile_test.cpp
     blkback/ring/vbd_queue_indirect_test.cpp
     blkback/ring/vbd_queue_refusal_test.cpp
     blkback/ring/vbd_queue_test.cpp
@@ -63,6 +64,7 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest/guest_backend_crash_test.cpp
     blkback/guest/guest_backend_discard_test.cpp
     blkback/guest/guest_backend_end_test.cpp
+    blkback/guest/guest_backend_hostile_guest_test.cpp
     blkback/guest/guest_backend_hostile_target_test.cpp
     blkback/guest/guest_backend_log_test.cpp
     blkback/guest/guest_backend_next_process_test.cpp

@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <charconv>
 #include <cstring>
 #include <utility>
-
-#include "blkback/ring/copy_once.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -41,41 +38,6 @@ std::uint64_t parse_number(const Result<std::string>& text, std::uint64_t otherw
   return value;
 }
 
-template <class Abi>
-void store_request(std::byte* slot, const BlkifRequest& request) {
-  if (request.operation == kBlkifDiscard) {
-    typename Abi::DiscardRequest stored{};
-    stored.operation = request.operation;
-    stored.flags = request.discard_flags;
-    stored.handle = request.handle;
-    stored.id = request.id;
-    stored.sector = request.sector;
-    stored.sector_count = request.discard_sectors;
-    store_once(slot, stored);
-    return;
-  }
-  if (request.operation == kBlkifIndirect) {
-    typename Abi::IndirectRequest stored{};
-    stored.operation = request.operation;
-    stored.indirect_operation = request.indirect_operation;
-    stored.segment_count = request.segment_count;
-    stored.handle = request.handle;
-    stored.id = request.id;
-    stored.sector = request.sector;
-    stored.references = request.indirect_references;
-    store_once(slot, stored);
-    return;
-  }
-  typename Abi::Request stored{};
-  stored.operation = request.operation;
-  stored.segment_count = static_cast<std::uint8_t>(request.segment_count);
-  stored.handle = request.handle;
-  stored.id = request.id;
-  stored.sector = request.sector;
-  stored.segments = request.segments;
-  store_once(slot, stored);
-}
-
 }  // namespace
 
 FakeFrontend::FakeFrontend(MemXen& xen, Options options)
@@ -89,35 +51,33 @@ FakeFrontend::~FakeFrontend() {
 
 void FakeFrontend::set_up_ring() {
   ISCSI_BLKBACK_ASSERT(!ring_up_);
-  const std::size_t bytes = options_.ring_pages * kXenPageBytes;
-  slot_count_ = options_.abi == BlkifAbi::x86_32 ? ring_slots<BlkifX86_32>(bytes)
-                                                 : ring_slots<BlkifX86_64>(bytes);
   ring_memory_ = std::make_unique<GuestMemory>(options_.ring_pages);
-  data_memory_ = std::make_unique<GuestMemory>(slot_count_ * pages_per_slot() + 1);
+  ring_.emplace(ring_pages(), options_.abi, options_.start_index);
+  data_memory_ = std::make_unique<GuestMemory>(slot_count() * pages_per_slot() + 1);
   // From the last page to the first, so that the references do not ascend.
   ring_references_.resize(options_.ring_pages);
   for (std::size_t page = options_.ring_pages; page-- > 0;) {
     ring_references_[page] =
         xen_.grants().grant(options_.domain, *ring_memory_, page, options_.backend, false);
   }
-  const std::size_t spare = slot_count_ * pages_per_slot();
+  grant_spare();
+  port_ = events_->allocate_unbound(options_.backend);
+  slots_.assign(slot_count(), Slot{});
+  free_.clear();
+  for (std::uint32_t slot = slot_count(); slot-- > 0;) {
+    free_.push_back(slot);
+  }
+  outstanding_ = tolerated_ = 0;
+  ring_up_ = true;
+  ++ring_life_;
+}
+
+void FakeFrontend::grant_spare() {
+  const std::size_t spare = slot_count() * pages_per_slot();
   spare_reference_ =
       xen_.grants().grant(options_.domain, *data_memory_, spare, options_.backend, false);
   spare_read_only_ =
       xen_.grants().grant(options_.domain, *data_memory_, spare, options_.backend, true);
-  port_ = events_->allocate_unbound(options_.backend);
-  slots_.assign(slot_count_, Slot{});
-  free_.clear();
-  for (std::uint32_t slot = slot_count_; slot-- > 0;) {
-    free_.push_back(slot);
-  }
-  produced_ = pushed_ = consumed_ = options_.start_index;
-  outstanding_ = tolerated_ = 0;
-  SharedRingHeader& ring = header();
-  ring.request_producer = ring.response_producer = options_.start_index;
-  ring.request_event = ring.response_event = options_.start_index + 1;
-  ring_up_ = true;
-  ++ring_life_;
 }
 
 std::size_t FakeFrontend::tear_down_ring() {
@@ -146,16 +106,12 @@ std::size_t FakeFrontend::tear_down_ring() {
   return dropped;
 }
 
-SharedRingHeader& FakeFrontend::header() const {
-  return *reinterpret_cast<SharedRingHeader*>(ring_memory_->page(0).data());
-}
-
 std::span<std::byte> FakeFrontend::data_pages(std::uint32_t slot) const {
   return data_memory_->pages(slot * pages_per_slot(), max_segments());
 }
 
 std::span<std::byte> FakeFrontend::spare_page() const {
-  return data_memory_->page(slot_count_ * pages_per_slot());
+  return data_memory_->page(slot_count() * pages_per_slot());
 }
 
 std::span<std::byte> FakeFrontend::descriptor_page(RequestId id) const {
@@ -163,7 +119,7 @@ std::span<std::byte> FakeFrontend::descriptor_page(RequestId id) const {
 }
 
 std::optional<std::uint32_t> FakeFrontend::take_slot() {
-  if (free_.empty() || produced_ - consumed_ >= slot_count_) {
+  if (free_.empty() || ring_->full()) {
     return std::nullopt;
   }
   const std::uint32_t slot = free_.back();
@@ -183,14 +139,7 @@ FakeFrontend::RequestId FakeFrontend::id_of(std::uint32_t slot) const {
 FakeFrontend::RequestId FakeFrontend::put(std::uint32_t slot, const BlkifRequest& request) {
   slots_[slot].operation =
       request.operation == kBlkifIndirect ? request.indirect_operation : request.operation;
-  const std::size_t at = produced_ & (slot_count_ - 1);
-  std::byte* slots = ring_memory_->page(0).data() + sizeof(SharedRingHeader);
-  if (options_.abi == BlkifAbi::x86_32) {
-    store_request<BlkifX86_32>(slots + at * kSlotBytes<BlkifX86_32>, request);
-  } else {
-    store_request<BlkifX86_64>(slots + at * kSlotBytes<BlkifX86_64>, request);
-  }
-  ++produced_;
+  ring_->put(request);
   return request.id;
 }
 
@@ -329,12 +278,7 @@ std::optional<FakeFrontend::RequestId> FakeFrontend::discard(std::uint64_t secto
 }
 
 void FakeFrontend::push() {
-  const std::uint32_t previous = pushed_;
-  pushed_ = produced_;
-  std::atomic_ref(header().request_producer).store(produced_, std::memory_order_seq_cst);
-  const std::uint32_t event =
-      std::atomic_ref(header().request_event).load(std::memory_order_seq_cst);
-  if (produced_ - event < produced_ - previous) {
+  if (ring_->push()) {
     ring_doorbell();
   }
 }
@@ -350,42 +294,29 @@ std::size_t FakeFrontend::poll() {
   }
   std::size_t taken = 0;
   for (;;) {
-    const std::uint32_t producer =
-        std::atomic_ref(header().response_producer).load(std::memory_order_acquire);
-    if (producer - consumed_ > pushed_ - consumed_) {
-      violation(fmt::format("responses up to {} of requests up to {}", producer, pushed_));
+    const std::optional<std::uint32_t> waiting = ring_->waiting();
+    if (!waiting) {
+      violation(fmt::format("responses up to {} of requests up to {}", ring_->response_producer(),
+                            ring_->pushed()));
       return taken;
     }
-    while (consumed_ != producer) {
-      const std::size_t at = consumed_++ & (slot_count_ - 1);
-      std::byte* slots = ring_memory_->page(0).data() + sizeof(SharedRingHeader);
+    for (std::uint32_t left = *waiting; left > 0; --left) {
       ++taken;
-      if (options_.abi == BlkifAbi::x86_32) {
-        const auto response =
-            copy_once<BlkifX86_32::Response>(slots + at * kSlotBytes<BlkifX86_32>);
-        if (response.padding0 != 0) {
-          violation("a response has something in its padding");
-        }
-        take_response(response.id, response.operation, response.status);
-      } else {
-        const auto response =
-            copy_once<BlkifX86_64::Response>(slots + at * kSlotBytes<BlkifX86_64>);
-        if (response.padding0 != 0 || response.padding1 != 0) {
-          violation("a response has something in its padding");
-        }
-        take_response(response.id, response.operation, response.status);
-      }
+      take_response(ring_->take());
     }
-    std::atomic_ref(header().response_event).store(consumed_ + 1, std::memory_order_seq_cst);
-    if (std::atomic_ref(header().response_producer).load(std::memory_order_seq_cst) == consumed_) {
+    if (!ring_->final_check()) {
       return taken;
     }
   }
 }
 
-void FakeFrontend::take_response(std::uint64_t id, std::uint8_t operation, std::int16_t status) {
+void FakeFrontend::take_response(const FrontRing::Response& response) {
+  const auto [id, operation, status, padding_is_clean] = response;
+  if (!padding_is_clean) {
+    violation("a response has something in its padding");
+  }
   const auto index = static_cast<std::uint32_t>(id);
-  if (index >= slot_count_ || !slots_[index].used || id_of(index) != id) {
+  if (index >= slot_count() || !slots_[index].used || id_of(index) != id) {
     violation(fmt::format("response for id {:#x}, which is not in flight", id));
     return;
   }
@@ -639,17 +570,19 @@ std::optional<FakeFrontend::RequestId> FakeFrontend::raw(BlkifRequest request) {
   return put(*taken, request);
 }
 
+std::span<std::byte> FakeFrontend::ring_pages() const {
+  return ring_memory_->pages(0, options_.ring_pages);
+}
+
 void FakeFrontend::scribble(std::size_t offset, std::byte value) {
-  const std::span<std::byte> ring = ring_memory_->pages(0, options_.ring_pages);
-  const std::span<std::byte> slots = ring.subspan(sizeof(SharedRingHeader));
+  const std::span<std::byte> slots = ring_pages().subspan(sizeof(SharedRingHeader));
   slots[offset % slots.size()] = value;
   ++tolerated_;
 }
 
 void FakeFrontend::set_request_producer(std::uint32_t index) {
-  tolerated_ += slot_count_;
-  produced_ = pushed_ = index;
-  std::atomic_ref(header().request_producer).store(index, std::memory_order_seq_cst);
+  tolerated_ += slot_count();
+  ring_->set_request_producer(index);
   ring_doorbell();
 }
 
@@ -657,11 +590,22 @@ void FakeFrontend::ring_doorbell() {
   (void)events_->notify(port_);
 }
 
-void FakeFrontend::revoke_data(RequestId id) {
+bool FakeFrontend::revoke_data(RequestId id) {
   Slot& slot = slots_[static_cast<std::uint32_t>(id)];
-  ISCSI_BLKBACK_ASSERT(slot.used && slot.data_is_ours);
+  if (!slot.used || !slot.data_is_ours) {
+    return false;
+  }
   end_grants(slot);
   slot.references.clear();
+  return true;
+}
+
+void FakeFrontend::regrant_spare() {
+  const GrantReference former = spare_reference_;
+  const GrantReference former_read_only = spare_read_only_;
+  grant_spare();
+  (void)xen_.grants().end_access(options_.domain, former);
+  (void)xen_.grants().end_access(options_.domain, former_read_only);
 }
 
 }  // namespace iscsi_blkback

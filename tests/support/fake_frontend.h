@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "blkback/ring/blkif_abi.h"
+#include "tests/support/front_ring.h"
 #include "tests/support/mem_xen.h"
 
 namespace iscsi_blkback {
@@ -73,7 +74,7 @@ class FakeFrontend {
   [[nodiscard]] bool has_ring() const { return ring_up_; }
   // How many rings there have been: requests of an earlier one are not answered any more.
   [[nodiscard]] std::uint32_t ring_life() const { return ring_life_; }
-  [[nodiscard]] std::uint32_t slot_count() const { return slot_count_; }
+  [[nodiscard]] std::uint32_t slot_count() const { return ring_ ? ring_->slot_count() : 0; }
   // Of a request.
   [[nodiscard]] std::uint32_t max_segments() const {
     return std::max<std::uint32_t>(options_.indirect_segments, kMaxDirectSegments);
@@ -107,7 +108,7 @@ class FakeFrontend {
   [[nodiscard]] int event_fd() const { return events_->fd(); }
 
   [[nodiscard]] std::uint32_t outstanding() const { return outstanding_; }
-  [[nodiscard]] std::uint32_t free_slots() const { return slot_count_ - outstanding_; }
+  [[nodiscard]] std::uint32_t free_slots() const { return slot_count() - outstanding_; }
   struct Answer {
     std::int16_t status = 0;
     std::uint8_t operation = 0;
@@ -156,16 +157,21 @@ class FakeFrontend {
   [[nodiscard]] std::span<std::byte> spare_page() const;
   // Where the descriptors of an indirect request are that has been put into the ring.
   [[nodiscard]] std::span<std::byte> descriptor_page(RequestId id) const;
+  // Its header and its slots, which the backend may look at any time: written by atomic words only.
+  [[nodiscard]] std::span<std::byte> ring_pages() const;
   // Changes one byte of the ring's slots; offset counts from the first slot on and wraps. It may
   // hit a request in flight or a response, so one odd response is tolerated for each call, and that
   // a request is never answered.
   void scribble(std::size_t offset, std::byte value);
   // Sets the producer index, whatever is in the slots, and rings. Odd responses are tolerated.
   void set_request_producer(std::uint32_t index);
-  [[nodiscard]] std::uint32_t request_producer() const { return produced_; }
+  [[nodiscard]] std::uint32_t request_producer() const { return ring_->produced(); }
   void ring_doorbell();
-  // Takes back the grants of a request in flight, as a guest that frees its memory too early.
-  void revoke_data(RequestId id);
+  // Takes back the grants of a request in flight, as a guest that frees its memory too early; false:
+  // it has none, or is answered.
+  bool revoke_data(RequestId id);
+  // The spare page has other references from now on.
+  void regrant_spare();
 
  private:
   struct Slot {
@@ -179,7 +185,6 @@ class FakeFrontend {
     std::vector<GrantReference> references;  // of its data, and of its descriptors
   };
 
-  [[nodiscard]] SharedRingHeader& header() const;
   // Of a slot: its data, and one for descriptors.
   [[nodiscard]] std::size_t pages_per_slot() const { return max_segments() + 1; }
   [[nodiscard]] std::span<std::byte> data_pages(std::uint32_t slot) const;
@@ -190,8 +195,9 @@ class FakeFrontend {
   std::optional<RequestId> data_request(std::uint8_t operation, std::uint64_t sector,
                                         std::uint32_t sector_count, Layout layout,
                                         std::span<const std::byte> data, std::uint64_t tag);
-  void take_response(std::uint64_t id, std::uint8_t operation, std::int16_t status);
+  void take_response(const FrontRing::Response& response);
   void end_grants(Slot& slot);
+  void grant_spare();
   [[nodiscard]] std::span<const std::byte> gather(std::uint32_t slot);
   void violation(const std::string& text);
   void write_state(int state);
@@ -212,10 +218,7 @@ class FakeFrontend {
   LocalPort port_ = 0;
   bool ring_up_ = false;
   std::uint32_t ring_life_ = 0;
-  std::uint32_t slot_count_ = 0;
-  std::uint32_t produced_ = 0;  // requests put into the ring
-  std::uint32_t pushed_ = 0;    // requests shown
-  std::uint32_t consumed_ = 0;  // responses taken
+  std::optional<FrontRing> ring_;  // of the last life
   std::uint32_t outstanding_ = 0;
   std::uint32_t tolerated_ = 0;  // odd responses after scribbling
   std::vector<Slot> slots_;

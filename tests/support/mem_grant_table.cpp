@@ -157,7 +157,7 @@ class MemGrantTable final : public GrantTable {
   }
 
   Result<void> copy(std::span<GrantCopySegment> segments) override {
-    const std::lock_guard lock(grants_.mutex_);
+    std::unique_lock lock(grants_.mutex_);
     ++grants_.counters_.copy_calls;
     for (GrantCopySegment& segment : segments) {
       segment.ok = false;
@@ -173,6 +173,11 @@ class MemGrantTable final : public GrantTable {
       return fail(ErrorCode::io, "grant copy failed (injected)");
     }
     for (GrantCopySegment& segment : segments) {
+      if (grants_.before_copied_segment_) {
+        lock.unlock();
+        grants_.before_copied_segment_();
+        lock.lock();
+      }
       if (grants_.faults_.hit("grant copy segment")) {
         continue;
       }

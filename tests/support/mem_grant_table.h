@@ -9,10 +9,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/domain_id.h"
@@ -54,6 +56,12 @@ class MemGrants {
   [[nodiscard]] bool in_use(DomainId owner, GrantReference reference) const;
   // Takes the grant away although it may be mapped, as a dying guest's would be.
   void revoke(DomainId owner, GrantReference reference);
+
+  // What the guest does between two segments of a grant copy, and before the first: changes its
+  // memory, takes grants back. On the copying thread.
+  void before_copied_segment(std::function<void()> action) {
+    before_copied_segment_ = std::move(action);
+  }
 
   // The backend's side: the GrantTable of domain self.
   [[nodiscard]] std::unique_ptr<GrantTable> open(DomainId self);
@@ -102,6 +110,7 @@ class MemGrants {
   std::size_t mapped_pages_ = 0;
   std::size_t granted_pages_ = 0;
   std::size_t max_mapped_pages_ = 65536;
+  std::function<void()> before_copied_segment_;
   Counters counters_;
 };
 

@@ -1,5 +1,4 @@
-// Bad disk lines and hostile guests: one sentence in hotplug-error, and the guest's other disk
-// works.
+// Bad disk lines: one sentence in hotplug-error, and the guest's other disk works.
 #include <algorithm>
 
 #include "tests/blkback/guest/guest_backend_fixture.h"
@@ -352,103 +351,6 @@ TEST_F(GuestBackendTest, ARefusedDiskDoesNotKeepTheGuestsBootWaiting) {
   FakeFrontend& guest = boot(xvda);
   ASSERT_TRUE(run_until([&] { return guest.state() == 6; }));
   ASSERT_TRUE(reaches_state(xvda, 6));
-}
-
-// --- A hostile guest
-
-class GuestBackendHostileGuest : public GuestBackendTest {
- protected:
-  // A frontend that writes these keys instead of good ones and claims to be initialised.
-  void expect_refused(const std::vector<std::pair<std::string, std::string>>& keys,
-                      const std::string& sentence) {
-    const FakeDisk xvda = disk();
-    const FakeDisk xvdb = second_disk();
-    toolstack_.add(xvda);
-    toolstack_.add(xvdb);
-    auto store = xen_.store().connect(kGuest);
-    for (const auto& [key, value] : keys) {
-      ASSERT_TRUE(store->write(xvda.frontend_path() + "/" + key, value));
-    }
-    ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", "3"));
-    start();
-    FakeFrontend& other = boot(xvdb);
-    ASSERT_TRUE(connect(other));
-    ASSERT_TRUE(reaches_state(xvda, 5)) << xen_.store().dump();
-    EXPECT_THAT(error_of(xvda), HasSubstr(sentence));
-    do_io(other);
-  }
-};
-
-TEST_F(GuestBackendHostileGuest, NoKeys) {
-  expect_refused({}, "ring-ref");
-}
-
-TEST_F(GuestBackendHostileGuest, RingReferenceThatIsNoNumber) {
-  expect_refused({{"ring-ref", "x"}, {"event-channel", "1"}}, "not a number");
-}
-
-TEST_F(GuestBackendHostileGuest, RingReferenceThatIsTooLarge) {
-  expect_refused({{"ring-ref", "99999999999"}, {"event-channel", "1"}}, "not a number");
-}
-
-TEST_F(GuestBackendHostileGuest, RingReferenceThatWasNeverGranted) {
-  expect_refused({{"ring-ref", "4000000"}, {"event-channel", "1"}}, "has not granted page 4000000");
-}
-
-TEST_F(GuestBackendHostileGuest, RingOrderAboveTheOffer) {
-  expect_refused({{"ring-page-order", "5"}, {"event-channel", "1"}}, "at most 4");
-}
-
-TEST_F(GuestBackendHostileGuest, RingOrderWithoutItsReferences) {
-  expect_refused({{"ring-page-order", "1"}, {"ring-ref0", "8"}, {"event-channel", "1"}},
-                 "ring-ref1");
-}
-
-TEST_F(GuestBackendHostileGuest, EventChannelZero) {
-  expect_refused({{"ring-ref", "8"}, {"event-channel", "0"}}, "event-channel is 0");
-}
-
-TEST_F(GuestBackendHostileGuest, EventChannelMissing) {
-  expect_refused({{"ring-ref", "8"}}, "event-channel");
-}
-
-TEST_F(GuestBackendHostileGuest, UnknownProtocol) {
-  expect_refused({{"ring-ref", "8"}, {"event-channel", "1"}, {"protocol", "ppc64-abi"}},
-                 "protocol is unknown");
-}
-
-TEST_F(GuestBackendHostileGuest, BrokenRingCostsOnlyItsOwnDisk) {
-  const FakeDisk xvda = disk();
-  const FakeDisk xvdb = second_disk();
-  toolstack_.add(xvda);
-  toolstack_.add(xvdb);
-  start();
-  FakeFrontend& evil = boot(xvda);
-  FakeFrontend& good = boot(xvdb);
-  ASSERT_TRUE(connect(evil) && connect(good));
-  evil.set_request_producer(evil.request_producer() + 1000);
-  evil.ring_doorbell();
-  ASSERT_TRUE(run_until([&] { return toolstack_.backend_state(xvda) >= 5; }));
-  EXPECT_NE(error_of(xvda), "");
-  do_io(good);
-}
-
-TEST_F(GuestBackendHostileGuest, Xsa349FloodOfStateChanges) {
-  const FakeDisk xvda = disk();
-  toolstack_.add(xvda);
-  start();
-  auto store = xen_.store().connect(kGuest);
-  for (int round = 0; round < 500; ++round) {
-    ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", std::to_string(round % 10)));
-    if (round % 7 == 0) {
-      reactor_.run_for(1ms);
-    }
-  }
-  ASSERT_TRUE(store->write(xvda.frontend_path() + "/state", "1"));
-  ASSERT_TRUE(reaches_state(xvda, 2));
-  FakeFrontend& guest = boot(xvda);
-  ASSERT_TRUE(connect(guest)) << xen_.store().dump();
-  do_io(guest);
 }
 
 }  // namespace

@@ -165,7 +165,8 @@ TEST_F(GuestBackendTest, ADriverDomainRemovesItsNode) {
   EXPECT_EQ(toolstack_.backend_state(xvda), 0);
 }
 
-TEST_F(GuestBackendTest, XenstoredRestarts) {
+// A guest can bring it down (XSA-484 as well).
+TEST_F(GuestBackendTest, Xsa481XenstoredDiesAndStartsAgain) {
   const FakeDisk xvda = disk();
   serve(xvda);
   xen_.store().break_connections();

@@ -1,5 +1,4 @@
-// What a VbdQueue refuses, and what becomes of the rest: bad requests, errors of the device, a guest
-// that breaks the rules.
+// What a VbdQueue refuses, and what becomes of the rest: bad requests, errors of the device.
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -8,8 +7,6 @@
 
 namespace iscsi_blkback {
 namespace {
-
-using testing::HasSubstr;
 
 // --- refusals: only the bad request suffers ----------------------------------------------------
 
@@ -187,106 +184,6 @@ TEST(VbdDeviceErrors, AFailedReadLeavesTheGuestsPagesAlone) {
   const auto id = bench.frontend->raw(raw_read(0, bench.frontend->spare_reference()));
   EXPECT_EQ(bench.answer(id).status, kBlkifError);
   EXPECT_EQ(bench.frontend->spare_page()[100], std::byte{0x5a});
-}
-
-// --- a guest that breaks the rules -------------------------------------------------------------
-
-TEST(VbdEvil, Xsa39ProducerOverflowBreaksTheRingAndNothingElse) {
-  Bench bench;
-  ASSERT_TRUE(bench.connect());
-  bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
-    return FaultyDisk::Action{FaultyDisk::Action::Kind::hold, IoStatus::ok};
-  });
-  const auto good = bench.frontend->read(0, 8);
-  bench.frontend->push();
-  bench.reactor.run_until_idle();
-  bench.frontend->set_request_producer(bench.frontend->request_producer() + 1000);
-  bench.reactor.run_until_idle();
-  ASSERT_EQ(bench.broken.size(), 1U);
-  EXPECT_THAT(bench.broken[0], HasSubstr("not served any more"));
-  EXPECT_EQ(bench.memory.submitted(), 0U);
-  bench.frontend->ring_doorbell();
-  bench.reactor.run_until_idle();
-  EXPECT_EQ(bench.broken.size(), 1U) << "reported once";
-  // What was consumed before is still answered.
-  bench.disk.release();
-  bench.reactor.run_until_idle();
-  EXPECT_TRUE(bench.frontend->take_completion(*good).has_value());
-}
-
-TEST(VbdEvil, TwoDisksOnOneDispatcherAreIndependent) {
-  Bench bench;
-  ASSERT_TRUE(bench.connect());
-  FakeFrontend::Options other_options;
-  other_options.domain = 1;
-  FakeFrontend other(bench.xen, other_options);
-  other.set_up_ring();
-  RingParameters ring;
-  ring.domain = 1;
-  ring.ring_references = other.ring_references();
-  ring.event_port = other.event_port();
-  auto opened = VbdQueue::open(bench.reactor, *bench.turn, *bench.events, bench.memory, ring,
-                               VbdOptions{.name = "xvdb of guest 1"}, bench);
-  ASSERT_TRUE(opened);
-  bench.frontend->set_request_producer(1000);
-  bench.reactor.run_until_idle();
-  EXPECT_EQ(bench.broken.size(), 1U);
-  const auto read = other.read(0, 8);
-  other.push();
-  bench.reactor.run_until_idle();
-  other.poll();
-  EXPECT_EQ(other.take_completion(*read)->status, kBlkifOkay);
-  static bool closed;
-  closed = false;
-  (*opened)->close([](void*) noexcept { closed = true; }, nullptr);
-  bench.reactor.run_until_idle();
-  EXPECT_TRUE(closed);
-}
-
-TEST(VbdEvil, Xsa155WhatChangesAfterTheCopyIsNotSeen) {
-  Bench bench;
-  ASSERT_TRUE(bench.connect());
-  bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
-    return FaultyDisk::Action{FaultyDisk::Action::Kind::hold, IoStatus::ok};
-  });
-  const auto id = bench.frontend->read(0, 8);
-  bench.frontend->push();
-  bench.reactor.run_until_idle();
-  ASSERT_EQ(bench.disk.held(), 1U);
-  // The whole slot, while the request is at the disk.
-  for (std::size_t offset = 0; offset < kSlotBytes<BlkifX86_64>; ++offset) {
-    bench.frontend->scribble(offset, std::byte{0xff});
-  }
-  bench.disk.release();
-  bench.reactor.run_until_idle();
-  const auto answer = bench.frontend->take_completion(*id);
-  ASSERT_TRUE(answer.has_value());
-  EXPECT_EQ(answer->status, kBlkifOkay);
-}
-
-TEST(VbdEvil, GrantsTakenBackBeforeTheAnswer) {
-  Bench bench;
-  ASSERT_TRUE(bench.connect());
-  bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
-    return FaultyDisk::Action{FaultyDisk::Action::Kind::hold, IoStatus::ok};
-  });
-  const auto id = bench.frontend->read(0, 16);
-  bench.frontend->push();
-  bench.reactor.run_until_idle();
-  bench.frontend->revoke_data(*id);
-  bench.disk.release();
-  bench.reactor.run_until_idle();
-  EXPECT_EQ(bench.frontend->take_completion(*id)->status, kBlkifError);
-}
-
-TEST(VbdEvil, Xsa332DoorbellsWithoutRequestsAreHarmless) {
-  Bench bench;
-  ASSERT_TRUE(bench.connect());
-  for (int i = 0; i < 100; ++i) {
-    bench.frontend->ring_doorbell();
-    bench.reactor.run_until_idle();
-  }
-  EXPECT_EQ(bench.answer(bench.frontend->read(0, 8)).status, kBlkifOkay);
 }
 
 }  // namespace

@@ -395,7 +395,8 @@ TEST(VbdClose, InTheTurnInWhichTheRingBreaksReportsNothing) {
 
 // --- every call to Xen fails once --------------------------------------------------------------
 
-TEST(VbdFaults, EveryFailingCallLeavesEverythingClean) {
+// Linux: what had not been mapped was unmapped, and a failure that a guest can cause was taken for a bug.
+TEST(VbdFaults, Xsa362EveryFailingCallLeavesEverythingClean) {
   std::uint64_t n = 1;
   for (std::string fired = "first"; !fired.empty(); ++n) {
     ASSERT_LT(n, 1000U);
