@@ -25,6 +25,20 @@ iscsi_blkback_test(xen_contract_test LABEL contract
 install(TARGETS xen_contract_test
   RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/iscsi-blkback COMPONENT tests EXCLUDE_FROM_ALL)
 
+# For a guest of the lab, which has no libraries but libxen*'s: nothing of the product is linked.
+add_executable(hostile_frontend
+  blkback/xen/hostile_frontend_main.cpp
+  blkback/xen/libxen_guest_platform.cpp
+  support/hostile_frontend.cpp)
+target_link_libraries(hostile_frontend PRIVATE
+  iscsi_blkback_options PkgConfig::XEN_GUEST Threads::Threads)
+iscsi_blkback_off_data_path(hostile_frontend)
+install(TARGETS hostile_frontend
+  RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/iscsi-blkback COMPONENT tests EXCLUDE_FROM_ALL)
+add_test(NAME unit.HostileFrontend.SaysHowItIsUsed COMMAND hostile_frontend 51728 nonsense 1)
+set_tests_properties(unit.HostileFrontend.SaysHowItIsUsed PROPERTIES LABELS unit TIMEOUT 60
+  PASS_REGULAR_EXPRESSION "usage: hostile_frontend DEVICE-ID")
+
 # The control side.
 iscsi_blkback_test(blkback_control_test
   SOURCES
@@ -78,4 +92,5 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest/guest_backend_test.cpp
     blkback/guest/guest_backend_trouble_test.cpp
     blkback/guest/guest_disk_order_test.cpp
+    blkback/guest/hostile_frontend_test.cpp
   LIBRARIES iscsi_blkback_process)

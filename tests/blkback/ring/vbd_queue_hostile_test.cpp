@@ -51,7 +51,7 @@ TEST(VbdEvil, TwoDisksOnOneDispatcherAreIndependent) {
   ring.domain = 1;
   ring.ring_references = other.ring_references();
   ring.event_port = other.event_port();
-  auto opened = VbdQueue::open(bench.reactor, *bench.grants, *bench.events, bench.memory, ring,
+  auto opened = VbdQueue::open(bench.reactor, *bench.turn, *bench.events, bench.memory, ring,
                                VbdOptions{.name = "xvdb of guest 1"}, bench);
   ASSERT_TRUE(opened);
   bench.frontend->set_request_producer(1000);

@@ -128,6 +128,20 @@ report_stalls() {
     END { printf "errors %d\nkib %d\n", errors + 2 - seen, kib }' /tmp/fio.reads /tmp/fio.writes
 }
 
+# The same for all marks of one name together, reads and writes: "together NAME COUNT P50 P99 P99.9 LONGEST".
+report_together() {
+  awk -F', *' '
+    function event(at, i) { for (i = events; i > 0 && at < from[i]; i--); return i }
+    BEGIN { while ((getline line < "/tmp/marks") > 0) { split(line, m, " "); name[++events] = m[1]; from[events] = m[2] } }
+    { ms = $2 / 1e6; i = event($1 - ms); if (i) printf "%s %.1f\n", name[i], ms }
+  ' /tmp/reads_lat.1.log /tmp/writes_lat.1.log | sort -k1,1 -k2,2n | awk '
+    function rank(share, r) { r = int(share * n); return ms[r < share * n || r < 1 ? r + 1 : r] }
+    function row() { if (n) printf "together %s %d %.1f %.1f %.1f %.1f\n", of, n, rank(0.5), rank(0.99), rank(0.999), ms[n] }
+    $1 != of { row(); of = $1; n = 0 }
+    { ms[++n] = $2 }
+    END { row() }'
+}
+
 # Eight writers, each with a block of its own behind what stalls_fio uses: each writes its block again and again, with
 # a number one higher, until /tmp/enough. Prints how many blocks have an older content then, by "old COUNT".
 write_generations() { # VDEV
