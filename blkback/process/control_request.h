@@ -1,5 +1,5 @@
 // The door of the control sockets: what a line asks for, checked; the protocol is in
-// control_server.h. Pure. Errors are the sentences for the refusals.
+// blkback/control/control_protocol.h. Pure. Errors are the sentences for the refusals.
 #pragma once
 
 #include <string>

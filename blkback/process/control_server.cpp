@@ -9,12 +9,10 @@
 #include <cerrno>
 #include <cstring>
 #include <list>
-#include <nlohmann/json.hpp>
 #include <utility>
 
-#include "base/json_text.h"
-#include "base/log.h"
 #include "base/unique_fd.h"
+#include "blkback/control/control_protocol.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -86,7 +84,8 @@ class ControlServer::Impl {
         return;
       }
       const std::size_t end = input.find('\n');
-      if (end == std::string::npos ? input.size() > kMaxRequestBytes : end > kMaxRequestBytes) {
+      if (end == std::string::npos ? input.size() > kMaxControlRequestBytes
+                                   : end > kMaxControlRequestBytes) {
         busy = last = true;
         answer(control_refusal("the request is too long"));
         return;
@@ -110,7 +109,7 @@ class ControlServer::Impl {
       if (closed || !busy) {
         return;
       }
-      if (line.size() >= kMaxReplyBytes) {
+      if (line.size() >= kMaxControlReplyBytes) {
         line = control_refusal("the reply is too long");
       }
       output = std::move(line) + '\n';
@@ -253,22 +252,6 @@ Result<UniqueFd> ControlServer::open_socket(const std::string& path) {
     return tl::unexpected(system_error(fmt::format("cannot listen on {}", path), errno));
   }
   return socket;
-}
-
-std::string guest_socket_path(const std::string& run_directory, unsigned domain) {
-  return fmt::format("{}/guest-{}.sock", run_directory, domain);
-}
-
-std::string service_socket_path(const std::string& run_directory) {
-  return run_directory + "/service.sock";
-}
-
-std::string control_answer(const Result<void>& result) {
-  return result ? "{\"ok\":true}" : control_refusal(result.error().message);
-}
-
-std::string control_refusal(const std::string& sentence) {
-  return json_text({{"ok", false}, {"error", sentence}});
 }
 
 }  // namespace iscsi_blkback

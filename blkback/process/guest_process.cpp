@@ -14,6 +14,7 @@
 #include "base/privileges.h"
 #include "base/process_signals.h"
 #include "base/uring_reactor.h"
+#include "blkback/control/control_protocol.h"
 #include "blkback/guest/guest_backend.h"
 #include "blkback/guest/guest_data_plane.h"
 #include "blkback/guest/log_limits.h"

@@ -25,6 +25,7 @@
 #include "base/unique_fd.h"
 #include "base/uring_reactor.h"
 #include "base/version.h"
+#include "blkback/control/control_protocol.h"
 #include "blkback/guest/log_limits.h"
 #include "blkback/guest/statistics_folder.h"
 #include "blkback/process/control_request.h"

@@ -1,5 +1,5 @@
 // The status of a guest as the JSON line of the control socket; its layout stands in
-// control_server.h. Pure.
+// blkback/control/control_protocol.h. Pure.
 #pragma once
 
 #include <string>

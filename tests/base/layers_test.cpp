@@ -35,11 +35,12 @@ const std::map<std::string, Folders>& floors() {
       {"blkback/xen", {"base"}},
       {"blkback/ring", {"blkback/xen"}},
       {"blkback/guest", {"blkback/ring", "multipath/attach"}},
-      {"blkback/process", {"blkback/guest"}},
+      {"blkback/control", {"base"}},
+      {"blkback/process", {"blkback/control", "blkback/guest"}},
       {"tools/program", {"base"}},
       {"tools/config", {"multipath/attach"}},
-      {"tools/lunex", {"tools/config", "tools/program"}},  // nothing of Xen
-      {"tools/ctl", {"tools/config", "tools/program", "blkback/process"}},
+      {"tools/lunex", {"tools/config", "tools/program"}},                   // nothing of Xen
+      {"tools/ctl", {"tools/config", "tools/program", "blkback/control"}},  // nor here
       {"tools", {"tools/config", "tools/program", "blkback/process"}},
   };
   return table;

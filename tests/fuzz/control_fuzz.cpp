@@ -7,8 +7,8 @@
 #include <string>
 #include <variant>
 
+#include "blkback/control/control_protocol.h"
 #include "blkback/process/control_request.h"
-#include "blkback/process/control_server.h"
 #include "multipath/attach/disk_url.h"
 
 namespace {

@@ -8,7 +8,7 @@
 
 #include "base/json_text.h"
 #include "base/printable_text.h"
-#include "blkback/process/control_server.h"
+#include "blkback/control/control_protocol.h"
 #include "initiator/login/target_address.h"
 #include "initiator/scsi/vpd.h"
 #include "multipath/attach/disk_url.h"

@@ -84,6 +84,16 @@ TEST_P(Programs, RefusesUnknownOption) {
   EXPECT_NE(result.errors, "");
 }
 
+// Where there is no Xen, they are of use too: lunex by itself, and iscsi-blkctl to say that no service runs.
+TEST(ProgramLibraries, AreOfXenForTheDaemonOnly) {
+  EXPECT_THAT(run_command(std::string("ldd ") + ISCSI_BLKBACK_DAEMON).output, HasSubstr("libxen"));
+  for (const Program* program : {&kCtl, &kLunex}) {
+    const CommandResult loaded = run_command("ldd '" + program->path + "'");
+    EXPECT_EQ(loaded.exit_code, 0) << program->name;
+    EXPECT_THAT(loaded.output, testing::Not(HasSubstr("libxen"))) << program->name;
+  }
+}
+
 class Daemon : public testing::Test {
  protected:
   std::string file(const std::string& text) {

@@ -95,7 +95,7 @@ int list(const Arguments& arguments) {
 }
 
 // The disks that a changing command is for; complains and is empty when that is not clear.
-std::vector<GuestDisk> chosen(StatusOverview overview, const std::string& name) {
+std::vector<DiskStatusRow> chosen(StatusOverview overview, const std::string& name) {
   if (name.empty()) {
     if (overview.disks.empty()) {
       complain("there is no disk");
@@ -179,9 +179,9 @@ int change(const Arguments& arguments, const std::string& command) {
   if (!overview) {
     return kError;
   }
-  const std::vector<GuestDisk> disks = chosen(*overview, order->map);
+  const std::vector<DiskStatusRow> disks = chosen(*overview, order->map);
   bool done = !disks.empty();
-  for (const GuestDisk& disk : disks) {
+  for (const DiskStatusRow& disk : disks) {
     order->request["devid"] = disk.device_id();
     if (const auto answer = read_answer(
             ask_guest(run_directory, disk.domain, json_text(order->request), order->patience));

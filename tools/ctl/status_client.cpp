@@ -16,7 +16,7 @@
 
 #include "base/decimal.h"
 #include "base/unique_fd.h"
-#include "blkback/process/control_server.h"
+#include "blkback/control/control_protocol.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -129,7 +129,7 @@ void receive_more(Conversation& talk) {
   const std::string_view fresh(piece.data(), static_cast<std::size_t>(got));
   const std::size_t end = fresh.find('\n');
   talk.received.append(fresh.substr(0, end));
-  if (talk.received.size() > ControlServer::kMaxReplyBytes) {
+  if (talk.received.size() > kMaxControlReplyBytes) {
     talk.fail_with(Error{ErrorCode::protocol, "its answer is too long"});
   } else if (end != std::string_view::npos) {
     talk.outcome.emplace(std::move(talk.received));

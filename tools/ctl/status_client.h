@@ -1,5 +1,5 @@
 // Talks to the service and the guests' processes over their control sockets
-// (blkback/process/control_server.h). For the status all are asked at once and none is waited for
+// (blkback/control/control_protocol.h). For the status all are asked at once and none is waited for
 // longer than the given time, so that one process that does not answer delays nobody. Blocks; any
 // thread.
 #pragma once
@@ -15,7 +15,7 @@ namespace iscsi_blkback {
 
 struct StatusReply {
   std::optional<unsigned> domain;  // the guest's; nullopt: the service
-  // One line of JSON, not yet looked at, at most ControlServer::kMaxReplyBytes. unavailable: nobody
+  // One line of JSON, not yet looked at, at most kMaxControlReplyBytes. unavailable: nobody
   // listens on the socket any more; timed_out: no whole reply in time.
   Result<std::string> line;
 };

@@ -45,7 +45,7 @@ const json& list_at(const json& object, const char* key) {
 }
 
 // nullptr when there is none (yet).
-const json* map_of(const GuestDisk& disk) {
+const json* map_of(const DiskStatusRow& disk) {
   const auto found = disk.disk.find("map");
   return found != disk.disk.end() && found->is_object() ? &*found : nullptr;
 }
@@ -162,11 +162,11 @@ MultipathSnapshot map_snapshot(const json& map) {
 
 }  // namespace
 
-std::string GuestDisk::device_name() const {
+std::string DiskStatusRow::device_name() const {
   return fmt::format("dom{}/{}", domain, text_at(disk, "vdev"));
 }
 
-std::uint32_t GuestDisk::device_id() const {
+std::uint32_t DiskStatusRow::device_id() const {
   return number_at<std::uint32_t>(disk, "devid");
 }
 
@@ -214,7 +214,7 @@ StatusOverview read_status(const std::vector<StatusReply>& replies) {
 }
 
 void keep_only(StatusOverview& overview, std::string_view name) {
-  const auto other = [&](const GuestDisk& disk) {
+  const auto other = [&](const DiskStatusRow& disk) {
     if (name == disk.device_name() || name == text_at(disk.disk, "vdev")) {
       return false;
     }
@@ -226,7 +226,7 @@ void keep_only(StatusOverview& overview, std::string_view name) {
 
 PrintableLines topology_text(const StatusOverview& overview) {
   PrintableLines text;
-  for (const GuestDisk& disk : overview.disks) {
+  for (const DiskStatusRow& disk : overview.disks) {
     const std::string trouble = text_at(disk.disk, "hotplug_error");
     if (const json* map = map_of(disk)) {
       text.add(render_topology(map_snapshot(*map), disk.device_name()));
@@ -241,7 +241,7 @@ PrintableLines topology_text(const StatusOverview& overview) {
 json topology_json(const StatusOverview& overview) {
   json maps = json::array();
   json without = json::array();
-  for (const GuestDisk& disk : overview.disks) {
+  for (const DiskStatusRow& disk : overview.disks) {
     json about = disk.disk;
     about["domid"] = disk.domain;
     if (const json* map = map_of(disk)) {

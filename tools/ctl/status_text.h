@@ -14,9 +14,9 @@
 
 namespace iscsi_blkback {
 
-struct GuestDisk {
+struct DiskStatusRow {
   unsigned domain = 0;
-  nlohmann::json disk;  // an object, as in blkback/process/control_server.h
+  nlohmann::json disk;  // an object, as in blkback/control/control_protocol.h
 
   [[nodiscard]] std::string device_name() const;  // "dom5/xvda"
   [[nodiscard]] std::uint32_t device_id() const;
@@ -25,7 +25,7 @@ struct GuestDisk {
 struct StatusOverview {
   bool service_running = false;
   bool any_process = false;  // somebody answered, or at least holds a socket open
-  std::vector<GuestDisk> disks;
+  std::vector<DiskStatusRow> disks;
   std::vector<unsigned> unresponsive;  // guests
   // Sentences about processes that did not answer or cannot serve.
   std::vector<std::string> remarks;

@@ -15,6 +15,7 @@
 #include <functional>
 
 #include "base/unique_fd.h"
+#include "blkback/control/control_protocol.h"
 #include "tests/support/sim_reactor.h"
 #include "tests/support/temporary_folder.h"
 
@@ -119,7 +120,7 @@ TEST_F(ControlServerTest, AnswersThatComeLaterFindTheirClient) {
 TEST_F(ControlServerTest, RefusesARequestThatIsTooLong) {
   listen(echo);
   const UniqueFd fd = client();
-  send(fd, std::string(ControlServer::kMaxRequestBytes + 10, 'x'));
+  send(fd, std::string(kMaxControlRequestBytes + 10, 'x'));
   reactor_.run_for(10ms);
   EXPECT_THAT(receive(fd), HasSubstr("too long"));
   EXPECT_TRUE(closed_);

@@ -8,8 +8,8 @@
 
 #include "base/json_text.h"
 #include "base/printable_text.h"
+#include "blkback/control/control_protocol.h"
 #include "blkback/guest/xenbus_node.h"
-#include "blkback/process/control_server.h"
 #include "blkback/process/status_report.h"
 #include "tests/support/mem_xen.h"
 

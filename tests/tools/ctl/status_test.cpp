@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
-#include "blkback/process/control_server.h"
+#include "blkback/control/control_protocol.h"
 #include "tests/support/hostile_text.h"
 #include "tests/tools/command.h"
 #include "tools/ctl/status_text.h"
@@ -459,7 +459,7 @@ TEST_F(Ctl, HostileTextOfTheCommandLineDoesNotReachTheTerminal) {
 
 TEST_F(Ctl, EndlessReplyIsGivenUp) {
   plays_service();
-  plays_guest(5, std::string(ControlServer::kMaxReplyBytes + 10, 'x'));
+  plays_guest(5, std::string(kMaxControlReplyBytes + 10, 'x'));
   EXPECT_THAT(ctl("ll").errors, HasSubstr("its answer is too long"));
 }
 
