@@ -6,8 +6,6 @@
 #include <filesystem>
 #include <fstream>
 
-#include "tests/support/spawned_process.h"
-
 namespace iscsi_blkback {
 namespace {
 
@@ -69,25 +67,24 @@ bool IstgtProcess::available() {
   return ::geteuid() == 0 && ::access(kIstgt, X_OK) == 0;
 }
 
-IstgtProcess::IstgtProcess() : folder_(make_memory_folder("istgt")) {}
+IstgtProcess::IstgtProcess() = default;
 
 IstgtProcess::~IstgtProcess() {
   kill_spawned(process_);
-  remove_folder(folder_);
 }
 
 Result<void> IstgtProcess::write_configuration(const Options& options) const {
   const auto write = [this](const char* name, const std::string& text) {
-    const std::string path = folder_ + "/" + name;
+    const std::string path = folder_ / name;
     std::ofstream(path) << text;
     std::error_code ignored;
     std::filesystem::permissions(
         path, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write, ignored);
     return std::filesystem::exists(path);
   };
-  if (!write("auth", "") || !write("conf", fmt::format(kConfiguration, folder_, ports_[0],
+  if (!write("auth", "") || !write("conf", fmt::format(kConfiguration, folder_.path(), ports_[0],
                                                        ports_[1], options.queue_depth))) {
-    return fail(ErrorCode::io, "cannot write istgt's configuration in " + folder_);
+    return fail(ErrorCode::io, "cannot write istgt's configuration in " + folder_.path());
   }
   return {};
 }
@@ -97,19 +94,19 @@ Result<void> IstgtProcess::start(const Options& options) {
     return fail(ErrorCode::unavailable, "istgt needs root and the package istgt");
   }
   ports_ = free_ports(2);
-  if (folder_.empty() || ports_.empty()) {
+  if (ports_.empty()) {
     return fail(ErrorCode::io, "no folder or no free ports for istgt");
   }
-  if (auto made = make_disk_file(folder_ + "/disk.img", options.disk_bytes, false); !made) {
+  if (auto made = make_disk_file(folder_ / "disk.img", options.disk_bytes, false); !made) {
     return made;
   }
   if (auto written = write_configuration(options); !written) {
     return written;
   }
-  process_ = spawn({kIstgt, "-D", "-c", folder_ + "/conf"}, folder_);
+  process_ = spawn({kIstgt, "-D", "-c", folder_ / "conf"}, folder_.path());
   for (int attempt = 0; attempt < 500; ++attempt) {
     sleep_a_little();
-    if (says_that_it_serves(folder_ + "/log")) {
+    if (says_that_it_serves(folder_ / "log")) {
       return {};
     }
   }

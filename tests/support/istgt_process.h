@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "tests/support/spawned_process.h"
+#include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
 
@@ -40,7 +42,7 @@ class IstgtProcess {
  private:
   [[nodiscard]] Result<void> write_configuration(const Options& options) const;
 
-  std::string folder_;
+  TemporaryFolder folder_{memory_folder()};
   std::vector<std::uint16_t> ports_;  // the portal's, and that of its control socket
   pid_t process_ = -1;
 };

@@ -18,19 +18,9 @@
 
 namespace iscsi_blkback {
 
-std::string make_memory_folder(const std::string& name) {
-  std::string pattern =
-      (::access("/dev/shm", W_OK) == 0 ? "/dev/shm"
-                                       : std::filesystem::temp_directory_path().string()) +
-      "/iscsi-blkback-" + name + "-XXXXXX";
-  return ::mkdtemp(pattern.data()) != nullptr ? pattern : std::string();
-}
-
-void remove_folder(const std::string& folder) {
-  if (!folder.empty()) {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder, ignored);
-  }
+std::string memory_folder() {
+  return ::access("/dev/shm", W_OK) == 0 ? "/dev/shm"
+                                         : std::filesystem::temp_directory_path().string();
 }
 
 std::vector<std::uint16_t> free_ports(std::size_t count) {

@@ -14,9 +14,8 @@
 
 namespace iscsi_blkback {
 
-// An empty folder in memory; an empty text where there can be none.
-[[nodiscard]] std::string make_memory_folder(const std::string& name);
-void remove_folder(const std::string& folder);
+// Where a TemporaryFolder is in memory, if this host has such a place.
+[[nodiscard]] std::string memory_folder();
 
 // TCP ports of 127.0.0.1 that were free a moment ago, no two of them the same; empty on failure.
 [[nodiscard]] std::vector<std::uint16_t> free_ports(std::size_t count);

@@ -8,8 +8,6 @@
 #include <cerrno>
 #include <csignal>
 
-#include "tests/support/spawned_process.h"
-
 namespace iscsi_blkback {
 namespace {
 
@@ -28,23 +26,19 @@ bool TgtProcess::available() {
   return ::geteuid() == 0 && ::access(kTgtd, X_OK) == 0 && ::access(kTgtadm, X_OK) == 0;
 }
 
-TgtProcess::TgtProcess() : folder_(make_memory_folder("tgt")) {}
+TgtProcess::TgtProcess() = default;
 
 TgtProcess::~TgtProcess() {
   kill();
-  remove_folder(folder_);
 }
 
 std::string TgtProcess::disk_path(std::uint16_t lun) const {
-  return fmt::format("{}/disk{}.img", folder_, lun);
+  return folder_ / fmt::format("disk{}.img", lun);
 }
 
 Result<void> TgtProcess::start(const Options& options) {
   if (!available()) {
     return fail(ErrorCode::unavailable, "tgtd needs root and the package tgt");
-  }
-  if (folder_.empty()) {
-    return fail(ErrorCode::io, "cannot make a folder for tgtd");
   }
   if (auto made = make_disk_file(disk_path(), options.disk_bytes, options.filled); !made) {
     return made;
@@ -107,7 +101,7 @@ Result<void> TgtProcess::administer(const std::vector<std::string>& arguments) {
 }
 
 pid_t TgtProcess::run(const std::vector<std::string>& arguments) const {
-  return spawn(arguments, folder_, {"TGT_IPC_SOCKET", folder_ + "/control"});
+  return spawn(arguments, folder_.path(), {"TGT_IPC_SOCKET", folder_ / "control"});
 }
 
 void TgtProcess::signal(int number) {

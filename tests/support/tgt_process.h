@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "tests/support/spawned_process.h"
+#include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
 
@@ -53,7 +55,7 @@ class TgtProcess {
  private:
   [[nodiscard]] pid_t run(const std::vector<std::string>& arguments) const;
 
-  std::string folder_;
+  TemporaryFolder folder_{memory_folder()};
   std::vector<std::uint16_t> ports_;
   pid_t process_ = -1;
 };

@@ -12,20 +12,12 @@
 #include <vector>
 
 #include "blkback/guest/disk_device.h"
+#include "tests/support/no_portal_resolver.h"
 #include "tests/support/sim_reactor.h"
 
 namespace iscsi_blkback {
 
 using namespace std::chrono_literals;
-
-// Portals are numeric here.
-class NoInquirer final : public AsyncPortalResolver {
- public:
-  void resolve(const Portal&, const std::string&,
-               std::function<void(Result<std::vector<SocketAddress>>)>) override {}
-  void discover(const Portal&, const SessionOptions&, const std::string&,
-                std::function<void(Result<std::vector<Portal>>)>) override {}
-};
 
 // Notes what is asked; the test tells the events.
 class IdlePlane final : public DataPlane {
@@ -141,7 +133,7 @@ class DiskDeviceTest : public testing::Test, public DiskOwner {
 
   SimReactor reactor_{1};
   IdlePlane plane_;
-  PathDiscovery resolver_{reactor_, std::make_unique<NoInquirer>()};
+  PathDiscovery resolver_{reactor_, std::make_unique<NoPortalResolver>()};
   Configuration configuration_;
   LogLimiter log_;
   DiskDescription description_;

@@ -11,7 +11,7 @@
 namespace iscsi_blkback {
 namespace {
 
-using std::string_literals::operator""s;
+using namespace std::string_literals;
 using testing::HasSubstr;
 
 Designator t10(const std::string& value) {

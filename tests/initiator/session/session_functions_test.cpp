@@ -135,7 +135,7 @@ class UnansweredFunctionTest : public SessionFunctionsTest {
   }
 };
 
-TEST_F(UnansweredFunctionTest, APatientOneIsWaitedForAsLongAsTheConnectionLives) {
+TEST_F(UnansweredFunctionTest, OneWithoutADeadlineIsWaitedForAsLongAsTheConnectionLives) {
   TestFunction reset;
   reset.function.no_deadline = true;
   reset.submit(initiator.session, TaskFunction::logical_unit_reset);
@@ -147,7 +147,7 @@ TEST_F(UnansweredFunctionTest, APatientOneIsWaitedForAsLongAsTheConnectionLives)
   EXPECT_EQ(reset.outcome(), FunctionOutcome::connection_lost);
 }
 
-TEST_F(UnansweredFunctionTest, APatientOneDoesNotKeepStuckCommandsFromBeingAborted) {
+TEST_F(UnansweredFunctionTest, OneWithoutADeadlineDoesNotKeepStuckCommandsFromBeingAborted) {
   TestFunction reset;
   reset.function.no_deadline = true;
   reset.submit(initiator.session, TaskFunction::logical_unit_reset);
@@ -185,7 +185,7 @@ TEST_F(UnansweredFunctionTest, OneThatIsAbandonedBeforeItWasSentIsNotSent) {
   EXPECT_EQ(target->counters.resets, 0U);
 }
 
-TEST_F(SessionFunctionsTest, DoubtedCommandsAreAbortedSooner) {
+TEST_F(SessionFunctionsTest, CommandsWithAHastenedTimeoutAreAbortedSooner) {
   const TestCommand& command = stuck(0);
   const TestCommand& other = stuck(1);
   reactor.run_for(milliseconds(10));

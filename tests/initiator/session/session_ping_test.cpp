@@ -74,7 +74,7 @@ TEST_F(SessionPingTest, WhileNotLoggedInNothingHappens) {
   EXPECT_EQ(observer.answers, 0);
 }
 
-TEST_F(SessionPingTest, WhatIsDiscardedDoesNotArrive) {
+TEST_F(SessionPingTest, NothingArrivesInADetachedBuffer) {
   TestSession initiator(reactor, test_session_options());
   ASSERT_TRUE(initiator.start());
   const std::vector<std::byte> pattern = test_pattern(65536, 2);
@@ -93,7 +93,7 @@ TEST_F(SessionPingTest, WhatIsDiscardedDoesNotArrive) {
   EXPECT_EQ(other.data, pattern);
 }
 
-TEST_F(SessionPingTest, AReadThatTheConnectionIsReceivingIsNotDiscarded) {
+TEST_F(SessionPingTest, TheBufferOfAReadThatIsBeingReceivedIsNotDetached) {
   TestSession initiator(reactor, test_session_options());
   ASSERT_TRUE(initiator.start());
   reactor.network().set_buffers(test_address(1), 65536, 8192);

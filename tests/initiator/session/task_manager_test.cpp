@@ -206,7 +206,7 @@ TEST_F(TaskManagerTest, AFunctionThatIsNotAnsweredInItsTimeEndsTheConnection) {
   EXPECT_EQ(given_up_after, 20s);
 }
 
-TEST_F(TaskManagerTest, APatientOneWaits) {
+TEST_F(TaskManagerTest, OneWithoutADeadlineIsWaitedFor) {
   TaskManagement& reset = made.emplace_back();
   reset.no_deadline = true;
   start(reset, TaskFunction::logical_unit_reset);

@@ -14,20 +14,11 @@
 #include "multipath/fencing/barrier_use.h"
 #include "multipath/fencing/lun_write_barrier.h"
 #include "tests/simulation/host/product_configuration.h"
+#include "tests/support/no_portal_resolver.h"
 #include "tests/support/sim_barrier_jobs.h"
 
 namespace iscsi_blkback {
 namespace {
-
-// Portals of the simulation are numeric: nothing is ever looked up.
-class NoInquirer final : public AsyncPortalResolver {
- public:
-  void resolve(const Portal& /*portal*/, const std::string& /*target_name*/,
-               std::function<void(Result<std::vector<SocketAddress>>)> /*done*/) override {}
-  void discover(const Portal& /*at*/, const SessionOptions& /*session*/,
-                const std::string& /*target_name*/,
-                std::function<void(Result<std::vector<Portal>>)> /*done*/) override {}
-};
 
 // Somebody who is not of the simulated world, at the LUN's barrier.
 LunWriteBarrier enter_barrier(const std::string& run_directory, const Plan& plan, std::size_t lun) {
@@ -221,7 +212,7 @@ class ProductProcess::Inside {
                   : barrier_directory(environment.configuration.run_directory),
               {}, {}, &barrier_jobs),
         watched(plane, environment.io, environment.breakage),
-        resolver(environment.control, std::make_unique<NoInquirer>()),
+        resolver(environment.control, std::make_unique<NoPortalResolver>()),
         backend(GuestBackend::Environment{environment.control, environment.open_store,
                                           &environment.domains, watched, resolver},
                 environment.configuration, 0, environment.guest, environment.on_finished) {}

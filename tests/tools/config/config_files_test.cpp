@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/support/temporary_folder.h"
 #include "tests/tools/config/config_text.h"
 
 namespace iscsi_blkback {
@@ -17,11 +18,10 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 TEST(ConfigSecrets, PasswordsThatOthersMayReadAreRefused) {
-  std::string path = (std::filesystem::temp_directory_path() / "config-test-XXXXXX").string();
-  const int descriptor = ::mkstemp(path.data());
-  ASSERT_GE(descriptor, 0);
-  ::close(descriptor);
+  const TemporaryFolder folder;
+  const std::string path = folder / "iscsi-blkback.toml";
   std::ofstream(path) << kChap;
+  ::chmod(path.c_str(), 0600);
   ConfigurationFiles files;
   files.configuration = path;
   EXPECT_TRUE(read_configuration(files));
@@ -33,7 +33,6 @@ TEST(ConfigSecrets, PasswordsThatOthersMayReadAreRefused) {
   }
   std::ofstream(path) << "[defaults]\n";
   EXPECT_TRUE(read_configuration(files)) << "without passwords it is nobody's business";
-  std::filesystem::remove(path);
 }
 
 // --- The initiator's name
@@ -68,18 +67,15 @@ TEST(InitiatorName, RefusesNameThatIsNone) {
 class ConfigFiles : public testing::Test {
  protected:
   ConfigFiles() {
-    std::string pattern = testing::TempDir() + "config-XXXXXX";
-    folder_ = ::mkdtemp(pattern.data());
     files_.configuration = folder_ / "iscsi-blkback.toml";
     files_.initiator_name = folder_ / "initiatorname.iscsi";
   }
-  ~ConfigFiles() override { std::filesystem::remove_all(folder_); }
 
   static void write(const std::string& path, const std::string& text) {
     std::ofstream(path) << text;
   }
 
-  std::filesystem::path folder_;
+  TemporaryFolder folder_;
   ConfigurationFiles files_;
 };
 
