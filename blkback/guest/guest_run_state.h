@@ -43,7 +43,7 @@ struct GuestRunState {
 // xenstore's.
 [[nodiscard]] Result<DomainStatus> status_in_xenstore(XenStoreAccess& store, DomainId guest);
 
-// Whether xenstore has the guest's own folder; one that may not be read is there.
+// Whether xenstore has the guest's own folder; one that may not be read is there. The errors are xenstore's.
 [[nodiscard]] Result<bool> xenstore_has_guest(XenStoreAccess& store, DomainId guest);
 
 }  // namespace iscsi_blkback

@@ -7,8 +7,6 @@
 #include "blkback/guest/xenbus_node.h"
 
 namespace iscsi_blkback {
-namespace {}  // namespace
-
 GuestWatch::GuestWatch(Reactor& control, DomainInfo* domains, DomainId guest, LogLimiter& limiter,
                        Owner& owner)
     : control_(control),

@@ -113,11 +113,13 @@ class XenbusNode {
   [[nodiscard]] Result<XenbusStates> read_states(XenStoreAccess& store,
                                                  const std::string& frontend_path) const;
 
-  // The frontend's ring keys; invalid_argument: one sentence about what the guest got wrong.
+  // The frontend's ring keys. Errors: xenstore's; invalid_argument, one sentence about what the guest got
+  // wrong.
   [[nodiscard]] Result<FrontendRing> read_ring(XenStore& store, const std::string& frontend_path,
                                                const RingOffer& offer) const;
 
-  // Writes entries while the node's state is expected; conflict when it is not any more.
+  // Writes entries while the node's state is expected. Errors: conflict, when it is not any more;
+  // xenstore's.
   [[nodiscard]] Result<void> write(XenStore& store, XenbusState expected,
                                    const Entries& entries) const;
   [[nodiscard]] Result<void> write_state(XenStore& store, XenbusState expected,
@@ -126,7 +128,8 @@ class XenbusNode {
   // one, and nothing is written. An error may also say that it has no description any more.
   [[nodiscard]] Result<bool> write_for(XenStore& store, const DiskDescription& description,
                                        XenbusState expected, const Entries& entries) const;
-  // hotplug-status and hotplug-error, whatever the state is; nothing when the node has gone.
+  // hotplug-status and hotplug-error, whatever the state is; nothing when the node has gone. Errors, here
+  // and of remove(): xenstore's only.
   [[nodiscard]] Result<void> write_hotplug(XenStore& store, bool connected,
                                            const std::string& error) const;
   // A driver domain removes its own node in the end; in dom0 the toolstack does.

@@ -32,7 +32,8 @@ class EventDispatcher {
   EventDispatcher(const EventDispatcher&) = delete;
   EventDispatcher& operator=(const EventDispatcher&) = delete;
 
-  // handler hears the port until unbind(). Binding rings it once.
+  // handler hears the port until unbind(). Binding rings it once. Errors: the event channel's, for one
+  // that the guest does not offer.
   [[nodiscard]] Result<LocalPort> bind(DomainId domain, std::uint32_t remote_port,
                                        Handler& handler);
   void unbind(LocalPort port);

@@ -23,6 +23,7 @@ class RequestBuffers {
   RequestBuffers& operator=(const RequestBuffers&) = delete;
 
   // Gives each request its buffer and, unless max_indirect_segments is 0, its IndirectSegments. Once.
+  // The error: mmap()'s, for want of memory.
   [[nodiscard]] Result<void> allocate(std::vector<VbdRequest>& requests,
                                       std::uint32_t max_indirect_segments);
   // The request's data is about to be in its buffer.

@@ -10,10 +10,11 @@
 
 namespace iscsi_blkback {
 
+// file: its name, for messages. The error of both is invalid_argument, "FILE:LINE: " and one sentence about
+// the first mistake.
+[[nodiscard]] Result<Configuration> read_document(const toml::table& root, const std::string& file);
+
 // The same for a table of arrays alone, whose prio gives way to the ALUA that a LUN reports.
 [[nodiscard]] Result<ArrayTable> read_arrays(const toml::table& root, const std::string& file);
-
-// file: its name, for messages.
-[[nodiscard]] Result<Configuration> read_document(const toml::table& root, const std::string& file);
 
 }  // namespace iscsi_blkback
