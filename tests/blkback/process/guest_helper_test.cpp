@@ -21,7 +21,7 @@
 #include <thread>
 #include <vector>
 
-#include "blkback/process/control_server.h"
+#include "blkback/control/control_protocol.h"
 #include "tests/support/fake_xenstored.h"
 #include "tests/support/mem_faults.h"
 #include "tests/support/temporary_folder.h"
