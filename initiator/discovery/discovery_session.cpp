@@ -6,7 +6,7 @@
 #include <cstring>
 #include <utility>
 
-#include "initiator/login/portal_text.h"
+#include "initiator/login/target_address.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -18,12 +18,16 @@ constexpr std::chrono::seconds kLogoutPatience{1};
 constexpr std::uint32_t kInitialCmdSn = 1;
 
 SessionOptions login_options(const DiscoveryOptions& discovery, std::uint64_t random) {
+  ISCSI_BLKBACK_ASSERT(!discovery.addresses.empty());
   SessionOptions options;
   options.initiator_name = discovery.initiator_name;
   options.chap = discovery.chap;
   options.header_digest = discovery.header_digest;
   options.data_digest = discovery.data_digest;
   options.default_time2wait = options.default_time2retain = 0;
+  options.portal = discovery.addresses.front();
+  options.other_addresses.assign(discovery.addresses.begin() + 1, discovery.addresses.end());
+  options.login_timeout = discovery.timeout;
   options.isid[0] = 0x80;  // random (RFC 7143 11.12.5)
   for (std::size_t at = 1; at < options.isid.size(); ++at) {
     options.isid[at] = static_cast<std::uint8_t>(random >> (8 * at) & 0xff);
@@ -55,7 +59,6 @@ DiscoverySession::DiscoverySession(Reactor& reactor, DiscoveryOptions options,
                                    NameResolver& resolver, ChapMemory& chap_memory)
     : reactor_(reactor),
       options_(std::move(options)),
-      resolver_(resolver),
       login_options_(login_options(options_, reactor.random())),
       timer_(
           reactor, [](void* self) noexcept { static_cast<DiscoverySession*>(self)->on_timer(); },
@@ -65,8 +68,14 @@ DiscoverySession::DiscoverySession(Reactor& reactor, DiscoveryOptions options,
           this),
       rounds_left_(options_.rounds),
       chap_logins_(chap_memory, "discovery at " + options_.portal_name),
+      redirects_(
+          reactor, login_options_, chap_logins_.key(), resolver,
+          [](void* self, const Result<void>& found) noexcept {
+            static_cast<DiscoverySession*>(self)->on_address_found(found);
+          },
+          this),
       buffer_(kReceiveBytes) {
-  ISCSI_BLKBACK_ASSERT(!options_.addresses.empty() && options_.rounds != 0);
+  ISCSI_BLKBACK_ASSERT(options_.rounds != 0);
 }
 
 DiscoverySession::~DiscoverySession() {
@@ -122,7 +131,7 @@ void DiscoverySession::on_timer() {
   }
   if (state_ == State::pausing) {
     begin_round();
-    connect();
+    begin_login();
     return;
   }
   if (state_ == State::connecting && time_left() > Duration::zero()) {
@@ -147,7 +156,7 @@ void DiscoverySession::connect() {
   in_send_ = false;
   digests_ = {};
   timer_.start_after(std::min<Duration>(options_.connect_timeout, time_left()));
-  stream_ = reactor_.connect({.address = addresses_.front(),
+  stream_ = reactor_.connect({.address = redirects_.login_address(),
                               .interface_binding = options_.interface_binding,
                               .tcp_user_timeout = options_.timeout},
                              *this);
@@ -280,22 +289,13 @@ void DiscoverySession::take_login_response(BhsBytes bytes, std::span<const std::
       send(std::move(request));
       return;
     }
-    case Login::Progress::redirected: {
-      auto target = parse_target_address(login_->redirect_address());
-      if (!target) {
-        fail_attempt({ErrorCode::protocol, "it redirects to nowhere: " + target.error().message});
-        return;
+    case Login::Progress::redirected:
+      if (const auto followed = redirects_.redirect(login_->redirect_address(), false)) {
+        close();
+      } else {
+        fail_attempt({followed.error().code, "it " + followed.error().message});
       }
-      if (++hops_ > kMaxRedirectHops) {
-        fail_attempt({ErrorCode::protocol,
-                      fmt::format("it redirects in a circle, or more than {} times in a row",
-                                  kMaxRedirectHops)});
-        return;
-      }
-      redirect_ = std::move(*target);
-      close();
       return;
-    }
     case Login::Progress::complete:
       break;
   }
@@ -303,7 +303,8 @@ void DiscoverySession::take_login_response(BhsBytes bytes, std::span<const std::
   digests_ = negotiated.digests;
   exp_stat_sn_ = login_->numbers().stat_sn + 1;
   chap_logins_.succeeded(*login_, reactor_.now());
-  TargetAddress asked{.host = addresses_.front().host(), .port = addresses_.front().port()};
+  const SocketAddress& address = redirects_.login_address();
+  TargetAddress asked{.host = address.host(), .port = address.port()};
   if (negotiated.target_portal_group_tag_known) {
     asked.group_tag = negotiated.target_portal_group_tag;
   }
@@ -439,7 +440,7 @@ void DiscoverySession::on_closed(const Error& error) noexcept {
 void DiscoverySession::close() {
   state_ = State::closing;
   timer_.stop();
-  lookup_.reset();
+  redirects_.stop_looking_up();
   if (stream_ && !closed_) {
     stream_->reset();
     return;  // on_closed follows
@@ -473,75 +474,74 @@ void DiscoverySession::decide() {
     finish(std::move(*result_));
     return;
   }
-  if (redirect_) {
-    follow_redirect();
+  const bool address_has_failed = failure_.has_value() && !same_address_;
+  if (address_has_failed) {
+    note_trouble(*std::exchange(failure_, std::nullopt));
+  }
+  if (!address_has_failed && !redirects_.redirected()) {
+    begin_login();  // the first one, or there again
     return;
   }
-  if (failure_ && !same_address_) {
-    // Where a name has several, each address is named with its reason.
-    const Error failure = *std::exchange(failure_, std::nullopt);
-    const std::string address = addresses_.front().to_string();
-    const bool is_named =
-        address == options_.portal_name || failure.message.find(address) != std::string::npos;
-    if (trouble_.size() < kMaxTroubleBytes) {
-      trouble_ += fmt::format("{}{}{}{}", trouble_.empty() ? "" : "; ", is_named ? "" : address,
-                              is_named ? "" : ": ", failure.message);
-    }
-    trouble_code_ = failure.code;
-    addresses_.erase(addresses_.begin());
+  switch (redirects_.next()) {
+    case RedirectChain::Next::at_once:
+      begin_login();
+      return;
+    case RedirectChain::Next::looking_up:
+      state_ = State::looking_up;
+      timer_.start_at(deadline_);
+      return;
+    case RedirectChain::Next::after_back_off:
+      break;
   }
   // Silence has been waited for already.
-  if (addresses_.empty() && rounds_left_ != 0 && logins_ < kMaxLogins &&
-      trouble_code_ != ErrorCode::timed_out && time_left() > kPause) {
+  if (rounds_left_ != 0 && logins_ < kMaxLogins && trouble_code_ != ErrorCode::timed_out &&
+      time_left() > kPause) {
     state_ = State::pausing;
     timer_.start_after(kPause);
     return;
   }
-  if (addresses_.empty() || logins_ >= kMaxLogins) {
-    finish(fail(trouble_code_,
-                fmt::format("discovery at {} failed: {}", options_.portal_name, trouble_)));
-    return;
+  fail_for_good();
+}
+
+// Where a name has several, each address is named with its reason.
+void DiscoverySession::note_trouble(Error failure) {
+  const std::string address = redirects_.login_address().to_string();
+  const bool is_named =
+      address == options_.portal_name || failure.message.find(address) != std::string::npos;
+  if (trouble_.size() < kMaxTroubleBytes) {
+    trouble_ += fmt::format("{}{}{}{}", trouble_.empty() ? "" : "; ", is_named ? "" : address,
+                            is_named ? "" : ": ", failure.message);
   }
-  connect();
+  trouble_code_ = failure.code;
+  redirects_.failed(failure);
 }
 
 void DiscoverySession::begin_round() {
   --rounds_left_;
-  addresses_ = options_.addresses;
-  hops_ = 0;
+  redirects_.start();
   trouble_.clear();
 }
 
-void DiscoverySession::follow_redirect() {
-  const TargetAddress target = *std::exchange(redirect_, std::nullopt);
-  const std::string host = with_zone_of(addresses_.front().host(), target.host);
-  if (const auto address = SocketAddress::parse(host, target.port)) {
-    addresses_.front() = *address;
+void DiscoverySession::begin_login() {
+  if (logins_ == kMaxLogins) {
+    fail_for_good();
+  } else {
     connect();
-    return;
   }
-  state_ = State::looking_up;
-  timer_.start_at(deadline_);
-  lookup_ = resolver_.look_up(
-      reactor_, chap_logins_.key(), target.host, target.port,
-      [](void* self, Result<std::vector<SocketAddress>> addresses) noexcept {
-        static_cast<DiscoverySession*>(self)->on_resolved(std::move(addresses));
-      },
-      this);
 }
 
-void DiscoverySession::on_resolved(Result<std::vector<SocketAddress>> addresses) {
-  if (state_ != State::looking_up) {
-    return;
+void DiscoverySession::on_address_found(const Result<void>& found) {
+  if (found) {
+    begin_login();
+  } else {
+    fail_attempt({found.error().code, "it " + found.error().message});
   }
-  if (!addresses) {
-    fail_attempt({addresses.error().code, "it redirects, but " + addresses.error().message});
-    return;
-  }
-  lookup_.reset();
-  addresses_.erase(addresses_.begin());
-  addresses_.insert(addresses_.begin(), addresses->begin(), addresses->end());
-  connect();
+}
+
+void DiscoverySession::fail_for_good() {
+  finish(fail(trouble_code_,
+              fmt::format("discovery at {} failed: {}", options_.portal_name,
+                          trouble_.empty() ? "its redirects lead to no end" : trouble_)));
 }
 
 void DiscoverySession::finish(Result<Discovery> discovery) {

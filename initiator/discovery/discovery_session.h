@@ -1,7 +1,7 @@
 // DiscoverySession: asks one portal for all its targets (SendTargets=All, RFC 7143 4.3 and appendix
 // C): a login with SessionType=Discovery, text requests until the answer is complete, a logout. On
-// the way it follows redirects, tries each address of the portal's name and each CHAP offer that is
-// worth it (ChapLadder). What refuses is asked again if the options say so. Once, within its time
+// the way it follows redirects and tries each address of the portal's name (RedirectChain) and each
+// CHAP offer that is worth it (ChapLadder). What refuses is asked again if the options say so. Once, within its time
 // limit. Reactor thread.
 #pragma once
 
@@ -16,9 +16,9 @@
 #include "base/result.h"
 #include "initiator/discovery/send_targets.h"
 #include "initiator/login/chap_logins.h"
+#include "initiator/login/redirect_chain.h"
 #include "initiator/login/resolve.h"
 #include "initiator/login/session_options.h"
-#include "initiator/login/target_address.h"
 #include "initiator/pdu/pdu.h"
 
 namespace iscsi_blkback {
@@ -74,7 +74,6 @@ class DiscoverySession final : private ByteStream::Owner {
   };
   static constexpr std::chrono::milliseconds kPause{500};
   static constexpr std::uint32_t kMaxLogins = 64;
-  static constexpr std::uint32_t kMaxRedirectHops = 10;
   static constexpr std::uint32_t kMaxTextRequests = 65536;
   static constexpr std::uint32_t kTag = 1;  // of everything: there is one task at a time
 
@@ -103,18 +102,19 @@ class DiscoverySession final : private ByteStream::Owner {
   // Leaves the connection; what comes next is decided when it has gone.
   void close();
   void fail_attempt(Error why);
-  void follow_redirect();
-  void on_resolved(Result<std::vector<SocketAddress>> addresses);
+  void on_address_found(const Result<void>& found);
   void decide();
+  void note_trouble(Error failure);
   void begin_round();
+  void begin_login();
+  void fail_for_good();
   void finish(Result<Discovery> discovery);
   [[nodiscard]] Duration time_left() const;
   [[nodiscard]] const char* doing() const;
 
   Reactor& reactor_;
   const DiscoveryOptions options_;
-  NameResolver& resolver_;
-  SessionOptions login_options_;
+  const SessionOptions login_options_;
   State state_ = State::idle;
   Timer timer_;
   Deferred decide_;
@@ -124,14 +124,10 @@ class DiscoverySession final : private ByteStream::Owner {
   Done done_ = nullptr;
   void* owner_ = nullptr;
 
-  // What is left to be tried.
-  std::vector<SocketAddress> addresses_;  // the first is the current one
   std::uint32_t logins_ = 0;
-  std::uint32_t hops_ = 0;
   std::uint32_t rounds_left_ = 0;
-  std::optional<TargetAddress> redirect_;
-  std::unique_ptr<NameLookup> lookup_;
   ChapLogins chap_logins_;
+  RedirectChain redirects_;
   std::optional<Error> failure_;  // of this attempt
   bool same_address_ = false;     // another CHAP offer, or the same once more
   std::string trouble_;           // of all attempts

@@ -68,7 +68,7 @@ Session::Session(Reactor& reactor, SessionOptions options, NameResolver& resolve
       retry_timer_(
           reactor, [](void* self) noexcept { static_cast<Session*>(self)->connect(); }, this),
       redirects_(
-          reactor, options_, resolver,
+          reactor, options_, options_.target_name, resolver,
           [](void* self, const Result<void>& found) noexcept {
             static_cast<Session*>(self)->on_address_found(found);
           },

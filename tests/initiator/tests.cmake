@@ -7,6 +7,7 @@ iscsi_blkback_test(initiator_test
     initiator/login/chap_test.cpp
     initiator/login/login_test.cpp
     initiator/login/portal_text_test.cpp
+    initiator/login/redirect_chain_test.cpp
     initiator/lun/logical_unit_test.cpp
     initiator/pdu/digest_test.cpp
     initiator/pdu/pdu_bytes_test.cpp
@@ -28,7 +29,6 @@ iscsi_blkback_test(initiator_test
     initiator/session/logout_sequence_test.cpp
     initiator/session/pdu_sender_test.cpp
     initiator/session/receive_pacer_test.cpp
-    initiator/session/redirect_chain_test.cpp
     initiator/session/reject_test.cpp
     initiator/session/relogin_backoff_test.cpp
     initiator/session/session_address_test.cpp

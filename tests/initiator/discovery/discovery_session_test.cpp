@@ -546,6 +546,26 @@ TEST_F(DiscoverySessionTest, RedirectsThatLeadNowhereEndIt) {
   EXPECT_THAT(error(), HasSubstr("in time while looking up"));
 }
 
+TEST_F(DiscoverySessionTest, WhereNoAddressOfARedirectAnswersThePortalsNextOneIsTried) {
+  ScriptedTarget other(reactor, test_address(2));
+  options.addresses = {test_address(1), test_address(2)};
+  resolver.addresses = {test_address(4), test_address(5)};
+  start();
+  answer_login(next_login_request(), {"TargetAddress=san2.example"}, true, 0x0101);
+  play(other, {"TargetName=iqn.a:b"});
+  EXPECT_EQ(targets(), "iqn.a:b@10.0.0.2");
+}
+
+TEST_F(DiscoverySessionTest, RedirectsOfManyAddressesHaveAnEnd) {
+  options.addresses.assign(20, test_address(1));
+  start();
+  for (int login = 0; login < 64; ++login) {
+    ASSERT_FALSE(result) << login;
+    answer_login(next_login_request(), {"TargetAddress=10.0.0.1"}, true, 0x0101);
+  }
+  EXPECT_THAT(error(), HasSubstr("failed: 10.0.0.1:3260: it redirects in a circle"));
+}
+
 TEST_F(DiscoverySessionTest, EachAddressIsTried) {
   options.addresses = {test_address(4), test_address(5), test_address(1)};
   start();

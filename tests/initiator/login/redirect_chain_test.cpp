@@ -1,5 +1,5 @@
 // RedirectChain: where each login goes, after failures and along redirects.
-#include "initiator/session/redirect_chain.h"
+#include "initiator/login/redirect_chain.h"
 
 #include <gmock/gmock.h>
 
@@ -59,7 +59,7 @@ class RedirectChainTest : public testing::Test {
     return options;
   }
   RedirectChain make(const SessionOptions& options) {
-    return {reactor, options, names,
+    return {reactor, options, options.target_name, names,
             [](void* self, const Result<void>& result) noexcept {
               static_cast<RedirectChainTest*>(self)->found.push_back(result);
             },

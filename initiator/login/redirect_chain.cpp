@@ -1,4 +1,4 @@
-#include "initiator/session/redirect_chain.h"
+#include "initiator/login/redirect_chain.h"
 
 #include <fmt/format.h>
 
@@ -15,8 +15,10 @@ constexpr std::size_t kMaxAddressTrouble = 600;
 }  // namespace
 
 RedirectChain::RedirectChain(Reactor& reactor, const SessionOptions& options,
-                             NameResolver& resolver, Found found, void* owner)
+                             std::string on_behalf_of, NameResolver& resolver, Found found,
+                             void* owner)
     : options_(options),
+      on_behalf_of_(std::move(on_behalf_of)),
       reactor_(reactor),
       resolver_(resolver),
       found_(found),
@@ -125,7 +127,7 @@ RedirectChain::Next RedirectChain::follow() {
   }
   lookup_timer_.start_after(options_.login_timeout);
   lookup_ = resolver_.look_up(
-      reactor_, options_.target_name, target_.host, target_.port,
+      reactor_, on_behalf_of_, target_.host, target_.port,
       [](void* self, Result<std::vector<SocketAddress>> addresses) noexcept {
         static_cast<RedirectChain*>(self)->on_resolved(std::move(addresses));
       },

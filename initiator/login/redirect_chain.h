@@ -1,8 +1,8 @@
 // RedirectChain: where the next login of a session goes. Its portal may have several addresses of
 // one name: each has its turn when a login by the one before has failed, then comes the back-off. A
 // target may redirect a login: a temporary redirect is for one login; where permanent ones lead is
-// where logins begin from then on, until one fails there. Its Session owns it and logs in. Reactor
-// thread.
+// where logins begin from then on, until one fails there. Its Session or DiscoverySession owns it and
+// logs in. Reactor thread.
 #pragma once
 
 #include <cstddef>
@@ -25,9 +25,10 @@ class RedirectChain {
   // After Next::looking_up, once and from the reactor: login_address() is known now, or why not
   // (unavailable, timed_out), as text that goes behind the name of who has redirected.
   using Found = void (*)(void* owner, const Result<void>& found) noexcept;
-  // What is referred to outlives it.
-  RedirectChain(Reactor& reactor, const SessionOptions& options, NameResolver& resolver,
-                Found found, void* owner);
+  // options: the addresses of the portal, and login_timeout, which a look-up has as well. on_behalf_of:
+  // see NameResolver::look_up(). What is referred to outlives it.
+  RedirectChain(Reactor& reactor, const SessionOptions& options, std::string on_behalf_of,
+                NameResolver& resolver, Found found, void* owner);
 
   // All is forgotten: the next login goes to the portal's first address.
   void start();
@@ -69,6 +70,7 @@ class RedirectChain {
   void forget_redirects();
 
   const SessionOptions& options_;
+  const std::string on_behalf_of_;
   Reactor& reactor_;
   NameResolver& resolver_;
   const Found found_;
