@@ -74,14 +74,8 @@ constexpr void store_be(std::byte* to, Number value) {
 [[nodiscard]] constexpr std::uint16_t load_be16(const std::byte* from) {
   return byte_order_detail::load_be<std::uint16_t>(from);
 }
-[[nodiscard]] constexpr std::uint32_t load_be24(const std::byte* from) {
-  return static_cast<std::uint32_t>(byte_order_detail::load_bytes<3>(from));
-}
 [[nodiscard]] constexpr std::uint32_t load_be32(const std::byte* from) {
   return byte_order_detail::load_be<std::uint32_t>(from);
-}
-[[nodiscard]] constexpr std::uint64_t load_be48(const std::byte* from) {
-  return byte_order_detail::load_bytes<6>(from);
 }
 [[nodiscard]] constexpr std::uint64_t load_be64(const std::byte* from) {
   return byte_order_detail::load_be<std::uint64_t>(from);
@@ -91,14 +85,8 @@ constexpr void store_be(std::byte* to, Number value) {
 constexpr void store_be16(std::byte* to, std::uint16_t value) {
   byte_order_detail::store_be(to, value);
 }
-constexpr void store_be24(std::byte* to, std::uint32_t value) {
-  byte_order_detail::store_bytes<3>(to, value);
-}
 constexpr void store_be32(std::byte* to, std::uint32_t value) {
   byte_order_detail::store_be(to, value);
-}
-constexpr void store_be48(std::byte* to, std::uint64_t value) {
-  byte_order_detail::store_bytes<6>(to, value);
 }
 constexpr void store_be64(std::byte* to, std::uint64_t value) {
   byte_order_detail::store_be(to, value);

@@ -55,7 +55,6 @@ class DiskIdentity {
   // As the first path has told it, with the size of the disk, and the names that all have told.
   [[nodiscard]] const LogicalUnitIdentity& lun() const { return lun_; }
   [[nodiscard]] const std::string& target_name() const { return target_name_; }
-  [[nodiscard]] std::uint16_t lun_number() const { return lun_number_; }
   // What a command may transfer at most, by whichever path; 0: not known.
   [[nodiscard]] std::uint32_t piece_sectors() const { return piece_sectors_; }
   // What it may deallocate, likewise.

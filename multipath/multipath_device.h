@@ -56,6 +56,8 @@ class MultipathDevice final : public BlockDevice,
   // as this disk's operator wrote it, for its rules and messages; empty: as the session has it. The
   // error is a sentence: the disk has this path already, or still, or kMaxPaths of them.
   Result<void> add_path(Session& session, std::uint16_t lun, std::string portal_name = {});
+  // Before a session is made for another path: the error that add_path() would have for want of room.
+  [[nodiscard]] Result<void> has_room() const { return paths_.has_room(options_.alias); }
 
   // Takes the path out of use; see above. Observer::on_path_removed() follows, unless close() comes
   // before. The error is a sentence: the disk has no such path, or no other one.

@@ -134,8 +134,7 @@ bool LogicalUnit::do_without_answer() {
   return true;
 }
 
-void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request,
-                             ForceUnitAccess fua) const {
+void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request) const {
   task.lun = lun_;
   task.data = request.data;
   task.data_length_bytes = static_cast<std::uint32_t>(request.length_bytes());
@@ -153,14 +152,14 @@ void LogicalUnit::prepare_io(ScsiTask& task, const BlockRequest& request,
     case BlockOperation::read:
       task.direction = DataDirection::in;
       task.cdb = is_long || uses_16_byte_form(scsi_operation::kRead10, scsi_operation::kRead16)
-                     ? read16_cdb(block, count, fua)
-                     : read10_cdb(block32, count16, fua);
+                     ? read16_cdb(block, count)
+                     : read10_cdb(block32, count16);
       return;
     case BlockOperation::write:
       task.direction = DataDirection::out;
       task.cdb = is_long || uses_16_byte_form(scsi_operation::kWrite10, scsi_operation::kWrite16)
-                     ? write16_cdb(block, count, fua)
-                     : write10_cdb(block32, count16, fua);
+                     ? write16_cdb(block, count)
+                     : write10_cdb(block32, count16);
       return;
     case BlockOperation::flush:
       task.direction = DataDirection::none;
@@ -281,16 +280,6 @@ void LogicalUnit::prepare_unmap(ScsiTask& task, std::span<const SectorRange> ran
   }
   prepare(task, unmap_cdb(static_cast<std::uint16_t>(bytes)), DataDirection::out,
           buffer.first(bytes));
-}
-
-void LogicalUnit::prepare_write_zeros(ScsiTask& task, SectorRange range, bool unmap,
-                                      std::span<std::byte> buffer) const {
-  ISCSI_BLKBACK_ASSERT(buffer.size() >= logical_block_bytes_);
-  const std::span<std::byte> zeros = buffer.first(logical_block_bytes_);
-  std::fill(zeros.begin(), zeros.end(), std::byte{0});
-  const BlockRange blocks = in_blocks(range);
-  prepare(task, write_same16_cdb(blocks.block, blocks.block_count, unmap), DataDirection::out,
-          zeros);
 }
 
 void LogicalUnit::prepare_report_target_port_groups(ScsiTask& task, std::span<std::byte> buffer,

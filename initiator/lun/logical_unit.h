@@ -130,8 +130,7 @@ class LogicalUnit {
   // on_complete and owner and submits it. Buffers are the caller's, and like the task untouched
   // until completion. Sectors and requests: within the geometry that identify() gave, aligned to
   // the logical block.
-  void prepare_io(ScsiTask& task, const BlockRequest& request,
-                  ForceUnitAccess fua = ForceUnitAccess::no) const;
+  void prepare_io(ScsiTask& task, const BlockRequest& request) const;
   // The same of a discard. form: unmap or write_same. parameters: of the command, as long as it is
   // under way.
   using DiscardParameters = std::array<std::byte, unmap_list_bytes(1)>;
@@ -169,10 +168,6 @@ class LogicalUnit {
   // unmap_list_bytes(ranges.size()).
   void prepare_unmap(ScsiTask& task, std::span<const SectorRange> ranges,
                      std::span<std::byte> buffer) const;
-  // Zeros, by WRITE SAME(16). unmap: by deallocation where the LUN can. At most
-  // limits.max_write_same_blocks; buffer: a logical block.
-  void prepare_write_zeros(ScsiTask& task, SectorRange range, bool unmap,
-                           std::span<std::byte> buffer) const;
 
   // Into buffer; see target_port_groups.h.
   void prepare_report_target_port_groups(ScsiTask& task, std::span<std::byte> buffer,

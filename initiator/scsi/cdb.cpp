@@ -25,23 +25,15 @@ Cdb with_operation(std::uint8_t operation) {
   return cdb;
 }
 
-std::uint8_t fua_bit(ForceUnitAccess fua) {
-  return fua == ForceUnitAccess::yes ? 0x08 : 0x00;
-}
-
-Cdb block_command10(std::uint8_t operation, std::uint32_t block, std::uint16_t block_count,
-                    ForceUnitAccess fua) {
+Cdb block_command10(std::uint8_t operation, std::uint32_t block, std::uint16_t block_count) {
   Cdb cdb = with_operation(operation);
-  cdb[1] = fua_bit(fua);
   put(cdb, 2, block);
   put(cdb, 7, block_count);
   return cdb;
 }
 
-Cdb block_command16(std::uint8_t operation, std::uint64_t block, std::uint32_t block_count,
-                    ForceUnitAccess fua) {
+Cdb block_command16(std::uint8_t operation, std::uint64_t block, std::uint32_t block_count) {
   Cdb cdb = with_operation(operation);
-  cdb[1] = fua_bit(fua);
   put(cdb, 2, block);
   put(cdb, 10, block_count);
   return cdb;
@@ -108,30 +100,28 @@ Cdb report_luns_cdb(std::uint32_t allocation_bytes) {
   return cdb;
 }
 
-Cdb read10_cdb(std::uint32_t block, std::uint16_t block_count, ForceUnitAccess fua) {
-  return block_command10(scsi_operation::kRead10, block, block_count, fua);
+Cdb read10_cdb(std::uint32_t block, std::uint16_t block_count) {
+  return block_command10(scsi_operation::kRead10, block, block_count);
 }
 
-Cdb write10_cdb(std::uint32_t block, std::uint16_t block_count, ForceUnitAccess fua) {
-  return block_command10(scsi_operation::kWrite10, block, block_count, fua);
+Cdb write10_cdb(std::uint32_t block, std::uint16_t block_count) {
+  return block_command10(scsi_operation::kWrite10, block, block_count);
 }
 
-Cdb read16_cdb(std::uint64_t block, std::uint32_t block_count, ForceUnitAccess fua) {
-  return block_command16(scsi_operation::kRead16, block, block_count, fua);
+Cdb read16_cdb(std::uint64_t block, std::uint32_t block_count) {
+  return block_command16(scsi_operation::kRead16, block, block_count);
 }
 
-Cdb write16_cdb(std::uint64_t block, std::uint32_t block_count, ForceUnitAccess fua) {
-  return block_command16(scsi_operation::kWrite16, block, block_count, fua);
+Cdb write16_cdb(std::uint64_t block, std::uint32_t block_count) {
+  return block_command16(scsi_operation::kWrite16, block, block_count);
 }
 
 Cdb synchronize_cache10_cdb(std::uint32_t block, std::uint16_t block_count) {
-  return block_command10(scsi_operation::kSynchronizeCache10, block, block_count,
-                         ForceUnitAccess::no);
+  return block_command10(scsi_operation::kSynchronizeCache10, block, block_count);
 }
 
 Cdb synchronize_cache16_cdb(std::uint64_t block, std::uint32_t block_count) {
-  return block_command16(scsi_operation::kSynchronizeCache16, block, block_count,
-                         ForceUnitAccess::no);
+  return block_command16(scsi_operation::kSynchronizeCache16, block, block_count);
 }
 
 void begin_unmap_list(std::size_t ranges, std::span<std::byte> list) {
@@ -158,7 +148,7 @@ Cdb unmap_cdb(std::uint16_t list_bytes) {
 }
 
 Cdb write_same16_cdb(std::uint64_t block, std::uint32_t block_count, bool unmap) {
-  Cdb cdb = block_command16(scsi_operation::kWriteSame16, block, block_count, ForceUnitAccess::no);
+  Cdb cdb = block_command16(scsi_operation::kWriteSame16, block, block_count);
   cdb[1] = unmap ? 0x08 : 0x00;
   return cdb;
 }

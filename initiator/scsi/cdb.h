@@ -53,17 +53,10 @@ inline constexpr std::uint8_t kTargetPortGroupsAction = 0x0a;  // of MAINTENANCE
 [[nodiscard]] Cdb read_capacity16_cdb(std::uint32_t allocation_bytes);
 [[nodiscard]] Cdb report_luns_cdb(std::uint32_t allocation_bytes);
 
-// Whether a write is answered only when the medium, not just a cache, has the data; a read, read
-// from the medium.
-enum class ForceUnitAccess : bool { no, yes };
-[[nodiscard]] Cdb read10_cdb(std::uint32_t block, std::uint16_t block_count,
-                             ForceUnitAccess fua = ForceUnitAccess::no);
-[[nodiscard]] Cdb write10_cdb(std::uint32_t block, std::uint16_t block_count,
-                              ForceUnitAccess fua = ForceUnitAccess::no);
-[[nodiscard]] Cdb read16_cdb(std::uint64_t block, std::uint32_t block_count,
-                             ForceUnitAccess fua = ForceUnitAccess::no);
-[[nodiscard]] Cdb write16_cdb(std::uint64_t block, std::uint32_t block_count,
-                              ForceUnitAccess fua = ForceUnitAccess::no);
+[[nodiscard]] Cdb read10_cdb(std::uint32_t block, std::uint16_t block_count);
+[[nodiscard]] Cdb write10_cdb(std::uint32_t block, std::uint16_t block_count);
+[[nodiscard]] Cdb read16_cdb(std::uint64_t block, std::uint32_t block_count);
+[[nodiscard]] Cdb write16_cdb(std::uint64_t block, std::uint32_t block_count);
 // block_count 0: from block to the end. The answer comes only when it is done (IMMED 0).
 [[nodiscard]] Cdb synchronize_cache10_cdb(std::uint32_t block = 0, std::uint16_t block_count = 0);
 [[nodiscard]] Cdb synchronize_cache16_cdb(std::uint64_t block = 0, std::uint32_t block_count = 0);

@@ -18,9 +18,8 @@ Result<void> DiskPaths::add(const ResolvedPortal& where) {
                                           : "is there already"));
     }
   }
-  if (disk_paths_.size() == kMaxPaths) {
-    return fail(ErrorCode::exhausted,
-                fmt::format("the disk has {} paths already, no more are made", kMaxPaths));
+  if (auto room = device_.has_room(); !room) {
+    return room;
   }
   SessionOptions options = session_;
   options.target_name = where.target_name;

@@ -15,13 +15,19 @@ Result<std::uint32_t> PathSet::number_for(const Session& session, std::uint16_t 
     return fail(ErrorCode::conflict,
                 fmt::format("{} has the path by {} already", disk_name, portal_name));
   }
+  if (auto room = has_room(disk_name); !room) {
+    return tl::unexpected(room.error());
+  }
   const auto unused = std::find(slots_.begin(), slots_.end(), nullptr);
-  const auto index = static_cast<std::uint32_t>(unused - slots_.begin());
-  if (index == kMaxPaths) {
+  return static_cast<std::uint32_t>(unused - slots_.begin());
+}
+
+Result<void> PathSet::has_room(const std::string& disk_name) const {
+  if (all_.size() == kMaxPaths) {
     return fail(ErrorCode::exhausted,
                 fmt::format("{} has {} paths already, no more are made", disk_name, kMaxPaths));
   }
-  return index;
+  return {};
 }
 
 Result<Path*> PathSet::removable(const Session& session, std::uint16_t lun,

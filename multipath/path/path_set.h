@@ -31,6 +31,8 @@ class PathSet {
   [[nodiscard]] Result<std::uint32_t> number_for(const Session& session, std::uint16_t lun,
                                                  const std::string& portal_name,
                                                  const std::string& disk_name) const;
+  // Only the last of these errors.
+  [[nodiscard]] Result<void> has_room(const std::string& disk_name) const;
   // The path that is to be removed. The error is a sentence: the disk has no such path, or no other
   // one.
   [[nodiscard]] Result<Path*> removable(const Session& session, std::uint16_t lun,

@@ -14,9 +14,7 @@ constexpr std::array<std::byte, 9> kBytes = {std::byte{0xff}, std::byte{0x01}, s
 TEST(ByteOrder, LoadsTheFirstByteAsTheHighest) {
   const std::byte* unaligned = kBytes.data() + 1;
   EXPECT_EQ(load_be16(unaligned), 0x0182U);
-  EXPECT_EQ(load_be24(unaligned), 0x018203U);
   EXPECT_EQ(load_be32(unaligned), 0x018203f4U);
-  EXPECT_EQ(load_be48(unaligned), 0x018203f40506U);
   EXPECT_EQ(load_be64(unaligned), 0x018203f40506e708U);
   EXPECT_EQ(load_be16(kBytes.data()), 0xff01U);
 }
@@ -36,9 +34,7 @@ void expect_store(Store store, Value value, const std::byte* expected) {
 TEST(ByteOrder, StoresExactlyItsBytes) {
   const std::byte* expected = kBytes.data() + 1;
   expect_store<2>(store_be16, std::uint16_t{0x0182}, expected);
-  expect_store<3>(store_be24, std::uint32_t{0x018203}, expected);
   expect_store<4>(store_be32, std::uint32_t{0x018203f4}, expected);
-  expect_store<6>(store_be48, std::uint64_t{0x018203f40506}, expected);
   expect_store<8>(store_be64, std::uint64_t{0x018203f40506e708}, expected);
 }
 

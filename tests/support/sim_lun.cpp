@@ -88,7 +88,6 @@ SimScsiResult SimLun::execute(const Cdb& cdb, std::span<const std::byte> data, s
     return check_condition(SenseKey::illegal_request, kInvalidOperation);
   }
   if (const auto range = transfer_of(cdb)) {
-    counters.fua_writes += range->write && (cdb[1] & 0x08) != 0 ? 1 : 0;
     return transfer(*range, data);
   }
   switch (cdb[0]) {

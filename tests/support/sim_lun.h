@@ -133,7 +133,6 @@ class SimLun {
     std::uint64_t reads = 0;
     std::uint64_t writes = 0;
     std::uint64_t flushes = 0;
-    std::uint64_t fua_writes = 0;
     std::uint64_t unmaps = 0;
     std::uint64_t write_sames = 0;
     std::uint64_t others = 0;

@@ -351,21 +351,6 @@ TEST_F(LogicalUnitCommandsTest, ModeSense10WhereThereIsNo6) {
   EXPECT_TRUE(identity->write_protected) << "whichever way";
 }
 
-TEST_F(LogicalUnitCommandsTest, WriteWithForceUnitAccess) {
-  BlockRequest request;
-  request.operation = BlockOperation::write;
-  request.sector = 2;
-  request.sector_count = 1;
-  request.data = buffer.data();
-  unit.prepare_io(task, request);
-  run();
-  EXPECT_EQ(lun->counters.fua_writes, 0U);
-  unit.prepare_io(task, request, ForceUnitAccess::yes);
-  run();
-  EXPECT_TRUE(task.succeeded());
-  EXPECT_EQ(lun->counters.fua_writes, 1U);
-}
-
 TEST_F(LogicalUnitCommandsTest, UnmapOfSeveralRanges) {
   fill(std::byte{7});
   const std::array<LogicalUnit::SectorRange, 2> ranges = {
@@ -384,20 +369,6 @@ TEST_F(LogicalUnitCommandsTest, RefusedUnmapBringsItsSense) {
   run();
   EXPECT_FALSE(task.succeeded());
   EXPECT_EQ(task.sense.code(), 0x2100);
-}
-
-TEST_F(LogicalUnitCommandsTest, ZerosByWriteSame) {
-  fill(std::byte{7});
-  for (const bool unmap : {false, true}) {
-    std::fill(buffer.begin(), buffer.end(), std::byte{0xee});
-    unit.prepare_write_zeros(task, {.sector = 8, .sector_count = 4000}, unmap, buffer);
-    EXPECT_EQ(task.cdb[1], unmap ? 0x08 : 0x00);
-    run();
-    EXPECT_TRUE(task.succeeded());
-    EXPECT_TRUE(sectors_are(8, 4000, std::byte{0}));
-    EXPECT_TRUE(sectors_are(4008, 1, std::byte{7}));
-    fill(std::byte{7});
-  }
 }
 
 TEST_F(LogicalUnitCommandsTest, DiscardInTheFormThatTheLunHas) {
@@ -449,7 +420,12 @@ TEST_F(LogicalUnitCommandsTest, DeallocationInLogicalBlocksOf4096) {
   big.prepare_unmap(task, ranges, buffer);
   run();
   EXPECT_TRUE(task.succeeded());
-  big.prepare_write_zeros(task, {.sector = 40, .sector_count = 8}, false, buffer);
+  BlockRequest request;
+  request.operation = BlockOperation::discard;
+  request.sector = 40;
+  request.sector_count = 8;
+  LogicalUnit::DiscardParameters parameters;
+  big.prepare_discard(task, request, DiscardForm::write_same, parameters);
   EXPECT_EQ(task.data_length_bytes, 4096U);
   run();
   EXPECT_TRUE(task.succeeded());

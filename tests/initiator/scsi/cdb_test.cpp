@@ -44,14 +44,6 @@ TEST(Cdb, ReadsAndWrites) {
              {0x8a, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0});
 }
 
-TEST(Cdb, ForceUnitAccess) {
-  expect_cdb(write10_cdb(1, 2, ForceUnitAccess::yes), {0x2a, 0x08, 0, 0, 0, 1, 0, 0, 2});
-  expect_cdb(write16_cdb(1, 2, ForceUnitAccess::yes),
-             {0x8a, 0x08, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2});
-  EXPECT_EQ(read10_cdb(1, 2, ForceUnitAccess::yes)[1], 0x08);
-  EXPECT_EQ(read16_cdb(1, 2, ForceUnitAccess::yes)[1], 0x08);
-}
-
 TEST(Cdb, SynchronizeCache) {
   expect_cdb(synchronize_cache10_cdb(), {0x35});
   expect_cdb(synchronize_cache16_cdb(), {0x91});

@@ -16,8 +16,7 @@ class TgtCommandsTest : public TgtTest {
     session->submit(io.task);
     ASSERT_TRUE(run(io)) << session->last_error().message;
   }
-  void write(std::uint64_t sector, std::size_t bytes, std::byte value,
-             ForceUnitAccess fua = ForceUnitAccess::no) {
+  void write(std::uint64_t sector, std::size_t bytes, std::byte value) {
     Io io;
     io.data.assign(bytes, value);
     BlockRequest request;
@@ -25,7 +24,7 @@ class TgtCommandsTest : public TgtTest {
     request.sector = sector;
     request.sector_count = static_cast<std::uint32_t>(bytes / kSectorBytes);
     request.data = io.data.data();
-    unit->prepare_io(io.task, request, fua);
+    unit->prepare_io(io.task, request);
     run_prepared(io);
     EXPECT_TRUE(io.task.succeeded()) << sense_text(io.task.sense);
   }
@@ -55,14 +54,6 @@ class TgtCommandsTest : public TgtTest {
   std::array<std::byte, 4096> buffer{};
 };
 
-TEST_F(TgtCommandsTest, WritesThroughTheCache) {
-  ASSERT_TRUE(logged_in());
-  const auto identity = identify();
-  ASSERT_TRUE(identity) << identity.error().message;
-  write(8, 4096, std::byte{5}, ForceUnitAccess::yes);
-  EXPECT_EQ(read(8, 4096), std::vector<std::byte>(4096, std::byte{5}));
-}
-
 TEST_F(TgtCommandsTest, LogicalBlocksOf4096) {
   ASSERT_TRUE(logged_in());
   ASSERT_TRUE(tgt.add_lun(2, kDiskBytes, 4096));
@@ -76,7 +67,7 @@ TEST_F(TgtCommandsTest, LogicalBlocksOf4096) {
   EXPECT_EQ(read(72, 4096), std::vector<std::byte>(4096, std::byte{0}));
 }
 
-TEST_F(TgtCommandsTest, DeallocatesAndWritesZeros) {
+TEST_F(TgtCommandsTest, DeallocatesInBothForms) {
   ASSERT_TRUE(tgt.administer({"--mode", "logicalunit", "--op", "update", "--tid", "1", "--lun", "1",
                               "--params", "thin_provisioning=1"}));
   ASSERT_TRUE(logged_in());
@@ -95,7 +86,11 @@ TEST_F(TgtCommandsTest, DeallocatesAndWritesZeros) {
   EXPECT_EQ(read(0, 32768), std::vector<std::byte>(32768, std::byte{0}));
   EXPECT_EQ(read(64, 32768), std::vector<std::byte>(32768, std::byte{9}));
   EXPECT_EQ(read(128, 32768), std::vector<std::byte>(32768, std::byte{0}));
-  unit->prepare_write_zeros(io.task, {.sector = 64, .sector_count = 64}, false, buffer);
+  BlockRequest request;
+  request.operation = BlockOperation::discard;
+  request.sector = request.sector_count = 64;
+  LogicalUnit::DiscardParameters parameters;
+  unit->prepare_discard(io.task, request, DiscardForm::write_same, parameters);
   run_prepared(io);
   EXPECT_TRUE(io.task.succeeded()) << sense_text(io.task.sense);
   EXPECT_EQ(read(64, 32768), std::vector<std::byte>(32768, std::byte{0}));
