@@ -63,8 +63,8 @@ struct SessionOptions {
   std::chrono::milliseconds logout_timeout{5000};
   std::chrono::milliseconds noop_out_interval{5000};  // 0: none
   std::chrono::milliseconds noop_out_timeout{5000};
-  // With commands outstanding and nothing received for this long, a NOP-Out asks at once, and the
-  // path is suspect: see multipath/path/stall_detector.h. 0: never.
+  // With commands outstanding and nothing received for this long, a NOP-Out asks at once, and who
+  // observes the session hears that it is silent. 0: never.
   std::chrono::milliseconds stall_probe{200};
   // ... and when nothing has arrived for this long in all, the connection is dropped.
   std::chrono::milliseconds path_timeout{2000};

@@ -1,6 +1,8 @@
 // What a LUN answers when it is asked who it is: INQUIRY, vital product data pages, READ CAPACITY
 // and REPORT LUNS, parsed with bounds. Pure functions: bytes is what really arrived, and every
-// length inside it is checked against that.
+// length inside it is checked against that. Errors, of all of them: protocol, what arrived is cut off,
+// another page or impossible; unsupported, blocks of a size that no disk can have here, or a LUN that
+// READ CAPACITY(10) cannot tell the size of. The message is one sentence.
 #pragma once
 
 #include <cstddef>

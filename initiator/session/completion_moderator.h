@@ -91,12 +91,14 @@ class CompletionModerator {
     probing,  // as watching, for a moment in between
     resting,  // gathering brought nothing, or cost too much; the target may change
   };
-  // Without gathering, a receive that brings fewer answers on average is worth a wait: so few, or
-  // less than a sixteenth of the queue, ...
+  // Gather only if receives bring fewer answers on average than this, or than a sixteenth of the
+  // commands at the target, ...
   static constexpr std::uint32_t kFewAnswers = 4;
-  // ... unless each costs so much that the wake-ups are nothing beside it.
+  // ... and the answers are smaller than this: beside the cost of a larger one, a wake-up's does not
+  // matter.
   static constexpr std::size_t kLargeAnswerBytes = 16 * 1024;
-  // With gathering, it has to bring as many half answers, or the wait was for nothing.
+  // Stop when gathering brings fewer than 1.5 answers per receive (counted in halves, to stay with
+  // integers).
   static constexpr std::uint32_t kWorthwhileHalves = 3;
   // Sixteenths of the commands at the target whose answers a receive waits for. What is left has
   // to keep the target busy until the next ones reach it.

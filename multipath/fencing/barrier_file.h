@@ -11,8 +11,11 @@
 //
 // The file has the names of its LUN, which are read and written by whoever holds the BarrierFolder
 // only. Where the LUN turns out to be that of another file, this one is forwarded there, for good.
-// Reactor thread; opening and locking are system calls that do not wait. What is mapped is
-// allocated before it is touched, as a full file system would end the process (SIGBUS). Everything
+// Thread: its owner's. BarrierThread has it while a disk enters or follows its file, and does there what
+// is file I/O: opening, names, is_current(), the search for removed files. On the reactor's thread are
+// locks, which do not wait, and the memory for a path's first nexus. The service's control thread looks
+// at files that no disk has (barrier_use.h). What is mapped is allocated before it is touched, as a full
+// file system would end the process (SIGBUS). Everything
 // read from the file counts as hostile: times and lengths are bounded, texts end in their fields.
 #pragma once
 
@@ -34,7 +37,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "multipath/fencing/barrier_names.h"
-#include "multipath/groups/path_selector.h"
+#include "multipath/path/path_mask.h"
 
 namespace iscsi_blkback {
 
@@ -174,8 +177,10 @@ class SharedField {
 class BarrierFile {
  public:
   // The folder is made where it does not exist. key: not empty; names the LUN, whatever it
-  // contains. Errors: one sentence with the file's path.
+  // contains. Errors, of all three: one sentence with the file's path; the system call's; conflict,
+  // something else is there.
   [[nodiscard]] static Result<BarrierFile> open(const std::string& folder, std::string_view key);
+  // Made where it does not exist.
   [[nodiscard]] static Result<BarrierFile> open_path(const std::string& path);
   // What a file says of its LUN, without its being mapped: for a search among many.
   struct About {
@@ -190,7 +195,7 @@ class BarrierFile {
   [[nodiscard]] static std::string path_of(const std::string& folder, std::string_view key);
   // Whether a file of this name has this layout.
   [[nodiscard]] static bool is_barrier_file(std::string_view file_name);
-  // One that exists, of whichever LUN.
+  // Of whichever LUN. not_found: there is none.
   [[nodiscard]] static Result<BarrierFile> open_existing(const std::string& path);
 
   BarrierFile() = default;
@@ -209,7 +214,7 @@ class BarrierFile {
   [[nodiscard]] barrier_layout::Nexus& nexus(std::size_t index, std::uint32_t path) const {
     return memory_->nexuses[index][path];
   }
-  // The nexuses of the first so many paths, as zeros where they were not there yet.
+  // The nexuses of paths 0 to paths - 1, as zeros where they were not there yet. The error: no space.
   [[nodiscard]] Result<void> allocate_nexuses(std::size_t index, std::uint32_t paths) const;
   // As the file has them; what is no name is passed over.
   [[nodiscard]] BarrierNames names() const;

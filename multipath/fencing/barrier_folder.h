@@ -43,7 +43,8 @@ class BarrierFolder {
 
   // The LUN's file: that of its names, or that of its key, which is made where there is none. From
   // then on it has these names, and all other files with one of them are forwarded to it. in_use:
-  // where the disk is already; null: nowhere, or in a file that was removed or is forwarded.
+  // where the disk is already; null: nowhere, or in a file that was removed or is forwarded. Errors: one
+  // sentence, see BarrierFile; conflict, a file is forwarded to none of this program's.
   [[nodiscard]] Result<Found> find(const std::string& key, const BarrierNames& names,
                                    const BarrierFile* in_use) const;
 

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "multipath/fencing/barrier_file.h"
-#include "multipath/groups/path_selector.h"
+#include "multipath/path/path_mask.h"
 
 namespace iscsi_blkback {
 

@@ -4,11 +4,10 @@
 // WriteFence. Reactor thread.
 //
 //   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive and no
-//                       other disk at it says otherwise (Session::may_reset): ends the
-//                       commands of every nexus, so that our own are let finish first; requests
-//                       pause for that long. No other host may use the LUN: at the source of a
-//                       migration another one does, so that a suspended disk is not reset.
-//                       The guest's requests wait kDrainTime and kResetPause at most, see below.
+//                       other disk at it says otherwise (Session::may_reset). It ends the commands
+//                       of every nexus, so our own may finish first, and new requests wait meanwhile:
+//                       kDrainTime and kResetPause at most, see below. No other host may use the LUN:
+//                       at the source of a migration another one does, so a suspended disk sends none.
 //   PREEMPT AND ABORT   (SPC-4 5.13) where paths have registered keys: ends the commands of the
 //                       nexus whose key it names, and of no other.
 //
@@ -23,18 +22,18 @@
 //     for writes that were lost that long before it was sent.
 // What a reset costs the guest. It ends all commands of the LUN, those of other sessions without an
 // answer, so that none of ours shall be there when it is executed:
-//  1. New requests wait until those outstanding are answered: kDrainTime at most, else it is not
-//     sent, and tried again after a while, twice as long each time.
+//  1. New requests wait until those outstanding are answered, kDrainTime at most. If some are still not
+//     answered then, the reset is not sent but tried again after a pause, which doubles each time.
 //  2. It is sent, and new requests wait for its answer: kResetPause at most. Targets execute a
 //     reset when they take it from the connection, and answer it when what it ends has come to its
 //     end, which can take as long as the late write is stuck (LIO, tgt). So what is sent after that
-//     pause is safe from it at those, and not held up by what may take for ever.
-//  3. The answer is waited for all the same, for as long as its connection lives, without another
-//     reset; that it does not come is held against nobody. When it comes after the pause, the
-//     target may be one that executes a reset late, and what was sent since may have ended with it,
-//     silently. Nothing of that was executed, or all that is left of it is data that is to be
-//     written again: what is not answered in an eighth of command_timeout is aborted, and goes
-//     again when the target confirms that it is gone (TaskManager).
+//     pause is safe from the reset at those targets, and is not held up by an answer that may never come.
+//  3. The answer is waited for all the same, without another reset, for as long as its connection
+//     lives; a connection is not dropped because the answer does not come. If it comes after the
+//     pause, the target may be one that executes a reset late, which may then have ended commands that
+//     were sent since the pause, without answering them. They were not executed, or are writes of data
+//     that is to be written again: commands that are not answered in an eighth of command_timeout are
+//     aborted, and go again when the target confirms that they are gone (TaskManager).
 //
 // quiesce_time, which makes no use of the target, must be longer than the target's own timeout for
 // connections; the settling is over far sooner. And since it costs other requests something, a

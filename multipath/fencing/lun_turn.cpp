@@ -315,7 +315,7 @@ void LunTurn::look() {
   if (closing_) {
     return;
   }
-  const LunWriteBarrier::Others others = barrier_.look_again(reactor_.now());
+  const LunWriteBarrier::Others others = barrier_.look(reactor_.now());
   fence_dead_holders(others.dead);
   if (others.overtaken && !std::exchange(overtaken_, true)) {
     owner_.on_overtaken();

@@ -73,16 +73,6 @@ bool LunWriteBarrier::learn(const BarrierNames& told) {
   return !names_are_told_;
 }
 
-Result<bool> LunWriteBarrier::follow_file() {
-  if (!entered()) {
-    return false;
-  }
-  BarrierFollow follow = begin_follow();
-  follow.seeks_removed = false;
-  follow.run();
-  return end_follow(std::move(follow), {});
-}
-
 BarrierFollow LunWriteBarrier::begin_follow() {
   return {.folder = folder_,
           .key = key_,
@@ -204,13 +194,6 @@ void LunWriteBarrier::set_unfenced(PathMask paths, bool anywhere, TimePoint unti
   tell_if_not_running();
 }
 
-void LunWriteBarrier::set_use(HolderUse use, std::uint64_t vm, TimePoint now) {
-  if (resumes(use)) {
-    (void)follow_file();  // where a disk that has taken the guest over may be
-  }
-  tell_use(use, vm, now);
-}
-
 bool LunWriteBarrier::resumes(HolderUse use) const {
   return entered() && !overtaken_ && use == HolderUse::runs && use_of(own()) != HolderUse::runs;
 }
@@ -266,18 +249,13 @@ void LunWriteBarrier::leave_place(TimePoint now) {
   view_ = BarrierFile();
 }
 
-LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
-  search_removed(now);
-  return look_again(now);
-}
-
 void LunWriteBarrier::search_removed(TimePoint now) {
   if (entered() && removed_.sought()) {
     removed_.found(file_.holders_of_removed_files(names_), file_, now, holder_.quiesce_time);
   }
 }
 
-LunWriteBarrier::Others LunWriteBarrier::look_again(TimePoint now) {
+LunWriteBarrier::Others LunWriteBarrier::look(TimePoint now) {
   if (!entered()) {
     return {};
   }
@@ -406,7 +384,5 @@ void LunWriteBarrier::reinstated(const PredecessorPath& predecessor) {
   file_.unlock(predecessor.slot);
   file_.note_change();
 }
-
-namespace {}  // namespace
 
 }  // namespace iscsi_blkback

@@ -30,7 +30,7 @@
 // (Others::overtaken).
 //
 // Where the file is removed while disks are in use (an operator, a service that cleans folders),
-// each of them goes to the one that is there now (follow_file()), with its turn, and whoever comes
+// each of them goes to the one that is there now (BarrierFollow), with its turn, and whoever comes
 // meanwhile waits for that: the kernel's list of locks tells of them.
 //
 // All disks of a LUN have one file, by whichever of its names they know it (barrier_names.h). Where
@@ -39,9 +39,8 @@
 // written included, and stay in the order in which they came.
 //
 // What is told costs a store where something changes, and asking whether anything has changed one
-// load. File I/O is what enter(), search_removed() and BarrierFollow::run() do, and what stands on
-// them (look(), follow_file(), set_use()): for other threads than a reactor's, as long as they have
-// the object, and for tests. All else is on a reactor's thread: beside what is mapped, locks on
+// load. File I/O is what enter(), search_removed() and BarrierFollow::run() do: on another thread than a
+// reactor's, which has the object meanwhile. All else is on a reactor's thread: beside what is mapped, locks on
 // bytes of the file for each slot of another disk (fcntl(2), F_OFD_SETLK: without a wait, and none
 // where the disk is alone), the closing of files, and the memory for a path's first nexus.
 #pragma once
@@ -64,7 +63,7 @@
 #include "multipath/fencing/barrier_slot.h"
 #include "multipath/fencing/holders_elsewhere.h"
 #include "multipath/fencing/place_in_line.h"
-#include "multipath/groups/path_selector.h"
+#include "multipath/path/path_mask.h"
 
 namespace iscsi_blkback {
 
@@ -120,17 +119,17 @@ class LunWriteBarrier {
 
   [[nodiscard]] bool entered() const { return file_.valid(); }
   // A path tells these names of the LUN, by that target. True: some are not told to others yet,
-  // which follow_file() does.
+  // which the next BarrierFollow does.
   [[nodiscard]] bool learn(const LunNames& told, const std::string& target_name);
   [[nodiscard]] bool learn(const BarrierNames& told);
-  // From time to time; nothing happens as long as the file is where it was, and has the LUN's
-  // names. The error is one sentence: the disk is not seen by those that come now, unless a later
-  // call succeeds. True: other disks at the LUN, which knew it by another name, had not seen this
-  // one, nor this one them.
-  [[nodiscard]] Result<bool> follow_file();
-  // The same in three steps, of which the middle one, BarrierFollow::run(), needs neither this
-  // object nor its thread; a search for disks with removed files goes with it. One at a time.
+  // From time to time the disk follows its file; nothing happens as long as that is where it was,
+  // and has the LUN's names. In three steps, of which the middle one, BarrierFollow::run(), needs
+  // neither this object nor its thread; a search for disks with removed files goes with it. One at
+  // a time.
   [[nodiscard]] BarrierFollow begin_follow();
+  // The error is one sentence: the disk is not seen by those that come now, unless a later one
+  // succeeds. True: other disks at the LUN, which knew it by another name, had not seen this one, nor
+  // this one them.
   [[nodiscard]] Result<bool> end_follow(BarrierFollow follow, TimePoint now);
   // The disk has moved to another file where no such search has been made yet: the next
   // BarrierFollow is due at once.
@@ -145,8 +144,7 @@ class LunWriteBarrier {
   // paths: all of them, 0: none. anywhere: also where no path is known any more. until: of the
   // last.
   void set_unfenced(PathMask paths, bool anywhere, TimePoint until);
-  void set_use(HolderUse use, std::uint64_t vm, TimePoint now);
-  // The same without a look for the file. Where the guest is resumed, follow_file() comes before.
+  // Where the guest is resumed, the file is followed before: see resumes().
   void tell_use(HolderUse use, std::uint64_t vm, TimePoint now);
   [[nodiscard]] bool resumes(HolderUse use) const;
   // Nothing is sent any more. What may still be executed is for others what a dead disk has left.
@@ -158,9 +156,8 @@ class LunWriteBarrier {
   [[nodiscard]] bool changed() const {
     return entered() && SharedField(file_.header().changes).load() != seen_changes_;
   }
+  // By what is mapped, and by what the last search for disks with removed files has found.
   [[nodiscard]] Others look(TimePoint now);
-  // The same by what the last search for disks with removed files has found.
-  [[nodiscard]] Others look_again(TimePoint now);
   void search_removed(TimePoint now);
   // The nexus of a dead holder's path; nullopt: what its slot says is no nexus, or the slot is
   // another disk's by now.

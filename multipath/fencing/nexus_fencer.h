@@ -19,8 +19,8 @@
 // next login, which is a fence itself:
 //  - when the session comes up by itself, the fence session stops at once, whatever it was doing,
 //    and what it says after that is ignored;
-//  - a fence session that is in has done its work and stops at once: the session's own login then
-//    finds nothing to fight with, and if it was faster, the fence session has ended already;
+//  - a fence session that has logged in has done its work and stops at once, before the session's
+//    own next login can meet it; if that login came first, the target has ended the fence session;
 //  - what remains is a fence login that reaches the target just after the session's own: it ends
 //    that session, which then logs in once more. So that this cannot go on, the fence of a session
 //    that was lost just after it came up beside a fence session starts with a delay, twice as long

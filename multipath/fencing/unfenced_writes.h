@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "multipath/groups/path_selector.h"
 #include "multipath/path/login_nexus.h"
+#include "multipath/path/path_mask.h"
 
 namespace iscsi_blkback {
 

@@ -2,12 +2,13 @@
 // AND ABORT can name its nexus, and how that is taken back when the path ends. Owned by Path.
 // Reactor thread.
 //
-// A registration is one nexus's at one logical unit, and outlives the session. Both ways go by
-// REGISTER AND IGNORE EXISTING KEY: a process that was killed has left its key there, and where an
-// answer was lost nobody knows what is registered. With key 0 it takes back what this nexus has
-// registered, and does nothing where that is nothing; so also at another logical unit that the
-// LUN's number may lead to by then. It may be answered long after nobody waits for it any more; who
-// uses the same nexus by then, because the path was added again, registers once more.
+// A registration belongs to one nexus at one logical unit, and outlives the session. Registering and
+// taking back are both a REGISTER AND IGNORE EXISTING KEY, because the key that is there may not be
+// known: a process that was killed has left its own, or the answer to an earlier command was lost. Key 0
+// takes back what this nexus has registered; where it has registered nothing, the command changes
+// nothing. So it does no harm at another logical unit to which the LUN's number may have come to lead.
+// The target may execute it late, when the path has been added again and the same nexus is in use: the
+// new PrRegistration then registers once more.
 #pragma once
 
 #include <array>

@@ -130,9 +130,11 @@ bool Hedger::let_go_of_buffer(Request& request) {
   if (request.block->data == nullptr) {
     return true;  // a flush
   }
+  // A mistake that the simulation makes on purpose, to see that it is noticed: the guest's buffer counts
+  // as free while the session may still receive into it. With the buffer of a Hedge it would be a use of
+  // freed memory in the simulation itself.
   if (!discards_answered_reads_ && request.is_guests) {
-    return true;  // the canary gives away the guest's buffers; a hedge's would be no memory any
-                  // more
+    return true;
   }
   return request.path->session().detach_buffer(request.task);
 }

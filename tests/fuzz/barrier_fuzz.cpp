@@ -8,13 +8,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <string>
 
 #include "multipath/fencing/barrier_use.h"
-#include "multipath/fencing/lun_write_barrier.h"
+#include "tests/support/blocking_barrier.h"
+#include "tests/support/temporary_folder.h"
 
 namespace {
 
@@ -27,26 +27,6 @@ void require(bool condition) {
     __builtin_trap();
   }
 }
-
-// A folder of this process's, which goes when it ends.
-class Folder {
- public:
-  Folder() {
-    std::string made = (std::filesystem::temp_directory_path() / "barrier-fuzz-XXXXXX").string();
-    require(::mkdtemp(made.data()) != nullptr);
-    path_ = made;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // An empty input has no address, which memcpy() does not take even for no bytes.
 void copy(void* to, const std::uint8_t* from, std::size_t bytes) {
@@ -84,7 +64,7 @@ BarrierNames own_names() {
 }
 
 // Names as the input has them, in a file of their own; where that is forwarded to, too.
-void fill_names(const Folder& folder, const std::uint8_t* data, std::size_t size) {
+void fill_names(const TemporaryFolder& folder, const std::uint8_t* data, std::size_t size) {
   const auto file = BarrierFile::open(folder.path(), "names");
   require(file.has_value());
   file->header().names_used = 0;
@@ -109,16 +89,16 @@ void fill_names(const Folder& folder, const std::uint8_t* data, std::size_t size
           std::filesystem::path(forwarded_to).parent_path() == folder.path());
 }
 
-void come_and_go(const Folder& folder) {
-  auto barrier = LunWriteBarrier::enter(
+void come_and_go(const TemporaryFolder& folder) {
+  auto barrier = BlockingBarrier::enter(
       folder.path(), "lun", {.name = "xvda of guest 5", .quiesce_time = std::chrono::seconds(60)},
       {}, own_names());
   if (!barrier) {
     return;  // every slot is taken by a dead disk that is not harmless
   }
-  const LunWriteBarrier::Others others = barrier->look(kNow);
+  const BlockingBarrier::Others others = barrier->look(kNow);
   require(others.in_use_by.empty() && others.late_writes_of.empty());  // nobody lives here
-  for (const LunWriteBarrier::DeadHolder& dead : others.dead) {
+  for (const BlockingBarrier::DeadHolder& dead : others.dead) {
     require(dead.until > kNow && dead.until <= kNow + barrier_layout::kLongestQuiesceTime);
     for (std::uint32_t path = 0; path < kMaxPaths; ++path) {
       const auto nexus = barrier->nexus_of({dead.slot, dead.turn, path});
@@ -138,7 +118,7 @@ void come_and_go(const Folder& folder) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const Folder folder;
+  static const TemporaryFolder folder;
   // Where an earlier input has led.
   for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
     const std::string name = entry.path().stem();

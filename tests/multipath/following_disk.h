@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "multipath/fencing/lun_write_barrier.h"
 #include "tests/multipath/multipath_fixture.h"
+#include "tests/support/blocking_barrier.h"
 #include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
@@ -105,8 +105,8 @@ class FollowingDisk : public MultipathTest {
   }
 
   // Another shared disk at the LUN of device_, without a device.
-  LunWriteBarrier enter_beside() {
-    auto barrier = LunWriteBarrier::enter(
+  BlockingBarrier enter_beside() {
+    auto barrier = BlockingBarrier::enter(
         folder_.path(), lun_barrier_key(barrier_name_of(device_->names()), target_options_.name, 0),
         {.name = "beside", .shared = true, .quiesce_time = options_.quiesce_time});
     EXPECT_TRUE(barrier);

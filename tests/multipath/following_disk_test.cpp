@@ -517,9 +517,9 @@ TEST_F(FollowingDiskTest, ThatRunsHoldsItsReadsAsLongAsWritesOfAnotherOneMayLand
 TEST_F(FollowingDiskTest, ThatRunsIsToldOfADeathAlsoWithoutTheService) {
   options_.shared = true;
   start();
-  LunWriteBarrier dead = enter_beside();
+  BlockingBarrier dead = enter_beside();
   dead.set_outstanding(0, true);
-  dead = LunWriteBarrier();  // killed
+  dead = BlockingBarrier();  // killed
   reactor_.run_for(milliseconds(1100));
   GuestRequest& held = write(0, 8, 1);
   reactor_.run_for(options_.quiesce_time - seconds(2));
@@ -620,7 +620,7 @@ TEST_F(FollowingDiskTest, SaysSoWhenItsTurnAtTheFolderDoesNotCome) {
 TEST_F(FollowingDiskTest, IsNotServedWhereAsManyUseTheLunAsCan) {
   options_.shared = true;
   start();
-  std::vector<LunWriteBarrier> others;
+  std::vector<BlockingBarrier> others;
   while (others.size() + 1 < barrier_layout::kSlots) {
     others.push_back(enter_beside());
   }
@@ -631,7 +631,7 @@ TEST_F(FollowingDiskTest, IsNotServedWhereAsManyUseTheLunAsCan) {
               HasSubstr("128 disks of this host use the LUN"));
   others.back().leave();
   EXPECT_TRUE(reactor_.run_until([&] { return next->ready_calls() == 1; }, seconds(2)));
-  for (LunWriteBarrier& other : others) {
+  for (BlockingBarrier& other : others) {
     other.leave();
   }
 }

@@ -230,14 +230,14 @@ TEST_F(FollowingGuestTest, KeepsItsLunThoughItsProcessEndsBeforeItsDiskIsClosed)
   const TemporaryFolder left;
   std::filesystem::copy(folder_.path(), left.path());
   const auto enter = [&](const char* name, std::uint64_t vm) {
-    auto barrier = LunWriteBarrier::enter(
+    auto barrier = BlockingBarrier::enter(
         left.path(), lun_barrier_key(barrier_name_of(device_->names()), target_options_.name, 0),
         {.name = name, .vm = vm, .quiesce_time = options_.quiesce_time}, reactor_.now());
     EXPECT_TRUE(barrier);
     return std::move(*barrier);
   };
-  LunWriteBarrier waiting = enter("another guest's", kVm + 1);
-  LunWriteBarrier next = enter("the guest's next", kVm);
+  BlockingBarrier waiting = enter("another guest's", kVm + 1);
+  BlockingBarrier next = enter("the guest's next", kVm);
   EXPECT_FALSE(waiting.look(reactor_.now()).may_write());
   EXPECT_FALSE(next.look(reactor_.now()).may_write());
   const TimePoint harmless_at = reactor_.now() + options_.quiesce_time;

@@ -2,8 +2,8 @@
 // meanwhile.
 #include <filesystem>
 
-#include "multipath/fencing/lun_write_barrier.h"
 #include "tests/blkback/guest/guest_backend_fixture.h"
+#include "tests/support/blocking_barrier.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -235,7 +235,7 @@ class GuestBackendMigration : public GuestBackendTest {
   }
   // As another process on this host sees it.
   [[nodiscard]] bool another_disk_may_write(const std::string& wwid) {
-    auto other = LunWriteBarrier::enter(barriers_.path(), lun_barrier_key(wwid, kTargetName, 1),
+    auto other = BlockingBarrier::enter(barriers_.path(), lun_barrier_key(wwid, kTargetName, 1),
                                         {.name = "another disk"});
     EXPECT_TRUE(other);
     const bool may_write = other && other->look(reactor_.now()).may_write();
@@ -379,9 +379,9 @@ TEST_F(GuestBackendMigration, AWriteAtASilentPathIsFencedAsSoonAsTheGuestIsSuspe
 class GuestBackendPlace : public GuestBackendTest {
  protected:
   // A disk of guest 6, which waits for the LUN.
-  LunWriteBarrier wait_for_the_lun() {
+  BlockingBarrier wait_for_the_lun() {
     const auto file = std::filesystem::directory_iterator(barriers_.path())->path().filename();
-    auto other = LunWriteBarrier::enter(
+    auto other = BlockingBarrier::enter(
         barriers_.path(), file.stem().string(),
         {.name = "xvda of guest 6", .vm = 6, .domain = 6, .quiesce_time = 60s}, reactor_.now());
     EXPECT_TRUE(other);
@@ -395,7 +395,7 @@ TEST_F(GuestBackendPlace, IsKeptForAGuestThatIsSaved) {
   const FakeDisk xvda = disk();
   FakeFrontend& guest = serve(xvda);
   do_io(guest);
-  LunWriteBarrier other = wait_for_the_lun();
+  BlockingBarrier other = wait_for_the_lun();
   xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend});
   xen_.store().fire_special("@releaseDomain");
   run_for(1s);
@@ -415,7 +415,7 @@ TEST_F(GuestBackendPlace, IsKeptForAGuestThatIsSaved) {
 // What the guest has asked for and was not answered it asks for again, of the next process.
 TEST_F(GuestBackendPlace, IsKeptWhereTheProcessIsAskedToEnd) {
   do_io(serve());
-  LunWriteBarrier other = wait_for_the_lun();
+  BlockingBarrier other = wait_for_the_lun();
   halt_guests();
   backend_->stop();
   ASSERT_TRUE(ends(10s));
@@ -426,13 +426,13 @@ TEST_F(GuestBackendPlace, IsKeptWhereTheProcessIsAskedToEnd) {
 // As above, but nobody goes on.
 TEST_F(GuestBackendPlace, IsNotKeptForAGuestThatHasEnded) {
   do_io(serve());
-  LunWriteBarrier other = wait_for_the_lun();
+  BlockingBarrier other = wait_for_the_lun();
   halt_guests();
   end_guest(DomainLife::dying);
   run_for(10ms);
   backend_->stop();
   ASSERT_TRUE(ends(10s));
-  const LunWriteBarrier::Others others = other.look(reactor_.now());
+  const BlockingBarrier::Others others = other.look(reactor_.now());
   EXPECT_EQ(others.in_use_by, "");
   EXPECT_EQ(others.late_writes_of, "");
   EXPECT_THAT(others.dead, testing::IsEmpty());

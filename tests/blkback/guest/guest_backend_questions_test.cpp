@@ -5,8 +5,8 @@
 
 #include "base/log.h"
 #include "blkback/guest/guest_run_state.h"
-#include "multipath/fencing/lun_write_barrier.h"
 #include "tests/blkback/guest/guest_backend_fixture.h"
+#include "tests/support/blocking_barrier.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -103,19 +103,19 @@ TEST_F(GuestBackendQuestions, WhileXenDoesNotAnswerNothingIsSent) {
 // The disk of another guest, or of this one at another place, that waits for the guest's LUN.
 class GuestBackendLun : public GuestBackendQuestions {
  protected:
-  LunWriteBarrier wait_for_the_lun(std::uint64_t vm) {
+  BlockingBarrier wait_for_the_lun(std::uint64_t vm) {
     std::string key;
     for (const auto& file : std::filesystem::directory_iterator(barriers_.path())) {
       key = file.path().stem().string();
     }
-    auto other = LunWriteBarrier::enter(barriers_.path(), key,
+    auto other = BlockingBarrier::enter(barriers_.path(), key,
                                         {.name = "another disk", .vm = vm, .quiesce_time = 60s},
                                         reactor_.now());
     EXPECT_TRUE(other);
     EXPECT_FALSE(other->look(reactor_.now()).may_write());
     return std::move(*other);
   }
-  bool gets_the_lun(LunWriteBarrier& other, Duration within) {
+  bool gets_the_lun(BlockingBarrier& other, Duration within) {
     const TimePoint end = reactor_.now() + within;
     while (reactor_.now() < end) {
       run_for(1ms);
@@ -132,8 +132,8 @@ class GuestBackendLun : public GuestBackendQuestions {
 
 TEST_F(GuestBackendLun, IsNobodyElsesWhileXenDoesNotAnswer) {
   FakeFrontend& guest = serve();
-  LunWriteBarrier other = wait_for_the_lun(6);
-  LunWriteBarrier of_the_same_guest = wait_for_the_lun(0);
+  BlockingBarrier other = wait_for_the_lun(6);
+  BlockingBarrier of_the_same_guest = wait_for_the_lun(0);
   xen_.faults().fail_calls("domain status");
   EXPECT_FALSE(gets_the_lun(other, 5s));
   EXPECT_FALSE(gets_the_lun(of_the_same_guest, 5s));
@@ -149,11 +149,11 @@ TEST_F(GuestBackendLun, IsNobodyElsesWhileXenDoesNotAnswer) {
 TEST_F(GuestBackendLun, GoesFromASuspendedGuestOnlyToWhereTheSameGuestIsMoved) {
   xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}, handle_});
   FakeFrontend& guest = serve();
-  LunWriteBarrier other = wait_for_the_lun(vm_of(handle_) + 1);
+  BlockingBarrier other = wait_for_the_lun(vm_of(handle_) + 1);
   xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend, handle_});
   EXPECT_FALSE(gets_the_lun(other, 5s));
   other.leave();
-  LunWriteBarrier destination = [&] {
+  BlockingBarrier destination = [&] {
     xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}, handle_});
     run_for(2s);
     expect_served(guest);
@@ -167,7 +167,7 @@ TEST_F(GuestBackendLun, GoesFromASuspendedGuestOnlyToWhereTheSameGuestIsMoved) {
 // Some toolstacks set it when the domain is there already.
 TEST_F(GuestBackendLun, KnowsTheGuestByAUuidThatIsSetLater) {
   serve();
-  LunWriteBarrier destination = wait_for_the_lun(vm_of(handle_));
+  BlockingBarrier destination = wait_for_the_lun(vm_of(handle_));
   xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}, handle_});
   run_for(2s);
   xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::suspend, handle_});

@@ -39,25 +39,25 @@ LunNames named(std::vector<Designator> designators, const std::string& serial = 
 
 class BarrierNamesTest : public LunWriteBarrierTest {
  protected:
-  Result<LunWriteBarrier> try_to_enter(const LunNames& names, const std::string& name,
+  Result<BlockingBarrier> try_to_enter(const LunNames& names, const std::string& name,
                                        const std::string& target = kTarget) {
     BarrierNames told;
     told.add(names, target);
-    return LunWriteBarrier::enter(folder(), lun_barrier_key(barrier_name_of(names), target, 0),
+    return BlockingBarrier::enter(folder(), lun_barrier_key(barrier_name_of(names), target, 0),
                                   {.name = name, .quiesce_time = kQuiesceTime}, next_time(), told);
   }
-  LunWriteBarrier come(const LunNames& names, const std::string& name,
+  BlockingBarrier come(const LunNames& names, const std::string& name,
                        const std::string& target = kTarget) {
     auto barrier = try_to_enter(names, name, target);
     EXPECT_TRUE(barrier) << barrier.error().message;
     return std::move(*barrier);
   }
   TimePoint next_time() { return kNow + std::chrono::milliseconds(++entered_); }
-  static void expect_one(LunWriteBarrier& first, LunWriteBarrier& second) {
+  static void expect_one(BlockingBarrier& first, BlockingBarrier& second) {
     EXPECT_TRUE(first.look(kNow).may_write());
     EXPECT_FALSE(second.look(kNow).may_write());
   }
-  static void expect_two(LunWriteBarrier& first, LunWriteBarrier& second) {
+  static void expect_two(BlockingBarrier& first, BlockingBarrier& second) {
     EXPECT_TRUE(first.look(kNow).may_write());
     EXPECT_TRUE(second.look(kNow).may_write());
   }
@@ -75,53 +75,53 @@ class BarrierNamesTest : public LunWriteBarrierTest {
 // ---- which LUN it is
 
 TEST_F(BarrierNamesTest, OneNameInCommonIsTheSameLun) {
-  LunWriteBarrier first = come(old_, "first");
-  LunWriteBarrier second = come(both_, "second");
+  BlockingBarrier first = come(old_, "first");
+  BlockingBarrier second = come(both_, "second");
   expect_one(first, second);
-  LunWriteBarrier third = come(new_, "third");
+  BlockingBarrier third = come(new_, "third");
   EXPECT_FALSE(third.look(kNow).may_write());
   EXPECT_THAT(files(), SizeIs(1));
 }
 
 TEST_F(BarrierNamesTest, ANameThatIsGoneIsRemembered) {
-  LunWriteBarrier first = come(both_, "first");
-  LunWriteBarrier second = come(old_, "second");
+  BlockingBarrier first = come(both_, "first");
+  BlockingBarrier second = come(old_, "second");
   expect_one(first, second);
 }
 
 TEST_F(BarrierNamesTest, ANameThatADiskHasLeftBehindIsRemembered) {
   come(both_, "gone").leave();
-  LunWriteBarrier first = come(old_, "first");
-  LunWriteBarrier second = come(new_, "second");
+  BlockingBarrier first = come(old_, "first");
+  BlockingBarrier second = come(new_, "second");
   expect_one(first, second);
 }
 
 TEST_F(BarrierNamesTest, LunsThatShareANameAndDifferInAnotherAreTwo) {
-  LunWriteBarrier first = come(named({t10("SIM     one"), naa(1)}), "first");
-  LunWriteBarrier second = come(named({t10("SIM     one"), naa(2)}), "second");
+  BlockingBarrier first = come(named({t10("SIM     one"), naa(1)}), "first");
+  BlockingBarrier second = come(named({t10("SIM     one"), naa(2)}), "second");
   expect_two(first, second);
-  LunWriteBarrier third = come(named({naa(2)}), "third");
+  BlockingBarrier third = come(named({naa(2)}), "third");
   EXPECT_THAT(third.look(kNow).in_use_by, HasSubstr("second"));
 }
 
 TEST_F(BarrierNamesTest, ANameWithoutACompanyIsOneWithItsTargetOnly) {
-  LunWriteBarrier first = come(old_, "first");
-  LunWriteBarrier alike = come(old_, "alike", "iqn.2026-01.test:b");
+  BlockingBarrier first = come(old_, "first");
+  BlockingBarrier alike = come(old_, "alike", "iqn.2026-01.test:b");
   expect_two(first, alike);
-  LunWriteBarrier upgraded =
+  BlockingBarrier upgraded =
       come(named({t10("SIM     one"), naa(2)}), "upgraded", "iqn.2026-01.test:b");
   EXPECT_THAT(upgraded.look(kNow).in_use_by, HasSubstr("alike"));
 }
 
 TEST_F(BarrierNamesTest, ANameWithACompanyIsOneAtAnyTarget) {
-  LunWriteBarrier first = come(both_, "first");
-  LunWriteBarrier second = come(new_, "second", "iqn.2026-01.test:b");
+  BlockingBarrier first = come(both_, "first");
+  BlockingBarrier second = come(new_, "second", "iqn.2026-01.test:b");
   expect_one(first, second);
 }
 
 TEST_F(BarrierNamesTest, AnotherSerialNumberIsAnotherLun) {
-  LunWriteBarrier first = come(named({t10("SIM     one"), naa(1)}, "4711"), "first");
-  LunWriteBarrier second = come(named({t10("SIM     one")}, "4712"), "second");
+  BlockingBarrier first = come(named({t10("SIM     one"), naa(1)}, "4711"), "first");
+  BlockingBarrier second = come(named({t10("SIM     one")}, "4712"), "second");
   expect_two(first, second);
 }
 
@@ -135,27 +135,27 @@ TEST_F(BarrierNamesTest, ASerialNumberOfThePathIsNoNameOfTheLun) {
 // What the first versions did: a disk that waits for nothing is better than one that waits for
 // none.
 TEST_F(BarrierNamesTest, DisksWithOneKeySeeEachOtherWhateverElseDiffers) {
-  LunWriteBarrier first = come(named({t10("SIM     one"), naa(1)}), "first");
-  LunWriteBarrier second = come(named({t10("SIM     two"), naa(1)}), "second");
+  BlockingBarrier first = come(named({t10("SIM     one"), naa(1)}), "first");
+  BlockingBarrier second = come(named({t10("SIM     two"), naa(1)}), "second");
   expect_one(first, second);
 }
 
 TEST_F(BarrierNamesTest, TheFileOfTheKeyCountsBesideThatOfAnotherName) {
-  LunWriteBarrier one = come(named({t10("SIM     one"), naa(1)}), "one");
-  LunWriteBarrier two = come(named({t10("SIM     two")}), "two");
-  LunWriteBarrier third = come(named({t10("SIM     two"), naa(1)}), "third");
+  BlockingBarrier one = come(named({t10("SIM     one"), naa(1)}), "one");
+  BlockingBarrier two = come(named({t10("SIM     two")}), "two");
+  BlockingBarrier third = come(named({t10("SIM     two"), naa(1)}), "third");
   one.leave();
   EXPECT_FALSE(third.look(kNow).may_write());
   two.leave();
   EXPECT_TRUE(third.look(kNow).may_write());
-  LunWriteBarrier again = come(named({t10("SIM     one"), naa(1)}), "again");
+  BlockingBarrier again = come(named({t10("SIM     one"), naa(1)}), "again");
   EXPECT_FALSE(again.look(kNow).may_write());
 }
 
 TEST_F(BarrierNamesTest, ALunThatMayBeEitherOfTwoWaitsForBoth) {
-  LunWriteBarrier one = come(named({t10("SIM     one"), naa(1)}), "one");
-  LunWriteBarrier two = come(named({t10("SIM     one"), naa(2)}), "two");
-  LunWriteBarrier either = come(old_, "either");
+  BlockingBarrier one = come(named({t10("SIM     one"), naa(1)}), "one");
+  BlockingBarrier two = come(named({t10("SIM     one"), naa(2)}), "two");
+  BlockingBarrier either = come(old_, "either");
   EXPECT_FALSE(either.look(kNow).may_write());
   one.leave();
   EXPECT_FALSE(either.look(kNow).may_write());
@@ -164,24 +164,24 @@ TEST_F(BarrierNamesTest, ALunThatMayBeEitherOfTwoWaitsForBoth) {
   EXPECT_FALSE(either.look(kNow).may_write());
   EXPECT_FALSE(either.look(kNow + kQuiesceTime - seconds(1)).may_write());
   EXPECT_TRUE(either.look(kNow + kQuiesceTime).may_write());
-  LunWriteBarrier later = come(named({t10("SIM     one"), naa(2)}), "later");
+  BlockingBarrier later = come(named({t10("SIM     one"), naa(2)}), "later");
   EXPECT_FALSE(later.look(kNow + kQuiesceTime).may_write());
 }
 
 // ---- two files that turn out to be one LUN's
 
 TEST_F(BarrierNamesTest, ADiskThatLearnsANameIsSeenByIt) {
-  LunWriteBarrier first = come(old_, "first");
+  BlockingBarrier first = come(old_, "first");
   EXPECT_TRUE(first.learn(both_, kTarget));
   EXPECT_THAT(first.follow_file(), testing::Eq(false)) << "nobody was there";
   EXPECT_FALSE(first.learn(new_, kTarget));
-  LunWriteBarrier second = come(new_, "second");
+  BlockingBarrier second = come(new_, "second");
   expect_one(first, second);
 }
 
 TEST_F(BarrierNamesTest, TheDiskThatLearnsComesToTheOtherFile) {
-  LunWriteBarrier first = come(old_, "first");
-  LunWriteBarrier second = come(new_, "second");
+  BlockingBarrier first = come(old_, "first");
+  BlockingBarrier second = come(new_, "second");
   write(first);
   write(second);
   EXPECT_TRUE(first.learn(both_, kTarget));
@@ -192,8 +192,8 @@ TEST_F(BarrierNamesTest, TheDiskThatLearnsComesToTheOtherFile) {
 }
 
 TEST_F(BarrierNamesTest, TheDiskThatWasLaterWaitsAlsoWhereItLearns) {
-  LunWriteBarrier first = come(old_, "first");
-  LunWriteBarrier second = come(new_, "second");
+  BlockingBarrier first = come(old_, "first");
+  BlockingBarrier second = come(new_, "second");
   write(second);
   EXPECT_TRUE(second.learn(both_, kTarget));
   EXPECT_THAT(second.follow_file(), testing::Eq(true));
@@ -206,13 +206,13 @@ TEST_F(BarrierNamesTest, OfDisksThatCameToTwoFilesAtTheSameMomentOneWaits) {
     BarrierNames told;
     told.add(names, kTarget);
     auto barrier =
-        LunWriteBarrier::enter(folder(), lun_barrier_key(barrier_name_of(names), kTarget, 0),
+        BlockingBarrier::enter(folder(), lun_barrier_key(barrier_name_of(names), kTarget, 0),
                                {.name = "disk", .quiesce_time = kQuiesceTime}, kNow, told);
     EXPECT_TRUE(barrier);
     return std::move(*barrier);
   };
-  LunWriteBarrier first = come_now(old_);
-  LunWriteBarrier second = come_now(new_);
+  BlockingBarrier first = come_now(old_);
+  BlockingBarrier second = come_now(new_);
   write(first);
   write(second);
   EXPECT_TRUE(second.learn(both_, kTarget));
@@ -221,16 +221,16 @@ TEST_F(BarrierNamesTest, OfDisksThatCameToTwoFilesAtTheSameMomentOneWaits) {
 }
 
 TEST_F(BarrierNamesTest, APlaceThatNoTimeIsIsNotGoneOnFrom) {
-  LunWriteBarrier wild = come(named({t10("SIM     wild")}), "wild");
+  BlockingBarrier wild = come(named({t10("SIM     wild")}), "wild");
   SharedField(only_file().header().last_place).store(~std::uint64_t{0});
-  LunWriteBarrier first = come(old_, "first");
-  LunWriteBarrier second = come(old_, "second");
+  BlockingBarrier first = come(old_, "first");
+  BlockingBarrier second = come(old_, "second");
   expect_one(first, second);
 }
 
 TEST_F(BarrierNamesTest, WhoHasWritesUnderWayWhenTheTwoMeetIsWaitedFor) {
-  LunWriteBarrier first = come(old_, "first");
-  LunWriteBarrier second = come(new_, "second");
+  BlockingBarrier first = come(old_, "first");
+  BlockingBarrier second = come(new_, "second");
   second.set_outstanding(3, true);
   ASSERT_TRUE(first.learn(both_, kTarget) && first.follow_file());
   EXPECT_THAT(first.look(kNow).late_writes_of, HasSubstr("second"));
@@ -240,11 +240,11 @@ TEST_F(BarrierNamesTest, WhoHasWritesUnderWayWhenTheTwoMeetIsWaitedFor) {
 }
 
 TEST_F(BarrierNamesTest, AllDisksOfTheOneFileComeToTheOther) {
-  LunWriteBarrier first = come(new_, "first");
-  LunWriteBarrier waiting = come(new_, "waiting");
-  LunWriteBarrier other = come(old_, "other");
+  BlockingBarrier first = come(new_, "first");
+  BlockingBarrier waiting = come(new_, "waiting");
+  BlockingBarrier other = come(old_, "other");
   other.leave();
-  LunWriteBarrier both = come(both_, "both");
+  BlockingBarrier both = come(both_, "both");
   EXPECT_FALSE(both.look(kNow).may_write()) << "they are still where nobody comes to any more";
   EXPECT_TRUE(first.follow_file());
   EXPECT_TRUE(waiting.follow_file());
@@ -252,30 +252,30 @@ TEST_F(BarrierNamesTest, AllDisksOfTheOneFileComeToTheOther) {
   EXPECT_THAT(both.look(kNow).in_use_by, testing::AnyOf(HasSubstr("first"), HasSubstr("waiting")));
   first.leave();
   expect_one(waiting, both);
-  LunWriteBarrier later = come(old_, "later");
+  BlockingBarrier later = come(old_, "later");
   EXPECT_FALSE(later.look(kNow).may_write());
-  LunWriteBarrier latest = come(new_, "latest");
+  BlockingBarrier latest = come(new_, "latest");
   EXPECT_FALSE(latest.look(kNow).may_write());
 }
 
 TEST_F(BarrierNamesTest, TheDeadOfBothFilesAreWaitedFor) {
-  LunWriteBarrier one = come(old_, "one");
-  LunWriteBarrier two = come(new_, "two");
+  BlockingBarrier one = come(old_, "one");
+  BlockingBarrier two = come(new_, "two");
   one.set_outstanding(1, true);
   two.set_outstanding(2, true);
   die(one);
   die(two);
-  LunWriteBarrier later = come(both_, "later");
+  BlockingBarrier later = come(both_, "later");
   EXPECT_THAT(later.look(kNow).dead, SizeIs(2));
   EXPECT_FALSE(later.look(kNow + kQuiesceTime - seconds(1)).may_write());
   EXPECT_TRUE(later.look(kNow + kQuiesceTime).may_write());
 }
 
 TEST_F(BarrierNamesTest, ASuspendedGuestsDiskIsOvertakenByWhatWasWrittenInTheOtherFile) {
-  LunWriteBarrier suspended = come(old_, "suspended");
+  BlockingBarrier suspended = come(old_, "suspended");
   write(suspended);
   suspended.set_use(HolderUse::suspended, kGuest, kNow);
-  LunWriteBarrier other = come(new_, "other");
+  BlockingBarrier other = come(new_, "other");
   write(other);
   other.leave();
   ASSERT_TRUE(suspended.learn(both_, kTarget) && suspended.follow_file());
@@ -286,47 +286,47 @@ TEST_F(BarrierNamesTest, ASuspendedGuestsDiskIsOvertakenByWhatWasWrittenInTheOth
 // ---- files that are removed
 
 TEST_F(BarrierNamesTest, ADiskIsFoundByEachOfItsNamesWhenTheFilesAreRemoved) {
-  LunWriteBarrier first = come(old_, "first");
+  BlockingBarrier first = come(old_, "first");
   ASSERT_TRUE(first.learn(both_, kTarget) && first.follow_file());
   clean();
-  LunWriteBarrier next = come(new_, "next");
+  BlockingBarrier next = come(new_, "next");
   EXPECT_FALSE(next.look(kNow).may_write()) << "the first one has not come yet";
   EXPECT_TRUE(first.follow_file());
   expect_one(first, next);
-  LunWriteBarrier latest = come(old_, "latest");
+  BlockingBarrier latest = come(old_, "latest");
   EXPECT_FALSE(latest.look(kNow).may_write());
 }
 
 TEST_F(BarrierNamesTest, ADiskIsFoundByNamesThatOnlyTheFileHasToldIt) {
   come(old_, "gone").leave();
   come(both_, "gone, too").leave();
-  LunWriteBarrier first = come(old_, "first");
+  BlockingBarrier first = come(old_, "first");
   clean();
-  LunWriteBarrier next = come(new_, "next");
+  BlockingBarrier next = come(new_, "next");
   EXPECT_FALSE(next.look(kNow).may_write());
   EXPECT_TRUE(first.follow_file());
   expect_one(first, next);
 }
 
 TEST_F(BarrierNamesTest, DisksOfOtherLunsWithOneNameInCommonAreNotTakenForRemoved) {
-  LunWriteBarrier first = come(named({t10("SIM     one"), naa(1)}), "first");
-  LunWriteBarrier second = come(named({t10("SIM     one"), naa(2)}), "second");
+  BlockingBarrier first = come(named({t10("SIM     one"), naa(1)}), "first");
+  BlockingBarrier second = come(named({t10("SIM     one"), naa(2)}), "second");
   EXPECT_TRUE(second.look(kNow).may_write());
 }
 
 TEST_F(BarrierNamesTest, ADiskWhoseFileHasBeenRemovedDoesNotWaitForItself) {
-  LunWriteBarrier first = come(both_, "first");
+  BlockingBarrier first = come(both_, "first");
   clean();
   EXPECT_TRUE(first.look(kNow).may_write());
 }
 
 TEST_F(BarrierNamesTest, OneOfTwoFilesThatIsRemovedIsTheOneThatTheOtherLeadsTo) {
-  LunWriteBarrier first = come(old_, "first");
-  LunWriteBarrier second = come(new_, "second");
+  BlockingBarrier first = come(old_, "first");
+  BlockingBarrier second = come(new_, "second");
   ASSERT_TRUE(first.learn(both_, kTarget) && first.follow_file());
   std::filesystem::remove(
       BarrierFile::path_of(folder(), lun_barrier_key(barrier_name_of(new_), kTarget, 0)));
-  LunWriteBarrier next = come(old_, "next");
+  BlockingBarrier next = come(old_, "next");
   EXPECT_FALSE(next.look(kNow).may_write());
   EXPECT_TRUE(first.follow_file());
   EXPECT_TRUE(second.follow_file());
@@ -337,16 +337,16 @@ TEST_F(BarrierNamesTest, OneOfTwoFilesThatIsRemovedIsTheOneThatTheOtherLeadsTo) 
 // ---- the file is hostile
 
 TEST_F(BarrierNamesTest, ALongerListThanThereCanBeIsReadAsFarAsItGoes) {
-  LunWriteBarrier first = come(both_, "first");
+  BlockingBarrier first = come(both_, "first");
   only_file().header().names_used = ~std::uint64_t{0};
-  LunWriteBarrier second = come(old_, "second");
+  BlockingBarrier second = come(old_, "second");
   expect_one(first, second);
   EXPECT_TRUE(first.learn(named({naa(1), naa(2)}), kTarget)) << "there is no room for it";
   EXPECT_TRUE(first.follow_file());
 }
 
 TEST_F(BarrierNamesTest, NamesThatAreNoneArePassedOver) {
-  LunWriteBarrier first = come(both_, "first");
+  BlockingBarrier first = come(both_, "first");
   const BarrierFile file = only_file();
   ASSERT_EQ(file.header().names_used, 2U);
   struct {
@@ -378,12 +378,12 @@ TEST_F(BarrierNamesTest, NamesThatAreNoneArePassedOver) {
 }
 
 TEST_F(BarrierNamesTest, AnotherTargetsNameEndsWithItsField) {
-  LunWriteBarrier first = come(old_, "first", std::string(1000, 'x'));
+  BlockingBarrier first = come(old_, "first", std::string(1000, 'x'));
   EXPECT_THAT(only_file().names().known.at(0).target_name, SizeIs(223));
 }
 
 TEST_F(BarrierNamesTest, MoreNamesThanAreRememberedAreLeftOut) {
-  LunWriteBarrier first = come(old_, "first");
+  BlockingBarrier first = come(old_, "first");
   for (int last = 1; last < 100; ++last) {
     (void)first.learn(named({naa(last)}), kTarget);
     ASSERT_TRUE(first.follow_file());
@@ -432,8 +432,8 @@ TEST_F(BarrierNamesTest, FilesThatNoDiskUsesAreForgottenTheOldestFirst) {
   const LunNames used = named({t10("SIM     used")});
   const LunNames dead = named({t10("SIM     dead")});
   const LunNames kept = named({t10("SIM     kept")});
-  LunWriteBarrier runs = come(used, "runs");
-  LunWriteBarrier dies = come(dead, "dies");
+  BlockingBarrier runs = come(used, "runs");
+  BlockingBarrier dies = come(dead, "dies");
   dies.set_outstanding(0, true);
   die(dies);
   come(kept, "saved").leave_place(kNow);
@@ -442,7 +442,7 @@ TEST_F(BarrierNamesTest, FilesThatNoDiskUsesAreForgottenTheOldestFirst) {
     const auto file = BarrierFile::open(folder(), key_of(number));
     SharedField(file->header().last_place).store((std::uint64_t{1} << 40) + number);
   }
-  LunWriteBarrier next = come(named({t10("SIM     next")}), "next");
+  BlockingBarrier next = come(named({t10("SIM     next")}), "next");
   EXPECT_THAT(files(), SizeIs(BarrierFolder::kMostFiles + 1));
   EXPECT_FALSE(std::filesystem::exists(BarrierFile::path_of(folder(), key_of(2))));
   EXPECT_TRUE(std::filesystem::exists(BarrierFile::path_of(folder(), key_of(3))));
@@ -457,7 +457,7 @@ TEST_F(BarrierNamesTest, DisksThatComeAtTheSameTimeByDifferentNamesSeeEachOther)
   constexpr int kDisks = 6;
   for (int round = 0; round < 20; ++round) {
     std::filesystem::remove_all(folder());
-    std::vector<LunWriteBarrier> disks(kDisks);
+    std::vector<BlockingBarrier> disks(kDisks);
     std::vector<std::thread> threads;
     for (int disk = 0; disk < kDisks; ++disk) {
       threads.emplace_back([&, disk] {
@@ -473,10 +473,10 @@ TEST_F(BarrierNamesTest, DisksThatComeAtTheSameTimeByDifferentNamesSeeEachOther)
       thread.join();
     }
     int writers = 0;
-    for (LunWriteBarrier& disk : disks) {
+    for (BlockingBarrier& disk : disks) {
       ASSERT_TRUE(disk.follow_file());
     }
-    for (LunWriteBarrier& disk : disks) {
+    for (BlockingBarrier& disk : disks) {
       writers += disk.look(kNow).may_write() ? 1 : 0;
     }
     EXPECT_EQ(writers, 1);

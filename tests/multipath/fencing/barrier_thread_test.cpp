@@ -14,6 +14,7 @@
 
 #include "base/uring_reactor.h"
 #include "multipath/fencing/lun_write_barrier.h"
+#include "tests/support/blocking_barrier.h"
 #include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
@@ -124,11 +125,11 @@ TEST_F(BarrierThreadTest, ADiskTellsWhileItsFileIsFollowed) {
     barrier.set_outstanding(0, true);
     run_until([&] {
       barrier.set_unfenced(2, false, TimePoint(1h));
-      (void)barrier.look_again({});
+      (void)barrier.look({});
       return back;
     });
   }
-  auto next = LunWriteBarrier::enter(place, "lun", {.name = "next", .quiesce_time = 60s});
+  auto next = BlockingBarrier::enter(place, "lun", {.name = "next", .quiesce_time = 60s});
   ASSERT_TRUE(next);
   EXPECT_FALSE(next->look({}).late_writes_of.empty());
 }

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "multipath/fencing/shared_fencing.h"
+#include "tests/support/blocking_barrier.h"
 #include "tests/support/sim_reactor.h"
 #include "tests/support/temporary_folder.h"
 
@@ -251,7 +252,7 @@ TEST_F(LunTurnTest, WhileAJobIsOutAChangeIsLookedAtAtOnce) {
   ASSERT_EQ(jobs.out(), 1U);
   EXPECT_FALSE(first.turn.must_wait());
   auto second =
-      LunWriteBarrier::enter(options("one").directory, first.key(),
+      BlockingBarrier::enter(options("one").directory, first.key(),
                              {.name = "two", .shared = true, .quiesce_time = seconds(60)});
   ASSERT_TRUE(second);
   second->set_use(HolderUse::ended, 0, {});
@@ -328,7 +329,7 @@ TEST_F(LunTurnTest, ADiskWhoseFileIsRemovedMovesWithWhatItHasToldMeanwhile) {
   disk.turn.set_guest({.state = GuestState::ended, .vm = 0});
   disk.turn.tell_unfenced({.paths = 1}, reactor_.now() + seconds(60));
   jobs.hand_back();
-  auto next = LunWriteBarrier::enter(options("one").directory, disk.key(),
+  auto next = BlockingBarrier::enter(options("one").directory, disk.key(),
                                      {.name = "two", .quiesce_time = seconds(60)}, reactor_.now());
   ASSERT_TRUE(next);
   EXPECT_THAT(next->look(reactor_.now()).late_writes_of, HasSubstr("one"));

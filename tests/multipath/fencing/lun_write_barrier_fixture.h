@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "multipath/fencing/lun_write_barrier.h"
+#include "tests/support/blocking_barrier.h"
 #include "tests/support/temporary_folder.h"
 
 namespace iscsi_blkback {
@@ -22,28 +22,28 @@ class LunWriteBarrierTest : public testing::Test {
   static constexpr std::uint64_t kGuest = 5;  // UUIDs
   static constexpr std::uint64_t kAnotherGuest = 6;
 
-  LunWriteBarrier enter(const std::string& name = "disk", bool shared = false, TimePoint now = {}) {
+  BlockingBarrier enter(const std::string& name = "disk", bool shared = false, TimePoint now = {}) {
     return enter_as({.name = name, .shared = shared, .quiesce_time = kQuiesceTime}, now);
   }
-  LunWriteBarrier enter_for(std::uint64_t vm, const std::string& name, TimePoint now = {}) {
+  BlockingBarrier enter_for(std::uint64_t vm, const std::string& name, TimePoint now = {}) {
     return enter_as({.name = name, .vm = vm, .quiesce_time = kQuiesceTime}, now);
   }
-  LunWriteBarrier enter_in(std::uint32_t domain, std::uint64_t vm, const std::string& name) {
+  BlockingBarrier enter_in(std::uint32_t domain, std::uint64_t vm, const std::string& name) {
     return enter_as({.name = name, .vm = vm, .domain = domain, .quiesce_time = kQuiesceTime}, kNow);
   }
   // It has the LUN.
-  static void write(LunWriteBarrier& barrier) {
+  static void write(BlockingBarrier& barrier) {
     EXPECT_TRUE(barrier.look(kNow).may_write());
     barrier.set_outstanding(0, true);
     barrier.set_outstanding(0, false);
   }
-  LunWriteBarrier enter_as(const LunWriteBarrier::Holder& holder, TimePoint now) {
-    auto barrier = LunWriteBarrier::enter(folder(), "36001405aa", holder, now);
+  BlockingBarrier enter_as(const BlockingBarrier::Holder& holder, TimePoint now) {
+    auto barrier = BlockingBarrier::enter(folder(), "36001405aa", holder, now);
     EXPECT_TRUE(barrier) << barrier.error().message;
     return std::move(*barrier);
   }
   // What its process leaves behind: the kernel closes the file, and nobody says anything.
-  static void die(LunWriteBarrier& barrier) { barrier = LunWriteBarrier(); }
+  static void die(BlockingBarrier& barrier) { barrier = BlockingBarrier(); }
 
   // What a service that cleans folders does, or an operator.
   void clean() {
@@ -52,7 +52,7 @@ class LunWriteBarrierTest : public testing::Test {
     }
   }
   // The only dead disk's.
-  static std::optional<BarrierNexus> nexus_of_dead(LunWriteBarrier& later, std::uint32_t path) {
+  static std::optional<BarrierNexus> nexus_of_dead(BlockingBarrier& later, std::uint32_t path) {
     const auto dead = later.look(kNow).dead;
     EXPECT_THAT(dead, testing::SizeIs(1));
     return later.nexus_of({dead.at(0).slot, dead.at(0).turn, path});

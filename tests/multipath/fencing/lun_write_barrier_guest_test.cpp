@@ -12,9 +12,9 @@ using testing::SizeIs;
 // ---- guests that are suspended
 
 TEST_F(LunWriteBarrierTest, AGuestThatIsResumedComesAfterTheDiskThatWasToTakeItOver) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   EXPECT_TRUE(destination.look(kNow).may_write());
   source.set_use(HolderUse::runs, kGuest, {});
   EXPECT_FALSE(source.look(kNow).may_write());
@@ -25,8 +25,8 @@ TEST_F(LunWriteBarrierTest, AGuestThatIsResumedComesAfterTheDiskThatWasToTakeItO
 }
 
 TEST_F(LunWriteBarrierTest, ASuspendedGuestKeepsItsLunFromOtherGuests) {
-  LunWriteBarrier one = enter_for(kGuest, "xvda of guest 5");
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier one = enter_for(kGuest, "xvda of guest 5");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   one.set_use(HolderUse::suspended, kGuest, {});
   EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("xvda of guest 5"));
   one.set_use(HolderUse::runs, kGuest, {});
@@ -37,11 +37,11 @@ TEST_F(LunWriteBarrierTest, ASuspendedGuestKeepsItsLunFromOtherGuests) {
 }
 
 TEST_F(LunWriteBarrierTest, ADiskThatWasToTakeAGuestOverAndIsGoneLeavesItItsTurn) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier ended = enter_for(kGuest, "destination that has ended");
-  LunWriteBarrier dead = enter_for(kGuest, "destination that has died");
+  BlockingBarrier ended = enter_for(kGuest, "destination that has ended");
+  BlockingBarrier dead = enter_for(kGuest, "destination that has died");
   ended.set_use(HolderUse::ended, kGuest, {});
   die(dead);
   source.set_use(HolderUse::runs, kGuest, {});
@@ -50,11 +50,11 @@ TEST_F(LunWriteBarrierTest, ADiskThatWasToTakeAGuestOverAndIsGoneLeavesItItsTurn
 }
 
 TEST_F(LunWriteBarrierTest, AGuestWhoseLunWasWrittenWhileItWasSuspendedIsOvertaken) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   source.set_outstanding(0, true);
   source.set_outstanding(0, false);
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   destination.set_outstanding(3, true);
   destination.set_outstanding(3, false);
   source.set_use(HolderUse::runs, kGuest, {});
@@ -65,10 +65,10 @@ TEST_F(LunWriteBarrierTest, AGuestWhoseLunWasWrittenWhileItWasSuspendedIsOvertak
 }
 
 TEST_F(LunWriteBarrierTest, AGuestWhoseLunIsWrittenAfterItWasResumedIsOvertaken) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   EXPECT_TRUE(source.look(kNow).may_write());
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   source.set_use(HolderUse::runs, kGuest, {});
   destination.set_outstanding(3, true);
   destination.set_outstanding(3, false);
@@ -77,7 +77,7 @@ TEST_F(LunWriteBarrierTest, AGuestWhoseLunIsWrittenAfterItWasResumedIsOvertaken)
 }
 
 TEST_F(LunWriteBarrierTest, WhatAGuestHasWrittenItselfDoesNotOvertakeIt) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   for (int time = 0; time < 2; ++time) {
     source.set_outstanding(0, true);
     source.set_outstanding(0, false);
@@ -87,15 +87,15 @@ TEST_F(LunWriteBarrierTest, WhatAGuestHasWrittenItselfDoesNotOvertakeIt) {
   }
   // The next suspend begins anew: what others have written before is no concern of it.
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   source.set_use(HolderUse::runs, kGuest, {});
   destination.leave();
   EXPECT_FALSE(source.look(kNow).overtaken);
 }
 
 TEST_F(LunWriteBarrierTest, DisksThatAreSharedDoNotOvertakeEachOther) {
-  LunWriteBarrier one = enter("one", true);
-  LunWriteBarrier other = enter("other", true);
+  BlockingBarrier one = enter("one", true);
+  BlockingBarrier other = enter("other", true);
   one.set_use(HolderUse::suspended, 0, {});
   other.set_outstanding(0, true);
   other.set_outstanding(0, false);
@@ -104,10 +104,10 @@ TEST_F(LunWriteBarrierTest, DisksThatAreSharedDoNotOvertakeEachOther) {
 }
 
 TEST_F(LunWriteBarrierTest, AGuestIsOvertakenAlsoInAnotherFile) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   EXPECT_TRUE(source.look(kNow).may_write());
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   destination.set_outstanding(0, true);
   destination.set_outstanding(0, false);
   destination.leave();
@@ -118,11 +118,11 @@ TEST_F(LunWriteBarrierTest, AGuestIsOvertakenAlsoInAnotherFile) {
 }
 
 TEST_F(LunWriteBarrierTest, AGuestIsOvertakenInAFileThatItsDiskHasNotSeenYet) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   EXPECT_TRUE(source.look(kNow).may_write());
   source.set_use(HolderUse::suspended, kGuest, {});
   clean();
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   destination.set_outstanding(0, true);
   destination.set_outstanding(0, false);
   destination.leave();
@@ -131,30 +131,30 @@ TEST_F(LunWriteBarrierTest, AGuestIsOvertakenInAFileThatItsDiskHasNotSeenYet) {
 }
 
 TEST_F(LunWriteBarrierTest, ADiskTakesItsSuspendedGuestToAnotherFile) {
-  LunWriteBarrier one = enter_for(0, "one");
+  BlockingBarrier one = enter_for(0, "one");
   one.set_use(HolderUse::suspended, kGuest, {});
   clean();
   ASSERT_TRUE(one.follow_file());
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("one"));
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   EXPECT_TRUE(destination.look(kNow).may_write()) << "it has the place of the suspended one";
 }
 
 TEST_F(LunWriteBarrierTest, AGuestWhoseUuidIsToldLaterIsKnownFromThen) {
-  LunWriteBarrier source = enter_for(0, "source");
+  BlockingBarrier source = enter_for(0, "source");
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(0, "destination");
+  BlockingBarrier destination = enter_for(0, "destination");
   EXPECT_FALSE(destination.look(kNow).may_write());
   destination.set_use(HolderUse::runs, kGuest, {});
   EXPECT_TRUE(destination.look(kNow).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, AnotherGuestThatWaitsDoesNotPassOneThatIsMoved) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   EXPECT_TRUE(destination.look(kNow).may_write());
   source.set_use(HolderUse::ended, kGuest, {});
   source.leave();
@@ -163,10 +163,10 @@ TEST_F(LunWriteBarrierTest, AnotherGuestThatWaitsDoesNotPassOneThatIsMoved) {
 }
 
 TEST_F(LunWriteBarrierTest, AnotherGuestThatWaitsDoesNotPassOneThatIsResumed) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   source.set_use(HolderUse::runs, kGuest, {});
   destination.leave();
   EXPECT_FALSE(other.look(kNow).may_write());
@@ -178,9 +178,9 @@ TEST_F(LunWriteBarrierTest, AGuestIsMovedToADiskThatComesALittleBeforeItsSuspend
   const auto enter_at = [&](const std::string& name, TimePoint when) {
     return enter_as({.name = name, .vm = kGuest, .quiesce_time = kQuiesceTime}, when);
   };
-  LunWriteBarrier source = enter_at("source", kNow - seconds(99));
-  LunWriteBarrier old_copy = enter_at("an old copy, restored", kNow - seconds(3));
-  LunWriteBarrier destination = enter_at("destination", kNow - seconds(1));
+  BlockingBarrier source = enter_at("source", kNow - seconds(99));
+  BlockingBarrier old_copy = enter_at("an old copy, restored", kNow - seconds(3));
+  BlockingBarrier destination = enter_at("destination", kNow - seconds(1));
   EXPECT_FALSE(destination.look(kNow).may_write());
   source.set_use(HolderUse::suspended, kGuest, kNow);
   EXPECT_FALSE(old_copy.look(kNow).may_write());
@@ -189,10 +189,10 @@ TEST_F(LunWriteBarrierTest, AGuestIsMovedToADiskThatComesALittleBeforeItsSuspend
 }
 
 TEST_F(LunWriteBarrierTest, ADestinationWhoseSourceHasGoneOnIsOvertaken) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   EXPECT_TRUE(source.look(kNow).may_write());
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   destination.set_use(HolderUse::suspended, kGuest, {});
   source.set_use(HolderUse::runs, kGuest, {});
   source.set_outstanding(0, true);
@@ -203,15 +203,15 @@ TEST_F(LunWriteBarrierTest, ADestinationWhoseSourceHasGoneOnIsOvertaken) {
 }
 
 TEST_F(LunWriteBarrierTest, AGuestThatIsOvertakenIsInNobodysWay) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   EXPECT_TRUE(source.look(kNow).may_write());
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   destination.set_outstanding(0, true);
   destination.set_outstanding(0, false);
   destination.leave();
   source.set_use(HolderUse::runs, kGuest, {});
-  LunWriteBarrier next = enter_for(kGuest, "next");
+  BlockingBarrier next = enter_for(kGuest, "next");
   EXPECT_TRUE(source.look(kNow).overtaken);
   EXPECT_TRUE(next.look(kNow).may_write());
   source.set_use(HolderUse::runs, kGuest, {});
@@ -219,8 +219,8 @@ TEST_F(LunWriteBarrierTest, AGuestThatIsOvertakenIsInNobodysWay) {
 }
 
 TEST_F(LunWriteBarrierTest, ADiskThatNeverHadTheLunIsNotOvertaken) {
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
-  LunWriteBarrier waiting = enter_for(kGuest, "waiting");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier waiting = enter_for(kGuest, "waiting");
   EXPECT_FALSE(waiting.look(kNow).may_write());
   waiting.set_use(HolderUse::suspended, kGuest, {});
   other.set_outstanding(0, true);
@@ -231,18 +231,18 @@ TEST_F(LunWriteBarrierTest, ADiskThatNeverHadTheLunIsNotOvertaken) {
 }
 
 TEST_F(LunWriteBarrierTest, OnlyADiskThatIsSharedTakesThePlaceOfASharedOne) {
-  LunWriteBarrier source = enter_as({.name = "source", .vm = kGuest, .shared = true}, {});
-  LunWriteBarrier beside = enter_as({.name = "beside", .vm = kAnotherGuest, .shared = true}, {});
+  BlockingBarrier source = enter_as({.name = "source", .vm = kGuest, .shared = true}, {});
+  BlockingBarrier beside = enter_as({.name = "beside", .vm = kAnotherGuest, .shared = true}, {});
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier alone = enter_for(kGuest, "alone");
+  BlockingBarrier alone = enter_for(kGuest, "alone");
   EXPECT_EQ(beside.look(kNow).in_use_by, "");
   EXPECT_NE(alone.look(kNow).in_use_by, "");
 }
 
 TEST_F(LunWriteBarrierTest, ASecondDiskOfASuspendedGuestWaitsAsBefore) {
   const TimePoint attached = kNow - seconds(9);
-  LunWriteBarrier one = enter_for(kGuest, "xvda", attached);
-  LunWriteBarrier two = enter_for(kGuest, "xvdb", attached);
+  BlockingBarrier one = enter_for(kGuest, "xvda", attached);
+  BlockingBarrier two = enter_for(kGuest, "xvdb", attached);
   for (int time = 0; time < 2; ++time) {
     two.set_use(HolderUse::suspended, kGuest, kNow);
     one.set_use(HolderUse::suspended, kGuest, kNow);
@@ -257,13 +257,13 @@ TEST_F(LunWriteBarrierTest, ASecondDiskOfASuspendedGuestWaitsAsBefore) {
 // ---- places that are kept
 
 TEST_F(LunWriteBarrierTest, APlaceIsKeptForTheGuestsNextDisk) {
-  LunWriteBarrier one = enter_for(kGuest, "xvda of guest 5");
+  BlockingBarrier one = enter_for(kGuest, "xvda of guest 5");
   EXPECT_TRUE(one.look(kNow).may_write());
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   one.leave_place(kNow);
   EXPECT_TRUE(other.changed());
   EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("xvda of guest 5"));
-  LunWriteBarrier next = enter_for(kGuest, "next", kNow);
+  BlockingBarrier next = enter_for(kGuest, "next", kNow);
   EXPECT_TRUE(next.look(kNow).may_write());
   EXPECT_FALSE(next.look(kNow).overtaken);
   EXPECT_THAT(other.look(kNow).in_use_by, HasSubstr("next"));
@@ -272,40 +272,40 @@ TEST_F(LunWriteBarrierTest, APlaceIsKeptForTheGuestsNextDisk) {
 }
 
 TEST_F(LunWriteBarrierTest, APlaceIsKeptForTheQuiesceTime) {
-  LunWriteBarrier one = enter_for(kGuest, "one");
+  BlockingBarrier one = enter_for(kGuest, "one");
   EXPECT_TRUE(one.look(kNow).may_write());
   one.leave_place(kNow);
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   EXPECT_FALSE(other.look(kNow + kQuiesceTime - seconds(1)).may_write());
   EXPECT_TRUE(other.look(kNow + kQuiesceTime).may_write());
-  LunWriteBarrier next = enter_for(kGuest, "next", kNow + kQuiesceTime);
+  BlockingBarrier next = enter_for(kGuest, "next", kNow + kQuiesceTime);
   EXPECT_FALSE(next.look(kNow + kQuiesceTime).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, APlaceIsKeptWhereTheProcessOfASuspendedGuestDies) {
-  LunWriteBarrier one = enter_for(kGuest, "one");
+  BlockingBarrier one = enter_for(kGuest, "one");
   EXPECT_TRUE(one.look(kNow).may_write());
   one.set_use(HolderUse::suspended, kGuest, kNow);
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   die(one);
   EXPECT_FALSE(other.look(kNow).may_write());
-  LunWriteBarrier again = enter_for(kGuest, "one", kNow);
+  BlockingBarrier again = enter_for(kGuest, "one", kNow);
   EXPECT_TRUE(again.look(kNow).may_write());
   EXPECT_FALSE(other.look(kNow).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, ADiskThatHasWaitedForLongDoesNotTakeAPlaceThatIsKept) {
-  LunWriteBarrier one = enter_for(kGuest, "one");
+  BlockingBarrier one = enter_for(kGuest, "one");
   EXPECT_TRUE(one.look(kNow).may_write());
-  LunWriteBarrier old_copy = enter_for(kGuest, "an old copy, restored");
+  BlockingBarrier old_copy = enter_for(kGuest, "an old copy, restored");
   one.leave_place(kNow);
   EXPECT_FALSE(old_copy.look(kNow).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, APlaceIsKeptInAnotherFile) {
-  LunWriteBarrier one = enter_for(kGuest, "one");
+  BlockingBarrier one = enter_for(kGuest, "one");
   EXPECT_TRUE(one.look(kNow).may_write());
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   one.leave_place(kNow);
   clean();
   ASSERT_TRUE(other.follow_file());
@@ -313,52 +313,52 @@ TEST_F(LunWriteBarrierTest, APlaceIsKeptInAnotherFile) {
 }
 
 TEST_F(LunWriteBarrierTest, NobodyTakesTheSlotOfAPlaceThatIsKept) {
-  LunWriteBarrier one = enter_for(kGuest, "one");
+  BlockingBarrier one = enter_for(kGuest, "one");
   EXPECT_TRUE(one.look(kNow).may_write());
   one.leave_place(kNow);
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   EXPECT_FALSE(other.look(kNow).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, APlaceIsKeptForADomainWhoseUuidIsNotKnown) {
-  LunWriteBarrier one = enter_in(1, 0, "one");
+  BlockingBarrier one = enter_in(1, 0, "one");
   EXPECT_TRUE(one.look(kNow).may_write());
   one.leave_place(kNow);
-  LunWriteBarrier other = enter_in(2, 0, "another guest, whose UUID is not known either");
+  BlockingBarrier other = enter_in(2, 0, "another guest, whose UUID is not known either");
   EXPECT_FALSE(other.look(kNow).may_write());
-  LunWriteBarrier next = enter_in(1, 0, "next");
+  BlockingBarrier next = enter_in(1, 0, "next");
   EXPECT_TRUE(next.look(kNow).may_write());
   EXPECT_FALSE(other.look(kNow).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, AGuestWhoseUuidIsNotKnownIsMovedAllTheSame) {
-  LunWriteBarrier source = enter_in(1, 0, "source");
+  BlockingBarrier source = enter_in(1, 0, "source");
   EXPECT_TRUE(source.look(kNow).may_write());
   source.set_use(HolderUse::suspended, 0, kNow);
-  LunWriteBarrier destination = enter_in(2, 0, "destination");
+  BlockingBarrier destination = enter_in(2, 0, "destination");
   EXPECT_TRUE(destination.look(kNow).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, WhatIsUnfencedHoldsOthersBackAlsoWhereThePlaceIsKept) {
-  LunWriteBarrier one = enter_for(kGuest, "one");
+  BlockingBarrier one = enter_for(kGuest, "one");
   EXPECT_TRUE(one.look(kNow).may_write());
   one.set_unfenced(1, false, kNow + seconds(5));
   one.leave_place(kNow);
-  LunWriteBarrier next = enter_for(kGuest, "next", kNow);
+  BlockingBarrier next = enter_for(kGuest, "next", kNow);
   EXPECT_THAT(next.look(kNow).dead, SizeIs(1));
-  LunWriteBarrier other = enter_for(kAnotherGuest, "other");
+  BlockingBarrier other = enter_for(kAnotherGuest, "other");
   EXPECT_TRUE(next.look(kNow + seconds(5)).may_write());
   EXPECT_FALSE(other.look(kNow + seconds(5)).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, OfTwoPlacesAGuestThatIsMovedTakesTheFirst) {
-  LunWriteBarrier one = enter_in(1, kGuest, "one");
+  BlockingBarrier one = enter_in(1, kGuest, "one");
   EXPECT_TRUE(one.look(kNow).may_write());
-  LunWriteBarrier other = enter_in(9, kAnotherGuest, "other");
-  LunWriteBarrier two = enter_in(1, kGuest, "two");
+  BlockingBarrier other = enter_in(9, kAnotherGuest, "other");
+  BlockingBarrier two = enter_in(1, kGuest, "two");
   one.set_use(HolderUse::suspended, kGuest, kNow);
   two.set_use(HolderUse::suspended, kGuest, kNow);
-  LunWriteBarrier moved = enter_in(2, kGuest, "moved");
+  BlockingBarrier moved = enter_in(2, kGuest, "moved");
   EXPECT_TRUE(moved.look(kNow).may_write());
   one.leave();
   two.leave();
@@ -377,13 +377,13 @@ class LunWriteBarrierPlaceTaken : public LunWriteBarrierTest {
     moved_ = enter_in(2, kGuest, "moved");
     write(moved_);
   }
-  void expect_served(LunWriteBarrier& disk) {
+  void expect_served(BlockingBarrier& disk) {
     EXPECT_TRUE(disk.look(kNow).may_write());
     EXPECT_FALSE(disk.look(kNow).overtaken);
   }
 
-  LunWriteBarrier source_ = enter_in(1, kGuest, "source");
-  LunWriteBarrier moved_;
+  BlockingBarrier source_ = enter_in(1, kGuest, "source");
+  BlockingBarrier moved_;
 };
 
 class LunWriteBarrierNextDomain : public LunWriteBarrierPlaceTaken,
@@ -392,21 +392,21 @@ class LunWriteBarrierNextDomain : public LunWriteBarrierPlaceTaken,
 TEST_P(LunWriteBarrierNextDomain, MayHaveAnotherDiskWhileTheSourceIsStillThere) {
   move();
   moved_.leave();
-  LunWriteBarrier again = enter_in(GetParam(), kGuest, "again");
+  BlockingBarrier again = enter_in(GetParam(), kGuest, "again");
   EXPECT_THAT(again.look(kNow).in_use_by, HasSubstr("source"));
   source_.leave();
   expect_served(again);
 }
 
 // The disk is detached and attached; the guest is started anew.
-INSTANTIATE_TEST_SUITE_P(LunWriteBarrier, LunWriteBarrierNextDomain, testing::Values(2, 3));
+INSTANTIATE_TEST_SUITE_P(BlockingBarrier, LunWriteBarrierNextDomain, testing::Values(2, 3));
 
 TEST_F(LunWriteBarrierPlaceTaken, TheGuestHasItAgainWhenItIsMovedTwice) {
-  LunWriteBarrier other = enter_in(9, kAnotherGuest, "other");
+  BlockingBarrier other = enter_in(9, kAnotherGuest, "other");
   move();
   moved_.set_use(HolderUse::suspended, kGuest, kNow);
   moved_.leave_place(kNow);  // while the source is still there
-  LunWriteBarrier again = enter_in(3, kGuest, "again");
+  BlockingBarrier again = enter_in(3, kGuest, "again");
   expect_served(again);
   source_.leave();
   EXPECT_TRUE(again.look(kNow).may_write());
@@ -414,7 +414,7 @@ TEST_F(LunWriteBarrierPlaceTaken, TheGuestHasItAgainWhenItIsMovedTwice) {
 }
 
 TEST_F(LunWriteBarrierPlaceTaken, ItIsNotKeptASecondTime) {
-  LunWriteBarrier other = enter_in(9, kAnotherGuest, "other");
+  BlockingBarrier other = enter_in(9, kAnotherGuest, "other");
   move();
   source_.leave_place(kNow);
   moved_.leave();
@@ -435,7 +435,7 @@ TEST_F(LunWriteBarrierPlaceTaken, ItIsSoInAnotherFile) {
   ASSERT_TRUE(source_.follow_file());
   ASSERT_TRUE(moved_.follow_file());
   moved_.leave();
-  LunWriteBarrier again = enter_in(2, kGuest, "again");
+  BlockingBarrier again = enter_in(2, kGuest, "again");
   source_.leave();
   expect_served(again);
 }

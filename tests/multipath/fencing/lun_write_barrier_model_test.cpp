@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "multipath/fencing/lun_write_barrier.h"
+#include "tests/support/blocking_barrier.h"
 #include "tests/support/sim_random.h"
 #include "tests/support/temporary_folder.h"
 
@@ -24,7 +24,7 @@ constexpr std::size_t kMostDisks = 4;
 constexpr std::uint64_t kMovedGuest = 5;
 
 struct ModelDisk {
-  std::unique_ptr<LunWriteBarrier> barrier;
+  std::unique_ptr<BlockingBarrier> barrier;
   HolderUse use = HolderUse::runs;
   std::uint64_t vm = kMovedGuest;
   bool shared = false;
@@ -50,7 +50,7 @@ class BarrierModel {
     disk.name = "d" + std::to_string(++number_);
     disk.vm = vm;
     disk.shared = shared;
-    auto barrier = LunWriteBarrier::enter(folder_.path(), "k",
+    auto barrier = BlockingBarrier::enter(folder_.path(), "k",
                                           {.name = disk.name,
                                            .vm = vm,
                                            .domain = number_,
@@ -58,7 +58,7 @@ class BarrierModel {
                                            .quiesce_time = kModelQuiesceTime},
                                           now_);
     EXPECT_TRUE(barrier);
-    disk.barrier = std::make_unique<LunWriteBarrier>(std::move(*barrier));
+    disk.barrier = std::make_unique<BlockingBarrier>(std::move(*barrier));
     note("enter " + disk.name + (shared ? " shared" : "") + " of " + std::to_string(vm));
     return disk;
   }
@@ -81,7 +81,7 @@ class BarrierModel {
     if (disk.use != HolderUse::runs) {
       return false;
     }
-    const LunWriteBarrier::Others others = disk.barrier->look(now_);
+    const BlockingBarrier::Others others = disk.barrier->look(now_);
     disk.overtaken = disk.overtaken || others.overtaken;
     return others.may_write() && !disk.overtaken;
   }

@@ -25,14 +25,14 @@ using testing::SizeIs;
 // ---- disks whose guests run
 
 TEST_F(LunWriteBarrierTest, OneDiskAloneMayWrite) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   EXPECT_TRUE(one.look(kNow).may_write());
   EXPECT_FALSE(one.changed());
 }
 
 TEST_F(LunWriteBarrierTest, ALaterDiskWaitsForOneThatIsInUse) {
-  LunWriteBarrier one = enter("xvda of guest 5");
-  LunWriteBarrier later = enter("xvdb of guest 6");
+  BlockingBarrier one = enter("xvda of guest 5");
+  BlockingBarrier later = enter("xvdb of guest 6");
   EXPECT_THAT(later.look(kNow).in_use_by, HasSubstr("xvda of guest 5"));
   EXPECT_THAT(later.look(kNow).in_use_by, HasSubstr(std::to_string(::getpid())));
   EXPECT_FALSE(later.look(kNow).may_write());
@@ -43,24 +43,24 @@ TEST_F(LunWriteBarrierTest, ALaterDiskWaitsForOneThatIsInUse) {
 }
 
 TEST_F(LunWriteBarrierTest, DisksThatAreSharedUseTheLunTogether) {
-  LunWriteBarrier one = enter("one", true);
-  LunWriteBarrier two = enter("two", true);
+  BlockingBarrier one = enter("one", true);
+  BlockingBarrier two = enter("two", true);
   EXPECT_TRUE(two.look(kNow).may_write());
-  LunWriteBarrier alone = enter("alone", false);
+  BlockingBarrier alone = enter("alone", false);
   EXPECT_FALSE(alone.look(kNow).may_write()) << "it does not know of the others";
 }
 
 TEST_F(LunWriteBarrierTest, ASharedDiskWaitsForOneThatIsNot) {
-  LunWriteBarrier one = enter("one", false);
-  LunWriteBarrier two = enter("two", true);
+  BlockingBarrier one = enter("one", false);
+  BlockingBarrier two = enter("two", true);
   EXPECT_FALSE(two.look(kNow).may_write());
 }
 
 // ---- disks of other LUNs, and of guests that have ended
 
 TEST_F(LunWriteBarrierTest, DisksOfOtherLunsAreNoConcern) {
-  LunWriteBarrier one = enter();
-  auto other = LunWriteBarrier::enter(folder(), "36001405ab", {.name = "other"});
+  BlockingBarrier one = enter();
+  auto other = BlockingBarrier::enter(folder(), "36001405ab", {.name = "other"});
   ASSERT_TRUE(other);
   EXPECT_TRUE(other->look(kNow).may_write());
 }
@@ -68,10 +68,10 @@ TEST_F(LunWriteBarrierTest, DisksOfOtherLunsAreNoConcern) {
 // ---- disks whose guests have ended
 
 TEST_F(LunWriteBarrierTest, WritesThatAreOutstandingWhenTheGuestEndsHoldOthersBack) {
-  LunWriteBarrier one = enter("xvda of guest 5");
+  BlockingBarrier one = enter("xvda of guest 5");
   one.set_outstanding(3, true);
   one.set_use(HolderUse::ended, 0, {});
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   EXPECT_THAT(later.look(kNow).late_writes_of, HasSubstr("xvda of guest 5"));
   EXPECT_FALSE(later.look(kNow + kQuiesceTime * 10).may_write())
       << "how long that may be, the holder knows";
@@ -81,10 +81,10 @@ TEST_F(LunWriteBarrierTest, WritesThatAreOutstandingWhenTheGuestEndsHoldOthersBa
 }
 
 TEST_F(LunWriteBarrierTest, UnfencedWritesHoldOthersBack) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_unfenced(path_bit(63), false, kNow + seconds(1));
   one.set_use(HolderUse::ended, 0, {});
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   EXPECT_FALSE(later.look(kNow + seconds(2)).may_write()) << "the holder says when that is over";
   one.set_unfenced(0, true, kNow + seconds(1));
   EXPECT_FALSE(later.look(kNow).may_write());
@@ -93,8 +93,8 @@ TEST_F(LunWriteBarrierTest, UnfencedWritesHoldOthersBack) {
 }
 
 TEST_F(LunWriteBarrierTest, HoldADiskBackThatWasThereBefore) {
-  LunWriteBarrier earlier = enter("earlier", true);
-  LunWriteBarrier one = enter("one", true);
+  BlockingBarrier earlier = enter("earlier", true);
+  BlockingBarrier one = enter("one", true);
   one.set_outstanding(0, true);
   EXPECT_TRUE(earlier.look(kNow).may_write());
   one.set_use(HolderUse::ended, 0, {});
@@ -103,8 +103,8 @@ TEST_F(LunWriteBarrierTest, HoldADiskBackThatWasThereBefore) {
 }
 
 TEST_F(LunWriteBarrierTest, WhatARunningDiskDoesIsNoChangeForOthers) {
-  LunWriteBarrier one = enter("one", true);
-  LunWriteBarrier two = enter("two", true);
+  BlockingBarrier one = enter("one", true);
+  BlockingBarrier two = enter("two", true);
   (void)two.look(kNow);
   one.set_outstanding(0, true);
   one.set_unfenced(path_bit(0), false, kNow + kQuiesceTime);
@@ -115,10 +115,10 @@ TEST_F(LunWriteBarrierTest, WhatARunningDiskDoesIsNoChangeForOthers) {
 // ---- disks whose processes have died
 
 TEST_F(LunWriteBarrierTest, ADeadDisksOutstandingWritesLastForTheQuiesceTime) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   const auto others = later.look(kNow);
   ASSERT_THAT(others.dead, SizeIs(1));
   EXPECT_EQ(others.dead[0].paths, path_bit(2));
@@ -128,7 +128,7 @@ TEST_F(LunWriteBarrierTest, ADeadDisksOutstandingWritesLastForTheQuiesceTime) {
 }
 
 TEST_F(LunWriteBarrierTest, ADeadDiskThatHadNothingUnderWayIsNoConcern) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   one.set_outstanding(2, false);
   die(one);
@@ -136,17 +136,17 @@ TEST_F(LunWriteBarrierTest, ADeadDiskThatHadNothingUnderWayIsNoConcern) {
 }
 
 TEST_F(LunWriteBarrierTest, OutstandingWritesAreThoseOfEachPath) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(1, true);
   one.set_outstanding(2, true);
   one.set_outstanding(2, false);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   EXPECT_EQ(later.look(kNow).dead.at(0).paths, path_bit(1));
 }
 
 TEST_F(LunWriteBarrierTest, ADeadDisksOutstandingWritesOutlastWhatItHadLostBefore) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   one.set_unfenced(path_bit(1), false, kNow + seconds(7));
   die(one);
@@ -154,21 +154,21 @@ TEST_F(LunWriteBarrierTest, ADeadDisksOutstandingWritesOutlastWhatItHadLostBefor
 }
 
 TEST_F(LunWriteBarrierTest, ADeadDiskIsDeadForAllWhoLook) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier second = enter("second", true);
-  LunWriteBarrier third = enter("third", true);
+  BlockingBarrier second = enter("second", true);
+  BlockingBarrier third = enter("third", true);
   EXPECT_THAT(second.look(kNow).dead, SizeIs(1));
   EXPECT_THAT(third.look(kNow).dead, SizeIs(1));
 }
 
 // Disks of several processes notice a death at the same time.
 TEST_F(LunWriteBarrierTest, NobodyWhoLooksIsTakenForTheHolder) {
-  LunWriteBarrier one = enter("one", true);
+  BlockingBarrier one = enter("one", true);
   one.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier later = enter("later", true);
+  BlockingBarrier later = enter("later", true);
   const auto looking = BarrierFile::open_existing(files().at(0).string());
   ASSERT_TRUE(looking);
   ASSERT_TRUE(looking->try_lock_shared(0));
@@ -176,14 +176,14 @@ TEST_F(LunWriteBarrierTest, NobodyWhoLooksIsTakenForTheHolder) {
   ASSERT_THAT(dead, SizeIs(1));
   later.reinstated({dead[0].slot, dead[0].turn, 2});
   EXPECT_TRUE(later.look(kNow).may_write());
-  LunWriteBarrier next = enter("next", true);
+  BlockingBarrier next = enter("next", true);
   next.set_use(HolderUse::ended, 0, {});
   next.set_outstanding(0, true);
   EXPECT_FALSE(later.look(kNow).may_write()) << "it has a slot that nobody looks at";
 }
 
 TEST_F(LunWriteBarrierTest, TheTimeOfUnfencedWritesIsThatOfTheLast) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_unfenced(path_bit(1), false, kNow + seconds(7));
   one.set_unfenced(path_bit(1), false, kNow + seconds(9));
   die(one);
@@ -191,28 +191,28 @@ TEST_F(LunWriteBarrierTest, TheTimeOfUnfencedWritesIsThatOfTheLast) {
 }
 
 TEST_F(LunWriteBarrierTest, ADeadDisksUnfencedWritesLastUntilTheyAreHarmless) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_unfenced(path_bit(1), true, kNow + seconds(7));
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   EXPECT_FALSE(later.look(kNow + seconds(6)).may_write());
   EXPECT_TRUE(later.look(kNow + seconds(7)).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, ADeadDisksLossesWhereNoPathLeadsLastUntilTheyAreHarmless) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_unfenced(0, true, kNow + seconds(7));
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   EXPECT_FALSE(later.look(kNow + seconds(6)).may_write());
   EXPECT_TRUE(later.look(kNow + seconds(7)).may_write());
 }
 
 TEST_F(LunWriteBarrierTest, NoQuiesceTimeIsBelievedThatNobodyCanHaveSet) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   const auto file = BarrierFile::open_existing(files().at(0).string());
   ASSERT_TRUE(file);
   file->slot(0).quiesce_time_ns = Duration(std::chrono::hours(1000)).count();
@@ -222,10 +222,10 @@ TEST_F(LunWriteBarrierTest, NoQuiesceTimeIsBelievedThatNobodyCanHaveSet) {
 }
 
 TEST_F(LunWriteBarrierTest, TheTimeOfADeathIsThatOfTheFirstWhoFoundOut) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier second = enter();
+  BlockingBarrier second = enter();
   EXPECT_FALSE(second.look(kNow).may_write());
   die(second);
   EXPECT_TRUE(enter().look(kNow + kQuiesceTime).may_write());
@@ -233,11 +233,11 @@ TEST_F(LunWriteBarrierTest, TheTimeOfADeathIsThatOfTheFirstWhoFoundOut) {
 
 // In a folder that outlives the host's restart: its times are of a clock that began again since.
 TEST_F(LunWriteBarrierTest, TimesFromBeforeTheHostStartedAnewHoldNobodyBackForLong) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   one.set_unfenced(path_bit(1), true, kNow + kQuiesceTime);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   EXPECT_FALSE(later.look(kNow).may_write());
   const TimePoint young = kNow - std::chrono::hours(99);
   EXPECT_FALSE(later.look(young).may_write());
@@ -245,12 +245,12 @@ TEST_F(LunWriteBarrierTest, TimesFromBeforeTheHostStartedAnewHoldNobodyBackForLo
 }
 
 TEST_F(LunWriteBarrierTest, TheServiceSaysWhenAProcessHasDied) {
-  LunWriteBarrier one = enter();
-  LunWriteBarrier alive = enter();
+  BlockingBarrier one = enter();
+  BlockingBarrier alive = enter();
   one.set_outstanding(2, true);
   alive.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   note_death_in_barriers(folder(), ::getpid() + 1, kNow - seconds(50));
   note_death_in_barriers(folder(), ::getpid(), kNow - seconds(10));
   EXPECT_TRUE(later.changed());
@@ -261,12 +261,12 @@ TEST_F(LunWriteBarrierTest, TheServiceSaysWhenAProcessHasDied) {
 }
 
 TEST_F(LunWriteBarrierTest, ANexusThatWasReinstatedIsHarmless) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   one.set_outstanding(7, true);
   one.set_unfenced(path_bit(2) | path_bit(5), false, kNow + seconds(7));
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   const auto dead = later.look(kNow).dead.at(0);
   later.reinstated({dead.slot, dead.turn, 2});
   ASSERT_THAT(later.look(kNow).dead, SizeIs(1));
@@ -279,13 +279,13 @@ TEST_F(LunWriteBarrierTest, ANexusThatWasReinstatedIsHarmless) {
 
 // The fence of a dead disk takes so long that its time is over before, and another disk has come.
 TEST_F(LunWriteBarrierTest, AReinstatementIsNoneOfWhoeverHasTheSlotByThen) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier fencing = enter();
+  BlockingBarrier fencing = enter();
   const auto dead = fencing.look(kNow).dead.at(0);
   EXPECT_TRUE(fencing.look(kNow + kQuiesceTime).may_write());
-  LunWriteBarrier next = enter();
+  BlockingBarrier next = enter();
   next.set_outstanding(2, true);
   fencing.reinstated({dead.slot, dead.turn, 2});
   next.set_use(HolderUse::ended, 0, {});
@@ -298,21 +298,21 @@ TEST_F(LunWriteBarrierTest, AReinstatementIsNoneOfWhoeverHasTheSlotByThen) {
 }
 
 TEST_F(LunWriteBarrierTest, NoSlotIsTakenAsLongAsItsDeadDiskIsAConcern) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier second = enter();
-  LunWriteBarrier third = enter();
+  BlockingBarrier second = enter();
+  BlockingBarrier third = enter();
   third.leave();
   EXPECT_THAT(second.look(kNow).dead, SizeIs(1));
 }
 
 // A disk that comes after a dead one, and whose own process dies, wipes nothing of it.
 TEST_F(LunWriteBarrierTest, ADeadDiskOutlivesThoseThatComeAfterIt) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier second = enter();
+  BlockingBarrier second = enter();
   EXPECT_FALSE(second.look(kNow).may_write());
   second.set_use(HolderUse::ended, 0, {});
   second.set_use(HolderUse::runs, 0, {});
@@ -323,10 +323,10 @@ TEST_F(LunWriteBarrierTest, ADeadDiskOutlivesThoseThatComeAfterIt) {
 }
 
 TEST_F(LunWriteBarrierTest, OfAProcessThatIsKilledTheKernelTells) {
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   const pid_t child = ::fork();
   if (child == 0) {
-    LunWriteBarrier one = enter();
+    BlockingBarrier one = enter();
     one.set_outstanding(0, true);
     ::kill(::getpid(), SIGKILL);
   }
@@ -355,12 +355,12 @@ BarrierNexus some_nexus() {
 }
 
 TEST_F(LunWriteBarrierTest, ANexusIsReadAsItWasTold) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   const BarrierNexus told = some_nexus();
   one.set_nexus(63, told);
   one.set_outstanding(63, true);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   const auto read = nexus_of_dead(later, 63);
   ASSERT_TRUE(read);
   EXPECT_EQ(read->isid, told.isid);
@@ -374,55 +374,55 @@ TEST_F(LunWriteBarrierTest, ANexusIsReadAsItWasTold) {
 }
 
 TEST_F(LunWriteBarrierTest, ANexusWithoutAPortalGroupHasNone) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   BarrierNexus told = some_nexus();
   told.login.portal_group.reset();
   one.set_nexus(0, told);
   one.set_outstanding(0, true);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   const auto read = nexus_of_dead(later, 0);
   ASSERT_TRUE(read);
   EXPECT_FALSE(read->login.portal_group);
 }
 
 TEST_F(LunWriteBarrierTest, OfAPathThatWasForgottenThereIsNoNexus) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_nexus(4, some_nexus());
   one.forget_nexus(4);
   one.set_outstanding(4, true);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   EXPECT_FALSE(nexus_of_dead(later, 4));
 }
 
 TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoNexusOfTheFormerDisk) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_nexus(4, some_nexus());
   one.leave();
-  LunWriteBarrier second = enter();
+  BlockingBarrier second = enter();
   second.set_outstanding(4, true);
   die(second);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   EXPECT_FALSE(nexus_of_dead(later, 4));
 }
 
 TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoEndOfTheFormerDisk) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_use(HolderUse::ended, 0, {});
   one.leave();
-  LunWriteBarrier second = enter("second");
+  BlockingBarrier second = enter("second");
   EXPECT_THAT(enter().look(kNow).in_use_by, HasSubstr("second"));
 }
 
 TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoDeathOfTheFormerDisk) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_outstanding(2, true);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   const auto slot = later.look(kNow).dead.at(0).slot;
   EXPECT_TRUE(later.look(kNow + kQuiesceTime).may_write());
-  LunWriteBarrier second = enter();
+  BlockingBarrier second = enter();
   second.set_outstanding(2, true);
   die(second);
   const TimePoint now = kNow + kQuiesceTime * 10;
@@ -433,11 +433,11 @@ TEST_F(LunWriteBarrierTest, ASlotThatIsTakenAgainKnowsNoDeathOfTheFormerDisk) {
 }
 
 TEST_F(LunWriteBarrierTest, WhatIsNoAddressIsNoNexus) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_nexus(0, some_nexus());
   one.set_outstanding(0, true);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   {
     const auto file = BarrierFile::open_existing(files().at(0).string());
     ASSERT_TRUE(file);
@@ -448,15 +448,15 @@ TEST_F(LunWriteBarrierTest, WhatIsNoAddressIsNoNexus) {
 
 // Its slot has gone to a disk that lives: a login would end that one's session.
 TEST_F(LunWriteBarrierTest, ANexusIsNoneOfWhoeverHasTheSlotByThen) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_nexus(0, some_nexus());
   one.set_outstanding(0, true);
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   const auto dead = later.look(kNow).dead.at(0);
   EXPECT_TRUE(later.nexus_of({dead.slot, dead.turn, 0}));
   EXPECT_TRUE(later.look(kNow + kQuiesceTime).may_write());
-  LunWriteBarrier next = enter();
+  BlockingBarrier next = enter();
   next.set_nexus(0, some_nexus());
   EXPECT_FALSE(later.nexus_of({dead.slot, dead.turn, 0}));
   next.set_outstanding(0, true);
@@ -469,10 +469,10 @@ TEST_F(LunWriteBarrierTest, ANexusIsNoneOfWhoeverHasTheSlotByThen) {
 // What was lost where the path led, and then where it does not lead any more, is dangerous at any
 // time.
 TEST_F(LunWriteBarrierTest, WhatIsUnfencedIsNeverSeenAsHarmless) {
-  LunWriteBarrier one = enter("one", true);
+  BlockingBarrier one = enter("one", true);
   one.set_unfenced(path_bit(0), false, kNow + kQuiesceTime);
   one.set_use(HolderUse::ended, 0, {});
-  LunWriteBarrier other = enter("other", true);
+  BlockingBarrier other = enter("other", true);
   std::atomic<bool> over = false;
   std::thread holder([&] {
     while (!over) {
@@ -490,10 +490,10 @@ TEST_F(LunWriteBarrierTest, WhatIsUnfencedIsNeverSeenAsHarmless) {
 }
 
 TEST_F(LunWriteBarrierTest, WhatTheLastPathHasLostIsUnfencedUntilTimeIsOver) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   one.set_unfenced(path_bit(63), false, kNow + seconds(7));
   die(one);
-  LunWriteBarrier later = enter();
+  BlockingBarrier later = enter();
   const auto dead = later.look(kNow).dead;
   ASSERT_THAT(dead, SizeIs(1));
   EXPECT_EQ(dead[0].paths, 0U) << "or its nexus is logged in to in vain";
@@ -503,13 +503,13 @@ TEST_F(LunWriteBarrierTest, WhatTheLastPathHasLostIsUnfencedUntilTimeIsOver) {
 }
 
 TEST_F(LunWriteBarrierTest, ThoseThatLookAtADeadSharedDiskAtTheSameTimeAllWait) {
-  LunWriteBarrier dead = enter("dead", true);
+  BlockingBarrier dead = enter("dead", true);
   dead.set_outstanding(0, true);
-  LunWriteBarrier others[] = {enter("one", true), enter("two", true), enter("three", true)};
+  BlockingBarrier others[] = {enter("one", true), enter("two", true), enter("three", true)};
   die(dead);
   std::atomic<int> early = 0;
   std::vector<std::thread> threads;
-  for (LunWriteBarrier& other : others) {
+  for (BlockingBarrier& other : others) {
     threads.emplace_back([&early, &other] {
       for (int look = 0; look < 20000; ++look) {
         early += other.look(kNow).may_write() ? 1 : 0;
@@ -518,7 +518,7 @@ TEST_F(LunWriteBarrierTest, ThoseThatLookAtADeadSharedDiskAtTheSameTimeAllWait) 
   }
   // And so does one that tries all slots in vain.
   for (int come = 0; come < 1000; ++come) {
-    LunWriteBarrier passing = enter("passing", true);
+    BlockingBarrier passing = enter("passing", true);
     passing.leave();
   }
   for (std::thread& thread : threads) {
@@ -530,9 +530,9 @@ TEST_F(LunWriteBarrierTest, ThoseThatLookAtADeadSharedDiskAtTheSameTimeAllWait) 
 // ---- the file is removed while disks are in use
 
 TEST_F(LunWriteBarrierTest, ADiskIsSeenAlsoWhenTheFolderHasBeenCleaned) {
-  LunWriteBarrier one = enter("one");
+  BlockingBarrier one = enter("one");
   clean();
-  LunWriteBarrier other = enter("other", false, kNow);
+  BlockingBarrier other = enter("other", false, kNow);
   EXPECT_THAT(other.look(kNow).late_writes_of, HasSubstr("was removed"));
   ASSERT_TRUE(one.follow_file());
   EXPECT_TRUE(other.changed());
@@ -543,18 +543,18 @@ TEST_F(LunWriteBarrierTest, ADiskIsSeenAlsoWhenTheFolderHasBeenCleaned) {
 }
 
 TEST_F(LunWriteBarrierTest, AFileThatIsWhereItWasIsNotLeft) {
-  LunWriteBarrier one = enter("one");
+  BlockingBarrier one = enter("one");
   (void)one.look(kNow);
   ASSERT_TRUE(one.follow_file());
   EXPECT_FALSE(one.changed());
 }
 
 TEST_F(LunWriteBarrierTest, DisksThatComeToAnotherFileKeepTheirOrder) {
-  LunWriteBarrier one = enter("one", false, kNow - seconds(9));
-  LunWriteBarrier two = enter("two", false, kNow - seconds(8));
+  BlockingBarrier one = enter("one", false, kNow - seconds(9));
+  BlockingBarrier two = enter("two", false, kNow - seconds(8));
   clean();
-  LunWriteBarrier three = enter("three", false, kNow - seconds(7));
-  for (LunWriteBarrier* disk : {&two, &one}) {
+  BlockingBarrier three = enter("three", false, kNow - seconds(7));
+  for (BlockingBarrier* disk : {&two, &one}) {
     EXPECT_FALSE(three.look(kNow).may_write());
     ASSERT_TRUE(disk->follow_file());
   }
@@ -569,8 +569,8 @@ TEST_F(LunWriteBarrierTest, DisksThatComeToAnotherFileKeepTheirOrder) {
 }
 
 TEST_F(LunWriteBarrierTest, ADiskThatWaitsAndComesToAnotherFileFirstStillWaits) {
-  LunWriteBarrier one = enter("one", false, kNow - seconds(9));
-  LunWriteBarrier two = enter("two", false, kNow - seconds(8));
+  BlockingBarrier one = enter("one", false, kNow - seconds(9));
+  BlockingBarrier two = enter("two", false, kNow - seconds(8));
   EXPECT_TRUE(one.look(kNow).may_write());
   EXPECT_FALSE(two.look(kNow).may_write());
   clean();
@@ -582,8 +582,8 @@ TEST_F(LunWriteBarrierTest, ADiskThatWaitsAndComesToAnotherFileFirstStillWaits) 
 }
 
 TEST_F(LunWriteBarrierTest, ADiskThatHasTheLunWaitsForNobodyInAnotherFile) {
-  LunWriteBarrier one = enter("one", false, kNow - seconds(9));
-  LunWriteBarrier two = enter("two", false, kNow - seconds(8));
+  BlockingBarrier one = enter("one", false, kNow - seconds(9));
+  BlockingBarrier two = enter("two", false, kNow - seconds(8));
   EXPECT_TRUE(one.look(kNow).may_write());
   clean();
   ASSERT_TRUE(one.follow_file());
@@ -593,10 +593,10 @@ TEST_F(LunWriteBarrierTest, ADiskThatHasTheLunWaitsForNobodyInAnotherFile) {
 }
 
 TEST_F(LunWriteBarrierTest, AGuestThatIsResumedInAnotherFileWaitsForTheDiskThatHasTakenItOver) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   EXPECT_TRUE(source.look(kNow).may_write());
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   EXPECT_TRUE(destination.look(kNow).may_write());
   clean();
   ASSERT_TRUE(source.follow_file());
@@ -610,9 +610,9 @@ TEST_F(LunWriteBarrierTest, AGuestThatIsResumedInAnotherFileWaitsForTheDiskThatH
 }
 
 TEST_F(LunWriteBarrierTest, AGuestIsResumedInTheFileWhereItsSuccessorIs) {
-  LunWriteBarrier source = enter_for(kGuest, "source");
+  BlockingBarrier source = enter_for(kGuest, "source");
   source.set_use(HolderUse::suspended, kGuest, {});
-  LunWriteBarrier destination = enter_for(kGuest, "destination");
+  BlockingBarrier destination = enter_for(kGuest, "destination");
   EXPECT_TRUE(destination.look(kNow).may_write());
   destination.set_outstanding(0, true);
   clean();
@@ -624,14 +624,14 @@ TEST_F(LunWriteBarrierTest, AGuestIsResumedInTheFileWhereItsSuccessorIs) {
 }
 
 TEST_F(LunWriteBarrierTest, ADiskTakesAllThatItTellsToAnotherFile) {
-  LunWriteBarrier one = enter("one", true);
+  BlockingBarrier one = enter("one", true);
   one.set_nexus(3, some_nexus());
   one.set_outstanding(3, true);
   one.set_unfenced(path_bit(5), true, kNow + seconds(7));
   one.set_use(HolderUse::ended, 0, {});
   clean();
   ASSERT_TRUE(one.follow_file());
-  LunWriteBarrier later = enter("later", true);
+  BlockingBarrier later = enter("later", true);
   EXPECT_THAT(later.look(kNow).late_writes_of, HasSubstr("one"));
   die(one);
   const auto dead = later.look(kNow).dead;
@@ -642,11 +642,11 @@ TEST_F(LunWriteBarrierTest, ADiskTakesAllThatItTellsToAnotherFile) {
 }
 
 TEST_F(LunWriteBarrierTest, TheDeadAreTakenToAnotherFileOnce) {
-  LunWriteBarrier dead = enter("dead", true);
+  BlockingBarrier dead = enter("dead", true);
   dead.set_nexus(0, some_nexus());
   dead.set_outstanding(0, true);
-  LunWriteBarrier one = enter("one", true);
-  LunWriteBarrier two = enter("two", true);
+  BlockingBarrier one = enter("one", true);
+  BlockingBarrier two = enter("two", true);
   die(dead);
   EXPECT_FALSE(one.look(kNow).may_write());
   clean();
@@ -658,9 +658,9 @@ TEST_F(LunWriteBarrierTest, TheDeadAreTakenToAnotherFileOnce) {
 
 // Killed before it could come: nobody knows what it had under way.
 TEST_F(LunWriteBarrierTest, ADiskThatHasLostItsFileAndDiesIsWaitedForAsLongAsItsWritesMayLand) {
-  LunWriteBarrier one = enter("one");
+  BlockingBarrier one = enter("one");
   clean();
-  LunWriteBarrier other = enter("other");
+  BlockingBarrier other = enter("other");
   EXPECT_FALSE(other.look(kNow).may_write());
   die(one);
   EXPECT_FALSE(other.look(kNow + kQuiesceTime - seconds(1)).may_write());
@@ -668,7 +668,7 @@ TEST_F(LunWriteBarrierTest, ADiskThatHasLostItsFileAndDiesIsWaitedForAsLongAsIts
 }
 
 TEST_F(LunWriteBarrierTest, ADiskThatCannotComeToAnotherFileSaysWhy) {
-  LunWriteBarrier one = enter("one");
+  BlockingBarrier one = enter("one");
   clean();
   std::filesystem::remove(folder());
   std::ofstream(folder()) << "in the way";
@@ -684,7 +684,7 @@ TEST_F(LunWriteBarrierTest, ADiskThatCannotComeToAnotherFileSaysWhy) {
 
 TEST_F(LunWriteBarrierTest, TheHostHasEndedWhenNothingIsLeft) {
   EXPECT_EQ(use_of_barriers(folder(), kNow), BarrierUse::none);
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   EXPECT_EQ(use_of_barriers(folder(), kNow), BarrierUse::running);
   one.set_outstanding(0, true);
   one.set_use(HolderUse::ended, 0, {});
@@ -693,7 +693,7 @@ TEST_F(LunWriteBarrierTest, TheHostHasEndedWhenNothingIsLeft) {
   EXPECT_EQ(use_of_barriers(folder(), kNow), BarrierUse::ending);
   EXPECT_EQ(use_of_barriers(folder(), kNow + kQuiesceTime - seconds(1)), BarrierUse::ending);
   EXPECT_EQ(use_of_barriers(folder(), kNow + kQuiesceTime), BarrierUse::none);
-  LunWriteBarrier two = enter();
+  BlockingBarrier two = enter();
   two.leave();
   EXPECT_EQ(use_of_barriers(folder(), kNow + kQuiesceTime), BarrierUse::none);
 }
@@ -708,7 +708,7 @@ TEST_F(LunWriteBarrierTest, AFullFileSystemIsAnErrorAndNotTheEndOfTheProcess) {
       if (::mount("none", folder_.path().c_str(), "tmpfs", 0, size) != 0) {
         ::_exit(77);
       }
-      auto one = LunWriteBarrier::enter(folder(), "36001405aa",
+      auto one = BlockingBarrier::enter(folder(), "36001405aa",
                                         {.name = "one", .quiesce_time = kQuiesceTime});
       bool told = !one && one.error().message.find("No space") != std::string::npos;
       if (one) {
@@ -717,7 +717,7 @@ TEST_F(LunWriteBarrierTest, AFullFileSystemIsAnErrorAndNotTheEndOfTheProcess) {
         one->forget_nexus(63);
         one->set_outstanding(63, true);
         die(*one);
-        auto later = LunWriteBarrier::enter(folder(), "36001405aa", {.name = "later"});
+        auto later = BlockingBarrier::enter(folder(), "36001405aa", {.name = "later"});
         told = told && later && !nexus_of_dead(*later, 63);
       }
       ::_exit(told ? 0 : 1);
@@ -739,12 +739,12 @@ TEST_F(LunWriteBarrierTest, AFileWithOtherThingsIsRefusedByName) {
   for (const std::size_t size : {std::size_t{5}, std::size_t{0}}) {
     std::filesystem::resize_file(path, size);
     std::ofstream(path, std::ios::in) << "what is this? what is this?";
-    const auto opened = LunWriteBarrier::enter(folder(), "36001405aa", {.name = "disk"});
+    const auto opened = BlockingBarrier::enter(folder(), "36001405aa", {.name = "disk"});
     ASSERT_FALSE(opened);
     EXPECT_THAT(opened.error().message, HasSubstr(path));
   }
   std::filesystem::resize_file(path, sizeof(barrier_layout::Contents));
-  const auto opened = LunWriteBarrier::enter(folder(), "36001405aa", {.name = "disk"});
+  const auto opened = BlockingBarrier::enter(folder(), "36001405aa", {.name = "disk"});
   ASSERT_FALSE(opened) << "of the right size, with the wrong beginning";
   EXPECT_THAT(opened.error().message, HasSubstr(path));
 }
@@ -753,11 +753,11 @@ TEST_F(LunWriteBarrierTest, NoIdentityOfATargetLeadsOutOfTheFolder) {
   for (const std::string& key :
        {std::string("../../escaped"), std::string("."), std::string("..\0/x", 5),
         std::string("t10/a b"), std::string(4000, '/')}) {
-    EXPECT_TRUE(LunWriteBarrier::enter(folder(), key, {.name = "disk"}));
+    EXPECT_TRUE(BlockingBarrier::enter(folder(), key, {.name = "disk"}));
   }
   // None of these is another one's, though they differ in their signs only.
-  const auto dot = LunWriteBarrier::enter(folder(), "t10.a b", {.name = "disk"});
-  const auto underscore = LunWriteBarrier::enter(folder(), "t10_a b", {.name = "disk"});
+  const auto dot = BlockingBarrier::enter(folder(), "t10.a b", {.name = "disk"});
+  const auto underscore = BlockingBarrier::enter(folder(), "t10_a b", {.name = "disk"});
   std::size_t found = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_.path())) {
     found += entry.is_regular_file() && entry.path().parent_path() == folder() ? 1 : 0;
@@ -766,23 +766,23 @@ TEST_F(LunWriteBarrierTest, NoIdentityOfATargetLeadsOutOfTheFolder) {
 }
 
 TEST_F(LunWriteBarrierTest, AFolderThatCannotBeMadeIsNamed) {
-  const auto opened = LunWriteBarrier::enter("/proc/nowhere", "36001405aa", {.name = "disk"});
+  const auto opened = BlockingBarrier::enter("/proc/nowhere", "36001405aa", {.name = "disk"});
   ASSERT_FALSE(opened);
   EXPECT_THAT(opened.error().message, HasSubstr("/proc/nowhere"));
 }
 
 TEST_F(LunWriteBarrierTest, MoreDisksThanThereAreSlotsAreRefused) {
-  std::vector<LunWriteBarrier> disks;
+  std::vector<BlockingBarrier> disks;
   for (std::size_t disk = 0; disk < barrier_layout::kSlots; ++disk) {
     disks.push_back(enter());
   }
-  EXPECT_FALSE(LunWriteBarrier::enter(folder(), "36001405aa", {.name = "disk"}));
+  EXPECT_FALSE(BlockingBarrier::enter(folder(), "36001405aa", {.name = "disk"}));
   disks.pop_back();
   (void)enter();
 }
 
 TEST_F(LunWriteBarrierTest, WithoutAFileTellsNobody) {
-  LunWriteBarrier none;
+  BlockingBarrier none;
   none.set_nexus(0, some_nexus());
   none.set_outstanding(0, true);
   none.set_unfenced(1, true, kNow);
@@ -794,7 +794,7 @@ TEST_F(LunWriteBarrierTest, WithoutAFileTellsNobody) {
 }
 
 TEST_F(LunWriteBarrierTest, ADiskTakesSevenPagesAndThoseOfItsNexuses) {
-  LunWriteBarrier one = enter();
+  BlockingBarrier one = enter();
   (void)one.look(kNow);
   one.set_nexus(0, some_nexus());
   one.set_nexus(1, some_nexus());

@@ -71,7 +71,7 @@ class PredecessorFenceTest : public FollowingDisk {
     accept(first);
   }
   void tell(const BarrierNexus& nexus, std::uint32_t path = 0) {
-    auto barrier = LunWriteBarrier::enter(folder_.path(), key_,
+    auto barrier = BlockingBarrier::enter(folder_.path(), key_,
                                           {.name = "dead", .quiesce_time = options_.quiesce_time});
     ASSERT_TRUE(barrier);
     barrier->set_nexus(path, nexus);

@@ -12,8 +12,8 @@
 #include "blkback/process/process_lock.h"
 #include "multipath/attach/path_discovery.h"
 #include "multipath/fencing/barrier_use.h"
-#include "multipath/fencing/lun_write_barrier.h"
 #include "tests/simulation/host/product_configuration.h"
+#include "tests/support/blocking_barrier.h"
 #include "tests/support/no_portal_resolver.h"
 #include "tests/support/sim_barrier_jobs.h"
 
@@ -21,14 +21,14 @@ namespace iscsi_blkback {
 namespace {
 
 // Somebody who is not of the simulated world, at the LUN's barrier.
-LunWriteBarrier enter_barrier(const std::string& run_directory, const Plan& plan, std::size_t lun) {
+BlockingBarrier enter_barrier(const std::string& run_directory, const Plan& plan, std::size_t lun) {
   const std::size_t target = within(plan.luns[lun].target, plan.targets.size());
   BarrierNames names;
   if (lun_changes_its_names(plan, lun)) {
     names.add({.designators = {{.code_set = 2, .type = 1, .bytes = lun_t10_name(lun)}}},
               target_name(target));
   }
-  auto barrier = LunWriteBarrier::enter(
+  auto barrier = BlockingBarrier::enter(
       barrier_directory(run_directory),
       lun_barrier_key(lun_wwid(plan, lun), target_name(target), lun_number(lun)),
       {.name = "a stranger", .quiesce_time = std::chrono::milliseconds(plan.world.quiesce_ms)}, {},
@@ -329,7 +329,7 @@ std::string_view fence_in_log(std::string_view line) {
 
 bool lun_is_blocked(const std::string& run_directory, const Plan& plan, std::size_t lun,
                     TimePoint now) {
-  LunWriteBarrier barrier = enter_barrier(run_directory, plan, lun);
+  BlockingBarrier barrier = enter_barrier(run_directory, plan, lun);
   const bool blocked = !barrier.look(now).may_write();
   barrier.leave();
   return blocked;
@@ -337,17 +337,17 @@ bool lun_is_blocked(const std::string& run_directory, const Plan& plan, std::siz
 
 std::shared_ptr<void> block_lun(const std::string& run_directory, const Plan& plan,
                                 std::size_t lun) {
-  LunWriteBarrier barrier = enter_barrier(run_directory, plan, lun);
+  BlockingBarrier barrier = enter_barrier(run_directory, plan, lun);
   barrier.set_use(HolderUse::ended, 0, {});
   barrier.set_unfenced(0, true, TimePoint::max());
-  return {new LunWriteBarrier(std::move(barrier)), [](LunWriteBarrier* stranger) {
+  return {new BlockingBarrier(std::move(barrier)), [](BlockingBarrier* stranger) {
             stranger->leave();
             delete stranger;
           }};
 }
 
 RivalDisk::RivalDisk(const std::string& run_directory, const Plan& plan, std::size_t lun)
-    : barrier_(std::make_unique<LunWriteBarrier>(enter_barrier(run_directory, plan, lun))) {}
+    : barrier_(std::make_unique<BlockingBarrier>(enter_barrier(run_directory, plan, lun))) {}
 
 RivalDisk::~RivalDisk() {
   barrier_->leave();

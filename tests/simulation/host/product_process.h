@@ -28,7 +28,7 @@
 
 namespace iscsi_blkback {
 
-class LunWriteBarrier;
+class BlockingBarrier;
 
 class ProductProcess {
  public:
@@ -103,7 +103,7 @@ class RivalDisk {
   void write();
 
  private:
-  std::unique_ptr<LunWriteBarrier> barrier_;
+  std::unique_ptr<BlockingBarrier> barrier_;
 };
 
 // What the service does when it hears that a guest's process has ended.
