@@ -1,6 +1,7 @@
 #include "blkback/process/guest_process.h"
 
 #include <fmt/format.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -319,6 +320,8 @@ class GuestProcess {
 }  // namespace
 
 Result<void> run_guest_process(const Configuration& configuration, DomainId domain) {
+  // The service has started it by /proc/self/exe, which ps(1) would call "exe".
+  (void)::prctl(PR_SET_NAME, "iscsi-blkback");
   set_log_prefix(fmt::format("guest {}", domain));
   close_descriptors_but({});  // what the process was started with
   set_log_budget(kGuestLogBudget);

@@ -59,7 +59,10 @@ class RedirectChainTest : public testing::Test {
     return options;
   }
   RedirectChain make(const SessionOptions& options) {
-    return {reactor, options, options.target_name, names,
+    return {reactor,
+            options,
+            options.target_name,
+            names,
             [](void* self, const Result<void>& result) noexcept {
               static_cast<RedirectChainTest*>(self)->found.push_back(result);
             },
