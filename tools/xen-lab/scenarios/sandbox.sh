@@ -3,7 +3,7 @@
 # asked for: lines.sh.)
 # runs: trixie:pvh bookworm:pv
 # tools/test runs: bookworm:pv
-# timeout: 300
+# timeout: 500
 # steps: rights work files killed
 process_of() { pgrep -x -f "iscsi-blkback --guest $1 .*" | while read -r pid; do [ "$(cat "/proc/$pid/comm")" = blkback-helper ] || echo "$pid"; done; } # DOMID
 helper_of() { pgrep -P "$1" -x blkback-helper; } # PID
