@@ -8,7 +8,7 @@
 #   reconnect  see above
 #   evil       each kind of harm; the evil disk works again after each
 #   after      nothing is left, and the table
-# runs: trixie:pvh bookworm:pv
+# runs on demand: trixie:pvh bookworm:pv
 # runs alone: it measures, and its evil guest takes all the processors that an emulator has
 # timeout: 900
 # steps: reconnect evil after
