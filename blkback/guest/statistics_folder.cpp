@@ -103,7 +103,7 @@ StatisticsFile::~StatisticsFile() {
   ::unlinkat(folder_, name_.c_str(), 0);
 }
 
-StatisticsFolder::StatisticsFolder(std::string parent, pid_t process)
+StatisticsFolder::StatisticsFolder(const std::string& parent, pid_t process)
     : path_(folder_path(parent, process)), process_(process) {}
 
 StatisticsFolder::~StatisticsFolder() {

@@ -48,7 +48,7 @@ class StatisticsFile {
 class StatisticsFolder {
  public:
   // parent: kSharedMemory but in tests; process: this one.
-  StatisticsFolder(std::string parent, pid_t process);
+  StatisticsFolder(const std::string& parent, pid_t process);
   ~StatisticsFolder();  // after its files
   StatisticsFolder(const StatisticsFolder&) = delete;
   StatisticsFolder& operator=(const StatisticsFolder&) = delete;
