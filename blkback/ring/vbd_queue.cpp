@@ -315,19 +315,14 @@ void VbdQueue::parse(Slot& slot, std::span<const BlkifSegment> descriptors,
 
 void VbdQueue::submit_arrived() noexcept {
   check_copies(accepted_, BlockOperation::write);
-  SlotList described;
-  described.take_all(indirect_);
-  described.for_each([this](Slot& slot) {
-    slot.response = turn_.copied(slot.first_copy, 1) ? kBlkifOkay : kBlkifError;
-  });
   submit_accepted();
-  if (described.empty()) {
+  if (indirect_.empty()) {
     return;
   }
   const RequestLimits limits = this->limits();
   const TimePoint now = reactor_.now();
-  while (Slot* slot = described.pop_front()) {
-    if (slot->response != kBlkifOkay) {
+  while (Slot* slot = indirect_.pop_front()) {
+    if (!turn_.copied(slot->first_copy, 1)) {
       refuse(*slot, Refusal::descriptors_not_copied, now);
       continue;
     }

@@ -293,7 +293,6 @@ Kind kind_of(const Designator& designator) {
   return kind;
 }
 
-// Each target, and each of its ports, may have its own for one LUN.
 bool is_local(const Kind& kind) {
   return kind.type == kVendorSpecific || (kind.type == kNaa && kind.naa == '3');
 }
@@ -429,6 +428,10 @@ bool has_no_company(const Designator& designator) {
 }
 
 }  // namespace
+
+bool is_local(const Designator& designator) {
+  return is_local(kind_of(designator));
+}
 
 std::string wwid_of(const LunNames& names) {
   if (const Designator* const best = best_of(names, rank_of)) {

@@ -64,6 +64,9 @@ enum class SerialNumberIs : std::uint8_t { the_luns, the_paths };
 // the page; the serial number last.
 [[nodiscard]] std::vector<LunNames> each_of(const LunNames& names);
 
+// Whether each target, and each of its ports, may have its own of this kind for one LUN.
+[[nodiscard]] bool is_local(const Designator& designator);
+
 // A LUN has so many designators that say something at most; further ones count for nothing.
 inline constexpr std::size_t kMostDesignators = 32;
 // What `told` has and `names` has not comes to these: both are the same LUN's. A serial number only

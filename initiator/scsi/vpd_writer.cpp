@@ -31,12 +31,6 @@ std::vector<std::byte> finished(std::vector<std::byte> page) {
   return page;
 }
 
-bool each_target_has_its_own(const Designator& designator) {
-  constexpr std::uint8_t kVendorSpecificType = 0;
-  return designator.type == kVendorSpecificType ||
-         (designator.type == kTypeNaa && static_cast<std::uint8_t>(designator.bytes[0]) >> 4 == 3);
-}
-
 int place_of(const Designator& designator) {
   return designator.type == kTypeNaa ? 0 : designator.type == kTypeEui64 ? 1 : 2;
 }
@@ -56,7 +50,7 @@ std::vector<std::byte> write_serial_number_page(const LunNames& names) {
 std::vector<std::byte> write_designator_page(const LunNames& names) {
   std::vector<Designator> designators;
   for (const LunNames& name : each_of(names)) {
-    if (!name.designators.empty() && !each_target_has_its_own(name.designators[0])) {
+    if (!name.designators.empty() && !is_local(name.designators[0])) {
       designators.push_back(name.designators[0]);
     }
   }

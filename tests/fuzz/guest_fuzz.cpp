@@ -26,6 +26,7 @@
 
 #include "blkback/guest/guest_backend.h"
 #include "blkback/guest/guest_data_plane.h"
+#include "tests/fuzz/action_bytes.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/fake_toolstack.h"
 #include "tests/support/mem_xen.h"
@@ -54,26 +55,6 @@ void require(bool condition) {
     std::abort();
   }
 }
-
-class Bytes {
- public:
-  Bytes(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
-  [[nodiscard]] bool empty() const { return at_ >= size_; }
-  std::uint8_t u8() { return empty() ? std::uint8_t{0} : data_[at_++]; }
-  std::uint16_t u16() {
-    const std::uint8_t low = u8();
-    return static_cast<std::uint16_t>(low | (u8() << 8));
-  }
-  std::uint32_t u32() {
-    const std::uint32_t low = u16();
-    return low | (std::uint32_t{u16()} << 16);
-  }
-
- private:
-  const std::uint8_t* data_;
-  std::size_t size_;
-  std::size_t at_ = 0;
-};
 
 // The disk lines have numbers, so that nobody is asked.
 class NoNames final : public AsyncPortalResolver {
@@ -106,7 +87,7 @@ constexpr std::array<std::string_view, 14> kKeys = {"ring-ref",
 
 class Machine {
  public:
-  explicit Machine(Bytes& bytes)
+  explicit Machine(ActionBytes& bytes)
       : bytes_(bytes),
         reactor_(bytes.u8()),
         target_(reactor_, target_options()),
@@ -611,7 +592,7 @@ class Machine {
     }
   }
 
-  Bytes& bytes_;
+  ActionBytes& bytes_;
   MemXen xen_;
   SimReactor reactor_;
   FakeToolstack toolstack_{xen_};
@@ -645,7 +626,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace iscsi_blkback;
   static const bool quiet = (set_log_sink(std::make_unique<NullLogSink>()), true);
   (void)quiet;
-  Bytes bytes(data, size);
+  ActionBytes bytes(data, size);
   Machine(bytes).run();
   return 0;
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "blkback/ring/vbd_queue.h"
+#include "tests/fuzz/action_bytes.h"
 #include "tests/support/fake_frontend.h"
 #include "tests/support/faulty_disk.h"
 #include "tests/support/mem_xen.h"
@@ -30,29 +31,6 @@ class NullLogSink final : public LogSink {
   void write(LogLevel /*level*/, std::string_view /*line*/) noexcept override {}
 };
 
-class Bytes {
- public:
-  Bytes(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
-  [[nodiscard]] bool empty() const { return at_ >= size_; }
-  std::uint8_t u8() { return empty() ? std::uint8_t{0} : data_[at_++]; }
-  std::uint16_t u16() {
-    const std::uint8_t low = u8();
-    return static_cast<std::uint16_t>(low | (u8() << 8));
-  }
-  std::uint64_t u64() {
-    std::uint64_t value = 0;
-    for (int i = 0; i < 8; ++i) {
-      value = (value << 8) | u8();
-    }
-    return value;
-  }
-
- private:
-  const std::uint8_t* data_;
-  std::size_t size_;
-  std::size_t at_ = 0;
-};
-
 void require(bool condition) {
   if (!condition) {
     std::abort();
@@ -61,7 +39,7 @@ void require(bool condition) {
 
 class Machine final : public VbdQueue::Owner {
  public:
-  explicit Machine(Bytes& bytes)
+  explicit Machine(ActionBytes& bytes)
       : bytes_(bytes),
         reactor_(bytes.u8()),
         grants_(xen_.grants().open(0)),
@@ -96,7 +74,7 @@ class Machine final : public VbdQueue::Owner {
     return geometry;
   }
 
-  static FakeFrontend::Options frontend_options(Bytes& bytes) {
+  static FakeFrontend::Options frontend_options(ActionBytes& bytes) {
     FakeFrontend::Options options;
     const std::uint8_t shape = bytes.u8();
     options.abi = (shape & 1) != 0 ? BlkifAbi::x86_32 : BlkifAbi::x86_64;
@@ -276,7 +254,7 @@ class Machine final : public VbdQueue::Owner {
     frontend_.reset();
   }
 
-  Bytes& bytes_;
+  ActionBytes& bytes_;
   MemXen xen_;
   SimReactor reactor_;
   std::unique_ptr<GrantTable> grants_;
@@ -300,7 +278,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace iscsi_blkback;
   static const bool quiet = (set_log_sink(std::make_unique<NullLogSink>()), true);
   (void)quiet;
-  Bytes bytes(data, size);
+  ActionBytes bytes(data, size);
   Machine(bytes).run();
   return 0;
 }
