@@ -21,6 +21,8 @@
 namespace iscsi_blkback {
 namespace {
 
+constexpr std::uint32_t kUseRegisteredRing =
+    1U << 31;                               // IORING_REGISTER_USE_REGISTERED_RING of Linux 6.3
 constexpr std::uint32_t kSocketType = 0xf;  // beside SOCK_CLOEXEC and SOCK_NONBLOCK
 #ifndef PR_SET_VMA
 constexpr std::uint32_t PR_SET_VMA = 0x53564d41;
@@ -34,9 +36,10 @@ void allow_devices(SyscallFilter& filter) {
   requests.insert(requests.end(), {FIONREAD, FIONBIO, SIOCGIFNAME, SIOCGIFINDEX, SIOCGIFFLAGS});
   filter.allow(SYS_ioctl, 1, requests);
   filter.allow({SYS_io_uring_enter});
-  filter.allow(
-      SYS_io_uring_register, 1,
-      {IORING_REGISTER_ENABLE_RINGS, IORING_REGISTER_RING_FDS, IORING_UNREGISTER_RING_FDS});
+  // liburing 2.4 and later names a ring that is registered by its number there.
+  filter.allow(SYS_io_uring_register, 1,
+               {IORING_REGISTER_ENABLE_RINGS, IORING_REGISTER_RING_FDS, IORING_UNREGISTER_RING_FDS,
+                IORING_UNREGISTER_RING_FDS | kUseRegisteredRing});
 }
 
 void allow_descriptors(SyscallFilter& filter) {
