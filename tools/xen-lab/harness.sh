@@ -501,16 +501,19 @@ guest_shutdown() { # GUEST
 ### What must hold afterwards ####################################################################
 
 service_is_up() { $stock || kill -0 "$(cat /run/lab-service.pid)" 2> /dev/null; }
-# Processor time used so far by the service and all its children, in ticks of 10 ms.
-service_cpu_ticks() {
+guest_processes() { pgrep -f "iscsi-blkback --guest $1( |\$)"; } # DOMID
+# Processor time used so far, in ticks of 10 ms: by the processes of a guest, or by the service and all of them.
+service_cpu_ticks() { # [DOMID]
   local pid
-  for pid in $(pgrep -x 'iscsi-blkback|blkback-helper'); do cut -d' ' -f14,15 "/proc/$pid/stat" 2> /dev/null; done | awk '{ n += $1 + $2 } END { print n + 0 }'
+  for pid in $(if [ -n "${1:-}" ]; then guest_processes "$1"; else pgrep -x 'iscsi-blkback|blkback-helper'; fi); do
+    cut -d' ' -f14,15 "/proc/$pid/stat" 2> /dev/null
+  done | awk '{ n += $1 + $2 } END { print n + 0 }'
 }
 # What the product says about its disks and paths, for the log.
 show_paths() { $stock || timeout $((10 * patience)) iscsi-blkctl ll; }
 # Whether the path through a portal is shown with this word: ready, faulty, ghost, quarantined.
 path_is() { show_paths 2> /dev/null | grep -F " $(portal "$1"):3260 " | grep -qE "lun [0-9]+ +[a-z]+ +$2( |\$)"; } # N WORD
-has_no_child() { ! pgrep -f "iscsi-blkback --guest $1( |\$)" > /dev/null; } # DOMID
+has_no_child() { ! guest_processes "$1" > /dev/null; } # DOMID
 has_no_nodes() { # DOMID
   ! xenstore-ls -f 2> /dev/null | cut -d' ' -f1 | grep -qE "^/local/domain/$1(/|$)|^/local/domain/0/(.*/)?(qdisk|vbd3|vbd)/$1(/|$)"
 }

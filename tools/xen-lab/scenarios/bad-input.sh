@@ -21,10 +21,10 @@ refuses() { # NAME qdisk|vbd3|script DISK_LINE WORDS
   note "$1: $error"
   grep -q -- "$4" <<< "$error" || fail "$1: the error does not say $4"
   ! grep -q "$secret" <<< "$error" || fail "$1: the error shows the secret"
-  cpu_before=$(service_cpu_ticks)
+  cpu_before=$(service_cpu_ticks "$(domid g)")
   sleep 3
-  cpu=$(($(service_cpu_ticks) - cpu_before))
-  [ "$cpu" -lt 150 ] || fail "$1: the service used $cpu of 300 ticks of processor time"
+  cpu=$(($(service_cpu_ticks "$(domid g)") - cpu_before))
+  [ "$cpu" -lt 150 ] || fail "$1: the processes of the guest used $cpu of 300 ticks of processor time"
   detach g xvdc --force || [ -z "$(backend_node g xvdc)" ] || fail "$1: the bad disk cannot be detached: $(cat "$scenario_dir/detach.log")"
   assert_service_healthy
 }

@@ -75,7 +75,7 @@ kill_and_recreate() {
   sleep 3
   delay_portal 1 20
   sleep 1
-  pid=$(pgrep -f "iscsi-blkback --guest $id( |\$)" | head -n 1)
+  pid=$(guest_processes "$id" | head -n 1)
   [ -n "$pid" ] || fail "no process serves guest c"
   kill -KILL "$pid"
   guest_destroy c

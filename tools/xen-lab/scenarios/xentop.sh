@@ -12,10 +12,11 @@ xentop_of_xvdb() {
 }
 # The guest's totals in its line.
 xentop_totals() { awk -v domain="$(domain g)" '$1 == domain { print $(NF - 6), $(NF - 4), $(NF - 3), $(NF - 2), $(NF - 1) }' "$scenario_dir/xentop"; }
-# The guest reads 64 times 4 KiB and writes 32 times 2 KiB.
+# The guest reads 64 times 4 KiB and writes 32 times. (Of less than 4 KiB busybox has buffers at addresses from which
+# the kernel does not write directly, and then writes by way of the page cache, in other pieces.)
 reads_and_writes() { # JOB
   guest_run g "$1" 60 'dd if=/dev/xvdb of=/dev/null bs=4096 count=64 iflag=direct 2> /dev/null &&
-    dd if=/dev/zero of=/dev/xvdb bs=2048 count=32 oflag=direct 2> /dev/null'
+    dd if=/dev/zero of=/dev/xvdb bs=4096 count=32 oflag=direct 2> /dev/null'
 }
 difference_is() { # BEFORE AFTER EXPECTED
   local b a found
@@ -38,7 +39,7 @@ scenario() {
   before=$(xentop_of_xvdb)
   reads_and_writes first
   after=$(xentop_of_xvdb)
-  difference_is "$before" "$after" '64 32 512 128'
+  difference_is "$before" "$after" '64 32 512 256'
   [ "$(xentop_totals)" = "1 $after" ] || { cat "$scenario_dir/xentop"; fail "the guest's line says $(xentop_totals)"; }
 
   file=$(file_of_xvdb)
@@ -49,7 +50,7 @@ scenario() {
   guest_run g again 60 'wait_disk xvdb'
   before=$(xentop_of_xvdb)
   reads_and_writes second
-  difference_is "$before" "$(xentop_of_xvdb)" '64 32 512 128'
+  difference_is "$before" "$(xentop_of_xvdb)" '64 32 512 256'
 
   file=$(file_of_xvdb)
   kill -KILL "$(basename "$(dirname "$file")" | cut -d- -f2)"
