@@ -15,6 +15,7 @@
 #include "base/byte_stream.h"
 #include "base/clock.h"
 #include "base/intrusive_list.h"
+#include "base/unique_fd.h"
 
 namespace iscsi_blkback {
 
@@ -102,6 +103,11 @@ class Reactor {
   // Never fails here: what is wrong (interface unknown, no route) comes as owner.on_closed.
   [[nodiscard]] virtual std::unique_ptr<ByteStream> connect(const ConnectOptions& options,
                                                             ByteStream::Owner& owner) = 0;
+
+  // Of a connected stream socket in blocking mode, as accept(2) gives it: it is open at once, without
+  // on_connected.
+  [[nodiscard]] virtual std::unique_ptr<ByteStream> adopt(UniqueFd socket,
+                                                          ByteStream::Owner& owner) = 0;
 
   // A seeded or real random number, for jitter; not for secrets.
   [[nodiscard]] virtual std::uint64_t random() = 0;

@@ -302,6 +302,10 @@ std::unique_ptr<ByteStream> UringReactor::connect(const ConnectOptions& options,
   return std::make_unique<UringStream>(*this, options, owner);
 }
 
+std::unique_ptr<ByteStream> UringReactor::adopt(UniqueFd socket, ByteStream::Owner& owner) {
+  return std::make_unique<UringStream>(*this, std::move(socket), owner);
+}
+
 void UringReactor::watch_link_of(UringStream& stream) {
   if (!link_watch_) {  // if it fails, with the next stream again
     auto watch = LinkWatch::create(

@@ -72,6 +72,8 @@ class UringReactor : public Reactor {
                                                         void* owner) override;
   [[nodiscard]] std::unique_ptr<ByteStream> connect(const ConnectOptions& options,
                                                     ByteStream::Owner& owner) override;
+  [[nodiscard]] std::unique_ptr<ByteStream> adopt(UniqueFd socket,
+                                                  ByteStream::Owner& owner) override;
   [[nodiscard]] std::uint64_t random() override;
 
   // For connected streams: link_lost() tells them when an interface has lost its link.

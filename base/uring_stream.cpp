@@ -55,10 +55,10 @@ bool UringStream::Transfer::advance(std::size_t count) {
   return true;
 }
 
-UringStream::UringStream(UringReactor& reactor, const ConnectOptions& options, Owner& owner)
+UringStream::UringStream(UringReactor& reactor, Owner& owner, const SocketAddress& address)
     : reactor_(reactor),
       owner_(owner),
-      address_(options.address),
+      address_(address),
       connect_{[](void* self, std::int32_t result) noexcept {
                  static_cast<UringStream*>(self)->on_connect_done(result);
                },
@@ -79,6 +79,16 @@ UringStream::UringStream(UringReactor& reactor, const ConnectOptions& options, O
                           static_cast<UringStream*>(self)->on_receive_done(result);
                         },
                         this};
+}
+
+UringStream::UringStream(UringReactor& reactor, UniqueFd connected, Owner& owner)
+    : UringStream(reactor, owner, SocketAddress()) {
+  fd_ = std::move(connected);
+  state_ = State::open;
+}
+
+UringStream::UringStream(UringReactor& reactor, const ConnectOptions& options, Owner& owner)
+    : UringStream(reactor, owner, options.address) {
   if (Result<void> opened = open_socket(options); !opened) {
     begin_close(std::move(opened).error());
   } else {
@@ -94,7 +104,8 @@ void UringStream::send(std::span<const iovec> parts) noexcept {
   ISCSI_BLKBACK_ASSERT(state_ == State::open || state_ == State::closing);
   if (state_ == State::open) {  // else on_closed is on its way
     send_.set(parts);
-    if (send_.left_bytes <= kAtOnceBytes && reactor_.can_start_at_once()) {
+    // What is sent at once is heard of with whatever comes next, which without a receive may be nothing.
+    if (send_.left_bytes <= kAtOnceBytes && receive_.in_kernel && reactor_.can_start_at_once()) {
       start_send_at_once();
     } else {
       start_send();
@@ -152,8 +163,7 @@ Duration UringStream::peer_silence() noexcept {
 
 void UringStream::reset() noexcept {
   if (state_ == State::connecting || state_ == State::open) {
-    begin_close({ErrorCode::unavailable,
-                 "connection to " + address_.to_string() + " was reset by this side"});
+    begin_close({ErrorCode::unavailable, "connection to " + peer() + " was reset by this side"});
   }
 }
 
@@ -289,8 +299,7 @@ void UringStream::on_receive_done(std::int32_t result) noexcept {
   } else if (result < 0) {
     begin_close(describe(-result));
   } else if (result == 0) {
-    begin_close(
-        {ErrorCode::unavailable, "connection to " + address_.to_string() + ": end of stream"});
+    begin_close({ErrorCode::unavailable, "connection to " + peer() + ": end of stream"});
   } else {
     owner_.on_received(static_cast<std::size_t>(result));
   }
@@ -328,7 +337,11 @@ void UringStream::finish_close() noexcept {
 
 Error UringStream::describe(int errno_value) const {
   const char* what = state_ == State::connecting ? "connect to " : "connection to ";
-  return system_error(what + address_.to_string(), errno_value);
+  return system_error(what + peer(), errno_value);
+}
+
+std::string UringStream::peer() const {
+  return address_.length_bytes == 0 ? "a local client" : address_.to_string();
 }
 
 }  // namespace iscsi_blkback

@@ -1,4 +1,4 @@
-// UringStream: a TCP connection on a UringReactor. At most three operations are in the kernel at a
+// UringStream: a connection on a UringReactor, of TCP or a unix socket's. At most three operations are in the kernel at a
 // time: connect or send, receive, cancel. Everything that they point at is a member, so nothing is
 // allocated after the stream is made, and the stream stays until all of them have come back. Reactor thread.
 //
@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "base/byte_stream.h"
 #include "base/intrusive_list.h"
@@ -21,6 +22,7 @@ namespace iscsi_blkback {
 class UringStream : public ByteStream, public ListHook<UringStream> {
  public:
   UringStream(UringReactor& reactor, const ConnectOptions& options, Owner& owner);
+  UringStream(UringReactor& reactor, UniqueFd connected, Owner& owner);
   ~UringStream() override;  // after on_closed only
 
   void send(std::span<const iovec> parts) noexcept override;
@@ -55,6 +57,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
     bool advance(std::size_t count);
   };
 
+  UringStream(UringReactor& reactor, Owner& owner, const SocketAddress& address);
   Result<void> open_socket(const ConnectOptions& options);
   Result<void> bind_socket(const InterfaceBinding& binding);
   void start_connect();
@@ -67,6 +70,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
   // Every operation that came back while closing ends here.
   void close_if_idle() noexcept;
   void finish_close() noexcept;
+  [[nodiscard]] std::string peer() const;
   [[nodiscard]] Error describe(int errno_value) const;
 
   UringReactor& reactor_;
@@ -75,7 +79,7 @@ class UringStream : public ByteStream, public ListHook<UringStream> {
   UniqueFd fd_;
   bool asks_peer_ = false;   // keep-alive is on
   int interface_index_ = 0;  // of the local address, once connected
-  SocketAddress address_;    // stable: the kernel reads it when it connects
+  SocketAddress address_;  // stable: the kernel reads it when it connects; empty: of an adopted one
   bool connect_in_kernel_ = false;
   bool cancel_in_kernel_ = false;
   UringOperation connect_;

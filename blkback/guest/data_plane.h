@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/block_device.h"
+#include "base/unique_fd.h"
 #include "blkback/guest/xenbus_node.h"
 #include "multipath/attach/disk_config.h"
 #include "multipath/attach/path_choice.h"
@@ -104,6 +105,9 @@ class DiskPort {
   virtual void set_read_only(bool read_only) = 0;
   // Device ready only. events outlives the port.
   virtual void connect_ring(FrontendRing ring, RingEvents& events) = 0;
+  // Device ready only, once for each life of the device: beside the ring, to the clients of a FirmwareSocket,
+  // of which listening is a server_end(); until the device is closed. discards: offered where the LUN has them.
+  virtual void serve_nbd(UniqueFd listening, bool discards) = 0;
   // Ends in on_ring_disconnected when no request of this ring is left; with abandon bounded,
   // whatever the paths do.
   virtual void disconnect_ring(RingEnd end) = 0;

@@ -34,6 +34,7 @@ DiskDevice::DiskDevice(const DiskEnvironment& environment, DiskOwner& owner, Dis
       description_(description),
       portals_log_(kMessageLimit, environment.all_log),
       close_log_(kMessageLimit, environment.all_log),
+      firmware_log_(kMessageLimit, environment.all_log),
       retry_timer_(
           environment.control, [](void* self) noexcept { static_cast<DiskDevice*>(self)->retry(); },
           this),
@@ -69,6 +70,7 @@ void DiskDevice::open() {
     return;
   }
   config_ = std::move(*config);
+  listen_for_firmware();
   phase_ = Phase::resolving;
   retry_timer_.stop();
   failed_lookups_ = 0;
@@ -77,6 +79,8 @@ void DiskDevice::open() {
 
 void DiskDevice::refuse(const std::string& why) {
   refused_ = true;
+  firmware_socket_.reset();
+  offered_to_firmware_ = false;
   owner_.on_error(why);
 }
 
@@ -169,6 +173,7 @@ void DiskDevice::end() {
   retry_timer_.stop();
   close_timer_.stop();
   after_close_ = AfterClose::nothing;
+  firmware_socket_.reset();  // a disk that comes after this one may have its path
 }
 
 void DiskDevice::guest_ended() {
@@ -223,7 +228,59 @@ void DiskDevice::on_ready(const Geometry& geometry, const LunNames& names) {
   geometry_ = geometry;
   names_ = names;
   retry_delay_ = kRetryMin;
+  offer_to_firmware(geometry);
   owner_.on_error("");
+}
+
+// From the beginning, so that libxl finds the socket although the LUN is waited for: the device model waits
+// for it there. What cannot be offered is a disk for the guest's PV driver all the same, as it is with libxl.
+void DiskDevice::listen_for_firmware() {
+  if (!description_.firmware_drive || environment_.firmware == nullptr || firmware_socket_) {
+    return;
+  }
+  if (config_.sector_size > kSectorBytes) {
+    do_not_offer("firmware has sectors of 512 bytes, and the disk's have more (sector_size)");
+    return;
+  }
+  auto made = FirmwareSocket::open(*environment_.firmware, *description_.firmware_drive);
+  if (!made) {
+    do_not_offer(made.error().message);
+    return;
+  }
+  firmware_socket_.emplace(std::move(*made));
+  offered_to_firmware_ = true;
+}
+
+void DiskDevice::offer_to_firmware(const Geometry& geometry) {
+  if (!firmware_socket_) {
+    return;
+  }
+  if (geometry.read_only && !description_.read_only) {
+    do_not_offer("the LUN is write-protected");
+    return;
+  }
+  if (config_.multipath.shared && geometry.logical_block_bytes > kSectorBytes) {
+    do_not_offer(
+        fmt::format("its blocks have {} bytes, and parts of them cannot be written where the LUN "
+                    "is shared",
+                    geometry.logical_block_bytes));
+    return;
+  }
+  auto end = firmware_socket_->server_end();
+  if (!end) {
+    do_not_offer(end.error().message);
+    return;
+  }
+  port_->serve_nbd(std::move(*end), description_.discards);
+}
+
+// A device model that has come already is not kept waiting.
+void DiskDevice::do_not_offer(const std::string& why) {
+  firmware_socket_.reset();
+  offered_to_firmware_ = false;
+  log_limited(firmware_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
+              "{}: the guest's firmware cannot boot from {}: {}", name_,
+              description_.virtual_device, why);
 }
 
 void DiskDevice::on_grown(const Geometry& geometry) {

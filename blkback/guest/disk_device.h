@@ -16,6 +16,7 @@
 #include "base/reactor.h"
 #include "blkback/guest/data_plane.h"
 #include "blkback/guest/disk_change.h"
+#include "blkback/guest/firmware_socket.h"
 #include "blkback/guest/runtime_overrides.h"
 #include "blkback/guest/statistics_folder.h"
 #include "blkback/guest/xenbus_node.h"
@@ -33,6 +34,7 @@ struct DiskEnvironment {
   const Configuration& configuration;
   LogLimiter& all_log;                     // of the guest
   StatisticsFolder* statistics = nullptr;  // null: there are none for others to read
+  FirmwareSockets* firmware = nullptr;     // null: no firmware boots from them
 };
 
 // Whose disk it is: hears what its device and its ring have to say.
@@ -77,6 +79,8 @@ class DiskDevice final : private DiskEvents {
   [[nodiscard]] const std::optional<LunNames>& names() const { return names_; }
   // What a guest is told that its sectors are.
   [[nodiscard]] std::uint32_t sector_size() const { return config_.sector_size; }
+  // The device model of an HVM guest has it at its socket, or will have; nothing: it is not known yet.
+  [[nodiscard]] std::optional<bool> is_offered_to_firmware() const { return offered_to_firmware_; }
   // The target can never be used as it is written, here and in the configuration.
   [[nodiscard]] bool refused() const { return refused_; }
   // What is written may hold a secret.
@@ -128,6 +132,9 @@ class DiskDevice final : private DiskEvents {
   void retry();
   void retry_later();
   void begin_to_close();
+  void listen_for_firmware();
+  void offer_to_firmware(const Geometry& geometry);
+  void do_not_offer(const std::string& why);
   void on_close_overdue();
   void carry_out(const SetNoPathRetry& change, const Changed& done);
   void carry_out(const RestoreNoPathRetry& change, const Changed& done);
@@ -154,6 +161,9 @@ class DiskDevice final : private DiskEvents {
   // What the first life has found the disk to be, so that its guest finds no other LUN in a later
   // one, whatever the array shows there by then.
   std::optional<LunNames> names_;
+  // Through all of its lives.
+  std::optional<FirmwareSocket> firmware_socket_;
+  std::optional<bool> offered_to_firmware_;
   DiskConfig config_;
   RuntimeOverrides overrides_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;
@@ -161,6 +171,7 @@ class DiskDevice final : private DiskEvents {
   TimePoint lookup_began_{};
   LogLimiter portals_log_;
   LogLimiter close_log_;
+  LogLimiter firmware_log_;
   Timer retry_timer_;
   Timer close_timer_;
   const std::shared_ptr<void> alive_ = std::make_shared<bool>();  // answers may come after this

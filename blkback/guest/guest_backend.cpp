@@ -27,7 +27,7 @@ GuestBackend::GuestBackend(Environment environment, const Configuration& configu
       watch_(environment_.control, environment_.domains, guest, all_log_, *this),
       reports_(environment_.control, environment_.data_plane),
       disks_({environment_.control, environment_.data_plane, environment_.resolver, configuration,
-              all_log_, environment_.statistics},
+              all_log_, environment_.statistics, environment_.firmware},
              *this, guest_log_),
       look_timer_(
           environment_.control,

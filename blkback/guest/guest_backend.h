@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/reactor.h"
 #include "blkback/guest/data_plane.h"
+#include "blkback/guest/firmware_socket.h"
 #include "blkback/guest/guest_disk.h"
 #include "blkback/guest/guest_disks.h"
 #include "blkback/guest/guest_nodes.h"
@@ -56,6 +57,7 @@ class GuestBackend final : private GuestDisk::Host,
     DataPlane& data_plane;
     PathDiscovery& resolver;
     StatisticsFolder* statistics = nullptr;  // null: there are none for others to read
+    FirmwareSockets* firmware = nullptr;     // null: no firmware boots from the disks
   };
 
   // on_finished: no disk is left or expected, and the I/O side holds nothing of any; the caller

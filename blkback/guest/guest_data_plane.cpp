@@ -37,6 +37,11 @@ class GuestDataPlane::Port final : public DiskPort {
     teller_.set_ring_events(events);
     with_disk([ring = std::move(ring)](OpenDisk& disk) mutable { disk.connect(std::move(ring)); });
   }
+  void serve_nbd(UniqueFd listening, bool discards) override {
+    // Shared, for a message can be copied.
+    with_disk([listening = std::make_shared<UniqueFd>(std::move(listening)),
+               discards](OpenDisk& disk) { disk.serve_nbd(std::move(*listening), discards); });
+  }
   void disconnect_ring(RingEnd end) override {
     with_disk([end](OpenDisk& disk) { disk.disconnect(end); });
   }
@@ -44,7 +49,7 @@ class GuestDataPlane::Port final : public DiskPort {
     with_disk([abandon](OpenDisk& disk) { disk.close(abandon); });
   }
   void keep_place() override {
-    with_disk([](OpenDisk& disk) { disk.device().keep_place(); });
+    with_disk([](OpenDisk& disk) { disk.keep_place(); });
   }
 
  private:

@@ -387,17 +387,31 @@ void GuestDisk::on_error(const std::string& sentence) {
 // False: to be done later.
 bool GuestDisk::write_hotplug() {
   const bool connected = device_.geometry().has_value();
-  if (hotplug_written_ && written_error_ == hotplug_error_ && written_connected_ == connected) {
+  auto device_path = this->device_path();
+  if (hotplug_written_ && written_error_ == hotplug_error_ && written_connected_ == connected &&
+      written_device_path_ == device_path) {
     return true;
   }
   hotplug_written_ = false;
-  if (!wrote(node_.write_hotplug(*host_.store(), connected, hotplug_error_), "hotplug-status")) {
+  if (!wrote(node_.write_hotplug(*host_.store(), connected, hotplug_error_, device_path),
+             "hotplug-status")) {
     return false;
   }
   hotplug_written_ = true;
   written_error_ = hotplug_error_;
   written_connected_ = connected;
+  written_device_path_ = std::move(device_path);
   return true;
+}
+
+std::optional<std::string> GuestDisk::device_path() const {
+  const auto offered = device_.is_offered_to_firmware();
+  if (!description_.firmware_drive || !offered) {
+    return std::nullopt;
+  }
+  return *offered ? firmware_device_path(environment_.configuration.run_directory, node_.id().guest,
+                                         *description_.firmware_drive)
+                  : std::string();
 }
 
 // ---- the device ----

@@ -129,6 +129,8 @@ class GuestDisk final : private DiskOwner {
   void disconnect(bool guest_runs);
   [[nodiscard]] bool remove_node();
   bool write_hotplug();
+  // See XenbusNode::write_hotplug().
+  [[nodiscard]] std::optional<std::string> device_path() const;
   void look_again_later();
 
   const DiskEnvironment environment_;
@@ -151,6 +153,7 @@ class GuestDisk final : private DiskOwner {
   bool hotplug_written_ = false;  // and so are these:
   std::string written_error_;
   bool written_connected_ = false;
+  std::optional<std::string> written_device_path_;
   std::unique_ptr<StatisticsFile> statistics_;  // from its first ring on
   LogLimiter handshake_log_;
   LogLimiter store_log_;

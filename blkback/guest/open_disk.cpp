@@ -35,6 +35,7 @@ OpenDisk::OpenDisk(const Environment& environment, DiskHandle handle, DiskTeller
       statistics_(environment.reactor),
       opened_at_(environment.reactor.now()),
       refused_log_(kMessageLimit),
+      nbd_log_(kMessageLimit),
       vbd_log_{LogLimiter(kMessageLimit), LogLimiter(kMessageLimit), LogLimiter(kMessageLimit)},
       unavailable_timer_(
           environment.reactor,
@@ -100,6 +101,20 @@ void OpenDisk::connect(FrontendRing ring) {
   });
 }
 
+Result<BlockDevice*> OpenDisk::sector_device() {
+  // Where others write, too, a block is not to be read, changed and written: parts of blocks are
+  // refused there.
+  if (aligner_ == nullptr && !shared_ && device_.geometry().logical_block_bytes > kSectorBytes) {
+    static_assert(kMaxNbdRequestBytes <= kMaxRequestBytes);
+    auto aligner = BlockAligner::make(environment_.reactor, device_, kMaxRequestBytes);
+    if (!aligner) {
+      return tl::unexpected(aligner.error());
+    }
+    aligner_ = std::move(*aligner);
+  }
+  return aligner_ != nullptr ? static_cast<BlockDevice*>(&*aligner_) : &device_;
+}
+
 Result<void> OpenDisk::open_ring(FrontendRing ring) {
   if (closing_ || vbd_ != nullptr || !device_.ready()) {
     return fail(ErrorCode::unavailable, "the disk is not ready");
@@ -117,17 +132,11 @@ Result<void> OpenDisk::open_ring(FrontendRing ring) {
   options.max_indirect_segments = ring.max_indirect_segments;
   options.discards = ring.discards;
   options.log = &vbd_log_;
-  // Where others write, too, a block is not to be read, changed and written: parts of blocks are
-  // refused there.
-  if (aligner_ == nullptr && !shared_ && device_.geometry().logical_block_bytes > kSectorBytes) {
-    auto aligner = BlockAligner::make(environment_.reactor, device_, kMaxRequestBytes);
-    if (!aligner) {
-      return tl::unexpected(aligner.error());
-    }
-    aligner_ = std::move(*aligner);
+  const auto device = sector_device();
+  if (!device) {
+    return tl::unexpected(device.error());
   }
-  BlockDevice& device = aligner_ != nullptr ? static_cast<BlockDevice&>(*aligner_) : device_;
-  auto vbd = Vbd::open(environment_.reactor, environment_.turn, environment_.dispatcher, device,
+  auto vbd = Vbd::open(environment_.reactor, environment_.turn, environment_.dispatcher, **device,
                        queues, options, *this);
   if (!vbd) {
     return tl::unexpected(vbd.error());
@@ -158,6 +167,9 @@ void OpenDisk::set_read_only(bool read_only) {
   if (vbd_ != nullptr) {
     vbd_->set_read_only(read_only);
   }
+  if (nbd_ != nullptr) {
+    nbd_->set_read_only(read_only);
+  }
 }
 
 void OpenDisk::on_vbd_broken(Vbd&, const Error& error) noexcept {
@@ -169,6 +181,28 @@ void OpenDisk::on_vbd_closed() {
   vbd_.reset();
   vbd_closing_ = false;
   teller_.tell_ring([](RingEvents& events) { events.on_ring_disconnected(); });
+  environment_.collect.schedule();
+}
+
+// ---- the NBD socket ----
+
+void OpenDisk::serve_nbd(UniqueFd listening, bool discards) {
+  if (closing_ || nbd_ != nullptr || !device_.ready()) {
+    return;
+  }
+  const auto device = sector_device();
+  if (!device) {
+    log_limited(nbd_log_, environment_.reactor.now(), LogLevel::error, kDiskLog,
+                "{}: the guest's firmware cannot read the disk: {}", name_, device.error().message);
+    return;
+  }
+  nbd_ = std::make_unique<NbdServer>(environment_.reactor, **device, std::move(listening), name_,
+                                     discards);
+  nbd_->set_read_only(read_only_);
+}
+
+void OpenDisk::on_nbd_closed() {
+  nbd_.reset();
   environment_.collect.schedule();
 }
 
@@ -203,6 +237,11 @@ void OpenDisk::report_unavailable() {
   unavailable_timer_.start_after(kUnavailableInterval);
 }
 
+void OpenDisk::keep_place() {
+  place_kept_ = true;
+  device_.keep_place();
+}
+
 void OpenDisk::close(bool abandon) {
   if (abandon && !std::exchange(abandoned_, true)) {
     drain_timer_.start_after(kDrainLimit);
@@ -212,6 +251,11 @@ void OpenDisk::close(bool abandon) {
   }
   unavailable_timer_.stop();
   refused_timer_.stop();
+  if (nbd_ != nullptr) {
+    nbd_->close(
+        place_kept_ ? NbdServer::End::goes_on : NbdServer::End::for_good,
+        [](void* self) noexcept { static_cast<OpenDisk*>(self)->on_nbd_closed(); }, this);
+  }
   // However the guest ended, it may go on, elsewhere or started anew here, and an old write of ours
   // must not land after that: lost writes are fenced.
   device_.close(

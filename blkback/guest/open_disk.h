@@ -1,6 +1,6 @@
 // OpenDisk: one disk at the I/O side, from DataPlane::open() until nothing of it is left: its
-// multipath device, the paths to it, and the ring that it serves. Owned by GuestDataPlane, reactor
-// thread only. What the control side asks of it is in DiskPort.
+// multipath device, the paths to it, the ring that it serves, and the clients of its NBD socket. Owned by
+// GuestDataPlane, reactor thread only. What the control side asks of it is in DiskPort.
 #pragma once
 
 #include <chrono>
@@ -11,9 +11,11 @@
 #include "base/domain_id.h"
 #include "base/log.h"
 #include "base/reactor.h"
+#include "base/unique_fd.h"
 #include "blkback/guest/data_plane.h"
 #include "blkback/guest/disk_teller.h"
 #include "blkback/guest/statistics_writer.h"
+#include "blkback/nbd/nbd_server.h"
 #include "blkback/ring/block_aligner.h"
 #include "blkback/ring/event_dispatcher.h"
 #include "blkback/ring/vbd.h"
@@ -48,12 +50,15 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   [[nodiscard]] MultipathDevice& device() { return device_; }
 
   void connect(FrontendRing ring);
+  void serve_nbd(UniqueFd listening, bool discards);
   void disconnect(RingEnd end);
   void set_read_only(bool read_only);
+  // Before close(): this process, or the next one, serves the disk again.
+  void keep_place();
   void close(bool abandon);
 
-  // Gone from the device and from every ring.
-  [[nodiscard]] bool closed() const { return device_closed_ && vbd_ == nullptr; }
+  // Gone from the device, from every ring and from the clients of the NBD socket.
+  [[nodiscard]] bool closed() const { return device_closed_ && vbd_ == nullptr && nbd_ == nullptr; }
   // To be released when it is closed.
   [[nodiscard]] std::vector<Session*> sessions() const { return paths_.sessions(); }
   [[nodiscard]] const DiskTeller& teller() const { return teller_; }
@@ -81,8 +86,11 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   // Vbd::Owner.
   void on_vbd_broken(Vbd& vbd, const Error& error) noexcept override;
 
+  // What requests in sectors go to: the device, or the aligner in front of it.
+  [[nodiscard]] Result<BlockDevice*> sector_device();
   [[nodiscard]] Result<void> open_ring(FrontendRing ring);
   void on_vbd_closed();
+  void on_nbd_closed();
   void on_device_closed();
   void add_later(const ResolvedPortal& where);
   void report_unavailable();
@@ -95,10 +103,12 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   MultipathDevice device_;
   DiskPaths paths_;
   std::unique_ptr<BlockAligner> aligner_;  // of a LUN whose blocks are larger than sectors
+  std::unique_ptr<NbdServer> nbd_;
   std::unique_ptr<Vbd> vbd_;
   bool vbd_closing_ = false;
   bool read_only_ = false;       // whatever the device was opened for
   StatisticsWriter statistics_;  // of vbd_
+  bool place_kept_ = false;
   bool closing_ = false;
   bool abandoned_ = false;
   bool device_closed_ = false;
@@ -106,6 +116,7 @@ class OpenDisk final : private MultipathDevice::Observer, private Vbd::Owner {
   std::string told_reason_;
   std::vector<ResolvedPortal> refused_;  // for want of room
   LogLimiter refused_log_;
+  LogLimiter nbd_log_;
   VbdLog vbd_log_;
   Timer unavailable_timer_;
   Timer drain_timer_;

@@ -21,11 +21,17 @@ static_assert(base64_length(kMaxWrittenPageBytes) <= kMaxTextBytes);
 constexpr std::uint32_t kInfoCdrom = 1;  // VDISK_CDROM and the next two: blkif.h
 constexpr std::uint32_t kInfoRemovable = 2;
 constexpr std::uint32_t kInfoReadOnly = 4;
+constexpr const char* kDevicePathKey = "physical-device-path";
 
 // The door to xenstore: what is written there is read by the guest, by xl and by other programs of
 // the host, and may have come from a target.
 Result<void> write_text(XenStoreAccess& store, const std::string& path, std::string_view text) {
   return store.write(path, printable_text(text, kMaxTextBytes));
+}
+
+Result<void> remove_text(XenStoreAccess& store, const std::string& path) {
+  auto removed = store.remove(path);
+  return removed || removed.error().code == ErrorCode::not_found ? Result<void>() : removed;
 }
 
 // A key that may be missing; errors other than that go up.
@@ -263,17 +269,25 @@ Result<DiskDescription> XenbusNode::read_description(XenStoreAccess& store) cons
       !name->empty() && name->size() <= 32 &&
       std::all_of(name->begin(), name->end(), [](char c) { return c > ' ' && c < 0x7f; });
   description.virtual_device = plain ? *name : std::to_string(id_.device_id);
-  // What another domain serves, the device model has no way to.
-  if (id_.kind == BackendKind::qdisk && id_.own_domain == 0 &&
-      is_emulated_drive(*name, id_.device_id, *device_type == "cdrom")) {
-    auto type = read_or(store, fmt::format("/libxl/{}/type", id_.guest), "");
-    if (!type) {
-      return tl::unexpected(type.error());
-    }
-    description.device_model_opens_it = *type == "hvm";
-  }
   description.cdrom = *device_type == "cdrom";
   description.read_only = description.cdrom || !mode->starts_with('w');
+  // What another domain serves, the device model has no way to.
+  if (id_.own_domain == 0 && is_emulated_drive(*name, id_.device_id, description.cdrom)) {
+    auto type = read_or(store, fmt::format("/libxl/{}/type", id_.guest), "");
+    auto offered = read_or(store, path_ + "/" + kDevicePathKey, "");
+    for (const auto* value : {&type, &offered}) {
+      if (!*value) {
+        return tl::unexpected(value->error());
+      }
+    }
+    // libxl refuses a guest with a read-only IDE or AHCI drive that it finds a way to (4.20,
+    // libxl__build_device_model_args_new). One whose mode has been changed since is there.
+    if (*type == "hvm" && id_.kind == BackendKind::qdisk) {
+      description.device_model_opens_it = true;
+    } else if (*type == "hvm" && (!description.read_only || !offered->empty())) {
+      description.firmware_drive = FirmwareDrive::of(id_.device_id, description.params);
+    }
+  }
   description.removable = *removable == "1";
   description.discards = *discards != "0";
   return description;
@@ -367,8 +381,8 @@ Result<void> XenbusNode::write_state(XenStore& store, XenbusState expected,
   return write(store, expected, {{"state", std::to_string(static_cast<unsigned>(state))}});
 }
 
-Result<void> XenbusNode::write_hotplug(XenStore& store, bool connected,
-                                       const std::string& error) const {
+Result<void> XenbusNode::write_hotplug(XenStore& store, bool connected, const std::string& error,
+                                       const std::optional<std::string>& device_path) const {
   return store.transaction([&](XenStoreAccess& access) -> Result<void> {
     auto state = read_state(access, path_ + "/state");
     if (!state) {
@@ -377,19 +391,21 @@ Result<void> XenbusNode::write_hotplug(XenStore& store, bool connected,
     if (*state == XenbusState::unknown) {
       return {};
     }
+    if (device_path) {
+      const std::string key = path_ + "/" + kDevicePathKey;
+      const auto written =
+          device_path->empty() ? remove_text(access, key) : write_text(access, key, *device_path);
+      if (!written) {
+        return written;
+      }
+    }
     if (connected) {
       if (auto written = write_text(access, path_ + "/hotplug-status", "connected"); !written) {
         return written;
       }
     }
-    if (!error.empty()) {
-      return write_text(access, path_ + "/hotplug-error", error);
-    }
-    auto removed = access.remove(path_ + "/hotplug-error");
-    if (!removed && removed.error().code != ErrorCode::not_found) {
-      return removed;
-    }
-    return {};
+    return error.empty() ? remove_text(access, path_ + "/hotplug-error")
+                         : write_text(access, path_ + "/hotplug-error", error);
   });
 }
 

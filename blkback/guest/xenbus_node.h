@@ -16,6 +16,7 @@
 
 #include "base/block_device.h"
 #include "base/domain_id.h"
+#include "blkback/guest/firmware_socket.h"
 #include "blkback/guest/statistics_page.h"
 #include "blkback/guest/xenbus_state.h"
 #include "blkback/ring/blkif_abi.h"
@@ -61,6 +62,8 @@ struct DiskDescription {
   bool discards = true;  // unless the disk line says no-discard
   // The guest has a device model that opens the target itself, beside us (emulated_drive.h).
   bool device_model_opens_it = false;
+  // Or one that has it from us, so that its firmware boots from it.
+  std::optional<FirmwareDrive> firmware_drive;
 
   bool operator==(const DiskDescription&) const = default;
 };
@@ -128,10 +131,12 @@ class XenbusNode {
   // one, and nothing is written. An error may also say that it has no description any more.
   [[nodiscard]] Result<bool> write_for(XenStore& store, const DiskDescription& description,
                                        XenbusState expected, const Entries& entries) const;
-  // hotplug-status and hotplug-error, whatever the state is; nothing when the node has gone. Errors, here
-  // and of remove(): xenstore's only.
-  [[nodiscard]] Result<void> write_hotplug(XenStore& store, bool connected,
-                                           const std::string& error) const;
+  // hotplug-status and hotplug-error, whatever the state is; nothing when the node has gone. device_path:
+  // physical-device-path; empty: it is removed; nothing: it is not ours. Errors, here and of remove():
+  // xenstore's only.
+  [[nodiscard]] Result<void> write_hotplug(
+      XenStore& store, bool connected, const std::string& error,
+      const std::optional<std::string>& device_path = {}) const;
   // A driver domain removes its own node in the end; in dom0 the toolstack does.
   [[nodiscard]] Result<void> remove(XenStore& store) const;
 

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "blkback/control/control_protocol.h"
 #include "blkback/process/control_server.h"
 
 namespace iscsi_blkback {
@@ -21,7 +22,8 @@ constexpr mode_t kBarrierFileMode = 0660;
 
 class OwnDoors final : public GuestDoors {
  public:
-  explicit OwnDoors(GuestPlace place) : place_(std::move(place)) {}
+  explicit OwnDoors(GuestPlace place)
+      : place_(std::move(place)), firmware_sockets_(place_.run_directory, place_.guest) {}
 
   Result<UniqueFd> open_control_socket() override {
     return ControlServer::open_socket(guest_socket_path(place_.run_directory, place_.guest));
@@ -32,12 +34,19 @@ class OwnDoors final : public GuestDoors {
     }
     return lock.restore();
   }
-  void remove_files() override {}
+  void remove_files() override {
+    const auto holder = ProcessLock::holder(guest_lock_path(place_.run_directory, place_.guest));
+    if (holder && *holder == ::getpid()) {
+      firmware_sockets_.remove_all();
+    }
+  }
   std::unique_ptr<DomainInfo> open_domain_info() override { return open_domain_info_when_asked(); }
+  FirmwareSockets& firmware_sockets() override { return firmware_sockets_; }
   XenStoreTimes xenstore_times() const override { return {}; }
 
  private:
   GuestPlace place_;
+  OwnFirmwareSockets firmware_sockets_;
 };
 
 // Of root's, and by no other name elsewhere: nobody but root could write to the folder before.

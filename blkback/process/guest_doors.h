@@ -11,6 +11,7 @@
 #include "base/privileges.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "blkback/guest/firmware_socket.h"
 #include "blkback/process/process_lock.h"
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/xenstore.h"
@@ -33,10 +34,13 @@ class GuestDoors {
   [[nodiscard]] virtual Result<UniqueFd> open_control_socket() = 0;
   // As ProcessLock::restore(), with the folders that have gone along with the file.
   [[nodiscard]] virtual Result<bool> restore(ProcessLock& lock) = 0;
-  // In the end, while the lock is still held: what ~ProcessLock and ~ControlServer cannot remove.
+  // In the end, while the lock is still held: what ~ProcessLock, ~ControlServer and ~FirmwareSocket cannot
+  // remove, and what a former process has left.
   virtual void remove_files() = 0;
   // May be asked about the guest only. Twice: for the control thread, and for who asks while that waits.
   [[nodiscard]] virtual std::unique_ptr<DomainInfo> open_domain_info() = 0;
+  // Outlived by this.
+  [[nodiscard]] virtual FirmwareSockets& firmware_sockets() = 0;
   // For open_xenstore().
   [[nodiscard]] virtual XenStoreTimes xenstore_times() const = 0;
 };

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "blkback/control/control_protocol.h"
 #include "blkback/guest/log_limits.h"
 #include "blkback/process/control_server.h"
 #include "blkback/process/xenstore_gate.h"
@@ -34,9 +35,21 @@ constexpr const char* kHelperLog = "helper";
 constexpr std::size_t kMostRelays =
     8;  // two for each connection, of which an old one may end just now
 
-enum class FileRequest : char { restore_lock = 'l', control_socket = 's', remove_files = 'e' };
+enum class HelperRequest : std::uint8_t {
+  guest_status,
+  restore_lock,
+  control_socket,
+  firmware_socket,
+  remove_firmware_socket,
+  remove_files,
+};
 
 // Between two processes of one program: as they lie in memory. An answer may have a descriptor beside it.
+struct Question {
+  HelperRequest what = HelperRequest::guest_status;
+  FirmwareDrive drive{};  // whose socket
+};
+static_assert(std::is_trivially_copyable_v<Question>);
 struct Answer {
   bool ok = false;
   bool done = false;  // of restore_lock: it was not there
@@ -102,9 +115,10 @@ Error helper_has_gone() {
 }
 
 // One question, one answer.
-Result<Answer> ask(int socket, char request, UniqueFd& fd) {
+Result<Answer> ask(int socket, const Question& question, UniqueFd& fd) {
   Answer answer;
-  if (::send(socket, &request, 1, MSG_NOSIGNAL) != 1 || !receive_answer(socket, answer, fd)) {
+  if (::send(socket, &question, sizeof question, MSG_NOSIGNAL) != sizeof question ||
+      !receive_answer(socket, answer, fd)) {
     return tl::unexpected(helper_has_gone());
   }
   if (!answer.ok) {
@@ -123,7 +137,7 @@ class DomainInfoOfHelper final : public DomainInfo {
   // Of the helper's guest, whichever is asked for: it knows of no other.
   Result<DomainStatus> status(DomainId) override {
     UniqueFd none;
-    auto answer = ask(socket_.get(), '?', none);
+    auto answer = ask(socket_.get(), {HelperRequest::guest_status}, none);
     if (!answer) {
       return tl::unexpected(answer.error());
     }
@@ -134,7 +148,7 @@ class DomainInfoOfHelper final : public DomainInfo {
   UniqueFd socket_;
 };
 
-class HelpersDoors final : public GuestDoors {
+class HelpersDoors final : public GuestDoors, private FirmwareSockets {
  public:
   HelpersDoors(UniqueFd files, std::vector<UniqueFd> questions, bool xenstore_by_device)
       : files_(std::move(files)),
@@ -142,17 +156,12 @@ class HelpersDoors final : public GuestDoors {
         xenstore_by_device_(xenstore_by_device) {}
 
   Result<UniqueFd> open_control_socket() override {
-    UniqueFd socket;
-    auto answer = ask(files_.get(), static_cast<char>(FileRequest::control_socket), socket);
-    if (!answer) {
-      return tl::unexpected(answer.error());
-    }
-    return socket;
+    return socket({HelperRequest::control_socket});
   }
 
   Result<bool> restore(ProcessLock& lock) override {
     UniqueFd locked;
-    auto answer = ask(files_.get(), static_cast<char>(FileRequest::restore_lock), locked);
+    auto answer = ask(files_.get(), {HelperRequest::restore_lock}, locked);
     if (!answer) {
       return tl::unexpected(answer.error());
     }
@@ -164,8 +173,10 @@ class HelpersDoors final : public GuestDoors {
 
   void remove_files() override {
     UniqueFd none;
-    (void)ask(files_.get(), static_cast<char>(FileRequest::remove_files), none);
+    (void)ask(files_.get(), {HelperRequest::remove_files}, none);
   }
+
+  FirmwareSockets& firmware_sockets() override { return *this; }
 
   // One for each of those who ask, which may be different threads.
   std::unique_ptr<DomainInfo> open_domain_info() override {
@@ -180,6 +191,23 @@ class HelpersDoors final : public GuestDoors {
   }
 
  private:
+  // FirmwareSockets.
+  Result<UniqueFd> open(const FirmwareDrive& drive) override {
+    return socket({HelperRequest::firmware_socket, drive});
+  }
+  void remove(const FirmwareDrive& drive) override {
+    UniqueFd none;
+    (void)ask(files_.get(), {HelperRequest::remove_firmware_socket, drive}, none);
+  }
+
+  Result<UniqueFd> socket(const Question& question) {
+    UniqueFd opened;
+    if (auto answer = ask(files_.get(), question, opened); !answer) {
+      return tl::unexpected(answer.error());
+    }
+    return opened;
+  }
+
   UniqueFd files_;
   std::vector<UniqueFd> questions_;
   bool xenstore_by_device_;
@@ -213,8 +241,8 @@ void answer_questions(std::vector<UniqueFd> sockets, DomainId guest) {
       if (watched[i].revents == 0) {
         continue;
       }
-      char question = 0;
-      if (::recv(sockets[i].get(), &question, 1, 0) == 1) {
+      Question question;
+      if (::recv(sockets[i].get(), &question, sizeof question, 0) == sizeof question) {
         const auto status = domains->status(guest);
         Answer answer = status ? Answer{.ok = true, .status = *status} : refusal(status.error());
         if (send_answer(sockets[i].get(), answer)) {
@@ -232,7 +260,8 @@ class Helper {
          UniqueFd xenstore)
       : place_(std::move(place)),
         xenstored_(std::move(xenstored)),
-        gate_(place_.own_domain, place_.guest),
+        gate_(place_.own_domain, place_.guest, place_.run_directory),
+        firmware_sockets_(place_.run_directory, place_.guest),
         process_(process),
         files_(std::move(files)),
         xenstore_(std::move(xenstore)) {}
@@ -295,25 +324,37 @@ class Helper {
   }
 
   void serve_file_request() {
-    char request = 0;
-    const ssize_t got = ::recv(files_.get(), &request, 1, 0);
+    Question question;
+    const ssize_t got = ::recv(files_.get(), &question, sizeof question, 0);
     if (got < 0 && errno == EINTR) {
       return;
     }
-    if (got != 1) {
+    if (got != sizeof question) {
       serve_files_ = false;
       return;
     }
     Answer answer;
     UniqueFd fd;
-    switch (static_cast<FileRequest>(request)) {
-      case FileRequest::restore_lock:
+    switch (question.what) {
+      case HelperRequest::restore_lock:
         answer = restore_lock(fd);
         break;
-      case FileRequest::control_socket:
-        answer = open_control_socket(fd);
+      case HelperRequest::control_socket:
+        answer = hand_over(
+            ControlServer::open_socket(guest_socket_path(place_.run_directory, place_.guest)), fd);
         break;
-      case FileRequest::remove_files:
+      case HelperRequest::firmware_socket:
+        answer = process_has_lock()
+                     ? hand_over(firmware_sockets_.open(question.drive), fd)
+                     : refusal({ErrorCode::conflict, "another process has the lock"});
+        break;
+      case HelperRequest::remove_firmware_socket:
+        if (process_has_lock()) {
+          firmware_sockets_.remove(question.drive);
+        }
+        answer.ok = true;
+        break;
+      case HelperRequest::remove_files:
         answer = remove_files();
         break;
       default:
@@ -344,8 +385,7 @@ class Helper {
     return Answer{.ok = true, .done = true};
   }
 
-  Answer open_control_socket(UniqueFd& fd) {
-    auto socket = ControlServer::open_socket(guest_socket_path(place_.run_directory, place_.guest));
+  static Answer hand_over(Result<UniqueFd> socket, UniqueFd& fd) {
     if (!socket) {
       return refusal(socket.error());
     }
@@ -353,13 +393,18 @@ class Helper {
     return Answer{.ok = true};
   }
 
+  // Else the files may be those of the guest's next process.
+  [[nodiscard]] bool process_has_lock() const {
+    const auto holder = ProcessLock::holder(guest_lock_path(place_.run_directory, place_.guest));
+    return holder && *holder == process_;
+  }
+
   Answer remove_files() {
-    ::unlink(guest_socket_path(place_.run_directory, place_.guest).c_str());
-    ::unlink(guest_xenstore_path(place_.run_directory, place_.guest).c_str());
-    const std::string lock = guest_lock_path(place_.run_directory, place_.guest);
-    // While it is locked, so that no other's file goes.
-    if (const auto holder = ProcessLock::holder(lock); holder && *holder == process_) {
-      ::unlink(lock.c_str());
+    if (process_has_lock()) {
+      firmware_sockets_.remove_all();
+      ::unlink(guest_socket_path(place_.run_directory, place_.guest).c_str());
+      ::unlink(guest_xenstore_path(place_.run_directory, place_.guest).c_str());
+      ::unlink(guest_lock_path(place_.run_directory, place_.guest).c_str());
     }
     return Answer{.ok = true};
   }
@@ -367,6 +412,7 @@ class Helper {
   GuestPlace place_;
   XenStoreAddress xenstored_;
   XenStoreGate gate_;
+  OwnFirmwareSockets firmware_sockets_;
   pid_t process_;
   UniqueFd files_;
   UniqueFd xenstore_;

@@ -8,7 +8,8 @@
 //    hang meanwhile;
 //  - passes messages on to xenstored that XenStoreGate lets through, by a socket of its own in the run directory,
 //    which the user of the process may connect to (XENSTORED_PATH from now on);
-//  - makes the process's lock file and control socket anew, hands them over, and removes them in the end.
+//  - makes the process's lock file and control socket anew and the sockets of the guest's firmware, hands them over,
+//    and removes them in the end.
 // It reads nothing that a guest or a target wrote but the payload of these messages, which it does not look into
 // beyond the path.
 #pragma once

@@ -147,7 +147,7 @@ class GuestProcess {
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{
             *control_, [this] { return open_xenstore(doors_->xenstore_times(), &*sentry_); },
-            domains_.get(), *plane_, *resolver_, &statistics_},
+            domains_.get(), *plane_, *resolver_, &statistics_, &doors_->firmware_sockets()},
         configuration_, own_domain_, domain_, [this] { control_->stop(); });
     if (auto started = backend_->start(); !started) {
       return started;

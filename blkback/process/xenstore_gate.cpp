@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "base/decimal.h"
+#include "blkback/guest/firmware_socket.h"
 #include "blkback/guest/xenbus_node.h"
 
 extern "C" {
@@ -37,9 +38,8 @@ constexpr std::string_view kPublished[] = {
     "sm-data/scsi/0x12/0x80",
     "sm-data/scsi/0x12/0x83",
     "kthread-pid",
+    "physical-device-path",
 };
-// xentop makes a path of it.
-constexpr std::string_view kMustBeANumber = "/kthread-pid";
 
 bool is_number(std::string_view text) {
   return parse_decimal<std::uint32_t>(text).has_value();
@@ -80,7 +80,7 @@ bool XenStoreGate::may_watch(std::string_view path) const {
   return is_of_guest(path) || path == "@releaseDomain";
 }
 
-bool XenStoreGate::may_write(std::string_view path) const {
+bool XenStoreGate::is_published(std::string_view path) const {
   const std::string_view node = in_backend(path);
   const std::size_t slash = node.find('/');
   if (slash == std::string_view::npos || !is_number(node.substr(0, slash))) {
@@ -90,8 +90,26 @@ bool XenStoreGate::may_write(std::string_view path) const {
   return std::find(std::begin(kPublished), std::end(kPublished), key) != std::end(kPublished);
 }
 
+bool XenStoreGate::may_write(std::string_view path, std::string_view value) const {
+  if (!is_published(path)) {
+    return false;
+  }
+  const std::string_view node = in_backend(path);
+  if (node.ends_with("/kthread-pid")) {  // xentop makes a path of it
+    return is_number(value);
+  }
+  // The guest's device model, which is root's, opens it.
+  if (node.ends_with("/physical-device-path")) {
+    const auto device_id = parse_decimal<std::uint32_t>(node.substr(0, node.find('/')));
+    return device_id &&
+           is_at_or_below(path, backend_guest_path(own_domain_, BackendKind::vbd3, guest_)) &&
+           is_firmware_device_path(value, run_directory_, guest_, *device_id);
+  }
+  return true;
+}
+
 bool XenStoreGate::may_remove(std::string_view path) const {
-  return may_write(path) || (own_domain_ != 0 && is_number(in_backend(path)));
+  return is_published(path) || (own_domain_ != 0 && is_number(in_backend(path)));
 }
 
 bool XenStoreGate::lets_pass(std::uint32_t type, std::string_view payload) const {
@@ -108,9 +126,8 @@ bool XenStoreGate::lets_pass(std::uint32_t type, std::string_view payload) const
       return may_watch(path_in(payload));
     case XS_WRITE: {
       const std::string_view path = path_in(payload);
-      return may_write(path) &&
-             (!path.ends_with(kMustBeANumber) ||
-              (path.size() < payload.size() && is_number(payload.substr(path.size() + 1))));
+      // Without the null byte there is no value, and no write.
+      return path.size() < payload.size() && may_write(path, payload.substr(path.size() + 1));
     }
     case XS_RM:
       return may_remove(path_in(payload));

@@ -119,14 +119,17 @@ void RequestQueue::dispatch(Request& request) {
     steps_.due(DiskStep::follow_outage);
     return;
   }
-  // Not past those that wait for room already.
-  if (!queued_.empty() || !try_send(request)) {
+  // Not past those that wait for room already, or for the guest to go on.
+  const bool waits = !queued_.empty() && !(suspended_ && request.is_flush());
+  if (waits || !try_send(request)) {
     queue(request);
   }
 }
 
 bool RequestQueue::try_send(Request& request) {
-  if (suspended_ || fence_.pausing()) [[unlikely]] {
+  // Of a suspended guest a flush is sent, which changes nothing for who goes on with the LUN: the device model
+  // of an HVM guest flushes its disks after the guest has been suspended, before anybody saves or moves it.
+  if ((suspended_ && !request.is_flush()) || fence_.pausing()) [[unlikely]] {
     return false;
   }
   const GroupController::Choice choice = groups_.choose(

@@ -14,5 +14,6 @@ iscsi_blkback_test(base_test LABEL unit
 target_compile_definitions(base_test PRIVATE
   ISCSI_BLKBACK_SOURCE_FOLDER="${PROJECT_SOURCE_DIR}")
 iscsi_blkback_test(base_contract_test LABEL contract
-  SOURCES base/byte_stream_contract_test.cpp base/contract_world.cpp base/reactor_contract_test.cpp
+  SOURCES base/adopted_stream_test.cpp base/byte_stream_contract_test.cpp base/contract_world.cpp
+          base/reactor_contract_test.cpp
   LIBRARIES iscsi_blkback_base)

@@ -1,3 +1,15 @@
+iscsi_blkback_test(blkback_nbd_test
+  SOURCES
+    blkback/nbd/nbd_protocol_test.cpp
+    blkback/nbd/nbd_server_test.cpp
+  LIBRARIES iscsi_blkback_nbd)
+
+# QEMU and libnbd at a real socket.
+iscsi_blkback_test(blkback_nbd_clients_test LABEL target
+  SOURCES
+    blkback/nbd/nbd_clients_test.cpp
+  LIBRARIES iscsi_blkback_nbd)
+
 iscsi_blkback_test(blkback_ring_test
   SOURCES
     blkback/ring/back_ring_order_test.cpp
@@ -79,6 +91,7 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest/guest_backend_discard_test.cpp
     blkback/guest/guest_backend_end_test.cpp
     blkback/guest/guest_backend_hostile_guest_test.cpp
+    blkback/guest/guest_backend_firmware_test.cpp
     blkback/guest/guest_backend_hostile_target_test.cpp
     blkback/guest/guest_backend_log_test.cpp
     blkback/guest/guest_backend_next_process_test.cpp

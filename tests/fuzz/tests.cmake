@@ -1,4 +1,5 @@
 iscsi_blkback_fuzz(ring LIBRARIES iscsi_blkback_ring)
+iscsi_blkback_fuzz(nbd LIBRARIES iscsi_blkback_nbd)
 iscsi_blkback_fuzz(barrier LIBRARIES iscsi_blkback_fencing)
 iscsi_blkback_fuzz(chap LIBRARIES iscsi_blkback_login)
 iscsi_blkback_fuzz(config LIBRARIES iscsi_blkback_config)

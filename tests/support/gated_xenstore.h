@@ -24,7 +24,7 @@ class GatedXenStore final : public XenStore {
     return store_->read(path);
   }
   Result<void> write(const std::string& path, std::string_view value) override {
-    EXPECT_TRUE(gate_.may_write(path)) << path;
+    EXPECT_TRUE(gate_.may_write(path, value)) << path << " = " << value;
     return store_->write(path, value);
   }
   Result<void> remove(const std::string& path) override {
@@ -61,7 +61,7 @@ class GatedXenStore final : public XenStore {
       return access_.read(path);
     }
     Result<void> write(const std::string& path, std::string_view value) override {
-      EXPECT_TRUE(gate_.may_write(path)) << path;
+      EXPECT_TRUE(gate_.may_write(path, value)) << path << " = " << value;
       return access_.write(path, value);
     }
     Result<void> remove(const std::string& path) override {

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "tests/support/ready_fd.h"
+#include "tests/support/sim_fd_stream.h"
 #include "tests/support/sim_network.h"
 
 namespace iscsi_blkback {
@@ -95,6 +96,10 @@ std::unique_ptr<FdWatch> SimReactor::watch_readable(int fd, FdWatch::Callback ca
 std::unique_ptr<ByteStream> SimReactor::connect(const ConnectOptions& options,
                                                 ByteStream::Owner& owner) {
   return network().connect(options, owner, *this);
+}
+
+std::unique_ptr<ByteStream> SimReactor::adopt(UniqueFd socket, ByteStream::Owner& owner) {
+  return std::make_unique<SimFdStream>(*this, std::move(socket), owner);
 }
 
 void SimReactor::schedule(Duration delay, std::function<void()> event, EventKind kind) {

@@ -51,6 +51,9 @@ class SimReactor : public Reactor {
                                                         void* owner) override;
   [[nodiscard]] std::unique_ptr<ByteStream> connect(const ConnectOptions& options,
                                                     ByteStream::Owner& owner) override;
+  // What the other end does, which is none of the simulation's, is seen while the reactor runs.
+  [[nodiscard]] std::unique_ptr<ByteStream> adopt(UniqueFd socket,
+                                                  ByteStream::Owner& owner) override;
   [[nodiscard]] std::uint64_t random() override { return product_random_.next(); }
 
   // Only for a reactor that was made from a main one.

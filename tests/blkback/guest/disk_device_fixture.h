@@ -65,6 +65,7 @@ class IdlePlane final : public DataPlane {
       plane_.ring_events = &to;
       note("connect_ring");
     }
+    void serve_nbd(UniqueFd, bool) override { note("serve_nbd"); }
     void disconnect_ring(RingEnd end) override {
       note(end == RingEnd::abandon ? "abandon_ring" : "disconnect_ring");
     }

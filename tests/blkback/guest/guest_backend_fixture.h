@@ -98,6 +98,7 @@ class GuestBackendTest : public testing::Test {
     second.naa_extension = 2;
     target_.add_lun(2, std::make_shared<SimLun>(second));
     configuration_.initiator_name = "iqn.2026-01.test:host";
+    configuration_.run_directory = barriers_.path();
     configuration_.multipath.portal_group_fences = PortalGroupFences::yes;  // it is one target
     xen_.set_domain(kGuest, DomainStatus{DomainLife::running, {}});
   }
@@ -127,21 +128,23 @@ class GuestBackendTest : public testing::Test {
     grants_ = xen_.grants().open(own_domain);
     channels_ = xen_.events().open(own_domain);
     domains_ = open_domain_info();
+    firmware_sockets_ = std::make_unique<OwnFirmwareSockets>(configuration_.run_directory, kGuest);
     plane_ = std::make_unique<GuestDataPlane>(reactor_, reactor_, *grants_, *channels_, own_domain,
                                               kGuest, barriers_.path());
     backend_ = std::make_unique<GuestBackend>(
-        GuestBackend::Environment{reactor_,
-                                  [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
-                                    ++stores_opened_;
-                                    if (store_is_away_) {
-                                      return fail(ErrorCode::unavailable, "nobody is there");
-                                    }
-                                    return std::make_unique<GatedXenStore>(
-                                        xen_.store().connect(own_domain),
-                                        XenStoreGate(own_domain, kGuest));
-                                  },
-                                  domains_may_be_asked_ ? domains_.get() : nullptr, data_plane(),
-                                  path_discovery_, statistics()},
+        GuestBackend::Environment{
+            reactor_,
+            [this, own_domain]() -> Result<std::unique_ptr<XenStore>> {
+              ++stores_opened_;
+              if (store_is_away_) {
+                return fail(ErrorCode::unavailable, "nobody is there");
+              }
+              return std::make_unique<GatedXenStore>(
+                  xen_.store().connect(own_domain),
+                  XenStoreGate(own_domain, kGuest, configuration_.run_directory));
+            },
+            domains_may_be_asked_ ? domains_.get() : nullptr, data_plane(), path_discovery_,
+            statistics(), firmware_sockets_.get()},
         configuration_, own_domain, kGuest, [this] { finished_ = true; });
     ASSERT_TRUE(backend_->start());
   }
@@ -389,6 +392,7 @@ class GuestBackendTest : public testing::Test {
   std::unique_ptr<GrantTable> grants_;
   std::unique_ptr<EventChannels> channels_;
   std::unique_ptr<DomainInfo> domains_;
+  std::unique_ptr<OwnFirmwareSockets> firmware_sockets_;
   std::unique_ptr<GuestDataPlane> plane_;
   std::unique_ptr<GuestBackend> backend_;
   std::vector<std::unique_ptr<FakeFrontend>> queues_;  // but the first of each disk

@@ -198,6 +198,7 @@ class NullPlane final : public DataPlane {
     void set_no_path_retry(std::optional<NoPathRetry>) override {}
     void set_read_only(bool) override {}
     void connect_ring(FrontendRing, RingEvents&) override {}
+    void serve_nbd(UniqueFd, bool) override {}
     void disconnect_ring(RingEnd) override { close(true); }
     void close(bool) override {
       plane_.tell([](DiskEvents& events) { events.on_closed(); });

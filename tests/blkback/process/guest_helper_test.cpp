@@ -211,6 +211,47 @@ TEST_F(GuestHelper, MakesTheControlSocketAndRemovesAllInTheEnd) {
   }
 }
 
+TEST_F(GuestHelper, MakesTheSocketsOfTheFirmwareAndRemovesThem) {
+  FirmwareSockets& sockets = doors_->firmware_sockets();
+  const auto socket = sockets.open({51712, 1});
+  ASSERT_TRUE(socket) << socket.error().message;
+  struct stat status {};
+  const std::string path = run_ + "/nbd-5-51712-00000001.sock";
+  ASSERT_EQ(::stat(path.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600U);
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  ASSERT_EQ(::getsockopt(socket->get(), SOL_SOCKET, SO_ACCEPTCONN, &listening, &size), 0);
+  EXPECT_EQ(listening, 1);
+  sockets.remove({51712, 1});
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(GuestHelper, RemovesWhatAFormerProcessHasLeftToTheFirmwareInTheEnd) {
+  for (const char* name : {"/nbd-5-768.sock", "/nbd-55-768.sock"}) {
+    std::ofstream(run_ + name);
+  }
+  ASSERT_TRUE(doors_->firmware_sockets().open({51712, 1}));
+  doors_->remove_files();
+  EXPECT_FALSE(std::filesystem::exists(run_ + "/nbd-5-768.sock"));
+  EXPECT_FALSE(std::filesystem::exists(run_ + "/nbd-5-51712-00000001.sock"));
+  EXPECT_TRUE(std::filesystem::exists(run_ + "/nbd-55-768.sock"));
+}
+
+// A process that a guest has taken over cannot fill the run directory.
+TEST_F(GuestHelper, MakesSoManySocketsOfTheFirmwareAndNoMore) {
+  FirmwareSockets& sockets = doors_->firmware_sockets();
+  for (std::uint32_t device_id = 0; device_id < FirmwareSockets::kMost; ++device_id) {
+    ASSERT_TRUE(sockets.open({device_id, 1}));
+  }
+  const auto more = sockets.open({51712, 1});
+  ASSERT_FALSE(more);
+  EXPECT_EQ(more.error().code, ErrorCode::conflict);
+  EXPECT_TRUE(sockets.open({0, 1})) << "again";
+  sockets.remove({0, 1});
+  EXPECT_TRUE(sockets.open({51712, 1}));
+}
+
 TEST_F(GuestHelper, TheLockIsTheProcessesAlone) {
   { const UniqueFd closed = lock_->release(); }
   EXPECT_FALSE(ProcessLock::holder(lock_path()).value());
@@ -224,8 +265,13 @@ TEST_F(GuestHelper, ALockThatAnotherOneHasIsNotTaken) {
   const auto restored = doors_->restore(*lock_);
   ASSERT_FALSE(restored);
   EXPECT_EQ(restored.error().code, ErrorCode::conflict);
+  EXPECT_FALSE(doors_->firmware_sockets().open({51712, 1}));
+  std::ofstream(run_ + "/nbd-5-51712-00000001.sock");
+  doors_->firmware_sockets().remove({51712, 1});
   doors_->remove_files();
+  EXPECT_TRUE(std::filesystem::exists(run_ + "/nbd-5-51712-00000001.sock"));
   EXPECT_TRUE(others->is_in_place());
+  EXPECT_TRUE(std::filesystem::exists(guest_xenstore_path(run_, 5))) << "it may be the other's";
 }
 
 TEST_F(GuestHelper, OneThatHasGoneIsAnErrorOfWhatIsAsked) {

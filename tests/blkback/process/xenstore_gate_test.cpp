@@ -12,8 +12,8 @@ extern "C" {
 namespace iscsi_blkback {
 namespace {
 
-const XenStoreGate kDom0(0, 5);
-const XenStoreGate kDriverDomain(3, 5);
+const XenStoreGate kDom0(0, 5, "/run/x");
+const XenStoreGate kDriverDomain(3, 5, "/run/x");
 const std::string kGatedNode = "/local/domain/0/backend/qdisk/5/51712";
 
 TEST(XenStoreGate, TheGuestsBackendNodesAndFrontendsAreRead) {
@@ -41,18 +41,38 @@ TEST(XenStoreGate, NothingElseIsRead) {
 TEST(XenStoreGate, OnlyWhatABackendPublishesIsWritten) {
   for (const char* key :
        {"state", "hotplug-status", "hotplug-error", "sectors", "feature-discard"}) {
-    EXPECT_TRUE(kDom0.may_write(kGatedNode + "/" + key)) << key;
+    EXPECT_TRUE(kDom0.may_write(kGatedNode + "/" + key, "1")) << key;
   }
   // What xl takes it for root's word.
   for (const char* key : {"script", "params", "frontend", "frontend-id", "online", "mode", "type",
                           "physical-device-path", "", "state/below", "State"}) {
-    EXPECT_FALSE(kDom0.may_write(kGatedNode + "/" + key)) << key;
+    EXPECT_FALSE(kDom0.may_write(kGatedNode + "/" + key, "1")) << key;
   }
   for (const char* path :
        {"/local/domain/0/backend/qdisk/5/51712", "/local/domain/0/backend/qdisk/5/state",
         "/local/domain/0/backend/qdisk/5/x/state", "/local/domain/0/backend/qdisk/6/51712/state",
         "/local/domain/0/backend/vbd/5/51712/state", "/local/domain/5/device/vbd/51712/state"}) {
-    EXPECT_FALSE(kDom0.may_write(path)) << path;
+    EXPECT_FALSE(kDom0.may_write(path, "1")) << path;
+  }
+}
+
+// The device model is root's, and opens it.
+TEST(XenStoreGate, TheDeviceModelIsLedToTheDisksOwnSocketOnly) {
+  const std::string node = "/local/domain/0/backend/vbd3/5/51712/physical-device-path";
+  const std::string socket = "/run/x/nbd-5-51712-00ab12cd.sock,file.reconnect-delay=120";
+  EXPECT_TRUE(kDom0.may_write(node, socket));
+  EXPECT_FALSE(kDom0.may_write(kGatedNode + "/physical-device-path", socket)) << "of kind qdisk";
+  for (const char* other :
+       {"", "/etc/shadow", "/run/x/nbd-5-51712-00ab12cd.sock,file.reconnect-delay=1200",
+        "/run/x/nbd-5-51712-00ab12cd.sock,file.reconnect-delay=120,file.filename=/etc/shadow",
+        "/run/x/nbd-5-51728-00ab12cd.sock,file.reconnect-delay=120",
+        "/run/x/nbd-6-51712-00ab12cd.sock,file.reconnect-delay=120",
+        "/run/x/nbd-5-51712-00ab12cd.sock",
+        "/run/x/nbd-5-51712-00AB12CD.sock,file.reconnect-delay=120",
+        "/run/x/nbd-5-51712-../../etc.sock,file.reconnect-delay=120",
+        "/run/x/nbd-5-51712-0xab12cd.sock,file.reconnect-delay=120",
+        "/run/x/nbd-5-51712-ab12cd.sock,file.reconnect-delay=120"}) {
+    EXPECT_FALSE(kDom0.may_write(node, other)) << other;
   }
 }
 

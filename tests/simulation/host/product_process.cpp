@@ -129,6 +129,9 @@ class WatchedDataPlane final : public DataPlane {
     void connect_ring(FrontendRing ring, RingEvents& events) override {
       port_->connect_ring(std::move(ring), events);
     }
+    void serve_nbd(UniqueFd listening, bool discards) override {
+      port_->serve_nbd(std::move(listening), discards);
+    }
     void disconnect_ring(RingEnd end) override {
       const bool missed = plane_.breakage_ == Breakage::close_is_missed && end == RingEnd::abandon;
       port_->disconnect_ring(missed ? RingEnd::answer : end);
