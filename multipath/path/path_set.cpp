@@ -86,19 +86,23 @@ Path* PathSet::find(const Session& session, std::uint16_t lun) const {
   return found == all_.end() ? nullptr : *found;
 }
 
-void PathSet::note_state(Path& path) {
-  const PathMask bit = path_bit(path.index());
-  // A target that asks for a logout (EqualLogic does, to balance its ports) has not failed, nor has
-  // a controller that gives the LUN to another one.
-  const bool failed = (up_ & bit) != 0 && path.state() == PathState::down &&
-                      path.finding() != CheckerFinding::access_state &&
-                      path.session().state() != SessionState::in_logout;
+// A target that asks for a logout (EqualLogic does, to balance its ports) has not failed, nor has a
+// controller that gives the LUN to another one.
+void PathSet::note_state(const Path& path) {
+  note_state(path.index(), {.state = path.state(),
+                            .blameless = path.finding() == CheckerFinding::access_state ||
+                                         path.session().state() == SessionState::in_logout});
+}
+
+void PathSet::note_state(std::uint32_t index, const PathFacts& facts) {
+  const PathMask bit = path_bit(index);
+  const bool failed = (up_ & bit) != 0 && facts.state == PathState::down && !facts.blameless;
   changes_.states |= bit;
   changes_.failed |= failed ? bit : 0;
   changes_.had_path = changes_.had_path || up_ != 0;
-  const bool up = path.state() == PathState::up && (held_back_ & bit) == 0;
+  const bool up = facts.state == PathState::up && (held_back_ & bit) == 0;
   up_ = up ? up_ | bit : up_ & ~bit;
-  ghost_ = path.state() == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
+  ghost_ = facts.state == PathState::ghost ? ghost_ | bit : ghost_ & ~bit;
   note_room();
 }
 
@@ -108,15 +112,20 @@ void PathSet::note_suspect(const Path& path, bool suspect) {
   note_room();
 }
 
+bool PathSet::note_room(std::uint32_t index, bool has_room) {
+  const PathMask bit = path_bit(index);
+  const bool used =
+      (up_ & ~held_back_ & bit) != 0 && ((suspect_ & bit) == 0 || (up_ & ~suspect_) == 0);
+  const bool out_of_use = (used_ & bit) != 0 && !used;
+  used_ = used ? used_ | bit : used_ & ~bit;
+  eligible_ = used && has_room ? eligible_ | bit : eligible_ & ~bit;
+  return out_of_use;
+}
+
 void PathSet::note_room(Path& path) {
-  const PathMask bit = path_bit(path.index());
-  const bool used = path.state() == PathState::up && ((leaving_ | held_back_) & bit) == 0 &&
-                    ((suspect_ & bit) == 0 || (up_ & ~suspect_) == 0);
-  if ((used_ & bit) != 0 && !used) {
+  if (note_room(path.index(), path.able())) {
     path.withdraw_unsent();
   }
-  used_ = used ? used_ | bit : used_ & ~bit;
-  eligible_ = used && path.able() ? eligible_ | bit : eligible_ & ~bit;
 }
 
 void PathSet::note_room() {

@@ -77,8 +77,14 @@ class PathSet {
   // See Path::withdraw_unsent(); at all.
   void withdraw_unsent();
 
+  // What a path says of itself.
+  struct PathFacts {
+    PathState state = PathState::pending;
+    bool blameless = false;  // it was asked to leave, or not to be used
+  };
   // The path's state has changed.
-  void note_state(Path& path);
+  void note_state(const Path& path);
+  void note_state(std::uint32_t index, const PathFacts& facts);
   // What has changed since the last call.
   struct Changes {
     PathMask states = 0;    // of these paths
@@ -90,6 +96,8 @@ class PathSet {
   // The room of one path has changed, or that of all.
   void note_room(Path& path);
   void note_room();
+  // True: the path has just come out of use.
+  bool note_room(std::uint32_t index, bool has_room);
   // Although it may be up, the path is not used, from the next note_state() on; one at a time.
   void hold_back(const Path& path) { held_back_ = path_bit(path.index()); }
   // The path that was held back; nullptr: none was.

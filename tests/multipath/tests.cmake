@@ -43,6 +43,7 @@ iscsi_blkback_test(multipath_test
     multipath/path/path_access_test.cpp
     multipath/path/path_checker_test.cpp
     multipath/path/path_identity_test.cpp
+    multipath/path/path_set_test.cpp
     multipath/path/queue_depth_test.cpp
     multipath/path/silent_path_test.cpp
     multipath/path_changes_test.cpp

@@ -7,8 +7,8 @@
 namespace iscsi_blkback {
 namespace {
 
-TimePoint at(std::int64_t seconds) {
-  return TimePoint(std::chrono::seconds(seconds));
+TimePoint at(std::int64_t after_s) {
+  return TimePoint(std::chrono::seconds(after_s));
 }
 
 LoginNexus nexus_of(const char* host, std::optional<std::uint16_t> group) {
@@ -16,8 +16,8 @@ LoginNexus nexus_of(const char* host, std::optional<std::uint16_t> group) {
 }
 const LoginNexus kNexus = nexus_of("10.0.0.1", 1);
 
-auto harmless_at(std::int64_t seconds) {
-  return [seconds](const UnfencedWrite& write) { return write.harmless_at <= at(seconds); };
+auto harmless_at(std::int64_t after_s) {
+  return [after_s](const UnfencedWrite& write) { return write.harmless_at <= at(after_s); };
 }
 
 UnfencedWrite write_of(std::uint64_t first, std::uint64_t end, std::uint64_t owner = 1) {
