@@ -177,7 +177,7 @@ void MultipathDevice::follow_paths() {
   groups_.follow_closely();
   for (Path* path : paths_) {
     if (PathSet::has(changes.states, *path)) {
-      groups_.on_state(*path);
+      groups_.on_state(path->index(), path->state());
       activator_.on_state(*path);
       capacity_.ask_others_than(*path);
     }

@@ -238,22 +238,22 @@ void GroupController::note_group_in_use() {
   group_in_use_ = members;
 }
 
-void GroupController::on_state(Path& path) {
+void GroupController::on_state(std::uint32_t index, PathState state) {
   PathMask awaited = 0;
   for (const Path* other : paths_) {
     awaited |= other->verifying() ? path_bit(other->index()) : 0;
   }
   groups_.set_states(paths_.up(), paths_.ghost(), awaited);
-  const bool came_up = path.state() == PathState::up;
-  if (came_up && path.take_new()) {
+  const bool came_up = state == PathState::up;
+  if (came_up && paths_[index].take_new()) {
     // A path that the disk did not have before: as when multipathd loads a new map, the best group
     // is used whatever failback says.
     groups_.use(groups_.best());
   }
-  if (!came_up && path.state() != PathState::pending) {
+  if (!came_up && state != PathState::pending) {
     failback_timer_.stop();
   }
-  consider_failback(came_up ? path.index() : PathGroups::kNoPath);
+  consider_failback(came_up ? index : PathGroups::kNoPath);
   note_group_in_use();
 }
 

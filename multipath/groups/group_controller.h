@@ -70,8 +70,8 @@ class GroupController final : private PriorityPoll::Owner {
 
   // The path has told how it serves the LUN.
   void on_access(const Path& path);
-  // The set knows the path's new state.
-  void on_state(Path& path);
+  // The set knows the path's new state, which is this.
+  void on_state(std::uint32_t index, PathState state);
   // The path was up and has failed; a command has failed there, for all that is known because of
   // it.
   void note_failure(Path& path);

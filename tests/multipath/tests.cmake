@@ -26,6 +26,7 @@ iscsi_blkback_test(multipath_test
     multipath/fencing/unfenced_writes_test.cpp
     multipath/following_disk_test.cpp
     multipath/following_guest_test.cpp
+    multipath/groups/group_controller_test.cpp
     multipath/groups/path_activation_test.cpp
     multipath/groups/path_group_test.cpp
     multipath/groups/path_latency_test.cpp
