@@ -20,7 +20,7 @@ MultipathDevice::MultipathDevice(Reactor& reactor, SharedFencing& fencing, Multi
       log_(reactor, options_.alias),
       registrations_(fencing.registrations),
       groups_(reactor, group_options(options_), paths_, steps_, log_, *this),
-      activator_(reactor, options_.checker_timeout, paths_, groups_, steps_, log_),
+      activator_(reactor, options_.checker_timeout, paths_, ghosts_, groups_, steps_, log_),
       disk_(wanted_identity(options_)),
       turn_(reactor, turn_options(options_), fencing, paths_, steps_, log_, *this),
       fence_(reactor, fence_options(options_), fencing, paths_, groups_, activator_, turn_, steps_,
@@ -178,7 +178,7 @@ void MultipathDevice::follow_paths() {
   for (Path* path : paths_) {
     if (PathSet::has(changes.states, *path)) {
       groups_.on_state(path->index(), path->state());
-      activator_.on_state(*path);
+      activator_.on_state(path->index(), path->state());
       capacity_.ask_others_than(*path);
     }
   }

@@ -22,6 +22,7 @@
 #include "multipath/fencing/lun_turn.h"
 #include "multipath/fencing/shared_fencing.h"
 #include "multipath/fencing/write_fence.h"
+#include "multipath/groups/ghost_paths.h"
 #include "multipath/groups/group_controller.h"
 #include "multipath/groups/path_activator.h"
 #include "multipath/multipath_options.h"
@@ -159,6 +160,7 @@ class MultipathDevice final : public BlockDevice,
   RegistrationTable& registrations_;
   PathSet paths_;
   GroupController groups_;
+  GhostPaths ghosts_{paths_};
   PathActivator activator_;
   DiskIdentity disk_;
   LunTurn turn_;

@@ -14,11 +14,12 @@ constexpr std::chrono::seconds kRepeatActivation{10};
 }  // namespace
 
 PathActivator::PathActivator(Reactor& reactor, std::chrono::milliseconds answer_time,
-                             const PathSet& paths, GroupController& groups, DiskSteps& steps,
-                             DiskLog& log)
+                             const PathSet& paths, Ghosts& ghosts, GroupController& groups,
+                             DiskSteps& steps, DiskLog& log)
     : reactor_(reactor),
       answer_time_(answer_time),
       paths_(paths),
+      ghosts_(ghosts),
       groups_(groups),
       steps_(steps),
       log_(log),
@@ -28,19 +29,8 @@ PathActivator::PathActivator(Reactor& reactor, std::chrono::milliseconds answer_
       answer_timer_(
           reactor, [](void* self) noexcept { static_cast<PathActivator*>(self)->look(); }, this) {}
 
-PathMask PathActivator::activatable() const {
-  PathMask result = 0;
-  for (const Path* path : paths_) {
-    const PathMask bit = path_bit(path->index());
-    if ((paths_.ghost() & ~bypassed_ & bit) != 0 && !path->activating() && path->can_activate()) {
-      result |= bit;
-    }
-  }
-  return result;
-}
-
 bool PathActivator::concerns(const Path& path) const {
-  return path.state() == PathState::ghost &&
+  return PathSet::has(paths_.ghost(), path) &&
          (activating_ == path.index() ||
           (!known_ && !suspended_ && PathSet::has(activatable(), path)));
 }
@@ -50,11 +40,7 @@ void PathActivator::activate(std::uint32_t group) {
   if (activating_ || candidates == 0 || closed_ || suspended_) {
     return;
   }
-  PathMask asked = 0;  // and no answer yet, so that another one is the better choice
-  for (const Path* path : paths_) {
-    asked |= path->awaits_answer() ? path_bit(path->index()) : 0;
-  }
-  const PathMask first_choice = candidates & ~asked;
+  const PathMask first_choice = candidates & ~ghosts_.awaiting_answer();
   activating_ =
       static_cast<std::uint32_t>(std::countr_zero(first_choice != 0 ? first_choice : candidates));
   tries_ = 0;
@@ -65,12 +51,7 @@ void PathActivator::activate(std::uint32_t group) {
 
 void PathActivator::try_activation() {
   ++tries_;
-  // Between two tries the path may have told that it cannot be told any more.
-  if (!paths_[*activating_].can_activate()) {
-    give_up();
-    return;
-  }
-  paths_[*activating_].activate();
+  ghosts_.activate(*activating_);
   timer_.start_after(answer_time_);
 }
 
@@ -80,10 +61,7 @@ void PathActivator::on_done(const Path& path, PathActivation::Outcome outcome) {
   }
   const bool given_up = activating_ != path.index();  // while its answer was awaited
   if (outcome == PathActivation::Outcome::done) {
-    // What the array makes of it, each path finds out by itself.
-    for (Path* other : paths_) {
-      other->refresh_access();
-    }
+    ghosts_.refresh_access(~PathMask{0});  // what the array makes of it, each finds out by itself
   }
   if (given_up) {
     activate_if_needed();
@@ -107,8 +85,9 @@ void PathActivator::on_timer() {
     bypassed_ = 0;
     activate_if_needed();
     groups_.reconsider();
-  } else if (paths_[*activating_].activating() || tries_ > groups_.policies().pg_init_retries) {
-    give_up();
+  } else if ((ghosts_.tellable() & path_bit(*activating_)) == 0 ||
+             tries_ > groups_.policies().pg_init_retries) {
+    give_up();  // it does not answer, has told meanwhile that it cannot be told, or was told enough
   } else {
     try_activation();
   }
@@ -133,9 +112,7 @@ void PathActivator::withdraw() {
   if (activating_) {
     end();
   }
-  for (Path* path : paths_.all()) {
-    path->withdraw_activation();
-  }
+  ghosts_.withdraw();
 }
 
 void PathActivator::suspend() {
@@ -160,19 +137,14 @@ void PathActivator::close() {
 }
 
 void PathActivator::on_all_lost() {
-  for (Path* path : paths_) {
-    if (path->state() == PathState::ghost) {
-      path->refresh_access();
-    }
-  }
+  ghosts_.refresh_access(paths_.ghost());
 }
 
-void PathActivator::on_state(const Path& path) {
-  const PathState state = path.state();
+void PathActivator::on_state(std::uint32_t index, PathState state) {
   if (state != PathState::ghost) {
-    bypassed_ &= ~path_bit(path.index());
+    bypassed_ &= ~path_bit(index);
   }
-  if (activating_ == path.index() && state != PathState::ghost && state != PathState::pending) {
+  if (activating_ == index && state != PathState::ghost && state != PathState::pending) {
     end();
   }
   activate_if_needed();
@@ -229,9 +201,7 @@ void PathActivator::activate_if_needed() {
 bool PathActivator::answer_is_near() const {
   const bool reads_have_time =
       !answer_awaited_since_ || reactor_.now() < *answer_awaited_since_ + Path::kAnswerTime;
-  return std::any_of(paths_.begin(), paths_.end(), [reads_have_time](const Path* path) {
-    return path->answers_soon() || (reads_have_time && path->reading_access());
-  });
+  return ghosts_.answer_is_near(reads_have_time);
 }
 
 void PathActivator::await_answer() {

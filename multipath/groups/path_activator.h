@@ -17,18 +17,43 @@
 #include "multipath/path/disk_log.h"
 #include "multipath/path/disk_steps.h"
 #include "multipath/path/path_set.h"
+#include "multipath/path/path_state.h"
 
 namespace iscsi_blkback {
 
 class PathActivator {
  public:
+  // What it asks of the paths, and has them do: GhostPaths. Those in use, by number.
+  class Ghosts {
+   public:
+    // They can be told, and are not just being told.
+    [[nodiscard]] virtual PathMask tellable() const = 0;
+    // They have been asked something else, and have not answered.
+    [[nodiscard]] virtual PathMask awaiting_answer() const = 0;
+    // A path is being asked who it is, and not for so long that its LUN may hang; or, where reads
+    // count, how it serves the LUN.
+    [[nodiscard]] virtual bool answer_is_near(bool reads_count) const = 0;
+    // Tells the array to serve the LUN through this one, which is tellable(). Later on_done().
+    virtual void activate(std::uint32_t path) = 0;
+    // What is just being told is taken back, where it was not sent yet. Of all paths.
+    virtual void withdraw() = 0;
+    // They read again how they serve the LUN.
+    virtual void refresh_access(PathMask paths) = 0;
+
+   protected:
+    ~Ghosts() = default;
+  };
+
   // answer_time: how long an activation may take before the next path is asked; the session waits
   // longer. The others outlive it.
   PathActivator(Reactor& reactor, std::chrono::milliseconds answer_time, const PathSet& paths,
-                GroupController& groups, DiskSteps& steps, DiskLog& log);
+                Ghosts& ghosts, GroupController& groups, DiskSteps& steps, DiskLog& log);
 
   // Ghosts that can be told, are not just being told, and have not been passed over.
-  [[nodiscard]] PathMask activatable() const;
+  [[nodiscard]] PathMask activatable() const {
+    const PathMask left = paths_.ghost() & ~bypassed_;
+    return left == 0 ? 0 : left & ghosts_.tellable();
+  }
   // A path is being activated; also between two tries.
   [[nodiscard]] bool busy() const { return activating_.has_value(); }
   // The path is being activated, or is about to be.
@@ -49,8 +74,8 @@ class PathActivator {
   // No path is up any more. The array may have made one of the ghosts the active side by now, which
   // is not to be undone.
   void on_all_lost();
-  // The path's state has changed, and the groups with it.
-  void on_state(const Path& path);
+  // The path's state has changed to this one, and the groups with it.
+  void on_state(std::uint32_t index, PathState state);
   // The path is being removed.
   void forget(const Path& path);
   // A path's activation has ended, however late.
@@ -84,6 +109,7 @@ class PathActivator {
   Reactor& reactor_;
   const std::chrono::milliseconds answer_time_;
   const PathSet& paths_;
+  Ghosts& ghosts_;
   GroupController& groups_;
   DiskSteps& steps_;
   DiskLog& log_;

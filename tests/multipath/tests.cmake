@@ -28,6 +28,7 @@ iscsi_blkback_test(multipath_test
     multipath/following_guest_test.cpp
     multipath/groups/group_controller_test.cpp
     multipath/groups/path_activation_test.cpp
+    multipath/groups/path_activator_test.cpp
     multipath/groups/path_group_test.cpp
     multipath/groups/path_latency_test.cpp
     multipath/groups/path_policies_test.cpp

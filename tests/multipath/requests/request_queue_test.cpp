@@ -7,6 +7,7 @@
 #include <array>
 #include <vector>
 
+#include "multipath/groups/ghost_paths.h"
 #include "multipath/groups/path_activator.h"
 #include "multipath/requests/request_pool.h"
 #include "tests/support/sim_reactor.h"
@@ -72,7 +73,8 @@ class RequestQueueTest : public testing::Test,
                    this};
   PathSet paths_;
   GroupController groups_{reactor_, {}, paths_, steps_, log_, *this};
-  PathActivator activator_{reactor_, milliseconds(1), paths_, groups_, steps_, log_};
+  GhostPaths ghosts_{paths_};
+  PathActivator activator_{reactor_, milliseconds(1), paths_, ghosts_, groups_, steps_, log_};
   LunTurn turn_{reactor_, {}, fencing_, paths_, steps_, log_, *this};
   WriteFence fence_{reactor_,   {},    fencing_, paths_, groups_,
                     activator_, turn_, steps_,   log_,   *this};
