@@ -1,7 +1,7 @@
 // LunFence: fences lost writes by a command of the logical unit itself, through a path that works,
 // one at a time. For what the next login of the lost session, or of a fence session through a
-// sibling portal (NexusFencer), does not reach: those act within one portal group only. Owned by
-// WriteFence. Reactor thread.
+// sibling portal (NexusFencer), does not reach: those act within one portal group only. It decides
+// when; by which path, and what that reaches, is LunCommand's. Owned by WriteFence. Reactor thread.
 //
 //   LOGICAL UNIT RESET  (SAM-5 6.3.3 and 7.7, RFC 7143 11.5.1) where the LUN is exclusive and no
 //                       other disk at it says otherwise (Session::may_reset). It ends the commands
@@ -40,36 +40,51 @@
 // fence is sent only when somebody waits for it.
 #pragma once
 
-#include <array>
-#include <chrono>
-#include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <string>
 
 #include "base/reactor.h"
-#include "initiator/scsi/persistent_reservation.h"
-#include "initiator/scsi/scsi_task.h"
-#include "initiator/session/task_management.h"
-#include "multipath/fencing/nexus_fencer.h"
 #include "multipath/fencing/unfenced_writes.h"
-#include "multipath/groups/path_activator.h"
 #include "multipath/path/disk_log.h"
 #include "multipath/path/disk_steps.h"
-#include "multipath/path/login_nexus.h"
-#include "multipath/path/path_set.h"
 
 namespace iscsi_blkback {
 
 class LunFence {
  public:
+  // The command, and the path that carries it.
+  class Command {
+   public:
+    enum class Ready : std::uint8_t {
+      no_path,  // the path that was chosen is not up any more
+      busy,     // commands of ours that a reset would end are at the LUN
+      yes,
+    };
+    // Chooses a path by which something is fenced that is harmless at that time or before. False:
+    // there is none now.
+    [[nodiscard]] virtual bool choose_path(TimePoint harmless_at) = 0;
+    [[nodiscard]] virtual Ready ready() const = 0;
+    // Later on_answered(), unless abandon() comes before.
+    virtual void send() = 0;
+    virtual void abandon() = 0;
+    // It has ended. done: what it reaches, and is harmless at that time or before, is fenced. True:
+    // there was something.
+    [[nodiscard]] virtual bool take_answer(bool done, TimePoint harmless_at) = 0;
+    // The path whose commands are ended is not kept out of use any longer.
+    virtual void release_path() = 0;
+    // Commands that are at the LUN now may have been ended there without an answer.
+    virtual void doubt_requests() = 0;
+    // "PREEMPT AND ABORT through 10.0.0.1:3260".
+    [[nodiscard]] virtual std::string text() const = 0;
+
+   protected:
+    ~Command() = default;
+  };
+
   class Owner {
    public:
     // Whether anything waits for a fence.
     [[nodiscard]] virtual bool fence_is_wanted() const = 0;
-    // Whether every portal of the target is one with every other, says the operator.
-    [[nodiscard]] virtual bool is_one_target() const = 0;
-    // The path, which is up, may be used again.
-    virtual void on_path_released(Path& path) noexcept = 0;
     // Some of the lost writes are fenced.
     virtual void on_lun_fenced() noexcept = 0;
 
@@ -86,53 +101,37 @@ class LunFence {
   };
 
   // The others outlive it.
-  LunFence(Reactor& reactor, const Options& options, PathSet& paths, UnfencedWrites& unfenced,
-           const NexusFencer& sessions, const PathActivator& activator, DiskSteps& steps,
-           DiskLog& log, Owner& owner);
+  LunFence(Reactor& reactor, const Options& options, const UnfencedWrites& unfenced,
+           Command& command, DiskSteps& steps, DiskLog& log, Owner& owner);
 
   // Writes have been lost.
   void start();
   // Nothing is sent to a path: the LUN is about to be reset, or is just being reset.
   [[nodiscard]] bool pausing() const { return pausing_; }
-  // The path carries the command, or what it ends is the path's.
-  [[nodiscard]] bool needs(const Path& path) const;
+  // The command has a path.
+  [[nodiscard]] bool under_way() const { return pausing_ || outstanding_; }
   // It cannot be given up any more.
   [[nodiscard]] bool must_be_awaited() const { return options_.preempts && outstanding_; }
-  // The path is about to leave. The reset is not waited for any more, whatever becomes of it.
-  void forget_carrier(const Path& path);
+  // After Command::send(). how: an error's name.
+  void on_answered(bool done, const char* how);
+  // A reset that was sent is not waited for any more, whatever becomes of it.
+  void give_up_reset();
   // The guest is suspended: no reset is sent.
   void suspend();
   void stop();
-  // Registers the path's key, if it has one and this login has not done so yet.
-  void register_key(Path& path);
 
  private:
-  struct Preemption {
-    Path* carrier = nullptr;
-    Path* lost = nullptr;
-  };
-
-  [[nodiscard]] bool under_way() const { return pausing_ || outstanding_; }
-  [[nodiscard]] bool reaches(const Path& carrier, const UnfencedWrite& write) const;
-  [[nodiscard]] bool may_carry(const Path& path) const;
-  [[nodiscard]] Path* path_for_reset(TimePoint until) const;
-  [[nodiscard]] std::optional<Preemption> preemption(TimePoint until) const;
   [[nodiscard]] TimePoint settled_harmless_at(TimePoint now) const;
   void on_timer();
   void look_whether_drained();
-  void preempt(Path& carrier, Path& lost);
-  void release_preempted();
-  void on_answered(bool done, const char* how);
+  void send(Duration patience);
   void end(bool done);
-  void give_up_reset();
   void doubt_requests();
 
   Reactor& reactor_;
   const Options options_;
-  PathSet& paths_;
-  UnfencedWrites& unfenced_;
-  const NexusFencer& sessions_;
-  const PathActivator& activator_;
+  const UnfencedWrites& unfenced_;
+  Command& command_;
   DiskSteps& steps_;
   DiskLog& log_;
   Owner& owner_;
@@ -142,14 +141,8 @@ class LunFence {
   bool late_ = false;  // reset: requests were sent since, which it may end
   bool stopped_ = false;
   std::uint32_t failures_ = 0;  // in a row
-  Path* carrier_ = nullptr;     // of the last one; valid while under_way()
-  Path* lost_ = nullptr;        // whose writes wait, in this nexus
-  LoginNexus lost_nexus_;
   TimePoint sent_at_{};
   TimePoint give_up_at_{};
-  TaskManagement function_;
-  ScsiTask task_;
-  std::array<std::byte, kReserveOutListBytes> buffer_{};
 };
 
 }  // namespace iscsi_blkback

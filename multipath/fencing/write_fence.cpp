@@ -21,8 +21,8 @@ WriteFence::WriteFence(Reactor& reactor, const Options& options, SharedFencing& 
       unfenced_(options.most_writes, options.redirected_login_fences),
       timer_(
           reactor, [](void* self) noexcept { static_cast<WriteFence*>(self)->on_timer(); }, this),
-      lun_fence_(reactor, options.lun_fence, paths, unfenced_, sessions_, activator, steps, log,
-                 *this) {
+      lun_command_(options.lun_fence.preempts, paths, unfenced_, sessions_, activator, *this),
+      lun_fence_(reactor, options.lun_fence, unfenced_, lun_command_, steps, log, *this) {
   registrations_.add(*this);
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/reactor.h"
 #include "initiator/lun/logical_unit.h"
+#include "multipath/fencing/lun_command.h"
 #include "multipath/fencing/lun_fence.h"
 #include "multipath/fencing/lun_turn.h"
 #include "multipath/fencing/shared_fencing.h"
@@ -25,7 +26,8 @@ namespace iscsi_blkback {
 
 class WriteFence final : private NexusFencer::Client,
                          private RegistrationTable::Client,
-                         private LunFence::Owner {
+                         private LunFence::Owner,
+                         private LunCommand::Owner {
  public:
   class Owner {
    public:
@@ -84,12 +86,16 @@ class WriteFence final : private NexusFencer::Client,
   // A login of the path's session has succeeded.
   void on_session_up(Path& path);
   // The path can be used.
-  void register_key(Path& path) { lun_fence_.register_key(path); }
-  // The path is about to leave.
-  void forget_carrier(const Path& path) { lun_fence_.forget_carrier(path); }
+  void register_key(Path& path) { lun_command_.register_key(path); }
+  // The path is about to leave: a reset that it carries is not waited for.
+  void forget_carrier(const Path& path) {
+    if (lun_command_.is_carried_by(path)) {
+      lun_fence_.give_up_reset();
+    }
+  }
   // Nothing of the path is to be fenced, or fences, any more.
   [[nodiscard]] bool has_done_with(const Path& path) const {
-    return !lun_fence_.needs(path) && !path.key().registering();
+    return !lun_command_needs(path) && !path.key().registering();
   }
   [[nodiscard]] bool has_lost(const Path& path) const { return unfenced_.has_path(path.index()); }
   // At the end of a path, when nothing of it is left to be fenced. False: DiskSteps hears when.
@@ -126,12 +132,21 @@ class WriteFence final : private NexusFencer::Client,
   void on_key_taken_back(const Session& session, std::uint16_t lun) noexcept override;
   // LunFence::Owner
   [[nodiscard]] bool fence_is_wanted() const override { return owner_.waits_for_fence(); }
+  void on_lun_fenced() noexcept override { after_fencing(); }
+  // LunCommand::Owner
   [[nodiscard]] bool is_one_target() const override {
     return portal_group_fences() == PortalGroupFences::yes;
   }
   void on_path_released(Path& path) noexcept override { owner_.on_path_released(path); }
-  void on_lun_fenced() noexcept override { after_fencing(); }
+  void on_answered(bool done, const char* how) noexcept override {
+    lun_fence_.on_answered(done, how);
+  }
 
+  // The path carries it, or what it ends is the path's.
+  [[nodiscard]] bool lun_command_needs(const Path& path) const {
+    return (lun_fence_.under_way() && lun_command_.is_carried_by(path)) ||
+           (lun_fence_.must_be_awaited() && lun_command_.ends_commands_of(path));
+  }
   void on_timer();
   void start_timer();
   void tell_others();
@@ -150,6 +165,7 @@ class WriteFence final : private NexusFencer::Client,
   UnfencedWrites::Whereabouts told_;  // to others
   TimePoint unfenced_until_{};        // by then the last lost write is harmless, too
   Timer timer_;
+  LunCommand lun_command_;
   LunFence lun_fence_;
   bool known_ = false;
   bool suspended_ = false;

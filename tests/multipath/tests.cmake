@@ -13,6 +13,7 @@ iscsi_blkback_test(multipath_test
     multipath/fencing/lost_write_order_test.cpp
     multipath/fencing/lost_writes_test.cpp
     multipath/fencing/lun_fence_test.cpp
+    multipath/fencing/lun_fence_times_test.cpp
     multipath/fencing/lun_turn_test.cpp
     multipath/fencing/lun_write_barrier_guest_test.cpp
     multipath/fencing/lun_write_barrier_model_test.cpp
