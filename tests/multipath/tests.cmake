@@ -25,6 +25,7 @@ iscsi_blkback_test(multipath_test
     multipath/fencing/reservation_key_test.cpp
     multipath/fencing/session_budget_test.cpp
     multipath/fencing/unfenced_writes_test.cpp
+    multipath/fencing/write_fence_test.cpp
     multipath/following_disk_test.cpp
     multipath/following_guest_test.cpp
     multipath/groups/group_controller_test.cpp
