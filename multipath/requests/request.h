@@ -32,7 +32,7 @@ struct Request : ListHook<Request>, PathCommand {
   };
 
   // guests: false for a slot that hedges use.
-  Request(Reactor& reactor, Timer::Callback on_delay_over, RequestQueue& owner, bool guests)
+  Request(Reactor& reactor, Timer::Callback on_delay_over, RequestQueue* owner, bool guests)
       : queue(owner), is_guests(guests), timer(reactor, on_delay_over, this) {}
 
   using ListHook<Request>::unlink;
@@ -48,7 +48,7 @@ struct Request : ListHook<Request>, PathCommand {
     return static_cast<std::uint32_t>(block->length_bytes());
   }
 
-  RequestQueue& queue;
+  RequestQueue* queue;
   bool is_guests;
   Hedge* hedge = nullptr;
   Place place = Place::free;

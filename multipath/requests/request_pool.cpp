@@ -3,7 +3,7 @@
 namespace iscsi_blkback {
 
 RequestPool::RequestPool(Reactor& reactor, std::uint32_t guests, Timer::Callback on_delay_over,
-                         RequestQueue& queue) {
+                         RequestQueue* queue) {
   for (std::uint32_t slot = 0; slot < guests; ++slot) {
     free_.push_back(slots_.emplace_back(reactor, on_delay_over, queue, true));
   }

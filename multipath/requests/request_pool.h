@@ -16,7 +16,7 @@ class RequestPool {
  public:
   // queue: of all requests; on_delay_over gets the request.
   RequestPool(Reactor& reactor, std::uint32_t guests, Timer::Callback on_delay_over,
-              RequestQueue& queue);
+              RequestQueue* queue);
   ~RequestPool();  // all slots are free
   RequestPool(const RequestPool&) = delete;
   RequestPool& operator=(const RequestPool&) = delete;

@@ -28,9 +28,9 @@ RequestQueue::RequestQueue(Reactor& reactor, const Options& options, PathSet& pa
           reactor, std::max(options.most_requests, 1U),
           [](void* self) noexcept {
             auto& request = *static_cast<Request*>(self);
-            request.queue.on_delay_over(request);
+            request.queue->on_delay_over(request);
           },
-          *this),
+          this),
       hedger_(std::max(options.most_requests, 1U), paths, steps, *this),
       finish_(
           reactor,
@@ -166,7 +166,7 @@ void RequestQueue::send(Request& request, Path& chosen) {
   request.avoid = 0;
   request.on_done = [](PathCommand& command, ErrorClass error) noexcept {
     auto& done = static_cast<Request&>(command);
-    done.queue.on_command_done(done, error);
+    done.queue->on_command_done(done, error);
   };
   request.retries.go_on(reactor_.turn_time());
   request.load_bytes = request.length_bytes();

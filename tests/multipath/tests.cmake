@@ -55,6 +55,7 @@ iscsi_blkback_test(multipath_test
     multipath/renamed_lun_test.cpp
     multipath/requests/discard_test.cpp
     multipath/requests/flush_rules_test.cpp
+    multipath/requests/hedger_test.cpp
     multipath/requests/no_path_timer_test.cpp
     multipath/requests/outage_test.cpp
     multipath/requests/request_queue_test.cpp

@@ -131,7 +131,7 @@ TEST_F(RequestQueueTest, NothingIsWrittenToALunThatIsReadOnly) {
 
 TEST_F(RequestQueueTest, ASlotThatAPathHoldsIsReplacedByASpareOne) {
   RequestPool pool(
-      reactor_, 1, [](void*) noexcept {}, queue_);
+      reactor_, 1, [](void*) noexcept {}, nullptr);
   Request* const first = pool.take();
   ASSERT_NE(first, nullptr);
   EXPECT_EQ(pool.take(), nullptr);
