@@ -33,6 +33,7 @@
 #include "blkback/xen/domain_info.h"
 #include "blkback/xen/event_channel.h"
 #include "blkback/xen/xenstore.h"
+#include "initiator/login/chap.h"
 #include "multipath/attach/host_id.h"
 #include "multipath/attach/path_discovery.h"
 #include "multipath/attach/portal_resolver.h"
@@ -121,6 +122,8 @@ class GuestProcess {
     host_start_ = disorderly_host_start(
         {configuration_.run_directory, configuration_.state_directory}, io_->now());
     host_id_ = read_host_id();
+    // OpenSSL reads its files when it is first used: now, and not at a login on the I/O thread.
+    (void)usable_chap_algorithms({});
     domains_ = doors_->open_domain_info();
     sentry_domains_ = doors_->open_domain_info();
     return configuration_.sandbox ? enter_sandbox() : Result<void>();

@@ -47,10 +47,10 @@ VbdQueue::VbdQueue(Reactor& reactor, RingTurn& turn, EventDispatcher& events, Bl
                    VbdOptions options, Owner& owner)
     : reactor_(reactor),
       turn_(turn),
-      events_(events),
       device_(device),
       options_(std::move(options)),
       owner_(owner),
+      bell_(reactor, events),
       part_(turn, *this),
       report_broken_(
           reactor,
@@ -121,13 +121,7 @@ Result<void> VbdQueue::connect(const RingParameters& ring) {
   if (Result<void> allocated = allocate(slot_count); !allocated) {
     return allocated;
   }
-  Result<LocalPort> port = events_.bind(ring.domain, ring.event_port, *this);
-  if (!port) {
-    return tl::unexpected(port.error());
-  }
-  port_ = *port;
-  bound_ = true;
-  return {};
+  return bell_.bind(ring.domain, ring.event_port, *this);
 }
 
 Result<void> VbdQueue::allocate(std::uint32_t slot_count) {
@@ -149,7 +143,7 @@ Result<void> VbdQueue::allocate(std::uint32_t slot_count) {
 // --- requests: ring -> device ------------------------------------------------------------------
 
 void VbdQueue::on_event() noexcept {
-  masked_ = true;
+  bell_.rang();
   schedule_consume();
 }
 
@@ -179,8 +173,8 @@ void VbdQueue::end_turn() noexcept {
   if (!accepted_.empty() || !indirect_.empty()) {
     submit_arrived();
   }
-  if (std::exchange(unmask_due_, false) && bound_ && std::exchange(masked_, false)) {
-    events_.unmask(port_);
+  if (std::exchange(unmask_due_, false)) {
+    bell_.unmask();
   }
 }
 
@@ -228,6 +222,7 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
       ring_is_empty = true;
       break;
     }
+    bell_.brought_something();
     for (; waiting > 0 && budget > 0 && has_room(); --waiting, --budget) {
       accept(ring.consume(), limits, now);
     }
@@ -517,7 +512,7 @@ void VbdQueue::publish(BackRing<Abi>& ring) noexcept {
     ring.put_response(slot.request.id, slot.ring_operation(), slot.response);
   });
   if (ring.publish()) {
-    events_.notify(port_);
+    bell_.notify();
   }
 }
 
@@ -613,9 +608,7 @@ void VbdQueue::finish_close_when_idle() {
 }
 
 void VbdQueue::disconnect() {
-  if (std::exchange(bound_, false)) {
-    events_.unbind(port_);
-  }
+  bell_.unbind();
   ring_ = std::monostate{};
   mapped_.reset();
 }

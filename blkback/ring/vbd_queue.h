@@ -36,6 +36,7 @@
 #include "base/log.h"
 #include "base/reactor.h"
 #include "blkback/ring/back_ring.h"
+#include "blkback/ring/doorbell.h"
 #include "blkback/ring/event_dispatcher.h"
 #include "blkback/ring/flush_retries.h"
 #include "blkback/ring/request_buffers.h"
@@ -199,7 +200,6 @@ class VbdQueue final : private EventDispatcher::Handler, private RingTurn::Part:
 
   Reactor& reactor_;
   RingTurn& turn_;
-  EventDispatcher& events_;
   BlockDevice& device_;
   VbdOptions options_;
   Owner& owner_;
@@ -208,9 +208,7 @@ class VbdQueue final : private EventDispatcher::Handler, private RingTurn::Part:
   DomainId domain_ = 0;
   std::unique_ptr<MappedGrants> mapped_;
   Ring ring_;
-  LocalPort port_ = 0;
-  bool bound_ = false;
-  bool masked_ = false;  // the port has rung and waits for our unmask
+  Doorbell bell_;
   Error broken_because_{ErrorCode::protocol, {}};
 
   RequestBuffers buffers_;

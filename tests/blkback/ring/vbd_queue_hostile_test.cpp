@@ -128,6 +128,42 @@ TEST(VbdEvil, Xsa332AFloodOfDoorbellsIsHeardOncePerTurn) {
   EXPECT_EQ(bench.answer(bench.frontend->read(0, 8)).status, kBlkifOkay);
 }
 
+TEST(VbdEvil, DoorbellsForNothingAreHeardOnceInARest) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  const auto unmasks = [&] { return bench.xen.events().counters(0).unmasks; };
+  const auto before = unmasks();
+  for (int i = 0; i < 1000; ++i) {
+    bench.frontend->ring_doorbell();
+    bench.reactor.run_for(Duration(Doorbell::kRest) / 10);
+  }
+  EXPECT_LE(unmasks() - before, Doorbell::kMostForNothing + 120);
+  EXPECT_GE(unmasks() - before, Doorbell::kMostForNothing + 80);
+  // What it then has to say is heard at once again, from the second time on.
+  EXPECT_EQ(bench.answer(bench.frontend->read(0, 8)).status, kBlkifOkay);
+  const auto heard = unmasks();
+  bench.frontend->ring_doorbell();
+  bench.reactor.run_until_idle();
+  EXPECT_EQ(unmasks(), heard + 1);
+}
+
+// Its requests are taken as late as its doorbell is heard, and not later.
+TEST(VbdEvil, ARequestBehindDoorbellsForNothingWaitsForOneRest) {
+  Bench bench;
+  ASSERT_TRUE(bench.connect());
+  for (std::uint32_t i = 0; i < 2 * Doorbell::kMostForNothing; ++i) {
+    bench.frontend->ring_doorbell();
+    bench.reactor.run_until_idle();
+  }
+  bench.frontend->ring_doorbell();
+  bench.reactor.run_for(Duration(1));
+  const auto id = bench.frontend->read(0, 8);
+  bench.frontend->push();
+  bench.reactor.run_for(Doorbell::kRest);
+  bench.reactor.run_until_idle();
+  EXPECT_EQ(bench.frontend->take_completion(*id)->status, kBlkifOkay);
+}
+
 // A guest that mixes up its own requests is its own loss: each is answered, with the id that it had.
 TEST(VbdEvil, RequestsWithTheSameIdAreAnsweredOnceEach) {
   Bench bench;
