@@ -563,7 +563,10 @@ void add_url(CLI::App& command, Arguments& arguments) {
       ->required();
 }
 
-void add_region(CLI::App& command, Arguments& arguments) {
+constexpr std::uint32_t kVerifyDepth = 16;
+
+// depth: what it is when nobody says so.
+void add_region(CLI::App& command, Arguments& arguments, std::uint32_t depth) {
   LunexJobOptions& job = arguments.job;
   add_parsed(
       command, "--bs", parse_lunex_size,
@@ -574,7 +577,7 @@ void add_region(CLI::App& command, Arguments& arguments) {
       "bytes of a request", "SIZE");
   add_number(command, "--iodepth", 1U, kMaxLunexDepth, job.depth,
              "requests under way at once, over all sessions")
-      ->default_str(fmt::to_string(job.depth));
+      ->default_str(fmt::to_string(depth));
   add_parsed(
       command, "--size", parse_lunex_size,
       [&job](std::uint64_t bytes) {
@@ -598,7 +601,7 @@ void add_run(CLI::App& command, Arguments& arguments) {
   LunexJobOptions& job = arguments.job;
   command.add_option("--rw", arguments.rw, "read, write, randread, randwrite, rw or randrw")
       ->capture_default_str();
-  add_region(command, arguments);
+  add_region(command, arguments, arguments.job.depth);
   add_number(command, "--rwmixread", 0U, 100U, job.read_percent,
              "percentage of reads in rw and randrw")
       ->default_str(fmt::to_string(job.read_percent));
@@ -632,7 +635,7 @@ int run(int argc, char** argv) {
   CLI::App* verify_command =
       app.add_subcommand("verify", "write a pattern to the LUN and compare it when read back");
   add_url(*verify_command, arguments);
-  add_region(*verify_command, arguments);
+  add_region(*verify_command, arguments, kVerifyDepth);
   add_number(*verify_command, "--passes", 1U, 1000000U, arguments.passes,
              "times to write and read back")
       ->default_str(fmt::to_string(arguments.passes));
@@ -673,7 +676,7 @@ int run(int argc, char** argv) {
       arguments.job.lessen_block_bytes = true;
     }
     if (verify_command->count("--iodepth") == 0) {
-      arguments.job.depth = 16;
+      arguments.job.depth = kVerifyDepth;
       arguments.job.lessen_depth = true;
     }
     return verify(arguments);
