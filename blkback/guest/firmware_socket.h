@@ -4,12 +4,12 @@
 #pragma once
 
 #include <chrono>
-#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "base/domain_id.h"
@@ -30,7 +30,10 @@ struct FirmwareDrive {
   std::uint32_t tag = 0;
 
   [[nodiscard]] static FirmwareDrive of(std::uint32_t device_id, std::string_view params);
-  auto operator<=>(const FirmwareDrive&) const = default;
+  bool operator==(const FirmwareDrive&) const = default;
+  bool operator<(const FirmwareDrive& other) const {
+    return std::tie(device_id, tag) < std::tie(other.device_id, other.tag);
+  }
 };
 
 // What libxl gives the device model for the disk: the node physical-device-path.

@@ -393,7 +393,7 @@ Result<void> XenbusNode::write_hotplug(XenStore& store, bool connected, const st
     }
     if (device_path) {
       const std::string key = path_ + "/" + kDevicePathKey;
-      const auto written =
+      auto written =
           device_path->empty() ? remove_text(access, key) : write_text(access, key, *device_path);
       if (!written) {
         return written;

@@ -229,7 +229,7 @@ TEST_F(GuestHelper, MakesTheSocketsOfTheFirmwareAndRemovesThem) {
 
 TEST_F(GuestHelper, RemovesWhatAFormerProcessHasLeftToTheFirmwareInTheEnd) {
   for (const char* name : {"/nbd-5-768.sock", "/nbd-55-768.sock"}) {
-    std::ofstream(run_ + name);
+    const std::ofstream left(run_ + name);
   }
   ASSERT_TRUE(doors_->firmware_sockets().open({51712, 1}));
   doors_->remove_files();
@@ -266,7 +266,7 @@ TEST_F(GuestHelper, ALockThatAnotherOneHasIsNotTaken) {
   ASSERT_FALSE(restored);
   EXPECT_EQ(restored.error().code, ErrorCode::conflict);
   EXPECT_FALSE(doors_->firmware_sockets().open({51712, 1}));
-  std::ofstream(run_ + "/nbd-5-51712-00000001.sock");
+  const std::ofstream others_socket(run_ + "/nbd-5-51712-00000001.sock");
   doors_->firmware_sockets().remove({51712, 1});
   doors_->remove_files();
   EXPECT_TRUE(std::filesystem::exists(run_ + "/nbd-5-51712-00000001.sock"));
