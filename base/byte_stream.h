@@ -2,10 +2,10 @@
 // TCP. Real: a socket on the io_uring reactor. In tests: a pair on the simulated reactor that can
 // be cut, stalled and split at any byte. All calls and callbacks on the reactor's thread.
 //
-// Life: Reactor::connect() creates it; on_connected or on_closed follows. (Reactor::adopt() makes one of a
-// client that has been accepted: it is connected.) At most one send and one receive are outstanding. After on_closed nothing of the stream's is held by the kernel any more
-// (outstanding operations have been reaped), so buffers may be reused and the stream be deleted;
-// that is the only callback after which deleting it is allowed. No callback comes from inside a
+// Life: Reactor::connect() creates it; on_connected or on_closed follows. (Reactor::adopt() makes one of
+// a client that has been accepted: it is connected.) At most one send and one receive are outstanding.
+// After on_closed nothing of the stream's is held by the kernel any more (outstanding operations have been
+// reaped), so buffers may be reused and the stream be deleted; that is the only callback after which deleting it is allowed. No callback comes from inside a
 // call. A process that dies takes along what its kernel has not sent yet: the peer gets RST.
 #pragma once
 

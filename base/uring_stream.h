@@ -1,5 +1,5 @@
-// UringStream: a connection on a UringReactor, of TCP or a unix socket's. At most three operations are in the kernel at a
-// time: connect or send, receive, cancel. Everything that they point at is a member, so nothing is
+// UringStream: a connection on a UringReactor, of TCP or a unix socket's. At most three operations are in
+// the kernel at a time: connect or send, receive, cancel. Everything that they point at is a member, so nothing is
 // allocated after the stream is made, and the stream stays until all of them have come back. Reactor thread.
 //
 // Closing, whatever the reason: cancel, wait until every operation has come back, close()

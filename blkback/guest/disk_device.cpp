@@ -79,8 +79,7 @@ void DiskDevice::open() {
 
 void DiskDevice::refuse(const std::string& why) {
   refused_ = true;
-  firmware_socket_.reset();
-  offered_to_firmware_ = false;
+  withdraw_from_firmware();
   owner_.on_error(why);
 }
 
@@ -248,7 +247,6 @@ void DiskDevice::listen_for_firmware() {
     return;
   }
   firmware_socket_.emplace(std::move(*made));
-  offered_to_firmware_ = true;
 }
 
 void DiskDevice::offer_to_firmware(const Geometry& geometry) {
@@ -275,9 +273,13 @@ void DiskDevice::offer_to_firmware(const Geometry& geometry) {
 }
 
 // A device model that has come already is not kept waiting.
-void DiskDevice::do_not_offer(const std::string& why) {
+void DiskDevice::withdraw_from_firmware() {
   firmware_socket_.reset();
-  offered_to_firmware_ = false;
+  not_for_firmware_ = true;
+}
+
+void DiskDevice::do_not_offer(const std::string& why) {
+  withdraw_from_firmware();
   log_limited(firmware_log_, environment_.control.now(), LogLevel::warning, kXenbusLog,
               "{}: the guest's firmware cannot boot from {}: {}", name_,
               description_.virtual_device, why);

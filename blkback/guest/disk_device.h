@@ -80,7 +80,10 @@ class DiskDevice final : private DiskEvents {
   // What a guest is told that its sectors are.
   [[nodiscard]] std::uint32_t sector_size() const { return config_.sector_size; }
   // The device model of an HVM guest has it at its socket, or will have; nothing: it is not known yet.
-  [[nodiscard]] std::optional<bool> is_offered_to_firmware() const { return offered_to_firmware_; }
+  [[nodiscard]] std::optional<bool> is_offered_to_firmware() const {
+    return firmware_socket_ || not_for_firmware_ ? std::optional(firmware_socket_.has_value())
+                                                 : std::nullopt;
+  }
   // The target can never be used as it is written, here and in the configuration.
   [[nodiscard]] bool refused() const { return refused_; }
   // What is written may hold a secret.
@@ -134,6 +137,7 @@ class DiskDevice final : private DiskEvents {
   void begin_to_close();
   void listen_for_firmware();
   void offer_to_firmware(const Geometry& geometry);
+  void withdraw_from_firmware();
   void do_not_offer(const std::string& why);
   void on_close_overdue();
   void carry_out(const SetNoPathRetry& change, const Changed& done);
@@ -163,7 +167,7 @@ class DiskDevice final : private DiskEvents {
   std::optional<LunNames> names_;
   // Through all of its lives.
   std::optional<FirmwareSocket> firmware_socket_;
-  std::optional<bool> offered_to_firmware_;
+  bool not_for_firmware_ = false;
   DiskConfig config_;
   RuntimeOverrides overrides_;
   std::chrono::milliseconds retry_delay_ = kRetryMin;

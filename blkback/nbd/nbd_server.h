@@ -33,7 +33,7 @@ class NbdServer final : private NbdConnection::Owner {
   // False: there are too many connections.
   bool accept(const NbdConnection::MakeStream& make_stream);
 
-  // Whatever the device is: changes are refused from now on, or not any more; clients are told when they come.
+  // Whatever the device is: changes are refused from now on, or not any more (NbdExport::read_only).
   void set_read_only(bool read_only) { read_only_ = read_only; }
 
   enum class End : std::uint8_t {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "blkback/nbd/nbd_server.h"
+#include "tests/fuzz/silent_log.h"
 #include "tests/support/fake_nbd_client.h"
 #include "tests/support/faulty_disk.h"
 #include "tests/support/memory_disk.h"
@@ -211,11 +212,7 @@ class NbdMachine final : private SimListener::Owner {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   using namespace iscsi_blkback;
-  class Silence final : public LogSink {
-    void write(LogLevel, std::string_view) noexcept override {}
-  };
-  static const bool silent = (set_log_sink(std::make_unique<Silence>()), true);
-  static_cast<void>(silent);
+  silence_log();
   NbdInput input(bytes, size);
   NbdMachine(input).run();
   return 0;

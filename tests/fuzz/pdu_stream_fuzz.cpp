@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "base/byte_order.h"
-#include "base/log.h"
 #include "initiator/scsi/cdb.h"
 #include "initiator/session/session.h"
+#include "tests/fuzz/silent_log.h"
 #include "tests/support/scripted_target.h"
 
 namespace iscsi_blkback {
@@ -570,12 +570,7 @@ class StreamMachine {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   using namespace iscsi_blkback;
-  // A line for each lost connection would only slow it down.
-  class Silence final : public LogSink {
-    void write(LogLevel, std::string_view) noexcept override {}
-  };
-  static const bool silent = (set_log_sink(std::make_unique<Silence>()), true);
-  static_cast<void>(silent);
+  silence_log();
   Input input(bytes, size);
   StreamMachine(input).run();
   return 0;

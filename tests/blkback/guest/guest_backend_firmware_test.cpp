@@ -191,11 +191,10 @@ TEST_F(GuestBackendFirmware, AProcessThatEndsAnswersNothingAndTheNextOneListensA
   EXPECT_TRUE(dropped_);
   EXPECT_TRUE(heard_.empty());
   EXPECT_FALSE(std::filesystem::exists(socket_path()));
-  backend_.reset();
-  plane_.reset();
+  forget_process();
   target_.clear_faults();
   target_.release_held();
-  finished_ = dropped_ = false;
+  dropped_ = false;
   start();
   ASSERT_TRUE(run_until([&] { return std::filesystem::exists(socket_path()); }, 100s));
   ASSERT_NO_FATAL_FAILURE(open_nbd());
@@ -262,9 +261,7 @@ TEST_F(GuestBackendFirmware, TheNextProcessServesADiskThatWasMadeReadOnlyMeanwhi
   ASSERT_TRUE(toolstack_.store().write(xvda.backend_path() + "/mode", "r"));
   backend_->stop();
   ASSERT_TRUE(ends(100s));
-  backend_.reset();
-  plane_.reset();
-  finished_ = false;
+  forget_process();
   start();
   ASSERT_TRUE(run_until([&] { return std::filesystem::exists(socket_path()); }, 100s));
   ASSERT_NO_FATAL_FAILURE(open_nbd());

@@ -117,6 +117,13 @@ class GuestBackendTest : public testing::Test {
     EXPECT_THAT(target_.violations, testing::IsEmpty());
   }
 
+  // The process has ended: start() is that of the next one.
+  void forget_process() {
+    backend_.reset();
+    plane_.reset();
+    finished_ = false;
+  }
+
   void expect_nothing_left() {
     EXPECT_EQ(target_.sessions(), 0u);
     EXPECT_EQ(xen_.grants().mapped_pages(), 0u);

@@ -10,9 +10,7 @@ class NextProcess : public GuestBackendTest {
   void end_process() {
     backend_->stop();
     ASSERT_TRUE(ends());
-    backend_.reset();
-    plane_.reset();
-    finished_ = false;
+    forget_process();
   }
   void write_frontend_state(const char* state) {
     ASSERT_TRUE(toolstack_.store().write(disk().frontend_path() + "/state", state));

@@ -449,9 +449,7 @@ TEST_F(GuestBackendReuse, AfterTheLastDiskHasGoneAnotherProcessServes) {
   toolstack_.add(other_disk());
   run_for(5s);
   EXPECT_EQ(toolstack_.backend_state(other_disk()), 1) << "left to the next process";
-  backend_.reset();
-  plane_.reset();
-  finished_ = false;
+  forget_process();
   start();
   FakeFrontend& guest = boot(other_disk());
   EXPECT_TRUE(connect(guest));
