@@ -134,6 +134,9 @@ void MultipathDevice::settle() {
       case DiskStep::follow_outage:
         outages_.follow();
         break;
+      case DiskStep::look_at_others:
+        turn_.look();
+        break;
       case DiskStep::release_held:
         queue_.release_held();
         break;
@@ -280,7 +283,7 @@ void MultipathDevice::set_guest(const GuestNow& guest) {
   } else {
     drain_.stop();
     fence_.resume();
-    turn_.look();  // another disk may have come meanwhile
+    turn_.want_look();  // another disk may have come meanwhile
     steps_.due(DiskStep::hedge);
     fence_.look_for_trials_soon();
     outages_.resume();

@@ -162,15 +162,11 @@ bool BarrierFile::is_current() const {
          by_path.st_dev == by_fd.st_dev && by_path.st_ino == by_fd.st_ino;
 }
 
-Result<void> BarrierFile::allocate_nexuses(std::size_t index, std::uint32_t paths) const {
-  const std::size_t begin =
-      offsetof(Contents, nexuses) + index * kMaxPaths * sizeof(barrier_layout::Nexus);
-  const int failed = ::posix_fallocate(fd_.get(), static_cast<off_t>(begin),
-                                       static_cast<off_t>(paths * sizeof(barrier_layout::Nexus)));
-  if (failed != 0) {
-    return tl::unexpected(system_error(fmt::format("{} cannot grow", path_), failed));
-  }
-  return {};
+bool BarrierFile::allocate_nexuses(std::size_t index) const {
+  constexpr std::size_t kBytes = kMaxPaths * sizeof(barrier_layout::Nexus);
+  return ::posix_fallocate(fd_.get(),
+                           static_cast<off_t>(offsetof(Contents, nexuses) + index * kBytes),
+                           static_cast<off_t>(kBytes)) == 0;
 }
 
 // On the byte of a slot. False: somebody else's lock is in the way.

@@ -11,12 +11,12 @@
 //
 // The file has the names of its LUN, which are read and written by whoever holds the BarrierFolder
 // only. Where the LUN turns out to be that of another file, this one is forwarded there, for good.
-// Thread: its owner's. BarrierThread has it while a disk enters or follows its file, and does there what
-// is file I/O: opening, names, is_current(), the search for removed files. On the reactor's thread are
-// locks, which do not wait, and the memory for a path's first nexus. The service's control thread looks
-// at files that no disk has (barrier_use.h). What is mapped is allocated before it is touched, as a full
-// file system would end the process (SIGBUS). Everything
-// read from the file counts as hostile: times and lengths are bounded, texts end in their fields.
+// Thread: its owner's. BarrierThread has it while a disk enters or follows its file, and does there
+// what is file I/O: opening, allocation, names, is_current(), the search for removed files. On the
+// reactor's thread are locks, which do not wait, and the closing. The service's control thread looks
+// at files that no disk has (barrier_use.h). What is mapped is allocated before it is touched, as a
+// full file system would end the process (SIGBUS). Everything read from the file counts as hostile:
+// times and lengths are bounded, texts end in their fields.
 #pragma once
 
 #include <sys/types.h>
@@ -214,8 +214,8 @@ class BarrierFile {
   [[nodiscard]] barrier_layout::Nexus& nexus(std::size_t index, std::uint32_t path) const {
     return memory_->nexuses[index][path];
   }
-  // The nexuses of paths 0 to paths - 1, as zeros where they were not there yet. The error: no space.
-  [[nodiscard]] Result<void> allocate_nexuses(std::size_t index, std::uint32_t paths) const;
+  // Those of all paths, as zeros where they were not there yet. False: there is no space.
+  [[nodiscard]] bool allocate_nexuses(std::size_t index) const;
   // As the file has them; what is no name is passed over.
   [[nodiscard]] BarrierNames names() const;
   // Those that are not there yet, as far as there is room. The error: no space.

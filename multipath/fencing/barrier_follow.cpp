@@ -1,6 +1,5 @@
 #include "multipath/fencing/barrier_follow.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "multipath/fencing/slot_claim.h"
@@ -49,8 +48,6 @@ Result<void> BarrierFollow::look() {
     }
     found->view = std::move(*opened);
     bring_dead(view, file, holder, slot);
-    // Before the disk moves; what it has more of by then, it makes room for itself.
-    (void)have_nexuses(file, *taken, std::min(view.slot(slot).nexuses_used, kMaxPaths));
   }
   found->names = file.names();
   bring_dead_of(found->files.former, file, holder);

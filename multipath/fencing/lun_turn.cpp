@@ -315,6 +315,7 @@ void LunTurn::look() {
   if (closing_) {
     return;
   }
+  const bool was_due = std::exchange(look_is_due_, false);
   const LunWriteBarrier::Others others = barrier_.look(reactor_.now());
   fence_dead_holders(others.dead);
   if (others.overtaken && !std::exchange(overtaken_, true)) {
@@ -334,6 +335,8 @@ void LunTurn::look() {
   if (!before.empty()) {
     log_info("multipath", "{}: the LUN is its own after {} ms", log_.disk_name(),
              milliseconds_of(reactor_.now() - waits_since_));
+  }
+  if (was_due || !before.empty()) {
     steps_.due(DiskStep::release_held);
   }
   if (barrier_.entered()) {
@@ -427,7 +430,7 @@ const SessionOptions* LunTurn::session_at(const std::string& target_name) const 
 
 void LunTurn::on_predecessor_fenced(const PredecessorPath& predecessor) noexcept {
   barrier_.reinstated(predecessor);
-  look();
+  want_look();
 }
 
 std::vector<Session*> LunTurn::path_sessions() const {

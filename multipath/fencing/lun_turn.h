@@ -5,10 +5,13 @@
 //
 // What needs files for that is a BarrierJob: that the disk enters, and, once a second or while it
 // waits, that it follows its file and learns who is elsewhere. One at a time; the disk is not idle()
-// before it is back. Meanwhile the disk goes on as before, and looks at once where what is mapped
-// says that something has changed. But until a job is back by which the disk enters, tells a new
-// name of its LUN, or looks where a guest that is resumed may have been taken over, reads and writes
-// wait.
+// before it is back. Meanwhile the disk goes on as before. But until a job is back by which the disk
+// enters, tells a new name of its LUN, or looks where a guest that is resumed may have been taken
+// over, reads and writes wait.
+//
+// A request that finds, by what is mapped, that another disk has told something new, waits until
+// this one has looked at the others, in the same turn (DiskStep::look_at_others): a look asks the
+// kernel about the others' locks, which no request does.
 //
 // A disk that only reads tells nothing and waits for none. One that cannot tell others is not
 // served: it would write where others count on nobody writing, and tries again.
@@ -72,13 +75,14 @@ class LunTurn final : private PredecessorFence::Owner {
   // disks.
   void learn(const LunNames& told, const std::string& target_name, SerialNumberIs serial);
 
-  // Whether reads and writes have to wait now.
+  // Whether reads and writes have to wait now, be it for a look only. No system calls.
   [[nodiscard]] bool must_wait() {
     if (barrier_.changed()) [[unlikely]] {
-      look();
+      want_look();
     }
-    return waits();
+    return look_is_due_ || waits();
   }
+  // As of the last look.
   [[nodiscard]] bool waits() const { return !why_.empty() || waits_for_job_; }
   // Why, as a sentence; empty: it does not, or for so short a time that it is not worth a word.
   [[nodiscard]] std::string why() const;
@@ -100,7 +104,12 @@ class LunTurn final : private PredecessorFence::Owner {
   void set_guest(const GuestNow& guest);
   // The guest goes on, and has another disk of this LUN as soon as this one is closed.
   void keep_place() { keeps_place_ = true; }
-  // Another disk may have come meanwhile.
+  // Another disk may have come meanwhile: reads and writes wait until this turn's look.
+  void want_look() {
+    look_is_due_ = true;
+    steps_.due(DiskStep::look_at_others);
+  }
+  // That step.
   void look();
   // The disk is being closed: no dead one is fenced any more. leave(): nothing of it is
   // outstanding.
@@ -163,6 +172,7 @@ class LunTurn final : private PredecessorFence::Owner {
   bool job_is_out_ = false;     // another thread works for the disk
   bool waits_for_job_ = false;  // so do reads and writes
   bool follows_again_ = false;  // what is wanted came after the job had begun
+  bool look_is_due_ = false;    // reads and writes wait for it
   PredecessorFence predecessors_;
   std::string error_;                      // why the disk has not entered
   std::optional<TimePoint> folder_since_;  // another process has it

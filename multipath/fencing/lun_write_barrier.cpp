@@ -151,8 +151,9 @@ Result<void> LunWriteBarrier::set_nexus(std::uint32_t path, const BarrierNexus& 
   if (!entered()) {
     return {};
   }
-  if (auto there = have_nexuses(file_, slot_, path + 1); !there) {
-    return there;
+  if (path >= own().nexuses_used) {
+    return fail(ErrorCode::exhausted,
+                fmt::format("{} has no space for the session of a path", file_.path()));
   }
   write_nexus(file_.nexus(slot_, path), nexus);
   return {};

@@ -39,10 +39,11 @@
 // written included, and stay in the order in which they came.
 //
 // What is told costs a store where something changes, and asking whether anything has changed one
-// load. File I/O is what enter(), search_removed() and BarrierFollow::run() do: on another thread than a
-// reactor's, which has the object meanwhile. All else is on a reactor's thread: beside what is mapped, locks on
-// bytes of the file for each slot of another disk (fcntl(2), F_OFD_SETLK: without a wait, and none
-// where the disk is alone), the closing of files, and the memory for a path's first nexus.
+// load. File I/O is what enter(), search_removed() and BarrierFollow::run() do: on another thread
+// than a reactor's, which has the object meanwhile. All else is on a reactor's thread: what is
+// mapped; and, but not where a request asks (changed()) or something is told, locks on bytes of the
+// file for each slot of another disk (fcntl(2), F_OFD_SETLK: without a wait, and none where the disk
+// is alone) and for each name that is new, and the closing of files.
 #pragma once
 
 #include <cstdint>
@@ -136,7 +137,8 @@ class LunWriteBarrier {
   [[nodiscard]] bool must_search() const { return entered() && removed_.must_search(); }
 
   // What this disk tells. Before the first write of a login is sent at the path; the error (there
-  // is no space) means that only time fences what the path may leave behind.
+  // was no space when the disk came to the file) means that only time fences what the path may leave
+  // behind.
   Result<void> set_nexus(std::uint32_t path, const BarrierNexus& nexus);
   // Nothing of the path is outstanding or unfenced any more.
   void forget_nexus(std::uint32_t path);

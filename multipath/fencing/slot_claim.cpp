@@ -36,6 +36,9 @@ Result<std::size_t> take_slot(const BarrierFile& file, const BarrierHolder& hold
     SharedField(slot.died_at_ns).store(0);
     SharedField(slot.quiesce_time_ns).store(holder.quiesce_time.count());
     set_text(slot.holder, holder.name);
+    if (slot.nexuses_used < kMaxPaths && file.allocate_nexuses(index)) {
+      slot.nexuses_used = kMaxPaths;
+    }
     const std::uint32_t used = std::min(slot.nexuses_used, kMaxPaths);
     for (std::uint32_t path = 0; path < used; ++path) {
       SharedField(file.nexus(index, path).in_use).store(0);
@@ -47,24 +50,13 @@ Result<std::size_t> take_slot(const BarrierFile& file, const BarrierHolder& hold
       fmt::format("{} disks of this host use the LUN, which are as many as can at once", kSlots));
 }
 
-Result<void> have_nexuses(const BarrierFile& file, std::size_t index, std::uint32_t paths) {
-  Slot& slot = file.slot(index);
-  if (paths > slot.nexuses_used) {
-    if (auto allocated = file.allocate_nexuses(index, paths); !allocated) {
-      return allocated;
-    }
-    slot.nexuses_used = paths;
-  }
-  return {};
-}
-
 Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
                        const BarrierFile& to_file, std::size_t to_index) {
   Slot& from = from_file.slot(from_index);
   Slot& to = to_file.slot(to_index);
   const std::uint32_t used = std::min(from.nexuses_used, kMaxPaths);
-  Result<void> nexuses = have_nexuses(to_file, to_index, used);
-  for (std::uint32_t path = 0; nexuses && path < used; ++path) {
+  const std::uint32_t room = std::min(to.nexuses_used, kMaxPaths);
+  for (std::uint32_t path = 0; path < std::min(used, room); ++path) {
     to_file.nexus(to_index, path) = from_file.nexus(from_index, path);
   }
   const std::uint64_t turn = SharedField(from.turn).load();
@@ -86,7 +78,11 @@ Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
   SharedField(to.in_use).store(1);
   SharedField(to_file.header().last_place).raise(place_of(turn));
   SharedField(to_file.header().last_heir).raise(turn & kMaxHeir);
-  return nexuses;
+  if (room < used) {
+    return fail(ErrorCode::exhausted,
+                fmt::format("{} has no space for the sessions of its paths", to_file.path()));
+  }
+  return {};
 }
 
 void bring_dead(const BarrierFile& from, const BarrierFile& to, const BarrierHolder& holder,

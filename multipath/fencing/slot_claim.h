@@ -14,12 +14,10 @@
 
 namespace iscsi_blkback {
 
-// A slot of that file, locked and empty, and not in use yet. The error, a sentence: all are taken.
+// A slot of that file, locked and empty, and not in use yet, with room for the nexuses of all paths
+// where there is space. The error, a sentence: all are taken.
 [[nodiscard]] Result<std::size_t> take_slot(const BarrierFile& file, const BarrierHolder& holder);
-// Room for the nexuses of the first so many paths. The error: there is no space.
-[[nodiscard]] Result<void> have_nexuses(const BarrierFile& file, std::size_t index,
-                                        std::uint32_t paths);
-// To a slot that was taken. The error: without all the nexuses.
+// To a slot that was taken; memory alone. The error: without all the nexuses, for want of space.
 [[nodiscard]] Result<void> copy_slot(const BarrierFile& from_file, std::size_t from_index,
                                      const BarrierFile& to_file, std::size_t to_index);
 // From a file where nobody comes to any more: those that have died there, and that nobody else has

@@ -14,6 +14,7 @@ bool applies(DiskStep step, const DiskFacts& facts) {
     case DiskStep::follow_paths:
     case DiskStep::activate:
     case DiskStep::follow_outage:
+    case DiskStep::look_at_others:
     case DiskStep::hedge:
     case DiskStep::pump:
     case DiskStep::finish_removals:

@@ -19,6 +19,7 @@ enum class DiskStep : std::uint8_t {
   follow_paths,     // paths have changed their states: groups, failback, ghosts, size, an outage
   activate,         // whether the array is to make a path usable
   follow_outage,    // whether what waits fails for want of a path
+  look_at_others,   // what other disks of this host tell of the LUN has changed
   release_held,     // what requests are held for may have happened
   hedge,            // silent paths: what waits there is asked for once more
   pump,             // what waits for room may have some

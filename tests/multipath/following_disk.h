@@ -96,6 +96,18 @@ class FollowingDisk : public MultipathTest {
     return next;
   }
 
+  // As that of MultipathTest: here a request may be held first until the others have been looked at.
+  template <typename Ask>
+  GuestRequest& at_path(std::size_t at, Ask ask) {
+    return MultipathTest::at_path(at, [&]() -> GuestRequest& {
+      GuestRequest& request = ask();
+      if (device_->snapshot().held != 0) {
+        reactor_.run_for(Duration::zero());
+      }
+      return request;
+    });
+  }
+
   // What the disks at the LUN tell each other; device_ is the first of them.
   BarrierFile barrier_file() {
     auto file = BarrierFile::open(folder_.path(), lun_barrier_key(barrier_name_of(device_->names()),

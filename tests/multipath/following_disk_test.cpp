@@ -514,6 +514,21 @@ TEST_F(FollowingDiskTest, ThatRunsHoldsItsReadsAsLongAsWritesOfAnotherOneMayLand
   device_->set_guest({GuestState::runs});
 }
 
+TEST_F(FollowingDiskTest, ThatComesHoldsNoRequestForLongerThanALook) {
+  options_.shared = true;
+  start();
+  BlockingBarrier beside = enter_beside();
+  GuestRequest& first = write(0, 8, 1);
+  GuestRequest& second = read(8, 8);
+  EXPECT_EQ(device_->snapshot().held, 2U);
+  EXPECT_EQ(device_->snapshot().waits_because, "");
+  reactor_.run_for(milliseconds(0));
+  EXPECT_EQ(device_->snapshot().held, 0U);
+  EXPECT_EQ(answer(first), IoStatus::ok);
+  EXPECT_EQ(answer(second), IoStatus::ok);
+  beside.leave();
+}
+
 TEST_F(FollowingDiskTest, ThatRunsIsToldOfADeathAlsoWithoutTheService) {
   options_.shared = true;
   start();

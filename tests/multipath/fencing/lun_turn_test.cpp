@@ -22,7 +22,9 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::Contains;
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 // The other thread, which does nothing unless it is told to.
 class HeldJobs final : public BarrierJobs {
@@ -81,6 +83,9 @@ class Disk final : public LunTurn::Owner {
   void settle() {
     while (const auto step = steps_.take_next({})) {
       steps.push_back(*step);
+      if (*step == DiskStep::look_at_others) {
+        turn.look();
+      }
     }
   }
 
@@ -107,6 +112,19 @@ class LunTurnTest : public testing::Test {
             .quiesce_time = seconds(60),
             .host_started_at = std::nullopt};
   }
+
+  // Another disk at the LUN of this one, as another process has it, with these writes lost.
+  BlockingBarrier end_beside(const Disk& disk, PathMask unfenced) {
+    auto beside = BlockingBarrier::enter(
+        options("").directory, disk.key(),
+        {.name = "beside", .shared = true, .quiesce_time = seconds(60)}, reactor_.now());
+    EXPECT_TRUE(beside);
+    beside->set_use(HolderUse::ended, 0, {});
+    beside->set_unfenced(unfenced, false, reactor_.now() + seconds(60));
+    return std::move(*beside);
+  }
+  // No time passes.
+  void end_turn() { reactor_.run_for({}); }
 
   SimReactor reactor_{1};
   TemporaryFolder folder_;
@@ -194,6 +212,51 @@ TEST_F(LunTurnTest, WhatKeepsADiskWaitingIsToldWhenItChanges) {
   EXPECT_THAT(second.steps, Contains(DiskStep::tell));
 }
 
+// ---- what a request finds
+
+TEST_F(LunTurnTest, ARequestThatFindsAChangeWaitsForTheLookOfThisTurn) {
+  Disk disk(reactor_, options("one", true));
+  disk.enter();
+  end_turn();
+  EXPECT_FALSE(disk.turn.must_wait());
+  auto beside = end_beside(disk, 0);
+  disk.steps.clear();
+  EXPECT_TRUE(disk.turn.must_wait());
+  EXPECT_TRUE(disk.turn.must_wait()) << "it has not been looked at yet";
+  EXPECT_FALSE(disk.turn.waits());
+  end_turn();
+  EXPECT_FALSE(disk.turn.must_wait());
+  EXPECT_THAT(disk.steps, ElementsAre(DiskStep::look_at_others, DiskStep::release_held));
+  beside.leave();
+}
+
+TEST_F(LunTurnTest, ARequestDoesNotLookItself) {
+  Disk disk(reactor_, options("one", true));
+  disk.enter();
+  end_turn();
+  auto beside = end_beside(disk, path_bit(0));
+  EXPECT_TRUE(disk.turn.must_wait());
+  EXPECT_EQ(disk.turn.why(), "");
+  disk.steps.clear();
+  end_turn();
+  EXPECT_TRUE(disk.turn.must_wait());
+  EXPECT_THAT(disk.turn.why(), HasSubstr("no write of beside"));
+  EXPECT_THAT(disk.steps, Not(Contains(DiskStep::release_held)));
+  beside.leave();
+}
+
+TEST_F(LunTurnTest, WhereALookIsWantedNothingPassesBeforeIt) {
+  Disk disk(reactor_, options("one"));
+  disk.enter();
+  end_turn();
+  disk.steps.clear();
+  disk.turn.want_look();
+  EXPECT_TRUE(disk.turn.must_wait());
+  end_turn();
+  EXPECT_FALSE(disk.turn.must_wait());
+  EXPECT_THAT(disk.steps, Contains(DiskStep::release_held));
+}
+
 // ---- what another thread does for a disk
 
 TEST_F(LunTurnTest, ADiskWaitsWithoutAWordUntilItHasEntered) {
@@ -243,7 +306,7 @@ TEST_F(LunTurnTest, ADiskThatIsClosedWhileItEntersIsNotInTheWayOfOthers) {
   EXPECT_FALSE(next.turn.must_wait());
 }
 
-TEST_F(LunTurnTest, WhileAJobIsOutAChangeIsLookedAtAtOnce) {
+TEST_F(LunTurnTest, WhileAJobIsOutAChangeIsLookedAtAllTheSame) {
   HeldJobs jobs;
   Disk first(reactor_, options("one", true), &jobs);
   first.enter();
@@ -251,17 +314,16 @@ TEST_F(LunTurnTest, WhileAJobIsOutAChangeIsLookedAtAtOnce) {
   reactor_.run_for(seconds(2));
   ASSERT_EQ(jobs.out(), 1U);
   EXPECT_FALSE(first.turn.must_wait());
-  auto second =
-      BlockingBarrier::enter(options("one").directory, first.key(),
-                             {.name = "two", .shared = true, .quiesce_time = seconds(60)});
-  ASSERT_TRUE(second);
-  second->set_use(HolderUse::ended, 0, {});
-  second->set_unfenced(1, false, reactor_.now() + seconds(60));
+  auto second = end_beside(first, path_bit(0));
   EXPECT_TRUE(first.turn.must_wait());
+  end_turn();
+  EXPECT_TRUE(first.turn.waits());
   EXPECT_EQ(jobs.out(), 1U);
-  second->set_unfenced(0, false, {});
+  second.set_unfenced(0, false, {});
+  EXPECT_TRUE(first.turn.must_wait());
+  end_turn();
   EXPECT_FALSE(first.turn.must_wait());
-  second->leave();
+  second.leave();
   jobs.finish();
 }
 

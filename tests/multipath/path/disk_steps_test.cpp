@@ -47,11 +47,12 @@ class DiskStepsTest : public testing::Test {
 
 TEST_F(DiskStepsTest, ComeOnceEachInTheWrittenOrder) {
   for (const DiskStep step : {DiskStep::tell, DiskStep::pump, DiskStep::follow_paths,
-                              DiskStep::pump, DiskStep::release_held}) {
+                              DiskStep::pump, DiskStep::release_held, DiskStep::look_at_others}) {
     steps_.due(step);
   }
-  EXPECT_THAT(run(), ElementsAre(ElementsAre(DiskStep::follow_paths, DiskStep::release_held,
-                                             DiskStep::pump, DiskStep::tell)));
+  EXPECT_THAT(run(),
+              ElementsAre(ElementsAre(DiskStep::follow_paths, DiskStep::look_at_others,
+                                      DiskStep::release_held, DiskStep::pump, DiskStep::tell)));
 }
 
 TEST_F(DiskStepsTest, ALaterStepIsDoneInTheSameTurn) {
