@@ -73,7 +73,8 @@ class MultipathDevice final : public BlockDevice,
   [[nodiscard]] const Geometry& geometry() const override { return disk_.geometry(); }
   void submit(BlockRequest& request) noexcept override { queue_.submit(request); }
 
-  // Unless the guest runs nothing is sent to a path, neither new requests nor retries: they wait.
+  // Unless the guest runs nothing but flushes is sent to a path, neither new requests nor retries:
+  // they wait.
   // Nor is the array told to serve the LUN through another controller, nor the LUN reset, whatever
   // exclusive_luns says. For the source of a migration, whose guest may issue them again elsewhere;
   // so a path that is or becomes silent then is dropped at once, and fenced. no_path_retry counts

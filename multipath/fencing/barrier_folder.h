@@ -1,7 +1,7 @@
 // BarrierFolder: the barrier files of this host, of which there must be one for each LUN, whichever
 // of its names a disk has been told. Locked while a disk comes to its file or finds out another
 // name of its LUN, so that two who do so at the same time come to the same file. Owned by a
-// function of LunWriteBarrier. Reactor thread; system calls, for which no request waits.
+// function of LunWriteBarrier. BarrierThread's thread, or the service's control thread; system calls.
 //
 // A file outlives its disks, as it knows the LUN by all of its names. But LUNs come and go (clones
 // that are backed up), each file takes memory, and each is looked at whenever a disk comes: of

@@ -1,5 +1,5 @@
 // SuspendDrain: what becomes of what is at the paths when a disk's guest is suspended, or may be;
-// those that are being removed included. Nothing more is sent meanwhile. Owned by MultipathDevice.
+// those that are being removed included. Nothing more but flushes is sent meanwhile. Owned by MultipathDevice.
 // Reactor thread.
 //
 // A suspended guest may go on elsewhere within a moment (migration, restore) and write anew what it

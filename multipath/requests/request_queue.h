@@ -64,7 +64,7 @@ class RequestQueue final : private Hedger::Owner {
   [[nodiscard]] WriteCacheView& cache() { return flushes_.cache(); }
   [[nodiscard]] Hedger& hedger() { return hedger_; }
 
-  // Nothing is sent to a path.
+  // Nothing but flushes is sent to a path.
   void set_suspended(bool suspended);
   // Nothing is tried again: what waits ends with aborted, what is at a path when that has answered.
   void close();
