@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace iscsi_blkback {
 namespace {
@@ -64,7 +65,7 @@ void PathActivator::on_done(const Path& path, PathActivation::Outcome outcome) {
     ghosts_.refresh_access(~PathMask{0});  // what the array makes of it, each finds out by itself
   }
   if (given_up) {
-    activate_if_needed();
+    steps_.due(DiskStep::activate);
     return;
   }
   switch (outcome) {
@@ -83,8 +84,7 @@ void PathActivator::on_timer() {
   if (!activating_) {
     ghost_delay_over_ = true;
     bypassed_ = 0;
-    activate_if_needed();
-    groups_.reconsider();
+    choose_anew();
   } else if ((ghosts_.tellable() & path_bit(*activating_)) == 0 ||
              tries_ > groups_.policies().pg_init_retries) {
     give_up();  // it does not answer, has told meanwhile that it cannot be told, or was told enough
@@ -98,9 +98,12 @@ void PathActivator::give_up() {
   log_.warning("the array does not serve LUN {} through {}", path.lun(), path.portal_name());
   bypassed_ |= path_bit(*activating_);
   end();
-  activate_if_needed();
-  groups_.reconsider();
-  steps_.due(DiskStep::follow_outage);
+  choose_anew();
+}
+
+void PathActivator::choose_anew() {
+  reconsiders_ = true;
+  steps_.due(DiskStep::activate);
 }
 
 void PathActivator::end() {
@@ -122,11 +125,7 @@ void PathActivator::suspend() {
 
 void PathActivator::resume() {
   suspended_ = false;
-  if (!closed_) {
-    activate_if_needed();
-    groups_.reconsider();
-    steps_.due(DiskStep::follow_outage);
-  }
+  choose_anew();
 }
 
 void PathActivator::close() {
@@ -167,6 +166,9 @@ void PathActivator::look() {
     return;
   }
   activate_if_needed();
+  if (std::exchange(reconsiders_, false)) {
+    groups_.reconsider();
+  }
   if (for_failback_) {
     activate_for_failback();
   }

@@ -83,6 +83,7 @@ class PathActivator {
   // Whether something is to be activated now.
   void activate_if_needed();
   // The same, also for failback: after all that a path's answer changes has changed.
+  // DiskStep::activate.
   void look();
   // The best group is to be used, and has ghosts only.
   void want_failback();
@@ -100,6 +101,8 @@ class PathActivator {
   void try_activation();
   void on_timer();
   void give_up();
+  // What may be activated, or fallen back to, is no longer the same.
+  void choose_anew();
   void end();
   void withdraw();
   void activate_what_is_left();
@@ -121,6 +124,7 @@ class PathActivator {
   std::uint32_t tries_ = 0;
   PathMask bypassed_ = 0;  // ghosts whose activation has failed, or is not answered
   bool ghost_delay_over_ = false;
+  bool reconsiders_ = false;   // failback is to be decided at the next look
   bool for_failback_ = false;  // is to be thought about when no answer is near
   Timer answer_timer_;  // another look whether the path that is just being asked has had its time
   std::optional<TimePoint> answer_awaited_since_;

@@ -58,12 +58,15 @@ class PathActivatorTest : public testing::Test,
     }
     groups_.reconsider();
     activator_.activate_if_needed();
-    reactor_.run_for(Duration::zero());
+    end_turn();
   }
   void answer(std::uint32_t path, Outcome outcome) {
     telling_ &= ~path_bit(path);
     activator_.on_done(paths_.set[path], outcome);
+    end_turn();
   }
+  // No time passes.
+  void end_turn() { reactor_.run_for(Duration::zero()); }
   [[nodiscard]] const Path& path(std::uint32_t index) { return paths_.set[index]; }
 
   using Asked = std::vector<std::uint32_t>;
@@ -197,6 +200,17 @@ TEST_F(PathActivatorTest, OneThatDoesNotAnswerIsPassedOverAndItsLateAnswerDistur
   EXPECT_EQ(asked_, (Asked{0, 1, 2}));
 }
 
+// Which path is the next one is decided after all that this turn brings.
+TEST_F(PathActivatorTest, TheNextIsNotAskedBeforeTheTurnEnds) {
+  activator_.set_known();
+  set_states(kGhosts);
+  activator_.on_done(path(0), Outcome::failed);
+  can_be_told_ &= ~path_bit(1);
+  EXPECT_EQ(asked_, Asked{0});
+  end_turn();
+  EXPECT_EQ(asked_, (Asked{0, 2}));
+}
+
 TEST_F(PathActivatorTest, OneThatCannotNowIsAskedAgainAsOftenAsPgInitRetriesSays) {
   activator_.set_known();
   set_states(kGhosts);
@@ -262,6 +276,8 @@ TEST_F(PathActivatorTest, ASuspendedDiskAsksNobodyAndBeginsAnewWhenItGoesOn) {
   reactor_.run_for(seconds(60));
   EXPECT_EQ(asked_, Asked{0});
   activator_.resume();
+  EXPECT_EQ(asked_, Asked{0}) << "not from inside";
+  end_turn();
   EXPECT_EQ(asked_, (Asked{0, 0}));
 }
 
