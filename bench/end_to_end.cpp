@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -50,7 +51,8 @@ struct Cell {
   }
 };
 
-std::vector<Cell> make_cells(bool with_writes) {
+// only: parts of names; none: all.
+std::vector<Cell> make_cells(bool with_writes, const std::vector<std::string>& only) {
   std::vector<Cell> cells;
   for (const bool write : {false, true}) {
     if (write && !with_writes) {
@@ -64,7 +66,12 @@ std::vector<Cell> make_cells(bool with_writes) {
           cell.io_bytes = io_bytes;
           cell.depth = depth;
           cell.paths = paths;
-          cells.push_back(std::move(cell));
+          const std::string name = cell.name();
+          if (only.empty() || std::any_of(only.begin(), only.end(), [&](const std::string& part) {
+                return name.find(part) != std::string::npos;
+              })) {
+            cells.push_back(std::move(cell));
+          }
         }
       }
     }
@@ -171,6 +178,7 @@ int run(int argc, char** argv) {
   int rounds = 5;
   double seconds = 2;
   bool with_writes = false;
+  std::vector<std::string> only;
   std::string json_file;
   CLI::App app("Measures the way from a guest's ring to tgt on loopback, beside iscsi-perf.",
                "end_to_end");
@@ -182,6 +190,7 @@ int run(int argc, char** argv) {
       ->check(CLI::Range(0.1, 600.0))
       ->capture_default_str();
   app.add_flag("--writes", with_writes, "writes too (iscsi-perf has none to compare with)");
+  app.add_option("--only", only, "rows whose name contains one of these, like \"4 KiB write\"");
   app.add_option("--json", json_file, "every single number into this file");
   CLI11_PARSE(app, argc, argv);
 
@@ -193,7 +202,12 @@ int run(int argc, char** argv) {
     fmt::print(stderr, "end_to_end: {}\n", started.error().message);
     return 1;
   }
-  std::vector<Cell> cells = make_cells(with_writes);
+  std::vector<Cell> cells = make_cells(with_writes, only);
+  if (cells.empty()) {
+    fmt::print(stderr, "end_to_end: no row's name contains what --only says: {}\n",
+               fmt::join(only, ", "));
+    return 1;
+  }
   for (int round = 0; round < rounds; ++round) {
     for (Cell& cell : cells) {
       fmt::print(stderr, "\rround {} of {}: {}    ", round + 1, rounds, cell.name());
