@@ -211,6 +211,15 @@ TEST_F(PathActivatorTest, TheNextIsNotAskedBeforeTheTurnEnds) {
   EXPECT_EQ(asked_, (Asked{0, 2}));
 }
 
+TEST_F(PathActivatorTest, TheOnlyOneIsAskedAgainWhenItAnswersAfterAll) {
+  activator_.set_known();
+  set_states({kGhost, kDown, kDown});
+  reactor_.run_for(seconds(60));
+  EXPECT_EQ(asked_, Asked{0}) << "it cannot be told while it is being told";
+  answer(0, Outcome::failed);
+  EXPECT_EQ(asked_, (Asked{0, 0}));
+}
+
 TEST_F(PathActivatorTest, OneThatCannotNowIsAskedAgainAsOftenAsPgInitRetriesSays) {
   activator_.set_known();
   set_states(kGhosts);
