@@ -108,8 +108,12 @@ std::string HostileFrontend::run(std::string_view mode) {
     wrong = bad_requests();
   } else if (mode == "bad-ring") {
     wrong = bad_ring();
-  } else if (mode == "storm" || mode == "busy") {
-    wrong = full_rings(mode == "storm");
+  } else if (mode == "storm") {
+    wrong = full_rings(Doorbell::all_the_time);
+  } else if (mode == "busy") {
+    wrong = full_rings(Doorbell::when_it_sleeps);
+  } else if (mode == "greedy") {
+    wrong = full_rings(Doorbell::never_sleeps);
   } else {
     return "there is no mode " + std::string(mode);
   }
@@ -315,7 +319,7 @@ std::string HostileFrontend::bad_ring() {
   return wrong;
 }
 
-std::string HostileFrontend::full_rings(bool doorbell_all_the_time) {
+std::string HostileFrontend::full_rings(Doorbell rings) {
   std::string wrong = start_over();
   if (wrong.empty()) {
     wrong = connect();
@@ -324,8 +328,10 @@ std::string HostileFrontend::full_rings(bool doorbell_all_the_time) {
     return wrong;
   }
   FrontRing& front = *connection_.front;
-  if (doorbell_all_the_time) {
+  if (rings == Doorbell::all_the_time) {
     guest_.run_beside([this] { guest_.notify(connection_.port); });
+  } else if (rings == Doorbell::never_sleeps) {
+    guest_.run_beside([] {});
   }
   std::uint32_t under_way = 0;
   GuestPlatform::Time heard = guest_.now();
@@ -340,7 +346,7 @@ std::string HostileFrontend::full_rings(bool doorbell_all_the_time) {
     }
     show();
     if (!front.final_check()) {
-      guest_.wait(doorbell_all_the_time ? GuestPlatform::Time(0) : kMoment);
+      guest_.wait(rings == Doorbell::when_it_sleeps ? kMoment : GuestPlatform::Time(0));
     }
     const std::optional<std::uint32_t> waiting = front.waiting();
     if (!waiting) {

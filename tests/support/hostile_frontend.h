@@ -38,8 +38,9 @@ class HostileFrontend {
   // bad-ring      indices, references, ports and counts from the moon
   // storm         the ring full of reads, the doorbell all the time
   // busy          a good one that does as much as it can: what the others are compared with
-  static constexpr std::array<std::string_view, 6> kModes = {"reconnect", "flap",  "bad-requests",
-                                                             "bad-ring",  "storm", "busy"};
+  // greedy        a good one that burns two processors beside that, as a storm does
+  static constexpr std::array<std::string_view, 7> kModes = {
+      "reconnect", "flap", "bad-requests", "bad-ring", "storm", "busy", "greedy"};
 
   // Empty: it went as it should; else one sentence. mode: one of kModes.
   [[nodiscard]] std::string run(std::string_view mode);
@@ -69,7 +70,8 @@ class HostileFrontend {
   [[nodiscard]] std::string flap();
   [[nodiscard]] std::string bad_requests();
   [[nodiscard]] std::string bad_ring();
-  [[nodiscard]] std::string full_rings(bool doorbell_all_the_time);
+  enum class Doorbell : std::uint8_t { when_it_sleeps, never_sleeps, all_the_time };
+  [[nodiscard]] std::string full_rings(Doorbell rings);
   [[nodiscard]] std::string behave();
 
   [[nodiscard]] std::string key(std::string_view name) const;

@@ -63,7 +63,7 @@ TEST_P(HostileFrontendTest, CostsNobodyElseAnything) {
 
 INSTANTIATE_TEST_SUITE_P(All, HostileFrontendTest,
                          testing::Combine(testing::Values("reconnect", "flap", "bad-requests",
-                                                          "bad-ring", "storm", "busy"),
+                                                          "bad-ring", "storm", "busy", "greedy"),
                                           testing::Values(1, 2, 3)),
                          [](const auto& of) {
                            std::string name = std::get<0>(of.param);

@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
   if (!understood) {
     std::fprintf(
         stderr,
-        "usage: hostile_frontend DEVICE-ID reconnect|flap|bad-requests|bad-ring|storm|busy "
+        "usage: hostile_frontend DEVICE-ID reconnect|flap|bad-requests|bad-ring|storm|busy|greedy "
         "SECONDS [SEED]\n");
     return 2;
   }
