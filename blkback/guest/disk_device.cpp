@@ -124,6 +124,7 @@ void DiskDevice::on_resolved(Result<ResolvedDisk> result) {
   }
   overrides_.apply(result->specification.multipath);
   result->specification.multipath.same_lun = names_;
+  result->specification.device_id = description_.device_id;
   phase_ = Phase::open;
   port_ = environment_.data_plane.open(handle_, std::move(result->specification), *this);
   if (read_only_) {

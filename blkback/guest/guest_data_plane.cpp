@@ -89,7 +89,7 @@ GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& g
                                EventChannels& channels, DomainId own_domain, DomainId guest,
                                std::string barrier_directory,
                                std::optional<TimePoint> host_started_at, std::string host_id,
-                               BarrierJobs* barrier_jobs)
+                               BarrierJobs* barrier_jobs, ReactorPlace place)
     : reactor_(reactor),
       control_(control),
       guest_(guest),
@@ -97,7 +97,7 @@ GuestDataPlane::GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& g
       host_started_at_(host_started_at),
       dispatcher_(reactor, channels),
       turn_(reactor, grants),
-      sessions_(reactor, own_domain, guest, std::move(host_id), barrier_jobs),
+      sessions_(reactor, own_domain, guest, std::move(host_id), barrier_jobs, place),
       collect_(
           reactor, [](void* self) noexcept { static_cast<GuestDataPlane*>(self)->collect(); },
           this) {

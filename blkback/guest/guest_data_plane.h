@@ -1,5 +1,5 @@
-// GuestDataPlane: the I/O side of a guest's process: its sessions, multipath devices and rings, all
-// on one reactor thread; and the messages between that and the control thread. The calls of DataPlane
+// GuestDataPlane: the I/O side of a guest's process, or one of several (spread_data_plane.h): its sessions, multipath
+// devices and rings, all on one reactor thread; and the messages between that and the control thread. The calls of DataPlane
 // and DiskPort are the control thread's; everything else is the reactor's. (In tests both are one.)
 #pragma once
 
@@ -26,11 +26,12 @@ class GuestDataPlane final : public DataPlane {
  public:
   // All references outlive it. Made and destroyed while the reactor does not run, destroyed when
   // every disk that was opened has been closed. barrier_directory, host_started_at: see
-  // MultipathOptions; host_id: see host_id.h; barrier_jobs: see SharedFencing.
+  // MultipathOptions; host_id: see host_id.h; barrier_jobs: see SharedFencing; place: of the reactor,
+  // among those of the process.
   GuestDataPlane(Reactor& reactor, Reactor& control, GrantTable& grants, EventChannels& channels,
                  DomainId own_domain, DomainId guest, std::string barrier_directory = {},
                  std::optional<TimePoint> host_started_at = {}, std::string host_id = {},
-                 BarrierJobs* barrier_jobs = nullptr);
+                 BarrierJobs* barrier_jobs = nullptr, ReactorPlace place = {});
   ~GuestDataPlane() override;
 
   [[nodiscard]] std::unique_ptr<DiskPort> open(DiskHandle disk, DiskSpecification specification,

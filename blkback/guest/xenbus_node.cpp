@@ -268,6 +268,7 @@ Result<DiskDescription> XenbusNode::read_description(XenStoreAccess& store) cons
   const bool plain =
       !name->empty() && name->size() <= 32 &&
       std::all_of(name->begin(), name->end(), [](char c) { return c > ' ' && c < 0x7f; });
+  description.device_id = id_.device_id;
   description.virtual_device = plain ? *name : std::to_string(id_.device_id);
   description.cdrom = *device_type == "cdrom";
   description.read_only = description.cdrom || !mode->starts_with('w');

@@ -54,6 +54,7 @@ struct XenbusNodeId {
 // What the toolstack says of the disk when it is made; it does not change afterwards.
 struct DiskDescription {
   std::string params;
+  std::uint32_t device_id = 0;
   std::string virtual_device;  // "xvda"
   std::string frontend_path;
   bool read_only = false;

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "base/core_dumps.h"
 #include "base/log.h"
@@ -19,6 +21,7 @@
 #include "blkback/guest/guest_backend.h"
 #include "blkback/guest/guest_data_plane.h"
 #include "blkback/guest/log_limits.h"
+#include "blkback/guest/spread_data_plane.h"
 #include "blkback/guest/statistics_folder.h"
 #include "blkback/guest/suspend_sentry.h"
 #include "blkback/process/control_request.h"
@@ -48,7 +51,7 @@ constexpr std::chrono::seconds kTerminateTimeout{15};
 constexpr std::chrono::seconds kListenRetry{10};
 constexpr std::chrono::seconds kLookAtLock{1};
 
-// The I/O thread: runs the reactor until it is destroyed.
+// One of the I/O threads: runs the reactor until it is destroyed.
 class ReactorThread {
  public:
   static Result<ReactorThread> start(UringReactor& reactor) {
@@ -75,6 +78,15 @@ class ReactorThread {
   OwnStackThread thread_;  // joined when it is destroyed, after the reactor has been stopped
 };
 
+// A reactor of the I/O side, and all that is its thread's alone.
+struct IoPart {
+  std::unique_ptr<UringReactor> reactor;
+  std::unique_ptr<GrantTable> grants;
+  std::unique_ptr<EventChannels> channels;
+  std::optional<BarrierThread> barrier_thread;
+  std::optional<GuestDataPlane> plane;
+};
+
 // Everything of a guest's process. Members are in the order in which they depend on each other.
 class GuestProcess {
  public:
@@ -97,30 +109,23 @@ class GuestProcess {
     if (auto opened = open_doors(); !opened) {
       return opened;
     }
-    auto grants = open_grant_table();
-    if (!grants) {
-      return tl::unexpected(grants.error());
-    }
-    grants_ = std::move(*grants);
-    auto channels = open_event_channels(domain_);
-    if (!channels) {
-      return tl::unexpected(channels.error());
-    }
-    channels_ = std::move(*channels);
-    for (std::unique_ptr<UringReactor>* reactor : {&control_, &io_}) {
-      auto made = UringReactor::create();
-      if (!made) {
-        return tl::unexpected(made.error());
+    while (io_.size() < configuration_.reactors) {
+      if (auto opened = open_io_part(); !opened) {
+        return opened;
       }
-      *reactor = std::move(*made);
     }
+    auto control = UringReactor::create();
+    if (!control) {
+      return tl::unexpected(control.error());
+    }
+    control_ = std::move(*control);
     auto directory = make_portal_resolver_with_its_ring();
     if (!directory) {
       return tl::unexpected(directory.error());
     }
     portal_resolver_ = *directory;
     host_start_ = disorderly_host_start(
-        {configuration_.run_directory, configuration_.state_directory}, io_->now());
+        {configuration_.run_directory, configuration_.state_directory}, control_->now());
     host_id_ = read_host_id();
     // OpenSSL reads its files when it is first used: now, and not at a login on the I/O thread.
     (void)usable_chap_algorithms({});
@@ -138,14 +143,24 @@ class GuestProcess {
     if (!signals) {
       return tl::unexpected(signals.error());
     }
-    barrier_thread_.emplace(*io_);
-    plane_ = std::make_unique<GuestDataPlane>(
-        *io_, *control_, *grants_, *channels_, own_domain_, domain_,
-        barrier_directory(configuration_.run_directory), host_start_, host_id_, &*barrier_thread_);
+    std::vector<DataPlane*> planes;
+    for (IoPart& part : io_) {
+      const ReactorPlace place{static_cast<std::uint32_t>(planes.size()), configuration_.reactors};
+      part.barrier_thread.emplace(*part.reactor);
+      part.plane.emplace(*part.reactor, *control_, *part.grants, *part.channels, own_domain_,
+                         domain_, barrier_directory(configuration_.run_directory), host_start_,
+                         host_id_, &*part.barrier_thread, place);
+      planes.push_back(&*part.plane);
+    }
+    plane_.emplace(std::move(planes));
     resolver_ = make_path_discovery(*control_, *portal_resolver_);
     sentry_.emplace(
         std::move(sentry_domains_), domain_,
-        [this](const GuestNow& guest) { plane_->see_guest(guest); },
+        [this](const GuestNow& guest) {
+          for (IoPart& part : io_) {
+            part.plane->see_guest(guest);
+          }
+        },
         [this] { control_->post([this] { backend_->tell_guest_again(); }); });
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{
@@ -163,9 +178,13 @@ class GuestProcess {
         this);
     lock_timer_->start_after(kLookAtLock);
     {
-      const auto io_thread = ReactorThread::start(*io_);
-      if (!io_thread) {
-        return tl::unexpected(io_thread.error());
+      std::vector<ReactorThread> threads;
+      for (IoPart& part : io_) {
+        auto started = ReactorThread::start(*part.reactor);
+        if (!started) {
+          return tl::unexpected(started.error());
+        }
+        threads.push_back(std::move(*started));
       }
       control_->run();
     }
@@ -179,6 +198,7 @@ class GuestProcess {
     backend_.reset();
     sentry_.reset();
     plane_.reset();
+    io_.clear();
     if (doors_ != nullptr) {
       doors_->remove_files();
     }
@@ -188,6 +208,26 @@ class GuestProcess {
   // Whose user, number and group no other process has, and those of all guests share the group.
   [[nodiscard]] ProcessUser user() const {
     return {configuration_.first_guest_user + 1 + domain_, configuration_.first_guest_user};
+  }
+
+  Result<void> open_io_part() {
+    auto grants = open_grant_table();
+    if (!grants) {
+      return tl::unexpected(grants.error());
+    }
+    auto channels = open_event_channels(domain_);
+    if (!channels) {
+      return tl::unexpected(channels.error());
+    }
+    auto reactor = UringReactor::create();
+    if (!reactor) {
+      return tl::unexpected(reactor.error());
+    }
+    IoPart& part = io_.emplace_back();
+    part.reactor = std::move(*reactor);
+    part.grants = std::move(*grants);
+    part.channels = std::move(*channels);
+    return {};
   }
 
   // Before it is opened what the helper must not have.
@@ -296,8 +336,6 @@ class GuestProcess {
   DomainId domain_;
   DomainId own_domain_ = 0;
   std::optional<ProcessLock> lock_;
-  std::unique_ptr<GrantTable> grants_;
-  std::unique_ptr<EventChannels> channels_;
   std::unique_ptr<DomainInfo> domains_;
   std::unique_ptr<DomainInfo> sentry_domains_;  // until there is a sentry
   std::unique_ptr<GuestDoors> doors_;
@@ -305,8 +343,7 @@ class GuestProcess {
   std::optional<TimePoint> host_start_;  // in disorder
   std::string host_id_;
   std::unique_ptr<UringReactor> control_;
-  std::unique_ptr<UringReactor> io_;
-  std::optional<BarrierThread> barrier_thread_;
+  std::deque<IoPart> io_;
   std::optional<Timer> terminate_timer_;
   std::optional<Timer> listen_timer_;
   std::optional<Timer> lock_timer_;
@@ -314,7 +351,7 @@ class GuestProcess {
   LogLimiter lock_log_{kMessageLimit};
   StatisticsFolder statistics_{kSharedMemory, ::getpid()};
   std::unique_ptr<PathDiscovery> resolver_;
-  std::unique_ptr<GuestDataPlane> plane_;
+  std::optional<SpreadDataPlane> plane_;
   std::optional<SuspendSentry> sentry_;
   std::unique_ptr<GuestBackend> backend_;
   std::unique_ptr<ControlServer> server_;

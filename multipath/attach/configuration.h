@@ -96,8 +96,9 @@ struct Configuration : DiskOptions {
   std::string run_directory = "/run/iscsi-blkback";        // control sockets, barriers of LUNs
   std::string state_directory = "/var/lib/iscsi-blkback";  // outlives the host; see host_end.h
   std::string log_level = "info";
-  bool core_dumps = false;                      // of stacks; see core_dumps.h
-  bool sandbox = true;                          // of guests' processes; see guest_sandbox.h
+  std::uint32_t reactors = 1;  // of a guest's process, which its disks are spread over
+  bool core_dumps = false;     // of stacks; see core_dumps.h
+  bool sandbox = true;         // of guests' processes; see guest_sandbox.h
   std::uint32_t first_guest_user = 1879048192;  // and group; see iscsi-blkback.toml(5)
 };
 

@@ -52,6 +52,7 @@ struct ResolvedPortal {
 
 // Everything that the I/O side needs to open the disk.
 struct DiskSpecification {
+  std::uint32_t device_id = 0;  // as whoever uses the disk numbers it
   std::uint16_t lun = 0;
   SessionOptions session;  // with target_name
   std::uint32_t session_variant = 0;

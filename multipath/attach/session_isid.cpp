@@ -93,7 +93,8 @@ std::uint32_t session_variant(const SessionOptions& session, const SessionOption
 }
 
 Isid make_isid(DomainId own_domain, DomainId guest, const SessionOptions& session,
-               std::uint32_t variant, std::uint32_t attempt, std::string_view host_id) {
+               std::uint32_t variant, std::uint32_t attempt, std::string_view host_id,
+               ReactorPlace place) {
   std::uint32_t hash = kFnvBasis;
   if (!host_id.empty()) {
     hash = fnv1a(hash, host_id);
@@ -109,7 +110,9 @@ Isid make_isid(DomainId own_domain, DomainId guest, const SessionOptions& sessio
     hash = fnv1a(hash, "variant");  // which is no session_number
     hash = fnv1a(hash, std::to_string(variant));
   }
-  hash = (hash >> 24 ^ hash) + attempt;
+  hash = hash >> 24 ^ hash;
+  hash = place.of == 1 ? hash + attempt
+                       : (hash / kMaxReactors + attempt) * kMaxReactors + place.number;
   const auto byte = [](std::uint32_t value) { return static_cast<std::uint8_t>(value & 0xff); };
   return Isid{
       0x80,       byte(hash >> 16), byte(hash >> 8), byte(hash), byte(std::uint32_t{guest} >> 8),

@@ -19,12 +19,21 @@ namespace iscsi_blkback {
 [[nodiscard]] std::uint32_t session_variant(const SessionOptions& session,
                                             const SessionOptions& of_target);
 
+// Of the reactors of a process, each of which has sessions of its own.
+struct ReactorPlace {
+  std::uint32_t number = 0;
+  std::uint32_t of = 1;
+};
+inline constexpr std::uint32_t kMaxReactors = 16;
+
 // Type "random" (0x80): a 24-bit hash of the host (host_id.h; empty: it has no id), of what the
 // session leads to, of its variant where there is one, then the guest's number as qualifier, so
 // that two guests of a host never share one, and those of two hosts with one initiator name hardly.
-// attempt: 0, then 1, 2 ... while the ISID is taken within this process.
+// attempt: 0, then 1, 2 ... while the ISID is taken by another session of the reactor. Where there
+// are several reactors, the last bits of the hash are the reactor's number: no two of a process ever
+// have one, though each knows its own sessions only.
 [[nodiscard]] Isid make_isid(DomainId own_domain, DomainId guest, const SessionOptions& session,
                              std::uint32_t variant, std::uint32_t attempt,
-                             std::string_view host_id = {});
+                             std::string_view host_id = {}, ReactorPlace place = {});
 
 }  // namespace iscsi_blkback

@@ -49,12 +49,12 @@ struct SessionPool::Entry {
 };
 
 SessionPool::SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id,
-                         BarrierJobs* barrier_jobs)
+                         BarrierJobs* barrier_jobs, ReactorPlace place)
     : SessionPool(
           reactor,
-          [own_domain, guest, host_id = std::move(host_id)](
+          [own_domain, guest, host_id = std::move(host_id), place](
               const SessionOptions& options, std::uint32_t variant, std::uint32_t attempt) {
-            return make_isid(own_domain, guest, options, variant, attempt, host_id);
+            return make_isid(own_domain, guest, options, variant, attempt, host_id, place);
           },
           barrier_jobs) {}
 

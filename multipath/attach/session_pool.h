@@ -1,5 +1,5 @@
-// SessionPool: the sessions of one process: one for each (target, portal address, interface, number)
-// and settings of the session, shared by all disks of the process that need it. Started when the
+// SessionPool: the sessions of one reactor: one for each (target, portal address, interface, number)
+// and settings of the session, shared by all disks of the reactor that need it. Started when the
 // first needs it, stopped when the last has gone. Reactor thread.
 #pragma once
 
@@ -30,7 +30,7 @@ class SessionPool {
   SessionPool(Reactor& reactor, IsidRule isid_rule, BarrierJobs* barrier_jobs = nullptr);
   // Of a guest's process: make_isid() is the rule. host_id: see host_id.h.
   SessionPool(Reactor& reactor, DomainId own_domain, DomainId guest, std::string host_id = {},
-              BarrierJobs* barrier_jobs = nullptr);
+              BarrierJobs* barrier_jobs = nullptr, ReactorPlace place = {});
   ~SessionPool();  // empty() only
   SessionPool(const SessionPool&) = delete;
   SessionPool& operator=(const SessionPool&) = delete;

@@ -1,4 +1,4 @@
-// SessionBudget: how many sessions a process may have at a time, whatever they are for, because a
+// SessionBudget: how many sessions a reactor may have at a time, whatever they are for, because a
 // SAN bounds them. SessionPool takes from it for the sessions of paths, NexusFencer and
 // PredecessorFence for those that fence, PortalGroupTrial for its two. Part of SharedFencing.
 // Reactor thread.

@@ -100,6 +100,7 @@ iscsi_blkback_test(guest_backend_test LABEL simulation
     blkback/guest/guest_backend_questions_test.cpp
     blkback/guest/guest_backend_queues_test.cpp
     blkback/guest/guest_backend_refusal_test.cpp
+    blkback/guest/guest_backend_reactors_test.cpp
     blkback/guest/guest_backend_reuse_test.cpp
     blkback/guest/guest_backend_statistics_test.cpp
     blkback/guest/guest_backend_test.cpp

@@ -235,6 +235,7 @@ TEST_P(WholeGuestProcess, OneThatIsKilledTakesItsHelperAlongAndTheNextOneServes)
 INSTANTIATE_TEST_SUITE_P(Ways, WholeGuestProcess,
                          testing::Values(Way{"Sandboxed", "", true},
                                          Way{"SandboxedWithCoreDumps", "core_dumps = true", true},
+                                         Way{"SandboxedOnThreeReactors", "reactors = 3", true},
                                          Way{"AsRoot", "sandbox = false", false}),
                          [](const auto& test) { return std::string(test.param.name); });
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/split.h"
 #include "base/words.h"
+#include "multipath/attach/session_isid.h"
 #include "multipath/path/pr_registration.h"
 #include "tools/config/config.h"
 
@@ -590,6 +591,7 @@ constexpr ConfigOption kOptions[] = {
     text<&is_run_directory, &Configuration::state_directory>("state_directory", kFolder).in(kAtTop),
     whole<&Configuration::max_ring_page_order>("max_ring_page_order", 0, 4).in(kAtTop),
     whole<&Configuration::max_queues>("max_queues", 1, 16).in(kAtTop),
+    whole<&Configuration::reactors>("reactors", 1, kMaxReactors).in(kAtTop),
     whole<&Configuration::max_indirect_segments>("max_indirect_segments", 0, 256).in(kAtTop),
     yes_no<&Configuration::core_dumps>("core_dumps").in(kAtTop),
     yes_no<&Configuration::sandbox>("sandbox").in(kAtTop),

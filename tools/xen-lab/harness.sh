@@ -10,7 +10,7 @@
 #   # wants: kernel-stack                         open-iscsi and multipath-tools, of build --kernel-stack
 #   # runs alone: its reason                      after all others, with nothing beside it: it changes dom0 itself
 # and it defines a function `scenario`, which passes when it returns; with steps it calls `step NAME`
-# where each begins. It may define `service_settings`, which prints what it wants in the service's
+# where each begins. It may define `service_settings` and `service_top_settings`, which print what it wants in the service's
 # configuration file. Everything a scenario makes (its
 # guests, its target, its network) is its own and is taken away after it, whether it passed or not,
 # so that scenarios run side by side and one that fails does not spoil the next. Only the service

@@ -137,7 +137,8 @@ class GuestBackendTest : public testing::Test {
     domains_ = open_domain_info();
     firmware_sockets_ = std::make_unique<OwnFirmwareSockets>(configuration_.run_directory, kGuest);
     plane_ = std::make_unique<GuestDataPlane>(reactor_, reactor_, *grants_, *channels_, own_domain,
-                                              kGuest, barriers_.path());
+                                              kGuest, barriers_.path(), std::nullopt, "", nullptr,
+                                              place_);
     backend_ = std::make_unique<GuestBackend>(
         GuestBackend::Environment{
             reactor_,
@@ -400,6 +401,7 @@ class GuestBackendTest : public testing::Test {
   std::unique_ptr<EventChannels> channels_;
   std::unique_ptr<DomainInfo> domains_;
   std::unique_ptr<OwnFirmwareSockets> firmware_sockets_;
+  ReactorPlace place_;
   std::unique_ptr<GuestDataPlane> plane_;
   std::unique_ptr<GuestBackend> backend_;
   std::vector<std::unique_ptr<FakeFrontend>> queues_;  // but the first of each disk

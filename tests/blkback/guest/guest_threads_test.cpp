@@ -1,17 +1,22 @@
 // A guest's process as it really is threaded: the control side on one thread, the I/O side on
-// another, look-ups on a third, all on the real reactor; in-memory Xen (xenstore by libxenstore and
+// two others, look-ups on a fourth, all on the real reactor; in-memory Xen (xenstore by libxenstore and
 // a FakeXenstored), and portals on loopback that nobody listens on. Made for the thread sanitizer;
 // what the disks do is guest_backend_test's matter.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "base/uring_reactor.h"
 #include "blkback/guest/guest_backend.h"
 #include "blkback/guest/guest_data_plane.h"
+#include "blkback/guest/spread_data_plane.h"
 #include "blkback/process/guest_supervisor.h"
+#include "multipath/fencing/barrier_thread.h"
 #include "tests/support/fake_toolstack.h"
 #include "tests/support/fake_xenstored.h"
 #include "tests/support/loopback_directory.h"
@@ -43,23 +48,43 @@ TEST(GuestThreads, AttachStatusAndDetachAcrossThreads) {
   }
 
   auto control = UringReactor::create();
-  auto io = UringReactor::create();
-  if (!control || !io) {
+  if (!control) {
     GTEST_SKIP() << "no io_uring here";
   }
-  auto grants = xen.grants().open(0);
-  auto channels = xen.events().open(0);
   auto domains = xen.open_domain_info();
-  auto plane =
-      std::make_unique<GuestDataPlane>(**io, **control, *grants, *channels, DomainId{0}, kGuest);
+  struct Io {
+    std::unique_ptr<UringReactor> reactor;
+    std::unique_ptr<GrantTable> grants;
+    std::unique_ptr<EventChannels> channels;
+    std::optional<BarrierThread> barrier_thread;
+    std::optional<GuestDataPlane> plane;
+    std::thread thread;
+  };
+  std::array<Io, 2> ios;
+  std::vector<DataPlane*> planes;
+  for (Io& io : ios) {
+    auto reactor = UringReactor::create();
+    ASSERT_TRUE(reactor);
+    io.reactor = std::move(*reactor);
+    io.grants = xen.grants().open(0);
+    io.channels = xen.events().open(0);
+    io.barrier_thread.emplace(*io.reactor);
+    io.plane.emplace(*io.reactor, **control, *io.grants, *io.channels, DomainId{0}, kGuest, "",
+                     std::nullopt, "", &*io.barrier_thread,
+                     ReactorPlace{static_cast<std::uint32_t>(planes.size()), ios.size()});
+    planes.push_back(&*io.plane);
+  }
+  SpreadDataPlane plane(planes);
   auto resolver = make_path_discovery(**control, directory);
   bool finished = false;
   auto backend = std::make_unique<GuestBackend>(
       GuestBackend::Environment{**control, [&] { return xenstored.connect(); }, domains.get(),
-                                *plane, *resolver},
+                                plane, *resolver},
       configuration, DomainId{0}, kGuest, [&] { finished = true; });
   ASSERT_TRUE(backend->start());
-  std::thread io_thread([&] { (*io)->run(); });
+  for (Io& io : ios) {
+    io.thread = std::thread([&io] { io.reactor->run(); });
+  }
 
   const auto run_until = [&](const std::function<bool()>& predicate) {
     const TimePoint end = (*control)->now() + 60s;
@@ -88,11 +113,12 @@ TEST(GuestThreads, AttachStatusAndDetachAcrossThreads) {
   }
   xenstored.start();
   EXPECT_TRUE(run_until([&] { return finished; }));
-  (*io)->stop();
-  io_thread.join();
+  for (Io& io : ios) {
+    io.reactor->stop();
+    io.thread.join();
+  }
   resolver.reset();
   backend.reset();
-  plane.reset();
 }
 
 class CountingLauncher final : public GuestLauncher {

@@ -1,8 +1,10 @@
 #include "multipath/attach/session_pool.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "tests/support/sim_reactor.h"
@@ -289,6 +291,22 @@ TEST(MakeIsid, DiffersByTheHostWhateverItsId) {
   EXPECT_EQ(make_isid(0, 5, session, 0, 0, "8c7e2a3f4b5d4e6f8a9b0c1d2e3f4a5b"), with_host);
 }
 
+// Each reactor of a process knows its own sessions only.
+TEST(MakeIsid, IsNeverThatOfAnotherReactor) {
+  std::map<Isid, std::uint32_t> reactors;
+  for (std::uint32_t number = 0; number < kMaxReactors; ++number) {
+    for (int host = 0; host < 100; ++host) {
+      for (std::uint32_t attempt = 0; attempt < 40; ++attempt) {
+        const Isid isid =
+            make_isid(0, 5, session_to("iqn.a:b", fmt::format("192.0.2.{}", host).c_str()), 0,
+                      attempt, "", {number, kMaxReactors});
+        EXPECT_EQ(reactors.emplace(isid, number).first->second, number);
+      }
+    }
+  }
+  EXPECT_GT(reactors.size(), 16U * 100 * 39);
+}
+
 // A changed hash would let the old process's commands run beside the new one's.
 TEST(MakeIsid, NeverChanges) {
   const SessionOptions session = session_to("iqn.2026-01.test:target", "192.0.2.1", "eth0");
@@ -297,6 +315,8 @@ TEST(MakeIsid, NeverChanges) {
   SessionOptions patient = session;
   patient.command_timeout = 60s;
   EXPECT_EQ(session_variant(patient, session), 1444564092u);
+  const Isid of_reactor{0x80, 0x44, 0x61, 0xee, 0x00, 0x05};
+  EXPECT_EQ(make_isid(0, 5, session, 0, 0, "", {14, 15}), of_reactor);
   const Isid of_variant{0x80, 0x1b, 0xc0, 0xf8, 0x00, 0x05};
   EXPECT_EQ(make_isid(0, 5, patient, session_variant(patient, session), 0), of_variant);
 }

@@ -220,6 +220,8 @@ INSTANTIATE_TEST_SUITE_P(
          HasSubstr("run_directory must be an absolute path")},
         {"RelativeStateDirectory", "state_directory = 'run'\n",
          HasSubstr("state_directory must be an absolute path")},
+        {"TooManyReactors", "reactors = 17\n",
+         "c.toml:1: reactors must be a whole number from 1 to 16, not 17"},
         {"NoQueues", "max_queues = 0\n",
          "c.toml:1: max_queues must be a whole number from 1 to 16, not 0"},
         {"IndirectSegmentsTooMany", "max_indirect_segments = 257\n",

@@ -34,6 +34,7 @@ TEST(Config, TopOptions) {
       "state_directory = '/var/other'\n"
       "max_ring_page_order = 0\n"
       "max_queues = 1\n"
+      "reactors = 3\n"
       "max_indirect_segments = 0\n"
       "sandbox = false\n"
       "first_guest_user = 700000\n");
@@ -48,6 +49,7 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.state_directory, "/var/other");
   EXPECT_EQ(configuration.max_ring_page_order, 0U);
   EXPECT_EQ(configuration.max_queues, 1U);
+  EXPECT_EQ(configuration.reactors, 3U);
   EXPECT_EQ(configuration.max_indirect_segments, 0U);
   EXPECT_TRUE(Configuration{}.sandbox);
   EXPECT_FALSE(configuration.sandbox);
