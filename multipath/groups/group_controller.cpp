@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "multipath/groups/choose_path.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -120,27 +122,10 @@ std::uint32_t GroupController::wanted_group() const {
 
 GroupController::Choice GroupController::choose(const Wanted& wanted) {
   const TimePoint now = times_requests() ? reactor_.now() : TimePoint{};
-  if (wanted.prefer && (paths_.able() & path_bit(*wanted.prefer)) != 0 &&
-      paths_[*wanted.prefer].able()) {
-    return {&paths_[*wanted.prefer], now};
-  }
-  // A group whose paths are all silent is not waited for while another one answers.
-  const PathMask answering = paths_.answering() != 0 ? paths_.answering() : paths_.up();
-  PathMask candidates = paths_.able();
-  while (candidates != 0) {
-    const PathMask elsewhere = wanted.avoid != 0 ? candidates & ~wanted.avoid : 0;
-    const std::uint32_t index =
-        elsewhere != 0 ? groups_.select_elsewhere(elsewhere, wanted.length_bytes, now)
-                       : groups_.select(answering, candidates, wanted.length_bytes, now);
-    if (index == PathGroups::kNoPath) {
-      return {};  // the group in use is full
-    }
-    if (paths_[index].able()) [[likely]] {
-      return {&paths_[index], now};
-    }
-    candidates &= ~path_bit(index);  // its session has just gone and is about to say so
-  }
-  return {};
+  const PathsNow paths{.up = paths_.up(), .answering = paths_.answering(), .able = paths_.able()};
+  const std::uint32_t index = choose_path(
+      groups_, wanted, paths, now, [this](std::uint32_t path) { return paths_[path].able(); });
+  return index == PathGroups::kNoPath ? Choice{} : Choice{&paths_[index], now};
 }
 
 void GroupController::note_time(Path& path, TimePoint chosen_at, bool success) {

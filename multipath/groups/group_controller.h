@@ -96,12 +96,7 @@ class GroupController final : private PriorityPoll::Owner {
   // How often another group was used than before.
   [[nodiscard]] std::uint64_t switches() const { return switches_; }
 
-  // A request that looks for a path.
-  struct Wanted {
-    std::uint32_t length_bytes = 0;
-    std::optional<std::uint32_t> prefer = {};  // this path, if it takes the request
-    PathMask avoid = 0;                        // rather none of these
-  };
+  using Wanted = PathGroups::Wanted;
   struct Choice {
     Path* path = nullptr;  // nullptr: the request has to wait
     TimePoint at{};        // for ended()

@@ -99,11 +99,18 @@ class PathGroups {
     return selector_kind_ == PathSelectorKind::historical_service_time;
   }
 
-  // The path for the next request. up: the paths that work now. eligible: those of them that may
-  // take the request (with room in their queue). Only of the current group, or when nothing in it
-  // is up, of the next best in which something is: a full queue is no reason to make an array
-  // change its controller. kNoPath: it must wait.
+  // A request that looks for a path, see choose_path().
+  struct Wanted {
+    std::uint32_t length_bytes = 0;
+    std::optional<std::uint32_t> prefer = {};  // this path, if it takes the request
+    PathMask avoid = 0;                        // rather none of these
+  };
+  // It must wait.
   static constexpr std::uint32_t kNoPath = ~std::uint32_t{0};
+
+  // The path for the next request. up: the paths that work now. eligible: those of them that may
+  // take the request. Only of the current group, or when nothing in it is up, of the next best in
+  // which something is: a full queue is no reason to make an array change its controller.
   [[nodiscard]] std::uint32_t select(PathMask up, PathMask eligible, std::uint32_t length_bytes,
                                      TimePoint now) {
     PathMask members = groups_[current_].members;

@@ -187,6 +187,40 @@ TEST_F(GroupControllerTest, ARequestWaitsWhereNoPathTakesIt) {
   EXPECT_EQ(groups_.choose({.length_bytes = 4096, .prefer = 0}).path, nullptr);
 }
 
+TEST_F(GroupControllerTest, LatenciesAreThoseOfWhatHasSucceeded) {
+  Path& path = paths_.set[0];
+  const TimePoint chosen_at = reactor_.now();
+  reactor_.run_for(milliseconds(1));
+  groups_.ended(path, chosen_at, true);
+  EXPECT_EQ(path.take_timed_requests(), 0U) << "nobody asks for them";
+  PathPolicySettings changes;
+  changes.prio = make_prioritizer(PrioritizerKind::path_latency, {}).value();
+  groups_.overrule(changes);
+  groups_.follow(groups_.decide(nullptr));
+  groups_.ended(path, {}, true);
+  EXPECT_EQ(path.take_timed_requests(), 0U) << "it was chosen before that";
+  groups_.ended(path, chosen_at, false);
+  EXPECT_EQ(path.take_timed_requests(), 0U) << "it has failed";
+  for (std::uint32_t request = 0; request < LatencyEstimate::kRequestsMin; ++request) {
+    groups_.ended(path, chosen_at, true);
+  }
+  EXPECT_EQ(path.take_timed_requests(), LatencyEstimate::kRequestsMin);
+  EXPECT_EQ(path.latency().mean(), milliseconds(1));
+}
+
+TEST_F(GroupControllerTest, SerialNumbersAreThePathsWhereTheyGroupThem) {
+  const LogicalUnitIdentity identity;
+  EXPECT_EQ(groups_.serial_number_is(identity, false), SerialNumberIs::the_luns);
+  PathPolicySettings changes;
+  changes.path_grouping_policy = PathGroupingPolicy::group_by_serial;
+  groups_.overrule(changes);
+  EXPECT_EQ(groups_.serial_number_is(identity, true), SerialNumberIs::the_luns)
+      << "not decided yet for the disk's LUN";
+  EXPECT_EQ(groups_.serial_number_is(identity, false), SerialNumberIs::the_paths);
+  groups_.follow(groups_.decide(nullptr));
+  EXPECT_EQ(groups_.serial_number_is(identity, true), SerialNumberIs::the_paths);
+}
+
 TEST_F(GroupControllerTest, ANewPolicyFormsTheGroupsAnew) {
   up(0);
   up(1);

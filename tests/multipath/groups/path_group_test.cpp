@@ -6,6 +6,8 @@
 #include <chrono>
 #include <vector>
 
+#include "multipath/groups/choose_path.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -254,6 +256,64 @@ TEST(PathGroups, TheNextGroupIsUsedWhenTheLastPathOfOneLeaves) {
   ASSERT_EQ(next(groups, kFour), 0U);
   groups.retire_path(0);
   EXPECT_EQ(next(groups, kFour), 2U);
+}
+
+// --- choose_path()
+
+// All are up, answer and have room, but for what a test says otherwise.
+constexpr PathsNow kAllWell{.up = kFour, .answering = kFour, .able = kFour};
+
+std::uint32_t choose(PathGroups& groups, const PathGroups::Wanted& wanted,
+                     const PathsNow& paths = kAllWell, PathMask taking = kFour) {
+  return choose_path(groups, wanted, paths, {},
+                     [taking](std::uint32_t path) { return (taking & path_bit(path)) != 0; });
+}
+
+TEST(ChoosePath, APathThatIsPreferredIsTakenInWhateverGroupItIs) {
+  PathGroups groups = four_paths(PathGroupingPolicy::failover);
+  EXPECT_EQ(choose(groups, {.prefer = 3}), 3U);
+  EXPECT_EQ(choose(groups, {.prefer = 3, .avoid = mask({3})}), 3U);
+  PathsNow full = kAllWell;
+  full.able = mask({0, 1, 2});
+  EXPECT_EQ(choose(groups, {.prefer = 3}, full), 0U) << "it has no room";
+  EXPECT_EQ(choose(groups, {.prefer = 3}, kAllWell, mask({0, 1, 2})), 0U) << "it has just gone";
+}
+
+TEST(ChoosePath, APathIsAvoidedAsLongAsThereIsAnother) {
+  PathGroups groups = four_paths(PathGroupingPolicy::failover);
+  EXPECT_EQ(choose(groups, {.avoid = mask({0})}), 2U);
+  PathsNow paths = kAllWell;
+  paths.able = mask({0});
+  EXPECT_EQ(choose(groups, {.avoid = mask({0})}, paths), 0U);
+  EXPECT_EQ(choose(groups, {.avoid = mask({0})}, kAllWell, mask({0})), 0U)
+      << "the others have all just gone";
+}
+
+TEST(ChoosePath, APathThatHasJustGoneIsPassedOver) {
+  PathGroups side_by_side = four_paths(PathGroupingPolicy::multibus);
+  EXPECT_EQ(choose(side_by_side, {}, kAllWell, mask({3})), 3U);
+  EXPECT_EQ(choose(side_by_side, {}, kAllWell, 0), PathGroups::kNoPath);
+  PathGroups one_by_one = four_paths(PathGroupingPolicy::failover);
+  EXPECT_EQ(choose(one_by_one, {}, kAllWell, mask({1, 2, 3})), PathGroups::kNoPath)
+      << "its group is used until it has said so";
+}
+
+TEST(ChoosePath, AGroupThatIsSilentIsNotWaitedFor) {
+  struct Row {
+    const char* what;
+    PathsNow paths;
+    std::uint32_t chosen;
+  };
+  constexpr PathMask kSecondGroup = mask({1, 3});
+  const Row rows[] = {
+      {"it is silent", {.up = kFour, .answering = kSecondGroup, .able = kSecondGroup}, 1},
+      {"all are", {.up = kFour, .answering = 0, .able = kFour}, 0},
+      {"it is full", {.up = kFour, .answering = kFour, .able = kSecondGroup}, PathGroups::kNoPath},
+  };
+  for (const Row& row : rows) {
+    PathGroups groups = four_paths(PathGroupingPolicy::group_by_prio);
+    EXPECT_EQ(choose(groups, {}, row.paths), row.chosen) << row.what;
+  }
 }
 
 }  // namespace
