@@ -102,9 +102,7 @@ void Hedger::on_complete(Hedge& hedge, IoStatus status) {
         answer_from(hedge);
       } else {
         hedge.succeeded = true;
-        if (request.path->silence_goes_on()) {
-          drop_if_stuck(*request.path);
-        }
+        owner_.drop_if_silent(*request.path);
       }
       return;
     case Request::Place::queued:
@@ -136,7 +134,7 @@ bool Hedger::let_go_of_buffer(Request& request) {
   if (!discards_answered_reads_ && request.is_guests) {
     return true;
   }
-  return request.path->session().detach_buffer(request.task);
+  return owner_.take_buffer(request);
 }
 
 // The guest gets the answer of the hedge. At a path, the request stays behind until the path has
@@ -161,8 +159,7 @@ void Hedger::drop_if_stuck(Path& path) {
     stuck = stuck || (request.place == Request::Place::at_path && has_succeeded(request));
   });
   if (stuck) {
-    path.session().drop(
-        Error{ErrorCode::timed_out, "the connection has gone silent in the middle of an answer"});
+    owner_.drop_if_silent(path);
   }
 }
 

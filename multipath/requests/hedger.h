@@ -59,6 +59,12 @@ class Hedger {
     virtual void take_out(Request& request) = 0;
     // The request has succeeded while its path still has the command: leave() it, and answer.
     virtual void answer_early(Request& request) = 0;
+    // Takes the guest's buffer away from the command at its path. False: the path's connection is
+    // just receiving into it.
+    [[nodiscard]] virtual bool take_buffer(Request& request) = 0;
+    // A request has succeeded, but for that buffer: where the path's silence goes on, it has stopped
+    // in the middle of the answer, and is dropped.
+    virtual void drop_if_silent(Path& path) = 0;
 
    protected:
     ~Owner() = default;
@@ -88,8 +94,7 @@ class Hedger {
   void leave_to_hedge(Request& request);
   // The request does without its hedge.
   void leave(Request& request);
-  // The path's silence goes on: if it has stopped in the middle of an answer that is there
-  // already, it is dropped.
+  // The path's silence goes on: it is dropped if a request that has_succeeded() is there.
   void drop_if_stuck(Path& path);
 
   [[nodiscard]] std::uint64_t hedged() const { return hedged_; }  // so far

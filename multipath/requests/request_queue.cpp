@@ -587,4 +587,11 @@ void RequestQueue::answer_early(Request& request) {
   block.on_complete(block, status);
 }
 
+void RequestQueue::drop_if_silent(Path& path) {
+  if (path.silence_goes_on()) {
+    path.session().drop(
+        Error{ErrorCode::timed_out, "the connection has gone silent in the middle of an answer"});
+  }
+}
+
 }  // namespace iscsi_blkback

@@ -87,6 +87,10 @@ class RequestQueue final : private Hedger::Owner {
   void complete(Request& request, IoStatus status) override;
   void take_out(Request& request) override;
   void answer_early(Request& request) override;
+  [[nodiscard]] bool take_buffer(Request& request) override {
+    return request.path->session().detach_buffer(request.task);
+  }
+  void drop_if_silent(Path& path) override;
 
   void dispatch(Request& request);
   [[nodiscard]] bool keep_back(Request& request);

@@ -93,6 +93,8 @@ class HedgerTest : public testing::Test, private Hedger::Owner {
   std::uint32_t spares_ = 4;
   std::vector<Request*> started_;  // and not ended
   std::vector<const Request*> taken_out_;
+  bool receiving_ = false;            // the silent path's connection, into the guest's buffer
+  std::vector<const Path*> dropped_;  // if their silence goes on
 
  private:
   [[nodiscard]] bool has_spare() const override { return spares_ != 0; }
@@ -117,6 +119,10 @@ class HedgerTest : public testing::Test, private Hedger::Owner {
     hedger_.leave(request);
     request.block->on_complete(*request.block, IoStatus::ok);
   }
+  [[nodiscard]] bool take_buffer(Request& request) override {
+    return !receiving_ && request.path->session().detach_buffer(request.task);
+  }
+  void drop_if_silent(Path& path) override { dropped_.push_back(&path); }
 
   std::vector<DiskStep> steps_done_;
   DiskLog log_{reactor_, "disk"};
@@ -215,6 +221,43 @@ TEST_F(HedgerTest, WhatItsPathHasLostIsAnsweredByItsHedge) {
     EXPECT_EQ(read.status, status);
     EXPECT_EQ(read.data[0], status == IoStatus::ok ? kNew : kOld);
   }
+}
+
+TEST_F(HedgerTest, TheGuestsBufferIsWaitedForWhileItIsReceivedInto) {
+  Guest& read = submit(BlockOperation::read);
+  hedger_.look();
+  receiving_ = true;
+  end(*started_[0], IoStatus::ok);
+  EXPECT_FALSE(read.status);
+  EXPECT_EQ(read.data[0], kOld);
+  EXPECT_TRUE(Hedger::has_succeeded(read.request));
+  hedger_.look();
+  EXPECT_TRUE(started_.empty()) << "it is there already";
+  hedger_.leave_to_hedge(read.request);
+  EXPECT_EQ(read.status, IoStatus::ok) << "the path has lost the command, and with it the buffer";
+  EXPECT_EQ(read.data, std::vector<std::byte>(read.data.size(), kNew));
+}
+
+TEST_F(HedgerTest, APathThatStopsInTheMiddleOfAnAnswerThatIsThereIsDropped) {
+  Path& silent = paths_.set[kSilent];
+  submit(BlockOperation::read);
+  Guest& read = submit(BlockOperation::read);
+  hedger_.look();
+  ASSERT_EQ(started_.size(), 2U);
+  hedger_.drop_if_stuck(silent);
+  EXPECT_TRUE(dropped_.empty()) << "nothing is there";
+  receiving_ = true;
+  end(*started_[1], IoStatus::ok);
+  EXPECT_EQ(dropped_, std::vector<const Path*>{&silent}) << "its silence may have gone on before";
+  dropped_.clear();
+  hedger_.drop_if_stuck(paths_.set[1]);
+  EXPECT_TRUE(dropped_.empty()) << "the other one";
+  hedger_.drop_if_stuck(silent);
+  EXPECT_EQ(dropped_, std::vector<const Path*>{&silent});
+  dropped_.clear();
+  hedger_.leave(read.request);
+  hedger_.drop_if_stuck(silent);
+  EXPECT_TRUE(dropped_.empty()) << "the path has answered";
 }
 
 TEST_F(HedgerTest, WhatWaitsForItsRetryIsAnsweredByItsHedge) {
