@@ -83,8 +83,10 @@ class WriteFence final : private NexusFencer::Client,
 
   // A session that may fence, and be fenced, is used by a path.
   void add(Session& session) { sessions_.add(session, *this); }
-  // A login of the path's session has succeeded.
+  // A login of the path's session has succeeded; or one of a fence session in its place.
   void on_session_up(Path& path);
+  void on_fenced(Session& session, const LoginNexus& nexus,
+                 std::uint64_t login_epoch) noexcept override;
   // The path can be used.
   void register_key(Path& path) { lun_command_.register_key(path); }
   // The path is about to leave: a reset that it carries is not waited for.
@@ -115,9 +117,7 @@ class WriteFence final : private NexusFencer::Client,
   [[nodiscard]] bool withdraw();
 
  private:
-  // NexusFencer::Client
-  void on_fenced(Session& session, const LoginNexus& nexus,
-                 std::uint64_t login_epoch) noexcept override;
+  // NexusFencer::Client; see also on_fenced()
   void on_withdrawn() noexcept override { owner_.on_withdrawn(); }
   [[nodiscard]] bool redirected_login_fences() const noexcept override {
     return options_.redirected_login_fences;

@@ -6,12 +6,9 @@
 
 #include <optional>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "base/log.h"
-#include "multipath/groups/ghost_paths.h"
-#include "tests/multipath/unconnected_paths.h"
+#include "tests/multipath/fencing/fenced_disk.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -20,72 +17,6 @@ using std::chrono::seconds;
 using testing::IsSupersetOf;
 
 constexpr Duration kQuiesceTime = seconds(60);
-
-// The parts of a disk that a WriteFence stands on. Nothing of it logs in.
-class FencedDisk final : private GroupController::Owner,
-                         private LunTurn::Owner,
-                         private WriteFence::Owner {
- public:
-  FencedDisk(SimReactor& reactor, SharedFencing& fencing, const WriteFence::Options& options,
-             const PathPolicySettings& settings = {})
-      : log_(reactor, "disk"),
-        steps_(
-            reactor, [](void* self) noexcept { static_cast<FencedDisk*>(self)->settle(); }, this),
-        paths_(reactor, log_),
-        groups_(reactor, {.settings = settings, .arrays = nullptr, .path_weights = {}}, paths_.set,
-                steps_, log_, *this),
-        ghosts_(paths_.set),
-        activator_(reactor, seconds(1), paths_.set, ghosts_, groups_, steps_, log_),
-        turn_(reactor, {}, fencing, paths_.set, steps_, log_, *this),
-        fence(reactor, options, fencing, paths_.set, groups_, activator_, turn_, steps_, log_,
-              *this) {}
-  ~FencedDisk() {
-    EXPECT_TRUE(fence.withdraw());
-    turn_.leave();
-  }
-
-  Path& add(Session& session, std::uint16_t lun = 0) {
-    fence.add(session);
-    return paths_.add(session, lun);
-  }
-  Path& add() { return add(add_session()); }
-  Session& add_session(const std::string& target_name = "iqn.2026-01.test:target") {
-    return paths_.add_session(target_name);
-  }
-  void set_wwid(const std::string& wwid) { lun_.wwid = wwid; }
-  [[nodiscard]] std::vector<DiskStep> take_steps() { return std::exchange(done_, {}); }
-
- private:
-  void settle() {
-    while (const auto step = steps_.take_next({})) {
-      done_.push_back(*step);
-    }
-  }
-  [[nodiscard]] PathMask activatable() const override { return 0; }
-  void on_activation_wanted() noexcept override {}
-  [[nodiscard]] const LunNames& names() const override { return lun_.names; }
-  [[nodiscard]] PortalGroupFences portal_group_fences() const noexcept override {
-    return fence.portal_group_fences();
-  }
-  void on_overtaken() noexcept override {}
-  [[nodiscard]] const LogicalUnitIdentity& lun() const override { return lun_; }
-  [[nodiscard]] bool waits_for_fence() const override { return true; }
-  void on_path_released(Path& /*path*/) noexcept override {}
-  void on_withdrawn() noexcept override {}
-
-  LogicalUnitIdentity lun_;
-  std::vector<DiskStep> done_;
-  DiskLog log_;
-  DiskSteps steps_;
-  UnconnectedPaths paths_;
-  GroupController groups_;
-  GhostPaths ghosts_;
-  PathActivator activator_;
-  LunTurn turn_;
-
- public:
-  WriteFence fence;
-};
 
 class WriteFenceTest : public testing::Test {
  protected:
@@ -149,6 +80,36 @@ TEST_F(WriteFenceTest, ALoginFencesWhatItsOwnPathHasLost) {
   EXPECT_TRUE(disk.fence.has_lost(other));
   reactor_.run_for(Duration::zero());
   EXPECT_THAT(disk.take_steps(), IsSupersetOf({DiskStep::release_held}));
+}
+
+TEST_F(WriteFenceTest, AFenceSessionFencesWhatAllPathsOfItsSessionHaveLost) {
+  FencedDisk disk(reactor_, fencing_, options());
+  Session& session = disk.add_session();
+  const Path& first = disk.add(session, 0);
+  Path& leaving = disk.add(session, 1);
+  const Path& other = disk.add();
+  disk.paths.set.retire(leaving);
+  disk.fence.lost(leaving, 0, 8, 1);
+  disk.fence.lost(first, 8, 16, 2);
+  disk.fence.lost(other, 16, 24, 3);
+  (void)disk.take_steps();
+  const LoginNexus nexus = login_nexus(session);
+  LoginNexus elsewhere = nexus;
+  elsewhere.portal = SocketAddress::parse("10.0.9.9", 3260).value();
+  disk.fence.on_fenced(session, elsewhere, session.login_epoch());
+  reactor_.run_for(Duration::zero());
+  EXPECT_TRUE(disk.fence.has_lost(first)) << "nothing was lost there";
+  EXPECT_TRUE(disk.take_steps().empty());
+  disk.fence.on_fenced(session, nexus, session.login_epoch());
+  EXPECT_FALSE(disk.fence.has_lost(leaving));
+  EXPECT_FALSE(disk.fence.has_lost(first));
+  EXPECT_TRUE(disk.fence.has_lost(other)) << "by another session";
+  reactor_.run_for(Duration::zero());
+  EXPECT_THAT(disk.take_steps(), IsSupersetOf({DiskStep::release_held, DiskStep::finish_removals}));
+  disk.fence.lost(first, 8, 16, 2);
+  disk.fence.on_fenced(session, nexus, session.login_epoch());
+  reactor_.run_for(Duration::zero());
+  EXPECT_THAT(disk.take_steps(), IsSupersetOf({DiskStep::release_held})) << "one path is enough";
 }
 
 TEST_F(WriteFenceTest, OnlyWhereOthersWriteAnAnswerWaitsForTheLostCopy) {
