@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "initiator/scsi/lun_address.h"
 
 namespace iscsi_blkback {
@@ -23,87 +21,56 @@ void LunCommand::register_key(Path& path) {
   }
 }
 
+FencePaths LunCommand::look() const {
+  FencePaths known;
+  known.one_target = owner_.is_one_target();
+  for (const Path* path : paths_) {
+    known.paths.push_back(look_at(*path));
+  }
+  for (const Path* path : paths_.all()) {
+    if (paths_.is_leaving(*path)) {
+      known.paths.push_back(look_at(*path));
+    }
+  }
+  return known;
+}
+
+FencePath LunCommand::look_at(const Path& path) const {
+  Session& session = path.session();
+  return {
+      .index = path.index(),
+      .up = PathSet::has(paths_.up(), path),
+      .answering = PathSet::has(paths_.answering(), path),
+      .logged_in = session.state() == SessionState::logged_in,
+      .identifying = path.identifying(),
+      .busy = path.in_flight() != 0 || !path.idle(),
+      .allowed = preempts_ ? path.key().registered() : session.may_reset(encode_lun(path.lun())),
+      .key = path.key().registering() ? std::nullopt : path.key().nexus(),
+      .session = &session.options(),
+      .nexus = login_nexus(session),
+      .login_epoch = session.login_epoch(),
+      .space = sessions_.nexus_space(session)};
+}
+
+// A path that comes back while the preemption of it is outstanding takes no requests and registers
+// nothing until that has ended, or until release_path(): what the preemption ends later still is
+// found after command_timeout.
 bool LunCommand::choose_path(TimePoint harmless_at) {
-  if (preempts_) {
-    return choose_preemption(harmless_at);
+  if (!preempts_) {
+    const auto carrier = carrier_of_reset(look(), unfenced_, harmless_at);
+    carrier_ = carrier ? &paths_[*carrier] : nullptr;
+    return carrier.has_value();
   }
-  carrier_ = path_for_reset(harmless_at);
-  return carrier_ != nullptr;
-}
-
-// By the same portal of the same network, by one of the same nexus space (a trial has shown that of
-// both logins), or because the operator says that it is one system.
-bool LunCommand::reaches(const Path& carrier, const UnfencedWrite& write) const {
-  if (owner_.is_one_target()) {
-    return true;
+  const auto preemption = choose_preemption(look(), unfenced_, harmless_at);
+  if (preemption) {
+    carrier_ = &paths_[preemption->carrier];
+    lost_ = &paths_[preemption->lost];
   }
-  if (!paths_.contains(write.path)) {
-    return false;  // of several paths
-  }
-  const Session& lost = paths_[write.path].session();
-  const Session& session = carrier.session();
-  return lost.options().target_name == session.options().target_name &&
-         ((lost.options().interface_binding == session.options().interface_binding &&
-           same_nexus(write.nexus, login_nexus(session), false)) ||
-          (write.login_epoch == lost.login_epoch() && sessions_.one_nexus_space(lost, session)));
-}
-
-bool LunCommand::may_carry(const Path& path) const {
-  if (!PathSet::has(paths_.answering(), path) ||
-      path.session().state() != SessionState::logged_in || path.identifying()) {
-    return false;
-  }
-  return preempts_ ? path.key().registered() : path.session().may_reset(encode_lun(path.lun()));
-}
-
-// One that reaches something which has settled.
-Path* LunCommand::path_for_reset(TimePoint until) const {
-  const auto found = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
-    return may_carry(*path) && unfenced_.any_of([&](const UnfencedWrite& write) {
-      return write.harmless_at <= until && reaches(*path, write);
-    });
-  });
-  return found == paths_.end() ? nullptr : *found;
-}
-
-// A path, of those that are leaving, too, whose session is down and whose lost writes have settled,
-// in the nexus that has its key: all of them, for the key is gone after that. The commands of one
-// that is back would be ended, too, and its login has fenced what it had lost. And a path that
-// reaches them. One that comes back while the preemption is outstanding takes no requests and
-// registers nothing until that has ended, or until release_path(): what the preemption ends later
-// still is found after command_timeout.
-bool LunCommand::choose_preemption(TimePoint until) {
-  for (Path* lost : paths_.all()) {
-    const std::uint32_t index = lost->index();
-    const std::optional<LoginNexus>& nexus = lost->key().nexus();
-    if (lost->session().state() == SessionState::logged_in || !nexus || lost->key().registering() ||
-        !unfenced_.all_until(index, *nexus, until)) {
-      continue;
-    }
-    const auto carrier = std::find_if(paths_.begin(), paths_.end(), [&](const Path* path) {
-      return may_carry(*path) && !unfenced_.any_of([&](const UnfencedWrite& write) {
-        return write.path == index && !reaches(*path, write);
-      });
-    });
-    if (carrier != paths_.end()) {
-      carrier_ = *carrier;
-      lost_ = lost;
-      return true;
-    }
-  }
-  return false;
+  return preemption.has_value();
 }
 
 LunCommand::Ready LunCommand::ready() const {
-  if (!PathSet::has(paths_.up(), *carrier_)) {
-    return Ready::no_path;
-  }
-  const bool busy = activator_.busy() ||
-                    std::any_of(paths_.all().begin(), paths_.all().end(), [](const Path* other) {
-                      return other->session().state() == SessionState::logged_in &&
-                             (other->in_flight() != 0 || !other->idle() || other->identifying());
-                    });
-  return busy ? Ready::busy : Ready::yes;
+  return ready_for_reset(look(), carrier_->index(), activator_.busy());
 }
 
 void LunCommand::send() {
@@ -150,8 +117,8 @@ void LunCommand::abandon() {
 
 bool LunCommand::take_answer(bool done, TimePoint harmless_at) {
   if (!preempts_) {
-    return done && unfenced_.remove_if([&](const UnfencedWrite& write) {
-      return write.harmless_at <= harmless_at && reaches(*carrier_, write);
+    return done && unfenced_.remove_if([&, known = look()](const UnfencedWrite& write) {
+      return fenced_by_reset(known, carrier_->index(), write, harmless_at);
     });
   }
   if (!done) {  // a target that has lost its keys refuses, too

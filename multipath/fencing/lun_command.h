@@ -1,6 +1,6 @@
 // LunCommand: the command of the logical unit by which LunFence fences lost writes, LOGICAL UNIT
-// RESET or PREEMPT AND ABORT: the path that carries it, and which of the lost writes it reaches
-// there. Owned by WriteFence. Reactor thread.
+// RESET or PREEMPT AND ABORT, on the path that fence_carrier.h chooses, and what its answer means
+// for the lost writes and the paths' keys. Owned by WriteFence. Reactor thread.
 #pragma once
 
 #include <array>
@@ -11,6 +11,7 @@
 #include "initiator/scsi/persistent_reservation.h"
 #include "initiator/scsi/scsi_task.h"
 #include "initiator/session/task_management.h"
+#include "multipath/fencing/fence_carrier.h"
 #include "multipath/fencing/lun_fence.h"
 #include "multipath/fencing/nexus_fencer.h"
 #include "multipath/fencing/unfenced_writes.h"
@@ -56,10 +57,8 @@ class LunCommand final : public LunFence::Command {
   [[nodiscard]] std::string text() const override;
 
  private:
-  [[nodiscard]] bool reaches(const Path& carrier, const UnfencedWrite& write) const;
-  [[nodiscard]] bool may_carry(const Path& path) const;
-  [[nodiscard]] Path* path_for_reset(TimePoint until) const;
-  [[nodiscard]] bool choose_preemption(TimePoint until);
+  [[nodiscard]] FencePaths look() const;
+  [[nodiscard]] FencePath look_at(const Path& path) const;
   void send_reset();
   void send_preemption();
 

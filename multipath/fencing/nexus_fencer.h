@@ -93,6 +93,10 @@ class NexusFencer final : private PortalGroupTrial::Owner {
   [[nodiscard]] bool one_nexus_space(const Session& one, const Session& other) const {
     return spaces_.same(one, other);
   }
+  // Of the session's last login; see NexusSpaces.
+  [[nodiscard]] NexusSpaces::Number nexus_space(const Session& session) const {
+    return spaces_.number(session);
+  }
   // A trial of the two has not shown that.
   [[nodiscard]] bool tried_in_vain(const Session& one, const Session& other) const {
     return spaces_.tried_in_vain(one, other);

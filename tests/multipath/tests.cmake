@@ -9,8 +9,8 @@ iscsi_blkback_test(multipath_test
     multipath/disk_identity_test.cpp
     multipath/fencing/barrier_names_test.cpp
     multipath/fencing/barrier_thread_test.cpp
+    multipath/fencing/fence_carrier_test.cpp
     multipath/fencing/lost_cache_test.cpp
-    multipath/fencing/lost_write_order_test.cpp
     multipath/fencing/lost_writes_test.cpp
     multipath/fencing/lun_fence_test.cpp
     multipath/fencing/lun_fence_times_test.cpp
