@@ -19,6 +19,9 @@ LogicalUnitIdentity lun(const std::string& name, std::uint64_t blocks = 1000) {
   return told;
 }
 
+// Which the vendor has chosen, so that others may have the same one.
+const Designator kVendorName{.code_set = 2, .type = 1, .bytes = "Vendor  disk-1"};
+
 class DiskIdentityTest : public testing::Test {
  protected:
   // What the LUN behind a portal tells; empty: it is the disk's.
@@ -98,8 +101,11 @@ TEST_F(DiskIdentityTest, ALunWithoutNamesIsKnownByItsPlaceOnly) {
   nameless.block_count = 1000;
   EXPECT_EQ(error(disk_, nameless), "");
   EXPECT_EQ(error(disk_, nameless, "b"), "");
-  EXPECT_NE(error(disk_, nameless, "b", "iqn.other"), "");
-  EXPECT_NE(error(disk_, nameless, "b", "iqn.t", 1), "");
+  const auto refused = [](const std::string& text) {
+    return text.find("the LUN reports no identity") == 0;
+  };
+  EXPECT_TRUE(refused(error(disk_, nameless, "b", "iqn.other")));
+  EXPECT_TRUE(refused(error(disk_, nameless, "b", "iqn.t", 1)));
   nameless.block_count = 2000;
   EXPECT_NE(error(disk_, nameless, "b"), "") << "nor does it grow";
 }
@@ -111,6 +117,123 @@ TEST_F(DiskIdentityTest, OnlyTheLunThatIsWantedIsServed) {
   DiskIdentity former({.wwid = std::nullopt, .same_lun = one_.names});
   EXPECT_NE(error(former, other_).find("leads to another LUN"), std::string::npos);
   EXPECT_EQ(error(former, one_), "");
+}
+
+TEST_F(DiskIdentityTest, ThroughAnotherTargetOnlyANameUnlikeAllOthersTells) {
+  LogicalUnitIdentity both = one_;
+  both.names.designators.push_back(kVendorName);
+  LogicalUnitIdentity vendors = one_;
+  vendors.names.designators = {kVendorName};
+  EXPECT_EQ(error(disk_, both), "");
+  EXPECT_EQ(error(disk_, one_, "b", "iqn.other"), "");
+  EXPECT_EQ(error(disk_, vendors, "c"), "") << "of the disk's own target";
+  EXPECT_NE(error(disk_, vendors, "d", "iqn.other").find("none that is unlike all others"),
+            std::string::npos);
+  DiskIdentity by_vendor({});
+  EXPECT_EQ(error(by_vendor, vendors), "");
+  EXPECT_NE(error(by_vendor, both, "b", "iqn.other"), "") << "nor is the disk's such a one";
+}
+
+TEST_F(DiskIdentityTest, NamesThatOnePathTellsMoreAreTheDisksFromThen) {
+  LogicalUnitIdentity both = one_;
+  both.names.designators.push_back(other_.names.designators.front());
+  EXPECT_EQ(error(disk_, one_), "");
+  EXPECT_EQ(error(disk_, both, "b"), "");
+  EXPECT_EQ(error(disk_, other_, "c"), "") << "it has lost its former name";
+}
+
+TEST_F(DiskIdentityTest, SerialNumbersAreComparedWhereTheyAreTheLuns) {
+  for (const SerialNumberIs serial : {SerialNumberIs::the_luns, SerialNumberIs::the_paths}) {
+    DiskIdentity disk({});
+    for (const std::string number : {"1", "2"}) {
+      LogicalUnitIdentity told = one_;
+      told.names.designators = {kVendorName};
+      told.names.serial = number;
+      EXPECT_EQ(disk.check({number, "iqn.t", 0}, told, serial).has_value(),
+                number == "1" || serial == SerialNumberIs::the_paths);
+    }
+  }
+}
+
+TEST_F(DiskIdentityTest, BeforeItIsInUseWhatPathsTellOfItsSizeIsAConflict) {
+  struct Row {
+    std::uint64_t blocks;
+    std::uint32_t block_bytes;
+    const char* conflict;
+  };
+  const Row rows[] = {
+      {1000, 512, ""},
+      {2000, 512, "by portal b the LUN has 2000 blocks, by portal a it has 1000"},
+      {999, 512, "by portal b the LUN has 999 blocks, by portal a it has 1000"},
+      {1000, 4096, "by portal b the LUN has logical blocks of 4096 bytes, by portal a of 512"},
+      {0, 4096, ""},  // not served there now
+  };
+  for (const Row& row : rows) {
+    for (const bool in_use : {false, true}) {
+      DiskIdentity disk({});
+      EXPECT_EQ(error(disk, one_), "");
+      if (in_use) {
+        disk.set_in_use();
+      }
+      LogicalUnitIdentity told = one_;
+      told.block_count = row.blocks;
+      told.logical_block_bytes = row.block_bytes;
+      (void)error(disk, told, "b");
+      EXPECT_EQ(disk.conflict(), in_use ? "" : row.conflict);
+      (void)error(disk, lun("aaaaaaaaaaaaaaa", 5), "c");
+      EXPECT_EQ(disk.conflict().find("portal c") != std::string::npos,
+                !in_use && *row.conflict == '\0')
+          << "the first one counts";
+    }
+  }
+}
+
+TEST_F(DiskIdentityTest, SectorsAreOf512BytesWhateverTheBlocksOfTheLun) {
+  LogicalUnitIdentity large = one_;
+  large.logical_block_bytes = 4096;
+  EXPECT_EQ(error(disk_, large), "");
+  EXPECT_EQ(disk_.geometry().sector_count, 8000U);
+  EXPECT_EQ(disk_.geometry().logical_block_bytes, 4096U);
+  EXPECT_EQ(disk_.geometry().physical_block_bytes, 4096U) << "no less than a logical one";
+  EXPECT_EQ(disk_.piece_sectors(), 0xffffffff / 4096 * 8) << "as a command can say";
+  EXPECT_TRUE(disk_.grow_to(2000));
+  EXPECT_EQ(disk_.geometry().sector_count, 16000U);
+}
+
+TEST_F(DiskIdentityTest, ADiskIsReadOnlyWhereItIsWantedOrTheLunIsAndIsNotDiscarded) {
+  struct Row {
+    bool wanted;
+    bool write_protected;
+  };
+  for (const Row& row : {Row{false, false}, Row{true, false}, Row{false, true}}) {
+    DiskIdentity disk({.wwid = std::nullopt, .same_lun = std::nullopt, .read_only = row.wanted});
+    LogicalUnitIdentity thin = one_;
+    thin.thin_provisioned = thin.provisioning.write_same_unmap = true;
+    thin.write_protected = row.write_protected;
+    EXPECT_EQ(error(disk, thin), "");
+    const bool read_only = row.wanted || row.write_protected;
+    EXPECT_EQ(disk.geometry().read_only, read_only);
+    EXPECT_EQ(disk.geometry().discard_granularity_bytes, read_only ? 0U : 512U);
+  }
+}
+
+TEST_F(DiskIdentityTest, APathThatDoesNotServeTheLunNowLimitsNothing) {
+  LogicalUnitIdentity thin = one_;
+  thin.thin_provisioned = thin.provisioning.write_same_unmap = true;
+  EXPECT_EQ(error(disk_, thin), "");
+  const std::uint32_t piece_sectors = disk_.piece_sectors();
+  EXPECT_EQ(disk_.discards().most_sectors, 0x7fffffU) << "where the LUN does not say";
+  thin.block_count = 0;
+  thin.max_transfer_blocks = 1;
+  thin.limits.max_write_same_blocks = 1;
+  EXPECT_EQ(error(disk_, thin, "b"), "");
+  EXPECT_EQ(disk_.piece_sectors(), piece_sectors);
+  EXPECT_EQ(disk_.discards().most_sectors, 0x7fffffU);
+  thin.block_count = 1000;
+  thin.limits.max_write_same_blocks = 100;
+  EXPECT_EQ(error(disk_, thin, "b"), "");
+  EXPECT_EQ(disk_.piece_sectors(), 1U);
+  EXPECT_EQ(disk_.discards().most_sectors, 100U);
 }
 
 TEST_F(DiskIdentityTest, PiecesAreAsSmallAsAnyPathWantsThem) {
