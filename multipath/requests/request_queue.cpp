@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "multipath/requests/request_piece.h"
+
 namespace iscsi_blkback {
 namespace {
 
@@ -176,16 +178,8 @@ void RequestQueue::send(Request& request, Path& chosen) {
     path.submit(request, whole);
   } else {
     BlockRequest piece;
-    piece.operation = whole.operation;
-    piece.sector = whole.sector + request.done_sectors;
-    const std::uint32_t left = whole.sector_count - request.done_sectors;
-    if (request.is_discard()) {
-      piece.sector_count = discards_.next(piece.sector, left);
-      request.discard_form = discards_.form;
-    } else {
-      piece.sector_count = std::min(piece_sectors_, left);
-      piece.data = whole.data + std::size_t{request.done_sectors} * kSectorBytes;
-    }
+    cut_piece(whole, request.done_sectors, piece_sectors_, discards_, piece);
+    request.discard_form = discards_.form;
     request.sent_sectors = piece.sector_count;
     path.submit(request, piece);
   }
@@ -221,13 +215,8 @@ void RequestQueue::on_command_done(Request& request, ErrorClass error) {
   Path& path = *request.path;
   if (request.task.direction == DataDirection::out) {
     if (error == ErrorClass::connection_lost) [[unlikely]] {
-      // Of a write that goes in pieces, all of it: it is short. Of a discard, which may be most of
-      // the disk, what was sent.
-      const std::uint64_t first =
-          request.first_sector() + (request.is_discard() ? request.done_sectors : 0);
-      fence_.lost(path, first,
-                  request.is_discard() ? first + request.sent_sectors : request.end_sector(),
-                  request.serial);
+      const UnfencedSectors unfenced = unfenced_sectors(request);
+      fence_.lost(path, unfenced.first, unfenced.end, request.serial);
     }
     if (path.writes_in_flight() == 0) {
       turn_.set_outstanding(path, false);

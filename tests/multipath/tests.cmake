@@ -11,6 +11,7 @@ iscsi_blkback_test(multipath_test
     multipath/fencing/barrier_thread_test.cpp
     multipath/fencing/fence_carrier_test.cpp
     multipath/fencing/lost_cache_test.cpp
+    multipath/fencing/lost_write_order_test.cpp
     multipath/fencing/lost_writes_test.cpp
     multipath/fencing/lun_fence_test.cpp
     multipath/fencing/lun_fence_times_test.cpp
@@ -58,7 +59,9 @@ iscsi_blkback_test(multipath_test
     multipath/requests/hedger_test.cpp
     multipath/requests/no_path_timer_test.cpp
     multipath/requests/outage_test.cpp
+    multipath/requests/request_piece_test.cpp
     multipath/requests/request_queue_test.cpp
+    multipath/requests/write_order_test.cpp
     multipath/shared_disk_test.cpp
     multipath/shared_session_test.cpp
     multipath/silent_paths_test.cpp
