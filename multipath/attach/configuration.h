@@ -85,6 +85,12 @@ struct ConfiguredLun : DiskOptions {
   std::vector<Portal> portals;  // empty: found by discovery on the portal list
 };
 
+// The names by which its targets serve a LUN, each once or several times.
+[[nodiscard]] std::vector<std::string> target_names(const ConfiguredLun& lun);
+[[nodiscard]] bool names_target(const ConfiguredLun& lun, const std::string& name);
+// Two aliases of one LUN: a target name and the number are the same.
+[[nodiscard]] bool same_lun(const ConfiguredLun& one, const ConfiguredLun& other);
+
 struct Configuration : DiskOptions {
   std::string initiator_name;
   std::vector<Portal> discovery_portals;

@@ -41,15 +41,6 @@ void apply(const DiskSettings& settings, DiskOptions& options) {
   }
 }
 
-bool names_target(const ConfiguredLun& lun, const std::string& name) {
-  return same_iscsi_name(lun.target_name, name) ||
-         std::any_of(lun.other_target_names.begin(), lun.other_target_names.end(),
-                     [&](const std::string& other) { return same_iscsi_name(other, name); }) ||
-         std::any_of(lun.portals.begin(), lun.portals.end(), [&](const Portal& portal) {
-           return same_iscsi_name(portal.target_name, name);
-         });
-}
-
 // Those of a disk line, in its order; what a portal has may be there twice.
 std::vector<std::string> names_of(const DiskUrl& target) {
   std::vector<std::string> names{target.target_name};
@@ -73,6 +64,31 @@ const ConfiguredLun* find_lun(const Configuration& configuration, const DiskUrl&
     }
   }
   return nullptr;
+}
+
+// Aliases of one LUN are alike but in where its paths lead (check_aliases() of tools/config): which
+// of those paths a disk line means that has no alias, nothing would say.
+Result<void> check_only_alias(const ConfiguredLun& found, const DiskUrl& target,
+                              const Configuration& configuration) {
+  const std::vector<std::string> names = names_of(target);
+  for (const auto& [alias, other] : configuration.luns) {
+    const bool is_meant = alias != found.alias && same_lun(found, other) &&
+                          std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+                            return names_target(other, name);
+                          });
+    const bool same_portals =
+        !target.portals.empty() ||
+        (other.portals == found.portals && same_iscsi_name(other.target_name, found.target_name) &&
+         other.other_target_names == found.other_target_names);
+    if (is_meant && !(same_portals && other.paths.interfaces == found.paths.interfaces)) {
+      return fail(
+          ErrorCode::invalid_argument,
+          fmt::format("the configuration file has LUN {0} of {1} as {2} and as {3}, by other "
+                      "portals or interfaces: write iscsi:{2} or iscsi:{3} as the target",
+                      found.lun, found.target_name, found.alias, alias));
+    }
+  }
+  return {};
 }
 
 // Names of the disk line that the configuration's LUN has not: they are asked for as well, unless
@@ -141,6 +157,11 @@ Result<DiskConfig> configure_disk(const DiskUrl& target, const Configuration& co
     configured = &found->second;
   } else {
     configured = find_lun(configuration, target);
+    if (configured != nullptr) {
+      if (auto only = check_only_alias(*configured, target, configuration); !only) {
+        return tl::unexpected(only.error());
+      }
+    }
   }
   const ConfiguredTarget* const whole = find_iscsi_name(
       configuration.targets, configured != nullptr ? configured->target_name : target.target_name);

@@ -93,6 +93,7 @@ struct WrittenNoPathRetry {
   [[nodiscard]] NoPathRetry with(std::chrono::milliseconds polling_interval) const {
     return checks == 0 ? time : polling_interval * static_cast<int>(checks);
   }
+  bool operator==(const WrittenNoPathRetry&) const = default;
 };
 [[nodiscard]] Result<WrittenNoPathRetry> parse_no_path_retry(std::string_view text);
 

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <initializer_list>
+#include <map>
+#include <utility>
 
+#include "base/ascii_case.h"
 #include "multipath/attach/policy_contradiction.h"
 
 namespace iscsi_blkback {
@@ -90,9 +93,8 @@ void check_order(const OrderRule& rule, ConfigDraft& draft) {
     return *find_option(name, kOfDisks)->number_in(draft);
   };
   const auto shown = [&](std::string_view name) {
-    return find_option(name, kOfDisks)->kind == ConfigOption::Kind::seconds
-               ? in_seconds(std::chrono::milliseconds(number(name))) + " s"
-               : fmt::format("{}", number(name));
+    const ConfigOption& option = *find_option(name, kOfDisks);
+    return option.shown(number(name)) + (option.kind == ConfigOption::Kind::seconds ? " s" : "");
   };
   const bool counts = !rule.follows || draft.written.contains(rule.one);
   if (counts && !rule.must.holds(number(rule.one), number(rule.other))) {
@@ -102,7 +104,48 @@ void check_order(const OrderRule& rule, ConfigDraft& draft) {
   }
 }
 
+// "yes in line 4", "30 in line 2 of [defaults]", "line 4" of a text, "no, not set".
+std::string said_of(const ConfigOption& option, ConfigDraft& draft) {
+  const std::optional<std::int64_t> number =
+      option.number_in != nullptr ? option.number_in(draft) : std::nullopt;
+  const std::string value = number ? option.shown(*number) : std::string();
+  const auto place = draft.written.find(option.name);
+  if (place == draft.written.end()) {
+    return value + (value.empty() ? "" : ", ") + "not set";
+  }
+  return fmt::format("{}{}line {}{}{}", value, value.empty() ? "" : " in ", place->second.line,
+                     place->second.section == draft.section ? "" : " of ",
+                     place->second.section == draft.section ? "" : place->second.section);
+}
+
+// An option of the later section is where the sentence points to, if it has it.
+void refuse_difference(ConfigDraft& first, ConfigDraft& later) {
+  for (const ConfigOption& option : config_options()) {
+    if ((option.sections & later.sections) != 0 && option.same != nullptr &&
+        !option.same(first, later)) {
+      last_of(later, {option.name})
+          .refuse(
+              "luns.{0} and luns.{1} (line {2}) are one LUN, {3} of {4}, and {5} is not the same "
+              "(luns.{1}: {6}; luns.{0}: {7}): say the same in both, or remove one of them",
+              later.alias, first.alias, first.entry.line, later.lun, later.target_name, option.name,
+              said_of(option, first), said_of(option, later));
+    }
+  }
+}
+
 }  // namespace
+
+void check_aliases(std::vector<ConfigDraft>& luns) {
+  std::map<std::pair<std::string, std::uint16_t>, ConfigDraft*> known;  // by a name and the number
+  for (ConfigDraft& lun : luns) {
+    for (const std::string& name : target_names(lun)) {
+      ConfigDraft* const first = known.emplace(std::pair(lower(name), lun.lun), &lun).first->second;
+      if (first != &lun) {
+        refuse_difference(*first, lun);
+      }
+    }
+  }
+}
 
 void check_policies(ConfigDraft& draft) {
   if (draft.line_of("prio") != nullptr && draft.line_of("prio_args") == nullptr) {

@@ -2,6 +2,8 @@
 // above it. A refusal points to the option that the section itself has. Any thread.
 #pragma once
 
+#include <vector>
+
 #include "tools/config/config_options.h"
 
 namespace iscsi_blkback {
@@ -14,5 +16,9 @@ void decide_no_path_retry(ConfigDraft& draft);
 void check_section(ConfigDraft& draft);
 // What [defaults] and a [[device]] section come to where nothing else is said of a disk.
 void check_device(ConfigDraft device, const ConfigDraft& defaults);
+
+// Of all LUNs, in the order of the file: two aliases of one LUN may have other paths, but must not
+// contradict each other in anything else, as a disk line that names the target would have either.
+void check_aliases(std::vector<ConfigDraft>& luns);
 
 }  // namespace iscsi_blkback

@@ -28,23 +28,17 @@ std::string wanted(std::string_view words) {
   return text.substr(0, text.find(": the rest"));
 }
 
-std::string number(const ConfigOption& option, std::int64_t value) {
-  return option.kind == ConfigOption::Kind::seconds  ? in_seconds(std::chrono::milliseconds(value))
-         : option.kind == ConfigOption::Kind::yes_no ? (value != 0 ? "yes" : "no")
-                                                     : fmt::format("{}", value);
-}
-
 std::string described(const ConfigOption& option) {
   std::string text = option.kind == ConfigOption::Kind::text ? wanted(option.words)
-                     : option.least == option.most           ? number(option, option.least)
+                     : option.least == option.most           ? option.shown(option.least)
                      : option.kind == ConfigOption::Kind::yes_no
                          ? "yes or no"
-                         : number(option, option.least) + " to " + number(option, option.most);
+                         : option.shown(option.least) + " to " + option.shown(option.most);
   if (option.kind == ConfigOption::Kind::seconds) {
     text += " seconds";
   }
   const auto by_default = option.default_value();
-  return by_default ? text + ", default " + number(option, *by_default) : text;
+  return by_default ? text + ", default " + option.shown(*by_default) : text;
 }
 
 }  // namespace

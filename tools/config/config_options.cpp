@@ -363,10 +363,20 @@ std::optional<std::int64_t> number_of(ConfigDraft& draft) {
     return std::nullopt;  // the LUN decides
   }
 }
+template <auto... kMembers>
+bool same_in(ConfigDraft& one, ConfigDraft& other) {
+  return place_in<kMembers...>(one) == place_in<kMembers...>(other);
+}
 template <auto kRead, auto... kMembers>
 constexpr ConfigOption number(std::string_view name, Kind kind, std::int64_t least,
                               std::int64_t most) {
-  return {name, kind, &store<kRead, kMembers...>, {}, least, most, &number_of<kMembers...>};
+  return {.name = name,
+          .kind = kind,
+          .store = &store<kRead, kMembers...>,
+          .least = least,
+          .most = most,
+          .number_in = &number_of<kMembers...>,
+          .same = &same_in<kMembers...>};
 }
 template <auto... kMembers>
 constexpr ConfigOption seconds(std::string_view name, std::int64_t least = 100,
@@ -395,6 +405,13 @@ constexpr ConfigOption special(std::string_view name, ConfigOption::Store* store
 // of the sentence about any other text, behind the option's name.
 template <auto kRead, auto... kMembers>
 constexpr ConfigOption text(std::string_view name, std::string_view words) {
+  ConfigOption option = special(name, &store<kRead, kMembers...>, words);
+  option.same = &same_in<kMembers...>;
+  return option;
+}
+// Where the paths of a LUN lead.
+template <auto kRead, auto... kMembers>
+constexpr ConfigOption way(std::string_view name, std::string_view words) {
   return special(name, &store<kRead, kMembers...>, words);
 }
 
@@ -529,7 +546,7 @@ constexpr ConfigOption kOptions[] = {
     text<&is_filled, kFound, &Chap::username_in>("discovery.sendtargets.auth.username_in", kFilled),
     text<&is_filled, kFound, &Chap::password_in>("discovery.sendtargets.auth.password_in", kFilled),
     // iscsiadm's interfaces
-    text<&interfaces_of, &PortalOptions::interfaces>("interfaces",
+    way<&interfaces_of, &PortalOptions::interfaces>("interfaces",
         "a list of names, or of tables with iface. and its parts"),
     interface<&is_interface_name, &Binding::name>("iface.net_ifacename", kInterface).in(kBinding),
     interface<&is_source_address, &Binding::address>("iface.ipaddress",
@@ -576,7 +593,7 @@ constexpr ConfigOption kOptions[] = {
     // [luns.ALIAS] alone
     special("target", &read_targets, "a target name, or a list of up to 8").in(kOfLuns),
     whole<&ConfiguredLun::lun>("lun", 0, kMaxLun).in(kOfLuns),
-    text<&portals_of, &ConfiguredLun::portals>("portals", "as at the top").in(kOfLuns),
+    way<&portals_of, &ConfiguredLun::portals>("portals", "as at the top").in(kOfLuns),
     text<&parse_wwid, &Multipath::wwid>("wwid",
         "as iscsi-blkctl ll or scsi_id shows it").in(kOfLuns),
     // at the top of the file
@@ -639,6 +656,12 @@ std::optional<std::uint32_t> ConfigDraft::note(std::string_view option, const Co
 bool ConfigOption::is_called(std::string_view text) const {
   return text == name || (!iscsid_prefix.empty() && text.starts_with(iscsid_prefix) &&
                           text.substr(iscsid_prefix.size()) == iscsid_key);
+}
+
+std::string ConfigOption::shown(std::int64_t number) const {
+  return kind == Kind::seconds  ? in_seconds(Milliseconds(number))
+         : kind == Kind::yes_no ? (number != 0 ? "yes" : "no")
+                                : fmt::format("{}", number);
 }
 
 std::optional<std::int64_t> ConfigOption::default_value() const {

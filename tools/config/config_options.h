@@ -101,6 +101,9 @@ struct ConfigOption {
   // Of a number (0 and 1: no and yes; of seconds: milliseconds) what the draft has; nullptr: of a
   // text, or of what is fixed; nothing: it is not set, and the LUN decides.
   std::optional<std::int64_t> (*number_in)(ConfigDraft& draft) = nullptr;
+  // Whether two drafts have the same; nullptr: two aliases of one LUN need not, as it says where
+  // their paths lead, or it is one of several ways to say another option.
+  bool (*same)(ConfigDraft& one, ConfigDraft& other) = nullptr;
   unsigned sections = kOfDisks;  // ConfigSections
   // Together: the key in iscsid.conf, accepted as well. Empty: there is none.
   std::string_view iscsid_prefix = {};
@@ -120,6 +123,8 @@ struct ConfigOption {
     return option;
   }
   [[nodiscard]] bool is_called(std::string_view text) const;  // by either name
+  // A number as it may be written: "yes", "1.5", "512".
+  [[nodiscard]] std::string shown(std::int64_t number) const;
   // Of a number where nothing is written; nothing: that depends.
   [[nodiscard]] std::optional<std::int64_t> default_value() const;
 };

@@ -178,8 +178,13 @@ Result<Configuration> read_document(const toml::table& root, const std::string& 
     const auto target = targets.emplace(entry.name, read_target(entry, defaults)).first;
     configuration.targets[entry.name] = {settled(target->second)};
   }
+  std::vector<ConfigDraft> luns;
   for (const ConfigEntry& entry : within("luns")) {
-    configuration.luns.emplace(entry.name, settled(read_lun(entry, defaults, targets)));
+    luns.push_back(read_lun(entry, defaults, targets));
+  }
+  check_aliases(luns);
+  for (const ConfigDraft& lun : luns) {
+    configuration.luns.emplace(lun.entry.name, settled(lun));
   }
   if (file.mistake) {
     return tl::unexpected(*file.mistake);

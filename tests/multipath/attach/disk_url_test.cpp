@@ -672,6 +672,40 @@ TEST(DiskConfig, AConfiguredLunKeepsItsSettingsWhenNamedInFull) {
   EXPECT_EQ(config->portals[0].host, "h");
 }
 
+struct AliasedLine {
+  const char* line;
+  const char* refusal;  // part of it; empty: it is not refused
+};
+
+// Which of them is meant would be a matter of their names.
+TEST(DiskConfig, RefusesALunThatHasTwoAliasesWithPathsOfTheirOwnUnlessOneIsSaid) {
+  constexpr const char* kSayWhich =
+      "the configuration file has LUN 4 of iqn.2009-02.com.example:disk as data and as other, by "
+      "other portals or interfaces: write iscsi:data or iscsi:other as the target";
+  Configuration with = configuration();
+  ConfiguredLun& other = with.luns["other"] = with.luns["data"];
+  other.alias = "other";
+  const char* const kByName = "iscsi:iqn.2009-02.com.example:disk/4";
+  const char* const kWithPortals = "iscsi://h/iqn.2009-02.com.example:disk/4";
+  const auto expect = [&](std::initializer_list<AliasedLine> lines) {
+    for (const AliasedLine& line : lines) {
+      const auto config = configure_disk(parsed(line.line), with, "xvda", false);
+      EXPECT_EQ(config ? "" : config.error().message, line.refusal) << line.line;
+    }
+  };
+  expect({{kByName, ""}, {kWithPortals, ""}, {"iscsi:data", ""}, {"iscsi:other", ""}});
+  other.portals = {portal("elsewhere")};
+  expect({{kByName, kSayWhich}, {kWithPortals, ""}, {"iscsi:data", ""}, {"iscsi:other", ""}});
+  other.paths.interfaces = {{.name = "eth2"}};
+  expect({{kByName, kSayWhich}, {kWithPortals, kSayWhich}, {"iscsi:other", ""}});
+  other = with.luns["data"];
+  other.alias = "other";
+  other.other_target_names = {"iqn.a:two"};
+  expect({{kByName, kSayWhich}, {kWithPortals, ""}, {"iscsi:iqn.a:two/4", ""}});
+  other.lun = 5;
+  expect({{kByName, ""}, {"iscsi:iqn.2009-02.com.example:disk/5", ""}, {kWithPortals, ""}});
+}
+
 TEST(DiskConfig, RefusesATargetWithoutAnyPortal) {
   const auto config = configure_disk(parsed("iscsi:iqn.a:b/1"), configuration(), "xvda", false);
   ASSERT_FALSE(config);

@@ -277,5 +277,65 @@ INSTANTIATE_TEST_SUITE_P(
     }),
     name_of_refusal);
 
+// A disk line that names the target would have the options of either.
+const std::string kOther = "[luns.other]\ntarget = 'IQN.2009-02.com.example:T'\nlun = 1\n";
+constexpr const char* kSayTheSame = ": say the same in both, or remove one of them";
+
+INSTANTIATE_TEST_SUITE_P(
+    Aliases, ConfigRefuses,
+    testing::ValuesIn(std::vector<ConfigRefusal>{
+        {"SharedAndNotShared", kOther + "shared = true\n" + kLun + "shared = 'No'\n",
+         std::string("c.toml:8: luns.root and luns.other (line 1) are one LUN, 1 of "
+                     "iqn.2009-02.com.example:t, and shared is not the same (luns.other: yes in "
+                     "line 4; luns.root: no in line 8)") +
+             kSayTheSame},
+        {"SharedAndNothingSaid", kOther + "shared = true\n" + kLun,
+         std::string("c.toml:5: luns.root and luns.other (line 1) are one LUN, 1 of "
+                     "iqn.2009-02.com.example:t, and shared is not the same (luns.other: yes in "
+                     "line 4; luns.root: no, not set)") +
+             kSayTheSame},
+        {"NothingSaidAndShared", kLun + kOther + "\nshared = true\n",
+         HasSubstr("c.toml:8: luns.other and luns.root (line 1)")},
+        {"OtherTime", "[defaults]\npath_timeout = 3\n" + kOther + kLun + "path_timeout = 2.5\n",
+         HasSubstr(
+             "path_timeout is not the same (luns.other: 3 in line 2 of [defaults]; luns.root: "
+             "2.5 in line 9)")},
+        {"OtherText", kOther + "no_path_retry = 'queue'\n" + kLun + "features = '0'\n",
+         HasSubstr("no_path_retry is not the same (luns.other: line 4; luns.root: not set)")},
+        {"OtherPassword",
+         kOther + "username = 'a'\npassword = 'initiator-secret'\n" + kLun +
+             "username = 'a'\npassword = 'another--secret'\n",
+         AllOf(HasSubstr("password is not the same (luns.other: line 5; luns.root: line 10)"),
+               Not(HasSubstr("-secret")))},
+        {"OtherWwid", kOther + "wwid = '36001405aa'\n" + kLun + "wwid = '36001405ab'\n",
+         HasSubstr("wwid is not the same")},
+        {"BySecondNames",
+         "[luns.other]\ntarget = ['iqn.x:a', 'iqn.x:b']\nlun = 1\nshared = true\n"
+         "[luns.root]\ntarget = 'iqn.x:c'\nlun = 1\n"
+         "portals = [{ portal = 'h', target = 'iqn.X:B' }]\n",
+         HasSubstr("c.toml:5: luns.root and luns.other (line 1) are one LUN")},
+        {"ThirdOfThree",
+         kLun + kOther +
+             "[luns.third]\ntarget = 'iqn.2009-02.com.example:t'\n"
+             "lun = 1\nsector_size = 4096\n",
+         HasSubstr("luns.third and luns.root (line 1)")},
+    }),
+    name_of_refusal);
+
+TEST(Config, AliasesOfOneLunMaySayTheSameAndLeadElsewhere) {
+  for (const std::string& text : {
+           kOther + kLun,
+           kOther + "shared = true\nno_path_retry = 5\n" + kLun +
+               "shared = 'Yes'\nno_path_retry = '5'\n",
+           kOther + "portals = ['a']\niface.net_ifacename = 'eth1'\n" + kLun + "portals = ['b']\n",
+           kOther + "interfaces = ['eth1', 'eth2']\n" + kLun,
+           // Another LUN, of the target or of another one.
+           "[luns.other]\ntarget = 'iqn.2009-02.com.example:t'\nlun = 2\nshared = true\n" + kLun,
+           "[luns.other]\ntarget = 'iqn.2009-02.com.example:u'\nlun = 1\nshared = true\n" + kLun,
+       }) {
+    EXPECT_EQ(accepted(text).luns.size(), 2U) << text;
+  }
+}
+
 }  // namespace
 }  // namespace iscsi_blkback
