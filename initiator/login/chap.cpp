@@ -157,7 +157,11 @@ std::optional<std::vector<std::byte>> parse_base64(std::string_view letters) {
   return bytes;
 }
 
-Result<void> check_secret(std::string_view option, std::string_view secret) {
+Result<void> check_secret(std::string_view option, std::string_view secret, std::string_view user) {
+  if (secret.empty()) {
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("{} is set, and there is no {} for it", user, option));
+  }
   if (secret.size() < kMinChapSecretBytes || secret.size() > kMaxChapSecretBytes) {
     return fail(ErrorCode::invalid_argument,
                 fmt::format("{} must have {} to {} characters (RFC 7143 12.1.3)", option,
@@ -218,8 +222,8 @@ Result<void> check_chap_options(const ChapOptions& options) {
     }
     return {};
   }
-  for (const auto& checked :
-       {check_name("username", options.username), check_secret("password", options.password)}) {
+  for (const auto& checked : {check_name("username", options.username),
+                              check_secret("password", options.password, "username")}) {
     if (!checked) {
       return checked;
     }
@@ -230,7 +234,7 @@ Result<void> check_chap_options(const ChapOptions& options) {
                : fail(ErrorCode::invalid_argument, "password_in needs a username_in");
   }
   for (const auto& checked : {check_name("username_in", options.username_in),
-                              check_secret("password_in", options.password_in)}) {
+                              check_secret("password_in", options.password_in, "username_in")}) {
     if (!checked) {
       return checked;
     }
@@ -435,11 +439,15 @@ Result<void> ChapExchange::verify_target(const Said& said) {
   if (same_bytes(said.response, our_response_)) {
     return fail(ErrorCode::permission_denied, "the target sends back our own CHAP answer");
   }
-  if (said.name != options_.username_in || expected.empty() ||
-      !same_bytes(said.response, expected)) {
+  if (said.name != options_.username_in) {
     return fail(ErrorCode::permission_denied,
-                "the target does not know the secret that it must prove to know, or has another "
-                "name: compare username_in and password_in with the outgoing user of the target");
+                "the target proves who it is by another name than username_in: compare that with "
+                "the outgoing user of the target");
+  }
+  if (expected.empty() || !same_bytes(said.response, expected)) {
+    return fail(ErrorCode::permission_denied,
+                "the target does not know the secret that it must prove to know: compare "
+                "password_in with the secret of the target's outgoing user");
   }
   state_ = State::complete;
   return {};

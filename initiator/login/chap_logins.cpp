@@ -33,7 +33,7 @@ ChapNext ChapLogins::failed(const Login& login, Error& why) {
   if (!login.in_chap()) {
     return ChapNext::same;
   }
-  why.message += fmt::format(" ({})", login.describe_chap());
+  why.message += fmt::format(" ({})", login.describe_chap(why));
   const auto chosen = login.chap_algorithm();
   const ChapNext next =
       ladder_.failed(login.refused() ? ChapFailure::refused : ChapFailure::lost, chosen);

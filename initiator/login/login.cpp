@@ -110,6 +110,12 @@ void Login::next_request(std::vector<std::byte>& pdu) {
 Result<Login::Progress> Login::receive(BhsBytes header, std::span<const std::byte> data) {
   auto progress = take_response(header, data);
   refused_ = !progress && status_ >> 8 != 3;
+  const bool of_credentials = chap_ || status_ == kAuthenticationFailed;
+  if (!progress && type_ == SessionType::discovery && of_credentials &&
+      progress.error().code == ErrorCode::permission_denied) {
+    progress.error().message +=
+        " (here username is discovery.sendtargets.auth.username, and so on)";
+  }
   return progress;
 }
 
@@ -131,7 +137,9 @@ Result<Login::Progress> Login::take_response(BhsBytes header, std::span<const st
     if (status_ >> 8 == 1) {
       return take_redirect();
     }
-    return tl::unexpected(describe_login_status(status_, options_.initiator_name));
+    return tl::unexpected(status_ == kAuthenticationFailed
+                              ? that_authentication_failed()
+                              : describe_login_status(status_, options_.initiator_name));
   }
   if (requests_ >= kMaxRequests) {
     return fail(ErrorCode::protocol, "the login does not end; the target keeps asking");
@@ -260,7 +268,26 @@ Result<void> Login::take_auth_method(std::string_view list) {
                 "the target does not do CHAP, but it must prove who it is; set CHAP up on the "
                 "target, or remove username_in and password_in here");
   }
-  return tl::unexpected(describe_login_status(kAuthenticationFailed));
+  return tl::unexpected(that_authentication_failed());
+}
+
+// The target says no more than that, and what was offered tells which options it can be about.
+Error Login::that_authentication_failed() const {
+  const ChapOptions& chap = options_.chap;
+  const char* const sentence =
+      !chap.enabled()
+          ? "the target wants authentication, and none is set up here: set username and password "
+            "(CHAP) in the configuration file, or allow this initiator without authentication on "
+            "the target"
+      : !chap.mutual()
+          ? "authentication failed: compare username and password with the CHAP user and secret on "
+            "the target"
+      : in_chap() ? "authentication failed: compare username and password with the CHAP user and "
+                    "secret on the target, and see that it has an outgoing user for username_in "
+                    "and password_in"
+                  : "the target refuses CHAP, by which it must prove who it is: set CHAP up on the "
+                    "target, or remove username_in and password_in here";
+  return {ErrorCode::permission_denied, sentence};
 }
 
 Result<Login::Progress> Login::take_redirect() {
@@ -278,9 +305,14 @@ Result<Login::Progress> Login::take_redirect() {
               describe_login_status(status_).message + " but it does not say where to");
 }
 
-std::string Login::describe_chap() const {
+std::string Login::describe_chap(const Error& why) const {
   if (!in_chap()) {
     return "";
+  }
+  // One of all that there are: which ones may be offered was not the matter.
+  if (why.code == ErrorCode::permission_denied && chap_->algorithm() &&
+      options_.chap.algorithms.empty()) {
+    return fmt::format("CHAP with {}", to_string(*chap_->algorithm()));
   }
   std::string list;
   for (const ChapAlgorithm algorithm : chap_->offered()) {

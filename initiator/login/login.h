@@ -62,8 +62,9 @@ class Login {
   }
   // After complete: the target has asked for CHAP.
   [[nodiscard]] bool used_chap() const { return chap_.has_value(); }
-  // The same for a message, with what was offered: it names chap_algs.
-  [[nodiscard]] std::string describe_chap() const;
+  // The same for a message about this error; where what was offered can be the reason, it names
+  // chap_algs.
+  [[nodiscard]] std::string describe_chap(const Error& why) const;
   // After an error: the target, or what it says, is the reason; else it could not do it just now.
   [[nodiscard]] bool refused() const { return refused_; }
 
@@ -79,6 +80,7 @@ class Login {
   [[nodiscard]] Result<void> take_text();
   [[nodiscard]] std::string_view chosen_auth_method(std::string_view list) const;
   [[nodiscard]] Result<void> take_auth_method(std::string_view list);
+  [[nodiscard]] Error that_authentication_failed() const;
   [[nodiscard]] Result<Progress> take_redirect();
   [[nodiscard]] Result<Progress> advance(const LoginResponsePdu& response);
   [[nodiscard]] bool authenticated() const;

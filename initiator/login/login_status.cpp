@@ -17,9 +17,7 @@ constexpr std::array kStatuses = {
     LoginStatus{0x0200, ErrorCode::protocol,
                 "the target calls the login wrong without saying why; its log should say more"},
     LoginStatus{kAuthenticationFailed, ErrorCode::permission_denied,
-                "authentication failed: compare the CHAP user name and secret on both sides "
-                "(authmethod, username, password), or allow this initiator without authentication "
-                "on the target"},
+                "authentication failed: compare the CHAP users and secrets of both sides"},
     LoginStatus{0x0202, ErrorCode::permission_denied,
                 "the target does not allow this initiator; add its name to the target's access "
                 "list: INITIATOR"},

@@ -225,7 +225,8 @@ void Session::leave_connection(Error why) {
     ++statistics_.login_failures;
   }
   const std::chrono::seconds time2wait{negotiated_.default_time2wait};
-  if (!redirects_.redirected() && !stopping_ && backoff_.ended(reactor_.now(), was_up, time2wait)) {
+  if (!redirects_.redirected() && !stopping_ && backoff_.ended(reactor_.now(), was_up, time2wait) &&
+      why.code != ErrorCode::permission_denied) {  // of another algorithm of CHAP, and says it all
     why = backoff_.that_it_keeps_ending(why, where());
   }
   log_failure(why);

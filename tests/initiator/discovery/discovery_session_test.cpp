@@ -504,7 +504,7 @@ TEST_F(DiscoverySessionTest, ClimbsTheLadderOfChapAlgorithms) {
   }
 }
 
-TEST_F(DiscoverySessionTest, AWrongSecretEndsItWithASentenceThatNamesTheAlgorithms) {
+TEST_F(DiscoverySessionTest, AWrongSecretEndsItWithASentenceThatNamesTheOptionsOfDiscovery) {
   options.chap.username = "finder";
   options.chap.password = "discovery-secret";
   start();
@@ -517,7 +517,8 @@ TEST_F(DiscoverySessionTest, AWrongSecretEndsItWithASentenceThatNamesTheAlgorith
   const std::string sentence = error();
   EXPECT_THAT(sentence, HasSubstr("discovery at san1:3260 failed: 10.0.0.1:3260: the login failed: "
                                   "authentication failed"));
-  EXPECT_THAT(sentence, HasSubstr("chap_algs"));
+  EXPECT_THAT(sentence, HasSubstr("discovery.sendtargets.auth.username"));
+  EXPECT_THAT(sentence, HasSubstr("(CHAP with SHA3-256)"));
   EXPECT_THAT(sentence, Not(HasSubstr("discovery-secret")));
 }
 

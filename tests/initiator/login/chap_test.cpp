@@ -143,10 +143,14 @@ TEST(ChapOptions, RefusesSecretWithoutItsName) {
 TEST(ChapOptions, RefusesNameWithoutItsSecret) {
   ChapOptions options = one_way();
   options.password.clear();
-  EXPECT_FALSE(check_chap_options(options));
+  auto checked = check_chap_options(options);
+  ASSERT_FALSE(checked);
+  EXPECT_EQ(checked.error().message, "username is set, and there is no password for it");
   options = mutual();
   options.password_in.clear();
-  EXPECT_FALSE(check_chap_options(options));
+  checked = check_chap_options(options);
+  ASSERT_FALSE(checked);
+  EXPECT_EQ(checked.error().message, "username_in is set, and there is no password_in for it");
 }
 TEST(ChapOptions, RefusesTargetThatProvesItselfWithoutUs) {
   ChapOptions options = mutual();
@@ -286,8 +290,10 @@ TEST_F(ChapExchangeTest, RefusesTargetWithAnotherSecret) {
 
 TEST_F(ChapExchangeTest, RefusesTargetWithAnotherName) {
   ASSERT_TRUE(challenge_us());
-  EXPECT_FALSE(
-      say({{"CHAP_N", "other"}, {"CHAP_R", answer_to_ours(ChapAlgorithm::sha256, kTargetSecret)}}));
+  const auto result =
+      say({{"CHAP_N", "other"}, {"CHAP_R", answer_to_ours(ChapAlgorithm::sha256, kTargetSecret)}});
+  ASSERT_FALSE(result);
+  EXPECT_THAT(result.error().message, HasSubstr("by another name than username_in"));
 }
 
 TEST_F(ChapExchangeTest, RefusesTargetThatProvesNothing) {
@@ -525,6 +531,20 @@ class ChapLoginTest : public ::testing::Test {
     encode(response, BhsBuffer{header});
     return fresh.receive(BhsBytes{header}, data);
   }
+  // 0x0201, to the login so far.
+  static std::string refusal_of(Login& refused) {
+    std::vector<std::byte> bytes;
+    refused.next_request(bytes);
+    LoginResponsePdu response;
+    response.status_class = 2;
+    response.status_detail = 1;
+    response.initiator_task_tag = 1;
+    std::array<std::byte, kBhsBytes> header;
+    encode(response, BhsBuffer{header});
+    const auto progress = refused.receive(BhsBytes{header}, {});
+    EXPECT_FALSE(progress);
+    return progress ? "" : progress.error().message;
+  }
   // Up to our answer to the target's challenge.
   void until_answered() {
     ask();
@@ -604,6 +624,37 @@ TEST_F(ChapLoginTest, OfAListOfMethodsTheFirstThatWasOffered) {
     EXPECT_EQ(fresh.in_chap(), one.chap) << one.method;
     EXPECT_THAT(fresh.tolerated(), HasSubstr("AuthMethod with a list"));
   }
+}
+
+// The target says only that it failed.
+TEST_F(ChapLoginTest, ARefusalNamesTheOptionsThatItCanBeAbout) {
+  constexpr const char* kOneWay =
+      "authentication failed: compare username and password with the CHAP user and secret on the "
+      "target";
+  until_answered();
+  EXPECT_EQ(refusal_of(login), kOneWay + std::string(", and see that it has an outgoing user for "
+                                                     "username_in and password_in"));
+  Login at_once{options, 1, 1};
+  EXPECT_EQ(refusal_of(at_once),
+            "the target refuses CHAP, by which it must prove who it is: set CHAP up on the target, "
+            "or remove username_in and password_in here");
+  options.chap = one_way();
+  Login of_one_way{options, 1, 1};
+  EXPECT_EQ(refusal_of(of_one_way), kOneWay);
+  Login of_discovery{options, 1, 1, usable_chap_algorithms(options.chap), SessionType::discovery};
+  EXPECT_EQ(refusal_of(of_discovery),
+            kOneWay + std::string(" (here username is discovery.sendtargets.auth.username, and so "
+                                  "on)"));
+  options.chap = {};
+  constexpr const char* kNone =
+      "the target wants authentication, and none is set up here: set username and password (CHAP) "
+      "in the configuration file, or allow this initiator without authentication on the target";
+  Login without{options, 1, 1};
+  EXPECT_EQ(refusal_of(without), kNone);
+  Login that_is_asked{options, 1, 1};
+  const auto asked = answer_first(that_is_asked, "AuthMethod=CHAP");
+  ASSERT_FALSE(asked);
+  EXPECT_EQ(asked.error().message, kNone);
 }
 
 TEST_F(ChapLoginTest, RefusesAListOfMethodsThatWereNotOffered) {

@@ -854,7 +854,7 @@ TEST_F(LoginTest, RefusedLoginsSayWhatToFix) {
       {0x0101, "moved temporarily"},
       {0x0102, "moved permanently"},
       {0x0200, "its log"},
-      {0x0201, "compare the CHAP user name and secret"},
+      {0x0201, "set username and password (CHAP)"},
       {0x0202, "access list"},
       {0x0203, "check the IQN"},
       {0x0204, "take the portal out of the configuration"},

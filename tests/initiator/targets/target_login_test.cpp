@@ -95,7 +95,7 @@ TEST_F(TgtLoginTest, WrongSecretWithTheDefaultAlgorithmsIsSaidSo) {
   options.chap.password = "another-secret-1";
   connect(tgt.port());
   ASSERT_TRUE(run_until([this] { return session->statistics().login_failures == 6; }));
-  EXPECT_THAT(session->last_error().message, HasSubstr("chap_algs"));
+  EXPECT_THAT(session->last_error().message, HasSubstr("compare username and password"));
   options.chap.password = "initiator-secret";
   connect(tgt.port());
   ASSERT_TRUE(logged_in()) << session->last_error().message;
@@ -107,7 +107,7 @@ TEST_F(TgtLoginTest, WrongSecretOfOursIsSaidSo) {
   options.chap.algorithms = {ChapAlgorithm::md5};
   connect(tgt.port());
   ASSERT_TRUE(fails());
-  EXPECT_THAT(session->last_error().message, HasSubstr("compare the CHAP user name and secret"));
+  EXPECT_THAT(session->last_error().message, HasSubstr("compare username and password"));
 }
 
 TEST_F(TgtLoginTest, MissingSecretIsSaidSo) {
@@ -115,7 +115,20 @@ TEST_F(TgtLoginTest, MissingSecretIsSaidSo) {
   options.chap = {};
   connect(tgt.port());
   ASSERT_TRUE(fails());
-  EXPECT_THAT(session->last_error().message, HasSubstr("CHAP"));
+  EXPECT_THAT(session->last_error().message, HasSubstr("set username and password (CHAP)"));
+}
+
+// tgt refuses the initiator that asks for a proof.
+TEST_F(TgtLoginTest, ATargetWithoutAnOutgoingUserIsSaidToNeedOne) {
+  ASSERT_NO_FATAL_FAILURE(demand_chap());
+  ASSERT_TRUE(tgt.administer(
+      {"--mode", "account", "--op", "unbind", "--tid", "1", "--user", "array", "--outgoing"}));
+  options.chap.username_in = "array";
+  options.chap.password_in = "the-target-secret";
+  options.chap.algorithms = {ChapAlgorithm::md5};
+  connect(tgt.port());
+  ASSERT_TRUE(fails());
+  EXPECT_THAT(session->last_error().message, HasSubstr("outgoing user for username_in"));
 }
 
 TEST_F(TgtLoginTest, WrongSecretOfTheTargetsIsSaidSo) {
