@@ -333,8 +333,8 @@ Result<std::string> parse_written_wwid(std::string_view value) {
 }
 
 Result<bool> parse_shared(std::string_view value) {
-  if (value == "yes" || value == "no") {
-    return value == "yes";
+  if (const auto shared = parse_yes_no(value)) {
+    return *shared;
   }
   return tl::unexpected(invalid("shared is neither yes nor no"));
 }
@@ -574,6 +574,12 @@ bool add_target_name(std::string name, std::string& first, std::vector<std::stri
 bool is_alias(std::string_view text) {
   return !text.empty() && text.size() <= kMaxAliasBytes && !is_target_name_type(text) &&
          std::all_of(text.begin(), text.end(), is_host_character);
+}
+
+std::optional<bool> parse_yes_no(std::string_view text) {
+  const bool yes = equal_text(text, "yes") || equal_text(text, "true");
+  return yes || equal_text(text, "no") || equal_text(text, "false") ? std::optional(yes)
+                                                                    : std::nullopt;
 }
 
 Result<Portal> parse_portal(std::string_view text) {

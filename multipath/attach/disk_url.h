@@ -78,6 +78,8 @@ inline constexpr std::uint16_t kMaxLun = 16383;  // see encode_lun()
 [[nodiscard]] bool add_target_name(std::string name, std::string& first,
                                    std::vector<std::string>& others);
 [[nodiscard]] bool is_alias(std::string_view text);
+// "yes", "no", "true" or "false" in any letters; nothing: none of these.
+[[nodiscard]] std::optional<bool> parse_yes_no(std::string_view text);
 [[nodiscard]] Result<PathGroupingPolicy> parse_path_grouping_policy(std::string_view text);
 [[nodiscard]] Result<PathSelectorKind> parse_path_selector(std::string_view text);
 // Of a LUN, as MultipathSnapshot::wwid has it; hexadecimal digits in either case, and a byte that

@@ -29,13 +29,17 @@ std::string wanted(std::string_view words) {
 }
 
 std::string described(const ConfigOption& option) {
-  std::string text = option.kind == ConfigOption::Kind::text ? wanted(option.words)
-                     : option.least == option.most           ? option.shown(option.least)
-                     : option.kind == ConfigOption::Kind::yes_no
-                         ? "yes or no"
+  std::string text = option.kind == ConfigOption::Kind::text     ? wanted(option.words)
+                     : option.least == option.most               ? option.shown(option.least)
+                     : option.kind == ConfigOption::Kind::yes_no ? "yes or no"
+                     : !option.words.empty()
+                         ? std::string(option.words)
                          : option.shown(option.least) + " to " + option.shown(option.most);
   if (option.kind == ConfigOption::Kind::seconds) {
     text += " seconds";
+  }
+  if (option.required) {
+    text += ", must be given";
   }
   const auto by_default = option.default_value();
   return by_default ? text + ", default " + option.shown(*by_default) : text;
@@ -70,6 +74,8 @@ std::vector<std::string> configuration_help() {
     }
     listed |= group.sections;
   }
+  lines.emplace_back(
+      "yes and no are written true and false, or in quotes: \"Yes\", \"No\", \"yes\", \"no\".");
   lines.emplace_back(
       "= is the option's name in iscsid.conf, in quotes. See iscsi-blkback.toml(5).");
   return lines;

@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "base/ascii_case.h"
 #include "base/decimal.h"
 #include "base/log.h"
 #include "base/split.h"
@@ -27,9 +28,6 @@ constexpr Word<RrWeight> kRrWeights[] = {{"uniform", RrWeight::uniform},
 constexpr Word<NoSpacePolicy> kNoSpacePolicies[] = {{"hold", NoSpacePolicy::hold},
                                                     {"fail", NoSpacePolicy::fail}};
 constexpr Word<bool> kGrows[] = {{"grow_only", true}, {"never", false}};
-constexpr Word<PortalGroupFences> kPortalGroupFences[] = {{"Yes", PortalGroupFences::yes},
-                                                          {"No", PortalGroupFences::no},
-                                                          {"Trial", PortalGroupFences::trial}};
 // Of features, and the options that they set. multipathd takes the last one out as well, for an
 // option that a LUN needs nobody to set.
 constexpr Word<const char*> kFeatures[] = {{"queue_if_no_path", "no_path_retry"},
@@ -138,14 +136,15 @@ WrittenNoPathRetry no_path_retry_of(const ConfigEntry& entry) {
 }
 
 PortalGroupFences portal_group_fences_of(const ConfigEntry& entry) {
-  if (entry.value->is_boolean()) {
-    return yes_no_of(entry) ? PortalGroupFences::yes : PortalGroupFences::no;
+  const auto text = entry.value->value<std::string_view>();
+  if (text && equal_text(*text, "trial")) {
+    return PortalGroupFences::trial;
   }
-  const auto fences = named<kPortalGroupFences>(entry.value->value_or(std::string_view{}));
+  const auto fences = text ? parse_yes_no(*text) : entry.value->value_exact<bool>();
   if (!fences) {
     entry.refuse("{} must be true, false, \"Yes\", \"No\" or \"Trial\"", entry.name);
   }
-  return fences.value_or(PortalGroupFences::no);
+  return fences.value_or(false) ? PortalGroupFences::yes : PortalGroupFences::no;
 }
 
 // A string is the option of that name, or a table has that and others.
@@ -474,7 +473,9 @@ constexpr const char* kChapList =
     "must be a list of SHA3-256, SHA256, SHA1 and MD5, the first choice first, like "
     "\"SHA256,MD5\"";
 constexpr const char* kChapOrNone = "must be \"None\" or \"CHAP\"";
-constexpr const char* kFilled = "must not be empty";
+constexpr const char* kUser = "must have 1 to 255 characters";
+constexpr const char* kSecret = "must have 12 to 255 characters";
+static_assert(kMaxChapNameBytes == 255 && kMinChapSecretBytes == 12 && kMaxChapSecretBytes == 255);
 constexpr const char* kDigests = "must be \"None\", \"CRC32C\", \"CRC32C,None\" or \"None,CRC32C\"";
 constexpr const char* kAlias = "must have 1 to 255 bytes and no control character";
 constexpr const char* kFolder = "must be an absolute path of at most 80 bytes";
@@ -534,17 +535,17 @@ constexpr ConfigOption kOptions[] = {
         1, kMaxSessionsPerPortal).iscsid(kNodeSession),
     text<&named<kSaysNoChap>, &ConfigDraft::chap_off>("authmethod", kChapOrNone).iscsid(kAuth),
     text<&chap_list, kChap, &Chap::algorithms>("chap_algs", kChapList).iscsid(kAuth),
-    text<&is_filled, kChap, &Chap::username>("username", kFilled).iscsid(kAuth),
-    text<&is_filled, kChap, &Chap::password>("password", kFilled).iscsid(kAuth),
-    text<&is_filled, kChap, &Chap::username_in>("username_in", kFilled).iscsid(kAuth),
-    text<&is_filled, kChap, &Chap::password_in>("password_in", kFilled).iscsid(kAuth),
+    text<&is_filled, kChap, &Chap::username>("username", kUser).iscsid(kAuth),
+    text<&is_filled, kChap, &Chap::password>("password", kSecret).iscsid(kAuth),
+    text<&is_filled, kChap, &Chap::username_in>("username_in", kUser).iscsid(kAuth),
+    text<&is_filled, kChap, &Chap::password_in>("password_in", kSecret).iscsid(kAuth),
     text<&named<kSaysNoChap>, &ConfigDraft::discovery_chap_off>("discovery.sendtargets.auth.authmethod",
         kChapOrNone),
     text<&chap_list, kFound, &Chap::algorithms>("discovery.sendtargets.auth.chap_algs", kChapList),
-    text<&is_filled, kFound, &Chap::username>("discovery.sendtargets.auth.username", kFilled),
-    text<&is_filled, kFound, &Chap::password>("discovery.sendtargets.auth.password", kFilled),
-    text<&is_filled, kFound, &Chap::username_in>("discovery.sendtargets.auth.username_in", kFilled),
-    text<&is_filled, kFound, &Chap::password_in>("discovery.sendtargets.auth.password_in", kFilled),
+    text<&is_filled, kFound, &Chap::username>("discovery.sendtargets.auth.username", kUser),
+    text<&is_filled, kFound, &Chap::password>("discovery.sendtargets.auth.password", kSecret),
+    text<&is_filled, kFound, &Chap::username_in>("discovery.sendtargets.auth.username_in", kUser),
+    text<&is_filled, kFound, &Chap::password_in>("discovery.sendtargets.auth.password_in", kSecret),
     // iscsiadm's interfaces
     way<&interfaces_of, &PortalOptions::interfaces>("interfaces",
         "a list of names, or of tables with iface. and its parts"),
@@ -579,9 +580,10 @@ constexpr ConfigOption kOptions[] = {
     seconds<&OfSession::command_timeout>("command_timeout", 0),
     yes_no<&Multipath::exclusive_luns>("exclusive_luns"),
     yes_no<&Multipath::shared>("shared"),
-    number<&read_sector_size, &DiskOptions::sector_size>("sector_size", Kind::whole, 512, 4096),
+    number<&read_sector_size, &DiskOptions::sector_size>("sector_size",
+        Kind::whole, 512, 4096).said("512 or 4096"),
     text<&portal_group_fences_of, &Policies::portal_group_fences>("portal_group_fences",
-        "Yes, No or Trial").in(kOfPaths),
+        "yes, no or \"trial\"").in(kOfPaths),
     yes_no<&Multipath::redirected_login_fences>("redirected_login_fences"),
     seconds<&OfSession::tcp_user_timeout>("tcp_user_timeout"),
     seconds<&OfSession::relogin_backoff_min>("relogin_backoff_min", 10),
@@ -591,8 +593,8 @@ constexpr ConfigOption kOptions[] = {
     seconds<&Multipath::quiesce_time>("quiesce_time", 0),
     seconds<&Multipath::fence_settle_time>("fence_settle_time"),
     // [luns.ALIAS] alone
-    special("target", &read_targets, "a target name, or a list of up to 8").in(kOfLuns),
-    whole<&ConfiguredLun::lun>("lun", 0, kMaxLun).in(kOfLuns),
+    special("target", &read_targets, "a target name, or a list of up to 8").in(kOfLuns).wanted(),
+    whole<&ConfiguredLun::lun>("lun", 0, kMaxLun).in(kOfLuns).wanted(),
     way<&portals_of, &ConfiguredLun::portals>("portals", "as at the top").in(kOfLuns),
     text<&parse_wwid, &Multipath::wwid>("wwid",
         "as iscsi-blkctl ll or scsi_id shows it").in(kOfLuns),
@@ -668,7 +670,7 @@ std::optional<std::int64_t> ConfigOption::default_value() const {
   Configuration top;
   ConfigDraft draft({}, kAtTop, "");
   draft.top = &top;
-  return number_in == nullptr ? std::nullopt : number_in(draft);
+  return number_in == nullptr || required ? std::nullopt : number_in(draft);
 }
 
 std::span<const ConfigOption> config_options() {

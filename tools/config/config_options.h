@@ -94,7 +94,8 @@ struct ConfigOption {
   std::string_view name;  // as multipath.conf or RFC 7143 have it
   Kind kind;
   Store* store;  // reads the value and puts it where it belongs
-  // What a text is or must be: "must be A or B", or "A or B" where the value says it by itself.
+  // What a text is or must be: "must be A or B", or "A or B" where the value says it by itself. Of a
+  // number that is not any from least to most: which ones.
   std::string_view words = {};
   std::int64_t least = 0;  // of a number; of seconds: in milliseconds
   std::int64_t most = 0;   // likewise; 0: of a text
@@ -109,6 +110,8 @@ struct ConfigOption {
   std::string_view iscsid_prefix = {};
   std::string_view iscsid_key = {};
 
+  bool required = false;  // where it may stand it must
+
   // The row with these.
   [[nodiscard]] constexpr ConfigOption in(unsigned where) const {
     ConfigOption option = *this;
@@ -120,6 +123,16 @@ struct ConfigOption {
     ConfigOption option = *this;
     option.iscsid_prefix = prefix;
     option.iscsid_key = key.empty() ? name : key;
+    return option;
+  }
+  [[nodiscard]] constexpr ConfigOption said(std::string_view what) const {
+    ConfigOption option = *this;
+    option.words = what;
+    return option;
+  }
+  [[nodiscard]] constexpr ConfigOption wanted() const {
+    ConfigOption option = *this;
+    option.required = true;
     return option;
   }
   [[nodiscard]] bool is_called(std::string_view text) const;  // by either name

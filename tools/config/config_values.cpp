@@ -147,11 +147,11 @@ bool yes_no_of(const ConfigEntry& entry) {
   if (!entry.value->is_string()) {
     entry.refuse_type("true, false, \"Yes\" or \"No\"");
   }
-  const std::string text = text_of(entry);
-  if (text != "Yes" && text != "No") {
+  const auto value = parse_yes_no(text_of(entry));
+  if (!value) {
     entry.refuse("{} must be true, false, \"Yes\" or \"No\"", entry.name);
   }
-  return text == "Yes";
+  return value.value_or(false);
 }
 
 std::string iscsi_name_of(const ConfigEntry& entry) {

@@ -77,7 +77,7 @@ struct ConfigEntry {
 [[nodiscard]] std::chrono::milliseconds seconds_of(const ConfigEntry& entry,
                                                    std::chrono::milliseconds least,
                                                    std::chrono::milliseconds most);
-// true and false, or "Yes" and "No" as in iscsid.conf.
+// true and false, "Yes" and "No" as in iscsid.conf, or "yes" and "no" as in multipath.conf.
 [[nodiscard]] bool yes_no_of(const ConfigEntry& entry);
 // A string that is an iSCSI name.
 [[nodiscard]] std::string iscsi_name_of(const ConfigEntry& entry);

@@ -450,6 +450,10 @@ TEST(DiskUrl, MayBeShared) {
   EXPECT_FALSE(parsed("iscsi:a").settings.shared);
   EXPECT_EQ(parsed("iscsi:a?shared=yes").settings.shared, true);
   EXPECT_EQ(parsed("iscsi:a?shared=no").settings.shared, false);
+  EXPECT_EQ(parsed("iscsi:a?shared=Yes").settings.shared, true) << "as in the configuration file";
+  EXPECT_EQ(parsed("iscsi:a?shared=No").settings.shared, false);
+  EXPECT_EQ(parsed("iscsi:a?shared=true").settings.shared, true);
+  EXPECT_EQ(parsed("iscsi:a?shared=false").settings.shared, false);
   EXPECT_THAT(refusal("iscsi:a?shared=1"), HasSubstr("shared is neither yes nor no"));
 }
 

@@ -160,8 +160,48 @@ TEST(ConfigHelp, ListsEachOptionWithItsBoundsDefaultAndOldName) {
   EXPECT_THAT(lines, Contains("   log_level             error, warning, info or debug"));
   EXPECT_THAT(lines, Contains("   ImmediateData         yes or no, default yes"));
   EXPECT_THAT(lines, Contains("   MaxConnections        1"));
+  EXPECT_THAT(lines, Contains("   sector_size           512 or 4096, default 512"));
+  EXPECT_THAT(lines, Contains("   lun                   0 to 16383, must be given"));
+  EXPECT_THAT(
+      lines,
+      Contains("   target                a target name, or a list of up to 8, must be given"));
+  EXPECT_THAT(lines, Contains("   username              1 to 255 characters"));
+  EXPECT_THAT(lines, Contains("   password_in           12 to 255 characters"));
+  EXPECT_THAT(lines, Contains("   discovery.sendtargets.auth.password 12 to 255 characters"));
   EXPECT_THAT(lines, Contains("   reservation_key       hexadecimal number like \"0x5a00\" of 1 to "
                               "6 digits, not all 0"));
+}
+
+// What a row says may be written is taken, and by the disk line as well.
+TEST(ConfigHelp, YesAndNoAreTakenInEitherSpelling) {
+  for (const auto& [written, value] : std::map<std::string, bool>{{"true", true},
+                                                                  {"false", false},
+                                                                  {"'Yes'", true},
+                                                                  {"'No'", false},
+                                                                  {"'yes'", true},
+                                                                  {"'no'", false},
+                                                                  {"'YES'", true},
+                                                                  {"'true'", true},
+                                                                  {"'false'", false}}) {
+    const Configuration read =
+        accepted("[defaults]\nshared = " + written + "\nInitialR2T = " + written +
+                 "\nportal_group_fences = " + written + "\n");
+    EXPECT_EQ(read.multipath.shared, value) << written;
+    EXPECT_EQ(read.session.initial_r2t, value) << written;
+    EXPECT_EQ(read.multipath.portal_group_fences,
+              value ? PortalGroupFences::yes : PortalGroupFences::no)
+        << written;
+  }
+  EXPECT_EQ(accepted("[defaults]\nportal_group_fences = 'trial'\n").multipath.portal_group_fences,
+            PortalGroupFences::trial);
+  for (const char* wrong : {"'on'", "'y'", "1", "''", "'Yes '"}) {
+    EXPECT_THAT(refusal(std::string("[defaults]\nshared = ") + wrong + "\n"),
+                HasSubstr("must be true, false, \"Yes\" or \"No\""))
+        << wrong;
+    EXPECT_THAT(refusal(std::string("[defaults]\nportal_group_fences = ") + wrong + "\n"),
+                HasSubstr("must be true, false, \"Yes\", \"No\" or \"Trial\""))
+        << wrong;
+  }
 }
 
 }  // namespace

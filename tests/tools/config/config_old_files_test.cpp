@@ -305,7 +305,7 @@ TEST(OldValues, OnesThatMeanSomethingElseThereAreRefused) {
   for (const char* line :
        {"no_path_retry = -1", "no_path_retry = 1.5", "no_path_retry = 'Queue'", "failback = -1",
         "failback = 1.5", "failback = '10s'", "polling_interval = 0", "polling_interval = '5'",
-        "rr_min_io = 0", "cmds_max = '64k'", "FirstBurstLength = '256k'", "InitialR2T = 'no'",
+        "rr_min_io = 0", "cmds_max = '64k'", "FirstBurstLength = '256k'", "InitialR2T = 'off'",
         "HeaderDigest = 'crc32c'", "authmethod = 'chap'", "path_selector = ''"}) {
     EXPECT_NE(refusal(std::string("[defaults]\n") + line + "\n"), "accepted") << line;
   }
