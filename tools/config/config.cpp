@@ -15,6 +15,7 @@
 #include "multipath/attach/disk_url.h"
 #include "tools/config/config_options.h"
 #include "tools/config/config_reader.h"
+#include "tools/config/toml_mistake.h"
 
 namespace iscsi_blkback {
 namespace {
@@ -79,9 +80,6 @@ Result<std::string> screened(std::string_view text, const std::string& name) {
   return result;
 }
 
-constexpr std::array<std::string_view, 3> kNotToml = {"saw '['", "saw '{'",
-                                                      "could not determine value type"};
-
 bool has_secrets(const Configuration& configuration) {
   bool found = false;
   for_each_options(configuration, [&](const DiskOptions& options) {
@@ -104,16 +102,13 @@ Result<Configuration> parse_configuration(std::string_view text, const std::stri
   }
   const toml::parse_result parsed = toml::parse(*safe, std::string_view{});
   if (parsed.failed()) {
-    const std::string_view why = parsed.error().description();
-    // As iscsid.conf and multipath.conf write: node.conn[0]..., startup = manual, defaults {
-    const bool is_other = std::any_of(kNotToml.begin(), kNotToml.end(), [&](std::string_view sign) {
-      return why.find(sign) != std::string_view::npos;
-    });
+    const toml::source_position at = parsed.error().source().begin;
+    const std::vector<std::string_view> lines = split(*safe, '\n');
+    const TomlMistake mistake = explain_toml_mistake(
+        at.line >= 1 && at.line <= lines.size() ? lines[at.line - 1] : std::string_view(),
+        at.column, parsed.error().description());
     return fail(ErrorCode::invalid_argument,
-                fmt::format("{}:{}: {}{}", name, parsed.error().source().begin.line, why,
-                            is_other ? "; this file is TOML: texts, and names with brackets, stand "
-                                       "in quotation marks, and a section begins with [NAME]"
-                                     : ""));
+                fmt::format("{}:{}:{}: {}", name, at.line, mistake.column, mistake.sentence));
   }
   return read_document(parsed.table(), name);
 }

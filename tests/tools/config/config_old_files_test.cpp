@@ -247,10 +247,14 @@ TEST(OldLinesAtTheTop, AreRefusedWithThePlaceWhereTheyBelongOrTheirReason) {
     EXPECT_THAT(refusal(text), HasSubstr("has no meaning here: ")) << text;
   }
   EXPECT_THAT(refusal("node.frobnicate = 1\n"), HasSubstr("node is not an option of this file"));
-  for (const char* text : {"node.conn[0].timeo.login_timeout = 15\n", "node.startup = manual\n",
-                           "defaults {\n  polling_interval 5\n}\n"}) {
-    EXPECT_THAT(refusal(text), HasSubstr("this file is TOML")) << text;
-  }
+  EXPECT_EQ(refusal("node.conn[0].timeo.login_timeout = 15\n"),
+            "c.toml:1:1: a name with brackets must stand in quotation marks: "
+            "\"node.conn[0].timeo.login_timeout\" = ...");
+  EXPECT_EQ(refusal("node.startup = manual\n"),
+            "c.toml:1:16: the text behind node.startup must stand in quotation marks: node.startup "
+            "= \"...\"");
+  EXPECT_EQ(refusal("defaults {\n  polling_interval 5\n}\n"),
+            "c.toml:1:1: a section begins with [NAME], and has no { and }");
 }
 
 // multipath.conf has it in a device's section.
