@@ -32,6 +32,15 @@ Error invalid(std::string sentence) {
 bool is_ascii_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
+// What is wrong may be a secret at a wrong place: of several parts the sentence tells which one it
+// is, and not what stands there.
+Error in_part(Error error, const char* part, std::size_t number, bool is_only) {
+  if (!is_only) {
+    error.message += fmt::format(" ({} {} of the target)", part, number);
+  }
+  return error;
+}
+
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
@@ -143,8 +152,9 @@ Result<void> check_writing(const WrittenTarget& written) {
         invalid("a blank stands at the end of the target, and xl takes it for a part of it"));
   }
   const std::string_view body = written.target.substr(0, written.target.find('?'));
-  if (body.find(' ') != std::string_view::npos) {
-    return tl::unexpected(invalid("a blank stands in the target"));
+  if (const std::size_t blank = body.find(' '); blank != std::string_view::npos) {
+    return tl::unexpected(
+        invalid(fmt::format("a blank stands in the target, {} characters behind iscsi:", blank)));
   }
   return {};
 }
@@ -223,7 +233,8 @@ Result<std::string> parse_target_name(std::string_view text) {
 Result<std::uint16_t> parse_lun(std::string_view text) {
   const auto lun = parse_number<std::uint16_t>(text, 0, kMaxLun);
   if (!lun) {
-    return tl::unexpected(invalid(fmt::format("the LUN is not a number from 0 to {}", kMaxLun)));
+    return tl::unexpected(invalid(
+        fmt::format("the LUN, behind the last '/', is not a number from 0 to {}", kMaxLun)));
   }
   return *lun;
 }
@@ -250,7 +261,9 @@ Result<void> add_portal(std::vector<Portal>& portals, Portal portal) {
            same_iscsi_name(other.target_name, portal.target_name);
   };
   if (std::any_of(portals.begin(), portals.end(), is_it)) {
-    return tl::unexpected(invalid("a portal is named twice"));
+    return tl::unexpected(invalid(
+        fmt::format("the portal {}{} is named twice", portal.to_string(),
+                    portal.target_name.empty() ? std::string() : " of " + portal.target_name)));
   }
   if (portals.size() == kMaxPortalsPerDisk) {
     return tl::unexpected(
@@ -261,7 +274,8 @@ Result<void> add_portal(std::vector<Portal>& portals, Portal portal) {
 }
 
 // The comma is also what is before a portal group tag: as no host is a number, a number is one.
-Result<std::vector<Portal>> parse_portals(std::string_view text) {
+// before: portals that stand before these; is_only: there is no other list.
+Result<std::vector<Portal>> parse_portals(std::string_view text, std::size_t before, bool is_only) {
   std::vector<Portal> portals;
   bool may_have_tag = false;
   for (const std::string_view word : split(text, ',')) {
@@ -271,7 +285,8 @@ Result<std::vector<Portal>> parse_portals(std::string_view text) {
     }
     Result<Portal> portal = parse_portal(with_plain_zone(word));
     if (!portal) {
-      return tl::unexpected(portal.error());
+      return tl::unexpected(in_part(portal.error(), "portal", before + portals.size() + 1,
+                                    is_only && word.size() == text.size()));
     }
     if (auto added = add_portal(portals, std::move(*portal)); !added) {
       return tl::unexpected(added.error());
@@ -404,13 +419,14 @@ constexpr SettingKey kSettingKeys[] = {
     parsed_by<&parse_written_wwid, &Settings::wwid>("wwid"),
 };
 
-Error unknown_setting() {
+// number: of the setting, 1 is the first.
+Error unknown_setting(std::size_t number) {
   std::string known;
   for (const SettingKey& each : kSettingKeys) {
     const bool is_last = &each == std::end(kSettingKeys) - 1;
     known += (known.empty() ? "" : is_last ? " and " : ", ") + std::string(each.key);
   }
-  return invalid("a setting behind '?' is unknown; known are " + known);
+  return invalid(fmt::format("setting {} behind '?' is unknown; known are {}", number, known));
 }
 
 Result<DiskSettings> parse_settings(std::string_view query) {
@@ -423,14 +439,15 @@ Result<DiskSettings> parse_settings(std::string_view query) {
   for (const std::string_view item : split(query, '&')) {
     const std::size_t equals = item.find('=');
     if (equals == std::string_view::npos) {
-      return tl::unexpected(invalid("a setting behind '?' is not of the form key=value"));
+      return tl::unexpected(invalid(
+          fmt::format("setting {} behind '?' is not of the form key=value", seen.size() + 1)));
     }
     const std::string_view key = item.substr(0, equals);
     const std::string_view value = item.substr(equals + 1);
     const auto known = std::find_if(std::begin(kSettingKeys), std::end(kSettingKeys),
                                     [&](const SettingKey& each) { return each.key == key; });
     if (known == std::end(kSettingKeys)) {
-      return tl::unexpected(unknown_setting());
+      return tl::unexpected(unknown_setting(seen.size() + 1));
     }
     if (auto taken = known->take(*known, value, settings); !taken) {
       return tl::unexpected(taken.error());
@@ -462,9 +479,11 @@ Result<DiskUrl> parse_url_body(std::string_view text) {
   if (parts.size() > kMaxTargetNamesPerDisk) {
     return tl::unexpected(too_many_names());
   }
+  std::size_t number = 0;
   for (const std::string_view part : parts) {
+    ++number;
     const std::size_t name_at = part.find('/');
-    auto portals = parse_portals(part.substr(0, name_at));
+    auto portals = parse_portals(part.substr(0, name_at), target.portals.size(), parts.size() == 1);
     if (!portals) {
       return tl::unexpected(portals.error());
     }
@@ -477,7 +496,7 @@ Result<DiskUrl> parse_url_body(std::string_view text) {
     }
     auto name = parse_target_name(part.substr(name_at + 1));
     if (!name) {
-      return tl::unexpected(name.error());
+      return tl::unexpected(in_part(name.error(), "target name", number, parts.size() == 1));
     }
     if (target.portals.empty()) {
       target.target_name = *name;
@@ -504,13 +523,16 @@ Result<DiskUrl> parse_name_body(std::string_view text) {
   DiskUrl target;
   if (is_target_name_type(text)) {
     const std::size_t lun_at = text.rfind('/');
-    for (const std::string_view part : split(text.substr(0, lun_at), ';')) {
+    const auto parts = split(text.substr(0, lun_at), ';');
+    std::size_t number = 0;
+    for (const std::string_view part : parts) {
+      ++number;
       auto name = parse_target_name(part);
       if (!name) {
-        return tl::unexpected(name.error());
+        return tl::unexpected(in_part(name.error(), "target name", number, parts.size() == 1));
       }
-      if (!add_target_name(std::move(*name), target.target_name, target.other_target_names)) {
-        return tl::unexpected(invalid("a target name is given twice"));
+      if (!add_target_name(*name, target.target_name, target.other_target_names)) {
+        return tl::unexpected(invalid(fmt::format("the target name {} is given twice", *name)));
       }
       if (target.other_target_names.size() == kMaxTargetNamesPerDisk) {
         return tl::unexpected(too_many_names());
@@ -643,7 +665,7 @@ Result<DiskUrl> parse_disk_url(std::string_view params) {
   const std::string_view text = written->target;
   if (contains_secret(text)) {
     return tl::unexpected(
-        invalid("the target contains credentials, which the guest could read; "
+        invalid("the target contains credentials, which others could read there; "
                 "put them into the configuration file instead"));
   }
   if (params.size() > kMaxParamsBytes) {

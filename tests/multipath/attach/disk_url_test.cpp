@@ -301,6 +301,33 @@ TEST(DiskUrl, NoRefusalRepeatsWhatItWasGiven) {
   }
 }
 
+// So that it need not be repeated; what is right in itself is.
+TEST(DiskUrl, OfSeveralPartsARefusalTellsWhichOneItIsAbout) {
+  for (const WrongLine& line : {
+           WrongLine{"iscsi://h,i,H:3260/iqn.a:b/1", "the portal H:3260 is named twice"},
+           WrongLine{"iscsi://h/iqn.a:b;i,i/iqn.a:c/1", "the portal i:3260 is named twice"},
+           WrongLine{"iscsi://h/iqn.a:b;i/iqn.a:c;i/iqn.a:c/1",
+                     "the portal i:3260 of iqn.a:c is named twice"},
+           WrongLine{"iscsi://h,1,i:x/iqn.a:b/1", "from 1 to 65535 (portal 2 of the target)"},
+           WrongLine{"iscsi://h:x,i/iqn.a:b/1", "from 1 to 65535 (portal 1 of the target)"},
+           WrongLine{"iscsi://h,i/iqn.a:b;j:x/iqn.a:c/1", "(portal 3 of the target)"},
+           WrongLine{"iscsi://h/iqn.a:b;i/disk/1",
+                     "(RFC 7143 4.2.7) (target name 2 of the target)"},
+           WrongLine{"iscsi:iqn.a:b;iqn.a:c;disk/1", "(target name 3 of the target)"},
+           WrongLine{"iscsi:iqn.a:b;iqn.a:c;IQN.A:C/1", "the target name IQN.A:C is given twice"},
+           WrongLine{"iscsi:a?shared=yes&rr_min_oi=1",
+                     "setting 2 behind '?' is unknown; known are"},
+           WrongLine{"iscsi:a?shared=yes&&rr_min_io=1", "setting 2 behind '?' is not of the form"},
+           WrongLine{"iscsi:iqn.a: b/1",
+                     "a blank stands in the target, 6 characters behind iscsi:"},
+           WrongLine{"iscsi://h/iqn.a:b/x", "the LUN, behind the last '/', is not a number"},
+       }) {
+    EXPECT_THAT(refusal(line.params), HasSubstr(line.said)) << line.params;
+  }
+  EXPECT_THAT(refusal("iscsi://h:x/iqn.a:b/1"), Not(HasSubstr("portal 1")));
+  EXPECT_THAT(refusal("iscsi://h/disk/1"), Not(HasSubstr("target name 1")));
+}
+
 TEST(DiskUrl, RefusesAMissingLun) {
   EXPECT_THAT(refusal("iscsi://h/iqn.2009-02.com.example:d"), HasSubstr("LUN is missing"));
 }
@@ -474,7 +501,7 @@ TEST(DiskUrl, RefusesAnUnknownNoPathRetry) {
 }
 
 TEST(DiskUrl, RefusesAPathCheckerWhichTheConfigurationFileHas) {
-  EXPECT_THAT(refusal("iscsi:a?path_checker=tur"), HasSubstr("a setting behind '?' is unknown"));
+  EXPECT_THAT(refusal("iscsi:a?path_checker=tur"), HasSubstr("setting 1 behind '?' is unknown"));
 }
 
 TEST(DiskUrl, Wwid) {
