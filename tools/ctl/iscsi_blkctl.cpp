@@ -3,6 +3,7 @@
 // to look up a name.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -13,6 +14,7 @@
 
 #include "base/core_dumps.h"
 #include "base/json_text.h"
+#include "multipath/attach/disk_url.h"
 #include "tools/config/config.h"
 #include "tools/ctl/status_client.h"
 #include "tools/ctl/status_text.h"
@@ -45,39 +47,57 @@ void complain(const std::string& sentence) {
   print_complaint("iscsi-blkctl", sentence);
 }
 
-// The service may have been started before the file was broken, so a broken file is no obstacle.
-std::string run_directory_of(const Arguments& arguments) {
+// The service may have been started before the file was broken, so a broken file is no obstacle; one
+// that was named and is not there is a slip of the pen.
+Result<std::string> run_directory_of(const Arguments& arguments) {
   if (!arguments.run_directory.empty()) {
     return arguments.run_directory;
   }
   const auto configuration = read_configuration(arguments.files);
-  if (!configuration) {
-    complain(configuration.error().message);
-    return Configuration{}.run_directory;
+  if (configuration) {
+    return configuration->run_directory;
   }
-  return configuration->run_directory;
+  if (configuration.error().code == ErrorCode::not_found) {
+    return fail(ErrorCode::invalid_argument, configuration.error().message);
+  }
+  complain(configuration.error().message);
+  return Configuration{}.run_directory;
 }
 
-// Complains and is nothing when nobody answers.
-std::optional<StatusOverview> ask(const std::string& run_directory) {
+// An error when nobody answers.
+Result<StatusOverview> ask(const std::string& run_directory) {
   const auto replies = ask_status(run_directory, kPatience);
   if (!replies) {
-    complain(replies.error().message);
-    return std::nullopt;
+    return tl::unexpected(replies.error());
   }
   StatusOverview overview = read_status(*replies);
   if (!overview.any_process) {
-    complain(
+    return fail(
+        ErrorCode::unavailable,
         fmt::format("no iscsi-blkback service is running (nobody answers in {})", run_directory));
-    return std::nullopt;
   }
   return overview;
 }
 
+int status_of(const Error& error) {
+  return error.code == ErrorCode::invalid_argument ? kUsage : kError;
+}
+
+// With --json a document says it, too.
+int give_up(const Error& error, bool json = false) {
+  complain(error.message);
+  if (json) {
+    nlohmann::json document;
+    document["error"] = error.message;
+    static_cast<void>(print_json("iscsi-blkctl", document));
+  }
+  return status_of(error);
+}
+
 int list(const Arguments& arguments) {
-  auto asked = ask(run_directory_of(arguments));
+  auto asked = run_directory_of(arguments).and_then(ask);
   if (!asked) {
-    return kError;
+    return give_up(asked.error(), arguments.json);
   }
   StatusOverview& overview = *asked;
   if (!arguments.name.empty()) {
@@ -86,7 +106,11 @@ int list(const Arguments& arguments) {
       overview.remarks.push_back(fmt::format("there is no disk {}", arguments.name));
     }
   }
-  const bool written = arguments.json ? print_json("iscsi-blkctl", topology_json(overview))
+  nlohmann::json document = topology_json(overview);
+  if (!overview.remarks.empty()) {
+    document["error"] = fmt::format("{}", fmt::join(overview.remarks, "; "));
+  }
+  const bool written = arguments.json ? print_json("iscsi-blkctl", document)
                                       : print_lines("iscsi-blkctl", topology_text(overview));
   for (const std::string& remark : overview.remarks) {
     complain(remark);
@@ -121,6 +145,26 @@ struct Order {
   std::chrono::milliseconds patience = kPatience;
 };
 
+// As the guests' processes check it (control_request.h): what is wrong is said whoever runs.
+Result<void> check_setting(const std::string& setting, const std::string& value) {
+  const auto checked = [](const auto& parsed) -> Result<void> {
+    return parsed ? Result<void>() : tl::unexpected(parsed.error());
+  };
+  if (setting == "no_path_retry") {
+    return checked(parse_no_path_retry(value));
+  }
+  if (setting == "path_selector") {
+    return checked(parse_path_selector(value));
+  }
+  if (setting == "path_grouping_policy") {
+    return checked(parse_path_grouping_policy(value));
+  }
+  return fail(ErrorCode::invalid_argument,
+              fmt::format("{} cannot be changed while a disk is in use; no_path_retry, "
+                          "path_selector and path_grouping_policy can",
+                          setting));
+}
+
 // disablequeueing, restorequeueing and set: "map NAME" or "maps", and then what to set. Complains
 // and is nothing when the words are others.
 std::optional<Order> setting_order(const std::string& command,
@@ -138,6 +182,10 @@ std::optional<Order> setting_order(const std::string& command,
   order.request["command"] = command;
   order.map = all ? std::string() : words[1];
   if (sets) {
+    if (auto right = check_setting(words[first_value], words[first_value + 1]); !right) {
+      complain(right.error().message);
+      return std::nullopt;
+    }
     order.request["setting"] = words[first_value];
     order.request["value"] = words[first_value + 1];
   }
@@ -154,6 +202,14 @@ std::optional<Order> path_order(const std::string& command, const std::vector<st
         fmt::format("{} is followed by \"path PORTAL map NAME\" or \"path PORTAL target IQN "
                     "map NAME\"",
                     command));
+    return std::nullopt;
+  }
+  auto right = parse_portal(words[1]).map([](const Portal&) {});
+  if (right && has_target) {
+    right = check_iscsi_name("the target name", words[3]);
+  }
+  if (!right) {
+    complain(right.error().message);
     return std::nullopt;
   }
   Order order;
@@ -174,17 +230,17 @@ int change(const Arguments& arguments, const std::string& command) {
   if (!order) {
     return kUsage;
   }
-  const std::string run_directory = run_directory_of(arguments);
-  const auto overview = ask(run_directory);
+  const auto run_directory = run_directory_of(arguments);
+  const auto overview = run_directory.and_then(ask);
   if (!overview) {
-    return kError;
+    return give_up(overview.error());
   }
   const std::vector<DiskStatusRow> disks = chosen(*overview, order->map);
   bool done = !disks.empty();
   for (const DiskStatusRow& disk : disks) {
     order->request["devid"] = disk.device_id();
     if (const auto answer = read_answer(
-            ask_guest(run_directory, disk.domain, json_text(order->request), order->patience));
+            ask_guest(*run_directory, disk.domain, json_text(order->request), order->patience));
         !answer) {
       complain(fmt::format("{}: {}", disk.device_name(), answer.error().message));
       done = false;
@@ -199,11 +255,14 @@ int run(int argc, char** argv) {
                "iscsi-blkctl");
   app.set_version_flag("--version", program_version("iscsi-blkctl"));
   app.require_subcommand(1);
-  app.add_option("-c,--config", arguments.files.configuration,
-                 "configuration file, for its run_directory")
-      ->capture_default_str();
+  const CLI::Option* config = app.add_option("-c,--config", arguments.files.configuration,
+                                             "configuration file, for its run_directory")
+                                  ->capture_default_str();
   app.add_option("-D,--run-directory", arguments.run_directory,
-                 "where the control sockets are, instead of what the configuration file says");
+                 "where the control sockets are, instead of what the configuration file says")
+      ->check([](const std::string& text) {
+        return is_run_directory(text) ? std::string{} : "must be an absolute path, and not long";
+      });
   CLI::App* ll = app.add_subcommand("ll", "list the disks with their paths, like multipath -ll");
   ll->add_flag("-j,--json", arguments.json, "print JSON, like multipathd show maps json");
   ll->add_option("NAME", arguments.name,
@@ -235,6 +294,7 @@ int run(int argc, char** argv) {
     complain(error.what());
     return kUsage;
   }
+  arguments.files.must_exist = config->count() != 0;
   for (const auto& [name, help] : changes) {
     if (app.got_subcommand(name)) {
       return change(arguments, name);

@@ -307,6 +307,47 @@ TEST_F(Ctl, ChangesThatMakeNoSenseAreOneSentence) {
   EXPECT_THAT(unknown.errors, HasSubstr("there is no disk nobody"));
 }
 
+// Whoever runs or does not, and whatever disks there are.
+TEST_F(Ctl, WhatIsWrongInTheCommandItselfIsSaidBeforeAnybodyIsAsked) {
+  for (const auto& [wrong, said] : std::vector<std::pair<const char*, const char*>>{
+           {"set map root no_path_retry soon", "no_path_retry is neither queue, fail"},
+           {"set maps path_selector best", "path_selector is none of round-robin"},
+           {"set maps path_grouping_policy best", "path_grouping_policy is none of failover"},
+           {"set map root path_timeout 5", "path_timeout cannot be changed while a disk is in use"},
+           {"add path 192.0.2.1:x map root", "port is not a number from 1 to 65535"},
+           {"del path 192.0.2.1 target disk map root", "the target name does not begin with iqn."},
+           {"-D '' ll", "must be an absolute path"},
+           {"-D run ll", "must be an absolute path"},
+       }) {
+    const CommandResult result = run_command("'" ISCSI_BLKBACK_CTL "' " + std::string(wrong));
+    EXPECT_EQ(result.exit_code, 2) << wrong;
+    EXPECT_THAT(result.errors, HasSubstr(said)) << wrong;
+    EXPECT_EQ(std::count(result.errors.begin(), result.errors.end(), '\n'), 1) << result.errors;
+  }
+}
+
+TEST_F(Ctl, AConfigurationThatWasNamedHasToBeThere) {
+  for (const char* command : {"ll", "disablequeueing maps"}) {
+    const CommandResult result =
+        run_command("'" ISCSI_BLKBACK_CTL "' -c '" + (folder_ / "none.toml") + "' " + command);
+    EXPECT_EQ(result.exit_code, 2) << command;
+    EXPECT_THAT(result.errors, HasSubstr("none.toml: No such file")) << command;
+  }
+}
+
+// As of lunex: "error" is what standard error has.
+TEST_F(Ctl, JsonSaysWhatHasFailed) {
+  const CommandResult nobody = ctl("ll --json");
+  EXPECT_EQ(nobody.exit_code, 1);
+  const std::string sentence = json::parse(nobody.output, nullptr, false).value("error", "");
+  EXPECT_EQ(nobody.errors, "iscsi-blkctl: " + sentence + "\n");
+  plays_service();
+  EXPECT_FALSE(json::parse(ctl("ll --json").output, nullptr, false).contains("error"));
+  const json other = json::parse(ctl("ll --json other").output, nullptr, false);
+  EXPECT_EQ(other.value("error", ""), "there is no disk other");
+  EXPECT_TRUE(other.contains("maps"));
+}
+
 TEST_F(Ctl, NoDiskOfThatNameIsAnError) {
   plays_service();
   plays_guest(5, guest_reply(5, map("root")));
