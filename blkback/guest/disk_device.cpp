@@ -215,12 +215,9 @@ void DiskDevice::on_ready(const Geometry& geometry, const LunNames& names) {
   if (phase_ != Phase::open) {
     return;
   }
-  if (geometry.logical_block_bytes < config_.sector_size) {
-    refuse(
-        fmt::format("the LUN has logical blocks of {} bytes, and its guest cannot be told that its "
-                    "sectors are larger: sector_size is {} (from {})",
-                    geometry.logical_block_bytes, config_.sector_size,
-                    place_of("sector_size", config_.places)));
+  if (const std::string trouble = sector_size_trouble(config_, geometry.logical_block_bytes);
+      !trouble.empty()) {
+    refuse(trouble);
     close(true);
     owner_.on_change();
     return;

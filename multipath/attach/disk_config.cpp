@@ -129,6 +129,17 @@ std::string with_places(const PolicyContradiction& contradiction, const SettingP
                      place_of(one, places), other, place_of(other, places));
 }
 
+std::string sector_size_trouble(const DiskOptions& options, std::uint32_t logical_block_bytes) {
+  if (logical_block_bytes >= options.sector_size) {
+    return {};
+  }
+  return fmt::format(
+      "the LUN has logical blocks of {} bytes, and no disk of it has larger sectors: sector_size "
+      "is "
+      "{} (from {})",
+      logical_block_bytes, options.sector_size, place_of("sector_size", options.places));
+}
+
 bool same_path(const ResolvedPortal& one, const ResolvedPortal& other) {
   const bool same_name = one.portal.host == other.portal.host &&
                          one.portal.port == other.portal.port && !one.portal.host.empty();

@@ -32,6 +32,11 @@ struct DiskConfig
                                                 const Configuration& configuration,
                                                 const std::string& name, bool read_only);
 
+// Why the LUN, with logical blocks of so many bytes, cannot be a disk with the sectors that these
+// options say; empty: it can.
+[[nodiscard]] std::string sector_size_trouble(const DiskOptions& options,
+                                              std::uint32_t logical_block_bytes);
+
 // Where a setting comes from, for a sentence.
 [[nodiscard]] std::string place_of(std::string_view setting, const SettingPlaces& places);
 

@@ -68,13 +68,35 @@ struct Arguments {
   LunexJobOptions job;
 };
 
-void complain(const std::string& sentence) {
+void remark(const std::string& sentence) {
   print_complaint("lunex", sentence);
 }
 
+// What has failed, which --json repeats.
+std::string& failures() {
+  static std::string sentences;
+  return sentences;
+}
+
+void complain(const std::string& sentence) {
+  remark(sentence);
+  failures() += (failures().empty() ? "" : "; ") + sentence;
+}
+
+// What has been found out, with what has failed.
+bool print_document(nlohmann::json document) {
+  if (!failures().empty()) {
+    document["error"] = failures();
+  }
+  return print_json("lunex", document);
+}
+
 // What was asked for could not be begun. The exit status.
-int complain(const Error& error) {
+int give_up(const Arguments& arguments, const Error& error) {
   complain(error.message);
+  if (arguments.json) {
+    static_cast<void>(print_document(nlohmann::json::object()));
+  }
   return error.code == ErrorCode::invalid_argument ? kUsage : kError;
 }
 
@@ -87,7 +109,7 @@ bool print_line(std::string_view line) {
 // Once what was asked for is known to be possible: before that, one sentence says why it is not.
 void tell_of_name(const LunexConfiguration& configured) {
   if (!configured.remark.empty()) {
-    complain(configured.remark);
+    remark(configured.remark);
   }
 }
 
@@ -149,7 +171,7 @@ class Bench {
     }
     tell_of_name(*configured);
     if (!found->trouble.empty()) {
-      complain(found->trouble);
+      remark(found->trouble);
     }
     const DiskSpecification& specification = found->specification;
     auto reactor = UringReactor::create();
@@ -181,20 +203,32 @@ class Bench {
       return fail(ErrorCode::timed_out,
                   settled ? "no path to the LUN can be used" : "the LUN did not answer in time");
     }
-    if (const std::string conflict = disk_->conflict();
-        !conflict.empty() && use == LunexDisk::Use::io) {
-      return fail(ErrorCode::invalid_argument,
-                  fmt::format("{}; give the portals of one LUN only, or say which one is meant by "
-                              "wwid=",
-                              conflict));
+    if (const std::string larger =
+            sector_size_trouble(found->options, now.geometry.logical_block_bytes);
+        !larger.empty()) {
+      return fail(ErrorCode::invalid_argument, larger);
+    }
+    if (const std::string two = conflict(); !two.empty() && use == LunexDisk::Use::io) {
+      return fail(ErrorCode::invalid_argument, two);
     }
     for (const PathSnapshot& path : now.paths) {
-      if (path.state != PathState::up) {
-        complain(fmt::format("without the path by {}: {}", path.portal,
-                             path.last_error.empty() ? "it does not answer" : path.last_error));
+      const bool differs = path.state == PathState::quarantined && !conflict().empty();
+      if (path.state != PathState::up && !differs) {
+        remark(fmt::format("without the path by {}: {}", path.portal,
+                           path.last_error.empty() ? "it does not answer" : path.last_error));
       }
     }
     return {};
+  }
+
+  // That the portals lead to different LUNs, of which no disk is made; empty: they do not.
+  [[nodiscard]] std::string conflict() const {
+    const std::string why = disk_->conflict();
+    return why.empty() ? why
+                       : fmt::format(
+                             "{}; give the portals of one LUN only, or say which one is "
+                             "meant by wwid=",
+                             why);
   }
 
   // Runs the job to its end or to a signal, and measures it.
@@ -316,9 +350,11 @@ class Bench {
   TimePoint interrupted_at_{};
 };
 
-int refuse_writes() {
-  complain("this writes to the LUN, whose contents are lost; say --write-ok if that is meant");
-  return kUsage;
+int refuse_writes(const Arguments& arguments) {
+  return give_up(
+      arguments,
+      {ErrorCode::invalid_argument,
+       "this writes to the LUN, whose contents are lost; say --write-ok if that is meant"});
 }
 
 // What a measure says beside its numbers; the exit status.
@@ -337,42 +373,41 @@ int judge(const LunexMeasure& measure) {
 }
 
 // The LUN could not be opened.
-int give_up(const Bench& bench, const Error& error) {
-  const int status = complain(error);
+int give_up(const Arguments& arguments, const Bench& bench, const Error& error) {
+  const int status = give_up(arguments, error);
   return bench.interrupted() ? kInterrupted : status;
 }
 
 int run_job(Arguments& arguments) {
   if (auto known = parse_lunex_rw(arguments.rw, arguments.job); !known) {
-    complain("--rw " + known.error().message);
-    return kUsage;
+    return give_up(arguments, {ErrorCode::invalid_argument, "--rw " + known.error().message});
   }
   if (arguments.job.writes && !arguments.write_ok) {
-    return refuse_writes();
+    return refuse_writes(arguments);
   }
   Bench bench;
   if (auto opened = bench.open(arguments, !arguments.job.writes); !opened) {
-    return give_up(bench, opened.error());
+    return give_up(arguments, bench, opened.error());
   }
   LunexGenerations generations(random_number());
   const auto measure = bench.measure(arguments.job, arguments.verify ? &generations : nullptr);
   if (!measure) {
-    return complain(measure.error());
+    return give_up(arguments, measure.error());
   }
-  const LunexRunWords words{arguments.rw, measure->block_bytes, measure->depth, arguments.verify};
-  const bool printed = arguments.json ? print_json("lunex", run_json(words, *measure))
-                                      : print_lines("lunex", run_text(words, *measure));
   const int status = judge(*measure);
+  const LunexRunWords words{arguments.rw, measure->block_bytes, measure->depth, arguments.verify};
+  const bool printed = arguments.json ? print_document(run_json(words, *measure))
+                                      : print_lines("lunex", run_text(words, *measure));
   return printed ? status : kError;
 }
 
 int verify(Arguments& arguments) {
   if (!arguments.write_ok) {
-    return refuse_writes();
+    return refuse_writes(arguments);
   }
   Bench bench;
   if (auto opened = bench.open(arguments, false); !opened) {
-    return give_up(bench, opened.error());
+    return give_up(arguments, bench, opened.error());
   }
   LunexGenerations generations(random_number());
   LunexVerdict verdict;
@@ -387,7 +422,7 @@ int verify(Arguments& arguments) {
       options.flush_at_end = write;
       const auto measure = bench.measure(options, &generations);
       if (!measure) {
-        return complain(measure.error());
+        return give_up(arguments, measure.error());
       }
       status = judge(*measure);
       const LunexJobResult& result = measure->result;
@@ -407,27 +442,30 @@ int verify(Arguments& arguments) {
       }
     }
   }
-  const bool printed = arguments.json ? print_json("lunex", verdict_json(verdict))
-                                      : print_line(verdict_text(verdict));
+  const bool printed =
+      arguments.json ? print_document(verdict_json(verdict)) : print_line(verdict_text(verdict));
   return !printed || (status == kOk && !verdict.verified()) ? kError : status;
 }
 
 int describe(const Arguments& arguments) {
   Bench bench;
   if (auto opened = bench.open(arguments, true, LunexDisk::Use::questions); !opened) {
-    return give_up(bench, opened.error());
+    return give_up(arguments, bench, opened.error());
   }
   const auto info = bench.ask();
-  if (bench.interrupted()) {
-    complain("interrupted before the LUN had told everything");
-    return kInterrupted;
+  if (bench.interrupted() || !info) {
+    return give_up(arguments, bench,
+                   bench.interrupted() ? Error{ErrorCode::unavailable,
+                                               "interrupted before the LUN had told everything"}
+                                       : info.error());
   }
-  if (!info) {
-    return complain(info.error());
+  const std::string conflict = bench.conflict();
+  if (!conflict.empty()) {
+    complain(conflict);
   }
-  const bool printed = arguments.json ? print_json("lunex", info_json(*info))
-                                      : print_lines("lunex", info_text(*info));
-  return printed ? kOk : kError;
+  const bool printed =
+      arguments.json ? print_document(info_json(*info)) : print_lines("lunex", info_text(*info));
+  return !printed ? kError : conflict.empty() ? kOk : kUsage;
 }
 
 // A portal that is just being started lets us in at the second or third try.
@@ -441,14 +479,15 @@ Result<Discovery> ask_for_targets(const SessionOptions& session,
 int find_targets(const Arguments& arguments) {
   const auto configured = configure_lunex(arguments.files, arguments.initiator_name);
   if (!configured) {
-    return complain(configured.error());
+    return give_up(arguments, configured.error());
   }
   const Configuration& configuration = configured->configuration;
   std::vector<Portal> portals;
   for (const std::string& text : arguments.portals) {
     auto portal = parse_portal(text);
     if (!portal) {
-      return complain(portal.error());
+      return give_up(arguments, {portal.error().code,
+                                 fmt::format("\"{}\": {}", text, portal.error().message)});
     }
     portals.push_back(std::move(*portal));
   }
@@ -467,8 +506,8 @@ int find_targets(const Arguments& arguments) {
       continue;
     }
     if (!discovery->left_out.empty()) {
-      complain(fmt::format("of what {} tells of targets are left out: {}", portal.to_string(),
-                           discovery->left_out));
+      remark(fmt::format("of what {} tells of targets are left out: {}", portal.to_string(),
+                         discovery->left_out));
     }
     if (discovery->targets.empty()) {
       complain(fmt::format("{} shows no target to {}", portal.to_string(),
@@ -492,7 +531,7 @@ int find_targets(const Arguments& arguments) {
   }
   nlohmann::json document;
   document["targets"] = std::move(list);
-  const bool printed = arguments.json ? print_json("lunex", document) : print_lines("lunex", lines);
+  const bool printed = arguments.json ? print_document(document) : print_lines("lunex", lines);
   return printed ? status : kError;
 }
 

@@ -40,8 +40,8 @@ Isid make_lunex_isid(std::uint32_t random, std::uint32_t number) {
               byte(number)};
 }
 
-Result<ResolvedDisk> look_up_lun(const Configuration& configuration, const std::string& url,
-                                 bool read_only, std::optional<std::uint16_t> sessions) {
+Result<LookedUpLun> look_up_lun(const Configuration& configuration, const std::string& url,
+                                bool read_only, std::optional<std::uint16_t> sessions) {
   if (!is_iscsi_params(url)) {
     return fail(ErrorCode::invalid_argument, "the URL does not begin with iscsi:");
   }
@@ -54,7 +54,9 @@ Result<ResolvedDisk> look_up_lun(const Configuration& configuration, const std::
     return fail(ErrorCode::invalid_argument, config.error().message);
   }
   config->paths.sessions_per_portal = sessions.value_or(config->paths.sessions_per_portal);
-  return resolve_disk(*config, retrying_portal_resolver());
+  return resolve_disk(*config, retrying_portal_resolver()).map([&](ResolvedDisk disk) {
+    return LookedUpLun{std::move(disk), *config};
+  });
 }
 
 LunexDisk::LunexDisk(Reactor& reactor, const DiskSpecification& specification, std::uint32_t depth,

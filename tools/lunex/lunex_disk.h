@@ -22,12 +22,16 @@ namespace iscsi_blkback {
 // the session within this process.
 [[nodiscard]] Isid make_lunex_isid(std::uint32_t random, std::uint32_t number);
 
+struct LookedUpLun : ResolvedDisk {
+  DiskOptions options;  // of the LUN, with what the URL says
+};
+
 // Configuration and URL to what can be opened; looks up names and asks discovery portals (blocks).
 // sessions: at each portal, instead of the configured number. Errors: invalid_argument for what the
 // operator wrote; else the network's.
-[[nodiscard]] Result<ResolvedDisk> look_up_lun(const Configuration& configuration,
-                                               const std::string& url, bool read_only,
-                                               std::optional<std::uint16_t> sessions);
+[[nodiscard]] Result<LookedUpLun> look_up_lun(const Configuration& configuration,
+                                              const std::string& url, bool read_only,
+                                              std::optional<std::uint16_t> sessions);
 
 class LunexDisk final : private MultipathDevice::Observer {
  public:

@@ -80,8 +80,8 @@ TEST_F(GuestBackendBadInput, WrongTargetName) {
 
 TEST_F(GuestBackendBadInput, LargerSectorsThanTheLunHasBlocks) {
   expect_error(std::string(kParams) + "?sector_size=4096",
-               "the LUN has logical blocks of 512 bytes, and its guest cannot be told that its "
-               "sectors are larger: sector_size is 4096 (from the disk's target)");
+               "the LUN has logical blocks of 512 bytes, and no disk of it has larger sectors: "
+               "sector_size is 4096 (from the disk's target)");
 }
 
 TEST_F(GuestBackendBadInput, MissingLun) {

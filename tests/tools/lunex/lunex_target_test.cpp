@@ -210,6 +210,14 @@ TEST_F(Lunex, PortalsOfDifferentLunsAreRefusedUnlessOneIsNamed) {
     EXPECT_NE(result.errors.find("say which one is meant by wwid="), std::string::npos)
         << result.errors;
   }
+  const CommandResult described = lunex("info " + both);
+  EXPECT_EQ(described.exit_code, 2) << "no disk would be made of them";
+  EXPECT_THAT(described.errors, HasSubstr("leads to another LUN"));
+  EXPECT_THAT(described.errors, HasSubstr("say which one is meant by wwid="));
+  EXPECT_THAT(described.output, HasSubstr("identifier"));
+  const auto document = json_of("info " + both, 2);
+  EXPECT_THAT(document.value("error", ""), HasSubstr("say which one is meant by wwid="));
+  EXPECT_NE(document.value("wwid", ""), "");
   EXPECT_EQ(run_command("cmp --bytes=16777216 /dev/zero '" + other.disk_path() + "'").exit_code, 0);
   const auto info = json_of("info " + url());
   std::string named = both;
@@ -220,6 +228,45 @@ TEST_F(Lunex, PortalsOfDifferentLunsAreRefusedUnlessOneIsNamed) {
   EXPECT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_NE(result.errors.find("without the path by"), std::string::npos) << result.errors;
   EXPECT_EQ(run_command("cmp --bytes=16777216 /dev/zero '" + other.disk_path() + "'").exit_code, 0);
+}
+
+// As the guest's process refuses them.
+TEST_F(Lunex, SectorsLargerThanTheLunsBlocksAreRefused) {
+  std::string large = url();
+  large.insert(large.size() - 1, "?sector_size=4096");
+  for (const char* command : {"run --number_ios=1 ", "verify --write-ok --passes=1 ", "info "}) {
+    const CommandResult result = lunex(command + large);
+    EXPECT_EQ(result.exit_code, 2) << command;
+    EXPECT_EQ(result.errors,
+              "lunex: the LUN has logical blocks of 512 bytes, and no disk of it has larger "
+              "sectors: sector_size is 4096 (from the disk's target)\n");
+  }
+  large.replace(large.find("4096"), 4, "512");
+  EXPECT_EQ(lunex("info " + large).exit_code, 0);
+}
+
+TEST_F(Lunex, JsonSaysWhatHasFailedWhateverTheCommand) {
+  const std::string dead = url({1});
+  for (const auto& [command, exit_code] : std::vector<std::pair<std::string, int>>{
+           {"info " + dead, 1},
+           {"run " + dead, 1},
+           {"verify --write-ok " + dead, 1},
+           {"discover 127.0.0.1:1", 1},
+           {"discover 127.0.0.1:x", 2},
+           {"info iscsi:nobody", 2},
+           {"run --rw=trim " + dead, 2},
+           {"run --rw=write " + url(), 2},
+           {"verify " + url(), 2},
+           {"run --bs=1000 " + url(), 2},
+       }) {
+    const CommandResult result = lunex(command + " --json");
+    EXPECT_EQ(result.exit_code, exit_code) << command;
+    const auto document = nlohmann::json::parse(result.output, nullptr, false);
+    ASSERT_TRUE(document.is_object()) << command;
+    EXPECT_EQ(result.errors, "lunex: " + document.value("error", "") + "\n") << command;
+  }
+  EXPECT_FALSE(json_of("info " + url()).contains("error"));
+  EXPECT_FALSE(json_of("run --number_ios=1 " + url()).contains("error"));
 }
 
 TEST_F(Lunex, GoesOnByTheOtherPathWhenOneIsLost) {
