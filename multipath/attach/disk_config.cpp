@@ -71,7 +71,9 @@ const ConfiguredLun* find_lun(const Configuration& configuration, const DiskUrl&
 Result<void> check_only_alias(const ConfiguredLun& found, const DiskUrl& target,
                               const Configuration& configuration) {
   const std::vector<std::string> names = names_of(target);
-  for (const auto& [alias, other] : configuration.luns) {
+  for (const auto& each : configuration.luns) {
+    const auto& alias = each.first;
+    const ConfiguredLun& other = each.second;
     const bool is_meant = alias != found.alias && same_lun(found, other) &&
                           std::any_of(names.begin(), names.end(), [&](const std::string& name) {
                             return names_target(other, name);

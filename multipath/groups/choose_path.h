@@ -1,4 +1,4 @@
-// choose_path: which path of a disk's groups a request takes. By facts; on the way of each request.
+// choose_path: which path of a disk's groups a request takes. By facts; on the way of each request. Reactor thread.
 #pragma once
 
 #include <cstdint>

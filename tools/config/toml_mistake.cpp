@@ -30,7 +30,8 @@ std::string of_bare_value(std::string_view key) {
   const ConfigOption* const option = find_option(unquoted(key), ~0U);
   switch (option == nullptr ? ConfigOption::Kind::text : option->kind) {
     case ConfigOption::Kind::yes_no:
-      return fmt::format("{} must be true, false, \"Yes\" or \"No\", with the quotation marks", key);
+      return fmt::format("{} must be true, false, \"Yes\" or \"No\", with the quotation marks",
+                         key);
     case ConfigOption::Kind::seconds:
       return fmt::format("{} must be a number of seconds, with nothing else before or behind it",
                          key);
@@ -93,8 +94,8 @@ TomlMistake explain_toml_mistake(std::string_view line, std::size_t column,
     return static_cast<std::size_t>(part.data() - line.data()) + 1;
   };
   const std::size_t first = text.empty() ? column : column_of(text);
-  if (const std::size_t name = words.find('\''); has_part(words, "redefine existing") &&
-                                                 name != std::string_view::npos) {
+  if (const std::size_t name = words.find('\'');
+      has_part(words, "redefine existing") && name != std::string_view::npos) {
     return {first, fmt::format("{} is in this file twice",
                                words.substr(name + 1, words.rfind('\'') - name - 1))};
   }
@@ -102,9 +103,10 @@ TomlMistake explain_toml_mistake(std::string_view line, std::size_t column,
     return {first, "a comment begins with #"};
   }
   if (text.starts_with('[')) {
-    return {first,
-            "a section begins with its name in brackets, with quotation marks around what has other "
-            "characters than letters, digits, - and _, as in [targets.\"iqn.2009-02.com.example:t\"]"};
+    return {
+        first,
+        "a section begins with its name in brackets, with quotation marks around what has other "
+        "characters than letters, digits, - and _, as in [targets.\"iqn.2009-02.com.example:t\"]"};
   }
   const std::size_t equals = text.find('=');
   if (equals != std::string_view::npos) {
