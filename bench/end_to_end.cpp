@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -21,6 +20,7 @@
 #include "bench/guest_load.h"
 #include "bench/iscsi_perf.h"
 #include "bench/median.h"
+#include "bench/only_named.h"
 #include "tests/support/tgt_process.h"
 #include "tools/program/program_version.h"
 
@@ -51,8 +51,7 @@ struct Cell {
   }
 };
 
-// only: parts of names; none: all.
-std::vector<Cell> make_cells(bool with_writes, const std::vector<std::string>& only) {
+std::vector<Cell> make_cells(bool with_writes) {
   std::vector<Cell> cells;
   for (const bool write : {false, true}) {
     if (write && !with_writes) {
@@ -66,12 +65,7 @@ std::vector<Cell> make_cells(bool with_writes, const std::vector<std::string>& o
           cell.io_bytes = io_bytes;
           cell.depth = depth;
           cell.paths = paths;
-          const std::string name = cell.name();
-          if (only.empty() || std::any_of(only.begin(), only.end(), [&](const std::string& part) {
-                return name.find(part) != std::string::npos;
-              })) {
-            cells.push_back(std::move(cell));
-          }
+          cells.push_back(std::move(cell));
         }
       }
     }
@@ -202,7 +196,8 @@ int run(int argc, char** argv) {
     fmt::print(stderr, "end_to_end: {}\n", started.error().message);
     return 1;
   }
-  std::vector<Cell> cells = make_cells(with_writes, only);
+  std::vector<Cell> cells = make_cells(with_writes);
+  keep_only_named(cells, only, [](const Cell& cell) { return cell.name(); });
   if (cells.empty()) {
     fmt::print(stderr, "end_to_end: no row's name contains what --only says: {}\n",
                fmt::join(only, ", "));

@@ -22,6 +22,7 @@
 #include "bench/core_pinning.h"
 #include "bench/machine_costs.h"
 #include "bench/null_target.h"
+#include "bench/only_named.h"
 #include "tests/support/tgt_process.h"
 
 namespace iscsi_blkback {
@@ -244,13 +245,7 @@ int run(int argc, char** argv) {
 
   set_log_level(LogLevel::warning);
   std::vector<Comparison> lines = initiator_comparisons();
-  if (!only.empty()) {
-    std::erase_if(lines, [&only](const Comparison& line) {
-      return std::none_of(only.begin(), only.end(), [&line](const std::string& part) {
-        return line.name.find(part) != std::string::npos;
-      });
-    });
-  }
+  keep_only_named(lines, only, [](const Comparison& line) { return line.name; });
   if (list) {
     for (const Comparison& line : lines) {
       fmt::print("{}\n", line.name);

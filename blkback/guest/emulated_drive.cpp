@@ -1,5 +1,7 @@
 #include "blkback/guest/emulated_drive.h"
 
+#include "blkback/guest/disk_number.h"
+
 namespace iscsi_blkback {
 
 bool is_emulated_drive(std::string_view name, std::uint32_t device_id, bool cdrom) {
@@ -12,9 +14,7 @@ bool is_emulated_drive(std::string_view name, std::uint32_t device_id, bool cdro
   if (!scsi && !name.starts_with("xvd") && !name.starts_with('d')) {
     return false;
   }
-  // Disks and partitions from 16 on have numbers of another form.
-  const bool extended = device_id >> 28 != 0;
-  const std::uint32_t disk = extended ? device_id >> 8 & 0xfffff : device_id >> 4 & 0xf;
+  const std::uint32_t disk = disk_number(device_id);
   return cdrom ? disk < kCdDrives : scsi || disk < kDrives;
 }
 

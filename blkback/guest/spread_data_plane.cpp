@@ -4,11 +4,12 @@
 #include <iterator>
 #include <utility>
 
+#include "blkback/guest/disk_number.h"
+
 namespace iscsi_blkback {
 
 std::size_t plane_of(std::uint32_t device_id, std::size_t planes) {
-  const bool extended = device_id >> 28 != 0;
-  return (extended ? (device_id & 0xfffffff) >> 8 : device_id >> 4) % planes;
+  return disk_number(device_id) % planes;
 }
 
 SpreadDataPlane::SpreadDataPlane(std::vector<DataPlane*> planes) : planes_(std::move(planes)) {}

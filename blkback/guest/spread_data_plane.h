@@ -15,7 +15,7 @@
 namespace iscsi_blkback {
 
 // Which of so many planes, at least one, has the disk: one after the other in the order of xvda,
-// xvdb, ... (xen-vbd-interface(7): 16 numbers for each, and from xvdq on 256 beyond bit 28).
+// xvdb, ...
 [[nodiscard]] std::size_t plane_of(std::uint32_t device_id, std::size_t planes);
 
 class SpreadDataPlane final : public DataPlane {

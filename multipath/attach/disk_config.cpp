@@ -137,8 +137,7 @@ std::string sector_size_trouble(const DiskOptions& options, std::uint32_t logica
   }
   return fmt::format(
       "the LUN has logical blocks of {} bytes, and no disk of it has larger sectors: sector_size "
-      "is "
-      "{} (from {})",
+      "is {} (from {})",
       logical_block_bytes, options.sector_size, place_of("sector_size", options.places));
 }
 

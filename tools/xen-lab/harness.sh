@@ -502,6 +502,8 @@ guest_shutdown() { # GUEST
 
 service_is_up() { $stock || kill -0 "$(cat /run/lab-service.pid)" 2> /dev/null; }
 guest_processes() { pgrep -f "iscsi-blkback --guest $1( |\$)"; } # DOMID
+# The one of these that is not the helper.
+process_of() { pgrep -x -f "iscsi-blkback --guest $1 .*" | while read -r pid; do [ "$(cat "/proc/$pid/comm")" = blkback-helper ] || echo "$pid"; done; } # DOMID
 # Processor time used so far, in ticks of 10 ms: by the processes of a guest, or by the service and all of them.
 service_cpu_ticks() { # [DOMID]
   local pid

@@ -4,7 +4,6 @@
 # timeout: 600
 # steps: spread cut end
 service_top_settings() { echo 'reactors = 4'; }
-process_of() { pgrep -x -f "iscsi-blkback --guest $1 .*" | while read -r pid; do [ "$(cat "/proc/$pid/comm")" = blkback-helper ] || echo "$pid"; done; } # DOMID
 # Threads that have had half a second of a processor at least.
 threads_at_work() { # PID
   awk '{ sub(/^.*\) /, ""); if ($12 + $13 >= 50) count++ } END { print count + 0 }' "/proc/$1/task"/*/stat

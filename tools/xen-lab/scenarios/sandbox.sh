@@ -5,7 +5,6 @@
 # tools/test runs: bookworm:pv
 # timeout: 500
 # steps: rights work files killed
-process_of() { pgrep -x -f "iscsi-blkback --guest $1 .*" | while read -r pid; do [ "$(cat "/proc/$pid/comm")" = blkback-helper ] || echo "$pid"; done; } # DOMID
 helper_of() { pgrep -P "$1" -x blkback-helper; } # PID
 is_in_status() { grep -qE "^$2:[[:space:]]+$3\$" "/proc/$1/status"; } # PID FIELD VALUE
 has_given_up() { is_in_status "$1" Seccomp 2; } # PID
