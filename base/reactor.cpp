@@ -70,6 +70,25 @@ void Reactor::run_deferred() {
   deferred_.take_all(deferred_again_);
 }
 
+bool Reactor::memory_has_work() {
+  bool any = false;
+  memory_.for_each([&any](MemoryWatch& watch) {
+    if (watch.has_work()) {
+      watch.unlink();
+      any = true;
+    }
+  });
+  return any;
+}
+
+bool Reactor::memory_asks_to_ring() {
+  bool any = false;
+  while (MemoryWatch* watch = memory_.pop_front()) {
+    any = watch->ask_to_ring() || any;
+  }
+  return any;
+}
+
 void Reactor::arm(Timer& timer) {
   // A deadline in the past is due as much as one that is now; were it sorted before those, a timer
   // that re-arms itself so would keep them from firing.

@@ -82,6 +82,21 @@ class FdWatch {
   virtual ~FdWatch() = default;
 };
 
+// Caller-owned. Work that somebody else announces in memory which he shares with us, as a guest its requests: while the
+// reactor looks there by itself, nobody has to ring for it.
+class MemoryWatch : public ListHook<MemoryWatch> {
+ public:
+  // Whether there is work, which has been scheduled as a Deferred then. A look at the memory, no more: it comes many
+  // times a turn.
+  [[nodiscard]] virtual bool has_work() noexcept = 0;
+  // The reactor is about to sleep: whoever writes there has to ring from now on. True: there is work already, and
+  // it has been scheduled.
+  [[nodiscard]] virtual bool ask_to_ring() noexcept = 0;
+
+ protected:
+  ~MemoryWatch() = default;
+};
+
 class Reactor {
  public:
   virtual ~Reactor();
@@ -109,6 +124,19 @@ class Reactor {
   [[nodiscard]] virtual std::unique_ptr<ByteStream> adopt(UniqueFd socket,
                                                           ByteStream::Owner& owner) = 0;
 
+  // Has this memory looked at until there is work there, or until the reactor is about to sleep and asks to ring; it
+  // is unlinked then, or earlier by its owner. Does nothing while it is linked.
+  void look_at(MemoryWatch& watch) {
+    if (!watch.linked()) {
+      memory_.push_back(watch);
+    }
+  }
+  // Answers that somebody on this reactor waits for, with so much data of either direction. Whether it looks for them
+  // goes by how many they are, in small ones: a large one comes, or is asked for, in pieces.
+  void await_answer(std::uint32_t data_bytes) { awaited_answers_ += small_answers(data_bytes); }
+  void end_awaiting(std::uint32_t data_bytes) { awaited_answers_ -= small_answers(data_bytes); }
+  [[nodiscard]] std::uint32_t awaited_answers() const { return awaited_answers_; }
+
   // A seeded or real random number, for jitter; not for secrets.
   [[nodiscard]] virtual std::uint64_t random() = 0;
 
@@ -122,6 +150,10 @@ class Reactor {
   // no delay fires again in the next turn.
   void run_due_timers(TimePoint now);
   void run_deferred();
+  [[nodiscard]] bool looks_at_memory() const { return !memory_.empty(); }
+  // Each that has work is looked at no longer.
+  [[nodiscard]] bool memory_has_work();
+  [[nodiscard]] bool memory_asks_to_ring();
   // Orders timers with the same deadline, the smaller first. At first in the order of arming; a
   // simulation draws it.
   [[nodiscard]] virtual std::uint64_t timer_tie() { return ++last_tie_; }
@@ -129,6 +161,7 @@ class Reactor {
  private:
   friend class Timer;
   friend class Deferred;
+  static std::uint32_t small_answers(std::uint32_t data_bytes) { return 1 + data_bytes / 8192; }
   void arm(Timer& timer);
   void disarm(Timer& timer);
   [[nodiscard]] static bool fires_before(const Timer& a, const Timer& b);
@@ -143,6 +176,8 @@ class Reactor {
   std::uint64_t timer_run_ = 1;             // counts run_due_timers()
   TimePoint latest_run_{};                  // now of the latest run_due_timers()
   std::uint64_t last_tie_ = 0;
+  std::uint32_t awaited_answers_ = 0;
+  IntrusiveList<MemoryWatch> memory_;
 };
 
 }  // namespace iscsi_blkback

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -88,10 +89,35 @@ int restrict_ring(int ring_fd) {
              : errno;
 }
 
+// A look at memory that nobody has written to is done in a few nanoseconds; so many of them go between two looks at the
+// clock, which is a system call where the kernel has no vDSO for it.
+constexpr int kGlancesPerClock = 16;
+constexpr int kPausesPerGlance = 8;
+
+std::uint64_t preemptions_of_this_thread() {
+  rusage usage{};
+  return getrusage(RUSAGE_THREAD, &usage) == 0 ? static_cast<std::uint64_t>(usage.ru_nivcsw) : 0;
+}
+
+void pause_processor() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield" ::: "memory");
+#endif
+}
+
 // A broken ring cannot be worked around, and going on without I/O would hang the guest silently.
 [[noreturn]] void die(const char* what, int errno_value) {
   std::fprintf(stderr, "io_uring: %s\n", system_error(what, errno_value).message.c_str());
   std::abort();
+}
+
+// EAGAIN and EBUSY: short of memory or of room for completions; the next turn tries again.
+void check_entered(int result) {
+  if (result < 0 && result != -ETIME && result != -EINTR && result != -EAGAIN && result != -EBUSY) {
+    die("enter", -result);
+  }
 }
 
 }  // namespace
@@ -162,8 +188,8 @@ class UringReactor::Watch : public FdWatch {
 Result<std::unique_ptr<UringReactor>> UringReactor::create(const Options& options) {
   auto ring = std::make_unique<Ring>();
   // Disabled at first, so that the thread which runs the reactor, not this one, is its issuer.
-  constexpr unsigned kFlags =
-      IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED;
+  constexpr unsigned kFlags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL |
+                              IORING_SETUP_R_DISABLED | IORING_SETUP_TASKRUN_FLAG;
   constexpr unsigned kBest = kFlags | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
   // Linux 5.19, the oldest that can also cancel by fd, as UringStream does.
   constexpr unsigned kOldest = kFlags | IORING_SETUP_COOP_TASKRUN;
@@ -189,14 +215,16 @@ Result<std::unique_ptr<UringReactor>> UringReactor::create(const Options& option
   if (!wake_fd.valid()) {
     return tl::unexpected(system_error("eventfd", errno));
   }
-  std::unique_ptr<UringReactor> reactor(new UringReactor(std::move(ring), std::move(wake_fd)));
+  std::unique_ptr<UringReactor> reactor(
+      new UringReactor(std::move(ring), std::move(wake_fd), options.poll));
   // Linux 6.1: kernels before it forget how much of a refused send was sent.
   reactor->can_start_at_once_ = best;
   return reactor;
 }
 
-UringReactor::UringReactor(std::unique_ptr<Ring> ring, UniqueFd wake_fd)
+UringReactor::UringReactor(std::unique_ptr<Ring> ring, UniqueFd wake_fd, const PollLimits& poll)
     : ring_(std::move(ring)),
+      governor_(poll),
       alarm_{[](void* owner, std::int32_t) noexcept {
                static_cast<UringReactor*>(owner)->alarm_set_ = false;
              },
@@ -249,7 +277,9 @@ void UringReactor::stop() {
 
 void UringReactor::run_once(Duration at_most) {
   enable();
-  enter(at_most);
+  if (!look(at_most)) {
+    enter(at_most);
+  }
   collect_completions();
   turn_time_ = now();
   finish_at_once();
@@ -354,12 +384,18 @@ io_uring_sqe& UringReactor::next_entry() {
 
 void UringReactor::start(io_uring_sqe& entry, UringOperation* operation) {
   io_uring_sqe_set_data(&entry, operation);
+  urgent_ = true;
+}
+
+void UringReactor::start_later(io_uring_sqe& entry, UringOperation& operation) {
+  io_uring_sqe_set_data(&entry, &operation);
 }
 
 void UringReactor::start_at_once(io_uring_sqe& entry, UringOperation& operation,
                                  std::int32_t success) {
   io_uring_sqe_set_data(&entry, &operation);
   entry.flags |= IOSQE_CQE_SKIP_SUCCESS;
+  urgent_ = true;
   operation.unanswered = true;
   at_once_.push_back({&operation, success});
 }
@@ -389,11 +425,70 @@ void UringReactor::enable() {
   }
 }
 
+// With DEFER_TASKRUN completions are made when this thread enters the kernel, which flags that it should.
+bool UringReactor::completions_are_there() {
+  if (io_uring_cq_ready(&ring_->ring) != 0) {
+    return true;
+  }
+  if ((std::atomic_ref<unsigned>(*ring_->ring.sq.kflags).load(std::memory_order_relaxed) &
+       IORING_SQ_TASKRUN) == 0) {
+    return false;
+  }
+  submit_and_get_events();
+  return io_uring_cq_ready(&ring_->ring) != 0;
+}
+
+bool UringReactor::look(Duration at_most) {
+  if (memory_has_work()) {
+    ++found_awake_;
+    return io_uring_sq_ready(&ring_->ring) == 0;
+  }
+  if (has_deferred()) {
+    return false;  // and the turn does not wait
+  }
+  const Duration longest = std::min(at_most, governor_.begin(turn_time_, awaited_answers()));
+  if (longest <= Duration::zero()) {
+    return false;
+  }
+  if (urgent_) {
+    submit_and_get_events();
+  }
+  const TimePoint began = now();
+  TimePoint end = began + longest;
+  if (TimePoint deadline; next_deadline(deadline)) {
+    end = std::min(end, deadline);
+  }
+  for (bool found = false;;) {
+    for (int glances = kGlancesPerClock; glances > 0 && !found; --glances) {
+      found = memory_has_work() || completions_are_there();
+      for (int pauses = kPausesPerGlance; pauses > 0 && !found; --pauses) {
+        pause_processor();
+      }
+    }
+    const TimePoint at = now();
+    if (!found && at < end) {
+      continue;
+    }
+    governor_.end(began, at, found);
+    if (governor_.wants_preemptions()) {
+      governor_.note_preemptions(at, preemptions_of_this_thread());
+    }
+    found_awake_ += found ? 1 : 0;
+    return found;
+  }
+}
+
+void UringReactor::submit_and_get_events() {
+  ++kernel_entries_;
+  urgent_ = false;
+  check_entered(io_uring_submit_and_get_events(&ring_->ring));
+}
+
 void UringReactor::enter(Duration at_most) {
   // Sooner than this, a wait with a time costs less than an alarm of its own.
   constexpr Duration kSoon = std::chrono::milliseconds(1);
   TimePoint deadline;
-  if (has_deferred()) {
+  if (has_deferred() || memory_asks_to_ring()) {
     at_most = Duration::zero();
   } else if (next_deadline(deadline)) {
     if (at_most != Duration::max() || deadline - turn_time_ < kSoon) {
@@ -402,12 +497,15 @@ void UringReactor::enter(Duration at_most) {
       set_alarm(deadline);
     }
   }
-  int result = 0;
-  ++kernel_entries_;
   if (at_most <= Duration::zero()) {
     // Not just a look at the ring: with DEFER_TASKRUN completions are produced in this call.
-    result = io_uring_submit_and_get_events(&ring_->ring);
-  } else if (at_most == Duration::max()) {
+    submit_and_get_events();
+    return;
+  }
+  ++kernel_entries_;
+  urgent_ = false;
+  int result = 0;
+  if (at_most == Duration::max()) {
     result = io_uring_submit_and_wait(&ring_->ring, 1);
   } else {
     const auto seconds = std::chrono::floor<std::chrono::seconds>(at_most);
@@ -417,10 +515,7 @@ void UringReactor::enter(Duration at_most) {
     io_uring_cqe* first = nullptr;
     result = io_uring_submit_and_wait_timeout(&ring_->ring, &first, 1, &timeout, nullptr);
   }
-  // EAGAIN and EBUSY: short of memory or of room for completions; the next turn tries again.
-  if (result < 0 && result != -ETIME && result != -EINTR && result != -EAGAIN && result != -EBUSY) {
-    die("enter", -result);
-  }
+  check_entered(result);
 }
 
 // An alarm that comes too early does no harm; a timer that was stopped leaves one.

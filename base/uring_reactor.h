@@ -3,7 +3,8 @@
 // it runs.
 //
 // A turn enters the kernel once: everything queued is submitted, completions are awaited when there
-// is nothing else to do. Completions are copied out of the ring before the first callback runs: no
+// is nothing else to do. Before it sleeps it may look for a while for what comes (PollGovernor): for completions, which the
+// kernel flags in memory, and at what MemoryWatches look at. Completions are copied out of the ring before the first callback runs: no
 // recursion, no stack that grows with load, and a callback may queue as much as it likes.
 //
 // Its ring does nothing but what the reactor and its streams use (IORING_REGISTER_RESTRICTIONS): polls, timeouts,
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/poll_governor.h"
 #include "base/reactor.h"
 #include "base/unique_fd.h"
 
@@ -49,6 +51,7 @@ class UringReactor : public Reactor {
     std::uint32_t completion_entries = 4096;
     // SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1), if the kernel knows them. Off: for tests.
     bool deferred_task_run = true;
+    PollLimits poll{};
   };
 
   // Errors: unsupported or permission_denied (no usable io_uring here; the message has the likely
@@ -81,12 +84,17 @@ class UringReactor : public Reactor {
 
   // How often run() and run_once() have entered the kernel: what a turn costs in system calls.
   [[nodiscard]] std::uint64_t kernel_entries() const { return kernel_entries_; }
+  // How often what comes next came while the reactor looked for it.
+  [[nodiscard]] std::uint64_t found_awake() const { return found_awake_; }
 
   // For what runs operations on this reactor: a free entry, to be filled by an io_uring_prep_*
   // function and then given to start(), which submits it with this turn. Operation null: nobody
   // wants to know how it ends.
   [[nodiscard]] io_uring_sqe& next_entry();
   void start(io_uring_sqe& entry, UringOperation* operation);
+  // The same for what has time: it goes with the next entry that has none, or before the reactor sleeps, which may look
+  // for a while first.
+  void start_later(io_uring_sqe& entry, UringOperation& operation);
   // For what the kernel does or refuses while it takes the entry, without waiting for anything
   // (MSG_DONTWAIT). Success makes no completion, which would end the turn's wait; on_complete comes
   // in the next turn, with success as its result unless the kernel said otherwise.
@@ -107,10 +115,14 @@ class UringReactor : public Reactor {
   struct WatchState;
   class Watch;
 
-  explicit UringReactor(std::unique_ptr<Ring> ring, UniqueFd wake_fd);
+  explicit UringReactor(std::unique_ptr<Ring> ring, UniqueFd wake_fd, const PollLimits& poll);
 
   void enable();  // from the owning thread, before the first submission
+  // One of these begins a turn: something has come while it was looked for, or the kernel is entered.
+  [[nodiscard]] bool look(Duration at_most);
   void enter(Duration at_most);
+  void submit_and_get_events();
+  [[nodiscard]] bool completions_are_there();
   void collect_completions();
   void finish_at_once();
   void set_alarm(TimePoint deadline);
@@ -129,6 +141,9 @@ class UringReactor : public Reactor {
   IntrusiveList<UringStream> connected_;
   std::uint64_t random_state_;
   std::uint64_t kernel_entries_ = 0;
+  PollGovernor governor_;
+  std::uint64_t found_awake_ = 0;
+  bool urgent_ = false;  // an entry is queued that the kernel should have at once
   TimePoint turn_time_{};
 
   // The next timer, as an operation in the kernel: a wait that is given a time costs more.

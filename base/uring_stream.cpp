@@ -131,7 +131,12 @@ void UringStream::receive(std::span<const iovec> parts) noexcept {
   if ((emptied && received_in_turn_ == reactor_.turn_time()) || low_water_bytes_ > 1) {
     entry.ioprio |= IORING_RECVSEND_POLL_FIRST;
   }
-  reactor_.start(entry, &receive_.operation);
+  // While answers are awaited, there is a send or another receive to go with it.
+  if (reactor_.awaited_answers() == 0) {
+    reactor_.start_later(entry, receive_.operation);
+  } else {
+    reactor_.start(entry, &receive_.operation);
+  }
   receive_.in_kernel = true;
 }
 

@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -40,10 +42,16 @@ struct Cell {
   std::vector<double> cpu_us;
   std::vector<double> p50_us;
   std::vector<double> p99_us;
+  std::vector<double> asleep_rate;  // ours, without a look before it sleeps
+  std::vector<double> asleep_cpu_us;
+  std::vector<double> asleep_p50_us;
   std::vector<double> perf_rate;
   std::vector<double> perf_cpu_us;
   std::vector<double> rate_ratio;
   std::vector<double> cpu_ratio;
+  std::vector<double> awake_rate_ratio;  // to asleep
+  std::vector<double> awake_cpu_ratio;
+  std::vector<double> awake_p50_ratio;
 
   [[nodiscard]] std::string name() const {
     return fmt::format("{:>3} KiB {} QD{:<2} {} path{}", io_bytes / 1024, write ? "write" : "read ",
@@ -77,9 +85,14 @@ double microseconds(Duration duration) {
   return std::chrono::duration<double, std::micro>(duration).count();
 }
 
-Result<void> measure_ours(const TgtProcess& server, Cell& cell,
+enum class Who : std::uint8_t { ours, asleep, perf };
+
+Result<void> measure_ours(const TgtProcess& server, Cell& cell, Who who, const PollLimits& poll,
                           std::chrono::milliseconds duration) {
   GuestLoad::Disk disk;
+  if (who == Who::ours) {
+    disk.poll = poll;
+  }
   disk.target_name = TgtProcess::kTargetName;
   disk.lun = TgtProcess::kLun;
   disk.bytes = kDiskBytes;
@@ -94,9 +107,16 @@ Result<void> measure_ours(const TgtProcess& server, Cell& cell,
   if (result.errors != 0) {
     return fail(ErrorCode::io, fmt::format("{}: {} errors", cell.name(), result.errors));
   }
+  const double p50_us = microseconds(result.latency.percentile(50));
+  if (who == Who::asleep) {
+    cell.asleep_rate.push_back(result.ios_per_second);
+    cell.asleep_cpu_us.push_back(result.cpu_us_per_io);
+    cell.asleep_p50_us.push_back(p50_us);
+    return {};
+  }
   cell.rate.push_back(result.ios_per_second);
   cell.cpu_us.push_back(result.cpu_us_per_io);
-  cell.p50_us.push_back(microseconds(result.latency.percentile(50)));
+  cell.p50_us.push_back(p50_us);
   cell.p99_us.push_back(microseconds(result.latency.percentile(99)));
   return {};
 }
@@ -114,14 +134,17 @@ Result<void> measure_perf(const TgtProcess& server, Cell& cell,
   return {};
 }
 
-Result<void> measure(const TgtProcess& server, Cell& cell, int round,
+Result<void> measure(const TgtProcess& server, Cell& cell, int round, const PollLimits& poll,
                      std::chrono::milliseconds duration) {
   // Who begins changes from round to round.
-  for (const bool ours : {round % 2 == 0, round % 2 != 0}) {
-    if (!ours && cell.write) {
+  std::array order = {Who::ours, Who::asleep, Who::perf};
+  std::rotate(order.begin(), order.begin() + round % 3, order.end());
+  for (const Who who : order) {
+    if (who == Who::perf && cell.write) {
       continue;
     }
-    auto done = ours ? measure_ours(server, cell, duration) : measure_perf(server, cell, duration);
+    auto done = who == Who::perf ? measure_perf(server, cell, duration)
+                                 : measure_ours(server, cell, who, poll, duration);
     if (!done) {
       return done;
     }
@@ -130,6 +153,9 @@ Result<void> measure(const TgtProcess& server, Cell& cell, int round,
     cell.rate_ratio.push_back(cell.rate.back() / cell.perf_rate.back());
     cell.cpu_ratio.push_back(cell.cpu_us.back() / cell.perf_cpu_us.back());
   }
+  cell.awake_rate_ratio.push_back(cell.rate.back() / cell.asleep_rate.back());
+  cell.awake_cpu_ratio.push_back(cell.cpu_us.back() / cell.asleep_cpu_us.back());
+  cell.awake_p50_ratio.push_back(cell.p50_us.back() / cell.asleep_p50_us.back());
   return {};
 }
 
@@ -138,14 +164,18 @@ std::string number(double value, int decimals) {
 }
 
 void print_table(const std::vector<Cell>& cells) {
-  fmt::print("{:<27} {:>9} {:>10} {:>6}   {:>8} {:>10} {:>6}   {:>8} {:>8}\n", "", "IO/s",
-             "iscsi-perf", "ratio", "CPU us", "iscsi-perf", "ratio", "p50 us", "p99 us");
+  fmt::print("{:<27} {:>9} {:>10} {:>6}   {:>8} {:>10} {:>6}   {:>8} {:>8}   {:>18}\n", "", "IO/s",
+             "iscsi-perf", "ratio", "CPU us", "iscsi-perf", "ratio", "p50 us", "p99 us",
+             "to asleep: IO/s CPU p50");
   for (const Cell& cell : cells) {
-    fmt::print("{:<27} {:>9} {:>10} {:>6}   {:>8} {:>10} {:>6}   {:>8} {:>8}\n", cell.name(),
-               number(median(cell.rate), 0), number(median(cell.perf_rate), 0),
-               number(median(cell.rate_ratio), 2), number(median(cell.cpu_us), 2),
-               number(median(cell.perf_cpu_us), 2), number(median(cell.cpu_ratio), 2),
-               number(median(cell.p50_us), 0), number(median(cell.p99_us), 0));
+    fmt::print(
+        "{:<27} {:>9} {:>10} {:>6}   {:>8} {:>10} {:>6}   {:>8} {:>8}   {:>15} {:>5} {:>5}\n",
+        cell.name(), number(median(cell.rate), 0), number(median(cell.perf_rate), 0),
+        number(median(cell.rate_ratio), 2), number(median(cell.cpu_us), 2),
+        number(median(cell.perf_cpu_us), 2), number(median(cell.cpu_ratio), 2),
+        number(median(cell.p50_us), 0), number(median(cell.p99_us), 0),
+        number(median(cell.awake_rate_ratio), 2), number(median(cell.awake_cpu_ratio), 2),
+        number(median(cell.awake_p50_ratio), 2));
   }
 }
 
@@ -160,6 +190,9 @@ nlohmann::json to_json(const std::vector<Cell>& cells) {
                     {"cpu_us_per_io", cell.cpu_us},
                     {"latency_p50_us", cell.p50_us},
                     {"latency_p99_us", cell.p99_us},
+                    {"asleep_ios_per_second", cell.asleep_rate},
+                    {"asleep_cpu_us_per_io", cell.asleep_cpu_us},
+                    {"asleep_latency_p50_us", cell.asleep_p50_us},
                     {"iscsi_perf_ios_per_second", cell.perf_rate},
                     {"iscsi_perf_cpu_us_per_io", cell.perf_cpu_us},
                     {"rate_ratio", cell.rate_ratio},
@@ -172,6 +205,8 @@ int run(int argc, char** argv) {
   int rounds = 5;
   double seconds = 2;
   bool with_writes = false;
+  std::uint32_t poll_max_us = 100;
+  PollLimits poll;
   std::vector<std::string> only;
   std::string json_file;
   CLI::App app("Measures the way from a guest's ring to tgt on loopback, beside iscsi-perf.",
@@ -184,11 +219,18 @@ int run(int argc, char** argv) {
       ->check(CLI::Range(0.1, 600.0))
       ->capture_default_str();
   app.add_flag("--writes", with_writes, "writes too (iscsi-perf has none to compare with)");
+  app.add_option("--poll-max-us", poll_max_us, "how long the reactor looks before it sleeps")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  app.add_option("--poll-cpu-percent", poll.cpu_percent, "of the time, for looking, at most")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
   app.add_option("--only", only, "rows whose name contains one of these, like \"4 KiB write\"");
   app.add_option("--json", json_file, "every single number into this file");
   CLI11_PARSE(app, argc, argv);
 
   set_log_level(LogLevel::warning);
+  poll.longest = std::chrono::microseconds(poll_max_us);
   const std::chrono::milliseconds duration(std::llround(seconds * 1000));
   TgtProcess server;
   if (const auto started = server.start({.disk_bytes = kDiskBytes, .filled = true, .portals = 2});
@@ -206,7 +248,7 @@ int run(int argc, char** argv) {
   for (int round = 0; round < rounds; ++round) {
     for (Cell& cell : cells) {
       fmt::print(stderr, "\rround {} of {}: {}    ", round + 1, rounds, cell.name());
-      if (auto measured = measure(server, cell, round, duration); !measured) {
+      if (auto measured = measure(server, cell, round, poll, duration); !measured) {
         fmt::print(stderr, "\nend_to_end: {}\n", measured.error().message);
         return 1;
       }

@@ -263,7 +263,9 @@ GuestLoad::GuestLoad(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GuestLoad::~GuestLoad() = default;
 
 Result<std::unique_ptr<GuestLoad>> GuestLoad::start(const Disk& disk) {
-  auto reactor = UringReactor::create();
+  UringReactor::Options options;
+  options.poll = disk.poll;
+  auto reactor = UringReactor::create(options);
   if (!reactor) {
     return tl::unexpected(reactor.error());
   }

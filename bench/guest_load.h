@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/latency_histogram.h"
+#include "base/poll_governor.h"
 #include "base/result.h"
 
 namespace iscsi_blkback {
@@ -28,6 +29,7 @@ class GuestLoad {
     std::uint16_t lun = 0;
     std::vector<std::uint16_t> ports;  // on 127.0.0.1; each is a path
     std::uint64_t bytes = 0;
+    PollLimits poll;  // the reactor's
   };
 
   // Returns when the disk is connected over all its paths.

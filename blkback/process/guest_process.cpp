@@ -219,7 +219,10 @@ class GuestProcess {
     if (!channels) {
       return tl::unexpected(channels.error());
     }
-    auto reactor = UringReactor::create();
+    UringReactor::Options options;
+    options.poll = {std::chrono::microseconds(configuration_.poll_max_us),
+                    configuration_.poll_cpu_share};
+    auto reactor = UringReactor::create(options);
     if (!reactor) {
       return tl::unexpected(reactor.error());
     }

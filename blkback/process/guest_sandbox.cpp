@@ -104,6 +104,7 @@ void allow_looking(SyscallFilter& filter) {
   filter.allow({SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_nanosleep,
                 SYS_gettimeofday, SYS_getrandom, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid,
                 SYS_uname, SYS_sysinfo, SYS_getcpu});
+  filter.allow(SYS_getrusage, 0, {RUSAGE_THREAD});
 #ifdef __x86_64__
   filter.allow({SYS_time, SYS_getrlimit});
 #endif

@@ -52,6 +52,11 @@ class BackRing {
     return known_producer_ - consumed_;
   }
 
+  // Whether poll() would find something; a look, no more.
+  [[nodiscard]] bool has_news() const {
+    return !broken_ && load(header_.request_producer, std::memory_order_relaxed) != consumed_;
+  }
+
   // The index that broke the ring, for the log.
   [[nodiscard]] std::uint32_t known_producer() const { return known_producer_; }
   [[nodiscard]] std::uint32_t produced() const { return produced_; }

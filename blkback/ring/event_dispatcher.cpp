@@ -1,6 +1,8 @@
 #include "blkback/ring/event_dispatcher.h"
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <utility>
 
 namespace iscsi_blkback {
@@ -53,24 +55,23 @@ void EventDispatcher::notify(LocalPort port) {
 }
 
 void EventDispatcher::on_readable() {
-  // Every port can be pending once: it is masked from then on. One more finds the queue empty.
-  for (std::size_t left = bindings_.size() + 1; left > 0; --left) {
-    const Result<LocalPort> port = channels_.next_pending();
-    if (!port && port.error().code == ErrorCode::not_found) {
-      return;
+  // A port that was handled is masked, so that there are at most as many as bindings; what is left when the array
+  // is full keeps the fd readable.
+  std::array<LocalPort, 64> ports{};
+  const Result<std::size_t> count = channels_.take_pending(ports);
+  if (!count) {
+    // The fd may stay readable for ever now; a disk that hears nothing must not look healthy.
+    log_limited(log_limiter_, reactor_.now(), LogLevel::error, "event channels", "{}",
+                count.error().message);
+    watch_.reset();
+    for (const Binding& binding : bindings_) {
+      binding.handler->on_events_lost(count.error());
     }
-    if (!port) {
-      // The fd may stay readable for ever now; a disk that hears nothing must not look healthy.
-      log_limited(log_limiter_, reactor_.now(), LogLevel::error, "event channels", "{}",
-                  port.error().message);
-      watch_.reset();
-      for (const Binding& binding : bindings_) {
-        binding.handler->on_events_lost(port.error());
-      }
-      return;
-    }
+    return;
+  }
+  for (const LocalPort port : std::span(ports).first(*count)) {
     const auto binding = std::find_if(bindings_.begin(), bindings_.end(),
-                                      [&](const Binding& at) { return at.port == *port; });
+                                      [port](const Binding& at) { return at.port == port; });
     if (binding != bindings_.end()) {
       binding->handler->on_event();
     }

@@ -29,6 +29,13 @@ std::int16_t response_status(BlockOperation operation, IoStatus status) {
   return kBlkifError;
 }
 
+template <class... Cases>
+struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
+template <class... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
+
 }  // namespace
 
 Result<std::unique_ptr<VbdQueue>> VbdQueue::open(Reactor& reactor, RingTurn& turn,
@@ -173,9 +180,37 @@ void VbdQueue::end_turn() noexcept {
   if (!accepted_.empty() || !indirect_.empty()) {
     submit_arrived();
   }
-  if (std::exchange(unmask_due_, false)) {
+}
+
+bool VbdQueue::has_work() noexcept {
+  const bool news =
+      state_ == State::serving && std::visit(Overloaded{
+                                                 [](std::monostate&) { return false; },
+                                                 [](auto& ring) { return ring.has_news(); },
+                                             },
+                                             ring_);
+  if (news) {
+    schedule_consume();
+  }
+  return news;
+}
+
+// What came in while nobody had to ring is seen now, by final_check(); from then on the doorbell is heard.
+bool VbdQueue::ask_to_ring() noexcept {
+  if (state_ != State::serving) {
+    return false;
+  }
+  const bool news = std::visit(Overloaded{
+                                   [](std::monostate&) { return false; },
+                                   [](auto& ring) { return ring.final_check(); },
+                               },
+                               ring_);
+  if (news) {
+    schedule_consume();
+  } else {
     bell_.unmask();
   }
+  return news;
 }
 
 RequestLimits VbdQueue::limits() const {
@@ -196,10 +231,8 @@ void VbdQueue::consume() noexcept {
 template <class Abi>
 void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
   const RequestLimits limits = this->limits();
-  const TimePoint now = reactor_.now();
+  const TimePoint now = reactor_.turn_time();
   bool ring_is_empty = false;
-  // Every look at the ring costs, not only every request: a guest that flips its producer index
-  // back and forth must not keep the loop going.
   for (std::uint32_t budget = options_.max_requests_per_turn; budget > 0;) {
     if (!has_room()) {
       starved_ = true;
@@ -215,10 +248,6 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
       break;
     }
     if (waiting == 0) {
-      if (ring.final_check()) {
-        --budget;
-        continue;
-      }
       ring_is_empty = true;
       break;
     }
@@ -230,10 +259,10 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
   if (state_ != State::serving || starved_) {
     return;
   }
-  if (ring_is_empty) {
-    unmask_due_ = true;
-  } else {
+  if (!ring_is_empty) {
     schedule_consume();  // the rest in the next turn
+  } else {
+    reactor_.look_at(*this);
   }
 }
 
@@ -315,7 +344,7 @@ void VbdQueue::submit_arrived() noexcept {
     return;
   }
   const RequestLimits limits = this->limits();
-  const TimePoint now = reactor_.now();
+  const TimePoint now = reactor_.turn_time();
   while (Slot* slot = indirect_.pop_front()) {
     if (!turn_.copied(slot->first_copy, 1)) {
       refuse(*slot, Refusal::descriptors_not_copied, now);
@@ -503,7 +532,7 @@ void VbdQueue::release(Slot& slot) noexcept {
 // The only place where the guest is told anything.
 template <class Abi>
 void VbdQueue::publish(BackRing<Abi>& ring) noexcept {
-  const TimePoint now = reactor_.now();
+  const TimePoint now = reactor_.turn_time();
   leaving_.for_each([&](Slot& slot) {
     if (slot.unanswered) {
       return;
@@ -608,6 +637,9 @@ void VbdQueue::finish_close_when_idle() {
 }
 
 void VbdQueue::disconnect() {
+  if (linked()) {
+    unlink();
+  }
   bell_.unbind();
   ring_ = std::monostate{};
   mapped_.reset();

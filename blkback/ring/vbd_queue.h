@@ -2,7 +2,7 @@
 // flight. Owned by Vbd, which has all of a disk's queues.
 // Reactor thread, all of it.
 //
-// The way of a request: doorbell -> once per turn: copied out of the ring, parsed, the data of a write
+// The way of a request: doorbell, or the reactor finds it in the ring before it sleeps -> once per turn: copied out of the ring, parsed, the data of a write
 // copied in, submitted to the BlockDevice -> completed -> once per turn: the data of a read copied out,
 // responses written, published, one doorbell. All copies of a turn are one (ring_turn.h), for all
 // queues of the guest; the descriptors of an indirect request are among them, its data, if it writes,
@@ -95,7 +95,9 @@ struct VbdStatistics {
   void merge(const VbdStatistics& other);
 };
 
-class VbdQueue final : private EventDispatcher::Handler, private RingTurn::Part::Work {
+class VbdQueue final : private EventDispatcher::Handler,
+                       private RingTurn::Part::Work,
+                       private MemoryWatch {
  public:
   class Owner {
    public:
@@ -154,6 +156,8 @@ class VbdQueue final : private EventDispatcher::Handler, private RingTurn::Part:
   void on_events_lost(const Error& error) noexcept override;
   void begin_turn() noexcept override;
   void end_turn() noexcept override;
+  [[nodiscard]] bool has_work() noexcept override;
+  [[nodiscard]] bool ask_to_ring() noexcept override;
 
   void schedule_consume();
   void consume() noexcept;
@@ -226,7 +230,6 @@ class VbdQueue final : private EventDispatcher::Handler, private RingTurn::Part:
 
   RingTurn::Part part_;
   bool consume_due_ = false;
-  bool unmask_due_ = false;  // the ring was found empty
   Deferred report_broken_;
   Deferred closed_;
   void (*on_closed_)(void* owner) noexcept = nullptr;

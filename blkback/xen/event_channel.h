@@ -3,9 +3,11 @@
 // after the work is done, so that a flooding guest throttles itself (XSA-332). Errors: the hypercall's, as a sentence.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "base/domain_id.h"
 #include "base/result.h"
@@ -26,8 +28,8 @@ class EventChannels {
                                                            std::uint32_t remote_port) = 0;
   virtual void unbind(LocalPort port) = 0;
 
-  // The next pending port (now masked), or not_found when there is none; never blocks.
-  [[nodiscard]] virtual Result<LocalPort> next_pending() = 0;
+  // The pending ports, now masked, as many as there is room for; 0: there is none. Never blocks.
+  [[nodiscard]] virtual Result<std::size_t> take_pending(std::span<LocalPort> into) = 0;
   [[nodiscard]] virtual Result<void> unmask(LocalPort port) = 0;
   [[nodiscard]] virtual Result<void> notify(LocalPort port) = 0;
 };

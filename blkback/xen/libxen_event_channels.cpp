@@ -1,6 +1,7 @@
 // EventChannels on libxenevtchn (/dev/xen/evtchn).
+#include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -31,20 +32,13 @@ class LibxenEventChannels final : public EventChannels {
 
   void unbind(LocalPort port) override { (void)xenevtchn_unbind(handle_, port); }
 
-  Result<LocalPort> next_pending() override {
-    // xenevtchn_pending() blocks when nothing is there.
-    pollfd readable{fd(), POLLIN, 0};
-    if (poll(&readable, 1, 0) <= 0) {
-      return fail(ErrorCode::not_found, "no event channel is pending");
-    }
-    const xenevtchn_port_or_error_t port = xenevtchn_pending(handle_);
-    if (port < 0 && (errno == EINTR || errno == EAGAIN)) {
-      return fail(ErrorCode::not_found, "no event channel is pending yet");  // the fd says it again
-    }
-    if (port < 0) {
+  // xenevtchn_pending() takes one and blocks when there is none. The device gives all in one go.
+  Result<std::size_t> take_pending(std::span<LocalPort> into) override {
+    const ssize_t got = read(fd(), into.data(), into.size_bytes());
+    if (got < 0 && errno != EINTR && errno != EAGAIN) {
       return tl::unexpected(system_error("reading event channels", errno));
     }
-    return static_cast<LocalPort>(port);
+    return got < 0 ? 0 : static_cast<std::size_t>(got) / sizeof(LocalPort);
   }
 
   Result<void> unmask(LocalPort port) override {
@@ -74,6 +68,11 @@ Result<std::unique_ptr<EventChannels>> open_event_channels(std::optional<DomainI
         system_error("cannot open Xen's event channels (/dev/xen/evtchn)", errno));
   }
   auto channels = std::make_unique<LibxenEventChannels>(handle);
+  const int flags = fcntl(channels->fd(), F_GETFL);
+  if (flags < 0 || fcntl(channels->fd(), F_SETFL, flags | O_NONBLOCK) != 0) {
+    return tl::unexpected(
+        system_error("Xen's event channels cannot be read without waiting", errno));
+  }
   if (only && xenevtchn_restrict(handle, *only) != 0) {
     return tl::unexpected(system_error(
         fmt::format("Xen's event channels cannot be restricted to domain {}", *only), errno));

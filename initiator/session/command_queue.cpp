@@ -22,7 +22,7 @@ void CommandQueue::withdraw_unsent(bool (*is_callers)(const ScsiTask& task,
   waiting_.for_each([&](ScsiTask& task) {
     if (is_callers(task, caller)) {
       task.unlink();
-      --in_flight_;
+      leave(task);
       refuse(task);
     }
   });
@@ -38,7 +38,8 @@ bool CommandQueue::withdraw(const ScsiTask& task) {
 
 // Inline, as each command comes by.
 inline void CommandQueue::complete(ScsiTask& task) {
-  if (--in_flight_ == 0 && logout_.under_way()) {
+  leave(task);
+  if (!busy() && logout_.under_way()) {
     flush_.schedule();  // the Logout may go now
   }
   task.on_complete(task);

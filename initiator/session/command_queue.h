@@ -18,14 +18,15 @@ class CommandQueue {
  public:
   // What is referred to outlives it. flush: something may be sent now. events: complete_refused()
   // is to be called.
-  CommandQueue(std::uint32_t max_commands, const LogoutSequence& logout, Deferred& flush,
-               Deferred& events)
-      : logout_(logout), flush_(flush), events_(events), table_(max_commands) {}
+  CommandQueue(Reactor& reactor, std::uint32_t max_commands, const LogoutSequence& logout,
+               Deferred& flush, Deferred& events)
+      : reactor_(reactor), logout_(logout), flush_(flush), events_(events), table_(max_commands) {}
 
   // Returns whether it is the only one.
   bool submit(ScsiTask& task) {
     waiting_.push_back(task);
     flush_.schedule();
+    reactor_.await_answer(task.data_length_bytes);
     return in_flight_++ == 0;
   }
   void refuse(ScsiTask& task);
@@ -64,6 +65,12 @@ class CommandQueue {
  private:
   void complete(ScsiTask& task);
 
+  void leave(const ScsiTask& task) {
+    reactor_.end_awaiting(task.data_length_bytes);
+    --in_flight_;
+  }
+
+  Reactor& reactor_;
   const LogoutSequence& logout_;
   Deferred& flush_;
   Deferred& events_;

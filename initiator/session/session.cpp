@@ -78,7 +78,7 @@ Session::Session(Reactor& reactor, SessionOptions options, NameResolver& resolve
           [](void* self) noexcept { static_cast<Session*>(self)->on_login_overdue(); }, this),
       logout_(
           reactor, [](void* self) noexcept { static_cast<Session*>(self)->on_logout_due(); }, this),
-      queue_(options_.max_commands, logout_, flush_, events_),
+      queue_(reactor_, options_.max_commands, logout_, flush_, events_),
       keep_alive_(
           reactor, options_,
           [](void* self) noexcept { static_cast<Session*>(self)->on_keep_alive_due(); }, this),

@@ -102,9 +102,11 @@ struct Configuration : DiskOptions {
   std::string run_directory = "/run/iscsi-blkback";        // control sockets, barriers of LUNs
   std::string state_directory = "/var/lib/iscsi-blkback";  // outlives the host; see host_end.h
   std::string log_level = "info";
-  std::uint32_t reactors = 1;  // of a guest's process, which its disks are spread over
-  bool core_dumps = false;     // of stacks; see core_dumps.h
-  bool sandbox = true;         // of guests' processes; see guest_sandbox.h
+  std::uint32_t reactors = 1;          // of a guest's process, which its disks are spread over
+  std::uint32_t poll_max_us = 100;     // of a reactor of disks; see poll_governor.h
+  std::uint32_t poll_cpu_share = 100;  // percent
+  bool core_dumps = false;             // of stacks; see core_dumps.h
+  bool sandbox = true;                 // of guests' processes; see guest_sandbox.h
   std::uint32_t first_guest_user = 1879048192;  // and group; see iscsi-blkback.toml(5)
 };
 

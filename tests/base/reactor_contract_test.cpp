@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -332,6 +333,128 @@ TEST_P(ReactorContract, TheTimeOfATurnIsNotAheadOfTheClock) {
 
 TEST_P(ReactorContract, RandomNumbersDiffer) {
   EXPECT_NE(reactor().random(), reactor().random());
+}
+
+// Memory in which work appears at the glance with that number, or when it is asked to ring.
+struct WatchedMemory final : MemoryWatch {
+  explicit WatchedMemory(Reactor& reactor)
+      : work(
+            reactor,
+            [](void* self) noexcept {
+              auto& memory = *static_cast<WatchedMemory*>(self);
+              ++memory.done;
+              if (memory.then) {
+                memory.then();
+              }
+            },
+            this) {}
+  ~WatchedMemory() {
+    if (linked()) {
+      unlink();
+    }
+  }
+  bool has_work() noexcept override {
+    const bool has = ++glances == work_at_glance;
+    if (has) {
+      work.schedule();
+    }
+    return has;
+  }
+  bool ask_to_ring() noexcept override {
+    ++asked;
+    if (work_when_asked) {
+      work.schedule();
+    }
+    return work_when_asked;
+  }
+  Deferred work;
+  std::function<void()> then;
+  int work_at_glance = 0;
+  bool work_when_asked = false;
+  int glances = 0;
+  int asked = 0;
+  int done = 0;
+};
+
+TEST_P(ReactorContract, BeforeItSleepsItAsksToRingForWhatComesIntoMemory) {
+  WatchedMemory memory(reactor());
+  reactor().look_at(memory);
+  RecordingTimer timer(*this, 1);
+  timer.what.start_after(5ms);
+  ASSERT_TRUE(run_until_count(1));
+  EXPECT_EQ(memory.asked, 1);
+  EXPECT_FALSE(memory.linked());
+  EXPECT_EQ(memory.done, 0);
+}
+
+TEST_P(ReactorContract, WorkThatIsInMemoryWhenItAsksToRingIsDoneBeforeItSleeps) {
+  WatchedMemory memory(reactor());
+  memory.work_when_asked = true;
+  reactor().look_at(memory);
+  RecordingTimer timer(*this, 1);
+  timer.what.start_after(1h);
+  ASSERT_TRUE(world->run_until([&] { return memory.done == 1; }));
+  EXPECT_TRUE(timer.what.armed());
+}
+
+TEST_P(ReactorContract, AReactorThatHasNoTimeToSleepLooksIntoMemoryAllTheSame) {
+  WatchedMemory memory(reactor());
+  memory.work_at_glance = 3;
+  reactor().look_at(memory);
+  RecordingTask busy(*this, 1);
+  busy.then = [&] { busy.what.schedule(); };
+  busy.what.schedule();
+  ASSERT_TRUE(world->run_until([&] { return memory.done == 1; }));
+  EXPECT_EQ(memory.asked, 0);
+  EXPECT_FALSE(memory.linked());
+  busy.then = nullptr;
+  busy.what.cancel();
+}
+
+TEST_P(ReactorContract, AllAreAskedToRingAlsoWhereOneHasWork) {
+  WatchedMemory first(reactor()), second(reactor()), third(reactor());
+  second.work_when_asked = true;
+  for (WatchedMemory* memory : {&first, &second, &third, &third}) {
+    reactor().look_at(*memory);
+  }
+  ASSERT_TRUE(world->run_until([&] { return second.done == 1; }));
+  EXPECT_EQ(first.asked, 1);
+  EXPECT_EQ(third.asked, 1);
+}
+
+TEST_P(ReactorContract, MemoryThatAlwaysHasWorkKeepsNothingElseWaiting) {
+  WatchedMemory memory(reactor());
+  struct Again {
+    WatchedMemory& memory;
+    Reactor& reactor;
+  } again{memory, reactor()};
+  Deferred look_again(
+      reactor(),
+      [](void* self) noexcept {
+        auto& of = *static_cast<Again*>(self);
+        of.memory.work_at_glance = of.memory.glances + 1;
+        of.reactor.look_at(of.memory);
+      },
+      &again);
+  memory.then = [&] { look_again.schedule(); };
+  look_again.schedule();
+  const UniqueFd ready(eventfd(1, EFD_CLOEXEC));
+  int heard = 0;
+  const auto watch = reactor().watch_readable(
+      ready.get(), [](void* count) noexcept { ++*static_cast<int*>(count); }, &heard);
+  EXPECT_TRUE(world->run_until([&] { return heard > 3 && memory.done > 3; }));
+  memory.then = nullptr;
+  look_again.cancel();
+}
+
+TEST_P(ReactorContract, MemoryThatIsUnlinkedIsNotLookedAt) {
+  WatchedMemory memory(reactor());
+  reactor().look_at(memory);
+  memory.unlink();
+  RecordingTimer timer(*this, 1);
+  timer.what.start_after(1ms);
+  ASSERT_TRUE(run_until_count(1));
+  EXPECT_EQ(memory.glances + memory.asked, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ReactorContract, testing::ValuesIn(contract_worlds()),

@@ -7,7 +7,8 @@ iscsi_blkback_test(base_test LABEL unit
   SOURCES base/base64_test.cpp base/byte_order_test.cpp base/crc32c_test.cpp base/documents_test.cpp base/interface_binding_test.cpp
           base/intrusive_list_test.cpp
           base/latency_histogram_test.cpp base/layers_test.cpp base/link_watch_test.cpp base/peer_silence_test.cpp
-          base/log_test.cpp base/one_door_test.cpp base/printable_text_test.cpp base/privileges_test.cpp
+          base/log_test.cpp base/one_door_test.cpp base/poll_governor_test.cpp base/printable_text_test.cpp
+          base/privileges_test.cpp
           base/sim_network_test.cpp ${syscall_filter_test} base/uring_reactor_test.cpp
           base/values_test.cpp
   LIBRARIES iscsi_blkback_base PkgConfig::LIBURING)

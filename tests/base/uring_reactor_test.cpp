@@ -506,5 +506,99 @@ TEST(UringReactor, AProcessThatIsKilledTakesAlongWhatItHasNotSent) {
   ::close(told[1]);
 }
 
+// Memory that is looked at; what a glance does is the test's.
+struct GlancedMemory final : MemoryWatch {
+  ~GlancedMemory() {
+    if (linked()) {
+      unlink();
+    }
+  }
+  bool has_work() noexcept override { return ++glances >= 5 && at_fifth(); }
+  bool ask_to_ring() noexcept override {
+    ++asked;
+    return false;
+  }
+  std::function<bool()> at_fifth;
+  int glances = 0;
+  int asked = 0;
+};
+
+UringReactor::Options that_looks() {
+  UringReactor::Options options;
+  options.poll.longest = 1ms;
+  return options;
+}
+
+// Each is tried until nothing else has run on the processor in the middle of a look, which ends it.
+TEST(UringReactorThatLooks, FindsWorkInMemoryWithoutEnteringTheKernel) {
+  const auto reactor = make_reactor(that_looks());
+  reactor->run_once(0ms);  // what making it has queued
+  GlancedMemory memory;
+  memory.at_fifth = [] { return true; };
+  EXPECT_TRUE(run_until(*reactor, [&] {
+    memory.glances = 0;
+    reactor->look_at(memory);
+    const std::uint64_t entries = reactor->kernel_entries();
+    const std::uint64_t found = reactor->found_awake();
+    reactor->run_once(1s);
+    return reactor->found_awake() == found + 1 && reactor->kernel_entries() == entries &&
+           !memory.linked() && memory.asked == 0;
+  }));
+}
+
+TEST(UringReactorThatLooks, FindsACompletionThatComesMeanwhile) {
+  const auto reactor = make_reactor(that_looks());
+  const UniqueFd event(eventfd(0, EFD_NONBLOCK));
+  int events = 0;
+  struct Reader {
+    int fd;
+    int& events;
+  } reader{event.get(), events};
+  const auto watch = reactor->watch_readable(
+      event.get(),
+      [](void* self) noexcept {
+        std::uint64_t value = 0;
+        auto& reading = *static_cast<Reader*>(self);
+        reading.events += read(reading.fd, &value, sizeof value) == sizeof value ? 1 : 0;
+      },
+      &reader);
+  GlancedMemory memory;
+  memory.at_fifth = [&] {
+    const std::uint64_t one = 1;
+    EXPECT_EQ(write(event.get(), &one, sizeof one), static_cast<ssize_t>(sizeof one));
+    memory.glances = -1000000;
+    return false;
+  };
+  EXPECT_TRUE(run_until(*reactor, [&] {
+    if (!memory.linked()) {
+      reactor->look_at(memory);
+    }
+    memory.glances = 0;
+    const std::uint64_t found = reactor->found_awake();
+    const int before = events;
+    reactor->run_once(1s);
+    return reactor->found_awake() == found + 1 && events == before + 1;
+  }));
+}
+
+TEST(UringReactorThatLooks, AsksToRingAndSleepsWhenNothingComes) {
+  const auto reactor = make_reactor(that_looks());
+  GlancedMemory memory;
+  memory.at_fifth = [] { return false; };
+  reactor->look_at(memory);
+  reactor->run_once(20ms);
+  EXPECT_EQ(memory.asked, 1);
+  EXPECT_FALSE(memory.linked());
+  EXPECT_GT(memory.glances, 0);
+}
+
+TEST(UringReactorThatLooks, ATimerEndsALook) {
+  const auto reactor = make_reactor(that_looks());
+  std::vector<int> order;
+  RunTimer timer(*reactor, order, 1);
+  timer.timer.start_after(50us);
+  EXPECT_TRUE(run_until(*reactor, [&] { return order.size() == 1; }));
+}
+
 }  // namespace
 }  // namespace iscsi_blkback

@@ -285,7 +285,7 @@ void FakeFrontend::push() {
 
 std::size_t FakeFrontend::poll() {
   bool rang = false;
-  while (Result<LocalPort> port = events_->next_pending()) {
+  while (const std::optional<LocalPort> port = events_->next_pending()) {
     rang = true;
     (void)events_->unmask(*port);
   }

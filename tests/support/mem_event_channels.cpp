@@ -144,19 +144,25 @@ void MemEventChannels::unbind_locked(LocalPort port) {
   events_.ports_.erase(MemEvents::Key{self_, port});
 }
 
-Result<LocalPort> MemEventChannels::next_pending() {
+Result<std::size_t> MemEventChannels::take_pending(std::span<LocalPort> into) {
   const std::lock_guard lock(events_.mutex_);
-  if (pending_.empty()) {
-    return fail(ErrorCode::not_found, "no event channel is pending");
+  std::size_t taken = 0;
+  while (taken < into.size() && !pending_.empty()) {
+    const LocalPort port = pending_.front();
+    pending_.pop_front();
+    events_.find(self_, port)->queued = false;
+    into[taken++] = port;
   }
-  const LocalPort port = pending_.front();
-  pending_.pop_front();
-  if (pending_.empty()) {
+  if (taken != 0 && pending_.empty()) {
     eventfd_t value = 0;
     ISCSI_BLKBACK_ASSERT(eventfd_read(fd_, &value) == 0);
   }
-  events_.find(self_, port)->queued = false;
-  return port;
+  return taken;
+}
+
+std::optional<LocalPort> MemEventChannels::next_pending() {
+  LocalPort port = 0;
+  return take_pending({&port, 1}).value_or(0) != 0 ? std::optional(port) : std::nullopt;
 }
 
 Result<void> MemEventChannels::unmask(LocalPort port) {

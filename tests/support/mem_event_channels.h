@@ -76,7 +76,9 @@ class MemEventChannels final : public EventChannels {
   [[nodiscard]] Result<LocalPort> bind_interdomain(DomainId domain,
                                                    std::uint32_t remote_port) override;
   void unbind(LocalPort port) override;
-  [[nodiscard]] Result<LocalPort> next_pending() override;
+  [[nodiscard]] Result<std::size_t> take_pending(std::span<LocalPort> into) override;
+  // One of them, for guests.
+  [[nodiscard]] std::optional<LocalPort> next_pending();
   [[nodiscard]] Result<void> unmask(LocalPort port) override;
   [[nodiscard]] Result<void> notify(LocalPort port) override;
 

@@ -79,7 +79,7 @@ class MemGuestPlatform final : public GuestPlatform {
     const TimePoint end = reactor_.now() + at_most;
     do {
       pass(std::clamp<Duration>(at_most, kCall, kSlice));
-      while (const Result<LocalPort> port = events_->next_pending()) {
+      while (const std::optional<LocalPort> port = events_->next_pending()) {
         (void)events_->unmask(*port);
         at_most = Time(0);
       }

@@ -19,6 +19,9 @@ constexpr TimePoint kStart = TimePoint(std::chrono::hours(1));
 // that wake each other) would stop virtual time for ever.
 constexpr std::uint32_t kMaxTurnsAtOneTime = 1'000'000;
 
+// While a reactor looks at memory before it sleeps.
+constexpr std::uint64_t kMostGlances = 5;
+
 // What a turn of a simulated process's thread takes at most.
 constexpr Duration kMaxTurnTime = std::chrono::microseconds(20);
 
@@ -175,8 +178,7 @@ void SimReactor::find_readable() {
 
 bool SimReactor::work_now() const {
   TimePoint next;
-  return runs_now() && (has_deferred() || !posted_.empty() || !readable_.empty() ||
-                        (next_time(next) && next <= now()));
+  return runs_now() && (has_to_turn() || (next_time(next) && next <= now()));
 }
 
 bool SimReactor::any_work_now() {
@@ -186,7 +188,7 @@ bool SimReactor::any_work_now() {
 }
 
 bool SimReactor::next_time(TimePoint& at) const {
-  if (!is_main() && (has_deferred() || !posted_.empty() || !readable_.empty())) {
+  if (!is_main() && has_to_turn()) {
     at = std::max(now(), runs_again_at_);
     return true;
   }
@@ -292,9 +294,28 @@ void SimReactor::turn() {
     task();
   }
   run_deferred();
+  look_at_memory();
   if (turns_ != nullptr) {
     turns_->on_turn_ends();
   }
+}
+
+// What has work runs in the next turn, at the same time.
+void SimReactor::look_at_memory() {
+  if (memory_has_work() || has_deferred() || looks_soon_ || !looks_at_memory()) {
+    return;
+  }
+  if (longest_look_ != Duration::zero()) {
+    if (glances_left_ == 0) {
+      glances_left_ = 1 + schedule_random().below(kMostGlances);
+    }
+    if (--glances_left_ != 0) {
+      looks_soon_ = true;
+      schedule(longest_look_ / kMostGlances, [this] { looks_soon_ = false; });
+      return;
+    }
+  }
+  static_cast<void>(memory_asks_to_ring());
 }
 
 void SimReactor::run_due_events() {

@@ -67,6 +67,10 @@ class SimReactor : public Reactor {
   void set_computer(unsigned computer) { computer_ = computer; }
   [[nodiscard]] unsigned computer() const { return computer_; }
 
+  // Before it sleeps, it looks at memory (MemoryWatch) for so long at most, in virtual time; how long is the seed's
+  // choice each time. Zero, as at first: it sleeps at once.
+  void set_longest_look(Duration longest) { longest_look_ = longest; }
+
   // Every fd that is watched becomes readable by signal_ready() of ready_fd.h alone: where that was
   // not called, nobody needs to ask the kernel.
   void trust_ready_fds() { main_.trusts_ready_fds_ = true; }
@@ -104,12 +108,18 @@ class SimReactor : public Reactor {
   static bool runs_later(const Event& a, const Event& b);
   [[nodiscard]] bool is_main() const { return &main_ == this; }
   [[nodiscard]] bool runs_now() const { return !halted_ && runs_again_at_ <= now(); }
+  // At once, whatever the time is.
+  [[nodiscard]] bool has_to_turn() const {
+    return has_deferred() || !posted_.empty() || !readable_.empty() ||
+           (looks_at_memory() && !looks_soon_);
+  }
   [[nodiscard]] bool work_now() const;
   // When this reactor has something to do next; false: never.
   [[nodiscard]] bool next_time(TimePoint& at) const;
   void turn();
   void run_due_events();
   void run_readable();
+  void look_at_memory();
 
   // Of the main reactor, for all.
   void find_readable();
@@ -129,6 +139,9 @@ class SimReactor : public Reactor {
   std::vector<Watch*> watches_;
   std::vector<Watch*> readable_;  // of this turn; null: stopped in the meantime
   TimePoint runs_again_at_{};
+  Duration longest_look_{};
+  std::uint64_t glances_left_ = 0;
+  bool looks_soon_ = false;  // an event for the next glance is scheduled
   bool halted_ = false;
   unsigned computer_ = 0;
 

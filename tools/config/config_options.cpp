@@ -611,6 +611,8 @@ constexpr ConfigOption kOptions[] = {
     whole<&Configuration::max_ring_page_order>("max_ring_page_order", 0, 4).in(kAtTop),
     whole<&Configuration::max_queues>("max_queues", 1, 16).in(kAtTop),
     whole<&Configuration::reactors>("reactors", 1, kMaxReactors).in(kAtTop),
+    whole<&Configuration::poll_max_us>("poll_max_us", 0, 1000).in(kAtTop),
+    whole<&Configuration::poll_cpu_share>("poll_cpu_share", 1, 100).in(kAtTop),
     whole<&Configuration::max_indirect_segments>("max_indirect_segments", 0, 256).in(kAtTop),
     yes_no<&Configuration::core_dumps>("core_dumps").in(kAtTop),
     yes_no<&Configuration::sandbox>("sandbox").in(kAtTop),

@@ -174,7 +174,10 @@ class Bench {
       remark(found->trouble);
     }
     const DiskSpecification& specification = found->specification;
-    auto reactor = UringReactor::create();
+    UringReactor::Options options;
+    options.poll = {std::chrono::microseconds(configured->configuration.poll_max_us),
+                    configured->configuration.poll_cpu_share};
+    auto reactor = UringReactor::create(options);
     if (!reactor) {
       return tl::unexpected(reactor.error());
     }

@@ -19,6 +19,7 @@ using testing::HasSubstr;
 struct Shape {
   BlkifAbi abi;
   std::uint32_t pages;
+  Duration longest_look{};  // of the reactor, before it sleeps
 };
 
 class VbdShapeTest : public testing::TestWithParam<Shape> {
@@ -37,12 +38,17 @@ INSTANTIATE_TEST_SUITE_P(All, VbdShapeTest,
                                          Shape{BlkifAbi::x86_64, 2}, Shape{BlkifAbi::x86_64, 4},
                                          Shape{BlkifAbi::x86_64, 8}, Shape{BlkifAbi::x86_64, 16},
                                          Shape{BlkifAbi::x86_32, 1}, Shape{BlkifAbi::x86_32, 4},
-                                         Shape{BlkifAbi::x86_32, 16}),
+                                         Shape{BlkifAbi::x86_32, 16},
+                                         Shape{BlkifAbi::x86_64, 1, milliseconds(1)},
+                                         Shape{BlkifAbi::x86_64, 16, milliseconds(1)},
+                                         Shape{BlkifAbi::x86_32, 4, milliseconds(1)}),
                          [](const auto& shape) {
                            const char* abi = shape.param.abi == BlkifAbi::native   ? "native"
                                              : shape.param.abi == BlkifAbi::x86_32 ? "x86_32"
                                                                                    : "x86_64";
-                           return fmt::format("{}_{}pages", abi, shape.param.pages);
+                           return fmt::format(
+                               "{}_{}pages{}", abi, shape.param.pages,
+                               shape.param.longest_look.count() != 0 ? "_looks" : "");
                          });
 
 TEST_P(VbdShapeTest, WritesAndReadsBack) {
@@ -64,6 +70,7 @@ TEST_P(VbdShapeTest, WritesAndReadsBack) {
 // Random requests with random delays, the ring mostly full, against a model of the disk's contents.
 TEST_P(VbdShapeTest, ManyRequestsEachAnsweredOnceWithTheRightData) {
   Bench bench(options());
+  bench.reactor.set_longest_look(GetParam().longest_look);
   ASSERT_TRUE(bench.connect());
   SimRandom random(42);
   bench.memory.set_delay([&] { return std::chrono::microseconds(random.next() % 1000); });
@@ -137,6 +144,7 @@ TEST_P(VbdShapeTest, ManyRequestsEachAnsweredOnceWithTheRightData) {
 
 TEST_P(VbdShapeTest, AFullRingIsServed) {
   Bench bench(options());
+  bench.reactor.set_longest_look(GetParam().longest_look);
   ASSERT_TRUE(bench.connect());
   for (int round = 0; round < 3; ++round) {
     std::uint32_t answered = 0;
@@ -151,6 +159,72 @@ TEST_P(VbdShapeTest, AFullRingIsServed) {
     bench.reactor.run_until_idle();
     EXPECT_EQ(answered, bench.frontend->slot_count());
   }
+}
+
+// --- a reactor that looks before it sleeps -----------------------------------------------------
+
+TEST(VbdLooks, AGuestThatIsQuickNeedsNoDoorbell) {
+  Bench bench;
+  bench.reactor.set_longest_look(milliseconds(10));
+  bench.memory.set_delay([] { return std::chrono::microseconds(10); });
+  ASSERT_TRUE(bench.connect());
+  bench.reactor.run_until_idle();
+  const auto rung = bench.xen.events().counters(1).notifies;
+  const auto unmasked = bench.xen.events().counters(0).unmasks;
+  int answered = 0;
+  bench.frontend->on_completion([&](const FakeFrontend::Completion& completion) {
+    EXPECT_EQ(completion.status, kBlkifOkay);
+    if (++answered < 100) {
+      ASSERT_TRUE(bench.frontend->read(0, 8));
+      bench.frontend->push();
+    }
+  });
+  ASSERT_TRUE(bench.frontend->read(0, 8));
+  bench.frontend->push();
+  EXPECT_TRUE(bench.reactor.run_until([&] { return answered == 100; }));
+  EXPECT_LE(bench.xen.events().counters(1).notifies - rung, 35U);  // where the looks were short
+  EXPECT_LE(bench.xen.events().counters(0).unmasks - unmasked, 35U);
+}
+
+TEST(VbdLooks, AGuestThatIsSlowRingsEachTime) {
+  Bench bench;
+  bench.reactor.set_longest_look(std::chrono::microseconds(100));
+  ASSERT_TRUE(bench.connect());
+  bench.reactor.run_until_idle();
+  for (int i = 0; i < 20; ++i) {
+    const auto rung = bench.xen.events().counters(1).notifies;
+    EXPECT_EQ(bench.answer(bench.frontend->read(0, 8)).status, kBlkifOkay);
+    EXPECT_EQ(bench.xen.events().counters(1).notifies, rung + 1);
+  }
+}
+
+TEST(VbdLooks, ARingThatIsBrokenMeanwhileIsNotServed) {
+  Bench bench;
+  bench.reactor.set_longest_look(milliseconds(10));
+  ASSERT_TRUE(bench.connect());
+  const auto id = bench.frontend->read(0, 8);
+  bench.frontend->push();
+  ASSERT_TRUE(bench.reactor.run_until(
+      [&] { return bench.frontend->take_completion(*id).has_value(); }, milliseconds(1)));
+  bench.frontend->set_request_producer(1000);
+  bench.reactor.run_until_idle();
+  EXPECT_EQ(bench.broken.size(), 1U);
+}
+
+TEST(VbdLooks, ARingThatIsClosedMeanwhileIsNotLookedAtAnyMore) {
+  Bench bench;
+  bench.reactor.set_longest_look(milliseconds(10));
+  ASSERT_TRUE(bench.connect());
+  const auto id = bench.frontend->read(0, 8);
+  bench.frontend->push();
+  ASSERT_TRUE(bench.reactor.run_until(
+      [&] { return bench.frontend->take_completion(*id).has_value(); }, milliseconds(1)));
+  bench.close();
+  ASSERT_TRUE(bench.frontend->read(0, 8));
+  bench.frontend->push();
+  ASSERT_TRUE(bench.reactor.run_until([&] { return bench.vbd == nullptr; }, milliseconds(1)));
+  bench.reactor.run_until_idle();
+  EXPECT_EQ(bench.frontend->outstanding(), 1U);
 }
 
 // --- batching ----------------------------------------------------------------------------------

@@ -12,8 +12,10 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <span>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "tests/blkback/xen/xen_rig.h"
 
@@ -252,7 +254,8 @@ class EventChannelsContract : public XenContract {
     if (!readable(channels_->fd(), kWaitMilliseconds)) {
       return 0;
     }
-    return channels_->next_pending().value_or(0);
+    LocalPort port = 0;
+    return channels_->take_pending({&port, 1}).value_or(0) == 1 ? port : 0;
   }
   bool nothing_pending() { return !readable(channels_->fd(), g_real ? 50 : 0); }
 
@@ -271,9 +274,38 @@ class EventChannelsContract : public XenContract {
 
 TEST_F(EventChannelsContract, NothingIsPendingAtFirst) {
   EXPECT_FALSE(readable(channels_->fd()));
-  const Result<LocalPort> port = channels_->next_pending();
-  ASSERT_FALSE(port);
-  EXPECT_EQ(port.error().code, ErrorCode::not_found);
+  std::array<LocalPort, 4> ports{};
+  EXPECT_EQ(channels_->take_pending(ports).value(), 0U);
+}
+
+TEST_F(EventChannelsContract, AllThatArePendingAreTakenAtOnceAsFarAsThereIsRoom) {
+  std::vector<LocalPort> bound{bind()};
+  std::vector<std::uint32_t> guest_ports{guest_port_};
+  for (int i = 0; i < 2; ++i) {
+    guest_port_ = rig_->allocate_port();
+    guest_ports.push_back(guest_port_);
+    bound.push_back(bind());
+  }
+  for (const std::uint32_t port : guest_ports) {
+    rig_->guest_notify(port);
+  }
+  ASSERT_TRUE(readable(channels_->fd(), kWaitMilliseconds));
+  std::array<LocalPort, 4> ports{};
+  const std::size_t first = channels_->take_pending(std::span(ports).first(2)).value();
+  EXPECT_GE(first, 1U);
+  std::vector<LocalPort> taken(ports.begin(), ports.begin() + static_cast<std::ptrdiff_t>(first));
+  while (taken.size() < bound.size() && readable(channels_->fd(), kWaitMilliseconds)) {
+    const std::size_t more = channels_->take_pending(ports).value();
+    taken.insert(taken.end(), ports.begin(), ports.begin() + static_cast<std::ptrdiff_t>(more));
+  }
+  std::sort(taken.begin(), taken.end());
+  std::vector<LocalPort> wanted = bound;
+  std::sort(wanted.begin(), wanted.end());
+  EXPECT_EQ(taken, wanted);
+  EXPECT_EQ(channels_->take_pending(ports).value(), 0U);
+  for (const LocalPort port : bound) {
+    channels_->unbind(port);
+  }
 }
 
 TEST_F(EventChannelsContract, BindingMakesThePortPendingOnce) {

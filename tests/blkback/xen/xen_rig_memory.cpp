@@ -49,8 +49,7 @@ class MemoryRig : public XenRig {
   }
   void guest_notify(std::uint32_t port) override { (void)guest_events_->notify(port); }
   bool guest_heard(std::uint32_t port) override {
-    const Result<LocalPort> pending = guest_events_->next_pending();
-    return pending && *pending == port && guest_events_->unmask(port).has_value();
+    return guest_events_->next_pending() == port && guest_events_->unmask(port).has_value();
   }
 
   std::string store_path() const override { return "/local/domain/0/iscsi-blkback-test"; }

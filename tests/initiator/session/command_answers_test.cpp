@@ -101,7 +101,7 @@ class CommandAnswersTest : public testing::Test {
   std::vector<std::byte> arriving = std::vector<std::byte>(kBytes, std::byte{0x55});
   std::array<ScsiTask, 4> tasks;
   std::vector<const ScsiTask*> done;
-  CommandQueue queue{4, logout, flush, events};
+  CommandQueue queue{reactor, 4, logout, flush, events};
   PduSender sender{options, negotiated, numbers, queue, watchdog};
   CommandAnswers answers{queue, sender, numbers, watchdog, negotiated, tolerated, flush};
 };

@@ -47,7 +47,7 @@ class CommandQueueTest : public testing::Test {
   LogoutSequence logout{reactor, [](void*) noexcept {}, nullptr};
   std::array<ScsiTask, 4> tasks;
   std::vector<int> done;
-  CommandQueue queue{2, logout, flush, events};
+  CommandQueue queue{reactor, 2, logout, flush, events};
 };
 
 TEST_F(CommandQueueTest, TheFirstOneIsToldApart) {
@@ -56,6 +56,21 @@ TEST_F(CommandQueueTest, TheFirstOneIsToldApart) {
   EXPECT_FALSE(queue.submit(tasks[1]));
   EXPECT_EQ(queue.in_flight(), 2U);
   EXPECT_TRUE(flush.scheduled());
+}
+
+TEST_F(CommandQueueTest, TheReactorKnowsWhatIsAwaited) {
+  tasks[1].data_length_bytes = 128 * 1024;
+  for (ScsiTask& task : tasks) {
+    queue.submit(task);
+  }
+  EXPECT_EQ(reactor.awaited_answers(), 3U + 17U);
+  TaskSlot& first_sent = *queue.find(queue.take_next());
+  queue.finish(first_sent, false);
+  EXPECT_EQ(reactor.awaited_answers(), 2U + 17U);
+  EXPECT_TRUE(queue.withdraw(tasks[1]));
+  EXPECT_EQ(reactor.awaited_answers(), 2U);
+  queue.connection_lost();
+  EXPECT_EQ(reactor.awaited_answers(), 0U);
 }
 
 TEST_F(CommandQueueTest, CommandsAreTakenInOrderAsLongAsThereAreSlots) {

@@ -85,7 +85,7 @@ class PduSenderTest : public testing::Test {
   CommandWatchdog watchdog{reactor, options, keep_alive, [](void*) noexcept {}, nullptr};
   std::vector<std::byte> data = std::vector<std::byte>(4 << 20);
   std::array<ScsiTask, 6> tasks;
-  CommandQueue queue{4, logout, flush, events};
+  CommandQueue queue{reactor, 4, logout, flush, events};
   PduSender sender{options, negotiated, numbers, queue, watchdog};
 };
 

@@ -35,6 +35,8 @@ TEST(Config, TopOptions) {
       "max_ring_page_order = 0\n"
       "max_queues = 1\n"
       "reactors = 3\n"
+      "poll_max_us = 50\n"
+      "poll_cpu_share = 20\n"
       "max_indirect_segments = 0\n"
       "sandbox = false\n"
       "first_guest_user = 700000\n");
@@ -50,6 +52,8 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.max_ring_page_order, 0U);
   EXPECT_EQ(configuration.max_queues, 1U);
   EXPECT_EQ(configuration.reactors, 3U);
+  EXPECT_EQ(configuration.poll_max_us, 50U);
+  EXPECT_EQ(configuration.poll_cpu_share, 20U);
   EXPECT_EQ(configuration.max_indirect_segments, 0U);
   EXPECT_TRUE(Configuration{}.sandbox);
   EXPECT_FALSE(configuration.sandbox);
