@@ -612,6 +612,7 @@ constexpr ConfigOption kOptions[] = {
     whole<&Configuration::max_queues>("max_queues", 1, 16).in(kAtTop),
     whole<&Configuration::reactors>("reactors", 1, kMaxReactors).in(kAtTop),
     whole<&Configuration::max_indirect_segments>("max_indirect_segments", 0, 256).in(kAtTop),
+    whole<&Configuration::max_buffers_mb>("max_buffers_mb", 4, 4096).in(kAtTop),
     yes_no<&Configuration::core_dumps>("core_dumps").in(kAtTop),
     yes_no<&Configuration::sandbox>("sandbox").in(kAtTop),
     whole<&Configuration::first_guest_user>("first_guest_user", 1, 4294900000).in(kAtTop),

@@ -21,6 +21,7 @@ constexpr PlanField<PlannedWorld> kWorldFields[] = {
     {"settings_varied", &PlannedWorld::settings_varied, 0},
     {"max_queues", &PlannedWorld::max_queues, 4},
     {"uneven_hosts", &PlannedWorld::uneven_hosts, 0},
+    {"max_buffers_mb", &PlannedWorld::max_buffers_mb, 64},
 };
 
 constexpr PlanField<PlannedTarget> kTargetFields[] = {

@@ -31,7 +31,8 @@ struct PlannedWorld {
   std::int64_t polling_ms = 0;       // polling_interval
   std::int64_t settings_varied = 0;  // path policies are drawn from the seed
   std::int64_t max_queues = 0;
-  std::int64_t uneven_hosts = 0;  // the second one offers one queue only
+  std::int64_t uneven_hosts = 0;    // the second one offers one queue only
+  std::int64_t max_buffers_mb = 0;  // of a disk
 };
 
 struct PlannedTarget {

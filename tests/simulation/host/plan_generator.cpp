@@ -145,6 +145,7 @@ void choose_rings(Plan& plan) {
   for (PlannedDisk& disk : plan.disks) {
     disk.discards = random.one_in(3) ? 0 : number(random, 1, 5);
   }
+  plan.world.max_buffers_mb = random.one_in(2) ? 3 : 64;  // just enough, or as it is mostly
 }
 
 // Mostly short, else up to as long as may be.

@@ -193,6 +193,8 @@ Configuration make_configuration(const Plan& plan, std::size_t host,
   Configuration configuration;
   configuration.initiator_name = fmt::format("iqn.2026-01.test:host{}", host);
   configuration.run_directory = run_directory;
+  configuration.max_buffers_mb =
+      static_cast<std::uint32_t>(bounded(plan.world.max_buffers_mb, 3, 64));
   const bool one_queue = host == 1 && plan.world.uneven_hosts != 0;
   configuration.max_queues =
       one_queue ? 1 : static_cast<std::uint32_t>(bounded(plan.world.max_queues, 1, 16));

@@ -36,6 +36,7 @@ TEST(Config, TopOptions) {
       "max_queues = 1\n"
       "reactors = 3\n"
       "max_indirect_segments = 0\n"
+      "max_buffers_mb = 16\n"
       "sandbox = false\n"
       "first_guest_user = 700000\n");
   EXPECT_EQ(configuration.initiator_name, "iqn.2009-02.com.example:host");
@@ -51,6 +52,7 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.max_queues, 1U);
   EXPECT_EQ(configuration.reactors, 3U);
   EXPECT_EQ(configuration.max_indirect_segments, 0U);
+  EXPECT_EQ(configuration.max_buffers_mb, 16U);
   EXPECT_TRUE(Configuration{}.sandbox);
   EXPECT_FALSE(configuration.sandbox);
   EXPECT_EQ(configuration.first_guest_user, 700000U);
