@@ -13,7 +13,7 @@
 namespace iscsi_blkback {
 
 struct PollLimits {
-  Duration longest{};               // of one look, at most a millisecond; zero: the reactor sleeps at once
+  Duration longest{};  // of one look, at most a millisecond; zero: the reactor sleeps at once
   std::uint32_t cpu_percent = 100;  // of the time that passes, for all looks together, 1 to 100
 };
 

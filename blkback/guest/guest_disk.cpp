@@ -13,7 +13,8 @@ RingOffer ring_offer(const Configuration& configuration, const DiskDescription& 
   return {.max_page_order = configuration.max_ring_page_order,
           .max_queues = configuration.max_queues,
           .max_indirect_segments = configuration.max_indirect_segments,
-          .discards = disk.discards};
+          .discards = disk.discards,
+          .max_buffers_mb = configuration.max_buffers_mb};
 }
 
 }  // namespace

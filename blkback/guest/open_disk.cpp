@@ -131,6 +131,7 @@ Result<void> OpenDisk::open_ring(FrontendRing ring) {
   options.read_only = read_only_;
   options.max_indirect_segments = ring.max_indirect_segments;
   options.discards = ring.discards;
+  options.max_buffers_mb = ring.max_buffers_mb;
   options.log = &vbd_log_;
   const auto device = sector_device();
   if (!device) {

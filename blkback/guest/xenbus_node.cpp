@@ -201,6 +201,7 @@ Result<FrontendRing> read_frontend_ring(XenStoreAccess& store, const std::string
   ring.abi = *abi;
   ring.max_indirect_segments = offer.max_indirect_segments;
   ring.discards = offer.discards;
+  ring.max_buffers_mb = offer.max_buffers_mb;
   return ring;
 }
 

@@ -81,6 +81,7 @@ struct RingOffer {
   std::uint32_t max_queues = 1;
   std::uint32_t max_indirect_segments = 0;  // of a request; 0: there are none
   bool discards = false;                    // where the LUN has them
+  std::uint32_t max_buffers_mb = 64;        // that nobody is told of; see RequestRoom
 };
 
 struct FrontendQueue {
@@ -94,6 +95,7 @@ struct FrontendRing {
   // As offered: a frontend does not say whether it uses them.
   std::uint32_t max_indirect_segments = 0;
   bool discards = false;
+  std::uint32_t max_buffers_mb = 64;
   // Without the key "protocol": x86_32, as Linux's xen-blkback has it. Frontends that never write
   // the key are 32-bit ones from before it existed.
   BlkifAbi abi = BlkifAbi::x86_32;

@@ -42,9 +42,13 @@ Result<void> RequestBuffers::allocate(std::vector<VbdRequest>& requests,
 }
 
 void RequestBuffers::give_back(const VbdRequest& request) {
-  std::size_t& resident = resident_[request.index];
-  (void)madvise(request.buffer, resident, MADV_DONTNEED);
-  resident_bytes_ -= std::exchange(resident, 0);
+  Resident& resident = resident_[request.index];
+  (void)madvise(request.buffer, resident.data_pages * kXenPageBytes, MADV_DONTNEED);
+  room_.remove_resident(std::exchange(resident.data_pages, 0));
+  if (std::exchange(resident.segments, false)) {
+    (void)madvise(request.indirect, sizeof(IndirectSegments), MADV_DONTNEED);
+    room_.remove_resident(kSegmentsPages);
+  }
 }
 
 }  // namespace iscsi_blkback

@@ -23,11 +23,12 @@ Result<std::unique_ptr<Vbd>> Vbd::open(Reactor& reactor, RingTurn& turn, EventDi
                                        const std::vector<RingParameters>& queues,
                                        const VbdOptions& options, Owner& owner) {
   ISCSI_BLKBACK_ASSERT(!queues.empty());
-  std::unique_ptr<Vbd> vbd(new Vbd(owner));
+  std::unique_ptr<Vbd> vbd(new Vbd(owner, options.max_buffers_mb));
   const auto count = static_cast<std::uint32_t>(queues.size());
   for (const RingParameters& ring : queues) {
     VbdOptions own = options;
     own.max_requests_per_turn = std::max(options.max_requests_per_turn / count, kLeastPerTurn);
+    own.room = &vbd->room_;
     if (count > 1) {
       own.name = fmt::format("{}, queue {}", options.name, vbd->queues_.size());
     }

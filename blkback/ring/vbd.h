@@ -29,7 +29,7 @@ class Vbd final : private VbdQueue::Owner {
   };
 
   // Opens all of them, or none: the error says what was wrong with the guest's values. queues: 1 or
-  // more; options: of each, max_requests_per_turn of them together. All references outlive the Vbd.
+  // more; options: of each, max_requests_per_turn and max_buffers_mb of them together. All references outlive the Vbd.
   [[nodiscard]] static Result<std::unique_ptr<Vbd>> open(Reactor& reactor, RingTurn& turn,
                                                          EventDispatcher& events,
                                                          BlockDevice& device,
@@ -46,16 +46,19 @@ class Vbd final : private VbdQueue::Owner {
   // Of all queues together.
   [[nodiscard]] std::uint32_t in_flight() const;
   [[nodiscard]] std::uint32_t held_flushes() const;
+  // Of their buffers, in use or not.
+  [[nodiscard]] std::size_t resident_bytes() const { return room_.resident_bytes(); }
   [[nodiscard]] VbdStatistics statistics() const;
   [[nodiscard]] Vbd3Statistics vbd3_statistics() const;
 
  private:
-  explicit Vbd(Owner& owner) : owner_(owner) {}
+  Vbd(Owner& owner, std::uint32_t max_buffers_mb) : owner_(owner), room_(max_buffers_mb) {}
 
   void on_queue_broken(VbdQueue& queue, const Error& error) noexcept override;
   void on_queue_closed() noexcept;
 
   Owner& owner_;
+  RequestRoom room_;
   std::vector<std::unique_ptr<VbdQueue>> queues_;
   std::size_t open_ = 0;  // queues that are not closed
   bool broken_ = false;

@@ -36,6 +36,15 @@ struct Overloaded : Cases... {
 template <class... Cases>
 Overloaded(Cases...) -> Overloaded<Cases...>;
 
+// Its data, and of an indirect one what describes it.
+std::uint32_t most_pages(const VbdOptions& options) {
+  return options.max_indirect_segments == 0
+             ? kMaxDirectSegments
+             : std::max<std::uint32_t>(
+                   options.max_indirect_segments + RequestBuffers::kSegmentsPages,
+                   kMaxDirectSegments);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<VbdQueue>> VbdQueue::open(Reactor& reactor, RingTurn& turn,
@@ -58,6 +67,11 @@ VbdQueue::VbdQueue(Reactor& reactor, RingTurn& turn, EventDispatcher& events, Bl
       options_(std::move(options)),
       owner_(owner),
       bell_(reactor, events),
+      room_(options_.room != nullptr ? *options_.room : own_room_),
+      waiter_(
+          most_pages(options_),
+          [](void* self) noexcept { static_cast<VbdQueue*>(self)->schedule_consume(); }, this),
+      buffers_(room_),
       part_(turn, *this),
       report_broken_(
           reactor,
@@ -97,6 +111,7 @@ void VbdStatistics::merge(const VbdStatistics& other) {
 
 VbdQueue::~VbdQueue() {
   ISCSI_BLKBACK_ASSERT(in_flight_ == 0);
+  room_.leave(waiter_);
   disconnect();
 }
 
@@ -137,8 +152,8 @@ Result<void> VbdQueue::allocate(std::uint32_t slot_count) {
     return allocated;
   }
   free_slots_.reserve(slot_count);
-  const std::size_t most_segments = std::size_t{slot_count} * most_segments_of_a_request();
-  part_.make_room(slot_count + std::min<std::size_t>(most_segments, kMaxSegmentsInFlight));
+  const std::size_t most_segments = std::size_t{slot_count} * most_pages(options_);
+  part_.make_room(slot_count + std::min<std::size_t>(most_segments, room_.most_pages()));
   for (std::size_t i = slot_count; i-- > 0;) {
     slots_[i].owner = this;
     slots_[i].on_complete = on_request_complete;
@@ -233,10 +248,11 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
   const RequestLimits limits = this->limits();
   const TimePoint now = reactor_.turn_time();
   bool ring_is_empty = false;
+  bool wants_room = false;
+  const std::uint32_t before = in_flight_;
   for (std::uint32_t budget = options_.max_requests_per_turn; budget > 0;) {
-    if (!has_room()) {
-      starved_ = true;
-      statistics_.waits_for_room += barrier_ == nullptr ? 1 : 0;
+    if (!may_take()) {
+      wants_room = barrier_ == nullptr;
       break;
     }
     std::uint32_t waiting = ring.poll();
@@ -252,11 +268,17 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
       break;
     }
     bell_.brought_something();
-    for (; waiting > 0 && budget > 0 && has_room(); --waiting, --budget) {
+    for (; waiting > 0 && budget > 0 && may_take(); --waiting, --budget) {
       accept(ring.consume(), limits, now);
     }
   }
-  if (state_ != State::serving || starved_) {
+  if (wants_room) {
+    ++statistics_.waits_for_room;
+    room_.wait(waiter_, in_flight_ != before);
+    return;
+  }
+  room_.leave(waiter_);
+  if (state_ != State::serving || barrier_ != nullptr) {
     return;
   }
   if (!ring_is_empty) {
@@ -264,12 +286,6 @@ void VbdQueue::consume_from(BackRing<Abi>& ring) noexcept {
   } else {
     reactor_.look_at(*this);
   }
-}
-
-// For the largest request; none is taken while a barrier is under way.
-bool VbdQueue::has_room() const {
-  return barrier_ == nullptr &&
-         segments_in_flight_ + most_segments_of_a_request() <= kMaxSegmentsInFlight;
 }
 
 void VbdQueue::accept(const BlkifRequest& request, const RequestLimits& limits,
@@ -289,8 +305,9 @@ void VbdQueue::accept(const BlkifRequest& request, const RequestLimits& limits,
     refuse(slot, refusal, now);
     return;
   }
-  slot.segments_held = request.segment_count;
-  segments_in_flight_ += slot.segments_held;
+  slot.pages_held = request.segment_count + RequestBuffers::kSegmentsPages;
+  room_.take(slot.pages_held);
+  buffers_.use_segments(slot);
   if (request.indirect_operation == kBlkifWriteBarrier) {
     barrier_ = &slot;
   }
@@ -320,8 +337,8 @@ void VbdQueue::parse(Slot& slot, std::span<const BlkifSegment> descriptors,
     return;
   }
   if (!is_indirect) {
-    slot.segments_held = static_cast<std::uint32_t>(slot.parsed.segments.size());
-    segments_in_flight_ += slot.segments_held;
+    slot.pages_held = static_cast<std::uint32_t>(slot.parsed.segments.size());
+    room_.take(slot.pages_held);
   }
   slot.operation = slot.parsed.operation;
   slot.sector = slot.parsed.sector;
@@ -438,6 +455,7 @@ void VbdQueue::break_ring(Error error) noexcept {
               error.message);
   broken_because_ = std::move(error);
   consume_due_ = false;
+  room_.leave(waiter_);
   report_broken_.schedule();
 }
 
@@ -513,19 +531,17 @@ void VbdQueue::answer_leaving() noexcept {
     release(*slot);
   }
   submit_barrier();
-  if (barrier_ == nullptr && std::exchange(starved_, false)) {
-    schedule_consume();
-  }
   finish_close_when_idle();
 }
 
 void VbdQueue::release(Slot& slot) noexcept {
-  segments_in_flight_ -= slot.segments_held;
   buffers_.release(slot);
+  room_.give_back(slot.pages_held);
   free_slots_.push_back(&slot);
   --in_flight_;
   if (&slot == barrier_) {
     barrier_ = nullptr;
+    schedule_consume();
   }
 }
 
@@ -618,6 +634,7 @@ void VbdQueue::close(void (*on_closed)(void* owner) noexcept, void* owner) {
   ISCSI_BLKBACK_ASSERT(state_ == State::serving || state_ == State::broken);
   state_ = State::closing;
   consume_due_ = false;
+  room_.leave(waiter_);
   report_broken_.cancel();
   on_closed_ = on_closed;
   on_closed_owner_ = owner;

@@ -8,7 +8,7 @@
 // queues of the guest; the descriptors of an indirect request are among them, its data, if it writes,
 // come with one more.
 //
-// What a guest can have under way is bounded (kMaxSegmentsInFlight): at that, its ring waits until
+// What a guest can have under way at a disk is bounded (request_room.h): at that, its rings wait until
 // something is answered.
 //
 // The guest is hostile: nothing of its is looked at twice, no number of its is used unchecked, and
@@ -41,6 +41,7 @@
 #include "blkback/ring/flush_retries.h"
 #include "blkback/ring/request_buffers.h"
 #include "blkback/ring/request_parser.h"
+#include "blkback/ring/request_room.h"
 #include "blkback/ring/ring_turn.h"
 #include "blkback/ring/vbd_request.h"
 #include "blkback/xen/grant_table.h"
@@ -69,9 +70,11 @@ struct VbdOptions {
   bool read_only = false;                   // at first; in addition to the device's own
   std::uint32_t max_indirect_segments = 0;  // as offered to the guest; 0: none were
   bool discards = false;                    // offered, where the device has them
+  std::uint32_t max_buffers_mb = RequestRoom::kDefaultMebibytes;  // of a Vbd, see RequestRoom
   // Its share of a reactor turn.
   std::uint32_t max_requests_per_turn = 128;
-  VbdLog* log = nullptr;  // null: its own
+  VbdLog* log = nullptr;        // null: its own
+  RequestRoom* room = nullptr;  // of all queues of the disk; null: its own
 };
 
 struct VbdStatistics {
@@ -90,7 +93,7 @@ struct VbdStatistics {
   LatencyHistogram write_latency;
   LatencyHistogram flush_latency;
   std::uint64_t flush_retries = 0;   // of flushes that the device has failed
-  std::uint64_t waits_for_room = 0;  // turns that had to end for want of it (kMaxSegmentsInFlight)
+  std::uint64_t waits_for_room = 0;  // turns that had to end for want of it (request_room.h)
 
   void merge(const VbdStatistics& other);
 };
@@ -136,10 +139,6 @@ class VbdQueue final : private EventDispatcher::Handler,
   [[nodiscard]] std::uint32_t held_flushes() const { return flush_retries_.held(); }
   [[nodiscard]] const VbdStatistics& statistics() const { return statistics_; }
 
-  // Of all requests of the queue: 16 MiB, more than a ring of one page takes at 128 KiB a request.
-  static constexpr std::uint32_t kMaxSegmentsInFlight = 4096;
-  [[nodiscard]] std::size_t resident_bytes() const { return buffers_.resident_bytes(); }
-
  private:
   using Slot = VbdRequest;
   using SlotList = VbdRequestList;
@@ -163,10 +162,7 @@ class VbdQueue final : private EventDispatcher::Handler,
   void consume() noexcept;
   template <class Abi>
   void consume_from(BackRing<Abi>& ring) noexcept;
-  [[nodiscard]] std::uint32_t most_segments_of_a_request() const {
-    return std::max<std::uint32_t>(options_.max_indirect_segments, kMaxDirectSegments);
-  }
-  [[nodiscard]] bool has_room() const;
+  [[nodiscard]] bool may_take() { return barrier_ == nullptr && room_.has_room(waiter_); }
   void accept(const BlkifRequest& request, const RequestLimits& limits, TimePoint now) noexcept;
   void parse(Slot& slot, std::span<const BlkifSegment> descriptors, const RequestLimits& limits,
              TimePoint now) noexcept;
@@ -215,6 +211,9 @@ class VbdQueue final : private EventDispatcher::Handler,
   Doorbell bell_;
   Error broken_because_{ErrorCode::protocol, {}};
 
+  RequestRoom own_room_;
+  RequestRoom& room_;
+  RequestRoom::Waiter waiter_;
   RequestBuffers buffers_;
   std::vector<Slot> slots_;
   std::vector<Slot*> free_slots_;  // last in, first out: warm buffers first
@@ -223,10 +222,8 @@ class VbdQueue final : private EventDispatcher::Handler,
   SlotList finished_;              // to be answered in the next turn
   SlotList leaving_;               // answered in this turn
   std::uint32_t in_flight_ = 0;    // slots in use
-  std::uint32_t segments_in_flight_ = 0;
-  bool starved_ = false;        // the ring waits for an answer
-  Slot* barrier_ = nullptr;     // nothing is consumed before it is answered
-  bool barrier_waits_ = false;  // for the answers to all before it
+  Slot* barrier_ = nullptr;        // nothing is consumed before it is answered
+  bool barrier_waits_ = false;     // for the answers to all before it
 
   RingTurn::Part part_;
   bool consume_due_ = false;

@@ -33,8 +33,8 @@ struct VbdRequest : BlockRequest, ListHook<VbdRequest> {
   bool held = false;        // a flush that has failed before
   bool unanswered = false;  // a failed flush whose ring goes: the guest is told nothing
   Step step = Step::only;
-  std::uint32_t first_copy = 0;     // of the batch of grant copies at hand
-  std::uint32_t segments_held = 0;  // of what the queue may have under way
+  std::uint32_t first_copy = 0;  // of the batch of grant copies at hand
+  std::uint32_t pages_held = 0;  // of what the disk's requests may have under way
   TimePoint accepted_at{};
   ParsedRequest parsed;
   std::array<RequestSegment, kMaxDirectSegments> direct_segments;
@@ -47,7 +47,7 @@ struct VbdRequest : BlockRequest, ListHook<VbdRequest> {
     response = kBlkifOkay;
     submitted = held = unanswered = false;
     step = Step::only;
-    segments_held = 0;
+    pages_held = 0;
     accepted_at = now;
   }
   [[nodiscard]] bool is_indirect() const { return request.operation == kBlkifIndirect; }

@@ -99,6 +99,7 @@ struct Configuration : DiskOptions {
   std::uint32_t max_ring_page_order = 4;      // log2 of the most ring pages offered to a guest
   std::uint32_t max_queues = 4;               // the most queues of a disk that a guest is offered
   std::uint32_t max_indirect_segments = 256;  // the most pages of a request; 0: 11, as without them
+  std::uint32_t max_buffers_mb = 64;          // of a disk, for the data of its guest's requests
   std::string run_directory = "/run/iscsi-blkback";        // control sockets, barriers of LUNs
   std::string state_directory = "/var/lib/iscsi-blkback";  // outlives the host; see host_end.h
   std::string log_level = "info";

@@ -24,6 +24,7 @@ iscsi_blkback_test(blkback_ring_test
     blkback/ring/vbd_queue_indirect_test.cpp
     blkback/ring/vbd_queue_refusal_test.cpp
     blkback/ring/vbd_queue_test.cpp
+    blkback/ring/vbd_room_test.cpp
     blkback/ring/vbd_test.cpp
   LIBRARIES iscsi_blkback_ring)
 

@@ -41,7 +41,10 @@ std::uint64_t parse_number(const Result<std::string>& text, std::uint64_t otherw
 }  // namespace
 
 FakeFrontend::FakeFrontend(MemXen& xen, Options options)
-    : xen_(xen), options_(options), events_(xen.events().open(options.domain)) {}
+    : xen_(xen),
+      options_(options),
+      events_(xen.events().open(options.domain)),
+      indirect_segments_(options.indirect_segments) {}
 
 FakeFrontend::~FakeFrontend() {
   if (ring_up_) {
@@ -107,7 +110,7 @@ std::size_t FakeFrontend::tear_down_ring() {
 }
 
 std::span<std::byte> FakeFrontend::data_pages(std::uint32_t slot) const {
-  return data_memory_->pages(slot * pages_per_slot(), max_segments());
+  return data_memory_->pages(slot * pages_per_slot(), data_pages_per_slot());
 }
 
 std::span<std::byte> FakeFrontend::spare_page() const {
@@ -115,7 +118,8 @@ std::span<std::byte> FakeFrontend::spare_page() const {
 }
 
 std::span<std::byte> FakeFrontend::descriptor_page(RequestId id) const {
-  return data_memory_->page(static_cast<std::uint32_t>(id) * pages_per_slot() + max_segments());
+  return data_memory_->page(static_cast<std::uint32_t>(id) * pages_per_slot() +
+                            data_pages_per_slot());
 }
 
 std::optional<std::uint32_t> FakeFrontend::take_slot() {
@@ -192,7 +196,7 @@ std::optional<FakeFrontend::RequestId> FakeFrontend::data_request(
   }
   request.segment_count = static_cast<std::uint16_t>(count_of_all);
   if (!described.empty()) {
-    const std::size_t page = first_page + max_segments();
+    const std::size_t page = first_page + data_pages_per_slot();
     std::memcpy(data_memory_->page(page).data(), described.data(),
                 described.size() * sizeof(BlkifSegment));
     slot.references.push_back(
@@ -509,9 +513,6 @@ void FakeFrontend::talk_to_backend() {
   const std::uint64_t order = parse_number(store_->read(backend_path_ + "/max-ring-page-order"), 0);
   const std::uint32_t wanted = options_.ring_pages;
   options_.ring_pages = std::min(wanted, std::uint32_t{1} << std::min<std::uint64_t>(order, 4));
-  options_.indirect_segments = static_cast<std::uint32_t>(std::min<std::uint64_t>(
-      options_.indirect_segments,
-      parse_number(store_->read(backend_path_ + "/feature-max-indirect-segments"), 0)));
   tear_down_queues();
   set_up_ring();
   const std::uint64_t most =
@@ -557,6 +558,12 @@ void FakeFrontend::read_capacity() {
   info_ = static_cast<std::uint32_t>(parse_number(store_->read(backend_path_ + "/info"), 0));
   flush_supported_ = parse_number(store_->read(backend_path_ + "/feature-flush-cache"), 0) == 1;
   discard_supported_ = parse_number(store_->read(backend_path_ + "/feature-discard"), 0) == 1;
+  const std::uint64_t segments =
+      parse_number(store_->read(backend_path_ + "/feature-max-indirect-segments"), 0);
+  for (std::size_t i = 0; i < queue_count_; ++i) {
+    queue(i).indirect_segments_ =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(options_.indirect_segments, segments));
+  }
 }
 
 // --- evil --------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class FakeFrontend {
     std::uint32_t ring_pages = 1;   // 1, 2, 4, 8 or 16; with xenstore: at most that
     std::uint32_t start_index = 0;  // both ends of the ring begin here
     // Requests of more than 11 segments are indirect, of at most so many; with xenstore: at most
-    // what the backend offers.
+    // what the backend offers, which is looked at when it is connected, as blkfront does.
     std::uint32_t indirect_segments = 0;
     // Only for the xenstore handshake.
     std::uint32_t device_id = 51712;  // xvda
@@ -77,7 +77,7 @@ class FakeFrontend {
   [[nodiscard]] std::uint32_t slot_count() const { return ring_ ? ring_->slot_count() : 0; }
   // Of a request.
   [[nodiscard]] std::uint32_t max_segments() const {
-    return std::max<std::uint32_t>(options_.indirect_segments, kMaxDirectSegments);
+    return std::max<std::uint32_t>(indirect_segments_, kMaxDirectSegments);
   }
 
   // Called by poll() for every response; without one, completions are kept for take_completion().
@@ -123,6 +123,10 @@ class FakeFrontend {
   void add_queue(FakeFrontend& queue) { more_queues_.push_back(&queue); }
   // Queues of the last handshake.
   [[nodiscard]] std::size_t queue_count() const { return queue_count_; }
+  // One of them; 0: this one.
+  [[nodiscard]] FakeFrontend& queue(std::size_t number) {
+    return number == 0 ? *this : *more_queues_[number - 1];
+  }
   // The driver starts: watches the backend's state. Nothing happens before step().
   void start();
   // Reacts to what has changed in xenstore since the last step; true if anything had.
@@ -185,8 +189,11 @@ class FakeFrontend {
     std::vector<GrantReference> references;  // of its data, and of its descriptors
   };
 
-  // Of a slot: its data, and one for descriptors.
-  [[nodiscard]] std::size_t pages_per_slot() const { return max_segments() + 1; }
+  // Of a slot: its data, whatever the backend offers, and one for descriptors.
+  [[nodiscard]] std::size_t data_pages_per_slot() const {
+    return std::max<std::size_t>(options_.indirect_segments, kMaxDirectSegments);
+  }
+  [[nodiscard]] std::size_t pages_per_slot() const { return data_pages_per_slot() + 1; }
   [[nodiscard]] std::span<std::byte> data_pages(std::uint32_t slot) const;
   [[nodiscard]] std::optional<std::uint32_t> take_slot();
   [[nodiscard]] RequestId id_of(std::uint32_t slot) const;
@@ -218,7 +225,8 @@ class FakeFrontend {
   LocalPort port_ = 0;
   bool ring_up_ = false;
   std::uint32_t ring_life_ = 0;
-  std::optional<FrontRing> ring_;  // of the last life
+  std::optional<FrontRing> ring_;        // of the last life
+  std::uint32_t indirect_segments_ = 0;  // that may be used
   std::uint32_t outstanding_ = 0;
   std::uint32_t tolerated_ = 0;  // odd responses after scribbling
   std::vector<Slot> slots_;

@@ -392,6 +392,7 @@ SimScsiResult SimLun::unmap(std::span<const std::byte> list) {
     }
     const std::size_t bytes = std::size_t{count} * options.block_bytes;
     std::memset(medium_.data() + block * options.block_bytes, 0, bytes);
+    tell_of(block, count);
   }
   ++counters.unmaps;
   return {};
@@ -412,6 +413,7 @@ SimScsiResult SimLun::write_same(const Cdb& cdb, std::span<const std::byte> bloc
   for (std::uint64_t index = first; index < first + count; ++index) {
     std::memcpy(medium_.data() + index * options.block_bytes, block.data(), block.size());
   }
+  tell_of(first, count);
   ++counters.write_sames;
   return {};
 }
@@ -481,10 +483,15 @@ SimScsiResult SimLun::transfer(const SimTransfer& range, std::span<const std::by
   }
   std::memcpy(medium_.data() + offset, data.data(), bytes);
   ++counters.writes;
-  if (on_written) {
-    on_written(block, data.first(bytes));
-  }
+  tell_of(block, count);
   return {};
+}
+
+void SimLun::tell_of(std::uint64_t block, std::uint64_t count) const {
+  if (on_written) {
+    on_written(block, std::span(medium_).subspan(block * options.block_bytes,
+                                                 count * options.block_bytes));
+  }
 }
 
 }  // namespace iscsi_blkback

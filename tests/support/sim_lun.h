@@ -126,7 +126,8 @@ class SimLun {
   SimLunOptions options;
   void resize(std::uint64_t block_count);
   [[nodiscard]] std::vector<std::byte>& medium() { return medium_; }
-  // Hears of each write that reaches the medium, from the block on. Null: nobody does.
+  // Hears of each write that reaches the medium, from the block on, and of zeros where blocks are
+  // deallocated. Null: nobody does.
   std::function<void(std::uint64_t block, std::span<const std::byte> data)> on_written;
 
   struct Counters {
@@ -157,6 +158,7 @@ class SimLun {
     return options.read_only || options.software_write_protect;
   }
   [[nodiscard]] SimScsiResult transfer(const SimTransfer& range, std::span<const std::byte> data);
+  void tell_of(std::uint64_t block, std::uint64_t count) const;
 
   std::vector<std::byte> medium_;
 };

@@ -15,7 +15,8 @@ bool is_read(const SimCommand& command) {
 
 bool is_write(const SimCommand& command) {
   const auto range = transfer_of(command.cdb);
-  return range && range->write;
+  return (range && range->write) || command.cdb[0] == scsi_operation::kUnmap ||
+         command.cdb[0] == scsi_operation::kWriteSame16;
 }
 
 void SimTarget::Portal::open() {

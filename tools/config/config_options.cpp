@@ -614,6 +614,7 @@ constexpr ConfigOption kOptions[] = {
     whole<&Configuration::poll_max_us>("poll_max_us", 0, 1000).in(kAtTop),
     whole<&Configuration::poll_cpu_share>("poll_cpu_share", 1, 100).in(kAtTop),
     whole<&Configuration::max_indirect_segments>("max_indirect_segments", 0, 256).in(kAtTop),
+    whole<&Configuration::max_buffers_mb>("max_buffers_mb", 4, 4096).in(kAtTop),
     yes_no<&Configuration::core_dumps>("core_dumps").in(kAtTop),
     yes_no<&Configuration::sandbox>("sandbox").in(kAtTop),
     whole<&Configuration::first_guest_user>("first_guest_user", 1, 4294900000).in(kAtTop),

@@ -102,6 +102,31 @@ TEST_F(GuestBackendQueuesTest, AFrontendSendsNoLargerRequestsThanItIsOffered) {
   ASSERT_NO_FATAL_FAILURE(write(*queues[0], 64, pattern(128, 3)));
 }
 
+// Half of four megabytes, of which the largest request that is offered must still fit.
+TEST_F(GuestBackendQueuesTest, WhatIsUnderWayIsBoundedAsTheOperatorWantsIt) {
+  configuration_.max_buffers_mb = 4;
+  indirect_segments_ = 32;
+  const auto queues = serve_queues(2);
+  hold_writes(true);
+  for (FakeFrontend* queue : queues) {
+    for (int i = 0; i < 8; ++i) {
+      ASSERT_TRUE(queue->write(64, pattern(256, i)));
+    }
+    queue->push();
+  }
+  run_for(100ms);
+  std::optional<RingStatistics> ring = ring_statistics();
+  ASSERT_TRUE(ring);
+  EXPECT_EQ(ring->in_flight, (512U - 257U) / 33U + 1U);
+  target_.clear_faults();
+  target_.release_held();
+  run_for(100ms);
+  ring = ring_statistics();
+  ASSERT_TRUE(ring);
+  EXPECT_EQ(ring->in_flight, 0U);
+  EXPECT_EQ(ring->write_requests, 16U);
+}
+
 TEST_F(GuestBackendQueuesTest, OneThatBreaksEndsTheDisk) {
   const auto queues = serve_queues(3);
   queues[1]->set_request_producer(queues[1]->request_producer() + 1000);

@@ -207,7 +207,7 @@ TEST(VbdIndirect, Xsa155DescriptorsThatChangeAfterTheCopyAreNotSeen) {
 
 // --- bounds ------------------------------------------------------------------------------------
 
-// A ring of 512 requests of 64 pages, of which a quarter may be under way.
+// A ring of 512 requests of 64 pages and one that describes them, of which a quarter may be under way.
 TEST(VbdIndirect, TheRingWaitsWhereTooMuchIsUnderWay) {
   Bench bench(with_indirect(BlkifAbi::x86_64, 16));
   ASSERT_TRUE(bench.connect(offered()));
@@ -221,14 +221,14 @@ TEST(VbdIndirect, TheRingWaitsWhereTooMuchIsUnderWay) {
   ASSERT_EQ(ids.size(), 512U);
   bench.frontend->push();
   bench.reactor.run_until_idle();
-  constexpr std::uint32_t kAtOnce = VbdQueue::kMaxSegmentsInFlight / kSegments;
-  EXPECT_EQ(bench.disk.held(), kAtOnce);
-  EXPECT_EQ(bench.vbd->in_flight(), kAtOnce);
+  const std::uint32_t at_once = RequestRoom().most_pages() / (kSegments + 1);
+  EXPECT_EQ(bench.disk.held(), at_once);
+  EXPECT_EQ(bench.vbd->in_flight(), at_once);
   EXPECT_EQ(bench.vbd->statistics().waits_for_room, 1U);
   // Each answer makes room for one more.
   bench.disk.release(1);
   bench.reactor.run_until_idle();
-  EXPECT_EQ(bench.disk.held(), kAtOnce);
+  EXPECT_EQ(bench.disk.held(), at_once);
   EXPECT_EQ(bench.vbd->statistics().waits_for_room, 2U);
   bench.disk.set_plan([](const BlockRequest&, std::uint64_t) { return FaultyDisk::Action{}; });
   bench.disk.release();
@@ -243,10 +243,13 @@ TEST(VbdIndirect, TheRingWaitsWhereTooMuchIsUnderWay) {
 
 // However a guest mixes its requests, buffers that have held large ones do not stay for ever.
 TEST(VbdIndirect, MemoryIsGivenBackBeyondABound) {
+  RequestRoom room;
   FakeFrontend::Options options = with_indirect(BlkifAbi::x86_64, 16);
   options.indirect_segments = kMaxIndirectSegments;
   Bench bench(options);
-  ASSERT_TRUE(bench.connect(offered(kMaxIndirectSegments)));
+  VbdOptions vbd_options = offered(kMaxIndirectSegments);
+  vbd_options.room = &room;
+  ASSERT_TRUE(bench.connect(vbd_options));
   bench.disk.set_plan([](const BlockRequest&, std::uint64_t) {
     return FaultyDisk::Action{FaultyDisk::Action::Kind::hold, IoStatus::ok};
   });
@@ -258,7 +261,7 @@ TEST(VbdIndirect, MemoryIsGivenBackBeyondABound) {
     }
     bench.frontend->push();
     bench.reactor.run_until_idle();
-    most = std::max(most, bench.vbd->resident_bytes());
+    most = std::max(most, room.resident_bytes());
     bench.disk.release();
     bench.reactor.run_until_idle();
     for (int i = 0; i < 12; ++i) {
@@ -267,11 +270,12 @@ TEST(VbdIndirect, MemoryIsGivenBackBeyondABound) {
     bench.frontend->push();
     bench.reactor.run_until_idle();
   }
-  EXPECT_GT(most, RequestBuffers::kMaxResidentBytes / 2);
-  EXPECT_LE(most, RequestBuffers::kMaxResidentBytes + (std::size_t{12} << 20));
+  const std::size_t warm = room.most_pages() * kXenPageBytes;
+  EXPECT_GT(most, warm / 2);
+  EXPECT_LE(most, warm + 12 * (kMaxIndirectSegments + 1) * kXenPageBytes);
   bench.disk.release();
   bench.reactor.run_until_idle();
-  EXPECT_LE(bench.vbd->resident_bytes(), RequestBuffers::kMaxResidentBytes);
+  EXPECT_LE(room.resident_bytes(), warm);
 }
 
 }  // namespace

@@ -5,18 +5,22 @@
 namespace iscsi_blkback {
 namespace {
 
-constexpr std::array<std::string_view, 13> kBreakages = {
+constexpr std::array<std::string_view, 17> kBreakages = {
     "none",
     "lonely_processes",
     "suspend_is_missed",
     "close_is_missed",
     "pages_stay_mapped",
+    "later_queues_stay_mapped",
+    "later_queues_are_missed",
     "requests_fail",
     "everything_exclusive",
     "doubt_is_an_end",
     "one_login_for_all",
     "processes_stay_away",
     "target_takes_less",
+    "discards_are_skipped",
+    "discards_come_again",
     "lun_is_held",
     "run_crashes",
 };

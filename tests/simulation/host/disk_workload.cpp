@@ -20,6 +20,8 @@ constexpr std::uint32_t kUsualSectors = 8;
 constexpr seconds kUndisturbedLimit{2};
 // ... and so many commands, where one waits for the other, or as many as the guests may have there.
 constexpr std::int64_t kUndisturbedCommands = 300;
+constexpr std::int64_t kMostUnmaps =
+    (kMaxRequestSectors + SimulatedLun::kMaxUnmapSectors - 1) / SimulatedLun::kMaxUnmapSectors;
 // One after the other, before a disk is connected.
 constexpr std::int64_t kIdentificationCommands = 20;
 
@@ -29,8 +31,11 @@ std::int64_t commands_at(const Plan& plan, std::size_t target) {
   for (const PlannedDisk& disk : plan.disks) {
     if (target_of(plan, disk) == target) {
       const std::int64_t piece_sectors = plan.luns[static_cast<std::size_t>(disk.lun)].max_transfer;
-      const std::int64_t pieces =
+      std::int64_t pieces =
           piece_sectors == 0 ? 1 : (kMaxRequestSectors + piece_sectors - 1) / piece_sectors;
+      if (disk.discards != 0) {
+        pieces = std::max(pieces, kMostUnmaps);
+      }
       commands += disk.depth * pieces;
     }
   }
@@ -157,10 +162,15 @@ void DiskWorkload::next(Slot& slot) {
 
 // Overlaps are what it is about: half of the requests go to a place that moves now and then.
 void DiskWorkload::choose(Slot& slot, bool write, bool flush) {
-  slot.operation = flush   ? BlockOperation::flush
-                   : write ? BlockOperation::write
-                           : BlockOperation::read;
+  const bool discard = write && !flush && planned_.discards != 0 &&
+                       frontend_->discard_supported() &&
+                       random_.below(10) < static_cast<std::uint64_t>(planned_.discards);
+  slot.operation = flush     ? BlockOperation::flush
+                   : discard ? BlockOperation::discard
+                   : write   ? BlockOperation::write
+                             : BlockOperation::read;
   slot.sector = slot.count = 0;
+  slot.layout = {};
   if (flush) {
     return;
   }
@@ -174,10 +184,31 @@ void DiskWorkload::choose(Slot& slot, bool write, bool flush) {
     hot_sector_ = random_.below(sectors - kUsualSectors);
   }
   slot.count = static_cast<std::uint32_t>(
-      random_.one_in(20) ? random_.between(1, std::min<std::uint64_t>(kMaxRequestSectors, sectors))
-                         : random_.between(1, kUsualSectors));
+      random_.one_in(makes_indirect() ? 4 : 20)
+          ? random_.between(1, std::min<std::uint64_t>(kMaxRequestSectors, sectors))
+          : random_.between(1, kUsualSectors));
   slot.sector = random_.one_in(2) ? std::min(hot_sector_ + random_.below(8), sectors - slot.count)
                                   : random_.below(sectors - slot.count + 1);
+  choose_layout(slot);
+}
+
+// Small segments, where the driver has indirect requests: so that there are many of them.
+void DiskWorkload::choose_layout(Slot& slot) {
+  if (!makes_indirect() || slot.operation == BlockOperation::discard || random_.one_in(2)) {
+    return;
+  }
+  FakeFrontend::Layout layout;
+  layout.sectors_per_segment = static_cast<std::uint8_t>(random_.between(1, 2));
+  layout.first_sector =
+      static_cast<std::uint8_t>(random_.below(kSectorsPerPage - layout.sectors_per_segment + 1U));
+  const std::uint32_t segments =
+      (slot.count + layout.sectors_per_segment - 1) / layout.sectors_per_segment;
+  if (segments <= frontend_->max_segments()) {
+    slot.layout = layout;
+    if (segments > kMaxDirectSegments) {
+      world_.count("indirect request");
+    }
+  }
 }
 
 void DiskWorkload::begin_request(Slot& slot) {
@@ -194,7 +225,8 @@ void DiskWorkload::begin_request(Slot& slot) {
       slot.flushes_before = lun().lun().counters.flushes;
       break;
     case BlockOperation::discard:
-      ISCSI_BLKBACK_ASSERT(false);  // it makes none
+      slot.version = world_.next_version();
+      lun().oracle().discard_begins(slot.sector, slot.count, slot.version);
       break;
   }
   if (!put_into_ring(slot)) {
@@ -205,29 +237,62 @@ void DiskWorkload::begin_request(Slot& slot) {
   }
 }
 
+bool DiskWorkload::makes_indirect() const {
+  return frontend_->max_segments() > kMaxDirectSegments;
+}
+
+bool DiskWorkload::has_room() const {
+  for (std::size_t i = 0; i < frontend_->queue_count(); ++i) {
+    if (frontend_->queue(i).free_slots() > 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Any that has room, as a driver's is that of the processor that it happens to run on. Null: none.
+FakeFrontend* DiskWorkload::choose_queue() {
+  const std::size_t count = frontend_->queue_count();
+  const std::size_t first = count > 1 ? random_.below(count) : 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    FakeFrontend& queue = frontend_->queue((first + i) % count);
+    if (queue.free_slots() > 0) {
+      if (&queue != frontend_) {
+        world_.count("request in another queue than the first");
+      }
+      return &queue;
+    }
+  }
+  return nullptr;
+}
+
 bool DiskWorkload::put_into_ring(Slot& slot) {
+  FakeFrontend* const queue = choose_queue();
+  slot.issued = world_.reactor().now();
+  slot.in_ring = queue != nullptr;
+  if (queue == nullptr) {
+    return false;
+  }
   std::optional<FakeFrontend::RequestId> id;
   switch (slot.operation) {
     case BlockOperation::read:
-      id = frontend_->read(slot.sector, slot.count, slot.number);
+      id = queue->read(slot.sector, slot.count, slot.layout, slot.number);
       break;
     case BlockOperation::write:
       data_.resize(std::size_t{slot.count} * kSectorBytes);
       SectorOracle::fill(data_, slot.sector, slot.version);
-      id = frontend_->write(slot.sector, data_, slot.number);
+      id = queue->write(slot.sector, data_, slot.layout, slot.number);
       break;
     case BlockOperation::flush:
-      id = frontend_->flush(slot.number);
+      id = queue->flush(slot.number);
       break;
     case BlockOperation::discard:
+      id = queue->discard(slot.sector, slot.count, slot.number);
       break;
   }
-  slot.in_ring = id.has_value();
-  slot.issued = world_.reactor().now();
-  if (slot.in_ring) {
-    frontend_->push();
-  }
-  return slot.in_ring;
+  ISCSI_BLKBACK_ASSERT(id.has_value());
+  queue->push();
+  return true;
 }
 
 void DiskWorkload::on_completion(const FakeFrontend::Completion& completion) {
@@ -298,14 +363,14 @@ void DiskWorkload::check_read(const Slot& slot, std::span<const std::byte> data)
 
 void DiskWorkload::end(Slot& slot, bool ok) {
   slot.open = slot.in_ring = false;
-  if (slot.operation == BlockOperation::write) {
+  if (slot.operation == BlockOperation::write || slot.operation == BlockOperation::discard) {
     lun().oracle().write_ends(slot.sector, slot.count, slot.version, ok);
     counts_on_its_lun_ = counts_on_its_lun_ || ok;
   }
 }
 
 void DiskWorkload::burst(std::size_t count, bool reads) {
-  for (; count > 0 && frontend_ != nullptr && frontend_->free_slots() > 0; --count) {
+  for (; count > 0 && frontend_ != nullptr && has_room(); --count) {
     Slot& slot = add_slot(true);
     choose(slot, !reads, false);
     begin_request(slot);
@@ -321,6 +386,7 @@ bool DiskWorkload::read_back() {
     Slot& slot = add_slot(true);
     slot.operation = BlockOperation::read;
     slot.sector = sector;
+    slot.layout = {};
     slot.count = static_cast<std::uint32_t>(
         std::min<std::uint64_t>(kMaxRequestSectors, lun().sectors() - sector));
     sector += slot.count;

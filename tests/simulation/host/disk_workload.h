@@ -1,5 +1,5 @@
-// DiskWorkload: what a guest does with one of its disks, wherever it runs: reads, writes and
-// flushes, some outstanding all the time, and what it makes of the answers. Requests that are
+// DiskWorkload: what a guest does with one of its disks, wherever it runs: reads, writes, discards
+// and flushes in any of its queues, some outstanding all the time, and what it makes of the answers. Requests that are
 // outstanding when the guest moves are issued again on the new ring, as blkfront does; where a ring
 // is lost otherwise, nobody knows what has become of them.
 #pragma once
@@ -67,6 +67,7 @@ class DiskWorkload {
     BlockOperation operation = BlockOperation::read;
     std::uint64_t sector = 0;
     std::uint32_t count = 0;
+    FakeFrontend::Layout layout;  // of its data in the guest's pages
     SectorOracle::Version version = 0;
     std::uint64_t ticket = 0;
     std::uint64_t flushes_before = 0;
@@ -76,8 +77,12 @@ class DiskWorkload {
   void think(Slot& slot);
   void next(Slot& slot);
   void choose(Slot& slot, bool write, bool flush);
+  void choose_layout(Slot& slot);
   void begin_request(Slot& slot);
   [[nodiscard]] bool put_into_ring(Slot& slot);
+  [[nodiscard]] bool makes_indirect() const;
+  [[nodiscard]] bool has_room() const;
+  [[nodiscard]] FakeFrontend* choose_queue();
   void end(Slot& slot, bool ok);
   void check_wait(std::string_view what, Duration took);
   [[nodiscard]] Duration undisturbed_limit() const;

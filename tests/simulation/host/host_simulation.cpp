@@ -125,6 +125,14 @@ void HostSimulationRun::break_world() {
     later(seconds(1), [this] { storage_.target(0).options().max_recv_data_segment_length = 512; });
   } else if (options_.breakage == Breakage::run_crashes) {
     later(seconds(1), [] { std::abort(); });
+  } else if (options_.breakage == Breakage::discards_are_skipped) {
+    for (std::size_t target = 0; target < storage_.targets(); ++target) {
+      const auto is_discard = [](const SimCommand& command) {
+        return is_write(command) && !transfer_of(command.cdb);
+      };
+      storage_.target(target).inject(
+          {.matches = is_discard, .count = 0, .data = std::vector<std::byte>()});
+    }
   } else if (options_.breakage == Breakage::lun_is_held) {
     const std::size_t last = storage_.luns() - 1;
     for (const std::unique_ptr<SimulatedHost>& host : hosts_) {

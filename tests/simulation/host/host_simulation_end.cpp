@@ -276,6 +276,11 @@ void HostSimulationRun::count_what_targets_did() {
     count("PREEMPT AND ABORT", counters.preemptions);
     count("task aborted", counters.aborted_tasks);
   }
+  for (std::size_t number = 0; number < storage_.luns(); ++number) {
+    const SimLun::Counters& counters = storage_.lun(number).lun().counters;
+    count("UNMAP", counters.unmaps);
+    count("WRITE SAME", counters.write_sames);
+  }
 }
 
 std::string HostSimulationRun::described() {

@@ -19,6 +19,9 @@ constexpr PlanField<PlannedWorld> kWorldFields[] = {
     {"max_commands", &PlannedWorld::max_commands, 64},
     {"polling_ms", &PlannedWorld::polling_ms, 2000},
     {"settings_varied", &PlannedWorld::settings_varied, 0},
+    {"max_queues", &PlannedWorld::max_queues, 4},
+    {"uneven_hosts", &PlannedWorld::uneven_hosts, 0},
+    {"max_buffers_mb", &PlannedWorld::max_buffers_mb, 64},
 };
 
 constexpr PlanField<PlannedTarget> kTargetFields[] = {
@@ -51,11 +54,14 @@ constexpr PlanField<PlannedLun> kLunFields[] = {
     {"vouched", &PlannedLun::vouched, 0},
     {"max_transfer", &PlannedLun::max_transfer, 0},
     {"no_path_retry_ms", &PlannedLun::no_path_retry_ms, 0},
+    {"thin", &PlannedLun::thin, 0},
 };
 
 constexpr PlanField<PlannedGuest> kGuestFields[] = {
     {"host", &PlannedGuest::host, 0},
     {"ring_pages", &PlannedGuest::ring_pages, 1},
+    {"queues", &PlannedGuest::queues, 1},
+    {"segments", &PlannedGuest::segments, 0},
     {"think_us", &PlannedGuest::think_us, 20000},
     {"busy_at_closing", &PlannedGuest::busy_at_closing, 0},
     {"begins_ms", &PlannedGuest::begins_ms, 0},
@@ -65,7 +71,7 @@ constexpr PlanField<PlannedDisk> kDiskFields[] = {
     {"guest", &PlannedDisk::guest, 0},         {"lun", &PlannedDisk::lun, 0},
     {"other_way", &PlannedDisk::other_way, 0}, {"detached", &PlannedDisk::detached, 0},
     {"depth", &PlannedDisk::depth, 4},         {"contended", &PlannedDisk::contended, 0},
-    {"writes", &PlannedDisk::writes, 5},
+    {"writes", &PlannedDisk::writes, 5},       {"discards", &PlannedDisk::discards, 0},
 };
 
 template <class Record>

@@ -30,6 +30,9 @@ struct PlannedWorld {
   std::int64_t max_commands = 0;     // of a session
   std::int64_t polling_ms = 0;       // polling_interval
   std::int64_t settings_varied = 0;  // path policies are drawn from the seed
+  std::int64_t max_queues = 0;
+  std::int64_t uneven_hosts = 0;    // the second one offers one queue only
+  std::int64_t max_buffers_mb = 0;  // of a disk
 };
 
 struct PlannedTarget {
@@ -64,11 +67,14 @@ struct PlannedLun {
   std::int64_t vouched = 0;            // portal_group_fences, where that is true
   std::int64_t max_transfer = 0;       // blocks; 0: no limit
   std::int64_t no_path_retry_ms = 0;   // 0: queue
+  std::int64_t thin = 0;               // takes discards, 1 by UNMAP, 2 by WRITE SAME alone
 };
 
 struct PlannedGuest {
   std::int64_t host = 0;
   std::int64_t ring_pages = 0;
+  std::int64_t queues = 0;           // that its driver wants for a disk
+  std::int64_t segments = 0;         // ... and of an indirect request; 0: its driver makes none
   std::int64_t think_us = 0;         // pause between two requests of a slot, at most
   std::int64_t busy_at_closing = 0;  // an old kernel that goes on using a disk in Closing
   std::int64_t begins_ms = 0;
@@ -82,6 +88,7 @@ struct PlannedDisk {
   std::int64_t depth = 0;
   std::int64_t contended = 0;  // all requests go to the same few sectors
   std::int64_t writes = 0;     // of ten requests
+  std::int64_t discards = 0;   // of ten of these, where the LUN takes them
 };
 
 struct PlannedEvent {

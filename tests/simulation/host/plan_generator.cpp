@@ -129,6 +129,25 @@ void choose_records(SimRandom& random, Plan& plan) {
   }
 }
 
+// What the rings take. From random numbers of its own, so that the rest of a seed's world is what it
+// was without.
+void choose_rings(Plan& plan) {
+  SimRandom random(plan.seed * 0x51ed27 + 29);
+  plan.world.max_queues = random.one_in(3) ? number(random, 1, 3) : number(random, 4, 6);
+  plan.world.uneven_hosts = flag(random, 4);
+  for (PlannedGuest& guest : plan.guests) {
+    guest.queues = random.one_in(3) ? 1 : number(random, 2, 6);
+    guest.segments = random.one_in(2) ? number(random, 12, 32) : 0;
+  }
+  for (PlannedLun& lun : plan.luns) {
+    lun.thin = random.one_in(2) ? number(random, 1, 2) : 0;
+  }
+  for (PlannedDisk& disk : plan.disks) {
+    disk.discards = random.one_in(3) ? 0 : number(random, 1, 5);
+  }
+  plan.world.max_buffers_mb = random.one_in(2) ? 3 : 64;  // just enough, or as it is mostly
+}
+
 // Mostly short, else up to as long as may be.
 std::int64_t choose_time(SimRandom& random, std::int64_t highest) {
   return number(random, 1, random.one_in(3) ? highest : std::min<std::int64_t>(highest, 500));
@@ -201,6 +220,7 @@ Plan generate_plan(std::uint64_t seed, const GeneratorOptions& options) {
   if (profile.shape != nullptr) {
     profile.shape(plan, random);
   }
+  choose_rings(plan);
   const std::int64_t mean_us =
       number(random, profile.shortest_mean_ms, profile.longest_mean_ms) * 1000;
   std::int64_t id = 1;

@@ -77,7 +77,7 @@ MultipathOptions multipath_options(const Plan& plan, std::size_t lun, std::size_
   multipath.quiesce_time = milliseconds(world.quiesce_ms);
   multipath.fence_settle_time =
       world.settle_ms > 0 ? milliseconds(world.settle_ms) : multipath.quiesce_time;
-  multipath.max_requests = 128;  // more than the rings of the simulation have slots
+  multipath.max_requests = 128;  // a ring of the simulation has at most 64 slots
   multipath.exclusive_luns = planned.exclusive != 0;
   multipath.redirected_login_fences = planned.redirected_fences != 0;
   // The operator's word is true; where there is none, trials tell the targets that lie from others.
@@ -193,6 +193,11 @@ Configuration make_configuration(const Plan& plan, std::size_t host,
   Configuration configuration;
   configuration.initiator_name = fmt::format("iqn.2026-01.test:host{}", host);
   configuration.run_directory = run_directory;
+  configuration.max_buffers_mb =
+      static_cast<std::uint32_t>(bounded(plan.world.max_buffers_mb, 3, 64));
+  const bool one_queue = host == 1 && plan.world.uneven_hosts != 0;
+  configuration.max_queues =
+      one_queue ? 1 : static_cast<std::uint32_t>(bounded(plan.world.max_queues, 1, 16));
   for (std::size_t lun = 0; lun < plan.luns.size(); ++lun) {
     ConfiguredLun configured;
     configured.lun = lun_number(lun);

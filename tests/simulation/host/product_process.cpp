@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 #include <variant>
 
@@ -37,11 +38,44 @@ BlockingBarrier enter_barrier(const std::string& run_directory, const Plan& plan
   return std::move(*barrier);
 }
 
+// Breakage::pages_stay_mapped and later_queues_stay_mapped.
+class LeakyGrantTable final : public GrantTable {
+ public:
+  explicit LeakyGrantTable(GrantTable& table) : table_(table) {}
+
+  void leak_all() { leaks_all_ = true; }
+  // What is mapped with this reference first.
+  void leak(GrantReference first) { leaks_.insert(first); }
+
+  Result<std::unique_ptr<MappedGrants>> map(DomainId domain,
+                                            std::span<const GrantReference> references) override {
+    auto mapped = table_.map(domain, references);
+    if (!mapped || (!leaks_all_ && leaks_.erase(references.front()) == 0)) {
+      return mapped;
+    }
+    leaked_.push_back(std::move(*mapped));
+    return std::make_unique<View>(*leaked_.back());
+  }
+  Result<void> copy(std::span<GrantCopySegment> segments) override { return table_.copy(segments); }
+
+ private:
+  struct View final : MappedGrants {
+    explicit View(MappedGrants& of) : grants(of) {}
+    std::span<std::byte> bytes() override { return grants.bytes(); }
+    MappedGrants& grants;
+  };
+
+  GrantTable& table_;
+  bool leaks_all_ = false;
+  std::set<GrantReference> leaks_;
+  std::vector<std::unique_ptr<MappedGrants>> leaked_;
+};
+
 // Hands everything on, and notes when the I/O side has heard it.
 class WatchedDataPlane final : public DataPlane {
  public:
-  WatchedDataPlane(DataPlane& plane, SimReactor& io, Breakage breakage)
-      : plane_(plane), io_(io), breakage_(breakage) {}
+  WatchedDataPlane(DataPlane& plane, SimReactor& io, LeakyGrantTable& leaky, Breakage breakage)
+      : plane_(plane), io_(io), leaky_(leaky), breakage_(breakage) {}
 
   std::unique_ptr<DiskPort> open(DiskHandle disk, DiskSpecification specification,
                                  DiskEvents& events) override {
@@ -127,6 +161,7 @@ class WatchedDataPlane final : public DataPlane {
     }
     void set_read_only(bool read_only) override { port_->set_read_only(read_only); }
     void connect_ring(FrontendRing ring, RingEvents& events) override {
+      plane_.break_ring(ring);
       port_->connect_ring(std::move(ring), events);
     }
     void serve_nbd(UniqueFd listening, bool discards) override {
@@ -153,6 +188,17 @@ class WatchedDataPlane final : public DataPlane {
     const std::unique_ptr<DiskPort> port_;
   };
 
+  void break_ring(FrontendRing& ring) {
+    if (breakage_ == Breakage::later_queues_are_missed) {
+      ring.queues.resize(1);
+    }
+    for (std::size_t queue = 1; queue < ring.queues.size(); ++queue) {
+      if (breakage_ == Breakage::later_queues_stay_mapped) {
+        leaky_.leak(ring.queues[queue].references.front());
+      }
+    }
+  }
+
   void note_closed(DiskHandle disk) {
     io_.post([this, disk] {
       const auto found = disks_.find(disk);
@@ -164,37 +210,11 @@ class WatchedDataPlane final : public DataPlane {
 
   DataPlane& plane_;
   SimReactor& io_;
+  LeakyGrantTable& leaky_;
   const Breakage breakage_;
   std::map<DiskHandle, Disk> disks_;
   std::optional<TimePoint> suspended_since_;
   bool guest_has_ended_ = false;
-};
-
-// Breakage::pages_stay_mapped.
-class LeakyGrantTable final : public GrantTable {
- public:
-  explicit LeakyGrantTable(GrantTable& table) : table_(table) {}
-
-  Result<std::unique_ptr<MappedGrants>> map(DomainId domain,
-                                            std::span<const GrantReference> references) override {
-    auto mapped = table_.map(domain, references);
-    if (!mapped) {
-      return mapped;
-    }
-    leaked_.push_back(std::move(*mapped));
-    return std::make_unique<View>(*leaked_.back());
-  }
-  Result<void> copy(std::span<GrantCopySegment> segments) override { return table_.copy(segments); }
-
- private:
-  struct View final : MappedGrants {
-    explicit View(MappedGrants& of) : grants(of) {}
-    std::span<std::byte> bytes() override { return grants.bytes(); }
-    MappedGrants& grants;
-  };
-
-  GrantTable& table_;
-  std::vector<std::unique_ptr<MappedGrants>> leaked_;
 };
 
 }  // namespace
@@ -206,19 +226,21 @@ class ProductProcess::Inside {
       : environment(std::move(from)),
         leaky(environment.grants),
         barrier_jobs(environment.io, SimBarrierJobs::Back::at_once),
-        plane(environment.io, environment.control,
-              environment.breakage == Breakage::pages_stay_mapped ? static_cast<GrantTable&>(leaky)
-                                                                  : environment.grants,
-              environment.channels, 0, environment.guest,
+        plane(environment.io, environment.control, leaky, environment.channels, 0,
+              environment.guest,
               environment.breakage == Breakage::lonely_processes
                   ? std::string()
                   : barrier_directory(environment.configuration.run_directory),
               {}, {}, &barrier_jobs),
-        watched(plane, environment.io, environment.breakage),
+        watched(plane, environment.io, leaky, environment.breakage),
         resolver(environment.control, std::make_unique<NoPortalResolver>()),
         backend(GuestBackend::Environment{environment.control, environment.open_store,
                                           &environment.domains, watched, resolver},
-                environment.configuration, 0, environment.guest, environment.on_finished) {}
+                environment.configuration, 0, environment.guest, environment.on_finished) {
+    if (environment.breakage == Breakage::pages_stay_mapped) {
+      leaky.leak_all();
+    }
+  }
 
   void ask(const std::string& line) {
     if (const auto request = parse_guest_request(line)) {

@@ -19,6 +19,18 @@ constexpr std::uint32_t kFirstDevice = 51712;  // xvda
 constexpr std::uint64_t kMaxStepDelayUs = 800;
 constexpr milliseconds kStoreRetry{20};
 constexpr milliseconds kUnmapLook{5};
+constexpr std::size_t kMostQueues = 8;
+constexpr std::uint32_t kMostSegments = 32;
+
+std::vector<std::unique_ptr<FakeFrontend>> make_queues(MemXen& xen,
+                                                       const FakeFrontend::Options& options,
+                                                       std::size_t count) {
+  std::vector<std::unique_ptr<FakeFrontend>> queues;
+  while (queues.size() < count) {
+    queues.push_back(std::make_unique<FakeFrontend>(xen, options));
+  }
+  return queues;
+}
 
 }  // namespace
 
@@ -31,7 +43,7 @@ SimulatedDomain::~SimulatedDomain() {
   *exists_ = false;
   for (auto& [number, disk] : disks_) {
     disk.store_watch.reset();
-    disk.bell_watch.reset();
+    disk.bell_watches.clear();
   }
 }
 
@@ -65,33 +77,54 @@ void SimulatedDomain::remove_disk(std::size_t number) {
 
 // ---- the guest's kernel
 
-void SimulatedDomain::make_frontend(Disk& disk) {
+SimulatedDomain::Driver::Driver(MemXen& xen, const FakeFrontend::Options& options,
+                                std::size_t count)
+    : queues(make_queues(xen, options, count)), frontend(*queues.front()) {
+  for (std::size_t queue = 1; queue < count; ++queue) {
+    frontend.add_queue(*queues[queue]);
+  }
+}
+
+bool SimulatedDomain::Driver::pages_are_mapped(const MemGrants& grants) const {
+  return std::any_of(queues.begin(), queues.end(), [&grants](const auto& queue) {
+    const auto& references = queue->ring_references();
+    return std::any_of(references.begin(), references.end(), [&](GrantReference reference) {
+      return grants.in_use(queue->options().domain, reference);
+    });
+  });
+}
+
+void SimulatedDomain::make_driver(Disk& disk) {
   const PlannedGuest& planned =
       world_.plan().guests[guest_of(world_.plan(), world_.plan().disks[disk.number])];
   FakeFrontend::Options options;
   options.domain = id_;
   options.device_id = disk.node.device_id;
   options.ring_pages = planned.ring_pages >= 2 ? 2 : 1;
+  options.indirect_segments =
+      static_cast<std::uint32_t>(bounded(planned.segments, 0, kMostSegments));
   options.busy_at_closing = planned.busy_at_closing != 0;
-  disk.frontend = std::make_unique<FakeFrontend>(host_.xen(), options);
-  disk.frontend->on_completion(
-      [this, number = disk.number](const FakeFrontend::Completion& completion) {
-        owner_.on_ring_completion(*this, number, completion);
-      });
+  disk.driver =
+      std::make_unique<Driver>(host_.xen(), options, bounded(planned.queues, 1, kMostQueues));
+  for (const std::unique_ptr<FakeFrontend>& queue : disk.driver->queues) {
+    queue->on_completion([this, number = disk.number](const FakeFrontend::Completion& completion) {
+      owner_.on_ring_completion(*this, number, completion);
+    });
+  }
 }
 
 void SimulatedDomain::boot(std::size_t number) {
   Disk& disk = disks_.at(number);
-  make_frontend(disk);
-  disk.frontend->start();
+  make_driver(disk);
+  disk.driver->frontend.start();
   watch(disk);
 }
 
 void SimulatedDomain::resume(std::size_t number) {
   Disk& disk = disks_.at(number);
-  make_frontend(disk);
-  disk.frontend->start();
-  disk.frontend->resume();
+  make_driver(disk);
+  disk.driver->frontend.start();
+  disk.driver->frontend.resume();
   look_at_ring(disk);
   watch(disk);
 }
@@ -100,21 +133,22 @@ void SimulatedDomain::restart(std::size_t number, bool abruptly) {
   if (!has_nodes(disks_.at(number))) {
     let_go(disks_.at(number));
   }
-  FakeFrontend* frontend = disks_.at(number).frontend.get();
-  if (frontend == nullptr) {
+  FakeFrontend* at = frontend(number);
+  if (at == nullptr) {
     return;
   }
   if (abruptly) {
-    frontend->restart_abruptly();
+    at->restart_abruptly();
   } else {
-    frontend->restart();
+    at->restart();
   }
   look_at_ring(disks_.at(number));
 }
 
 FakeFrontend* SimulatedDomain::frontend(std::size_t number) {
   const auto found = disks_.find(number);
-  return found == disks_.end() ? nullptr : found->second.frontend.get();
+  return found == disks_.end() || found->second.driver == nullptr ? nullptr
+                                                                  : &found->second.driver->frontend;
 }
 
 bool SimulatedDomain::usable(std::size_t number) {
@@ -123,12 +157,15 @@ bool SimulatedDomain::usable(std::size_t number) {
 }
 
 void SimulatedDomain::watch(Disk& disk) {
-  if (!runs_ || disk.frontend == nullptr) {
+  if (!runs_ || disk.driver == nullptr) {
     return;
   }
-  disk.bell_watch = world_.reactor().watch_readable(
-      disk.frontend->event_fd(),
-      [](void* self) noexcept { static_cast<Disk*>(self)->frontend->poll(); }, &disk);
+  disk.bell_watches.clear();
+  for (const std::unique_ptr<FakeFrontend>& queue : disk.driver->queues) {
+    disk.bell_watches.push_back(world_.reactor().watch_readable(
+        queue->event_fd(), [](void* self) noexcept { static_cast<FakeFrontend*>(self)->poll(); },
+        queue.get()));
+  }
   step_soon(disk);
 }
 
@@ -152,7 +189,7 @@ void SimulatedDomain::step_soon(Disk& disk) {
 void SimulatedDomain::step(std::size_t number) {
   const auto found = disks_.find(number);
   if (found == disks_.end() || !std::exchange(found->second.step_due, false) || !runs_ ||
-      found->second.frontend == nullptr) {
+      found->second.driver == nullptr) {
     return;
   }
   Disk& disk = found->second;
@@ -164,11 +201,11 @@ void SimulatedDomain::step(std::size_t number) {
     let_go(disk);
     return;
   }
-  const int before = disk.frontend->state();
-  disk.frontend->step();
-  const int after = disk.frontend->state();
+  const int before = disk.driver->frontend.state();
+  disk.driver->frontend.step();
+  const int after = disk.driver->frontend.state();
   disk.store_watch = world_.reactor().watch_readable(
-      disk.frontend->fd(),
+      disk.driver->frontend.fd(),
       [](void* self) noexcept {
         Disk& readable = *static_cast<Disk*>(self);
         readable.domain->step_soon(readable);
@@ -188,9 +225,9 @@ bool SimulatedDomain::has_nodes(const Disk& disk) {
 // The device has been taken away, and its driver goes.
 void SimulatedDomain::let_go(Disk& disk) {
   disk.store_watch.reset();
-  disk.bell_watch.reset();
-  if (disk.frontend != nullptr) {
-    leaving_.push_back(std::move(disk.frontend));
+  disk.bell_watches.clear();
+  if (disk.driver != nullptr) {
+    leaving_.push_back(std::move(disk.driver));
     disk.ring_life = 0;
     disk.was_usable = false;
     owner_.on_ring_lost(*this, disk.number);
@@ -199,7 +236,8 @@ void SimulatedDomain::let_go(Disk& disk) {
 }
 
 void SimulatedDomain::look_at_ring(Disk& disk) {
-  const std::uint32_t life = disk.frontend->has_ring() ? disk.frontend->ring_life() : 0;
+  const std::uint32_t life =
+      disk.driver->frontend.has_ring() ? disk.driver->frontend.ring_life() : 0;
   if (life != disk.ring_life) {
     const bool lost = disk.ring_life != 0;
     disk.ring_life = life;
@@ -226,7 +264,7 @@ void SimulatedDomain::run() {
   }
   for (auto& [number, disk] : disks_) {
     watch(disk);
-    if (disk.frontend != nullptr) {
+    if (disk.driver != nullptr) {
       look_at_ring(disk);
     }
   }
@@ -236,7 +274,7 @@ void SimulatedDomain::stop() {
   runs_ = false;
   for (auto& [number, disk] : disks_) {
     disk.store_watch.reset();
-    disk.bell_watch.reset();
+    disk.bell_watches.clear();
     disk.was_usable = false;
   }
 }
@@ -248,8 +286,8 @@ void SimulatedDomain::destroy() {
   stop();
   host_.set_domain(id_, DomainLife::dying);
   for (auto& [number, disk] : disks_) {
-    if (disk.frontend != nullptr) {
-      leaving_.push_back(std::move(disk.frontend));
+    if (disk.driver != nullptr) {
+      leaving_.push_back(std::move(disk.driver));
     }
   }
   disks_.clear();
@@ -257,11 +295,8 @@ void SimulatedDomain::destroy() {
 }
 
 void SimulatedDomain::look_whether_gone() {
-  std::erase_if(leaving_, [this](const std::unique_ptr<FakeFrontend>& frontend) {
-    const auto& references = frontend->ring_references();
-    return std::none_of(references.begin(), references.end(), [this](GrantReference reference) {
-      return host_.xen().grants().in_use(id_, reference);
-    });
+  std::erase_if(leaving_, [this](const std::unique_ptr<Driver>& driver) {
+    return !driver->pages_are_mapped(host_.xen().grants());
   });
   if (!leaving_.empty()) {
     world_.later(kUnmapLook, [this, exists = exists_] {

@@ -75,21 +75,30 @@ class SimulatedDomain {
   [[nodiscard]] bool gone() const { return gone_; }
 
  private:
+  // Of a disk: its first queue, which speaks for all, and the others.
+  struct Driver {
+    Driver(MemXen& xen, const FakeFrontend::Options& options, std::size_t queues);
+
+    [[nodiscard]] bool pages_are_mapped(const MemGrants& grants) const;
+
+    std::vector<std::unique_ptr<FakeFrontend>> queues;
+    FakeFrontend& frontend;
+  };
   struct Disk {
     SimulatedDomain* domain = nullptr;
     std::size_t number = 0;
     FakeDisk node;
-    std::unique_ptr<FakeFrontend> frontend;
-    std::uint32_t ring_life = 0;  // the ring whose requests are open; 0: none
+    std::unique_ptr<Driver> driver;  // null: none has begun
+    std::uint32_t ring_life = 0;     // the ring whose requests are open; 0: none
     std::uint64_t ring_number = 0;
     bool was_usable = false;
     bool was_served = false;
     bool step_due = false;
     std::unique_ptr<FdWatch> store_watch;
-    std::unique_ptr<FdWatch> bell_watch;
+    std::vector<std::unique_ptr<FdWatch>> bell_watches;  // of its queues
   };
 
-  void make_frontend(Disk& disk);
+  void make_driver(Disk& disk);
   void watch(Disk& disk);
   void step_soon(Disk& disk);
   void step(std::size_t disk);
@@ -103,7 +112,7 @@ class SimulatedDomain {
   const DomainId id_;
   Owner& owner_;
   std::map<std::size_t, Disk> disks_;
-  std::vector<std::unique_ptr<FakeFrontend>> leaving_;  // their pages may still be mapped
+  std::vector<std::unique_ptr<Driver>> leaving_;  // their pages may still be mapped
   bool runs_ = true;
   bool destroyed_ = false;
   bool gone_ = false;

@@ -44,6 +44,9 @@ SimLunOptions lun_options(const Plan& plan, std::size_t index) {
   options.max_transfer_blocks =
       planned.max_transfer == 0 ? 0
                                 : static_cast<std::uint32_t>(bounded(planned.max_transfer, 3, 64));
+  options.thin_provisioned = planned.thin != 0;
+  options.has_unmap = planned.thin != 2;
+  options.max_unmap_blocks = SimulatedLun::kMaxUnmapSectors;
   const std::optional<std::uint64_t> extension = lun_extension(plan, index);
   options.serial = extension ? fmt::format("SERIAL{}", *extension) : "";
   options.naa_extension = extension.value_or(0);
@@ -84,9 +87,7 @@ SimulatedStorage::SimulatedStorage(SimulatedWorld& world) : world_(world) {
     luns_.push_back(std::make_unique<SimulatedLun>(plan, lun));
     luns_.back()->lun().on_written = [this, lun](std::uint64_t sector,
                                                  std::span<const std::byte> data) {
-      if (std::string wrong = luns_[lun]->oracle().lands(sector, data); !wrong.empty()) {
-        world_.fail(Rule::data, fmt::format("LUN {}: {}", lun, std::move(wrong)));
-      }
+      on_landed(lun, sector, data);
     };
   }
   foreign_ = std::make_shared<SimLun>(
@@ -103,6 +104,22 @@ SimulatedStorage::SimulatedStorage(SimulatedWorld& world) : world_(world) {
 SimulatedStorage::~SimulatedStorage() {
   for (const std::unique_ptr<SimTarget>& target : targets_) {
     target->set_observer(nullptr);
+  }
+}
+
+void SimulatedStorage::on_landed(std::size_t lun, std::uint64_t sector,
+                                 std::span<const std::byte> data) {
+  if (std::string wrong = luns_[lun]->oracle().lands(sector, data); !wrong.empty()) {
+    world_.fail(Rule::data, fmt::format("LUN {}: {}", lun, std::move(wrong)));
+  }
+  const bool is_discard =
+      std::all_of(data.begin(), data.end(), [](std::byte byte) { return byte == std::byte{0}; });
+  if (is_discard && world_.breakage() == Breakage::discards_come_again) {
+    world_.later(milliseconds(5), [this, lun, sector, bytes = data.size()] {
+      std::vector<std::byte>& medium = luns_[lun]->lun().medium();
+      const auto again = std::span(medium).subspan(sector * kSectorBytes, bytes);
+      std::fill(again.begin(), again.end(), std::byte{0});
+    });
   }
 }
 

@@ -17,6 +17,9 @@ namespace iscsi_blkback {
 
 class SimulatedLun {
  public:
+  // Of a discard; less than one may have, and no multiple of the LUN's granularity.
+  static constexpr std::uint32_t kMaxUnmapSectors = 12;
+
   SimulatedLun(const Plan& plan, std::size_t index);
 
   [[nodiscard]] SimLun& lun() { return *lun_; }
@@ -69,6 +72,7 @@ class SimulatedStorage {
   [[nodiscard]] static Duration late_limit(const Plan& plan);
 
  private:
+  void on_landed(std::size_t lun, std::uint64_t sector, std::span<const std::byte> data);
   [[nodiscard]] SimTargetOptions options_of(std::size_t target) const;
   void build_network(std::size_t target);
   void add_luns(std::size_t target);

@@ -38,6 +38,7 @@ TEST(Config, TopOptions) {
       "poll_max_us = 50\n"
       "poll_cpu_share = 20\n"
       "max_indirect_segments = 0\n"
+      "max_buffers_mb = 16\n"
       "sandbox = false\n"
       "first_guest_user = 700000\n");
   EXPECT_EQ(configuration.initiator_name, "iqn.2009-02.com.example:host");
@@ -55,6 +56,7 @@ TEST(Config, TopOptions) {
   EXPECT_EQ(configuration.poll_max_us, 50U);
   EXPECT_EQ(configuration.poll_cpu_share, 20U);
   EXPECT_EQ(configuration.max_indirect_segments, 0U);
+  EXPECT_EQ(configuration.max_buffers_mb, 16U);
   EXPECT_TRUE(Configuration{}.sandbox);
   EXPECT_FALSE(configuration.sandbox);
   EXPECT_EQ(configuration.first_guest_user, 700000U);
