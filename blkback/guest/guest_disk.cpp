@@ -93,8 +93,9 @@ GuestDisk::Outcome GuestDisk::advance() {
       look_again_later();  // a domain whose pages are mapped keeps its number
       return Outcome::settled;
     }
-    const bool guest_runs = guest == GuestPresence::runs;
-    if (states->backend == XenbusState::unknown && guest_runs && !removed_by_toolstack()) {
+    const bool guest_runs = guest == GuestPresence::runs || guest == GuestPresence::resets;
+    if (states->backend == XenbusState::unknown && guest == GuestPresence::runs &&
+        !removed_by_toolstack()) {
       return Outcome::settled;
     }
     lost_by_store_ = false;
