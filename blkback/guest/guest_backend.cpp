@@ -215,7 +215,7 @@ GuestPresence GuestBackend::guest() {
     return GuestPresence::replaced;
   }
   if (watch_.life().runs) {
-    return GuestPresence::runs;
+    return watch_.life().resets ? GuestPresence::resets : GuestPresence::runs;
   }
   return known ? GuestPresence::ended : GuestPresence::unknown;
 }

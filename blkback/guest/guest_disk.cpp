@@ -94,8 +94,9 @@ GuestDisk::Outcome GuestDisk::advance() {
       look_again_later();  // a domain whose pages are mapped keeps its number
       return Outcome::settled;
     }
-    const bool guest_runs = guest == GuestPresence::runs;
-    if (states->backend == XenbusState::unknown && guest_runs && !removed_by_toolstack()) {
+    const bool guest_runs = guest == GuestPresence::runs || guest == GuestPresence::resets;
+    if (states->backend == XenbusState::unknown && guest == GuestPresence::runs &&
+        !removed_by_toolstack()) {
       return Outcome::settled;
     }
     lost_by_store_ = false;
@@ -323,9 +324,16 @@ void GuestDisk::disconnect(bool guest_runs) {
   const bool waits = states_.frontend == XenbusState::closing ||
                      states_.frontend == XenbusState::connected ||
                      states_.frontend == XenbusState::initialised;
-  ring_.disconnect(!guest_runs || closed_by_toolstack || removed ? RingEnd::abandon
-                   : waits                                       ? RingEnd::answer
-                                                                 : RingEnd::forget);
+  const RingEnd end = !guest_runs || closed_by_toolstack || removed ? RingEnd::abandon
+                      : waits                                       ? RingEnd::answer
+                                                                    : RingEnd::forget;
+  if (end == RingEnd::forget && states_.frontend == XenbusState::initialising) {
+    log_limited(handshake_log_, environment_.control.now(), LogLevel::info, kXenbusLog,
+                "{}: the frontend starts anew and has not closed (kexec, crash): what it asked for "
+                "before is not answered",
+                node_.id().name());
+  }
+  ring_.disconnect(end);
 }
 
 bool GuestDisk::publish() {

@@ -41,6 +41,7 @@ struct DiskStatus {
 // The guest whose disk it is.
 enum class GuestPresence : std::uint8_t {
   runs,      // or may still come back as it is
+  resets,    // runs on when the toolstack has taken its devices away and made them anew
   ended,     // as Xen says at this moment
   unknown,   // it had ended, and Xen does not say now whether another one has its number
   replaced,  // another guest has its number, and perhaps its nodes

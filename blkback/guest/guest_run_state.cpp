@@ -18,11 +18,15 @@ bool is_suspended(const DomainStatus& status) {
          (status.life == DomainLife::shut_down || status.life == DomainLife::dying);
 }
 
+bool resets(const DomainStatus& status) {
+  return status.life == DomainLife::shut_down &&
+         status.shutdown_reason == ShutdownReason::soft_reset;
+}
+
 bool is_alive(const DomainStatus& status) {
-  return status.life == DomainLife::running ||
+  return status.life == DomainLife::running || resets(status) ||
          (status.life == DomainLife::shut_down &&
-          (status.shutdown_reason == ShutdownReason::suspend ||
-           status.shutdown_reason == ShutdownReason::soft_reset));
+          status.shutdown_reason == ShutdownReason::suspend);
 }
 
 bool is_known(const DomainHandle& handle) {
@@ -69,6 +73,7 @@ DomainHandle parse_vm_path(std::string_view path) {
 GuestRunState life_after(const GuestRunState& life, const std::optional<DomainStatus>& before,
                          const DomainStatus& status, bool maps_pages) {
   GuestRunState after = life;
+  after.resets = resets(status);
   const bool alive = is_alive(status);
   const bool another = before && !maps_pages && is_another(*before, status);
   if (another || (!life.runs && alive)) {

@@ -19,6 +19,9 @@ struct GuestRunState {
   bool suspended = false;
   // Counts the guests that have had the number, one after the other.
   std::uint32_t incarnation = 0;
+  // It runs on as another kernel (kexec, Xen's soft reset) when the toolstack has taken its devices
+  // away and made them anew.
+  bool resets = false;
 
   bool operator==(const GuestRunState&) const = default;
 };

@@ -379,6 +379,17 @@ TEST_F(GuestBackendQuestions, AXenstoredThatHasForgottenEverythingTakesNoDiskFro
   EXPECT_TRUE(reactor_.run_until([&] { return finished_; }, 20s));
 }
 
+// Xen's soft reset: xl removes the guest's folder with its devices' nodes, and makes them anew.
+TEST_F(GuestBackendQuestions, AGuestThatIsResetIsNotOneThatXenstoredHasForgotten) {
+  serve();
+  halt_guests();
+  xen_.set_domain(kGuest, DomainStatus{DomainLife::shut_down, ShutdownReason::soft_reset});
+  xen_.store().break_connections();
+  xen_.store().forget_everything();
+  EXPECT_TRUE(reactor_.run_until([&] { return finished_; }, 20s));
+  EXPECT_EQ(xen_.grants().mapped_pages(), 0U);
+}
+
 // ---- every place where a call can fail ----
 
 // Fails the n-th call to xenstore, libxenctrl, grant table or event channels, for n = 1, 2 ...

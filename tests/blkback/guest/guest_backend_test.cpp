@@ -134,6 +134,23 @@ TEST_F(GuestBackendTest, GuestCrashesIntoANewKernelWithoutClosing) {
   do_io(second);
 }
 
+TEST_F(GuestBackendTest, OfAFrontendThatStartsWithoutHavingClosedTheLogTells) {
+  auto sink = std::make_unique<MemoryLogSink>();
+  MemoryLogSink& log = *sink;
+  auto former_sink = set_log_sink(std::move(sink));
+  const FakeDisk xvda = disk();
+  FakeFrontend& first = serve(xvda);
+  first.restart();
+  ASSERT_TRUE(run_until([&] { return !first.connected(); }));
+  ASSERT_TRUE(connect(first));
+  EXPECT_FALSE(log.contains("has not closed")) << "it has";
+  halt_guests();
+  ASSERT_TRUE(toolstack_.store().write(xvda.frontend_path() + "/state", "1"));
+  ASSERT_TRUE(connect(boot(xvda)));
+  EXPECT_TRUE(log.contains("the frontend starts anew and has not closed"));
+  (void)set_log_sink(std::move(former_sink));
+}
+
 TEST_F(GuestBackendTest, RestartOfAFrontendDuringAnOutage) {
   FakeFrontend& guest = serve();
   target_.stop();

@@ -41,8 +41,11 @@ TEST(GuestRunState, AGuestThatIsSuspendedMayComeBack) {
 }
 
 TEST(GuestRunState, ASoftResetIsNoEnd) {
+  const auto life =
+      life_after(kRuns, running(), ended(DomainLife::shut_down, ShutdownReason::soft_reset), false);
+  EXPECT_EQ(life, (GuestRunState{true, false, 0, true}));
   EXPECT_EQ(
-      life_after(kRuns, running(), ended(DomainLife::shut_down, ShutdownReason::soft_reset), false),
+      life_after(life, ended(DomainLife::shut_down, ShutdownReason::soft_reset), running(), false),
       kRuns);
 }
 
