@@ -455,7 +455,6 @@ void VbdQueue::break_ring(Error error) noexcept {
               error.message);
   broken_because_ = std::move(error);
   consume_due_ = false;
-  room_.leave(waiter_);
   report_broken_.schedule();
 }
 
@@ -634,7 +633,6 @@ void VbdQueue::close(void (*on_closed)(void* owner) noexcept, void* owner) {
   ISCSI_BLKBACK_ASSERT(state_ == State::serving || state_ == State::broken);
   state_ = State::closing;
   consume_due_ = false;
-  room_.leave(waiter_);
   report_broken_.cancel();
   on_closed_ = on_closed;
   on_closed_owner_ = owner;

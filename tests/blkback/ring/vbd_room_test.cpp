@@ -142,6 +142,27 @@ TEST_F(VbdRoomTest, WhoComesLaterDoesNotGetWhatAnotherWaitsFor) {
   EXPECT_EQ(open_requests(2), 1U);
 }
 
+TEST(VbdRoom, TheFirstThatWaitsHasItBeforeAllOthers) {
+  RequestRoom room(kMebibytes);
+  int told = 0;
+  const auto count = [](void* of) noexcept { ++*static_cast<int*>(of); };
+  int first_told = 0;
+  RequestRoom::Waiter first(10, count, &first_told);
+  RequestRoom::Waiter other(10, count, &told);
+  room.take(room.most_pages());
+  room.wait(first, false);
+  room.wait(other, false);
+  room.give_back(20);
+  EXPECT_EQ(first_told, 1);
+  EXPECT_EQ(told, 0);
+  EXPECT_TRUE(room.has_room(first));
+  EXPECT_FALSE(room.has_room(other));
+  room.leave(first);
+  EXPECT_EQ(told, 1);
+  EXPECT_TRUE(room.has_room(other));
+  room.leave(other);
+}
+
 TEST_F(VbdRoomTest, ABrokenRingLeavesItToTheOthers) {
   open(3);
   hold();
