@@ -432,9 +432,9 @@ guest_create() { # GUEST pv|pvh DISK_LINE...
   guest_up "$1" 1
 }
 has_booted() { local count; console_count "$1" '\[guest\] up *'; [ "$count" -ge "$2" ]; } # GUEST COUNT
-# Waits until the guest has come up for the COUNTth time and remembers its (new) domain number.
+# Waits until the guest has come up for the COUNTth time (guest_boot_s, 60) and remembers its (new) domain number.
 guest_up() { # GUEST COUNT
-  wait_until 60 "guest $1 is up" has_booted "$1" "$2"
+  wait_until "${guest_boot_s:-60}" "guest $1 is up" has_booted "$1" "$2"
   note "guest $1 is up, domain $(domid "$1")"
   domid "$1" >> "$scenario_dir/domids"
 }

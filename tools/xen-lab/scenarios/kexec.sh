@@ -6,10 +6,11 @@
 #             what was under way does not undo what it writes
 #   pvh       a PVH guest's panic into its second kernel: nothing is left of it
 # runs on demand: trixie:-
-# timeout: 900
+# timeout: 1200
 # steps: kexec crash pvh
 options='console=hvc0 quiet mitigations=off'
 kernel=$(echo /boot/vmlinuz-*)
+guest_boot_s=240   # an HVM guest unpacks its kernel, and again the second one
 # The guest's ramdisk with a second kernel and its ramdisk in it, and Perl, which can do any system call.
 second_ramdisk() {
   local root=$scenario_dir/second
