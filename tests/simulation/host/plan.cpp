@@ -22,6 +22,7 @@ constexpr PlanField<PlannedWorld> kWorldFields[] = {
     {"max_queues", &PlannedWorld::max_queues, 4},
     {"uneven_hosts", &PlannedWorld::uneven_hosts, 0},
     {"max_buffers_mb", &PlannedWorld::max_buffers_mb, 64},
+    {"poll_max_us", &PlannedWorld::poll_max_us, 0},
 };
 
 constexpr PlanField<PlannedTarget> kTargetFields[] = {

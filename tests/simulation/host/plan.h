@@ -33,6 +33,7 @@ struct PlannedWorld {
   std::int64_t max_queues = 0;
   std::int64_t uneven_hosts = 0;    // the second one offers one queue only
   std::int64_t max_buffers_mb = 0;  // of a disk
+  std::int64_t poll_max_us = 0;     // how long the processes' reactors look before they sleep
 };
 
 struct PlannedTarget {

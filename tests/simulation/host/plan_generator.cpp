@@ -146,6 +146,7 @@ void choose_rings(Plan& plan) {
     disk.discards = random.one_in(3) ? 0 : number(random, 1, 5);
   }
   plan.world.max_buffers_mb = random.one_in(2) ? 3 : 64;  // just enough, or as it is mostly
+  plan.world.poll_max_us = random.one_in(2) ? 0 : number(random, 20, 500);
 }
 
 // Mostly short, else up to as long as may be.

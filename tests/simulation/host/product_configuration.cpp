@@ -193,6 +193,7 @@ Configuration make_configuration(const Plan& plan, std::size_t host,
   Configuration configuration;
   configuration.initiator_name = fmt::format("iqn.2026-01.test:host{}", host);
   configuration.run_directory = run_directory;
+  configuration.poll_max_us = static_cast<std::uint32_t>(bounded(plan.world.poll_max_us, 0, 1000));
   configuration.max_buffers_mb =
       static_cast<std::uint32_t>(bounded(plan.world.max_buffers_mb, 3, 64));
   const bool one_queue = host == 1 && plan.world.uneven_hosts != 0;

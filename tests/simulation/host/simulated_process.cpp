@@ -39,6 +39,7 @@ void SimulatedProcess::start() {
   io_ = std::make_unique<SimReactor>(environment_.main, kernel_.get());
   control_->set_computer(environment_.computer);
   io_->set_computer(environment_.computer);
+  io_->set_longest_look(std::chrono::microseconds(environment_.configuration.poll_max_us));
   bool started = false;
   {
     const KernelProcess::Running running(*kernel_);
