@@ -27,7 +27,8 @@ Duration PollGovernor::begin(TimePoint now, std::uint32_t answers) {
 
 void PollGovernor::end(TimePoint began, TimePoint now, bool found) {
   ++looks_;
-  saved_ = saved_at(now) - (now - began);
+  // A thread that stood still in the middle of a look owes nothing: it would never look again.
+  saved_ = std::max(saved_at(now) - (now - began), Duration::zero());
   saved_since_ = now;
   Luck& luck = luck_[static_cast<std::size_t>(awaited_)];
   if (found) {
@@ -36,6 +37,9 @@ void PollGovernor::end(TimePoint began, TimePoint now, bool found) {
       luck.next_sleeps = kFewestSleeps;
     }
     return;
+  }
+  if (now - began < limits_.longest) {
+    return;  // something else has ended it
   }
   if (luck.score > kInVain) {
     luck.score -= kInVain;

@@ -450,7 +450,9 @@ bool UringReactor::look(Duration at_most) {
   if (longest <= Duration::zero()) {
     return false;
   }
-  if (urgent_) {
+  // What has time goes too, where it is all that could come, or has waited for a look already.
+  if (urgent_ || (io_uring_sq_ready(&ring_->ring) != 0 &&
+                  (std::exchange(passed_over_, false) || !looks_at_memory()))) {
     submit_and_get_events();
   }
   const TimePoint began = now();
@@ -474,6 +476,7 @@ bool UringReactor::look(Duration at_most) {
       governor_.note_preemptions(at, preemptions_of_this_thread());
     }
     found_awake_ += found ? 1 : 0;
+    passed_over_ = found && io_uring_sq_ready(&ring_->ring) != 0;
     return found;
   }
 }

@@ -143,7 +143,8 @@ class UringReactor : public Reactor {
   std::uint64_t kernel_entries_ = 0;
   PollGovernor governor_;
   std::uint64_t found_awake_ = 0;
-  bool urgent_ = false;  // an entry is queued that the kernel should have at once
+  bool urgent_ = false;       // an entry is queued that the kernel should have at once
+  bool passed_over_ = false;  // one is queued that a look has not given to it
   TimePoint turn_time_{};
 
   // The next timer, as an operation in the kernel: a wait that is given a time costs more.

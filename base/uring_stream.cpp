@@ -131,7 +131,7 @@ void UringStream::receive(std::span<const iovec> parts) noexcept {
   if ((emptied && received_in_turn_ == reactor_.turn_time()) || low_water_bytes_ > 1) {
     entry.ioprio |= IORING_RECVSEND_POLL_FIRST;
   }
-  // While answers are awaited, there is a send or another receive to go with it.
+  // Without an answer to come it has time, until there is something to send.
   if (reactor_.awaited_answers() == 0) {
     reactor_.start_later(entry, receive_.operation);
   } else {

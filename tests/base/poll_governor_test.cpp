@@ -170,6 +170,25 @@ TEST_F(PollGovernorTest, LooksTakeTheirShareOfTheTimeAndNoMore) {
   EXPECT_GE(looked_for, 900ms);
 }
 
+TEST_F(PollGovernorTest, AThreadThatStoodStillInTheMiddleOfALookLooksAgain) {
+  governor = PollGovernor{PollLimits{100us, 1}};
+  ASSERT_NE(governor.begin(now, 1), Duration::zero());
+  governor.end(now, now + 5s, true);
+  now += 5s;
+  EXPECT_EQ(governor.begin(now, 1), Duration::zero());
+  now += 10ms;
+  EXPECT_NE(governor.begin(now, 1), Duration::zero());
+}
+
+TEST_F(PollGovernorTest, ALookThatSomethingElseHasEndedWasNotInVain) {
+  for (int i = 0; i < 1000; ++i) {
+    ASSERT_NE(governor.begin(now, 1), Duration::zero());
+    governor.end(now, now + 20us, false);
+    now += 20us;
+  }
+  EXPECT_TRUE(wait(10us));
+}
+
 TEST_F(PollGovernorTest, WhatWasNotTakenIsSavedForAMoment) {
   governor = PollGovernor{PollLimits{100us, 10}};
   now += 1h;
