@@ -387,8 +387,9 @@ void UringReactor::start(io_uring_sqe& entry, UringOperation* operation) {
   urgent_ = true;
 }
 
-void UringReactor::start_later(io_uring_sqe& entry, UringOperation& operation) {
+void UringReactor::start_receive(io_uring_sqe& entry, UringOperation& operation) {
   io_uring_sqe_set_data(&entry, &operation);
+  urgent_ = urgent_ || awaited_answers() != 0;
 }
 
 void UringReactor::start_at_once(io_uring_sqe& entry, UringOperation& operation,

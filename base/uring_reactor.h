@@ -3,9 +3,9 @@
 // it runs.
 //
 // A turn enters the kernel once: everything queued is submitted, completions are awaited when there
-// is nothing else to do. Before it sleeps it may look for a while for what comes (PollGovernor): for completions, which the
-// kernel flags in memory, and at what MemoryWatches look at. Completions are copied out of the ring before the first callback runs: no
-// recursion, no stack that grows with load, and a callback may queue as much as it likes.
+// is nothing else to do. Before it sleeps it may look for a while for what comes (PollGovernor): for completions, which
+// the kernel flags in memory, and at MemoryWatches. Completions are copied out of the ring before the first callback
+// runs: no recursion, no stack that grows with load, and a callback may queue as much as it likes.
 //
 // Its ring does nothing but what the reactor and its streams use (IORING_REGISTER_RESTRICTIONS): polls, timeouts,
 // connects, sends and receives on descriptors that the process has.
@@ -92,9 +92,9 @@ class UringReactor : public Reactor {
   // wants to know how it ends.
   [[nodiscard]] io_uring_sqe& next_entry();
   void start(io_uring_sqe& entry, UringOperation* operation);
-  // The same for what has time: it goes with the next entry that has none, or before the reactor sleeps, which may look
-  // for a while first.
-  void start_later(io_uring_sqe& entry, UringOperation& operation);
+  // The same for a receive, which has time while no answer is awaited: it goes with the next entry that has none, or
+  // before the reactor sleeps, which may look for a while first.
+  void start_receive(io_uring_sqe& entry, UringOperation& operation);
   // For what the kernel does or refuses while it takes the entry, without waiting for anything
   // (MSG_DONTWAIT). Success makes no completion, which would end the turn's wait; on_complete comes
   // in the next turn, with success as its result unless the kernel said otherwise.

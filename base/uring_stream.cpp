@@ -131,12 +131,7 @@ void UringStream::receive(std::span<const iovec> parts) noexcept {
   if ((emptied && received_in_turn_ == reactor_.turn_time()) || low_water_bytes_ > 1) {
     entry.ioprio |= IORING_RECVSEND_POLL_FIRST;
   }
-  // Without an answer to come it has time, until there is something to send.
-  if (reactor_.awaited_answers() == 0) {
-    reactor_.start_later(entry, receive_.operation);
-  } else {
-    reactor_.start(entry, &receive_.operation);
-  }
+  reactor_.start_receive(entry, receive_.operation);
   receive_.in_kernel = true;
 }
 
